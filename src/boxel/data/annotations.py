@@ -1,0 +1,222 @@
+"""`Annotations`: a data set in memory, a column an attribute.
+
+Every reader makes one, everything else reads it. Segmentations stay the JSON text they were read as until a mask is
+asked for, which lets a set of 860,000 polygons fit into less than 2 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.faults import Fault
+from boxel.errors import BoxelError, nearest
+from boxel.masks.rle import Rle, Segmentation, decode, to_rle
+
+ImageId = int | str
+
+
+@dataclass(frozen=True)
+class Category:
+    """A class of objects, under the id its data set gave it."""
+
+    id: int
+    name: str
+    supercategory: str = ""
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """Images and the instances in them.
+
+    There are I images, K categories and N instances; instance columns have length N and share their order.
+
+    Attributes:
+        root: folder that `paths` are relative to.
+        image_ids: I original ids.
+        paths: I image files, relative to `root`.
+        widths: (I,) int32 pixels; 0 where the file does not say.
+        heights: (I,) int32 pixels; 0 where the file does not say.
+        categories: K categories; an instance's `labels` index them.
+        ids: N original annotation ids.
+        image_index: (N,) int32, index into the images.
+        labels: (N,) int32 in [0, K).
+        boxes: (N, 4) float64, xyxy pixels of the upright image.
+        iscrowd: (N,) bool.
+        segmentations: (N,) object, a COCO segmentation as JSON bytes, or None where there is only a box.
+        quality: (N,) float32 in [0, 1], estimated IoU of the mask with the truth; NaN where unknown.
+        source: (N,) object, who made the mask (`str`), or None.
+        trusted: (N,) bool, False for a mask that training should not learn from.
+        label_maps: I paths of class-label images relative to `root`, None where an image has none.
+        void: the value that stands for "unlabelled" in label maps.
+        file: the annotation file or folder read, for messages.
+        faults: what the reader found wrong and left out.
+    """
+
+    root: Path
+    image_ids: list[ImageId]
+    paths: list[str]
+    widths: NDArray[np.int32]
+    heights: NDArray[np.int32]
+    categories: tuple[Category, ...]
+    ids: list[ImageId]
+    image_index: NDArray[np.int32]
+    labels: NDArray[np.int32]
+    boxes: NDArray[np.float64]
+    iscrowd: NDArray[np.bool_]
+    segmentations: NDArray[np.object_]
+    quality: NDArray[np.float32] = None  # type: ignore[assignment]  # filled below
+    source: NDArray[np.object_] = None  # type: ignore[assignment]
+    trusted: NDArray[np.bool_] = None  # type: ignore[assignment]
+    label_maps: list[str | None] = None  # type: ignore[assignment]
+    void: int = 255
+    file: str = ""
+    faults: list[Fault] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        n = len(self.image_index)
+        defaults = {
+            "quality": lambda: np.full(n, np.nan, dtype=np.float32),
+            "source": lambda: np.full(n, None, dtype=object),
+            "trusted": lambda: np.ones(n, dtype=bool),
+            "label_maps": lambda: [None] * len(self.image_ids),
+        }
+        for name, make in defaults.items():
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, make())
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.image_ids)
+
+    def __repr__(self) -> str:
+        masks = int(self.has_mask.sum())
+        return (
+            f"Annotations({len(self)} images, {len(self.labels)} instances, {masks} with masks, "
+            f"{len(self.categories)} categories, from {self.file or 'memory'!r})"
+        )
+
+    @property
+    def has_mask(self) -> NDArray[np.bool_]:
+        """(N,) bool: the instance has a mask that may be learned from or evaluated against."""
+        return np.array([s is not None for s in self.segmentations], dtype=bool) & self.trusted
+
+    def image_path(self, image: int) -> Path:
+        """The file of the image at this index."""
+        return self.root / self.paths[image]
+
+    def instances_of(self, image: int) -> NDArray[np.int64]:
+        """Indices of the instances in one image, in the order of the file."""
+        order, starts = self._by_image()
+        return order[starts[image] : starts[image + 1]]
+
+    def segmentation(self, instance: int) -> Segmentation | None:
+        """The instance's segmentation as COCO writes it, or None."""
+        raw = self.segmentations[instance]
+        return None if raw is None else msgspec.json.decode(raw)
+
+    def rle(self, instance: int, size: tuple[int, int] | None = None) -> Rle | None:
+        """The instance's mask as a compressed run-length code, or None where there is only a box.
+
+        Args:
+            instance: index of the instance.
+            size: (height, width) of the image, where the file does not say.
+
+        Raises:
+            BoxelError: the segmentation is malformed.
+        """
+        image = int(self.image_index[instance])
+        height, width = size or (int(self.heights[image]), int(self.widths[image]))
+        try:
+            segmentation = self.segmentation(instance)
+            return None if segmentation is None else to_rle(segmentation, height, width)
+        except Exception as error:  # pycocotools raises bare Exception and TypeError too
+            raise BoxelError(
+                f"{self.file}: the segmentation of annotation {self.ids[instance]} (image {self.image_ids[image]}) "
+                f"can't be read ({error}); `boxel check --repair` drops it and keeps the box."
+            ) from error
+
+    def mask(self, instance: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
+        """(H, W) uint8 mask of zeros and ones, or None where there is only a box."""
+        rle = self.rle(instance, size)
+        return None if rle is None else decode(rle)
+
+    def select_instances(self, keep: NDArray[Any]) -> Annotations:
+        """The same images with only some instances.
+
+        Args:
+            keep: (N,) bool, or indices in the order wanted.
+        """
+        keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, dtype=np.int64)
+        columns = {name: getattr(self, name)[keep] for name in _INSTANCE_ARRAYS}
+        return replace(self, ids=[self.ids[i] for i in keep], **columns)
+
+    def select_images(self, keep: Sequence[int] | NDArray[Any]) -> Annotations:
+        """Only some images, with their instances.
+
+        Args:
+            keep: (I,) bool, or indices in the order wanted.
+        """
+        keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, dtype=np.int64)
+        new_index = np.full(len(self), -1, dtype=np.int32)
+        new_index[keep] = np.arange(len(keep), dtype=np.int32)
+        inside = self.select_instances(new_index[self.image_index] >= 0)
+        return replace(
+            inside,
+            image_ids=[self.image_ids[i] for i in keep],
+            paths=[self.paths[i] for i in keep],
+            label_maps=[self.label_maps[i] for i in keep],
+            widths=self.widths[keep],
+            heights=self.heights[keep],
+            image_index=new_index[inside.image_index],
+        )
+
+    def select_categories(self, names: Sequence[str]) -> Annotations:
+        """Only the named categories, relabelled in the order given.
+
+        Raises:
+            BoxelError: a name is not a category of this set.
+        """
+        known = [category.name for category in self.categories]
+        for name in names:
+            if name not in known:
+                raise BoxelError(f"{self.file}: there is no category {name!r}.{nearest(name, known)}")
+        new_label = np.full(len(known) + 1, -1, dtype=np.int32)
+        new_label[[known.index(name) for name in names]] = np.arange(len(names), dtype=np.int32)
+        inside = self.select_instances(new_label[self.labels] >= 0)
+        return replace(
+            inside,
+            labels=new_label[inside.labels],
+            categories=tuple(self.categories[known.index(name)] for name in names),
+        )
+
+    def class_agnostic(self, name: str = "object") -> Annotations:
+        """All categories merged into one."""
+        return replace(self, labels=np.zeros_like(self.labels), categories=(Category(1, name),))
+
+    def without_masks(self) -> Annotations:
+        """The same set with boxes only."""
+        return replace(self, segmentations=np.full(len(self.labels), None, dtype=object))
+
+    def _by_image(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        cached = self.__dict__.get("_order")
+        if cached is None:
+            order = np.argsort(self.image_index, kind="stable")
+            starts = np.searchsorted(self.image_index[order], np.arange(len(self) + 1))
+            cached = (order, starts)
+            object.__setattr__(self, "_order", cached)
+        return cached
+
+
+_INSTANCE_ARRAYS = tuple(
+    f.name
+    for f in fields(Annotations)
+    if f.name
+    in {"image_index", "labels", "boxes", "iscrowd", "segmentations", "quality", "source", "trusted"}
+)

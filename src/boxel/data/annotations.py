@@ -53,6 +53,8 @@ class Annotations:
         quality: (N,) float32 in [0, 1], estimated IoU of the mask with the truth; NaN where unknown.
         source: (N,) object, who made the mask (`str`), or None.
         trusted: (N,) bool, False for a mask that training should not learn from.
+        areas: (N,) float64 square pixels, by which COCO calls an instance small, medium or large, as the file
+            gives them; NaN where it doesn't.
         label_maps: I paths of class-label images relative to `root`, None where an image has none.
         void: the value that stands for "unlabelled" in label maps.
         file: the annotation file or folder read, for messages.
@@ -74,6 +76,7 @@ class Annotations:
     quality: NDArray[np.float32] = None  # type: ignore[assignment]  # filled below
     source: NDArray[np.object_] = None  # type: ignore[assignment]
     trusted: NDArray[np.bool_] = None  # type: ignore[assignment]
+    areas: NDArray[np.float64] = None  # type: ignore[assignment]
     label_maps: list[str | None] = None  # type: ignore[assignment]
     void: int = 255
     file: str = ""
@@ -85,6 +88,7 @@ class Annotations:
             "quality": lambda: np.full(n, np.nan, dtype=np.float32),
             "source": lambda: np.full(n, None, dtype=object),
             "trusted": lambda: np.ones(n, dtype=bool),
+            "areas": lambda: np.full(n, np.nan),
             "label_maps": lambda: [None] * len(self.image_ids),
         }
         for name, make in defaults.items():
@@ -218,5 +222,5 @@ _INSTANCE_ARRAYS = tuple(
     f.name
     for f in fields(Annotations)
     if f.name
-    in {"image_index", "labels", "boxes", "iscrowd", "segmentations", "quality", "source", "trusted"}
+    in {"image_index", "labels", "boxes", "iscrowd", "segmentations", "quality", "source", "trusted", "areas"}
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
@@ -14,6 +15,8 @@ Rle: TypeAlias = dict[str, Any]
 
 Segmentation: TypeAlias = Sequence[Sequence[float]] | Mapping[str, Any]
 """A COCO segmentation: polygons ``[[x0, y0, x1, y1, ...], ...]`` or a run-length code in either form."""
+
+_FARTHEST = 1_000_000  # pixels from the origin, beyond which a vertex is taken for an error
 
 
 def encode(mask: NDArray[Any]) -> Rle:
@@ -46,14 +49,56 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
     """
     if isinstance(segmentation, Mapping):
         if list(segmentation["size"]) != [height, width]:
-            raise ValueError(f"a run-length code of size {segmentation['size']} in an image of [{height}, {width}]")
+            raise ValueError(
+                f"a run-length code of size {segmentation['size']} in an image of [{height}, {width}]"
+            )
         if isinstance(segmentation["counts"], list):
+            counts = segmentation["counts"]
+            if min(counts, default=0) < 0 or sum(counts) != height * width:
+                raise ValueError(
+                    f"runs of {sum(counts)} pixels in an image of {height} x {width} = {height * width}"
+                )
             return _as_text(coco_mask.frPyObjects(dict(segmentation), height, width))
+        _check_runs(segmentation["counts"], height * width)
         return _as_text(dict(segmentation))
     polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
     if not polygons:
         raise ValueError("no polygon of three or more vertices")
-    return _as_text(coco_mask.merge(coco_mask.frPyObjects([list(map(float, p)) for p in polygons], height, width)))
+    _check_polygons(polygons)
+    return _as_text(
+        coco_mask.merge(coco_mask.frPyObjects([list(map(float, p)) for p in polygons], height, width))
+    )
+
+
+def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
+    """Refuse vertices that pycocotools, which walks along every edge in memory, does not survive."""
+    for polygon in polygons:
+        farthest = max(map(abs, polygon))
+        if not farthest <= _FARTHEST or not all(map(math.isfinite, polygon)):
+            raise ValueError(f"a vertex at {farthest:g} pixels")
+
+
+def _check_runs(counts: str | bytes, pixels: int) -> None:
+    """Refuse a compressed code that does not fill its image; pycocotools would read past its end.
+
+    The code: 5 bits a character from the lowest on, above them a bit that says "more follows", the last
+    character's fifth bit the sign, and from the fourth run on the difference to the run before the last.
+    """
+    text = counts.encode("ascii") if isinstance(counts, str) else counts
+    chars = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
+    last = (chars & 32) == 0
+    if not len(chars) or chars.min() < 0 or chars.max() > 63 or not last[-1]:
+        raise ValueError("a run-length code of characters that make no numbers")
+    starts = np.flatnonzero(np.r_[True, last[:-1]])
+    place = np.arange(len(chars)) - np.repeat(starts, np.diff(np.r_[starts, len(chars)]))
+    if place.max() > 7:
+        raise ValueError("a run-length code of numbers too large")
+    runs = np.add.reduceat((chars & 31) << 5 * place, starts)
+    runs -= np.where(chars[last] & 16, 1 << 5 * (place[last] + 1), 0)
+    runs[1::2] = np.cumsum(runs[1::2])
+    runs[2::2] = np.cumsum(runs[2::2])
+    if runs.min() < 0 or runs.sum() != pixels:
+        raise ValueError(f"runs of {runs.sum()} pixels in an image of {pixels}")
 
 
 def encode_in_box(mask: NDArray[Any], x0: int, y0: int, height: int, width: int) -> Rle:
@@ -69,27 +114,24 @@ def encode_in_box(mask: NDArray[Any], x0: int, y0: int, height: int, width: int)
         width: of the image, in pixels.
     """
     h, w = mask.shape
-    if h == 0 or w == 0:
-        counts = [height * width]
-    else:
-        # Codes run down the columns. A zero below each column keeps its last run from touching the next one's first.
-        columns = np.zeros((w, h + 1), dtype=np.int8)
-        columns[:, :h] = (mask != 0).T
-        edges = np.diff(columns.ravel(), prepend=0)
-        starts, ends = np.flatnonzero(edges == 1), np.flatnonzero(edges == -1)
-        offset = x0 * height + y0
-        starts = offset + starts // (h + 1) * height + starts % (h + 1)
-        ends = offset + ends // (h + 1) * height + ends % (h + 1)
-        # Where the mask is as tall as the image, a run goes on over the column's end: join the two.
-        apart = starts[1:] != ends[:-1]
-        starts, ends = starts[np.r_[True, apart]] if len(starts) else starts, ends[np.r_[apart, True]] if len(ends) else ends
-        bounds = np.empty(2 * len(starts) + 2, dtype=np.int64)
-        bounds[0], bounds[-1] = 0, height * width
-        bounds[1:-1:2], bounds[2:-1:2] = starts, ends
-        counts = np.diff(bounds).tolist()
+    # Codes run down the columns. A zero below each column keeps its last run apart from the next one's
+    # first, and one more in front lets the first run begin with an edge.
+    padded = np.zeros(1 + w * (h + 1), dtype=bool)
+    padded[1:].reshape(w, h + 1)[:, :h] = (mask != 0).T
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    edges = x0 * height + y0 + edges // (h + 1) * height + edges % (h + 1)
+    # Where the mask is as tall as the image, a run goes on over the column's end: join the two.
+    touching = np.flatnonzero(edges[1:] == edges[:-1])
+    edges = np.delete(edges, np.r_[touching, touching + 1])
+    counts = np.diff(edges, prepend=0, append=height * width).tolist()
+    if counts[-1] == 0:  # a code ends with its last run
+        counts.pop()
     return _as_text(coco_mask.frPyObjects({"size": [height, width], "counts": counts}, height, width))
 
 
 def _as_text(rle: Rle) -> Rle:
     counts = rle["counts"]
-    return {"size": [int(n) for n in rle["size"]], "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}
+    return {
+        "size": [int(n) for n in rle["size"]],
+        "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
+    }

@@ -1,0 +1,54 @@
+# On a machine with python3, pip and make, `make test` or `make demo` is all there is to type.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+# Two workers keep two cores busy; more than four mostly cost memory, each of them loading torch.
+WORKERS ?= auto --maxprocesses=4
+
+# More threads than cores is what slows down torch most: one a worker.
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: help setup lint types format test demo docs wheel clean
+
+help:  ## This list
+	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+
+setup: $(READY)  ## A virtual environment in .venv with boxel and its tools
+
+# The stamp is younger than pyproject.toml once everything in it is installed, so that a second run installs nothing.
+$(READY): pyproject.toml
+	@echo "Setting up $(VENV): a few minutes the first time, most of it the download of torch."
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lite,dev,docs]'
+	@touch $@
+
+lint: $(READY)  ## Style, format and the order of the packages
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/lint-imports
+
+types: $(READY)  ## Type annotations
+	$(BIN)/mypy
+
+format: $(READY)  ## Put the code into the one format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test: lint types  ## Lint, types and all tests
+	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+
+demo: $(READY)  ## Train from the boxes of generated scenes, measure, and draw the masks found
+	$(BIN)/boxel demo
+
+docs: $(READY)  ## The documentation, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+wheel: $(READY)  ## The wheel, into dist/
+	rm -rf dist
+	$(BIN)/hatchling build -t wheel
+
+clean:  ## Away with all that make made
+	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -1,0 +1,404 @@
+"""The command line: each command parses, calls one function and prints."""
+
+from __future__ import annotations
+
+import json
+import logging
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+
+from boxel import __version__
+from boxel.errors import BoxelError, nearest
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: the words after `boxel`; those of the process where None.
+
+    Returns:
+        0: done, 1: the data or a file is at fault, 2: wrong usage.
+    """
+    words = list(sys.argv[1:] if args is None else args)
+    debug = "--debug" in words
+    words = [word for word in words if word != "--debug"]
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    for chatty in ("lightning", "lightning.pytorch", "httpx", "matplotlib"):
+        logging.getLogger(chatty).setLevel(logging.WARNING)
+    warnings.showwarning = _print_warning
+    if not words or words[0] in ("-h", "--help", "--version"):
+        print(f"boxel {__version__}" if words[:1] == ["--version"] else _overview())
+        return 0 if words else 2
+    name, *rest = words
+    if name not in COMMANDS:
+        print(f"boxel: there is no command {name!r}.{nearest(name, list(COMMANDS))}", file=sys.stderr)
+        return 2
+    description, add_arguments, run = COMMANDS[name]
+    parser = ArgumentParser(prog=f"boxel {name}", description=description)
+    add_arguments(parser)
+    wrong = _unknown_flag(parser, rest)
+    if wrong:
+        print(f"boxel: {wrong}", file=sys.stderr)
+        return 2
+    try:
+        # Only what was typed: everything else comes from the recipe or the defaults behind it.
+        return run(parser.parse_args(rest, defaults=False))
+    except BoxelError as error:
+        if debug:
+            raise
+        print(f"boxel: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("boxel: stopped.", file=sys.stderr)
+        return 1
+
+
+# ---------------------------------------------------------------- check
+
+
+def _check_arguments(parser: ArgumentParser) -> None:
+    _data_arguments(parser)
+    parser.add_argument("--repair", type=str, metavar="OUT", help="write a mended copy (COCO json) here")
+    parser.add_argument("--json", action="store_true", help="print the faults as JSON")
+
+
+def _check(given: Namespace) -> int:
+    from boxel.data import write
+    from boxel.data.check import check, faults_as_json, repair, summary
+
+    data = _read(given)
+    if "repair" in given:
+        mended, faults = repair(data)
+        write(mended, given.repair)
+    else:
+        faults = check(data)
+    if "json" in given:
+        print(json.dumps(faults_as_json(faults), indent=1))
+    else:
+        print(data)
+        print("\n".join(summary(faults)))
+        if "repair" in given:
+            print(f"mended copy: {given.repair}")
+    left = [fault for fault in faults if not ("repair" in given and fault.repair)]
+    return 1 if left else 0
+
+
+# ---------------------------------------------------------------- convert
+
+
+def _convert_arguments(parser: ArgumentParser) -> None:
+    _data_arguments(parser)
+    parser.add_argument("out", type=str, help="file or folder to write")
+    parser.add_argument("--to", type=str, help="coco, voc, sbd, yolo or labelme; coco for a .json file")
+    parser.add_argument(
+        "--from", dest="format", type=str, help="format of the input, where it is not recognised"
+    )
+
+
+def _convert(given: Namespace) -> int:
+    from boxel.data.convert import convert
+
+    data = convert(
+        given.annotations,
+        given.out,
+        to=given.get("to"),
+        images=given.get("images"),
+        format=given.get("format"),
+    )
+    print(f"{data}\nwritten to {given.out}")
+    return 0
+
+
+# ---------------------------------------------------------------- train
+
+
+def _train_arguments(parser: ArgumentParser) -> None:
+    from boxel.training.config import TrainConfig
+
+    parser.add_argument("method", type=str, help="boxinst")
+    _data_arguments(parser)
+    parser.add_argument("--out", type=str, help="folder of the run (default: runs/METHOD)")
+    parser.add_argument("--config", type=str, metavar="RECIPE", help="a YAML recipe; flags win over it")
+    parser.add_argument(
+        "--val", type=str, help="annotations to validate on, in place of a share of the images"
+    )
+    parser.add_argument("--masks", type=str, help="annotations whose masks are added by annotation id")
+    parser.add_argument("--mask-classes", type=str, help="learn from the masks of these categories only: a,b")
+    parser.add_argument("--categories", type=str, help="learn these categories only: person,dog")
+    parser.add_argument("--class-agnostic", action="store_true", help="learn all categories as one")
+    parser.add_argument("--init", type=str, metavar="RUN", help="start from another run's weights")
+    parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    parser.add_class_arguments(TrainConfig, None)
+
+
+def _train(given: Namespace) -> int:
+    from boxel.training import train
+    from boxel.training.recipe import known_keys
+
+    out = given.get("out", f"runs/{given.method}")
+    changes = {
+        key: given[key] for key in known_keys() if key in given and not isinstance(given[key], Namespace)
+    }
+    model = train(
+        given.method,
+        given.annotations,
+        out=out,
+        images=given.get("images"),
+        val=given.get("val"),
+        masks=given.get("masks"),
+        mask_classes=_names(given, "mask_classes"),
+        categories=_names(given, "categories"),
+        class_agnostic="class_agnostic" in given,
+        config=given.get("config"),
+        init=given.get("init"),
+        resume="resume" in given,
+        **changes,
+    )
+    if model is not None:
+        print(
+            f"done: {out} (curves.png, samples/, metrics.json; try `boxel predict {out} PHOTOS --draw drawn/`)"
+        )
+    return 0
+
+
+# ---------------------------------------------------------------- evaluate
+
+
+def _evaluate_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("subject", type=str, help="a run folder, or a COCO results file")
+    _data_arguments(parser)
+    parser.add_argument("--class-agnostic", action="store_true", help="all categories count as one")
+    parser.add_argument("--categories", type=str, help="measure these categories only: person,dog")
+    parser.add_argument(
+        "--baselines", type=str, help="masks from the same boxes beside the model's: box,grabcut"
+    )
+    parser.add_argument("--no-boundary", action="store_true", help="leave Boundary AP out")
+    parser.add_argument("--results", type=str, metavar="OUT", help="write the detections as COCO results")
+    parser.add_argument("--json", type=str, metavar="OUT", help="write the figures as JSON")
+    _looking_arguments(parser)
+
+
+def _evaluate(given: Namespace) -> int:
+    from boxel.evaluation import evaluate, format_table, read_results
+    from boxel.evaluation.run import predict_set
+
+    truth = _read(given)
+    agnostic = "class_agnostic" in given
+    if Path(given.subject).is_dir():
+        model = _load(given.subject, given)
+        results = predict_set(model, truth, _looking(model, given), given.get("batch_size", 1), _say)
+        agnostic = agnostic or (len(model.categories) == 1 and len(truth.categories) > 1)
+    else:
+        results = read_results(given.subject)
+    if agnostic:
+        truth = truth.class_agnostic()
+    if "results" in given:
+        Path(given.results).write_text(json.dumps(results))
+    metrics = evaluate(
+        results,
+        truth,
+        class_agnostic=agnostic,
+        categories=_names(given, "categories"),
+        boundary="no_boundary" not in given,
+        baselines=_names(given, "baselines") or (),  # type: ignore[arg-type]
+        file=given.subject,
+    )
+    if "json" in given:
+        Path(given.json).write_text(json.dumps(metrics, indent=1))
+    print(format_table(metrics))
+    return 0
+
+
+# ---------------------------------------------------------------- predict
+
+
+def _predict_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a model folder, or a model's id on the Hugging Face hub")
+    parser.add_argument("photos", type=str, nargs="+", help="files, folders or globs")
+    parser.add_argument("--out", type=str, help="COCO results file (default: predictions.json)")
+    parser.add_argument(
+        "--draw", type=str, metavar="FOLDER", help="write the photos with their instances here"
+    )
+    parser.add_argument("--draw-score", type=float, help="lowest score drawn (default: 0.3)")
+    _looking_arguments(parser)
+
+
+def _predict(given: Namespace) -> int:
+    from boxel.data.images import iter_images
+    from boxel.models.predict_files import draw_instances, image_id, predict_files
+
+    model = _load(given.run, given)
+    paths = list(iter_images(given.photos))
+    results: list[dict[str, Any]] = []
+    done = 0
+    found_in = predict_files(model, paths, _looking(model, given), given.get("batch_size", 1), _say)
+    for index, found in _progress(found_in, len(paths)):
+        results += [{**row, "file_name": paths[index].name} for row in found.as_coco(image_id(paths[index]))]
+        if "draw" in given:
+            draw_instances(paths[index], found, Path(given.draw), given.get("draw_score", 0.3))
+        done += 1
+    out = Path(given.get("out", "predictions.json"))
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(json.dumps(results))
+    drawn = f", drawn in {given.draw}" if "draw" in given else ""
+    print(f"{len(results)} instances in {done} of {len(paths)} images: {out}{drawn}")
+    return 0 if done == len(paths) else 1
+
+
+# ---------------------------------------------------------------- inspect
+
+
+def _inspect_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "what", type=str, choices=["affinity"], help="affinity: which tau fits this kind of image"
+    )
+    _data_arguments(parser)
+    parser.add_argument("--plot", type=str, metavar="PNG", help="draw the curves of the paper's Figure 4")
+    parser.add_argument("--theta", type=float, help="scale of the colour similarity (default: 2)")
+    parser.add_argument("--size", type=int, help="side of the neighbourhood (default: 3)")
+    parser.add_argument("--dilation", type=int, help="of the neighbourhood (default: 2)")
+
+
+def _inspect(given: Namespace) -> int:
+    from boxel.draw import plot_affinity
+    from boxel.evaluation.affinity import count_edges
+
+    options = {name: given[name] for name in ("theta", "size", "dilation") if name in given}
+    counts = count_edges(_read(given), **options)
+    print("  tau   positive among edges kept   positives kept")
+    for tau, precision, recall in zip(counts.tau, counts.precision, counts.recall, strict=True):
+        print(f"{tau:5.2f}   {precision:25.1%}   {recall:14.1%}")
+    if "plot" in given:
+        plot_affinity({"tau": counts.tau, "precision": counts.precision, "recall": counts.recall}, given.plot)
+        print(f"plot: {given.plot}")
+    return 0
+
+
+# ---------------------------------------------------------------- demo
+
+
+def _demo_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--out", type=str, help="folder for everything it makes (default: demo)")
+    parser.add_argument("--steps", type=int, help="optimiser steps of each training")
+
+
+def _demo(given: Namespace) -> int:
+    from boxel.demo import demo
+
+    demo(**given.as_dict())
+    return 0
+
+
+COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
+    "check": ("Find what is wrong with a data set, and mend it.", _check_arguments, _check),
+    "convert": ("Bring a data set from any format to any other.", _convert_arguments, _convert),
+    "train": ("Train a segmenter from boxes, masks or any mix.", _train_arguments, _train),
+    "evaluate": ("Measure a run or a COCO results file against the truth.", _evaluate_arguments, _evaluate),
+    "predict": ("Find and segment instances in photos.", _predict_arguments, _predict),
+    "inspect": ("Measure what a setting should be for your data.", _inspect_arguments, _inspect),
+    "demo": ("Train from boxes and from masks on generated scenes, and compare.", _demo_arguments, _demo),
+}
+
+
+# ---------------------------------------------------------------- shared
+
+
+def _data_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "annotations", type=str, help="COCO json, VOC, SBD, YOLO or LabelMe; recognised by itself"
+    )
+    parser.add_argument(
+        "--images", type=str, help="folder of the images, where it is not beside the annotations"
+    )
+
+
+def _looking_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--short-side", type=int, help="shorter side shown, in pixels (default: the training's)"
+    )
+    parser.add_argument("--flip", action="store_true", help="look at the mirrored photo too")
+    parser.add_argument("--scales", type=str, help="factors on the shorter side, merged: 0.75,1,1.25")
+    parser.add_argument("--score", type=float, help="lowest score given out (default: 0)")
+    parser.add_argument("--batch-size", type=int, help="photos looked at together (default: 1)")
+    parser.add_argument("--device", type=str, help="cpu, cuda, mps (default: cuda where there is one)")
+
+
+def _looking(model: Any, given: Namespace) -> Any:
+    from dataclasses import replace
+
+    from boxel.models.predict import own_config
+
+    config = replace(own_config(model), flip="flip" in given, score=given.get("score", 0.0))
+    if "short_side" in given:
+        # The longest side keeps its proportion to the shorter one.
+        longest = round(config.max_size * given.short_side / config.short_side)
+        config = replace(config, short_side=given.short_side, max_size=longest)
+    scales = _names(given, "scales")
+    return replace(config, scales=tuple(map(float, scales))) if scales else config
+
+
+def _load(folder: str, given: Namespace) -> Any:
+    import torch
+
+    from boxel.models.folder import load
+
+    device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
+    return load(folder).to(device)
+
+
+def _read(given: Namespace) -> Any:
+    from boxel.data import read
+
+    return read(given.annotations, images=given.get("images"))
+
+
+def _names(given: Namespace, flag: str) -> list[str] | None:
+    text = given.get(flag)
+    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+
+
+def _progress(items: Iterator[Any], total: int) -> Iterator[Any]:
+    """Items as they come, with a bar on a terminal."""
+    if not sys.stdout.isatty():
+        yield from items
+        return
+    from rich.progress import track
+
+    yield from track(items, description="predicting", total=total)
+
+
+def _unknown_flag(parser: ArgumentParser, words: list[str]) -> str:
+    known = [flag for action in parser._actions for flag in action.option_strings]
+    for word in words:
+        flag = word.split("=")[0]
+        if flag.startswith("--") and len(flag) > 2 and flag not in known:
+            return f"{parser.prog} has no flag {flag!r}.{nearest(flag, known)}"
+    return ""
+
+
+def _overview() -> str:
+    width = max(map(len, COMMANDS))
+    lines = [f"  {name:<{width}}  {description}" for name, (description, _, _) in COMMANDS.items()]
+    return "\n".join(
+        [
+            "usage: boxel COMMAND ...   (boxel COMMAND --help tells its flags; --debug shows tracebacks)",
+            "",
+            *lines,
+        ]
+    )
+
+
+def _print_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
+    # Warnings of libraries about themselves are for their developers.
+    if issubclass(category, UserWarning) and "lightning" not in str(_[0] if _ else ""):
+        _say(f"warning: {message}")
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)

@@ -1,0 +1,86 @@
+"""Augmentation: torchvision's v2 transforms in the order detectors use them, and boxes made loose on purpose."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from torchvision import tv_tensors
+from torchvision.transforms import v2
+
+from boxel.data.annotations import Annotations
+
+
+@dataclass
+class AugmentConfig:
+    """What happens to a training image.
+
+    Attributes:
+        short_sides: lengths of the shorter side, one drawn for each image (multi-scale training).
+        max_size: longest side allowed, in pixels.
+        flip: probability of a left-right flip.
+        scale_jitter: lowest and highest factor of large-scale jitter on a square of the largest of `short_sides`;
+            None for multi-scale training instead.
+        color: strength of random brightness, contrast and saturation, in [0, 1]; 0 leaves colours alone.
+    """
+
+    short_sides: list[int] = field(default_factory=lambda: [640, 672, 704, 736, 768, 800])
+    max_size: int = 1333
+    flip: float = 0.5
+    scale_jitter: tuple[float, float] | None = None
+    color: float = 0.0
+
+
+def train_transforms(config: AugmentConfig) -> v2.Compose:
+    """Transforms of a training sample: uint8 image in, float RGB in [0, 1] out, empty boxes dropped."""
+    steps: list[torch.nn.Module] = []
+    if config.scale_jitter is None:
+        steps.append(v2.RandomShortestSize(config.short_sides, max_size=config.max_size))
+    else:
+        side = max(config.short_sides)
+        steps.append(v2.ScaleJitter((side, side), scale_range=config.scale_jitter))
+        # The border gets ImageNet's mean grey, which backbones normalise to about zero.
+        steps.append(
+            v2.RandomCrop((side, side), pad_if_needed=True, fill={tv_tensors.Image: 114, "others": 0})
+        )
+    if config.flip > 0:
+        steps.append(v2.RandomHorizontalFlip(config.flip))
+    if config.color > 0:
+        steps.append(v2.ColorJitter(config.color, config.color, config.color))
+    return v2.Compose(
+        [
+            *steps,
+            v2.SanitizeBoundingBoxes(min_size=1, labels_getter=_instance_columns),
+            v2.ToDtype(torch.float32, scale=True),
+        ]
+    )
+
+
+def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations:
+    """The same set with boxes that are not tight: each side moved by up to ``amount`` of the box's extent.
+
+    Args:
+        data: the set.
+        amount: largest shift as a share of width (left, right) or height (top, bottom), either way.
+        seed: the same seed moves the same boxes alike.
+    """
+    extent = np.tile(data.boxes[:, 2:] - data.boxes[:, :2], 2)
+    shift = np.random.default_rng(seed).uniform(-amount, amount, size=data.boxes.shape)
+    boxes = data.boxes + shift * extent
+    width, height = data.widths[data.image_index], data.heights[data.image_index]
+    known = (width > 0)[:, None]
+    limit = np.stack([width, height, width, height], axis=1)
+    return replace(data, boxes=np.where(known, boxes.clip(0, np.where(known, limit, np.inf)), boxes))
+
+
+def ignore_small(data: Annotations, min_box: float) -> Annotations:
+    """Mark instances with a side shorter than ``min_box`` pixels as regions to ignore, not as background."""
+    sides = data.boxes[:, 2:] - data.boxes[:, :2]
+    return replace(data, iscrowd=data.iscrowd | (sides.min(axis=1, initial=np.inf) < min_box))
+
+
+def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[torch.Tensor, ...]:
+    """What goes when an instance's box is lost to the border."""
+    return tuple(sample[1][name] for name in ("labels", "iscrowd", "has_mask", "masks") if name in sample[1])

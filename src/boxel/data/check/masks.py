@@ -1,0 +1,211 @@
+"""Faults of masks: those that can't be read, are empty, or lie elsewhere than their box.
+
+No mask is rasterised: 860,000 polygons and codes are looked through in their written form, a block at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.check.boxes import usable_mask_boxes
+from boxel.data.check.runs import Code, runs_of, tight_boxes
+from boxel.data.check.work import Work, numbers
+
+MIN_IOU = 0.5
+"""A box and its mask's tight box disagree where they overlap less than this..."""
+
+MIN_DIFFERENCE = 3.0
+"""...and one of their sides is more than this many pixels apart; rounding alone parts the boxes of specks."""
+
+FARTHEST = 1_000_000.0
+"""A polygon with a vertex this many pixels from the origin can't be made into a mask."""
+
+_BLOCK = 20_000
+
+
+_ONE = msgspec.json.Decoder(list[list[float]] | Code)
+_MANY = msgspec.json.Decoder(list[list[list[float]] | Code])
+
+
+@dataclass
+class _Block:
+    """What is known of a run of instances with a segmentation."""
+
+    segmentations: list[list[list[float]] | Code | None]
+    problems: list[str]  # why a mask can't be read; empty where it can
+    boxes: NDArray[np.float64]  # tight, NaN where there is no pixel
+    empty_polygons: NDArray[np.int64]
+
+
+def shapes(work: Work) -> None:
+    """`mask-broken`, `mask-empty`, `polygon-empty`; the mask or the polygon is left out, the box stays."""
+    present = np.flatnonzero([s is not None for s in work.segmentations])
+    for start in range(0, len(present), _BLOCK):
+        instances = present[start : start + _BLOCK]
+        image = work.image_index[instances]
+        block = _look(list(work.segmentations[instances]), work.heights[image], work.widths[image])
+        limits = work.limits(instances)
+        boxes = np.clip(block.boxes, 0, limits)
+        nothing = ~((boxes[:, 2:] - boxes[:, :2]).min(axis=1) > 0)
+        boxes[nothing] = np.nan
+        work.mask_boxes[instances] = boxes
+        broken = np.array([bool(problem) for problem in block.problems])
+        for k in np.flatnonzero(broken | nothing | (block.empty_polygons > 0)):
+            _report(work, int(instances[k]), block, int(k), bool(nothing[k]))
+
+
+def disagreement(work: Work) -> None:
+    """`mask-box`: a mask whose tight box is elsewhere than its box.
+
+    The box is taken from a mask that was drawn. A mask that a program made (one with a ``source``) is left
+    out, and so is a speck too small for a box.
+    """
+    known = np.flatnonzero(np.isfinite(work.mask_boxes[:, 0]) & work.keep & work.data.trusted)
+    box, mask_box = work.boxes[known], work.mask_boxes[known]
+    apart = np.abs(box - mask_box).max(axis=1, initial=0) > MIN_DIFFERENCE
+    iou = _iou(box, mask_box)
+    drawn = usable_mask_boxes(work) & np.array([source is None for source in work.data.source], dtype=bool)
+    for k in np.flatnonzero(apart & (iou < MIN_IOU)):
+        i = int(known[k])
+        work.about_instance(
+            i,
+            "mask-box",
+            f"has a box and a mask that disagree (IoU {iou[k]:.2f})",
+            "box taken from the mask" if drawn[i] else "mask left out",
+            {"box": numbers(box[k]), "mask_box": numbers(mask_box[k]), "iou": round(float(iou[k]), 4)},
+        )
+        if drawn[i]:
+            work.boxes[i] = mask_box[k]
+        else:
+            work.segmentations[i] = None
+
+
+def _report(work: Work, i: int, block: _Block, k: int, nothing: bool) -> None:
+    segmentation = block.segmentations[k]
+    if block.problems[k]:
+        what = f"has a mask that can't be read ({block.problems[k]})"
+        values = {"size": list(segmentation.size)} if isinstance(segmentation, Code) else {}
+        work.about_instance(i, "mask-broken", what, "mask left out, box kept", values)
+        work.segmentations[i] = None
+        work.mask_boxes[i] = np.nan
+    elif isinstance(segmentation, list) and block.empty_polygons[k]:
+        empty, count = int(block.empty_polygons[k]), len(segmentation)
+        what = f"has {empty} of {count} polygons without area" if count else "has no polygon in its mask"
+        repair = "mask left out, box kept" if nothing else "empty polygons left out"
+        work.about_instance(i, "polygon-empty", what, repair, {"polygons": count, "empty": empty})
+        left = [polygon for polygon in segmentation if not _is_empty(polygon)]
+        work.segmentations[i] = None if nothing else msgspec.json.encode(left)
+    else:
+        work.about_instance(
+            i, "mask-empty", "has a mask without a pixel in its image", "mask left out, box kept"
+        )
+        work.segmentations[i] = None
+
+
+def _look(raws: list[bytes], heights: NDArray[np.int32], widths: NDArray[np.int32]) -> _Block:
+    segmentations, problems = _decode(raws)
+    boxes = np.full((len(raws), 4), np.nan)
+    empty = np.zeros(len(raws), dtype=np.int64)
+
+    codes = {k: s for k, s in enumerate(segmentations) if isinstance(s, Code)}
+    runs, found = runs_of(list(codes.values()))
+    sound = []
+    for at, (k, code) in enumerate(codes.items()):
+        size, wanted = list(code.size), [int(heights[k]), int(widths[k])]
+        if min(wanted) > 0 and size != wanted:
+            problems[k] = f"its size is {size} in an image of {wanted}, height first"
+        else:
+            problems[k] = found[at]
+        if not problems[k]:
+            sound.append(at)
+    code_heights = np.array([code.size[0] for code in codes.values()], dtype=np.int64)
+    rows = np.array(list(codes), dtype=np.int64)
+    boxes[rows[sound]] = tight_boxes([runs[at] for at in sound], code_heights[sound])
+
+    outlines = {k: s for k, s in enumerate(segmentations) if isinstance(s, list)}
+    for k in [k for k, polygons in outlines.items() if any(len(polygon) % 2 for polygon in polygons)]:
+        problems[k] = "a polygon has an odd number of coordinates"
+        del outlines[k]
+    rows = np.array(list(outlines), dtype=np.int64)
+    boxes[rows], empty[rows] = _polygon_boxes(list(outlines.values()))
+    for far in np.flatnonzero((np.abs(boxes) > FARTHEST).any(axis=1)):
+        problems[far] = f"it has a vertex {np.abs(boxes[far]).max():g} pixels away"
+    return _Block(segmentations, problems, boxes, empty)
+
+
+def _decode(raws: list[bytes]) -> tuple[list[list[list[float]] | Code | None], list[str]]:
+    try:
+        decoded = _MANY.decode(b"[" + b",".join(raws) + b"]")
+        if len(decoded) == len(raws):
+            return list(decoded), [""] * len(raws)
+    except msgspec.MsgspecError:
+        pass  # find out which
+    segmentations: list[list[list[float]] | Code | None] = []
+    problems = []
+    for raw in raws:
+        try:
+            segmentations.append(_ONE.decode(raw))
+            problems.append("")
+        except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+            segmentations.append(None)
+            problems.append(str(error).rstrip("."))
+    return segmentations, problems
+
+
+def _polygon_boxes(instances: list[list[list[float]]]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """(n, 4) tight boxes of the polygons of n instances, and (n,) how many of them are empty."""
+    boxes = np.full((len(instances), 4), np.nan)
+    counts = np.array([len(polygons) for polygons in instances], dtype=np.int64)
+    # No polygon at all counts as one that is empty.
+    empty = np.where(counts == 0, 1, 0)
+    lengths = np.fromiter(map(len, chain.from_iterable(instances)), dtype=np.int64, count=int(counts.sum()))
+    owner = np.repeat(np.arange(len(instances)), counts)
+    enough = lengths >= 6
+    np.add.at(empty, owner[~enough], 1)
+    if not enough.any():
+        return boxes, empty
+
+    numbers = np.fromiter(
+        chain.from_iterable(p for p in chain.from_iterable(instances) if len(p) >= 6),
+        dtype=np.float64,
+        count=int(lengths[enough].sum()),
+    )
+    owner = owner[enough]
+    starts = (np.cumsum(lengths[enough]) - lengths[enough]) // 2
+    x, y = numbers[0::2], numbers[1::2]
+    each = np.column_stack(
+        [
+            np.minimum.reduceat(x, starts),
+            np.minimum.reduceat(y, starts),
+            np.maximum.reduceat(x, starts),
+            np.maximum.reduceat(y, starts),
+        ]
+    )
+    flat = (each[:, 2] <= each[:, 0]) | (each[:, 3] <= each[:, 1])
+    np.add.at(empty, owner[flat], 1)
+    each, owner = each[~flat], owner[~flat]
+    if len(owner):
+        first = np.flatnonzero(np.diff(owner, prepend=-1))
+        boxes[owner[first]] = np.column_stack(
+            [np.minimum.reduceat(each[:, :2], first), np.maximum.reduceat(each[:, 2:], first)]
+        )
+    return boxes, empty
+
+
+def _is_empty(polygon: Sequence[float]) -> bool:
+    x, y = polygon[0::2], polygon[1::2]
+    return len(polygon) < 6 or min(x) >= max(x) or min(y) >= max(y)
+
+
+def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) IoU of boxes pair by pair; the area of an empty one is 0."""
+    overlap = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
+    shared = np.clip(overlap, 0, None).prod(axis=1)
+    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared
+    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

@@ -1,0 +1,102 @@
+"""Reading and writing data sets: one module a format, told apart by looking.
+
+Each module has `recognise(path) -> bool`, `read(path, images) -> Annotations` and
+`write(data, path) -> list[str]`, which returns a sentence for each thing the format could not hold.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from types import ModuleType
+
+from boxel.data.annotations import Annotations
+from boxel.data.formats import coco, labelme, sbd, voc, yolo
+from boxel.errors import BoxelError, nearest
+
+# In the order in which they are tried.
+_FORMATS: dict[str, ModuleType] = {"yolo": yolo, "voc": voc, "sbd": sbd, "labelme": labelme, "coco": coco}
+
+
+class LossWarning(UserWarning):
+    """A format could not hold something of the data set; the text says what and how much."""
+
+
+def recognise(path: str | Path) -> str:
+    """The name of a data set's format: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``.
+
+    Args:
+        path: an annotation file or the folder of a data set.
+
+    Raises:
+        BoxelError: there is nothing at the path, or nothing known.
+    """
+    path = Path(path)
+    try:
+        if not path.exists():
+            raise BoxelError(f"{path}: there is no such file or folder; check the path.")
+        for name, module in _FORMATS.items():
+            if module.recognise(path):
+                return name
+    except (OSError, ValueError) as error:
+        raise BoxelError(f"{path}: can't be opened ({error}); check the path.") from error
+    raise BoxelError(f"{path}: no data set of a known format is here; name its format ({_known()}).")
+
+
+def read(path: str | Path, images: str | Path | None = None, format: str | None = None) -> Annotations:
+    """A data set, in whatever format it is.
+
+    Boxes are enough: an instance without a mask is normal. An annotation that can't be understood is left
+    out and told in `Annotations.faults`; the rest is read.
+
+    Args:
+        path: a COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO or LabelMe set.
+        images: the folder of the images; looked for beside the annotations if not given.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``; recognised if not given.
+
+    Raises:
+        BoxelError: the path, the format or the file as a whole is wrong.
+
+    Example:
+        >>> data = boxel.read("boxes.json", images="photos/")  # doctest: +SKIP
+    """
+    module = _module(format or recognise(path))
+    return module.read(Path(path), None if images is None else Path(images))
+
+
+def write(data: Annotations, path: str | Path, format: str | None = None) -> None:
+    """Write a data set; what the format can't hold is told in a `LossWarning`.
+
+    Args:
+        data: the data set.
+        path: the JSON file (COCO) or the folder (the others) to write.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``; COCO for a ``.json`` file if not given.
+
+    Raises:
+        BoxelError: the format is unknown or the path can't be written.
+    """
+    path = Path(path)
+    if format is None:
+        if path.suffix.lower() != ".json":
+            raise BoxelError(f"{path}: name the format to write ({_known()}).")
+        format = "coco"
+    try:
+        losses = _module(format).write(data, path)
+    except OSError as error:
+        raise BoxelError(
+            f"{error.filename or path}: can't be written ({error.strerror or error})."
+        ) from error
+    for loss in losses:
+        warnings.warn(loss, LossWarning, stacklevel=2)
+
+
+def _module(format: str) -> ModuleType:
+    if format not in _FORMATS:
+        raise BoxelError(
+            f"{format!r} is no format boxel knows ({_known()}).{nearest(format, list(_FORMATS))}"
+        )
+    return _FORMATS[format]
+
+
+def _known() -> str:
+    return ", ".join(_FORMATS)

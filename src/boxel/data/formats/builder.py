@@ -1,0 +1,127 @@
+"""Annotations put together row by row: what every reader ends in."""
+
+from __future__ import annotations
+
+import re
+import sys
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.faults import Fault
+from boxel.errors import BoxelError
+
+
+class Builder:
+    """Columns of an `Annotations` while they grow; compact, so that a million rows stay small."""
+
+    def __init__(self) -> None:
+        self.image_ids: list[ImageId] = []
+        self.paths: list[str] = []
+        self.widths = array("i")
+        self.heights = array("i")
+        self.label_maps: list[str | None] = []
+        self.ids: list[ImageId] = []
+        self.image_index = array("i")
+        self.labels = array("i")
+        self.boxes = array("d")
+        self.iscrowd = bytearray()
+        self.segmentations: list[bytes | None] = []
+        self.quality = array("f")
+        self.source: list[str | None] = []
+        self.trusted = bytearray()
+        self.faults: list[Fault] = []
+
+    def add_image(
+        self, id: ImageId, path: str, width: int = 0, height: int = 0, label_map: str | None = None
+    ) -> int:
+        """Append an image and return its index."""
+        self.image_ids.append(id)
+        self.paths.append(path)
+        self.widths.append(width)
+        self.heights.append(height)
+        self.label_maps.append(label_map)
+        return len(self.image_ids) - 1
+
+    def add(
+        self,
+        id: ImageId,
+        image: int,
+        label: int,
+        box: Sequence[float],
+        segmentation: bytes | None = None,
+        iscrowd: bool = False,
+        quality: float | None = None,
+        source: str | None = None,
+        trusted: bool = True,
+    ) -> None:
+        """Append an instance.
+
+        Args:
+            id: original id of the annotation.
+            image: index of its image.
+            label: index of its category.
+            box: four numbers, xyxy pixels.
+            segmentation: a COCO segmentation as JSON bytes.
+            iscrowd: the box holds a group, not one object.
+            quality: estimated IoU of the mask with the truth, in [0, 1].
+            source: who made the mask.
+            trusted: False for a mask that training should not learn from.
+        """
+        self.ids.append(id)
+        self.image_index.append(image)
+        self.labels.append(label)
+        self.boxes.extend(box)
+        self.segmentations.append(segmentation)
+        self.iscrowd.append(iscrowd)
+        self.quality.append(float("nan") if quality is None else quality)
+        self.source.append(None if source is None else sys.intern(source))
+        self.trusted.append(trusted)
+
+    def build(self, root: Path, categories: Sequence[Category], file: Path) -> Annotations:
+        """The finished data set."""
+        n = len(self.ids)
+        segmentations, source = np.empty(n, dtype=object), np.empty(n, dtype=object)
+        segmentations[:], source[:] = self.segmentations, self.source
+        return Annotations(
+            root=root,
+            image_ids=self.image_ids,
+            paths=self.paths,
+            widths=np.array(self.widths, dtype=np.int32),
+            heights=np.array(self.heights, dtype=np.int32),
+            categories=tuple(categories),
+            ids=self.ids,
+            image_index=np.array(self.image_index, dtype=np.int32),
+            labels=np.array(self.labels, dtype=np.int32),
+            boxes=np.array(self.boxes, dtype=np.float64).reshape(n, 4),
+            iscrowd=np.array(self.iscrowd, dtype=bool),
+            segmentations=segmentations,
+            quality=np.array(self.quality, dtype=np.float32),
+            source=source,
+            trusted=np.array(self.trusted, dtype=bool),
+            label_maps=self.label_maps,
+            file=str(file),
+            faults=self.faults,
+        )
+
+
+def read_bytes(path: Path) -> bytes:
+    """The content of a file.
+
+    Raises:
+        BoxelError: it can't be read.
+    """
+    try:
+        return path.read_bytes()
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = getattr(error, "strerror", None) or error
+        raise BoxelError(f"{path}: can't be read ({reason}); check the path.") from error
+
+
+def one_line(error: BaseException) -> str:
+    """An error of a library in one short line without a closing full stop, to go into a sentence."""
+    text = re.sub(r"\s+", " ", str(error)).strip().rstrip(".") or type(error).__name__
+    return text if len(text) <= 120 else text[:117] + "..."

@@ -1,0 +1,406 @@
+"""COCO JSON: polygons, run-length codes in both forms, crowds, any category ids.
+
+The format: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and https://cocodataset.org/#format-data.
+Beyond it, an annotation may carry ``quality``, ``source`` and ``trusted`` (see `Annotations`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+import numpy as np
+from msgspec import Meta, Raw, Struct
+from pycocotools import mask as coco_mask
+
+from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.faults import Fault
+from boxel.data.formats.builder import Builder, one_line, read_bytes
+from boxel.errors import BoxelError
+from boxel.masks.rle import to_rle
+
+Pixels = Annotated[int, Meta(ge=0, lt=2**31)] | Annotated[float, Meta(ge=0, lt=2**31)] | None
+_MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+
+
+class _File(Struct):
+    """The file; its rows stay raw, so that a bad one costs only itself."""
+
+    images: list[Raw]
+    annotations: list[Raw] | None = None
+    categories: list[Raw] | None = None
+
+
+class _Image(Struct, gc=False):
+    id: int | float | str
+    file_name: str
+    width: Pixels = None
+    height: Pixels = None
+
+
+class _Category(Struct, gc=False):
+    id: int | float
+    name: str
+    supercategory: str | None = None
+
+
+class _Annotation(Struct, gc=False):
+    image_id: int | float | str
+    category_id: int | float
+    bbox: list[float | None] | None = None
+    id: int | float | str | None = None
+    segmentation: Raw = Raw(b"")
+    iscrowd: int | bool | None = None
+    quality: float | None = None
+    source: str | None = None
+    trusted: int | bool | None = None
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is a COCO file: JSON that is not LabelMe's."""
+    return path.is_file() and path.suffix.lower() == ".json"
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """Read a COCO JSON file.
+
+    Keypoints and captions are ignored; a segmentation that is missing, null or empty means "only a box"; a
+    box that is missing is taken from the segmentation. Non-finite numbers, inverted boxes and ids used twice
+    are kept as they are for `boxel check`. Where the file has no categories, each category id becomes one.
+
+    Args:
+        path: the file.
+        images: the folder that its file names are relative to; if not given, the first of the file's own
+            folder, ``images/`` and one named as the split (``train2017/`` for ``instances_train2017.json``)
+            that has them.
+
+    Raises:
+        BoxelError: the file can't be read or is no COCO data set.
+    """
+    file = _decode_file(path)
+    rows = Builder()
+    index_of = _read_images(file.images, rows, path)
+    annotations = file.annotations or []
+    categories, label_of = _read_categories(file.categories, annotations, rows, path)
+    decoder = msgspec.json.Decoder(_Annotation)
+    for position, raw in enumerate(annotations):
+        try:
+            row = _decode_row(raw, decoder)
+            id = None if row.id is None else _whole(row.id)
+            image = index_of.get(_whole(row.image_id))
+            label = label_of.get(_whole(row.category_id))
+            if image is None or label is None:
+                rows.faults.append(_unknown("image" if image is None else "category", path, id, row))
+                continue
+            segmentation = _kept(row.segmentation)
+            box = _xyxy(row.bbox, segmentation, rows.heights[image], rows.widths[image])
+            rows.add(
+                id if id is not None else _UNNUMBERED,
+                image,
+                label,
+                box,
+                segmentation,
+                bool(row.iscrowd),
+                row.quality,
+                row.source,
+                row.trusted in (None, True),
+            )
+        except _MALFORMED as error:
+            rows.faults.append(_bad("annotation", path, position, error))
+    _number(rows.ids)
+    return rows.build(images or _guess_root(path, rows.paths), categories, path)
+
+
+_EMPTY = frozenset({b"", b"null", b"[]", b"{}", b'""'})
+
+
+def _kept(raw: Raw) -> bytes | None:
+    """The segmentation's own copy of its JSON, so that the file's text can go; None where there is none."""
+    text = bytes(raw)
+    return None if len(text) < 9 and b"".join(text.split()) in _EMPTY else text
+
+
+def _xyxy(
+    bbox: list[float | None] | None, segmentation: bytes | None, height: int, width: int
+) -> Sequence[float]:
+    if bbox is None or len(bbox) != 4:
+        if bbox or segmentation is None:
+            raise ValueError("its bbox is not four numbers")
+        return _extent(msgspec.json.decode(segmentation), height, width)
+    x, y, w, h = (math.nan if v is None else v for v in bbox)
+    return x, y, x + w, y + h
+
+
+def _extent(segmentation: Any, height: int, width: int) -> Sequence[float]:
+    """The tight xyxy box of a segmentation."""
+    if isinstance(segmentation, dict):
+        try:
+            x, y, w, h = coco_mask.toBbox(to_rle(segmentation, height, width)).tolist()
+        except Exception as error:  # pycocotools raises bare Exception
+            raise ValueError(f"neither a bbox nor a segmentation that can be read: {error}") from error
+        return x, y, x + w, y + h
+    points = np.concatenate([np.asarray(polygon, dtype=float).reshape(-1, 2) for polygon in segmentation])
+    return *points.min(axis=0).tolist(), *points.max(axis=0).tolist()
+
+
+def _whole(id: int | float | str) -> int | str:
+    """An id as it was meant: some tools write 7 as 7.0."""
+    if isinstance(id, float):
+        if not id.is_integer():
+            raise ValueError(f"{id} is no id")
+        return int(id)
+    return id
+
+
+# A JSON string, or a number as Python writes it and JSON forbids it.
+_NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*"|NaN|Infinity', re.DOTALL)
+
+
+def _decode_file(path: Path) -> _File:
+    content = read_bytes(path)
+    try:
+        try:
+            return msgspec.json.decode(content, type=_File)
+        except msgspec.DecodeError:
+            mended = _NON_FINITE.sub(
+                lambda m: {b"NaN": b"null", b"Infinity": b"1e999"}.get(m[0], m[0]),
+                content.removeprefix(b"\xef\xbb\xbf"),
+            )
+            if mended == content:
+                raise
+            return msgspec.json.decode(mended, type=_File)
+    except _MALFORMED as error:
+        raise BoxelError(
+            f"{path}: this is no COCO data set ({one_line(error)}); check that it is whole and has images."
+        ) from error
+
+
+def _decode_row(raw: Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
+    try:
+        return decoder.decode(raw)
+    except msgspec.MsgspecError:
+        # Python's parser takes numbers too large for a float (as infinite).
+        fields = msgspec.json.decode(raw, type=dict[str, Raw])
+        segmentation = fields.pop("segmentation", Raw(b""))
+        known = {
+            name: json.loads(bytes(value))
+            for name, value in fields.items()
+            if name in decoder.type.__struct_fields__
+        }
+        row = msgspec.convert(known, decoder.type)
+        if hasattr(row, "segmentation"):
+            row.segmentation = segmentation
+        return row
+
+
+def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, int]:
+    """Append the images; returns the index of each id (of the first image, where two have the same)."""
+    index_of: dict[ImageId, int] = {}
+    decoder = msgspec.json.Decoder(_Image)
+    for position, raw in enumerate(raws):
+        try:
+            image = _decode_row(raw, decoder)
+            id = _whole(image.id)
+            index = rows.add_image(id, image.file_name, int(image.width or 0), int(image.height or 0))
+            index_of.setdefault(id, index)
+        except _MALFORMED as error:
+            rows.faults.append(_bad("image", path, position, error))
+    return index_of
+
+
+def _read_categories(
+    raws: list[Raw] | None, annotations: list[Raw], rows: Builder, path: Path
+) -> tuple[list[Category], dict[int | str, int]]:
+    """The categories and the label of each category id."""
+    categories: list[Category] = []
+    label_of: dict[int | str, int] = {}
+    decoder = msgspec.json.Decoder(_Category)
+    for position, raw in enumerate(raws or []):
+        try:
+            row = _decode_row(raw, decoder)
+            id = _whole(row.id)
+            if id in label_of:
+                raise ValueError(f"id {id} is taken by {categories[label_of[id]].name!r}")
+            label_of[id] = len(categories)
+            categories.append(Category(int(id), row.name, row.supercategory or ""))
+        except _MALFORMED as error:
+            rows.faults.append(_bad("category", path, position, error))
+    if not raws and annotations:
+        for id in sorted(_category_ids(annotations)):
+            label_of[id] = len(categories)
+            categories.append(Category(id, str(id)))
+        rows.faults.append(
+            Fault("no-categories", f"{path}: there are no categories; their ids serve as names.", str(path))
+        )
+    return categories, label_of
+
+
+class _CategoryId(Struct, gc=False):
+    category_id: int | float
+
+
+def _category_ids(annotations: list[Raw]) -> set[int]:
+    ids = set()
+    decoder = msgspec.json.Decoder(_CategoryId)
+    for raw in annotations:
+        try:
+            ids.add(int(_whole(decoder.decode(raw).category_id)))
+        except _MALFORMED:
+            continue  # the annotation is told of when it is read itself
+    return ids
+
+
+def _bad(what: str, path: Path, position: int, error: BaseException) -> Fault:
+    return Fault(
+        f"bad-{what}",
+        f"{path}: {what} {position} of the list can't be read ({one_line(error)}); it is left out.",
+        str(path),
+        values={"position": position},
+        repair="left out",
+    )
+
+
+def _unknown(what: str, path: Path, id: int | str | None, row: _Annotation) -> Fault:
+    wanted = row.image_id if what == "image" else row.category_id
+    return Fault(
+        f"unknown-{what}",
+        f"{path}: annotation {id} is of {what} {wanted}, which the file does not list; it is left out.",
+        str(path),
+        image_id=_whole(row.image_id),
+        annotation_id=id,
+        values={"image_id": row.image_id, "category_id": row.category_id, "bbox": row.bbox},
+        repair="left out",
+    )
+
+
+_UNNUMBERED = ""  # stands for a missing annotation id until all are read
+
+
+def _number(ids: list[ImageId]) -> None:
+    """Give every annotation without an id the next free number."""
+    following = max((id for id in ids if isinstance(id, int)), default=0)
+    for i, id in enumerate(ids):
+        if id == _UNNUMBERED:
+            following += 1
+            ids[i] = following
+
+
+def _guess_root(path: Path, paths: Sequence[str]) -> Path:
+    """The folder beside the annotation file that has its images; the file's own folder where none has."""
+    parent = path.parent
+    split = path.stem.split("_")[-1]
+    names = ["images", path.stem, split, f"images/{split}"]
+    candidates = [parent, *(parent / n for n in names), parent.parent, *(parent.parent / n for n in names)]
+    probes = paths[:3]
+    for candidate in candidates:
+        try:
+            if any((candidate / probe).is_file() for probe in probes):
+                return candidate
+        except (OSError, ValueError):  # a hostile name: too long, or with a null byte
+            continue
+    return parent
+
+
+def write(data: Annotations, path: Path) -> list[str]:
+    """Write a COCO JSON file; nothing is lost.
+
+    Ids that are whole numbers are written as they are. Readers of formats without ids name an image by the
+    stem of its file and its instances ``stem:1``, ``stem:2``: these get numbers, since COCO's own tools
+    expect numbers; other text ids stay. ``area`` is that of the mask, or of the box where there is none.
+    ``quality``, ``source`` and ``trusted`` are written only where they say something.
+
+    Args:
+        data: the data set.
+        path: the file; its folder is made if need be. It is replaced only once the new one is complete.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    stems = [Path(p).stem for p in data.paths]
+    image_ids = _written_ids(data.image_ids, stems)
+    ids = _written_ids(data.ids, [f"{stems[i]}:" for i in data.image_index])
+    encode = msgspec.json.Encoder().encode
+    partial = path.with_name(path.name + ".part")
+    with open(partial, "wb") as file:
+        file.write(b'{"images": [')
+        for i in range(len(data)):
+            image = {
+                "id": image_ids[i],
+                "file_name": data.paths[i],
+                "width": int(data.widths[i]),
+                "height": int(data.heights[i]),
+            }
+            file.write((b",\n" if i else b"\n") + encode(image))
+        file.write(b'],\n"annotations": [')
+        for i in range(len(data.labels)):
+            row = _annotation(data, i, ids[i], image_ids[data.image_index[i]])
+            file.write((b",\n" if i else b"\n") + encode(row))
+        categories = [
+            {"id": c.id, "name": c.name} | ({"supercategory": c.supercategory} if c.supercategory else {})
+            for c in data.categories
+        ]
+        file.write(b'],\n"categories": ' + encode(categories) + b"}\n")
+    os.replace(partial, path)
+    return []
+
+
+def _annotation(data: Annotations, i: int, id: ImageId, image_id: ImageId) -> dict[str, Any]:
+    x0, y0, x1, y1 = data.boxes[i].tolist()
+    # Rounding takes away what xywh -> xyxy -> xywh adds in the last bits.
+    bbox = [x0, y0, round(x1 - x0, 9), round(y1 - y0, 9)]
+    row: dict[str, Any] = {
+        "id": id,
+        "image_id": image_id,
+        "category_id": data.categories[data.labels[i]].id,
+        "bbox": bbox,
+        "area": bbox[2] * bbox[3],
+        "iscrowd": int(data.iscrowd[i]),
+    }
+    if data.segmentations[i] is not None:
+        row["segmentation"] = Raw(data.segmentations[i])
+        with contextlib.suppress(BoxelError, *_MALFORMED):  # a malformed one stays as it is
+            row["area"] = _area(data, i)
+    if not np.isnan(data.quality[i]):
+        row["quality"] = round(float(data.quality[i]), 6)
+    if data.source[i] is not None:
+        row["source"] = data.source[i]
+    if not data.trusted[i]:
+        row["trusted"] = False
+    return row
+
+
+def _area(data: Annotations, i: int) -> float:
+    """Pixels of a mask; of polygons the area they enclose, as in COCO's own files."""
+    segmentation = data.segmentation(i)
+    if isinstance(segmentation, dict):
+        return int(coco_mask.area(data.rle(i)))
+    area = 0.0
+    for polygon in segmentation or []:
+        x, y = np.asarray(polygon, dtype=float).reshape(-1, 2).T
+        area += abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
+    return round(area, 4)
+
+
+def _written_ids(ids: Sequence[ImageId], own: Sequence[str]) -> list[ImageId]:
+    """Ids for COCO: text made from the file's stem becomes the next free number.
+
+    Args:
+        ids: the ids.
+        own: for each the stem of its image's file, or the stem and a colon.
+    """
+    taken = {id for id in ids if isinstance(id, int)}
+    free = itertools.filterfalse(taken.__contains__, itertools.count(1))
+    return [
+        next(free) if isinstance(id, str) and _is_own(id, stem) else id
+        for id, stem in zip(ids, own, strict=True)
+    ]
+
+
+def _is_own(id: str, stem: str) -> bool:
+    return id.startswith(stem) and id[len(stem) :].isdigit() if stem.endswith(":") else id == stem

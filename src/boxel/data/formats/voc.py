@@ -1,0 +1,456 @@
+"""Pascal VOC: a folder with ``Annotations/*.xml``, ``JPEGImages/`` and, for some images, segmentation PNGs.
+
+The format: Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit", sections 4 and 5.
+Boxes in its files are 1-based and include their last pixel, so that xyxy = (xmin - 1, ymin - 1, xmax, ymax). Objects
+marked difficult are ordinary instances.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+
+import defusedxml.ElementTree
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+
+from boxel.data.annotations import Annotations, Category
+from boxel.data.faults import Fault
+from boxel.data.formats.builder import Builder, one_line, read_bytes
+from boxel.data.formats.layout import (
+    Ids,
+    file_stems,
+    iou_lost,
+    lost_flags,
+    place_images,
+    readable_mask,
+    size_of,
+    suffix_of,
+    write_ids,
+)
+from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
+from boxel.errors import BoxelError
+from boxel.masks.rle import encode
+
+CLASSES = (
+    *(
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
+        "diningtable",
+        "dog",
+    ),
+    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
+)
+"""The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
+
+VOID = 255
+_MIN_IOU = (
+    0.25  # of an object's tight box with its XML box, which also has the void border around a small object
+)
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is a VOC folder (or one that holds a single ``VOC2012``), an image set of one, or an XML file."""
+    if path.is_file():
+        return path.suffix.lower() == ".xml" or (path.suffix == ".txt" and "ImageSets" in path.parts)
+    return _set_folder(path) is not None
+
+
+def _set_folder(path: Path) -> Path | None:
+    for folder in (path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))):
+        if any((folder / "Annotations").glob("*.xml")):
+            return folder
+    return path if any(path.glob("*.xml")) else None
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """Read a VOC set.
+
+    A mask of ``SegmentationObject`` belongs to the XML object that its tight box overlaps most, of the same class as
+    ``SegmentationClass`` says; without an XML file the masks alone make the instances.
+
+    Args:
+        path: the folder, an image set of it (``ImageSets/Segmentation/train.txt``) to read only that, or one XML file.
+        images: the folder of the images, if it is not ``JPEGImages``.
+
+    Raises:
+        BoxelError: there is no such set.
+    """
+    folder, stems = _locate(path)
+    xml_folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+    ids = Ids(folder)
+    rows = Builder()
+    parsed = []
+    for stem in stems:
+        file = xml_folder / f"{stem}.xml"
+        parsed.append(_Xml(stem, file, rows.faults))
+    order = class_order([*(name for xml in parsed for name in xml.names), *ids.names])
+    sure = bool(ids.names) or order == list(CLASSES)
+    root, subfolder = _image_folder(folder, images)
+    for xml in parsed:
+        name = _image_name(root / subfolder, xml)
+        relative = str(PurePosixPath(subfolder) / name)
+        width, height = _size(root / relative, xml, ids)
+        label_map = folder / "SegmentationClass" / f"{xml.stem}.png"
+        has_map = label_map.is_file()
+        index = rows.add_image(
+            xml.stem, relative, width, height, os.path.relpath(label_map, root) if has_map else None
+        )
+        instances = _with_masks(xml, folder, order if sure else None, (width, height), rows.faults)
+        for k, (class_name, box, segmentation) in enumerate(instances, start=1):
+            rows.add(f"{xml.stem}:{k}", index, order.index(class_name), box, segmentation)
+    categories = [Category(k, name) for k, name in enumerate(order, start=1)]
+    data = ids.restore(rows.build(root, categories, path), [xml.stem for xml in parsed])
+    if [
+        category.name for category in data.categories
+    ] != order:  # the values of label maps mean other classes
+        data = replace(data, label_maps=[None] * len(data))
+    return data
+
+
+def class_order(names: Sequence[str]) -> list[str]:
+    """The classes of a set in the order of the values in ``SegmentationClass``: the challenge's, or by alphabet."""
+    return list(CLASSES) if set(names) <= set(CLASSES) else sorted(set(names))
+
+
+def _locate(path: Path) -> tuple[Path, list[str]]:
+    """The set's folder and the stems to read."""
+    if path.is_file() and path.suffix.lower() == ".xml":
+        return (path.parent.parent if path.parent.name == "Annotations" else path.parent), [path.stem]
+    if path.is_file():
+        folder = next((p.parent for p in path.parents if p.name == "ImageSets"), path.parent)
+        return folder, read_image_set(path)
+    folder = _set_folder(path) if path.is_dir() else None
+    if folder is None:
+        raise BoxelError(f"{path}: there is no VOC set; it should be a folder with Annotations/*.xml.")
+    source = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+    return folder, sorted(file.stem for file in source.glob("*.xml"))
+
+
+def read_image_set(path: Path) -> list[str]:
+    """The stems listed in an image-set file, each once, in its order.
+
+    A second column, as in ``ImageSets/Main/dog_train.txt``, is ignored.
+
+    Raises:
+        BoxelError: the file can't be read.
+    """
+    lines = read_bytes(path).decode("utf-8", "replace").splitlines()
+    names = [line.split()[0] for line in lines if line.split()]
+    return list(
+        dict.fromkeys(PurePosixPath(name.replace("\\", "/")).name.replace("\0", "_") for name in names)
+    )
+
+
+class _Xml:
+    """One XML file: its image, and the name and box of each object."""
+
+    def __init__(self, stem: str, file: Path, faults: list[Fault]) -> None:
+        self.stem, self.file = stem, file
+        self.filename, self.width, self.height = "", 0, 0
+        self.names: list[str] = []
+        self.boxes: list[tuple[float, float, float, float]] = []
+        if not file.is_file():
+            return
+        try:
+            tree = defusedxml.ElementTree.fromstring(read_bytes(file))
+        except Exception as error:  # expat, defusedxml and codecs each have their own errors
+            message = f"{file}: can't be read as XML ({one_line(error)}); its annotations are left out."
+            faults.append(Fault("bad-file", message, str(file), image_id=stem, repair="left out"))
+            return
+        self.filename = (tree.findtext("filename") or "").strip()
+        self.width, self.height = (_pixels(tree.findtext(f"size/{side}")) for side in ("width", "height"))
+        for k, element in enumerate(tree.findall("object"), start=1):
+            try:
+                name = (element.findtext("name") or "").strip()
+                if not name:
+                    raise ValueError("it has no name")
+                x0, y0, x1, y1 = (_number(element, key) for key in ("xmin", "ymin", "xmax", "ymax"))
+            except ValueError as error:
+                message = f"{file}: object {k} can't be read ({one_line(error)}); it is left out."
+                faults.append(
+                    Fault("bad-annotation", message, str(file), stem, f"{stem}:{k}", repair="left out")
+                )
+                continue
+            self.names.append(name)
+            self.boxes.append((x0 - 1, y0 - 1, x1, y1))
+
+
+def _number(element: ElementTree.Element, key: str) -> float:
+    text = element.findtext(f"bndbox/{key}")
+    if text is None:
+        raise ValueError(f"its bndbox has no {key}")
+    return float(text)
+
+
+def _pixels(text: str | None) -> int:
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return 0
+    return int(value) if 0 <= value < 2**31 else 0
+
+
+def _image_folder(folder: Path, images: Path | None) -> tuple[Path, str]:
+    if images is not None:
+        return images, "."
+    return folder, next(
+        (name for name in ("JPEGImages", "images", "Images") if (folder / name).is_dir()), "."
+    )
+
+
+def _image_name(folder: Path, xml: _Xml) -> str:
+    """The image's file name: what the XML says, if it is there, else what has the XML's stem."""
+    named = PurePosixPath(xml.filename.replace("\\", "/")).name.replace("\0", "_")
+    candidates = [named] if named else []
+    candidates += [xml.stem + suffix for suffix in sorted(SUFFIXES)]
+    for name in candidates:
+        try:
+            if (folder / name).is_file():
+                return name
+        except OSError:  # a name that is too long
+            continue
+    return named or f"{xml.stem}.jpg"
+
+
+def _size(image: Path, xml: _Xml, ids: Ids) -> tuple[int, int]:
+    if xml.width and xml.height:
+        return xml.width, xml.height
+    try:
+        return image_size(image)
+    except BoxelError:
+        return ids.size(xml.stem)
+
+
+_Instance = tuple[str, Sequence[float], "bytes | None"]
+
+
+def _with_masks(
+    xml: _Xml, folder: Path, order: list[str] | None, size: tuple[int, int], faults: list[Fault]
+) -> list[_Instance]:
+    """The XML's objects with their masks, or the masks alone where there is no XML.
+
+    Args:
+        xml: the file.
+        folder: of the set.
+        order: classes by their value in ``SegmentationClass``; None if not known for sure.
+        size: (width, height) of the image.
+        faults: appended to.
+    """
+    boxed: list[_Instance] = [(name, box, None) for name, box in zip(xml.names, xml.boxes, strict=True)]
+    objects = _read_png(folder / "SegmentationObject" / f"{xml.stem}.png", size, xml, faults)
+    if objects is None:
+        return boxed
+    classes = _read_png(folder / "SegmentationClass" / f"{xml.stem}.png", objects.shape[::-1], xml, faults)
+    values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
+    masks = [objects == value for value in values]
+    boxes = [_tight_box(mask) for mask in masks]
+    names = [_class_of(mask, classes, order) for mask in masks]
+    if not xml.file.is_file():
+        return [
+            (name, box, msgspec.json.encode(encode(mask)))
+            for name, box, mask in zip(names, boxes, masks, strict=True)
+            if name is not None
+        ]
+    score = _iou(np.array(boxes).reshape(-1, 4), np.array(xml.boxes).reshape(-1, 4))
+    for m, value in enumerate(values):
+        for k, (name, _, _) in enumerate(boxed):
+            if names[m] not in (None, name):
+                score[m, k] = 0
+            elif value == k + 1:  # the files' own order decides between equals
+                score[m, k] += 1e-6
+    matched = set()
+    for m, k in zip(*linear_sum_assignment(score, maximize=True), strict=True):
+        if score[m, k] >= _MIN_IOU:
+            matched.add(m)
+            boxed[k] = (boxed[k][0], boxed[k][1], msgspec.json.encode(encode(masks[m])))
+    for m, value in enumerate(values):
+        if m not in matched:
+            message = (
+                f"{folder / 'SegmentationObject' / xml.stem}.png: object {value} fits no box of {xml.file.name}; "
+                "its mask is left out."
+            )
+            faults.append(
+                Fault("mask-without-box", message, str(xml.file), xml.stem, values={"box": boxes[m]})
+            )
+    return boxed
+
+
+def _read_png(file: Path, size: tuple[int, ...], xml: _Xml, faults: list[Fault]) -> NDArray[np.uint8] | None:
+    """(H, W) palette indices of a segmentation; None where there is none that can be used."""
+    if not file.is_file():
+        return None
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            if image.mode not in ("P", "L"):
+                raise ValueError(f"its mode is {image.mode}, not palette")
+            if min(size) > 0 and image.size != tuple(size):
+                raise ValueError(f"its size is {image.size}, not {tuple(size)}")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"its size is {image.size}")
+            return np.array(image)
+    except Exception as error:  # Pillow's decoders raise many kinds of errors
+        message = f"{file}: can't be read as a segmentation ({one_line(error)}); the boxes are kept."
+        faults.append(Fault("bad-file", message, str(file), image_id=xml.stem, repair="left out"))
+        return None
+
+
+def _class_of(
+    mask: NDArray[np.bool_], classes: NDArray[np.uint8] | None, order: list[str] | None
+) -> str | None:
+    if classes is None or order is None:
+        return None
+    counts = np.bincount(classes[mask], minlength=256)
+    counts[[0, VOID]] = 0
+    value = int(counts.argmax())
+    return order[value - 1] if counts[value] and value <= len(order) else None
+
+
+def _tight_box(mask: NDArray[np.bool_]) -> list[float]:
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+
+
+def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, M) IoU of xyxy boxes; 0 for boxes that make no sense."""
+    with np.errstate(all="ignore"):
+        sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+        inter = sides.clip(min=0).prod(axis=-1)
+        areas = [(x[:, 2:] - x[:, :2]).prod(axis=-1) for x in (a, b)]
+        iou = inter / (areas[0][:, None] + areas[1][None, :] - inter)
+    return np.where(np.isfinite(iou) & (iou >= 0) & (iou <= 1), iou, 0.0)
+
+
+def write(data: Annotations, path: Path) -> list[str]:
+    """Write a VOC set into a folder.
+
+    Boxes keep their fractions, as in some of VOC's own files. Object k of an XML file has the value k in
+    ``SegmentationObject``; where masks overlap the smaller one lies on top.
+
+    Args:
+        data: the data set.
+        path: the folder.
+
+    Returns:
+        What VOC could not hold.
+    """
+    stems = file_stems(data.paths)
+    names = [stem + suffix_of(p) for stem, p in zip(stems, data.paths, strict=True)]
+    for sub in ("Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
+        (path / sub).mkdir(parents=True, exist_ok=True)
+    missing = place_images(data, path / "JPEGImages", names)
+    order = class_order([_text(category.name) for category in data.categories])
+    masked, ious, rows = [], [], []
+    for i, stem in enumerate(stems):
+        instances = data.instances_of(i)
+        rows.append(instances.tolist())
+        width, height = size_of(data, i)
+        kept = _write_pngs(data, instances, (width, height), order, path, stem)
+        if kept:
+            masked.append(stem)
+            ious.extend(kept)
+        tree = _tree(data, instances, names[i], (width, height), bool(kept))
+        tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
+    for kind, listed in (("Main", stems), ("Segmentation", masked)):
+        (path / "ImageSets" / kind / "trainval.txt").write_text(
+            "".join(f"{s}\n" for s in listed), encoding="utf-8"
+        )
+    write_ids(data, path, stems, rows)
+    return [
+        *iou_lost(ious, len(ious), "VOC", "holds one object a pixel"),
+        *lost_flags(data, "VOC"),
+        *missing,
+    ]
+
+
+def _write_pngs(
+    data: Annotations,
+    instances: NDArray[np.int64],
+    size: tuple[int, int],
+    order: list[str],
+    path: Path,
+    stem: str,
+) -> list[float]:
+    """Paint the masks of an image; returns the IoU of each with what is left of it."""
+    masks: dict[int, NDArray[np.uint8]] = {}
+    for k, instance in enumerate(instances.tolist(), start=1):
+        mask = readable_mask(data, instance, size)
+        if mask is not None:
+            masks[k] = mask
+    if not masks:
+        return []
+    objects = np.zeros((size[1], size[0]), dtype=np.uint8)
+    classes = np.zeros_like(objects)
+    for k in sorted(masks, key=lambda k: -int(masks[k].sum())):
+        value = order.index(_text(data.categories[data.labels[instances[k - 1]]].name)) + 1
+        if k < VOID and value < VOID:
+            objects[masks[k] != 0] = k
+            classes[masks[k] != 0] = value
+    for folder, pixels in (("SegmentationObject", objects), ("SegmentationClass", classes)):
+        (path / folder).mkdir(exist_ok=True)
+        image = Image.fromarray(pixels, mode="P")
+        image.putpalette(_palette())
+        image.save(path / folder / f"{stem}.png")
+    return [
+        float((objects == k).sum() / max(mask.sum(), 1)) if k < VOID else 0.0 for k, mask in masks.items()
+    ]
+
+
+def _palette() -> list[int]:
+    """VOC's colours: the bits of an index dealt to red, green and blue in turn, highest bits of the colour first."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            if 3 * bit + channel < 8:
+                colours[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return colours.ravel().tolist()
+
+
+def _tree(
+    data: Annotations, instances: NDArray[np.int64], name: str, size: tuple[int, int], segmented: bool
+) -> ElementTree.ElementTree:
+    root = ElementTree.Element("annotation")
+    _child(root, "folder", "JPEGImages")
+    _child(root, "filename", name)
+    dimensions = _child(root, "size")
+    for key, value in (("width", size[0]), ("height", size[1]), ("depth", 3)):
+        _child(dimensions, key, str(value))
+    _child(root, "segmented", str(int(segmented)))
+    for instance in instances.tolist():
+        element = _child(root, "object")
+        _child(element, "name", _text(data.categories[data.labels[instance]].name))
+        for key, text in (("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
+            _child(element, key, text)
+        box = _child(element, "bndbox")
+        x0, y0, x1, y1 = data.boxes[instance].tolist()
+        for key, value in (("xmin", x0 + 1), ("ymin", y0 + 1), ("xmax", x1), ("ymax", y1)):
+            _child(box, key, f"{round(value, 9):.15g}")
+    ElementTree.indent(root, "\t")
+    return ElementTree.ElementTree(root)
+
+
+def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
+    element = ElementTree.SubElement(parent, tag)
+    element.text = text
+    return element
+
+
+def _text(name: str) -> str:
+    """A name without what XML forbids and what readers strip."""
+    return re.sub(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]", " ", name).strip() or "unnamed"

@@ -1,0 +1,261 @@
+"""Pictures for people: predictions over their image, sheets of images, curves of a training run."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import supervision as sv
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from numpy.typing import ArrayLike, NDArray
+from PIL import Image, ImageOps
+
+from boxel.errors import BoxelError
+from boxel.masks.rle import Rle, decode
+
+_PALETTE = sv.ColorPalette.DEFAULT
+_OPACITY = 0.45
+
+
+def overlay(
+    image: NDArray[np.uint8],
+    boxes: ArrayLike,
+    masks: Sequence[Rle | None] | NDArray[np.bool_] | None,
+    labels: ArrayLike | None,
+    names: Sequence[str],
+    scores: ArrayLike | None = None,
+) -> NDArray[np.uint8]:
+    """Instances drawn over their image, each in a colour of its own.
+
+    Lines and text grow with the image. A mask tints its pixels and is rimmed inside its edge; masks are
+    decoded one at a time.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it stays as it is.
+        boxes: (N, 4) xyxy pixels.
+        masks: N run-length codes of size (H, W), None for an instance that has only a box; or (N, H, W)
+            bool; or None if no instance has a mask.
+        labels: (N,) int, indices into ``names``; None to leave names out.
+        names: of the classes.
+        scores: (N,) in [0, 1]; None to leave them out.
+
+    Returns:
+        (H, W, 3) uint8 RGB.
+    """
+    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
+    if not len(boxes):
+        return image.copy()
+    # supervision and OpenCV paint in this order of channels; OpenCV's own types don't say (H, W, 3) uint8.
+    scene: Any = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
+    shorter = min(scene.shape[:2])
+    thickness = max(1, round(shorter / 300))
+    for i, mask in enumerate(masks if masks is not None else ()):
+        if mask is not None:
+            pixels = decode(mask) if isinstance(mask, dict) else mask.astype(np.uint8)
+            _tint(scene, pixels, _PALETTE.by_idx(i).as_bgr(), thickness)
+    detections = sv.Detections(xyxy=boxes)
+    by_index = sv.ColorLookup.INDEX
+    scene = sv.BoxAnnotator(_PALETTE, thickness=thickness, color_lookup=by_index).annotate(scene, detections)
+    texts = _texts(len(boxes), labels, names, scores)
+    if texts:
+        scale = max(0.3, shorter / 800)
+        annotator = sv.LabelAnnotator(
+            _PALETTE,
+            text_color=_TEXT_COLOURS,
+            text_scale=scale,
+            text_thickness=max(1, round(1.5 * scale)),
+            text_padding=max(1, round(6 * scale)),
+            color_lookup=by_index,
+            smart_position=True,
+        )
+        scene = annotator.annotate(scene, detections, labels=texts)
+    return np.ascontiguousarray(scene[..., ::-1])
+
+
+def _readable_on(colour: sv.Color) -> sv.Color:
+    luma = 0.299 * colour.r + 0.587 * colour.g + 0.114 * colour.b  # ITU-R BT.601
+    return sv.Color.BLACK if luma > 140 else sv.Color.WHITE
+
+
+_TEXT_COLOURS = sv.ColorPalette([_readable_on(colour) for colour in _PALETTE.colors])
+
+
+def _tint(
+    scene: NDArray[np.uint8], mask: NDArray[np.uint8], colour: tuple[int, int, int], thickness: int
+) -> None:
+    """Blend one colour into the pixels of a mask, in place, and paint the mask's rim in it."""
+    x, y, w, h = cv2.boundingRect(mask)
+    inside = mask[y : y + h, x : x + w]
+    if not inside.size:
+        return
+    region = scene[y : y + h, x : x + w]
+    kernel = np.ones((2 * thickness + 1, 2 * thickness + 1), dtype=np.uint8)
+    core = cv2.erode(np.ascontiguousarray(inside), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    tinted = region * (1 - _OPACITY) + np.array(colour) * _OPACITY
+    region[inside > 0] = np.round(tinted[inside > 0])
+    region[inside > core] = colour
+
+
+def _texts(count: int, labels: ArrayLike | None, names: Sequence[str], scores: ArrayLike | None) -> list[str]:
+    """What stands at each box; nothing if there is neither a label nor a score."""
+    if labels is None and scores is None:
+        return []
+    words = [""] * count if labels is None else [names[label] for label in np.asarray(labels).tolist()]
+    figures = [""] * count if scores is None else [f"{s:.2f}" for s in np.asarray(scores).tolist()]
+    return [f"{word} {figure}".strip() for word, figure in zip(words, figures, strict=True)]
+
+
+def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) -> NDArray[np.uint8]:
+    """Images side by side, row by row, each fitted into a square on white.
+
+    Args:
+        images: (H, W, 3) uint8, of any sizes.
+        columns: images in a row.
+        cell: side of the square, in pixels.
+
+    Returns:
+        (rows * cell, columns * cell, 3) uint8 with as many rows as it takes, and never fewer than one.
+    """
+    rows = max(1, math.ceil(len(images) / columns))
+    sheet = np.full((rows * cell, columns * cell, 3), 255, dtype=np.uint8)
+    for i, image in enumerate(images):
+        y, x = i // columns * cell, i % columns * cell
+        fitted = ImageOps.pad(Image.fromarray(image), (cell, cell), Image.Resampling.BILINEAR, "white")
+        sheet[y : y + cell, x : x + cell] = np.asarray(fitted)
+    return sheet
+
+
+def save_image(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
+    """Write an image; its folder is made if need be.
+
+    Args:
+        image: (H, W, 3) or (H, W) uint8.
+        path: the file; its suffix decides the format.
+
+    Raises:
+        BoxelError: the file can't be written or its suffix names no image format.
+    """
+    path = Path(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(image).save(path)
+    except ValueError as error:
+        raise BoxelError(
+            f"{path}: {path.suffix!r} names no image format; end the name on .png or .jpg."
+        ) from error
+    except OSError as error:
+        raise BoxelError(
+            f"{path}: can't be written ({error.strerror or error}); check the folder."
+        ) from error
+
+
+def plot_curves(csv_path: str | os.PathLike[str], out_png: str | os.PathLike[str]) -> None:
+    """Losses, validation metrics and learning rates of a run against its steps, a panel each.
+
+    Args:
+        csv_path: the `metrics.csv` of Lightning's `CSVLogger`. Most of its cells are empty, since each row
+            holds what was logged at one moment.
+        out_png: the picture to write.
+
+    Raises:
+        BoxelError: there is no such file.
+    """
+    curves = _read_curves(Path(csv_path))
+    panels: dict[str, dict[str, _Curve]] = {"losses": {}, "validation": {}, "learning rate": {}}
+    for name, curve in curves.items():
+        panel = "losses" if "loss" in name else "learning rate" if name.startswith("lr") else "validation"
+        panels[panel][name] = curve
+    if not panels["learning rate"]:
+        del panels["learning rate"]
+    figure = Figure(figsize=(9, 3.2 * len(panels)), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(len(panels), sharex=True), panels.items(), strict=True):
+        _plot_panel(axes, title, lines)
+    axes.set(xlabel="step")
+    _save_figure(figure, Path(out_png))
+
+
+_Curve = tuple[list[float], list[float]]
+"""Steps and values."""
+
+
+def _plot_panel(axes: Axes, title: str, curves: Mapping[str, _Curve]) -> None:
+    for name, (steps, values) in curves.items():
+        # A mark for each value, while there are few enough to be told apart.
+        axes.plot(
+            steps, values, label=name, linewidth=1.2, marker="o" if len(steps) < 40 else None, markersize=3
+        )
+    axes.set(title=title)
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        axes.text(0.5, 0.5, "nothing logged yet", ha="center", va="center", transform=axes.transAxes)
+
+
+def _read_curves(path: Path) -> dict[str, _Curve]:
+    """Each column but the counters as a curve; cells that are empty or no finite number are skipped."""
+    curves: dict[str, _Curve] = {}
+    try:
+        with open(path, newline="") as file:
+            for number, row in enumerate(csv.DictReader(file)):
+                step = _number(row.get("step"))
+                for name, cell in row.items():
+                    value = None if name in (None, "step", "epoch") else _number(cell)
+                    if value is not None:
+                        steps, values = curves.setdefault(name, ([], []))
+                        steps.append(number if step is None else step)
+                        values.append(value)
+    except OSError as error:
+        raise BoxelError(f"{path}: can't be read ({error.strerror}); name a run's metrics.csv.") from error
+    return curves
+
+
+def _number(cell: Any) -> float | None:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def plot_affinity(table: Mapping[str, ArrayLike], out_png: str | os.PathLike[str]) -> None:
+    """How far colour tells that two pixels have the same label (BoxInst, Figure 4).
+
+    Args:
+        table: T values each of ``tau``, a threshold of colour similarity in [0, 1]; ``precision``, the share
+            of positive edges (both pixels of the same label) among those of similarity tau or more; and
+            ``recall``, the share of all positive edges that are among these.
+        out_png: the picture to write.
+    """
+    figure = Figure(figsize=(5, 3.6), layout="constrained")
+    axes = figure.subplots()
+    tau = np.asarray(table["tau"])
+    curves = [
+        ("precision", "tab:blue", "positive share of the edges kept"),
+        ("recall", "tab:red", "share of the positive edges kept"),
+    ]
+    for name, colour, label in curves:
+        axes.plot(tau, table[name], "o-", color=colour, markersize=3, label=label)
+    axes.set(
+        xlabel="colour similarity threshold \N{GREEK SMALL LETTER TAU}", ylabel="proportion", ylim=(0, 1.02)
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="best")
+    _save_figure(figure, Path(out_png))
+
+
+def _save_figure(figure: Figure, path: Path) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=120)
+    except OSError as error:
+        raise BoxelError(
+            f"{path}: can't be written ({error.strerror or error}); check the folder."
+        ) from error

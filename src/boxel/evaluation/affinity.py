@@ -1,0 +1,107 @@
+"""How well colour tells that two pixels belong together, on a set with masks (BoxInst, Figure 4)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from boxel.data.annotations import Annotations
+from boxel.data.images import read_image
+from boxel.errors import BoxelError
+from boxel.losses.affinity import color_similarity, edge_offsets
+from boxel.masks.boxes import box_masks, box_spans
+
+TAUS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+
+
+@dataclass(frozen=True)
+class EdgeCounts:
+    """Edges of E_in over a whole set, for each of T thresholds.
+
+    Attributes:
+        tau: (T,) thresholds of colour similarity.
+        above: (T,) edges with a similarity of at least tau.
+        positive: (T,) of these, edges whose ends have the same true label.
+        all_positive: truly positive edges, whatever their similarity.
+    """
+
+    tau: np.ndarray
+    above: np.ndarray
+    positive: np.ndarray
+    all_positive: int
+
+    @property
+    def precision(self) -> np.ndarray:
+        """(T,) share of the edges above tau that are positive; Figure 4's blue curve."""
+        return self.positive / np.maximum(self.above, 1)
+
+    @property
+    def recall(self) -> np.ndarray:
+        """(T,) share of the positive edges that are above tau; Figure 4's red curve."""
+        return self.positive / max(self.all_positive, 1)
+
+
+def count_edges(
+    data: Annotations,
+    taus: Sequence[float] = TAUS,
+    stride: int = 4,
+    size: int = 3,
+    dilation: int = 2,
+    theta: float = 2.0,
+) -> EdgeCounts:
+    """Count true and supervised edges with at least one end in each instance's box, where there is a true mask.
+
+    Args:
+        data: a set with masks.
+        taus: thresholds to try.
+        stride: the grid's, as in training; show images at their training size for the same grid.
+        size: side of the neighbourhood.
+        dilation: of the neighbourhood.
+        theta: scale of the similarity (Eq. 7).
+
+    Raises:
+        BoxelError: the set has no masks.
+    """
+    if not data.has_mask.any():
+        raise BoxelError(f"{data.file} has no masks, which `inspect affinity` needs to know the true edges.")
+    levels = torch.tensor(taus)
+    above = torch.zeros(len(taus), dtype=torch.int64)
+    positive = torch.zeros(len(taus), dtype=torch.int64)
+    all_positive = 0
+    for image in range(len(data)):
+        own = [i for i in data.instances_of(image) if data.has_mask[i] and not data.iscrowd[i]]
+        if not own:
+            continue
+        pixels = torch.from_numpy(read_image(data.image_path(image))).permute(2, 0, 1)[None].float() / 255
+        similarity = color_similarity(pixels, None, stride, size, dilation, theta)[0]
+        height, width = similarity.shape[-2:]
+        rows, columns = box_spans(torch.from_numpy(data.boxes[own]).float(), height, width, stride)
+        for box, instance in zip(box_masks(rows, columns), own, strict=True):
+            mask = torch.from_numpy(data.mask(int(instance), pixels.shape[-2:]))
+            mask = mask[stride // 2 :: stride, stride // 2 :: stride][:height, :width].bool()
+            for edge, offset in enumerate(edge_offsets(size, dilation)):
+                start, end = _ends(similarity[edge], box, mask, offset)
+                inside = start[1] | end[1]
+                same = (start[2] == end[2])[inside]
+                reached = start[0][inside][:, None] >= levels
+                above += reached.sum(0)
+                positive += (reached & same[:, None]).sum(0)
+                all_positive += int(same.sum())
+    return EdgeCounts(np.array(taus), above.numpy(), positive.numpy(), all_positive)
+
+
+def _ends(
+    similarity: Tensor, box: Tensor, mask: Tensor, offset: tuple[int, int]
+) -> tuple[list[Tensor], list[Tensor]]:
+    """The maps at either end of every edge of one direction that stays on the grid."""
+    dy, dx = offset
+    height, width = mask.shape
+    left, right = max(-dx, 0), width - max(dx, 0)
+    maps = (similarity, box, mask)
+    start = [m[: height - dy, left:right] for m in maps]
+    end = [m[dy:, left + dx : right + dx] for m in maps]
+    return start, end

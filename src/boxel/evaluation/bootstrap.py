@@ -1,0 +1,169 @@
+"""Is one set of masks better than another, or was it the luck of the images?"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
+
+from boxel.data.annotations import Annotations
+from boxel.evaluation.coco import coco_header, coco_rows
+from boxel.evaluation.results import Result, check_results, restrict
+
+
+def paired_bootstrap(
+    results_a: Sequence[Result],
+    results_b: Sequence[Result],
+    truth: Annotations,
+    metric: Literal["segm", "bbox"] = "segm",
+    samples: int = 1000,
+    seed: int = 0,
+    confidence: float = 0.95,
+    class_agnostic: bool = False,
+    categories: Sequence[str] | None = None,
+) -> dict[str, float]:
+    """The ratio of the COCO APs of two result sets, with an interval from resampled images.
+
+    Images are drawn with replacement, the same for both sets, and both APs computed anew from them (the
+    percentile bootstrap of Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, Chapter 13).
+
+    Args:
+        results_a: detections.
+        results_b: detections to compare them with.
+        truth: what is there, for both.
+        metric: AP of masks or of boxes.
+        samples: how often to draw.
+        seed: of the draws; the same seed gives the same interval.
+        confidence: that of the interval, in (0, 1).
+        class_agnostic: all classes are one.
+        categories: names of the only classes looked at; None for all.
+
+    Returns:
+        `a` and `b`: the two APs in [0, 1]; `ratio`: a / b; `low` and `high`: the interval's ends. NaN where b
+        is 0 or there is nothing to find.
+
+    Raises:
+        BoxelError: results and truth don't fit together (`check_results`).
+    """
+    for results in (results_a, results_b):
+        check_results(results, truth, class_agnostic)
+    results_a, kept = restrict(results_a, truth, categories)
+    results_b, _ = restrict(results_b, truth, categories)
+    if class_agnostic:
+        kept = kept.class_agnostic()
+    images = len(kept)
+    once = np.ones((1, images))
+    draws = np.zeros((samples, 0))
+    if images:
+        random = np.random.default_rng(seed)
+        draws = random.multinomial(images, np.full(images, 1 / images), size=samples).astype(np.float64)
+    outcomes = [_match(results, kept, metric, class_agnostic) for results in (results_a, results_b)]
+    a, b = (float(_average_precision(outcome, once)[0]) for outcome in outcomes)
+    drawn_a, drawn_b = (_average_precision(outcome, draws) for outcome in outcomes)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = drawn_a / drawn_b
+    ratios = ratios[np.isfinite(ratios)]
+    tail = (1 - confidence) / 2
+    low, high = np.quantile(ratios, [tail, 1 - tail]) if len(ratios) else (np.nan, np.nan)
+    return {"a": a, "b": b, "ratio": a / b if b else float("nan"), "low": float(low), "high": float(high)}
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """What became of the D detections of one class, best score first, at T thresholds of IoU.
+
+    Attributes:
+        image: (D,) index of the image.
+        true: (T, D) bool, it found an instance.
+        false: (T, D) bool, it found none; neither, where it is to be ignored.
+        present: (I,) number of instances in each image.
+    """
+
+    image: NDArray[np.int64]
+    true: NDArray[np.bool_]
+    false: NDArray[np.bool_]
+    present: NDArray[np.int64]
+
+
+def _match(
+    results: Sequence[Result], truth: Annotations, metric: Literal["segm", "bbox"], class_agnostic: bool
+) -> list[_Outcome]:
+    """pycocotools' matches of one result set, which no resampling of images changes."""
+    instances, detections = coco_rows(results, truth, metric, class_agnostic)
+    images, classes = coco_header(truth)
+    sides = []
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        for rows in (instances, detections):
+            side = COCO()
+            side.dataset = {"images": images, "categories": classes, "annotations": rows}
+            side.createIndex()
+            sides.append(side)
+        evaluator = COCOeval(*sides, metric)
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluator.evaluate()
+    outcomes = []
+    for k in range(len(classes)):
+        found = [e for e in evaluator.evalImgs[k * len(images) : (k + 1) * len(images)] if e is not None]
+        present = np.zeros(len(images), dtype=np.int64)
+        for e in found:
+            present[e["image_id"] - 1] = np.count_nonzero(e["gtIgnore"] == 0)
+        if not present.any():
+            continue
+        image = np.concatenate([np.full(len(e["dtScores"]), e["image_id"] - 1) for e in found])
+        order = np.argsort(-np.concatenate([e["dtScores"] for e in found]), kind="stable")
+        matched = np.concatenate([e["dtMatches"] for e in found], axis=1)[:, order] > 0
+        counted = ~np.concatenate([e["dtIgnore"] for e in found], axis=1)[:, order].astype(bool)
+        outcomes.append(_Outcome(image[order], matched & counted, ~matched & counted, present))
+    return outcomes
+
+
+def _average_precision(outcomes: Sequence[_Outcome], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """COCO's AP, each image as often as drawn.
+
+    Drawing an image n times repeats each of its detections n times in the list of scores; counting it n times
+    at once leaves the curve of precision over recall as it is.
+
+    Args:
+        outcomes: one a class.
+        draws: (S, I) how often each image was drawn.
+
+    Returns:
+        (S,) mean over the classes that the images drawn have, NaN without any.
+    """
+    by_class = np.full((len(outcomes), len(draws)), np.nan)
+    for k, outcome in enumerate(outcomes):
+        present = draws @ outcome.present
+        step = max(1, 4_000_000 // max(1, len(outcome.image)))  # keeps the arrays below 32 MB each
+        for start in range(0, len(draws), step):
+            part = slice(start, start + step)
+            by_class[k, part] = _class_precision(outcome, draws[part], present[part])
+    defined = ~np.isnan(by_class)
+    with np.errstate(invalid="ignore"):
+        return np.where(defined, by_class, 0).sum(axis=0) / defined.sum(axis=0)
+
+
+def _class_precision(
+    outcome: _Outcome, draws: NDArray[np.float64], present: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """(S,) AP of one class: the mean over IoU thresholds of precision at COCO's 101 recalls, interpolated."""
+    recalls = np.linspace(0, 1, 101)
+    weights = draws[:, outcome.image]
+    total = np.zeros(len(draws))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        for true, false in zip(outcome.true, outcome.false, strict=True):
+            # Recall grows and interpolated precision peaks only at true detections, so only they are looked
+            # at.
+            hits = np.cumsum(weights[:, true], axis=1)
+            misses = np.cumsum(weights * false, axis=1)[:, true]
+            precision = hits / (hits + misses + np.spacing(1))
+            precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+            reached = np.searchsorted(recalls, hits / present[:, None], side="right")
+            total += (np.diff(reached, axis=1, prepend=0) * precision).sum(axis=1)
+    return np.where(present > 0, total / (len(outcome.true) * len(recalls)), np.nan)

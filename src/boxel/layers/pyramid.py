@@ -1,0 +1,38 @@
+"""Feature pyramid P3 to P7 from the backbone's C3 to C5."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+from torchvision.ops import FeaturePyramidNetwork
+from torchvision.ops.feature_pyramid_network import LastLevelP6P7
+
+
+class FPN(nn.Module):
+    """Feature pyramid network (Lin et al. 2017) with the two coarse levels of FCOS (Tian et al. 2019).
+
+    The top-down path upsamples with the nearest neighbour; P6 comes from P5 and P7 from ReLU(P6),
+    by 3x3 convolutions of stride 2.
+
+    Args:
+        in_channels: channels of C3, C4, C5.
+        channels: channels of every level of the pyramid.
+    """
+
+    def __init__(self, in_channels: list[int], channels: int = 256) -> None:
+        super().__init__()
+        # in = out channels is how torchvision is told to make P6 from P5 and not from C5.
+        self.pyramid = FeaturePyramidNetwork(
+            in_channels, channels, extra_blocks=LastLevelP6P7(channels, channels)
+        )
+        self.channels = channels
+
+    def forward(self, features: list[Tensor]) -> list[Tensor]:
+        """P3 to P7 from C3 to C5.
+
+        Args:
+            features: C3, C4, C5, (B, in_channels, H / stride, W / stride) float, strides 8, 16, 32.
+
+        Returns:
+            P3, P4, P5, P6, P7, (B, channels, H / stride, W / stride) float, strides 8 to 128 (rounded up).
+        """
+        return list(self.pyramid({f"p{3 + i}": feature for i, feature in enumerate(features)}).values())

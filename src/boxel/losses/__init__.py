@@ -1,0 +1,1 @@
+"""Losses as pure functions of tensors, each usable alone in anybody's model."""

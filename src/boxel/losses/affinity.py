@@ -1,0 +1,319 @@
+"""BoxInst's pairwise loss: neighbours of like colour should get the same label (Eq. 4-8).
+
+Every pixel of a grid is linked with the others of a ``size`` x ``size`` patch round it, `dilation` apart.
+Links have no direction, so half the patch is enough: edge e of pixel (y, x) leads to (y + dy, x + dx), where
+(dy, dx) is ``edge_offsets(size, dilation)[e]``. A tensor of edges is (B, E, h, w), its last two dimensions
+the pixel an edge starts from; edges that lead off the grid are there too, and never used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from boxel.losses.dice import full_precision
+from boxel.losses.lab import rgb_to_lab
+from boxel.masks.boxes import span_ends
+
+Inside = Literal["centre", "either"]
+Normalizer = Literal["supervised", "edges"]
+_Crop = tuple[slice, slice, slice]
+
+LOGIT_BOUND = 80.0
+"""Logits beyond it count as it: sigmoid(-80) = 2e-35 is near the least float32 that keeps all its digits."""
+
+
+def edge_offsets(size: int = 3, dilation: int = 2) -> list[tuple[int, int]]:
+    """Offsets (dy, dx) of the edges of a pixel, each edge once.
+
+    Args:
+        size: side of the patch in pixels, odd.
+        dilation: step between the patch's pixels.
+
+    Returns:
+        (size^2 - 1) / 2 pairs with dy > 0, or dy = 0 and dx > 0.
+
+    Raises:
+        ValueError: `size` is even or below 3, or `dilation` below 1.
+    """
+    if size < 3 or size % 2 == 0 or dilation < 1:
+        raise ValueError(
+            f"a patch has an odd size of at least 3 and a dilation of at least 1, not {size} and {dilation}"
+        )
+    reach = range(-(size // 2), size // 2 + 1)
+    return [(y * dilation, x * dilation) for y in reach for x in reach if (y, x) > (0, 0)]
+
+
+@torch.no_grad()
+def color_similarity(
+    images: Tensor,
+    valid: Tensor | None = None,
+    stride: int = 4,
+    size: int = 3,
+    dilation: int = 2,
+    theta: float = 2.0,
+) -> Tensor:
+    """Colour similarity of neighbours: ``exp(-|LAB distance| / theta)`` (Eq. 7).
+
+    Args:
+        images: (B, 3, H, W) float, RGB in [0, 1].
+        valid: (B, H, W) bool, False for padding and whatever else is to be left out; see `valid_pixels`.
+            None: all pixels are valid. A cell is valid if all its pixels are.
+        stride: the image is average-pooled by it first.
+        size: side of the patch, odd.
+        dilation: step between the patch's pixels.
+        theta: scale of the distance.
+
+    Returns:
+        (B, (size^2 - 1) / 2, H // stride, W // stride) in [0, 1]; 0 where either end is invalid or off the
+        grid.
+
+    References:
+        Tian et al., BoxInst, 2021, Eq. 7.
+    """
+    lab = rgb_to_lab(F.avg_pool2d(full_precision(images), stride))
+    batch, _, height, width = lab.shape
+    offsets = edge_offsets(size, dilation)
+    similarity = lab.new_zeros(batch, len(offsets), height, width)
+    cells = None if valid is None else F.avg_pool2d(valid.to(lab.dtype)[:, None], stride)[:, 0] == 1
+    for e, (dy, dx) in enumerate(offsets):
+        a, b = _ends(dy, dx)
+        likeness = torch.exp((lab[a] - lab[b]).square().sum(1).sqrt() / -theta)
+        similarity[:, e][a] = likeness if cells is None else likeness * (cells[a] & cells[b])
+    return similarity
+
+
+def valid_pixels(
+    sizes: Sequence[tuple[int, int]],
+    height: int,
+    width: int,
+    bottom_rows: int | Sequence[int] = 0,
+    device: torch.device | str | None = None,
+) -> Tensor:
+    """Where a batch of padded images has pixels that may be compared.
+
+    Args:
+        sizes: B pairs (height, width) of the images before padding.
+        height: of the batch, in pixels.
+        width: of the batch, in pixels.
+        bottom_rows: rows to leave out at the bottom of each image, or of all; the public BoxInst leaves out
+            10 rows of the original image, which a resized image has more or fewer of.
+        device: of the result.
+
+    Returns:
+        (B, height, width) bool.
+    """
+    rows = [bottom_rows] * len(sizes) if isinstance(bottom_rows, int) else bottom_rows
+    bottom = torch.tensor([h - r for (h, _), r in zip(sizes, rows, strict=True)], device=device)
+    right = torch.tensor([w for _, w in sizes], device=device)
+    y = torch.arange(height, device=device) < bottom[:, None]
+    x = torch.arange(width, device=device) < right[:, None]
+    return y[:, :, None] & x[:, None, :]
+
+
+def warmup_weight(step: int, total_steps: int, fraction: float = 1 / 9) -> float:
+    """Weight of the pairwise loss, rising from 0 to 1 over the first part of training.
+
+    Args:
+        step: steps done.
+        total_steps: steps of the whole training.
+        fraction: share of training over which the weight rises; 0 for none. The public BoxInst rises over
+            10,000 of 90,000 steps, the paper does not.
+
+    Returns:
+        ``step / (fraction * total_steps)``, at most 1.
+    """
+    rise = fraction * total_steps
+    return 1.0 if step >= rise else step / rise
+
+
+def affinity_loss(
+    logits: Tensor,
+    edges: Tensor,
+    image_index: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    size: int = 3,
+    dilation: int = 2,
+    normalizer: Normalizer = "supervised",
+    inside: Inside = "centre",
+) -> Tensor:
+    """Negative log-probability that both ends of each supervised edge get the same label (Eq. 8).
+
+    Only edges about the box count. The paper's are those with at least one end in it, each once
+    (``"either"``); the public BoxInst goes by the pixel at the patch's centre (``"centre"``), so that an edge
+    inside the box counts twice and one across its border once.
+
+    Args:
+        logits: (N, h, w) mask logits.
+        edges: (B, E, h, w) bool, the supervised edges: ``color_similarity(...) >= tau``.
+        image_index: (N,) int64, each instance's image in `edges`.
+        rows: (N, h) bool, rows of the grid in each box.
+        columns: (N, w) bool, columns of the grid in each box.
+        size: side of the patch, as `edges` was made with.
+        dilation: step of the patch, as `edges` was made with.
+        normalizer: ``"edges"``: each instance's sum is divided by all its edges about the box (the paper's
+            N), and the mean taken over instances; ``"supervised"``: the sum over all instances is divided by
+            their supervised edges, at least 1 (public BoxInst).
+        inside: ``"centre"`` or ``"either"``.
+
+    Returns:
+        The scalar loss; 0 where there are no instances.
+
+    References:
+        Tian et al., BoxInst, 2021, Eq. 4 and 8.
+    """
+    if not len(logits):
+        return logits.sum() * 0
+    offsets = edge_offsets(size, dilation)
+    sums, counts = _EdgeSums.apply(full_precision(logits), edges, image_index, rows, columns, offsets, inside)
+    if normalizer == "supervised":
+        return sums.sum() / counts.sum().clamp(min=1)
+    return (sums / _count_edges(rows, columns, offsets, inside).clamp(min=1)).mean()
+
+
+def supervised_affinity_loss(
+    logits: Tensor,
+    masks: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    size: int = 3,
+    dilation: int = 2,
+    normalizer: Normalizer = "edges",
+    inside: Inside = "either",
+) -> Tensor:
+    """Cross-entropy of edge labels taken from true masks (Eq. 5).
+
+    Args:
+        logits: (N, h, w) mask logits.
+        masks: (N, h, w) bool, the true masks on the same grid.
+        rows: (N, h) bool, rows of the grid in each box.
+        columns: (N, w) bool, columns of the grid in each box.
+        size: side of the patch, odd.
+        dilation: step between the patch's pixels.
+        normalizer: as in `affinity_loss`; here every edge is supervised.
+        inside: as in `affinity_loss`.
+
+    Returns:
+        The scalar loss; 0 where there are no instances.
+
+    References:
+        Tian et al., BoxInst, 2021, Eq. 5.
+    """
+    # Turning the sign of a logit swaps its labels. With the background turned, the ends of an edge should
+    # always agree: # P(same) of the turned logits is P(y_e) of the true ones, for either value of y_e.
+    turned = torch.where(masks.bool(), logits, -logits)
+    every_edge = torch.ones(1, len(edge_offsets(size, dilation)), *logits.shape[1:], dtype=torch.bool)
+    one_image = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    return affinity_loss(
+        turned, every_edge.to(logits.device), one_image, rows, columns, size, dilation, normalizer, inside
+    )
+
+
+class _EdgeSums(torch.autograd.Function):
+    """Each instance's sum of ``-log P(same)`` over its supervised edges, and their number.
+
+    One sweep makes the sums and their gradient, and only the gradient is kept. With p and q the probabilities
+    of an edge's ends, ``P(same) = p q + (1 - p) (1 - q)`` (Eq. 4), and the derivative of ``-log P(same)`` by
+    the logit of p is ``-p (1 - p) (2 q - 1) / P(same)``.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        logits: Tensor,
+        edges: Tensor,
+        image_index: Tensor,
+        rows: Tensor,
+        columns: Tensor,
+        offsets: list[tuple[int, int]],
+        inside: Inside,
+    ) -> tuple[Tensor, Tensor]:
+        sums, counts = logits.new_zeros(len(logits)), logits.new_zeros(len(logits))
+        gradients = []
+        ctx.crops = list(_crops(rows, columns, max(dy for dy, _ in offsets)))
+        ctx.shape = logits.shape
+        for crop in ctx.crops:
+            n, y, x = crop
+            image = image_index[n]
+            within = (rows[n, y, None] & columns[n, None, x]).to(logits.dtype)
+            # Within these bounds no P(same) underflows, and a probability's complement loses no digits.
+            bounded = logits[crop].clamp(-LOGIT_BOUND, LOGIT_BOUND)
+            on, off = bounded.sigmoid(), bounded.neg().sigmoid()
+            contrast = on - off
+            gradient = torch.zeros_like(on)
+            for e, (dy, dx) in enumerate(offsets):
+                a, b = _ends(dy, dx)
+                weight = _weight(within[a], within[b], inside) * edges[image, e, y, x][a]
+                same = torch.addcmul(off[a] * off[b], on[a], on[b])
+                sums[n] -= (weight * same.log()).sum((1, 2))
+                counts[n] += weight.sum((1, 2))
+                weight /= same
+                gradient[a].addcmul_(weight, contrast[b], value=-1)
+                gradient[b].addcmul_(weight, contrast[a], value=-1)
+            gradients.append(gradient.mul_(on).mul_(off))
+        ctx.save_for_backward(*gradients)
+        ctx.mark_non_differentiable(counts)
+        return sums, counts
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad_sums: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
+        gradient = grad_sums.new_zeros(ctx.shape)
+        for crop, part in zip(ctx.crops, ctx.saved_tensors, strict=True):
+            gradient[crop] = part * grad_sums[crop[0], None, None]
+        return gradient, None, None, None, None, None, None
+
+
+def _crops(rows: Tensor, columns: Tensor, margin: int) -> Iterator[_Crop]:
+    """(instances, rows, columns) to work on: each box with its margin, or everything where a loop would be
+    slower.
+
+    On an accelerator the whole grid is cheaper than the wait for the boxes to reach the host.
+    """
+    (count, height), width = rows.shape, columns.shape[1]
+    if rows.device.type != "cpu":
+        yield slice(0, count), slice(0, height), slice(0, width)
+        return
+    spans = torch.stack([*span_ends(rows), *span_ends(columns)], 1).tolist()
+    for n, (y0, y1, x0, x1) in enumerate(spans):
+        yield (
+            slice(n, n + 1),
+            slice(max(y0 - margin, 0), y1 + margin),
+            slice(max(x0 - margin, 0), x1 + margin),
+        )
+
+
+def _ends(dy: int, dx: int) -> tuple[Any, Any]:
+    """Indices of the last two dimensions that pick the starts and the ends of an offset's edges, dy >= 0."""
+    left, right = max(-dx, 0), max(dx, 0)
+    starts = (..., slice(0, -dy or None), slice(left, -right or None))
+    ends = (..., slice(dy, None), slice(right, -left or None))
+    return starts, ends
+
+
+def _weight(a: Tensor, b: Tensor, inside: Inside) -> Tensor:
+    """How often an edge counts, given which of its ends are in the box."""
+    return torch.maximum(a, b) if inside == "either" else a + b
+
+
+def _count_edges(rows: Tensor, columns: Tensor, offsets: list[tuple[int, int]], inside: Inside) -> Tensor:
+    """(N,) number of edges about each box, supervised or not: products of counts along the axes."""
+    count = rows.new_zeros(len(rows), dtype=torch.long)
+    for dy, dx in offsets:
+        a, b = _ends(dy, dx)
+        row_a, row_b, column_a, column_b = (
+            rows[..., a[1]],
+            rows[..., b[1]],
+            columns[..., a[2]],
+            columns[..., b[2]],
+        )
+        count += row_a.sum(1) * column_a.sum(1) + row_b.sum(1) * column_b.sum(1)
+        if inside == "either":
+            count -= (row_a & row_b).sum(1) * (column_a & column_b).sum(1)
+    return count

@@ -1,0 +1,88 @@
+"""Low-resolution mask logits pasted into images of any size, as run-length codes.
+
+Only pixels inside an instance's box are ever sampled, and only a strip of them at a time is floating point.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from boxel.masks.rle import Rle, encode_in_box
+
+
+def paste_masks(
+    logits: Tensor,
+    boxes: Tensor,
+    stride: float | tuple[float, float],
+    size: tuple[int, int],
+    threshold: float = 0.5,
+    chunk: int = 2**20,
+) -> list[Rle]:
+    """Masks of the output image, bilinearly sampled from coarse logits and zero outside their boxes.
+
+    Where ``h * sy == H`` and ``w * sx == W`` this is `torch.nn.functional.interpolate` (bilinear,
+    ``align_corners=False``) followed by the threshold, cut to each box.
+
+    Args:
+        logits: (N, h, w) float, each a grid over the whole image: cell (i, j) covers the output pixels
+            ``[j * sx, (j + 1) * sx) x [i * sy, (i + 1) * sy)``. Beyond the outer centres the edge goes on.
+        boxes: (N, 4) float, xyxy pixels of the output image, rounded outwards to whole pixels and clipped.
+        stride: output pixels per cell, one number or (sx, sy).
+        size: (H, W) of the output image, in pixels.
+        threshold: probability in (0, 1) above which a pixel is foreground; its logit is what is compared.
+        chunk: the most pixels sampled at once, though never less than one column of a box.
+
+    Returns:
+        N run-length codes of size (H, W); an empty one for a box without a pixel in the image.
+    """
+    sx, sy = stride if isinstance(stride, tuple) else (stride, stride)
+    height, width = size
+    level = math.log(threshold / (1 - threshold))
+    limits = torch.tensor([width, height, width, height])
+    corners = boxes.detach().cpu().double()
+    corners = torch.cat([corners[:, :2].floor(), corners[:, 2:].ceil()], dim=1).nan_to_num()
+    spans = torch.minimum(corners.clamp(min=0), limits).long().tolist()
+    return [
+        _paste(logits[n], (x0, max(x0, x1)), (y0, max(y0, y1)), sx, sy, size, level, chunk)
+        for n, (x0, y0, x1, y1) in enumerate(spans)
+    ]
+
+
+def _paste(
+    logits: Tensor,
+    columns: tuple[int, int],
+    rows: tuple[int, int],
+    sx: float,
+    sy: float,
+    size: tuple[int, int],
+    level: float,
+    chunk: int,
+) -> Rle:
+    """One instance. Its mask is made transposed, (columns, rows): run-length codes run down the columns."""
+    grid = logits.detach().float()
+    mask = torch.empty(columns[1] - columns[0], rows[1] - rows[0], dtype=torch.bool)
+    if mask.numel():
+        above, below, down = _neighbours(*rows, sy, grid.shape[0], grid.device)
+        left, right, across = _neighbours(*columns, sx, grid.shape[1], grid.device)
+        first = int(left[0])  # only the cells that the box reaches
+        cells = grid[:, first : int(right[-1]) + 1].T
+        tall = torch.lerp(cells[:, above], cells[:, below], down)
+        strip = max(1, chunk // tall.shape[1])
+        for start in range(0, len(left), strip):
+            part = slice(start, start + strip)
+            sampled = torch.lerp(tall[left[part] - first], tall[right[part] - first], across[part, None])
+            mask[part] = (sampled > level).cpu()
+    return encode_in_box(mask.numpy().T, columns[0], rows[0], *size)
+
+
+def _neighbours(
+    start: int, stop: int, stride: float, cells: int, device: torch.device
+) -> tuple[Tensor, Tensor, Tensor]:
+    """For the pixel centres in [start, stop): the cell before, the cell after, the latter's weight."""
+    centres = (torch.arange(start, stop, device=device) + 0.5) / stride - 0.5
+    centres = centres.clamp(0, cells - 1)
+    before = centres.long()
+    return before, (before + 1).clamp(max=cells - 1), centres - before

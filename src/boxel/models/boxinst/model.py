@@ -1,0 +1,294 @@
+"""BoxInst: FCOS with a dynamic mask head for every instance, its masks learned from boxes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import batched_nms, clip_boxes_to_image
+
+from boxel.layers.backbone import Backbone
+from boxel.layers.bifpn import BiFPN
+from boxel.layers.dynamic import dynamic_masks, num_params
+from boxel.layers.pyramid import FPN
+from boxel.masks.paste import paste_masks
+from boxel.models.boxinst.config import BoxInstConfig
+from boxel.models.boxinst.criterion import MASK_STRIDE, detection_losses, mask_losses
+from boxel.models.boxinst.head import Head, HeadOutput
+from boxel.models.boxinst.mask_branch import MaskBranch
+from boxel.models.boxinst.targets import SIZE_RANGES, STRIDES, in_crowd, locations, match, share_out
+from boxel.models.predict import Instances, Photo, own_config, predict
+
+Target = dict[str, Any]
+
+
+class Detections(NamedTuple):
+    """What is found in one image, best first.
+
+    Attributes:
+        boxes: (N, 4) xyxy pixels of the image as the model got it.
+        scores: (N,) in [0, 1].
+        labels: (N,) int64.
+        mask_logits: (N, h, w) over the whole image, 4 pixels to a cell.
+    """
+
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    mask_logits: Tensor
+
+
+class BoxInst(nn.Module):
+    """One-stage instance segmenter that needs no masks to learn them.
+
+    In training, ``model(images, targets)`` gives a dict of raw losses; in eval, ``model(images)`` gives a list of
+    dicts with `boxes`, `labels`, `scores` and `masks` (compressed run-length codes), as torchvision's detectors do.
+
+    Args:
+        num_classes: K, with no class for the background.
+        config: every other choice.
+    """
+
+    def __init__(self, num_classes: int, config: BoxInstConfig | None = None):
+        super().__init__()
+        self.config = config = config or BoxInstConfig()
+        self.num_classes = num_classes
+        self.backbone = Backbone(
+            config.backbone, config.weights, config.backbone_norm, config.deformable, config.frozen_stages
+        )
+        self.neck = (
+            BiFPN(self.backbone.channels, config.neck_channels, config.neck_repeats)
+            if config.neck == "bifpn"
+            else FPN(self.backbone.channels, config.neck_channels)
+        )
+        params = num_params(config.mask_features, config.mask_width)
+        self.head = Head(config.neck_channels, num_classes, params, config.head_convs, STRIDES)
+        self.mask_branch = MaskBranch(
+            config.neck_channels,
+            config.mask_channels,
+            config.mask_features,
+            config.mask_convs,
+            config.mask_norm,
+        )
+
+    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
+        """Losses in training, instances in eval.
+
+        Args:
+            images: (3, H, W) float RGB in [0, 1] each, of any sizes.
+            targets: in training, for each image `boxes` (N, 4) xyxy, `labels` (N,) and, where there are any,
+                `iscrowd` (N,) bool, `has_mask` (N,) bool and `masks` (N, H, W).
+        """
+        if not self.training:
+            return [
+                {
+                    "boxes": found.boxes,
+                    "labels": found.labels,
+                    "scores": found.scores,
+                    "masks": paste_masks(found.mask_logits, found.boxes, MASK_STRIDE, image.shape[-2:]),
+                }
+                for found, image in zip(self.detect(images), images, strict=True)
+            ]
+        if targets is None:
+            raise ValueError("in training the model needs targets")
+        batch, sizes = self._batch(images)
+        pyramid, output = self._features(batch)
+        return self._losses(batch, sizes, pyramid, output, targets)
+
+    def predict(self, photos: Photo | list[Photo], **options: Any) -> Instances | list[Instances]:
+        """Instances of photos of any size.
+
+        Args:
+            photos: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
+            **options: fields of :class:`~boxel.models.predict.PredictConfig`, as ``flip=True``.
+
+        Returns:
+            :class:`~boxel.models.predict.Instances` of the photo, or a list of them.
+
+        Raises:
+            BoxelError: a file can't be read as an image.
+        """
+        config = replace(own_config(self), **options)
+        found = list(predict(self.eval(), photos, config))
+        return found if isinstance(photos, list) else found[0]
+
+    def loss_weights(self, progress: float) -> dict[str, float]:
+        """Weight of each loss at a point of the schedule.
+
+        Args:
+            progress: share of the schedule that is done, in [0, 1].
+        """
+        warmup = self.config.affinity_warmup
+        ramp = min(progress / warmup, 1.0) if warmup > 0 else 1.0
+        return {
+            "classification": 1.0,
+            "box": 1.0,
+            "centerness": 1.0,
+            "projection": self.config.projection_weight,
+            "affinity": self.config.affinity_weight * ramp,
+            "mask": 1.0,
+        }
+
+    @torch.no_grad()
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        """Instances of each image with their mask logits, before anything is pasted."""
+        batch, sizes = self._batch(images)
+        pyramid, output = self._features(batch)
+        points, strides, _ = self._grid(pyramid)
+        features = self.mask_branch(pyramid)
+        kept = [self._keep(output, index, points, size, pyramid) for index, size in enumerate(sizes)]
+        image_index = torch.cat([torch.full_like(k.location, i) for i, k in enumerate(kept)])
+        location = torch.cat([k.location for k in kept])
+        logits = self._mask_logits(features, output, image_index, location, points, strides)
+        return [
+            Detections(k.boxes, k.scores, k.labels, mask)
+            for k, mask in zip(kept, logits.split([len(k.location) for k in kept]), strict=True)
+        ]
+
+    def _batch(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
+        """Pad at the right and the bottom, with the mean colour, to one size that is a multiple of 32."""
+        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
+        height, width = (-(-max(side) // 32) * 32 for side in zip(*sizes, strict=True))
+        batch = self.backbone.mean.reshape(1, 3, 1, 1).repeat(len(images), 1, height, width)
+        for place, image, (h, w) in zip(batch, images, sizes, strict=True):
+            place[:, :h, :w] = image
+        return batch, sizes
+
+    def _features(self, batch: Tensor) -> tuple[list[Tensor], HeadOutput]:
+        pyramid = self.neck(self.backbone(batch))
+        return pyramid, self.head(pyramid)
+
+    def _grid(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
+        """(L, 2) locations, (L,) strides and (L, 2) size ranges of all levels."""
+        points, strides, ranges = [], [], []
+        for features, stride, size_range in zip(pyramid, STRIDES, SIZE_RANGES, strict=True):
+            level = locations(features.shape[-2], features.shape[-1], stride, features.device)
+            points.append(level)
+            strides.append(level.new_full((len(level),), stride))
+            ranges.append(level.new_tensor(size_range).expand(len(level), 2))
+        return torch.cat(points), torch.cat(strides), torch.cat(ranges)
+
+    def _losses(
+        self,
+        batch: Tensor,
+        sizes: list[tuple[int, int]],
+        pyramid: list[Tensor],
+        output: HeadOutput,
+        targets: list[Target],
+    ) -> dict[str, Tensor]:
+        points, strides, ranges = self._grid(pyramid)
+        matched, ignored, chosen, boxes, labels, has_mask, masks = [], [], [], [], [], [], []
+        height, width = batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE
+        first = 0
+        for index, target in enumerate(targets):
+            crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
+            own = (~crowd).nonzero().squeeze(1)
+            image_boxes = target["boxes"].as_subclass(Tensor).float()
+            match_own = match(points, strides, ranges, image_boxes[own], self.config.center_radius)
+            matched.append(torch.where(match_own >= 0, match_own + first, -1))
+            ignored.append(in_crowd(points, image_boxes[crowd]) & (match_own < 0))
+            location = (match_own >= 0).nonzero().squeeze(1)
+            labels_here = target["labels"][own][match_own[location]]
+            with torch.no_grad():
+                score = output.logits[index, location, labels_here].sigmoid()
+                score = score * output.centerness[index, location].sigmoid()
+            chosen.append(location[share_out(match_own[location], score, self.config.max_instances)])
+            boxes.append(image_boxes[own])
+            labels.append(target["labels"][own])
+            known = target.get("has_mask", torch.zeros_like(crowd)).bool()[own]
+            has_mask.append(known)
+            # An image without masks may leave them out; the rows that stand for them are never read.
+            absent = known.new_zeros((1, 1, 1)).expand(len(own), height, width)
+            masks.append(_on_grid(target["masks"][own], height, width) if "masks" in target else absent)
+            first += len(own)
+
+        all_boxes, all_labels, known = torch.cat(boxes), torch.cat(labels), torch.cat(has_mask)
+        box_of = torch.stack(matched)
+        positive = box_of >= 0
+        owner = box_of[positive]
+        losses = detection_losses(
+            output, points, all_boxes[owner], all_labels[owner], positive, torch.stack(ignored)
+        )
+
+        location = torch.cat(chosen)
+        image_index = torch.cat([torch.full_like(c, i) for i, c in enumerate(chosen)])
+        instance = box_of[image_index, location]
+        logits = self._mask_logits(self.mask_branch(pyramid), output, image_index, location, points, strides)
+        learned = known[instance]
+        truth = (
+            torch.cat(masks)[instance[learned]] if learned.any() else learned.new_zeros((0, height, width))
+        )
+        return losses | mask_losses(
+            logits,
+            all_boxes[instance],
+            learned,
+            truth,
+            image_index,
+            batch,
+            self._valid(batch, sizes),
+            self.config,
+        )
+
+    def _mask_logits(
+        self,
+        features: Tensor,
+        output: HeadOutput,
+        image_index: Tensor,
+        location: Tensor,
+        points: Tensor,
+        strides: Tensor,
+    ) -> Tensor:
+        """(N, h, w) at stride 4 for chosen locations."""
+        params = self.head.control(output.towers, image_index, location)
+        logits = dynamic_masks(
+            features, params, image_index, points[location], 8 * strides[location], self.config.mask_width
+        )
+        return F.interpolate(logits[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
+
+    def _valid(self, batch: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
+        valid = torch.zeros((len(batch), *batch.shape[-2:]), dtype=torch.bool, device=batch.device)
+        for place, (h, w) in zip(valid, sizes, strict=True):
+            place[: h - self.config.bottom_rows, :w] = True
+        return valid
+
+    def _keep(
+        self, output: HeadOutput, image: int, points: Tensor, size: tuple[int, int], pyramid: list[Tensor]
+    ) -> _Kept:
+        """Best locations of one image after NMS."""
+        config = self.config
+        probability = (
+            output.logits[image].float().sigmoid() * output.centerness[image].float().sigmoid()[:, None]
+        )
+        levels = [features.shape[-2] * features.shape[-1] for features in pyramid]
+        location, label, first = [], [], 0
+        for level in probability.split(levels):
+            flat = level.flatten()
+            best = flat.topk(min(config.candidates, len(flat))).indices
+            best = best[flat[best] > config.score_threshold]
+            location.append(best // self.num_classes + first)
+            label.append(best % self.num_classes)
+            first += len(level)
+        location_, labels = torch.cat(location), torch.cat(label)
+        scores = probability[location_, labels].sqrt()
+        here, sides = points[location_], output.distances[image, location_]
+        boxes = clip_boxes_to_image(torch.cat([here - sides[:, :2], here + sides[:, 2:]], dim=1), size)
+        keep = batched_nms(boxes, scores, labels, config.nms_threshold)[: config.max_detections]
+        return _Kept(boxes[keep], scores[keep], labels[keep], location_[keep])
+
+
+class _Kept(NamedTuple):
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    location: Tensor
+
+
+def _on_grid(masks: Tensor, height: int, width: int) -> Tensor:
+    """Masks of one image sampled at the middle of each cell of the padded batch's grid."""
+    sampled = masks.as_subclass(Tensor)[
+        :, MASK_STRIDE // 2 :: MASK_STRIDE, MASK_STRIDE // 2 :: MASK_STRIDE
+    ].bool()
+    return F.pad(sampled, (0, width - sampled.shape[-1], 0, height - sampled.shape[-2]))

@@ -1,0 +1,94 @@
+"""A trained model is a folder: config.yaml, model.safetensors, categories.json, metrics.json. Nothing is unpickled."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from boxel.data.annotations import Category
+from boxel.errors import BoxelError
+from boxel.models.boxinst import BoxInst, BoxInstConfig
+
+
+def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
+    """A model of the method with its configuration as plain data.
+
+    Raises:
+        BoxelError: an unknown method or key.
+    """
+    if method != "boxinst":
+        raise BoxelError(f"there is no method {method!r}; this version trains 'boxinst'.")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(BoxInstConfig, "model")
+    try:
+        parsed = parser.parse_object({"model": dict(config)})
+    except Exception as error:
+        raise BoxelError(f"the model's configuration can't be used: {error}") from error
+    return BoxInst(num_classes, BoxInstConfig(**vars(parsed.model)))
+
+
+def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
+    """Write a model folder.
+
+    Args:
+        model: its weights are written.
+        folder: made if needed.
+        config: `method`, `model` and anything else worth keeping.
+        categories: in the order of the labels.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    rows = [{"id": c.id, "name": c.name, "supercategory": c.supercategory} for c in categories]
+    (folder / "categories.json").write_text(json.dumps(rows, indent=1))
+    weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    partial = folder / "model.safetensors.partial"
+    save_file(weights, partial)
+    partial.replace(folder / "model.safetensors")
+
+
+def load(source: str | Path) -> nn.Module:
+    """A trained model from its folder, or from the Hugging Face hub by its id.
+
+    Returns:
+        The model in eval mode, with `categories` (the data set's) and `settings` (the folder's config.yaml).
+
+    Raises:
+        BoxelError: the folder is not there or not whole, or the weights do not fit.
+    """
+    folder = Path(source)
+    if not folder.is_dir():
+        folder = _from_hub(str(source))
+    for name in ("config.yaml", "categories.json", "model.safetensors"):
+        if not (folder / name).is_file():
+            raise BoxelError(
+                f"{folder} is not a model folder: it has no {name}; name the --out folder of a finished run."
+            )
+    settings = yaml.safe_load((folder / "config.yaml").read_text())
+    categories = tuple(Category(**row) for row in json.loads((folder / "categories.json").read_text()))
+    # Every weight comes from the file, so the backbone starts from none.
+    model = build(settings["method"], len(categories), {**settings["model"], "weights": "none"})
+    try:
+        model.load_state_dict(load_file(folder / "model.safetensors"))
+    except (RuntimeError, ValueError) as error:
+        raise BoxelError(f"{folder}/model.safetensors does not fit its config.yaml: {error}") from error
+    model.categories = categories  # type: ignore[assignment]
+    model.settings = settings  # type: ignore[assignment]
+    return model.eval()
+
+
+def _from_hub(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
+    except Exception as error:
+        raise BoxelError(
+            f"{name!r} is neither a folder here nor a model that the hub gives ({error})."
+        ) from error

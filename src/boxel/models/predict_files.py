@@ -1,0 +1,60 @@
+"""Predict on image files: COCO results out, drawings beside them; one bad image costs only itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from boxel.data.images import read_image
+from boxel.draw import overlay, save_image
+from boxel.errors import BoxelError
+from boxel.models.predict import Instances, PredictConfig, own_config, predict_batch
+
+
+def predict_files(
+    model: Any,
+    paths: Sequence[Path],
+    config: PredictConfig | None = None,
+    batch_size: int = 1,
+    report: Callable[[str], None] = print,
+) -> Iterator[tuple[int, Instances]]:
+    """Instances of image files, in their order.
+
+    Args:
+        model: a model in eval mode.
+        paths: the files.
+        config: how they are shown; the model's own training size where None.
+        batch_size: photos looked at together.
+        report: is told of each file that can't be read.
+
+    Yields:
+        Index of a file that could be read, and its instances.
+    """
+    config = config or own_config(model)
+    for at in range(0, len(paths), batch_size):
+        readable = []
+        for index in range(at, min(at + batch_size, len(paths))):
+            try:
+                readable.append((index, read_image(paths[index])))
+            except BoxelError as error:
+                report(f"skipped: {error}")
+        if readable:
+            found = predict_batch(model, [pixels for _, pixels in readable], config)
+            yield from zip([index for index, _ in readable], found, strict=True)
+
+
+def image_id(path: Path) -> int | str:
+    """The id a result gets: COCO's number where the file is named by one, else the file's stem."""
+    return int(path.stem) if path.stem.isdecimal() else path.stem
+
+
+def draw_instances(path: Path, found: Instances, folder: Path, score: float = 0.3) -> Path:
+    """Draw the instances scored at least ``score`` over their photo; returns the drawing's file."""
+    best = found.scores >= score
+    masks = [mask for mask, keep in zip(found.masks, best, strict=True) if keep]
+    names = [category.name for category in found.categories]
+    drawn = overlay(read_image(path), found.boxes[best], masks, found.labels[best], names, found.scores[best])
+    target = folder / f"{path.stem}.jpg"
+    save_image(drawn, target)
+    return target

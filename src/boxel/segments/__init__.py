@@ -1,0 +1,1 @@
+"""Candidate segments of one image, nothing learned."""

@@ -1,0 +1,112 @@
+"""Every choice of a training run. A recipe is this as YAML."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from boxel.data.augment import AugmentConfig
+from boxel.models.boxinst import BoxInstConfig
+
+
+@dataclass
+class DataConfig:
+    """Which part of the data set is learned from.
+
+    Attributes:
+        min_box: boxes with a side under this many pixels are ignored: neither object nor background.
+        box_jitter: each box side is moved by up to this share of the box's extent, to measure what loose boxes cost.
+        val_share: share of the images, drawn with the run's seed, to validate on where no `--val` is given; 0 for none.
+        workers: processes that decode images; 0 decodes in the training process.
+    """
+
+    min_box: float = 0.0
+    box_jitter: float = 0.0
+    val_share: float = 0.1
+    workers: int = 2
+
+
+@dataclass
+class OptimConfig:
+    """The optimiser.
+
+    Attributes:
+        name: `sgd` or `adamw`.
+        lr: learning rate at `reference_batch` images a step; scaled in proportion to the real batch.
+        momentum: of SGD.
+        weight_decay: on weights; norms and biases have none.
+        reference_batch: images a step that `lr`, `steps` and `warmup` are meant for; 0 takes them as they are.
+        clip: largest norm of the gradient; 0 for no limit.
+    """
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    lr: float = 0.01
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    reference_batch: int = 16
+    clip: float = 0.0
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning rate's course.
+
+    Attributes:
+        kind: `step` multiplies by 0.1 at each of `drops`, `cosine` falls to 0 along half a wave, `poly` to 0 by
+            (1 - progress) ** `power`.
+        warmup: steps of linear rise at the start.
+        drops: shares of the schedule where `step` drops.
+        power: of `poly`.
+    """
+
+    kind: Literal["step", "cosine", "poly"] = "step"
+    warmup: int = 1000
+    drops: list[float] = field(default_factory=lambda: [2 / 3, 8 / 9])
+    power: float = 0.9
+
+
+@dataclass
+class TrainConfig:
+    """A training run.
+
+    Attributes:
+        model: the model's own choices.
+        data: which part of the data set is learned from.
+        augment: what happens to a training image.
+        optim: the optimiser.
+        schedule: the learning rate's course.
+        epochs: passes over the training images; `steps` overrides it.
+        steps: optimiser steps at `optim.reference_batch` images a step.
+        batch_size: images a step and process.
+        accumulate: batches whose gradients make one step.
+        ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none.
+        precision: Lightning's: `32-true`, `bf16-mixed`, `16-mixed`. Mask losses are in float32 in any case.
+        validate_every: epochs from one validation to the next.
+        patience: validations without a better result after which training ends; 0 goes on to the end.
+        checkpoint_every: optimiser steps between checkpoints of the last state.
+        seed: of the split, the order, the augmentation and the new layers.
+        device: `auto`, `cpu`, `cuda`, `mps`.
+        devices: how many a machine has to give, or `auto`.
+        nodes: machines.
+        strategy: Lightning's, as `ddp`.
+    """
+
+    model: BoxInstConfig = field(default_factory=BoxInstConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+    optim: OptimConfig = field(default_factory=OptimConfig)
+    schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
+    epochs: float = 12
+    steps: int | None = None
+    batch_size: int = 4
+    accumulate: int = 1
+    ema: float = 0.0
+    precision: str = "32-true"
+    validate_every: float = 1.0
+    patience: int = 0
+    checkpoint_every: int = 200
+    seed: int = 0
+    device: str = "auto"
+    devices: int | str = "auto"
+    nodes: int = 1
+    strategy: str = "auto"

@@ -1,0 +1,56 @@
+"""Progress on a terminal as a bar, elsewhere as plain lines."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import lightning.pytorch as pl
+from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar  # noqa: F401
+
+
+class PlainProgress(pl.callbacks.ProgressBar):
+    """A line now and then, and one for each validation.
+
+    Args:
+        seconds: least time between two lines.
+    """
+
+    def __init__(self, seconds: float = 20.0):
+        super().__init__()
+        self.seconds = seconds
+        self._began = self._last = 0.0
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self._began = self._last = time.monotonic()
+        self._first = trainer.global_step
+
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+        """Say how far the run is."""
+        now, step, steps = time.monotonic(), trainer.global_step, trainer.max_steps
+        if not trainer.is_global_zero or (now - self._last < self.seconds and step < steps):
+            return
+        self._last = now
+        rate = (step - self._first) / max(now - self._began, 1e-9)
+        left = (steps - step) / max(rate, 1e-9)
+        loss = trainer.callback_metrics.get("loss/total", float("nan"))
+        print(
+            f"step {step}/{steps}  loss {float(loss):.3f}  {rate:.2f} steps/s  {left / 60:.1f} min left",
+            flush=True,
+        )
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Say what was measured."""
+        found = {k[4:]: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
+        if trainer.is_global_zero and found:
+            print(
+                f"step {trainer.global_step}  " + "  ".join(f"{k} {v:.3f}" for k, v in found.items()),
+                flush=True,
+            )
+
+
+def progress_callbacks() -> list[Callback]:
+    """A rich bar on a terminal, plain lines without one."""
+    return [RichProgressBar()] if sys.stdout.isatty() else [PlainProgress()]

@@ -1,0 +1,61 @@
+"""Pictures during training: the same few validation images after each validation, and the curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+
+from boxel.data.annotations import Annotations
+from boxel.data.images import read_image
+from boxel.draw import contact_sheet, overlay, plot_curves, save_image
+from boxel.errors import BoxelError
+
+
+class SamplePictures(pl.Callback):
+    """Draw predictions on some validation images, and losses and metrics so far.
+
+    Args:
+        folder: the run's; pictures go to `samples/`, curves to `curves.png`.
+        data: the validation images.
+        count: pictures on a sheet.
+        score: lowest score drawn.
+    """
+
+    def __init__(self, folder: Path, data: Annotations, count: int = 6, score: float = 0.3):
+        self.folder, self.data, self.score = folder, data, score
+        self.chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the pictures."""
+        if trainer.sanity_checking or not trainer.is_global_zero:
+            return
+        drawn = []
+        for index in self.chosen:
+            try:
+                photo = read_image(self.data.image_path(int(index)))
+            except BoxelError:
+                continue  # validation has reported it
+            found = pl_module.find(photo)  # type: ignore[operator]
+            best = found.scores >= self.score
+            masks = [mask for mask, keep in zip(found.masks, best, strict=True) if keep]
+            names = [category.name for category in found.categories]
+            drawn.append(
+                overlay(photo, found.boxes[best], masks, found.labels[best], names, found.scores[best])
+            )
+        if drawn:
+            path = self.folder / "samples" / f"step_{trainer.global_step:06d}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            save_image(contact_sheet(drawn, columns=3, cell=400), path)
+        self._curves()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the whole curves."""
+        if trainer.is_global_zero:
+            self._curves()
+
+    def _curves(self) -> None:
+        metrics = self.folder / "metrics.csv"
+        if metrics.is_file():
+            plot_curves(metrics, self.folder / "curves.png")

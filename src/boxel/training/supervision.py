@@ -1,0 +1,74 @@
+"""Which instances are learned from their mask, which from their box, and which images are kept for validation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from boxel.data.annotations import Annotations
+from boxel.errors import BoxelError, nearest
+
+
+def add_masks(data: Annotations, masks: Annotations) -> Annotations:
+    """The set with the masks another file has for some of its instances, matched by annotation id.
+
+    Args:
+        data: boxes, perhaps with masks of their own, which are kept where `masks` has none.
+        masks: annotations with the same ids.
+
+    Raises:
+        BoxelError: not one instance matches.
+    """
+    theirs = {
+        (masks.ids[i], masks.image_ids[masks.image_index[i]]): i for i in np.flatnonzero(masks.has_mask)
+    }
+    segmentations = data.segmentations.copy()
+    found = 0
+    for i, annotation in enumerate(data.ids):
+        other = theirs.get((annotation, data.image_ids[data.image_index[i]]))
+        if other is not None:
+            segmentations[i] = masks.segmentations[other]
+            found += 1
+    if not found:
+        raise BoxelError(
+            f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check --masks."
+        )
+    return replace(data, segmentations=segmentations)
+
+
+def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
+    """Masks of some categories only; the other instances keep their boxes (BoxInst, Tables 6 and 7).
+
+    Raises:
+        BoxelError: a name is not a category of the set.
+    """
+    known = [category.name for category in data.categories]
+    for name in classes:
+        if name not in known:
+            raise BoxelError(
+                f"{data.file}: --mask-classes names {name!r}, no category of the set.{nearest(name, known)}"
+            )
+    labels = [known.index(name) for name in classes]
+    segmentations = data.segmentations.copy()
+    segmentations[~np.isin(data.labels, labels)] = None
+    return replace(data, segmentations=segmentations)
+
+
+def split(data: Annotations, share: float, seed: int) -> tuple[Annotations, Annotations | None]:
+    """Training and validation images, drawn by image with a seed.
+
+    Args:
+        data: the set.
+        share: of the images that go to validation; at least one does where it is above 0.
+        seed: the same seed splits alike.
+
+    Returns:
+        Training and validation set; the latter None for a share of 0 or a set of one image.
+    """
+    if share <= 0 or len(data) < 2:
+        return data, None
+    order = np.random.default_rng(seed).permutation(len(data))
+    count = min(max(round(len(data) * share), 1), len(data) - 1)
+    return data.select_images(np.sort(order[count:])), data.select_images(np.sort(order[:count]))

@@ -1,0 +1,94 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boxel.data.check import check, repair
+from boxel.data.images import MAX_PIXELS
+
+BOXES = [(10, 10, 50, 40), (20, 20, 60, 60)]
+
+
+def gradient(path: Path, size: tuple[int, int] = (100, 80)) -> Path:
+    pixels = np.arange(size[0] * size[1] * 3, dtype=np.uint32).reshape(size[1], size[0], 3) * 2654435761 >> 24
+    Image.fromarray(pixels.astype(np.uint8)).save(path)
+    return path
+
+
+@pytest.mark.parametrize(
+    "kind, damage",
+    [
+        ("image-missing", lambda path: path.unlink()),
+        ("image-empty", lambda path: path.write_bytes(b"")),
+        ("image-unreadable", lambda path: path.write_bytes(b"<html>")),
+        ("image-truncated", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])),
+    ],
+)
+def test_an_image_that_cant_be_read_is_left_out_with_its_annotations(make, tmp_path, kind, damage) -> None:
+    for name in ("a.png", "b.png"):
+        gradient(tmp_path / name)
+    damage(tmp_path / "a.png")
+    data = make([*BOXES, (10, 10, 10, 10)], root=tmp_path, image_index=[0, 1, 0])
+    first, second = check(data)
+    assert (first.kind, first.image_id, first.annotation_id) == (kind, 1, None)
+    assert first.file == str(tmp_path / "a.png")
+    assert first.values["annotations"] == 2
+    assert first.repair == "left out with its 2 annotations"
+    assert (second.kind, second.annotation_id) == ("box-empty", 13)  # boxes of lost images are looked at too
+    mended, _ = repair(data)
+    assert (mended.image_ids, mended.ids) == ([2], [12])
+    assert check(mended) == []
+
+
+def test_a_decompression_bomb(make, tmp_path) -> None:
+    gradient(tmp_path / "a.png")
+    Image.new("1", (20_000, 20_000)).save(tmp_path / "b.png")
+    data = make(BOXES, root=tmp_path)
+    (fault,) = check(data)
+    assert (fault.kind, fault.image_id) == ("image-too-large", 2)
+    assert fault.values == {"max_pixels": MAX_PIXELS, "annotations": 0}
+
+
+def test_a_wrong_folder_is_one_fault_and_loses_nothing(make, tmp_path) -> None:
+    data = make([(10, 10, 50, 140)], root=tmp_path / "elsewhere")
+    faults = check(data)
+    assert [(f.kind, f.repair) for f in faults] == [
+        ("images-missing", ""),
+        ("box-outside", "cut off at the image's edge"),
+    ]
+    assert faults[0].values == {"images": 2, "first": str(tmp_path / "elsewhere" / "a.png")}
+    assert "--images" in faults[0].message
+    mended, _ = repair(data)
+    assert (mended.image_ids, mended.boxes.tolist()) == ([1, 2], [[10, 10, 50, 80]])
+
+
+def test_a_size_that_is_wrong_or_not_given(make) -> None:
+    data = make([(10, 10, 150, 40)], widths=[200, 0], heights=[80, 0])
+    faults = check(data)
+    assert [fault.kind for fault in faults] == ["image-size", "box-outside"]
+    assert faults[0].values == {"recorded": [200, 80], "found": [100, 80], "orientation": 1}
+    mended, _ = repair(data)
+    assert (mended.widths.tolist(), mended.heights.tolist()) == ([100, 100], [80, 80])
+    assert mended.boxes.tolist() == [[10, 10, 100, 40]]
+    assert check(mended) == []
+
+
+def test_label_maps(make, tmp_path) -> None:
+    for name in ("a.png", "b.png", "c.png", "map_b.png"):
+        gradient(tmp_path / name)
+    gradient(tmp_path / "map_c.png", (50, 40))
+    data = make(
+        BOXES,
+        root=tmp_path,
+        image_ids=[1, 2, 3],
+        paths=["a.png", "b.png", "c.png"],
+        label_maps=["map_a.png", "map_b.png", "map_c.png"],
+    )
+    missing, small = check(data)
+    assert (missing.kind, missing.image_id) == ("label-map-missing", 1)
+    assert (small.kind, small.image_id) == ("label-map-size", 3)
+    assert small.values["found"] == [50, 40] and small.values["image"] == [100, 80]
+    mended, _ = repair(data)
+    assert mended.label_maps == [None, "map_b.png", None]
+    assert check(mended) == []

@@ -1,0 +1,171 @@
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from pycocotools import mask as coco_mask
+
+from boxel.data.check import check, repair
+from boxel.data.check.runs import Code, parse, runs_of, tight_boxes
+from boxel.masks.rle import encode
+
+BOX = (20, 20, 40, 40)
+SQUARE = [20, 20, 40, 20, 40, 40, 20, 40]
+POINT = [30, 30, 30, 30, 30, 30]
+
+
+def code(x0: int, y0: int, x1: int, y1: int, size: tuple[int, int] = (80, 100)) -> dict:
+    mask = np.zeros(size)
+    mask[y0:y1, x0:x1] = 1
+    return encode(mask)
+
+
+# 20 columns of 80 and 20 pixels are background; then 20 runs of 20 pixels with 60 between; then the rest
+IN_NUMBERS = {"size": [80, 100], "counts": [1620, *[20, 60] * 19, 20, 8000 - 1620 - 80 * 19 - 20]}
+
+
+@pytest.mark.parametrize("mask", [[SQUARE], code(*BOX), IN_NUMBERS])
+def test_sound_masks(make, mask) -> None:
+    assert check(make([BOX], [mask])) == []
+
+
+@pytest.mark.parametrize(
+    "mask, reason",
+    [
+        (b"{", "truncated"),
+        (b'"text"', "str"),
+        (b"[[1, 2, null, 4, 5, 6]]", "null"),
+        (b"[[1, 2, 1e999, 4, 5, 6]]", "range"),
+        ([[20, 20, 40, 20, 40, 40, 20]], "odd number"),
+        ([[20, 20, 40, 20, 40, 4e9]], "4e+09 pixels away"),
+        (code(20, 20, 40, 40, (100, 80)), "[100, 80] in an image of [80, 100]"),
+        ({"size": [80, 100], "counts": "~"}, "malformed"),
+        ({"size": [80, 100], "counts": "P"}, "malformed"),  # its only number does not end
+        ({"size": [80, 100], "counts": ""}, "malformed"),
+        ({"size": [80, 100], "counts": "é"}, "malformed"),
+        ({"size": [80, 100], "counts": [100, -100, 8000]}, "malformed"),
+        ({"size": [80, 100], "counts": [100, 100]}, "add up to 200 pixels"),
+        ({"size": [80, 100]}, "counts"),
+    ],
+)
+def test_a_broken_mask_is_dropped_and_its_box_kept(make, mask, reason) -> None:
+    data = make([BOX, (*BOX[:2], 60, 60)], [mask, None])
+    (fault,) = check(data)
+    assert (fault.kind, fault.image_id, fault.annotation_id) == ("mask-broken", 1, 11)
+    assert reason in fault.message
+    mended, _ = repair(data)
+    assert mended.segmentations.tolist() == [None, None]
+    assert mended.ids == [11, 12]
+    assert check(mended) == []
+
+
+@pytest.mark.parametrize(
+    "mask, values",
+    [
+        ([], {"polygons": 0, "empty": 1}),
+        ([[]], {"polygons": 1, "empty": 1}),
+        ([[1, 2, 3, 4], POINT], {"polygons": 2, "empty": 2}),
+    ],
+)
+def test_empty_polygons(make, mask, values) -> None:
+    data = make([BOX], [mask])
+    (fault,) = check(data)
+    assert (fault.kind, fault.annotation_id, fault.values) == ("polygon-empty", 11, values)
+    mended, _ = repair(data)
+    assert mended.segmentations.tolist() == [None]
+    assert mended.boxes.tolist() == [list(BOX)]
+
+
+def test_an_empty_polygon_among_others(make) -> None:
+    data = make([BOX], [[POINT, SQUARE, []]])
+    (fault,) = check(data)
+    assert (fault.kind, fault.repair, fault.values) == (
+        "polygon-empty",
+        "empty polygons left out",
+        {"polygons": 3, "empty": 2},
+    )
+    mended, _ = repair(data)
+    assert msgspec.json.decode(mended.segmentations[0]) == [SQUARE]
+    assert check(mended) == []
+
+
+@pytest.mark.parametrize("mask", [code(0, 0, 0, 0), [[200, 20, 240, 20, 240, 40]]])
+def test_a_mask_without_a_pixel(make, mask) -> None:
+    data = make([BOX], [mask])
+    (fault,) = check(data)
+    assert (fault.kind, fault.annotation_id) == ("mask-empty", 11)
+    assert repair(data)[0].segmentations.tolist() == [None]
+
+
+def test_a_drawn_mask_elsewhere_gives_the_box(make) -> None:
+    data = make([(20, 20, 40, 30), (60, 10, 90, 40)], [[SQUARE], code(20, 50, 40, 70)])
+    # the first: half of the mask's box is outside the box, IoU 0.5, which still agrees
+    (fault,) = check(data)
+    assert (fault.kind, fault.annotation_id) == ("mask-box", 12)
+    assert fault.values == {"box": [60, 10, 90, 40], "mask_box": [20, 50, 40, 70], "iou": 0.0}
+    mended, _ = repair(data)
+    assert mended.boxes.tolist() == [[20, 20, 40, 30], [20, 50, 40, 70]]
+    assert check(mended) == []
+
+
+def test_a_made_mask_or_a_speck_elsewhere_is_dropped(make) -> None:
+    data = make(
+        [(60, 10, 90, 40), (61, 10, 90, 40)],
+        [[SQUARE], code(20, 50, 21, 70)],
+        source=np.array(["a model", None], dtype=object),
+    )
+    mended, faults = repair(data)
+    assert [(f.kind, f.repair) for f in faults] == [("mask-box", "mask left out")] * 2
+    assert mended.segmentations.tolist() == [None, None]
+    assert mended.boxes.tolist() == [[60, 10, 90, 40], [61, 10, 90, 40]]
+
+
+def test_untrusted_masks_may_disagree(make) -> None:
+    data = make([(60, 10, 90, 40)], [[SQUARE]], trusted=np.array([False]))
+    assert check(data) == []
+
+
+def test_boxes_of_specks_differ_by_rounding(make) -> None:
+    assert check(make([(20, 20, 22, 22)], [code(20, 20, 23, 24)])) == []  # IoU 4 / 12, but within 3 pixels
+
+
+MASKS = st.lists(
+    arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1)), min_size=1
+)
+
+
+@given(MASKS)
+def test_tight_boxes_agree_with_pycocotools(masks) -> None:
+    codes = [encode(mask) for mask in masks]
+    runs, problems = runs_of([Code(tuple(c["size"]), c["counts"]) for c in codes])
+    assert problems == [""] * len(codes)
+    boxes = tight_boxes(runs, np.array([mask.shape[0] for mask in masks]))
+    for box, rle, mask in zip(boxes, codes, masks, strict=True):
+        if not mask.any():
+            assert np.isnan(box).all()
+            continue
+        x, y, w, h = coco_mask.toBbox(rle)
+        rows, columns = np.nonzero(mask)
+        np.testing.assert_array_equal(box, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
+        np.testing.assert_array_equal(box, [x, y, x + w, y + h])
+
+
+@given(st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=8), min_size=1))
+def test_runs_survive_pycocotools_code(all_runs) -> None:
+    codes = [
+        coco_mask.frPyObjects({"size": [1, sum(runs)], "counts": runs}, 1, sum(runs))["counts"].decode()
+        for runs in all_runs
+    ]
+    for runs, parsed in zip(all_runs, parse(codes), strict=True):
+        assert parsed is not None and parsed.tolist() == runs
+
+
+@given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=300)), max_size=6))
+def test_any_text_is_parsed_or_refused(texts) -> None:
+    good = encode(np.eye(5))["counts"]
+    parsed = parse([*texts, good])
+    assert len(parsed) == len(texts) + 1
+    assert parsed[-1] is not None and parsed[-1].tolist() == [0, 1, 5, 1, 5, 1, 5, 1, 5, 1]
+    for runs in parsed:
+        assert runs is None or (runs >= 0).all()

@@ -1,0 +1,234 @@
+"""Images of every mode, orientation and kind of damage are made here, pixel by pixel."""
+
+import io
+import os
+import struct
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageOps
+
+from boxel.data.images import MAX_PIXELS, ImageError, image_size, iter_images, read_image, stored_size
+from boxel.errors import BoxelError
+
+# 2 rows x 3 columns of plainly different colours
+COLOURS = np.array(
+    [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 255], [0, 0, 0], [128, 64, 32]]], dtype=np.uint8
+)
+
+
+def with_orientation(orientation: int, path: Path) -> Path:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(COLOURS).save(path, exif=exif)
+    return path
+
+
+# What a viewer shows, worked by hand from the EXIF table (row 0 / column 0 are the sides named there).
+UPRIGHT = {
+    1: COLOURS,
+    2: COLOURS[:, ::-1],
+    3: COLOURS[::-1, ::-1],
+    4: COLOURS[::-1],
+    5: COLOURS.transpose(1, 0, 2),
+    6: np.rot90(COLOURS, -1),
+    7: np.rot90(COLOURS, 2).transpose(1, 0, 2),
+    8: np.rot90(COLOURS, 1),
+}
+
+
+@pytest.mark.parametrize("orientation", UPRIGHT)
+@pytest.mark.parametrize("suffix", ["png", "tif", "webp"])
+def test_pixels_are_upright(tmp_path: Path, orientation: int, suffix: str) -> None:
+    path = tmp_path / f"photo.{suffix}"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    options = {"lossless": True, "exact": True} if suffix == "webp" else {}
+    Image.fromarray(COLOURS).save(path, exif=exif, **options)
+    pixels = read_image(path)
+    np.testing.assert_array_equal(pixels, UPRIGHT[orientation])
+    assert pixels.flags.c_contiguous
+    assert pixels.dtype == np.uint8
+    assert image_size(path) == (pixels.shape[1], pixels.shape[0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_jpeg_agrees_with_pillow(tmp_path: Path, orientation: int) -> None:
+    path = with_orientation(orientation, tmp_path / "photo.jpg")
+    with Image.open(path) as image:
+        np.testing.assert_array_equal(read_image(path), np.asarray(ImageOps.exif_transpose(image)))
+    assert stored_size(path) == ((3, 2), orientation)
+    assert image_size(path) == ((3, 2) if orientation < 5 else (2, 3))
+
+
+@pytest.mark.parametrize("orientation", [0, 9, 255])
+def test_orientation_that_means_nothing_is_ignored(tmp_path: Path, orientation: int) -> None:
+    path = with_orientation(orientation, tmp_path / "photo.png")
+    np.testing.assert_array_equal(read_image(path), COLOURS)
+
+
+def test_damaged_exif_does_not_cost_the_image(tmp_path: Path) -> None:
+    path = tmp_path / "photo.png"
+    Image.fromarray(COLOURS).save(path, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    np.testing.assert_array_equal(read_image(path), COLOURS)
+
+
+def test_grey_palette_alpha_and_bilevel(tmp_path: Path) -> None:
+    grey = np.array([[0, 100, 255]], dtype=np.uint8)
+    Image.fromarray(grey).save(tmp_path / "grey.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), grey[..., None].repeat(3, axis=2))
+
+    Image.fromarray(COLOURS).quantize(6).save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), COLOURS)
+
+    Image.fromarray(COLOURS).quantize(6).save(tmp_path / "clear.png", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(read_image(tmp_path / "clear.png"), COLOURS)
+
+    rgba = np.dstack([COLOURS, np.array([[0, 128, 255], [0, 0, 7]], dtype=np.uint8)])
+    Image.fromarray(rgba).save(tmp_path / "alpha.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), COLOURS)
+
+    Image.fromarray(grey).convert("LA").save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "la.png")[..., 0], grey)
+
+    Image.fromarray(grey > 99).save(tmp_path / "bits.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "bits.png")[..., 1], [[0, 255, 255]])
+
+
+def test_cmyk(tmp_path: Path) -> None:
+    cmyk = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], dtype=np.uint8)
+    Image.fromarray(cmyk, mode="CMYK").save(tmp_path / "print.tif")
+    np.testing.assert_array_equal(
+        read_image(tmp_path / "print.tif"), [[[255, 255, 255], [0, 255, 255], [0, 0, 0]]]
+    )
+
+
+@pytest.mark.parametrize("name", ["deep.png", "deep.tif", "deep.pgm"])
+def test_sixteen_bits_become_eight(tmp_path: Path, name: str) -> None:
+    Image.fromarray(np.array([[0, 257, 65535, 32768]], dtype=np.uint16)).save(tmp_path / name)
+    np.testing.assert_array_equal(
+        read_image(tmp_path / name)[0, :, 0], [0, 1, 255, 128]
+    )  # 32768 / 257 = 127.5
+
+
+def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0.5]], dtype=np.float32)).save(tmp_path / "float.tif")
+    Image.fromarray(np.array([[-1, 70000]], dtype=np.int32)).save(tmp_path / "int.tif")
+    for name in ("float.tif", "int.tif"):
+        with pytest.raises(ImageError, match="unknown range") as caught:
+            read_image(tmp_path / name)
+        assert caught.value.kind == "image-unreadable"
+
+
+def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path / "moving.gif") == [255, 0, 0]).all()
+
+
+def noise(suffix: str) -> bytes:
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, suffix)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize("suffix", ["jpeg", "png", "tiff", "bmp", "ppm"])
+def test_truncated(tmp_path: Path, suffix: str) -> None:
+    data = noise(suffix)
+    path = tmp_path / f"half.{suffix}"
+    path.write_bytes(data[: len(data) // 2])
+    with pytest.raises(ImageError) as caught:
+        read_image(path)
+    assert caught.value.kind == "image-truncated", caught.value
+    assert caught.value.values["bytes"] == len(data) // 2
+    assert str(path) in str(caught.value)
+
+
+def test_missing_empty_folder_and_text(tmp_path: Path) -> None:
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "text.jpg").write_text("not an image")
+    kinds = {
+        "gone.jpg": "image-missing",
+        "text.jpg/gone.jpg": "image-missing",
+        "empty.jpg": "image-empty",
+        "text.jpg": "image-unreadable",
+        ".": "image-unreadable",
+        "nul\0.jpg": "image-unreadable",
+    }
+    for name, kind in kinds.items():
+        for read in (read_image, image_size):
+            with pytest.raises(ImageError) as caught:
+                read(tmp_path / name)
+            assert caught.value.kind == kind, name
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.jpg")
+    with pytest.raises(ImageError, match="not a file"):
+        read_image(tmp_path / "pipe.jpg")
+
+
+def test_postscript_is_not_run(tmp_path: Path) -> None:
+    Image.new("RGB", (4, 4)).save(tmp_path / "page.eps")
+    with pytest.raises(ImageError) as caught:
+        read_image(tmp_path / "page.eps")
+    assert caught.value.kind == "image-unreadable"
+
+
+def png_header(width: int, height: int) -> bytes:
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", header)
+        + chunk(b"IDAT", zlib.compress(b""))
+        + chunk(b"IEND", b"")
+    )
+
+
+@pytest.mark.parametrize("limit", [None, 89_478_485])
+def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # the limit holds even where Pillow's was lifted
+    path = tmp_path / "bomb.png"
+    path.write_bytes(png_header(60_000, 60_000))
+    for read in (read_image, image_size):
+        with pytest.raises(ImageError, match="tiles") as caught:
+            read(path)
+        assert caught.value.kind == "image-too-large"
+        assert caught.value.values == {"max_pixels": MAX_PIXELS}
+
+
+def test_size_comes_from_the_header_alone(tmp_path: Path) -> None:
+    path = tmp_path / "header.png"
+    path.write_bytes(png_header(4000, 3000))  # no pixels follow
+    assert image_size(path) == (4000, 3000)
+    with pytest.raises(ImageError):
+        read_image(path)
+
+
+def test_iter_images(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in ("b.JPG", "a.png", "sub/c.tif", "notes.txt", "odd.dat"):
+        (tmp_path / name).touch()
+    a, b, c, odd = (tmp_path / name for name in ("a.png", "b.JPG", "sub/c.tif", "odd.dat"))
+    assert iter_images(tmp_path) == [a, b, c]
+    assert iter_images([str(tmp_path / "*.png"), b, tmp_path, odd]) == [a, b, odd, c]
+    assert iter_images(str(tmp_path / "**" / "*")) == [a, b, c]
+    assert iter_images([a, tmp_path / "sub" / ".." / "a.png"]) == [a]
+
+
+def test_a_file_with_glob_characters_is_itself(tmp_path: Path) -> None:
+    (tmp_path / "photo[1].jpg").touch()
+    assert iter_images(tmp_path / "photo[1].jpg") == [tmp_path / "photo[1].jpg"]
+
+
+def test_nothing_found_is_said(tmp_path: Path) -> None:
+    for source in (tmp_path, tmp_path / "gone.jpg", tmp_path / "*.jpg"):
+        with pytest.raises(BoxelError, match="name an image file"):
+            iter_images(source)

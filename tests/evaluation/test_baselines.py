@@ -1,0 +1,80 @@
+import copy
+import logging
+
+import cv2
+import numpy as np
+import pytest
+
+from boxel.evaluation import fill_boxes, grabcut_boxes, mask_iou
+from boxel.masks.rle import decode
+
+
+def test_filled_boxes(make_truth, make_result, rectangle):
+    truth = make_truth([(40, 60), (30, 20)], [])
+    mask = np.eye(40, 60, dtype=bool)
+    results = [
+        {**make_result(mask, 0.9, 1), "bbox": [3.0, 4.0, 10.0, 20.0]},
+        {"image_id": 2, "category_id": 1, "score": 0.5, "bbox": [15.0, -5.0, 10.0, 10.0]},  # out of the image
+    ]
+    before = copy.deepcopy(results)
+    first, second = fill_boxes(results, truth)
+    assert results == before
+    np.testing.assert_array_equal(decode(first["segmentation"]), rectangle(40, 60, 3, 4, 13, 24))
+    np.testing.assert_array_equal(decode(second["segmentation"]), rectangle(30, 20, 15, 0, 20, 5))
+    assert isinstance(first["segmentation"]["counts"], str)
+    assert {k: v for k, v in first.items() if k != "segmentation"} == {
+        k: v for k, v in before[0].items() if k != "segmentation"
+    }
+    assert fill_boxes([], truth) == []
+
+
+@pytest.fixture
+def discs(tmp_path, make_truth):
+    """Two photos of a red disc on a green ground; the file of a third is no image."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:90, :120]
+    disc = (x - 60) ** 2 + (y - 45) ** 2 < 25**2
+    for name in ("0.png", "1.png"):
+        image = np.where(disc[..., None], (200, 40, 40), (40, 160, 60)) + random.integers(
+            -15, 16, (90, 120, 3)
+        )
+        cv2.imwrite(str(tmp_path / name), image[..., ::-1].astype(np.uint8))
+    (tmp_path / "2.png").write_text("not an image")
+    instances = [{"image": image, "mask": disc} for image in range(3)]
+    return make_truth([(90, 120)] * 3, instances, root=tmp_path)
+
+
+def boxed(image_id, score):
+    return {"image_id": image_id, "category_id": 1, "score": score, "bbox": [33.0, 18.0, 54.0, 54.0]}
+
+
+def test_grabcut_finds_the_disc(discs, caplog):
+    results = [boxed(1, 0.9), boxed(2, 0.8), boxed(3, 0.7)]
+    with caplog.at_level(logging.WARNING):
+        cut = grabcut_boxes(results, discs)
+    assert mask_iou(cut[:2], discs)["mask_iou"] > 0.95
+    assert cut[2] == fill_boxes(results, discs)[2]  # costs only itself, and is told
+    assert "2.png" in caplog.text
+    assert [{k: v for k, v in r.items() if k != "segmentation"} for r in cut] == results
+
+
+def test_only_the_best_detections_are_cut(discs):
+    results = [boxed(1, 0.5), boxed(1, 0.9), boxed(1, 0.04), boxed(2, 0.04)]
+    filled = fill_boxes(results, discs)
+    bounded = grabcut_boxes(results, discs, max_per_image=1)
+    assert [a != b for a, b in zip(bounded, filled, strict=True)] == [False, True, False, False]
+    scored = grabcut_boxes(results, discs, min_score=0.3)
+    assert [a != b for a, b in zip(scored, filled, strict=True)] == [True, True, False, False]
+
+
+def test_threads_give_the_same_masks(discs):
+    results = [boxed(1, 0.9), boxed(2, 0.8)]
+    assert grabcut_boxes(results, discs, workers=2) == grabcut_boxes(results, discs)
+
+
+def test_an_image_of_another_size_is_told(discs, caplog):
+    discs.heights[0] = 91
+    with caplog.at_level(logging.WARNING):
+        cut = grabcut_boxes([boxed(1, 0.9)], discs)
+    assert cut[0]["segmentation"]["size"] == [91, 120]
+    assert "the image is (90, 120), not (91, 120)" in caplog.text

@@ -1,0 +1,118 @@
+import numpy as np
+import pytest
+
+from boxel.errors import BoxelError
+from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
+from boxel.evaluation.bootstrap import _average_precision, _match
+
+
+@pytest.mark.parametrize("metric", ["segm", "bbox"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_aps_are_cocos(random_set, seed, metric):
+    truth, results = random_set(seed)
+    filled = fill_boxes(results, truth)
+    interval = paired_bootstrap(results, filled, truth, metric, samples=10)
+    assert interval["a"] == pytest.approx(coco_ap(results, truth, metric)["AP"], abs=1e-9)
+    assert interval["b"] == pytest.approx(coco_ap(filled, truth, metric)["AP"], abs=1e-9)
+    assert interval["ratio"] == pytest.approx(interval["a"] / interval["b"])
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_counting_an_image_n_times_is_having_it_n_times(random_set, seed):
+    truth, results = random_set(seed, distinct_scores=True)
+    draw = np.random.default_rng(seed).multinomial(len(truth), np.full(len(truth), 1 / len(truth)))
+    counted = _average_precision(
+        _match(results, sorted_by_id(truth), "segm", False), draw[None].astype(float)
+    )
+    ordered = sorted_by_id(truth)
+    drawn = ordered.select_images(np.flatnonzero(draw))
+    image_ids, repeated, copies = [], [], []
+    for image in np.flatnonzero(draw):
+        for _ in range(draw[image]):
+            image_ids.append(len(image_ids))
+            copies.append(list(drawn.image_ids).index(ordered.image_ids[image]))
+            own = [r for r in results if r["image_id"] == ordered.image_ids[image]]
+            repeated += [{**r, "image_id": image_ids[-1]} for r in own]
+    physical = concatenate(drawn, copies, image_ids)
+    assert max(draw) > 1 and min(draw) == 0
+    assert counted[0] == pytest.approx(coco_ap(repeated, physical, "segm")["AP"], abs=1e-9)
+
+
+def sorted_by_id(truth):
+    return truth.select_images(np.argsort(truth.image_ids))
+
+
+def concatenate(truth, copies, image_ids):
+    """A set of `copies` (indices of images, which may repeat) under new ids."""
+    from dataclasses import replace
+
+    parts = [truth.select_images([image]) for image in copies]
+
+    def joined(name):
+        return np.concatenate([getattr(part, name) for part in parts])
+
+    columns = ("labels", "boxes", "iscrowd", "segmentations", "quality", "source", "trusted", "areas")
+    return replace(
+        truth,
+        image_ids=image_ids,
+        paths=[""] * len(parts),
+        label_maps=[None] * len(parts),
+        widths=joined("widths"),
+        heights=joined("heights"),
+        ids=list(range(sum(len(part.labels) for part in parts))),
+        image_index=np.repeat(np.arange(len(parts)), [len(p.labels) for p in parts]).astype(np.int32),
+        **{name: joined(name) for name in columns},
+    )
+
+
+def test_a_set_against_itself_is_certain(random_set):
+    truth, results = random_set(0)
+    interval = paired_bootstrap(results, results, truth, samples=50)
+    assert (interval["ratio"], interval["low"], interval["high"]) == (1, 1, 1)
+
+
+def test_the_interval_holds_the_ratio_and_follows_the_seed(random_set):
+    truth, results = random_set(2)
+    filled = fill_boxes(results, truth)
+    one = paired_bootstrap(results, filled, truth, samples=200, seed=1)
+    assert one["low"] < one["ratio"] < one["high"]
+    assert one == paired_bootstrap(results, filled, truth, samples=200, seed=1)
+    assert one != paired_bootstrap(results, filled, truth, samples=200, seed=2)
+    narrow = paired_bootstrap(results, filled, truth, samples=200, seed=1, confidence=0.5)
+    assert one["low"] < narrow["low"] < narrow["high"] < one["high"]
+
+
+def test_the_interval_by_hand(make_truth, make_result, rectangle):
+    """Two images of one instance each, a finds both and b the first: drawn, b has AP 1, half of it, or 0.
+
+    Half the recall is 51 of 101 recalls. The draws (2, 0), (1, 1), (0, 2) have the chances 1/4, 1/2, 1/4, so
+    the ratios that are defined are 1 (a third) and 101 / 51 (two thirds).
+    """
+    mask = rectangle(50, 50, 5, 5, 30, 30)
+    truth = make_truth([(50, 50)] * 2, [{"image": 0, "mask": mask}, {"image": 1, "mask": mask}])
+    both = [make_result(mask, 0.9, 1), make_result(mask, 0.8, 2)]
+    interval = paired_bootstrap(both, both[:1], truth, samples=400)
+    assert interval["ratio"] == pytest.approx(101 / 51)
+    assert (interval["low"], interval["high"]) == pytest.approx((1, 101 / 51))
+
+
+def test_nothing_to_compare(make_truth, make_result, rectangle):
+    mask = rectangle(50, 50, 5, 5, 30, 30)
+    truth = make_truth([(50, 50)], [{"mask": mask}])
+    found = [make_result(mask, 0.5)]
+    assert np.isnan(paired_bootstrap(found, [], truth, samples=5)["ratio"])
+    assert paired_bootstrap([], found, truth, samples=5)["high"] == 0
+    assert np.isnan(
+        list(paired_bootstrap(found, found, make_truth([(50, 50)], []), samples=5).values())
+    ).all()
+    assert np.isnan(list(paired_bootstrap([], [], make_truth([], []), samples=5).values())).all()
+    with pytest.raises(BoxelError, match="is of an image that"):
+        paired_bootstrap(found, [make_result(mask, 0.5, 9)], truth)
+
+
+def test_classes_and_categories(random_set):
+    truth, results = random_set(3, distinct_scores=True)
+    unseen = paired_bootstrap(results, results, truth, samples=2, categories=["class 7"])
+    assert unseen["a"] == pytest.approx(coco_ap(results, truth, categories=["class 7"])["AP"], abs=1e-9)
+    blind = paired_bootstrap(results, results, truth, samples=2, class_agnostic=True)
+    assert blind["a"] == pytest.approx(coco_ap(results, truth, class_agnostic=True)["AP"], abs=1e-9)

@@ -1,0 +1,97 @@
+import json
+
+import numpy as np
+import pytest
+
+from boxel.errors import BoxelError
+from boxel.evaluation import check_results, read_results
+from boxel.masks.rle import decode
+
+
+def written(tmp_path, rows):
+    path = tmp_path / "results.json"
+    path.write_text(rows if isinstance(rows, str) else json.dumps(rows))
+    return path
+
+
+def test_reads_boxes_and_masks_and_leaves_other_fields(tmp_path):
+    rows = [
+        {"image_id": 3, "category_id": 0, "score": 1, "bbox": [1, 2, 3.5, 4], "extra": {"a": 1}},
+        {
+            "image_id": "a",
+            "category_id": 9,
+            "score": 0.5,
+            "bbox": None,
+            "segmentation": {"size": [2, 3], "counts": [1, 3, 2]},
+        },
+    ]
+    box, mask = read_results(written(tmp_path, rows))
+    assert box == {"image_id": 3, "category_id": 0, "score": 1.0, "bbox": [1.0, 2.0, 3.5, 4.0]}
+    assert mask["image_id"] == "a" and "bbox" not in mask
+    assert isinstance(mask["segmentation"]["counts"], str)
+    np.testing.assert_array_equal(decode(mask["segmentation"]), [[0, 1, 0], [1, 1, 0]])  # down the columns
+
+
+def test_reads_an_empty_list(tmp_path):
+    assert read_results(written(tmp_path, [])) == []
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ({"annotations": []}, "not a COCO results file"),
+        ("[{", "not a COCO results file"),
+        ('[{"image_id": 1, "category_id": 1, "score": NaN, "bbox": [0, 0, 1, 1]}]', "finite score"),
+        ([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}], r"`score` - at `\$\[0\]`"),
+        ([{"image_id": 1, "category_id": 1, "score": 0.1}], r"result 0 \(image 1\) has neither bbox nor"),
+        (
+            [{"image_id": 7, "category_id": 1, "score": 1, "segmentation": {"size": [2] * 3, "counts": "1"}}],
+            r"result 0 \(image 7\) has a mask that can't be read",
+        ),
+    ],
+)  # fmt: skip
+def test_a_bad_file_is_named_in_one_sentence(tmp_path, rows, said):
+    path = written(tmp_path, rows)
+    with pytest.raises(BoxelError, match=said) as error:
+        read_results(path)
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(BoxelError, match=r"absent\.json: the results can't be read"):
+        read_results(tmp_path / "absent.json")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"image_id": 5}, r"result 1 \(image 5\) is of an image that"),
+        ({"score": float("nan")}, "has the score nan"),
+        ({"bbox": [0, 0, -1, 2]}, r"has the box \[0, 0, -1, 2\]"),
+        ({"bbox": [0, 0, float("inf"), 2]}, "has the box"),
+        ({"bbox": [0, 0, 2]}, "has the box"),
+        ({"segmentation": None}, "has no segmentation, unlike the first"),
+        (
+            {"segmentation": {"size": [30, 20], "counts": "PT2"}},
+            r"a mask of \[30, 20\] .* image of \[20, 30\]",
+        ),
+    ],
+)
+def test_results_that_cannot_be_compared_are_named(make_truth, make_result, rectangle, change, said):
+    mask = rectangle(20, 30, 1, 1, 9, 9)
+    truth = make_truth([(20, 30)], [{"mask": mask}])
+    good = make_result(mask, 0.5)
+    check_results([good, good], truth)
+    with pytest.raises(BoxelError, match=said):
+        check_results([good, {**good, **change}], truth)
+
+
+def test_foreign_categories_are_an_error_only_where_all_are(make_truth, make_result, rectangle):
+    mask = rectangle(20, 30, 1, 1, 9, 9)
+    truth = make_truth([(20, 30)], [{"mask": mask}], category_ids=(0, 8))
+    foreign, own = make_result(mask, 0.5, 1, 77), make_result(mask, 0.5, 1, 8)
+    check_results([foreign, own], truth)
+    check_results([foreign], truth, class_agnostic=True)
+    check_results([], truth)
+    with pytest.raises(BoxelError, match=r"none of the results is of a category of the truth \(0, 8\)"):
+        check_results([foreign], truth)

@@ -1,0 +1,91 @@
+import json
+
+import pytest
+
+from boxel.errors import BoxelError
+from boxel.evaluation import coco_ap, evaluate, fill_boxes, format_table, mask_iou
+
+
+def test_gathers_every_measure(random_set):
+    truth, results = random_set(0)
+    metrics = evaluate(results, truth, baselines=["box"])
+    json.dumps(metrics, allow_nan=False)
+    assert metrics["images"] == 12
+    assert metrics["instances"] == (~truth.iscrowd).sum()
+    assert metrics["box"]["AP"] == coco_ap(results, truth, "bbox")["AP"]
+    assert metrics["mask"]["AP50"] == coco_ap(results, truth, "segm")["AP50"]
+    assert metrics["boundary"]["AP"] == coco_ap(results, truth, "boundary")["AP"]
+    assert metrics["mask_iou"] == mask_iou(results, truth)
+    filled = fill_boxes(results, truth)
+    assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(filled, truth)["AP"]
+    assert metrics["baselines"]["box"]["mask_iou"] == mask_iou(filled, truth)
+    assert "box_agreement" not in metrics
+    assert "boundary" not in evaluate(results, truth, boundary=False)
+
+
+def test_without_true_masks_it_measures_by_boxes(random_set):
+    truth, results = random_set(0)
+    metrics = evaluate(results, truth.without_masks(), baselines=["box"])
+    assert set(metrics) == {"images", "instances", "results", "box", "mean_fill", "box_agreement"}
+    # The true boxes here are tight, so each found one agrees as well as it matches, which is by at least 0.5.
+    assert metrics["box_agreement"]["share50"] == 1
+    assert "No true masks" in format_table(metrics)
+
+
+def test_without_predicted_masks_it_measures_boxes(random_set):
+    truth, results = random_set(0)
+    boxes = [{k: v for k, v in result.items() if k != "segmentation"} for result in results]
+    metrics = evaluate(boxes, truth, baselines=["box"])
+    assert set(metrics) == {"images", "instances", "results", "box", "baselines"}
+    assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(fill_boxes(results, truth), truth)["AP"]
+
+
+def test_only_unseen_classes(random_set):
+    truth, results = random_set(0)
+    metrics = evaluate(results, truth, categories=["class 0"], boundary=False)
+    assert list(metrics["mask"]["per_class"]) == ["class 0"]
+    assert metrics["mask"]["AP"] == coco_ap(results, truth)["per_class"]["class 0"]
+    with pytest.raises(BoxelError, match=r"no category 'class 00'\. Did you mean 'class 0'"):
+        evaluate(results, truth, categories=["class 00"])
+
+
+def test_refuses_results_of_other_images(random_set):
+    truth, results = random_set(0)
+    with pytest.raises(BoxelError, match=r"mine.json: result 0 \(image -1\)"):
+        evaluate([{**results[0], "image_id": -1}], truth, file="mine.json")
+
+
+def test_the_table(make_truth, make_result, rectangle):
+    mask = rectangle(100, 100, 20, 20, 60, 60)
+    truth = make_truth([(100, 100)], [{"mask": mask}])
+    lines = format_table(
+        evaluate([make_result(rectangle(100, 100, 21, 20, 61, 60), 0.9)], truth)
+    ).splitlines()
+    assert lines[0].split() == [
+        "AP",
+        "AP50",
+        "AP75",
+        "APs",
+        "APm",
+        "APl",
+        "AR1",
+        "AR10",
+        "AR100",
+        "ARs",
+        "ARm",
+        "ARl",
+    ]
+    assert lines[1].split()[:7] == ["box", "100.0", "100.0", "100.0", "-", "100.0", "-"]
+    assert lines[3].split()[:4] == ["boundary", "50.0", "100.0", "0.0"]
+    assert lines[5:] == [
+        "1 images, 1 instances, 1 detections.",
+        "Mask IoU: 95.1 over 1 of 1 instances found.",
+        "The masks fill 100.0 % of their boxes: they came out as boxes.",
+    ]
+    assert len({len(line) for line in lines[:4]}) == 1
+
+
+def test_nothing_at_all(make_truth):
+    metrics = evaluate([], make_truth([], []), baselines=["box", "grabcut"])
+    assert metrics["box"]["AP"] is None
+    assert "0 images" in format_table(metrics)

@@ -1,0 +1,269 @@
+import copy
+
+import pytest
+import timm
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from boxel.errors import BoxelError
+from boxel.layers.backbone import Backbone
+from boxel.layers.deformable import ModulatedDeformConv2d
+
+SWIN = "swin_s3_tiny_224"
+
+
+@pytest.fixture
+def images():
+    return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet18", [128, 256, 512]),
+        ("resnet50", [512, 1024, 2048]),
+        ("tf_efficientnet_lite0", [40, 112, 320]),
+        ("convnext_atto", [80, 160, 320]),
+        (SWIN, [192, 384, 768]),  # gives its features as (B, H, W, C), and was built for 224 x 224
+        ("mobilenetv3_small_050", [16, 24, 288]),
+    ],
+)
+def test_gives_strides_8_16_and_32(name, channels, images):
+    backbone = Backbone(name, weights="none").eval()
+    with torch.no_grad():
+        features = backbone(images)
+    assert backbone.channels == channels
+    assert [tuple(feature.shape) for feature in features] == [
+        (2, channels[0], 8, 12),
+        (2, channels[1], 4, 6),
+        (2, channels[2], 2, 3),
+    ]
+
+
+def test_features_are_those_of_timm_on_normalised_images(images):
+    backbone = Backbone("resnet18", weights="none").eval()
+    body = timm.create_model("resnet18", features_only=True, out_indices=(2, 3, 4)).eval()
+    body.load_state_dict(backbone.body.state_dict(), strict=False)
+    mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])
+    with torch.no_grad():
+        expected = body((images - mean.view(3, 1, 1)) / std.view(3, 1, 1))
+        for feature, truth in zip(backbone(images), expected, strict=True):
+            torch.testing.assert_close(feature, truth)
+
+
+def test_mean_and_std_belong_to_the_weights():
+    assert Backbone("tf_efficientnet_lite0", weights="none").mean.flatten().tolist() == [0.5] * 3
+    resnet = Backbone("resnet18", weights="none")
+    assert resnet.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
+
+
+def test_state_dict_rebuilds_the_backbone_with_its_normalisation(images):
+    trained = Backbone("tf_efficientnet_lite0", weights="none").eval()
+    trained.mean.fill_(127 / 255)
+    rebuilt = Backbone("tf_efficientnet_lite0", weights="none").eval()
+    rebuilt.load_state_dict(trained.state_dict())
+    with torch.no_grad():
+        assert torch.equal(rebuilt(images)[2], trained(images)[2])
+
+
+def test_channels_last_gives_the_same(images):
+    backbone = Backbone("tf_efficientnet_lite0", weights="none", deformable=True).eval()
+    with torch.no_grad():
+        plain = backbone(images)
+        last = backbone.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+    for a, b in zip(plain, last, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+# norm ------------------------------------------------------------------------------------------------------
+
+
+def buffers_after_a_training_step(norm, images, frozen_stages=0):
+    backbone = Backbone("tf_efficientnet_lite0", weights="none", norm=norm, frozen_stages=frozen_stages)
+    before = copy.deepcopy(backbone.state_dict())
+    backbone.train()
+    optimizer = torch.optim.SGD([p for p in backbone.parameters() if p.requires_grad], lr=0.1)
+    sum(feature.square().mean() for feature in backbone(images)).backward()
+    optimizer.step()
+    after = backbone.state_dict()
+    return {name for name in before if not torch.equal(before[name], after[name])}
+
+
+def test_frozen_bn_changes_neither_statistics_nor_affine(images):
+    changed = buffers_after_a_training_step("frozen_bn", images)
+    assert {"body.conv_stem.weight", "body.blocks.2.0.conv_dw.weight"} <= changed
+    assert not [name for name in changed if "bn" in name]
+
+
+def test_bn_learns_statistics_and_affine(images):
+    changed = buffers_after_a_training_step("bn", images)
+    names = ("bn1.running_mean", "blocks.2.0.bn1.running_var", "blocks.2.0.bn1.weight")
+    assert {f"body.{name}" for name in names} <= changed
+
+
+@pytest.mark.parametrize(
+    ("norm", "kind"),
+    [
+        ("frozen_bn", FrozenBatchNorm2d),
+        ("bn", nn.BatchNorm2d),
+        ("sync_bn", nn.SyncBatchNorm),
+        ("gn", nn.GroupNorm),
+    ],
+)
+def test_norm_is_the_one_asked_for(norm, kind):
+    backbone = Backbone("resnet18", weights="none", norm=norm)
+    norms = [m for m in backbone.modules() if "Norm" in type(m).__name__]
+    assert len(norms) == 20  # one in the stem, 16 in the blocks, 3 in the shortcuts
+    assert all(type(m).__name__.startswith(kind.__name__) for m in norms)
+
+
+def test_group_norm_does_not_depend_on_the_batch(images):
+    backbone = Backbone("tf_efficientnet_lite0", weights="none", norm="gn").train()
+    with torch.no_grad():
+        torch.testing.assert_close(backbone(images)[0][:1], backbone(images[:1])[0])
+
+
+def test_group_norm_without_batch_norm_to_replace_is_an_error():
+    with pytest.raises(BoxelError, match='convnext_atto has no batch norm to make "gn" of'):
+        Backbone("convnext_atto", weights="none", norm="gn")
+
+
+def test_unknown_norm():
+    with pytest.raises(BoxelError, match="Did you mean 'sync_bn'"):
+        Backbone("resnet18", weights="none", norm="syncbn")
+
+
+# frozen stages ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "stages", "last_frozen", "first_free"),
+    [
+        ("resnet18", 1, "bn1.bias", "layer1.0.conv1.weight"),
+        ("resnet18", 2, "layer1.1.bn2.bias", "layer2.0.conv1.weight"),
+        ("resnet18", 3, "layer2.1.bn2.bias", "layer3.0.conv1.weight"),
+        ("resnet18", 4, "layer3.1.bn2.bias", "layer4.0.conv1.weight"),
+        ("tf_efficientnet_lite0", 1, "blocks.0.0.bn2.bias", "blocks.1.0.conv_pw.weight"),
+        ("tf_efficientnet_lite0", 2, "blocks.1.1.bn3.bias", "blocks.2.0.conv_pw.weight"),
+        ("tf_efficientnet_lite0", 4, "blocks.4.2.bn3.bias", "blocks.5.0.conv_pw.weight"),
+        ("convnext_atto", 1, "stem_1.bias", "stages_0.blocks.0.gamma"),
+        ("convnext_atto", 2, "stages_0.blocks.1.mlp.fc2.bias", "stages_1.downsample.0.weight"),
+    ],
+)
+def test_frozen_stages_end_where_they_should(name, stages, last_frozen, first_free):
+    body = Backbone(name, weights="none", norm="bn", frozen_stages=stages).body
+    names = [name for name, _ in body.named_parameters()]
+    cut = names.index(first_free)
+    assert names[cut - 1] == last_frozen
+    assert [p.requires_grad for p in body.parameters()] == [False] * cut + [True] * (len(names) - cut)
+
+
+def test_zero_freezes_nothing_and_five_everything():
+    for name in ("resnet18", SWIN):
+        nothing = Backbone(name, weights="none", norm="bn", frozen_stages=0)
+        everything = Backbone(name, weights="none", norm="bn", frozen_stages=5)
+        assert all(p.requires_grad for p in nothing.parameters())
+        assert not any(p.requires_grad for p in everything.parameters())
+
+
+def test_frozen_stages_keep_their_statistics_in_training(images):
+    changed = buffers_after_a_training_step("bn", images, frozen_stages=2)
+    assert {"body.blocks.2.0.bn1.running_mean", "body.blocks.2.0.bn1.weight"} <= changed
+    assert not [name for name in changed if name.startswith(("body.conv_stem", "body.bn1", "body.blocks.1."))]
+
+
+def test_frozen_stages_that_can_not_be_are_an_error():
+    with pytest.raises(BoxelError, match="set frozen_stages to 0"):
+        Backbone("hrnet_w18_small", weights="none")
+    with pytest.raises(BoxelError, match="frozen_stages is 6"):
+        Backbone("resnet18", weights="none", frozen_stages=6)
+
+
+# deformable ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
+def test_deformable_starts_as_the_plain_network(name, images):
+    plain = Backbone(name, weights="none").eval()
+    deformable = Backbone(name, weights="none", deformable=True).eval()
+    left = deformable.load_state_dict(plain.state_dict(), strict=False)
+    assert left.missing_keys and all("offset_and_mask" in key for key in left.missing_keys)
+    with torch.no_grad():
+        for a, b in zip(plain(images), deformable(images), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+def test_deformable_takes_the_3x3_convolutions_of_c3_to_c5_only():
+    body = Backbone("resnet50", weights="none", deformable=True).body
+    replaced = {name for name, module in body.named_modules() if isinstance(module, ModulatedDeformConv2d)}
+    blocks = {"layer2": 4, "layer3": 6, "layer4": 3}
+    assert replaced == {f"{layer}.{i}.conv2" for layer, count in blocks.items() for i in range(count)}
+
+
+def test_deformable_learns_where_to_look(images):
+    backbone = Backbone("tf_efficientnet_lite0", weights="none", deformable=True)
+    backbone(images)[1].square().sum().backward()
+    grad = backbone.body.blocks[3][0].conv_dw.offset_and_mask.weight.grad
+    offsets, modulations = grad.split([18, 9])
+    assert offsets.abs().sum() > 0
+    assert modulations.abs().sum() > 0
+
+
+def test_deformable_without_convolutions_to_replace_is_an_error():
+    with pytest.raises(BoxelError, match="no plain 3x3 convolutions"):
+        Backbone(SWIN, weights="none", deformable=True)
+
+
+# weights ---------------------------------------------------------------------------------------------------
+
+
+def test_no_hub_names_the_ways_out(monkeypatch):
+    def unreachable(name, pretrained=False, **kwargs):
+        assert pretrained
+        raise OSError("no connection.\nmore lines")
+
+    monkeypatch.setattr(timm, "create_model", unreachable)
+    with pytest.raises(BoxelError) as error:
+        Backbone("resnet50")
+    assert str(error.value) == (
+        "ImageNet weights of backbone resnet50 can't be had from the hub (no connection): "
+        'set weights to a local .safetensors or .pth file, to "lite" (no hub; tf_efficientnet_lite0 to 2) '
+        'or, for a random start, to "none".'
+    )
+
+
+def test_imagenet_asks_timm_for_pretrained_weights(monkeypatch):
+    create_model, asked = timm.create_model, []
+
+    def offline(name, pretrained=False, **kwargs):
+        asked.append((name, pretrained))
+        return create_model(name, **kwargs)
+
+    monkeypatch.setattr(timm, "create_model", offline)
+    Backbone("resnet18")
+    Backbone("resnet18", weights="none")
+    assert asked == [("resnet18", True), ("resnet18", False)]
+
+
+@pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "tf_efficientnet_lite0"])
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_local_file_of_the_whole_classifier(name, suffix, tmp_path, images):
+    network = timm.create_model(name).eval()
+    path = tmp_path / f"weights{suffix}"
+    (save_file if suffix == ".safetensors" else torch.save)(network.state_dict(), path)
+    backbone = Backbone(name, weights=str(path)).eval()
+    with torch.no_grad():
+        _, maps = network.forward_intermediates((images - backbone.mean) / backbone.std)
+        torch.testing.assert_close(backbone(images)[2], maps[-1], rtol=1e-3, atol=1e-4)
+
+
+def test_unknown_network_names_the_nearest():
+    with pytest.raises(BoxelError, match="Did you mean 'resnet50'"):
+        Backbone("resnet_50", weights="none")
+
+
+def test_network_of_one_stride_is_an_error():
+    with pytest.raises(BoxelError, match=r"strides \[16, 16, 16\], not of 8, 16 and 32"):
+        Backbone("vit_tiny_patch16_224", weights="none")

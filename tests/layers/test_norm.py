@@ -1,0 +1,76 @@
+import pytest
+import timm
+import torch
+from torch import nn
+from torchvision.ops import FrozenBatchNorm2d
+
+from boxel.errors import BoxelError
+from boxel.layers.norm import exchange_batch_norm, group_count, norm_layer
+
+
+@pytest.mark.parametrize(
+    ("channels", "groups"), [(256, 32), (64, 32), (40, 20), (16, 16), (112, 28), (37, 1), (1, 1), (33, 11)]
+)
+def test_group_count(channels, groups):
+    assert group_count(channels) == groups
+    assert norm_layer("gn", channels).num_groups == groups
+
+
+@pytest.mark.parametrize(
+    ("kind", "layer"),
+    [
+        ("gn", nn.GroupNorm),
+        ("bn", nn.BatchNorm2d),
+        ("sync_bn", nn.SyncBatchNorm),
+        ("frozen_bn", FrozenBatchNorm2d),
+    ],
+)
+def test_norm_layer_is_the_one_asked_for(kind, layer):
+    norm = norm_layer(kind, 8)
+    assert type(norm) is layer
+    assert norm.weight.shape == (8,)
+
+
+def test_unknown_kind():
+    with pytest.raises(BoxelError, match="norm 'layer' is unknown"):
+        norm_layer("layer", 8)
+
+
+def trained_batch_norm():
+    norm = nn.BatchNorm2d(4, eps=0.01)
+    for tensor in (norm.weight.data, norm.bias.data, norm.running_mean, norm.running_var):
+        tensor.uniform_(0.5, 2)
+    return norm
+
+
+def test_frozen_batch_norm_is_the_trained_one_in_evaluation():
+    norm, maps = trained_batch_norm(), torch.rand(2, 4, 3, 3)
+    frozen = exchange_batch_norm(norm, "frozen_bn").train()
+    torch.testing.assert_close(frozen(maps), norm.eval()(maps))
+    assert not list(frozen.parameters())
+
+
+def test_group_norm_keeps_scale_shift_and_eps():
+    norm = trained_batch_norm()
+    group_norm = exchange_batch_norm(norm, "gn")
+    assert torch.equal(group_norm.weight, norm.weight)
+    assert torch.equal(group_norm.bias, norm.bias)
+    assert group_norm.eps == 0.01
+
+
+def test_group_norm_keeps_the_activation_inside_timms_batch_norm():
+    body = timm.create_model("tf_efficientnet_lite0", features_only=True)
+    exchanged = exchange_batch_norm(body, "gn")
+    assert isinstance(exchanged.bn1.act, nn.ReLU6)
+    assert exchanged.bn1(torch.randn(1, 32, 4, 4)).min() == 0
+    assert isinstance(exchanged.blocks[0][0].bn2.act, nn.Identity)
+
+
+def test_sync_batch_norm_keeps_the_statistics():
+    norm = trained_batch_norm()
+    assert torch.equal(exchange_batch_norm(norm, "sync_bn").running_var, norm.running_var)
+
+
+def test_batch_norm_stays():
+    norm = nn.BatchNorm2d(4)
+    assert exchange_batch_norm(norm, "bn") is norm

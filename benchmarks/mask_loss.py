@@ -1,9 +1,10 @@
 """BoxInst's mask loss against its textbook form: time, peak memory and value.
 
-The textbook form follows the paper's Eq. 1-8 literally: full-size box masks that are then strided, all 8 neighbours
-by `unfold`, LAB by scikit-image. Both forms get the same photos, boxes and logits, take turns in one run, and are timed
-apart for targets (box masks, colour similarity) and loss (forward and backward). Memory is the growth of the
-resident set's high-water mark over one call in a process of its own, read from /proc (Linux).
+The textbook form follows the paper's Eq. 1-8 literally: full-size box masks that are then strided, all 8
+neighbours by `unfold`, LAB by scikit-image. Both forms get the same photos, boxes and logits, take turns in
+one run, and are timed apart for targets (box masks, colour similarity) and loss (forward and backward).
+Memory is the growth of the resident set's high-water mark over one call in a process of its own, read from
+/proc (Linux).
 
 Run: python benchmarks/mask_loss.py ../shared/data/coco
 """
@@ -20,6 +21,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,7 +31,7 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from boxel.losses.affinity import affinity_loss, color_similarity, valid_pixels
+from boxel.losses.affinity import Inside, Normalizer, affinity_loss, color_similarity, valid_pixels
 from boxel.losses.projection import projection_loss
 from boxel.masks.boxes import box_spans
 
@@ -135,11 +137,18 @@ def our_targets(scene: Scene) -> tuple[tuple[Tensor, Tensor], Tensor]:
 
 
 def our_loss(
-    scene: Scene, spans: tuple[Tensor, Tensor], edges: Tensor, inside: str, normalizer: str
+    scene: Scene, spans: tuple[Tensor, Tensor], edges: Tensor, inside: Inside, normalizer: Normalizer
 ) -> Tensor:
     """Eq. 6 by the package."""
-    options = {"dilation": DILATION, "inside": inside, "normalizer": normalizer}
-    pairwise = affinity_loss(scene.logits, edges, scene.image_index, *spans, **options)  # type: ignore[arg-type]
+    pairwise = affinity_loss(
+        scene.logits,
+        edges,
+        scene.image_index,
+        *spans,
+        dilation=DILATION,
+        normalizer=normalizer,
+        inside=inside,
+    )
     return projection_loss(scene.logits, *spans).mean() + pairwise
 
 
@@ -151,14 +160,8 @@ def forward_backward(loss: Callable[..., Tensor], scene: Scene, *arguments: obje
     return value.item()
 
 
-FORMS = {"textbook": (textbook_targets, textbook_loss), "boxel": (our_targets, our_loss)}
-
-
-def seconds(call: Callable[[], object]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
-    call()
-    return time.perf_counter() - start
+Form = tuple[Callable[[Scene], Any], Callable[..., Tensor]]
+FORMS: dict[str, Form] = {"textbook": (textbook_targets, textbook_loss), "boxel": (our_targets, our_loss)}
 
 
 def peak_memory(job: tuple[str, str, argparse.Namespace]) -> float:
@@ -171,7 +174,7 @@ def peak_memory(job: tuple[str, str, argparse.Namespace]) -> float:
     forward_backward(loss, small, *targets(small), *options)  # what is loaded on first use
     del small
     scene = draw_scene(args.coco, args.instances, args.seed)
-    made = targets(scene) if part == "loss" else ()
+    made: Any = targets(scene) if part == "loss" else ()
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts afresh
     before = status("VmRSS")
     result = forward_backward(loss, scene, *made, *options) if part == "loss" else targets(scene)
@@ -200,7 +203,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     options = (args.inside, args.normalizer)
 
-    # Memory goes first, each measurement in a fresh process that gives freed blocks back to the system at once.
+    # Memory goes first, each measurement in a fresh process that gives freed blocks back to the system at
+    # once.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     memory = {}
     for form in FORMS:
@@ -214,7 +218,9 @@ def main() -> None:
     values, gradients = {}, {}
     for _ in range(args.repeats + 1):
         for form, (targets, loss) in FORMS.items():
-            times[form, "targets"].append(seconds(lambda targets=targets: targets(scene)))  # type: ignore[misc]
+            start = time.perf_counter()
+            targets(scene)
+            times[form, "targets"].append(time.perf_counter() - start)
             start = time.perf_counter()
             values[form] = forward_backward(loss, scene, *made[form], *options)
             times[form, "loss"].append(time.perf_counter() - start)

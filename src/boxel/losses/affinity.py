@@ -9,7 +9,7 @@ the pixel an edge starts from; edges that lead off the grid are there too, and n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,10 @@ from boxel.masks.boxes import span_ends
 
 Inside = Literal["centre", "either"]
 Normalizer = Literal["supervised", "edges"]
-_Crop = tuple[slice, slice, slice]
+
+CROP_CELLS = 32_767
+"""Most cells worked on at once on a CPU. From 32,768 torch shares every small operation out over its threads, which
+then wait for each other a hundred times an instance."""
 
 LOGIT_BOUND = 80.0
 """Logits beyond it count as it: sigmoid(-80) = 2e-35 is near the least float32 that keeps all its digits."""
@@ -82,7 +85,7 @@ def color_similarity(
     similarity = lab.new_zeros(batch, len(offsets), height, width)
     cells = None if valid is None else F.avg_pool2d(valid.to(lab.dtype)[:, None], stride)[:, 0] == 1
     for e, (dy, dx) in enumerate(offsets):
-        a, b = _ends(dy, dx)
+        a, b = _ends(dy, dx, height - dy)
         likeness = torch.exp((lab[a] - lab[b]).square().sum(1).sqrt() / -theta)
         similarity[:, e][a] = likeness if cells is None else likeness * (cells[a] & cells[b])
     return similarity
@@ -239,16 +242,16 @@ class _EdgeSums(torch.autograd.Function):
         ctx.crops = list(_crops(rows, columns, max(dy for dy, _ in offsets)))
         ctx.shape = logits.shape
         for crop in ctx.crops:
-            n, y, x = crop
+            n, y, x, height = crop
             image = image_index[n]
             within = (rows[n, y, None] & columns[n, None, x]).to(logits.dtype)
             # Within these bounds no P(same) underflows, and a probability's complement loses no digits.
-            bounded = logits[crop].clamp(-LOGIT_BOUND, LOGIT_BOUND)
+            bounded = logits[n, y, x].clamp(-LOGIT_BOUND, LOGIT_BOUND)
             on, off = bounded.sigmoid(), bounded.neg().sigmoid()
             contrast = on - off
             gradient = torch.zeros_like(on)
             for e, (dy, dx) in enumerate(offsets):
-                a, b = _ends(dy, dx)
+                a, b = _ends(dy, dx, min(height, within.shape[1] - dy))
                 weight = _weight(within[a], within[b], inside) * edges[image, e, y, x][a]
                 same = torch.addcmul(off[a] * off[b], on[a], on[b])
                 sums[n] -= (weight * same.log()).sum((1, 2))
@@ -265,35 +268,50 @@ class _EdgeSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gradient = grad_sums.new_zeros(ctx.shape)
-        for crop, part in zip(ctx.crops, ctx.saved_tensors, strict=True):
-            gradient[crop] = part * grad_sums[crop[0], None, None]
+        for (n, y, x, _), part in zip(ctx.crops, ctx.saved_tensors, strict=True):
+            gradient[n, y, x] += part * grad_sums[n, None, None]
         return gradient, None, None, None, None, None, None
 
 
-def _crops(rows: Tensor, columns: Tensor, margin: int) -> Iterator[_Crop]:
-    """(instances, rows, columns) to work on: each box with its margin, or everything where a loop would be
-    slower.
+class _Crop(NamedTuple):
+    """A part of the instances and of the grid, and how many of its rows edges may start from."""
 
-    On an accelerator the whole grid is cheaper than the wait for the boxes to reach the host.
+    instances: slice
+    rows: slice
+    columns: slice
+    starts: int
+
+
+def _crops(rows: Tensor, columns: Tensor, margin: int) -> Iterator[_Crop]:
+    """What to work on at once: each box with its margin, in bands of rows if it is large.
+
+    Bands overlap by a margin that no edge starts from. On an accelerator it is everything: that is
+    cheaper than the wait for the boxes to reach the host.
     """
     (count, height), width = rows.shape, columns.shape[1]
     if rows.device.type != "cpu":
-        yield slice(0, count), slice(0, height), slice(0, width)
+        yield _Crop(slice(0, count), slice(0, height), slice(0, width), height)
         return
     spans = torch.stack([*span_ends(rows), *span_ends(columns)], 1).tolist()
     for n, (y0, y1, x0, x1) in enumerate(spans):
-        yield (
-            slice(n, n + 1),
-            slice(max(y0 - margin, 0), y1 + margin),
-            slice(max(x0 - margin, 0), x1 + margin),
-        )
+        x = slice(max(x0 - margin, 0), min(x1 + margin, width))
+        band = max(CROP_CELLS // (x.stop - x.start) - margin, 1)
+        for y in range(max(y0 - margin, 0), y1, band):
+            starts = min(band, y1 - y)
+            yield _Crop(slice(n, n + 1), slice(y, min(y + starts + margin, height)), x, starts)
 
 
-def _ends(dy: int, dx: int) -> tuple[Any, Any]:
-    """Indices of the last two dimensions that pick the starts and the ends of an offset's edges, dy >= 0."""
-    left, right = max(-dx, 0), max(dx, 0)
-    starts = (..., slice(0, -dy or None), slice(left, -right or None))
-    ends = (..., slice(dy, None), slice(right, -left or None))
+def _ends(dy: int, dx: int, height: int) -> tuple[Any, Any]:
+    """Indices of the last two dimensions that pick the starts and the ends of an offset's edges.
+
+    Args:
+        dy: rows from start to end, at least 0.
+        dx: columns from start to end.
+        height: rows that edges start from.
+    """
+    height, left, right = max(height, 0), max(-dx, 0), max(dx, 0)
+    starts = (..., slice(0, height), slice(left, -right or None))
+    ends = (..., slice(dy, dy + height), slice(right, -left or None))
     return starts, ends
 
 
@@ -306,7 +324,7 @@ def _count_edges(rows: Tensor, columns: Tensor, offsets: list[tuple[int, int]], 
     """(N,) number of edges about each box, supervised or not: products of counts along the axes."""
     count = rows.new_zeros(len(rows), dtype=torch.long)
     for dy, dx in offsets:
-        a, b = _ends(dy, dx)
+        a, b = _ends(dy, dx, rows.shape[1] - dy)
         row_a, row_b, column_a, column_b = (
             rows[..., a[1]],
             rows[..., b[1]],

@@ -72,9 +72,10 @@ def span_ends(spans: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         starts (N,) int64 and ends (N,) int64; both 0 where a row has no true value.
     """
-    index = torch.arange(spans.shape[1], device=spans.device)
-    ends = ((index + 1) * spans).amax(1) if spans.shape[1] else index.new_zeros(len(spans))
-    starts = spans.shape[1] - ((index.flip(0) + 1) * spans).amax(1) if spans.shape[1] else ends
+    size = spans.shape[1]
+    index = torch.arange(size, device=spans.device)
+    ends = ((index + 1) * spans).amax(1)
+    starts = torch.where(spans, index, size).amin(1)
     return torch.minimum(starts, ends), ends
 
 

@@ -98,6 +98,7 @@ def train(
     checkpoint = _prepare_folder(out, record, resume)
     pl.seed_everything(settings.seed, verbose=False)
     model = model_folder.build(method, len(training.categories), record["model"])
+    model = model.to(memory_format=torch.channels_last)  # depthwise and 1x1 convolutions are faster so
     model.categories = training.categories  # type: ignore[assignment]
     model.settings = record  # type: ignore[assignment]
     if init is not None:

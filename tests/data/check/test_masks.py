@@ -126,8 +126,10 @@ def test_untrusted_masks_may_disagree(make) -> None:
     assert check(data) == []
 
 
-def test_boxes_of_specks_differ_by_rounding(make) -> None:
-    assert check(make([(20, 20, 22, 22)], [code(20, 20, 23, 24)])) == []  # IoU 4 / 12, but within 3 pixels
+def test_small_objects_with_an_unlabelled_rim_agree(make) -> None:
+    small = code(25, 25, 33, 40)  # IoU 0.25 with a box 5 or 6 pixels larger on each side
+    assert check(make([(20, 20, 39, 46)], [small])) == []
+    assert [fault.kind for fault in check(make([(20, 20, 39, 46.5)], [small]))] == ["mask-box"]
 
 
 MASKS = st.lists(

@@ -58,7 +58,7 @@ images = st.tuples(
 )
 
 
-@settings(deadline=None, max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(instances, max_size=8), st.lists(images, min_size=1, max_size=4), st.sets(st.integers(0, 2)))
 def test_a_repaired_set_is_sound_and_repairing_it_changes_nothing(
     make, folder, rows, photos, distinct

@@ -41,7 +41,7 @@ def files(work: Work) -> None:
     """
     paths = [work.data.image_path(image) for image in range(len(work.data))]
     found = _look(paths)
-    if len(found) > 1 and all(isinstance(f, ImageError) and f.kind == "image-missing" for f in found):
+    if len(set(paths)) > 1 and all(isinstance(f, ImageError) and f.kind == "image-missing" for f in found):
         work.about_set(
             "images-missing",
             f"none of the {len(found)} images is under {work.data.root}; name their folder with --images",

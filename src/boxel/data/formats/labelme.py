@@ -1,20 +1,302 @@
-"""Stub."""
+"""LabelMe: a JSON file an image, with polygons, rectangles, circles and masks.
 
-from pathlib import Path
+The format: https://github.com/wkentaro/labelme. Shapes of one label that share a ``group_id`` are parts of one
+instance; a rectangle is only a box, and in a group it is the box of the whole.
+"""
 
-from boxel.data.annotations import Annotations
+from __future__ import annotations
+
+import base64
+import io
+import json
+import math
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Raw, Struct
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from boxel.data.annotations import Annotations, Category
+from boxel.data.faults import Fault
+from boxel.data.formats.builder import Builder, one_line, read_bytes
+from boxel.data.formats.layout import (
+    Ids,
+    file_stems,
+    iou_lost,
+    lost_flags,
+    place_images,
+    readable_rle,
+    size_of,
+    suffix_of,
+    write_ids,
+)
+from boxel.data.formats.outlines import iou_with, outlines
+from boxel.data.images import MAX_PIXELS, image_size
+from boxel.errors import BoxelError
+from boxel.masks.rle import Rle, encode_in_box, to_rle
+
+_CIRCLE_VERTICES = 64
+_HEAD = 1 << 16
+
+
+class _File(Struct):
+    shapes: list[Raw]
+    imagePath: str | None = None
+    imageWidth: int | float | None = None
+    imageHeight: int | float | None = None
+
+
+class _Shape(Struct):
+    label: str
+    points: list[list[float]]
+    shape_type: str = "polygon"
+    group_id: int | str | None = None
+    mask: str | None = None
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is such a set."""
-    return False
+    """Whether this is a LabelMe file, or a folder of such."""
+    files = [path] if path.is_file() else sorted(path.glob("*.json"))[:3]
+    return any(file.suffix.lower() == ".json" and _has_shapes(file) for file in files)
+
+
+def _has_shapes(file: Path) -> bool:
+    with open(file, "rb") as stream:
+        start = stream.read(_HEAD)
+    # The image itself may come first, in base64; a COCO file says what it is at its start.
+    if b'"shapes"' not in start and b'"imageData"' in start:
+        start += read_bytes(file)[_HEAD:]
+    return b'"shapes"' in start
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """Read."""
-    raise NotImplementedError
+    """Read a LabelMe set.
+
+    Points and lines enclose nothing and are left out; a circle becomes a polygon. Categories are numbered from 1 by
+    alphabet.
+
+    Args:
+        path: a folder, searched to its depth for JSON files, or one file.
+        images: the folder of the images, if they are not where ``imagePath`` says.
+
+    Raises:
+        BoxelError: there is no such set.
+    """
+    folder = path.parent if path.is_file() else path
+    files = [path] if path.is_file() else sorted(folder.rglob("*.json"))
+    rows = Builder()
+    ids = Ids(folder)
+    parsed = [(file, _decode(file, rows.faults)) for file in files if file != ids.file]
+    readable = [(file, content) for file, content in parsed if content is not None]
+    if not readable:
+        reason = rows.faults[0].message if rows.faults else f"{path}: there are no JSON files."
+        raise BoxelError(reason)
+    stems = file_stems([str(file.relative_to(folder)) for file, _ in readable])
+    instances: list[tuple[int, str, list[float], bytes | None]] = []
+    for (file, content), stem in zip(readable, stems, strict=True):
+        name = (content.imagePath or f"{file.stem}.jpg").replace("\\", "/")
+        relative = (
+            PurePosixPath(name).name if images else str(PurePosixPath(file.parent.relative_to(folder)) / name)
+        )
+        size = _size(content, (images or folder) / relative, ids, stem)
+        index = rows.add_image(stem, relative, *size)
+        groups = _groups(content.shapes, file, stem, rows.faults)
+        for k, shapes in enumerate(groups, start=1):
+            try:
+                box, segmentation = _instance(shapes, size)
+            except Exception as error:  # Pillow and pycocotools have errors of many kinds
+                message = f"{file}: annotation {stem}:{k} can't be read ({one_line(error)}); it is left out."
+                rows.faults.append(
+                    Fault("bad-annotation", message, str(file), stem, f"{stem}:{k}", repair="left out")
+                )
+                continue
+            instances.append((index, shapes[0].label, box, segmentation))
+    names = sorted({label for _, label, _, _ in instances})
+    label_of = {name: label for label, name in enumerate(names)}
+    count: dict[int, int] = {}
+    for index, name, box, segmentation in instances:
+        count[index] = count.get(index, 0) + 1
+        rows.add(f"{stems[index]}:{count[index]}", index, label_of[name], box, segmentation)
+    categories = [Category(k, name) for k, name in enumerate(names, start=1)]
+    return ids.restore(rows.build(images or folder, categories, path), stems)
+
+
+def _decode(file: Path, faults: list[Fault]) -> _File | None:
+    try:
+        return msgspec.json.decode(read_bytes(file), type=_File)
+    except (BoxelError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        message = (
+            f"{file}: can't be read as a LabelMe file ({one_line(error)}); its annotations are left out."
+        )
+        faults.append(Fault("bad-file", message, str(file), image_id=file.stem, repair="left out"))
+        return None
+
+
+def _size(content: _File, image: Path, ids: Ids, stem: str) -> tuple[int, int]:
+    width, height = content.imageWidth or 0, content.imageHeight or 0
+    if 0 < width < 2**31 and 0 < height < 2**31:
+        return int(width), int(height)
+    try:
+        return image_size(image)
+    except BoxelError:
+        return ids.size(stem)
+
+
+def _groups(raws: list[Raw], file: Path, stem: str, faults: list[Fault]) -> list[list[_Shape]]:
+    """The shapes of each instance."""
+    groups: dict[Any, list[_Shape]] = {}
+    for position, raw in enumerate(raws):
+        try:
+            shape = msgspec.json.decode(raw, type=_Shape)
+            if shape.shape_type not in _READERS and shape.shape_type != "rectangle":
+                raise ValueError(f"a {shape.shape_type!r:.40} encloses nothing")
+            if not all(len(point) == 2 and all(map(math.isfinite, point)) for point in shape.points):
+                raise ValueError("its points are not pairs of numbers")
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            message = f"{file}: shape {position} can't be used ({one_line(error)}); it is left out."
+            values = {"position": position}
+            faults.append(Fault("bad-annotation", message, str(file), stem, values=values, repair="left out"))
+            continue
+        alone = ("alone", position)
+        groups.setdefault(alone if shape.group_id is None else (shape.group_id, shape.label), []).append(
+            shape
+        )
+    return list(groups.values())
+
+
+def _instance(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], bytes | None]:
+    """The xyxy box of an instance and, unless it is only rectangles, its segmentation."""
+    rectangles = [_extent(shape.points) for shape in shapes if shape.shape_type == "rectangle"]
+    parts = [_READERS[shape.shape_type](shape, size) for shape in shapes if shape.shape_type != "rectangle"]
+    polygons = [part for part in parts if isinstance(part, list)]
+    codes = [part for part in parts if isinstance(part, dict)]
+    segmentation: Any = polygons
+    if codes:
+        codes += [to_rle([polygon], size[1], size[0]) for polygon in polygons]
+        merged = coco_mask.merge(codes)
+        segmentation = {"size": merged["size"], "counts": merged["counts"].decode("ascii")}
+    boxes = rectangles or [
+        _extent(np.array(part).reshape(-1, 2).tolist()) if isinstance(part, list) else _box_of(part)
+        for part in parts
+    ]
+    corners = np.array(boxes)
+    box = [*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist()]
+    return box, msgspec.json.encode(segmentation) if parts else None
+
+
+def _extent(points: list[list[float]]) -> list[float]:
+    if len(points) < 2:
+        raise ValueError("it has fewer than two points")
+    xs, ys = [point[0] for point in points], [point[1] for point in points]
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def _box_of(rle: Rle) -> list[float]:
+    x, y, w, h = coco_mask.toBbox(rle).tolist()
+    return [x, y, x + w, y + h]
+
+
+def _polygon(shape: _Shape, size: tuple[int, int]) -> list[float]:
+    if len(shape.points) < 3:
+        raise ValueError("a polygon of fewer than three points")
+    return [v for point in shape.points for v in point]
+
+
+def _circle(shape: _Shape, size: tuple[int, int]) -> list[float]:
+    """A polygon for a circle, which is given by its centre and a point on it."""
+    (x, y), (edge_x, edge_y) = shape.points
+    radius = math.hypot(edge_x - x, edge_y - y)
+    turns = [2 * math.pi * k / _CIRCLE_VERTICES for k in range(_CIRCLE_VERTICES)]
+    return [round(v, 3) for t in turns for v in (x + radius * math.cos(t), y + radius * math.sin(t))]
+
+
+def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
+    """The code of a mask, which is given as a PNG in base64 that fills the box of the two points."""
+    width, height = size
+    x0, y0 = (int(v) for v in _extent(shape.points)[:2])
+    with Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"]) as image:
+        if image.width * image.height > MAX_PIXELS:
+            raise ValueError("its mask is too large")
+        mask = np.array(image.convert("L"))
+    if x0 < 0 or y0 < 0 or x0 + mask.shape[1] > width or y0 + mask.shape[0] > height:
+        raise ValueError("its mask goes beyond the image")
+    return encode_in_box(mask, x0, y0, height, width)
+
+
+_READERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mask}
 
 
 def write(data: Annotations, path: Path) -> list[str]:
-    """Write."""
-    raise NotImplementedError
+    """Write a LabelMe set into a folder: a JSON file an image, the images linked beside them.
+
+    The parts of a mask become polygons of one group; a run-length code becomes outlines, its holes filled.
+
+    Args:
+        data: the data set.
+        path: the folder.
+
+    Returns:
+        What LabelMe could not hold.
+    """
+    stems = file_stems(data.paths)
+    names = [stem + suffix_of(p) for stem, p in zip(stems, data.paths, strict=True)]
+    missing = place_images(data, path, names)
+    rows: list[list[int]] = []
+    ious: list[float] = []
+    masks = left_out = 0
+    for i, (stem, name) in enumerate(zip(stems, names, strict=True)):
+        size = size_of(data, i)
+        shapes: list[dict[str, Any]] = []
+        rows.append([])
+        for k, instance in enumerate(data.instances_of(i).tolist(), start=1):
+            rings = _rings(data, instance, size, ious)
+            masks += bool(rings)
+            if not rings and not np.isfinite(data.boxes[instance]).all():
+                left_out += 1
+                continue
+            rows[-1].append(instance)
+            label = data.categories[data.labels[instance]].name
+            group = k if len(rings) > 1 else None
+            for ring in rings:
+                shapes.append(_shape(label, np.reshape(ring, (-1, 2)).tolist(), "polygon", group))
+            if not rings:
+                shapes.append(_shape(label, data.boxes[instance].reshape(2, 2).tolist(), "rectangle", None))
+        content: dict[str, Any] = {
+            "version": "5.0.0",
+            "flags": {},
+            "shapes": shapes,
+            "imagePath": name,
+            "imageData": None,
+            "imageHeight": size[1],
+            "imageWidth": size[0],
+        }
+        (path / f"{stem}.json").write_text(
+            json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
+        )
+    write_ids(data, path, stems, rows)
+    return [
+        *iou_lost(ious, masks, "LabelMe", "holds polygons without holes"),
+        *lost_flags(data, "LabelMe"),
+        *([f"LabelMe shapes need finite numbers: {left_out} instances are left out."] if left_out else []),
+        *missing,
+    ]
+
+
+def _rings(data: Annotations, instance: int, size: tuple[int, int], ious: list[float]) -> list[list[float]]:
+    """The polygons of an instance; appends their IoU with the mask where that may be below 1."""
+    rle = readable_rle(data, instance, size)
+    if rle is None:
+        return []
+    segmentation: Any = data.segmentation(instance)
+    if isinstance(segmentation, list):
+        return [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6]
+    rings = outlines(rle)
+    ious.append(iou_with(rings, rle))
+    return rings
+
+
+def _shape(label: str, points: list[list[float]], kind: str, group: int | None) -> dict[str, Any]:
+    return {"label": label, "points": points, "group_id": group, "shape_type": kind, "flags": {}}

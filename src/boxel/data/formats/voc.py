@@ -135,11 +135,11 @@ def _locate(path: Path) -> tuple[Path, list[str]]:
     if path.is_file():
         folder = next((p.parent for p in path.parents if p.name == "ImageSets"), path.parent)
         return folder, read_image_set(path)
-    folder = _set_folder(path) if path.is_dir() else None
-    if folder is None:
+    found = _set_folder(path) if path.is_dir() else None
+    if found is None:
         raise BoxelError(f"{path}: there is no VOC set; it should be a folder with Annotations/*.xml.")
-    source = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-    return folder, sorted(file.stem for file in source.glob("*.xml"))
+    source = found / "Annotations" if (found / "Annotations").is_dir() else found
+    return found, sorted(file.stem for file in source.glob("*.xml"))
 
 
 def read_image_set(path: Path) -> list[str]:

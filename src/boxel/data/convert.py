@@ -1,0 +1,42 @@
+"""From any format to any other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from boxel.data.annotations import Annotations
+from boxel.data.formats import read, write
+
+
+def convert(
+    source: str | Path,
+    target: str | Path,
+    to: str,
+    images: str | Path | None = None,
+    format: str | None = None,
+) -> Annotations:
+    """Read a data set and write it in another format.
+
+    Original ids survive; a format that has none gets a small file beside it, ``boxel-ids.json``, that keeps them.
+    What a format can't hold, as holes of masks in YOLO, is told in a `boxel.data.formats.LossWarning` with the mask
+    IoU that it cost, measured on what was written.
+
+    Args:
+        source: an annotation file or the folder of a data set.
+        target: the JSON file (COCO) or the folder (the others) to write.
+        to: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``.
+        images: the folder of the images; looked for if not given.
+        format: of the source; recognised if not given.
+
+    Returns:
+        The data set as read, its faults included.
+
+    Raises:
+        BoxelError: the source can't be read or the target can't be written.
+
+    Example:
+        >>> convert("boxes.json", "voc/", to="voc")  # doctest: +SKIP
+    """
+    data = read(source, images, format)
+    write(data, target, to)
+    return data

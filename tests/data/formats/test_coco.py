@@ -1,0 +1,303 @@
+"""COCO JSON in and out."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools.coco import COCO
+
+import boxel.data
+from boxel.data.formats import coco
+from boxel.errors import BoxelError
+
+TRIANGLE = [[10.0, 10.0, 30.0, 10.0, 30.0, 40.0]]
+MINIMAL = {
+    "images": [
+        {"id": 7, "file_name": "a/one.jpg", "width": 64, "height": 48},
+        {"id": 9, "file_name": "two.jpg"},
+    ],
+    "annotations": [
+        {"id": 3, "image_id": 9, "category_id": 0, "bbox": [1, 2, 3, 4]},
+        {
+            "id": 5,
+            "image_id": 7,
+            "category_id": 90,
+            "bbox": [10, 10, 20, 30],
+            "segmentation": TRIANGLE,
+            "keypoints": [1, 2, 2],
+            "num_keypoints": 1,
+        },
+        {
+            "id": 4,
+            "image_id": 7,
+            "category_id": 90,
+            "bbox": [0, 0, 2, 48],
+            "iscrowd": 1,
+            "segmentation": {"size": [48, 64], "counts": [0, 96, 2976]},
+        },
+    ],
+    "categories": [{"id": 0, "name": "zero"}, {"id": 90, "name": "ninety", "supercategory": "numbers"}],
+}
+
+
+def read(tmp_path, content):
+    file = tmp_path / "set.json"
+    file.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    return boxel.data.read(file)
+
+
+def with_annotation(**changes):
+    return {**MINIMAL, "annotations": [{**MINIMAL["annotations"][0], **changes}, MINIMAL["annotations"][1]]}
+
+
+def test_columns(tmp_path):
+    data = read(tmp_path, MINIMAL)
+    assert data.image_ids == [7, 9] and data.paths == ["a/one.jpg", "two.jpg"]
+    assert data.widths.tolist() == [64, 0] and data.heights.tolist() == [48, 0]
+    assert data.ids == [3, 5, 4] and data.image_index.tolist() == [1, 0, 0]
+    assert [(c.id, c.name, c.supercategory) for c in data.categories] == [
+        (0, "zero", ""),
+        (90, "ninety", "numbers"),
+    ]
+    assert data.labels.tolist() == [0, 1, 1]
+    assert data.boxes.tolist() == [[1, 2, 4, 6], [10, 10, 30, 40], [0, 0, 2, 48]]
+    assert data.iscrowd.tolist() == [False, False, True]
+    assert data.has_mask.tolist() == [False, True, True]
+    assert data.segmentation(1) == TRIANGLE
+    assert data.mask(2).sum() == 96 and data.mask(2)[:, :2].all()
+    assert data.faults == []
+
+
+@pytest.mark.parametrize("empty", [[], None, {}, "", "missing"])
+def test_no_segmentation_is_only_a_box(tmp_path, empty):
+    changes = {} if empty == "missing" else {"segmentation": empty}
+    data = read(tmp_path, with_annotation(**changes))
+    assert data.segmentations[0] is None and len(data.labels) == 2 and data.faults == []
+
+
+@pytest.mark.parametrize(
+    "changes, kind",
+    [
+        ({"image_id": 8}, "unknown-image"),
+        ({"category_id": 1}, "unknown-category"),
+        ({"bbox": [1, 2, 3]}, "bad-annotation"),
+        ({"bbox": "1 2 3 4"}, "bad-annotation"),
+        ({"bbox": None}, "bad-annotation"),
+        ({"image_id": None}, "bad-annotation"),
+        ({"image_id": 9.5}, "bad-annotation"),
+        ({"category_id": 10**400}, "bad-annotation"),
+        ({"iscrowd": [1]}, "bad-annotation"),
+    ],
+)
+def test_a_bad_annotation_costs_only_itself(tmp_path, changes, kind):
+    data = read(tmp_path, with_annotation(**changes))
+    assert data.ids == [5]
+    (fault,) = data.faults
+    assert fault.kind == kind and str(tmp_path / "set.json") in fault.message
+
+
+def test_numbers_json_forbids_are_kept(tmp_path):
+    data = read(tmp_path, with_annotation(bbox=[math.nan, -math.inf, 5, 6]))
+    assert data.ids == [3, 5] and data.faults == []
+    assert math.isnan(data.boxes[0, 0]) and data.boxes[0, 1] == -math.inf
+    # A name that holds the word is not touched.
+    name = {**MINIMAL, "categories": [{"id": 0, "name": "NaN, Infinity"}, {"id": 90, "name": "x"}]}
+    name["annotations"] = [{**MINIMAL["annotations"][0], "bbox": [math.nan, 0, 1, 1]}]
+    assert read(tmp_path, name).categories[0].name == "NaN, Infinity"
+
+
+def test_what_check_finds_is_kept(tmp_path):
+    content = with_annotation(id=5, bbox=[5, 5, -2, 0])
+    content["images"] = [*MINIMAL["images"], {"id": 7, "file_name": "again.jpg"}]
+    data = read(tmp_path, content)
+    assert data.ids == [5, 5] and data.image_ids == [7, 9, 7]
+    assert data.boxes[0].tolist() == [5, 5, 3, 5] and data.image_index.tolist() == [1, 0]
+
+
+def test_missing_fields_are_made_up(tmp_path):
+    content = json.loads(json.dumps(MINIMAL))
+    del content["annotations"][0]["id"], content["annotations"][1]["bbox"], content["annotations"][2]["bbox"]
+    data = read(tmp_path, content)
+    assert data.ids == [6, 5, 4]
+    assert data.boxes[1].tolist() == [10, 10, 30, 40] and data.boxes[2].tolist() == [0, 0, 2, 48]
+    del content["categories"]
+    data = read(tmp_path, content)
+    assert [(c.id, c.name) for c in data.categories] == [(0, "0"), (90, "90")]
+    assert [fault.kind for fault in data.faults] == ["no-categories"]
+
+
+def test_whole_floats_are_ids(tmp_path):
+    data = read(tmp_path, with_annotation(id=3.0, image_id=9.0, category_id=0.0))
+    assert data.ids == [3, 5] and data.image_index.tolist() == [1, 0]
+
+
+def test_byte_order_mark(tmp_path):
+    assert len(read(tmp_path, b"\xef\xbb\xbf" + json.dumps(MINIMAL).encode())) == 2
+
+
+@pytest.mark.parametrize(
+    "layout, root",
+    [
+        (["set.json", "a/one.jpg"], "."),
+        (["set.json", "images/a/one.jpg"], "images"),
+        (["annotations/instances_train2017.json", "train2017/a/one.jpg"], "train2017"),
+        (["annotations/instances_train2017.json", "images/train2017/a/one.jpg"], "images/train2017"),
+        (["set.json"], "."),
+    ],
+)
+def test_images_are_found(tmp_path, layout, root):
+    for name in layout:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(json.dumps(MINIMAL))
+    data = boxel.data.read(tmp_path / layout[0])
+    assert data.root.resolve() == (tmp_path / root).resolve()
+    assert (
+        boxel.data.read(tmp_path / layout[0], images=tmp_path / "x").image_path(0) == tmp_path / "x/a/one.jpg"
+    )
+
+
+def test_round_trip(tmp_path):
+    content = with_annotation(quality=0.75, source="grabcut", trusted=False, bbox=[0.1, 0.2, 0.2, 0.7])
+    data = read(tmp_path, content)
+    boxel.data.write(data, tmp_path / "out/copy.json")
+    written = json.loads((tmp_path / "out/copy.json").read_text())
+    assert [a["bbox"] for a in written["annotations"]] == [[0.1, 0.2, 0.2, 0.7], [10, 10, 20, 30]]
+    first, second = written["annotations"]
+    assert (first["quality"], first["source"], first["trusted"]) == (0.75, "grabcut", False)
+    assert not {"quality", "source", "trusted"} & second.keys()
+    assert second["area"] == 300 and first["area"] == pytest.approx(0.14)
+    assert written["categories"] == MINIMAL["categories"]
+    again = boxel.data.read(tmp_path / "out/copy.json")
+    assert again.ids == data.ids and again.image_ids == data.image_ids and again.paths == data.paths
+    assert again.quality[0] == 0.75 and again.source.tolist() == ["grabcut", None]
+    assert again.trusted.tolist() == [False, True]
+    assert COCO(tmp_path / "out/copy.json").getAnnIds(imgIds=[7]) == [5]
+
+
+def test_not_a_number_survives_a_round_trip(tmp_path):
+    data = read(tmp_path, with_annotation(bbox=[math.nan, 2, 3, 4]))
+    boxel.data.write(data, tmp_path / "copy.json")
+    again = boxel.data.read(tmp_path / "copy.json")
+    np.testing.assert_array_equal(again.boxes, [[math.nan, 2, math.nan, 6], [10, 10, 30, 40]])
+
+
+def test_text_ids(tmp_path):
+    content = {
+        "images": [{"id": "one", "file_name": "one.jpg"}, {"id": "x1", "file_name": "two.jpg"}],
+        "annotations": [
+            {"id": "one:1", "image_id": "one", "category_id": 1, "bbox": [0, 0, 1, 1]},
+            {"id": "mine", "image_id": "x1", "category_id": 1, "bbox": [0, 0, 1, 1]},
+        ],
+        "categories": [{"id": 1, "name": "c"}],
+    }
+    data = read(tmp_path, content)
+    boxel.data.write(data, tmp_path / "copy.json")
+    again = boxel.data.read(tmp_path / "copy.json")
+    assert again.image_ids == [1, "x1"] and again.ids == [1, "mine"]
+
+
+def test_real_photos(shared_data, tmp_path):
+    data = boxel.data.read(shared_data / "coco/val_masks.json")
+    official = COCO(shared_data / "coco/val_masks.json")
+    assert data.root == shared_data / "coco/images" and data.image_path(0).is_file()
+    assert len(data) == 95 and len(data.labels) == len(official.anns) and data.faults == []
+    for i in range(0, len(data.labels), 10):
+        np.testing.assert_array_equal(data.mask(i), official.annToMask(official.anns[data.ids[i]]))
+    boxel.data.write(data, tmp_path / "copy.json")
+    copy = COCO(tmp_path / "copy.json")
+    for id, annotation in official.anns.items():
+        assert copy.anns[id]["bbox"] == annotation["bbox"]
+        assert copy.anns[id]["segmentation"] == annotation["segmentation"]
+        assert copy.anns[id]["category_id"] == annotation["category_id"]
+        assert copy.anns[id]["iscrowd"] == annotation["iscrowd"]
+    boxes = boxel.data.read(shared_data / "coco/val_boxes.json")
+    assert not boxes.has_mask.any() and boxes.faults == []
+
+
+WHOLE = json.dumps(MINIMAL).encode()
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+def survives(file):
+    """Whatever the file holds, it is read, or refused in one sentence."""
+    try:
+        data = coco.read(file)
+    except BoxelError as error:
+        assert str(error).startswith(str(file)) and "\n" not in str(error)
+        return
+    assert len(data.boxes) == len(data.ids) == len(data.labels) == len(data.segmentations)
+    assert data.labels.size == 0 or 0 <= data.labels.min() <= data.labels.max() < len(data.categories)
+    assert data.image_index.size == 0 or data.image_index.max() < len(data)
+    for i in range(len(data.ids)):
+        try:
+            data.rle(i, (48, 64))
+        except BoxelError as error:
+            assert "\n" not in str(error)
+    coco.write(data, file.with_name("again.json"))
+    assert len(coco.read(file.with_name("again.json")).ids) == len(data.ids)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz") / "hostile.json"
+
+
+@settings(derandomize=True, max_examples=80, deadline=None)
+@given(st.integers(0, len(WHOLE)), st.binary(max_size=4))
+def test_truncated_or_garbled(fuzzed, at, junk):
+    fuzzed.write_bytes(WHOLE[:at] + junk)
+    survives(fuzzed)
+    fuzzed.write_bytes(WHOLE[:at] + junk + WHOLE[at + len(junk) :])
+    survives(fuzzed)
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["images", "annotations", "categories"]),
+    st.sampled_from(
+        "id image_id category_id bbox segmentation iscrowd file_name width height name quality source trusted".split()
+    ),
+    json_values,
+)
+def test_wrong_types(fuzzed, part, field, value):
+    content = json.loads(WHOLE)
+    content[part][-1][field] = value
+    fuzzed.write_text(json.dumps(content))
+    survives(fuzzed)
+    content[part] = value
+    fuzzed.write_text(json.dumps(content))
+    survives(fuzzed)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"[]",
+        b"null",
+        b"{}",
+        b"[" * 100_000,
+        b'{"images": ' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"images": [' + b'{"a":' * 100_000 + b"1" + b"}" * 100_000 + b"]}",
+        WHOLE.replace(b"90", b"9" * 6000),
+        WHOLE.replace(b"10.0", b"1e999"),
+        WHOLE.replace(b"10.0", b"1e18"),
+        WHOLE.replace(b"[0, 96, 2976]", b"[0, 999999999999, 2]"),
+        WHOLE.replace(b"[0, 96, 2976]", b'"\\u0000zz~~~"'),
+        WHOLE.replace(b"[0, 96, 2976]", b'""'),
+        WHOLE.replace(b'"width": 64', b'"width": 1e300'),
+        WHOLE.replace(b'"a/one.jpg"', b'"\\u0000"'),
+        WHOLE.replace(b"one", b"one" * 5000),
+        '{"images": []}'.encode("utf-16"),
+    ],
+)
+def test_hostile(fuzzed, content):
+    fuzzed.write_bytes(content)
+    survives(fuzzed)

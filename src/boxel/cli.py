@@ -128,6 +128,7 @@ def _train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--val", type=str, help="annotations to validate on, in place of a share of the images"
     )
+    parser.add_argument("--val-images", type=str, help="folder of its images (default: that of --images)")
     parser.add_argument("--masks", type=str, help="annotations whose masks are added by annotation id")
     parser.add_argument("--mask-classes", type=str, help="learn from the masks of these categories only: a,b")
     parser.add_argument("--categories", type=str, help="learn these categories only: person,dog")
@@ -151,6 +152,7 @@ def _train(given: Namespace) -> int:
         out=out,
         images=given.get("images"),
         val=given.get("val"),
+        val_images=given.get("val_images"),
         masks=given.get("masks"),
         mask_classes=_names(given, "mask_classes"),
         categories=_names(given, "categories"),
@@ -263,13 +265,16 @@ def _inspect_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--theta", type=float, help="scale of the colour similarity (default: 2)")
     parser.add_argument("--size", type=int, help="side of the neighbourhood (default: 3)")
     parser.add_argument("--dilation", type=int, help="of the neighbourhood (default: 2)")
+    parser.add_argument(
+        "--short-side", type=int, help="shorter side in training, in pixels (default: as it is)"
+    )
 
 
 def _inspect(given: Namespace) -> int:
     from boxel.draw import plot_affinity
     from boxel.evaluation.affinity import count_edges
 
-    options = {name: given[name] for name in ("theta", "size", "dilation") if name in given}
+    options = {name: given[name] for name in ("theta", "size", "dilation", "short_side") if name in given}
     counts = count_edges(_read(given), **options)
     print("  tau   positive among edges kept   positives kept")
     for tau, precision, recall in zip(counts.tau, counts.precision, counts.recall, strict=True):

@@ -243,8 +243,8 @@ def test_equals_the_form_with_all_neighbours(
     if crops == "bands":
         monkeypatch.setattr(affinity, "CROP_CELLS", 60)
     if crops == "whole grid":  # as on an accelerator
-        everything = affinity._Crop(*(slice(0, n) for n in logits.shape), logits.shape[1])
-        monkeypatch.setattr(affinity, "_crops", lambda rows, columns, margin: [everything])
+        n, h, w = (slice(0, size) for size in logits.shape)
+        monkeypatch.setattr(affinity, "_crops", lambda index, *_: [affinity._Crop(n, index, h, w, h.stop)])
     logits.requires_grad_()
     ours = affinity_loss(logits, *rest, size, dilation, normalizer, inside)
     theirs = plain(logits, *rest, size, dilation, normalizer, inside)

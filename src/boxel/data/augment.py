@@ -52,6 +52,8 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
     return v2.Compose(
         [
             *steps,
+            # Without it, a box that sticks out of its image, if only by rounding, would be dropped.
+            v2.ClampBoundingBoxes(),
             v2.SanitizeBoundingBoxes(min_size=1, labels_getter=_instance_columns),
             v2.ToDtype(torch.float32, scale=True),
         ]

@@ -11,7 +11,7 @@ from boxel.data.formats import read, write
 def convert(
     source: str | Path,
     target: str | Path,
-    to: str,
+    to: str | None = None,
     images: str | Path | None = None,
     format: str | None = None,
 ) -> Annotations:
@@ -24,7 +24,7 @@ def convert(
     Args:
         source: an annotation file or the folder of a data set.
         target: the JSON file (COCO) or the folder (the others) to write.
-        to: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``.
+        to: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``; COCO for a ``.json`` file if not given.
         images: the folder of the images; looked for if not given.
         format: of the source; recognised if not given.
 

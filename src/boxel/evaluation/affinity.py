@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from torchvision.transforms import InterpolationMode
+from torchvision.transforms.v2.functional import resize
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
@@ -52,16 +54,18 @@ def count_edges(
     size: int = 3,
     dilation: int = 2,
     theta: float = 2.0,
+    short_side: int | None = None,
 ) -> EdgeCounts:
     """Count true and supervised edges with at least one end in each instance's box, where there is a true mask.
 
     Args:
         data: a set with masks.
         taus: thresholds to try.
-        stride: the grid's, as in training; show images at their training size for the same grid.
+        stride: the grid's, as in training.
         size: side of the neighbourhood.
         dilation: of the neighbourhood.
         theta: scale of the similarity (Eq. 7).
+        short_side: pixels to bring each image's shorter side to, as in training; None leaves it.
 
     Raises:
         BoxelError: the set has no masks.
@@ -76,12 +80,16 @@ def count_edges(
         own = [i for i in data.instances_of(image) if data.has_mask[i] and not data.iscrowd[i]]
         if not own:
             continue
-        pixels = torch.from_numpy(read_image(data.image_path(image))).permute(2, 0, 1)[None].float() / 255
+        photo = torch.from_numpy(read_image(data.image_path(image))).permute(2, 0, 1)
+        factor = short_side / min(photo.shape[-2:]) if short_side else 1.0
+        shown = [round(side * factor) for side in photo.shape[-2:]]
+        pixels = resize(photo, shown, antialias=True)[None].float() / 255
         similarity = color_similarity(pixels, None, stride, size, dilation, theta)[0]
         height, width = similarity.shape[-2:]
-        rows, columns = box_spans(torch.from_numpy(data.boxes[own]).float(), height, width, stride)
+        rows, columns = box_spans(torch.from_numpy(data.boxes[own] * factor).float(), height, width, stride)
         for box, instance in zip(box_masks(rows, columns), own, strict=True):
-            mask = torch.from_numpy(data.mask(int(instance), pixels.shape[-2:]))
+            mask = torch.from_numpy(data.mask(int(instance), photo.shape[-2:]))
+            mask = resize(mask[None], shown, InterpolationMode.NEAREST)[0]
             mask = mask[stride // 2 :: stride, stride // 2 :: stride][:height, :width].bool()
             for edge, offset in enumerate(edge_offsets(size, dilation)):
                 start, end = _ends(similarity[edge], box, mask, offset)

@@ -24,8 +24,8 @@ Inside = Literal["centre", "either"]
 Normalizer = Literal["supervised", "edges"]
 
 CROP_CELLS = 32_767
-"""Most cells worked on at once on a CPU. From 32,768 torch shares every small operation out over its threads, which
-then wait for each other a hundred times an instance."""
+"""Most cells of a box worked on at once on a CPU. With more, torch would share each of the hundred small
+operations out over its threads; where other work keeps the cores busy, they then mostly wait for each other."""
 
 LOGIT_BOUND = 80.0
 """Logits beyond it count as it: sigmoid(-80) = 2e-35 is near the least float32 that keeps all its digits."""
@@ -209,7 +209,7 @@ def supervised_affinity_loss(
         Tian et al., BoxInst, 2021, Eq. 5.
     """
     # Turning the sign of a logit swaps its labels. With the background turned, the ends of an edge should
-    # always agree: # P(same) of the turned logits is P(y_e) of the true ones, for either value of y_e.
+    # always agree: P(same) of the turned logits is P(y_e) of the true ones, for either value of y_e.
     turned = torch.where(masks.bool(), logits, -logits)
     every_edge = torch.ones(1, len(edge_offsets(size, dilation)), *logits.shape[1:], dtype=torch.bool)
     one_image = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
@@ -239,11 +239,10 @@ class _EdgeSums(torch.autograd.Function):
     ) -> tuple[Tensor, Tensor]:
         sums, counts = logits.new_zeros(len(logits)), logits.new_zeros(len(logits))
         gradients = []
-        ctx.crops = list(_crops(rows, columns, max(dy for dy, _ in offsets)))
+        ctx.crops = list(_crops(image_index, rows, columns, max(dy for dy, _ in offsets)))
         ctx.shape = logits.shape
         for crop in ctx.crops:
-            n, y, x, height = crop
-            image = image_index[n]
+            n, image, y, x, height = crop
             within = (rows[n, y, None] & columns[n, None, x]).to(logits.dtype)
             # Within these bounds no P(same) underflows, and a probability's complement loses no digits.
             bounded = logits[n, y, x].clamp(-LOGIT_BOUND, LOGIT_BOUND)
@@ -254,7 +253,7 @@ class _EdgeSums(torch.autograd.Function):
                 a, b = _ends(dy, dx, min(height, within.shape[1] - dy))
                 weight = _weight(within[a], within[b], inside) * edges[image, e, y, x][a]
                 same = torch.addcmul(off[a] * off[b], on[a], on[b])
-                sums[n] -= (weight * same.log()).sum((1, 2))
+                sums[n] -= torch.xlogy(weight, same).sum((1, 2))
                 counts[n] += weight.sum((1, 2))
                 weight /= same
                 gradient[a].addcmul_(weight, contrast[b], value=-1)
@@ -268,21 +267,22 @@ class _EdgeSums(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, grad_sums: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         gradient = grad_sums.new_zeros(ctx.shape)
-        for (n, y, x, _), part in zip(ctx.crops, ctx.saved_tensors, strict=True):
+        for (n, _, y, x, _), part in zip(ctx.crops, ctx.saved_tensors, strict=True):
             gradient[n, y, x] += part * grad_sums[n, None, None]
         return gradient, None, None, None, None, None, None
 
 
 class _Crop(NamedTuple):
-    """A part of the instances and of the grid, and how many of its rows edges may start from."""
+    """Instances, their images, a part of the grid, and how many of its rows edges may start from."""
 
     instances: slice
+    images: slice | Tensor
     rows: slice
     columns: slice
     starts: int
 
 
-def _crops(rows: Tensor, columns: Tensor, margin: int) -> Iterator[_Crop]:
+def _crops(image_index: Tensor, rows: Tensor, columns: Tensor, margin: int) -> Iterator[_Crop]:
     """What to work on at once: each box with its margin, in bands of rows if it is large.
 
     Bands overlap by a margin that no edge starts from. On an accelerator it is everything: that is
@@ -290,15 +290,16 @@ def _crops(rows: Tensor, columns: Tensor, margin: int) -> Iterator[_Crop]:
     """
     (count, height), width = rows.shape, columns.shape[1]
     if rows.device.type != "cpu":
-        yield _Crop(slice(0, count), slice(0, height), slice(0, width), height)
+        yield _Crop(slice(0, count), image_index, slice(0, height), slice(0, width), height)
         return
-    spans = torch.stack([*span_ends(rows), *span_ends(columns)], 1).tolist()
-    for n, (y0, y1, x0, x1) in enumerate(spans):
+    spans = torch.stack([image_index, *span_ends(rows), *span_ends(columns)], 1).tolist()
+    for n, (image, y0, y1, x0, x1) in enumerate(spans):
         x = slice(max(x0 - margin, 0), min(x1 + margin, width))
         band = max(CROP_CELLS // (x.stop - x.start) - margin, 1)
         for y in range(max(y0 - margin, 0), y1, band):
             starts = min(band, y1 - y)
-            yield _Crop(slice(n, n + 1), slice(y, min(y + starts + margin, height)), x, starts)
+            crop_rows = slice(y, min(y + starts + margin, height))
+            yield _Crop(slice(n, n + 1), slice(image, image + 1), crop_rows, x, starts)
 
 
 def _ends(dy: int, dx: int, height: int) -> tuple[Any, Any]:
@@ -325,12 +326,8 @@ def _count_edges(rows: Tensor, columns: Tensor, offsets: list[tuple[int, int]], 
     count = rows.new_zeros(len(rows), dtype=torch.long)
     for dy, dx in offsets:
         a, b = _ends(dy, dx, rows.shape[1] - dy)
-        row_a, row_b, column_a, column_b = (
-            rows[..., a[1]],
-            rows[..., b[1]],
-            columns[..., a[2]],
-            columns[..., b[2]],
-        )
+        row_a, row_b = rows[:, a[1]], rows[:, b[1]]
+        column_a, column_b = columns[:, a[2]], columns[:, b[2]]
         count += row_a.sum(1) * column_a.sum(1) + row_b.sum(1) * column_b.sum(1)
         if inside == "either":
             count -= (row_a & row_b).sum(1) * (column_a & column_b).sum(1)

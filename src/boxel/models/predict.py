@@ -146,7 +146,8 @@ def own_config(model: Any) -> PredictConfig:
 def _pixels(photo: Photo) -> NDArray[np.uint8]:
     if isinstance(photo, (str, Path)):
         return read_image(photo)
-    return np.array(photo.convert("RGB")) if isinstance(photo, Image.Image) else photo
+    # torch takes no array that is read-only or runs backwards, as OpenCV's BGR turned round does.
+    return np.array(photo.convert("RGB") if isinstance(photo, Image.Image) else photo, order="C")
 
 
 def _resize(image: Tensor, config: PredictConfig, scale: float) -> Tensor:

@@ -14,12 +14,19 @@ class DataConfig:
     """Which part of the data set is learned from.
 
     Attributes:
+        categories: the only categories to learn, in this order; None learns all.
+        class_agnostic: learn all categories as one.
+        mask_classes: categories whose masks are learned from, while all others count as boxes (BoxInst, Tables 6
+            and 7); None learns from every mask there is, an empty list from boxes alone.
         min_box: boxes with a side under this many pixels are ignored: neither object nor background.
         box_jitter: each box side is moved by up to this share of the box's extent, to measure what loose boxes cost.
         val_share: share of the images, drawn with the run's seed, to validate on where no `--val` is given; 0 for none.
         workers: processes that decode images; 0 decodes in the training process.
     """
 
+    categories: list[str] | None = None
+    class_agnostic: bool = False
+    mask_classes: list[str] | None = None
     min_box: float = 0.0
     box_jitter: float = 0.0
     val_share: float = 0.1

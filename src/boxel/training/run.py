@@ -22,7 +22,7 @@ from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
 from boxel.errors import BoxelError
 from boxel.models import folder as model_folder
 from boxel.training.checkpoints import AtomicCheckpoints, StopOnSignal
-from boxel.training.config import TrainConfig
+from boxel.training.config import DataConfig, TrainConfig
 from boxel.training.init import init_from
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.training.progress import progress_callbacks
@@ -42,6 +42,7 @@ def train(
     out: str | Path = "runs/boxinst",
     images: str | Path | None = None,
     val: Annotations | str | Path | None = None,
+    val_images: str | Path | None = None,
     masks: Annotations | str | Path | None = None,
     mask_classes: Sequence[str] | None = None,
     categories: Sequence[str] | None = None,
@@ -60,10 +61,11 @@ def train(
         out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model.
         images: folder of the images, where it is not beside the annotations.
         val: what to validate on; otherwise the share `data.val_share` of the images is set aside.
+        val_images: folder of its images, where it is not `images`.
         masks: annotations whose masks are added to `data` by annotation id.
-        mask_classes: categories whose masks are learned from; the others' masks are not looked at.
-        categories: the only categories to learn, in this order.
-        class_agnostic: learn all categories as one.
+        mask_classes: sets `data.mask_classes`, the categories whose masks are learned from.
+        categories: sets `data.categories`, the only categories to learn.
+        class_agnostic: sets `data.class_agnostic`, all categories learned as one.
         config: a recipe's file, its content, or a :class:`TrainConfig`.
         init: a model folder to start from; what does not fit stays new.
         resume: go on where the run in `out` stopped.
@@ -76,15 +78,28 @@ def train(
         BoxelError: data, settings or a file can't be used.
     """
     out = Path(out)
+    for name, value in {"mask_classes": mask_classes, "categories": categories}.items():
+        if value is not None:
+            changes[f"data.{name}"] = list(value)
+    if class_agnostic:
+        changes["data.class_agnostic"] = True
     settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, **changes)
-    training = _supervise(_read(data, images), masks, mask_classes, categories, class_agnostic)
-    validation = None
+    training = _read(data, images)
+    if masks is not None:
+        training = add_masks(training, _read(masks, training.root))
+    validation: Annotations | None
     if val is not None:
-        validation = _only(_read(val, images), categories, class_agnostic)
-        if validation.categories != training.categories:
-            validation = validation.select_categories([c.name for c in training.categories])
+        validation = _read(val, val_images or images)
     else:
         training, validation = split(training, settings.data.val_share, settings.seed)
+    # What is not to be learned from may still be measured on.
+    if settings.data.mask_classes is not None:
+        training = keep_masks_of(training, settings.data.mask_classes)
+    training = _only(training, settings.data)
+    if validation is not None:
+        validation = _only(validation, settings.data)
+        if validation.categories != training.categories:
+            validation = validation.select_categories([c.name for c in training.categories])
     # Jitter and small boxes concern what is learned, never what is measured.
     training = ignore_small(training, settings.data.min_box)
     if settings.data.box_jitter:
@@ -141,23 +156,9 @@ def _read(data: Annotations | str | Path, images: str | Path | None) -> Annotati
     return data if isinstance(data, Annotations) else read(data, images=images)
 
 
-def _only(data: Annotations, categories: Sequence[str] | None, class_agnostic: bool) -> Annotations:
-    data = data.select_categories(categories) if categories else data
-    return data.class_agnostic() if class_agnostic else data
-
-
-def _supervise(
-    data: Annotations,
-    masks: Annotations | str | Path | None,
-    mask_classes: Sequence[str] | None,
-    categories: Sequence[str] | None,
-    class_agnostic: bool,
-) -> Annotations:
-    if masks is not None:
-        data = add_masks(data, _read(masks, data.root))
-    if mask_classes is not None:
-        data = keep_masks_of(data, mask_classes)
-    return _only(data, categories, class_agnostic)
+def _only(data: Annotations, config: DataConfig) -> Annotations:
+    data = data if config.categories is None else data.select_categories(config.categories)
+    return data.class_agnostic() if config.class_agnostic else data
 
 
 def _prepare_folder(out: Path, record: dict[str, Any], resume: bool) -> Path | None:

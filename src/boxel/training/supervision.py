@@ -41,6 +41,10 @@ def add_masks(data: Annotations, masks: Annotations) -> Annotations:
 def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
     """Masks of some categories only; the other instances keep their boxes (BoxInst, Tables 6 and 7).
 
+    Args:
+        data: the set.
+        classes: names of the categories that keep their masks; none leaves boxes alone.
+
     Raises:
         BoxelError: a name is not a category of the set.
     """
@@ -48,7 +52,7 @@ def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
     for name in classes:
         if name not in known:
             raise BoxelError(
-                f"{data.file}: --mask-classes names {name!r}, no category of the set.{nearest(name, known)}"
+                f"{data.file}: data.mask_classes names {name!r}, no category of the set.{nearest(name, known)}"
             )
     labels = [known.index(name) for name in classes]
     segmentations = data.segmentations.copy()

@@ -65,8 +65,12 @@ class _Annotation(Struct, gc=False):
 
 
 def recognise(path: Path) -> bool:
-    """Whether this is a COCO file: JSON that is not LabelMe's."""
-    return path.is_file() and path.suffix.lower() == ".json"
+    """Whether this is a JSON file, or a folder of some; LabelMe's are told apart before."""
+    return path.suffix.lower() == ".json" if path.is_file() else bool(_files_in(path))
+
+
+def _files_in(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.json")) or sorted(folder.glob("annotations/*.json"))
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -77,7 +81,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     are kept as they are for `boxel check`. Where the file has no categories, each category id becomes one.
 
     Args:
-        path: the file.
+        path: the file, or a folder with no other JSON file in it or in its ``annotations/``.
         images: the folder that its file names are relative to; if not given, the first of the file's own
             folder, ``images/`` and one named as the split (``train2017/`` for ``instances_train2017.json``)
             that has them.
@@ -85,6 +89,12 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     Raises:
         BoxelError: the file can't be read or is no COCO data set.
     """
+    if path.is_dir():
+        files = _files_in(path)
+        if len(files) != 1:
+            names = ", ".join(file.name for file in files[:4]) or "none"
+            raise BoxelError(f"{path}: this is a folder; name one of its JSON files ({names}).")
+        path = files[0]
     file = _decode_file(path)
     rows = Builder()
     index_of = _read_images(file.images, rows, path)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.faults import Fault
 from boxel.data.formats.builder import one_line, read_bytes
-from boxel.data.images import SUFFIXES, image_size
+from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
 from boxel.errors import BoxelError
 from boxel.masks.rle import Rle, decode
 
@@ -52,8 +52,7 @@ def file_stems(paths: Sequence[str]) -> list[str]:
 
 
 def _parts(path: str) -> list[str]:
-    pure = PurePosixPath(path.replace("\\", "/"))
-    parts = [part for part in pure.parts if part not in {"/", ".", ".."}]
+    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return [*parts[:-1], PurePosixPath(parts[-1]).stem] if parts else []
 
 
@@ -62,13 +61,32 @@ def _stem(path: str) -> str:
 
 
 def _clean(name: str) -> str:
-    return re.sub(r'[\x00-\x1f<>:"|?*\ud800-\udfff]', "_", name)[:150] or "image"
+    return re.sub(r'[\x00-\x1f<>:"|?*\ud800-\udfff]', "_", name)[:150].lstrip(".") or "image"
 
 
 def suffix_of(path: str) -> str:
     """The image suffix of a path, ``.jpg`` where it has none that is known."""
     suffix = PurePosixPath(path).suffix
     return suffix if suffix.lower() in SUFFIXES else ".jpg"
+
+
+def find_image(folder: Path, stem: str, *named: str) -> str:
+    """The name of the first image in a folder that has one of these names, or the stem and an image suffix.
+
+    Args:
+        folder: where to look.
+        stem: the stem the image should have.
+        named: names to try first.
+
+    Returns:
+        The first name where none is there.
+    """
+    candidates = [*filter(None, named), f"{stem}.jpg", *(stem + suffix for suffix in sorted(SUFFIXES))]
+    for name in candidates:
+        with contextlib.suppress(OSError, ValueError):  # a name that is too long, or with a null byte
+            if (folder / name).is_file():
+                return name
+    return candidates[0]
 
 
 def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[str]:
@@ -133,7 +151,7 @@ def readable_mask(data: Annotations, instance: int, size: tuple[int, int]) -> ND
 
 def readable_rle(data: Annotations, instance: int, size: tuple[int, int]) -> Rle | None:
     """As `readable_mask`, as a run-length code."""
-    if not data.trusted[instance] or not min(size):
+    if not data.trusted[instance] or not min(size) or size[0] * size[1] > MAX_PIXELS:
         return None
     try:
         return data.rle(instance, (size[1], size[0]))

@@ -24,6 +24,7 @@ from boxel.data.formats.builder import Builder, one_line
 from boxel.data.formats.layout import (
     Ids,
     file_stems,
+    find_image,
     iou_lost,
     lost_flags,
     place_images,
@@ -87,7 +88,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             message = f"{file}: can't be read as SBD ({one_line(error)}); the image is left out."
             rows.faults.append(Fault("bad-file", message, str(file), image_id=stem, repair="left out"))
             continue
-        image = f"{stem}.jpg" if images else f"img/{stem}.jpg"
+        image = find_image(images, stem) if images else f"img/{find_image(folder / 'img', stem)}"
         index = rows.add_image(stem, image, segmentation.shape[1], segmentation.shape[0])
         for k, label in enumerate(labels, start=1):
             mask = segmentation == k

@@ -15,11 +15,8 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import defusedxml.ElementTree
-import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.faults import Fault
@@ -27,17 +24,17 @@ from boxel.data.formats.builder import Builder, one_line, read_bytes
 from boxel.data.formats.layout import (
     Ids,
     file_stems,
+    find_image,
     iou_lost,
     lost_flags,
     place_images,
-    readable_mask,
     size_of,
     suffix_of,
     write_ids,
 )
-from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
+from boxel.data.formats.voc_masks import with_masks, write_pngs
+from boxel.data.images import image_size
 from boxel.errors import BoxelError
-from boxel.masks.rle import encode
 
 CLASSES = (
     *(
@@ -57,11 +54,6 @@ CLASSES = (
     *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
-
-VOID = 255
-_MIN_IOU = (
-    0.25  # of an object's tight box with its XML box, which also has the void border around a small object
-)
 
 
 def recognise(path: Path) -> bool:
@@ -111,14 +103,14 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         index = rows.add_image(
             xml.stem, relative, width, height, os.path.relpath(label_map, root) if has_map else None
         )
-        instances = _with_masks(xml, folder, order if sure else None, (width, height), rows.faults)
+        boxed = list(zip(xml.names, xml.boxes, strict=True)) if xml.file.is_file() else None
+        instances = with_masks(xml.stem, boxed, folder, order if sure else None, (width, height), rows.faults)
         for k, (class_name, box, segmentation) in enumerate(instances, start=1):
             rows.add(f"{xml.stem}:{k}", index, order.index(class_name), box, segmentation)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
     data = ids.restore(rows.build(root, categories, path), [xml.stem for xml in parsed])
-    if [
-        category.name for category in data.categories
-    ] != order:  # the values of label maps mean other classes
+    # The values of label maps would mean other classes.
+    if [category.name for category in data.categories] != order:
         data = replace(data, label_maps=[None] * len(data))
     return data
 
@@ -217,15 +209,7 @@ def _image_folder(folder: Path, images: Path | None) -> tuple[Path, str]:
 def _image_name(folder: Path, xml: _Xml) -> str:
     """The image's file name: what the XML says, if it is there, else what has the XML's stem."""
     named = PurePosixPath(xml.filename.replace("\\", "/")).name.replace("\0", "_")
-    candidates = [named] if named else []
-    candidates += [xml.stem + suffix for suffix in sorted(SUFFIXES)]
-    for name in candidates:
-        try:
-            if (folder / name).is_file():
-                return name
-        except OSError:  # a name that is too long
-            continue
-    return named or f"{xml.stem}.jpg"
+    return find_image(folder, xml.stem, named)
 
 
 def _size(image: Path, xml: _Xml, ids: Ids) -> tuple[int, int]:
@@ -235,105 +219,6 @@ def _size(image: Path, xml: _Xml, ids: Ids) -> tuple[int, int]:
         return image_size(image)
     except BoxelError:
         return ids.size(xml.stem)
-
-
-_Instance = tuple[str, Sequence[float], "bytes | None"]
-
-
-def _with_masks(
-    xml: _Xml, folder: Path, order: list[str] | None, size: tuple[int, int], faults: list[Fault]
-) -> list[_Instance]:
-    """The XML's objects with their masks, or the masks alone where there is no XML.
-
-    Args:
-        xml: the file.
-        folder: of the set.
-        order: classes by their value in ``SegmentationClass``; None if not known for sure.
-        size: (width, height) of the image.
-        faults: appended to.
-    """
-    boxed: list[_Instance] = [(name, box, None) for name, box in zip(xml.names, xml.boxes, strict=True)]
-    objects = _read_png(folder / "SegmentationObject" / f"{xml.stem}.png", size, xml, faults)
-    if objects is None:
-        return boxed
-    classes = _read_png(folder / "SegmentationClass" / f"{xml.stem}.png", objects.shape[::-1], xml, faults)
-    values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
-    masks = [objects == value for value in values]
-    boxes = [_tight_box(mask) for mask in masks]
-    names = [_class_of(mask, classes, order) for mask in masks]
-    if not xml.file.is_file():
-        return [
-            (name, box, msgspec.json.encode(encode(mask)))
-            for name, box, mask in zip(names, boxes, masks, strict=True)
-            if name is not None
-        ]
-    score = _iou(np.array(boxes).reshape(-1, 4), np.array(xml.boxes).reshape(-1, 4))
-    for m, value in enumerate(values):
-        for k, (name, _, _) in enumerate(boxed):
-            if names[m] not in (None, name):
-                score[m, k] = 0
-            elif value == k + 1:  # the files' own order decides between equals
-                score[m, k] += 1e-6
-    matched = set()
-    for m, k in zip(*linear_sum_assignment(score, maximize=True), strict=True):
-        if score[m, k] >= _MIN_IOU:
-            matched.add(m)
-            boxed[k] = (boxed[k][0], boxed[k][1], msgspec.json.encode(encode(masks[m])))
-    for m, value in enumerate(values):
-        if m not in matched:
-            message = (
-                f"{folder / 'SegmentationObject' / xml.stem}.png: object {value} fits no box of {xml.file.name}; "
-                "its mask is left out."
-            )
-            faults.append(
-                Fault("mask-without-box", message, str(xml.file), xml.stem, values={"box": boxes[m]})
-            )
-    return boxed
-
-
-def _read_png(file: Path, size: tuple[int, ...], xml: _Xml, faults: list[Fault]) -> NDArray[np.uint8] | None:
-    """(H, W) palette indices of a segmentation; None where there is none that can be used."""
-    if not file.is_file():
-        return None
-    try:
-        with Image.open(file, formats=["PNG"]) as image:
-            if image.mode not in ("P", "L"):
-                raise ValueError(f"its mode is {image.mode}, not palette")
-            if min(size) > 0 and image.size != tuple(size):
-                raise ValueError(f"its size is {image.size}, not {tuple(size)}")
-            if image.width * image.height > MAX_PIXELS:
-                raise ValueError(f"its size is {image.size}")
-            return np.array(image)
-    except Exception as error:  # Pillow's decoders raise many kinds of errors
-        message = f"{file}: can't be read as a segmentation ({one_line(error)}); the boxes are kept."
-        faults.append(Fault("bad-file", message, str(file), image_id=xml.stem, repair="left out"))
-        return None
-
-
-def _class_of(
-    mask: NDArray[np.bool_], classes: NDArray[np.uint8] | None, order: list[str] | None
-) -> str | None:
-    if classes is None or order is None:
-        return None
-    counts = np.bincount(classes[mask], minlength=256)
-    counts[[0, VOID]] = 0
-    value = int(counts.argmax())
-    return order[value - 1] if counts[value] and value <= len(order) else None
-
-
-def _tight_box(mask: NDArray[np.bool_]) -> list[float]:
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
-
-
-def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, M) IoU of xyxy boxes; 0 for boxes that make no sense."""
-    with np.errstate(all="ignore"):
-        sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-        inter = sides.clip(min=0).prod(axis=-1)
-        areas = [(x[:, 2:] - x[:, :2]).prod(axis=-1) for x in (a, b)]
-        iou = inter / (areas[0][:, None] + areas[1][None, :] - inter)
-    return np.where(np.isfinite(iou) & (iou >= 0) & (iou <= 1), iou, 0.0)
 
 
 def write(data: Annotations, path: Path) -> list[str]:
@@ -360,7 +245,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         instances = data.instances_of(i)
         rows.append(instances.tolist())
         width, height = size_of(data, i)
-        kept = _write_pngs(data, instances, (width, height), order, path, stem)
+        values = [order.index(_text(data.categories[label].name)) + 1 for label in data.labels[instances]]
+        kept = write_pngs(data, instances.tolist(), values, (width, height), path, stem)
         if kept:
             masked.append(stem)
             ious.extend(kept)
@@ -376,50 +262,6 @@ def write(data: Annotations, path: Path) -> list[str]:
         *lost_flags(data, "VOC"),
         *missing,
     ]
-
-
-def _write_pngs(
-    data: Annotations,
-    instances: NDArray[np.int64],
-    size: tuple[int, int],
-    order: list[str],
-    path: Path,
-    stem: str,
-) -> list[float]:
-    """Paint the masks of an image; returns the IoU of each with what is left of it."""
-    masks: dict[int, NDArray[np.uint8]] = {}
-    for k, instance in enumerate(instances.tolist(), start=1):
-        mask = readable_mask(data, instance, size)
-        if mask is not None:
-            masks[k] = mask
-    if not masks:
-        return []
-    objects = np.zeros((size[1], size[0]), dtype=np.uint8)
-    classes = np.zeros_like(objects)
-    for k in sorted(masks, key=lambda k: -int(masks[k].sum())):
-        value = order.index(_text(data.categories[data.labels[instances[k - 1]]].name)) + 1
-        if k < VOID and value < VOID:
-            objects[masks[k] != 0] = k
-            classes[masks[k] != 0] = value
-    for folder, pixels in (("SegmentationObject", objects), ("SegmentationClass", classes)):
-        (path / folder).mkdir(exist_ok=True)
-        image = Image.fromarray(pixels, mode="P")
-        image.putpalette(_palette())
-        image.save(path / folder / f"{stem}.png")
-    return [
-        float((objects == k).sum() / max(mask.sum(), 1)) if k < VOID else 0.0 for k, mask in masks.items()
-    ]
-
-
-def _palette() -> list[int]:
-    """VOC's colours: the bits of an index dealt to red, green and blue in turn, highest bits of the colour first."""
-    index = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.int64)
-    for bit in range(8):
-        for channel in range(3):
-            if 3 * bit + channel < 8:
-                colours[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours.ravel().tolist()
 
 
 def _tree(

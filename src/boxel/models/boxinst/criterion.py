@@ -94,6 +94,7 @@ def mask_losses(
         losses = {}
 
         boxed = ~has_mask
+        share = boxed.sum() / total
         if config.projection_weight > 0:
             per_instance = projection_loss(
                 logits[boxed], rows[boxed], columns[boxed], config.projection_slack
@@ -101,9 +102,9 @@ def mask_losses(
             losses["projection"] = per_instance.sum() / total
         if config.affinity_weight > 0:
             similarity = color_similarity(images, valid, MASK_STRIDE, theta=config.theta, **neighbourhood)
-            losses["affinity"] = affinity_loss(
+            losses["affinity"] = share * affinity_loss(
                 logits[boxed],
-                similarity >= config.tau,
+                (similarity >= config.tau) & (similarity > 0),  # 0 marks edges that are not to be used
                 image_index[boxed],
                 rows[boxed],
                 columns[boxed],

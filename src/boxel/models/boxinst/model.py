@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import batched_nms, clip_boxes_to_image
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from boxel.layers.backbone import Backbone
 from boxel.layers.bifpn import BiFPN
 from boxel.layers.dynamic import dynamic_masks, num_params
 from boxel.layers.pyramid import FPN
+from boxel.losses.affinity import valid_pixels
 from boxel.masks.paste import paste_masks
 from boxel.models.boxinst.config import BoxInstConfig
 from boxel.models.boxinst.criterion import MASK_STRIDE, detection_losses, mask_losses
@@ -80,7 +82,8 @@ class BoxInst(nn.Module):
         Args:
             images: (3, H, W) float RGB in [0, 1] each, of any sizes.
             targets: in training, for each image `boxes` (N, 4) xyxy, `labels` (N,) and, where there are any,
-                `iscrowd` (N,) bool, `has_mask` (N,) bool and `masks` (N, H, W).
+                `iscrowd` (N,) bool, `masks` (N, H, W) and `has_mask` (N,) bool, which of these are masks; all are
+                where it is missing.
         """
         if not self.training:
             return [
@@ -98,7 +101,7 @@ class BoxInst(nn.Module):
         pyramid, output = self._features(batch)
         return self._losses(batch, sizes, pyramid, output, targets)
 
-    def predict(self, photos: Photo | list[Photo], **options: Any) -> Instances | list[Instances]:
+    def predict(self, photos: Photo | Sequence[Photo], **options: Any) -> Instances | list[Instances]:
         """Instances of photos of any size.
 
         Args:
@@ -113,7 +116,7 @@ class BoxInst(nn.Module):
         """
         config = replace(own_config(self), **options)
         found = list(predict(self.eval(), photos, config))
-        return found if isinstance(photos, list) else found[0]
+        return found if isinstance(photos, (list, tuple)) else found[0]
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Weight of each loss at a point of the schedule.
@@ -182,6 +185,7 @@ class BoxInst(nn.Module):
         points, strides, ranges = self._grid(pyramid)
         matched, ignored, chosen, boxes, labels, has_mask, masks = [], [], [], [], [], [], []
         height, width = batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE
+        boxes_teach = self.config.projection_weight > 0 or self.config.affinity_weight > 0
         first = 0
         for index, target in enumerate(targets):
             crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
@@ -190,7 +194,16 @@ class BoxInst(nn.Module):
             match_own = match(points, strides, ranges, image_boxes[own], self.config.center_radius)
             matched.append(torch.where(match_own >= 0, match_own + first, -1))
             ignored.append(in_crowd(points, image_boxes[crowd]) & (match_own < 0))
+            if "masks" in target:
+                known = target.get("has_mask", torch.ones_like(crowd)).bool()[own]
+                masks.append(_on_grid(target["masks"][own], height, width))
+            else:  # the rows that stand for the masks are never read
+                known = torch.zeros_like(crowd)[own]
+                masks.append(known.new_zeros((1, 1, 1)).expand(len(own), height, width))
+            has_mask.append(known)
             location = (match_own >= 0).nonzero().squeeze(1)
+            if not boxes_teach:  # instances that nothing would be learned from take no turn
+                location = location[known[match_own[location]]]
             labels_here = target["labels"][own][match_own[location]]
             with torch.no_grad():
                 score = output.logits[index, location, labels_here].sigmoid()
@@ -198,11 +211,6 @@ class BoxInst(nn.Module):
             chosen.append(location[share_out(match_own[location], score, self.config.max_instances)])
             boxes.append(image_boxes[own])
             labels.append(target["labels"][own])
-            known = target.get("has_mask", torch.zeros_like(crowd)).bool()[own]
-            has_mask.append(known)
-            # An image without masks may leave them out; the rows that stand for them are never read.
-            absent = known.new_zeros((1, 1, 1)).expand(len(own), height, width)
-            masks.append(_on_grid(target["masks"][own], height, width) if "masks" in target else absent)
             first += len(own)
 
         all_boxes, all_labels, known = torch.cat(boxes), torch.cat(labels), torch.cat(has_mask)
@@ -228,7 +236,7 @@ class BoxInst(nn.Module):
             truth,
             image_index,
             batch,
-            self._valid(batch, sizes),
+            valid_pixels(sizes, *batch.shape[-2:], self.config.bottom_rows, batch.device),
             self.config,
         )
 
@@ -247,12 +255,6 @@ class BoxInst(nn.Module):
             features, params, image_index, points[location], 8 * strides[location], self.config.mask_width
         )
         return F.interpolate(logits[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
-
-    def _valid(self, batch: Tensor, sizes: list[tuple[int, int]]) -> Tensor:
-        valid = torch.zeros((len(batch), *batch.shape[-2:]), dtype=torch.bool, device=batch.device)
-        for place, (h, w) in zip(valid, sizes, strict=True):
-            place[: h - self.config.bottom_rows, :w] = True
-        return valid
 
     def _keep(
         self, output: HeadOutput, image: int, points: Tensor, size: tuple[int, int], pyramid: list[Tensor]
@@ -275,7 +277,9 @@ class BoxInst(nn.Module):
         scores = probability[location_, labels].sqrt()
         here, sides = points[location_], output.distances[image, location_]
         boxes = clip_boxes_to_image(torch.cat([here - sides[:, :2], here + sides[:, 2:]], dim=1), size)
-        keep = batched_nms(boxes, scores, labels, config.nms_threshold)[: config.max_detections]
+        solid = remove_small_boxes(boxes, min_size=1)  # what lies in the padding is clipped to nothing
+        keep = solid[batched_nms(boxes[solid], scores[solid], labels[solid], config.nms_threshold)]
+        keep = keep[: config.max_detections]
         return _Kept(boxes[keep], scores[keep], labels[keep], location_[keep])
 
 

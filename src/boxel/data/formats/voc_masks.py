@@ -1,0 +1,183 @@
+"""VOC's segmentation PNGs: masks for the boxes of the XML files, and back.
+
+``SegmentationObject`` has the value k for the k-th object, ``SegmentationClass`` that of its class; in both 0 is
+background and 255 void.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from scipy.optimize import linear_sum_assignment
+
+from boxel.data.annotations import Annotations
+from boxel.data.faults import Fault
+from boxel.data.formats.builder import one_line
+from boxel.data.formats.layout import readable_mask
+from boxel.data.images import MAX_PIXELS
+from boxel.masks.rle import encode
+
+VOID = 255
+# Of an object's tight box with its XML box, which also holds the void border; that counts around small objects.
+_MIN_IOU = 0.25
+
+
+def with_masks(
+    stem: str,
+    boxed: Sequence[tuple[str, Sequence[float]]] | None,
+    folder: Path,
+    order: list[str] | None,
+    size: tuple[int, int],
+    faults: list[Fault],
+) -> list[tuple[str, Sequence[float], bytes | None]]:
+    """The objects of an image with their masks.
+
+    Args:
+        stem: of the image's files.
+        boxed: class and xyxy box of each object; None where the masks alone make the objects.
+        folder: of the set.
+        order: classes by their value in ``SegmentationClass``; None if not known for sure.
+        size: (width, height) of the image.
+        faults: what is wrong is appended.
+
+    Returns:
+        Class, box and segmentation as JSON bytes, or None where there is no mask, of each object.
+    """
+    instances: list[tuple[str, Sequence[float], bytes | None]] = [
+        (name, box, None) for name, box in boxed or []
+    ]
+    objects = _read_png(folder / "SegmentationObject" / f"{stem}.png", size, stem, faults)
+    if objects is None:
+        return instances
+    classes = _read_png(folder / "SegmentationClass" / f"{stem}.png", objects.shape[::-1], stem, faults)
+    values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
+    masks = [objects == value for value in values]
+    boxes = [_tight_box(mask) for mask in masks]
+    names = [_class_of(mask, classes, order) for mask in masks]
+    if boxed is None:
+        return [
+            (name, box, msgspec.json.encode(encode(mask)))
+            for name, box, mask in zip(names, boxes, masks, strict=True)
+            if name is not None
+        ]
+    score = _iou(
+        np.array(boxes).reshape(-1, 4), np.array([box for _, box in boxed], dtype=float).reshape(-1, 4)
+    )
+    for m, value in enumerate(values):
+        for k, (name, _, _) in enumerate(instances):
+            if names[m] not in (None, name):
+                score[m, k] = 0
+            elif value == k + 1:  # the files' own order decides between equals
+                score[m, k] += 1e-6
+    matched = set()
+    for m, k in zip(*linear_sum_assignment(score, maximize=True), strict=True):
+        if score[m, k] >= _MIN_IOU:
+            matched.add(m)
+            instances[k] = (*instances[k][:2], msgspec.json.encode(encode(masks[m])))
+    for m, value in enumerate(values):
+        if m not in matched:
+            file = folder / "SegmentationObject" / f"{stem}.png"
+            message = f"{file}: object {value} fits no box of {stem}.xml; its mask is left out."
+            faults.append(Fault("mask-without-box", message, str(file), stem, values={"box": boxes[m]}))
+    return instances
+
+
+def _read_png(file: Path, size: tuple[int, ...], stem: str, faults: list[Fault]) -> NDArray[np.uint8] | None:
+    """(H, W) palette indices of a segmentation; None where there is none that can be used."""
+    if not file.is_file():
+        return None
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            if image.mode not in ("P", "L"):
+                raise ValueError(f"its mode is {image.mode}, not palette")
+            if min(size) > 0 and image.size != tuple(size):
+                raise ValueError(f"its size is {image.size}, not {tuple(size)}")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"its size is {image.size}")
+            return np.array(image)
+    except Exception as error:  # Pillow's decoders raise many kinds of errors
+        message = f"{file}: can't be read as a segmentation ({one_line(error)}); the boxes are kept."
+        faults.append(Fault("bad-file", message, str(file), image_id=stem, repair="left out"))
+        return None
+
+
+def _class_of(
+    mask: NDArray[np.bool_], classes: NDArray[np.uint8] | None, order: list[str] | None
+) -> str | None:
+    if classes is None or order is None:
+        return None
+    counts = np.bincount(classes[mask], minlength=256)
+    counts[[0, VOID]] = 0
+    value = int(counts.argmax())
+    return order[value - 1] if counts[value] and value <= len(order) else None
+
+
+def _tight_box(mask: NDArray[np.bool_]) -> list[float]:
+    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
+    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
+
+
+def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(N, M) IoU of xyxy boxes; 0 for boxes that make no sense."""
+    with np.errstate(all="ignore"):
+        sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+        inter = sides.clip(min=0).prod(axis=-1)
+        areas = [(x[:, 2:] - x[:, :2]).prod(axis=-1) for x in (a, b)]
+        iou = inter / (areas[0][:, None] + areas[1][None, :] - inter)
+    return np.where(np.isfinite(iou) & (iou >= 0) & (iou <= 1), iou, 0.0)
+
+
+def write_pngs(
+    data: Annotations, instances: list[int], values: list[int], size: tuple[int, int], path: Path, stem: str
+) -> list[float]:
+    """Write the masks of an image; where they overlap the smaller one lies on top.
+
+    Args:
+        data: the data set.
+        instances: indices of the image's instances; the k-th, from 1, has the value k in ``SegmentationObject``.
+        values: of their classes in ``SegmentationClass``.
+        size: (width, height) of the image.
+        path: folder of the set.
+        stem: of the image's files.
+
+    Returns:
+        The IoU of each mask with what is left of it; nothing is written where there are no masks.
+    """
+    masks: dict[int, NDArray[np.uint8]] = {}
+    for k, instance in enumerate(instances, start=1):
+        mask = readable_mask(data, instance, size)
+        if mask is not None:
+            masks[k] = mask
+    if not masks:
+        return []
+    objects = np.zeros((size[1], size[0]), dtype=np.uint8)
+    classes = np.zeros_like(objects)
+    for k in sorted(masks, key=lambda k: -int(masks[k].sum())):
+        value = values[k - 1]
+        if k < VOID and value < VOID:
+            objects[masks[k] != 0] = k
+            classes[masks[k] != 0] = value
+    for folder, pixels in (("SegmentationObject", objects), ("SegmentationClass", classes)):
+        (path / folder).mkdir(exist_ok=True)
+        image = Image.fromarray(pixels, mode="P")
+        image.putpalette(_palette())
+        image.save(path / folder / f"{stem}.png")
+    return [
+        float((objects == k).sum() / max(mask.sum(), 1)) if k < VOID else 0.0 for k, mask in masks.items()
+    ]
+
+
+def _palette() -> list[int]:
+    """VOC's colours: the bits of an index dealt to red, green and blue in turn, highest bits of the colour first."""
+    index = np.arange(256)
+    colours = np.zeros((256, 3), dtype=np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            if 3 * bit + channel < 8:
+                colours[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return colours.ravel().tolist()

@@ -1,0 +1,155 @@
+"""Telling formats apart, and what they share."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pycocotools import mask as coco_mask
+
+import boxel.data
+from boxel.data.formats import read, recognise, write
+from boxel.data.formats.layout import file_stems
+from boxel.data.formats.outlines import iou_with, joined, outlines
+from boxel.errors import BoxelError
+from boxel.masks.rle import encode
+
+
+@pytest.mark.parametrize(
+    "file, content, format",
+    [
+        ("a.json", '{"images": [], "annotations": []}', "coco"),
+        ("a.json", '{"version": "5", "shapes": []}', "labelme"),
+        ("data.yaml", "names: [a]", "yolo"),
+        ("Annotations/a.xml", "<annotation/>", "voc"),
+    ],
+)
+def test_recognise_files(tmp_path, file, content, format):
+    (tmp_path / file).parent.mkdir(exist_ok=True)
+    (tmp_path / file).write_text(content)
+    assert recognise(tmp_path / file) == format
+    if format != "coco":
+        assert recognise(tmp_path) == format
+
+
+@pytest.mark.parametrize(
+    "file", ["labels/train/a.txt", "data.yaml", "inst/a.mat", "VOC2012/Annotations/a.xml"]
+)
+def test_recognise_folders(tmp_path, file):
+    (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / file).write_text("")
+    assert recognise(tmp_path) == {"i": "sbd", "V": "voc"}.get(file[0], "yolo")
+
+
+def test_one_coco_file_in_a_folder(tmp_path):
+    (tmp_path / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert recognise(tmp_path) == "coco" and len(read(tmp_path)) == 0
+    (tmp_path / "more.json").write_text("{}")
+    with pytest.raises(BoxelError, match="name one of its JSON files"):
+        read(tmp_path)
+
+
+def test_errors(tmp_path):
+    with pytest.raises(BoxelError, match="no such file or folder"):
+        read(tmp_path / "missing.json")
+    with pytest.raises(BoxelError, match="no data set of a known format"):
+        read(tmp_path)
+    with pytest.raises(BoxelError, match="Did you mean 'coco'"):
+        read(tmp_path, format="cocoo")
+    with pytest.raises(BoxelError, match="no such file or folder"):
+        read("\0")
+    with pytest.raises(BoxelError, match="name one of its JSON files"):
+        read(tmp_path, format="coco")
+    with pytest.raises(BoxelError, match="can't be read"):
+        read(tmp_path / "missing.json", format="coco")
+    (tmp_path / "a.json").write_text('{"images": []}')
+    data = read(tmp_path / "a.json")
+    with pytest.raises(BoxelError, match="name the format"):
+        write(data, tmp_path / "out")
+    for format in ("voc", "yolo", "labelme", "sbd"):
+        with pytest.raises(BoxelError, match="can't be written"):
+            write(data, tmp_path / "a.json", format)
+
+
+def test_file_stems():
+    paths = [
+        "a/1.jpg",
+        "b/1.jpg",
+        "2.jpg",
+        "../../etc/passwd",
+        "/abs/3.png",
+        "c\\4.jpg",
+        "",
+        "x/2.5.jpg",
+        "..",
+        "\0.jpg",
+    ]
+    assert file_stems(paths) == ["a_1", "b_1", "2", "passwd", "3", "4", "image", "2.5", "image_2", "_"]
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.lists(st.text(alphabet="ab1_./\\\0é", max_size=8), max_size=8))
+def test_file_stems_are_safe(paths):
+    stems = file_stems(paths)
+    assert len(set(stems)) == len(paths)
+    for stem in stems:
+        assert stem and "/" not in stem and "\\" not in stem and "\0" not in stem and stem not in (".", "..")
+
+
+def test_writers_stay_in_their_folder(tmp_path):
+    content = {
+        "images": [
+            {"id": 1, "file_name": "../../evil.jpg", "width": 9, "height": 9},
+            {"id": 2, "file_name": "/x.jpg"},
+        ],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}],
+        "categories": [{"id": 1, "name": "../c"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    data = read(tmp_path / "a.json")
+    for format in ("voc", "yolo", "labelme"):
+        with pytest.warns(UserWarning, match="images are missing"):
+            write(data, tmp_path / "deep/er" / format, format)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["a.json", "deep"]
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["er"]
+
+
+def test_images_only_are_linked(tmp_path):
+    (tmp_path / "secret.txt").write_text("s")
+    content = {"images": [{"id": 1, "file_name": "secret.txt", "width": 9, "height": 9}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    with pytest.warns(UserWarning, match="1 of 1 images are missing"):
+        write(read(tmp_path / "a.json"), tmp_path / "out", "yolo")
+    assert list((tmp_path / "out/images").iterdir()) == []
+
+
+def test_outline_of_a_rectangle():
+    mask = np.zeros((20, 30))
+    mask[5:15, 10:28] = 1
+    (ring,) = outlines(encode(mask))
+    assert coco_mask.decode(coco_mask.frPyObjects([ring], 20, 30))[:, :, 0].tolist() == mask.tolist()
+
+
+def test_outlines_fill_holes_and_keep_parts():
+    mask = np.zeros((40, 60))
+    mask[5:25, 5:25] = 1
+    mask[10:20, 10:20] = 0
+    mask[30:36, 40:50] = 1
+    rle = encode(mask)
+    rings = outlines(rle)
+    assert len(rings) == 2
+    # 300 + 60 pixels, and the hole's 100 filled.
+    assert iou_with(rings, rle) == pytest.approx(360 / 460)
+    assert iou_with([joined(rings)], rle) == pytest.approx(360 / 460, abs=0.05)
+    assert outlines(encode(np.zeros((4, 4)))) == []
+
+
+def test_joined_goes_there_and_back():
+    near, far = [0.0, 0, 2, 0, 2, 2], [5.0, 2, 9, 2, 9, 9]
+    assert joined([near, far]) == [0, 0, 2, 0, 2, 2, 5, 2, 9, 2, 9, 9, 5, 2, 2, 2]
+    assert joined([near]) == near
+
+
+def test_public_names():
+    assert boxel.data.read is read and boxel.data.write is write

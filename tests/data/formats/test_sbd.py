@@ -1,0 +1,102 @@
+"""SBD in and out, and the lists made from it."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.io import loadmat, savemat
+
+import boxel.data
+from boxel.data.formats import sbd
+from boxel.data.formats.voc import read_image_set
+
+
+def save(folder, stem, segmentation, categories):
+    (folder / "inst").mkdir(parents=True, exist_ok=True)
+    struct = {"Segmentation": segmentation, "Categories": np.array(categories, dtype=float).reshape(-1, 1)}
+    savemat(folder / f"inst/{stem}.mat", {"GTinst": struct})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    segmentation = np.zeros((10, 20), dtype=np.uint8)
+    segmentation[1:4, 2:7] = 1
+    segmentation[5:9, 10:20] = 2
+    save(tmp_path / "dataset", "2008_000002", segmentation, [20, 12])
+    save(tmp_path / "dataset", "2008_000003", np.zeros((10, 20), dtype=np.uint8), [])
+    (tmp_path / "dataset/val.txt").write_text("2008_000003\n")
+    return tmp_path
+
+
+def test_read(folder):
+    data = boxel.data.read(folder)
+    assert data.image_ids == ["2008_000002", "2008_000003"] and data.faults == []
+    assert data.image_path(0) == folder / "dataset/img/2008_000002.jpg"
+    assert data.widths.tolist() == [20, 20] and data.heights.tolist() == [10, 10]
+    assert data.boxes.tolist() == [[2, 1, 7, 4], [10, 5, 20, 9]] and data.has_mask.all()
+    assert [data.categories[label].name for label in data.labels] == ["tvmonitor", "dog"]
+    assert data.mask(0).sum() == 15 and data.mask(1)[5:9, 10:20].all()
+    assert boxel.data.read(folder / "dataset/val.txt").image_ids == ["2008_000003"]
+    assert boxel.data.read(folder, images=folder / "x").image_path(0) == folder / "x/2008_000002.jpg"
+
+
+def test_round_trip(folder, tmp_path):
+    data = boxel.data.read(folder)
+    losses = sbd.write(data, tmp_path / "out")
+    assert len(losses) == 1 and losses[0].startswith("2 of 2 images are missing")
+    again = boxel.data.read(tmp_path / "out")
+    assert again.ids == data.ids and again.image_ids == data.image_ids and again.categories == data.categories
+    assert again.boxes.tolist() == data.boxes.tolist()
+    assert again.segmentations.tolist() == data.segmentations.tolist()
+    classes = loadmat(tmp_path / "out/cls/2008_000002.mat")["GTcls"][0, 0]
+    assert sorted(np.unique(classes["Segmentation"]).tolist()) == [0, 12, 20]
+    assert classes["Categories"].ravel().tolist() == [12, 20] and classes["Boundaries"].shape == (20, 1)
+    boundary = loadmat(tmp_path / "out/inst/2008_000002.mat")["GTinst"][0, 0]["Boundaries"][0, 0].toarray()
+    assert boundary.sum() == 12  # the rim of 3 x 5 pixels
+    assert read_image_set(tmp_path / "out/all.txt") == data.image_ids
+
+
+@pytest.mark.parametrize(
+    "segmentation, categories",
+    [
+        (np.full((2, 2), 3), [1]),
+        (np.zeros((2, 2, 2)), [1]),
+        (np.zeros((2, 2)), [0]),
+        (np.zeros((2, 2)), [1e300]),
+        (np.array([["a"]]), [1]),
+        (np.zeros((0, 0)), []),
+    ],
+)
+def test_a_bad_file_costs_only_itself(folder, segmentation, categories):
+    save(folder / "dataset", "bad", segmentation, categories)
+    data = boxel.data.read(folder)
+    assert len(data) == 2 and [fault.kind for fault in data.faults] == ["bad-file"]
+
+
+@settings(derandomize=True, max_examples=80, deadline=None)
+@given(st.integers(0, 600), st.binary(max_size=6))
+def test_fuzzed(fuzzed, at, junk):
+    segmentation = np.zeros((4, 4), dtype=np.uint8)
+    segmentation[1:3, 1:3] = 1
+    save(fuzzed, "one", segmentation, [3])
+    whole = (fuzzed / "inst/one.mat").read_bytes()
+    for content in (whole[:at], whole[:at] + junk + whole[at + len(junk) :]):
+        (fuzzed / "inst/one.mat").write_bytes(content)
+        data = sbd.read(fuzzed)
+        assert len(data) + len(data.faults) == 1
+        assert "\n" not in "".join(fault.message for fault in data.faults)
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+def test_augmented_train():
+    names = sbd.augmented_train(["a", "b"], ["v", "w"], ["b", "c", "v"], ["d", "w"])
+    assert names == ["a", "b", "c", "d"]
+
+
+def test_instance_split():
+    train, val = sbd.instance_split(["a", "b", "x"], ["c", "d", "y"], ["d", "b", "c"])
+    assert train == ["b"] and val == ["c", "d"]

@@ -1,0 +1,195 @@
+"""YOLO in and out."""
+
+import numpy as np
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+import boxel.data
+from boxel.data.formats import yolo
+from boxel.errors import BoxelError
+
+
+def make(folder, lines, names=("cat", "dog"), layout="images/{}.png labels/{}.txt", config=None):
+    """A set of two images of 100 x 50, the second without objects."""
+    image, label = layout.split()
+    for stem, text in (("one", lines), ("two", None)):
+        file = folder / image.format(stem)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100, 50)).save(file)
+        if text is not None:
+            file = folder / label.format(stem)
+            file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(text)
+    if names is not None:
+        content = {
+            "train": "images",
+            "val": "images",
+            "names": names if isinstance(names, dict) else list(names),
+        }
+        (folder / "data.yaml").write_text(yaml.safe_dump({**content, **(config or {})}, sort_keys=False))
+    return folder
+
+
+def test_boxes_and_polygons(tmp_path):
+    make(tmp_path, "1 0.5 0.5 0.2 0.4\n0 0.1 0.2 0.3 0.2 0.3 0.8\n\n")
+    for path in (tmp_path, tmp_path / "data.yaml", tmp_path / "images"):
+        data = boxel.data.read(path)
+        assert data.image_ids == ["one", "two"] and len(data.instances_of(1)) == 0
+        assert data.widths.tolist() == [100, 100] and data.heights.tolist() == [50, 50]
+        assert data.boxes.tolist() == [[40, 15, 60, 35], [10, 10, 30, 40]]
+        assert data.has_mask.tolist() == [False, True] and data.labels.tolist() == [1, 0]
+        assert data.segmentation(1) == [[10, 10, 30, 10, 30, 40]]
+        assert [(c.id, c.name) for c in data.categories] == [(0, "cat"), (1, "dog")]
+        assert data.ids == ["one:1", "one:2"] and data.faults == []
+        assert data.image_path(0).is_file()
+
+
+def test_a_rectangle_is_a_box(tmp_path):
+    make(tmp_path, "0 0.1 0.2 0.3 0.2 0.3 0.8 0.1 0.8\n0 0.3 0.2 0.3 0.8 0.1 0.8 0.1 0.2\n")
+    data = boxel.data.read(tmp_path)
+    assert data.boxes.tolist() == [[10, 10, 30, 40]] * 2 and data.has_mask.tolist() == [False, True]
+
+
+def test_numbers_of_classes_are_kept(tmp_path):
+    make(tmp_path, "5 0.5 0.5 0.2 0.4\n1 0.5 0.5 0.2 0.4\n", names={2: "two", 5: "five"})
+    data = boxel.data.read(tmp_path)
+    assert [(c.id, c.name) for c in data.categories] == [
+        (2, "two"),
+        (5, "five"),
+    ] and data.labels.tolist() == [1]
+    assert [fault.kind for fault in data.faults] == ["unknown-category"]
+
+
+def test_without_names(tmp_path):
+    make(tmp_path, "7 0.5 0.5 0.2 0.4\n3.0 0.5 0.5 0.2 0.4\n", names=None)
+    assert [(c.id, c.name) for c in boxel.data.read(tmp_path).categories] == [(3, "3"), (7, "7")]
+    (tmp_path / "labels/classes.txt").write_text("a\nb\nc\nd\ne\nf\ng\nh\n")
+    data = boxel.data.read(tmp_path)
+    assert [data.categories[label].name for label in data.labels] == ["h", "d"] and len(data) == 2
+
+
+@pytest.mark.parametrize(
+    "layout",
+    [
+        "images/train/{}.png labels/train/{}.txt",
+        "train/images/{}.png train/labels/{}.txt",
+        "{}.png {}.txt",
+        "images/a/images/{}.png images/a/labels/{}.txt",
+    ],
+)
+def test_layouts(tmp_path, layout):
+    folder = layout.split()[0].rsplit("/", 1)[0]
+    make(tmp_path, "1 0.5 0.5 0.2 0.4\n", layout=layout, config={"train": [folder], "val": None})
+    data = boxel.data.read(tmp_path / "data.yaml" if layout[0] != "{" else tmp_path)
+    assert data.image_ids == ["one", "two"] and data.boxes.tolist() == [[40, 15, 60, 35]]
+
+
+def test_images_elsewhere(tmp_path):
+    make(tmp_path / "set", "1 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "set/images").rename(tmp_path / "photos")
+    data = boxel.data.read(tmp_path / "set", images=tmp_path / "photos")
+    assert data.boxes.tolist() == [[40, 15, 60, 35]] and data.image_path(0) == tmp_path / "photos/one.png"
+    # Without the image nothing says how large the box is.
+    data = boxel.data.read(tmp_path / "set")
+    assert len(data.labels) == 0 and [fault.kind for fault in data.faults] == ["unknown-image"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["x 0.5 0.5 0.2 0.4", "0.5 0.5 0.5 0.2 0.4", "-1 0.5 0.5 0.2 0.4", "0 0.5", "0 a b c d", "nan 1 1 1 1"],
+)
+def test_a_bad_line_costs_only_itself(tmp_path, line):
+    make(tmp_path, f"{line}\n1 0.5 0.5 0.2 0.4\n")
+    data = boxel.data.read(tmp_path)
+    assert data.boxes.tolist() == [[40, 15, 60, 35]]
+    assert [(fault.kind, fault.values) for fault in data.faults] == [("bad-annotation", {"line": 1})]
+
+
+def test_confidences_are_ignored(tmp_path):
+    make(tmp_path, "1 0.5 0.5 0.2 0.4 0.9\n0 0.1 0.2 0.3 0.2 0.3 0.8 0.9\n")
+    data = boxel.data.read(tmp_path)
+    assert data.boxes.tolist() == [[40, 15, 60, 35], [10, 10, 30, 40]] and data.faults == []
+
+
+@pytest.mark.parametrize(
+    "config", ["", "[", "names: 3", "names: [[a]]", "names: {a: b}", "[" * 3000, "- 1", "\0", "!!x y"]
+)
+def test_bad_yaml(tmp_path, config):
+    make(tmp_path, "0 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "data.yaml").write_text(config)
+    with pytest.raises(BoxelError, match=r"data.yaml: [^\n]*\.$"):
+        boxel.data.read(tmp_path)
+
+
+def test_yaml_runs_nothing(tmp_path):
+    make(tmp_path, "0 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "data.yaml").write_text(f"names: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']")
+    with pytest.raises(BoxelError):
+        boxel.data.read(tmp_path)
+    assert not (tmp_path / "made").exists()
+
+
+def test_round_trip(tmp_path):
+    make(tmp_path / "a", "1 0.5 0.5 0.2 0.4\n0 0.1 0.2 0.3 0.2 0.3 0.8\n", names={2: "x", 1: "dog", 0: "cat"})
+    data = boxel.data.read(tmp_path / "a")
+    assert yolo.write(data, tmp_path / "b") == []
+    again = boxel.data.read(tmp_path / "b")
+    assert again.boxes.tolist() == data.boxes.tolist() and again.ids == data.ids
+    assert again.segmentations.tolist() == data.segmentations.tolist()
+    assert again.image_ids == data.image_ids and again.categories == data.categories
+    # With a polygon in the file, the box is written as its corners.
+    assert (tmp_path / "b/labels/one.txt").read_text().splitlines()[0] == "1 0.4 0.3 0.6 0.3 0.6 0.7 0.4 0.7"
+    assert (tmp_path / "b/labels/two.txt").read_text() == ""
+    assert yaml.safe_load((tmp_path / "b/data.yaml").read_text())["names"] == {0: "x", 1: "dog", 2: "cat"}
+    # A hard link: the image is there without taking more space.
+    assert (tmp_path / "b/images/one.png").samefile(tmp_path / "a/images/one.png")
+    assert yolo.write(data.without_masks(), tmp_path / "c") == []
+    assert (tmp_path / "c/labels/one.txt").read_text().splitlines()[0] == "1 0.5 0.5 0.2 0.4"
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(st.lists(st.tuples(*[st.integers(0, 4900)] * 4), min_size=1, max_size=5))
+def test_boxes_come_back_to_the_hundredth_pixel(fuzzed, corners):
+    boxes = [sorted(pair) for x0, y0, x1, y1 in corners for pair in ((x0, x1 + 4901), (y0, min(y1, y0) + 50))]
+    rows = np.array(boxes, dtype=float).reshape(-1, 2, 2).transpose(0, 2, 1).reshape(-1, 4) / 100
+    rows = rows.clip(0, [100, 50, 100, 50])
+    make(fuzzed / "a", "0 0.5 0.5 0.5 0.5\n" * len(rows))
+    data = boxel.data.read(fuzzed / "a")
+    data.boxes[:] = rows
+    yolo.write(data, fuzzed / "b")
+    keep = (rows[:, 2:] > rows[:, :2]).all(axis=1)
+    assert boxel.data.read(fuzzed / "b").boxes.tolist() == rows[keep].tolist()
+
+
+@pytest.fixture(scope="module")
+def fuzzed(tmp_path_factory):
+    return tmp_path_factory.mktemp("fuzz")
+
+
+numbers = st.sampled_from(["0", "1", "0.5", "-3", "nan", "inf", "1e999", "9" * 400, "x", "\0", "é"])
+
+
+@settings(derandomize=True, max_examples=150, deadline=None)
+@given(st.lists(st.lists(numbers, max_size=11).map(" ".join), max_size=3))
+def test_fuzzed(fuzzed, lines):
+    make(fuzzed / "c", "\n".join(lines))
+    data = boxel.data.read(fuzzed / "c")
+    assert len(data) == 2 and len(data.boxes) == len(data.labels) == len(data.ids)
+    assert len(data.labels) + len(data.faults) <= len(lines)
+    yolo.write(data, fuzzed / "d")
+    boxel.data.read(fuzzed / "d")
+
+
+def test_real_photos(shared_data, tmp_path):
+    data = boxel.data.read(shared_data / "coco/val_boxes.json")
+    assert yolo.write(data.select_instances(~data.iscrowd), tmp_path) == []
+    again = boxel.data.read(tmp_path)
+    order = np.concatenate(
+        [data.instances_of(i)[~data.iscrowd[data.instances_of(i)]] for i in range(len(data))]
+    )
+    np.testing.assert_allclose(again.boxes, data.boxes[order], rtol=0, atol=0.011)
+    assert again.image_ids == data.image_ids and again.categories == data.categories
+    assert again.ids == [data.ids[i] for i in order]

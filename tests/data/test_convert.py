@@ -1,0 +1,187 @@
+"""From any format to any."""
+
+import itertools
+import json
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import boxel.data
+from boxel.data.convert import convert
+from boxel.data.formats import LossWarning
+from boxel.masks.rle import encode
+
+FORMATS = ["coco", "voc", "yolo", "labelme", "sbd"]
+
+
+@pytest.fixture
+def source(tmp_path):
+    """Two photos, ids with gaps, two instances apart from one another, each a polygon that every format holds."""
+    content = {
+        "images": [
+            {"id": 31, "file_name": "one.png", "width": 60, "height": 40},
+            {"id": 4, "file_name": "two.png", "width": 60, "height": 40},
+        ],
+        "annotations": [
+            {
+                "id": 90,
+                "image_id": 31,
+                "category_id": 0,
+                "bbox": [5, 5, 10, 20],
+                "segmentation": [[5, 5, 15, 5, 15, 25, 5, 25]],
+            },
+            {
+                "id": 7,
+                "image_id": 31,
+                "category_id": 17,
+                "bbox": [30, 5, 20, 30],
+                "segmentation": [[30, 5, 50, 5, 50, 35]],
+            },
+        ],
+        "categories": [{"id": 17, "name": "zebra", "supercategory": "animal"}, {"id": 0, "name": "axe"}],
+    }
+    (tmp_path / "in").mkdir()
+    for image in content["images"]:
+        Image.new("RGB", (60, 40)).save(tmp_path / "in" / image["file_name"])
+    (tmp_path / "in/set.json").write_text(json.dumps(content))
+    return tmp_path / "in/set.json"
+
+
+def place(tmp_path, format, name):
+    return tmp_path / f"{name}.json" if format == "coco" else tmp_path / name
+
+
+@pytest.mark.parametrize("first, second", list(itertools.product(FORMATS, FORMATS)))
+def test_any_to_any(source, tmp_path, first, second):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LossWarning)
+        a, b, c = (place(tmp_path, format, f"step{k}") for k, format in enumerate((first, second, "coco")))
+        convert(source, a, first, images=source.parent if first == "coco" else None)
+        convert(a, b, second, images=source.parent if first == "coco" else None)
+        images = source.parent if second == "coco" else None
+        convert(b, c, "coco", images=images)
+    data, again = boxel.data.read(source), boxel.data.read(c)
+    assert again.ids == data.ids and again.image_ids == data.image_ids and again.faults == []
+    assert sorted(again.categories, key=lambda c: c.id) == sorted(data.categories, key=lambda c: c.id)
+    assert [again.categories[k].name for k in again.labels] == ["axe", "zebra"]
+    np.testing.assert_allclose(
+        again.boxes, data.boxes, atol=1.01 if {first, second} & {"voc", "sbd"} else 1e-6
+    )
+    for i in range(2):
+        before, after = data.mask(i), again.mask(i)
+        assert (before & after).sum() / (before | after).sum() == 1
+
+
+@pytest.mark.parametrize("format", FORMATS[:4])
+def test_boxes_only_is_normal(source, tmp_path, format):
+    data = boxel.data.read(source).without_masks()
+    boxel.data.write(data, tmp_path / "boxes.json")
+    target = place(tmp_path, format, "out")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LossWarning)
+        convert(tmp_path / "boxes.json", target, format, images=source.parent)
+    again = boxel.data.read(target, images=source.parent if format == "coco" else None)
+    assert not again.has_mask.any() and again.faults == []
+    np.testing.assert_allclose(again.boxes, data.boxes, atol=1e-6)
+
+
+def holed(source, tmp_path):
+    """A mask of 20 x 20 pixels with a hole of 10 x 10."""
+    mask = np.zeros((40, 60), dtype=np.uint8)
+    mask[5:25, 5:25] = 1
+    mask[10:20, 10:20] = 0
+    content = json.loads(source.read_text())
+    content["annotations"][0] |= {"segmentation": encode(mask), "bbox": [5, 5, 20, 20]}
+    content["annotations"] = content["annotations"][:1]
+    (tmp_path / "in/holed.json").write_text(json.dumps(content))
+    return tmp_path / "in/holed.json"
+
+
+@pytest.mark.parametrize("format", ["yolo", "labelme"])
+def test_the_iou_a_hole_costs_is_said(source, tmp_path, format):
+    file = holed(source, tmp_path)
+    with pytest.warns(LossWarning, match=r"1 of 1 masks changed and lost 0\.2500 mask IoU on average"):
+        convert(file, tmp_path / "out", format)
+    before, after = boxel.data.read(file).mask(0), boxel.data.read(tmp_path / "out").mask(0)
+    assert before.sum() == 300 and after.sum() == 400
+
+
+@pytest.mark.parametrize("format", ["coco", "voc", "sbd"])
+def test_holes_are_kept_where_they_can_be(source, tmp_path, format):
+    file = holed(source, tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", LossWarning)
+        convert(file, place(tmp_path, format, "out"), format, images=source.parent)
+    before, after = boxel.data.read(file), boxel.data.read(place(tmp_path, format, "out"))
+    np.testing.assert_array_equal(before.mask(0), after.mask(0))
+
+
+@pytest.mark.parametrize("format", ["voc", "sbd"])
+def test_the_iou_an_overlap_costs_is_said(source, tmp_path, format):
+    content = json.loads(source.read_text())
+    content["annotations"][1]["segmentation"] = [
+        [5, 5, 25, 5, 25, 25, 5, 25]
+    ]  # half of it under the other mask
+    (tmp_path / "in/over.json").write_text(json.dumps(content))
+    with pytest.warns(
+        LossWarning, match=r"1 of 2 masks changed and lost 0\.5000 mask IoU .* \(0\.2500 over all"
+    ):
+        convert(tmp_path / "in/over.json", tmp_path / "out", format)
+
+
+def test_crowds_and_trust_are_said(source, tmp_path):
+    content = json.loads(source.read_text())
+    content["annotations"][0]["iscrowd"] = 1
+    content["annotations"][1]["trusted"] = False
+    (tmp_path / "in/crowd.json").write_text(json.dumps(content))
+    with pytest.warns(LossWarning) as caught:
+        convert(tmp_path / "in/crowd.json", tmp_path / "out", "yolo")
+    text = " ".join(str(w.message) for w in caught)
+    assert "no crowds: 1 are" in text and "not trusted: 1 are" in text
+    assert boxel.data.read(tmp_path / "out").has_mask.tolist() == [True, False]
+
+
+def test_edited_sets_still_read(source, tmp_path):
+    convert(source, tmp_path / "out", "yolo")
+    with open(tmp_path / "out/labels/one.txt", "a") as file:
+        file.write("1 0.5 0.5 0.1 0.1 0.6 0.5\n")
+    data = boxel.data.read(tmp_path / "out")
+    assert data.image_ids == [31, 4] and data.ids == ["one:1", "one:2", "one:3"]
+    for junk in ("{", "[]", '{"images": {"one": 3}}'):
+        (tmp_path / "out/boxel-ids.json").write_text(junk)
+        data = boxel.data.read(tmp_path / "out")
+        assert data.image_ids == ["one", "two"] and [fault.kind for fault in data.faults] == ["bad-ids"]
+
+
+def test_parts_in_yolo(source, tmp_path):
+    content = json.loads(source.read_text())
+    content["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 25, 5, 25], [20, 5, 28, 5, 28, 25, 20, 25]]
+    (tmp_path / "in/parts.json").write_text(json.dumps(content))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        convert(tmp_path / "in/parts.json", tmp_path / "out", "yolo")
+    before, after = (
+        boxel.data.read(tmp_path / "in/parts.json").mask(0),
+        boxel.data.read(tmp_path / "out").mask(0),
+    )
+    iou = (before & after).sum() / (before | after).sum()
+    # Both parts are there, and what is said is what came of it.
+    assert iou > 0.9
+    assert iou == 1 or f"lost {1 - iou:.4f} mask IoU" in str(caught[0].message)
+
+
+def test_real_photos(shared_data, tmp_path):
+    data = boxel.data.read(shared_data / "coco/val_masks.json").select_images(range(20))
+    boxel.data.write(data, tmp_path / "few.json")
+    with pytest.warns(LossWarning, match="mask IoU on average"):
+        convert(tmp_path / "few.json", tmp_path / "out", "yolo", images=shared_data / "coco/images")
+    again = boxel.data.read(tmp_path / "out")
+    order = np.concatenate([data.instances_of(i) for i in range(len(data))])
+    assert again.ids == [data.ids[i] for i in order] and again.categories == data.categories
+    ious = []
+    for new, old in enumerate(order):
+        before, after = data.mask(old), again.mask(new)
+        ious.append((before & after).sum() / (before | after).sum())
+    assert np.mean(ious) > 0.99

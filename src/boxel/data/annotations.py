@@ -14,6 +14,7 @@ from typing import Any
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from boxel.data.faults import Fault
 from boxel.errors import BoxelError, nearest
@@ -145,6 +146,23 @@ class Annotations:
                 f"{self.file}: the segmentation of annotation {self.ids[instance]} (image {self.image_ids[image]}) "
                 f"can't be read ({error}); `boxel check --repair` drops it and keeps the box."
             ) from error
+
+    def area(self, instance: int) -> float:
+        """Square pixels of an instance as COCO counts them: what the file says, else what polygons enclose.
+
+        Raises:
+            BoxelError: the segmentation is malformed.
+        """
+        if np.isfinite(self.areas[instance]):
+            return float(self.areas[instance])
+        segmentation = self.segmentation(instance)
+        if segmentation is None:
+            width, height = self.boxes[instance, 2:] - self.boxes[instance, :2]
+            return float(width * height)
+        if isinstance(segmentation, dict):
+            return float(coco_mask.area(self.rle(instance)))
+        corners = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T for polygon in segmentation]
+        return round(float(sum(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 for x, y in corners)), 4)
 
     def mask(self, instance: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
         """(H, W) uint8 mask of zeros and ones, or None where there is only a box."""

@@ -121,7 +121,7 @@ def _instances(truth: Annotations, iou_type: IouType) -> list[dict[str, Any]]:
             "category_id": int(truth.labels[i]) + 1,
             "iscrowd": int(truth.iscrowd[i]),
             "bbox": box,
-            "area": _area(truth, i) if masked[i] or np.isfinite(truth.areas[i]) else box[2] * box[3],
+            "area": truth.area(i),
         }
         if iou_type != "bbox":
             row["segmentation"] = truth.rle(i) if masked[i] else _filled(truth, i)
@@ -152,17 +152,6 @@ def _detections(
         row["area"] = int(coco_mask.area(result["segmentation"])) if from_mask else box[2] * box[3]
         rows.append(row)
     return rows
-
-
-def _area(truth: Annotations, instance: int) -> float:
-    """The area the file gives, else as COCO computes it: of the polygons themselves, not of their pixels."""
-    if np.isfinite(truth.areas[instance]):
-        return float(truth.areas[instance])
-    segmentation = truth.segmentation(instance)
-    if isinstance(segmentation, list):
-        corners = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T for polygon in segmentation]
-        return float(sum(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 for x, y in corners))
-    return float(coco_mask.area(truth.rle(instance)))
 
 
 def _filled(truth: Annotations, instance: int) -> Rle:

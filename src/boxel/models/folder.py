@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import yaml
 from jsonargparse import ArgumentParser
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -43,14 +45,20 @@ def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: 
         config: `method`, `model` and anything else worth keeping.
         categories: in the order of the labels.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
-    rows = [{"id": c.id, "name": c.name, "supercategory": c.supercategory} for c in categories]
-    (folder / "categories.json").write_text(json.dumps(rows, indent=1))
+    describe(folder, config, categories)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     partial = folder / "model.safetensors.partial"
     save_file(weights, partial)
     partial.replace(folder / "model.safetensors")
+
+
+def describe(folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
+    """Write all of a model folder but the weights; arguments as for :func:`save`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    (folder / "categories.json").write_text(
+        json.dumps([asdict(category) for category in categories], indent=1)
+    )
 
 
 def load(source: str | Path) -> nn.Module:
@@ -70,17 +78,27 @@ def load(source: str | Path) -> nn.Module:
             raise BoxelError(
                 f"{folder} is not a model folder: it has no {name}; name the --out folder of a finished run."
             )
-    settings = yaml.safe_load((folder / "config.yaml").read_text())
-    categories = tuple(Category(**row) for row in json.loads((folder / "categories.json").read_text()))
+    try:
+        settings = yaml.safe_load((folder / "config.yaml").read_text())
+        method, config = settings["method"], settings["model"]
+        categories = read_categories(folder)
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
+        raise BoxelError(f"{folder}: config.yaml or categories.json can't be read ({error!r}).") from error
     # Every weight comes from the file, so the backbone starts from none.
-    model = build(settings["method"], len(categories), {**settings["model"], "weights": "none"})
+    model = build(method, len(categories), {**config, "weights": "none"})
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
-    except (RuntimeError, ValueError) as error:
-        raise BoxelError(f"{folder}/model.safetensors does not fit its config.yaml: {error}") from error
+    except (OSError, RuntimeError, ValueError, SafetensorError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise BoxelError(f"{folder}/model.safetensors does not fit its config.yaml ({reason}).") from error
     model.categories = categories  # type: ignore[assignment]
     model.settings = settings  # type: ignore[assignment]
     return model.eval()
+
+
+def read_categories(folder: Path) -> tuple[Category, ...]:
+    """The categories of a model folder, in the order of the labels."""
+    return tuple(Category(**row) for row in json.loads((folder / "categories.json").read_text()))
 
 
 def _from_hub(name: str) -> Path:

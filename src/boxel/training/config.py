@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from boxel.data.augment import AugmentConfig
+from boxel.errors import BoxelError
 from boxel.models.boxinst import BoxInstConfig
 
 
@@ -117,3 +118,8 @@ class TrainConfig:
     devices: int | str = "auto"
     nodes: int = 1
     strategy: str = "auto"
+
+    def __post_init__(self) -> None:
+        for name in ("epochs", "batch_size", "accumulate", "validate_every", "checkpoint_every"):
+            if getattr(self, name) <= 0:
+                raise BoxelError(f"{name} is {getattr(self, name)}; give a number above 0.")

@@ -2,20 +2,30 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
 
+from boxel.data.annotations import Category
 from boxel.errors import BoxelError
+from boxel.models.folder import read_categories
+
+CLASS_LAYERS = "head.classify."
+"""What begins the names of the weights that stand for categories."""
 
 
-def init_from(model: nn.Module, run: str | Path) -> tuple[list[str], list[str]]:
+def init_from(
+    model: nn.Module, run: str | Path, categories: Sequence[Category]
+) -> tuple[list[str], list[str]]:
     """Load every weight of a model folder that this model has in the same shape.
 
     Args:
-        model: changed in place; what does not match (class layers of other categories) stays new.
+        model: changed in place; what does not match stays new, and so do class layers of other categories.
         run: a model folder.
+        categories: the model's.
 
     Returns:
         Names of the weights loaded and of those that stay new.
@@ -24,13 +34,17 @@ def init_from(model: nn.Module, run: str | Path) -> tuple[list[str], list[str]]:
         BoxelError: there are no weights, or none fits.
     """
     path = Path(run) / "model.safetensors"
-    if not path.is_file():
+    try:
+        weights = load_file(path)
+        theirs = read_categories(Path(run))
+    except (OSError, ValueError, SafetensorError) as error:
         raise BoxelError(
-            f"{run} has no model.safetensors to start from; name the --out folder of a finished run."
-        )
-    weights = load_file(path)
+            f"{run}: no model to start from ({error}); name the --out folder of a finished run."
+        ) from error
     own = model.state_dict()
     loaded = [name for name, tensor in own.items() if name in weights and weights[name].shape == tensor.shape]
+    if [category.name for category in theirs] != [category.name for category in categories]:
+        loaded = [name for name in loaded if not name.startswith(CLASS_LAYERS)]
     if not loaded:
         raise BoxelError(
             f"{path}: none of its weights fits this model; train with the same --model settings."

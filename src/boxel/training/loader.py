@@ -8,6 +8,7 @@ from typing import Any
 from torch.utils.data import DataLoader, Sampler
 
 from boxel.data.dataset import AspectBatchSampler, Draw, InstanceDataset, collate
+from boxel.errors import BoxelError
 
 
 class Stream(Sampler[list[Draw]]):
@@ -50,10 +51,10 @@ class ResumableLoader(DataLoader):
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers > 0 else None,
         )
-        self.stream = stream
+        self.images, self.stream = dataset, stream
         self.seen = 0
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
         """Count what is handed out; workers read ahead."""
         self.seen = self.stream.start
         for batch in super().__iter__():
@@ -61,9 +62,18 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Batches handed out so far."""
-        return {"seen": self.seen}
+        """Batches handed out so far, and of how many images."""
+        return {"seen": self.seen, "images": len(self.images)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on after the batches already seen."""
+        """Go on after the batches already seen.
+
+        Raises:
+            BoxelError: the data set has another number of images than it had then.
+        """
+        if state["images"] != len(self.images):
+            raise BoxelError(
+                f"{self.images.data.file}: {len(self.images)} images to learn from, but the run began with "
+                f"{state['images']}; resume on the same data, or start anew from its weights with --init."
+            )
         self.stream.start = state["seen"]

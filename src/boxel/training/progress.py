@@ -1,17 +1,21 @@
-"""Progress on a terminal as a bar, elsewhere as plain lines."""
+"""Progress on a terminal as a bar, elsewhere as plain lines; Lightning's remarks about itself kept out of it."""
 
 from __future__ import annotations
 
+import logging
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-from lightning.pytorch.callbacks import Callback, RichProgressBar, TQDMProgressBar  # noqa: F401
+from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 
 
-class PlainProgress(pl.callbacks.ProgressBar):
-    """A line now and then, and one for each validation.
+class PlainProgress(ProgressBar):
+    """A line now and then.
 
     Args:
         seconds: least time between two lines.
@@ -20,14 +24,13 @@ class PlainProgress(pl.callbacks.ProgressBar):
     def __init__(self, seconds: float = 20.0):
         super().__init__()
         self.seconds = seconds
-        self._began = self._last = 0.0
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._began = self._last = time.monotonic()
         self._first = trainer.global_step
 
-    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:
+    def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:  # type: ignore[override]
         """Say how far the run is."""
         now, step, steps = time.monotonic(), trainer.global_step, trainer.max_steps
         if not trainer.is_global_zero or (now - self._last < self.seconds and step < steps):
@@ -41,6 +44,10 @@ class PlainProgress(pl.callbacks.ProgressBar):
             flush=True,
         )
 
+
+class ValidationLines(Callback):
+    """A line for each validation."""
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Say what was measured."""
         found = {k[4:]: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("val/")}
@@ -52,5 +59,22 @@ class PlainProgress(pl.callbacks.ProgressBar):
 
 
 def progress_callbacks() -> list[Callback]:
-    """A rich bar on a terminal, plain lines without one."""
-    return [RichProgressBar()] if sys.stdout.isatty() else [PlainProgress()]
+    """A rich bar on a terminal, plain lines without one; a line for each validation on both."""
+    return [RichProgressBar() if sys.stdout.isatty() else PlainProgress(), ValidationLines()]
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keep Lightning's tips, and its warnings about what is meant to be so, off the user's terminal."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module=r"lightning\.")
+        warnings.filterwarnings("ignore", message=r".*isinstance\(treespec, LeafSpec\)")
+        for logger in loggers:
+            logger.setLevel(logging.WARNING)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)

@@ -10,26 +10,30 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
 from boxel.data import Annotations, read
+from boxel.data.annotations import Category
 from boxel.data.augment import ignore_small, jitter_boxes, train_transforms
 from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
 from boxel.errors import BoxelError
 from boxel.models import folder as model_folder
-from boxel.training.checkpoints import AtomicCheckpoints, StopOnSignal
-from boxel.training.config import DataConfig, TrainConfig
+from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
+from boxel.training.config import TrainConfig
 from boxel.training.init import init_from
 from boxel.training.loader import ResumableLoader, Stream
-from boxel.training.progress import progress_callbacks
+from boxel.training.progress import progress_callbacks, quiet_lightning
 from boxel.training.recipe import read_config
 from boxel.training.samples import SamplePictures
-from boxel.training.schedule import plan
-from boxel.training.supervision import add_masks, keep_masks_of, split
+from boxel.training.schedule import Plan, plan
+from boxel.training.supervision import add_masks, keep_masks_of, split, under_categories
+from boxel.training.table import MetricsTable
 from boxel.training.task import InstanceTask
 
 log = logging.getLogger(__name__)
@@ -61,7 +65,7 @@ def train(
         out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model.
         images: folder of the images, where it is not beside the annotations.
         val: what to validate on; otherwise the share `data.val_share` of the images is set aside.
-        val_images: folder of its images, where it is not `images`.
+        val_images: folder of its images, where they are neither beside it nor in `images`.
         masks: annotations whose masks are added to `data` by annotation id.
         mask_classes: sets `data.mask_classes`, the categories whose masks are learned from.
         categories: sets `data.categories`, the only categories to learn.
@@ -83,23 +87,27 @@ def train(
             changes[f"data.{name}"] = list(value)
     if class_agnostic:
         changes["data.class_agnostic"] = True
-    settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, **changes)
+    settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, method, **changes)
     training = _read(data, images)
     if masks is not None:
         training = add_masks(training, _read(masks, training.root))
     validation: Annotations | None
     if val is not None:
-        validation = _read(val, val_images or images)
+        validation = _read_validation(val, val_images, images)
     else:
+        everything = len(training)
         training, validation = split(training, settings.data.val_share, settings.seed)
+        log.info("%d of %d images set aside for validation", everything - len(training), everything)
     # What is not to be learned from may still be measured on.
     if settings.data.mask_classes is not None:
         training = keep_masks_of(training, settings.data.mask_classes)
-    training = _only(training, settings.data)
+    if settings.data.categories is not None:
+        training = training.select_categories(settings.data.categories)
     if validation is not None:
-        validation = _only(validation, settings.data)
-        if validation.categories != training.categories:
-            validation = validation.select_categories([c.name for c in training.categories])
+        validation = under_categories(validation, training.categories)
+    if settings.data.class_agnostic:
+        training = training.class_agnostic()
+        validation = None if validation is None else validation.class_agnostic()
     # Jitter and small boxes concern what is learned, never what is measured.
     training = ignore_small(training, settings.data.min_box)
     if settings.data.box_jitter:
@@ -110,45 +118,43 @@ def train(
         )
 
     record = {"method": method, **asdict(settings)}
-    checkpoint = _prepare_folder(out, record, resume)
+    checkpoint = _prepare_folder(out, record, training.categories, resume)
+    if resume and (out / "model.safetensors").exists():
+        log.info("%s is finished already", out)
+        return model_folder.load(out)
     pl.seed_everything(settings.seed, verbose=False)
-    model = model_folder.build(method, len(training.categories), record["model"])
-    model = model.to(memory_format=torch.channels_last)  # depthwise and 1x1 convolutions are faster so
-    model.categories = training.categories  # type: ignore[assignment]
-    model.settings = record  # type: ignore[assignment]
-    if init is not None:
-        loaded, new = init_from(model, init)
-        log.info("%s: %d weights loaded; new: %s", init, len(loaded), ", ".join(new) or "none")
+    model = _build(method, record, training.categories, None if resume else init, resume)
 
-    stop = StopOnSignal(out / "checkpoints" / "last.ckpt")
-    trainer = _trainer(out, settings, validation, stop, len(training))
-    course = plan(settings, len(training), trainer.world_size)
-    task = InstanceTask(model, settings, course, validation)
-    batches = AspectBatchSampler(
-        training, settings.batch_size, settings.seed, trainer.global_rank, trainer.world_size
-    )
-    stream = Stream(batches, course.steps * settings.accumulate)
-    loader = ResumableLoader(
-        InstanceDataset(training, train_transforms(settings.augment)), stream, settings.data.workers
-    )
-    trainer.limit_val_batches = 0 if validation is None else 1.0
-    validations = max(round(len(stream) / (len(batches) * settings.validate_every)), 1)
-    trainer.val_check_interval = len(stream) // validations
-    trainer.fit_loop.epoch_loop.max_steps = course.steps
-    trainer.fit(
-        task, loader, None if validation is None else _val_loader(validation, trainer), ckpt_path=checkpoint
-    )
-    if stop.stopped:
-        log.warning(
-            "stopped at step %d of %d; the same command with --resume goes on.",
-            trainer.global_step,
-            course.steps,
+    with quiet_lightning():
+        trainer = _trainer(out, settings, validation, checkpoint)
+        course = plan(settings, len(training), trainer.world_size)
+        task = InstanceTask(model, settings, course, validation)
+        batches = AspectBatchSampler(
+            training, settings.batch_size, settings.seed, trainer.global_rank, trainer.world_size
         )
-        return None
-    if validation is not None and len(stream) % trainer.val_check_interval:
-        trainer.validate(task, _val_loader(validation, trainer), verbose=False)
+        stream = Stream(batches, course.steps * settings.accumulate)
+        loader = ResumableLoader(
+            InstanceDataset(training, train_transforms(settings.augment)), stream, settings.data.workers
+        )
+        validations = max(round(len(stream) / (len(batches) * settings.validate_every)), 1)
+        trainer.val_check_interval = -(-course.steps // validations) * settings.accumulate
+        trainer.limit_val_batches = 0 if validation is None else 1.0
+        trainer.log_every_n_steps = min(10, max(course.steps // 20, 1))  # type: ignore[attr-defined]
+        trainer.fit_loop.epoch_loop.max_steps = course.steps
+        if trainer.is_global_zero:
+            _announce(out, record, training, course, trainer)
+        try:
+            val_loader = None if validation is None else _val_loader(validation, trainer)
+            trainer.fit(task, loader, val_loader, ckpt_path=checkpoint)
+        except Stopped:
+            log.warning(
+                "stopped at step %d of %d; the same command with --resume goes on",
+                trainer.global_step,
+                course.steps,
+            )
+            return None
     if trainer.is_global_zero:
-        _finish(out, model, trainer, record)
+        _finish(out, model, record)
     return model.eval()
 
 
@@ -156,29 +162,65 @@ def _read(data: Annotations | str | Path, images: str | Path | None) -> Annotati
     return data if isinstance(data, Annotations) else read(data, images=images)
 
 
-def _only(data: Annotations, config: DataConfig) -> Annotations:
-    data = data if config.categories is None else data.select_categories(config.categories)
-    return data.class_agnostic() if config.class_agnostic else data
+def _read_validation(
+    val: Annotations | str | Path, val_images: str | Path | None, images: str | Path | None
+) -> Annotations:
+    """The set to validate on; its images are in their own folder, or beside it, or where the training images are."""
+    tried = (
+        [_read(val, val_images)] if val_images or images is None else [_read(val, None), _read(val, images)]
+    )
+    for data in tried:
+        if len(data) and data.image_path(0).is_file():
+            return data
+    raise BoxelError(
+        f"{tried[-1].file}: its images are not in {tried[-1].root}; name their folder with --val-images."
+    )
 
 
-def _prepare_folder(out: Path, record: dict[str, Any], resume: bool) -> Path | None:
+def _build(
+    method: str,
+    record: dict[str, Any],
+    categories: Sequence[Category],
+    init: str | Path | None,
+    resume: bool,
+) -> Any:
+    """The model with its first weights; those of a resumed run come with its checkpoint."""
+    config = record["model"]
+    if not resume and init is None and (config["weights"], config["backbone_norm"]) == ("none", "frozen_bn"):
+        raise BoxelError(
+            "model.weights none with model.backbone_norm frozen_bn can't learn, since frozen norms only make sense "
+            "with trained weights: set model.backbone_norm to bn or gn, or name the weights to start from."
+        )
+    model = model_folder.build(method, len(categories), config | ({"weights": "none"} if resume else {}))
+    model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
+    model.categories = categories  # type: ignore[assignment]
+    model.settings = record  # type: ignore[assignment]
+    if init is not None:
+        loaded, new = init_from(model, init, categories)
+        log.info("%s: %d weights loaded; new: %s", init, len(loaded), ", ".join(new) or "none")
+    return model
+
+
+def _prepare_folder(
+    out: Path, record: dict[str, Any], categories: Sequence[Category], resume: bool
+) -> Path | None:
     """Make the run folder, or find the checkpoint to go on from."""
     config, last = out / "config.yaml", out / "checkpoints" / "last.ckpt"
     if not resume:
-        if last.exists():
+        if last.exists() or (out / "model.safetensors").exists():
             raise BoxelError(f"{out} holds a run already; go on with --resume or name another --out.")
-        out.mkdir(parents=True, exist_ok=True)
-        config.write_text(yaml.safe_dump(record, sort_keys=False))
+        (out / "checkpoints" / "best.ckpt").unlink(missing_ok=True)  # of a run that got no further
+        model_folder.describe(out, record, categories)
         return None
     if not last.is_file():
         raise BoxelError(
             f"{out} has no checkpoints/last.ckpt to resume from; leave --resume out to begin anew."
         )
-    before = yaml.safe_load(config.read_text())
-    if before != yaml.safe_load(yaml.safe_dump(record)):
-        changed = [
-            name for name in record if before.get(name) != yaml.safe_load(yaml.safe_dump(record[name]))
-        ]
+    before, now = yaml.safe_load(config.read_text()), yaml.safe_load(yaml.safe_dump(record))
+    changed = [name for name in now if before.get(name) != now[name]]
+    if model_folder.read_categories(out) != tuple(categories):
+        changed.append("categories")
+    if changed:
         raise BoxelError(
             f"{config}: the run began with other settings ({', '.join(changed)}); resume with the same ones."
         )
@@ -186,71 +228,96 @@ def _prepare_folder(out: Path, record: dict[str, Any], resume: bool) -> Path | N
 
 
 def _trainer(
-    out: Path, settings: TrainConfig, validation: Annotations | None, stop: StopOnSignal, num_images: int
+    out: Path, settings: TrainConfig, validation: Annotations | None, checkpoint: Path | None
 ) -> pl.Trainer:
-    has_masks = validation is not None and bool(validation.has_mask.any())
-    callbacks: list[Callback] = [
-        stop,
-        ModelCheckpoint(
-            out / "checkpoints",
-            filename="last",
-            every_n_train_steps=settings.checkpoint_every,
-            enable_version_counter=False,
-        ),
-        *progress_callbacks(),
-    ]
+    folder = out / "checkpoints"
+    # What a crowd's mask covers is never asked for.
+    has_masks = validation is not None and bool((validation.has_mask & ~validation.iscrowd).any())
+    callbacks: list[Callback] = progress_callbacks()
     if validation is not None:
         callbacks.append(SamplePictures(out, validation))
+    if settings.ema:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+    if settings.patience and validation is not None:
+        monitor = "val/mask_AP" if has_masks else "val/box_AP"
+        callbacks.append(EarlyStopping(monitor, patience=settings.patience, mode="max", strict=False))
     if has_masks:
         callbacks.append(
             ModelCheckpoint(
-                out / "checkpoints",
-                filename="best",
-                monitor="val/mask_AP",
-                mode="max",
-                enable_version_counter=False,
+                folder, filename="best", monitor="val/mask_AP", mode="max", enable_version_counter=False
             )
         )
-    if settings.patience and validation is not None:
-        monitor = "val/mask_AP" if has_masks else "val/box_AP"
-        callbacks.append(EarlyStopping(monitor, patience=settings.patience, mode="max"))
-    if settings.ema:
-        callbacks.append(EMAWeightAveraging(decay=settings.ema))
-    return pl.Trainer(
-        default_root_dir=out,
-        accelerator=settings.device,
-        devices=settings.devices,
-        num_nodes=settings.nodes,
-        strategy=settings.strategy,
-        precision=settings.precision,  # type: ignore[arg-type]
-        accumulate_grad_batches=settings.accumulate,
-        gradient_clip_val=settings.optim.clip or None,
-        # The whole run is one epoch to Lightning: schedules count steps, and any batch can be resumed from.
-        max_epochs=1,
-        check_val_every_n_epoch=None,
-        num_sanity_val_steps=0,
-        use_distributed_sampler=False,
-        log_every_n_steps=10,
-        callbacks=callbacks,
-        plugins=[AtomicCheckpoints()],
-        logger=[CSVLogger(out, name="", version=""), TensorBoardLogger(out, name="", version="")],
-        enable_model_summary=False,
-    )
+    # Last, so that what the others have learned of a step is in it.
+    callbacks.append(LastCheckpoint(folder / "last.ckpt", settings.checkpoint_every))
+    steps = 0 if checkpoint is None else torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
+    try:
+        return pl.Trainer(
+            default_root_dir=out,
+            accelerator=settings.device,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,  # type: ignore[arg-type]
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.optim.clip or None,
+            # The whole run is one epoch to Lightning: schedules count steps, and any batch can be resumed from.
+            max_epochs=1,
+            check_val_every_n_epoch=None,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            callbacks=callbacks,
+            plugins=[AtomicCheckpoints()],
+            logger=[MetricsTable(out, steps), TensorBoardLogger(out, name="", version="")],
+            enable_model_summary=False,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        reason = " ".join(str(error).split())
+        raise BoxelError(f"device, devices, strategy or precision can't be had here: {reason}") from error
 
 
 def _val_loader(validation: Annotations, trainer: pl.Trainer) -> DataLoader:
-    part = validation.select_images(range(trainer.global_rank, len(validation), trainer.world_size))
+    """This process's share of the images; all shares are of one length, so some images may be in two."""
+    processes = trainer.world_size
+    shared = np.resize(np.arange(len(validation)), -(-len(validation) // processes) * processes)
+    part = validation.select_images(shared[trainer.global_rank :: processes])
     return DataLoader(InstanceDataset(part.without_masks()), batch_size=4, collate_fn=collate)
 
 
-def _finish(out: Path, model: torch.nn.Module, trainer: pl.Trainer, record: dict[str, Any]) -> None:
+def _announce(
+    out: Path, record: dict[str, Any], data: Annotations, course: Plan, trainer: pl.Trainer
+) -> None:
+    """Say what is about to be done, and where it goes."""
+    learned = ~data.iscrowd
+    masked = int((data.has_mask & learned).sum())
+    batch = record["batch_size"] * record["accumulate"] * trainer.world_size
+    log.info(
+        "%s with %s: %d images, %d instances (%d with masks, %d boxes only) of %d categories",
+        record["method"],
+        record["model"]["backbone"],
+        len(data),
+        learned.sum(),
+        masked,
+        learned.sum() - masked,
+        len(data.categories),
+    )
+    log.info(
+        "%d steps of %d images, lr %.3g, on %d x %s; everything goes to %s",
+        course.steps,
+        batch,
+        course.lr,
+        trainer.world_size,
+        trainer.strategy.root_device.type,
+        out,
+    )
+
+
+def _finish(out: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
     """Write the model folder: the best weights by mask AP where there are true masks, else the last ones."""
-    metrics = {name: round(float(value), 5) for name, value in trainer.callback_metrics.items()}
-    best = [c for c in trainer.checkpoint_callbacks if c.monitor and c.best_model_path]  # type: ignore[attr-defined]
-    if best and float(best[0].best_model_score) > metrics.get("val/mask_AP", 0.0):
-        state = torch.load(best[0].best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-        model.load_state_dict({name.removeprefix("model."): tensor for name, tensor in state.items()})
-        metrics["val/mask_AP"] = round(float(best[0].best_model_score), 5)
-    (out / "metrics.json").write_text(json.dumps(metrics, indent=1))
+    best, last = (out / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
+    kept = torch.load(best if best.exists() else last, map_location="cpu", weights_only=True)
+    model.load_state_dict(
+        {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
+    )
+    (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1))
     model_folder.save(model, out, record, model.categories)  # type: ignore[arg-type]
-    log.info("the model is in %s", out)
+    log.info("the model of step %d is in %s", kept["metrics"]["step"], out)

@@ -27,9 +27,9 @@ class SamplePictures(pl.Callback):
         self.folder, self.data, self.score = folder, data, score
         self.chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the pictures."""
-        if trainer.sanity_checking or not trainer.is_global_zero:
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the pictures, while the averaged weights are still in place where there are any."""
+        if not trainer.is_global_zero:
             return
         drawn = []
         for index in self.chosen:
@@ -48,7 +48,11 @@ class SamplePictures(pl.Callback):
             path = self.folder / "samples" / f"step_{trainer.global_step:06d}.jpg"
             path.parent.mkdir(exist_ok=True)
             save_image(contact_sheet(drawn, columns=3, cell=400), path)
-        self._curves()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the curves so far."""
+        if trainer.is_global_zero:
+            self._curves()
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the whole curves."""

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from boxel.data.annotations import Annotations
+from boxel.data.annotations import Annotations, Category
 from boxel.errors import BoxelError, nearest
 
 
@@ -24,12 +24,12 @@ def add_masks(data: Annotations, masks: Annotations) -> Annotations:
     theirs = {
         (masks.ids[i], masks.image_ids[masks.image_index[i]]): i for i in np.flatnonzero(masks.has_mask)
     }
-    segmentations = data.segmentations.copy()
+    segmentations, areas = data.segmentations.copy(), data.areas.copy()
     found = 0
     for i, annotation in enumerate(data.ids):
         other = theirs.get((annotation, data.image_ids[data.image_index[i]]))
         if other is not None:
-            segmentations[i] = masks.segmentations[other]
+            segmentations[i], areas[i] = masks.segmentations[other], masks.areas[other]
             found += 1
     if not found:
         raise BoxelError(
@@ -58,6 +58,25 @@ def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
     segmentations = data.segmentations.copy()
     segmentations[~np.isin(data.labels, labels)] = None
     return replace(data, segmentations=segmentations)
+
+
+def under_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:
+    """The set under another set's categories, matched by name; instances of other categories are left out.
+
+    Raises:
+        BoxelError: the two have no category in common.
+    """
+    names = [category.name for category in categories]
+    label = [names.index(category.name) if category.name in names else -1 for category in data.categories]
+    if max(label, default=-1) < 0:
+        raise BoxelError(
+            f"{data.file}: none of its categories is one of those to learn ({', '.join(names[:10])})."
+        )
+    known = np.array(label, dtype=np.int32)[data.labels] >= 0
+    inside = data.select_instances(known)
+    return replace(
+        inside, labels=np.array(label, dtype=np.int32)[inside.labels], categories=tuple(categories)
+    )
 
 
 def split(data: Annotations, share: float, seed: int) -> tuple[Annotations, Annotations | None]:

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from boxel.data.annotations import Annotations
 from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
@@ -27,10 +27,10 @@ class InstanceTask(pl.LightningModule):
         truth: what to validate against, or None.
     """
 
-    def __init__(self, model: nn.Module, config: TrainConfig, course: Plan, truth: Annotations | None):
+    def __init__(self, model: Any, config: TrainConfig, course: Plan, truth: Annotations | None):
         super().__init__()
         self.model, self.config, self.course, self.truth = model, config, course, truth
-        self.results: list[dict[str, Any]] = []
+        self.results: dict[Any, list[dict[str, Any]]] = {}
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make a step's randomness depend on the seed and the step alone, so that a resumed run repeats it."""
@@ -53,31 +53,48 @@ class InstanceTask(pl.LightningModule):
             broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             warnings.warn(
                 f"step {self.global_step}: the loss {', '.join(broken) or 'total'} is not finite (images "
-                f"{[target['image_id'] for target in batch[1]]}); lower --optim.lr or set --optim.clip 10.",
-                stacklevel=2,
+                f"{[target['image_id'] for target in batch[1]]}) and the step is left out; "
+                "lower --optim.lr or set --optim.clip 10.",
+                stacklevel=1,
             )
         return total
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Leave out a step whose gradient is not finite: without gradients nothing is changed.
+
+        Processes have shared their gradients by now, so all of them leave it out.
+        """
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        if gradients and not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
+            optimizer.zero_grad(set_to_none=True)
 
     def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
         """Find the instances of a batch of images as they are on disk."""
         photos = [image.permute(1, 2, 0).cpu().numpy() for image in batch[0]]
         found = predict_batch(self.model, photos, self._shown())
         for instances, target in zip(found, batch[1], strict=True):
-            self.results += instances.as_coco(target["image_id"])
+            self.results[target["image_id"]] = instances.as_coco(target["image_id"])
 
     def on_validation_epoch_end(self) -> None:
         """Measure what was found and log it under `val/`."""
         results = _from_all_processes(self.results, self.trainer.world_size)
-        self.results = []
+        self.results = {}
         if self.truth is None:
             return
         metrics = validation_metrics(results, self.truth)
-        if metrics.get("mask_fill", 0.0) > BOX_LIKE and not self.trainer.sanity_checking:
+        if metrics.get("mask_fill", 0.0) > BOX_LIKE:
             self._explain_filled_masks(metrics["mask_fill"])
         # Every process has measured the same.
         self.log_dict(
             {f"val/{name}": value for name, value in metrics.items()}, prog_bar=False, sync_dist=False
         )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the figures of the weights with them."""
+        found = {
+            n: round(float(v), 5) for n, v in self.trainer.callback_metrics.items() if n.startswith("val/")
+        }
+        checkpoint["metrics"] = {"step": self.global_step, **found}
 
     def configure_optimizers(self) -> Any:
         """Optimiser and schedule."""
@@ -93,16 +110,16 @@ class InstanceTask(pl.LightningModule):
         return PredictConfig(max(self.config.augment.short_sides), self.config.augment.max_size)
 
     def _explain_filled_masks(self, fill: float) -> None:
-        progress = self.global_step / self.course.steps
-        weight = self.model.loss_weights(progress).get("affinity", 1.0)
+        weight = self.model.loss_weights(self.global_step / self.course.steps).get("affinity", 1.0)
+        final = self.model.loss_weights(1.0).get("affinity", 1.0)
         cause = (
             "the affinity loss is off (model.affinity_weight is 0)"
-            if weight == 0 and progress > 0
-            else f"the affinity loss has weight {weight:.2f} so far, so wait for the end of its warm-up"
-            if weight < 1
+            if final == 0
+            else f"the affinity loss has weight {weight:.2f} of {final:.2f} so far, so wait for the end of its warm-up"
+            if weight < final
             else "too many edges across outlines pass for positive; raise model.tau (see `boxel inspect affinity`)"
         )
-        warnings.warn(f"masks fill {fill:.0%} of their boxes: {cause}.", stacklevel=2)
+        warnings.warn(f"masks fill {fill:.0%} of their boxes: {cause}.", stacklevel=1)
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
@@ -122,16 +139,11 @@ def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dic
     return {name: value for name, value in metrics.items() if math.isfinite(value)}
 
 
-def _from_all_processes(results: list[dict[str, Any]], processes: int) -> list[dict[str, Any]]:
-    if processes == 1:
-        return results
-    gathered: list[Any] = [None] * processes
-    torch.distributed.all_gather_object(gathered, results)
-    # Samplers pad the last round with images already seen; each image counts once.
-    seen: dict[Any, list[dict[str, Any]]] = {}
-    for part in gathered:
-        own: dict[Any, list[dict[str, Any]]] = {}
-        for row in part:
-            own.setdefault(row["image_id"], []).append(row)
-        seen |= own
-    return [row for rows in seen.values() for row in rows]
+def _from_all_processes(results: dict[Any, list[dict[str, Any]]], processes: int) -> list[dict[str, Any]]:
+    """Results of all images; an image that several processes have looked at counts once."""
+    parts: list[Any] = [results]
+    if processes > 1:
+        parts = [None] * processes
+        torch.distributed.all_gather_object(parts, results)
+    together = {image: rows for part in parts for image, rows in part.items()}
+    return [row for rows in together.values() for row in rows]

@@ -33,6 +33,7 @@ class Builder:
         self.quality = array("f")
         self.source: list[str | None] = []
         self.trusted = bytearray()
+        self.areas = array("d")
         self.faults: list[Fault] = []
 
     def add_image(
@@ -57,6 +58,7 @@ class Builder:
         quality: float | None = None,
         source: str | None = None,
         trusted: bool = True,
+        area: float | None = None,
     ) -> None:
         """Append an instance.
 
@@ -70,6 +72,7 @@ class Builder:
             quality: estimated IoU of the mask with the truth, in [0, 1].
             source: who made the mask.
             trusted: False for a mask that training should not learn from.
+            area: square pixels the file says it has.
         """
         self.ids.append(id)
         self.image_index.append(image)
@@ -80,6 +83,7 @@ class Builder:
         self.quality.append(float("nan") if quality is None else quality)
         self.source.append(None if source is None else sys.intern(source))
         self.trusted.append(trusted)
+        self.areas.append(float("nan") if area is None or not 0 <= area < float("inf") else area)
 
     def build(self, root: Path, categories: Sequence[Category], file: Path) -> Annotations:
         """The finished data set."""
@@ -102,6 +106,7 @@ class Builder:
             quality=np.array(self.quality, dtype=np.float32),
             source=source,
             trusted=np.array(self.trusted, dtype=bool),
+            areas=np.array(self.areas, dtype=np.float64),
             label_maps=self.label_maps,
             file=str(file),
             faults=self.faults,

@@ -62,6 +62,7 @@ class _Annotation(Struct, gc=False):
     quality: float | None = None
     source: str | None = None
     trusted: int | bool | None = None
+    area: float | None = None
 
 
 def recognise(path: Path) -> bool:
@@ -122,6 +123,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
                 row.quality,
                 row.source,
                 row.trusted in (None, True),
+                row.area,
             )
         except _MALFORMED as error:
             rows.faults.append(_bad("annotation", path, position, error))
@@ -374,8 +376,8 @@ def _annotation(data: Annotations, i: int, id: ImageId, image_id: ImageId) -> di
     }
     if data.segmentations[i] is not None:
         row["segmentation"] = Raw(data.segmentations[i])
-        with contextlib.suppress(BoxelError, *_MALFORMED):  # a malformed one stays as it is
-            row["area"] = _area(data, i)
+    with contextlib.suppress(BoxelError, *_MALFORMED):  # a malformed segmentation stays as it is
+        row["area"] = data.area(i)
     if not np.isnan(data.quality[i]):
         row["quality"] = round(float(data.quality[i]), 6)
     if data.source[i] is not None:
@@ -383,18 +385,6 @@ def _annotation(data: Annotations, i: int, id: ImageId, image_id: ImageId) -> di
     if not data.trusted[i]:
         row["trusted"] = False
     return row
-
-
-def _area(data: Annotations, i: int) -> float:
-    """Pixels of a mask; of polygons the area they enclose, as in COCO's own files."""
-    segmentation = data.segmentation(i)
-    if isinstance(segmentation, dict):
-        return int(coco_mask.area(data.rle(i)))
-    area = 0.0
-    for polygon in segmentation or []:
-        x, y = np.asarray(polygon, dtype=float).reshape(-1, 2).T
-        area += abs(float(np.dot(x, np.roll(y, 1)) - np.dot(y, np.roll(x, 1)))) / 2
-    return round(area, 4)
 
 
 def _written_ids(ids: Sequence[ImageId], own: Sequence[str]) -> list[ImageId]:

@@ -1,0 +1,395 @@
+"""Detection losses against torchvision's FCOS and by hand; mask losses by hand and option by option."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torchvision.models.detection.fcos import FCOSHead
+from torchvision.ops import generalized_box_iou
+
+from boxel.losses.affinity import affinity_loss, color_similarity, supervised_affinity_loss
+from boxel.losses.projection import projection_loss
+from boxel.masks.boxes import box_spans
+from boxel.models.boxinst import BoxInstConfig, criterion
+from boxel.models.boxinst.criterion import detection_losses, mask_losses
+from boxel.models.boxinst.head import HeadOutput
+from boxel.models.boxinst.targets import centerness, locations, side_distances
+
+LN2 = math.log(2)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Detection
+
+
+def detection_case(seed: int = 0) -> tuple[HeadOutput, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """Two images of 4 x 4 locations, 3 classes; boxes round some of the locations."""
+    generator = torch.Generator().manual_seed(seed)
+    points = locations(4, 4, 8)
+    output = HeadOutput(
+        torch.randn(2, 16, 3, generator=generator),
+        torch.rand(2, 16, 4, generator=generator) * 20,
+        torch.randn(2, 16, generator=generator),
+        [],
+    )
+    matched = torch.full((2, 16), -1)
+    matched[0, [5, 6]] = 0
+    matched[1, [0, 10, 11]] = torch.tensor([1, 2, 2])
+    all_boxes = torch.tensor([[2.0, 3, 30, 20], [0, 1, 12, 9], [10, 14, 32, 31]])
+    all_labels = torch.tensor([2, 0, 1])
+    positive = matched >= 0
+    owner = matched[positive]
+    return output, points, all_boxes[owner], all_labels[owner], positive, torch.zeros(2, 16, dtype=torch.bool)
+
+
+def test_classification_and_centerness_equal_torchvision():
+    output, points, boxes, labels, positive, ignored = detection_case()
+    losses = detection_losses(output, points, boxes, labels, positive, ignored)
+    head = FCOSHead(8, 1, 3, 1)
+    anchors = torch.cat([points - 4, points + 4], 1)
+    targets, matched = [], []
+    for image in range(2):
+        own = positive[image]
+        index = torch.full((16,), -1)
+        index[own] = torch.arange(int(own.sum()))
+        matched.append(index)
+        rows = positive.nonzero()[:, 0] == image
+        targets.append({"boxes": boxes[rows], "labels": labels[rows]})
+    theirs = head.compute_loss(
+        targets,
+        {
+            "cls_logits": output.logits,
+            "bbox_regression": output.distances / 8,
+            "bbox_ctrness": output.centerness[..., None],
+        },
+        [anchors, anchors],
+        matched,
+    )
+    torch.testing.assert_close(losses["classification"], theirs["classification"])
+    torch.testing.assert_close(losses["centerness"], theirs["bbox_ctrness"])
+
+
+def test_box_loss_is_giou_weighted_by_centerness():
+    output, points, boxes, labels, positive, ignored = detection_case()
+    here, sides = points.repeat(2, 1)[positive.flatten()], output.distances[positive]
+    predicted = torch.cat([here - sides[:, :2], here + sides[:, 2:]], 1)
+    weight = centerness(side_distances(here, boxes))
+    expected = ((1 - generalized_box_iou(predicted, boxes).diag()) * weight).sum() / weight.sum()
+    losses = detection_losses(output, points, boxes, labels, positive, ignored)
+    torch.testing.assert_close(losses["box"], expected)
+
+
+def test_detection_by_hand():
+    """One location in the middle of its box: centre-ness 1; it predicts half the box (IoU and GIoU 1/2)."""
+    output = HeadOutput(
+        torch.zeros(1, 1, 1), torch.tensor([[[2.0, 4.0, 2.0, 4.0]]]), torch.tensor([[math.log(3)]]), []
+    )
+    losses = detection_losses(
+        output,
+        torch.tensor([[4.0, 4.0]]),
+        torch.tensor([[0.0, 0.0, 8.0, 8.0]]),
+        torch.tensor([0]),
+        torch.tensor([[True]]),
+        torch.tensor([[False]]),
+    )
+    assert losses["box"].item() == pytest.approx(0.5, abs=1e-5)
+    assert losses["centerness"].item() == pytest.approx(math.log(4 / 3))  # probability 3/4 of a 1
+    assert losses["classification"].item() == pytest.approx(0.25 * 0.5**2 * LN2)
+
+
+def test_ignored_locations_are_no_negatives():
+    output, points, boxes, labels, positive, ignored = detection_case()
+    ignored[0, [0, 1, 15]] = True
+    output.logits.requires_grad_()
+    detection_losses(output, points, boxes, labels, positive, ignored)["classification"].backward()
+    assert torch.equal((output.logits.grad == 0).all(-1), ignored)
+
+
+def test_without_positives():
+    output, points, *_, ignored = detection_case()
+    for values in output[:3]:
+        values.requires_grad_()
+    nobody = torch.zeros(2, 16, dtype=torch.bool)
+    empty = torch.zeros(0, dtype=torch.long)
+    losses = detection_losses(output, points, torch.zeros(0, 4), empty, nobody, ignored)
+    assert losses["box"] == 0
+    assert losses["centerness"] == 0
+    assert losses["classification"] > 0  # background is learned from, divided by 1
+    sum(losses.values()).backward()
+    assert all(values.grad is not None for values in output[:3])
+
+
+def test_normalizers_are_means_over_processes(monkeypatch):
+    """The other process has 15 positives and centre-ness targets that sum up to 10."""
+    case = detection_case()
+    alone = detection_losses(*case)
+    positives = int(case[4].sum())
+    target_sum = centerness(side_distances(case[1].repeat(2, 1)[case[4].flatten()], case[2])).sum()
+
+    class Two:
+        is_available = staticmethod(lambda: True)
+        is_initialized = staticmethod(lambda: True)
+        get_world_size = staticmethod(lambda: 2)
+
+        @staticmethod
+        def all_reduce(values):
+            values += torch.tensor([15.0, 10.0])
+
+    monkeypatch.setattr(criterion, "dist", Two)
+    both = detection_losses(*case)
+    for name, own, mean in [
+        ("classification", positives, (positives + 15) / 2),
+        ("centerness", positives, (positives + 15) / 2),
+        ("box", target_sum, (target_sum + 10) / 2),
+    ]:
+        torch.testing.assert_close(both[name] * mean, alone[name] * own)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Masks
+
+CONFIG = BoxInstConfig()
+GREY = torch.full((1, 3, 16, 16), 0.5)
+VALID = torch.ones(1, 16, 16, dtype=torch.bool)
+BOX = torch.tensor([[0.0, 0.0, 8.0, 8.0]])  # rows and columns 0 and 1 of 4
+
+
+def saturated(mask: Tensor) -> Tensor:
+    """Logits of a sure prediction."""
+    return torch.where(mask.bool(), 40.0, -40.0)
+
+
+def cells(*filled: tuple[int, int]) -> Tensor:
+    """(4, 4) bool mask."""
+    mask = torch.zeros(4, 4, dtype=torch.bool)
+    for y, x in filled:
+        mask[y, x] = True
+    return mask
+
+
+TOP = cells((0, 0), (0, 1))
+FULL = cells((0, 0), (0, 1), (1, 0), (1, 1))
+
+
+def losses_of(logits: Tensor, has_mask: list[bool], truth: Tensor | None = None, **options) -> dict[str, Tensor]:
+    """Losses of instances in the upper left box of one grey image."""
+    n = len(has_mask)
+    truth = torch.zeros(0, 4, 4, dtype=torch.bool) if truth is None else truth
+    return mask_losses(
+        logits,
+        BOX.expand(n, 4),
+        torch.tensor(has_mask),
+        truth,
+        torch.zeros(n, dtype=torch.long),
+        GREY,
+        VALID,
+        replace(CONFIG, **options),
+    )
+
+
+def test_projection_by_hand():
+    """The upper half of the box: right on x; on y p = (1, 0, 0, 0), t = (1, 1, 0, 0), 1 - 2 / (1 + 2)."""
+    assert losses_of(saturated(TOP)[None], [False])["projection"].item() == pytest.approx(1 / 3, abs=1e-4)
+    assert losses_of(saturated(FULL)[None], [False])["projection"].item() == pytest.approx(0, abs=1e-4)
+
+
+def test_dice_by_hand():
+    """2 cells of 4 found: 1 - 2 * 2 / (2 + 4)."""
+    losses = losses_of(saturated(TOP)[None], [True], FULL[None])
+    assert losses["mask"].item() == pytest.approx(1 / 3, abs=1e-4)
+    assert losses["projection"] == losses["affinity"] == 0
+
+
+def test_affinity_by_hand():
+    """Every edge of a grey image is supervised; where nothing is known, -log P(same) is ln 2."""
+    assert losses_of(torch.zeros(1, 4, 4), [False])["affinity"].item() == pytest.approx(LN2)
+    assert losses_of(saturated(cells())[None], [False])["affinity"].item() == pytest.approx(0, abs=1e-6)
+
+
+def test_each_instance_has_its_own_loss_and_weighs_as_much_as_its_share():
+    """Three instances with a mask, one without: losses of the former times 3/4, of the latter times 1/4."""
+    logits = torch.stack([saturated(TOP), saturated(FULL), torch.zeros(4, 4), saturated(TOP)])
+    losses = losses_of(logits, [True, True, False, True], torch.stack([FULL, FULL, FULL]))
+    alone = losses_of(torch.zeros(1, 4, 4), [False])
+    assert losses["mask"].item() == pytest.approx((1 / 3 + 0 + 1 / 3) / 4, abs=1e-4)
+    torch.testing.assert_close(losses["projection"], alone["projection"] / 4)
+    torch.testing.assert_close(losses["affinity"], alone["affinity"] / 4)
+
+
+def test_masks_and_boxes_do_not_reach_each_other():
+    """The gradient of the mask loss is on instances with a mask, that of the others on those without."""
+    logits = torch.randn(4, 4, 4, requires_grad=True)
+    has_mask = torch.tensor([True, False, True, False])
+    losses = losses_of(logits, has_mask.tolist(), torch.stack([FULL, TOP]))
+    for name, with_mask in [("mask", True), ("projection", False), ("affinity", False)]:
+        (gradient,) = torch.autograd.grad(losses[name], logits, retain_graph=True)
+        assert torch.equal(gradient.flatten(1).abs().sum(1) > 0, has_mask == with_mask)
+
+
+def test_no_instances_are_a_zero_that_reaches_the_logits():
+    for kind in ("dice", "affinity"):
+        logits = torch.zeros(0, 4, 4, requires_grad=True)
+        losses = losses_of(logits, [], supervised_loss=kind)
+        assert [loss.item() for loss in losses.values()] == [0, 0, 0]
+        for loss in losses.values():
+            (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
+            assert gradient.shape == logits.shape
+
+
+def test_half_precision_logits_give_full_precision_losses():
+    logits = 3 * torch.randn(2, 4, 4).bfloat16()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = losses_of(logits, [True, False], FULL[None])
+    full = losses_of(logits.float(), [True, False], FULL[None])
+    for name, loss in full.items():
+        assert half[name].dtype == torch.float32
+        assert half[name] == loss
+
+
+def random_case(seed: int = 0) -> dict[str, Tensor]:
+    """Four instances in two images of 64 x 48 in patches of colour; the second image is padded."""
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.nn.functional.interpolate(torch.rand(2, 3, 8, 6, generator=generator), size=(64, 48))
+    images += 0.02 * torch.rand(2, 3, 64, 48, generator=generator)
+    valid = torch.ones(2, 64, 48, dtype=torch.bool)
+    valid[1, 40:] = False
+    valid[1, :, 32:] = False
+    return {
+        "logits": 2 * torch.randn(4, 16, 12, generator=generator),
+        "boxes": torch.tensor([[5.0, 8, 40, 60], [20, 0, 48, 20], [3, 3, 30, 38], [9, 20, 31, 40]]),
+        "has_mask": torch.tensor([False, True, False, True]),
+        "masks": torch.rand(2, 16, 12, generator=generator) < 0.4,
+        "image_index": torch.tensor([0, 0, 1, 1]),
+        "images": images.clamp(0, 1),
+        "valid": valid,
+    }
+
+
+def boxed_affinity(case: dict[str, Tensor], config: BoxInstConfig) -> Tensor:
+    """The affinity loss of the instances without a mask, put together from the paper's parts, times their share."""
+    boxed = ~case["has_mask"]
+    rows, columns = box_spans(case["boxes"][boxed], 16, 12, 4)
+    similarity = color_similarity(
+        case["images"], case["valid"], 4, config.patch_size, config.dilation, config.theta
+    )
+    loss = affinity_loss(
+        case["logits"][boxed],
+        similarity >= config.tau,
+        case["image_index"][boxed],
+        rows,
+        columns,
+        config.patch_size,
+        config.dilation,
+        config.affinity_normalizer,
+        config.affinity_inside,
+    )
+    return loss * boxed.float().mean()
+
+
+@pytest.mark.parametrize(
+    ("option", "value"),
+    [
+        ("tau", 0.1),
+        ("tau", 0.9),
+        ("theta", 20.0),
+        ("patch_size", 5),
+        ("dilation", 1),
+        ("affinity_normalizer", "edges"),
+        ("affinity_inside", "either"),
+    ],
+)
+def test_options_of_the_affinity_loss(option, value):
+    case = random_case()
+    plain = mask_losses(**case, config=CONFIG)
+    config = replace(CONFIG, **{option: value})
+    losses = mask_losses(**case, config=config)
+    torch.testing.assert_close(plain["affinity"], boxed_affinity(case, CONFIG))
+    torch.testing.assert_close(losses["affinity"], boxed_affinity(case, config))
+    assert (losses["affinity"] - plain["affinity"]).abs() > 1e-3
+    assert losses["projection"] == plain["projection"]
+    assert losses["mask"] == plain["mask"]
+
+
+def test_projection_slack():
+    case = random_case()
+    boxed = ~case["has_mask"]
+    rows, columns = box_spans(case["boxes"][boxed], 16, 12, 4)
+    for slack in (0.0, 0.3):
+        losses = mask_losses(**case, config=replace(CONFIG, projection_slack=slack))
+        expected = projection_loss(case["logits"][boxed], rows, columns, slack).sum() / 4
+        torch.testing.assert_close(losses["projection"], expected)
+    assert (losses["projection"] - mask_losses(**case, config=CONFIG)["projection"]).abs() > 1e-3
+
+
+@pytest.mark.parametrize(
+    ("off", "left"),
+    [
+        ({"projection_weight": 0.0}, {"affinity", "mask"}),
+        ({"affinity_weight": 0.0}, {"projection", "mask"}),
+        ({"projection_weight": 0.0, "affinity_weight": 0.0}, {"mask"}),
+        ({"projection_weight": 0.5, "affinity_weight": 2.0}, {"projection", "affinity", "mask"}),
+    ],
+)
+def test_a_weight_of_zero_leaves_the_loss_out(off, left):
+    """Other weights are not in the raw losses."""
+    case = random_case()
+    plain, losses = mask_losses(**case, config=CONFIG), mask_losses(**case, config=replace(CONFIG, **off))
+    assert set(losses) == left
+    assert all(losses[name] == plain[name] for name in left)
+
+
+def test_supervised_affinity():
+    """Eq. 6 with true edges, by hand and put together.
+
+    Where nothing is known: an edge costs ln 2, and a side of a projection 1 - 2 * 1 / (4 / 4 + 2) = 1/3.
+    """
+    losses = losses_of(torch.zeros(2, 4, 4), [True, False], FULL[None], supervised_loss="affinity")
+    assert losses["mask"].item() == pytest.approx((2 / 3 + LN2) / 2, abs=1e-4)
+    sure = losses_of(saturated(FULL)[None], [True], FULL[None], supervised_loss="affinity")
+    assert sure["mask"].item() == pytest.approx(0, abs=1e-4)
+
+    case = random_case()
+    known = case["has_mask"]
+    rows, columns = box_spans(case["boxes"][known], 16, 12, 4)
+    for patch in ({"patch_size": 3, "dilation": 2}, {"patch_size": 5, "dilation": 1}):
+        pairwise = supervised_affinity_loss(
+            case["logits"][known], case["masks"], rows, columns, patch["patch_size"], patch["dilation"]
+        )
+        expected = (projection_loss(case["logits"][known], rows, columns).mean() + pairwise) / 2
+        losses = mask_losses(**case, config=replace(CONFIG, supervised_loss="affinity", **patch))
+        torch.testing.assert_close(losses["mask"], expected)
+
+
+@pytest.mark.parametrize("tau", [0.0, 0.3])
+def test_edges_into_the_padding_are_not_learned_from(tau):
+    """Sure of foreground in the image and of background beside it: only edges across the border would cost."""
+    logits = torch.full((1, 8, 8), -40.0)
+    logits[:, :4, :4] = 40.0
+    valid = torch.zeros(1, 32, 32, dtype=torch.bool)
+    valid[:, :16, :16] = True
+    arguments = (
+        torch.tensor([[0.0, 0.0, 16.0, 16.0]]),
+        torch.tensor([False]),
+        torch.zeros(0, 8, 8, dtype=torch.bool),
+        torch.tensor([0]),
+        torch.full((1, 3, 32, 32), 0.5),
+    )
+    config = replace(CONFIG, tau=tau)
+    assert mask_losses(logits, *arguments, valid, config)["affinity"] < 1e-6
+    assert mask_losses(logits, *arguments, torch.ones_like(valid), config)["affinity"] > 1
+
+
+def test_padding_changes_no_mask_loss():
+    case = random_case()
+    grow = torch.nn.functional.pad
+    padded = case | {
+        "logits": grow(case["logits"], (0, 4, 0, 8), value=-60.0),
+        "masks": grow(case["masks"], (0, 4, 0, 8)),
+        "images": grow(case["images"], (0, 16, 0, 32), value=0.45),
+        "valid": grow(case["valid"], (0, 16, 0, 32)),
+    }
+    plain, more = mask_losses(**case, config=CONFIG), mask_losses(**padded, config=CONFIG)
+    for name, loss in plain.items():
+        torch.testing.assert_close(more[name], loss)

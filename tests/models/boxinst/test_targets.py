@@ -1,0 +1,165 @@
+"""FCOS's targets: by hand, and against torchvision's FCOS where the rules agree."""
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torchvision.models.detection.fcos import FCOS
+
+from boxel.models.boxinst.targets import (
+    SIZE_RANGES,
+    STRIDES,
+    centerness,
+    in_crowd,
+    locations,
+    match,
+    share_out,
+    side_distances,
+)
+
+INF = float("inf")
+
+
+def grid(height, width):
+    """Points, strides and size ranges of all levels for an image of this size, and locations a level."""
+    points, strides, ranges = [], [], []
+    for stride, size_range in zip(STRIDES, SIZE_RANGES, strict=True):
+        level = locations(-(-height // stride), -(-width // stride), stride)
+        points.append(level)
+        strides.append(torch.full((len(level),), float(stride)))
+        ranges.append(torch.tensor(size_range).expand(len(level), 2))
+    return torch.cat(points), torch.cat(strides), torch.cat(ranges), [len(p) for p in points]
+
+
+def match_p3(boxes, radius=1.5, size=32):
+    """Matches of a square image at stride 8 alone, as a map."""
+    points = locations(size // 8, size // 8, 8)
+    strides, ranges = torch.full((len(points),), 8.0), torch.tensor([[-1.0, 64.0]]).expand(len(points), 2)
+    return match(points, strides, ranges, torch.tensor(boxes).float().reshape(-1, 4), radius).reshape(
+        size // 8, -1
+    )
+
+
+def test_locations_are_the_middles_of_cells_row_by_row():
+    assert locations(2, 3, 8).tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12]]
+    assert locations(1, 2, 128).tolist() == [[64, 64], [192, 64]]
+
+
+def test_side_distances_are_left_top_right_bottom():
+    distances = side_distances(torch.tensor([[5.0, 6.0]]), torch.tensor([[1.0, 3.0, 25.0, 4.0]]))
+    assert distances.tolist() == [[4, 3, 20, -2]]
+
+
+@pytest.mark.parametrize(
+    ("radius", "positive"),
+    [(0.5, []), (1, [12, 20]), (1.5, [12, 20]), (1.6, [4, 12, 20, 28])],
+    ids=["at the radius is outside", "1", "1.5, the default", "1.6"],
+)
+def test_center_sampling(radius, positive):
+    """The box's centre is 16; locations 4, 12, 20, 28 are 12, 4, 4 and 12 pixels off, a stride is 8."""
+    found = match_p3([[0, 0, 32, 32]], radius)
+    inside = torch.isin(torch.arange(4) * 8 + 4, torch.tensor(positive, dtype=torch.long))
+    assert torch.equal(found == 0, inside[:, None] & inside)
+
+
+def test_center_sampling_stays_inside_the_box():
+    found = match_p3([[10, 2, 14, 30]])  # 4 pixels wide: only the column at 12 is inside
+    assert (found[:, 1] == 0).tolist() == [False, True, True, False]
+    assert (found[:, [0, 2, 3]] == -1).all()
+
+
+def test_a_location_on_the_side_of_a_box_is_outside():
+    assert (match_p3([[12, 0, 28, 8]])[0] >= 0).tolist() == [False, False, True, False]
+
+
+def test_among_several_boxes_the_smallest_wins():
+    large, small = [0, 0, 32, 32], [8, 8, 32, 16]
+    assert match_p3([large, small])[1:3].tolist() == [[-1, 1, 1, 1], [-1, 0, 0, -1]]
+    assert match_p3([small, large])[1:3].tolist() == [[-1, 0, 0, 0], [-1, 1, 1, -1]]
+
+
+def test_size_ranges_include_both_ends():
+    """The farthest side is 64 pixels away: the location is positive on P3 and on P4, not on P5."""
+    points = torch.full((3, 2), 64.0)
+    strides, ranges = torch.tensor([8.0, 16.0, 32.0]), torch.tensor(SIZE_RANGES[:3])
+    assert match(points, strides, ranges, torch.tensor([[0.0, 0.0, 128.0, 128.0]])).tolist() == [0, 0, -1]
+
+
+@pytest.mark.parametrize(
+    ("side", "levels"), [(40, [0]), (140, [1]), (280, [2]), (560, [3]), (1400, [4]), (4000, [4])]
+)
+def test_boxes_go_to_the_level_of_their_size(side, levels):
+    points, strides, ranges, counts = grid(side, side)
+    found = match(points, strides, ranges, torch.tensor([[0.0, 0.0, side, side]]))
+    assert [i for i, level in enumerate(found.split(counts)) if (level >= 0).any()] == levels
+
+
+def test_no_boxes():
+    assert (match_p3([]) == -1).all()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_equals_torchvision(seed):
+    """torchvision leaves out the ends of the ranges, which no random box touches; all else is the same."""
+    generator = torch.Generator().manual_seed(seed)
+    height, width = 512, 640
+    sides = torch.rand(40, 2, generator=generator).square() * 500 + 6
+    corners = torch.rand(40, 2, generator=generator) * (torch.tensor([width, height]) - sides)
+    boxes = torch.cat([corners, corners + sides], 1)
+    areas = sides.prod(1)
+    # torchvision compares 1e8 - area in float32, whose digits end at 8.
+    boxes = boxes[((areas[:, None] - areas).abs() + torch.eye(40) * 99 > 20).all(1)]
+    assert len(boxes) > 20
+    points, strides, ranges, counts = grid(height, width)
+    half = strides[:, None] / 2
+    fcos = SimpleNamespace(
+        center_sampling_radius=1.5,
+        head=SimpleNamespace(compute_loss=lambda targets, outputs, anchors, matched: matched),
+    )
+    anchors = [torch.cat([points - half, points + half], 1)]
+    theirs = FCOS.compute_loss(fcos, [{"boxes": boxes}], {}, anchors, counts)[0]
+    ours = match(points, strides, ranges, boxes)
+    assert torch.equal(ours, theirs)
+    assert len(ours.unique()) > 15
+
+
+def test_centerness():
+    distances = torch.tensor([[5.0, 2.0, 5.0, 2.0], [1.0, 2.0, 3.0, 2.0], [1.0, 1.0, 4.0, 9.0]])
+    torch.testing.assert_close(centerness(distances), torch.tensor([1.0, (1 / 3) ** 0.5, 1 / 6]))
+    assert centerness(torch.zeros(0, 4)).shape == (0,)
+
+
+def test_in_crowd():
+    points = torch.tensor([[5.0, 5.0], [15.0, 5.0], [25.0, 5.0], [10.0, 5.0]])
+    crowds = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 6.0]])
+    assert in_crowd(points, crowds).tolist() == [True, False, True, False]
+    assert not in_crowd(points, torch.zeros(0, 4)).any()
+
+
+BOXES_OF = torch.tensor([0, 0, 0, 1, 2, 2])
+SCORES = torch.tensor([0.1, 0.9, 0.5, 0.2, 0.3, 0.8])
+
+
+@pytest.mark.parametrize(
+    ("most", "chosen"),
+    [(3, {1, 3, 5}), (4, {1, 2, 3, 5}), (5, {1, 2, 3, 4, 5}), (6, {0, 1, 2, 3, 4, 5}), (9, set(range(6)))],
+)
+def test_every_box_has_its_turn_best_locations_first(most, chosen):
+    picked = share_out(BOXES_OF, SCORES, most).tolist()
+    assert len(picked) == len(chosen)
+    assert set(picked) == chosen
+
+
+def test_more_boxes_than_turns():
+    torch.manual_seed(0)
+    boxes_of = torch.arange(200).repeat(2)
+    scores = torch.cat([torch.full((200,), 0.2), torch.full((200,), 0.7)])  # the second 200 are the better
+    draws = [share_out(boxes_of, scores, 50) for _ in range(40)]
+    for draw in draws:
+        assert len(boxes_of[draw].unique()) == 50
+        assert (draw >= 200).all()
+    assert len(torch.cat(draws).unique()) == 200  # by chance, so that none is left out for ever
+
+
+def test_nothing_to_share_out():
+    assert share_out(torch.zeros(0, dtype=torch.long), torch.zeros(0), 5).tolist() == []

@@ -41,7 +41,7 @@ test: lint types  ## Lint, types and all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 demo: $(READY)  ## Train from the boxes of generated scenes, measure, and draw the masks found
-	$(BIN)/boxel demo
+	env -u OMP_NUM_THREADS $(BIN)/boxel demo
 
 docs: $(READY)  ## The documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict

@@ -41,6 +41,7 @@ class OptimConfig:
     Attributes:
         name: `sgd` or `adamw`.
         lr: learning rate at `reference_batch` images a step; scaled in proportion to the real batch.
+        backbone_lr: factor on `lr` for the backbone; 0.1 keeps pretrained features from being washed out by AdamW.
         momentum: of SGD.
         weight_decay: on weights; norms and biases have none.
         reference_batch: images a step that `lr`, `steps` and `warmup` are meant for; 0 takes them as they are.
@@ -49,6 +50,7 @@ class OptimConfig:
 
     name: Literal["sgd", "adamw"] = "sgd"
     lr: float = 0.01
+    backbone_lr: float = 1.0
     momentum: float = 0.9
     weight_decay: float = 1e-4
     reference_batch: int = 16

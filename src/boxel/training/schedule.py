@@ -57,15 +57,23 @@ def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> flo
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
-    """SGD or AdamW with no weight decay on norms and biases."""
-    learned = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in learned if p.ndim > 1], "weight_decay": config.weight_decay},
-        {"params": [p for p in learned if p.ndim <= 1], "weight_decay": 0.0},
+    """SGD or AdamW with no weight decay on norms and biases, and a learning rate of its own for the backbone."""
+    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            kind = (name.startswith("backbone."), parameter.ndim > 1)
+            groups.setdefault(kind, []).append(parameter)
+    rows = [
+        {
+            "params": parameters,
+            "lr": lr * (config.backbone_lr if pretrained else 1.0),
+            "weight_decay": config.weight_decay if decays else 0.0,
+        }
+        for (pretrained, decays), parameters in groups.items()
     ]
     if config.name == "adamw":
-        return AdamW(groups, lr=lr)
-    return SGD(groups, lr=lr, momentum=config.momentum)
+        return AdamW(rows, lr=lr)
+    return SGD(rows, lr=lr, momentum=config.momentum)
 
 
 def build_scheduler(optimizer: Optimizer, course: Plan, config: ScheduleConfig) -> LambdaLR:

@@ -48,7 +48,8 @@ class InstanceTask(pl.LightningModule):
         )
         self.log_dict({f"weight/{name}": float(weights[name]) for name in losses}, batch_size=len(batch[0]))
         self.log("loss/total", total.detach(), prog_bar=True, batch_size=len(batch[0]))
-        self.log("lr", self.optimizers().param_groups[0]["lr"], batch_size=1)  # type: ignore[union-attr]
+        groups = self.optimizers().param_groups  # type: ignore[union-attr]
+        self.log("lr", max(group["lr"] for group in groups), batch_size=1)
         if not math.isfinite(float(total.detach())):
             broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             warnings.warn(

@@ -1,0 +1,110 @@
+"""Boxes against masks on real photos: the same network, steps and seeds, measured once on photos never trained on.
+
+    python benchmarks/real_photos.py ../shared/data/coco --out runs/photos
+
+Trains `recipes/coco_small.yaml` on all categories as one, from boxes, from masks, and from boxes with the projection
+loss alone (Table 3 of BoxInst), for each seed; finished trainings in --out are not repeated. Then measures mask AP on
+the validation photos, beside "box filled" from the same detections, and the ratio with a paired bootstrap over photos.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+from boxel.data import Annotations, read
+from boxel.evaluation import coco_ap, fill_boxes, mask_iou, paired_bootstrap
+from boxel.evaluation.run import predict_set
+from boxel.models.folder import load
+from boxel.training import train
+
+KINDS: dict[str, dict[str, Any]] = {
+    "boxes": {"data.mask_classes": []},
+    "masks": {},
+    "projection": {"data.mask_classes": [], "model.affinity_weight": 0.0},
+}
+
+
+def main() -> None:
+    """Train what is missing, then measure and print."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("coco", type=Path, help="folder with images/, train_masks.json and val_masks.json")
+    parser.add_argument("--out", type=Path, default=Path("runs/photos"))
+    parser.add_argument("--recipe", default="recipes/coco_small.yaml")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
+    args = parser.parse_args()
+
+    truth = read(args.coco / "val_masks.json", images=args.coco / "images").class_agnostic()
+    results = {}
+    for seed in args.seeds:
+        for kind in args.kinds:
+            results[kind, seed] = detections(args, kind, seed, truth)
+    report(results, truth, args.out)
+
+
+def detections(args: argparse.Namespace, kind: str, seed: int, truth: Annotations) -> list[dict[str, Any]]:
+    """COCO results of one run on the validation photos, from its file if it is there."""
+    run = args.out / f"{kind}_{seed}"
+    file = run / "val_results.json"
+    if not file.exists():
+        began = time.monotonic()
+        if not (run / "model.safetensors").exists():
+            train(
+                "boxinst",
+                args.coco / "train_masks.json",
+                images=args.coco / "images",
+                out=run,
+                config=args.recipe,
+                class_agnostic=True,
+                resume=(run / "checkpoints" / "last.ckpt").exists(),
+                # All photos are learned from, so there are none to pick the best step by: the last one counts.
+                **{"seed": seed, "data.val_share": 0.0, **KINDS[kind]},
+            )
+        found = predict_set(load(run), truth, batch_size=4)
+        file.write_text(json.dumps(found))
+        (run / "minutes.json").write_text(json.dumps(round((time.monotonic() - began) / 60, 1)))
+    return json.loads(file.read_text())
+
+
+def report(results: dict[tuple[str, int], list[dict[str, Any]]], truth: Annotations, out: Path) -> None:
+    """Print the table and write it as JSON."""
+    rows = {}
+    for (kind, seed), found in results.items():
+        filled = fill_boxes(found, truth)
+        mask, box = coco_ap(found, truth, "segm"), coco_ap(found, truth, "bbox")
+        rows[f"{kind} {seed}"] = {
+            "mask_AP": mask["AP"],
+            "mask_AP50": mask["AP50"],
+            "mask_AP75": mask["AP75"],
+            "box_AP": box["AP"],
+            "filled_AP": coco_ap(filled, truth, "segm")["AP"],
+            "mask_iou": mask_iou(found, truth)["mask_iou"],
+            "minutes": json.loads((out / f"{kind}_{seed}" / "minutes.json").read_text()),
+        }
+    print("run            " + "".join(f"{name:>10}" for name in next(iter(rows.values()))))
+    for name, row in rows.items():
+        print(f"{name:<15}" + "".join(f"{value:10.3f}" for value in row.values()))
+
+    kinds = {kind for kind, _ in results}
+    seeds = sorted({seed for _, seed in results})
+    for kind in sorted(kinds):
+        values = [rows[f"{kind} {seed}"]["mask_AP"] for seed in seeds if (kind, seed) in results]
+        spread = f" +- {stdev(values):.4f}" if len(values) > 1 else ""
+        print(f"{kind}: mask AP {mean(values):.4f}{spread} over {len(values)} seeds")
+    bootstrap = {}
+    for seed in seeds:
+        for other in ("masks", "projection"):
+            if ("boxes", seed) in results and (other, seed) in results:
+                ratio = paired_bootstrap(results["boxes", seed], results[other, seed], truth)
+                bootstrap[f"boxes / {other}, seed {seed}"] = ratio
+                print(f"boxes / {other}, seed {seed}: {ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
+    (out / "report.json").write_text(json.dumps({"rows": rows, "bootstrap": bootstrap}, indent=1))
+
+
+if __name__ == "__main__":
+    main()

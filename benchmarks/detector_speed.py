@@ -225,7 +225,7 @@ def print_memory(args: argparse.Namespace) -> None:
     # Each in a fresh process that gives freed blocks back to the system at once.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     context = multiprocessing.get_context("spawn")
-    print(f"{'peak memory':34}" + "".join(f"{name:>12}" for name in MODELS) + f"{'ratio':>8}")
+    print_head("peak memory")
     for setting in args.settings:
         jobs = [("inference", args.objects)] + [("training", objects) for objects in args.memory_objects]
         for part, objects in jobs:
@@ -234,7 +234,7 @@ def print_memory(args: argparse.Namespace) -> None:
                 with context.Pool(1) as pool:
                     peaks.append(pool.apply(peak_memory, (name, setting, part, objects, args)))
             label = f"{setting}, {part}" + (f", {objects} objects" if part == "training" else "")
-            print(f"{label:34}{peaks[0]:9.0f} MB{peaks[1]:9.0f} MB{peaks[0] / peaks[1]:7.2f}x", flush=True)
+            print_row(label, *peaks, "MB")
     del os.environ["MALLOC_MMAP_THRESHOLD_"]
 
 
@@ -256,14 +256,24 @@ def print_times(args: argparse.Namespace, scenes: dict[str, Scene]) -> dict[tupl
             runners[name, setting].run(part, scenes[part])
             times.setdefault((part, setting, name), []).append(clock() - start)
 
-    print(f"{'median ' + args.clock + ' time':34}" + "".join(f"{name:>12}" for name in MODELS) + f"{'ratio':>8}")
+    print_head(f"median {args.clock} time")
     for part in PARTS:
         for setting in args.settings:
-            a, b = (1000 * statistics.median(times[part, setting, name][args.warmup :]) for name in MODELS)
-            print(f"{part + ', ' + setting:34}{a:9.1f} ms{b:9.1f} ms{a / b:7.2f}x")
-        a, b = (counted[name, part] / 1e9 for name in MODELS)
-        print(f"{part + ', GFLOP':34}{a:9.1f}   {b:9.1f}   {a / b:7.2f}x")
+            medians = [1000 * statistics.median(times[part, setting, name][args.warmup :]) for name in MODELS]
+            print_row(f"{setting}, {part}", *medians, "ms")
+    for part in PARTS:
+        print_row(part, *(counted[name, part] / 1e9 for name in MODELS), "GFLOP")
     return runners
+
+
+def print_head(title: str) -> None:
+    """First row of a table."""
+    print(f"\n{title:46}" + "".join(f"{name:>16}" for name in MODELS) + f"{'ratio':>8}")
+
+
+def print_row(label: str, theirs: float, ours: float, unit: str) -> None:
+    """A row of a table, with how many times theirs is ours."""
+    print(f"{label:46}{theirs:10.1f} {unit:5}{ours:10.1f} {unit:5}{theirs / ours:7.2f}x", flush=True)
 
 
 def print_profile(args: argparse.Namespace, runner: Runner, scenes: dict[str, Scene]) -> None:
@@ -301,8 +311,11 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     where = torch.cuda.get_device_name() if args.device == "cuda" else f"{args.threads} threads"
-    print(f"{args.height}x{args.width}, {args.batch} image(s) a training step with {args.objects} objects each,")
-    print(f"torch {torch.__version__} on {where}, median of {args.repeats}; ratio: mask_rcnn / boxinst")
+    print(
+        f"{args.height}x{args.width}, {args.batch} image(s) a training step, {args.objects} objects each, ",
+        end="",
+    )
+    print(f"{where}, torch {torch.__version__}, median of {args.repeats}; ratio: mask_rcnn / boxinst")
 
     if not args.no_memory:
         print_memory(args)

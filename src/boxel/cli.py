@@ -54,6 +54,12 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"boxel: {error}", file=sys.stderr)
         return 1
+    except Exception as error:
+        if debug:
+            raise
+        reason = " ".join(str(error).split())
+        print(f"boxel: {type(error).__name__}: {reason} (--debug shows where).", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("boxel: stopped.", file=sys.stderr)
         return 1
@@ -128,7 +134,9 @@ def _train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--val", type=str, help="annotations to validate on, in place of a share of the images"
     )
-    parser.add_argument("--val-images", type=str, help="folder of its images (default: that of --images)")
+    parser.add_argument(
+        "--val-images", type=str, help="folder of its images (default: beside it, else --images)"
+    )
     parser.add_argument("--masks", type=str, help="annotations whose masks are added by annotation id")
     parser.add_argument("--mask-classes", type=str, help="learn from the masks of these categories only: a,b")
     parser.add_argument("--categories", type=str, help="learn these categories only: person,dog")
@@ -162,11 +170,7 @@ def _train(given: Namespace) -> int:
         resume="resume" in given,
         **changes,
     )
-    if model is not None:
-        print(
-            f"done: {out} (curves.png, samples/, metrics.json; try `boxel predict {out} PHOTOS --draw drawn/`)"
-        )
-    return 0
+    return 1 if model is None else 0
 
 
 # ---------------------------------------------------------------- evaluate
@@ -188,14 +192,14 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 
 def _evaluate(given: Namespace) -> int:
     from boxel.evaluation import evaluate, format_table, read_results
-    from boxel.evaluation.run import predict_set
+    from boxel.evaluation.run import is_agnostic, predict_set
 
     truth = _read(given)
     agnostic = "class_agnostic" in given
     if Path(given.subject).is_dir():
         model = _load(given.subject, given)
         results = predict_set(model, truth, _looking(model, given), given.get("batch_size", 1), _say)
-        agnostic = agnostic or (len(model.categories) == 1 and len(truth.categories) > 1)
+        agnostic = agnostic or is_agnostic(model, truth)
     else:
         results = read_results(given.subject)
     if agnostic:
@@ -233,17 +237,19 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 def _predict(given: Namespace) -> int:
     from boxel.data.images import iter_images
-    from boxel.models.predict_files import draw_instances, image_id, predict_files
+    from boxel.models.predict_files import draw_instances, image_ids, predict_files
 
     model = _load(given.run, given)
-    paths = list(iter_images(given.photos))
+    paths = iter_images(given.photos)
+    ids = image_ids(paths)
     results: list[dict[str, Any]] = []
     done = 0
     found_in = predict_files(model, paths, _looking(model, given), given.get("batch_size", 1), _say)
     for index, found in _progress(found_in, len(paths)):
-        results += [{**row, "file_name": paths[index].name} for row in found.as_coco(image_id(paths[index]))]
+        results += [{**row, "file_name": paths[index].name} for row in found.as_coco(ids[index])]
         if "draw" in given:
-            draw_instances(paths[index], found, Path(given.draw), given.get("draw_score", 0.3))
+            target = Path(given.draw) / (str(ids[index]).strip("/").replace("/", "_") + ".jpg")
+            draw_instances(paths[index], found, target, given.get("draw_score", 0.3))
         done += 1
     out = Path(given.get("out", "predictions.json"))
     out.parent.mkdir(parents=True, exist_ok=True)
@@ -275,7 +281,7 @@ def _inspect(given: Namespace) -> int:
     from boxel.evaluation.affinity import count_edges
 
     options = {name: given[name] for name in ("theta", "size", "dilation", "short_side") if name in given}
-    counts = count_edges(_read(given), **options)
+    counts = count_edges(_read(given), **options, report=_say)
     print("  tau   positive among edges kept   positives kept")
     for tau, precision, recall in zip(counts.tau, counts.precision, counts.recall, strict=True):
         print(f"{tau:5.2f}   {precision:25.1%}   {recall:14.1%}")
@@ -401,7 +407,7 @@ def _overview() -> str:
 
 def _print_warning(message: Warning | str, category: type[Warning], *_: Any) -> None:
     # Warnings of libraries about themselves are for their developers.
-    if issubclass(category, UserWarning) and "lightning" not in str(_[0] if _ else ""):
+    if issubclass(category, UserWarning):
         _say(f"warning: {message}")
 
 

@@ -74,7 +74,12 @@ def test_coordinates_by_hand():
     ]:
         params = torch.tensor([[*pick, 1, 1, 0, 0, 0]])
         logits = dynamic_masks(
-            torch.zeros(1, 1, 2, 3), params, torch.tensor([0]), torch.tensor([[20.0, 12.0]]), torch.tensor([8.0]), 1
+            torch.zeros(1, 1, 2, 3),
+            params,
+            torch.tensor([0]),
+            torch.tensor([[20.0, 12.0]]),
+            torch.tensor([8.0]),
+            1,
         )
         assert logits[0].tolist() == expected
 

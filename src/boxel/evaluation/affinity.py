@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -55,6 +55,7 @@ def count_edges(
     dilation: int = 2,
     theta: float = 2.0,
     short_side: int | None = None,
+    report: Callable[[str], None] = print,
 ) -> EdgeCounts:
     """Count true and supervised edges with at least one end in each instance's box, where there is a true mask.
 
@@ -66,6 +67,7 @@ def count_edges(
         dilation: of the neighbourhood.
         theta: scale of the similarity (Eq. 7).
         short_side: pixels to bring each image's shorter side to, as in training; None leaves it.
+        report: is told of each image or mask that can't be read; the rest is measured.
 
     Raises:
         BoxelError: the set has no masks.
@@ -80,16 +82,21 @@ def count_edges(
         own = [i for i in data.instances_of(image) if data.has_mask[i] and not data.iscrowd[i]]
         if not own:
             continue
-        photo = torch.from_numpy(read_image(data.image_path(image))).permute(2, 0, 1)
+        try:
+            pixels = read_image(data.image_path(image))
+            masks = [data.mask(int(instance), pixels.shape[:2]) for instance in own]
+        except BoxelError as error:
+            report(f"skipped: {error}")
+            continue
+        photo = torch.from_numpy(pixels).permute(2, 0, 1)
         factor = short_side / min(photo.shape[-2:]) if short_side else 1.0
         shown = [round(side * factor) for side in photo.shape[-2:]]
-        pixels = resize(photo, shown, antialias=True)[None].float() / 255
-        similarity = color_similarity(pixels, None, stride, size, dilation, theta)[0]
+        image_shown = resize(photo, shown, antialias=True)[None].float() / 255
+        similarity = color_similarity(image_shown, None, stride, size, dilation, theta)[0]
         height, width = similarity.shape[-2:]
         rows, columns = box_spans(torch.from_numpy(data.boxes[own] * factor).float(), height, width, stride)
-        for box, instance in zip(box_masks(rows, columns), own, strict=True):
-            mask = torch.from_numpy(data.mask(int(instance), photo.shape[-2:]))
-            mask = resize(mask[None], shown, InterpolationMode.NEAREST)[0]
+        for box, whole in zip(box_masks(rows, columns), masks, strict=True):
+            mask = resize(torch.from_numpy(whole)[None], shown, InterpolationMode.NEAREST)[0]
             mask = mask[stride // 2 :: stride, stride // 2 :: stride][:height, :width].bool()
             for edge, offset in enumerate(edge_offsets(size, dilation)):
                 start, end = _ends(similarity[edge], box, mask, offset)

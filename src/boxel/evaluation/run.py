@@ -11,6 +11,12 @@ from boxel.models.predict import PredictConfig
 from boxel.models.predict_files import predict_files
 
 
+def is_agnostic(model: Any, data: Annotations) -> bool:
+    """Whether the model tells objects from background only: its one category is none of the set's."""
+    names = [category.name for category in data.categories]
+    return len(model.categories) == 1 and model.categories[0].name not in names
+
+
 def predict_set(
     model: Any,
     data: Annotations,
@@ -22,7 +28,7 @@ def predict_set(
 
     Args:
         model: a model in eval mode.
-        data: the images; a class-agnostic model may be run on a set of many categories.
+        data: the images; a class-agnostic model (see :func:`is_agnostic`) may be run on a set of any categories.
         config: how images are shown; the model's own training size where None.
         batch_size: photos looked at together.
         report: is told of each image that can't be read.
@@ -31,9 +37,8 @@ def predict_set(
         BoxelError: the model has a category, not its only one, that the set lacks.
     """
     ids = {category.name: category.id for category in data.categories}
-    agnostic = len(model.categories) == 1
     missing = [c.name for c in model.categories if c.name not in ids]
-    if missing and not agnostic:
+    if missing and not is_agnostic(model, data):
         raise BoxelError(f"{data.file}: the model finds {missing[0]!r}, which is no category of this set.")
     paths = [data.image_path(index) for index in range(len(data))]
     results = []

@@ -170,9 +170,7 @@ def _to_photo(found: Any, shown: Tensor, photo: NDArray[np.uint8], mirrored: boo
 
 def _mirror(logits: Tensor, cells: float) -> Tensor:
     """Mirror maps about the middle of their first ``cells`` columns, which need not be a whole number."""
-    n, h, w = logits.shape
-    if n == 0:
-        return logits
+    w = logits.shape[-1]
     x = cells - (torch.arange(w, device=logits.device) + 0.5)
     left = (x - 0.5).floor()
     weight = (x - 0.5 - left)[None, None]

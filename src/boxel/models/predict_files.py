@@ -44,17 +44,19 @@ def predict_files(
             yield from zip([index for index, _ in readable], found, strict=True)
 
 
-def image_id(path: Path) -> int | str:
-    """The id a result gets: COCO's number where the file is named by one, else the file's stem."""
-    return int(path.stem) if path.stem.isdecimal() else path.stem
+def image_ids(paths: Sequence[Path]) -> list[int | str]:
+    """The id each file's results get: COCO's number where the file is named by one, else the file's stem.
+
+    Where that would be the same for two files, all get their paths.
+    """
+    ids: list[int | str] = [int(path.stem) if path.stem.isdecimal() else path.stem for path in paths]
+    return ids if len(set(ids)) == len(ids) else [path.as_posix() for path in paths]
 
 
-def draw_instances(path: Path, found: Instances, folder: Path, score: float = 0.3) -> Path:
-    """Draw the instances scored at least ``score`` over their photo; returns the drawing's file."""
+def draw_instances(path: Path, found: Instances, target: Path, score: float = 0.3) -> None:
+    """Draw the instances scored at least ``score`` over their photo, into the file ``target``."""
     best = found.scores >= score
     masks = [mask for mask, keep in zip(found.masks, best, strict=True) if keep]
     names = [category.name for category in found.categories]
     drawn = overlay(read_image(path), found.boxes[best], masks, found.labels[best], names, found.scores[best])
-    target = folder / f"{path.stem}.jpg"
     save_image(drawn, target)
-    return target

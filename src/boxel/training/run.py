@@ -313,11 +313,14 @@ def _announce(
 
 def _finish(out: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
     """Write the model folder: the best weights by mask AP where there are true masks, else the last ones."""
-    best, last = (out / "checkpoints" / f"{name}.ckpt" for name in ("best", "last"))
-    kept = torch.load(best if best.exists() else last, map_location="cpu", weights_only=True)
+    files = [out / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")]
+    states = [torch.load(f, map_location="cpu", weights_only=True) for f in files if f.exists()]
+    # Where all are alike, max takes the first, which is the last.
+    kept = max(states, key=lambda state: state["metrics"].get("val/mask_AP", 0.0))
     model.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
     )
+    step = kept["metrics"]["step"]
     (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1))
     model_folder.save(model, out, record, model.categories)  # type: ignore[arg-type]
-    log.info("the model of step %d is in %s", kept["metrics"]["step"], out)
+    log.info("done: the model of step %d is in %s, beside curves.png, samples/ and metrics.json", step, out)

@@ -173,7 +173,9 @@ TOP = cells((0, 0), (0, 1))
 FULL = cells((0, 0), (0, 1), (1, 0), (1, 1))
 
 
-def losses_of(logits: Tensor, has_mask: list[bool], truth: Tensor | None = None, **options) -> dict[str, Tensor]:
+def losses_of(
+    logits: Tensor, has_mask: list[bool], truth: Tensor | None = None, **options
+) -> dict[str, Tensor]:
     """Losses of instances in the upper left box of one grey image."""
     n = len(has_mask)
     truth = torch.zeros(0, 4, 4, dtype=torch.bool) if truth is None else truth

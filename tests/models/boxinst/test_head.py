@@ -31,7 +31,9 @@ def test_shapes_and_order(head):
     assert output.centerness.shape == (2, PLACES)
     p4 = head.classify(head.class_tower(pyramid[1]))
     torch.testing.assert_close(output.logits[1, 24 + 4], p4[1, :, 1, 1])  # after the 24 of P3, row by row
-    torch.testing.assert_close(output.centerness[1, 24 + 4], head.center(head.box_tower(pyramid[1]))[1, 0, 1, 1])
+    torch.testing.assert_close(
+        output.centerness[1, 24 + 4], head.center(head.box_tower(pyramid[1]))[1, 0, 1, 1]
+    )
 
 
 def test_a_new_head_expects_hardly_anything_anywhere(head):

@@ -30,6 +30,8 @@ class BoxInstConfig:
         projection_weight: weight of Eq. 3 for instances without a mask; 0 leaves it out (Tables 3, 6, 7).
         affinity_weight: weight of Eq. 8 for instances without a mask; 0 leaves it out (Tables 3, 6, 7).
             With both weights 0 such instances are discarded in mask learning (first rows of Tables 6 and 7).
+        area_weight: weight of a cost on the area of masks learned from boxes, which empties holes and bays that neither
+            projection nor colour decides; not in the paper. 0 leaves it out; try 0.1 where objects have holes.
         supervised_loss: loss of instances with a mask (Table 2): `dice`, or `affinity`, the paper's Eq. 6 with
             true edges.
         tau: colour similarity above which an edge counts as positive (Table 1a).
@@ -67,6 +69,7 @@ class BoxInstConfig:
     mask_norm: Literal["gn", "bn", "sync_bn"] = "gn"
     projection_weight: float = 1.0
     affinity_weight: float = 1.0
+    area_weight: float = 0.0
     supervised_loss: Literal["dice", "affinity"] = "dice"
     tau: float = 0.3
     theta: float = 2.0

@@ -9,6 +9,7 @@ from torch import Tensor
 from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
 
 from boxel.losses.affinity import affinity_loss, color_similarity, supervised_affinity_loss
+from boxel.losses.area import area_loss
 from boxel.losses.dice import dice_loss
 from boxel.losses.projection import projection_loss
 from boxel.masks.boxes import box_spans
@@ -84,7 +85,7 @@ def mask_losses(
         config: weights and settings.
 
     Returns:
-        `projection` and `affinity` of instances with a box only, `mask` of those with a mask; raw, not weighted.
+        `projection`, `affinity` and `area` of instances with a box only, `mask` of those with a mask; raw, not weighted.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
@@ -112,6 +113,9 @@ def mask_losses(
                 inside=config.affinity_inside,
                 **neighbourhood,
             )
+
+        if config.area_weight > 0:
+            losses["area"] = area_loss(logits[boxed], rows[boxed], columns[boxed]).sum() / total
 
         known, truth = logits[has_mask], masks.float()
         if config.supervised_loss == "dice":

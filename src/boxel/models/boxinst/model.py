@@ -132,6 +132,7 @@ class BoxInst(nn.Module):
             "centerness": 1.0,
             "projection": self.config.projection_weight,
             "affinity": self.config.affinity_weight * ramp,
+            "area": self.config.area_weight * ramp,
             "mask": 1.0,
         }
 

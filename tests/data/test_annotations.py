@@ -1,0 +1,150 @@
+"""The data set in memory: choosing parts of it, and masks on demand."""
+
+import msgspec
+import numpy as np
+import pytest
+
+from boxel.data.annotations import Annotations, Category
+from boxel.errors import BoxelError
+from boxel.masks.rle import decode, encode
+
+SQUARE = [[2, 1, 6, 1, 6, 4, 2, 4]]
+SQUARE_MASK = np.zeros((8, 10), dtype=np.uint8)
+SQUARE_MASK[1:4, 2:6] = 1
+
+
+def make(**columns):
+    """Three images; instances 0 and 3 in the last, 1 and 2 in the first."""
+    segmentations = np.empty(4, dtype=object)
+    segmentations[0] = msgspec.json.encode(SQUARE)
+    segmentations[2] = msgspec.json.encode(encode(SQUARE_MASK))
+    segmentations[3] = msgspec.json.encode([[1, 1]])
+    return Annotations(
+        **{
+            "root": "photos",
+            "image_ids": [10, "twenty", 30],
+            "paths": ["a.png", "b.png", "c.png"],
+            "widths": np.array([10, 11, 10], np.int32),
+            "heights": np.array([8, 9, 8], np.int32),
+            "categories": (Category(7, "cat"), Category(2, "dog", "animal"), Category(4, "cart")),
+            "ids": [101, 102, 103, 104],
+            "image_index": np.array([2, 0, 0, 2], np.int32),
+            "labels": np.array([0, 1, 2, 1], np.int32),
+            "boxes": np.arange(16, dtype=np.float64).reshape(4, 4),
+            "iscrowd": np.array([False, True, False, False]),
+            "segmentations": segmentations,
+            "label_maps": ["a_map.png", None, "c_map.png"],
+            "file": "set.json",
+        }
+        | columns
+    )
+
+
+def test_columns_left_out_have_their_defaults():
+    data = make(label_maps=None)
+    assert np.isnan(data.quality).all()
+    assert np.isnan(data.areas).all()
+    assert data.quality.shape == data.areas.shape == (4,)
+    assert data.trusted.tolist() == [True] * 4
+    assert data.source.tolist() == [None] * 4
+    assert data.label_maps == [None] * 3
+    assert len(data) == 3
+    assert repr(data) == "Annotations(3 images, 4 instances, 3 with masks, 3 categories, from 'set.json')"
+
+
+def test_instances_of_an_image_in_the_order_of_the_file():
+    data = make()
+    assert [data.instances_of(i).tolist() for i in range(3)] == [[1, 2], [], [0, 3]]
+
+
+def test_masks():
+    data = make()
+    assert data.segmentation(0) == SQUARE
+    assert data.segmentation(1) is None
+    np.testing.assert_array_equal(data.mask(0), SQUARE_MASK)
+    np.testing.assert_array_equal(decode(data.rle(2)), SQUARE_MASK)
+    assert data.rle(1) is None
+    assert data.mask(1) is None
+
+
+def test_a_size_for_files_that_do_not_say():
+    data = make(widths=np.zeros(3, np.int32), heights=np.zeros(3, np.int32))
+    np.testing.assert_array_equal(data.mask(0, (8, 10)), SQUARE_MASK)
+
+
+def test_a_segmentation_at_fault_is_named_with_its_remedy():
+    with pytest.raises(BoxelError, match=r"set\.json.*annotation 104 \(image 30\).*--repair"):
+        make().mask(3)
+    with pytest.raises(BoxelError, match="annotation 103"):
+        make().mask(2, (9, 9))  # a code of another size than the image
+
+
+def test_has_mask_asks_for_trust():
+    assert make().has_mask.tolist() == [True, False, True, True]
+    assert make(trusted=np.array([False, True, True, True])).has_mask.tolist() == [False, False, True, True]
+    bare = make().without_masks()
+    assert not bare.has_mask.any()
+    assert make().has_mask.any()
+
+
+@pytest.mark.parametrize("keep", [np.array([True, False, False, True]), [0, 3]])
+def test_select_instances(keep):
+    part = make(quality=np.array([0.1, 0.2, 0.3, 0.4], np.float32)).select_instances(keep)
+    assert part.ids == [101, 104]
+    assert part.boxes.tolist() == [[0, 1, 2, 3], [12, 13, 14, 15]]
+    assert part.quality.tolist() == pytest.approx([0.1, 0.4])
+    assert part.segmentation(0) == SQUARE
+    assert len(part) == 3
+    assert [part.instances_of(i).tolist() for i in range(3)] == [[], [], [0, 1]]
+
+
+def test_select_instances_in_another_order():
+    assert make().select_instances([2, 0]).ids == [103, 101]
+
+
+@pytest.mark.parametrize("keep", [np.array([False, True, True]), [1, 2]])
+def test_select_images(keep):
+    data = make()
+    data.instances_of(0)  # what is remembered of the whole must not be taken for the part's
+    part = data.select_images(keep)
+    assert part.image_ids == ["twenty", 30]
+    assert part.paths == ["b.png", "c.png"]
+    assert part.label_maps == [None, "c_map.png"]
+    assert part.widths.tolist() == [11, 10]
+    assert part.heights.tolist() == [9, 8]
+    assert part.ids == [101, 104]
+    assert part.image_index.tolist() == [1, 1]
+    assert [part.instances_of(i).tolist() for i in range(2)] == [[], [0, 1]]
+
+
+def test_select_images_in_another_order():
+    part = make().select_images([2, 0])
+    assert part.image_ids == [30, 10]
+    assert part.image_index.tolist() == [0, 1, 1, 0]
+    assert len(make().select_images([])) == 0
+
+
+def test_select_categories():
+    part = make().select_categories(["cart", "dog"])
+    assert [category.id for category in part.categories] == [4, 2]
+    assert part.ids == [102, 103, 104]
+    assert part.labels.tolist() == [1, 0, 1]
+    assert len(part) == 3
+
+
+def test_an_unknown_category_names_the_nearest():
+    with pytest.raises(BoxelError, match=r"set\.json.*'card'.*Did you mean 'cart'"):
+        make().select_categories(["cat", "card"])
+
+
+def test_class_agnostic():
+    one = make().class_agnostic()
+    assert one.categories == (Category(1, "object"),)
+    assert one.labels.tolist() == [0, 0, 0, 0]
+    assert make().class_agnostic("thing").categories[0].name == "thing"
+
+
+def test_image_path():
+    from pathlib import Path
+
+    assert make(root=Path("photos")).image_path(1) == Path("photos/b.png")

@@ -1,0 +1,566 @@
+"""BoxInst as a whole: every option, what it learns from, what it gives, and three scenes learned from their boxes."""
+
+from collections.abc import Callable
+from dataclasses import asdict, fields, replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torchvision.models.detection._utils import BoxLinearCoder
+from torchvision.models.detection.fcos import FCOS
+
+from boxel.layers.bifpn import BiFPN
+from boxel.layers.deformable import ModulatedDeformConv2d
+from boxel.layers.pyramid import FPN
+from boxel.masks.rle import decode
+from boxel.models.boxinst import BoxInst, BoxInstConfig
+from boxel.models.boxinst import model as module
+from boxel.models.boxinst.head import HeadOutput
+
+# A small network: tests are about what is round it.
+SMALL = BoxInstConfig(
+    backbone="tf_efficientnet_lite0",
+    weights="none",
+    backbone_norm="gn",
+    neck_channels=16,
+    neck_repeats=1,
+    head_convs=1,
+    mask_convs=1,
+    mask_channels=16,
+)
+LEVELS = [64, 16, 4, 1, 1]  # locations of P3 to P7 in an image of 64 x 64
+
+
+def build(num_classes: int = 3, **options: Any) -> BoxInst:
+    torch.manual_seed(0)
+    return BoxInst(num_classes, replace(SMALL, **options))
+
+
+@pytest.fixture(scope="module")
+def shared() -> BoxInst:
+    return build()
+
+
+@pytest.fixture
+def small(shared: BoxInst) -> BoxInst:
+    """A model whose options, methods and mode a test may change; the weights are shared."""
+    shared.config = replace(SMALL)
+    shared.zero_grad()
+    for name in ("_features", "forward"):
+        shared.__dict__.pop(name, None)
+    return shared.train()
+
+
+def picture(height: int = 64, width: int = 64, seed: int = 0) -> Tensor:
+    return torch.rand(3, height, width, generator=torch.Generator().manual_seed(seed))
+
+
+def target(boxes: Any, **columns: Any) -> dict[str, Any]:
+    boxes = torch.as_tensor(boxes, dtype=torch.float32).reshape(-1, 4)
+    return {"boxes": boxes, "labels": torch.arange(len(boxes)) % 3, "image_id": 0} | columns
+
+
+def filled(boxes: Any, height: int = 64, width: int = 64) -> Tensor:
+    """(N, H, W) uint8: masks of whole-pixel boxes."""
+    masks = torch.zeros(len(boxes), height, width, dtype=torch.uint8)
+    for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
+        mask[y0:y1, x0:x1] = 1
+    return masks
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the two parts of the criterion were given in the last step."""
+    calls: dict[str, Any] = {}
+    detection, masks = module.detection_losses, module.mask_losses
+
+    def record_detection(*arguments):
+        names = ("output", "points", "boxes", "labels", "positive", "ignored")
+        calls["detection"] = dict(zip(names, arguments, strict=True))
+        return detection(*arguments)
+
+    def record_masks(*arguments):
+        names = ("logits", "boxes", "has_mask", "masks", "image_index", "images", "valid", "config")
+        calls["masks"] = dict(zip(names, arguments, strict=True))
+        return masks(*arguments)
+
+    monkeypatch.setattr(module, "detection_losses", record_detection)
+    monkeypatch.setattr(module, "mask_losses", record_masks)
+    return calls
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options of the network
+
+
+def count(layer: type[nn.Module]) -> Callable[[BoxInst], int]:
+    return lambda model: sum(isinstance(m, layer) for m in model.modules())
+
+
+def kinds(model: nn.Module) -> set[str]:
+    names = {type(m).__name__ for m in model.modules()}
+    return {name for name in names if "Norm" in name}
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "measure", "before", "after"),
+    [
+        ("backbone", "resnet10t", lambda m: m.backbone.channels, [40, 112, 320], [128, 256, 512]),
+        (
+            "backbone_norm",
+            "bn",
+            lambda m: kinds(m.backbone),
+            {"GroupNormAct"},
+            {"BatchNormAct2d"},
+        ),
+        ("backbone_norm", "frozen_bn", lambda m: "FrozenBatchNormAct2d" in kinds(m.backbone), False, True),
+        ("frozen_stages", 0, lambda m: m.backbone.body.conv_stem.weight.requires_grad, False, True),
+        ("deformable", True, lambda m: count(ModulatedDeformConv2d)(m) > 0, False, True),
+        ("neck", "bifpn", lambda m: type(m.neck), FPN, BiFPN),
+        ("neck_channels", 24, lambda m: m.head.controller.in_channels, 16, 24),
+        ("head_convs", 3, lambda m: [len(m.head.class_tower), len(m.head.box_tower)], [3, 3], [9, 9]),
+        ("mask_convs", 2, lambda m: len(m.mask_branch.tower), 1, 2),
+        ("mask_channels", 32, lambda m: m.mask_branch.tower[0][0].out_channels, 16, 32),
+        ("mask_features", 8, lambda m: m.mask_branch.out.out_channels, 16, 8),
+        ("mask_features", 8, lambda m: m.head.controller.out_channels, 233, 169),
+        ("mask_width", 16, lambda m: m.head.controller.out_channels, 233, 593),
+        ("mask_norm", "bn", lambda m: kinds(m.mask_branch), {"GroupNorm"}, {"BatchNorm2d"}),
+        ("mask_norm", "sync_bn", lambda m: kinds(m.mask_branch), {"GroupNorm"}, {"SyncBatchNorm"}),
+    ],
+)
+def test_options_of_the_network(shared, option, value, measure, before, after):
+    extra = (
+        {"backbone": "resnet10t"} if option == "deformable" else {}
+    )  # a depthwise network has no such layer
+    assert measure(shared) == before
+    assert measure(build(**{option: value}, **extra)) == after
+
+
+def test_neck_repeats():
+    layers = [
+        len([m for m in build(neck="bifpn", neck_repeats=n).neck.modules() if hasattr(m, "up")])
+        for n in (1, 3)
+    ]
+    assert layers == [1, 3]
+
+
+def test_weights(tmp_path):
+    """A file in place of a random start."""
+    other = build(weights="none")
+    with torch.no_grad():
+        other.backbone.body.conv_stem.weight.fill_(0.25)
+    save_file(other.backbone.body.state_dict(), tmp_path / "body.safetensors")
+    assert (build(weights=str(tmp_path / "body.safetensors")).backbone.body.conv_stem.weight == 0.25).all()
+    assert (build().backbone.body.conv_stem.weight != 0.25).all()
+
+
+def test_defaults_are_the_papers_network():
+    """ResNet-50, FPN 256, 4 + 4 convolutions, 4 of 128 in the mask branch, 16 features, 233 parameters."""
+    model = BoxInst(80, BoxInstConfig(weights="none"))
+    assert model.backbone.channels == [512, 1024, 2048]
+    assert count(nn.GroupNorm)(model) == 8 + 3 + 4
+    assert model.head.classify.out_channels == 80
+    assert model.head.controller.weight.shape == (233, 256, 3, 3)
+    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
+    assert 30e6 < learned < 40e6
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Options of learning
+
+
+def step(
+    model: BoxInst, targets: list[dict[str, Any]], size: tuple[int, int] = (64, 64)
+) -> dict[str, Tensor]:
+    return model([picture(*size, seed=i) for i in range(len(targets))], targets)
+
+
+def test_center_radius(small, seen):
+    """A box of 40 x 40 about (32, 32) has 4 locations within 8 pixels of its middle, and 16 within 16."""
+    for radius, positives in [(1.0, 4), (1.5, 4), (2.0, 16)]:
+        small.config.center_radius = radius
+        step(small, [target([[12, 12, 52, 52]])])
+        assert seen["detection"]["positive"][0, :64].sum() == positives
+
+
+def test_bottom_rows(small, seen):
+    small.config.bottom_rows = 10
+    step(small, [target([[8, 8, 40, 40]]), target([[8, 8, 40, 40]])], (50, 60))
+    valid = torch.zeros(2, 64, 64, dtype=torch.bool)
+    valid[:, :40, :60] = True
+    assert torch.equal(seen["masks"]["valid"], valid)
+    small.config.bottom_rows = 55
+    step(small, [target([[8, 8, 40, 40]])], (50, 60))
+    assert not seen["masks"]["valid"].any()
+
+
+@pytest.mark.parametrize("most", [5, 64])
+def test_max_instances_is_a_hard_cap(small, seen, most):
+    """500 boxes in an image train, and the mask loss sees as many instances as it may."""
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(500, 2, generator=generator) * 100
+    boxes = torch.cat([corners, corners + 8 + 20 * torch.rand(500, 2, generator=generator)], 1)
+    small.config.max_instances = most
+    losses = step(small, [target(boxes)], (128, 128))
+    assert len(seen["masks"]["logits"]) == most
+    assert seen["detection"]["positive"].sum() > 64
+    sum(losses.values()).backward()
+    assert all(torch.isfinite(p.grad).all() for p in small.parameters() if p.requires_grad)
+
+
+def test_max_instances_are_shared_out_an_image(small, seen):
+    small.config.max_instances = 3
+    step(small, [target([[0, 0, 40, 40], [20, 20, 60, 60]]), target([[0, 0, 40, 40]])])
+    assert seen["masks"]["image_index"].tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(seen["masks"]["boxes"][:3].unique(dim=0)) == 2
+
+
+def test_the_config_reaches_the_mask_losses(small, seen):
+    """What tau, theta, patch_size and the others do there is tested with the criterion."""
+    small.config.tau = 0.77
+    step(small, [target([[8, 8, 40, 40]])])
+    assert seen["masks"]["config"] is small.config
+
+
+def test_loss_weights(small):
+    assert small.loss_weights(1.0) == {
+        "classification": 1,
+        "box": 1,
+        "centerness": 1,
+        "projection": 1,
+        "affinity": 1,
+        "mask": 1,
+    }
+    small.config = replace(SMALL, affinity_warmup=0.2, affinity_weight=3.0, projection_weight=0.5)
+    assert [small.loss_weights(p)["affinity"] for p in (0, 0.1, 0.2, 0.9)] == pytest.approx([0, 1.5, 3, 3])
+    assert small.loss_weights(0.0)["projection"] == 0.5
+    small.config.affinity_warmup = 0.0
+    assert small.loss_weights(0.0)["affinity"] == 3
+
+
+def test_every_option_is_tested():
+    """A reminder: whoever adds an option adds its test here or with the criterion."""
+    tested_here = {
+        *("backbone", "weights", "backbone_norm", "frozen_stages", "deformable", "neck", "neck_channels"),
+        *(
+            "neck_repeats",
+            "head_convs",
+            "mask_convs",
+            "mask_channels",
+            "mask_features",
+            "mask_width",
+            "mask_norm",
+        ),
+        *("bottom_rows", "affinity_warmup", "max_instances", "center_radius"),
+        *("score_threshold", "nms_threshold", "candidates", "max_detections"),
+    }
+    with_the_criterion = {
+        *(
+            "projection_weight",
+            "affinity_weight",
+            "supervised_loss",
+            "tau",
+            "theta",
+            "patch_size",
+            "dilation",
+        ),
+        *("affinity_normalizer", "affinity_inside", "projection_slack"),
+    }
+    assert {f.name for f in fields(BoxInstConfig)} == tested_here | with_the_criterion
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is learned from
+
+
+def test_losses_of_boxes(small):
+    losses = step(small, [target([[8, 8, 40, 40]]), target([[3, 5, 60, 50], [0, 0, 20, 20]])])
+    assert list(losses) == ["classification", "box", "centerness", "projection", "affinity", "mask"]
+    assert all(torch.isfinite(loss) and loss.ndim == 0 for loss in losses.values())
+    assert losses["mask"] == 0
+    assert min(losses[name] for name in losses if name != "mask") > 0
+
+
+@pytest.mark.parametrize("others", [{}, {"supervised_loss": "affinity"}, {"affinity_weight": 0.0}])
+def test_images_without_boxes_touch_every_parameter(small, others):
+    small.config = replace(SMALL, **others)
+    losses = step(small, [target([]), target([])])
+    assert {name: loss.item() for name, loss in losses.items() if name != "classification"} == {
+        name: 0 for name in losses if name != "classification"
+    }
+    sum(losses.values()).backward()
+    untouched = [name for name, p in small.named_parameters() if p.requires_grad and p.grad is None]
+    assert untouched == []
+
+
+def test_an_image_without_boxes_beside_one_with(small):
+    sum(step(small, [target([]), target([[8, 8, 40, 40]])]).values()).backward()
+    assert all(p.grad is not None for p in small.parameters() if p.requires_grad)
+
+
+def test_crowds_are_in_no_loss(small, seen):
+    """Locations in the crowd are no negatives, and its box and mask are learned by nobody."""
+    boxes = [[4, 4, 28, 28], [32, 32, 64, 64]]
+    crowd = target(boxes, iscrowd=torch.tensor([False, True]), masks=filled(boxes))
+    losses = step(small, [crowd])
+    points = seen["detection"]["points"]
+    inside = ((points > 32) & (points < 64)).all(1)
+    assert torch.equal(seen["detection"]["ignored"][0], inside)
+    assert not seen["detection"]["positive"][0, inside].any()
+    assert (seen["masks"]["boxes"] == torch.tensor(boxes[0]).float()).all()
+    small.zero_grad()
+    other = crowd | {"labels": torch.tensor([0, 2]), "masks": filled([boxes[0], [32, 32, 40, 40]])}
+    assert step(small, [other]) == losses
+
+
+def test_an_object_in_a_crowd_is_still_learned(small, seen):
+    boxes = [[0, 0, 64, 64], [12, 12, 52, 52]]
+    step(small, [target(boxes, iscrowd=torch.tensor([True, False]))])
+    detection = seen["detection"]
+    assert detection["positive"].sum() == 4
+    assert torch.equal(detection["ignored"], ~detection["positive"])
+    assert (detection["boxes"] == torch.tensor(boxes[1]).float()).all()
+
+
+def test_instances_with_masks_and_without_in_one_batch(small, seen):
+    """Each instance with a mask goes with its own one, sampled in the middle of each cell of 4 x 4 pixels."""
+    first, second = [[2, 2, 30, 30], [30, 30, 62, 62], [34, 2, 62, 30]], [[8, 8, 40, 44], [20, 10, 60, 50]]
+    targets = [
+        target(first, has_mask=torch.tensor([True, False, True]), masks=filled(first)),
+        target(second, has_mask=torch.tensor([False, False])),  # such an image may leave masks out
+        target(second, has_mask=torch.tensor([False, True]), masks=filled(second)),
+    ]
+    step(small, targets)
+    given = seen["masks"]
+    of_box = {
+        (i, *box): known
+        for i, t in enumerate(targets)
+        for box, known in zip(t["boxes"].tolist(), t["has_mask"].tolist(), strict=True)
+    }
+    keys = [(i, *box) for i, box in zip(given["image_index"].tolist(), given["boxes"].tolist(), strict=True)]
+    assert set(keys) == set(of_box)
+    assert given["has_mask"].tolist() == [of_box[key] for key in keys]
+    learned = given["boxes"][given["has_mask"]].int().tolist()
+    assert torch.equal(given["masks"], filled(learned)[:, 2::4, 2::4].bool())
+
+
+@pytest.mark.parametrize(
+    ("columns", "learned"),
+    [
+        ({}, False),
+        ({"masks": filled([[8, 8, 40, 40]])}, True),  # torchvision's convention knows no has_mask
+        ({"masks": filled([[8, 8, 40, 40]]), "has_mask": torch.tensor([False])}, False),
+        ({"masks": filled([[8, 8, 40, 40]]), "has_mask": torch.tensor([True])}, True),
+        ({"has_mask": torch.tensor([True])}, False),  # there is nothing to learn it from
+    ],
+)
+def test_which_instances_are_learned_from_their_mask(small, columns, learned):
+    losses = step(small, [target([[8, 8, 40, 40]], **columns)])
+    assert (losses["mask"] > 0) == learned
+    assert (losses["projection"] == 0) == learned
+
+
+def test_with_both_weights_off_boxes_take_no_turn(small, seen):
+    """First rows of Tables 6 and 7: instances without a mask are discarded in mask learning."""
+    boxes = [[2, 2, 30, 30], [30, 30, 62, 62]]
+    mixed = target(boxes, has_mask=torch.tensor([False, True]), masks=filled(boxes))
+    small.config.projection_weight = small.config.affinity_weight = 0.0
+    losses = step(small, [mixed])
+    assert set(losses) == {"classification", "box", "centerness", "mask"}
+    assert (seen["masks"]["boxes"] == torch.tensor(boxes[1]).float()).all()
+    assert seen["detection"]["positive"].sum() > len(seen["masks"]["boxes"])  # but their boxes are learned
+
+
+def test_masks_of_an_image_smaller_than_the_batch(small, seen):
+    """37 x 91 beside 64 x 64: the mask lies in the upper left of the grid, and padding has no edges."""
+    box = [8, 5, 90, 36]
+    targets = [target([box], masks=filled([box], 37, 91)), target([[8, 8, 40, 40]])]
+    small([picture(37, 91), picture()], targets)
+    given = seen["masks"]
+    assert given["logits"].shape[1:] == (16, 24)
+    expected = filled([box], 64, 96)[:, 2::4, 2::4].bool()
+    assert (given["masks"] == expected).all()
+    assert given["valid"].sum((1, 2)).tolist() == [37 * 91, 64 * 64]
+    assert given["valid"][0, :37, :91].all()
+    mean = small.backbone.mean
+    assert torch.equal(given["images"][0, :, 37:], mean.expand(3, 27, 96))
+
+
+def test_training_needs_targets(small):
+    with pytest.raises(ValueError, match="targets"):
+        small([picture()])
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What is found
+
+
+def with_findings(model: BoxInst, findings: list[tuple[int, int, float, list[float]]]) -> BoxInst:
+    """The model as if its head gave these: location, class, class logit, (l, t, r, b); all else is background."""
+    plain = model._features
+
+    def features(batch: Tensor) -> tuple[list[Tensor], HeadOutput]:
+        pyramid, output = plain(batch)
+        logits, distances = torch.full_like(output.logits, -30.0), torch.zeros_like(output.distances)
+        for location, label, logit, sides in findings:
+            logits[:, location, label] = logit
+            distances[:, location] = torch.tensor(sides)
+        return pyramid, HeadOutput(logits, distances, torch.full_like(output.centerness, 30.0), output.towers)
+
+    model._features = features  # type: ignore[method-assign]
+    return model.eval()
+
+
+SIDES = [8.0, 8.0, 8.0, 8.0]
+# Location 18 is (20, 20) of P3, 19 is (28, 20).
+
+
+def found(model: BoxInst, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
+    return model([picture(*size)])[0]
+
+
+def test_a_detection_by_hand(small):
+    """Score sqrt(class x centre-ness), box (20 - l, 20 - t, 20 + r, 20 + b)."""
+    result = found(with_findings(small, [(18, 2, 0.0, [4.0, 8.0, 12.0, 16.0])]))
+    assert result["boxes"].tolist() == [[16, 12, 32, 36]]
+    assert result["labels"].tolist() == [2]
+    assert result["scores"].tolist() == pytest.approx([0.5**0.5])
+    assert [rle["size"] for rle in result["masks"]] == [[64, 64]]
+
+
+def test_score_threshold(small):
+    """Probabilities 0.5 and 0.2: what counts is class x centre-ness, not its root."""
+    model = with_findings(small, [(18, 0, 0.0, SIDES), (45, 0, float(np.log(0.25)), SIDES)])
+    for threshold, kept in [(0.05, 2), (0.3, 1), (0.6, 0)]:
+        model.config.score_threshold = threshold
+        assert len(found(model)["scores"]) == kept
+
+
+def test_nms_threshold(small):
+    """Two boxes of 32 x 16, 8 pixels apart: IoU 24 / 40 = 0.6. Another class is no rival."""
+    wide = [16.0, 8.0, 16.0, 8.0]
+    model = with_findings(small, [(18, 0, 2.0, wide), (19, 0, 1.0, wide), (20, 1, 0.0, wide)])
+    for threshold, labels in [(0.5, [0, 1]), (0.7, [0, 0, 1])]:
+        model.config.nms_threshold = threshold
+        assert found(model)["labels"].tolist() == labels
+
+
+def test_candidates_are_counted_a_level(small):
+    """Three findings in P3, one in P4 (location 64 on)."""
+    model = with_findings(small, [(n, 0, 3.0 - i, SIDES) for i, n in enumerate((9, 13, 45, 64 + 15))])
+    for most, kept in [(1000, 4), (2, 3), (1, 2)]:
+        model.config.candidates = most
+        assert len(found(model)["scores"]) == kept
+
+
+def test_max_detections_keeps_the_best(small):
+    model = with_findings(small, [(n, 0, logit, SIDES) for n, logit in [(9, 1.0), (13, 3.0), (45, 2.0)]])
+    model.config.max_detections = 2
+    assert found(model)["scores"].square().tolist() == pytest.approx(
+        [1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-2))]
+    )
+
+
+def test_detections_equal_torchvision(small):
+    """torchvision's FCOS after its head, given the same outputs."""
+    generator = torch.Generator().manual_seed(3)
+    logits, center = torch.randn(1, 86, 3, generator=generator), torch.randn(1, 86, generator=generator)
+    stride = torch.repeat_interleave(torch.tensor([8.0, 16, 32, 64, 128]), torch.tensor(LEVELS))
+    sides = torch.rand(1, 86, 4, generator=generator) * 2 * stride[:, None] + 2
+    pyramid, output = small._features(picture()[None])
+    small._features = lambda batch: (pyramid, HeadOutput(logits, sides, center, output.towers))
+    small.config = replace(SMALL, candidates=20, score_threshold=0.2, max_detections=15)
+    small.eval()
+    ours = small([picture()])[0]
+
+    fcos = FCOS.__new__(FCOS)
+    nn.Module.__init__(fcos)
+    fcos.box_coder = BoxLinearCoder(normalize_by_size=True)
+    fcos.score_thresh, fcos.topk_candidates = 0.2**0.5, 20  # torchvision's threshold is on the root
+    fcos.nms_thresh, fcos.detections_per_img = 0.6, 15
+    points = small._grid(pyramid)[0]
+    anchors = torch.cat([points - stride[:, None] / 2, points + stride[:, None] / 2], 1)
+    outputs = {
+        "cls_logits": logits.split(LEVELS, 1),
+        "bbox_regression": (sides / stride[:, None]).split(LEVELS, 1),
+        "bbox_ctrness": center[..., None].split(LEVELS, 1),
+    }
+    theirs = fcos.postprocess_detections(outputs, [list(anchors.split(LEVELS))], [(64, 64)])[0]
+    assert len(theirs["scores"]) == 15
+    torch.testing.assert_close(ours["scores"], theirs["scores"])
+    torch.testing.assert_close(ours["boxes"], theirs["boxes"])
+    assert torch.equal(ours["labels"], theirs["labels"])
+
+
+def test_what_lies_in_the_padding_is_not_found(small):
+    """An image of 20 x 20 in a batch of 32 x 32: location 3 is at (28, 4)."""
+    model = with_findings(small, [(3, 0, 2.0, [4.0, 4.0, 4.0, 4.0]), (0, 0, 1.0, [4.0, 4.0, 40.0, 4.0])])
+    result = found(model, (20, 20))
+    assert result["boxes"].tolist() == [[0, 0, 20, 8]]
+
+
+def test_nothing_found(small):
+    for result in with_findings(small, [])([picture(), picture(40, 100)]):
+        assert result["boxes"].shape == (0, 4)
+        assert result["scores"].shape == result["labels"].shape == (0,)
+        assert result["masks"] == []
+
+
+@pytest.mark.parametrize("size", [(37, 91), (8, 8), (130, 33)])
+def test_any_size(small, size):
+    """A model that finds things everywhere; its masks have the image's size and stay inside their boxes."""
+    small.config = replace(SMALL, score_threshold=0.0, max_detections=20)
+    result = small.eval()([picture(*size), picture()])[0]
+    assert len(result["scores"]) > 0
+    assert (result["scores"].diff() <= 0).all()
+    boxes = result["boxes"]
+    assert (boxes >= 0).all()
+    assert (boxes[:, 2] <= size[1]).all()
+    assert (boxes[:, 3] <= size[0]).all()
+    for box, rle in zip(boxes, result["masks"], strict=True):
+        mask = decode(rle)
+        assert mask.shape == size
+        rows, columns = np.nonzero(mask)
+        if len(rows):
+            assert columns.min() >= np.floor(box[0])
+            assert rows.min() >= np.floor(box[1])
+            assert columns.max() < np.ceil(box[2])
+            assert rows.max() < np.ceil(box[3])
+
+
+def test_masks_are_those_of_the_instances_own_network(small):
+    """Logits of a detection, in a batch: the dynamic head at its image and location, in eval as in training."""
+    model = with_findings(small, [(18, 0, 2.0, SIDES), (45, 1, 1.0, SIDES)])
+    images = [picture(seed=1), picture(seed=2)]
+    detections = model.detect(images)
+    alone = [model.detect([image])[0] for image in images]
+    for together, single in zip(detections, alone, strict=True):
+        assert together.mask_logits.shape == (2, 16, 16)
+        torch.testing.assert_close(together.mask_logits, single.mask_logits, rtol=1e-3, atol=1e-4)
+    assert not torch.allclose(alone[0].mask_logits, alone[1].mask_logits, atol=1e-3)
+    pyramid, output = model._features(model._batch(images[:1])[0])
+    points, strides, _ = model._grid(pyramid)
+    location = torch.tensor([18, 45])
+    own = model._mask_logits(
+        model.mask_branch(pyramid), output, torch.zeros(2, dtype=torch.long), location, points, strides
+    )
+    torch.testing.assert_close(alone[0].mask_logits, own.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_predict_takes_one_photo_or_several(small):
+    model = with_findings(small, [(18, 2, 0.0, SIDES)])
+    model.categories = ("a", "b", "c")
+    photo = np.full((64, 64, 3), 90, dtype=np.uint8)
+    options = {"short_side": 64, "max_size": 64}
+    one = model.predict(photo, **options)
+    assert one.boxes.tolist() == [[12, 12, 28, 28]]
+    for several in ([photo, photo], (photo, photo)):
+        assert [len(instances) for instances in model.predict(several, **options)] == [1, 1]
+    assert model.predict([], **options) == []
+
+
+def test_a_config_is_plain_data():
+    assert BoxInstConfig(**asdict(SMALL)) == SMALL

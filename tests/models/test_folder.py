@@ -1,0 +1,108 @@
+"""A model folder: what is written is what is read, and nothing else is trusted."""
+
+import dataclasses
+import json
+import pickle
+
+import numpy as np
+import pytest
+import torch
+
+from boxel.data.annotations import Category
+from boxel.errors import BoxelError
+from boxel.models import folder
+from boxel.models.boxinst import BoxInstConfig
+
+_CONFIG = dataclasses.asdict(
+    BoxInstConfig(
+        backbone="tf_efficientnet_lite0",
+        weights="none",
+        neck_channels=64,
+        head_convs=1,
+        mask_convs=1,
+        mask_channels=16,
+        score_threshold=0.0,
+        max_detections=5,
+    )
+)
+_RECORD = {"method": "boxinst", "model": _CONFIG, "augment": {"short_sides": [64, 128], "max_size": 192}}
+_CATEGORIES = (Category(17, "cat", "animal"), Category(3, "Straße"))
+
+
+@pytest.fixture
+def saved(tmp_path):
+    torch.manual_seed(0)
+    model = folder.build("boxinst", 2, _CONFIG).eval()
+    folder.save(model, tmp_path / "run", _RECORD, _CATEGORIES)
+    return model, tmp_path / "run"
+
+
+def test_a_model_comes_back_as_it_was(saved):
+    model, path = saved
+    again = folder.load(path)
+    assert not again.training
+    assert again.categories == _CATEGORIES
+    assert again.settings == _RECORD
+    image = torch.rand(3, 128, 192, generator=torch.Generator().manual_seed(1))
+    before, after = model([image])[0], again([image])[0]
+    assert len(before["boxes"]) == 5
+    assert torch.equal(before["boxes"], after["boxes"]) and before["masks"] == after["masks"]
+
+
+def test_it_predicts_at_the_size_it_was_trained_at(saved):
+    photo = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    shown = []
+    again = folder.load(saved[1])
+    detect = again.detect
+    again.detect = lambda images: shown.append(images[0].shape) or detect(images)
+    found = again.predict(photo)
+    assert shown == [(3, 128, 192)]
+    assert {row["category_id"] for row in found.as_coco(1)} <= {17, 3}
+
+
+def test_weights_kept_elsewhere_are_not_asked_for(saved):
+    record = {**_RECORD, "model": {**_CONFIG, "weights": "imagenet"}}  # as trained; there is no network here
+    folder.describe(saved[1], record, _CATEGORIES)
+    assert folder.load(saved[1]).settings["model"]["weights"] == "imagenet"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "categories.json", "model.safetensors"])
+def test_what_is_missing_or_broken_is_named(saved, name):
+    path = saved[1] / name
+    path.write_bytes(b"\x80\x04}q\x00: [")
+    with pytest.raises(BoxelError, match="config.yaml") as error:
+        folder.load(saved[1])
+    assert "\n" not in str(error.value)
+    path.unlink()
+    with pytest.raises(BoxelError, match=f"it has no {name}; name the --out folder of a finished run"):
+        folder.load(saved[1])
+
+
+def test_weights_of_another_model_do_not_fit(saved):
+    (saved[1] / "categories.json").write_text(json.dumps([{"id": 1, "name": "cat"}]))
+    with pytest.raises(
+        BoxelError, match=r"model\.safetensors does not fit its config\.yaml .*head\.classify"
+    ):
+        folder.load(saved[1])
+
+
+def test_nothing_is_unpickled(saved, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    for name in ("model.safetensors", "config.yaml", "categories.json"):
+        (saved[1] / name).write_bytes(pickle.dumps(Trap()))
+        with pytest.raises(BoxelError):
+            folder.load(saved[1])
+    (saved[1] / "config.yaml").write_text(f"!!python/object/apply:builtins.open ['{tmp_path}/sprung', 'w']")
+    with pytest.raises(BoxelError):
+        folder.load(saved[1])
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_unknown_method_or_setting_is_refused():
+    with pytest.raises(BoxelError, match="no method 'boxcast'; this version trains 'boxinst'"):
+        folder.build("boxcast", 2, {})
+    with pytest.raises(BoxelError, match="tua"):
+        folder.build("boxinst", 2, {"tua": 0.3})

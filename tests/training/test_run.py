@@ -1,0 +1,290 @@
+"""Whole trainings, tiny ones: what is in the folder afterwards, and what is refused."""
+
+import csv
+import json
+import math
+import signal
+import warnings
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from safetensors.torch import load_file
+
+import boxel
+from boxel.data.dataset import InstanceDataset
+from boxel.errors import BoxelError
+from boxel.evaluation.run import predict_set
+from boxel.models.boxinst import BoxInst
+from boxel.training import train
+from boxel.training.supervision import split
+from boxel.training.task import validation_metrics
+
+
+def _rows(folder):
+    with open(folder / "metrics.csv", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def _interrupt_at(monkeypatch, images):
+    """Ctrl-C while this image is read; returns a function that lets go."""
+    seen = []
+    read = InstanceDataset._read
+
+    def counted(self, index):
+        seen.append(index)
+        if len(seen) == images:
+            signal.raise_signal(signal.SIGINT)
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(InstanceDataset, "_read", counted)
+        yield
+
+
+def test_a_run_leaves_a_folder_with_everything_in_it(scenes, tiny, run_folder, caplog):
+    caplog.set_level("INFO", logger="boxel")
+    model = train("boxinst", scenes, out=run_folder, config=tiny, validate_every=1.0)
+    said = caplog.text
+    assert "2 of 8 images set aside for validation" in said
+    assert "boxinst with tf_efficientnet_lite0: 6 images" in said
+    assert f"6 steps of 2 images, lr 0.001, on 1 x cpu; everything goes to {run_folder}" in said
+
+    files = {path.relative_to(run_folder).as_posix() for path in run_folder.rglob("*") if path.is_file()}
+    assert files > {
+        "config.yaml",
+        "categories.json",
+        "model.safetensors",
+        "metrics.json",
+        "metrics.csv",
+        "curves.png",
+        "samples/step_000003.jpg",
+        "samples/step_000006.jpg",
+        "checkpoints/last.ckpt",
+    }
+    assert any("tfevents" in name for name in files)
+    assert yaml.safe_load((run_folder / "config.yaml").read_text())["model"]["head_convs"] == 1
+
+    rows = _rows(run_folder)
+    trained = [row for row in rows if row["loss/total"]]
+    assert [int(row["step"]) for row in trained] == list(range(6))
+    terms = ("classification", "box", "centerness", "projection", "affinity", "mask")
+    for row in trained:
+        total = sum(float(row[f"weight/{term}"]) * float(row[f"loss/{term}"]) for term in terms)
+        assert total == pytest.approx(float(row["loss/total"]), rel=1e-5)
+    assert [int(row["step"]) for row in rows if row["val/mask_AP"]] == [2, 5]
+
+    # The figures are those of the weights in the folder, on the images that were kept back.
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    again = boxel.load(run_folder)
+    assert not again.training and not model.training
+    found = validation_metrics(
+        predict_set(again, split(scenes, 0.25, 0)[1], batch_size=4), split(scenes, 0.25, 0)[1]
+    )
+    assert found.keys() >= {"mask_AP", "mask_iou", "mask_fill"}
+    assert {f"val/{name}": pytest.approx(value, abs=2e-3) for name, value in found.items()} | {
+        "step": metrics["step"]
+    } == metrics
+    assert all(
+        torch.equal(a, b)
+        for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
+    )
+
+    with pytest.raises(BoxelError, match="holds a run already; go on with --resume"):
+        train("boxinst", scenes, out=run_folder, config=tiny)
+    finished = train("boxinst", scenes, out=run_folder, config=tiny, validate_every=1.0, resume=True)
+    assert "is finished already" in caplog.text
+    assert torch.equal(finished.head.scales, again.head.scales)
+
+
+def test_the_best_weights_are_kept_and_of_equals_the_last(scenes, tiny, run_folder, monkeypatch):
+    figures = iter([0.1, 0.3, 0.3, 0.2])
+    monkeypatch.setattr("boxel.training.task.validation_metrics", lambda *_: {"mask_AP": next(figures)})
+    train("boxinst", scenes, out=run_folder, config=tiny, steps=12)
+    assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/mask_AP": 0.3}
+    kept = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
+    weights = load_file(run_folder / "model.safetensors")
+    assert all(torch.equal(kept[f"model.{name}"], tensor) for name, tensor in weights.items())
+
+
+def test_boxes_alone_are_validated_by_boxes_and_the_last_weights_kept(scenes, tiny, run_folder):
+    train("boxinst", scenes.without_masks(), out=run_folder, config=tiny)
+    metrics = json.loads((run_folder / "metrics.json").read_text())
+    assert metrics["step"] == 6 and "val/box_AP" in metrics and "val/mask_AP" not in metrics
+    assert not (run_folder / "checkpoints" / "best.ckpt").exists()
+
+
+def test_training_ends_early_without_progress(scenes, tiny, run_folder, monkeypatch):
+    monkeypatch.setattr("boxel.training.task.validation_metrics", lambda *_: {"mask_AP": 0.5})
+    train("boxinst", scenes, out=run_folder, config=tiny, steps=30, patience=2)
+    assert torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 9
+
+
+@pytest.mark.parametrize("changes", [{"ema": 0.9, "accumulate": 2, "steps": 8, "optim.clip": 1.0}])
+def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(
+    scenes, tiny, tmp_path, monkeypatch, caplog, changes
+):
+    tiny |= {"steps": 8, "checkpoint_every": 3}
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    model = train("boxinst", scenes, out=whole, config=tiny, **changes)
+    handler = signal.getsignal(signal.SIGINT)
+    for images in (2, 14):  # in the middle of the first step, and in that of a later one
+        for _ in _interrupt_at(monkeypatch, images):
+            resume = (broken / "checkpoints").exists()
+            assert train("boxinst", scenes, out=broken, config=tiny, resume=resume, **changes) is None
+        assert signal.getsignal(signal.SIGINT) == handler
+    assert "stopped at step 1 of 8; the same command with --resume goes on" in caplog.text
+    # Neither the hub nor the run it was started from is needed to go on.
+    again = train("boxinst", scenes, out=broken, config=tiny, resume=True, init="nowhere", **changes)
+    assert _rows(broken) == _rows(whole)
+    assert (broken / "metrics.json").read_text() == (whole / "metrics.json").read_text()
+    for name, tensor in model.state_dict().items():
+        assert torch.equal(tensor, again.state_dict()[name]), name
+
+
+def test_what_the_run_began_with_must_stay(scenes, tiny, run_folder, monkeypatch):
+    for _ in _interrupt_at(monkeypatch, 3):
+        train("boxinst", scenes, out=run_folder, config=tiny)
+    with pytest.raises(BoxelError, match=r"config\.yaml: the run began with other settings \(optim\)"):
+        train("boxinst", scenes, out=run_folder, config=tiny, resume=True, **{"optim.lr": 1.0})
+    renamed = replace(scenes, categories=tuple(replace(c, name=c.name + "s") for c in scenes.categories))
+    with pytest.raises(BoxelError, match=r"other settings \(categories\)"):
+        train("boxinst", renamed, out=run_folder, config=tiny, resume=True)
+    with pytest.raises(BoxelError, match="5 images to learn from, but the run began with 6"):
+        train("boxinst", scenes.select_images(range(7)), out=run_folder, config=tiny, resume=True)
+    with pytest.raises(BoxelError, match=r"no checkpoints/last\.ckpt to resume from"):
+        train("boxinst", scenes, out=run_folder / "other", config=tiny, resume=True)
+
+
+def test_fine_tuning_reports_what_is_old_and_new(scenes, tiny, tmp_path, caplog):
+    caplog.set_level("INFO", logger="boxel")
+    train("boxinst", scenes, out=tmp_path / "first", config=tiny, steps=1)
+    before = boxel.load(tmp_path / "first")
+    tuned = train(
+        "boxinst",
+        scenes,
+        out=tmp_path / "second",
+        config=tiny,
+        steps=1,
+        init=tmp_path / "first",
+        class_agnostic=True,
+        **{"optim.lr": 0.0, "data.val_share": 0.0, "model.backbone_norm": "frozen_bn"},
+    )
+    count = len(before.state_dict()) - sum("num_batches_tracked" in name for name in before.state_dict())
+    assert f"{count - 2} weights loaded; new: head.classify.weight, head.classify.bias" in caplog.text
+    assert tuned.num_classes == 1 and [c.name for c in tuned.categories] == ["object"]
+    assert torch.equal(before.head.regress.weight, tuned.head.regress.weight)
+
+
+def test_a_loss_that_is_not_finite_costs_its_step_only(scenes, tiny, run_folder, monkeypatch):
+    losses, states = BoxInst._losses, []
+
+    def poisoned(self, *args):
+        states.append([p.detach().clone() for p in self.parameters()])
+        found = losses(self, *args)
+        return found | {"box": found["box"] * float("nan")} if len(states) == 2 else found
+
+    monkeypatch.setattr(BoxInst, "_losses", poisoned)
+    with pytest.warns(UserWarning, match="step 1: the loss box is not finite"):
+        train("boxinst", scenes, out=run_folder, config=tiny, steps=4)
+    same = [all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(states, states[1:])]
+    assert same == [False, True, False]
+    assert all(math.isfinite(float(row["loss/box"])) for row in _rows(run_folder)[2:] if row["loss/box"])
+
+
+def test_bfloat16(scenes, tiny, run_folder):
+    train("boxinst", scenes, out=run_folder, config=tiny, steps=2, precision="bf16-mixed")
+    assert all(math.isfinite(float(row["loss/total"])) for row in _rows(run_folder) if row["loss/total"])
+    assert json.loads((run_folder / "metrics.json").read_text())["val/mask_fill"] > 0
+
+
+def test_categories_masks_and_loose_boxes_reach_the_model(scenes, tiny, run_folder, caplog):
+    caplog.set_level("INFO", logger="boxel")
+    names = ["star", "ring", "cross"]
+    model = train(
+        "boxinst",
+        scenes.without_masks(),
+        masks=scenes,
+        out=run_folder,
+        config=tiny,
+        steps=1,
+        categories=names,
+        mask_classes=["star"],
+        **{"data.box_jitter": 0.1, "data.min_box": 4.0, "data.val_share": 0.0},
+    )
+    assert [category.name for category in model.categories] == names
+    label = [scenes.categories[k].name for k in scenes.labels]
+    count = len([name for name in label if name in names])
+    assert f"8 images, {count} instances ({label.count('star')} with masks" in caplog.text
+    assert "of 3 categories" in caplog.text
+
+
+def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_path, caplog):
+    caplog.set_level("INFO", logger="boxel")
+    from boxel.data.scenes import write_scenes
+
+    write_scenes(tmp_path / "val", 3, seed=9, height=64, width=96)
+    seen = []
+    tiny |= {"steps": 1}
+    import boxel.training.run as run
+
+    original = run.InstanceTask.__init__
+
+    def watched(self, model, config, course, truth):
+        seen.append(truth)
+        original(self, model, config, course, truth)
+
+    run.InstanceTask.__init__ = watched
+    try:
+        # Both folders hold files of the same names.
+        train(
+            "boxinst",
+            scenes.root.parent / "boxes.json",
+            images=scenes.root,
+            val=tmp_path / "val" / "masks.json",
+            out=run_folder,
+            config=tiny,
+        )
+    finally:
+        run.InstanceTask.__init__ = original
+    assert seen[0].root == tmp_path / "val" / "images" and len(seen[0]) == 3
+    assert "8 images" in caplog.text and "set aside" not in caplog.text
+    (tmp_path / "val" / "images").rename(tmp_path / "elsewhere")
+    with pytest.raises(BoxelError, match="name their folder with --val-images"):
+        train("boxinst", scenes, val=tmp_path / "val" / "masks.json", out=tmp_path / "b", config=tiny)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model.backbone_norm": "frozen_bn"}, "frozen_bn can't learn.*set model.backbone_norm to bn or gn"),
+        ({"device": "abacus"}, "device, devices, strategy or precision can't be had here"),
+        ({"strategy": "abacus"}, "device, devices, strategy or precision can't be had here"),
+        ({"data.categories": ["sta"]}, "no category 'sta'.*Did you mean 'star'"),
+        ({"data.min_box": 1000.0}, "there is no instance to learn from"),
+    ],
+)
+def test_what_can_not_be_is_refused_in_a_sentence(scenes, tiny, run_folder, changes, message):
+    with pytest.raises(BoxelError, match=message) as error:
+        train("boxinst", scenes, out=run_folder, config=tiny, **changes)
+    assert "\n" not in str(error.value)
+    # Nothing is left behind that would be in the way of the next try.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        assert not (run_folder / "checkpoints" / "last.ckpt").exists()
+
+
+def test_an_image_that_can_not_be_read_costs_only_itself(scenes, tiny, run_folder):
+    paths = ["absent.png", *scenes.paths[1:]]
+    broken = replace(scenes, paths=paths)
+    with pytest.warns(UserWarning, match=r"absent\.png"):
+        model = train("boxinst", broken, out=run_folder, config=tiny, steps=4, **{"data.val_share": 0.5})
+    assert model is not None
+
+
+def test_crowds_alone_are_nothing_to_learn_from(scenes, tiny, run_folder):
+    crowds = replace(scenes, iscrowd=np.ones_like(scenes.iscrowd))
+    with pytest.raises(BoxelError, match="no instance to learn from"):
+        train("boxinst", crowds, out=run_folder, config=tiny)

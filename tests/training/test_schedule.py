@@ -1,0 +1,93 @@
+"""The learning rate's course against values worked by hand."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import nn
+
+from boxel.training.config import OptimConfig, ScheduleConfig, TrainConfig
+from boxel.training.schedule import build_optimizer, build_scheduler, lr_factor, plan
+
+
+@pytest.mark.parametrize(
+    ("kind", "expected"),
+    [
+        # 9 steps, drops at 2/3 and 8/9 of them.
+        ("step", [1, 1, 1, 1, 1, 1, 0.1, 0.1, 0.01]),
+        ("cosine", [1.0, 0.969846, 0.883022, 0.75, 0.586824, 0.413176, 0.25, 0.116978, 0.030154]),
+        ("poly", [1.0, 0.899420, 0.797572, 0.694253, 0.589189, 0.481987, 0.372041, 0.258291, 0.138415]),
+    ],
+)
+def test_courses(kind, expected):
+    found = [lr_factor(step, 9, 0, ScheduleConfig(kind=kind)) for step in range(9)]
+    assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_warmup_rises_in_even_steps_and_meets_the_course():
+    found = [lr_factor(step, 100, 4, ScheduleConfig()) for step in range(6)]
+    assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
+
+
+def test_the_papers_schedule_with_an_eighth_of_its_batch():
+    config = TrainConfig(steps=90_000, batch_size=2)  # lr 0.01, 1000 steps of warm-up, at 16 images a step
+    course = plan(config, num_images=118_287)
+    assert (course.steps, course.warmup) == (720_000, 8_000)
+    assert course.lr == pytest.approx(0.01 / 8)
+
+
+def test_accumulated_batches_and_processes_count_as_one_step():
+    course = plan(TrainConfig(steps=90_000, batch_size=2, accumulate=2), num_images=1000, processes=4)
+    assert (course.steps, course.warmup, course.lr) == (90_000, 1000, 0.01)
+
+
+def test_epochs_are_passes_over_the_images_whatever_the_batch():
+    assert plan(TrainConfig(epochs=12, batch_size=4), num_images=1000).steps == 3000
+    assert plan(TrainConfig(epochs=12, batch_size=8), num_images=1000).steps == 1500
+    assert plan(TrainConfig(epochs=0.5, batch_size=4), num_images=1000).steps == 125
+
+
+def test_a_short_run_warms_up_for_a_quarter_of_it_at_most():
+    assert plan(TrainConfig(epochs=1, batch_size=4), num_images=100).warmup == 6
+
+
+@given(st.integers(1, 500), st.integers(0, 100), st.sampled_from(["step", "cosine", "poly"]))
+def test_the_factor_stays_in_0_to_1_and_only_falls_after_the_warmup(steps, warmup, kind):
+    course = [lr_factor(step, steps, warmup, ScheduleConfig(kind=kind)) for step in range(steps)]
+    assert 0 < min(course) <= max(course) <= 1
+    after = course[warmup:]
+    assert after == sorted(after, reverse=True)
+
+
+def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_out():
+    model = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Linear(2, 2))
+    model[2].requires_grad_(False)
+    for name in ("sgd", "adamw"):
+        optimizer = build_optimizer(model, OptimConfig(name=name, weight_decay=0.3), lr=0.1)
+        decay = {id(p): group["weight_decay"] for group in optimizer.param_groups for p in group["params"]}
+        assert decay[id(model[0].weight)] == 0.3
+        assert decay[id(model[0].bias)] == decay[id(model[1].weight)] == decay[id(model[1].bias)] == 0
+        assert len(decay) == 4
+
+
+def test_the_backbone_may_learn_more_slowly():
+    model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
+    optimizer = build_optimizer(model, OptimConfig(backbone_lr=0.1), lr=0.5)
+    rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rate[id(model["backbone"].weight)] == rate[id(model["backbone"].bias)] == 0.05
+    assert rate[id(model["head"].weight)] == 0.5
+
+
+def test_the_optimizer_follows_the_course():
+    config = TrainConfig(steps=9, batch_size=1, schedule=ScheduleConfig(warmup=2))
+    config.optim.reference_batch = 0
+    course = plan(config, num_images=9)
+    optimizer = build_optimizer(nn.Linear(1, 1), config.optim, course.lr)
+    scheduler = build_scheduler(optimizer, course, config.schedule)
+    rates = []
+    for _ in range(course.steps):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    expected = 0.01 * torch.tensor([0.5, 1, 1, 1, 1, 1, 0.1, 0.1, 0.01])
+    torch.testing.assert_close(torch.tensor(rates), expected)

@@ -1,0 +1,71 @@
+"""Who is learned from how, and what is kept back."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boxel.data.annotations import Category
+from boxel.errors import BoxelError
+from boxel.training.supervision import add_masks, keep_masks_of, split, under_categories
+
+
+def test_masks_are_added_by_annotation_id_whatever_their_order(scenes):
+    boxes = scenes.without_masks()
+    some = scenes.select_instances(np.arange(len(scenes.ids))[::-2])
+    together = add_masks(boxes, some)
+    assert together.has_mask.sum() == len(some.ids)
+    for i in np.flatnonzero(together.has_mask):
+        assert np.array_equal(together.mask(int(i)), scenes.mask(int(i)))
+    assert not boxes.has_mask.any()
+
+
+def test_masks_of_its_own_stay_where_the_other_file_has_none(scenes):
+    mine = keep_masks_of(scenes, [scenes.categories[0].name])
+    theirs = keep_masks_of(scenes, [scenes.categories[1].name])
+    assert np.array_equal(add_masks(mine, theirs).has_mask, mine.has_mask | theirs.has_mask)
+
+
+def test_masks_of_another_data_set_are_refused(scenes):
+    stranger = dataclasses.replace(scenes, ids=[10_000 + i for i in scenes.ids])
+    with pytest.raises(BoxelError, match="--masks"):
+        add_masks(scenes, stranger)
+
+
+def test_masks_of_some_categories(scenes):
+    kept = keep_masks_of(scenes, ["star", "ring"])
+    names = np.array([scenes.categories[label].name for label in scenes.labels])
+    assert np.array_equal(kept.has_mask, np.isin(names, ["star", "ring"]))
+    assert not keep_masks_of(scenes, []).has_mask.any()
+    with pytest.raises(BoxelError, match=r"'stars'.*Did you mean 'star'"):
+        keep_masks_of(scenes, ["stars"])
+
+
+def test_another_sets_categories_are_matched_by_name(scenes):
+    # The same names under other ids and in another order; one is missing, one is new.
+    names = [category.name for category in scenes.categories]
+    wanted = [Category(70 + k, name) for k, name in enumerate([*reversed(names[1:]), "kite"])]
+    found = under_categories(scenes, wanted)
+    before = [names[label] for label in scenes.labels if names[label] != names[0]]
+    assert [found.categories[label].name for label in found.labels] == before
+    assert found.categories == tuple(wanted)
+    with pytest.raises(BoxelError, match="none of its categories"):
+        under_categories(scenes, [Category(1, "kite")])
+
+
+@given(share=st.floats(0.001, 0.999), seed=st.integers(0, 99))
+def test_a_split_is_by_image_and_loses_nothing(scenes, share, seed):
+    training, validation = split(scenes, share, seed)
+    assert sorted(training.image_ids + validation.image_ids) == sorted(scenes.image_ids)
+    assert sorted(training.ids + validation.ids) == sorted(scenes.ids)
+    assert len(training) and len(validation)
+    assert abs(len(validation) - share * 8) <= 1
+    assert split(scenes, share, seed)[1].image_ids == validation.image_ids
+
+
+def test_a_seed_decides_the_split_and_nothing_is_kept_back_unasked(scenes):
+    assert len({tuple(split(scenes, 0.25, seed)[1].image_ids) for seed in range(20)}) > 5
+    assert split(scenes, 0, 0)[1] is None
+    assert split(scenes.select_images([0]), 0.5, 0)[1] is None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Literal, TypeAlias, cast
 
-from timm.layers import BatchNormAct2d, GroupNormAct, convert_sync_batchnorm, freeze_batch_norm_2d
-from torch import nn
+import torch.nn.functional as F
+from timm.layers import BatchNormAct2d, GroupNormAct, convert_sync_batchnorm
+from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 from boxel.errors import BoxelError, nearest
@@ -56,12 +57,36 @@ def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
     """
     check_kind(kind)
     if kind == "frozen_bn":
-        return freeze_batch_norm_2d(module)
+        return _to_frozen(module)
     if kind == "sync_bn":
         return convert_sync_batchnorm(module)
     if kind == "gn":
         return _to_group_norm(module)
     return module
+
+
+class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
+    """Frozen batch norm as one kernel, with the activation that follows it.
+
+    torchvision's and timm's multiply and add in two passes over the feature map, which on CPU took a quarter of a
+    training step.
+
+    Args:
+        norm: the trained batch norm.
+    """
+
+    def __init__(self, norm: nn.BatchNorm2d):
+        super().__init__(norm.num_features, norm.eps)
+        for name in ("weight", "bias", "running_mean", "running_var"):
+            if getattr(norm, name) is not None:
+                getattr(self, name).copy_(getattr(norm, name).detach())
+        self.drop = getattr(norm, "drop", nn.Identity())
+        self.act = getattr(norm, "act", nn.Identity())
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Normalised feature maps of the same shape."""
+        x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return self.act(self.drop(x))
 
 
 def check_kind(kind: str) -> None:
@@ -70,6 +95,14 @@ def check_kind(kind: str) -> None:
         raise BoxelError(
             f"norm {kind!r} is unknown: choose one of {', '.join(KINDS)}.{nearest(kind, list(KINDS))}"
         )
+
+
+def _to_frozen(module: nn.Module) -> nn.Module:
+    if isinstance(module, nn.BatchNorm2d):
+        return FrozenBatchNorm2dAct(module)
+    for name, child in module.named_children():
+        setattr(module, name, _to_frozen(child))
+    return module
 
 
 def _to_group_norm(module: nn.Module) -> nn.Module:

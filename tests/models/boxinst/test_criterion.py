@@ -10,6 +10,7 @@ from torchvision.models.detection.fcos import FCOSHead
 from torchvision.ops import generalized_box_iou
 
 from boxel.losses.affinity import affinity_loss, color_similarity, supervised_affinity_loss
+from boxel.losses.area import area_loss
 from boxel.losses.projection import projection_loss
 from boxel.masks.boxes import box_spans
 from boxel.models.boxinst import BoxInstConfig, criterion
@@ -47,7 +48,7 @@ def detection_case(seed: int = 0) -> tuple[HeadOutput, Tensor, Tensor, Tensor, T
 def test_classification_and_centerness_equal_torchvision():
     output, points, boxes, labels, positive, ignored = detection_case()
     losses = detection_losses(output, points, boxes, labels, positive, ignored)
-    head = FCOSHead(8, 1, 3, 1)
+    head = FCOSHead(32, 1, 3, 1)
     anchors = torch.cat([points - 4, points + 4], 1)
     targets, matched = [], []
     for image in range(2):
@@ -182,7 +183,7 @@ def losses_of(
     return mask_losses(
         logits,
         BOX.expand(n, 4),
-        torch.tensor(has_mask),
+        torch.tensor(has_mask, dtype=torch.bool),
         truth,
         torch.zeros(n, dtype=torch.long),
         GREY,
@@ -251,10 +252,10 @@ def test_half_precision_logits_give_full_precision_losses():
 
 
 def random_case(seed: int = 0) -> dict[str, Tensor]:
-    """Four instances in two images of 64 x 48 in patches of colour; the second image is padded."""
+    """Four instances in two images of 64 x 48 whose colours flow into each other; the second is padded."""
     generator = torch.Generator().manual_seed(seed)
-    images = torch.nn.functional.interpolate(torch.rand(2, 3, 4, 3, generator=generator), size=(64, 48))
-    images += 0.02 * torch.rand(2, 3, 64, 48, generator=generator)
+    images = torch.rand(2, 3, 5, 4, generator=generator)
+    images = 0.4 + 0.1 * torch.nn.functional.interpolate(images, size=(64, 48), mode="bilinear")
     valid = torch.ones(2, 64, 48, dtype=torch.bool)
     valid[1, 40:] = False
     valid[1, :, 32:] = False
@@ -264,7 +265,7 @@ def random_case(seed: int = 0) -> dict[str, Tensor]:
         "has_mask": torch.tensor([False, True, False, True]),
         "masks": torch.rand(2, 16, 12, generator=generator) < 0.4,
         "image_index": torch.tensor([0, 0, 1, 1]),
-        "images": images.clamp(0, 1),
+        "images": images,
         "valid": valid,
     }
 
@@ -323,6 +324,17 @@ def test_projection_slack():
         expected = projection_loss(case["logits"][boxed], rows, columns, slack).sum() / 4
         torch.testing.assert_close(losses["projection"], expected)
     assert (losses["projection"] - mask_losses(**case, config=CONFIG)["projection"]).abs() > 1e-3
+
+
+def test_area():
+    case = random_case()
+    boxed = ~case["has_mask"]
+    rows, columns = box_spans(case["boxes"][boxed], 16, 12, 4)
+    losses = mask_losses(**case, config=replace(CONFIG, area_weight=0.1))
+    torch.testing.assert_close(losses["area"], area_loss(case["logits"][boxed], rows, columns).sum() / 4)
+    plain = mask_losses(**case, config=CONFIG)
+    assert "area" not in plain
+    assert all(losses[name] == plain[name] for name in plain)
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,7 @@ SMALL = BoxInstConfig(
     backbone="tf_efficientnet_lite0",
     weights="none",
     backbone_norm="gn",
-    neck_channels=16,
+    neck_channels=40,
     neck_repeats=1,
     head_convs=1,
     mask_convs=1,
@@ -120,7 +120,7 @@ def kinds(model: nn.Module) -> set[str]:
         ("frozen_stages", 0, lambda m: m.backbone.body.conv_stem.weight.requires_grad, False, True),
         ("deformable", True, lambda m: count(ModulatedDeformConv2d)(m) > 0, False, True),
         ("neck", "bifpn", lambda m: type(m.neck), FPN, BiFPN),
-        ("neck_channels", 24, lambda m: m.head.controller.in_channels, 16, 24),
+        ("neck_channels", 64, lambda m: m.head.controller.in_channels, 40, 64),
         ("head_convs", 3, lambda m: [len(m.head.class_tower), len(m.head.box_tower)], [3, 3], [9, 9]),
         ("mask_convs", 2, lambda m: len(m.mask_branch.tower), 1, 2),
         ("mask_channels", 32, lambda m: m.mask_branch.tower[0][0].out_channels, 16, 32),
@@ -149,7 +149,7 @@ def test_neck_repeats():
 
 def test_weights(tmp_path):
     """A file in place of a random start."""
-    other = build(weights="none")
+    other = build(weights="none", backbone_norm="bn")
     with torch.no_grad():
         other.backbone.body.conv_stem.weight.fill_(0.25)
     save_file(other.backbone.body.state_dict(), tmp_path / "body.safetensors")
@@ -232,11 +232,14 @@ def test_loss_weights(small):
         "centerness": 1,
         "projection": 1,
         "affinity": 1,
+        "area": 0,
         "mask": 1,
     }
     small.config = replace(SMALL, affinity_warmup=0.2, affinity_weight=3.0, projection_weight=0.5)
     assert [small.loss_weights(p)["affinity"] for p in (0, 0.1, 0.2, 0.9)] == pytest.approx([0, 1.5, 3, 3])
     assert small.loss_weights(0.0)["projection"] == 0.5
+    small.config.area_weight = 0.5
+    assert [small.loss_weights(p)["area"] for p in (0, 0.1, 0.2, 1)] == pytest.approx([0, 0.225, 0.4, 0])
     small.config.affinity_warmup = 0.0
     assert small.loss_weights(0.0)["affinity"] == 3
 
@@ -261,6 +264,7 @@ def test_every_option_is_tested():
         *(
             "projection_weight",
             "affinity_weight",
+            "area_weight",
             "supervised_loss",
             "tau",
             "theta",
@@ -516,7 +520,7 @@ def test_any_size(small, size):
     result = small.eval()([picture(*size), picture()])[0]
     assert len(result["scores"]) > 0
     assert (result["scores"].diff() <= 0).all()
-    boxes = result["boxes"]
+    boxes = result["boxes"].numpy()
     assert (boxes >= 0).all()
     assert (boxes[:, 2] <= size[1]).all()
     assert (boxes[:, 3] <= size[0]).all()

@@ -31,7 +31,7 @@ class BoxInstConfig:
         affinity_weight: weight of Eq. 8 for instances without a mask; 0 leaves it out (Tables 3, 6, 7).
             With both weights 0 such instances are discarded in mask learning (first rows of Tables 6 and 7).
         area_weight: weight of a cost on the area of masks learned from boxes, which empties holes and bays that neither
-            projection nor colour decides; not in the paper. 0 leaves it out; try 0.1 where objects have holes.
+            projection nor colour decides; not in the paper. It fades to 0 over the schedule; 0 leaves it out.
         supervised_loss: loss of instances with a mask (Table 2): `dice`, or `affinity`, the paper's Eq. 6 with
             true edges.
         tau: colour similarity above which an edge counts as positive (Table 1a).

@@ -132,7 +132,8 @@ class BoxInst(nn.Module):
             "centerness": 1.0,
             "projection": self.config.projection_weight,
             "affinity": self.config.affinity_weight * ramp,
-            "area": self.config.area_weight * ramp,
+            # It decides early what is empty, and fades so that outlines settle where colour says.
+            "area": self.config.area_weight * ramp * (1 - progress),
             "mask": 1.0,
         }
 

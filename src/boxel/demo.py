@@ -71,7 +71,8 @@ def demo(out: str | Path = "demo", steps: int | None = None, scenes: int = 600, 
 def _figures(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
     mask, box = coco_ap(results, truth, "segm"), coco_ap(results, truth, "bbox")
     figures = {"mask_AP": mask["AP"], "mask_AP50": mask["AP50"], "mask_AP75": mask["AP75"], "box_AP": box["AP"]}
-    return {name: round(value, 4) for name, value in (figures | mask_iou(results, truth)).items()}
+    # A network that found nothing has no mask IoU; 0 keeps the table and the JSON readable.
+    return {name: round(float(np.nan_to_num(v)), 4) for name, v in (figures | mask_iou(results, truth)).items()}
 
 
 def _draw(out: Path, truth: Annotations, results: dict[str, list[dict[str, Any]]], count: int = 6) -> None:

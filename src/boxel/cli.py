@@ -31,7 +31,7 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     for chatty in ("lightning", "lightning.pytorch", "httpx", "matplotlib"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
-    warnings.showwarning = _print_warning
+    warnings.showwarning = _print_warning  # type: ignore[assignment]
     if not words or words[0] in ("-h", "--help", "--version"):
         print(f"boxel {__version__}" if words[:1] == ["--version"] else _overview())
         return 0 if words else 2

@@ -18,12 +18,15 @@ from boxel.evaluation import coco_ap, fill_boxes, mask_iou
 from boxel.evaluation.run import predict_set
 from boxel.models.folder import load
 from boxel.training import train
+from boxel.training.recipe import read_config
 
 TRAINING_SEED, HIDDEN_SEED = 1, 3
 """Seeds of the scenes; those that settings were chosen on had seed 2."""
 
 
-def demo(out: str | Path = "demo", steps: int | None = None, scenes: int = 600, hidden: int = 100) -> dict[str, Any]:
+def demo(
+    out: str | Path = "demo", steps: int | None = None, scenes: int = 600, hidden: int = 100
+) -> dict[str, Any]:
     """Generate scenes, train from boxes and from masks with the same steps, and measure both on hidden masks.
 
     Args:
@@ -40,6 +43,7 @@ def demo(out: str | Path = "demo", steps: int | None = None, scenes: int = 600, 
     write_scenes(out / "train", scenes, seed=TRAINING_SEED)
     truth = write_scenes(out / "hidden", hidden, seed=HIDDEN_SEED)
 
+    changes: dict[str, Any] = {"steps": steps} if steps else {}
     summary: dict[str, Any] = {}
     results = {}
     for kind in ("boxes", "masks"):
@@ -52,14 +56,17 @@ def demo(out: str | Path = "demo", steps: int | None = None, scenes: int = 600, 
                 out / "train" / f"{kind}.json",
                 images=out / "train" / "images",
                 out=run,
-                config=str(files("boxel") / "demo.yaml"),
+                config=read_config(str(files("boxel") / "demo.yaml"), **changes),
                 resume=(run / "checkpoints" / "last.ckpt").exists(),
-                **({"steps": steps} if steps else {}),
             )
         results[kind] = predict_set(load(run), truth, batch_size=4)
-        summary[kind] = _figures(results[kind], truth) | {"minutes": round((time.monotonic() - began) / 60, 1)}
+        summary[kind] = _figures(results[kind], truth) | {
+            "minutes": round((time.monotonic() - began) / 60, 1)
+        }
     summary["box filled"] = _figures(fill_boxes(results["boxes"], truth), truth)
-    summary["ratio of mask AP"] = round(summary["boxes"]["mask_AP"] / max(summary["masks"]["mask_AP"], 1e-9), 3)
+    summary["ratio of mask AP"] = round(
+        summary["boxes"]["mask_AP"] / max(summary["masks"]["mask_AP"], 1e-9), 3
+    )
 
     (out / "predictions.json").write_text(json.dumps(results["boxes"]))
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
@@ -70,9 +77,16 @@ def demo(out: str | Path = "demo", steps: int | None = None, scenes: int = 600, 
 
 def _figures(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
     mask, box = coco_ap(results, truth, "segm"), coco_ap(results, truth, "bbox")
-    figures = {"mask_AP": mask["AP"], "mask_AP50": mask["AP50"], "mask_AP75": mask["AP75"], "box_AP": box["AP"]}
+    figures = {
+        "mask_AP": mask["AP"],
+        "mask_AP50": mask["AP50"],
+        "mask_AP75": mask["AP75"],
+        "box_AP": box["AP"],
+    }
     # A network that found nothing has no mask IoU; 0 keeps the table and the JSON readable.
-    return {name: round(float(np.nan_to_num(v)), 4) for name, v in (figures | mask_iou(results, truth)).items()}
+    return {
+        name: round(float(np.nan_to_num(v)), 4) for name, v in (figures | mask_iou(results, truth)).items()
+    }
 
 
 def _draw(out: Path, truth: Annotations, results: dict[str, list[dict[str, Any]]], count: int = 6) -> None:
@@ -84,7 +98,9 @@ def _draw(out: Path, truth: Annotations, results: dict[str, list[dict[str, Any]]
         photo = read_image(truth.image_path(index))
         cells.append(photo)
         for kind in ("boxes", "masks"):
-            found = [r for r in results[kind] if r["image_id"] == truth.image_ids[index] and r["score"] >= 0.3]
+            found = [
+                r for r in results[kind] if r["image_id"] == truth.image_ids[index] and r["score"] >= 0.3
+            ]
             corners = np.array([r["bbox"] for r in found]).reshape(-1, 4)
             corners[:, 2:] += corners[:, :2]
             labels = np.array([label_of[r["category_id"]] for r in found], dtype=int)

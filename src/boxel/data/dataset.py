@@ -33,7 +33,8 @@ class InstanceDataset(Dataset[Sample]):
     """
 
     def __init__(self, data: Annotations, transforms: Callable[[Sample], Sample] | None = None):
-        sound = np.isfinite(data.boxes).all(axis=1) & (data.boxes[:, 2:] > data.boxes[:, :2]).all(axis=1)
+        extent = data.boxes[:, 2:] - data.boxes[:, :2]
+        sound = np.all(np.isfinite(extent) & (extent > 0), axis=1)
         if not sound.all():
             first = int(np.flatnonzero(~sound)[0])
             warnings.warn(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -129,7 +129,7 @@ def predict(
         config: how they are shown; the model's own training size where None.
         batch_size: photos looked at together.
     """
-    several = photos if isinstance(photos, (list, tuple)) else [photos]
+    several = cast(Sequence[Photo], photos if isinstance(photos, (list, tuple)) else [photos])
     config = config or own_config(model)
     for at in range(0, len(several), batch_size):
         batch = [_pixels(photo) for photo in several[at : at + batch_size]]

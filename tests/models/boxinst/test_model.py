@@ -29,7 +29,7 @@ SMALL = BoxInstConfig(
     neck_repeats=1,
     head_convs=1,
     mask_convs=1,
-    mask_channels=16,
+    mask_channels=40,
 )
 LEVELS = [64, 16, 4, 1, 1]  # locations of P3 to P7 in an image of 64 x 64
 
@@ -123,7 +123,7 @@ def kinds(model: nn.Module) -> set[str]:
         ("neck_channels", 64, lambda m: m.head.controller.in_channels, 40, 64),
         ("head_convs", 3, lambda m: [len(m.head.class_tower), len(m.head.box_tower)], [3, 3], [9, 9]),
         ("mask_convs", 2, lambda m: len(m.mask_branch.tower), 1, 2),
-        ("mask_channels", 32, lambda m: m.mask_branch.tower[0][0].out_channels, 16, 32),
+        ("mask_channels", 64, lambda m: m.mask_branch.tower[0][0].out_channels, 40, 64),
         ("mask_features", 8, lambda m: m.mask_branch.out.out_channels, 16, 8),
         ("mask_features", 8, lambda m: m.head.controller.out_channels, 233, 169),
         ("mask_width", 16, lambda m: m.head.controller.out_channels, 233, 593),
@@ -321,7 +321,7 @@ def test_crowds_are_in_no_loss(small, seen):
 
 
 def test_an_object_in_a_crowd_is_still_learned(small, seen):
-    boxes = [[0, 0, 64, 64], [12, 12, 52, 52]]
+    boxes = [[-1, -1, 65, 65], [12, 12, 52, 52]]
     step(small, [target(boxes, iscrowd=torch.tensor([True, False]))])
     detection = seen["detection"]
     assert detection["positive"].sum() == 4

@@ -85,13 +85,14 @@ def mask_losses(
         config: weights and settings.
 
     Returns:
-        `projection`, `affinity` and `area` of instances with a box only, `mask` of those with a mask; raw, not weighted.
+        `projection`, `affinity` and `area` of instances with a box only, `mask` of those with a mask; raw, not
+        weighted.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
         rows, columns = box_spans(boxes, logits.shape[-2], logits.shape[-1], MASK_STRIDE)
         total = max(len(logits), 1)
-        neighbourhood = {"size": config.patch_size, "dilation": config.dilation}
+        size, dilation = config.patch_size, config.dilation
         losses = {}
 
         boxed = ~has_mask
@@ -102,16 +103,17 @@ def mask_losses(
             )
             losses["projection"] = per_instance.sum() / total
         if config.affinity_weight > 0:
-            similarity = color_similarity(images, valid, MASK_STRIDE, theta=config.theta, **neighbourhood)
+            similarity = color_similarity(images, valid, MASK_STRIDE, size, dilation, config.theta)
             losses["affinity"] = share * affinity_loss(
                 logits[boxed],
                 (similarity >= config.tau) & (similarity > 0),  # 0 marks edges that are not to be used
                 image_index[boxed],
                 rows[boxed],
                 columns[boxed],
-                normalizer=config.affinity_normalizer,
-                inside=config.affinity_inside,
-                **neighbourhood,
+                size,
+                dilation,
+                config.affinity_normalizer,
+                config.affinity_inside,
             )
 
         if config.area_weight > 0:
@@ -122,7 +124,7 @@ def mask_losses(
             losses["mask"] = dice_loss(known.sigmoid(), truth).sum() / total
         else:
             r, c = rows[has_mask], columns[has_mask]
-            pairwise = supervised_affinity_loss(known, masks, r, c, **neighbourhood)
+            pairwise = supervised_affinity_loss(known, masks, r, c, size, dilation)
             losses["mask"] = (projection_loss(known, r, c).sum() + pairwise * len(known)) / total
         return losses
 

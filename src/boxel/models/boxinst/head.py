@@ -53,12 +53,11 @@ class Head(nn.Module):
         self.scales = nn.Parameter(torch.ones(len(strides)))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.normal_(module.weight, std=0.01)
-                nn.init.zeros_(module.bias)
+                _init(module)
         # Boxes start two strides wide, not empty: half of them would sit where the ReLU has no gradient.
-        nn.init.constant_(self.regress.bias, 2.0)
+        _init(self.regress, bias=2.0)
         # A prior of 0.01 keeps the many negatives from swamping the first steps (RetinaNet, section 4.1).
-        nn.init.constant_(self.classify.bias, -math.log((1 - 0.01) / 0.01))
+        _init(self.classify, bias=-math.log((1 - 0.01) / 0.01))
 
     def forward(self, pyramid: list[Tensor]) -> HeadOutput:
         """Predict at every location of every level."""
@@ -106,6 +105,12 @@ def _tower(channels: int, convs: int) -> nn.Sequential:
     for _ in range(convs):
         layers += [nn.Conv2d(channels, channels, 3, padding=1), norm_layer("gn", channels), nn.ReLU()]
     return nn.Sequential(*layers)
+
+
+def _init(conv: nn.Conv2d, bias: float = 0.0) -> None:
+    nn.init.normal_(conv.weight, std=0.01)
+    assert conv.bias is not None
+    nn.init.constant_(conv.bias, bias)
 
 
 def _flatten(maps: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxel.layers.norm import norm_layer
+from boxel.layers.norm import Norm, norm_layer
 
 
 class MaskBranch(nn.Module):
@@ -19,7 +19,7 @@ class MaskBranch(nn.Module):
         norm: kind of the norm layers.
     """
 
-    def __init__(self, in_channels: int, channels: int, features: int, convs: int, norm: str):
+    def __init__(self, in_channels: int, channels: int, features: int, convs: int, norm: Norm):
         super().__init__()
         self.lateral = nn.ModuleList(_conv(in_channels, channels, norm) for _ in range(3))
         self.tower = nn.Sequential(*(_conv(channels, channels, norm) for _ in range(convs)))
@@ -33,7 +33,7 @@ class MaskBranch(nn.Module):
         return self.out(self.tower(x))
 
 
-def _conv(in_channels: int, channels: int, norm: str) -> nn.Sequential:
+def _conv(in_channels: int, channels: int, norm: Norm) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
     return nn.Sequential(conv, norm_layer(norm, channels), nn.ReLU())

@@ -91,7 +91,9 @@ class BoxInst(nn.Module):
                     "boxes": found.boxes,
                     "labels": found.labels,
                     "scores": found.scores,
-                    "masks": paste_masks(found.mask_logits, found.boxes, MASK_STRIDE, image.shape[-2:]),
+                    "masks": paste_masks(
+                        found.mask_logits, found.boxes, MASK_STRIDE, (image.shape[-2], image.shape[-1])
+                    ),
                 }
                 for found, image in zip(self.detect(images), images, strict=True)
             ]
@@ -238,7 +240,7 @@ class BoxInst(nn.Module):
             truth,
             image_index,
             batch,
-            valid_pixels(sizes, *batch.shape[-2:], self.config.bottom_rows, batch.device),
+            valid_pixels(sizes, batch.shape[-2], batch.shape[-1], self.config.bottom_rows, batch.device),
             self.config,
         )
 

@@ -63,7 +63,8 @@ def mask_rcnn() -> nn.Module:
     """torchvision's `maskrcnn_resnet50_fpn` as it trains from ImageNet weights, but for these."""
     backbone = resnet_fpn_backbone(backbone_name="resnet50", weights=None, trainable_layers=3)
     backbone.body.load_state_dict(resnet_weights(), strict=False)
-    return MaskRCNN(backbone, CLASSES + 1, box_score_thresh=0.0)
+    # Images come in their final size to both.
+    return MaskRCNN(backbone, CLASSES + 1, box_score_thresh=0.0, _skip_resize=True)
 
 
 def boxinst() -> nn.Module:
@@ -169,27 +170,25 @@ class Runner:
         return torch.autocast(self.device, dtype=self.setting.dtype if half else None, enabled=half)
 
 
-def flops(runner: Runner, part: str, scene: Scene) -> int:
-    """Floating-point operations of convolutions and matrix products, a multiply-add being two."""
-    with FlopCounterMode(display=False) as counter:
-        runner.run(part, scene)
-    return counter.get_total_flops()
-
-
-def work(runner: Runner, scene: Scene) -> str:
-    """What the random weights make of the scene, where time depends on it."""
-    found = runner.run("inference", scene)[0]
-    sides = (found["boxes"][:, 2:] - found["boxes"][:, :2]).prod(1).sqrt()
-    text = f"{len(sides)} detections, sqrt(area) {sides.mean():.0f} on average, {sides.max():.0f} at most"
+def count(runner: Runner, part: str, scene: Scene) -> float:
+    """GFLOP of convolutions and matrix products; also prints what random weights make of the scene."""
+    regions: list[int] = []
+    hooks = []
     if runner.name == "mask_rcnn":
-        seen: list[int] = []
-        hook = runner.model.roi_heads.mask_head.register_forward_pre_hook(
-            lambda _, inputs: seen.append(len(inputs[0]))
-        )
-        runner.run("training", scene)
+        head = runner.model.roi_heads.mask_head
+        hooks.append(head.register_forward_pre_hook(lambda _, inputs: regions.append(len(inputs[0]))))
+    with FlopCounterMode(display=False) as counter:
+        result = runner.run(part, scene)
+    for hook in hooks:
         hook.remove()
-        text += f"; in training the mask head sees {seen[0]} regions"
-    return text
+    print(f"{runner.name}, {part}:", end=" ")
+    if part == "inference":
+        boxes = result[0]["boxes"]
+        sides = (boxes[:, 2:] - boxes[:, :2]).prod(1).sqrt()
+        print(f"{len(boxes)} detections, mean of sqrt(area) {sides.mean():.0f} pixels", flush=True)
+    else:
+        print(f"loss {result:.4f}" + "".join(f", {n} regions in the mask head" for n in regions), flush=True)
+    return counter.get_total_flops() / 1e9
 
 
 def peak_memory(name: str, setting: str, part: str, objects: int, args: argparse.Namespace) -> float:
@@ -242,12 +241,9 @@ def print_times(args: argparse.Namespace, scenes: dict[str, Scene]) -> dict[tupl
     """Medians of all models, settings and parts, which take turns."""
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     runners = {key: Runner(*key, args.device) for key in itertools.product(MODELS, args.settings)}
-    for name in MODELS:
-        runner = runners[name, args.settings[0]]
-        print(f"{name}: {work(runner, scenes['training'])}")
-    counted = {
-        (name, part): flops(runners[name, args.settings[0]], part, scenes[part])
-        for name, part in itertools.product(MODELS, PARTS)
+    gflops = {
+        (name, part): count(runners[name, args.settings[0]], part, scenes[part])
+        for part, name in itertools.product(PARTS, MODELS)
     }
     times: dict[tuple[str, str, str], list[float]] = {}
     for _ in range(args.warmup + args.repeats):
@@ -262,7 +258,7 @@ def print_times(args: argparse.Namespace, scenes: dict[str, Scene]) -> dict[tupl
             medians = [1000 * statistics.median(times[part, setting, name][args.warmup :]) for name in MODELS]
             print_row(f"{setting}, {part}", *medians, "ms")
     for part in PARTS:
-        print_row(part, *(counted[name, part] / 1e9 for name in MODELS), "GFLOP")
+        print_row(part, *(gflops[name, part] for name in MODELS), "GFLOP")
     return runners
 
 

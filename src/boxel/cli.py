@@ -237,19 +237,20 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 def _predict(given: Namespace) -> int:
     from boxel.data.images import iter_images
-    from boxel.models.predict_files import draw_instances, image_ids, predict_files
+    from boxel.models.predict_files import draw_instances, drawing_names, image_ids, predict_files
 
     model = _load(given.run, given)
     paths = iter_images(given.photos)
-    ids = image_ids(paths)
+    ids, drawings = image_ids(paths), drawing_names(paths)
     results: list[dict[str, Any]] = []
     done = 0
     found_in = predict_files(model, paths, _looking(model, given), given.get("batch_size", 1), _say)
     for index, found in _progress(found_in, len(paths)):
         results += [{**row, "file_name": paths[index].name} for row in found.as_coco(ids[index])]
         if "draw" in given:
-            target = Path(given.draw) / (str(ids[index]).strip("/").replace("/", "_") + ".jpg")
-            draw_instances(paths[index], found, target, given.get("draw_score", 0.3))
+            draw_instances(
+                paths[index], found, Path(given.draw) / drawings[index], given.get("draw_score", 0.3)
+            )
         done += 1
     out = Path(given.get("out", "predictions.json"))
     out.parent.mkdir(parents=True, exist_ok=True)

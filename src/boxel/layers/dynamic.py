@@ -60,8 +60,9 @@ def dynamic_masks(
                 for image, weights in zip(features, w1.split(counts), strict=True)
             ]
         )
-        hidden = F.relu(hidden + b1[:, :, None])
-        hidden = F.relu(torch.baddbmm(b2[:, :, None], w2.reshape(-1, width, width), hidden))
+        hidden = F.relu(hidden + b1[:, :, None], inplace=True)
+        hidden = torch.baddbmm(b2[:, :, None], w2.reshape(-1, width, width), hidden)
+        hidden = F.relu(hidden, inplace=True)
         return torch.baddbmm(b3[:, :, None], w3.reshape(-1, 1, width), hidden).reshape(-1, h, w)
 
 

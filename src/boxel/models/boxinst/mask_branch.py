@@ -36,4 +36,4 @@ class MaskBranch(nn.Module):
 def _conv(in_channels: int, channels: int, norm: Norm) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, norm_layer(norm, channels), nn.ReLU())
+    return nn.Sequential(conv, norm_layer(norm, channels), nn.ReLU(inplace=True))

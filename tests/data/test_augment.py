@@ -117,7 +117,7 @@ def test_masks_stay_in_their_boxes(config):
     for seed in range(10):
         image, target = transformed(config, seed)
         assert target["boxes"].canvas_size == tuple(image.shape[1:])
-        seen = target["masks"].flatten(1).any(1)
+        seen = target["masks"].flatten(1).bool().any(1)
         assert seen.any()
         off = (tight_boxes(target["masks"]) - target["boxes"].as_subclass(torch.Tensor))[seen]
         assert off.abs().max() <= 1

@@ -9,7 +9,8 @@ from boxel.layers.norm import exchange_batch_norm, group_count, norm_layer
 
 
 @pytest.mark.parametrize(
-    ("channels", "groups"), [(256, 32), (64, 32), (40, 20), (16, 16), (112, 28), (37, 1), (1, 1), (33, 11)]
+    ("channels", "groups"),
+    [(256, 32), (64, 32), (40, 20), (16, 8), (32, 16), (112, 28), (37, 1), (1, 1), (33, 11)],
 )
 def test_group_count(channels, groups):
     assert group_count(channels) == groups

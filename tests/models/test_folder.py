@@ -70,7 +70,7 @@ def test_weights_kept_elsewhere_are_not_asked_for(saved):
 def test_what_is_missing_or_broken_is_named(saved, name):
     path = saved[1] / name
     path.write_bytes(b"\x80\x04}q\x00: [")
-    with pytest.raises(BoxelError, match="config.yaml") as error:
+    with pytest.raises(BoxelError, match=r"config\.yaml") as error:
         folder.load(saved[1])
     assert "\n" not in str(error.value)
     path.unlink()

@@ -6,6 +6,7 @@ import math
 import signal
 import warnings
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -189,7 +190,7 @@ def test_a_loss_that_is_not_finite_costs_its_step_only(scenes, tiny, run_folder,
     monkeypatch.setattr(BoxInst, "_losses", poisoned)
     with pytest.warns(UserWarning, match="step 1: the loss box is not finite"):
         train("boxinst", scenes, out=run_folder, config=tiny, steps=4)
-    same = [all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in zip(states, states[1:])]
+    same = [all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(states)]
     assert same == [False, True, False]
     assert all(math.isfinite(float(row["loss/box"])) for row in _rows(run_folder)[2:] if row["loss/box"])
 

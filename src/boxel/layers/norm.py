@@ -39,8 +39,11 @@ def norm_layer(kind: Norm, channels: int) -> nn.Module:
 
 
 def group_count(channels: int) -> int:
-    """The largest divisor of ``channels`` that is at most 32."""
-    return max(groups for groups in range(1, min(32, channels) + 1) if channels % groups == 0)
+    """The largest divisor of ``channels`` that is at most 32 and leaves a group two channels.
+
+    A group of one channel has nothing to normalise over where a feature map is a single pixel.
+    """
+    return max(groups for groups in range(1, min(32, max(channels // 2, 1)) + 1) if channels % groups == 0)
 
 
 def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:

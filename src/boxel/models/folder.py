@@ -16,6 +16,7 @@ from torch import nn
 
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
+from boxel.layers.weights import first_line
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 
 
@@ -108,5 +109,5 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
     except Exception as error:
         raise BoxelError(
-            f"{name!r} is neither a folder here nor a model that the hub gives ({error})."
+            f"{name!r} is neither a folder here nor a model that the hub gives ({first_line(error)})."
         ) from error

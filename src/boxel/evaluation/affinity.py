@@ -38,8 +38,8 @@ class EdgeCounts:
 
     @property
     def precision(self) -> np.ndarray:
-        """(T,) share of the edges above tau that are positive; Figure 4's blue curve."""
-        return self.positive / np.maximum(self.above, 1)
+        """(T,) share of the edges above tau that are positive, NaN where there are none; Figure 4's blue curve."""
+        return np.where(self.above > 0, self.positive / np.maximum(self.above, 1), np.nan)
 
     @property
     def recall(self) -> np.ndarray:

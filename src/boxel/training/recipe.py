@@ -72,6 +72,9 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
     for path in _paths(values):
         if path not in known:
             raise unknown_key(path, where)
+    for section in {path.split(".")[0] for path in known if "." in path}:
+        if section in values and not isinstance(values[section], (Mapping, Namespace)):
+            raise BoxelError(f"{where}: {section} is a mapping of settings, not {values[section]!r}.")
 
 
 def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterable[str]:

@@ -608,13 +608,13 @@ def test_three_scenes_are_learned_from_their_boxes():
         weights="lite",
         backbone_norm="frozen_bn",
         frozen_stages=0,
-        mask_convs=2,
         max_instances=16,
         tau=0.1,
+        affinity_warmup=0.5,  # in so short a run masks would otherwise become all or nothing
     )
-    optimizer = torch.optim.AdamW(model.parameters(), lr=0.003)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.002)
     steps = 100
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.003, steps, pct_start=0.1)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.002, steps, pct_start=0.1)
     first = None
     for n in range(steps):
         losses, weights = model(images, targets), model.loss_weights(n / steps)
@@ -633,5 +633,5 @@ def test_three_scenes_are_learned_from_their_boxes():
     areas = np.concatenate([(b[:, 2:] - b[:, :2]).prod(1).numpy() for b in boxes])
     filled_box = np.array([mask.sum() for of in masks for mask in of]) / areas
     assert (ious > 0).mean() > 0.9
-    assert ious.mean() > filled_box.mean() + 0.05
-    assert (ious > filled_box).mean() > 0.7
+    assert ious.mean() > filled_box.mean() + 0.07
+    assert (ious > filled_box).mean() > 0.75

@@ -239,6 +239,7 @@ def test_a_recipe_is_the_row_it_says(name: str) -> None:
     if "augment.short_sides" not in PINS[name]:
         assert config.augment.short_sides == [640, 672, 704, 736, 768, 800]
     assert config.augment.max_size == 1333
+    assert config.model.area_weight == 0  # no part of the paper
     assert config.data.val_share == 0
 
 

@@ -127,6 +127,7 @@ def test_training_ends_early_without_progress(scenes, tiny, run_folder, monkeypa
 def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(
     scenes, tiny, tmp_path, monkeypatch, caplog, changes
 ):
+    caplog.set_level("INFO", logger="boxel")
     tiny |= {"steps": 8, "checkpoint_every": 3}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     model = train("boxinst", scenes, out=whole, config=tiny, **changes)

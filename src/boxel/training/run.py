@@ -15,6 +15,7 @@ import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from torch.utils.data import DataLoader
 
@@ -37,6 +38,7 @@ from boxel.training.table import MetricsTable
 from boxel.training.task import InstanceTask
 
 log = logging.getLogger(__name__)
+_say = rank_zero_only(log.info)  # one voice for all processes
 
 
 def train(
@@ -97,7 +99,7 @@ def train(
     else:
         everything = len(training)
         training, validation = split(training, settings.data.val_share, settings.seed)
-        log.info("%d of %d images set aside for validation", everything - len(training), everything)
+        _say("%d of %d images set aside for validation", everything - len(training), everything)
     # What is not to be learned from may still be measured on.
     if settings.data.mask_classes is not None:
         training = keep_masks_of(training, settings.data.mask_classes)
@@ -120,7 +122,7 @@ def train(
     record = {"method": method, **asdict(settings)}
     checkpoint = _prepare_folder(out, record, training.categories, resume)
     if resume and (out / "model.safetensors").exists():
-        log.info("%s is finished already", out)
+        _say("%s is finished already", out)
         return model_folder.load(out)
     pl.seed_everything(settings.seed, verbose=False)
     model = _build(method, record, training.categories, None if resume else init, resume)
@@ -147,7 +149,7 @@ def train(
             val_loader = None if validation is None else _val_loader(validation, trainer)
             trainer.fit(task, loader, val_loader, ckpt_path=checkpoint)
         except Stopped:
-            log.warning(
+            _say(
                 "stopped at step %d of %d; the same command with --resume goes on",
                 trainer.global_step,
                 course.steps,
@@ -197,7 +199,7 @@ def _build(
     model.settings = record  # type: ignore[assignment]
     if init is not None:
         loaded, new = init_from(model, init, categories)
-        log.info("%s: %d weights loaded; new: %s", init, len(loaded), ", ".join(new) or "none")
+        _say("%s: %d weights loaded; new: %s", init, len(loaded), ", ".join(new) or "none")
     return model
 
 
@@ -290,7 +292,7 @@ def _announce(
     learned = ~data.iscrowd
     masked = int((data.has_mask & learned).sum())
     batch = record["batch_size"] * record["accumulate"] * trainer.world_size
-    log.info(
+    _say(
         "%s with %s: %d images, %d instances (%d with masks, %d boxes only) of %d categories",
         record["method"],
         record["model"]["backbone"],
@@ -300,7 +302,7 @@ def _announce(
         learned.sum() - masked,
         len(data.categories),
     )
-    log.info(
+    _say(
         "%d steps of %d images, lr %.3g, on %d x %s; everything goes to %s",
         course.steps,
         batch,
@@ -323,4 +325,4 @@ def _finish(out: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
     step = kept["metrics"]["step"]
     (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1))
     model_folder.save(model, out, record, model.categories)  # type: ignore[arg-type]
-    log.info("done: the model of step %d is in %s, beside curves.png, samples/ and metrics.json", step, out)
+    _say("done: the model of step %d is in %s, beside curves.png, samples/ and metrics.json", step, out)

@@ -25,6 +25,12 @@ class PlainProgress(ProgressBar):
         super().__init__()
         self.seconds = seconds
 
+    def disable(self) -> None:
+        """Lightning asks this of every process but the first, which alone prints in any case."""
+
+    def enable(self) -> None:
+        """The counterpart of `disable`."""
+
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
         self._began = self._last = time.monotonic()

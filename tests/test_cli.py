@@ -13,7 +13,7 @@ import pytest
 import yaml
 from safetensors.numpy import load_file
 
-from boxel.cli import main
+from boxel.cli import COMMANDS, main
 from boxel.data.scenes import write_scenes
 
 RECIPE = {
@@ -183,3 +183,15 @@ def test_help_names_every_command(capsys):
     assert all(
         name in text for name in ("check", "convert", "train", "evaluate", "predict", "inspect", "demo")
     )
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_names_what_must_be_given_and_explains_every_flag(name, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        main([name, "--help"])
+    assert stopped.value.code == 0
+    text = capsys.readouterr().out
+    assert text.splitlines()[0].startswith(f"usage: boxel {name}") and text.splitlines()[0].endswith(
+        "[flags]"
+    )
+    assert "<function" not in text and "default: null" not in text

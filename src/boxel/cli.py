@@ -6,11 +6,12 @@ import json
 import logging
 import sys
 import warnings
+from argparse import Action
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from boxel import __version__
 from boxel.errors import BoxelError, nearest
@@ -40,8 +41,9 @@ def main(args: Sequence[str] | None = None) -> int:
         print(f"boxel: there is no command {name!r}.{nearest(name, list(COMMANDS))}", file=sys.stderr)
         return 2
     description, add_arguments, run = COMMANDS[name]
-    parser = ArgumentParser(prog=f"boxel {name}", description=description)
+    parser = ArgumentParser(prog=f"boxel {name}", description=description, formatter_class=_Help)
     add_arguments(parser)
+    parser.usage = _usage(parser)
     wrong = _unknown_flag(parser, rest)
     if wrong:
         print(f"boxel: {wrong}", file=sys.stderr)
@@ -383,6 +385,21 @@ def _progress(items: Iterator[Any], total: int) -> Iterator[Any]:
     from rich.progress import track
 
     yield from track(items, description="predicting", total=total)
+
+
+class _Help(DefaultHelpFormatter):
+    """Help that names type and default of a setting, and leaves flags that explain themselves alone."""
+
+    def _get_help_string(self, action: Action) -> str:
+        speaks_for_itself = action.default is None or action.nargs == 0
+        return action.help or "" if speaks_for_itself else super()._get_help_string(action)
+
+
+def _usage(parser: ArgumentParser) -> str:
+    """What must be given; of a hundred flags, none is."""
+    positional = [action for action in parser._actions if not action.option_strings]
+    words = [action.dest.upper() + " ..." * (action.nargs == "+") for action in positional]
+    return " ".join([parser.prog, *words, "[flags]"])
 
 
 def _unknown_flag(parser: ArgumentParser, words: list[str]) -> str:

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from boxel.segments.grabcut import grabcut
+from boxel.segments.grabcut import grabcut, grabcut_from_ellipse
 
 
 @pytest.fixture
@@ -50,3 +50,43 @@ def test_box_without_anything_to_tell_apart_is_filled(disc, box, pixels) -> None
 def test_image_of_one_colour_gives_the_filled_box() -> None:
     mask = grabcut(np.full((40, 50, 3), 128, np.uint8), (10, 10, 30, 30))
     assert mask[10:30, 10:30].all() and mask.sum() == 400
+
+
+def whole(image: np.ndarray, box: tuple[float, ...]) -> np.ndarray:
+    """(H, W) mask of the image from the window that `grabcut_from_ellipse` gives."""
+    mask, left, top = grabcut_from_ellipse(image, box)
+    found = np.zeros(image.shape[:2], dtype=bool)
+    found[top : top + mask.shape[0], left : left + mask.shape[1]] = mask
+    assert found.sum() == mask.sum()  # the window lies in the image
+    return found
+
+
+def test_from_the_ellipse_colours_decide_all_but_the_core(disc) -> None:
+    """In the same box a square is found to its corners, past the ellipse, and a disc without them."""
+    image, truth = disc
+    box = (30, 20, 71, 61)
+    square = image.copy()
+    square[20:61, 30:71] = (200, 40, 30)
+    found = whole(square, box)
+    assert found[22:59, 32:69].all() and found.sum() <= 41 * 41
+    found = whole(image, box)
+    assert (found & truth).sum() > 0.95 * (found | truth).sum()
+
+
+def test_from_the_ellipse_without_colours_the_core_is_left() -> None:
+    y, x = np.mgrid[:40, :50] + 0.5
+    found = whole(np.full((40, 50, 3), 128, np.uint8), (10, 10, 40, 30))
+    radius = np.hypot((x - 25) / 15, (y - 20) / 10)
+    assert found[radius < 0.65].all() and not found[radius > 1.05].any()
+
+
+def test_from_the_ellipse_of_a_box_that_holds_no_pixel_is_nothing(disc) -> None:
+    assert not whole(disc[0], (10.6, 10, 11.4, 70)).any()
+
+
+@pytest.mark.parametrize("box", [(-20, -10, 30, 30), (80, 60, 200, 90), (0, 0, 100, 80)])
+def test_from_the_ellipse_takes_boxes_at_and_over_the_border(disc, box) -> None:
+    first = whole(disc[0], box)
+    assert first.any()
+    grabcut(disc[0], (28, 18, 73, 63))
+    np.testing.assert_array_equal(whole(disc[0], box), first)

@@ -15,11 +15,19 @@ from boxel.training.supervision import add_masks, keep_masks_of, split, under_ca
 def test_masks_are_added_by_annotation_id_whatever_their_order(scenes):
     boxes = scenes.without_masks()
     some = scenes.select_instances(np.arange(len(scenes.ids))[::-2])
+    some = dataclasses.replace(some, areas=np.arange(len(some.ids), dtype=float))
     together = add_masks(boxes, some)
+    assert sorted(together.areas[together.has_mask]) == some.areas.tolist()
     assert together.has_mask.sum() == len(some.ids)
     for i in np.flatnonzero(together.has_mask):
         assert np.array_equal(together.mask(int(i)), scenes.mask(int(i)))
     assert not boxes.has_mask.any()
+
+
+def test_a_mask_that_is_not_trusted_gives_way(scenes):
+    doubtful = dataclasses.replace(scenes, trusted=np.zeros(len(scenes.ids), dtype=bool))
+    assert not doubtful.has_mask.any()
+    assert add_masks(doubtful, scenes).has_mask.all()
 
 
 def test_masks_of_its_own_stay_where_the_other_file_has_none(scenes):

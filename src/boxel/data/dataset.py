@@ -30,9 +30,15 @@ class InstanceDataset(Dataset[Sample]):
     Args:
         data: the annotations.
         transforms: torchvision v2 transforms of the whole sample.
+        hints: give masks that are not trusted too; `has_mask` is False for them.
     """
 
-    def __init__(self, data: Annotations, transforms: Callable[[Sample], Sample] | None = None):
+    def __init__(
+        self,
+        data: Annotations,
+        transforms: Callable[[Sample], Sample] | None = None,
+        hints: bool = False,
+    ):
         extent = data.boxes[:, 2:] - data.boxes[:, :2]
         sound = np.all(np.isfinite(extent) & (extent > 0), axis=1)
         if not sound.all():
@@ -44,6 +50,9 @@ class InstanceDataset(Dataset[Sample]):
             )
         self.data = data.select_instances(sound)
         self.has_mask = self.data.has_mask
+        self.shown = self.has_mask | np.array(
+            [hints and s is not None for s in self.data.segmentations], dtype=bool
+        )
         self.transforms = transforms
 
     def __len__(self) -> int:
@@ -93,11 +102,11 @@ class InstanceDataset(Dataset[Sample]):
 
     def _masks(self, own: np.ndarray, size: tuple[int, int]) -> tuple[Tensor | None, Tensor]:
         has_mask = torch.from_numpy(self.has_mask[own])
-        if not has_mask.any():
+        if not self.shown[own].any():
             return None, has_mask
         masks = torch.zeros((len(own), *size), dtype=torch.uint8)
         for row, instance in enumerate(own):
-            if has_mask[row]:
+            if self.shown[instance]:
                 try:
                     masks[row] = torch.from_numpy(self.data.mask(int(instance), size))
                 except BoxelError as error:

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 _FEWEST_PIXELS = 25
 """Five for each of the five colours of a mixture."""
+
+_CROP_SIDE = 160
+"""Longer side, in pixels, of what :func:`grabcut_from_ellipse` looks at; so that time hardly depends on the photo."""
+
+_MARGIN = 0.3
+"""Ground shown to it on each side, as a share of the box."""
+
+_CORE = 0.7
+"""Radius of the ellipse that is certainly the object, as a share of the one that fills the box."""
 
 
 def grabcut(image: NDArray[np.uint8], box: ArrayLike, iterations: int = 5) -> NDArray[np.bool_]:
@@ -43,3 +54,51 @@ def grabcut(image: NDArray[np.uint8], box: ArrayLike, iterations: int = 5) -> ND
         return filled
     mask = (trimap == cv2.GC_PR_FGD) & filled
     return mask if mask.any() else filled
+
+
+def grabcut_from_ellipse(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDArray[np.bool_], int, int]:
+    """The object in a box, as a cut finds it that starts from the ellipse in the box.
+
+    The ellipse's inner part is taken for the object and all outside the box for ground; one turn of mixtures and cut
+    decides the rest, in which the ellipse is more likely object. It works on a small copy of the box and a margin.
+    Holding on to the core keeps the cut from losing the object, which is :func:`grabcut`'s usual failure.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box: (4,) xyxy pixels, partly inside the image.
+
+    Returns:
+        (h, w) bool mask of a window of the image, and the window's left column and upper row. A box narrower than a
+        pixel may have an empty mask.
+    """
+    height, width = image.shape[:2]
+    x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
+    across, down = _MARGIN * (x1 - x0) + 2, _MARGIN * (y1 - y0) + 2
+    left, top = int(np.clip(x0 - across, 0, width - 1)), int(np.clip(y0 - down, 0, height - 1))
+    right, bottom = (
+        int(np.clip(np.ceil(x1 + across), left + 1, width)),
+        int(np.clip(np.ceil(y1 + down), top + 1, height)),
+    )
+    window = image[top:bottom, left:right]
+    scale = min(_CROP_SIDE / max(window.shape[:2]), 2.0)
+    small_size = (
+        max(round(window.shape[1] * scale), 8),
+        max(round(window.shape[0] * scale), 8),
+    )
+    small = cv2.resize(window, small_size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
+
+    x = left + (np.arange(small_size[0]) + 0.5) * window.shape[1] / small_size[0]
+    y = top + (np.arange(small_size[1]) + 0.5) * window.shape[0] / small_size[1]
+    u = np.abs(2 * x - x0 - x1) / max(x1 - x0, 1e-6)  # 0 at the box's middle, 1 at its sides
+    v = np.abs(2 * y - y0 - y1)[:, None] / max(y1 - y0, 1e-6)
+    radius, inside = np.hypot(u, v), np.maximum(u, v) <= 1
+    trimap = np.full(radius.shape, cv2.GC_BGD, dtype=np.uint8)
+    trimap[inside] = cv2.GC_PR_BGD
+    trimap[radius <= 1] = cv2.GC_PR_FGD
+    trimap[radius <= _CORE] = cv2.GC_FGD
+    ground, thing = np.zeros((1, 65)), np.zeros((1, 65))
+    cv2.setRNGSeed(0)
+    with contextlib.suppress(cv2.error):  # too few pixels for a mixture: the ellipse stays
+        cv2.grabCut(small, trimap, (0, 0, 0, 0), ground, thing, 1, cv2.GC_INIT_WITH_MASK)
+    found = ((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)).astype(np.float32)
+    return cv2.resize(found, (window.shape[1], window.shape[0])) > 0.5, left, top

@@ -27,6 +27,7 @@ from boxel.errors import BoxelError
 from boxel.models import folder as model_folder
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.config import TrainConfig
+from boxel.training.hints import with_hints
 from boxel.training.init import init_from
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.training.progress import progress_callbacks, quiet_lightning
@@ -124,6 +125,8 @@ def train(
     if resume and (out / "model.safetensors").exists():
         _say("%s is finished already", out)
         return model_folder.load(out)
+    if settings.model.hint_weight > 0:
+        training = with_hints(training, out / "hints.json", _say)
     pl.seed_everything(settings.seed, verbose=False)
     model = _build(method, record, training.categories, None if resume else init, resume)
 
@@ -136,7 +139,9 @@ def train(
         )
         stream = Stream(batches, course.steps * settings.accumulate)
         loader = ResumableLoader(
-            InstanceDataset(training, train_transforms(settings.augment)), stream, settings.data.workers
+            InstanceDataset(training, train_transforms(settings.augment), settings.model.hint_weight > 0),
+            stream,
+            settings.data.workers,
         )
         validations = max(round(len(stream) / (len(batches) * settings.validate_every)), 1)
         trainer.val_check_interval = -(-course.steps // validations) * settings.accumulate

@@ -24,18 +24,18 @@ def add_masks(data: Annotations, masks: Annotations) -> Annotations:
     theirs = {
         (masks.ids[i], masks.image_ids[masks.image_index[i]]): i for i in np.flatnonzero(masks.has_mask)
     }
-    segmentations, areas = data.segmentations.copy(), data.areas.copy()
+    segmentations, areas, trusted = data.segmentations.copy(), data.areas.copy(), data.trusted.copy()
     found = 0
     for i, annotation in enumerate(data.ids):
         other = theirs.get((annotation, data.image_ids[data.image_index[i]]))
         if other is not None:
-            segmentations[i], areas[i] = masks.segmentations[other], masks.areas[other]
+            segmentations[i], areas[i], trusted[i] = masks.segmentations[other], masks.areas[other], True
             found += 1
     if not found:
         raise BoxelError(
             f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check --masks."
         )
-    return replace(data, segmentations=segmentations)
+    return replace(data, segmentations=segmentations, areas=areas, trusted=trusted)
 
 
 def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:

@@ -177,14 +177,16 @@ FULL = cells((0, 0), (0, 1), (1, 0), (1, 1))
 def losses_of(
     logits: Tensor, has_mask: list[bool], truth: Tensor | None = None, **options
 ) -> dict[str, Tensor]:
-    """Losses of instances in the upper left box of one grey image."""
+    """Losses of instances in the upper left box of one grey image; those with a mask have `truth` in turn."""
     n = len(has_mask)
-    truth = torch.zeros(0, 4, 4, dtype=torch.bool) if truth is None else truth
+    masks = torch.zeros(n, 4, 4, dtype=torch.bool)
+    if truth is not None:
+        masks[torch.tensor(has_mask, dtype=torch.bool)] = truth
     return mask_losses(
         logits,
         BOX.expand(n, 4),
         torch.tensor(has_mask, dtype=torch.bool),
-        truth,
+        masks,
         torch.zeros(n, dtype=torch.long),
         GREY,
         VALID,
@@ -263,7 +265,7 @@ def random_case(seed: int = 0) -> dict[str, Tensor]:
         "logits": 2 * torch.randn(4, 16, 12, generator=generator),
         "boxes": torch.tensor([[5.0, 8, 40, 60], [20, 0, 48, 20], [3, 3, 30, 38], [9, 20, 31, 40]]),
         "has_mask": torch.tensor([False, True, False, True]),
-        "masks": torch.rand(2, 16, 12, generator=generator) < 0.4,
+        "masks": torch.rand(4, 16, 12, generator=generator) < 0.4,
         "image_index": torch.tensor([0, 0, 1, 1]),
         "images": images,
         "valid": valid,
@@ -337,6 +339,23 @@ def test_area():
     assert all(losses[name] == plain[name] for name in plain)
 
 
+def test_hints():
+    """Dice towards the hints of instances without a mask, by hand: 2 cells of 4 found, 1 - 2 * 2 / (2 + 4)."""
+    logits = torch.stack([saturated(TOP), saturated(FULL), saturated(TOP), saturated(TOP)])
+    logits.requires_grad_()
+    has_mask = torch.tensor([False, True, False, False])
+    masks = torch.stack([FULL, TOP, TOP, cells()])  # the last has no hint
+    case = (BOX.expand(4, 4), has_mask, masks, torch.zeros(4, dtype=torch.long), GREY, VALID)
+    losses = mask_losses(logits, *case, replace(CONFIG, hint_weight=0.5))
+    assert losses["hint"].item() == pytest.approx((1 / 3 + 0) / 4, abs=1e-4)
+    plain = mask_losses(logits, *case, CONFIG)
+    assert "hint" not in plain
+    assert all(losses[name] == plain[name] for name in plain)
+    logits = torch.zeros(4, 4, 4, requires_grad=True)
+    mask_losses(logits, *case, replace(CONFIG, hint_weight=0.5))["hint"].backward()
+    assert logits.grad.flatten(1).any(1).tolist() == [True, False, True, False]
+
+
 @pytest.mark.parametrize(
     ("off", "left"),
     [
@@ -369,7 +388,7 @@ def test_supervised_affinity():
     rows, columns = box_spans(case["boxes"][known], 16, 12, 4)
     for patch in ({"patch_size": 3, "dilation": 2}, {"patch_size": 5, "dilation": 1}):
         pairwise = supervised_affinity_loss(
-            case["logits"][known], case["masks"], rows, columns, patch["patch_size"], patch["dilation"]
+            case["logits"][known], case["masks"][known], rows, columns, patch["patch_size"], patch["dilation"]
         )
         expected = (projection_loss(case["logits"][known], rows, columns).mean() + pairwise) / 2
         losses = mask_losses(**case, config=replace(CONFIG, supervised_loss="affinity", **patch))
@@ -386,7 +405,7 @@ def test_edges_into_the_padding_are_not_learned_from(tau):
     arguments = (
         torch.tensor([[0.0, 0.0, 16.0, 16.0]]),
         torch.tensor([False]),
-        torch.zeros(0, 8, 8, dtype=torch.bool),
+        torch.zeros(1, 8, 8, dtype=torch.bool),
         torch.tensor([0]),
         torch.full((1, 3, 32, 32), 0.5),
     )

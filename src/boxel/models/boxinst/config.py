@@ -32,6 +32,9 @@ class BoxInstConfig:
             With both weights 0 such instances are discarded in mask learning (first rows of Tables 6 and 7).
         area_weight: weight of a cost on the area of masks learned from boxes, which empties holes and bays that neither
             projection nor colour decides; not in the paper. It fades to 0 over the schedule; 0 leaves it out.
+        hint_weight: weight of the Dice loss towards hints, rough masks that GrabCut makes from boxes before training
+            starts (and masks of the file that are not trusted); not in the paper. It fades to 0 over the schedule; 0
+            leaves hints out.
         supervised_loss: loss of instances with a mask (Table 2): `dice`, or `affinity`, the paper's Eq. 6 with
             true edges.
         tau: colour similarity above which an edge counts as positive (Table 1a).
@@ -70,6 +73,7 @@ class BoxInstConfig:
     projection_weight: float = 1.0
     affinity_weight: float = 1.0
     area_weight: float = 0.0
+    hint_weight: float = 0.0
     supervised_loss: Literal["dice", "affinity"] = "dice"
     tau: float = 0.3
     theta: float = 2.0

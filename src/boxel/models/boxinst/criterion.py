@@ -78,15 +78,15 @@ def mask_losses(
         logits: (N, h, w) at stride 4.
         boxes: (N, 4) true boxes, xyxy pixels.
         has_mask: (N,) bool.
-        masks: (M, h, w) bool, true masks of the M instances that have one, in their order.
+        masks: (N, h, w) bool, the true mask where there is one, else a hint, else empty.
         image_index: (N,) index into the images.
         images: (B, 3, H, W) RGB in [0, 1].
         valid: (B, H, W) bool, False in padding and where no edge is wanted.
         config: weights and settings.
 
     Returns:
-        `projection`, `affinity` and `area` of instances with a box only, `mask` of those with a mask; raw, not
-        weighted.
+        `projection`, `affinity`, `area` and `hint` of instances with a box only, `mask` of those with a mask; raw,
+        not weighted.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
@@ -119,12 +119,16 @@ def mask_losses(
         if config.area_weight > 0:
             losses["area"] = area_loss(logits[boxed], rows[boxed], columns[boxed]).sum() / total
 
-        known, truth = logits[has_mask], masks.float()
+        if config.hint_weight > 0:
+            hinted = boxed & masks.flatten(1).any(1)
+            losses["hint"] = dice_loss(logits[hinted].sigmoid(), masks[hinted]).sum() / total
+
+        known, truth = logits[has_mask], masks[has_mask]
         if config.supervised_loss == "dice":
             losses["mask"] = dice_loss(known.sigmoid(), truth).sum() / total
         else:
             r, c = rows[has_mask], columns[has_mask]
-            pairwise = supervised_affinity_loss(known, masks, r, c, size, dilation)
+            pairwise = supervised_affinity_loss(known, truth, r, c, size, dilation)
             losses["mask"] = (projection_loss(known, r, c).sum() + pairwise * len(known)) / total
         return losses
 

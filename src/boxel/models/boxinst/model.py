@@ -82,8 +82,8 @@ class BoxInst(nn.Module):
         Args:
             images: (3, H, W) float RGB in [0, 1] each, of any sizes.
             targets: in training, for each image `boxes` (N, 4) xyxy, `labels` (N,) and, where there are any,
-                `iscrowd` (N,) bool, `masks` (N, H, W) and `has_mask` (N,) bool, which of these are masks; all are
-                where it is missing.
+                `iscrowd` (N,) bool, `masks` (N, H, W) and `has_mask` (N,) bool, which of these are true; all are
+                where it is missing. What is not true is a hint, or empty where there is none.
         """
         if not self.training:
             return [
@@ -134,8 +134,9 @@ class BoxInst(nn.Module):
             "centerness": 1.0,
             "projection": self.config.projection_weight,
             "affinity": self.config.affinity_weight * ramp,
-            # It decides early what is empty, and fades so that outlines settle where colour says.
+            # These decide early what is empty, and fade so that outlines settle where colour says.
             "area": self.config.area_weight * ramp * (1 - progress),
+            "hint": self.config.hint_weight * (1 - progress),
             "mask": 1.0,
         }
 
@@ -201,7 +202,7 @@ class BoxInst(nn.Module):
             if "masks" in target:
                 known = target.get("has_mask", torch.ones_like(crowd)).bool()[own]
                 masks.append(_on_grid(target["masks"][own], height, width))
-            else:  # the rows that stand for the masks are never read
+            else:
                 known = torch.zeros_like(crowd)[own]
                 masks.append(known.new_zeros((1, 1, 1)).expand(len(own), height, width))
             has_mask.append(known)
@@ -229,15 +230,11 @@ class BoxInst(nn.Module):
         image_index = torch.cat([torch.full_like(c, i) for i, c in enumerate(chosen)])
         instance = box_of[image_index, location]
         logits = self._mask_logits(self.mask_branch(pyramid), output, image_index, location, points, strides)
-        learned = known[instance]
-        truth = (
-            torch.cat(masks)[instance[learned]] if learned.any() else learned.new_zeros((0, height, width))
-        )
         return losses | mask_losses(
             logits,
             all_boxes[instance],
-            learned,
-            truth,
+            known[instance],
+            torch.cat(masks)[instance],
             image_index,
             batch,
             valid_pixels(sizes, batch.shape[-2], batch.shape[-1], self.config.bottom_rows, batch.device),

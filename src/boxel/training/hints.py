@@ -1,0 +1,73 @@
+"""Hints: rough masks made from boxes and colours, which training starts from and then leaves behind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from boxel.data import Annotations, read, write
+from boxel.data.images import read_image
+from boxel.errors import BoxelError
+from boxel.masks.rle import Rle, encode_in_box
+from boxel.segments.grabcut import grabcut_from_ellipse
+
+
+def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> Annotations:
+    """The set with a hint for each instance that has a box only, from a file if it was made before.
+
+    Args:
+        data: the set.
+        file: where the hinted set is kept as COCO json, so that a resumed run does not make it again.
+        report: told what is done, in the way of `logging`.
+
+    Returns:
+        The set with hints as masks that are not trusted, their source `grabcut`.
+    """
+    if file.exists():
+        made = read(file, images=data.root)
+        if made.ids == data.ids:
+            return replace(data, segmentations=made.segmentations, trusted=made.trusted, source=made.source)
+    wanted = ~data.iscrowd & np.array([s is None for s in data.segmentations], dtype=bool)
+    report("making hints for %d boxes by GrabCut: %s", int(wanted.sum()), file)
+    hinted = add_hints(data, wanted)
+    partial = file.with_name("hints.partial.json")
+    write(hinted, partial)
+    partial.replace(file)
+    return hinted
+
+
+def add_hints(data: Annotations, wanted: np.ndarray) -> Annotations:
+    """The set with a GrabCut mask, not trusted, for each wanted instance.
+
+    Instances of an image that can't be read stay as they are.
+
+    Args:
+        data: the set.
+        wanted: (N,) bool.
+    """
+    segmentations, trusted, source = data.segmentations.copy(), data.trusted.copy(), data.source.copy()
+
+    def of_image(image: int) -> list[tuple[int, Rle]]:
+        own = [int(i) for i in data.instances_of(image) if wanted[i]]
+        if not own:
+            return []
+        try:
+            pixels = read_image(data.image_path(image))
+        except BoxelError:
+            return []
+        height, width = pixels.shape[:2]
+        return [(i, encode_in_box(*grabcut_from_ellipse(pixels, data.boxes[i]), height, width)) for i in own]
+
+    # OpenCV lets go of Python's lock, so threads do it, and nothing is copied.
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        for found in pool.map(of_image, range(len(data))):
+            for instance, rle in found:
+                segmentations[instance] = msgspec.json.encode(rle)
+                trusted[instance], source[instance] = False, "grabcut"
+    return replace(data, segmentations=segmentations, trusted=trusted, source=source)

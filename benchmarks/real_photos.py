@@ -2,9 +2,10 @@
 
     python benchmarks/real_photos.py ../shared/data/coco --out runs/photos
 
-Trains `recipes/coco_small.yaml` on all categories as one, from boxes, from masks, and from boxes with the projection
-loss alone (Table 3 of BoxInst), for each seed; finished trainings in --out are not repeated. Then measures mask AP on
-the validation photos, beside "box filled" from the same detections, and the ratio with a paired bootstrap over photos.
+Trains `recipes/coco_small.yaml` on all categories as one, from boxes, from masks, from boxes with the paper's losses
+alone (no hints) and with the projection loss alone (Table 3 of BoxInst), for each seed; finished trainings in --out are
+not repeated. Then measures mask AP on the validation photos, beside "box filled" from the same detections, and the
+ratio with a paired bootstrap over photos.
 """
 
 from __future__ import annotations
@@ -22,10 +23,12 @@ from boxel.evaluation.run import predict_set
 from boxel.models.folder import load
 from boxel.training import train
 
+BOXES: dict[str, Any] = {"data.mask_classes": []}
 KINDS: dict[str, dict[str, Any]] = {
-    "boxes": {"data.mask_classes": []},
+    "boxes": BOXES,
     "masks": {},
-    "projection": {"data.mask_classes": [], "model.affinity_weight": 0.0},
+    "paper": BOXES | {"model.hint_weight": 0.0},
+    "projection": BOXES | {"model.hint_weight": 0.0, "model.affinity_weight": 0.0},
 }
 
 
@@ -100,7 +103,7 @@ def report(results: dict[tuple[str, int], list[dict[str, Any]]], truth: Annotati
         print(f"{kind}: mask AP {mean(values):.4f}{spread} over {len(values)} seeds")
     bootstrap = {}
     for seed in seeds:
-        for other in ("masks", "projection"):
+        for other in ("masks", "paper", "projection"):
             if ("boxes", seed) in results and (other, seed) in results:
                 ratio = paired_bootstrap(results["boxes", seed], results[other, seed], truth)
                 bootstrap[f"boxes / {other}, seed {seed}"] = ratio

@@ -1,4 +1,4 @@
-"""Hints: rough masks made from boxes and colours, which training starts from and then leaves behind."""
+"""Hints: rough masks made from boxes and colours, for training to lean on where there is only a box."""
 
 from __future__ import annotations
 
@@ -29,11 +29,13 @@ def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> An
     Returns:
         The set with hints as masks that are not trusted, their source `grabcut`.
     """
+    wanted = ~data.iscrowd & np.array([s is None for s in data.segmentations], dtype=bool)
+    if not wanted.any():
+        return data
     if file.exists():
         made = read(file, images=data.root)
         if made.ids == data.ids:
             return replace(data, segmentations=made.segmentations, trusted=made.trusted, source=made.source)
-    wanted = ~data.iscrowd & np.array([s is None for s in data.segmentations], dtype=bool)
     report("making hints for %d boxes by GrabCut: %s", int(wanted.sum()), file)
     hinted = add_hints(data, wanted)
     partial = file.with_name("hints.partial.json")

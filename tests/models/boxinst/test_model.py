@@ -240,6 +240,7 @@ def test_loss_weights(small):
         "projection": 1,
         "affinity": 1,
         "area": 0,
+        "hint": 0,
         "mask": 1,
     }
     small.config = replace(SMALL, affinity_warmup=0.2, affinity_weight=3.0, projection_weight=0.5)
@@ -249,6 +250,8 @@ def test_loss_weights(small):
     assert [small.loss_weights(p)["area"] for p in (0, 0.1, 0.2, 1)] == pytest.approx([0, 0.225, 0.4, 0])
     small.config.affinity_warmup = 0.0
     assert small.loss_weights(0.0)["affinity"] == 3
+    small.config.hint_weight = 0.7
+    assert small.loss_weights(0.0)["hint"] == small.loss_weights(1.0)["hint"] == 0.7
 
 
 def test_every_option_is_tested():
@@ -272,6 +275,7 @@ def test_every_option_is_tested():
             "projection_weight",
             "affinity_weight",
             "area_weight",
+            "hint_weight",
             "supervised_loss",
             "tau",
             "theta",
@@ -305,6 +309,16 @@ def test_images_without_boxes_touch_every_parameter(small, others):
     sum(losses.values()).backward()
     untouched = [name for name, p in small.named_parameters() if p.requires_grad and p.grad is None]
     assert untouched == []
+
+
+def test_a_mask_that_is_not_known_to_be_true_is_a_hint(small, seen):
+    small.config.hint_weight = 1.0
+    boxes = [[8, 8, 40, 40], [20, 20, 60, 60]]
+    losses = step(small, [target(boxes, masks=filled(boxes), has_mask=torch.tensor([False, True]))])
+    assert losses["hint"] > 0 and losses["mask"] > 0
+    assert seen["masks"]["masks"].flatten(1).any(1).all()  # each location has the row of its own instance
+    assert torch.equal(seen["masks"]["has_mask"], seen["masks"]["boxes"][:, 0] == 20)
+    assert step(small, [target(boxes)])["hint"] == 0
 
 
 def test_an_image_without_boxes_beside_one_with(small):

@@ -33,8 +33,7 @@ class BoxInstConfig:
         area_weight: weight of a cost on the area of masks learned from boxes, which empties holes and bays that neither
             projection nor colour decides; not in the paper. It fades to 0 over the schedule; 0 leaves it out.
         hint_weight: weight of the Dice loss towards hints, rough masks that GrabCut makes from boxes before training
-            starts (and masks of the file that are not trusted); not in the paper. It fades to 0 over the schedule; 0
-            leaves hints out.
+            starts (and masks of the file that are not trusted); not in the paper. 0 leaves hints out.
         supervised_loss: loss of instances with a mask (Table 2): `dice`, or `affinity`, the paper's Eq. 6 with
             true edges.
         tau: colour similarity above which an edge counts as positive (Table 1a).

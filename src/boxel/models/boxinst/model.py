@@ -134,9 +134,9 @@ class BoxInst(nn.Module):
             "centerness": 1.0,
             "projection": self.config.projection_weight,
             "affinity": self.config.affinity_weight * ramp,
-            # These decide early what is empty, and fade so that outlines settle where colour says.
+            # It decides early what is empty, and fades so that outlines settle where colour says.
             "area": self.config.area_weight * ramp * (1 - progress),
-            "hint": self.config.hint_weight * (1 - progress),
+            "hint": self.config.hint_weight,
             "mask": 1.0,
         }
 

@@ -57,4 +57,6 @@ def mean_fill(results: Sequence[Result]) -> float:
     box_areas = boxes[:, 2] * boxes[:, 3]
     mask_areas = np.array([float(coco_mask.area(result["segmentation"])) for result in results])
     real = box_areas > 0
-    return float((mask_areas[real] / box_areas[real]).mean()) if real.any() else float("nan")
+    # Of a box that cuts through pixels, its mask has the whole ones.
+    fill = (mask_areas[real] / box_areas[real]).clip(max=1)
+    return float(fill.mean()) if real.any() else float("nan")

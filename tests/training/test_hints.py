@@ -32,9 +32,12 @@ def test_only_boxes_without_a_mask_that_are_no_crowd_get_one(boxed, tmp_path):
     iscrowd[0] = True
     segmentations = boxed.segmentations.copy()
     segmentations[1] = b"[[10, 10, 20, 10, 20, 20]]"
-    data = dataclasses.replace(boxed, iscrowd=iscrowd, segmentations=segmentations)
+    boxes = boxed.boxes.copy()
+    boxes[2] = np.nan
+    data = dataclasses.replace(boxed, iscrowd=iscrowd, segmentations=segmentations, boxes=boxes)
     hinted = with_hints(data, tmp_path / "hints.json", lambda *_: None)
-    assert hinted.segmentations[0] is None and hinted.segmentations[1] == segmentations[1]
+    assert hinted.segmentations[0] is None and hinted.segmentations[2] is None
+    assert hinted.segmentations[3] is not None and hinted.segmentations[1] == segmentations[1]
     assert hinted.has_mask.tolist() == [i == 1 for i in range(len(data.ids))]
 
 

@@ -75,20 +75,17 @@ def grabcut_from_ellipse(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDAr
     x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
     across, down = _MARGIN * (x1 - x0) + 2, _MARGIN * (y1 - y0) + 2
     left, top = int(np.clip(x0 - across, 0, width - 1)), int(np.clip(y0 - down, 0, height - 1))
-    right, bottom = (
-        int(np.clip(np.ceil(x1 + across), left + 1, width)),
-        int(np.clip(np.ceil(y1 + down), top + 1, height)),
-    )
+    right = int(np.clip(np.ceil(x1 + across), left + 1, width))
+    bottom = int(np.clip(np.ceil(y1 + down), top + 1, height))
     window = image[top:bottom, left:right]
     scale = min(_CROP_SIDE / max(window.shape[:2]), 2.0)
-    small_size = (
-        max(round(window.shape[1] * scale), 8),
-        max(round(window.shape[0] * scale), 8),
+    columns, rows = (max(round(side * scale), 8) for side in (right - left, bottom - top))
+    small = cv2.resize(
+        window, (columns, rows), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
     )
-    small = cv2.resize(window, small_size, interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
 
-    x = left + (np.arange(small_size[0]) + 0.5) * window.shape[1] / small_size[0]
-    y = top + (np.arange(small_size[1]) + 0.5) * window.shape[0] / small_size[1]
+    x = left + (np.arange(columns) + 0.5) * (right - left) / columns
+    y = top + (np.arange(rows) + 0.5) * (bottom - top) / rows
     u = np.abs(2 * x - x0 - x1) / max(x1 - x0, 1e-6)  # 0 at the box's middle, 1 at its sides
     v = np.abs(2 * y - y0 - y1)[:, None] / max(y1 - y0, 1e-6)
     radius, inside = np.hypot(u, v), np.maximum(u, v) <= 1
@@ -101,4 +98,4 @@ def grabcut_from_ellipse(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDAr
     with contextlib.suppress(cv2.error):  # too few pixels for a mixture: the ellipse stays
         cv2.grabCut(small, trimap, (0, 0, 0, 0), ground, thing, 1, cv2.GC_INIT_WITH_MASK)
     found = ((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)).astype(np.float32)
-    return cv2.resize(found, (window.shape[1], window.shape[0])) > 0.5, left, top
+    return cv2.resize(found, (right - left, bottom - top)) > 0.5, left, top

@@ -29,7 +29,9 @@ def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> An
     Returns:
         The set with hints as masks that are not trusted, their source `grabcut`.
     """
-    wanted = ~data.iscrowd & np.array([s is None for s in data.segmentations], dtype=bool)
+    extent = data.boxes[:, 2:] - data.boxes[:, :2]
+    wanted = np.all(np.isfinite(extent) & (extent > 0), axis=1) & ~data.iscrowd
+    wanted &= np.array([s is None for s in data.segmentations], dtype=bool)
     if not wanted.any():
         return data
     if file.exists():
@@ -38,7 +40,7 @@ def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> An
             return replace(data, segmentations=made.segmentations, trusted=made.trusted, source=made.source)
     report("making hints for %d boxes by GrabCut: %s", int(wanted.sum()), file)
     hinted = add_hints(data, wanted)
-    partial = file.with_name("hints.partial.json")
+    partial = file.with_name(f"hints.{os.getpid()}.json")  # several processes may be at it
     write(hinted, partial)
     partial.replace(file)
     return hinted

@@ -188,7 +188,7 @@ class BoxInst(nn.Module):
         targets: list[Target],
     ) -> dict[str, Tensor]:
         points, strides, ranges = self._grid(pyramid)
-        matched, ignored, chosen, boxes, labels, has_mask, masks = [], [], [], [], [], [], []
+        matched, ignored, chosen, boxes, labels, has_mask, truth = [], [], [], [], [], [], []
         height, width = batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE
         boxes_teach = self.config.projection_weight > 0 or self.config.affinity_weight > 0
         first = 0
@@ -201,10 +201,10 @@ class BoxInst(nn.Module):
             ignored.append(in_crowd(points, image_boxes[crowd]) & (match_own < 0))
             if "masks" in target:
                 known = target.get("has_mask", torch.ones_like(crowd)).bool()[own]
-                masks.append(_on_grid(target["masks"][own], height, width))
+                masks = _on_grid(target["masks"][own], height, width)
             else:
                 known = torch.zeros_like(crowd)[own]
-                masks.append(known.new_zeros((1, 1, 1)).expand(len(own), height, width))
+                masks = known.new_zeros((1, 1, 1)).expand(len(own), height, width)
             has_mask.append(known)
             location = (match_own >= 0).nonzero().squeeze(1)
             if not boxes_teach:  # instances that nothing would be learned from take no turn
@@ -213,7 +213,9 @@ class BoxInst(nn.Module):
             with torch.no_grad():
                 score = output.logits[index, location, labels_here].sigmoid()
                 score = score * output.centerness[index, location].sigmoid()
-            chosen.append(location[share_out(match_own[location], score, self.config.max_instances)])
+            location = location[share_out(match_own[location], score, self.config.max_instances)]
+            chosen.append(location)
+            truth.append(masks[match_own[location]])
             boxes.append(image_boxes[own])
             labels.append(target["labels"][own])
             first += len(own)
@@ -234,7 +236,7 @@ class BoxInst(nn.Module):
             logits,
             all_boxes[instance],
             known[instance],
-            torch.cat(masks)[instance],
+            torch.cat(truth),
             image_index,
             batch,
             valid_pixels(sizes, batch.shape[-2], batch.shape[-1], self.config.bottom_rows, batch.device),

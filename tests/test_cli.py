@@ -26,6 +26,7 @@ RECIPE = {
         "head_convs": 1,
         "mask_convs": 1,
         "mask_channels": 16,
+        "hint_weight": 1.0,
     },
     "augment": {"short_sides": [64], "max_size": 96},
     "data": {"workers": 0, "val_share": 0.0},

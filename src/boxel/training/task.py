@@ -118,7 +118,8 @@ class InstanceTask(pl.LightningModule):
             if final == 0
             else f"the affinity loss has weight {weight:.2f} of {final:.2f} so far, so wait for the end of its warm-up"
             if weight < final
-            else "too many edges across outlines pass for positive; raise model.tau (see `boxel inspect affinity`)"
+            else "too many edges across outlines pass for positive, so raise model.tau (see `boxel inspect affinity`), "
+            "or boxes alone say too little in so short a training, so set model.hint_weight to 1"
         )
         warnings.warn(f"masks fill {fill:.0%} of their boxes: {cause}.", stacklevel=1)
 

@@ -56,6 +56,7 @@ def main() -> None:
     )
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=list(ROWS))
+    parser.add_argument("--steps", type=int, default=600, help="steps of the other rows")
     parser.add_argument("--long", type=int, default=2400, help="steps of the long rows")
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -74,7 +75,7 @@ def figures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[str
     file = run / "figures.json"
     if not file.exists():
         began = time.monotonic()
-        changes = ROWS[name] | ({"steps": args.long} if name.endswith("long") else {})
+        steps = args.long if name.endswith("long") else args.steps
         train(
             "boxinst",
             args.out / "train" / f"{name.split(',')[0].split()[0]}.json",
@@ -82,7 +83,7 @@ def figures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[str
             out=run,
             config=str(files("boxel") / "demo.yaml"),
             resume=(run / "checkpoints" / "last.ckpt").exists(),
-            **{"seed": args.seed, **changes},
+            **{"seed": args.seed, "steps": steps, **ROWS[name]},
         )
         minutes = (time.monotonic() - began) / 60
         found = predict_set(load(run), truth, batch_size=4)

@@ -19,7 +19,8 @@ from typing import Any
 
 from boxel.data import Annotations
 from boxel.data.scenes import write_scenes
-from boxel.evaluation import coco_ap, fill_boxes, mask_iou
+from boxel.demo import figures as measure
+from boxel.evaluation import coco_ap, fill_boxes
 from boxel.evaluation.run import predict_set
 from boxel.models.folder import load
 from boxel.training import train
@@ -41,12 +42,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "boxes, long": {},
     "boxes, projection only, long": NO_AREA | {"model.affinity_weight": 0.0},
 }
-CURVES = {
-    "projection to the box's ends": {0.0: "boxes", 0.05: "boxes loose by 5 %", 0.1: "boxes loose by 10 %"}
-    | {0.2: "boxes loose by 20 %"},
-    "projection_slack as large as that": {0.0: "boxes", 0.1: "boxes loose by 10 %, slack 0.1"}
-    | {0.2: "boxes loose by 20 %, slack 0.2"},
-}
+LOOSE = {0: "boxes", 5: "boxes loose by 5 %", 10: "boxes loose by 10 %", 20: "boxes loose by 20 %"}
+SLACK = {0: "boxes", 10: "boxes loose by 10 %, slack 0.1", 20: "boxes loose by 20 %, slack 0.2"}
+CURVES = {"projection to the box's ends": LOOSE, "projection_slack as large as that": SLACK}
 
 
 def main() -> None:
@@ -66,69 +64,68 @@ def main() -> None:
     truth = write_scenes(args.out / "hidden", 200, seed=4)
     for name in args.rows:
         print(name, json.dumps(figures(name, args, truth)), flush=True)
-    report(args.out, args.seed)
+    report(args)
+
+
+def steps_of(name: str, args: argparse.Namespace) -> int:
+    """Length of a row's training."""
+    return args.long if name.endswith("long") else args.steps
+
+
+def folder(name: str, args: argparse.Namespace) -> Path:
+    """Where a row's run is."""
+    return args.out / f"{''.join(c if c.isalnum() else '_' for c in name)}_{steps_of(name, args)}_{args.seed}"
 
 
 def figures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[str, float]:
     """What a row measures, from its file if it is there."""
-    run = args.out / f"{''.join(c if c.isalnum() else '_' for c in name)}_{args.seed}"
+    run = folder(name, args)
     file = run / "figures.json"
     if not file.exists():
         began = time.monotonic()
-        steps = args.long if name.endswith("long") else args.steps
         train(
             "boxinst",
-            args.out / "train" / f"{name.split(',')[0].split()[0]}.json",
+            args.out / "train" / f"{name[:5]}.json",  # masks or boxes
             images=args.out / "train" / "images",
             out=run,
             config=str(files("boxel") / "demo.yaml"),
             resume=(run / "checkpoints" / "last.ckpt").exists(),
-            **{"seed": args.seed, "steps": steps, **ROWS[name]},
+            **{"seed": args.seed, "steps": steps_of(name, args), **ROWS[name]},
         )
         minutes = (time.monotonic() - began) / 60
         found = predict_set(load(run), truth, batch_size=4)
-        mask, box = coco_ap(found, truth, "segm"), coco_ap(found, truth, "bbox")
-        row = {
-            "mask_AP": mask["AP"],
-            "mask_AP50": mask["AP50"],
-            "mask_AP75": mask["AP75"],
-            "box_AP": box["AP"],
-            "filled_AP": coco_ap(fill_boxes(found, truth), truth, "segm")["AP"],
-            "mask_iou": mask_iou(found, truth)["mask_iou"],
-            "minutes": minutes,
-        }
-        file.write_text(json.dumps({"name": name} | row))
-    return {key: value for key, value in json.loads(file.read_text()).items() if key != "name"}
+        filled = coco_ap(fill_boxes(found, truth), truth, "segm")["AP"]
+        row = measure(found, truth) | {"filled_AP": filled, "minutes": minutes}
+        file.write_text(json.dumps(row))
+    return json.loads(file.read_text())
 
 
-def report(out: Path, seed: int) -> None:
+def report(args: argparse.Namespace) -> None:
     """Print all finished rows as a Markdown table and draw the curve of loose boxes."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    rows = {
-        row.pop("name"): row
-        for row in map(json.loads, map(Path.read_text, out.glob(f"*_{seed}/figures.json")))
-    }
+    files = {name: folder(name, args) / "figures.json" for name in ROWS}
+    rows = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
     print("\n| trained from | mask AP | AP50 | AP75 | box AP | its boxes, filled | mask IoU | minutes |")
     print("|---|---|---|---|---|---|---|---|")
-    for name in ROWS:
-        if name in rows:
-            *shares, minutes = rows[name].values()
-            print(f"| {name} | " + " | ".join(f"{share:.3f}" for share in shares) + f" | {minutes:.1f} |")
+    columns = ("mask_AP", "mask_AP50", "mask_AP75", "box_AP", "filled_AP", "mask_iou")
+    for name, row in rows.items():
+        shares = " | ".join(f"{row[column]:.3f}" for column in columns)
+        print(f"| {name} | {shares} | {row['minutes']:.1f} |")
 
     figure, axes = pyplot.subplots(figsize=(5, 3.2))
     for label, points in CURVES.items():
         known = {loose: rows[name]["mask_AP"] for loose, name in points.items() if name in rows}
         if len(known) < 2:
             continue
-        axes.plot([100 * loose for loose in known], list(known.values()), marker="o", label=label)
+        axes.plot(list(known), list(known.values()), marker="o", label=label)
     axes.set(xlabel="each side of a box is off by up to (%)", ylabel="mask AP", ylim=(0, None))
     axes.legend()
     figure.tight_layout()
-    figure.savefig(out / "loose_boxes.png", dpi=150)
+    figure.savefig(args.out / "loose_boxes.png", dpi=150)
 
 
 if __name__ == "__main__":

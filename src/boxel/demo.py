@@ -60,10 +60,8 @@ def demo(
                 resume=(run / "checkpoints" / "last.ckpt").exists(),
             )
         results[kind] = predict_set(load(run), truth, batch_size=4)
-        summary[kind] = _figures(results[kind], truth) | {
-            "minutes": round((time.monotonic() - began) / 60, 1)
-        }
-    summary["box filled"] = _figures(fill_boxes(results["boxes"], truth), truth)
+        summary[kind] = figures(results[kind], truth) | {"minutes": round((time.monotonic() - began) / 60, 1)}
+    summary["box filled"] = figures(fill_boxes(results["boxes"], truth), truth)
     summary["ratio of mask AP"] = round(
         summary["boxes"]["mask_AP"] / max(summary["masks"]["mask_AP"], 1e-9), 3
     )
@@ -75,18 +73,17 @@ def demo(
     return summary
 
 
-def _figures(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
+def figures(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
+    """What a row of a table of results holds: APs of masks and boxes, and the mask IoU of what was found."""
     mask, box = coco_ap(results, truth, "segm"), coco_ap(results, truth, "bbox")
-    figures = {
+    row = {
         "mask_AP": mask["AP"],
         "mask_AP50": mask["AP50"],
         "mask_AP75": mask["AP75"],
         "box_AP": box["AP"],
     }
     # A network that found nothing has no mask IoU; 0 keeps the table and the JSON readable.
-    return {
-        name: round(float(np.nan_to_num(v)), 4) for name, v in (figures | mask_iou(results, truth)).items()
-    }
+    return {name: round(float(np.nan_to_num(v)), 4) for name, v in (row | mask_iou(results, truth)).items()}
 
 
 def _draw(out: Path, truth: Annotations, results: dict[str, list[dict[str, Any]]], count: int = 6) -> None:

@@ -54,6 +54,15 @@ def test_hints_are_made_once(boxed, tmp_path):
     assert with_hints(other, tmp_path / "hints.json", lambda *_: None).ids == other.ids
 
 
+def test_hints_of_other_boxes_are_not_taken(boxed, tmp_path):
+    with_hints(boxed, tmp_path / "hints.json", lambda *_: None)
+    said = []
+    moved = dataclasses.replace(boxed, boxes=boxed.boxes * 0.8)
+    hinted = with_hints(moved, tmp_path / "hints.json", lambda *words: said.append(words))
+    assert len(said) == 1
+    np.testing.assert_array_equal(hinted.mask(0), add_hints(moved, moved.has_box).mask(0))
+
+
 def test_an_image_that_cannot_be_read_costs_only_its_own_hints(boxed, tmp_path):
     paths = [str(boxed.image_path(image)) for image in range(len(boxed))]
     paths[1] = str(tmp_path / "missing.jpg")

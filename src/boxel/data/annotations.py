@@ -108,9 +108,20 @@ class Annotations:
         )
 
     @property
+    def has_segmentation(self) -> NDArray[np.bool_]:
+        """(N,) bool: the instance has a mask, trusted or not."""
+        return np.array([s is not None for s in self.segmentations], dtype=bool)
+
+    @property
     def has_mask(self) -> NDArray[np.bool_]:
         """(N,) bool: the instance has a mask that may be learned from or evaluated against."""
-        return np.array([s is not None for s in self.segmentations], dtype=bool) & self.trusted
+        return self.has_segmentation & self.trusted
+
+    @property
+    def has_box(self) -> NDArray[np.bool_]:
+        """(N,) bool: the box is finite and has an area."""
+        extent = self.boxes[:, 2:] - self.boxes[:, :2]
+        return np.all(np.isfinite(extent) & (extent > 0), axis=1)
 
     def image_path(self, image: int) -> Path:
         """The file of the image at this index."""

@@ -39,8 +39,7 @@ class InstanceDataset(Dataset[Sample]):
         transforms: Callable[[Sample], Sample] | None = None,
         hints: bool = False,
     ):
-        extent = data.boxes[:, 2:] - data.boxes[:, :2]
-        sound = np.all(np.isfinite(extent) & (extent > 0), axis=1)
+        sound = data.has_box
         if not sound.all():
             first = int(np.flatnonzero(~sound)[0])
             warnings.warn(
@@ -50,9 +49,7 @@ class InstanceDataset(Dataset[Sample]):
             )
         self.data = data.select_instances(sound)
         self.has_mask = self.data.has_mask
-        self.shown = self.has_mask | np.array(
-            [hints and s is not None for s in self.data.segmentations], dtype=bool
-        )
+        self.shown = self.data.has_segmentation if hints else self.has_mask
         self.transforms = transforms
 
     def __len__(self) -> int:

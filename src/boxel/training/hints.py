@@ -29,14 +29,13 @@ def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> An
     Returns:
         The set with hints as masks that are not trusted, their source `grabcut`.
     """
-    extent = data.boxes[:, 2:] - data.boxes[:, :2]
-    wanted = np.all(np.isfinite(extent) & (extent > 0), axis=1) & ~data.iscrowd
-    wanted &= np.array([s is None for s in data.segmentations], dtype=bool)
+    wanted = data.has_box & ~data.has_segmentation & ~data.iscrowd
     if not wanted.any():
         return data
     if file.exists():
         made = read(file, images=data.root)
-        if made.ids == data.ids:
+        # Hints of other boxes, of a run that got no further, are made anew.
+        if made.ids == data.ids and np.allclose(made.boxes, data.boxes, atol=0.01, equal_nan=True):
             return replace(data, segmentations=made.segmentations, trusted=made.trusted, source=made.source)
     report("making hints for %d boxes by GrabCut: %s", int(wanted.sum()), file)
     hinted = add_hints(data, wanted)

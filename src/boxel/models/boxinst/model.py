@@ -190,7 +190,8 @@ class BoxInst(nn.Module):
         points, strides, ranges = self._grid(pyramid)
         matched, ignored, chosen, boxes, labels, has_mask, truth = [], [], [], [], [], [], []
         height, width = batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE
-        boxes_teach = self.config.projection_weight > 0 or self.config.affinity_weight > 0
+        config = self.config
+        boxes_teach = max(config.projection_weight, config.affinity_weight, config.hint_weight) > 0
         first = 0
         for index, target in enumerate(targets):
             crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()

@@ -30,7 +30,7 @@ def main(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    for chatty in ("lightning", "lightning.pytorch", "httpx", "matplotlib"):
+    for chatty in ("lightning", "lightning.pytorch", "httpx", "matplotlib", "timm"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
     warnings.showwarning = _print_warning  # type: ignore[assignment]
     if not words or words[0] in ("-h", "--help", "--version"):

@@ -28,6 +28,7 @@ from boxel.training import train
 NO_AREA: dict[str, Any] = {"model.area_weight": 0.0}
 ROWS: dict[str, dict[str, Any]] = {
     "masks": {},
+    "masks, shifted upsampling": {"model.mask_upsampling": "shifted"},
     "boxes": {},
     "boxes, no area cost": NO_AREA,
     "boxes, as the paper says": NO_AREA

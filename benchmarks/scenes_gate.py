@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from boxel.data.scenes import CLASSES, Instance, scene
-from boxel.losses.affinity import color_similarity, edge_offsets
+from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
 from boxel.segments.grabcut import grabcut
 
 LIMITS = {"filled box": 0.65, "GrabCut": 0.75}
@@ -77,10 +77,9 @@ def count_edges(image: np.ndarray, filled: np.ndarray, mask: np.ndarray, stride:
     offset = stride // 2
     filled, mask = filled[offset::stride, offset::stride], mask[offset::stride, offset::stride]
     counts = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
-    height, width = mask.shape
+    height = len(mask)
     for (dy, dx), values in zip(edge_offsets(), similarity, strict=True):
-        starts = slice(0, height - dy), slice(max(-dx, 0), width - max(dx, 0))
-        ends = slice(dy, height), slice(max(dx, 0), width + min(dx, 0))
+        starts, ends = edge_ends(dy, dx, height - dy)
         about = filled[starts] | filled[ends]
         same = mask[starts] == mask[ends]
         for row, threshold in zip(counts, THRESHOLDS, strict=True):

@@ -1,11 +1,22 @@
 """The error a user is meant to read."""
 
+from math import inf
+
 
 class BoxelError(Exception):
     """Something the user can mend: one sentence that names the file, the id and the remedy.
 
     The command line prints it without a traceback and exits with 1.
     """
+
+
+def check_range(settings: object, low: float, high: float, *names: str) -> None:
+    """Raise a :class:`BoxelError` unless each named attribute is a number from ``low`` to ``high``."""
+    for name in names:
+        value = getattr(settings, name)
+        if not low <= value <= high:
+            upper = "up" if high == inf else f"to {high:g}"
+            raise BoxelError(f"{name} is {value}; give a number from {low:g} {upper}.")
 
 
 def nearest(name: str, known: list[str]) -> str:

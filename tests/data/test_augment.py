@@ -10,6 +10,7 @@ from torchvision import tv_tensors
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.augment import AugmentConfig, ignore_small, jitter_boxes, train_transforms
+from boxel.errors import BoxelError
 from boxel.masks.boxes import tight_boxes
 
 PLAIN = AugmentConfig(short_sides=[60], max_size=1000, flip=0.0)
@@ -87,20 +88,39 @@ def test_color():
     assert image.max() <= 1
 
 
-def test_scale_jitter_gives_squares_and_scales_by_its_range():
+def test_scale_jitter_scales_by_its_range():
+    """What is smaller than the square stays so: filling it up would make edges that are none."""
     config = AugmentConfig(short_sides=[40, 80], flip=0.0, scale_jitter=(0.5, 0.5))
+    image, target = transformed(config)
+    # 60 x 100 fits into 80 x 80 at 0.8, half of which is 24 x 40.
+    assert image.shape == (3, 24, 40)
+    torch.testing.assert_close(
+        target["boxes"].as_subclass(torch.Tensor), torch.tensor(BOXES) * 0.4, rtol=0, atol=1e-4
+    )
+
+
+def test_scale_jitter_crops_what_is_larger_to_a_square():
+    """60 x 100 fits into 80 x 80 at 0.8; at twice that it is 96 x 160, of which a square is cut at random."""
+    config = AugmentConfig(short_sides=[40, 80], flip=0.0, scale_jitter=(2.0, 2.0))
+    whole = transformed(replace(PLAIN, short_sides=[96], max_size=160))[0]
+    places = set()
     for seed in range(5):
-        image, target = transformed(config, seed)
+        image, _ = transformed(config, seed)
         assert image.shape == (3, 80, 80)
-        # 60 x 100 fits into 80 x 80 at 0.8, half of which is 24 x 40 with its place drawn at random.
-        x0, y0, x1, y1 = target["boxes"][2].tolist()
-        assert (x1 - x0, y1 - y0) == pytest.approx((40, 24), abs=1e-4)
-        outside = torch.ones(80, 80, dtype=torch.bool)
-        outside[round(y0) : round(y1), round(x0) : round(x1)] = False
-        torch.testing.assert_close(image[:, outside].unique(), torch.tensor([114 / 255]))
-        assert not target["masks"][:, outside].any()
-    places = {tuple(transformed(config, seed)[1]["boxes"][2].tolist()) for seed in range(5)}
+        windows = whole.unfold(1, 80, 1).unfold(2, 80, 1)  # (3, 17, 81, 80, 80)
+        distance = (windows - image[:, None, None]).abs().amax((0, 3, 4))
+        assert distance.min() < 0.02
+        places.add(int(distance.argmin()))
     assert len(places) == 5
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"flip": 1.5}, {"color": -1.0}, {"short_sides": []}, {"scale_jitter": (2.0, 0.5)}, {"max_size": 0}],
+)
+def test_settings_that_mean_nothing(setting):
+    with pytest.raises(BoxelError, match=next(iter(setting))):
+        AugmentConfig(**setting)
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,19 @@ def test_the_aps_are_cocos(random_set, seed, metric):
     assert interval["ratio"] == pytest.approx(interval["a"] / interval["b"])
 
 
+def test_several_runs_are_averaged(random_set):
+    truth, results = random_set(0)
+    filled, half = fill_boxes(results, truth), results[::2]
+    aps = [coco_ap(found, truth, "segm")["AP"] for found in (results, half, filled)]
+    interval = paired_bootstrap([results, half], filled, truth, samples=50)
+    assert interval["a"] == pytest.approx((aps[0] + aps[1]) / 2, abs=1e-9)
+    assert interval["b"] == pytest.approx(aps[2], abs=1e-9)
+    assert interval["low"] < interval["ratio"] < interval["high"]
+    same = paired_bootstrap([results, half], [results, half], truth, samples=50)
+    assert same["low"] == same["ratio"] == same["high"] == 1
+    assert paired_bootstrap([[], []], [results], truth, samples=5)["ratio"] == 0
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_counting_an_image_n_times_is_having_it_n_times(random_set, seed):
     truth, results = random_set(seed, distinct_scores=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from boxel.layers.dynamic import dynamic_masks, num_params
+from boxel.layers.dynamic import dynamic_masks, num_params, upsample_twice
 
 
 def one_by_one(features, params, image_index, centers, scales, width, stride=8):
@@ -82,6 +82,17 @@ def test_coordinates_by_hand():
             1,
         )
         assert logits[0].tolist() == expected
+
+
+@pytest.mark.parametrize(("upsampling", "in_cell"), [("half_pixel", 2), ("shifted", 0)])
+def test_where_upsampled_values_lie(upsampling, in_cell):
+    """A ramp whose value is its place in pixels: 8 to a cell before, 4 after, targets taken 2 into each cell."""
+    ramp = torch.arange(6.0) * 8 + 4
+    for logits in (ramp.expand(1, 5, 6), ramp[:, None].expand(1, 6, 5)):
+        finer = upsample_twice(logits, upsampling)
+        assert finer.shape == (1, 2 * logits.shape[1], 2 * logits.shape[2])
+        along = finer[0, 0] if logits.shape[2] == 6 else finer[0, :, 0]
+        assert along[1:-1].tolist() == [4 * k + in_cell for k in range(1, 11)]
 
 
 def test_no_instances_still_reach_the_features():

@@ -168,7 +168,7 @@ def test_equation_7_by_hand():
     distance = 116 * 7.787 * 0.03 / 12.92
     for theta in (2.0, 5.0):
         similarity = color_similarity(image, stride=1, theta=theta)[0, 0, 0]
-        assert similarity.tolist() == pytest.approx([math.exp(-distance / theta), 0, 0], abs=1e-5)
+        assert similarity.tolist() == pytest.approx([math.exp(-distance / theta), -1, -1], abs=1e-5)
 
 
 def test_equation_7_against_scikit_image():
@@ -178,24 +178,36 @@ def test_equation_7_against_scikit_image():
     assert similarity.shape == (1, 4, 6, 8)
     for e, (dy, dx) in enumerate(edge_offsets(3, 2)):
         for y, x in product(range(6), range(8)):
-            expected = 0.0
+            expected = -1.0
             if y + dy < 6 and 0 <= x + dx < 8:
                 expected = math.exp(-deltaE_cie76(lab[y, x], lab[y + dy, x + dx]) / 2)
             assert similarity[0, e, y, x].item() == pytest.approx(expected, abs=1e-4)
 
 
-def test_edges_to_invalid_pixels_are_zero():
+def test_edges_to_invalid_pixels_are_below_every_threshold():
     image = torch.full((2, 3, 16, 16), 0.5)
     valid = valid_pixels([(16, 16), (15, 8)], 16, 16)
     similarity = color_similarity(image, valid, dilation=1)
-    ones = torch.zeros(4, 4, 4)
+    ones = torch.full((4, 4, 4), -1.0)
     for e, (dy, dx) in enumerate(edge_offsets(3, 1)):
         for y, x in product(range(4), range(4)):
-            ones[e, y, x] = y + dy < 4 and 0 <= x + dx < 4
+            if y + dy < 4 and 0 <= x + dx < 4:
+                ones[e, y, x] = 1.0
     torch.testing.assert_close(similarity[0], ones)
     # the second image fills 3 rows (its 4th is cut) and 2 columns of cells
-    assert similarity[1].nonzero()[:, 1:].amax(0).tolist() == [2, 1]
-    assert similarity[1].sum().item() == 3 * 1 + 2 * 1 + 2 * 2 + 2 * 1  # right, down-left, down, down-right
+    assert (similarity[1] == 1).nonzero()[:, 1:].amax(0).tolist() == [2, 1]
+    assert similarity[1].unique().tolist() == [-1, 1]
+    assert (
+        similarity[1] == 1
+    ).sum().item() == 3 * 1 + 2 * 1 + 2 * 2 + 2 * 1  # right, down-left, down, down-right
+
+
+def test_colours_far_apart_are_unlike_but_no_gap():
+    """exp(-116) is 0 in float32; at tau 0 the edge from black to blue and yellow counts all the same."""
+    image = torch.zeros(1, 3, 1, 3)
+    image[0, 2, 0, 0] = 1.0  # blue
+    image[0, :2, 0, 2] = 1.0  # yellow
+    assert color_similarity(image, stride=1)[0, 0, 0].tolist() == [0, -1, -1]
 
 
 def test_valid_pixels_leaves_bottom_rows_out():
@@ -207,9 +219,9 @@ def test_valid_pixels_leaves_bottom_rows_out():
 
 
 def test_warmup_weight():
-    assert [warmup_weight(step, 900) for step in (0, 50, 100, 900)] == pytest.approx([0, 0.5, 1, 1])
-    assert warmup_weight(0, 900, fraction=0) == 1
-    assert warmup_weight(450, 900, fraction=1) == pytest.approx(0.5)
+    assert [warmup_weight(step / 900) for step in (0, 50, 100, 900)] == pytest.approx([0, 0.5, 1, 1])
+    assert warmup_weight(0, fraction=0) == 1
+    assert warmup_weight(0.5, fraction=1) == 0.5
 
 
 def test_equation_8_by_hand():

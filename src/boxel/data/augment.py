@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from math import inf
 from typing import Any
 
 import numpy as np
 import torch
 from torchvision import tv_tensors
 from torchvision.transforms import v2
+from torchvision.transforms.v2 import functional as F
 
 from boxel.data.annotations import Annotations
+from boxel.errors import BoxelError, check_range
 
 
 @dataclass
@@ -32,6 +35,16 @@ class AugmentConfig:
     scale_jitter: tuple[float, float] | None = None
     color: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_range(self, 0, 1, "flip", "color")
+        check_range(self, 1, inf, "max_size")
+        if not self.short_sides or min(self.short_sides) < 1:
+            raise BoxelError(f"short_sides is {self.short_sides}; give one length or more, in pixels.")
+        if self.scale_jitter is not None and not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
+            raise BoxelError(
+                f"scale_jitter is {self.scale_jitter}; give a lowest and a highest factor, as 0.1 and 2."
+            )
+
 
 def train_transforms(config: AugmentConfig) -> v2.Compose:
     """Transforms of a training sample: uint8 image in, float RGB in [0, 1] out, empty boxes dropped."""
@@ -41,10 +54,7 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
     else:
         side = max(config.short_sides)
         steps.append(v2.ScaleJitter((side, side), scale_range=config.scale_jitter))
-        # The border gets ImageNet's mean grey, which backbones normalise to about zero.
-        steps.append(
-            v2.RandomCrop((side, side), pad_if_needed=True, fill={tv_tensors.Image: 114, "others": 0})
-        )
+        steps.append(RandomCropWithin(side))
     if config.flip > 0:
         steps.append(v2.RandomHorizontalFlip(config.flip))
     if config.color > 0:
@@ -58,6 +68,32 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
             v2.ToDtype(torch.float32, scale=True),
         ]
     )
+
+
+class RandomCropWithin(torch.nn.Module):
+    """Crop what is longer than a square's side, somewhere along it; a smaller image is left as it is.
+
+    Filling it up is the model's part, which knows where an image ends and learns no edges from the filling.
+
+    Args:
+        side: of the square, in pixels.
+    """
+
+    def __init__(self, side: int):
+        super().__init__()
+        self.side = side
+
+    def forward(self, sample: tuple[Any, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
+        """The sample with its image, boxes and masks cropped alike."""
+        image, target = sample
+        height, width = (min(length, self.side) for length in image.shape[-2:])
+        top = int(torch.randint(image.shape[-2] - height + 1, ()))
+        left = int(torch.randint(image.shape[-1] - width + 1, ()))
+        cropped = {
+            name: F.crop(value, top, left, height, width) if isinstance(value, tv_tensors.TVTensor) else value
+            for name, value in target.items()
+        }
+        return F.crop(image, top, left, height, width), cropped
 
 
 def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations:

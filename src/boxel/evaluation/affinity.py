@@ -7,14 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.errors import BoxelError
-from boxel.losses.affinity import color_similarity, edge_offsets
+from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
 from boxel.masks.boxes import box_masks, box_spans
 
 TAUS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -69,9 +68,14 @@ def count_edges(
         short_side: pixels to bring each image's shorter side to, as in training; None leaves it.
         report: is told of each image or mask that can't be read; the rest is measured.
 
+    Returns:
+        The counts over all instances with a mask.
+
     Raises:
-        BoxelError: the set has no masks.
+        BoxelError: the set has no masks, or `theta` is not above 0.
     """
+    if theta <= 0:
+        raise BoxelError(f"theta is {theta}; give a number above 0.")
     if not data.has_mask.any():
         raise BoxelError(f"{data.file} has no masks, which `inspect affinity` needs to know the true edges.")
     levels = torch.tensor(taus)
@@ -98,25 +102,12 @@ def count_edges(
         for box, whole in zip(box_masks(rows, columns), masks, strict=True):
             mask = resize(torch.from_numpy(whole)[None], shown, InterpolationMode.NEAREST)[0]
             mask = mask[stride // 2 :: stride, stride // 2 :: stride][:height, :width].bool()
-            for edge, offset in enumerate(edge_offsets(size, dilation)):
-                start, end = _ends(similarity[edge], box, mask, offset)
-                inside = start[1] | end[1]
-                same = (start[2] == end[2])[inside]
-                reached = start[0][inside][:, None] >= levels
+            for edge, (dy, dx) in enumerate(edge_offsets(size, dilation)):
+                start, end = edge_ends(dy, dx, height - dy)
+                inside = box[start] | box[end]
+                same = (mask[start] == mask[end])[inside]
+                reached = similarity[edge][start][inside][:, None] >= levels
                 above += reached.sum(0)
                 positive += (reached & same[:, None]).sum(0)
                 all_positive += int(same.sum())
     return EdgeCounts(np.array(taus), above.numpy(), positive.numpy(), all_positive)
-
-
-def _ends(
-    similarity: Tensor, box: Tensor, mask: Tensor, offset: tuple[int, int]
-) -> tuple[list[Tensor], list[Tensor]]:
-    """The maps at either end of every edge of one direction that stays on the grid."""
-    dy, dx = offset
-    height, width = mask.shape
-    left, right = max(-dx, 0), width - max(dx, 0)
-    maps = (similarity, box, mask)
-    start = [m[: height - dy, left:right] for m in maps]
-    end = [m[dy:, left + dx : right + dx] for m in maps]
-    return start, end

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +19,8 @@ from boxel.evaluation.results import Result, check_results, restrict
 
 
 def paired_bootstrap(
-    results_a: Sequence[Result],
-    results_b: Sequence[Result],
+    results_a: Sequence[Result] | Sequence[Sequence[Result]],
+    results_b: Sequence[Result] | Sequence[Sequence[Result]],
     truth: Annotations,
     metric: Literal["segm", "bbox"] = "segm",
     samples: int = 1000,
@@ -29,14 +29,14 @@ def paired_bootstrap(
     class_agnostic: bool = False,
     categories: Sequence[str] | None = None,
 ) -> dict[str, float]:
-    """The ratio of the COCO APs of two result sets, with an interval from resampled images.
+    """The ratio of the COCO APs of two result sets, or of the mean APs of two sets of runs, with an interval.
 
-    Images are drawn with replacement, the same for both sets, and both APs computed anew from them (the
-    percentile bootstrap of Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, Chapter 13).
+    The interval is of the images: they are drawn with replacement, the same for both sets, and both APs computed anew
+    from them (the percentile bootstrap of Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, Chapter 13).
 
     Args:
-        results_a: detections.
-        results_b: detections to compare them with.
+        results_a: detections; or those of several runs, as of different seeds, whose APs are averaged.
+        results_b: detections to compare them with, of one run or several.
         truth: what is there, for both.
         metric: AP of masks or of boxes.
         samples: how often to draw.
@@ -52,27 +52,38 @@ def paired_bootstrap(
     Raises:
         BoxelError: results and truth don't fit together (`check_results`).
     """
-    for results in (results_a, results_b):
+    runs_a, runs_b = _runs(results_a), _runs(results_b)
+    for results in (*runs_a, *runs_b):
         check_results(results, truth, class_agnostic)
-    results_a, kept = restrict(results_a, truth, categories)
-    results_b, _ = restrict(results_b, truth, categories)
+    kept = restrict([], truth, categories)[1]
     if class_agnostic:
         kept = kept.class_agnostic()
     images = len(kept)
-    once = np.ones((1, images))
-    draws = np.zeros((samples, 0))
+    draws = np.ones((1, images))  # the set as it is; all others are drawn
     if images:
         random = np.random.default_rng(seed)
-        draws = random.multinomial(images, np.full(images, 1 / images), size=samples).astype(np.float64)
-    outcomes = [_match(results, kept, metric, class_agnostic) for results in (results_a, results_b)]
-    a, b = (float(_average_precision(outcome, once)[0]) for outcome in outcomes)
-    drawn_a, drawn_b = (_average_precision(outcome, draws) for outcome in outcomes)
+        drawn = random.multinomial(images, np.full(images, 1 / images), size=samples)
+        draws = np.concatenate([draws, drawn])
+
+    def mean_ap(runs: list[Sequence[Result]]) -> NDArray[np.float64]:
+        shown = [restrict(results, truth, categories)[0] for results in runs]
+        outcomes = [_match(results, kept, metric, class_agnostic) for results in shown]
+        return np.mean([_average_precision(outcome, draws) for outcome in outcomes], axis=0)
+
+    a, b = mean_ap(runs_a), mean_ap(runs_b)
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratios = drawn_a / drawn_b
-    ratios = ratios[np.isfinite(ratios)]
+        ratios = a / b
+    drawn_ratios = ratios[1:][np.isfinite(ratios[1:])]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(ratios, [tail, 1 - tail]) if len(ratios) else (np.nan, np.nan)
-    return {"a": a, "b": b, "ratio": a / b if b else float("nan"), "low": float(low), "high": float(high)}
+    low, high = np.quantile(drawn_ratios, [tail, 1 - tail]) if len(drawn_ratios) else (np.nan, np.nan)
+    ratio = ratios[0] if b[0] else np.nan
+    figures = {"a": a[0], "b": b[0], "ratio": ratio, "low": low, "high": high}
+    return {name: float(figure) for name, figure in figures.items()}
+
+
+def _runs(results: Sequence[Result] | Sequence[Sequence[Result]]) -> list[Sequence[Result]]:
+    one = not results or isinstance(results[0], Mapping)
+    return cast(list[Sequence[Result]], [results] if one else list(results))
 
 
 @dataclass(frozen=True)

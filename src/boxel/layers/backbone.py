@@ -77,6 +77,8 @@ class Backbone(nn.Module):
         strides = body.feature_info.reduction()
         if not set(STRIDES) <= set(strides):
             raise BoxelError(f"backbone {name} gives features of strides {strides}, not of 8, 16 and 32.")
+        if config.get("fixed_input_size"):
+            _probe(body, name)
         self._levels = [max(i for i, s in enumerate(strides) if s == stride) for stride in STRIDES]  # deepest
         self._channels_last = getattr(body, "output_fmt", "NCHW") == "NHWC"
         self.channels: list[int] = [body.feature_info.channels()[level] for level in self._levels]
@@ -138,6 +140,18 @@ def _network(name: str, weights: str) -> Any:
     return body
 
 
+@torch.no_grad()
+def _probe(body: Any, name: str) -> None:
+    """Raise a ``BoxelError`` unless a network that was built for one size of image takes another."""
+    try:
+        body.eval()(torch.zeros(1, 3, 64, 96))
+    except Exception as error:  # an assertion, a shape that does not fit: each network has its own
+        raise BoxelError(
+            f"backbone {name} takes images of one size only ({first_line(error)}): choose a convolutional network, "
+            "or a Swin."
+        ) from error
+
+
 def _split(body: Any, stages: int) -> tuple[list[str], list[str]]:
     """Names of the modules inside the first stages, and of those after them, in the order of use.
 
@@ -152,8 +166,8 @@ def _split(body: Any, stages: int) -> tuple[list[str], list[str]]:
     end = own_name(ends[2**stages if has_end else 4], names)
     if end is None:
         raise BoxelError(
-            "the stages of this backbone do not follow one another (HRNet's run side by side): "
-            "set frozen_stages to 0 and leave deformable off."
+            "the stages of this backbone do not follow one another under names of their own (HRNet's run side by "
+            "side): set frozen_stages to 0 and leave deformable off."
         )
     inside = [i for i, name in enumerate(names) if f"{name}.".startswith(f"{end}.")]
     cut = inside[-1] + 1 if has_end else inside[0]

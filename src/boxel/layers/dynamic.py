@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+Upsampling = Literal["half_pixel", "shifted"]
 
 
 def num_params(features: int, width: int) -> int:
@@ -64,6 +68,24 @@ def dynamic_masks(
         hidden = torch.baddbmm(b2[:, :, None], w2.reshape(-1, width, width), hidden)
         hidden = F.relu(hidden, inplace=True)
         return torch.baddbmm(b3[:, :, None], w3.reshape(-1, 1, width), hidden).reshape(-1, h, w)
+
+
+def upsample_twice(logits: Tensor, upsampling: Upsampling = "half_pixel") -> Tensor:
+    """Mask logits with twice as many cells along each axis, between which they are linear.
+
+    Args:
+        logits: (N, h, w).
+        upsampling: ``"half_pixel"`` keeps every value in its place. ``"shifted"`` is the public BoxInst's grid: each
+            new cell holds what belongs at its upper left corner, half a new cell away from its middle.
+
+    Returns:
+        (N, 2h, 2w).
+    """
+    logits = logits[:, None]
+    if upsampling == "half_pixel":
+        return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
+    repeated = F.pad(F.interpolate(logits, scale_factor=2), (1, 0, 1, 0), mode="replicate")
+    return F.avg_pool2d(repeated, 2, stride=1)[:, 0]
 
 
 def _layer_sizes(features: int, width: int) -> list[int]:

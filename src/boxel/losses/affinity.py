@@ -52,6 +52,23 @@ def edge_offsets(size: int = 3, dilation: int = 2) -> list[tuple[int, int]]:
     return [(y * dilation, x * dilation) for y in reach for x in reach if (y, x) > (0, 0)]
 
 
+def edge_ends(dy: int, dx: int, height: int) -> tuple[Any, Any]:
+    """Indices of the last two dimensions that pick the starts and the ends of an offset's edges.
+
+    Args:
+        dy: rows from start to end, at least 0.
+        dx: columns from start to end.
+        height: rows that edges start from, of ``height + dy`` or more that there are.
+
+    Returns:
+        Two indices, ``map[start]`` and ``map[end]`` being of one shape and an edge apart.
+    """
+    height, left, right = max(height, 0), max(-dx, 0), max(dx, 0)
+    starts = (..., slice(0, height), slice(left, -right or None))
+    ends = (..., slice(dy, dy + height), slice(right, -left or None))
+    return starts, ends
+
+
 @torch.no_grad()
 def color_similarity(
     images: Tensor,
@@ -73,8 +90,8 @@ def color_similarity(
         theta: scale of the distance.
 
     Returns:
-        (B, (size^2 - 1) / 2, H // stride, W // stride) in [0, 1]; 0 where either end is invalid or off the
-        grid.
+        (B, (size^2 - 1) / 2, H // stride, W // stride) in [0, 1]; -1 where either end is invalid or off the
+        grid, so that it is below every threshold.
 
     References:
         Tian et al., BoxInst, 2021, Eq. 7.
@@ -82,12 +99,12 @@ def color_similarity(
     lab = rgb_to_lab(F.avg_pool2d(full_precision(images), stride))
     batch, _, height, width = lab.shape
     offsets = edge_offsets(size, dilation)
-    similarity = lab.new_zeros(batch, len(offsets), height, width)
+    similarity = lab.new_full((batch, len(offsets), height, width), -1.0)
     cells = None if valid is None else F.avg_pool2d(valid.to(lab.dtype)[:, None], stride)[:, 0] == 1
     for e, (dy, dx) in enumerate(offsets):
-        a, b = _ends(dy, dx, height - dy)
+        a, b = edge_ends(dy, dx, height - dy)
         likeness = torch.exp((lab[a] - lab[b]).square().sum(1).sqrt() / -theta)
-        similarity[:, e][a] = likeness if cells is None else likeness * (cells[a] & cells[b])
+        similarity[:, e][a] = likeness if cells is None else likeness.where(cells[a] & cells[b], -1.0)
     return similarity
 
 
@@ -119,20 +136,18 @@ def valid_pixels(
     return y[:, :, None] & x[:, None, :]
 
 
-def warmup_weight(step: int, total_steps: int, fraction: float = 1 / 9) -> float:
+def warmup_weight(progress: float, fraction: float = 1 / 9) -> float:
     """Weight of the pairwise loss, rising from 0 to 1 over the first part of training.
 
     Args:
-        step: steps done.
-        total_steps: steps of the whole training.
-        fraction: share of training over which the weight rises; 0 for none. The public BoxInst rises over
+        progress: share of the training that is done, in [0, 1].
+        fraction: share of the training over which the weight rises; 0 for none. The public BoxInst rises over
             10,000 of 90,000 steps, the paper does not.
 
     Returns:
-        ``step / (fraction * total_steps)``, at most 1.
+        ``progress / fraction``, at most 1.
     """
-    rise = fraction * total_steps
-    return 1.0 if step >= rise else step / rise
+    return 1.0 if progress >= fraction else progress / fraction
 
 
 def affinity_loss(
@@ -145,6 +160,7 @@ def affinity_loss(
     dilation: int = 2,
     normalizer: Normalizer = "supervised",
     inside: Inside = "centre",
+    existing: Tensor | None = None,
 ) -> Tensor:
     """Negative log-probability that both ends of each supervised edge get the same label (Eq. 8).
 
@@ -164,6 +180,8 @@ def affinity_loss(
             N), and the mean taken over instances; ``"supervised"``: the sum over all instances is divided by
             their supervised edges, at least 1 (public BoxInst).
         inside: ``"centre"`` or ``"either"``.
+        existing: (B, E, h, w) bool, edges with both ends in the image, which the paper's N counts:
+            ``color_similarity(...) >= 0``. None: all edges of the grid.
 
     Returns:
         The scalar loss; 0 where there are no instances.
@@ -177,7 +195,9 @@ def affinity_loss(
     sums, counts = _EdgeSums.apply(full_precision(logits), edges, image_index, rows, columns, offsets, inside)
     if normalizer == "supervised":
         return sums.sum() / counts.sum().clamp(min=1)
-    return (sums / _count_edges(rows, columns, offsets, inside).clamp(min=1)).mean()
+    if existing is None:
+        existing = torch.ones_like(edges)
+    return (sums / _count_edges(existing, image_index, rows, columns, offsets, inside).clamp(min=1)).mean()
 
 
 def supervised_affinity_loss(
@@ -189,6 +209,8 @@ def supervised_affinity_loss(
     dilation: int = 2,
     normalizer: Normalizer = "edges",
     inside: Inside = "either",
+    existing: Tensor | None = None,
+    image_index: Tensor | None = None,
 ) -> Tensor:
     """Cross-entropy of edge labels taken from true masks (Eq. 5).
 
@@ -201,6 +223,8 @@ def supervised_affinity_loss(
         dilation: step between the patch's pixels.
         normalizer: as in `affinity_loss`; here every edge is supervised.
         inside: as in `affinity_loss`.
+        existing: as in `affinity_loss`; with padding, say, not every edge of the grid exists.
+        image_index: (N,) int64, each instance's image in `existing`; not needed where there is only one.
 
     Returns:
         The scalar loss; 0 where there are no instances.
@@ -211,10 +235,12 @@ def supervised_affinity_loss(
     # Turning the sign of a logit swaps its labels. With the background turned, the ends of an edge should
     # always agree: P(same) of the turned logits is P(y_e) of the true ones, for either value of y_e.
     turned = torch.where(masks.bool(), logits, -logits)
-    every_edge = torch.ones(1, len(edge_offsets(size, dilation)), *logits.shape[1:], dtype=torch.bool)
-    one_image = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
+    if existing is None:
+        existing = masks.new_ones((1, len(edge_offsets(size, dilation)), *logits.shape[1:]), dtype=torch.bool)
+    if image_index is None:
+        image_index = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
     return affinity_loss(
-        turned, every_edge.to(logits.device), one_image, rows, columns, size, dilation, normalizer, inside
+        turned, existing, image_index, rows, columns, size, dilation, normalizer, inside, existing
     )
 
 
@@ -250,7 +276,7 @@ class _EdgeSums(torch.autograd.Function):
             contrast = on - off
             gradient = torch.zeros_like(on)
             for e, (dy, dx) in enumerate(offsets):
-                a, b = _ends(dy, dx, min(height, within.shape[1] - dy))
+                a, b = edge_ends(dy, dx, min(height, within.shape[1] - dy))
                 weight = _weight(within[a], within[b], inside) * edges[image, e, y, x][a]
                 same = torch.addcmul(off[a] * off[b], on[a], on[b])
                 sums[n] -= torch.xlogy(weight, same).sum((1, 2))
@@ -302,33 +328,36 @@ def _crops(image_index: Tensor, rows: Tensor, columns: Tensor, margin: int) -> I
             yield _Crop(slice(n, n + 1), slice(image, image + 1), crop_rows, x, starts)
 
 
-def _ends(dy: int, dx: int, height: int) -> tuple[Any, Any]:
-    """Indices of the last two dimensions that pick the starts and the ends of an offset's edges.
-
-    Args:
-        dy: rows from start to end, at least 0.
-        dx: columns from start to end.
-        height: rows that edges start from.
-    """
-    height, left, right = max(height, 0), max(-dx, 0), max(dx, 0)
-    starts = (..., slice(0, height), slice(left, -right or None))
-    ends = (..., slice(dy, dy + height), slice(right, -left or None))
-    return starts, ends
-
-
 def _weight(a: Tensor, b: Tensor, inside: Inside) -> Tensor:
     """How often an edge counts, given which of its ends are in the box."""
     return torch.maximum(a, b) if inside == "either" else a + b
 
 
-def _count_edges(rows: Tensor, columns: Tensor, offsets: list[tuple[int, int]], inside: Inside) -> Tensor:
-    """(N,) number of edges about each box, supervised or not: products of counts along the axes."""
-    count = rows.new_zeros(len(rows), dtype=torch.long)
-    for dy, dx in offsets:
-        a, b = _ends(dy, dx, rows.shape[1] - dy)
+def _count_edges(
+    existing: Tensor,
+    image_index: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    offsets: list[tuple[int, int]],
+    inside: Inside,
+) -> Tensor:
+    """(N,) number of existing edges about each box, supervised or not.
+
+    Which of an edge's ends are in a box is a product of rows and columns, so that sums over boxes are matrix products.
+    """
+    count = rows.new_zeros(len(rows), dtype=torch.float32)
+    instance = torch.arange(len(rows), device=rows.device)
+    for e, (dy, dx) in enumerate(offsets):
+        a, b = edge_ends(dy, dx, rows.shape[1] - dy)
+        here = existing[:, e][a].float()
         row_a, row_b = rows[:, a[1]], rows[:, b[1]]
         column_a, column_b = columns[:, a[2]], columns[:, b[2]]
-        count += row_a.sum(1) * column_a.sum(1) + row_b.sum(1) * column_b.sum(1)
+        terms = [(row_a, column_a, 1), (row_b, column_b, 1)]
         if inside == "either":
-            count -= (row_a & row_b).sum(1) * (column_a & column_b).sum(1)
+            terms.append((row_a & row_b, column_a & column_b, -1))
+        for row, column, sign in terms:
+            by_column = (row.float() @ here)[
+                image_index, instance
+            ]  # (B, N, w), each instance in its own image
+            count += sign * (by_column * column).sum(1)
     return count

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -137,10 +137,24 @@ def predict(
 
 
 def own_config(model: Any) -> PredictConfig:
-    """The size a model was trained at."""
-    augment = getattr(model, "settings", {}).get("augment", {})
-    sides = augment.get("short_sides", [PredictConfig.short_side])
-    return PredictConfig(short_side=max(sides), max_size=augment.get("max_size", PredictConfig.max_size))
+    """The size a model was trained at.
+
+    Args:
+        model: with the `settings` of its run.
+    """
+    return trained_size(model.settings.get("augment", {}))
+
+
+def trained_size(augment: Mapping[str, Any]) -> PredictConfig:
+    """How photos are shown that should look as in training.
+
+    Args:
+        augment: the fields of an :class:`~boxel.data.augment.AugmentConfig`; what is missing has the default here.
+    """
+    side = max(augment.get("short_sides", [PredictConfig.short_side]))
+    # Large-scale jitter, at a factor of 1, fits the whole image into a square.
+    longest = side if augment.get("scale_jitter") else augment.get("max_size", PredictConfig.max_size)
+    return PredictConfig(short_side=side, max_size=longest)
 
 
 def _pixels(photo: Photo) -> NDArray[np.uint8]:

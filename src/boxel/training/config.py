@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from math import inf
 from typing import Literal
 
 from boxel.data.augment import AugmentConfig
-from boxel.errors import BoxelError
+from boxel.errors import BoxelError, check_range
 from boxel.models.boxinst import BoxInstConfig
 
 
@@ -33,6 +34,11 @@ class DataConfig:
     val_share: float = 0.1
     workers: int = 2
 
+    def __post_init__(self) -> None:
+        check_range(self, 0, inf, "min_box", "workers")
+        check_range(self, 0, 1, "box_jitter")
+        check_range(self, 0, 0.99, "val_share")
+
 
 @dataclass
 class OptimConfig:
@@ -56,6 +62,10 @@ class OptimConfig:
     reference_batch: int = 16
     clip: float = 0.0
 
+    def __post_init__(self) -> None:
+        check_range(self, 0, inf, "lr", "backbone_lr", "weight_decay", "reference_batch", "clip")
+        check_range(self, 0, 1, "momentum")
+
 
 @dataclass
 class ScheduleConfig:
@@ -73,6 +83,9 @@ class ScheduleConfig:
     warmup: int = 1000
     drops: list[float] = field(default_factory=lambda: [2 / 3, 8 / 9])
     power: float = 0.9
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, inf, "warmup", "power")
 
 
 @dataclass
@@ -125,3 +138,4 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "validate_every", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise BoxelError(f"{name} is {getattr(self, name)}; give a number above 0.")
+        check_range(self, 0, 1, "ema")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import asdict
 from typing import Any
 
 import lightning.pytorch as pl
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from boxel.data.annotations import Annotations
 from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
-from boxel.models.predict import Instances, PredictConfig, predict_batch
+from boxel.models.predict import Instances, PredictConfig, predict_batch, trained_size
 from boxel.training.config import TrainConfig
 from boxel.training.schedule import Plan, build_optimizer, build_scheduler
 
@@ -108,7 +109,7 @@ class InstanceTask(pl.LightningModule):
         return predict_batch(self.model, [photo], self._shown())[0]
 
     def _shown(self) -> PredictConfig:
-        return PredictConfig(max(self.config.augment.short_sides), self.config.augment.max_size)
+        return trained_size(asdict(self.config.augment))
 
     def _explain_filled_masks(self, fill: float) -> None:
         weight = self.model.loss_weights(self.global_step / self.course.steps).get("affinity", 1.0)

@@ -289,6 +289,7 @@ def boxed_affinity(case: dict[str, Tensor], config: BoxInstConfig) -> Tensor:
         config.dilation,
         config.affinity_normalizer,
         config.affinity_inside,
+        similarity >= 0,
     )
     return loss * boxed.float().mean()
 
@@ -387,8 +388,17 @@ def test_supervised_affinity():
     known = case["has_mask"]
     rows, columns = box_spans(case["boxes"][known], 16, 12, 4)
     for patch in ({"patch_size": 3, "dilation": 2}, {"patch_size": 5, "dilation": 1}):
+        size, dilation = patch["patch_size"], patch["dilation"]
+        existing = color_similarity(case["images"], case["valid"], 4, size, dilation) >= 0
         pairwise = supervised_affinity_loss(
-            case["logits"][known], case["masks"][known], rows, columns, patch["patch_size"], patch["dilation"]
+            case["logits"][known],
+            case["masks"][known],
+            rows,
+            columns,
+            size,
+            dilation,
+            existing=existing,
+            image_index=case["image_index"][known],
         )
         expected = (projection_loss(case["logits"][known], rows, columns).mean() + pairwise) / 2
         losses = mask_losses(**case, config=replace(CONFIG, supervised_loss="affinity", **patch))
@@ -414,7 +424,17 @@ def test_edges_into_the_padding_are_not_learned_from(tau):
     assert mask_losses(logits, *arguments, torch.ones_like(valid), config)["affinity"] > 1
 
 
-def test_padding_changes_no_mask_loss():
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"affinity_normalizer": "edges", "affinity_inside": "either"},
+        {"affinity_normalizer": "edges"},
+        {"supervised_loss": "affinity"},
+    ],
+)
+def test_padding_changes_no_mask_loss(options):
+    config = replace(CONFIG, **options)
     case = random_case()
     grow = torch.nn.functional.pad
     padded = case | {
@@ -423,6 +443,6 @@ def test_padding_changes_no_mask_loss():
         "images": grow(case["images"], (0, 16, 0, 32), value=0.45),
         "valid": grow(case["valid"], (0, 16, 0, 32)),
     }
-    plain, more = mask_losses(**case, config=CONFIG), mask_losses(**padded, config=CONFIG)
+    plain, more = mask_losses(**case, config=config), mask_losses(**padded, config=config)
     for name, loss in plain.items():
         torch.testing.assert_close(more[name], loss)

@@ -1,5 +1,6 @@
 """BoxInst as a whole: every option, what it learns from, what it gives, and three scenes learned from their boxes."""
 
+import re
 from collections.abc import Callable
 from dataclasses import asdict, fields, replace
 from typing import Any
@@ -13,6 +14,7 @@ from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOS
 
 from boxel.data.scenes import scene
+from boxel.errors import BoxelError
 from boxel.layers.bifpn import BiFPN
 from boxel.layers.deformable import ModulatedDeformConv2d
 from boxel.layers.pyramid import FPN
@@ -154,6 +156,24 @@ def test_neck_repeats():
     assert layers == [1, 3]
 
 
+def test_neck_norm():
+    """A BiFPN's norms are group norms, which learn from one small image too; an FPN has none."""
+    assert kinds(build(neck="bifpn").neck) == {"GroupNorm"}
+    assert kinds(build(neck="bifpn", neck_norm="bn").neck) == {"BatchNorm2d"}
+    assert not kinds(build().neck) & {"GroupNorm", "BatchNorm2d"}
+    step(build(neck="bifpn").train(), [target([[8, 8, 40, 40]])])
+
+
+def test_mask_upsampling(small):
+    model = with_findings(small, [(18, 0, 2.0, SIDES)])
+    images = [picture()]
+    plain = model.detect(images)[0].mask_logits
+    model.config.mask_upsampling = "shifted"
+    shifted = model.detect(images)[0].mask_logits
+    assert shifted.shape == plain.shape
+    assert not torch.allclose(shifted, plain)
+
+
 def test_weights(tmp_path):
     """A file in place of a random start."""
     other = build(weights="none", backbone_norm="bn")
@@ -199,6 +219,10 @@ def test_bottom_rows(small, seen):
     valid = torch.zeros(2, 64, 64, dtype=torch.bool)
     valid[:, :40, :60] = True
     assert torch.equal(seen["masks"]["valid"], valid)
+    # Counted in the image as stored, here twice as high as it is shown.
+    step(small, [target([[8, 8, 40, 40]], orig_size=(100, 120))], (50, 60))
+    valid[:, 40:45, :60] = True
+    assert torch.equal(seen["masks"]["valid"], valid[:1])
     small.config.bottom_rows = 55
     step(small, [target([[8, 8, 40, 40]])], (50, 60))
     assert not seen["masks"]["valid"].any()
@@ -258,6 +282,7 @@ def test_every_option_is_tested():
     """A reminder: whoever adds an option adds its test here or with the criterion."""
     tested_here = {
         *("backbone", "weights", "backbone_norm", "frozen_stages", "deformable", "neck", "neck_channels"),
+        "neck_norm",
         *(
             "neck_repeats",
             "head_convs",
@@ -266,6 +291,7 @@ def test_every_option_is_tested():
             "mask_features",
             "mask_width",
             "mask_norm",
+            "mask_upsampling",
         ),
         *("bottom_rows", "affinity_warmup", "max_instances", "center_radius"),
         *("score_threshold", "nms_threshold", "candidates", "max_detections"),
@@ -388,6 +414,12 @@ def test_which_instances_are_learned_from_their_mask(small, columns, learned):
     assert (losses["projection"] == 0) == learned
 
 
+def test_area_alone_teaches(small):
+    small.config.projection_weight = small.config.affinity_weight = 0.0
+    small.config.area_weight = 1.0
+    assert step(small, [target([[8, 8, 40, 40]])])["area"] > 0
+
+
 def test_with_both_weights_off_boxes_take_no_turn(small, seen):
     """First rows of Tables 6 and 7: instances without a mask are discarded in mask learning."""
     boxes = [[2, 2, 30, 30], [30, 30, 62, 62]]
@@ -397,6 +429,21 @@ def test_with_both_weights_off_boxes_take_no_turn(small, seen):
     assert set(losses) == {"classification", "box", "centerness", "mask"}
     assert (seen["masks"]["boxes"] == torch.tensor(boxes[1]).float()).all()
     assert seen["detection"]["positive"].sum() > len(seen["masks"]["boxes"])  # but their boxes are learned
+
+
+def test_hints_alone_teach(small, seen):
+    """With both weights off, a box with a hint still takes its turn, and one without has nothing to give."""
+    boxes = [[2, 2, 30, 30], [30, 30, 62, 62]]
+    masks = filled(boxes)
+    masks[1] = 0
+    small.config.projection_weight = small.config.affinity_weight = 0.0
+    small.config.hint_weight = 1.0
+    losses = step(small, [target(boxes, masks=masks, has_mask=torch.tensor([False, False]))])
+    assert set(losses) == {"classification", "box", "centerness", "hint", "mask"}
+    assert losses["hint"] > 0 and losses["mask"] == 0
+    assert {tuple(box) for box in seen["masks"]["boxes"].tolist()} == {
+        tuple(map(float, box)) for box in boxes
+    }
 
 
 def test_masks_of_an_image_smaller_than_the_batch(small, seen):
@@ -573,6 +620,34 @@ def test_masks_are_those_of_the_instances_own_network(small):
         model.mask_branch(pyramid), output, torch.zeros(2, dtype=torch.long), location, points, strides
     )
     torch.testing.assert_close(alone[0].mask_logits, own.detach(), rtol=1e-3, atol=1e-4)
+
+
+def test_predict_before_any_data_set(small):
+    """Labels go by their numbers, and a model in training stays in training."""
+    model = with_findings(small, [(18, 2, 0.0, SIDES)])
+    model.train()
+    found = model.predict(np.zeros((64, 64, 3), dtype=np.uint8), short_side=64)
+    assert found.names == ["2"]
+    assert model.training
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"patch_size": 4}, "patch_size is 4; give an odd number from 3 up."),
+        ({"theta": 0.0}, "theta is 0.0; give a number from 1e-06 up."),
+        ({"tau": 1.5}, "tau is 1.5; give a number from 0 to 1."),
+        ({"projection_slack": 0.6}, "projection_slack is 0.6"),
+        ({"max_instances": 0}, "max_instances is 0; give a number from 1 up."),
+        ({"max_detections": -1}, "max_detections is -1"),
+        ({"affinity_weight": -1.0}, "affinity_weight is -1.0"),
+        ({"affinity_weight": float("nan")}, "affinity_weight is nan"),
+        ({"mask_width": 0}, "mask_width is 0"),
+    ],
+)
+def test_settings_that_mean_nothing(setting, message):
+    with pytest.raises(BoxelError, match=re.escape(message)):
+        BoxInstConfig(**setting)
 
 
 def test_predict_takes_one_photo_or_several(small):

@@ -82,7 +82,7 @@ def mask_losses(
         image_index: (N,) index into the images.
         images: (B, 3, H, W) RGB in [0, 1].
         valid: (B, H, W) bool, False in padding and where no edge is wanted.
-        config: weights and settings.
+        config: settings; a loss whose weight is 0 is left out.
 
     Returns:
         `projection`, `affinity`, `area` and `hint` of instances with a box only, `mask` of those with a mask; raw,
@@ -102,11 +102,13 @@ def mask_losses(
                 logits[boxed], rows[boxed], columns[boxed], config.projection_slack
             )
             losses["projection"] = per_instance.sum() / total
-        if config.affinity_weight > 0:
+        if config.affinity_weight > 0 or config.supervised_loss == "affinity":
             similarity = color_similarity(images, valid, MASK_STRIDE, size, dilation, config.theta)
+            existing = similarity >= 0
+        if config.affinity_weight > 0:
             losses["affinity"] = share * affinity_loss(
                 logits[boxed],
-                (similarity >= config.tau) & (similarity > 0),  # 0 marks edges that are not to be used
+                similarity >= config.tau,
                 image_index[boxed],
                 rows[boxed],
                 columns[boxed],
@@ -114,6 +116,7 @@ def mask_losses(
                 dilation,
                 config.affinity_normalizer,
                 config.affinity_inside,
+                existing,
             )
 
         if config.area_weight > 0:
@@ -128,7 +131,9 @@ def mask_losses(
             losses["mask"] = dice_loss(known.sigmoid(), truth).sum() / total
         else:
             r, c = rows[has_mask], columns[has_mask]
-            pairwise = supervised_affinity_loss(known, truth, r, c, size, dilation)
+            pairwise = supervised_affinity_loss(
+                known, truth, r, c, size, dilation, existing=existing, image_index=image_index[has_mask]
+            )
             losses["mask"] = (projection_loss(known, r, c).sum() + pairwise * len(known)) / total
         return losses
 

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
+from boxel.data.annotations import Category
 from boxel.layers.backbone import Backbone
 from boxel.layers.bifpn import BiFPN
-from boxel.layers.dynamic import dynamic_masks, num_params
+from boxel.layers.dynamic import dynamic_masks, num_params, upsample_twice
 from boxel.layers.pyramid import FPN
-from boxel.losses.affinity import valid_pixels
+from boxel.losses.affinity import valid_pixels, warmup_weight
 from boxel.masks.paste import paste_masks
 from boxel.models.boxinst.config import BoxInstConfig
 from boxel.models.boxinst.criterion import MASK_STRIDE, detection_losses, mask_losses
@@ -52,17 +53,23 @@ class BoxInst(nn.Module):
     Args:
         num_classes: K, with no class for the background.
         config: every other choice.
+
+    Attributes:
+        categories: tuple of `Category`, what the labels mean; their numbers until a data set gives names.
+        settings: dict, the configuration of the run that made the model; empty before.
     """
 
     def __init__(self, num_classes: int, config: BoxInstConfig | None = None):
         super().__init__()
         self.config = config = config or BoxInstConfig()
         self.num_classes = num_classes
+        self.categories = tuple(Category(label, str(label)) for label in range(num_classes))
+        self.settings: dict[str, Any] = {}
         self.backbone = Backbone(
             config.backbone, config.weights, config.backbone_norm, config.deformable, config.frozen_stages
         )
         self.neck = (
-            BiFPN(self.backbone.channels, config.neck_channels, config.neck_repeats)
+            BiFPN(self.backbone.channels, config.neck_channels, config.neck_repeats, config.neck_norm)
             if config.neck == "bifpn"
             else FPN(self.backbone.channels, config.neck_channels)
         )
@@ -83,7 +90,11 @@ class BoxInst(nn.Module):
             images: (3, H, W) float RGB in [0, 1] each, of any sizes.
             targets: in training, for each image `boxes` (N, 4) xyxy, `labels` (N,) and, where there are any,
                 `iscrowd` (N,) bool, `masks` (N, H, W) and `has_mask` (N,) bool, which of these are true; all are
-                where it is missing. What is not true is a hint, or empty where there is none.
+                where it is missing. What is not true is a hint, or empty where there is none. `orig_size`, the height
+                and width of the image as stored, is what `bottom_rows` is counted in; that of the tensor if missing.
+
+        Returns:
+            A dict of scalar losses, or a list of dicts, an image each.
         """
         if not self.training:
             return [
@@ -117,7 +128,11 @@ class BoxInst(nn.Module):
             BoxelError: a file can't be read as an image.
         """
         config = replace(own_config(self), **options)
-        found = list(predict(self.eval(), photos, config))
+        training = self.training
+        try:
+            found = list(predict(self.eval(), photos, config))
+        finally:
+            self.train(training)
         return found if isinstance(photos, (list, tuple)) else found[0]
 
     def loss_weights(self, progress: float) -> dict[str, float]:
@@ -126,8 +141,7 @@ class BoxInst(nn.Module):
         Args:
             progress: share of the schedule that is done, in [0, 1].
         """
-        warmup = self.config.affinity_warmup
-        ramp = min(progress / warmup, 1.0) if warmup > 0 else 1.0
+        ramp = warmup_weight(progress, self.config.affinity_warmup)
         return {
             "classification": 1.0,
             "box": 1.0,
@@ -191,7 +205,9 @@ class BoxInst(nn.Module):
         matched, ignored, chosen, boxes, labels, has_mask, truth = [], [], [], [], [], [], []
         height, width = batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE
         config = self.config
-        boxes_teach = max(config.projection_weight, config.affinity_weight, config.hint_weight) > 0
+        boxes_teach = any(
+            (config.projection_weight, config.affinity_weight, config.area_weight, config.hint_weight)
+        )
         first = 0
         for index, target in enumerate(targets):
             crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
@@ -229,6 +245,10 @@ class BoxInst(nn.Module):
             output, points, all_boxes[owner], all_labels[owner], positive, torch.stack(ignored)
         )
 
+        heights = [target.get("orig_size", size)[0] for target, size in zip(targets, sizes, strict=True)]
+        bottom_rows = [
+            round(config.bottom_rows * size[0] / height) for size, height in zip(sizes, heights, strict=True)
+        ]
         location = torch.cat(chosen)
         image_index = torch.cat([torch.full_like(c, i) for i, c in enumerate(chosen)])
         instance = box_of[image_index, location]
@@ -240,7 +260,7 @@ class BoxInst(nn.Module):
             torch.cat(truth),
             image_index,
             batch,
-            valid_pixels(sizes, batch.shape[-2], batch.shape[-1], self.config.bottom_rows, batch.device),
+            valid_pixels(sizes, batch.shape[-2], batch.shape[-1], bottom_rows, batch.device),
             self.config,
         )
 
@@ -258,7 +278,7 @@ class BoxInst(nn.Module):
         logits = dynamic_masks(
             features, params, image_index, points[location], 8 * strides[location], self.config.mask_width
         )
-        return F.interpolate(logits[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
+        return upsample_twice(logits, self.config.mask_upsampling)
 
     def _keep(
         self, output: HeadOutput, image: int, points: Tensor, size: tuple[int, int], pyramid: list[Tensor]

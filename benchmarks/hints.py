@@ -1,0 +1,105 @@
+"""How good are masks made from boxes before anything is learned? Mask IoU and time of each way, on a set with masks.
+
+    python benchmarks/hints.py ../shared/data/coco/train_masks.json --images ../shared/data/coco/images
+
+The ways are the filled box, the ellipse in it, GrabCut from the box, and GrabCut from the ellipse, which are the
+hints of `model.hint_weight`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data import read
+from boxel.data.images import read_image
+from boxel.segments.grabcut import grabcut, grabcut_from_ellipse
+
+Mask = NDArray[np.bool_]
+
+
+def main() -> None:
+    """Print a row a way of making masks."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="annotations with masks")
+    parser.add_argument("--images", type=Path)
+    parser.add_argument("--count", type=int, default=100, help="images to look at, the first of the set")
+    parser.add_argument("--least", type=float, default=24, help="shortest side of a box, in pixels")
+    args = parser.parse_args()
+
+    cv2.setNumThreads(1)
+    data = read(args.data, images=args.images)
+    ious: dict[str, list[float]] = {name: [] for name in WAYS}
+    seconds = dict.fromkeys(WAYS, 0.0)
+    sizes = []
+    for index in range(min(args.count, len(data))):
+        image = read_image(data.image_path(index))
+        for instance in data.instances_of(index):
+            box, truth = data.boxes[instance], data.mask(int(instance))
+            if data.iscrowd[instance] or truth is None or (box[2:] - box[:2]).min() < args.least:
+                continue
+            sizes.append(np.sqrt((box[2:] - box[:2]).prod()))
+            for name, way in WAYS.items():
+                began = time.perf_counter()
+                mask = way(image, box)
+                seconds[name] += time.perf_counter() - began
+                ious[name].append((mask & (truth > 0)).sum() / (mask | (truth > 0)).sum())
+
+    large = np.array(sizes) >= 96
+    print(f"{len(sizes)} objects, {large.sum()} of them of 96 pixels or more\n")
+    print("| masks | mask IoU | of the large | share above 0.75 | ms a box |")
+    print("|---|---|---|---|---|")
+    for name in WAYS:
+        values = np.array(ious[name])
+        ms = 1000 * seconds[name] / len(values)
+        print(
+            f"| {name} | {values.mean():.3f} | {values[large].mean():.3f} | {(values > 0.75).mean():.3f} | {ms:.0f} |"
+        )
+
+
+def filled_box(image: NDArray[np.uint8], box: NDArray[np.float64]) -> Mask:
+    """Every pixel whose middle is in the box."""
+    across, down = _from_middle(image, box)
+    return np.maximum(across, down) <= 1
+
+
+def ellipse(image: NDArray[np.uint8], box: NDArray[np.float64]) -> Mask:
+    """The ellipse that touches the box's sides."""
+    return np.hypot(*_from_middle(image, box)) <= 1
+
+
+def hint(image: NDArray[np.uint8], box: NDArray[np.float64]) -> Mask:
+    """GrabCut from the ellipse, as a mask of the image."""
+    window, left, top = grabcut_from_ellipse(image, box)
+    mask = np.zeros(image.shape[:2], dtype=bool)
+    mask[top : top + window.shape[0], left : left + window.shape[1]] = window
+    return mask
+
+
+def _from_middle(image: NDArray[np.uint8], box: NDArray[np.float64]) -> tuple[NDArray, NDArray]:
+    """Distances across and down from the box's middle to each pixel's; 1 at the sides."""
+    height, width = image.shape[:2]
+    (x, y), (half_width, half_height) = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    across = np.abs(np.arange(width) + 0.5 - x) / half_width
+    down = np.abs(np.arange(height) + 0.5 - y) / half_height
+    return np.broadcast_to(across, (height, width)), np.broadcast_to(down[:, None], (height, width))
+
+
+WAYS: dict[str, Callable[[NDArray[np.uint8], NDArray[np.float64]], Mask]] = {
+    "filled box": filled_box,
+    "ellipse in the box": ellipse,
+    "GrabCut from the box": grabcut,
+    "GrabCut from the ellipse": hint,
+}
+
+
+if __name__ == "__main__":
+    main()

@@ -32,7 +32,14 @@ ROWS: dict[str, dict[str, Any]] = {
     "boxes": {},
     "boxes, no area cost": NO_AREA,
     "boxes, as the paper says": NO_AREA
-    | {"model.tau": 0.1, "model.affinity_normalizer": "edges", "model.affinity_inside": "either"},
+    | {
+        "model.tau": 0.1,
+        "model.affinity_normalizer": "edges",
+        "model.affinity_inside": "either",
+        "model.affinity_warmup": 0.0,
+        "model.projection_weight": 1.0,
+        "model.affinity_weight": 1.0,
+    },
     "boxes, projection only": NO_AREA | {"model.affinity_weight": 0.0},
     "boxes loose by 5 %": {"data.box_jitter": 0.05},
     "boxes loose by 10 %": {"data.box_jitter": 0.1},

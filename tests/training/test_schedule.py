@@ -24,6 +24,11 @@ def test_courses(kind, expected):
     assert found == pytest.approx(expected, abs=1e-6)
 
 
+def test_the_power_of_poly():
+    found = [lr_factor(step, 4, 0, ScheduleConfig(kind="poly", power=2.0)) for step in range(4)]
+    assert found == pytest.approx([1, 9 / 16, 1 / 4, 1 / 16])
+
+
 def test_warmup_rises_in_even_steps_and_meets_the_course():
     found = [lr_factor(step, 100, 4, ScheduleConfig()) for step in range(6)]
     assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])

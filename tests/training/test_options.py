@@ -1,0 +1,121 @@
+"""Every setting of a run gets to where it counts: what Lightning is handed, one setting changed at a time."""
+
+import numpy as np
+import pytest
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
+from torch.optim import SGD, AdamW
+from torchvision.transforms import v2
+
+from boxel.data.augment import RandomCropWithin
+from boxel.training import train
+from boxel.training.checkpoints import LastCheckpoint, Stopped
+
+
+@pytest.fixture
+def handed_over(scenes, tiny, tmp_path, monkeypatch):
+    """A function of settings that gives the trainer, the task and the loader that a run with them starts with."""
+    handed = []
+
+    def fit(trainer, task, loader, *_, **__):
+        handed.append((trainer, task, loader))
+        raise Stopped
+
+    monkeypatch.setattr(Trainer, "fit", fit)
+
+    def start(**changes):
+        train("boxinst", scenes, out=tmp_path / str(len(handed)), config=tiny, **changes)
+        return handed[-1]
+
+    return start
+
+
+def callback(trainer, kind):
+    return next((c for c in trainer.callbacks if isinstance(c, kind)), None)
+
+
+def steps_of(loader):
+    return {type(step): step for step in loader.dataset.transforms.transforms}
+
+
+def test_optimiser(handed_over):
+    for name, kind in [("sgd", SGD), ("adamw", AdamW)]:
+        _, task, _ = handed_over(**{"optim.name": name, "optim.momentum": 0.7})
+        optimizer = task.configure_optimizers()["optimizer"]
+        assert type(optimizer) is kind
+        assert optimizer.defaults.get("momentum", 0.7) == 0.7
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "attribute", "expected"),
+    [
+        ("optim.clip", 3.5, "gradient_clip_val", 3.5),
+        ("optim.clip", 0.0, "gradient_clip_val", None),
+        ("precision", "bf16-mixed", "precision", "bf16-mixed"),
+        ("accumulate", 2, "accumulate_grad_batches", 2),
+        ("devices", 1, "num_devices", 1),
+        ("nodes", 1, "num_nodes", 1),
+    ],
+)
+def test_trainer(handed_over, setting, value, attribute, expected):
+    trainer, _, _ = handed_over(**{setting: value})
+    assert getattr(trainer, attribute) == expected
+
+
+def test_callbacks(handed_over):
+    trainer, _, _ = handed_over()
+    assert callback(trainer, EMAWeightAveraging) is callback(trainer, EarlyStopping) is None
+    trainer, _, _ = handed_over(ema=0.9, patience=3, checkpoint_every=7)
+    assert callback(trainer, EMAWeightAveraging) is not None
+    assert callback(trainer, EarlyStopping).patience == 3
+    assert callback(trainer, LastCheckpoint).every == 7
+
+
+def test_data(handed_over, scenes):
+    plain = handed_over(**{"data.val_share": 0.0})[2].dataset
+    assert np.array_equal(plain.data.boxes, scenes.boxes)
+    assert not plain.data.iscrowd.any()
+    sides = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).min(1)
+    least = float(np.median(sides))
+    _, _, loader = handed_over(
+        **{"data.val_share": 0.0, "data.box_jitter": 0.1, "data.min_box": least, "data.workers": 1}
+    )
+    assert loader.num_workers == 1
+    moved = np.abs(loader.dataset.data.boxes - scenes.boxes)
+    extent = np.tile(scenes.boxes[:, 2:] - scenes.boxes[:, :2], 2)
+    assert (moved <= 0.1 * extent + 1e-9).all()
+    assert (moved > 0).mean() > 0.5  # a side at the border stays there
+    assert np.array_equal(loader.dataset.data.iscrowd, sides < least)
+
+
+def test_augmentation(handed_over):
+    steps = steps_of(handed_over(**{"augment.flip": 0.0, "augment.short_sides": [32, 64]})[2])
+    assert not {v2.RandomHorizontalFlip, v2.ColorJitter, v2.ScaleJitter} & set(steps)
+    assert list(steps[v2.RandomShortestSize].min_size) == [32, 64]
+    assert steps[v2.RandomShortestSize].max_size == 96
+    _, task, loader = handed_over(
+        **{"augment.flip": 0.3, "augment.color": 0.2, "augment.scale_jitter": [0.5, 1.5]}
+    )
+    steps = steps_of(loader)
+    assert steps[v2.RandomHorizontalFlip].p == 0.3
+    assert tuple(steps[v2.ColorJitter].brightness) == pytest.approx((0.8, 1.2))
+    assert tuple(steps[v2.ScaleJitter].scale_range) == (0.5, 1.5)
+    assert steps[RandomCropWithin].side == 64
+    # What is learned fits into a square, and is validated so.
+    assert (task._shown().short_side, task._shown().max_size) == (64, 64)
+
+
+def test_ema_averages_by_its_decay(scenes, tiny, run_folder):
+    """With a decay of 1 the average never leaves where it began; without one the model learns."""
+    tiny |= {"steps": 2, "seed": 3}
+    kept = train("boxinst", scenes, out=run_folder / "kept", config=tiny, ema=1.0)
+    moved = train("boxinst", scenes, out=run_folder / "moved", config=tiny)
+    faster = train("boxinst", scenes, out=run_folder / "faster", config=tiny, ema=0.5)
+    distances = [
+        sum(
+            (a - b).detach().abs().sum().item()
+            for a, b in zip(one.parameters(), kept.parameters(), strict=True)
+        )
+        for one in (faster, moved)
+    ]
+    assert 0 < distances[0] < distances[1]

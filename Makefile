@@ -21,9 +21,17 @@ setup: $(READY)  ## A virtual environment in .venv with boxel and its tools
 # The stamp is younger than pyproject.toml once everything in it is installed, so that a second run installs nothing.
 $(READY): pyproject.toml
 	@echo "Setting up $(VENV): a few minutes the first time, most of it the download of torch."
-	$(PYTHON) -m venv $(VENV)
+	$(PYTHON) -m venv $(VENV) || $(MAKE) --no-print-directory venv-without-ensurepip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lite,dev,docs]'
 	@touch $@
+
+# Debian's python3 without python3-venv can't put pip into an environment; virtualenv brings its own.
+.PHONY: venv-without-ensurepip
+venv-without-ensurepip:
+	rm -rf $(VENV)
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target $(VENV)-tool virtualenv
+	PYTHONPATH=$(VENV)-tool $(PYTHON) -m virtualenv --quiet $(VENV)
+	rm -rf $(VENV)-tool
 
 lint: $(READY)  ## Style, format and the order of the packages
 	$(BIN)/ruff check

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -164,6 +165,13 @@ def test_check_convert_and_check_again(scenes, tmp_path):
         (["train", "boxinst", "missing.json"], 1, "missing.json"),
         (["evaluate", "missing.json", "truth.json"], 1, "missing.json"),
         (["predict", "missing_run", "x.jpg"], 1, "missing_run"),
+        (["train", "boxinst", "truth.json", "--rename", "a"], 2, "OLD=NEW"),
+        (["train", "boxinst", "truth.json", "--steps", "0"], 1, "steps is 0"),
+        (["train", "boxinst", "truth.json", "--model.tau", "2"], 1, "tau is 2.0"),
+        (["check", "truth.json", "--repair", "folder"], 2, ".json"),
+        (["evaluate", "results.json", "truth.json", "--baselines", "boxes"], 1, "'boxes'"),
+        (["evaluate", "results.json", "truth.json", "--json", "."], 2, "is a folder"),
+        (["predict", "missing_run", "x.jpg", "--out", "."], 2, "is a folder"),
     ],
 )
 def test_errors_are_one_sentence_and_exit_codes_tell_whose_fault(
@@ -176,6 +184,71 @@ def test_errors_are_one_sentence_and_exit_codes_tell_whose_fault(
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error
     assert error.count("\n") == 1
+
+
+def test_evaluate_baselines_and_categories(run, scenes, tmp_path, capsys):
+    words = ["evaluate", run, scenes / "masks.json", "--images", scenes / "images", "--device", "cpu"]
+    words += ["--baselines", "box", "--categories", "ring,star", "--json", tmp_path / "new" / "figures.json"]
+    assert main([str(word) for word in words]) == 0
+    assert "box filled" in capsys.readouterr().out
+    figures = json.loads((tmp_path / "new" / "figures.json").read_text())
+    assert set(figures["baselines"]) == {"box"}
+    assert set(figures["box"]["per_class"]) == {"ring", "star"}
+
+
+def test_evaluate_says_what_can_not_be_read(run, scenes, tmp_path, capsys):
+    shutil.copytree(scenes / "images", tmp_path / "images")
+    torn = next((tmp_path / "images").iterdir())
+    torn.write_bytes(torn.read_bytes()[:200])
+    words = ["evaluate", run, scenes / "boxes.json", "--images", tmp_path / "images", "--device", "cpu"]
+    assert main([str(word) for word in words]) == 1
+    assert torn.name in capsys.readouterr().err
+
+
+def test_predict_flips_and_scales_and_skips_what_is_not_there(run, scenes, tmp_path, capsys):
+    """A second look finds other boxes; a photo that is missing costs only itself."""
+    eager = tmp_path / "eager"  # the same network, giving out all it finds
+    shutil.copytree(run, eager)
+    settings = yaml.safe_load((eager / "config.yaml").read_text())
+    settings["model"] |= {"score_threshold": 0.0, "max_detections": 5}
+    (eager / "config.yaml").write_text(yaml.safe_dump(settings))
+    photo = sorted((scenes / "images").iterdir())[0]
+    found = []
+    for look in ([], ["--flip"], ["--scales", "1,1.5"], ["--short-side", "96"]):
+        out = tmp_path / f"{len(found)}.json"
+        words = ["predict", eager, photo, tmp_path / "gone.jpg", "--out", out, "--device", "cpu", *look]
+        assert main([str(word) for word in words]) == 1
+        assert "gone.jpg" in capsys.readouterr().err
+        found.append(out.read_text())
+    assert found[0] not in found[1:]
+
+
+def test_inspect_affinity_prints_a_table_and_draws_it(scenes, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = ["inspect", "affinity", str(scenes / "masks.json"), "--images", str(scenes / "images")]
+    assert main(words) == 0
+    plain = capsys.readouterr().out
+    assert plain.count("%") == 2 * 12
+    assert (tmp_path / "affinity.png").stat().st_size > 1000
+    assert main([*words, "--theta", "5", "--plot", "other.png"]) == 0
+    assert capsys.readouterr().out != plain
+    assert (tmp_path / "other.png").exists()
+    for wrong in (["--theta", "0"], ["--size", "4"]):
+        assert main([*words, *wrong]) == 1
+        assert "give" in (said := capsys.readouterr().err) or "odd" in said
+
+
+def test_categories_by_other_names_and_small_boxes(scenes, recipe, tmp_path, capsys):
+    words = ["train", "boxinst", scenes / "masks.json", "--images", scenes / "images", "--config", recipe]
+    words += ["--steps", 1, "--rename", "star=pointed,cross=pointed", "--min-box", 20, "--mask-classes", ""]
+    assert main([str(word) for word in [*words, "--batch-size", 1, "--out", tmp_path / "run"]]) == 0
+    names = [row["name"] for row in json.loads((tmp_path / "run" / "categories.json").read_text())]
+    assert names == ["ring", "pointed", "crescent", "spoon"]
+    settings = yaml.safe_load((tmp_path / "run" / "config.yaml").read_text())
+    assert settings["data"]["min_box"] == 20
+    assert settings["data"]["mask_classes"] == []
+    assert settings["batch_size"] == 1
+    assert (tmp_path / "run" / "curves.png").exists()
 
 
 def test_help_names_every_command(capsys):

@@ -14,7 +14,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from boxel import __version__
-from boxel.errors import BoxelError, nearest
+from boxel.errors import BoxelError, UsageError, nearest
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -44,6 +44,7 @@ def main(args: Sequence[str] | None = None) -> int:
     parser = ArgumentParser(prog=f"boxel {name}", description=description, formatter_class=_Help)
     add_arguments(parser)
     parser.usage = _usage(parser)
+    rest = _spelled_as_declared(parser, rest)
     wrong = _unknown_flag(parser, rest)
     if wrong:
         print(f"boxel: {wrong}", file=sys.stderr)
@@ -55,7 +56,7 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug:
             raise
         print(f"boxel: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     except Exception as error:
         if debug:
             raise
@@ -80,7 +81,9 @@ def _check(given: Namespace) -> int:
     from boxel.data import write
     from boxel.data.check import check, faults_as_json, repair, summary
 
-    data = _read(given)
+    if "repair" in given and Path(given.repair).suffix != ".json":
+        raise UsageError(f"--repair {given.repair}: the mended copy is a COCO file; end its name on .json.")
+    data = _read(given, tell_faults=False)
     if "repair" in given:
         mended, faults = repair(data)
         write(mended, given.repair)
@@ -129,7 +132,7 @@ def _convert(given: Namespace) -> int:
 def _train_arguments(parser: ArgumentParser) -> None:
     from boxel.training.config import TrainConfig
 
-    parser.add_argument("method", type=str, help="boxinst")
+    parser.add_argument("method", type=str, choices=["boxinst"], help="what to train")
     _data_arguments(parser)
     parser.add_argument("--out", type=str, help="folder of the run (default: runs/METHOD)")
     parser.add_argument("--config", type=str, metavar="RECIPE", help="a YAML recipe; flags win over it")
@@ -141,8 +144,14 @@ def _train_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--masks", type=str, help="annotations whose masks are added by annotation id")
     parser.add_argument("--mask-classes", type=str, help="learn from the masks of these categories only: a,b")
+    parser.add_argument(
+        "--rename",
+        type=str,
+        help="other names for categories, one for several merges: car=vehicle,bus=vehicle",
+    )
     parser.add_argument("--categories", type=str, help="learn these categories only: person,dog")
     parser.add_argument("--class-agnostic", action="store_true", help="learn all categories as one")
+    parser.add_argument("--min-box", type=float, help="ignore boxes with a side under this many pixels")
     parser.add_argument("--init", type=str, metavar="RUN", help="start from another run's weights")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     parser.add_class_arguments(TrainConfig, None)
@@ -156,6 +165,8 @@ def _train(given: Namespace) -> int:
     changes = {
         key: given[key] for key in known_keys() if key in given and not isinstance(given[key], Namespace)
     }
+    if "min_box" in given:
+        changes["data.min_box"] = given.min_box
     model = train(
         given.method,
         given.annotations,
@@ -165,6 +176,7 @@ def _train(given: Namespace) -> int:
         val_images=given.get("val_images"),
         masks=given.get("masks"),
         mask_classes=_names(given, "mask_classes"),
+        rename=_pairs(given, "rename"),
         categories=_names(given, "categories"),
         class_agnostic="class_agnostic" in given,
         config=given.get("config"),
@@ -193,34 +205,39 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate(given: Namespace) -> int:
-    from boxel.evaluation import evaluate, format_table, read_results
+    from boxel.evaluation import check_baselines, evaluate, format_table, read_results
     from boxel.evaluation.run import is_agnostic, predict_set
 
-    truth = _read(given)
+    outputs = {flag: _writable(given[flag]) for flag in ("results", "json") if flag in given}
+    truth = _read(given, split="val")
+    categories, baselines = _names(given, "categories"), _names(given, "baselines") or []
+    # Said before an hour of prediction, not after it.
+    check_baselines(baselines)
+    truth.select_categories(categories or [])
     agnostic = "class_agnostic" in given
+    lost: list[str] = []
     if Path(given.subject).is_dir():
         model = _load(given.subject, given)
-        results = predict_set(model, truth, _looking(model, given), given.get("batch_size", 1), _say)
-        agnostic = agnostic or is_agnostic(model, truth)
+        agnostic = agnostic or is_agnostic(model)
+        looking, batch_size = _looking(model, given), given.get("batch_size", 1)
+        results = predict_set(model, truth, looking, batch_size, _kept_in(lost), agnostic)
     else:
         results = read_results(given.subject)
-    if agnostic:
-        truth = truth.class_agnostic()
-    if "results" in given:
-        Path(given.results).write_text(json.dumps(results))
+    if "results" in outputs:
+        outputs["results"].write_text(json.dumps(results))
     metrics = evaluate(
         results,
         truth,
         class_agnostic=agnostic,
-        categories=_names(given, "categories"),
+        categories=categories,
         boundary="no_boundary" not in given,
-        baselines=_names(given, "baselines") or (),  # type: ignore[arg-type]
+        baselines=baselines,  # type: ignore[arg-type]
         file=given.subject,
     )
-    if "json" in given:
-        Path(given.json).write_text(json.dumps(metrics, indent=1))
+    if "json" in outputs:
+        outputs["json"].write_text(json.dumps(metrics, indent=1))
     print(format_table(metrics))
-    return 0
+    return 1 if lost else 0
 
 
 # ---------------------------------------------------------------- predict
@@ -241,12 +258,15 @@ def _predict(given: Namespace) -> int:
     from boxel.data.images import iter_images
     from boxel.models.predict_files import draw_instances, drawing_names, image_ids, predict_files
 
+    out = _writable(given.get("out", "predictions.json"))
     model = _load(given.run, given)
-    paths = iter_images(given.photos)
+    lost: list[str] = []
+    report = _kept_in(lost)
+    paths = iter_images(given.photos, report)
     ids, drawings = image_ids(paths), drawing_names(paths)
     results: list[dict[str, Any]] = []
     done = 0
-    found_in = predict_files(model, paths, _looking(model, given), given.get("batch_size", 1), _say)
+    found_in = predict_files(model, paths, _looking(model, given), given.get("batch_size", 1), report)
     for index, found in _progress(found_in, len(paths)):
         results += [{**row, "file_name": paths[index].name} for row in found.as_coco(ids[index])]
         if "draw" in given:
@@ -254,12 +274,10 @@ def _predict(given: Namespace) -> int:
                 paths[index], found, Path(given.draw) / drawings[index], given.get("draw_score", 0.3)
             )
         done += 1
-    out = Path(given.get("out", "predictions.json"))
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(json.dumps(results))
     drawn = f", drawn in {given.draw}" if "draw" in given else ""
     print(f"{len(results)} instances in {done} of {len(paths)} images: {out}{drawn}")
-    return 0 if done == len(paths) else 1
+    return 1 if lost else 0
 
 
 # ---------------------------------------------------------------- inspect
@@ -270,7 +288,9 @@ def _inspect_arguments(parser: ArgumentParser) -> None:
         "what", type=str, choices=["affinity"], help="affinity: which tau fits this kind of image"
     )
     _data_arguments(parser)
-    parser.add_argument("--plot", type=str, metavar="PNG", help="draw the curves of the paper's Figure 4")
+    parser.add_argument(
+        "--plot", type=str, metavar="PNG", help="the curves of the paper's Figure 4 (default: affinity.png)"
+    )
     parser.add_argument("--theta", type=float, help="scale of the colour similarity (default: 2)")
     parser.add_argument("--size", type=int, help="side of the neighbourhood (default: 3)")
     parser.add_argument("--dilation", type=int, help="of the neighbourhood (default: 2)")
@@ -288,9 +308,9 @@ def _inspect(given: Namespace) -> int:
     print("  tau   positive among edges kept   positives kept")
     for tau, precision, recall in zip(counts.tau, counts.precision, counts.recall, strict=True):
         print(f"{tau:5.2f}   {precision:25.1%}   {recall:14.1%}")
-    if "plot" in given:
-        plot_affinity({"tau": counts.tau, "precision": counts.precision, "recall": counts.recall}, given.plot)
-        print(f"plot: {given.plot}")
+    plot = given.get("plot", "affinity.png")
+    plot_affinity({"tau": counts.tau, "precision": counts.precision, "recall": counts.recall}, plot)
+    print(f"plot: {plot}")
     return 0
 
 
@@ -348,13 +368,20 @@ def _looking(model: Any, given: Namespace) -> Any:
 
     from boxel.models.predict import own_config
 
+    if given.get("batch_size", 1) < 1:
+        raise UsageError(f"--batch-size is {given.batch_size}; give a number from 1 up.")
     config = replace(own_config(model), flip="flip" in given, score=given.get("score", 0.0))
     if "short_side" in given:
         # The longest side keeps its proportion to the shorter one.
         longest = round(config.max_size * given.short_side / config.short_side)
         config = replace(config, short_side=given.short_side, max_size=longest)
-    scales = _names(given, "scales")
-    return replace(config, scales=tuple(map(float, scales))) if scales else config
+    try:
+        scales = tuple(float(factor) for factor in _names(given, "scales") or (1.0,))
+    except ValueError:
+        raise UsageError(
+            f"--scales has {given.scales!r}; write factors with commas, as 0.75,1,1.25."
+        ) from None
+    return replace(config, scales=scales)
 
 
 def _load(folder: str, given: Namespace) -> Any:
@@ -363,18 +390,49 @@ def _load(folder: str, given: Namespace) -> Any:
     from boxel.models.folder import load
 
     device = given.get("device") or ("cuda" if torch.cuda.is_available() else "cpu")
-    return load(folder).to(device)
+    model = load(folder)
+    try:
+        return model.to(device)
+    except (RuntimeError, AssertionError) as error:
+        reason = " ".join(str(error).split())
+        raise UsageError(f"--device {device} can't be had here ({reason[:120]}); try cpu.") from error
 
 
-def _read(given: Namespace) -> Any:
+def _read(given: Namespace, tell_faults: bool = True, split: str | None = None) -> Any:
     from boxel.data import read
 
-    return read(given.annotations, images=given.get("images"))
+    data = read(given.annotations, images=given.get("images"), split=split)
+    if data.faults and tell_faults:
+        _say(f"warning: {len(data.faults)} entries can't be used, the first: {data.faults[0].message}")
+    return data
 
 
 def _names(given: Namespace, flag: str) -> list[str] | None:
+    """What a flag lists, split at commas; None where it was not given, an empty list where it lists nothing."""
     text = given.get(flag)
-    return [name.strip() for name in text.split(",") if name.strip()] if text else None
+    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _pairs(given: Namespace, flag: str) -> dict[str, str] | None:
+    entries = _names(given, flag)
+    if entries is None:
+        return None
+    for entry in entries:
+        if entry.count("=") != 1:
+            raise UsageError(f"--{flag} has {entry!r}; write OLD=NEW, and commas between several.")
+    return dict(entry.split("=") for entry in entries)
+
+
+def _writable(name: str) -> Path:
+    """A file to be written at the end of something long, its folder made now."""
+    path = Path(name)
+    if path.is_dir():
+        raise UsageError(f"{path} is a folder; name a file to write.")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BoxelError(f"{path}: its folder can't be made ({error}); name another file.") from error
+    return path
 
 
 def _progress(items: Iterator[Any], total: int) -> Iterator[Any]:
@@ -402,6 +460,18 @@ def _usage(parser: ArgumentParser) -> str:
     return " ".join([parser.prog, *words, "[flags]"])
 
 
+def _spelled_as_declared(parser: ArgumentParser, words: list[str]) -> list[str]:
+    """Settings have underscores and flags have hyphens; either spelling of either will do."""
+    known = {flag.replace("-", "_"): flag for action in parser._actions for flag in action.option_strings}
+    spelled = []
+    for word in words:
+        flag, equals, value = word.partition("=")
+        spelled.append(
+            known.get(flag.replace("-", "_"), flag) + equals + value if flag.startswith("--") else word
+        )
+    return spelled
+
+
 def _unknown_flag(parser: ArgumentParser, words: list[str]) -> str:
     known = [flag for action in parser._actions for flag in action.option_strings]
     for word in words:
@@ -427,6 +497,16 @@ def _print_warning(message: Warning | str, category: type[Warning], *_: Any) -> 
     # Warnings of libraries about themselves are for their developers.
     if issubclass(category, UserWarning):
         _say(f"warning: {message}")
+
+
+def _kept_in(told: list[str]) -> Callable[[str], None]:
+    """A `report` that says what it is told, and keeps it: whether anything was lost decides the exit code."""
+
+    def report(text: str) -> None:
+        told.append(text)
+        _say(text)
+
+    return report
 
 
 def _say(text: str) -> None:

@@ -113,7 +113,7 @@ def _texts(count: int, labels: ArrayLike | None, names: Sequence[str], scores: A
 
 
 def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) -> NDArray[np.uint8]:
-    """Images side by side, row by row, each fitted into a square on white.
+    """Images side by side, row by row, each fitted into a square; on white, each row as high as its highest image.
 
     Args:
         images: (H, W, 3) uint8, of any sizes.
@@ -121,15 +121,19 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) 
         cell: side of the square, in pixels.
 
     Returns:
-        (rows * cell, columns * cell, 3) uint8 with as many rows as it takes, and never fewer than one.
+        (height, columns * cell, 3) uint8 with as many rows as it takes; one white row of `cell` pixels for no images.
     """
-    rows = max(1, math.ceil(len(images) / columns))
-    sheet = np.full((rows * cell, columns * cell, 3), 255, dtype=np.uint8)
-    for i, image in enumerate(images):
-        y, x = i // columns * cell, i % columns * cell
-        fitted = ImageOps.pad(Image.fromarray(image), (cell, cell), Image.Resampling.BILINEAR, "white")
-        sheet[y : y + cell, x : x + cell] = np.asarray(fitted)
-    return sheet
+    fitted = [ImageOps.contain(Image.fromarray(i), (cell, cell), Image.Resampling.BILINEAR) for i in images]
+    rows = [fitted[at : at + columns] for at in range(0, len(fitted), columns)]
+    heights = [max(image.height for image in row) for row in rows]
+    sheet = Image.new("RGB", (columns * cell, sum(heights) or cell), "white")
+    top = 0
+    for row, height in zip(rows, heights, strict=True):
+        for column, image in enumerate(row):
+            place = column * cell + (cell - image.width) // 2, top + (height - image.height) // 2
+            sheet.paste(image, place)
+        top += height
+    return np.asarray(sheet)
 
 
 def save_image(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:

@@ -10,6 +10,10 @@ class BoxelError(Exception):
     """
 
 
+class UsageError(BoxelError):
+    """Something the user typed makes no sense, whatever the data; the command line exits with 2."""
+
+
 def check_range(settings: object, low: float, high: float, *names: str) -> None:
     """Raise a :class:`BoxelError` unless each named attribute is a number from ``low`` to ``high``."""
     for name in names:

@@ -144,6 +144,19 @@ def test_class_agnostic():
     assert make().class_agnostic("thing").categories[0].name == "thing"
 
 
+def test_rename_categories():
+    """Several that come to one name are one, under the first one's id; others keep name and place."""
+    names = [category.name for category in make().categories]
+    renamed = make().rename_categories({names[-1]: names[0]})
+    assert [category.name for category in renamed.categories] == names[:-1]
+    assert renamed.categories[0].id == make().categories[0].id
+    last = len(names) - 1
+    assert renamed.labels.tolist() == [0 if label == last else label for label in make().labels.tolist()]
+    assert make().rename_categories({}).categories == make().categories
+    with pytest.raises(BoxelError, match="no category 'unicorn'"):
+        make().rename_categories({"unicorn": "horse"})
+
+
 def test_image_path():
     from pathlib import Path
 

@@ -143,6 +143,50 @@ def test_crowds_and_trust_are_said(source, tmp_path):
     assert boxel.data.read(tmp_path / "out").has_mask.tolist() == [True, False]
 
 
+@pytest.mark.parametrize("format", ["voc", "yolo", "labelme", "sbd"])
+def test_a_polygon_of_odd_length_costs_only_itself(source, tmp_path, format):
+    content = json.loads(source.read_text())
+    content["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 25, 5]]
+    (tmp_path / "in/odd.json").write_text(json.dumps(content))
+    with pytest.warns(LossWarning, match="1 of 2 masks can't be read and are not written in") as caught:
+        convert(tmp_path / "in/odd.json", tmp_path / "out", format)
+    text = " ".join(str(warning.message) for warning in caught)
+    assert f"{tmp_path / 'in/odd.json'}: the segmentation of annotation 90 (image 31)" in text
+    again = boxel.data.read(tmp_path / "out")
+    if format == "sbd":  # masks only
+        assert again.ids == [7]
+    else:
+        assert again.ids == [90, 7] and again.has_mask.tolist() == [False, True]
+        np.testing.assert_allclose(again.boxes[0], [5, 5, 15, 25], atol=1e-6)
+
+
+def test_a_mask_of_an_image_without_size_is_told(source, tmp_path):
+    content = json.loads(source.read_text())
+    content["images"][1] = {"id": 4, "file_name": "absent.png"}
+    content["annotations"][0]["image_id"] = 4
+    (tmp_path / "in/nosize.json").write_text(json.dumps(content))
+    with pytest.warns(
+        LossWarning, match=r"1 of 2 masks can't be read .* annotation 90 has a mask, but .* 0 x 0"
+    ):
+        convert(tmp_path / "in/nosize.json", tmp_path / "out", "labelme")
+
+
+def test_faults_of_the_source_are_told_by_kind(source, tmp_path):
+    content = json.loads(source.read_text())
+    content["annotations"] += [
+        {"id": 91, "image_id": 5, "category_id": 0, "bbox": [0, 0, 9, 9]},
+        {"id": 92, "image_id": 6, "category_id": 0, "bbox": [0, 0, 9, 9]},
+        {"id": 93, "image_id": 4, "category_id": 0, "bbox": "0 0 9 9"},
+    ]
+    (tmp_path / "in/bad.json").write_text(json.dumps(content))
+    with pytest.warns(LossWarning) as caught:
+        data = convert(tmp_path / "in/bad.json", tmp_path / "out.json")
+    first, second = (str(warning.message) for warning in caught)
+    assert first.startswith("2 x unknown-image, the first: ") and "annotation 91 is of image 5" in first
+    assert second.startswith("1 x bad-annotation, the first: ") and "annotation 4 of the list" in second
+    assert len(data.faults) == 3 and boxel.data.read(tmp_path / "out.json").ids == [90, 7]
+
+
 def test_edited_sets_still_read(source, tmp_path):
     convert(source, tmp_path / "out", "yolo")
     with open(tmp_path / "out/labels/one.txt", "a") as file:

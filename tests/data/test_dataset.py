@@ -127,6 +127,18 @@ def test_no_image_can_be_read(data):
         InstanceDataset(data)[0]
 
 
+def test_an_image_of_another_size_than_its_file_says_is_told_once(data):
+    wrong = replace(data, widths=data.widths + 1)
+    dataset = InstanceDataset(wrong)
+    with pytest.warns(UserWarning, match=r"pixels, not .*`boxel check`"):
+        dataset[0]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        dataset[0]
+        InstanceDataset(data)[0]
+        InstanceDataset(replace(data, widths=data.widths * 0))[0]
+
+
 def test_a_draw_fixes_the_augmentation(data):
     config = AugmentConfig(short_sides=[30, 45, 60], scale_jitter=(0.5, 2.0), color=0.5)
     dataset = InstanceDataset(data, train_transforms(config))

@@ -228,6 +228,19 @@ def test_a_file_with_glob_characters_is_itself(tmp_path: Path) -> None:
     assert iter_images(tmp_path / "photo[1].jpg") == [tmp_path / "photo[1].jpg"]
 
 
+def test_a_missing_source_costs_only_itself(tmp_path: Path) -> None:
+    (tmp_path / "a.png").touch()
+    (tmp_path / "empty").mkdir()
+    told: list[str] = []
+    sources = [tmp_path / "gone.jpg", tmp_path / "a.png", tmp_path / "empty"]
+    assert iter_images(sources, told.append) == [tmp_path / "a.png"]
+    assert len(told) == 2
+    assert "gone.jpg: no such image" in told[0] and "empty: no image" in told[1]
+    with pytest.raises(BoxelError, match=r"gone\.jpg"):
+        iter_images(sources[::2], told.append)
+    assert iter_images([]) == []
+
+
 def test_nothing_found_is_said(tmp_path: Path) -> None:
     for source in (tmp_path, tmp_path / "gone.jpg", tmp_path / "*.jpg"):
         with pytest.raises(BoxelError, match="name an image file"):

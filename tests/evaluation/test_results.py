@@ -5,6 +5,7 @@ import pytest
 
 from boxel.errors import BoxelError
 from boxel.evaluation import check_results, read_results
+from boxel.evaluation.results import with_ids_of
 from boxel.masks.rle import decode
 
 
@@ -30,6 +31,28 @@ def test_reads_boxes_and_masks_and_leaves_other_fields(tmp_path):
     assert mask["image_id"] == "a" and "bbox" not in mask
     assert isinstance(mask["segmentation"]["counts"], str)
     np.testing.assert_array_equal(decode(mask["segmentation"]), [[0, 1, 0], [1, 1, 0]])  # down the columns
+
+
+def test_reads_file_names(tmp_path):
+    row = {"image_id": "a", "category_id": 0, "score": 1, "bbox": [1, 2, 3, 4], "file_name": "a.jpg"}
+    assert read_results(written(tmp_path, [row])) == [row]
+
+
+def test_file_names_tell_the_truths_images(make_truth):
+    truth = make_truth([(9, 9)] * 4, [], image_ids=(30, 31, 1, 33))
+    truth.paths[:] = ["val/a.jpg", "val/b.jpg", "0001.jpg", "twice/a.jpg"]
+
+    def ids(*results):
+        rows = [{"image_id": id, "file_name": name} if name else {"image_id": id} for id, name in results]
+        return [row["image_id"] for row in with_ids_of(truth, rows)]
+
+    assert ids(("b", "b.jpg"), (1, "0001.jpg")) == [31, 1]
+    assert ids((30, "photos/b.jpg")) == [31]  # the id is made from a name, the name is one
+    assert ids(("b", "b.jpg"), (1, None)) == ["b", 1]  # not all have one
+    assert ids(("b", "b.jpg"), ("c", "c.jpg")) == ["b", "c"]  # one is of no image
+    assert ids(("b", "b.jpg"), ("a", "a.jpg")) == ["b", "a"]  # one is of two
+    truth.paths[:] = ["", "b.jpg", "c.jpg", "d.jpg"]
+    assert ids((77, None)) == [77]
 
 
 def test_reads_an_empty_list(tmp_path):

@@ -25,7 +25,8 @@ def test_gathers_every_measure(random_set):
 
 def test_without_true_masks_it_measures_by_boxes(random_set):
     truth, results = random_set(0)
-    metrics = evaluate(results, truth.without_masks(), baselines=["box"])
+    with pytest.warns(UserWarning, match="no masks to compare baselines with: box filled left out"):
+        metrics = evaluate(results, truth.without_masks(), baselines=["box"])
     assert set(metrics) == {"images", "instances", "results", "box", "mean_fill", "box_agreement"}
     # The true boxes here are tight, so each found one agrees as well as it matches, which is by at least 0.5.
     assert metrics["box_agreement"]["share50"] == 1
@@ -47,6 +48,47 @@ def test_only_unseen_classes(random_set):
     assert metrics["mask"]["AP"] == coco_ap(results, truth)["per_class"]["class 0"]
     with pytest.raises(BoxelError, match=r"no category 'class 00'\. Did you mean 'class 0'"):
         evaluate(results, truth, categories=["class 00"])
+
+
+def test_unseen_classes_without_classes(make_truth, make_result, rectangle):
+    """What lies on an object of another category is neither right nor wrong, whatever its own category."""
+    dog, person = rectangle(100, 100, 5, 5, 45, 45), rectangle(100, 100, 50, 50, 95, 95)
+    truth = make_truth([(100, 100)], [{"mask": dog, "label": 1}, {"mask": person}], category_ids=(1, 18))
+    results = [make_result(dog, 0.9), make_result(person, 0.8)]
+    for name in ("class 1", "class 18"):
+        metrics = evaluate(results, truth, class_agnostic=True, categories=[name])
+        assert (metrics["mask"]["AP"], metrics["box"]["AP"], metrics["instances"]) == (1, 1, 1)
+        assert list(metrics["mask"]["per_class"]) == ["object"]
+    stray = make_result(rectangle(100, 100, 0, 60, 40, 100), 0.95)
+    metrics = evaluate([stray, *results], truth, class_agnostic=True, categories=["class 18"])
+    assert metrics["mask"]["AP"] == pytest.approx(0.5)
+
+
+def test_results_of_one_category_are_warned_of(make_truth, make_result, rectangle, recwarn):
+    mask = rectangle(100, 100, 20, 20, 60, 60)
+    truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": i, "label": i} for i in (0, 1)], (1, 18))
+    person, dog = make_result(mask, 0.9, 1, 1), make_result(mask, 0.9, 2, 18)
+    evaluate([person, dog], truth)
+    evaluate([person], truth, categories=["class 1"])
+    evaluate([person], truth, class_agnostic=True)
+    evaluate([person], truth.select_instances([0]))  # the other category has no instance
+    evaluate([], truth)
+    assert not [str(w.message) for w in recwarn if w.category is UserWarning]
+    with pytest.warns(UserWarning, match=r"mine.json: all results are of category 'class 1', so that 1 inst"):
+        evaluate([person, {**dog, "category_id": 1}], truth, file="mine.json")
+
+
+def test_unknown_baselines_are_refused_first(random_set):
+    truth, results = random_set(0)
+    with pytest.raises(BoxelError, match=r"no baseline 'boxes', only box, grabcut\. Did you mean 'box'"):
+        evaluate(results, truth, baselines=["grabcut", "boxes"])
+
+
+def test_results_go_by_file_name(make_truth, make_result, rectangle):
+    mask = rectangle(100, 100, 20, 20, 60, 60)
+    truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": 1}], image_ids=(1, 40))
+    found = {**make_result(mask, 0.9, "1"), "file_name": "1.png"}
+    assert evaluate([found], truth)["mask"]["AP"] == 1
 
 
 def test_refuses_results_of_other_images(random_set):
@@ -85,7 +127,17 @@ def test_the_table(make_truth, make_result, rectangle):
     assert len({len(line) for line in lines[:4]}) == 1
 
 
+def test_the_table_says_what_grabcut_cuts(make_truth, make_result, rectangle):
+    mask = rectangle(100, 100, 20, 20, 60, 60)
+    truth = make_truth([(100, 100)], [{"mask": mask}])
+    found = [make_result(mask, 0.9)]
+    said = "GrabCut cuts the 20 best detections of an image that score at least 0.05; the boxes of the others"
+    assert said in format_table(evaluate(found, truth, baselines=["box", "grabcut"]))
+    assert "GrabCut" not in format_table(evaluate(found, truth, baselines=["box"]))
+
+
 def test_nothing_at_all(make_truth):
-    metrics = evaluate([], make_truth([], []), baselines=["box", "grabcut"])
+    with pytest.warns(UserWarning, match="box filled, GrabCut left out"):
+        metrics = evaluate([], make_truth([], []), baselines=["box", "grabcut"])
     assert metrics["box"]["AP"] is None
     assert "0 images" in format_table(metrics)

@@ -99,6 +99,15 @@ def test_what_a_file_lacks_is_reported(caplog):
     assert target[9].weight.tolist() == [[1, 1], [1, 1]]
 
 
+def test_a_layer_without_its_weights_is_an_error():
+    """However little it is: it would be a random start in disguise."""
+    network = nn.Sequential(*(nn.Conv2d(1, 1, 1) for _ in range(50)))
+    state = network.state_dict()
+    del state["7.weight"]
+    with pytest.raises(BoxelError, match=r"some.pth: only 99 of the backbone's 100 tensors .* 7.weight"):
+        load_matching(network, state, "some.pth")
+
+
 def test_too_little_is_an_error_and_changes_nothing():
     target = network()
     before = target[0].weight.clone()

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
 
@@ -101,9 +101,38 @@ def test_compressed_code_stays_as_it_is():
         ({"size": [3, 2], "counts": "6"}, "of size"),
         ({"size": [2, 3], "counts": [1, 3]}, "6"),
         ({"size": [2, 3], "counts": [1, 3, 9]}, "6"),
-        ({"size": [2, 3], "counts": [-1, 4, 3]}, "6"),
+        ({"size": [2, 3], "counts": [-1, 4, 3]}, "a run of -1 pixels"),
+        ({"size": [2, 3], "counts": [1.5, 2, 2.5]}, r"a run of 1\.5 pixels"),
+        ({"size": [2, 3], "counts": [1.0, 5]}, r"a run of 1\.0 pixels"),
+        ({"size": [2, 3], "counts": [True, 5]}, "a run of True pixels"),
+        ({"size": [2, 3], "counts": [float("nan"), 6]}, "a run of nan pixels"),
+        ({"size": [2, 3], "counts": ["6"]}, "a run of '6' pixels"),
+        ({"size": [2, 3], "counts": []}, "runs of 0 pixels"),
+        ([[0, 0, 2, 0, 2, 2, 1]], "an odd number of coordinates"),
+        ([[0, 0, 2, 0, 2, 2], [1]], "an odd number of coordinates"),
     ],
 )
 def test_malformed_segmentations(segmentation, message):
     with pytest.raises(ValueError, match=message):
         to_rle(segmentation, 2, 3)
+
+
+def test_a_negative_size_is_refused():
+    with pytest.raises(ValueError, match="-2 x -3"):
+        to_rle({"size": [-2, -3], "counts": [6]}, -2, -3)
+
+
+runs = st.integers(-1, 7) | st.floats(width=16) | st.booleans() | st.none() | st.just(2**70)
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.lists(runs, max_size=5) | st.text(alphabet="0123PQWo~ \0é", max_size=6))
+def test_a_code_is_refused_or_fills_its_image(counts):
+    try:
+        rle = to_rle({"size": [2, 3], "counts": counts}, 2, 3)
+    except ValueError:
+        return
+    mask = decode(rle)
+    assert mask.shape == (2, 3)
+    if isinstance(counts, list):
+        assert mask.T.ravel().tolist() == np.repeat(np.arange(len(counts)) % 2, counts).tolist()

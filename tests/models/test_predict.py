@@ -254,7 +254,17 @@ def test_a_bad_photo_raises_where_its_turn_comes(tmp_path):
 def test_own_config_is_the_size_of_training():
     model = SimpleNamespace(settings={"augment": {"short_sides": [288, 352, 320], "max_size": 544}})
     assert own_config(model) == PredictConfig(short_side=352, max_size=544)
-    assert own_config(SimpleNamespace()) == PredictConfig(800, 1333)
+    assert own_config(SimpleNamespace(settings={})) == PredictConfig(800, 1333)
+    jittered = {"short_sides": [288, 352], "max_size": 544, "scale_jitter": [0.1, 2.0]}
+    assert own_config(SimpleNamespace(settings={"augment": jittered})) == PredictConfig(352, 352)
+
+
+@pytest.mark.parametrize(
+    "setting", [{"short_side": 0}, {"max_size": 0}, {"scales": ()}, {"scales": (1.0, -1.0)}, {"score": 2.0}]
+)
+def test_settings_that_mean_nothing(setting):
+    with pytest.raises(BoxelError, match=next(iter(setting))):
+        PredictConfig(**setting)
 
 
 def test_own_config_is_used_where_none_is_given():

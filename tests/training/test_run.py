@@ -15,6 +15,7 @@ import yaml
 from safetensors.torch import load_file
 
 import boxel
+from boxel.data import write
 from boxel.data.dataset import InstanceDataset
 from boxel.errors import BoxelError
 from boxel.evaluation.run import predict_set
@@ -114,7 +115,41 @@ def test_boxes_alone_are_validated_by_boxes_and_the_last_weights_kept(scenes, ti
     train("boxinst", scenes.without_masks(), out=run_folder, config=tiny)
     metrics = json.loads((run_folder / "metrics.json").read_text())
     assert metrics["step"] == 6 and "val/box_AP" in metrics and "val/mask_AP" not in metrics
-    assert not (run_folder / "checkpoints" / "best.ckpt").exists()
+    best = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)
+    assert best["metrics"]["val/box_AP"] >= metrics["val/box_AP"]
+
+
+def test_what_box_ap_ended_keeps_its_best_weights(scenes, tiny, run_folder, monkeypatch):
+    figures = iter([0.1, 0.3, 0.2, 0.1, 0.0])
+    monkeypatch.setattr("boxel.training.task.validation_metrics", lambda *_: {"box_AP": next(figures)})
+    train("boxinst", scenes.without_masks(), out=run_folder, config=tiny, steps=30, patience=2)
+    assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/box_AP": 0.3}
+
+
+def test_of_a_yolo_set_each_split_has_its_part(scenes, tiny, run_folder, tmp_path, caplog):
+    """`data.yaml` names both; what is to be validated on is not learned from."""
+    caplog.set_level("INFO", logger="boxel")
+    for name, images in (("train", range(6)), ("val", range(6, 8))):
+        part = scenes.without_masks().select_images(list(images))
+        write(part, tmp_path / name, "yolo")
+    names = [category.name for category in scenes.categories]
+    config = {"train": "train/images", "val": "val/images", "names": names}
+    (tmp_path / "data.yaml").write_text(yaml.safe_dump(config))
+    file = tmp_path / "data.yaml"
+    train("boxinst", file, val=file, out=run_folder, config=tiny, steps=1)
+    assert "6 images" in caplog.text
+
+
+def test_starting_from_a_run_of_the_same_backbone_fetches_nothing(scenes, tiny, tmp_path, monkeypatch):
+    train("boxinst", scenes, out=tmp_path / "first", config=tiny, steps=1)
+
+    def offline(*_, **__):
+        raise AssertionError("the hub was asked")
+
+    monkeypatch.setattr("timm.models._builder.load_pretrained", offline)
+    changes = {"steps": 1, "model.weights": "imagenet"}
+    train("boxinst", scenes, out=tmp_path / "second", init=tmp_path / "first", config=tiny, **changes)
+    assert (tmp_path / "second" / "model.safetensors").exists()
 
 
 def test_training_ends_early_without_progress(scenes, tiny, run_folder, monkeypatch):

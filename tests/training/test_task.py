@@ -80,7 +80,8 @@ def test_a_step_with_a_gradient_that_is_not_finite_changes_nothing(name):
     task = _task(model)
     optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.1, weight_decay=0.1)
     model.weight.grad = torch.tensor([1.0, float("inf")])
-    task.on_before_optimizer_step(optimizer)
+    with pytest.warns(UserWarning, match="the loss is finite, but its gradient is not"):
+        task.on_before_optimizer_step(optimizer)
     optimizer.step()
     assert model.weight.tolist() == [1.0, 1.0]
     model.weight.grad = torch.tensor([1.0, 2.0])

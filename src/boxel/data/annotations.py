@@ -6,7 +6,7 @@ asked for, which lets a set of 860,000 polygons fit into less than 2 GB.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -227,6 +227,28 @@ class Annotations:
             inside,
             labels=new_label[inside.labels],
             categories=tuple(self.categories[known.index(name)] for name in names),
+        )
+
+    def rename_categories(self, names: Mapping[str, str]) -> Annotations:
+        """The same set under other category names; categories that come to one name become one, the first of them.
+
+        Args:
+            names: new name by old name; categories that are not in it keep theirs.
+
+        Raises:
+            BoxelError: an old name is not a category of this set.
+        """
+        known = [category.name for category in self.categories]
+        for name in names:
+            if name not in known:
+                raise BoxelError(f"{self.file}: there is no category {name!r}.{nearest(name, known)}")
+        renamed = [names.get(name, name) for name in known]
+        kept = list(dict.fromkeys(renamed))
+        new_label = np.array([kept.index(name) for name in renamed], dtype=np.int32)
+        return replace(
+            self,
+            labels=new_label[self.labels],
+            categories=tuple(replace(self.categories[renamed.index(name)], name=name) for name in kept),
         )
 
     def class_agnostic(self, name: str = "object") -> Annotations:

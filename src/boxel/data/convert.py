@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats import read, write
+from boxel.data.faults import Fault
+from boxel.data.formats import LossWarning, read, write
 
 
 def convert(
@@ -19,7 +21,7 @@ def convert(
 
     Original ids survive; a format that has none gets a small file beside it, ``boxel-ids.json``, that keeps them.
     What a format can't hold, as holes of masks in YOLO, is told in a `boxel.data.formats.LossWarning` with the mask
-    IoU that it cost, measured on what was written.
+    IoU that it cost, measured on what was written; so is what was wrong in the source, once for each kind of fault.
 
     Args:
         source: an annotation file or the folder of a data set.
@@ -38,5 +40,15 @@ def convert(
         >>> convert("boxes.json", "voc/", to="voc")  # doctest: +SKIP
     """
     data = read(source, images, format)
+    for sentence in _faults_by_kind(data.faults):
+        warnings.warn(sentence, LossWarning, stacklevel=2)
     write(data, target, to)
     return data
+
+
+def _faults_by_kind(faults: list[Fault]) -> list[str]:
+    """A sentence for each kind of fault: how many there are, and the first."""
+    kinds: dict[str, list[str]] = {}
+    for fault in faults:
+        kinds.setdefault(fault.kind, []).append(fault.message)
+    return [f"{len(messages)} x {kind}, the first: {messages[0]}" for kind, messages in kinds.items()]

@@ -52,6 +52,7 @@ class InstanceDataset(Dataset[Sample]):
         self.has_mask = self.data.has_mask
         self.shown = self.data.has_segmentation if hints else self.has_mask
         self.transforms = transforms
+        self._warned_of_size = False
 
     def __len__(self) -> int:
         """Number of images."""
@@ -83,6 +84,14 @@ class InstanceDataset(Dataset[Sample]):
         data = self.data
         pixels = read_image(data.image_path(index))
         size = (pixels.shape[0], pixels.shape[1])
+        said = (int(data.heights[index]), int(data.widths[index]))
+        if all(said) and said != size and not self._warned_of_size:
+            self._warned_of_size = True
+            warnings.warn(
+                f"{data.image_path(index)}: the image is {size[1]} x {size[0]} pixels, not {said[1]} x {said[0]} as "
+                f"{data.file} says, so its boxes may lie elsewhere; `boxel check` lists all such images.",
+                stacklevel=2,
+            )
         own = data.instances_of(index)
         masks, has_mask = self._masks(own, size)
         target: dict[str, Any] = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import glob
 import os
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -116,20 +116,25 @@ def orientation_of(image: Image.Image) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
-def iter_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]]) -> list[Path]:
+def iter_images(
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    report: Callable[[str], None] = print,
+) -> list[Path]:
     """The image files meant by files, folders and globs.
 
     Args:
         sources: one or more files (taken whatever their suffix), folders (searched to their depth for
             `SUFFIXES`) and glob patterns (`**` goes into folders).
+        report: is told of each source that is none of these, or has no image in it.
 
     Returns:
         The files, sorted, each once.
 
     Raises:
-        BoxelError: a source is none of these, or has no image in it.
+        BoxelError: no source has an image.
     """
     found: dict[Path, Path] = {}
+    faults: list[str] = []
     for source in [sources] if isinstance(sources, str | os.PathLike) else sources:
         path = Path(source)
         if path.is_file():
@@ -145,9 +150,13 @@ def iter_images(sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str
                 if path.is_dir()
                 else "no such image, folder or pattern"
             )
-            raise BoxelError(f"{source}: {what}; name an image file, a folder of images or a glob pattern.")
+            faults.append(f"{source}: {what}; name an image file, a folder of images or a glob pattern.")
         for file in files:
             found.setdefault(file.resolve(), file)
+    if faults and not found:
+        raise BoxelError(faults[0])
+    for fault in faults:
+        report(f"skipped: {fault}")
     return sorted(found.values())
 
 

@@ -6,13 +6,14 @@ from boxel.evaluation.bootstrap import paired_bootstrap
 from boxel.evaluation.coco import coco_ap
 from boxel.evaluation.matching import Matches, mask_iou, match_boxes
 from boxel.evaluation.results import Result, check_results, read_results
-from boxel.evaluation.summary import BOX_LIKE, evaluate, format_table
+from boxel.evaluation.summary import BOX_LIKE, check_baselines, evaluate, format_table
 
 __all__ = [
     "BOX_LIKE",
     "Matches",
     "Result",
     "box_agreement",
+    "check_baselines",
     "check_results",
     "coco_ap",
     "evaluate",

@@ -72,10 +72,14 @@ def count_edges(
         The counts over all instances with a mask.
 
     Raises:
-        BoxelError: the set has no masks, or `theta` is not above 0.
+        BoxelError: the set has no masks, or there is no such neighbourhood or scale.
     """
     if theta <= 0:
         raise BoxelError(f"theta is {theta}; give a number above 0.")
+    try:
+        offsets = edge_offsets(size, dilation)
+    except ValueError as error:
+        raise BoxelError(f"{error}.") from error
     if not data.has_mask.any():
         raise BoxelError(f"{data.file} has no masks, which `inspect affinity` needs to know the true edges.")
     levels = torch.tensor(taus)
@@ -102,7 +106,7 @@ def count_edges(
         for box, whole in zip(box_masks(rows, columns), masks, strict=True):
             mask = resize(torch.from_numpy(whole)[None], shown, InterpolationMode.NEAREST)[0]
             mask = mask[stride // 2 :: stride, stride // 2 :: stride][:height, :width].bool()
-            for edge, (dy, dx) in enumerate(edge_offsets(size, dilation)):
+            for edge, (dy, dx) in enumerate(offsets):
                 start, end = edge_ends(dy, dx, height - dy)
                 inside = box[start] | box[end]
                 same = (mask[start] == mask[end])[inside]

@@ -15,10 +15,14 @@ from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.errors import BoxelError
 from boxel.evaluation.results import Result, by_image, result_boxes
+from boxel.evaluation.sizes import with_sizes
 from boxel.masks.rle import Rle, encode
 from boxel.segments.grabcut import grabcut
 
 logger = logging.getLogger(__name__)
+
+MIN_SCORE, MAX_PER_IMAGE = 0.05, 20
+"""GrabCut cuts detections of at least this score, and of an image at most so many."""
 
 
 def fill_boxes(results: Sequence[Result], truth: Annotations) -> list[Result]:
@@ -27,7 +31,11 @@ def fill_boxes(results: Sequence[Result], truth: Annotations) -> list[Result]:
     Args:
         results: detections; masks are not needed.
         truth: it knows the images' sizes.
+
+    Raises:
+        BoxelError: an image's size can't be told (`with_sizes`).
     """
+    truth = with_sizes(truth, results)
     boxes = result_boxes(results)
     filled = [dict(result) for result in results]
     for image, positions in by_image(results, truth).items():
@@ -43,8 +51,8 @@ def fill_boxes(results: Sequence[Result], truth: Annotations) -> list[Result]:
 def grabcut_boxes(
     results: Sequence[Result],
     truth: Annotations,
-    min_score: float = 0.05,
-    max_per_image: int = 20,
+    min_score: float = MIN_SCORE,
+    max_per_image: int = MAX_PER_IMAGE,
     workers: int = 1,
 ) -> list[Result]:
     """The same detections, their masks found by GrabCut in the predicted boxes.
@@ -58,7 +66,11 @@ def grabcut_boxes(
         min_score: least score for GrabCut.
         max_per_image: most detections of an image for GrabCut, best scores first.
         workers: threads, an image each.
+
+    Raises:
+        BoxelError: an image's size can't be told (`with_sizes`).
     """
+    truth = with_sizes(truth, results)
     cut = fill_boxes(results, truth)
     boxes = result_boxes(results)
     boxes[:, 2:] += boxes[:, :2]

@@ -55,9 +55,7 @@ def paired_bootstrap(
     runs_a, runs_b = _runs(results_a), _runs(results_b)
     for results in (*runs_a, *runs_b):
         check_results(results, truth, class_agnostic)
-    kept = restrict([], truth, categories)[1]
-    if class_agnostic:
-        kept = kept.class_agnostic()
+    kept = restrict([], truth, categories, class_agnostic)[1]
     images = len(kept)
     draws = np.ones((1, images))  # the set as it is; all others are drawn
     if images:
@@ -66,7 +64,7 @@ def paired_bootstrap(
         draws = np.concatenate([draws, drawn])
 
     def mean_ap(runs: list[Sequence[Result]]) -> NDArray[np.float64]:
-        shown = [restrict(results, truth, categories)[0] for results in runs]
+        shown = [restrict(results, truth, categories, class_agnostic)[0] for results in runs]
         outcomes = [_match(results, kept, metric, class_agnostic) for results in shown]
         return np.mean([_average_precision(outcome, draws) for outcome in outcomes], axis=0)
 

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.evaluation.results import Result, restrict, result_boxes
+from boxel.evaluation.sizes import with_sizes
 from boxel.masks.rle import Rle
 
 IouType = Literal["bbox", "segm", "boundary"]
@@ -45,16 +46,17 @@ def coco_ap(
         truth: what is there.
         iou_type: what is compared.
         class_agnostic: all classes are one.
-        categories: names of the only classes looked at (AP on unseen classes); None for all.
+        categories: names of the only classes looked at (AP on unseen classes), see `restrict`; None for all.
 
     Returns:
         `AP` (mean over IoU 0.50:0.05:0.95 and classes), `AP50`, `AP75`, `APs`, `APm`, `APl` (area below 32^2,
         between, above 96^2 pixels), `AR1`, `AR10`, `AR100` (1, 10, 100 detections an image and class), `ARs`,
         `ARm`, `ARl`: in [0, 1], or NaN where there is nothing to find; `per_class`: AP by the class's name.
+
+    Raises:
+        BoxelError: a category is unknown, or masks are compared and an image's size can't be told (`with_sizes`).
     """
-    results, truth = restrict(results, truth, categories)
-    if class_agnostic:
-        truth = truth.class_agnostic()
+    results, truth = restrict(results, truth, categories, class_agnostic)
     names = [category.name for category in truth.categories]
     instances, detections = coco_rows(results, truth, iou_type, class_agnostic)
     if all(row["iscrowd"] for row in instances):
@@ -99,6 +101,8 @@ def coco_rows(
     Returns:
         The rows of the truth and those of the results.
     """
+    # Boxes need no size, but the area of a run-length code is counted in one.
+    truth = with_sizes(truth, results, required=iou_type != "bbox")
     return _instances(truth, iou_type), _detections(results, truth, iou_type, class_agnostic)
 
 

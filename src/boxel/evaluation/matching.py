@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.evaluation.results import Result, by_image, result_boxes
+from boxel.evaluation.sizes import with_sizes
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,11 @@ def mask_iou(
     Returns:
         `mask_iou`: the mean in [0, 1], NaN without a match; `matched`: over how many instances; `instances`:
         of how many that have a mask and are no crowd.
+
+    Raises:
+        BoxelError: an image's size can't be told (`with_sizes`).
     """
+    truth = with_sizes(truth, results)
     masked = truth.has_mask & ~truth.iscrowd
     matches = match_boxes(results, truth, min_iou, class_agnostic)
     ious = [

@@ -2,13 +2,16 @@
 
 A result is a dict of ``image_id``, ``category_id``, ``score`` and ``bbox`` or ``segmentation`` or both: the
 box xywh in pixels, the segmentation a compressed run-length code (https://cocodataset.org/#format-results).
+Those of `boxel predict` have the image's ``file_name`` too.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
-from pathlib import Path
+from dataclasses import replace
+from pathlib import Path, PurePath
 from typing import Any, TypeAlias
 
 import msgspec
@@ -35,6 +38,7 @@ class _Row(msgspec.Struct, omit_defaults=True):
     score: float
     bbox: list[float] | None = None
     segmentation: _Code | None = None
+    file_name: str | None = None
 
 
 def read_results(path: str | Path) -> list[Result]:
@@ -68,6 +72,26 @@ def read_results(path: str | Path) -> list[Result]:
                     f"{where} has a mask that can't be read ({error}); write it as pycocotools does."
                 ) from error
     return results
+
+
+def with_ids_of(truth: Annotations, results: Sequence[Result]) -> list[Result]:
+    """The results under the image ids of the truth.
+
+    `boxel predict` knows image files and no annotations, so that its ids are made from file names. Where each
+    result has a `file_name`, and each is the name (without folders) of exactly one image of the truth, they tell
+    the images; otherwise the results' own ids do.
+
+    Args:
+        truth: what the results are to be compared with.
+        results: detections.
+    """
+    names = [PurePath(path).name for path in truth.paths]
+    count = Counter(names)
+    id_of = {name: id for name, id in zip(names, truth.image_ids, strict=True) if name and count[name] == 1}
+    theirs = [PurePath(result.get("file_name") or "").name for result in results]
+    if not all(name in id_of for name in theirs):
+        return list(results)
+    return [{**result, "image_id": id_of[name]} for result, name in zip(results, theirs, strict=True)]
 
 
 def check_results(
@@ -119,7 +143,7 @@ def check_results(
     if results and not class_agnostic and not any(result["category_id"] in known for result in results):
         raise BoxelError(
             f"{file}: none of the results is of a category of {truth.file or 'the truth'} "
-            f"({', '.join(map(str, sorted(known)[:10]))}); map the category ids, or evaluate without classes."
+            f"({', '.join(map(str, sorted(known)[:10]))}); map the category ids, or evaluate with --class-agnostic."
         )
 
 
@@ -129,7 +153,10 @@ def has_masks(results: Sequence[Result]) -> bool:
 
 
 def restrict(
-    results: Sequence[Result], truth: Annotations, categories: Sequence[str] | None
+    results: Sequence[Result],
+    truth: Annotations,
+    categories: Sequence[str] | None,
+    class_agnostic: bool = False,
 ) -> tuple[list[Result], Annotations]:
     """Results and truth of the named categories only, as in BoxInst's Tables 6 and 7 (unseen classes).
 
@@ -137,15 +164,21 @@ def restrict(
         results: detections.
         truth: what they are compared with.
         categories: names; None keeps everything.
+        class_agnostic: all classes become one. What was found tells no class then, so all results stay, and the
+            instances of other categories are ignored as crowds are: finding one is neither right nor wrong.
 
     Raises:
         BoxelError: a name is not a category of the truth.
     """
     if categories is None:
-        return list(results), truth
-    truth = truth.select_categories(categories)
-    known = {category.id for category in truth.categories}
-    return [result for result in results if result["category_id"] in known], truth
+        return list(results), truth.class_agnostic() if class_agnostic else truth
+    chosen = truth.select_categories(categories)
+    known = {category.id for category in chosen.categories}
+    if class_agnostic:
+        labels = [label for label, category in enumerate(truth.categories) if category.id in known]
+        own = np.isin(truth.labels, labels)
+        return list(results), replace(truth, iscrowd=truth.iscrowd | ~own).class_agnostic()
+    return [result for result in results if result["category_id"] in known], chosen
 
 
 def result_boxes(results: Sequence[Result]) -> NDArray[np.float64]:

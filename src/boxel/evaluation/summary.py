@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, Literal
 
 from boxel.data.annotations import Annotations
+from boxel.errors import BoxelError, nearest
 from boxel.evaluation.agreement import box_agreement, mean_fill
-from boxel.evaluation.baselines import fill_boxes, grabcut_boxes
+from boxel.evaluation.baselines import MAX_PER_IMAGE, MIN_SCORE, fill_boxes, grabcut_boxes
 from boxel.evaluation.coco import coco_ap
 from boxel.evaluation.matching import mask_iou
-from boxel.evaluation.results import Result, check_results, has_masks, restrict
+from boxel.evaluation.results import Result, check_results, has_masks, restrict, with_ids_of
+from boxel.evaluation.sizes import with_sizes
 
 BOX_LIKE = 0.95
 """Masks that fill more than this share of their boxes, on average, came out as boxes."""
@@ -31,10 +34,10 @@ def evaluate(
     """Measure detections in every way the truth allows.
 
     Args:
-        results: detections.
+        results: detections; their `file_name` goes before their `image_id` (`with_ids_of`).
         truth: what is there.
         class_agnostic: all classes are one.
-        categories: names of the only classes looked at (AP on unseen classes); None for all.
+        categories: names of the only classes looked at (AP on unseen classes), see `restrict`; None for all.
         boundary: also Boundary AP, which takes longest.
         baselines: masks made from the same boxes to compare with: "box" fills them, "grabcut" cuts in them.
         workers: threads for GrabCut.
@@ -51,10 +54,16 @@ def evaluate(
         * with masks in the results but none in the truth: `box_agreement`.
 
     Raises:
-        BoxelError: results and truth don't fit together (`check_results`), or a category is unknown.
+        BoxelError: results and truth don't fit together (`check_results`), a category or baseline is unknown, or
+            masks are compared and an image's size can't be told (`with_sizes`).
     """
+    check_baselines(baselines)
+    results = with_ids_of(truth, results)
+    truth = with_sizes(truth, results, required=False)
     check_results(results, truth, class_agnostic, file)
-    results, truth = restrict(results, truth, categories)
+    results, truth = restrict(results, truth, categories, class_agnostic)
+    if not class_agnostic:
+        _warn_of_one_category(results, truth, file)
     metrics: dict[str, Any] = {
         "images": len(truth),
         "instances": int((~truth.iscrowd).sum()),
@@ -68,7 +77,13 @@ def evaluate(
             metrics.update(_masks(results, truth, class_agnostic, boundary))
         else:
             metrics["box_agreement"] = box_agreement(results, truth, class_agnostic=class_agnostic)
-    if baselines and true_masks:
+    if baselines and not true_masks:
+        left_out = ", ".join(_BASELINES[name] for name in baselines)
+        warnings.warn(
+            f"{truth.file or 'the truth'} has no masks to compare baselines with: {left_out} left out.",
+            stacklevel=2,
+        )
+    elif baselines:
         made = {
             name: fill_boxes(results, truth)
             if name == "box"
@@ -108,6 +123,11 @@ def format_table(metrics: dict[str, Any]) -> str:
             iou = scores["mask_iou"]
             found = f"{iou['matched']} of {iou['instances']} instances found"
             lines.append(f"Mask IoU{name}: {_percent(iou['mask_iou'])} over {found}.")
+    if "grabcut" in metrics.get("baselines", {}):
+        lines.append(
+            f"GrabCut cuts the {MAX_PER_IMAGE} best detections of an image that score at least {MIN_SCORE}; "
+            "the boxes of the others are filled."
+        )
     if "box_agreement" in metrics:
         fit = metrics["box_agreement"]
         lines.append(
@@ -122,6 +142,29 @@ def format_table(metrics: dict[str, Any]) -> str:
 
 
 _BASELINES = {"box": "box filled", "grabcut": "GrabCut"}
+
+
+def check_baselines(names: Sequence[str]) -> None:
+    """Raise a `BoxelError` where a name is no baseline of `evaluate`."""
+    known = list(_BASELINES)
+    for name in names:
+        if name not in known:
+            raise BoxelError(f"there is no baseline {name!r}, only {', '.join(known)}.{nearest(name, known)}")
+
+
+def _warn_of_one_category(results: Sequence[Result], truth: Annotations, file: str) -> None:
+    """Say so where results of a model without classes, whose only id may be any, are taken for one class."""
+    found = {result["category_id"] for result in results}
+    if len(found) != 1:
+        return
+    name = next(category.name for category in truth.categories if category.id in found)
+    others = sum(truth.categories[label].id not in found for label in truth.labels[~truth.iscrowd])
+    if others:
+        warnings.warn(
+            f"{file}: all results are of category {name!r}, so that {others} instances of other categories count "
+            "as missed; --class-agnostic measures the results against all.",
+            stacklevel=3,
+        )
 
 
 def _masks(

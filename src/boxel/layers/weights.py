@@ -65,7 +65,7 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> l
         Names of the network's tensors that were not filled.
 
     Raises:
-        BoxelError: less than 90 % of the network's tensors were filled.
+        BoxelError: less than 90 % of the network's tensors were filled, or not every layer's weights.
     """
     own = {
         name: value
@@ -78,7 +78,9 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> l
         if mine is not None and own[mine].shape == value.shape:
             found[mine] = value
     left = [name for name in own if name not in found]
-    if len(found) < ENOUGH * len(own):
+    # A norm or a bias that is new costs little; a layer of random weights would be a random start in disguise.
+    layers = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
+    if len(found) < ENOUGH * len(own) or layers & set(left):
         raise BoxelError(
             f"{source}: only {len(found)} of the backbone's {len(own)} tensors are in this file in their "
             f"shape (missing {_some(left)}); check that it belongs to this backbone."

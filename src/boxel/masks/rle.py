@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -47,20 +48,20 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
     Raises:
         ValueError: the segmentation is empty or malformed, or a code is of another size than the image.
     """
+    if min(height, width) < 0:
+        raise ValueError(f"an image of {height} x {width}")
     if isinstance(segmentation, Mapping):
         if list(segmentation["size"]) != [height, width]:
             raise ValueError(
                 f"a run-length code of size {segmentation['size']} in an image of [{height}, {width}]"
             )
         if isinstance(segmentation["counts"], list):
-            counts = segmentation["counts"]
-            if min(counts, default=0) < 0 or sum(counts) != height * width:
-                raise ValueError(
-                    f"runs of {sum(counts)} pixels in an image of {height} x {width} = {height * width}"
-                )
+            _check_counts(segmentation["counts"], height, width)
             return _as_text(coco_mask.frPyObjects(dict(segmentation), height, width))
         _check_runs(segmentation["counts"], height * width)
         return _as_text(dict(segmentation))
+    if any(len(polygon) % 2 for polygon in segmentation):
+        raise ValueError("a polygon has an odd number of coordinates")
     polygons = [polygon for polygon in segmentation if len(polygon) >= 6]
     if not polygons:
         raise ValueError("no polygon of three or more vertices")
@@ -76,6 +77,15 @@ def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
         farthest = max(map(abs, polygon))
         if not farthest <= _FARTHEST or not all(map(math.isfinite, polygon)):
             raise ValueError(f"a vertex at {farthest:g} pixels")
+
+
+def _check_counts(counts: Sequence[Any], height: int, width: int) -> None:
+    """Refuse runs that do not fill their image; of runs that are no whole numbers pycocotools finds no end."""
+    for run in counts:
+        if not isinstance(run, Integral) or isinstance(run, bool) or run < 0:
+            raise ValueError(f"a run of {run!r:.20} pixels")
+    if sum(counts) != height * width:
+        raise ValueError(f"runs of {sum(counts)} pixels in an image of {height} x {width} = {height * width}")
 
 
 def _check_runs(counts: str | bytes, pixels: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, cast
 
@@ -17,6 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from boxel.data.annotations import Category
 from boxel.data.images import read_image
+from boxel.errors import BoxelError, check_range
 from boxel.masks.paste import paste_masks
 from boxel.masks.rle import Rle, decode
 
@@ -85,6 +87,12 @@ class PredictConfig:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     score: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, inf, "short_side", "max_size")
+        check_range(self, 0, 1, "score")
+        if not self.scales or min(self.scales) <= 0:
+            raise BoxelError(f"scales is {self.scales}; give one factor or more, each above 0.")
 
 
 class _View(NamedTuple):

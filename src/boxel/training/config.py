@@ -16,6 +16,8 @@ class DataConfig:
     """Which part of the data set is learned from.
 
     Attributes:
+        rename: new names of categories by their old ones; those that come to one name become one category. All other
+            settings go by the new names.
         categories: the only categories to learn, in this order; None learns all.
         class_agnostic: learn all categories as one.
         mask_classes: categories whose masks are learned from, while all others count as boxes (BoxInst, Tables 6
@@ -26,6 +28,7 @@ class DataConfig:
         workers: processes that decode images; 0 decodes in the training process.
     """
 
+    rename: dict[str, str] = field(default_factory=dict)
     categories: list[str] | None = None
     class_agnostic: bool = False
     mask_classes: list[str] | None = None
@@ -138,4 +141,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "validate_every", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise BoxelError(f"{name} is {getattr(self, name)}; give a number above 0.")
+        if self.steps is not None and self.steps < 1:
+            raise BoxelError(f"steps is {self.steps}; give a number from 1 up.")
         check_range(self, 0, 1, "ema")
+        check_range(self, 0, inf, "patience")

@@ -40,7 +40,8 @@ def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> An
     report("making hints for %d boxes by GrabCut: %s", int(wanted.sum()), file)
     hinted = add_hints(data, wanted)
     partial = file.with_name(f"hints.{os.getpid()}.json")  # several processes may be at it
-    write(hinted, partial)
+    # Label maps stay with the set; hints are of instances.
+    write(replace(hinted, label_maps=[None] * len(hinted)), partial)
     partial.replace(file)
     return hinted
 

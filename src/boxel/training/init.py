@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+import yaml
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import nn
@@ -15,6 +16,14 @@ from boxel.models.folder import read_categories
 
 CLASS_LAYERS = "head.classify."
 """What begins the names of the weights that stand for categories."""
+
+
+def backbone_of(run: str | Path) -> str | None:
+    """The name of a run's backbone; None where there is no telling."""
+    try:
+        return yaml.safe_load((Path(run) / "config.yaml").read_text())["model"]["backbone"]
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
+        return None
 
 
 def init_from(

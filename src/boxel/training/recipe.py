@@ -69,19 +69,20 @@ def unknown_key(key: str, where: str) -> BoxelError:
 
 def _check_keys(values: Mapping[str, Any], where: str) -> None:
     known = set(known_keys())
-    for path in _paths(values):
+    sections = {path.split(".")[0] for path in known if "." in path}
+    for path in _paths(values, sections):
         if path not in known:
             raise unknown_key(path, where)
-    for section in {path.split(".")[0] for path in known if "." in path}:
+    for section in sections:
         if section in values and not isinstance(values[section], (Mapping, Namespace)):
             raise BoxelError(f"{where}: {section} is a mapping of settings, not {values[section]!r}.")
 
 
-def _paths(values: Mapping[str, Any], prefix: str = "") -> Iterable[str]:
+def _paths(values: Mapping[str, Any], sections: set[str]) -> Iterable[str]:
+    """Dotted paths of what is set; a mapping that is no section is a value."""
     for name, value in values.items():
-        yield prefix + name
-        if isinstance(value, (Mapping, Namespace)):
-            yield from _paths(value, f"{prefix}{name}.")  # type: ignore[arg-type]
+        inside = name in sections and isinstance(value, (Mapping, Namespace))
+        yield from [f"{name}.{key}" for key in value] if inside else [name]  # type: ignore[union-attr]
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,11 +28,11 @@ from boxel.models import folder as model_folder
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.config import TrainConfig
 from boxel.training.hints import with_hints
-from boxel.training.init import init_from
+from boxel.training.init import backbone_of, init_from
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.training.progress import progress_callbacks, quiet_lightning
 from boxel.training.recipe import read_config
-from boxel.training.samples import SamplePictures
+from boxel.training.samples import Curves, SamplePictures
 from boxel.training.schedule import Plan, plan
 from boxel.training.supervision import add_masks, keep_masks_of, split, under_categories
 from boxel.training.table import MetricsTable
@@ -52,6 +52,7 @@ def train(
     val_images: str | Path | None = None,
     masks: Annotations | str | Path | None = None,
     mask_classes: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
     categories: Sequence[str] | None = None,
     class_agnostic: bool = False,
     config: TrainConfig | str | Path | Mapping[str, Any] | None = None,
@@ -63,14 +64,16 @@ def train(
 
     Args:
         method: `boxinst`.
-        data: annotations, or a file or folder of any format `boxel.read` knows. Instances with a mask are learned
-            from it, the others from their box.
+        data: annotations, or a file or folder of any format `boxel.read` knows; of a YOLO set its `train` split.
+            Instances with a mask are learned from it, the others from their box.
         out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model.
         images: folder of the images, where it is not beside the annotations.
-        val: what to validate on; otherwise the share `data.val_share` of the images is set aside.
+        val: what to validate on, of a YOLO set its `val` split; otherwise the share `data.val_share` of the images is
+            set aside.
         val_images: folder of its images, where they are neither beside it nor in `images`.
         masks: annotations whose masks are added to `data` by annotation id.
         mask_classes: sets `data.mask_classes`, the categories whose masks are learned from.
+        rename: sets `data.rename`, new names of categories by their old ones; those of one name become one.
         categories: sets `data.categories`, the only categories to learn.
         class_agnostic: sets `data.class_agnostic`, all categories learned as one.
         config: a recipe's file, its content, or a :class:`TrainConfig`.
@@ -88,12 +91,14 @@ def train(
     for name, value in {"mask_classes": mask_classes, "categories": categories}.items():
         if value is not None:
             changes[f"data.{name}"] = list(value)
+    if rename is not None:
+        changes["data.rename"] = dict(rename)
     if class_agnostic:
         changes["data.class_agnostic"] = True
     settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, method, **changes)
-    training = _read(data, images)
+    training = _read(data, images, "train")
     if masks is not None:
-        training = add_masks(training, _read(masks, training.root))
+        training = add_masks(training, _read(masks, training.root, "train"))
     validation: Annotations | None
     if val is not None:
         validation = _read_validation(val, val_images, images)
@@ -101,6 +106,12 @@ def train(
         everything = len(training)
         training, validation = split(training, settings.data.val_share, settings.seed)
         _say("%d of %d images set aside for validation", everything - len(training), everything)
+    training = training.rename_categories(settings.data.rename)
+    if validation is not None:
+        there = {category.name for category in validation.categories}
+        validation = validation.rename_categories(
+            {old: new for old, new in settings.data.rename.items() if old in there}
+        )
     # What is not to be learned from may still be measured on.
     if settings.data.mask_classes is not None:
         training = keep_masks_of(training, settings.data.mask_classes)
@@ -117,7 +128,9 @@ def train(
         training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
     if not len(training) or training.iscrowd.all():
         raise BoxelError(
-            f"{training.file}: there is no instance to learn from; `boxel check` says what became of them."
+            f"{training.file}: there is no instance to learn from in {len(training)} images, under the categories "
+            f"{', '.join(category.name for category in training.categories) or '(none)'} and with crowds and boxes "
+            "under data.min_box ignored; `boxel check` tells what else was left out."
         )
 
     record = {"method": method, **asdict(settings)}
@@ -165,8 +178,18 @@ def train(
     return model.eval()
 
 
-def _read(data: Annotations | str | Path, images: str | Path | None) -> Annotations:
-    return data if isinstance(data, Annotations) else read(data, images=images)
+def _read(data: Annotations | str | Path, images: str | Path | None, split: str) -> Annotations:
+    if isinstance(data, Annotations):
+        return data
+    found = read(data, images=images, split=split)
+    if found.faults:
+        log.warning(
+            "%s: %d entries can't be used and are left out, the first: %s `boxel check` lists them.",
+            found.file,
+            len(found.faults),
+            found.faults[0].message,
+        )
+    return found
 
 
 def _read_validation(
@@ -174,7 +197,9 @@ def _read_validation(
 ) -> Annotations:
     """The set to validate on; its images are in their own folder, or beside it, or where the training images are."""
     tried = (
-        [_read(val, val_images)] if val_images or images is None else [_read(val, None), _read(val, images)]
+        [_read(val, val_images, "val")]
+        if val_images or images is None
+        else [_read(val, None, "val"), _read(val, images, "val")]
     )
     for data in tried:
         if len(data) and data.image_path(0).is_file():
@@ -198,13 +223,20 @@ def _build(
             "model.weights none with model.backbone_norm frozen_bn can't learn, since frozen norms only make sense "
             "with trained weights: set model.backbone_norm to bn or gn, or name the weights to start from."
         )
-    model = model_folder.build(method, len(categories), config | ({"weights": "none"} if resume else {}))
+    # What a checkpoint or another run of this backbone will fill need not be fetched first.
+    filled = resume or (init is not None and config["backbone"] == backbone_of(init))
+    model = model_folder.build(method, len(categories), config | ({"weights": "none"} if filled else {}))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
     model.categories = categories  # type: ignore[assignment]
     model.settings = record  # type: ignore[assignment]
     if init is not None:
         loaded, new = init_from(model, init, categories)
-        _say("%s: %d weights loaded; new: %s", init, len(loaded), ", ".join(new) or "none")
+        shown = ", ".join(new[:10]) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
+        _say("%s: %d weights loaded; new: %s", init, len(loaded), shown or "none")
+        if len(loaded) < len(new):
+            log.warning(
+                "%s: most weights are new; train with the settings of its config.yaml to start from it.", init
+            )
     return model
 
 
@@ -240,20 +272,20 @@ def _trainer(
     folder = out / "checkpoints"
     # What a crowd's mask covers is never asked for.
     has_masks = validation is not None and bool((validation.has_mask & ~validation.iscrowd).any())
-    callbacks: list[Callback] = progress_callbacks()
+    callbacks: list[Callback] = [*progress_callbacks(), Curves(out)]
     if validation is not None:
         callbacks.append(SamplePictures(out, validation))
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
-    if settings.patience and validation is not None:
-        monitor = "val/mask_AP" if has_masks else "val/box_AP"
-        callbacks.append(EarlyStopping(monitor, patience=settings.patience, mode="max", strict=False))
-    if has_masks:
+    monitor = "val/mask_AP" if has_masks else "val/box_AP"
+    if validation is not None:
         callbacks.append(
             ModelCheckpoint(
-                folder, filename="best", monitor="val/mask_AP", mode="max", enable_version_counter=False
+                folder, filename="best", monitor=monitor, mode="max", enable_version_counter=False
             )
         )
+        if settings.patience:
+            callbacks.append(EarlyStopping(monitor, patience=settings.patience, mode="max", strict=False))
     # Last, so that what the others have learned of a step is in it.
     callbacks.append(LastCheckpoint(folder / "last.ckpt", settings.checkpoint_every))
     steps = 0 if checkpoint is None else torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
@@ -319,15 +351,23 @@ def _announce(
 
 
 def _finish(out: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
-    """Write the model folder: the best weights by mask AP where there are true masks, else the last ones."""
+    """Write the model folder: the best weights by mask AP where there are true masks, else the last ones.
+
+    Box AP alone is no reason to go back: masks get better after it has stopped rising. Where it ended the run
+    (`patience`), the best by it are kept.
+    """
     files = [out / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")]
     states = [torch.load(f, map_location="cpu", weights_only=True) for f in files if f.exists()]
+    measure = "val/box_AP" if record["patience"] else "val/mask_AP"
+    if any("val/mask_AP" in state["metrics"] for state in states):
+        measure = "val/mask_AP"
     # Where all are alike, max takes the first, which is the last.
-    kept = max(states, key=lambda state: state["metrics"].get("val/mask_AP", 0.0))
+    kept = max(states, key=lambda state: state["metrics"].get(measure, 0.0))
     model.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
     )
     step = kept["metrics"]["step"]
     (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1))
     model_folder.save(model, out, record, model.categories)  # type: ignore[arg-type]
-    _say("done: the model of step %d is in %s, beside curves.png, samples/ and metrics.json", step, out)
+    beside = [name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists()]
+    _say("done: the model of step %d is in %s, beside %s", step, out, ", ".join(beside))

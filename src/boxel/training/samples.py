@@ -14,10 +14,10 @@ from boxel.errors import BoxelError
 
 
 class SamplePictures(pl.Callback):
-    """Draw predictions on some validation images, and losses and metrics so far.
+    """Draw predictions on some validation images.
 
     Args:
-        folder: the run's; pictures go to `samples/`, curves to `curves.png`.
+        folder: the run's; pictures go to `samples/`.
         data: the validation images.
         count: pictures on a sheet.
         score: lowest score drawn.
@@ -49,17 +49,26 @@ class SamplePictures(pl.Callback):
             path.parent.mkdir(exist_ok=True)
             save_image(contact_sheet(drawn, columns=3, cell=400), path)
 
+
+class Curves(pl.Callback):
+    """Draw losses and metrics so far, after each validation and at the end.
+
+    Args:
+        folder: the run's, where `metrics.csv` becomes `curves.png`.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the curves so far."""
-        if trainer.is_global_zero:
-            self._curves()
+        self._draw(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Draw the whole curves."""
-        if trainer.is_global_zero:
-            self._curves()
+        self._draw(trainer)
 
-    def _curves(self) -> None:
+    def _draw(self, trainer: pl.Trainer) -> None:
         metrics = self.folder / "metrics.csv"
-        if metrics.is_file():
+        if trainer.is_global_zero and metrics.is_file():
             plot_curves(metrics, self.folder / "curves.png")

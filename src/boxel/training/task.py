@@ -32,6 +32,7 @@ class InstanceTask(pl.LightningModule):
         super().__init__()
         self.model, self.config, self.course, self.truth = model, config, course, truth
         self.results: dict[Any, list[dict[str, Any]]] = {}
+        self.loss_was_finite = True
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Make a step's randomness depend on the seed and the step alone, so that a resumed run repeats it."""
@@ -51,7 +52,8 @@ class InstanceTask(pl.LightningModule):
         self.log("loss/total", total.detach(), prog_bar=True, batch_size=len(batch[0]))
         groups = self.optimizers().param_groups  # type: ignore[union-attr]
         self.log("lr", max(group["lr"] for group in groups), batch_size=1)
-        if not math.isfinite(float(total.detach())):
+        self.loss_was_finite = math.isfinite(float(total.detach()))
+        if not self.loss_was_finite:
             broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
             warnings.warn(
                 f"step {self.global_step}: the loss {', '.join(broken) or 'total'} is not finite (images "
@@ -69,6 +71,13 @@ class InstanceTask(pl.LightningModule):
         gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
         if gradients and not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
             optimizer.zero_grad(set_to_none=True)
+            # A broken loss was reported already, and float16 finds its scale by such steps.
+            if self.loss_was_finite and self.config.precision != "16-mixed":
+                warnings.warn(
+                    f"step {self.global_step}: the loss is finite, but its gradient is not, and the step is left out; "
+                    "lower --optim.lr, or set --precision 32-true.",
+                    stacklevel=1,
+                )
 
     def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
         """Find the instances of a batch of images as they are on disk."""

@@ -125,4 +125,12 @@ def test_all_crowd(make) -> None:
     (fault,) = check(make(boxes, iscrowd=[True, True]))
     assert (fault.kind, fault.values, fault.repair) == ("all-crowd", {"annotations": 2}, "")
     assert check(make(boxes, iscrowd=[True, False])) == []
-    assert check(make([])) == []
+
+
+def test_a_set_of_nothing(make) -> None:
+    (fault,) = check(make([]))
+    assert (fault.kind, fault.repair) == ("set-empty", "")
+    assert "there is no annotation in it" in fault.message
+    assert check(make([], label_maps=["a.png", None])) != [fault]
+    (fault,) = check(make([], image_ids=[], paths=[], widths=[], heights=[]))
+    assert "there is no image in it" in fault.message

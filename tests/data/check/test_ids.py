@@ -32,7 +32,7 @@ def test_references_to_nothing(make) -> None:
 
 def test_without_images(make) -> None:
     data = make(BOXES, image_ids=[], paths=[])
-    assert [fault.kind for fault in check(data)] == ["unknown-image"] * 3
+    assert [fault.kind for fault in check(data)] == ["unknown-image"] * 3 + ["set-empty"]
     mended, _ = repair(data)
     assert (len(mended), mended.ids) == (0, [])
 

@@ -39,7 +39,7 @@ def test_summary() -> None:
         "  f.json: annotation 0. [left out]",
         "  f.json: annotation 1. [left out]",
         "  f.json: annotation 2. [left out]",
-        "  ... and 2 more",
+        "  ... and 2 more; --json lists them all",
         "",
         "all-crowd: 1 (0 that --repair mends)",
         "  f.json: all crowd.",

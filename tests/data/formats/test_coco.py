@@ -159,6 +159,38 @@ def test_images_are_found(tmp_path, layout, root):
     )
 
 
+def test_the_folder_of_the_images_is_named_where_it_would_not_be_found(tmp_path):
+    for name in ("photos/a/one.jpg", "photos/two.jpg", "images/two.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("")
+    (tmp_path / "set.json").write_text(json.dumps(MINIMAL))
+    data = boxel.data.read(tmp_path / "set.json", images=tmp_path / "photos")
+    boxel.data.write(data, tmp_path / "sub/copy.json")
+    written = json.loads((tmp_path / "sub/copy.json").read_text())
+    # Names stay as they are, so that other tools, and --images, find the images as before.
+    assert [image["file_name"] for image in written["images"]] == ["a/one.jpg", "two.jpg"]
+    assert written["info"] == {"images": "../photos"}
+    again = boxel.data.read(tmp_path / "sub/copy.json")
+    assert again.image_path(0).samefile(tmp_path / "photos/a/one.jpg")
+    moved = boxel.data.read(tmp_path / "sub/copy.json", images=tmp_path / "images")
+    assert moved.image_path(1) == tmp_path / "images/two.jpg"
+    # images/ beside the file has a two.jpg of its own.
+    boxel.data.write(data, tmp_path / "copy.json")
+    assert boxel.data.read(tmp_path / "copy.json").root.samefile(tmp_path / "photos")
+    # Where the folder is found anyway, nothing is added.
+    boxel.data.write(data, tmp_path / "photos/copy.json")
+    assert "info" not in json.loads((tmp_path / "photos/copy.json").read_text())
+
+
+@pytest.mark.parametrize(
+    "info", [None, 3, [], {"images": 3}, {"images": "\0"}, {"images": "x" * 5000}, {"year": 1}]
+)
+def test_info_of_other_tools(tmp_path, info):
+    (tmp_path / "two.jpg").write_text("")
+    data = read(tmp_path, {"info": info, **MINIMAL})
+    assert data.root == tmp_path and len(data.ids) == 3
+
+
 def test_round_trip(tmp_path):
     content = with_annotation(quality=0.75, source="grabcut", trusted=False, bbox=[0.1, 0.2, 0.2, 0.7])
     data = read(tmp_path, content)
@@ -236,6 +268,39 @@ json_values = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
     max_leaves=8,
 )
+
+
+# Codes and polygons that are nearly right, beside values that are nothing of the kind.
+lengths = st.integers(-1, 3072) | st.floats(-1, 3072) | st.booleans() | st.just(1536.5)
+segmentations = json_values | st.builds(
+    lambda counts: {"size": [48, 64], "counts": counts},
+    st.lists(lengths, max_size=3) | st.text("0PQo~", max_size=5),
+)
+segmentations |= st.lists(st.lists(lengths, min_size=5, max_size=9), max_size=2)
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(segmentations)
+def test_segmentations(fuzzed, segmentation):
+    content = json.loads(WHOLE)
+    content["annotations"][-1]["segmentation"] = segmentation
+    fuzzed.write_text(json.dumps(content))
+    survives(fuzzed)
+    del content["annotations"][-1]["bbox"]
+    fuzzed.write_text(json.dumps(content))
+    survives(fuzzed)
+
+
+@pytest.mark.parametrize("counts", [[0, 96.5, 2975.5], [0, 96.0, 2976], [False, 96, 2976]])
+def test_runs_that_are_no_whole_numbers(tmp_path, counts):
+    content = json.loads(WHOLE)
+    content["annotations"][2]["segmentation"]["counts"] = counts
+    data = read(tmp_path, content)
+    with pytest.raises(BoxelError, match=r"annotation 4 \(image 7\) can't be read \(a run of (96\.|False)"):
+        data.mask(2)
+    del content["annotations"][2]["bbox"]  # which would come from the mask
+    data = read(tmp_path, content)
+    assert data.ids == [3, 5] and [fault.kind for fault in data.faults] == ["bad-annotation"]
 
 
 def survives(file):

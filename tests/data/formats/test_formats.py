@@ -1,11 +1,13 @@
 """Telling formats apart, and what they share."""
 
 import json
+import warnings
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 import boxel.data
@@ -31,6 +33,37 @@ def test_recognise_files(tmp_path, file, content, format):
     assert recognise(tmp_path / file) == format
     if format != "coco":
         assert recognise(tmp_path) == format
+
+
+@pytest.mark.parametrize(
+    "content, format",
+    [
+        (
+            {
+                "images": [],
+                "annotations": [],
+                "categories": [{"id": 1, "name": "a", "supercategory": "shapes"}],
+            },
+            "coco",
+        ),
+        ({"info": {"shapes": ["imageData"]}, "images": []}, "coco"),
+        ({"annotations": [], "images": [], "shapes": []}, "coco"),
+        ({"imageData": "A" * 100_000, "shapes": []}, "labelme"),
+        ({"flags": {"images": True}, "imagePath": '"images": [', "shapes": []}, "labelme"),
+        ({"imageData": "shapes"}, "coco"),
+    ],
+)
+def test_json_is_told_apart_by_its_outermost_keys(tmp_path, content, format):
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    assert recognise(tmp_path / "a.json") == format
+
+
+@pytest.mark.parametrize("text", ["", '{"shapes"', "[" * 100_000, '"shapes": 1'])
+def test_json_that_is_cut_short_is_recognised_as_something(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    assert recognise(tmp_path / "a.json") == "coco"
+    (tmp_path / "a.json").write_text('{"version": "5", "shapes": [{"la')
+    assert recognise(tmp_path / "a.json") == "labelme"
 
 
 @pytest.mark.parametrize(
@@ -70,6 +103,28 @@ def test_errors(tmp_path):
     for format in ("voc", "yolo", "labelme", "sbd"):
         with pytest.raises(BoxelError, match="can't be written"):
             write(data, tmp_path / "a.json", format)
+
+
+@pytest.mark.parametrize("format", ["voc", "yolo", "labelme", "sbd"])
+def test_two_sets_are_not_mixed(tmp_path, format):
+    content = {
+        "images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}],
+        "categories": [{"id": 1, "name": "c"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.jpg")
+    data = read(tmp_path / "a.json")
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "notes.md").write_text("")  # what is no annotation is in nobody's way
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # SBD holds no boxes
+        write(data, out, format)
+    before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
+    with pytest.raises(BoxelError, match=r"out: there is a set in this format already; name a new folder"):
+        write(data, out, format)
+    assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
 
 
 def test_file_stems():

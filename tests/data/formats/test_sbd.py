@@ -1,5 +1,8 @@
 """SBD in and out, and the lists made from it."""
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -56,6 +59,13 @@ def test_round_trip(folder, tmp_path):
     assert read_image_set(tmp_path / "out/all.txt") == data.image_ids
 
 
+def test_an_image_of_absurd_size_is_left_out(folder, tmp_path):
+    data = boxel.data.read(folder)
+    data.widths[0] = data.heights[0] = 2_000_000_000
+    assert "SBD holds masks only: 2 of 2 instances are left out." in sbd.write(data, tmp_path / "out")
+    assert boxel.data.read(tmp_path / "out").image_ids == ["2008_000003"]
+
+
 @pytest.mark.parametrize(
     "segmentation, categories",
     [
@@ -95,6 +105,29 @@ def fuzzed(tmp_path_factory):
 def test_augmented_train():
     names = sbd.augmented_train(["a", "b"], ["v", "w"], ["b", "c", "v"], ["d", "w"])
     assert names == ["a", "b", "c", "d"]
+
+
+def test_the_lists_are_made_as_the_docs_say(tmp_path, monkeypatch):
+    text = (Path(__file__).parents[3] / "docs/convert.md").read_text(encoding="utf-8")
+    (code,) = [
+        block for block in re.findall(r"```python\n(.*?)```", text, re.DOTALL) if "augmented_train" in block
+    ]
+    lists = {
+        "VOC2012/ImageSets/Segmentation/train": "a b",
+        "VOC2012/ImageSets/Segmentation/val": "v w",
+        "VOC2012/ImageSets/Main/train": "a b x",
+        "VOC2012/ImageSets/Main/val": "v w y d",
+        "benchmark_RELEASE/dataset/train": "b x v",
+        "benchmark_RELEASE/dataset/val": "d w",
+    }
+    for name, stems in lists.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in stems.split()))
+    monkeypatch.chdir(tmp_path)
+    exec(code, {})
+    assert read_image_set(tmp_path / "VOC2012/ImageSets/Segmentation/trainaug.txt") == ["a", "b", "d", "x"]
+    assert read_image_set(tmp_path / "benchmark_RELEASE/dataset/instances_train.txt") == ["b", "x"]
+    assert read_image_set(tmp_path / "benchmark_RELEASE/dataset/instances_val.txt") == ["d", "v", "w"]
 
 
 def test_instance_split():

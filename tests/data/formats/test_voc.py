@@ -124,6 +124,55 @@ def test_round_trip(folder, tmp_path_factory):
     assert "<xmin>1</xmin>" in (out / "Annotations/one.xml").read_text()
 
 
+def test_void_is_kept(folder, tmp_path_factory):
+    cat, dog, rim = (1, 10, 10, 20), (0, 5, 0, 4), (0, 1, 9, 20)
+    segment(folder, [(cat, 2), (dog, 1), (rim, 255)], [(cat, 8), (dog, 12), (rim, 255)])
+    out = tmp_path_factory.mktemp("out")
+    assert voc.write(boxel.data.read(folder), out) == []
+    for name in ("SegmentationClass", "SegmentationObject"):
+        np.testing.assert_array_equal(
+            Image.open(folder / name / "one.png"), Image.open(out / name / "one.png")
+        )
+
+
+def test_a_set_with_classes_only_keeps_them(folder, tmp_path_factory):
+    cat, rim = (1, 10, 10, 20), (0, 1, 9, 20)
+    segment(folder, [], [(cat, 8), (rim, 255)])
+    (folder / "SegmentationObject/one.png").unlink()
+    out = tmp_path_factory.mktemp("out")
+    assert voc.write(boxel.data.read(folder), out) == []
+    assert not (out / "SegmentationObject").exists()
+    np.testing.assert_array_equal(
+        Image.open(folder / "SegmentationClass/one.png"), Image.open(out / "SegmentationClass/one.png")
+    )
+    assert (out / "ImageSets/Segmentation/trainval.txt").read_text() == "one\n"
+    assert boxel.data.read(out).label_maps == ["SegmentationClass/one.png"]
+
+
+def test_a_label_map_of_other_classes_keeps_its_void(folder, tmp_path_factory):
+    cat, dog, rim = (1, 10, 10, 20), (0, 5, 0, 4), (0, 1, 9, 20)
+    segment(folder, [(dog, 1), (rim, 255)], [(cat, 8), (dog, 12), (rim, 255)])
+    data, out = boxel.data.read(folder), tmp_path_factory.mktemp("out")
+    (loss,) = voc.write(data.select_categories(["dog"]), out)
+    assert "1 label maps are not kept whole" in loss and "SegmentationClass/one.png" in loss
+    written = np.array(Image.open(out / "SegmentationClass/one.png"))
+    # The cat has no mask, and what 8 means in the map is no longer known.
+    assert (written == 255).sum() == 11 and (written == 12).sum() == 20 and (written == 8).sum() == 0
+    (folder / "SegmentationClass/one.png").write_bytes(b"no png")
+    (loss,) = voc.write(data, tmp_path_factory.mktemp("out"))
+    assert "1 label maps" in loss and "can't be read" in loss
+
+
+@pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "sbd"])
+def test_label_maps_that_are_lost_are_counted(folder, tmp_path, format):
+    segment(folder, [((1, 10, 10, 20), 1), ((0, 5, 0, 4), 2)], [((1, 10, 10, 20), 8), ((0, 5, 0, 4), 12)])
+    data = boxel.data.read(folder)
+    with pytest.warns(
+        UserWarning, match="holds no label maps: 1 are left out, as .*SegmentationClass/one.png"
+    ):
+        boxel.data.write(data, tmp_path / ("a.json" if format == "coco" else "out"), format)
+
+
 def test_real_photos(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "voc2007")
     assert len(data) == 473 and data.faults == []
@@ -133,11 +182,11 @@ def test_real_photos(shared_data, tmp_path):
     again = boxel.data.read(tmp_path)
     assert again.boxes.tolist() == masked.boxes.tolist()
     assert again.segmentations.tolist() == masked.segmentations.tolist()
-    # A label map is void around each object; but for that what is written is the same.
     stem = str(masked.image_ids[0])
     theirs = np.array(Image.open(shared_data / f"voc2007/SegmentationClass/{stem}.png"))
     ours = np.array(Image.open(tmp_path / f"SegmentationClass/{stem}.png"))
-    np.testing.assert_array_equal(np.where(theirs == 255, 0, theirs), ours)
+    assert (theirs == 255).any()  # void around each object
+    np.testing.assert_array_equal(theirs, ours)
     palette = Image.open(shared_data / f"voc2007/SegmentationClass/{stem}.png").getpalette()
     assert Image.open(tmp_path / f"SegmentationClass/{stem}.png").getpalette() == palette
 

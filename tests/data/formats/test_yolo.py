@@ -1,5 +1,7 @@
 """YOLO in and out."""
 
+import shutil
+
 import numpy as np
 import pytest
 import yaml
@@ -106,6 +108,94 @@ def test_a_bad_line_costs_only_itself(tmp_path, line):
     data = boxel.data.read(tmp_path)
     assert data.boxes.tolist() == [[40, 15, 60, 35]]
     assert [(fault.kind, fault.values) for fault in data.faults] == [("bad-annotation", {"line": 1})]
+
+
+def splits(folder, config):
+    """A set of three images: `a` and `b` to train on, `c` to validate on; each has a box of its own size."""
+    for number, (split, stem) in enumerate((("train", "a"), ("train", "b"), ("val", "c")), start=1):
+        (folder / f"images/{split}").mkdir(parents=True, exist_ok=True)
+        (folder / f"labels/{split}").mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (100, 50)).save(folder / f"images/{split}/{stem}.png")
+        (folder / f"labels/{split}/{stem}.txt").write_text(f"0 0.5 0.5 0.{number} 0.4\n")
+    (folder / "data.yaml").write_text(yaml.safe_dump({"names": ["cat"], **config}))
+    return folder / "data.yaml"
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"train": "images/train", "val": "images/val"},
+        {"path": ".", "train": ["images/train"], "val": ["images/val"], "test": None},
+        {"path": "elsewhere", "train": "../images/train", "val": "images/val/"},
+        {"train": "train.txt", "val": ["val.txt"]},
+    ],
+)
+def test_a_split_is_chosen(tmp_path, config):
+    file = splits(tmp_path, config)
+    (tmp_path / "train.txt").write_text(f"./images/train/a.png\n\n{tmp_path / 'images/train/b.png'}\n")
+    (tmp_path / "val.txt").write_text("images/val/c.png\r\n")
+    for path in (file, tmp_path):
+        for split, stems in {"train": ["a", "b"], "val": ["c"], None: ["a", "b", "c"]}.items():
+            data = boxel.data.read(path, split=split)
+            assert data.image_ids == stems and data.faults == [] and len(data.labels) == len(stems)
+            assert all(data.image_path(i).is_file() for i in range(len(data)))
+    assert boxel.data.read(file, split="val").boxes.tolist() == [[35, 15, 65, 35]]
+    # A folder within the set is a choice already.
+    assert boxel.data.read(tmp_path / "images/train", split="val").image_ids == ["a", "b"]
+
+
+def test_a_list_chooses_images(tmp_path):
+    file = splits(tmp_path, {"train": "train.txt", "val": ["images/val", "images/val/../train"]})
+    (tmp_path / "train.txt").write_text("images/train/b.png\nimages/train/absent.png\n")
+    data = boxel.data.read(file, split="train")
+    assert data.image_ids == ["b", "absent"] and len(data.labels) == 1
+    # All splits: what two of them list is read once.
+    assert sorted(boxel.data.read(file).image_ids) == ["a", "absent", "b", "c"]
+
+
+def test_splits_of_images_elsewhere(tmp_path):
+    for config in (
+        {"train": "images/train", "val": "images/val"},
+        {"train": "train.txt", "val": "images/val"},
+    ):
+        file = splits(tmp_path / "set", config)
+        (tmp_path / "set/train.txt").write_text("images/train/a.png\nimages/train/b.png\n")
+        (tmp_path / "set/images").rename(tmp_path / "photos")
+        for path in (file, tmp_path / "set"):
+            data = boxel.data.read(path, images=tmp_path / "photos", split="train")
+            assert data.image_ids == ["a", "b"] and len(data.labels) == 2 and data.root == tmp_path / "photos"
+        shutil.rmtree(tmp_path / "photos")
+
+
+def test_a_split_that_is_not_there(tmp_path):
+    file = splits(tmp_path, {"train": "images/train", "val": "images/absent"})
+    with pytest.raises(BoxelError, match=r"data.yaml: it lists no `test`; [^\n]*\.$"):
+        boxel.data.read(file, split="test")
+    with pytest.raises(BoxelError, match=r"data.yaml: its `val`, images/absent, is not there; [^\n]*\.$"):
+        boxel.data.read(file, split="val")
+    (fault,) = boxel.data.read(file).faults
+    assert fault.kind == "bad-file" and "its `val`, images/absent, is not there" in fault.message
+    # Nothing is listed: all is one split.
+    (tmp_path / "data.yaml").write_text("names: [cat]")
+    assert len(boxel.data.read(file, split="train")) == 3
+
+
+@pytest.mark.parametrize("entry", ["\0", "x" * 5000, 3, {"a": 1}, [[]], ["\0", None], ""])
+def test_hostile_entries(tmp_path, entry):
+    file = splits(tmp_path, {"train": entry, "val": "list.txt", "path": "y" * 300})
+    (tmp_path / "list.txt").write_bytes(b"\0\n" + b"x" * 5000 + b"\n/\n..\n\xff\n")
+    data = boxel.data.read(file)
+    assert len(data) == 5 and len(data.labels) == 0
+
+
+def test_of_poses_the_boxes_are_read(tmp_path):
+    points = " ".join(["0.1 0.2 2"] * 3)
+    make(
+        tmp_path, f"1 0.5 0.5 0.2 0.4 {points}\n0 0.1 0.2 0.1 0.2\n0 0.5 0.5\n", config={"kpt_shape": [3, 3]}
+    )
+    data = boxel.data.read(tmp_path)
+    np.testing.assert_allclose(data.boxes, [[40, 15, 60, 35], [5, 5, 15, 15]])
+    assert not data.has_mask.any() and [fault.values for fault in data.faults] == [{"line": 3}]
 
 
 def test_confidences_are_ignored(tmp_path):

@@ -41,6 +41,7 @@ def repair(data: Annotations) -> tuple[Annotations, list[Fault]]:
 
 def _repair(work: Work) -> tuple[Annotations, list[Fault]]:
     ids.references(work)
+    boxes.none_at_all(work)
     if not work.image_ids:
         return work.mended(), work.faults
     ids.categories(work)

@@ -125,6 +125,14 @@ def all_crowd(work: Work) -> None:
         )
 
 
+def none_at_all(work: Work) -> None:
+    """`set-empty`: there is no image, or nothing is said of any."""
+    annotated = len(work.data.iscrowd) or any(work.data.label_maps)
+    missing = "image" if not work.image_ids else "annotation"
+    if not work.image_ids or not annotated:
+        work.about_set("set-empty", f"there is no {missing} in it; check that it is the file you mean")
+
+
 def usable_mask_boxes(work: Work) -> NDArray[np.bool_]:
     """(N,) bool: the mask's tight box is known and large enough to stand in for the box."""
     sides = work.mask_boxes[:, 2:] - work.mask_boxes[:, :2]

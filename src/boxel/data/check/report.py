@@ -35,7 +35,7 @@ def summary(faults: Sequence[Fault], examples: int = 3) -> list[str]:
         for fault in members[:examples]:
             lines.append(f"  {fault.message}" + (f" [{fault.repair}]" if fault.repair else ""))
         if len(members) > examples:
-            lines.append(f"  ... and {len(members) - examples} more")
+            lines.append(f"  ... and {len(members) - examples} more; --json lists them all")
     return lines
 
 

@@ -1,6 +1,6 @@
 """Reading and writing data sets: one module a format, told apart by looking.
 
-Each module has `recognise(path) -> bool`, `read(path, images) -> Annotations` and
+Each module has `recognise(path) -> bool`, `read(path, images) -> Annotations` (YOLO's takes a split too) and
 `write(data, path) -> list[str]`, which returns a sentence for each thing the format could not hold.
 """
 
@@ -19,7 +19,7 @@ _FORMATS: dict[str, ModuleType] = {"yolo": yolo, "voc": voc, "sbd": sbd, "labelm
 
 
 class LossWarning(UserWarning):
-    """A format could not hold something of the data set; the text says what and how much."""
+    """Something of a data set is not in what was written; the text says what and how much."""
 
 
 def recognise(path: str | Path) -> str:
@@ -43,7 +43,12 @@ def recognise(path: str | Path) -> str:
     raise BoxelError(f"{path}: no data set of a known format is here; name its format ({_known()}).")
 
 
-def read(path: str | Path, images: str | Path | None = None, format: str | None = None) -> Annotations:
+def read(
+    path: str | Path,
+    images: str | Path | None = None,
+    format: str | None = None,
+    split: str | None = None,
+) -> Annotations:
     """A data set, in whatever format it is.
 
     Boxes are enough: an instance without a mask is normal. An annotation that can't be understood is left
@@ -53,6 +58,8 @@ def read(path: str | Path, images: str | Path | None = None, format: str | None 
         path: a COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO or LabelMe set.
         images: the folder of the images; looked for beside the annotations if not given.
         format: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``; recognised if not given.
+        split: ``train``, ``val`` or ``test`` of a YOLO set, as its ``data.yaml`` lists them; all if not given. Other
+            formats have a file or a list for each split, and heed only that.
 
     Raises:
         BoxelError: the path, the format or the file as a whole is wrong.
@@ -61,7 +68,8 @@ def read(path: str | Path, images: str | Path | None = None, format: str | None 
         >>> data = boxel.read("boxes.json", images="photos/")  # doctest: +SKIP
     """
     module = _module(format or recognise(path))
-    return module.read(Path(path), None if images is None else Path(images))
+    options = {"split": split} if module is yolo else {}
+    return module.read(Path(path), None if images is None else Path(images), **options)
 
 
 def write(data: Annotations, path: str | Path, format: str | None = None) -> None:
@@ -73,15 +81,21 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
         format: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``; COCO for a ``.json`` file if not given.
 
     Raises:
-        BoxelError: the format is unknown or the path can't be written.
+        BoxelError: the format is unknown, the path can't be written, or the folder holds a set of this format.
     """
     path = Path(path)
     if format is None:
         if path.suffix.lower() != ".json":
             raise BoxelError(f"{path}: name the format to write ({_known()}).")
         format = "coco"
+    module = _module(format)
+    # A COCO set is one file, which is replaced; of folders the old files would stay among the new.
+    if module is not coco and path.is_dir() and module.recognise(path):
+        raise BoxelError(
+            f"{path}: there is a set in this format already; name a new folder, or remove this one."
+        )
     try:
-        losses = _module(format).write(data, path)
+        losses = module.write(data, path)
     except OSError as error:
         raise BoxelError(
             f"{error.filename or path}: can't be written ({error.strerror or error})."

@@ -1,7 +1,8 @@
 """COCO JSON: polygons, run-length codes in both forms, crowds, any category ids.
 
 The format: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and https://cocodataset.org/#format-data.
-Beyond it, an annotation may carry ``quality``, ``source`` and ``trusted`` (see `Annotations`).
+Beyond it, an annotation may carry ``quality``, ``source`` and ``trusted`` (see `Annotations`), and ``info`` may name
+the folder of the ``images``, relative to the file.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder, one_line, read_bytes
+from boxel.data.formats.layout import lost_label_maps
 from boxel.errors import BoxelError
 from boxel.masks.rle import to_rle
 
@@ -35,8 +37,13 @@ class _File(Struct):
     """The file; its rows stay raw, so that a bad one costs only itself."""
 
     images: list[Raw]
+    info: Raw = Raw(b"")
     annotations: list[Raw] | None = None
     categories: list[Raw] | None = None
+
+
+class _Info(Struct):
+    images: str = ""
 
 
 class _Image(Struct, gc=False):
@@ -83,9 +90,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
     Args:
         path: the file, or a folder with no other JSON file in it or in its ``annotations/``.
-        images: the folder that its file names are relative to; if not given, the first of the file's own
-            folder, ``images/`` and one named as the split (``train2017/`` for ``instances_train2017.json``)
-            that has them.
+        images: the folder that its file names are relative to; if not given, the first of the folder that the
+            file itself names, its own folder, ``images/`` and one named as the split (``train2017/`` for
+            ``instances_train2017.json``) that has them.
 
     Raises:
         BoxelError: the file can't be read or is no COCO data set.
@@ -128,7 +135,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         except _MALFORMED as error:
             rows.faults.append(_bad("annotation", path, position, error))
     _number(rows.ids)
-    return rows.build(images or _guess_root(path, rows.paths), categories, path)
+    return rows.build(images or _guess_root(path, rows.paths, _named_root(file.info)), categories, path)
 
 
 _EMPTY = frozenset({b"", b"null", b"[]", b"{}", b'""'})
@@ -305,24 +312,42 @@ def _number(ids: list[ImageId]) -> None:
             ids[i] = following
 
 
-def _guess_root(path: Path, paths: Sequence[str]) -> Path:
-    """The folder beside the annotation file that has its images; the file's own folder where none has."""
+def _named_root(info: Raw) -> str:
+    try:
+        return msgspec.json.decode(info, type=_Info).images
+    except _MALFORMED:  # it is another tool's, or absent
+        return ""
+
+
+def _guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:
+    """The folder beside the annotation file that has its images; the file's own folder where none has.
+
+    Args:
+        path: the annotation file.
+        paths: its file names.
+        named: a folder relative to it, to be tried first.
+    """
     parent = path.parent
     split = path.stem.split("_")[-1]
     names = ["images", path.stem, split, f"images/{split}"]
     candidates = [parent, *(parent / n for n in names), parent.parent, *(parent.parent / n for n in names)]
-    probes = paths[:3]
-    for candidate in candidates:
-        try:
-            if any((candidate / probe).is_file() for probe in probes):
-                return candidate
-        except (OSError, ValueError):  # a hostile name: too long, or with a null byte
-            continue
-    return parent
+    if named:
+        candidates.insert(0, parent / named)
+    return next((candidate for candidate in candidates if _has_images(candidate, paths)), parent)
+
+
+def _has_images(folder: Path, paths: Sequence[str]) -> bool:
+    try:
+        return any((folder / path).is_file() for path in paths[:3])
+    except (OSError, ValueError):  # a hostile name: too long, or with a null byte
+        return False
 
 
 def write(data: Annotations, path: Path) -> list[str]:
-    """Write a COCO JSON file; nothing is lost.
+    """Write a COCO JSON file.
+
+    File names stay as they are, since every tool that reads COCO takes them relative to a folder that it is given.
+    Where that folder would not be found from the new file, ``info`` names it, so that `read` needs not be given it.
 
     Ids that are whole numbers are written as they are. Readers of formats without ids name an image by the
     stem of its file and its instances ``stem:1``, ``stem:2``: these get numbers, since COCO's own tools
@@ -332,6 +357,9 @@ def write(data: Annotations, path: Path) -> list[str]:
     Args:
         data: the data set.
         path: the file; its folder is made if need be. It is replaced only once the new one is complete.
+
+    Returns:
+        What COCO could not hold: label maps.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     stems = [Path(p).stem for p in data.paths]
@@ -340,7 +368,8 @@ def write(data: Annotations, path: Path) -> list[str]:
     encode = msgspec.json.Encoder().encode
     partial = path.with_name(path.name + ".part")
     with open(partial, "wb") as file:
-        file.write(b'{"images": [')
+        root = _root_to_name(data, path)
+        file.write(b"{" + (b'"info": ' + encode({"images": root}) + b",\n" if root else b"") + b'"images": [')
         for i in range(len(data)):
             image = {
                 "id": image_ids[i],
@@ -359,7 +388,16 @@ def write(data: Annotations, path: Path) -> list[str]:
         ]
         file.write(b'],\n"categories": ' + encode(categories) + b"}\n")
     os.replace(partial, path)
-    return []
+    return lost_label_maps(data, "COCO")
+
+
+def _root_to_name(data: Annotations, path: Path) -> str:
+    """The folder of the images relative to the file, where it would not be found without being named."""
+    if not _has_images(data.root, data.paths) or data.root.samefile(_guess_root(path, data.paths)):
+        return ""
+    with contextlib.suppress(ValueError):  # on another drive
+        return Path(os.path.relpath(data.root.resolve(), path.parent.resolve())).as_posix()
+    return data.root.resolve().as_posix()
 
 
 def _annotation(data: Annotations, i: int, id: ImageId, image_id: ImageId) -> dict[str, Any]:

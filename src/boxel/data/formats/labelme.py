@@ -10,6 +10,8 @@ import base64
 import io
 import json
 import math
+import re
+from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -27,6 +29,8 @@ from boxel.data.formats.layout import (
     file_stems,
     iou_lost,
     lost_flags,
+    lost_label_maps,
+    lost_masks,
     place_images,
     readable_rle,
     size_of,
@@ -40,6 +44,8 @@ from boxel.masks.rle import Rle, encode_in_box, to_rle
 
 _CIRCLE_VERTICES = 64
 _HEAD = 1 << 16
+# A JSON string (with the colon that makes it a key), or what opens or closes a list or an object.
+_TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[\[\]{}]', re.DOTALL)
 
 
 class _File(Struct):
@@ -59,17 +65,31 @@ class _Shape(Struct):
 
 def recognise(path: Path) -> bool:
     """Whether this is a LabelMe file, or a folder of such."""
-    files = [path] if path.is_file() else sorted(path.glob("*.json"))[:3]
+    files = [path] if path.is_file() else [file for file in sorted(path.glob("*.json")) if file.is_file()][:3]
     return any(file.suffix.lower() == ".json" and _has_shapes(file) for file in files)
 
 
 def _has_shapes(file: Path) -> bool:
+    text = b""
     with open(file, "rb") as stream:
-        start = stream.read(_HEAD)
-    # The image itself may come first, in base64; a COCO file says what it is at its start.
-    if b'"shapes"' not in start and b'"imageData"' in start:
-        start += read_bytes(file)[_HEAD:]
-    return b'"shapes"' in start
+        # A file mostly says at its start what it is; but a LabelMe image may come first, in base64.
+        for size in (_HEAD, -1):
+            text += stream.read(size)
+            for key in _keys(text):
+                if key in (b'"shapes"', b'"images"', b'"annotations"'):
+                    return key == b'"shapes"'
+    return False
+
+
+def _keys(text: bytes) -> Iterator[bytes]:
+    """The keys of the outermost object of a JSON text, quoted, as far as the text goes."""
+    depth = 0
+    for token in _TOKEN.finditer(text):
+        string, colon = token.groups()
+        if string is None:
+            depth += 1 if token[0] in b"[{" else -1
+        elif colon and depth == 1:
+            yield string
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -246,13 +266,14 @@ def write(data: Annotations, path: Path) -> list[str]:
     missing = place_images(data, path, names)
     rows: list[list[int]] = []
     ious: list[float] = []
+    unreadable: list[str] = []
     masks = left_out = 0
     for i, (stem, name) in enumerate(zip(stems, names, strict=True)):
         size = size_of(data, i)
         shapes: list[dict[str, Any]] = []
         rows.append([])
         for k, instance in enumerate(data.instances_of(i).tolist(), start=1):
-            rings = _rings(data, instance, size, ious)
+            rings = _rings(data, instance, size, ious, unreadable)
             masks += bool(rings)
             if not rings and not np.isfinite(data.boxes[instance]).all():
                 left_out += 1
@@ -279,15 +300,19 @@ def write(data: Annotations, path: Path) -> list[str]:
     write_ids(data, path, stems, rows)
     return [
         *iou_lost(ious, masks, "LabelMe", "holds polygons without holes"),
+        *lost_masks(data, unreadable, "LabelMe"),
         *lost_flags(data, "LabelMe"),
+        *lost_label_maps(data, "LabelMe"),
         *([f"LabelMe shapes need finite numbers: {left_out} instances are left out."] if left_out else []),
         *missing,
     ]
 
 
-def _rings(data: Annotations, instance: int, size: tuple[int, int], ious: list[float]) -> list[list[float]]:
+def _rings(
+    data: Annotations, instance: int, size: tuple[int, int], ious: list[float], unreadable: list[str]
+) -> list[list[float]]:
     """The polygons of an instance; appends their IoU with the mask where that may be below 1."""
-    rle = readable_rle(data, instance, size)
+    rle = readable_rle(data, instance, size, unreadable)
     if rle is None:
         return []
     segmentation: Any = data.segmentation(instance)

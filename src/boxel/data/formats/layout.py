@@ -137,25 +137,37 @@ def size_of(data: Annotations, image: int) -> tuple[int, int]:
         return 0, 0
 
 
-def readable_mask(data: Annotations, instance: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+def readable_mask(
+    data: Annotations, instance: int, size: tuple[int, int], unreadable: list[str]
+) -> NDArray[np.uint8] | None:
     """The (H, W) mask of an instance; None where there is none, it is not trusted or can't be read.
 
     Args:
         data: the data set.
         instance: index of the instance.
         size: (width, height) of its image.
+        unreadable: a sentence is appended for a mask that can't be read; see `lost_masks`.
     """
-    rle = readable_rle(data, instance, size)
+    rle = readable_rle(data, instance, size, unreadable)
     return None if rle is None else decode(rle)
 
 
-def readable_rle(data: Annotations, instance: int, size: tuple[int, int]) -> Rle | None:
+def readable_rle(
+    data: Annotations, instance: int, size: tuple[int, int], unreadable: list[str]
+) -> Rle | None:
     """As `readable_mask`, as a run-length code."""
-    if not data.trusted[instance] or not min(size) or size[0] * size[1] > MAX_PIXELS:
+    if data.segmentations[instance] is None or not data.trusted[instance]:
         return None
+    width, height = size
     try:
-        return data.rle(instance, (size[1], size[0]))
-    except BoxelError:
+        if not 0 < width * height <= MAX_PIXELS:
+            raise BoxelError(
+                f"{data.file}: annotation {data.ids[instance]} has a mask, but its image's size, {width} x {height}, "
+                "can't be that of a mask; `boxel check` says what is wrong with the image."
+            )
+        return data.rle(instance, (height, width))
+    except BoxelError as error:
+        unreadable.append(str(error))
         return None
 
 
@@ -267,7 +279,7 @@ def _restore_categories(data: Annotations, known: Sequence[_CategoryIds]) -> Ann
 
 
 def lost_flags(data: Annotations, format: str) -> list[str]:
-    """Sentences for the crowd flags and untrusted masks, which no format but COCO holds."""
+    """Sentences for the crowd flags and untrusted masks, which only COCO holds."""
     losses = []
     crowds = int(data.iscrowd.sum())
     if crowds:
@@ -276,6 +288,22 @@ def lost_flags(data: Annotations, format: str) -> list[str]:
     if untrusted:
         losses.append(f"{format} can't mark a mask as not trusted: {untrusted} are written as boxes only.")
     return losses
+
+
+def lost_masks(data: Annotations, unreadable: Sequence[str], format: str) -> list[str]:
+    """The sentence for masks that could not be read, and so not be written; `readable_mask` says which."""
+    if not unreadable:
+        return []
+    count = f"{len(unreadable)} of {data.has_mask.sum()} masks"
+    return [f"{count} can't be read and are not written in {format}, the first: {unreadable[0]}"]
+
+
+def lost_label_maps(data: Annotations, format: str) -> list[str]:
+    """The sentence for the label maps, which only VOC holds."""
+    maps = [label_map for label_map in data.label_maps if label_map is not None]
+    if not maps:
+        return []
+    return [f"{format} holds no label maps: {len(maps)} are left out, as {data.root / maps[0]}."]
 
 
 def iou_lost(ious: Sequence[float], masks: int, format: str, why: str) -> list[str]:

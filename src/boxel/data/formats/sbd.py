@@ -27,6 +27,8 @@ from boxel.data.formats.layout import (
     find_image,
     iou_lost,
     lost_flags,
+    lost_label_maps,
+    lost_masks,
     place_images,
     readable_mask,
     size_of,
@@ -143,16 +145,17 @@ def write(data: Annotations, path: Path) -> list[str]:
     order = class_order([category.name for category in data.categories])
     rows: list[list[int]] = []
     ious: list[float] = []
+    unreadable: list[str] = []
     written = []
     for i, stem in enumerate(stems):
         rows.append([])
         width, height = size_of(data, i)
-        if not (width and height):
+        if not 0 < width * height <= MAX_PIXELS:
             continue
         written.append(stem)
         masks: dict[int, NDArray[np.uint8]] = {}
         for instance in data.instances_of(i).tolist():
-            mask = readable_mask(data, instance, (width, height))
+            mask = readable_mask(data, instance, (width, height), unreadable)
             if mask is not None and mask.any() and len(masks) < _INSTANCES:
                 masks[instance] = mask
         labels = {
@@ -181,7 +184,9 @@ def write(data: Annotations, path: Path) -> list[str]:
             if left_out
             else []
         ),
+        *lost_masks(data, unreadable, "SBD"),
         *lost_flags(data, "SBD"),
+        *lost_label_maps(data, "SBD"),
         *missing,
     ]
 

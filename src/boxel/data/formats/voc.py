@@ -27,6 +27,7 @@ from boxel.data.formats.layout import (
     find_image,
     iou_lost,
     lost_flags,
+    lost_masks,
     place_images,
     size_of,
     suffix_of,
@@ -225,7 +226,8 @@ def write(data: Annotations, path: Path) -> list[str]:
     """Write a VOC set into a folder.
 
     Boxes keep their fractions, as in some of VOC's own files. Object k of an XML file has the value k in
-    ``SegmentationObject``; where masks overlap the smaller one lies on top.
+    ``SegmentationObject``; where masks overlap the smaller one lies on top. Of a label map, void and what no mask
+    covers goes into ``SegmentationClass``.
 
     Args:
         data: the data set.
@@ -240,17 +242,18 @@ def write(data: Annotations, path: Path) -> list[str]:
         (path / sub).mkdir(parents=True, exist_ok=True)
     missing = place_images(data, path / "JPEGImages", names)
     order = class_order([_text(category.name) for category in data.categories])
+    values = [order.index(_text(category.name)) + 1 for category in data.categories]
     masked, ious, rows = [], [], []
+    unreadable: list[str] = []
+    lost_maps: list[str] = []
     for i, stem in enumerate(stems):
         instances = data.instances_of(i)
         rows.append(instances.tolist())
-        width, height = size_of(data, i)
-        values = [order.index(_text(data.categories[label].name)) + 1 for label in data.labels[instances]]
-        kept = write_pngs(data, instances.tolist(), values, (width, height), path, stem)
-        if kept:
+        kept, segmented = write_pngs(data, i, values, path, stem, unreadable, lost_maps)
+        ious.extend(kept)
+        if segmented:
             masked.append(stem)
-            ious.extend(kept)
-        tree = _tree(data, instances, names[i], (width, height), bool(kept))
+        tree = _tree(data, instances, names[i], size_of(data, i), segmented)
         tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
     for kind, listed in (("Main", stems), ("Segmentation", masked)):
         (path / "ImageSets" / kind / "trainval.txt").write_text(
@@ -259,6 +262,12 @@ def write(data: Annotations, path: Path) -> list[str]:
     write_ids(data, path, stems, rows)
     return [
         *iou_lost(ious, len(ious), "VOC", "holds one object a pixel"),
+        *lost_masks(data, unreadable, "VOC"),
+        *(
+            [f"VOC: {len(lost_maps)} label maps are not kept whole, the first: {lost_maps[0]}"]
+            if lost_maps
+            else []
+        ),
         *lost_flags(data, "VOC"),
         *missing,
     ]

@@ -18,7 +18,7 @@ from scipy.optimize import linear_sum_assignment
 from boxel.data.annotations import Annotations
 from boxel.data.faults import Fault
 from boxel.data.formats.builder import one_line
-from boxel.data.formats.layout import readable_mask
+from boxel.data.formats.layout import readable_mask, size_of
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import encode
 
@@ -133,43 +133,83 @@ def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def write_pngs(
-    data: Annotations, instances: list[int], values: list[int], size: tuple[int, int], path: Path, stem: str
-) -> list[float]:
-    """Write the masks of an image; where they overlap the smaller one lies on top.
+    data: Annotations,
+    image: int,
+    values: list[int],
+    path: Path,
+    stem: str,
+    unreadable: list[str],
+    lost_maps: list[str],
+) -> tuple[list[float], bool]:
+    """Write the masks of an image, the smaller on top where they overlap, and its label map where there is no mask.
 
     Args:
         data: the data set.
-        instances: indices of the image's instances; the k-th, from 1, has the value k in ``SegmentationObject``.
-        values: of their classes in ``SegmentationClass``.
-        size: (width, height) of the image.
+        image: index of the image; its k-th instance, from 1, has the value k in ``SegmentationObject``.
+        values: of the categories in ``SegmentationClass``.
         path: folder of the set.
         stem: of the image's files.
+        unreadable: a sentence is appended for each mask that can't be read.
+        lost_maps: a sentence is appended for a label map that can't be read, or that numbers the classes otherwise,
+            which leaves of it only void.
 
     Returns:
-        The IoU of each mask with what is left of it; nothing is written where there are no masks.
+        The IoU of each mask with what is left of it, and whether anything is written.
     """
-    masks: dict[int, NDArray[np.uint8]] = {}
-    for k, instance in enumerate(instances, start=1):
-        mask = readable_mask(data, instance, size)
-        if mask is not None:
-            masks[k] = mask
-    if not masks:
-        return []
-    objects = np.zeros((size[1], size[0]), dtype=np.uint8)
+    size = size_of(data, image)
+    instances = data.instances_of(image).tolist()
+    read = {k: readable_mask(data, i, size, unreadable) for k, i in enumerate(instances, start=1)}
+    masks = {k: mask for k, mask in read.items() if mask is not None}
+    label_map = _read_label_map(data, image, size, lost_maps)
+    if not masks and label_map is None:
+        return [], False
+    objects = np.zeros((size[1], size[0]) if label_map is None else label_map.shape, dtype=np.uint8)
     classes = np.zeros_like(objects)
     for k in sorted(masks, key=lambda k: -int(masks[k].sum())):
-        value = values[k - 1]
+        value = values[data.labels[instances[k - 1]]]
         if k < VOID and value < VOID:
             objects[masks[k] != 0] = k
             classes[masks[k] != 0] = value
-    for folder, pixels in (("SegmentationObject", objects), ("SegmentationClass", classes)):
-        (path / folder).mkdir(exist_ok=True)
-        image = Image.fromarray(pixels, mode="P")
-        image.putpalette(_palette())
-        image.save(path / folder / f"{stem}.png")
-    return [
+    if label_map is not None:
+        bare = classes == 0
+        objects[bare & (label_map == VOID)] = VOID
+        # Read from VOC, categories have the numbers of the map as their ids; others may have been chosen since.
+        same = values == [category.id for category in data.categories] == list(range(1, len(values) + 1))
+        if label_map[bare & (label_map != VOID)].max(initial=0) > (len(values) if same else 0):
+            name = data.root / str(data.label_maps[image])
+            lost_maps.append(
+                f"{name}: its values are of other classes than those written; only void is kept."
+            )
+            label_map = np.where(label_map == VOID, label_map, 0)
+        classes[bare] = label_map[bare]
+    if masks:
+        _save(path / "SegmentationObject" / f"{stem}.png", objects)
+    _save(path / "SegmentationClass" / f"{stem}.png", classes)
+    ious = [
         float((objects == k).sum() / max(mask.sum(), 1)) if k < VOID else 0.0 for k, mask in masks.items()
     ]
+    return ious, True
+
+
+def _read_label_map(
+    data: Annotations, image: int, size: tuple[int, int], lost_maps: list[str]
+) -> NDArray[np.uint8] | None:
+    name = data.label_maps[image]
+    if name is None:
+        return None
+    faults: list[Fault] = []
+    values = _read_png(data.root / name, size, str(data.image_ids[image]), faults)
+    if values is None:
+        lost_maps.append(faults[0].message if faults else f"{data.root / name}: there is no such file.")
+        return None
+    return np.where(values == data.void, VOID, values).astype(np.uint8)
+
+
+def _save(file: Path, pixels: NDArray[np.uint8]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    image = Image.fromarray(pixels, mode="P")
+    image.putpalette(_palette())
+    image.save(file)
 
 
 def _palette() -> list[int]:

@@ -25,6 +25,8 @@ from boxel.data.formats.layout import (
     file_stems,
     iou_lost,
     lost_flags,
+    lost_label_maps,
+    lost_masks,
     place_images,
     readable_rle,
     size_of,
@@ -32,7 +34,8 @@ from boxel.data.formats.layout import (
     write_ids,
 )
 from boxel.data.formats.outlines import iou_with, joined, outlines
-from boxel.data.images import SUFFIXES, image_size
+from boxel.data.formats.yolo_files import files_in, folder_places, listed_places
+from boxel.data.images import image_size
 from boxel.errors import BoxelError
 
 _YAML = (".yaml", ".yml")
@@ -42,37 +45,45 @@ def recognise(path: Path) -> bool:
     """Whether this is a ``data.yaml``, a folder with one or with ``labels/``, or ``images/`` beside labels."""
     if path.is_file():
         return path.suffix.lower() in _YAML
-    return _yaml_in(path) is not None or any(True for _ in _folders(path))
+    return _yaml_in(path) is not None or any(True for _ in folder_places(path))
 
 
-def read(path: Path, images: Path | None = None) -> Annotations:
-    """Read a YOLO set, all its splits.
+def read(path: Path, images: Path | None = None, split: str | None = None) -> Annotations:
+    """Read a YOLO set.
 
-    An image without a label file has no objects. A category's id is its number in the label files.
+    An image without a label file has no objects. A category's id is its number in the label files. Of pose labels
+    (``kpt_shape`` in ``data.yaml``) the boxes are read.
 
     Args:
         path: ``data.yaml``, the folder of the set, or one ``images/...`` folder of it to read only that split.
-        images: the folder of the images, if it is not beside the labels.
+        images: the folder of the images, in place of ``images/``.
+        split: ``train``, ``val`` or ``test``, to read what ``data.yaml`` lists under it; all if not given. It means
+            nothing where no ``data.yaml`` lists any, or the path is a folder within the set.
 
     Raises:
-        BoxelError: there is no such set, or its ``data.yaml`` can't be read.
+        BoxelError: there is no such set or split, or its ``data.yaml`` can't be read.
     """
     folder = path.parent if path.is_file() else path
     config_file = path if path.is_file() else _find_yaml(path)
     config = _read_yaml(config_file) if config_file else {}
     base = config_file.parent if config_file else folder
-    if images is not None:
-        pairs = [(images, folder / "labels" if (folder / "labels").is_dir() else folder)]
-        root = images
-    else:
-        pairs = list(_listed(config, base)) if path.is_file() else []
-        pairs = pairs or list(_folders(folder))
-        root = folder
-    files = _files(pairs)
+    rows = Builder()
+    places = []
+    if config_file and (path.is_file() or (split is not None and config_file.parent == folder)):
+        places = listed_places(config, config_file, images, split, rows.faults)
+    if not places:
+        labels = folder / "labels"
+        places = (
+            list(folder_places(folder))
+            if images is None
+            else [(images, labels if labels.is_dir() else folder)]
+        )
+    root = images or folder
+    files = files_in(places)
     if not files:
         raise BoxelError(f"{path}: there are no images and no labels; a YOLO set has images/ and labels/.")
-    names = _names(config, config_file, [base, *(labels for _, labels in pairs)])
-    rows = Builder()
+    names = _names(config, config_file, [base, *(labels for _, labels in places)])
+    pose = isinstance(config.get("kpt_shape"), list)
     paths = [str(image.relative_to(root)) if image.is_relative_to(root) else str(image) for image, _ in files]
     stems = file_stems(paths)
     ids = Ids(base)
@@ -81,7 +92,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         width, height = _size(image, ids, stem)
         index = rows.add_image(stem, relative, width, height)
         if label_file is not None:
-            lines += [(index, stem, label_file, *line) for line in _lines(label_file, stem, rows.faults)]
+            lines += [
+                (index, stem, label_file, *line) for line in _lines(label_file, stem, pose, rows.faults)
+            ]
     if names is None:
         names = {k: str(k) for k in sorted({class_id for _, _, _, class_id, _ in lines})}
     label_of = {class_id: label for label, class_id in enumerate(names)}
@@ -150,76 +163,6 @@ def _names(config: dict[str, Any], file: Path | None, folders: Sequence[Path]) -
     return {int(k): str(name) for k, name in pairs}
 
 
-def _listed(config: dict[str, Any], base: Path) -> Iterator[tuple[Path, Path]]:
-    """The image and label folders that a ``data.yaml`` lists and that are there."""
-    start = base / str(config["path"]) if isinstance(config.get("path"), str) else base
-    seen = set()
-    for split in ("train", "val", "test"):
-        entries = config.get(split)
-        for entry in entries if isinstance(entries, list) else [entries]:
-            if not isinstance(entry, str):
-                continue
-            folder = next((f / entry for f in (start, base) if _is_folder(f / entry)), None)
-            if folder is not None and folder.resolve() not in seen:
-                seen.add(folder.resolve())
-                yield folder, _labels_of(folder)
-
-
-def _is_folder(path: Path) -> bool:
-    try:
-        return path.is_dir()
-    except (OSError, ValueError):  # a name that is too long, or with a null byte
-        return False
-
-
-def _folders(folder: Path) -> Iterator[tuple[Path, Path]]:
-    """The image and label folders of a set that has no ``data.yaml`` to list them."""
-    beside = _labels_of(folder)
-    if beside != folder and beside.is_dir():
-        yield folder, beside
-        return
-    # labels/ or labels/train, and train/labels
-    found = [labels for labels in (folder / "labels", *sorted(folder.glob("*/labels"))) if labels.is_dir()]
-    for labels in found:
-        yield labels.parent / "images", labels
-    if (
-        not found
-        and any(folder.glob("*.txt"))
-        and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
-    ):
-        yield folder, folder
-
-
-def _labels_of(images: Path) -> Path:
-    """The label folder of an image folder: the last ``images`` in its path is ``labels``."""
-    parts = list(images.parts)
-    for k in range(len(parts) - 1, -1, -1):
-        if parts[k] == "images":
-            return Path(*parts[:k], "labels", *parts[k + 1 :])
-    return images
-
-
-def _files(pairs: Sequence[tuple[Path, Path]]) -> list[tuple[Path, Path | None]]:
-    """Image and label file of every image that has either; a missing image is supposed to be a ``.jpg``."""
-    files: list[tuple[Path, Path | None]] = []
-    for image_folder, label_folder in pairs:
-        images = {
-            p.relative_to(image_folder).with_suffix(""): p
-            for p in sorted(image_folder.rglob("*"))
-            if p.suffix.lower() in SUFFIXES and p.is_file()
-        }
-        labels = {
-            p.relative_to(label_folder).with_suffix(""): p
-            for p in sorted(label_folder.rglob("*.txt"))
-            if p.name != "classes.txt" and p.is_file()
-        }
-        if image_folder == label_folder:  # a flat folder may hold other texts too
-            labels = {key: file for key, file in labels.items() if key in images}
-        for key in sorted(images.keys() | labels.keys()):
-            files.append((images.get(key, image_folder / f"{key}.jpg"), labels.get(key)))
-    return files
-
-
 def _size(image: Path, ids: Ids, stem: str) -> tuple[int, int]:
     try:
         return image_size(image)
@@ -227,8 +170,8 @@ def _size(image: Path, ids: Ids, stem: str) -> tuple[int, int]:
         return ids.size(stem)
 
 
-def _lines(file: Path, stem: str, faults: list[Fault]) -> Iterator[tuple[int, list[float]]]:
-    """Class and numbers of each line that can be understood."""
+def _lines(file: Path, stem: str, pose: bool, faults: list[Fault]) -> Iterator[tuple[int, list[float]]]:
+    """Class and numbers of each line that can be understood; only the box's where key points follow it."""
     try:
         lines = read_bytes(file).decode("utf-8", "replace").splitlines()
     except BoxelError as error:
@@ -242,6 +185,8 @@ def _lines(file: Path, stem: str, faults: list[Fault]) -> Iterator[tuple[int, li
             class_id, numbers = float(fields[0]), [float(field) for field in fields[1:]]
             if not class_id.is_integer() or class_id < 0:
                 raise ValueError("its class is no whole number")
+            if pose:
+                del numbers[4:]
             if len(numbers) % 2 and len(numbers) >= 5:  # predictions end in a confidence
                 numbers.pop()
             if len(numbers) < 4 or len(numbers) % 2:
@@ -293,13 +238,14 @@ def write(data: Annotations, path: Path) -> list[str]:
     (path / "labels").mkdir(exist_ok=True)
     rows: list[list[int]] = []
     ious: list[float] = []
+    unreadable: list[str] = []
     masks = 0
     for i, stem in enumerate(stems):
         size = size_of(data, i)
         instances = data.instances_of(i).tolist()
         rings = {}
         for instance in instances:
-            ring = _ring(data, instance, size, ious)
+            ring = _ring(data, instance, size, ious, unreadable)
             if ring:
                 rings[instance] = ring
         masks += len(rings)
@@ -321,15 +267,19 @@ def write(data: Annotations, path: Path) -> list[str]:
     unwritten = "YOLO boxes need an image of known size and some area inside it"
     return [
         *iou_lost(ious, masks, "YOLO", "holds one ring a mask, without holes or parts"),
+        *lost_masks(data, unreadable, "YOLO"),
         *lost_flags(data, "YOLO"),
+        *lost_label_maps(data, "YOLO"),
         *([f"{unwritten}: {left_out} of {len(data.labels)} instances are left out."] if left_out else []),
         *missing,
     ]
 
 
-def _ring(data: Annotations, instance: int, size: tuple[int, int], ious: list[float]) -> list[float] | None:
+def _ring(
+    data: Annotations, instance: int, size: tuple[int, int], ious: list[float], unreadable: list[str]
+) -> list[float] | None:
     """The instance's mask as one ring in pixels; appends its IoU with the mask where that may be below 1."""
-    rle = readable_rle(data, instance, size)
+    rle = readable_rle(data, instance, size, unreadable)
     if rle is None:
         return None
     segmentation: Any = data.segmentation(instance)

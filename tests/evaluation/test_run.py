@@ -1,0 +1,99 @@
+"""A model on a set: a stand-in that finds one square a category in every image."""
+
+from types import SimpleNamespace
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from boxel.data.annotations import Category
+from boxel.errors import BoxelError
+from boxel.evaluation import evaluate
+from boxel.evaluation.run import is_agnostic, predict_set
+
+
+class Found(NamedTuple):
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    mask_logits: Tensor
+
+
+class SquareFinder(nn.Module):
+    def __init__(self, *names, **data):
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(1))
+        self.config = SimpleNamespace(nms_threshold=0.6, max_detections=100)
+        self.settings = {"augment": {"short_sides": [32], "max_size": 48}, "data": data} if data else {}
+        self.categories = tuple(Category(100 + k, name) for k, name in enumerate(names))
+
+    def detect(self, images: list[Tensor]) -> list[Found]:
+        n = len(self.categories)
+        box = torch.tensor([[4.0, 4, 20, 20]]).repeat(n, 1)
+        scores = torch.linspace(0.9, 0.5, n)
+        grid = torch.full((n, 1, 8, 12), -10.0)
+        grid[:, :, 1:5, 1:5] = 10
+        return [Found(box, scores, torch.arange(n), grid[:, 0]) for _ in images]
+
+
+@pytest.fixture
+def two_images(tmp_path, make_truth, rectangle):
+    """Two photos, a square of the first class in one and of the second in the other."""
+    for name in ("0.png", "1.png"):
+        Image.new("RGB", (48, 32)).save(tmp_path / name)
+    mask = rectangle(32, 48, 4, 4, 20, 20)
+    instances = [{"image": 0, "label": 0, "mask": mask}, {"image": 1, "label": 1, "mask": mask}]
+    return make_truth([(32, 48)] * 2, instances, category_ids=(7, 3), root=tmp_path)
+
+
+def found(results):
+    return [(result["image_id"], result["category_id"]) for result in results]
+
+
+def test_categories_go_by_name(two_images):
+    model = SquareFinder("class 3", "class 7", class_agnostic=False)
+    assert found(predict_set(model, two_images)) == [(1, 3), (1, 7), (2, 3), (2, 7)]
+
+
+def test_categories_the_set_lacks_are_named_and_left_out(two_images):
+    model = SquareFinder("lamp", "class 7", class_agnostic=False)
+    with pytest.warns(UserWarning, match="lacks some of the model's categories, which are left out: lamp"):
+        assert found(predict_set(model, two_images)) == [(1, 7), (2, 7)]
+    # Without classes, it is an object as good as any.
+    everything = predict_set(model, two_images, class_agnostic=True)
+    assert found(everything) == [(1, 100), (1, 7), (2, 100), (2, 7)]
+
+
+@pytest.mark.parametrize("names", [("lamp",), ("lamp", "sun")])
+def test_a_set_with_none_of_the_models_categories_is_refused(two_images, names):
+    with pytest.raises(BoxelError, match=f"none of the model's categories .{', '.join(names)}.; --class-agn"):
+        predict_set(SquareFinder(*names, class_agnostic=False), two_images)
+    assert len(predict_set(SquareFinder(*names), two_images, class_agnostic=True)) == 2 * len(names)
+
+
+def test_agnostic_is_what_was_trained_so(two_images):
+    assert not is_agnostic(SquareFinder("red"))
+    assert not is_agnostic(SquareFinder("red", class_agnostic=False))
+    assert not is_agnostic(SquareFinder("object", "red"))
+    assert is_agnostic(SquareFinder("object"))
+    assert is_agnostic(SquareFinder("thing", class_agnostic=True))
+    results = predict_set(SquareFinder("thing", class_agnostic=True), two_images)
+    assert evaluate(results, two_images, class_agnostic=True)["box"]["AP"] == 1
+
+
+def test_unreadable_images_are_reported_and_the_rest_is_done(two_images, tmp_path):
+    (tmp_path / "0.png").write_bytes(b"torn")
+    told = []
+    assert found(predict_set(SquareFinder("class 3"), two_images, report=told.append)) == [(2, 3)]
+    assert len(told) == 1 and "0.png" in told[0]
+
+
+def test_no_image_at_all_is_an_error(two_images, tmp_path):
+    for name in ("0.png", "1.png"):
+        (tmp_path / name).unlink()
+    with pytest.raises(BoxelError, match=r"none of its 2 images can be read in .*--images"):
+        predict_set(SquareFinder("class 3"), two_images, report=[].append)
+    assert predict_set(SquareFinder("class 3"), two_images.select_images(np.zeros(2, dtype=bool))) == []

@@ -47,7 +47,14 @@ class AugmentConfig:
 
 
 def train_transforms(config: AugmentConfig) -> v2.Compose:
-    """Transforms of a training sample: uint8 image in, float RGB in [0, 1] out, empty boxes dropped."""
+    """Transforms of a training sample.
+
+    Args:
+        config: which, and how strong.
+
+    Returns:
+        A transform of (uint8 image, target) to (float RGB in [0, 1], target without the boxes that were cut away).
+    """
     steps: list[torch.nn.Module] = []
     if config.scale_jitter is None:
         steps.append(v2.RandomShortestSize(config.short_sides, max_size=config.max_size))
@@ -103,6 +110,9 @@ def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations
         data: the set.
         amount: largest shift as a share of width (left, right) or height (top, bottom), either way.
         seed: the same seed moves the same boxes alike.
+
+    Returns:
+        The set with other boxes, cut off at the image where its size is known.
     """
     extent = np.tile(data.boxes[:, 2:] - data.boxes[:, :2], 2)
     shift = np.random.default_rng(seed).uniform(-amount, amount, size=data.boxes.shape)
@@ -114,7 +124,12 @@ def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations
 
 
 def ignore_small(data: Annotations, min_box: float) -> Annotations:
-    """Mark instances with a side shorter than ``min_box`` pixels as regions to ignore, not as background."""
+    """Mark instances with a short side as regions to ignore, not as background.
+
+    Args:
+        data: the set.
+        min_box: pixels of the image as stored; shorter sides make an instance a crowd.
+    """
     sides = data.boxes[:, 2:] - data.boxes[:, :2]
     return replace(data, iscrowd=data.iscrowd | (sides.min(axis=1, initial=np.inf) < min_box))
 

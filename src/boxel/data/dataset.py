@@ -166,6 +166,13 @@ class AspectBatchSampler(Sampler[list[Draw]]):
 
 
 def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
-    """Lists of images and targets, as torchvision's detectors take them."""
+    """A batch, as torchvision's detectors take it.
+
+    Args:
+        samples: (image, target) each.
+
+    Returns:
+        B images (3, H, W) of any sizes, and their targets.
+    """
     images, targets = zip(*samples, strict=True)
     return [image.as_subclass(Tensor) for image in images], list(targets)

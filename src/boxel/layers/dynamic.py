@@ -1,4 +1,4 @@
-"""Dynamic convolutions: a tiny network of its own for every instance (CondInst, section 3.1)."""
+"""Dynamic convolutions: a tiny network of its own for every instance (CondInst, ECCV 2020, section 3.1)."""
 
 from __future__ import annotations
 

@@ -10,8 +10,7 @@ from boxel.losses.dice import dice_loss, full_precision
 def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor, slack: float = 0.0) -> Tensor:
     """Dice loss between the projections of a predicted mask and of its box, both axes added.
 
-    A projection is the maximum along an axis (Eq. 2). The sigmoid rises with its input, so it is taken after
-    the
+    A projection is the maximum along an axis (Eq. 2). The sigmoid rises with its input, so it is taken after the
     maximum: the same value, of h + w numbers instead of h * w.
 
     With loose boxes, drawn wider than their objects, the object may end before the box does. `slack` leaves

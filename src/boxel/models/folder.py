@@ -21,7 +21,12 @@ from boxel.models.boxinst import BoxInst, BoxInstConfig
 
 
 def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
-    """A model of the method with its configuration as plain data.
+    """A new model.
+
+    Args:
+        method: `boxinst`.
+        num_classes: K, with no class for the background.
+        config: fields of the method's configuration as plain data; what is missing has its default.
 
     Raises:
         BoxelError: an unknown method or key.
@@ -64,6 +69,9 @@ def describe(folder: Path, config: Mapping[str, Any], categories: Sequence[Categ
 
 def load(source: str | Path) -> nn.Module:
     """A trained model from its folder, or from the Hugging Face hub by its id.
+
+    Args:
+        source: the `--out` folder of a finished run, or `owner/name` on the hub.
 
     Returns:
         The model in eval mode, with `categories` (the data set's) and `settings` (the folder's config.yaml).

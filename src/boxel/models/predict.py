@@ -57,7 +57,14 @@ class Instances:
         return decode(self.masks[index])
 
     def as_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Entries of a COCO results file."""
+        """Entries of a COCO results file.
+
+        Args:
+            image_id: the photo's.
+
+        Returns:
+            A dict an instance: boxes xywh in pixels to 2 digits, scores to 5.
+        """
         return [
             {
                 "image_id": image_id,
@@ -113,6 +120,9 @@ def predict_batch(model: Any, photos: Sequence[NDArray[np.uint8]], config: Predi
         model: a model in eval mode with `detect` and `categories`.
         photos: (H, W, 3) RGB each, of any sizes.
         config: how they are shown.
+
+    Returns:
+        :class:`Instances`, a photo each.
     """
     views: list[list[_View]] = [[] for _ in photos]
     device = next(model.parameters()).device
@@ -136,6 +146,12 @@ def predict(
         photos: a file, a PIL image, an (H, W, 3) RGB array, or several of these.
         config: how they are shown; the model's own training size where None.
         batch_size: photos looked at together.
+
+    Yields:
+        :class:`Instances` of each photo.
+
+    Raises:
+        BoxelError: a file can't be read as an image.
     """
     several = cast(Sequence[Photo], photos if isinstance(photos, (list, tuple)) else [photos])
     config = config or own_config(model)

@@ -33,6 +33,11 @@ def plan(config: TrainConfig, num_images: int, processes: int = 1) -> Plan:
     """Scale learning rate (in proportion) and steps (in inverse proportion) to the real batch.
 
     The real batch is ``batch_size * accumulate * processes`` images a step.
+
+    Args:
+        config: the run's.
+        num_images: of an epoch.
+        processes: that share a step.
     """
     batch = config.batch_size * config.accumulate * processes
     factor = batch / config.optim.reference_batch if config.optim.reference_batch else 1.0
@@ -45,7 +50,17 @@ def plan(config: TrainConfig, num_images: int, processes: int = 1) -> Plan:
 
 
 def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> float:
-    """Share of the highest learning rate at a step."""
+    """Share of the highest learning rate at a step.
+
+    Args:
+        step: optimiser steps done.
+        steps: of the whole run.
+        warmup: of these, steps of linear rise.
+        config: kind of the course.
+
+    Returns:
+        In [0, 1].
+    """
     progress = min(step / steps, 1.0)
     if config.kind == "step":
         factor = 0.1 ** sum(progress >= drop for drop in config.drops)
@@ -57,7 +72,13 @@ def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> flo
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
-    """SGD or AdamW with no weight decay on norms and biases, and a learning rate of its own for the backbone."""
+    """SGD or AdamW with no weight decay on norms and biases, and a learning rate of its own for the backbone.
+
+    Args:
+        model: its parameters that learn; the backbone's begin with `backbone.`.
+        config: kind and strength.
+        lr: highest learning rate of the new layers.
+    """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:

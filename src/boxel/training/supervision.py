@@ -63,6 +63,10 @@ def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
 def under_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:
     """The set under another set's categories, matched by name; instances of other categories are left out.
 
+    Args:
+        data: the set.
+        categories: the other set's, in the order of the labels.
+
     Raises:
         BoxelError: the two have no category in common.
     """

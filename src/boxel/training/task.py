@@ -135,7 +135,16 @@ class InstanceTask(pl.LightningModule):
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
-    """The few figures worth following during training; where there are no true masks, those of boxes."""
+    """The few figures worth following during training.
+
+    Args:
+        results: COCO results.
+        truth: what they are measured against.
+
+    Returns:
+        Finite figures in [0, 1] by name: `box_AP`, `box_AP50` and `mask_fill`; with true masks `mask_AP`, `mask_AP50`,
+        `mask_AP75` and `mask_iou`, else `box_agreement`.
+    """
     metrics = {
         f"box_{name}": value
         for name, value in coco_ap(results, truth, "bbox").items()

@@ -1,4 +1,4 @@
-"""The detection head of FCOS with CondInst's controller, shared by all levels of the pyramid."""
+"""The detection head of FCOS (Tian et al., ICCV 2019) with CondInst's controller (ECCV 2020), for all levels."""
 
 from __future__ import annotations
 
@@ -60,7 +60,11 @@ class Head(nn.Module):
         _init(self.classify, bias=-math.log((1 - 0.01) / 0.01))
 
     def forward(self, pyramid: list[Tensor]) -> HeadOutput:
-        """Predict at every location of every level."""
+        """Predict at every location of every level.
+
+        Args:
+            pyramid: P3 to P7, (B, channels, H / stride, W / stride) each.
+        """
         logits, distances, centerness, towers = [], [], [], []
         for level, (features, stride) in enumerate(zip(pyramid, self.strides, strict=True)):
             tower = self.box_tower(features)

@@ -1,4 +1,4 @@
-"""The mask branch: features at stride 8 that all instances of an image share (CondInst, section 3.2)."""
+"""The mask branch: features at stride 8 that all instances of an image share (CondInst, ECCV 2020, section 3.2)."""
 
 from __future__ import annotations
 
@@ -26,7 +26,14 @@ class MaskBranch(nn.Module):
         self.out = nn.Conv2d(channels, features, 1)
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
-        """(B, features, h, w) at stride 8, from P3 to P7."""
+        """The features that all instances of an image share.
+
+        Args:
+            pyramid: P3 to P7, (B, in_channels, H / stride, W / stride) each.
+
+        Returns:
+            (B, features, H / 8, W / 8).
+        """
         x = self.lateral[0](pyramid[0])
         for lateral, features in zip(list(self.lateral)[1:], pyramid[1:3], strict=True):
             x = x + F.interpolate(lateral(features), size=x.shape[-2:], mode="bilinear", align_corners=False)

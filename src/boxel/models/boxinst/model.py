@@ -1,9 +1,13 @@
-"""BoxInst: FCOS with a dynamic mask head for every instance, its masks learned from boxes."""
+"""BoxInst: FCOS with a dynamic mask head for every instance, its masks learned from boxes.
+
+Tian et al., BoxInst, CVPR 2021, on CondInst (Tian et al., ECCV 2020) and FCOS (Tian et al., ICCV 2019).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import accumulate
 from typing import Any, NamedTuple
 
 import torch
@@ -140,6 +144,9 @@ class BoxInst(nn.Module):
 
         Args:
             progress: share of the schedule that is done, in [0, 1].
+
+        Returns:
+            The weight by the loss's name.
         """
         ramp = warmup_weight(progress, self.config.affinity_warmup)
         return {
@@ -156,7 +163,14 @@ class BoxInst(nn.Module):
 
     @torch.no_grad()
     def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Instances of each image with their mask logits, before anything is pasted."""
+        """Instances of each image with their mask logits, before anything is pasted.
+
+        Args:
+            images: as in `forward`.
+
+        Returns:
+            :class:`Detections`, an image each.
+        """
         batch, sizes = self._batch(images)
         pyramid, output = self._features(batch)
         points, strides, _ = self._grid(pyramid)
@@ -202,67 +216,80 @@ class BoxInst(nn.Module):
         targets: list[Target],
     ) -> dict[str, Tensor]:
         points, strides, ranges = self._grid(pyramid)
-        matched, ignored, chosen, boxes, labels, has_mask, truth = [], [], [], [], [], [], []
         height, width = batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE
-        config = self.config
-        boxes_teach = any(
-            (config.projection_weight, config.affinity_weight, config.area_weight, config.hint_weight)
+        lessons = [
+            self._lesson(target, output, index, points, strides, ranges, (height, width))
+            for index, target in enumerate(targets)
+        ]
+        all_boxes = torch.cat([lesson.boxes for lesson in lessons])
+        all_labels = torch.cat([lesson.labels for lesson in lessons])
+        has_mask = torch.cat([lesson.has_mask for lesson in lessons])
+        # Instances are numbered through the batch.
+        first = accumulate((len(lesson.boxes) for lesson in lessons), initial=0)
+        box_of = torch.stack(
+            [
+                torch.where(lesson.match >= 0, lesson.match + n, -1)
+                for lesson, n in zip(lessons, first, strict=False)
+            ]
         )
-        first = 0
-        for index, target in enumerate(targets):
-            crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
-            own = (~crowd).nonzero().squeeze(1)
-            image_boxes = target["boxes"].as_subclass(Tensor).float()
-            match_own = match(points, strides, ranges, image_boxes[own], self.config.center_radius)
-            matched.append(torch.where(match_own >= 0, match_own + first, -1))
-            ignored.append(in_crowd(points, image_boxes[crowd]) & (match_own < 0))
-            if "masks" in target:
-                known = target.get("has_mask", torch.ones_like(crowd)).bool()[own]
-                masks = _on_grid(target["masks"][own], height, width)
-            else:
-                known = torch.zeros_like(crowd)[own]
-                masks = known.new_zeros((1, 1, 1)).expand(len(own), height, width)
-            has_mask.append(known)
-            location = (match_own >= 0).nonzero().squeeze(1)
-            if not boxes_teach:  # instances that nothing would be learned from take no turn
-                location = location[known[match_own[location]]]
-            labels_here = target["labels"][own][match_own[location]]
-            with torch.no_grad():
-                score = output.logits[index, location, labels_here].sigmoid()
-                score = score * output.centerness[index, location].sigmoid()
-            location = location[share_out(match_own[location], score, self.config.max_instances)]
-            chosen.append(location)
-            truth.append(masks[match_own[location]])
-            boxes.append(image_boxes[own])
-            labels.append(target["labels"][own])
-            first += len(own)
-
-        all_boxes, all_labels, known = torch.cat(boxes), torch.cat(labels), torch.cat(has_mask)
-        box_of = torch.stack(matched)
         positive = box_of >= 0
         owner = box_of[positive]
-        losses = detection_losses(
-            output, points, all_boxes[owner], all_labels[owner], positive, torch.stack(ignored)
-        )
+        ignored = torch.stack([lesson.ignored for lesson in lessons])
+        losses = detection_losses(output, points, all_boxes[owner], all_labels[owner], positive, ignored)
 
-        heights = [target.get("orig_size", size)[0] for target, size in zip(targets, sizes, strict=True)]
-        bottom_rows = [
-            round(config.bottom_rows * size[0] / height) for size, height in zip(sizes, heights, strict=True)
-        ]
-        location = torch.cat(chosen)
-        image_index = torch.cat([torch.full_like(c, i) for i, c in enumerate(chosen)])
+        location = torch.cat([lesson.chosen for lesson in lessons])
+        image_index = torch.cat([torch.full_like(lesson.chosen, i) for i, lesson in enumerate(lessons)])
         instance = box_of[image_index, location]
         logits = self._mask_logits(self.mask_branch(pyramid), output, image_index, location, points, strides)
+        stored = [target.get("orig_size", size)[0] for target, size in zip(targets, sizes, strict=True)]
+        bottom_rows = [
+            round(self.config.bottom_rows * size[0] / h) for size, h in zip(sizes, stored, strict=True)
+        ]
         return losses | mask_losses(
             logits,
             all_boxes[instance],
-            known[instance],
-            torch.cat(truth),
+            has_mask[instance],
+            torch.cat([lesson.masks for lesson in lessons]),
             image_index,
             batch,
             valid_pixels(sizes, batch.shape[-2], batch.shape[-1], bottom_rows, batch.device),
             self.config,
         )
+
+    def _lesson(
+        self,
+        target: Target,
+        output: HeadOutput,
+        image: int,
+        points: Tensor,
+        strides: Tensor,
+        ranges: Tensor,
+        grid: tuple[int, int],
+    ) -> _Lesson:
+        """What there is to learn from one image, and at which of its locations."""
+        config = self.config
+        crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
+        own = (~crowd).nonzero().squeeze(1)
+        boxes, labels = target["boxes"].as_subclass(Tensor).float(), target["labels"][own]
+        matched = match(points, strides, ranges, boxes[own], config.center_radius)
+        if "masks" in target:
+            has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()[own]
+            masks = _on_grid(target["masks"][own], *grid)
+        else:
+            has_mask = torch.zeros_like(crowd)[own]
+            masks = has_mask.new_zeros((1, 1, 1)).expand(len(own), *grid)
+        location = (matched >= 0).nonzero().squeeze(1)
+        boxes_teach = any(
+            (config.projection_weight, config.affinity_weight, config.area_weight, config.hint_weight)
+        )
+        if not boxes_teach:  # instances that nothing would be learned from take no turn
+            location = location[has_mask[matched[location]]]
+        with torch.no_grad():
+            score = output.logits[image, location, labels[matched[location]]].sigmoid()
+            score = score * output.centerness[image, location].sigmoid()
+        chosen = location[share_out(matched[location], score, config.max_instances)]
+        ignored = in_crowd(points, boxes[crowd]) & (matched < 0)
+        return _Lesson(boxes[own], labels, has_mask, matched, ignored, chosen, masks[matched[chosen]])
 
     def _mask_logits(
         self,
@@ -305,6 +332,28 @@ class BoxInst(nn.Module):
         keep = solid[batched_nms(boxes[solid], scores[solid], labels[solid], config.nms_threshold)]
         keep = keep[: config.max_detections]
         return _Kept(boxes[keep], scores[keep], labels[keep], location_[keep])
+
+
+class _Lesson(NamedTuple):
+    """What one image teaches.
+
+    Attributes:
+        boxes: (N, 4) of its instances that are no crowds.
+        labels: (N,) of these.
+        has_mask: (N,) bool, those learned from their mask.
+        match: (L,) index of the instance that each location is to find, or -1.
+        ignored: (L,) bool, locations in crowds.
+        chosen: (M,) locations that give masks.
+        masks: (M, h, w) bool, true masks or hints of their instances.
+    """
+
+    boxes: Tensor
+    labels: Tensor
+    has_mask: Tensor
+    match: Tensor
+    ignored: Tensor
+    chosen: Tensor
+    masks: Tensor
 
 
 class _Kept(NamedTuple):

@@ -1,4 +1,4 @@
-"""Which location of the feature pyramid is responsible for which box (FCOS)."""
+"""Which location of the feature pyramid is responsible for which box (FCOS: Tian et al., ICCV 2019)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512
 
 def locations(height: int, width: int, stride: int, device: torch.device | None = None) -> Tensor:
     """Centres of a feature map's cells in the image.
+
+    Args:
+        height: cells.
+        width: cells.
+        stride: pixels to a cell.
+        device: of the result.
 
     Returns:
         (height * width, 2) float, x and y in pixels, row by row: ``j * stride + stride // 2``.
@@ -79,7 +85,15 @@ def centerness(distances: Tensor) -> Tensor:
 
 
 def in_crowd(points: Tensor, crowd_boxes: Tensor) -> Tensor:
-    """(L,) bool: the location lies in a crowd region, where nothing may be called background."""
+    """Which locations lie in a crowd region, where nothing may be called background.
+
+    Args:
+        points: (L, 2) locations.
+        crowd_boxes: (C, 4) xyxy pixels.
+
+    Returns:
+        (L,) bool.
+    """
     return (side_distances(points[:, None], crowd_boxes[None]).amin(-1) > 0).any(dim=1)
 
 

@@ -90,6 +90,15 @@ def test_slack_leaves_the_boxs_rim_open():
     assert projection_loss(inner, rows, columns, 0.1).item() == pytest.approx(1 - 16 / 17, abs=1e-5)
 
 
+def test_lines_in_the_rim_do_not_stand_for_the_object():
+    """Without slack they do: Eq. 3 sees an L along two sides as it sees the box."""
+    rows = columns = truth(0, *[1] * 10, 0)
+    lines = torch.full((1, 12, 12), -20.0)
+    lines[0, 1, 1:11] = lines[0, 1:11, 1] = 20
+    assert projection_loss(lines, rows, columns).item() == pytest.approx(0, abs=1e-5)
+    assert projection_loss(lines, rows, columns, 0.1).item() == pytest.approx(2, abs=1e-5)
+
+
 @settings(max_examples=25, deadline=None)
 @given(st.integers(1, 12), st.floats(0, 0.499))
 def test_slack_never_leaves_all_of_a_box_open(size: int, slack: float):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from torch import Tensor
 
 from boxel.losses.dice import dice_loss, full_precision
@@ -15,8 +17,9 @@ def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor, slack: float 
 
     With loose boxes, drawn wider than their objects, the object may end before the box does. `slack` leaves
     open how far: inside the box, rows and columns that lie wholly within ``slack`` times its height or width
-    of its edge leave the Dice sums, so that there the mask may be on or off. Outside the box it must be off
-    as ever.
+    of its edge, its rim, leave the Dice sums, so that there the mask may be on or off. Outside the box it must be
+    off as ever. What is on in the rim counts for no row or column of the core: else a line in the rim, along each
+    of two sides, would meet all that is asked.
 
     Args:
         logits: (N, h, w) mask logits.
@@ -38,13 +41,17 @@ def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor, slack: float 
     if not len(logits):
         return logits.flatten(1).sum(1)
     logits = full_precision(logits)
-    return _side(logits.max(2).values, rows, slack) + _side(logits.max(1).values, columns, slack)
+    return _side(logits, rows, columns, slack) + _side(logits.mT, columns, rows, slack)
 
 
-def _side(maxima: Tensor, span: Tensor, slack: float) -> Tensor:
-    """(N,) losses along one axis."""
+def _side(logits: Tensor, span: Tensor, across: Tensor, slack: float) -> Tensor:
+    """(N,) losses of the projection on the axis that `span` is along."""
+    maxima = logits.max(2).values
+    if slack == 0:
+        return dice_loss(maxima.sigmoid(), span)
+    core = logits.masked_fill(_near_edge(across, slack)[:, None], -math.inf).max(2).values
     keep = ~_near_edge(span, slack)
-    return dice_loss(maxima.sigmoid() * keep, span & keep)
+    return dice_loss(core.where(span, maxima).sigmoid() * keep, span & keep)
 
 
 def _near_edge(span: Tensor, slack: float) -> Tensor:

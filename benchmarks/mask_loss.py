@@ -237,6 +237,10 @@ def main() -> None:
         print(f"{part:8} {a:9.1f} ms {b:9.1f} ms {a / b:6.1f}x")
         a, b = (memory[form, part] for form in FORMS)
         print(f"{'':8} {a:9.1f} MB {b:9.1f} MB {a / b:6.1f}x")
+    a, b = (
+        1000 * sum(statistics.median(times[form, part][1:]) for part in ("targets", "loss")) for form in FORMS
+    )
+    print(f"{'both':8} {a:9.1f} ms {b:9.1f} ms {a / b:6.1f}x")
     a, b = values.values()
     print(f"{'value':8} {a:12.7f} {b:12.7f} {abs(a - b) / abs(a):.1e} relative")
     c, d = gradients.values()

@@ -142,6 +142,8 @@ def test_check_convert_and_check_again(scenes, tmp_path):
     assert faulty["annotations"][0]["id"] in {fault["annotation_id"] for fault in faults}
 
     assert boxel(*words, "--repair", tmp_path / "mended.json").returncode == 0
+    twice = boxel(*words, "--repair", tmp_path / "mended.json")
+    assert twice.returncode == 2 and "mended.json: there is such a file already" in twice.stderr
     again = boxel("check", tmp_path / "mended.json", "--images", scenes / "images")
     assert (again.returncode, "no fault found" in again.stdout) == (0, True)
 

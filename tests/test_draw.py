@@ -171,6 +171,13 @@ def test_plot_curves_of_a_log_with_gaps(tmp_path):
     assert ORANGE not in colours_in(tmp_path / "two.png")
 
 
+def test_plot_curves_leaves_the_weights_of_losses_out(tmp_path):
+    log = tmp_path / "metrics.csv"
+    log.write_text("epoch,step,weight/affinity\n0,0,0.1\n0,50,1.0\n")
+    plot_curves(log, tmp_path / "curves.png")
+    assert BLUE not in colours_in(tmp_path / "curves.png")
+
+
 @pytest.mark.parametrize("text", ["", "epoch,step,loss\n", "epoch,step,loss\n0,0,\n"])
 def test_plot_curves_before_anything_is_logged(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)

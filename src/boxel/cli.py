@@ -83,6 +83,10 @@ def _check(given: Namespace) -> int:
 
     if "repair" in given and Path(given.repair).suffix != ".json":
         raise UsageError(f"--repair {given.repair}: the mended copy is a COCO file; end its name on .json.")
+    if "repair" in given and Path(given.repair).exists():
+        raise UsageError(
+            f"--repair {given.repair}: there is such a file already; name a new one for the copy."
+        )
     data = _read(given, tell_faults=False)
     if "repair" in given:
         mended, faults = repair(data)
@@ -275,8 +279,14 @@ def _predict(given: Namespace) -> int:
             )
         done += 1
     out.write_text(json.dumps(results))
+    limit = given.get("draw_score", 0.3)
+    sure = sum(row["score"] >= limit for row in results)
     drawn = f", drawn in {given.draw}" if "draw" in given else ""
-    print(f"{len(results)} instances in {done} of {len(paths)} images: {out}{drawn}")
+    print(
+        f"{len(results)} instances in {done} of {len(paths)} images: {out}; {sure} score {limit} or more{drawn}"
+    )
+    if done and not results:
+        _say("warning: nothing was found at all; the model may need a longer training.")
     return 1 if lost else 0
 
 
@@ -308,6 +318,7 @@ def _inspect(given: Namespace) -> int:
     print("  tau   positive among edges kept   positives kept")
     for tau, precision, recall in zip(counts.tau, counts.precision, counts.recall, strict=True):
         print(f"{tau:5.2f}   {precision:25.1%}   {recall:14.1%}")
+    print("Set model.tau to the lowest tau at which nearly all edges kept are positive.")
     plot = given.get("plot", "affinity.png")
     plot_affinity({"tau": counts.tau, "precision": counts.precision, "recall": counts.recall}, plot)
     print(f"plot: {plot}")
@@ -358,8 +369,14 @@ def _looking_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--flip", action="store_true", help="look at the mirrored photo too")
     parser.add_argument("--scales", type=str, help="factors on the shorter side, merged: 0.75,1,1.25")
-    parser.add_argument("--score", type=float, help="lowest score given out (default: 0)")
-    parser.add_argument("--batch-size", type=int, help="photos looked at together (default: 1)")
+    parser.add_argument(
+        "--score", type=float, help="lowest score given out, if above the model's score_threshold"
+    )
+    parser.add_argument(
+        "--batch-size",
+        type=int,
+        help="photos looked at together, padded to one size, which shifts scores a little (default: 1)",
+    )
     parser.add_argument("--device", type=str, help="cpu, cuda, mps (default: cuda where there is one)")
 
 

@@ -175,7 +175,8 @@ def plot_curves(csv_path: str | os.PathLike[str], out_png: str | os.PathLike[str
     panels: dict[str, dict[str, _Curve]] = {"losses": {}, "validation": {}, "learning rate": {}}
     for name, curve in curves.items():
         panel = "losses" if "loss" in name else "learning rate" if name.startswith("lr") else "validation"
-        panels[panel][name] = curve
+        if not name.startswith("weight/"):  # of the losses: settings, no measure of anything
+            panels[panel][name] = curve
     if not panels["learning rate"]:
         del panels["learning rate"]
     figure = Figure(figsize=(9, 3.2 * len(panels)), layout="constrained")

@@ -120,7 +120,7 @@ def test_the_table(make_truth, make_result, rectangle):
     assert lines[1].split()[:7] == ["box", "100.0", "100.0", "100.0", "-", "100.0", "-"]
     assert lines[3].split()[:4] == ["boundary", "50.0", "100.0", "0.0"]
     assert lines[5:] == [
-        "1 images, 1 instances, 1 detections.",
+        "In percent. 1 images, 1 instances, 1 detections.",
         "Mask IoU: 95.1 over 1 of 1 instances found.",
         "The masks fill 100.0 % of their boxes: they came out as boxes.",
     ]

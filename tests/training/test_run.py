@@ -140,6 +140,22 @@ def test_of_a_yolo_set_each_split_has_its_part(scenes, tiny, run_folder, tmp_pat
     assert "6 images" in caplog.text
 
 
+def test_a_run_to_start_from_brings_its_model(scenes, tiny, tmp_path):
+    train("boxinst", scenes, out=tmp_path / "first", config=tiny, steps=1)
+    changes = {"steps": 1, "batch_size": 2, "device": "cpu", "data.workers": 0, "augment.short_sides": [64]}
+    model = train("boxinst", scenes, out=tmp_path / "second", init=tmp_path / "first", **changes)
+    assert model.config.neck_channels == tiny["model"]["neck_channels"]
+    assert model.config.backbone == tiny["model"]["backbone"]
+    with pytest.raises(BoxelError, match="no model to start from"):
+        train("boxinst", scenes, out=tmp_path / "third", init=tmp_path / "nowhere", **changes)
+
+
+def test_a_wrong_folder_of_images_is_told_at_once(scenes, tiny, run_folder, tmp_path):
+    with pytest.raises(BoxelError, match=r"masks.json: its images, .* are not there; .*--images"):
+        train("boxinst", replace(scenes, root=tmp_path), out=run_folder, config=tiny)
+    assert not run_folder.exists()
+
+
 def test_starting_from_a_run_of_the_same_backbone_fetches_nothing(scenes, tiny, tmp_path, monkeypatch):
     train("boxinst", scenes, out=tmp_path / "first", config=tiny, steps=1)
 

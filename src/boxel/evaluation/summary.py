@@ -113,7 +113,7 @@ def format_table(metrics: dict[str, Any]) -> str:
         lines += ["", *_columns("AP by class", list(rows), per_class)]
     lines += [
         "",
-        f"{metrics['images']} images, {metrics['instances']} instances, {metrics['results']} detections.",
+        f"In percent. {metrics['images']} images, {metrics['instances']} instances, {metrics['results']} detections.",
     ]
     measured = {"": metrics} | {
         f" ({_BASELINES[n]})": scores for n, scores in metrics.get("baselines", {}).items()

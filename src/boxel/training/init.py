@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import yaml
 from safetensors import SafetensorError
@@ -18,12 +19,22 @@ CLASS_LAYERS = "head.classify."
 """What begins the names of the weights that stand for categories."""
 
 
-def backbone_of(run: str | Path) -> str | None:
-    """The name of a run's backbone; None where there is no telling."""
+def model_of(run: str | Path) -> dict[str, Any]:
+    """The model's settings of a run.
+
+    Args:
+        run: a model folder.
+
+    Raises:
+        BoxelError: there are none.
+    """
+    path = Path(run) / "config.yaml"
     try:
-        return yaml.safe_load((Path(run) / "config.yaml").read_text())["model"]["backbone"]
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError):
-        return None
+        return dict(yaml.safe_load(path.read_text())["model"])
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise BoxelError(
+            f"{run}: no model to start from ({error}); name the --out folder of a finished run."
+        ) from error
 
 
 def init_from(

@@ -28,7 +28,7 @@ from boxel.models import folder as model_folder
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.config import TrainConfig
 from boxel.training.hints import with_hints
-from boxel.training.init import backbone_of, init_from
+from boxel.training.init import init_from, model_of
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.training.progress import progress_callbacks, quiet_lightning
 from boxel.training.recipe import read_config
@@ -77,7 +77,8 @@ def train(
         categories: sets `data.categories`, the only categories to learn.
         class_agnostic: sets `data.class_agnostic`, all categories learned as one.
         config: a recipe's file, its content, or a :class:`TrainConfig`.
-        init: a model folder to start from; what does not fit stays new.
+        init: a model folder to start from; what does not fit stays new. Without a `config` the model's settings are
+            that run's too.
         resume: go on where the run in `out` stopped.
         **changes: settings that win over the recipe: ``epochs=12``, or by path, ``**{"model.tau": 0.2}``.
 
@@ -95,6 +96,8 @@ def train(
         changes["data.rename"] = dict(rename)
     if class_agnostic:
         changes["data.class_agnostic"] = True
+    if init is not None and config is None:
+        config = {"model": model_of(init)}
     settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, method, **changes)
     training = _read(data, images, "train")
     if masks is not None:
@@ -106,6 +109,7 @@ def train(
         everything = len(training)
         training, validation = split(training, settings.data.val_share, settings.seed)
         _say("%d of %d images set aside for validation", everything - len(training), everything)
+    _check_images(training)
     training = training.rename_categories(settings.data.rename)
     if validation is not None:
         there = {category.name for category in validation.categories}
@@ -192,6 +196,15 @@ def _read(data: Annotations | str | Path, images: str | Path | None, split: str)
     return found
 
 
+def _check_images(data: Annotations) -> None:
+    """Raise where not one of the first images is there: the folder is wrong."""
+    first = [data.image_path(index) for index in range(min(len(data), 20))]
+    if first and not any(path.is_file() for path in first):
+        raise BoxelError(
+            f"{data.file}: its images, as {first[0]}, are not there; name their folder with --images."
+        )
+
+
 def _read_validation(
     val: Annotations | str | Path, val_images: str | Path | None, images: str | Path | None
 ) -> Annotations:
@@ -224,7 +237,7 @@ def _build(
             "with trained weights: set model.backbone_norm to bn or gn, or name the weights to start from."
         )
     # What a checkpoint or another run of this backbone will fill need not be fetched first.
-    filled = resume or (init is not None and config["backbone"] == backbone_of(init))
+    filled = resume or (init is not None and config["backbone"] == model_of(init).get("backbone"))
     model = model_folder.build(method, len(categories), config | ({"weights": "none"} if filled else {}))
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
     model.categories = categories  # type: ignore[assignment]
@@ -261,7 +274,8 @@ def _prepare_folder(
         changed.append("categories")
     if changed:
         raise BoxelError(
-            f"{config}: the run began with other settings ({', '.join(changed)}); resume with the same ones."
+            f"{config}: the run began with other settings ({', '.join(changed)}); resume with the same ones, or begin "
+            "a new run from its weights with --init."
         )
     return last
 

@@ -107,7 +107,10 @@ def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[
     if not missing:
         return []
     first = data.image_path(missing[0])
-    return [f"{len(missing)} of {len(data)} images are missing, as {first}; put them into {folder}."]
+    return [
+        f"{len(missing)} of {len(data)} images are missing, as {first}; put them into {folder}, or begin again "
+        "with --images."
+    ]
 
 
 def _place(source: Path, target: Path) -> bool:

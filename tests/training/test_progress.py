@@ -18,14 +18,15 @@ def _trainer(step, **metrics):
     return SimpleNamespace(global_step=step, max_steps=4, is_global_zero=True, callback_metrics=metrics)
 
 
-def test_plain_lines_come_now_and_then_and_at_the_end(capsys):
+def test_plain_lines_come_after_the_first_step_and_at_the_end(capsys):
     progress = PlainProgress(seconds=1000)
     progress.on_train_start(_trainer(0), None)
     for step in range(1, 5):
         progress.on_train_batch_end(_trainer(step, loss_total=1.5))
     lines = capsys.readouterr().out.splitlines()
-    assert len(lines) == 1
-    assert lines[0].startswith("step 4/4  loss 1.500")
+    assert len(lines) == 2
+    assert lines[0].startswith("step 1/4  loss 1.500")
+    assert lines[1].startswith("step 4/4  loss 1.500")
     progress.seconds = 0
     progress.on_train_batch_end(_trainer(2, loss_total=1.5))
     assert capsys.readouterr().out.startswith("step 2/4")

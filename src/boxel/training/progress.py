@@ -15,7 +15,7 @@ from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
 
 
 class PlainProgress(ProgressBar):
-    """A line now and then.
+    """A line after the first step, and then now and then.
 
     Args:
         seconds: least time between two lines.
@@ -33,7 +33,8 @@ class PlainProgress(ProgressBar):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the clock."""
-        self._began = self._last = time.monotonic()
+        self._began = time.monotonic()
+        self._last = self._began - self.seconds
         self._first = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:  # type: ignore[override]

@@ -41,15 +41,15 @@ def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor, slack: float 
     if not len(logits):
         return logits.flatten(1).sum(1)
     logits = full_precision(logits)
-    return _side(logits, rows, columns, slack) + _side(logits.mT, columns, rows, slack)
+    return _side(logits, 2, rows, columns, slack) + _side(logits, 1, columns, rows, slack)
 
 
-def _side(logits: Tensor, span: Tensor, across: Tensor, slack: float) -> Tensor:
-    """(N,) losses of the projection on the axis that `span` is along."""
-    maxima = logits.max(2).values
+def _side(logits: Tensor, axis: int, span: Tensor, across: Tensor, slack: float) -> Tensor:
+    """(N,) losses of the projection along an axis of the logits; `across` is the box's span there, `span` the other."""
+    maxima = logits.max(axis).values
     if slack == 0:
         return dice_loss(maxima.sigmoid(), span)
-    core = logits.masked_fill(_near_edge(across, slack)[:, None], -math.inf).max(2).values
+    core = logits.masked_fill(_near_edge(across, slack).unsqueeze(3 - axis), -math.inf).max(axis).values
     keep = ~_near_edge(span, slack)
     return dice_loss(core.where(span, maxima).sigmoid() * keep, span & keep)
 

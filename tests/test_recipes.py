@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import timm
+import torch
 import yaml
 
 import boxel
@@ -299,6 +301,19 @@ def test_a_recipe_states_table_figure_and_whether_it_was_run(name: str) -> None:
     ]
     assert len(rows) == 1 and published[1] in rows[0]
     assert ("not run" in rows[0]) == head[-1].startswith("# Not run")
+
+
+def test_the_backbones_of_the_recipes_have_imagenet_weights() -> None:
+    """Under a tag that stays what it is; the trainings above put a small network in their place."""
+    settings = [read_config(path).model for path in PAPER.values()]
+    names = {model.backbone for model in settings if model.weights == "imagenet"}
+    assert names == {"resnet50.tv_in1k", "resnet101.tv_in1k"}
+    for name in names:
+        pretrained = timm.models.get_pretrained_cfg(name)
+        assert pretrained.tag == "tv_in1k" and pretrained.has_weights
+        with torch.device("meta"):
+            backbone = timm.create_model(name, features_only=True)
+        assert {8, 16, 32} <= set(backbone.feature_info.reduction())
 
 
 def path_in_index(name: str) -> str:

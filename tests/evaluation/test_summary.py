@@ -41,6 +41,17 @@ def test_without_predicted_masks_it_measures_boxes(random_set):
     assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(fill_boxes(results, truth), truth)["AP"]
 
 
+def test_a_true_mask_that_can_not_be_read_costs_only_itself(make_truth, make_result, rectangle):
+    first, second = rectangle(100, 100, 5, 5, 45, 45), rectangle(100, 100, 50, 50, 95, 95)
+    truth = make_truth([(100, 100)], [{"mask": first}, {"mask": second}])
+    truth.segmentations[1] = b"[[1, 2, 3, 4, 5, 6, 7]]"
+    results = [make_result(first, 0.9), make_result(second, 0.8)]
+    with pytest.warns(UserWarning, match=r"1 true masks can't be read .* annotation 1 "):
+        metrics = evaluate(results, truth)
+    assert (metrics["mask"]["AP"], metrics["box"]["AP"], metrics["instances"]) == (1, 1, 2)
+    assert metrics["mask_iou"]["instances"] == 1
+
+
 def test_only_unseen_classes(random_set):
     truth, results = random_set(0)
     metrics = evaluate(results, truth, categories=["class 0"], boundary=False)

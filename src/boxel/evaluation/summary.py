@@ -5,7 +5,10 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
+
+import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.errors import BoxelError, nearest
@@ -59,7 +62,7 @@ def evaluate(
     """
     check_baselines(baselines)
     results = with_ids_of(truth, results)
-    truth = with_sizes(truth, results, required=False)
+    truth = _with_readable_masks(with_sizes(truth, results, required=False))
     check_results(results, truth, class_agnostic, file)
     results, truth = restrict(results, truth, categories, class_agnostic)
     if not class_agnostic:
@@ -150,6 +153,27 @@ def check_baselines(names: Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise BoxelError(f"there is no baseline {name!r}, only {', '.join(known)}.{nearest(name, known)}")
+
+
+def _with_readable_masks(truth: Annotations) -> Annotations:
+    """The truth, its instances whose mask can't be read left with their box, which a warning tells."""
+    sized = (truth.widths > 0) & (truth.heights > 0)
+    unreadable = {}
+    for instance in np.flatnonzero(truth.has_mask & sized[truth.image_index]).tolist():
+        try:
+            truth.rle(instance)
+        except BoxelError as error:
+            unreadable[instance] = str(error)
+    if not unreadable:
+        return truth
+    first = next(iter(unreadable.values()))
+    warnings.warn(
+        f"{len(unreadable)} true masks can't be read and are measured by their boxes only, the first: {first}",
+        stacklevel=3,
+    )
+    segmentations = truth.segmentations.copy()
+    segmentations[list(unreadable)] = None
+    return replace(truth, segmentations=segmentations)
 
 
 def _warn_of_one_category(results: Sequence[Result], truth: Annotations, file: str) -> None:

@@ -235,7 +235,7 @@ def _evaluate(given: Namespace) -> int:
         class_agnostic=agnostic,
         categories=categories,
         boundary="no_boundary" not in given,
-        baselines=baselines,  # type: ignore[arg-type]
+        baselines=baselines,
         file=given.subject,
     )
     if "json" in outputs:
@@ -417,10 +417,11 @@ def _load(folder: str, given: Namespace) -> Any:
 
 def _read(given: Namespace, tell_faults: bool = True, split: str | None = None) -> Any:
     from boxel.data import read
+    from boxel.data.faults import left_out
 
     data = read(given.annotations, images=given.get("images"), split=split)
     if data.faults and tell_faults:
-        _say(f"warning: {len(data.faults)} entries can't be used, the first: {data.faults[0].message}")
+        _say(f"warning: {left_out(data.faults)}")
     return data
 
 

@@ -86,7 +86,7 @@ def figures(results: list[dict[str, Any]], truth: Annotations) -> dict[str, floa
     return {name: round(float(np.nan_to_num(v)), 4) for name, v in (row | mask_iou(results, truth)).items()}
 
 
-def _draw(out: Path, truth: Annotations, results: dict[str, list[dict[str, Any]]], count: int = 6) -> None:
+def _draw(out: Path, truth: Annotations, results: dict[str, list[dict[str, Any]]], count: int = 4) -> None:
     """Each row: the scene, masks of the network trained from boxes, masks of its twin."""
     names = [category.name for category in truth.categories]
     label_of = {category.id: label for label, category in enumerate(truth.categories)}

@@ -6,7 +6,7 @@ asked for, which lets a set of 860,000 polygons fit into less than 2 GB.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -216,10 +216,7 @@ class Annotations:
         Raises:
             BoxelError: a name is not a category of this set.
         """
-        known = [category.name for category in self.categories]
-        for name in names:
-            if name not in known:
-                raise BoxelError(f"{self.file}: there is no category {name!r}.{nearest(name, known)}")
+        known = self._names_with(names)
         new_label = np.full(len(known) + 1, -1, dtype=np.int32)
         new_label[[known.index(name) for name in names]] = np.arange(len(names), dtype=np.int32)
         inside = self.select_instances(new_label[self.labels] >= 0)
@@ -238,10 +235,7 @@ class Annotations:
         Raises:
             BoxelError: an old name is not a category of this set.
         """
-        known = [category.name for category in self.categories]
-        for name in names:
-            if name not in known:
-                raise BoxelError(f"{self.file}: there is no category {name!r}.{nearest(name, known)}")
+        known = self._names_with(names)
         renamed = [names.get(name, name) for name in known]
         kept = list(dict.fromkeys(renamed))
         new_label = np.array([kept.index(name) for name in renamed], dtype=np.int32)
@@ -258,6 +252,14 @@ class Annotations:
     def without_masks(self) -> Annotations:
         """The same set with boxes only."""
         return replace(self, segmentations=np.full(len(self.labels), None, dtype=object))
+
+    def _names_with(self, wanted: Iterable[str]) -> list[str]:
+        """Names of the categories, all of the wanted ones among them."""
+        known = [category.name for category in self.categories]
+        for name in wanted:
+            if name not in known:
+                raise BoxelError(f"{self.file}: there is no category {name!r}.{nearest(name, known)}")
+        return known
 
     def _by_image(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         cached = self.__dict__.get("_order")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,3 +28,13 @@ class Fault:
     annotation_id: int | str | None = None
     values: dict[str, Any] = field(default_factory=dict)
     repair: str = ""
+
+
+def left_out(faults: Sequence[Fault]) -> str:
+    """One sentence for what a reader left out.
+
+    Args:
+        faults: of `Annotations`, one at least.
+    """
+    count = "1 entry" if len(faults) == 1 else f"{len(faults)} entries"
+    return f"{count} can't be used, the first: {faults[0].message} `boxel check` lists all."

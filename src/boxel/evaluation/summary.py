@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 
@@ -30,7 +30,7 @@ def evaluate(
     class_agnostic: bool = False,
     categories: Sequence[str] | None = None,
     boundary: bool = True,
-    baselines: Sequence[Literal["box", "grabcut"]] = (),
+    baselines: Sequence[str] = (),
     workers: int = 1,
     file: str = "results",
 ) -> dict[str, Any]:

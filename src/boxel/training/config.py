@@ -141,7 +141,7 @@ class TrainConfig:
         for name in ("epochs", "batch_size", "accumulate", "validate_every", "checkpoint_every"):
             if getattr(self, name) <= 0:
                 raise BoxelError(f"{name} is {getattr(self, name)}; give a number above 0.")
-        if self.steps is not None and self.steps < 1:
-            raise BoxelError(f"steps is {self.steps}; give a number from 1 up.")
+        if self.steps is not None:
+            check_range(self, 1, inf, "steps")
         check_range(self, 0, 1, "ema")
         check_range(self, 0, inf, "patience")

@@ -81,8 +81,10 @@ def _check_keys(values: Mapping[str, Any], where: str) -> None:
 def _paths(values: Mapping[str, Any], sections: set[str]) -> Iterable[str]:
     """Dotted paths of what is set; a mapping that is no section is a value."""
     for name, value in values.items():
-        inside = name in sections and isinstance(value, (Mapping, Namespace))
-        yield from [f"{name}.{key}" for key in value] if inside else [name]  # type: ignore[union-attr]
+        if name in sections and isinstance(value, (Mapping, Namespace)):
+            yield from (f"{name}.{key}" for key in dict(value))
+        else:
+            yield name
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from boxel.data import Annotations, read
 from boxel.data.annotations import Category
 from boxel.data.augment import ignore_small, jitter_boxes, train_transforms
 from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
+from boxel.data.faults import left_out
 from boxel.errors import BoxelError
 from boxel.models import folder as model_folder
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
@@ -187,12 +188,7 @@ def _read(data: Annotations | str | Path, images: str | Path | None, split: str)
         return data
     found = read(data, images=images, split=split)
     if found.faults:
-        log.warning(
-            "%s: %d entries can't be used and are left out, the first: %s `boxel check` lists them.",
-            found.file,
-            len(found.faults),
-            found.faults[0].message,
-        )
+        log.warning("warning: %s", left_out(found.faults))
     return found
 
 
@@ -372,11 +368,9 @@ def _finish(out: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
     """
     files = [out / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")]
     states = [torch.load(f, map_location="cpu", weights_only=True) for f in files if f.exists()]
-    measure = "val/box_AP" if record["patience"] else "val/mask_AP"
-    if any("val/mask_AP" in state["metrics"] for state in states):
-        measure = "val/mask_AP"
+    measures = ["val/mask_AP", "val/box_AP"] if record["patience"] else ["val/mask_AP"]
     # Where all are alike, max takes the first, which is the last.
-    kept = max(states, key=lambda state: state["metrics"].get(measure, 0.0))
+    kept = max(states, key=lambda state: [state["metrics"].get(measure, 0.0) for measure in measures])
     model.load_state_dict(
         {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
     )

@@ -127,9 +127,9 @@ def all_crowd(work: Work) -> None:
 
 def none_at_all(work: Work) -> None:
     """`set-empty`: there is no image, or nothing is said of any."""
-    annotated = len(work.data.iscrowd) or any(work.data.label_maps)
-    missing = "image" if not work.image_ids else "annotation"
-    if not work.image_ids or not annotated:
+    has = {"image": work.image_ids, "annotation": len(work.data.iscrowd) or any(work.data.label_maps)}
+    missing = next((what for what, there in has.items() if not there), None)
+    if missing:
         work.about_set("set-empty", f"there is no {missing} in it; check that it is the file you mean")
 
 

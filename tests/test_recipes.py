@@ -21,14 +21,16 @@ from boxel.layers.bifpn import BiFPN
 from boxel.layers.deformable import ModulatedDeformConv2d
 from boxel.models.boxinst import BoxInst
 from boxel.training import train
-from boxel.training.config import TrainConfig
+from boxel.training.config import BoxInstTraining
 from boxel.training.recipe import read_config
 from boxel.training.schedule import lr_factor, plan
 
 FOLDER = Path(__file__).resolve().parents[1] / "recipes"
 PAPER = {path.stem: path for path in sorted((FOLDER / "boxinst").glob("*.yaml"))}
 ALL = {
-    path.stem: path for path in sorted([*FOLDER.rglob("*.yaml"), Path(boxel.__file__).parent / "demo.yaml"])
+    path.stem: path
+    for path in sorted([*FOLDER.rglob("*.yaml"), Path(boxel.__file__).parent / "demo.yaml"])
+    if isinstance(read_config(path), BoxInstTraining)
 }
 
 SHRUNK_MODEL = {
@@ -361,7 +363,7 @@ def test_what_a_recipe_says_wins_over_its_base(tmp_path: Path) -> None:
         third="base: second.yaml\nmodel: {theta: 5}",
     )
     config = read_config(files["third"], **{"model.patch_size": 5})
-    default = TrainConfig()
+    default = BoxInstTraining()
     assert config == replace(
         default,
         epochs=3,

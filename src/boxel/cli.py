@@ -8,6 +8,7 @@ import sys
 import warnings
 from argparse import Action
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,16 @@ def main(args: Sequence[str] | None = None) -> int:
     if not words or words[0] in ("-h", "--help", "--version"):
         print(f"boxel {__version__}" if words[:1] == ["--version"] else _overview())
         return 0 if words else 2
-    name, *rest = words
+    # A command may be of two words, as `train boxinst`.
+    longer = [known for known in COMMANDS if known.startswith(f"{words[0]} ")]
+    if longer and (len(words) == 1 or words[1] in ("-h", "--help")):
+        print(_overview(longer))
+        return 0 if len(words) > 1 else 2
+    count = 2 if longer else 1
+    name, rest = " ".join(words[:count]), words[count:]
     if name not in COMMANDS:
-        print(f"boxel: there is no command {name!r}.{nearest(name, list(COMMANDS))}", file=sys.stderr)
+        known = list(COMMANDS) if count == 2 else [command.split()[0] for command in COMMANDS]
+        print(f"boxel: there is no command {name!r}.{nearest(name, known)}", file=sys.stderr)
         return 2
     description, add_arguments, run = COMMANDS[name]
     parser = ArgumentParser(prog=f"boxel {name}", description=description, formatter_class=_Help)
@@ -133,11 +141,16 @@ def _convert(given: Namespace) -> int:
 # ---------------------------------------------------------------- train
 
 
-def _train_arguments(parser: ArgumentParser) -> None:
-    from boxel.training.config import TrainConfig
+METHODS = {
+    "boxinst": "Train BoxInst, an instance segmenter, from boxes, masks or any mix.",
+    "boxcaseg": "Train BoxCaseg, which makes masks of boxes, from boxes and images of single objects with masks.",
+}
 
-    parser.add_argument("method", type=str, choices=["boxinst"], help="what to train")
-    _data_arguments(parser)
+
+def _train_arguments(method: str, parser: ArgumentParser) -> None:
+    from boxel.training.config import CONFIGS
+
+    _data_arguments(parser, several=True)
     parser.add_argument("--out", type=str, help="folder of the run (default: runs/METHOD)")
     parser.add_argument("--config", type=str, metavar="RECIPE", help="a YAML recipe; flags win over it")
     parser.add_argument(
@@ -158,27 +171,32 @@ def _train_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--min-box", type=float, help="ignore boxes with a side under this many pixels")
     parser.add_argument("--init", type=str, metavar="RUN", help="start from another run's weights")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    parser.add_class_arguments(TrainConfig, None)
+    if method == "boxcaseg":
+        parser.add_argument(
+            "--salient",
+            type=str,
+            help="photos of single objects: a folder of images/ and masks/, or any masked set",
+        )
+    parser.add_class_arguments(CONFIGS[method], None)
 
 
-def _train(given: Namespace) -> int:
+def _train(method: str, given: Namespace) -> int:
     from boxel.training import train
-    from boxel.training.recipe import known_keys
+    from boxel.training.recipe import config_of, known_keys
 
-    out = given.get("out", f"runs/{given.method}")
-    changes = {
-        key: given[key] for key in known_keys() if key in given and not isinstance(given[key], Namespace)
-    }
+    keys = known_keys(config_of(method))
+    changes = {key: given[key] for key in keys if key in given and not isinstance(given[key], Namespace)}
     if "min_box" in given:
         changes["data.min_box"] = given.min_box
     model = train(
-        given.method,
+        method,
         given.annotations,
-        out=out,
+        out=given.get("out"),
         images=given.get("images"),
         val=given.get("val"),
         val_images=given.get("val_images"),
         masks=given.get("masks"),
+        salient=given.get("salient"),
         mask_classes=_names(given, "mask_classes"),
         rename=_pairs(given, "rename"),
         categories=_names(given, "categories"),
@@ -250,6 +268,12 @@ def _evaluate(given: Namespace) -> int:
 def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("run", type=str, help="a model folder, or a model's id on the Hugging Face hub")
     parser.add_argument("photos", type=str, nargs="+", help="files, folders or globs")
+    parser.add_argument(
+        "--boxes", type=str, metavar="FILE", help="annotations whose boxes BoxCaseg makes masks of"
+    )
+    parser.add_argument(
+        "--detector", type=str, metavar="RUN", help="a model whose boxes BoxCaseg makes masks of"
+    )
     parser.add_argument("--out", type=str, help="COCO results file (default: predictions.json)")
     parser.add_argument(
         "--draw", type=str, metavar="FOLDER", help="write the photos with their instances here"
@@ -264,13 +288,24 @@ def _predict(given: Namespace) -> int:
 
     out = _writable(given.get("out", "predictions.json"))
     model = _load(given.run, given)
+    given_boxes = model.settings["method"] == "boxcaseg"
+    named = [flag for flag in ("boxes", "detector") if flag in given]
+    if len(named) != given_boxes:
+        raise UsageError(
+            f"{given.run} makes masks of boxes; name these with either --boxes FILE or --detector RUN."
+            if given_boxes
+            else f"{given.run} finds its own boxes; leave --{named[0]} out."
+        )
     lost: list[str] = []
     report = _kept_in(lost)
     paths = iter_images(given.photos, report)
     ids, drawings = image_ids(paths), drawing_names(paths)
     results: list[dict[str, Any]] = []
     done = 0
-    found_in = predict_files(model, paths, _looking(model, given), given.get("batch_size", 1), report)
+    if given_boxes:
+        found_in = _masks_of_boxes(model, paths, given, report)
+    else:
+        found_in = predict_files(model, paths, _looking(model, given), given.get("batch_size", 1), report)
     for index, found in _progress(found_in, len(paths)):
         results += [{**row, "file_name": paths[index].name} for row in found.as_coco(ids[index])]
         if "draw" in given:
@@ -288,6 +323,18 @@ def _predict(given: Namespace) -> int:
     if done and not results:
         _say("warning: nothing was found at all; the model may need a longer training.")
     return 1 if lost else 0
+
+
+def _masks_of_boxes(
+    model: Any, paths: list[Path], given: Namespace, report: Callable[[str], None]
+) -> Iterator[Any]:
+    from boxel.data import read
+    from boxel.models.boxcaseg.predict import segment_found, segment_given
+
+    if "boxes" in given:
+        return segment_given(model, read(given.boxes), paths, report)
+    detector = _load(given.detector, given)
+    return segment_found(model, detector, paths, _looking(detector, given), report)
 
 
 # ---------------------------------------------------------------- inspect
@@ -343,7 +390,10 @@ def _demo(given: Namespace) -> int:
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
     "check": ("Find what is wrong with a data set, and mend it.", _check_arguments, _check),
     "convert": ("Bring a data set from any format to any other.", _convert_arguments, _convert),
-    "train": ("Train a segmenter from boxes, masks or any mix.", _train_arguments, _train),
+    **{
+        f"train {method}": (description, partial(_train_arguments, method), partial(_train, method))
+        for method, description in METHODS.items()
+    },
     "evaluate": ("Measure a run or a COCO results file against the truth.", _evaluate_arguments, _evaluate),
     "predict": ("Find and segment instances in photos.", _predict_arguments, _predict),
     "inspect": ("Measure what a setting should be for your data.", _inspect_arguments, _inspect),
@@ -354,9 +404,13 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Names
 # ---------------------------------------------------------------- shared
 
 
-def _data_arguments(parser: ArgumentParser) -> None:
+def _data_arguments(parser: ArgumentParser, several: bool = False) -> None:
     parser.add_argument(
-        "annotations", type=str, help="COCO json, VOC, SBD, YOLO or LabelMe; recognised by itself"
+        "annotations",
+        type=str,
+        nargs="+" if several else None,
+        help="COCO json, VOC, SBD, YOLO or LabelMe; recognised by itself"
+        + (" (several are learned as one set)" if several else ""),
     )
     parser.add_argument(
         "--images", type=str, help="folder of the images, where it is not beside the annotations"
@@ -499,9 +553,10 @@ def _unknown_flag(parser: ArgumentParser, words: list[str]) -> str:
     return ""
 
 
-def _overview() -> str:
-    width = max(map(len, COMMANDS))
-    lines = [f"  {name:<{width}}  {description}" for name, (description, _, _) in COMMANDS.items()]
+def _overview(names: Sequence[str] | None = None) -> str:
+    names = names or list(COMMANDS)
+    width = max(map(len, names))
+    lines = [f"  {name:<{width}}  {COMMANDS[name][0]}" for name in names]
     return "\n".join(
         [
             "usage: boxel COMMAND ...   (boxel COMMAND --help tells its flags; --debug shows tracebacks)",

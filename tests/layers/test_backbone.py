@@ -265,5 +265,5 @@ def test_unknown_network_names_the_nearest():
 
 
 def test_network_of_one_stride_is_an_error():
-    with pytest.raises(BoxelError, match=r"strides \[16, 16, 16\], not of 8, 16 and 32"):
+    with pytest.raises(BoxelError, match=r"strides \[16, 16, 16\], not of \[8, 16, 32\]"):
         Backbone("vit_tiny_patch16_224", weights="none")

@@ -6,12 +6,12 @@ import pytest
 import yaml
 
 from boxel.errors import BoxelError
-from boxel.training import TrainConfig
+from boxel.training.config import BoxInstTraining
 from boxel.training.recipe import read_config
 
 
 def test_without_a_recipe_the_defaults_hold():
-    assert read_config() == TrainConfig()
+    assert read_config() == BoxInstTraining()
 
 
 def test_changes_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path):
@@ -19,7 +19,7 @@ def test_changes_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path):
     recipe.write_text("model: {tau: 0.1, theta: 3.0}\nepochs: 2\n")
     config = read_config(recipe, **{"model.tau": 0.2, "optim.lr": 0.5})
     assert (config.model.tau, config.model.theta, config.epochs, config.optim.lr) == (0.2, 3.0, 2, 0.5)
-    assert config.model.backbone == TrainConfig().model.backbone
+    assert config.model.backbone == BoxInstTraining().model.backbone
 
 
 def test_the_mapping_given_is_left_alone():

@@ -21,8 +21,8 @@ from boxel.errors import BoxelError
 from boxel.evaluation.run import predict_set
 from boxel.models.boxinst import BoxInst
 from boxel.training import train
+from boxel.training.instances import validation_metrics
 from boxel.training.supervision import split
-from boxel.training.task import validation_metrics
 
 
 def _rows(folder):
@@ -103,7 +103,7 @@ def test_a_run_leaves_a_folder_with_everything_in_it(scenes, tiny, run_folder, c
 
 def test_the_best_weights_are_kept_and_of_equals_the_last(scenes, tiny, run_folder, monkeypatch):
     figures = iter([0.1, 0.3, 0.3, 0.2])
-    monkeypatch.setattr("boxel.training.task.validation_metrics", lambda *_: {"mask_AP": next(figures)})
+    monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"mask_AP": next(figures)})
     train("boxinst", scenes, out=run_folder, config=tiny, steps=12)
     assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/mask_AP": 0.3}
     kept = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
@@ -121,7 +121,7 @@ def test_boxes_alone_are_validated_by_boxes_and_the_last_weights_kept(scenes, ti
 
 def test_what_box_ap_ended_keeps_its_best_weights(scenes, tiny, run_folder, monkeypatch):
     figures = iter([0.1, 0.3, 0.2, 0.1, 0.0])
-    monkeypatch.setattr("boxel.training.task.validation_metrics", lambda *_: {"box_AP": next(figures)})
+    monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"box_AP": next(figures)})
     train("boxinst", scenes.without_masks(), out=run_folder, config=tiny, steps=30, patience=2)
     assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/box_AP": 0.3}
 
@@ -169,7 +169,7 @@ def test_starting_from_a_run_of_the_same_backbone_fetches_nothing(scenes, tiny, 
 
 
 def test_training_ends_early_without_progress(scenes, tiny, run_folder, monkeypatch):
-    monkeypatch.setattr("boxel.training.task.validation_metrics", lambda *_: {"mask_AP": 0.5})
+    monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"mask_AP": 0.5})
     train("boxinst", scenes, out=run_folder, config=tiny, steps=30, patience=2)
     assert torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 9
 
@@ -205,7 +205,7 @@ def test_what_the_run_began_with_must_stay(scenes, tiny, run_folder, monkeypatch
     renamed = replace(scenes, categories=tuple(replace(c, name=c.name + "s") for c in scenes.categories))
     with pytest.raises(BoxelError, match=r"other settings \(categories\)"):
         train("boxinst", renamed, out=run_folder, config=tiny, resume=True)
-    with pytest.raises(BoxelError, match="5 images to learn from, but the run began with 6"):
+    with pytest.raises(BoxelError, match="5 samples to learn from, but the run began with 6"):
         train("boxinst", scenes.select_images(range(7)), out=run_folder, config=tiny, resume=True)
     with pytest.raises(BoxelError, match=r"no checkpoints/last\.ckpt to resume from"):
         train("boxinst", scenes, out=run_folder / "other", config=tiny, resume=True)
@@ -281,15 +281,15 @@ def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_pa
     write_scenes(tmp_path / "val", 3, seed=9, height=64, width=96)
     seen = []
     tiny |= {"steps": 1}
-    import boxel.training.run as run
+    from boxel.training.instances import InstanceTask
 
-    original = run.InstanceTask.__init__
+    original = InstanceTask.__init__
 
     def watched(self, model, config, course, truth):
         seen.append(truth)
         original(self, model, config, course, truth)
 
-    run.InstanceTask.__init__ = watched
+    InstanceTask.__init__ = watched
     try:
         # Both folders hold files of the same names.
         train(
@@ -301,7 +301,7 @@ def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_pa
             config=tiny,
         )
     finally:
-        run.InstanceTask.__init__ = original
+        InstanceTask.__init__ = original
     assert seen[0].root == tmp_path / "val" / "images" and len(seen[0]) == 3
     assert "8 images" in caplog.text and "set aside" not in caplog.text
     (tmp_path / "val" / "images").rename(tmp_path / "elsewhere")

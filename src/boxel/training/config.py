@@ -7,7 +7,9 @@ from math import inf
 from typing import Literal
 
 from boxel.data.augment import AugmentConfig
+from boxel.data.crops import CropConfig
 from boxel.errors import BoxelError, check_range
+from boxel.models.boxcaseg import BoxCasegConfig
 from boxel.models.boxinst import BoxInstConfig
 
 
@@ -93,12 +95,10 @@ class ScheduleConfig:
 
 @dataclass
 class TrainConfig:
-    """A training run.
+    """A training run of any method; what a method adds is in its own class.
 
     Attributes:
-        model: the model's own choices.
         data: which part of the data set is learned from.
-        augment: what happens to a training image.
         optim: the optimiser.
         schedule: the learning rate's course.
         epochs: passes over the training images; `steps` overrides it.
@@ -117,9 +117,7 @@ class TrainConfig:
         strategy: Lightning's, as `ddp`.
     """
 
-    model: BoxInstConfig = field(default_factory=BoxInstConfig)
     data: DataConfig = field(default_factory=DataConfig)
-    augment: AugmentConfig = field(default_factory=AugmentConfig)
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: float = 12
@@ -145,3 +143,37 @@ class TrainConfig:
             check_range(self, 1, inf, "steps")
         check_range(self, 0, 1, "ema")
         check_range(self, 0, inf, "patience")
+
+
+@dataclass
+class BoxInstTraining(TrainConfig):
+    """A training run of BoxInst.
+
+    Attributes:
+        model: the model's own choices.
+        augment: what happens to a training image.
+    """
+
+    model: BoxInstConfig = field(default_factory=BoxInstConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+@dataclass
+class BoxCasegTraining(TrainConfig):
+    """A training run of BoxCaseg; an epoch is all salient images, and a batch is of crops.
+
+    Attributes:
+        model: the model's own choices.
+        crops: what crops are shown.
+    """
+
+    model: BoxCasegConfig = field(default_factory=BoxCasegConfig)
+    crops: CropConfig = field(default_factory=CropConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.004))
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="poly", warmup=0))
+    epochs: float = 40
+    batch_size: int = 16
+
+
+CONFIGS: dict[str, type[TrainConfig]] = {"boxinst": BoxInstTraining, "boxcaseg": BoxCasegTraining}
+"""What a run of each method is set by."""

@@ -2,13 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
 
+import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
+from boxel.data.annotations import Annotations
+from boxel.data.crops import CropDataset, MixedBatchSampler
 from boxel.data.dataset import AspectBatchSampler, Draw, InstanceDataset, collate
 from boxel.errors import BoxelError
+
+BatchSampler = AspectBatchSampler | MixedBatchSampler
+
+
+class Samples(NamedTuple):
+    """What a run learns from.
+
+    Attributes:
+        dataset: the samples.
+        batches: the batches of an epoch for a process, given its rank and the number of processes.
+        per_epoch: samples of an epoch in all.
+        unit: what a sample is called.
+    """
+
+    dataset: InstanceDataset | CropDataset
+    batches: Callable[[int, int], BatchSampler]
+    per_epoch: int
+    unit: str
+
+
+def shared_out(data: Annotations, processes: int, rank: int) -> Annotations:
+    """A process's share of the images; all shares are of one length, so some images may be in two."""
+    shared = np.resize(np.arange(len(data)), -(-len(data) // processes) * processes)
+    return data.select_images(shared[rank::processes])
 
 
 class Stream(Sampler[list[Draw]]):
@@ -19,7 +46,7 @@ class Stream(Sampler[list[Draw]]):
         length: batches in all.
     """
 
-    def __init__(self, batches: AspectBatchSampler, length: int):
+    def __init__(self, batches: BatchSampler, length: int):
         self.batches, self.length = batches, length
         self.start = 0
 
@@ -42,7 +69,7 @@ class Stream(Sampler[list[Draw]]):
 class ResumableLoader(DataLoader):
     """A data loader whose place in the stream is part of Lightning's checkpoints."""
 
-    def __init__(self, dataset: InstanceDataset, stream: Stream, workers: int):
+    def __init__(self, dataset: InstanceDataset | CropDataset, stream: Stream, workers: int):
         super().__init__(
             dataset,
             batch_sampler=stream,
@@ -51,7 +78,7 @@ class ResumableLoader(DataLoader):
             persistent_workers=workers > 0,
             multiprocessing_context="spawn" if workers > 0 else None,
         )
-        self.images, self.stream = dataset, stream
+        self.samples, self.stream = dataset, stream
         self.seen = 0
 
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]
@@ -62,8 +89,8 @@ class ResumableLoader(DataLoader):
             yield batch
 
     def state_dict(self) -> dict[str, Any]:
-        """Batches handed out so far, and of how many images."""
-        return {"seen": self.seen, "images": len(self.images)}
+        """Batches handed out so far, and of how many samples."""
+        return {"seen": self.seen, "images": len(self.samples)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on after the batches already seen.
@@ -71,9 +98,9 @@ class ResumableLoader(DataLoader):
         Raises:
             BoxelError: the data set has another number of images than it had then.
         """
-        if state["images"] != len(self.images):
+        if state["images"] != len(self.samples):
             raise BoxelError(
-                f"{self.images.data.file}: {len(self.images)} images to learn from, but the run began with "
+                f"{self.samples.data.file}: {len(self.samples)} samples to learn from, but the run began with "
                 f"{state['images']}; resume on the same data, or start anew from its weights with --init."
             )
         self.stream.start = state["seen"]

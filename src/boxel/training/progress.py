@@ -12,6 +12,10 @@ from typing import Any
 
 import lightning.pytorch as pl
 from lightning.pytorch.callbacks import Callback, ProgressBar, RichProgressBar
+from lightning.pytorch.utilities import rank_zero_only
+
+say = rank_zero_only(logging.getLogger("boxel").info)
+"""One voice for all processes."""
 
 
 class PlainProgress(ProgressBar):

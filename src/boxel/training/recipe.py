@@ -11,18 +11,19 @@ import yaml
 from jsonargparse import ArgumentParser, Namespace
 
 from boxel.errors import BoxelError, nearest
-from boxel.training.config import TrainConfig
+from boxel.training.config import CONFIGS, TrainConfig
 
 
 def read_config(
     recipe: str | Path | Mapping[str, Any] | None = None, method: str | None = None, **changes: Any
-) -> TrainConfig:
-    """A run's configuration.
+) -> Any:
+    """A run's configuration, of the class that :data:`~boxel.training.config.CONFIGS` has for the method.
 
     Args:
         recipe: a YAML file or its content; keys left out keep their defaults. A run folder's `config.yaml` is one.
             A file may build on another: `base: other.yaml`, a path from its own folder, and then what differs.
-        method: what is to be trained; a recipe that names its method must name this one.
+        method: what is to be trained; a recipe that names its method must name this one. Where None, what the recipe
+            names, or else `boxinst`.
         **changes: values by dotted path, as ``{"model.tau": 0.2}``; they win over the recipe.
 
     Raises:
@@ -31,28 +32,42 @@ def read_config(
     """
     where = str(recipe) if isinstance(recipe, (str, Path)) else "the configuration"
     values = dict(recipe) if isinstance(recipe, Mapping) else _read_yaml(Path(recipe)) if recipe else {}
-    named = values.pop("method", method)
+    named = values.pop("method", method or "boxinst")
     if method is not None and named != method:
         raise BoxelError(
             f"{where}: this is a recipe for {named!r}, not for {method!r}; name the one or the other."
         )
+    kind = config_of(named)
     for path, value in changes.items():
         for name in reversed(path.split(".")):
             value = {name: value}
         values = _merge(values, value)
-    _check_keys(values, where)
+    _check_keys(values, where, kind)
     parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(TrainConfig, None)
+    parser.add_class_arguments(kind, None)
     try:
         parsed = parser.instantiate_classes(parser.parse_object(values))
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BoxelError(f"{where}: {reason}") from error
-    return TrainConfig(**vars(parsed))
+    return kind(**vars(parsed))
 
 
-def known_keys(kind: type = TrainConfig, prefix: str = "") -> list[str]:
-    """Every dotted path of the configuration."""
+def config_of(method: str) -> type[TrainConfig]:
+    """The class of a method's configuration.
+
+    Raises:
+        BoxelError: there is no such method.
+    """
+    if method not in CONFIGS:
+        raise BoxelError(
+            f"there is no method {method!r}; this version trains {', '.join(CONFIGS)}.{nearest(method, list(CONFIGS))}"
+        )
+    return CONFIGS[method]
+
+
+def known_keys(kind: type, prefix: str = "") -> list[str]:
+    """Every dotted path of a configuration's class."""
     keys: list[str] = []
     hints = get_type_hints(kind)
     for entry in fields(kind):
@@ -62,17 +77,12 @@ def known_keys(kind: type = TrainConfig, prefix: str = "") -> list[str]:
     return keys
 
 
-def unknown_key(key: str, where: str) -> BoxelError:
-    """The error for a key that does not exist, with the nearest that does."""
-    return BoxelError(f"{where}: there is no setting {key!r}.{nearest(key, known_keys())}")
-
-
-def _check_keys(values: Mapping[str, Any], where: str) -> None:
-    known = set(known_keys())
+def _check_keys(values: Mapping[str, Any], where: str, kind: type) -> None:
+    known = known_keys(kind)
     sections = {path.split(".")[0] for path in known if "." in path}
     for path in _paths(values, sections):
         if path not in known:
-            raise unknown_key(path, where)
+            raise BoxelError(f"{where}: there is no setting {path!r}.{nearest(path, known)}")
     for section in sections:
         if section in values and not isinstance(values[section], (Mapping, Namespace)):
             raise BoxelError(f"{where}: {section} is a mapping of settings, not {values[section]!r}.")

@@ -10,48 +10,45 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from torch.utils.data import DataLoader
 
 from boxel.data import Annotations, read
 from boxel.data.annotations import Category
-from boxel.data.augment import ignore_small, jitter_boxes, train_transforms
-from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
+from boxel.data.augment import ignore_small, jitter_boxes
 from boxel.data.faults import left_out
-from boxel.errors import BoxelError
+from boxel.data.join import join
+from boxel.errors import BoxelError, UsageError
 from boxel.models import folder as model_folder
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.config import TrainConfig
-from boxel.training.hints import with_hints
 from boxel.training.init import init_from, model_of
 from boxel.training.loader import ResumableLoader, Stream
-from boxel.training.progress import progress_callbacks, quiet_lightning
-from boxel.training.recipe import read_config
+from boxel.training.methods import METHODS
+from boxel.training.progress import progress_callbacks, quiet_lightning, say
+from boxel.training.recipe import config_of, read_config
 from boxel.training.samples import Curves, SamplePictures
 from boxel.training.schedule import Plan, plan
 from boxel.training.supervision import add_masks, keep_masks_of, split, under_categories
 from boxel.training.table import MetricsTable
-from boxel.training.task import InstanceTask
+from boxel.training.task import Task
 
 log = logging.getLogger(__name__)
-_say = rank_zero_only(log.info)  # one voice for all processes
 
 
 def train(
     method: str,
-    data: Annotations | str | Path,
+    data: Annotations | str | Path | Sequence[Annotations | str | Path],
     *,
-    out: str | Path = "runs/boxinst",
+    out: str | Path | None = None,
     images: str | Path | None = None,
     val: Annotations | str | Path | None = None,
     val_images: str | Path | None = None,
     masks: Annotations | str | Path | None = None,
+    salient: Annotations | str | Path | None = None,
     mask_classes: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
     categories: Sequence[str] | None = None,
@@ -64,15 +61,18 @@ def train(
     """Train a segmenter from boxes, masks, or any mix of the two.
 
     Args:
-        method: `boxinst`.
-        data: annotations, or a file or folder of any format `boxel.read` knows; of a YOLO set its `train` split.
-            Instances with a mask are learned from it, the others from their box.
-        out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model.
-        images: folder of the images, where it is not beside the annotations.
+        method: `boxinst` or `boxcaseg`.
+        data: annotations, or a file or folder of any format `boxel.read` knows, or several of these, learned as one
+            set; of a YOLO set its `train` split. Instances with a mask are learned from it, the others from their box.
+        out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model; `runs/METHOD` where
+            None.
+        images: folder of the images, where it is not beside the annotations; of several sets, of the first.
         val: what to validate on, of a YOLO set its `val` split; otherwise the share `data.val_share` of the images is
             set aside.
         val_images: folder of its images, where they are neither beside it nor in `images`.
         masks: annotations whose masks are added to `data` by annotation id.
+        salient: images of one object each with its mask, which `boxcaseg` learns from beside the boxes: a folder of
+            `images` and `masks`, or any set with masks.
         mask_classes: sets `data.mask_classes`, the categories whose masks are learned from.
         rename: sets `data.rename`, new names of categories by their old ones; those of one name become one.
         categories: sets `data.categories`, the only categories to learn.
@@ -89,7 +89,10 @@ def train(
     Raises:
         BoxelError: data, settings or a file can't be used.
     """
-    out = Path(out)
+    config_of(method)
+    out = Path("runs", method) if out is None else Path(out)
+    if salient is not None and not METHODS[method].second_set:
+        raise UsageError(f"{method} learns nothing from salient images; leave --salient out.")
     for name, value in {"mask_classes": mask_classes, "categories": categories}.items():
         if value is not None:
             changes[f"data.{name}"] = list(value)
@@ -100,7 +103,8 @@ def train(
     if init is not None and config is None:
         config = {"model": model_of(init)}
     settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, method, **changes)
-    training = _read(data, images, "train")
+    several = [data] if isinstance(data, (Annotations, str, Path)) else list(data)
+    training = join([_read(one, None if k else images, "train") for k, one in enumerate(several)])
     if masks is not None:
         training = add_masks(training, _read(masks, training.root, "train"))
     validation: Annotations | None
@@ -109,7 +113,7 @@ def train(
     else:
         everything = len(training)
         training, validation = split(training, settings.data.val_share, settings.seed)
-        _say("%d of %d images set aside for validation", everything - len(training), everything)
+        say("%d of %d images set aside for validation", everything - len(training), everything)
     _check_images(training)
     training = training.rename_categories(settings.data.rename)
     if validation is not None:
@@ -138,48 +142,45 @@ def train(
             "under data.min_box ignored; `boxel check` tells what else was left out."
         )
 
+    second = None if salient is None else _read(salient, None, "train")
     record = {"method": method, **asdict(settings)}
     checkpoint = _prepare_folder(out, record, training.categories, resume)
     if resume and (out / "model.safetensors").exists():
-        _say("%s is finished already", out)
+        say("%s is finished already", out)
         return model_folder.load(out)
-    if settings.model.hint_weight > 0:
-        training = with_hints(training, out / "hints.json", _say)
     pl.seed_everything(settings.seed, verbose=False)
     model = _build(method, record, training.categories, None if resume else init, resume)
 
+    parts = METHODS[method]
+    samples = parts.samples(training, second, settings, out, model)
     with quiet_lightning():
-        trainer = _trainer(out, settings, validation, checkpoint)
-        course = plan(settings, len(training), trainer.world_size)
-        task = InstanceTask(model, settings, course, validation)
-        batches = AspectBatchSampler(
-            training, settings.batch_size, settings.seed, trainer.global_rank, trainer.world_size
-        )
+        trainer = _trainer(out, settings, parts.task, validation, checkpoint)
+        course = plan(settings, samples.per_epoch, trainer.world_size)
+        task = parts.task(model, settings, course, validation)
+        batches = samples.batches(trainer.global_rank, trainer.world_size)
         stream = Stream(batches, course.steps * settings.accumulate)
-        loader = ResumableLoader(
-            InstanceDataset(training, train_transforms(settings.augment), settings.model.hint_weight > 0),
-            stream,
-            settings.data.workers,
-        )
+        loader = ResumableLoader(samples.dataset, stream, settings.data.workers)
         validations = max(round(len(stream) / (len(batches) * settings.validate_every)), 1)
         trainer.val_check_interval = -(-course.steps // validations) * settings.accumulate
         trainer.limit_val_batches = 0 if validation is None else 1.0
         trainer.log_every_n_steps = min(10, max(course.steps // 20, 1))  # type: ignore[attr-defined]
         trainer.fit_loop.epoch_loop.max_steps = course.steps
         if trainer.is_global_zero:
-            _announce(out, record, training, course, trainer)
+            _announce(out, record, training, samples.unit, course, trainer)
         try:
-            val_loader = None if validation is None else _val_loader(validation, trainer)
+            val_loader = None
+            if validation is not None:
+                val_loader = task.val_loader(validation, trainer.world_size, trainer.global_rank)
             trainer.fit(task, loader, val_loader, ckpt_path=checkpoint)
         except Stopped:
-            _say(
+            say(
                 "stopped at step %d of %d; the same command with --resume goes on",
                 trainer.global_step,
                 course.steps,
             )
             return None
     if trainer.is_global_zero:
-        _finish(out, model, record)
+        _finish(out, model, record, parts.task.measures)
     return model.eval()
 
 
@@ -241,7 +242,7 @@ def _build(
     if init is not None:
         loaded, new = init_from(model, init, categories)
         shown = ", ".join(new[:10]) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
-        _say("%s: %d weights loaded; new: %s", init, len(loaded), shown or "none")
+        say("%s: %d weights loaded; new: %s", init, len(loaded), shown or "none")
         if len(loaded) < len(new):
             log.warning(
                 "%s: most weights are new; train with the settings of its config.yaml to start from it.", init
@@ -277,7 +278,11 @@ def _prepare_folder(
 
 
 def _trainer(
-    out: Path, settings: TrainConfig, validation: Annotations | None, checkpoint: Path | None
+    out: Path,
+    settings: TrainConfig,
+    task: type[Task],
+    validation: Annotations | None,
+    checkpoint: Path | None,
 ) -> pl.Trainer:
     folder = out / "checkpoints"
     # What a crowd's mask covers is never asked for.
@@ -287,7 +292,7 @@ def _trainer(
         callbacks.append(SamplePictures(out, validation))
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
-    monitor = "val/mask_AP" if has_masks else "val/box_AP"
+    monitor = task.measures[0 if has_masks else 1]
     if validation is not None:
         callbacks.append(
             ModelCheckpoint(
@@ -324,22 +329,14 @@ def _trainer(
         raise BoxelError(f"device, devices, strategy or precision can't be had here: {reason}") from error
 
 
-def _val_loader(validation: Annotations, trainer: pl.Trainer) -> DataLoader:
-    """This process's share of the images; all shares are of one length, so some images may be in two."""
-    processes = trainer.world_size
-    shared = np.resize(np.arange(len(validation)), -(-len(validation) // processes) * processes)
-    part = validation.select_images(shared[trainer.global_rank :: processes])
-    return DataLoader(InstanceDataset(part.without_masks()), batch_size=4, collate_fn=collate)
-
-
 def _announce(
-    out: Path, record: dict[str, Any], data: Annotations, course: Plan, trainer: pl.Trainer
+    out: Path, record: dict[str, Any], data: Annotations, unit: str, course: Plan, trainer: pl.Trainer
 ) -> None:
     """Say what is about to be done, and where it goes."""
     learned = ~data.iscrowd
     masked = int((data.has_mask & learned).sum())
     batch = record["batch_size"] * record["accumulate"] * trainer.world_size
-    _say(
+    say(
         "%s with %s: %d images, %d instances (%d with masks, %d boxes only) of %d categories",
         record["method"],
         record["model"]["backbone"],
@@ -349,10 +346,11 @@ def _announce(
         learned.sum() - masked,
         len(data.categories),
     )
-    _say(
-        "%d steps of %d images, lr %.3g, on %d x %s; everything goes to %s",
+    say(
+        "%d steps of %d %s, lr %.3g, on %d x %s; everything goes to %s",
         course.steps,
         batch,
+        unit,
         course.lr,
         trainer.world_size,
         trainer.strategy.root_device.type,
@@ -360,15 +358,15 @@ def _announce(
     )
 
 
-def _finish(out: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
-    """Write the model folder: the best weights by mask AP where there are true masks, else the last ones.
+def _finish(out: Path, model: torch.nn.Module, record: dict[str, Any], measures: Sequence[str]) -> None:
+    """Write the model folder: the best weights by the first measure, where there are true masks, else the last ones.
 
-    Box AP alone is no reason to go back: masks get better after it has stopped rising. Where it ended the run
-    (`patience`), the best by it are kept.
+    The second, of boxes alone, is no reason to go back: masks get better after it has stopped rising. Where it ended
+    the run (`patience`), the best by it are kept.
     """
     files = [out / "checkpoints" / f"{name}.ckpt" for name in ("last", "best")]
     states = [torch.load(f, map_location="cpu", weights_only=True) for f in files if f.exists()]
-    measures = ["val/mask_AP", "val/box_AP"] if record["patience"] else ["val/mask_AP"]
+    measures = measures if record["patience"] else measures[:1]
     # Where all are alike, max takes the first, which is the last.
     kept = max(states, key=lambda state: [state["metrics"].get(measure, 0.0) for measure in measures])
     model.load_state_dict(
@@ -378,4 +376,4 @@ def _finish(out: Path, model: torch.nn.Module, record: dict[str, Any]) -> None:
     (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1))
     model_folder.save(model, out, record, model.categories)  # type: ignore[arg-type]
     beside = [name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists()]
-    _say("done: the model of step %d is in %s, beside %s", step, out, ", ".join(beside))
+    say("done: the model of step %d is in %s, beside %s", step, out, ", ".join(beside))

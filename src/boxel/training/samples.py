@@ -9,7 +9,7 @@ import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.draw import contact_sheet, overlay, plot_curves, save_image
+from boxel.draw import contact_sheet, plot_curves, save_image
 from boxel.errors import BoxelError
 
 
@@ -20,11 +20,10 @@ class SamplePictures(pl.Callback):
         folder: the run's; pictures go to `samples/`.
         data: the validation images.
         count: pictures on a sheet.
-        score: lowest score drawn.
     """
 
-    def __init__(self, folder: Path, data: Annotations, count: int = 6, score: float = 0.3):
-        self.folder, self.data, self.score = folder, data, score
+    def __init__(self, folder: Path, data: Annotations, count: int = 6):
+        self.folder, self.data = folder, data
         self.chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -37,13 +36,7 @@ class SamplePictures(pl.Callback):
                 photo = read_image(self.data.image_path(int(index)))
             except BoxelError:
                 continue  # validation has reported it
-            found = pl_module.find(photo)  # type: ignore[operator]
-            best = found.scores >= self.score
-            masks = [mask for mask, keep in zip(found.masks, best, strict=True) if keep]
-            names = [category.name for category in found.categories]
-            drawn.append(
-                overlay(photo, found.boxes[best], masks, found.labels[best], names, found.scores[best])
-            )
+            drawn.append(pl_module.picture(photo, int(index)))  # type: ignore[operator]
         if drawn:
             path = self.folder / "samples" / f"step_{trainer.global_step:06d}.jpg"
             path.parent.mkdir(exist_ok=True)

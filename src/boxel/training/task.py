@@ -1,25 +1,27 @@
-"""The training task: what happens in a step and in a validation, for every model of instances."""
+"""The training task: what happens in a step, whatever the model."""
 
 from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import asdict
-from typing import Any
+from typing import Any, ClassVar
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
-from boxel.models.predict import Instances, PredictConfig, predict_batch, trained_size
 from boxel.training.config import TrainConfig
 from boxel.training.schedule import Plan, build_optimizer, build_scheduler
 
 
-class InstanceTask(pl.LightningModule):
-    """Steps and validations of a model with torchvision's detection interface.
+class Task(pl.LightningModule):
+    """Steps of a model with torchvision's detection interface; how it is validated is a subclass's.
+
+    A subclass logs its figures under `val/`, and draws a picture of what is found in a validation image.
 
     Args:
         model: `model(images, targets)` gives raw losses, `model.loss_weights(progress)` their weights.
@@ -28,10 +30,12 @@ class InstanceTask(pl.LightningModule):
         truth: what to validate against, or None.
     """
 
+    measures: ClassVar[tuple[str, ...]]
+    """By what the best weights are told: where there are true masks, and where there are boxes only."""
+
     def __init__(self, model: Any, config: TrainConfig, course: Plan, truth: Annotations | None):
         super().__init__()
         self.model, self.config, self.course, self.truth = model, config, course, truth
-        self.results: dict[Any, list[dict[str, Any]]] = {}
         self.loss_was_finite = True
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
@@ -43,7 +47,7 @@ class InstanceTask(pl.LightningModule):
     ) -> Tensor | None:
         """The weighted sum of the losses; raw losses and weights are logged apart."""
         losses = self.model(*batch)
-        weights = self.model.loss_weights(self.global_step / self.course.steps)
+        weights = self.weights_now()
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         self.log_dict(
             {f"loss/{name}": loss.detach() for name, loss in losses.items()}, batch_size=len(batch[0])
@@ -79,27 +83,6 @@ class InstanceTask(pl.LightningModule):
                     stacklevel=1,
                 )
 
-    def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
-        """Find the instances of a batch of images as they are on disk."""
-        photos = [image.permute(1, 2, 0).cpu().numpy() for image in batch[0]]
-        found = predict_batch(self.model, photos, self._shown())
-        for instances, target in zip(found, batch[1], strict=True):
-            self.results[target["image_id"]] = instances.as_coco(target["image_id"])
-
-    def on_validation_epoch_end(self) -> None:
-        """Measure what was found and log it under `val/`."""
-        results = _from_all_processes(self.results, self.trainer.world_size)
-        self.results = {}
-        if self.truth is None:
-            return
-        metrics = validation_metrics(results, self.truth)
-        if metrics.get("mask_fill", 0.0) > BOX_LIKE:
-            self._explain_filled_masks(metrics["mask_fill"])
-        # Every process has measured the same.
-        self.log_dict(
-            {f"val/{name}": value for name, value in metrics.items()}, prog_bar=False, sync_dist=False
-        )
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the figures of the weights with them."""
         found = {
@@ -113,58 +96,28 @@ class InstanceTask(pl.LightningModule):
         scheduler = build_scheduler(optimizer, self.course, self.config.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def find(self, photo: Any) -> Instances:
-        """Instances of one (H, W, 3) uint8 photo, for sample pictures."""
-        return predict_batch(self.model, [photo], self._shown())[0]
+    def weights_now(self) -> dict[str, float]:
+        """The losses' weights at this step."""
+        return self.model.loss_weights(self.global_step / self.course.steps)
 
-    def _shown(self) -> PredictConfig:
-        return trained_size(asdict(self.config.augment))
+    def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
+        """A process's share of the validation images, in batches that `validation_step` takes."""
+        raise NotImplementedError
 
-    def _explain_filled_masks(self, fill: float) -> None:
-        weight = self.model.loss_weights(self.global_step / self.course.steps).get("affinity", 1.0)
-        final = self.model.loss_weights(1.0).get("affinity", 1.0)
-        cause = (
-            "the affinity loss is off (model.affinity_weight is 0)"
-            if final == 0
-            else f"the affinity loss has weight {weight:.2f} of {final:.2f} so far, so wait for the end of its warm-up"
-            if weight < final
-            else "too many edges across outlines pass for positive, so raise model.tau (see `boxel inspect affinity`), "
-            "or boxes alone say too little in so short a training, so set model.hint_weight to 1"
-        )
-        warnings.warn(f"masks fill {fill:.0%} of their boxes: {cause}.", stacklevel=1)
+    def picture(self, photo: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """A validation image with what is found in it.
+
+        Args:
+            photo: (H, W, 3) RGB.
+            index: of the image in the validation set.
+        """
+        raise NotImplementedError
 
 
-def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
-    """The few figures worth following during training.
-
-    Args:
-        results: COCO results.
-        truth: what they are measured against.
-
-    Returns:
-        Finite figures in [0, 1] by name: `box_AP`, `box_AP50` and `mask_fill`; with true masks `mask_AP`, `mask_AP50`,
-        `mask_AP75` and `mask_iou`, else `box_agreement`.
-    """
-    metrics = {
-        f"box_{name}": value
-        for name, value in coco_ap(results, truth, "bbox").items()
-        if name in ("AP", "AP50")
-    }
-    if truth.has_mask.any():
-        mask_ap = coco_ap(results, truth, "segm")
-        metrics |= {f"mask_{name}": mask_ap[name] for name in ("AP", "AP50", "AP75")}
-        metrics["mask_iou"] = mask_iou(results, truth)["mask_iou"]
-    else:
-        metrics["box_agreement"] = box_agreement(results, truth)["mean"]
-    metrics["mask_fill"] = mean_fill(results)
-    return {name: value for name, value in metrics.items() if math.isfinite(value)}
-
-
-def _from_all_processes(results: dict[Any, list[dict[str, Any]]], processes: int) -> list[dict[str, Any]]:
-    """Results of all images; an image that several processes have looked at counts once."""
+def from_all_processes(results: dict[Any, Any], processes: int) -> dict[Any, Any]:
+    """What every process has found, by image; an image that several have looked at counts once."""
     parts: list[Any] = [results]
     if processes > 1:
         parts = [None] * processes
         torch.distributed.all_gather_object(parts, results)
-    together = {image: rows for part in parts for image, rows in part.items()}
-    return [row for rows in together.values() for row in rows]
+    return {image: rows for part in parts for image, rows in part.items()}

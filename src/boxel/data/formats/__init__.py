@@ -11,11 +11,18 @@ from pathlib import Path
 from types import ModuleType
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats import coco, labelme, sbd, voc, yolo
+from boxel.data.formats import coco, labelme, salient, sbd, voc, yolo
 from boxel.errors import BoxelError, nearest
 
 # In the order in which they are tried.
-_FORMATS: dict[str, ModuleType] = {"yolo": yolo, "voc": voc, "sbd": sbd, "labelme": labelme, "coco": coco}
+_FORMATS: dict[str, ModuleType] = {
+    "yolo": yolo,
+    "voc": voc,
+    "sbd": sbd,
+    "labelme": labelme,
+    "coco": coco,
+    "salient": salient,
+}
 
 
 class LossWarning(UserWarning):

@@ -1,0 +1,102 @@
+"""Several data sets as one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.errors import BoxelError
+
+
+def join(sets: Sequence[Annotations]) -> Annotations:
+    """One set of the images and instances of several, in their order.
+
+    Categories of one name become one, the first of them. An image or annotation id that an earlier set has taken gets
+    the name of its own set before it, as in ``voc2007:17``.
+
+    Args:
+        sets: one at least.
+
+    Returns:
+        The set, its paths relative to the folder that holds the images of all; the set itself where there is only one.
+
+    Raises:
+        BoxelError: the sets use different void values in their label maps.
+    """
+    first = sets[0]
+    if len(sets) == 1:
+        return first
+    if len({data.void for data in sets if any(data.label_maps)}) > 1:
+        raise BoxelError(
+            f"{sets[1].file}: its label maps have another void value than those of {first.file}; convert one of them."
+        )
+    names = list(dict.fromkeys(category.name for data in sets for category in data.categories))
+    roots = [data.root.resolve() for data in sets]
+    try:
+        root = Path(os.path.commonpath(roots))
+    except ValueError as error:  # on different drives
+        raise BoxelError(
+            f"{sets[1].file}: its images are on another drive than those of {first.file}."
+        ) from error
+    image_ids: list[ImageId] = []
+    ids: list[ImageId] = []
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+    for data in sets:
+        label = np.array([names.index(category.name) for category in data.categories], dtype=np.int32)
+        moved = replace(data, image_index=data.image_index + len(image_ids), labels=label[data.labels])
+        for name, parts in columns.items():
+            parts.append(getattr(moved, name))
+        image_ids += _free(data.image_ids, image_ids, data)
+        ids += _free(data.ids, ids, data)
+    return Annotations(
+        root=root,
+        image_ids=image_ids,
+        ids=ids,
+        paths=[_from(root, own, path) for own, data in zip(roots, sets, strict=True) for path in data.paths],
+        label_maps=[
+            None if path is None else _from(root, own, path)
+            for own, data in zip(roots, sets, strict=True)
+            for path in data.label_maps
+        ],
+        categories=_categories(sets, names),
+        void=first.void,
+        file=" + ".join(data.file for data in sets),
+        faults=[fault for data in sets for fault in data.faults],
+        **{name: np.concatenate(parts) for name, parts in columns.items()},
+    )
+
+
+def _categories(sets: Sequence[Annotations], names: Sequence[str]) -> tuple[Category, ...]:
+    """The first category of each name, under an id of its own."""
+    found: dict[str, Category] = {}
+    for category in (category for data in sets for category in data.categories):
+        found.setdefault(category.name, category)
+    taken: set[int] = set()
+    for name in names:
+        id = found[name].id
+        while id in taken:
+            id = max(taken) + 1
+        taken.add(id)
+        found[name] = replace(found[name], id=id)
+    return tuple(found[name] for name in names)
+
+
+def _free(own: Sequence[ImageId], taken: Sequence[ImageId], data: Annotations) -> list[ImageId]:
+    known = set(taken)
+    name = Path(data.file).stem
+    return [f"{name}:{id}" if id in known else id for id in own]
+
+
+def _from(root: Path, own: Path, path: str) -> str:
+    return Path(os.path.relpath(own / path, root)).as_posix()
+
+
+_COLUMNS = (
+    *("widths", "heights", "image_index", "labels", "boxes", "iscrowd"),
+    *("segmentations", "quality", "source", "trusted", "areas"),
+)

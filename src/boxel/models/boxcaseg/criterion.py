@@ -1,0 +1,98 @@
+"""What BoxCaseg learns from: bags of pixels where there is a box, pixels where there is a mask."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from boxel.losses.affinity import affinity_loss, color_similarity
+from boxel.losses.dice import dice_loss
+from boxel.losses.mil import mil_loss, smoothness
+from boxel.losses.projection import projection_loss
+from boxel.models.boxcaseg.config import BoxCasegConfig
+
+COLOR_STRIDE = 4
+
+
+def box_losses(
+    logits: Tensor,
+    rows: Tensor,
+    columns: Tensor,
+    masks: Tensor,
+    has_mask: Tensor,
+    images: Tensor,
+    config: BoxCasegConfig,
+) -> dict[str, Tensor]:
+    """Losses of the map that learns from boxes: MIL with its smooth term (Eq. 1, 2), and what is not in the paper.
+
+    All are means over the B crops of the batch; those of crops without a mask are 0 where there is none.
+
+    Args:
+        logits: (B, S, S).
+        rows: (B, S) bool, rows of the crop in the box.
+        columns: (B, S) bool.
+        masks: (B, S, S) in [0, 1], the true mask where there is one, else a hint, else empty.
+        has_mask: (B,) bool.
+        images: (B, 3, S, S) RGB in [0, 1].
+        config: settings; a loss whose weight is 0 is left out.
+
+    Returns:
+        `mil`, `smooth`, `projection`, `affinity` and `hint`; raw, not weighted.
+    """
+    losses = {}
+    boxed = ~has_mask
+    share = boxed.float().mean()
+    # Where there is a mask, its own projections are known, gaps and all.
+    held = masks > 0.5
+    rows = torch.where(has_mask[:, None], held.any(2), rows)
+    columns = torch.where(has_mask[:, None], held.any(1), columns)
+    if config.mil_weight > 0:
+        losses["mil"] = mil_loss(logits, rows, columns, config.mil_reduction).mean()
+    if config.smooth_weight > 0:
+        losses["smooth"] = smoothness(logits, config.mil_reduction).mean()
+    if config.projection_weight > 0:
+        losses["projection"] = projection_loss(logits, rows, columns).mean()
+    if config.affinity_weight > 0:
+        losses["affinity"] = share * _affinity(
+            logits[boxed], rows[boxed], columns[boxed], images[boxed], config
+        )
+    if config.hint_weight > 0:
+        hinted = boxed & held.flatten(1).any(1)
+        losses["hint"] = hinted.float().mean() * mask_loss(logits[hinted], masks[hinted], config.dice_weight)
+    return losses
+
+
+def mask_loss(logits: Tensor, masks: Tensor, dice_weight: float) -> Tensor:
+    """Cross-entropy of the pixels, and Dice where it is wanted.
+
+    Args:
+        logits: (N, S, S).
+        masks: (N, S, S) in [0, 1].
+        dice_weight: 0 leaves Dice out.
+
+    Returns:
+        The scalar mean; 0 where there are no masks.
+    """
+    if not len(logits):
+        return logits.sum() * 0
+    loss = F.binary_cross_entropy_with_logits(logits, masks)
+    return loss + dice_weight * dice_loss(logits.sigmoid(), masks).mean() if dice_weight > 0 else loss
+
+
+def _affinity(
+    logits: Tensor, rows: Tensor, columns: Tensor, images: Tensor, config: BoxCasegConfig
+) -> Tensor:
+    similarity = color_similarity(images, None, COLOR_STRIDE, 3, config.dilation, config.theta)
+    coarse = F.avg_pool2d(logits[:, None], COLOR_STRIDE)[:, 0]
+    index = torch.arange(len(logits), device=logits.device)
+    middle = COLOR_STRIDE // 2
+    return affinity_loss(
+        coarse,
+        similarity >= config.tau,
+        index,
+        rows[:, middle::COLOR_STRIDE],
+        columns[:, middle::COLOR_STRIDE],
+        3,
+        config.dilation,
+    )

@@ -1,0 +1,140 @@
+"""Training of models that find instances in whole images."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from boxel.data.annotations import Annotations
+from boxel.data.augment import train_transforms
+from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
+from boxel.draw import overlay
+from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
+from boxel.models.predict import PredictConfig, predict_batch, trained_size
+from boxel.training.hints import with_hints
+from boxel.training.loader import Samples, shared_out
+from boxel.training.progress import say
+from boxel.training.task import Task, from_all_processes
+
+SURE = 0.3
+"""Lowest score drawn in sample pictures."""
+
+
+def whole_images(
+    training: Annotations, extra: Annotations | None, settings: Any, out: Path, model: Any
+) -> Samples:
+    """Images with all their instances, to be learned from.
+
+    Args:
+        training: the set.
+        extra: unused; this kind of training has one set.
+        settings: the run's.
+        out: folder of the run, where hints are kept.
+        model: unused.
+    """
+    hinted = getattr(settings.model, "hint_weight", 0) > 0
+    if hinted:
+        training = with_hints(training, out / "hints.json", say)
+    return Samples(
+        InstanceDataset(training, train_transforms(settings.augment), hinted),
+        lambda rank, processes: AspectBatchSampler(
+            training, settings.batch_size, settings.seed, rank, processes
+        ),
+        len(training),
+        "images",
+    )
+
+
+class InstanceTask(Task):
+    """Steps and validations of a model that finds instances."""
+
+    measures: ClassVar[tuple[str, ...]] = ("val/mask_AP", "val/box_AP")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.results: dict[Any, list[dict[str, Any]]] = {}
+
+    def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
+        """This process's share of the validation images, as they are on disk."""
+        part = shared_out(truth, processes, rank)
+        return DataLoader(InstanceDataset(part.without_masks()), batch_size=4, collate_fn=collate)
+
+    def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
+        """Find the instances of a batch of images as they are on disk."""
+        photos = [image.permute(1, 2, 0).cpu().numpy() for image in batch[0]]
+        found = predict_batch(self.model, photos, self._shown())
+        for instances, target in zip(found, batch[1], strict=True):
+            self.results[target["image_id"]] = instances.as_coco(target["image_id"])
+
+    def on_validation_epoch_end(self) -> None:
+        """Measure what was found and log it under `val/`."""
+        together = from_all_processes(self.results, self.trainer.world_size)
+        self.results = {}
+        results = [row for rows in together.values() for row in rows]
+        if self.truth is None:
+            return
+        metrics = validation_metrics(results, self.truth)
+        if metrics.get("mask_fill", 0.0) > BOX_LIKE:
+            self._explain_filled_masks(metrics["mask_fill"])
+        # Every process has measured the same.
+        self.log_dict(
+            {f"val/{name}": value for name, value in metrics.items()}, prog_bar=False, sync_dist=False
+        )
+
+    def picture(self, photo: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """A validation image with the instances found in it."""
+        found = predict_batch(self.model, [photo], self._shown())[0]
+        sure = found.scores >= SURE
+        masks = [mask for mask, keep in zip(found.masks, sure, strict=True) if keep]
+        names = [category.name for category in found.categories]
+        return overlay(photo, found.boxes[sure], masks, found.labels[sure], names, found.scores[sure])
+
+    def _shown(self) -> PredictConfig:
+        return trained_size(asdict(self.config.augment))  # type: ignore[attr-defined]
+
+    def _explain_filled_masks(self, fill: float) -> None:
+        weight = self.weights_now().get("affinity", 1.0)
+        final = self.model.loss_weights(1.0).get("affinity", 1.0)
+        cause = (
+            "the affinity loss is off (model.affinity_weight is 0)"
+            if final == 0
+            else f"the affinity loss has weight {weight:.2f} of {final:.2f} so far, so wait for the end of its warm-up"
+            if weight < final
+            else "too many edges across outlines pass for positive, so raise model.tau (see `boxel inspect affinity`), "
+            "or boxes alone say too little in so short a training, so set model.hint_weight to 1"
+        )
+        warnings.warn(f"masks fill {fill:.0%} of their boxes: {cause}.", stacklevel=1)
+
+
+def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
+    """The few figures worth following during training.
+
+    Args:
+        results: COCO results.
+        truth: what they are measured against.
+
+    Returns:
+        Finite figures in [0, 1] by name: `box_AP`, `box_AP50` and `mask_fill`; with true masks `mask_AP`, `mask_AP50`,
+        `mask_AP75` and `mask_iou`, else `box_agreement`.
+    """
+    metrics = {
+        f"box_{name}": value
+        for name, value in coco_ap(results, truth, "bbox").items()
+        if name in ("AP", "AP50")
+    }
+    if truth.has_mask.any():
+        mask_ap = coco_ap(results, truth, "segm")
+        metrics |= {f"mask_{name}": mask_ap[name] for name in ("AP", "AP50", "AP75")}
+        metrics["mask_iou"] = mask_iou(results, truth)["mask_iou"]
+    else:
+        metrics["box_agreement"] = box_agreement(results, truth)["mean"]
+    metrics["mask_fill"] = mean_fill(results)
+    return {name: value for name, value in metrics.items() if math.isfinite(value)}

@@ -1,0 +1,32 @@
+"""What each method is trained on, and how it is validated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+from boxel.training.crops import CropTask, crops
+from boxel.training.instances import InstanceTask, whole_images
+from boxel.training.loader import Samples
+from boxel.training.task import Task
+
+
+class Method(NamedTuple):
+    """The parts of a training that depend on the method.
+
+    Attributes:
+        samples: what is learned from, given the set, a second set or None, the settings, the run's folder and the
+            model.
+        task: steps and validations.
+        second_set: whether it learns from salient images too.
+    """
+
+    samples: Callable[..., Samples]
+    task: type[Task]
+    second_set: bool = False
+
+
+METHODS = {
+    "boxinst": Method(whole_images, InstanceTask),
+    "boxcaseg": Method(crops, CropTask, second_set=True),
+}

@@ -1,6 +1,7 @@
 """boxel: pixels from boxes.
 
 data = boxel.read("boxes.json", images="photos/")
+masks = boxel.label(data)
 model = boxel.train("boxinst", data, epochs=12)
 instances = model.predict("street.jpg")
 """
@@ -12,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boxel.data import read, write
+    from boxel.labeling.label import label
     from boxel.models.folder import load
     from boxel.training import train
 
 __version__ = "0.1.0"
-__all__ = ["load", "read", "train", "write"]
+__all__ = ["label", "load", "read", "train", "write"]
 
 _HOMES = {
     "read": "boxel.data",
     "write": "boxel.data",
+    "label": "boxel.labeling.label",
     "load": "boxel.models.folder",
     "train": "boxel.training.run",
 }

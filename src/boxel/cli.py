@@ -138,6 +138,66 @@ def _convert(given: Namespace) -> int:
     return 0
 
 
+# ---------------------------------------------------------------- label
+
+
+def _label_arguments(parser: ArgumentParser) -> None:
+    from boxel.labeling.config import LabelConfig
+
+    _data_arguments(parser)
+    parser.add_argument("--out", type=str, help="COCO file for the masks (default: masks.json)")
+    parser.add_argument(
+        "--teacher",
+        type=str,
+        help="who draws the masks, several with commas: boxcaseg (default), grabcut, sam:PATH, a run",
+    )
+    parser.add_argument(
+        "--to", type=str, help="formats to write as well, each into a folder beside: yolo,voc,labelme"
+    )
+    parser.add_argument(
+        "--report", type=str, metavar="HTML", help="write a page on the masks and their quality"
+    )
+    parser.add_argument(
+        "--adapt",
+        type=str,
+        metavar="TIME",
+        help="first train on the boxes for so long, as 20min, from --teacher",
+    )
+    parser.add_argument(
+        "--calibrate", type=str, metavar="FILE", help="true masks of 20 boxes or more, to fit quality to"
+    )
+    parser.add_class_arguments(LabelConfig, None, skip={"teachers"})
+
+
+def _label(given: Namespace) -> int:
+    from dataclasses import fields
+
+    from boxel.labeling.config import LabelConfig
+    from boxel.labeling.label import label_data
+
+    out = given.get("out", "masks.json")
+    if "report" in given:
+        _writable(given.report)
+    outcome = label_data(
+        given.annotations,
+        images=given.get("images"),
+        out=out,
+        to=_names(given, "to") or [],
+        teacher=_names(given, "teacher"),
+        adapt_for=given.get("adapt"),
+        calibrate_on=given.get("calibrate"),
+        report=_say,
+        **{entry.name: given[entry.name] for entry in fields(LabelConfig) if entry.name in given},
+    )
+    if "report" in given:
+        from boxel.reporting import write_report
+
+        write_report(outcome.data, given.report, bad=outcome.bad, changed=outcome.changed)
+    print(outcome.summary())
+    print(f"masks: {out}" + (f"; page: {given.report}" if "report" in given else ""))
+    return 1 if outcome.bad else 0
+
+
 # ---------------------------------------------------------------- train
 
 
@@ -389,6 +449,7 @@ def _demo(given: Namespace) -> int:
 
 COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Namespace], int]]] = {
     "check": ("Find what is wrong with a data set, and mend it.", _check_arguments, _check),
+    "label": ("Make masks of boxes, each with an estimate of its quality.", _label_arguments, _label),
     "convert": ("Bring a data set from any format to any other.", _convert_arguments, _convert),
     **{
         f"train {method}": (description, partial(_train_arguments, method), partial(_train, method))

@@ -94,10 +94,11 @@ def _span(start: float, end: float, low: float, high: float, side: int) -> NDArr
     return inside
 
 
-def resample(grid: NDArray[np.float32], window: ArrayLike, area: ArrayLike) -> NDArray[np.float32]:
+def resample(grid: NDArray[np.float32], window: ArrayLike, area: Sequence[int]) -> NDArray[np.float32]:
     """A grid over a window of an image, seen at the image's own pixels.
 
-    Values are bilinear between the middles of the cells; beyond the outermost ones the edge goes on.
+    Values are bilinear between the middles of the cells; beyond the outermost ones the edge goes on. (OpenCV's
+    warpAffine would round the weights to 1/32.)
 
     Args:
         grid: (h, w) float32.
@@ -107,22 +108,26 @@ def resample(grid: NDArray[np.float32], window: ArrayLike, area: ArrayLike) -> N
     Returns:
         (bottom - top, right - left) float32.
     """
-    (h, w), (x0, y0, x1, y1) = grid.shape, np.asarray(window, dtype=np.float64)
-    left, top, right, bottom = np.asarray(area, dtype=int)
-    across, down = (x1 - x0) / w, (y1 - y0) / h  # pixels a cell
-    # Where the cells are pixels of the image, as an exact mask's are, nothing is to be interpolated.
-    if (across, down) == (1, 1) and (x0, y0) == (int(x0), int(y0)):
-        rows = np.clip(np.arange(top, bottom) - int(y0), 0, h - 1)
-        columns = np.clip(np.arange(left, right) - int(x0), 0, w - 1)
-        return grid[rows[:, None], columns]
-    to_grid = np.array(
-        [
-            [1 / across, 0, (left + 0.5 - x0) / across - 0.5],
-            [0, 1 / down, (top + 0.5 - y0) / down - 0.5],
-        ]
-    )
-    flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    size = (int(right - left), int(bottom - top))
-    return np.asarray(
-        cv2.warpAffine(grid, to_grid, size, flags=flags, borderMode=cv2.BORDER_REPLICATE), grid.dtype
-    )
+    x0, y0, x1, y1 = np.asarray(window, dtype=np.float64)
+    left, top, right, bottom = area
+    above, below, down = _cells(np.arange(top, bottom), y0, y1, grid.shape[0])
+    before, after, across = _cells(np.arange(left, right), x0, x1, grid.shape[1])
+    # Rows first: the grid is small, and what comes of it is not yet wide.
+    tall = _between(grid[above], grid[below], down[:, None])
+    return _between(tall[:, before], tall[:, after], across)
+
+
+def _cells(
+    pixels: NDArray[np.int64], start: float, end: float, count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
+    """For the middle of each pixel the cell before it, the one after it, and the latter's weight."""
+    place = ((pixels + 0.5 - start) * count / (end - start) - 0.5).clip(0, count - 1)
+    before = place.astype(np.int64)
+    return before, np.minimum(before + 1, count - 1), (place - before).astype(np.float32)
+
+
+def _between(
+    a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]
+) -> NDArray[np.float32]:
+    """Linear between two values; the first alone, whatever the second, where that has no weight."""
+    return np.where(weight > 0, a + weight * (b - a), a)

@@ -19,7 +19,7 @@ from boxel.errors import BoxelError
 from boxel.layers.weights import first_line
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
-from boxel.models.shipped import SHIPPED, shipped
+from boxel.models.shipped import folder_of
 
 _CONFIGS: dict[str, Any] = {"boxinst": BoxInstConfig, "boxcaseg": BoxCasegConfig}
 
@@ -86,10 +86,8 @@ def load(source: str | Path) -> nn.Module:
     Raises:
         BoxelError: the folder is not there or not whole, or the weights do not fit.
     """
-    folder = Path(source)
-    if str(source) in SHIPPED and not folder.is_dir():
-        folder = shipped(str(source))
-    elif not folder.is_dir():
+    folder = folder_of(source)
+    if not folder.is_dir():
         folder = _from_hub(str(source))
     for name in ("config.yaml", "categories.json", "model.safetensors"):
         if not (folder / name).is_file():

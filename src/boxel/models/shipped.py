@@ -9,10 +9,13 @@ SHIPPED = ("boxcaseg", "boxcaseg-boxes")
 """`boxcaseg` has learned from some masks, `boxcaseg-boxes` from boxes and salient images only."""
 
 
-def shipped(name: str) -> Path:
-    """The folder of a model that comes with boxel.
+def folder_of(source: str | Path) -> Path:
+    """The folder of a model: of one that comes with boxel where the name is one's, else the path itself.
 
     Args:
-        name: one of :data:`SHIPPED`.
+        source: one of :data:`SHIPPED`, or a path; a folder of that name goes first.
     """
-    return Path(str(files("boxel"))) / "weights" / name
+    path = Path(source)
+    if str(source) in SHIPPED and not path.is_dir():
+        return Path(str(files("boxel"))) / "weights" / str(source)
+    return path

@@ -1,0 +1,102 @@
+"""Tables 4, 5 and 6 of the BoxCaseg paper at a small scale: heads, sampling, and the share of the salient head.
+
+    python benchmarks/boxcaseg_tables.py ../shared/data --out runs/tables --seeds 3
+
+Each row is the paper's network on a small backbone with small crops, trained for a few minutes on one core from the
+boxes of `coco/train_boxes.json` and the masks of `salient`, and measured on the boxes of `coco/val_masks.json`. Rows
+already in `--out` are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import boxel
+from boxel.data import Annotations, read
+from boxel.data.images import read_image
+from boxel.evaluation.given_boxes import LEAST_SIDE, mask_figures
+from boxel.masks.rle import decode
+from boxel.models.boxcaseg.predict import box_masks
+from boxel.models.folder import load
+
+SMALL: dict[str, Any] = {
+    "model": {"backbone": "tf_efficientnet_lite0", "weights": "lite", "side": 128},
+    "crops": {"side": 128, "overlap_drop": 0.75},
+    "data": {"min_box": 12, "val_share": 0, "workers": 0},
+    "optim": {"lr": 0.004, "reference_batch": 0},
+    "steps": 500,
+    "batch_size": 16,
+}
+"""The paper's settings but for backbone, side and length; chosen on no table."""
+
+ROWS: dict[str, dict[str, Any]] = {
+    "4: weak": {"model.heads": ["weak"]},
+    "4: salient": {"model.heads": ["salient"]},
+    "4: weak + transferred (6: alpha 0)": {"model.heads": ["weak", "transferred"]},
+    "4: weak + salient (6: alpha 1)": {"model.heads": ["weak", "salient"]},
+    "4: all (5: 9:7, 6: alpha 0.7)": {},
+    "5: random": {"crops.random": True},
+    "5: 8:8": {"crops.salient_ratio": [8, 8]},
+    "5: 13:3": {"crops.salient_ratio": [13, 3]},
+    "6: alpha 0.5": {"model.alpha": 0.5},
+}
+
+
+def main() -> None:
+    """Print a row a setting: mean over the seeds, and their standard deviation."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("data", type=Path, help="the folder that has coco and salient")
+    parser.add_argument("--out", type=Path, default=Path("runs/tables"))
+    parser.add_argument("--seeds", type=int, default=1)
+    parser.add_argument("--steps", type=int, default=SMALL["steps"])
+    args = parser.parse_args()
+
+    images = args.data / "coco" / "images"
+    truth = read(args.data / "coco" / "val_masks.json", images=images)
+    names = ("mask_iou", "mask_iou_by_class", "IoU@50", "IoU@75")
+    print(f"| row | {' | '.join(names)} |\n|---|{'---|' * len(names)}", flush=True)
+    for row, changes in ROWS.items():
+        found = []
+        for seed in range(args.seeds):
+            out = args.out / f"{list(ROWS).index(row)}_seed{seed}"
+            if not (out / "model.safetensors").exists():
+                boxel.train(
+                    "boxcaseg",
+                    args.data / "coco" / "train_boxes.json",
+                    images=images,
+                    salient=args.data / "salient",
+                    out=out,
+                    config=SMALL,
+                    resume=(out / "checkpoints" / "last.ckpt").exists(),
+                    seed=seed,
+                    steps=args.steps,
+                    **changes,
+                )
+            found.append(figures(load(out), truth))
+        cells = [np.array([one[name] for one in found]) for name in names]
+        print(f"| {row} | {' | '.join(f'{c.mean():.3f} ({c.std():.3f})' for c in cells)} |", flush=True)
+
+
+def figures(model: Any, truth: Annotations) -> dict[str, float]:
+    """Figures of a model's masks of true boxes."""
+    ious, labels = [], []
+    sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1)
+    for image in range(len(truth)):
+        own = truth.instances_of(image)
+        own = own[truth.has_mask[own] & ~truth.iscrowd[own] & (sides[own] >= LEAST_SIDE)]
+        codes, _ = box_masks(model, read_image(truth.image_path(image)), truth.boxes[own])
+        for instance, code in zip(own, codes, strict=True):
+            mask, true = decode(code) > 0, truth.mask(int(instance)) > 0
+            ious.append((mask & true).sum() / max((mask | true).sum(), 1))
+            labels.append(truth.labels[instance])
+    return mask_figures(ious, labels)
+
+
+if __name__ == "__main__":
+    main()

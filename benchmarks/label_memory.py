@@ -1,0 +1,81 @@
+"""Rate and memory of labelling a set of 100,000 boxes with their rectangles.
+
+Writes a COCO file of 10,000 images with ten boxes each to a temporary folder, all images being one PNG of 320 x 240
+under many names, labels it in a fresh process, once from nothing and once more to find all of it done, and prints what
+that took:
+
+    python benchmarks/label_memory.py
+
+With a number, so many images: a tenfold one shows what grows with the set.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+IMAGES, BOXES = 10_000, 10
+WIDTH, HEIGHT = 320, 240
+
+
+def generate(folder: Path, images: int) -> None:
+    """Write the images and ``boxes.json``."""
+    import numpy as np
+    from PIL import Image
+
+    from boxel.data import write
+    from boxel.data.annotations import Category
+    from boxel.data.formats.builder import Builder
+
+    rng = np.random.default_rng(0)
+    first = folder / "0.png"
+    Image.fromarray(rng.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)).save(first)
+    rows = Builder()
+    for k in range(images):
+        if k:
+            os.link(first, folder / f"{k}.png")
+        image = rows.add_image(k + 1, f"{k}.png", WIDTH, HEIGHT)
+        corners = rng.uniform(0, 0.8, (BOXES, 2)) * (WIDTH, HEIGHT)
+        ends = np.minimum(corners + rng.uniform(8, 120, (BOXES, 2)), (WIDTH, HEIGHT))
+        for box in np.hstack([corners, ends]).round(2).tolist():
+            rows.add(len(rows.ids) + 1, image, 0, box)
+    write(rows.build(folder, [Category(1, "thing")], folder / "boxes.json"), folder / "boxes.json")
+
+
+def measure(folder: Path) -> None:
+    """Label the set and print the figures; to be run in a process of its own."""
+    from boxel.labeling.label import label_data
+
+    # Linux counts in KiB, macOS in bytes.
+    unit = 1 if sys.platform == "darwin" else 1024
+
+    def peak() -> float:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
+
+    print(f"imports: peak RSS {peak():.2f} GB", flush=True)
+    for what in ("labelled", "found done"):
+        start = time.perf_counter()
+        outcome = label_data(folder / "boxes.json", out=folder / "out" / "masks.json", teacher="rectangle")
+        seconds = time.perf_counter() - start
+        assert outcome.data.has_segmentation.all() and not outcome.bad
+        boxes = len(outcome.data.labels)
+        print(
+            f"{what}: {boxes} boxes in {seconds:.1f} s ({boxes / seconds:.0f} a second), peak RSS {peak():.2f} GB"
+        )
+        del outcome
+    for name in ("masks.json", "masks.sqlite"):
+        print(f"{name}: {(folder / 'out' / name).stat().st_size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2 and Path(sys.argv[1]).is_dir():
+        measure(Path(sys.argv[1]))
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            generate(Path(name), int(sys.argv[1]) if len(sys.argv) == 2 else IMAGES)
+            subprocess.run([sys.executable, __file__, name], check=True)

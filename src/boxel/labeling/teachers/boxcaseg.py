@@ -1,0 +1,30 @@
+"""BoxCaseg as a teacher: one crop a box through a small network."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.labeling.teachers.soft import SoftMask
+from boxel.models.boxcaseg import BoxCaseg
+from boxel.models.boxcaseg.predict import soft_masks
+
+
+class BoxCasegTeacher:
+    """Masks of a BoxCaseg model.
+
+    Args:
+        model: in eval mode.
+        name: to be known by.
+        identity: text that changes with the model's weights.
+    """
+
+    def __init__(self, model: BoxCaseg, name: str = "boxcaseg", identity: str = "") -> None:
+        self.model, self.name, self.identity = model, name, identity
+
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:
+        """One soft mask a box, whatever its label; see :class:`~boxel.labeling.teachers.soft.Teacher`."""
+        found = zip(*soft_masks(self.model, image, boxes), strict=True)
+        return [SoftMask(logits, tuple(window), float(score)) for logits, window, score in found]

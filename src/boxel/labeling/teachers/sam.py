@@ -1,0 +1,159 @@
+"""Segment Anything as a teacher: SAM, SAM 2 and SAM 3 of `transformers`, shown nothing but the boxes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from boxel.errors import BoxelError
+from boxel.labeling.teachers.models import digest_of
+from boxel.labeling.teachers.soft import SoftMask, region_about
+
+_SAM2 = ("Sam2Model", "Sam2Processor")
+_SAM3 = ("Sam3TrackerModel", "Sam3TrackerProcessor")
+_CLASSES = {
+    "sam": ("SamModel", "SamProcessor"),
+    "sam2": _SAM2,
+    "sam2_video": _SAM2,  # what the authors' own checkpoints call themselves, which hold the image model too
+    "sam3_tracker": _SAM3,
+    "sam3_video": _SAM3,
+}
+"""Model and processor of `transformers` that answer a box with a mask, by the model type of a config.json."""
+
+_BOXES_AT_ONCE = 32
+"""Boxes that the decoder sees together; each takes some 40 MB while it does."""
+
+
+class SamTeacher:
+    """A Segment Anything model that is asked for the object in each box.
+
+    An image goes through the encoder once and its boxes through the decoder together. On the pixels of a mask's
+    window the logits are those of transformers' own processor, model and post-processing, whatever that
+    interpolates on the way. The score is the IoU that the model predicts for its mask.
+
+    Several threads may call it. The network works for one of them at a time: it uses all cores by itself, and an
+    encoder pass takes up to 1.5 GB.
+
+    Attributes:
+        name: `sam:` and the source.
+        identity: a digest of the weights and of how images are shown to them.
+
+    Args:
+        source: a folder with config.json, model.safetensors and the processor's files, or `owner/name` on the
+            Hugging Face hub.
+        device: where the network runs.
+        multimask: let the decoder draw its three masks (whole, part, part of a part) and take the one with the
+            highest predicted IoU. They are made for a click, which may mean each of them; a box leaves little
+            doubt, and the single mask is what the authors take for it.
+        margin: what is kept around each box, as a share of its width and height on each side; not less than the
+            margin that masks are clipped to.
+
+    Raises:
+        BoxelError: transformers is not installed, or the source holds no model of SAM, SAM 2 or SAM 3 that is whole.
+
+    References:
+        Kirillov et al., "Segment Anything", ICCV 2023; Ravi et al., "SAM 2", 2024; Carion et al., "SAM 3", 2025.
+    """
+
+    def __init__(
+        self,
+        source: str | Path,
+        device: str | torch.device = "cpu",
+        multimask: bool = False,
+        margin: float = 0.5,
+    ) -> None:
+        model, self._processor = _load(str(source))
+        self.name = f"sam:{source}"
+        self.identity = digest_of(model, self._processor.image_processor.to_dict(), multimask)
+        self._model = model.to(device).eval()
+        self._multimask, self._margin = multimask, margin
+        self._lock = Lock()
+
+    @torch.inference_mode()
+    def __call__(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
+    ) -> list[SoftMask]:
+        """One soft mask a box, on the whole pixels of the box and its margin; arguments as for a `Teacher`."""
+        if len(boxes) == 0:
+            return []
+        # As a PIL image its channels are not to be guessed, which transformers does by their number.
+        inputs = self._processor(Image.fromarray(image), input_boxes=[boxes.tolist()], return_tensors="pt")
+        with self._lock:
+            masks, ious = self._decode(inputs["pixel_values"], inputs["input_boxes"])
+        height, width = image.shape[:2]
+        sizes = {key: inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs}
+        soft = []
+        for box, mask, iou in zip(boxes, masks, ious.tolist(), strict=True):
+            # One at a time, as a map of the whole image's size is made of each.
+            full = self._processor.post_process_masks([mask[None]], **sizes, binarize=False)[0][0, 0]
+            region = region_about(box, height, width, self._margin)
+            part = full[region.top : region.bottom, region.left : region.right]
+            soft.append(SoftMask(np.array(part.cpu()), region, min(max(0.0, iou), 1.0)))
+        return soft
+
+    def _decode(self, pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """The decoder's (N, 1, h, w) logits of the boxes of one image and the (N,) IoU that it predicts for them."""
+        device = self._model.device
+        # SAM's prompts are of double precision, which MPS does not know.
+        prompts = boxes.float() if device.type == "mps" else boxes
+        embeddings = self._model.get_image_embeddings(pixels.to(device))
+        masks, ious = [], []
+        for some in prompts.to(device).split(_BOXES_AT_ONCE, dim=1):
+            drawn = self._model(
+                image_embeddings=embeddings, input_boxes=some, multimask_output=self._multimask
+            )
+            iou, best = drawn.iou_scores[0].max(dim=1)
+            masks.append(drawn.pred_masks[0].take_along_dim(best[:, None, None, None], dim=1))
+            ious.append(iou)
+        return torch.cat(masks), torch.cat(ious)
+
+
+def _load(source: str) -> tuple[Any, Any]:
+    """Model and processor of a folder or of the hub; only safetensors are read, and no code that comes with them."""
+    try:
+        import transformers
+    except ImportError as error:
+        raise BoxelError(
+            "SAM needs the package transformers; install it with: pip install 'boxel[sam]'."
+        ) from error
+    with _readable(source):
+        kind = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
+    if kind not in _CLASSES:
+        raise BoxelError(
+            f"{source}: a model of type {kind!r} draws no masks in boxes; give one of {', '.join(_CLASSES)}."
+        )
+    with _readable(source):
+        network, processing = (getattr(transformers, name) for name in _CLASSES[kind])
+        processor = processing.from_pretrained(source)
+        model, report = network.from_pretrained(
+            source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
+        )
+    # What the file lacks transformers draws at random, and only warns.
+    if report["missing_keys"]:
+        lacking = sorted(report["missing_keys"])
+        raise BoxelError(
+            f"{source}: the weights lack {len(lacking)} tensors of {network.__name__}, {lacking[0]} among them; "
+            "download or save the model anew."
+        )
+    return model, processor
+
+
+@contextmanager
+def _readable(source: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # each fault of a folder or of the hub has its own exception
+        reason = " ".join(str(error).split())[:200]
+        raise BoxelError(
+            f"{source}: not readable as SAM, SAM 2 or SAM 3 ({reason}); give a folder with config.json, "
+            "model.safetensors and preprocessor_config.json, or the id of such a model on the hub."
+        ) from error

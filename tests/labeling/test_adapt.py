@@ -1,0 +1,81 @@
+"""A BoxCaseg that goes on training on the boxes to be labelled."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import boxel
+from boxel.data.scenes import write_scenes
+from boxel.errors import UsageError
+from boxel.labeling.adapt import adapt, minutes_of
+from boxel.labeling.label import label_data
+
+TINY = {
+    "model": {
+        "backbone": "resnet10t",
+        "weights": "none",
+        "neck": "top_down",
+        "neck_channels": 16,
+        "heads": ["shared"],
+        "side": 64,
+        "hint_weight": 1.0,
+        "affinity_weight": 0.5,
+    },
+    "crops": {"side": 64},
+    "data": {"workers": 0, "val_share": 0.0},
+    "steps": 2,
+    "batch_size": 4,
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """The folder of a BoxCaseg that has hardly been trained."""
+    folder = tmp_path_factory.mktemp("adapt")
+    scenes = write_scenes(folder / "scenes", 3, height=64, width=96)
+    boxel.train("boxcaseg", scenes.without_masks(), out=folder / "run", config=TINY)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"), [("20min", 20), ("1h", 60), ("90s", 1.5), ("5", 5), (" 0.5 min ", 0.5)]
+)
+def test_times(text, minutes):
+    assert minutes_of(text) == pytest.approx(minutes)
+
+
+@pytest.mark.parametrize("text", ["", "long", "-3min", "0min", "3 days"])
+def test_what_is_no_time(text):
+    with pytest.raises(UsageError, match="write a time"):
+        minutes_of(text)
+
+
+def test_it_goes_on_from_the_weights_with_the_models_own_masks_as_hints(run, tmp_path):
+    boxes = boxel.read(run / "scenes" / "boxes.json", images=run / "scenes" / "images")
+    said = []
+    out = adapt(boxes, 0.03, tmp_path / "adapted", str(run / "run"), said.append)
+    before, after = (boxel.load(folder).state_dict() for folder in (run / "run", out))
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert any("heads.shared" in name for name in moved)
+    # A small learning rate: it is the same model still.
+    name = "heads.shared.0.weight"
+    assert (before[name] - after[name]).abs().max() < 0.1 * before[name].abs().max()
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings["model"]["hint_weight"] == 1 and settings["steps"] >= 1
+    assert not (out / "hints.json").exists()  # GrabCut made none: every box had a mask of the model's
+    adapt(boxes, 0.03, out, str(run / "run"), said.append)
+    assert said[-1].endswith("adapted already")
+
+
+def test_the_labels_are_the_adapted_models(run, tmp_path):
+    file, images = run / "scenes" / "boxes.json", run / "scenes" / "images"
+    arguments = {"images": images, "teacher": str(run / "run"), "report": lambda _: None}
+    plain = label_data(file, out=tmp_path / "a.json", **arguments).data
+    adapted = label_data(file, out=tmp_path / "b.json", adapt_for="3s", **arguments).data
+    assert set(adapted.source[adapted.has_segmentation]) == {(tmp_path / "b_adapted").as_posix()}
+    assert len(plain.labels) == len(adapted.labels)
+    assert json.loads((tmp_path / "b_adapted" / "metrics.json").read_text())["step"] >= 1
+    assert np.isfinite(adapted.quality[adapted.has_segmentation]).all()

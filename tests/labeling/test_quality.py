@@ -1,0 +1,152 @@
+"""Quality: cues by hand, calibrations that mean what they say."""
+
+import numpy as np
+import pytest
+
+from boxel.errors import BoxelError
+from boxel.labeling import quality
+from boxel.labeling.calibrate import corrected
+from boxel.labeling.masks import Labelled, Vote
+from boxel.labeling.teachers.soft import Region, SoftMask
+
+SURE = 10.0
+
+
+def labelled(masks, logits=None, boxes=None, votes=1, image=None):
+    """An image of 40 x 40 whose boxes have these masks, by votes of these logits."""
+    boxes = np.array(boxes if boxes is not None else [[10, 10, 30, 30]] * len(masks), dtype=np.float64)
+    regions = [Region(*box.astype(int)) for box in boxes]
+    soft = [
+        SoftMask(np.where(mask, SURE, -SURE).astype(np.float32) if logits is None else logits, tuple(region))
+        for mask, region in zip(masks, regions, strict=True)
+    ]
+    return Labelled(
+        image=np.zeros((40, 40, 3), np.uint8) if image is None else image,
+        boxes=boxes,
+        labels=np.zeros(len(masks), np.int32),
+        regions=regions,
+        votes=[Vote(f"t{k}", soft, np.ones(len(masks))) for k in range(votes)],
+        settled=list(masks),
+        masks=list(masks),
+        agreement=np.ones(len(masks)),
+        trusted=np.ones(len(masks), bool),
+    )
+
+
+def cue(name, found):
+    return found[:, quality.CUES.index(name)]
+
+
+FULL = np.ones((20, 20), bool)
+HALF = FULL & (np.arange(20) < 10)
+
+
+def test_a_sure_mask_expects_to_be_right():
+    found = quality.cues(labelled([HALF]))
+    assert cue("expected_iou", found) == pytest.approx(1, abs=1e-3)
+    assert cue("certainty", found) == pytest.approx(1, abs=1e-3)
+    assert cue("inside", found) == pytest.approx(1, abs=1e-3)
+    assert cue("fill", found) == pytest.approx(0.5)
+    assert cue("size", found) == pytest.approx(np.log2(20))
+
+
+def test_an_undecided_mask_expects_half():
+    # All pixels at a probability of a half, half of them in the mask: 100 expected to overlap, of 200 + 100.
+    found = quality.cues(labelled([HALF], logits=np.zeros((20, 20), np.float32)))
+    assert cue("expected_iou", found) == pytest.approx(100 / (200 + 100), abs=1e-6)
+    assert cue("certainty", found) == pytest.approx(0)
+
+
+def test_votes_that_agree():
+    one, two = labelled([HALF]), labelled([HALF], votes=2)
+    assert cue("votes_iou", quality.cues(one)) == cue("votes_iou", quality.cues(two)) == 1
+    other = SoftMask(np.where(FULL, SURE, -SURE).astype(np.float32), (10, 10, 30, 30))
+    two.votes[1] = Vote("other", [other], np.ones(1))
+    assert cue("votes_iou", quality.cues(two)) == pytest.approx(0.5)
+
+
+def test_contrast_is_of_colours_across_the_outline():
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[:, :20] = 255  # the mask's half is white: L is 100 within and 0 without
+    assert cue("contrast", quality.cues(labelled([HALF], image=image))) == pytest.approx(1, abs=1e-3)
+    assert cue("contrast", quality.cues(labelled([HALF]))) == 0
+
+
+def test_crowding_and_what_smaller_objects_took():
+    boxes = [[0, 0, 20, 20], [0, 0, 10, 20]]
+    first = np.ones((20, 20), bool)
+    image = labelled([first, np.ones((20, 10), bool)], boxes=boxes)
+    image.masks[0] = first & (np.arange(20) >= 10)
+    found = quality.cues(image)
+    assert cue("crowding", found).tolist() == pytest.approx([0.5, 1.0])
+    assert cue("contested", found).tolist() == pytest.approx([0.5, 0.0])
+
+
+def test_a_box_without_a_mask_has_no_cues_and_no_quality():
+    image = labelled([HALF, HALF])
+    image.masks[1] = None
+    found = quality.cues(image)
+    assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
+    rng = np.random.default_rng(0)
+    told = quality.fit(rng.normal(size=(50, len(quality.CUES))), rng.random(50))(image)
+    assert 0 <= told[0] <= 1 and np.isnan(told[1])
+
+
+def made_up(count, seed=0):
+    """Cues of which the second tells the IoU but for noise."""
+    rng = np.random.default_rng(seed)
+    found = rng.normal(size=(count, len(quality.CUES)))
+    ious = (0.6 + 0.2 * np.tanh(found[:, 1]) + rng.normal(0, 0.05, count)).clip(0, 1)
+    return found, ious
+
+
+def test_a_calibration_means_what_it_says_on_masks_it_has_not_seen():
+    told = quality.fit(*made_up(400))
+    found, ious = made_up(400, seed=1)
+    figures = quality.ranking_figures(told.of_cues(found), ious)
+    assert figures["spearman"] > 0.85
+    assert figures["calibration_error"] < 0.03
+    assert figures["gain"] > 0.85
+
+
+def test_without_anything_to_tell_by_all_get_the_mean():
+    rng = np.random.default_rng(0)
+    told = quality.fit(rng.normal(size=(300, len(quality.CUES))), rng.random(300))
+    spread = told.of_cues(rng.normal(size=(300, len(quality.CUES))))
+    assert abs(spread.mean() - 0.5) < 0.06 and spread.std() < 0.12
+
+
+def test_it_is_the_same_from_its_file(tmp_path):
+    told = quality.fit(*made_up(100))
+    quality.write(told, tmp_path / "q.json")
+    again = quality.read(tmp_path / "q.json")
+    found = made_up(30, seed=2)[0]
+    assert np.array_equal(told.of_cues(found), again.of_cues(found)) and told.identity == again.identity
+    assert told.identity != quality.fit(*made_up(100, seed=3)).identity
+
+
+def test_too_few_masks_are_refused():
+    with pytest.raises(BoxelError, match="on 19 masks"):
+        quality.fit(*made_up(19))
+    quality.fit(*made_up(20))
+
+
+def test_a_few_masks_correct_a_calibration_a_little_and_many_wholly():
+    told = quality.fit(*made_up(400))
+    for count, least, most in ((20, 0.05, 0.16), (250, 0.15, 0.23)):
+        found, ious = made_up(count, seed=4)
+        lower = corrected(told, told.of_cues(found), ious - 0.2)
+        shift = (told.of_cues(found) - lower.of_cues(found)).mean()
+        assert least < shift < most
+        assert (np.diff(lower.curve[1]) >= 0).all() and lower.identity != told.identity
+
+
+def test_ranking_figures_by_hand():
+    ious = np.arange(10) / 10
+    perfect = quality.ranking_figures(ious, ious)
+    assert perfect == pytest.approx({"spearman": 1, "calibration_error": 0, "gain": 1})
+    off = quality.ranking_figures(ious[::-1] + 0.0, ious)
+    # The best six by it are the worst six: mean 0.25 where all have 0.45 and the best 0.65.
+    assert off["gain"] == pytest.approx((0.25 - 0.45) / (0.65 - 0.45))
+    assert off["spearman"] == pytest.approx(-1)
+    assert off["calibration_error"] == pytest.approx(np.abs(ious[::-1] - ious).mean())

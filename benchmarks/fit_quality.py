@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 
 from boxel.data import read
+from boxel.evaluation.ranking import ranking_figures
 from boxel.labeling.calibrate import collect
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.quality import fit, ranking_figures, write
+from boxel.labeling.quality import fit, write
 from boxel.labeling.teachers import make_teacher
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights" / "quality"

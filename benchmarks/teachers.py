@@ -14,9 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from boxel.data import read
-from boxel.evaluation.given_boxes import instance_ious, mask_figures
+from boxel.evaluation.given_boxes import measure_masks
 from boxel.labeling.label import label
-from boxel.labeling.quality import ranking_figures
 
 TEACHERS = ["rectangle", "ellipse", "grabcut", "grabcut-ellipse", "boxcaseg-boxes", "boxcaseg"]
 FIGURES = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class")
@@ -42,10 +41,7 @@ def main() -> None:
         began = time.perf_counter()
         made = label(boxes, teacher=teacher, workers=args.workers, report=lambda _: None)
         spent = 1000 * (time.perf_counter() - began) / int((~boxes.iscrowd).sum())
-        ious, ours, theirs = instance_ious(made, truth)
-        row = mask_figures(ious, truth.labels[theirs])
-        quality = np.nan_to_num(made.quality[ours])
-        row |= ranking_figures(quality, ious) if np.ptp(quality) else dict.fromkeys(RANKING, np.nan)
+        row = dict.fromkeys(RANKING, np.nan) | measure_masks(made, truth)
         cells = [f"{row[name]:.3f}" for name in FIGURES]
         cells += [f"{spent:.1f}", *(f"{row[name]:.3f}" for name in RANKING)]
         print(f"| {teacher} | {' | '.join(cells)} |", flush=True)

@@ -1,6 +1,7 @@
 """What tests share."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,3 +13,24 @@ def shared_data() -> Path:
     if not folder.is_dir():
         pytest.skip(f"no real data at {folder}")
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_boxcaseg() -> dict[str, Any]:
+    """Settings of a BoxCaseg that trains in a moment."""
+    return {
+        "model": {
+            "backbone": "resnet10t",
+            "weights": "none",
+            "neck": "top_down",
+            "neck_channels": 16,
+            "heads": ["shared"],
+            "side": 64,
+            "hint_weight": 1.0,
+            "affinity_weight": 0.5,
+        },
+        "crops": {"side": 64},
+        "data": {"workers": 0, "val_share": 0.0},
+        "steps": 2,
+        "batch_size": 4,
+    }

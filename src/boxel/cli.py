@@ -273,7 +273,7 @@ def _train(method: str, given: Namespace) -> int:
 
 
 def _evaluate_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("subject", type=str, help="a run folder, or a COCO results file")
+    parser.add_argument("subject", type=str, help="a run folder, a COCO results file, or a labelled set")
     _data_arguments(parser)
     parser.add_argument("--class-agnostic", action="store_true", help="all categories count as one")
     parser.add_argument("--categories", type=str, help="measure these categories only: person,dog")
@@ -289,6 +289,7 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 def _evaluate(given: Namespace) -> int:
     from boxel.evaluation import check_baselines, evaluate, format_table, read_results
     from boxel.evaluation.run import is_agnostic, predict_set
+    from boxel.labeling.measure import is_labelled_set, makes_masks_of_boxes, measure, table
 
     outputs = {flag: _writable(given[flag]) for flag in ("results", "json") if flag in given}
     truth = _read(given, split="val")
@@ -296,6 +297,12 @@ def _evaluate(given: Namespace) -> int:
     # Said before an hour of prediction, not after it.
     check_baselines(baselines)
     truth.select_categories(categories or [])
+    if is_labelled_set(given.subject) or makes_masks_of_boxes(given.subject):
+        figures = measure(given.subject, truth, baselines, categories, _say)
+        if "json" in outputs:
+            outputs["json"].write_text(json.dumps(figures, indent=1))
+        print(table(figures))
+        return 0
     agnostic = "class_agnostic" in given
     lost: list[str] = []
     if Path(given.subject).is_dir():

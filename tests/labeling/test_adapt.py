@@ -13,30 +13,13 @@ from boxel.errors import UsageError
 from boxel.labeling.adapt import adapt, minutes_of
 from boxel.labeling.label import label_data
 
-TINY = {
-    "model": {
-        "backbone": "resnet10t",
-        "weights": "none",
-        "neck": "top_down",
-        "neck_channels": 16,
-        "heads": ["shared"],
-        "side": 64,
-        "hint_weight": 1.0,
-        "affinity_weight": 0.5,
-    },
-    "crops": {"side": 64},
-    "data": {"workers": 0, "val_share": 0.0},
-    "steps": 2,
-    "batch_size": 4,
-}
-
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(tmp_path_factory, tiny_boxcaseg):
     """The folder of a BoxCaseg that has hardly been trained."""
     folder = tmp_path_factory.mktemp("adapt")
     scenes = write_scenes(folder / "scenes", 3, height=64, width=96)
-    boxel.train("boxcaseg", scenes.without_masks(), out=folder / "run", config=TINY)
+    boxel.train("boxcaseg", scenes.without_masks(), out=folder / "run", config=tiny_boxcaseg)
     return folder
 
 

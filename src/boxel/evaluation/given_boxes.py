@@ -15,10 +15,14 @@ from torchvision.ops import box_iou
 
 from boxel.data.annotations import Annotations
 from boxel.errors import BoxelError
+from boxel.evaluation.ranking import ranking_figures
 from boxel.masks.boxes import tight_boxes
 
 LEAST_SIDE = 16.0
 """Shorter side of the boxes that figures are of, in pixels, unless told otherwise."""
+
+LEAST_RANKED = 20
+"""Masks that figures of a quality are taken from, at least."""
 
 
 def mask_figures(ious: ArrayLike, labels: ArrayLike) -> dict[str, float]:
@@ -54,13 +58,18 @@ def measure_masks(made: Annotations, truth: Annotations, least_side: float = LEA
         least_side: shorter side of the boxes measured, in pixels.
 
     Returns:
-        The figures of :func:`mask_figures` and `instances`, their number.
+        The figures of :func:`mask_figures` and `instances`, their number; where 20 masks or more have a quality, those of
+        :func:`~boxel.evaluation.ranking.ranking_figures` too.
 
     Raises:
         BoxelError: the two have no instance in common.
     """
-    ious, _, own = instance_ious(made, truth, least_side)
-    return mask_figures(ious, truth.labels[own]) | {"instances": float(len(own))}
+    ious, ours, theirs = instance_ious(made, truth, least_side)
+    figures = mask_figures(ious, truth.labels[theirs]) | {"instances": float(len(ious))}
+    known = (ours >= 0) & np.isfinite(made.quality[ours])
+    if known.sum() >= LEAST_RANKED:
+        figures |= ranking_figures(made.quality[ours[known]], ious[known])
+    return figures
 
 
 def instance_ious(

@@ -7,7 +7,6 @@ object. A small regression weighs them, and is calibrated on masks whose truth i
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from hashlib import blake2b
 from importlib.resources import files
@@ -286,30 +285,3 @@ def _roughness(mask: NDArray[np.bool_]) -> float:
     contours, _ = cv2.findContours(mask.astype(np.uint8), cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     length = sum(cv2.arcLength(contour, True) for contour in contours)
     return float(np.log2(max(length, 1.0) / np.sqrt(4 * np.pi * max(mask.sum(), 1))))
-
-
-def ranking_figures(quality: Sequence[float], ious: Sequence[float], keep: float = 0.6) -> dict[str, float]:
-    """How far a quality can be trusted.
-
-    Args:
-        quality: (N,) estimates in [0, 1].
-        ious: (N,) true IoUs.
-        keep: share of the masks kept for `gain`.
-
-    Returns:
-        `spearman`, rank correlation; `calibration_error`, the mean distance of estimate and truth over ten bins of
-        equal count; `gain`, of what the best `keep` by true IoU would gain in mean IoU over all, the share that the
-        best by quality do.
-    """
-    from scipy.stats import spearmanr
-
-    estimate, truth = np.asarray(quality), np.asarray(ious)
-    order = np.argsort(-estimate, kind="stable")
-    count = round(keep * len(truth))
-    best, oracle = truth[order[:count]].mean(), np.sort(truth)[::-1][:count].mean()
-    bins = [abs(estimate[part].mean() - truth[part].mean()) for part in np.array_split(order, 10)]
-    return {
-        "spearman": float(spearmanr(estimate, truth).statistic),
-        "calibration_error": float(np.mean(bins)),
-        "gain": float((best - truth.mean()) / max(oracle - truth.mean(), 1e-9)),
-    }

@@ -1,0 +1,95 @@
+"""Masks of given boxes against the true ones: of a labelled set, of a BoxCaseg, and of the simplest teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from boxel.data import Annotations, read
+from boxel.errors import BoxelError
+from boxel.evaluation.given_boxes import LEAST_SIDE, measure_masks
+from boxel.labeling.label import label
+
+BASELINES = {"box": "rectangle", "grabcut": "grabcut"}
+"""Teachers to compare with, by the names that `boxel evaluate --baselines` has for them."""
+
+_COLUMNS = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "spearman", "calibration_error", "gain")
+
+
+def measure(
+    subject: str | Path,
+    truth: Annotations,
+    baselines: Sequence[str] = (),
+    categories: Sequence[str] | None = None,
+    report: Callable[[str], None] = print,
+) -> dict[str, dict[str, float]]:
+    """Figures of masks that were made of the boxes of a set.
+
+    Args:
+        subject: a labelled set with the ids of the truth, or the folder or name of a BoxCaseg, which labels it now.
+        truth: true masks.
+        baselines: names of `BASELINES` to be measured beside it.
+        categories: measure these only.
+        report: is told of progress.
+
+    Returns:
+        By `masks` and the names of the baselines: the figures of
+        :func:`~boxel.evaluation.given_boxes.measure_masks`.
+
+    Raises:
+        BoxelError: there is nothing to compare.
+    """
+    truth = truth if categories is None else truth.select_categories(categories)
+    if not (truth.has_mask & ~truth.iscrowd).any():
+        raise BoxelError(f"{truth.file}: it has no true masks to compare with; name annotations that do.")
+    # A mask is made of a box, whatever the data set says of the instance otherwise.
+    boxes = replace(truth.without_masks(), quality=None, source=None, trusted=None)  # type: ignore[arg-type]
+    is_set = Path(subject).is_file()
+    made = read(subject, images=truth.root) if is_set else label(boxes, teacher=str(subject), report=report)
+    sets = {"masks": made} | {
+        name: label(boxes, teacher=BASELINES[name], report=report) for name in baselines
+    }
+    return {name: measure_masks(made, truth) for name, made in sets.items()}
+
+
+def table(figures: dict[str, dict[str, float]]) -> str:
+    """The figures as lines of text.
+
+    Args:
+        figures: of :func:`measure`.
+    """
+    columns = [name for name in _COLUMNS if any(name in row for row in figures.values())]
+    width = max(map(len, figures))
+    lines = [" " * width + "".join(f"{name:>{len(name) + 2}}" for name in columns)]
+    for name, row in figures.items():
+        cells = [f"{row[column]:.3f}" if column in row else "-" for column in columns]
+        lines.append(
+            f"{name:<{width}}"
+            + "".join(f"{cell:>{len(column) + 2}}" for cell, column in zip(cells, columns, strict=True))
+        )
+    count = int(figures["masks"]["instances"])
+    return "\n".join([*lines, f"{count:,} boxes with a side of {LEAST_SIDE:g} pixels or more"])
+
+
+def is_labelled_set(path: str | Path) -> bool:
+    """Whether a file is a data set in COCO's form, and not a list of results."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).lstrip().startswith(b"{")
+    except OSError:
+        return False
+
+
+def makes_masks_of_boxes(source: str | Path) -> bool:
+    """Whether a model folder, or a name of a model that comes with boxel, is a BoxCaseg."""
+    import yaml
+
+    from boxel.models.shipped import folder_of
+
+    try:
+        settings: Any = yaml.safe_load((folder_of(source) / "config.yaml").read_text())
+        return settings["method"] == "boxcaseg"
+    except (OSError, KeyError, TypeError, yaml.YAMLError):
+        return False

@@ -192,7 +192,9 @@ def _label(given: Namespace) -> int:
     if "report" in given:
         from boxel.reporting import write_report
 
-        write_report(outcome.data, given.report, bad=outcome.bad, changed=outcome.changed)
+        write_report(
+            outcome.data, given.report, bad=outcome.bad, changed=outcome.changed, settings=outcome.settings
+        )
     print(outcome.summary())
     print(f"masks: {out}" + (f"; page: {given.report}" if "report" in given else ""))
     return 1 if outcome.bad else 0
@@ -203,6 +205,7 @@ def _label(given: Namespace) -> int:
 
 METHODS = {
     "boxinst": "Train BoxInst, an instance segmenter, from boxes, masks or any mix.",
+    "mask_rcnn": "Train Mask R-CNN from masks, as `label` makes them, or from boxes.",
     "boxcaseg": "Train BoxCaseg, which makes masks of boxes, from boxes and images of single objects with masks.",
 }
 
@@ -231,6 +234,15 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
     parser.add_argument("--min-box", type=float, help="ignore boxes with a side under this many pixels")
     parser.add_argument("--init", type=str, metavar="RUN", help="start from another run's weights")
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
+    if method == "mask_rcnn":
+        parser.add_argument(
+            "--label",
+            type=str,
+            nargs="?",
+            const="boxcaseg",
+            metavar="TEACHER",
+            help="first make masks of boxes that have none, as `boxel label` does (default teacher: boxcaseg)",
+        )
     if method == "boxcaseg":
         parser.add_argument(
             "--salient",
@@ -248,9 +260,17 @@ def _train(method: str, given: Namespace) -> int:
     changes = {key: given[key] for key in keys if key in given and not isinstance(given[key], Namespace)}
     if "min_box" in given:
         changes["data.min_box"] = given.min_box
-    model = train(
-        method,
-        given.annotations,
+    if "label" in given:
+        from boxel.labeling.train import label_and_train
+
+        if len(given.annotations) > 1:
+            raise UsageError(
+                "--label takes one set; label each with `boxel label`, and train on the files it writes."
+            )
+        run = partial(label_and_train, method, given.annotations[0], teacher=given.label)
+    else:
+        run = partial(train, method, given.annotations)
+    model = run(
         out=given.get("out"),
         images=given.get("images"),
         val=given.get("val"),

@@ -10,6 +10,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from boxel.errors import BoxelError
 from boxel.layers.backbone import Backbone
 from boxel.layers.deformable import ModulatedDeformConv2d
+from boxel.layers.weights import load_matching, read_weights
 
 SWIN = "swin_s3_tiny_224"
 
@@ -75,6 +76,89 @@ def test_channels_last_gives_the_same(images):
         last = backbone.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
     for a, b in zip(plain, last, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
+
+
+# strides and channels --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [("tf_efficientnet_lite0", [24, 40, 112, 320]), ("convnext_atto", [40, 80, 160, 320])],
+)
+def test_gives_the_strides_asked_for(name, channels, images):
+    backbone = Backbone(name, weights="none", strides=(4, 8, 16, 32)).eval()
+    usual = Backbone(name, weights="none").eval()
+    usual.load_state_dict(backbone.state_dict())
+    with torch.no_grad():
+        first, *others = backbone(images)
+        assert backbone.channels == channels
+        assert first.shape == (2, channels[0], 16, 24)
+        assert all(torch.equal(a, b) for a, b in zip(others, usual(images), strict=True))
+
+
+def test_strides_it_does_not_have_are_an_error():
+    with pytest.raises(BoxelError, match=r"resnet18 gives features of strides .*, not of \[8, 64\]"):
+        Backbone("resnet18", weights="none", strides=(8, 64))
+
+
+@pytest.fixture(scope="module")
+def hrnet():
+    return Backbone(
+        "hrnet_w18_small", weights="none", norm="bn", frozen_stages=0, strides=(4, 8, 16, 32)
+    ).eval()
+
+
+def test_hrnet_gives_its_branches_as_they_are(hrnet, images):
+    """timm's own features have 128 to 1024 channels, of layers that were made for classification."""
+    branches = []
+    hook = hrnet.body.stage4.register_forward_hook(lambda *call: branches.extend(call[2]))
+    with torch.no_grad():
+        features = hrnet(images)
+    hook.remove()
+    assert hrnet.channels == [16, 32, 64, 128]
+    assert [tuple(feature.shape[1:]) for feature in features] == [
+        (16, 16, 24),
+        (32, 8, 12),
+        (64, 4, 6),
+        (128, 2, 3),
+    ]
+    assert all(torch.equal(a, b) for a, b in zip(features, branches, strict=True))
+
+
+def test_hrnet_takes_the_weights_of_the_whole_classifier(hrnet, tmp_path):
+    network = timm.create_model("hrnet_w18_small").state_dict()
+    save_file(network, tmp_path / "weights.safetensors")
+    load_matching(hrnet.body, read_weights(str(tmp_path / "weights.safetensors")), "weights.safetensors")
+    assert all(torch.equal(tensor, network[name]) for name, tensor in hrnet.body.state_dict().items())
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0"])
+def test_an_extra_channel_is_ignored_at_first(name, images):
+    plain = Backbone(name, weights="none").eval()
+    wide = Backbone(name, weights="none", extra_channels=1).eval()
+    first = {"resnet10t": "body.conv1.0.weight"}.get(name, "body.conv_stem.weight")
+    weights = plain.state_dict()
+    weights[first] = torch.cat([weights[first], torch.zeros_like(weights[first][:, :1])], dim=1)
+    assert wide.state_dict()[first].shape == weights[first].shape
+    assert wide.state_dict()[first][:, 3].abs().sum() == 0
+    wide.load_state_dict(weights)
+    with torch.no_grad():
+        found = wide(torch.cat([images, torch.randn(2, 1, 64, 96)], dim=1))
+        for a, b in zip(found, plain(images), strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
+
+
+def test_an_extra_channel_is_seen_as_it_is_and_learned_from(images):
+    """Colours are normalised; what comes after them is not."""
+    backbone = Backbone("resnet10t", weights="none", norm="bn", frozen_stages=0, extra_channels=2)
+    first = backbone.body.conv1[0]
+    seen = []
+    first.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    extra = torch.randn(2, 2, 64, 96)
+    backbone(torch.cat([images, extra], dim=1))[0].square().mean().backward()
+    torch.testing.assert_close(seen[0][:, :3], (images - backbone.mean) / backbone.std)
+    assert torch.equal(seen[0][:, 3:], extra)
+    assert (first.weight.grad[:, 3:].flatten(2).abs().sum(2) > 0).all()
 
 
 # norm ------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from boxel.masks.paste import paste_masks
+from boxel.masks.paste import paste_masks, paste_windows
 from boxel.masks.rle import decode, encode
 
 
@@ -59,6 +59,33 @@ def test_box_is_rounded_outwards_and_clipped():
     first, second = paste_masks(torch.ones(2, 2, 2), boxes, 2, (4, 4))
     np.testing.assert_array_equal(decode(first), [[0] * 4, [0] * 4, [0, 1, 1, 1], [0] * 4])
     np.testing.assert_array_equal(decode(second), [[1, 0, 0, 0]] * 4)
+
+
+@pytest.mark.parametrize("chunk", [1, 2**20])
+def test_a_window_is_a_grid_of_its_own(chunk):
+    """Windows of whole pixels, partly outside the image: what `interpolate` makes of them, laid there."""
+    generator = torch.Generator().manual_seed(1)
+    logits = torch.randn(3, 7, 5, generator=generator)
+    windows = [[3, 4, 33, 25], [-6, -9, 24, 12], [30, 20, 50, 48]]
+    rles = paste_windows(logits, torch.tensor(windows), torch.tensor(windows).float(), (30, 40), chunk=chunk)
+    for grid, (x0, y0, x1, y1), rle in zip(logits, windows, rles, strict=True):
+        sampled = F.interpolate(grid[None, None], size=(y1 - y0, x1 - x0), mode="bilinear")[0, 0]
+        expected = np.zeros((30, 40), dtype=np.uint8)
+        left, top = max(x0, 0), max(y0, 0)
+        seen = (sampled > 0)[top - y0 : 30 - y0, left - x0 : 40 - x0].numpy()
+        expected[top : top + seen.shape[0], left : left + seen.shape[1]] = seen
+        np.testing.assert_array_equal(decode(rle), expected)
+
+
+def test_a_window_worked_by_hand():
+    # Two cells over [1.5, 5.5): their middles at 2.5 and 4.5, from one to the other the logit falls from 1 to
+    # -1, so that it is 0 at 3.5, the middle of pixel 3, and the edges go on. Pixel 0 is not in the box.
+    logits = torch.tensor([[[1.0, -1.0]]])
+    box, window = torch.tensor([[1.2, 0.0, 8.0, 1.0]]), torch.tensor([[1.5, 0.0, 5.5, 1.0]])
+    (rle,) = paste_windows(logits, box, window, (1, 8))
+    np.testing.assert_array_equal(decode(rle), [[0, 1, 1, 0, 0, 0, 0, 0]])
+    (rle,) = paste_windows(logits, box, window, (1, 8), threshold=0.4)
+    np.testing.assert_array_equal(decode(rle), [[0, 1, 1, 1, 0, 0, 0, 0]])
 
 
 def test_an_image_cut_from_a_padded_grid():

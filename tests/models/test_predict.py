@@ -15,7 +15,14 @@ from torch import Tensor, nn
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.masks.rle import encode
-from boxel.models.predict import Instances, PredictConfig, _mirror, own_config, predict, predict_batch
+from boxel.models.predict import (
+    Instances,
+    PredictConfig,
+    own_config,
+    predict,
+    predict_batch,
+    predict_photos,
+)
 
 
 class Found(NamedTuple):
@@ -274,18 +281,50 @@ def test_own_config_is_used_where_none_is_given():
     assert model.shown == [(32, 48)]
 
 
-@pytest.mark.parametrize(
-    ("cells", "mirrored"),
-    [(4.0, [3, 2, 1, 0]), (3.0, [2, 1, 0]), (3.5, [2.5, 1.5, 0.5])],
-    ids=["whole", "padded by a cell", "padded by half a cell"],
-)
-def test_mirror_by_hand(cells, mirrored):
-    """Cell k's middle, k + 0.5, shows what was at cells - k - 0.5."""
-    logits = torch.tensor([[[0.0, 1, 2, 3], [0.0, 10, 20, 30]]])
-    result = _mirror(logits, cells)
-    expected = torch.tensor([mirrored, [10 * v for v in mirrored]]).float()
-    torch.testing.assert_close(result[0, :, : len(mirrored)], expected)
-    assert _mirror(logits[:0], cells).shape == (0, 2, 4)
+class Placed(NamedTuple):
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+    mask_logits: Tensor
+    windows: Tensor
+
+
+class LeftHalfFinder(BrightFinder):
+    """Two cells over each box, of which the left one is on."""
+
+    def detect(self, images: list[Tensor]) -> list[Placed]:
+        cells = torch.tensor([[[1.0, -1.0]]])
+        return [Placed(*f[:3], cells.expand(len(f.boxes), 1, 2), f.boxes) for f in super().detect(images)]
+
+
+@pytest.mark.parametrize("size", [(64, 96), (32, 48), (160, 240)])
+def test_masks_over_windows_lie_in_the_photos_pixels(size):
+    instances = only(LeftHalfFinder(), photo((16, 12, 48, 32)), PredictConfig(*size))
+    np.testing.assert_array_equal(instances.mask(0), photo((16, 12, 32, 32))[..., 0] > 0)
+
+
+@pytest.mark.parametrize("width", [96, 95])
+def test_masks_over_windows_seen_in_a_mirror(width):
+    """What is found there alone is put back on its side: the left half in the mirror is the right one."""
+    model = LeftHalfFinder(sees=lambda box, image: box[0] < 30)
+    pixels = photo((60, 12, 92, 32), width=width)
+    assert len(only(model, pixels, PredictConfig(64, width))) == 0
+    instances = only(model, pixels, PredictConfig(64, width, flip=True))
+    np.testing.assert_array_equal(instances.mask(0), photo((76, 12, 92, 32), width=width)[..., 0] > 0)
+
+
+def test_predict_photos_takes_one_or_several_and_leaves_the_mode():
+    model = BrightFinder()
+    model.settings = {"augment": {"short_sides": [64], "max_size": 96}}
+    assert predict_photos(model.train(), photo()).boxes.tolist() == [[8, 12, 40, 32]]
+    assert model.training
+    for several in ([photo()], (photo(), photo())):
+        assert [len(found) for found in predict_photos(model, several, score=0.9)] == [0] * len(several)
+    assert predict_photos(model.eval(), []) == []
+    assert not model.training
+    with pytest.raises(BoxelError):
+        predict_photos(model.train(), "none.jpg")
+    assert model.training
 
 
 def test_instances_know_nothing_of_torch():

@@ -136,4 +136,6 @@ def ignore_small(data: Annotations, min_box: float) -> Annotations:
 
 def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[torch.Tensor, ...]:
     """What goes when an instance's box is lost to the border."""
-    return tuple(sample[1][name] for name in ("labels", "iscrowd", "has_mask", "masks") if name in sample[1])
+    return tuple(
+        sample[1][name] for name in ("labels", "iscrowd", "has_mask", "quality", "masks") if name in sample[1]
+    )

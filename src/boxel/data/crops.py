@@ -200,10 +200,10 @@ class MixedBatchSampler(Sampler[list[Pick]]):
         self.seed, self.rank, self.processes = seed, rank, processes
         self.epoch = 0
         self.skip = 0
+        both = bool(first and self.boxed)
+        share = second / (first + second) if both else 1.0
         # Where the ratio has both, so has a batch; one of a single crop is drawn at random.
-        most = batch_size - 1 if first and self.boxed else batch_size
-        share = second / (first + second) if first and self.boxed else 1.0
-        of_salient = min(max(round(batch_size * share), 1), most)
+        of_salient = min(max(round(batch_size * share), 1), batch_size - both)
         self.of_salient = of_salient if self.salient and not config.random else 0
 
     def __len__(self) -> int:

@@ -25,8 +25,9 @@ class InstanceDataset(Dataset[Sample]):
     """Images with boxes and, where there are any, masks, in torchvision's detection convention.
 
     A sample is ``(image, target)``: `image` (3, H, W), `target` with `boxes` (N, 4) xyxy, `labels` (N,), `iscrowd`
-    (N,) bool, `has_mask` (N,) bool, `image_id`, `orig_size`, the image's height and width before any transform, and, if
-    any instance of the image has a mask, `masks` (N, H, W) uint8.
+    (N,) bool, `has_mask` (N,) bool, `quality` (N,) float32 in [0, 1], NaN where unknown, `image_id`, `orig_size`, the
+    image's height and width before any transform, and, if any instance of the image has a mask, `masks` (N, H, W)
+    uint8.
 
     Args:
         data: the annotations.
@@ -101,6 +102,7 @@ class InstanceDataset(Dataset[Sample]):
             "labels": torch.from_numpy(data.labels[own]).long(),
             "iscrowd": torch.from_numpy(data.iscrowd[own]),
             "has_mask": has_mask,
+            "quality": torch.from_numpy(data.quality[own]),
             "image_id": data.image_ids[index],
             "orig_size": size,
         }

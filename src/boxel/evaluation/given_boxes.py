@@ -58,8 +58,8 @@ def measure_masks(made: Annotations, truth: Annotations, least_side: float = LEA
         least_side: shorter side of the boxes measured, in pixels.
 
     Returns:
-        The figures of :func:`mask_figures` and `instances`, their number; where 20 masks or more have a quality, those of
-        :func:`~boxel.evaluation.ranking.ranking_figures` too.
+        The figures of :func:`mask_figures` and `instances`, their number; where 20 masks or more have a quality, also
+        those of :func:`~boxel.evaluation.ranking.ranking_figures`.
 
     Raises:
         BoxelError: the two have no instance in common.

@@ -54,6 +54,7 @@ class Outcome:
         changed: images labelled anew because they, or their boxes, are not what they were; their paths.
         bad: a sentence for each image that could not be labelled and has boxes only.
         without: annotations that were asked for and have no mask, though their image was labelled; their indices.
+        settings: all that decided what came out, by name.
     """
 
     data: Annotations
@@ -62,6 +63,7 @@ class Outcome:
     changed: list[str]
     bad: list[str]
     without: NDArray[np.int64]
+    settings: dict[str, Any]
 
     def summary(self) -> str:
         """One line on what there is now."""
@@ -103,7 +105,8 @@ def label_set(
     Raises:
         BoxelError: the store is of other settings, or not one image can be labelled.
     """
-    store.agree(settings_of(teachers, config, quality))
+    settings = settings_of(teachers, config, quality)
+    store.agree(settings)
     roles = _roles(data, config.relabel)
     counts = np.bincount(data.image_index[roles == _ASK], minlength=len(data))
     digests = {image: fingerprint(data, image, roles) for image in np.flatnonzero(counts).tolist()}
@@ -156,6 +159,7 @@ def label_set(
         changed=changed,
         bad=list(faults.values()),
         without=without,
+        settings=settings,
     )
 
 

@@ -6,6 +6,7 @@ Only pixels inside an instance's box are ever sampled, and only a strip of them 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -21,16 +22,43 @@ def paste_masks(
     threshold: float = 0.5,
     chunk: int = 2**20,
 ) -> list[Rle]:
-    """Masks of the output image, bilinearly sampled from coarse logits and zero outside their boxes.
+    """Masks from grids over the whole image, bilinearly sampled and zero outside their boxes.
 
     Where ``h * sy == H`` and ``w * sx == W`` this is `torch.nn.functional.interpolate` (bilinear,
     ``align_corners=False``) followed by the threshold, cut to each box.
 
     Args:
-        logits: (N, h, w) float, each a grid over the whole image: cell (i, j) covers the output pixels
-            ``[j * sx, (j + 1) * sx) x [i * sy, (i + 1) * sy)``. Beyond the outer centres the edge goes on.
-        boxes: (N, 4) float, xyxy pixels of the output image, rounded outwards to whole pixels and clipped.
+        logits: (N, h, w) float: cell (i, j) covers the output pixels
+            ``[j * sx, (j + 1) * sx) x [i * sy, (i + 1) * sy)``.
+        boxes: as for :func:`paste_windows`.
         stride: output pixels per cell, one number or (sx, sy).
+        size: as for :func:`paste_windows`.
+        threshold: as for :func:`paste_windows`.
+        chunk: as for :func:`paste_windows`.
+
+    Returns:
+        N run-length codes of size (H, W); an empty one for a box without a pixel in the image.
+    """
+    sx, sy = stride if isinstance(stride, tuple) else (stride, stride)
+    window = torch.tensor([0, 0, logits.shape[2] * sx, logits.shape[1] * sy], dtype=torch.float64)
+    return paste_windows(logits, boxes, window.expand(len(logits), 4), size, threshold, chunk)
+
+
+def paste_windows(
+    logits: Tensor,
+    boxes: Tensor,
+    windows: Tensor,
+    size: tuple[int, int],
+    threshold: float = 0.5,
+    chunk: int = 2**20,
+) -> list[Rle]:
+    """Masks from grids that each cover a window, bilinearly sampled and zero outside their boxes.
+
+    Args:
+        logits: (N, h, w) float. Beyond the middles of the outer cells the edge goes on.
+        boxes: (N, 4) float, xyxy pixels of the output image, rounded outwards to whole pixels and clipped.
+        windows: (N, 4) float, the xyxy pixels that each grid covers from edge to edge, which may lie partly
+            outside the image.
         size: (H, W) of the output image, in pixels.
         threshold: probability in (0, 1) above which a pixel is foreground; its logit is what is compared.
         chunk: the most pixels sampled at once, though never less than one column of a box.
@@ -38,16 +66,16 @@ def paste_masks(
     Returns:
         N run-length codes of size (H, W); an empty one for a box without a pixel in the image.
     """
-    sx, sy = stride if isinstance(stride, tuple) else (stride, stride)
     height, width = size
     level = math.log(threshold / (1 - threshold))
     limits = torch.tensor([width, height, width, height])
     corners = boxes.detach().cpu().double()
     corners = torch.cat([corners[:, :2].floor(), corners[:, 2:].ceil()], dim=1).nan_to_num()
     spans = torch.minimum(corners.clamp(min=0), limits).long().tolist()
+    places = windows.detach().cpu().double().tolist()
     return [
-        _paste(logits[n], (x0, max(x0, x1)), (y0, max(y0, y1)), sx, sy, size, level, chunk)
-        for n, (x0, y0, x1, y1) in enumerate(spans)
+        _paste(grid, (x0, max(x0, x1)), (y0, max(y0, y1)), place, size, level, chunk)
+        for grid, (x0, y0, x1, y1), place in zip(logits, spans, places, strict=True)
     ]
 
 
@@ -55,8 +83,7 @@ def _paste(
     logits: Tensor,
     columns: tuple[int, int],
     rows: tuple[int, int],
-    sx: float,
-    sy: float,
+    window: Sequence[float],
     size: tuple[int, int],
     level: float,
     chunk: int,
@@ -65,8 +92,9 @@ def _paste(
     grid = logits.detach().float()
     mask = torch.empty(columns[1] - columns[0], rows[1] - rows[0], dtype=torch.bool)
     if mask.numel():
-        above, below, down = _neighbours(*rows, sy, grid.shape[0], grid.device)
-        left, right, across = _neighbours(*columns, sx, grid.shape[1], grid.device)
+        x0, y0, x1, y1 = window
+        above, below, down = _neighbours(rows, y0, y1, grid.shape[0], grid.device)
+        left, right, across = _neighbours(columns, x0, x1, grid.shape[1], grid.device)
         first = int(left[0])  # only the cells that the box reaches
         cells = grid[:, first : int(right[-1]) + 1].T
         tall = torch.lerp(cells[:, above], cells[:, below], down)
@@ -79,10 +107,13 @@ def _paste(
 
 
 def _neighbours(
-    start: int, stop: int, stride: float, cells: int, device: torch.device
+    pixels: tuple[int, int], start: float, end: float, cells: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For the pixel centres in [start, stop): the cell before, the cell after, the latter's weight."""
-    centres = (torch.arange(start, stop, device=device) + 0.5) / stride - 0.5
+    """For the middles of a range of pixels: the cell before, the cell after, the latter's weight.
+
+    The cells share [start, end) out among them.
+    """
+    centres = (torch.arange(*pixels, device=device) + (0.5 - start)) * (cells / (end - start)) - 0.5
     centres = centres.clamp(0, cells - 1)
     before = centres.long()
     return before, (before + 1).clamp(max=cells - 1), centres - before

@@ -19,16 +19,22 @@ from boxel.errors import BoxelError
 from boxel.layers.weights import first_line
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
+from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from boxel.models.shipped import folder_of
 
-_CONFIGS: dict[str, Any] = {"boxinst": BoxInstConfig, "boxcaseg": BoxCasegConfig}
+_CONFIGS: dict[str, Any] = {
+    "boxinst": BoxInstConfig,
+    "boxcaseg": BoxCasegConfig,
+    "mask_rcnn": MaskRCNNConfig,
+}
+_DETECTORS: dict[str, Any] = {"boxinst": BoxInst, "mask_rcnn": MaskRCNN}
 
 
 def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
     """A new model.
 
     Args:
-        method: `boxinst` or `boxcaseg`.
+        method: `boxinst`, `mask_rcnn` or `boxcaseg`.
         num_classes: K, with no class for the background; BoxCaseg knows none.
         config: fields of the method's configuration as plain data; what is missing has its default.
 
@@ -45,7 +51,7 @@ def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module
     except Exception as error:
         raise BoxelError(f"the model's configuration can't be used: {error}") from error
     settings = kind(**vars(parsed.model))
-    return BoxCaseg(settings) if method == "boxcaseg" else BoxInst(num_classes, settings)
+    return BoxCaseg(settings) if method == "boxcaseg" else _DETECTORS[method](num_classes, settings)
 
 
 def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple, cast
@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 from boxel.data.annotations import Category
 from boxel.data.images import read_image
 from boxel.errors import BoxelError, check_range
-from boxel.masks.paste import paste_masks
+from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle, decode
 
 Photo = str | Path | Image.Image | NDArray[np.uint8]
@@ -103,13 +103,13 @@ class PredictConfig:
 
 
 class _View(NamedTuple):
-    """Findings of one look at a photo, boxes in the photo's pixels."""
+    """Findings of one look at a photo, boxes and the windows of masks in the photo's pixels."""
 
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     mask_logits: Tensor
-    cell: tuple[float, float]
+    windows: Tensor
 
 
 @torch.inference_mode()
@@ -117,7 +117,9 @@ def predict_batch(model: Any, photos: Sequence[NDArray[np.uint8]], config: Predi
     """Instances of a batch of photos in memory.
 
     Args:
-        model: a model in eval mode with `detect` and `categories`.
+        model: a model in eval mode with `detect` and `categories`. What it detects has `boxes`, `scores`,
+            `labels`, `mask_logits` (N, h, w) and perhaps `windows` (N, 4), the pixels that these cover; else they
+            cover the image from its corner on, 4 pixels a cell.
         photos: (H, W, 3) RGB each, of any sizes.
         config: how they are shown.
 
@@ -160,6 +162,31 @@ def predict(
         yield from predict_batch(model, batch, config)
 
 
+def predict_photos(
+    model: Any, photos: Photo | Sequence[Photo], **options: Any
+) -> Instances | list[Instances]:
+    """Instances of photos of any size, by a model in any mode.
+
+    Args:
+        model: stays in the mode it is in.
+        photos: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
+        **options: fields of :class:`PredictConfig`, as ``flip=True``; the others are those of the training.
+
+    Returns:
+        :class:`Instances` of the photo, or a list of them.
+
+    Raises:
+        BoxelError: a file can't be read as an image.
+    """
+    config = replace(own_config(model), **options)
+    training = model.training
+    try:
+        found = list(predict(model.eval(), photos, config))
+    finally:
+        model.train(training)
+    return found if isinstance(photos, (list, tuple)) else found[0]
+
+
 def own_config(model: Any) -> PredictConfig:
     """The size a model was trained at.
 
@@ -196,24 +223,25 @@ def _resize(image: Tensor, config: PredictConfig, scale: float) -> Tensor:
 
 
 def _to_photo(found: Any, shown: Tensor, photo: NDArray[np.uint8], mirrored: bool) -> _View:
-    boxes, logits = found.boxes, found.mask_logits
+    boxes, windows, logits = found.boxes, _windows(found), found.mask_logits
     height, width = shown.shape[-2:]
     if mirrored:
-        boxes = torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
-        # The grid may reach past the image into padding; only the image is mirrored.
-        logits = _mirror(logits, width / 4)
+        boxes, windows, logits = _mirror(boxes, width), _mirror(windows, width), logits.flip(-1)
     x, y = photo.shape[1] / width, photo.shape[0] / height
-    return _View(boxes * boxes.new_tensor([x, y, x, y]), found.scores, found.labels, logits, (4 * x, 4 * y))
+    scale = boxes.new_tensor([x, y, x, y])
+    return _View(boxes * scale, found.scores, found.labels, logits, windows * scale)
 
 
-def _mirror(logits: Tensor, cells: float) -> Tensor:
-    """Mirror maps about the middle of their first ``cells`` columns, which need not be a whole number."""
-    w = logits.shape[-1]
-    x = cells - (torch.arange(w, device=logits.device) + 0.5)
-    left = (x - 0.5).floor()
-    weight = (x - 0.5 - left)[None, None]
-    pick = [logits[:, :, index.clamp(0, w - 1).long()] for index in (left, left + 1)]
-    return pick[0] * (1 - weight) + pick[1] * weight
+def _windows(found: Any) -> Tensor:
+    """(N, 4) pixels that the masks of a model's findings cover."""
+    if hasattr(found, "windows"):
+        return found.windows
+    h, w = found.mask_logits.shape[-2:]
+    return found.boxes.new_tensor([0, 0, 4 * w, 4 * h]).expand(len(found.boxes), 4)
+
+
+def _mirror(boxes: Tensor, width: int) -> Tensor:
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
 
 
 def _merge(model: Any, views: list[_View], photo: NDArray[np.uint8], config: PredictConfig) -> Instances:
@@ -232,7 +260,8 @@ def _merge(model: Any, views: list[_View], photo: NDArray[np.uint8], config: Pre
     for index, view in enumerate(views):
         here = (origin[keep] == index).nonzero().squeeze(1)
         chosen = keep[here]
-        pasted = paste_masks(view.mask_logits[row[chosen]], boxes[chosen], view.cell, photo.shape[:2])
+        own = row[chosen]
+        pasted = paste_windows(view.mask_logits[own], boxes[chosen], view.windows[own], photo.shape[:2])
         for place, rle in zip(here.tolist(), pasted, strict=True):
             masks[place] = rle
     return Instances(

@@ -11,6 +11,7 @@ from boxel.data.crops import CropConfig
 from boxel.errors import BoxelError, check_range
 from boxel.models.boxcaseg import BoxCasegConfig
 from boxel.models.boxinst import BoxInstConfig
+from boxel.models.mask_rcnn import MaskRCNNConfig
 
 
 @dataclass
@@ -175,5 +176,22 @@ class BoxCasegTraining(TrainConfig):
     batch_size: int = 16
 
 
-CONFIGS: dict[str, type[TrainConfig]] = {"boxinst": BoxInstTraining, "boxcaseg": BoxCasegTraining}
+@dataclass
+class MaskRCNNTraining(TrainConfig):
+    """A training run of Mask R-CNN.
+
+    Attributes:
+        model: the model's own choices.
+        augment: what happens to a training image.
+    """
+
+    model: MaskRCNNConfig = field(default_factory=MaskRCNNConfig)
+    augment: AugmentConfig = field(default_factory=AugmentConfig)
+
+
+CONFIGS: dict[str, type[TrainConfig]] = {
+    "boxinst": BoxInstTraining,
+    "boxcaseg": BoxCasegTraining,
+    "mask_rcnn": MaskRCNNTraining,
+}
 """What a run of each method is set by."""

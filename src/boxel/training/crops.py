@@ -16,6 +16,7 @@ from boxel.data.crops import CropDataset, MixedBatchSampler
 from boxel.data.dataset import InstanceDataset, collate
 from boxel.data.formats.salient import single_objects
 from boxel.draw import overlay
+from boxel.errors import BoxelError
 from boxel.evaluation.given_boxes import compare_masks, validation_figures
 from boxel.masks.rle import encode
 from boxel.training.hints import with_hints
@@ -35,10 +36,17 @@ def crops(training: Annotations, extra: Annotations | None, settings: Any, out: 
         model: that is trained.
     """
     boxed = training.select_instances(training.has_box & ~training.iscrowd)
+    if not len(boxed.labels):
+        raise BoxelError(f"{training.file}: not one box has an area; `boxel check` lists what is wrong with them.")
     if settings.model.hint_weight > 0:
         boxed = with_hints(boxed, out / "hints.json", say)
     if extra is not None:
         salient = single_objects(extra)
+        if not len(salient):
+            raise BoxelError(
+                f"{extra.file}: none of its {len(extra)} images shows a single object with its mask; name another "
+                "--salient, or leave it out to learn from boxes alone."
+            )
         say("%d of %d salient images show a single object and are learned from", len(salient), len(extra))
         extra = salient
         if settings.crops.salient_count is not None:

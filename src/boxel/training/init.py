@@ -15,7 +15,7 @@ from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.models.folder import read_categories
 
-CLASS_LAYERS = "head.classify."
+CLASS_LAYERS = ("head.classify.", "roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 """What begins the names of the weights that stand for categories."""
 
 

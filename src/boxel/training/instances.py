@@ -104,7 +104,9 @@ class InstanceTask(Task):
         weight = self.weights_now().get("affinity", 1.0)
         final = self.model.loss_weights(1.0).get("affinity", 1.0)
         cause = (
-            "the affinity loss is off (model.affinity_weight is 0)"
+            "the masks it learns from may be boxes, or model.mask_loss asks for too little"
+            if "hint" not in self.weights_now()
+            else "the affinity loss is off (model.affinity_weight is 0)"
             if final == 0
             else f"the affinity loss has weight {weight:.2f} of {final:.2f} so far, so wait for the end of its warm-up"
             if weight < final

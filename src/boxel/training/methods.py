@@ -28,5 +28,6 @@ class Method(NamedTuple):
 
 METHODS = {
     "boxinst": Method(whole_images, InstanceTask),
+    "mask_rcnn": Method(whole_images, InstanceTask),
     "boxcaseg": Method(crops, CropTask, second_set=True),
 }

@@ -61,7 +61,7 @@ def train(
     """Train a segmenter from boxes, masks, or any mix of the two.
 
     Args:
-        method: `boxinst` or `boxcaseg`.
+        method: `boxinst`, `boxcaseg` or `mask_rcnn`.
         data: annotations, or a file or folder of any format `boxel.read` knows, or several of these, learned as one
             set; of a YOLO set its `train` split. Instances with a mask are learned from it, the others from their box.
         out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model; `runs/METHOD` where
@@ -143,6 +143,8 @@ def train(
         )
 
     second = None if salient is None else _read(salient, None, "train")
+    if second is not None:
+        _check_images(second)
     record = {"method": method, **asdict(settings)}
     checkpoint = _prepare_folder(out, record, training.categories, resume)
     if resume and (out / "model.safetensors").exists():

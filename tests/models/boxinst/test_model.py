@@ -17,6 +17,7 @@ from boxel.data.scenes import scene
 from boxel.errors import BoxelError
 from boxel.layers.bifpn import BiFPN
 from boxel.layers.deformable import ModulatedDeformConv2d
+from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
 from boxel.masks.rle import decode
 from boxel.models.boxinst import BoxInst, BoxInstConfig
@@ -613,7 +614,7 @@ def test_masks_are_those_of_the_instances_own_network(small):
         assert together.mask_logits.shape == (2, 16, 16)
         torch.testing.assert_close(together.mask_logits, single.mask_logits, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(alone[0].mask_logits, alone[1].mask_logits, atol=1e-3)
-    pyramid, output = model._features(model._batch(images[:1])[0])
+    pyramid, output = model._features(pad_batch(images[:1], model.backbone.mean)[0])
     points, strides, _ = model._grid(pyramid)
     location = torch.tensor([18, 45])
     own = model._mask_logits(

@@ -30,7 +30,7 @@ class LossWarning(UserWarning):
 
 
 def recognise(path: str | Path) -> str:
-    """The name of a data set's format: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``.
+    """The name of a data set's format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``salient``.
 
     Args:
         path: an annotation file or the folder of a data set.
@@ -64,7 +64,7 @@ def read(
     Args:
         path: a COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO or LabelMe set.
         images: the folder of the images; looked for beside the annotations if not given.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``; recognised if not given.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``salient``; recognised if not given.
         split: ``train``, ``val`` or ``test`` of a YOLO set, as its ``data.yaml`` lists them; all if not given. Other
             formats have a file or a list for each split, and heed only that.
 
@@ -85,7 +85,7 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
     Args:
         data: the data set.
         path: the JSON file (COCO) or the folder (the others) to write.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``; COCO for a ``.json`` file if not given.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``salient``; COCO for a ``.json`` file if not given.
 
     Raises:
         BoxelError: the format is unknown, the path can't be written, or the folder holds a set of this format.

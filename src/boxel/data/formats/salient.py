@@ -60,7 +60,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     masked = {file.stem for file in files}
     for file in _image_files(root):
         if file.stem not in masked:
-            message = f"{file}: the image has no mask in {masks} and is left out; draw it, or remove the image."
+            message = (
+                f"{file}: the image has no mask in {masks} and is left out; draw it, or remove the image."
+            )
             rows.faults.append(Fault("no-mask", message, str(file)))
     for file in files:
         try:

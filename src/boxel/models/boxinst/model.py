@@ -6,7 +6,6 @@ Tian et al., BoxInst, CVPR 2021, on CondInst (Tian et al., ECCV 2020) and FCOS (
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from boxel.data.annotations import Category
 from boxel.layers.backbone import Backbone
 from boxel.layers.bifpn import BiFPN
 from boxel.layers.dynamic import dynamic_masks, num_params, upsample_twice
+from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
 from boxel.losses.affinity import valid_pixels, warmup_weight
 from boxel.masks.paste import paste_masks
@@ -27,7 +27,7 @@ from boxel.models.boxinst.criterion import MASK_STRIDE, detection_losses, mask_l
 from boxel.models.boxinst.head import Head, HeadOutput
 from boxel.models.boxinst.mask_branch import MaskBranch
 from boxel.models.boxinst.targets import SIZE_RANGES, STRIDES, in_crowd, locations, match, share_out
-from boxel.models.predict import Instances, Photo, own_config, predict
+from boxel.models.predict import Instances, Photo, predict_photos
 
 Target = dict[str, Any]
 
@@ -114,30 +114,13 @@ class BoxInst(nn.Module):
             ]
         if targets is None:
             raise ValueError("in training the model needs targets")
-        batch, sizes = self._batch(images)
+        batch, sizes = pad_batch(images, self.backbone.mean)
         pyramid, output = self._features(batch)
         return self._losses(batch, sizes, pyramid, output, targets)
 
     def predict(self, photos: Photo | Sequence[Photo], **options: Any) -> Instances | list[Instances]:
-        """Instances of photos of any size.
-
-        Args:
-            photos: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
-            **options: fields of :class:`~boxel.models.predict.PredictConfig`, as ``flip=True``.
-
-        Returns:
-            :class:`~boxel.models.predict.Instances` of the photo, or a list of them.
-
-        Raises:
-            BoxelError: a file can't be read as an image.
-        """
-        config = replace(own_config(self), **options)
-        training = self.training
-        try:
-            found = list(predict(self.eval(), photos, config))
-        finally:
-            self.train(training)
-        return found if isinstance(photos, (list, tuple)) else found[0]
+        """Instances of photos of any size; see :func:`~boxel.models.predict.predict_photos`."""
+        return predict_photos(self, photos, **options)
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Weight of each loss at a point of the schedule.
@@ -171,7 +154,7 @@ class BoxInst(nn.Module):
         Returns:
             :class:`Detections`, an image each.
         """
-        batch, sizes = self._batch(images)
+        batch, sizes = pad_batch(images, self.backbone.mean)
         pyramid, output = self._features(batch)
         points, strides, _ = self._grid(pyramid)
         features = self.mask_branch(pyramid)
@@ -183,15 +166,6 @@ class BoxInst(nn.Module):
             Detections(k.boxes, k.scores, k.labels, mask)
             for k, mask in zip(kept, logits.split([len(k.location) for k in kept]), strict=True)
         ]
-
-    def _batch(self, images: list[Tensor]) -> tuple[Tensor, list[tuple[int, int]]]:
-        """Pad at the right and the bottom, with the mean colour, to one size that is a multiple of 32."""
-        sizes = [(image.shape[-2], image.shape[-1]) for image in images]
-        height, width = (-(-max(side) // 32) * 32 for side in zip(*sizes, strict=True))
-        batch = self.backbone.mean.reshape(1, 3, 1, 1).repeat(len(images), 1, height, width)
-        for place, image, (h, w) in zip(batch, images, sizes, strict=True):
-            place[:, :h, :w] = image
-        return batch, sizes
 
     def _features(self, batch: Tensor) -> tuple[list[Tensor], HeadOutput]:
         pyramid = self.neck(self.backbone(batch))

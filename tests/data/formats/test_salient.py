@@ -1,0 +1,207 @@
+"""Salient sets: folders of photos and black-and-white masks, and which of them show a single object."""
+
+import re
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+
+import boxel
+from boxel.data.formats import LossWarning, recognise, salient
+from boxel.data.formats.salient import single_objects
+from boxel.errors import BoxelError
+from boxel.masks.rle import encode
+
+HEIGHT, WIDTH = 20, 30
+
+
+def mask_of(*boxes):
+    mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    for x0, y0, x1, y1 in boxes:
+        mask[y0:y1, x0:x1] = 1
+    return mask
+
+
+def put(folder, stem, mask, suffix=".jpg", value=255):
+    """A photo and its mask."""
+    for sub in ("images", "masks"):
+        (folder / sub).mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", (WIDTH, HEIGHT), (90, 120, 30)).save(folder / f"images/{stem}{suffix}")
+    Image.fromarray(mask * np.uint8(value)).save(folder / f"masks/{stem}.png")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    put(tmp_path / "set", "cup", mask_of((3, 4, 20, 18)))
+    put(tmp_path / "set", "bird", mask_of((10, 0, 30, 9), (12, 9, 14, 12)), ".png", value=200)
+    return tmp_path / "set"
+
+
+def test_read(folder):
+    assert recognise(folder) == "salient"
+    data = boxel.read(folder)
+    assert data.image_ids == ["bird", "cup"] and data.ids == ["bird:1", "cup:1"] and not data.faults
+    assert [data.image_path(i) for i in range(2)] == [folder / "images/bird.png", folder / "images/cup.jpg"]
+    assert data.widths.tolist() == [30, 30] and data.heights.tolist() == [20, 20]
+    assert data.boxes.tolist() == [[10, 0, 30, 12], [3, 4, 20, 18]]
+    assert [category.name for category in data.categories] == ["salient"] and data.labels.tolist() == [0, 0]
+    assert data.has_mask.all() and not data.iscrowd.any()
+    np.testing.assert_array_equal(data.mask(0), mask_of((10, 0, 30, 9), (12, 9, 14, 12)))
+    assert data.areas.tolist() == [186, 238]
+
+
+def test_what_is_brighter_than_half_is_the_thing(folder):
+    shades = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    shades[:, 10:] = 127
+    shades[:, 20:] = 128
+    Image.fromarray(shades).save(folder / "masks/cup.png")
+    assert boxel.read(folder).boxes[1].tolist() == [20, 0, 30, 20]
+
+
+def test_images_may_be_elsewhere(folder):
+    (folder / "images").rename(folder / "photos")
+    data = boxel.read(folder, images=folder / "photos", format="salient")
+    assert data.image_path(1) == folder / "photos/cup.jpg" and len(data) == 2
+
+
+@pytest.mark.parametrize(
+    ("spoil", "file", "message"),
+    [
+        (
+            lambda f: (f / "masks/cup.png").unlink(),
+            "images/cup.jpg",
+            r"has no mask in .*masks and is left out",
+        ),
+        (lambda f: (f / "images/cup.jpg").unlink(), "masks/cup.png", r"cup.jpg.*The image is left out"),
+        (
+            lambda f: Image.new("L", (30, 21), 255).save(f / "masks/cup.png"),
+            "masks/cup.png",
+            "30 x 21 pixels and its image 30 x 20; make them of one size",
+        ),
+        (lambda f: Image.new("L", (30, 20)).save(f / "masks/cup.png"), "masks/cup.png", "black all over"),
+        (lambda f: (f / "masks/cup.png").write_bytes(b"?"), "masks/cup.png", "cup.png"),
+        (lambda f: (f / "images/cup.jpg").write_bytes(b"?"), "masks/cup.png", "cup.jpg"),
+    ],
+    ids=["no mask", "no image", "wrong size", "black", "broken mask", "broken image"],
+)
+def test_a_fault_costs_only_its_image(folder, spoil, file, message):
+    spoil(folder)
+    data = boxel.read(folder)
+    assert data.image_ids == ["bird"] and data.ids == ["bird:1"]
+    (fault,) = data.faults
+    assert fault.file == str(folder / file)
+    assert re.search(message, fault.message)
+
+
+def test_a_folder_without_masks(folder):
+    for file in (folder / "masks").iterdir():
+        file.unlink()
+    with pytest.raises(BoxelError, match="no masks are here; put a black-and-white image a photo into it"):
+        boxel.read(folder)
+    (folder / "masks").rmdir()
+    with pytest.raises(BoxelError, match="no data set of a known format"):
+        boxel.read(folder)
+    with pytest.raises(BoxelError, match="no masks are here"):
+        boxel.read(folder, format="salient")
+
+
+def test_round_trip(folder, tmp_path):
+    data = boxel.read(folder)
+    boxel.write(data, tmp_path / "out", format="salient")
+    again = boxel.read(tmp_path / "out")
+    assert again.image_ids == data.image_ids and again.boxes.tolist() == data.boxes.tolist()
+    assert again.segmentations.tolist() == data.segmentations.tolist()
+    with pytest.raises(BoxelError, match="a set in this format already"):
+        boxel.write(data, tmp_path / "out", format="salient")
+
+
+def with_masks(data, *masks):
+    codes = np.full(len(masks), None, dtype=object)
+    codes[:] = [None if mask is None else msgspec.json.encode(encode(mask)) for mask in masks]
+    return replace(data, segmentations=codes)
+
+
+def test_what_the_layout_can_not_hold_is_told(folder, tmp_path):
+    data = boxel.read(folder)
+    two = replace(data.select_instances([0, 1, 0]), image_index=np.array([0, 1, 0], np.int32), ids=[1, 2, 3])
+    two = with_masks(two, mask_of((10, 0, 30, 9)), None, mask_of((0, 15, 5, 20)))
+    with pytest.warns(LossWarning) as told:
+        boxel.write(two, tmp_path / "out", format="salient")
+    said = " ".join(str(warning.message) for warning in told)
+    assert "a salient set has masks only: 1 instances without one are left out" in said
+    assert "knows neither categories nor instances" in said
+    again = boxel.read(tmp_path / "out")
+    np.testing.assert_array_equal(again.mask(0), mask_of((10, 0, 30, 9), (0, 15, 5, 20)))
+    assert again.image_ids == ["bird"] and [fault.kind for fault in again.faults] == ["no-mask"]
+
+
+def test_masks_that_can_not_be_written_are_told(folder, tmp_path):
+    data = with_masks(boxel.read(folder), mask_of((0, 0, 5, 5))[:10], mask_of((3, 4, 20, 18)))
+    untrusted = replace(data, trusted=np.array([True, False]))
+    losses = salient.write(data, tmp_path / "broken")
+    assert len(losses) == 1 and "1 of 2 masks can't be read" in losses[0]
+    assert boxel.read(tmp_path / "broken").image_ids == ["cup"]
+    salient.write(untrusted, tmp_path / "untrusted")
+    assert list((tmp_path / "untrusted/masks").iterdir()) == []
+
+
+# single objects ------------------------------------------------------------------------------------------------------
+
+
+def set_of(folder, *masks):
+    """A set of one image a mask."""
+    for i, mask in enumerate(masks):
+        put(folder, str(i), mask)
+    return boxel.read(folder)
+
+
+def test_a_single_object_is_one_piece_of_some_size(tmp_path):
+    data = set_of(
+        tmp_path,
+        mask_of((3, 4, 20, 18)),
+        mask_of((0, 0, 10, 10), (15, 0, 25, 10)),  # two pieces of 100 pixels
+        mask_of((0, 0, 9, 10), (20, 0, 21, 10)),  # 90 and 10
+        mask_of((0, 0, 8, 10), (20, 0, 22, 5)),  # 80 and 10
+        mask_of((0, 0, 12, 1)),  # 12 of 600 pixels
+        mask_of((0, 0, 11, 1)),
+        mask_of((0, 0, 5, 5), (5, 5, 10, 10)),  # corners touch
+    )
+    assert single_objects(data).image_ids == ["0", "2", "4", "6"]
+    assert single_objects(data, connected=0.5).image_ids == ["0", "1", "2", "3", "4", "6"]
+    assert single_objects(data, least=0.1).image_ids == ["0", "2"]
+    single = single_objects(data)
+    assert single.ids == ["0:1", "2:1", "4:1", "6:1"] and single.image_index.tolist() == [0, 1, 2, 3]
+
+
+def test_of_any_masked_set_the_images_with_one_trusted_mask(tmp_path):
+    data = set_of(tmp_path, *[mask_of((3, 4, 20, 18))] * 6)
+    data = replace(
+        data,
+        # Images 0 and 1 are of one instance each, 2 of two, 3 of an untrusted mask, 4 of a crowd; 5 has none.
+        image_index=np.array([0, 1, 2, 2, 3, 4], np.int32),
+        trusted=np.array([True, True, True, True, False, True]),
+        iscrowd=np.array([False] * 5 + [True]),
+    )
+    assert single_objects(data).image_ids == ["0", "1"]
+    one_box = with_masks(data, None, *[mask_of((3, 4, 20, 18))] * 5)
+    assert single_objects(one_box).image_ids == ["1"]
+
+
+def test_a_mask_that_can_not_be_read_costs_only_its_image(tmp_path):
+    data = set_of(tmp_path, mask_of((3, 4, 20, 18)), mask_of((3, 4, 20, 18)))
+    broken = with_masks(data, mask_of((0, 0, 9, 9))[:7], mask_of((3, 4, 20, 18)))
+    with pytest.warns(UserWarning, match=r"annotation 0:1 .*Its image is left out"):
+        assert single_objects(broken).image_ids == ["1"]
+
+
+def test_the_real_ones(shared_data, tmp_path):
+    """Most of DUTS-TR's photos show a single object."""
+    for sub in ("images", "masks"):
+        (tmp_path / sub).mkdir()
+        for file in sorted((shared_data / "salient" / sub).iterdir())[:12]:
+            (tmp_path / sub / file.name).symlink_to(file)
+    data = boxel.read(tmp_path)
+    assert len(data) == 12 and not data.faults
+    assert 6 <= len(single_objects(data)) <= 12

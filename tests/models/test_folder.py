@@ -102,7 +102,7 @@ def test_nothing_is_unpickled(saved, tmp_path):
 
 
 def test_an_unknown_method_or_setting_is_refused():
-    with pytest.raises(BoxelError, match="no method 'boxcast'; this version trains 'boxinst'"):
+    with pytest.raises(BoxelError, match="no method 'boxcast'; this version knows boxinst"):
         folder.build("boxcast", 2, {})
     with pytest.raises(BoxelError, match="tua"):
         folder.build("boxinst", 2, {"tua": 0.3})

@@ -5,8 +5,8 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-SHIPPED = ("boxcaseg", "boxcaseg-boxes")
-"""`boxcaseg` has learned from some masks, `boxcaseg-boxes` from boxes and salient images only."""
+SHIPPED = ("boxcaseg",)
+"""`boxcaseg` has learned from boxes, salient images and some masks; its card is beside its weights."""
 
 
 def folder_of(source: str | Path) -> Path:

@@ -37,7 +37,9 @@ def crops(training: Annotations, extra: Annotations | None, settings: Any, out: 
     """
     boxed = training.select_instances(training.has_box & ~training.iscrowd)
     if not len(boxed.labels):
-        raise BoxelError(f"{training.file}: not one box has an area; `boxel check` lists what is wrong with them.")
+        raise BoxelError(
+            f"{training.file}: not one box has an area; `boxel check` lists what is wrong with them."
+        )
     if settings.model.hint_weight > 0:
         boxed = with_hints(boxed, out / "hints.json", say)
     if extra is not None:

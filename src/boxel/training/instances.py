@@ -105,7 +105,7 @@ class InstanceTask(Task):
         final = self.model.loss_weights(1.0).get("affinity", 1.0)
         cause = (
             "the masks it learns from may be boxes, or model.mask_loss asks for too little"
-            if "hint" not in self.weights_now()
+            if "objectness" in self.weights_now()  # Mask R-CNN, which has other settings
             else "the affinity loss is off (model.affinity_weight is 0)"
             if final == 0
             else f"the affinity loss has weight {weight:.2f} of {final:.2f} so far, so wait for the end of its warm-up"

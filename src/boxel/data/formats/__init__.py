@@ -85,7 +85,8 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
     Args:
         data: the data set.
         path: the JSON file (COCO) or the folder (the others) to write.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``salient``; COCO for a ``.json`` file if not given.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``salient``; COCO for a ``.json`` file if not
+            given.
 
     Raises:
         BoxelError: the format is unknown, the path can't be written, or the folder holds a set of this format.

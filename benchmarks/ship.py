@@ -1,0 +1,37 @@
+"""Put a trained BoxCaseg into the package, in half precision: the model that comes with boxel.
+
+    python benchmarks/ship.py runs/boxcaseg boxcaseg
+
+The card, README.md beside the weights, is written by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+from pathlib import Path
+
+from boxel.models import folder
+
+WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights"
+
+
+def main() -> None:
+    """Copy a model folder with its weights in half precision."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("run", type=Path, help="a finished run")
+    parser.add_argument("name", help="what `boxel label --teacher` is to call it")
+    args = parser.parse_args()
+
+    model = folder.load(args.run)
+    target = WEIGHTS / args.name
+    folder.save(model.half(), target, model.settings, model.categories)  # type: ignore[arg-type]
+    shutil.copy(args.run / "metrics.json", target)
+    size = (target / "model.safetensors").stat().st_size
+    print(f"{target}: {size / 1e6:.1f} MB")
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ class LabelConfig:
         teachers: who draws the masks (see :func:`~boxel.labeling.teachers.make_teacher`); what several say is averaged.
         reliability: weight of each teacher's probabilities, by its name and the name of a category; 1 where none is
             given, 0 leaves the teacher out for that category.
-        flip: ask about the mirrored image too, and average.
+        flip: ask about the mirrored image too, and average; where None, of teachers that gain by it (BoxCaseg).
         min_max: stretch the probabilities of each box to reach from 0 to 1 before the threshold of 0.5, so that every
             box gets some object (the authors' code does).
         margin: how far a mask may reach past its box on each side, as a share of the box's width and height.
@@ -36,7 +36,7 @@ class LabelConfig:
 
     teachers: list[str] = field(default_factory=lambda: ["boxcaseg"])
     reliability: dict[str, dict[str, float]] = field(default_factory=dict)
-    flip: bool = False
+    flip: bool | None = None
     min_max: bool = False
     margin: float = 0.0
     box_slack: float = 0.0

@@ -131,7 +131,7 @@ def ask(
     labels: NDArray[np.int32],
     names: Sequence[str],
     reliability: Mapping[str, Mapping[str, float]],
-    flip: bool = False,
+    flip: bool | None = None,
 ) -> list[Vote]:
     """The votes of teachers on an image.
 
@@ -142,14 +142,14 @@ def ask(
         labels: (N,) int32, indices into ``names``.
         names: of the categories.
         reliability: weight by a teacher's and a category's name; 1 where none is given.
-        flip: ask about the mirrored image too.
+        flip: ask about the mirrored image too; where None, those teachers whose `flips` says so.
     """
     votes = []
     for teacher in teachers:
         by_name = reliability.get(teacher.name, {})
         weights = np.array([by_name.get(names[label], 1.0) for label in labels])
         votes.append(Vote(teacher.name, teacher(image, boxes, labels), weights))
-        if flip:
+        if getattr(teacher, "flips", False) if flip is None else flip:
             width = image.shape[1]
             turned = np.ascontiguousarray(image[:, ::-1])
             soft = teacher(turned, mirror_boxes(boxes, width), labels)

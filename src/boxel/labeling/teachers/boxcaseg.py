@@ -21,6 +21,9 @@ class BoxCasegTeacher:
         identity: text that changes with the model's weights.
     """
 
+    flips = True
+    """Two looks are worth their time: the mask is better, and where they differ its quality is lower."""
+
     def __init__(self, model: BoxCaseg, name: str = "boxcaseg", identity: str = "") -> None:
         self.model, self.name, self.identity = model, name, identity
 

@@ -424,6 +424,25 @@ def _masks_of_boxes(
     return segment_found(model, detector, paths, _looking(detector, given), report)
 
 
+# ---------------------------------------------------------------- export
+
+
+def _export_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="a model folder, or a model's id on the Hugging Face hub")
+    parser.add_argument("out", type=str, help="ONNX file to write")
+    parser.add_argument(
+        "--photos", type=str, nargs="+", help="photos to check it on (default: a few of scikit-image)"
+    )
+
+
+def _export(given: Namespace) -> int:
+    from boxel.exporting import export
+
+    check = export(given.run, _writable(given.out), given.get("photos"))
+    print(f"written to {given.out}: {check}")
+    return 0
+
+
 # ---------------------------------------------------------------- inspect
 
 
@@ -484,6 +503,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Names
     },
     "evaluate": ("Measure a run or a COCO results file against the truth.", _evaluate_arguments, _evaluate),
     "predict": ("Find and segment instances in photos.", _predict_arguments, _predict),
+    "export": ("Write a model as an ONNX file that needs no boxel.", _export_arguments, _export),
     "inspect": ("Measure what a setting should be for your data.", _inspect_arguments, _inspect),
     "demo": ("Train from boxes and from masks on generated scenes, and compare.", _demo_arguments, _demo),
 }

@@ -1,0 +1,184 @@
+"""BoxInst as one graph: a batch of images in, the instances of all of them out, NMS and dynamic mask head inside.
+
+The trained layers are the model's own. What is round them is written once more without a loop over images or
+instances, whose numbers a graph can't know: all instances of a batch lie side by side, each with its image's index.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torchvision.ops import nms
+
+from boxel.layers.dynamic import upsample_twice
+from boxel.models.boxinst import BoxInst
+from boxel.models.boxinst.criterion import MASK_STRIDE
+from boxel.models.boxinst.head import HeadOutput
+from boxel.models.boxinst.targets import STRIDES, locations
+from boxel.models.predict import own_config
+
+
+class BoxInstGraph(nn.Module):
+    """What :meth:`~boxel.models.boxinst.model.BoxInst.detect` computes, of a batch of images of one size.
+
+    Args:
+        model: its layers are used as they are.
+
+    Attributes:
+        inputs: names of the inputs, each with its dynamic axes.
+        outputs: names of the outputs, likewise.
+    """
+
+    def __init__(self, model: BoxInst):
+        super().__init__()
+        self.model = model
+        self.inputs = {"images": {0: "batch", 2: "height", 3: "width"}}
+        self.outputs = {
+            "boxes": {0: "instances"},
+            "scores": {0: "instances"},
+            "labels": {0: "instances"},
+            "mask_logits": {0: "instances", 1: "mask_height", 2: "mask_width"},
+            "image_index": {0: "instances"},
+        }
+
+    def forward(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Instances of a batch, those of the first image first, best first in each.
+
+        Args:
+            images: (B, 3, H, W) float, RGB in [0, 1], of any height and width.
+
+        Returns:
+            boxes (N, 4) float, xyxy pixels; scores (N,) in [0, 1]; labels (N,) int64; mask logits (N, h, w) over the
+            whole image, 4 pixels to a cell, h and w being those of the image filled up to a multiple of 32; and
+            (N,) int64, the image each belongs to.
+        """
+        model, config = self.model, self.model.config
+        pyramid = model.neck(model.backbone(fill_up(images, model.backbone.mean)))
+        output = model.head(pyramid)
+        points, strides = _grid(pyramid)
+        image, location, labels, scores = self._candidates(output, pyramid)
+        boxes = _boxes(points[location], output.distances[image, location], images.shape[-2:])
+
+        solid = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1).nonzero().squeeze(1)
+        keep = solid[self._nms(boxes[solid], scores[solid], labels[solid], image[solid], images.shape[-2:])]
+        # One row an image: its instances in the order of their scores, up to the most that it may have.
+        own = image[keep] == torch.arange(images.shape[0], device=image.device)[:, None]
+        image, place = (own & (own.long().cumsum(1) <= config.max_detections)).nonzero(as_tuple=True)
+        keep = keep[place]
+
+        location = location[keep]
+        params = self._control(output.towers, image, location)
+        logits = self._masks(
+            model.mask_branch(pyramid), params, image, points[location], 8 * strides[location]
+        )
+        return boxes[keep], scores[keep], labels[keep], logits, image
+
+    def example(self) -> tuple[Tensor, ...]:
+        """Inputs to trace the graph with."""
+        return (torch.zeros(2, 3, 96, 128),)
+
+    def about(self) -> dict[str, str]:
+        """What a user of the file must know: JSON by name."""
+        looking = own_config(self.model)
+        about = {
+            "categories": [{"id": category.id, "name": category.name} for category in self.model.categories],
+            "mean": self.model.backbone.mean.flatten().tolist(),
+            "short_side": looking.short_side,
+            "max_size": looking.max_size,
+            "mask_stride": MASK_STRIDE,
+        }
+        return {name: json.dumps(value) for name, value in about.items()}
+
+    def _candidates(self, output: HeadOutput, pyramid: list[Tensor]) -> tuple[Tensor, ...]:
+        """Image, location, label and score of what is good enough for NMS, (N,) each."""
+        config, classes = self.model.config, self.model.num_classes
+        probability = output.logits.sigmoid() * output.centerness.sigmoid()[..., None]
+        levels, first = [], 0
+        for features in pyramid:
+            count = features.shape[-2] * features.shape[-1]
+            # Filled up with zeros, which no threshold lets pass, so that a small level has `candidates` too.
+            flat = F.pad(probability[:, first : first + count].flatten(1), (0, config.candidates))
+            best, index = flat.topk(config.candidates)
+            levels.append((best, index // classes + first, index % classes))
+            first = first + count
+        best, location, label = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
+        image, place = (best > config.score_threshold).nonzero(as_tuple=True)
+        return image, location[image, place], label[image, place], best[image, place].sqrt()
+
+    def _nms(
+        self, boxes: Tensor, scores: Tensor, labels: Tensor, image: Tensor, size: Sequence[int]
+    ) -> Tensor:
+        """Indices of the boxes that stay, best first; those of other images and labels are out of reach."""
+        group = image * self.model.num_classes + labels
+        # Each group on a tile of its own, in rows: far from the origin, coordinates would lose digits.
+        columns = ceil(self.model.num_classes**0.5)
+        height, width = size
+        shift = torch.stack([group % columns * (width + 1), group // columns * (height + 1)], 1)
+        return nms(boxes + shift.to(boxes.dtype).repeat(1, 2), scores, self.model.config.nms_threshold)
+
+    def _control(self, towers: list[Tensor], image: Tensor, location: Tensor) -> Tensor:
+        """Parameters of the dynamic mask head, (N, P), as :meth:`~boxel.models.boxinst.head.Head.control` gives."""
+        controller = self.model.head.controller
+        around = torch.arange(3, device=location.device)
+        maps, cells, first = [], [], 0
+        for tower in towers:
+            padded = F.pad(tower, (1, 1, 1, 1))
+            height, width = padded.shape[-2:]
+            rows = torch.arange(height - 2, device=location.device) * width + first
+            corners = rows[:, None] + torch.arange(width - 2, device=location.device)
+            cells.append(corners.flatten()[:, None] + (around[:, None] * width + around).flatten())
+            maps.append(padded.flatten(2))
+            first = first + height * width
+        # The nine cells about each location of each level, in the maps of all levels laid end to end.
+        patches = torch.cat(maps, 2).transpose(1, 2)[image[:, None], torch.cat(cells)[location]]
+        return F.linear(patches.transpose(1, 2).flatten(1), controller.weight.flatten(1), controller.bias)
+
+    def _masks(
+        self, features: Tensor, params: Tensor, image: Tensor, centers: Tensor, scales: Tensor
+    ) -> Tensor:
+        """(N, h, w) logits, as :func:`~boxel.layers.dynamic.dynamic_masks` gives: three 1x1 layers an instance."""
+        config = self.model.config
+        channels, width = config.mask_features + 2, config.mask_width
+        sizes = [channels * width, width * width, width, width, width, 1]
+        w1, w2, w3, b1, b2, b3 = params.split(sizes, 1)
+        count, (height, across) = params.shape[0], features.shape[-2:]
+        relative = (centers[:, None] - locations(height, across, STRIDES[0])) / scales[:, None, None]
+        x = torch.cat([relative.transpose(1, 2), features.flatten(2)[image]], 1)
+        x = torch.baddbmm(b1[..., None], w1.reshape(count, width, channels), x).relu()
+        x = torch.baddbmm(b2[..., None], w2.reshape(count, width, width), x).relu()
+        x = torch.baddbmm(b3[..., None], w3.reshape(count, 1, width), x)
+        return upsample_twice(x.reshape(count, height, across), config.mask_upsampling)
+
+
+def fill_up(images: Tensor, mean: Tensor) -> Tensor:
+    """Images filled up at the right and the bottom, with a colour, to the next multiple of 32.
+
+    Args:
+        images: (B, 3, H, W).
+        mean: (3, 1, 1), the colour.
+    """
+    height, width = images.shape[-2:]
+    room = (0, -width % 32, 0, -height % 32)
+    outside = F.pad(torch.zeros_like(images[:1, :1]), room, value=1.0)
+    return F.pad(images, room) + outside * mean
+
+
+def _grid(pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
+    """(L, 2) locations and (L,) strides of all levels."""
+    levels = list(zip(pyramid, STRIDES, strict=True))
+    points = [locations(f.shape[-2], f.shape[-1], stride, f.device) for f, stride in levels]
+    strides = [torch.full_like(f[0, 0].flatten(), stride) for f, stride in levels]
+    return torch.cat(points), torch.cat(strides)
+
+
+def _boxes(points: Tensor, sides: Tensor, size: Sequence[int]) -> Tensor:
+    """(N, 4) boxes about points, cut off at the border of images of a height and width."""
+    height, width = size
+    x, y = torch.cat([points - sides[:, :2], points + sides[:, 2:]], 1).reshape(-1, 2, 2).unbind(2)
+    x, y = x.clamp(min=0).clamp(max=width), y.clamp(min=0).clamp(max=height)
+    return torch.stack([x, y], 2).flatten(1)

@@ -1,0 +1,89 @@
+"""Tiny models whose random weights find and draw something, and a real photo."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import skimage.data
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from boxel.data.annotations import Category
+from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
+from boxel.models.boxinst import BoxInst, BoxInstConfig
+
+TINY = BoxInstConfig(
+    backbone="resnet10t",
+    weights="none",
+    backbone_norm="bn",
+    neck_channels=16,
+    neck_repeats=1,
+    head_convs=1,
+    mask_convs=1,
+    mask_channels=16,
+)
+
+
+@pytest.fixture(scope="session")
+def onnx_installed() -> None:
+    """Skips what needs the extra `onnx` where it is not installed."""
+    for name in ("onnx", "onnxruntime"):
+        pytest.importorskip(name, reason=f"{name} is not installed: pip install 'boxel[onnx]'")
+
+
+@pytest.fixture(scope="session")
+def pixels() -> NDArray[np.uint8]:
+    """(300, 451, 3) of a cat."""
+    return skimage.data.chelsea()
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory, pixels: NDArray[np.uint8]) -> Path:
+    """A file of these pixels."""
+    path = tmp_path_factory.mktemp("photo") / "street.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def boxinst() -> Callable[..., BoxInst]:
+    """A function of options; the model's photos have a shorter side of 96 pixels, and a longer one up to 160."""
+
+    def build(classes: int = 3, **options: Any) -> BoxInst:
+        torch.manual_seed(0)
+        model = BoxInst(classes, replace(TINY, **options)).eval()
+        # As if trained: scores, boxes and masks that differ from place to place.
+        for part, spread, bias in (("classify", 0.3, -1.0), ("regress", 0.1, 4.0), ("controller", 0.2, 0.0)):
+            layer = getattr(model.head, part)
+            nn.init.normal_(layer.weight, std=spread)
+            nn.init.constant_(layer.bias, bias)
+        model.categories = tuple(Category(3 * k + 1, f"thing {k}") for k in range(classes))
+        model.settings = {"augment": {"short_sides": [96], "max_size": 160}}
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def boxcaseg() -> Callable[..., BoxCaseg]:
+    """A function of options; by default one head and a small backbone, which sees the box."""
+    small = {
+        "backbone": "resnet10t",
+        "weights": "none",
+        "neck": "top_down",
+        "neck_channels": 16,
+        "heads": ["shared"],
+        "box_channel": True,
+        "side": 64,
+    }
+
+    def build(**options: Any) -> BoxCaseg:
+        torch.manual_seed(0)
+        return BoxCaseg(BoxCasegConfig(**small | options)).eval()
+
+    return build

@@ -1,0 +1,60 @@
+"""The graph of BoxCaseg against the model, at other sizes than it was traced at."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from boxel.exporting.boxcaseg import BoxCasegGraph
+from boxel.exporting.trace import trace
+from boxel.models.boxcaseg.predict import soft_masks
+from boxel.models.runtime import OnnxBoxCaseg
+
+PAPER = {"neck": "concat", "heads": ["weak", "salient", "transferred"], "box_channel": False}
+OPTIONS = [
+    {"backbone": "tf_efficientnet_lite0", **PAPER},
+    {"backbone": "tf_efficientnet_lite0", "mix": "probabilities", "alpha": 0.6, **PAPER},
+    {"margin": 0.15},
+]
+
+
+@pytest.mark.usefixtures("onnx_installed")
+@pytest.mark.parametrize("options", OPTIONS, ids=["paper", "probabilities", "shared"])
+def test_any_batch_and_size(boxcaseg, tmp_path: Path, options):
+    model = boxcaseg(**options)
+    trace(BoxCasegGraph(model).eval(), tmp_path / "model.onnx")
+    assert not model.training
+    exported = OnnxBoxCaseg(model, tmp_path / "model.onnx")
+    for batch, side in ((1, 64), (5, 96), (2, 160)):
+        given = torch.rand(batch, 3, side, side), torch.rand(batch, side) > 0.3, torch.rand(batch, side) > 0.3
+        with torch.no_grad():
+            expected = model.segment(*given)
+        found = exported.segment(*given)
+        assert found.shape == (batch, side // 4, side // 4)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * float(expected.std()))
+
+
+@pytest.mark.usefixtures("onnx_installed")
+def test_it_takes_the_place_of_the_network(boxcaseg, pixels, tmp_path: Path):
+    model = boxcaseg()
+    trace(BoxCasegGraph(model).eval(), tmp_path / "model.onnx")
+    boxes = np.array([[-5.0, 3.5, 40, 60], [30, 20, 120, 90]])
+    expected = soft_masks(model, pixels, boxes)
+    found = soft_masks(OnnxBoxCaseg(model, tmp_path / "model.onnx", threads=1), pixels, boxes)
+    for theirs, ours in zip(expected, found, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-6)
+
+
+def test_what_the_file_takes_and_tells(boxcaseg):
+    graph = BoxCasegGraph(boxcaseg(margin=0.25))
+    assert list(graph.inputs) == ["crops", "rows", "columns"]
+    assert list(BoxCasegGraph(boxcaseg(box_channel=False)).inputs) == ["crops"]
+    about = {name: json.loads(text) for name, text in graph.about().items()}
+    assert about == {
+        "mean": pytest.approx([0.485, 0.456, 0.406]),
+        "side": 64,
+        "margin": 0.25,
+        "mask_stride": 4,
+    }

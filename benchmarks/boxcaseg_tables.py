@@ -17,11 +17,7 @@ import numpy as np
 
 import boxel
 from boxel.data import Annotations, read
-from boxel.data.images import read_image
-from boxel.evaluation.given_boxes import LEAST_SIDE, mask_figures
-from boxel.masks.rle import decode
-from boxel.models.boxcaseg.predict import box_masks
-from boxel.models.folder import load
+from boxel.evaluation.given_boxes import measure_masks
 
 SMALL: dict[str, Any] = {
     "model": {"backbone": "tf_efficientnet_lite0", "weights": "lite", "side": 128},
@@ -78,24 +74,17 @@ def main() -> None:
                     steps=args.steps,
                     **changes,
                 )
-            found.append(figures(load(out), truth))
+            found.append(figures(out, truth))
         cells = [np.array([one[name] for one in found]) for name in names]
         print(f"| {row} | {' | '.join(f'{c.mean():.3f} ({c.std():.3f})' for c in cells)} |", flush=True)
 
 
-def figures(model: Any, truth: Annotations) -> dict[str, float]:
-    """Figures of a model's masks of true boxes."""
-    ious, labels = [], []
-    sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1)
-    for image in range(len(truth)):
-        own = truth.instances_of(image)
-        own = own[truth.has_mask[own] & ~truth.iscrowd[own] & (sides[own] >= LEAST_SIDE)]
-        codes, _ = box_masks(model, read_image(truth.image_path(image)), truth.boxes[own])
-        for instance, code in zip(own, codes, strict=True):
-            mask, true = decode(code) > 0, truth.mask(int(instance)) > 0
-            ious.append((mask & true).sum() / max((mask | true).sum(), 1))
-            labels.append(truth.labels[instance])
-    return mask_figures(ious, labels)
+def figures(run: Path, truth: Annotations) -> dict[str, float]:
+    """Figures of a run's masks of true boxes, as the network draws them at one look."""
+    made = boxel.label(
+        truth.without_masks(), teacher=run.as_posix(), flip=False, merge=False, report=lambda _: None
+    )
+    return measure_masks(made, truth)
 
 
 if __name__ == "__main__":

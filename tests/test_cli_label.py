@@ -78,7 +78,10 @@ def test_a_run_labels_and_is_measured(folder, tmp_path, capsys):
         figures[1],
     ]
     assert run(*words) == 0
-    said = capsys.readouterr().out
+    assert run(*words, "--results", tmp_path / "r.json") == 2
+    said = capsys.readouterr()
+    assert "leave --results out" in said.err
+    said = said.out
     assert "mask_iou  IoU@50  IoU@75" in said
     of_set, of_run = (json.loads(file.read_text()) for file in figures)
     assert set(of_run) == {"masks", "box"}
@@ -102,6 +105,9 @@ def test_masks_of_boxes_that_are_given(folder, tmp_path, capsys):
     capsys.readouterr()
     assert run(*words) == 2
     assert "either --boxes FILE or --detector RUN" in capsys.readouterr().err
+    # A flag that would do nothing is no flag to be silent about.
+    assert run(*words, "--boxes", folder / "scenes" / "boxes.json", "--flip") == 2
+    assert "--flip is for models that find boxes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -318,6 +318,11 @@ def _evaluate(given: Namespace) -> int:
     check_baselines(baselines)
     truth.select_categories(categories or [])
     if is_labelled_set(given.subject) or makes_masks_of_boxes(given.subject):
+        idle = [flag for flag in ("results", "class_agnostic", "no_boundary", *_LOOKING) if flag in given]
+        if idle:
+            raise UsageError(
+                f"{given.subject} is measured by masks of given boxes; leave --{idle[0].replace('_', '-')} out."
+            )
         figures = measure(given.subject, truth, baselines, categories, _say)
         if "json" in outputs:
             outputs["json"].write_text(json.dumps(figures, indent=1))
@@ -412,6 +417,10 @@ def _predict(given: Namespace) -> int:
     return 1 if lost else 0
 
 
+_LOOKING = ("short_side", "flip", "scales", "score", "batch_size", "device")
+"""Flags on how photos are shown to a model that finds instances."""
+
+
 def _masks_of_boxes(
     model: Any, paths: list[Path], given: Namespace, report: Callable[[str], None]
 ) -> Iterator[Any]:
@@ -419,6 +428,11 @@ def _masks_of_boxes(
     from boxel.models.boxcaseg.predict import segment_found, segment_given
 
     if "boxes" in given:
+        idle = [flag for flag in _LOOKING if flag in given and flag != "device"]
+        if idle:
+            raise UsageError(
+                f"--{idle[0].replace('_', '-')} is for models that find boxes; leave it out with --boxes."
+            )
         return segment_given(model, read(given.boxes), paths, report)
     detector = _load(given.detector, given)
     return segment_found(model, detector, paths, _looking(detector, given), report)

@@ -1,7 +1,6 @@
 """A model on a set: a stand-in that finds one square a category in every image."""
 
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -13,13 +12,7 @@ from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.evaluation import evaluate
 from boxel.evaluation.run import is_agnostic, predict_set
-
-
-class Found(NamedTuple):
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_logits: Tensor
+from boxel.models.boxinst.model import Detections
 
 
 class SquareFinder(nn.Module):
@@ -30,13 +23,13 @@ class SquareFinder(nn.Module):
         self.settings = {"augment": {"short_sides": [32], "max_size": 48}, "data": data} if data else {}
         self.categories = tuple(Category(100 + k, name) for k, name in enumerate(names))
 
-    def detect(self, images: list[Tensor]) -> list[Found]:
+    def detect(self, images: list[Tensor]) -> list[Detections]:
         n = len(self.categories)
         box = torch.tensor([[4.0, 4, 20, 20]]).repeat(n, 1)
         scores = torch.linspace(0.9, 0.5, n)
         grid = torch.full((n, 1, 8, 12), -10.0)
         grid[:, :, 1:5, 1:5] = 10
-        return [Found(box, scores, torch.arange(n), grid[:, 0]) for _ in images]
+        return [Detections(box, scores, torch.arange(n), grid[:, 0]) for _ in images]
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from boxel.labeling.masks import (
     ask,
     fuse,
     label_image,
-    mean_score,
     mirror,
     mirror_boxes,
     settle,
@@ -284,15 +283,7 @@ def test_the_region_and_its_logits_are_at_hand():
     np.testing.assert_allclose(found.probability(0), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5)
 
 
-def test_the_mean_score_is_of_those_who_speak():
-    teachers = [Says("a", 0.9, score=0.8), Says("b", 0.7, score=0.4), Says("silent", NAN, score=0)]
-    assert mean_score(one(teachers, (1, 1, 5, 4))).tolist() == pytest.approx([0.6])
-    without = LabelConfig(reliability={"a": {"cat": 0.0}})
-    assert mean_score(one(teachers, (1, 1, 5, 4), without)).tolist() == pytest.approx([0.4])
-    assert np.isnan(mean_score(one(teachers[2:], (1, 1, 5, 4)))).all()
-
-
 def test_a_vote_of_no_boxes_is_empty():
     found = label_boxes([make_teacher("ellipse", [])], np.zeros((0, 4)))
-    assert found.masks == [] and mean_score(found).shape == (0,)
+    assert found.masks == [] and found.agreement.shape == (0,)
     assert isinstance(found.votes[0], Vote)

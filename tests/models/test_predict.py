@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.models.boxinst.model import Detections
 from boxel.models.predict import (
     Instances,
     PredictConfig,
@@ -23,13 +24,6 @@ from boxel.models.predict import (
     predict_batch,
     predict_photos,
 )
-
-
-class Found(NamedTuple):
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_logits: Tensor
 
 
 class BrightFinder(nn.Module):
@@ -42,7 +36,7 @@ class BrightFinder(nn.Module):
         self.categories = (Category(5, "lamp"), Category(9, "sun"))
         self.sees, self.shown = sees, []
 
-    def detect(self, images: list[Tensor]) -> list[Found]:
+    def detect(self, images: list[Tensor]) -> list[Detections]:
         found = []
         for image in images:
             self.shown.append(tuple(image.shape[1:]))
@@ -57,7 +51,7 @@ class BrightFinder(nn.Module):
             padded[:, : bright.shape[0], : bright.shape[1]] = bright
             logits = nn.functional.avg_pool2d(padded, 4) * 20 - 10
             found.append(
-                Found(
+                Detections(
                     torch.tensor([box]).float()[: int(keep)],
                     torch.tensor([0.8 if bright.shape[1] < 200 else 0.9])[: int(keep)],
                     torch.tensor([1])[: int(keep)],
@@ -200,7 +194,7 @@ def test_merging_obeys_the_models_limits():
         side = 32.0 if x == 0 else 64.0
         logits = torch.zeros(1, *(side // 4 for side in images[0].shape[1:]))
         return [
-            Found(
+            Detections(
                 torch.tensor([[x, 0, x + side, side]]),
                 torch.tensor([0.5 + x / 100]),
                 torch.tensor([0]),

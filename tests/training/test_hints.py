@@ -7,6 +7,7 @@ import pytest
 
 from boxel.data import read
 from boxel.data.dataset import InstanceDataset
+from boxel.data.join import join
 from boxel.data.scenes import write_scenes
 from boxel.training.hints import add_hints, with_hints
 
@@ -52,6 +53,20 @@ def test_hints_are_made_once(boxed, tmp_path):
     assert read(tmp_path / "hints.json").source.tolist() == ["grabcut"] * len(first.ids)
     other = boxed.select_images([0, 1])  # hints of another set are not taken
     assert with_hints(other, tmp_path / "hints.json", lambda *_: None).ids == other.ids
+
+
+def test_hints_of_joined_sets_are_made_once(boxed, tmp_path):
+    # Their ids are words, and an instance without a hint stands between the others.
+    twice = join([boxed, dataclasses.replace(boxed, file="again")])
+    iscrowd = np.zeros(len(twice.ids), dtype=bool)
+    iscrowd[1] = True
+    twice = dataclasses.replace(twice, iscrowd=iscrowd)
+    said = []
+    first = with_hints(twice, tmp_path / "hints.json", lambda *words: said.append(words))
+    again = with_hints(twice, tmp_path / "hints.json", lambda *words: said.append(words))
+    assert len(said) == 1 and again.ids == twice.ids and again.segmentations[1] is None
+    for i in {*range(len(twice.ids))} - {1}:
+        np.testing.assert_array_equal(again.mask(i), first.mask(i))
 
 
 def test_hints_of_other_boxes_are_not_taken(boxed, tmp_path):

@@ -32,7 +32,6 @@ CHANGES: dict[str, Any] = {
     "optim.lr": 2e-4,
     "data.mask_classes": None,
     "data.val_share": 0.0,
-    "crops.salient_ratio": (1, 0),
 }
 """How adapting differs from the training that it goes on from."""
 

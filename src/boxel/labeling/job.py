@@ -24,9 +24,10 @@ from boxel.data.formats.builder import one_line
 from boxel.data.images import read_image
 from boxel.errors import BoxelError
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.masks import Labelled, label_image, mean_score
+from boxel.labeling.masks import Labelled, label_image
 from boxel.labeling.merge import Piece
 from boxel.labeling.progress import progress
+from boxel.labeling.quality import unknown
 from boxel.labeling.store import Batch, ImageRows, Row, Store
 from boxel.labeling.teachers.soft import Region, Teacher
 from boxel.masks.rle import Rle, decode, encode_in_box
@@ -85,7 +86,7 @@ def label_set(
     teachers: Sequence[Teacher],
     config: LabelConfig,
     store: Store,
-    quality: Quality = mean_score,
+    quality: Quality = unknown,
     report: Callable[[str], None] = print,
 ) -> Outcome:
     """Label the images of a set that the store does not have yet, and put all masks into the set.

@@ -233,22 +233,3 @@ def without_islands(mask: NDArray[np.bool_], share: float) -> NDArray[np.bool_]:
     kept = areas >= min(share * areas.sum(), areas.max())
     kept[0] = False
     return kept[parts]
-
-
-def mean_score(labelled: Labelled) -> NDArray[np.float64]:
-    """The mean of the scores that teachers give themselves.
-
-    Args:
-        labelled: an image with its masks.
-
-    Returns:
-        (N,) float64 in [0, 1]; NaN for a box that none speaks of.
-    """
-    scores = np.full((len(labelled.votes), len(labelled.boxes)), np.nan)
-    for row, vote in enumerate(labelled.votes):
-        for index, soft in enumerate(vote.soft):
-            if vote.speaks(index):
-                scores[row, index] = soft.score
-    said = np.isfinite(scores)
-    with np.errstate(invalid="ignore"):
-        return np.where(said, scores, 0).sum(axis=0) / said.sum(axis=0)

@@ -118,8 +118,7 @@ def predict_batch(model: Any, photos: Sequence[NDArray[np.uint8]], config: Predi
 
     Args:
         model: a model in eval mode with `detect` and `categories`. What it detects has `boxes`, `scores`,
-            `labels`, `mask_logits` (N, h, w) and perhaps `windows` (N, 4), the pixels that these cover; else they
-            cover the image from its corner on, 4 pixels a cell.
+            `labels`, `mask_logits` (N, h, w) and `windows` (N, 4), the pixels that these cover.
         photos: (H, W, 3) RGB each, of any sizes.
         config: how they are shown.
 
@@ -223,21 +222,13 @@ def _resize(image: Tensor, config: PredictConfig, scale: float) -> Tensor:
 
 
 def _to_photo(found: Any, shown: Tensor, photo: NDArray[np.uint8], mirrored: bool) -> _View:
-    boxes, windows, logits = found.boxes, _windows(found), found.mask_logits
+    boxes, windows, logits = found.boxes, found.windows, found.mask_logits
     height, width = shown.shape[-2:]
     if mirrored:
         boxes, windows, logits = _mirror(boxes, width), _mirror(windows, width), logits.flip(-1)
     x, y = photo.shape[1] / width, photo.shape[0] / height
     scale = boxes.new_tensor([x, y, x, y])
     return _View(boxes * scale, found.scores, found.labels, logits, windows * scale)
-
-
-def _windows(found: Any) -> Tensor:
-    """(N, 4) pixels that the masks of a model's findings cover."""
-    if hasattr(found, "windows"):
-        return found.windows
-    h, w = found.mask_logits.shape[-2:]
-    return found.boxes.new_tensor([0, 0, 4 * w, 4 * h]).expand(len(found.boxes), 4)
 
 
 def _mirror(boxes: Tensor, width: int) -> Tensor:

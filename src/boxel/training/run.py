@@ -144,7 +144,7 @@ def train(
 
     second = None if salient is None else _read(salient, None, "train")
     if second is not None:
-        _check_images(second)
+        _check_images(second, "put them into its folder `images`")
     record = {"method": method, **asdict(settings)}
     checkpoint = _prepare_folder(out, record, training.categories, resume)
     if resume and (out / "model.safetensors").exists():
@@ -195,13 +195,11 @@ def _read(data: Annotations | str | Path, images: str | Path | None, split: str)
     return found
 
 
-def _check_images(data: Annotations) -> None:
+def _check_images(data: Annotations, remedy: str = "name their folder with --images") -> None:
     """Raise where not one of the first images is there: the folder is wrong."""
     first = [data.image_path(index) for index in range(min(len(data), 20))]
     if first and not any(path.is_file() for path in first):
-        raise BoxelError(
-            f"{data.file}: its images, as {first[0]}, are not there; name their folder with --images."
-        )
+        raise BoxelError(f"{data.file}: its images, as {first[0]}, are not there; {remedy}.")
 
 
 def _read_validation(

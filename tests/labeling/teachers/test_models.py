@@ -16,6 +16,7 @@ from boxel.labeling.teachers.models import ModelTeacher, digest_of
 from boxel.labeling.teachers.soft import Region, logits_on
 from boxel.models import folder
 from boxel.models.boxinst import BoxInstConfig
+from boxel.models.boxinst.model import Detections
 
 PHOTO = np.zeros((64, 96, 3), dtype=np.uint8)
 KNOWN = (Category(1, "cat"), Category(2, "dog"))
@@ -36,7 +37,7 @@ class Finder(nn.Module):
             (list(column) for column in zip(*self.found, strict=True)) if self.found else ([],) * 3
         )
         return [
-            SimpleNamespace(
+            Detections(
                 boxes=torch.tensor(boxes).float().reshape(-1, 4),
                 scores=torch.tensor(scores).float(),
                 labels=torch.tensor(labels).long(),
@@ -107,7 +108,7 @@ def test_an_instance_without_a_pixel_is_no_opinion():
     found = [((8, 8, 40, 40), 0, 0.9)]
     finder = Finder(found)
     finder.detect = lambda images: [
-        SimpleNamespace(**{**vars(d), "mask_logits": -d.mask_logits}) for d in Finder(found).detect(images)
+        d._replace(mask_logits=-d.mask_logits) for d in Finder(found).detect(images)
     ]
     (soft,) = ModelTeacher(finder, "finder", KNOWN)(
         PHOTO, np.array([[8.0, 8, 40, 40]]), np.zeros(1, np.int32)

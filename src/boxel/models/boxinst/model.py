@@ -47,6 +47,14 @@ class Detections(NamedTuple):
     labels: Tensor
     mask_logits: Tensor
 
+    @property
+    def windows(self) -> Tensor:
+        """(N, 4) xyxy pixels that the masks cover: the whole image, and perhaps padding."""
+        height, width = self.mask_logits.shape[-2:]
+        return self.boxes.new_tensor([0, 0, MASK_STRIDE * width, MASK_STRIDE * height]).expand(
+            len(self.boxes), 4
+        )
+
 
 class BoxInst(nn.Module):
     """One-stage instance segmenter that needs no masks to learn them.

@@ -48,7 +48,7 @@ format: $(READY)  ## Put the code into the one format
 test: lint types  ## Lint, types and all tests
 	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
-demo: $(READY)  ## Train from the boxes of generated scenes, measure, and draw the masks found
+demo: $(READY)  ## Label real photos; train from the boxes of generated scenes, measure, and draw the masks found
 	env -u OMP_NUM_THREADS $(BIN)/boxel demo
 
 docs: $(READY)  ## The documentation, into site/

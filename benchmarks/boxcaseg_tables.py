@@ -21,13 +21,24 @@ from boxel.evaluation.given_boxes import measure_masks
 
 SMALL: dict[str, Any] = {
     "model": {"backbone": "tf_efficientnet_lite0", "weights": "lite", "side": 128},
-    "crops": {"side": 128, "overlap_drop": 0.75},
+    "crops": {"side": 128, "salient": "box", "overlap_drop": 0.75},
     "data": {"min_box": 12, "val_share": 0, "workers": 0},
-    "optim": {"lr": 0.004, "reference_batch": 0},
+    "optim": {
+        "name": "adamw",
+        "lr": 0.001,
+        "backbone_lr": 0.3,
+        "weight_decay": 0.02,
+        "clip": 5.0,
+        "reference_batch": 0,
+    },
+    "schedule": {"kind": "cosine", "warmup": 50},
+    "ema": 0.99,
     "steps": 500,
     "batch_size": 16,
 }
-"""The paper's settings but for backbone, side and length; chosen on no table."""
+"""The paper's losses and heads; backbone, side, length and optimiser are those of a few minutes on a core. Salient
+images are cut to their box like any other instance: shown whole, as the paper has them, they teach so small a network
+that an object keeps clear of the border, and the heads that learn from them alone fail on boxes."""
 
 ROWS: dict[str, dict[str, Any]] = {
     "4: weak": {"model.heads": ["weak"]},
@@ -82,7 +93,7 @@ def main() -> None:
 def figures(run: Path, truth: Annotations) -> dict[str, float]:
     """Figures of a run's masks of true boxes, as the network draws them at one look."""
     made = boxel.label(
-        truth.without_masks(), teacher=run.as_posix(), flip=False, merge=False, report=lambda _: None
+        truth.without_masks(), teacher=run.as_posix(), flip=False, merge="none", report=lambda _: None
     )
     return measure_masks(made, truth)
 

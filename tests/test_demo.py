@@ -14,7 +14,7 @@ pytest.importorskip(
 def test_trains_both_measures_both_and_does_not_train_twice(tmp_path, capsys):
     first = demo(tmp_path, steps=2, scenes=8, hidden=2)
     printed = capsys.readouterr().out
-    assert {"boxes", "masks", "box filled", "ratio of mask AP"} == set(first)
+    assert {"photos", "boxes", "masks", "box filled", "ratio of mask AP"} == set(first)
     assert first == json.loads((tmp_path / "summary.json").read_text())
     assert "scenes_boxes_masks.jpg" in printed
     assert (tmp_path / "scenes_boxes_masks.jpg").stat().st_size > 0

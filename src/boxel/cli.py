@@ -519,7 +519,11 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Names
     "predict": ("Find and segment instances in photos.", _predict_arguments, _predict),
     "export": ("Write a model as an ONNX file that needs no boxel.", _export_arguments, _export),
     "inspect": ("Measure what a setting should be for your data.", _inspect_arguments, _inspect),
-    "demo": ("Train from boxes and from masks on generated scenes, and compare.", _demo_arguments, _demo),
+    "demo": (
+        "Make masks of boxes on real photos; train from boxes and from masks on scenes.",
+        _demo_arguments,
+        _demo,
+    ),
 }
 
 

@@ -1,4 +1,4 @@
-"""The main job in a quarter of an hour: the same network trained from boxes and from masks, on generated scenes."""
+"""What boxel does, without data: masks of boxes on real photos, then a network trained from boxes and from masks."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import numpy as np
 from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.data.scenes import write_scenes
+from boxel.demo_photos import label_photos
 from boxel.draw import contact_sheet, overlay, save_image
 from boxel.evaluation import coco_ap, fill_boxes, mask_iou
 from boxel.evaluation.run import predict_set
@@ -27,10 +28,12 @@ TRAINING_SEED, HIDDEN_SEED = 1, 3
 def demo(
     out: str | Path = "demo", steps: int | None = None, scenes: int = 600, hidden: int = 100
 ) -> dict[str, Any]:
-    """Generate scenes, train from boxes and from masks with the same steps, and measure both on hidden masks.
+    """Label real photos; then train from boxes and from masks, with the same steps, on generated scenes.
+
+    Both are measured, the trainings on hidden masks of other scenes.
 
     Args:
-        out: folder for everything it makes. Trainings already in it are not repeated.
+        out: folder for everything it makes. Masks and trainings already in it are not made again.
         steps: optimiser steps of each training; the recipe's where None.
         scenes: to train on.
         hidden: scenes to measure on.
@@ -39,12 +42,13 @@ def demo(
         What it prints, also written to `summary.json`.
     """
     out = Path(out)
-    print(f"generating {scenes} scenes to train on and {hidden} with hidden masks")
+    summary: dict[str, Any] = {"photos": label_photos(out)}
+
+    print(f"\ngenerating {scenes} scenes to train on and {hidden} with hidden masks")
     write_scenes(out / "train", scenes, seed=TRAINING_SEED)
     truth = write_scenes(out / "hidden", hidden, seed=HIDDEN_SEED)
 
     changes: dict[str, Any] = {"steps": steps} if steps else {}
-    summary: dict[str, Any] = {}
     results = {}
     for kind in ("boxes", "masks"):
         run = out / f"from_{kind}"

@@ -17,6 +17,13 @@ def test_the_aps_are_cocos(random_set, seed, metric):
     assert interval["ratio"] == pytest.approx(interval["a"] / interval["b"])
 
 
+def test_at_one_threshold(random_set):
+    truth, results = random_set(1)
+    for threshold, name in ((0.5, "AP50"), (0.75, "AP75")):
+        interval = paired_bootstrap(results, results, truth, samples=5, thresholds=[threshold])
+        assert interval["a"] == pytest.approx(coco_ap(results, truth, "segm")[name], abs=1e-9)
+
+
 def test_several_runs_are_averaged(random_set):
     truth, results = random_set(0)
     filled, half = fill_boxes(results, truth), results[::2]

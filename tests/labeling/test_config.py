@@ -10,8 +10,8 @@ def test_changes_win_over_what_is_given():
     assert label_config() == LabelConfig()
     assert label_config({"drop": 0.5, "margin": 0.1}, drop=0.7) == LabelConfig(drop=0.7, margin=0.1)
     given = LabelConfig(teachers=["ellipse"], reliability={"ellipse": {"cat": 0.5}})
-    assert label_config(given, merge=False) == LabelConfig(
-        teachers=["ellipse"], reliability={"ellipse": {"cat": 0.5}}, merge=False
+    assert label_config(given, merge="none") == LabelConfig(
+        teachers=["ellipse"], reliability={"ellipse": {"cat": 0.5}}, merge="none"
     )
 
 

@@ -67,7 +67,7 @@ def test_teachers_by_name_by_configuration_or_of_ones_own(make_set):
 def test_the_teacher_is_boxcaseg_if_none_is_named(make_set, monkeypatch):
     asked = []
 
-    def stand_in(name, categories, device, *options):
+    def stand_in(name, categories, device, **options):
         asked.append((name, [category.name for category in categories], device))
         return make_teacher("ellipse", categories)
 
@@ -80,7 +80,7 @@ def test_settings_come_through(make_set):
     data = make_set(1)
     assert label(data, teacher="rectangle", drop=0.9).trusted.tolist() == [True, True]
     # Of the corner's box (30 x 20) the disc's (from (22, 12) on) covers the last corner only.
-    apart = label(data, teacher="rectangle", merge=False)
+    apart = label(data, teacher="rectangle", merge="none")
     assert apart.mask(1).sum() == 600 and label(data, teacher="rectangle").mask(1).sum() == 600 - 64
     with pytest.raises(BoxelError, match=r"no setting 'mergee'.* Did you mean 'merge'\?"):
         label(data, teacher="rectangle", mergee=False)

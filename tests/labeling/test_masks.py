@@ -249,12 +249,38 @@ def test_merge_and_drop():
     dropped = label_boxes(teachers, boxes, LabelConfig(drop=0.6))
     assert dropped.trusted.tolist() == [False, True]
     np.testing.assert_array_equal(dropped.masks[0], found.masks[0])
-    apart = label_boxes(teachers, boxes, LabelConfig(merge=False, drop=0.6))
+    apart = label_boxes(teachers, boxes, LabelConfig(merge="none", drop=0.6))
     assert apart.trusted.all() and apart.masks[0].all()
 
 
+def test_a_larger_object_yields_to_the_surer_only():
+    """A teacher that is less sure of the small box than of the large one, and one that is surer."""
+    boxes = [(0, 0, 6, 4), (0, 2, 6, 4)]
+
+    class BySize:
+        name = "by size"
+
+        def __init__(self, large, small):
+            self.chances = large, small
+
+        def __call__(self, image, boxes, labels):
+            logits = [np.full((1, 1), np.log(p / (1 - p)), np.float32) for p in self.chances]
+            return [SoftMask(grid, tuple(box)) for grid, box in zip(logits, boxes, strict=True)]
+
+    unsure = label_boxes([BySize(0.9, 0.6)], boxes)
+    assert unsure.masks[0].all() and unsure.masks[1].all()
+    surer = label_boxes([BySize(0.7, 0.8)], boxes)
+    assert text(surer.masks[0]) == ["######", "######", "......", "......"] and surer.masks[1].all()
+    # A mask that is there already is beyond doubt, and takes its pixels from a larger one.
+    kept = Piece(np.array([0.0, 3, 6, 4]), Region(0, 3, 6, 4), np.ones((1, 6), bool))
+    beside = label_boxes([BySize(0.9, 0.6)], boxes, kept=[kept])
+    assert text(beside.masks[0]) == ["######", "######", "######", "......"]
+    assert text(beside.masks[1]) == ["######", "......"]
+
+
 def test_a_mask_that_others_cover_wholly_stays_and_is_not_trusted():
-    found = label_boxes([make_teacher("rectangle", [])], [(1, 1, 4, 4), (1, 1, 4, 4)])
+    twice, smaller = [(1, 1, 4, 4), (1, 1, 4, 4)], LabelConfig(merge="smaller")
+    found = label_boxes([make_teacher("rectangle", [])], twice, smaller)
     assert found.masks[0].all() and found.masks[1].all()
     assert found.agreement.tolist() == [0, 1] and found.trusted.tolist() == [False, True]
 

@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxel.labeling.merge import Piece, box_agreement, merge
+from boxel.labeling.merge import Piece, box_agreement, merge, yield_to_surer
 from boxel.labeling.teachers.soft import Region, region_about
 
 
@@ -45,6 +45,36 @@ def test_masks_apart_stay_as_they_are_and_none_are_none():
     apart = [piece((0, 0, 2, 2), "#.", "##"), piece((3, 3, 4, 4), "#")]
     assert [drawn(mask) for mask in merge(apart, 5, 5)] == [["#.", "##"], ["#"]]
     assert merge([], 5, 5) == []
+
+
+def sure(*grids):
+    """Probabilities of objects, each given on an image whose corner is pixel 0, 0."""
+    return lambda index, region: np.array(grids[index], dtype=np.float32)[
+        region.top : region.bottom, region.left : region.right
+    ]
+
+
+def test_a_pixel_leaves_the_larger_object_where_the_smaller_is_as_sure():
+    sofa, dog = piece((0, 0, 4, 2), "####", "####"), piece((2, 0, 4, 2), "##", "##")
+    of_sofa = [[0.9, 0.9, 0.9, 0.7], [0.9, 0.9, 0.8, 0.6]]
+    of_dog = [[0.0, 0.0, 0.7, 0.8], [0.0, 0.0, 0.8, 0.9]]
+    for pieces, grids in [([sofa, dog], (of_sofa, of_dog)), ([dog, sofa], (of_dog, of_sofa))]:
+        left = dict(zip(map(id, pieces), yield_to_surer(pieces, sure(*grids)), strict=True))
+        assert drawn(left[id(sofa)]) == ["###.", "##.."]
+        assert left[id(dog)].all()
+    assert sofa.mask.all()
+
+
+def test_only_pixels_of_both_masks_are_at_stake():
+    sofa, dog = piece((0, 0, 4, 2), "##.#", "####"), piece((2, 0, 4, 2), "##", "#.")
+    left = yield_to_surer([sofa, dog], lambda index, region: np.full(region.shape, index, np.float32))
+    assert [drawn(mask) for mask in left] == [["##..", "##.#"], ["##", "#."]]
+
+
+def test_boxes_of_one_area_keep_what_they_have():
+    both = [piece((0, 0, 2, 1), "##"), piece((1, 0, 3, 1), "##")]
+    left = yield_to_surer(both, lambda index, region: np.full(region.shape, index, np.float32))
+    assert all(mask.all() for mask in left) and yield_to_surer([], sure()) == []
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 18)] * 2, *[st.floats(1, 12)] * 2), max_size=8), st.integers(0, 99))

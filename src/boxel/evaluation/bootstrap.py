@@ -28,6 +28,7 @@ def paired_bootstrap(
     confidence: float = 0.95,
     class_agnostic: bool = False,
     categories: Sequence[str] | None = None,
+    thresholds: Sequence[float] | None = None,
 ) -> dict[str, float]:
     """The ratio of the COCO APs of two result sets, or of the mean APs of two sets of runs, with an interval.
 
@@ -44,6 +45,7 @@ def paired_bootstrap(
         confidence: that of the interval, in (0, 1).
         class_agnostic: all classes are one.
         categories: names of the only classes looked at; None for all.
+        thresholds: of IoU, whose APs are averaged: COCO's ten where None, ``[0.5]`` for AP50.
 
     Returns:
         `a` and `b`: the two APs in [0, 1]; `ratio`: a / b; `low` and `high`: the interval's ends. NaN where b
@@ -65,7 +67,7 @@ def paired_bootstrap(
 
     def mean_ap(runs: list[Sequence[Result]]) -> NDArray[np.float64]:
         shown = [restrict(results, truth, categories, class_agnostic)[0] for results in runs]
-        outcomes = [_match(results, kept, metric, class_agnostic) for results in shown]
+        outcomes = [_match(results, kept, metric, class_agnostic, thresholds) for results in shown]
         return np.mean([_average_precision(outcome, draws) for outcome in outcomes], axis=0)
 
     a, b = mean_ap(runs_a), mean_ap(runs_b)
@@ -102,7 +104,11 @@ class _Outcome:
 
 
 def _match(
-    results: Sequence[Result], truth: Annotations, metric: Literal["segm", "bbox"], class_agnostic: bool
+    results: Sequence[Result],
+    truth: Annotations,
+    metric: Literal["segm", "bbox"],
+    class_agnostic: bool,
+    thresholds: Sequence[float] | None = None,
 ) -> list[_Outcome]:
     """pycocotools' matches of one result set, which no resampling of images changes."""
     instances, detections = coco_rows(results, truth, metric, class_agnostic)
@@ -115,6 +121,8 @@ def _match(
             side.createIndex()
             sides.append(side)
         evaluator = COCOeval(*sides, metric)
+        if thresholds is not None:
+            evaluator.params.iouThrs = np.array(thresholds)
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluator.evaluate()
     outcomes = []

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from copy import deepcopy
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from boxel import __version__
 from boxel.data.images import read_image
 from boxel.data.photos import photos as installed_photos
 from boxel.errors import BoxelError
@@ -69,7 +69,7 @@ def export(
                 f"{path}: the model can't be exported ({first_line(error)}); train it with another backbone."
             ) from error
         written = onnx.load(partial)
-        onnx.helper.set_model_props(written, {"method": method, "boxel": __version__, **graph.about()})
+        onnx.helper.set_model_props(written, {"method": method, "boxel": version("boxel"), **graph.about()})
         onnx.save(written, partial)
         result = check(model, partial, pixels)
         if not result.agrees:

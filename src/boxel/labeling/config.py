@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from math import inf
-from typing import Any
+from typing import Any, Literal
 
 from boxel.errors import BoxelError, check_range, nearest
 
@@ -26,7 +26,8 @@ class LabelConfig:
             whose boxes are known to be loose. It adds to `margin`, and a mask's box is compared with the nearest box
             within it.
         min_island: parts of a mask below this share of its area are removed; the largest stays.
-        merge: where masks overlap, the pixel goes to the object of the smaller box (Section 3.4).
+        merge: where masks overlap, the pixel goes to the object of the `smaller` box (Section 3.4), or leaves the
+            larger one only where the mask of the smaller is the `surer` one; `none` leaves masks as they are.
         drop: least IoU of a mask's tight box with its box (proxy box agreement, Section 3.4 and Table 8); a mask below
             it stays, marked as not trusted.
         relabel: make new masks for instances that have one that is trusted, too.
@@ -41,7 +42,7 @@ class LabelConfig:
     margin: float = 0.0
     box_slack: float = 0.0
     min_island: float = 0.02
-    merge: bool = True
+    merge: Literal["surer", "smaller", "none"] = "surer"
     drop: float = 0.0
     relabel: bool = False
     workers: int = 2

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -108,11 +110,14 @@ def label_data(
     asked = list(several or settings.teachers)
     if adapt_for is not None:
         asked[0] = str(_adapted(data, adapt_for, target, asked[0], report))
-    margin = settings.margin + settings.box_slack
-    teachers = [
-        make_teacher(one, data.categories, settings.device, margin) if isinstance(one, str) else one
-        for one in asked
-    ]
+    make = partial(
+        make_teacher,
+        categories=data.categories,
+        device=settings.device,
+        margin=settings.margin + settings.box_slack,
+        threads=max(1, (os.cpu_count() or 1) // settings.workers),
+    )
+    teachers = [make(one) if isinstance(one, str) else one for one in asked]
     _check_reliability(settings, [one.name for one in teachers], [c.name for c in data.categories])
     with Store(None if target is None else _store_of(target)) as store:
         if target is not None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from scipy.special import expit
 
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.merge import Piece, box_agreement, merge
+from boxel.labeling.merge import Piece, box_agreement, merge, yield_to_surer
 from boxel.labeling.teachers.soft import Region, SoftMask, Teacher, logits_on, region_about
 
 
@@ -100,20 +100,32 @@ def label_image(
     height, width = image.shape[:2]
     regions = [region_about(box, height, width, config.margin + config.box_slack) for box in boxes]
     votes = ask(teachers, image, boxes, labels, names, config.reliability, config.flip)
+
+    def probability(index: int, region: Region) -> NDArray[np.float32]:
+        return fuse(region_logits(votes, index, region), vote_weights(votes, index))
+
     settled = [
-        settle(
-            fuse(region_logits(votes, index, region), vote_weights(votes, index)),
-            config.min_island,
-            config.min_max,
-        )
+        settle(probability(index, region), config.min_island, config.min_max)
         for index, region in enumerate(regions)
     ]
     # A mask can't reach past the image, and should not be blamed for it.
     inside = boxes.clip(0, [width, height] * 2)
     made = [index for index, mask in enumerate(settled) if mask is not None]
     pieces = [Piece(inside[index], regions[index], settled[index]) for index in made]  # type: ignore[arg-type]
-    if config.merge:
-        merged = merge([*pieces, *kept], height, width)
+    if config.merge != "none":
+
+        def sure(at: int, region: Region) -> NDArray[np.float32]:
+            # Masks that stay are beyond doubt.
+            return (
+                probability(made[at], region) if at < len(made) else np.ones(region.shape, dtype=np.float32)
+            )
+
+        everything = [*pieces, *kept]
+        merged = (
+            merge(everything, height, width)
+            if config.merge == "smaller"
+            else yield_to_surer(everything, sure)
+        )
         pieces = [piece._replace(mask=mask) for piece, mask in zip(pieces, merged, strict=False)]
     masks, agreement, trusted = list(settled), np.full(len(boxes), np.nan), np.zeros(len(boxes), dtype=bool)
     for index, piece in zip(made, pieces, strict=True):

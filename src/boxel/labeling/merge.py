@@ -1,12 +1,12 @@
-"""Merge and drop: a pixel belongs to the smallest object, and a mask that no longer fills its box is not trusted.
+"""Merge and drop: a pixel goes to a smaller object, and a mask that no longer fills its box is not trusted.
 
 Xu et al., "Box-supervised class-agnostic object segmentation" (BoxCaseg), CVPR 2021, Section 3.4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -44,15 +44,53 @@ def merge(pieces: Sequence[Piece], height: int, width: int) -> list[NDArray[np.b
         N masks (rows, columns) bool of the same regions: what is left of each.
     """
     owner = np.zeros((height, width), dtype=np.int32)  # memory that is never painted is never taken
+    image = Region(0, 0, width, height)
+    for index in np.argsort(-_areas(pieces), kind="stable"):
+        _part(owner, image, pieces[index].region)[pieces[index].mask] = index + 1
+    return [_part(owner, image, piece.region) == index for index, piece in enumerate(pieces, start=1)]
+
+
+def yield_to_surer(
+    pieces: Sequence[Piece], probability: Callable[[int, Region], NDArray[np.float32]]
+) -> list[NDArray[np.bool_]]:
+    """Masks that lose a pixel to each smaller object whose mask has it too, and is as sure of it or surer.
+
+    "Smaller object better" is right of a dog on a sofa, and wrong where the mask of the smaller object is. Where the
+    larger object is the surer one, both keep the pixel: taking it from the smaller one does more harm than good.
+
+    Args:
+        pieces: N masks with their boxes.
+        probability: of an object, by its index, at the pixels of a region.
+
+    Returns:
+        N masks (rows, columns) bool of the same regions: what is left of each.
+    """
+    left = [piece.mask.copy() for piece in pieces]
+    areas = _areas(pieces)
+    regions = np.array([piece.region for piece in pieces]).reshape(-1, 4)
+    for small, piece in enumerate(pieces):
+        shared = np.c_[
+            np.maximum(piece.region[:2], regions[:, :2]), np.minimum(piece.region[2:], regions[:, 2:])
+        ]
+        meets = (shared[:, 2:] > shared[:, :2]).all(axis=1)
+        for large in np.flatnonzero(meets & (areas > areas[small])).tolist():
+            region, other = Region(*shared[large].tolist()), pieces[large]
+            both = _part(piece.mask, piece.region, region) & _part(other.mask, other.region, region)
+            if both.any():
+                surer = probability(small, region) >= probability(large, region)
+                _part(left[large], other.region, region)[both & surer] = False
+    return left
+
+
+def _areas(pieces: Sequence[Piece]) -> NDArray[np.float64]:
+    """(N,) areas of the boxes."""
     boxes = np.array([piece.box for piece in pieces]).reshape(-1, 4)
-    areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    for index in np.argsort(-areas, kind="stable"):
-        _part(owner, pieces[index].region)[pieces[index].mask] = index + 1
-    return [_part(owner, piece.region) == index for index, piece in enumerate(pieces, start=1)]
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
 
 
-def _part(image: NDArray[np.int32], region: Region) -> NDArray[np.int32]:
-    return image[region.top : region.bottom, region.left : region.right]
+def _part(grid: NDArray[Any], of: Region, region: Region) -> NDArray[Any]:
+    """A view of the part of a grid, the pixels of one region, that lies in another within it."""
+    return grid[region.top - of.top : region.bottom - of.top, region.left - of.left : region.right - of.left]
 
 
 def box_agreement(piece: Piece, slack: float = 0.0) -> float:

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from boxel.data.annotations import Annotations
 from boxel.data.crops import CropConfig, CropDataset
 from boxel.data.scenes import write_scenes
+from boxel.errors import BoxelError
 from boxel.layers.decoder import Concatenate, TopDown
 from boxel.losses.fused import fuse
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
@@ -258,6 +259,15 @@ def test_which_map_is_the_result(heads, alone):
     span = torch.ones(1, SIDE, dtype=torch.bool)
     maps = model.maps(crops(1), span, span)
     torch.testing.assert_close(model.segment(crops(1), span, span), maps[alone])
+
+
+def test_a_pixel_above_the_threshold_has_a_positive_logit():
+    model = build(heads=["weak"], threshold=0.4).eval()
+    span = torch.ones(1, SIDE, dtype=torch.bool)
+    chances = model.maps(crops(1), span, span)["weak"].sigmoid()
+    torch.testing.assert_close(model.segment(crops(1), span, span) > 0, chances > 0.4)
+    with pytest.raises(BoxelError, match="threshold"):
+        BoxCasegConfig(threshold=0)
 
 
 def test_the_box_as_a_channel():

@@ -48,7 +48,11 @@ class PerBox:
 
 
 def make_teacher(
-    name: str, categories: Sequence[Category], device: str = "auto", margin: float = 0.0
+    name: str,
+    categories: Sequence[Category],
+    device: str = "auto",
+    margin: float = 0.0,
+    threads: int = 1,
 ) -> Teacher:
     """The teacher of a name.
 
@@ -61,6 +65,7 @@ def make_teacher(
         categories: of the boxes, in the order of their labels.
         device: where a network runs: `cpu`, `cuda`, `mps`, or `auto` for a GPU where there is one.
         margin: how far masks may reach past their box, as a share of its width and height.
+        threads: that an image may take on the CPU, where several images are under way at once.
 
     Raises:
         BoxelError: there is no such teacher, or its weights can't be loaded.
@@ -73,7 +78,7 @@ def make_teacher(
         return import_module("boxel.labeling.teachers.sam").SamTeacher(source, _device(device), margin=margin)
     if name in SHIPPED or "/" in name or Path(name).is_dir():
         models = import_module("boxel.labeling.teachers.models")
-        return models.load_teacher(name, categories, _device(device))
+        return models.load_teacher(name, categories, _device(device), threads)
     known = [*_DRAWN, *SHIPPED, "sam:PATH"]
     raise UsageError(
         f"there is no teacher {name!r} ({', '.join(known)}, or a model folder).{nearest(name, known)}"

@@ -8,26 +8,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.labeling.teachers.soft import SoftMask
-from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxcaseg.predict import soft_masks
+from boxel.models.boxcaseg.predict import Segmenter, soft_masks
 
 
 class BoxCasegTeacher:
     """Masks of a BoxCaseg model.
 
     Args:
-        model: in eval mode.
+        model: in eval mode, or what runs it.
         name: to be known by.
         identity: text that changes with the model's weights.
+
+    Attributes:
+        name: as given.
+        identity: as given, with what runs the model: the last digits of its numbers depend on that.
     """
 
     flips = True
     """Two looks are worth their time: the mask is better, and where they differ its quality is lower."""
 
-    def __init__(self, model: BoxCaseg, name: str = "boxcaseg", identity: str = "") -> None:
-        self.model, self.name, self.identity = model, name, identity
+    def __init__(self, model: Segmenter, name: str = "boxcaseg", identity: str = "") -> None:
+        self._model, self.name, self.identity = model, name, f"{identity} by {type(model).__name__}"
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:
         """One soft mask a box, whatever its label; see :class:`~boxel.labeling.teachers.soft.Teacher`."""
-        found = zip(*soft_masks(self.model, image, boxes), strict=True)
+        found = zip(*soft_masks(self._model, image, boxes), strict=True)
         return [SoftMask(logits, tuple(window), float(score)) for logits, window, score in found]

@@ -17,6 +17,7 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from boxel.data.annotations import Category
+from boxel.exporting.fastest import fastest
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.labeling.teachers.shapes import exact
 from boxel.labeling.teachers.soft import SoftMask, Teacher
@@ -92,20 +93,23 @@ def _soft(rle: Rle, score: float) -> SoftMask:
     return SoftMask(soft.logits, soft.window, score)
 
 
-def load_teacher(source: str, categories: Sequence[Category], device: str = "cpu") -> Teacher:
+def load_teacher(
+    source: str, categories: Sequence[Category], device: str = "cpu", threads: int = 1
+) -> Teacher:
     """A trained model as a teacher: a BoxCaseg makes masks of the boxes, any other is asked for its own instances.
 
     Args:
         source: a model folder, the name of a model that comes with boxel, or a model's id on the Hugging Face hub.
         categories: of the boxes, in the order of their labels.
         device: where it runs.
+        threads: that a BoxCaseg may take for an image on the CPU.
 
     Raises:
         BoxelError: it can't be loaded.
     """
     model, name = load(source).to(device), Path(source).as_posix()
     if isinstance(model, BoxCaseg):
-        return BoxCasegTeacher(model, name, digest_of(model, asdict(model.config)))
+        return BoxCasegTeacher(fastest(model, threads), name, digest_of(model, asdict(model.config)))
     return ModelTeacher(model, name, categories)
 
 

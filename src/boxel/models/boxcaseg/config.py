@@ -35,6 +35,8 @@ class BoxCasegConfig:
         margin: ground shown on each side of the box, as a share of its width and height, where the network is asked
             for a mask; the paper shows none.
         side: of the crops where the network is asked for a mask, in pixels, a multiple of 32.
+        threshold: probability above which a pixel is the object's. A mean over looks is a blurred outline, which
+            tends to be inside of the true one.
         mil_weight: weight of Eq. 1 without its smooth term; 0 leaves it out.
         mil_reduction: `mean` or `sum` over bags, and over pairs of the smooth term.
         smooth_weight: weight of Eq. 2.
@@ -60,6 +62,7 @@ class BoxCasegConfig:
     mix: Mixed = "logits"
     margin: float = 0.0
     side: int = 320
+    threshold: float = 0.5
     mil_weight: float = 1.0
     mil_reduction: Reduction = "mean"
     smooth_weight: float = 0.05
@@ -82,6 +85,7 @@ class BoxCasegConfig:
             raise BoxelError("heads has transferred, whose weights come from weak; name weak too.")
         check_range(self, 0, 1, "alpha", "tau")
         check_range(self, 0, inf, "margin", *(name for name in vars(self) if name.endswith("_weight")))
+        check_range(self, 0.01, 0.99, "threshold")
         check_range(self, 1e-6, inf, "theta")
         check_range(self, 1, inf, "dilation", "neck_channels")
         if self.side < 32 or self.side % 32:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import log
 from typing import Any
 
 import numpy as np
@@ -94,8 +95,9 @@ class BoxCaseg(nn.Module):
         return {name: self._logits(name, features) for name in self.heads}
 
     def segment(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits of the object, (B, S / 4, S / 4); arguments as for :meth:`maps`."""
-        return self._result(self.maps(crops, rows, columns))
+        """Logits of the object, (B, S / 4, S / 4), above 0 where a pixel is taken; arguments as for :meth:`maps`."""
+        threshold = self.config.threshold
+        return self._result(self.maps(crops, rows, columns)) - log(threshold / (1 - threshold))
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Weight of each loss, the same at all times.

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
@@ -23,9 +24,23 @@ CHUNK = 32
 """Crops that go through the network at once, so that an image of a thousand boxes needs no more memory than most."""
 
 
+class Segmenter(Protocol):
+    """What cuts crops and tells their logits: a :class:`BoxCaseg`, or an exported file that stands for one."""
+
+    def crops_of(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+    ) -> tuple[Tensor, Tensor, Tensor, NDArray[np.float64]]:
+        """Crops, rows, columns and windows, as of :meth:`BoxCaseg.crops_of`."""
+        ...
+
+    def segment(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """(B, S / 4, S / 4) logits, as of :meth:`BoxCaseg.segment`."""
+        ...
+
+
 @torch.inference_mode()
 def soft_masks(
-    model: BoxCaseg, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+    model: Segmenter, image: NDArray[np.uint8], boxes: NDArray[np.float64]
 ) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]:
     """Logits of the object in each box.
 

@@ -108,6 +108,7 @@ def label_data(
     if target is not None:
         _check_target(target, data, to)
     asked = list(several or settings.teachers)
+    origin = asked[0]
     if adapt_for is not None:
         asked[0] = str(_adapted(data, adapt_for, target, asked[0], report))
     make = partial(
@@ -122,7 +123,8 @@ def label_data(
     with Store(None if target is None else _store_of(target)) as store:
         if target is not None:
             _claim(target, to, store)
-        quality = _quality(teachers, settings, calibrate_on, report)
+        prior = _shipped(teachers, origin)
+        quality = _quality(teachers, settings, prior, calibrate_on, report)
         outcome = label_set(data, teachers, settings, store, quality, report)
         if target is None:
             return outcome
@@ -153,11 +155,11 @@ def _adapted(
 def _quality(
     teachers: Sequence[Teacher],
     settings: LabelConfig,
+    prior: Calibration | None,
     masked: Annotations | str | Path | None,
     report: Callable[[str], None],
 ) -> Quality:
     """What tells the quality of the teachers' masks."""
-    prior = _shipped(teachers)
     if masked is not None:
         data = masked if isinstance(masked, Annotations) else read(masked)
         return calibrate(data, teachers, settings, prior)
@@ -170,11 +172,16 @@ def _quality(
     return prior
 
 
-def _shipped(teachers: Sequence[Teacher]) -> Calibration | None:
-    """The calibration that comes with boxel for these teachers; a BoxCaseg of the user's own has that of boxel's."""
+def _shipped(teachers: Sequence[Teacher], origin: str | Teacher) -> Calibration | None:
+    """The calibration that comes with boxel for these teachers; a BoxCaseg of the user's own has that of boxel's.
+
+    Args:
+        teachers: who draws the masks.
+        origin: the first of them as it was asked for; an adapted model has the calibration of what it was adapted from.
+    """
     if len(teachers) > 1:
         return None
-    own = shipped_calibration(teachers[0].name)
+    own = shipped_calibration(origin if isinstance(origin, str) else origin.name)
     return (
         shipped_calibration("boxcaseg") if own is None and isinstance(teachers[0], BoxCasegTeacher) else own
     )

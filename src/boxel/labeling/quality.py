@@ -194,7 +194,8 @@ def shipped_calibration(teacher: str) -> Calibration | None:
         teacher: its name.
     """
     path = Path(str(files("boxel"))) / "weights" / "quality" / f"{teacher}.json"
-    return read(path) if path.is_file() else None
+    named = Path(teacher).name == teacher  # not a path, which would lead elsewhere
+    return read(path) if named and path.is_file() else None
 
 
 def unknown(labelled: Labelled) -> NDArray[np.float64]:

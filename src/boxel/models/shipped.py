@@ -5,8 +5,9 @@ from __future__ import annotations
 from importlib.resources import files
 from pathlib import Path
 
-SHIPPED = ("boxcaseg",)
-"""`boxcaseg` has learned from boxes, salient images and some masks; its card is beside its weights."""
+SHIPPED = ("boxcaseg", "boxcaseg-boxes")
+"""`boxcaseg` has learned from boxes, salient images and some masks; `boxcaseg-boxes` has seen the masks of the salient
+images only. Their cards are beside their weights."""
 
 
 def folder_of(source: str | Path) -> Path:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
+from typing import Any
 
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from boxel.models.boxcaseg import BoxCaseg
 
@@ -17,7 +21,7 @@ class BoxCasegGraph(nn.Module):
     """:meth:`~boxel.models.boxcaseg.model.BoxCaseg.segment`, of crops of any size that is a multiple of 32.
 
     Args:
-        model: used as it is.
+        model: a copy of it is used.
 
     Attributes:
         inputs: names of the inputs, each with its dynamic axes; `rows` and `columns` only where the network sees them.
@@ -26,7 +30,11 @@ class BoxCasegGraph(nn.Module):
 
     def __init__(self, model: BoxCaseg):
         super().__init__()
-        self.model = model
+        self.model = deepcopy(model)
+        for parent in list(self.model.modules()):
+            for name, module in list(parent.named_children()):
+                if isinstance(module, Conv2dSame) and module.bias is None:
+                    setattr(parent, name, _SameConv(module))
         self.outputs = {"logits": {0: "batch", 1: "mask_height", 2: "mask_width"}}
         self.inputs = {"crops": {0: "batch", 2: "height", 3: "width"}}
         if model.config.box_channel:
@@ -57,3 +65,46 @@ class BoxCasegGraph(nn.Module):
             "mask_stride": STRIDE,
         }
         return {name: json.dumps(value) for name, value in about.items()}
+
+
+class _SameConv(nn.Module):
+    """A convolution with TensorFlow's padding, of maps whose sides its stride divides.
+
+    It is known beforehand then, and part of one ONNX operator. timm's own works it out from each map's size; the
+    operators of that, and the maps laid out anew for them, are a fifth of onnxruntime's time.
+    """
+
+    def __init__(self, conv: Conv2dSame):
+        super().__init__()
+        self.conv = conv
+        rooms = [
+            max(dilation * (kernel - 1) + 1 - stride, 0)
+            for kernel, stride, dilation in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
+        ]
+        self.before, self.after = [room // 2 for room in rooms], [room - room // 2 for room in rooms]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return _PaddedConv.apply(x, self.conv.weight, self)
+
+
+class _PaddedConv(torch.autograd.Function):
+    """ONNX's convolution, whose padding may differ from side to side, as torch's may not."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, same: _SameConv) -> Tensor:
+        conv, (top, left), (bottom, right) = same.conv, same.before, same.after
+        padded = F.pad(x, [left, right, top, bottom])
+        return F.conv2d(padded, weight, None, conv.stride, 0, conv.dilation, conv.groups)
+
+    @staticmethod
+    def symbolic(g: Any, x: Any, weight: Any, same: _SameConv) -> Any:
+        conv = same.conv
+        return g.op(
+            "Conv",
+            *(x, weight),
+            kernel_shape_i=conv.kernel_size,
+            strides_i=conv.stride,
+            pads_i=[*same.before, *same.after],
+            dilations_i=conv.dilation,
+            group_i=conv.groups,
+        )

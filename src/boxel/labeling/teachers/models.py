@@ -35,19 +35,23 @@ class ModelTeacher:
 
     Attributes:
         name: of the teacher.
-        identity: a digest of the model's weights and settings.
+        identity: a digest of the model's weights and settings, with what runs the model.
 
     Args:
         model: in eval mode, with `detect`, `categories` and `settings`.
         name: of the teacher.
         categories: of the boxes, in the order of their labels.
         min_iou: least IoU of a box with that of an instance.
+        threads: that an image may take on the CPU where onnxruntime runs the model.
     """
 
-    def __init__(self, model: Any, name: str, categories: Sequence[Category], min_iou: float = 0.5):
+    def __init__(
+        self, model: Any, name: str, categories: Sequence[Category], min_iou: float = 0.5, threads: int = 1
+    ):
         self.name = name
-        self.identity = digest_of(model, [c.name for c in model.categories], model.settings)
-        self._model, self._looking, self._min_iou = model, own_config(model), min_iou
+        self._model, self._looking, self._min_iou = fastest(model, threads), own_config(model), min_iou
+        digest = digest_of(model, [c.name for c in model.categories], model.settings)
+        self.identity = f"{digest} by {type(self._model).__name__}"
         known = [category.name for category in model.categories]
         # For each label of the data set the model's own label; -1 where any will do.
         self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
@@ -102,7 +106,7 @@ def load_teacher(
         source: a model folder, the name of a model that comes with boxel, or a model's id on the Hugging Face hub.
         categories: of the boxes, in the order of their labels.
         device: where it runs.
-        threads: that a BoxCaseg may take for an image on the CPU.
+        threads: that an image may take on the CPU where onnxruntime runs the model.
 
     Raises:
         BoxelError: it can't be loaded.
@@ -110,7 +114,7 @@ def load_teacher(
     model, name = load(source).to(device), Path(source).as_posix()
     if isinstance(model, BoxCaseg):
         return BoxCasegTeacher(fastest(model, threads), name, digest_of(model, asdict(model.config)))
-    return ModelTeacher(model, name, categories)
+    return ModelTeacher(model, name, categories, threads=threads)
 
 
 def digest_of(model: nn.Module, *about: Any) -> str:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from boxel.evaluation import coco_ap, mask_iou
+from boxel.training import instances
 from boxel.training.config import BoxInstTraining
 from boxel.training.instances import InstanceTask, validation_metrics
 from boxel.training.schedule import plan
@@ -92,19 +93,15 @@ def test_a_step_with_a_gradient_that_is_not_finite_changes_nothing(name):
     assert model.weight[0] < 1
 
 
-@pytest.mark.parametrize(
-    ("weights", "step", "cause"),
-    [
-        ((0.0, 0.0), 5, r"the affinity loss is off \(model\.affinity_weight is 0\)"),
-        ((0.1, 0.5), 5, r"weight 0\.10 of 0\.50 so far, so wait for the end of its warm-up"),
-        ((0.5, 0.5), 5, r"raise model\.tau \(see `boxel inspect affinity`\)"),
-    ],
-)
-def test_masks_that_are_boxes_are_explained(weights, step, cause):
+def test_masks_that_are_boxes_are_explained(monkeypatch):
     model = _Model()
-    model.loss_weights = lambda progress: {"affinity": weights[progress == 1.0]}
-    with pytest.warns(UserWarning, match=f"masks fill 97% of their boxes: .*{cause}"):
-        _task(model, step)._explain_filled_masks(0.97)
+    model.why_filled = lambda progress: f"there is a cause at {progress}"
+    task = _task(model, step=5)
+    task.truth = object()
+    monkeypatch.setattr(instances, "validation_metrics", lambda results, truth: {"mask_fill": 0.97})
+    with pytest.warns(UserWarning, match=r"masks fill 97% of their boxes: there is a cause at 0\.5\."):
+        task.on_validation_epoch_end()
+    assert task.logged == {"val/mask_fill": 0.97}
 
 
 def _results(data, shift=0.0):

@@ -83,7 +83,8 @@ class InstanceTask(Task):
             return
         metrics = validation_metrics(results, self.truth)
         if metrics.get("mask_fill", 0.0) > BOX_LIKE:
-            self._explain_filled_masks(metrics["mask_fill"])
+            cause = self.model.why_filled(self.progress())
+            warnings.warn(f"masks fill {metrics['mask_fill']:.0%} of their boxes: {cause}.", stacklevel=1)
         # Every process has measured the same.
         self.log_dict(
             {f"val/{name}": value for name, value in metrics.items()}, prog_bar=False, sync_dist=False
@@ -99,21 +100,6 @@ class InstanceTask(Task):
 
     def _shown(self) -> PredictConfig:
         return trained_size(asdict(self.config.augment))  # type: ignore[attr-defined]
-
-    def _explain_filled_masks(self, fill: float) -> None:
-        weight = self.weights_now().get("affinity", 1.0)
-        final = self.model.loss_weights(1.0).get("affinity", 1.0)
-        cause = (
-            "the masks it learns from may be boxes, or model.mask_loss asks for too little"
-            if "objectness" in self.weights_now()  # Mask R-CNN, which has other settings
-            else "the affinity loss is off (model.affinity_weight is 0)"
-            if final == 0
-            else f"the affinity loss has weight {weight:.2f} of {final:.2f} so far, so wait for the end of its warm-up"
-            if weight < final
-            else "too many edges across outlines pass for positive, so raise model.tau (see `boxel inspect affinity`), "
-            "or boxes alone say too little in so short a training, so set model.hint_weight to 1"
-        )
-        warnings.warn(f"masks fill {fill:.0%} of their boxes: {cause}.", stacklevel=1)
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:

@@ -47,7 +47,7 @@ class Task(pl.LightningModule):
     ) -> Tensor | None:
         """The weighted sum of the losses; raw losses and weights are logged apart."""
         losses = self.model(*batch)
-        weights = self.weights_now()
+        weights = self.model.loss_weights(self.progress())
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         self.log_dict(
             {f"loss/{name}": loss.detach() for name, loss in losses.items()}, batch_size=len(batch[0])
@@ -96,9 +96,9 @@ class Task(pl.LightningModule):
         scheduler = build_scheduler(optimizer, self.course, self.config.schedule)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def weights_now(self) -> dict[str, float]:
-        """The losses' weights at this step."""
-        return self.model.loss_weights(self.global_step / self.course.steps)
+    def progress(self) -> float:
+        """Share of the training that is done, in [0, 1]."""
+        return self.global_step / self.course.steps
 
     def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
         """A process's share of the validation images, in batches that `validation_step` takes."""

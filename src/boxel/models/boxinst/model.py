@@ -152,6 +152,22 @@ class BoxInst(nn.Module):
             "mask": 1.0,
         }
 
+    def why_filled(self, progress: float) -> str:
+        """What may be the cause where masks fill their boxes, and what to do.
+
+        Args:
+            progress: share of the training that is done, in [0, 1].
+        """
+        weight, final = (self.loss_weights(at)["affinity"] for at in (progress, 1.0))
+        if final == 0:
+            return "the affinity loss is off (model.affinity_weight is 0)"
+        if weight < final:
+            return f"the affinity loss has weight {weight:.2f} of {final:.2f}, so wait for the end of its warm-up"
+        return (
+            "too many edges across outlines pass for positive, so raise model.tau (see `boxel inspect affinity`), "
+            "or boxes alone say too little in so short a training, so set model.hint_weight to 1"
+        )
+
     @torch.no_grad()
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Instances of each image with their mask logits, before anything is pasted.

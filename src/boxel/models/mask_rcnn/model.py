@@ -129,6 +129,10 @@ class MaskRCNN(nn.Module):
             "affinity": config.affinity_weight * warmup_weight(progress, config.affinity_warmup),
         }
 
+    def why_filled(self, progress: float) -> str:
+        """What may be the cause where masks fill their boxes, whatever share of the training is done."""
+        return "the masks it learns from may be boxes, or model.mask_loss asks for too little"
+
     @torch.no_grad()
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Instances of each image with their mask logits, before anything is pasted.

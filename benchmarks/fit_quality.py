@@ -36,7 +36,7 @@ def main() -> None:
     )
     parser.add_argument("data", type=Path, help="annotations with masks")
     parser.add_argument("--images", type=Path)
-    parser.add_argument("--teachers", nargs="+", default=["rectangle", "ellipse", "grabcut-ellipse"])
+    parser.add_argument("--teachers", nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--recipe", help="train networks by it, each on all photos but a part")
     parser.add_argument("--salient", type=Path, help="salient images to train them on as well")
@@ -44,6 +44,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--runs", type=Path, default=Path("runs/folds"), help="where they are kept")
     args = parser.parse_args()
+    if args.recipe and len(args.teachers) > 1:
+        parser.error("--recipe is of one teacher; name that one with --teachers.")
 
     data = read(args.data, images=args.images)
     args.out.mkdir(parents=True, exist_ok=True)

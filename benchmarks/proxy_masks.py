@@ -14,6 +14,7 @@ import argparse
 import json
 import time
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import boxel
@@ -54,14 +55,9 @@ def main() -> None:
     for row, runs in found.items():
         masks = [coco_ap(run, truth, "segm") for run in runs]
         boxes = [coco_ap(run, truth, "bbox")["AP"] for run in runs]
-        cells = [mean([ap[name] for ap in masks]) for name in ("AP", "AP50", "AP75")] + [mean(boxes)]
-        ratios = [against(runs, found["masks"], truth, at) for at in (0.5, 0.75)] if "masks" in found else []
+        cells = [fmean(ap[name] for ap in masks) for name in ("AP", "AP50", "AP75")] + [fmean(boxes)]
+        ratios = [against(runs, found["masks"], truth, at) if "masks" in found else "" for at in (0.5, 0.75)]
         print(f"| {row} | {' | '.join([*(f'{value:.3f}' for value in cells), *ratios])} |", flush=True)
-
-
-def mean(values: list[float]) -> float:
-    """Their mean."""
-    return sum(values) / len(values)
 
 
 def against(runs: list[Any], masks: list[Any], truth: Annotations, threshold: float) -> str:

@@ -17,7 +17,7 @@ from boxel.data import read
 from boxel.evaluation.given_boxes import measure_masks
 from boxel.labeling.label import label
 
-TEACHERS = ["rectangle", "ellipse", "grabcut", "grabcut-ellipse", "boxcaseg"]
+TEACHERS = ["rectangle", "ellipse", "grabcut", "grabcut-ellipse", "boxcaseg-boxes", "boxcaseg"]
 FIGURES = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class")
 RANKING = ("spearman", "calibration_error", "gain")
 

@@ -149,7 +149,8 @@ def _label_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--teacher",
         type=str,
-        help="who draws the masks, several with commas: boxcaseg (default), grabcut, sam:PATH, a run",
+        help="who draws the masks, several with commas: boxcaseg (default), boxcaseg-boxes, grabcut-ellipse, "
+        "sam:PATH, a run",
     )
     parser.add_argument(
         "--to", type=str, help="formats to write as well, each into a folder beside: yolo,voc,labelme"
@@ -319,11 +320,13 @@ def _evaluate(given: Namespace) -> int:
     truth.select_categories(categories or [])
     if is_labelled_set(given.subject) or makes_masks_of_boxes(given.subject):
         idle = [flag for flag in ("results", "class_agnostic", "no_boundary", *_LOOKING) if flag in given]
+        idle = [flag for flag in idle if flag != "device"]
         if idle:
             raise UsageError(
-                f"{given.subject} is measured by masks of given boxes; leave --{idle[0].replace('_', '-')} out."
+                f"--{idle[0].replace('_', '-')} does nothing for masks of given boxes, by which {given.subject} is "
+                "measured; leave it out."
             )
-        figures = measure(given.subject, truth, baselines, categories, _say)
+        figures = measure(given.subject, truth, baselines, categories, given.get("device", "auto"), _say)
         if "json" in outputs:
             outputs["json"].write_text(json.dumps(figures, indent=1))
         print(table(figures))
@@ -358,7 +361,11 @@ def _evaluate(given: Namespace) -> int:
 
 
 def _predict_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=str, help="a model folder, or a model's id on the Hugging Face hub")
+    parser.add_argument(
+        "run",
+        type=str,
+        help="a model folder, boxcaseg, boxcaseg-boxes, or a model's id on the Hugging Face hub",
+    )
     parser.add_argument("photos", type=str, nargs="+", help="files, folders or globs")
     parser.add_argument(
         "--boxes", type=str, metavar="FILE", help="annotations whose boxes BoxCaseg makes masks of"
@@ -442,7 +449,11 @@ def _masks_of_boxes(
 
 
 def _export_arguments(parser: ArgumentParser) -> None:
-    parser.add_argument("run", type=str, help="a model folder, or a model's id on the Hugging Face hub")
+    parser.add_argument(
+        "run",
+        type=str,
+        help="a model folder, boxcaseg, boxcaseg-boxes, or a model's id on the Hugging Face hub",
+    )
     parser.add_argument("out", type=str, help="ONNX file to write")
     parser.add_argument(
         "--photos", type=str, nargs="+", help="photos to check it on (default: a few of scikit-image)"

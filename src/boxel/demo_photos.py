@@ -7,8 +7,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from boxel.data import Annotations, read
 from boxel.data.check import check, summary
 from boxel.data.images import read_image
@@ -79,7 +77,6 @@ def draw_photos(data: Annotations, path: str | os.PathLike[str]) -> None:
         photo = read_image(data.image_path(index))
         own = data.instances_of(index)
         masks = [data.rle(i) for i in own.tolist()]
-        quality = np.nan_to_num(data.quality[own])
         cells.append(overlay(photo, data.boxes[own], None, data.labels[own], names))
-        cells.append(overlay(photo, data.boxes[own], masks, None, names, quality))
+        cells.append(overlay(photo, data.boxes[own], masks, None, names, data.quality[own]))
     save_image(contact_sheet(cells, columns=4, cell=300), path)

@@ -44,7 +44,7 @@ def overlay(
             bool; or None if no instance has a mask.
         labels: (N,) int, indices into ``names``; None to leave names out.
         names: of the classes.
-        scores: (N,) in [0, 1]; None to leave them out.
+        scores: (N,) in [0, 1], NaN to leave one out; None to leave out all.
 
     Returns:
         (H, W, 3) uint8 RGB.
@@ -108,7 +108,9 @@ def _texts(count: int, labels: ArrayLike | None, names: Sequence[str], scores: A
     if labels is None and scores is None:
         return []
     words = [""] * count if labels is None else [names[label] for label in np.asarray(labels).tolist()]
-    figures = [""] * count if scores is None else [f"{s:.2f}" for s in np.asarray(scores).tolist()]
+    figures = (
+        [""] * count if scores is None else ["" if np.isnan(s) else f"{s:.2f}" for s in np.asarray(scores)]
+    )
     return [f"{word} {figure}".strip() for word, figure in zip(words, figures, strict=True)]
 
 

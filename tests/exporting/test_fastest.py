@@ -1,11 +1,15 @@
-"""What runs a BoxCaseg where there is a choice."""
+"""What runs a model where there is a choice."""
 
 import numpy as np
 import pytest
+import torch
+from timm.layers import Conv2dSame
 from torch import nn
 
 from boxel.exporting import fastest as module
+from boxel.exporting.boxcaseg import BoxCasegGraph, SameConv
 from boxel.exporting.fastest import fastest
+from boxel.exporting.trace import trace
 from boxel.models.boxcaseg.predict import soft_masks
 from boxel.models.predict import PredictConfig, predict_batch
 from boxel.models.runtime import OnnxBoxCaseg, OnnxBoxInst
@@ -42,6 +46,24 @@ def test_torch_where_it_is_not(boxcaseg, monkeypatch):
     model = boxcaseg()
     monkeypatch.setattr(module, "find_spec", lambda name: None)
     assert fastest(model) is model
+
+
+@pytest.mark.usefixtures("onnx_installed")
+def test_torch_where_the_two_differ(boxcaseg, monkeypatch):
+    model, other = boxcaseg(), boxcaseg()
+    with torch.no_grad():
+        other.heads["shared"][-1].bias += 1
+    monkeypatch.setattr(module, "trace", lambda graph, path: trace(BoxCasegGraph(other).eval(), path))
+    assert fastest(model) is model
+
+
+@pytest.mark.parametrize(
+    ("kernel", "stride", "dilation"), [(3, 2, 1), (5, 2, 1), (3, 1, 1), (3, 2, 2), ((3, 5), (2, 4), 1)]
+)
+def test_padding_that_is_known_beforehand_is_timms(kernel, stride, dilation):
+    conv = Conv2dSame(4, 6, kernel, stride=stride, dilation=dilation, groups=2, bias=False)
+    x = torch.rand(2, 4, 32, 64)
+    torch.testing.assert_close(SameConv(conv)(x), conv(x))
 
 
 @pytest.mark.usefixtures("onnx_installed")

@@ -10,6 +10,7 @@ from boxel.labeling.masks import (
     Vote,
     ask,
     fuse,
+    fused,
     label_image,
     mirror,
     mirror_boxes,
@@ -128,7 +129,7 @@ def test_the_mirrored_image_is_a_second_vote():
     assert text(plain.masks[0]) == ["##..", "##..", "##.."] and len(plain.votes) == 1
     flipped = one([left], (2, 1, 6, 4), LabelConfig(min_island=0, flip=True))
     assert [vote.mirrored for vote in flipped.votes] == [False, True]
-    np.testing.assert_allclose(flipped.probability(0), 0.5, atol=1e-6)
+    np.testing.assert_allclose(fused(flipped.votes, 0, flipped.regions[0]), 0.5, atol=1e-6)
     np.testing.assert_allclose(flipped.logits(0)[0], flipped.logits(0)[1][:, ::-1], atol=1e-5)
 
 
@@ -306,7 +307,9 @@ def test_the_region_and_its_logits_are_at_hand():
     np.testing.assert_array_equal(
         logits[0], logits_on(rectangle(found.image, found.boxes[0]), region_about(found.boxes[0], 8, 10))
     )
-    np.testing.assert_allclose(found.probability(0), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5)
+    np.testing.assert_allclose(
+        fused(found.votes, 0, found.regions[0]), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5
+    )
 
 
 def test_a_vote_of_no_boxes_is_empty():

@@ -47,34 +47,38 @@ def test_masks_apart_stay_as_they_are_and_none_are_none():
     assert merge([], 5, 5) == []
 
 
-def sure(*grids):
-    """Probabilities of objects, each given on an image whose corner is pixel 0, 0."""
-    return lambda index, region: np.array(grids[index], dtype=np.float32)[
-        region.top : region.bottom, region.left : region.right
-    ]
-
-
 def test_a_pixel_leaves_the_larger_object_where_the_smaller_is_as_sure():
     sofa, dog = piece((0, 0, 4, 2), "####", "####"), piece((2, 0, 4, 2), "##", "##")
-    of_sofa = [[0.9, 0.9, 0.9, 0.7], [0.9, 0.9, 0.8, 0.6]]
-    of_dog = [[0.0, 0.0, 0.7, 0.8], [0.0, 0.0, 0.8, 0.9]]
-    for pieces, grids in [([sofa, dog], (of_sofa, of_dog)), ([dog, sofa], (of_dog, of_sofa))]:
-        left = dict(zip(map(id, pieces), yield_to_surer(pieces, sure(*grids)), strict=True))
+    of_sofa = np.array([[0.9, 0.9, 0.9, 0.7], [0.9, 0.9, 0.8, 0.6]])
+    of_dog = np.array([[0.7, 0.8], [0.8, 0.9]])
+    for pieces, grids in [([sofa, dog], [of_sofa, of_dog]), ([dog, sofa], [of_dog, of_sofa])]:
+        left = dict(zip(map(id, pieces), yield_to_surer(pieces, grids), strict=True))
         assert drawn(left[id(sofa)]) == ["###.", "##.."]
         assert left[id(dog)].all()
     assert sofa.mask.all()
 
 
+def by_index(pieces):
+    """Each object is surer of itself than those before it."""
+    return [np.full(piece.mask.shape, index) for index, piece in enumerate(pieces)]
+
+
 def test_only_pixels_of_both_masks_are_at_stake():
-    sofa, dog = piece((0, 0, 4, 2), "##.#", "####"), piece((2, 0, 4, 2), "##", "#.")
-    left = yield_to_surer([sofa, dog], lambda index, region: np.full(region.shape, index, np.float32))
-    assert [drawn(mask) for mask in left] == [["##..", "##.#"], ["##", "#."]]
+    both = [piece((0, 0, 4, 2), "##.#", "####"), piece((2, 0, 4, 2), "##", "#.")]
+    assert [drawn(mask) for mask in yield_to_surer(both, by_index(both))] == [["##..", "##.#"], ["##", "#."]]
+
+
+def test_of_three_objects_each_yields_to_all_that_are_smaller_and_surer():
+    room, sofa, dog = piece((0, 0, 6, 1), "######"), piece((1, 0, 5, 1), "####"), piece((3, 0, 5, 1), "##")
+    sure = [np.full((1, 6), 0.7), np.array([[0.6, 0.8, 0.8, 0.6]]), np.array([[0.9, 0.65]])]
+    # The dog takes the fourth column from both, and the fifth from the sofa alone: the room is surer of it.
+    left = [drawn(mask) for mask in yield_to_surer([room, sofa, dog], sure)]
+    assert left == [["##..##"], ["##.."], ["##"]]
 
 
 def test_boxes_of_one_area_keep_what_they_have():
     both = [piece((0, 0, 2, 1), "##"), piece((1, 0, 3, 1), "##")]
-    left = yield_to_surer(both, lambda index, region: np.full(region.shape, index, np.float32))
-    assert all(mask.all() for mask in left) and yield_to_surer([], sure()) == []
+    assert all(mask.all() for mask in yield_to_surer(both, by_index(both))) and yield_to_surer([], []) == []
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 18)] * 2, *[st.floats(1, 12)] * 2), max_size=8), st.integers(0, 99))

@@ -69,6 +69,15 @@ def test_hints_of_joined_sets_are_made_once(boxed, tmp_path):
         np.testing.assert_array_equal(again.mask(i), first.mask(i))
 
 
+def test_a_file_with_other_ids_is_made_anew(boxed, tmp_path):
+    with_hints(boxed, tmp_path / "hints.json", lambda *_: None)
+    text = (tmp_path / "hints.json").read_text()
+    (tmp_path / "hints.json").write_text(text.replace('"id":', '"id":9'))
+    said = []
+    with_hints(boxed, tmp_path / "hints.json", lambda *words: said.append(words))
+    assert len(said) == 1
+
+
 def test_hints_of_other_boxes_are_not_taken(boxed, tmp_path):
     with_hints(boxed, tmp_path / "hints.json", lambda *_: None)
     said = []

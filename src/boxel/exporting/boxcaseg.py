@@ -34,7 +34,7 @@ class BoxCasegGraph(nn.Module):
         for parent in list(self.model.modules()):
             for name, module in list(parent.named_children()):
                 if isinstance(module, Conv2dSame) and module.bias is None:
-                    setattr(parent, name, _SameConv(module))
+                    setattr(parent, name, SameConv(module))
         self.outputs = {"logits": {0: "batch", 1: "mask_height", 2: "mask_width"}}
         self.inputs = {"crops": {0: "batch", 2: "height", 3: "width"}}
         if model.config.box_channel:
@@ -67,11 +67,14 @@ class BoxCasegGraph(nn.Module):
         return {name: json.dumps(value) for name, value in about.items()}
 
 
-class _SameConv(nn.Module):
+class SameConv(nn.Module):
     """A convolution with TensorFlow's padding, of maps whose sides its stride divides.
 
     It is known beforehand then, and part of one ONNX operator. timm's own works it out from each map's size; the
     operators of that, and the maps laid out anew for them, are a fifth of onnxruntime's time.
+
+    Args:
+        conv: whose weights are used as they are; without a bias.
     """
 
     def __init__(self, conv: Conv2dSame):
@@ -84,6 +87,7 @@ class _SameConv(nn.Module):
         self.before, self.after = [room // 2 for room in rooms], [room - room // 2 for room in rooms]
 
     def forward(self, x: Tensor) -> Tensor:
+        """(B, C, H / stride, W / stride) of (B, c, H, W)."""
         return _PaddedConv.apply(x, self.conv.weight, self)
 
 
@@ -91,13 +95,13 @@ class _PaddedConv(torch.autograd.Function):
     """ONNX's convolution, whose padding may differ from side to side, as torch's may not."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, same: _SameConv) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, same: SameConv) -> Tensor:
         conv, (top, left), (bottom, right) = same.conv, same.before, same.after
         padded = F.pad(x, [left, right, top, bottom])
         return F.conv2d(padded, weight, None, conv.stride, 0, conv.dilation, conv.groups)
 
     @staticmethod
-    def symbolic(g: Any, x: Any, weight: Any, same: _SameConv) -> Any:
+    def symbolic(g: Any, x: Any, weight: Any, same: SameConv) -> Any:
         conv = same.conv
         return g.op(
             "Conv",

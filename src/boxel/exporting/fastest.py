@@ -8,19 +8,13 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from boxel.exporting.boxcaseg import BoxCasegGraph
-from boxel.exporting.boxinst import BoxInstGraph
+from boxel.data.images import read_image
+from boxel.data.photos import photos
+from boxel.errors import BoxelError
+from boxel.exporting.kinds import KINDS
 from boxel.exporting.trace import trace
-from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxinst import BoxInst
-from boxel.models.runtime import OnnxBoxCaseg, OnnxBoxInst
 
 logger = logging.getLogger(__name__)
-
-_BY_ONNX: dict[type, tuple[Any, Any]] = {
-    BoxCaseg: (BoxCasegGraph, OnnxBoxCaseg),
-    BoxInst: (BoxInstGraph, OnnxBoxInst),
-}
 
 
 def fastest(model: Any, threads: int = 1) -> Any:
@@ -32,18 +26,20 @@ def fastest(model: Any, threads: int = 1) -> Any:
 
     Returns:
         The same network run by onnxruntime, where that is installed, the model lies on the CPU and is of a kind that
-        can be exported; else the model. It stands for the model in
+        can be exported, and the two agree on a photo; else the model. It stands for the model in
         :func:`~boxel.models.boxcaseg.predict.soft_masks` and :func:`~boxel.models.predict.predict_batch`.
     """
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    if type(model) not in _BY_ONNX or not on_cpu or find_spec("onnxruntime") is None:
+    kind = KINDS.get(type(model))
+    if kind is None or next(model.parameters()).device.type != "cpu" or find_spec("onnxruntime") is None:
         return model
-    graph, runtime = _BY_ONNX[type(model)]
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
-            trace(graph(model).eval(), path)
-            return runtime(model, path, threads)
+            trace(kind.graph(model).eval(), path)
+            agreement = kind.check(model, path, [read_image(photos().image_path(0))])
+            if not agreement.agrees:
+                raise BoxelError(f"the two differ: {agreement}.")
+            return kind.runtime(model, path, threads)
     except Exception as error:  # whatever there is about this backbone, torch runs it
         logger.info("onnxruntime does not run this model, torch does: %s", error)
         return model

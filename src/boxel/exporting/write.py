@@ -13,13 +13,10 @@ from torch import nn
 from boxel.data.images import read_image
 from boxel.data.photos import photos as installed_photos
 from boxel.errors import BoxelError
-from boxel.exporting.boxcaseg import BoxCasegGraph
-from boxel.exporting.boxinst import BoxInstGraph
-from boxel.exporting.check import InstanceCheck, LogitCheck, check_boxcaseg, check_boxinst
+from boxel.exporting.check import InstanceCheck, LogitCheck
+from boxel.exporting.kinds import KINDS
 from boxel.exporting.trace import trace
 from boxel.layers.weights import first_line
-from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxinst import BoxInst
 from boxel.models.folder import load
 
 PHOTOS = 4
@@ -49,14 +46,10 @@ def export(
     onnx = _onnx()
     path = Path(path)
     model: Any = load(source) if isinstance(source, (str, Path)) else deepcopy(source).cpu().eval()
-    graph: BoxInstGraph | BoxCasegGraph
-    check: Any
-    if isinstance(model, BoxInst):
-        graph, check, method = BoxInstGraph(model).eval(), check_boxinst, "boxinst"
-    elif isinstance(model, BoxCaseg):
-        graph, check, method = BoxCasegGraph(model).eval(), check_boxcaseg, "boxcaseg"
-    else:
+    kind = KINDS.get(type(model))
+    if kind is None:
         raise BoxelError(f"{path}: a {type(model).__name__} can't be exported; name a BoxInst or a BoxCaseg.")
+    graph = kind.graph(model).eval()
     pixels = [read_image(photo) for photo in photos or installed_photos().paths[:PHOTOS]]
 
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,9 +62,11 @@ def export(
                 f"{path}: the model can't be exported ({first_line(error)}); train it with another backbone."
             ) from error
         written = onnx.load(partial)
-        onnx.helper.set_model_props(written, {"method": method, "boxel": version("boxel"), **graph.about()})
+        onnx.helper.set_model_props(
+            written, {"method": kind.method, "boxel": version("boxel"), **graph.about()}
+        )
         onnx.save(written, partial)
-        result = check(model, partial, pixels)
+        result = kind.check(model, partial, pixels)
         if not result.agrees:
             raise BoxelError(
                 f"{path} is not written: onnxruntime and torch differ ({result}); try other versions of the two."

@@ -26,8 +26,9 @@ class LabelConfig:
             whose boxes are known to be loose. It adds to `margin`, and a mask's box is compared with the nearest box
             within it.
         min_island: parts of a mask below this share of its area are removed; the largest stays.
-        merge: where masks overlap, the pixel goes to the object of the `smaller` box (Section 3.4), or leaves the
-            larger one only where the mask of the smaller is the `surer` one; `none` leaves masks as they are.
+        merge: what happens where masks overlap. `surer`: the object of the larger box loses the pixel if the mask of
+            the smaller one is as sure of it or surer, else both keep it; `smaller`: the object of the smaller box has
+            it (Section 3.4); `none`: both keep it.
         drop: least IoU of a mask's tight box with its box (proxy box agreement, Section 3.4 and Table 8); a mask below
             it stays, marked as not trusted.
         relabel: make new masks for instances that have one that is trusted, too.

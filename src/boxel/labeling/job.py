@@ -41,7 +41,7 @@ _AHEAD = 4
 """Images a thread that are under way or waiting to be committed in their turn."""
 
 _HOW = ("workers", "device")
-"""Settings that don't change what comes out."""
+"""Settings that don't change what comes out; what a device changes is told by the identity of a teacher."""
 
 
 @dataclass(frozen=True)

@@ -72,10 +72,6 @@ class Labelled:
         """
         return region_logits(self.votes, index, self.regions[index])
 
-    def probability(self, index: int) -> NDArray[np.float32]:
-        """(rows, columns) fused probability of the object in a box's region; NaN where no vote says."""
-        return fuse(self.logits(index), vote_weights(self.votes, index))
-
 
 def label_image(
     image: NDArray[np.uint8],
@@ -101,32 +97,23 @@ def label_image(
     regions = [region_about(box, height, width, config.margin + config.box_slack) for box in boxes]
     votes = ask(teachers, image, boxes, labels, names, config.reliability, config.flip)
 
-    def probability(index: int, region: Region) -> NDArray[np.float32]:
-        return fuse(region_logits(votes, index, region), vote_weights(votes, index))
-
-    settled = [
-        settle(probability(index, region), config.min_island, config.min_max)
-        for index, region in enumerate(regions)
-    ]
+    settled, sure = [], []
+    for index, region in enumerate(regions):
+        chances = fused(votes, index, region)
+        settled.append(settle(chances, config.min_island, config.min_max))
+        sure.append(chances.astype(np.float16))  # of all boxes at once, so in half the memory
     # A mask can't reach past the image, and should not be blamed for it.
     inside = boxes.clip(0, [width, height] * 2)
     made = [index for index, mask in enumerate(settled) if mask is not None]
     pieces = [Piece(inside[index], regions[index], settled[index]) for index in made]  # type: ignore[arg-type]
-    if config.merge != "none":
-
-        def sure(at: int, region: Region) -> NDArray[np.float32]:
-            # Masks that stay are beyond doubt.
-            return (
-                probability(made[at], region) if at < len(made) else np.ones(region.shape, dtype=np.float32)
-            )
-
-        everything = [*pieces, *kept]
-        merged = (
-            merge(everything, height, width)
-            if config.merge == "smaller"
-            else yield_to_surer(everything, sure)
-        )
-        pieces = [piece._replace(mask=mask) for piece, mask in zip(pieces, merged, strict=False)]
+    if config.merge == "smaller":
+        left = merge([*pieces, *kept], height, width)
+    elif config.merge == "surer":
+        beyond_doubt = [np.ones(piece.mask.shape, dtype=np.float16) for piece in kept]
+        left = yield_to_surer([*pieces, *kept], [*(sure[index] for index in made), *beyond_doubt])
+    else:
+        left = [piece.mask for piece in pieces]
+    pieces = [piece._replace(mask=mask) for piece, mask in zip(pieces, left, strict=False)]
     masks, agreement, trusted = list(settled), np.full(len(boxes), np.nan), np.zeros(len(boxes), dtype=bool)
     for index, piece in zip(made, pieces, strict=True):
         agreement[index] = box_agreement(piece, config.box_slack)
@@ -190,6 +177,11 @@ def region_logits(votes: Sequence[Vote], index: int, region: Region) -> NDArray[
 def vote_weights(votes: Sequence[Vote], index: int) -> NDArray[np.float64]:
     """(V,) weights of the votes on a box."""
     return np.array([vote.weights[index] for vote in votes])
+
+
+def fused(votes: Sequence[Vote], index: int, region: Region) -> NDArray[np.float32]:
+    """(rows, columns) fused probability of the object of a box in a region; NaN where no vote says."""
+    return fuse(region_logits(votes, index, region), vote_weights(votes, index))
 
 
 def fuse(logits: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:

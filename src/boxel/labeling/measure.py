@@ -23,6 +23,7 @@ def measure(
     truth: Annotations,
     baselines: Sequence[str] = (),
     categories: Sequence[str] | None = None,
+    device: str = "auto",
     report: Callable[[str], None] = print,
 ) -> dict[str, dict[str, float]]:
     """Figures of masks that were made of the boxes of a set.
@@ -32,6 +33,7 @@ def measure(
         truth: true masks.
         baselines: names of `BASELINES` to be measured beside it.
         categories: measure these only.
+        device: where a BoxCaseg runs.
         report: is told of progress.
 
     Returns:
@@ -47,7 +49,11 @@ def measure(
     # A mask is made of a box, whatever the data set says of the instance otherwise.
     boxes = replace(truth.without_masks(), quality=None, source=None, trusted=None)  # type: ignore[arg-type]
     is_set = Path(subject).is_file()
-    made = read(subject, images=truth.root) if is_set else label(boxes, teacher=str(subject), report=report)
+    made = (
+        read(subject, images=truth.root)
+        if is_set
+        else label(boxes, teacher=str(subject), device=device, report=report)
+    )
     sets = {"masks": made} | {
         name: label(boxes, teacher=BASELINES[name], report=report) for name in baselines
     }

@@ -1,11 +1,12 @@
-"""Merge and drop: a pixel goes to a smaller object, and a mask that no longer fills its box is not trusted.
+"""Merge and drop: larger objects give way to smaller ones, and a mask that does not fill its box is not trusted.
 
-Xu et al., "Box-supervised class-agnostic object segmentation" (BoxCaseg), CVPR 2021, Section 3.4.
+Wang et al., "Weakly-supervised Instance Segmentation via Class-agnostic Learning with Salient Images" (BoxCaseg), CVPR
+2021, Section 3.4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -50,9 +51,7 @@ def merge(pieces: Sequence[Piece], height: int, width: int) -> list[NDArray[np.b
     return [_part(owner, image, piece.region) == index for index, piece in enumerate(pieces, start=1)]
 
 
-def yield_to_surer(
-    pieces: Sequence[Piece], probability: Callable[[int, Region], NDArray[np.float32]]
-) -> list[NDArray[np.bool_]]:
+def yield_to_surer(pieces: Sequence[Piece], sure: Sequence[NDArray[np.floating]]) -> list[NDArray[np.bool_]]:
     """Masks that lose a pixel to each smaller object whose mask has it too, and is as sure of it or surer.
 
     "Smaller object better" is right of a dog on a sofa, and wrong where the mask of the smaller object is. Where the
@@ -60,7 +59,7 @@ def yield_to_surer(
 
     Args:
         pieces: N masks with their boxes.
-        probability: of an object, by its index, at the pixels of a region.
+        sure: N probabilities of the objects (rows, columns), of the same regions.
 
     Returns:
         N masks (rows, columns) bool of the same regions: what is left of each.
@@ -77,7 +76,7 @@ def yield_to_surer(
             region, other = Region(*shared[large].tolist()), pieces[large]
             both = _part(piece.mask, piece.region, region) & _part(other.mask, other.region, region)
             if both.any():
-                surer = probability(small, region) >= probability(large, region)
+                surer = _part(sure[small], piece.region, region) >= _part(sure[large], other.region, region)
                 _part(left[large], other.region, region)[both & surer] = False
     return left
 

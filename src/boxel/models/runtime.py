@@ -51,7 +51,8 @@ class OnnxBoxInst:
     """
 
     def __init__(self, model: BoxInst, path: str | Path, threads: int | None = None) -> None:
-        self.categories, self.config, self.parameters = model.categories, model.config, model.parameters
+        self.categories, self.config, self.settings = model.categories, model.config, model.settings
+        self.parameters = model.parameters
         self._session = session_of(path, threads)
 
     def detect(self, images: list[Tensor]) -> list[Detections]:

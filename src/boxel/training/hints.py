@@ -30,27 +30,21 @@ def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> An
         The set with hints as masks that are not trusted, their source `grabcut`.
     """
     wanted = data.has_box & ~data.has_segmentation & ~data.iscrowd
-    if not wanted.any():
+    rows = np.flatnonzero(wanted)
+    if not len(rows):
         return data
     if file.exists():
         made = read(file, images=data.root)
-        rows = np.array(made.ids, dtype=np.int64)
         # Hints of other boxes, of a run that got no further, are made anew.
-        if np.array_equal(rows, np.flatnonzero(wanted)) and np.allclose(
-            made.boxes, data.boxes[rows], atol=0.01
-        ):
-            segmentations, trusted, source = (
-                data.segmentations.copy(),
-                data.trusted.copy(),
-                data.source.copy(),
-            )
-            segmentations[rows], trusted[rows], source[rows] = made.segmentations, made.trusted, made.source
-            return replace(data, segmentations=segmentations, trusted=trusted, source=source)
-    report("making hints for %d boxes by GrabCut: %s", int(wanted.sum()), file)
+        if made.ids == rows.tolist() and np.allclose(made.boxes, data.boxes[rows], atol=0.01):
+            columns = {name: getattr(data, name).copy() for name in ("segmentations", "trusted", "source")}
+            for name, column in columns.items():
+                column[rows] = getattr(made, name)
+            return replace(data, **columns)
+    report("making hints for %d boxes by GrabCut: %s", len(rows), file)
     hinted = add_hints(data, wanted)
     partial = file.with_name(f"hints.{os.getpid()}.json")  # several processes may be at it
     # Label maps stay with the set; hints are of instances, named by their rows: ids of joined sets are no numbers.
-    rows = np.flatnonzero(wanted)
     rowwise = replace(hinted, ids=list(range(len(hinted.ids))), label_maps=[None] * len(hinted))
     write(rowwise.select_instances(rows), partial)
     partial.replace(file)

@@ -60,7 +60,7 @@ def make_teacher(
     made under another one are never mixed with its own.
 
     Args:
-        name: ``boxcaseg`` (the model that comes with boxel), ``rectangle``, ``ellipse``,
+        name: ``boxcaseg`` or ``boxcaseg-boxes`` (models that come with boxel), ``rectangle``, ``ellipse``,
             ``inner-box``, ``grabcut``, ``grabcut-ellipse``, ``sam:`` and a path or hub id, or a model folder or hub id.
         categories: of the boxes, in the order of their labels.
         device: where a network runs: `cpu`, `cuda`, `mps`, or `auto` for a GPU where there is one.

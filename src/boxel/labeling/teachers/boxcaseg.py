@@ -18,17 +18,13 @@ class BoxCasegTeacher:
         model: in eval mode, or what runs it.
         name: to be known by.
         identity: text that changes with the model's weights.
-
-    Attributes:
-        name: as given.
-        identity: as given, with what runs the model: the last digits of its numbers depend on that.
     """
 
     flips = True
     """Two looks are worth their time: the mask is better, and where they differ its quality is lower."""
 
     def __init__(self, model: Segmenter, name: str = "boxcaseg", identity: str = "") -> None:
-        self._model, self.name, self.identity = model, name, f"{identity} by {type(model).__name__}"
+        self._model, self.name, self.identity = model, name, identity
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:
         """One soft mask a box, whatever its label; see :class:`~boxel.labeling.teachers.soft.Teacher`."""

@@ -35,23 +35,26 @@ class ModelTeacher:
 
     Attributes:
         name: of the teacher.
-        identity: a digest of the model's weights and settings, with what runs the model.
+        identity: text that changes with the model's weights and settings.
 
     Args:
-        model: in eval mode, with `detect`, `categories` and `settings`.
-        name: of the teacher.
+        model: in eval mode, with `detect`, `categories` and `settings`; or what runs it.
+        name: as above.
         categories: of the boxes, in the order of their labels.
+        identity: as above.
         min_iou: least IoU of a box with that of an instance.
-        threads: that an image may take on the CPU where onnxruntime runs the model.
     """
 
     def __init__(
-        self, model: Any, name: str, categories: Sequence[Category], min_iou: float = 0.5, threads: int = 1
+        self,
+        model: Any,
+        name: str,
+        categories: Sequence[Category],
+        identity: str = "",
+        min_iou: float = 0.5,
     ):
-        self.name = name
-        self._model, self._looking, self._min_iou = fastest(model, threads), own_config(model), min_iou
-        digest = digest_of(model, [c.name for c in model.categories], model.settings)
-        self.identity = f"{digest} by {type(self._model).__name__}"
+        self.name, self.identity = name, identity
+        self._model, self._looking, self._min_iou = model, own_config(model), min_iou
         known = [category.name for category in model.categories]
         # For each label of the data set the model's own label; -1 where any will do.
         self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
@@ -102,6 +105,8 @@ def load_teacher(
 ) -> Teacher:
     """A trained model as a teacher: a BoxCaseg makes masks of the boxes, any other is asked for its own instances.
 
+    Its identity tells its weights and what runs it: the last digits of its numbers depend on both.
+
     Args:
         source: a model folder, the name of a model that comes with boxel, or a model's id on the Hugging Face hub.
         categories: of the boxes, in the order of their labels.
@@ -111,10 +116,14 @@ def load_teacher(
     Raises:
         BoxelError: it can't be loaded.
     """
-    model, name = load(source).to(device), Path(source).as_posix()
+    model: Any = load(source).to(device)
+    name = Path(source).as_posix()
+    runner = fastest(model, threads)
+    how = "torch" if runner is model else "onnxruntime"
     if isinstance(model, BoxCaseg):
-        return BoxCasegTeacher(fastest(model, threads), name, digest_of(model, asdict(model.config)))
-    return ModelTeacher(model, name, categories, threads=threads)
+        return BoxCasegTeacher(runner, name, f"{digest_of(model, asdict(model.config))} run by {how}")
+    about = [category.name for category in model.categories], model.settings
+    return ModelTeacher(runner, name, categories, f"{digest_of(model, *about)} run by {how}")
 
 
 def digest_of(model: nn.Module, *about: Any) -> str:

@@ -35,8 +35,8 @@ class BoxCasegConfig:
         margin: ground shown on each side of the box, as a share of its width and height, where the network is asked
             for a mask; the paper shows none.
         side: of the crops where the network is asked for a mask, in pixels, a multiple of 32.
-        threshold: probability above which a pixel is the object's. A mean over looks is a blurred outline, which
-            tends to be inside of the true one.
+        threshold: probability above which a pixel is the object's. The model shifts its logits by it, so that 0 is the
+            threshold for all that comes after, and scores are of the shifted ones.
         mil_weight: weight of Eq. 1 without its smooth term; 0 leaves it out.
         mil_reduction: `mean` or `sum` over bags, and over pairs of the smooth term.
         smooth_weight: weight of Eq. 2.

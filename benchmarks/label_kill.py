@@ -1,0 +1,216 @@
+"""`kill -9` of a labelling job at random moments, with the network that comes with boxel.
+
+    python benchmarks/label_kill.py ../shared/data/coco/val_masks.json --images ../shared/data/coco/images
+
+Runs `boxel label --workers 2` on the boxes of the set, once unbroken and once more into another folder, where SIGKILL
+ends it --kills times: each time at a random moment of the work that is left, and --in-commit times in the middle of a
+commit; then the same command goes on. A job that ends before it was killed often enough is followed by another. Prints
+a line a kill and a verdict. The exit status is 1 unless so many kills met a commit, the file of masks is that of the
+unbroken job byte for byte, and each start found done just the images that were committed before, none of which was ever
+made again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import re
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from contextlib import closing
+from math import inf
+from pathlib import Path
+from typing import NamedTuple
+
+from boxel.data import read, write
+
+JOURNAL_MAGIC = bytes.fromhex("d9d505f920a163d7")
+"""How SQLite's rollback journal begins while a commit is being written to the database."""
+
+STAGES = "journal open", "journal open and database written to"
+"""Of a commit; SQLite has to undo one that ends in either."""
+
+Rows = set[tuple[object, ...]]
+"""The table of images."""
+
+
+class Job(NamedTuple):
+    """A labelling job: the same command however often it is started."""
+
+    boxes: Path
+    images: Path
+    folder: Path
+
+    @property
+    def masks(self) -> Path:
+        """What it writes at its end."""
+        return self.folder / "masks.json"
+
+    @property
+    def store(self) -> Path:
+        """What it commits to."""
+        return self.folder / "masks.sqlite"
+
+    @property
+    def journal(self) -> Path:
+        """How SQLite undoes a commit that is cut short."""
+        return self.folder / "masks.sqlite-journal"
+
+    @property
+    def log(self) -> Path:
+        """What its last start printed."""
+        return self.folder / "log.txt"
+
+    def run(self, seconds: float = inf, stage: str | None = None) -> tuple[bool, float]:
+        """Start it, and kill it after so many seconds of work.
+
+        Args:
+            seconds: from when the first image is about to be labelled; importing and loading the network, which take
+                seconds of their own, don't count.
+            stage: of `STAGES`, to wait for then.
+
+        Returns:
+            Whether it came to its end, and the seconds that it worked.
+        """
+        self.folder.mkdir(exist_ok=True)
+        command = [sys.executable, "-m", "boxel", "label", str(self.boxes), "--images", str(self.images)]
+        before = written(self.store)
+        with open(self.log, "wb") as log:
+            process = subprocess.Popen(
+                [*command, "--out", str(self.masks), "--workers", "2"],
+                env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        try:
+            # The last thing each start does before the first image is to write to the store.
+            until(process, lambda: written(self.store) != before)
+            began = time.monotonic()
+            until(process, lambda: time.monotonic() - began >= seconds)
+            if stage:
+                until(process, lambda: self.stage() == stage, pause=0)
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.returncode not in (0, -signal.SIGKILL):
+            sys.exit(f"{self.log.read_text()}{self.folder}: ended with status {process.returncode}")
+        return process.returncode == 0, time.monotonic() - began
+
+    def stage(self) -> str | None:
+        """How far a commit is, or was when the job was killed; None between commits."""
+        try:
+            with open(self.journal, "rb", buffering=0) as journal:
+                # Between commits the file stays, with a head of zeros, as long as the job holds the database.
+                if journal.read(len(JOURNAL_MAGIC)) != JOURNAL_MAGIC:
+                    return None
+        except FileNotFoundError:
+            return None
+        return STAGES[written(self.store) >= written(self.journal)]
+
+    def committed(self) -> Rows:
+        """The images that are done, as a copy says: undoing a commit that was cut short is left to the job."""
+        with tempfile.TemporaryDirectory() as folder:
+            for file in filter(Path.exists, (self.store, self.journal)):
+                shutil.copy(file, folder)
+            with closing(sqlite3.connect(Path(folder, self.store.name))) as database:
+                if not database.execute("SELECT 1 FROM sqlite_master WHERE name = 'images'").fetchone():
+                    return set()  # killed before its first commit
+                return set(database.execute("SELECT * FROM images"))
+
+    def faults(self, before: Rows, after: Rows, ended: bool) -> list[str]:
+        """Sentences on what the last start did wrong, from the images that were done before and after it."""
+        wrong = []
+        said = re.search(r"([\d,]+) of [\d,]+ images are labelled already", self.log.read_text())
+        found = int(said[1].replace(",", "")) if said else 0
+        if (said or ended) and found != len(before):  # it may have been killed before it said so
+            wrong.append(f"found {found} images done where {len(before)} were committed")
+        if not before <= after:
+            wrong.append(f"lost or changed {len(before - after)} committed images")
+        if len({path for _, path, *_ in after}) < len(after):
+            wrong.append("made an image twice")
+        return [f"{self.folder}: {sentence}" for sentence in wrong]
+
+
+def until(process: subprocess.Popen[bytes], holds: Callable[[], bool], pause: float = 0.005) -> None:
+    """Wait until something holds or the process ends."""
+    while process.poll() is None and not holds():
+        time.sleep(pause)
+
+
+def written(file: Path) -> int:
+    """When a file was last written to, in nanoseconds; 0 where there is none."""
+    return file.stat().st_mtime_ns if file.exists() else 0
+
+
+def main() -> None:
+    """Run the jobs and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("annotations", type=Path, help="of any format; its masks are left out")
+    parser.add_argument("--images", type=Path, required=True, help="folder of the images")
+    parser.add_argument("--out", type=Path, default=Path("runs/label_kill"), help="a new folder")
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--in-commit", type=int, default=6, help="least kills that meet a commit")
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+
+    args.out.mkdir(parents=True)
+    boxes = args.out / "boxes.json"
+    write(read(args.annotations, images=args.images).without_masks(), boxes)
+    whole = Job(boxes, args.images, args.out / "unbroken")
+    started = time.monotonic()
+    _, seconds = whole.run()
+    images = len(whole.committed())
+    print(
+        f"unbroken: {images} images in {time.monotonic() - started:.0f} s, {seconds:.0f} s of it work",
+        flush=True,
+    )
+
+    rng = random.Random(args.seed)
+    faults: list[str] = []
+    kills = met = jobs = 0
+    while kills < args.kills:
+        jobs += 1
+        job, done, ended = Job(boxes, args.images, args.out / f"broken_{jobs}"), Rows(), False
+        while not ended:
+            # The first of as many moments as are left, each drawn uniformly over the work that is left.
+            left = args.kills - kills
+            pause = rng.betavariate(1, left) * (1 - len(done) / images) * seconds if left else inf
+            commit = rng.random() * left < args.in_commit - met
+            ended, worked = job.run(pause, rng.choice(STAGES) if commit else None)
+            before, done = done, job.committed()
+            faults += job.faults(before, done, ended)
+            if not ended:
+                kills += 1
+                met += job.stage() is not None
+                print(
+                    f"kill {kills}: {worked:.2f} s into the work, {len(done)} of {images} images committed, "
+                    f"{len(done - before)} of them now; {job.stage() or 'between commits'}",
+                    flush=True,
+                )
+        print(f"{job.folder}: came to its end", flush=True)
+        if job.masks.read_bytes() != whole.masks.read_bytes():
+            faults.append(f"{job.masks}: is not {whole.masks}")
+        if done != whole.committed():
+            faults.append(f"{job.store}: does not hold what {whole.store} does")
+    if met < min(args.in_commit, args.kills):
+        faults.append(f"{met} kills met a commit, not {args.in_commit}; give more --kills")
+    for fault in faults:
+        print(fault)
+    verdict = "FAILED" if faults else "passed, the masks are those of the unbroken job"
+    print(f"{kills} kills in {jobs} jobs, {met} of them in a commit: {verdict}")
+    sys.exit(1 if faults else 0)
+
+
+if __name__ == "__main__":
+    main()

@@ -3,6 +3,7 @@
 import csv
 import json
 import math
+import shutil
 import signal
 import warnings
 from dataclasses import replace
@@ -197,7 +198,7 @@ def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_what_the_run_began_with_must_stay(scenes, tiny, run_folder, monkeypatch):
+def test_what_the_run_began_with_must_stay(scenes, tiny, run_folder, tmp_path, monkeypatch):
     for _ in _interrupt_at(monkeypatch, 3):
         train("boxinst", scenes, out=run_folder, config=tiny)
     with pytest.raises(BoxelError, match=r"config\.yaml: the run began with other settings \(optim\)"):
@@ -209,6 +210,10 @@ def test_what_the_run_began_with_must_stay(scenes, tiny, run_folder, monkeypatch
         train("boxinst", scenes.select_images(range(7)), out=run_folder, config=tiny, resume=True)
     with pytest.raises(BoxelError, match=r"no checkpoints/last\.ckpt to resume from"):
         train("boxinst", scenes, out=run_folder / "other", config=tiny, resume=True)
+    (tmp_path / "checkpoints").mkdir()
+    shutil.copy(run_folder / "checkpoints" / "last.ckpt", tmp_path / "checkpoints")
+    with pytest.raises(BoxelError, match=r"no config\.yaml to resume from; begin anew in another --out"):
+        train("boxinst", scenes, out=tmp_path, config=tiny, resume=True)
 
 
 def test_fine_tuning_reports_what_is_old_and_new(scenes, tiny, tmp_path, caplog):

@@ -261,10 +261,12 @@ def _prepare_folder(
         (out / "checkpoints" / "best.ckpt").unlink(missing_ok=True)  # of a run that got no further
         model_folder.describe(out, record, categories)
         return None
-    if not last.is_file():
-        raise BoxelError(
-            f"{out} has no checkpoints/last.ckpt to resume from; leave --resume out to begin anew."
-        )
+    for needed, remedy in (
+        (last, "leave --resume out to begin anew"),
+        (config, "begin anew in another --out"),
+    ):
+        if not needed.is_file():
+            raise BoxelError(f"{out} has no {needed.relative_to(out).as_posix()} to resume from; {remedy}.")
     before, now = yaml.safe_load(config.read_text()), yaml.safe_load(yaml.safe_dump(record))
     changed = [name for name in now if before.get(name) != now[name]]
     if model_folder.read_categories(out) != tuple(categories):

@@ -12,7 +12,7 @@ from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.evaluation import evaluate
 from boxel.evaluation.run import is_agnostic, predict_set
-from boxel.models.boxinst.model import Detections
+from boxel.models.detector import Detections, over_image
 
 
 class SquareFinder(nn.Module):
@@ -29,7 +29,7 @@ class SquareFinder(nn.Module):
         scores = torch.linspace(0.9, 0.5, n)
         grid = torch.full((n, 1, 8, 12), -10.0)
         grid[:, :, 1:5, 1:5] = 10
-        return [Detections(box, scores, torch.arange(n), grid[:, 0]) for _ in images]
+        return [over_image(box, scores, torch.arange(n), grid[:, 0], stride=4) for _ in images]
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ The model is a stand-in that finds what is bright, so that every box and mask ca
 """
 
 from types import SimpleNamespace
-from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.masks.rle import encode
-from boxel.models.boxinst.model import Detections
+from boxel.models.detector import Detections, over_image
 from boxel.models.predict import (
     Instances,
     PredictConfig,
@@ -51,11 +50,12 @@ class BrightFinder(nn.Module):
             padded[:, : bright.shape[0], : bright.shape[1]] = bright
             logits = nn.functional.avg_pool2d(padded, 4) * 20 - 10
             found.append(
-                Detections(
+                over_image(
                     torch.tensor([box]).float()[: int(keep)],
                     torch.tensor([0.8 if bright.shape[1] < 200 else 0.9])[: int(keep)],
                     torch.tensor([1])[: int(keep)],
                     logits[: int(keep)],
+                    stride=4,
                 )
             )
         return found
@@ -194,11 +194,12 @@ def test_merging_obeys_the_models_limits():
         side = 32.0 if x == 0 else 64.0
         logits = torch.zeros(1, *(side // 4 for side in images[0].shape[1:]))
         return [
-            Detections(
+            over_image(
                 torch.tensor([[x, 0, x + side, side]]),
                 torch.tensor([0.5 + x / 100]),
                 torch.tensor([0]),
                 logits,
+                stride=4,
             )
         ]
 
@@ -275,20 +276,12 @@ def test_own_config_is_used_where_none_is_given():
     assert model.shown == [(32, 48)]
 
 
-class Placed(NamedTuple):
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_logits: Tensor
-    windows: Tensor
-
-
 class LeftHalfFinder(BrightFinder):
     """Two cells over each box, of which the left one is on."""
 
-    def detect(self, images: list[Tensor]) -> list[Placed]:
+    def detect(self, images: list[Tensor]) -> list[Detections]:
         cells = torch.tensor([[[1.0, -1.0]]])
-        return [Placed(*f[:3], cells.expand(len(f.boxes), 1, 2), f.boxes) for f in super().detect(images)]
+        return [Detections(*f[:3], cells.expand(len(f.boxes), 1, 2), f.boxes) for f in super().detect(images)]
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 48), (160, 240)])

@@ -14,36 +14,6 @@ from torch import Tensor
 from boxel.masks.rle import Rle, encode_in_box
 
 
-def paste_masks(
-    logits: Tensor,
-    boxes: Tensor,
-    stride: float | tuple[float, float],
-    size: tuple[int, int],
-    threshold: float = 0.5,
-    chunk: int = 2**20,
-) -> list[Rle]:
-    """Masks from grids over the whole image, bilinearly sampled and zero outside their boxes.
-
-    Where ``h * sy == H`` and ``w * sx == W`` this is `torch.nn.functional.interpolate` (bilinear,
-    ``align_corners=False``) followed by the threshold, cut to each box.
-
-    Args:
-        logits: (N, h, w) float: cell (i, j) covers the output pixels
-            ``[j * sx, (j + 1) * sx) x [i * sy, (i + 1) * sy)``.
-        boxes: as for :func:`paste_windows`.
-        stride: output pixels per cell, one number or (sx, sy).
-        size: as for :func:`paste_windows`.
-        threshold: as for :func:`paste_windows`.
-        chunk: as for :func:`paste_windows`.
-
-    Returns:
-        N run-length codes of size (H, W); an empty one for a box without a pixel in the image.
-    """
-    sx, sy = stride if isinstance(stride, tuple) else (stride, stride)
-    window = torch.tensor([0, 0, logits.shape[2] * sx, logits.shape[1] * sy], dtype=torch.float64)
-    return paste_windows(logits, boxes, window.expand(len(logits), 4), size, threshold, chunk)
-
-
 def paste_windows(
     logits: Tensor,
     boxes: Tensor,

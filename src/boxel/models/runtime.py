@@ -12,7 +12,8 @@ from boxel.errors import BoxelError
 from boxel.layers.weights import first_line
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxinst import BoxInst
-from boxel.models.boxinst.model import Detections
+from boxel.models.boxinst.criterion import MASK_STRIDE
+from boxel.models.detector import Detections, over_image
 
 
 class OnnxBoxCaseg:
@@ -63,7 +64,10 @@ class OnnxBoxInst:
         """
         batch = torch.stack(images).cpu().numpy()
         *found, image = (torch.from_numpy(values) for values in self._session.run(None, {"images": batch}))
-        return [Detections(*(values[image == index] for values in found)) for index in range(len(images))]
+        return [
+            over_image(*(values[image == index] for values in found), stride=MASK_STRIDE)
+            for index in range(len(images))
+        ]
 
 
 def session_of(path: str | Path, threads: int | None = None) -> Any:

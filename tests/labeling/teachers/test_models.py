@@ -16,7 +16,7 @@ from boxel.labeling.teachers.models import ModelTeacher, digest_of
 from boxel.labeling.teachers.soft import Region, logits_on
 from boxel.models import folder
 from boxel.models.boxinst import BoxInstConfig
-from boxel.models.boxinst.model import Detections
+from boxel.models.detector import over_image
 
 PHOTO = np.zeros((64, 96, 3), dtype=np.uint8)
 KNOWN = (Category(1, "cat"), Category(2, "dog"))
@@ -37,11 +37,12 @@ class Finder(nn.Module):
             (list(column) for column in zip(*self.found, strict=True)) if self.found else ([],) * 3
         )
         return [
-            Detections(
+            over_image(
                 boxes=torch.tensor(boxes).float().reshape(-1, 4),
                 scores=torch.tensor(scores).float(),
                 labels=torch.tensor(labels).long(),
                 mask_logits=torch.full((len(boxes), 16, 24), 8.0),
+                stride=4,
             )
             for _ in images
         ]

@@ -5,78 +5,39 @@ Tian et al., BoxInst, CVPR 2021, on CondInst (Tian et al., ECCV 2020) and FCOS (
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from boxel.data.annotations import Category
 from boxel.layers.backbone import Backbone
 from boxel.layers.bifpn import BiFPN
 from boxel.layers.dynamic import dynamic_masks, num_params, upsample_twice
 from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
 from boxel.losses.affinity import valid_pixels, warmup_weight
-from boxel.masks.paste import paste_masks
 from boxel.models.boxinst.config import BoxInstConfig
 from boxel.models.boxinst.criterion import MASK_STRIDE, detection_losses, mask_losses
 from boxel.models.boxinst.head import Head, HeadOutput
 from boxel.models.boxinst.mask_branch import MaskBranch
 from boxel.models.boxinst.targets import SIZE_RANGES, STRIDES, in_crowd, locations, match, share_out
-from boxel.models.predict import Instances, Photo, predict_photos
-
-Target = dict[str, Any]
+from boxel.models.detector import Detections, Detector, Target, over_image
 
 
-class Detections(NamedTuple):
-    """What is found in one image, best first.
-
-    Attributes:
-        boxes: (N, 4) xyxy pixels of the image as the model got it.
-        scores: (N,) in [0, 1].
-        labels: (N,) int64.
-        mask_logits: (N, h, w) over the whole image, 4 pixels to a cell.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_logits: Tensor
-
-    @property
-    def windows(self) -> Tensor:
-        """(N, 4) xyxy pixels that the masks cover: the whole image, and perhaps padding."""
-        height, width = self.mask_logits.shape[-2:]
-        return self.boxes.new_tensor([0, 0, MASK_STRIDE * width, MASK_STRIDE * height]).expand(
-            len(self.boxes), 4
-        )
-
-
-class BoxInst(nn.Module):
+class BoxInst(Detector):
     """One-stage instance segmenter that needs no masks to learn them.
-
-    In training, ``model(images, targets)`` gives a dict of raw losses; in eval, ``model(images)`` gives a list of
-    dicts with `boxes`, `labels`, `scores` and `masks` (compressed run-length codes), as torchvision's detectors do.
 
     Args:
         num_classes: K, with no class for the background.
         config: every other choice.
-
-    Attributes:
-        categories: tuple of `Category`, what the labels mean; their numbers until a data set gives names.
-        settings: dict, the configuration of the run that made the model; empty before.
     """
 
     def __init__(self, num_classes: int, config: BoxInstConfig | None = None):
-        super().__init__()
-        self.config = config = config or BoxInstConfig()
-        self.num_classes = num_classes
-        self.categories = tuple(Category(label, str(label)) for label in range(num_classes))
-        self.settings: dict[str, Any] = {}
+        config = config or BoxInstConfig()
+        super().__init__(num_classes, config)
         self.backbone = Backbone(
             config.backbone, config.weights, config.backbone_norm, config.deformable, config.frozen_stages
         )
@@ -95,50 +56,21 @@ class BoxInst(nn.Module):
             config.mask_norm,
         )
 
-    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
-        """Losses in training, instances in eval.
+    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """Raw losses by name.
 
         Args:
-            images: (3, H, W) float RGB in [0, 1] each, of any sizes.
-            targets: in training, for each image `boxes` (N, 4) xyxy, `labels` (N,) and, where there are any,
-                `iscrowd` (N,) bool, `masks` (N, H, W) and `has_mask` (N,) bool, which of these are true; all are
-                where it is missing. What is not true is a hint, or empty where there is none. `orig_size`, the height
-                and width of the image as stored, is what `bottom_rows` is counted in; that of the tensor if missing.
-
-        Returns:
-            A dict of scalar losses, or a list of dicts, an image each.
+            images: as in `forward`.
+            targets: as of :meth:`Detector.losses`. A mask that is not true is a hint, or empty where there is none.
+                `orig_size`, the height and width of the image as stored, is what `bottom_rows` is counted in; that of
+                the tensor if missing.
         """
-        if not self.training:
-            return [
-                {
-                    "boxes": found.boxes,
-                    "labels": found.labels,
-                    "scores": found.scores,
-                    "masks": paste_masks(
-                        found.mask_logits, found.boxes, MASK_STRIDE, (image.shape[-2], image.shape[-1])
-                    ),
-                }
-                for found, image in zip(self.detect(images), images, strict=True)
-            ]
-        if targets is None:
-            raise ValueError("in training the model needs targets")
         batch, sizes = pad_batch(images, self.backbone.mean)
         pyramid, output = self._features(batch)
         return self._losses(batch, sizes, pyramid, output, targets)
 
-    def predict(self, photos: Photo | Sequence[Photo], **options: Any) -> Instances | list[Instances]:
-        """Instances of photos of any size; see :func:`~boxel.models.predict.predict_photos`."""
-        return predict_photos(self, photos, **options)
-
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Weight of each loss at a point of the schedule.
-
-        Args:
-            progress: share of the schedule that is done, in [0, 1].
-
-        Returns:
-            The weight by the loss's name.
-        """
+        """Weight of each loss at a point of the schedule; see :meth:`Detector.loss_weights`."""
         ramp = warmup_weight(progress, self.config.affinity_warmup)
         return {
             "classification": 1.0,
@@ -153,11 +85,7 @@ class BoxInst(nn.Module):
         }
 
     def why_filled(self, progress: float) -> str:
-        """What may be the cause where masks fill their boxes, and what to do.
-
-        Args:
-            progress: share of the training that is done, in [0, 1].
-        """
+        """What may be the cause where masks fill their boxes; see :meth:`Detector.why_filled`."""
         weight, final = (self.loss_weights(at)["affinity"] for at in (progress, 1.0))
         if final == 0:
             return "the affinity loss is off (model.affinity_weight is 0)"
@@ -170,14 +98,7 @@ class BoxInst(nn.Module):
 
     @torch.no_grad()
     def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Instances of each image with their mask logits, before anything is pasted.
-
-        Args:
-            images: as in `forward`.
-
-        Returns:
-            :class:`Detections`, an image each.
-        """
+        """Instances of each image; see :meth:`Detector.detect`."""
         batch, sizes = pad_batch(images, self.backbone.mean)
         pyramid, output = self._features(batch)
         points, strides, _ = self._grid(pyramid)
@@ -187,7 +108,7 @@ class BoxInst(nn.Module):
         location = torch.cat([k.location for k in kept])
         logits = self._mask_logits(features, output, image_index, location, points, strides)
         return [
-            Detections(k.boxes, k.scores, k.labels, mask)
+            over_image(k.boxes, k.scores, k.labels, mask, stride=MASK_STRIDE)
             for k, mask in zip(kept, logits.split([len(k.location) for k in kept]), strict=True)
         ]
 

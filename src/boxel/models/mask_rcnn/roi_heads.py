@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import torch
 from torch import Tensor, nn
 from torchvision.models.detection import roi_heads
@@ -12,6 +10,7 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import MultiScaleRoIAlign, box_iou
 from torchvision.ops.poolers import LevelMapper
 
+from boxel.models.detector import Detections
 from boxel.models.mask_rcnn.config import MaskRCNNConfig
 from boxel.models.mask_rcnn.criterion import Lessons
 from boxel.models.mask_rcnn.targets import GRID, grid_windows, in_crowd
@@ -20,24 +19,6 @@ STRIDES = (4, 8, 16, 32)
 """Of the pyramid's levels P2 to P5, which proposals are cut from; P6 gives proposals only."""
 
 Target = dict[str, Tensor]
-
-
-class Detections(NamedTuple):
-    """What is found in one image, best first.
-
-    Attributes:
-        boxes: (N, 4) xyxy pixels of the image as the model got it.
-        scores: (N,) in [0, 1].
-        labels: (N,) int64.
-        mask_logits: (N, GRID, GRID) over each instance's window.
-        windows: (N, 4) xyxy pixels that these cells cover.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_logits: Tensor
-    windows: Tensor
 
 
 class RoIHeads(roi_heads.RoIHeads):

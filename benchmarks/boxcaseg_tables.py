@@ -37,8 +37,8 @@ SMALL: dict[str, Any] = {
     "batch_size": 16,
 }
 """The paper's losses and heads; backbone, side, length and optimiser are those of a few minutes on a core. Salient
-images are cut to their box like any other instance: shown whole, as the paper has them, they teach so small a network
-that an object keeps clear of the border, and the heads that learn from them alone fail on boxes."""
+images are cut to their box like any other instance. Shown whole, as the paper has them, and with the paper's optimiser,
+the heads that learn from them alone failed on boxes."""
 
 ROWS: dict[str, dict[str, Any]] = {
     "4: weak": {"model.heads": ["weak"]},

@@ -101,7 +101,8 @@ def label_image(
     for index, region in enumerate(regions):
         chances = fused(votes, index, region)
         settled.append(settle(chances, config.min_island, config.min_max))
-        sure.append(chances.astype(np.float16))  # of all boxes at once, so in half the memory
+        if config.merge == "surer":
+            sure.append(chances.astype(np.float16))  # of all boxes at once, so in half the memory
     # A mask can't reach past the image, and should not be blamed for it.
     inside = boxes.clip(0, [width, height] * 2)
     made = [index for index, mask in enumerate(settled) if mask is not None]

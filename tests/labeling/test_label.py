@@ -187,3 +187,9 @@ def test_real_photos(shared_data):
         ious.append((a & b).sum() / (a | b).sum())
     assert len(ious) > 20 and np.mean(ious) > 0.5
     assert not made.has_segmentation[data.iscrowd].any()
+
+
+def test_a_teacher_that_cannot_be_had_leaves_no_file_behind(make_set, tmp_path):
+    with pytest.raises(BoxelError, match="there is no teacher 'elipse'"):
+        label(make_set(1), teacher="elipse", out=tmp_path / "masks.json")
+    assert not list(tmp_path.glob("masks*"))

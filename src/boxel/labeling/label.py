@@ -108,21 +108,22 @@ def label_data(
     if target is not None:
         _check_target(target, data, to)
     asked = list(several or settings.teachers)
+    origin = asked[0]
+    if adapt_for is not None:
+        asked[0] = str(_adapted(data, adapt_for, target, origin, report))
+    make = partial(
+        make_teacher,
+        categories=data.categories,
+        device=settings.device,
+        margin=settings.margin + settings.box_slack,
+        threads=max(1, (os.cpu_count() or 1) // settings.workers),
+    )
+    # What can't be made leaves no file behind.
+    teachers = [make(one) if isinstance(one, str) else one for one in asked]
+    _check_reliability(settings, [one.name for one in teachers], [c.name for c in data.categories])
     with Store(None if target is None else _store_of(target)) as store:
         if target is not None:
             _claim(target, to, store)
-        origin = asked[0]
-        if adapt_for is not None:
-            asked[0] = str(_adapted(data, adapt_for, target, origin, report))
-        make = partial(
-            make_teacher,
-            categories=data.categories,
-            device=settings.device,
-            margin=settings.margin + settings.box_slack,
-            threads=max(1, (os.cpu_count() or 1) // settings.workers),
-        )
-        teachers = [make(one) if isinstance(one, str) else one for one in asked]
-        _check_reliability(settings, [one.name for one in teachers], [c.name for c in data.categories])
         quality = _quality(teachers, settings, _shipped(teachers, origin), calibrate_on, report)
         outcome = label_set(data, teachers, settings, store, quality, report)
         if target is None:

@@ -1,6 +1,7 @@
 """What loose boxes cost the masks made of them, and what saying so (`--box-slack`) gives back.
 
-    python benchmarks/loose_boxes.py ../shared/data/coco/val_masks.json --images ../shared/data/coco/images
+    python benchmarks/loose_boxes.py ../shared/data/coco/val_masks.json --images ../shared/data/coco/images \
+        --teachers boxcaseg boxcaseg-boxes grabcut-ellipse rectangle --plot docs/images/loose_labels.png
 
 Each side of each box is moved by up to so much of the box's width or height, in or out, and masks are made by
 `boxel.label` with its defaults, without and with that much of slack.
@@ -9,6 +10,7 @@ Each side of each box is moved by up to so much of the box's width or height, in
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 from boxel.data import read
@@ -20,25 +22,56 @@ FIGURES = ("mask_iou", "IoU@50", "IoU@75", "spearman", "calibration_error")
 
 
 def main() -> None:
-    """Print a row for each looseness and slack."""
+    """Print a row for each teacher, looseness and slack; draw a curve of each teacher."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("data", type=Path, help="annotations with masks")
     parser.add_argument("--images", type=Path)
-    parser.add_argument("--teacher", default="boxcaseg")
+    parser.add_argument("--teachers", nargs="+", default=["boxcaseg"])
     parser.add_argument("--loose", type=float, nargs="+", default=[0, 0.05, 0.1, 0.2])
+    parser.add_argument("--plot", type=Path, help="an image file for the curves")
     args = parser.parse_args()
 
     truth = read(args.data, images=args.images)
-    print(f"| sides off by up to | --box-slack | {' | '.join(FIGURES)} |\n|---|---|{'---|' * len(FIGURES)}")
-    for loose in args.loose:
-        boxes = jitter_boxes(truth.without_masks(), loose) if loose else truth.without_masks()
-        for slack in sorted({0.0, loose}):
-            made = label(boxes, teacher=args.teacher, box_slack=slack, report=lambda _: None)
-            row = measure_masks(made, truth)
-            cells = " | ".join(f"{row[name]:.3f}" for name in FIGURES)
-            print(f"| {loose:.0%} | {slack} | {cells} |", flush=True)
+    print(f"| teacher | sides off by up to | --box-slack | {' | '.join(FIGURES)} |")
+    print(f"|---|---|---|{'---|' * len(FIGURES)}")
+    curves: dict[str, dict[float, float]] = {}
+    for teacher in args.teachers:
+        for loose in args.loose:
+            boxes = jitter_boxes(truth.without_masks(), loose) if loose else truth.without_masks()
+            for slack in sorted({0.0, loose}):
+                made = label(boxes, teacher=teacher, box_slack=slack, report=lambda _: None)
+                row = measure_masks(made, truth)
+                cells = " | ".join(f"{row[name]:.3f}" for name in FIGURES)
+                print(f"| {teacher} | {loose:.0%} | {slack} | {cells} |", flush=True)
+                if slack == loose:
+                    curves.setdefault(f"{teacher}, with --box-slack", {})[loose] = row["mask_iou"]
+                if slack == 0:
+                    curves.setdefault(teacher, {})[loose] = row["mask_iou"]
+    if args.plot:
+        draw(curves, args.plot)
+
+
+def draw(curves: Mapping[str, Mapping[float, float]], file: Path) -> None:
+    """Mask IoU against looseness: a teacher's two curves in one colour, the one with slack dashed."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(6, 3.6))
+    colors = {name: f"C{k}" for k, name in enumerate(dict.fromkeys(name.split(",")[0] for name in curves))}
+    for name, points in sorted(curves.items()):
+        teacher, _, slack = name.partition(",")
+        percent = [100 * loose for loose in points]
+        style = {"linestyle": "dashed"} if slack else {"marker": "o", "label": teacher}
+        axes.plot(percent, list(points.values()), color=colors[teacher], **style)
+    axes.plot([], [], color="black", linestyle="dashed", label="with --box-slack")
+    axes.set(xlabel="each side of a box is off by up to (%)", ylabel="mask IoU", ylim=(0, 1))
+    axes.legend(ncols=2, loc="lower left")
+    figure.tight_layout()
+    figure.savefig(file, dpi=150)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ def test_the_aps_are_cocos(random_set, seed, metric):
 
 def test_at_one_threshold(random_set):
     truth, results = random_set(1)
-    for threshold, name in ((0.5, "AP50"), (0.75, "AP75")):
+    for threshold, name in ((0.25, "AP25"), (0.5, "AP50"), (0.7, "AP70"), (0.75, "AP75")):
         interval = paired_bootstrap(results, results, truth, samples=5, thresholds=[threshold])
         assert interval["a"] == pytest.approx(coco_ap(results, truth, "segm")[name], abs=1e-9)
 

@@ -194,3 +194,14 @@ def test_results_and_truth_stay_as_they_were(random_set):
     for iou_type in ("bbox", "segm", "boundary"):
         coco_ap(results, truth, iou_type)
     assert results == before
+
+
+@pytest.mark.parametrize(
+    ("columns", "at"),
+    [(20, (0, 0, 0, 0)), (30, (1, 0, 0, 0)), (60, (1, 1, 0, 0)), (72, (1, 1, 1, 0)), (80, (1, 1, 1, 1))],
+)
+def test_the_thresholds_of_vocs_tables(make_truth, make_result, rectangle, columns, at):
+    """A mask that is so many of the hundred columns of the true one has that IoU."""
+    truth = make_truth([(100, 100)], [{"mask": rectangle(100, 100, 0, 0, 100, 50)}])
+    scores = coco_ap([make_result(rectangle(100, 100, 0, 0, columns, 50), 0.9)], truth, "segm")
+    assert tuple(scores[name] for name in ("AP25", "AP50", "AP70", "AP75")) == pytest.approx(at)

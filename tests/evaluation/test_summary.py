@@ -116,7 +116,9 @@ def test_the_table(make_truth, make_result, rectangle):
     ).splitlines()
     assert lines[0].split() == [
         "AP",
+        "AP25",
         "AP50",
+        "AP70",
         "AP75",
         "APs",
         "APm",
@@ -128,8 +130,8 @@ def test_the_table(make_truth, make_result, rectangle):
         "ARm",
         "ARl",
     ]
-    assert lines[1].split()[:7] == ["box", "100.0", "100.0", "100.0", "-", "100.0", "-"]
-    assert lines[3].split()[:4] == ["boundary", "50.0", "100.0", "0.0"]
+    assert lines[1].split()[:9] == ["box", *["100.0"] * 5, "-", "100.0", "-"]
+    assert lines[3].split()[:6] == ["boundary", "50.0", "100.0", "100.0", "100.0", "0.0"]
     assert lines[5:] == [
         "In percent. 1 images, 1 instances, 1 detections.",
         "Mask IoU: 95.1 over 1 of 1 instances found.",

@@ -26,7 +26,7 @@ def coco_ap(
     class_agnostic: bool = False,
     categories: Sequence[str] | None = None,
 ) -> dict[str, Any]:
-    """COCO's twelve figures, and the average precision of each class.
+    """COCO's twelve figures, the average precision at IoU 0.25 and 0.70 that VOC's tables have, and that of each class.
 
     The numbers are pycocotools' own (to 1e-6, which the tests hold); the counting is done by
     faster-coco-eval.
@@ -49,8 +49,8 @@ def coco_ap(
         categories: names of the only classes looked at (AP on unseen classes), see `restrict`; None for all.
 
     Returns:
-        `AP` (mean over IoU 0.50:0.05:0.95 and classes), `AP50`, `AP75`, `APs`, `APm`, `APl` (area below 32^2,
-        between, above 96^2 pixels), `AR1`, `AR10`, `AR100` (1, 10, 100 detections an image and class), `ARs`,
+        `AP` (mean over IoU 0.50:0.05:0.95 and classes), `AP25`, `AP50`, `AP70`, `AP75`, `APs`, `APm`, `APl` (area below
+        32^2, between, above 96^2 pixels), `AR1`, `AR10`, `AR100` (1, 10, 100 detections an image and class), `ARs`,
         `ARm`, `ARl`: in [0, 1], or NaN where there is nothing to find; `per_class`: AP by the class's name.
 
     Raises:
@@ -69,6 +69,7 @@ def coco_ap(
         iou_type,
         print_function=logging.getLogger(__name__).debug,
     )
+    evaluator.params.iouThrs = _THRESHOLDS
     evaluator.evaluate()
     evaluator.accumulate()
     precision, recall = evaluator.eval["precision"], evaluator.eval["recall"]
@@ -165,27 +166,32 @@ def _filled(truth: Annotations, instance: int) -> Rle:
     return coco_mask.frPyObjects(box, int(truth.heights[image]), int(truth.widths[image]))[0]
 
 
-_IOU50, _IOU75, _ALL = slice(0, 1), slice(5, 6), slice(None)
+_THRESHOLDS = np.array([25, *range(50, 100, 5)]) / 100
+_COCO = slice(1, None)  # COCO's own ten
 
 # What each figure is the mean of: thresholds, area range (all, small, medium, large), detections (1, 10,
 # 100).
 _FIGURES: dict[str, tuple[slice, int, int]] = {
-    "AP": (_ALL, 0, 2),
-    "AP50": (_IOU50, 0, 2),
-    "AP75": (_IOU75, 0, 2),
-    "APs": (_ALL, 1, 2),
-    "APm": (_ALL, 2, 2),
-    "APl": (_ALL, 3, 2),
-    "AR1": (_ALL, 0, 0),
-    "AR10": (_ALL, 0, 1),
-    "AR100": (_ALL, 0, 2),
-    "ARs": (_ALL, 1, 2),
-    "ARm": (_ALL, 2, 2),
-    "ARl": (_ALL, 3, 2),
+    "AP": (_COCO, 0, 2),
+    "AP25": (slice(0, 1), 0, 2),
+    "AP50": (slice(1, 2), 0, 2),
+    "AP70": (slice(5, 6), 0, 2),
+    "AP75": (slice(6, 7), 0, 2),
+    "APs": (_COCO, 1, 2),
+    "APm": (_COCO, 2, 2),
+    "APl": (_COCO, 3, 2),
+    "AR1": (_COCO, 0, 0),
+    "AR10": (_COCO, 0, 1),
+    "AR100": (_COCO, 0, 2),
+    "ARs": (_COCO, 1, 2),
+    "ARm": (_COCO, 2, 2),
+    "ARl": (_COCO, 3, 2),
 }
 
 
-def _mean(values: NDArray[np.float64], thresholds: slice = _ALL, area: int = 0, detections: int = 2) -> float:
+def _mean(
+    values: NDArray[np.float64], thresholds: slice = _COCO, area: int = 0, detections: int = 2
+) -> float:
     """Mean over what is defined, not -1, of precisions (T, R, K, A, M) or recalls (T, K, A, M)."""
     values = values[thresholds, ..., area, detections]
     values = values[values > -1]

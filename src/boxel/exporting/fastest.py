@@ -11,8 +11,10 @@ from typing import Any
 from boxel.data.images import read_image
 from boxel.data.photos import photos
 from boxel.errors import BoxelError
+from boxel.exporting.fold import folded
 from boxel.exporting.kinds import KINDS
 from boxel.exporting.trace import trace
+from boxel.models.boxcaseg import BoxCaseg
 
 logger = logging.getLogger(__name__)
 
@@ -26,12 +28,20 @@ def fastest(model: Any, threads: int = 1) -> Any:
 
     Returns:
         The same network run by onnxruntime, where that is installed, the model lies on the CPU and is of a kind that
-        can be exported, and the two agree on a photo; else the model. It stands for the model in
-        :func:`~boxel.models.boxcaseg.predict.soft_masks` and :func:`~boxel.models.predict.predict_batch`.
+        can be exported, and the two agree on a photo; else, of a BoxCaseg, a copy without batch norms; else the model.
+        It stands for the model in :func:`~boxel.models.boxcaseg.predict.soft_masks` and
+        :func:`~boxel.models.predict.predict_batch`.
     """
+    exported = _by_onnxruntime(model, threads) if find_spec("onnxruntime") else None
+    if exported is None and isinstance(model, BoxCaseg):
+        return folded(model)
+    return exported or model
+
+
+def _by_onnxruntime(model: Any, threads: int) -> Any | None:
     kind = KINDS.get(type(model))
-    if kind is None or next(model.parameters()).device.type != "cpu" or find_spec("onnxruntime") is None:
-        return model
+    if kind is None or next(model.parameters()).device.type != "cpu":
+        return None
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
@@ -42,4 +52,4 @@ def fastest(model: Any, threads: int = 1) -> Any:
             return kind.runtime(model, path, threads)
     except Exception as error:  # whatever there is about this backbone, torch runs it
         logger.info("onnxruntime does not run this model, torch does: %s", error)
-        return model
+        return None

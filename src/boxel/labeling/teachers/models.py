@@ -119,7 +119,7 @@ def load_teacher(
     model: Any = load(source).to(device)
     name = Path(source).as_posix()
     runner = fastest(model, threads)
-    how = "torch" if runner is model else "onnxruntime"
+    how = "torch" if isinstance(runner, nn.Module) else "onnxruntime"
     if isinstance(model, BoxCaseg):
         return BoxCasegTeacher(runner, name, f"{digest_of(model, asdict(model.config))} run by {how}")
     about = [category.name for category in model.categories], model.settings

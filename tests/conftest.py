@@ -16,6 +16,20 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_boxinst() -> dict[str, Any]:
+    """Options of a BoxInst that is made in a moment."""
+    return {
+        "backbone": "tf_efficientnet_lite0",
+        "weights": "none",
+        "neck_channels": 40,
+        "neck_repeats": 1,
+        "head_convs": 1,
+        "mask_convs": 1,
+        "mask_channels": 40,
+    }
+
+
+@pytest.fixture(scope="session")
 def tiny_boxcaseg() -> dict[str, Any]:
     """Settings of a BoxCaseg that trains in a moment."""
     return {

@@ -1,7 +1,6 @@
 """Tiny models whose random weights find and draw something, and a real photo."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,17 +15,6 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
-
-TINY = BoxInstConfig(
-    backbone="resnet10t",
-    weights="none",
-    backbone_norm="bn",
-    neck_channels=16,
-    neck_repeats=1,
-    head_convs=1,
-    mask_convs=1,
-    mask_channels=16,
-)
 
 
 @pytest.fixture(scope="session")
@@ -51,12 +39,14 @@ def photo(tmp_path_factory: pytest.TempPathFactory, pixels: NDArray[np.uint8]) -
 
 
 @pytest.fixture(scope="session")
-def boxinst() -> Callable[..., BoxInst]:
+def boxinst(tiny_boxinst: dict[str, Any]) -> Callable[..., BoxInst]:
     """A function of options; the model's photos have a shorter side of 96 pixels, and a longer one up to 160."""
+
+    tiny = tiny_boxinst | {"backbone": "resnet10t", "backbone_norm": "bn"}
 
     def build(classes: int = 3, **options: Any) -> BoxInst:
         torch.manual_seed(0)
-        model = BoxInst(classes, replace(TINY, **options)).eval()
+        model = BoxInst(classes, BoxInstConfig(**tiny | options)).eval()
         # As if trained: scores, boxes and masks that differ from place to place.
         for part, spread, bias in (("classify", 0.3, -1.0), ("regress", 0.1, 4.0), ("controller", 0.2, 0.0)):
             layer = getattr(model.head, part)
@@ -70,20 +60,12 @@ def boxinst() -> Callable[..., BoxInst]:
 
 
 @pytest.fixture(scope="session")
-def boxcaseg() -> Callable[..., BoxCaseg]:
+def boxcaseg(tiny_boxcaseg: dict[str, Any]) -> Callable[..., BoxCaseg]:
     """A function of options; by default one head and a small backbone, which sees the box."""
-    small = {
-        "backbone": "resnet10t",
-        "weights": "none",
-        "neck": "top_down",
-        "neck_channels": 16,
-        "heads": ["shared"],
-        "box_channel": True,
-        "side": 64,
-    }
+    tiny = tiny_boxcaseg["model"] | {"box_channel": True}
 
     def build(**options: Any) -> BoxCaseg:
         torch.manual_seed(0)
-        return BoxCaseg(BoxCasegConfig(**small | options)).eval()
+        return BoxCaseg(BoxCasegConfig(**tiny | options)).eval()
 
     return build

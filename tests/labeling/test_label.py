@@ -145,8 +145,8 @@ def test_folders_of_the_job_are_replaced_and_others_refused(make_set, tmp_path, 
     theirs.mkdir(parents=True)
     (theirs / "notes.txt").write_text("mine")
     with pytest.raises(UsageError, match="masks_yolo: there is such a folder already"):
-        label_data(make_set(2), to=["yolo"], **options)
-    assert not out.exists() and (theirs / "notes.txt").read_text() == "mine"
+        label_data(make_set(2), to=["yolo"], adapt_for="20min", **options)  # told before the 20 minutes
+    assert list(out.parent.iterdir()) == [theirs] and (theirs / "notes.txt").read_text() == "mine"
     with pytest.raises(UsageError, match=r"'yollo' is none of the formats.* Did you mean 'yolo'\?"):
         label_data(make_set(2), to=["yollo"], **options)
     with pytest.raises(UsageError, match="there is no `out`"):

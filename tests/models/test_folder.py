@@ -1,8 +1,8 @@
 """A model folder: what is written is what is read, and nothing else is trusted."""
 
-import dataclasses
 import json
 import pickle
+from dataclasses import asdict
 
 import numpy as np
 import pytest
@@ -13,36 +13,30 @@ from boxel.errors import BoxelError
 from boxel.models import folder
 from boxel.models.boxinst import BoxInstConfig
 
-_CONFIG = dataclasses.asdict(
-    BoxInstConfig(
-        backbone="tf_efficientnet_lite0",
-        weights="none",
-        neck_channels=64,
-        head_convs=1,
-        mask_convs=1,
-        mask_channels=16,
-        score_threshold=0.0,
-        max_detections=5,
-    )
-)
-_RECORD = {"method": "boxinst", "model": _CONFIG, "augment": {"short_sides": [64, 128], "max_size": 192}}
 _CATEGORIES = (Category(17, "cat", "animal"), Category(3, "Straße"))
 
 
 @pytest.fixture
-def saved(tmp_path):
+def record(tiny_boxinst):
+    """The configuration of a run whose model gives everything out."""
+    model = asdict(BoxInstConfig(**tiny_boxinst, score_threshold=0.0, max_detections=5))
+    return {"method": "boxinst", "model": model, "augment": {"short_sides": [64, 128], "max_size": 192}}
+
+
+@pytest.fixture
+def saved(tmp_path, record):
     torch.manual_seed(0)
-    model = folder.build("boxinst", 2, _CONFIG).eval()
-    folder.save(model, tmp_path / "run", _RECORD, _CATEGORIES)
+    model = folder.build("boxinst", 2, record["model"]).eval()
+    folder.save(model, tmp_path / "run", record, _CATEGORIES)
     return model, tmp_path / "run"
 
 
-def test_a_model_comes_back_as_it_was(saved):
+def test_a_model_comes_back_as_it_was(saved, record):
     model, path = saved
     again = folder.load(path)
     assert not again.training
     assert again.categories == _CATEGORIES
-    assert again.settings == _RECORD
+    assert again.settings == record
     image = torch.rand(3, 128, 192, generator=torch.Generator().manual_seed(1))
     before, after = model([image])[0], again([image])[0]
     assert len(before["boxes"]) == 5
@@ -60,8 +54,8 @@ def test_it_predicts_at_the_size_it_was_trained_at(saved):
     assert {row["category_id"] for row in found.as_coco(1)} <= {17, 3}
 
 
-def test_weights_kept_elsewhere_are_not_asked_for(saved):
-    record = {**_RECORD, "model": {**_CONFIG, "weights": "imagenet"}}  # as trained; there is no network here
+def test_weights_kept_elsewhere_are_not_asked_for(saved, record):
+    record["model"]["weights"] = "imagenet"  # as trained; there is no network here
     folder.describe(saved[1], record, _CATEGORIES)
     assert folder.load(saved[1]).settings["model"]["weights"] == "imagenet"
 

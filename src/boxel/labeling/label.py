@@ -225,6 +225,8 @@ def _check_target(target: Path, data: Annotations, to: Sequence[str]) -> None:
             f"{target}: there is such a file already, and no {_store_of(target).name} beside it to go on from; name a "
             "new file, or remove this one."
         )
+    if not _store_of(target).exists():
+        _refuse_taken(target, to)  # a job that has begun knows which are its own
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -234,11 +236,16 @@ def _check_target(target: Path, data: Annotations, to: Sequence[str]) -> None:
 def _claim(target: Path, to: Sequence[str], store: Store) -> None:
     """Note which folders are the job's own, to be replaced whenever it ends, and refuse those that are not."""
     own = store.fact("exports") or []
+    new = [format for format in to if format not in own]
+    _refuse_taken(target, new)
+    store.keep_fact("exports", [*own, *new])
+
+
+def _refuse_taken(target: Path, to: Sequence[str]) -> None:
     for format in to:
         folder = _folder_of(target, format)
-        if format not in own and folder.exists():
+        if folder.exists():
             raise UsageError(f"{folder}: there is such a folder already; remove it, or name another `out`.")
-    store.keep_fact("exports", [*own, *(format for format in to if format not in own)])
 
 
 def _export(data: Annotations, folder: Path, format: str) -> None:

@@ -1,6 +1,5 @@
 """A trained model as a teacher: which of its instances labels which box."""
 
-import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -15,7 +14,6 @@ from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.models import ModelTeacher, digest_of
 from boxel.labeling.teachers.soft import Region, logits_on
 from boxel.models import folder
-from boxel.models.boxinst import BoxInstConfig
 from boxel.models.detector import over_image
 
 PHOTO = np.zeros((64, 96, 3), dtype=np.uint8)
@@ -127,19 +125,9 @@ def test_a_digest_is_of_weights_and_of_what_else_matters():
 
 
 @pytest.fixture
-def run(tmp_path):
+def run(tmp_path, tiny_boxinst):
     """A model folder of a network that has learned nothing and gives everything out."""
-    config = dataclasses.asdict(
-        BoxInstConfig(
-            backbone="tf_efficientnet_lite0",
-            weights="none",
-            neck_channels=64,
-            head_convs=1,
-            mask_convs=1,
-            mask_channels=16,
-            score_threshold=0.0,
-        )
-    )
+    config = tiny_boxinst | {"score_threshold": 0.0}
     torch.manual_seed(0)
     record = {"method": "boxinst", "model": config, "augment": {"short_sides": [64], "max_size": 96}}
     folder.save(folder.build("boxinst", 2, config), tmp_path / "run", record, KNOWN)

@@ -51,6 +51,8 @@ def test_boxes_in_masks_out(folder, tmp_path, capsys):
     # Again, it finds all of it done.
     assert run(*words) == 0
     assert "4 of 4 images are labelled already" in capsys.readouterr().err
+    assert run(*words, "--report", boxes) == 2
+    assert "end its name on .html" in capsys.readouterr().err and boxel.read(boxes).ids == given.ids
     # With another setting it would mix two kinds of masks.
     assert run(*words, "--margin", "0.1") == 1
     assert "margin was 0.0 and is 0.1" in capsys.readouterr().err

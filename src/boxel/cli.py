@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import sys
 import warnings
 from argparse import Action
@@ -177,8 +178,8 @@ def _label(given: Namespace) -> int:
     from boxel.labeling.label import label_data
 
     out = given.get("out", "masks.json")
-    if "report" in given:
-        _writable(given.report)
+    if "report" in given and _writable(given.report).suffix.lower() not in (".html", ".htm"):
+        raise UsageError(f"--report {given.report}: the page is HTML; end its name on .html.")
     outcome = label_data(
         given.annotations,
         images=given.get("images"),
@@ -190,14 +191,14 @@ def _label(given: Namespace) -> int:
         report=_say,
         **{entry.name: given[entry.name] for entry in fields(LabelConfig) if entry.name in given},
     )
+    print(f"{outcome.summary()}\nmasks: {out}")
     if "report" in given:
         from boxel.reporting import write_report
 
         write_report(
             outcome.data, given.report, bad=outcome.bad, changed=outcome.changed, settings=outcome.settings
         )
-    print(outcome.summary())
-    print(f"masks: {out}" + (f"; page: {given.report}" if "report" in given else ""))
+        print(f"page: {given.report}")
     return 1 if outcome.bad else 0
 
 
@@ -641,6 +642,8 @@ def _writable(name: str) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise BoxelError(f"{path}: its folder can't be made ({error}); name another file.") from error
+    if not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise BoxelError(f"{path}: can't be written; name another file.")
     return path
 
 

@@ -3,7 +3,8 @@ import pytest
 
 from boxel.errors import BoxelError
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
-from boxel.evaluation.bootstrap import _average_precision, _match
+from boxel.evaluation.bootstrap import _average_precision
+from boxel.evaluation.outcomes import outcomes_of
 
 
 @pytest.mark.parametrize("metric", ["segm", "bbox"])
@@ -42,7 +43,7 @@ def test_counting_an_image_n_times_is_having_it_n_times(random_set, seed):
     truth, results = random_set(seed, distinct_scores=True)
     draw = np.random.default_rng(seed).multinomial(len(truth), np.full(len(truth), 1 / len(truth)))
     counted = _average_precision(
-        _match(results, sorted_by_id(truth), "segm", False), draw[None].astype(float)
+        outcomes_of(results, sorted_by_id(truth), "segm", False), draw[None].astype(float)
     )
     ordered = sorted_by_id(truth)
     drawn = ordered.select_images(np.flatnonzero(draw))

@@ -9,7 +9,7 @@ import yaml
 
 import boxel
 from boxel.data.scenes import write_scenes
-from boxel.errors import UsageError
+from boxel.errors import BoxelError, UsageError
 from boxel.labeling.adapt import adapt, minutes_of
 from boxel.labeling.label import label_data
 
@@ -50,7 +50,9 @@ def test_it_goes_on_from_the_weights_with_the_models_own_masks_as_hints(run, tmp
     assert settings["model"]["hint_weight"] == 1 and settings["steps"] >= 1
     assert not (out / "hints.json").exists()  # GrabCut made none: every box had a mask of the model's
     adapt(boxes, 0.03, out, str(run / "run"), said.append)
-    assert said[-1].endswith("adapted already")
+    assert said[-1].endswith("adapted already, for 0.03 minutes; remove it to adapt anew")
+    with pytest.raises(BoxelError, match="was adapted from another model than"):
+        adapt(boxes, 0.03, out, str(out), said.append)
 
 
 def test_the_labels_are_the_adapted_models(run, tmp_path):

@@ -259,7 +259,7 @@ def test_other_weights_or_another_quality_are_other_settings(make_set, tmp_path,
 
     np.testing.assert_array_equal(run("a", "v1").data.quality, np.array([0.5, np.nan], np.float32))
     assert run("a", "v1").found == 1
-    with pytest.raises(BoxelError, match='weights of counting was "a" and is "b"'):
+    with pytest.raises(BoxelError, match=r'weights of the teachers was \["a"\] and is \["b"\]'):
         run("b", "v1")
     with pytest.raises(BoxelError, match='weights of the quality was "v1" and is "v2"'):
         run("a", "v2")
@@ -402,7 +402,7 @@ def test_boxes_that_get_no_mask_are_told(make_set, run, told):
     outcome = run(replace(data, boxes=boxes))
     assert outcome.data.has_mask.tolist() == [True, False, False, True]
     assert outcome.without.tolist() == [1]
-    assert told[-1].startswith("boxes without a mask") and told[-1].endswith(
+    assert told[-1].startswith("boxes that got no mask") and told[-1].endswith(
         ": 1, the first of annotation 2 (image 1)"
     )
 

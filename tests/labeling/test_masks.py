@@ -130,7 +130,14 @@ def test_the_mirrored_image_is_a_second_vote():
     flipped = one([left], (2, 1, 6, 4), LabelConfig(min_island=0, flip=True))
     assert [vote.mirrored for vote in flipped.votes] == [False, True]
     np.testing.assert_allclose(fused(flipped.votes, 0, flipped.regions[0]), 0.5, atol=1e-6)
-    np.testing.assert_allclose(flipped.logits(0)[0], flipped.logits(0)[1][:, ::-1], atol=1e-5)
+    plainly, mirrored = everywhere(flipped)
+    np.testing.assert_allclose(plainly, mirrored[:, ::-1], atol=1e-5)
+
+
+def everywhere(found):
+    """Logits of the first box in all of its region."""
+    left, top, right, bottom = found.regions[0]
+    return found.logits(0, np.arange(top, bottom), np.arange(left, right))
 
 
 def test_a_teacher_sees_the_image_mirrored():
@@ -302,8 +309,9 @@ def test_a_box_past_the_image_is_compared_as_far_as_it_lies_in_it():
 
 def test_the_region_and_its_logits_are_at_hand():
     found = label_boxes([make_teacher("rectangle", []), Says("half", 0.5)], [(0, 0, 6, 4)])
-    logits = found.logits(0)
+    logits = everywhere(found)
     assert logits.shape == (2, 4, 6)
+    np.testing.assert_array_equal(found.logits(0, np.array([3, 1]), np.array([5])), logits[:, [3, 1], 5:])
     np.testing.assert_array_equal(
         logits[0], logits_on(rectangle(found.image, found.boxes[0]), region_about(found.boxes[0], 8, 10))
     )

@@ -5,6 +5,7 @@ from boxel.evaluation.baselines import fill_boxes, grabcut_boxes
 from boxel.evaluation.bootstrap import paired_bootstrap
 from boxel.evaluation.coco import coco_ap
 from boxel.evaluation.matching import Matches, mask_iou, match_boxes
+from boxel.evaluation.regions import region_ap
 from boxel.evaluation.results import Result, check_results, read_results
 from boxel.evaluation.summary import BOX_LIKE, check_baselines, evaluate, format_table
 
@@ -25,4 +26,5 @@ __all__ = [
     "mean_fill",
     "paired_bootstrap",
     "read_results",
+    "region_ap",
 ]

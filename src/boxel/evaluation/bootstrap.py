@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools.coco import COCO
-from pycocotools.cocoeval import COCOeval
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.coco import coco_header, coco_rows
+from boxel.evaluation.outcomes import Outcome, outcomes_of
 from boxel.evaluation.results import Result, check_results, restrict
 
 
@@ -67,7 +62,7 @@ def paired_bootstrap(
 
     def mean_ap(runs: list[Sequence[Result]]) -> NDArray[np.float64]:
         shown = [restrict(results, truth, categories, class_agnostic)[0] for results in runs]
-        outcomes = [_match(results, kept, metric, class_agnostic, thresholds) for results in shown]
+        outcomes = [outcomes_of(results, kept, metric, class_agnostic, thresholds) for results in shown]
         return np.mean([_average_precision(outcome, draws) for outcome in outcomes], axis=0)
 
     a, b = mean_ap(runs_a), mean_ap(runs_b)
@@ -86,62 +81,7 @@ def _runs(results: Sequence[Result] | Sequence[Sequence[Result]]) -> list[Sequen
     return cast(list[Sequence[Result]], [results] if one else list(results))
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """What became of the D detections of one class, best score first, at T thresholds of IoU.
-
-    Attributes:
-        image: (D,) index of the image.
-        true: (T, D) bool, it found an instance.
-        false: (T, D) bool, it found none; neither, where it is to be ignored.
-        present: (I,) number of instances in each image.
-    """
-
-    image: NDArray[np.int64]
-    true: NDArray[np.bool_]
-    false: NDArray[np.bool_]
-    present: NDArray[np.int64]
-
-
-def _match(
-    results: Sequence[Result],
-    truth: Annotations,
-    metric: Literal["segm", "bbox"],
-    class_agnostic: bool,
-    thresholds: Sequence[float] | None = None,
-) -> list[_Outcome]:
-    """pycocotools' matches of one result set, which no resampling of images changes."""
-    instances, detections = coco_rows(results, truth, metric, class_agnostic)
-    images, classes = coco_header(truth)
-    sides = []
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        for rows in (instances, detections):
-            side = COCO()
-            side.dataset = {"images": images, "categories": classes, "annotations": rows}
-            side.createIndex()
-            sides.append(side)
-        evaluator = COCOeval(*sides, metric)
-        if thresholds is not None:
-            evaluator.params.iouThrs = np.array(thresholds)
-        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluator.evaluate()
-    outcomes = []
-    for k in range(len(classes)):
-        found = [e for e in evaluator.evalImgs[k * len(images) : (k + 1) * len(images)] if e is not None]
-        present = np.zeros(len(images), dtype=np.int64)
-        for e in found:
-            present[e["image_id"] - 1] = np.count_nonzero(e["gtIgnore"] == 0)
-        if not present.any():
-            continue
-        image = np.concatenate([np.full(len(e["dtScores"]), e["image_id"] - 1) for e in found])
-        order = np.argsort(-np.concatenate([e["dtScores"] for e in found]), kind="stable")
-        matched = np.concatenate([e["dtMatches"] for e in found], axis=1)[:, order] > 0
-        counted = ~np.concatenate([e["dtIgnore"] for e in found], axis=1)[:, order].astype(bool)
-        outcomes.append(_Outcome(image[order], matched & counted, ~matched & counted, present))
-    return outcomes
-
-
-def _average_precision(outcomes: Sequence[_Outcome], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+def _average_precision(outcomes: Sequence[Outcome], draws: NDArray[np.float64]) -> NDArray[np.float64]:
     """COCO's AP, each image as often as drawn.
 
     Drawing an image n times repeats each of its detections n times in the list of scores; counting it n times
@@ -167,7 +107,7 @@ def _average_precision(outcomes: Sequence[_Outcome], draws: NDArray[np.float64])
 
 
 def _class_precision(
-    outcome: _Outcome, draws: NDArray[np.float64], present: NDArray[np.float64]
+    outcome: Outcome, draws: NDArray[np.float64], present: NDArray[np.float64]
 ) -> NDArray[np.float64]:
     """(S,) AP of one class: the mean over IoU thresholds of precision at COCO's 101 recalls, interpolated."""
     recalls = np.linspace(0, 1, 101)

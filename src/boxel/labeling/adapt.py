@@ -6,6 +6,7 @@ boxes and from colours what these images are like.
 
 from __future__ import annotations
 
+import json
 import re
 import time
 from collections.abc import Callable
@@ -20,8 +21,9 @@ import yaml
 from boxel.data import Annotations
 from boxel.data.crops import CropDataset, MixedBatchSampler
 from boxel.data.dataset import collate
-from boxel.errors import UsageError
+from boxel.errors import BoxelError, UsageError
 from boxel.labeling.label import label
+from boxel.labeling.teachers.models import digest_of
 from boxel.models.folder import load
 from boxel.models.shipped import folder_of
 from boxel.training import train
@@ -48,6 +50,8 @@ def adapt(
 ) -> Path:
     """A model adapted to the boxes of a set.
 
+    What it was adapted from, and for how long, is kept in ``adapted.json`` in its folder.
+
     Args:
         data: the set; masks of its own that are trusted are learned from.
         minutes: how long to train, about.
@@ -58,11 +62,22 @@ def adapt(
 
     Returns:
         The folder of the adapted model.
+
+    Raises:
+        BoxelError: the folder is of another teacher.
     """
     out, start = Path(out), folder_of(teacher)
+    note, origin = out / "adapted.json", digest_of(load(start))
+    done = json.loads(note.read_text()) if note.exists() else {"from": origin, "minutes": minutes}
+    if done["from"] != origin:
+        raise BoxelError(
+            f"{out}: was adapted from another model than {teacher}; remove it, or name another --out."
+        )
     if (out / "model.safetensors").exists():
-        report(f"{out}: adapted already")
+        report(f"{out}: adapted already, for {done['minutes']:g} minutes; remove it to adapt anew")
         return out
+    out.mkdir(parents=True, exist_ok=True)
+    note.write_text(json.dumps(done))
     resume = (out / "checkpoints" / "last.ckpt").exists()
     report(f"adapting {teacher} to {int(data.has_box.sum()):,} boxes for about {minutes:g} minutes: {out}")
     made = label(data, teacher=teacher, report=lambda _: None)

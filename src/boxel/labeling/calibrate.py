@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data import Annotations
-from boxel.data.images import read_image
 from boxel.errors import BoxelError
 from boxel.evaluation.given_boxes import LEAST_SIDE
 from boxel.labeling.config import LabelConfig
+from boxel.labeling.job import fault_of, photo_of
 from boxel.labeling.masks import label_image
 from boxel.labeling.quality import LEAST_MASKS, Calibration, cues, fit
 from boxel.labeling.teachers.soft import Teacher
@@ -27,6 +28,7 @@ def calibrate(
     teachers: Sequence[Teacher],
     config: LabelConfig | None = None,
     prior: Calibration | None = None,
+    report: Callable[[str], None] = print,
 ) -> Calibration:
     """A calibration for a set of images like these.
 
@@ -35,11 +37,12 @@ def calibrate(
         teachers: who draws the masks.
         config: how.
         prior: a calibration to be corrected where there are few masks.
+        report: is told of images that can't be used.
 
     Raises:
         BoxelError: there are fewer than `LEAST_MASKS` true masks.
     """
-    found, ious = collect(data, teachers, config or LabelConfig())
+    found, ious = collect(data, teachers, config or LabelConfig(), report)
     if len(ious) < LEAST_MASKS:
         raise BoxelError(
             f"{data.file}: {len(ious)} true masks, and quality is calibrated on {LEAST_MASKS} or more of boxes of at "
@@ -51,35 +54,44 @@ def calibrate(
 
 
 def collect(
-    data: Annotations, teachers: Sequence[Teacher], config: LabelConfig
+    data: Annotations,
+    teachers: Sequence[Teacher],
+    config: LabelConfig,
+    report: Callable[[str], None] = print,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Cues of the masks that teachers make of a set's boxes, and the IoU of each with its true mask.
 
-    Boxes that get no mask, crowds, and boxes with a side under 16 pixels are left out.
+    Boxes that get no mask, crowds, and boxes with a side under 16 pixels are left out, as are images and true masks
+    that can't be used.
 
     Args:
-        data: boxes with true masks; images that can't be read are passed over.
+        data: boxes with true masks.
         teachers: who draws the masks.
         config: how.
+        report: is told how many images can't be used, and of the first.
 
     Returns:
         (M, C) cues and (M,) IoUs.
     """
     names = [category.name for category in data.categories]
+    faults: list[str] = []
 
     def of_image(image: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         own = data.instances_of(image)
         own = own[data.has_box[own] & ~data.iscrowd[own]]
         try:
-            pixels = read_image(data.image_path(image))
-        except BoxelError:
+            pixels = photo_of(data, image)
+            labelled = label_image(pixels, data.boxes[own], data.labels[own], names, teachers, config)
+        except Exception as error:  # whatever it is, the other images are worth having
+            faults.append(fault_of(data.image_path(image), error))
             return np.zeros((0, 0)), np.zeros(0)
-        labelled = label_image(pixels, data.boxes[own], data.labels[own], names, teachers, config)
         sides = (data.boxes[own, 2:] - data.boxes[own, :2]).min(axis=1)
         ious = np.full(len(own), np.nan)
         for index in np.flatnonzero(data.has_mask[own] & (sides >= LEAST_SIDE)):
             mask, region = labelled.masks[index], labelled.regions[index]
-            if mask is not None:
+            if mask is None:
+                continue
+            with suppress(BoxelError):  # a true mask that can't be read
                 truth = np.asarray(data.mask(int(own[index]), pixels.shape[:2])) > 0
                 both = (truth[region.top : region.bottom, region.left : region.right] & mask).sum()
                 ious[index] = both / (truth.sum() + mask.sum() - both)
@@ -89,6 +101,10 @@ def collect(
     with_masks = [int(image) for image in np.unique(data.image_index[data.has_mask])]
     with ThreadPoolExecutor(config.workers) as pool:
         parts = [part for part in pool.map(of_image, with_masks) if len(part[1])]
+    if faults:
+        report(
+            f"{len(faults):,} of {len(with_masks):,} images can't be calibrated on, the first: {faults[0]}"
+        )
     if not parts:
         return np.zeros((0, 0)), np.zeros(0)
     return np.concatenate([found for found, _ in parts]), np.concatenate([ious for _, ious in parts])

@@ -54,7 +54,7 @@ class Outcome:
         found: images that an earlier run had labelled.
         changed: images labelled anew because they, or their boxes, are not what they were; their paths.
         bad: a sentence for each image that could not be labelled and has boxes only.
-        without: annotations that were asked for and have no mask, though their image was labelled; their indices.
+        without: annotations that were asked for and got no mask, though their image was labelled; their indices.
         settings: all that decided what came out, by name.
     """
 
@@ -107,14 +107,18 @@ def label_set(
         BoxelError: the store is of other settings, or not one image can be labelled.
     """
     settings = settings_of(teachers, config, quality)
-    store.agree(settings)
     roles = _roles(data, config.relabel)
     counts = np.bincount(data.image_index[roles == _ASK], minlength=len(data))
     digests = {image: fingerprint(data, image, roles) for image in np.flatnonzero(counts).tolist()}
     known = store.known()
+    store.agree(settings, binding=bool(known))
     todo = {digest: image for image, digest in digests.items() if digest not in known}
     paths = set(known.values())
-    changed = [data.paths[image] for image in todo.values() if data.paths[image] in paths]
+    changed = [
+        data.paths[image]
+        for image in todo.values()
+        if data.paths[image] in paths and data.image_path(image).is_file()
+    ]
     if known:
         report(f"{len(digests) - len(todo):,} of {len(digests):,} images are labelled already")
     for path in changed:
@@ -134,7 +138,7 @@ def label_set(
             try:
                 done = future.result()
             except Exception as error:  # whatever it is, the other images are worth having
-                faults[digest] = _fault(data.image_path(todo[digest]), error)
+                faults[digest] = fault_of(data.image_path(todo[digest]), error)
             else:
                 batch.add(done)
             advance(int(counts[todo[digest]]))
@@ -143,15 +147,16 @@ def label_set(
             f"{data.file or 'the set'}: not one of its {len(digests)} images can be labelled, the first: "
             f"{next(iter(faults.values()))}"
         )
-    filled = with_masks(data, store, digests)
+    filled, got = with_masks(data, store, digests)
     bad = [image for image, digest in digests.items() if digest in faults]
-    without = np.flatnonzero((roles == _ASK) & ~filled.has_segmentation & ~np.isin(data.image_index, bad))
+    without = np.flatnonzero((roles == _ASK) & ~got & ~np.isin(data.image_index, bad))
     for sentence in faults.values():
         report(sentence)
     if len(without):
         report(
-            f"boxes without a mask, since no teacher saw an object in them: {len(without):,}, the first of annotation "
-            f"{data.ids[without[0]]} (image {data.image_ids[data.image_index[without[0]]]})"
+            f"boxes that got no mask, since no teacher saw an object in them or they lie outside the image: "
+            f"{len(without):,}, the first of annotation {data.ids[without[0]]} (image "
+            f"{data.image_ids[data.image_index[without[0]]]})"
         )
     return Outcome(
         data=filled,
@@ -167,11 +172,11 @@ def label_set(
 def settings_of(teachers: Sequence[Teacher], config: LabelConfig, quality: Quality) -> dict[str, Any]:
     """All that decides what comes out, beside the set itself, as plain data by name."""
     settings = {name: value for name, value in asdict(config).items() if name not in _HOW}
-    settings["teachers"] = [teacher.name for teacher in teachers]
-    makers = {f"weights of {teacher.name}": teacher for teacher in teachers} | {
-        "weights of the quality": quality
-    }
-    return settings | {name: it.identity for name, it in makers.items() if hasattr(it, "identity")}
+    # Of a path the last part: the weights are what counts, not from which folder they are named.
+    settings["teachers"] = [Path(teacher.name).name for teacher in teachers]
+    settings["weights of the teachers"] = [getattr(teacher, "identity", "") for teacher in teachers]
+    settings["weights of the quality"] = getattr(quality, "identity", "")
+    return settings
 
 
 def fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes:
@@ -194,18 +199,24 @@ def fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes
     return blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()
 
 
-def with_masks(data: Annotations, store: Store, digests: Mapping[int, bytes]) -> Annotations:
+def with_masks(
+    data: Annotations, store: Store, digests: Mapping[int, bytes]
+) -> tuple[Annotations, NDArray[np.bool_]]:
     """The set with the masks that the store has for its images; what has none there stays as it is.
 
     Args:
         data: the set.
         store: of a job on this set.
         digests: of images, by their index.
+
+    Returns:
+        The set, and (N,) bool, the instances that got a mask.
     """
     images_of: dict[bytes, list[int]] = {}
     for image, digest in digests.items():
         images_of.setdefault(digest, []).append(image)
     made = replace(data, **{name: getattr(data, name).copy() for name in _FILLED})
+    got = np.zeros(len(data.ids), dtype=bool)
     for done in store:
         for image in images_of.get(done.digest, ()):
             made.widths[image], made.heights[image] = done.width, done.height
@@ -217,7 +228,8 @@ def with_masks(data: Annotations, store: Store, digests: Mapping[int, bytes]) ->
                 made.source[instance] = sys.intern(row.source)
                 made.trusted[instance] = row.trusted
                 made.areas[instance] = np.nan  # that of the mask, from now on
-    return made
+                got[instance] = True
+    return made, got
 
 
 _FILLED = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas")
@@ -233,8 +245,8 @@ def _roles(data: Annotations, relabel: bool) -> NDArray[np.int8]:
     return roles
 
 
-def _fault(path: Path, error: Exception) -> str:
-    """A sentence on an image that could not be labelled."""
+def fault_of(path: Path, error: Exception) -> str:
+    """A sentence on an image that can't be labelled."""
     logger.debug("%s", path, exc_info=error)
     text = str(error) if isinstance(error, BoxelError) else f"{type(error).__name__}: {one_line(error)}."
     return text if str(path) in text else f"{path}: can't be labelled: {text}"
@@ -254,15 +266,8 @@ def _label_one(
     Raises:
         BoxelError: the image can't be used.
     """
-    path = data.image_path(image)
-    pixels = read_image(path)
+    pixels = photo_of(data, image)
     height, width = pixels.shape[:2]
-    said = int(data.widths[image]), int(data.heights[image])
-    if all(said) and said != (width, height):
-        raise BoxelError(
-            f"{path}: the image is {width} x {height} pixels, not {said[0]} x {said[1]} as the annotations say, so its "
-            "boxes may lie elsewhere; `boxel check --repair` corrects the size."
-        )
     own = data.instances_of(image)
     kept, asked = _split(data, own, roles, (height, width))
     names = [category.name for category in data.categories]
@@ -270,6 +275,24 @@ def _label_one(
         pixels, data.boxes[own[asked]], data.labels[own[asked]], names, teachers, config, kept
     )
     return ImageRows(digest, data.paths[image], width, height, _rows(labelled, asked, quality(labelled)))
+
+
+def photo_of(data: Annotations, image: int) -> NDArray[np.uint8]:
+    """(H, W, 3) uint8 RGB pixels of an image of a set.
+
+    Raises:
+        BoxelError: they can't be read, or are of another size than the set says.
+    """
+    path = data.image_path(image)
+    pixels = read_image(path)
+    size = pixels.shape[1], pixels.shape[0]
+    said = int(data.widths[image]), int(data.heights[image])
+    if all(said) and said != size:
+        raise BoxelError(
+            f"{path}: the image is {size[0]} x {size[1]} pixels, not {said[0]} x {said[1]} as the annotations say, so "
+            "its boxes may lie elsewhere; `boxel check --repair` corrects the size."
+        )
+    return pixels
 
 
 def _split(

@@ -31,7 +31,7 @@ def label(
     *,
     images: str | Path | None = None,
     out: str | Path | None = None,
-    teacher: str | Teacher | Sequence[str | Teacher] | None = None,
+    teacher: str | Path | Teacher | Sequence[str | Path | Teacher] | None = None,
     config: LabelConfig | Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> Annotations:
@@ -71,7 +71,7 @@ def label_data(
     images: str | Path | None = None,
     out: str | Path | None = None,
     to: Sequence[str] = (),
-    teacher: str | Teacher | Sequence[str | Teacher] | None = None,
+    teacher: str | Path | Teacher | Sequence[str | Path | Teacher] | None = None,
     config: LabelConfig | Mapping[str, Any] | None = None,
     adapt_for: str | None = None,
     calibrate_on: Annotations | str | Path | None = None,
@@ -96,9 +96,21 @@ def label_data(
     Raises:
         BoxelError: as there.
     """
-    several = [teacher] if isinstance(teacher, str) or callable(teacher) else teacher
+    several = [teacher] if isinstance(teacher, (str, Path)) or callable(teacher) else teacher
     settings = label_config(config, **changes)
-    if isinstance(data, (str, Path)):
+    if isinstance(data, Annotations):
+        if images is not None:
+            raise UsageError("`images` is for annotations in a file; those in memory have their own `root`.")
+    else:
+        if (
+            out is not None
+            and Path(data).is_dir()
+            and Path(out).resolve().is_relative_to(Path(data).resolve())
+        ):
+            raise UsageError(
+                f"{out}: the masks would lie in {data}, which could not be read as it is any more; name a file "
+                "elsewhere."
+            )
         data = read(data, images=images)
         if data.faults:
             report(f"warning: {left_out(data.faults)}")
@@ -107,7 +119,10 @@ def label_data(
         raise UsageError(f"to is {', '.join(to)}, but there is no `out` to write it beside; name one.")
     if target is not None:
         _check_target(target, data, to)
-    asked = list(several or settings.teachers)
+    asked = [str(one) if isinstance(one, Path) else one for one in several or settings.teachers]
+    for one in asked:
+        if not isinstance(one, str) and not hasattr(one, "name"):
+            raise UsageError(f"{one!r} has no `name`, which a teacher is known by; give it one.")
     origin = asked[0]
     if adapt_for is not None:
         asked[0] = str(_adapted(data, adapt_for, target, origin, report))
@@ -124,7 +139,8 @@ def label_data(
     with Store(None if target is None else _store_of(target)) as store:
         if target is not None:
             _claim(target, to, store)
-        quality = _quality(teachers, settings, _shipped(teachers, origin), calibrate_on, report)
+        masked = None if calibrate_on is None else _masked(calibrate_on, data)
+        quality = _quality(teachers, settings, _shipped(teachers, origin), masked, report)
         outcome = label_set(data, teachers, settings, store, quality, report)
         if target is None:
             return outcome
@@ -156,13 +172,12 @@ def _quality(
     teachers: Sequence[Teacher],
     settings: LabelConfig,
     prior: Calibration | None,
-    masked: Annotations | str | Path | None,
+    masked: Annotations | None,
     report: Callable[[str], None],
 ) -> Quality:
     """What tells the quality of the teachers' masks."""
     if masked is not None:
-        data = masked if isinstance(masked, Annotations) else read(masked)
-        return calibrate(data, teachers, settings, prior)
+        return calibrate(masked, teachers, settings, prior, report)
     if prior is None:
         names = " with ".join(teacher.name for teacher in teachers)
         report(
@@ -170,6 +185,15 @@ def _quality(
         )
         return unknown
     return prior
+
+
+def _masked(masked: Annotations | str | Path, data: Annotations) -> Annotations:
+    """True masks; their photos are beside them, or where those of the boxes are."""
+    if isinstance(masked, Annotations):
+        return masked
+    found = read(masked)
+    beside = any(found.image_path(image).is_file() for image in range(len(found)))
+    return found if beside else read(masked, images=data.root)
 
 
 def _shipped(teachers: Sequence[Teacher], origin: str | Teacher) -> Calibration | None:
@@ -244,13 +268,18 @@ def _claim(target: Path, to: Sequence[str], store: Store) -> None:
 def _refuse_taken(target: Path, to: Sequence[str]) -> None:
     for format in to:
         folder = _folder_of(target, format)
-        if folder.exists():
-            raise UsageError(f"{folder}: there is such a folder already; remove it, or name another `out`.")
+        for path in (folder, _part_of(folder)):
+            if path.exists():
+                raise UsageError(f"{path}: there is such a folder already; remove it, or name another `out`.")
+
+
+def _part_of(folder: Path) -> Path:
+    return folder.with_name(folder.name + ".part")
 
 
 def _export(data: Annotations, folder: Path, format: str) -> None:
     """Write a folder that is the job's own, whole or not at all."""
-    partial = folder.with_name(folder.name + ".part")
+    partial = _part_of(folder)
     shutil.rmtree(partial, ignore_errors=True)
     write(data, partial, format)
     if folder.exists():

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit
 
+from boxel.errors import BoxelError
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.merge import Piece, box_agreement, merge, yield_to_surer
 from boxel.labeling.teachers.soft import Region, SoftMask, Teacher, logits_on, region_about
+from boxel.masks.crops import resample_at
 
 
 @dataclass(frozen=True)
@@ -65,12 +67,13 @@ class Labelled:
     agreement: NDArray[np.float64]
     trusted: NDArray[np.bool_]
 
-    def logits(self, index: int) -> NDArray[np.float32]:
-        """(V, rows, columns) logits of each vote in a box's region; NaN where a vote does not say.
+    def logits(self, index: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        """(V, rows, columns) logits of each vote on a box at pixels of the image; NaN where a vote does not say.
 
-        They are computed when asked for: those of a hundred large boxes would not fit into memory at once.
+        They are computed where asked for: those of all pixels of a hundred large boxes would not fit into memory.
         """
-        return region_logits(self.votes, index, self.regions[index])
+        said = [vote.soft[index] for vote in self.votes]
+        return np.stack([resample_at(soft.logits, soft.window, rows, columns) for soft in said])
 
 
 def label_image(
@@ -148,13 +151,27 @@ def ask(
     for teacher in teachers:
         by_name = reliability.get(teacher.name, {})
         weights = np.array([by_name.get(names[label], 1.0) for label in labels])
-        votes.append(Vote(teacher.name, teacher(image, boxes, labels), weights))
+        votes.append(Vote(teacher.name, _said(teacher, image, boxes, labels), weights))
         if getattr(teacher, "flips", False) if flip is None else flip:
             width = image.shape[1]
             turned = np.ascontiguousarray(image[:, ::-1])
-            soft = teacher(turned, mirror_boxes(boxes, width), labels)
+            soft = _said(teacher, turned, mirror_boxes(boxes, width), labels)
             votes.append(Vote(teacher.name, [mirror(mask, width) for mask in soft], weights, mirrored=True))
     return votes
+
+
+def _said(
+    teacher: Teacher, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
+) -> list[SoftMask]:
+    """What a teacher says, which may be anyone's code: masks of a wrong number would go to wrong boxes."""
+    soft = teacher(image, boxes, labels)
+    if not isinstance(soft, Sequence) or not all(isinstance(mask, SoftMask) for mask in soft):
+        raise BoxelError(f"teacher {teacher.name} gives no list of SoftMask.")
+    if len(soft) != len(boxes):
+        raise BoxelError(
+            f"teacher {teacher.name} gives {len(soft)} masks of {len(boxes)} boxes; give one a box."
+        )
+    return list(soft)
 
 
 def mirror_boxes(boxes: NDArray[np.float64], width: int) -> NDArray[np.float64]:
@@ -182,7 +199,15 @@ def vote_weights(votes: Sequence[Vote], index: int) -> NDArray[np.float64]:
 
 def fused(votes: Sequence[Vote], index: int, region: Region) -> NDArray[np.float32]:
     """(rows, columns) fused probability of the object of a box in a region; NaN where no vote says."""
-    return fuse(region_logits(votes, index, region), vote_weights(votes, index))
+    weights = vote_weights(votes, index)
+    step = max(1, _STRIP // region.shape[1])
+    tops = range(region.top, region.bottom, step)
+    strips = [region._replace(top=top, bottom=min(top + step, region.bottom)) for top in tops]
+    return np.concatenate([fuse(region_logits(votes, index, strip), weights) for strip in strips])
+
+
+_STRIP = 1_000_000
+"""Pixels that are fused at a time: each takes some 30 bytes meanwhile, and a box may have a hundred million."""
 
 
 def fuse(logits: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -67,7 +67,7 @@ def cues(labelled: Labelled) -> NDArray[np.float64]:
             continue
         box, region = boxes[index], labelled.regions[index]
         grid = _grid(region)
-        logits = labelled.logits(index)[:, grid[0][:, None], grid[1]]
+        logits = labelled.logits(index, region.top + grid[0], region.left + grid[1])
         probability = np.nan_to_num(fuse_votes(logits, vote_weights(labelled.votes, index)))
         small = mask[grid[0][:, None], grid[1]]
         before = labelled.settled[index]

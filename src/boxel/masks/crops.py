@@ -108,10 +108,17 @@ def resample(grid: NDArray[np.float32], window: ArrayLike, area: Sequence[int]) 
     Returns:
         (bottom - top, right - left) float32.
     """
-    x0, y0, x1, y1 = np.asarray(window, dtype=np.float64)
     left, top, right, bottom = area
-    above, below, down = _cells(np.arange(top, bottom), y0, y1, grid.shape[0])
-    before, after, across = _cells(np.arange(left, right), x0, x1, grid.shape[1])
+    return resample_at(grid, window, np.arange(top, bottom), np.arange(left, right))
+
+
+def resample_at(
+    grid: NDArray[np.float32], window: ArrayLike, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """:func:`resample` at some rows and columns of the image's pixels: (len(rows), len(columns)) float32."""
+    x0, y0, x1, y1 = np.asarray(window, dtype=np.float64)
+    above, below, down = _cells(rows, y0, y1, grid.shape[0])
+    before, after, across = _cells(columns, x0, x1, grid.shape[1])
     # Rows first: the grid is small, and what comes of it is not yet wide.
     tall = _between(grid[above], grid[below], down[:, None])
     return _between(tall[:, before], tall[:, after], across)

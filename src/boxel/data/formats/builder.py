@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from array import array
@@ -84,6 +85,17 @@ class Builder:
         self.source.append(None if source is None else sys.intern(source))
         self.trusted.append(trusted)
         self.areas.append(float("nan") if area is None or not 0 <= area < float("inf") else area)
+
+    def can_name(self, path: Path) -> bool:
+        """Whether a file's name is text, which JSON and SQLite ask for; if not, a fault says so."""
+        try:
+            path.name.encode()
+        except UnicodeEncodeError:
+            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
+            message = f"{shown}: the file's name is not UTF-8; it is left out. Rename it."
+            self.faults.append(Fault("bad-file", message, shown, repair="left out"))
+            return False
+        return True
 
     def build(self, root: Path, categories: Sequence[Category], file: Path) -> Annotations:
         """The finished data set."""

@@ -79,7 +79,7 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
             else [(images, labels if labels.is_dir() else folder)]
         )
     root = images or folder
-    files = files_in(places)
+    files = [(image, labels) for image, labels in files_in(places) if rows.can_name(image)]
     if not files:
         raise BoxelError(f"{path}: there are no images and no labels; a YOLO set has images/ and labels/.")
     names = _names(config, config_file, [base, *(labels for _, labels in places)])

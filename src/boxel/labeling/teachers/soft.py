@@ -8,6 +8,7 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from boxel.errors import BoxelError
 from boxel.masks.crops import resample
 
 
@@ -30,7 +31,8 @@ class SoftMask:
     """A teacher's opinion on the object in one box.
 
     Attributes:
-        logits: (h, w) float32, above 0 where the object is; NaN where the teacher does not say.
+        logits: (h, w) float32, above 0 where the object is; NaN where the teacher does not say. Infinite ones, which
+            nothing can be interpolated between, become `LIMIT`.
         window: x0, y0, x1, y1, the pixels of the image that the grid covers from edge to edge, which may lie partly
             outside the image.
         score: the teacher's certainty in [0, 1].
@@ -39,6 +41,19 @@ class SoftMask:
     logits: NDArray[np.float32]
     window: tuple[float, float, float, float]
     score: float = 1.0
+
+    def __post_init__(self) -> None:
+        logits = np.asarray(self.logits, dtype=np.float32)
+        if logits.ndim != 2 or not logits.size:
+            raise BoxelError(f"logits of shape {logits.shape} are no soft mask; give (rows, columns).")
+        x0, y0, x1, y1 = self.window
+        if not (x0 < x1 and y0 < y1 and np.isfinite(self.window).all()):
+            raise BoxelError(f"{self.window} is no window of a soft mask; give x0, y0, x1, y1 with an area.")
+        object.__setattr__(self, "logits", logits.clip(-LIMIT, LIMIT) if np.isinf(logits).any() else logits)
+
+
+LIMIT = 100.0
+"""Logit of what is certain."""
 
 
 class Teacher(Protocol):

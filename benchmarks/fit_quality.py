@@ -79,6 +79,7 @@ def out_of_fold(data: Annotations, args: argparse.Namespace) -> tuple[np.ndarray
                 config=args.recipe,
                 resume=(run / "checkpoints" / "last.ckpt").exists(),
                 steps=args.steps,
+                ema=0.0,  # an average of weights would hold much of the beginning of so short a training
             )
         found.append(cues_of(data.select_images(here), run.as_posix()))
     return np.concatenate([cues for cues, _ in found]), np.concatenate([ious for _, ious in found])

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from boxel import demo as module
 from boxel.demo import demo
 
 pytest.importorskip(
@@ -27,3 +28,10 @@ def test_trains_both_measures_both_and_does_not_train_twice(tmp_path, capsys):
         assert {k: v for k, v in again[kind].items() if k != "minutes"} == {
             k: v for k, v in first[kind].items() if k != "minutes"
         }
+
+
+def test_asked_to_stop_it_ends_quietly(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(module, "train", lambda *data, **options: None)
+    assert set(demo(tmp_path, scenes=2, hidden=1)) == {"photos"}
+    assert capsys.readouterr().out.endswith("The demo was stopped; the same command goes on.\n")
+    assert not (tmp_path / "summary.json").exists()

@@ -39,7 +39,7 @@ def demo(
         hidden: scenes to measure on.
 
     Returns:
-        What it prints, also written to `summary.json`.
+        What it prints, also written to `summary.json`; what there is of it where it was asked to stop.
     """
     out = Path(out)
     summary: dict[str, Any] = {"photos": label_photos(out)}
@@ -55,7 +55,7 @@ def demo(
         began = time.monotonic()
         if not (run / "model.safetensors").exists():
             print(f"\ntraining from {kind}: {run}")
-            train(
+            trained = train(
                 "boxinst",
                 out / "train" / f"{kind}.json",
                 images=out / "train" / "images",
@@ -63,6 +63,9 @@ def demo(
                 config=read_config(str(files("boxel") / "demo.yaml"), **changes),
                 resume=(run / "checkpoints" / "last.ckpt").exists(),
             )
+            if trained is None:
+                print("The demo was stopped; the same command goes on.")
+                return summary
         results[kind] = predict_set(load(run), truth, batch_size=4)
         summary[kind] = figures(results[kind], truth) | {"minutes": round((time.monotonic() - began) / 60, 1)}
     summary["box filled"] = figures(fill_boxes(results["boxes"], truth), truth)

@@ -1,5 +1,7 @@
 """Latency on the CPU of torch, torch.compile and onnxruntime, side by side, for BoxInst and BoxCaseg.
 
+Of BoxCaseg also that of torch with batch norms folded away, as `boxel label` runs it where onnxruntime is missing.
+
 BoxInst: one image to boxes and mask logits, before masks are pasted; ResNet-50, 80 classes, random weights.
 BoxCaseg: crops to logits; the small network of `recipes/boxcaseg_small.yaml`, random weights. `--run` takes trained
 models in their place. All ways take turns in one run, and the figures are medians; the first call, which compiles
@@ -27,6 +29,7 @@ from torch import nn
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
+from boxel.exporting.fold import folded
 from boxel.exporting.trace import trace
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
@@ -68,8 +71,10 @@ def ways_of_boxcaseg(model: BoxCaseg, file: Path, args: argparse.Namespace) -> d
     given = torch.rand(args.crops, 3, side, side), inside, inside
     trace(BoxCasegGraph(model).eval(), file)
     exported, compiled = OnnxBoxCaseg(model, file), torch.compile(deepcopy(model).segment)
+    lean = folded(model)
     return {
         "torch": lambda: model.segment(*given),
+        "folded": lambda: lean.segment(*given),
         "compiled": lambda: compiled(*given),
         "onnxruntime": lambda: exported.segment(*given),
     }

@@ -36,7 +36,7 @@ def main() -> None:
     truth = read(args.data, images=args.images)
     print(f"| teacher | sides off by up to | --box-slack | {' | '.join(FIGURES)} |")
     print(f"|---|---|---|{'---|' * len(FIGURES)}")
-    curves: dict[str, dict[float, float]] = {}
+    found: dict[tuple[str, float, float], float] = {}
     for teacher in args.teachers:
         for loose in args.loose:
             boxes = jitter_boxes(truth.without_masks(), loose) if loose else truth.without_masks()
@@ -45,28 +45,25 @@ def main() -> None:
                 row = measure_masks(made, truth)
                 cells = " | ".join(f"{row[name]:.3f}" for name in FIGURES)
                 print(f"| {teacher} | {loose:.0%} | {slack} | {cells} |", flush=True)
-                if slack == loose:
-                    curves.setdefault(f"{teacher}, with --box-slack", {})[loose] = row["mask_iou"]
-                if slack == 0:
-                    curves.setdefault(teacher, {})[loose] = row["mask_iou"]
+                found[teacher, loose, slack] = row["mask_iou"]
     if args.plot:
-        draw(curves, args.plot)
+        draw(found, args.plot)
 
 
-def draw(curves: Mapping[str, Mapping[float, float]], file: Path) -> None:
-    """Mask IoU against looseness: a teacher's two curves in one colour, the one with slack dashed."""
+def draw(found: Mapping[tuple[str, float, float], float], file: Path) -> None:
+    """Mask IoU by teacher, looseness and slack: two curves a teacher, the one with slack dashed."""
     import matplotlib
 
     matplotlib.use("agg")
     from matplotlib import pyplot
 
     figure, axes = pyplot.subplots(figsize=(6, 3.6))
-    colors = {name: f"C{k}" for k, name in enumerate(dict.fromkeys(name.split(",")[0] for name in curves))}
-    for name, points in sorted(curves.items()):
-        teacher, _, slack = name.partition(",")
-        percent = [100 * loose for loose in points]
-        style = {"linestyle": "dashed"} if slack else {"marker": "o", "label": teacher}
-        axes.plot(percent, list(points.values()), color=colors[teacher], **style)
+    for k, teacher in enumerate(dict.fromkeys(teacher for teacher, _, _ in found)):
+        points = {(loose, slack): iou for (name, loose, slack), iou in found.items() if name == teacher}
+        without = [(100 * loose, iou) for (loose, slack), iou in points.items() if slack == 0]
+        with_slack = [(100 * loose, iou) for (loose, slack), iou in points.items() if slack == loose]
+        axes.plot(*zip(*without, strict=True), color=f"C{k}", marker="o", label=teacher)
+        axes.plot(*zip(*with_slack, strict=True), color=f"C{k}", linestyle="dashed")
     axes.plot([], [], color="black", linestyle="dashed", label="with --box-slack")
     axes.set(xlabel="each side of a box is off by up to (%)", ylabel="mask IoU", ylim=(0, 1))
     axes.legend(ncols=2, loc="lower left")

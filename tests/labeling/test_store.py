@@ -60,7 +60,9 @@ def test_facts_are_plain_data(path):
 def test_changed_settings_are_named_with_both_values_and_a_remedy(path):
     settings = {"teachers": ["ellipse"], "margin": 0.0, "flip": False}
     with Store(path) as store:
-        store.agree(settings)
+        store.agree({"margin": 0.5})
+        store.agree(settings)  # nothing has been made under the others
+        store.add([ImageRows(b"1", "1.png", 8, 8, [])])
     with Store(path) as store:
         store.agree(dict(settings))
         with pytest.raises(BoxelError) as raised:

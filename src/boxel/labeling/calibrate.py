@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 
 import numpy as np
@@ -37,7 +36,7 @@ def calibrate(
         teachers: who draws the masks.
         config: how.
         prior: a calibration to be corrected where there are few masks.
-        report: is told of images that can't be used.
+        report: is told of images and true masks that can't be used.
 
     Raises:
         BoxelError: there are fewer than `LEAST_MASKS` true masks.
@@ -68,7 +67,7 @@ def collect(
         data: boxes with true masks.
         teachers: who draws the masks.
         config: how.
-        report: is told how many images can't be used, and of the first.
+        report: is told how many of these there are, and of the first.
 
     Returns:
         (M, C) cues and (M,) IoUs.
@@ -91,10 +90,13 @@ def collect(
             mask, region = labelled.masks[index], labelled.regions[index]
             if mask is None:
                 continue
-            with suppress(BoxelError):  # a true mask that can't be read
+            try:
                 truth = np.asarray(data.mask(int(own[index]), pixels.shape[:2])) > 0
-                both = (truth[region.top : region.bottom, region.left : region.right] & mask).sum()
-                ious[index] = both / (truth.sum() + mask.sum() - both)
+            except BoxelError as error:
+                faults.append(str(error))
+                continue
+            both = (truth[region.top : region.bottom, region.left : region.right] & mask).sum()
+            ious[index] = both / (truth.sum() + mask.sum() - both)
         known = np.isfinite(ious)
         return cues(labelled)[known], ious[known]
 
@@ -102,9 +104,7 @@ def collect(
     with ThreadPoolExecutor(config.workers) as pool:
         parts = [part for part in pool.map(of_image, with_masks) if len(part[1])]
     if faults:
-        report(
-            f"{len(faults):,} of {len(with_masks):,} images can't be calibrated on, the first: {faults[0]}"
-        )
+        report(f"{len(faults):,} images or masks can't be calibrated on, the first: {faults[0]}")
     if not parts:
         return np.zeros((0, 0)), np.zeros(0)
     return np.concatenate([found for found, _ in parts]), np.concatenate([ious for _, ious in parts])

@@ -111,7 +111,7 @@ def label_set(
     counts = np.bincount(data.image_index[roles == _ASK], minlength=len(data))
     digests = {image: fingerprint(data, image, roles) for image in np.flatnonzero(counts).tolist()}
     known = store.known()
-    store.agree(settings, binding=bool(known))
+    store.agree(settings)
     todo = {digest: image for image, digest in digests.items() if digest not in known}
     paths = set(known.values())
     changed = [

@@ -109,18 +109,14 @@ class Store:
         with self._told():
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [name, json.dumps(value)])
 
-    def agree(self, settings: Mapping[str, Any], binding: bool = True) -> None:
-        """Keep the settings that masks depend on, or compare them with those kept.
-
-        Args:
-            settings: plain data by name.
-            binding: whether those kept hold; not where nothing has been made under them.
+    def agree(self, settings: Mapping[str, Any]) -> None:
+        """Keep the settings that masks depend on, or compare them with those under which there are masks already.
 
         Raises:
             BoxelError: they differ.
         """
         now, before = json.loads(json.dumps(settings)), self.fact("settings")
-        if before is None or not binding:
+        if before is None or not self.known():
             self.keep_fact("settings", now)
             return
         changed = [

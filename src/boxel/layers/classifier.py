@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import cast
+
 from torch import Tensor, nn
 
 
@@ -21,7 +23,7 @@ def field_of_view(kernel: int, dilation: int, stride: int) -> int:
 
 
 class DilatedClassifier(nn.Sequential):
-    """Scores of each cell of a feature map from a wide field about it.
+    """Scores of each cell of a feature map from a wide field about it: (B, classes, h, w) of (B, channels, h, w).
 
     Args:
         channels: of the feature map.
@@ -42,16 +44,12 @@ class DilatedClassifier(nn.Sequential):
                 nn.BatchNorm2d(hidden),
                 nn.ReLU(inplace=True),
             ]
-        layers.append(_dilated(hidden or channels, classes, kernel, dilation))
-        super().__init__(*layers)
-        nn.init.normal_(layers[-1].weight, std=0.01)  # type: ignore[arg-type]
-        nn.init.zeros_(layers[-1].bias)  # type: ignore[arg-type]
-
-    def forward(self, features: Tensor) -> Tensor:
-        """(B, classes, h, w) scores of (B, channels, h, w)."""
-        return super().forward(features)
+        scores = _dilated(hidden or channels, classes, kernel, dilation)
+        nn.init.normal_(scores.weight, std=0.01)
+        nn.init.constant_(cast(Tensor, scores.bias), 0)
+        super().__init__(*layers, scores)
 
 
 def _dilated(channels: int, out: int, kernel: int, dilation: int, bias: bool = True) -> nn.Conv2d:
-    padding = (kernel - 1) * dilation // 2  # the map keeps its size
-    return nn.Conv2d(channels, out, kernel, padding=padding, dilation=dilation, bias=bias)
+    """A convolution that leaves a map its size."""
+    return nn.Conv2d(channels, out, kernel, padding="same", dilation=dilation, bias=bias)

@@ -86,13 +86,13 @@ class Builder:
         self.trusted.append(trusted)
         self.areas.append(float("nan") if area is None or not 0 <= area < float("inf") else area)
 
-    def can_name(self, path: Path) -> bool:
-        """Whether a file's name is text, which JSON and SQLite ask for; if not, a fault says so."""
+    def can_name(self, path: str) -> bool:
+        """Whether a path in the set is text, which JSON and SQLite ask for; if not, a fault says so."""
         try:
-            path.name.encode()
+            path.encode()
         except UnicodeEncodeError:
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            message = f"{shown}: the file's name is not UTF-8; it is left out. Rename it."
+            message = f"{shown}: this name of a file is not UTF-8; it is left out. Rename it."
             self.faults.append(Fault("bad-file", message, shown, repair="left out"))
             return False
         return True

@@ -9,6 +9,7 @@ such a rectangle is read as a box.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -79,7 +80,7 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
             else [(images, labels if labels.is_dir() else folder)]
         )
     root = images or folder
-    files = [(image, labels) for image, labels in files_in(places) if rows.can_name(image)]
+    files = [pair for pair in files_in(places) if rows.can_name(os.path.relpath(pair[0], root))]
     if not files:
         raise BoxelError(f"{path}: there are no images and no labels; a YOLO set has images/ and labels/.")
     names = _names(config, config_file, [base, *(labels for _, labels in places)])

@@ -14,7 +14,7 @@ from boxel.models.boxcaseg import BoxCaseg
 
 @torch.inference_mode()
 def folded(model: BoxCaseg) -> BoxCaseg:
-    """A copy of a model that finds the same and takes an eighth less time: a batch norm is a factor and a term.
+    """A copy of a model that finds the same and takes less time: a batch norm is a factor and a term.
 
     Which convolution a norm follows is seen while the copy looks at a crop, whatever the backbone calls the two.
 

@@ -280,6 +280,14 @@ def test_appended_images_are_labelled_alone(make_set, run, tmp_path):
     assert made(tmp_path, "whole") == made(tmp_path)
 
 
+def test_a_file_that_is_there_a_second_time_has_not_changed(make_set, run):
+    data = make_set(4)
+    twice = replace(data, paths=[*data.paths[:3], data.paths[2]])
+    run(data.select_images([0, 1, 2]))
+    outcome = run(twice)
+    assert (outcome.labelled, outcome.found, outcome.changed) == (1, 3, [])
+
+
 def test_removed_images_are_left_out_and_ids_may_be_new(make_set, run, tmp_path):
     data = make_set(4)
     run(data)

@@ -8,7 +8,8 @@ import torch
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.models import folder
-from boxel.training.init import init_from
+from boxel.models.folder import load
+from boxel.training.init import init_from, model_of
 
 _TWO = (Category(1, "cat"), Category(2, "dog"))
 
@@ -62,3 +63,11 @@ def test_a_folder_without_a_model_is_named(build, run, tmp_path):
     (run[0] / "model.safetensors").write_bytes(b"not weights")
     with pytest.raises(BoxelError, match="no model to start from"):
         init_from(build(2), run[0], _TWO)
+
+
+def test_a_model_that_comes_with_boxel_is_known_by_its_name():
+    model = load("boxcaseg-boxes")
+    fresh = folder.build("boxcaseg", 1, model_of("boxcaseg-boxes") | {"weights": "none"})
+    _, new = init_from(fresh, "boxcaseg-boxes", model.categories)
+    assert new == []
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in fresh.state_dict().items())

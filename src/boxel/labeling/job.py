@@ -113,7 +113,9 @@ def label_set(
     known = store.known()
     store.agree(settings)
     todo = {digest: image for image, digest in digests.items() if digest not in known}
-    paths = set(known.values())
+    current = set(digests.values())
+    # A file that is there a second time, with other boxes, has not changed.
+    paths = {path for digest, path in known.items() if digest not in current}
     changed = [
         data.paths[image]
         for image in todo.values()
@@ -142,7 +144,7 @@ def label_set(
             else:
                 batch.add(done)
             advance(int(counts[todo[digest]]))
-    if faults and len(faults) == len(set(digests.values())):
+    if faults and len(faults) == len(current):
         raise BoxelError(
             f"{data.file or 'the set'}: not one of its {len(digests)} images can be labelled, the first: "
             f"{next(iter(faults.values()))}"

@@ -14,6 +14,7 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.models.folder import read_categories
+from boxel.models.shipped import folder_of
 
 CLASS_LAYERS = ("head.classify.", "roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
 """What begins the names of the weights that stand for categories."""
@@ -23,12 +24,12 @@ def model_of(run: str | Path) -> dict[str, Any]:
     """The model's settings of a run.
 
     Args:
-        run: a model folder.
+        run: a model folder, or the name of a model that comes with boxel.
 
     Raises:
         BoxelError: there are none.
     """
-    path = Path(run) / "config.yaml"
+    path = folder_of(run) / "config.yaml"
     try:
         return dict(yaml.safe_load(path.read_text())["model"])
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
@@ -44,7 +45,7 @@ def init_from(
 
     Args:
         model: changed in place; what does not match stays new, and so do class layers of other categories.
-        run: a model folder.
+        run: a model folder, or the name of a model that comes with boxel.
         categories: the model's.
 
     Returns:
@@ -53,10 +54,11 @@ def init_from(
     Raises:
         BoxelError: there are no weights, or none fits.
     """
-    path = Path(run) / "model.safetensors"
+    folder = folder_of(run)
+    path = folder / "model.safetensors"
     try:
         weights = load_file(path)
-        theirs = read_categories(Path(run))
+        theirs = read_categories(folder)
     except (OSError, ValueError, SafetensorError) as error:
         raise BoxelError(
             f"{run}: no model to start from ({error}); name the --out folder of a finished run."

@@ -209,6 +209,14 @@ def test_round_trip(tmp_path):
     assert COCO(tmp_path / "out/copy.json").getAnnIds(imgIds=[7]) == [5]
 
 
+def test_a_link_stays_one(tmp_path):
+    data = read(tmp_path, with_annotation())
+    (tmp_path / "link.json").symlink_to(tmp_path / "elsewhere.json")
+    boxel.data.write(data, tmp_path / "link.json")
+    assert (tmp_path / "link.json").is_symlink()
+    assert boxel.data.read(tmp_path / "elsewhere.json").ids == data.ids
+
+
 def test_not_a_number_survives_a_round_trip(tmp_path):
     data = read(tmp_path, with_annotation(bbox=[math.nan, 2, 3, 4]))
     boxel.data.write(data, tmp_path / "copy.json")

@@ -366,7 +366,8 @@ def write(data: Annotations, path: Path) -> list[str]:
     image_ids = _written_ids(data.image_ids, stems)
     ids = _written_ids(data.ids, [f"{stems[i]}:" for i in data.image_index])
     encode = msgspec.json.Encoder().encode
-    partial = path.with_name(path.name + ".part")
+    real = path.resolve()  # a link stays one
+    partial = real.with_name(real.name + ".part")
     with open(partial, "wb") as file:
         root = _root_to_name(data, path)
         file.write(b"{" + (b'"info": ' + encode({"images": root}) + b",\n" if root else b"") + b'"images": [')
@@ -387,7 +388,7 @@ def write(data: Annotations, path: Path) -> list[str]:
             for c in data.categories
         ]
         file.write(b'],\n"categories": ' + encode(categories) + b"}\n")
-    os.replace(partial, path)
+    os.replace(partial, real)
     return lost_label_maps(data, "COCO")
 
 

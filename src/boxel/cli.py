@@ -234,7 +234,12 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
     parser.add_argument("--categories", type=str, help="learn these categories only: person,dog")
     parser.add_argument("--class-agnostic", action="store_true", help="learn all categories as one")
     parser.add_argument("--min-box", type=float, help="ignore boxes with a side under this many pixels")
-    parser.add_argument("--init", type=str, metavar="RUN", help="start from the weights of another run, or of a model that comes with boxel")
+    parser.add_argument(
+        "--init",
+        type=str,
+        metavar="RUN",
+        help="start from the weights of another run, or of a model that comes with boxel",
+    )
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     if method == "mask_rcnn":
         parser.add_argument(

@@ -22,6 +22,10 @@ from boxel.masks.rle import Rle, Segmentation, decode, to_rle
 
 ImageId = int | str
 
+VOID, BACKGROUND = -1, -2
+"""What `map_labels` has for values of a label map that stand for no category: pixels of which nothing is known, and
+pixels that are of none."""
+
 
 @dataclass(frozen=True)
 class Category:
@@ -57,7 +61,10 @@ class Annotations:
         areas: (N,) float64 square pixels, by which COCO calls an instance small, medium or large, as the file
             gives them; NaN where it doesn't.
         label_maps: I paths of class-label images relative to `root`, None where an image has none.
-        void: the value that stands for "unlabelled" in label maps.
+        map_labels: (V,) int16, the label in [0, K) that each value of a label map stands for, or `VOID`, or
+            `BACKGROUND`; values from V up are void. If not given, categories have their ids as values, and what is left
+            of 0 and `void` is background and void.
+        void: the value that stands for "unlabelled" in label maps as they are written.
         file: the annotation file or folder read, for messages.
         faults: what the reader found wrong and left out.
     """
@@ -79,6 +86,7 @@ class Annotations:
     trusted: NDArray[np.bool_] = None  # type: ignore[assignment]
     areas: NDArray[np.float64] = None  # type: ignore[assignment]
     label_maps: list[str | None] = None  # type: ignore[assignment]
+    map_labels: NDArray[np.int16] = None  # type: ignore[assignment]
     void: int = 255
     file: str = ""
     faults: list[Fault] = field(default_factory=list)
@@ -91,6 +99,7 @@ class Annotations:
             "trusted": lambda: np.ones(n, dtype=bool),
             "areas": lambda: np.full(n, np.nan),
             "label_maps": lambda: [None] * len(self.image_ids),
+            "map_labels": lambda: values_to_labels(_values_of(self) if any(self.label_maps) else {}),
         }
         for name, make in defaults.items():
             if getattr(self, name) is None:
@@ -219,12 +228,7 @@ class Annotations:
         known = self._names_with(names)
         new_label = np.full(len(known) + 1, -1, dtype=np.int32)
         new_label[[known.index(name) for name in names]] = np.arange(len(names), dtype=np.int32)
-        inside = self.select_instances(new_label[self.labels] >= 0)
-        return replace(
-            inside,
-            labels=new_label[inside.labels],
-            categories=tuple(self.categories[known.index(name)] for name in names),
-        )
+        return self.relabel(new_label, [self.categories[known.index(name)] for name in names])
 
     def rename_categories(self, names: Mapping[str, str]) -> Annotations:
         """The same set under other category names; categories that come to one name become one, the first of them.
@@ -239,15 +243,29 @@ class Annotations:
         renamed = [names.get(name, name) for name in known]
         kept = list(dict.fromkeys(renamed))
         new_label = np.array([kept.index(name) for name in renamed], dtype=np.int32)
-        return replace(
-            self,
-            labels=new_label[self.labels],
-            categories=tuple(replace(self.categories[renamed.index(name)], name=name) for name in kept),
+        return self.relabel(
+            new_label, [replace(self.categories[renamed.index(name)], name=name) for name in kept]
         )
 
     def class_agnostic(self, name: str = "object") -> Annotations:
         """All categories merged into one."""
-        return replace(self, labels=np.zeros_like(self.labels), categories=(Category(1, name),))
+        return self.relabel(np.zeros(len(self.categories), dtype=np.int32), [Category(1, name)])
+
+    def relabel(self, new_label: NDArray[np.int32], categories: Sequence[Category]) -> Annotations:
+        """The same images under other categories.
+
+        Args:
+            new_label: (K,) or more, index into ``categories`` by the old label; -1 leaves a category's instances out,
+                and makes its pixels in label maps background where these know one, else void.
+            categories: the new ones.
+        """
+        inside = self.select_instances(new_label[self.labels] >= 0)
+        left_out = BACKGROUND if BACKGROUND in self.map_labels else VOID
+        map_labels, known = self.map_labels.copy(), self.map_labels >= 0
+        map_labels[known] = np.where(new_label >= 0, new_label, left_out)[map_labels[known]]
+        return replace(
+            inside, labels=new_label[inside.labels], categories=tuple(categories), map_labels=map_labels
+        )
 
     def without_masks(self) -> Annotations:
         """The same set with boxes only."""
@@ -270,6 +288,23 @@ class Annotations:
             object.__setattr__(self, "_order", cached)
         return cached
 
+
+def _values_of(data: Annotations) -> dict[int, int]:
+    """What values stand for where no reader has said so."""
+    ids = {category.id: label for label, category in enumerate(data.categories)}
+    return {0: BACKGROUND, data.void: VOID} | ids
+
+
+def values_to_labels(labels: Mapping[int, int]) -> NDArray[np.int16]:
+    """`map_labels` of an `Annotations` from the label of each value; all other values are void."""
+    known = {value: label for value, label in labels.items() if 0 <= value <= _MAX_VALUE}
+    table = np.full(max(known, default=-1) + 1, VOID, dtype=np.int16)
+    table[list(known)] = list(known.values())
+    return table
+
+
+_MAX_VALUE = 65535
+"""The highest value of a pixel of a PNG."""
 
 _INSTANCE_ARRAYS = tuple(
     f.name

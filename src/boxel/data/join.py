@@ -8,8 +8,9 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.annotations import VOID, Annotations, Category, ImageId, values_to_labels
 from boxel.errors import BoxelError
 
 
@@ -26,15 +27,11 @@ def join(sets: Sequence[Annotations]) -> Annotations:
         The set, its paths relative to the folder that holds the images of all; the set itself where there is only one.
 
     Raises:
-        BoxelError: the sets use different void values in their label maps.
+        BoxelError: the values of their label maps stand for different classes.
     """
     first = sets[0]
     if len(sets) == 1:
         return first
-    if len({data.void for data in sets if any(data.label_maps)}) > 1:
-        raise BoxelError(
-            f"{sets[1].file}: its label maps have another void value than those of {first.file}; convert one of them."
-        )
     names = list(dict.fromkeys(category.name for data in sets for category in data.categories))
     roots = [data.root.resolve() for data in sets]
     try:
@@ -43,12 +40,16 @@ def join(sets: Sequence[Annotations]) -> Annotations:
         raise BoxelError(
             f"{sets[1].file}: its images are on another drive than those of {first.file}."
         ) from error
+    categories = _categories(sets, names)
+    mapped: list[Annotations] = []
     image_ids: list[ImageId] = []
     ids: list[ImageId] = []
     columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
     for data in sets:
         label = np.array([names.index(category.name) for category in data.categories], dtype=np.int32)
-        moved = replace(data, image_index=data.image_index + len(image_ids), labels=label[data.labels])
+        moved = replace(data.relabel(label, categories), image_index=data.image_index + len(image_ids))
+        if any(data.label_maps):
+            mapped.append(moved)
         for name, parts in columns.items():
             parts.append(getattr(moved, name))
         image_ids += _free(data.image_ids, image_ids, data)
@@ -63,12 +64,28 @@ def join(sets: Sequence[Annotations]) -> Annotations:
             for own, data in zip(roots, sets, strict=True)
             for path in data.label_maps
         ],
-        categories=_categories(sets, names),
-        void=first.void,
+        categories=categories,
+        map_labels=_one_table(mapped),
+        void=(mapped or sets)[0].void,
         file=" + ".join(data.file for data in sets),
         faults=[fault for data in sets for fault in data.faults],
         **{name: np.concatenate(parts) for name, parts in columns.items()},
     )
+
+
+def _one_table(sets: Sequence[Annotations]) -> NDArray[np.int16]:
+    """What the values of all label maps stand for."""
+    if not sets:
+        return values_to_labels({})
+    longest = max(len(data.map_labels) for data in sets)
+    tables = [np.pad(d.map_labels, (0, longest - len(d.map_labels)), constant_values=VOID) for d in sets]
+    for data, table in zip(sets, tables, strict=True):
+        if not np.array_equal(table, tables[0]):
+            raise BoxelError(
+                f"{data.file}: the values of its label maps stand for other classes than those of {sets[0].file}; "
+                "convert one of the sets."
+            )
+    return tables[0]
 
 
 def _categories(sets: Sequence[Annotations], names: Sequence[str]) -> tuple[Category, ...]:

@@ -76,11 +76,7 @@ def under_categories(data: Annotations, categories: Sequence[Category]) -> Annot
         raise BoxelError(
             f"{data.file}: none of its categories is one of those to learn ({', '.join(names[:10])})."
         )
-    known = np.array(label, dtype=np.int32)[data.labels] >= 0
-    inside = data.select_instances(known)
-    return replace(
-        inside, labels=np.array(label, dtype=np.int32)[inside.labels], categories=tuple(categories)
-    )
+    return data.relabel(np.array(label, dtype=np.int32), categories)
 
 
 def split(data: Annotations, share: float, seed: int) -> tuple[Annotations, Annotations | None]:

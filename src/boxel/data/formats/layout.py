@@ -276,9 +276,8 @@ def _restore_categories(data: Annotations, known: Sequence[_CategoryIds]) -> Ann
             id = category.id if category.id not in taken else max(taken) + 1
             label_of[category.name] = len(categories)
             categories.append(replace(category, id=id))
-        new_label[label] = label_of.get(category.name, 0)
-    labels = new_label[data.labels] if len(data.labels) else data.labels
-    return replace(data, categories=tuple(categories), labels=labels)
+        new_label[label] = label_of.get(category.name, -1)
+    return data.relabel(new_label, categories)
 
 
 def lost_flags(data: Annotations, format: str) -> list[str]:

@@ -18,7 +18,7 @@ import defusedxml.ElementTree
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category
+from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder, one_line, read_bytes
 from boxel.data.formats.layout import (
@@ -109,7 +109,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         for k, (class_name, box, segmentation) in enumerate(instances, start=1):
             rows.add(f"{xml.stem}:{k}", index, order.index(class_name), box, segmentation)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
-    data = ids.restore(rows.build(root, categories, path), [xml.stem for xml in parsed])
+    values = {0: BACKGROUND} | {k: k - 1 for k in range(1, len(order) + 1)}
+    built = replace(rows.build(root, categories, path), map_labels=values_to_labels(values))
+    data = ids.restore(built, [xml.stem for xml in parsed])
     # The values of label maps would mean other classes.
     if [category.name for category in data.categories] != order:
         data = replace(data, label_maps=[None] * len(data))

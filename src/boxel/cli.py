@@ -119,7 +119,9 @@ def _check(given: Namespace) -> int:
 def _convert_arguments(parser: ArgumentParser) -> None:
     _data_arguments(parser)
     parser.add_argument("out", type=str, help="file or folder to write")
-    parser.add_argument("--to", type=str, help="coco, voc, sbd, yolo or labelme; coco for a .json file")
+    parser.add_argument(
+        "--to", type=str, help="coco, voc, sbd, yolo, labelme or semantic; coco for a .json file"
+    )
     parser.add_argument(
         "--from", dest="format", type=str, help="format of the input, where it is not recognised"
     )
@@ -134,6 +136,7 @@ def _convert(given: Namespace) -> int:
         to=given.get("to"),
         images=given.get("images"),
         format=given.get("format"),
+        classes=given.get("class_list"),
     )
     print(f"{data}\nwritten to {given.out}")
     return 0
@@ -209,6 +212,7 @@ METHODS = {
     "boxinst": "Train BoxInst, an instance segmenter, from boxes, masks or any mix.",
     "mask_rcnn": "Train Mask R-CNN from masks, as `label` makes them, or from boxes.",
     "boxcaseg": "Train BoxCaseg, which makes masks of boxes, from boxes and images of single objects with masks.",
+    "fcrn": "Train FCRN, a semantic segmenter, from label maps, or from masks as `label` makes them.",
 }
 
 
@@ -288,6 +292,7 @@ def _train(method: str, given: Namespace) -> int:
         rename=_pairs(given, "rename"),
         categories=_names(given, "categories"),
         class_agnostic="class_agnostic" in given,
+        class_list=given.get("class_list"),
         config=given.get("config"),
         init=given.get("init"),
         resume="resume" in given,
@@ -316,22 +321,22 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 def _evaluate(given: Namespace) -> int:
     from boxel.evaluation import check_baselines, evaluate, format_table, read_results
     from boxel.evaluation.run import is_agnostic, predict_set
-    from boxel.labeling.measure import is_labelled_set, makes_masks_of_boxes, measure, table
+    from boxel.labeling.measure import is_labelled_set, measure, table
+    from boxel.models.folder import method_of
 
+    method = method_of(given.subject)
+    if method in SEMANTIC or (method is None and _is_map_folder(given.subject)):
+        return _evaluate_maps(given, method)
+    _refuse(given, _MAP_LOOKS, f"{given.subject} finds instances")
     outputs = {flag: _writable(given[flag]) for flag in ("results", "json") if flag in given}
     truth = _read(given, split="val")
     categories, baselines = _names(given, "categories"), _names(given, "baselines") or []
     # Said before an hour of prediction, not after it.
     check_baselines(baselines)
     truth.select_categories(categories or [])
-    if is_labelled_set(given.subject) or makes_masks_of_boxes(given.subject):
-        idle = [flag for flag in ("results", "class_agnostic", "no_boundary", *_LOOKING) if flag in given]
-        idle = [flag for flag in idle if flag != "device"]
-        if idle:
-            raise UsageError(
-                f"--{idle[0].replace('_', '-')} does nothing for masks of given boxes, by which {given.subject} is "
-                "measured; leave it out."
-            )
+    if is_labelled_set(given.subject) or method == "boxcaseg":
+        idle = ("results", "class_agnostic", "no_boundary", *_LOOKING, *_BOTH)
+        _refuse(given, idle, f"{given.subject} is measured by masks of given boxes")
         figures = measure(given.subject, truth, baselines, categories, given.get("device", "auto"), _say)
         if "json" in outputs:
             outputs["json"].write_text(json.dumps(figures, indent=1))
@@ -363,6 +368,34 @@ def _evaluate(given: Namespace) -> int:
     return 1 if lost else 0
 
 
+def _evaluate_maps(given: Namespace, method: str | None) -> int:
+    """Measure label maps: of a segmenter, or in a folder."""
+    from boxel.evaluation.maps import maps_table, measure_folder, measure_maps
+    from boxel.evaluation.summary import without_nan
+
+    idle = ("results", "class_agnostic", "no_boundary", "categories", "baselines", *_LOOKING)
+    _refuse(given, idle, f"{given.subject} gives pixels classes")
+    output = _writable(given.json) if "json" in given else None
+    truth = _read(given, split="val")
+    lost: list[str] = []
+    if method is None:
+        _refuse(given, (*_MAP_LOOKS, *_BOTH), f"the maps in {given.subject} are made already")
+        figures = measure_folder(Path(given.subject), truth, _kept_in(lost))
+    else:
+        model = _load(given.subject, given)
+        figures = measure_maps(model, truth, _looks(model, given), _kept_in(lost))
+    if output:
+        output.write_text(json.dumps(without_nan(figures), indent=1))
+    print(maps_table(figures))
+    return 1 if lost else 0
+
+
+def _is_map_folder(path: str) -> bool:
+    from boxel.data.formats.semantic_files import holds_label_maps
+
+    return Path(path).is_dir() and holds_label_maps(Path(path))
+
+
 # ---------------------------------------------------------------- predict
 
 
@@ -379,9 +412,13 @@ def _predict_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--detector", type=str, metavar="RUN", help="a model whose boxes BoxCaseg makes masks of"
     )
-    parser.add_argument("--out", type=str, help="COCO results file (default: predictions.json)")
     parser.add_argument(
-        "--draw", type=str, metavar="FOLDER", help="write the photos with their instances here"
+        "--out",
+        type=str,
+        help="COCO results file (default: predictions.json); of a segmenter, a folder of label maps (predictions)",
+    )
+    parser.add_argument(
+        "--draw", type=str, metavar="FOLDER", help="write the photos with what is found in them here"
     )
     parser.add_argument("--draw-score", type=float, help="lowest score drawn (default: 0.3)")
     _looking_arguments(parser)
@@ -389,8 +426,12 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 def _predict(given: Namespace) -> int:
     from boxel.data.images import iter_images
+    from boxel.models.folder import method_of
     from boxel.models.predict_files import draw_instances, drawing_names, image_ids, predict_files
 
+    if method_of(given.run) in SEMANTIC:
+        return _predict_maps(given)
+    _refuse(given, _MAP_LOOKS, f"{given.run} finds instances")
     out = _writable(given.get("out", "predictions.json"))
     model = _load(given.run, given)
     given_boxes = model.settings["method"] == "boxcaseg"
@@ -430,8 +471,42 @@ def _predict(given: Namespace) -> int:
     return 1 if lost else 0
 
 
-_LOOKING = ("short_side", "flip", "scales", "score", "batch_size", "device")
+def _predict_maps(given: Namespace) -> int:
+    """Write the label map of each photo."""
+    from boxel.data.images import iter_images
+    from boxel.models.predict_files import drawing_names
+    from boxel.models.semantic.predict_files import draw_map, map_files
+
+    idle = ("boxes", "detector", "draw_score", *_LOOKING)
+    _refuse(given, idle, f"{given.run} gives pixels classes")
+    model, out = _load(given.run, given), Path(given.get("out", "predictions"))
+    lost: list[str] = []
+    report = _kept_in(lost)
+    paths = iter_images(given.photos, report)
+    drawings = drawing_names(paths)
+    found_in, done = map_files(model, paths, _looks(model, given), report), 0
+    out.mkdir(parents=True, exist_ok=True)
+    for index, found in _progress(found_in, len(paths)):
+        found.save((out / drawings[index]).with_suffix(".png"))
+        if "draw" in given:
+            draw_map(paths[index], found, Path(given.draw) / drawings[index])
+        done += 1
+    drawn = f", drawn in {given.draw}" if "draw" in given else ""
+    print(f"label maps of {done} of {len(paths)} images: {out}{drawn}")
+    return 1 if lost else 0
+
+
+SEMANTIC = ("fcrn",)
+"""Methods that give pixels a class."""
+
+_LOOKING = ("short_side", "score", "batch_size")
 """Flags on how photos are shown to a model that finds instances."""
+
+_MAP_LOOKS = ("long_side", "tile", "shifts")
+"""Flags on how they are shown to one that gives pixels a class."""
+
+_BOTH = ("flip", "scales")
+"""Flags on how they are shown to either."""
 
 
 def _masks_of_boxes(
@@ -441,11 +516,7 @@ def _masks_of_boxes(
     from boxel.models.boxcaseg.predict import segment_found, segment_given
 
     if "boxes" in given:
-        idle = [flag for flag in _LOOKING if flag in given and flag != "device"]
-        if idle:
-            raise UsageError(
-                f"--{idle[0].replace('_', '-')} is for models that find boxes; leave it out with --boxes."
-            )
+        _refuse(given, (*_LOOKING, *_BOTH), "masks are made of the boxes in --boxes")
         return segment_given(model, read(given.boxes), paths, report)
     detector = _load(given.detector, given)
     return segment_found(model, detector, paths, _looking(detector, given), report)
@@ -552,11 +623,16 @@ def _data_arguments(parser: ArgumentParser, several: bool = False) -> None:
         "annotations",
         type=str,
         nargs="+" if several else None,
-        help="COCO json, VOC, SBD, YOLO or LabelMe; recognised by itself"
+        help="COCO json, VOC, SBD, YOLO, LabelMe or label maps; recognised by itself"
         + (" (several are learned as one set)" if several else ""),
     )
     parser.add_argument(
         "--images", type=str, help="folder of the images, where it is not beside the annotations"
+    )
+    parser.add_argument(
+        "--class-list",
+        type=str,
+        help="of label maps: a text that names the class of each value, or camvid, voc, cityscapes, pascal-context",
     )
 
 
@@ -565,7 +641,16 @@ def _looking_arguments(parser: ArgumentParser) -> None:
         "--short-side", type=int, help="shorter side shown, in pixels (default: the training's)"
     )
     parser.add_argument("--flip", action="store_true", help="look at the mirrored photo too")
-    parser.add_argument("--scales", type=str, help="factors on the shorter side, merged: 0.75,1,1.25")
+    parser.add_argument("--scales", type=str, help="factors on the photo's size, merged: 0.75,1,1.25")
+    parser.add_argument(
+        "--long-side", type=int, help="of segmenters: longer side shown, in pixels (default: the training's)"
+    )
+    parser.add_argument(
+        "--tile", type=int, help="of segmenters: look at larger photos in overlapping squares of this side"
+    )
+    parser.add_argument(
+        "--shifts", type=int, help="of segmenters: n x n looks shifted by a fraction of a cell (default: 1)"
+    )
     parser.add_argument(
         "--score", type=float, help="lowest score given out, if above the model's score_threshold"
     )
@@ -589,13 +674,30 @@ def _looking(model: Any, given: Namespace) -> Any:
         # The longest side keeps its proportion to the shorter one.
         longest = round(config.max_size * given.short_side / config.short_side)
         config = replace(config, short_side=given.short_side, max_size=longest)
+    return replace(config, scales=_scales(given))
+
+
+def _looks(model: Any, given: Namespace) -> Any:
+    from boxel.models.semantic.predict import own_looks
+
+    named = {flag: given[flag] for flag in _MAP_LOOKS if flag in given}
+    return own_looks(model, **named, flip="flip" in given, scales=_scales(given))
+
+
+def _scales(given: Namespace) -> tuple[float, ...]:
     try:
-        scales = tuple(float(factor) for factor in _names(given, "scales") or (1.0,))
+        return tuple(float(factor) for factor in _names(given, "scales") or (1.0,))
     except ValueError:
         raise UsageError(
             f"--scales has {given.scales!r}; write factors with commas, as 0.75,1,1.25."
         ) from None
-    return replace(config, scales=scales)
+
+
+def _refuse(given: Namespace, flags: Sequence[str], why: str) -> None:
+    """Raise where a flag was given that would do nothing."""
+    for flag in flags:
+        if flag in given:
+            raise UsageError(f"--{flag.replace('_', '-')} does nothing here, since {why}; leave it out.")
 
 
 def _load(folder: str, given: Namespace) -> Any:
@@ -616,7 +718,7 @@ def _read(given: Namespace, tell_faults: bool = True, split: str | None = None) 
     from boxel.data import read
     from boxel.data.faults import left_out
 
-    data = read(given.annotations, images=given.get("images"), split=split)
+    data = read(given.annotations, images=given.get("images"), split=split, classes=given.get("class_list"))
     if data.faults and tell_faults:
         _say(f"warning: {left_out(data.faults)}")
     return data

@@ -114,6 +114,45 @@ def _texts(count: int, labels: ArrayLike | None, names: Sequence[str], scores: A
     return [f"{word} {figure}".strip() for word, figure in zip(words, figures, strict=True)]
 
 
+def overlay_labels(
+    image: NDArray[np.uint8], labels: NDArray[np.integer], names: Sequence[str]
+) -> NDArray[np.uint8]:
+    """The classes of pixels drawn over their image, above a legend of those that are there.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it stays as it is.
+        labels: (H, W), indices into ``names``; pixels of others, and of a class `background`, keep their colour.
+        names: of the classes.
+
+    Returns:
+        (H + legend, W, 3) uint8 RGB.
+    """
+    shown = [k for k in np.unique(labels).tolist() if k < len(names) and names[k] != "background"]
+    scene = image.astype(np.float64)
+    for k in shown:
+        tinted = scene[labels == k] * (1 - _OPACITY) + np.array(_PALETTE.by_idx(k).as_rgb()) * _OPACITY
+        scene[labels == k] = tinted
+    return np.concatenate([np.round(scene).astype(np.uint8), _legend(image.shape[1], shown, names)])
+
+
+def _legend(width: int, shown: Sequence[int], names: Sequence[str]) -> NDArray[np.uint8]:
+    """(h, width, 3) names in the colours of their classes, as many a row as there is room for."""
+    scale, line = 0.4, 16
+    places, x, y = [], 4, 0
+    for k in shown:
+        length = cv2.getTextSize(names[k], cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] + 20
+        x, y = (4, y + line) if x > 4 and x + length > width else (x, y)
+        places.append((k, x, y))
+        x += length
+    strip = np.full((y + line if places else 0, width, 3), 255, dtype=np.uint8)
+    for k, x, y in places:
+        strip[y + 4 : y + 12, x : x + 10] = _PALETTE.by_idx(k).as_rgb()
+        cv2.putText(
+            strip, names[k], (x + 14, y + 12), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA
+        )
+    return strip
+
+
 def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) -> NDArray[np.uint8]:
     """Images side by side, row by row, each fitted into a square; on white, each row as high as its highest image.
 

@@ -4,7 +4,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from boxel.data.annotations import Annotations, Category
+from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
 from boxel.errors import BoxelError
 from boxel.masks.rle import decode, encode
 
@@ -161,3 +161,69 @@ def test_image_path():
     from pathlib import Path
 
     assert make(root=Path("photos")).image_path(1) == Path("photos/b.png")
+
+
+# label maps ----------------------------------------------------------------------------------------------------------
+
+
+def test_values_to_labels():
+    table = values_to_labels({3: 0, 1: BACKGROUND, 4: 0})
+    assert table.tolist() == [VOID, BACKGROUND, VOID, 0, 0] and table.dtype == np.int16
+    assert values_to_labels({}).tolist() == []
+    assert values_to_labels({65535: 2})[65535] == 2
+    assert values_to_labels({-1: 0, 65536: 1, 0: 2}).tolist() == [2]  # no pixel has these
+
+
+def test_values_of_label_maps_are_category_ids_where_no_reader_says_so():
+    wanted = np.full(256, VOID)
+    wanted[[0, 7, 2, 4]] = BACKGROUND, 0, 1, 2
+    assert make().map_labels.tolist() == wanted.tolist()
+    assert make(label_maps=None).map_labels.tolist() == []
+    # A category may have the value of background, or of void.
+    data = make(categories=(Category(0, "cat"), Category(9, "dog")), void=9)
+    assert data.map_labels[[0, 9]].tolist() == [0, 1] and BACKGROUND not in data.map_labels
+
+
+def mapped(*values):
+    """A set whose values 0, 1, ... stand for these labels of three categories."""
+    return make(map_labels=np.array(values, dtype=np.int16))
+
+
+def test_selected_categories_leave_background():
+    part = mapped(BACKGROUND, 0, 1, 2, VOID, 0).select_categories(["cart", "dog"])
+    assert part.map_labels.tolist() == [BACKGROUND, BACKGROUND, 1, 0, VOID, BACKGROUND]
+    assert part.map_labels.dtype == np.int16
+
+
+def test_where_every_pixel_is_of_a_class_what_is_left_out_is_void():
+    assert mapped(0, 1, 2, VOID).select_categories(["dog"]).map_labels.tolist() == [VOID, 0, VOID, VOID]
+
+
+def test_label_maps_under_other_names():
+    names = [category.name for category in make().categories]
+    renamed = mapped(2, BACKGROUND, 1, 0).rename_categories({names[2]: names[0], names[1]: "wolf"})
+    assert [category.name for category in renamed.categories] == [names[0], "wolf"]
+    assert renamed.map_labels.tolist() == [0, BACKGROUND, 1, 0]
+
+
+def test_label_maps_of_one_class():
+    assert mapped(BACKGROUND, 0, 2, VOID, 1).class_agnostic().map_labels.tolist() == [
+        BACKGROUND,
+        0,
+        0,
+        VOID,
+        0,
+    ]
+
+
+def test_relabel_leaves_the_set_it_is_called_on():
+    data = mapped(0, 1, 2)
+    other = data.relabel(np.array([1, -1, 0], np.int32), [Category(1, "a"), Category(2, "b")])
+    assert other.map_labels.tolist() == [1, VOID, 0] and data.map_labels.tolist() == [0, 1, 2]
+    assert other.label_maps == data.label_maps
+
+
+def test_parts_keep_what_values_stand_for():
+    data = mapped(0, VOID, 2)
+    for part in (data.select_images([1]), data.select_instances([0]), data.without_masks()):
+        assert part.map_labels.tolist() == [0, VOID, 2]

@@ -2,10 +2,14 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from boxel.data.annotations import Category
+import boxel
+from boxel.data.annotations import VOID, Category
 from boxel.data.join import join
+from boxel.data.label_maps import label_map
 from boxel.data.scenes import write_scenes
+from boxel.errors import BoxelError
 
 
 @pytest.fixture
@@ -51,3 +55,41 @@ def test_categories_are_one_by_name(sets):
     first = len(sets[0].labels)
     wanted = np.where(other.labels == 1, 0, len(names))
     assert np.array_equal(both.labels[first:], wanted)
+
+
+def semantic(folder, table, values):
+    """A set of one image with a label map."""
+    for sub in ("images", "labels"):
+        (folder / sub).mkdir(parents=True)
+    Image.new("RGB", (len(values), 1)).save(folder / "images/a.png")
+    Image.fromarray(np.array([values], dtype=np.uint8)).save(folder / "labels/a.png")
+    (folder / "classes.txt").write_text(table)
+    return boxel.read(folder)
+
+
+def test_label_maps_of_one_table(tmp_path):
+    """The order of a table does not count."""
+    first = semantic(tmp_path / "a", "0 sky\n1 road\n3 car\n", [0, 1, 2, 3])
+    second = semantic(tmp_path / "b", "3 car\n1 road\n0 sky\n", [3, 9, 0, 1])
+    both = join([first, second])
+    assert [(c.id, c.name) for c in both.categories] == [(0, "sky"), (1, "road"), (3, "car")]
+    assert both.map_labels.tolist() == [0, 1, VOID, 2]
+    assert label_map(both, 0).tolist() == [[0, 1, 255, 2]]
+    assert label_map(both, 1).tolist() == [[2, 255, 0, 1]]
+    assert both.image_ids == ["a", "b:a"]
+
+
+@pytest.mark.parametrize("table", ["0 road\n1 sky\n", "0 sky\n2 road\n", "0 sky\n", "0 sky\n1 road\n2 car\n"])
+def test_label_maps_of_two_tables(tmp_path, table):
+    first = semantic(tmp_path / "a", "0 sky\n1 road\n", [0, 1])
+    with pytest.raises(BoxelError, match=r"b: the values .* other classes than those of .*a; convert one"):
+        join([first, semantic(tmp_path / "b", table, [0, 1])])
+
+
+def test_label_maps_joined_with_instances(tmp_path, sets):
+    """A set without label maps has no say in what their values stand for."""
+    mapped = semantic(tmp_path / "m", "0 sky\n1 road\n", [0, 1])
+    both = join([sets[0], mapped])
+    first = len(sets[0].categories)
+    assert both.map_labels.tolist() == [first, first + 1]
+    assert [path is None for path in both.label_maps] == [True, True, False]

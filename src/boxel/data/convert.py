@@ -16,6 +16,7 @@ def convert(
     to: str | None = None,
     images: str | Path | None = None,
     format: str | None = None,
+    classes: str | Path | None = None,
 ) -> Annotations:
     """Read a data set and write it in another format.
 
@@ -26,9 +27,10 @@ def convert(
     Args:
         source: an annotation file or the folder of a data set.
         target: the JSON file (COCO) or the folder (the others) to write.
-        to: ``coco``, ``voc``, ``sbd``, ``yolo`` or ``labelme``; COCO for a ``.json`` file if not given.
+        to: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``semantic``; COCO for a ``.json`` file if not given.
         images: the folder of the images; looked for if not given.
         format: of the source; recognised if not given.
+        classes: the class list of a semantic set; see :func:`boxel.read`.
 
     Returns:
         The data set as read, its faults included.
@@ -39,7 +41,7 @@ def convert(
     Example:
         >>> convert("boxes.json", "voc/", to="voc")  # doctest: +SKIP
     """
-    data = read(source, images, format)
+    data = read(source, images, format, classes=classes)
     for sentence in _faults_by_kind(data.faults):
         warnings.warn(sentence, LossWarning, stacklevel=2)
     write(data, target, to)

@@ -21,7 +21,53 @@ Draw: TypeAlias = tuple[int, int]
 """Index of an image and the seed of its augmentation."""
 
 
-class InstanceDataset(Dataset[Sample]):
+class ImageDataset(Dataset[Sample]):
+    """Samples of a set's images, one an image; what a sample is, a subclass says.
+
+    Args:
+        data: the annotations.
+        transforms: of the whole sample.
+    """
+
+    def __init__(self, data: Annotations, transforms: Callable[[Sample], Sample] | None = None):
+        self.data, self.transforms = data, transforms
+
+    def __len__(self) -> int:
+        """Number of images."""
+        return len(self.data)
+
+    def __getitem__(self, key: int | Draw) -> Sample:
+        """One sample; a :data:`Draw` fixes what its augmentation does, whatever happened before.
+
+        An image that can't be read is reported and the next one takes its place.
+        """
+        index, seed = key if isinstance(key, tuple) else (key, None)
+        for _ in range(len(self)):
+            try:
+                sample = self._read(index)
+                break
+            except BoxelError as error:
+                warnings.warn(f"{error} It is skipped.", stacklevel=2)
+                index = (index + 1) % len(self)
+        else:
+            raise BoxelError(f"{self.data.file}: none of its {len(self)} images can be read; check --images.")
+        if self.transforms is None:
+            return sample
+        with torch.random.fork_rng(devices=[], enabled=seed is not None):
+            if seed is not None:
+                torch.manual_seed(seed)
+            return self.transforms(sample)
+
+    def _read(self, index: int) -> Sample:
+        """The sample of an image before any transform.
+
+        Raises:
+            BoxelError: the image can't be used.
+        """
+        raise NotImplementedError
+
+
+class InstanceDataset(ImageDataset):
     """Images with boxes and, where there are any, masks, in torchvision's detection convention.
 
     A sample is ``(image, target)``: `image` (3, H, W), `target` with `boxes` (N, 4) xyxy, `labels` (N,), `iscrowd`
@@ -49,37 +95,10 @@ class InstanceDataset(Dataset[Sample]):
                 f"the first of annotation {data.ids[first]}; `boxel check` lists them.",
                 stacklevel=2,
             )
-        self.data = data.select_instances(sound)
+        super().__init__(data.select_instances(sound), transforms)
         self.has_mask = self.data.has_mask
         self.shown = self.data.has_segmentation if hints else self.has_mask
-        self.transforms = transforms
         self._warned_of_size = False
-
-    def __len__(self) -> int:
-        """Number of images."""
-        return len(self.data)
-
-    def __getitem__(self, key: int | Draw) -> Sample:
-        """One sample; a :data:`Draw` fixes what its augmentation does, whatever happened before.
-
-        An image that can't be read is reported and the next one takes its place.
-        """
-        index, seed = key if isinstance(key, tuple) else (key, None)
-        for _ in range(len(self)):
-            try:
-                sample = self._read(index)
-                break
-            except BoxelError as error:
-                warnings.warn(f"{error} It is skipped.", stacklevel=2)
-                index = (index + 1) % len(self)
-        else:
-            raise BoxelError(f"{self.data.file}: none of its {len(self)} images can be read; check --images.")
-        if self.transforms is None:
-            return sample
-        with torch.random.fork_rng(devices=[], enabled=seed is not None):
-            if seed is not None:
-                torch.manual_seed(seed)
-            return self.transforms(sample)
 
     def _read(self, index: int) -> Sample:
         data = self.data

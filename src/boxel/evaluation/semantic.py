@@ -32,7 +32,7 @@ def semantic_figures(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[st
     """The measures of semantic segmentation.
 
     Args:
-        matrix: (K, K) as of :func:`confusion`.
+        matrix: (K, K) as of :func:`confusion`, or with one more class at the end for what is none of them.
         names: K names of the classes.
 
     Returns:
@@ -41,7 +41,8 @@ def semantic_figures(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[st
         that either are or were; `per_class`, that IoU by the class's name. All in [0, 1]; classes with nothing to
         divide by are NaN and left out of means.
     """
-    hits, true, found = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    sums = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    hits, true, found = (counts[: len(names)] for counts in sums)
     with np.errstate(invalid="ignore"):
         accuracy, iou = hits / true, hits / (true + found - hits)
         overall = hits.sum() / true.sum()

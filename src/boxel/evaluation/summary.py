@@ -96,7 +96,7 @@ def evaluate(
         metrics["baselines"] = {
             name: _masks(other, truth, class_agnostic, boundary) for name, other in made.items()
         }
-    return _without_nan(metrics)
+    return without_nan(metrics)
 
 
 def format_table(metrics: dict[str, Any]) -> str:
@@ -214,7 +214,8 @@ def _percent(value: float | None) -> str:
     return "-" if value is None else f"{100 * value:.1f}"
 
 
-def _without_nan(value: Any) -> Any:
+def without_nan(value: Any) -> Any:
+    """The value with None for NaN, which JSON does not know."""
     if isinstance(value, dict):
-        return {key: _without_nan(item) for key, item in value.items()}
+        return {key: without_nan(item) for key, item in value.items()}
     return None if isinstance(value, float) and math.isnan(value) else value

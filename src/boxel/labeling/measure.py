@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 from boxel.data import Annotations, read
 from boxel.errors import BoxelError
@@ -85,17 +84,4 @@ def is_labelled_set(path: str | Path) -> bool:
         with open(path, "rb") as file:
             return file.read(64).lstrip().startswith(b"{")
     except OSError:
-        return False
-
-
-def makes_masks_of_boxes(source: str | Path) -> bool:
-    """Whether a model folder, or a name of a model that comes with boxel, is a BoxCaseg."""
-    import yaml
-
-    from boxel.models.shipped import folder_of
-
-    try:
-        settings: Any = yaml.safe_load((folder_of(source) / "config.yaml").read_text())
-        return settings["method"] == "boxcaseg"
-    except (OSError, KeyError, TypeError, yaml.YAMLError):
         return False

@@ -42,6 +42,8 @@ class Backbone(nn.Module):
         frozen_stages: 0 freezes nothing, 1 the stem, 2 also the first stage (the usual setting), and so on
             to 5, the whole backbone; n freezes everything up to the features of stride 2^n.
         strides: of the maps to give, rising.
+        output_stride: 8 or 16 keeps the maps of the last stages at that stride and dilates their convolutions in
+            place of striding, for networks that timm can build so.
         extra_channels: channels of the input after RGB. The first convolution begins by ignoring them, so that
             trained weights still hold.
 
@@ -64,6 +66,7 @@ class Backbone(nn.Module):
         deformable: bool = False,
         frozen_stages: int = 2,
         strides: Sequence[int] = (8, 16, 32),
+        output_stride: int = 32,
         extra_channels: int = 0,
     ) -> None:
         super().__init__()
@@ -72,7 +75,7 @@ class Backbone(nn.Module):
             raise BoxelError(
                 f"frozen_stages is {frozen_stages}: choose 0 (nothing) to 5 (the whole backbone)."
             )
-        body = _network(name, weights)
+        body = _network(name, weights, output_stride)
         config = body.pretrained_cfg
         mean, std = (LITE_MEAN, LITE_STD) if weights == "lite" else (config["mean"], config["std"])
         # In the state dict, so that a trained model is normalised alike wherever it is rebuilt.
@@ -125,12 +128,12 @@ class Backbone(nn.Module):
         return self
 
 
-def _network(name: str, weights: str) -> Any:
+def _network(name: str, weights: str, output_stride: int) -> Any:
     """timm's network that gives all its features, with its weights."""
     if not timm.is_model(name):
         raise BoxelError(f"backbone {name!r} is no network of timm.{nearest(name, timm.list_models())}")
     # Swin is built for one size of image unless told otherwise; a detector sees many.
-    options: dict[str, Any] = {}
+    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     if name.startswith("swin"):
         options["strict_img_size"] = False
     elif name.startswith("hrnet"):
@@ -182,7 +185,11 @@ def _split(body: Any, stages: int) -> tuple[list[str], list[str]]:
     names = [name for name, _ in body.named_modules()][1:]  # without the network itself
     if stages == 0:
         return [], names
-    ends = {feature["reduction"]: feature["module"] for feature in body.feature_info.info}
+    ends: dict[int, str] = {}
+    for (
+        feature
+    ) in body.feature_info.info:  # dilated stages keep the stride before, and are stages all the same
+        ends[max(feature["reduction"], 2 * max(ends, default=0))] = feature["module"]
     # Without features of stride 2 (ConvNeXt, Swin) the stem is what comes before the first stage.
     has_end = 2**stages in ends
     end = own_name(ends[2**stages if has_end else 4], names)

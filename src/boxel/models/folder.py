@@ -19,6 +19,7 @@ from boxel.errors import BoxelError
 from boxel.layers.weights import first_line
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
+from boxel.models.fcrn import FCRN, FCRNConfig
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from boxel.models.shipped import folder_of
 
@@ -26,16 +27,17 @@ _CONFIGS: dict[str, Any] = {
     "boxinst": BoxInstConfig,
     "boxcaseg": BoxCasegConfig,
     "mask_rcnn": MaskRCNNConfig,
+    "fcrn": FCRNConfig,
 }
-_DETECTORS: dict[str, Any] = {"boxinst": BoxInst, "mask_rcnn": MaskRCNN}
+_OF_CLASSES: dict[str, Any] = {"boxinst": BoxInst, "mask_rcnn": MaskRCNN, "fcrn": FCRN}
 
 
 def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
     """A new model.
 
     Args:
-        method: `boxinst`, `mask_rcnn` or `boxcaseg`.
-        num_classes: K, with no class for the background; BoxCaseg knows none.
+        method: `boxinst`, `mask_rcnn`, `boxcaseg` or `fcrn`.
+        num_classes: K, with no class for the background but for `fcrn`; BoxCaseg knows none.
         config: fields of the method's configuration as plain data; what is missing has its default.
 
     Raises:
@@ -51,7 +53,7 @@ def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module
     except Exception as error:
         raise BoxelError(f"the model's configuration can't be used: {error}") from error
     settings = kind(**vars(parsed.model))
-    return BoxCaseg(settings) if method == "boxcaseg" else _DETECTORS[method](num_classes, settings)
+    return BoxCaseg(settings) if method == "boxcaseg" else _OF_CLASSES[method](num_classes, settings)
 
 
 def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
@@ -116,6 +118,14 @@ def load(source: str | Path) -> nn.Module:
     model.categories = categories  # type: ignore[assignment]
     model.settings = settings  # type: ignore[assignment]
     return model.eval()
+
+
+def method_of(source: str | Path) -> str | None:
+    """The method of a model folder, or of a model that comes with boxel; None where it is neither."""
+    try:
+        return str(yaml.safe_load((folder_of(source) / "config.yaml").read_text())["method"])
+    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
+        return None
 
 
 def read_categories(folder: Path) -> tuple[Category, ...]:

@@ -157,7 +157,7 @@ def predict(
     several = cast(Sequence[Photo], photos if isinstance(photos, (list, tuple)) else [photos])
     config = config or own_config(model)
     for at in range(0, len(several), batch_size):
-        batch = [_pixels(photo) for photo in several[at : at + batch_size]]
+        batch = [pixels_of(photo) for photo in several[at : at + batch_size]]
         yield from predict_batch(model, batch, config)
 
 
@@ -207,7 +207,8 @@ def trained_size(augment: Mapping[str, Any]) -> PredictConfig:
     return PredictConfig(short_side=side, max_size=longest)
 
 
-def _pixels(photo: Photo) -> NDArray[np.uint8]:
+def pixels_of(photo: Photo) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB pixels of a photo."""
     if isinstance(photo, (str, Path)):
         return read_image(photo)
     # torch takes no array that is read-only or runs backwards, as OpenCV's BGR turned round does.

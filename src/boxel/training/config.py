@@ -8,9 +8,11 @@ from typing import Literal
 
 from boxel.data.augment import AugmentConfig
 from boxel.data.crops import CropConfig
+from boxel.data.semantic import ViewConfig
 from boxel.errors import BoxelError, check_range
 from boxel.models.boxcaseg import BoxCasegConfig
 from boxel.models.boxinst import BoxInstConfig
+from boxel.models.fcrn import FCRNConfig
 from boxel.models.mask_rcnn import MaskRCNNConfig
 
 
@@ -189,9 +191,27 @@ class MaskRCNNTraining(TrainConfig):
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
+@dataclass
+class FCRNTraining(TrainConfig):
+    """A training run of FCRN; a batch is of crops, one of an image.
+
+    Attributes:
+        model: the model's own choices.
+        views: what of an image is shown.
+    """
+
+    model: FCRNConfig = field(default_factory=FCRNConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.0016, weight_decay=5e-4))
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="poly", warmup=0))
+    epochs: float = 64
+    batch_size: int = 16
+
+
 CONFIGS: dict[str, type[TrainConfig]] = {
     "boxinst": BoxInstTraining,
     "boxcaseg": BoxCasegTraining,
     "mask_rcnn": MaskRCNNTraining,
+    "fcrn": FCRNTraining,
 }
 """What a run of each method is set by."""

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Sampler
 
 from boxel.data.annotations import Annotations
 from boxel.data.crops import CropDataset, MixedBatchSampler
-from boxel.data.dataset import AspectBatchSampler, Draw, InstanceDataset, collate
+from boxel.data.dataset import AspectBatchSampler, Draw, ImageDataset, collate
 from boxel.errors import BoxelError
 
 BatchSampler = AspectBatchSampler | MixedBatchSampler
@@ -26,7 +26,7 @@ class Samples(NamedTuple):
         unit: what a sample is called.
     """
 
-    dataset: InstanceDataset | CropDataset
+    dataset: ImageDataset | CropDataset
     batches: Callable[[int, int], BatchSampler]
     per_epoch: int
     unit: str
@@ -69,7 +69,7 @@ class Stream(Sampler[list[Draw]]):
 class ResumableLoader(DataLoader):
     """A data loader whose place in the stream is part of Lightning's checkpoints."""
 
-    def __init__(self, dataset: InstanceDataset | CropDataset, stream: Stream, workers: int):
+    def __init__(self, dataset: ImageDataset | CropDataset, stream: Stream, workers: int):
         super().__init__(
             dataset,
             batch_sampler=stream,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 from boxel.training.crops import CropTask, crops
 from boxel.training.instances import InstanceTask, whole_images
 from boxel.training.loader import Samples
+from boxel.training.semantic import SemanticTask, views
 from boxel.training.task import Task
 
 
@@ -19,15 +20,18 @@ class Method(NamedTuple):
             model.
         task: steps and validations.
         second_set: whether it learns from salient images too.
+        semantic: whether it gives pixels a class, in place of finding instances.
     """
 
     samples: Callable[..., Samples]
     task: type[Task]
     second_set: bool = False
+    semantic: bool = False
 
 
 METHODS = {
     "boxinst": Method(whole_images, InstanceTask),
     "mask_rcnn": Method(whole_images, InstanceTask),
     "boxcaseg": Method(crops, CropTask, second_set=True),
+    "fcrn": Method(views, SemanticTask, semantic=True),
 }

@@ -21,6 +21,7 @@ from boxel.data.annotations import Category
 from boxel.data.augment import ignore_small, jitter_boxes
 from boxel.data.faults import left_out
 from boxel.data.join import join
+from boxel.data.label_maps import classes_of
 from boxel.errors import BoxelError, UsageError
 from boxel.models import folder as model_folder
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
@@ -53,6 +54,7 @@ def train(
     rename: Mapping[str, str] | None = None,
     categories: Sequence[str] | None = None,
     class_agnostic: bool = False,
+    class_list: str | Path | None = None,
     config: TrainConfig | str | Path | Mapping[str, Any] | None = None,
     init: str | Path | None = None,
     resume: bool = False,
@@ -61,7 +63,7 @@ def train(
     """Train a segmenter from boxes, masks, or any mix of the two.
 
     Args:
-        method: `boxinst`, `boxcaseg` or `mask_rcnn`.
+        method: `boxinst`, `mask_rcnn`, `boxcaseg` or `fcrn`.
         data: annotations, or a file or folder of any format `boxel.read` knows, or several of these, learned as one
             set; of a YOLO set its `train` split. Instances with a mask are learned from it, the others from their box.
         out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model; `runs/METHOD` where
@@ -77,6 +79,7 @@ def train(
         rename: sets `data.rename`, new names of categories by their old ones; those of one name become one.
         categories: sets `data.categories`, the only categories to learn.
         class_agnostic: sets `data.class_agnostic`, all categories learned as one.
+        class_list: what the values of label maps stand for; see :func:`boxel.read`.
         config: a recipe's file, its content, or a :class:`TrainConfig`.
         init: a model folder to start from; what does not fit stays new. Without a `config` the model's settings are
             that run's too.
@@ -104,12 +107,12 @@ def train(
         config = {"model": model_of(init)}
     settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, method, **changes)
     several = [data] if isinstance(data, (Annotations, str, Path)) else list(data)
-    training = join([_read(one, None if k else images, "train") for k, one in enumerate(several)])
+    training = join([_read(one, None if k else images, "train", class_list) for k, one in enumerate(several)])
     if masks is not None:
         training = add_masks(training, _read(masks, training.root, "train"))
     validation: Annotations | None
     if val is not None:
-        validation = _read_validation(val, val_images, images)
+        validation = _read_validation(val, val_images, images, class_list)
     else:
         everything = len(training)
         training, validation = split(training, settings.data.val_share, settings.seed)
@@ -126,7 +129,7 @@ def train(
         training = keep_masks_of(training, settings.data.mask_classes)
     if settings.data.categories is not None:
         training = training.select_categories(settings.data.categories)
-    if validation is not None:
+    if validation is not None and not METHODS[method].semantic:  # whose data set brings classes together
         validation = under_categories(validation, training.categories)
     if settings.data.class_agnostic:
         training = training.class_agnostic()
@@ -135,23 +138,17 @@ def train(
     training = ignore_small(training, settings.data.min_box)
     if settings.data.box_jitter:
         training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
-    if not len(training) or training.iscrowd.all():
-        raise BoxelError(
-            f"{training.file}: there is no instance to learn from in {len(training)} images, under the categories "
-            f"{', '.join(category.name for category in training.categories) or '(none)'} and with crowds and boxes "
-            "under data.min_box ignored; `boxel check` tells what else was left out."
-        )
-
+    classes = classes_of(training) if METHODS[method].semantic else training.categories
     second = None if salient is None else _read(salient, None, "train")
     if second is not None:
         _check_images(second, "put them into its folder `images`")
     record = {"method": method, **asdict(settings)}
-    checkpoint = _prepare_folder(out, record, training.categories, resume)
+    checkpoint = _prepare_folder(out, record, classes, resume)
     if resume and (out / "model.safetensors").exists():
         say("%s is finished already", out)
         return model_folder.load(out)
     pl.seed_everything(settings.seed, verbose=False)
-    model = _build(method, record, training.categories, None if resume else init, resume)
+    model = _build(method, record, classes, None if resume else init, resume)
 
     parts = METHODS[method]
     samples = parts.samples(training, second, settings, out, model)
@@ -168,7 +165,7 @@ def train(
         trainer.log_every_n_steps = min(10, max(course.steps // 20, 1))  # type: ignore[attr-defined]
         trainer.fit_loop.epoch_loop.max_steps = course.steps
         if trainer.is_global_zero:
-            _announce(out, record, training, samples.unit, course, trainer)
+            _announce(out, record, _summary(training, classes), samples.unit, course, trainer)
         try:
             val_loader = None
             if validation is not None:
@@ -186,10 +183,15 @@ def train(
     return model.eval()
 
 
-def _read(data: Annotations | str | Path, images: str | Path | None, split: str) -> Annotations:
+def _read(
+    data: Annotations | str | Path,
+    images: str | Path | None,
+    split: str,
+    class_list: str | Path | None = None,
+) -> Annotations:
     if isinstance(data, Annotations):
         return data
-    found = read(data, images=images, split=split)
+    found = read(data, images=images, split=split, classes=class_list)
     if found.faults:
         log.warning("warning: %s", left_out(found.faults))
     return found
@@ -203,13 +205,16 @@ def _check_images(data: Annotations, remedy: str = "name their folder with --ima
 
 
 def _read_validation(
-    val: Annotations | str | Path, val_images: str | Path | None, images: str | Path | None
+    val: Annotations | str | Path,
+    val_images: str | Path | None,
+    images: str | Path | None,
+    class_list: str | Path | None,
 ) -> Annotations:
     """The set to validate on; its images are in their own folder, or beside it, or where the training images are."""
     tried = (
-        [_read(val, val_images, "val")]
+        [_read(val, val_images, "val", class_list)]
         if val_images or images is None
-        else [_read(val, None, "val"), _read(val, images, "val")]
+        else [_read(val, None, "val", class_list), _read(val, images, "val", class_list)]
     )
     for data in tried:
         if len(data) and data.image_path(0).is_file():
@@ -294,7 +299,7 @@ def _trainer(
         callbacks.append(SamplePictures(out, validation))
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
-    monitor = task.measures[0 if has_masks else 1]
+    monitor = task.measures[0 if has_masks else -1]
     if validation is not None:
         callbacks.append(
             ModelCheckpoint(
@@ -331,23 +336,24 @@ def _trainer(
         raise BoxelError(f"device, devices, strategy or precision can't be had here: {reason}") from error
 
 
-def _announce(
-    out: Path, record: dict[str, Any], data: Annotations, unit: str, course: Plan, trainer: pl.Trainer
-) -> None:
-    """Say what is about to be done, and where it goes."""
+def _summary(data: Annotations, classes: Sequence[Category]) -> str:
+    """What a set has to learn from, in words."""
     learned = ~data.iscrowd
     masked = int((data.has_mask & learned).sum())
+    parts = [f"{len(data)} images"]
+    if any(data.label_maps):
+        parts.append(f"{sum(name is not None for name in data.label_maps)} label maps")
+    if len(data.labels):
+        parts.append(f"{learned.sum()} instances ({masked} with masks, {learned.sum() - masked} boxes only)")
+    return f"{', '.join(parts)} of {len(classes)} categories"
+
+
+def _announce(
+    out: Path, record: dict[str, Any], summary: str, unit: str, course: Plan, trainer: pl.Trainer
+) -> None:
+    """Say what is about to be done, and where it goes."""
     batch = record["batch_size"] * record["accumulate"] * trainer.world_size
-    say(
-        "%s with %s: %d images, %d instances (%d with masks, %d boxes only) of %d categories",
-        record["method"],
-        record["model"]["backbone"],
-        len(data),
-        learned.sum(),
-        masked,
-        learned.sum() - masked,
-        len(data.categories),
-    )
+    say("%s with %s: %s", record["method"], record["model"]["backbone"], summary)
     say(
         "%d steps of %d %s, lr %.3g, on %d x %s; everything goes to %s",
         course.steps,

@@ -60,6 +60,16 @@ def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
     return replace(data, segmentations=segmentations)
 
 
+def check_instances(data: Annotations) -> None:
+    """Raise a :class:`BoxelError` where a set has no instance to learn from."""
+    if not len(data) or data.iscrowd.all():
+        raise BoxelError(
+            f"{data.file}: there is no instance to learn from in {len(data)} images, under the categories "
+            f"{', '.join(category.name for category in data.categories) or '(none)'} and with crowds and boxes under "
+            "data.min_box ignored; `boxel check` tells what else was left out."
+        )
+
+
 def under_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:
     """The set under another set's categories, matched by name; instances of other categories are left out.
 

@@ -75,20 +75,22 @@ def test_a_size_that_is_wrong_or_not_given(make) -> None:
 
 
 def test_label_maps(make, tmp_path) -> None:
-    for name in ("a.png", "b.png", "c.png", "map_b.png"):
+    for name in ("a.png", "b.png", "c.png", "d.png", "map_d.png"):
         gradient(tmp_path / name)
-    gradient(tmp_path / "map_c.png", (50, 40))
+    Image.new("L", (100, 80)).save(tmp_path / "map_b.png")
+    Image.new("P", (50, 40)).save(tmp_path / "map_c.png")
     data = make(
         BOXES,
         root=tmp_path,
-        image_ids=[1, 2, 3],
-        paths=["a.png", "b.png", "c.png"],
-        label_maps=["map_a.png", "map_b.png", "map_c.png"],
+        image_ids=[1, 2, 3, 4],
+        paths=["a.png", "b.png", "c.png", "d.png"],
+        label_maps=["map_a.png", "map_b.png", "map_c.png", "map_d.png"],
     )
-    missing, small = check(data)
+    missing, small, coloured = check(data)
     assert (missing.kind, missing.image_id) == ("label-map-missing", 1)
     assert (small.kind, small.image_id) == ("label-map-size", 3)
+    assert (coloured.kind, coloured.image_id) == ("label-map-unreadable", 4)
     assert small.values["found"] == [50, 40] and small.values["image"] == [100, 80]
     mended, _ = repair(data)
-    assert mended.label_maps == [None, "map_b.png", None]
+    assert mended.label_maps == [None, "map_b.png", None, None]
     assert check(mended) == []

@@ -12,7 +12,9 @@ import numpy as np
 
 from boxel.data.check import exif
 from boxel.data.check.work import Work
-from boxel.data.images import ImageError, image_size, read_image, stored_size
+from boxel.data.images import ImageError, read_image, stored_size
+from boxel.data.label_maps import label_map_size
+from boxel.errors import BoxelError
 
 
 @dataclass(frozen=True)
@@ -73,9 +75,9 @@ def label_maps(work: Work) -> None:
             continue
         path = work.data.root / name
         try:
-            size = image_size(path)
-        except ImageError as error:
-            kind = error.kind.replace("image-", "label-map-")
+            size = label_map_size(path)
+        except BoxelError as error:
+            kind = "label-map-unreadable" if path.is_file() else "label-map-missing"
             work.about_image(image, kind, str(error), "label map left out", {"label_map": str(path)})
             work.label_maps[image] = None
             continue

@@ -1,7 +1,8 @@
 """Reading and writing data sets: one module a format, told apart by looking.
 
-Each module has `recognise(path) -> bool`, `read(path, images) -> Annotations` (YOLO's takes a split too) and
-`write(data, path) -> list[str]`, which returns a sentence for each thing the format could not hold.
+Each module has `recognise(path) -> bool`, `read(path, images) -> Annotations` (YOLO's and semantic's take a split too,
+and the latter a class list) and `write(data, path) -> list[str]`, which returns a sentence for each thing the format
+could not hold.
 """
 
 from __future__ import annotations
@@ -9,13 +10,16 @@ from __future__ import annotations
 import warnings
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats import coco, labelme, salient, sbd, voc, yolo
+from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
+from boxel.data.formats.semantic_files import holds_label_maps
 from boxel.errors import BoxelError, nearest
 
-# In the order in which they are tried.
+# In the order in which they are tried. Semantic sets have images/ and labels/ too, as YOLO's, but no texts in them.
 _FORMATS: dict[str, ModuleType] = {
+    "semantic": semantic,
     "yolo": yolo,
     "voc": voc,
     "sbd": sbd,
@@ -30,7 +34,7 @@ class LossWarning(UserWarning):
 
 
 def recognise(path: str | Path) -> str:
-    """The name of a data set's format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``salient``.
+    """The name of a data set's format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``.
 
     Args:
         path: an annotation file or the folder of a data set.
@@ -45,6 +49,8 @@ def recognise(path: str | Path) -> str:
         for name, module in _FORMATS.items():
             if module.recognise(path):
                 return name
+        if holds_label_maps(path):  # whose images are elsewhere
+            return "semantic"
     except (OSError, ValueError) as error:
         raise BoxelError(f"{path}: can't be opened ({error}); check the path.") from error
     raise BoxelError(f"{path}: no data set of a known format is here; name its format ({_known()}).")
@@ -55,6 +61,7 @@ def read(
     images: str | Path | None = None,
     format: str | None = None,
     split: str | None = None,
+    classes: str | Path | None = None,
 ) -> Annotations:
     """A data set, in whatever format it is.
 
@@ -62,20 +69,32 @@ def read(
     out and told in `Annotations.faults`; the rest is read.
 
     Args:
-        path: a COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO or LabelMe set.
+        path: a COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO, LabelMe, salient or
+            semantic set.
         images: the folder of the images; looked for beside the annotations if not given.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``salient``; recognised if not given.
-        split: ``train``, ``val`` or ``test`` of a YOLO set, as its ``data.yaml`` lists them; all if not given. Other
-            formats have a file or a list for each split, and heed only that.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; recognised if not given.
+        split: ``train``, ``val`` or ``test`` of a YOLO set, as its ``data.yaml`` lists them, or of a semantic set, as
+            its folders are called; all if not given. Other formats have a file or a list for each split, and heed only
+            that.
+        classes: the class list of a semantic set: a text that names the class of each value, or ``camvid``, ``voc``,
+            ``cityscapes``, ``cityscapes-train-ids`` or ``pascal-context``; looked for in the set if not given.
 
     Raises:
-        BoxelError: the path, the format or the file as a whole is wrong.
+        BoxelError: the path, the format or the file as a whole is wrong, or there are classes for another format.
 
     Example:
         >>> data = boxel.read("boxes.json", images="photos/")  # doctest: +SKIP
     """
-    module = _module(format or recognise(path))
-    options = {"split": split} if module is yolo else {}
+    format = format or recognise(path)
+    module = _module(format)
+    options: dict[str, Any] = {"split": split} if module in (yolo, semantic) else {}
+    if module is semantic:
+        options["classes"] = classes
+    elif classes is not None:
+        raise BoxelError(
+            f"{path}: this is a {format} set, which needs no class list; leave {classes} out, or name the format "
+            "semantic."
+        )
     return module.read(Path(path), None if images is None else Path(images), **options)
 
 
@@ -85,8 +104,8 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
     Args:
         data: the data set.
         path: the JSON file (COCO) or the folder (the others) to write.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``salient``; COCO for a ``.json`` file if not
-            given.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; COCO for a ``.json``
+            file if not given.
 
     Raises:
         BoxelError: the format is unknown, the path can't be written, or the folder holds a set of this format.

@@ -301,7 +301,7 @@ def lost_masks(data: Annotations, unreadable: Sequence[str], format: str) -> lis
 
 
 def lost_label_maps(data: Annotations, format: str) -> list[str]:
-    """The sentence for the label maps, which only VOC holds."""
+    """The sentence for the label maps, which only VOC and semantic sets hold."""
     maps = [label_map for label_map in data.label_maps if label_map is not None]
     if not maps:
         return []

@@ -1,0 +1,214 @@
+"""Semantic sets: images and, for each, a label map whose values are the classes of its pixels.
+
+The layouts, told apart by looking: ``images/`` and ``labels/``; Cityscapes (``leftImg8bit/`` and ``gtFine/``); CamVid
+as it is commonly passed on (``train/`` and ``trainannot/``); or any folder of label maps, its images named or where
+they usually are. Label maps are grey or paletted PNGs, or PASCAL-Context's MATLAB files. Background is a class like
+others.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from boxel.data.annotations import Annotations, Category
+from boxel.data.faults import Fault
+from boxel.data.formats.builder import Builder
+from boxel.data.formats.layout import file_stems, place_images, size_of, suffix_of
+from boxel.data.formats.semantic_classes import CLASS_LISTS, categories_of, labels_of, tables_of
+from boxel.data.formats.semantic_files import (
+    LABEL_IDS,
+    TRAIN_IDS,
+    bare_stem,
+    image_files,
+    label_files,
+    layout_of,
+    listed_in,
+    matched,
+)
+from boxel.data.images import ImageError, image_size
+from boxel.data.label_maps import IGNORE, classes_of, has_labels, label_map, label_map_size
+from boxel.errors import BoxelError
+
+_OF_OTHER_FORMATS = (".txt", ".json", ".xml")  # YOLO, LabelMe and COCO, VOC
+
+
+def recognise(path: Path) -> bool:
+    """Whether this is a root, or a folder of label maps whose images are where they usually are.
+
+    Not where other annotations are among the label maps, as YOLO's texts.
+    """
+    if not path.is_dir() or any(path.glob("data*.y*ml")):  # YOLO's
+        return False
+    return any(
+        images is not None and not _has_other_annotations(labels) and bool(label_files(labels))
+        for labels, images in layout_of(path).places
+    )
+
+
+def _has_other_annotations(folder: Path) -> bool:
+    return any(
+        file.suffix.lower() in _OF_OTHER_FORMATS
+        and file.name not in CLASS_LISTS
+        and not file.stem.endswith("_gtFine_polygons")
+        for file in folder.rglob("*")
+    )
+
+
+def read(
+    path: Path, images: Path | None = None, classes: str | Path | None = None, split: str | None = None
+) -> Annotations:
+    """Read a semantic set; of label maps and images only the headers.
+
+    A category's id is its value in the label maps, the first of several. A label map without an image, an image without
+    a label map, and a pair of two sizes are left out and told in the faults.
+
+    Args:
+        path: a root, or a folder of label maps.
+        images: the folder of the images, where it is not beside that of the label maps.
+        classes: a class list, see :func:`boxel.data.formats.semantic_classes.class_table`. If not given,
+            ``classes.txt`` in the folder or the root, else that of Pascal VOC, Cityscapes or PASCAL-Context where
+            the files are named as theirs.
+        split: ``train``, ``val`` or ``test``, to read only that folder of the root, or what a text of that name in the
+            path lists, as ``train.txt``; all if not given, or if there is neither.
+
+    Raises:
+        BoxelError: there is no such set or split, its classes are not known, or nothing of it can be used.
+    """
+    layout = layout_of(path, split)
+    preferred = TRAIN_IDS if classes == "cityscapes-train-ids" else LABEL_IDS
+    labels = {folder: label_files(folder, preferred) for folder, _ in layout.places}
+    first = next((file for files in labels.values() for file in files), None)
+    if first is None:
+        raise BoxelError(f"{path}: no label maps are here; put a PNG for each image into it.")
+    numbers, values = tables_of([*labels, path, layout.root], first, classes)
+    rows = Builder()
+    pairs: list[tuple[Path, Path]] = []
+    for folder, beside in layout.places:
+        pictures = beside if images is None else _part(images, split)
+        if pictures is None or not pictures.is_dir():
+            raise BoxelError(f"{pictures or path}: there is no folder of images; name it with --images.")
+        pairs += _pairs(labels[folder], folder, pictures, layout.listed, rows.faults)
+    root = images or layout.root
+    _add(rows, root, pairs)
+    if not rows.paths:
+        raise BoxelError(f"{path}: none of its label maps can be used, the first: {rows.faults[0].message}")
+    categories = categories_of(numbers)
+    return replace(rows.build(root, categories, path), map_labels=labels_of(values, categories))
+
+
+def _part(images: Path, split: str | None) -> Path:
+    return images / split if split is not None and (images / split).is_dir() else images
+
+
+def _pairs(
+    labels: list[Path], folder: Path, pictures: Path, text: Path | None, faults: list[Fault]
+) -> list[tuple[Path, Path]]:
+    """Images with their label maps; what has no counterpart is told in the faults."""
+
+    def alone(kind: str, name: object, message: str) -> None:
+        faults.append(Fault(kind, f"{name}: {message}", str(name), repair="left out"))
+
+    images = image_files(pictures, labels)
+    if text is not None:
+        listed = listed_in(text)
+        labels, images = ([file for file in files if bare_stem(file) in listed] for files in (labels, images))
+        for name in sorted(listed - {bare_stem(label) for label in labels}):
+            alone("no-label-map", text, f"it lists {name}, of which no label map is in {folder}; add it.")
+    found = matched(labels, folder, images, pictures)
+    for label, image in found:
+        if image is None:
+            alone("no-image", label, f"the label map has no image in {pictures} and is left out; add it.")
+    if pictures.name != "JPEGImages":  # VOC's, which other tasks share: most of its images have no label map
+        for image in sorted({*images} - {image for _, image in found}):
+            alone("no-label-map", image, f"the image has no label map in {folder} and is left out; draw it.")
+    return [(image, label) for label, image in found if image is not None]
+
+
+def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
+    """Add the pairs that are of one size."""
+    names = [image.with_name(bare_stem(image) + image.suffix) for image, _ in pairs]
+    ids = file_stems([os.path.relpath(name, root) for name in names])
+    for id, (image, label) in zip(ids, pairs, strict=True):
+        try:
+            size, own = image_size(image), label_map_size(label)
+            if size != own:
+                raise BoxelError(
+                    f"{label}: the label map is {own[0]} x {own[1]} pixels and its image {size[0]} x {size[1]}; "
+                    "make them of one size."
+                )
+        except BoxelError as error:
+            kind = error.kind if isinstance(error, ImageError) else "bad-label-map"
+            rows.faults.append(Fault(kind, f"{error} It is left out.", str(label), id, repair="left out"))
+            continue
+        path, label_map = (Path(os.path.relpath(file, root)).as_posix() for file in (image, label))
+        if rows.can_name(path) and rows.can_name(label_map):
+            rows.add_image(id, path, *size, label_map)
+
+
+def write(data: Annotations, path: Path) -> list[str]:
+    """Write images, label maps and ``classes.txt``.
+
+    The values are the ids of the categories, 255 is void. Where the set has no label map of an image, its masks are
+    painted, smaller ones on top, and what none covers is background, 0.
+
+    Args:
+        data: the data set.
+        path: the folder to write.
+
+    Returns:
+        What the layout could not hold.
+    """
+    classes = classes_of(data)
+    values, losses = _values(classes)
+    stems = file_stems(data.paths)
+    names = [stem + suffix_of(file) for stem, file in zip(stems, data.paths, strict=True)]
+    (path / "labels").mkdir(parents=True, exist_ok=True)
+    known, unreadable, written = has_labels(data), list[str](), list[int]()
+    for image in np.flatnonzero(known).tolist():
+        try:
+            labels = label_map(data, image, size_of(data, image)[::-1])
+        except BoxelError as error:
+            unreadable.append(str(error))
+            continue
+        Image.fromarray(values[labels]).save(path / "labels" / f"{stems[image]}.png")
+        written.append(image)
+    lines = (f"{values[label]} {_text(category.name)}\n" for label, category in enumerate(classes))
+    (path / "classes.txt").write_text("".join(lines), encoding="utf-8")
+    missing = place_images(data.select_images(written), path / "images", [names[image] for image in written])
+    if unreadable:
+        losses.append(f"{len(unreadable)} images have no label map, the first: {unreadable[0]}")
+    if not known.all():
+        losses.append(
+            f"{int((~known).sum())} images have boxes alone, of which no label map can be made; they are left out."
+        )
+    if len(data.labels):
+        losses.append(
+            f"a semantic set has no instances: {len(data.labels)} are painted as pixels of their classes."
+        )
+    return losses + missing
+
+
+def _values(classes: Sequence[Category]) -> tuple[NDArray[np.uint8], list[str]]:
+    """The value of each label and, of 255, void; and a sentence if these are not the ids."""
+    ids = [category.id for category in classes]
+    losses = []
+    if len(set(ids)) < len(ids) or not 0 <= min(ids, default=0) <= max(ids, default=0) < IGNORE:
+        losses.append(
+            f"a label map has values from 0 to {IGNORE - 1}, each once: its classes are numbered anew."
+        )
+        ids = list(range(len(ids)))
+    values = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
+    values[: len(ids)] = ids
+    return values, losses
+
+
+def _text(name: str) -> str:
+    """A name as a line of a class list can hold it."""
+    return " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "unnamed"

@@ -1,0 +1,124 @@
+"""Label maps of a segmenter, or in a folder, against the true ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Annotations, Category
+from boxel.data.images import read_image
+from boxel.data.label_maps import IGNORE, classes_of, has_labels, label_map, read_values, translation
+from boxel.errors import BoxelError
+from boxel.evaluation.semantic import confusion, semantic_figures
+from boxel.models.semantic.predict import LookConfig, own_looks, predict_maps
+
+
+def measure_maps(
+    model: Any, truth: Annotations, looks: LookConfig | None = None, report: Callable[[str], None] = print
+) -> dict[str, Any]:
+    """The figures of a segmenter on a set.
+
+    Args:
+        model: a :class:`~boxel.models.semantic.model.Segmenter` in eval mode.
+        truth: images with label maps or masks; classes that the model does not know are its background, where it has
+            one, else ignored.
+        looks: how images are shown; as in the model's own training where None.
+        report: is told of each image that can't be used, which is left out.
+
+    Returns:
+        As of :func:`~boxel.evaluation.semantic.semantic_figures`, and `images`, how many were measured.
+
+    Raises:
+        BoxelError: the set has none of the model's classes, or no image can be used.
+    """
+    looks = looks or own_looks(model)
+
+    def found(image: int) -> NDArray[np.integer]:
+        photo = read_image(truth.image_path(image))
+        return next(predict_maps(model, photo, looks)).labels
+
+    return _figures(found, truth, model.categories, report)
+
+
+def measure_folder(folder: Path, truth: Annotations, report: Callable[[str], None] = print) -> dict[str, Any]:
+    """The figures of a folder of label maps with the values of the true ones, as `boxel predict` writes them.
+
+    Args:
+        folder: has a PNG with the stem of each image; values that are no class of the set's are taken for wrong.
+        truth: as of :func:`measure_maps`.
+        report: as there.
+
+    Returns:
+        As there.
+
+    Raises:
+        BoxelError: no image can be used.
+    """
+    classes = classes_of(truth)
+    table = np.full(65536, len(classes), dtype=np.int64)
+    for label, category in enumerate(classes):
+        table[category.id] = label
+
+    def found(image: int) -> NDArray[np.integer]:
+        return table[read_values(folder / f"{Path(truth.paths[image]).stem}.png")]
+
+    return _figures(found, truth, classes, report)
+
+
+def _figures(
+    found: Callable[[int], NDArray[np.integer]],
+    truth: Annotations,
+    classes: Sequence[Category],
+    report: Callable[[str], None],
+) -> dict[str, Any]:
+    """The figures of what is found in each image, with one more class for what is none of the set's."""
+    count = len(classes) + 1
+    total, images = np.zeros((count, count), dtype=np.int64), 0
+    for labels, true in _pairs(found, truth, translation(truth, classes), report):
+        total += confusion(labels, true, count, IGNORE)
+        images += 1
+    if not images:
+        raise BoxelError(f"{truth.file}: not one of its {len(truth)} images can be measured.")
+    figures = semantic_figures(total, [category.name for category in classes])
+    return {"images": images, **figures}
+
+
+def _pairs(
+    found: Callable[[int], NDArray[np.integer]],
+    truth: Annotations,
+    table: NDArray[np.uint8],
+    report: Callable[[str], None],
+) -> Iterator[tuple[NDArray[np.integer], NDArray[np.uint8]]]:
+    """Found and true labels of each image that can be used."""
+    for image in np.flatnonzero(has_labels(truth)).tolist():
+        try:
+            labels = found(image)
+            true = table[label_map(truth, image, labels.shape)]
+        except BoxelError as error:
+            report(f"left out: {error}")
+        else:
+            yield labels, true
+
+
+def maps_table(figures: dict[str, Any]) -> str:
+    """The figures as text, in percent, a dash for what is undefined."""
+
+    def percent(value: float) -> str:
+        return "-" if math.isnan(value) else f"{100 * value:.1f}"
+
+    width = max(map(len, ["mean", *figures["per_class"]]))
+    lines = [f"{'':<{width}}    IoU"]
+    lines += [f"{name:<{width}}  {percent(iou):>5}" for name, iou in figures["per_class"].items()]
+    lines += [f"{'mean':<{width}}  {percent(figures['mean_iou']):>5}", ""]
+    return "\n".join(
+        [
+            *lines,
+            f"In percent. {figures['images']} images; pixel accuracy {percent(figures['pixel_accuracy'])}, mean class "
+            f"accuracy {percent(figures['mean_class_accuracy'])}.",
+        ]
+    )

@@ -1,0 +1,35 @@
+"""Every choice of FCRN: the shared network's, and which pixels it learns from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+from boxel.errors import check_range
+from boxel.models.semantic.config import SemanticConfig
+
+
+@dataclass
+class FCRNConfig(SemanticConfig):
+    """Options of :class:`~boxel.models.fcrn.model.FCRN`.
+
+    Attributes:
+        loss_at: where the loss is taken: on the `cells` of the score map, each with the label of the pixel at its
+            centre, or at the `pixels`, to which the scores are enlarged.
+        min_kept: online bootstrapping (Section 2.2): so many hard pixels of a device's batch are learned from, counted
+            in cells of a grid of stride 8 (Table 7: 256, 512 or 1024); None learns from all.
+        threshold: pixels whose true class has a probability up to this are kept too, and `min_kept` is the least
+            number of them; None keeps exactly `min_kept`.
+    """
+
+    loss_at: Literal["cells", "pixels"] = "cells"
+    min_kept: int | None = 512
+    threshold: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.min_kept is not None:
+            check_range(self, 1, inf, "min_kept")
+        if self.threshold is not None:
+            check_range(self, 0, 1, "threshold")

@@ -1,0 +1,36 @@
+"""FCRN: a fully convolutional residual network that learns from hard pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from boxel.models.fcrn.config import FCRNConfig
+from boxel.models.fcrn.criterion import segmentation_loss, stacked
+from boxel.models.semantic.model import Segmenter, Target
+
+
+class FCRN(Segmenter):
+    """FCRN; see :class:`~boxel.models.semantic.model.Segmenter`.
+
+    Args:
+        num_classes: K, the background among them where the data set has one.
+        config: every other choice.
+
+    References:
+        Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016.
+    """
+
+    config: FCRNConfig
+
+    def losses(self, images: Sequence[Tensor], targets: list[Target]) -> dict[str, Tensor]:
+        """The bootstrapped cross-entropy; arguments as of `forward` in training."""
+        scores = self.network(torch.stack(list(images)))
+        labels = stacked(targets, "labels", scores.device)
+        return {"segmentation": segmentation_loss(scores, labels, self.network.stride, self.config)}
+
+    def loss_weights(self, progress: float) -> dict[str, float]:
+        """The only loss has weight 1."""
+        return {"segmentation": 1.0}

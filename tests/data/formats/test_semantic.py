@@ -1,0 +1,720 @@
+"""Semantic sets: class tables, the layouts of label maps and images, and writing them."""
+
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import msgspec
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image, ImageFile
+from scipy.io import savemat
+
+import boxel
+from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
+from boxel.data.formats import LossWarning, recognise
+from boxel.data.formats.semantic_classes import TABLES, class_table
+from boxel.data.formats.voc import CLASSES
+from boxel.data.label_maps import label_map
+from boxel.errors import BoxelError
+from boxel.masks.rle import encode
+
+HEIGHT, WIDTH = 6, 8
+
+
+def photo(file, size=(WIDTH, HEIGHT)):
+    file.parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", size, (90, 120, 30)).save(file)
+
+
+def labels(file, *values, dtype=np.uint8):
+    """A label map of upright stripes, one a value."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.repeat(np.array(values, dtype=dtype), WIDTH // len(values))[None].repeat(HEIGHT, 0)
+    if file.suffix == ".mat":
+        savemat(file, {"LabelMap": pixels}, do_compression=True)
+    else:
+        Image.fromarray(pixels).save(file)
+
+
+def stripes(data, image=0):
+    """The labels of a label map, from left to right."""
+    return label_map(data, image)[0].tolist()
+
+
+# class tables --------------------------------------------------------------------------------------------------------
+
+
+def test_tables_that_come_with_boxel():
+    assert TABLES == ("camvid", "cityscapes", "cityscapes-train-ids", "pascal-context", "voc")
+    assert list(class_table("camvid").values()) == [
+        *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian"),
+        "bicyclist",
+    ]
+    assert class_table("voc") == dict(enumerate(("background", *CLASSES)))
+    cityscapes = class_table("cityscapes")
+    assert list(cityscapes) == [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
+    assert cityscapes[7] == "road" and cityscapes[19] == "traffic light" and cityscapes[33] == "bicycle"
+    assert class_table("cityscapes-train-ids") == dict(enumerate(cityscapes.values()))
+    context = class_table("pascal-context")
+    assert list(context) == list(range(60)) and len(set(context.values())) == 60
+    # The first twenty are VOC's, under the names of PASCAL-Context's own labels.txt.
+    assert [context[k] for k in range(1, 21)] == [c.replace("diningtable", "table") for c in CLASSES]
+    assert context[0] == "background" and context[28] == "cloth" and context[59] == "wood"
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("sky\nroad\n", {0: "sky", 1: "road"}),
+        ("# two\n\n  sky \r\nvoid\r\ntraffic light", {0: "sky", 2: "traffic light"}),
+        ("7 road\n20 traffic sign\n", {7: "road", 20: "traffic sign"}),
+        ("17: traffic  sign\n3:\tsky\n4,road\n5 : car", {17: "traffic  sign", 3: "sky", 4: "road", 5: "car"}),
+        ("0 Void\n1 unlabeled\n2 Unlabelled\n3 ignore\n65535 sky\n", {65535: "sky"}),
+        ("26 car\n27 truck\n28 car\n", {26: "car", 27: "truck", 28: "car"}),
+        ("\ufeff0 Straße\n1 # 9\n", {0: "Straße", 1: "# 9"}),
+        ("1 2\n2 3d model\n", {1: "2", 2: "3d model"}),
+    ],
+)
+def test_class_table(tmp_path, text, table):
+    (tmp_path / "classes.txt").write_bytes(text.encode())
+    assert class_table(tmp_path / "classes.txt") == table
+    assert list(class_table(str(tmp_path / "classes.txt"))) == list(table)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "lists 0 classes"),
+        (b"void\n# sky\n", "lists 0 classes"),
+        (b"sky\n7\n", r"line 1 has no value, others have"),
+        (b"1 sky\nroad\n", r"line 2 has no value, others have"),
+        (b"1\n2\n", r"line 1 has no name of a class; write it as `7 road`"),
+        (b"1: \n", r"line 1 has no name"),
+        (b"-1 license plate\n", r"line 1 has the value -1; a pixel has 0 to 65535"),
+        (b"\n65536 sky\n", r"line 2 has the value 65536"),
+        (b"3 sky\n3 sky\n", r"line 2 has the value 3 once more"),
+        (b"sky\x00\n", "line 1 has no name"),
+        (b"\x89PNG\r\n\x1a\n", "no text in UTF-8"),
+        ("sky\n".encode("utf-16"), "no text in UTF-8"),
+        (b"\n".join(b"class %d" % k for k in range(40_000)), "lists 40000 classes; write 1 to 32767"),
+        (b"a\n" * 70_000, r"line 65537 has the value 65536"),
+    ],
+)
+def test_class_tables_that_make_no_sense(tmp_path, content, message):
+    file = tmp_path / "classes.txt"
+    file.write_bytes(content)
+    with pytest.raises(BoxelError, match=f"^{re.escape(str(file))}: .*{message}"):
+        class_table(file)
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.binary(max_size=60) | st.text(alphabet="0 7:#ab-\n\t\r\0é", max_size=30).map(str.encode))
+def test_garbage_is_a_table_or_one_sentence(tmp_path_factory, content):
+    file = tmp_path_factory.getbasetemp() / "garbage.txt"
+    file.write_bytes(content)
+    try:
+        table = class_table(file)
+    except BoxelError as error:
+        assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
+    else:
+        assert table and all(0 <= value <= 65535 and name.strip() for value, name in table.items())
+
+
+@pytest.mark.parametrize("source", ["cityscape", "no/such.txt", "\0", "x" * 300, Path("camvid")])
+def test_no_such_class_list(source):
+    with pytest.raises(
+        BoxelError, match="there is no such class list; give a file, or one of camvid, citys"
+    ) as e:
+        class_table(source)
+    assert ("Did you mean 'cityscapes'?" in str(e.value)) == (source == "cityscape")
+
+
+# layouts -------------------------------------------------------------------------------------------------------------
+
+
+def make_root(folder):
+    photo(folder / "images/a.jpg")
+    photo(folder / "images/b.png")
+    labels(folder / "labels/a.png", 0, 1)
+    labels(folder / "labels/b.png", 1, 255)
+    (folder / "classes.txt").write_text("sky\nroad\n")
+    return folder
+
+
+def make_camvid(folder):
+    for split, stem in (("train", "t"), ("val", "v"), ("test", "s")):
+        photo(folder / f"{split}/{stem}.jpg")
+        labels(folder / f"{split}annot/{stem}.png", 10, 11)
+    return folder
+
+
+def make_cityscapes(folder):
+    for split, stem in (("train", "aachen_0_1"), ("val", "bonn_0_2")):
+        city = stem.split("_")[0]
+        photo(folder / f"leftImg8bit/{split}/{city}/{stem}_leftImg8bit.png")
+        labels(folder / f"gtFine/{split}/{city}/{stem}_gtFine_labelIds.png", 7, 33, 0, 4)
+        labels(folder / f"gtFine/{split}/{city}/{stem}_gtFine_labelTrainIds.png", 0, 18, 255, 255)
+        labels(folder / f"gtFine/{split}/{city}/{stem}_gtFine_instanceIds.png", 7, 33001, dtype=np.uint16)
+        photo(folder / f"gtFine/{split}/{city}/{stem}_gtFine_color.png")
+        (folder / f"gtFine/{split}/{city}/{stem}_gtFine_polygons.json").write_text('{"objects": []}')
+    return folder
+
+
+def make_voc(folder):
+    for stem in ("2007_1", "2007_2"):
+        photo(folder / f"JPEGImages/{stem}.jpg")
+    labels(folder / "SegmentationClass/2007_1.png", 0, 20, 21, 255)
+    labels(folder / "SegmentationObject/2007_1.png", 0, 1)
+    return folder
+
+
+def sound(data):
+    """Whether every image and label map is where the set says."""
+    return all(
+        data.image_path(i).is_file() and (data.root / data.label_maps[i]).is_file() for i in range(len(data))
+    )
+
+
+def test_images_beside_labels(tmp_path):
+    folder = make_root(tmp_path)
+    assert recognise(folder) == recognise(folder / "labels") == "semantic"
+    data = boxel.read(folder)
+    assert data.image_ids == ["a", "b"] and data.faults == [] and sound(data)
+    assert (data.root, data.paths, data.label_maps) == (
+        folder,
+        ["images/a.jpg", "images/b.png"],
+        ["labels/a.png", "labels/b.png"],
+    )
+    assert data.widths.tolist() == [WIDTH] * 2 and data.heights.tolist() == [HEIGHT] * 2
+    assert data.categories == (Category(0, "sky"), Category(1, "road")) and len(data.labels) == 0
+    assert data.map_labels.tolist() == [0, 1] and data.map_labels.dtype == np.int16 and data.void == 255
+    assert stripes(data, 0) == [0] * 4 + [1] * 4 and stripes(data, 1) == [1] * 4 + [255] * 4
+    assert boxel.read(folder / "labels").label_maps == data.label_maps
+
+
+def test_a_class_list_may_lie_among_the_label_maps(tmp_path):
+    folder = make_root(tmp_path)
+    (folder / "labels/classes.txt").write_text("0 road\n")
+    assert recognise(folder) == recognise(folder / "labels") == "semantic"
+    assert [c.name for c in boxel.read(folder).categories] == ["road"]
+    (folder / "mine.txt").write_text("0 tree\n1 tree\n")
+    data = boxel.read(folder, classes=folder / "mine.txt")
+    assert data.categories == (Category(0, "tree"),) and data.map_labels.tolist() == [0, 0]
+
+
+def test_two_values_of_one_class(tmp_path):
+    folder = make_root(tmp_path)
+    (folder / "classes.txt").write_text("4 car\n2 road\n0 car\n3 void\n")
+    data = boxel.read(folder)
+    assert data.categories == (Category(4, "car"), Category(2, "road"))
+    assert data.map_labels.tolist() == [0, VOID, 1, VOID, 0]
+
+
+def test_splits_of_images_and_labels(tmp_path):
+    for split in ("train", "val"):
+        photo(tmp_path / f"images/{split}/a.jpg")
+        labels(tmp_path / f"labels/{split}/a.png", 0)
+    (tmp_path / "classes.txt").write_text("sky")
+    data = boxel.read(tmp_path)
+    assert data.image_ids == ["images_train_a", "images_val_a"] and sound(data)
+    assert data.label_maps == ["labels/train/a.png", "labels/val/a.png"]
+    one = boxel.read(tmp_path, split="val")
+    assert one.paths == ["images/val/a.jpg"] and one.label_maps == ["labels/val/a.png"]
+    assert boxel.read(tmp_path / "labels/val").label_maps == ["labels/val/a.png"]
+    with pytest.raises(BoxelError, match="there is no split 'test' in it, but train, val"):
+        boxel.read(tmp_path, split="test")
+
+
+def test_a_text_lists_a_split(tmp_path):
+    folder = make_root(tmp_path)
+    (folder / "val.txt").write_text("/data/images/b.png /data/labels/b.png\n")
+    data = boxel.read(folder, split="val")
+    assert data.image_ids == ["b"] and data.faults == []
+    assert boxel.read(folder, split="test").image_ids == ["a", "b"]  # there is none: all
+    (folder / "val.txt").write_text("b\nc.d\n")
+    data = boxel.read(folder, split="val")
+    assert data.image_ids == ["b"]
+    assert [fault.message for fault in data.faults] == [
+        f"{folder}/val.txt: it lists c.d, of which no label map is in {folder}/labels; add it."
+    ]
+    (folder / "val.txt").write_text("\n")
+    with pytest.raises(BoxelError, match=r"val\.txt: it lists no image"):
+        boxel.read(folder, split="val")
+
+
+def test_camvid(tmp_path):
+    folder = make_camvid(tmp_path)
+    assert recognise(folder) == recognise(folder / "valannot") == "semantic"
+    data = boxel.read(folder, classes="camvid")
+    assert data.image_ids == ["t", "v", "s"] and len(data.categories) == 11 and sound(data)
+    assert data.map_labels.tolist() == list(range(11))
+    assert stripes(data) == [10] * 4 + [255] * 4  # 11 is void
+    assert boxel.read(folder, classes="camvid", split="val").paths == ["val/v.jpg"]
+    assert boxel.read(folder / "valannot", classes="camvid", split="train").paths == ["val/v.jpg"]
+    with pytest.raises(BoxelError, match=r"t\.png: which classes the values .* camvid, .*--class-list"):
+        boxel.read(folder)
+
+
+def test_cityscapes(tmp_path):
+    folder = make_cityscapes(tmp_path)
+    for part in (folder, folder / "gtFine", folder / "gtFine/val", folder / "gtFine/val/bonn"):
+        assert recognise(part) == "semantic"
+        assert boxel.read(part).image_ids[-1] == "bonn_0_2"
+    data = boxel.read(folder)
+    assert data.image_ids == ["aachen_0_1", "bonn_0_2"] and data.faults == [] and sound(data)
+    assert [c.id for c in data.categories[:3]] == [7, 8, 11] and len(data.categories) == 19
+    assert data.map_labels[[7, 33, 11, 30]].tolist() == [0, 18, 2, VOID]
+    assert stripes(data) == [0, 0, 18, 18, 255, 255, 255, 255]
+    train = boxel.read(folder, split="train", classes="cityscapes-train-ids")
+    assert train.label_maps == ["gtFine/train/aachen/aachen_0_1_gtFine_labelTrainIds.png"]
+    assert [c.name for c in train.categories] == [c.name for c in data.categories]
+    assert stripes(train) == stripes(data)
+    for file in folder.rglob("*labelIds.png"):
+        file.unlink()
+    assert [c.id for c in boxel.read(folder, split="val").categories] == list(range(19))
+
+
+def test_segmentation_class(tmp_path):
+    folder = make_voc(tmp_path)
+    assert recognise(folder / "SegmentationClass") == "semantic"
+    data = boxel.read(folder / "SegmentationClass")
+    assert (
+        data.paths == ["JPEGImages/2007_1.jpg"] and data.faults == []
+    )  # most of VOC's images have boxes alone
+    assert data.categories[0] == Category(0, "background") and BACKGROUND not in data.map_labels
+    assert stripes(data) == [0, 0, 20, 20, 255, 255, 255, 255]
+    for other in ("SegmentationClassContext", "SegmentationObject"):  # other classes, or none
+        (folder / "SegmentationClass").rename(folder / other) if "Context" in other else None
+        with pytest.raises(
+            BoxelError, match="which classes the values of this label map stand for is not known"
+        ):
+            boxel.read(folder / other)
+
+
+def test_images_elsewhere(tmp_path):
+    folder = make_root(tmp_path / "set")
+    (folder / "images").rename(tmp_path / "photos")
+    (folder / "labels").rename(folder / "masks")
+    assert recognise(folder / "masks") == "semantic"
+    data = boxel.read(folder / "masks", images=tmp_path / "photos")
+    assert data.root == tmp_path / "photos" and data.paths == ["a.jpg", "b.png"] and sound(data)
+    assert data.label_maps == ["../set/masks/a.png", "../set/masks/b.png"]
+    assert len(data.categories) == 2  # classes.txt lies beside the label maps' folder
+    with pytest.raises(BoxelError, match="masks: there is no folder of images; name it with --images"):
+        boxel.read(folder / "masks")
+    with pytest.raises(BoxelError, match="nowhere: there is no folder of images"):
+        boxel.read(folder / "masks", images=tmp_path / "nowhere")
+
+
+def test_images_of_a_split_elsewhere(tmp_path):
+    folder = make_cityscapes(tmp_path)
+    (folder / "leftImg8bit").rename(tmp_path / "photos")
+    data = boxel.read(folder / "gtFine", images=tmp_path / "photos")
+    assert len(data) == 2 and data.faults == []
+    data = boxel.read(folder / "gtFine/val", images=tmp_path / "photos", split="val")
+    assert data.paths == ["val/bonn/bonn_0_2_leftImg8bit.png"] and data.faults == []
+
+
+def test_relative_paths(tmp_path, monkeypatch):
+    make_root(tmp_path / "set")
+    for place, path in ((tmp_path, "set"), (tmp_path, "set/labels"), (tmp_path / "set/labels", ".")):
+        monkeypatch.chdir(place)
+        data = boxel.read(path)
+        assert data.image_ids == ["a", "b"] and sound(data)
+
+
+def test_the_same_folder_holds_both(tmp_path):
+    photo(tmp_path / "a.jpg")
+    labels(tmp_path / "a.png", 0)
+    labels(tmp_path / "b_L.png", 0)
+    photo(tmp_path / "b.jpg")
+    (tmp_path / "classes.txt").write_text("sky")
+    data = boxel.read(tmp_path, images=tmp_path, format="semantic")
+    assert data.paths == ["a.jpg", "b.jpg"] and data.label_maps == ["a.png", "b_L.png"] and data.faults == []
+
+
+def test_endings_make_no_pairs_of_strangers(tmp_path):
+    for stem in ("a", "a_L", "b"):
+        photo(tmp_path / f"images/{stem}.jpg")
+    for stem in ("a", "a_L", "b_L"):
+        labels(tmp_path / f"labels/{stem}.png", 0)
+    data = boxel.read(tmp_path, classes="camvid")
+    assert data.paths == ["images/a.jpg", "images/a_L.jpg", "images/b.jpg"]
+    assert data.label_maps == ["labels/a.png", "labels/a_L.png", "labels/b_L.png"]
+
+
+@pytest.mark.parametrize("kind", ["palette", "16 bit", "1 bit"])
+def test_kinds_of_png(tmp_path, kind):
+    folder = make_root(tmp_path)
+    pixels = np.repeat(np.array([[0, 1]], dtype=np.uint16 if kind == "16 bit" else np.uint8), 4, 1).repeat(
+        HEIGHT, 0
+    )
+    if kind == "16 bit":
+        pixels[:, 4:] = 300
+    image = Image.fromarray(pixels)
+    if kind == "palette":
+        image.putpalette([9, 9, 9, 200, 0, 0])
+    Image.fromarray(pixels > 0).save(folder / "labels/a.png") if kind == "1 bit" else image.save(
+        folder / "labels/a.png"
+    )
+    (folder / "classes.txt").write_text("0 sky\n1 road\n300 road\n")
+    data = boxel.read(folder)
+    assert data.faults == [] and stripes(data) == [0] * 4 + [1] * 4
+    assert data.map_labels[[0, 1, 2, 300]].tolist() == [0, 1, VOID, 1] and len(data.map_labels) == 301
+
+
+# PASCAL-Context ------------------------------------------------------------------------------------------------------
+
+
+def make_context(folder):
+    """As published: values by alphabet, all names of the 59 among them."""
+    names = sorted({*class_table("pascal-context").values()} - {"background"} | {"accordion", "unknown"})
+    (folder / "context").mkdir(parents=True)
+    (folder / "context/labels.txt").write_text("".join(f"{k}: {n}\n" for k, n in enumerate(names, 1)))
+    for stem in ("2008_1", "2008_2"):
+        photo(folder / f"VOC2010/JPEGImages/{stem}.jpg")
+    value = {name: k for k, name in enumerate(names, 1)}
+    found = [value["accordion"], value["aeroplane"], value["wood"], 0]
+    labels(folder / "context/trainval/2008_1.mat", *found, dtype=np.uint16)
+    labels(folder / "context/trainval/2008_2.mat", value["bag"], dtype=np.uint16)
+    return folder
+
+
+def test_context_as_published(tmp_path):
+    folder = make_context(tmp_path)
+    for path in (folder / "context", folder / "context/trainval"):
+        assert recognise(path) == "semantic"
+        data = boxel.read(path, images=folder / "VOC2010/JPEGImages")
+        assert data.image_ids == ["2008_1", "2008_2"] and data.faults == [] and sound(data)
+        assert {category.id: category.name for category in data.categories} == class_table("pascal-context")
+        assert len(data.map_labels) == 62 and VOID not in data.map_labels
+        assert stripes(data) == [0, 0, 1, 1, 59, 59, 0, 0]
+        assert stripes(data, 1) == [21] * WIDTH
+    by_name = boxel.read(path, images=folder / "VOC2010/JPEGImages", classes="pascal-context")
+    assert by_name.map_labels.tolist() == data.map_labels.tolist()
+
+
+def test_context_beside_its_images_with_lists(tmp_path):
+    folder = make_context(tmp_path)
+    (folder / "context/trainval").rename(folder / "VOC2010/trainval")
+    (folder / "context/labels.txt").rename(folder / "VOC2010/labels.txt")
+    data = boxel.read(folder / "VOC2010/trainval")
+    assert data.paths == ["JPEGImages/2008_1.jpg", "JPEGImages/2008_2.jpg"]
+    (folder / "VOC2010/trainval/val.txt").write_text("2008_2\n")
+    images = folder / "VOC2010/JPEGImages"
+    assert boxel.read(folder / "VOC2010/trainval", images, "semantic", split="val").image_ids == ["2008_2"]
+
+
+def test_context_under_other_classes(tmp_path):
+    """A table that is named counts by value."""
+    folder = make_context(tmp_path)
+    data = boxel.read(
+        folder / "context/trainval",
+        images=folder / "VOC2010/JPEGImages",
+        classes=folder / "context/labels.txt",
+    )
+    assert len(data.categories) == 61 and data.map_labels.tolist() == [VOID, *range(61)]
+
+
+def test_context_without_its_names(tmp_path):
+    folder = make_context(tmp_path)
+    images = folder / "VOC2010/JPEGImages"
+    (folder / "context/labels.txt").write_text("1: accordion\n")
+    with pytest.raises(
+        BoxelError, match=r"labels\.txt: it names no 'aeroplane', as PASCAL-Context's labels\.txt does"
+    ):
+        boxel.read(folder / "context/trainval", images=images)
+    (folder / "context/labels.txt").unlink()
+    with pytest.raises(
+        BoxelError, match=r"2008_1\.mat: PASCAL-Context's labels\.txt.* put it into .*context\.$"
+    ):
+        boxel.read(folder / "context/trainval", images=images)
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"MATLAB 5.0", {"Other": np.ones((2, 2))}, {"LabelMap": np.ones((2, 2, 2))}]
+)
+def test_a_bad_mat_costs_only_itself(tmp_path, content):
+    folder = make_context(tmp_path)
+    file = folder / "context/trainval/2008_1.mat"
+    savemat(file, content) if isinstance(content, dict) else file.write_bytes(content)
+    data = boxel.read(folder / "context", images=folder / "VOC2010/JPEGImages")
+    assert data.image_ids == ["2008_2"]
+    (fault,) = data.faults
+    assert fault.kind == "bad-label-map" and "can't be read as a label map" in fault.message
+    assert fault.file == str(file) and "\n" not in fault.message
+
+
+# faults --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("spoil", "kind", "file", "message"),
+    [
+        (lambda f: (f / "labels/a.png").unlink(), "no-label-map", "images/a.jpg", "no label map in .*labels"),
+        (
+            lambda f: (f / "images/a.jpg").unlink(),
+            "no-image",
+            "labels/a.png",
+            "no image in .*images and is left",
+        ),
+        (
+            lambda f: photo(f / "images/a.jpg", (9, 6)),
+            "bad-label-map",
+            "labels/a.png",
+            "is 8 x 6 pixels and its image 9 x 6; make them of one size. It is left out",
+        ),
+        (
+            lambda f: photo(f / "labels/a.png"),
+            "bad-label-map",
+            "labels/a.png",
+            r"can't be read as a label map \(it is in colour \(RGB\): write the value of its class into each pixel\)",
+        ),
+        (
+            lambda f: (f / "labels/a.png").write_bytes(b"?"),
+            "bad-label-map",
+            "labels/a.png",
+            "can't be read as",
+        ),
+        (lambda f: (f / "images/a.jpg").write_bytes(b"?"), "image-unreadable", "labels/a.png", "a.jpg"),
+        (lambda f: (f / "images/a.jpg").write_bytes(b""), "image-empty", "labels/a.png", "a.jpg"),
+    ],
+    ids=["no label map", "no image", "size", "colour", "no PNG", "no JPEG", "empty"],
+)
+def test_a_fault_costs_only_its_image(tmp_path, spoil, kind, file, message):
+    folder = make_root(tmp_path)
+    spoil(folder)
+    data = boxel.read(folder, format="semantic")
+    assert data.image_ids == ["b"] and data.label_maps == ["labels/b.png"] and sound(data)
+    (fault,) = data.faults
+    assert (fault.kind, fault.file) == (kind, str(folder / file)) and re.search(message, fault.message)
+
+
+def test_nothing_is_left(tmp_path):
+    folder = make_root(tmp_path)
+    for stem in "ab":
+        photo(folder / f"labels/{stem}.png")
+    assert recognise(folder) == "semantic"
+    with pytest.raises(
+        BoxelError, match=r"none of its label maps can be used, the first: .*a\.png.*in colour"
+    ):
+        boxel.read(folder)
+    for stem in "ab":
+        (folder / f"labels/{stem}.png").unlink()
+    with pytest.raises(BoxelError, match="no label maps are here"):
+        boxel.read(folder, format="semantic")
+    with pytest.raises(BoxelError, match="no label maps are here"):
+        boxel.read(folder / "classes.txt", format="semantic")
+
+
+def test_headers_are_enough(tmp_path, monkeypatch):
+    folder = make_root(tmp_path)
+
+    def load(image):
+        raise AssertionError(image)
+
+    monkeypatch.setattr(ImageFile.ImageFile, "load", load)
+    assert len(boxel.read(folder)) == 2
+
+
+# telling formats apart -----------------------------------------------------------------------------------------------
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        if name.endswith(".png"):
+            labels(folder / name, 0, 1)
+        elif name.endswith(".jpg"):
+            photo(folder / name)
+        else:
+            (folder / name).write_text('{"shapes": []}' if name.endswith(".json") else "")
+
+
+@pytest.mark.parametrize(
+    ("names", "path", "format"),
+    [
+        (["images/a.jpg", "labels/a.txt"], ".", "yolo"),
+        (["images/a.png", "labels/a.txt", "labels/a.png"], ".", "yolo"),  # texts, and drawings beside them
+        (["images/a.png", "labels/train/a.txt", "labels/b.png"], ".", "yolo"),
+        (["images/a.jpg", "labels/a.png", "data.yaml"], ".", "yolo"),
+        (["images/a.jpg", "labels/classes.txt"], ".", "yolo"),
+        (["train/images/a.png", "train/labels/a.txt"], ".", "yolo"),
+        (["images/train/a.png", "labels/train/a.txt"], "images/train", "yolo"),
+        (["a.png", "a.txt"], ".", "yolo"),
+        (["a.png", "classes.txt"], ".", "yolo"),
+        (["images/a.png", "masks/a.png"], ".", "salient"),
+        (["Annotations/a.xml", "JPEGImages/a.jpg", "SegmentationClass/a.png"], ".", "voc"),
+        (["VOC2012/Annotations/a.xml", "VOC2012/SegmentationClass/a.png"], ".", "voc"),
+        (["a.xml", "a.png"], ".", "voc"),
+        (["inst/a.mat", "cls/a.mat", "img/a.jpg"], ".", "sbd"),
+        (["labels/a.json", "labels/a.png", "images/a.png"], "labels", "labelme"),
+        (["a.json", "a.png"], ".", "labelme"),
+        (["images/a.jpg", "labels/a.png"], ".", "semantic"),
+        (["images/a.jpg", "labels/a.png", "train.txt", "README.md"], ".", "semantic"),
+        (["trainannot/a.png", "trainannot/classes.txt", "train/a.jpg"], "trainannot", "semantic"),
+        (["somewhere/a.png"], ".", "semantic"),
+    ],
+)  # fmt: skip
+def test_formats_are_told_apart(tmp_path, names, path, format):
+    touch(tmp_path, *names)
+    assert recognise(tmp_path / path) == format
+
+
+def test_a_folder_of_photos_is_no_set(tmp_path):
+    for name in ("a.png", "b.jpg"):
+        photo(tmp_path / name)
+    with pytest.raises(BoxelError, match="no data set of a known format"):
+        recognise(tmp_path)
+
+
+def test_class_lists_are_for_semantic_sets(tmp_path):
+    touch(tmp_path, "images/a.jpg", "labels/a.txt")
+    with pytest.raises(
+        BoxelError, match="this is a yolo set, which needs no class list; leave camvid out, or name"
+    ):
+        boxel.read(tmp_path, classes="camvid")
+
+
+# writing -------------------------------------------------------------------------------------------------------------
+
+
+def test_round_trip(tmp_path):
+    folder = make_root(tmp_path / "set")
+    (folder / "classes.txt").write_text("1 traffic light\n0 sky\n9 tree\n")
+    data = boxel.read(folder)
+    boxel.write(data, tmp_path / "out", format="semantic")
+    assert (tmp_path / "out/classes.txt").read_text() == "1 traffic light\n0 sky\n9 tree\n"
+    assert sorted(p.name for p in (tmp_path / "out/labels").iterdir()) == ["a.png", "b.png"]
+    again = boxel.read(tmp_path / "out")
+    assert again.image_ids == data.image_ids and again.categories == data.categories and again.faults == []
+    assert again.paths == data.paths and again.map_labels.tolist() == data.map_labels.tolist()
+    for image in range(2):
+        np.testing.assert_array_equal(label_map(again, image), label_map(data, image))
+        np.testing.assert_array_equal(
+            Image.open(data.root / data.label_maps[image]), Image.open(again.root / again.label_maps[image])
+        )
+    with pytest.raises(BoxelError, match="a set in this format already"):
+        boxel.write(data, tmp_path / "out", format="semantic")
+
+
+def test_cityscapes_round_trip(tmp_path):
+    data = boxel.read(make_cityscapes(tmp_path / "set"))
+    boxel.write(data, tmp_path / "out", format="semantic")
+    again = boxel.read(tmp_path / "out")
+    assert again.image_ids == data.image_ids and again.categories == data.categories
+    assert stripes(again, 1) == stripes(data, 1)
+    assert (
+        Image.open(again.root / again.label_maps[0]).getpixel((WIDTH - 1, 0)) == 255
+    )  # void, as is 0 in theirs
+
+
+def with_instances(folder, *categories, boxes_only=()):
+    """Image 0 has a large square under a small one, image 1 nothing, and image 2 a box where asked."""
+    for stem in "abc":
+        photo(folder / f"{stem}.jpg")
+    masks = np.zeros((2, HEIGHT, WIDTH), dtype=np.uint8)
+    masks[0, 1:3, 1:3] = 1
+    masks[1, :4, :4] = 1
+    codes = np.full(2 + len(boxes_only), None, dtype=object)
+    codes[:2] = [msgspec.json.encode(encode(mask)) for mask in masks]
+    boxes = np.array([[1, 1, 3, 3], [0, 0, 4, 4], *boxes_only], dtype=np.float64)
+    return Annotations(
+        root=folder,
+        image_ids=[1, 2, 3],
+        paths=["a.jpg", "b.jpg", "c.jpg"],
+        widths=np.full(3, WIDTH, np.int32),
+        heights=np.full(3, HEIGHT, np.int32),
+        categories=categories,
+        ids=list(range(len(boxes))),
+        image_index=np.array([0, 0] + [2] * len(boxes_only), np.int32),
+        labels=np.array([0, 1] + [1] * len(boxes_only), np.int32),
+        boxes=boxes,
+        iscrowd=np.zeros(len(boxes), dtype=bool),
+        segmentations=codes,
+        file="boxes.json",
+    )
+
+
+def test_instances_are_painted_the_smaller_on_top(tmp_path):
+    data = with_instances(tmp_path / "photos", Category(7, "cat"), Category(90, "hair brush"))
+    with pytest.warns(LossWarning, match="no instances: 2 are painted as pixels of their classes"):
+        boxel.write(data, tmp_path / "out", format="semantic")
+    assert (tmp_path / "out/classes.txt").read_text() == "0 background\n7 cat\n90 hair brush\n"
+    wanted = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
+    wanted[:4, :4] = 90
+    wanted[1:3, 1:3] = 7
+    np.testing.assert_array_equal(Image.open(tmp_path / "out/labels/a.png"), wanted)
+    assert not np.any(Image.open(tmp_path / "out/labels/b.png"))  # nothing in it is known too
+    again = boxel.read(tmp_path / "out")
+    assert [c.name for c in again.categories] == ["background", "cat", "hair brush"] and len(again) == 3
+
+
+def test_what_the_layout_can_not_hold_is_told(tmp_path):
+    data = with_instances(
+        tmp_path / "photos", Category(0, "cat"), Category(900, "a\nb"), boxes_only=[[0, 0, 5, 5]]
+    )
+    broken = data.segmentations.copy()
+    broken[1] = msgspec.json.encode({"counts": "?", "size": [3, 3]})
+    with pytest.warns(LossWarning) as told:
+        boxel.write(replace(data, segmentations=broken), tmp_path / "out", format="semantic")
+    said = "\n".join(str(warning.message) for warning in told)
+    assert "values from 0 to 254, each once: its classes are numbered anew" in said
+    assert "1 images have no label map, the first: boxes.json: the segmentation of annotation 1" in said
+    assert "1 images have boxes alone, of which no label map can be made; they are left out" in said
+    assert (tmp_path / "out/classes.txt").read_text() == "0 background\n1 cat\n2 a b\n"
+    assert [p.name for p in (tmp_path / "out/images").iterdir()] == ["b.jpg"]
+    assert boxel.read(tmp_path / "out").image_ids == ["b"]
+
+
+def test_part_of_the_classes(tmp_path):
+    """What is left out of a semantic set is void, not background."""
+    data = boxel.read(make_root(tmp_path / "set")).select_categories(["road"])
+    boxel.write(data, tmp_path / "out", format="semantic")
+    assert (tmp_path / "out/classes.txt").read_text() == "1 road\n"
+    assert np.array(Image.open(tmp_path / "out/labels/a.png"))[0].tolist() == [255] * 4 + [1] * 4
+
+
+def test_values_of_a_table_survive_background(tmp_path):
+    """A set that knows a background gets it as a class of its own."""
+    data = boxel.read(make_root(tmp_path / "set"))
+    known = replace(data, map_labels=values_to_labels({0: BACKGROUND, 1: 1}), categories=data.categories)
+    known = known.select_categories(["road"])
+    boxel.write(known, tmp_path / "out", format="semantic")
+    assert (tmp_path / "out/classes.txt").read_text() == "0 background\n1 road\n"
+    assert stripes(boxel.read(tmp_path / "out")) == [0] * 4 + [1] * 4
+
+
+# the real ones -------------------------------------------------------------------------------------------------------
+
+
+def test_real_street_scenes(shared_data):
+    data = boxel.read(shared_data / "camvid", classes="camvid")
+    assert len(data) == 468 and data.faults == [] and len(data.categories) == 11
+    val = boxel.read(shared_data / "camvid", classes="camvid", split="val")
+    assert len(val) == 101 and len(boxel.read(shared_data / "camvid/trainannot", classes="camvid")) == 367
+    assert set(zip(val.widths.tolist(), val.heights.tolist(), strict=True)) == {(480, 360)}
+    seen = label_map(val, 0)
+    assert set(np.unique(seen).tolist()) == {*range(11), 255}
+    middle = {c.name: np.nonzero(seen == k)[0].mean() for k, c in enumerate(val.categories)}
+    assert middle["sky"] < middle["building"] < middle["car"] < middle["road"]
+
+
+def test_real_segmentations(shared_data, tmp_path):
+    data = boxel.read(shared_data / "voc2007/SegmentationClass")
+    assert len(data) == 20 and data.faults == [] and len(data.categories) == 21
+    whole = boxel.read(shared_data / "voc2007/ImageSets/Segmentation/train.txt")
+    with pytest.warns(LossWarning, match="a semantic set has no instances"):
+        boxel.write(whole, tmp_path / "out", format="semantic")
+    again = boxel.read(tmp_path / "out")
+    assert again.categories == data.categories
+    for image, name in enumerate(
+        data.label_maps
+    ):  # both readers see the same classes, and the writer keeps them
+        other = again.image_ids.index(data.image_ids[image])
+        np.testing.assert_array_equal(label_map(again, other), label_map(data, image))
+        written = Image.open(again.root / again.label_maps[other])
+        np.testing.assert_array_equal(written, Image.open(data.root / name))

@@ -213,6 +213,7 @@ METHODS = {
     "mask_rcnn": "Train Mask R-CNN from masks, as `label` makes them, or from boxes.",
     "boxcaseg": "Train BoxCaseg, which makes masks of boxes, from boxes and images of single objects with masks.",
     "fcrn": "Train FCRN, a semantic segmenter, from label maps, or from masks as `label` makes them.",
+    "fcrn-instances": "Train the localisation network by which FCRN finds instances, from masks.",
 }
 
 
@@ -254,6 +255,10 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
             metavar="TEACHER",
             help="first make masks of boxes that have none, as `boxel label` does (default teacher: boxcaseg)",
         )
+    if method == "fcrn-instances":
+        parser.add_argument(
+            "--semantic", type=str, metavar="RUN", help="a run of fcrn that says what each pixel is"
+        )
     if method == "boxcaseg":
         parser.add_argument(
             "--salient",
@@ -288,6 +293,7 @@ def _train(method: str, given: Namespace) -> int:
         val_images=given.get("val_images"),
         masks=given.get("masks"),
         salient=given.get("salient"),
+        semantic=given.get("semantic"),
         mask_classes=_names(given, "mask_classes"),
         rename=_pairs(given, "rename"),
         categories=_names(given, "categories"),
@@ -672,7 +678,7 @@ def _looking(model: Any, given: Namespace) -> Any:
     config = replace(own_config(model), flip="flip" in given, score=given.get("score", 0.0))
     if "short_side" in given:
         # The longest side keeps its proportion to the shorter one.
-        longest = round(config.max_size * given.short_side / config.short_side)
+        longest = round(config.max_size * given.short_side / (config.short_side or config.max_size))
         config = replace(config, short_side=given.short_side, max_size=longest)
     return replace(config, scales=_scales(given))
 

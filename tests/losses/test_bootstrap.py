@@ -19,7 +19,6 @@ def keep(ease, valid=None, **options):
     ("options", "expected"),
     [
         ({"min_kept": 2}, [0, 1, 0, 1, 0]),
-        ({"min_kept": 3}, [1, 1, 0, 1, 0]),  # of two that are as hard, the first
         ({"min_kept": 5}, [1, 1, 1, 1, 1]),
         ({"min_kept": 99}, [1, 1, 1, 1, 1]),
         ({"min_kept": 1, "threshold": 0.5}, [1, 1, 1, 1, 0]),  # 0.5 itself is kept
@@ -36,14 +35,20 @@ def test_by_hand(options, expected):
 def test_void_pixels_are_never_kept(threshold):
     ease, valid = [0.1, 0.2, 0.3, 0.4], [False, True, False, True]
     assert keep(ease, valid, min_kept=1, threshold=threshold) == [False, True, False, threshold is not None]
-    assert keep(ease, valid, min_kept=3, threshold=threshold) == [
-        False,
-        True,
-        False,
-        True,
-    ]  # fewer than 3 are valid
+    assert keep(ease, valid, min_kept=3, threshold=threshold) == valid  # fewer than 3 are valid
     assert not any(keep(ease, [False] * 4, min_kept=3, threshold=threshold))
     assert keep([], [], min_kept=3, threshold=threshold) == []
+
+
+def test_of_pixels_as_hard_exactly_so_many_are_kept():
+    kept = keep([0.5, 0.1, 0.5, 0.2, 0.9], min_kept=3)
+    assert kept[1] and kept[3] and not kept[4] and kept[0] != kept[2]
+    assert sum(keep([0.5] * 9, min_kept=4)) == 4
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_what_is_not_a_number_is_kept(threshold):
+    assert keep([0.1, torch.nan, 0.9], min_kept=1, threshold=threshold)[1]
 
 
 @given(st.integers(0, 10**6), st.integers(1, 70))
@@ -73,6 +78,65 @@ def test_the_loss_by_hand():
     torch.testing.assert_close(gradient[0, 0, [0, 1], [1, 0]], torch.tensor([-0.5, -0.8]) / 2)
 
 
+@pytest.mark.parametrize("options", [{"min_kept": 20}, {"min_kept": 5, "threshold": 0.4}])
+def test_gradient_against_autograd_of_the_mean_of_those_kept(options):
+    torch.manual_seed(0)
+    logits = torch.randn(2, 5, 4, 6, dtype=torch.double, requires_grad=True)
+    labels = torch.randint(0, 5, (2, 4, 6))
+    labels[0, :2] = 255
+    losses = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
+    kept = hardest(torch.exp(-losses), labels != 255, **options)
+    assert 5 < kept.sum() < 36
+    loss = bootstrapped_cross_entropy(logits, labels, **options)
+    torch.testing.assert_close(loss, losses[kept].mean())
+    (expected,) = torch.autograd.grad(3 * losses[kept].mean(), logits)
+    (gradient,) = torch.autograd.grad(3 * loss, logits)
+    torch.testing.assert_close(gradient, expected)
+    assert (gradient.movedim(1, -1)[~kept] == 0).all()
+    assert (gradient.movedim(1, -1)[kept] != 0).all()
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_half_precision_is_summed_in_float32(threshold):
+    torch.manual_seed(0)
+    logits, labels = torch.randn(1, 4, 8, 8).bfloat16().requires_grad_(), torch.randint(0, 4, (1, 8, 8))
+    loss = bootstrapped_cross_entropy(logits, labels, 16, threshold)
+    assert loss == bootstrapped_cross_entropy(logits.detach().float(), labels, 16, threshold)
+    loss.backward()
+    assert logits.grad.dtype == torch.bfloat16
+
+
+@pytest.mark.parametrize("void", [-1, 3, 255])
+def test_what_void_pixels_predict_does_not_matter(void):
+    logits = torch.zeros(1, 3, 2, 2)
+    logits[0, 0, 0] = -torch.inf  # impossible: the class that void pixels look up
+    labels = torch.tensor([[[void, void], [1, 2]]])
+    loss = bootstrapped_cross_entropy(logits, labels, 4, void=void)
+    torch.testing.assert_close(loss, torch.tensor(3.0).log())
+
+
+def test_a_label_that_is_no_class_is_an_error():
+    with pytest.raises((RuntimeError, IndexError), match="out of bounds"):
+        bootstrapped_cross_entropy(torch.zeros(1, 3, 1, 2), torch.tensor([[[3, 0]]]), 1)
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_a_network_that_diverged_has_no_finite_loss(threshold):
+    logits = torch.zeros(1, 3, 4, 4)
+    logits[0, 1, 2, 2] = torch.nan
+    loss = bootstrapped_cross_entropy(logits, torch.zeros(1, 4, 4, dtype=torch.long), 2, threshold)
+    assert loss.isnan()
+
+
+@pytest.mark.parametrize("threshold", [None, 0.5])
+def test_nothing_waits_for_the_device(threshold):
+    """On the meta device, values are not to be had and shapes cannot depend on them."""
+    logits = torch.zeros(2, 3, 4, 4, device="meta", requires_grad=True)
+    labels = torch.zeros(2, 4, 4, device="meta", dtype=torch.long)
+    bootstrapped_cross_entropy(logits, labels, 5, threshold).backward()
+    assert logits.grad.shape == logits.shape
+
+
 def test_all_pixels_kept_is_plain_cross_entropy():
     torch.manual_seed(0)
     logits, labels = torch.randn(2, 5, 6, 7), torch.randint(0, 5, (2, 6, 7))
@@ -82,9 +146,11 @@ def test_all_pixels_kept_is_plain_cross_entropy():
         torch.testing.assert_close(bootstrapped_cross_entropy(logits, labels, **options), plain)
 
 
-def test_a_batch_without_labels_gives_zero_and_no_nan():
-    logits = torch.randn(1, 3, 2, 2, requires_grad=True)
-    loss = bootstrapped_cross_entropy(logits, torch.full((1, 2, 2), 255), 2, threshold=0.5)
+@pytest.mark.parametrize("threshold", [None, 0.5])
+@pytest.mark.parametrize("batch", [0, 1])
+def test_a_batch_without_labels_gives_zero_and_no_nan(batch, threshold):
+    logits = torch.randn(batch, 3, 2, 2, requires_grad=True)
+    loss = bootstrapped_cross_entropy(logits, torch.full((batch, 2, 2), 255), 2, threshold)
     assert loss == 0
     loss.backward()
     assert (logits.grad == 0).all()

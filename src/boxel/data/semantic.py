@@ -51,7 +51,7 @@ class ViewConfig:
 
     def __post_init__(self) -> None:
         check_range(self, 0, 1, "flip", "color")
-        check_range(self, 32, inf, "crop")
+        check_range(self, 16, inf, "crop")
         if self.crop % 16:
             raise BoxelError(f"crop is {self.crop}; give a multiple of 16.")
         if self.long_side is not None:

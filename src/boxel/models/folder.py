@@ -19,7 +19,7 @@ from boxel.errors import BoxelError
 from boxel.layers.weights import first_line
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
-from boxel.models.fcrn import FCRN, FCRNConfig
+from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstances, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from boxel.models.shipped import folder_of
 
@@ -28,15 +28,21 @@ _CONFIGS: dict[str, Any] = {
     "boxcaseg": BoxCasegConfig,
     "mask_rcnn": MaskRCNNConfig,
     "fcrn": FCRNConfig,
+    "fcrn-instances": FCRNInstancesConfig,
 }
-_OF_CLASSES: dict[str, Any] = {"boxinst": BoxInst, "mask_rcnn": MaskRCNN, "fcrn": FCRN}
+_OF_CLASSES: dict[str, Any] = {
+    "boxinst": BoxInst,
+    "mask_rcnn": MaskRCNN,
+    "fcrn": FCRN,
+    "fcrn-instances": FCRNInstances,
+}
 
 
 def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
     """A new model.
 
     Args:
-        method: `boxinst`, `mask_rcnn`, `boxcaseg` or `fcrn`.
+        method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn` or `fcrn-instances`.
         num_classes: K, with no class for the background but for `fcrn`; BoxCaseg knows none.
         config: fields of the method's configuration as plain data; what is missing has its default.
 
@@ -108,8 +114,7 @@ def load(source: str | Path) -> nn.Module:
         categories = read_categories(folder)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
         raise BoxelError(f"{folder}: config.yaml or categories.json can't be read ({error!r}).") from error
-    # Every weight comes from the file, so the backbone starts from none.
-    model = build(method, len(categories), {**config, "weights": "none"})
+    model = build(method, len(categories), without_weights(config))
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -118,6 +123,12 @@ def load(source: str | Path) -> nn.Module:
     model.categories = categories  # type: ignore[assignment]
     model.settings = settings  # type: ignore[assignment]
     return model.eval()
+
+
+def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A model's configuration whose networks start from nothing, since every weight comes from a file."""
+    inner = {name: without_weights(value) for name, value in config.items() if isinstance(value, Mapping)}
+    return {**config, **inner} | ({"weights": "none"} if "weights" in config else {})
 
 
 def method_of(source: str | Path) -> str | None:

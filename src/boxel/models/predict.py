@@ -82,21 +82,21 @@ class PredictConfig:
     """How photos are shown to the model.
 
     Attributes:
-        short_side: the photo's shorter side is brought to this many pixels.
+        short_side: the photo's shorter side is brought to this many pixels; None shows it as it is.
         max_size: the longest side allowed.
         flip: look at the mirrored photo too.
         scales: factors on `short_side`; several are looked at and their findings merged.
         score: lowest score given out.
     """
 
-    short_side: int = 800
+    short_side: int | None = 800
     max_size: int = 1333
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     score: float = 0.0
 
     def __post_init__(self) -> None:
-        check_range(self, 1, inf, "short_side", "max_size")
+        check_range(self, 1, inf, "max_size", *(["short_side"] if self.short_side is not None else []))
         check_range(self, 0, 1, "score")
         if not self.scales or min(self.scales) <= 0:
             raise BoxelError(f"scales is {self.scales}; give one factor or more, each above 0.")
@@ -192,15 +192,20 @@ def own_config(model: Any) -> PredictConfig:
     Args:
         model: with the `settings` of its run.
     """
-    return trained_size(model.settings.get("augment", {}))
+    return trained_size(model.settings)
 
 
-def trained_size(augment: Mapping[str, Any]) -> PredictConfig:
+def trained_size(settings: Mapping[str, Any]) -> PredictConfig:
     """How photos are shown that should look as in training.
 
     Args:
-        augment: the fields of an :class:`~boxel.data.augment.AugmentConfig`; what is missing has the default here.
+        settings: of the run, with the fields of an :class:`~boxel.data.augment.AugmentConfig` under `augment`, or of a
+            :class:`~boxel.data.semantic.ViewConfig` under `views`; what is missing has the default here.
     """
+    if "views" in settings:
+        longest = settings["views"]["long_side"]
+        return PredictConfig(short_side=None) if longest is None else PredictConfig(longest, longest)
+    augment = settings.get("augment", {})
     side = max(augment.get("short_sides", [PredictConfig.short_side]))
     # Large-scale jitter, at a factor of 1, fits the whole image into a square.
     longest = side if augment.get("scale_jitter") else augment.get("max_size", PredictConfig.max_size)
@@ -217,7 +222,9 @@ def pixels_of(photo: Photo) -> NDArray[np.uint8]:
 
 def _resize(image: Tensor, config: PredictConfig, scale: float) -> Tensor:
     height, width = image.shape[-2:]
-    factor = min(config.short_side * scale / min(height, width), config.max_size * scale / max(height, width))
+    factor = scale
+    if config.short_side is not None:
+        factor *= min(config.short_side / min(height, width), config.max_size / max(height, width))
     size = [max(round(height * factor), 1), max(round(width * factor), 1)]
     return F.resize(image, size, antialias=True).float() / 255
 

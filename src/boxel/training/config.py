@@ -12,7 +12,7 @@ from boxel.data.semantic import ViewConfig
 from boxel.errors import BoxelError, check_range
 from boxel.models.boxcaseg import BoxCasegConfig
 from boxel.models.boxinst import BoxInstConfig
-from boxel.models.fcrn import FCRNConfig
+from boxel.models.fcrn import FCRNConfig, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNNConfig
 
 
@@ -208,10 +208,22 @@ class FCRNTraining(TrainConfig):
     batch_size: int = 16
 
 
+@dataclass
+class FCRNInstancesTraining(FCRNTraining):
+    """A training run of FCRN's localisation network.
+
+    Attributes:
+        model: the model's own choices.
+    """
+
+    model: FCRNInstancesConfig = field(default_factory=FCRNInstancesConfig)  # type: ignore[assignment]
+
+
 CONFIGS: dict[str, type[TrainConfig]] = {
     "boxinst": BoxInstTraining,
     "boxcaseg": BoxCasegTraining,
     "mask_rcnn": MaskRCNNTraining,
     "fcrn": FCRNTraining,
+    "fcrn-instances": FCRNInstancesTraining,
 }
 """What a run of each method is set by."""

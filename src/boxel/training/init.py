@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from safetensors import SafetensorError
@@ -12,8 +12,10 @@ from safetensors.torch import load_file
 from torch import nn
 
 from boxel.data.annotations import Category
+from boxel.data.label_maps import GROUND
 from boxel.errors import BoxelError
-from boxel.models.folder import read_categories
+from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstances
+from boxel.models.folder import load, method_of, read_categories
 from boxel.models.shipped import folder_of
 
 CLASS_LAYERS = ("head.classify.", "roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
@@ -73,3 +75,42 @@ def init_from(
         )
     model.load_state_dict({name: weights[name] for name in loaded}, strict=False)
     return loaded, [name for name in own if name not in loaded]
+
+
+def things_of(run: str | Path) -> tuple[Category, ...]:
+    """The classes of a semantic run but for the background, of which there are instances.
+
+    Raises:
+        BoxelError: it knows no background.
+    """
+    ground, *things = read_categories(folder_of(run))
+    if ground.name != GROUND.name or not things:
+        raise BoxelError(
+            f"{run}: its first class is {ground.name!r} and not {GROUND.name!r}, so that every pixel would be of an "
+            "instance; train it on a set of instances."
+        )
+    return tuple(things)
+
+
+def semantic_config(run: str | Path) -> FCRNConfig:
+    """The semantic network's settings, as a part of another model's.
+
+    Raises:
+        BoxelError: it is no run of `fcrn`.
+    """
+    if method_of(run) != "fcrn":
+        raise BoxelError(f"{run}: this is no run of fcrn; name the --out folder of one with --semantic.")
+    return FCRNConfig(**model_of(run) | {"weights": "none"})
+
+
+def load_semantic(model: FCRNInstances, run: str | Path) -> None:
+    """Fill the semantic network of `fcrn-instances`.
+
+    Args:
+        model: changed in place.
+        run: a model folder of `fcrn`.
+
+    Raises:
+        BoxelError: the weights can't be read.
+    """
+    model.semantic.load_state_dict(cast(FCRN, load(run)).network.state_dict())

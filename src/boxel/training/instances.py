@@ -101,7 +101,7 @@ class InstanceTask(Task):
         return overlay(photo, found.boxes[sure], masks, found.labels[sure], names, found.scores[sure])
 
     def _shown(self) -> PredictConfig:
-        return trained_size(asdict(self.config.augment))  # type: ignore[attr-defined]
+        return trained_size(asdict(self.config))
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from boxel.training.crops import CropTask, crops
 from boxel.training.instances import InstanceTask, whole_images
 from boxel.training.loader import Samples
-from boxel.training.semantic import SemanticTask, views
+from boxel.training.semantic import SemanticTask, instance_views, views
 from boxel.training.task import Task
 
 
@@ -21,12 +21,14 @@ class Method(NamedTuple):
         task: steps and validations.
         second_set: whether it learns from salient images too.
         semantic: whether it gives pixels a class, in place of finding instances.
+        needs_semantic: whether it builds on a run that does.
     """
 
     samples: Callable[..., Samples]
     task: type[Task]
     second_set: bool = False
     semantic: bool = False
+    needs_semantic: bool = False
 
 
 METHODS = {
@@ -34,4 +36,5 @@ METHODS = {
     "mask_rcnn": Method(whole_images, InstanceTask),
     "boxcaseg": Method(crops, CropTask, second_set=True),
     "fcrn": Method(views, SemanticTask, semantic=True),
+    "fcrn-instances": Method(instance_views, InstanceTask, needs_semantic=True),
 }

@@ -24,9 +24,10 @@ from boxel.data.join import join
 from boxel.data.label_maps import classes_of
 from boxel.errors import BoxelError, UsageError
 from boxel.models import folder as model_folder
+from boxel.models.folder import without_weights
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.config import TrainConfig
-from boxel.training.init import init_from, model_of
+from boxel.training.init import init_from, load_semantic, model_of, semantic_config, things_of
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.training.methods import METHODS
 from boxel.training.progress import progress_callbacks, quiet_lightning, say
@@ -50,6 +51,7 @@ def train(
     val_images: str | Path | None = None,
     masks: Annotations | str | Path | None = None,
     salient: Annotations | str | Path | None = None,
+    semantic: str | Path | None = None,
     mask_classes: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
     categories: Sequence[str] | None = None,
@@ -63,7 +65,7 @@ def train(
     """Train a segmenter from boxes, masks, or any mix of the two.
 
     Args:
-        method: `boxinst`, `mask_rcnn`, `boxcaseg` or `fcrn`.
+        method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn` or `fcrn-instances`.
         data: annotations, or a file or folder of any format `boxel.read` knows, or several of these, learned as one
             set; of a YOLO set its `train` split. Instances with a mask are learned from it, the others from their box.
         out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model; `runs/METHOD` where
@@ -75,6 +77,7 @@ def train(
         masks: annotations whose masks are added to `data` by annotation id.
         salient: images of one object each with its mask, which `boxcaseg` learns from beside the boxes: a folder of
             `images` and `masks`, or any set with masks.
+        semantic: the run of `fcrn` whose classes `fcrn-instances` finds the instances of.
         mask_classes: sets `data.mask_classes`, the categories whose masks are learned from.
         rename: sets `data.rename`, new names of categories by their old ones; those of one name become one.
         categories: sets `data.categories`, the only categories to learn.
@@ -96,6 +99,12 @@ def train(
     out = Path("runs", method) if out is None else Path(out)
     if salient is not None and not METHODS[method].second_set:
         raise UsageError(f"{method} learns nothing from salient images; leave --salient out.")
+    if (semantic is not None) != METHODS[method].needs_semantic:
+        raise UsageError(
+            f"{method} needs a run of fcrn that says what each pixel is; name it with --semantic."
+            if semantic is None
+            else f"{method} builds on no other run; leave --semantic out."
+        )
     for name, value in {"mask_classes": mask_classes, "categories": categories}.items():
         if value is not None:
             changes[f"data.{name}"] = list(value)
@@ -106,6 +115,8 @@ def train(
     if init is not None and config is None:
         config = {"model": model_of(init)}
     settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, method, **changes)
+    if semantic is not None:
+        settings.model.semantic = semantic_config(semantic)
     several = [data] if isinstance(data, (Annotations, str, Path)) else list(data)
     training = join([_read(one, None if k else images, "train", class_list) for k, one in enumerate(several)])
     if masks is not None:
@@ -131,6 +142,8 @@ def train(
         training = training.select_categories(settings.data.categories)
     if validation is not None and not METHODS[method].semantic:  # whose data set brings classes together
         validation = under_categories(validation, training.categories)
+    if semantic is not None:
+        training = under_categories(training, things_of(semantic))
     if settings.data.class_agnostic:
         training = training.class_agnostic()
         validation = None if validation is None else validation.class_agnostic()
@@ -149,6 +162,8 @@ def train(
         return model_folder.load(out)
     pl.seed_everything(settings.seed, verbose=False)
     model = _build(method, record, classes, None if resume else init, resume)
+    if semantic is not None and not resume:
+        load_semantic(model, semantic)
 
     parts = METHODS[method]
     samples = parts.samples(training, second, settings, out, model)
@@ -240,7 +255,7 @@ def _build(
         )
     # What a checkpoint or another run of this backbone will fill need not be fetched first.
     filled = resume or (init is not None and config["backbone"] == model_of(init).get("backbone"))
-    model = model_folder.build(method, len(categories), config | ({"weights": "none"} if filled else {}))
+    model = model_folder.build(method, len(categories), without_weights(config) if filled else config)
     model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # faster convolutions
     model.categories = categories  # type: ignore[assignment]
     model.settings = record  # type: ignore[assignment]

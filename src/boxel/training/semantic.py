@@ -23,6 +23,7 @@ from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.models.semantic.predict import probabilities, trained_looks
 from boxel.training.loader import Samples, shared_out
 from boxel.training.progress import say
+from boxel.training.supervision import check_instances
 from boxel.training.task import Task, from_all_processes
 
 
@@ -37,6 +38,20 @@ def views(training: Annotations, extra: Annotations | None, settings: Any, out: 
         model: that is trained.
     """
     return _views(training, settings, model, instances=False)
+
+
+def instance_views(
+    training: Annotations, extra: Annotations | None, settings: Any, out: Path, model: Any
+) -> Samples:
+    """The same, with the instance of each pixel."""
+    check_instances(training)
+    masked = np.zeros(len(training), dtype=bool)
+    masked[training.image_index[training.has_mask]] = True
+    if not masked.any():
+        raise BoxelError(
+            f"{training.file}: none of its instances has a mask to learn from; `boxel label` makes masks of boxes."
+        )
+    return _views(training.select_images(masked), settings, model, instances=True)
 
 
 def _views(training: Annotations, settings: Any, model: Any, instances: bool) -> Samples:

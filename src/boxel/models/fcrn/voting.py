@@ -1,0 +1,136 @@
+"""Instances by voting: each pixel of a class names the box of its instance, and pixels that agree are one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou, nms
+
+from boxel.errors import check_range
+from boxel.masks.region_nms import region_nms
+
+BLOCK = 2**16
+"""Most pairs of boxes compared at once."""
+
+
+@dataclass
+class VotingConfig:
+    """Options of :func:`vote`.
+
+    Attributes:
+        top_n: a class's masks are of pixels that have it among their n best classes, for n from 1 to `top_n`.
+        nms_iou: IoU above which a pixel's box is suppressed by a better one, and the pixel joins its mask.
+        region_iou: IoU above which the lower of two masks of a class is dropped, those of all n together; 0 leaves no
+            overlap (SDS).
+        min_score: lowest class score with which a pixel votes.
+        min_cells: fewest pixels of a mask.
+        max_detections: most instances an image gives.
+    """
+
+    top_n: int = 3
+    nms_iou: float = 0.5
+    region_iou: float = 0.3
+    min_score: float = 0.1
+    min_cells: int = 4
+    max_detections: int = 100
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, 1, "nms_iou", "region_iou", "min_score")
+        check_range(self, 1, inf, "top_n", "min_cells", "max_detections")
+
+
+class Hypotheses(NamedTuple):
+    """Instances of an image, best first.
+
+    Attributes:
+        masks: (N, h, w) bool, on the grid of the votes.
+        boxes: (N, 4) float, xyxy in the unit of the votes: the mean of those of its pixels, which lies nearer to the
+            true box than that of the best one.
+        scores: (N,) float in [0, 1], the mean class score of each mask's pixels.
+        labels: (N,) int64 in [0, C).
+    """
+
+    masks: Tensor
+    boxes: Tensor
+    scores: Tensor
+    labels: Tensor
+
+
+def vote(scores: Tensor, boxes: Tensor, config: VotingConfig) -> Hypotheses:
+    """Find the instances in an image's class scores and predicted boxes.
+
+    For each class, and each n, the pixels that have the class among their n best vote with the box predicted for it.
+    Non-maximum suppression of the boxes leaves one for each hypothesis; its mask is that pixel and those that it
+    suppressed. Region NMS then chooses among the masks that overlap. Where a true label map gives the scores (1 for
+    the true class, 0 for the others) a pixel votes for its class alone.
+
+    Args:
+        scores: (C + 1, h, w) float in [0, 1], the class scores of an image's pixels. Class 0 is background, which
+            never votes but takes a place among the n best. Classes that tie share the better place, and one whose
+            score is 0 gets no vote.
+        boxes: (C, 4, h, w) float, xyxy in any unit: the box predicted at each pixel for each class but background.
+            One that isn't finite or has no area is no vote.
+        config: the options.
+
+    Returns:
+        The instances.
+
+    References:
+        Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016,
+        Section 2.1.
+    """
+    height, width = scores.shape[1:]
+    scores, boxes = scores.float().flatten(1), boxes.flatten(2)
+    ballots = _ballots(scores, boxes, config)
+    _, label, cell = ballots.nonzero(as_tuple=True)
+    box, score = boxes[label, :, cell], scores[label + 1, cell]
+    winner = torch.arange(len(cell), device=cell.device)
+    for ballot in winner.clone().split(ballots.sum(2).flatten().tolist()):
+        if len(ballot) >= config.min_cells:
+            winner[ballot] = ballot[_winners(box[ballot], score[ballot], config.nms_iou)]
+
+    # Masks that are too small go before region NMS, lest a stray pixel drops an instance.
+    joined = winner.bincount()[winner] >= config.min_cells
+    cell, score = cell[joined], score[joined]
+    found, mask = winner[joined].unique(return_inverse=True)
+    counts = mask.bincount()
+    confidence = mask.bincount(score) / counts
+    mean = torch.zeros(len(found), 4, device=cell.device).index_add(0, mask, box[joined]) / counts[:, None]
+    masks = torch.zeros(len(found), height * width, dtype=torch.bool, device=cell.device)
+    masks[mask, cell] = True
+    masks = masks.view(-1, height, width)
+    kept = region_nms(masks, confidence, label[found], config.region_iou)[: config.max_detections]
+    return Hypotheses(masks[kept], mean[kept], confidence[kept], label[found[kept]])
+
+
+def _ballots(scores: Tensor, boxes: Tensor, config: VotingConfig) -> Tensor:
+    """Which pixels vote for a class in its top-n mask: (top_n, C, h * w) bool."""
+    best = scores.topk(min(config.top_n, len(scores)), 0).values
+    sound = boxes.isfinite().all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
+    classes = scores[1:]
+    able = (classes >= config.min_score) & (classes > 0) & sound
+    ballots = (classes >= best[:, None]) & able
+    # A ballot without a vote more than the one for n - 1 would only give the same masks again.
+    ballots[1:] &= (ballots[1:] != ballots[:-1]).any(2, keepdim=True)
+    return ballots
+
+
+def _winners(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    """The index of the vote that each goes to: (N,) int64.
+
+    That is itself for one that NMS keeps, else the best of those kept that overlap it by more than the threshold.
+    """
+    boxes = boxes.double()  # two implementations of IoU then agree on what overlaps
+    kept = nms(boxes, scores.double(), iou)  # of equal scores the first is the better
+    winner = torch.arange(len(boxes), device=boxes.device)
+    lost = torch.ones_like(winner, dtype=torch.bool).index_fill(0, kept, False).nonzero().flatten()
+    for part in kept.split(max(1, BLOCK // max(1, len(lost)))):  # the best first
+        overlap, first = (box_iou(boxes[lost], boxes[part]) > iou).byte().max(1)
+        claimed = overlap.bool()
+        winner[lost[claimed]] = part[first[claimed]]
+        lost = lost[~claimed]
+    return winner

@@ -1,0 +1,181 @@
+"""Classes of pixels, read and painted."""
+
+import struct
+import zlib
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+import pytest
+from PIL import Image
+from scipy.io import savemat
+
+from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
+from boxel.data.formats.builder import Builder
+from boxel.data.label_maps import (
+    IGNORE,
+    NO_INSTANCE,
+    UNKNOWN,
+    classes_of,
+    has_labels,
+    instance_map,
+    label_map,
+    label_map_size,
+    read_values,
+    translation,
+)
+from boxel.errors import BoxelError
+from boxel.masks.rle import encode
+
+CATS = [Category(7, "cat"), Category(3, "dog")]
+
+
+def rectangle(x0, y0, x1, y1):
+    mask = np.zeros((6, 8), dtype=np.uint8)
+    mask[y0:y1, x0:x1] = 1
+    return msgspec.json.encode(encode(mask))
+
+
+@pytest.fixture
+def painted(tmp_path) -> Annotations:
+    """An image of 8 x 6 with a large dog, a small cat on it, and a box without a mask."""
+    rows = Builder()
+    rows.add_image(1, "a.png", 8, 6)
+    rows.add(1, 0, 0, (2, 2, 4, 4), rectangle(2, 2, 4, 4))
+    rows.add(2, 0, 1, (0, 0, 6, 5), rectangle(0, 0, 6, 5))
+    rows.add(3, 0, 0, (4.5, 1, 8, 3))
+    return rows.build(tmp_path, CATS, tmp_path / "x.json")
+
+
+def test_smaller_masks_lie_on_top_and_boxes_below(painted) -> None:
+    expected = np.full((6, 8), NO_INSTANCE)
+    expected[1:3, 4:8] = UNKNOWN
+    expected[:5, :6] = 1
+    expected[2:4, 2:4] = 0
+    np.testing.assert_array_equal(instance_map(painted, 0, (6, 8)), expected)
+    labels = np.select([expected == 0, expected == 1, expected == UNKNOWN], [1, 2, IGNORE], 0)
+    np.testing.assert_array_equal(label_map(painted, 0), labels)
+    assert [c.name for c in classes_of(painted)] == ["background", "cat", "dog"]
+
+
+def test_a_mask_that_is_not_trusted_is_not_known(painted) -> None:
+    doubtful = replace(painted, trusted=np.array([True, False, True]))
+    labels = label_map(doubtful, 0)
+    assert labels[0, 0] == IGNORE and labels[2, 2] == 1 and labels[5, 7] == 0
+
+
+@pytest.mark.parametrize(
+    ("segmentations", "maps", "expected"),
+    [
+        (["mask", None], None, True),
+        ([None, None], None, False),
+        ([None, None], "m.png", True),
+        ([], None, True),  # nothing is there: all of it is background
+    ],
+)
+def test_which_images_can_be_learned_from(tmp_path, segmentations, maps, expected) -> None:
+    rows = Builder()
+    rows.add_image(1, "a.png", 8, 6, maps)
+    rows.add_image(2, "b.png", 8, 6)
+    rows.add(9, 1, 0, (0, 0, 2, 2), rectangle(0, 0, 2, 2))
+    for k, mask in enumerate(segmentations):
+        rows.add(k, 0, 0, (0, 0, 2, 2), rectangle(0, 0, 2, 2) if mask else None)
+    assert has_labels(rows.build(tmp_path, CATS, tmp_path)).tolist() == [expected, True]
+
+
+def mapped(tmp_path, values, labels) -> Annotations:
+    Image.fromarray(values).save(tmp_path / "m.png")
+    rows = Builder()
+    rows.add_image(1, "a.png", values.shape[1], values.shape[0], "m.png")
+    return replace(rows.build(tmp_path, CATS, tmp_path), map_labels=values_to_labels(labels))
+
+
+def test_values_stand_for_classes(tmp_path) -> None:
+    values = np.array([[7, 3, 4], [0, 255, 7]], dtype=np.uint8)
+    data = mapped(tmp_path, values, {7: 0, 3: 1, 4: 1})  # two values of one class
+    assert classes_of(data) == tuple(CATS)
+    assert label_map(data, 0).tolist() == [[0, 1, 1], [IGNORE, IGNORE, 0]]
+    on_ground = mapped(tmp_path, values, {7: 0, 3: 1, 0: BACKGROUND, 4: VOID})
+    assert label_map(on_ground, 0).tolist() == [[1, 2, IGNORE], [0, IGNORE, 1]]
+    assert [c.name for c in classes_of(on_ground)] == ["background", "cat", "dog"]
+
+
+def test_a_label_map_of_another_size_is_told(tmp_path) -> None:
+    data = mapped(tmp_path, np.zeros((2, 3), dtype=np.uint8), {0: 0})
+    with pytest.raises(BoxelError, match=r"m.png: the label map is 3 x 2 pixels and its image 3 x 4"):
+        label_map(data, 0, (4, 3))
+
+
+def test_classes_are_matched_by_name(painted) -> None:
+    def among(*names):
+        return translation(painted, [Category(k, name) for k, name in enumerate(names)])[:3].tolist()
+
+    assert among("background", "dog", "cat") == [0, 2, 1]
+    assert among("background", "dog") == [0, 0, 1]  # a cat is nothing to them
+    assert among("dog", "cow") == [IGNORE, IGNORE, 0]
+    assert translation(painted, CATS)[IGNORE] == IGNORE
+    with pytest.raises(BoxelError, match=r"none of its classes \(background, cat, dog\) is one of those"):
+        among("background", "cow")
+
+
+def test_too_many_classes_and_two_backgrounds_are_refused(painted) -> None:
+    many = replace(painted, categories=tuple(Category(k, str(k)) for k in range(255)))
+    with pytest.raises(BoxelError, match="256 classes are more than the 255"):
+        classes_of(many)
+    twice = replace(painted, categories=(Category(1, "background"), Category(2, "dog")))
+    with pytest.raises(BoxelError, match="two classes are called background"):
+        classes_of(twice)
+
+
+@pytest.mark.parametrize("mode", ["L", "P", "I;16"])
+def test_kinds_of_files(tmp_path, mode) -> None:
+    values = np.array([[0, 1, 15], [200, 255, 3]], dtype=np.uint16)
+    image = Image.fromarray(values if mode == "I;16" else values.astype(np.uint8))
+    if mode == "P":
+        image = image.convert("L")
+        image.putpalette([0, 0, 0] * 256)
+    image.save(tmp_path / "m.png")
+    np.testing.assert_array_equal(read_values(tmp_path / "m.png"), values)
+    assert label_map_size(tmp_path / "m.png") == (3, 2)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_grey_values_of_few_bits_are_not_stretched(tmp_path, bits) -> None:
+    values = (np.arange(32, dtype=np.uint8) % 2**bits).reshape(4, 8)
+    content = b"".join(b"\0" + np.packbits(_bits(row, bits)).tobytes() for row in values)
+    (tmp_path / "m.png").write_bytes(_png(8, 4, bits, content))
+    np.testing.assert_array_equal(read_values(tmp_path / "m.png"), values)
+
+
+def _bits(row, bits):
+    return ((row[:, None] >> np.arange(bits)[::-1]) & 1).astype(np.uint8).ravel()
+
+
+def _png(width, height, bits, rows) -> bytes:
+    """A grey PNG (RFC 2083)."""
+
+    def chunk(kind, content):
+        return (
+            struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
+    chunks = [(b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b"")]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
+
+
+def test_matlab_files(tmp_path) -> None:
+    values = np.array([[459, 0, 2]], dtype=np.uint16)
+    savemat(tmp_path / "m.mat", {"LabelMap": values})
+    np.testing.assert_array_equal(read_values(tmp_path / "m.mat"), values)
+    assert label_map_size(tmp_path / "m.mat") == (3, 1)
+    savemat(tmp_path / "other.mat", {"x": values})
+    for read in (read_values, label_map_size):
+        with pytest.raises(BoxelError, match=r"other.mat: can't be read as a label map"):
+            read(tmp_path / "other.mat")
+
+
+def test_colours_are_refused(tmp_path) -> None:
+    Image.new("RGB", (3, 2)).save(tmp_path / "m.png")
+    with pytest.raises(BoxelError, match=r"m.png: can't be read as a label map \(it is in colour \(RGB\)"):
+        read_values(tmp_path / "m.png")

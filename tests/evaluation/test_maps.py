@@ -1,0 +1,81 @@
+"""Figures of label maps on a set."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from boxel.data.annotations import Annotations, Category, values_to_labels
+from boxel.data.formats.builder import Builder
+from boxel.errors import BoxelError
+from boxel.evaluation.maps import maps_table, measure_folder
+
+
+@pytest.fixture
+def truth(tmp_path) -> Annotations:
+    """Four images with random label maps of the values 5, 9 and 2, and void."""
+    rng = np.random.default_rng(0)
+    rows = Builder()
+    for k in range(4):
+        Image.fromarray(rng.choice([5, 9, 2, 77], (20, 30)).astype(np.uint8)).save(tmp_path / f"{k}_map.png")
+        rows.add_image(k, f"{k}.jpg", 30, 20, f"{k}_map.png")
+    data = rows.build(tmp_path, [Category(5, "a"), Category(9, "b"), Category(2, "c")], tmp_path)
+    return replace(data, map_labels=values_to_labels({5: 0, 9: 1, 2: 2}))
+
+
+@pytest.fixture
+def found(tmp_path, truth):
+    """A folder of maps that are right in most places."""
+    rng = np.random.default_rng(1)
+    folder = tmp_path / "found"
+    folder.mkdir()
+    for k in range(4):
+        values = np.array(Image.open(tmp_path / f"{k}_map.png"))
+        wrong = rng.random(values.shape) < 0.3
+        values[wrong] = rng.choice([5, 9, 2, 111], wrong.sum())  # 111 is no class
+        Image.fromarray(values).save(folder / f"{k}.png")
+    return folder
+
+
+def test_against_sets_of_pixels(truth, found) -> None:
+    figures = measure_folder(found, truth)
+    true, ours = (
+        np.concatenate([np.array(Image.open(path)).ravel() for path in sorted(folder.glob("?" + end))])
+        for folder, end in ((truth.root, "_map.png"), (found, ".png"))
+    )
+    known = true != 77
+    pixels = [
+        [set(np.flatnonzero(known & (m == value)).tolist()) for m in (true, ours)] for value in (5, 9, 2)
+    ]
+    expected = [len(a & b) / len(a | b) for a, b in pixels]
+    assert list(figures["per_class"].values()) == pytest.approx(expected)
+    assert figures["mean_iou"] == pytest.approx(np.mean(expected))
+    assert figures["pixel_accuracy"] == pytest.approx((true == ours)[known].mean())
+    assert figures["images"] == 4
+
+
+def test_an_image_that_can_not_be_measured_costs_only_itself(truth, found) -> None:
+    (found / "1.png").unlink()
+    Image.new("L", (5, 5)).save(found / "2.png")
+    told = []
+    assert measure_folder(found, truth, told.append)["images"] == 2
+    assert len(told) == 2 and "1.png: can't be read as a label map" in told[0] and "5 x 5" in told[1]
+    for path in found.iterdir():
+        path.unlink()
+    with pytest.raises(BoxelError, match="not one of its 4 images can be measured"):
+        measure_folder(found, truth, told.append)
+
+
+def test_the_table() -> None:
+    figures = {"images": 3, "pixel_accuracy": 0.5, "mean_class_accuracy": math.nan, "mean_iou": 0.25}
+    text = maps_table(figures | {"per_class": {"a": 0.25, "long name": math.nan}})
+    assert text.splitlines() == [
+        "             IoU",
+        "a           25.0",
+        "long name      -",
+        "mean        25.0",
+        "",
+        "In percent. 3 images; pixel accuracy 50.0, mean class accuracy -.",
+    ]

@@ -1,0 +1,66 @@
+"""Where FCRN's loss is taken, and how many pixels it keeps."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from boxel.data.label_maps import IGNORE
+from boxel.models.fcrn import FCRNConfig
+from boxel.models.fcrn.criterion import at_cells, kept_of, segmentation_loss
+
+
+@pytest.mark.parametrize(("stride", "expected"), [(8, 512), (16, 128), (1, 32768), (2, 8192)])
+def test_kept_cells_are_counted_on_the_grid_of_stride_8(stride, expected) -> None:
+    assert kept_of(512, stride) == expected
+    assert kept_of(1, 16) == 1  # never none
+
+
+def test_a_cell_has_the_label_of_the_pixel_at_its_centre() -> None:
+    labels = torch.arange(16 * 24).view(16, 24)
+    assert at_cells(labels, 8).tolist() == [
+        [4 * 24 + 4, 4 * 24 + 12, 4 * 24 + 20],
+        [12 * 24 + 4, 12 * 24 + 12, 12 * 24 + 20],
+    ]
+
+
+@pytest.fixture
+def batch() -> tuple[torch.Tensor, torch.Tensor]:
+    random = torch.Generator().manual_seed(0)
+    scores = torch.randn(2, 5, 3, 4, generator=random)
+    labels = torch.randint(0, 5, (2, 24, 32), generator=random).to(torch.uint8)
+    labels[:, :10] = IGNORE
+    return scores, labels
+
+
+def test_without_bootstrapping_it_is_the_mean_cross_entropy(batch) -> None:
+    scores, labels = batch
+    config = FCRNConfig(min_kept=None)
+    expected = F.cross_entropy(scores, at_cells(labels, 8).long(), ignore_index=IGNORE)
+    torch.testing.assert_close(segmentation_loss(scores, labels, 8, config), expected)
+    dense = F.interpolate(scores, (24, 32), mode="bilinear")
+    expected = F.cross_entropy(dense, labels.long(), ignore_index=IGNORE)
+    torch.testing.assert_close(
+        segmentation_loss(scores, labels, 8, FCRNConfig(min_kept=None, loss_at="pixels")), expected
+    )
+
+
+@pytest.mark.parametrize(("loss_at", "kept"), [("cells", 2), ("pixels", 128)])
+def test_with_it_it_is_the_mean_of_the_hardest(batch, loss_at, kept) -> None:
+    scores, labels = batch
+    dense, true = scores, at_cells(labels, 8)
+    if loss_at == "pixels":
+        dense, true = F.interpolate(scores, (24, 32), mode="bilinear"), labels
+    losses = F.cross_entropy(dense, true.long(), ignore_index=IGNORE, reduction="none")
+    expected = losses.flatten().sort(descending=True).values[:kept].mean()
+    config = FCRNConfig(min_kept=2, loss_at=loss_at)
+    torch.testing.assert_close(segmentation_loss(scores, labels, 8, config), expected)
+
+
+@pytest.mark.parametrize("min_kept", [None, 10])
+def test_a_batch_of_void_alone_gives_zero(min_kept) -> None:
+    scores = torch.randn(1, 3, 2, 2, requires_grad=True)
+    loss = segmentation_loss(
+        scores, torch.full((1, 16, 16), IGNORE, dtype=torch.uint8), 8, FCRNConfig(min_kept=min_kept)
+    )
+    loss.backward()
+    assert loss == 0 and (scores.grad == 0).all()

@@ -1,0 +1,122 @@
+"""What the localisation network regresses, and instances found with it."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boxel.models.fcrn import FCRNConfig, FCRNInstances, FCRNInstancesConfig
+from boxel.models.fcrn.instances import from_offsets, to_offsets
+from boxel.models.fcrn.voting import VotingConfig
+
+TINY = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0, "kernel": 3}
+
+
+def build(classes: int = 2, **options) -> FCRNInstances:
+    torch.manual_seed(0)
+    semantic = FCRNConfig(**TINY, output_stride=options.pop("semantic_stride", 8))
+    return FCRNInstances(classes, FCRNInstancesConfig(**TINY, semantic=semantic, **options))
+
+
+def test_offsets_by_hand() -> None:
+    """Cells of 8 pixels have their middles at 4, 12, 20; the box (2, 10, 22, 50) its own at (12, 30)."""
+    boxes = torch.tensor([2.0, 10.0, 22.0, 50.0])[:, None, None].expand(4, 2, 3)
+    down, right, height, width = to_offsets(boxes, 8)
+    assert down.tolist() == [[26, 26, 26], [18, 18, 18]]
+    assert right.tolist() == [[8, 0, -8]] * 2
+    assert (height == 40).all() and (width == 20).all()
+
+
+@given(st.integers(0, 10**6), st.sampled_from([8, 16]))
+def test_boxes_come_back_from_their_offsets(seed, stride) -> None:
+    boxes = torch.rand(3, 4, 5, 6, generator=torch.Generator().manual_seed(seed)) * 400
+    torch.testing.assert_close(from_offsets(to_offsets(boxes, stride), stride), boxes, atol=1e-3, rtol=0)
+
+
+def targets() -> list[dict[str, torch.Tensor]]:
+    """An image with two touching squares of two classes, and one with nothing."""
+    instances = torch.full((64, 64), -1, dtype=torch.int16)
+    instances[16:48, 0:32], instances[16:48, 32:64] = 0, 1
+    boxes = torch.tensor([[0.0, 16, 32, 48], [32.0, 16, 64, 48]])
+    return [
+        {"instances": instances, "boxes": boxes, "instance_labels": torch.tensor([1, 2])},
+        {
+            "instances": torch.full_like(instances, -1),
+            "boxes": torch.zeros(0, 4),
+            "instance_labels": torch.zeros(0, dtype=torch.long),
+        },
+    ]
+
+
+class _Given(torch.nn.Module):
+    """A network that says the same of every image."""
+
+    def __init__(self, scores: torch.Tensor):
+        super().__init__()
+        self.stride, self.fill, self.scores = 8, torch.zeros(3, 1, 1), scores
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.scores.expand(len(images), *self.scores.shape[-3:])
+
+
+def perfect(model: FCRNInstances) -> torch.Tensor:
+    """(1, 4 K, 8, 8), the true boxes of the squares in every class's channels."""
+    boxes = torch.zeros(4, 8, 8)
+    boxes[:, :, :4], boxes[:, :, 4:] = (b[:, None, None] for b in targets()[0]["boxes"])
+    return (to_offsets(boxes, 8) / model.config.unit).repeat(model.num_classes, 1, 1)[None]
+
+
+@pytest.mark.parametrize("min_kept", [None, 4])
+def test_the_loss_is_of_the_true_class_alone(min_kept) -> None:
+    model = build(min_kept=min_kept)
+    images = [torch.rand(3, 64, 64)] * 2
+    found = perfect(model).repeat(2, 1, 1, 1)
+    # What class 1 says where class 0 is, and what any says of the background, is nobody's business.
+    found[:, 4:, :, :4] += 100
+    found[:, :, :2] += 100
+    model.network = _Given(found)
+    assert model.losses(images, targets())["localization"] == 0
+    found[0, 0, 2, 0] += 1  # a row of the first square, down by a unit
+    loss = model.losses(images, targets())["localization"]
+    assert loss == pytest.approx(0.5 / (32 if min_kept is None else 4))
+
+
+def test_only_the_localisation_network_learns() -> None:
+    model = build().train()
+    assert not model.semantic.training and model.network.training
+    model([torch.rand(3, 64, 64)] * 2, targets())["localization"].backward()
+    assert all(p.grad is None for p in model.semantic.parameters())
+    assert all(p.grad is not None for p in model.network.classifier.parameters())
+
+
+def test_two_touching_squares_of_a_class_are_two_instances() -> None:
+    """What the semantic network can't tell apart, the votes do; with true classes, the masks are exact."""
+    model = build().eval()
+    model.network = _Given(perfect(model))
+    classes = torch.zeros(3, 8, 8)
+    classes[0], classes[0, 2:6], classes[2, 2:6] = 1, 0, 1  # both of the second class
+    (found,) = model.detect([torch.rand(3, 64, 64)], [classes])
+    order = found.boxes[:, 0].argsort()
+    assert found.boxes[order].tolist() == targets()[0]["boxes"].tolist()
+    assert found.labels.tolist() == [1, 1] and found.scores.tolist() == [1, 1]
+    inside = found.mask_logits[order] > 0
+    assert (
+        inside[0, 2:6, :4].all()
+        and inside[0].sum() == 16
+        and inside[1, 2:6, 4:].all()
+        and inside[1].sum() == 16
+    )
+
+
+def test_images_of_any_size_and_two_grids() -> None:
+    model = build(semantic_stride=16, voting=VotingConfig(min_score=0.0, top_n=1)).eval()
+    found = model([torch.rand(3, 50, 70), torch.rand(3, 64, 40)])
+    assert [instances["masks"][0]["size"] for instances in found if instances["masks"]] in (
+        [[50, 70], [64, 40]],
+        [[50, 70]],
+        [[64, 40]],
+        [],
+    )
+    for (height, width), instances in zip([(50, 70), (64, 40)], found, strict=True):
+        boxes = instances["boxes"]
+        assert (boxes >= 0).all() and (boxes[:, [0, 2]] <= width).all() and (boxes[:, [1, 3]] <= height).all()

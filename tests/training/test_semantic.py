@@ -1,0 +1,123 @@
+"""Whole trainings of segmenters, and of instances by voting on them."""
+
+from __future__ import annotations
+
+import json
+import signal
+from dataclasses import replace
+
+import pytest
+import torch
+
+import boxel
+from boxel.data.annotations import Annotations
+from boxel.data.semantic import SemanticDataset
+from boxel.errors import BoxelError, UsageError
+from boxel.evaluation.maps import measure_maps
+from boxel.evaluation.run import predict_set
+from boxel.models.fcrn import FCRN, FCRNInstances
+from boxel.training import train
+
+_TINY = {
+    "model": {
+        "backbone": "resnet10t",
+        "weights": "none",
+        "backbone_norm": "bn",
+        "frozen_stages": 0,
+        "kernel": 3,
+        "dilation": 2,
+        "min_kept": 64,
+    },
+    "views": {"crop": 64, "long_side": 96},
+    "data": {"workers": 0, "val_share": 0.25},
+    "optim": {"name": "adamw", "lr": 0.002, "reference_batch": 0},
+    "steps": 4,
+    "batch_size": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def semantic_run(scenes, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("semantic") / "run"
+    train("fcrn", scenes, out=folder, config=_TINY)
+    return folder
+
+
+def test_a_segmenter_is_trained_on_masks(scenes: Annotations, semantic_run) -> None:
+    model = boxel.load(semantic_run)
+    assert isinstance(model, FCRN)
+    assert [c.name for c in model.categories] == ["background", *(c.name for c in scenes.categories)]
+    kept = json.loads((semantic_run / "metrics.json").read_text())
+    assert kept["step"] in (2, 4) and 0 <= kept["val/mean_iou"] <= kept["val/pixel_accuracy"] <= 1
+    assert {"config.yaml", "categories.json", "curves.png", "samples"} <= {
+        p.name for p in semantic_run.iterdir()
+    }
+    photo = scenes.image_path(0)
+    found = model.predict(photo)
+    assert found.labels.shape == (scenes.heights[0], scenes.widths[0]) and found.scores.max() <= 1
+    figures = measure_maps(model, scenes)
+    assert figures["images"] == len(scenes) and figures["per_class"].keys() == {
+        c.name for c in model.categories
+    }
+
+
+def test_instances_are_found_on_top_of_it(scenes: Annotations, semantic_run, tmp_path) -> None:
+    out = tmp_path / "instances"
+    model = train("fcrn-instances", scenes, out=out, config=_TINY, semantic=semantic_run)
+    assert isinstance(model, FCRNInstances) and model.categories == scenes.categories
+    before, again = boxel.load(semantic_run).network.state_dict(), boxel.load(out)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in again.semantic.state_dict().items())
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, again.state_dict()[name])
+    rows = predict_set(again, scenes)
+    assert all(0 <= row["score"] <= 1 and row["bbox"][2] >= 0 for row in rows)
+
+
+def test_interrupted_and_resumed_it_ends_the_same(scenes, semantic_run, tmp_path, monkeypatch) -> None:
+    settings = {"config": _TINY, "semantic": semantic_run}
+    whole = train("fcrn-instances", scenes, out=tmp_path / "whole", **settings)
+    read, seen = SemanticDataset._read, []
+
+    def interrupted(self, index):
+        seen.append(index)
+        if len(seen) == 3:  # in the second step
+            signal.raise_signal(signal.SIGINT)
+        return read(self, index)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SemanticDataset, "_read", interrupted)
+        assert train("fcrn-instances", scenes, out=tmp_path / "halves", **settings) is None
+    resumed = train("fcrn-instances", scenes, out=tmp_path / "halves", **settings, resume=True)
+    for name, tensor in whole.state_dict().items():
+        torch.testing.assert_close(tensor, resumed.state_dict()[name], msg=name)
+
+
+def test_what_can_not_be_learned_from_is_told(scenes, semantic_run, tmp_path) -> None:
+    boxes = scenes.without_masks()
+    with pytest.raises(
+        BoxelError, match=r"not one of its .* images has a label map or a mask .* `boxel label`"
+    ):
+        train("fcrn", boxes, out=tmp_path / "a", config=_TINY)
+    with pytest.raises(BoxelError, match="none of its instances has a mask"):
+        train("fcrn-instances", boxes, out=tmp_path / "b", config=_TINY, semantic=semantic_run)
+    with pytest.raises(UsageError, match="name it with --semantic"):
+        train("fcrn-instances", scenes, out=tmp_path / "c", config=_TINY)
+    with pytest.raises(UsageError, match="leave --semantic out"):
+        train("fcrn", scenes, out=tmp_path / "d", config=_TINY, semantic=semantic_run)
+    with pytest.raises(BoxelError, match="is no run of fcrn"):
+        train("fcrn-instances", scenes, out=tmp_path / "e", config=_TINY, semantic="boxcaseg")
+
+
+def test_images_with_boxes_only_are_left_out(scenes, tmp_path, caplog) -> None:
+    caplog.set_level("INFO", logger="boxel")
+    segmentations = scenes.segmentations.copy()
+    segmentations[scenes.image_index == 0] = None
+    config = {**_TINY, "data": {"val_share": 0, "workers": 0}}
+    train("fcrn", replace(scenes, segmentations=segmentations), out=tmp_path / "run", config=config)
+    assert f"1 of {len(scenes)} images have boxes only and are left out" in caplog.text
+
+
+def test_a_field_of_view_larger_than_the_crop_is_told(scenes, tmp_path) -> None:
+    wide = {**_TINY, "model": {**_TINY["model"], "dilation": 12}}
+    with pytest.warns(UserWarning, match="field of view, 200 pixels, is larger than the crops of 64"):
+        train("fcrn", scenes, out=tmp_path / "run", config=wide)

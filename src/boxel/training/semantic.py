@@ -55,12 +55,12 @@ def instance_views(
 
 
 def _views(training: Annotations, settings: Any, model: Any, instances: bool) -> Samples:
-    labelled = has_labels(training)
-    if not labelled.any():
+    if not any(training.label_maps) and not training.has_mask.any():
         raise BoxelError(
             f"{training.file}: not one of its {len(training)} images has a label map or a mask to learn from; "
             "`boxel label` makes masks of boxes."
         )
+    labelled = has_labels(training)
     if not labelled.all():
         say("%d of %d images have boxes only and are left out", (~labelled).sum(), len(labelled))
         training = training.select_images(labelled)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxel.draw import contact_sheet, overlay, plot_affinity, plot_curves, save_image
+from boxel.draw import contact_sheet, overlay, overlay_labels, plot_affinity, plot_curves, save_image
 from boxel.errors import BoxelError
 from boxel.masks.rle import encode
 
@@ -112,6 +112,25 @@ def test_no_instances_and_empty_masks():
     np.testing.assert_array_equal(
         overlay(image, box, empty, None, NAMES), overlay(image, box, None, None, NAMES)
     )
+
+
+def test_classes_are_tinted_above_a_legend():
+    photo = np.full((40, 60, 3), 200, dtype=np.uint8)
+    labels = np.zeros((40, 60), dtype=np.uint8)
+    labels[:, 30:], labels[0, :5] = 2, 255
+    drawn = overlay_labels(photo, labels, ["background", "cat", "dog"])
+    assert drawn.shape == (56, 60, 3) and (photo == 200).all()
+    assert (drawn[:40, :30] == 200).all()  # background, and what is of no class
+    # VOC's third colour, olive, over grey: 0.55 * 200 + 0.45 * (128, 128, 0).
+    assert (drawn[:40, 30:] == [168, 168, 110]).all()
+    assert (drawn[40:] == [128, 128, 0]).all(2).sum() == 80  # its square in the legend
+    assert overlay_labels(photo, np.zeros_like(labels), ["background"]).shape == photo.shape
+
+
+def test_a_legend_takes_as_many_rows_as_it_needs():
+    labels = np.arange(6, dtype=np.uint8).repeat(100).reshape(6, 100)
+    drawn = overlay_labels(np.zeros((6, 100, 3), dtype=np.uint8), labels, [f"class {k}" for k in range(6)])
+    assert drawn.shape == (6 + 6 * 16, 100, 3)
 
 
 def test_contact_sheet_fits_images_into_cells():

@@ -319,6 +319,7 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
         "--baselines", type=str, help="masks from the same boxes beside the model's: box,grabcut"
     )
     parser.add_argument("--no-boundary", action="store_true", help="leave Boundary AP out")
+    parser.add_argument("--regions", action="store_true", help="also mAP^r and mAP^r_vol, as on Pascal VOC")
     parser.add_argument("--results", type=str, metavar="OUT", help="write the detections as COCO results")
     parser.add_argument("--json", type=str, metavar="OUT", help="write the figures as JSON")
     _looking_arguments(parser)
@@ -341,7 +342,7 @@ def _evaluate(given: Namespace) -> int:
     check_baselines(baselines)
     truth.select_categories(categories or [])
     if is_labelled_set(given.subject) or method == "boxcaseg":
-        idle = ("results", "class_agnostic", "no_boundary", *_LOOKING, *_BOTH)
+        idle = ("results", "class_agnostic", "no_boundary", "regions", *_LOOKING, *_BOTH)
         _refuse(given, idle, f"{given.subject} is measured by masks of given boxes")
         figures = measure(given.subject, truth, baselines, categories, given.get("device", "auto"), _say)
         if "json" in outputs:
@@ -365,6 +366,7 @@ def _evaluate(given: Namespace) -> int:
         class_agnostic=agnostic,
         categories=categories,
         boundary="no_boundary" not in given,
+        regions="regions" in given,
         baselines=baselines,
         file=given.subject,
     )
@@ -379,7 +381,7 @@ def _evaluate_maps(given: Namespace, method: str | None) -> int:
     from boxel.evaluation.maps import maps_table, measure_folder, measure_maps
     from boxel.evaluation.summary import without_nan
 
-    idle = ("results", "class_agnostic", "no_boundary", "categories", "baselines", *_LOOKING)
+    idle = ("results", "class_agnostic", "no_boundary", "regions", "categories", "baselines", *_LOOKING)
     _refuse(given, idle, f"{given.subject} gives pixels classes")
     output = _writable(given.json) if "json" in given else None
     truth = _read(given, split="val")

@@ -17,11 +17,13 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
 
+from boxel.data.formats.voc_masks import palette
 from boxel.errors import BoxelError
 from boxel.masks.rle import Rle, decode
 
 _PALETTE = sv.ColorPalette.DEFAULT
 _OPACITY = 0.45
+_CLASS_COLOURS = np.array(palette()).reshape(-1, 3)[1:]  # VOC's, without its black for the background
 
 
 def overlay(
@@ -130,8 +132,7 @@ def overlay_labels(
     shown = [k for k in np.unique(labels).tolist() if k < len(names) and names[k] != "background"]
     scene = image.astype(np.float64)
     for k in shown:
-        tinted = scene[labels == k] * (1 - _OPACITY) + np.array(_PALETTE.by_idx(k).as_rgb()) * _OPACITY
-        scene[labels == k] = tinted
+        scene[labels == k] = scene[labels == k] * (1 - _OPACITY) + _CLASS_COLOURS[k] * _OPACITY
     return np.concatenate([np.round(scene).astype(np.uint8), _legend(image.shape[1], shown, names)])
 
 
@@ -146,7 +147,7 @@ def _legend(width: int, shown: Sequence[int], names: Sequence[str]) -> NDArray[n
         x += length
     strip = np.full((y + line if places else 0, width, 3), 255, dtype=np.uint8)
     for k, x, y in places:
-        strip[y + 4 : y + 12, x : x + 10] = _PALETTE.by_idx(k).as_rgb()
+        strip[y + 4 : y + 12, x : x + 10] = _CLASS_COLOURS[k]
         cv2.putText(
             strip, names[k], (x + 14, y + 12), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA
         )

@@ -3,7 +3,7 @@ import json
 import pytest
 
 from boxel.errors import BoxelError
-from boxel.evaluation import coco_ap, evaluate, fill_boxes, format_table, mask_iou
+from boxel.evaluation import coco_ap, evaluate, fill_boxes, format_table, mask_iou, region_ap
 
 
 def test_gathers_every_measure(random_set):
@@ -21,6 +21,17 @@ def test_gathers_every_measure(random_set):
     assert metrics["baselines"]["box"]["mask_iou"] == mask_iou(filled, truth)
     assert "box_agreement" not in metrics
     assert "boundary" not in evaluate(results, truth, boundary=False)
+
+
+def test_regions_where_they_are_asked_for(random_set):
+    truth, results = random_set(0)
+    assert "regions" not in evaluate(results, truth, boundary=False)
+    metrics = evaluate(results, truth, boundary=False, regions=True)
+    expected = region_ap(results, truth)
+    assert metrics["regions"]["mAPr50"] == expected["mAPr50"]
+    figures = [100 * expected[name] for name in ("mAPr50", "mAPr70", "mAPr_vol")]
+    line = "mAPr50 {:.1f}; mAPr70 {:.1f}; mAPr_vol {:.1f}.".format(*figures)
+    assert line in format_table(metrics).splitlines()
 
 
 def test_without_true_masks_it_measures_by_boxes(random_set):

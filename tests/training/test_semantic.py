@@ -98,7 +98,7 @@ def test_what_can_not_be_learned_from_is_told(scenes, semantic_run, tmp_path) ->
         BoxelError, match=r"not one of its .* images has a label map or a mask .* `boxel label`"
     ):
         train("fcrn", boxes, out=tmp_path / "a", config=_TINY)
-    with pytest.raises(BoxelError, match="none of its instances has a mask"):
+    with pytest.raises(BoxelError, match="none of its 24 instances has a mask"):
         train("fcrn-instances", boxes, out=tmp_path / "b", config=_TINY, semantic=semantic_run)
     with pytest.raises(UsageError, match="name it with --semantic"):
         train("fcrn-instances", scenes, out=tmp_path / "c", config=_TINY)

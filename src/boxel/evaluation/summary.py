@@ -16,6 +16,7 @@ from boxel.evaluation.agreement import box_agreement, mean_fill
 from boxel.evaluation.baselines import MAX_PER_IMAGE, MIN_SCORE, fill_boxes, grabcut_boxes
 from boxel.evaluation.coco import coco_ap
 from boxel.evaluation.matching import mask_iou
+from boxel.evaluation.regions import region_ap
 from boxel.evaluation.results import Result, check_results, has_masks, restrict, with_ids_of
 from boxel.evaluation.sizes import with_sizes
 
@@ -30,6 +31,7 @@ def evaluate(
     class_agnostic: bool = False,
     categories: Sequence[str] | None = None,
     boundary: bool = True,
+    regions: bool = False,
     baselines: Sequence[str] = (),
     workers: int = 1,
     file: str = "results",
@@ -42,6 +44,7 @@ def evaluate(
         class_agnostic: all classes are one.
         categories: names of the only classes looked at (AP on unseen classes), see `restrict`; None for all.
         boundary: also Boundary AP, which takes longest.
+        regions: also mAP^r and mAP^r_vol (`region_ap`), by which tables on Pascal VOC tell instances.
         baselines: masks made from the same boxes to compare with: "box" fills them, "grabcut" cuts in them.
         workers: threads for GrabCut.
         file: where the results come from, for error messages.
@@ -51,8 +54,8 @@ def evaluate(
 
         * `images`, `instances`, `results`: how many;
         * `box`: `coco_ap` of the boxes;
-        * with masks in results and truth: `mask` and `boundary` (`coco_ap`), `mask_iou` (`mask_iou`), and
-          `baselines`: for each its `mask`, `boundary` and `mask_iou`;
+        * with masks in results and truth: `mask` and `boundary` (`coco_ap`), `mask_iou` (`mask_iou`), `regions`
+          (`region_ap`), and `baselines`: for each its `mask`, `boundary` and `mask_iou`;
         * with masks in the results: `mean_fill`;
         * with masks in the results but none in the truth: `box_agreement`.
 
@@ -78,6 +81,8 @@ def evaluate(
         metrics["mean_fill"] = mean_fill(results)
         if true_masks:
             metrics.update(_masks(results, truth, class_agnostic, boundary))
+            if regions:
+                metrics["regions"] = region_ap(results, truth, class_agnostic=class_agnostic)
         else:
             metrics["box_agreement"] = box_agreement(results, truth, class_agnostic=class_agnostic)
     if baselines and not true_masks:
@@ -118,6 +123,9 @@ def format_table(metrics: dict[str, Any]) -> str:
         "",
         f"In percent. {metrics['images']} images, {metrics['instances']} instances, {metrics['results']} detections.",
     ]
+    if "regions" in metrics:
+        figures = {name: value for name, value in metrics["regions"].items() if name != "per_class"}
+        lines.append("; ".join(f"{name} {_percent(value)}" for name, value in figures.items()) + ".")
     measured = {"": metrics} | {
         f" ({_BASELINES[n]})": scores for n, scores in metrics.get("baselines", {}).items()
     }

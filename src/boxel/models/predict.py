@@ -191,7 +191,14 @@ def own_config(model: Any) -> PredictConfig:
 
     Args:
         model: with the `settings` of its run.
+
+    Raises:
+        BoxelError: it finds no instances.
     """
+    if not hasattr(model, "detect"):
+        raise BoxelError(
+            f"a {type(model).__name__} finds no instances; name a model that does, as a run of boxinst."
+        )
     return trained_size(model.settings)
 
 

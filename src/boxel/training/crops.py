@@ -22,7 +22,6 @@ from boxel.masks.rle import encode
 from boxel.training.hints import with_hints
 from boxel.training.loader import Samples, shared_out
 from boxel.training.progress import say
-from boxel.training.supervision import check_instances
 from boxel.training.task import Task, from_all_processes
 
 
@@ -36,7 +35,6 @@ def crops(training: Annotations, extra: Annotations | None, settings: Any, out: 
         out: folder of the run, where hints are kept.
         model: that is trained.
     """
-    check_instances(training)
     boxed = training.select_instances(training.has_box & ~training.iscrowd)
     if not len(boxed.labels):
         raise BoxelError(

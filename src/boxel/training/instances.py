@@ -22,7 +22,6 @@ from boxel.models.predict import PredictConfig, predict_batch, trained_size
 from boxel.training.hints import with_hints
 from boxel.training.loader import Samples, shared_out
 from boxel.training.progress import say
-from boxel.training.supervision import check_instances
 from boxel.training.task import Task, from_all_processes
 
 SURE = 0.3
@@ -41,7 +40,6 @@ def whole_images(
         out: folder of the run, where hints are kept.
         model: unused.
     """
-    check_instances(training)
     hinted = getattr(settings.model, "hint_weight", 0) > 0
     if hinted:
         training = with_hints(training, out / "hints.json", say)

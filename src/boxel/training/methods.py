@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
+from boxel.data.annotations import Annotations
 from boxel.training.crops import CropTask, crops
 from boxel.training.instances import InstanceTask, whole_images
 from boxel.training.loader import Samples
 from boxel.training.semantic import SemanticTask, instance_views, views
+from boxel.training.supervision import check_instances, check_labels, check_masks
 from boxel.training.task import Task
 
 
@@ -19,6 +21,7 @@ class Method(NamedTuple):
         samples: what is learned from, given the set, a second set or None, the settings, the run's folder and the
             model.
         task: steps and validations.
+        check: raises a `BoxelError` where there is nothing in a set to learn from.
         second_set: whether it learns from salient images too.
         semantic: whether it gives pixels a class, in place of finding instances.
         needs_semantic: whether it builds on a run that does.
@@ -26,6 +29,7 @@ class Method(NamedTuple):
 
     samples: Callable[..., Samples]
     task: type[Task]
+    check: Callable[[Annotations], None] = check_instances
     second_set: bool = False
     semantic: bool = False
     needs_semantic: bool = False
@@ -35,6 +39,6 @@ METHODS = {
     "boxinst": Method(whole_images, InstanceTask),
     "mask_rcnn": Method(whole_images, InstanceTask),
     "boxcaseg": Method(crops, CropTask, second_set=True),
-    "fcrn": Method(views, SemanticTask, semantic=True),
-    "fcrn-instances": Method(instance_views, InstanceTask, needs_semantic=True),
+    "fcrn": Method(views, SemanticTask, check_labels, semantic=True),
+    "fcrn-instances": Method(instance_views, InstanceTask, check_masks, needs_semantic=True),
 }

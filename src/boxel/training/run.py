@@ -151,6 +151,7 @@ def train(
     training = ignore_small(training, settings.data.min_box)
     if settings.data.box_jitter:
         training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
+    METHODS[method].check(training)
     classes = classes_of(training) if METHODS[method].semantic else training.categories
     second = None if salient is None else _read(salient, None, "train")
     if second is not None:

@@ -18,12 +18,10 @@ from boxel.data.dataset import AspectBatchSampler, collate
 from boxel.data.label_maps import has_labels
 from boxel.data.semantic import RandomView, SemanticDataset
 from boxel.draw import overlay_labels
-from boxel.errors import BoxelError
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.models.semantic.predict import probabilities, trained_looks
 from boxel.training.loader import Samples, shared_out
 from boxel.training.progress import say
-from boxel.training.supervision import check_instances
 from boxel.training.task import Task, from_all_processes
 
 
@@ -44,22 +42,11 @@ def instance_views(
     training: Annotations, extra: Annotations | None, settings: Any, out: Path, model: Any
 ) -> Samples:
     """The same, with the instance of each pixel."""
-    check_instances(training)
-    masked = np.zeros(len(training), dtype=bool)
-    masked[training.image_index[training.has_mask]] = True
-    if not masked.any():
-        raise BoxelError(
-            f"{training.file}: none of its instances has a mask to learn from; `boxel label` makes masks of boxes."
-        )
+    masked = np.unique(training.image_index[training.has_mask])
     return _views(training.select_images(masked), settings, model, instances=True)
 
 
 def _views(training: Annotations, settings: Any, model: Any, instances: bool) -> Samples:
-    if not any(training.label_maps) and not training.has_mask.any():
-        raise BoxelError(
-            f"{training.file}: not one of its {len(training)} images has a label map or a mask to learn from; "
-            "`boxel label` makes masks of boxes."
-        )
     labelled = has_labels(training)
     if not labelled.all():
         say("%d of %d images have boxes only and are left out", (~labelled).sum(), len(labelled))

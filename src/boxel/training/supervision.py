@@ -70,6 +70,25 @@ def check_instances(data: Annotations) -> None:
         )
 
 
+def check_masks(data: Annotations) -> None:
+    """Raise a :class:`BoxelError` where no instance of a set has a mask to learn from."""
+    check_instances(data)
+    if not (data.has_mask & ~data.iscrowd).any():
+        raise BoxelError(
+            f"{data.file}: none of its {len(data.labels)} instances has a mask to learn from; `boxel label` makes "
+            "masks of boxes."
+        )
+
+
+def check_labels(data: Annotations) -> None:
+    """Raise a :class:`BoxelError` where no pixel of a set is of a class that is known."""
+    if not any(data.label_maps) and not data.has_mask.any():
+        raise BoxelError(
+            f"{data.file}: not one of its {len(data)} images has a label map or a mask to learn from; `boxel label` "
+            "makes masks of boxes."
+        )
+
+
 def under_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:
     """The set under another set's categories, matched by name; instances of other categories are left out.
 

@@ -208,12 +208,12 @@ def _read_label_map(
 def _save(file: Path, pixels: NDArray[np.uint8]) -> None:
     file.parent.mkdir(exist_ok=True)
     image = Image.fromarray(pixels, mode="P")
-    image.putpalette(_palette())
+    image.putpalette(palette())
     image.save(file)
 
 
-def _palette() -> list[int]:
-    """VOC's colours: the bits of an index dealt to red, green and blue in turn, highest bits of the colour first."""
+def palette() -> list[int]:
+    """VOC's colours of 256 values: the bits of an index dealt to red, green and blue in turn, the high ones first."""
     index = np.arange(256)
     colours = np.zeros((256, 3), dtype=np.int64)
     for bit in range(8):

@@ -1,0 +1,120 @@
+"""The command line on label maps: train, predict, evaluate."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+from PIL import Image
+
+from boxel.cli import main
+from boxel.data import write
+from boxel.data.scenes import write_scenes
+
+RECIPE = {
+    "model": {
+        "backbone": "resnet10t",
+        "weights": "none",
+        "backbone_norm": "bn",
+        "frozen_stages": 0,
+        "kernel": 3,
+        "dilation": 2,
+    },
+    "views": {"crop": 64, "long_side": 96},
+    "data": {"workers": 0, "val_share": 0},
+    "optim": {"name": "adamw", "lr": 0.002, "reference_batch": 0},
+    "steps": 2,
+    "batch_size": 2,
+}
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scenes (`scenes/masks.json`), the same as label maps (`maps/`), a recipe, and a run on the maps."""
+    folder = tmp_path_factory.mktemp("place")
+    scenes = write_scenes(folder / "scenes", 4, height=64, width=96)
+    with pytest.warns(UserWarning, match="a semantic set has no instances"):
+        write(scenes, folder / "maps", format="semantic")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    words = ["train", "fcrn", str(folder / "maps"), "--config", str(folder / "recipe.yaml")]
+    assert main([*words, "--out", str(folder / "run")]) == 0
+    return folder
+
+
+def test_predicted_maps_are_measured_as_the_run_is(place: Path, tmp_path: Path, capsys) -> None:
+    images, maps, run = place / "maps" / "images", place / "maps", place / "run"
+    out, drawn, figures = tmp_path / "found", tmp_path / "drawn", tmp_path / "a.json"
+    assert main(["predict", str(run), str(images), "--out", str(out), "--draw", str(drawn)]) == 0
+    assert f"label maps of 4 of 4 images: {out}, drawn in {drawn}" in capsys.readouterr().out
+    assert len(list(drawn.iterdir())) == 4
+    ids = {int(line.split()[0]) for line in (maps / "classes.txt").read_text().splitlines()}
+    assert set(np.unique(np.array(Image.open(next(out.iterdir()))))) <= ids
+    assert main(["evaluate", str(run), str(maps), "--json", str(figures)]) == 0
+    of_run = json.loads(figures.read_text())
+    assert main(["evaluate", str(out), str(maps), "--json", str(figures)]) == 0
+    assert json.loads(figures.read_text()) == of_run
+    assert re.search(r"^mean +\d+\.\d$", capsys.readouterr().out, re.MULTILINE)
+    # Masks painted are the same truth.
+    masks = place / "scenes" / "masks.json"
+    assert main(["evaluate", str(run), str(masks), "--json", str(figures)]) == 0
+    assert json.loads(figures.read_text()) == of_run
+
+
+def test_looking_closer(place: Path, tmp_path: Path) -> None:
+    words = ["predict", str(place / "run"), str(place / "maps" / "images"), "--out", str(tmp_path)]
+    closer = ["--flip", "--scales", "0.5,1", "--shifts", "2", "--tile", "64", "--long-side", "128"]
+    assert main([*words, *closer]) == 0
+    assert Image.open(next(tmp_path.glob("*.png"))).size == (96, 64)
+
+
+def test_instances_on_top(place: Path, tmp_path: Path, capsys) -> None:
+    masks, semantic = str(place / "scenes" / "masks.json"), tmp_path / "semantic"
+    assert main(["train", "fcrn", masks, "--config", str(place / "recipe.yaml"), "--out", str(semantic)]) == 0
+    words = ["train", "fcrn-instances", masks, "--config", str(place / "recipe.yaml")]
+    run = str(tmp_path / "run")
+    assert main([*words, "--semantic", str(semantic), "--out", run]) == 0
+    capsys.readouterr()
+    assert main(["evaluate", run, masks, "--no-boundary", "--regions"]) == 0
+    assert "mAPr_vol" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["predict", "RUN", "PHOTOS", "--score", "0.5"], 2, "--score does nothing here"),
+        (["predict", "RUN", "PHOTOS", "--shifts", "3"], 1, "shifts is 3; with cells of 8 pixels"),
+        (["predict", "boxcaseg", "PHOTOS", "--detector", "RUN"], 1, "a FCRN finds no instances"),
+        (["evaluate", "RUN", "MAPS", "--baselines", "box"], 2, "--baselines does nothing here"),
+        (["evaluate", "MAPS/labels", "MAPS", "--flip"], 2, "--flip does nothing here"),
+        (["evaluate", "RUN", "MAPS", "--class-list", "cityscape"], 1, "Did you mean 'cityscapes'?"),
+        (["evaluate", "RUN", "MAPS", "--class-list", "camvid"], 1, "none of its classes"),
+        (["evaluate", "boxcaseg", "MASKS", "--tile", "64"], 2, "--tile does nothing here"),
+        (["train", "fcrn-instances", "MASKS"], 2, "name it with --semantic"),
+        (
+            ["train", "fcrn-instances", "MASKS", "--semantic", "RUN", "--out", "OUT"],
+            1,
+            "instances has a mask to learn from",
+        ),
+        (["export", "RUN", "OUT/x.onnx"], 1, "FCRN can't be exported"),
+        (["label", "MASKS", "--teacher", "RUN", "--out", "OUT/m.json"], 1, "a FCRN finds no instances"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_a_sentence(
+    place: Path, tmp_path: Path, capsys, words, code, said
+) -> None:
+    names = {
+        "RUN": place / "run",
+        "PHOTOS": place / "maps" / "images",
+        "MASKS": place / "scenes" / "boxes.json",
+        "MAPS": place / "maps",
+        "OUT": tmp_path,
+    }
+    for name, path in names.items():
+        words = [re.sub(f"^{name}(?=/|$)", str(path), word) for word in words]
+    assert main(words) == code
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error and error.count("\n") <= 2

@@ -29,6 +29,13 @@ def test_the_power_of_poly():
     assert found == pytest.approx([1, 9 / 16, 1 / 4, 1 / 16])
 
 
+def test_a_course_that_is_held_falls_later():
+    held = [lr_factor(step, 8, 0, ScheduleConfig(kind="poly", power=1, hold=0.5)) for step in range(8)]
+    assert held == pytest.approx([1, 1, 1, 1, 1, 3 / 4, 1 / 2, 1 / 4])
+    held = [lr_factor(step, 8, 0, ScheduleConfig(kind="cosine", hold=0.5)) for step in range(8)]
+    assert held == pytest.approx([1, 1, 1, 1, 1, 0.853553, 0.5, 0.146447], abs=1e-6)
+
+
 def test_warmup_rises_in_even_steps_and_meets_the_course():
     found = [lr_factor(step, 100, 4, ScheduleConfig()) for step in range(6)]
     assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])

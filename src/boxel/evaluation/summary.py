@@ -124,8 +124,8 @@ def format_table(metrics: dict[str, Any]) -> str:
         f"In percent. {metrics['images']} images, {metrics['instances']} instances, {metrics['results']} detections.",
     ]
     if "regions" in metrics:
-        figures = {name: value for name, value in metrics["regions"].items() if name != "per_class"}
-        lines.append("; ".join(f"{name} {_percent(value)}" for name, value in figures.items()) + ".")
+        areas = {name: value for name, value in metrics["regions"].items() if name != "per_class"}
+        lines.append("; ".join(f"{name} {_percent(value)}" for name, value in areas.items()) + ".")
     measured = {"": metrics} | {
         f" ({_BASELINES[n]})": scores for n, scores in metrics.get("baselines", {}).items()
     }

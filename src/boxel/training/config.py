@@ -85,15 +85,18 @@ class ScheduleConfig:
         warmup: steps of linear rise at the start.
         drops: shares of the schedule where `step` drops.
         power: of `poly`.
+        hold: share of the schedule before `cosine` or `poly` begins to fall.
     """
 
     kind: Literal["step", "cosine", "poly"] = "step"
     warmup: int = 1000
     drops: list[float] = field(default_factory=lambda: [2 / 3, 8 / 9])
     power: float = 0.9
+    hold: float = 0.0
 
     def __post_init__(self) -> None:
         check_range(self, 0, inf, "warmup", "power")
+        check_range(self, 0, 0.99, "hold")
 
 
 @dataclass

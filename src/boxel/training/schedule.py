@@ -64,10 +64,10 @@ def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> flo
     progress = min(step / steps, 1.0)
     if config.kind == "step":
         factor = 0.1 ** sum(progress >= drop for drop in config.drops)
-    elif config.kind == "cosine":
-        factor = (1 + math.cos(math.pi * progress)) / 2
     else:
-        factor = (1 - progress) ** config.power
+        fallen = max(progress - config.hold, 0) / (1 - config.hold)
+        cosine, poly = (1 + math.cos(math.pi * fallen)) / 2, (1 - fallen) ** config.power
+        factor = cosine if config.kind == "cosine" else poly
     return factor * min((step + 1) / warmup, 1.0) if warmup else factor
 
 

@@ -114,7 +114,7 @@ def recipe(name, small=False):
 
 def settings(name, small=False):
     """A recipe's settings by path, as a run's config.yaml has them."""
-    return by_path(yaml.safe_load(yaml.safe_dump(asdict(recipe(name, small)))))
+    return by_path(json.loads(json.dumps(asdict(recipe(name, small)))))  # with lists for tuples
 
 
 def by_path(values):

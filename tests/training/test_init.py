@@ -65,6 +65,22 @@ def test_a_folder_without_a_model_is_named(build, run, tmp_path):
         init_from(build(2), run[0], _TWO)
 
 
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_of_a_segmenter_only_the_last_layer_is_of_classes(hidden, tmp_path):
+    settings = {
+        "backbone": "resnet10t",
+        "weights": "none",
+        "backbone_norm": "bn",
+        "kernel": 3,
+        "hidden": hidden,
+    }
+    model = folder.build("fcrn", 2, settings)
+    folder.save(model, tmp_path / "run", {"method": "fcrn", "model": settings}, _TWO)
+    other = [Category(1, "cat"), Category(2, "cow")]
+    _, new = init_from(folder.build("fcrn", 2, settings), tmp_path / "run", other)
+    assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
+
+
 def test_a_model_that_comes_with_boxel_is_known_by_its_name():
     model = load("boxcaseg-boxes")
     fresh = folder.build("boxcaseg", 1, model_of("boxcaseg-boxes") | {"weights": "none"})

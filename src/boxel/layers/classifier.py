@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import OrderedDict
 from typing import cast
 
 from torch import Tensor, nn
@@ -37,17 +38,15 @@ class DilatedClassifier(nn.Sequential):
     """
 
     def __init__(self, channels: int, classes: int, kernel: int = 5, dilation: int = 12, hidden: int = 0):
-        layers: list[nn.Module] = []
+        layers: dict[str, nn.Module] = {}
         if hidden:
-            layers += [
-                _dilated(channels, hidden, kernel, dilation, bias=False),
-                nn.BatchNorm2d(hidden),
-                nn.ReLU(inplace=True),
-            ]
+            layers["hidden"] = _dilated(channels, hidden, kernel, dilation, bias=False)
+            layers["norm"] = nn.BatchNorm2d(hidden)
+            layers["activation"] = nn.ReLU(inplace=True)
         scores = _dilated(hidden or channels, classes, kernel, dilation)
         nn.init.normal_(scores.weight, std=0.01)
         nn.init.constant_(cast(Tensor, scores.bias), 0)
-        super().__init__(*layers, scores)
+        super().__init__(OrderedDict(layers, scores=scores))
 
 
 def _dilated(channels: int, out: int, kernel: int, dilation: int, bias: bool = True) -> nn.Conv2d:

@@ -18,7 +18,12 @@ from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstances
 from boxel.models.folder import load, method_of, read_categories
 from boxel.models.shipped import folder_of
 
-CLASS_LAYERS = ("head.classify.", "roi_heads.box_predictor.", "roi_heads.mask_predictor.mask_fcn_logits.")
+CLASS_LAYERS = (
+    "head.classify.",
+    "roi_heads.box_predictor.",
+    "roi_heads.mask_predictor.mask_fcn_logits.",
+    "network.classifier.scores.",
+)
 """What begins the names of the weights that stand for categories."""
 
 

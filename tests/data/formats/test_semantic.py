@@ -718,3 +718,16 @@ def test_real_segmentations(shared_data, tmp_path):
         np.testing.assert_array_equal(label_map(again, other), label_map(data, image))
         written = Image.open(again.root / again.label_maps[other])
         np.testing.assert_array_equal(written, Image.open(data.root / name))
+
+
+def test_the_list_of_a_split_may_lie_among_the_label_maps(tmp_path: Path) -> None:
+    folder = tmp_path / "VOC2012" / "SegmentationClassAug"
+    folder.mkdir(parents=True)
+    (tmp_path / "VOC2012" / "JPEGImages").mkdir()
+    for stem in ("a", "b"):
+        Image.new("L", (4, 3)).save(folder / f"{stem}.png")
+        Image.new("RGB", (4, 3)).save(tmp_path / "VOC2012" / "JPEGImages" / f"{stem}.jpg")
+    (folder / "train.txt").write_text("b\n")
+    assert recognise(folder) == "semantic"
+    assert boxel.read(folder, split="train").image_ids == ["b"]
+    assert boxel.read(folder).image_ids == ["a", "b"]

@@ -32,6 +32,7 @@ from boxel.data.formats.semantic_files import (
     listed_in,
     matched,
 )
+from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import ImageError, image_size
 from boxel.data.label_maps import IGNORE, classes_of, has_labels, label_map, label_map_size
 from boxel.errors import BoxelError
@@ -55,7 +56,7 @@ def recognise(path: Path) -> bool:
 def _has_other_annotations(folder: Path) -> bool:
     return any(
         file.suffix.lower() in _OF_OTHER_FORMATS
-        and file.name not in CLASS_LISTS
+        and file.name not in (*CLASS_LISTS, *(f"{split}.txt" for split in SPLITS))
         and not file.stem.endswith("_gtFine_polygons")
         for file in folder.rglob("*")
     )

@@ -82,7 +82,7 @@ def test_a_run_labels_and_is_measured(folder, tmp_path, capsys):
     assert run(*words) == 0
     assert run(*words, "--results", tmp_path / "r.json") == 2
     said = capsys.readouterr()
-    assert "--results does nothing for masks of given boxes" in said.err
+    assert "is measured by masks of given boxes" in said.err
     said = said.out
     assert "mask_iou  IoU@50  IoU@75" in said
     of_set, of_run = (json.loads(file.read_text()) for file in figures)
@@ -109,7 +109,7 @@ def test_masks_of_boxes_that_are_given(folder, tmp_path, capsys):
     assert "either --boxes FILE or --detector RUN" in capsys.readouterr().err
     # A flag that would do nothing is no flag to be silent about.
     assert run(*words, "--boxes", folder / "scenes" / "boxes.json", "--flip") == 2
-    assert "--flip is for models that find boxes" in capsys.readouterr().err
+    assert "--flip does nothing here, since masks are made of the boxes in --boxes" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

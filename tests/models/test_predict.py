@@ -254,11 +254,17 @@ def test_a_bad_photo_raises_where_its_turn_comes(tmp_path):
 
 
 def test_own_config_is_the_size_of_training():
-    model = SimpleNamespace(settings={"augment": {"short_sides": [288, 352, 320], "max_size": 544}})
-    assert own_config(model) == PredictConfig(short_side=352, max_size=544)
-    assert own_config(SimpleNamespace(settings={})) == PredictConfig(800, 1333)
+    def own(**settings):
+        return own_config(SimpleNamespace(settings=settings, detect=None))
+
+    assert own(augment={"short_sides": [288, 352, 320], "max_size": 544}) == PredictConfig(352, 544)
+    assert own() == PredictConfig(800, 1333)
     jittered = {"short_sides": [288, 352], "max_size": 544, "scale_jitter": [0.1, 2.0]}
-    assert own_config(SimpleNamespace(settings={"augment": jittered})) == PredictConfig(352, 352)
+    assert own(augment=jittered) == PredictConfig(352, 352)
+    assert own(views={"long_side": 320}) == PredictConfig(320, 320)
+    assert own(views={"long_side": None}).short_side is None
+    with pytest.raises(BoxelError, match="a SimpleNamespace finds no instances"):
+        own_config(SimpleNamespace(settings={}))
 
 
 @pytest.mark.parametrize(

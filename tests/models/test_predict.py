@@ -132,6 +132,8 @@ def test_short_side_max_size_and_scales_are_what_the_model_sees():
         (PredictConfig(128, 150), [(100, 150)]),
         (PredictConfig(64, 96, scales=(0.5, 2.0)), [(32, 48), (128, 192)]),
         (PredictConfig(64, 96, flip=True), [(64, 96)] * 2),
+        (PredictConfig(None), [(64, 96)]),
+        (PredictConfig(None, 50, scales=(0.5,)), [(32, 48)]),
     ]:
         model = BrightFinder()
         only(model, photo(), config)

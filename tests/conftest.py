@@ -48,3 +48,24 @@ def tiny_boxcaseg() -> dict[str, Any]:
         "steps": 2,
         "batch_size": 4,
     }
+
+
+@pytest.fixture(scope="session")
+def tiny_fcrn() -> dict[str, Any]:
+    """Settings of an FCRN, or of its localisation network, that trains in a moment."""
+    return {
+        "model": {
+            "backbone": "resnet10t",
+            "weights": "none",
+            "backbone_norm": "bn",
+            "frozen_stages": 0,
+            "kernel": 3,
+            "dilation": 2,
+            "min_kept": 64,
+        },
+        "views": {"crop": 64, "long_side": 96},
+        "data": {"workers": 0, "val_share": 0.25},
+        "optim": {"name": "adamw", "lr": 0.002, "reference_batch": 0},
+        "steps": 4,
+        "batch_size": 2,
+    }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,31 +16,15 @@ from boxel.cli import main
 from boxel.data import write
 from boxel.data.scenes import write_scenes
 
-RECIPE = {
-    "model": {
-        "backbone": "resnet10t",
-        "weights": "none",
-        "backbone_norm": "bn",
-        "frozen_stages": 0,
-        "kernel": 3,
-        "dilation": 2,
-    },
-    "views": {"crop": 64, "long_side": 96},
-    "data": {"workers": 0, "val_share": 0},
-    "optim": {"name": "adamw", "lr": 0.002, "reference_batch": 0},
-    "steps": 2,
-    "batch_size": 2,
-}
-
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with scenes (`scenes/masks.json`), the same as label maps (`maps/`), a recipe, and a run on the maps."""
     folder = tmp_path_factory.mktemp("place")
     scenes = write_scenes(folder / "scenes", 4, height=64, width=96)
     with pytest.warns(UserWarning, match="a semantic set has no instances"):
         write(scenes, folder / "maps", format="semantic")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(RECIPE))
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(tiny_fcrn))
     words = ["train", "fcrn", str(folder / "maps"), "--config", str(folder / "recipe.yaml")]
     assert main([*words, "--out", str(folder / "run")]) == 0
     return folder

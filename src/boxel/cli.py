@@ -329,7 +329,7 @@ def _evaluate(given: Namespace) -> int:
     from boxel.evaluation import check_baselines, evaluate, format_table, read_results
     from boxel.evaluation.run import is_agnostic, predict_set
     from boxel.labeling.measure import is_labelled_set, measure, table
-    from boxel.models.folder import method_of
+    from boxel.models.folder import SEMANTIC, method_of
 
     method = method_of(given.subject)
     if method in SEMANTIC or (method is None and _is_map_folder(given.subject)):
@@ -434,14 +434,14 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 def _predict(given: Namespace) -> int:
     from boxel.data.images import iter_images
-    from boxel.models.folder import method_of
+    from boxel.models.folder import SEMANTIC
     from boxel.models.predict_files import draw_instances, drawing_names, image_ids, predict_files
 
-    if method_of(given.run) in SEMANTIC:
-        return _predict_maps(given)
+    model = _load(given.run, given)
+    if model.settings["method"] in SEMANTIC:
+        return _predict_maps(model, given)
     _refuse(given, _MAP_LOOKS, f"{given.run} finds instances")
     out = _writable(given.get("out", "predictions.json"))
-    model = _load(given.run, given)
     given_boxes = model.settings["method"] == "boxcaseg"
     named = [flag for flag in ("boxes", "detector") if flag in given]
     if len(named) != given_boxes:
@@ -479,7 +479,7 @@ def _predict(given: Namespace) -> int:
     return 1 if lost else 0
 
 
-def _predict_maps(given: Namespace) -> int:
+def _predict_maps(model: Any, given: Namespace) -> int:
     """Write the label map of each photo."""
     from boxel.data.images import iter_images
     from boxel.models.predict_files import drawing_names
@@ -487,7 +487,7 @@ def _predict_maps(given: Namespace) -> int:
 
     idle = ("boxes", "detector", "draw_score", *_LOOKING)
     _refuse(given, idle, f"{given.run} gives pixels classes")
-    model, out = _load(given.run, given), Path(given.get("out", "predictions"))
+    out = Path(given.get("out", "predictions"))
     lost: list[str] = []
     report = _kept_in(lost)
     paths = iter_images(given.photos, report)
@@ -503,9 +503,6 @@ def _predict_maps(given: Namespace) -> int:
     print(f"label maps of {done} of {len(paths)} images: {out}{drawn}")
     return 1 if lost else 0
 
-
-SEMANTIC = ("fcrn",)
-"""Methods that give pixels a class."""
 
 _LOOKING = ("short_side", "score", "batch_size")
 """Flags on how photos are shown to a model that finds instances."""

@@ -23,6 +23,7 @@ from boxel.data.label_maps import (
     label_map_size,
     read_values,
     translation,
+    values_of,
 )
 from boxel.errors import BoxelError
 from boxel.masks.rle import encode
@@ -116,6 +117,32 @@ def test_classes_are_matched_by_name(painted) -> None:
     assert translation(painted, CATS)[IGNORE] == IGNORE
     with pytest.raises(BoxelError, match=r"none of its classes \(background, cat, dog\) is one of those"):
         among("background", "cow")
+
+
+def test_the_background_has_an_id_that_no_category_has(painted) -> None:
+    assert [c.id for c in classes_of(painted)] == [0, 7, 3]
+    yolo = replace(painted, categories=(Category(0, "cat"), Category(1, "dog")))
+    assert [c.id for c in classes_of(yolo)] == [2, 0, 1]
+    assert values_of(classes_of(yolo)).tolist() == [2, 0, 1]
+
+
+@pytest.mark.parametrize("ids", [(1, 1), (-1, 2), (1, 65536)])
+def test_ids_that_are_no_values_are_refused(ids) -> None:
+    with pytest.raises(BoxelError, match=f"the ids of the classes, {ids[0]}, {ids[1]}, can't be"):
+        values_of([Category(id, str(k)) for k, id in enumerate(ids)])
+
+
+def test_images_with_nothing_in_them_are_background_in_any_part_of_a_set(painted) -> None:
+    empty = replace(painted.select_instances(np.zeros(3, dtype=bool)))
+    assert (label_map(empty, 0) == 0).all() and classes_of(empty) == classes_of(painted)
+
+
+def test_a_mask_that_can_not_be_read_costs_only_itself(painted) -> None:
+    segmentations = painted.segmentations.copy()
+    segmentations[0] = b'{"size": [6, 8], "counts": "nonsense"}'
+    with pytest.warns(UserWarning, match="annotation 1 .* can't be read"):
+        labels = label_map(replace(painted, segmentations=segmentations), 0)
+    assert labels[0, 0] == 2 and labels[5, 7] == 0 and labels[2, 2] == 2
 
 
 def test_too_many_classes_and_two_backgrounds_are_refused(painted) -> None:

@@ -18,28 +18,11 @@ from boxel.evaluation.run import predict_set
 from boxel.models.fcrn import FCRN, FCRNInstances
 from boxel.training import train
 
-_TINY = {
-    "model": {
-        "backbone": "resnet10t",
-        "weights": "none",
-        "backbone_norm": "bn",
-        "frozen_stages": 0,
-        "kernel": 3,
-        "dilation": 2,
-        "min_kept": 64,
-    },
-    "views": {"crop": 64, "long_side": 96},
-    "data": {"workers": 0, "val_share": 0.25},
-    "optim": {"name": "adamw", "lr": 0.002, "reference_batch": 0},
-    "steps": 4,
-    "batch_size": 2,
-}
-
 
 @pytest.fixture(scope="module")
-def semantic_run(scenes, tmp_path_factory):
+def semantic_run(scenes, tiny_fcrn, tmp_path_factory):
     folder = tmp_path_factory.mktemp("semantic") / "run"
-    train("fcrn", scenes, out=folder, config=_TINY)
+    train("fcrn", scenes, out=folder, config=tiny_fcrn)
     return folder
 
 
@@ -61,9 +44,9 @@ def test_a_segmenter_is_trained_on_masks(scenes: Annotations, semantic_run) -> N
     }
 
 
-def test_instances_are_found_on_top_of_it(scenes: Annotations, semantic_run, tmp_path) -> None:
+def test_instances_are_found_on_top_of_it(scenes: Annotations, tiny_fcrn, semantic_run, tmp_path) -> None:
     out = tmp_path / "instances"
-    model = train("fcrn-instances", scenes, out=out, config=_TINY, semantic=semantic_run)
+    model = train("fcrn-instances", scenes, out=out, config=tiny_fcrn, semantic=semantic_run)
     assert isinstance(model, FCRNInstances) and model.categories == scenes.categories
     before, again = boxel.load(semantic_run).network.state_dict(), boxel.load(out)
     assert all(torch.equal(tensor, before[name]) for name, tensor in again.semantic.state_dict().items())
@@ -73,8 +56,10 @@ def test_instances_are_found_on_top_of_it(scenes: Annotations, semantic_run, tmp
     assert all(0 <= row["score"] <= 1 and row["bbox"][2] >= 0 for row in rows)
 
 
-def test_interrupted_and_resumed_it_ends_the_same(scenes, semantic_run, tmp_path, monkeypatch) -> None:
-    settings = {"config": _TINY, "semantic": semantic_run}
+def test_interrupted_and_resumed_it_ends_the_same(
+    scenes, tiny_fcrn, semantic_run, tmp_path, monkeypatch
+) -> None:
+    settings = {"config": tiny_fcrn, "semantic": semantic_run}
     whole = train("fcrn-instances", scenes, out=tmp_path / "whole", **settings)
     read, seen = SemanticDataset._read, []
 
@@ -92,32 +77,32 @@ def test_interrupted_and_resumed_it_ends_the_same(scenes, semantic_run, tmp_path
         torch.testing.assert_close(tensor, resumed.state_dict()[name], msg=name)
 
 
-def test_what_can_not_be_learned_from_is_told(scenes, semantic_run, tmp_path) -> None:
+def test_what_can_not_be_learned_from_is_told(scenes, tiny_fcrn, semantic_run, tmp_path) -> None:
     boxes = scenes.without_masks()
     with pytest.raises(
         BoxelError, match=r"not one of its .* images has a label map or a mask .* `boxel label`"
     ):
-        train("fcrn", boxes, out=tmp_path / "a", config=_TINY)
+        train("fcrn", boxes, out=tmp_path / "a", config=tiny_fcrn)
     with pytest.raises(BoxelError, match="none of its 24 instances has a mask"):
-        train("fcrn-instances", boxes, out=tmp_path / "b", config=_TINY, semantic=semantic_run)
+        train("fcrn-instances", boxes, out=tmp_path / "b", config=tiny_fcrn, semantic=semantic_run)
     with pytest.raises(UsageError, match="name it with --semantic"):
-        train("fcrn-instances", scenes, out=tmp_path / "c", config=_TINY)
+        train("fcrn-instances", scenes, out=tmp_path / "c", config=tiny_fcrn)
     with pytest.raises(UsageError, match="leave --semantic out"):
-        train("fcrn", scenes, out=tmp_path / "d", config=_TINY, semantic=semantic_run)
+        train("fcrn", scenes, out=tmp_path / "d", config=tiny_fcrn, semantic=semantic_run)
     with pytest.raises(BoxelError, match="is no run of fcrn"):
-        train("fcrn-instances", scenes, out=tmp_path / "e", config=_TINY, semantic="boxcaseg")
+        train("fcrn-instances", scenes, out=tmp_path / "e", config=tiny_fcrn, semantic="boxcaseg")
 
 
-def test_images_with_boxes_only_are_left_out(scenes, tmp_path, caplog) -> None:
+def test_images_with_boxes_only_are_left_out(scenes, tiny_fcrn, tmp_path, caplog) -> None:
     caplog.set_level("INFO", logger="boxel")
     segmentations = scenes.segmentations.copy()
     segmentations[scenes.image_index == 0] = None
-    config = {**_TINY, "data": {"val_share": 0, "workers": 0}}
+    config = {**tiny_fcrn, "data": {"val_share": 0, "workers": 0}}
     train("fcrn", replace(scenes, segmentations=segmentations), out=tmp_path / "run", config=config)
     assert f"1 of {len(scenes)} images have boxes only and are left out" in caplog.text
 
 
-def test_a_field_of_view_larger_than_the_crop_is_told(scenes, tmp_path) -> None:
-    wide = {**_TINY, "model": {**_TINY["model"], "dilation": 12}}
+def test_a_field_of_view_larger_than_the_crop_is_told(scenes, tiny_fcrn, tmp_path) -> None:
+    wide = {**tiny_fcrn, "model": {**tiny_fcrn["model"], "dilation": 12}}
     with pytest.warns(UserWarning, match="field of view, 200 pixels, is larger than the crops of 64"):
         train("fcrn", scenes, out=tmp_path / "run", config=wide)

@@ -297,13 +297,13 @@ def _values_of(data: Annotations) -> dict[int, int]:
 
 def values_to_labels(labels: Mapping[int, int]) -> NDArray[np.int16]:
     """`map_labels` of an `Annotations` from the label of each value; all other values are void."""
-    known = {value: label for value, label in labels.items() if 0 <= value <= _MAX_VALUE}
+    known = {value: label for value, label in labels.items() if 0 <= value <= MAX_VALUE}
     table = np.full(max(known, default=-1) + 1, VOID, dtype=np.int16)
     table[list(known)] = list(known.values())
     return table
 
 
-_MAX_VALUE = 65535
+MAX_VALUE = 65535
 """The highest value of a pixel of a PNG."""
 
 _INSTANCE_ARRAYS = tuple(

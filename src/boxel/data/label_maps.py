@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,40 +12,61 @@ from numpy.typing import NDArray
 from PIL import Image
 from scipy.io import loadmat, whosmat
 
-from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category
+from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
 from boxel.data.images import MAX_PIXELS
 from boxel.errors import BoxelError
 
 IGNORE = 255
 """The label of pixels of which nothing is known."""
 
-GROUND = Category(0, "background")
-"""The class of pixels that are of no instance, where a set does not name it itself."""
+GROUND = "background"
+"""The name of the class of pixels that are of no instance."""
 
 NO_INSTANCE, UNKNOWN = -1, -2
 """Pixels of an instance map that are of none, and those that may be of one that has no mask."""
 
 
 def classes_of(data: Annotations) -> tuple[Category, ...]:
-    """The classes of a set's pixels: its categories, after a background where it has instances or knows one.
+    """The classes of a set's pixels: its categories, after a background where pixels may be of none.
+
+    The background has the id 0, or where a category has that, as YOLO's first one, the lowest that is free.
 
     Raises:
         BoxelError: there are more than 255, or a category is called background too.
     """
-    classes = (GROUND, *data.categories) if has_background(data) else data.categories
+    classes = data.categories
+    if has_background(data):
+        taken = {category.id for category in classes}
+        free = next(id for id in range(len(taken) + 1) if id not in taken)
+        classes = (Category(free, GROUND), *classes)
     if len(classes) > IGNORE:
         raise BoxelError(
             f"{data.file}: {len(classes)} classes are more than the {IGNORE} that a label map can hold; choose some "
             "with data.categories."
         )
     if len({category.name for category in classes}) < len(classes):
-        raise BoxelError(f"{data.file}: two classes are called {GROUND.name}; rename the category.")
+        raise BoxelError(f"{data.file}: two classes are called {GROUND}; rename the category.")
     return classes
 
 
 def has_background(data: Annotations) -> bool:
-    """Whether pixels may be of no category of the set."""
-    return len(data.labels) > 0 or BACKGROUND in data.map_labels
+    """Whether pixels may be of no category of the set: unless it has label maps alone, and these know no background."""
+    return not any(data.label_maps) or len(data.labels) > 0 or BACKGROUND in data.map_labels
+
+
+def values_of(classes: Sequence[Category]) -> NDArray[np.uint16]:
+    """(K,) the value of each class in a label map, which is its id.
+
+    Raises:
+        BoxelError: an id is no value of a pixel, or two classes have the same.
+    """
+    ids = [category.id for category in classes]
+    if len(set(ids)) < len(ids) or not 0 <= min(ids, default=0) <= max(ids, default=0) <= MAX_VALUE:
+        raise BoxelError(
+            f"the ids of the classes, {', '.join(map(str, ids[:10]))}, can't be the values of a label map; give each a "
+            f"number of its own from 0 to {MAX_VALUE}."
+        )
+    return np.array(ids, dtype=np.uint16)
 
 
 def has_labels(data: Annotations) -> NDArray[np.bool_]:
@@ -71,12 +93,12 @@ def translation(data: Annotations, classes: Sequence[Category]) -> NDArray[np.ui
     """
     names = [category.name for category in classes]
     own = [category.name for category in classes_of(data)]
-    if not set(own) & set(names) - {GROUND.name}:
+    if not set(own) & set(names) - {GROUND}:
         raise BoxelError(
             f"{data.file}: none of its classes ({', '.join(own[:10])}) is one of those to tell "
             f"({', '.join(names[:10])})."
         )
-    other = names.index(GROUND.name) if GROUND.name in names else IGNORE
+    other = names.index(GROUND) if GROUND in names else IGNORE
     table = np.full(256, IGNORE, dtype=np.uint8)
     table[: len(own)] = [names.index(name) if name in names else other for name in own]
     return table
@@ -96,7 +118,7 @@ def label_map(data: Annotations, image: int, size: tuple[int, int] | None = None
         (H, W) uint8, index into :func:`classes_of`, or `IGNORE`.
 
     Raises:
-        BoxelError: the label map, or a mask, can't be read or is of another size.
+        BoxelError: the label map can't be read or is of another size.
     """
     size = size or (int(data.heights[image]), int(data.widths[image]))
     first = int(has_background(data))
@@ -111,7 +133,7 @@ def label_map(data: Annotations, image: int, size: tuple[int, int] | None = None
             f"{file}: the label map is {values.shape[1]} x {values.shape[0]} pixels and its image {size[1]} x "
             f"{size[0]}; make them of one size."
         )
-    table = np.full(65536, IGNORE, dtype=np.uint8)
+    table = np.full(MAX_VALUE + 1, IGNORE, dtype=np.uint8)
     known = np.where(data.map_labels == BACKGROUND, 0, data.map_labels + first)
     table[: len(known)] = np.where(data.map_labels == VOID, IGNORE, known)
     return table[values]
@@ -120,7 +142,8 @@ def label_map(data: Annotations, image: int, size: tuple[int, int] | None = None
 def instance_map(data: Annotations, image: int, size: tuple[int, int]) -> NDArray[np.int16]:
     """Which instance each pixel is of, smaller ones on top.
 
-    Under all masks lie the boxes of instances without one: what is in them is not known.
+    Under all masks lie the boxes of instances without one, or with one that can't be read, which a warning tells: what
+    is in them is not known.
 
     Args:
         data: the set.
@@ -129,14 +152,16 @@ def instance_map(data: Annotations, image: int, size: tuple[int, int]) -> NDArra
 
     Returns:
         (H, W) int16: position among `instances_of` the image, `NO_INSTANCE` or `UNKNOWN`.
-
-    Raises:
-        BoxelError: a mask can't be read.
     """
     painted = np.full(size, NO_INSTANCE, dtype=np.int16)
     masks = []
     for position, instance in enumerate(data.instances_of(image).tolist()):
-        mask = data.mask(instance, size) if data.trusted[instance] else None
+        mask = None
+        if data.trusted[instance]:
+            try:
+                mask = data.mask(instance, size)
+            except BoxelError as error:
+                warnings.warn(f"{error} Its box is not learned from.", stacklevel=2)
         if mask is not None:
             masks.append((int(mask.sum()), position, mask))
         elif np.isfinite(data.boxes[instance]).all():

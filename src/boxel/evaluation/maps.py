@@ -10,9 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category
+from boxel.data.annotations import MAX_VALUE, Annotations, Category
 from boxel.data.images import read_image
-from boxel.data.label_maps import IGNORE, classes_of, has_labels, label_map, read_values, translation
+from boxel.data.label_maps import (
+    IGNORE,
+    classes_of,
+    has_labels,
+    label_map,
+    read_values,
+    translation,
+    values_of,
+)
 from boxel.errors import BoxelError
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.models.semantic.predict import LookConfig, own_looks, predict_maps
@@ -57,12 +65,11 @@ def measure_folder(folder: Path, truth: Annotations, report: Callable[[str], Non
         As there.
 
     Raises:
-        BoxelError: no image can be used.
+        BoxelError: no image can be used, or the set's ids can't be values.
     """
     classes = classes_of(truth)
-    table = np.full(65536, len(classes), dtype=np.int64)
-    for label, category in enumerate(classes):
-        table[category.id] = label
+    table = np.full(MAX_VALUE + 1, len(classes), dtype=np.int64)
+    table[values_of(classes)] = np.arange(len(classes))
 
     def found(image: int) -> NDArray[np.integer]:
         return table[read_values(folder / f"{Path(truth.paths[image]).stem}.png")]

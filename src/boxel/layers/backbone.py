@@ -186,9 +186,8 @@ def _split(body: Any, stages: int) -> tuple[list[str], list[str]]:
     if stages == 0:
         return [], names
     ends: dict[int, str] = {}
-    for (
-        feature
-    ) in body.feature_info.info:  # dilated stages keep the stride before, and are stages all the same
+    # Dilated stages keep the stride of the one before, and are stages all the same.
+    for feature in body.feature_info.info:
         ends[max(feature["reduction"], 2 * max(ends, default=0))] = feature["module"]
     # Without features of stride 2 (ConvNeXt, Swin) the stem is what comes before the first stage.
     has_end = 2**stages in ends

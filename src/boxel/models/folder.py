@@ -38,6 +38,10 @@ _OF_CLASSES: dict[str, Any] = {
 }
 
 
+SEMANTIC = ("fcrn",)
+"""Methods that give pixels a class, in place of finding instances."""
+
+
 def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
     """A new model.
 

@@ -89,9 +89,9 @@ def things_of(run: str | Path) -> tuple[Category, ...]:
         BoxelError: it knows no background.
     """
     ground, *things = read_categories(folder_of(run))
-    if ground.name != GROUND.name or not things:
+    if ground.name != GROUND or not things:
         raise BoxelError(
-            f"{run}: its first class is {ground.name!r} and not {GROUND.name!r}, so that every pixel would be of an "
+            f"{run}: its first class is {ground.name!r} and not {GROUND!r}, so that every pixel would be of an "
             "instance; train it on a set of instances."
         )
     return tuple(things)

@@ -23,15 +23,13 @@ class Method(NamedTuple):
         task: steps and validations.
         check: raises a `BoxelError` where there is nothing in a set to learn from.
         second_set: whether it learns from salient images too.
-        semantic: whether it gives pixels a class, in place of finding instances.
-        needs_semantic: whether it builds on a run that does.
+        needs_semantic: whether it builds on a run that gives pixels a class.
     """
 
     samples: Callable[..., Samples]
     task: type[Task]
     check: Callable[[Annotations], None] = check_instances
     second_set: bool = False
-    semantic: bool = False
     needs_semantic: bool = False
 
 
@@ -39,6 +37,6 @@ METHODS = {
     "boxinst": Method(whole_images, InstanceTask),
     "mask_rcnn": Method(whole_images, InstanceTask),
     "boxcaseg": Method(crops, CropTask, second_set=True),
-    "fcrn": Method(views, SemanticTask, check_labels, semantic=True),
+    "fcrn": Method(views, SemanticTask, check_labels),
     "fcrn-instances": Method(instance_views, InstanceTask, check_masks, needs_semantic=True),
 }

@@ -24,7 +24,7 @@ from boxel.data.join import join
 from boxel.data.label_maps import classes_of
 from boxel.errors import BoxelError, UsageError
 from boxel.models import folder as model_folder
-from boxel.models.folder import without_weights
+from boxel.models.folder import SEMANTIC, without_weights
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.config import TrainConfig
 from boxel.training.init import init_from, load_semantic, model_of, semantic_config, things_of
@@ -140,7 +140,7 @@ def train(
         training = keep_masks_of(training, settings.data.mask_classes)
     if settings.data.categories is not None:
         training = training.select_categories(settings.data.categories)
-    if validation is not None and not METHODS[method].semantic:  # whose data set brings classes together
+    if validation is not None and method not in SEMANTIC:  # whose data set brings classes together
         validation = under_categories(validation, training.categories)
     if semantic is not None:
         training = under_categories(training, things_of(semantic))
@@ -152,7 +152,7 @@ def train(
     if settings.data.box_jitter:
         training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
     METHODS[method].check(training)
-    classes = classes_of(training) if METHODS[method].semantic else training.categories
+    classes = classes_of(training) if method in SEMANTIC else training.categories
     second = None if salient is None else _read(salient, None, "train")
     if second is not None:
         _check_images(second, "put them into its folder `images`")

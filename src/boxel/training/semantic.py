@@ -19,7 +19,7 @@ from boxel.data.label_maps import has_labels
 from boxel.data.semantic import RandomView, SemanticDataset
 from boxel.draw import overlay_labels
 from boxel.evaluation.semantic import confusion, semantic_figures
-from boxel.models.semantic.predict import probabilities, trained_looks
+from boxel.models.semantic.predict import own_looks, probabilities
 from boxel.training.loader import Samples, shared_out
 from boxel.training.progress import say
 from boxel.training.task import Task, from_all_processes
@@ -111,5 +111,4 @@ class SemanticTask(Task):
         )
 
     def _labels(self, image: Tensor) -> NDArray[np.int64]:
-        looks = trained_looks(vars(self.config.views))  # type: ignore[attr-defined]
-        return probabilities(self.model.network, image, looks).argmax(0).cpu().numpy()
+        return probabilities(self.model.network, image, own_looks(self.model)).argmax(0).cpu().numpy()

@@ -5,7 +5,8 @@ import torch
 import torch.nn.functional as F
 
 from boxel.data.label_maps import IGNORE
-from boxel.models.fcrn import FCRNConfig
+from boxel.errors import BoxelError
+from boxel.models.fcrn import FCRNConfig, FCRNInstancesConfig
 from boxel.models.fcrn.criterion import at_cells, kept_of, segmentation_loss
 
 
@@ -13,6 +14,14 @@ from boxel.models.fcrn.criterion import at_cells, kept_of, segmentation_loss
 def test_kept_cells_are_counted_on_the_grid_of_stride_8(stride, expected) -> None:
     assert kept_of(512, stride) == expected
     assert kept_of(1, 16) == 1  # never none
+
+
+@pytest.mark.parametrize("config", [FCRNConfig, FCRNInstancesConfig])
+def test_a_threshold_needs_a_least_number(config) -> None:
+    with pytest.raises(BoxelError, match="threshold does nothing where min_kept is null"):
+        config(min_kept=None, threshold=0.6)
+    with pytest.raises(BoxelError, match="threshold is 0"):
+        config(threshold=0)
 
 
 def test_a_cell_has_the_label_of_the_pixel_at_its_centre() -> None:

@@ -32,22 +32,6 @@ def test_a_dilated_network_has_the_weights_of_a_strided_one() -> None:
     torch.testing.assert_close(fine[0, :, 32, 32], rough[0, :, 16, 16])
 
 
-def test_the_field_of_view_is_reported() -> None:
-    """The rows of Tables 1 and 3 of the paper: stride, kernel, dilation, field of view."""
-    rows = [
-        (16, 3, 6, 208),
-        (8, 3, 6, 104),
-        (8, 3, 12, 200),
-        (8, 3, 18, 296),
-        (8, 5, 6, 200),
-        (8, 5, 12, 392),
-    ]
-    rows += [(8, 5, 18, 584), (8, 7, 6, 296), (8, 7, 12, 584)]
-    for stride, kernel, dilation, expected in rows:
-        config = SemanticConfig(output_stride=stride, kernel=kernel, dilation=dilation)
-        assert config.field_of_view == expected
-
-
 def test_dropout_is_in_the_last_blocks_and_only_in_training() -> None:
     torch.manual_seed(0)
     network = FullyConvolutional(2, SemanticConfig(**TINY, dropout=[0.3, 0.9]))

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Category, values_to_labels
+from boxel.data.annotations import MAX_VALUE, Category, values_to_labels
 from boxel.data.formats.builder import one_line, read_bytes
 from boxel.data.formats.semantic_files import LABEL_IDS, TRAIN_IDS
 from boxel.errors import BoxelError, nearest
@@ -31,7 +31,6 @@ VOID_NAMES = frozenset(("void", "unlabeled", "unlabelled", "ignore"))
 CLASS_LISTS = ("classes.txt", "class_names.txt")
 """What the class list of a set is called."""
 
-_MAX_VALUE = 65535
 _MAX_CLASSES = np.iinfo(np.int16).max
 _NUMBERED = re.compile(r"(-?[0-9]{1,9})(?:\s*[:,\s]\s*(.*))?")
 
@@ -61,8 +60,8 @@ def class_table(source: str | Path) -> dict[int, str]:
         )
     names: dict[int, str] = {}
     for number, value, name in _entries(file):
-        if not 0 <= value <= _MAX_VALUE:
-            raise BoxelError(f"{file}: line {number} has the value {value}; a pixel has 0 to {_MAX_VALUE}.")
+        if not 0 <= value <= MAX_VALUE:
+            raise BoxelError(f"{file}: line {number} has the value {value}; a pixel has 0 to {MAX_VALUE}.")
         if value in names:
             raise BoxelError(f"{file}: line {number} has the value {value} once more; give each one class.")
         names[value] = name

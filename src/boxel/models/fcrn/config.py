@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Literal
+from typing import Any, Literal
 
-from boxel.errors import check_range
+from boxel.errors import BoxelError, check_range
 from boxel.models.semantic.config import SemanticConfig
 
 
@@ -29,7 +29,16 @@ class FCRNConfig(SemanticConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.min_kept is not None:
-            check_range(self, 1, inf, "min_kept")
-        if self.threshold is not None:
-            check_range(self, 0, 1, "threshold")
+        check_bootstrapping(self)
+
+
+def check_bootstrapping(config: Any) -> None:
+    """Raise a :class:`BoxelError` unless `min_kept` and `threshold` make sense together."""
+    if config.min_kept is not None:
+        check_range(config, 1, inf, "min_kept")
+    if config.threshold is not None:
+        check_range(config, 1e-6, 1, "threshold")
+        if config.min_kept is None:
+            raise BoxelError(
+                "threshold does nothing where min_kept is null, which learns from all; set min_kept, 256 for one."
+            )

@@ -13,7 +13,7 @@ from boxel.errors import check_range
 from boxel.layers.padding import pad_batch
 from boxel.losses.localization import bootstrapped_box_loss, size_weights
 from boxel.models.detector import Detections, Detector, Target, over_image
-from boxel.models.fcrn.config import FCRNConfig
+from boxel.models.fcrn.config import FCRNConfig, check_bootstrapping
 from boxel.models.fcrn.criterion import at_cells, kept_of, stacked
 from boxel.models.fcrn.voting import VotingConfig, vote
 from boxel.models.semantic.config import SemanticConfig
@@ -49,10 +49,7 @@ class FCRNInstancesConfig(SemanticConfig):
         super().__post_init__()
         check_range(self, 0, inf, "size_power")
         check_range(self, 1e-6, inf, "unit", "beta")
-        if self.min_kept is not None:
-            check_range(self, 1, inf, "min_kept")
-        if self.threshold is not None:
-            check_range(self, 0, 1, "threshold")
+        check_bootstrapping(self)
 
     @property
     def nms_threshold(self) -> float:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import ceil, inf
 from pathlib import Path
 from typing import Any, cast
@@ -17,6 +17,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
 from boxel.data.annotations import Category
+from boxel.data.label_maps import values_of
 from boxel.errors import BoxelError, check_range
 from boxel.models.predict import Photo, pixels_of
 
@@ -38,14 +39,18 @@ class LabelMap:
     @property
     def values(self) -> NDArray[np.uint16]:
         """(H, W) original ids of the classes, as the data set's own label maps have them."""
-        return np.array([category.id for category in self.classes], dtype=np.uint16)[self.labels]
+        return values_of(self.classes)[self.labels]
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """(H, W) mask of a class, by its name."""
         return self.labels == [category.name for category in self.classes].index(name)
 
     def save(self, path: str | Path) -> None:
-        """Write the original ids of the classes as a PNG, of 16 bits where 8 don't do."""
+        """Write the original ids of the classes as a PNG, of 16 bits where 8 don't do.
+
+        Raises:
+            BoxelError: they can't be values of pixels.
+        """
         values = self.values
         Image.fromarray(values if values.max(initial=0) > 255 else values.astype(np.uint8)).save(path)
 
@@ -202,13 +207,4 @@ def own_looks(model: Any, **changes: Any) -> LookConfig:
         model: with the `settings` of its run.
         **changes: fields that are to be otherwise.
     """
-    return replace(trained_looks(model.settings.get("views", {})), **changes)
-
-
-def trained_looks(views: Mapping[str, Any]) -> LookConfig:
-    """How photos are shown that should look as in training.
-
-    Args:
-        views: the fields of a :class:`~boxel.data.semantic.ViewConfig`.
-    """
-    return LookConfig(long_side=views.get("long_side"))
+    return LookConfig(**{"long_side": model.settings.get("views", {}).get("long_side")} | changes)

@@ -1,0 +1,97 @@
+"""What the values of label maps stand for."""
+
+import re
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boxel.data.formats.semantic_classes import TABLES, class_table
+from boxel.data.formats.voc import CLASSES
+from boxel.errors import BoxelError
+
+
+def test_tables_that_come_with_boxel():
+    assert TABLES == ("camvid", "cityscapes", "cityscapes-train-ids", "pascal-context", "voc")
+    assert list(class_table("camvid").values()) == [
+        *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian"),
+        "bicyclist",
+    ]
+    assert class_table("voc") == dict(enumerate(("background", *CLASSES)))
+    cityscapes = class_table("cityscapes")
+    assert list(cityscapes) == [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
+    assert cityscapes[7] == "road" and cityscapes[19] == "traffic light" and cityscapes[33] == "bicycle"
+    assert class_table("cityscapes-train-ids") == dict(enumerate(cityscapes.values()))
+    context = class_table("pascal-context")
+    assert list(context) == list(range(60)) and len(set(context.values())) == 60
+    # The first twenty are VOC's, under the names of PASCAL-Context's own labels.txt.
+    assert [context[k] for k in range(1, 21)] == [c.replace("diningtable", "table") for c in CLASSES]
+    assert context[0] == "background" and context[28] == "cloth" and context[59] == "wood"
+
+
+@pytest.mark.parametrize(
+    ("text", "table"),
+    [
+        ("sky\nroad\n", {0: "sky", 1: "road"}),
+        ("# two\n\n  sky \r\nvoid\r\ntraffic light", {0: "sky", 2: "traffic light"}),
+        ("7 road\n20 traffic sign\n", {7: "road", 20: "traffic sign"}),
+        ("17: traffic  sign\n3:\tsky\n4,road\n5 : car", {17: "traffic  sign", 3: "sky", 4: "road", 5: "car"}),
+        ("0 Void\n1 unlabeled\n2 Unlabelled\n3 ignore\n65535 sky\n", {65535: "sky"}),
+        ("26 car\n27 truck\n28 car\n", {26: "car", 27: "truck", 28: "car"}),
+        ("\ufeff0 Straße\n1 # 9\n", {0: "Straße", 1: "# 9"}),
+        ("1 2\n2 3d model\n", {1: "2", 2: "3d model"}),
+    ],
+)
+def test_class_table(tmp_path, text, table):
+    (tmp_path / "classes.txt").write_bytes(text.encode())
+    assert class_table(tmp_path / "classes.txt") == table
+    assert list(class_table(str(tmp_path / "classes.txt"))) == list(table)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "lists 0 classes"),
+        (b"void\n# sky\n", "lists 0 classes"),
+        (b"sky\n7\n", r"line 1 has no value, others have"),
+        (b"1 sky\nroad\n", r"line 2 has no value, others have"),
+        (b"1\n2\n", r"line 1 has no name of a class; write it as `7 road`"),
+        (b"1: \n", r"line 1 has no name"),
+        (b"-1 license plate\n", r"line 1 has the value -1; a pixel has 0 to 65535"),
+        (b"\n65536 sky\n", r"line 2 has the value 65536"),
+        (b"3 sky\n3 sky\n", r"line 2 has the value 3 once more"),
+        (b"sky\x00\n", "line 1 has no name"),
+        (b"\x89PNG\r\n\x1a\n", "no text in UTF-8"),
+        ("sky\n".encode("utf-16"), "no text in UTF-8"),
+        (b"\n".join(b"class %d" % k for k in range(40_000)), "lists 40000 classes; write 1 to 32767"),
+        (b"a\n" * 70_000, r"line 65537 has the value 65536"),
+    ],
+)
+def test_class_tables_that_make_no_sense(tmp_path, content, message):
+    file = tmp_path / "classes.txt"
+    file.write_bytes(content)
+    with pytest.raises(BoxelError, match=f"^{re.escape(str(file))}: .*{message}"):
+        class_table(file)
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(st.binary(max_size=60) | st.text(alphabet="0 7:#ab-\n\t\r\0é", max_size=30).map(str.encode))
+def test_garbage_is_a_table_or_one_sentence(tmp_path_factory, content):
+    file = tmp_path_factory.getbasetemp() / "garbage.txt"
+    file.write_bytes(content)
+    try:
+        table = class_table(file)
+    except BoxelError as error:
+        assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
+    else:
+        assert table and all(0 <= value <= 65535 and name.strip() for value, name in table.items())
+
+
+@pytest.mark.parametrize("source", ["cityscape", "no/such.txt", "\0", "x" * 300, Path("camvid")])
+def test_no_such_class_list(source):
+    with pytest.raises(
+        BoxelError, match="there is no such class list; give a file, or one of camvid, citys"
+    ) as e:
+        class_table(source)
+    assert ("Did you mean 'cityscapes'?" in str(e.value)) == (source == "cityscape")

@@ -108,6 +108,18 @@ def test_two_touching_squares_of_a_class_are_two_instances() -> None:
     )
 
 
+def test_an_edge_lies_where_the_classes_meet() -> None:
+    """The class leads by 0.8 in the mask and trails by 0.2 beside it: the edge is at 4/5 of the way between them."""
+    model = build().eval()
+    model.network = _Given(perfect(model))
+    classes = torch.zeros(3, 8, 8)
+    classes[0], classes[2] = 0.6, 0.4
+    classes[0, 2:6, :4], classes[2, 2:6, :4] = 0.1, 0.9
+    (found,) = model.detect([torch.rand(3, 64, 64)], [classes])
+    best = found.mask_logits[found.scores.argmax()]
+    assert best[3].tolist() == pytest.approx([0.8] * 4 + [-0.2] * 4)
+
+
 def test_images_of_any_size_and_two_grids() -> None:
     model = build(semantic_stride=16, voting=VotingConfig(min_score=0.0, top_n=3, min_cells=1)).eval()
     sizes = [(50, 70), (64, 40)]

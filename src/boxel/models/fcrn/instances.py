@@ -155,8 +155,10 @@ class FCRNInstances(Detector):
             boxes = boxes.clamp(min=0).minimum(
                 boxes.new_tensor([width, height, width, height])[:, None, None]
             )
-            hypotheses = vote(own[:, :rows, :columns], boxes, self.config.voting)
-            logits = torch.where(hypotheses.masks, 1.0, -1.0)
+            own = own[:, :rows, :columns]  # without the padding
+            hypotheses = vote(own, boxes, self.config.voting)
+            lead = _lead(own)[hypotheses.labels + 1].abs().clamp(min=1e-3)
+            logits = torch.where(hypotheses.masks, lead, -lead)
             found.append(
                 over_image(hypotheses.boxes, hypotheses.scores, hypotheses.labels, logits, stride=stride)
             )
@@ -194,6 +196,16 @@ def _centres(cells: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """(h, 1) and (w,) pixels, the middles of a grid's rows and columns."""
     y, x = ((torch.arange(count, device=cells.device) + 0.5) * stride for count in cells.shape[-2:])
     return y[:, None], x
+
+
+def _lead(scores: Tensor) -> Tensor:
+    """(C, h, w) by how much each class's score leads the best of the others; below 0 where it trails.
+
+    Between two cells, where this crosses 0 is where the classes meet, so that an edge need not lie on the grid.
+    """
+    (best, second), (winner, _) = scores.topk(2, 0)
+    wins = torch.arange(len(scores), device=scores.device)[:, None, None] == winner
+    return scores - torch.where(wins, second, best)
 
 
 def _of_cells(instances: Tensor, target: Target, device: torch.device) -> tuple[Tensor, Tensor]:

@@ -4,7 +4,11 @@
 
 Each row is `recipes/fcrn_camvid_small.yaml` with what the row changes, a few minutes on one core. It learns from 312 of
 the 367 training images, drawn once, and is measured on the other 55; with --val it learns from all and is measured on
-the 101 validation images. Rows already in --out are not trained again.
+the 101 validation images. Rows already in --out are not trained again. With --init each row goes on from one run, as
+from one that has learned from all pixels:
+
+    python benchmarks/fcrn_camvid.py ../shared/data/camvid --rows "all pixels" --steps 3000 --out runs/camvid_long
+    python benchmarks/fcrn_camvid.py ../shared/data/camvid --init runs/camvid_long/all_pixels_0 --out runs/camvid_on
 """
 
 from __future__ import annotations
@@ -47,9 +51,16 @@ def main() -> None:
     parser.add_argument("--recipe", default="recipes/fcrn_camvid_small.yaml")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    parser.add_argument("--init", type=Path, help="a run that each row goes on from")
+    parser.add_argument("--steps", type=int, help="in place of the recipe's")
     parser.add_argument("--val", action="store_true", help="measure on the validation images")
     args = parser.parse_args()
 
+    common: dict[str, Any] = {"config": args.recipe}
+    if args.init:
+        common["init"] = args.init
+    if args.steps:
+        common["steps"] = args.steps
     training = read(args.camvid, split="train", classes="camvid")
     if args.val:
         truth = read(args.camvid, split="val", classes="camvid")
@@ -66,9 +77,7 @@ def main() -> None:
             began = time.monotonic()
             if not (out / "model.safetensors").exists():
                 resume = (out / "checkpoints" / "last.ckpt").exists()
-                boxel.train(
-                    "fcrn", training, out=out, config=args.recipe, resume=resume, seed=seed, **ROWS[row]
-                )
+                boxel.train("fcrn", training, out=out, resume=resume, seed=seed, **common, **ROWS[row])
                 minutes.append((time.monotonic() - began) / 60)
             figures = measure_maps(boxel.load(out), truth)
             print(f"{row} {seed}: {figures['per_class']}", flush=True)

@@ -119,6 +119,8 @@ def test_predict_skips_a_corrupt_file_and_does_the_rest(run, scenes, tmp_path):
     for path in good:
         (photos / path.name).write_bytes(path.read_bytes())
     (photos / "torn.png").write_bytes(good[0].read_bytes()[:500])
+    refused = boxel("predict", run, photos, "--out", tmp_path)
+    assert refused.returncode == 2 and "is a folder" in refused.stderr
     done = boxel("predict", run, photos, "--out", tmp_path / "p.json", "--draw", tmp_path / "drawn")
     assert done.returncode == 1
     assert "torn.png" in done.stderr and "Traceback" not in done.stderr
@@ -173,7 +175,6 @@ def test_check_convert_and_check_again(scenes, tmp_path):
         (["check", "truth.json", "--repair", "folder"], 2, ".json"),
         (["evaluate", "results.json", "truth.json", "--baselines", "boxes"], 1, "'boxes'"),
         (["evaluate", "results.json", "truth.json", "--json", "."], 2, "is a folder"),
-        (["predict", "missing_run", "x.jpg", "--out", "."], 2, "is a folder"),
     ],
 )
 def test_errors_are_one_sentence_and_exit_codes_tell_whose_fault(

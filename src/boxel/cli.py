@@ -585,6 +585,65 @@ def _inspect(given: Namespace) -> int:
     return 0
 
 
+# ---------------------------------------------------------------- segments
+
+
+def _segments_arguments(parser: ArgumentParser) -> None:
+    _data_arguments(parser)
+    parser.add_argument("--out", type=str, help="folder of the segments (default: segments)")
+    parser.add_argument("--source", type=str, help="mcg, selective-search or gop (default: mcg)")
+    parser.add_argument("--count", type=int, help="most segments of an image (default: 2000)")
+    parser.add_argument(
+        "--anywhere", action="store_true", help="choose segments without looking at the boxes"
+    )
+    parser.add_argument("--no-grabcut", action="store_true", help="leave out the GrabCut of each box")
+    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
+    parser.add_argument(
+        "--plot",
+        type=str,
+        metavar="PNG",
+        help="where there are masks: IoU of the best segments by their number",
+    )
+
+
+def _segments(given: Namespace) -> int:
+    import os
+
+    from boxel.labeling.progress import progress
+    from boxel.segments import SegmentsConfig, make_segments
+
+    out = given.get("out", "segments")
+    options = {name: given[name] for name in ("source", "count") if name in given}
+    config = SegmentsConfig(**options, fit_boxes="anywhere" not in given, grabcut="no_grabcut" not in given)
+    workers = given.get("workers", os.cpu_count() or 1)
+    if workers < 1:
+        raise UsageError(f"--workers is {workers}; give a number from 1 up.")
+    data = _read(given)
+    with progress(len(data), "images", _say) as advance:
+        lost = make_segments(data, out, config, workers=workers, advance=advance)
+    for fault in lost:
+        _say(f"warning: {fault}")
+    print(f"segments of {len(data) - len(lost)} images: {out}")
+    if data.has_mask.any():
+        _segment_recall(data, out, config, given)
+    return 1 if lost else 0
+
+
+def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
+    from boxel.draw import plot_recall
+    from boxel.evaluation.segments import COUNTS, recall
+
+    ious = recall(data, out, config, report=_say)
+    print(f"best of them for {len(ious)} objects of 16 pixels and more, by how many are looked at:")
+    print("  number   mean IoU   above 0.5   above 0.7")
+    shares = {"mean IoU": ious.mean(0), "above 0.5": (ious > 0.5).mean(0), "above 0.7": (ious > 0.7).mean(0)}
+    for count, mean, half, more in zip(COUNTS, *shares.values(), strict=True):
+        print(f"{count:8d}   {mean:8.3f}   {half:9.1%}   {more:9.1%}")
+    if "plot" in given:
+        plot_recall({"count": COUNTS, **shares}, given.plot)
+        print(f"plot: {given.plot}")
+
+
 # ---------------------------------------------------------------- demo
 
 
@@ -612,6 +671,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Names
     "predict": ("Find and segment instances in photos.", _predict_arguments, _predict),
     "export": ("Write a model as an ONNX file that needs no boxel.", _export_arguments, _export),
     "inspect": ("Measure what a setting should be for your data.", _inspect_arguments, _inspect),
+    "segments": ("Make candidate segments of photos, with nothing learned.", _segments_arguments, _segments),
     "demo": (
         "Make masks of boxes on real photos; train from boxes and from masks on scenes.",
         _demo_arguments,

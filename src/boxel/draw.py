@@ -298,6 +298,27 @@ def plot_affinity(table: Mapping[str, ArrayLike], out_png: str | os.PathLike[str
     _save_figure(figure, Path(out_png))
 
 
+def plot_recall(curves: Mapping[str, ArrayLike], out_png: str | os.PathLike[str]) -> None:
+    """Draw how well the best candidate segments fit, by their number.
+
+    Args:
+        curves: `count`, how many candidates are looked at, on the horizontal axis; all others are drawn over it.
+        out_png: the PNG to write.
+
+    Raises:
+        BoxelError: the PNG can't be written.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for name, values in curves.items():
+        if name != "count":
+            axes.plot(np.asarray(curves["count"]), np.asarray(values), marker=".", label=name)
+    axes.set(xscale="log", ylim=(0, 1), xlabel="candidate segments of an image")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save_figure(figure, Path(out_png))
+
+
 def _save_figure(figure: Figure, path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

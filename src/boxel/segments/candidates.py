@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from boxel.errors import BoxelError
 
 
-class Candidates(NamedTuple):
+@dataclass(frozen=True)
+class Candidates:
     """Candidate segments, best first.
 
     Thousands of full masks of an image would take hundreds of megabytes; as sets of superpixels they take one.

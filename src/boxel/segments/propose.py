@@ -41,10 +41,7 @@ def propose(
     Raises:
         BoxelError: there is no such source.
     """
-    if source not in SOURCES:
-        raise BoxelError(
-            f"{source} is no source of segments; choose among {', '.join(SOURCES)}.{nearest(source, list(SOURCES))}"
-        )
+    check_source(source)
     height, width = image.shape[:2]
     scale = min(1.0, LONG_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
@@ -65,3 +62,11 @@ def propose(
             cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16
         )
     return from_sets(labels, fill_holes(regions, sets))
+
+
+def check_source(source: str) -> None:
+    """Raise a :class:`BoxelError` unless there is such a source."""
+    if source not in SOURCES:
+        raise BoxelError(
+            f"{source} is no source of segments; choose among {', '.join(SOURCES)}.{nearest(source, list(SOURCES))}"
+        )

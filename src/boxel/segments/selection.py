@@ -50,9 +50,12 @@ def fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArr
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     share = -(-count // max(len(boxes), 1))
+    limit = min(20 * share, len(pool.sizes))
     chosen, turns = [np.zeros((0, len(regions.sizes)), dtype=bool)], [np.zeros(0, dtype=np.int64)]
     for box in boxes:
-        near = np.argsort(-_overlap(pool.boxes, box), kind="stable")[: 20 * share]
+        overlap = _overlap(pool.boxes, box)
+        near = np.flatnonzero(overlap >= np.partition(overlap, -limit)[-limit])
+        near = near[np.argsort(-overlap[near], kind="stable")]
         cut = pool.sets(_distinct(pool, near, 0.1, 1.15)[: 2 * share]) & _inside(regions, box)
         cut = _unlike(cut[cut.any(1)])
         fit = _overlap(_tight(regions, cut), box)

@@ -57,7 +57,7 @@ def main() -> None:
                 seconds.append(time.perf_counter() - began)
                 size = photo.shape[1::-1]
                 large = cv2.resize(found.superpixels, size, interpolation=cv2.INTER_NEAREST_EXACT)
-                found = Candidates(large, found.members)
+                found = Candidates(large, found.members, found.boxes)
                 best += overlaps(found, np.stack(masks).astype(bool)).max(0).tolist()
             ious = np.array(best)
             print(

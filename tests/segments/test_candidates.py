@@ -20,6 +20,7 @@ def test_masks_of_sets() -> None:
     assert len(found) == 2 and found.members.tolist() == [[0b10100000], [0b00110000]]
     np.testing.assert_array_equal(found.mask(0), QUARTERS % 2 == 0)
     np.testing.assert_array_equal(found.mask(1), QUARTERS >= 2)
+    assert found.boxes.tolist() == [[0, 0, 2, 3], [0, 2, 4, 3]]
     assert found.sets().tolist() == [[True, False, True, False], [False, False, True, True]]
 
 
@@ -60,11 +61,20 @@ def test_a_file_that_can_not_be_read(tmp_path, content) -> None:
     "arrays",
     [
         {"superpixels": np.zeros((2, 2), np.uint16)},
-        {"superpixels": np.full((2, 2), 9, np.uint16), "members": np.zeros((3, 1), np.uint8)},
-        {"superpixels": np.zeros(4, np.uint16), "members": np.zeros((3, 1), np.uint8)},
-        {"superpixels": np.array([[None]]), "members": np.zeros((3, 1), np.uint8)},
+        {
+            "superpixels": np.zeros((2, 2), np.uint16),
+            "members": np.zeros((3, 1), np.uint8),
+            "boxes": np.zeros((2, 4)),
+        },
+        {"superpixels": np.full((2, 2), 9), "members": np.zeros((3, 1), np.uint8), "boxes": np.zeros((3, 4))},
+        {
+            "superpixels": np.zeros(4, np.uint16),
+            "members": np.zeros((3, 1), np.uint8),
+            "boxes": np.zeros((3, 4)),
+        },
+        {"superpixels": np.array([[None]]), "members": np.zeros((3, 1), np.uint8), "boxes": np.zeros((3, 4))},
     ],
-    ids=["one array", "too few bits", "no map", "objects"],
+    ids=["one array", "too few boxes", "too few bits", "no map", "objects"],
 )
 def test_another_file(tmp_path, arrays) -> None:
     np.savez(tmp_path / "a.npz", **arrays)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
 
 from boxel.errors import BoxelError
 
@@ -21,10 +22,12 @@ class Candidates:
     Attributes:
         superpixels: (H, W) uint16, the superpixel of each pixel, in [0, S).
         members: (N, ceil(S / 8)) uint8, a bit for each superpixel, as of :func:`numpy.packbits`.
+        boxes: (N, 4) int32 xyxy, the tight box of each segment.
     """
 
     superpixels: NDArray[np.uint16]
     members: NDArray[np.uint8]
+    boxes: NDArray[np.int32]
 
     def __len__(self) -> int:
         """How many segments there are."""
@@ -41,12 +44,35 @@ class Candidates:
 
     def save(self, file: str | Path) -> None:
         """Write them as a compressed `.npz` file."""
-        np.savez_compressed(file, superpixels=self.superpixels, members=self.members)
+        np.savez_compressed(file, **vars(self))
 
 
 def from_sets(superpixels: NDArray[np.integer], sets: NDArray[np.bool_]) -> Candidates:
-    """Candidates from (N, S) sets of the superpixels of an (H, W) map."""
-    return Candidates(superpixels.astype(np.uint16), np.packbits(sets, axis=1))
+    """Candidates from (N, S) sets of the superpixels of an (H, W) map, none of which is empty."""
+    boxes = tight_boxes(superpixel_boxes(superpixels), sets)
+    return Candidates(superpixels.astype(np.uint16), np.packbits(sets, axis=1), boxes)
+
+
+def superpixel_boxes(superpixels: NDArray[np.integer]) -> NDArray[np.int32]:
+    """(S, 4) xyxy, the tight boxes of the superpixels of an (H, W) map."""
+    found = find_objects(superpixels.astype(np.int32) + 1)
+    return np.array([(x.start, y.start, x.stop, y.stop) for y, x in found], dtype=np.int32)
+
+
+def tight_boxes(boxes: NDArray[np.int32], sets: NDArray[np.bool_]) -> NDArray[np.int32]:
+    """(N, 4) xyxy, the tight boxes of (N, S) sets of superpixels that have the (S, 4) boxes; no set is empty."""
+    used = np.flatnonzero(sets.any(0))  # sets of one box have few superpixels between them
+    least, most = int(boxes.max(initial=0)), 0
+    sides = [
+        extreme(np.where(sets[:, used], boxes[used, side], other), axis=1, initial=other)
+        for side, extreme, other in (
+            (0, np.min, least),
+            (1, np.min, least),
+            (2, np.max, most),
+            (3, np.max, most),
+        )
+    ]
+    return np.stack(sides, axis=1).astype(np.int32)
 
 
 def load(file: str | Path) -> Candidates:
@@ -57,13 +83,17 @@ def load(file: str | Path) -> Candidates:
     """
     try:
         with np.load(file, allow_pickle=False) as arrays:
-            found = Candidates(arrays["superpixels"], arrays["members"])
+            found = Candidates(arrays["superpixels"], arrays["members"], arrays["boxes"])
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
         raise BoxelError(
             f"{file}: the candidate segments can't be read ({error}); delete the file."
         ) from None
     sound = found.superpixels.ndim == found.members.ndim == 2 and found.superpixels.size > 0
-    if not sound or found.members.shape[1] != int(found.superpixels.max()) // 8 + 1:
+    if (
+        not sound
+        or found.members.shape[1] != int(found.superpixels.max()) // 8 + 1
+        or found.boxes.shape != (len(found), 4)
+    ):
         raise BoxelError(f"{file}: this isn't a file of candidate segments; delete it.")
     return found
 

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from boxel.segments.candidates import tight_boxes
 from boxel.segments.superpixels import Regions
 
 Indices = NDArray[np.integer]
@@ -58,7 +59,7 @@ def fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArr
         near = near[np.argsort(-overlap[near], kind="stable")]
         cut = pool.sets(_distinct(pool, near, 0.1, 1.15)[: 2 * share]) & _inside(regions, box)
         cut = _unlike(cut[cut.any(1)])
-        fit = _overlap(_tight(regions, cut), box)
+        fit = _overlap(tight_boxes(regions.boxes, cut), box)
         chosen.append(cut[np.argsort(-fit, kind="stable")[:share]])
         turns.append(np.arange(len(chosen[-1])))
     in_turn = np.argsort(np.concatenate(turns), kind="stable")
@@ -68,7 +69,7 @@ def fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArr
 def fill_holes(regions: Regions, sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
     """(N, S) the sets, with the superpixels that each encloses."""
     filled = sets.copy()
-    for own, (x0, y0, x1, y1) in zip(filled, _tight(regions, sets), strict=True):
+    for own, (x0, y0, x1, y1) in zip(filled, tight_boxes(regions.boxes, sets), strict=True):
         labels = regions.labels[y0:y1, x0:x1]
         count, parts, stats, _ = cv2.connectedComponentsWithStats(
             (~own[labels]).view(np.uint8), connectivity=4
@@ -108,21 +109,6 @@ def _inside(regions: Regions, box: NDArray[np.float64]) -> NDArray[np.bool_]:
     height, width = regions.labels.shape
     x0, y0, x1, y1 = np.ceil(box - 0.5).clip(0, [width, height] * 2).astype(int)
     return np.bincount(regions.labels[y0:y1, x0:x1].ravel(), minlength=len(regions.sizes)) > regions.sizes / 2
-
-
-def _tight(regions: Regions, sets: NDArray[np.bool_]) -> NDArray[np.int64]:
-    """(N, 4) tight boxes of sets, none of which is empty."""
-    used = np.flatnonzero(sets.any(0))  # sets of one box have few superpixels between them
-    sides = [
-        extreme(np.where(sets[:, used], regions.boxes[used, side], other), axis=1, initial=other)
-        for side, extreme, other in (
-            (0, np.min, regions.labels.size),
-            (1, np.min, regions.labels.size),
-            (2, np.max, 0),
-            (3, np.max, 0),
-        )
-    ]
-    return np.stack(sides, axis=1)
 
 
 def _overlap(boxes: NDArray[np.integer], box: NDArray[np.float64]) -> NDArray[np.float64]:

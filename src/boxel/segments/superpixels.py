@@ -8,8 +8,9 @@ import cv2
 import higra as hg
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 from skimage.color import rgb2lab
+
+from boxel.segments.candidates import superpixel_boxes
 
 Pixels = NDArray[np.float32]
 
@@ -20,7 +21,7 @@ class Regions(NamedTuple):
     Attributes:
         labels: (H, W) int64 in [0, S), the superpixel of each pixel.
         sizes: (S,) float, pixels of each.
-        boxes: (S, 4) int64 xyxy, the tight box of each.
+        boxes: (S, 4) int32 xyxy, the tight box of each.
         edges: (E, 2) int64, pairs that touch.
         lengths: (E,) float, along how many sides of pixels they do.
         graph: higra's region adjacency graph, of the same vertices and edges.
@@ -28,7 +29,7 @@ class Regions(NamedTuple):
 
     labels: NDArray[np.int64]
     sizes: NDArray[np.float64]
-    boxes: NDArray[np.int64]
+    boxes: NDArray[np.int32]
     edges: NDArray[np.int64]
     lengths: NDArray[np.float64]
     graph: Any
@@ -82,12 +83,11 @@ def regions(label_map: NDArray[np.integer]) -> Regions:
     )
     count = graph.num_vertices()
     labels = flat.reshape(shape)
-    boxes = [(x.start, y.start, x.stop, y.stop) for y, x in find_objects(labels.astype(np.int32) + 1)]
     first, second = graph.edge_list()[:2]
     return Regions(
         labels,
         np.bincount(flat, minlength=count).astype(np.float64),
-        np.array(boxes, dtype=np.int64),
+        superpixel_boxes(labels),
         np.stack([first, second], 1).astype(np.int64),
         lengths,
         graph,

@@ -1,0 +1,105 @@
+"""Time of BoxSup's label update of one image: costs through superpixels, against full masks.
+
+    taskset -c 0 python benchmarks/label_update.py photo.jpg
+
+500 x 375 pixels, 21 classes, 2,000 candidates of the photo itself, boxes drawn at random. The network's part is apart:
+log-probabilities are given. The two take turns; the figures are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from boxel.models.boxsup.update import UpdateConfig, choose, costs
+from boxel.segments import Candidates, propose
+
+WIDTH, HEIGHT, CLASSES = 500, 375, 21
+
+
+def main() -> None:
+    """Print a row each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("photo")
+    parser.add_argument("--boxes", type=int, default=5)
+    parser.add_argument("--turns", type=int, default=5)
+    args = parser.parse_args()
+    photo = np.array(Image.open(args.photo).convert("RGB").resize((WIDTH, HEIGHT)))
+    random = np.random.default_rng(0)
+    corners = np.sort(random.uniform(0, 1, (args.boxes, 2, 2)), axis=1) * [WIDTH, HEIGHT]
+    boxes, labels = corners.reshape(-1, 4), random.integers(1, CLASSES, args.boxes)
+    boxes[:, 2:] += 20
+    candidates = propose(photo)
+    scores = random.standard_normal((CLASSES, HEIGHT, WIDTH)).astype(np.float32)
+    log_probabilities = scores - np.log(np.exp(scores).sum(0))
+    config = UpdateConfig(min_fill=0)
+
+    def through_superpixels() -> NDArray[np.floating]:
+        found = costs(candidates, boxes, labels, log_probabilities, config)
+        choose(found, config.sampled, random)
+        return found
+
+    def through_masks() -> NDArray[np.floating]:
+        return full(candidates, boxes, labels, log_probabilities, config)
+
+    rows: dict[str, Callable[[], NDArray[np.floating]]] = {
+        "superpixels": through_superpixels,
+        "full masks": through_masks,
+    }
+    first, second = through_superpixels(), through_masks()
+    seen = np.isfinite(first)
+    print(
+        f"{len(candidates)} candidates; largest relative difference {(abs(first / second - 1)[seen]).max():.1e}"
+    )
+    spent: dict[str, list[float]] = {name: [] for name in rows}
+    for _ in range(args.turns):
+        for name, row in rows.items():
+            began = time.perf_counter()
+            row()
+            spent[name].append(time.perf_counter() - began)
+    print("| | ms |\n|---|---|")
+    for name, seconds in spent.items():
+        print(f"| {name} | {1000 * statistics.median(seconds):.0f} |")
+
+
+def full(
+    candidates: Candidates,
+    boxes: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    log_probabilities: NDArray[np.floating],
+    config: UpdateConfig,
+) -> NDArray[np.float64]:
+    """The costs as they are written: each candidate's mask against the loss of each pixel around each box."""
+    found = np.zeros((len(candidates), len(boxes)))
+    y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
+    inside = [(x >= b[0]) & (x < b[2]) & (y >= b[1]) & (y < b[3]) for b in boxes]
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    for number, box in enumerate(boxes):
+        grow = config.enlarge / 2 * (box[2:] - box[:2])
+        x0, y0, x1, y1 = *(box[:2] - grow), *(box[2:] + grow)
+        counted = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
+        for other in range(len(boxes)):
+            if other != number:
+                counted &= ~(inside[other] & ((areas[other] < areas[number]) | ~inside[number]))
+        for segment in range(len(candidates)):
+            mask = candidates.mask(segment)
+            loss = -np.where(mask, log_probabilities[labels[number]], log_probabilities[0])
+            tight = candidates.boxes[segment]
+            sides = np.minimum(tight[2:], box[2:]) - np.maximum(tight[:2], box[:2])
+            common = sides.clip(min=0).prod()
+            union = (tight[2:] - tight[:2]).prod() + areas[number] - common
+            mean = loss[counted].sum() / max(counted.sum(), 1)
+            found[segment, number] = 1 - common / union + config.regression_weight * mean
+    return found
+
+
+if __name__ == "__main__":
+    main()

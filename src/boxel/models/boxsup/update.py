@@ -1,0 +1,147 @@
+"""BoxSup's update: which candidate segment each box is to be learned from, given what the network says."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import inf
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.errors import check_range
+from boxel.segments.candidates import Candidates
+
+
+@dataclass
+class UpdateConfig:
+    """Options of the update.
+
+    Attributes:
+        regression_weight: lambda, the weight of the network's loss beside the overlap with the box (Eq. 4).
+        normaliser: `mean` divides the loss by the pixels it is summed over, so that both parts are of one size;
+            `printed` sums it and divides the overlap by the number of candidates, as Eqs. 2 and 3 are printed, and the
+            loss outweighs the overlap by thousands.
+        enlarge: the loss is taken over the box, made larger by this share of its sides.
+        sampled: each box's segment is drawn from so many of lowest cost (k, Section 4.3); 1 takes the best.
+        min_fill: segments that fill less of their tight box than this are no candidates, as the frame of ground around
+            an object, whose box fits perfectly.
+    """
+
+    regression_weight: float = 3.0
+    normaliser: Literal["mean", "printed"] = "mean"
+    enlarge: float = 0.2
+    sampled: int = 5
+    min_fill: float = 0.2
+
+    def __post_init__(self) -> None:
+        check_range(self, 0, inf, "regression_weight", "enlarge")
+        check_range(self, 1, inf, "sampled")
+        check_range(self, 0, 1, "min_fill")
+
+
+def costs(
+    candidates: Candidates,
+    boxes: NDArray[np.floating],
+    labels: NDArray[np.integer],
+    log_probabilities: NDArray[np.floating],
+    config: UpdateConfig,
+) -> NDArray[np.float64]:
+    """The cost of each candidate for each box (Eqs. 2 to 4).
+
+    The network's loss is that of labels which give the segment the box's class and all else around it the background.
+    Pixels of other boxes don't count: those outside the own box, and those of a smaller box inside it. A segment's sum
+    over pixels is one over its superpixels, so that all of them cost one product of matrices.
+
+    Args:
+        candidates: N segments of an image.
+        boxes: (B, 4) xyxy pixels.
+        labels: (B,) the class of each box, in [1, K).
+        log_probabilities: (K, H, W) of each pixel's classes, the background first.
+        config: the options.
+
+    Returns:
+        (N, B), inf for segments that don't touch the box and those that the guards leave out, unless all are.
+    """
+    sets = candidates.sets().astype(np.float32)
+    superpixels = candidates.superpixels
+    count = sets.shape[1]
+    overlap = (
+        np.stack([_box_iou(candidates.boxes, box) for box in boxes], 1)
+        if len(boxes)
+        else np.zeros((len(sets), 0))
+    )
+    constants, gains = np.zeros(len(boxes)), np.zeros((count, len(boxes)), dtype=np.float64)
+    areas = _areas(boxes)
+    for number, (box, label) in enumerate(zip(boxes, labels.tolist(), strict=True)):
+        x0, y0, x1, y1 = _window(box, config.enlarge, superpixels.shape)
+        counted = _counted(boxes, areas, number, (x0, y0, x1, y1))
+        ground, thing = (-log_probabilities[c, y0:y1, x0:x1][counted] for c in (0, label))
+        scale = 1 / max(len(ground), 1) if config.normaliser == "mean" else 1.0
+        constants[number] = scale * ground.sum(dtype=np.float64)
+        gains[:, number] = scale * np.bincount(
+            superpixels[y0:y1, x0:x1][counted], thing - ground, minlength=count
+        )
+    loss = constants + sets @ gains
+    apart = (1 - overlap) if config.normaliser == "mean" else (1 - overlap) / max(len(sets), 1)
+    found = apart + config.regression_weight * loss
+    sizes = sets @ np.bincount(superpixels.ravel(), minlength=count)
+    thin = sizes < config.min_fill * _areas(candidates.boxes)
+    allowed = (overlap > 0) & ~thin[:, None]
+    allowed |= (overlap > 0) & ~allowed.any(0)
+    return np.where(allowed, found, inf)
+
+
+def choose(found: NDArray[np.floating], sampled: int, random: np.random.Generator) -> NDArray[np.int64]:
+    """(B,) the candidate of each box: drawn from those of lowest cost, or -1 where no cost is finite.
+
+    Args:
+        found: (N, B) costs.
+        sampled: from how many.
+        random: what draws.
+
+    References:
+        Section 4.3; it says "largest", and means the smallest.
+    """
+    chosen = np.full(found.shape[1], -1, dtype=np.int64)
+    for box, own in enumerate(found.T):
+        best = np.argsort(own, kind="stable")[:sampled]
+        best = best[np.isfinite(own[best])]
+        if len(best):
+            chosen[box] = random.choice(best)
+    return chosen
+
+
+def _box_iou(boxes: NDArray[np.integer], box: NDArray[np.floating]) -> NDArray[np.float64]:
+    """(N,) IoU of boxes with one."""
+    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
+    common = sides.clip(min=0).prod(1)
+    return common / (_areas(boxes) + (box[2:] - box[:2]).prod() - common)
+
+
+def _areas(boxes: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1).astype(np.float64)
+
+
+def _window(box: NDArray[np.floating], enlarge: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
+    """The pixels of an enlarged box, those whose centres it holds: xyxy."""
+    half = enlarge / 2 * np.tile(box[2:] - box[:2], 2) * [-1, -1, 1, 1]
+    x0, y0, x1, y1 = np.ceil(box + half - 0.5).clip(0, [shape[1], shape[0]] * 2).astype(int).tolist()
+    return x0, y0, x1, y1
+
+
+def _counted(
+    boxes: NDArray[np.floating], areas: NDArray[np.float64], own: int, window: tuple[int, int, int, int]
+) -> NDArray[np.bool_]:
+    """(h, w) which pixels of a window belong to a box or to none."""
+    x0, y0, x1, y1 = window
+    x, y = np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5
+    across = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
+    down = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
+    counted = np.ones((y1 - y0, x1 - x0), dtype=bool)
+    mine = down[own][:, None] & across[own]
+    for other in range(len(boxes)):
+        if other != own and across[other].any() and down[other].any():
+            theirs = down[other][:, None] & across[other]
+            counted &= ~(theirs if areas[other] < areas[own] else theirs & ~mine)
+    return counted

@@ -1,0 +1,157 @@
+"""BoxSup's costs by hand and by full masks, and what is chosen by them."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from boxel.errors import BoxelError
+from boxel.models.boxsup import UpdateConfig, choose, costs
+from boxel.segments.candidates import Candidates, from_sets
+
+SURE, UNSURE = np.log(0.8), np.log(0.2)
+
+
+def columns() -> Candidates:
+    """A 4 x 10 image of five superpixels, two columns each, and three segments."""
+    superpixels = np.repeat(np.arange(5), 2)[None].repeat(4, 0)
+    return from_sets(superpixels, np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 0, 0]], dtype=bool))
+
+
+def said(thing: slice) -> np.ndarray:
+    """(2, 4, 10) log-probabilities of a network that is sure of one class in some columns and of none elsewhere."""
+    found = np.full((2, 4, 10), UNSURE)
+    found[0] = SURE
+    found[0, :, thing], found[1, :, thing] = UNSURE, SURE
+    return found
+
+
+def test_costs_by_hand() -> None:
+    """The box has columns 2 to 7, of 6 x 4 pixels; the network says that the object has columns 2 to 5.
+
+    The first segment, which has these, has a box IoU of 4/6 and a loss of -log 0.8 everywhere. The second fits the box,
+    and costs -log 0.2 in two columns of the six. The third has a box IoU of 2/6 and misses two columns.
+    """
+    config = UpdateConfig(enlarge=0)
+    box, label = np.array([[2.0, 0, 8, 4]]), np.array([1])
+    found = costs(columns(), box, label, said(slice(2, 6)), config)[:, 0]
+    wrong = (-2 * UNSURE - 4 * SURE) / 6
+    assert found == pytest.approx([1 / 3 - 3 * SURE, 0 + 3 * wrong, 2 / 3 + 3 * wrong])
+    printed = costs(columns(), box, label, said(slice(2, 6)), replace(config, normaliser="printed"))[:, 0]
+    assert printed == pytest.approx([1 / 9 - 72 * SURE, 72 * wrong, 2 / 9 + 72 * wrong])
+    # By the overlap alone the second is best, with the network's word the first.
+    alone = costs(columns(), box, label, said(slice(2, 6)), replace(config, regression_weight=0))[:, 0]
+    assert alone.argmin() == 1 and found.argmin() == printed.argmin() == 0
+
+
+def test_the_loss_is_taken_around_the_box_too() -> None:
+    """Larger by 0.4 of 6 pixels, the box reaches 1.2 further on each side, over the centres of columns 1 to 8."""
+    found = costs(
+        columns(), np.array([[2.0, 0, 8, 4]]), np.array([1]), said(slice(0, 6)), UpdateConfig(enlarge=0.4)
+    )
+    # Ground is wrong in the column 1, and of the second segment thing in 6 and 7.
+    assert found[0, 0] == pytest.approx(1 / 3 + 3 * (-1 * UNSURE - 7 * SURE) / 8)
+    assert found[1, 0] == pytest.approx(3 * (-3 * UNSURE - 5 * SURE) / 8)
+
+
+def test_pixels_of_other_boxes_do_not_count() -> None:
+    """A smaller box takes columns 2 and 3 from the large one; the large one takes nothing from it."""
+    boxes, labels = np.array([[2.0, 0, 8, 4], [2.0, 0, 4, 4]]), np.array([1, 1])
+    config = UpdateConfig(enlarge=0, regression_weight=1)
+    found = costs(columns(), boxes, labels, said(slice(4, 6)), config)
+    assert found[0, 0] == pytest.approx(1 / 3 - SURE)  # columns 4 to 7, all as the network says
+    assert found[2, 1] == pytest.approx(0 - UNSURE)  # columns 2 and 3, thing where it says ground
+
+
+def brute(candidates, boxes, labels, log_probabilities, config):
+    """The same, pixel by pixel."""
+    height, width = candidates.superpixels.shape
+    found = np.full((len(candidates), len(boxes)), np.inf)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    for n in range(len(candidates)):
+        mask = candidates.mask(n)
+        rows, cols = mask.nonzero()
+        tight = np.array([cols.min(), rows.min(), cols.max() + 1, rows.max() + 1])
+        for b, box in enumerate(boxes):
+            common = (np.minimum(tight[2:], box[2:]) - np.maximum(tight[:2], box[:2])).clip(0).prod()
+            if not common:
+                continue
+            iou = common / ((tight[2:] - tight[:2]).prod() + areas[b] - common)
+            grow = config.enlarge / 2 * (box[2:] - box[:2])
+            total, pixels = 0.0, 0
+            for y in range(height):
+                for x in range(width):
+                    at = np.array([x + 0.5, y + 0.5])
+                    if not ((box[:2] - grow <= at).all() and (at < box[2:] + grow).all()):
+                        continue
+                    inside = [bool((o[:2] <= at).all() and (at < o[2:]).all()) for o in boxes]
+                    others = [o for o in range(len(boxes)) if o != b and inside[o]]
+                    if any(areas[o] < areas[b] or not inside[b] for o in others):
+                        continue
+                    total -= log_probabilities[labels[b] if mask[y, x] else 0, y, x]
+                    pixels += 1
+            loss = total if config.normaliser == "printed" else total / max(pixels, 1)
+            apart = (1 - iou) / (len(candidates) if config.normaliser == "printed" else 1)
+            found[n, b] = apart + config.regression_weight * loss
+    return found
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10**6), st.sampled_from(["mean", "printed"]))
+def test_sums_over_superpixels_are_those_over_pixels(seed, normaliser) -> None:
+    random = np.random.default_rng(seed)
+    superpixels = random.integers(0, 9, (8, 11))
+    superpixels.ravel()[:9] = np.arange(9)
+    sets = random.random((7, 9)) < 0.4
+    sets[~sets.any(1), 0] = True
+    boxes = np.sort(random.uniform(-1, 12, (3, 2, 2)), axis=1).reshape(3, 4)
+    boxes[:, 2:] += 0.1
+    labels = random.integers(1, 4, 3)
+    scores = random.standard_normal((4, 8, 11))
+    log_probabilities = scores - np.log(np.exp(scores).sum(0))
+    config = UpdateConfig(normaliser=normaliser, min_fill=0, enlarge=0.3)
+    candidates = from_sets(superpixels, sets)
+    found = costs(candidates, boxes, labels, log_probabilities, config)
+    np.testing.assert_allclose(found, brute(candidates, boxes, labels, log_probabilities, config), rtol=1e-6)
+
+
+def test_a_frame_of_ground_does_not_win() -> None:
+    """Around an object lies a frame whose box fits perfectly; nothing is known of the network yet."""
+    superpixels = np.zeros((20, 20), dtype=int)
+    superpixels[1:19, 1:19], superpixels[3:17, 3:17] = 1, 2
+    frame_and_object = from_sets(superpixels, np.array([[0, 1, 0], [0, 0, 1]], dtype=bool))
+    nothing = np.full((2, 20, 20), np.log(0.5))
+    box, label = np.array([[1.0, 1, 19, 19]]), np.array([1])
+    guarded = costs(frame_and_object, box, label, nothing, UpdateConfig(min_fill=0.5))
+    assert np.isinf(guarded[0, 0]) and choose(guarded, 5, np.random.default_rng(0)).tolist() == [1]
+    assert costs(frame_and_object, box, label, nothing, UpdateConfig(min_fill=0)).argmin() == 0
+    # Where all are thin, the box still gets one.
+    alone = from_sets(superpixels, np.array([[0, 1, 0]], dtype=bool))
+    assert np.isfinite(costs(alone, box, label, nothing, UpdateConfig(min_fill=0.5))).all()
+
+
+def test_the_best_or_one_of_the_best() -> None:
+    found = np.array(
+        [[5.0, 1, np.inf], [1, 2, np.inf], [3, np.inf, np.inf], [2, np.inf, np.inf], [4, 3, np.inf]]
+    )
+    assert choose(found, 1, np.random.default_rng(0)).tolist() == [1, 0, -1]
+    drawn = np.array([choose(found, 3, np.random.default_rng(seed)) for seed in range(300)])
+    assert set(drawn[:, 0]) == {1, 3, 2} and set(drawn[:, 1]) == {0, 1, 4} and set(drawn[:, 2]) == {-1}
+    assert np.bincount(drawn[:, 0]).max() < 140  # a third each
+    assert choose(np.zeros((0, 2)), 5, np.random.default_rng(0)).tolist() == [-1, -1]
+
+
+def test_images_without_boxes_and_boxes_without_segments() -> None:
+    nothing = said(slice(0, 0))
+    assert costs(columns(), np.zeros((0, 4)), np.zeros(0, int), nothing, UpdateConfig()).shape == (3, 0)
+    far = costs(columns(), np.array([[30.0, 0, 40, 4]]), np.array([1]), nothing, UpdateConfig())
+    assert np.isinf(far).all()
+
+
+def test_options_out_of_range() -> None:
+    with pytest.raises(BoxelError, match="sampled is 0"):
+        UpdateConfig(sampled=0)
+    with pytest.raises(BoxelError, match="min_fill is 2"):
+        UpdateConfig(min_fill=2)

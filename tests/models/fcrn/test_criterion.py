@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 from boxel.data.label_maps import IGNORE
 from boxel.errors import BoxelError
-from boxel.models.fcrn import FCRNConfig, FCRNInstancesConfig
+from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstancesConfig
 from boxel.models.fcrn.criterion import at_cells, kept_of, segmentation_loss
 
 
@@ -73,3 +73,26 @@ def test_a_batch_of_void_alone_gives_zero(min_kept) -> None:
     )
     loss.backward()
     assert loss == 0 and (scores.grad == 0).all()
+
+
+def test_all_pixels_first() -> None:
+    """Until half of the training is done, the loss that counts is that of all pixels; then it is that of hard ones."""
+    torch.manual_seed(0)
+    tiny = {
+        "backbone": "resnet10t",
+        "weights": "none",
+        "backbone_norm": "bn",
+        "frozen_stages": 0,
+        "kernel": 3,
+    }
+    model = FCRN(3, FCRNConfig(**tiny, dilation=2, min_kept=4, bootstrap_after=0.5)).train()
+    images = [torch.rand(3, 64, 64)] * 2
+    targets = [{"labels": torch.randint(0, 3, (64, 64), dtype=torch.uint8)}] * 2
+    losses = model(images, targets)
+    assert losses["segmentation"] > losses["all_pixels"]
+    assert model.loss_weights(0.49) == {"segmentation": 0, "all_pixels": 1}
+    assert model.loss_weights(0.5) == {"segmentation": 1, "all_pixels": 0}
+    at_once = FCRN(3, FCRNConfig(**tiny, dilation=2, min_kept=4))
+    assert list(at_once.train()(images, targets)) == ["segmentation"] == list(at_once.loss_weights(0))
+    with pytest.raises(BoxelError, match="bootstrap_after does nothing where min_kept is null"):
+        FCRNConfig(min_kept=None, bootstrap_after=0.5)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -26,11 +27,18 @@ class FCRN(Segmenter):
     config: FCRNConfig
 
     def losses(self, images: Sequence[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """The bootstrapped cross-entropy; arguments as of `forward` in training."""
+        """The bootstrapped cross-entropy, and that of all pixels where it comes first; arguments as of `forward`."""
         scores = self.network(torch.stack(list(images)))
         labels = stacked(targets, "labels", scores.device)
-        return {"segmentation": segmentation_loss(scores, labels, self.network.stride, self.config)}
+        found = {"segmentation": segmentation_loss(scores, labels, self.network.stride, self.config)}
+        if self.config.bootstrap_after:
+            everything = replace(self.config, min_kept=None, threshold=None)
+            found["all_pixels"] = segmentation_loss(scores, labels, self.network.stride, everything)
+        return found
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """The only loss has weight 1."""
-        return {"segmentation": 1.0}
+        """1 for the loss that is learned from now."""
+        if not self.config.bootstrap_after:
+            return {"segmentation": 1.0}
+        hard = progress >= self.config.bootstrap_after
+        return {"segmentation": float(hard), "all_pixels": float(not hard)}

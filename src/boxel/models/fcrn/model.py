@@ -32,7 +32,7 @@ class FCRN(Segmenter):
         labels = stacked(targets, "labels", scores.device)
         found = {"segmentation": segmentation_loss(scores, labels, self.network.stride, self.config)}
         if self.config.bootstrap_after:
-            everything = replace(self.config, min_kept=None, threshold=None)
+            everything = replace(self.config, min_kept=None, threshold=None, bootstrap_after=0)
             found["all_pixels"] = segmentation_loss(scores, labels, self.network.stride, everything)
         return found
 

@@ -21,6 +21,7 @@ def _trainer(step, **metrics):
 def test_plain_lines_come_after_the_first_step_and_at_the_end(capsys):
     progress = PlainProgress(seconds=1000)
     progress.on_train_start(_trainer(0), None)
+    progress.on_train_batch_start(_trainer(0))
     for step in range(1, 5):
         progress.on_train_batch_end(_trainer(step, loss_total=1.5))
     lines = capsys.readouterr().out.splitlines()
@@ -42,6 +43,7 @@ def test_other_processes_say_nothing(capsys):
     trainer.is_global_zero = False
     progress = PlainProgress(seconds=0)
     progress.on_train_start(trainer, None)
+    progress.on_train_batch_start(trainer)
     progress.on_train_batch_end(trainer)
     ValidationLines().on_validation_end(trainer, None)
     assert capsys.readouterr().out == ""

@@ -36,10 +36,15 @@ class PlainProgress(ProgressBar):
         """The counterpart of `disable`."""
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
-        self._began = time.monotonic()
-        self._last = self._began - self.seconds
-        self._first = trainer.global_step
+        """Begin anew."""
+        self._began = 0.0
+
+    def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:  # type: ignore[override]
+        """Start the clock with the first step, since much may be done before it."""
+        if not self._began:
+            self._began = time.monotonic()
+            self._last = self._began - self.seconds
+            self._first = trainer.global_step
 
     def on_train_batch_end(self, trainer: pl.Trainer, *args: Any) -> None:  # type: ignore[override]
         """Say how far the run is."""

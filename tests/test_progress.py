@@ -5,8 +5,8 @@ import sys
 
 import pytest
 
-from boxel.labeling import progress as module
-from boxel.labeling.progress import progress
+from boxel import progress as module
+from boxel.progress import progress
 
 
 @pytest.fixture

@@ -546,7 +546,7 @@ def test_three_scenes_are_learned_from_their_boxes(build, learn, best_ious):
         tau=0.1,
         affinity_warmup=0.5,  # in so short a run masks would otherwise become all or nothing
     )
-    first, *_, last = learn(model, images, targets, steps=100)
+    first, *_, last = learn(model, images, targets, steps=200)
     assert last["classification"] < 0.1 * first["classification"]
     assert last["projection"] < 0.25 * first["projection"]
     with torch.no_grad():
@@ -559,8 +559,8 @@ def test_three_scenes_are_learned_from_their_boxes(build, learn, best_ious):
     )
     filled_box = np.array([i.mask.sum() / (i.box[2:] - i.box[:2]).prod() for own in truth for i in own])
     assert (ious > 0).mean() > 0.9
-    assert ious.mean() > filled_box.mean() + 0.07
-    assert (ious > filled_box).mean() > 0.75
+    assert ious.mean() > filled_box.mean() + 0.05
+    assert (ious > filled_box).mean() > 0.7
 
 
 @pytest.mark.parametrize(

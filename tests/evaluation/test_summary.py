@@ -1,9 +1,11 @@
 import json
+import math
 
 import pytest
 
 from boxel.errors import BoxelError
 from boxel.evaluation import coco_ap, evaluate, fill_boxes, format_table, mask_iou, region_ap
+from boxel.evaluation.summary import without_nan
 
 
 def test_gathers_every_measure(random_set):
@@ -165,3 +167,8 @@ def test_nothing_at_all(make_truth):
         metrics = evaluate([], make_truth([], []), baselines=["box", "grabcut"])
     assert metrics["box"]["AP"] is None
     assert "0 images" in format_table(metrics)
+
+
+def test_what_json_does_not_know_becomes_null():
+    found = without_nan({"a": [0.5, math.nan], "b": {"c": math.nan}, "d": 1.0})
+    assert found == {"a": [0.5, None], "b": {"c": None}, "d": 1.0}

@@ -22,12 +22,17 @@ from boxel.data.label_maps import (
     values_of,
 )
 from boxel.errors import BoxelError
-from boxel.evaluation.semantic import confusion, semantic_figures
+from boxel.evaluation.semantic import semantic_figures
+from boxel.evaluation.trimap import ring_confusions, trimap_figures
 from boxel.models.semantic.predict import LookConfig, own_looks, predict_maps
 
 
 def measure_maps(
-    model: Any, truth: Annotations, looks: LookConfig | None = None, report: Callable[[str], None] = print
+    model: Any,
+    truth: Annotations,
+    looks: LookConfig | None = None,
+    report: Callable[[str], None] = print,
+    trimap: Sequence[int] = (),
 ) -> dict[str, Any]:
     """The figures of a segmenter on a set.
 
@@ -37,9 +42,11 @@ def measure_maps(
             one, else ignored.
         looks: how images are shown; as in the model's own training where None.
         report: is told of each image that can't be used, which is left out.
+        trimap: widths, in pixels, of bands around true boundaries in which mean IoU is told too.
 
     Returns:
-        As of :func:`~boxel.evaluation.semantic.semantic_figures`, and `images`, how many were measured.
+        As of :func:`~boxel.evaluation.semantic.semantic_figures`; `images`, how many were measured; and where widths
+        are given `trimap`, as of :func:`~boxel.evaluation.trimap.trimap_figures`.
 
     Raises:
         BoxelError: the set has none of the model's classes, or no image can be used.
@@ -50,16 +57,22 @@ def measure_maps(
         photo = read_image(truth.image_path(image))
         return next(predict_maps(model, photo, looks)).labels
 
-    return _figures(found, truth, model.categories, report)
+    return _figures(found, truth, model.categories, report, trimap)
 
 
-def measure_folder(folder: Path, truth: Annotations, report: Callable[[str], None] = print) -> dict[str, Any]:
+def measure_folder(
+    folder: Path,
+    truth: Annotations,
+    report: Callable[[str], None] = print,
+    trimap: Sequence[int] = (),
+) -> dict[str, Any]:
     """The figures of a folder of label maps with the values of the true ones, as `boxel predict` writes them.
 
     Args:
         folder: has a PNG with the stem of each image; values that are no class of the set's are taken for wrong.
         truth: as of :func:`measure_maps`.
         report: as there.
+        trimap: as there.
 
     Returns:
         As there.
@@ -74,7 +87,7 @@ def measure_folder(folder: Path, truth: Annotations, report: Callable[[str], Non
     def found(image: int) -> NDArray[np.integer]:
         return table[read_values(folder / f"{Path(truth.paths[image]).stem}.png")]
 
-    return _figures(found, truth, classes, report)
+    return _figures(found, truth, classes, report, trimap)
 
 
 def _figures(
@@ -82,17 +95,19 @@ def _figures(
     truth: Annotations,
     classes: Sequence[Category],
     report: Callable[[str], None],
+    trimap: Sequence[int],
 ) -> dict[str, Any]:
     """The figures of what is found in each image, with one more class for what is none of the set's."""
-    count = len(classes) + 1
-    total, images = np.zeros((count, count), dtype=np.int64), 0
+    count, widths = len(classes) + 1, sorted(set(trimap))
+    rings, images = np.zeros((len(widths) + 1, count, count), dtype=np.int64), 0
     for labels, true in _pairs(found, truth, translation(truth, classes), report):
-        total += confusion(labels, true, count, IGNORE)
+        rings += ring_confusions(labels, true, widths, count, IGNORE)
         images += 1
     if not images:
         raise BoxelError(f"{truth.file}: not one of its {len(truth)} images can be measured.")
-    figures = semantic_figures(total, [category.name for category in classes])
-    return {"images": images, **figures}
+    names = [category.name for category in classes]
+    figures = {"images": images, **semantic_figures(rings.sum(0), names)}
+    return figures | {"trimap": trimap_figures(rings, widths, names)} if widths else figures
 
 
 def _pairs(
@@ -114,18 +129,23 @@ def _pairs(
 
 def maps_table(figures: dict[str, Any]) -> str:
     """The figures as text, in percent, a dash for what is undefined."""
-
-    def percent(value: float) -> str:
-        return "-" if math.isnan(value) else f"{100 * value:.1f}"
-
     width = max(map(len, ["mean", *figures["per_class"]]))
     lines = [f"{'':<{width}}    IoU"]
-    lines += [f"{name:<{width}}  {percent(iou):>5}" for name, iou in figures["per_class"].items()]
-    lines += [f"{'mean':<{width}}  {percent(figures['mean_iou']):>5}", ""]
-    return "\n".join(
-        [
-            *lines,
-            f"In percent. {figures['images']} images; pixel accuracy {percent(figures['pixel_accuracy'])}, mean class "
-            f"accuracy {percent(figures['mean_class_accuracy'])}.",
+    lines += [f"{name:<{width}}  {_percent(iou):>5}" for name, iou in figures["per_class"].items()]
+    lines += [
+        f"{'mean':<{width}}  {_percent(figures['mean_iou']):>5}",
+        "",
+        f"In percent. {figures['images']} images; pixel accuracy {_percent(figures['pixel_accuracy'])}, mean class "
+        f"accuracy {_percent(figures['mean_class_accuracy'])}.",
+    ]
+    if "trimap" in figures:
+        lines += ["", "Mean IoU within a width of true boundaries, and beyond:", "width  boundary  interior"]
+        lines += [
+            f"{pixels:>5}  {_percent(boundary):>8}  {_percent(interior):>8}"
+            for pixels, boundary, interior in zip(*figures["trimap"].values(), strict=True)
         ]
-    )
+    return "\n".join(lines)
+
+
+def _percent(value: float) -> str:
+    return "-" if math.isnan(value) else f"{100 * value:.1f}"

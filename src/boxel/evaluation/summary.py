@@ -226,4 +226,6 @@ def without_nan(value: Any) -> Any:
     """The value with None for NaN, which JSON does not know."""
     if isinstance(value, dict):
         return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [without_nan(item) for item in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -21,6 +21,7 @@ class LabelConfig:
         flip: ask about the mirrored image too, and average; where None, of teachers that gain by it (BoxCaseg).
         min_max: stretch the probabilities of each box to reach from 0 to 1 before the threshold of 0.5, so that every
             box gets some object (the authors' code does).
+        crf: let a fully connected CRF draw each mask to the photo's colours, from the probabilities of the teachers.
         margin: how far a mask may reach past its box on each side, as a share of the box's width and height.
         box_slack: by how much each side of a box may be off, as a share of the box's width and height, in a set
             whose boxes are known to be loose. It adds to `margin`, and a mask's box is compared with the nearest box
@@ -40,6 +41,7 @@ class LabelConfig:
     reliability: dict[str, dict[str, float]] = field(default_factory=dict)
     flip: bool | None = None
     min_max: bool = False
+    crf: bool = False
     margin: float = 0.0
     box_slack: float = 0.0
     min_island: float = 0.02

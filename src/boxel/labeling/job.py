@@ -26,11 +26,11 @@ from boxel.errors import BoxelError
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.masks import Labelled, label_image
 from boxel.labeling.merge import Piece
-from boxel.labeling.progress import progress
 from boxel.labeling.quality import unknown
 from boxel.labeling.store import Batch, ImageRows, Row, Store
 from boxel.labeling.teachers.soft import Region, Teacher
 from boxel.masks.rle import Rle, decode, encode_in_box
+from boxel.progress import progress
 
 logger = logging.getLogger(__name__)
 

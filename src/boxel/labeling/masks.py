@@ -103,6 +103,8 @@ def label_image(
     settled, sure = [], []
     for index, region in enumerate(regions):
         chances = fused(votes, index, region)
+        if config.crf:
+            chances = _refined(image, region, chances)
         settled.append(settle(chances, config.min_island, config.min_max))
         if config.merge == "surer":
             sure.append(chances.astype(np.float16))  # of all boxes at once, so in half the memory
@@ -208,6 +210,14 @@ def fused(votes: Sequence[Vote], index: int, region: Region) -> NDArray[np.float
 
 _STRIP = 1_000_000
 """Pixels that are fused at a time: each takes some 30 bytes meanwhile, and a box may have a hundred million."""
+
+
+def _refined(image: NDArray[np.uint8], region: Region, chances: NDArray[np.float32]) -> NDArray[np.float32]:
+    """The probability of the object of a box in a region, as a CRF has it."""
+    from boxel.labeling.teachers.crf import refine  # torch is for those who ask for it
+
+    found = Vote("crf", [refine(image, region, chances)], np.ones(1))
+    return fused([found], 0, region)
 
 
 def fuse(logits: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -19,8 +19,10 @@ from boxel.errors import BoxelError
 from boxel.layers.weights import first_line
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
+from boxel.models.boxsup import BoxSup, BoxSupConfig
 from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstances, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from boxel.models.semantic.predict import read_crf
 from boxel.models.shipped import folder_of
 
 _CONFIGS: dict[str, Any] = {
@@ -29,16 +31,18 @@ _CONFIGS: dict[str, Any] = {
     "mask_rcnn": MaskRCNNConfig,
     "fcrn": FCRNConfig,
     "fcrn-instances": FCRNInstancesConfig,
+    "boxsup": BoxSupConfig,
 }
 _OF_CLASSES: dict[str, Any] = {
     "boxinst": BoxInst,
     "mask_rcnn": MaskRCNN,
     "fcrn": FCRN,
     "fcrn-instances": FCRNInstances,
+    "boxsup": BoxSup,
 }
 
 
-SEMANTIC = ("fcrn",)
+SEMANTIC = ("fcrn", "boxsup")
 """Methods that give pixels a class, in place of finding instances."""
 
 
@@ -46,8 +50,8 @@ def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module
     """A new model.
 
     Args:
-        method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn` or `fcrn-instances`.
-        num_classes: K, with no class for the background but for `fcrn`; BoxCaseg knows none.
+        method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
+        num_classes: K, with no class for the background but for `fcrn` and `boxsup`; BoxCaseg knows none.
         config: fields of the method's configuration as plain data; what is missing has its default.
 
     Raises:
@@ -98,7 +102,8 @@ def load(source: str | Path) -> nn.Module:
             on the hub.
 
     Returns:
-        The model in eval mode, with `categories` (the data set's) and `settings` (the folder's config.yaml).
+        The model in eval mode, with `categories` (the data set's) and `settings` (the folder's config.yaml, and under
+        `crf` its crf.yaml where there is one).
 
     Raises:
         BoxelError: the folder is not there or not whole, or the weights do not fit.
@@ -124,7 +129,8 @@ def load(source: str | Path) -> nn.Module:
         reason = " ".join(str(error).split())[:300]
         raise BoxelError(f"{folder}/model.safetensors does not fit its config.yaml ({reason}).") from error
     model.categories = categories  # type: ignore[assignment]
-    model.settings = settings  # type: ignore[assignment]
+    crf = read_crf(folder)
+    model.settings = settings | ({"crf": crf} if crf else {})  # type: ignore[assignment]
     return model.eval()
 
 

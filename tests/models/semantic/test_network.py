@@ -1,10 +1,19 @@
 """The shared network: its grid, its dropout, and what it takes."""
 
+import logging
+from dataclasses import asdict
+
 import pytest
+import timm
 import torch
+from safetensors.torch import save_file
+from timm.models.vgg import ConvMlp
 from torch import nn
 
+from boxel.data.annotations import Category
 from boxel.errors import BoxelError
+from boxel.models import folder
+from boxel.models.fcrn import FCRN, FCRNConfig
 from boxel.models.semantic import FullyConvolutional, SemanticConfig
 
 TINY = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0, "kernel": 3}
@@ -59,3 +68,113 @@ def test_what_makes_no_sense_is_refused() -> None:
         FullyConvolutional(2, SemanticConfig(**TINY, dropout=[0.1] * 50))
     with pytest.raises(BoxelError, match="timm gives no features of backbone swin"):
         FullyConvolutional(2, SemanticConfig(**TINY | {"backbone": "swin_tiny_patch4_window7_224"}))
+    with pytest.raises(BoxelError, match="hidden is 0; give a number from 1 up"):
+        SemanticConfig(classifier="fully-connected")
+
+
+# DeepLab's network -----------------------------------------------------------------------------------------
+
+VGG = {"backbone": "vgg11", "classifier": "fully-connected", "kernel": 4, "dilation": 4, "hidden": 3}
+
+
+@pytest.fixture
+def narrow_vgg(monkeypatch):
+    """timm's vgg11, whole, of few channels: 6 of the features, 7 of the fully connected layers."""
+
+    def narrow(channels, hidden, *options, **more):
+        return ConvMlp(channels, 7, *options, **more)
+
+    layers = [2, "M", 3, "M", 4, 4, "M", 5, 5, "M", 6, 6, "M"]
+    monkeypatch.setitem(timm.models.vgg.cfgs, "vgg11", layers)
+    monkeypatch.setattr(timm.models.vgg, "ConvMlp", narrow)
+    torch.manual_seed(0)
+    return timm.create_model("vgg11")
+
+
+def is_filled_from(network, vgg) -> bool:
+    """fc6 and fc7 are every other row and column, and channels 0, 3 and 6 of 7."""
+    six, seven = vgg.pre_logits.fc1, vgg.pre_logits.fc2
+    fc6, fc7 = network.classifier.fc6, network.classifier.fc7
+    return all(
+        (
+            torch.equal(fc6.weight, six.weight[::3, :, ::2, ::2]),
+            torch.equal(fc6.bias, six.bias[::3]),
+            torch.equal(fc7.weight, seven.weight[::3, ::3]),
+            torch.equal(fc7.bias, seven.bias[::3]),
+        )
+    )
+
+
+@pytest.mark.parametrize(("kernel", "dilation", "pixels"), [(4, 4, 104), (3, 12, 200)])
+def test_deeplabs_fields_of_view(kernel, dilation, pixels) -> None:
+    options = VGG | {"weights": "none", "kernel": kernel, "dilation": dilation}
+    assert SemanticConfig(**options).field_of_view == pixels
+
+
+def test_deeplabs_grid_and_its_layers(narrow_vgg) -> None:
+    network = FullyConvolutional(5, SemanticConfig(**VGG, weights="none", frozen_stages=0)).eval()
+    assert network(torch.rand(2, 3, 50, 65)).shape == (2, 5, 7, 9)
+    dilations = [m.dilation[0] for m in network.modules() if isinstance(m, nn.Conv2d)]
+    assert dilations == [1] * 6 + [2, 2] + [4, 1, 1]
+    assert not is_filled_from(network, narrow_vgg)
+    network(torch.rand(1, 3, 64, 64)).square().sum().backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in network.parameters())
+
+
+@pytest.mark.parametrize("style", ["timm", "torchvision"])
+def test_a_file_fills_the_fully_connected_layers_too(style, narrow_vgg, tmp_path, caplog) -> None:
+    narrow_vgg.pre_logits.fc1.bias.data.normal_()
+    state = narrow_vgg.state_dict()
+    if style == "torchvision":
+        for theirs, own in (("classifier.0", "pre_logits.fc1"), ("classifier.3", "pre_logits.fc2")):
+            state[f"{theirs}.weight"] = state.pop(f"{own}.weight").flatten(1)
+            state[f"{theirs}.bias"] = state.pop(f"{own}.bias")
+    save_file(state, tmp_path / "vgg.safetensors")
+    network = FullyConvolutional(5, SemanticConfig(**VGG, weights=str(tmp_path / "vgg.safetensors")))
+    assert is_filled_from(network, narrow_vgg)
+    assert torch.equal(network.backbone.body.features_0.weight, narrow_vgg.features[0].weight)
+    assert not caplog.messages
+
+
+def test_imagenet_fills_the_fully_connected_layers_too(narrow_vgg, monkeypatch) -> None:
+    create_model = timm.create_model
+
+    def pretrained_here(name, pretrained=False, features_only=False, **options):
+        model = create_model(name, features_only=features_only, **options)
+        if pretrained and not features_only:
+            model.load_state_dict(narrow_vgg.state_dict())
+        return model
+
+    monkeypatch.setattr(timm, "create_model", pretrained_here)
+    assert is_filled_from(FullyConvolutional(5, SemanticConfig(**VGG)), narrow_vgg)
+
+
+def test_a_file_without_them_is_warned_of(narrow_vgg, tmp_path, caplog) -> None:
+    path = tmp_path / "features.safetensors"
+    save_file({name: tensor for name, tensor in narrow_vgg.state_dict().items() if "features" in name}, path)
+    with caplog.at_level(logging.WARNING):
+        FullyConvolutional(5, SemanticConfig(**VGG, weights=str(path)))
+    (message,) = caplog.messages
+    assert message.startswith(
+        f"{path}: has no fully connected layers of vgg11, so the classifier starts at random"
+    )
+
+
+def test_another_backbone_takes_them_at_random(caplog) -> None:
+    config = SemanticConfig(**TINY | VGG | {"backbone": "resnet10t"})
+    assert FullyConvolutional(5, config).eval()(torch.rand(1, 3, 64, 64)).shape == (1, 5, 8, 8)
+    assert not caplog.messages
+
+
+def test_a_saved_model_is_rebuilt_without_the_file_it_began_with(narrow_vgg, tmp_path) -> None:
+    path = tmp_path / "vgg.safetensors"
+    save_file(narrow_vgg.state_dict(), path)
+    config = FCRNConfig(**VGG, weights=str(path))
+    model = FCRN(2, config).eval()
+    categories = [Category(0, "background"), Category(1, "cat")]
+    folder.save(model, tmp_path / "run", {"method": "fcrn", "model": asdict(config)}, categories)
+    path.unlink()
+    loaded = folder.load(tmp_path / "run")
+    assert loaded.config.classifier == "fully-connected" and is_filled_from(loaded.network, narrow_vgg)
+    photo = torch.rand(1, 3, 64, 96)
+    assert torch.equal(loaded.network(photo), model.network(photo))

@@ -1,5 +1,7 @@
 """How photos are shown to a segmenter."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -7,9 +9,18 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import nn
 
+from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
-from boxel.models.semantic.predict import LabelMap, LookConfig, probabilities
+from boxel.models.semantic.predict import (
+    CRF_FILE,
+    LabelMap,
+    LookConfig,
+    own_looks,
+    probabilities,
+    read_crf,
+    write_crf,
+)
 
 
 class Local(nn.Module):
@@ -109,3 +120,46 @@ def test_a_label_map_is_written_with_the_values_of_its_set(tmp_path) -> None:
         found.save(tmp_path / "m.png")
         assert np.array(Image.open(tmp_path / "m.png")).tolist() == [[7, 0], [ids[2], 0]]
         assert found.mask("0").tolist() == [[False, True], [False, True]]
+
+
+def test_a_crf_comes_after_all_looks_at_the_size_of_the_photo(photo) -> None:
+    looks, crf = {"scales": (1.0, 0.5), "flip": True}, CRFConfig(look_weight=2, iterations=3)
+    mean = probabilities(Local(), photo, LookConfig(**looks))
+    found = probabilities(Local(), photo, LookConfig(**looks, crf=crf))
+    torch.testing.assert_close(found, mean_field(photo[None].float() / 255, mean[None], crf)[0])
+    assert found.shape == (3, 88, 120) and (found - mean).abs().max() > 0.1
+
+
+def test_a_crf_is_asked_for_and_is_the_run_s_own() -> None:
+    new = SimpleNamespace(settings={"views": {"long_side": 320}})
+    tuned = SimpleNamespace(settings={"crf": {"look_weight": 4.0}})
+    assert own_looks(new) == own_looks(new, crf=False) == LookConfig(long_side=320, crf=None)
+    assert own_looks(tuned).crf is None
+    assert own_looks(new, crf=True) == LookConfig(long_side=320, crf=CRFConfig())
+    assert own_looks(tuned, crf=True, flip=True) == LookConfig(flip=True, crf=CRFConfig(look_weight=4))
+    assert own_looks(tuned, crf=CRFConfig(iterations=1)).crf == CRFConfig(iterations=1)
+
+
+def test_the_crf_of_a_run_comes_back_as_it_was_written(tmp_path) -> None:
+    assert read_crf(tmp_path) == {}
+    write_crf(CRFConfig(look_weight=4, color_sigma=2.5), tmp_path)
+    assert CRFConfig(**read_crf(tmp_path)) == CRFConfig(look_weight=4, color_sigma=2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("smoth_weight: 3", "smoth_weight"),
+        ("look_weight: -1", "look_weight is -1.0; give a number from 0 up"),
+        ("iterations: some", "iterations"),
+        ("- 3", "list"),
+        ("", "None"),
+        ("a: [", "flow"),
+        ("!!python/object/apply:os.getcwd []", "constructor"),
+    ],
+)
+def test_a_crf_that_makes_no_sense_is_told_by_its_file(tmp_path, text, said) -> None:
+    (tmp_path / CRF_FILE).write_text(text)
+    with pytest.raises(BoxelError, match=r"crf\.yaml: can't be read as settings of a CRF") as error:
+        read_crf(tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)

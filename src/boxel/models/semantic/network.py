@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch.nn.functional as F
@@ -9,8 +10,11 @@ from torch import Tensor, nn
 
 from boxel.errors import BoxelError
 from boxel.layers.backbone import Backbone
-from boxel.layers.classifier import DilatedClassifier
+from boxel.layers.classifier import DilatedClassifier, FullyConnectedClassifier, fill_fully_connected
+from boxel.layers.weights import whole_weights
 from boxel.models.semantic.config import SemanticConfig
+
+_log = logging.getLogger(__name__)
 
 
 class FullyConvolutional(nn.Module):
@@ -29,7 +33,8 @@ class FullyConvolutional(nn.Module):
 
     References:
         Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016,
-        Section 2.3.
+        Section 2.3; Chen, Papandreou, Kokkinos, Murphy, Yuille, Semantic Image Segmentation with Deep Convolutional
+        Nets and Fully Connected CRFs, ICLR 2015, Section 3.1, with a VGG and a `fully-connected` classifier.
     """
 
     def __init__(self, outputs: int, config: SemanticConfig):
@@ -45,9 +50,7 @@ class FullyConvolutional(nn.Module):
         )
         if config.dropout:
             _drop_in_last_blocks(self.backbone.body, config.dropout)
-        self.classifier = DilatedClassifier(
-            self.backbone.channels[0], outputs, config.kernel, config.dilation, config.hidden
-        )
+        self.classifier = _classifier(self.backbone.channels[0], outputs, config)
 
     @property
     def fill(self) -> Tensor:
@@ -67,6 +70,23 @@ class FullyConvolutional(nn.Module):
             images = F.pad(images - self.fill, (0, right, 0, bottom)) + self.fill
         (features,) = self.backbone(images)
         return self.classifier(features)
+
+
+def _classifier(channels: int, outputs: int, config: SemanticConfig) -> nn.Module:
+    """The classifier asked for, with the ImageNet weights that a VGG has for it."""
+    options = (channels, outputs, config.kernel, config.dilation, config.hidden)
+    if config.classifier == "dilated":
+        return DilatedClassifier(*options)
+    classifier = FullyConnectedClassifier(*options)
+    if config.weights == "none" or not config.backbone.startswith("vgg"):
+        return classifier
+    if not fill_fully_connected(classifier, whole_weights(config.backbone, config.weights)):
+        _log.warning(
+            "%s: has no fully connected layers of %s, so the classifier starts at random; give a file with them.",
+            config.weights,
+            config.backbone,
+        )
+    return classifier
 
 
 def _drop_in_last_blocks(body: Any, shares: list[float]) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from math import ceil, inf
 from pathlib import Path
 from typing import Any, cast
@@ -11,11 +11,14 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as nnF
+import yaml
+from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.v2 import functional as F
 
+from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
 from boxel.data.label_maps import values_of
 from boxel.errors import BoxelError, check_range
@@ -67,6 +70,8 @@ class LookConfig:
         scales: factors on the size; several are looked at.
         shifts: n by n looks, each shifted by a fraction of a cell, interleave to scores that are n times as dense;
             1 for none.
+        crf: a fully connected CRF over the mean of all looks, at the photo's own size, which takes 1 to 2 kB a pixel;
+            None for none.
     """
 
     long_side: int | None = None
@@ -75,6 +80,7 @@ class LookConfig:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     shifts: int = 1
+    crf: CRFConfig | None = None
 
     def __post_init__(self) -> None:
         check_range(self, 0, 0.9, "overlap")
@@ -89,7 +95,7 @@ class LookConfig:
 
 @torch.inference_mode()
 def probabilities(network: Any, photo: Tensor, config: LookConfig) -> Tensor:
-    """Mean class probabilities over all looks at a photo (multi-view testing).
+    """Mean class probabilities over all looks at a photo (multi-view testing), and what a CRF makes of them.
 
     Args:
         network: a :class:`~boxel.models.semantic.network.FullyConvolutional` in eval mode.
@@ -113,7 +119,13 @@ def probabilities(network: Any, photo: Tensor, config: LookConfig) -> Tensor:
         scores = _interleaved(network, shown.flip(-1) if mirrored else shown, config)
         scores = scores.flip(-1) if mirrored else scores
         total = total + nnF.interpolate(scores[None], (height, width), mode="bilinear")[0].softmax(0)
-    return total / len(views)
+    mean = total / len(views)
+    return mean if config.crf is None else refined(photo, mean, config.crf)
+
+
+def refined(photo: Tensor, mean: Tensor, crf: CRFConfig) -> Tensor:
+    """(K, H, W) marginals of a CRF of a photo, (3, H, W) uint8, whose unary terms are (K, H, W) probabilities."""
+    return mean_field(photo[None].float() / 255, mean[None], crf)[0]
 
 
 def _interleaved(network: Any, image: Tensor, config: LookConfig) -> Tensor:
@@ -200,11 +212,43 @@ def predict_maps(
         yield LabelMap(labels.to(torch.uint8).cpu().numpy(), scores.cpu().numpy(), tuple(model.categories))
 
 
-def own_looks(model: Any, **changes: Any) -> LookConfig:
-    """The size a model was trained at.
+def own_looks(model: Any, crf: bool | CRFConfig | None = None, **changes: Any) -> LookConfig:
+    """How a model's photos are shown: at the size it was trained at.
 
     Args:
         model: with the `settings` of its run.
-        **changes: fields that are to be otherwise.
+        crf: True for a CRF as `boxel tune-crf` has set it for the run, else with its defaults.
+        **changes: other fields that are to be otherwise.
     """
-    return LookConfig(**{"long_side": model.settings.get("views", {}).get("long_side")} | changes)
+    if isinstance(crf, bool):
+        crf = CRFConfig(**model.settings.get("crf", {})) if crf else None
+    return LookConfig(**{"long_side": model.settings.get("views", {}).get("long_side"), "crf": crf} | changes)
+
+
+CRF_FILE = "crf.yaml"
+"""What a model folder's CRF is told in."""
+
+
+def write_crf(crf: CRFConfig, folder: Path) -> None:
+    """Keep the CRF of a model in its folder."""
+    (folder / CRF_FILE).write_text(yaml.safe_dump(asdict(crf), sort_keys=False))
+
+
+def read_crf(folder: Path) -> dict[str, Any]:
+    """The fields of the CRF that is kept in a model folder; empty where none is.
+
+    Raises:
+        BoxelError: it makes no sense.
+    """
+    file = folder / CRF_FILE
+    if not file.is_file():
+        return {}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(CRFConfig, None)
+    try:
+        return asdict(CRFConfig(**vars(parser.parse_object(yaml.safe_load(file.read_text())))))
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise BoxelError(
+            f"{file}: can't be read as settings of a CRF ({reason}); remove it, and let `boxel tune-crf` make another."
+        ) from error

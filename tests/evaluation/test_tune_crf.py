@@ -1,0 +1,136 @@
+"""The search for a segmenter's CRF."""
+
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import nn
+
+from boxel.crf import CRFConfig
+from boxel.data.annotations import Annotations, Category, values_to_labels
+from boxel.data.formats.builder import Builder
+from boxel.errors import BoxelError
+from boxel.evaluation.maps import measure_maps
+from boxel.evaluation.tune_crf import VALUES, Try, best_crf, descend, tries_table, tune_crf
+from boxel.models.semantic.predict import own_looks
+
+CLASSES = [Category(1, "ground"), Category(2, "thing")]
+
+
+class Coarse(nn.Module):
+    """Tells red things from blue ground, but only for cells of 16 pixels, and never surely."""
+
+    stride = 16
+
+    def __init__(self):
+        super().__init__()
+        self.widths = []
+
+    def forward(self, images):
+        self.widths.append(images.shape[-1])
+        padded = F.pad(images, (0, -images.shape[-1] % 16, 0, -images.shape[-2] % 16), mode="replicate")
+        red = F.avg_pool2d(padded[:, :1] - padded[:, 2:], 16)
+        return 3 * torch.cat([-red, red], 1)
+
+
+@pytest.fixture
+def model():
+    network = Coarse()
+    weight = nn.Parameter(torch.zeros(1))
+    return SimpleNamespace(
+        network=network, parameters=lambda: iter([weight]), categories=tuple(CLASSES), settings={}
+    )
+
+
+@pytest.fixture
+def truth(tmp_path) -> Annotations:
+    """Five photos, 48 to 56 pixels wide, of a noisy red disc on blue; the rim of each disc is void."""
+    rows, rng = Builder(), np.random.default_rng(0)
+    for k in range(5):
+        y, x = np.mgrid[:40, : 48 + 2 * k]
+        away = np.hypot(x - 22 - k, y - 19)
+        pixels = np.where(away[..., None] < 13, (200, 60, 60), (60, 60, 200)) + rng.normal(
+            0, 12, (*x.shape, 3)
+        )
+        Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(tmp_path / f"{k}.png")
+        values = np.where(away < 13, 2, 1)
+        values[np.abs(away - 13) < 0.5] = 9
+        Image.fromarray(values.astype(np.uint8)).save(tmp_path / f"{k}_map.png")
+        rows.add_image(k, f"{k}.png", 48 + 2 * k, 40, f"{k}_map.png")
+    data = rows.build(tmp_path, CLASSES, tmp_path)
+    return replace(data, map_labels=values_to_labels({1: 0, 2: 1}))
+
+
+def test_tries_are_what_is_measured(model, truth) -> None:
+    told = []
+    tries = tune_crf(model, truth, report=told.append)
+    assert tries[0].crf is None and tries[1].crf == CRFConfig()
+    best = best_crf(tries)
+    for attempt in (tries[0], tries[1], max(tries, key=lambda attempt: attempt.mean_iou)):
+        measured = measure_maps(model, truth, own_looks(model, crf=attempt.crf))["mean_iou"]
+        assert attempt.mean_iou == pytest.approx(measured, abs=1e-3)
+    # Cells of 16 pixels are a poor disc, and colours tell where it ends.
+    assert tries[0].mean_iou < 0.9 and measured > 0.97
+    assert measured == pytest.approx(max(mean_iou for _, mean_iou in tries), abs=1e-3)
+    assert best.smooth_sigma == 3 and len(told) == len(tries) == len({str(attempt.crf) for attempt in tries})
+
+
+def test_the_network_looks_once_at_images_that_are_evenly_chosen(model, truth) -> None:
+    tune_crf(model, truth, count=3, report=lambda text: None)
+    assert model.network.widths == [48, 52, 56]
+
+
+def test_an_image_that_can_not_be_used_costs_only_itself(model, truth) -> None:
+    (truth.root / "1.png").unlink()
+    Image.new("L", (5, 5)).save(truth.root / "2_map.png")
+    told = []
+    tune_crf(model, truth, report=told.append)
+    left_out = [text for text in told if text.startswith("left out")]
+    assert len(left_out) == 2 and "1.png" in left_out[0] and "5 x 5" in left_out[1]
+    assert model.network.widths == [48, 54, 56]
+    for file in truth.root.glob("?.png"):
+        file.unlink()
+    with pytest.raises(BoxelError, match="not one of its 5 images can be measured"):
+        tune_crf(model, truth, report=lambda text: None)
+
+
+def test_a_descent_finds_the_only_peak_step_by_step() -> None:
+    peak, asked = CRFConfig(look_weight=2, look_sigma=120, color_sigma=3, smooth_weight=1), []
+
+    def places(crf: CRFConfig) -> np.ndarray:
+        return np.array([VALUES[name].index(getattr(crf, name)) for name in VALUES])
+
+    def score(crf: CRFConfig) -> float:
+        asked.append(crf)
+        return -float(np.abs(places(crf) - places(peak)).sum())
+
+    assert descend(score, CRFConfig()) == peak
+    # Three steps down and one too far, then one up; no value is tried that is not beside the best.
+    assert list(dict.fromkeys(crf.look_weight for crf in asked)) == [10, 7, 4, 2, 1]
+    assert {crf.smooth_sigma for crf in asked} == {3} and {crf.iterations for crf in asked} == {10}
+
+
+@pytest.mark.parametrize("value", [0.5, float("nan")])
+def test_what_is_no_better_is_not_gone_after(value) -> None:
+    assert descend(lambda crf: value, CRFConfig()) == CRFConfig()
+
+
+def test_the_table_says_which_is_better() -> None:
+    weak, strong = CRFConfig(look_weight=4), CRFConfig(look_weight=15, color_sigma=5)
+    tries = [Try(None, 0.5), Try(CRFConfig(), 0.25), Try(weak, 0.5125), Try(strong, 0.4)]
+    assert best_crf(tries) == weak
+    assert tries_table(tries).splitlines() == [
+        "look_weight look_sigma color_sigma smooth_weight mean IoU",
+        "     no CRF                                         50.00",
+        "         10         80          13             3    25.00",
+        "          4         80          13             3    51.25",
+        "         15         80           5             3    40.00",
+        "",
+        "mean IoU 50.00 without a CRF, 51.25 with the best one.",
+    ]
+    assert best_crf([tries[0], tries[1]]) == CRFConfig()
+    assert tries_table(tries[:2]).endswith("25.00 with the best one: leave --crf out.")

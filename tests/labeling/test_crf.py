@@ -1,0 +1,64 @@
+"""The CRF as an option of labelling."""
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from boxel.data.images import read_image
+from boxel.errors import BoxelError
+from boxel.labeling.config import LabelConfig, label_config
+from boxel.labeling.label import label_data
+from boxel.labeling.masks import label_image
+from boxel.labeling.teachers.crf import refine
+from boxel.labeling.teachers.soft import Region, SoftMask, logits_on
+
+
+class Middle:
+    """A teacher that is sure of the middle of each box, and takes the rest for the object just so."""
+
+    name = "middle"
+    logits = np.array([[0.2, 0.2, 0.2], [0.2, 2, 0.2], [0.2, 0.2, 0.2]], dtype=np.float32)
+
+    def __call__(self, image, boxes, labels):
+        return [SoftMask(self.logits, tuple(box)) for box in boxes]
+
+
+def test_a_mask_is_settled_from_what_the_crf_makes_of_it(make_set) -> None:
+    data = make_set(1)
+    photo, boxes, region = read_image(data.image_path(0)), data.boxes[:1], Region(22, 12, 38, 28)
+    disc = np.hypot(*(np.mgrid[:16, :16] - 7.5)) < 8
+
+    def mask(**settings):
+        config = LabelConfig(min_island=0, **settings)
+        return label_image(photo, boxes, np.zeros(1, np.int32), ["disc"], [Middle()], config).masks[0]
+
+    (soft,) = Middle()(photo, boxes, None)
+    chances = expit(logits_on(soft, region))
+    assert mask().all() and mask(crf=False).all()  # the box, corners and all
+    np.testing.assert_array_equal(mask(crf=True), logits_on(refine(photo, region, chances), region) > 0)
+    assert (mask(crf=True) ^ disc).sum() < 0.25 * (~disc).sum()
+
+
+def test_it_is_off_unless_asked_for() -> None:
+    assert not label_config().crf and label_config(crf=True).crf
+
+
+def test_masks_with_and_without_do_not_mix(make_set, tmp_path) -> None:
+    make_set(2)
+    options = {"out": tmp_path / "masks.json", "teacher": "ellipse", "report": lambda text: None}
+    with_crf = label_data(tmp_path / "set" / "boxes.json", crf=True, **options)
+    assert with_crf.labelled == 2 and with_crf.settings["crf"] is True
+    assert label_data(tmp_path / "set" / "boxes.json", crf=True, workers=1, **options).found == 2
+    with pytest.raises(BoxelError, match="crf was true and is false"):
+        label_data(tmp_path / "set" / "boxes.json", **options)
+
+
+def test_threads_make_no_difference(make_set, tmp_path) -> None:
+    make_set(6)
+    made = []
+    for workers in (1, 3):
+        out = tmp_path / f"{workers}" / "masks.json"
+        options = {"teacher": "crf", "crf": True, "workers": workers, "report": lambda text: None}
+        label_data(tmp_path / "set" / "boxes.json", out=out, **options)
+        made.append(out.read_bytes())
+    assert made[0] == made[1]

@@ -1,0 +1,84 @@
+"""The command line's trimap of a segmenter and of a folder of label maps."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from boxel.cli import main
+from boxel.data import write
+from boxel.data.scenes import write_scenes
+from boxel.evaluation.trimap import WIDTHS
+
+
+@pytest.fixture(scope="module")
+def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scenes (`scenes/masks.json`), the same as label maps (`maps/`), and a run on the maps."""
+    folder = tmp_path_factory.mktemp("place")
+    scenes = write_scenes(folder / "scenes", 4, height=64, width=96)
+    with pytest.warns(UserWarning, match="a semantic set has no instances"):
+        write(scenes, folder / "maps", format="semantic")
+    (folder / "recipe.yaml").write_text(yaml.safe_dump(tiny_fcrn))
+    words = ["train", "fcrn", str(folder / "maps"), "--config", str(folder / "recipe.yaml")]
+    assert main([*words, "--out", str(folder / "run")]) == 0
+    return folder
+
+
+def evaluate(subject: Path, place: Path, out: Path) -> dict[str, Any]:
+    """The figures in the file of `boxel evaluate --trimap`."""
+    words = ["evaluate", str(subject), str(place / "maps"), "--json", str(out / "figures.json")]
+    assert main([*words, "--trimap", str(out / "new" / "trimap.png")]) == 0
+    return json.loads((out / "figures.json").read_text(), parse_constant=pytest.fail)  # JSON knows no NaN
+
+
+def test_a_run_and_its_maps_have_the_same(place: Path, tmp_path: Path, capsys) -> None:
+    run, out = place / "run", tmp_path / "found"
+    assert main(["predict", str(run), str(place / "maps" / "images"), "--out", str(out)]) == 0
+    of_run = evaluate(run, place, tmp_path)
+    assert of_run["trimap"]["width"] == list(WIDTHS)
+    assert Image.open(tmp_path / "new" / "trimap.png").format == "PNG"
+    said = capsys.readouterr().out
+    mean, table, plot = (
+        said.index("\nmean "),
+        said.index("\nwidth  boundary  interior\n"),
+        said.index("\nplot: "),
+    )
+    assert mean < table < plot
+    near = 100 * of_run["trimap"]["boundary"][0]
+    assert said[table:plot].splitlines()[2].split()[:2] == ["1", f"{near:.1f}"]
+    assert evaluate(out, place, tmp_path) == of_run
+
+
+def test_true_maps_are_right_everywhere(place: Path, tmp_path: Path) -> None:
+    trimap = evaluate(place / "maps" / "labels", place, tmp_path)["trimap"]
+    assert set(trimap["boundary"]) == {1.0}
+    assert set(trimap["interior"]) <= {1.0, None}
+
+
+def test_no_figures_without_the_flag(place: Path, tmp_path: Path, capsys) -> None:
+    words = ["evaluate", str(place / "run"), str(place / "maps"), "--json", str(tmp_path / "a.json")]
+    assert main(words) == 0
+    assert "trimap" not in json.loads((tmp_path / "a.json").read_text())
+    assert "boundary" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("subject", "png", "code", "said"),
+    [
+        ("boxcaseg", "a.png", 2, "--trimap does nothing here, since boxcaseg finds instances"),
+        ("run", ".", 2, "is a folder; name a file to write"),
+        ("run", "a.what", 1, "a.what: '.what' names no image format"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_a_sentence(
+    place: Path, tmp_path: Path, capsys, subject, png, code, said
+) -> None:
+    subject = str(place / "run") if subject == "run" else subject
+    assert main(["evaluate", subject, str(place / "maps"), "--trimap", str(tmp_path / png)]) == code
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from boxel.errors import BoxelError
+from boxel.evaluation.segments import overlaps
 from boxel.segments.grouping import groups
 from boxel.segments.hierarchies import Hierarchy, hierarchies
 from boxel.segments.propose import SOURCES, propose
@@ -173,6 +174,18 @@ def test_no_such_source() -> None:
 def test_an_image_of_one_color_is_one_segment() -> None:
     for source, count in (("mcg", 1), ("selective-search", 1), ("gop", 0)):
         assert len(propose(np.zeros((20, 30, 3), np.uint8), source)) == count
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_holes_stay_where_they_are_asked_for(holes) -> None:
+    image = np.full((60, 80, 3), 60, dtype=np.uint8)
+    y, x = np.mgrid[:60, :80]
+    radius = np.hypot(y - 30, x - 40)
+    ring, disc = (radius < 22) & (radius > 10), radius < 22
+    image[ring] = (220, 40, 40)
+    found = propose(image, boxes=[[18, 8, 62, 52]], count=200, holes=holes)
+    best = overlaps(found, np.stack([ring, disc])).max(0)
+    assert best[1] > 0.9 and (best[0] > 0.9) == holes
 
 
 def test_holes_are_filled_and_bays_are_not() -> None:

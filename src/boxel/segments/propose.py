@@ -27,7 +27,11 @@ LONG_SIDE = 500
 
 
 def propose(
-    image: NDArray[np.uint8], source: str = "mcg", boxes: ArrayLike | None = None, count: int = 2000
+    image: NDArray[np.uint8],
+    source: str = "mcg",
+    boxes: ArrayLike | None = None,
+    count: int = 2000,
+    holes: bool = False,
 ) -> Candidates:
     """Segments that may be objects, found with nothing learned.
 
@@ -37,6 +41,7 @@ def propose(
         boxes: (M, 4) xyxy pixels of objects, where they are known: every box then gets an equal share of segments that
             fit it.
         count: how many segments at most.
+        holes: leave holes in segments, which are filled otherwise.
 
     Raises:
         BoxelError: there is no such source.
@@ -61,7 +66,7 @@ def propose(
         labels = np.asarray(
             cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16
         )
-    return from_sets(labels, fill_holes(regions, sets))
+    return from_sets(labels, sets if holes else fill_holes(regions, sets))
 
 
 def check_source(source: str) -> None:

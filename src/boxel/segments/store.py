@@ -31,12 +31,14 @@ class SegmentsConfig:
         count: most segments of an image.
         fit_boxes: whether segments are chosen that fit the image's boxes, and cut off where they leave them; else they
             are of whatever may be an object.
+        holes: whether holes of segments stay; they are filled otherwise, so that none is a frame around an object.
         grabcut: whether each box's GrabCut is among them.
     """
 
     source: str = "mcg"
     count: int = 2000
     fit_boxes: bool = True
+    holes: bool = False
     grabcut: bool = True
 
     def __post_init__(self) -> None:
@@ -122,7 +124,8 @@ def _make(photo: Path, boxes: NDArray[np.float64], file: Path, config: SegmentsC
     if config.fit_boxes and not len(boxes):
         found = from_sets(np.zeros(image.shape[:2], dtype=np.int64), np.zeros((0, 1), dtype=bool))
     else:
-        found = propose(image, config.source, boxes if config.fit_boxes else None, config.count)
+        fitted = boxes if config.fit_boxes else None
+        found = propose(image, config.source, fitted, config.count, config.holes)
     if config.grabcut and len(boxes):
         found = with_masks(found, _grabcuts(image, boxes))
     file.parent.mkdir(parents=True, exist_ok=True)

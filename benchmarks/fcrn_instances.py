@@ -2,10 +2,11 @@
 
     python benchmarks/fcrn_instances.py ../shared/data/coco --out runs/persons
 
-Trains `recipes/fcrn_coco_small.yaml` for the classes of pixels, and `recipes/fcrn_instances_small.yaml` on it with what
-each row changes (Table 6); from true masks and, with --boxes-only, from masks that `boxcaseg-boxes` made of the boxes
-and that no true mask of these photos has taught. Measured on the validation photos with predicted and with true classes
-of pixels (the paper's pilot experiment). Rows already in --out are not trained again.
+Trains `recipes/fcrn_coco_small.yaml` for the classes of pixels, and `recipes/fcrn_instances_small.yaml` on it and from
+its features with what each row changes (Table 6); from true masks and, with --boxes-only, from masks that
+`boxcaseg-boxes` made of the boxes and that no true mask of these photos has taught. Measured on the validation photos
+with predicted and with true classes of pixels (the paper's pilot experiment). Rows already in --out are not trained
+again.
 """
 
 from __future__ import annotations
@@ -77,7 +78,16 @@ def main() -> None:
     for row in args.rows:
         out = args.out / f"{kind}_{row.replace(',', '').replace(' ', '_')}"
         recipe = args.recipes / "fcrn_instances_small.yaml"
-        train("fcrn-instances", training, out, config=recipe, semantic=semantic, **length, **ROWS[row])
+        train(
+            "fcrn-instances",
+            training,
+            out,
+            config=recipe,
+            semantic=semantic,
+            init=semantic,
+            **length,
+            **ROWS[row],
+        )
         model = boxel.load(out)
         for classes, found in {
             "predicted": predict_set(model, truth),

@@ -7,7 +7,8 @@ import torch.nn.functional as F
 from boxel.data.label_maps import IGNORE
 from boxel.errors import BoxelError
 from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstancesConfig
-from boxel.models.fcrn.criterion import at_cells, kept_of, segmentation_loss
+from boxel.models.fcrn.criterion import kept_of, segmentation_loss
+from boxel.models.semantic.criterion import at_cells
 
 
 @pytest.mark.parametrize(("stride", "expected"), [(8, 512), (16, 128), (1, 32768), (2, 8192)])

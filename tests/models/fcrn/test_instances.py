@@ -5,16 +5,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxel.models.fcrn import FCRNConfig, FCRNInstances, FCRNInstancesConfig
+from boxel.models.fcrn import FCRNInstances, FCRNInstancesConfig
 from boxel.models.fcrn.instances import from_offsets, to_offsets
 from boxel.models.fcrn.voting import VotingConfig
+from boxel.models.semantic import SemanticConfig
 
 TINY = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0, "kernel": 3}
 
 
 def build(classes: int = 2, **options) -> FCRNInstances:
     torch.manual_seed(0)
-    semantic = FCRNConfig(**TINY, output_stride=options.pop("semantic_stride", 8))
+    semantic = SemanticConfig(**TINY, output_stride=options.pop("semantic_stride", 8))
     return FCRNInstances(classes, FCRNInstancesConfig(**TINY, semantic=semantic, **options))
 
 

@@ -1,11 +1,14 @@
 """Instances by voting, on drawn scenes where the answer is known."""
 
+import itertools
 from collections import defaultdict
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -28,12 +31,15 @@ def two_squares(inside: tuple[float, float, float] = (0.1, 0.8, 0.1)) -> tuple[T
     return scores, boxes.repeat(2, 1, 1, 1)
 
 
+as_published = partial(VotingConfig, nms_iou=0.5, confidence="score")
+
+
 def row(scores: list[list[float]], boxes: list[tuple[float, float]], **options) -> Hypotheses:
     """A grid of one row: scores of a class for each pixel, background first; boxes as (start, end), for all classes."""
     corners = torch.tensor([[start, 0.0, end, 1.0] for start, end in boxes]).T[:, None]
     options = {"min_cells": 1, "min_score": 0.0, "region_iou": 0.5, "top_n": 1} | options
     grid = torch.tensor(scores)[:, None]
-    return vote(grid, corners.expand(len(grid) - 1, -1, -1, -1), VotingConfig(**options))
+    return vote(grid, corners.expand(len(grid) - 1, -1, -1, -1), as_published(**options))
 
 
 def drawn(found: Hypotheses) -> list[str]:
@@ -43,7 +49,7 @@ def drawn(found: Hypotheses) -> list[str]:
 
 @pytest.mark.parametrize("top_n", [1, 2, 3, 9])
 def test_two_touching_squares_of_a_class_come_out_as_two(top_n):
-    found = vote(*two_squares(), VotingConfig(top_n=top_n, min_score=0.2))
+    found = vote(*two_squares(), as_published(top_n=top_n, min_score=0.2))
     assert torch.equal(found.masks, torch.stack([LEFT, RIGHT]))
     assert torch.equal(found.boxes, SQUARES)
     assert found.scores.tolist() == pytest.approx([0.8, 0.8])
@@ -53,14 +59,14 @@ def test_two_touching_squares_of_a_class_come_out_as_two(top_n):
 def test_boxes_may_be_a_little_off():
     scores, boxes = two_squares()
     boxes = boxes + 0.3 * torch.rand(boxes.shape, generator=torch.Generator().manual_seed(0))
-    found = vote(scores, boxes, VotingConfig(top_n=1))
+    found = vote(scores, boxes, as_published(top_n=1))
     assert {tuple(mask.flatten().tolist()) for mask in found.masks} == {
         tuple(mask.flatten().tolist()) for mask in (LEFT, RIGHT)
     }
 
 
 def test_true_label_maps_vote_for_the_true_class_alone():
-    found = vote(*two_squares((0.0, 0.0, 1.0)), VotingConfig(top_n=3, min_score=0.0))
+    found = vote(*two_squares((0.0, 0.0, 1.0)), as_published(top_n=3, min_score=0.0))
     assert torch.equal(found.masks, torch.stack([LEFT, RIGHT]))
     assert found.scores.tolist() == [1.0, 1.0]
     assert found.labels.tolist() == [1, 1]
@@ -71,18 +77,18 @@ def test_a_pixel_of_another_class_leaves_a_hole():
     scores[:, 2, 2] = torch.tensor([0.1, 0.3, 0.6])
     hole = LEFT.clone()
     hole[2, 2] = False
-    found = vote(scores, boxes, VotingConfig(top_n=1))
+    found = vote(scores, boxes, as_published(top_n=1))
     assert torch.equal(found.masks, torch.stack([hole, RIGHT]))
     assert found.labels.tolist() == [0, 0]
-    with_it = vote(scores, boxes, VotingConfig(top_n=1, min_cells=1))  # it is an instance of its own
+    with_it = vote(scores, boxes, as_published(top_n=1, min_cells=1))  # it is an instance of its own
     assert with_it.labels.tolist() == [0, 0, 1]
     assert with_it.masks[2].nonzero().tolist() == [[2, 2]]
 
 
 def test_the_second_best_recovers_what_background_hides():
     scene = two_squares((0.5, 0.45, 0.05))
-    assert len(vote(*scene, VotingConfig(top_n=1)).masks) == 0
-    found = vote(*scene, VotingConfig(top_n=2))
+    assert len(vote(*scene, as_published(top_n=1)).masks) == 0
+    found = vote(*scene, as_published(top_n=2))
     assert torch.equal(found.masks, torch.stack([LEFT, RIGHT]))
     assert found.labels.tolist() == [0, 0]
 
@@ -175,7 +181,7 @@ def test_scores_that_are_no_numbers_cost_only_their_pixel():
 def test_an_image_without_foreground_has_no_instances(classes):
     scores = torch.zeros(classes + 1, 3, 4)
     scores[0] = 1
-    found = vote(scores, torch.rand(classes, 4, 3, 4), VotingConfig(min_score=0.0))
+    found = vote(scores, torch.rand(classes, 4, 3, 4), as_published(min_score=0.0))
     assert [tuple(part.shape) for part in found] == [(0, 3, 4), (0, 4), (0,), (0,)]
     assert [part.dtype for part in found] == [torch.bool, torch.float32, torch.float32, torch.int64]
 
@@ -196,12 +202,21 @@ def test_the_order_of_the_classes_does_not_matter(seed):
         scores.shape, generator=torch.Generator().manual_seed(seed)
     )  # no ties
     order = torch.randperm(4, generator=torch.Generator().manual_seed(seed))
-    config = VotingConfig(min_cells=2)
+    config = as_published(min_cells=2)
     found = vote(scores, boxes, config)
     other = vote(scores[torch.cat([torch.zeros(1).long(), order + 1])], boxes[order], config)
     assert torch.equal(order[other.labels], found.labels)
     for a, b in zip(found[:3], other[:3], strict=True):
         assert torch.equal(a, b)
+
+
+def test_agreement_ranks_where_scores_are_all_alike():
+    """Two pixels that name boxes nearly alike and fill them; three that name one box and fill half of it."""
+    boxes = [(0, 6), (0, 6), (0, 6), (10, 12), (10, 13)]
+    found = row([[0.0] * 5, [1.0] * 5], boxes, nms_iou=0.5, confidence="agreement")
+    # The mean of (10, 12) and (10, 13) is (10, 12.5), which they overlap by 2/2.5 and 2.5/3.
+    assert drawn(found) == ["...##", "###.."]
+    assert found.scores.tolist() == pytest.approx([(2 / 2.5 + 2.5 / 3) / 2 * (2 / 2.5), 3 / 6])
 
 
 Pixel = tuple[int, int]
@@ -214,6 +229,11 @@ def box_overlap(a: list[float], b: list[float]) -> float:
 
     inter = area(max(a[0], b[0]), max(a[1], b[1]), min(a[2], b[2]), min(a[3], b[3]))
     return inter / (area(*a) + area(*b) - inter)
+
+
+def everything(config: VotingConfig) -> VotingConfig:
+    """The same, with no mask dropped for another."""
+    return replace(config, region_iou=1.0, max_detections=10**6)
 
 
 def one_by_one(scores: Tensor, boxes: Tensor, config: VotingConfig) -> list[Mask]:
@@ -240,9 +260,13 @@ def one_by_one(scores: Tensor, boxes: Tensor, config: VotingConfig) -> list[Mask
                 groups[next(rivals, pixel)].append(pixel)
             for winner in sorted(groups):
                 group = groups[winner]
-                mean = sum(score[pixel] for pixel in group) / len(group)
+                confidence = sum(score[pixel] for pixel in group) / len(group)
+                middle = np.mean([box[p] for p in group], 0).tolist()
+                if config.confidence == "agreement":
+                    confidence *= float(np.mean([box_overlap(box[p], middle) for p in group]))
+                    confidence *= min(len(group) / ((middle[2] - middle[0]) * (middle[3] - middle[1])), 1)
                 if len(group) >= config.min_cells:
-                    masks.append((mean, label, sorted(group), np.mean([box[p] for p in group], 0).tolist()))
+                    masks.append((confidence, label, sorted(group), middle))
     kept: list[Mask] = []
     for mask in sorted(masks, key=lambda mask: -mask[0]):
         same = (set(other[2]) for other in kept if other[1] == mask[1])
@@ -262,13 +286,17 @@ def one_by_one(scores: Tensor, boxes: Tensor, config: VotingConfig) -> list[Mask
         min_score=st.sampled_from([0.0, 0.25, 0.5]),
         min_cells=st.integers(1, 3),
         max_detections=st.sampled_from([2, 100]),
+        confidence=st.sampled_from(["score", "agreement"]),
     ),
 )
 def test_it_is_the_papers_procedure_pixel_by_pixel(seed, classes, config):
     scores, boxes = random_scene(seed, classes)
     found, expected = vote(scores, boxes, config), one_by_one(scores, boxes, config)
+    if config.confidence == "agreement":  # its masks that tie may come in any order
+        ranked = sorted(one_by_one(scores, boxes, everything(config)))
+        assume(all(b[0] - a[0] > 1e-5 for a, b in itertools.pairwise(ranked)))
     assert found.labels.tolist() == [label for _, label, _, _ in expected]
-    assert found.scores.tolist() == pytest.approx([mean for mean, *_ in expected])
+    assert found.scores.tolist() == pytest.approx([confidence for confidence, *_ in expected])
     assert found.boxes.tolist() == [pytest.approx(box) for *_, box in expected]
     assert [mask.nonzero().tolist() for mask in found.masks] == [
         [list(pixel) for pixel in group] for _, _, group, _ in expected

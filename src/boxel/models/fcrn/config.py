@@ -4,19 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import Any, Literal
+from typing import Any
 
 from boxel.errors import BoxelError, check_range
-from boxel.models.semantic.config import SemanticConfig
+from boxel.models.semantic.config import SegmenterConfig
 
 
 @dataclass
-class FCRNConfig(SemanticConfig):
+class FCRNConfig(SegmenterConfig):
     """Options of :class:`~boxel.models.fcrn.model.FCRN`.
 
     Attributes:
-        loss_at: where the loss is taken: on the `cells` of the score map, each with the label of the pixel at its
-            centre, or at the `pixels`, to which the scores are enlarged.
         min_kept: online bootstrapping (Section 2.2): so many hard pixels of a device's batch are learned from, counted
             in cells of a grid of stride 8 (Table 7: 256, 512 or 1024); None learns from all.
         threshold: pixels whose true class has a probability up to this are kept too, and `min_kept` is the least
@@ -25,7 +23,6 @@ class FCRNConfig(SemanticConfig):
             knows nothing yet finds all pixels of a rare class hard, and may never say more than how rare it is.
     """
 
-    loss_at: Literal["cells", "pixels"] = "cells"
     min_kept: int | None = 512
     threshold: float | None = None
     bootstrap_after: float = 0.0

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from boxel.data.label_maps import IGNORE
 from boxel.losses.bootstrap import bootstrapped_cross_entropy
-from boxel.losses.dice import full_precision
 from boxel.models.fcrn.config import FCRNConfig
+from boxel.models.semantic.criterion import cross_entropy, met
 
 GRID = 8
 """Pixels to a cell of the grid that `min_kept` counts in."""
@@ -27,28 +25,13 @@ def segmentation_loss(scores: Tensor, labels: Tensor, stride: int, config: FCRNC
     Returns:
         () the loss.
     """
-    if config.loss_at == "cells":
-        labels = at_cells(labels, stride)
-    else:
-        scores = F.interpolate(full_precision(scores), labels.shape[-2:], mode="bilinear")
-    labels = labels.long()
+    scores, labels = met(scores, labels, stride, config.loss_at)
     if config.min_kept is None:
-        losses = F.cross_entropy(full_precision(scores), labels, ignore_index=IGNORE, reduction="sum")
-        return losses / (labels != IGNORE).sum().clamp(min=1)
+        return cross_entropy(scores, labels)
     kept = kept_of(config.min_kept, stride if config.loss_at == "cells" else 1)
     return bootstrapped_cross_entropy(scores, labels, kept, config.threshold, IGNORE)
-
-
-def at_cells(values: Tensor, stride: int) -> Tensor:
-    """(..., h, w) values of the pixels at the centres of cells, of (..., H, W)."""
-    return values[..., stride // 2 :: stride, stride // 2 :: stride]
 
 
 def kept_of(min_kept: int, stride: int) -> int:
     """`min_kept`, counted in cells of the grid of stride 8, as a number of cells of another stride; 1 at least."""
     return max(round(min_kept * (GRID / stride) ** 2), 1)
-
-
-def stacked(targets: list[dict], name: str, device: torch.device) -> Tensor:
-    """A batch of maps of one size."""
-    return torch.stack([target[name] for target in targets]).to(device)

@@ -13,10 +13,11 @@ from boxel.errors import check_range
 from boxel.layers.padding import pad_batch
 from boxel.losses.localization import bootstrapped_box_loss, size_weights
 from boxel.models.detector import Detections, Detector, Target, over_image
-from boxel.models.fcrn.config import FCRNConfig, check_bootstrapping
-from boxel.models.fcrn.criterion import at_cells, kept_of, stacked
+from boxel.models.fcrn.config import check_bootstrapping
+from boxel.models.fcrn.criterion import kept_of
 from boxel.models.fcrn.voting import VotingConfig, vote
 from boxel.models.semantic.config import SemanticConfig
+from boxel.models.semantic.criterion import at_cells, stacked
 from boxel.models.semantic.network import FullyConvolutional
 
 
@@ -25,7 +26,7 @@ class FCRNInstancesConfig(SemanticConfig):
     """Options of :class:`FCRNInstances`; those of the network are the localisation network's.
 
     Attributes:
-        semantic: the semantic network, as it was trained; it does not learn here.
+        semantic: the semantic network, as it was trained, of FCRN or BoxSup; it does not learn here.
         min_kept: online bootstrapping: so many cells of a device's batch, those whose boxes overlap the true ones
             least, are learned from, counted in cells of a grid of stride 8; None learns from all of an instance.
         threshold: cells whose boxes have an IoU up to this are kept too, and `min_kept` is the least number of them;
@@ -37,7 +38,7 @@ class FCRNInstancesConfig(SemanticConfig):
         voting: how instances are found.
     """
 
-    semantic: FCRNConfig = field(default_factory=FCRNConfig)
+    semantic: SemanticConfig = field(default_factory=SemanticConfig)
     min_kept: int | None = 512
     threshold: float | None = None
     size_power: float = 0.5
@@ -156,7 +157,7 @@ class FCRNInstances(Detector):
                 boxes.new_tensor([width, height, width, height])[:, None, None]
             )
             own = own[:, :rows, :columns]  # without the padding
-            hypotheses = vote(own, boxes, self.config.voting)
+            hypotheses = vote(own, boxes, self.config.voting, stride)
             lead = _lead(own)[hypotheses.labels + 1].abs().clamp(min=1e-3)
             logits = torch.where(hypotheses.masks, lead, -lead)
             found.append(

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from boxel.models.fcrn.config import FCRNConfig
-from boxel.models.fcrn.criterion import segmentation_loss, stacked
+from boxel.models.fcrn.criterion import segmentation_loss
+from boxel.models.semantic.criterion import stacked
 from boxel.models.semantic.model import Segmenter, Target
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import inf
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,14 +28,18 @@ class VotingConfig:
             overlap (SDS).
         min_score: lowest class score with which a pixel votes.
         min_cells: fewest pixels of a mask.
+        confidence: of a mask: `score`, the mean class score of its pixels, as in the paper; `agreement`, that times the
+            mean IoU of their boxes with the mean box, times the share of that box that they fill (1 at most). Where
+            classes are known, scores are all alike and rank nothing.
         max_detections: most instances an image gives.
     """
 
     top_n: int = 3
-    nms_iou: float = 0.5
+    nms_iou: float = 0.3
     region_iou: float = 0.3
     min_score: float = 0.1
     min_cells: int = 4
+    confidence: Literal["score", "agreement"] = "agreement"
     max_detections: int = 100
 
     def __post_init__(self) -> None:
@@ -50,7 +54,7 @@ class Hypotheses(NamedTuple):
         masks: (N, h, w) bool, on the grid of the votes.
         boxes: (N, 4) float, xyxy in the unit of the votes: the mean of those of its pixels, which lies nearer to the
             true box than that of the best one.
-        scores: (N,) float in [0, 1], the mean class score of each mask's pixels.
+        scores: (N,) float in [0, 1], the confidence.
         labels: (N,) int64 in [0, C).
     """
 
@@ -60,7 +64,7 @@ class Hypotheses(NamedTuple):
     labels: Tensor
 
 
-def vote(scores: Tensor, boxes: Tensor, config: VotingConfig) -> Hypotheses:
+def vote(scores: Tensor, boxes: Tensor, config: VotingConfig, cell: float = 1.0) -> Hypotheses:
     """Find the instances in an image's class scores and predicted boxes.
 
     For each class, and each n, the pixels that have the class among their n best vote with the box predicted for it.
@@ -75,6 +79,7 @@ def vote(scores: Tensor, boxes: Tensor, config: VotingConfig) -> Hypotheses:
         boxes: (C, 4, h, w) float, xyxy in any unit: the box predicted at each pixel for each class but background.
             One that isn't finite or has no area is no vote.
         config: the options.
+        cell: side of a pixel of the grid, in the unit of the boxes.
 
     Returns:
         The instances.
@@ -86,22 +91,25 @@ def vote(scores: Tensor, boxes: Tensor, config: VotingConfig) -> Hypotheses:
     height, width = scores.shape[1:]
     scores, boxes = scores.float().flatten(1), boxes.flatten(2)
     ballots = _ballots(scores, boxes, config)
-    _, label, cell = ballots.nonzero(as_tuple=True)
-    box, score = boxes[label, :, cell], scores[label + 1, cell]
-    winner = torch.arange(len(cell), device=cell.device)
+    _, label, voter = ballots.nonzero(as_tuple=True)
+    box, score = boxes[label, :, voter], scores[label + 1, voter]
+    winner = torch.arange(len(voter), device=voter.device)
     for ballot in winner.clone().split(ballots.sum(2).flatten().tolist()):
         if len(ballot) >= config.min_cells:
             winner[ballot] = ballot[_winners(box[ballot], score[ballot], config.nms_iou)]
 
     # Masks that are too small go before region NMS, lest a stray pixel drops an instance.
     joined = winner.bincount()[winner] >= config.min_cells
-    cell, score = cell[joined], score[joined]
+    voter, box, score = voter[joined], box[joined], score[joined]
     found, mask = winner[joined].unique(return_inverse=True)
     counts = mask.bincount()
     confidence = mask.bincount(score) / counts
-    mean = torch.zeros(len(found), 4, device=cell.device).index_add(0, mask, box[joined]) / counts[:, None]
-    masks = torch.zeros(len(found), height * width, dtype=torch.bool, device=cell.device)
-    masks[mask, cell] = True
+    mean = torch.zeros(len(found), 4, device=voter.device).index_add(0, mask, box) / counts[:, None]
+    if config.confidence == "agreement":
+        agreement = mask.bincount(_iou_of_pairs(box, mean[mask])) / counts
+        confidence = confidence * agreement * (counts * cell**2 / _areas(mean)).clamp(max=1)
+    masks = torch.zeros(len(found), height * width, dtype=torch.bool, device=voter.device)
+    masks[mask, voter] = True
     masks = masks.view(-1, height, width)
     kept = region_nms(masks, confidence, label[found], config.region_iou)[: config.max_detections]
     return Hypotheses(masks[kept], mean[kept], confidence[kept], label[found[kept]])
@@ -117,6 +125,16 @@ def _ballots(scores: Tensor, boxes: Tensor, config: VotingConfig) -> Tensor:
     # A ballot without a vote more than the one for n - 1 would only give the same masks again.
     ballots[1:] &= (ballots[1:] != ballots[:-1]).any(2, keepdim=True)
     return ballots
+
+
+def _iou_of_pairs(a: Tensor, b: Tensor) -> Tensor:
+    """(N,) IoU of each of (N, 4) boxes with its counterpart."""
+    common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
+    return common / (_areas(a) + _areas(b) - common)
+
+
+def _areas(boxes: Tensor) -> Tensor:
+    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
 
 
 def _winners(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:

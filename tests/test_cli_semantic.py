@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ def test_predicted_maps_are_measured_as_the_run_is(place: Path, tmp_path: Path, 
     masks = place / "scenes" / "masks.json"
     assert main(["evaluate", str(run), str(masks), "--json", str(figures)]) == 0
     assert json.loads(figures.read_text()) == of_run
+
+
+def test_predicted_maps_are_learned_from(place: Path, tmp_path: Path, capsys) -> None:
+    images, run, found = place / "maps" / "images", str(place / "run"), tmp_path / "set"
+    assert main(["predict", run, str(images), "--out", str(found / "labels")]) == 0
+    shutil.copytree(images, found / "images")
+    words = ["train", "fcrn", str(found), "--class-list", run, "--config", str(place / "recipe.yaml")]
+    assert main([*words, "--out", str(tmp_path / "run"), "--steps", "1"]) == 0
+    theirs, own = (
+        json.loads((folder / "categories.json").read_text()) for folder in (place / "run", tmp_path / "run")
+    )
+    assert [row["name"] for row in own] == [row["name"] for row in theirs]
 
 
 def test_looking_closer(place: Path, tmp_path: Path) -> None:

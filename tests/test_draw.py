@@ -5,7 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxel.draw import contact_sheet, overlay, overlay_labels, plot_affinity, plot_curves, save_image
+from boxel.draw import (
+    contact_sheet,
+    overlay,
+    overlay_labels,
+    plot_affinity,
+    plot_curves,
+    plot_trimap,
+    save_image,
+)
 from boxel.errors import BoxelError
 from boxel.masks.rle import encode
 
@@ -216,3 +224,27 @@ def test_plot_affinity_is_blue_and_red(tmp_path):
     pixels = np.asarray(Image.open(tmp_path / "affinity.png").convert("RGB"))[:, :-10]
     top = {c: np.nonzero((pixels == c).all(2))[0].min() for c in (BLUE, RED)}
     assert top[RED] < top[BLUE]  # only recall reaches 1
+
+
+def test_plot_trimap_has_a_colour_a_name_and_a_dashed_boundary(tmp_path):
+    curves = {
+        "masks only": {"width": [1, 10, 40], "boundary": [0.3, 0.5, 0.6], "interior": [0.65, 0.7, None]},
+        "more boxes": {"width": [1, 10, 40], "boundary": [0.32, 0.52, 0.62], "interior": [0.7, 0.76, np.nan]},
+    }
+    plot_trimap(curves, tmp_path / "new" / "trimap.png")
+    assert {BLUE, ORANGE} <= colours_in(tmp_path / "new" / "trimap.png")
+    flat = {"width": [1, 40], "boundary": [0.4, 0.4], "interior": [0.8, 0.8]}
+    plot_trimap({"a": flat}, tmp_path / "flat.png")
+    pixels = np.asarray(Image.open(tmp_path / "flat.png").convert("RGB"))
+    rows = (pixels == BLUE).all(2).sum(1)
+    interior, boundary = rows[: len(rows) // 2].max(), rows[len(rows) // 2 :].max()
+    assert 0 < boundary < 0.8 * interior  # solid above, dashed below
+
+
+def test_a_plot_that_can_not_be_written_is_told_in_a_sentence(tmp_path):
+    flat = {"width": [1], "boundary": [0.4], "interior": [0.8]}
+    with pytest.raises(BoxelError, match="no image format"):
+        plot_trimap({"a": flat}, tmp_path / "a.what")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(BoxelError, match="can't be written"):
+        plot_trimap({"a": flat}, tmp_path / "file" / "a.png")

@@ -154,7 +154,7 @@ def _label_arguments(parser: ArgumentParser) -> None:
         "--teacher",
         type=str,
         help="who draws the masks, several with commas: boxcaseg (default), boxcaseg-boxes, grabcut-ellipse, "
-        "sam:PATH, a run",
+        "crf, sam:PATH, a run",
     )
     parser.add_argument(
         "--to", type=str, help="formats to write as well, each into a folder beside: yolo,voc,labelme"
@@ -214,6 +214,7 @@ METHODS = {
     "boxcaseg": "Train BoxCaseg, which makes masks of boxes, from boxes and images of single objects with masks.",
     "fcrn": "Train FCRN, a semantic segmenter, from label maps, or from masks as `label` makes them.",
     "fcrn-instances": "Train the localisation network by which FCRN finds instances, from masks.",
+    "boxsup": "Train BoxSup, a semantic segmenter, from boxes, masks or any mix.",
 }
 
 
@@ -246,7 +247,7 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
         help="start from the weights of another run, or of a model that comes with boxel",
     )
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    if method == "mask_rcnn":
+    if method in ("mask_rcnn", "fcrn", "boxsup"):
         parser.add_argument(
             "--label",
             type=str,
@@ -257,13 +258,20 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
         )
     if method == "fcrn-instances":
         parser.add_argument(
-            "--semantic", type=str, metavar="RUN", help="a run of fcrn that says what each pixel is"
+            "--semantic", type=str, metavar="RUN", help="a run of fcrn or boxsup that says what each pixel is"
         )
     if method == "boxcaseg":
         parser.add_argument(
             "--salient",
             type=str,
             help="photos of single objects: a folder of images/ and masks/, or any masked set",
+        )
+    if method == "boxsup":
+        parser.add_argument(
+            "--candidates",
+            type=str,
+            metavar="FILE",
+            help="masks of the same instances, as `boxel label` makes them, to choose from beside the segments",
         )
     parser.add_class_arguments(CONFIGS[method], None)
 
@@ -293,6 +301,7 @@ def _train(method: str, given: Namespace) -> int:
         val_images=given.get("val_images"),
         masks=given.get("masks"),
         salient=given.get("salient"),
+        candidates=given.get("candidates"),
         semantic=given.get("semantic"),
         mask_classes=_names(given, "mask_classes"),
         rename=_pairs(given, "rename"),
@@ -322,6 +331,9 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--regions", action="store_true", help="also mAP^r and mAP^r_vol, as on Pascal VOC")
     parser.add_argument("--results", type=str, metavar="OUT", help="write the detections as COCO results")
     parser.add_argument("--json", type=str, metavar="OUT", help="write the figures as JSON")
+    parser.add_argument(
+        "--trimap", type=str, metavar="PNG", help="of segmenters: plot mean IoU near true boundaries and away"
+    )
     _looking_arguments(parser)
 
 
@@ -334,7 +346,7 @@ def _evaluate(given: Namespace) -> int:
     method = method_of(given.subject)
     if method in SEMANTIC or (method is None and _is_map_folder(given.subject)):
         return _evaluate_maps(given, method)
-    _refuse(given, _MAP_LOOKS, f"{given.subject} finds instances")
+    _refuse(given, ("trimap", *_MAP_LOOKS), f"{given.subject} finds instances")
     outputs = {flag: _writable(given[flag]) for flag in ("results", "json") if flag in given}
     truth = _read(given, split="val")
     categories, baselines = _names(given, "categories"), _names(given, "baselines") or []
@@ -378,23 +390,29 @@ def _evaluate(given: Namespace) -> int:
 
 def _evaluate_maps(given: Namespace, method: str | None) -> int:
     """Measure label maps: of a segmenter, or in a folder."""
+    from boxel.draw import plot_trimap
     from boxel.evaluation.maps import maps_table, measure_folder, measure_maps
     from boxel.evaluation.summary import without_nan
+    from boxel.evaluation.trimap import WIDTHS
 
     idle = ("results", "class_agnostic", "no_boundary", "regions", "categories", "baselines", *_LOOKING)
     _refuse(given, idle, f"{given.subject} gives pixels classes")
-    output = _writable(given.json) if "json" in given else None
+    outputs = {flag: _writable(given[flag]) for flag in ("json", "trimap") if flag in given}
     truth = _read(given, split="val")
     lost: list[str] = []
+    widths = WIDTHS if "trimap" in outputs else ()
     if method is None:
         _refuse(given, (*_MAP_LOOKS, *_BOTH), f"the maps in {given.subject} are made already")
-        figures = measure_folder(Path(given.subject), truth, _kept_in(lost))
+        figures = measure_folder(Path(given.subject), truth, _kept_in(lost), widths)
     else:
         model = _load(given.subject, given)
-        figures = measure_maps(model, truth, _looks(model, given), _kept_in(lost))
-    if output:
-        output.write_text(json.dumps(without_nan(figures), indent=1))
+        figures = measure_maps(model, truth, _looks(model, given), _kept_in(lost), widths)
+    if "json" in outputs:
+        outputs["json"].write_text(json.dumps(without_nan(figures), indent=1))
     print(maps_table(figures))
+    if "trimap" in outputs:
+        plot_trimap({Path(given.subject).resolve().name: figures["trimap"]}, outputs["trimap"])
+        print(f"plot: {given.trimap}")
     return 1 if lost else 0
 
 
@@ -507,7 +525,7 @@ def _predict_maps(model: Any, given: Namespace) -> int:
 _LOOKING = ("short_side", "score", "batch_size")
 """Flags on how photos are shown to a model that finds instances."""
 
-_MAP_LOOKS = ("long_side", "tile", "shifts")
+_MAP_LOOKS = ("long_side", "tile", "shifts", "crf")
 """Flags on how they are shown to one that gives pixels a class."""
 
 _BOTH = ("flip", "scales")
@@ -596,6 +614,7 @@ def _segments_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--anywhere", action="store_true", help="choose segments without looking at the boxes"
     )
+    parser.add_argument("--holes", action="store_true", help="leave holes in segments, which are filled else")
     parser.add_argument("--no-grabcut", action="store_true", help="leave out the GrabCut of each box")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument(
@@ -609,12 +628,17 @@ def _segments_arguments(parser: ArgumentParser) -> None:
 def _segments(given: Namespace) -> int:
     import os
 
-    from boxel.labeling.progress import progress
+    from boxel.progress import progress
     from boxel.segments import SegmentsConfig, make_segments
 
     out = given.get("out", "segments")
     options = {name: given[name] for name in ("source", "count") if name in given}
-    config = SegmentsConfig(**options, fit_boxes="anywhere" not in given, grabcut="no_grabcut" not in given)
+    config = SegmentsConfig(
+        **options,
+        fit_boxes="anywhere" not in given,
+        holes="holes" in given,
+        grabcut="no_grabcut" not in given,
+    )
     workers = given.get("workers", os.cpu_count() or 1)
     if workers < 1:
         raise UsageError(f"--workers is {workers}; give a number from 1 up.")
@@ -642,6 +666,35 @@ def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
     if "plot" in given:
         plot_recall({"count": COUNTS, **shares}, given.plot)
         print(f"plot: {given.plot}")
+
+
+# ---------------------------------------------------------------- tune-crf
+
+
+def _tune_crf_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("run", type=str, help="the folder of a segmenter")
+    _data_arguments(parser)
+    parser.add_argument("--count", type=int, help="images looked at, evenly chosen (default: 100)")
+    parser.add_argument("--device", type=str, help="cpu, cuda, mps (default: cuda where there is one)")
+
+
+def _tune_crf(given: Namespace) -> int:
+    from boxel.evaluation.tune_crf import best_crf, tries_table, tune_crf
+    from boxel.models.folder import SEMANTIC, method_of
+    from boxel.models.semantic.predict import CRF_FILE, write_crf
+
+    run, count = Path(given.run), given.get("count", 100)
+    if not run.is_dir() or method_of(run) not in SEMANTIC:
+        raise UsageError(
+            f"{run} is no segmenter's folder, which a CRF is tuned for; name the --out folder of a run of "
+            f"{' or '.join(SEMANTIC)}."
+        )
+    if count < 1:
+        raise UsageError(f"--count is {count}; give a number from 1 up.")
+    tries = tune_crf(_load(given.run, given), _read(given, split="val"), count, _say)
+    write_crf(best_crf(tries), run)
+    print(f"{tries_table(tries)}\nthe best CRF: {run / CRF_FILE}")
+    return 0
 
 
 # ---------------------------------------------------------------- demo
@@ -672,6 +725,11 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Names
     "export": ("Write a model as an ONNX file that needs no boxel.", _export_arguments, _export),
     "inspect": ("Measure what a setting should be for your data.", _inspect_arguments, _inspect),
     "segments": ("Make candidate segments of photos, with nothing learned.", _segments_arguments, _segments),
+    "tune-crf": (
+        "Search for the CRF that suits a segmenter, on images it has not learned from.",
+        _tune_crf_arguments,
+        _tune_crf,
+    ),
     "demo": (
         "Make masks of boxes on real photos; train from boxes and from masks on scenes.",
         _demo_arguments,
@@ -715,6 +773,9 @@ def _looking_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shifts", type=int, help="of segmenters: n x n looks shifted by a fraction of a cell (default: 1)"
+    )
+    parser.add_argument(
+        "--crf", action="store_true", help="of segmenters: a CRF on top, as `boxel tune-crf` has set it"
     )
     parser.add_argument(
         "--score", type=float, help="lowest score given out, if above the model's score_threshold"

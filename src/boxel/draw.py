@@ -5,7 +5,8 @@ from __future__ import annotations
 import csv
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -188,18 +189,8 @@ def save_image(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
     Raises:
         BoxelError: the file can't be written or its suffix names no image format.
     """
-    path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+    with _writing(Path(path)):
         Image.fromarray(image).save(path)
-    except ValueError as error:
-        raise BoxelError(
-            f"{path}: {path.suffix!r} names no image format; end the name on .png or .jpg."
-        ) from error
-    except OSError as error:
-        raise BoxelError(
-            f"{path}: can't be written ({error.strerror or error}); check the folder."
-        ) from error
 
 
 def plot_curves(csv_path: str | os.PathLike[str], out_png: str | os.PathLike[str]) -> None:
@@ -319,10 +310,46 @@ def plot_recall(curves: Mapping[str, ArrayLike], out_png: str | os.PathLike[str]
     _save_figure(figure, Path(out_png))
 
 
+def plot_trimap(curves: Mapping[str, Mapping[str, ArrayLike]], out_png: str | os.PathLike[str]) -> None:
+    """Mean IoU against the width of the band around true boundaries (BoxSup, Figure 4).
+
+    Of each segmenter the interior is drawn solid and the boundary dashed, both in a colour of its own.
+
+    Args:
+        curves: by the name of a segmenter, T values each of `width`, in pixels; `boundary`, the mean IoU inside the
+            band; and `interior`, that outside it. Undefined ones, NaN or None, leave a gap.
+        out_png: the PNG to write.
+
+    Raises:
+        BoxelError: the PNG can't be written.
+    """
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    for number, (name, values) in enumerate(curves.items()):
+        for part, style in (("interior", ".-"), ("boundary", ".--")):
+            ious = np.asarray(values[part], dtype=np.float64)  # None becomes NaN
+            axes.plot(np.asarray(values["width"]), ious, style, color=f"C{number}", label=f"{name}, {part}")
+    axes.set(xlabel="width of the band (pixels)", ylabel="mean IoU")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save_figure(figure, Path(out_png))
+
+
 def _save_figure(figure: Figure, path: Path) -> None:
+    with _writing(path):
+        figure.savefig(path, dpi=120)
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Make the folder of a picture; what goes wrong inside comes out as a sentence on the file."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(path, dpi=120)
+        yield
+    except ValueError as error:
+        raise BoxelError(
+            f"{path}: {path.suffix!r} names no image format; end the name on .png or .jpg."
+        ) from error
     except OSError as error:
         raise BoxelError(
             f"{path}: can't be written ({error.strerror or error}); check the folder."

@@ -227,3 +227,4 @@ def test_parts_keep_what_values_stand_for():
     data = mapped(0, VOID, 2)
     for part in (data.select_images([1]), data.select_instances([0]), data.without_masks()):
         assert part.map_labels.tolist() == [0, VOID, 2]
+    assert any(data.label_maps) and not any(data.without_masks().label_maps)

@@ -161,6 +161,66 @@ def test_an_extra_channel_is_seen_as_it_is_and_learned_from(images):
     assert (first.weight.grad[:, 3:].flatten(2).abs().sum(2) > 0).all()
 
 
+# VGG -------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def narrow_vgg(monkeypatch):
+    """Make timm's vgg11 and vgg11_bn of few channels, and of a small head."""
+    layers = [2, "M", 3, "M", 4, 4, "M", 5, 5, "M", 6, 6, "M"]
+    monkeypatch.setitem(timm.models.vgg.cfgs, "vgg11", layers)
+    monkeypatch.setattr(timm.models.vgg, "ConvMlp", lambda *options, **more: nn.Identity())
+
+
+@pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
+@pytest.mark.parametrize(
+    ("output_stride", "strides", "channels", "dilation"),
+    [(8, (8,), [6], 2), (8, (4, 8), [4, 6], 2), (16, (8, 16), [5, 6], 1), (32, (8, 16, 32), [5, 6, 6], 1)],
+)
+def test_vgg_gives_the_deepest_map_of_a_stride(
+    name, output_stride, strides, channels, dilation, narrow_vgg, images
+):
+    backbone = Backbone(name, "none", frozen_stages=0, strides=strides, output_stride=output_stride)
+    assert backbone.channels == channels
+    assert [tuple(feature.shape) for feature in backbone(images)] == [
+        (2, count, 64 // stride, 96 // stride) for count, stride in zip(channels, strides, strict=True)
+    ]
+    convolutions = [layer for layer in backbone.modules() if isinstance(layer, nn.Conv2d)]
+    assert [layer.dilation for layer in convolutions] == [(1, 1)] * 6 + [(dilation, dilation)] * 2
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
+def test_a_dilated_vgg_takes_the_weights_of_the_whole_classifier(narrow_vgg, tmp_path, images, suffix):
+    state = timm.create_model("vgg11").state_dict()
+    path = tmp_path / f"weights{suffix}"
+    features = {name: tensor for name, tensor in state.items() if name.startswith("features")}
+    (save_file if suffix == ".safetensors" else torch.save)(features, path)
+    backbone = Backbone("vgg11", str(path), strides=(8,), output_stride=8).eval()
+    for name, tensor in features.items():
+        assert torch.equal(backbone.state_dict()["body." + name.replace(".", "_", 1)], tensor)
+    whole = Backbone("vgg11", str(path), strides=(1, 2, 4), frozen_stages=0).eval()
+    begin = Backbone("vgg11", str(path), strides=(1, 2, 4), frozen_stages=0, output_stride=8).eval()
+    with torch.no_grad():
+        assert all(torch.equal(a, b) for a, b in zip(whole(images), begin(images), strict=True))
+
+
+@pytest.mark.parametrize("output_stride", [8, 32])
+@pytest.mark.parametrize(("stages", "frozen"), [(0, 0), (1, 2), (2, 4), (3, 6), (4, 8), (5, 8)])
+def test_stages_of_a_vgg_are_the_same_dilated(stages, frozen, output_stride, narrow_vgg):
+    body = Backbone("vgg11", "none", frozen_stages=stages, strides=(4,), output_stride=output_stride).body
+    learns = [parameter.requires_grad for name, parameter in body.named_parameters() if "weight" in name]
+    assert learns == [False] * frozen + [True] * (8 - frozen)
+
+
+def test_a_dilated_vgg_made_deformable_starts_as_it_was(narrow_vgg, images):
+    options = {"weights": "none", "strides": (8,), "output_stride": 8}
+    plain, deformable = Backbone("vgg11", **options), Backbone("vgg11", **options, deformable=True)
+    deformable.load_state_dict(plain.state_dict(), strict=False)
+    assert sum(isinstance(m, ModulatedDeformConv2d) for m in deformable.modules()) == 4
+    with torch.no_grad():
+        torch.testing.assert_close(plain(images)[0], deformable(images)[0], rtol=1e-3, atol=1e-5)
+
+
 # norm ------------------------------------------------------------------------------------------------------
 
 

@@ -290,9 +290,9 @@ def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_pa
 
     original = InstanceTask.__init__
 
-    def watched(self, model, config, course, truth):
+    def watched(self, model, config, course, truth, dataset):
         seen.append(truth)
-        original(self, model, config, course, truth)
+        original(self, model, config, course, truth, dataset)
 
     InstanceTask.__init__ = watched
     try:

@@ -84,9 +84,11 @@ def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_out():
         assert len(decay) == 4
 
 
-def test_the_backbone_may_learn_more_slowly():
+@pytest.mark.parametrize("inside", [False, True])
+def test_the_backbone_may_learn_more_slowly(inside):
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
-    optimizer = build_optimizer(model, OptimConfig(backbone_lr=0.1), lr=0.5)
+    whole = nn.ModuleDict({"network": model}) if inside else model
+    optimizer = build_optimizer(whole, OptimConfig(backbone_lr=0.1), lr=0.5)
     rate = {id(p): group["lr"] for group in optimizer.param_groups for p in group["params"]}
     assert rate[id(model["backbone"].weight)] == rate[id(model["backbone"].bias)] == 0.05
     assert rate[id(model["head"].weight)] == 0.5

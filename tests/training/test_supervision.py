@@ -46,7 +46,9 @@ def test_masks_of_some_categories(scenes):
     kept = keep_masks_of(scenes, ["star", "ring"])
     names = np.array([scenes.categories[label].name for label in scenes.labels])
     assert np.array_equal(kept.has_mask, np.isin(names, ["star", "ring"]))
-    assert not keep_masks_of(scenes, []).has_mask.any()
+    mapped = dataclasses.replace(scenes, label_maps=["map.png"] * len(scenes))
+    none = keep_masks_of(mapped, [])
+    assert not none.has_mask.any() and not any(none.label_maps)
     with pytest.raises(BoxelError, match=r"'stars'.*Did you mean 'star'"):
         keep_masks_of(scenes, ["stars"])
 

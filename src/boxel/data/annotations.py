@@ -268,8 +268,9 @@ class Annotations:
         )
 
     def without_masks(self) -> Annotations:
-        """The same set with boxes only."""
-        return replace(self, segmentations=np.full(len(self.labels), None, dtype=object))
+        """The same set with boxes only, and no label maps."""
+        nothing = np.full(len(self.labels), None, dtype=object)
+        return replace(self, segmentations=nothing, label_maps=[None] * len(self))
 
     def _names_with(self, wanted: Iterable[str]) -> list[str]:
         """Names of the categories, all of the wanted ones among them."""

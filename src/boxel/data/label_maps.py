@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -21,6 +21,9 @@ IGNORE = 255
 
 GROUND = "background"
 """The name of the class of pixels that are of no instance."""
+
+INNER_BOX = "inner-box"
+"""The source of masks that are only the middle of their box."""
 
 NO_INSTANCE, UNKNOWN = -1, -2
 """Pixels of an instance map that are of none, and those that may be of one that has no mask."""
@@ -104,7 +107,12 @@ def translation(data: Annotations, classes: Sequence[Category]) -> NDArray[np.ui
     return table
 
 
-def label_map(data: Annotations, image: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8]:
+def label_map(
+    data: Annotations,
+    image: int,
+    size: tuple[int, int] | None = None,
+    guesses: Mapping[int, NDArray[np.bool_]] | None = None,
+) -> NDArray[np.uint8]:
     """The class of each pixel of an image.
 
     Where the set has no label map of the image, its masks are painted, see :func:`instance_map`.
@@ -113,6 +121,7 @@ def label_map(data: Annotations, image: int, size: tuple[int, int] | None = None
         data: the set.
         image: index of the image.
         size: its (height, width); that of the annotations if not given.
+        guesses: masks that stand for those of some instances.
 
     Returns:
         (H, W) uint8, index into :func:`classes_of`, or `IGNORE`.
@@ -125,7 +134,7 @@ def label_map(data: Annotations, image: int, size: tuple[int, int] | None = None
     if data.label_maps[image] is None:
         labels = data.labels[data.instances_of(image)] + first
         table = np.array([*labels, IGNORE, 0], dtype=np.uint8)  # -2 and -1 are the last two
-        return table[instance_map(data, image, size)]
+        return table[instance_map(data, image, size, guesses)]
     file = data.root / str(data.label_maps[image])
     values = read_values(file)
     if values.shape != tuple(size):
@@ -139,16 +148,22 @@ def label_map(data: Annotations, image: int, size: tuple[int, int] | None = None
     return table[values]
 
 
-def instance_map(data: Annotations, image: int, size: tuple[int, int]) -> NDArray[np.int16]:
+def instance_map(
+    data: Annotations,
+    image: int,
+    size: tuple[int, int],
+    guesses: Mapping[int, NDArray[np.bool_]] | None = None,
+) -> NDArray[np.int16]:
     """Which instance each pixel is of, smaller ones on top.
 
-    Under all masks lie the boxes of instances without one, or with one that can't be read, which a warning tells: what
-    is in them is not known.
+    Under all masks lie the boxes of instances without one, or with one that can't be read, which a warning tells, or
+    with one of `inner-box`, which is but a part of the object: what else is in them is not known.
 
     Args:
         data: the set.
         image: index of the image.
         size: its (height, width).
+        guesses: (H, W) masks that stand for those of some instances, by the instance.
 
     Returns:
         (H, W) int16: position among `instances_of` the image, `NO_INSTANCE` or `UNKNOWN`.
@@ -156,15 +171,15 @@ def instance_map(data: Annotations, image: int, size: tuple[int, int]) -> NDArra
     painted = np.full(size, NO_INSTANCE, dtype=np.int16)
     masks = []
     for position, instance in enumerate(data.instances_of(image).tolist()):
-        mask = None
-        if data.trusted[instance]:
+        mask: NDArray[np.bool_] | NDArray[np.uint8] | None = (guesses or {}).get(instance)
+        if mask is None and data.trusted[instance]:
             try:
                 mask = data.mask(instance, size)
             except BoxelError as error:
                 warnings.warn(f"{error} Its box is not learned from.", stacklevel=2)
         if mask is not None:
             masks.append((int(mask.sum()), position, mask))
-        elif np.isfinite(data.boxes[instance]).all():
+        if (mask is None or data.source[instance] == INNER_BOX) and np.isfinite(data.boxes[instance]).all():
             x0, y0, x1, y1 = data.boxes[instance].clip(0)
             painted[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = UNKNOWN
     for _, position, mask in sorted(masks, key=lambda entry: -entry[0]):

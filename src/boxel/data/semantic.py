@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
@@ -90,7 +91,7 @@ class SemanticDataset(ImageDataset):
         data = self.data
         pixels = read_image(data.image_path(index))
         size = (pixels.shape[0], pixels.shape[1])
-        labels = self.translation[label_map(data, index, size)]
+        labels = self.translation[self.labels(index, size)]
         target: dict[str, Any] = {
             "labels": torch.from_numpy(labels),
             "image_id": data.image_ids[index],
@@ -104,6 +105,10 @@ class SemanticDataset(ImageDataset):
             labels = self.translation[data.labels[own] + int(has_background(data))]
             target["instance_labels"] = torch.from_numpy(labels).long()
         return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous()), target
+
+    def labels(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """(H, W) what is learned from an image of that size: index into the set's classes, or `IGNORE`."""
+        return label_map(self.data, index, size)
 
 
 class RandomView(torch.nn.Module):

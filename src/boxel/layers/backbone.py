@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from boxel.errors import BoxelError, nearest
 from boxel.layers.deformable import make_deformable
+from boxel.layers.dilate import dilate
 from boxel.layers.norm import Norm, check_kind, exchange_batch_norm
 from boxel.layers.weights import (
     LITE_MEAN,
@@ -43,7 +44,7 @@ class Backbone(nn.Module):
             to 5, the whole backbone; n freezes everything up to the features of stride 2^n.
         strides: of the maps to give, rising.
         output_stride: 8 or 16 keeps the maps of the last stages at that stride and dilates their convolutions in
-            place of striding, for networks that timm can build so.
+            place of striding, for networks that timm can build so and for VGGs.
         extra_channels: channels of the input after RGB. The first convolution begins by ignoring them, so that
             trained weights still hold.
 
@@ -132,8 +133,9 @@ def _network(name: str, weights: str, output_stride: int) -> Any:
     """timm's network that gives all its features, with its weights."""
     if not timm.is_model(name):
         raise BoxelError(f"backbone {name!r} is no network of timm.{nearest(name, timm.list_models())}")
+    vgg = name.startswith("vgg")  # timm builds these at stride 32 only
+    options: dict[str, Any] = {} if output_stride == 32 or vgg else {"output_stride": output_stride}
     # Swin is built for one size of image unless told otherwise; a detector sees many.
-    options: dict[str, Any] = {} if output_stride == 32 else {"output_stride": output_stride}
     if name.startswith("swin"):
         options["strict_img_size"] = False
     elif name.startswith("hrnet"):
@@ -153,6 +155,8 @@ def _network(name: str, weights: str, output_stride: int) -> Any:
         load_matching(body, lite_weights(name, [len(stage) for stage in getattr(body, "blocks", [])]), name)
     elif weights not in ("imagenet", "none"):
         load_matching(body, read_weights(weights), weights)
+    if vgg:
+        dilate(body, output_stride)
     return body
 
 

@@ -50,6 +50,21 @@ def read_weights(path: str | Path) -> StateDict:
     return tensors
 
 
+def whole_weights(name: str, weights: str) -> StateDict:
+    """The state dict of a whole network, its classifier with it, of which a backbone is the first part.
+
+    Args:
+        name: of a network of timm.
+        weights: `imagenet`, timm's from the hub, or a file, whose names are its own.
+
+    Raises:
+        BoxelError: the file is missing or holds no state dict.
+    """
+    if weights == "imagenet":
+        return timm.create_model(name, pretrained=True).state_dict()
+    return read_weights(weights)
+
+
 def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> list[str]:
     """Fill a network of timm's ``features_only`` with the state dict of the whole classifier.
 

@@ -12,8 +12,10 @@ from boxel.data.semantic import ViewConfig
 from boxel.errors import BoxelError, check_range
 from boxel.models.boxcaseg import BoxCasegConfig
 from boxel.models.boxinst import BoxInstConfig
+from boxel.models.boxsup import BoxSupConfig, UpdateConfig
 from boxel.models.fcrn import FCRNConfig, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNNConfig
+from boxel.segments import SegmentsConfig
 
 
 @dataclass
@@ -222,11 +224,37 @@ class FCRNInstancesTraining(FCRNTraining):
     model: FCRNInstancesConfig = field(default_factory=FCRNInstancesConfig)  # type: ignore[assignment]
 
 
+@dataclass
+class BoxSupTraining(TrainConfig):
+    """A training run of BoxSup; a batch is of crops, one of an image. The defaults are the paper's (Section 4.3).
+
+    Attributes:
+        model: the model's own choices.
+        views: what of an image is shown.
+        segments: the candidate segments.
+        segments_folder: where they are kept, for runs to share; OUT/segments where None.
+        updates: how one of them is chosen for each box.
+    """
+
+    model: BoxSupConfig = field(default_factory=BoxSupConfig)
+    views: ViewConfig = field(default_factory=ViewConfig)
+    segments: SegmentsConfig = field(default_factory=SegmentsConfig)
+    segments_folder: str | None = None
+    updates: UpdateConfig = field(default_factory=UpdateConfig)
+    optim: OptimConfig = field(
+        default_factory=lambda: OptimConfig(lr=0.001, weight_decay=5e-4, reference_batch=20)
+    )
+    schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(warmup=0, drops=[1 / 3, 2 / 3]))
+    epochs: float = 45
+    batch_size: int = 20
+
+
 CONFIGS: dict[str, type[TrainConfig]] = {
     "boxinst": BoxInstTraining,
     "boxcaseg": BoxCasegTraining,
     "mask_rcnn": MaskRCNNTraining,
     "fcrn": FCRNTraining,
     "fcrn-instances": FCRNInstancesTraining,
+    "boxsup": BoxSupTraining,
 }
 """What a run of each method is set by."""

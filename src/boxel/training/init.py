@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +15,9 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.data.label_maps import GROUND
 from boxel.errors import BoxelError
-from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstances
-from boxel.models.folder import load, method_of, read_categories
+from boxel.models.fcrn import FCRNInstances
+from boxel.models.folder import SEMANTIC, load, method_of, read_categories
+from boxel.models.semantic import Segmenter, SemanticConfig
 from boxel.models.shipped import folder_of
 
 CLASS_LAYERS = (
@@ -97,15 +99,21 @@ def things_of(run: str | Path) -> tuple[Category, ...]:
     return tuple(things)
 
 
-def semantic_config(run: str | Path) -> FCRNConfig:
+def semantic_config(run: str | Path) -> SemanticConfig:
     """The semantic network's settings, as a part of another model's.
 
     Raises:
-        BoxelError: it is no run of `fcrn`.
+        BoxelError: it is no run that gives pixels a class.
     """
-    if method_of(run) != "fcrn":
-        raise BoxelError(f"{run}: this is no run of fcrn; name the --out folder of one with --semantic.")
-    return FCRNConfig(**model_of(run) | {"weights": "none"})
+    if method_of(run) not in SEMANTIC:
+        raise BoxelError(
+            f"{run}: this is no run of {' or '.join(SEMANTIC)}; name the --out folder of one with --semantic."
+        )
+    settings = model_of(run)
+    of_network = {
+        entry.name: settings[entry.name] for entry in fields(SemanticConfig) if entry.name in settings
+    }
+    return SemanticConfig(**of_network | {"weights": "none"})
 
 
 def load_semantic(model: FCRNInstances, run: str | Path) -> None:
@@ -113,9 +121,9 @@ def load_semantic(model: FCRNInstances, run: str | Path) -> None:
 
     Args:
         model: changed in place.
-        run: a model folder of `fcrn`.
+        run: a model folder of `fcrn` or `boxsup`.
 
     Raises:
         BoxelError: the weights can't be read.
     """
-    model.semantic.load_state_dict(cast(FCRN, load(run)).network.state_dict())
+    model.semantic.load_state_dict(cast(Segmenter, load(run)).network.state_dict())

@@ -6,11 +6,12 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from boxel.data.annotations import Annotations
+from boxel.training.boxsup import BoxSupTask, guessed_views
 from boxel.training.crops import CropTask, crops
 from boxel.training.instances import InstanceTask, whole_images
 from boxel.training.loader import Samples
 from boxel.training.semantic import SemanticTask, instance_views, views
-from boxel.training.supervision import check_instances, check_labels, check_masks
+from boxel.training.supervision import check_instances, check_instances_or_labels, check_labels, check_masks
 from boxel.training.task import Task
 
 
@@ -22,21 +23,22 @@ class Method(NamedTuple):
             model.
         task: steps and validations.
         check: raises a `BoxelError` where there is nothing in a set to learn from.
-        second_set: whether it learns from salient images too.
+        second_set: what else it learns from: `salient` images, or `candidates`, other masks of the same instances.
         needs_semantic: whether it builds on a run that gives pixels a class.
     """
 
     samples: Callable[..., Samples]
     task: type[Task]
     check: Callable[[Annotations], None] = check_instances
-    second_set: bool = False
+    second_set: str | None = None
     needs_semantic: bool = False
 
 
 METHODS = {
     "boxinst": Method(whole_images, InstanceTask),
     "mask_rcnn": Method(whole_images, InstanceTask),
-    "boxcaseg": Method(crops, CropTask, second_set=True),
+    "boxcaseg": Method(crops, CropTask, second_set="salient"),
     "fcrn": Method(views, SemanticTask, check_labels),
     "fcrn-instances": Method(instance_views, InstanceTask, check_masks, needs_semantic=True),
+    "boxsup": Method(guessed_views, BoxSupTask, check_instances_or_labels, "candidates"),
 }

@@ -51,6 +51,7 @@ def train(
     val_images: str | Path | None = None,
     masks: Annotations | str | Path | None = None,
     salient: Annotations | str | Path | None = None,
+    candidates: Annotations | str | Path | None = None,
     semantic: str | Path | None = None,
     mask_classes: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
@@ -65,7 +66,7 @@ def train(
     """Train a segmenter from boxes, masks, or any mix of the two.
 
     Args:
-        method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn` or `fcrn-instances`.
+        method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
         data: annotations, or a file or folder of any format `boxel.read` knows, or several of these, learned as one
             set; of a YOLO set its `train` split. Instances with a mask are learned from it, the others from their box.
         out: folder of the run: configuration, metrics, curves, samples, checkpoints and the model; `runs/METHOD` where
@@ -77,7 +78,8 @@ def train(
         masks: annotations whose masks are added to `data` by annotation id.
         salient: images of one object each with its mask, which `boxcaseg` learns from beside the boxes: a folder of
             `images` and `masks`, or any set with masks.
-        semantic: the run of `fcrn` whose classes `fcrn-instances` finds the instances of.
+        candidates: annotations whose masks, matched by annotation id, `boxsup` may choose beside the segments it makes.
+        semantic: the run of `fcrn` or `boxsup` whose classes `fcrn-instances` finds the instances of.
         mask_classes: sets `data.mask_classes`, the categories whose masks are learned from.
         rename: sets `data.rename`, new names of categories by their old ones; those of one name become one.
         categories: sets `data.categories`, the only categories to learn.
@@ -97,11 +99,13 @@ def train(
     """
     config_of(method)
     out = Path("runs", method) if out is None else Path(out)
-    if salient is not None and not METHODS[method].second_set:
-        raise UsageError(f"{method} learns nothing from salient images; leave --salient out.")
+    seconds = {"salient": salient, "candidates": candidates}
+    for flag, given in seconds.items():
+        if given is not None and METHODS[method].second_set != flag:
+            raise UsageError(f"{method} learns nothing from --{flag}; leave it out.")
     if (semantic is not None) != METHODS[method].needs_semantic:
         raise UsageError(
-            f"{method} needs a run of fcrn that says what each pixel is; name it with --semantic."
+            f"{method} needs a run of fcrn or boxsup that says what each pixel is; name it with --semantic."
             if semantic is None
             else f"{method} builds on no other run; leave --semantic out."
         )
@@ -153,9 +157,14 @@ def train(
         training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
     METHODS[method].check(training)
     classes = classes_of(training) if method in SEMANTIC else training.categories
-    second = None if salient is None else _read(salient, None, "train")
-    if second is not None:
+    second = None
+    if salient is not None:
+        second = _read(salient, None, "train")
         _check_images(second, "put them into its folder `images`")
+    if candidates is not None:
+        second = add_masks(
+            training.without_masks(), _read(candidates, training.root, "train"), "--candidates"
+        )
     record = {"method": method, **asdict(settings)}
     checkpoint = _prepare_folder(out, record, classes, resume)
     if resume and (out / "model.safetensors").exists():
@@ -171,7 +180,7 @@ def train(
     with quiet_lightning():
         trainer = _trainer(out, settings, parts.task, validation, checkpoint)
         course = plan(settings, samples.per_epoch, trainer.world_size)
-        task = parts.task(model, settings, course, validation)
+        task = parts.task(model, settings, course, validation, samples.dataset)
         batches = samples.batches(trainer.global_rank, trainer.world_size)
         stream = Stream(batches, course.steps * settings.accumulate)
         loader = ResumableLoader(samples.dataset, stream, settings.data.workers)

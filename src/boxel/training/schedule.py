@@ -75,14 +75,14 @@ def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> Optimiz
     """SGD or AdamW with no weight decay on norms and biases, and a learning rate of its own for the backbone.
 
     Args:
-        model: its parameters that learn; the backbone's begin with `backbone.`.
+        model: its parameters that learn; the backbone's have a part `backbone` in their name.
         config: kind and strength.
         lr: highest learning rate of the new layers.
     """
     groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
-            kind = (name.startswith("backbone."), parameter.ndim > 1)
+            kind = ("backbone" in name.split("."), parameter.ndim > 1)
             groups.setdefault(kind, []).append(parameter)
     rows = [
         {

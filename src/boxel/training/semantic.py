@@ -51,14 +51,7 @@ def _views(training: Annotations, settings: Any, model: Any, instances: bool) ->
     if not labelled.all():
         say("%d of %d images have boxes only and are left out", (~labelled).sum(), len(labelled))
         training = training.select_images(labelled)
-    seen, crop = model.config.field_of_view, settings.views.crop
-    say("the classifier's field of view is %d of %d pixels", seen, crop)
-    if seen > crop:
-        warnings.warn(
-            f"the classifier's field of view, {seen} pixels, is larger than the crops of {crop}: the outer weights of "
-            "its kernel see mostly padding; lower model.dilation or model.kernel, or raise views.crop.",
-            stacklevel=1,
-        )
+    check_field_of_view(model, settings)
     dataset = SemanticDataset(
         training, RandomView(settings.views, model.fill.detach().clone()), instances=instances
     )
@@ -67,6 +60,18 @@ def _views(training: Annotations, settings: Any, model: Any, instances: bool) ->
         return AspectBatchSampler(training, settings.batch_size, settings.seed, rank, processes)
 
     return Samples(dataset, batches, len(training), "crops")
+
+
+def check_field_of_view(model: Any, settings: Any) -> None:
+    """Say how far the classifier sees, and warn where that is further than a crop reaches."""
+    seen, crop = model.config.field_of_view, settings.views.crop
+    say("the classifier's field of view is %d of %d pixels", seen, crop)
+    if seen > crop:
+        warnings.warn(
+            f"the classifier's field of view, {seen} pixels, is larger than the crops of {crop}: the outer weights of "
+            "its kernel see mostly padding; lower model.dilation or model.kernel, or raise views.crop.",
+            stacklevel=1,
+        )
 
 
 class SemanticTask(Task):

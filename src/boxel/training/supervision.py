@@ -11,12 +11,13 @@ from boxel.data.annotations import Annotations, Category
 from boxel.errors import BoxelError, nearest
 
 
-def add_masks(data: Annotations, masks: Annotations) -> Annotations:
+def add_masks(data: Annotations, masks: Annotations, flag: str = "--masks") -> Annotations:
     """The set with the masks another file has for some of its instances, matched by annotation id.
 
     Args:
         data: boxes, perhaps with masks of their own, which are kept where `masks` has none.
         masks: annotations with the same ids.
+        flag: that named them.
 
     Raises:
         BoxelError: not one instance matches.
@@ -33,13 +34,15 @@ def add_masks(data: Annotations, masks: Annotations) -> Annotations:
             found += 1
     if not found:
         raise BoxelError(
-            f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check --masks."
+            f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check {flag}."
         )
     return replace(data, segmentations=segmentations, areas=areas, trusted=trusted)
 
 
 def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
     """Masks of some categories only; the other instances keep their boxes (BoxInst, Tables 6 and 7).
+
+    Label maps, which tell of all categories, are left out.
 
     Args:
         data: the set.
@@ -57,7 +60,7 @@ def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
     labels = [known.index(name) for name in classes]
     segmentations = data.segmentations.copy()
     segmentations[~np.isin(data.labels, labels)] = None
-    return replace(data, segmentations=segmentations)
+    return replace(data, segmentations=segmentations, label_maps=[None] * len(data))
 
 
 def check_instances(data: Annotations) -> None:
@@ -68,6 +71,12 @@ def check_instances(data: Annotations) -> None:
             f"{', '.join(category.name for category in data.categories) or '(none)'} and with crowds and boxes under "
             "data.min_box ignored; `boxel check` tells what else was left out."
         )
+
+
+def check_instances_or_labels(data: Annotations) -> None:
+    """Raise a :class:`BoxelError` where a set has neither an instance nor a label map to learn from."""
+    if not any(data.label_maps):
+        check_instances(data)
 
 
 def check_masks(data: Annotations) -> None:

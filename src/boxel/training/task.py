@@ -28,14 +28,18 @@ class Task(pl.LightningModule):
         config: the run's.
         course: its steps and learning rate.
         truth: what to validate against, or None.
+        dataset: what it learns from, where steps or validations need to know.
     """
 
     measures: ClassVar[tuple[str, ...]]
     """By what the best weights are told: where there are true masks, and where there are boxes only."""
 
-    def __init__(self, model: Any, config: TrainConfig, course: Plan, truth: Annotations | None):
+    def __init__(
+        self, model: Any, config: TrainConfig, course: Plan, truth: Annotations | None, dataset: Any = None
+    ):
         super().__init__()
-        self.model, self.config, self.course, self.truth = model, config, course, truth
+        self.model, self.config, self.course = model, config, course
+        self.truth, self.dataset = truth, dataset
         self.loss_was_finite = True
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:

@@ -1,5 +1,6 @@
 """What the values of label maps stand for."""
 
+import json
 import re
 from pathlib import Path
 
@@ -91,7 +92,17 @@ def test_garbage_is_a_table_or_one_sentence(tmp_path_factory, content):
 @pytest.mark.parametrize("source", ["cityscape", "no/such.txt", "\0", "x" * 300, Path("camvid")])
 def test_no_such_class_list(source):
     with pytest.raises(
-        BoxelError, match="there is no such class list; give a file, or one of camvid, citys"
+        BoxelError,
+        match="there is no such class list; give a file, the folder of a run, or one of camvid, citys",
     ) as e:
         class_table(source)
     assert ("Did you mean 'cityscapes'?" in str(e.value)) == (source == "cityscape")
+
+
+def test_the_classes_of_a_run(tmp_path):
+    rows = [{"id": 0, "name": "background"}, {"id": 17, "name": "cat", "supercategory": "animal"}]
+    (tmp_path / "categories.json").write_text(json.dumps(rows))
+    assert class_table(tmp_path) == {0: "background", 17: "cat"}
+    (tmp_path / "categories.json").write_text('[{"id": 0}]')
+    with pytest.raises(BoxelError, match="these are no categories of a run"):
+        class_table(str(tmp_path))

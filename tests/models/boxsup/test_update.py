@@ -12,6 +12,7 @@ from boxel.models.boxsup import UpdateConfig, choose, costs
 from boxel.segments.candidates import Candidates, from_sets
 
 SURE, UNSURE = np.log(0.8), np.log(0.2)
+PAPER = UpdateConfig(regression_weight=3, shape_weight=0, least_share=0)
 
 
 def columns() -> Candidates:
@@ -34,7 +35,7 @@ def test_costs_by_hand() -> None:
     The first segment, which has these, has a box IoU of 4/6 and a loss of -log 0.8 everywhere. The second fits the box,
     and costs -log 0.2 in two columns of the six. The third has a box IoU of 2/6 and misses two columns.
     """
-    config = UpdateConfig(enlarge=0)
+    config = replace(PAPER, enlarge=0)
     box, label = np.array([[2.0, 0, 8, 4]]), np.array([1])
     found = costs(columns(), box, label, said(slice(2, 6)), config)[:, 0]
     wrong = (-2 * UNSURE - 4 * SURE) / 6
@@ -49,7 +50,11 @@ def test_costs_by_hand() -> None:
 def test_the_loss_is_taken_around_the_box_too() -> None:
     """Larger by 0.4 of 6 pixels, the box reaches 1.2 further on each side, over the centres of columns 1 to 8."""
     found = costs(
-        columns(), np.array([[2.0, 0, 8, 4]]), np.array([1]), said(slice(0, 6)), UpdateConfig(enlarge=0.4)
+        columns(),
+        np.array([[2.0, 0, 8, 4]]),
+        np.array([1]),
+        said(slice(0, 6)),
+        replace(PAPER, enlarge=0.4),
     )
     # Ground is wrong in the column 1, and of the second segment thing in 6 and 7.
     assert found[0, 0] == pytest.approx(1 / 3 + 3 * (-1 * UNSURE - 7 * SURE) / 8)
@@ -59,7 +64,7 @@ def test_the_loss_is_taken_around_the_box_too() -> None:
 def test_pixels_of_other_boxes_do_not_count() -> None:
     """A smaller box takes columns 2 and 3 from the large one; the large one takes nothing from it."""
     boxes, labels = np.array([[2.0, 0, 8, 4], [2.0, 0, 4, 4]]), np.array([1, 1])
-    config = UpdateConfig(enlarge=0, regression_weight=1)
+    config = replace(PAPER, enlarge=0, regression_weight=1)
     found = costs(columns(), boxes, labels, said(slice(4, 6)), config)
     assert found[0, 0] == pytest.approx(1 / 3 - SURE)  # columns 4 to 7, all as the network says
     assert found[2, 1] == pytest.approx(0 - UNSURE)  # columns 2 and 3, thing where it says ground
@@ -80,7 +85,7 @@ def brute(candidates, boxes, labels, log_probabilities, config):
                 continue
             iou = common / ((tight[2:] - tight[:2]).prod() + areas[b] - common)
             grow = config.enlarge / 2 * (box[2:] - box[:2])
-            total, pixels = 0.0, 0
+            extra, own, total = {}, [], 0.0
             for y in range(height):
                 for x in range(width):
                     at = np.array([x + 0.5, y + 0.5])
@@ -90,11 +95,22 @@ def brute(candidates, boxes, labels, log_probabilities, config):
                     others = [o for o in range(len(boxes)) if o != b and inside[o]]
                     if any(areas[o] < areas[b] or not inside[b] for o in others):
                         continue
-                    total -= log_probabilities[labels[b] if mask[y, x] else 0, y, x]
-                    pixels += 1
+                    total -= log_probabilities[0, y, x]
+                    extra[y, x] = log_probabilities[0, y, x] - log_probabilities[labels[b], y, x]
+                    own += [extra[y, x]] if inside[b] else []
+            shift = max(np.quantile(own, config.least_share), 0) if own and config.least_share else 0
+            pixels = len(extra)
+            total += sum(value - shift for at, value in extra.items() if mask[at])
             loss = total if config.normaliser == "printed" else total / max(pixels, 1)
             apart = (1 - iou) / (len(candidates) if config.normaliser == "printed" else 1)
-            found[n, b] = apart + config.regression_weight * loss
+            x, y = (np.arange(side) + 0.5 for side in (width, height))
+            across, down = (
+                (2 * x - box[0] - box[2]) / (box[2] - box[0]),
+                (2 * y - box[1] - box[3]) / (box[3] - box[1]),
+            )
+            ellipse = across**2 + down[:, None] ** 2 <= 1
+            shape = 1 - (mask & ellipse).sum() / (mask | ellipse).sum()
+            found[n, b] = apart + config.regression_weight * loss + config.shape_weight * shape
     return found
 
 
@@ -111,7 +127,7 @@ def test_sums_over_superpixels_are_those_over_pixels(seed, normaliser) -> None:
     labels = random.integers(1, 4, 3)
     scores = random.standard_normal((4, 8, 11))
     log_probabilities = scores - np.log(np.exp(scores).sum(0))
-    config = UpdateConfig(normaliser=normaliser, min_fill=0, enlarge=0.3)
+    config = UpdateConfig(normaliser=normaliser, min_fill=0, enlarge=0.3, shape_weight=0.7)
     candidates = from_sets(superpixels, sets)
     found = costs(candidates, boxes, labels, log_probabilities, config)
     np.testing.assert_allclose(found, brute(candidates, boxes, labels, log_probabilities, config), rtol=1e-6)
@@ -126,10 +142,43 @@ def test_a_frame_of_ground_does_not_win() -> None:
     box, label = np.array([[1.0, 1, 19, 19]]), np.array([1])
     guarded = costs(frame_and_object, box, label, nothing, UpdateConfig(min_fill=0.5))
     assert np.isinf(guarded[0, 0]) and choose(guarded, 5, np.random.default_rng(0)).tolist() == [1]
-    assert costs(frame_and_object, box, label, nothing, UpdateConfig(min_fill=0)).argmin() == 0
+    assert (
+        costs(frame_and_object, box, label, nothing, UpdateConfig(min_fill=0, shape_weight=0)).argmin() == 0
+    )
+    # The ellipse in the box tells it from the object as well.
+    by_shape = UpdateConfig(min_fill=0, shape_weight=1)
+    assert costs(frame_and_object, box, label, nothing, by_shape).argmin() == 1
     # Where all are thin, the box still gets one.
     alone = from_sets(superpixels, np.array([[0, 1, 0]], dtype=bool))
     assert np.isfinite(costs(alone, box, label, nothing, UpdateConfig(min_fill=0.5))).all()
+
+
+def test_what_is_more_like_an_ellipse_costs_less() -> None:
+    """Two segments fill the box's sides alike: a plus, with the pixels of the ellipse, and the whole."""
+    plus = np.ones((6, 6), dtype=int)
+    plus[np.ix_([0, 5], [0, 5])] = 0  # the ellipse in the box leaves out the corners alone
+    both = from_sets(plus, np.array([[0, 1], [1, 1]], dtype=bool))
+    box, label, nothing = np.array([[0.0, 0, 6, 6]]), np.array([1]), np.full((2, 6, 6), np.log(0.5))
+    config = UpdateConfig(shape_weight=0.5, regression_weight=0)
+    assert costs(both, box, label, nothing, config)[:, 0] == pytest.approx([0, 0.5 * 4 / 36])
+
+
+def test_a_class_that_is_hardly_known_yet_keeps_its_place() -> None:
+    """The network says ground everywhere: 0.3 of the thing in columns 2 and 3, 0.1 elsewhere."""
+    superpixels = np.repeat(np.arange(5), 2)[None].repeat(4, 0)
+    three = from_sets(superpixels, np.array([[0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 0, 0]], dtype=bool))
+    thing = np.full((4, 10), 0.1)
+    thing[:, 2:4] = 0.3
+    said = np.log(np.stack([1 - thing, thing]))
+    box, label = np.array([[2.0, 0, 6, 4]]), np.array([1])
+    config = replace(PAPER, enlarge=0, regression_weight=1)
+    lost = costs(three, box, label, said, config)[:, 0]
+    kept = costs(three, box, label, said, replace(config, least_share=0.4))[:, 0]
+    # As it is, each pixel of a segment costs; half of the box is now called the thing, and so costs nothing.
+    half, gap = np.log(0.7 / 0.3) / 2, np.log(0.9 / 0.1) / 2
+    constant = -(np.log(0.7) + np.log(0.9)) / 2
+    assert lost == pytest.approx([0.5 + constant + half, 0.5 + constant + gap, constant + half + gap])
+    assert kept == pytest.approx([0.5 + constant, 0.5 + constant + gap - half, constant + gap - half])
 
 
 def test_the_best_or_one_of_the_best() -> None:

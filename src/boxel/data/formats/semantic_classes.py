@@ -7,6 +7,7 @@ listed, are void. Lines that begin with ``#`` are comments.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence, Set
@@ -39,7 +40,7 @@ def class_table(source: str | Path) -> dict[int, str]:
     """The class of each value, void ones left out.
 
     Args:
-        source: one of `TABLES`, or a file.
+        source: one of `TABLES`, a file, or the folder of a run, whose classes are those of the maps it predicts.
 
     Returns:
         Names by value, in the order of the table.
@@ -51,11 +52,13 @@ def class_table(source: str | Path) -> dict[int, str]:
         >>> class_table("cityscapes")[7]
         'road'
     """
+    if os.path.isfile(Path(source) / "categories.json"):
+        return _of_run(Path(source) / "categories.json")
     built_in = isinstance(source, str) and source in TABLES
     file = _FOLDER / f"{source}.txt" if built_in else Path(source)
     if not os.path.isfile(file):
         raise BoxelError(
-            f"{source}: there is no such class list; give a file, or one of {', '.join(TABLES)}."
+            f"{source}: there is no such class list; give a file, the folder of a run, or one of {', '.join(TABLES)}."
             f"{nearest(str(source), list(TABLES))}"
         )
     names: dict[int, str] = {}
@@ -71,6 +74,14 @@ def class_table(source: str | Path) -> dict[int, str]:
             f"{file}: this lists {len(set(table.values()))} classes; write 1 to {_MAX_CLASSES}, a line each."
         )
     return table
+
+
+def _of_run(file: Path) -> dict[int, str]:
+    """The classes of a run."""
+    try:
+        return {int(row["id"]): str(row["name"]) for row in json.loads(read_bytes(file))}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BoxelError(f"{file}: these are no categories of a run ({one_line(error)}).") from error
 
 
 def _entries(file: Path) -> list[tuple[int, int, str]]:

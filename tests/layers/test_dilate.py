@@ -1,0 +1,84 @@
+"""A network without its strides gives, at every second cell, what it gave with them."""
+
+import copy
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from boxel.layers.dilate import dilate
+
+NARROW = [2, "M", 3, "M", 4, 4, "M", 5, 5, "M", 6, 6, "M"]  # vgg11 with fewer channels
+
+
+@pytest.fixture(params=["vgg11", "vgg11_bn"])
+def vgg(request, monkeypatch):
+    monkeypatch.setitem(timm.models.vgg.cfgs, "vgg11", NARROW)
+    monkeypatch.setattr(
+        timm.models.vgg, "ConvMlp", lambda *options, **more: nn.Identity()
+    )  # large, and unused
+    torch.manual_seed(0)
+    return timm.create_model(request.param, features_only=True).double().eval()
+
+
+def dilated(network, output_stride):
+    network = copy.deepcopy(network)
+    dilate(network, output_stride)
+    return network
+
+
+def layers_of(network, kind):
+    return [layer for layer in network.children() if isinstance(layer, kind)]
+
+
+def after_pool4(network):
+    """The layers of conv5, with what stands between them."""
+    layers = list(network.children())
+    pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
+    return nn.Sequential(*layers[pools[3] + 1 : pools[4]])
+
+
+def test_the_convolutions_agree_at_every_cell_that_both_have(vgg) -> None:
+    """Exactly, the border too: zeros lie outside of either map."""
+    maps = torch.randn(2, 5, 12, 18, dtype=torch.double)
+    coarse = after_pool4(vgg)(maps[..., ::2, ::2].clone())
+    fine = after_pool4(dilated(vgg, 8))(maps.clone())
+    assert fine.shape[-2:] == (12, 18) and (coarse > 0).any()
+    torch.testing.assert_close(fine[..., ::2, ::2], coarse, rtol=1e-12, atol=1e-12)
+
+
+def test_the_whole_network_agrees_where_the_poolings_see_the_same(vgg) -> None:
+    """Weights that are not negative keep a rising image rising, where a window's last cell is its greatest."""
+    for layer in layers_of(vgg, nn.Conv2d):
+        layer.weight.data.abs_()
+    image = torch.rand(1, 3, 256, 256, dtype=torch.double).cumsum(-1).cumsum(-2)
+    coarse, fine = vgg(image), dilated(vgg, 8)(image)
+    assert [feature.shape[-1] for feature in coarse] == [256, 128, 64, 32, 16, 8]
+    assert [feature.shape[-1] for feature in fine] == [256, 128, 64, 32, 32, 32]
+    # Conv5 after pool4's lost stride; the zeros beyond the right and the lower border make an image fall there.
+    same = fine[4][..., :16:2, :16:2], coarse[4][..., :8, :8]
+    torch.testing.assert_close(*same, rtol=1e-12, atol=0)
+    assert (coarse[4][..., 1:8, 1:8] > coarse[4][..., :7, :7]).all()
+    # The last map: DeepLab's pool5, centred on its cell.
+    assert torch.equal(fine[5], F.max_pool2d(fine[4], 3, stride=1, padding=1))
+
+
+@pytest.mark.parametrize(
+    ("output_stride", "dilations", "strides", "reductions"),
+    [
+        (8, [1] * 6 + [2, 2], [2, 2, 2, 1, 1], [1, 2, 4, 8, 8, 8]),
+        (16, [1] * 8, [2, 2, 2, 2, 1], [1, 2, 4, 8, 16, 16]),
+        (32, [1] * 8, [2] * 5, [1, 2, 4, 8, 16, 32]),
+    ],
+)
+def test_what_changes(vgg, output_stride, dilations, strides, reductions) -> None:
+    network = dilated(vgg, output_stride)
+    assert [layer.dilation for layer in layers_of(network, nn.Conv2d)] == [(d, d) for d in dilations]
+    assert [layer.stride for layer in layers_of(network, nn.MaxPool2d)] == strides
+    assert network.feature_info.reduction() == reductions
+    sides = [feature.shape[-2:] for feature in network(torch.rand(1, 3, 64, 96, dtype=torch.double))]
+    assert sides == [(64 // reduction, 96 // reduction) for reduction in reductions]
+    state = vgg.state_dict()
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())

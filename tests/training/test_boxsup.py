@@ -1,0 +1,193 @@
+"""Whole trainings of BoxSup: from boxes, from any mix, stopped and resumed, and what its updates choose."""
+
+from __future__ import annotations
+
+import copy
+import signal
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import boxel
+from boxel.data.annotations import Annotations
+from boxel.errors import BoxelError, UsageError
+from boxel.models.boxsup import BoxSup, BoxSupDataset
+from boxel.models.boxsup.dataset import NONE
+from boxel.training import train
+from boxel.training.boxsup import BoxSupTask
+
+_SETTINGS: dict[str, Any] = {
+    "model": {
+        "backbone": "tf_efficientnet_lite0",
+        "weights": "none",
+        "backbone_norm": "bn",
+        "output_stride": 16,
+        "classifier": "dilated",
+        "kernel": 3,
+        "dilation": 1,
+        "hidden": 0,
+    },
+    "views": {"crop": 64, "long_side": 96},
+    "segments": {"count": 20},
+    "data": {"workers": 0, "val_share": 0},
+    "optim": {"name": "adamw", "lr": 0.001, "reference_batch": 0},
+    "batch_size": 2,
+    "epochs": 2,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def segments(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("segments"))
+
+
+@pytest.fixture
+def tiny_boxsup(segments: str) -> dict[str, Any]:
+    """Settings of a training of eight steps with updates before the first and the fifth."""
+    return copy.deepcopy(_SETTINGS) | {"segments_folder": segments}
+
+
+@pytest.fixture
+def watched(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, torch.Tensor]]:
+    """(step, choices after it) of each update."""
+    seen: list[tuple[int, torch.Tensor]] = []
+    update = BoxSupTask._update
+
+    def watching(self: BoxSupTask) -> None:
+        update(self)
+        seen.append((self.global_step, self.dataset.choices.clone()))
+
+    monkeypatch.setattr(BoxSupTask, "_update", watching)
+    return seen
+
+
+def test_labels_are_updated_before_each_epoch(scenes: Annotations, tiny_boxsup, watched, tmp_path) -> None:
+    out = tmp_path / "run"
+    model = train("boxsup", scenes.without_masks(), out=out, config=tiny_boxsup)
+    assert isinstance(model, BoxSup)
+    assert [c.name for c in model.categories] == ["background", *(c.name for c in scenes.categories)]
+    assert [step for step, _ in watched] == [0, 4]
+    assert all((choices != NONE).all() for _, choices in watched)
+    assert not torch.equal(watched[0][1], watched[1][1])
+    assert sorted(p.name for p in (out / "labels").iterdir()) == ["update_001.jpg", "update_002.jpg"]
+    again = boxel.load(out)
+    for name, tensor in model.state_dict().items():
+        torch.testing.assert_close(tensor, again.state_dict()[name])
+    assert again.predict(scenes.image_path(0)).labels.shape == (64, 96)
+
+
+def test_the_first_update_goes_by_the_boxes_alone(scenes, tiny_boxsup, watched, tmp_path) -> None:
+    settings = tiny_boxsup | {"steps": 1, "updates": {"sampled": 1, "shape_weight": 0.0}}
+    train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=settings)
+    dataset = BoxSupDataset(
+        scenes.without_masks(), Path(tiny_boxsup["segments_folder"]), _segments(tiny_boxsup)
+    )
+    for image in range(len(scenes)):
+        found = dataset.candidates(image)
+        full = np.array([found.mask(k).sum() for k in range(len(found))]) / np.prod(
+            found.boxes[:, 2:] - found.boxes[:, :2], axis=1
+        )
+        for instance in dataset.guessed(image):
+            ious = _ious(found.boxes, scenes.boxes[instance])
+            allowed = (full >= 0.2) & (ious > 0)
+            assert ious[watched[0][1][instance]] == pytest.approx(ious[allowed].max())
+
+
+def test_instances_are_found_on_top_of_it(scenes, tiny_boxsup, tmp_path) -> None:
+    settings = tiny_boxsup | {"steps": 2}
+    semantic = train("boxsup", scenes.without_masks(), out=tmp_path / "classes", config=settings)
+    instances = {name: settings[name] for name in ("views", "data", "optim", "batch_size", "device", "steps")}
+    instances["model"] = {
+        name: value for name, value in settings["model"].items() if name not in ("classifier", "hidden")
+    }
+    out = tmp_path / "instances"
+    train("fcrn-instances", scenes, out=out, config=instances, semantic=tmp_path / "classes")
+    again = boxel.load(out)
+    for name, tensor in semantic.network.state_dict().items():
+        torch.testing.assert_close(again.semantic.state_dict()[name], tensor)
+
+
+def test_with_no_updates_the_first_choice_stays(scenes, tiny_boxsup, watched, tmp_path) -> None:
+    train(
+        "boxsup", scenes.without_masks(), out=tmp_path / "run", config=tiny_boxsup | {"updates": {"every": 0}}
+    )
+    assert [step for step, _ in watched] == [0]
+
+
+def test_masks_are_learned_as_they_are(scenes, tiny_boxsup, watched, tmp_path) -> None:
+    first = scenes.image_index == 0
+    some = replace(scenes, segmentations=np.where(first, scenes.segmentations, None))
+    train("boxsup", some, out=tmp_path / "run", config=tiny_boxsup | {"steps": 1})
+    ((_, choices),) = watched
+    assert ((choices == NONE).numpy() == first).all()
+
+
+def test_other_masks_are_candidates(scenes, tiny_boxsup, watched, tmp_path) -> None:
+    """True masks as candidates fit their boxes exactly, and come first among equals."""
+    boxes = scenes.without_masks()
+    settings = tiny_boxsup | {"steps": 1, "updates": {"sampled": 1, "min_fill": 0.0, "shape_weight": 0.0}}
+    train("boxsup", boxes, out=tmp_path / "run", config=settings, candidates=scenes)
+    ((_, choices),) = watched
+    for image in range(len(scenes)):
+        own = scenes.instances_of(image)
+        assert choices[own].tolist() == list(range(len(own)))
+
+
+def test_stopped_and_resumed_it_ends_the_same(scenes, tiny_boxsup, tmp_path, monkeypatch) -> None:
+    boxes = scenes.without_masks()
+    whole = train("boxsup", boxes, out=tmp_path / "whole", config=tiny_boxsup)
+    read = BoxSupDataset._read
+    for stop in (7, 15):  # in the fourth step, after which comes an update, and in the eighth
+        out, seen = tmp_path / f"stopped_{stop}", []
+
+        def interrupted(self, index, seen=seen, stop=stop):
+            seen.append(index)
+            if len(seen) == stop:
+                signal.raise_signal(signal.SIGINT)
+            return read(self, index)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(BoxSupDataset, "_read", interrupted)
+            first = train("boxsup", boxes, out=out, config=tiny_boxsup)
+        resumed = train("boxsup", boxes, out=out, config=tiny_boxsup, resume=True) if first is None else first
+        for name, tensor in whole.state_dict().items():
+            torch.testing.assert_close(tensor, resumed.state_dict()[name], msg=name)
+
+
+def test_an_image_that_is_not_there_costs_only_itself(scenes, tiny_boxsup, watched, tmp_path) -> None:
+    paths = ["gone.png", *scenes.paths[1:]]
+    with pytest.warns(UserWarning, match=r"gone\.png"):
+        train(
+            "boxsup",
+            replace(scenes.without_masks(), paths=paths),
+            out=tmp_path / "run",
+            config=tiny_boxsup | {"epochs": 1},
+        )
+    ((_, choices),) = watched
+    assert ((choices == NONE).numpy() == (scenes.image_index == 0)).all()
+
+
+def test_what_can_not_be_used_is_told(scenes, tiny_boxsup, tmp_path) -> None:
+    with pytest.raises(UsageError, match="fcrn learns nothing from --candidates; leave it out"):
+        train("fcrn", scenes, out=tmp_path / "a", candidates=scenes)
+    other = replace(scenes, ids=[f"x{i}" for i in scenes.ids])
+    with pytest.raises(BoxelError, match=r"none of its masks belongs to .* check --candidates"):
+        train("boxsup", scenes.without_masks(), out=tmp_path / "b", config=tiny_boxsup, candidates=other)
+
+
+def _segments(settings: dict[str, Any]) -> Any:
+    from boxel.segments import SegmentsConfig
+
+    return SegmentsConfig(**settings["segments"])
+
+
+def _ious(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:
+    sides = (np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])).clip(0)
+    common = sides.prod(1)
+    area = (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return common / (area + (box[2:] - box[:2]).prod() - common)

@@ -85,6 +85,8 @@ def full(
     for number, box in enumerate(boxes):
         grow = config.enlarge / 2 * (box[2:] - box[:2])
         x0, y0, x1, y1 = *(box[:2] - grow), *(box[2:] + grow)
+        across, down = 2 * x - box[0] - box[2], 2 * y - box[1] - box[3]
+        ellipse = (across / (box[2] - box[0])) ** 2 + (down / (box[3] - box[1])) ** 2 <= 1
         counted = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
         for other in range(len(boxes)):
             if other != number:
@@ -98,6 +100,8 @@ def full(
             union = (tight[2:] - tight[:2]).prod() + areas[number] - common
             mean = loss[counted].sum() / max(counted.sum(), 1)
             found[segment, number] = 1 - common / union + config.regression_weight * mean
+            shape = (mask & ellipse).sum() / (mask | ellipse).sum()
+            found[segment, number] += config.shape_weight * (1 - shape)
     return found
 
 

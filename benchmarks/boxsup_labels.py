@@ -1,0 +1,108 @@
+"""How good the segments are that an update of BoxSup chooses: their IoU with the true masks, by option.
+
+    python benchmarks/boxsup_labels.py ../shared/data/coco/train_masks.json --images ../shared/data/coco/images \\
+        --segments runs/segments --run runs/boxsup --categories person,dog
+
+The true masks are looked at for measuring alone. Without --run the first update is measured, when the network has
+nothing to say yet; with it one by that run's network, on the images it has learned from or on others. Segments are made
+where they are not there yet.
+"""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import boxel
+from boxel.data import read
+from boxel.data.images import read_image
+from boxel.data.label_maps import has_background
+from boxel.evaluation.segments import overlaps
+from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
+from boxel.models.semantic.predict import own_looks, probabilities
+from boxel.segments import SegmentsConfig
+from boxel.training.boxsup import LEAST
+
+BASE = UpdateConfig(sampled=1)
+PAPER = replace(BASE, regression_weight=3.0, shape_weight=0.0, least_share=0.0)
+ROWS = {
+    "lowest cost": BASE,
+    "drawn from 5": replace(BASE, sampled=5),
+    "drawn from 20": replace(BASE, sampled=20),
+    "lambda 0.1": replace(BASE, regression_weight=0.1),
+    "lambda 1": replace(BASE, regression_weight=1.0),
+    "lambda 3": replace(BASE, regression_weight=3.0),
+    "no ellipse": replace(BASE, shape_weight=0.0),
+    "ellipse by 0.1": replace(BASE, shape_weight=0.1),
+    "ellipse by 1": replace(BASE, shape_weight=1.0),
+    "no least share": replace(BASE, least_share=0.0),
+    "least share 0.2": replace(BASE, least_share=0.2),
+    "least share 0.5": replace(BASE, least_share=0.5),
+    "as in the paper": PAPER,
+    "as in the paper, printed normaliser": replace(PAPER, normaliser="printed"),
+    "as in the paper, any fill": replace(PAPER, min_fill=0.0),
+    "as in the paper, fills its box by 0.4": replace(PAPER, min_fill=0.4),
+    "fills its box by 0 at least": replace(BASE, min_fill=0.0),
+    "by 0.3": replace(BASE, min_fill=0.3),
+    "by 0.4": replace(BASE, min_fill=0.4),
+    "loss over the box alone": replace(BASE, enlarge=0.0),
+    "over a box larger by 0.4": replace(BASE, enlarge=0.4),
+}
+
+
+def main() -> None:
+    """Print a row each."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("masks", help="annotations with true masks")
+    parser.add_argument("--images")
+    parser.add_argument("--segments", type=Path, default=Path("segments"))
+    parser.add_argument("--source", default="mcg")
+    parser.add_argument("--run", help="a run of boxsup or fcrn with these categories")
+    parser.add_argument("--categories", help="a,b")
+    parser.add_argument("--count", type=int, default=100, help="images, evenly chosen")
+    parser.add_argument("--min-side", type=float, default=16, help="of the boxes measured, in pixels")
+    args = parser.parse_args()
+    truth = read(args.masks, images=args.images)
+    if args.categories:
+        truth = truth.select_categories(args.categories.split(","))
+    model = None if args.run is None else boxel.load(args.run)
+    dataset = BoxSupDataset(truth.without_masks(), args.segments, SegmentsConfig(source=args.source))
+    found: dict[str, list[float]] = {name: [] for name in ["best there is", *ROWS]}
+    for image in np.linspace(0, len(truth) - 1, min(args.count, len(truth))).round().astype(int).tolist():
+        own = dataset.guessed(image)
+        if not len(own):
+            continue
+        photo, candidates = read_image(truth.image_path(image)), dataset.candidates(image)
+        if model is None:
+            logs = np.zeros((len(truth.categories) + 1, *photo.shape[:2]), dtype=np.float32)
+        else:
+            pixels = torch.from_numpy(photo).permute(2, 0, 1)
+            found_here = probabilities(model.network, pixels, own_looks(model))
+            logs = found_here.clamp(min=LEAST).log().numpy()
+        boxes, labels = truth.boxes[own], truth.labels[own] + int(has_background(truth))
+        large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(1) >= args.min_side)
+        masks = [truth.mask(int(i), photo.shape[:2]) for i in own]
+        ious = overlaps(candidates, np.stack([mask > 0 for mask in masks if mask is not None]))
+        found["best there is"] += ious.max(0)[large].tolist()
+        for name, config in ROWS.items():
+            chosen = choose(
+                costs(candidates, boxes, labels, logs, config),
+                config.sampled,
+                np.random.default_rng([0, image]),
+            )
+            found[name] += [float(ious[chosen[k], k]) if chosen[k] >= 0 else 0.0 for k in large]
+    print(
+        f"{len(found['best there is'])} boxes\n| choice | mean IoU with the truth | above 0.5 |\n|---|---|---|"
+    )
+    for name, values in found.items():
+        print(f"| {name} | {np.mean(values):.3f} | {np.mean(np.array(values) > 0.5):.3f} |")
+
+
+if __name__ == "__main__":
+    main()

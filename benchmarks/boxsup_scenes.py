@@ -1,0 +1,94 @@
+"""What a semantic segmenter learns from boxes, some masks and masks, on generated scenes (Table 2 in miniature).
+
+    python benchmarks/boxsup_scenes.py --out runs/boxsup_scenes --seeds 0 1 2
+
+200 scenes to learn from, 500 others to be measured on; each row is `recipes/boxsup_scenes.yaml` with what the row
+changes. Segments and masks are made once. Rows already in --out are not trained again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import boxel
+from boxel.data import Annotations
+from boxel.data.scenes import write_scenes
+from boxel.evaluation.maps import measure_maps
+
+ROWS: dict[str, dict[str, Any]] = {
+    "rectangles": {"teacher": "rectangle"},
+    "GrabCut": {"teacher": "grabcut"},
+    "BoxSup, costs as in the paper": {
+        "updates.regression_weight": 3.0,
+        "updates.shape_weight": 0.0,
+        "updates.least_share": 0.0,
+    },
+    "segments chosen once": {"updates.every": 0},
+    "BoxSup without sampling": {"updates.sampled": 1},
+    "BoxSup": {},
+    "BoxSup, a tenth of the masks": {"masks": 0.1},
+    "masks": {"masks": 1.0},
+}
+
+
+def main() -> None:
+    """Train what is missing, then print a row each: mean over the seeds, and their standard deviation."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/boxsup_scenes"))
+    parser.add_argument("--recipe", default="recipes/boxsup_scenes.yaml")
+    parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
+    args = parser.parse_args()
+    scenes = write_scenes(args.out / "train", 200, seed=1)
+    truth = write_scenes(args.out / "val", 500, seed=2)
+    print("| learned from | mean IoU | pixel accuracy | minutes |\n|---|---|---|---|")
+    for row in args.rows:
+        changes = dict(ROWS[row])
+        training = learned_from(
+            scenes, changes.pop("teacher", None), changes.pop("masks", 0.0), args.out / "masks"
+        )
+        found, minutes = [], []
+        for seed in args.seeds:
+            out = args.out / f"{row.replace(',', '').replace(' ', '_')}_{seed}"
+            began = time.monotonic()
+            if not (out / "model.safetensors").exists():
+                boxel.train(
+                    "boxsup",
+                    training,
+                    out=out,
+                    config=args.recipe,
+                    seed=seed,
+                    resume=(out / "checkpoints" / "last.ckpt").exists(),
+                    segments_folder=str(args.out / "segments"),
+                    **changes,
+                )
+                minutes.append((time.monotonic() - began) / 60)
+            figures = measure_maps(boxel.load(out), truth)
+            print(f"{row} {seed}: {figures['per_class']}", flush=True)
+            found.append([figures["mean_iou"], figures["pixel_accuracy"]])
+        cells = [f"{np.mean(column):.3f} ({np.std(column):.3f})" for column in zip(*found, strict=True)]
+        spent = f"{np.mean(minutes):.1f}" if minutes else "-"
+        print(f"| {row} | {' | '.join(cells)} | {spent} |", flush=True)
+
+
+def learned_from(scenes: Annotations, teacher: str | None, share: float, folder: Path) -> Annotations:
+    """The scenes with masks by a teacher, or with the true ones of every so many images."""
+    if teacher is not None:
+        folder.mkdir(parents=True, exist_ok=True)
+        return boxel.label(
+            scenes.without_masks(), teacher=teacher, merge="none", out=folder / f"{teacher}.json"
+        )
+    kept = scenes.image_index < round(share * len(scenes))
+    return replace(scenes, segmentations=np.where(kept, scenes.segmentations, None))
+
+
+if __name__ == "__main__":
+    main()

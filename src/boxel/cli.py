@@ -680,8 +680,7 @@ def _tune_crf_arguments(parser: ArgumentParser) -> None:
 
 def _tune_crf(given: Namespace) -> int:
     from boxel.evaluation.tune_crf import best_crf, tries_table, tune_crf
-    from boxel.models.folder import SEMANTIC, method_of
-    from boxel.models.semantic.predict import CRF_FILE, write_crf
+    from boxel.models.folder import CRF_FILE, SEMANTIC, method_of, write_crf
 
     run, count = Path(given.run), given.get("count", 100)
     if not run.is_dir() or method_of(run) not in SEMANTIC:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from boxel.crf import CRFConfig
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.models import folder
@@ -100,3 +101,28 @@ def test_an_unknown_method_or_setting_is_refused():
         folder.build("boxcast", 2, {})
     with pytest.raises(BoxelError, match="tua"):
         folder.build("boxinst", 2, {"tua": 0.3})
+
+
+def test_the_crf_of_a_run_comes_back_as_it_was_written(tmp_path):
+    assert folder.read_crf(tmp_path) == {}
+    folder.write_crf(CRFConfig(look_weight=4, color_sigma=2.5), tmp_path)
+    assert CRFConfig(**folder.read_crf(tmp_path)) == CRFConfig(look_weight=4, color_sigma=2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("smoth_weight: 3", "smoth_weight"),
+        ("look_weight: -1", "look_weight is -1.0; give a number from 0 up"),
+        ("iterations: some", "iterations"),
+        ("- 3", "list"),
+        ("", "None"),
+        ("a: [", "flow"),
+        ("!!python/object/apply:os.getcwd []", "constructor"),
+    ],
+)
+def test_a_crf_that_makes_no_sense_is_told_by_its_file(tmp_path, text, said):
+    (tmp_path / folder.CRF_FILE).write_text(text)
+    with pytest.raises(BoxelError, match=r"crf\.yaml: can't be read as settings of a CRF") as error:
+        folder.read_crf(tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)

@@ -14,6 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from boxel.crf import CRFConfig
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.layers.weights import first_line
@@ -22,7 +23,6 @@ from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.boxsup import BoxSup, BoxSupConfig
 from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstances, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
-from boxel.models.semantic.predict import read_crf
 from boxel.models.shipped import folder_of
 
 _CONFIGS: dict[str, Any] = {
@@ -44,6 +44,9 @@ _OF_CLASSES: dict[str, Any] = {
 
 SEMANTIC = ("fcrn", "boxsup")
 """Methods that give pixels a class, in place of finding instances."""
+
+CRF_FILE = "crf.yaml"
+"""What a segmenter's CRF is told in, beside its config.yaml."""
 
 
 def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
@@ -132,6 +135,31 @@ def load(source: str | Path) -> nn.Module:
     crf = read_crf(folder)
     model.settings = settings | ({"crf": crf} if crf else {})  # type: ignore[assignment]
     return model.eval()
+
+
+def write_crf(crf: CRFConfig, folder: Path) -> None:
+    """Keep the CRF of a model in its folder."""
+    (folder / CRF_FILE).write_text(yaml.safe_dump(asdict(crf), sort_keys=False))
+
+
+def read_crf(folder: Path) -> dict[str, Any]:
+    """The fields of the CRF that is kept in a model folder; empty where none is.
+
+    Raises:
+        BoxelError: it makes no sense.
+    """
+    file = folder / CRF_FILE
+    if not file.is_file():
+        return {}
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(CRFConfig, None)
+    try:
+        return asdict(CRFConfig(**vars(parser.parse_object(yaml.safe_load(file.read_text())))))
+    except Exception as error:  # the parser raises as many kinds as there are ways to be wrong
+        reason = " ".join(str(error).split())[:300].rstrip(".")
+        raise BoxelError(
+            f"{file}: can't be read as settings of a CRF ({reason}); remove it, and let `boxel tune-crf` make another."
+        ) from error
 
 
 def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:

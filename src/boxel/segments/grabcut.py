@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from boxel.segments.boxes import from_middle
+
 _FEWEST_PIXELS = 25
 """Five for each of the five colours of a mixture."""
 
@@ -72,7 +74,8 @@ def grabcut_from_ellipse(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDAr
         pixel may have an empty mask.
     """
     height, width = image.shape[:2]
-    x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
+    box = np.asarray(box, dtype=np.float64)
+    x0, y0, x1, y1 = box
     across, down = _MARGIN * (x1 - x0) + 2, _MARGIN * (y1 - y0) + 2
     left, top = int(np.clip(x0 - across, 0, width - 1)), int(np.clip(y0 - down, 0, height - 1))
     right = int(np.clip(np.ceil(x1 + across), left + 1, width))
@@ -86,8 +89,7 @@ def grabcut_from_ellipse(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDAr
 
     x = left + (np.arange(columns) + 0.5) * (right - left) / columns
     y = top + (np.arange(rows) + 0.5) * (bottom - top) / rows
-    u = np.abs(2 * x - x0 - x1) / max(x1 - x0, 1e-6)  # 0 at the box's middle, 1 at its sides
-    v = np.abs(2 * y - y0 - y1)[:, None] / max(y1 - y0, 1e-6)
+    u, v = from_middle(box, x, y)
     radius, inside = np.hypot(u, v), np.maximum(u, v) <= 1
     trimap = np.full(radius.shape, cv2.GC_BGD, dtype=np.uint8)
     trimap[inside] = cv2.GC_PR_BGD

@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from boxel.segments.boxes import box_overlap
 from boxel.segments.candidates import tight_boxes
 from boxel.segments.superpixels import Regions
 
@@ -54,12 +55,12 @@ def fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArr
     limit = min(20 * share, len(pool.sizes))
     chosen, turns = [np.zeros((0, len(regions.sizes)), dtype=bool)], [np.zeros(0, dtype=np.int64)]
     for box in boxes:
-        overlap = _overlap(pool.boxes, box)
+        overlap = box_overlap(pool.boxes, box)
         near = np.flatnonzero(overlap >= np.partition(overlap, -limit)[-limit])
         near = near[np.argsort(-overlap[near], kind="stable")]
         cut = pool.sets(_distinct(pool, near, 0.1, 1.15)[: 2 * share]) & _inside(regions, box)
         cut = _unlike(cut[cut.any(1)])
-        fit = _overlap(tight_boxes(regions.boxes, cut), box)
+        fit = box_overlap(tight_boxes(regions.boxes, cut), box)
         chosen.append(cut[np.argsort(-fit, kind="stable")[:share]])
         turns.append(np.arange(len(chosen[-1])))
     in_turn = np.argsort(np.concatenate(turns), kind="stable")
@@ -109,10 +110,3 @@ def _inside(regions: Regions, box: NDArray[np.float64]) -> NDArray[np.bool_]:
     height, width = regions.labels.shape
     x0, y0, x1, y1 = np.ceil(box - 0.5).clip(0, [width, height] * 2).astype(int)
     return np.bincount(regions.labels[y0:y1, x0:x1].ravel(), minlength=len(regions.sizes)) > regions.sizes / 2
-
-
-def _overlap(boxes: NDArray[np.integer], box: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N,) IoU of boxes with one."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    common = sides.clip(min=0).prod(1)
-    return common / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - common)

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.dataset import AspectBatchSampler
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
 from boxel.data.semantic import RandomView
@@ -26,7 +25,7 @@ from boxel.segments import make_segments
 from boxel.training.config import BoxSupTraining
 from boxel.training.loader import Samples
 from boxel.training.progress import say
-from boxel.training.semantic import SemanticTask, check_field_of_view
+from boxel.training.semantic import SemanticTask, crops_of
 from boxel.training.task import from_all_processes
 
 SHOWN = 6
@@ -48,7 +47,6 @@ def guessed_views(
         out: the run's folder, for the candidate segments unless they have one of their own.
         model: that is trained.
     """
-    check_field_of_view(model, settings)
     dataset = BoxSupDataset(
         training,
         Path(settings.segments_folder or out / "segments"),
@@ -56,11 +54,7 @@ def guessed_views(
         RandomView(settings.views, model.fill.detach().clone()),
         more=extra,
     )
-
-    def batches(rank: int, processes: int) -> AspectBatchSampler:
-        return AspectBatchSampler(training, settings.batch_size, settings.seed, rank, processes)
-
-    return Samples(dataset, batches, len(training), "crops")
+    return crops_of(dataset, settings, model)
 
 
 class BoxSupTask(SemanticTask):

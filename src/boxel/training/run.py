@@ -99,8 +99,8 @@ def train(
     """
     config_of(method)
     out = Path("runs", method) if out is None else Path(out)
-    seconds = {"salient": salient, "candidates": candidates}
-    for flag, given in seconds.items():
+    second_sets = {"salient": salient, "candidates": candidates}
+    for flag, given in second_sets.items():
         if given is not None and METHODS[method].second_set != flag:
             raise UsageError(f"{method} learns nothing from --{flag}; leave it out.")
     if (semantic is not None) != METHODS[method].needs_semantic:

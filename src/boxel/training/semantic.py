@@ -51,18 +51,21 @@ def _views(training: Annotations, settings: Any, model: Any, instances: bool) ->
     if not labelled.all():
         say("%d of %d images have boxes only and are left out", (~labelled).sum(), len(labelled))
         training = training.select_images(labelled)
-    check_field_of_view(model, settings)
-    dataset = SemanticDataset(
-        training, RandomView(settings.views, model.fill.detach().clone()), instances=instances
-    )
+    view = RandomView(settings.views, model.fill.detach().clone())
+    return crops_of(SemanticDataset(training, view, instances=instances), settings, model)
+
+
+def crops_of(dataset: SemanticDataset, settings: Any, model: Any) -> Samples:
+    """Batches of a data set's samples for a model, and a word on how much of a crop its classifier sees."""
+    _check_field_of_view(model, settings)
 
     def batches(rank: int, processes: int) -> AspectBatchSampler:
-        return AspectBatchSampler(training, settings.batch_size, settings.seed, rank, processes)
+        return AspectBatchSampler(dataset.data, settings.batch_size, settings.seed, rank, processes)
 
-    return Samples(dataset, batches, len(training), "crops")
+    return Samples(dataset, batches, len(dataset), "crops")
 
 
-def check_field_of_view(model: Any, settings: Any) -> None:
+def _check_field_of_view(model: Any, settings: Any) -> None:
     """Say how far the classifier sees, and warn where that is further than a crop reaches."""
     seen, crop = model.config.field_of_view, settings.views.crop
     say("the classifier's field of view is %d of %d pixels", seen, crop)

@@ -13,13 +13,10 @@ from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
 from boxel.models.semantic.predict import (
-    CRF_FILE,
     LabelMap,
     LookConfig,
     own_looks,
     probabilities,
-    read_crf,
-    write_crf,
 )
 
 
@@ -138,28 +135,3 @@ def test_a_crf_is_asked_for_and_is_the_run_s_own() -> None:
     assert own_looks(new, crf=True) == LookConfig(long_side=320, crf=CRFConfig())
     assert own_looks(tuned, crf=True, flip=True) == LookConfig(flip=True, crf=CRFConfig(look_weight=4))
     assert own_looks(tuned, crf=CRFConfig(iterations=1)).crf == CRFConfig(iterations=1)
-
-
-def test_the_crf_of_a_run_comes_back_as_it_was_written(tmp_path) -> None:
-    assert read_crf(tmp_path) == {}
-    write_crf(CRFConfig(look_weight=4, color_sigma=2.5), tmp_path)
-    assert CRFConfig(**read_crf(tmp_path)) == CRFConfig(look_weight=4, color_sigma=2.5)
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [
-        ("smoth_weight: 3", "smoth_weight"),
-        ("look_weight: -1", "look_weight is -1.0; give a number from 0 up"),
-        ("iterations: some", "iterations"),
-        ("- 3", "list"),
-        ("", "None"),
-        ("a: [", "flow"),
-        ("!!python/object/apply:os.getcwd []", "constructor"),
-    ],
-)
-def test_a_crf_that_makes_no_sense_is_told_by_its_file(tmp_path, text, said) -> None:
-    (tmp_path / CRF_FILE).write_text(text)
-    with pytest.raises(BoxelError, match=r"crf\.yaml: can't be read as settings of a CRF") as error:
-        read_crf(tmp_path)
-    assert said in str(error.value) and "\n" not in str(error.value)

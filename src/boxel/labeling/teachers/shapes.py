@@ -6,6 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.labeling.teachers.soft import SoftMask, region_about
+from boxel.segments.boxes import from_middle
 
 SURE = 10.0
 """Logit of a pixel that is certainly the object, and less it of one that is certainly not: 0.99995 as probability."""
@@ -49,10 +50,9 @@ def ellipse(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
         box: (4,) xyxy pixels.
     """
     region = region_about(box, *image.shape[:2])
-    x0, y0, x1, y1 = box
-    u = (2 * (np.arange(region.left, region.right) + 0.5) - x0 - x1) / (x1 - x0)  # -1 to 1 across the box
-    v = (2 * (np.arange(region.top, region.bottom) + 0.5) - y0 - y1) / (y1 - y0)
-    mask = u**2 + v[:, None] ** 2 <= 1
+    x, y = np.arange(region.left, region.right) + 0.5, np.arange(region.top, region.bottom) + 0.5
+    u, v = from_middle(box, x, y)
+    mask = u**2 + v**2 <= 1
     return exact(mask if mask.any() else ~mask, region.left, region.top)
 
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category
+from boxel.data.annotations import Annotations
 from boxel.data.dataset import Sample
 from boxel.data.label_maps import label_map
 from boxel.data.semantic import SemanticDataset
@@ -32,7 +32,6 @@ class BoxSupDataset(SemanticDataset):
         folder: of the candidate segments; those that are not there are made and put there.
         config: which segments.
         transforms: of the whole sample.
-        classes: that `labels` index; the set's own where None.
         more: the same instances with masks that are candidates too, as another model has made them.
 
     Attributes:
@@ -45,10 +44,9 @@ class BoxSupDataset(SemanticDataset):
         folder: Path,
         config: SegmentsConfig,
         transforms: Callable[[Sample], Sample] | None = None,
-        classes: Sequence[Category] | None = None,
         more: Annotations | None = None,
     ):
-        super().__init__(data, transforms, classes)
+        super().__init__(data, transforms)
         self.folder, self.config, self.more = folder, config, more
         self.choices = torch.full((len(data.labels),), NONE, dtype=torch.int32).share_memory_()
         self._masked = data.has_mask

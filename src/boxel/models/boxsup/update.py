@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.errors import check_range
+from boxel.segments.boxes import box_overlap, from_middle
 from boxel.segments.candidates import Candidates
 
 
@@ -76,7 +77,7 @@ def costs(
     superpixels = candidates.superpixels
     count = sets.shape[1]
     overlap = (
-        np.stack([_box_iou(candidates.boxes, box) for box in boxes], 1)
+        np.stack([box_overlap(candidates.boxes, box) for box in boxes], 1)
         if len(boxes)
         else np.zeros((len(sets), 0))
     )
@@ -126,13 +127,6 @@ def choose(found: NDArray[np.floating], sampled: int, random: np.random.Generato
     return chosen
 
 
-def _box_iou(boxes: NDArray[np.integer], box: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(N,) IoU of boxes with one."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    common = sides.clip(min=0).prod(1)
-    return common / (_areas(boxes) + (box[2:] - box[:2]).prod() - common)
-
-
 def _areas(boxes: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
     return (boxes[:, 2:] - boxes[:, :2]).prod(1).astype(np.float64)
 
@@ -144,9 +138,8 @@ def _ellipses(
     found = np.zeros((count, len(boxes)))
     for number, box in enumerate(boxes):
         x0, y0, x1, y1 = _window(box, 0, superpixels.shape)
-        u = (2 * np.arange(x0, x1) + 1 - box[0] - box[2]) / (box[2] - box[0])  # -1 to 1 across the box
-        v = (2 * np.arange(y0, y1) + 1 - box[1] - box[3]) / (box[3] - box[1])
-        inside = u**2 + v[:, None] ** 2 <= 1
+        u, v = from_middle(box, np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
+        inside = u**2 + v**2 <= 1
         found[:, number] = np.bincount(superpixels[y0:y1, x0:x1][inside], minlength=count)
     return found
 

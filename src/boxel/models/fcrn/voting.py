@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
-from torchvision.ops import box_iou, nms
+from torchvision.ops import box_area, box_iou, nms
 
 from boxel.errors import check_range
 from boxel.masks.region_nms import region_nms
@@ -107,7 +107,7 @@ def vote(scores: Tensor, boxes: Tensor, config: VotingConfig, cell: float = 1.0)
     mean = torch.zeros(len(found), 4, device=voter.device).index_add(0, mask, box) / counts[:, None]
     if config.confidence == "agreement":
         agreement = mask.bincount(_iou_of_pairs(box, mean[mask])) / counts
-        confidence = confidence * agreement * (counts * cell**2 / _areas(mean)).clamp(max=1)
+        confidence = confidence * agreement * (counts * cell**2 / box_area(mean)).clamp(max=1)
     masks = torch.zeros(len(found), height * width, dtype=torch.bool, device=voter.device)
     masks[mask, voter] = True
     masks = masks.view(-1, height, width)
@@ -130,11 +130,7 @@ def _ballots(scores: Tensor, boxes: Tensor, config: VotingConfig) -> Tensor:
 def _iou_of_pairs(a: Tensor, b: Tensor) -> Tensor:
     """(N,) IoU of each of (N, 4) boxes with its counterpart."""
     common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
-    return common / (_areas(a) + _areas(b) - common)
-
-
-def _areas(boxes: Tensor) -> Tensor:
-    return (boxes[:, 2:] - boxes[:, :2]).prod(1)
+    return common / (box_area(a) + box_area(b) - common)
 
 
 def _winners(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:

@@ -69,7 +69,8 @@ class Segmenter(nn.Module):
         Args:
             photos: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
             **options: fields of :class:`~boxel.models.semantic.predict.LookConfig`, as ``flip=True``; the others are
-                those of the training.
+                those of the training. ``crf=True`` takes the CRF that `boxel tune-crf` has set for the run, or the
+                default one.
 
         Returns:
             A :class:`~boxel.models.semantic.predict.LabelMap` of the photo, or a list of them.

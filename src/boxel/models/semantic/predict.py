@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from math import ceil, inf
 from pathlib import Path
 from typing import Any, cast
@@ -11,8 +11,6 @@ from typing import Any, cast
 import numpy as np
 import torch
 import torch.nn.functional as nnF
-import yaml
-from jsonargparse import ArgumentParser
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
@@ -223,32 +221,3 @@ def own_looks(model: Any, crf: bool | CRFConfig | None = None, **changes: Any) -
     if isinstance(crf, bool):
         crf = CRFConfig(**model.settings.get("crf", {})) if crf else None
     return LookConfig(**{"long_side": model.settings.get("views", {}).get("long_side"), "crf": crf} | changes)
-
-
-CRF_FILE = "crf.yaml"
-"""What a model folder's CRF is told in."""
-
-
-def write_crf(crf: CRFConfig, folder: Path) -> None:
-    """Keep the CRF of a model in its folder."""
-    (folder / CRF_FILE).write_text(yaml.safe_dump(asdict(crf), sort_keys=False))
-
-
-def read_crf(folder: Path) -> dict[str, Any]:
-    """The fields of the CRF that is kept in a model folder; empty where none is.
-
-    Raises:
-        BoxelError: it makes no sense.
-    """
-    file = folder / CRF_FILE
-    if not file.is_file():
-        return {}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(CRFConfig, None)
-    try:
-        return asdict(CRFConfig(**vars(parser.parse_object(yaml.safe_load(file.read_text())))))
-    except Exception as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
-        raise BoxelError(
-            f"{file}: can't be read as settings of a CRF ({reason}); remove it, and let `boxel tune-crf` make another."
-        ) from error

@@ -6,29 +6,12 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-import yaml
 from PIL import Image
 
 from boxel.cli import main
-from boxel.data import write
-from boxel.data.scenes import write_scenes
-
-
-@pytest.fixture(scope="module")
-def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with scenes (`scenes/masks.json`), the same as label maps (`maps/`), a recipe, and a run on the maps."""
-    folder = tmp_path_factory.mktemp("place")
-    scenes = write_scenes(folder / "scenes", 4, height=64, width=96)
-    with pytest.warns(UserWarning, match="a semantic set has no instances"):
-        write(scenes, folder / "maps", format="semantic")
-    (folder / "recipe.yaml").write_text(yaml.safe_dump(tiny_fcrn))
-    words = ["train", "fcrn", str(folder / "maps"), "--config", str(folder / "recipe.yaml")]
-    assert main([*words, "--out", str(folder / "run")]) == 0
-    return folder
 
 
 def test_predicted_maps_are_measured_as_the_run_is(place: Path, tmp_path: Path, capsys) -> None:

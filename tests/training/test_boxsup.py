@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -19,37 +18,6 @@ from boxel.models.boxsup import BoxSup, BoxSupDataset
 from boxel.models.boxsup.dataset import NONE
 from boxel.training import train
 from boxel.training.boxsup import BoxSupTask
-
-_SETTINGS: dict[str, Any] = {
-    "model": {
-        "backbone": "tf_efficientnet_lite0",
-        "weights": "none",
-        "backbone_norm": "bn",
-        "output_stride": 16,
-        "classifier": "dilated",
-        "kernel": 3,
-        "dilation": 1,
-        "hidden": 0,
-    },
-    "views": {"crop": 64, "long_side": 96},
-    "segments": {"count": 20},
-    "data": {"workers": 0, "val_share": 0},
-    "optim": {"name": "adamw", "lr": 0.001, "reference_batch": 0},
-    "batch_size": 2,
-    "epochs": 2,
-    "device": "cpu",
-}
-
-
-@pytest.fixture(scope="module")
-def segments(tmp_path_factory: pytest.TempPathFactory) -> str:
-    return str(tmp_path_factory.mktemp("segments"))
-
-
-@pytest.fixture
-def tiny_boxsup(segments: str) -> dict[str, Any]:
-    """Settings of a training of eight steps with updates before the first and the fifth."""
-    return copy.deepcopy(_SETTINGS) | {"segments_folder": segments}
 
 
 @pytest.fixture

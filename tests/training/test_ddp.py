@@ -7,9 +7,23 @@ import sys
 from dataclasses import replace
 
 import numpy as np
+import torch
 import yaml
 
 from boxel.data import write
+
+
+def run_boxel(words, folder):
+    """The command line, from its start, in a folder."""
+    done = subprocess.run(
+        [sys.executable, "-m", "boxel", *map(str, words)],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=500,  # it would wait for ever if one process waited for the other
+    )
+    assert done.returncode == 0, done.stderr
+    return done
 
 
 def test_two_processes_of_which_one_has_no_boxes(scenes, tiny, tmp_path):
@@ -34,17 +48,29 @@ def test_two_processes_of_which_one_has_no_boxes(scenes, tiny, tmp_path):
         "run",
     ]
     words += ["--val", scenes.root.parent / "masks.json", "--val-images", scenes.root]
-    done = subprocess.run(
-        [sys.executable, "-m", "boxel", *map(str, words)],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=500,  # it would wait for ever if one process waited for the other
-    )
-    assert done.returncode == 0, done.stderr
+    done = run_boxel(words, tmp_path)
     assert "3 steps of 2 images, lr 0.001, on 2 x cpu" in done.stdout
     assert done.stdout.count("done: the model") == 1
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["step"] == 3 and {"val/mask_AP", "val/box_AP"} <= metrics.keys()
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
         assert [row["step"] for row in csv.DictReader(file) if row["loss/total"]] == ["0", "1", "2"]
+
+
+def test_two_processes_choose_the_segments_that_one_does(scenes, tiny_boxsup, tmp_path):
+    """Each process looks at its share of the images, and both know all that was chosen."""
+    config = tiny_boxsup | {"batch_size": 1, "epochs": 1}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config))
+    few = scenes.without_masks().select_images(range(3))
+    write(replace(few, file=""), tmp_path / "few.json")
+    chosen = {}
+    for devices in (1, 2):
+        changes = {"strategy": "ddp" if devices == 2 else "auto", "devices": devices}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config | changes))
+        words = ["train", "boxsup", "few.json", "--images", scenes.root, "--config", "recipe.yaml"]
+        done = run_boxel([*words, "--out", f"run{devices}"], tmp_path)
+        assert f"update 1 at step 0: {len(few.ids)} boxes" in done.stdout
+        checkpoint = torch.load(tmp_path / f"run{devices}" / "checkpoints" / "last.ckpt", weights_only=True)
+        chosen[devices] = checkpoint["choices"]
+    assert (chosen[1] >= 0).all()
+    assert torch.equal(chosen[1], chosen[2])

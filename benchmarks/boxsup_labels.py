@@ -42,6 +42,8 @@ ROWS = {
     "no least share": replace(BASE, least_share=0.0),
     "least share 0.2": replace(BASE, least_share=0.2),
     "least share 0.5": replace(BASE, least_share=0.5),
+    "lambda 0.3, neither": replace(PAPER, regression_weight=0.3),
+    "lambda 1, neither": replace(PAPER, regression_weight=1.0),
     "as in the paper": PAPER,
     "as in the paper, printed normaliser": replace(PAPER, normaliser="printed"),
     "as in the paper, any fill": replace(PAPER, min_fill=0.0),

@@ -91,9 +91,12 @@ def full(
         for other in range(len(boxes)):
             if other != number:
                 counted &= ~(inside[other] & ((areas[other] < areas[number]) | ~inside[number]))
+        ground, thing = -log_probabilities[0], -log_probabilities[labels[number]]
+        more = (thing - ground)[counted & inside[number]]
+        thing = thing - max(np.quantile(more, config.least_share), 0) if len(more) else thing
         for segment in range(len(candidates)):
             mask = candidates.mask(segment)
-            loss = -np.where(mask, log_probabilities[labels[number]], log_probabilities[0])
+            loss = np.where(mask, thing, ground)
             tight = candidates.boxes[segment]
             sides = np.minimum(tight[2:], box[2:]) - np.maximum(tight[:2], box[:2])
             common = sides.clip(min=0).prod()

@@ -17,7 +17,7 @@ from boxel.data import read
 from boxel.evaluation.given_boxes import measure_masks
 from boxel.labeling.label import label
 
-TEACHERS = ["rectangle", "ellipse", "grabcut", "grabcut-ellipse", "boxcaseg-boxes", "boxcaseg"]
+TEACHERS = ["rectangle", "ellipse", "grabcut", "grabcut-ellipse", "crf", "boxcaseg-boxes", "boxcaseg"]
 FIGURES = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class")
 RANKING = ("spearman", "calibration_error", "gain")
 
@@ -30,6 +30,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="annotations with masks")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--teachers", nargs="+", default=TEACHERS, help="names, model folders or sam:PATH")
+    parser.add_argument("--crf", action="store_true", help="draw masks to the colours")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
 
@@ -39,7 +40,7 @@ def main() -> None:
     print(f"| teacher | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}", flush=True)
     for teacher in args.teachers:
         began = time.perf_counter()
-        made = label(boxes, teacher=teacher, workers=args.workers, report=lambda _: None)
+        made = label(boxes, teacher=teacher, crf=args.crf, workers=args.workers, report=lambda _: None)
         spent = 1000 * (time.perf_counter() - began) / int((~boxes.iscrowd).sum())
         row = dict.fromkeys(RANKING, np.nan) | measure_masks(made, truth)
         cells = [f"{row[name]:.3f}" for name in FIGURES]

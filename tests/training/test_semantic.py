@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -17,6 +20,7 @@ from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.run import predict_set
 from boxel.models.fcrn import FCRN, FCRNInstances
 from boxel.training import train
+from boxel.training.semantic import SemanticTask
 
 
 @pytest.fixture(scope="module")
@@ -106,3 +110,28 @@ def test_a_field_of_view_larger_than_the_crop_is_told(scenes, tiny_fcrn, tmp_pat
     wide = {**tiny_fcrn, "model": {**tiny_fcrn["model"], "dilation": 12}}
     with pytest.warns(UserWarning, match="field of view, 200 pixels, is larger than the crops of 64"):
         train("fcrn", scenes, out=tmp_path / "run", config=wide)
+
+
+@pytest.mark.parametrize(
+    ("found", "progress", "warns"),
+    [
+        ([[6, 0], [2, 0]], 0.5, True),
+        ([[6, 0], [2, 0]], 0.4, False),  # it has hardly begun
+        ([[6, 0], [1, 1]], 0.9, False),
+        ([[8, 0], [0, 0]], 0.9, False),  # there is nothing else
+    ],
+)
+def test_a_network_that_has_lost_its_features_is_told(found, progress, warns, monkeypatch) -> None:
+    classes = [SimpleNamespace(name="ground"), SimpleNamespace(name="car")]
+    task = SemanticTask.__new__(SemanticTask)
+    torch.nn.Module.__init__(task)
+    task.model = torch.nn.Module()
+    task.model.categories = classes
+    task.matrices = {1: np.array(found)}
+    monkeypatch.setattr(SemanticTask, "trainer", SimpleNamespace(world_size=1))
+    monkeypatch.setattr(task, "progress", lambda: progress)
+    monkeypatch.setattr(task, "log_dict", lambda figures, sync_dist: None)
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        task.on_validation_epoch_end()
+    assert ["every pixel is called ground" in str(warning.message) for warning in heard] == [True] * warns

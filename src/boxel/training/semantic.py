@@ -106,7 +106,15 @@ class SemanticTask(Task):
         together = from_all_processes(self.matrices, self.trainer.world_size)
         self.matrices = {}
         names = [category.name for category in self.model.categories]
-        figures = semantic_figures(np.sum(list(together.values()), axis=0), names)
+        total = np.sum(list(together.values()), axis=0)
+        true, called = total.sum(1) > 0, total.sum(0) > 0
+        if called.sum() == 1 < true.sum() and self.progress() >= 0.5:  # before that it is a beginning
+            warnings.warn(
+                f"every pixel is called {names[int(called.argmax())]}: the features may be lost for good; train "
+                "anew with a lower optim.backbone_lr, or a lower optim.lr.",
+                stacklevel=1,
+            )
+        figures = semantic_figures(total, names)
         scalars = {name: value for name, value in figures.items() if name != "per_class"}
         # Every process has measured the same.
         self.log_dict({f"val/{n}": v for n, v in scalars.items() if math.isfinite(v)}, sync_dist=False)

@@ -81,6 +81,18 @@ def test_of_a_segmenter_only_the_last_layer_is_of_classes(hidden, tmp_path):
     assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
 
 
+def test_what_localisation_takes_from_its_semantic_run_is_not_told_as_new(tmp_path):
+    network = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "kernel": 3, "hidden": 0}
+    semantic = folder.build("fcrn", 3, network)
+    folder.save(
+        semantic, tmp_path / "run", {"method": "fcrn", "model": network}, [Category(0, "ground"), *_TWO]
+    )
+    model = folder.build("fcrn-instances", 2, network | {"semantic": network})
+    loaded, new = init_from(model, tmp_path / "run", _TWO)
+    assert not any(name.startswith("semantic.") for name in [*loaded, *new])
+    assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
+
+
 def test_a_model_that_comes_with_boxel_is_known_by_its_name():
     model = load("boxcaseg-boxes")
     fresh = folder.build("boxcaseg", 1, model_of("boxcaseg-boxes") | {"weights": "none"})

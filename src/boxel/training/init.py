@@ -28,6 +28,9 @@ CLASS_LAYERS = (
 )
 """What begins the names of the weights that stand for categories."""
 
+OF_SEMANTIC = "semantic."
+"""What begins the names of the weights that :func:`load_semantic` fills, and no start does."""
+
 
 def model_of(run: str | Path) -> dict[str, Any]:
     """The model's settings of a run.
@@ -72,7 +75,7 @@ def init_from(
         raise BoxelError(
             f"{run}: no model to start from ({error}); name the --out folder of a finished run."
         ) from error
-    own = model.state_dict()
+    own = {name: value for name, value in model.state_dict().items() if not name.startswith(OF_SEMANTIC)}
     loaded = [name for name, tensor in own.items() if name in weights and weights[name].shape == tensor.shape]
     if [category.name for category in theirs] != [category.name for category in categories]:
         loaded = [name for name in loaded if not name.startswith(CLASS_LAYERS)]

@@ -66,7 +66,7 @@ def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "model")
     try:
-        settings = parser.instantiate_classes(parser.parse_object({"model": dict(config)})).model
+        settings = parser.instantiate(parser.parse_object({"model": dict(config)})).model
     except Exception as error:
         raise BoxelError(f"the model's configuration can't be used: {error}") from error
     return BoxCaseg(settings) if method == "boxcaseg" else _OF_CLASSES[method](num_classes, settings)

@@ -46,7 +46,7 @@ def read_config(
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, None)
     try:
-        parsed = parser.instantiate_classes(parser.parse_object(values))
+        parsed = parser.instantiate(parser.parse_object(values))
     except Exception as error:
         reason = " ".join(str(error).split())
         raise BoxelError(f"{where}: {reason}") from error

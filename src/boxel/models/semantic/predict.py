@@ -68,8 +68,7 @@ class LookConfig:
         scales: factors on the size; several are looked at.
         shifts: n by n looks, each shifted by a fraction of a cell, interleave to scores that are n times as dense;
             1 for none.
-        crf: a fully connected CRF over the mean of all looks, at the photo's own size, which takes 1 to 2 kB a pixel;
-            None for none.
+        crf: a fully connected CRF over the mean of all looks, at the photo's own size; None for none.
     """
 
     long_side: int | None = None

@@ -7,7 +7,8 @@ measured on the others, or with --val on the validation images. With 20 classes 
 says little, so the rows tell the IoU of the foreground, whatever its class, and the mean IoU of the classes with ten
 objects or more to be measured on; each as a share of the figure of the last row named, with a 95 % interval by 2,000
 paired draws of images. With --crf a CRF that is tuned to each row on 30 images kept apart goes over its probabilities.
-Rows already in --out are not trained again.
+Rows already in --out are not trained again; those of self-training learn from what another row's network says of the
+boxes it has learned from.
 """
 
 from __future__ import annotations
@@ -51,6 +52,8 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup": {},
     "BoxSup, colour affinity": {"model.affinity_weight": 0.5},
     "BoxSup and boxel label": {"candidates": True},
+    "self-training": {"teacher": "BoxSup"},
+    "boxel label and self-training": {"teacher": "boxcaseg-boxes,boxel label"},
     "masks": {"masks": True},
 }
 OBJECTS = 10
@@ -107,7 +110,7 @@ def main() -> None:
 def trained(row: str, training: Annotations, args: argparse.Namespace) -> Any:
     """The model of a row, trained if it is not there yet."""
     changes = dict(ROWS[row])
-    out = args.out / f"{row.replace(',', '').replace(' ', '_')}_{args.seed}"
+    out = folder_of(row, args)
     teacher, with_masks = changes.pop("teacher", None), changes.pop("masks", False)
     if changes.pop("candidates", False):
         changes["candidates"] = labelled(training, "boxcaseg-boxes", args)
@@ -133,11 +136,21 @@ def trained(row: str, training: Annotations, args: argparse.Namespace) -> Any:
     return boxel.load(out)
 
 
-def labelled(training: Annotations, teacher: str, args: argparse.Namespace) -> Annotations:
-    """The set with masks that a teacher made of its boxes."""
-    folder = args.out / "masks"
-    folder.mkdir(parents=True, exist_ok=True)
-    return boxel.label(training.without_masks(), teacher=teacher, out=folder / f"{teacher}.json")
+def labelled(training: Annotations, teachers: str, args: argparse.Namespace) -> Annotations:
+    """The set with masks that teachers made of its boxes: those of `boxel label`, and other rows."""
+    names = []
+    for name in teachers.split(","):
+        if name in ROWS:
+            trained(name, training, args)
+        names.append(str(folder_of(name, args)) if name in ROWS else name)
+    file = args.out / "masks" / f"{teachers.replace(' ', '_')}_{args.seed}.json"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    return boxel.label(training.without_masks(), teacher=names, out=file)
+
+
+def folder_of(row: str, args: argparse.Namespace) -> Path:
+    """Of the row's run."""
+    return args.out / f"{row.replace(',', '').replace(' ', '_')}_{args.seed}"
 
 
 def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray[np.int64]:

@@ -21,11 +21,13 @@ import boxel
 from boxel.data import read
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
+from boxel.evaluation.given_boxes import instance_ious
 from boxel.evaluation.segments import overlaps
 from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
 from boxel.models.semantic.predict import own_looks, probabilities
 from boxel.segments import SegmentsConfig
 from boxel.training.boxsup import LEAST
+from boxel.training.supervision import add_masks
 
 BASE = UpdateConfig(sampled=1)
 PAPER = replace(BASE, regression_weight=3.0, shape_weight=0.0, least_share=0.0)
@@ -65,6 +67,7 @@ def main() -> None:
     parser.add_argument("--images")
     parser.add_argument("--segments", type=Path, default=Path("segments"))
     parser.add_argument("--source", default="mcg")
+    parser.add_argument("--candidates", help="the same set with masks of `boxel label`")
     parser.add_argument("--run", help="a run of boxsup or fcrn with these categories")
     parser.add_argument("--categories", help="a,b")
     parser.add_argument("--count", type=int, default=100, help="images, evenly chosen")
@@ -74,9 +77,15 @@ def main() -> None:
     if args.categories:
         truth = truth.select_categories(args.categories.split(","))
     model = None if args.run is None else boxel.load(args.run)
-    dataset = BoxSupDataset(truth.without_masks(), args.segments, SegmentsConfig(source=args.source))
+    more = None
+    if args.candidates:
+        more = add_masks(truth.without_masks(), read(args.candidates), args.candidates)
+    dataset = BoxSupDataset(
+        truth.without_masks(), args.segments, SegmentsConfig(source=args.source), more=more
+    )
     found: dict[str, list[float]] = {name: [] for name in ["best there is", *ROWS]}
-    for image in np.linspace(0, len(truth) - 1, min(args.count, len(truth))).round().astype(int).tolist():
+    images = np.linspace(0, len(truth) - 1, min(args.count, len(truth))).round().astype(int).tolist()
+    for image in images:
         own = dataset.guessed(image)
         if not len(own):
             continue
@@ -99,6 +108,8 @@ def main() -> None:
                 np.random.default_rng([0, image]),
             )
             found[name] += [float(ious[chosen[k], k]) if chosen[k] >= 0 else 0.0 for k in large]
+    if more is not None:
+        found["the given mask"] = instance_ious(more, truth.select_images(images), args.min_side)[0].tolist()
     print(
         f"{len(found['best there is'])} boxes\n| choice | mean IoU with the truth | above 0.5 |\n|---|---|---|"
     )

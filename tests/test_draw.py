@@ -130,7 +130,8 @@ def test_classes_are_tinted_above_a_legend():
     assert drawn.shape == (56, 60, 3) and (photo == 200).all()
     assert (drawn[:40, :30] == 200).all()  # background, and what is of no class
     # VOC's third colour, olive, over grey: 0.55 * 200 + 0.45 * (128, 128, 0).
-    assert (drawn[:40, 30:] == [168, 168, 110]).all()
+    assert (drawn[:40, 31:] == [168, 168, 110]).all()
+    assert (drawn[:40, 30] == 255).all()  # the outline
     assert (drawn[40:] == [128, 128, 0]).all(2).sum() == 80  # its square in the legend
     assert overlay_labels(photo, np.zeros_like(labels), ["background"]).shape == photo.shape
 

@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
+from skimage.segmentation import find_boundaries
 
 from boxel.data.formats.voc_masks import palette
 from boxel.errors import BoxelError
@@ -120,7 +121,7 @@ def _texts(count: int, labels: ArrayLike | None, names: Sequence[str], scores: A
 def overlay_labels(
     image: NDArray[np.uint8], labels: NDArray[np.integer], names: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """The classes of pixels drawn over their image, above a legend of those that are there.
+    """The classes of pixels drawn over their image, outlined in white, above a legend of those that are there.
 
     Args:
         image: (H, W, 3) uint8 RGB; it stays as it is.
@@ -134,6 +135,8 @@ def overlay_labels(
     scene = image.astype(np.float64)
     for k in shown:
         scene[labels == k] = scene[labels == k] * (1 - _OPACITY) + _CLASS_COLOURS[k] * _OPACITY
+    # A class's colour may be that of the ground: dark green on grass.
+    scene[find_boundaries(labels, mode="inner") & np.isin(labels, shown)] = 255
     return np.concatenate([np.round(scene).astype(np.uint8), _legend(image.shape[1], shown, names)])
 
 

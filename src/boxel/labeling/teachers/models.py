@@ -19,12 +19,14 @@ from torchvision.ops import box_iou
 from boxel.data.annotations import Category
 from boxel.exporting.fastest import fastest
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
+from boxel.labeling.teachers.segmenter import SegmenterTeacher
 from boxel.labeling.teachers.shapes import exact
-from boxel.labeling.teachers.soft import SoftMask, Teacher
+from boxel.labeling.teachers.soft import NO_OPINION, SoftMask, Teacher
 from boxel.masks.rle import Rle, decode
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.folder import load
 from boxel.models.predict import Instances, own_config, predict_batch
+from boxel.models.semantic.model import Segmenter
 
 
 class ModelTeacher:
@@ -68,7 +70,7 @@ class ModelTeacher:
         return [
             _soft(found.masks[instance_of[row]], float(found.scores[instance_of[row]]))
             if row in instance_of
-            else _NO_OPINION
+            else NO_OPINION
             for row in range(len(boxes))
         ]
 
@@ -89,13 +91,10 @@ class ModelTeacher:
         return instance_of
 
 
-_NO_OPINION = SoftMask(np.full((1, 1), np.nan, dtype=np.float32), (0, 0, 1, 1), 0.0)
-
-
 def _soft(rle: Rle, score: float) -> SoftMask:
     x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
     if not w:
-        return _NO_OPINION
+        return NO_OPINION
     soft = exact(decode(rle)[y : y + h, x : x + w] > 0, x, y)
     return SoftMask(soft.logits, soft.window, score)
 
@@ -103,7 +102,10 @@ def _soft(rle: Rle, score: float) -> SoftMask:
 def load_teacher(
     source: str, categories: Sequence[Category], device: str = "cpu", threads: int = 1
 ) -> Teacher:
-    """A trained model as a teacher: a BoxCaseg makes masks of the boxes, any other is asked for its own instances.
+    """A trained model as a teacher.
+
+    A BoxCaseg makes masks of the boxes, a segmenter says which of their pixels are of their class, and any other is
+    asked for its own instances.
 
     Its identity tells its weights and what runs it: the last digits of its numbers depend on both.
 
@@ -118,12 +120,18 @@ def load_teacher(
     """
     model: Any = load(source).to(device)
     name = Path(source).as_posix()
+    if isinstance(model, Segmenter):
+        return SegmenterTeacher(model, name, categories, digest_of(model, *_about(model)))
     runner = fastest(model, threads)
     how = "torch" if isinstance(runner, nn.Module) else "onnxruntime"
     if isinstance(model, BoxCaseg):
         return BoxCasegTeacher(runner, name, f"{digest_of(model, asdict(model.config))} run by {how}")
-    about = [category.name for category in model.categories], model.settings
-    return ModelTeacher(runner, name, categories, f"{digest_of(model, *about)} run by {how}")
+    return ModelTeacher(runner, name, categories, f"{digest_of(model, *_about(model))} run by {how}")
+
+
+def _about(model: Any) -> tuple[list[str], dict[str, Any]]:
+    """What a model's masks depend on besides its weights."""
+    return [category.name for category in model.categories], model.settings
 
 
 def digest_of(model: nn.Module, *about: Any) -> str:

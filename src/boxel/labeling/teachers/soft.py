@@ -56,6 +56,10 @@ LIMIT = 100.0
 """Logit of what is certain."""
 
 
+NO_OPINION = SoftMask(np.full((1, 1), np.nan, dtype=np.float32), (0, 0, 1, 1), 0.0)
+"""Of a teacher that does not know what is in a box."""
+
+
 class Teacher(Protocol):
     """Anything that makes masks of boxes: a function of an image, with a name."""
 

@@ -81,12 +81,13 @@ def test_instances_on_top(place: Path, tmp_path: Path, capsys) -> None:
             "instances has a mask to learn from",
         ),
         (["export", "RUN", "OUT/x.onnx"], 1, "FCRN can't be exported"),
-        (["label", "MASKS", "--teacher", "RUN", "--out", "OUT/m.json"], 1, "a FCRN finds no instances"),
+        (["predict", "RUN", "PHOTOS", "--background-bias", "30"], 1, "background_bias is 30"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_sentence(
-    place: Path, tmp_path: Path, capsys, words, code, said
+    place: Path, tmp_path: Path, capsys, monkeypatch, words, code, said
 ) -> None:
+    monkeypatch.chdir(tmp_path)  # where `predictions` would be made
     names = {
         "RUN": place / "run",
         "PHOTOS": place / "maps" / "images",

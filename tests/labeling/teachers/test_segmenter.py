@@ -41,9 +41,7 @@ def test_a_class_without_a_box_is_nowhere(monkeypatch):
 
 
 def test_a_class_is_an_alternative_where_it_has_a_box(monkeypatch):
-    cat, dog = asked(
-        monkeypatch, evenly(0.2, 0.3, 0.5), [(10, 0, 20, 20), (20, 0, 30, 20)], ["cat", "dog"]
-    )
+    cat, dog = asked(monkeypatch, evenly(0.2, 0.3, 0.5), [(10, 0, 20, 20), (20, 0, 30, 20)], ["cat", "dog"])
     # The cat's box reaches to 22, the dog's from 18.
     both = np.log(0.3 / 0.7)
     expected = np.full((20, 14), np.log(0.3 / 0.2))

@@ -51,7 +51,8 @@ class SegmenterTeacher:
     ) -> list[SoftMask]:
         """One soft mask a box; no opinion on classes that the model doesn't know. See `Teacher`."""
         own = self._own[labels].tolist()
-        regions = [region_about(box, *image.shape[:2], REACH) for box in boxes]
+        height, width = image.shape[:2]
+        regions = [region_about(box, height, width, REACH) for box in boxes]
         found = self._probabilities(image)
         total = found[self._ground].sum(0)
         for label in {label for label in own if label >= 0}:

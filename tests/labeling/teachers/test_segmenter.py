@@ -43,9 +43,8 @@ def test_a_class_without_a_box_is_nowhere(monkeypatch):
 def test_a_class_is_an_alternative_where_it_has_a_box(monkeypatch):
     cat, dog = asked(monkeypatch, evenly(0.2, 0.3, 0.5), [(10, 0, 20, 20), (20, 0, 30, 20)], ["cat", "dog"])
     # The cat's box reaches to 22, the dog's from 18.
-    both = np.log(0.3 / 0.7)
     expected = np.full((20, 14), np.log(0.3 / 0.2))
-    expected[:, 10:] = both
+    expected[:, 10:] = np.log(0.3 / 0.7)
     np.testing.assert_allclose(cat.logits, expected, rtol=1e-5)
     np.testing.assert_allclose(dog.logits[:, :4], np.log(0.5 / 0.5), atol=1e-5)
     np.testing.assert_allclose(dog.logits[:, 4:], np.log(0.5 / 0.2), rtol=1e-5)
@@ -53,9 +52,23 @@ def test_a_class_is_an_alternative_where_it_has_a_box(monkeypatch):
 
 def test_what_never_has_a_box_is_ground(monkeypatch):
     """A data set of cats alone: the model's dogs may be anywhere."""
-    (soft,) = asked(monkeypatch, evenly(0.2, 0.3, 0.5), [(10, 0, 20, 20)], ["cat"], data=("cat",))
-    np.testing.assert_allclose(soft.logits, np.log(0.3 / 0.7), rtol=1e-5)
-    assert soft.score == 0  # no pixel is called a cat
+    found = np.array(evenly(0.1, 0.6, 0.3))
+    found[:, :, 15:] = np.array([0.2, 0.3, 0.5])[:, None, None]
+    (soft,) = asked(monkeypatch, found, [(10, 0, 20, 20)], ["cat"], data=("cat",))
+    np.testing.assert_allclose(soft.logits[:, :7], np.log(0.6 / 0.4), rtol=1e-5)
+    np.testing.assert_allclose(soft.logits[:, 7:], np.log(0.3 / 0.7), rtol=1e-5)
+    assert soft.score == pytest.approx(0.6)
+
+
+def test_something_is_in_each_box(monkeypatch):
+    """A model that sees ground everywhere, and least of it in the box's two leftmost columns of five and outside."""
+    found = np.array(evenly(0.9, 0.1, 0.0))
+    found[:, :, :12] = np.array([0.6, 0.4, 0.0])[:, None, None]
+    (soft,) = asked(monkeypatch, found, [(10, 0, 15, 20)], ["cat"])
+    np.testing.assert_array_equal(soft.logits > 0, np.tile([1, 1, 1, 0, 0, 0, 0], (20, 1)) > 0)
+    assert soft.score == pytest.approx(0.4)
+    (same,) = asked(monkeypatch, evenly(0.9, 0.1, 0.0), [(10, 0, 15, 20)], ["cat"])
+    assert (same.logits > 0).all()  # it can't tell its pixels apart
 
 
 def test_no_opinion_on_a_class_it_does_not_know(monkeypatch):
@@ -83,7 +96,5 @@ def test_a_run_labels_boxes(tmp_path, make_set):
     folder.save(model, tmp_path / "run", record, (Category(0, "background"), *data.categories))
     outcome = label_data(data, teacher=str(tmp_path / "run"), device="cpu", report=lambda text: None)
     made = outcome.data
-    assert made.has_segmentation.tolist() == [True, False, True, False]
-    assert {made.ids[row] for row in outcome.without} == {2, 4}
     np.testing.assert_array_equal(made.mask(0)[12:28, 22:38], 1)  # the disc's box, of radius 8
     assert made.mask(0).sum() == 256

@@ -17,6 +17,10 @@ from boxel.models.semantic.predict import own_looks, probabilities
 REACH = 0.2
 """How far past a box its class may be, as a share of its sides; masks are clipped to the box and its margin later."""
 
+LEAST_SHARE = 0.4
+"""Of a box's pixels that are taken for the object at least, those where the model is nearest to it, as by default in
+BoxSup's update."""
+
 LEAST = 1e-6
 """The least probability that is told apart from none."""
 
@@ -24,8 +28,9 @@ LEAST = 1e-6
 class SegmenterTeacher:
     """A model that gives each pixel a class, asked about boxes that are given.
 
-    The boxes tell it more than the photo does: where a class has no box it can't be, so that a cat taken for a dog is
-    a cat in the box of one. Classes that no box of the data set may have, as the background, can be anywhere.
+    The boxes tell it more than the photo does. Where a class has no box it can't be, so that a cat taken for a dog is
+    a cat in the box of one; classes that no box of the data set may have, as the background, can be anywhere. And there
+    is something in each box: a model that sees nothing there is asked where it is nearest to seeing it.
 
     Attributes:
         name: of the teacher.
@@ -61,8 +66,8 @@ class SegmenterTeacher:
                 boxed[_pixels(region)] = True
             total += found[label] * boxed
         return [
-            _soft(found[label], total, region) if label >= 0 else NO_OPINION
-            for label, region in zip(own, regions, strict=True)
+            _soft(found[label], total, region, region_about(box, height, width)) if label >= 0 else NO_OPINION
+            for label, region, box in zip(own, regions, boxes, strict=True)
         ]
 
     def _probabilities(self, image: NDArray[np.uint8]) -> Tensor:
@@ -72,13 +77,22 @@ class SegmenterTeacher:
         return probabilities(network, pixels, self._looks).cpu()
 
 
-def _soft(own: Tensor, total: Tensor, region: Region) -> SoftMask:
-    """The odds of a class against all else that a region's pixels may be, from (H, W) probabilities."""
-    mine, either = own[_pixels(region)], total[_pixels(region)]
-    logits = mine.clamp(min=LEAST).log() - (either - mine).clamp(min=LEAST).log()
-    inside = logits > 0
-    score = float((mine / either.clamp(min=LEAST))[inside].mean()) if inside.any() else 0.0
-    return SoftMask(logits.numpy(), region, score)
+def _soft(own: Tensor, total: Tensor, region: Region, inner: Region) -> SoftMask:
+    """The odds of a class against all else that a region's pixels may be, from (H, W) probabilities.
+
+    Args:
+        own: of the class.
+        total: of all that may be there.
+        region: the pixels asked about.
+        inner: those of them that are in the box.
+    """
+    odds = (own.clamp(min=LEAST).log() - (total - own).clamp(min=LEAST).log()).numpy()
+    boxed = odds[_pixels(inner)]
+    needed = min(
+        np.quantile(boxed, 1 - LEAST_SHARE, method="higher") - LEAST, 0.0
+    )  # what is above is the object
+    share = (own / total.clamp(min=LEAST)).numpy()[_pixels(inner)]
+    return SoftMask(odds[_pixels(region)] - needed, region, float(share[boxed >= needed].mean()))
 
 
 def _pixels(region: Region) -> tuple[slice, slice]:

@@ -37,8 +37,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "segments chosen once": {"updates.every": 0},
     "BoxSup without sampling": {"updates.sampled": 1},
     "BoxSup": {},
+    "BoxSup, selective search": {"segments.source": "selective-search"},
+    "BoxSup, gop": {"segments.source": "gop"},
     "BoxSup, colour affinity": {"model.affinity_weight": 0.5},
+    "BoxSup and boxel label": {"candidates": True},
     "boxel label": {"teacher": "boxcaseg-boxes"},
+    "boxel label, colour affinity": {"teacher": "boxcaseg-boxes", "model.affinity_weight": 0.5},
     "self-training": {"teacher": "BoxSup"},
     "BoxSup, a tenth of the masks": {"masks": 0.1},
     "masks": {"masks": 1.0},
@@ -66,6 +70,8 @@ def main() -> None:
             teacher, masks = changes.pop("teacher", None), changes.pop("masks", 0.0)
             if teacher in ROWS:
                 teacher = str(folder_of(args.out, teacher, seed))
+            if changes.pop("candidates", False):
+                changes["candidates"] = learned_from(scenes, "boxcaseg-boxes", 0.0)
             began = time.monotonic()
             if not (out / "model.safetensors").exists():
                 boxel.train(

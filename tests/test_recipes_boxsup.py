@@ -127,6 +127,7 @@ def shrunk(name: str) -> dict[str, Any]:
         "segments.count": 20,
         "views.crop": 64,
         "views.long_side": views.long_side and 96,
+        "updates.every": min(recipe(name).updates.every, 1),
         "data.workers": 0,
         "steps": 2,
         "device": "cpu",

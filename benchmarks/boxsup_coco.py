@@ -8,9 +8,8 @@ says little, so the rows tell the IoU of the foreground, whatever its class, and
 objects or more to be measured on; each as a share of the figure of the last row named, with a 95 % interval by 2,000
 paired draws of images. The last column leaves aside what the network recognises: the mean IoU of the masks that it
 makes of the true boxes, as a teacher of `boxel label`. With --crf a CRF that is tuned to each row on 30 images kept
-apart goes over its probabilities; with --bias the background's logit is lowered by what suits the images kept apart
-best, for each row anew. Rows already in --out are not trained again; those of self-training learn from what another
-row's network says of the boxes it has learned from.
+apart goes over its probabilities. Rows already in --out are not trained again; those of self-training learn from what
+another row's network says of the boxes it has learned from.
 """
 
 from __future__ import annotations
@@ -65,9 +64,6 @@ ROWS: dict[str, dict[str, Any]] = {
 OBJECTS = 10
 """Fewest objects of a class that the mean IoU counts."""
 
-BIASES = (0.0, 1.0, 2.0, 3.0)
-"""How far the background's logit may be lowered."""
-
 
 def main() -> None:
     """Train what is missing, then print a row each."""
@@ -85,7 +81,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--val", action="store_true", help="measure on the validation images")
     parser.add_argument("--crf", action="store_true", help="measure after a CRF tuned to each row")
-    parser.add_argument("--bias", action="store_true", help="measure with a background tuned to each row")
     args = parser.parse_args()
     images = args.coco / "images"
     training = read(args.coco / "train_masks.json", images=images).select_categories(VOC)
@@ -94,16 +89,12 @@ def main() -> None:
     truth = read(args.coco / "val_masks.json", images=images).select_categories(VOC) if args.val else apart
     found = {}
     for row in args.rows:
-        model, crf, bias = trained(row, training, args), None, 0.0
+        model, crf = trained(row, training, args), None
         if args.crf:
             tries = tune_crf(model, apart, count=30, report=lambda _: None)
             crf = best_crf(tries)
             print(f"{row}, tuned: {tries_table(tries)}", flush=True)
-        if args.bias:
-            there = {bias: foreground_iou(confusions(model, apart, crf, bias).sum(0)) for bias in BIASES}
-            bias = max(BIASES, key=there.__getitem__)
-            print(f"{row}, foreground IoU by bias: {there}", flush=True)
-        found[row] = confusions(model, truth, crf, bias)
+        found[row] = confusions(model, truth, crf)
     counts = np.bincount(truth.labels[~truth.iscrowd], minlength=len(VOC))
     often = np.flatnonzero(counts >= OBJECTS) + 1
     print(f"{len(truth)} images; classes with {OBJECTS} objects: {', '.join(VOC[k - 1] for k in often)}")
@@ -183,9 +174,9 @@ def folder_of(row: str, args: argparse.Namespace) -> Path:
     return args.out / f"{re.sub('[^A-Za-z0-9]+', '_', row)}_{args.seed}"
 
 
-def confusions(model: Any, truth: Annotations, crf: CRFConfig | None, bias: float) -> NDArray[np.int64]:
+def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray[np.int64]:
     """(I, K, K) the confusion matrix of each image."""
-    looks = own_looks(model, crf=crf, background_bias=bias)
+    looks = own_looks(model, crf=crf)
     matrices = []
     for image in range(len(truth)):
         photo = read_image(truth.image_path(image))

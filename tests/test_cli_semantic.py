@@ -81,7 +81,6 @@ def test_instances_on_top(place: Path, tmp_path: Path, capsys) -> None:
             "instances has a mask to learn from",
         ),
         (["export", "RUN", "OUT/x.onnx"], 1, "FCRN can't be exported"),
-        (["predict", "RUN", "PHOTOS", "--background-bias", "30"], 1, "background_bias is 30"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_sentence(

@@ -525,7 +525,7 @@ def _predict_maps(model: Any, given: Namespace) -> int:
 _LOOKING = ("short_side", "score", "batch_size")
 """Flags on how photos are shown to a model that finds instances."""
 
-_MAP_LOOKS = ("long_side", "tile", "shifts", "background_bias", "crf")
+_MAP_LOOKS = ("long_side", "tile", "shifts", "crf")
 """Flags on how they are shown to one that gives pixels a class."""
 
 _BOTH = ("flip", "scales")
@@ -772,9 +772,6 @@ def _looking_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument(
         "--shifts", type=int, help="of segmenters: n x n looks shifted by a fraction of a cell (default: 1)"
-    )
-    parser.add_argument(
-        "--background-bias", type=float, help="of segmenters: taken off the background's logit (default: 0)"
     )
     parser.add_argument(
         "--crf", action="store_true", help="of segmenters: a CRF on top, as `boxel tune-crf` has set it"

@@ -119,23 +119,6 @@ def test_a_label_map_is_written_with_the_values_of_its_set(tmp_path) -> None:
         assert found.mask("0").tolist() == [[False, True], [False, True]]
 
 
-def test_a_bias_lowers_the_background_s_odds(photo) -> None:
-    plain = probabilities(Local(), photo, LookConfig())
-    found = probabilities(Local(), photo, LookConfig(background_bias=1.5))
-    torch.testing.assert_close(found.log()[0] - found.log()[1], plain.log()[0] - plain.log()[1] - 1.5)
-    torch.testing.assert_close(found[1] / found[2], plain[1] / plain[2])
-    torch.testing.assert_close(found.sum(0), torch.ones(photo.shape[1:]))
-
-
-def test_a_bias_wants_a_background() -> None:
-    model = SimpleNamespace(settings={}, categories=(Category(0, "sky"), Category(1, "road")))
-    with pytest.raises(BoxelError, match="first class is sky"):
-        own_looks(model, background_bias=1.0)
-    assert own_looks(model, background_bias=0.0).background_bias == 0
-    model.categories = (Category(0, "background"), Category(1, "cat"))
-    assert own_looks(model, background_bias=1.0).background_bias == 1
-
-
 def test_a_crf_comes_after_all_looks_at_the_size_of_the_photo(photo) -> None:
     looks, crf = {"scales": (1.0, 0.5), "flip": True}, CRFConfig(look_weight=2, iterations=3)
     mean = probabilities(Local(), photo, LookConfig(**looks))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from math import ceil, exp, inf
+from math import ceil, inf
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
-from boxel.data.label_maps import GROUND, values_of
+from boxel.data.label_maps import values_of
 from boxel.errors import BoxelError, check_range
 from boxel.models.predict import Photo, pixels_of
 
@@ -68,9 +68,7 @@ class LookConfig:
         scales: factors on the size; several are looked at.
         shifts: n by n looks, each shifted by a fraction of a cell, interleave to scores that are n times as dense;
             1 for none.
-        background_bias: is taken off the logit of class 0, the background, of the mean of all looks. A network that has
-            learned few photos calls too much of others background.
-        crf: a fully connected CRF over that, at the photo's own size; None for none.
+        crf: a fully connected CRF over the mean of all looks, at the photo's own size; None for none.
     """
 
     long_side: int | None = None
@@ -79,13 +77,11 @@ class LookConfig:
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     shifts: int = 1
-    background_bias: float = 0.0
     crf: CRFConfig | None = None
 
     def __post_init__(self) -> None:
         check_range(self, 0, 0.9, "overlap")
         check_range(self, 1, 4, "shifts")
-        check_range(self, -20, 20, "background_bias")
         if self.long_side is not None:
             check_range(self, 1, inf, "long_side")
         if self.tile is not None:
@@ -121,9 +117,6 @@ def probabilities(network: Any, photo: Tensor, config: LookConfig) -> Tensor:
         scores = scores.flip(-1) if mirrored else scores
         total = total + nnF.interpolate(scores[None], (height, width), mode="bilinear")[0].softmax(0)
     mean = total / len(views)
-    if config.background_bias:
-        mean[0] *= exp(-config.background_bias)
-        mean /= mean.sum(0)
     return mean if config.crf is None else refined(photo, mean, config.crf)
 
 
@@ -223,14 +216,7 @@ def own_looks(model: Any, crf: bool | CRFConfig | None = None, **changes: Any) -
         model: with the `settings` of its run.
         crf: True for a CRF as `boxel tune-crf` has set it for the run, else with its defaults.
         **changes: other fields that are to be otherwise.
-
-    Raises:
-        BoxelError: a background bias is asked for, but the model's classes have no background.
     """
-    if changes.get("background_bias") and model.categories[0].name != GROUND:
-        raise BoxelError(
-            f"the model's first class is {model.categories[0].name}, not {GROUND}; leave the background's bias at 0."
-        )
     if isinstance(crf, bool):
         crf = CRFConfig(**model.settings.get("crf", {})) if crf else None
     return LookConfig(**{"long_side": model.settings.get("views", {}).get("long_side"), "crf": crf} | changes)

@@ -88,9 +88,8 @@ def _soft(own: Tensor, total: Tensor, region: Region, inner: Region) -> SoftMask
     """
     odds = (own.clamp(min=LEAST).log() - (total - own).clamp(min=LEAST).log()).numpy()
     boxed = odds[_pixels(inner)]
-    needed = min(
-        np.quantile(boxed, 1 - LEAST_SHARE, method="higher") - LEAST, 0.0
-    )  # what is above is the object
+    # What is above it is the object.
+    needed = min(np.quantile(boxed, 1 - LEAST_SHARE, method="higher") - LEAST, 0.0)
     share = (own / total.clamp(min=LEAST)).numpy()[_pixels(inner)]
     return SoftMask(odds[_pixels(region)] - needed, region, float(share[boxed >= needed].mean()))
 

@@ -122,9 +122,11 @@ class BoxSupTask(SemanticTask):
     def _update(self) -> None:
         """Choose a segment for each box anew (Section 4.3)."""
         began, dataset = time.monotonic(), self.dataset
+        images = [image for image in range(len(dataset)) if len(dataset.guessed(image))]
+        if not images:
+            return  # all is learned from masks
         before = dataset.choices.clone()
         self.model.eval()
-        images = [image for image in range(len(dataset)) if len(dataset.guessed(image))]
         chosen = {image: self._choose(image) for image in self._share(np.array(images, dtype=int)).tolist()}
         self.model.train()
         for image, choices in from_all_processes(chosen, self.trainer.world_size).items():

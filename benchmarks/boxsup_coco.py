@@ -8,14 +8,12 @@ says little, so the rows tell the IoU of the foreground, whatever its class, and
 objects or more to be measured on; each as a share of the figure of the last row named, with a 95 % interval by 2,000
 paired draws of images. The last column leaves aside what the network recognises: the mean IoU of the masks that it
 makes of the true boxes, as a teacher of `boxel label`. With --crf a CRF that is tuned to each row on 30 images kept
-apart goes over its probabilities. Rows already in --out are not trained again; those of self-training learn from what
-another row's network says of the boxes it has learned from.
+apart goes over its probabilities. Rows already in --out are not trained again.
 """
 
 from __future__ import annotations
 
 import argparse
-import re
 import time
 from pathlib import Path
 from typing import Any
@@ -55,11 +53,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup": {},
     "BoxSup, colour affinity": {"model.affinity_weight": 0.5},
     "BoxSup and boxel label": {"candidates": True},
-    "self-training": {"teacher": "BoxSup"},
-    "boxel label and self-training": {"teacher": "boxcaseg-boxes,boxel label"},
-    "BoxSup, with VOC's boxes": {"voc": True},
     "masks": {"masks": True},
-    "masks, with VOC's boxes": {"masks": True, "voc": True},
 }
 OBJECTS = 10
 """Fewest objects of a class that the mean IoU counts."""
@@ -71,7 +65,6 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("coco", type=Path, help="folder with images/, train_*.json and val_masks.json")
-    parser.add_argument("--voc", type=Path, help="folder of VOC 2007, for rows with its boxes")
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_coco"))
     parser.add_argument("--recipe", default="recipes/boxsup_small.yaml")
     parser.add_argument(
@@ -122,7 +115,6 @@ def trained(row: str, training: Annotations, args: argparse.Namespace) -> Any:
     changes = dict(ROWS[row])
     out = folder_of(row, args)
     teacher, with_masks = changes.pop("teacher", None), changes.pop("masks", False)
-    more = [of_voc(args.voc)] if changes.pop("voc", False) else []
     if changes.pop("candidates", False):
         changes["candidates"] = labelled(training, "boxcaseg-boxes", args)
     if args.epochs:
@@ -132,7 +124,7 @@ def trained(row: str, training: Annotations, args: argparse.Namespace) -> Any:
         own = training if with_masks else training.without_masks()
         boxel.train(
             "boxsup",
-            [labelled(training, teacher, args) if teacher else own, *more],
+            labelled(training, teacher, args) if teacher else own,
             out=out,
             config=args.recipe,
             seed=args.seed,
@@ -144,34 +136,16 @@ def trained(row: str, training: Annotations, args: argparse.Namespace) -> Any:
     return boxel.load(out)
 
 
-def of_voc(folder: Path) -> Annotations:
-    """VOC 2007's photos with their boxes, under COCO's names."""
-    names = {
-        "aeroplane": "airplane",
-        "diningtable": "dining table",
-        "motorbike": "motorcycle",
-        "pottedplant": "potted plant",
-        "sofa": "couch",
-        "tvmonitor": "tv",
-    }
-    return read(folder).without_masks().rename_categories(names).select_categories(VOC)
-
-
-def labelled(training: Annotations, teachers: str, args: argparse.Namespace) -> Annotations:
-    """The set with masks that teachers made of its boxes: those of `boxel label`, and other rows."""
-    names = []
-    for name in teachers.split(","):
-        if name in ROWS:
-            trained(name, training, args)
-        names.append(str(folder_of(name, args)) if name in ROWS else name)
-    file = args.out / "masks" / f"{teachers.replace(' ', '_')}_{args.seed}.json"
-    file.parent.mkdir(parents=True, exist_ok=True)
-    return boxel.label(training.without_masks(), teacher=names, out=file)
+def labelled(training: Annotations, teacher: str, args: argparse.Namespace) -> Annotations:
+    """The set with masks that a teacher made of its boxes."""
+    folder = args.out / "masks"
+    folder.mkdir(parents=True, exist_ok=True)
+    return boxel.label(training.without_masks(), teacher=teacher, out=folder / f"{teacher}.json")
 
 
 def folder_of(row: str, args: argparse.Namespace) -> Path:
     """Of the row's run."""
-    return args.out / f"{re.sub('[^A-Za-z0-9]+', '_', row)}_{args.seed}"
+    return args.out / f"{row.replace(',', '').replace(' ', '_')}_{args.seed}"
 
 
 def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray[np.int64]:

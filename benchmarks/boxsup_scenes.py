@@ -3,7 +3,7 @@
     python benchmarks/boxsup_scenes.py --out runs/boxsup_scenes --seeds 0 1 2
 
 200 scenes to learn from, 500 others to be measured on; each row is `recipes/boxsup_scenes.yaml` with what the row
-changes. Segments are made once. Rows already in --out are not trained again; self-training learns from what
+changes. Segments and masks are made once. Rows already in --out are not trained again; self-training learns from what
 the network of the row BoxSup says of the boxes it has learned from. With --crf each is measured without a CRF, with the
 default one, and with one that is tuned to it on 40 scenes more.
 """
@@ -71,12 +71,12 @@ def main() -> None:
             if teacher in ROWS:
                 teacher = str(folder_of(args.out, teacher, seed))
             if changes.pop("candidates", False):
-                changes["candidates"] = learned_from(scenes, "boxcaseg-boxes", 0.0)
+                changes["candidates"] = learned_from(scenes, "boxcaseg-boxes", 0.0, args.out / "masks")
             began = time.monotonic()
             if not (out / "model.safetensors").exists():
                 boxel.train(
                     "boxsup",
-                    learned_from(scenes, teacher, masks),
+                    learned_from(scenes, teacher, masks, args.out / "masks"),
                     out=out,
                     config=args.recipe,
                     seed=seed,
@@ -105,10 +105,12 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
     return out / f"{row.replace(',', '').replace(' ', '_')}_{seed}"
 
 
-def learned_from(scenes: Annotations, teacher: str | None, share: float) -> Annotations:
+def learned_from(scenes: Annotations, teacher: str | None, share: float, folder: Path) -> Annotations:
     """The scenes with masks by a teacher, or with the true ones of every so many images."""
     if teacher is not None:
-        return boxel.label(scenes.without_masks(), teacher=teacher, merge="none")
+        folder.mkdir(parents=True, exist_ok=True)
+        file = folder / f"{Path(teacher).name}.json"
+        return boxel.label(scenes.without_masks(), teacher=teacher, merge="none", out=file)
     kept = scenes.image_index < round(share * len(scenes))
     return replace(scenes, segmentations=np.where(kept, scenes.segmentations, None))
 

@@ -45,6 +45,16 @@ def test_predicted_maps_are_learned_from(place: Path, tmp_path: Path, capsys) ->
     assert [row["name"] for row in own] == [row["name"] for row in theirs]
 
 
+def test_a_run_labels_boxes_to_learn_from(place: Path, tmp_path: Path) -> None:
+    boxes, run, made = str(place / "scenes" / "boxes.json"), str(place / "run"), tmp_path / "made.json"
+    assert main(["label", boxes, "--teacher", run, "--out", str(made)]) == 0
+    rows = json.loads(made.read_text())["annotations"]
+    assert len(rows) == len(json.loads(Path(boxes).read_text())["annotations"])
+    assert any("segmentation" in row for row in rows)
+    words = ["train", "fcrn", boxes, "--label", run, "--config", str(place / "recipe.yaml"), "--steps", "1"]
+    assert main([*words, "--out", str(tmp_path / "run")]) == 0
+
+
 def test_looking_closer(place: Path, tmp_path: Path) -> None:
     words = ["predict", str(place / "run"), str(place / "maps" / "images"), "--out", str(tmp_path)]
     closer = ["--flip", "--scales", "0.5,1", "--shifts", "2", "--tile", "64", "--long-side", "128"]

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from boxel.data.annotations import Category
 from boxel.labeling.teachers.soft import NO_OPINION, Region, SoftMask, region_about
+from boxel.models.boxsup import UpdateConfig
 from boxel.models.semantic.predict import own_looks, probabilities
 
 REACH = 0.2
 """How far past a box its class may be, as a share of its sides; masks are clipped to the box and its margin later."""
 
-LEAST_SHARE = 0.4
-"""Of a box's pixels that are taken for the object at least, those where the model is nearest to it, as by default in
-BoxSup's update."""
+LEAST_SHARE = UpdateConfig.least_share
+"""Of a box's pixels that are taken for the object at least, those where the model is nearest to it."""
 
 LEAST = 1e-6
 """The least probability that is told apart from none."""

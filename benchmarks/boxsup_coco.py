@@ -130,6 +130,7 @@ def trained(row: str, training: Annotations, args: argparse.Namespace) -> Any:
             seed=args.seed,
             resume=(out / "checkpoints" / "last.ckpt").exists(),
             segments_folder=str(args.out / "segments"),
+            label="segments",
             **changes,
         )
         print(f"{row}: {(time.monotonic() - began) / 60:.1f} min", flush=True)

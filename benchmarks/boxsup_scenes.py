@@ -42,9 +42,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup, colour affinity": {"model.affinity_weight": 0.5},
     "BoxSup and boxel label": {"candidates": True},
     "boxel label": {"teacher": "boxcaseg-boxes"},
+    "boxel label, boxcaseg": {"teacher": "boxcaseg"},
+    "boxel label, a tenth of the masks": {"teacher": "boxcaseg-boxes", "masks": 0.1, "steps": 500},
     "boxel label, colour affinity": {"teacher": "boxcaseg-boxes", "model.affinity_weight": 0.5},
     "self-training": {"teacher": "BoxSup"},
-    "BoxSup, a tenth of the masks": {"masks": 0.1},
+    "BoxSup, a tenth of the masks": {"masks": 0.1, "steps": 500},
+    "BoxSup, a tenth of the masks, all shown alike": {"masks": 0.1, "mask_share": 0.0},
     "masks": {"masks": 1.0},
 }
 
@@ -106,13 +109,14 @@ def folder_of(out: Path, row: str, seed: int) -> Path:
 
 
 def learned_from(scenes: Annotations, teacher: str | None, share: float, folder: Path) -> Annotations:
-    """The scenes with masks by a teacher, or with the true ones of every so many images."""
-    if teacher is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = folder / f"{Path(teacher).name}.json"
-        return boxel.label(scenes.without_masks(), teacher=teacher, merge="none", out=file)
+    """The scenes with the true masks of a share of the images, the first, and with a teacher's of the others."""
     kept = scenes.image_index < round(share * len(scenes))
-    return replace(scenes, segmentations=np.where(kept, scenes.segmentations, None))
+    given = replace(scenes, segmentations=np.where(kept, scenes.segmentations, None))
+    if teacher is None:
+        return given
+    folder.mkdir(parents=True, exist_ok=True)
+    file = folder / f"{Path(teacher).name}_{share}.json"
+    return boxel.label(given, teacher=teacher, merge="none", out=file)
 
 
 if __name__ == "__main__":

@@ -20,7 +20,6 @@ from boxel.data.annotations import Category
 from boxel.data.formats.voc import CLASSES as VOC_CLASSES
 from boxel.data.label_maps import label_map
 from boxel.data.scenes import write_scenes
-from boxel.labeling.train import label_and_train
 from boxel.models.boxsup import BoxSup
 from boxel.models.boxsup.dataset import NONE
 from boxel.training import samples
@@ -80,7 +79,7 @@ OWN: dict[str, dict[str, Any]] = {
         "data.categories": list(VOC_CLASSES),
     },
     "table2_without_sampling": {"updates.sampled": 1},
-    "table2_wssl_em": {"model.box_bias": 2.0},
+    "table2_wssl_em": {"label": "rectangle", "model.box_bias": 2.0},
     "table3_selective_search": {"segments.source": "selective-search"},
     "table3_gop": {"segments.source": "gop"},
     "table5_context": {},
@@ -206,9 +205,8 @@ def run(sets: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Itera
             options["seed"] = 1  # its own start would be another
             seen.clear()
         if data == "rectangles":
-            model = label_and_train("boxsup", sets[data], teacher="rectangle", **options)
-        else:
-            model = boxel.train("boxsup", sets[data], **options)
+            options["label"] = "rectangle"
+        model = boxel.train("boxsup", sets[data], **options)
         return Run(model, out, seen[0][0], [choices for _, choices in seen])
 
     with pytest.MonkeyPatch.context() as patch:
@@ -228,7 +226,7 @@ def test_a_recipe_trains(name: str, given: str, run: Any) -> None:
     # Nothing but what was made small is other than in the recipe.
     record = by_path(yaml.safe_load((out / "config.yaml").read_text()))
     wanted = by_path(asdict(recipe(name)))
-    assert differing(wanted, record).keys() <= {*shrunk(name), "segments_folder", "seed"}
+    assert differing(wanted, record).keys() <= {*shrunk(name), "segments_folder", "seed", "label"}
     # And it is what the network is made of.
     config = recipe(name).model
     looking = model.network.classifier[0]
@@ -240,8 +238,9 @@ def test_a_recipe_trains(name: str, given: str, run: Any) -> None:
     mapped = np.array([path is not None for path in data.label_maps])
     boxed = ~data.has_mask & ~mapped[data.image_index] & ~data.iscrowd
     assert all(((found != NONE) == boxed).all() for found in choices)
+    own = recipe(name).label == "segments"
     assert set(boxed) == {
-        "boxes": {True},
+        "boxes": {own},
         "some masks": {True, False},
         "masks": {False},
         "rectangles": {False},
@@ -296,6 +295,8 @@ def test_the_base_is_the_papers() -> None:
     # Which is what BoxSup is without a recipe, but for its own candidates and its validation.
     default = by_path(asdict(BoxSupTraining()))
     assert differing(by_path(asdict(config)), default) == {
+        "label": "segments",
+        "mask_share": 0,
         "segments.grabcut": False,
         "updates.regression_weight": 3,
         "updates.least_share": 0,

@@ -25,7 +25,7 @@ _HOMES = {
     "write": "boxel.data",
     "label": "boxel.labeling.label",
     "load": "boxel.models.folder",
-    "train": "boxel.training.run",
+    "train": "boxel.labeling.train",
 }
 
 

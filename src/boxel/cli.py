@@ -247,15 +247,15 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
         help="start from the weights of another run, or of a model that comes with boxel",
     )
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    if method in ("mask_rcnn", "fcrn", "boxsup"):
-        parser.add_argument(
-            "--label",
-            type=str,
-            nargs="?",
-            const="boxcaseg",
-            metavar="TEACHER",
-            help="first make masks of boxes that have none, as `boxel label` does (default teacher: boxcaseg)",
-        )
+    own = " (default: boxcaseg); `segments` lets each box choose among segments" if method == "boxsup" else ""
+    parser.add_argument(
+        "--label",
+        type=str,
+        nargs="?",
+        const="boxcaseg",
+        metavar="TEACHER",
+        help=f"first make masks of boxes that have none, as `boxel label` does{own}",
+    )
     if method == "fcrn-instances":
         parser.add_argument(
             "--semantic", type=str, metavar="RUN", help="a run of fcrn or boxsup that says what each pixel is"
@@ -273,28 +273,20 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
             metavar="FILE",
             help="masks of the same instances, as `boxel label` makes them, to choose from beside the segments",
         )
-    parser.add_class_arguments(CONFIGS[method], None)
+    parser.add_class_arguments(CONFIGS[method], None, skip={"label"})
 
 
 def _train(method: str, given: Namespace) -> int:
-    from boxel.training import train
+    from boxel.labeling.train import train
     from boxel.training.recipe import config_of, known_keys
 
     keys = known_keys(config_of(method))
     changes = {key: given[key] for key in keys if key in given and not isinstance(given[key], Namespace)}
     if "min_box" in given:
         changes["data.min_box"] = given.min_box
-    if "label" in given:
-        from boxel.labeling.train import label_and_train
-
-        if len(given.annotations) > 1:
-            raise UsageError(
-                "--label takes one set; label each with `boxel label`, and train on the files it writes."
-            )
-        run = partial(label_and_train, method, given.annotations[0], teacher=given.label)
-    else:
-        run = partial(train, method, given.annotations)
-    model = run(
+    model = train(
+        method,
+        given.annotations,
         out=given.get("out"),
         images=given.get("images"),
         val=given.get("val"),

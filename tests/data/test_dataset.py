@@ -239,6 +239,15 @@ def test_skip_leaves_out_the_first_batches_once(data):
     assert list(sampler) == whole
 
 
+def test_some_images_come_more_often(data):
+    repeats = np.array([1, 3, 1, 1, 1, 2])
+    sampler = AspectBatchSampler(images_of(4, 2, data), 2, repeats=repeats)
+    draws = list(chain(*sampler))
+    assert np.bincount([index for index, _ in draws]).tolist() == repeats.tolist()
+    assert len({seed for _, seed in draws}) == len(draws)  # each time augmented in another way
+    assert len(list(sampler)) == len(sampler) == 5
+
+
 @pytest.mark.parametrize(("images", "processes"), [(24, 2), (24, 3), (22, 4), (5, 4)])
 def test_processes_share_an_epoch(data, images, processes):
     """As many batches each; together every batch, one of them twice only where they don't divide evenly."""

@@ -47,6 +47,7 @@ _BOXSUP: dict[str, Any] = {
         "hidden": 0,
     },
     "views": {"crop": 64, "long_side": 96},
+    "label": "segments",
     "segments": {"count": 20},
     "data": {"workers": 0, "val_share": 0},
     "optim": {"name": "adamw", "lr": 0.001, "reference_batch": 0},

@@ -95,6 +95,16 @@ def test_masks_are_learned_as_they_are(scenes, tiny_boxsup, watched, tmp_path) -
     assert ((choices == NONE).numpy() == first).all()
 
 
+def test_few_masks_are_shown_often(scenes, tiny_boxsup, tmp_path, caplog) -> None:
+    """A scene of eight with its masks is shown thrice, which makes ten crops an epoch."""
+    caplog.set_level("INFO", logger="boxel")
+    first = scenes.image_index == 0
+    some = replace(scenes, segmentations=np.where(first, scenes.segmentations, None))
+    model = train("boxsup", some, out=tmp_path / "run", config=tiny_boxsup | {"epochs": 1})
+    assert "1 images with given masks are shown 3 times an epoch" in caplog.text
+    assert model.settings["mask_share"] == 0.33
+
+
 def test_other_masks_are_candidates(scenes, tiny_boxsup, watched, tmp_path) -> None:
     """True masks as candidates fit their boxes exactly, and come first among equals."""
     boxes = scenes.without_masks()
@@ -127,6 +137,14 @@ def test_stopped_and_resumed_it_ends_the_same(scenes, tiny_boxsup, tmp_path, mon
             torch.testing.assert_close(tensor, resumed.state_dict()[name], msg=name)
 
 
+def test_boxes_are_no_truth_to_validate_against(scenes, tiny_boxsup, watched, tmp_path, caplog) -> None:
+    caplog.set_level("INFO", logger="boxel")
+    config = tiny_boxsup | {"steps": 1, "data": {"workers": 0, "val_share": 0.25}}
+    model = train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=config)
+    assert model is not None and len(watched[0][1]) == len(scenes.ids)
+    assert "no image is set aside for validation" in caplog.text
+
+
 def test_an_image_that_is_not_there_costs_only_itself(scenes, tiny_boxsup, watched, tmp_path) -> None:
     paths = ["gone.png", *scenes.paths[1:]]
     with pytest.warns(UserWarning, match=r"gone\.png"):
@@ -144,6 +162,11 @@ def test_what_can_not_be_used_is_told(scenes, tiny_boxsup, tmp_path) -> None:
     with pytest.raises(UsageError, match="fcrn learns nothing from --candidates; leave it out"):
         train("fcrn", scenes, out=tmp_path / "a", candidates=scenes)
     other = replace(scenes, ids=[f"x{i}" for i in scenes.ids])
+    boxes = scenes.without_masks()
+    with pytest.raises(
+        BoxelError, match="not one of its images has a label map or a mask to validate against"
+    ):
+        train("boxsup", boxes, out=tmp_path / "c", config=tiny_boxsup, val=boxes)
     with pytest.raises(BoxelError, match=r"none of its masks belongs to .* check --candidates"):
         train("boxsup", scenes.without_masks(), out=tmp_path / "b", config=tiny_boxsup, candidates=other)
 

@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 
 from boxel.data.annotations import Category
 from boxel.errors import BoxelError
-from boxel.training.supervision import add_masks, keep_masks_of, split, under_categories
+from boxel.training.supervision import (
+    MOST_REPEATS,
+    add_masks,
+    keep_masks_of,
+    repeats_of,
+    split,
+    under_categories,
+)
 
 
 def test_masks_are_added_by_annotation_id_whatever_their_order(scenes):
@@ -34,6 +41,26 @@ def test_masks_of_its_own_stay_where_the_other_file_has_none(scenes):
     mine = keep_masks_of(scenes, [scenes.categories[0].name])
     theirs = keep_masks_of(scenes, [scenes.categories[1].name])
     assert np.array_equal(add_masks(mine, theirs).has_mask, mine.has_mask | theirs.has_mask)
+
+
+def test_images_with_given_masks_come_more_often(scenes):
+    """Eight scenes: the first has its masks, one mask is missing in the second, and `boxel label` made the others."""
+    first = scenes.image_index == 0
+    source = np.where(scenes.image_index < 2, None, "boxcaseg")
+    segmentations = scenes.segmentations.copy()
+    segmentations[np.flatnonzero(scenes.image_index == 1)[0]] = None
+    mixed = dataclasses.replace(scenes, source=source, segmentations=segmentations)
+    # 7 of 14 are a half, 3 of 10 and 4 of 11 what comes nearest to 0.3 and 0.36.
+    for share, often in ((0.5, 7), (0.3, 3), (0.36, 4), (0.01, 1), (0, 1)):
+        assert repeats_of(mixed, share).tolist() == [often, *[1] * 7]
+    assert repeats_of(mixed, 0.98).max() == MOST_REPEATS
+    assert (repeats_of(scenes, 0.5) == 1).all() and (repeats_of(scenes.without_masks(), 0.5) == 1).all()
+    boxed = dataclasses.replace(scenes.without_masks(), label_maps=["map.png", *[None] * 7])
+    assert repeats_of(boxed, 0.5).tolist() == [7, *[1] * 7]
+    # Of masks that are added none is a guess.
+    guessed = dataclasses.replace(scenes, source=np.full(len(scenes.ids), "boxcaseg", dtype=object))
+    together = add_masks(guessed, scenes.select_instances(first))
+    assert repeats_of(together, 0.5).tolist() == [7, *[1] * 7]
 
 
 def test_masks_of_another_data_set_are_refused(scenes):

@@ -8,6 +8,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 from torchvision import tv_tensors
@@ -155,10 +156,20 @@ class AspectBatchSampler(Sampler[list[Draw]]):
         seed: of the order and of each sample's augmentation.
         rank: this process.
         processes: how many share the epoch.
+        repeats: (I,) how often each image comes in an epoch; once where None.
     """
 
-    def __init__(self, data: Annotations, batch_size: int, seed: int = 0, rank: int = 0, processes: int = 1):
-        self.wide = data.widths >= data.heights
+    def __init__(
+        self,
+        data: Annotations,
+        batch_size: int,
+        seed: int = 0,
+        rank: int = 0,
+        processes: int = 1,
+        repeats: NDArray[np.integer] | None = None,
+    ):
+        self.images = np.arange(len(data)) if repeats is None else np.repeat(np.arange(len(data)), repeats)
+        self.wide = (data.widths >= data.heights)[self.images]
         self.batch_size, self.seed, self.rank, self.processes = batch_size, seed, rank, processes
         self.epoch = 0
         self.skip = 0
@@ -183,7 +194,7 @@ class AspectBatchSampler(Sampler[list[Draw]]):
         ]
         skip, self.skip = self.skip, 0
         for batch in turn[skip:]:
-            yield [(int(index), int(seeds[index])) for index in batches[batch]]
+            yield [(int(self.images[one]), int(seeds[one])) for one in batches[batch]]
 
 
 def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:

@@ -1,37 +1,34 @@
-"""Label a set and train on its masks, in one go."""
+"""Training on masks that are made of boxes first: `boxel.train`."""
 
 from __future__ import annotations
 
+from functools import partial, wraps
 from pathlib import Path
 from typing import Any
 
 from boxel.data import Annotations
-from boxel.labeling.label import label
-from boxel.training import train
+from boxel.labeling.label import label_data
+from boxel.training import run
+from boxel.training.progress import say
+
+DAY = 24 * 60 * 60.0
+"""Seconds that the processes of a training wait for the one among them that labels."""
 
 
-def label_and_train(
-    method: str,
-    data: Annotations | str | Path,
-    *,
-    out: str | Path | None = None,
-    images: str | Path | None = None,
-    teacher: str = "boxcaseg",
-    **arguments: Any,
-) -> Any:
-    """Make masks of the boxes that have none, as :func:`boxel.label` does, and train on them.
+def made_masks(data: Annotations, teacher: str, file: Path, device: str) -> Annotations:
+    """The set with masks of the boxes that have none.
 
     Args:
-        method: as of :func:`boxel.train`.
-        data: the set, or its file.
-        out: folder of the run, which gets `masks.json` too: what is labelled already is not labelled again.
-        images: folder of the images, where it is not beside the annotations.
-        teacher: who draws the masks.
-        **arguments: the others of :func:`boxel.train`.
-
-    Returns:
-        The trained model, or None if it was asked to stop before the end.
+        data: the set.
+        teacher: who draws them.
+        file: keeps them; what is labelled already is not labelled again.
+        device: where a network runs.
     """
-    out = Path("runs", method) if out is None else Path(out)
-    masks = label(data, images=images, teacher=teacher, out=out / "masks.json")
-    return train(method, masks, out=out, **arguments)
+    told = partial(say, "%s")
+    return label_data(data, teacher=teacher, out=file, device=device, wait=DAY, report=told).data
+
+
+@wraps(run.train)
+def train(*given: Any, **settings: Any) -> Any:
+    """:func:`boxel.training.run.train`, with `boxel label` at hand."""
+    return run.train(*given, **{"labeller": made_masks} | settings)

@@ -26,6 +26,7 @@ from boxel.training.config import BoxSupTraining
 from boxel.training.loader import Samples
 from boxel.training.progress import say
 from boxel.training.semantic import SemanticTask, crops_of
+from boxel.training.supervision import repeats_of
 from boxel.training.task import from_all_processes
 
 SHOWN = 6
@@ -54,7 +55,10 @@ def guessed_views(
         RandomView(settings.views, model.fill.detach().clone()),
         more=extra,
     )
-    return crops_of(dataset, settings, model)
+    repeats = repeats_of(training, settings.mask_share)
+    if (repeats > 1).any():
+        say("%d images with given masks are shown %d times an epoch", (repeats > 1).sum(), repeats.max())
+    return crops_of(dataset, settings, model, repeats)
 
 
 class BoxSupTask(SemanticTask):
@@ -120,11 +124,16 @@ class BoxSupTask(SemanticTask):
             self._update()
 
     def _update(self) -> None:
-        """Choose a segment for each box anew (Section 4.3)."""
+        """Choose a segment for each box that has no mask, and show the labels."""
+        images = [image for image in range(len(self.dataset)) if len(self.dataset.guessed(image))]
+        if images:
+            self._choose_anew(images)
+        if self.trainer.is_global_zero and (images or self.updates == 1):
+            self._draw()
+
+    def _choose_anew(self, images: list[int]) -> None:
+        """A segment for each box of some images (Section 4.3)."""
         began, dataset = time.monotonic(), self.dataset
-        images = [image for image in range(len(dataset)) if len(dataset.guessed(image))]
-        if not images:
-            return  # all is learned from masks
         before = dataset.choices.clone()
         self.model.eval()
         chosen = {image: self._choose(image) for image in self._share(np.array(images, dtype=int)).tolist()}
@@ -141,8 +150,6 @@ class BoxSupTask(SemanticTask):
             boxes - (dataset.choices != NONE).sum(),
             time.monotonic() - began,
         )
-        if self.trainer.is_global_zero:
-            self._draw()
 
     def _choose(self, image: int) -> NDArray[np.int64]:
         """The segments of an image's boxes; none where it can't be read, of which its sample warns."""

@@ -107,6 +107,7 @@ class TrainConfig:
 
     Attributes:
         data: which part of the data set is learned from.
+        label: who makes masks of the boxes that have none, before the first step; a teacher that `boxel label` knows.
         optim: the optimiser.
         schedule: the learning rate's course.
         epochs: passes over the training images; `steps` overrides it.
@@ -126,6 +127,7 @@ class TrainConfig:
     """
 
     data: DataConfig = field(default_factory=DataConfig)
+    label: str | None = None
     optim: OptimConfig = field(default_factory=OptimConfig)
     schedule: ScheduleConfig = field(default_factory=ScheduleConfig)
     epochs: float = 12
@@ -226,11 +228,15 @@ class FCRNInstancesTraining(FCRNTraining):
 
 @dataclass
 class BoxSupTraining(TrainConfig):
-    """A training run of BoxSup; a batch is of crops, one of an image. The defaults are the paper's (Section 4.3).
+    """A training run of BoxSup; a batch is of crops, one of an image. The schedule is the paper's (Section 4.3).
 
     Attributes:
         model: the model's own choices.
         views: what of an image is shown.
+        label: who makes masks of the boxes that have none, before the first step; a teacher that `boxel label` knows.
+            With `segments` each box chooses among candidate segments in place of it, as in the paper.
+        mask_share: where some images have masks that were given, and others such as were guessed, the former are shown
+            several times an epoch to make this share of it, up to ten times each; 0 shows all alike.
         segments: the candidate segments.
         segments_folder: where they are kept, for runs to share; OUT/segments where None.
         updates: how one of them is chosen for each box.
@@ -238,6 +244,8 @@ class BoxSupTraining(TrainConfig):
 
     model: BoxSupConfig = field(default_factory=BoxSupConfig)
     views: ViewConfig = field(default_factory=ViewConfig)
+    label: str | None = "boxcaseg"
+    mask_share: float = 0.33
     segments: SegmentsConfig = field(default_factory=SegmentsConfig)
     segments_folder: str | None = None
     updates: UpdateConfig = field(default_factory=UpdateConfig)
@@ -248,6 +256,13 @@ class BoxSupTraining(TrainConfig):
     epochs: float = 45
     batch_size: int = 20
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_range(self, 0, 0.99, "mask_share")
+
+
+SEGMENTS = "segments"
+"""The `label` of BoxSup's own labels."""
 
 CONFIGS: dict[str, type[TrainConfig]] = {
     "boxinst": BoxInstTraining,

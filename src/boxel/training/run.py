@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
+import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
@@ -21,12 +22,12 @@ from boxel.data.annotations import Category
 from boxel.data.augment import ignore_small, jitter_boxes
 from boxel.data.faults import left_out
 from boxel.data.join import join
-from boxel.data.label_maps import classes_of
+from boxel.data.label_maps import classes_of, has_labels
 from boxel.errors import BoxelError, UsageError
 from boxel.models import folder as model_folder
 from boxel.models.folder import SEMANTIC, without_weights
 from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
-from boxel.training.config import TrainConfig
+from boxel.training.config import SEGMENTS, TrainConfig
 from boxel.training.init import init_from, load_semantic, model_of, semantic_config, things_of
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.training.methods import METHODS
@@ -34,11 +35,20 @@ from boxel.training.progress import progress_callbacks, quiet_lightning, say
 from boxel.training.recipe import config_of, read_config
 from boxel.training.samples import Curves, SamplePictures
 from boxel.training.schedule import Plan, plan
-from boxel.training.supervision import add_masks, keep_masks_of, split, under_categories
+from boxel.training.supervision import (
+    add_masks,
+    check_instances_or_labels,
+    keep_masks_of,
+    split,
+    under_categories,
+)
 from boxel.training.table import MetricsTable
 from boxel.training.task import Task
 
 log = logging.getLogger(__name__)
+
+Labeller = Callable[[Annotations, str, Path, str], Annotations]
+"""The set with masks of its boxes, of a set, a teacher's name, a file to keep them in and a device."""
 
 
 def train(
@@ -61,6 +71,7 @@ def train(
     config: TrainConfig | str | Path | Mapping[str, Any] | None = None,
     init: str | Path | None = None,
     resume: bool = False,
+    labeller: Labeller | None = None,
     **changes: Any,
 ) -> Any:
     """Train a segmenter from boxes, masks, or any mix of the two.
@@ -89,6 +100,7 @@ def train(
         init: a model folder to start from; what does not fit stays new. Without a `config` the model's settings are
             that run's too.
         resume: go on where the run in `out` stopped.
+        labeller: makes the masks that the setting `label` asks for; `boxel.train` has one.
         **changes: settings that win over the recipe: ``epochs=12``, or by path, ``**{"model.tau": 0.2}``.
 
     Returns:
@@ -119,6 +131,10 @@ def train(
     if init is not None and config is None:
         config = {"model": model_of(init)}
     settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, method, **changes)
+    if candidates is not None and settings.label != SEGMENTS:
+        raise UsageError(
+            "--candidates are chosen from beside segments; add --label segments, or leave it out."
+        )
     if semantic is not None:
         settings.model.semantic = semantic_config(semantic)
     several = [data] if isinstance(data, (Annotations, str, Path)) else list(data)
@@ -128,10 +144,13 @@ def train(
     validation: Annotations | None
     if val is not None:
         validation = _read_validation(val, val_images, images, class_list)
+        if method in SEMANTIC and not has_labels(validation).any():
+            raise BoxelError(
+                f"{validation.file}: not one of its images has a label map or a mask to validate against; give "
+                "another --val, or none."
+            )
     else:
-        everything = len(training)
-        training, validation = split(training, settings.data.val_share, settings.seed)
-        say("%d of %d images set aside for validation", everything - len(training), everything)
+        training, validation = _set_aside(training, settings, semantic=method in SEMANTIC)
     _check_images(training)
     training = training.rename_categories(settings.data.rename)
     if validation is not None:
@@ -155,7 +174,8 @@ def train(
     training = ignore_small(training, settings.data.min_box)
     if settings.data.box_jitter:
         training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
-    METHODS[method].check(training)
+    parts, wants_masks = METHODS[method], settings.label not in (None, SEGMENTS)
+    (check_instances_or_labels if wants_masks else parts.check)(training)
     classes = classes_of(training) if method in SEMANTIC else training.categories
     second = None
     if salient is not None:
@@ -170,12 +190,14 @@ def train(
     if resume and (out / "model.safetensors").exists():
         say("%s is finished already", out)
         return model_folder.load(out)
+    if wants_masks:
+        training = _labelled(training, settings, out, labeller)
+        parts.check(training)
     pl.seed_everything(settings.seed, verbose=False)
     model = _build(method, record, classes, None if resume else init, resume)
     if semantic is not None and not resume:
         load_semantic(model, semantic)
 
-    parts = METHODS[method]
     samples = parts.samples(training, second, settings, out, model)
     with quiet_lightning():
         trainer = _trainer(out, settings, parts.task, validation, checkpoint)
@@ -220,6 +242,30 @@ def _read(
     if found.faults:
         log.warning("warning: %s", left_out(found.faults))
     return found
+
+
+def _set_aside(
+    data: Annotations, settings: TrainConfig, semantic: bool
+) -> tuple[Annotations, Annotations | None]:
+    """Training and validation images; none of the latter where a semantic segmenter can't be measured on them."""
+    training, validation = split(data, settings.data.val_share, settings.seed)
+    if semantic and validation is not None and not has_labels(validation).any():
+        say("no image is set aside for validation, since those drawn for it have boxes only")
+        return data, None
+    say("%d of %d images set aside for validation", len(data) - len(training), len(data))
+    return training, validation
+
+
+def _labelled(data: Annotations, settings: TrainConfig, out: Path, labeller: Labeller | None) -> Annotations:
+    """The set with masks of the boxes that have none, as `label` asks for; the run's folder keeps them."""
+    if labeller is None:
+        raise UsageError(f"label is {settings.label}, but nothing here makes masks; call `boxel.train`.")
+    mapped = np.array([name is not None for name in data.label_maps], dtype=bool)
+    bare = ~data.has_segmentation & ~data.iscrowd & ~mapped[data.image_index]
+    if not bare.any():
+        return data
+    say("masks of %d boxes by %s, kept in %s", bare.sum(), settings.label, out / "masks.json")
+    return labeller(data, str(settings.label), out / "masks.json", settings.device)
 
 
 def _check_images(data: Annotations, remedy: str = "name their folder with --images") -> None:

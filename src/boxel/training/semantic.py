@@ -55,14 +55,25 @@ def _views(training: Annotations, settings: Any, model: Any, instances: bool) ->
     return crops_of(SemanticDataset(training, view, instances=instances), settings, model)
 
 
-def crops_of(dataset: SemanticDataset, settings: Any, model: Any) -> Samples:
-    """Batches of a data set's samples for a model, and a word on how much of a crop its classifier sees."""
+def crops_of(
+    dataset: SemanticDataset, settings: Any, model: Any, repeats: NDArray[np.integer] | None = None
+) -> Samples:
+    """Batches of a data set's samples for a model, and a word on how much of a crop its classifier sees.
+
+    Args:
+        dataset: the samples.
+        settings: the run's.
+        model: that is trained.
+        repeats: (I,) how often each image is shown in an epoch; once where None.
+    """
     _check_field_of_view(model, settings)
 
     def batches(rank: int, processes: int) -> AspectBatchSampler:
-        return AspectBatchSampler(dataset.data, settings.batch_size, settings.seed, rank, processes)
+        return AspectBatchSampler(
+            dataset.data, settings.batch_size, settings.seed, rank, processes, repeats=repeats
+        )
 
-    return Samples(dataset, batches, len(dataset), "crops")
+    return Samples(dataset, batches, len(dataset) if repeats is None else int(repeats.sum()), "crops")
 
 
 def _check_field_of_view(model: Any, settings: Any) -> None:

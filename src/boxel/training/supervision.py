@@ -6,9 +6,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category
 from boxel.errors import BoxelError, nearest
+
+MOST_REPEATS = 10
+"""How often an image with a true mask is shown in an epoch at most."""
 
 
 def add_masks(data: Annotations, masks: Annotations, flag: str = "--masks") -> Annotations:
@@ -26,17 +30,46 @@ def add_masks(data: Annotations, masks: Annotations, flag: str = "--masks") -> A
         (masks.ids[i], masks.image_ids[masks.image_index[i]]): i for i in np.flatnonzero(masks.has_mask)
     }
     segmentations, areas, trusted = data.segmentations.copy(), data.areas.copy(), data.trusted.copy()
+    source = data.source.copy()
     found = 0
     for i, annotation in enumerate(data.ids):
         other = theirs.get((annotation, data.image_ids[data.image_index[i]]))
         if other is not None:
             segmentations[i], areas[i], trusted[i] = masks.segmentations[other], masks.areas[other], True
+            source[i] = masks.source[other]
             found += 1
     if not found:
         raise BoxelError(
             f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check {flag}."
         )
-    return replace(data, segmentations=segmentations, areas=areas, trusted=trusted)
+    return replace(data, segmentations=segmentations, areas=areas, trusted=trusted, source=source)
+
+
+def repeats_of(data: Annotations, share: float) -> NDArray[np.int64]:
+    """How often each image is to be shown in an epoch, that few with true masks are not lost among many without.
+
+    An image is of the few where it has a label map, or where all its instances have masks whose source is not told, as
+    it is of those that `boxel label` made.
+
+    Args:
+        data: the set.
+        share: of the epoch that is to be of the few.
+
+    Returns:
+        (I,) 1, and of the few the number that comes nearest to the share, `MOST_REPEATS` at most.
+    """
+    counts, given = np.zeros((2, len(data)), dtype=np.int64)
+    np.add.at(counts, data.image_index, 1)
+    np.add.at(
+        given, data.image_index, data.has_mask & np.array([name is None for name in data.source], dtype=bool)
+    )
+    mapped = np.array([name is not None for name in data.label_maps], dtype=bool)
+    few = mapped | ((counts > 0) & (given == counts))
+    repeats = np.ones(len(data), dtype=np.int64)
+    if few.any():
+        wanted = share / (1 - share) * (~few).sum() / few.sum()
+        repeats[few] = min(max(round(wanted), 1), MOST_REPEATS)
+    return repeats
 
 
 def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:

@@ -1,0 +1,142 @@
+"""`boxel.train` makes masks of boxes first, where the run asks for it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+import boxel
+from boxel.data import Annotations
+from boxel.data.label_maps import label_map
+from boxel.data.scenes import write_scenes
+from boxel.errors import BoxelError, UsageError
+from boxel.training import run
+from boxel.training.boxsup import BoxSupTask
+
+SETTINGS: dict[str, Any] = {
+    "model": {
+        "backbone": "tf_efficientnet_lite0",
+        "weights": "none",
+        "backbone_norm": "bn",
+        "output_stride": 16,
+        "classifier": "dilated",
+        "kernel": 3,
+        "dilation": 1,
+        "hidden": 0,
+    },
+    "views": {"crop": 64, "long_side": 96},
+    "data": {"workers": 0, "val_share": 0},
+    "optim": {"name": "adamw", "lr": 0.001, "reference_batch": 0},
+    "batch_size": 2,
+    "steps": 1,
+    "device": "cpu",
+}
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory: pytest.TempPathFactory) -> Annotations:
+    """Four scenes with masks."""
+    return write_scenes(tmp_path_factory.mktemp("scenes"), 4, height=64, width=96)
+
+
+@pytest.fixture
+def learned(monkeypatch: pytest.MonkeyPatch) -> list[Annotations]:
+    """What each training learns from."""
+    seen: list[Annotations] = []
+    begin = BoxSupTask.on_train_start
+
+    def watching(self: BoxSupTask) -> None:
+        seen.append(self.dataset.data)
+        begin(self)
+
+    monkeypatch.setattr(BoxSupTask, "on_train_start", watching)
+    return seen
+
+
+def filled(data: Annotations, image: int) -> np.ndarray:
+    """(H, W) whether a pixel is in a box."""
+    found = np.zeros((int(data.heights[image]), int(data.widths[image])), dtype=bool)
+    for x0, y0, x1, y1 in data.boxes[data.instances_of(image)].round().astype(int):
+        found[y0:y1, x0:x1] = True
+    return found
+
+
+def test_boxsup_learns_from_the_masks_of_boxel_label(scenes, learned, tmp_path) -> None:
+    boxes, out = scenes.without_masks(), tmp_path / "run"
+    boxel.train("boxsup", boxes, out=out, config=SETTINGS)
+    made = boxel.label(boxes, teacher="boxcaseg")
+    (data,) = learned
+    assert data.has_mask.all() and set(data.source) == {"boxcaseg"}
+    for image in range(len(scenes)):
+        assert np.array_equal(label_map(data, image), label_map(made, image))
+    assert boxel.read(out / "masks.json", images=scenes.root).has_mask.all()
+    assert not (out / "segments").exists()  # none is chosen from
+    assert [path.name for path in (out / "labels").iterdir()] == ["update_001.jpg"]
+    assert yaml.safe_load((out / "config.yaml").read_text())["label"] == "boxcaseg"
+
+
+def test_any_method_takes_any_teacher(scenes, tmp_path) -> None:
+    settings = SETTINGS | {"label": "rectangle"}
+    boxel.train("fcrn", scenes.without_masks(), out=tmp_path / "run", config=settings)
+    made = boxel.read(tmp_path / "run" / "masks.json", images=scenes.root)
+    for image in range(len(scenes)):
+        assert np.array_equal(label_map(made, image) > 0, filled(scenes, image))
+
+
+def test_masks_that_are_given_stay(scenes, learned, tmp_path) -> None:
+    """Those of the set, those of another file, and not those of categories whose masks are not to be learned from."""
+    few = scenes.select_images([0])
+    settings = SETTINGS | {"label": "rectangle"}
+    boxel.train("boxsup", scenes.without_masks(), masks=few, out=tmp_path / "some", config=settings)
+    given = learned[-1].image_index == 0
+    assert [name is None for name in learned[-1].source] == given.tolist()
+    assert np.array_equal(label_map(learned[-1], 0), label_map(scenes, 0))
+    name = scenes.categories[0].name
+    boxel.train("boxsup", scenes, mask_classes=[name], out=tmp_path / "classes", config=settings)
+    kept = scenes.labels == 0
+    assert [name is None for name in learned[-1].source] == kept.tolist() and learned[-1].has_mask.all()
+
+
+def test_where_there_is_nothing_to_label_nothing_is_made(scenes, learned, tmp_path) -> None:
+    mapped = replace(scenes.without_masks(), label_maps=["map.png"] * len(scenes))
+    for number, data in enumerate((scenes, mapped)):
+        labelled = run._labelled(data, run.read_config(SETTINGS, "boxsup"), tmp_path / str(number), _never)
+        assert labelled is data
+
+
+def _never(*_: object) -> Annotations:
+    raise AssertionError
+
+
+def test_a_run_that_is_there_gets_no_masks(scenes, tmp_path) -> None:
+    boxel.train("boxsup", scenes, out=tmp_path / "run", config=SETTINGS)
+    with pytest.raises(BoxelError, match="holds a run already"):
+        boxel.train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=SETTINGS)
+    assert not (tmp_path / "run" / "masks.json").exists()
+
+
+def test_what_was_labelled_is_not_labelled_again(scenes, tmp_path, caplog) -> None:
+    out, boxes = tmp_path / "run", scenes.without_masks()
+    boxel.label(boxes, teacher="rectangle", out=out / "masks.json")
+    caplog.set_level("INFO", logger="boxel")
+    boxel.train("boxsup", boxes, out=out, config=SETTINGS | {"label": "rectangle"})
+    assert "4 of 4 images are labelled already" in caplog.text
+
+
+def test_what_can_not_be_used_is_told(scenes, tmp_path: Path) -> None:
+    boxes = scenes.without_masks()
+    with pytest.raises(
+        UsageError, match=r"label is boxcaseg, but nothing here makes masks; call `boxel\.train`"
+    ):
+        run.train("boxsup", boxes, out=tmp_path / "a", config=SETTINGS)
+    with pytest.raises(
+        UsageError, match="--candidates are chosen from beside segments; add --label segments"
+    ):
+        boxel.train("boxsup", boxes, out=tmp_path / "b", config=SETTINGS, candidates=scenes)
+    with pytest.raises(BoxelError, match="rectangel"):
+        boxel.train("boxsup", boxes, out=tmp_path / "c", config=SETTINGS, label="rectangel")

@@ -2,13 +2,13 @@
 
     python benchmarks/boxsup_coco.py ../shared/data/coco --out runs/boxsup_coco
 
-Each row is `recipes/boxsup_small.yaml` with what the row changes, from five sixths of the 455 training images; it is
-measured on the others, or with --val on the validation images. With 20 classes in so few photos a mean over all classes
-says little, so the rows tell the IoU of the foreground, whatever its class, and the mean IoU of the classes with ten
-objects or more to be measured on; each as a share of the figure of the last row named, with a 95 % interval by 2,000
-paired draws of images. The last column leaves aside what the network recognises: the mean IoU of the masks that it
-makes of the true boxes, as a teacher of `boxel label`. With --crf a CRF that is tuned to each row on 30 images kept
-apart goes over its probabilities. Rows already in --out are not trained again.
+Each row is `recipes/boxsup_small.yaml --label segments` with what the row changes, from five sixths of the 455
+training images; it is measured on the others, or with --val on the validation images. With 20 classes in so few
+photos a mean over all classes says little, so the rows tell the IoU of the foreground, whatever its class, and the
+mean IoU of the classes with ten objects or more to be measured on; each as a share of the figure of the last row
+named, with a 95 % interval by 2,000 paired draws of images. The last column leaves aside what the network recognises:
+the mean IoU of the masks that it makes of the true boxes, as a teacher of `boxel label`. With --crf a CRF that is
+tuned to each row on 30 images kept apart goes over its probabilities. Rows already in --out are not trained again.
 """
 
 from __future__ import annotations

@@ -271,7 +271,7 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
             "--candidates",
             type=str,
             metavar="FILE",
-            help="masks of the same instances, as `boxel label` makes them, to choose from beside the segments",
+            help="masks of the same instances, as `boxel label` makes them, to choose from with --label segments",
         )
     parser.add_class_arguments(CONFIGS[method], None, skip={"label"})
 

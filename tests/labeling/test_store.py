@@ -1,7 +1,6 @@
 """The file of a job: what is committed stays, whatever happens."""
 
 import sqlite3
-from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -82,20 +81,6 @@ def test_one_process_at_a_time(path):
     ):
         Store(path)
     Store(path).__exit__()
-
-
-def test_a_process_may_wait_for_another(path):
-    def visit():
-        with Store(path, wait=60) as other:
-            return other.fact("done")
-
-    with ThreadPoolExecutor() as pool:
-        with Store(path) as store:
-            waiting = pool.submit(visit)
-            with pytest.raises(TimeoutError):
-                waiting.result(timeout=0.2)
-            store.keep_fact("done", True)
-        assert waiting.result() is True
 
 
 def test_another_programs_file_is_left_alone(path):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import inspect
+import pickle
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,12 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from lightning.pytorch.utilities import rank_zero_only
 
 import boxel
-from boxel.data import Annotations
+from boxel.data import Annotations, write
+from boxel.data.annotations import Category
 from boxel.data.label_maps import label_map
 from boxel.data.scenes import write_scenes
 from boxel.errors import BoxelError, UsageError
+from boxel.labeling.train import made_masks
 from boxel.training import run
 from boxel.training.boxsup import BoxSupTask
 
@@ -80,7 +85,7 @@ def test_boxsup_learns_from_the_masks_of_boxel_label(scenes, learned, tmp_path) 
     assert yaml.safe_load((out / "config.yaml").read_text())["label"] == "boxcaseg"
 
 
-def test_any_method_takes_any_teacher(scenes, tmp_path) -> None:
+def test_other_methods_take_a_teacher_too(scenes, tmp_path) -> None:
     settings = SETTINGS | {"label": "rectangle"}
     boxel.train("fcrn", scenes.without_masks(), out=tmp_path / "run", config=settings)
     made = boxel.read(tmp_path / "run" / "masks.json", images=scenes.root)
@@ -103,14 +108,48 @@ def test_masks_that_are_given_stay(scenes, learned, tmp_path) -> None:
 
 
 def test_where_there_is_nothing_to_label_nothing_is_made(scenes, learned, tmp_path) -> None:
-    mapped = replace(scenes.without_masks(), label_maps=["map.png"] * len(scenes))
-    for number, data in enumerate((scenes, mapped)):
-        labelled = run._labelled(data, run.read_config(SETTINGS, "boxsup"), tmp_path / str(number), _never)
-        assert labelled is data
+    """All masks are there, or those that are not would be of images whose label maps say more."""
+    run.train("boxsup", scenes, out=tmp_path / "masks", config=SETTINGS)
+    write(scenes, tmp_path / "set", format="semantic")
+    maps = boxel.read(tmp_path / "set")
+    both = replace(scenes.without_masks(), root=maps.root, paths=maps.paths, label_maps=maps.label_maps)
+    run.train("boxsup", both, out=tmp_path / "maps", config=SETTINGS)
+    assert [data.has_mask.any() for data in learned] == [True, False]
+    assert not any((tmp_path / name / "masks.json").exists() for name in ("masks", "maps"))
 
 
-def _never(*_: object) -> Annotations:
-    raise AssertionError
+def test_masks_that_are_not_trusted_are_not_made_anew(scenes, learned, tmp_path) -> None:
+    doubtful = replace(scenes, trusted=scenes.image_index != 0)
+    segmentations = scenes.segmentations.copy()
+    segmentations[-1] = None
+    settings = SETTINGS | {"label": "rectangle"}
+    boxel.train(
+        "boxsup", replace(doubtful, segmentations=segmentations), out=tmp_path / "run", config=settings
+    )
+    assert np.array_equal(learned[0].has_mask, doubtful.trusted)
+    assert learned[0].source[-1] == "rectangle" and not (tmp_path / "run" / "segments").exists()
+
+
+def test_a_teacher_goes_by_the_categories_that_are_learned_as_one(scenes, learned, tmp_path) -> None:
+    classes = boxel.train("fcrn", scenes, out=tmp_path / "classes", config=SETTINGS)
+    assert [category.name for category in classes.categories][1:] == [c.name for c in scenes.categories]
+    settings = SETTINGS | {"label": str(tmp_path / "classes")}
+    boxel.train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=settings, class_agnostic=True)
+    assert learned[0].has_mask.any() and len(learned[0].categories) == 1
+
+
+def test_the_others_of_several_processes_read_what_the_first_made(scenes, tmp_path, monkeypatch) -> None:
+    boxes, file = scenes.without_masks(), tmp_path / "masks.json"
+    first = made_masks(boxes, "rectangle", file, "cpu")
+    monkeypatch.setattr(rank_zero_only, "rank", 1)
+    monkeypatch.setattr("boxel.labeling.train.label_data", None)
+    second = made_masks(boxes, "rectangle", file, "cpu")
+    assert all(np.array_equal(first.mask(i), second.mask(i)) for i in range(len(boxes.ids)))
+
+
+def test_a_process_pool_finds_it() -> None:
+    assert pickle.loads(pickle.dumps(boxel.train)) is boxel.train
+    assert "resume" in inspect.signature(boxel.train).parameters and "Args:" in boxel.train.__doc__
 
 
 def test_a_run_that_is_there_gets_no_masks(scenes, tmp_path) -> None:
@@ -140,3 +179,9 @@ def test_what_can_not_be_used_is_told(scenes, tmp_path: Path) -> None:
         boxel.train("boxsup", boxes, out=tmp_path / "b", config=SETTINGS, candidates=scenes)
     with pytest.raises(BoxelError, match="rectangel"):
         boxel.train("boxsup", boxes, out=tmp_path / "c", config=SETTINGS, label="rectangel")
+    with pytest.raises(UsageError, match="fcrn has no segments to choose among; name a teacher"):
+        boxel.train("fcrn", boxes, out=tmp_path / "d", config=SETTINGS, label="segments")
+    other = replace(scenes, categories=tuple(Category(k, f"x{k}") for k in range(1, 6)))
+    boxel.train("fcrn", other, out=tmp_path / "other", config=SETTINGS)
+    with pytest.raises(BoxelError, match=r"other made no mask of its \d+ boxes; name another --label"):
+        boxel.train("boxsup", boxes, out=tmp_path / "e", config=SETTINGS, label=str(tmp_path / "other"))

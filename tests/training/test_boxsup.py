@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from dataclasses import replace
 from pathlib import Path
@@ -100,9 +101,9 @@ def test_few_masks_are_shown_often(scenes, tiny_boxsup, tmp_path, caplog) -> Non
     caplog.set_level("INFO", logger="boxel")
     first = scenes.image_index == 0
     some = replace(scenes, segmentations=np.where(first, scenes.segmentations, None))
-    model = train("boxsup", some, out=tmp_path / "run", config=tiny_boxsup | {"epochs": 1})
+    train("boxsup", some, out=tmp_path / "run", config=tiny_boxsup | {"epochs": 1})
     assert "1 images with given masks are shown 3 times an epoch" in caplog.text
-    assert model.settings["mask_share"] == 0.33
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] == 5
 
 
 def test_other_masks_are_candidates(scenes, tiny_boxsup, watched, tmp_path) -> None:
@@ -142,7 +143,12 @@ def test_boxes_are_no_truth_to_validate_against(scenes, tiny_boxsup, watched, tm
     config = tiny_boxsup | {"steps": 1, "data": {"workers": 0, "val_share": 0.25}}
     model = train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=config)
     assert model is not None and len(watched[0][1]) == len(scenes.ids)
-    assert "no image is set aside for validation" in caplog.text
+    assert "0 of 8 images set aside for validation" in caplog.text
+    # Of those that have masks the share is, and images without anything are none of them.
+    few = scenes.select_instances(scenes.image_index > 0)
+    few = replace(few, segmentations=np.where(few.image_index < 5, few.segmentations, None))
+    train("boxsup", few, out=tmp_path / "few", config=config)
+    assert "1 of 8 images set aside for validation" in caplog.text
 
 
 def test_an_image_that_is_not_there_costs_only_itself(scenes, tiny_boxsup, watched, tmp_path) -> None:

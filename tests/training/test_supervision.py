@@ -57,6 +57,11 @@ def test_images_with_given_masks_come_more_often(scenes):
     assert (repeats_of(scenes, 0.5) == 1).all() and (repeats_of(scenes.without_masks(), 0.5) == 1).all()
     boxed = dataclasses.replace(scenes.without_masks(), label_maps=["map.png", *[None] * 7])
     assert repeats_of(boxed, 0.5).tolist() == [7, *[1] * 7]
+    # What nothing is guessed in is none of the many, and a crowd makes no image one of them.
+    empty = scenes.select_instances(first)
+    assert (repeats_of(empty, 0.5) == 1).all()
+    crowd = dataclasses.replace(mixed, iscrowd=np.arange(len(mixed.ids)) == 0)
+    assert repeats_of(dataclasses.replace(crowd, trusted=~crowd.iscrowd), 0.5).tolist() == [7, *[1] * 7]
     # Of masks that are added none is a guess.
     guessed = dataclasses.replace(scenes, source=np.full(len(scenes.ids), "boxcaseg", dtype=object))
     together = add_masks(guessed, scenes.select_instances(first))

@@ -117,6 +117,11 @@ class Annotations:
         )
 
     @property
+    def has_label_map(self) -> NDArray[np.bool_]:
+        """(I,) bool: the image has a label map."""
+        return np.array([name is not None for name in self.label_maps], dtype=bool)
+
+    @property
     def has_segmentation(self) -> NDArray[np.bool_]:
         """(N,) bool: the instance has a mask, trusted or not."""
         return np.array([s is not None for s in self.segmentations], dtype=bool)

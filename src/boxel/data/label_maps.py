@@ -77,8 +77,7 @@ def has_labels(data: Annotations) -> NDArray[np.bool_]:
     counts, masks = np.zeros((2, len(data)), dtype=np.int64)
     np.add.at(counts, data.image_index, 1)
     np.add.at(masks, data.image_index, data.has_mask)
-    mapped = np.array([name is not None for name in data.label_maps], dtype=bool)
-    return mapped | (masks > 0) | ((counts == 0) & has_background(data))
+    return data.has_label_map | (masks > 0) | ((counts == 0) & has_background(data))
 
 
 def translation(data: Annotations, classes: Sequence[Category]) -> NDArray[np.uint8]:

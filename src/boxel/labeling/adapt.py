@@ -30,6 +30,7 @@ from boxel.training import train
 from boxel.training.recipe import read_config
 
 CHANGES: dict[str, Any] = {
+    "label": None,
     "model.hint_weight": 1.0,
     "optim.lr": 2e-4,
     "data.mask_classes": None,

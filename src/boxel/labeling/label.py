@@ -75,7 +75,6 @@ def label_data(
     config: LabelConfig | Mapping[str, Any] | None = None,
     adapt_for: str | None = None,
     calibrate_on: Annotations | str | Path | None = None,
-    wait: float = 1.0,
     report: Callable[[str], None] = print,
     **changes: Any,
 ) -> Outcome:
@@ -91,7 +90,6 @@ def label_data(
         adapt_for: how long to train the first teacher, a BoxCaseg, on the boxes before it labels them, as ``20min``;
             the adapted model is kept beside ``out``, in ``masks_adapted/``.
         calibrate_on: boxes of other images with true masks, on which the quality is calibrated.
-        wait: seconds to wait for another process that is writing the same file.
         report: is told of progress and of what could not be done.
         **changes: as there.
 
@@ -138,7 +136,7 @@ def label_data(
     # What can't be made leaves no file behind.
     teachers = [make(one) if isinstance(one, str) else one for one in asked]
     _check_reliability(settings, [one.name for one in teachers], [c.name for c in data.categories])
-    with Store(None if target is None else _store_of(target), wait) as store:
+    with Store(None if target is None else _store_of(target)) as store:
         if target is not None:
             _claim(target, to, store)
         masked = None if calibrate_on is None else _masked(calibrate_on, data)

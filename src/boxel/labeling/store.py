@@ -63,17 +63,16 @@ class Store:
 
     Args:
         path: the file; None keeps everything in a temporary one.
-        wait: seconds to wait for another process that holds it.
 
     Raises:
         BoxelError: the file can't be opened, is another program's, or another process holds it.
     """
 
-    def __init__(self, path: Path | None = None, wait: float = 1.0):
+    def __init__(self, path: Path | None = None):
         self.path = path
         with self._told():
             # An empty name is a file of SQLite's own, gone when it is closed.
-            self._db = sqlite3.connect(str(path or ""), timeout=wait, isolation_level=None)
+            self._db = sqlite3.connect(str(path or ""), timeout=1.0, isolation_level=None)
             try:
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
                 with self._transaction():

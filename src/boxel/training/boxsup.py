@@ -22,7 +22,7 @@ from boxel.models.boxsup.dataset import NONE
 from boxel.models.semantic.predict import own_looks, probabilities
 from boxel.progress import progress
 from boxel.segments import make_segments
-from boxel.training.config import BoxSupTraining
+from boxel.training.config import SEGMENTS, BoxSupTraining
 from boxel.training.loader import Samples
 from boxel.training.progress import say
 from boxel.training.semantic import SemanticTask, crops_of
@@ -51,7 +51,7 @@ def guessed_views(
     dataset = BoxSupDataset(
         training,
         Path(settings.segments_folder or out / "segments"),
-        settings.segments,
+        settings.segments if settings.label == SEGMENTS else None,
         RandomView(settings.views, model.fill.detach().clone()),
         more=extra,
     )

@@ -234,9 +234,9 @@ class BoxSupTraining(TrainConfig):
         model: the model's own choices.
         views: what of an image is shown.
         label: who makes masks of the boxes that have none, before the first step; a teacher that `boxel label` knows.
-            With `segments` each box chooses among candidate segments in place of it, as in the paper.
-        mask_share: where some images have masks that were given, and others such as were guessed, the former are shown
-            several times an epoch to make this share of it, up to ten times each; 0 shows all alike.
+            With `segments`, which is what none comes to, each box chooses among candidate segments, as in the paper.
+        mask_share: where all masks of some images were given, and others have such as are guessed, the former are
+            shown several times an epoch to make this share of it, up to ten times each; 0 shows all alike.
         segments: the candidate segments.
         segments_folder: where they are kept, for runs to share; OUT/segments where None.
         updates: how one of them is chosen for each box.
@@ -259,6 +259,7 @@ class BoxSupTraining(TrainConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_range(self, 0, 0.99, "mask_share")
+        self.label = self.label or SEGMENTS
 
 
 SEGMENTS = "segments"

@@ -22,7 +22,7 @@ from boxel.data.annotations import Category
 from boxel.data.augment import ignore_small, jitter_boxes
 from boxel.data.faults import left_out
 from boxel.data.join import join
-from boxel.data.label_maps import classes_of, has_labels
+from boxel.data.label_maps import classes_of
 from boxel.errors import BoxelError, UsageError
 from boxel.models import folder as model_folder
 from boxel.models.folder import SEMANTIC, without_weights
@@ -35,9 +35,11 @@ from boxel.training.progress import progress_callbacks, quiet_lightning, say
 from boxel.training.recipe import config_of, read_config
 from boxel.training.samples import Curves, SamplePictures
 from boxel.training.schedule import Plan, plan
+from boxel.training.semantic import SemanticTask
 from boxel.training.supervision import (
     add_masks,
     check_instances_or_labels,
+    has_truth,
     keep_masks_of,
     split,
     under_categories,
@@ -48,7 +50,7 @@ from boxel.training.task import Task
 log = logging.getLogger(__name__)
 
 Labeller = Callable[[Annotations, str, Path, str], Annotations]
-"""The set with masks of its boxes, of a set, a teacher's name, a file to keep them in and a device."""
+"""Takes a set, a teacher's name, a file to keep masks in and a device; gives the set with masks."""
 
 
 def train(
@@ -89,7 +91,8 @@ def train(
         masks: annotations whose masks are added to `data` by annotation id.
         salient: images of one object each with its mask, which `boxcaseg` learns from beside the boxes: a folder of
             `images` and `masks`, or any set with masks.
-        candidates: annotations whose masks, matched by annotation id, `boxsup` may choose beside the segments it makes.
+        candidates: annotations whose masks, matched by annotation id, `boxsup` may choose beside the segments it makes,
+            with ``label="segments"``.
         semantic: the run of `fcrn` or `boxsup` whose classes `fcrn-instances` finds the instances of.
         mask_classes: sets `data.mask_classes`, the categories whose masks are learned from.
         rename: sets `data.rename`, new names of categories by their old ones; those of one name become one.
@@ -100,7 +103,7 @@ def train(
         init: a model folder to start from; what does not fit stays new. Without a `config` the model's settings are
             that run's too.
         resume: go on where the run in `out` stopped.
-        labeller: makes the masks that the setting `label` asks for; `boxel.train` has one.
+        labeller: makes the masks that the setting `label` asks for; `boxel.train` brings its own.
         **changes: settings that win over the recipe: ``epochs=12``, or by path, ``**{"model.tau": 0.2}``.
 
     Returns:
@@ -131,6 +134,10 @@ def train(
     if init is not None and config is None:
         config = {"model": model_of(init)}
     settings = read_config(asdict(config) if isinstance(config, TrainConfig) else config, method, **changes)
+    if settings.label == SEGMENTS and method != "boxsup":
+        raise UsageError(
+            f"{method} has no segments to choose among; name a teacher of `boxel label` with --label."
+        )
     if candidates is not None and settings.label != SEGMENTS:
         raise UsageError(
             "--candidates are chosen from beside segments; add --label segments, or leave it out."
@@ -144,7 +151,7 @@ def train(
     validation: Annotations | None
     if val is not None:
         validation = _read_validation(val, val_images, images, class_list)
-        if method in SEMANTIC and not has_labels(validation).any():
+        if method in SEMANTIC and not has_truth(validation).any():
             raise BoxelError(
                 f"{validation.file}: not one of its images has a label map or a mask to validate against; give "
                 "another --val, or none."
@@ -167,16 +174,15 @@ def train(
         validation = under_categories(validation, training.categories)
     if semantic is not None:
         training = under_categories(training, things_of(semantic))
-    if settings.data.class_agnostic:
-        training = training.class_agnostic()
-        validation = None if validation is None else validation.class_agnostic()
     # Jitter and small boxes concern what is learned, never what is measured.
     training = ignore_small(training, settings.data.min_box)
     if settings.data.box_jitter:
         training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
     parts, wants_masks = METHODS[method], settings.label not in (None, SEGMENTS)
     (check_instances_or_labels if wants_masks else parts.check)(training)
-    classes = classes_of(training) if method in SEMANTIC else training.categories
+    validation = None if validation is None else _as_told(validation, settings)
+    told = _as_told(training, settings)
+    classes = classes_of(told) if method in SEMANTIC else told.categories
     second = None
     if salient is not None:
         second = _read(salient, None, "train")
@@ -191,8 +197,9 @@ def train(
         say("%s is finished already", out)
         return model_folder.load(out)
     if wants_masks:
-        training = _labelled(training, settings, out, labeller)
+        training = _labelled(training, settings, out, labeller, method in SEMANTIC)
         parts.check(training)
+    training = _as_told(training, settings)  # not before, since a teacher may go by the categories
     pl.seed_everything(settings.seed, verbose=False)
     model = _build(method, record, classes, None if resume else init, resume)
     if semantic is not None and not resume:
@@ -247,25 +254,43 @@ def _read(
 def _set_aside(
     data: Annotations, settings: TrainConfig, semantic: bool
 ) -> tuple[Annotations, Annotations | None]:
-    """Training and validation images; none of the latter where a semantic segmenter can't be measured on them."""
-    training, validation = split(data, settings.data.val_share, settings.seed)
-    if semantic and validation is not None and not has_labels(validation).any():
-        say("no image is set aside for validation, since those drawn for it have boxes only")
-        return data, None
+    """Training and validation images; of a semantic set the latter are drawn from those that can be measured on."""
+    among = has_truth(data) if semantic else None
+    training, validation = split(data, settings.data.val_share, settings.seed, among)
     say("%d of %d images set aside for validation", len(data) - len(training), len(data))
+    if validation is None and settings.data.val_share and settings.patience:
+        log.warning("patience does nothing: too few images have a mask or a label map to be measured on")
     return training, validation
 
 
-def _labelled(data: Annotations, settings: TrainConfig, out: Path, labeller: Labeller | None) -> Annotations:
-    """The set with masks of the boxes that have none, as `label` asks for; the run's folder keeps them."""
-    if labeller is None:
-        raise UsageError(f"label is {settings.label}, but nothing here makes masks; call `boxel.train`.")
-    mapped = np.array([name is not None for name in data.label_maps], dtype=bool)
-    bare = ~data.has_segmentation & ~data.iscrowd & ~mapped[data.image_index]
+def _as_told(data: Annotations, settings: TrainConfig) -> Annotations:
+    """The set with all categories as one, where that is asked for."""
+    return data.class_agnostic() if settings.data.class_agnostic else data
+
+
+def _labelled(
+    data: Annotations, settings: TrainConfig, out: Path, labeller: Labeller | None, semantic: bool
+) -> Annotations:
+    """The set with masks of the boxes that have none, as `label` asks for; the run's folder keeps them.
+
+    Masks that are not trusted are not made anew: `boxel label` made them, and dropped them.
+    """
+    bare = ~data.has_segmentation & ~data.iscrowd & data.has_box
+    if semantic:
+        bare &= ~data.has_label_map[data.image_index]
     if not bare.any():
         return data
+    if labeller is None:
+        raise UsageError(f"label is {settings.label}, but nothing here makes masks; call `boxel.train`.")
+    asked = data.select_instances(data.trusted | ~data.has_segmentation)
+    asked = asked.select_images(np.unique(data.image_index[bare]))
     say("masks of %d boxes by %s, kept in %s", bare.sum(), settings.label, out / "masks.json")
-    return labeller(data, str(settings.label), out / "masks.json", settings.device)
+    made = labeller(asked, str(settings.label), out / "masks.json", settings.device)
+    if made.has_mask.sum() <= asked.has_mask.sum():
+        raise BoxelError(
+            f"{data.file}: {settings.label} made no mask of its {bare.sum()} boxes; name another --label."
+        )
+    return add_masks(data, made)
 
 
 def _check_images(data: Annotations, remedy: str = "name their folder with --images") -> None:
@@ -365,6 +390,7 @@ def _trainer(
     folder = out / "checkpoints"
     # What a crowd's mask covers is never asked for.
     has_masks = validation is not None and bool((validation.has_mask & ~validation.iscrowd).any())
+    has_masks |= issubclass(task, SemanticTask)  # or label maps
     callbacks: list[Callback] = [*progress_callbacks(), Curves(out)]
     if validation is not None:
         callbacks.append(SamplePictures(out, validation))
@@ -413,7 +439,7 @@ def _summary(data: Annotations, classes: Sequence[Category]) -> str:
     masked = int((data.has_mask & learned).sum())
     parts = [f"{len(data)} images"]
     if any(data.label_maps):
-        parts.append(f"{sum(name is not None for name in data.label_maps)} label maps")
+        parts.append(f"{data.has_label_map.sum()} label maps")
     if len(data.labels):
         parts.append(f"{learned.sum()} instances ({masked} with masks, {learned.sum() - masked} boxes only)")
     return f"{', '.join(parts)} of {len(classes)} categories"

@@ -30,46 +30,53 @@ def add_masks(data: Annotations, masks: Annotations, flag: str = "--masks") -> A
         (masks.ids[i], masks.image_ids[masks.image_index[i]]): i for i in np.flatnonzero(masks.has_mask)
     }
     segmentations, areas, trusted = data.segmentations.copy(), data.areas.copy(), data.trusted.copy()
-    source = data.source.copy()
+    source, quality = data.source.copy(), data.quality.copy()
     found = 0
     for i, annotation in enumerate(data.ids):
         other = theirs.get((annotation, data.image_ids[data.image_index[i]]))
         if other is not None:
             segmentations[i], areas[i], trusted[i] = masks.segmentations[other], masks.areas[other], True
-            source[i] = masks.source[other]
+            source[i], quality[i] = masks.source[other], masks.quality[other]
             found += 1
     if not found:
         raise BoxelError(
             f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check {flag}."
         )
-    return replace(data, segmentations=segmentations, areas=areas, trusted=trusted, source=source)
+    return replace(
+        data, segmentations=segmentations, areas=areas, trusted=trusted, source=source, quality=quality
+    )
 
 
 def repeats_of(data: Annotations, share: float) -> NDArray[np.int64]:
     """How often each image is to be shown in an epoch, that few with true masks are not lost among many without.
 
     An image is of the few where it has a label map, or where all its instances have masks whose source is not told, as
-    it is of those that `boxel label` made.
+    it is of those that `boxel label` made. It is of the many where one has no such mask.
 
     Args:
         data: the set.
-        share: of the epoch that is to be of the few.
+        share: what the few are to be of both.
 
     Returns:
-        (I,) 1, and of the few the number that comes nearest to the share, `MOST_REPEATS` at most.
+        (I,) 1, and of the few what the share comes to when rounded, `MOST_REPEATS` at most.
     """
-    counts, given = np.zeros((2, len(data)), dtype=np.int64)
-    np.add.at(counts, data.image_index, 1)
-    np.add.at(
-        given, data.image_index, data.has_mask & np.array([name is None for name in data.source], dtype=bool)
-    )
-    mapped = np.array([name is not None for name in data.label_maps], dtype=bool)
-    few = mapped | ((counts > 0) & (given == counts))
+    given = data.has_mask & np.array([name is None for name in data.source], dtype=bool)
+    guessed, drawn = np.zeros((2, len(data)), dtype=bool)
+    guessed[data.image_index[~given & ~data.iscrowd]] = True
+    drawn[data.image_index[given & ~data.iscrowd]] = True
+    few = data.has_label_map | (drawn & ~guessed)
     repeats = np.ones(len(data), dtype=np.int64)
     if few.any():
-        wanted = share / (1 - share) * (~few).sum() / few.sum()
+        wanted = share / (1 - share) * (guessed & ~few).sum() / few.sum()
         repeats[few] = min(max(round(wanted), 1), MOST_REPEATS)
     return repeats
+
+
+def has_truth(data: Annotations) -> NDArray[np.bool_]:
+    """(I,) bool: a segmenter of classes can be measured on an image, which has a label map or a mask."""
+    masked = np.zeros(len(data), dtype=bool)
+    masked[data.image_index[data.has_mask & ~data.iscrowd]] = True
+    return data.has_label_map | masked
 
 
 def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
@@ -150,19 +157,24 @@ def under_categories(data: Annotations, categories: Sequence[Category]) -> Annot
     return data.relabel(np.array(label, dtype=np.int32), categories)
 
 
-def split(data: Annotations, share: float, seed: int) -> tuple[Annotations, Annotations | None]:
+def split(
+    data: Annotations, share: float, seed: int, among: NDArray[np.bool_] | None = None
+) -> tuple[Annotations, Annotations | None]:
     """Training and validation images, drawn by image with a seed.
 
     Args:
         data: the set.
         share: of the images that go to validation; at least one does where it is above 0.
         seed: the same seed splits alike.
+        among: (I,) bool, images that may go to validation, of which the share is; all where None.
 
     Returns:
-        Training and validation set; the latter None for a share of 0 or a set of one image.
+        Training and validation set; the latter None for a share of 0, or with one image to draw from.
     """
-    if share <= 0 or len(data) < 2:
+    drawn = np.arange(len(data)) if among is None else np.flatnonzero(among)
+    if share <= 0 or len(drawn) < 2:
         return data, None
-    order = np.random.default_rng(seed).permutation(len(data))
-    count = min(max(round(len(data) * share), 1), len(data) - 1)
-    return data.select_images(np.sort(order[count:])), data.select_images(np.sort(order[:count]))
+    order = np.random.default_rng(seed).permutation(drawn)
+    kept = np.ones(len(data), dtype=bool)
+    kept[order[: min(max(round(len(drawn) * share), 1), len(drawn) - 1)]] = False
+    return data.select_images(kept), data.select_images(~kept)

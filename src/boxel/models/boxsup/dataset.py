@@ -30,7 +30,7 @@ class BoxSupDataset(SemanticDataset):
     Args:
         data: the annotations.
         folder: of the candidate segments; those that are not there are made and put there.
-        config: which segments.
+        config: which segments; with None none are chosen from, and a box alone is not learned from.
         transforms: of the whole sample.
         more: the same instances with masks that are candidates too, as another model has made them.
 
@@ -42,7 +42,7 @@ class BoxSupDataset(SemanticDataset):
         self,
         data: Annotations,
         folder: Path,
-        config: SegmentsConfig,
+        config: SegmentsConfig | None,
         transforms: Callable[[Sample], Sample] | None = None,
         more: Annotations | None = None,
     ):
@@ -52,8 +52,8 @@ class BoxSupDataset(SemanticDataset):
         self._masked = data.has_mask
 
     def guessed(self, image: int) -> NDArray[np.intp]:
-        """(B,) the instances of an image that have a box alone; none where the image has a label map."""
-        if self.data.label_maps[image] is not None:
+        """(B,) the instances of an image that choose a segment, having a box alone and the image no label map."""
+        if self.config is None or self.data.label_maps[image] is not None:
             return np.zeros(0, dtype=np.intp)
         own = boxes_of(self.data, image)
         return own[~self._masked[own]]
@@ -64,6 +64,7 @@ class BoxSupDataset(SemanticDataset):
         Raises:
             BoxelError: the image, or the file of its segments, can't be read.
         """
+        assert self.config is not None  # `guessed` is empty else
         found = segments_of(self.data, image, self.folder, self.config)
         if self.more is None:
             return found

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -71,7 +72,7 @@ def main() -> None:
         "--rows", nargs="+", choices=ROWS, default=["rectangles", "GrabCut", "BoxSup", "masks"]
     )
     parser.add_argument("--epochs", type=float, help="in place of the recipe's")
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--val", action="store_true", help="measure on the validation images")
     parser.add_argument("--crf", action="store_true", help="measure after a CRF tuned to each row")
     args = parser.parse_args()
@@ -80,14 +81,16 @@ def main() -> None:
     training, apart = split(training, 1 / 6, seed=0)
     assert apart is not None
     truth = read(args.coco / "val_masks.json", images=images).select_categories(VOC) if args.val else apart
-    found = {}
+    found: dict[str, list[NDArray[np.int64]]] = {}
     for row in args.rows:
-        model, crf = trained(row, training, args), None
-        if args.crf:
-            tries = tune_crf(model, apart, count=30, report=lambda _: None)
-            crf = best_crf(tries)
-            print(f"{row}, tuned: {tries_table(tries)}", flush=True)
-        found[row] = confusions(model, truth, crf)
+        found[row] = []
+        for seed in args.seeds:
+            model, crf = trained(row, seed, training, args), None
+            if args.crf:
+                tries = tune_crf(model, apart, count=30, report=lambda _: None)
+                crf = best_crf(tries)
+                print(f"{row}, tuned: {tries_table(tries)}", flush=True)
+            found[row].append(confusions(model, truth, crf))
     counts = np.bincount(truth.labels[~truth.iscrowd], minlength=len(VOC))
     often = np.flatnonzero(counts >= OBJECTS) + 1
     print(f"{len(truth)} images; classes with {OBJECTS} objects: {', '.join(VOC[k - 1] for k in often)}")
@@ -95,25 +98,35 @@ def main() -> None:
         "| learned from | foreground IoU | of the last | mean IoU | of the last | all classes | in true boxes |"
     )
     print("|---|---|---|---|---|---|---|")
-    draws = np.random.default_rng(0).integers(len(found[args.rows[-1]]), size=(2000, len(truth)))
+    draws = np.random.default_rng(0).integers(len(truth), size=(2000, len(truth)))
     for row in args.rows:
         cells = [row]
+        own, last = found[row], found[args.rows[-1]]
         for measure in (foreground_iou, lambda matrix: mean_iou(matrix, often)):
-            own, last = (found[name] for name in (row, args.rows[-1]))
-            ratios = [measure(own[draw].sum(0)) / measure(last[draw].sum(0)) for draw in draws]
+            ratios = [over_seeds(measure, own, draw) / over_seeds(measure, last, draw) for draw in draws]
             low, high = np.percentile(ratios, [2.5, 97.5])
-            here = measure(own.sum(0))
-            cells += [f"{here:.3f}", f"{here / measure(last.sum(0)):.3f} ({low:.3f} to {high:.3f})"]
-        cells.append(f"{semantic_figures(found[row].sum(0), ['', *VOC])['mean_iou']:.3f}")
-        made = boxel.label(truth.without_masks(), teacher=folder_of(row, args))
-        cells.append(f"{instance_ious(made, truth)[0].mean():.3f}")
+            here, there = over_seeds(measure, own), over_seeds(measure, last)
+            each = ", ".join(f"{measure(matrices.sum(0)):.3f}" for matrices in own)
+            cells += [f"{here:.3f} ({each})", f"{here / there:.3f} ({low:.3f} to {high:.3f})"]
+        cells.append(f"{over_seeds(lambda m: semantic_figures(m, ['', *VOC])['mean_iou'], own):.3f}")
+        made = [boxel.label(truth.without_masks(), teacher=folder_of(row, seed, args)) for seed in args.seeds]
+        cells.append(f"{np.mean([instance_ious(each, truth)[0].mean() for each in made]):.3f}")
         print(f"| {' | '.join(cells)} |", flush=True)
 
 
-def trained(row: str, training: Annotations, args: argparse.Namespace) -> Any:
+def over_seeds(
+    measure: Callable[[NDArray[np.int64]], float],
+    matrices: Sequence[NDArray[np.int64]],
+    draw: NDArray[np.intp] | slice = slice(None),
+) -> float:
+    """Mean of a measure over the seeds' (I, K, K) matrices, each summed over some images."""
+    return float(np.mean([measure(one[draw].sum(0)) for one in matrices]))
+
+
+def trained(row: str, seed: int, training: Annotations, args: argparse.Namespace) -> Any:
     """The model of a row, trained if it is not there yet."""
     changes = dict(ROWS[row])
-    out = folder_of(row, args)
+    out = folder_of(row, seed, args)
     teacher, with_masks = changes.pop("teacher", None), changes.pop("masks", False)
     if changes.pop("candidates", False):
         changes["candidates"] = labelled(training, "boxcaseg-boxes", args)
@@ -127,13 +140,13 @@ def trained(row: str, training: Annotations, args: argparse.Namespace) -> Any:
             labelled(training, teacher, args) if teacher else own,
             out=out,
             config=args.recipe,
-            seed=args.seed,
+            seed=seed,
             resume=(out / "checkpoints" / "last.ckpt").exists(),
             segments_folder=str(args.out / "segments"),
             label="segments",
             **changes,
         )
-        print(f"{row}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
+        print(f"{row} {seed}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
     return boxel.load(out)
 
 
@@ -144,9 +157,9 @@ def labelled(training: Annotations, teacher: str, args: argparse.Namespace) -> A
     return boxel.label(training.without_masks(), teacher=teacher, out=folder / f"{teacher}.json")
 
 
-def folder_of(row: str, args: argparse.Namespace) -> Path:
+def folder_of(row: str, seed: int, args: argparse.Namespace) -> Path:
     """Of the row's run."""
-    return args.out / f"{row.replace(',', '').replace(' ', '_')}_{args.seed}"
+    return args.out / f"{row.replace(',', '').replace(' ', '_')}_{seed}"
 
 
 def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray[np.int64]:

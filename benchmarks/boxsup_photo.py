@@ -56,8 +56,9 @@ def main() -> None:
     print(f"| update | {' | '.join(PHOTOS.values())} |\n|---|---|---|---|")
     BoxSupTask._draw = draw  # type: ignore[method-assign]
     boxel.train("boxsup", training, out=args.out / "run", config=args.recipe, label="segments")
-    drawn = [picture for update in (*args.updates, max(shown)) for picture in shown[update]]
-    save_image(contact_sheet(drawn, columns=len(photos), cell=300), args.out / "updates.png")
+    updates = [*args.updates, max(shown)]
+    drawn = [shown[update][k] for k in range(len(photos)) for update in updates]
+    save_image(contact_sheet(drawn, columns=len(updates), cell=300), args.out / "updates.png")
 
 
 def outlined(folder: Path) -> Annotations:

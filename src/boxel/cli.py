@@ -247,14 +247,18 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
         help="start from the weights of another run, or of a model that comes with boxel",
     )
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    own = " (default: boxcaseg); `segments` lets each box choose among segments" if method == "boxsup" else ""
+    own = (
+        ", which boxsup does unless `segments` lets each box choose among segments"
+        if method == "boxsup"
+        else ""
+    )
     parser.add_argument(
         "--label",
         type=str,
         nargs="?",
         const="boxcaseg",
         metavar="TEACHER",
-        help=f"first make masks of boxes that have none, as `boxel label` does{own}",
+        help=f"first make masks of boxes that have none, as `boxel label` does{own} (default teacher: boxcaseg)",
     )
     if method == "fcrn-instances":
         parser.add_argument(
@@ -712,7 +716,11 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Names
         for method, description in METHODS.items()
     },
     "evaluate": ("Measure a run or a COCO results file against the truth.", _evaluate_arguments, _evaluate),
-    "predict": ("Find and segment instances in photos.", _predict_arguments, _predict),
+    "predict": (
+        "Find and segment instances in photos, or tell the class of each pixel.",
+        _predict_arguments,
+        _predict,
+    ),
     "export": ("Write a model as an ONNX file that needs no boxel.", _export_arguments, _export),
     "inspect": ("Measure what a setting should be for your data.", _inspect_arguments, _inspect),
     "segments": ("Make candidate segments of photos, with nothing learned.", _segments_arguments, _segments),

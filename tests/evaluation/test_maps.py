@@ -10,7 +10,7 @@ from PIL import Image
 from boxel.data.annotations import Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder
 from boxel.errors import BoxelError
-from boxel.evaluation.maps import maps_table, measure_folder
+from boxel.evaluation.maps import maps_table, measurable, measure_folder
 
 
 @pytest.fixture
@@ -54,6 +54,22 @@ def test_against_sets_of_pixels(truth, found) -> None:
     assert figures["mean_iou"] == pytest.approx(np.mean(expected))
     assert figures["pixel_accuracy"] == pytest.approx((true == ours)[known].mean())
     assert figures["images"] == 4
+
+
+def test_boxes_are_no_truth_to_measure_against(tmp_path) -> None:
+    """Not even beside an image in which there is nothing, all of which is background."""
+    rows, told = Builder(), []
+    for k in range(3):
+        rows.add_image(k, f"{k}.jpg", 30, 20)
+    rows.add(1, 0, 0, (2, 2, 9, 9), b"[[2,2,9,2,9,9]]")
+    rows.add(2, 1, 0, (2, 2, 9, 9))
+    data = rows.build(tmp_path, [Category(5, "a")], tmp_path / "set.json")
+    assert measurable(data, told.append).tolist() == [0, 2]
+    assert told == ["1 of 3 images have boxes only and are left out"]
+    with pytest.raises(
+        BoxelError, match="not one of its 3 images has a label map or a mask to be measured against"
+    ):
+        measurable(data.without_masks(), told.append)
 
 
 def test_an_image_that_can_not_be_measured_costs_only_itself(truth, found) -> None:

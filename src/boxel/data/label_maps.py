@@ -80,6 +80,13 @@ def has_labels(data: Annotations) -> NDArray[np.bool_]:
     return data.has_label_map | (masks > 0) | ((counts == 0) & has_background(data))
 
 
+def has_truth(data: Annotations) -> NDArray[np.bool_]:
+    """(I,) bool: a segmenter of classes can be measured on an image, which has a label map or a mask."""
+    masked = np.zeros(len(data), dtype=bool)
+    masked[data.image_index[data.has_mask & ~data.iscrowd]] = True
+    return data.has_label_map | masked
+
+
 def translation(data: Annotations, classes: Sequence[Category]) -> NDArray[np.uint8]:
     """What a set's classes are among others of the same names.
 

@@ -16,6 +16,7 @@ from boxel.data.label_maps import (
     IGNORE,
     classes_of,
     has_labels,
+    has_truth,
     label_map,
     read_values,
     translation,
@@ -90,6 +91,26 @@ def measure_folder(
     return _figures(found, truth, classes, report, trimap)
 
 
+def measurable(truth: Annotations, report: Callable[[str], None]) -> NDArray[np.intp]:
+    """(N,) the images of which the class of each pixel is told.
+
+    Args:
+        truth: the set.
+        report: is told how many are left out.
+
+    Raises:
+        BoxelError: no image has a label map or a mask.
+    """
+    if not has_truth(truth).any():
+        raise BoxelError(
+            f"{truth.file}: not one of its {len(truth)} images has a label map or a mask to be measured against."
+        )
+    known = has_labels(truth)
+    if not known.all():
+        report(f"{(~known).sum()} of {len(truth)} images have boxes only and are left out")
+    return np.flatnonzero(known)
+
+
 def _figures(
     found: Callable[[int], NDArray[np.integer]],
     truth: Annotations,
@@ -117,7 +138,7 @@ def _pairs(
     report: Callable[[str], None],
 ) -> Iterator[tuple[NDArray[np.integer], NDArray[np.uint8]]]:
     """Found and true labels of each image that can be used."""
-    for image in np.flatnonzero(has_labels(truth)).tolist():
+    for image in measurable(truth, report).tolist():
         try:
             labels = found(image)
             true = table[label_map(truth, image, labels.shape)]

@@ -14,8 +14,9 @@ from torch import Tensor
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.data.label_maps import IGNORE, has_labels, label_map, translation
+from boxel.data.label_maps import IGNORE, label_map, translation
 from boxel.errors import BoxelError
+from boxel.evaluation.maps import measurable
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.models.semantic.predict import own_looks, probabilities, refined
 
@@ -139,7 +140,7 @@ def _cases(model: Any, truth: Annotations, count: int, report: Callable[[str], N
     """What the network says of images that are evenly chosen, and what is true of them."""
     table, looks = translation(truth, model.categories), own_looks(model)
     device = next(model.parameters()).device
-    known = np.flatnonzero(has_labels(truth))
+    known = measurable(truth, report)
     chosen = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
     for image in known[chosen].tolist():
         try:

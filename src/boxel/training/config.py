@@ -238,7 +238,7 @@ class BoxSupTraining(TrainConfig):
         mask_share: where all masks of some images were given, and others have such as are guessed, the former are
             shown several times an epoch to make this share of it, up to ten times each; 0 shows all alike.
         segments: the candidate segments.
-        segments_folder: where they are kept, for runs to share; OUT/segments where None.
+        segments_folder: where candidate segments are kept, for runs to share; OUT/segments where None.
         updates: how one of them is chosen for each box.
     """
 

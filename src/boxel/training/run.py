@@ -22,7 +22,7 @@ from boxel.data.annotations import Category
 from boxel.data.augment import ignore_small, jitter_boxes
 from boxel.data.faults import left_out
 from boxel.data.join import join
-from boxel.data.label_maps import classes_of
+from boxel.data.label_maps import classes_of, has_truth
 from boxel.errors import BoxelError, UsageError
 from boxel.models import folder as model_folder
 from boxel.models.folder import SEMANTIC, without_weights
@@ -39,7 +39,6 @@ from boxel.training.semantic import SemanticTask
 from boxel.training.supervision import (
     add_masks,
     check_instances_or_labels,
-    has_truth,
     keep_masks_of,
     split,
     under_categories,
@@ -196,14 +195,14 @@ def train(
     if resume and (out / "model.safetensors").exists():
         say("%s is finished already", out)
         return model_folder.load(out)
-    if wants_masks:
-        training = _labelled(training, settings, out, labeller, method in SEMANTIC)
-        parts.check(training)
-    training = _as_told(training, settings)  # not before, since a teacher may go by the categories
     pl.seed_everything(settings.seed, verbose=False)
     model = _build(method, record, classes, None if resume else init, resume)
     if semantic is not None and not resume:
         load_semantic(model, semantic)
+    if wants_masks:  # and the weights to start from are there
+        training = _labelled(training, settings, out, labeller, method in SEMANTIC)
+        parts.check(training)
+    training = _as_told(training, settings)  # not before, since a teacher may go by the categories
 
     samples = parts.samples(training, second, settings, out, model)
     with quiet_lightning():
@@ -257,9 +256,10 @@ def _set_aside(
     """Training and validation images; of a semantic set the latter are drawn from those that can be measured on."""
     among = has_truth(data) if semantic else None
     training, validation = split(data, settings.data.val_share, settings.seed, among)
-    say("%d of %d images set aside for validation", len(data) - len(training), len(data))
-    if validation is None and settings.data.val_share and settings.patience:
-        log.warning("patience does nothing: too few images have a mask or a label map to be measured on")
+    if validation is not None:
+        say("%d of %d images set aside for validation", len(validation), len(data))
+    elif settings.data.val_share:
+        say("no image is set aside for validation: too few have a mask or a label map to be measured on")
     return training, validation
 
 
@@ -273,7 +273,7 @@ def _labelled(
 ) -> Annotations:
     """The set with masks of the boxes that have none, as `label` asks for; the run's folder keeps them.
 
-    Masks that are not trusted are not made anew: `boxel label` made them, and dropped them.
+    Masks that are not trusted are not made anew: `boxel label` made and dropped them.
     """
     bare = ~data.has_segmentation & ~data.iscrowd & data.has_box
     if semantic:
@@ -283,8 +283,9 @@ def _labelled(
     if labeller is None:
         raise UsageError(f"label is {settings.label}, but nothing here makes masks; call `boxel.train`.")
     asked = data.select_instances(data.trusted | ~data.has_segmentation)
-    asked = asked.select_images(np.unique(data.image_index[bare]))
-    say("masks of %d boxes by %s, kept in %s", bare.sum(), settings.label, out / "masks.json")
+    if semantic:
+        asked = asked.select_images(~data.has_label_map)
+    say("making masks of %d boxes by %s, for %s", bare.sum(), settings.label, out / "masks.json")
     made = labeller(asked, str(settings.label), out / "masks.json", settings.device)
     if made.has_mask.sum() <= asked.has_mask.sum():
         raise BoxelError(
@@ -437,11 +438,17 @@ def _summary(data: Annotations, classes: Sequence[Category]) -> str:
     """What a set has to learn from, in words."""
     learned = ~data.iscrowd
     masked = int((data.has_mask & learned).sum())
+    made = int(
+        (data.has_mask & learned & np.array([name is not None for name in data.source], dtype=bool)).sum()
+    )
+    of_these = f", {made} of them made" if made else ""
     parts = [f"{len(data)} images"]
     if any(data.label_maps):
         parts.append(f"{data.has_label_map.sum()} label maps")
     if len(data.labels):
-        parts.append(f"{learned.sum()} instances ({masked} with masks, {learned.sum() - masked} boxes only)")
+        parts.append(
+            f"{learned.sum()} instances ({masked} with masks{of_these}, {learned.sum() - masked} boxes only)"
+        )
     return f"{', '.join(parts)} of {len(classes)} categories"
 
 

@@ -72,13 +72,6 @@ def repeats_of(data: Annotations, share: float) -> NDArray[np.int64]:
     return repeats
 
 
-def has_truth(data: Annotations) -> NDArray[np.bool_]:
-    """(I,) bool: a segmenter of classes can be measured on an image, which has a label map or a mask."""
-    masked = np.zeros(len(data), dtype=bool)
-    masked[data.image_index[data.has_mask & ~data.iscrowd]] = True
-    return data.has_label_map | masked
-
-
 def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
     """Masks of some categories only; the other instances keep their boxes (BoxInst, Tables 6 and 7).
 
@@ -133,8 +126,8 @@ def check_labels(data: Annotations) -> None:
     """Raise a :class:`BoxelError` where no pixel of a set is of a class that is known."""
     if not any(data.label_maps) and not data.has_mask.any():
         raise BoxelError(
-            f"{data.file}: not one of its {len(data)} images has a label map or a mask to learn from; `boxel label` "
-            "makes masks of boxes."
+            f"{data.file}: not one of its {len(data)} images has a label map or a mask to learn from; --label makes "
+            "masks of its boxes first."
         )
 
 

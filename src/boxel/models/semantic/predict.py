@@ -19,7 +19,7 @@ from torchvision.transforms.v2 import functional as F
 from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
 from boxel.data.label_maps import values_of
-from boxel.errors import BoxelError, check_range
+from boxel.errors import BoxelError, check_range, nearest
 from boxel.models.predict import Photo, pixels_of
 
 
@@ -43,8 +43,15 @@ class LabelMap:
         return values_of(self.classes)[self.labels]
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        """(H, W) mask of a class, by its name."""
-        return self.labels == [category.name for category in self.classes].index(name)
+        """(H, W) mask of a class, by its name.
+
+        Raises:
+            BoxelError: there is no such class.
+        """
+        names = [category.name for category in self.classes]
+        if name not in names:
+            raise BoxelError(f"there is no class {name!r} among those of the model.{nearest(name, names)}")
+        return self.labels == names.index(name)
 
     def save(self, path: str | Path) -> None:
         """Write the original ids of the classes as a PNG, of 16 bits where 8 don't do.

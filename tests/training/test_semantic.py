@@ -84,7 +84,7 @@ def test_interrupted_and_resumed_it_ends_the_same(
 def test_what_can_not_be_learned_from_is_told(scenes, tiny_fcrn, semantic_run, tmp_path) -> None:
     boxes = scenes.without_masks()
     with pytest.raises(
-        BoxelError, match=r"not one of its .* images has a label map or a mask .* `boxel label`"
+        BoxelError, match=r"not one of its .* images has a label map or a mask .* --label makes masks"
     ):
         train("fcrn", boxes, out=tmp_path / "a", config=tiny_fcrn)
     with pytest.raises(BoxelError, match="none of its 24 instances has a mask"):

@@ -76,6 +76,28 @@ def tiny_fcrn() -> dict[str, Any]:
     }
 
 
+@pytest.fixture(scope="session")
+def tiny_segmenter() -> dict[str, Any]:
+    """Settings of a BoxSup, or of another segmenter of classes, that trains in a moment."""
+    return {
+        "model": {
+            "backbone": "tf_efficientnet_lite0",
+            "weights": "none",
+            "backbone_norm": "bn",
+            "output_stride": 16,
+            "classifier": "dilated",
+            "kernel": 3,
+            "dilation": 1,
+            "hidden": 0,
+        },
+        "views": {"crop": 64, "long_side": 96},
+        "data": {"workers": 0, "val_share": 0},
+        "optim": {"name": "adamw", "lr": 0.001, "reference_batch": 0},
+        "batch_size": 2,
+        "device": "cpu",
+    }
+
+
 @pytest.fixture(scope="module")
 def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with scenes (`scenes/masks.json`), the same as label maps (`maps/`), a recipe, and a run on the maps."""

@@ -247,10 +247,10 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
         help="start from the weights of another run, or of a model that comes with boxel",
     )
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    own = (
-        ", which boxsup does unless `segments` lets each box choose among segments"
+    otherwise = (
+        "default: boxcaseg; `segments` lets each box choose among segments"
         if method == "boxsup"
-        else ""
+        else "TEACHER left out: boxcaseg; the whole flag: no masks are made"
     )
     parser.add_argument(
         "--label",
@@ -258,7 +258,7 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
         nargs="?",
         const="boxcaseg",
         metavar="TEACHER",
-        help=f"first make masks of boxes that have none, as `boxel label` does{own} (default teacher: boxcaseg)",
+        help=f"first make masks of boxes that have none, as `boxel label` does ({otherwise})",
     )
     if method == "fcrn-instances":
         parser.add_argument(

@@ -23,24 +23,11 @@ from boxel.labeling.train import made_masks
 from boxel.training import run
 from boxel.training.boxsup import BoxSupTask
 
-SETTINGS: dict[str, Any] = {
-    "model": {
-        "backbone": "tf_efficientnet_lite0",
-        "weights": "none",
-        "backbone_norm": "bn",
-        "output_stride": 16,
-        "classifier": "dilated",
-        "kernel": 3,
-        "dilation": 1,
-        "hidden": 0,
-    },
-    "views": {"crop": 64, "long_side": 96},
-    "data": {"workers": 0, "val_share": 0},
-    "optim": {"name": "adamw", "lr": 0.001, "reference_batch": 0},
-    "batch_size": 2,
-    "steps": 1,
-    "device": "cpu",
-}
+
+@pytest.fixture
+def settings(tiny_segmenter: dict[str, Any]) -> dict[str, Any]:
+    """Settings of a training of one step."""
+    return tiny_segmenter | {"steps": 1}
 
 
 @pytest.fixture(scope="module")
@@ -71,9 +58,9 @@ def filled(data: Annotations, image: int) -> np.ndarray:
     return found
 
 
-def test_boxsup_learns_from_the_masks_of_boxel_label(scenes, learned, tmp_path) -> None:
+def test_boxsup_learns_from_the_masks_of_boxel_label(settings, scenes, learned, tmp_path) -> None:
     boxes, out = scenes.without_masks(), tmp_path / "run"
-    boxel.train("boxsup", boxes, out=out, config=SETTINGS)
+    boxel.train("boxsup", boxes, out=out, config=settings)
     made = boxel.label(boxes, teacher="boxcaseg")
     (data,) = learned
     assert data.has_mask.all() and set(data.source) == {"boxcaseg"}
@@ -85,18 +72,18 @@ def test_boxsup_learns_from_the_masks_of_boxel_label(scenes, learned, tmp_path) 
     assert yaml.safe_load((out / "config.yaml").read_text())["label"] == "boxcaseg"
 
 
-def test_other_methods_take_a_teacher_too(scenes, tmp_path) -> None:
-    settings = SETTINGS | {"label": "rectangle"}
+def test_other_methods_take_a_teacher_too(settings, scenes, tmp_path) -> None:
+    settings |= {"label": "rectangle"}
     boxel.train("fcrn", scenes.without_masks(), out=tmp_path / "run", config=settings)
     made = boxel.read(tmp_path / "run" / "masks.json", images=scenes.root)
     for image in range(len(scenes)):
         assert np.array_equal(label_map(made, image) > 0, filled(scenes, image))
 
 
-def test_masks_that_are_given_stay(scenes, learned, tmp_path) -> None:
+def test_masks_that_are_given_stay(settings, scenes, learned, tmp_path) -> None:
     """Those of the set, those of another file, and not those of categories whose masks are not to be learned from."""
     few = scenes.select_images([0])
-    settings = SETTINGS | {"label": "rectangle"}
+    settings |= {"label": "rectangle"}
     boxel.train("boxsup", scenes.without_masks(), masks=few, out=tmp_path / "some", config=settings)
     given = learned[-1].image_index == 0
     assert [name is None for name in learned[-1].source] == given.tolist()
@@ -107,22 +94,22 @@ def test_masks_that_are_given_stay(scenes, learned, tmp_path) -> None:
     assert [name is None for name in learned[-1].source] == kept.tolist() and learned[-1].has_mask.all()
 
 
-def test_where_there_is_nothing_to_label_nothing_is_made(scenes, learned, tmp_path) -> None:
+def test_where_there_is_nothing_to_label_nothing_is_made(settings, scenes, learned, tmp_path) -> None:
     """All masks are there, or those that are not would be of images whose label maps say more."""
-    run.train("boxsup", scenes, out=tmp_path / "masks", config=SETTINGS)
+    run.train("boxsup", scenes, out=tmp_path / "masks", config=settings)
     write(scenes, tmp_path / "set", format="semantic")
     maps = boxel.read(tmp_path / "set")
     both = replace(scenes.without_masks(), root=maps.root, paths=maps.paths, label_maps=maps.label_maps)
-    run.train("boxsup", both, out=tmp_path / "maps", config=SETTINGS)
+    run.train("boxsup", both, out=tmp_path / "maps", config=settings)
     assert [data.has_mask.any() for data in learned] == [True, False]
     assert not any((tmp_path / name / "masks.json").exists() for name in ("masks", "maps"))
 
 
-def test_masks_that_are_not_trusted_are_not_made_anew(scenes, learned, tmp_path) -> None:
+def test_masks_that_are_not_trusted_are_not_made_anew(settings, scenes, learned, tmp_path) -> None:
     doubtful = replace(scenes, trusted=scenes.image_index != 0)
     segmentations = scenes.segmentations.copy()
     segmentations[-1] = None
-    settings = SETTINGS | {"label": "rectangle"}
+    settings |= {"label": "rectangle"}
     boxel.train(
         "boxsup", replace(doubtful, segmentations=segmentations), out=tmp_path / "run", config=settings
     )
@@ -130,10 +117,12 @@ def test_masks_that_are_not_trusted_are_not_made_anew(scenes, learned, tmp_path)
     assert learned[0].source[-1] == "rectangle" and not (tmp_path / "run" / "segments").exists()
 
 
-def test_a_teacher_goes_by_the_categories_that_are_learned_as_one(scenes, learned, tmp_path) -> None:
-    classes = boxel.train("fcrn", scenes, out=tmp_path / "classes", config=SETTINGS)
+def test_a_teacher_goes_by_the_categories_that_are_learned_as_one(
+    settings, scenes, learned, tmp_path
+) -> None:
+    classes = boxel.train("fcrn", scenes, out=tmp_path / "classes", config=settings)
     assert [category.name for category in classes.categories][1:] == [c.name for c in scenes.categories]
-    settings = SETTINGS | {"label": str(tmp_path / "classes")}
+    settings |= {"label": str(tmp_path / "classes")}
     boxel.train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=settings, class_agnostic=True)
     assert learned[0].has_mask.any() and len(learned[0].categories) == 1
 
@@ -152,36 +141,36 @@ def test_a_process_pool_finds_it() -> None:
     assert "resume" in inspect.signature(boxel.train).parameters and "Args:" in boxel.train.__doc__
 
 
-def test_a_run_that_is_there_gets_no_masks(scenes, tmp_path) -> None:
-    boxel.train("boxsup", scenes, out=tmp_path / "run", config=SETTINGS)
+def test_a_run_that_is_there_gets_no_masks(settings, scenes, tmp_path) -> None:
+    boxel.train("boxsup", scenes, out=tmp_path / "run", config=settings)
     with pytest.raises(BoxelError, match="holds a run already"):
-        boxel.train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=SETTINGS)
+        boxel.train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=settings)
     assert not (tmp_path / "run" / "masks.json").exists()
 
 
-def test_what_was_labelled_is_not_labelled_again(scenes, tmp_path, caplog) -> None:
+def test_what_was_labelled_is_not_labelled_again(settings, scenes, tmp_path, caplog) -> None:
     out, boxes = tmp_path / "run", scenes.without_masks()
     boxel.label(boxes, teacher="rectangle", out=out / "masks.json")
     caplog.set_level("INFO", logger="boxel")
-    boxel.train("boxsup", boxes, out=out, config=SETTINGS | {"label": "rectangle"})
+    boxel.train("boxsup", boxes, out=out, config=settings | {"label": "rectangle"})
     assert "4 of 4 images are labelled already" in caplog.text
 
 
-def test_what_can_not_be_used_is_told(scenes, tmp_path: Path) -> None:
+def test_what_can_not_be_used_is_told(settings, scenes, tmp_path: Path) -> None:
     boxes = scenes.without_masks()
     with pytest.raises(
         UsageError, match=r"label is boxcaseg, but nothing here makes masks; call `boxel\.train`"
     ):
-        run.train("boxsup", boxes, out=tmp_path / "a", config=SETTINGS)
+        run.train("boxsup", boxes, out=tmp_path / "a", config=settings)
     with pytest.raises(
         UsageError, match="--candidates are chosen from beside segments; add --label segments"
     ):
-        boxel.train("boxsup", boxes, out=tmp_path / "b", config=SETTINGS, candidates=scenes)
+        boxel.train("boxsup", boxes, out=tmp_path / "b", config=settings, candidates=scenes)
     with pytest.raises(BoxelError, match="rectangel"):
-        boxel.train("boxsup", boxes, out=tmp_path / "c", config=SETTINGS, label="rectangel")
+        boxel.train("boxsup", boxes, out=tmp_path / "c", config=settings, label="rectangel")
     with pytest.raises(UsageError, match="fcrn has no segments to choose among; name a teacher"):
-        boxel.train("fcrn", boxes, out=tmp_path / "d", config=SETTINGS, label="segments")
+        boxel.train("fcrn", boxes, out=tmp_path / "d", config=settings, label="segments")
     other = replace(scenes, categories=tuple(Category(k, f"x{k}") for k in range(1, 6)))
-    boxel.train("fcrn", other, out=tmp_path / "other", config=SETTINGS)
+    boxel.train("fcrn", other, out=tmp_path / "other", config=settings)
     with pytest.raises(BoxelError, match=r"other made no mask of its \d+ boxes; name another --label"):
-        boxel.train("boxsup", boxes, out=tmp_path / "e", config=SETTINGS, label=str(tmp_path / "other"))
+        boxel.train("boxsup", boxes, out=tmp_path / "e", config=settings, label=str(tmp_path / "other"))

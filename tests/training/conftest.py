@@ -35,27 +35,6 @@ _SETTINGS: dict[str, Any] = {
     "device": "cpu",
 }
 
-_BOXSUP: dict[str, Any] = {
-    "model": {
-        "backbone": "tf_efficientnet_lite0",
-        "weights": "none",
-        "backbone_norm": "bn",
-        "output_stride": 16,
-        "classifier": "dilated",
-        "kernel": 3,
-        "dilation": 1,
-        "hidden": 0,
-    },
-    "views": {"crop": 64, "long_side": 96},
-    "label": "segments",
-    "segments": {"count": 20},
-    "data": {"workers": 0, "val_share": 0},
-    "optim": {"name": "adamw", "lr": 0.001, "reference_batch": 0},
-    "batch_size": 2,
-    "epochs": 2,
-    "device": "cpu",
-}
-
 
 @pytest.fixture(scope="session")
 def scenes(tmp_path_factory: pytest.TempPathFactory) -> Annotations:
@@ -76,9 +55,10 @@ def segments(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 
 @pytest.fixture
-def tiny_boxsup(segments: str) -> dict[str, Any]:
+def tiny_boxsup(tiny_segmenter: dict[str, Any], segments: str) -> dict[str, Any]:
     """Settings of a training of eight steps with updates before the first and the fifth."""
-    return copy.deepcopy(_BOXSUP) | {"segments_folder": segments}
+    own = {"label": "segments", "segments": {"count": 20}, "epochs": 2, "segments_folder": segments}
+    return copy.deepcopy(tiny_segmenter) | own
 
 
 @pytest.fixture

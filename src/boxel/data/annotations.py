@@ -132,6 +132,11 @@ class Annotations:
         return self.has_segmentation & self.trusted
 
     @property
+    def has_made_mask(self) -> NDArray[np.bool_]:
+        """(N,) bool: the instance has such a mask, and it is told who made it, as of those of `boxel label`."""
+        return self.has_mask & np.array([name is not None for name in self.source], dtype=bool)
+
+    @property
     def has_box(self) -> NDArray[np.bool_]:
         """(N,) bool: the box is finite and has an area."""
         extent = self.boxes[:, 2:] - self.boxes[:, :2]

@@ -30,7 +30,7 @@ def made_masks(data: Annotations, teacher: str, file: Path, device: str) -> Anno
         device: where a network runs.
     """
     if getattr(rank_zero_only, "rank", 0):
-        while not file.exists():
+        while not file.exists():  # if the first fails, who started them ends them all
             time.sleep(1)
         return read(file, images=data.root)
     device = device if device in TORCH_DEVICES else "auto"

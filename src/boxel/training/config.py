@@ -17,6 +17,9 @@ from boxel.models.fcrn import FCRNConfig, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNNConfig
 from boxel.segments import SegmentsConfig
 
+SEGMENTS = "segments"
+"""The `label` of BoxSup's own labels."""
+
 
 @dataclass
 class DataConfig:
@@ -234,7 +237,7 @@ class BoxSupTraining(TrainConfig):
         model: the model's own choices.
         views: what of an image is shown.
         label: who makes masks of the boxes that have none, before the first step; a teacher that `boxel label` knows.
-            With `segments`, which is what none comes to, each box chooses among candidate segments, as in the paper.
+            With `segments`, or None, each box chooses among candidate segments, as in the paper.
         mask_share: where all masks of some images were given, and others have such as are guessed, the former are
             shown several times an epoch to make this share of it, up to ten times each; 0 shows all alike.
         segments: the candidate segments.
@@ -261,9 +264,6 @@ class BoxSupTraining(TrainConfig):
         check_range(self, 0, 0.99, "mask_share")
         self.label = self.label or SEGMENTS
 
-
-SEGMENTS = "segments"
-"""The `label` of BoxSup's own labels."""
 
 CONFIGS: dict[str, type[TrainConfig]] = {
     "boxinst": BoxInstTraining,

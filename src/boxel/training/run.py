@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 import yaml
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
@@ -438,9 +437,7 @@ def _summary(data: Annotations, classes: Sequence[Category]) -> str:
     """What a set has to learn from, in words."""
     learned = ~data.iscrowd
     masked = int((data.has_mask & learned).sum())
-    made = int(
-        (data.has_mask & learned & np.array([name is not None for name in data.source], dtype=bool)).sum()
-    )
+    made = int((data.has_made_mask & learned).sum())
     of_these = f", {made} of them made" if made else ""
     parts = [f"{len(data)} images"]
     if any(data.label_maps):

@@ -50,8 +50,8 @@ def add_masks(data: Annotations, masks: Annotations, flag: str = "--masks") -> A
 def repeats_of(data: Annotations, share: float) -> NDArray[np.int64]:
     """How often each image is to be shown in an epoch, that few with true masks are not lost among many without.
 
-    An image is of the few where it has a label map, or where all its instances have masks whose source is not told, as
-    it is of those that `boxel label` made. It is of the many where one has no such mask.
+    An image is of the few where it has a label map, or where all its instances have masks that were given and not made.
+    It is of the many where one has no such mask.
 
     Args:
         data: the set.
@@ -60,7 +60,7 @@ def repeats_of(data: Annotations, share: float) -> NDArray[np.int64]:
     Returns:
         (I,) 1, and of the few what the share comes to when rounded, `MOST_REPEATS` at most.
     """
-    given = data.has_mask & np.array([name is None for name in data.source], dtype=bool)
+    given = data.has_mask & ~data.has_made_mask
     guessed, drawn = np.zeros((2, len(data)), dtype=bool)
     guessed[data.image_index[~given & ~data.iscrowd]] = True
     drawn[data.image_index[given & ~data.iscrowd]] = True

@@ -12,9 +12,9 @@ import argparse
 from pathlib import Path
 
 from boxel.data import read
-from boxel.evaluation.given_boxes import measure_masks
-from boxel.labeling.adapt import adapt
-from boxel.labeling.label import label
+from boxel.evaluation.boxes import measure_masks
+from boxel.labeling.api import label
+from boxel.training.adapt import adapt
 
 FIGURES = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class")
 

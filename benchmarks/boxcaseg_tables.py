@@ -17,7 +17,7 @@ import numpy as np
 
 import boxel
 from boxel.data import Annotations, read
-from boxel.evaluation.given_boxes import measure_masks
+from boxel.evaluation.boxes import measure_masks
 
 SMALL: dict[str, Any] = {
     "model": {"backbone": "tf_efficientnet_lite0", "weights": "lite", "side": 128},
@@ -36,8 +36,8 @@ SMALL: dict[str, Any] = {
     "steps": 500,
     "batch_size": 16,
 }
-"""The paper's losses and heads; backbone, side, length and optimiser are those of a few minutes on a core. Salient
-images are cut to their box like any other instance. Shown whole, as the paper has them, and with the paper's optimiser,
+"""The paper's losses and heads; backbone, side, length and optimizer are those of a few minutes on a core. Salient
+images are cut to their box like any other instance. Shown whole, as the paper has them, and with the paper's optimizer,
 the heads that learn from them alone failed on boxes."""
 
 ROWS: dict[str, dict[str, Any]] = {

@@ -6,7 +6,7 @@ Each row is `recipes/boxsup_small.yaml --label segments` with what the row chang
 training images; it is measured on the others, or with --val on the validation images. With 20 classes in so few
 photos a mean over all classes says little, so the rows tell the IoU of the foreground, whatever its class, and the
 mean IoU of the classes with ten objects or more to be measured on; each as a share of the figure of the last row
-named, with a 95 % interval by 2,000 paired draws of images. The last column leaves aside what the network recognises:
+named, with a 95 % interval by 2,000 paired draws of images. The last column leaves aside what the network recognizes:
 the mean IoU of the masks that it makes of the true boxes, as a teacher of `boxel label`. With --crf a CRF that is
 tuned to each row on 30 images kept apart goes over its probabilities. Rows already in --out are not trained again.
 """
@@ -27,11 +27,11 @@ from boxel.crf import CRFConfig
 from boxel.data import Annotations, read
 from boxel.data.images import read_image
 from boxel.data.label_maps import classes_of, label_map
-from boxel.evaluation.given_boxes import instance_ious
+from boxel.evaluation.boxes import instance_ious
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.evaluation.tune_crf import best_crf, tries_table, tune_crf
 from boxel.models.semantic.predict import own_looks, predict_maps
-from boxel.training.supervision import split
+from boxel.training.prepare import split
 
 CLASSES = (
     "airplane bicycle bird boat bottle bus car cat chair cow dining_table dog horse motorcycle person potted_plant "
@@ -49,10 +49,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup without sampling": {"updates.sampled": 1},
     "BoxSup, selective search": {"segments.source": "selective-search"},
     "BoxSup, gop": {"segments.source": "gop"},
-    "BoxSup, printed normaliser": {"updates.normaliser": "printed"},
+    "BoxSup, printed normalizer": {"updates.normalizer": "printed"},
     "BoxSup, no fill guard": {"updates.min_fill": 0.0},
     "BoxSup": {},
-    "BoxSup, colour affinity": {"model.affinity_weight": 0.5},
+    "BoxSup, color affinity": {"model.affinity_weight": 0.5},
     "BoxSup and boxel label": {"candidates": True},
     "masks": {"masks": True},
 }
@@ -129,7 +129,7 @@ def trained(row: str, seed: int, training: Annotations, args: argparse.Namespace
     out = folder_of(row, seed, args)
     teacher, with_masks = changes.pop("teacher", None), changes.pop("masks", False)
     if changes.pop("candidates", False):
-        changes["candidates"] = labelled(training, "boxcaseg-boxes", args)
+        changes["candidates"] = labeled(training, "boxcaseg-boxes", args)
     if args.epochs:
         changes["epochs"] = args.epochs
     if not (out / "model.safetensors").exists():
@@ -137,7 +137,7 @@ def trained(row: str, seed: int, training: Annotations, args: argparse.Namespace
         own = training if with_masks else training.without_masks()
         boxel.train(
             "boxsup",
-            labelled(training, teacher, args) if teacher else own,
+            labeled(training, teacher, args) if teacher else own,
             out=out,
             config=args.recipe,
             seed=seed,
@@ -150,7 +150,7 @@ def trained(row: str, seed: int, training: Annotations, args: argparse.Namespace
     return boxel.load(out)
 
 
-def labelled(training: Annotations, teacher: str, args: argparse.Namespace) -> Annotations:
+def labeled(training: Annotations, teacher: str, args: argparse.Namespace) -> Annotations:
     """The set with masks that a teacher made of its boxes."""
     folder = args.out / "masks"
     folder.mkdir(parents=True, exist_ok=True)

@@ -21,13 +21,13 @@ import boxel
 from boxel.data import read
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
-from boxel.evaluation.given_boxes import instance_ious
-from boxel.evaluation.segments import overlaps
+from boxel.evaluation.boxes import instance_ious
+from boxel.evaluation.proposals import overlaps
 from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
 from boxel.models.semantic.predict import own_looks, probabilities
-from boxel.segments import SegmentsConfig
+from boxel.proposals import SegmentsConfig
 from boxel.training.boxsup import LEAST
-from boxel.training.supervision import add_masks
+from boxel.training.prepare import add_masks
 
 BASE = UpdateConfig(sampled=1)
 PAPER = replace(BASE, regression_weight=3.0, shape_weight=0.0, least_share=0.0)
@@ -47,7 +47,7 @@ ROWS = {
     "lambda 0.3, neither": replace(PAPER, regression_weight=0.3),
     "lambda 1, neither": replace(PAPER, regression_weight=1.0),
     "as in the paper": PAPER,
-    "as in the paper, printed normaliser": replace(PAPER, normaliser="printed"),
+    "as in the paper, printed normalizer": replace(PAPER, normalizer="printed"),
     "as in the paper, any fill": replace(PAPER, min_fill=0.0),
     "as in the paper, fills its box by 0.4": replace(PAPER, min_fill=0.4),
     "fills its box by 0 at least": replace(BASE, min_fill=0.0),

@@ -19,9 +19,9 @@ import boxel
 from boxel.data import Annotations, read
 from boxel.data.images import read_image
 from boxel.data.join import join
-from boxel.data.photos import write_photos
-from boxel.draw import contact_sheet, overlay_labels, save_image
+from boxel.data.samples import write_photos
 from boxel.training.boxsup import BoxSupTask
+from boxel.viz.overlays import contact_sheet, overlay_labels, save_image
 
 PHOTOS = {"astronaut.png": "person", "chelsea.png": "cat", "motorcycle_left.png": "motorcycle"}
 

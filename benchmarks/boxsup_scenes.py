@@ -21,7 +21,7 @@ import numpy as np
 import boxel
 from boxel.crf import CRFConfig
 from boxel.data import Annotations
-from boxel.data.scenes import write_scenes
+from boxel.data.synthetic import write_scenes
 from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.tune_crf import best_crf, tune_crf
 from boxel.models.semantic.predict import own_looks
@@ -41,12 +41,12 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup, gop": {"segments.source": "gop"},
     "BoxSup, holes stay": {"segments.holes": True},
     "BoxSup, no fill guard": {"updates.min_fill": 0.0},
-    "BoxSup, colour affinity": {"model.affinity_weight": 0.5},
+    "BoxSup, color affinity": {"model.affinity_weight": 0.5},
     "BoxSup and boxel label": {"candidates": True},
     "boxel label": {"teacher": "boxcaseg-boxes"},
     "boxel label, boxcaseg": {"teacher": "boxcaseg"},
     "boxel label, a tenth of the masks": {"teacher": "boxcaseg-boxes", "masks": 0.1, "steps": 500},
-    "boxel label, colour affinity": {"teacher": "boxcaseg-boxes", "model.affinity_weight": 0.5},
+    "boxel label, color affinity": {"teacher": "boxcaseg-boxes", "model.affinity_weight": 0.5},
     "self-training": {"teacher": "BoxSup"},
     "BoxSup, a tenth of the masks": {"masks": 0.1, "steps": 500},
     "BoxSup, a tenth of the masks, all shown alike": {"masks": 0.1, "mask_share": 0.0},

@@ -29,12 +29,12 @@ from torch import nn
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
-from boxel.exporting.fold import folded
+from boxel.exporting.fuse_conv_bn import folded
 from boxel.exporting.trace import trace
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
-from boxel.models.folder import load
-from boxel.models.runtime import OnnxBoxCaseg, OnnxBoxInst
+from boxel.models.io import load
+from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
 
 RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "boxcaseg_small.yaml"
 Way = Callable[[], Any]

@@ -23,7 +23,7 @@ import numpy as np
 import boxel
 from boxel.data import read
 from boxel.evaluation.maps import measure_maps
-from boxel.training.supervision import split
+from boxel.training.prepare import split
 
 ROWS: dict[str, dict[str, Any]] = {
     "all pixels": {"model.min_kept": None, "model.threshold": None},

@@ -73,7 +73,7 @@ def main() -> None:
     )
     print(f"classes of pixels: {measure_maps(boxel.load(semantic), truth)}", flush=True)
     print(
-        "| learned from, localisation | classes of pixels | mAPr50 | mAPr70 | mAPr_vol |\n|---|---|---|---|---|"
+        "| learned from, localization | classes of pixels | mAPr50 | mAPr70 | mAPr_vol |\n|---|---|---|---|---|"
     )
     for row in args.rows:
         out = args.out / f"{kind}_{row.replace(',', '').replace(' ', '_')}"

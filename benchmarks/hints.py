@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from boxel.data import read
 from boxel.data.images import read_image
-from boxel.segments.grabcut import grabcut, grabcut_from_ellipse
+from boxel.masks.grabcut import grabcut, grabcut_from_ellipse
 
 Mask = NDArray[np.bool_]
 

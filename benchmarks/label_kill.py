@@ -1,4 +1,4 @@
-"""`kill -9` of a labelling job at random moments, with the network that comes with boxel.
+"""`kill -9` of a labeling job at random moments, with the network that comes with boxel.
 
     python benchmarks/label_kill.py ../shared/data/coco/val_masks.json --images ../shared/data/coco/images
 
@@ -42,7 +42,7 @@ Rows = set[tuple[object, ...]]
 
 
 class Job(NamedTuple):
-    """A labelling job: the same command however often it is started."""
+    """A labeling job: the same command however often it is started."""
 
     boxes: Path
     images: Path
@@ -72,7 +72,7 @@ class Job(NamedTuple):
         """Start it, and kill it after so many seconds of work.
 
         Args:
-            seconds: from when the first image is about to be labelled; importing and loading the network, which take
+            seconds: from when the first image is about to be labeled; importing and loading the network, which take
                 seconds of their own, don't count.
             stage: of `STAGES`, to wait for then.
 
@@ -129,7 +129,7 @@ class Job(NamedTuple):
     def faults(self, before: Rows, after: Rows, ended: bool) -> list[str]:
         """Sentences on what the last start did wrong, from the images that were done before and after it."""
         wrong = []
-        said = re.search(r"([\d,]+) of [\d,]+ images are labelled already", self.log.read_text())
+        said = re.search(r"([\d,]+) of [\d,]+ images are labeled already", self.log.read_text())
         found = int(said[1].replace(",", "")) if said else 0
         if (said or ended) and found != len(before):  # it may have been killed before it said so
             wrong.append(f"found {found} images done where {len(before)} were committed")

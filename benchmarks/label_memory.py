@@ -1,4 +1,4 @@
-"""Rate and memory of labelling a set of 100,000 boxes with their rectangles.
+"""Rate and memory of labeling a set of 100,000 boxes with their rectangles.
 
 Writes a COCO file of 10,000 images with ten boxes each to a temporary folder, all images being one PNG of 320 x 240
 under many names, labels it in a fresh process, once from nothing and once more to find all of it done, and prints what
@@ -49,7 +49,7 @@ def generate(folder: Path, images: int) -> None:
 
 def measure(folder: Path) -> None:
     """Label the set and print the figures; to be run in a process of its own."""
-    from boxel.labeling.label import label_data
+    from boxel.labeling.api import label_data
 
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
@@ -58,7 +58,7 @@ def measure(folder: Path) -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
     print(f"imports: peak RSS {peak():.2f} GB", flush=True)
-    for what in ("labelled", "found done"):
+    for what in ("labeled", "found done"):
         start = time.perf_counter()
         outcome = label_data(folder / "boxes.json", out=folder / "out" / "masks.json", teacher="rectangle")
         seconds = time.perf_counter() - start

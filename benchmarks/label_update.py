@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.models.boxsup.update import UpdateConfig, choose, costs
-from boxel.segments import Candidates, propose
+from boxel.proposals import Candidates, propose
 
 WIDTH, HEIGHT, CLASSES = 500, 375, 21
 

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from boxel.data import read
-from boxel.data.augment import jitter_boxes
-from boxel.evaluation.given_boxes import measure_masks
-from boxel.labeling.label import label
+from boxel.data.transforms import jitter_boxes
+from boxel.evaluation.boxes import measure_masks
+from boxel.labeling.api import label
 
 FIGURES = ("mask_iou", "IoU@50", "IoU@75", "spearman", "calibration_error")
 

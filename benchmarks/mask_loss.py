@@ -1,8 +1,8 @@
 """BoxInst's mask loss against its textbook form: time, peak memory and value.
 
 The textbook form follows the paper's Eq. 1-8 literally: full-size box masks that are then strided, all 8
-neighbours by `unfold`, LAB by scikit-image. Both forms get the same photos, boxes and logits, take turns in
-one run, and are timed apart for targets (box masks, colour similarity) and loss (forward and backward).
+neighbors by `unfold`, LAB by scikit-image. Both forms get the same photos, boxes and logits, take turns in
+one run, and are timed apart for targets (box masks, color similarity) and loss (forward and backward).
 Memory is the growth of the resident set's high-water mark over one call in a process of its own, read from
 /proc (Linux).
 
@@ -33,7 +33,7 @@ from torchvision.transforms.v2.functional import pil_to_tensor
 
 from boxel.losses.affinity import Inside, Normalizer, affinity_loss, color_similarity, valid_pixels
 from boxel.losses.projection import projection_loss
-from boxel.masks.boxes import box_spans
+from boxel.masks.spans import box_spans
 
 HEIGHT, WIDTH, STRIDE = 800, 1344, 4
 THETA, TAU, DILATION = 2.0, 0.3, 2
@@ -96,8 +96,8 @@ def textbook_targets(scene: Scene) -> tuple[Tensor, Tensor]:
     valid = torch.zeros(len(pooled), 1, *pooled.shape[2:])
     for image, (height, width) in zip(valid, scene.sizes, strict=True):
         image[:, : height // STRIDE, : width // STRIDE] = 1
-    distance = torch.linalg.vector_norm(lab[:, :, None] - neighbours(lab), dim=1)  # Eq. 7
-    similarity = torch.exp(-distance / THETA) * neighbours(valid)[:, 0] * valid
+    distance = torch.linalg.vector_norm(lab[:, :, None] - neighbors(lab), dim=1)  # Eq. 7
+    similarity = torch.exp(-distance / THETA) * neighbors(valid)[:, 0] * valid
     return masks, (similarity >= TAU).float()
 
 
@@ -105,12 +105,12 @@ def textbook_loss(scene: Scene, masks: Tensor, edges: Tensor, inside: str, norma
     """Eq. 6: the sum of Eq. 3 and Eq. 8."""
     p = scene.logits.sigmoid()
     loss = dice(p.amax(1), masks.amax(1)) + dice(p.amax(2), masks.amax(2))  # Eq. 2, 3
-    q = neighbours(p[:, None])[:, 0]
+    q = neighbors(p[:, None])[:, 0]
     p = p[:, None]
     same = p * q + (1 - p) * (1 - q)  # Eq. 4
     masks = masks[:, None]
-    in_box = masks.expand_as(same) if inside == "centre" else torch.maximum(masks, neighbours(masks)[:, 0])
-    in_box = in_box * neighbours(torch.ones_like(masks))[:, 0]  # no edges off the grid
+    in_box = masks.expand_as(same) if inside == "center" else torch.maximum(masks, neighbors(masks)[:, 0])
+    in_box = in_box * neighbors(torch.ones_like(masks))[:, 0]  # no edges off the grid
     supervised = in_box * edges[scene.image_index]
     terms = -same.log() * supervised
     if normalizer == "supervised":
@@ -118,8 +118,8 @@ def textbook_loss(scene: Scene, masks: Tensor, edges: Tensor, inside: str, norma
     return loss.mean() + (terms.sum((1, 2, 3)) / in_box.sum((1, 2, 3))).mean()
 
 
-def neighbours(x: Tensor) -> Tensor:
-    """(B, C, h, w) -> (B, C, 8, h, w): the 8 neighbours of each pixel, zero off the grid."""
+def neighbors(x: Tensor) -> Tensor:
+    """(B, C, h, w) -> (B, C, 8, h, w): the 8 neighbors of each pixel, zero off the grid."""
     patches = F.unfold(x, 3, dilation=DILATION, padding=DILATION).unflatten(1, (x.shape[1], 9))
     return torch.cat([patches[:, :, :4], patches[:, :, 5:]], 2).unflatten(3, x.shape[2:])
 
@@ -194,7 +194,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("coco", type=Path, help="folder with train_boxes.json and images/")
     parser.add_argument("--instances", type=int, default=64)
-    parser.add_argument("--inside", choices=["centre", "either"], default="centre")
+    parser.add_argument("--inside", choices=["center", "either"], default="center")
     parser.add_argument("--normalizer", choices=["supervised", "edges"], default="supervised")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=2)

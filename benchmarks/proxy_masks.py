@@ -21,7 +21,7 @@ import boxel
 from boxel.data import Annotations, read
 from boxel.evaluation import coco_ap, paired_bootstrap
 from boxel.evaluation.run import predict_set
-from boxel.models.folder import load
+from boxel.models.io import load
 from boxel.training import train
 
 LABELS: dict[str, dict[str, Any]] = {

@@ -22,13 +22,13 @@ import numpy as np
 
 from boxel.data import Annotations, read
 from boxel.data.images import read_image
-from boxel.data.photos import photos
-from boxel.demo import figures
-from boxel.draw import contact_sheet, overlay, save_image
+from boxel.data.samples import photos
+from boxel.demo.scenes import figures
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
 from boxel.evaluation.run import predict_set
-from boxel.models.folder import load
+from boxel.models.io import load
 from boxel.training import train
+from boxel.viz.overlays import contact_sheet, overlay, save_image
 
 BOXES: dict[str, Any] = {"data.mask_classes": []}
 KINDS: dict[str, dict[str, Any]] = {
@@ -131,8 +131,8 @@ def draw(runs: list[Path], out: Path, names: Sequence[str] = ("astronaut", "coff
                 found = model.predict(photo)
                 best = slice(4)  # best first
                 labels = [f"{score:.2f}" for score in found.scores[best]]
-                colours = np.arange(len(labels))
-                cells.append(overlay(photo, found.boxes[best], found.masks[best], colours, labels))
+                colors = np.arange(len(labels))
+                cells.append(overlay(photo, found.boxes[best], found.masks[best], colors, labels))
     save_image(contact_sheet(cells, columns=1 + len(models), cell=300), out)
 
 

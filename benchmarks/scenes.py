@@ -18,11 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from boxel.data import Annotations
-from boxel.data.scenes import write_scenes
-from boxel.demo import figures as measure
+from boxel.data.synthetic import write_scenes
+from boxel.demo.scenes import figures as measure
 from boxel.evaluation import coco_ap, fill_boxes
 from boxel.evaluation.run import predict_set
-from boxel.models.folder import load
+from boxel.models.io import load
 from boxel.training import train
 
 NO_AREA: dict[str, Any] = {"model.area_weight": 0.0}

@@ -2,8 +2,8 @@
 
     python benchmarks/scenes_gate.py --scenes 100
 
-Exits with 1 where the filled box passes 0.65 or GrabCut 0.75. It also prints how true the colour prior is: of
-the neighbours about a box that look alike, the share that lies on the same side of the outline.
+Exits with 1 where the filled box passes 0.65 or GrabCut 0.75. It also prints how true the color prior is: of
+the neighbors about a box that look alike, the share that lies on the same side of the outline.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections import defaultdict
 import numpy as np
 import torch
 
-from boxel.data.scenes import CLASSES, Instance, scene
+from boxel.data.synthetic import CLASSES, Instance, scene
 from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
-from boxel.segments.grabcut import grabcut
+from boxel.masks.grabcut import grabcut
 
 LIMITS = {"filled box": 0.65, "GrabCut": 0.75}
 THRESHOLDS = (0.1, 0.3)

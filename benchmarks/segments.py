@@ -18,10 +18,10 @@ import numpy as np
 
 from boxel.data import read
 from boxel.data.images import read_image
-from boxel.evaluation.segments import overlaps
-from boxel.segments.candidates import Candidates
-from boxel.segments.propose import SOURCES, propose
-from boxel.segments.store import boxes_of
+from boxel.evaluation.proposals import overlaps
+from boxel.proposals.candidates import Candidates
+from boxel.proposals.propose import SOURCES, propose
+from boxel.proposals.store import boxes_of
 
 WIDTH = 500
 

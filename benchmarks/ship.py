@@ -11,7 +11,7 @@ import argparse
 import shutil
 from pathlib import Path
 
-from boxel.models import folder
+from boxel.models import io
 
 WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights"
 
@@ -25,9 +25,9 @@ def main() -> None:
     parser.add_argument("name", help="what `boxel label --teacher` is to call it")
     args = parser.parse_args()
 
-    model = folder.load(args.run)
+    model = io.load(args.run)
     target = WEIGHTS / args.name
-    folder.save(model.half(), target, model.settings, model.categories)  # type: ignore[arg-type]
+    io.save(model.half(), target, model.settings, model.categories)  # type: ignore[arg-type]
     shutil.copy(args.run / "metrics.json", target)
     size = (target / "model.safetensors").stat().st_size
     print(f"{target}: {size / 1e6:.1f} MB")

@@ -14,8 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from boxel.data import read
-from boxel.evaluation.given_boxes import measure_masks
-from boxel.labeling.label import label
+from boxel.evaluation.boxes import measure_masks
+from boxel.labeling.api import label
 
 TEACHERS = ["rectangle", "ellipse", "grabcut", "grabcut-ellipse", "crf", "boxcaseg-boxes", "boxcaseg"]
 FIGURES = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class")
@@ -30,7 +30,7 @@ def main() -> None:
     parser.add_argument("data", type=Path, help="annotations with masks")
     parser.add_argument("--images", type=Path)
     parser.add_argument("--teachers", nargs="+", default=TEACHERS, help="names, model folders or sam:PATH")
-    parser.add_argument("--crf", action="store_true", help="draw masks to the colours")
+    parser.add_argument("--crf", action="store_true", help="draw masks to the colors")
     parser.add_argument("--workers", type=int, default=2)
     args = parser.parse_args()
 

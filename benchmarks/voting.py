@@ -31,17 +31,17 @@ Drawn = tuple[Tensor, Tensor]
 
 def scene(random: torch.Generator, objects: int = 20) -> Drawn:
     """Ellipses, the later over the earlier; scores are smooth, with doubt along the edges."""
-    y, x = centres()
+    y, x = centers()
     around = torch.stack([x, y, torch.full_like(x, 60), torch.full_like(x, 60)])  # off all objects
     logits, owner = torch.zeros(CLASSES + 1, CELLS, CELLS), around.clone()
     logits[0] = 6
     for _ in range(objects):
         size = SIDE * (0.05 + 0.45 * torch.rand(2, generator=random))
-        centre = SIDE * torch.rand(2, generator=random)
-        inside = ((x - centre[0]) / size[0]) ** 2 + ((y - centre[1]) / size[1]) ** 2 < 0.25
+        center = SIDE * torch.rand(2, generator=random)
+        inside = ((x - center[0]) / size[0]) ** 2 + ((y - center[1]) / size[1]) ** 2 < 0.25
         logits[:, inside] = 0
         logits[int(torch.randint(1, CLASSES + 1, (), generator=random)), inside] = 6
-        owner[:, inside] = torch.cat([centre, size])[:, None]
+        owner[:, inside] = torch.cat([center, size])[:, None]
     doubt = 2 * torch.randn(1, CLASSES + 1, 16, 16, generator=random)
     logits = F.avg_pool2d(logits, 5, 1, 2) + F.interpolate(doubt, (CELLS, CELLS), mode="bilinear")[0]
     noise = 0.1 * torch.randn(CLASSES, 4, CELLS, CELLS, generator=random)
@@ -50,7 +50,7 @@ def scene(random: torch.Generator, objects: int = 20) -> Drawn:
 
 
 def noise(random: torch.Generator) -> Drawn:
-    """Nothing agrees with its neighbour."""
+    """Nothing agrees with its neighbor."""
     scores = 2 * torch.randn(CLASSES + 1, CELLS, CELLS, generator=random)
     boxes = SIDE * torch.rand(CLASSES, 4, CELLS, CELLS, generator=random)
     return scores.softmax(0), xyxy(boxes)
@@ -71,18 +71,18 @@ def contended(random: torch.Generator, classes: int, smallest: float, largest: f
     logits = 0.5 * torch.randn(CLASSES + 1, CELLS, CELLS, generator=random)
     logits[1 : classes + 1] += 5
     sizes = smallest + (largest - smallest) * torch.rand(CLASSES, 2, CELLS, CELLS, generator=random)
-    y, x = centres()
+    y, x = centers()
     return logits.softmax(0), xyxy(torch.cat([torch.stack([x, y]).expand_as(sizes), sizes], 1))
 
 
-def centres() -> tuple[Tensor, Tensor]:
+def centers() -> tuple[Tensor, Tensor]:
     """Rows and columns of the pixels, each (CELLS, CELLS)."""
     axis = STRIDE * (torch.arange(CELLS) + 0.5)
     return torch.meshgrid(axis, axis, indexing="ij")
 
 
 def xyxy(boxes: Tensor) -> Tensor:
-    """From centre, width and height, in the second dimension."""
+    """From center, width and height, in the second dimension."""
     return box_convert(boxes.movedim(1, -1), "cxcywh", "xyxy").movedim(-1, 1)
 
 

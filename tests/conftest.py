@@ -8,7 +8,7 @@ import yaml
 
 from boxel.cli import main
 from boxel.data import write
-from boxel.data.scenes import write_scenes
+from boxel.data.synthetic import write_scenes
 
 
 @pytest.fixture(scope="session")
@@ -57,7 +57,7 @@ def tiny_boxcaseg() -> dict[str, Any]:
 
 @pytest.fixture(scope="session")
 def tiny_fcrn() -> dict[str, Any]:
-    """Settings of an FCRN, or of its localisation network, that trains in a moment."""
+    """Settings of an FCRN, or of its localization network, that trains in a moment."""
     return {
         "model": {
             "backbone": "resnet10t",

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from boxel.data import read, write
-    from boxel.labeling.label import label
-    from boxel.models.folder import load
+    from boxel.labeling.api import label
+    from boxel.models.io import load
     from boxel.training import train
 
 __version__ = "0.1.0"
@@ -23,9 +23,9 @@ __all__ = ["label", "load", "read", "train", "write"]
 _HOMES = {
     "read": "boxel.data",
     "write": "boxel.data",
-    "label": "boxel.labeling.label",
-    "load": "boxel.models.folder",
-    "train": "boxel.labeling.train",
+    "label": "boxel.labeling.api",
+    "load": "boxel.models.io",
+    "train": "boxel.training",
 }
 
 

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boxel.crf.lattice import WeightedSums, lattice
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 def points(seed: int, n: int, d: int, spread: float) -> torch.Tensor:
@@ -23,7 +23,7 @@ def test_a_line_by_hand() -> None:
     """On a line a vertex is sqrt(3 / 4) standard deviations from the next, and each direction blurs along it once.
 
     The first point lies on a vertex, the second on the next one. Splat gives (1, 0) and (0, 1); a blur adds half of the
-    neighbour to each, (1, 1/2), and the second blur, the other way along the same line, (5/4, 1).
+    neighbor to each, (1, 1/2), and the second blur, the other way along the same line, (5/4, 1).
     """
     found = lattice(torch.tensor([[0.0], [0.75**0.5]]))
     torch.testing.assert_close(found.filter(torch.eye(2)), torch.tensor([[1.25, 1.0], [1.0, 1.25]]))
@@ -73,12 +73,12 @@ def test_groups_never_meet() -> None:
     )
 
 
-def test_normalised_on_both_sides() -> None:
+def test_normalized_on_both_sides() -> None:
     features = points(2, 30, 2, 1.0)
     kernel = lattice(features).filter(torch.eye(30))
     norm = kernel.sum(1).rsqrt()
     torch.testing.assert_close(
-        lattice(features).normalised(4).filter(torch.eye(30)), 4 * norm[:, None] * kernel * norm
+        lattice(features).normalized(4).filter(torch.eye(30)), 4 * norm[:, None] * kernel * norm
     )
 
 

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from boxel.crf import CRFConfig, mean_field
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 def exact(image: torch.Tensor, probabilities: torch.Tensor, config: CRFConfig) -> torch.Tensor:
@@ -60,7 +60,7 @@ def test_against_all_pairs(config, smooth, seed) -> None:
 
 
 def test_against_the_authors_code() -> None:
-    """What pydensecrf2 1.1 gives for 3 classes at each third pixel, with its default normalisation."""
+    """What pydensecrf2 1.1 gives for 3 classes at each third pixel, with its default normalization."""
     y, x = torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")
     photo = torch.stack([20 * x + 10 * y, 120 * (x >= 4) + 5 * y, 200 - 25 * y]) / 255
     probabilities = (0.4 * torch.stack([x - 3.0, y - 2.0, torch.full(x.shape, 0.5)])).softmax(0)
@@ -86,7 +86,7 @@ def test_a_batch_is_its_images() -> None:
 
 
 def test_what_is_certain_stays_and_spreads() -> None:
-    """Two halves of one colour each; a certain pixel in each gives its class to the half, of which nothing is known."""
+    """Two halves of one color each; a certain pixel in each gives its class to the half, of which nothing is known."""
     photo = torch.zeros(1, 3, 12, 16)
     photo[..., 8:] = 1
     probabilities = torch.full((1, 2, 12, 16), 0.5)

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
-from boxel.errors import BoxelError
 from boxel.masks.rle import decode, encode
+from boxel.utils.errors import BoxelError
 
 SQUARE = [[2, 1, 6, 1, 6, 4, 2, 4]]
 SQUARE_MASK = np.zeros((8, 10), dtype=np.uint8)

@@ -13,8 +13,8 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.crops import CropConfig, CropDataset, MixedBatchSampler, crowded
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 HEIGHT, WIDTH, SIDE = 150, 200, 32
 FILL = (1, 2, 3)
@@ -146,7 +146,7 @@ def test_mask_and_spans_lie_where_the_pixels_are(ramps):
 
 
 def test_the_papers_augmentation(ramps):
-    """The centre moves by up to a quarter of the box, width and height are scaled apart by 0.5 to 1.5."""
+    """The center moves by up to a quarter of the box, width and height are scaled apart by 0.5 to 1.5."""
     dataset = CropDataset(ramps, None, CropConfig(side=SIDE, clip=False))
     windows = np.array([window_of(np.sort(dataset[2, seed][0].numpy(), axis=-1)) for seed in range(80)])
     extent, box = windows[:, 2:] - windows[:, :2], np.array([60, 40])
@@ -168,9 +168,9 @@ def test_what_is_beyond_the_image_is_cut_off_or_filled(ramps):
     at_the_border = replace(ramps, boxes=np.tile([[0.0, 0, 60, 40]], (3, 1)))
     config = replace(STILL, scale=(1.5, 1.5))
     filled_up, target = CropDataset(at_the_border, None, replace(config, clip=False), fill=FILL)[2, 0]
-    colour = torch.tensor(FILL)[:, None, None] / 255
-    assert torch.equal(filled_up[:, :5], colour.expand(3, 5, SIDE))  # a sixth of 32 rows
-    assert torch.equal(filled_up[:, :, :5], colour.expand(3, SIDE, 5))
+    color = torch.tensor(FILL)[:, None, None] / 255
+    assert torch.equal(filled_up[:, :5], color.expand(3, 5, SIDE))  # a sixth of 32 rows
+    assert torch.equal(filled_up[:, :, :5], color.expand(3, SIDE, 5))
     assert np.flatnonzero(target["rows"])[0] == 5
     cut, target = CropDataset(at_the_border, None, config, fill=FILL)[2, 0]
     assert window_of(cut) == pytest.approx([0, 0, 75, 50], abs=1)
@@ -217,9 +217,9 @@ def test_noise_is_put_on_boxes_with_a_mask_only(ramps):
     assert abs(np.mean(edges)) < 2
 
 
-def test_colours_change_the_pixels_alone(ramps):
-    plain, colourful = (CropDataset(ramps, None, replace(STILL, color=color)) for color in (0, 0.5))
-    (before, usual), (shown, target) = plain[0, 5], colourful[0, 5]
+def test_colors_change_the_pixels_alone(ramps):
+    plain, colorful = (CropDataset(ramps, None, replace(STILL, color=color)) for color in (0, 0.5))
+    (before, usual), (shown, target) = plain[0, 5], colorful[0, 5]
     assert not torch.equal(shown, before) and shown.min() >= 0 and shown.max() <= 1
     assert all(torch.equal(target[name], usual[name]) for name in ("rows", "columns", "mask"))
 

@@ -13,10 +13,10 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.augment import AugmentConfig, train_transforms
 from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
-from boxel.errors import BoxelError
+from boxel.data.transforms import AugmentConfig, train_transforms
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 
 def raw(*segmentations):

@@ -11,10 +11,10 @@ import pytest
 from PIL import Image, ImageOps
 
 from boxel.data.images import MAX_PIXELS, ImageError, image_size, iter_images, read_image, stored_size
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
-# 2 rows x 3 columns of plainly different colours
-COLOURS = np.array(
+# 2 rows x 3 columns of plainly different colors
+COLORS = np.array(
     [[[255, 0, 0], [0, 255, 0], [0, 0, 255]], [[255, 255, 255], [0, 0, 0], [128, 64, 32]]], dtype=np.uint8
 )
 
@@ -22,20 +22,20 @@ COLOURS = np.array(
 def with_orientation(orientation: int, path: Path) -> Path:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    Image.fromarray(COLOURS).save(path, exif=exif)
+    Image.fromarray(COLORS).save(path, exif=exif)
     return path
 
 
 # What a viewer shows, worked by hand from the EXIF table (row 0 / column 0 are the sides named there).
 UPRIGHT = {
-    1: COLOURS,
-    2: COLOURS[:, ::-1],
-    3: COLOURS[::-1, ::-1],
-    4: COLOURS[::-1],
-    5: COLOURS.transpose(1, 0, 2),
-    6: np.rot90(COLOURS, -1),
-    7: np.rot90(COLOURS, 2).transpose(1, 0, 2),
-    8: np.rot90(COLOURS, 1),
+    1: COLORS,
+    2: COLORS[:, ::-1],
+    3: COLORS[::-1, ::-1],
+    4: COLORS[::-1],
+    5: COLORS.transpose(1, 0, 2),
+    6: np.rot90(COLORS, -1),
+    7: np.rot90(COLORS, 2).transpose(1, 0, 2),
+    8: np.rot90(COLORS, 1),
 }
 
 
@@ -46,7 +46,7 @@ def test_pixels_are_upright(tmp_path: Path, orientation: int, suffix: str) -> No
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {"lossless": True, "exact": True} if suffix == "webp" else {}
-    Image.fromarray(COLOURS).save(path, exif=exif, **options)
+    Image.fromarray(COLORS).save(path, exif=exif, **options)
     pixels = read_image(path)
     np.testing.assert_array_equal(pixels, UPRIGHT[orientation])
     assert pixels.flags.c_contiguous
@@ -66,34 +66,34 @@ def test_jpeg_agrees_with_pillow(tmp_path: Path, orientation: int) -> None:
 @pytest.mark.parametrize("orientation", [0, 9, 255])
 def test_orientation_that_means_nothing_is_ignored(tmp_path: Path, orientation: int) -> None:
     path = with_orientation(orientation, tmp_path / "photo.png")
-    np.testing.assert_array_equal(read_image(path), COLOURS)
+    np.testing.assert_array_equal(read_image(path), COLORS)
 
 
 def test_damaged_exif_does_not_cost_the_image(tmp_path: Path) -> None:
     path = tmp_path / "photo.png"
-    Image.fromarray(COLOURS).save(path, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
-    np.testing.assert_array_equal(read_image(path), COLOURS)
+    Image.fromarray(COLORS).save(path, exif=b"Exif\x00\x00II*\x00\xff\xff\xff\xff")
+    np.testing.assert_array_equal(read_image(path), COLORS)
 
 
-def test_grey_palette_alpha_and_bilevel(tmp_path: Path) -> None:
-    grey = np.array([[0, 100, 255]], dtype=np.uint8)
-    Image.fromarray(grey).save(tmp_path / "grey.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "grey.png"), grey[..., None].repeat(3, axis=2))
+def test_gray_palette_alpha_and_bilevel(tmp_path: Path) -> None:
+    gray = np.array([[0, 100, 255]], dtype=np.uint8)
+    Image.fromarray(gray).save(tmp_path / "gray.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), gray[..., None].repeat(3, axis=2))
 
-    Image.fromarray(COLOURS).quantize(6).save(tmp_path / "palette.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), COLOURS)
+    Image.fromarray(COLORS).quantize(6).save(tmp_path / "palette.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "palette.png"), COLORS)
 
-    Image.fromarray(COLOURS).quantize(6).save(tmp_path / "clear.png", transparency=bytes([0, 128]))
-    np.testing.assert_array_equal(read_image(tmp_path / "clear.png"), COLOURS)
+    Image.fromarray(COLORS).quantize(6).save(tmp_path / "clear.png", transparency=bytes([0, 128]))
+    np.testing.assert_array_equal(read_image(tmp_path / "clear.png"), COLORS)
 
-    rgba = np.dstack([COLOURS, np.array([[0, 128, 255], [0, 0, 7]], dtype=np.uint8)])
+    rgba = np.dstack([COLORS, np.array([[0, 128, 255], [0, 0, 7]], dtype=np.uint8)])
     Image.fromarray(rgba).save(tmp_path / "alpha.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), COLOURS)
+    np.testing.assert_array_equal(read_image(tmp_path / "alpha.png"), COLORS)
 
-    Image.fromarray(grey).convert("LA").save(tmp_path / "la.png")
-    np.testing.assert_array_equal(read_image(tmp_path / "la.png")[..., 0], grey)
+    Image.fromarray(gray).convert("LA").save(tmp_path / "la.png")
+    np.testing.assert_array_equal(read_image(tmp_path / "la.png")[..., 0], gray)
 
-    Image.fromarray(grey > 99).save(tmp_path / "bits.png")
+    Image.fromarray(gray > 99).save(tmp_path / "bits.png")
     np.testing.assert_array_equal(read_image(tmp_path / "bits.png")[..., 1], [[0, 255, 255]])
 
 
@@ -123,7 +123,7 @@ def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
 
 
 def test_first_frame_of_an_animation(tmp_path: Path) -> None:
-    frames = [Image.new("RGB", (4, 3), colour) for colour in ("red", "blue")]
+    frames = [Image.new("RGB", (4, 3), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     assert (read_image(tmp_path / "moving.gif") == [255, 0, 0]).all()
 

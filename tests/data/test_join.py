@@ -8,8 +8,8 @@ import boxel
 from boxel.data.annotations import VOID, Category
 from boxel.data.join import join
 from boxel.data.label_maps import label_map
-from boxel.data.scenes import write_scenes
-from boxel.errors import BoxelError
+from boxel.data.synthetic import write_scenes
+from boxel.utils.errors import BoxelError
 
 
 @pytest.fixture

@@ -25,8 +25,8 @@ from boxel.data.label_maps import (
     translation,
     values_of,
 )
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 CATS = [Category(7, "cat"), Category(3, "dog")]
 
@@ -167,7 +167,7 @@ def test_kinds_of_files(tmp_path, mode) -> None:
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
-def test_grey_values_of_few_bits_are_not_stretched(tmp_path, bits) -> None:
+def test_gray_values_of_few_bits_are_not_stretched(tmp_path, bits) -> None:
     values = (np.arange(32, dtype=np.uint8) % 2**bits).reshape(4, 8)
     content = b"".join(b"\0" + np.packbits(_bits(row, bits)).tobytes() for row in values)
     (tmp_path / "m.png").write_bytes(_png(8, 4, bits, content))
@@ -179,7 +179,7 @@ def _bits(row, bits):
 
 
 def _png(width, height, bits, rows) -> bytes:
-    """A grey PNG (RFC 2083)."""
+    """A gray PNG (RFC 2083)."""
 
     def chunk(kind, content):
         return (
@@ -202,7 +202,7 @@ def test_matlab_files(tmp_path) -> None:
             read(tmp_path / "other.mat")
 
 
-def test_colours_are_refused(tmp_path) -> None:
+def test_colors_are_refused(tmp_path) -> None:
     Image.new("RGB", (3, 2)).save(tmp_path / "m.png")
-    with pytest.raises(BoxelError, match=r"m.png: can't be read as a label map \(it is in colour \(RGB\)"):
+    with pytest.raises(BoxelError, match=r"m.png: can't be read as a label map \(it is in color \(RGB\)"):
         read_values(tmp_path / "m.png")

@@ -10,8 +10,8 @@ from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.label_maps import IGNORE
 from boxel.data.semantic import RandomView, SemanticDataset, ViewConfig
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 FILL = torch.tensor([0.5, 0.25, 0.125]).view(3, 1, 1)
 

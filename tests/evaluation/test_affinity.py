@@ -11,10 +11,10 @@ from PIL import Image
 from skimage.color import rgb2lab
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.scenes import write_scenes
-from boxel.errors import BoxelError
+from boxel.data.synthetic import write_scenes
 from boxel.evaluation.affinity import count_edges
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 
 def _set(folder, image, box, mask):
@@ -41,7 +41,7 @@ def test_two_halves_counted_by_hand(tmp_path):
     # 3 x 2 cells of 4 x 4 pixels. Left column of cells black and object, the others white and not; the box
     # holds the left two columns. With a patch of 3 and a dilation of 1 the grid has 11 edges:
     #   2 upright in columns 0 and 1 (the one in column 2 has no end in the box)   -> positive, alike
-    #   4 level, 2 of them 0-1 (other label, other colour), 2 of them 1-2 (same, same)
+    #   4 level, 2 of them 0-1 (other label, other color), 2 of them 1-2 (same, same)
     #   4 slanting, 2 of them 0-1, 2 of them 1-2
     image = np.full((8, 12, 3), 255, dtype=np.uint8)
     image[:, :4] = 0
@@ -107,7 +107,7 @@ def test_a_photo_that_can_not_be_read_is_reported_and_the_rest_measured(tmp_path
     assert len(said) == 1 and "000001.png" in said[0]
 
 
-def test_colour_tells_more_than_chance_on_scenes(tmp_path):
+def test_color_tells_more_than_chance_on_scenes(tmp_path):
     counts = count_edges(write_scenes(tmp_path, 3, height=64, width=96))
     enough = counts.precision[counts.above >= 50]  # a share of fewer edges says nothing
     assert (np.diff(enough) > -0.02).all() and enough[-1] > enough[0] + 0.02

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from boxel.errors import BoxelError
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
 from boxel.evaluation.bootstrap import _average_precision
 from boxel.evaluation.outcomes import outcomes_of
+from boxel.utils.errors import BoxelError
 
 
 @pytest.mark.parametrize("metric", ["segm", "bbox"])

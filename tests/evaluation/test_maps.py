@@ -9,8 +9,8 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder
-from boxel.errors import BoxelError
 from boxel.evaluation.maps import maps_table, measurable, measure_folder
+from boxel.utils.errors import BoxelError
 
 
 @pytest.fixture

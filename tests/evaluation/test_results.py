@@ -3,10 +3,10 @@ import json
 import numpy as np
 import pytest
 
-from boxel.errors import BoxelError
 from boxel.evaluation import check_results, read_results
 from boxel.evaluation.results import with_ids_of
 from boxel.masks.rle import decode
+from boxel.utils.errors import BoxelError
 
 
 def written(tmp_path, rows):

@@ -9,10 +9,10 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
-from boxel.errors import BoxelError
 from boxel.evaluation import evaluate
 from boxel.evaluation.run import is_agnostic, predict_set
 from boxel.models.detector import Detections, over_image
+from boxel.utils.errors import BoxelError
 
 
 class SquareFinder(nn.Module):

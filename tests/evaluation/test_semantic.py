@@ -21,7 +21,7 @@ def test_by_hand():
     assert figures["mean_iou"] == pytest.approx((2 / 3 + 2 / 4 + 0) / 3)
 
 
-def test_nothing_labelled():
+def test_nothing_labeled():
     figures = semantic_figures(
         confusion(np.zeros((2, 2), int), np.full((2, 2), 7), 3, void=7), ["a", "b", "c"]
     )

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxel.errors import BoxelError
 from boxel.evaluation import coco_ap, evaluate, fill_boxes, grabcut_boxes, mask_iou
 from boxel.evaluation.sizes import with_sizes
+from boxel.utils.errors import BoxelError
 
 
 def without_sizes(truth):

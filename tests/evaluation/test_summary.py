@@ -3,9 +3,9 @@ import math
 
 import pytest
 
-from boxel.errors import BoxelError
 from boxel.evaluation import coco_ap, evaluate, fill_boxes, format_table, mask_iou, region_ap
 from boxel.evaluation.summary import without_nan
+from boxel.utils.errors import BoxelError
 
 
 def test_gathers_every_measure(random_set):

@@ -10,7 +10,7 @@ from scipy.ndimage import distance_transform_edt
 from skimage.segmentation import find_boundaries
 
 from boxel.data.label_maps import classes_of
-from boxel.data.scenes import write_scenes
+from boxel.data.synthetic import write_scenes
 from boxel.evaluation import maps
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.evaluation.trimap import boundary_distance, ring_confusions, trimap_figures

@@ -13,10 +13,10 @@ from torch import nn
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder
-from boxel.errors import BoxelError
 from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.tune_crf import VALUES, Try, best_crf, descend, tries_table, tune_crf
 from boxel.models.semantic.predict import own_looks
+from boxel.utils.errors import BoxelError
 
 CLASSES = [Category(1, "ground"), Category(2, "thing")]
 
@@ -73,7 +73,7 @@ def test_tries_are_what_is_measured(model, truth) -> None:
     for attempt in (tries[0], tries[1], max(tries, key=lambda attempt: attempt.mean_iou)):
         measured = measure_maps(model, truth, own_looks(model, crf=attempt.crf))["mean_iou"]
         assert attempt.mean_iou == pytest.approx(measured, abs=1e-3)
-    # Cells of 16 pixels are a poor disc, and colours tell where it ends.
+    # Cells of 16 pixels are a poor disc, and colors tell where it ends.
     assert tries[0].mean_iou < 0.9 and measured > 0.97
     assert measured == pytest.approx(max(mean_iou for _, mean_iou in tries), abs=1e-3)
     assert best.smooth_sigma == 3 and len(told) == len(tries) == len({str(attempt.crf) for attempt in tries})

@@ -12,7 +12,7 @@ from boxel.exporting.boxinst import BoxInstGraph, fill_up
 from boxel.exporting.trace import trace
 from boxel.layers.padding import pad_batch
 from boxel.models.detector import over_image
-from boxel.models.runtime import OnnxBoxInst
+from boxel.models.onnx import OnnxBoxInst
 
 SHAPES = [(1, 100, 75), (3, 64, 64), (1, 33, 250), (2, 160, 96)]
 """Batch, height and width; the graph is traced at 2 x 96 x 128."""

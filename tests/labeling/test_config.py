@@ -1,9 +1,9 @@
-"""Settings of labelling, from every side they may come from."""
+"""Settings of labeling, from every side they may come from."""
 
 import pytest
 
-from boxel.errors import BoxelError
 from boxel.labeling.config import LabelConfig, label_config
+from boxel.utils.errors import BoxelError
 
 
 def test_changes_win_over_what_is_given():

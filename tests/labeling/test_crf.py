@@ -1,16 +1,16 @@
-"""The CRF as an option of labelling."""
+"""The CRF as an option of labeling."""
 
 import numpy as np
 import pytest
 from scipy.special import expit
 
 from boxel.data.images import read_image
-from boxel.errors import BoxelError
+from boxel.labeling.api import label_data
 from boxel.labeling.config import LabelConfig, label_config
-from boxel.labeling.label import label_data
-from boxel.labeling.masks import label_image
+from boxel.labeling.fusion import label_image
+from boxel.labeling.teachers.base import Region, SoftMask, logits_on
 from boxel.labeling.teachers.crf import refine
-from boxel.labeling.teachers.soft import Region, SoftMask, logits_on
+from boxel.utils.errors import BoxelError
 
 
 class Middle:
@@ -47,7 +47,7 @@ def test_masks_with_and_without_do_not_mix(make_set, tmp_path) -> None:
     make_set(2)
     options = {"out": tmp_path / "masks.json", "teacher": "ellipse", "report": lambda text: None}
     with_crf = label_data(tmp_path / "set" / "boxes.json", crf=True, **options)
-    assert with_crf.labelled == 2 and with_crf.settings["crf"] is True
+    assert with_crf.labeled == 2 and with_crf.settings["crf"] is True
     assert label_data(tmp_path / "set" / "boxes.json", crf=True, workers=1, **options).found == 2
     with pytest.raises(BoxelError, match="crf was true and is false"):
         label_data(tmp_path / "set" / "boxes.json", **options)

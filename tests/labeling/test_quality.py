@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 
-from boxel.errors import BoxelError
 from boxel.evaluation.ranking import ranking_figures
 from boxel.labeling import quality
 from boxel.labeling.calibrate import corrected
-from boxel.labeling.masks import Labelled, Vote
-from boxel.labeling.teachers.soft import Region, SoftMask
+from boxel.labeling.fusion import Labeled, Vote
+from boxel.labeling.teachers.base import Region, SoftMask
+from boxel.utils.errors import BoxelError
 
 SURE = 10.0
 
 
-def labelled(masks, logits=None, boxes=None, votes=1, image=None):
+def labeled(masks, logits=None, boxes=None, votes=1, image=None):
     """An image of 40 x 40 whose boxes have these masks, by votes of these logits."""
     boxes = np.array(boxes if boxes is not None else [[10, 10, 30, 30]] * len(masks), dtype=np.float64)
     regions = [Region(*box.astype(int)) for box in boxes]
@@ -21,7 +21,7 @@ def labelled(masks, logits=None, boxes=None, votes=1, image=None):
         SoftMask(np.where(mask, SURE, -SURE).astype(np.float32) if logits is None else logits, tuple(region))
         for mask, region in zip(masks, regions, strict=True)
     ]
-    return Labelled(
+    return Labeled(
         image=np.zeros((40, 40, 3), np.uint8) if image is None else image,
         boxes=boxes,
         labels=np.zeros(len(masks), np.int32),
@@ -43,7 +43,7 @@ HALF = FULL & (np.arange(20) < 10)
 
 
 def test_a_sure_mask_expects_to_be_right():
-    found = quality.cues(labelled([HALF]))
+    found = quality.cues(labeled([HALF]))
     assert cue("expected_iou", found) == pytest.approx(1, abs=1e-3)
     assert cue("certainty", found) == pytest.approx(1, abs=1e-3)
     assert cue("inside", found) == pytest.approx(1, abs=1e-3)
@@ -53,30 +53,30 @@ def test_a_sure_mask_expects_to_be_right():
 
 def test_an_undecided_mask_expects_half():
     # All pixels at a probability of a half, half of them in the mask: 100 expected to overlap, of 200 + 100.
-    found = quality.cues(labelled([HALF], logits=np.zeros((20, 20), np.float32)))
+    found = quality.cues(labeled([HALF], logits=np.zeros((20, 20), np.float32)))
     assert cue("expected_iou", found) == pytest.approx(100 / (200 + 100), abs=1e-6)
     assert cue("certainty", found) == pytest.approx(0)
 
 
 def test_votes_that_agree():
-    one, two = labelled([HALF]), labelled([HALF], votes=2)
+    one, two = labeled([HALF]), labeled([HALF], votes=2)
     assert cue("votes_iou", quality.cues(one)) == cue("votes_iou", quality.cues(two)) == 1
     other = SoftMask(np.where(FULL, SURE, -SURE).astype(np.float32), (10, 10, 30, 30))
     two.votes[1] = Vote("other", [other], np.ones(1))
     assert cue("votes_iou", quality.cues(two)) == pytest.approx(0.5)
 
 
-def test_contrast_is_of_colours_across_the_outline():
+def test_contrast_is_of_colors_across_the_outline():
     image = np.zeros((40, 40, 3), np.uint8)
     image[:, :20] = 255  # the mask's half is white: L is 100 within and 0 without
-    assert cue("contrast", quality.cues(labelled([HALF], image=image))) == pytest.approx(1, abs=1e-3)
-    assert cue("contrast", quality.cues(labelled([HALF]))) == 0
+    assert cue("contrast", quality.cues(labeled([HALF], image=image))) == pytest.approx(1, abs=1e-3)
+    assert cue("contrast", quality.cues(labeled([HALF]))) == 0
 
 
 def test_crowding_and_what_smaller_objects_took():
     boxes = [[0, 0, 20, 20], [0, 0, 10, 20]]
     first = np.ones((20, 20), bool)
-    image = labelled([first, np.ones((20, 10), bool)], boxes=boxes)
+    image = labeled([first, np.ones((20, 10), bool)], boxes=boxes)
     image.masks[0] = first & (np.arange(20) >= 10)
     found = quality.cues(image)
     assert cue("crowding", found).tolist() == pytest.approx([0.5, 1.0])
@@ -84,7 +84,7 @@ def test_crowding_and_what_smaller_objects_took():
 
 
 def test_a_box_without_a_mask_has_no_cues_and_no_quality():
-    image = labelled([HALF, HALF])
+    image = labeled([HALF, HALF])
     image.masks[1] = None
     found = quality.cues(image)
     assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()

@@ -4,9 +4,9 @@ import sqlite3
 
 import pytest
 
-from boxel.errors import BoxelError
 from boxel.labeling import store as store_module
 from boxel.labeling.store import Batch, ImageRows, Row, Store
+from boxel.utils.errors import BoxelError
 
 ROWS = [Row(0, b'{"size":[1,2],"counts":"11"}', 0.25, "ellipse", True), Row(2, b"{}", None, "a+b", False)]
 
@@ -92,7 +92,7 @@ def test_another_programs_file_is_left_alone(path):
         Store(path)
     assert path.read_bytes() == before
     path.write_text("no database at all" * 100)
-    with pytest.raises(BoxelError, match=r"masks\.sqlite: is no file of a labelling job, or damaged"):
+    with pytest.raises(BoxelError, match=r"masks\.sqlite: is no file of a labeling job, or damaged"):
         Store(path)
     with pytest.raises(BoxelError, match="can't be used"):
         Store(path.parent / "absent" / "masks.sqlite")

@@ -8,12 +8,12 @@ import pytest
 
 import boxel
 from boxel.data import write
-from boxel.errors import BoxelError, UsageError
-from boxel.labeling import masks as masks_module
+from boxel.labeling import fusion as masks_module
+from boxel.labeling.api import label, label_data
 from boxel.labeling.calibrate import calibrate
-from boxel.labeling.label import label, label_data
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.soft import SoftMask
+from boxel.labeling.teachers.base import SoftMask
+from boxel.utils.errors import BoxelError, UsageError
 
 
 class Own:

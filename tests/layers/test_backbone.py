@@ -7,10 +7,10 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from boxel.errors import BoxelError
 from boxel.layers.backbone import Backbone
 from boxel.layers.deformable import ModulatedDeformConv2d
 from boxel.layers.weights import load_matching, read_weights
+from boxel.utils.errors import BoxelError
 
 SWIN = "swin_s3_tiny_224"
 
@@ -43,7 +43,7 @@ def test_gives_strides_8_16_and_32(name, channels, images):
     ]
 
 
-def test_features_are_those_of_timm_on_normalised_images(images):
+def test_features_are_those_of_timm_on_normalized_images(images):
     backbone = Backbone("resnet18", weights="none").eval()
     body = timm.create_model("resnet18", features_only=True, out_indices=(2, 3, 4)).eval()
     body.load_state_dict(backbone.body.state_dict(), strict=False)
@@ -60,7 +60,7 @@ def test_mean_and_std_belong_to_the_weights():
     assert resnet.std.flatten().tolist() == pytest.approx([0.229, 0.224, 0.225])
 
 
-def test_state_dict_rebuilds_the_backbone_with_its_normalisation(images):
+def test_state_dict_rebuilds_the_backbone_with_its_normalization(images):
     trained = Backbone("tf_efficientnet_lite0", weights="none").eval()
     trained.mean.fill_(127 / 255)
     rebuilt = Backbone("tf_efficientnet_lite0", weights="none").eval()
@@ -149,7 +149,7 @@ def test_an_extra_channel_is_ignored_at_first(name, images):
 
 
 def test_an_extra_channel_is_seen_as_it_is_and_learned_from(images):
-    """Colours are normalised; what comes after them is not."""
+    """Colors are normalized; what comes after them is not."""
     backbone = Backbone("resnet10t", weights="none", norm="bn", frozen_stages=0, extra_channels=2)
     first = backbone.body.conv1[0]
     seen = []

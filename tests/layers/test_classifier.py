@@ -6,7 +6,6 @@ import torch
 from timm.models.vgg import ConvMlp
 from torch import nn
 
-from boxel.errors import BoxelError
 from boxel.layers.classifier import (
     DilatedClassifier,
     FullyConnectedClassifier,
@@ -14,6 +13,7 @@ from boxel.layers.classifier import (
     field_of_view,
     fill_fully_connected,
 )
+from boxel.utils.errors import BoxelError
 
 
 @pytest.mark.parametrize(
@@ -62,7 +62,7 @@ def test_it_begins_near_zero():
 
 @pytest.mark.parametrize(("kernel", "dilation", "pixels"), [(4, 4, 104), (3, 12, 200)])
 def test_the_fields_of_view_of_deeplab_and_large_fov(kernel, dilation, pixels):
-    """An even kernel's field is centred on its cell too where its dilation is even."""
+    """An even kernel's field is centerd on its cell too where its dilation is even."""
     torch.manual_seed(0)
     assert field_of_view(kernel, dilation, 8) == pixels
     classifier = FullyConnectedClassifier(2, 3, kernel, dilation, hidden=16).eval()

@@ -67,13 +67,13 @@ def test_keeps_the_kernel_under_its_name():
 
 
 def test_replaces_plain_3x3_convolutions_only():
-    class Standardised(nn.Conv2d):
+    class Standardized(nn.Conv2d):
         """Computes another kernel than it holds."""
 
     network = nn.Sequential(
         nn.Conv2d(1, 1, 3),
         nn.Sequential(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 1)),
-        Standardised(1, 1, 3),
+        Standardized(1, 1, 3),
         nn.ReLU(),
     )
     assert make_deformable(network, ["1", "1.0", "1.1", "2", "3"]) == 1

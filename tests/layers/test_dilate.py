@@ -61,7 +61,7 @@ def test_the_whole_network_agrees_where_the_poolings_see_the_same(vgg) -> None:
     same = fine[4][..., :16:2, :16:2], coarse[4][..., :8, :8]
     torch.testing.assert_close(*same, rtol=1e-12, atol=0)
     assert (coarse[4][..., 1:8, 1:8] > coarse[4][..., :7, :7]).all()
-    # The last map: DeepLab's pool5, centred on its cell.
+    # The last map: DeepLab's pool5, centerd on its cell.
     assert torch.equal(fine[5], F.max_pool2d(fine[4], 3, stride=1, padding=1))
 
 

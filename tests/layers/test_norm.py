@@ -4,8 +4,8 @@ import torch
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from boxel.errors import BoxelError
 from boxel.layers.norm import exchange_batch_norm, group_count, norm_layer
+from boxel.utils.errors import BoxelError
 
 
 @pytest.mark.parametrize(

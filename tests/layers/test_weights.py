@@ -10,9 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
-from boxel.errors import BoxelError
 from boxel.layers.backbone import Backbone
 from boxel.layers.weights import lite_weights, load_matching, own_name, read_weights, rename_lite
+from boxel.utils.errors import BoxelError
 
 DEPTHS = [1, 2, 2, 3, 3, 4, 1]  # blocks of each stage of EfficientNet-Lite0
 

@@ -1,4 +1,4 @@
-"""Colour affinity (Eq. 4-8 of BoxInst)."""
+"""Color affinity (Eq. 4-8 of BoxInst)."""
 
 import math
 from itertools import product
@@ -21,9 +21,9 @@ from boxel.losses.affinity import (
     warmup_weight,
 )
 from boxel.losses.projection import projection_loss
-from boxel.masks.boxes import box_masks, box_spans
+from boxel.masks.spans import box_masks, box_spans
 
-FORMS = list(product(["supervised", "edges"], ["centre", "either"]))
+FORMS = list(product(["supervised", "edges"], ["center", "either"]))
 ONE_IMAGE = torch.tensor([0])
 
 
@@ -38,7 +38,7 @@ def random_case(seed: int, n: int = 5, h: int = 9, w: int = 11, size: int = 3) -
     return logits, edges, torch.arange(n) % 2, rows, columns
 
 
-def neighbours(x: Tensor, size: int, dilation: int) -> Tensor:
+def neighbors(x: Tensor, size: int, dilation: int) -> Tensor:
     """(N, h, w) -> (N, size^2 - 1, h, w): the values about each pixel, zero off the grid."""
     patches = F.unfold(x[:, None], size, dilation=dilation, padding=dilation * (size // 2))
     patches = patches.unflatten(2, x.shape[1:])
@@ -47,7 +47,7 @@ def neighbours(x: Tensor, size: int, dilation: int) -> Tensor:
 
 
 def both_directions(edges: Tensor, size: int, dilation: int) -> Tensor:
-    """(B, E, h, w) edges from their starts -> (B, 2E, h, w) seen from each pixel, in the order of `neighbours`."""
+    """(B, E, h, w) edges from their starts -> (B, 2E, h, w) seen from each pixel, in the order of `neighbors`."""
     height, width = edges.shape[2:]
     seen = []
     for e, (dy, dx) in enumerate(edge_offsets(size, dilation)):
@@ -68,17 +68,17 @@ def plain(
     size: int = 3,
     dilation: int = 2,
     normalizer: str = "supervised",
-    inside: str = "centre",
+    inside: str = "center",
 ) -> Tensor:
     """The loss with every edge seen from both of its ends."""
     p = logits.sigmoid()
-    q, p = neighbours(p, size, dilation), p[:, None]
+    q, p = neighbors(p, size, dilation), p[:, None]
     nll = -(p * q + (1 - p) * (1 - q)).log()
     box = box_masks(rows, columns).to(logits.dtype)
     about = box[:, None].expand_as(nll)
     if inside == "either":  # seen twice, counted once
-        about = torch.maximum(about, neighbours(box, size, dilation)) / 2
-    about = about * neighbours(torch.ones_like(box), size, dilation)
+        about = torch.maximum(about, neighbors(box, size, dilation)) / 2
+    about = about * neighbors(torch.ones_like(box), size, dilation)
     supervised = about * both_directions(edges, size, dilation)[image_index]
     if normalizer == "supervised":
         return (nll * supervised).sum() / supervised.sum().clamp(min=1)
@@ -134,10 +134,10 @@ def test_equation_5_as_it_is_written():
     logits, _, _, rows, columns = random_case(0)
     masks = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) > 0.5
     p, m, box = logits.sigmoid(), masks.double(), box_masks(rows, columns).double()
-    q, p = neighbours(p, 3, 2), p[:, None]
+    q, p = neighbors(p, 3, 2), p[:, None]
     same = p * q + (1 - p) * (1 - q)
-    y = (m[:, None] == neighbours(m, 3, 2)).double()
-    e_in = torch.maximum(box[:, None], neighbours(box, 3, 2)) * neighbours(torch.ones_like(box), 3, 2)
+    y = (m[:, None] == neighbors(m, 3, 2)).double()
+    e_in = torch.maximum(box[:, None], neighbors(box, 3, 2)) * neighbors(torch.ones_like(box), 3, 2)
     terms = -(y * same.log() + (1 - y) * (1 - same).log()) * e_in
     expected = (terms.sum((1, 2, 3)) / e_in.sum((1, 2, 3))).mean()
     torch.testing.assert_close(supervised_affinity_loss(logits, masks, rows, columns), expected)
@@ -202,7 +202,7 @@ def test_edges_to_invalid_pixels_are_below_every_threshold():
     ).sum().item() == 3 * 1 + 2 * 1 + 2 * 2 + 2 * 1  # right, down-left, down, down-right
 
 
-def test_colours_far_apart_are_unlike_but_no_gap():
+def test_colors_far_apart_are_unlike_but_no_gap():
     """exp(-116) is 0 in float32; at tau 0 the edge from black to blue and yellow counts all the same."""
     image = torch.zeros(1, 3, 1, 3)
     image[0, 2, 0, 0] = 1.0  # blue
@@ -236,11 +236,11 @@ def test_equation_8_by_hand():
 
     # columns 0, 1 touch (0, 2) and (1, 3), each with one end
     assert loss([0, 1], "edges", "either") == pytest.approx(nll / 2)
-    assert loss([0, 1], "edges", "centre") == pytest.approx(nll / 2)
-    # columns 0 to 2 touch all three edges; seen from their centres: 0-2, 1-3, 2-0, 2-4
+    assert loss([0, 1], "edges", "center") == pytest.approx(nll / 2)
+    # columns 0 to 2 touch all three edges; seen from their centers: 0-2, 1-3, 2-0, 2-4
     assert loss([0, 1, 2], "edges", "either") == pytest.approx(nll / 3)
-    assert loss([0, 1, 2], "edges", "centre") == pytest.approx(2 * nll / 4)
-    for inside in ("centre", "either"):
+    assert loss([0, 1, 2], "edges", "center") == pytest.approx(2 * nll / 4)
+    for inside in ("center", "either"):
         assert loss([0, 1, 2], "supervised", inside) == pytest.approx(nll)
         assert loss([1], "supervised", inside) == 0  # no supervised edge about the box
 
@@ -248,7 +248,7 @@ def test_equation_8_by_hand():
 @pytest.mark.parametrize("crops", ["boxes", "bands", "whole grid"])
 @pytest.mark.parametrize(("size", "dilation"), [(3, 2), (3, 1), (5, 2)])
 @pytest.mark.parametrize(("normalizer", "inside"), FORMS)
-def test_equals_the_form_with_all_neighbours(
+def test_equals_the_form_with_all_neighbors(
     normalizer: str, inside: str, size: int, dilation: int, crops: str, monkeypatch: pytest.MonkeyPatch
 ):
     logits, *rest = random_case(3, size=size)
@@ -335,7 +335,7 @@ def test_a_box_of_one_cell_has_a_gradient():
     assert logits.grad[0, 2, 2] != 0
 
 
-@pytest.mark.parametrize("inside", ["centre", "either"])
+@pytest.mark.parametrize("inside", ["center", "either"])
 def test_huge_logits_stay_finite(inside: str):
     logits = torch.tensor([[[1e4, 60.0, -1e4, -60.0, 0.0]]], requires_grad=True)
     loss = affinity_loss(logits, all_edges(1, 5), ONE_IMAGE, *box_of(5, *range(5)), inside=inside)

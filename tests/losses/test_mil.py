@@ -108,13 +108,13 @@ def test_a_constant_map_is_smooth_up_to_the_crops_border(value, reduction):
 
 
 @pytest.mark.parametrize(
-    ("place", "neighbours"), [((1, 1), 8), ((0, 1), 5), ((0, 0), 3)], ids=["inside", "border", "corner"]
+    ("place", "neighbors"), [((1, 1), 8), ((0, 1), 5), ((0, 0), 3)], ids=["inside", "border", "corner"]
 )
-def test_equation_2_of_one_pixel(place, neighbours):
-    """A pixel differs by .8 from each neighbour that there is; a grid of 3 x 3 has 6 + 6 + 4 + 4 pairs of them."""
+def test_equation_2_of_one_pixel(place, neighbors):
+    """A pixel differs by .8 from each neighbor that there is; a grid of 3 x 3 has 6 + 6 + 4 + 4 pairs of them."""
     logits = lit(3, place)
-    assert smoothness(logits, "sum").item() == pytest.approx(2 * neighbours * 0.8**2)
-    assert smoothness(logits, "mean").item() == pytest.approx(neighbours * 0.8**2 / 20)
+    assert smoothness(logits, "sum").item() == pytest.approx(2 * neighbors * 0.8**2)
+    assert smoothness(logits, "mean").item() == pytest.approx(neighbors * 0.8**2 / 20)
 
 
 def test_equation_2_as_it_is_written():
@@ -128,7 +128,7 @@ def test_equation_2_as_it_is_written():
 
 
 def test_half_as_large_as_it_gets_for_stripes():
-    """Stripes of 0 and 1 along a row of pixels: all neighbours in a line differ, those along a stripe do not."""
+    """Stripes of 0 and 1 along a row of pixels: all neighbors in a line differ, those along a stripe do not."""
     stripes = lit(8, (slice(None), slice(0, None, 2)), high=1 - 1e-9, low=1e-9)
     assert smoothness(stripes).item() == pytest.approx(
         (7 * 8 + 2 * 7 * 7) / (2 * 7 * 8 + 2 * 7 * 7), abs=1e-6

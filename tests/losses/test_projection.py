@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from boxel.losses.dice import dice_loss
 from boxel.losses.projection import projection_loss
-from boxel.masks.boxes import box_masks, box_spans
+from boxel.masks.spans import box_masks, box_spans
 
 
 def truth(*values: int) -> torch.Tensor:

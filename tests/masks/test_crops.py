@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
-from boxel.masks.boxes import box_spans
 from boxel.masks.crops import LEAST_WINDOW, crop, resample, spans_in, window_about
+from boxel.masks.spans import box_spans
 
 HEIGHT, WIDTH = 60, 80
 
@@ -75,13 +75,13 @@ def test_growing_is_roi_align(window):
         sampling_ratio=1,
         aligned=True,
     )[0].permute(1, 2, 0)
-    # 1/32 of a pixel, twice, of neighbours that differ by up to 255
+    # 1/32 of a pixel, twice, of neighbors that differ by up to 255
     np.testing.assert_allclose(crop(image, window, 64), expected, atol=255 / 16)
     assert np.abs(crop(image, window, 64) - expected.numpy()).mean() < 2
 
 
 def test_the_images_border_does_not_fade():
-    """However much it grows: the half of the outermost pixels that has no neighbour shows their colour."""
+    """However much it grows: the half of the outermost pixels that has no neighbor shows their color."""
     white = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
     for window in ((0, 0, 10, 10), (70, 50, 80, 60), (0, 0, 80, 60)):
         assert crop(white, window, 128).min() == 255

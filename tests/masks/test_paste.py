@@ -47,7 +47,7 @@ def test_equals_interpolate_inside_the_box(size, stride, chunk):
 
 
 def test_one_row_worked_by_hand():
-    # Cells of 4 pixels, their centres between pixels 1 and 2 and between 5 and 6: from one to the other the
+    # Cells of 4 pixels, their centers between pixels 1 and 2 and between 5 and 6: from one to the other the
     # logit falls by 1 a pixel. Pixel 2 is at 0.5, pixel 3 at -0.5.
     logits = torch.tensor([[[1.0, -3.0]]])
     (rle,) = paste_masks(logits, torch.tensor([[0.0, 0.0, 8.0, 1.0]]), (4, 1), (1, 8))

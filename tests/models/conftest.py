@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxel.data.scenes import Instance
+from boxel.data.synthetic import Instance
 from boxel.masks.rle import Rle, decode
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.detector import Detector

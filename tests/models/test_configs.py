@@ -5,10 +5,10 @@ from dataclasses import asdict
 
 import pytest
 
-from boxel.errors import BoxelError
 from boxel.models.boxcaseg import BoxCasegConfig
 from boxel.models.boxinst import BoxInstConfig
 from boxel.models.mask_rcnn import MaskRCNNConfig
+from boxel.utils.errors import BoxelError
 
 REFUSED = {
     BoxCasegConfig: [

@@ -12,7 +12,6 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
 from boxel.models.detector import Detections, over_image
 from boxel.models.predict import (
@@ -23,6 +22,7 @@ from boxel.models.predict import (
     predict_batch,
     predict_photos,
 )
+from boxel.utils.errors import BoxelError
 
 
 class BrightFinder(nn.Module):
@@ -229,13 +229,13 @@ def test_photos_in_every_form(tmp_path):
     for form in forms:
         (instances,) = predict(BrightFinder(), form, AS_IT_IS)
         assert instances.boxes.tolist() == [[8, 12, 40, 32]]
-    colours = np.zeros((64, 96, 3), dtype=np.uint8)
-    colours[..., 0] = 200
+    colors = np.zeros((64, 96, 3), dtype=np.uint8)
+    colors[..., 0] = 200
     seen = []
     model = BrightFinder()
     model.sees = lambda box, image: True
     model.detect = lambda images: seen.extend(images) or BrightFinder().detect(images)
-    list(predict(model, [colours, Image.fromarray(colours)], AS_IT_IS))
+    list(predict(model, [colors, Image.fromarray(colors)], AS_IT_IS))
     for image in seen:
         torch.testing.assert_close(image[:, 0, 0], torch.tensor([200 / 255, 0, 0]))
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from boxel.data import Annotations
-from boxel.data.scenes import write_scenes
+from boxel.data.synthetic import write_scenes
 
 _SETTINGS: dict[str, Any] = {
     "model": {

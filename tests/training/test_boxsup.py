@@ -14,11 +14,11 @@ import torch
 
 import boxel
 from boxel.data.annotations import Annotations
-from boxel.errors import BoxelError, UsageError
 from boxel.models.boxsup import BoxSup, BoxSupDataset
 from boxel.models.boxsup.dataset import NONE
 from boxel.training import train
 from boxel.training.boxsup import BoxSupTask
+from boxel.utils.errors import BoxelError, UsageError
 
 
 @pytest.fixture
@@ -178,7 +178,7 @@ def test_what_can_not_be_used_is_told(scenes, tiny_boxsup, tmp_path) -> None:
 
 
 def _segments(settings: dict[str, Any]) -> Any:
-    from boxel.segments import SegmentsConfig
+    from boxel.proposals import SegmentsConfig
 
     return SegmentsConfig(**settings["segments"])
 

@@ -14,10 +14,10 @@ import boxel
 from boxel.cli import main
 from boxel.data.crops import CropDataset
 from boxel.data.images import read_image
-from boxel.errors import UsageError
-from boxel.evaluation.given_boxes import measure_masks
+from boxel.evaluation.boxes import measure_masks
 from boxel.masks.rle import encode
 from boxel.training import train
+from boxel.utils.errors import UsageError
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def rows_of(folder):
         return list(csv.DictReader(file))
 
 
-def labelled(model, data):
+def labeled(model, data):
     """The set with the model's masks of its boxes."""
     codes = np.full(len(data.labels), None, dtype=object)
     for index in range(len(data)):
@@ -85,7 +85,7 @@ def test_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, hea
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
     metrics = json.loads((run_folder / "metrics.json").read_text())
-    made = labelled(again, held_out.without_masks())
+    made = labeled(again, held_out.without_masks())
     figures = measure_masks(made, held_out, least_side=0)
     assert figures.pop("instances") == len(held_out.labels)
     assert figures.keys() == {"mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class"}

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from boxel.data.augment import AugmentConfig, train_transforms
 from boxel.data.dataset import AspectBatchSampler, InstanceDataset
-from boxel.errors import BoxelError
+from boxel.data.transforms import AugmentConfig, train_transforms
 from boxel.training.loader import ResumableLoader, Stream
+from boxel.utils.errors import BoxelError
 
 
 def _stream(scenes, length=11, rank=0, processes=1):

@@ -7,9 +7,9 @@ from lightning.pytorch.callbacks import EarlyStopping, EMAWeightAveraging
 from torch.optim import SGD, AdamW
 from torchvision.transforms import v2
 
-from boxel.data.augment import RandomCropWithin
+from boxel.data.transforms import RandomCropWithin
 from boxel.training import train
-from boxel.training.checkpoints import LastCheckpoint, Stopped
+from boxel.training.callbacks.checkpoints import LastCheckpoint, Stopped
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def steps_of(loader):
     return {type(step): step for step in loader.dataset.transforms.transforms}
 
 
-def test_optimiser(handed_over):
+def test_optimizer(handed_over):
     for name, kind in [("sgd", SGD), ("adamw", AdamW)]:
         _, task, _ = handed_over(**{"optim.name": name, "optim.momentum": 0.7})
         optimizer = task.configure_optimizers()["optimizer"]

@@ -5,9 +5,9 @@ from dataclasses import asdict
 import pytest
 import yaml
 
-from boxel.errors import BoxelError
 from boxel.training.config import BoxInstTraining
 from boxel.training.recipe import read_config
+from boxel.utils.errors import BoxelError
 
 
 def test_without_a_recipe_the_defaults_hold():

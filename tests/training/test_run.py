@@ -1,4 +1,4 @@
-"""Whole trainings, tiny ones: what is in the folder afterwards, and what is refused."""
+"""Whole trainings, tiny ones: what is in the folder afterward, and what is refused."""
 
 import csv
 import json
@@ -18,12 +18,12 @@ from safetensors.torch import load_file
 import boxel
 from boxel.data import write
 from boxel.data.dataset import InstanceDataset
-from boxel.errors import BoxelError
 from boxel.evaluation.run import predict_set
 from boxel.models.boxinst import BoxInst
 from boxel.training import train
 from boxel.training.instances import validation_metrics
-from boxel.training.supervision import split
+from boxel.training.prepare import split
+from boxel.utils.errors import BoxelError
 
 
 def _rows(folder):
@@ -281,7 +281,7 @@ def test_categories_masks_and_loose_boxes_reach_the_model(scenes, tiny, run_fold
 
 def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_path, caplog):
     caplog.set_level("INFO", logger="boxel")
-    from boxel.data.scenes import write_scenes
+    from boxel.data.synthetic import write_scenes
 
     write_scenes(tmp_path / "val", 3, seed=9, height=64, width=96)
     seen = []

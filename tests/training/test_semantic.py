@@ -15,12 +15,12 @@ import torch
 import boxel
 from boxel.data.annotations import Annotations
 from boxel.data.semantic import SemanticDataset
-from boxel.errors import BoxelError, UsageError
 from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.run import predict_set
 from boxel.models.fcrn import FCRN, FCRNInstances
 from boxel.training import train
 from boxel.training.semantic import SemanticTask
+from boxel.utils.errors import BoxelError, UsageError
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""Fully connected CRF: labels that agree with the photo's colours."""
+"""Fully connected CRF: labels that agree with the photo's colors."""
 
 from boxel.crf.mean_field import CRFConfig, mean_field
 

@@ -2,7 +2,7 @@
 
 The sum of all points' values, weighted by a Gaussian of their distance to each, costs n^2 when done as written. On the
 lattice it costs n: each point hands its values to the d + 1 vertices of the simplex around it (splat), the
-vertices mix with their neighbours along each of d + 1 directions (blur), and the points gather from the same vertices
+vertices mix with their neighbors along each of d + 1 directions (blur), and the points gather from the same vertices
 (slice). All three are weighted sums of rows, and so one operation.
 
 References:
@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 class WeightedSums(NamedTuple):
@@ -65,7 +65,7 @@ class Lattice(NamedTuple):
             values = blur(values)
         return self.slice(values)
 
-    def normalised(self, weight: float = 1.0) -> Lattice:
+    def normalized(self, weight: float = 1.0) -> Lattice:
         """This lattice with its kernel K scaled to ``weight D^-1/2 K D^-1/2``, D being the sums of the rows of K."""
         ones = self.slice.weights.new_ones(len(self.slice.starts), 1)
         norm = self.filter(ones).clamp(min=1e-20).rsqrt().squeeze(1)
@@ -90,7 +90,7 @@ def lattice(features: Tensor, groups: Tensor | None = None) -> Lattice:
     """
     n, d = features.shape
     corner, ranks, weights = _simplices(features.float())
-    lowest = corner[:d].amin(1) - 2 * d  # room for a vertex's neighbours on all sides
+    lowest = corner[:d].amin(1) - 2 * d  # room for a vertex's neighbors on all sides
     spans = (corner[:d].amax(1) + 2 * d + 1 - lowest).tolist()
     radix, size = [], 1
     for span in spans:
@@ -162,7 +162,7 @@ def _elevation(d: int, like: Tensor) -> Tensor:
 
 
 def _blur(vertices: Tensor, step: Tensor) -> WeightedSums:
-    """Half of each neighbour along a direction to every vertex; those that no point uses hold nothing."""
+    """Half of each neighbor along a direction to every vertex; those that no point uses hold nothing."""
     own = torch.arange(len(vertices), device=vertices.device)
     after = torch.searchsorted(vertices, vertices + step).clamp_(max=len(vertices) - 1)
     found = vertices[after] == vertices + step

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from boxel.crf.lattice import Lattice, lattice
-from boxel.errors import check_range
+from boxel.utils.errors import check_range
 
 
 @dataclass
@@ -23,7 +23,7 @@ class CRFConfig:
     Attributes:
         smooth_weight: how strongly near pixels of two classes disagree; 0 leaves this kernel out.
         smooth_sigma: how near, in pixels.
-        look_weight: how strongly near pixels of one colour and two classes disagree; 0 leaves this kernel out.
+        look_weight: how strongly near pixels of one color and two classes disagree; 0 leaves this kernel out.
         look_sigma: how near, in pixels.
         color_sigma: how alike, in steps of 8-bit RGB.
         iterations: of mean field.
@@ -44,8 +44,8 @@ class CRFConfig:
 def mean_field(images: Tensor, probabilities: Tensor, config: CRFConfig) -> Tensor:
     """Marginals of a fully connected CRF whose unary terms are the logarithms of some probabilities.
 
-    Each kernel is normalised on both sides, ``D^-1/2 K D^-1/2`` with D the sums of its rows, so that a weight means the
-    same in a plain region and in a busy one. As in the authors' code a pixel counts among its own neighbours.
+    Each kernel is normalized on both sides, ``D^-1/2 K D^-1/2`` with D the sums of its rows, so that a weight means the
+    same in a plain region and in a busy one. As in the authors' code a pixel counts among its own neighbors.
 
     Args:
         images: (B, 3, H, W) float RGB in [0, 1].
@@ -89,9 +89,9 @@ def kernels(images: Tensor, config: CRFConfig) -> list[Lattice]:
     groups = torch.arange(batch, device=images.device).repeat_interleave(height * width)
     found = []
     if config.smooth_weight:
-        found.append(lattice(places / config.smooth_sigma, groups).normalised(config.smooth_weight))
+        found.append(lattice(places / config.smooth_sigma, groups).normalized(config.smooth_weight))
     if config.look_weight:
         colors = images.float().permute(0, 2, 3, 1).flatten(0, 2) * (255 / config.color_sigma)
         features = torch.cat([places / config.look_sigma, colors], 1)
-        found.append(lattice(features, groups).normalised(config.look_weight))
+        found.append(lattice(features, groups).normalized(config.look_weight))
     return found

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.faults import Fault
-from boxel.errors import BoxelError, nearest
 from boxel.masks.rle import Rle, Segmentation, decode, to_rle
+from boxel.utils.errors import BoxelError, nearest
 
 ImageId = int | str
 
@@ -64,7 +64,7 @@ class Annotations:
         map_labels: (V,) int16, the label in [0, K) that each value of a label map stands for, or `VOID`, or
             `BACKGROUND`; values from V up are void. If not given, categories have their ids as values, and what is left
             of 0 and `void` is background and void.
-        void: the value that stands for "unlabelled" in label maps as they are written.
+        void: the value that stands for "unlabeled" in label maps as they are written.
         file: the annotation file or folder read, for messages.
         faults: what the reader found wrong and left out.
     """
@@ -230,7 +230,7 @@ class Annotations:
         )
 
     def select_categories(self, names: Sequence[str]) -> Annotations:
-        """Only the named categories, relabelled in the order given.
+        """Only the named categories, relabeled in the order given.
 
         Raises:
             BoxelError: a name is not a category of this set.

@@ -29,7 +29,7 @@ def convert(
         target: the JSON file (COCO) or the folder (the others) to write.
         to: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme`` or ``semantic``; COCO for a ``.json`` file if not given.
         images: the folder of the images; looked for if not given.
-        format: of the source; recognised if not given.
+        format: of the source; recognized if not given.
         classes: the class list of a semantic set; see :func:`boxel.read`.
 
     Returns:

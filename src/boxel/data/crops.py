@@ -18,8 +18,8 @@ from torchvision.transforms import v2
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.errors import BoxelError, check_range
 from boxel.masks.crops import crop, spans_in, window_about
+from boxel.utils.errors import BoxelError, check_range
 
 Pick: TypeAlias = tuple[int, int]
 """Index of an instance among those of all sets, and the seed of its augmentation."""
@@ -31,7 +31,7 @@ class CropConfig:
 
     Attributes:
         side: of a training crop, in pixels, a multiple of 32.
-        shift: a crop's centre is moved by up to this share of the box's width and height (section 3.2.2; the authors'
+        shift: a crop's center is moved by up to this share of the box's width and height (section 3.2.2; the authors'
             code has half of the paper's).
         scale: lowest and highest factor on a crop's width and height, drawn apart (section 3.2.2).
         clip: cut crops off at the image's border, as the authors' code does, in place of filling them up.
@@ -89,7 +89,7 @@ class CropDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         salient: one instance an image, with its mask; or None.
         config: windows and augmentation.
         margin: of ground about a box that the network sees when it is asked for a mask.
-        fill: colour of what is outside an image, RGB in 0..255.
+        fill: color of what is outside an image, RGB in 0..255.
     """
 
     def __init__(
@@ -269,9 +269,9 @@ def _moved(
 ) -> NDArray[np.float64]:
     """A window moved and scaled at random (section 3.2.2)."""
     extent = box[2:] - box[:2]
-    centre = (window[:2] + window[2:]) / 2 + rng.uniform(-config.shift, config.shift, 2) * extent
+    center = (window[:2] + window[2:]) / 2 + rng.uniform(-config.shift, config.shift, 2) * extent
     half = (window[2:] - window[:2]) / 2 * rng.uniform(*config.scale, 2)
-    return np.concatenate([centre - half, centre + half])
+    return np.concatenate([center - half, center + half])
 
 
 def _part_of_image(size: tuple[int, int], share: float, rng: np.random.Generator) -> NDArray[np.float64]:

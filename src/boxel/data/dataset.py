@@ -15,7 +15,7 @@ from torchvision import tv_tensors
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 Sample: TypeAlias = tuple[tv_tensors.Image, dict[str, Any]]
 Draw: TypeAlias = tuple[int, int]

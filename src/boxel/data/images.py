@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 MAX_PIXELS = 178_956_970
 """Images of more pixels are refused unread; where Pillow too takes an image for a decompression bomb."""
@@ -61,7 +61,7 @@ class ImageError(BoxelError):
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     """The pixels of an image file, upright by its EXIF orientation.
 
-    Grey, palette and CMYK images become RGB, an alpha channel is dropped, 16-bit values are divided by 257,
+    Gray, palette and CMYK images become RGB, an alpha channel is dropped, 16-bit values are divided by 257,
     and of an animation the first frame is read.
 
     Args:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import VOID, Annotations, Category, ImageId, values_to_labels
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 def join(sets: Sequence[Annotations]) -> Annotations:

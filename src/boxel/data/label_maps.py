@@ -14,7 +14,7 @@ from scipy.io import loadmat, whosmat
 
 from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
 from boxel.data.images import MAX_PIXELS
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 IGNORE = 255
 """The label of pixels of which nothing is known."""
@@ -197,7 +197,7 @@ def read_values(file: Path) -> NDArray[np.uint16]:
     """The values of a label map, as they are in its file.
 
     Args:
-        file: a grey or paletted PNG, or a MATLAB file with a `LabelMap`, as PASCAL-Context comes.
+        file: a gray or paletted PNG, or a MATLAB file with a `LabelMap`, as PASCAL-Context comes.
 
     Returns:
         (H, W) uint16.
@@ -209,7 +209,7 @@ def read_values(file: Path) -> NDArray[np.uint16]:
         if file.suffix.lower() == ".mat":
             return loadmat(file, variable_names=["LabelMap"])["LabelMap"].astype(np.uint16)
         with Image.open(file, formats=["PNG"]) as image:
-            # Pillow stretches grey values of 2 and 4 bits to 8.
+            # Pillow stretches gray values of 2 and 4 bits to 8.
             stretch = {"L;2": 85, "L;4": 17}.get(image.tile[0].args if image.mode == "L" else "", 1)
             return np.array(_checked(image)).astype(np.uint16) // stretch
 
@@ -230,7 +230,7 @@ def label_map_size(file: Path) -> tuple[int, int]:
 
 def _checked(image: Image.Image) -> Image.Image:
     if image.mode not in ("1", "L", "P", "I", "I;16"):
-        raise ValueError(f"it is in colour ({image.mode}): write the value of its class into each pixel")
+        raise ValueError(f"it is in color ({image.mode}): write the value of its class into each pixel")
     if image.width * image.height > MAX_PIXELS:
         raise ValueError(f"it has more than {MAX_PIXELS} pixels")
     return image

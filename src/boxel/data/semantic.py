@@ -28,7 +28,7 @@ from boxel.data.label_maps import (
     label_map,
     translation,
 )
-from boxel.errors import BoxelError, check_range
+from boxel.utils.errors import BoxelError, check_range
 
 
 @dataclass
@@ -39,9 +39,9 @@ class ViewConfig:
         long_side: each image's longer side is brought to this many pixels; None leaves images as they are.
         scale: lowest and highest factor on it, drawn for each image.
         crop: side of the square that is cut out, in pixels, a multiple of 16; smaller images are filled up with the
-            mean colour, and with void.
+            mean color, and with void.
         flip: probability of a left-right flip.
-        color: strength of random brightness, contrast and saturation, in [0, 1]; 0 leaves colours alone.
+        color: strength of random brightness, contrast and saturation, in [0, 1]; 0 leaves colors alone.
     """
 
     long_side: int | None = None
@@ -118,7 +118,7 @@ class RandomView(torch.nn.Module):
 
     Args:
         config: how.
-        fill: (3, 1, 1) float, the colour of what lies outside the image.
+        fill: (3, 1, 1) float, the color of what lies outside the image.
     """
 
     def __init__(self, config: ViewConfig, fill: Tensor):

@@ -5,9 +5,9 @@ from boxel.evaluation.baselines import fill_boxes, grabcut_boxes
 from boxel.evaluation.bootstrap import paired_bootstrap
 from boxel.evaluation.coco import coco_ap
 from boxel.evaluation.matching import Matches, mask_iou, match_boxes
-from boxel.evaluation.regions import region_ap
 from boxel.evaluation.results import Result, check_results, read_results
 from boxel.evaluation.summary import BOX_LIKE, check_baselines, evaluate, format_table
+from boxel.evaluation.voc import region_ap
 
 __all__ = [
     "BOX_LIKE",

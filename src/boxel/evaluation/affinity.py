@@ -1,4 +1,4 @@
-"""How well colour tells that two pixels belong together, on a set with masks (BoxInst, Figure 4)."""
+"""How well color tells that two pixels belong together, on a set with masks (BoxInst, Figure 4)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from torchvision.transforms.v2.functional import resize
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.errors import BoxelError
 from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
-from boxel.masks.boxes import box_masks, box_spans
+from boxel.masks.spans import box_masks, box_spans
+from boxel.utils.errors import BoxelError
 
 TAUS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
@@ -24,7 +24,7 @@ class EdgeCounts:
     """Edges of E_in over a whole set, for each of T thresholds.
 
     Attributes:
-        tau: (T,) thresholds of colour similarity.
+        tau: (T,) thresholds of color similarity.
         above: (T,) edges with a similarity of at least tau.
         positive: (T,) of these, edges whose ends have the same true label.
         all_positive: truly positive edges, whatever their similarity.
@@ -62,8 +62,8 @@ def count_edges(
         data: a set with masks.
         taus: thresholds to try.
         stride: the grid's, as in training.
-        size: side of the neighbourhood.
-        dilation: of the neighbourhood.
+        size: side of the neighborhood.
+        dilation: of the neighborhood.
         theta: scale of the similarity (Eq. 7).
         short_side: pixels to bring each image's shorter side to, as in training; None leaves it.
         report: is told of each image or mask that can't be read; the rest is measured.
@@ -72,7 +72,7 @@ def count_edges(
         The counts over all instances with a mask.
 
     Raises:
-        BoxelError: the set has no masks, or there is no such neighbourhood or scale.
+        BoxelError: the set has no masks, or there is no such neighborhood or scale.
     """
     if theta <= 0:
         raise BoxelError(f"theta is {theta}; give a number above 0.")

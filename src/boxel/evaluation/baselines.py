@@ -13,11 +13,11 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.errors import BoxelError
 from boxel.evaluation.results import Result, by_image, result_boxes
 from boxel.evaluation.sizes import with_sizes
+from boxel.masks.grabcut import grabcut
 from boxel.masks.rle import Rle, encode
-from boxel.segments.grabcut import grabcut
+from boxel.utils.errors import BoxelError
 
 logger = logging.getLogger(__name__)
 

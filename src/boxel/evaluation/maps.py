@@ -22,10 +22,10 @@ from boxel.data.label_maps import (
     translation,
     values_of,
 )
-from boxel.errors import BoxelError
 from boxel.evaluation.semantic import semantic_figures
 from boxel.evaluation.trimap import ring_confusions, trimap_figures
 from boxel.models.semantic.predict import LookConfig, own_looks, predict_maps
+from boxel.utils.errors import BoxelError
 
 
 def measure_maps(

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
-from boxel.errors import BoxelError
 from boxel.masks.rle import to_rle
+from boxel.utils.errors import BoxelError
 
 Result: TypeAlias = dict[str, Any]
 """One detection as the COCO results format has it."""

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from typing import Any
 
 from boxel.data.annotations import Annotations
-from boxel.errors import BoxelError
 from boxel.models.predict import PredictConfig
 from boxel.models.predict_files import predict_files
+from boxel.utils.errors import BoxelError
 
 
 def is_agnostic(model: Any) -> bool:

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.layout import size_of
-from boxel.errors import BoxelError
 from boxel.evaluation.results import Result
+from boxel.utils.errors import BoxelError
 
 _Pixels = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
 

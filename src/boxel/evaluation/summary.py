@@ -11,14 +11,14 @@ from typing import Any
 import numpy as np
 
 from boxel.data.annotations import Annotations
-from boxel.errors import BoxelError, nearest
 from boxel.evaluation.agreement import box_agreement, mean_fill
 from boxel.evaluation.baselines import MAX_PER_IMAGE, MIN_SCORE, fill_boxes, grabcut_boxes
 from boxel.evaluation.coco import coco_ap
 from boxel.evaluation.matching import mask_iou
-from boxel.evaluation.regions import region_ap
 from boxel.evaluation.results import Result, check_results, has_masks, restrict, with_ids_of
 from boxel.evaluation.sizes import with_sizes
+from boxel.evaluation.voc import region_ap
+from boxel.utils.errors import BoxelError, nearest
 
 BOX_LIKE = 0.95
 """Masks that fill more than this share of their boxes, on average, came out as boxes."""

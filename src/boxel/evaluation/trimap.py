@@ -16,7 +16,7 @@ WIDTHS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40)
 
 
 def boundary_distance(truth: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """How far each pixel's centre is from the nearest boundary.
+    """How far each pixel's center is from the nearest boundary.
 
     A boundary runs between two pixels, side by side or one above the other, of different labels. Void is such a label
     too: Pascal VOC marks its boundaries with a rim of it.

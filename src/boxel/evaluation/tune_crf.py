@@ -15,10 +15,10 @@ from boxel.crf import CRFConfig
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import IGNORE, label_map, translation
-from boxel.errors import BoxelError
 from boxel.evaluation.maps import measurable
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.models.semantic.predict import own_looks, probabilities, refined
+from boxel.utils.errors import BoxelError
 
 VALUES: dict[str, tuple[float, ...]] = {
     "look_weight": (0.5, 1, 2, 4, 7, 10, 15),

@@ -1,5 +1,5 @@
 """Trained models as ONNX files, checked against what they were made of."""
 
-from boxel.exporting.write import export
+from boxel.exporting.onnx import export
 
 __all__ = ["export"]

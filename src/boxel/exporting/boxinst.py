@@ -156,11 +156,11 @@ class BoxInstGraph(nn.Module):
 
 
 def fill_up(images: Tensor, mean: Tensor) -> Tensor:
-    """Images filled up at the right and the bottom, with a colour, to the next multiple of 32.
+    """Images filled up at the right and the bottom, with a color, to the next multiple of 32.
 
     Args:
         images: (B, 3, H, W).
-        mean: (3, 1, 1), the colour.
+        mean: (3, 1, 1), the color.
     """
     height, width = images.shape[-2:]
     room = (0, -width % 32, 0, -height % 32)

@@ -17,8 +17,8 @@ from boxel.masks.rle import Rle
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.predict import soft_masks
 from boxel.models.boxinst import BoxInst
+from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
 from boxel.models.predict import Instances, own_config, predict_batch
-from boxel.models.runtime import OnnxBoxCaseg, OnnxBoxInst
 
 
 @dataclass(frozen=True)

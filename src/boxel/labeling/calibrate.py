@@ -10,13 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data import Annotations
-from boxel.errors import BoxelError
-from boxel.evaluation.given_boxes import LEAST_SIDE
+from boxel.evaluation.boxes import LEAST_SIDE
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.job import fault_of, photo_of
-from boxel.labeling.masks import label_image
+from boxel.labeling.fusion import label_image
 from boxel.labeling.quality import LEAST_MASKS, Calibration, cues, fit
-from boxel.labeling.teachers.soft import Teacher
+from boxel.labeling.runner import fault_of, photo_of
+from boxel.labeling.teachers.base import Teacher
+from boxel.utils.errors import BoxelError
 
 ENOUGH_MASKS = 300
 """From so many masks up a calibration is fitted anew; fewer only correct the one that there is."""
@@ -80,14 +80,14 @@ def collect(
         own = own[data.has_box[own] & ~data.iscrowd[own]]
         try:
             pixels = photo_of(data, image)
-            labelled = label_image(pixels, data.boxes[own], data.labels[own], names, teachers, config)
+            labeled = label_image(pixels, data.boxes[own], data.labels[own], names, teachers, config)
         except Exception as error:  # whatever it is, the other images are worth having
             faults.append(fault_of(data.image_path(image), error))
             return np.zeros((0, 0)), np.zeros(0)
         sides = (data.boxes[own, 2:] - data.boxes[own, :2]).min(axis=1)
         ious = np.full(len(own), np.nan)
         for index in np.flatnonzero(data.has_mask[own] & (sides >= LEAST_SIDE)):
-            mask, region = labelled.masks[index], labelled.regions[index]
+            mask, region = labeled.masks[index], labeled.regions[index]
             if mask is None:
                 continue
             try:
@@ -98,7 +98,7 @@ def collect(
             both = (truth[region.top : region.bottom, region.left : region.right] & mask).sum()
             ious[index] = both / (truth.sum() + mask.sum() - both)
         known = np.isfinite(ious)
-        return cues(labelled)[known], ious[known]
+        return cues(labeled)[known], ious[known]
 
     with_masks = [int(image) for image in np.unique(data.image_index[data.has_mask])]
     with ThreadPoolExecutor(config.workers) as pool:

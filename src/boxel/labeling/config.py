@@ -1,4 +1,4 @@
-"""Every choice of how a set is labelled."""
+"""Every choice of how a set is labeled."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from math import inf
 from typing import Any, Literal
 
-from boxel.errors import BoxelError, check_range, nearest
+from boxel.utils.errors import BoxelError, check_range, nearest
 
 
 @dataclass
@@ -21,7 +21,7 @@ class LabelConfig:
         flip: ask about the mirrored image too, and average; where None, of teachers that gain by it (BoxCaseg).
         min_max: stretch the probabilities of each box to reach from 0 to 1 before the threshold of 0.5, so that every
             box gets some object (the authors' code does).
-        crf: let a fully connected CRF draw each mask to the photo's colours, from the probabilities of the teachers.
+        crf: let a fully connected CRF draw each mask to the photo's colors, from the probabilities of the teachers.
         margin: how far a mask may reach past its box on each side, as a share of the box's width and height.
         box_slack: by how much each side of a box may be off, as a share of the box's width and height, in a set
             whose boxes are known to be loose. It adds to `margin`, and a mask's box is compared with the nearest box
@@ -81,11 +81,11 @@ def label_config(config: LabelConfig | Mapping[str, Any] | None = None, **change
     known = [entry.name for entry in fields(LabelConfig)]
     for name in values:
         if name not in known:
-            raise BoxelError(f"there is no setting {name!r} of labelling.{nearest(name, known)}")
+            raise BoxelError(f"there is no setting {name!r} of labeling.{nearest(name, known)}")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(LabelConfig, None)
     try:
         parsed = parser.parse_object(values)
     except Exception as error:
-        raise BoxelError(f"the settings of labelling: {' '.join(str(error).split())}") from error
+        raise BoxelError(f"the settings of labeling: {' '.join(str(error).split())}") from error
     return LabelConfig(**vars(parsed))

@@ -16,10 +16,10 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.errors import BoxelError
-from boxel.labeling.masks import Labelled, vote_weights
-from boxel.labeling.masks import fuse as fuse_votes
-from boxel.labeling.teachers.soft import Region
+from boxel.labeling.fusion import Labeled, vote_weights
+from boxel.labeling.fusion import fuse as fuse_votes
+from boxel.labeling.teachers.base import Region
+from boxel.utils.errors import BoxelError
 
 CUES = (
     "agreement",
@@ -42,45 +42,45 @@ _SIDE = 64
 """Cells along each side of a box's region that cues are taken from; so that their cost hardly depends on its size."""
 
 
-def cues(labelled: Labelled) -> NDArray[np.float64]:
+def cues(labeled: Labeled) -> NDArray[np.float64]:
     """What can be seen of each mask of an image.
 
     `agreement`: proxy box agreement. `expected_iou`: IoU with the truth if the fused probabilities were right.
     `votes_iou`: mean IoU of the votes' masks (teachers, mirrored looks) with each other; 1 where there is one vote.
     `certainty`: mean distance of the probabilities from a half. `inside`: mean probability within the mask. `contrast`:
-    difference of colour across its outline. `fill`: share of the box. `size`: log2 of the box's side in pixels.
+    difference of color across its outline. `fill`: share of the box. `size`: log2 of the box's side in pixels.
     `elongation`: log2 of the longer to the shorter side. `crowding`: share of the box that other boxes cover.
     `contested`: share of the mask that smaller objects took. `roughness`: its outline's length to that of a disc of
     its area. `at_border`: share of the box's sides at the image's border.
 
     Args:
-        labelled: an image with its masks.
+        labeled: an image with its masks.
 
     Returns:
         (N, len(CUES)) float64; a row of NaN for a box without a mask.
     """
-    height, width = labelled.image.shape[:2]
-    found = np.full((len(labelled.boxes), len(CUES)), np.nan)
-    boxes = labelled.boxes.clip(0, [width, height] * 2)
-    for index, mask in enumerate(labelled.masks):
+    height, width = labeled.image.shape[:2]
+    found = np.full((len(labeled.boxes), len(CUES)), np.nan)
+    boxes = labeled.boxes.clip(0, [width, height] * 2)
+    for index, mask in enumerate(labeled.masks):
         if mask is None:
             continue
-        box, region = boxes[index], labelled.regions[index]
+        box, region = boxes[index], labeled.regions[index]
         grid = _grid(region)
-        logits = labelled.logits(index, region.top + grid[0], region.left + grid[1])
-        probability = np.nan_to_num(fuse_votes(logits, vote_weights(labelled.votes, index)))
+        logits = labeled.logits(index, region.top + grid[0], region.left + grid[1])
+        probability = np.nan_to_num(fuse_votes(logits, vote_weights(labeled.votes, index)))
         small = mask[grid[0][:, None], grid[1]]
-        before = labelled.settled[index]
+        before = labeled.settled[index]
         whole = small if before is None else before[grid[0][:, None], grid[1]]
         across, down = box[2:] - box[:2]
         others = np.delete(boxes, index, axis=0)
         found[index] = (
-            labelled.agreement[index],
+            labeled.agreement[index],
             _expected_iou(probability, small),
             _votes_iou(logits > 0),
             np.abs(2 * probability - 1).mean(),
             probability[small].mean() if small.any() else 0.0,
-            _contrast(labelled.image, region, small, grid),
+            _contrast(labeled.image, region, small, grid),
             mask.sum() / max(across * down, 1.0),
             np.log2(max(np.sqrt(across * down), 1.0)),
             np.log2(max(across, down, 1.0) / max(min(across, down), 1.0)),
@@ -99,7 +99,7 @@ class Calibration:
     Attributes:
         mean: (C,) of the cues it was fitted on.
         scale: (C,) their standard deviations.
-        weights: of 1, the standardised cues, their squares and products, in the order of :func:`_terms`.
+        weights: of 1, the standardized cues, their squares and products, in the order of :func:`_terms`.
         curve: (2, P) values of the regression and the IoU each stands for, both rising.
         identity: a digest of all this.
     """
@@ -110,9 +110,9 @@ class Calibration:
     curve: NDArray[np.float64]
     identity: str = ""
 
-    def __call__(self, labelled: Labelled) -> NDArray[np.float64]:
+    def __call__(self, labeled: Labeled) -> NDArray[np.float64]:
         """(N,) quality in [0, 1] of an image's masks; NaN for a box without one."""
-        return self.of_cues(cues(labelled))
+        return self.of_cues(cues(labeled))
 
     def signed(self) -> Calibration:
         """The same with its identity brought up to date."""
@@ -198,9 +198,9 @@ def shipped_calibration(teacher: str) -> Calibration | None:
     return read(path) if named and path.is_file() else None
 
 
-def unknown(labelled: Labelled) -> NDArray[np.float64]:
+def unknown(labeled: Labeled) -> NDArray[np.float64]:
     """(N,) NaN: no quality is claimed for masks of a teacher that no calibration is of."""
-    return np.full(len(labelled.boxes), np.nan)
+    return np.full(len(labeled.boxes), np.nan)
 
 
 def _terms(z: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -264,7 +264,7 @@ def _contrast(
     mask: NDArray[np.bool_],
     grid: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> float:
-    """Distance in LAB between the mean colours just inside and just outside the outline."""
+    """Distance in LAB between the mean colors just inside and just outside the outline."""
     pixels = image[(region.top + grid[0])[:, None], region.left + grid[1]]
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     kernel, whole = np.ones((5, 5), np.uint8), mask.astype(np.uint8)

@@ -1,4 +1,4 @@
-"""What a labelling job has made so far, in an SQLite file, so that it can go on after any interruption."""
+"""What a labeling job has made so far, in an SQLite file, so that it can go on after any interruption."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 COMMIT_SECONDS = 1.0
 """What was done in so long is one commit: the most that an interruption loses, beside the images under way."""
@@ -167,7 +167,7 @@ class Store:
             raise BoxelError(f"{self.path}: can't be used ({what}); what it holds already stays.") from error
         except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
             raise BoxelError(
-                f"{self.path}: is no file of a labelling job, or damaged ({error}); remove it to begin anew, or name "
+                f"{self.path}: is no file of a labeling job, or damaged ({error}); remove it to begin anew, or name "
                 "another --out."
             ) from error
 

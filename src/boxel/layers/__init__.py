@@ -1,1 +1,1 @@
-"""Building blocks that models share: backbones, feature pyramids, normalisation, deformable convolution."""
+"""Building blocks that models share: backbones, feature pyramids, normalization, deformable convolution."""

@@ -9,7 +9,6 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from boxel.errors import BoxelError, nearest
 from boxel.layers.deformable import make_deformable
 from boxel.layers.dilate import dilate
 from boxel.layers.norm import Norm, check_kind, exchange_batch_norm
@@ -22,6 +21,7 @@ from boxel.layers.weights import (
     own_name,
     read_weights,
 )
+from boxel.utils.errors import BoxelError, nearest
 
 
 class Backbone(nn.Module):
@@ -79,7 +79,7 @@ class Backbone(nn.Module):
         body = _network(name, weights, output_stride)
         config = body.pretrained_cfg
         mean, std = (LITE_MEAN, LITE_STD) if weights == "lite" else (config["mean"], config["std"])
-        # In the state dict, so that a trained model is normalised alike wherever it is rebuilt.
+        # In the state dict, so that a trained model is normalized alike wherever it is rebuilt.
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1))
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1))
 
@@ -110,14 +110,14 @@ class Backbone(nn.Module):
         """Feature maps of a batch.
 
         Args:
-            images: (B, 3 + extra_channels, H, W) float, RGB in 0..1 and then what is not an image's colour, which is
+            images: (B, 3 + extra_channels, H, W) float, RGB in 0..1 and then what is not an image's color, which is
                 taken as it is; H and W multiples of the largest stride.
 
         Returns:
             The maps: (B, channels, H / stride, W / stride) float, a stride each.
         """
-        colours = (images[:, :3] - self.mean) / self.std
-        features = self.body(torch.cat([colours, images[:, 3:]], 1) if images.shape[1] > 3 else colours)
+        colors = (images[:, :3] - self.mean) / self.std
+        features = self.body(torch.cat([colors, images[:, 3:]], 1) if images.shape[1] > 3 else colors)
         features = [features[level] for level in self._levels]
         return [feature.permute(0, 3, 1, 2) for feature in features] if self._channels_last else features
 

@@ -19,7 +19,7 @@ class BiFPN(nn.Module):
         in_channels: channels of C3, C4, C5.
         channels: channels of every level of the pyramid (the paper's D0: 64).
         repeats: number of bidirectional layers (the paper's D0: 3).
-        norm: normalisation after each convolution; the paper's is batch norm, small batches want ``"gn"``.
+        norm: normalization after each convolution; the paper's is batch norm, small batches want ``"gn"``.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class BiFPNLayer(nn.Module):
 
     Args:
         channels: channels of every level.
-        norm: normalisation after each convolution.
+        norm: normalization after each convolution.
     """
 
     def __init__(self, channels: int, norm: Norm = "bn") -> None:
@@ -81,7 +81,7 @@ class Fusion(nn.Module):
     Args:
         inputs: number of maps.
         channels: channels of each, and of the result.
-        norm: normalisation after the convolution.
+        norm: normalization after the convolution.
     """
 
     def __init__(self, inputs: int, channels: int, norm: Norm = "bn") -> None:
@@ -99,7 +99,7 @@ class Fusion(nn.Module):
 
 
 def fuse(maps: tuple[Tensor, ...], weights: Tensor, eps: float = 1e-4) -> Tensor:
-    """Fast normalised fusion (EfficientDet, section 3.3): sum of w_i map_i, over eps + sum of w_i.
+    """Fast normalized fusion (EfficientDet, section 3.3): sum of w_i map_i, over eps + sum of w_i.
 
     Args:
         maps: n maps of one shape.

@@ -8,8 +8,8 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from boxel.errors import BoxelError
 from boxel.layers.weights import StateDict
+from boxel.utils.errors import BoxelError
 
 VGG_SIDE = 7
 """Cells along a side of the map that a VGG's first fully connected layer sees in an image of 224 pixels."""
@@ -66,7 +66,7 @@ class FullyConnectedClassifier(nn.Sequential):
         channels: of the feature map.
         classes: scores a cell.
         kernel: of fc6. Where (kernel - 1) x dilation is odd its field reaches one cell further down and right than up
-            and left; it is centred otherwise, an even kernel's too.
+            and left; it is centerd otherwise, an even kernel's too.
         dilation: of fc6.
         hidden: channels of fc6 and of fc7.
         dropout: share of what fc6, and what fc7, gives that training drops.

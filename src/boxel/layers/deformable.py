@@ -54,7 +54,7 @@ class ModulatedDeformConv2d(DeformConv2d):
 def make_deformable(network: nn.Module, names: Iterable[str]) -> int:
     """Replace the plain 3x3 convolutions among the named modules of a network, in place.
 
-    Convolutions that compute their kernel first (weight standardisation) stay, as do other sizes.
+    Convolutions that compute their kernel first (weight standardization) stay, as do other sizes.
 
     Returns:
         How many were replaced.

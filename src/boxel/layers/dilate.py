@@ -12,7 +12,7 @@ def dilate(network: Any, output_stride: int) -> None:
 
     Each max pooling that would go beyond the stride stays on its map, and the convolutions after it look that much
     further apart: what they give at every second cell is what they gave before, up to the window of the poolings. That
-    is 3x3 in place of 2x2 then, since an even window can't be centred on a cell, and is not dilated, as in DeepLab.
+    is 3x3 in place of 2x2 then, since an even window can't be centerd on a cell, and is not dilated, as in DeepLab.
 
     Args:
         network: a VGG of timm, with or without batch norm, built with `features_only`; its weights stay, and its

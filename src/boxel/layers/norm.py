@@ -1,4 +1,4 @@
-"""Normalisation layers by name, and the exchange of those of a finished network."""
+"""Normalization layers by name, and the exchange of those of a finished network."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from timm.layers import BatchNormAct2d, GroupNormAct, convert_sync_batchnorm
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from boxel.errors import BoxelError, nearest
+from boxel.utils.errors import BoxelError, nearest
 
 Norm: TypeAlias = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 """Batch norm with everything frozen, batch norm, batch norm over all devices, group norm."""
@@ -18,7 +18,7 @@ KINDS: tuple[Norm, ...] = ("frozen_bn", "bn", "sync_bn", "gn")
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
-    """A new normalisation layer for (B, ``channels``, H, W) feature maps.
+    """A new normalization layer for (B, ``channels``, H, W) feature maps.
 
     Args:
         kind: ``"gn"`` (Wu and He 2018; 32 groups, or the largest divisor of ``channels`` below), ``"bn"``,
@@ -41,7 +41,7 @@ def norm_layer(kind: Norm, channels: int) -> nn.Module:
 def group_count(channels: int) -> int:
     """The largest divisor of ``channels`` that is at most 32 and leaves a group two channels.
 
-    A group of one channel has nothing to normalise over where a feature map is a single pixel.
+    A group of one channel has nothing to normalize over where a feature map is a single pixel.
     """
     return max(groups for groups in range(1, min(32, max(channels // 2, 1)) + 1) if channels % groups == 0)
 
@@ -56,7 +56,7 @@ def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
             network that was trained with group norm.
 
     Returns:
-        The module with its normalisation exchanged.
+        The module with its normalization exchanged.
     """
     check_kind(kind)
     if kind == "frozen_bn":
@@ -87,13 +87,13 @@ class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
         self.act = getattr(norm, "act", nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalised feature maps of the same shape."""
+        """Normalized feature maps of the same shape."""
         x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return self.act(self.drop(x))
 
 
 def check_kind(kind: str) -> None:
-    """Raise a ``BoxelError`` unless ``kind`` is a known kind of normalisation."""
+    """Raise a ``BoxelError`` unless ``kind`` is a known kind of normalization."""
     if kind not in KINDS:
         raise BoxelError(
             f"norm {kind!r} is unknown: choose one of {', '.join(KINDS)}.{nearest(kind, list(KINDS))}"

@@ -14,7 +14,7 @@ def pad_batch(
 
     Args:
         images: B images (3, h, w) of any sizes.
-        fill: (3, 1, 1), the colour of the padding.
+        fill: (3, 1, 1), the color of the padding.
         multiple: height and width of the batch are multiples of it.
 
     Returns:

@@ -10,7 +10,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 class FPN(nn.Module):
     """Feature pyramid network (Lin et al. 2017) with the two coarse levels of FCOS (Tian et al. 2019).
 
-    The top-down path upsamples with the nearest neighbour; P6 comes from P5 and P7 from ReLU(P6),
+    The top-down path upsamples with the nearest neighbor; P6 comes from P5 and P7 from ReLU(P6),
     by 3x3 convolutions of stride 2.
 
     Args:

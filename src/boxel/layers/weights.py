@@ -13,7 +13,7 @@ import timm.models
 import torch
 from torch import Tensor, nn
 
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 StateDict: TypeAlias = dict[str, Tensor]
 

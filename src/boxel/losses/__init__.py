@@ -5,7 +5,7 @@ BoxInst's loss (Eq. 6 with 8) of two masks at a quarter of an image's size:
 >>> import torch
 >>> from boxel.losses.affinity import affinity_loss, color_similarity
 >>> from boxel.losses.projection import projection_loss
->>> from boxel.masks.boxes import box_spans
+>>> from boxel.masks.spans import box_spans
 >>> images = torch.rand(1, 3, 64, 96)
 >>> boxes = torch.tensor([[8.0, 4.0, 40.0, 60.0], [50.0, 20.0, 90.0, 44.0]])
 >>> logits = torch.randn(2, 16, 24, requires_grad=True)

@@ -1,4 +1,4 @@
-"""BoxInst's pairwise loss: neighbours of like colour should get the same label (Eq. 4-8).
+"""BoxInst's pairwise loss: neighbors of like color should get the same label (Eq. 4-8).
 
 Every pixel of a grid is linked with the others of a ``size`` x ``size`` patch round it, `dilation` apart.
 Links have no direction, so half the patch is enough: edge e of pixel (y, x) leads to (y + dy, x + dx), where
@@ -18,9 +18,9 @@ from torch.autograd.function import once_differentiable
 
 from boxel.losses.dice import full_precision
 from boxel.losses.lab import rgb_to_lab
-from boxel.masks.boxes import span_ends
+from boxel.masks.spans import span_ends
 
-Inside = Literal["centre", "either"]
+Inside = Literal["center", "either"]
 Normalizer = Literal["supervised", "edges"]
 
 CROP_CELLS = 32_767
@@ -78,7 +78,7 @@ def color_similarity(
     dilation: int = 2,
     theta: float = 2.0,
 ) -> Tensor:
-    """Colour similarity of neighbours: ``exp(-|LAB distance| / theta)`` (Eq. 7).
+    """Color similarity of neighbors: ``exp(-|LAB distance| / theta)`` (Eq. 7).
 
     Args:
         images: (B, 3, H, W) float, RGB in [0, 1].
@@ -159,13 +159,13 @@ def affinity_loss(
     size: int = 3,
     dilation: int = 2,
     normalizer: Normalizer = "supervised",
-    inside: Inside = "centre",
+    inside: Inside = "center",
     existing: Tensor | None = None,
 ) -> Tensor:
     """Negative log-probability that both ends of each supervised edge get the same label (Eq. 8).
 
     Only edges about the box count. The paper's are those with at least one end in it, each once
-    (``"either"``); the public BoxInst goes by the pixel at the patch's centre (``"centre"``), so that an edge
+    (``"either"``); the public BoxInst goes by the pixel at the patch's center (``"center"``), so that an edge
     inside the box counts twice and one across its border once.
 
     Args:
@@ -179,7 +179,7 @@ def affinity_loss(
         normalizer: ``"edges"``: each instance's sum is divided by all its edges about the box (the paper's
             N), and the mean taken over instances; ``"supervised"``: the sum over all instances is divided by
             their supervised edges, at least 1 (public BoxInst).
-        inside: ``"centre"`` or ``"either"``.
+        inside: ``"center"`` or ``"either"``.
         existing: (B, E, h, w) bool, edges with both ends in the image, which the paper's N counts:
             ``color_similarity(...) >= 0``. None: all edges of the grid.
 

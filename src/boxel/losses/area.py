@@ -1,6 +1,6 @@
-"""A light pressure towards small masks, for what boxes and colour leave open.
+"""A light pressure toward small masks, for what boxes and color leave open.
 
-The projection and colour-affinity losses are both content with the hole of a ring filled or empty: nothing links it
+The projection and color-affinity losses are both content with the hole of a ring filled or empty: nothing links it
 with the background outside. Where no evidence asks for foreground, a small cost of area decides for background.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from boxel.losses.dice import full_precision
-from boxel.masks.boxes import box_masks
+from boxel.masks.spans import box_masks
 
 
 def area_loss(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

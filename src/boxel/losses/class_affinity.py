@@ -1,4 +1,4 @@
-"""BoxInst's pairwise loss for the classes of pixels: neighbours of like colour should be of one class."""
+"""BoxInst's pairwise loss for the classes of pixels: neighbors of like color should be of one class."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""CIELAB, the colour space in which distance is nearly what an eye sees."""
+"""CIELAB, the color space in which distance is nearly what an eye sees."""
 
 from __future__ import annotations
 

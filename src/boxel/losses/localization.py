@@ -1,6 +1,6 @@
-"""The localisation network's loss: each pixel of an instance tells where the instance's box is.
+"""The localization network's loss: each pixel of an instance tells where the instance's box is.
 
-A pixel's box is four numbers along dimension 1: the vertical and the horizontal offset from the pixel to the centre of
+A pixel's box is four numbers along dimension 1: the vertical and the horizontal offset from the pixel to the center of
 its instance's box, then the box's height and width. All four are in one unit, pixels divided by a scale of the caller's
 choice: IoU and weights do not depend on it, `beta` does.
 
@@ -66,9 +66,9 @@ def pixel_box_iou(a: Tensor, b: Tensor) -> Tensor:
     Returns:
         (B, h, w) or (N,) in [0, 1]; 0 where either box is empty.
     """
-    (centre_a, size_a), (centre_b, size_b) = (full_precision(boxes).split(2, 1) for boxes in (a, b))
-    start = torch.maximum(centre_a - size_a / 2, centre_b - size_b / 2)
-    end = torch.minimum(centre_a + size_a / 2, centre_b + size_b / 2)
+    (center_a, size_a), (center_b, size_b) = (full_precision(boxes).split(2, 1) for boxes in (a, b))
+    start = torch.maximum(center_a - size_a / 2, center_b - size_b / 2)
+    end = torch.minimum(center_a + size_a / 2, center_b + size_b / 2)
     # A box of negative size ends before it starts, and so shares nothing.
     shared = (end - start).clamp(min=0).prod(1)
     return shared / _positive(size_a.prod(1) + size_b.prod(1) - shared)

@@ -42,13 +42,13 @@ def mil_loss(logits: Tensor, rows: Tensor, columns: Tensor, reduction: Reduction
 
 
 def smoothness(logits: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """Squared differences between the scores of a pixel and its eight neighbours (Eq. 2).
+    """Squared differences between the scores of a pixel and its eight neighbors (Eq. 2).
 
-    Neighbours beyond the grid do not exist: an object that reaches the border is not punished there.
+    Neighbors beyond the grid do not exist: an object that reaches the border is not punished there.
 
     Args:
         logits: (N, h, w) mask logits, h and w at least 2.
-        reduction: `sum` over all pixels and their neighbours, as printed, so that each pair counts twice; or the
+        reduction: `sum` over all pixels and their neighbors, as printed, so that each pair counts twice; or the
             `mean` over pairs.
 
     Returns:

@@ -23,9 +23,9 @@ def window_about(box: ArrayLike, margin: float = 0.0) -> NDArray[np.float64]:
         (4,) xyxy pixels, partly outside the image where the box is near its border, `LEAST_WINDOW` a side at least.
     """
     corners = np.asarray(box, dtype=np.float64)
-    centre, extent = (corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]
+    center, extent = (corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]
     half = np.maximum(extent * (1 + 2 * margin), LEAST_WINDOW) / 2
-    return np.concatenate([centre - half, centre + half])
+    return np.concatenate([center - half, center + half])
 
 
 def crop(image: NDArray, window: ArrayLike, side: int, fill: Sequence[float] = (0, 0, 0)) -> NDArray:
@@ -63,7 +63,7 @@ def crop(image: NDArray, window: ArrayLike, side: int, fill: Sequence[float] = (
     )
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     shown = cv2.warpAffine(part, to_part, (side, side), flags=flags, borderMode=cv2.BORDER_REPLICATE)
-    # Not the border's own colour, which would fade the image's outermost pixels where it grows.
+    # Not the border's own color, which would fade the image's outermost pixels where it grows.
     inside_rows, inside_columns = spans_in((0, 0, width, height), window, side)
     shown[~inside_rows] = shown[:, ~inside_columns] = fill if image.ndim == 3 else fill[0]
     return shown

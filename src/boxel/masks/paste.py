@@ -63,8 +63,8 @@ def _paste(
     mask = torch.empty(columns[1] - columns[0], rows[1] - rows[0], dtype=torch.bool)
     if mask.numel():
         x0, y0, x1, y1 = window
-        above, below, down = _neighbours(rows, y0, y1, grid.shape[0], grid.device)
-        left, right, across = _neighbours(columns, x0, x1, grid.shape[1], grid.device)
+        above, below, down = _neighbors(rows, y0, y1, grid.shape[0], grid.device)
+        left, right, across = _neighbors(columns, x0, x1, grid.shape[1], grid.device)
         first = int(left[0])  # only the cells that the box reaches
         cells = grid[:, first : int(right[-1]) + 1].T
         tall = torch.lerp(cells[:, above], cells[:, below], down)
@@ -76,14 +76,14 @@ def _paste(
     return encode_in_box(mask.numpy().T, columns[0], rows[0], *size)
 
 
-def _neighbours(
+def _neighbors(
     pixels: tuple[int, int], start: float, end: float, cells: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
     """For the middles of a range of pixels: the cell before, the cell after, the latter's weight.
 
     The cells share [start, end) out among them.
     """
-    centres = (torch.arange(*pixels, device=device) + (0.5 - start)) * (cells / (end - start)) - 0.5
-    centres = centres.clamp(0, cells - 1)
-    before = centres.long()
-    return before, (before + 1).clamp(max=cells - 1), centres - before
+    centers = (torch.arange(*pixels, device=device) + (0.5 - start)) * (cells / (end - start)) - 0.5
+    centers = centers.clamp(0, cells - 1)
+    before = centers.long()
+    return before, (before + 1).clamp(max=cells - 1), centers - before

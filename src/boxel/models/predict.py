@@ -18,9 +18,9 @@ from torchvision.transforms.v2 import functional as F
 
 from boxel.data.annotations import Category
 from boxel.data.images import read_image
-from boxel.errors import BoxelError, check_range
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle, decode
+from boxel.utils.errors import BoxelError, check_range
 
 Photo = str | Path | Image.Image | NDArray[np.uint8]
 
@@ -206,7 +206,7 @@ def trained_size(settings: Mapping[str, Any]) -> PredictConfig:
     """How photos are shown that should look as in training.
 
     Args:
-        settings: of the run, with the fields of an :class:`~boxel.data.augment.AugmentConfig` under `augment`, or of a
+        settings: of the run, with the fields of an :class:`~boxel.data.transforms.AugmentConfig` under `augment`, or a
             :class:`~boxel.data.semantic.ViewConfig` under `views`; what is missing has the default here.
     """
     if "views" in settings:

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from boxel.data.images import read_image
-from boxel.draw import overlay, save_image
-from boxel.errors import BoxelError
 from boxel.models.predict import Instances, PredictConfig, own_config, predict_batch
+from boxel.utils.errors import BoxelError
+from boxel.viz.overlays import overlay, save_image
 
 
 def predict_files(

@@ -15,19 +15,19 @@ from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
 from boxel.data.semantic import RandomView
-from boxel.draw import contact_sheet, overlay_labels, save_image
-from boxel.errors import BoxelError
 from boxel.models.boxsup import BoxSupDataset, choose, costs
 from boxel.models.boxsup.dataset import NONE
 from boxel.models.semantic.predict import own_looks, probabilities
-from boxel.progress import progress
-from boxel.segments import make_segments
+from boxel.proposals import make_segments
+from boxel.training.callbacks.progress import say
 from boxel.training.config import SEGMENTS, BoxSupTraining
+from boxel.training.lit_module import from_all_processes
 from boxel.training.loader import Samples
-from boxel.training.progress import say
+from boxel.training.prepare import repeats_of
 from boxel.training.semantic import SemanticTask, crops_of
-from boxel.training.supervision import repeats_of
-from boxel.training.task import from_all_processes
+from boxel.utils.errors import BoxelError
+from boxel.utils.progress import progress
+from boxel.viz.overlays import contact_sheet, overlay_labels, save_image
 
 SHOWN = 6
 """Images on the picture of an update."""

@@ -6,16 +6,16 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from boxel.data.augment import AugmentConfig
 from boxel.data.crops import CropConfig
 from boxel.data.semantic import ViewConfig
-from boxel.errors import BoxelError, check_range
+from boxel.data.transforms import AugmentConfig
 from boxel.models.boxcaseg import BoxCasegConfig
 from boxel.models.boxinst import BoxInstConfig
 from boxel.models.boxsup import BoxSupConfig, UpdateConfig
 from boxel.models.fcrn import FCRNConfig, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNNConfig
-from boxel.segments import SegmentsConfig
+from boxel.proposals import SegmentsConfig
+from boxel.utils.errors import BoxelError, check_range
 
 SEGMENTS = "segments"
 """The `label` of BoxSup's own labels."""
@@ -55,7 +55,7 @@ class DataConfig:
 
 @dataclass
 class OptimConfig:
-    """The optimiser.
+    """The optimizer.
 
     Attributes:
         name: `sgd` or `adamw`.
@@ -111,17 +111,17 @@ class TrainConfig:
     Attributes:
         data: which part of the data set is learned from.
         label: who makes masks of the boxes that have none, before the first step; a teacher that `boxel label` knows.
-        optim: the optimiser.
+        optim: the optimizer.
         schedule: the learning rate's course.
         epochs: passes over the training images; `steps` overrides it.
-        steps: optimiser steps at `optim.reference_batch` images a step.
+        steps: optimizer steps at `optim.reference_batch` images a step.
         batch_size: images a step and process.
         accumulate: batches whose gradients make one step.
         ema: decay of the exponential moving average of the weights that is validated and kept; 0 for none.
         precision: Lightning's: `32-true`, `bf16-mixed`, `16-mixed`. Mask losses are in float32 in any case.
         validate_every: epochs from one validation to the next.
         patience: validations without a better result after which training ends; 0 goes on to the end.
-        checkpoint_every: optimiser steps between checkpoints of the last state.
+        checkpoint_every: optimizer steps between checkpoints of the last state.
         seed: of the split, the order, the augmentation and the new layers.
         device: `auto`, `cpu`, `cuda`, `mps`.
         devices: how many a machine has to give, or `auto`.
@@ -220,7 +220,7 @@ class FCRNTraining(TrainConfig):
 
 @dataclass
 class FCRNInstancesTraining(FCRNTraining):
-    """A training run of FCRN's localisation network.
+    """A training run of FCRN's localization network.
 
     Attributes:
         model: the model's own choices.

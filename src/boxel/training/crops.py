@@ -15,14 +15,14 @@ from boxel.data.annotations import Annotations
 from boxel.data.crops import CropDataset, MixedBatchSampler
 from boxel.data.dataset import InstanceDataset, collate
 from boxel.data.formats.salient import single_objects
-from boxel.draw import overlay
-from boxel.errors import BoxelError
-from boxel.evaluation.given_boxes import compare_masks, validation_figures
+from boxel.evaluation.boxes import compare_masks, validation_figures
 from boxel.masks.rle import encode
-from boxel.training.hints import with_hints
+from boxel.training.callbacks.progress import say
+from boxel.training.lit_module import Task, from_all_processes
 from boxel.training.loader import Samples, shared_out
-from boxel.training.progress import say
-from boxel.training.task import Task, from_all_processes
+from boxel.training.pseudo_masks import with_hints
+from boxel.utils.errors import BoxelError
+from boxel.viz.overlays import overlay
 
 
 def crops(training: Annotations, extra: Annotations | None, settings: Any, out: Path, model: Any) -> Samples:

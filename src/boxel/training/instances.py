@@ -14,15 +14,15 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from boxel.data.annotations import Annotations
-from boxel.data.augment import train_transforms
 from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
-from boxel.draw import overlay
+from boxel.data.transforms import train_transforms
 from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
 from boxel.models.predict import PredictConfig, predict_batch, trained_size
-from boxel.training.hints import with_hints
+from boxel.training.callbacks.progress import say
+from boxel.training.lit_module import Task, from_all_processes
 from boxel.training.loader import Samples, shared_out
-from boxel.training.progress import say
-from boxel.training.task import Task, from_all_processes
+from boxel.training.pseudo_masks import with_hints
+from boxel.viz.overlays import overlay
 
 SURE = 0.3
 """Lowest score drawn in sample pictures."""

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader, Sampler
 from boxel.data.annotations import Annotations
 from boxel.data.crops import CropDataset, MixedBatchSampler
 from boxel.data.dataset import AspectBatchSampler, Draw, ImageDataset, collate
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 BatchSampler = AspectBatchSampler | MixedBatchSampler
 

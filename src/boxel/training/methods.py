@@ -9,10 +9,10 @@ from boxel.data.annotations import Annotations
 from boxel.training.boxsup import BoxSupTask, guessed_views
 from boxel.training.crops import CropTask, crops
 from boxel.training.instances import InstanceTask, whole_images
+from boxel.training.lit_module import Task
 from boxel.training.loader import Samples
+from boxel.training.prepare import check_instances, check_instances_or_labels, check_labels, check_masks
 from boxel.training.semantic import SemanticTask, instance_views, views
-from boxel.training.supervision import check_instances, check_instances_or_labels, check_labels, check_masks
-from boxel.training.task import Task
 
 
 class Method(NamedTuple):

@@ -10,8 +10,8 @@ from typing import Any, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from boxel.errors import BoxelError, nearest
 from boxel.training.config import CONFIGS, TrainConfig
+from boxel.utils.errors import BoxelError, nearest
 
 
 def read_config(

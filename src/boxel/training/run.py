@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,37 +18,35 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from boxel.data import Annotations, read
 from boxel.data.annotations import Category
-from boxel.data.augment import ignore_small, jitter_boxes
 from boxel.data.faults import left_out
 from boxel.data.join import join
 from boxel.data.label_maps import classes_of, has_truth
-from boxel.errors import BoxelError, UsageError
-from boxel.models import folder as model_folder
-from boxel.models.folder import SEMANTIC, without_weights
-from boxel.training.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
+from boxel.data.transforms import ignore_small, jitter_boxes
+from boxel.models import io as model_folder
+from boxel.models.io import SEMANTIC, without_weights
+from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
+from boxel.training.callbacks.metrics_csv import MetricsTable
+from boxel.training.callbacks.pictures import Curves, SamplePictures
+from boxel.training.callbacks.progress import progress_callbacks, quiet_lightning, say
 from boxel.training.config import SEGMENTS, TrainConfig
-from boxel.training.init import init_from, load_semantic, model_of, semantic_config, things_of
+from boxel.training.finetune import init_from, load_semantic, model_of, semantic_config, things_of
+from boxel.training.lit_module import Task
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.training.methods import METHODS
-from boxel.training.progress import progress_callbacks, quiet_lightning, say
-from boxel.training.recipe import config_of, read_config
-from boxel.training.samples import Curves, SamplePictures
-from boxel.training.schedule import Plan, plan
-from boxel.training.semantic import SemanticTask
-from boxel.training.supervision import (
+from boxel.training.prepare import (
     add_masks,
     check_instances_or_labels,
     keep_masks_of,
     split,
     under_categories,
 )
-from boxel.training.table import MetricsTable
-from boxel.training.task import Task
+from boxel.training.pseudo_masks import made_masks
+from boxel.training.recipe import config_of, read_config
+from boxel.training.schedule import Plan, plan
+from boxel.training.semantic import SemanticTask
+from boxel.utils.errors import BoxelError, UsageError
 
 log = logging.getLogger(__name__)
-
-Labeller = Callable[[Annotations, str, Path, str], Annotations]
-"""Takes a set, a teacher's name, a file to keep masks in and a device; gives the set with masks."""
 
 
 def train(
@@ -71,7 +69,6 @@ def train(
     config: TrainConfig | str | Path | Mapping[str, Any] | None = None,
     init: str | Path | None = None,
     resume: bool = False,
-    labeller: Labeller | None = None,
     **changes: Any,
 ) -> Any:
     """Train a segmenter from boxes, masks, or any mix of the two.
@@ -101,7 +98,6 @@ def train(
         init: a model folder to start from; what does not fit stays new. Without a `config` the model's settings are
             that run's too.
         resume: go on where the run in `out` stopped.
-        labeller: makes the masks that the setting `label` asks for; `boxel.train` brings its own.
         **changes: settings that win over the recipe: ``epochs=12``, or by path, ``**{"model.tau": 0.2}``.
 
     Returns:
@@ -199,7 +195,7 @@ def train(
     if semantic is not None and not resume:
         load_semantic(model, semantic)
     if wants_masks:  # and the weights to start from are there
-        training = _labelled(training, settings, out, labeller, method in SEMANTIC)
+        training = _labeled(training, settings, out, method in SEMANTIC)
         parts.check(training)
     training = _as_told(training, settings)  # not before, since a teacher may go by the categories
 
@@ -267,9 +263,7 @@ def _as_told(data: Annotations, settings: TrainConfig) -> Annotations:
     return data.class_agnostic() if settings.data.class_agnostic else data
 
 
-def _labelled(
-    data: Annotations, settings: TrainConfig, out: Path, labeller: Labeller | None, semantic: bool
-) -> Annotations:
+def _labeled(data: Annotations, settings: TrainConfig, out: Path, semantic: bool) -> Annotations:
     """The set with masks of the boxes that have none, as `label` asks for; the run's folder keeps them.
 
     Masks that are not trusted are not made anew: `boxel label` made and dropped them.
@@ -279,13 +273,11 @@ def _labelled(
         bare &= ~data.has_label_map[data.image_index]
     if not bare.any():
         return data
-    if labeller is None:
-        raise UsageError(f"label is {settings.label}, but nothing here makes masks; call `boxel.train`.")
     asked = data.select_instances(data.trusted | ~data.has_segmentation)
     if semantic:
         asked = asked.select_images(~data.has_label_map)
     say("making masks of %d boxes by %s, for %s", bare.sum(), settings.label, out / "masks.json")
-    made = labeller(asked, str(settings.label), out / "masks.json", settings.device)
+    made = made_masks(asked, str(settings.label), out / "masks.json", settings.device)
     if made.has_mask.sum() <= asked.has_mask.sum():
         raise BoxelError(
             f"{data.file}: {settings.label} made no mask of its {bare.sum()} boxes; name another --label."

@@ -17,10 +17,10 @@ class Plan:
     """What a run comes to with its real batch.
 
     Attributes:
-        steps: optimiser steps in all.
+        steps: optimizer steps in all.
         warmup: of them, steps of linear rise.
         lr: highest learning rate.
-        steps_per_epoch: optimiser steps in one pass over the images.
+        steps_per_epoch: optimizer steps in one pass over the images.
     """
 
     steps: int
@@ -53,7 +53,7 @@ def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> flo
     """Share of the highest learning rate at a step.
 
     Args:
-        step: optimiser steps done.
+        step: optimizer steps done.
         steps: of the whole run.
         warmup: of these, steps of linear rise.
         config: kind of the course.
@@ -98,5 +98,5 @@ def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> Optimiz
 
 
 def build_scheduler(optimizer: Optimizer, course: Plan, config: ScheduleConfig) -> LambdaLR:
-    """The schedule as torch steps it, once an optimiser step."""
+    """The schedule as torch steps it, once an optimizer step."""
     return LambdaLR(optimizer, lambda step: lr_factor(step, course.steps, course.warmup, config))

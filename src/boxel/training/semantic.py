@@ -17,12 +17,12 @@ from boxel.data.annotations import Annotations
 from boxel.data.dataset import AspectBatchSampler, collate
 from boxel.data.label_maps import has_labels
 from boxel.data.semantic import RandomView, SemanticDataset
-from boxel.draw import overlay_labels
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.models.semantic.predict import own_looks, probabilities
+from boxel.training.callbacks.progress import say
+from boxel.training.lit_module import Task, from_all_processes
 from boxel.training.loader import Samples, shared_out
-from boxel.training.progress import say
-from boxel.training.task import Task, from_all_processes
+from boxel.viz.overlays import overlay_labels
 
 
 def views(training: Annotations, extra: Annotations | None, settings: Any, out: Path, model: Any) -> Samples:
@@ -47,10 +47,10 @@ def instance_views(
 
 
 def _views(training: Annotations, settings: Any, model: Any, instances: bool) -> Samples:
-    labelled = has_labels(training)
-    if not labelled.all():
-        say("%d of %d images have boxes only and are left out", (~labelled).sum(), len(labelled))
-        training = training.select_images(labelled)
+    labeled = has_labels(training)
+    if not labeled.all():
+        say("%d of %d images have boxes only and are left out", (~labeled).sum(), len(labeled))
+        training = training.select_images(labeled)
     view = RandomView(settings.views, model.fill.detach().clone())
     return crops_of(SemanticDataset(training, view, instances=instances), settings, model)
 

@@ -17,7 +17,7 @@ def photos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """a.png and b.png of 100 x 80 pixels."""
     folder = tmp_path_factory.mktemp("photos")
     for name in ("a.png", "b.png"):
-        Image.new("RGB", (100, 80), "grey").save(folder / name)
+        Image.new("RGB", (100, 80), "gray").save(folder / name)
     return folder
 
 

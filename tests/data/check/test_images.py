@@ -86,10 +86,10 @@ def test_label_maps(make, tmp_path) -> None:
         paths=["a.png", "b.png", "c.png", "d.png"],
         label_maps=["map_a.png", "map_b.png", "map_c.png", "map_d.png"],
     )
-    missing, small, coloured = check(data)
+    missing, small, colored = check(data)
     assert (missing.kind, missing.image_id) == ("label-map-missing", 1)
     assert (small.kind, small.image_id) == ("label-map-size", 3)
-    assert (coloured.kind, coloured.image_id) == ("label-map-unreadable", 4)
+    assert (colored.kind, colored.image_id) == ("label-map-unreadable", 4)
     assert small.values["found"] == [50, 40] and small.values["image"] == [100, 80]
     mended, _ = repair(data)
     assert mended.label_maps == [None, "map_b.png", None, None]

@@ -7,7 +7,7 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from boxel.data.check import check, repair
-from boxel.data.check.runs import Code, parse, runs_of, tight_boxes
+from boxel.data.check.rle_validation import Code, parse, runs_of, tight_boxes
 from boxel.masks.rle import encode
 
 BOX = (20, 20, 40, 40)
@@ -126,7 +126,7 @@ def test_untrusted_masks_may_disagree(make) -> None:
     assert check(data) == []
 
 
-def test_small_objects_with_an_unlabelled_rim_agree(make) -> None:
+def test_small_objects_with_an_unlabeled_rim_agree(make) -> None:
     small = code(25, 25, 33, 40)  # IoU 0.25 with a box 5 or 6 pixels larger on each side
     assert check(make([(20, 20, 39, 46)], [small])) == []
     assert [fault.kind for fault in check(make([(20, 20, 39, 46.5)], [small]))] == ["mask-box"]

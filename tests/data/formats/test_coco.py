@@ -11,7 +11,7 @@ from pycocotools.coco import COCO
 
 import boxel.data
 from boxel.data.formats import coco
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 TRIANGLE = [[10.0, 10.0, 30.0, 10.0, 30.0, 40.0]]
 MINIMAL = {

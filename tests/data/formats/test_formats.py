@@ -11,11 +11,11 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 import boxel.data
-from boxel.data.formats import read, recognise, write
+from boxel.data.formats import read, recognize, write
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.outlines import iou_with, joined, outlines
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 
 @pytest.mark.parametrize(
@@ -27,12 +27,12 @@ from boxel.masks.rle import encode
         ("Annotations/a.xml", "<annotation/>", "voc"),
     ],
 )
-def test_recognise_files(tmp_path, file, content, format):
+def test_recognize_files(tmp_path, file, content, format):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(content)
-    assert recognise(tmp_path / file) == format
+    assert recognize(tmp_path / file) == format
     if format != "coco":
-        assert recognise(tmp_path) == format
+        assert recognize(tmp_path) == format
 
 
 @pytest.mark.parametrize(
@@ -55,29 +55,29 @@ def test_recognise_files(tmp_path, file, content, format):
 )
 def test_json_is_told_apart_by_its_outermost_keys(tmp_path, content, format):
     (tmp_path / "a.json").write_text(json.dumps(content))
-    assert recognise(tmp_path / "a.json") == format
+    assert recognize(tmp_path / "a.json") == format
 
 
 @pytest.mark.parametrize("text", ["", '{"shapes"', "[" * 100_000, '"shapes": 1'])
-def test_json_that_is_cut_short_is_recognised_as_something(tmp_path, text):
+def test_json_that_is_cut_short_is_recognized_as_something(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
-    assert recognise(tmp_path / "a.json") == "coco"
+    assert recognize(tmp_path / "a.json") == "coco"
     (tmp_path / "a.json").write_text('{"version": "5", "shapes": [{"la')
-    assert recognise(tmp_path / "a.json") == "labelme"
+    assert recognize(tmp_path / "a.json") == "labelme"
 
 
 @pytest.mark.parametrize(
     "file", ["labels/train/a.txt", "data.yaml", "inst/a.mat", "VOC2012/Annotations/a.xml"]
 )
-def test_recognise_folders(tmp_path, file):
+def test_recognize_folders(tmp_path, file):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("")
-    assert recognise(tmp_path) == {"i": "sbd", "V": "voc"}.get(file[0], "yolo")
+    assert recognize(tmp_path) == {"i": "sbd", "V": "voc"}.get(file[0], "yolo")
 
 
 def test_one_coco_file_in_a_folder(tmp_path):
     (tmp_path / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
-    assert recognise(tmp_path) == "coco" and len(read(tmp_path)) == 0
+    assert recognize(tmp_path) == "coco" and len(read(tmp_path)) == 0
     (tmp_path / "more.json").write_text("{}")
     with pytest.raises(BoxelError, match="name one of its JSON files"):
         read(tmp_path)

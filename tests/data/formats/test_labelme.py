@@ -12,7 +12,7 @@ from PIL import Image
 
 import boxel.data
 from boxel.data.formats import labelme
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 def shape(points, label="cat", kind="polygon", **more):

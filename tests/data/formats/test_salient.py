@@ -9,10 +9,10 @@ import pytest
 from PIL import Image
 
 import boxel
-from boxel.data.formats import LossWarning, recognise, salient
+from boxel.data.formats import LossWarning, recognize, salient
 from boxel.data.formats.salient import single_objects
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 HEIGHT, WIDTH = 20, 30
 
@@ -40,7 +40,7 @@ def folder(tmp_path):
 
 
 def test_read(folder):
-    assert recognise(folder) == "salient"
+    assert recognize(folder) == "salient"
     data = boxel.read(folder)
     assert data.image_ids == ["bird", "cup"] and data.ids == ["bird:1", "cup:1"] and not data.faults
     assert [data.image_path(i) for i in range(2)] == [folder / "images/bird.png", folder / "images/cup.jpg"]

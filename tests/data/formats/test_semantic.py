@@ -12,11 +12,11 @@ from scipy.io import savemat
 
 import boxel
 from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
-from boxel.data.formats import LossWarning, recognise
+from boxel.data.formats import LossWarning, recognize
 from boxel.data.formats.semantic_classes import class_table
 from boxel.data.label_maps import label_map
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 HEIGHT, WIDTH = 6, 8
 
@@ -89,7 +89,7 @@ def sound(data):
 
 def test_images_beside_labels(tmp_path):
     folder = make_root(tmp_path)
-    assert recognise(folder) == recognise(folder / "labels") == "semantic"
+    assert recognize(folder) == recognize(folder / "labels") == "semantic"
     data = boxel.read(folder)
     assert data.image_ids == ["a", "b"] and data.faults == [] and sound(data)
     assert (data.root, data.paths, data.label_maps) == (
@@ -107,7 +107,7 @@ def test_images_beside_labels(tmp_path):
 def test_a_class_list_may_lie_among_the_label_maps(tmp_path):
     folder = make_root(tmp_path)
     (folder / "labels/classes.txt").write_text("0 road\n")
-    assert recognise(folder) == recognise(folder / "labels") == "semantic"
+    assert recognize(folder) == recognize(folder / "labels") == "semantic"
     assert [c.name for c in boxel.read(folder).categories] == ["road"]
     (folder / "mine.txt").write_text("0 tree\n1 tree\n")
     data = boxel.read(folder, classes=folder / "mine.txt")
@@ -156,7 +156,7 @@ def test_a_text_lists_a_split(tmp_path):
 
 def test_camvid(tmp_path):
     folder = make_camvid(tmp_path)
-    assert recognise(folder) == recognise(folder / "valannot") == "semantic"
+    assert recognize(folder) == recognize(folder / "valannot") == "semantic"
     data = boxel.read(folder, classes="camvid")
     assert data.image_ids == ["t", "v", "s"] and len(data.categories) == 11 and sound(data)
     assert data.map_labels.tolist() == list(range(11))
@@ -170,7 +170,7 @@ def test_camvid(tmp_path):
 def test_cityscapes(tmp_path):
     folder = make_cityscapes(tmp_path)
     for part in (folder, folder / "gtFine", folder / "gtFine/val", folder / "gtFine/val/bonn"):
-        assert recognise(part) == "semantic"
+        assert recognize(part) == "semantic"
         assert boxel.read(part).image_ids[-1] == "bonn_0_2"
     data = boxel.read(folder)
     assert data.image_ids == ["aachen_0_1", "bonn_0_2"] and data.faults == [] and sound(data)
@@ -188,7 +188,7 @@ def test_cityscapes(tmp_path):
 
 def test_segmentation_class(tmp_path):
     folder = make_voc(tmp_path)
-    assert recognise(folder / "SegmentationClass") == "semantic"
+    assert recognize(folder / "SegmentationClass") == "semantic"
     data = boxel.read(folder / "SegmentationClass")
     assert (
         data.paths == ["JPEGImages/2007_1.jpg"] and data.faults == []
@@ -207,7 +207,7 @@ def test_images_elsewhere(tmp_path):
     folder = make_root(tmp_path / "set")
     (folder / "images").rename(tmp_path / "photos")
     (folder / "labels").rename(folder / "masks")
-    assert recognise(folder / "masks") == "semantic"
+    assert recognize(folder / "masks") == "semantic"
     data = boxel.read(folder / "masks", images=tmp_path / "photos")
     assert data.root == tmp_path / "photos" and data.paths == ["a.jpg", "b.png"] and sound(data)
     assert data.label_maps == ["../set/masks/a.png", "../set/masks/b.png"]
@@ -295,7 +295,7 @@ def make_context(folder):
 def test_context_as_published(tmp_path):
     folder = make_context(tmp_path)
     for path in (folder / "context", folder / "context/trainval"):
-        assert recognise(path) == "semantic"
+        assert recognize(path) == "semantic"
         data = boxel.read(path, images=folder / "VOC2010/JPEGImages")
         assert data.image_ids == ["2008_1", "2008_2"] and data.faults == [] and sound(data)
         assert {category.id: category.name for category in data.categories} == class_table("pascal-context")
@@ -380,7 +380,7 @@ def test_a_bad_mat_costs_only_itself(tmp_path, content):
             lambda f: photo(f / "labels/a.png"),
             "bad-label-map",
             "labels/a.png",
-            r"can't be read as a label map \(it is in colour \(RGB\): write the value of its class into each pixel\)",
+            r"can't be read as a label map \(it is in color \(RGB\): write the value of its class into each pixel\)",
         ),
         (
             lambda f: (f / "labels/a.png").write_bytes(b"?"),
@@ -391,7 +391,7 @@ def test_a_bad_mat_costs_only_itself(tmp_path, content):
         (lambda f: (f / "images/a.jpg").write_bytes(b"?"), "image-unreadable", "labels/a.png", "a.jpg"),
         (lambda f: (f / "images/a.jpg").write_bytes(b""), "image-empty", "labels/a.png", "a.jpg"),
     ],
-    ids=["no label map", "no image", "size", "colour", "no PNG", "no JPEG", "empty"],
+    ids=["no label map", "no image", "size", "color", "no PNG", "no JPEG", "empty"],
 )
 def test_a_fault_costs_only_its_image(tmp_path, spoil, kind, file, message):
     folder = make_root(tmp_path)
@@ -406,9 +406,9 @@ def test_nothing_is_left(tmp_path):
     folder = make_root(tmp_path)
     for stem in "ab":
         photo(folder / f"labels/{stem}.png")
-    assert recognise(folder) == "semantic"
+    assert recognize(folder) == "semantic"
     with pytest.raises(
-        BoxelError, match=r"none of its label maps can be used, the first: .*a\.png.*in colour"
+        BoxelError, match=r"none of its label maps can be used, the first: .*a\.png.*in color"
     ):
         boxel.read(folder)
     for stem in "ab":
@@ -470,14 +470,14 @@ def touch(folder, *names):
 )  # fmt: skip
 def test_formats_are_told_apart(tmp_path, names, path, format):
     touch(tmp_path, *names)
-    assert recognise(tmp_path / path) == format
+    assert recognize(tmp_path / path) == format
 
 
 def test_a_folder_of_photos_is_no_set(tmp_path):
     for name in ("a.png", "b.jpg"):
         photo(tmp_path / name)
     with pytest.raises(BoxelError, match="no data set of a known format"):
-        recognise(tmp_path)
+        recognize(tmp_path)
 
 
 def test_class_lists_are_for_semantic_sets(tmp_path):
@@ -644,6 +644,6 @@ def test_the_list_of_a_split_may_lie_among_the_label_maps(tmp_path: Path) -> Non
         Image.new("L", (4, 3)).save(folder / f"{stem}.png")
         Image.new("RGB", (4, 3)).save(tmp_path / "VOC2012" / "JPEGImages" / f"{stem}.jpg")
     (folder / "train.txt").write_text("b\n")
-    assert recognise(folder) == "semantic"
+    assert recognize(folder) == "semantic"
     assert boxel.read(folder, split="train").image_ids == ["b"]
     assert boxel.read(folder).image_ids == ["a", "b"]

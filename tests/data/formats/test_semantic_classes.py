@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from boxel.data.formats.semantic_classes import TABLES, class_table
 from boxel.data.formats.voc import CLASSES
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 def test_tables_that_come_with_boxel():
@@ -38,7 +38,7 @@ def test_tables_that_come_with_boxel():
         ("# two\n\n  sky \r\nvoid\r\ntraffic light", {0: "sky", 2: "traffic light"}),
         ("7 road\n20 traffic sign\n", {7: "road", 20: "traffic sign"}),
         ("17: traffic  sign\n3:\tsky\n4,road\n5 : car", {17: "traffic  sign", 3: "sky", 4: "road", 5: "car"}),
-        ("0 Void\n1 unlabeled\n2 Unlabelled\n3 ignore\n65535 sky\n", {65535: "sky"}),
+        ("0 Void\n1 unlabeled\n2 Unlabeled\n3 ignore\n65535 sky\n", {65535: "sky"}),
         ("26 car\n27 truck\n28 car\n", {26: "car", 27: "truck", 28: "car"}),
         ("\ufeff0 Straße\n1 # 9\n", {0: "Straße", 1: "# 9"}),
         ("1 2\n2 3d model\n", {1: "2", 2: "3d model"}),

@@ -8,7 +8,7 @@ from PIL import Image
 
 import boxel.data
 from boxel.data.formats import voc
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 XML = """<annotation>
   <filename>one.jpg</filename>

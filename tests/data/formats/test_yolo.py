@@ -11,7 +11,7 @@ from PIL import Image
 
 import boxel.data
 from boxel.data.formats import yolo
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 def make(folder, lines, names=("cat", "dog"), layout="images/{}.png labels/{}.txt", config=None):

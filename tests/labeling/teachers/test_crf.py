@@ -9,9 +9,9 @@ from scipy.special import expit
 from boxel.crf import mean_field
 from boxel.evaluation.trimap import boundary_distance
 from boxel.labeling.teachers import make_teacher
+from boxel.labeling.teachers.base import Region, logits_on
 from boxel.labeling.teachers.crf import OF_BOX, OF_MASK, SIDE, refine, segment
 from boxel.labeling.teachers.shapes import inner_box
-from boxel.labeling.teachers.soft import Region, logits_on
 
 WHOLE = Region(0, 0, 120, 100)
 
@@ -37,7 +37,7 @@ def test_the_object_of_a_box_is_found_exactly(cross) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 3])
-def test_at_other_sizes_the_cells_of_the_copy_mix_colours_at_its_rim(cross, scale) -> None:
+def test_at_other_sizes_the_cells_of_the_copy_mix_colors_at_its_rim(cross, scale) -> None:
     truth, box, _ = cross
     truth = cv2.resize(truth.astype(np.uint8), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) > 0
     height, width = truth.shape
@@ -89,7 +89,7 @@ def test_it_is_the_mean_field_of_the_window() -> None:
     np.testing.assert_allclose(expit(found.logits), field(mask, OF_MASK)[14:82, 14:82], atol=1e-4)
 
 
-def test_a_mask_is_drawn_to_the_colours() -> None:
+def test_a_mask_is_drawn_to_the_colors() -> None:
     """One that is two pixels off and not sure of it."""
     y, x = np.mgrid[:SIDE, :SIDE]
     truth, region = np.hypot(x - 48, y - 48) < 28, Region(14, 14, 82, 82)

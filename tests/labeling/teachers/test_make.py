@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from boxel.data.annotations import Category
-from boxel.errors import UsageError
 from boxel.labeling.teachers import make_teacher
+from boxel.utils.errors import UsageError
 
 CATEGORIES = (Category(1, "cat"),)
 
@@ -47,5 +47,5 @@ def test_a_device_that_is_not_there_is_told(tmp_path):
 
 
 def test_drawn_teachers_do_not_wait_for_torch():
-    code = "import sys, boxel.labeling.job, boxel.labeling.teachers; assert 'torch' not in sys.modules"
+    code = "import sys, boxel.labeling.runner, boxel.labeling.teachers; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)

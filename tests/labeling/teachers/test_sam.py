@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from boxel.errors import BoxelError
 from boxel.labeling.teachers import sam
+from boxel.labeling.teachers.base import Region, logits_on, region_about
 from boxel.labeling.teachers.sam import SamTeacher
-from boxel.labeling.teachers.soft import Region, logits_on, region_about
+from boxel.utils.errors import BoxelError
 
 transformers = pytest.importorskip("transformers", minversion="4.56", reason="transformers is not installed")
 

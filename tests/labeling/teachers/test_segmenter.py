@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from boxel.data.annotations import Category
-from boxel.labeling.label import label_data
+from boxel.labeling.api import label_data
 from boxel.labeling.teachers import segmenter
+from boxel.labeling.teachers.base import Region, logits_on
 from boxel.labeling.teachers.segmenter import SegmenterTeacher
-from boxel.labeling.teachers.soft import Region, logits_on
-from boxel.models import folder
+from boxel.models import io
 
 WHOLE = Region(0, 0, 40, 20)
 
@@ -89,11 +89,11 @@ def test_a_run_labels_boxes(tmp_path, make_set):
     config = {"backbone": "tf_efficientnet_lite0", "weights": "none", "output_stride": 16}
     config |= {"classifier": "dilated", "kernel": 3, "dilation": 1, "hidden": 0}
     torch.manual_seed(0)
-    model = folder.build("boxsup", 3, config)
+    model = io.build("boxsup", 3, config)
     torch.nn.init.zeros_(model.network.classifier.scores.weight)
     model.network.classifier.scores.bias.data = torch.tensor([0.0, 1.0, -1.0])  # discs everywhere, no corner
     record = {"method": "boxsup", "model": config, "views": {"long_side": 60}}
-    folder.save(model, tmp_path / "run", record, (Category(0, "background"), *data.categories))
+    io.save(model, tmp_path / "run", record, (Category(0, "background"), *data.categories))
     outcome = label_data(data, teacher=str(tmp_path / "run"), device="cpu", report=lambda text: None)
     made = outcome.data
     np.testing.assert_array_equal(made.mask(0)[12:28, 22:38], 1)  # the disc's box, of radius 8

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from boxel.labeling.teachers import shapes
-from boxel.labeling.teachers.soft import Region, logits_on
+from boxel.labeling.teachers.base import Region, logits_on
 
 IMAGE = np.zeros((8, 10, 3), dtype=np.uint8)
 

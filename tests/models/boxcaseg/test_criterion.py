@@ -106,7 +106,7 @@ def test_projection_is_boxinsts():
 
 
 def test_affinity_is_of_boxed_crops_alone():
-    """Of one colour all neighbours should agree: -log(.8 x .8 + .2 x .2) for a map that is .8 everywhere."""
+    """Of one color all neighbors should agree: -log(.8 x .8 + .2 x .2) for a map that is .8 everywhere."""
     logits = torch.tensor(0.8).logit().repeat(4, SIDE, SIDE)
     batch = make(False, True, False, True)
     found = losses(logits, batch, **ONLY, affinity_weight=1)["affinity"]
@@ -114,7 +114,7 @@ def test_affinity_is_of_boxed_crops_alone():
     logits[batch["has_mask"]] *= -3
     batch["images"][batch["has_mask"]] = torch.rand(2, 3, SIDE, SIDE)
     assert losses(logits, batch, **ONLY, affinity_weight=1)["affinity"] == found
-    # Across a change of colour nothing is asked.
+    # Across a change of color nothing is asked.
     batch["images"] = torch.rand(4, 3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     assert losses(logits, batch, **ONLY, affinity_weight=1, tau=1.0)["affinity"] == 0
 

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from boxel.data.annotations import Annotations
 from boxel.data.crops import CropConfig, CropDataset
-from boxel.data.scenes import write_scenes
-from boxel.errors import BoxelError
+from boxel.data.synthetic import write_scenes
 from boxel.layers.decoder import Concatenate, TopDown
-from boxel.losses.fused import fuse
+from boxel.losses.head_mixing import fuse
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxcaseg.model import certainty
+from boxel.utils.errors import BoxelError
 
 SIDE = 64
 TABLE_4 = [

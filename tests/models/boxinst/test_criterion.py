@@ -12,7 +12,7 @@ from torchvision.ops import generalized_box_iou
 from boxel.losses.affinity import affinity_loss, color_similarity, supervised_affinity_loss
 from boxel.losses.area import area_loss
 from boxel.losses.projection import projection_loss
-from boxel.masks.boxes import box_spans
+from boxel.masks.spans import box_spans
 from boxel.models.boxinst import BoxInstConfig, criterion
 from boxel.models.boxinst.criterion import detection_losses, mask_losses
 from boxel.models.boxinst.head import HeadOutput
@@ -83,7 +83,7 @@ def test_box_loss_is_giou_weighted_by_centerness():
 
 
 def test_detection_by_hand():
-    """One location in the middle of its box: centre-ness 1; it predicts half the box (IoU and GIoU 1/2)."""
+    """One location in the middle of its box: center-ness 1; it predicts half the box (IoU and GIoU 1/2)."""
     output = HeadOutput(
         torch.zeros(1, 1, 1), torch.tensor([[[2.0, 4.0, 2.0, 4.0]]]), torch.tensor([[math.log(3)]]), []
     )
@@ -123,7 +123,7 @@ def test_without_positives():
 
 
 def test_normalizers_are_means_over_processes(monkeypatch):
-    """The other process has 15 positives and centre-ness targets that sum up to 10."""
+    """The other process has 15 positives and center-ness targets that sum up to 10."""
     case = detection_case()
     alone = detection_losses(*case)
     positives = int(case[4].sum())
@@ -152,7 +152,7 @@ def test_normalizers_are_means_over_processes(monkeypatch):
 # Masks
 
 CONFIG = BoxInstConfig()
-GREY = torch.full((1, 3, 16, 16), 0.5)
+GRAY = torch.full((1, 3, 16, 16), 0.5)
 VALID = torch.ones(1, 16, 16, dtype=torch.bool)
 BOX = torch.tensor([[0.0, 0.0, 8.0, 8.0]])  # rows and columns 0 and 1 of 4
 
@@ -177,7 +177,7 @@ FULL = cells((0, 0), (0, 1), (1, 0), (1, 1))
 def losses_of(
     logits: Tensor, has_mask: list[bool], truth: Tensor | None = None, **options
 ) -> dict[str, Tensor]:
-    """Losses of instances in the upper left box of one grey image; those with a mask have `truth` in turn."""
+    """Losses of instances in the upper left box of one gray image; those with a mask have `truth` in turn."""
     n = len(has_mask)
     masks = torch.zeros(n, 4, 4, dtype=torch.bool)
     if truth is not None:
@@ -188,7 +188,7 @@ def losses_of(
         torch.tensor(has_mask, dtype=torch.bool),
         masks,
         torch.zeros(n, dtype=torch.long),
-        GREY,
+        GRAY,
         VALID,
         replace(CONFIG, **options),
     )
@@ -208,7 +208,7 @@ def test_dice_by_hand():
 
 
 def test_affinity_by_hand():
-    """Every edge of a grey image is supervised; where nothing is known, -log P(same) is ln 2."""
+    """Every edge of a gray image is supervised; where nothing is known, -log P(same) is ln 2."""
     assert losses_of(torch.zeros(1, 4, 4), [False])["affinity"].item() == pytest.approx(LN2)
     assert losses_of(saturated(cells())[None], [False])["affinity"].item() == pytest.approx(0, abs=1e-6)
 
@@ -254,7 +254,7 @@ def test_half_precision_logits_give_full_precision_losses():
 
 
 def random_case(seed: int = 0) -> dict[str, Tensor]:
-    """Four instances in two images of 64 x 48 whose colours flow into each other; the second is padded."""
+    """Four instances in two images of 64 x 48 whose colors flow into each other; the second is padded."""
     generator = torch.Generator().manual_seed(seed)
     images = torch.rand(2, 3, 5, 4, generator=generator)
     images = 0.4 + 0.1 * torch.nn.functional.interpolate(images, size=(64, 48), mode="bilinear")
@@ -341,12 +341,12 @@ def test_area():
 
 
 def test_hints():
-    """Dice towards the hints of instances without a mask, by hand: 2 cells of 4 found, 1 - 2 * 2 / (2 + 4)."""
+    """Dice toward the hints of instances without a mask, by hand: 2 cells of 4 found, 1 - 2 * 2 / (2 + 4)."""
     logits = torch.stack([saturated(TOP), saturated(FULL), saturated(TOP), saturated(TOP)])
     logits.requires_grad_()
     has_mask = torch.tensor([False, True, False, False])
     masks = torch.stack([FULL, TOP, TOP, cells()])  # the last has no hint
-    case = (BOX.expand(4, 4), has_mask, masks, torch.zeros(4, dtype=torch.long), GREY, VALID)
+    case = (BOX.expand(4, 4), has_mask, masks, torch.zeros(4, dtype=torch.long), GRAY, VALID)
     losses = mask_losses(logits, *case, replace(CONFIG, hint_weight=0.5))
     assert losses["hint"].item() == pytest.approx((1 / 3 + 0) / 4, abs=1e-4)
     plain = mask_losses(logits, *case, CONFIG)

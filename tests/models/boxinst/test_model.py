@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOS
 
-from boxel.data.scenes import scene
+from boxel.data.synthetic import scene
 from boxel.layers.bifpn import BiFPN
 from boxel.layers.deformable import ModulatedDeformConv2d
 from boxel.layers.padding import pad_batch
@@ -410,7 +410,7 @@ def found(model: BoxInst, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
 
 
 def test_a_detection_by_hand(small):
-    """Score sqrt(class x centre-ness), box (20 - l, 20 - t, 20 + r, 20 + b)."""
+    """Score sqrt(class x center-ness), box (20 - l, 20 - t, 20 + r, 20 + b)."""
     result = found(with_findings(small, [(18, 2, 0.0, [4.0, 8.0, 12.0, 16.0])]))
     assert result["boxes"].tolist() == [[16, 12, 32, 36]]
     assert result["labels"].tolist() == [2]
@@ -419,7 +419,7 @@ def test_a_detection_by_hand(small):
 
 
 def test_score_threshold(small):
-    """Probabilities 0.5 and 0.2: what counts is class x centre-ness, not its root."""
+    """Probabilities 0.5 and 0.2: what counts is class x center-ness, not its root."""
     model = with_findings(small, [(18, 0, 0.0, SIDES), (45, 0, float(np.log(0.25)), SIDES)])
     for threshold, kept in [(0.05, 2), (0.3, 1), (0.6, 0)]:
         model.config.score_threshold = threshold

@@ -56,7 +56,7 @@ def test_side_distances_are_left_top_right_bottom():
     ids=["at the radius is outside", "1", "1.5, the default", "1.6"],
 )
 def test_center_sampling(radius, positive):
-    """The box's centre is 16; locations 4, 12, 20, 28 are 12, 4, 4 and 12 pixels off, a stride is 8."""
+    """The box's center is 16; locations 4, 12, 20, 28 are 12, 4, 4 and 12 pixels off, a stride is 8."""
     found = match_p3([[0, 0, 32, 32]], radius)
     inside = torch.isin(torch.arange(4) * 8 + 4, torch.tensor(positive, dtype=torch.long))
     assert torch.equal(found == 0, inside[:, None] & inside)

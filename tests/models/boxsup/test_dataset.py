@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from boxel.data.label_maps import IGNORE, INNER_BOX, label_map
-from boxel.data.scenes import write_scenes
+from boxel.data.synthetic import write_scenes
 from boxel.models.boxsup import BoxSupDataset
 from boxel.models.boxsup.dataset import NONE
-from boxel.segments import SegmentsConfig, make_segments
+from boxel.proposals import SegmentsConfig, make_segments
 
 CONFIG = SegmentsConfig(count=50)
 

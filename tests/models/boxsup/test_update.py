@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxel.errors import BoxelError
 from boxel.models.boxsup import UpdateConfig, choose, costs
-from boxel.segments.candidates import Candidates, from_sets
+from boxel.proposals.candidates import Candidates, from_sets
+from boxel.utils.errors import BoxelError
 
 SURE, UNSURE = np.log(0.8), np.log(0.2)
 PAPER = UpdateConfig(regression_weight=3, shape_weight=0, least_share=0)
@@ -40,7 +40,7 @@ def test_costs_by_hand() -> None:
     found = costs(columns(), box, label, said(slice(2, 6)), config)[:, 0]
     wrong = (-2 * UNSURE - 4 * SURE) / 6
     assert found == pytest.approx([1 / 3 - 3 * SURE, 0 + 3 * wrong, 2 / 3 + 3 * wrong])
-    printed = costs(columns(), box, label, said(slice(2, 6)), replace(config, normaliser="printed"))[:, 0]
+    printed = costs(columns(), box, label, said(slice(2, 6)), replace(config, normalizer="printed"))[:, 0]
     assert printed == pytest.approx([1 / 9 - 72 * SURE, 72 * wrong, 2 / 9 + 72 * wrong])
     # By the overlap alone the second is best, with the network's word the first.
     alone = costs(columns(), box, label, said(slice(2, 6)), replace(config, regression_weight=0))[:, 0]
@@ -48,7 +48,7 @@ def test_costs_by_hand() -> None:
 
 
 def test_the_loss_is_taken_around_the_box_too() -> None:
-    """Larger by 0.4 of 6 pixels, the box reaches 1.2 further on each side, over the centres of columns 1 to 8."""
+    """Larger by 0.4 of 6 pixels, the box reaches 1.2 further on each side, over the centers of columns 1 to 8."""
     found = costs(
         columns(),
         np.array([[2.0, 0, 8, 4]]),
@@ -101,8 +101,8 @@ def brute(candidates, boxes, labels, log_probabilities, config):
             shift = max(np.quantile(own, config.least_share), 0) if own and config.least_share else 0
             pixels = len(extra)
             total += sum(value - shift for at, value in extra.items() if mask[at])
-            loss = total if config.normaliser == "printed" else total / max(pixels, 1)
-            apart = (1 - iou) / (len(candidates) if config.normaliser == "printed" else 1)
+            loss = total if config.normalizer == "printed" else total / max(pixels, 1)
+            apart = (1 - iou) / (len(candidates) if config.normalizer == "printed" else 1)
             x, y = (np.arange(side) + 0.5 for side in (width, height))
             across, down = (
                 (2 * x - box[0] - box[2]) / (box[2] - box[0]),
@@ -116,7 +116,7 @@ def brute(candidates, boxes, labels, log_probabilities, config):
 
 @settings(max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from(["mean", "printed"]))
-def test_sums_over_superpixels_are_those_over_pixels(seed, normaliser) -> None:
+def test_sums_over_superpixels_are_those_over_pixels(seed, normalizer) -> None:
     random = np.random.default_rng(seed)
     superpixels = random.integers(0, 9, (8, 11))
     superpixels.ravel()[:9] = np.arange(9)
@@ -127,7 +127,7 @@ def test_sums_over_superpixels_are_those_over_pixels(seed, normaliser) -> None:
     labels = random.integers(1, 4, 3)
     scores = random.standard_normal((4, 8, 11))
     log_probabilities = scores - np.log(np.exp(scores).sum(0))
-    config = UpdateConfig(normaliser=normaliser, min_fill=0, enlarge=0.3, shape_weight=0.7)
+    config = UpdateConfig(normalizer=normalizer, min_fill=0, enlarge=0.3, shape_weight=0.7)
     candidates = from_sets(superpixels, sets)
     found = costs(candidates, boxes, labels, log_probabilities, config)
     np.testing.assert_allclose(found, brute(candidates, boxes, labels, log_probabilities, config), rtol=1e-6)

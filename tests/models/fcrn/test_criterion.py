@@ -5,10 +5,10 @@ import torch
 import torch.nn.functional as F
 
 from boxel.data.label_maps import IGNORE
-from boxel.errors import BoxelError
 from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstancesConfig
 from boxel.models.fcrn.criterion import kept_of, segmentation_loss
 from boxel.models.semantic.criterion import at_cells
+from boxel.utils.errors import BoxelError
 
 
 @pytest.mark.parametrize(("stride", "expected"), [(8, 512), (16, 128), (1, 32768), (2, 8192)])
@@ -25,7 +25,7 @@ def test_a_threshold_needs_a_least_number(config) -> None:
         config(threshold=0)
 
 
-def test_a_cell_has_the_label_of_the_pixel_at_its_centre() -> None:
+def test_a_cell_has_the_label_of_the_pixel_at_its_center() -> None:
     labels = torch.arange(16 * 24).view(16, 24)
     assert at_cells(labels, 8).tolist() == [
         [4 * 24 + 4, 4 * 24 + 12, 4 * 24 + 20],

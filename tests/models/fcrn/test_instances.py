@@ -1,4 +1,4 @@
-"""What the localisation network regresses, and instances found with it."""
+"""What the localization network regresses, and instances found with it."""
 
 import pytest
 import torch
@@ -82,7 +82,7 @@ def test_the_loss_is_of_the_true_class_alone(min_kept) -> None:
     assert loss == pytest.approx(0.5 / (32 if min_kept is None else 4))
 
 
-def test_only_the_localisation_network_learns() -> None:
+def test_only_the_localization_network_learns() -> None:
     model = build().train()
     assert not model.semantic.training and model.network.training
     model([torch.rand(3, 64, 64)] * 2, targets())["localization"].backward()

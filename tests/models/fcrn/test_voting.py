@@ -12,8 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from boxel.errors import BoxelError
 from boxel.models.fcrn.voting import Hypotheses, VotingConfig, vote
+from boxel.utils.errors import BoxelError
 
 SQUARES = torch.tensor(
     [[0.0, 1.0, 4.0, 5.0], [4.0, 1.0, 8.0, 5.0]]
@@ -118,12 +118,12 @@ def test_a_suppressed_pixel_goes_to_the_best_of_those_that_overlap_it():
 
 
 def test_one_that_is_suppressed_suppresses_nobody():
-    boxes = [(0, 10), (3, 13), (6, 16)]  # neighbours: 7/13; the first and the last: 4/16
+    boxes = [(0, 10), (3, 13), (6, 16)]  # neighbors: 7/13; the first and the last: 4/16
     assert drawn(row([[0.0] * 3, [0.9, 0.8, 0.7]], boxes)) == ["##.", "..#"]
 
 
 def test_of_pixels_as_good_as_each_other_the_first_wins():
-    """A thousand times three neighbours that overlap by 7/13, and the first the last by 4/16."""
+    """A thousand times three neighbors that overlap by 7/13, and the first the last by 4/16."""
     boxes = [(100 * k + start, 100 * k + start + 10) for k in range(1000) for start in (0, 3, 6)]
     found = row([[0.0] * 3000, [1.0] * 3000], boxes, max_detections=5000)
     cells = {tuple(mask.flatten().nonzero().flatten().tolist()) for mask in found.masks}

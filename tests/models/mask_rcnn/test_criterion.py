@@ -17,7 +17,7 @@ from boxel.models.mask_rcnn.targets import GRID
 
 LN2 = math.log(2)
 SIZE = (64, 64)
-GREY = torch.full((1, 3, *SIZE), 0.5)
+GRAY = torch.full((1, 3, *SIZE), 0.5)
 ROI = [10.0, 10.0, 38.0, 38.0]  # cells of one pixel; column 0 has its middle at 11
 BOX = [16.0, 20.0, 30.0, 60.0]  # columns 5 to 18, rows 9 to 27 of these
 
@@ -36,7 +36,7 @@ def lessons(has_mask: list[bool], **columns: Any) -> Lessons:
 
 
 def losses_of(
-    logits: Tensor, taught: Lessons, kind: Any = "none", images: Tensor = GREY, **options: Any
+    logits: Tensor, taught: Lessons, kind: Any = "none", images: Tensor = GRAY, **options: Any
 ) -> dict[str, Tensor]:
     return mask_losses(logits, taught, images, [SIZE], MaskRCNNConfig(mask_loss=kind, **options))
 
@@ -119,16 +119,16 @@ def test_the_parts_of_the_loss_of_rows_and_columns():
 
 
 def test_affinity_by_hand():
-    """Every edge of a grey image is supervised; where nothing is known, -log P(same) is ln 2."""
+    """Every edge of a gray image is supervised; where nothing is known, -log P(same) is ln 2."""
     losses = losses_of(torch.zeros(1, GRID, GRID), lessons([False]), "projection+affinity")
     assert losses["affinity"].item() == pytest.approx(LN2)
 
 
-def test_affinity_goes_by_each_proposals_own_image_and_colours():
-    """Left of x = 24 black, right of it white: an outline there costs nothing. In a grey image it does."""
+def test_affinity_goes_by_each_proposals_own_image_and_colors():
+    """Left of x = 24 black, right of it white: an outline there costs nothing. In a gray image it does."""
     parted = torch.zeros(1, 3, *SIZE)
     parted[..., 24:] = 1
-    images = torch.cat([GREY, parted])
+    images = torch.cat([GRAY, parted])
     logits = saturated(slice(0, 28), slice(13, 28)).expand(2, -1, -1)  # columns from x = 24 on
     taught = lessons([False, False], image_index=torch.tensor([1, 0]))
     config = MaskRCNNConfig(mask_loss="projection+affinity")
@@ -152,7 +152,7 @@ def test_options_of_the_affinity_loss(option, value):
     assert plain["projection"] == other["projection"]
 
 
-def test_colours_of_a_window_of_whole_pixels():
+def test_colors_of_a_window_of_whole_pixels():
     images = torch.rand(2, 3, *SIZE, generator=torch.Generator().manual_seed(0))
     config = MaskRCNNConfig(dilation=3, theta=5.0)
     windows = torch.tensor([[4.0, 3.0, 32.0, 31.0]])
@@ -165,7 +165,7 @@ def test_edges_end_where_the_image_does():
     """Cells of 2 x 1 pixels in an image of 40 x 32, padded: column 13 has its middle at 39."""
     config = replace(MaskRCNNConfig(), dilation=2)
     windows = torch.tensor([[12.0, 2.0, 68.0, 30.0]])
-    found = window_similarity(GREY, [(32, 40)], windows, torch.tensor([0]), config)[0]
+    found = window_similarity(GRAY, [(32, 40)], windows, torch.tensor([0]), config)[0]
     whole = color_similarity(torch.zeros(1, 3, GRID, GRID), stride=1, dilation=2)[0]
     starts = torch.arange(GRID) <= 13
     for edge, dx in enumerate([2, -2, 0, 2]):  # right, down left, down, down right

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxel.data.scenes import Instance, scene
+from boxel.data.synthetic import Instance, scene
 from boxel.layers.norm import FrozenBatchNorm2dAct
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from boxel.models.predict import PredictConfig, predict_batch

@@ -5,9 +5,9 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.roi_heads import project_masks_on_boxes
 
-from boxel.masks.boxes import box_spans
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import encode
+from boxel.masks.spans import box_spans
 from boxel.models.mask_rcnn.targets import GRID, grid_windows, in_crowd, spans_in
 
 

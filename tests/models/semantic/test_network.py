@@ -11,10 +11,10 @@ from timm.models.vgg import ConvMlp
 from torch import nn
 
 from boxel.data.annotations import Category
-from boxel.errors import BoxelError
-from boxel.models import folder
+from boxel.models import io
 from boxel.models.fcrn import FCRN, FCRNConfig
 from boxel.models.semantic import FullyConvolutional, SemanticConfig
+from boxel.utils.errors import BoxelError
 
 TINY = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0, "kernel": 3}
 
@@ -35,9 +35,9 @@ def test_a_dilated_network_has_the_weights_of_a_strided_one() -> None:
     dense = FullyConvolutional(2, SemanticConfig(**TINY, output_stride=8)).eval()
     coarse = FullyConvolutional(2, SemanticConfig(**TINY, output_stride=16)).eval()
     coarse.load_state_dict(dense.state_dict())
-    grey = torch.full((1, 3, 512, 512), 0.3)
+    gray = torch.full((1, 3, 512, 512), 0.3)
     # The classifier's own dilation is in cells, so compare features.
-    (fine,), (rough,) = dense.backbone(grey), coarse.backbone(grey)
+    (fine,), (rough,) = dense.backbone(gray), coarse.backbone(gray)
     torch.testing.assert_close(fine[0, :, 32, 32], rough[0, :, 16, 16])
 
 
@@ -172,9 +172,9 @@ def test_a_saved_model_is_rebuilt_without_the_file_it_began_with(narrow_vgg, tmp
     config = FCRNConfig(**VGG, weights=str(path))
     model = FCRN(2, config).eval()
     categories = [Category(0, "background"), Category(1, "cat")]
-    folder.save(model, tmp_path / "run", {"method": "fcrn", "model": asdict(config)}, categories)
+    io.save(model, tmp_path / "run", {"method": "fcrn", "model": asdict(config)}, categories)
     path.unlink()
-    loaded = folder.load(tmp_path / "run")
+    loaded = io.load(tmp_path / "run")
     assert loaded.config.classifier == "fully-connected" and is_filled_from(loaded.network, narrow_vgg)
     photo = torch.rand(1, 3, 64, 96)
     assert torch.equal(loaded.network(photo), model.network(photo))

@@ -11,17 +11,17 @@ from torch import nn
 
 from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
-from boxel.errors import BoxelError
 from boxel.models.semantic.predict import (
     LabelMap,
     LookConfig,
     own_looks,
     probabilities,
 )
+from boxel.utils.errors import BoxelError
 
 
 class Local(nn.Module):
-    """Scores of a cell are the means of its own pixels' colours: nothing else is looked at."""
+    """Scores of a cell are the means of its own pixels' colors: nothing else is looked at."""
 
     stride = 8
     fill = torch.tensor([0.5, 0.5, 0.5]).view(3, 1, 1)

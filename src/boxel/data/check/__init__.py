@@ -10,8 +10,8 @@ import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.data.check import boxes, ids, images, masks
+from boxel.data.check.repair_state import Work
 from boxel.data.check.report import faults_as_json, summary
-from boxel.data.check.work import Work
 from boxel.data.faults import Fault
 
 __all__ = ["check", "faults_as_json", "repair", "summary"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.check.work import Work, numbers
+from boxel.data.check.repair_state import Work, numbers
 
 MIN_SIDE = 2.0
 """A box with a side of fewer pixels is left out."""

@@ -14,8 +14,8 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.check.runs import Code, runs_of
-from boxel.data.check.work import Work
+from boxel.data.check.repair_state import Work
+from boxel.data.check.rle_validation import Code, runs_of
 from boxel.masks.rle import decode, encode, to_rle
 
 TOLERANCE = 2.0

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from boxel.data.annotations import Category, ImageId
-from boxel.data.check.work import Work
+from boxel.data.check.repair_state import Work
 
 
 def references(work: Work) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 
 from boxel.data.check import exif
-from boxel.data.check.work import Work
+from boxel.data.check.repair_state import Work
 from boxel.data.images import ImageError, read_image, stored_size
 from boxel.data.label_maps import label_map_size
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 @dataclass(frozen=True)

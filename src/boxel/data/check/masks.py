@@ -1,6 +1,6 @@
 """Faults of masks: those that can't be read, are empty, or lie elsewhere than their box.
 
-No mask is rasterised: 860,000 polygons and codes are looked through in their written form, a block at a time.
+No mask is rasterized: 860,000 polygons and codes are looked through in their written form, a block at a time.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.check.boxes import usable_mask_boxes
-from boxel.data.check.runs import Code, runs_of, tight_boxes
-from boxel.data.check.work import Work, numbers
+from boxel.data.check.repair_state import Work, numbers
+from boxel.data.check.rle_validation import Code, runs_of, tight_boxes
 
 MIN_IOU = 0.5
 """A box and its mask's tight box disagree where they overlap less than this..."""
 
 MIN_DIFFERENCE = 6.0
-"""...and one of their sides is more than this many pixels apart: the unlabelled rim of VOC masks, 5 pixels wide,
+"""...and one of their sides is more than this many pixels apart: the unlabeled rim of VOC masks, 5 pixels wide,
 parts the boxes of small objects as far."""
 
 FARTHEST = 1_000_000.0

@@ -1,6 +1,6 @@
 """Reading and writing data sets: one module a format, told apart by looking.
 
-Each module has `recognise(path) -> bool`, `read(path, images) -> Annotations` (YOLO's and semantic's take a split too,
+Each module has `recognize(path) -> bool`, `read(path, images) -> Annotations` (YOLO's and semantic's take a split too,
 and the latter a class list) and `write(data, path) -> list[str]`, which returns a sentence for each thing the format
 could not hold.
 """
@@ -15,7 +15,7 @@ from typing import Any
 from boxel.data.annotations import Annotations
 from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
 from boxel.data.formats.semantic_files import holds_label_maps
-from boxel.errors import BoxelError, nearest
+from boxel.utils.errors import BoxelError, nearest
 
 # In the order in which they are tried. Semantic sets have images/ and labels/ too, as YOLO's, but no texts in them.
 _FORMATS: dict[str, ModuleType] = {
@@ -33,7 +33,7 @@ class LossWarning(UserWarning):
     """Something of a data set is not in what was written; the text says what and how much."""
 
 
-def recognise(path: str | Path) -> str:
+def recognize(path: str | Path) -> str:
     """The name of a data set's format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``.
 
     Args:
@@ -47,7 +47,7 @@ def recognise(path: str | Path) -> str:
         if not path.exists():
             raise BoxelError(f"{path}: there is no such file or folder; check the path.")
         for name, module in _FORMATS.items():
-            if module.recognise(path):
+            if module.recognize(path):
                 return name
         if holds_label_maps(path):  # whose images are elsewhere
             return "semantic"
@@ -72,7 +72,7 @@ def read(
         path: a COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO, LabelMe, salient or
             semantic set.
         images: the folder of the images; looked for beside the annotations if not given.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; recognised if not given.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; recognized if not given.
         split: ``train``, ``val`` or ``test`` of a YOLO set, as its ``data.yaml`` lists them, or of a semantic set, as
             its folders are called; all if not given. Other formats have a file or a list for each split, and heed only
             that.
@@ -85,7 +85,7 @@ def read(
     Example:
         >>> data = boxel.read("boxes.json", images="photos/")  # doctest: +SKIP
     """
-    format = format or recognise(path)
+    format = format or recognize(path)
     module = _module(format)
     options: dict[str, Any] = {"split": split} if module in (yolo, semantic) else {}
     if module is semantic:
@@ -117,7 +117,7 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
         format = "coco"
     module = _module(format)
     # A COCO set is one file, which is replaced; of folders the old files would stay among the new.
-    if module is not coco and path.is_dir() and module.recognise(path):
+    if module is not coco and path.is_dir() and module.recognize(path):
         raise BoxelError(
             f"{path}: there is a set in this format already; name a new folder, or remove this one."
         )

@@ -13,7 +13,7 @@ import numpy as np
 
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.faults import Fault
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 
 class Builder:

@@ -26,8 +26,8 @@ from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder, one_line, read_bytes
 from boxel.data.formats.layout import lost_label_maps
-from boxel.errors import BoxelError
 from boxel.masks.rle import to_rle
+from boxel.utils.errors import BoxelError
 
 Pixels = Annotated[int, Meta(ge=0, lt=2**31)] | Annotated[float, Meta(ge=0, lt=2**31)] | None
 _MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
@@ -72,7 +72,7 @@ class _Annotation(Struct, gc=False):
     area: float | None = None
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this is a JSON file, or a folder of some; LabelMe's are told apart before."""
     return path.suffix.lower() == ".json" if path.is_file() else bool(_files_in(path))
 

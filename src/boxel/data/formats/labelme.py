@@ -39,8 +39,8 @@ from boxel.data.formats.layout import (
 )
 from boxel.data.formats.outlines import iou_with, outlines
 from boxel.data.images import MAX_PIXELS, image_size
-from boxel.errors import BoxelError
 from boxel.masks.rle import Rle, encode_in_box, to_rle
+from boxel.utils.errors import BoxelError
 
 _CIRCLE_VERTICES = 64
 _HEAD = 1 << 16
@@ -63,7 +63,7 @@ class _Shape(Struct):
     mask: str | None = None
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this is a LabelMe file, or a folder of such."""
     files = [path] if path.is_file() else [file for file in sorted(path.glob("*.json")) if file.is_file()][:3]
     return any(file.suffix.lower() == ".json" and _has_shapes(file) for file in files)
@@ -226,7 +226,7 @@ def _polygon(shape: _Shape, size: tuple[int, int]) -> list[float]:
 
 
 def _circle(shape: _Shape, size: tuple[int, int]) -> list[float]:
-    """A polygon for a circle, which is given by its centre and a point on it."""
+    """A polygon for a circle, which is given by its center and a point on it."""
     (x, y), (edge_x, edge_y) = shape.points
     radius = math.hypot(edge_x - x, edge_y - y)
     turns = [2 * math.pi * k / _CIRCLE_VERTICES for k in range(_CIRCLE_VERTICES)]

@@ -28,7 +28,7 @@ def outlines(rle: Rle) -> list[list[float]]:
     inside = binary_fill_holes(decode(rle)[y : y + h, x : x + w])
     rings = []
     for contour in find_contours(np.pad(inside, 1).astype(float), 0.5, fully_connected="high"):
-        # A padded pixel's centre is at its index - 1 + 0.5 in the crop; contours come as (row, column).
+        # A padded pixel's center is at its index - 1 + 0.5 in the crop; contours come as (row, column).
         ring = approximate_polygon(contour, _TOLERANCE)[:-1, ::-1] + (x - 0.5, y - 0.5)
         if len(ring) >= 3:
             rings.append(ring)

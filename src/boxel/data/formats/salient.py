@@ -29,13 +29,13 @@ from boxel.data.formats.layout import (
     suffix_of,
 )
 from boxel.data.images import SUFFIXES, image_size, read_image
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 CATEGORY = Category(1, "salient")
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this is a folder of images with a folder of masks beside them."""
     return (path / "images").is_dir() and (path / "masks").is_dir()
 

@@ -37,13 +37,13 @@ from boxel.data.formats.layout import (
 )
 from boxel.data.formats.voc import class_order, read_image_set
 from boxel.data.images import MAX_PIXELS
-from boxel.errors import BoxelError
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 _INSTANCES = 255  # what the uint8 map of a file can number
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this is an SBD folder (``benchmark_RELEASE``, ``dataset`` or one like it), or a list in it."""
     return _set_folder(path) is not None
 

@@ -2,7 +2,7 @@
 
 The layouts, told apart by looking: ``images/`` and ``labels/``; Cityscapes (``leftImg8bit/`` and ``gtFine/``); CamVid
 as it is commonly passed on (``train/`` and ``trainannot/``); or any folder of label maps, its images named or where
-they usually are. Label maps are grey or paletted PNGs, or PASCAL-Context's MATLAB files. Background is a class like
+they usually are. Label maps are gray or paletted PNGs, or PASCAL-Context's MATLAB files. Background is a class like
 others.
 """
 
@@ -35,12 +35,12 @@ from boxel.data.formats.semantic_files import (
 from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import ImageError, image_size
 from boxel.data.label_maps import IGNORE, classes_of, has_labels, label_map, label_map_size
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 _OF_OTHER_FORMATS = (".txt", ".json", ".xml")  # YOLO, LabelMe and COCO, VOC
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this is a root, or a folder of label maps whose images are where they usually are.
 
     Not where other annotations are among the label maps, as YOLO's texts.

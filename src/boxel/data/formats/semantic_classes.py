@@ -19,14 +19,14 @@ from numpy.typing import NDArray
 from boxel.data.annotations import MAX_VALUE, Category, values_to_labels
 from boxel.data.formats.builder import one_line, read_bytes
 from boxel.data.formats.semantic_files import LABEL_IDS, TRAIN_IDS
-from boxel.errors import BoxelError, nearest
+from boxel.utils.errors import BoxelError, nearest
 
 _FOLDER = Path(__file__).parents[1] / "tables"
 
 TABLES = tuple(sorted(file.stem for file in _FOLDER.glob("*.txt")))
 """Names of the tables that come with boxel."""
 
-VOID_NAMES = frozenset(("void", "unlabeled", "unlabelled", "ignore"))
+VOID_NAMES = frozenset(("void", "unlabeled", "unlabeled", "ignore"))
 """Names, in lower case, of what is no class."""
 
 CLASS_LISTS = ("classes.txt", "class_names.txt")

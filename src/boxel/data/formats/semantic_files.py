@@ -13,7 +13,7 @@ from boxel.data.formats.voc import read_image_set
 from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import SUFFIXES
 from boxel.data.label_maps import label_map_size
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 LABEL_IDS, TRAIN_IDS = "_gtFine_labelIds", "_gtFine_labelTrainIds"
 """How Cityscapes' two kinds of label maps end."""

@@ -35,7 +35,7 @@ from boxel.data.formats.layout import (
 )
 from boxel.data.formats.voc_masks import with_masks, write_pngs
 from boxel.data.images import image_size
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 CLASSES = (
     *(
@@ -57,7 +57,7 @@ CLASSES = (
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this is a VOC folder (or one that holds a single ``VOC2012``), an image set of one, or an XML file."""
     if path.is_file():
         return path.suffix.lower() == ".xml" or (path.suffix == ".txt" and "ImageSets" in path.parts)

@@ -213,11 +213,11 @@ def _save(file: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def palette() -> list[int]:
-    """VOC's colours of 256 values: the bits of an index dealt to red, green and blue in turn, the high ones first."""
+    """VOC's colors of 256 values: the bits of an index dealt to red, green and blue in turn, the high ones first."""
     index = np.arange(256)
-    colours = np.zeros((256, 3), dtype=np.int64)
+    colors = np.zeros((256, 3), dtype=np.int64)
     for bit in range(8):
         for channel in range(3):
             if 3 * bit + channel < 8:
-                colours[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
-    return colours.ravel().tolist()
+                colors[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return colors.ravel().tolist()

@@ -37,12 +37,12 @@ from boxel.data.formats.layout import (
 from boxel.data.formats.outlines import iou_with, joined, outlines
 from boxel.data.formats.yolo_files import files_in, folder_places, listed_places
 from boxel.data.images import image_size
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 _YAML = (".yaml", ".yml")
 
 
-def recognise(path: Path) -> bool:
+def recognize(path: Path) -> bool:
     """Whether this is a ``data.yaml``, a folder with one or with ``labels/``, or ``images/`` beside labels."""
     if path.is_file():
         return path.suffix.lower() in _YAML

@@ -14,7 +14,7 @@ from typing import Any
 from boxel.data.faults import Fault
 from boxel.data.formats.builder import read_bytes
 from boxel.data.images import SUFFIXES
-from boxel.errors import BoxelError
+from boxel.utils.errors import BoxelError
 
 Place = tuple[Path, Path]
 

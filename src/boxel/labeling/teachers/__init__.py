@@ -1,4 +1,4 @@
-"""Teachers: whatever draws the masks of given boxes, behind the one protocol of `boxel.labeling.teachers.soft`."""
+"""Teachers: whatever draws the masks of given boxes, behind the one protocol of `boxel.labeling.teachers.base`."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Category
-from boxel.errors import UsageError, nearest
-from boxel.labeling.teachers import cuts, shapes
-from boxel.labeling.teachers.soft import SoftMask, Teacher
-from boxel.models.shipped import SHIPPED
+from boxel.labeling.teachers import grabcut, shapes
+from boxel.labeling.teachers.base import SoftMask, Teacher
+from boxel.models.pretrained import SHIPPED
+from boxel.utils.errors import UsageError, nearest
 
 Draw = Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMask]
 """A function of an image and one box."""
@@ -29,8 +29,8 @@ _DRAWN: dict[str, Draw] = {
     "rectangle": shapes.rectangle,
     "ellipse": shapes.ellipse,
     "inner-box": shapes.inner_box,
-    "grabcut": cuts.cut,
-    "grabcut-ellipse": cuts.cut_from_ellipse,
+    "grabcut": grabcut.cut,
+    "grabcut-ellipse": grabcut.cut_from_ellipse,
     "crf": _crf,
 }
 
@@ -85,7 +85,7 @@ def make_teacher(
     if kind == "sam" and source:
         return import_module("boxel.labeling.teachers.sam").SamTeacher(source, _device(device), margin=margin)
     if name in SHIPPED or "/" in name or Path(name).is_dir():
-        models = import_module("boxel.labeling.teachers.models")
+        models = import_module("boxel.labeling.teachers.detector")
         return models.load_teacher(name, categories, _device(device), threads)
     known = [*_DRAWN, *SHIPPED, "sam:PATH"]
     raise UsageError(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.labeling.teachers.soft import SoftMask
+from boxel.labeling.teachers.base import SoftMask
 from boxel.models.boxcaseg.predict import Segmenter, soft_masks
 
 
@@ -27,6 +27,6 @@ class BoxCasegTeacher:
         self._model, self.name, self.identity = model, name, identity
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:
-        """One soft mask a box, whatever its label; see :class:`~boxel.labeling.teachers.soft.Teacher`."""
+        """One soft mask a box, whatever its label; see :class:`~boxel.labeling.teachers.base.Teacher`."""
         found = zip(*soft_masks(self._model, image, boxes), strict=True)
         return [SoftMask(logits, tuple(window), float(score)) for logits, window, score in found]

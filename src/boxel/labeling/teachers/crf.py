@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from scipy.special import logit
 
 from boxel.crf import CRFConfig, mean_field
+from boxel.labeling.teachers.base import Region, SoftMask, logits_on
 from boxel.labeling.teachers.shapes import SURE, inner_box
-from boxel.labeling.teachers.soft import Region, SoftMask, logits_on
 from boxel.masks.crops import crop, spans_in, window_about
 
 SIDE = 96
@@ -49,7 +49,7 @@ def segment(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
 
 
 def refine(image: NDArray[np.uint8], region: Region, chances: NDArray[np.float32]) -> SoftMask:
-    """A mask that agrees with what it was and with the photo's colours.
+    """A mask that agrees with what it was and with the photo's colors.
 
     Args:
         image: (H, W, 3) RGB.

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from boxel.errors import BoxelError
-from boxel.labeling.teachers.models import digest_of
-from boxel.labeling.teachers.soft import SoftMask, region_about
+from boxel.labeling.teachers.base import SoftMask, region_about
+from boxel.labeling.teachers.detector import digest_of
+from boxel.utils.errors import BoxelError
 
 _SAM2 = ("Sam2Model", "Sam2Processor")
 _SAM3 = ("Sam3TrackerModel", "Sam3TrackerProcessor")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boxel.data.annotations import Category
-from boxel.labeling.teachers.soft import NO_OPINION, Region, SoftMask, region_about
+from boxel.labeling.teachers.base import NO_OPINION, Region, SoftMask, region_about
 from boxel.models.boxsup import UpdateConfig
 from boxel.models.semantic.predict import own_looks, probabilities
 

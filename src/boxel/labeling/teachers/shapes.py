@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.labeling.teachers.soft import SoftMask, region_about
-from boxel.segments.boxes import from_middle
+from boxel.labeling.teachers.base import SoftMask, region_about
+from boxel.masks.boxes import from_middle
 
 SURE = 10.0
 """Logit of a pixel that is certainly the object, and less it of one that is certainly not: 0.99995 as probability."""

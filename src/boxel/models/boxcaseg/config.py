@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from boxel.errors import BoxelError, check_range
 from boxel.layers.norm import Norm
-from boxel.losses.fused import Mixed
+from boxel.losses.head_mixing import Mixed
 from boxel.losses.mil import Reduction
+from boxel.utils.errors import BoxelError, check_range
 
 HeadName = Literal["weak", "salient", "transferred", "shared"]
 
@@ -41,14 +41,14 @@ class BoxCasegConfig:
         mil_reduction: `mean` or `sum` over bags, and over pairs of the smooth term.
         smooth_weight: weight of Eq. 2.
         projection_weight: weight of BoxInst's projection loss on the map that learns from boxes; 0 leaves it out.
-        affinity_weight: weight of BoxInst's colour affinity on crops without a mask; 0 leaves it out.
-        hint_weight: weight of the pixel loss towards hints, rough masks that GrabCut makes from boxes before training
+        affinity_weight: weight of BoxInst's color affinity on crops without a mask; 0 leaves it out.
+        hint_weight: weight of the pixel loss toward hints, rough masks that GrabCut makes from boxes before training
             starts, on crops without a mask; 0 leaves hints out.
         pixel_weight: weight of Eq. 3, lambda of Eq. 4.
         dice_weight: weight of a Dice loss beside the cross-entropy of masks and hints (not in the paper).
-        tau: colour similarity from which on an edge of the affinity loss counts.
-        theta: scale of the colour similarity.
-        dilation: of the neighbourhood of the affinity loss.
+        tau: color similarity from which on an edge of the affinity loss counts.
+        theta: scale of the color similarity.
+        dilation: of the neighborhood of the affinity loss.
     """
 
     backbone: str = "hrnet_w48.ms_in1k"

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from boxel.layers.backbone import Backbone
 from boxel.layers.decoder import Concatenate, TopDown, upsample
 from boxel.layers.transfer import TransferredHead, segmentation_head
-from boxel.losses.fused import fuse
+from boxel.losses.head_mixing import fuse
 from boxel.masks.crops import crop, resample, spans_in, window_about
 from boxel.models.boxcaseg.config import BoxCasegConfig
 from boxel.models.boxcaseg.criterion import box_losses, mask_loss
@@ -137,7 +137,7 @@ class BoxCaseg(nn.Module):
 
     @property
     def fill(self) -> tuple[int, int, int]:
-        """The colour that stands for what is outside an image: the mean of the backbone's training."""
+        """The color that stands for what is outside an image: the mean of the backbone's training."""
         red, green, blue = (self.backbone.mean.flatten() * 255).round().int().tolist()
         return red, green, blue
 

@@ -14,11 +14,11 @@ from torch import Tensor
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.errors import BoxelError
 from boxel.masks.rle import Rle, encode_in_box
 from boxel.models.boxcaseg.model import BoxCaseg, certainty, cut_masks
 from boxel.models.predict import Instances, PredictConfig
 from boxel.models.predict_files import predict_files
+from boxel.utils.errors import BoxelError
 
 CHUNK = 8
 """Crops that go through the network at once: more take no less time each on a CPU, whose caches they leave."""

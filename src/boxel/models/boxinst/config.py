@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-from boxel.errors import BoxelError, check_range
 from boxel.layers.dynamic import Upsampling
 from boxel.losses.affinity import Inside, Normalizer
+from boxel.utils.errors import BoxelError, check_range
 
 LearnedNorm = Literal["gn", "bn", "sync_bn"]
 
@@ -43,25 +43,25 @@ class BoxInstConfig:
             With both weights 0, and no area_weight or hint_weight, such instances are discarded in mask learning
             (first rows of Tables 6 and 7).
         area_weight: weight of a cost on the area of masks learned from boxes, which empties holes and bays that neither
-            projection nor colour decides; not in the paper. It fades to 0 over the schedule; 0 leaves it out.
-        hint_weight: weight of the Dice loss towards hints, rough masks that GrabCut makes from boxes before training
+            projection nor color decides; not in the paper. It fades to 0 over the schedule; 0 leaves it out.
+        hint_weight: weight of the Dice loss toward hints, rough masks that GrabCut makes from boxes before training
             starts (and masks of the file that are not trusted); not in the paper. 0 leaves hints out.
         supervised_loss: loss of instances with a mask (Table 2): `dice`, or `affinity`, the paper's Eq. 6 with
             true edges; of the settings of the affinity loss only `patch_size` and `dilation` concern it.
-        tau: colour similarity from which on an edge counts as positive (Table 1a).
-        theta: scale of the colour similarity (Eq. 7).
-        patch_size: neighbourhood of a pixel, 3 or 5 (Table 1b).
-        dilation: of the neighbourhood (Table 1b).
+        tau: color similarity from which on an edge counts as positive (Table 1a).
+        theta: scale of the color similarity (Eq. 7).
+        patch_size: neighborhood of a pixel, 3 or 5 (Table 1b).
+        dilation: of the neighborhood (Table 1b).
         bottom_rows: rows at the foot of each image that give no edges, in pixels of the image as it is stored.
         affinity_warmup: share of the schedule over which the affinity loss's weight rises from 0 to 1.
         affinity_normalizer: `edges` divides by all edges of E_in (Eq. 8), `supervised` by those above tau.
-        affinity_inside: which edges belong to E_in: `either` end in the box (the paper), or the `centre` pixel,
+        affinity_inside: which edges belong to E_in: `either` end in the box (the paper), or the `center` pixel,
             which counts an inner edge twice.
         projection_slack: share of the box's side at each end where the projection may be anything, for boxes that
             are not tight.
         max_instances: most locations that each image gives to the mask loss, shared out over its boxes.
-        center_radius: strides around a box's centre where locations are positive.
-        score_threshold: lowest class score x centre-ness kept.
+        center_radius: strides around a box's center where locations are positive.
+        score_threshold: lowest class score x center-ness kept.
         nms_threshold: box IoU above which the lower of two boxes of a class is dropped.
         candidates: most locations a pyramid level gives to NMS.
         max_detections: most instances an image gives.
@@ -95,7 +95,7 @@ class BoxInstConfig:
     bottom_rows: int = 0
     affinity_warmup: float = 1 / 9
     affinity_normalizer: Normalizer = "supervised"
-    affinity_inside: Inside = "centre"
+    affinity_inside: Inside = "center"
     projection_slack: float = 0.0
     max_instances: int = 64
     center_radius: float = 1.5

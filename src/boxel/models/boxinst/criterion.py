@@ -12,7 +12,7 @@ from boxel.losses.affinity import affinity_loss, color_similarity, supervised_af
 from boxel.losses.area import area_loss
 from boxel.losses.dice import dice_loss
 from boxel.losses.projection import projection_loss
-from boxel.masks.boxes import box_spans
+from boxel.masks.spans import box_spans
 from boxel.models.boxinst.config import BoxInstConfig
 from boxel.models.boxinst.head import HeadOutput
 from boxel.models.boxinst.targets import centerness, side_distances
@@ -23,7 +23,7 @@ MASK_STRIDE = 4
 def detection_losses(
     output: HeadOutput, points: Tensor, boxes: Tensor, labels: Tensor, positive: Tensor, ignored: Tensor
 ) -> dict[str, Tensor]:
-    """Focal, GIoU and centre-ness losses (FCOS, section 3.1; normalisers averaged over all processes).
+    """Focal, GIoU and center-ness losses (FCOS, section 3.1; normalizers averaged over all processes).
 
     Args:
         output: the head's predictions.
@@ -70,7 +70,7 @@ def mask_losses(
     valid: Tensor,
     config: BoxInstConfig,
 ) -> dict[str, Tensor]:
-    """Losses of the masks: projection and colour affinity where there is a box, Dice or Eq. 6 where there is a mask.
+    """Losses of the masks: projection and color affinity where there is a box, Dice or Eq. 6 where there is a mask.
 
     All are means over the N instances, so that in a mixed batch each weighs as much as its share.
 

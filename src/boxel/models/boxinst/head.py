@@ -29,7 +29,7 @@ class HeadOutput(NamedTuple):
 
 
 class Head(nn.Module):
-    """FCOS's two towers; centre-ness and the controller sit on the box tower.
+    """FCOS's two towers; center-ness and the controller sit on the box tower.
 
     Args:
         channels: of the feature pyramid.

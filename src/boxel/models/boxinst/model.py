@@ -78,7 +78,7 @@ class BoxInst(Detector):
             "centerness": 1.0,
             "projection": self.config.projection_weight,
             "affinity": self.config.affinity_weight * ramp,
-            # It decides early what is empty, and fades so that outlines settle where colour says.
+            # It decides early what is empty, and fades so that outlines settle where color says.
             "area": self.config.area_weight * ramp * (1 - progress),
             "hint": self.config.hint_weight,
             "mask": 1.0,

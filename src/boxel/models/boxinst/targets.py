@@ -11,7 +11,7 @@ SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512
 
 
 def locations(height: int, width: int, stride: int, device: torch.device | None = None) -> Tensor:
-    """Centres of a feature map's cells in the image.
+    """Centers of a feature map's cells in the image.
 
     Args:
         height: cells.
@@ -44,7 +44,7 @@ def side_distances(points: Tensor, boxes: Tensor) -> Tensor:
 def match(points: Tensor, strides: Tensor, ranges: Tensor, boxes: Tensor, radius: float = 1.5) -> Tensor:
     """The box each location is to predict.
 
-    A location is positive for a box if it lies inside it, within ``radius`` strides of its centre, and the box's
+    A location is positive for a box if it lies inside it, within ``radius`` strides of its center, and the box's
     size suits its level. Among several boxes the smallest wins.
 
     Args:
@@ -52,7 +52,7 @@ def match(points: Tensor, strides: Tensor, ranges: Tensor, boxes: Tensor, radius
         strides: (L,) stride of each location's level.
         ranges: (L, 2) lowest and highest of ``max(l, t, r, b)`` for each location's level.
         boxes: (N, 4) xyxy pixels.
-        radius: strides around the centre.
+        radius: strides around the center.
 
     Returns:
         (L,) int64, index of the box or -1.
@@ -71,7 +71,7 @@ def match(points: Tensor, strides: Tensor, ranges: Tensor, boxes: Tensor, radius
 
 
 def centerness(distances: Tensor) -> Tensor:
-    """Centre-ness of locations inside their boxes: 1 in the middle, 0 at a side (FCOS, Eq. 3).
+    """Center-ness of locations inside their boxes: 1 in the middle, 0 at a side (FCOS, Eq. 3).
 
     Args:
         distances: (P, 4) positive l, t, r, b.

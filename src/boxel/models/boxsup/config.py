@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-from boxel.errors import check_range
 from boxel.models.semantic.config import SegmenterConfig
+from boxel.utils.errors import check_range
 
 
 @dataclass
@@ -18,8 +18,8 @@ class BoxSupConfig(SegmenterConfig):
         box_bias: with masks that are filled boxes: a pixel of a box is learned as the box's class only where the
             network gives that class a score no further below the background's than this, and else as background
             (the re-estimated labels of WSSL's Bbox-EM, Table 2); None learns labels as they are.
-        affinity_weight: of BoxInst's colour affinity loss on the scores, which the paper hasn't; 0 for none.
-        tau: colour similarity from which two neighbours are to be of one class.
+        affinity_weight: of BoxInst's color affinity loss on the scores, which the paper hasn't; 0 for none.
+        tau: color similarity from which two neighbors are to be of one class.
     """
 
     backbone: str = "vgg16.tv_in1k"

@@ -1,4 +1,4 @@
-"""Images labelled by masks where there are any, and by candidate segments where there are boxes alone."""
+"""Images labeled by masks where there are any, and by candidate segments where there are boxes alone."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from boxel.data.annotations import Annotations
 from boxel.data.dataset import Sample
 from boxel.data.label_maps import label_map
 from boxel.data.semantic import SemanticDataset
-from boxel.segments import Candidates, SegmentsConfig, segments_of
-from boxel.segments.candidates import with_masks
-from boxel.segments.store import boxes_of
+from boxel.proposals import Candidates, SegmentsConfig, segments_of
+from boxel.proposals.candidates import with_masks
+from boxel.proposals.store import boxes_of
 
 NONE = -1
 """The choice of an instance that has no segment."""

@@ -17,7 +17,7 @@ from boxel.models.semantic.criterion import cross_entropy, met, stacked
 from boxel.models.semantic.model import Segmenter, Target
 
 COLOR_STRIDE = 4
-"""Pixels to a cell of the grid that colours are compared on."""
+"""Pixels to a cell of the grid that colors are compared on."""
 
 
 class BoxSup(Segmenter):
@@ -40,7 +40,7 @@ class BoxSup(Segmenter):
         nn.init.zeros_(cast(nn.Conv2d, self.network.classifier.scores).weight)
 
     def losses(self, images: Sequence[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """The cross-entropy of the labels (Eq. 3), and colour affinity; arguments as of `forward` in training."""
+        """The cross-entropy of the labels (Eq. 3), and color affinity; arguments as of `forward` in training."""
         batch, config = torch.stack(list(images)), self.config
         cells = self.network(batch)
         labels = stacked(targets, "labels", cells.device)

@@ -9,9 +9,9 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.errors import check_range
-from boxel.segments.boxes import box_overlap, from_middle
-from boxel.segments.candidates import Candidates
+from boxel.masks.boxes import box_overlap, from_middle
+from boxel.proposals.candidates import Candidates
+from boxel.utils.errors import check_range
 
 
 @dataclass
@@ -21,7 +21,7 @@ class UpdateConfig:
     Attributes:
         regression_weight: lambda, the weight of the network's loss beside the overlap with the box (Eq. 4). The paper's
             3 lets the loss decide nearly alone: fine where a network has long learned, and the end of a young one.
-        normaliser: `mean` divides the loss by the pixels it is summed over, so that both parts are of one size;
+        normalizer: `mean` divides the loss by the pixels it is summed over, so that both parts are of one size;
             `printed` sums it and divides the overlap by the number of candidates, as Eqs. 2 and 3 are printed, and the
             loss outweighs the overlap by thousands.
         enlarge: the loss is taken over the box, made larger by this share of its sides.
@@ -36,7 +36,7 @@ class UpdateConfig:
     """
 
     regression_weight: float = 0.3
-    normaliser: Literal["mean", "printed"] = "mean"
+    normalizer: Literal["mean", "printed"] = "mean"
     enlarge: float = 0.2
     sampled: int = 5
     every: float = 1.0
@@ -90,11 +90,11 @@ def costs(
         more = thing - ground  # what it costs to call a pixel the thing, and not the ground
         if config.least_share and own.any():
             more = more - max(np.quantile(more[own[counted]], config.least_share), 0)
-        scale = 1 / max(len(ground), 1) if config.normaliser == "mean" else 1.0
+        scale = 1 / max(len(ground), 1) if config.normalizer == "mean" else 1.0
         constants[number] = scale * ground.sum(dtype=np.float64)
         gains[:, number] = scale * np.bincount(superpixels[y0:y1, x0:x1][counted], more, minlength=count)
     loss = constants + sets @ gains
-    apart = (1 - overlap) if config.normaliser == "mean" else (1 - overlap) / max(len(sets), 1)
+    apart = (1 - overlap) if config.normalizer == "mean" else (1 - overlap) / max(len(sets), 1)
     found = apart + config.regression_weight * loss
     sizes = sets @ np.bincount(superpixels.ravel(), minlength=count)
     if config.shape_weight:
@@ -145,7 +145,7 @@ def _ellipses(
 
 
 def _window(box: NDArray[np.floating], enlarge: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
-    """The pixels of an enlarged box, those whose centres it holds: xyxy."""
+    """The pixels of an enlarged box, those whose centers it holds: xyxy."""
     half = enlarge / 2 * np.tile(box[2:] - box[:2], 2) * [-1, -1, 1, 1]
     x0, y0, x1, y1 = np.ceil(box + half - 0.5).clip(0, [shape[1], shape[0]] * 2).astype(int).tolist()
     return x0, y0, x1, y1

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Any
 
-from boxel.errors import BoxelError, check_range
 from boxel.models.semantic.config import SegmenterConfig
+from boxel.utils.errors import BoxelError, check_range
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Instances by voting: a semantic network says what each pixel is, a localisation network where its instance lies."""
+"""Instances by voting: a semantic network says what each pixel is, a localization network where its instance lies."""
 
 from __future__ import annotations
 
@@ -9,7 +9,6 @@ from math import inf
 import torch
 from torch import Tensor
 
-from boxel.errors import check_range
 from boxel.layers.padding import pad_batch
 from boxel.losses.localization import bootstrapped_box_loss, size_weights
 from boxel.models.detector import Detections, Detector, Target, over_image
@@ -19,11 +18,12 @@ from boxel.models.fcrn.voting import VotingConfig, vote
 from boxel.models.semantic.config import SemanticConfig
 from boxel.models.semantic.criterion import at_cells, stacked
 from boxel.models.semantic.network import FullyConvolutional
+from boxel.utils.errors import check_range
 
 
 @dataclass
 class FCRNInstancesConfig(SemanticConfig):
-    """Options of :class:`FCRNInstances`; those of the network are the localisation network's.
+    """Options of :class:`FCRNInstances`; those of the network are the localization network's.
 
     Attributes:
         semantic: the semantic network, as it was trained, of FCRN or BoxSup; it does not learn here.
@@ -66,7 +66,7 @@ class FCRNInstancesConfig(SemanticConfig):
 class FCRNInstances(Detector):
     """Semantic segmentation first, instances after; see :class:`~boxel.models.detector.Detector`.
 
-    Only the localisation network learns: the two are trained apart (Section 2.1).
+    Only the localization network learns: the two are trained apart (Section 2.1).
 
     Args:
         num_classes: K, with no class for the background, which the semantic network has before them.
@@ -86,7 +86,7 @@ class FCRNInstances(Detector):
 
     @property
     def fill(self) -> Tensor:
-        """(3, 1, 1), the colour of what lies outside an image."""
+        """(3, 1, 1), the color of what lies outside an image."""
         return self.network.fill
 
     def train(self, mode: bool = True) -> FCRNInstances:
@@ -96,7 +96,7 @@ class FCRNInstances(Detector):
         return self
 
     def losses(self, images: Sequence[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """The localisation loss.
+        """The localization loss.
 
         Args:
             images: (3, H, W) float RGB in [0, 1] each, of one size.
@@ -178,22 +178,22 @@ def to_offsets(boxes: Tensor, stride: int) -> Tensor:
         stride: pixels to a cell.
 
     Returns:
-        (..., 4, h, w) pixels: down and right to the box's centre, its height and width (Section 2.1).
+        (..., 4, h, w) pixels: down and right to the box's center, its height and width (Section 2.1).
     """
     x0, y0, x1, y1 = boxes.unbind(-3)
-    y, x = _centres(boxes, stride)
+    y, x = _centers(boxes, stride)
     return torch.stack([(y0 + y1) / 2 - y, (x0 + x1) / 2 - x, y1 - y0, x1 - x0], dim=-3)
 
 
 def from_offsets(offsets: Tensor, stride: int) -> Tensor:
     """The inverse of :func:`to_offsets`."""
     down, right, height, width = offsets.unbind(-3)
-    y, x = _centres(offsets, stride)
+    y, x = _centers(offsets, stride)
     y, x = y + down, x + right
     return torch.stack([x - width / 2, y - height / 2, x + width / 2, y + height / 2], dim=-3)
 
 
-def _centres(cells: Tensor, stride: int) -> tuple[Tensor, Tensor]:
+def _centers(cells: Tensor, stride: int) -> tuple[Tensor, Tensor]:
     """(h, 1) and (w,) pixels, the middles of a grid's rows and columns."""
     y, x = ((torch.arange(count, device=cells.device) + 0.5) * stride for count in cells.shape[-2:])
     return y[:, None], x

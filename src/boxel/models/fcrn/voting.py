@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 from torchvision.ops import box_area, box_iou, nms
 
-from boxel.errors import check_range
-from boxel.masks.region_nms import region_nms
+from boxel.masks.nms import region_nms
+from boxel.utils.errors import check_range
 
 BLOCK = 2**16
 """Most pairs of boxes compared at once."""

@@ -6,8 +6,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from boxel.errors import BoxelError, check_range
 from boxel.layers.norm import Norm
+from boxel.utils.errors import BoxelError, check_range
 
 BoxLoss = Literal["none", "mil", "projection", "projection+affinity"]
 """What an instance without a mask teaches the mask head."""
@@ -43,8 +43,8 @@ class MaskRCNNConfig:
         projection_weight: weight of the projection loss.
         affinity_weight: weight of the affinity loss.
         quality_weighting: multiply the mask loss of an instance by its mask's quality, where that is known.
-        tau: colour similarity from which on an edge counts as positive.
-        theta: scale of the colour similarity.
+        tau: color similarity from which on an edge counts as positive.
+        theta: scale of the color similarity.
         dilation: cells from an edge's start to its end.
         affinity_warmup: share of the schedule over which the affinity loss's weight rises from 0 to 1.
         score_threshold: lowest score kept.

@@ -12,7 +12,7 @@ from torchvision.ops import roi_align
 from boxel.losses.affinity import affinity_loss, color_similarity
 from boxel.losses.mil import mil_loss, smoothness
 from boxel.losses.projection import projection_loss
-from boxel.masks.boxes import box_masks
+from boxel.masks.spans import box_masks
 from boxel.models.mask_rcnn.config import MaskRCNNConfig
 from boxel.models.mask_rcnn.targets import GRID, grid_windows, spans_in
 
@@ -92,7 +92,7 @@ def window_similarity(
     image_index: Tensor,
     config: MaskRCNNConfig,
 ) -> Tensor:
-    """Colour similarity of neighbouring cells of each window (BoxInst, Eq. 7).
+    """Color similarity of neighboring cells of each window (BoxInst, Eq. 7).
 
     Args:
         images: (B, 3, H, W) RGB in [0, 1].

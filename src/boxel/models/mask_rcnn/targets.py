@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from boxel.masks.boxes import box_spans
+from boxel.masks.spans import box_spans
 
 GRID = 28
 """Cells along each side of a proposal's mask."""
@@ -51,7 +51,7 @@ def spans_in(windows: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
         boxes: (N, 4) xyxy pixels, one a window.
 
     Returns:
-        rows (N, GRID) bool and columns (N, GRID) bool, as :func:`~boxel.masks.boxes.box_spans` gives them.
+        rows (N, GRID) bool and columns (N, GRID) bool, as :func:`~boxel.masks.spans.box_spans` gives them.
     """
     cell = (windows[:, 2:] - windows[:, :2]) / GRID
     in_cells = (boxes - windows[:, :2].repeat(1, 2)) / cell.repeat(1, 2)

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from boxel.errors import BoxelError, check_range
 from boxel.layers.classifier import field_of_view
 from boxel.layers.norm import Norm
+from boxel.utils.errors import BoxelError, check_range
 
 
 @dataclass
@@ -65,7 +65,7 @@ class SegmenterConfig(SemanticConfig):
 
     Attributes:
         loss_at: where the loss is taken: on the `cells` of the score map, each with the label of the pixel at its
-            centre, or at the `pixels`, to which the scores are enlarged.
+            center, or at the `pixels`, to which the scores are enlarged.
     """
 
     loss_at: Literal["cells", "pixels"] = "cells"

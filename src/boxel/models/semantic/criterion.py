@@ -1,4 +1,4 @@
-"""Where scores and labels meet, and the cross-entropy of all that is labelled."""
+"""Where scores and labels meet, and the cross-entropy of all that is labeled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def met(
         scores: (B, K, h, w) logits of cells.
         labels: (B, H, W) uint8; H and W are h and w times the stride.
         stride: pixels to a cell.
-        loss_at: `cells` takes the label of the pixel at each cell's centre, `pixels` enlarges the scores.
+        loss_at: `cells` takes the label of the pixel at each cell's center, `pixels` enlarges the scores.
 
     Returns:
         (B, K, ...) float32 and (B, ...) int64, both of (h, w) or of (H, W).
@@ -44,7 +44,7 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
 
 
 def at_cells(values: Tensor, stride: int) -> Tensor:
-    """(..., h, w) values of the pixels at the centres of cells, of (..., H, W)."""
+    """(..., h, w) values of the pixels at the centers of cells, of (..., H, W)."""
     return values[..., stride // 2 :: stride, stride // 2 :: stride]
 
 

@@ -41,7 +41,7 @@ class Segmenter(nn.Module):
 
     @property
     def fill(self) -> Tensor:
-        """(3, 1, 1), the colour of what lies outside an image."""
+        """(3, 1, 1), the color of what lies outside an image."""
         return self.network.fill
 
     def forward(self, images: Sequence[Tensor], targets: list[Target] | None = None) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxel.errors import BoxelError
 from boxel.layers.backbone import Backbone
 from boxel.layers.classifier import DilatedClassifier, FullyConnectedClassifier, fill_fully_connected
 from boxel.layers.weights import whole_weights
 from boxel.models.semantic.config import SemanticConfig
+from boxel.utils.errors import BoxelError
 
 _log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class FullyConvolutional(nn.Module):
 
     Attributes:
         stride: int, pixels to a cell.
-        fill: (3, 1, 1), the colour of padding.
+        fill: (3, 1, 1), the color of padding.
 
     Raises:
         BoxelError: the backbone can't be built so.
@@ -54,7 +54,7 @@ class FullyConvolutional(nn.Module):
 
     @property
     def fill(self) -> Tensor:
-        """The mean colour of what the backbone was trained on."""
+        """The mean color of what the backbone was trained on."""
         return self.backbone.mean
 
     def forward(self, images: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ class FullyConvolutional(nn.Module):
         height, width = images.shape[-2:]
         right, bottom = -width % self.stride, -height % self.stride
         if right or bottom:
-            # Zero is the mean colour once it is taken off.
+            # Zero is the mean color once it is taken off.
             images = F.pad(images - self.fill, (0, right, 0, bottom)) + self.fill
         (features,) = self.backbone(images)
         return self.classifier(features)

@@ -19,8 +19,8 @@ from torchvision.transforms.v2 import functional as F
 from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
 from boxel.data.label_maps import values_of
-from boxel.errors import BoxelError, check_range, nearest
 from boxel.models.predict import Photo, pixels_of
+from boxel.utils.errors import BoxelError, check_range, nearest
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,7 @@ class LookConfig:
     Attributes:
         long_side: the photo's longer side is brought to this many pixels; None shows it as it is.
         tile: photos with a longer side are looked at in overlapping squares of this side; None looks at them whole.
-        overlap: of neighbouring tiles, at least, as a share of a tile.
+        overlap: of neighboring tiles, at least, as a share of a tile.
         flip: look at the mirrored photo too.
         scales: factors on the size; several are looked at.
         shifts: n by n looks, each shifted by a fraction of a cell, interleave to scores that are n times as dense;

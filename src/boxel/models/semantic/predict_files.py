@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from boxel.data.images import read_image
-from boxel.draw import overlay_labels, save_image
-from boxel.errors import BoxelError
 from boxel.models.semantic.predict import LabelMap, LookConfig, predict_maps
+from boxel.utils.errors import BoxelError
+from boxel.viz.overlays import overlay_labels, save_image
 
 
 def map_files(

@@ -1,0 +1,250 @@
+"""Generated scenes: textured objects on mottled ground, with exact masks.
+
+They are made to tell methods apart. Shapes fill their boxes poorly (a hole, thin parts, hollow outlines),
+objects overlap, and an object has the colors of the ground round it and of the other objects, so that
+color models of inside and outside don't find it. Across an outline the color does change, as in photos;
+what gives an object away besides is its shape, its relief and the shade along its outline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import cv2
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from boxel.data.annotations import Annotations, Category
+from boxel.data.formats import write
+from boxel.masks.rle import encode
+
+Field: TypeAlias = NDArray[Any]
+"""(h, w) float32, a number a pixel, or (h, w, 3), a color a pixel."""
+
+
+class Instance(NamedTuple):
+    """An object of a scene.
+
+    Attributes:
+        label: index into `CLASSES`.
+        box: (4,) float64, xyxy pixels, tight around the mask.
+        mask: (H, W) bool, the pixels where the object is seen.
+    """
+
+    label: int
+    box: NDArray[np.float64]
+    mask: NDArray[np.bool_]
+
+
+# Outlines: about the distance to the outline, negative inside, of points in the frame of an object that
+# spans -1 to 1.
+
+
+def _ring(x: Field, y: Field) -> Field:
+    return np.abs(np.hypot(x, y) - 0.68) - 0.3
+
+
+def _star(x: Field, y: Field) -> Field:
+    spoke = np.abs((np.arctan2(y, x) * 5 / (2 * np.pi)) % 1 - 0.5)  # 0.5 along a ray, 0 between two
+    return (np.hypot(x, y) - (0.42 + 1.16 * spoke)) * 0.6
+
+
+def _cross(x: Field, y: Field) -> Field:
+    x, y = np.abs(x), np.abs(y)
+    return np.minimum(np.maximum(x - 0.3, y - 0.98), np.maximum(x - 0.98, y - 0.3))
+
+
+def _crescent(x: Field, y: Field) -> Field:
+    return np.maximum(np.hypot(x, y) - 0.98, 0.68 - np.hypot(x - 0.5, y))
+
+
+def _spoon(x: Field, y: Field) -> Field:
+    handle = np.maximum(np.abs(y) - 0.14, np.abs(x - 0.3) - 0.68)
+    return np.minimum(np.hypot(x + 0.48, y) - 0.5, handle)
+
+
+# Reliefs in about -1..1, of points in pixels. They repeat every 4 pixels, so that colors averaged over 4 x 4
+# pixels hardly show them.
+
+_PITCH = np.pi / 2
+
+
+def _stripes(x: Field, y: Field) -> Field:
+    return np.sin(_PITCH * x)
+
+
+def _dots(x: Field, y: Field) -> Field:
+    return 1.4 * np.sin(_PITCH * x) * np.sin(_PITCH * y)
+
+
+def _weave(x: Field, y: Field) -> Field:
+    return 1.4 * np.maximum(np.sin(_PITCH * x), np.sin(_PITCH * y)) - 0.5
+
+
+_LOOKS: dict[str, tuple[Callable[[Field, Field], Field], Callable[[Field, Field], Field]]] = {
+    "ring": (_ring, _stripes),
+    "star": (_star, _dots),
+    "cross": (_cross, _weave),
+    "crescent": (_crescent, _stripes),
+    "spoon": (_spoon, _dots),
+}
+
+CLASSES = tuple(_LOOKS)
+"""Names of the classes, by label."""
+
+_LEAST_SEEN = 0.75
+"""Share of an object, as far as it lies in the image, that others leave uncovered."""
+
+_FEWEST_PIXELS = 100
+"""Smaller objects are not placed."""
+
+
+def scene(
+    seed: int, index: int, height: int = 192, width: int = 256
+) -> tuple[NDArray[np.uint8], list[Instance]]:
+    """One scene; the same arguments give the same scene.
+
+    Args:
+        seed: of the whole set.
+        index: of the scene in the set.
+        height: pixels.
+        width: pixels.
+
+    Returns:
+        The (H, W, 3) uint8 RGB image and its one to five objects, the hindmost first. Every object of the
+        image is in the list, with at least 75 % of its part in the image uncovered.
+    """
+    rng = np.random.default_rng((seed, index))
+    palette = _palette(rng)
+    image = _ground(rng, palette, height, width)
+    owner = np.full((height, width), -1)
+    labels: list[int] = []
+    areas: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+    wanted = rng.integers(2, 6)
+    for _ in range(4 * wanted):
+        label = int(rng.integers(len(CLASSES)))
+        outline, relief = _LOOKS[CLASSES[label]]
+        place, x, y, radius = _pose(rng, height, width)
+        inside = radius * (0.06 * _noise(rng, 4, *x.shape) - outline(x / radius, y / radius))
+        owner_after = owner.copy()
+        owner_after[place][inside > 0] = len(labels)
+        areas_after = np.append(areas, (inside > 0).sum())
+        seen = np.bincount(owner_after[owner_after >= 0], minlength=len(areas_after))
+        if areas_after[-1] < _FEWEST_PIXELS or (seen < _LEAST_SEEN * areas_after).any():
+            continue
+        owner, areas = owner_after, areas_after
+        labels.append(label)
+        alpha = np.clip(inside + 0.5, 0, 1)[..., None]
+        image[place] += alpha * (_surface(rng, palette, relief(x, y), inside) - image[place])
+        if len(labels) == wanted:
+            break
+    image += rng.standard_normal(image.shape, dtype=np.float32) * 3
+    masks = [owner == k for k in range(len(labels))]
+    instances = [Instance(label, _tight_box(mask), mask) for label, mask in zip(labels, masks, strict=True)]
+    return np.clip(image, 0, 255).astype(np.uint8), instances
+
+
+def write_scenes(
+    folder: str | Path, count: int, seed: int = 0, height: int = 192, width: int = 256
+) -> Annotations:
+    """Scenes 0 to `count` - 1 as a COCO data set.
+
+    Writes `images/*.png`, `masks.json`, and `boxes.json`, the same without masks.
+
+    Args:
+        folder: made where it doesn't exist.
+        count: number of scenes.
+        seed: of the whole set.
+        height: pixels.
+        width: pixels.
+
+    Returns:
+        The set with its masks.
+    """
+    folder = Path(folder)
+    (folder / "images").mkdir(parents=True, exist_ok=True)
+    paths = [f"{index:06d}.png" for index in range(count)]
+    image_index: list[int] = []
+    instances: list[tuple[int, NDArray[np.float64]]] = []
+    rles: list[bytes] = []
+    for index, path in enumerate(paths):
+        image, found = scene(seed, index, height, width)
+        Image.fromarray(image).save(folder / "images" / path, compress_level=1)
+        for label, box, mask in found:
+            image_index.append(index)
+            instances.append((label, box))
+            rles.append(msgspec.json.encode(encode(mask)))
+    data = Annotations(
+        root=folder / "images",
+        image_ids=list(range(1, count + 1)),
+        paths=paths,
+        widths=np.full(count, width, dtype=np.int32),
+        heights=np.full(count, height, dtype=np.int32),
+        categories=tuple(Category(k, name) for k, name in enumerate(CLASSES, start=1)),
+        ids=list(range(1, len(rles) + 1)),
+        image_index=np.array(image_index, dtype=np.int32),
+        labels=np.array([label for label, _ in instances], dtype=np.int32),
+        boxes=np.array([box for _, box in instances], dtype=np.float64).reshape(-1, 4),
+        iscrowd=np.zeros(len(rles), dtype=bool),
+        segmentations=np.array(rles, dtype=object),
+        file=str(folder / "masks.json"),
+    )
+    write(data, folder / "masks.json")
+    write(data.without_masks(), folder / "boxes.json")
+    return data
+
+
+def _pose(
+    rng: np.random.Generator, height: int, width: int
+) -> tuple[tuple[slice, slice], Field, Field, float]:
+    """Where an object goes: rows and columns, x and y there in its own turned frame, radius, in pixels."""
+    radius = min(height, width) * rng.uniform(0.12, 0.38)
+    cx, cy = (rng.uniform(0.7 * radius, side - 0.7 * radius) for side in (width, height))
+    columns = slice(max(int(cx - radius) - 2, 0), min(int(cx + radius) + 3, width))
+    rows = slice(max(int(cy - radius) - 2, 0), min(int(cy + radius) + 3, height))
+    across = np.arange(columns.start, columns.stop) - cx
+    down = np.arange(rows.start, rows.stop)[:, None] - cy
+    turn = rng.uniform(0, 2 * np.pi)
+    x = np.cos(turn) * across + np.sin(turn) * down
+    y = (np.cos(turn) * down - np.sin(turn) * across) / rng.uniform(0.75, 1)
+    return (rows, columns), x.astype(np.float32), y.astype(np.float32), radius
+
+
+def _palette(rng: np.random.Generator, count: int = 4) -> Field:
+    """(count, 3) RGB colors in 0..255, of hues spread evenly from a random one."""
+    hue = (rng.uniform(0, 360) + np.arange(count) * 360 / count + rng.uniform(-20, 20, count)) % 360
+    hsv = np.stack([hue, rng.uniform(0.25, 0.55, count), rng.uniform(0.5, 0.8, count)], axis=1)
+    return cv2.cvtColor(hsv[None].astype(np.float32), cv2.COLOR_HSV2RGB)[0] * 255
+
+
+def _noise(rng: np.random.Generator, cells: int, height: int, width: int) -> Field:
+    """(height, width) smooth noise of about `cells` bumps across, in about -1..1."""
+    coarse = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
+    return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+
+def _colors(rng: np.random.Generator, palette: Field, cells: int, height: int, width: int) -> Field:
+    """(height, width, 3) patches of the palette's colors that flow into each other."""
+    weights = np.exp(3 * np.stack([_noise(rng, cells, height, width) for _ in palette], axis=-1))
+    return weights @ palette / weights.sum(axis=-1, keepdims=True)
+
+
+def _ground(rng: np.random.Generator, palette: Field, height: int, width: int) -> Field:
+    """(height, width, 3) colors behind the objects: patches, unevenly lit."""
+    light = 1 + 0.15 * _noise(rng, 4, height, width)
+    return _colors(rng, palette, 3, height, width) * light[..., None]
+
+
+def _surface(rng: np.random.Generator, palette: Field, relief: Field, inside: Field) -> Field:
+    """(h, w, 3) colors of an object: patches as in the ground, under a relief, dark along the outline."""
+    light = 0.95 + 0.15 * relief - 0.25 * np.exp(-np.maximum(inside, 0) / 3)
+    return _colors(rng, palette, 2, *inside.shape) * light[..., None]
+
+
+def _tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)

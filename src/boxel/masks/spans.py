@@ -1,0 +1,87 @@
+"""Boxes as the rows and columns of a grid they cover, and the tight boxes of masks.
+
+A box's mask is an outer product, so a grid of h x w needs only h + w values an instance: full-size masks of
+boxes are never made.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def box_spans(boxes: Tensor, height: int, width: int, stride: int) -> tuple[Tensor, Tensor]:
+    """Rows and columns of a grid whose cells lie in each box.
+
+    Cell j of an axis is centerd at ``stride * j + stride / 2`` pixels and lies in a box when ``start <=
+    center < end``. A box that holds no center (it is small, or off the grid) gets the one cell nearest its
+    middle, so that every box has at least one row and one column.
+
+    Args:
+        boxes: (N, 4) float, xyxy pixels.
+        height: rows of the grid.
+        width: columns of the grid.
+        stride: pixels from one cell to the next.
+
+    Returns:
+        rows (N, height) bool and columns (N, width) bool.
+    """
+    return (
+        _span(boxes[:, 1], boxes[:, 3], height, stride),
+        _span(boxes[:, 0], boxes[:, 2], width, stride),
+    )
+
+
+def box_masks(rows: Tensor, columns: Tensor) -> Tensor:
+    """Boxes as masks, from their rows and columns.
+
+    Args:
+        rows: (N, h) bool.
+        columns: (N, w) bool.
+
+    Returns:
+        (N, h, w) bool.
+    """
+    return rows[:, :, None] & columns[:, None, :]
+
+
+def tight_boxes(masks: Tensor) -> Tensor:
+    """The smallest box round each mask.
+
+    `torchvision.ops.masks_to_boxes` names the last pixel inside; here a box ends where that pixel does, as in
+    COCO.
+
+    Args:
+        masks: (N, H, W), any dtype; non-zero is foreground.
+
+    Returns:
+        (N, 4) float32, xyxy pixels; zeros for an empty mask.
+    """
+    masks = masks != 0
+    y0, y1 = span_ends(masks.any(2))
+    x0, x1 = span_ends(masks.any(1))
+    return torch.stack([x0, y0, x1, y1], 1).float()
+
+
+def span_ends(spans: Tensor) -> tuple[Tensor, Tensor]:
+    """First true index of each row and one past its last.
+
+    Args:
+        spans: (N, n) bool.
+
+    Returns:
+        starts (N,) int64 and ends (N,) int64; both 0 where a row has no true value.
+    """
+    size = spans.shape[1]
+    index = torch.arange(size, device=spans.device)
+    ends = ((index + 1) * spans).amax(1)
+    starts = torch.where(spans, index, size).amin(1)
+    return torch.minimum(starts, ends), ends
+
+
+def _span(start: Tensor, end: Tensor, size: int, stride: int) -> Tensor:
+    index = torch.arange(size, device=start.device)
+    center = stride * index + stride / 2
+    inside = (center >= start[:, None]) & (center < end[:, None])
+    nearest = ((start + end) / 2 / stride).floor().clamp(0, size - 1).long()
+    return inside | (~inside.any(1, keepdim=True) & (index == nearest[:, None]))

@@ -1,0 +1,98 @@
+"""Exported models run by onnxruntime, in place of the models they were made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from boxel.layers.weights import first_line
+from boxel.models.boxcaseg import BoxCaseg
+from boxel.models.boxinst import BoxInst
+from boxel.models.boxinst.criterion import MASK_STRIDE
+from boxel.models.detector import Detections, over_image
+from boxel.utils.errors import BoxelError
+
+
+class OnnxBoxCaseg:
+    """A BoxCaseg whose network is an exported file; for :func:`~boxel.models.boxcaseg.predict.soft_masks`.
+
+    Args:
+        model: the file was made of; it goes on cutting the crops.
+        path: the file.
+        threads: for one batch; as many as torch takes where None.
+
+    Raises:
+        BoxelError: onnxruntime is not installed, or can't run the file.
+    """
+
+    def __init__(self, model: BoxCaseg, path: str | Path, threads: int | None = None) -> None:
+        self.crops_of = model.crops_of
+        self._session = session_of(path, threads)
+        self._names = [put.name for put in self._session.get_inputs()]
+
+    def segment(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Logits of the object, (B, S / 4, S / 4), as of :meth:`~boxel.models.boxcaseg.model.BoxCaseg.segment`."""
+        given = {"crops": crops, "rows": rows, "columns": columns}
+        return torch.from_numpy(self._session.run(None, {n: given[n].cpu().numpy() for n in self._names})[0])
+
+
+class OnnxBoxInst:
+    """A BoxInst whose `detect` is an exported file's; for :func:`~boxel.models.predict.predict_batch`.
+
+    Args:
+        model: the file was made of.
+        path: the file.
+        threads: for one batch; as many as torch takes where None.
+
+    Raises:
+        BoxelError: onnxruntime is not installed, or can't run the file.
+    """
+
+    def __init__(self, model: BoxInst, path: str | Path, threads: int | None = None) -> None:
+        self.categories, self.config, self.settings = model.categories, model.config, model.settings
+        self.parameters = model.parameters
+        self._session = session_of(path, threads)
+
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        """What is found in each image.
+
+        Args:
+            images: (3, H, W) float, RGB in [0, 1], all of one size.
+        """
+        batch = torch.stack(images).cpu().numpy()
+        *found, image = (torch.from_numpy(values) for values in self._session.run(None, {"images": batch}))
+        return [
+            over_image(*(values[image == index] for values in found), stride=MASK_STRIDE)
+            for index in range(len(images))
+        ]
+
+
+def session_of(path: str | Path, threads: int | None = None) -> Any:
+    """An onnxruntime session on the CPU.
+
+    Args:
+        path: an ONNX file.
+        threads: for one batch; as many as torch takes where None.
+
+    Raises:
+        BoxelError: onnxruntime is not installed, or can't run the file.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise BoxelError(
+            f"{path} is run by onnxruntime, which is not installed; pip install 'boxel[onnx]'."
+        ) from error
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
+    options.log_severity_level = 3  # errors; its warnings are for those who write exporters
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a missing file, a damaged one, an operator that this version lacks
+        raise BoxelError(
+            f"{path}: onnxruntime {onnxruntime.__version__} can't run it ({first_line(error)}); export it anew, or "
+            "pip install --upgrade onnxruntime."
+        ) from error

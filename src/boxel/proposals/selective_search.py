@@ -1,0 +1,137 @@
+"""Selective search: regions joined by what they have in common, in several color spaces and from several starts."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import cv2
+import higra as hg
+import numpy as np
+from numpy.typing import NDArray
+from skimage.segmentation import felzenszwalb
+
+from boxel.proposals.hierarchies import Hierarchy, hierarchy
+from boxel.proposals.selection import Indices, Pool
+from boxel.proposals.superpixels import Pixels, Regions, gradient
+from boxel.proposals.superpixels import regions as regions_of
+
+SCALES = (50, 150)
+"""Felzenszwalb's, from which regions start: the larger, the larger are these."""
+
+BINS = 25
+"""Of a channel's histogram."""
+
+
+def selective_search(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
+    """Regions that hierarchical grouping joins, from every start and in every color space.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        lab: the same in CIE LAB.
+        regions: its superpixels; Felzenszwalb's regions are made of these.
+
+    References:
+        Uijlings, van de Sande, Gevers, Smeulders, Selective Search for Object Recognition, 2013.
+    """
+    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL).astype(np.float32)
+    spaces = (_bins(lab, (0, -80, -80), (100, 80, 80)), _bins(hsv, (0, 0, 0), (256, 256, 256)))
+    edges = np.stack([gradient(lab[..., [c]].repeat(3, 2), 1.0) for c in range(3)], -1)
+    texture = _bins(edges, (0, 0, 0), (200, 100, 100))
+    trees: list[tuple[Hierarchy, NDArray[np.int64]]] = []
+    for scale in SCALES:
+        for space, bins in zip((lab, hsv), spaces, strict=True):
+            start = _majority(
+                regions, felzenszwalb(space, scale=scale, sigma=0.8, min_size=scale, channel_axis=-1)
+            )
+            own = regions_of(start[regions.labels])
+            member = np.zeros(len(regions.sizes), dtype=np.int64)
+            member[regions.labels.ravel()] = own.labels.ravel()
+            features = (_histograms(own, bins), _histograms(own, texture))
+            for parts in ((True, True), (False, True)):
+                trees.append((hierarchy(_group(own, *features, *parts), own), member))
+    counts = [len(tree.parents) for tree, _ in trees]
+    source, node = np.repeat(np.arange(len(trees)), counts), np.concatenate([np.arange(c) for c in counts])
+
+    def sets(indices: Indices) -> NDArray[np.bool_]:
+        made = np.zeros((len(indices), len(regions.sizes)), dtype=bool)
+        for number, (tree, member) in enumerate(trees):
+            of_tree = source[indices] == number
+            made[of_tree] = tree.sets(node[indices[of_tree]])[:, member]
+        return made
+
+    depth = np.concatenate([np.arange(c)[::-1] for c in counts])
+    luck = np.random.default_rng(0).random(
+        len(depth)
+    )  # as the authors rank: by depth times chance (Section 4.3)
+    return Pool(
+        np.concatenate([tree.boxes for tree, _ in trees]),
+        np.concatenate([tree.sizes for tree, _ in trees]),
+        depth * luck,
+        sets,
+    )
+
+
+def _group(
+    own: Regions,
+    colors: NDArray[np.float64],
+    textures: NDArray[np.float64],
+    use_color: bool,
+    use_texture: bool,
+) -> Any:
+    """The tree of joining, again and again, the two regions that touch and are most alike (Algorithm 1, Eqs. 2-6)."""
+    total, count = own.labels.size, len(own.sizes)
+    room = 2 * count
+    sizes, boxes = np.zeros(room), np.zeros((room, 4))
+    sizes[:count], boxes[:count] = own.sizes, own.boxes
+    seen = [np.zeros((room, part.shape[1])) for part in (colors, textures)]
+    for table, part in zip(seen, (colors, textures), strict=True):
+        table[:count] = part
+    used = [table for table, use in zip(seen, (use_color, use_texture), strict=True) if use]
+
+    def unlike(a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[np.float64]:
+        alike = 1 - (sizes[a] + sizes[b]) / total
+        around = np.maximum(boxes[a, 2:], boxes[b, 2:]) - np.minimum(boxes[a, :2], boxes[b, :2])
+        alike += 1 - (around.prod(-1) - sizes[a] - sizes[b]) / total
+        for table in used:
+            alike += np.minimum(table[a], table[b]).sum(-1)
+        return -alike
+
+    def join(_graph: Any, _edge: int, new: int, first: int, second: int, around: Iterable[Any]) -> None:
+        sizes[new] = sizes[first] + sizes[second]
+        boxes[new, :2] = np.minimum(boxes[first, :2], boxes[second, :2])
+        boxes[new, 2:] = np.maximum(boxes[first, 2:], boxes[second, 2:])
+        for table in used:
+            table[new] = (sizes[first] * table[first] + sizes[second] * table[second]) / sizes[new]
+        neighbors = list(around)
+        others = np.array([n.neighbor_vertex() for n in neighbors], dtype=np.int64)
+        for neighbor, weight in zip(neighbors, unlike(others, np.full_like(others, new)), strict=True):
+            neighbor.set_new_edge_weight(weight)
+
+    return hg.binary_partition_tree(own.graph, join, unlike(*own.edges.T))[0]
+
+
+def _majority(regions: Regions, labels: NDArray[np.integer]) -> NDArray[np.int64]:
+    """(S,) the label that most of each superpixel's pixels have."""
+    pairs, counts = np.unique(
+        regions.labels.ravel() * (int(labels.max()) + 1) + labels.ravel(), return_counts=True
+    )
+    by_count = pairs[np.argsort(counts, kind="stable")]
+    found = np.zeros(len(regions.sizes), dtype=np.int64)
+    owner, label = np.divmod(by_count, int(labels.max()) + 1)
+    found[owner] = label  # the last one assigned is the most frequent
+    return found
+
+
+def _bins(values: NDArray[np.floating], low: tuple[float, ...], high: tuple[float, ...]) -> NDArray[np.int64]:
+    """(H, W, C) the bin of each value."""
+    scaled = (values - np.array(low)) / (np.array(high) - np.array(low)) * BINS
+    return scaled.clip(0, BINS - 1).astype(np.int64)
+
+
+def _histograms(own: Regions, bins: NDArray[np.int64]) -> NDArray[np.float64]:
+    """(S, C * BINS) share of each region's values in each bin, of sum 1."""
+    channels = bins.shape[-1]
+    places = own.labels[..., None] * (channels * BINS) + np.arange(channels) * BINS + bins
+    counts = np.bincount(places.ravel(), minlength=len(own.sizes) * channels * BINS)
+    return counts.reshape(len(own.sizes), -1) / (channels * own.sizes[:, None])

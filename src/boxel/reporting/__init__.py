@@ -1,5 +1,0 @@
-"""Pages that show what was done: files of HTML that need nothing beside them."""
-
-from boxel.reporting.report import write_report
-
-__all__ = ["write_report"]

@@ -1,0 +1,67 @@
+"""Pictures during training: the same few validation images after each validation, and the curves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import lightning.pytorch as pl
+import numpy as np
+
+from boxel.data.annotations import Annotations
+from boxel.data.images import read_image
+from boxel.utils.errors import BoxelError
+from boxel.viz.overlays import contact_sheet, plot_curves, save_image
+
+
+class SamplePictures(pl.Callback):
+    """Draw predictions on some validation images.
+
+    Args:
+        folder: the run's; pictures go to `samples/`.
+        data: the validation images.
+        count: pictures on a sheet.
+    """
+
+    def __init__(self, folder: Path, data: Annotations, count: int = 6):
+        self.folder, self.data = folder, data
+        self.chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
+
+    def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Write the pictures, while the averaged weights are still in place where there are any."""
+        if not trainer.is_global_zero:
+            return
+        drawn = []
+        for index in self.chosen:
+            try:
+                photo = read_image(self.data.image_path(int(index)))
+            except BoxelError:
+                continue  # validation has reported it
+            drawn.append(pl_module.picture(photo, int(index)))  # type: ignore[operator]
+        if drawn:
+            path = self.folder / "samples" / f"step_{trainer.global_step:06d}.jpg"
+            path.parent.mkdir(exist_ok=True)
+            save_image(contact_sheet(drawn, columns=3, cell=400), path)
+
+
+class Curves(pl.Callback):
+    """Draw losses and metrics so far, after each validation and at the end.
+
+    Args:
+        folder: the run's, where `metrics.csv` becomes `curves.png`.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the curves so far."""
+        self._draw(trainer)
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Draw the whole curves."""
+        self._draw(trainer)
+
+    def _draw(self, trainer: pl.Trainer) -> None:
+        metrics = self.folder / "metrics.csv"
+        if trainer.is_global_zero and metrics.is_file():
+            plot_curves(metrics, self.folder / "curves.png")

@@ -1,0 +1,74 @@
+"""Masks over their photos, as small pictures that a page holds itself."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import lru_cache
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from boxel.data.annotations import Annotations
+from boxel.data.images import read_image
+from boxel.masks.crops import crop, spans_in
+from boxel.utils.errors import BoxelError
+from boxel.viz.overlays import overlay
+
+SIDE = 480
+"""Pixels of a picture's longer side."""
+
+_MARGIN = 0.2  # of the image on each side of a box, as a share of its longer side
+_LEAST = 48.0  # pixels of the image that a picture shows at least, so that one sees where a tiny box is
+_WEBP_QUALITY = 80
+
+
+def draw_masks(data: Annotations, instances: Iterable[int]) -> dict[int, bytes | str]:
+    """A picture of each instance: the image about its box, the mask tinted and rimmed, the box drawn.
+
+    Each image is read once, one at a time.
+
+    Args:
+        data: the set.
+        instances: indices of instances that have a mask.
+
+    Returns:
+        By instance, a WebP file of `SIDE` pixels, or the sentence that says why there is none.
+    """
+    read = lru_cache(maxsize=1)(read_image)
+    drawn: dict[int, bytes | str] = {}
+    for instance in sorted(instances, key=lambda one: data.image_index[one]):
+        try:
+            image = read(data.image_path(int(data.image_index[instance])))
+            drawn[instance] = _webp(_picture(data, instance, image))
+        except BoxelError as error:
+            drawn[instance] = str(error)
+    return drawn
+
+
+def _picture(data: Annotations, instance: int, image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    mask = data.mask(instance, (height, width))
+    box = data.boxes[instance].clip(0, [width, height] * 2)
+    window = _window(box, height, width)
+    shown = crop(image, window, SIDE)
+    shown_mask = None if mask is None else crop(mask * np.uint8(255), window, SIDE)[None] > 127
+    shown_box = (box - np.tile(window[:2], 2)) * SIDE / (window[2] - window[0])
+    rows, columns = spans_in((0, 0, width, height), window, SIDE)
+    return overlay(shown, shown_box, shown_mask, None, ())[rows][:, columns]
+
+
+def _window(box: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """A square (4,) xyxy round a box and its margin, inside the image as far as it fits."""
+    side = max((box[2:] - box[:2]).max() * (1 + 2 * _MARGIN), _LEAST)
+    room = np.array([width, height]) - side
+    lowest = np.minimum(room / 2, 0)  # where the image is smaller, it is in the middle
+    corner = ((box[:2] + box[2:] - side) / 2).clip(lowest, np.maximum(room, lowest))
+    return np.concatenate([corner, corner + side])
+
+
+def _webp(image: NDArray[np.uint8]) -> bytes:
+    file = BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(file, "WEBP", quality=_WEBP_QUALITY)
+    return file.getvalue()

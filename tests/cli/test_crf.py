@@ -1,0 +1,113 @@
+"""The CRF of a segmenter through the command line: tuned, evaluated with, predicted with."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+from PIL import Image
+
+import boxel
+from boxel.cli import main
+from boxel.crf import CRFConfig
+from boxel.data.label_maps import classes_of
+from boxel.data.synthetic import write_scenes
+from boxel.evaluation.tune_crf import VALUES
+from boxel.models.io import build, save
+
+
+@pytest.fixture(scope="module")
+def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with scenes (`masks.json`) and a model of their classes (`run`), which has learned nothing."""
+    folder = tmp_path_factory.mktemp("place")
+    classes = classes_of(write_scenes(folder, 4, height=48, width=64))
+    torch.manual_seed(0)
+    model = build("fcrn", len(classes), tiny_fcrn["model"])
+    save(model, folder / "run", {"method": "fcrn", "model": tiny_fcrn["model"]}, classes)
+    return folder
+
+
+def run(*words: Any) -> int:
+    return main([str(word) for word in words])
+
+
+def figures_of(place: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
+    file = tmp_path / "figures.json"
+    assert run("evaluate", place / "run", place / "masks.json", "--json", file, *flags) == 0
+    return json.loads(file.read_text())
+
+
+def test_what_is_tuned_is_what_is_evaluated_and_predicted_with(place: Path, tmp_path: Path, capsys) -> None:
+    plain, default = figures_of(place, tmp_path), figures_of(place, tmp_path, "--crf")
+    capsys.readouterr()
+    assert run("tune-crf", place / "run", place / "masks.json") == 0
+    said = capsys.readouterr()
+    rows = [line.split() for line in said.out.splitlines() if re.match(r" +[\dn].*\.\d\d$", line)]
+    assert [name for name in said.out.split()[:4]] == list(VALUES)
+    assert rows[0][:2] == ["no", "CRF"] and rows[1][:4] == ["10", "80", "13", "3"]
+    # Kept in half precision, nearly equal probabilities may change places.
+    assert float(rows[0][-1]) == pytest.approx(100 * plain["mean_iou"], abs=0.05)
+    assert float(rows[1][-1]) == pytest.approx(100 * default["mean_iou"], abs=0.05)
+    assert len(said.err.splitlines()) == len(rows)  # each try, as it is made
+
+    best = max(rows[1:], key=lambda row: float(row[-1]))
+    kept = yaml.safe_load((place / "run" / "crf.yaml").read_text())
+    assert [kept[name] for name in VALUES] == [float(value) for value in best[:-1]]
+    assert f"the best CRF: {place / 'run' / 'crf.yaml'}" in said.out
+    verdict = "leave --crf out" if float(best[-1]) <= float(rows[0][-1]) else "with the best one."
+    assert verdict in said.out
+
+    tuned = figures_of(place, tmp_path, "--crf")
+    assert 100 * tuned["mean_iou"] == pytest.approx(float(best[-1]), abs=0.05)
+    assert figures_of(place, tmp_path) == plain  # never unless asked for
+
+    images, out = place / "images", tmp_path / "found"
+    assert run("predict", place / "run", images, "--out", out, "--crf") == 0
+    photo = min(images.iterdir())
+    model = boxel.load(place / "run")
+    found = np.array(Image.open(out / f"{photo.stem}.png"))
+    np.testing.assert_array_equal(found, model.predict(photo, crf=True).values)
+    np.testing.assert_array_equal(found, model.predict(photo, crf=CRFConfig(**kept)).values)
+    assert (model.predict(photo).values != found).any()
+
+
+def test_a_crf_file_that_is_broken_is_named(place: Path, tmp_path: Path, capsys) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    for file in ("config.yaml", "categories.json", "model.safetensors"):
+        (folder / file).write_bytes((place / "run" / file).read_bytes())
+    (folder / "crf.yaml").write_text("look_weight: much")
+    assert run("predict", folder, place / "images", "--out", tmp_path / "out") == 1
+    said = capsys.readouterr().err
+    assert "crf.yaml: can't be read as settings of a CRF" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["tune-crf", "MASKS", "MASKS"], 2, "masks.json is no segmenter's folder"),
+        (["tune-crf", "boxcaseg", "MASKS"], 2, "boxcaseg is no segmenter's folder"),
+        (["tune-crf", "RUN", "MASKS", "--count", "0"], 2, "--count is 0; give a number from 1 up"),
+        (["tune-crf", "RUN", "MASKS", "--cuont", "9"], 2, "Did you mean '--count'?"),
+        (["tune-crf", "RUN", "missing.json"], 1, "missing.json"),
+        (["evaluate", "boxcaseg", "MASKS", "--crf"], 2, "--crf does nothing here"),
+        (["evaluate", "MAPS", "MASKS", "--crf"], 2, "--crf does nothing here"),
+        (["predict", "boxcaseg", "PHOTOS", "--boxes", "MASKS", "--crf"], 2, "--crf does nothing here"),
+    ],
+)
+def test_what_makes_no_sense_is_told_in_a_sentence(
+    place: Path, tmp_path: Path, capsys, words, code, said
+) -> None:
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    Image.new("L", (64, 48)).save(maps / "0.png")
+    names = {"RUN": place / "run", "MASKS": place / "masks.json", "PHOTOS": place / "images", "MAPS": maps}
+    assert run(*(names.get(word, word) for word in words)) == code
+    error = capsys.readouterr().err
+    assert said in error and "Traceback" not in error and error.count("\n") == 1

@@ -1,0 +1,138 @@
+"""Boxes to masks through the command line, as users meet it."""
+
+import json
+
+import pytest
+import yaml
+
+import boxel
+from boxel.cli import main
+from boxel.data import write
+from boxel.data.synthetic import write_scenes
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, tiny_boxcaseg):
+    """Scenes, and the run of a BoxCaseg that has learned from them through the command line."""
+    folder = tmp_path_factory.mktemp("cli")
+    scenes = write_scenes(folder / "scenes", 4, height=64, width=96)
+    single = scenes.select_instances([scenes.instances_of(image)[0] for image in range(4)])
+    write(single, folder / "salient.json")
+    (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_boxcaseg))
+    words = ["train", "boxcaseg", folder / "scenes" / "boxes.json", "--images", folder / "scenes" / "images"]
+    words += [
+        "--salient",
+        folder / "salient.json",
+        "--config",
+        folder / "tiny.yaml",
+        "--out",
+        folder / "run",
+    ]
+    assert main([str(word) for word in words]) == 0
+    return folder
+
+
+def run(*words):
+    return main([str(word) for word in words])
+
+
+def test_boxes_in_masks_out(folder, tmp_path, capsys):
+    boxes, images = folder / "scenes" / "boxes.json", folder / "scenes" / "images"
+    words = ["label", boxes, "--images", images, "--out", tmp_path / "m.json", "--teacher", "grabcut-ellipse"]
+    assert run(*words, "--to", "yolo", "--report", tmp_path / "page.html") == 0
+    said = capsys.readouterr().out
+    made = boxel.read(tmp_path / "m.json")
+    given = boxel.read(boxes, images=images)
+    assert f"{len(given.labels)} masks in 4 images; quality 0." in said
+    assert made.has_mask.all() and made.ids == given.ids and set(made.source) == {"grabcut-ellipse"}
+    assert ((made.quality > 0) & (made.quality < 1)).all()
+    assert boxel.read(tmp_path / "m_yolo").has_mask.sum() == len(given.labels)
+    assert "grabcut-ellipse" in (tmp_path / "page.html").read_text()
+    # Again, it finds all of it done.
+    assert run(*words) == 0
+    assert "4 of 4 images are labeled already" in capsys.readouterr().err
+    assert run(*words, "--report", boxes) == 2
+    assert "end its name on .html" in capsys.readouterr().err and boxel.read(boxes).ids == given.ids
+    # With another setting it would mix two kinds of masks.
+    assert run(*words, "--margin", "0.1") == 1
+    assert "margin was 0.0 and is 0.1" in capsys.readouterr().err
+
+
+def test_a_run_labels_and_is_measured(folder, tmp_path, capsys):
+    boxes, images = folder / "scenes" / "boxes.json", folder / "scenes" / "images"
+    truth = folder / "scenes" / "masks.json"
+    out = tmp_path / "m.json"
+    assert (
+        run("label", boxes, "--images", images, "--out", out, "--teacher", folder / "run", "--flip", "true")
+        == 0
+    )
+    figures = [tmp_path / "set.json", tmp_path / "run.json"]
+    assert run("evaluate", out, truth, "--images", images, "--json", figures[0]) == 0
+    words = [
+        "evaluate",
+        folder / "run",
+        truth,
+        "--images",
+        images,
+        "--baselines",
+        "box",
+        "--json",
+        figures[1],
+    ]
+    assert run(*words) == 0
+    assert run(*words, "--results", tmp_path / "r.json") == 2
+    said = capsys.readouterr()
+    assert "is measured by masks of given boxes" in said.err
+    said = said.out
+    assert "mask_iou  IoU@50  IoU@75" in said
+    of_set, of_run = (json.loads(file.read_text()) for file in figures)
+    assert set(of_run) == {"masks", "box"}
+    # The box is of the object, so that it is filled to some part at least; and both look at the same boxes.
+    assert 0.3 < of_run["box"]["mask_iou"] < 1
+    assert of_set["masks"]["instances"] == of_run["masks"]["instances"]
+
+
+def test_masks_of_boxes_that_are_given(folder, tmp_path, capsys):
+    images = folder / "scenes" / "images"
+    boxes = boxel.read(folder / "scenes" / "boxes.json", images=images)
+    out = tmp_path / "p.json"
+    words = ["predict", folder / "run", images, "--out", out]
+    assert run(*words, "--boxes", folder / "scenes" / "boxes.json", "--draw", tmp_path / "drawn") == 0
+    results = json.loads(out.read_text())
+    assert len(results) == len(boxes.labels)
+    assert sorted(tuple(row["bbox"]) for row in results) == sorted(
+        (x0, y0, x1 - x0, y1 - y0) for x0, y0, x1, y1 in boxes.boxes.tolist()
+    )
+    assert len(list((tmp_path / "drawn").iterdir())) == 4
+    capsys.readouterr()
+    assert run(*words) == 2
+    assert "either --boxes FILE or --detector RUN" in capsys.readouterr().err
+    # A flag that would do nothing is no flag to be silent about.
+    assert run(*words, "--boxes", folder / "scenes" / "boxes.json", "--flip") == 2
+    assert "--flip does nothing here, since masks are made of the boxes in --boxes" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "said"),
+    [
+        (["label", "missing.json"], 1, "missing.json"),
+        (["label", "BOXES", "--teacher", "grabcat"], 2, "Did you mean 'grabcut'?"),
+        (["label", "BOXES", "--out", "masks.txt"], 2, "end its name on .json"),
+        (["adapt", "BOXES", "--minutes", "0"], 2, "--minutes is 0.0"),
+        (["label", "BOXES", "--out", "OUT", "--to", "jolo"], 2, "Did you mean 'yolo'?"),
+        (["label", "BOXES", "--out", "OUT", "--drop", "2"], 1, "drop is 2.0"),
+        (["train", "boxinst", "BOXES", "--salient", "x"], 2, "no flag '--salient'"),
+        (["train"], 2, ""),
+    ],
+)
+def test_what_is_wrong_is_one_sentence(folder, tmp_path, capsys, words, code, said):
+    names = {"BOXES": folder / "scenes" / "boxes.json", "OUT": tmp_path / "m.json"}
+    assert run(*(names.get(word, word) for word in words)) == code
+    err = capsys.readouterr().err
+    assert said in err and err.count("\n") <= 1
+
+
+def test_the_methods_are_listed(capsys):
+    assert run("train", "--help") == 0
+    said = capsys.readouterr().out
+    assert "train boxinst" in said and "train boxcaseg" in said and "  check" not in said

@@ -1,0 +1,110 @@
+"""The photos that come with installed packages, and their outlines."""
+
+import importlib.util
+import socket
+
+import numpy as np
+import pytest
+
+from boxel.data import read
+from boxel.data import samples as module
+from boxel.data.images import read_image
+from boxel.data.samples import photos, write_photos
+
+EXPECTED = {  # file: (width, height), categories
+    "astronaut.png": ((512, 512), {"helmet": 1, "person": 1, "space shuttle": 1}),
+    "camera.png": ((512, 512), {"person": 1}),
+    "chelsea.png": ((451, 300), {"cat": 1}),
+    "coffee.png": ((600, 400), {"cup": 1, "spoon": 1}),
+    "coins.png": ((384, 303), {"coin": 24}),
+    "motorcycle_left.png": ((741, 500), {"motorcycle": 1}),
+    "rocket.jpg": ((640, 427), {"rocket": 1}),
+    "china.jpg": ((640, 427), {"building": 1}),
+    "flower.jpg": ((640, 427), {"flower": 2}),
+}
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("photos")
+    return folder, write_photos(folder)
+
+
+def counts(data, image):
+    names = [data.categories[label].name for label in data.labels[data.instances_of(image)]]
+    return {name: names.count(name) for name in sorted(set(names))}
+
+
+def test_what_is_in_them():
+    data = photos()
+    found = {
+        data.image_path(i).name: ((int(data.widths[i]), int(data.heights[i])), counts(data, i))
+        for i in range(len(data))
+    }
+    from_sklearn = {"china.jpg", "flower.jpg"}
+    if importlib.util.find_spec("sklearn") is None:
+        assert found == {name: what for name, what in EXPECTED.items() if name not in from_sklearn}
+    else:
+        assert found == EXPECTED
+    assert data.has_mask.all()
+    assert not data.faults
+
+
+def test_every_image_can_be_read():
+    data = photos()
+    for i in range(len(data)):
+        assert read_image(data.image_path(i)).shape == (data.heights[i], data.widths[i], 3)
+
+
+def test_boxes_are_tight_around_the_masks():
+    data = photos()
+    for n in range(len(data.labels)):
+        rows, columns = np.nonzero(data.mask(n))
+        tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+        np.testing.assert_allclose(data.boxes[n], tight, atol=1)
+
+
+def test_outlines_enclose_what_they_name():
+    # An outline that lay beside its object would not tell the dark from the bright.
+    data = photos()
+    paths = [data.image_path(i).name for i in range(len(data))]
+    for name, sign in {"camera.png": -1, "rocket.jpg": 1, "coins.png": 1, "flower.jpg": 1}.items():
+        if name not in paths:
+            continue
+        image = paths.index(name)
+        gray = read_image(data.image_path(image)).mean(axis=2)
+        for n in data.instances_of(image):
+            x0, y0, x1, y1 = data.boxes[n].astype(int)
+            inside = data.mask(n)[y0:y1, x0:x1] > 0
+            crop = gray[y0:y1, x0:x1]
+            assert sign * (crop[inside].mean() - crop[~inside].mean()) > 30
+
+
+def test_written_as_coco(written):
+    folder, data = written
+    boxes, masks = read(folder / "boxes.json"), read(folder / "masks.json")
+    for read_back in (boxes, masks):
+        assert read_back.paths == data.paths
+        assert not read_back.faults
+        np.testing.assert_array_equal(read_back.boxes, data.boxes)
+        assert all(read_back.image_path(i).is_file() for i in range(len(read_back)))
+    assert not boxes.has_mask.any()
+    np.testing.assert_array_equal(masks.mask(0), data.mask(0))
+
+
+def test_a_missing_package_leaves_its_photos_out(monkeypatch):
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        module.importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
+    )
+    data = photos()
+    assert len(data) == 7
+    assert "flower" not in {data.categories[label].name for label in data.labels}
+
+
+def test_needs_no_network(monkeypatch):
+    def refuse(*args, **kwargs):
+        raise AssertionError("the network was asked")
+
+    monkeypatch.setattr(socket, "socket", refuse)
+    assert len(photos()) >= 7

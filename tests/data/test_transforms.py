@@ -1,0 +1,239 @@
+"""Augmentation: each option does what it says, and targets stay in step with pixels."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torchvision import tv_tensors
+
+from boxel.data.annotations import Annotations, Category
+from boxel.data.transforms import AugmentConfig, ignore_small, jitter_boxes, train_transforms
+from boxel.masks.spans import tight_boxes
+from boxel.utils.errors import BoxelError
+
+PLAIN = AugmentConfig(short_sides=[60], max_size=1000, flip=0.0)
+BOXES = [[10, 5, 30, 25], [40, 20, 95, 58], [0, 0, 100, 60]]
+
+
+def sample(boxes=BOXES, height=60, width=100, masks=True):
+    """An image that is gray where its boxes are, brighter in each; every column tells the instances apart."""
+    boxes = torch.tensor(boxes).float().reshape(-1, 4)
+    n = len(boxes)
+    image = torch.zeros(3, height, width, dtype=torch.uint8)
+    drawn = torch.zeros(n, height, width, dtype=torch.uint8)
+    for i, (x0, y0, x1, y1) in enumerate(boxes.int().tolist()):
+        drawn[i, max(y0, 0) : y1, max(x0, 0) : x1] = 1
+    for i in reversed(range(n)):
+        image[:, drawn[i] > 0] = 60 * (i + 1)
+    target = {
+        "boxes": tv_tensors.BoundingBoxes(boxes, format="XYXY", canvas_size=(height, width)),
+        "labels": torch.arange(n),
+        "iscrowd": torch.arange(n) == 1,
+        "has_mask": torch.arange(n) != 1,
+        "image_id": 7,
+    }
+    if masks:
+        target["masks"] = tv_tensors.Mask(drawn)
+    return tv_tensors.Image(image), target
+
+
+def transformed(config, seed=0, **options):
+    torch.manual_seed(seed)
+    return train_transforms(config)(sample(**options))
+
+
+def test_image_becomes_float_in_0_to_1():
+    image, target = transformed(PLAIN)
+    assert image.dtype == torch.float32
+    torch.testing.assert_close(image.unique(), torch.tensor([60, 120, 180]) / 255)
+    assert target["masks"].dtype == torch.uint8
+    assert target["boxes"].tolist() == BOXES
+    assert target["labels"].tolist() == [0, 1, 2]
+    assert target["image_id"] == 7
+
+
+def test_short_sides_are_drawn_from():
+    config = replace(PLAIN, short_sides=[30, 90])
+    sizes = {tuple(transformed(config, seed)[0].shape[1:]) for seed in range(12)}
+    assert sizes == {(30, 50), (90, 150)}
+
+
+def test_max_size_wins():
+    image, target = transformed(replace(PLAIN, short_sides=[120], max_size=150))
+    assert image.shape[1:] == (90, 150)
+    torch.testing.assert_close(target["boxes"].as_subclass(torch.Tensor), torch.tensor(BOXES) * 1.5)
+
+
+def test_flip():
+    flips = [transformed(replace(PLAIN, flip=0.5), seed)[1]["boxes"][0].tolist() for seed in range(20)]
+    kept, mirrored = [10, 5, 30, 25], [70, 5, 90, 25]
+    assert sorted(set(map(tuple, flips))) == [tuple(kept), tuple(mirrored)]
+    assert all(
+        transformed(replace(PLAIN, flip=1.0), seed)[1]["boxes"][0].tolist() == mirrored for seed in range(5)
+    )
+    image, target = transformed(replace(PLAIN, flip=1.0))
+    assert torch.equal(image, transformed(PLAIN)[0].flip(-1))
+    assert torch.equal(target["masks"], transformed(PLAIN)[1]["masks"].flip(-1))
+
+
+def test_color():
+    plain = transformed(PLAIN)[0]
+    for seed in range(3):
+        image, target = transformed(replace(PLAIN, color=0.5), seed)
+        assert (image - plain).abs().max() > 0.01
+        assert target["boxes"].tolist() == BOXES
+    assert image.min() >= 0
+    assert image.max() <= 1
+
+
+def test_scale_jitter_scales_by_its_range():
+    """What is smaller than the square stays so: filling it up would make edges that are none."""
+    config = AugmentConfig(short_sides=[40, 80], flip=0.0, scale_jitter=(0.5, 0.5))
+    image, target = transformed(config)
+    # 60 x 100 fits into 80 x 80 at 0.8, half of which is 24 x 40.
+    assert image.shape == (3, 24, 40)
+    torch.testing.assert_close(
+        target["boxes"].as_subclass(torch.Tensor), torch.tensor(BOXES) * 0.4, rtol=0, atol=1e-4
+    )
+
+
+def test_scale_jitter_crops_what_is_larger_to_a_square():
+    """60 x 100 fits into 80 x 80 at 0.8; at twice that it is 96 x 160, of which a square is cut at random."""
+    config = AugmentConfig(short_sides=[40, 80], flip=0.0, scale_jitter=(2.0, 2.0))
+    whole = transformed(replace(PLAIN, short_sides=[96], max_size=160))[0]
+    places = set()
+    for seed in range(5):
+        image, _ = transformed(config, seed)
+        assert image.shape == (3, 80, 80)
+        windows = whole.unfold(1, 80, 1).unfold(2, 80, 1)  # (3, 17, 81, 80, 80)
+        distance = (windows - image[:, None, None]).abs().amax((0, 3, 4))
+        assert distance.min() < 0.02
+        places.add(int(distance.argmin()))
+    assert len(places) == 5
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [{"flip": 1.5}, {"color": -1.0}, {"short_sides": []}, {"scale_jitter": (2.0, 0.5)}, {"max_size": 0}],
+)
+def test_settings_that_mean_nothing(setting):
+    with pytest.raises(BoxelError, match=next(iter(setting))):
+        AugmentConfig(**setting)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        replace(PLAIN, short_sides=[37, 80, 111], flip=0.5),
+        AugmentConfig(short_sides=[64], scale_jitter=(0.3, 2.0)),
+        AugmentConfig(short_sides=[64], scale_jitter=(1.5, 2.0), color=0.3),
+    ],
+    ids=["multi-scale", "large-scale jitter", "crops"],
+)
+def test_masks_stay_in_their_boxes(config):
+    """Masks that fill their boxes do so after any transform, to a pixel."""
+    for seed in range(10):
+        image, target = transformed(config, seed)
+        assert target["boxes"].canvas_size == tuple(image.shape[1:])
+        seen = target["masks"].flatten(1).bool().any(1)
+        assert seen.any()
+        off = (tight_boxes(target["masks"]) - target["boxes"].as_subclass(torch.Tensor))[seen]
+        assert off.abs().max() <= 1
+
+
+def test_crops_drop_lost_instances_with_all_their_columns():
+    config = AugmentConfig(short_sides=[50], flip=0.0, scale_jitter=(2.0, 2.0))
+    counts = set()
+    for seed in range(20):
+        _, target = transformed(config, seed)
+        kept = target["labels"]
+        counts.add(len(kept))
+        assert [len(target[name]) for name in ("boxes", "iscrowd", "has_mask", "masks")] == [len(kept)] * 4
+        assert torch.equal(target["iscrowd"], kept == 1)
+        assert torch.equal(target["has_mask"], kept != 1)
+        assert (target["boxes"][:, 2:] - target["boxes"][:, :2] >= 1).all()
+    assert len(counts) > 1
+
+
+def test_samples_without_masks_and_without_boxes():
+    _, target = transformed(replace(PLAIN, flip=1.0), masks=False)
+    assert "masks" not in target
+    assert len(target["boxes"]) == 3
+    image, target = transformed(replace(PLAIN, flip=1.0), boxes=[], masks=False)
+    assert image.shape == (3, 60, 100)
+    assert target["boxes"].shape == (0, 4)
+
+
+def test_a_box_beyond_the_border_is_cut_not_lost():
+    _, target = transformed(PLAIN, boxes=[[-3, -2, 103, 62.5], [90, 40, 100.5, 60]])
+    assert target["boxes"].tolist() == [[0, 0, 100, 60], [90, 40, 100, 60]]
+    assert len(target["labels"]) == 2
+
+
+def test_no_box_is_lost_to_rounding():
+    """Boxes that end with their image still do so after resizing, whatever floating point makes of it."""
+    for side in (61, 77, 97, 113):
+        config = replace(PLAIN, short_sides=[side])
+        for width in range(60, 140, 3):
+            _, target = transformed(config, boxes=[[5, 5, width, 50]], height=50, width=width, masks=False)
+            assert len(target["boxes"]) == 1
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+
+
+def annotations(boxes, widths=(100,), heights=(60,), image_index=None):
+    boxes = np.array(boxes, dtype=np.float64).reshape(-1, 4)
+    n = len(boxes)
+    return Annotations(
+        root=Path(),
+        image_ids=list(range(len(widths))),
+        paths=["a.png"] * len(widths),
+        widths=np.array(widths, dtype=np.int32),
+        heights=np.array(heights, dtype=np.int32),
+        categories=(Category(1, "thing"),),
+        ids=list(range(n)),
+        image_index=np.zeros(n, np.int32) if image_index is None else np.array(image_index, np.int32),
+        labels=np.zeros(n, np.int32),
+        boxes=boxes,
+        iscrowd=np.zeros(n, bool),
+        segmentations=np.full(n, None, dtype=object),
+    )
+
+
+def test_jitter_moves_each_side_by_a_share_of_the_extent():
+    data = annotations(np.tile([30.0, 20, 50, 24], (2000, 1)))
+    moved = jitter_boxes(data, 0.1).boxes - data.boxes
+    bound = np.array([2.0, 0.4, 2.0, 0.4])  # 10 % of 20 x 4
+    assert (np.abs(moved) <= bound).all()
+    np.testing.assert_allclose(moved.max(0), bound, rtol=0.05)
+    np.testing.assert_allclose(moved.min(0), -bound, rtol=0.05)
+    np.testing.assert_allclose(moved.mean(0), 0, atol=0.05)
+    assert abs(np.corrcoef(moved.T)[np.triu_indices(4, 1)]).max() < 0.1  # each side on its own
+
+
+def test_jitter_depends_on_the_seed_alone():
+    data = annotations(BOXES)
+    np.testing.assert_array_equal(jitter_boxes(data, 0.2, 3).boxes, jitter_boxes(data, 0.2, 3).boxes)
+    assert (jitter_boxes(data, 0.2, 3).boxes != jitter_boxes(data, 0.2, 4).boxes).any()
+    np.testing.assert_array_equal(jitter_boxes(data, 0.0).boxes, data.boxes)
+
+
+def test_jittered_boxes_stay_in_images_of_known_size():
+    data = annotations(np.tile([0.0, 0, 100, 60], (100, 1)), (100, 0), (60, 0), [0, 1] * 50)
+    boxes = jitter_boxes(data, 0.1).boxes
+    known, unknown = boxes[::2], boxes[1::2]
+    assert (known >= 0).all()
+    assert (known <= [100, 60, 100, 60]).all()
+    assert (unknown < 0).any()
+    assert (unknown[:, 2] > 100).any()
+
+
+def test_small_boxes_are_ignored_not_dropped():
+    data = annotations([[0, 0, 8, 30], [0, 0, 8, 7.9], [0, 0, 30, 5], [0, 0, 30, 30]])
+    data = replace(data, iscrowd=np.array([False, False, False, True]))
+    assert ignore_small(data, 8).iscrowd.tolist() == [False, True, True, True]
+    assert ignore_small(data, 0).iscrowd.tolist() == [False, False, False, True]
+    assert len(ignore_small(annotations([]), 8).iscrowd) == 0

@@ -1,0 +1,52 @@
+"""GrabCut as a teacher: what it cuts, where it lies, and the same from every thread."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from boxel.labeling.teachers import make_teacher
+from boxel.labeling.teachers.base import Region, logits_on
+from boxel.masks.grabcut import grabcut
+
+LABELS = np.zeros(1, dtype=np.int32)
+
+
+@pytest.fixture
+def disc():
+    """A red disc on blue ground, and where it is."""
+    y, x = np.mgrid[:80, :100]
+    truth = (x - 50) ** 2 + (y - 40) ** 2 < 20**2
+    image = np.where(truth[..., None], (200, 40, 30), (30, 60, 190))
+    image = image + np.random.default_rng(0).integers(-9, 10, image.shape)
+    return image.astype(np.uint8), truth
+
+
+@pytest.mark.parametrize("name", ["grabcut", "grabcut-ellipse"])
+def test_the_object_is_cut_out_and_ground_is_all_round(disc, name):
+    image, truth = disc
+    (soft,) = make_teacher(name, [])(image, np.array([[30.0, 20, 71, 61]]), LABELS)
+    logits = logits_on(soft, Region(0, 0, 100, 80))
+    assert set(np.unique(logits)) == {-10.0, 10.0}
+    assert ((logits > 0) & truth).sum() > 0.95 * ((logits > 0) | truth).sum()
+
+
+def test_grabcut_is_that_of_the_whole_image(disc):
+    noise = np.random.default_rng(0).integers(0, 256, disc[0].shape, dtype=np.uint8)
+    box = np.array([20.0, 10, 80, 70])
+    (soft,) = make_teacher("grabcut", [])(noise, box[None], LABELS)
+    np.testing.assert_array_equal(logits_on(soft, Region(0, 0, 100, 80)) > 0, grabcut(noise, box))
+
+
+@pytest.mark.parametrize("name", ["grabcut", "grabcut-ellipse"])
+def test_threads_cut_alike(disc, name):
+    rng = np.random.default_rng(0)
+    images = [rng.integers(0, 256, (40, 50, 3), dtype=np.uint8) for _ in range(8)]
+    teacher = make_teacher(name, [])
+
+    def cut(image):
+        return teacher(image, np.array([[10.0, 8, 40, 33]]), LABELS)[0].logits
+
+    with ThreadPoolExecutor(4) as pool:
+        for alone, together in zip(map(cut, images), pool.map(cut, images), strict=True):
+            np.testing.assert_array_equal(alone, together)

@@ -1,0 +1,129 @@
+"""Merge and drop on drawn cases."""
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boxel.labeling.overlaps import Piece, box_agreement, merge, yield_to_surer
+from boxel.labeling.teachers.base import Region, region_about
+
+
+def piece(box, *rows, at=None):
+    """A mask drawn in text, # for the object, in the region that starts at the box's corner."""
+    mask = np.array([[sign == "#" for sign in row] for row in rows])
+    left, top = at or (int(box[0]), int(box[1]))
+    region = Region(left, top, left + mask.shape[1], top + mask.shape[0])
+    return Piece(np.array(box, dtype=np.float64), region, mask)
+
+
+def drawn(mask):
+    return ["".join("#" if pixel else "." for pixel in row) for row in mask]
+
+
+def test_each_pixel_belongs_to_the_smallest_object():
+    sofa = piece((0, 0, 6, 4), "######", "######", "######", "######")
+    person = piece((2, 0, 5, 3), "###", ".##", ".#.")
+    dog = piece((4, 1, 6, 3), "##", "##")
+    left = [drawn(mask) for mask in merge([sofa, person, dog], 6, 8)]
+    assert left == [["##...#", "###...", "###...", "######"], ["###", ".#.", ".#."], ["##", "##"]]
+
+
+def test_the_size_is_that_of_the_box_not_of_the_mask():
+    thin = piece((0, 0, 4, 4), "#...", "####", "....", "....")
+    full = piece((0, 0, 3, 3), "###", "###", "###")
+    left = merge([thin, full], 4, 4)
+    assert drawn(left[0]) == ["....", "...#", "....", "...."] and left[1].all()
+
+
+def test_of_two_boxes_of_one_area_the_later_lies_on_top():
+    left = merge([piece((0, 0, 2, 1), "##"), piece((1, 0, 3, 1), "##")], 1, 3)
+    assert [drawn(mask) for mask in left] == [["#."], ["##"]]
+
+
+def test_masks_apart_stay_as_they_are_and_none_are_none():
+    apart = [piece((0, 0, 2, 2), "#.", "##"), piece((3, 3, 4, 4), "#")]
+    assert [drawn(mask) for mask in merge(apart, 5, 5)] == [["#.", "##"], ["#"]]
+    assert merge([], 5, 5) == []
+
+
+def test_a_pixel_leaves_the_larger_object_where_the_smaller_is_as_sure():
+    sofa, dog = piece((0, 0, 4, 2), "####", "####"), piece((2, 0, 4, 2), "##", "##")
+    of_sofa = np.array([[0.9, 0.9, 0.9, 0.7], [0.9, 0.9, 0.8, 0.6]])
+    of_dog = np.array([[0.7, 0.8], [0.8, 0.9]])
+    for pieces, grids in [([sofa, dog], [of_sofa, of_dog]), ([dog, sofa], [of_dog, of_sofa])]:
+        left = dict(zip(map(id, pieces), yield_to_surer(pieces, grids), strict=True))
+        assert drawn(left[id(sofa)]) == ["###.", "##.."]
+        assert left[id(dog)].all()
+    assert sofa.mask.all()
+
+
+def by_index(pieces):
+    """Each object is surer of itself than those before it."""
+    return [np.full(piece.mask.shape, index) for index, piece in enumerate(pieces)]
+
+
+def test_only_pixels_of_both_masks_are_at_stake():
+    both = [piece((0, 0, 4, 2), "##.#", "####"), piece((2, 0, 4, 2), "##", "#.")]
+    assert [drawn(mask) for mask in yield_to_surer(both, by_index(both))] == [["##..", "##.#"], ["##", "#."]]
+
+
+def test_of_three_objects_each_yields_to_all_that_are_smaller_and_surer():
+    room, sofa, dog = piece((0, 0, 6, 1), "######"), piece((1, 0, 5, 1), "####"), piece((3, 0, 5, 1), "##")
+    sure = [np.full((1, 6), 0.7), np.array([[0.6, 0.8, 0.8, 0.6]]), np.array([[0.9, 0.65]])]
+    # The dog takes the fourth column from both, and the fifth from the sofa alone: the room is surer of it.
+    left = [drawn(mask) for mask in yield_to_surer([room, sofa, dog], sure)]
+    assert left == [["##..##"], ["##.."], ["##"]]
+
+
+def test_boxes_of_one_area_keep_what_they_have():
+    both = [piece((0, 0, 2, 1), "##"), piece((1, 0, 3, 1), "##")]
+    assert all(mask.all() for mask in yield_to_surer(both, by_index(both))) and yield_to_surer([], []) == []
+
+
+@given(st.lists(st.tuples(*[st.floats(0, 18)] * 2, *[st.floats(1, 12)] * 2), max_size=8), st.integers(0, 99))
+def test_what_is_left_is_a_partition_of_what_was_covered(boxes, seed):
+    rng = np.random.default_rng(seed)
+    pieces = []
+    for x, y, w, h in boxes:
+        box = np.array([x, y, x + w, y + h])
+        region = region_about(box, 20, 20)
+        pieces.append(Piece(box, region, rng.random(region.shape) < 0.6))
+    left = merge(pieces, 20, 20)
+    before, after = np.zeros((20, 20), dtype=int), np.zeros((20, 20), dtype=int)
+    for one, mask in zip(pieces, left, strict=True):
+        part = np.s_[one.region.top : one.region.bottom, one.region.left : one.region.right]
+        before[part] += one.mask
+        after[part] += mask
+        assert not (mask & ~one.mask).any()
+    np.testing.assert_array_equal(after, before > 0)
+
+
+def test_agreement_is_the_iou_of_the_tight_box_with_the_box():
+    full = piece((1, 1, 5, 5), "####", "####", "####", "####")
+    assert box_agreement(full) == 1
+    # What is drawn spans 3 x 2 of the 4 x 4 pixels.
+    assert box_agreement(piece((1, 1, 5, 5), "....", "#...", "..#.", "....")) == 6 / 16
+    # In a region with a margin of a pixel it spans 5 x 4, of which 4 x 4 are in the box.
+    wide = piece((1, 1, 5, 5), "......", "######", "....#.", "....#.", ".#..#.", "......", at=(0, 0))
+    assert box_agreement(wide) == 16 / (24 + 16 - 16)
+    assert box_agreement(piece((0.5, 0, 2.5, 2), "##", "##", at=(0, 0))) == pytest.approx(3 / 5)
+
+
+def test_a_cross_agrees_perfectly_so_it_bounds_nothing():
+    assert box_agreement(piece((0, 0, 3, 3), ".#.", "###", ".#.")) == 1
+
+
+def test_an_empty_mask_agrees_with_nothing():
+    assert box_agreement(piece((0, 0, 2, 2), "..", "..")) == 0
+
+
+def test_slack_compares_with_the_nearest_box_within_it():
+    # The box is 10 x 4; the mask spans the columns 2 to 9 and all rows.
+    loose = piece((0, 0, 10, 4), *["..#######."] * 4)
+    assert box_agreement(loose) == 28 / 40
+    assert box_agreement(loose, 0.1) == 28 / 32  # from 1 to 9
+    assert box_agreement(loose, 0.2) == 1
+    outside = piece((2, 1, 12, 5), *["#" * 12] * 6, at=(1, 0))
+    assert box_agreement(outside, 0.25) == 1  # 2.5 columns and 1 row more on each side
+    assert box_agreement(outside, 0.1) == pytest.approx(12 * 4.8 / (12 * 6))

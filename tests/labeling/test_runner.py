@@ -1,0 +1,476 @@
+"""The job: the same masks however often it is interrupted, and nothing done twice."""
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import boxel
+from boxel.data import write
+from boxel.labeling import api as label_module
+from boxel.labeling import store as store_module
+from boxel.labeling.api import label_data
+from boxel.labeling.config import LabelConfig
+from boxel.labeling.runner import label_set
+from boxel.labeling.store import Store
+from boxel.labeling.teachers import make_teacher
+from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
+
+
+class Counting:
+    """The ellipse, counting the images that it is shown; it fails where it is told to."""
+
+    name = "counting"
+
+    def __init__(self, identity="", fails=lambda image: False):
+        self.draw, self.shown, self.identity, self.fails = make_teacher("ellipse", []), 0, identity, fails
+
+    def __call__(self, image, boxes, labels):
+        self.shown += 1
+        if self.fails(image):
+            raise RuntimeError("out of memory")
+        return self.draw(image, boxes, labels)
+
+
+@pytest.fixture
+def told():
+    return []
+
+
+@pytest.fixture
+def run(tmp_path, told):
+    """A function that labels a set into ``NAME/masks.json`` and returns the outcome."""
+
+    def label(data, name="out", teacher="ellipse", **options):
+        return label_data(
+            data, out=tmp_path / name / "masks.json", teacher=teacher, report=told.append, **options
+        )
+
+    return label
+
+
+def made(tmp_path, name="out"):
+    return (tmp_path / name / "masks.json").read_bytes()
+
+
+@pytest.fixture
+def every_image(monkeypatch):
+    """Each image is a commit of its own."""
+    monkeypatch.setattr(store_module, "COMMIT_SECONDS", 0.0)
+
+
+def test_what_comes_out(make_set, run, tmp_path):
+    data = make_set(3)
+    outcome = run(data)
+    again = boxel.read(tmp_path / "out" / "masks.json")
+    assert (outcome.labeled, outcome.found, outcome.changed, outcome.bad, len(outcome.without)) == (
+        3,
+        0,
+        [],
+        [],
+        0,
+    )
+    for masks in (outcome.data, again):
+        assert masks.ids == data.ids and masks.has_mask.all()
+        assert set(masks.source) == {"ellipse"}
+        np.testing.assert_array_equal(masks.boxes, data.boxes)
+        y, x = np.mgrid[:40, :60] + 0.5
+        disc = np.hypot(x - 30, y - 20) <= 8
+        np.testing.assert_array_equal(masks.mask(0), disc)
+        corner = np.hypot((x - 15) / 15, (y - 10) / 10) <= 1
+        np.testing.assert_array_equal(masks.mask(1), corner & ~disc)  # the disc has the smaller box
+    assert again.area(0) == again.mask(0).sum()
+
+
+def test_an_interruption_at_any_commit_loses_and_repeats_nothing(
+    make_set, run, tmp_path, monkeypatch, every_image
+):
+    data = make_set(6)
+    run(data, "whole", Counting())
+    whole, add = made(tmp_path, "whole"), Store.add
+    for after in (False, True):
+        for stop in range(6):
+            name, commits = f"broken{stop}{after}", iter(range(100))
+
+            def interrupted(self, batch, stop=stop, commits=commits, after=after):
+                last = next(commits) == stop
+                if after or not last:
+                    add(self, batch)
+                if last:
+                    raise KeyboardInterrupt
+
+            monkeypatch.setattr(Store, "add", interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                run(data, name, Counting(), workers=2)
+            assert not (tmp_path / name / "masks.json").exists()
+            monkeypatch.setattr(Store, "add", add)
+            teacher = Counting()
+            outcome = run(data, name, teacher, workers=2)
+            assert outcome.found == stop + after and outcome.labeled == teacher.shown == 6 - stop - after
+            assert made(tmp_path, name) == whole
+
+
+def test_what_is_done_when_it_is_stopped_is_kept(make_set, run, tmp_path):
+    """Not only at a commit: Ctrl-C between two commits keeps what was finished."""
+    data, teacher = make_set(5), Counting()
+
+    def stops(image):
+        if teacher.shown == 4:
+            raise KeyboardInterrupt
+
+    teacher.fails = stops
+    with pytest.raises(KeyboardInterrupt):
+        run(data, teacher=teacher, workers=1)
+    assert run(data, teacher=Counting()).found == 3
+
+
+def test_an_interruption_while_the_set_is_written(make_set, run, tmp_path, monkeypatch):
+    data = make_set(3)
+    run(data, "whole")
+
+    def breaks(data, path):
+        path.with_name(path.name + ".part").write_text('{"images": [')
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(label_module, "write", breaks)
+    with pytest.raises(KeyboardInterrupt):
+        run(data)
+    monkeypatch.undo()
+    assert run(data).found == 3 and made(tmp_path) == made(tmp_path, "whole")
+
+
+KILLED = """
+import os, random, signal, sqlite3, sys, time
+from pathlib import Path
+from boxel.labeling import store
+from boxel.labeling.config import label_config
+from boxel.labeling.api import label_data
+
+folder = Path(sys.argv[1])
+store.COMMIT_SECONDS = 0.0
+options = dict(teacher="grabcut-ellipse", workers=2, report=lambda text: None)
+boxes, out = folder / "set" / "boxes.json", folder / "broken" / "masks.json"
+commit = store.Store.add
+
+def killed(work, commits, pause):
+    "Work in a process of its own, killed so many seconds after so many commits."
+    told, tell = os.pipe()
+    child = os.fork()
+    if not child:
+        def add(self, batch):
+            commit(self, batch)
+            os.write(tell, b".")
+        store.Store.add = add
+        work()
+        os._exit(0)
+    os.close(tell)
+    while commits > 0 and os.read(told, 1):
+        commits -= 1
+    time.sleep(pause)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    os.close(told)
+
+def label():
+    label_data(boxes, out=out, **options)
+
+def die_in_mid_commit():
+    def add(self, batch):
+        self._db.execute("PRAGMA cache_size = 1")  # pages go to the file before the commit
+        self._db.execute("BEGIN EXCLUSIVE")
+        rows = [(bytes([n]), bytes(9999)) for n in range(50)]
+        self._db.executemany("INSERT INTO images VALUES (?, 'x', 1, 1, ?)", rows)
+        self._db.execute("DELETE FROM facts")
+        os.kill(os.getpid(), signal.SIGKILL)
+    store.Store.add = add
+    label()
+
+label_config()  # what a child would have to import
+random.seed(0)
+counts = []
+for moment in range(12):
+    if moment % 4 == 2:
+        size = out.with_suffix(".sqlite").stat().st_size
+        killed(die_in_mid_commit, 1, 0)
+        assert out.with_suffix(".sqlite").stat().st_size > size  # it was in the middle of it
+    else:
+        killed(label, random.choice([0, 1, 2, 4]) if moment else 1, random.uniform(0, 0.006))
+    database = sqlite3.connect(out.with_suffix(".sqlite"))
+    counts.append(database.execute("SELECT count(*) FROM images").fetchone()[0])
+    database.close()
+last = label_data(boxes, out=out, **options)
+label_data(boxes, out=folder / "whole" / "masks.json", **options)
+print(*counts, last.found, last.labeled)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_kill_9_at_many_moments_and_in_mid_commit(make_set, tmp_path):
+    make_set(80)
+    ran = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    *counts, found, labeled = map(int, ran.stdout.split())
+    assert counts == sorted(counts) and counts[-1] > counts[4] > 0  # each goes on from the last
+    assert found == counts[-1] and labeled == 80 - found
+    assert made(tmp_path, "broken") == made(tmp_path, "whole")
+
+
+def test_threads_make_no_difference(make_set, run, tmp_path):
+    data = make_set(12)
+    for workers in (1, 2, 5):
+        run(data, f"{workers}", "grabcut-ellipse", workers=workers)
+    assert made(tmp_path, "1") == made(tmp_path, "2") == made(tmp_path, "5")
+
+
+def test_a_changed_setting_stops_and_is_named(make_set, run, tmp_path):
+    data = make_set(2)
+    run(data)
+    before = made(tmp_path)
+    for changes, sentence in [
+        ({"drop": 0.7}, "drop was 0.0 and is 0.7"),
+        ({"teacher": "rectangle"}, r'teachers was \["ellipse"\] and is \["rectangle"\]'),
+        ({"reliability": {"ellipse": {"disc": 0.5}}}, "reliability was"),
+    ]:
+        with pytest.raises(BoxelError, match=sentence):
+            run(data, **changes)
+    assert made(tmp_path) == before
+    assert run(data, workers=1, device="cpu").found == 2  # these change nothing that comes out
+
+
+def test_other_weights_or_another_quality_are_other_settings(make_set, tmp_path, told):
+    data = make_set(1)
+
+    class Half:
+        def __init__(self, identity):
+            self.identity = identity
+
+        def __call__(self, labeled):
+            return np.array([0.5, np.nan])
+
+    def run(weights, quality):
+        with Store(tmp_path / "masks.sqlite") as store:
+            return label_set(data, [Counting(weights)], LabelConfig(), store, Half(quality), told.append)
+
+    np.testing.assert_array_equal(run("a", "v1").data.quality, np.array([0.5, np.nan], np.float32))
+    assert run("a", "v1").found == 1
+    with pytest.raises(BoxelError, match=r'weights of the teachers was \["a"\] and is \["b"\]'):
+        run("b", "v1")
+    with pytest.raises(BoxelError, match='weights of the quality was "v1" and is "v2"'):
+        run("a", "v2")
+
+
+def test_appended_images_are_labeled_alone(make_set, run, tmp_path):
+    run(make_set(4), teacher=Counting())
+    first, teacher = made(tmp_path), Counting()
+    data = make_set(6)
+    outcome = run(data, teacher=teacher)
+    assert (outcome.labeled, outcome.found, outcome.changed, teacher.shown) == (2, 4, [], 2)
+
+    def rows(content):
+        return [line.rstrip(b",]") for line in content.split(b"\n") if b"segmentation" in line]
+
+    assert len(rows(made(tmp_path))) == 12 and rows(made(tmp_path))[:8] == rows(first)
+    run(data, "whole", Counting())
+    assert made(tmp_path, "whole") == made(tmp_path)
+
+
+def test_a_file_that_is_there_a_second_time_has_not_changed(make_set, run):
+    data = make_set(4)
+    twice = replace(data, paths=[*data.paths[:3], data.paths[2]])
+    run(data.select_images([0, 1, 2]))
+    outcome = run(twice)
+    assert (outcome.labeled, outcome.found, outcome.changed) == (1, 3, [])
+
+
+def test_removed_images_are_left_out_and_ids_may_be_new(make_set, run, tmp_path):
+    data = make_set(4)
+    run(data)
+    fewer = data.select_images([2, 0])
+    fewer = replace(fewer, ids=[70, 71, 72, 73], image_ids=[8, 9])
+    outcome = run(fewer)
+    assert (outcome.labeled, outcome.found) == (0, 2)
+    run(fewer, "whole")
+    assert made(tmp_path) == made(tmp_path, "whole")
+
+
+def test_what_has_changed_is_labeled_anew_and_named(make_set, run, tmp_path, told):
+    data = make_set(5)
+    run(data)
+    boxes, labels = data.boxes.copy(), data.labels.copy()
+    boxes[0, 2] += 1  # image 0
+    labels[3] = 0  # image 1
+    Image.effect_noise((60, 40), 99).convert("RGB").save(data.image_path(2))
+    changed = replace(data, boxes=boxes, labels=labels)
+    outcome = run(changed)
+    assert outcome.changed == ["0.png", "1.png", "2.png"] and (outcome.labeled, outcome.found) == (3, 2)
+    assert "2.png: the image or its annotations have changed; it is labeled anew" in told
+    run(changed, "whole")
+    assert made(tmp_path) == made(tmp_path, "whole")
+
+
+def test_bad_images_cost_only_themselves_and_are_tried_again(make_set, run, tmp_path, told):
+    data = make_set(5)
+    whole = {k: data.image_path(k).read_bytes() for k in range(5)}
+    data.image_path(0).unlink()
+    data.image_path(2).write_bytes(whole[2][:500])
+    Image.new("RGB", (30, 30)).save(data.image_path(3))
+    for teacher in (Counting(), Counting()):
+        outcome = run(data, teacher=teacher)
+        assert outcome.data.has_mask.tolist() == [False] * 2 + [True] * 2 + [False] * 4 + [True] * 2
+        assert len(outcome.bad) == 3 and told[-3:] == outcome.bad and len(outcome.without) == 0
+        for sentence, words in zip(
+            outcome.bad,
+            ["0.png: the image is missing", "2.png: the image is cut short", "30 x 30"],
+            strict=True,
+        ):
+            assert words in sentence
+    assert teacher.shown == 0  # on the second run only the bad ones are tried
+    for k, content in whole.items():
+        data.image_path(k).write_bytes(content)
+    assert run(data, teacher=Counting()).data.has_mask.all()
+    run(data, "whole", Counting())
+    assert made(tmp_path) == made(tmp_path, "whole")
+
+
+def test_a_teacher_that_fails_on_an_image_costs_only_that(make_set, run):
+    data = make_set(3)
+    Image.new("RGB", (60, 40)).save(data.image_path(1))
+    outcome = run(data, teacher=Counting(fails=lambda image: not image.any()))
+    assert outcome.bad == [f"{data.image_path(1)}: can't be labeled: RuntimeError: out of memory."]
+    assert outcome.data.has_mask.sum() == 4
+
+
+def test_if_nothing_can_be_labeled_nothing_is_written(make_set, run, tmp_path):
+    data = replace(make_set(3), root=tmp_path / "nowhere")
+    with pytest.raises(
+        BoxelError, match=r"boxes\.json: not one of its 3 images can be labeled.*0\.png.*missing"
+    ):
+        run(data)
+    assert not (tmp_path / "out" / "masks.json").exists()
+
+
+def test_masks_that_are_trusted_stay_and_crowds_are_left_alone(make_set, run):
+    data = make_set(2)
+    given = np.zeros((40, 60), dtype=np.uint8)
+    given[12:20, 22:38] = 1
+    segmentations = data.segmentations.copy()
+    segmentations[[0, 3]] = json.dumps(encode(given)).encode()
+    crowd = np.array([False, False, True, False])
+    source, trusted = (
+        np.array(["human", None, None, "old"], dtype=object),
+        np.array([True, True, True, False]),
+    )
+    mixed = replace(data, segmentations=segmentations, iscrowd=crowd, source=source, trusted=trusted)
+    kept = run(mixed, "kept", "rectangle").data
+    assert kept.source.tolist() == ["human", "rectangle", None, "rectangle"]
+    np.testing.assert_array_equal(kept.mask(0), given)
+    expected = np.zeros((40, 60), dtype=np.uint8)
+    expected[:20, :30] = 1
+    np.testing.assert_array_equal(kept.mask(1), expected & ~given)
+    assert kept.mask(2) is None
+    np.testing.assert_array_equal(kept.mask(3), expected)  # the mask that was not trusted is replaced
+    assert kept.trusted.all()
+    anew = run(mixed, "anew", "rectangle", relabel=True).data
+    assert anew.source.tolist() == ["rectangle", "rectangle", None, "rectangle"]
+    assert anew.mask(0).sum() == 16 * 16
+
+
+def test_a_trusted_mask_that_cant_be_read_is_made_anew(make_set, run, caplog):
+    data = make_set(1)
+    segmentations = data.segmentations.copy()
+    segmentations[0] = b"[[1, 2, 3]]"
+    outcome = run(replace(data, segmentations=segmentations))
+    assert outcome.data.has_mask.all() and outcome.data.source[0] == "ellipse"
+    assert "annotation 1 (image 1) can't be read" in caplog.text and "It is labeled anew." in caplog.text
+
+
+def test_a_changed_mask_that_stays_changes_its_neighbors(make_set, run):
+    data = make_set(2)
+    segmentations = data.segmentations.copy()
+    for side in (4, 8):
+        given = np.zeros((40, 60), dtype=np.uint8)
+        given[20 - side : 20, 30 - side : 30] = 1
+        segmentations[0] = json.dumps(encode(given)).encode()
+        outcome = run(replace(data, segmentations=segmentations.copy()), teacher="rectangle")
+        assert outcome.data.mask(1).sum() == 600 - side**2
+    assert outcome.changed == ["0.png"]
+
+
+def test_boxes_that_get_no_mask_are_told(make_set, run, told):
+    data = make_set(2)
+    boxes = data.boxes.copy()
+    boxes[1] = (80, 50, 90, 60)  # beyond the image
+    boxes[2] = (5, 5, 5, 9)  # without an area
+    outcome = run(replace(data, boxes=boxes))
+    assert outcome.data.has_mask.tolist() == [True, False, False, True]
+    assert outcome.without.tolist() == [1]
+    assert told[-1].startswith("boxes that got no mask") and told[-1].endswith(
+        ": 1, the first of annotation 2 (image 1)"
+    )
+
+
+def test_sizes_that_the_file_does_not_say_are_filled_in(make_set, run):
+    data = make_set(2)
+    outcome = run(replace(data, widths=np.zeros(2, np.int32), heights=np.zeros(2, np.int32)))
+    assert outcome.data.widths.tolist() == [60, 60] and outcome.data.heights.tolist() == [40, 40]
+
+
+def test_an_image_listed_twice_gets_its_masks_twice(make_set, run):
+    data, teacher = make_set(2), Counting()
+    twice = data.select_images([0, 1])
+    twice = replace(
+        twice,
+        image_ids=[1, 2, 3],
+        paths=["0.png", "1.png", "0.png"],
+        label_maps=[None] * 3,
+        widths=np.full(3, 60, np.int32),
+        heights=np.full(3, 40, np.int32),
+        ids=[1, 2, 3, 4, 5, 6],
+        image_index=np.array([0, 0, 1, 1, 2, 2], np.int32),
+        **{
+            name: np.concatenate([getattr(data, name), getattr(data, name)[:2]])
+            for name in (
+                "labels",
+                "boxes",
+                "iscrowd",
+                "segmentations",
+                "quality",
+                "source",
+                "trusted",
+                "areas",
+            )
+        },
+    )
+    outcome = run(twice, teacher=teacher)
+    assert outcome.data.has_mask.all() and teacher.shown == 2
+    np.testing.assert_array_equal(outcome.data.mask(0), outcome.data.mask(4))
+
+
+def test_two_teachers_are_the_source_where_both_speak(make_set, run):
+    outcome = run(make_set(1), teacher=["inner-box", "ellipse"])
+    assert set(outcome.data.source) == {"inner-box+ellipse"}
+
+
+def test_areas_are_those_of_the_new_masks(make_set, run, tmp_path):
+    data = replace(make_set(1), areas=np.array([5.0, 7.0]))
+    write(run(data).data, tmp_path / "again.json")
+    areas = [row["area"] for row in json.loads((tmp_path / "again.json").read_text())["annotations"]]
+    assert areas == [boxel.read(tmp_path / "again.json").mask(k).sum() for k in range(2)]
+
+
+def test_nothing_to_label_is_no_fault(make_set, run, tmp_path):
+    data = make_set(1)
+    outcome = run(replace(data, iscrowd=np.ones(2, dtype=bool)))
+    assert (outcome.labeled, outcome.found) == (0, 0) and len(
+        boxel.read(tmp_path / "out" / "masks.json")
+    ) == 1
+    assert (
+        os.listdir(tmp_path / "out") == ["masks.json", "masks.sqlite"]
+        or len(os.listdir(tmp_path / "out")) == 2
+    )

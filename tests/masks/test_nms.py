@@ -1,0 +1,90 @@
+"""Region NMS: which of masks that overlap are kept."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from boxel.masks.nms import region_nms
+
+
+def rows(*texts: str) -> Tensor:
+    """Masks of one row each, `#` where they are."""
+    return torch.tensor([[[letter == "#" for letter in text]] for text in texts])
+
+
+def keep(masks: Tensor, scores: list[float], threshold: float, labels: list[int] | None = None) -> list[int]:
+    labels = labels or [0] * len(masks)
+    return region_nms(masks, torch.tensor(scores), torch.tensor(labels), threshold).tolist()
+
+
+PAIR = rows("####....", "..####..")  # IoU 2/6
+
+
+@pytest.mark.parametrize(
+    ("threshold", "expected"), [(0.0, [1]), (0.33, [1]), (1 / 3, [1, 0]), (0.5, [1, 0]), (1.0, [1, 0])]
+)
+def test_the_lower_of_two_is_dropped_above_the_threshold(threshold, expected):
+    assert keep(PAIR, [0.6, 0.7], threshold) == expected
+
+
+def test_masks_of_different_classes_never_meet():
+    assert keep(PAIR, [0.6, 0.7], 0.0, labels=[1, 0]) == [1, 0]
+    same = rows("###", "###", "###", "###")
+    assert keep(same, [0.1, 0.4, 0.3, 0.2], 0.5, labels=[7, 2, 7, 2]) == [1, 2]
+
+
+def test_at_zero_one_cell_is_too_much_and_touching_is_not():
+    assert keep(rows("####....", "...#####"), [0.9, 0.8], 0.0) == [0]
+    assert keep(rows("####....", "....####"), [0.9, 0.8], 0.0) == [0, 1]
+
+
+def test_one_that_is_dropped_drops_nobody():
+    chain = rows("###.....", ".###....", "..###...", "...###..")  # neighbors: IoU 1/2; next but one: 1/5
+    assert keep(chain, [0.9, 0.8, 0.7, 0.6], 0.3) == [0, 2]
+    assert keep(chain, [0.6, 0.7, 0.8, 0.9], 0.3) == [3, 1]
+    assert keep(chain, [0.9, 0.8, 0.7, 0.6], 0.1) == [0, 3]
+
+
+def test_of_equal_scores_the_first_is_kept():
+    assert keep(rows("##..", "##..", "..##", "..##"), [0.5, 0.5, 0.5, 0.5], 0.3) == [0, 2]
+
+
+def test_masks_without_a_cell_are_in_nobodys_way():
+    assert keep(rows("....", "##..", "...."), [0.9, 0.8, 0.7], 0.0) == [0, 1, 2]
+    assert keep(rows("....", "...."), [0.1, 0.2], 0.0) == [1, 0]
+
+
+def test_no_masks():
+    kept = region_nms(torch.zeros(0, 3, 4, dtype=torch.bool), torch.zeros(0), torch.zeros(0).long(), 0.5)
+    assert kept.shape == (0,)
+    assert kept.dtype == torch.int64
+
+
+def one_by_one(masks: Tensor, scores: list[float], labels: list[int], threshold: float) -> list[int]:
+    cells = [{tuple(cell) for cell in mask.nonzero().tolist()} for mask in masks]
+
+    def rivals(a: int, b: int) -> bool:
+        shared, either = len(cells[a] & cells[b]), len(cells[a] | cells[b])
+        return labels[a] == labels[b] and shared > 0 and shared / either > threshold
+
+    kept: list[int] = []
+    for i in sorted(range(len(cells)), key=lambda i: -scores[i]):
+        if not any(rivals(i, j) for j in kept):
+            kept.append(i)
+    return kept
+
+
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 12),
+    st.sampled_from([0.1, 0.4, 0.8]),
+    st.sampled_from([0.0, 0.3, 0.5]),
+)
+def test_it_is_the_greedy_rule(seed, count, density, threshold):
+    random = torch.Generator().manual_seed(seed)
+    masks = torch.rand(count, 3, 4, generator=random) < density
+    scores = torch.rand(count, generator=random).mul(4).round().tolist()  # many alike
+    labels = torch.randint(3, (count,), generator=random).tolist()
+    assert keep(masks, scores, threshold, labels) == one_by_one(masks, scores, labels, threshold)

@@ -1,0 +1,128 @@
+"""A model folder: what is written is what is read, and nothing else is trusted."""
+
+import json
+import pickle
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+import torch
+
+from boxel.crf import CRFConfig
+from boxel.data.annotations import Category
+from boxel.models import io
+from boxel.models.boxinst import BoxInstConfig
+from boxel.utils.errors import BoxelError
+
+_CATEGORIES = (Category(17, "cat", "animal"), Category(3, "Straße"))
+
+
+@pytest.fixture
+def record(tiny_boxinst):
+    """The configuration of a run whose model gives everything out."""
+    model = asdict(BoxInstConfig(**tiny_boxinst, score_threshold=0.0, max_detections=5))
+    return {"method": "boxinst", "model": model, "augment": {"short_sides": [64, 128], "max_size": 192}}
+
+
+@pytest.fixture
+def saved(tmp_path, record):
+    torch.manual_seed(0)
+    model = io.build("boxinst", 2, record["model"]).eval()
+    io.save(model, tmp_path / "run", record, _CATEGORIES)
+    return model, tmp_path / "run"
+
+
+def test_a_model_comes_back_as_it_was(saved, record):
+    model, path = saved
+    again = io.load(path)
+    assert not again.training
+    assert again.categories == _CATEGORIES
+    assert again.settings == record
+    image = torch.rand(3, 128, 192, generator=torch.Generator().manual_seed(1))
+    before, after = model([image])[0], again([image])[0]
+    assert len(before["boxes"]) == 5
+    assert torch.equal(before["boxes"], after["boxes"]) and before["masks"] == after["masks"]
+
+
+def test_it_predicts_at_the_size_it_was_trained_at(saved):
+    photo = np.random.default_rng(0).integers(0, 255, (64, 96, 3), dtype=np.uint8)
+    shown = []
+    again = io.load(saved[1])
+    detect = again.detect
+    again.detect = lambda images: shown.append(images[0].shape) or detect(images)
+    found = again.predict(photo)
+    assert shown == [(3, 128, 192)]
+    assert {row["category_id"] for row in found.as_coco(1)} <= {17, 3}
+
+
+def test_weights_kept_elsewhere_are_not_asked_for(saved, record):
+    record["model"]["weights"] = "imagenet"  # as trained; there is no network here
+    io.describe(saved[1], record, _CATEGORIES)
+    assert io.load(saved[1]).settings["model"]["weights"] == "imagenet"
+
+
+@pytest.mark.parametrize("name", ["config.yaml", "categories.json", "model.safetensors"])
+def test_what_is_missing_or_broken_is_named(saved, name):
+    path = saved[1] / name
+    path.write_bytes(b"\x80\x04}q\x00: [")
+    with pytest.raises(BoxelError, match=r"config\.yaml") as error:
+        io.load(saved[1])
+    assert "\n" not in str(error.value)
+    path.unlink()
+    with pytest.raises(BoxelError, match=f"it has no {name}; name the --out folder of a finished run"):
+        io.load(saved[1])
+
+
+def test_weights_of_another_model_do_not_fit(saved):
+    (saved[1] / "categories.json").write_text(json.dumps([{"id": 1, "name": "cat"}]))
+    with pytest.raises(
+        BoxelError, match=r"model\.safetensors does not fit its config\.yaml .*head\.classify"
+    ):
+        io.load(saved[1])
+
+
+def test_nothing_is_unpickled(saved, tmp_path):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tmp_path / "sprung"), "w"))
+
+    for name in ("model.safetensors", "config.yaml", "categories.json"):
+        (saved[1] / name).write_bytes(pickle.dumps(Trap()))
+        with pytest.raises(BoxelError):
+            io.load(saved[1])
+    (saved[1] / "config.yaml").write_text(f"!!python/object/apply:builtins.open ['{tmp_path}/sprung', 'w']")
+    with pytest.raises(BoxelError):
+        io.load(saved[1])
+    assert not (tmp_path / "sprung").exists()
+
+
+def test_an_unknown_method_or_setting_is_refused():
+    with pytest.raises(BoxelError, match="no method 'boxcast'; this version knows boxinst"):
+        io.build("boxcast", 2, {})
+    with pytest.raises(BoxelError, match="tua"):
+        io.build("boxinst", 2, {"tua": 0.3})
+
+
+def test_the_crf_of_a_run_comes_back_as_it_was_written(tmp_path):
+    assert io.read_crf(tmp_path) == {}
+    io.write_crf(CRFConfig(look_weight=4, color_sigma=2.5), tmp_path)
+    assert CRFConfig(**io.read_crf(tmp_path)) == CRFConfig(look_weight=4, color_sigma=2.5)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("smoth_weight: 3", "smoth_weight"),
+        ("look_weight: -1", "look_weight is -1.0; give a number from 0 up"),
+        ("iterations: some", "iterations"),
+        ("- 3", "list"),
+        ("", "None"),
+        ("a: [", "flow"),
+        ("!!python/object/apply:os.getcwd []", "constructor"),
+    ],
+)
+def test_a_crf_that_makes_no_sense_is_told_by_its_file(tmp_path, text, said):
+    (tmp_path / io.CRF_FILE).write_text(text)
+    with pytest.raises(BoxelError, match=r"crf\.yaml: can't be read as settings of a CRF") as error:
+        io.read_crf(tmp_path)
+    assert said in str(error.value) and "\n" not in str(error.value)

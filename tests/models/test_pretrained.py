@@ -1,0 +1,41 @@
+"""The models that come with boxel."""
+
+from pathlib import Path
+
+import pytest
+
+from boxel.data.samples import photos
+from boxel.evaluation.boxes import measure_masks
+from boxel.labeling.api import label
+from boxel.labeling.quality import shipped_calibration
+from boxel.models.io import load
+from boxel.models.pretrained import SHIPPED, folder_of
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_is_small_and_says_what_it_is(name):
+    folder = folder_of(name)
+    assert (folder / "model.safetensors").stat().st_size < 15e6
+    card = (folder / "README.md").read_text()
+    assert card.startswith(f"# Model card: `{name}`")
+    assert all(f"**{part}" in card for part in ("Learned from", "Licenses", "Made by", "Figures", "Limits"))
+    assert shipped_calibration(name) is not None
+    assert load(name).config.threshold == 0.4
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
+    # Photos of installed packages, with outlines drawn by hand, that no training has seen.
+    truth = photos()
+    truth = truth.select_categories([c.name for c in truth.categories if c.name != "coin"])
+    boxes = truth.without_masks()
+    ours = measure_masks(label(boxes, teacher=name, report=lambda _: None), truth)
+    filled = measure_masks(label(boxes, teacher="rectangle", report=lambda _: None), truth)
+    assert ours["mask_iou"] > filled["mask_iou"] + 0.1
+
+
+def test_a_folder_of_the_same_name_goes_first(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert folder_of("boxcaseg") != Path("boxcaseg")
+    (tmp_path / "boxcaseg").mkdir()
+    assert folder_of("boxcaseg") == Path("boxcaseg")

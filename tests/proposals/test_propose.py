@@ -1,0 +1,229 @@
+"""Superpixels, hierarchies over them, groups of regions, and the segments of an image from every source."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+
+from boxel.evaluation.proposals import overlaps
+from boxel.proposals.grouping import groups
+from boxel.proposals.hierarchies import Hierarchy, hierarchies
+from boxel.proposals.propose import SOURCES, propose
+from boxel.proposals.selection import best, fill_holes, fitting
+from boxel.proposals.superpixels import Regions, gradient, regions, superpixels, to_lab
+from boxel.utils.errors import BoxelError
+
+COLORS = ((200, 60, 50), (40, 90, 200), (240, 220, 80), (60, 160, 70))
+
+
+def photo(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray]:
+    """A disc, a bar and a disc of two halves on gray, all with noise: (H, W, 3) image and (3, H, W) masks."""
+    random = np.random.default_rng(0)
+    y, x = np.mgrid[:height, :width]
+    disc = np.hypot(x - 30, y - 30) < 18
+    bar = (abs(x - 60) < 45) & (abs(y - 75) < 8)
+    halves = np.hypot(x - 90, y - 30) < 20
+    image = np.full((height, width, 3), 128.0)
+    image[disc], image[bar] = COLORS[0], COLORS[1]
+    image[halves & (x < 90)], image[halves & (x >= 90)] = COLORS[2], COLORS[3]
+    image += 6 * random.standard_normal(image.shape)
+    return image.clip(0, 255).astype(np.uint8), np.stack([disc, bar, halves])
+
+
+def grid() -> Regions:
+    """Two rows of three regions: those above are 2 pixels high, those below 1, all 3 wide."""
+    return regions(np.repeat(np.repeat([[0, 1, 2], [3, 4, 5]], [2, 1], axis=0), 3, axis=1))
+
+
+@pytest.fixture(scope="module")
+def seen() -> tuple[np.ndarray, np.ndarray, Regions]:
+    image = photo()[0]
+    lab = to_lab(image)
+    return image, lab, superpixels(lab, 150)
+
+
+@pytest.fixture(scope="module")
+def tree(seen) -> Hierarchy:
+    return next(iter(hierarchies(*seen)))
+
+
+def test_regions_by_hand() -> None:
+    found = grid()
+    assert found.labels.tolist() == [[0] * 3 + [1] * 3 + [2] * 3] * 2 + [[3] * 3 + [4] * 3 + [5] * 3]
+    assert found.sizes.tolist() == [6, 6, 6, 3, 3, 3]
+    assert found.boxes[1].tolist() == [3, 0, 6, 2] and found.boxes[5].tolist() == [6, 2, 9, 3]
+    lengths = {
+        tuple(sorted(edge)): length for edge, length in zip(found.edges.tolist(), found.lengths, strict=True)
+    }
+    assert lengths == {(0, 1): 2, (1, 2): 2, (3, 4): 1, (4, 5): 1, (0, 3): 3, (1, 4): 3, (2, 5): 3}
+    values = np.arange(27, dtype=float).reshape(3, 9)
+    assert found.mean(values)[:, 0].tolist() == [5.5, 8.5, 11.5, 19, 22, 25]
+    assert found.mean(np.stack([values, 2 * values], -1))[4].tolist() == [22, 44]
+    # Between 0 and 1 the four pixels beside their border are 2, 3, 11 and 12.
+    between = dict(zip(map(tuple, np.sort(found.edges).tolist()), found.between(values), strict=True))
+    assert between[0, 1] == 7
+
+
+def test_superpixels_keep_to_edges(seen) -> None:
+    """There are as many as asked for, and hardly one lies on two objects."""
+    _, _, found = seen
+    assert len(found.sizes) == 150 and found.sizes.sum() == found.labels.size
+    for mask in photo()[1]:
+        share = np.bincount(found.labels[mask], minlength=150)
+        assert np.minimum(share, found.sizes - share).sum() < 0.06 * mask.sum()
+
+
+def test_few_basins_are_all_kept() -> None:
+    found = superpixels(to_lab(np.zeros((12, 12, 3), np.uint8)), 50)
+    assert len(found.sizes) == 1 and len(found.edges) == 0
+
+
+def test_gradient_by_hand() -> None:
+    """A ramp of 2 a pixel across and 1 down in one channel: Sobel sums eight differences of two pixels' distance."""
+    y, x = np.mgrid[:30, :30].astype(np.float32)
+    ramp = np.stack([2 * x + y, 0 * x, 0 * x], -1)
+    np.testing.assert_allclose(gradient(ramp, 1.0)[8:-8, 8:-8], 8 * 5**0.5, rtol=1e-4)
+
+
+def test_hierarchies_are_what_their_parents_say(seen) -> None:
+    _, _, own = seen
+    trees = list(hierarchies(*seen))
+    assert len(trees) == 9
+    for found in trees:
+        wanted = np.zeros((len(found.parents), len(own.sizes)), dtype=bool)
+        wanted[: len(own.sizes)] = np.eye(len(own.sizes), dtype=bool)
+        for node, parent in enumerate(found.parents[:-1]):
+            wanted[parent] |= wanted[node]
+        np.testing.assert_array_equal(found.sets(np.arange(len(wanted))), wanted)
+        np.testing.assert_allclose(found.sizes, wanted @ own.sizes)
+        assert wanted[-1].all()
+
+
+def test_groups_are_all_unions_of_neighbors(seen, tree) -> None:
+    """Against a search of all pairs, triplets and quadruplets of the highest regions."""
+    _, _, own = seen
+    top = (9, 7, 6)
+    found = groups(tree, own, top)
+    count = len(tree.parents)
+    sets = tree.sets(np.arange(count))
+    touching = {tuple(sorted(edge)) for edge in own.edges.tolist()}
+
+    def touch(a: int, b: int) -> bool:
+        return any(
+            (min(p, q), max(p, q)) in touching for p in sets[a].nonzero()[0] for q in sets[b].nonzero()[0]
+        )
+
+    def linked(nodes: tuple[int, ...]) -> bool:
+        """Whether each can be reached from the first by regions that touch."""
+        reached, grown = {nodes[0]}, True
+        while grown:
+            new = {n for n in nodes if n not in reached and any(touch(n, r) for r in reached)}
+            grown, reached = bool(new), reached | new
+        return len(reached) == len(nodes)
+
+    wanted = {(node,) for node in range(count)}
+    for arity, kept in enumerate(top, start=2):
+        for nodes in combinations(range(count - kept, count), arity):
+            apart = not any((sets[a] & sets[b]).any() for a, b in combinations(nodes, 2))
+            if apart and linked(nodes):
+                wanted.add(nodes)
+    assert sorted(tuple(sorted(set(nodes))) for nodes in found.nodes.tolist()) == sorted(wanted)
+
+
+@pytest.mark.parametrize("source", SOURCES)
+def test_pools_tell_the_truth(seen, source) -> None:
+    """Box and size of each segment are those of its set."""
+    pool = SOURCES[source](*seen)
+    own = seen[2]
+    indices = np.random.default_rng(0).permutation(len(pool.sizes))[:300]
+    sets = pool.sets(indices)
+    np.testing.assert_allclose(sets @ own.sizes, pool.sizes[indices])
+    for members, box in zip(sets, pool.boxes[indices], strict=True):
+        rows, columns = members[own.labels].nonzero()
+        assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+
+
+@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("given", [False, True], ids=["no boxes", "boxes"])
+def test_objects_are_found(source, given) -> None:
+    image, masks = photo()
+    boxes = [(c.min(), r.min(), c.max() + 1, r.max() + 1) for r, c in (mask.nonzero() for mask in masks)]
+    found = propose(image, source, np.array(boxes) if given else None, 300)
+    assert found.superpixels.shape == masks.shape[1:] and len(found) <= 300
+    for mask in masks:
+        ious = [(mask & own).sum() / (mask | own).sum() for own in map(found.mask, range(len(found)))]
+        assert max(ious) > 0.85
+        if given:  # each box has its turn
+            assert max(ious[:30]) > 0.75
+
+
+def test_large_photos_are_looked_at_small() -> None:
+    image, masks = photo()
+    large = image.repeat(8, 0).repeat(8, 1)
+    found = propose(large, count=200)
+    assert found.superpixels.shape == large.shape[:2]
+    disc = masks[0].repeat(8, 0).repeat(8, 1)
+    assert max((disc & found.mask(n)).sum() / (disc | found.mask(n)).sum() for n in range(len(found))) > 0.85
+
+
+def test_no_such_source() -> None:
+    with pytest.raises(BoxelError, match=r"mgc is no source of segments; .* Did you mean 'mcg'"):
+        propose(np.zeros((8, 8, 3), np.uint8), "mgc")
+
+
+def test_an_image_of_one_color_is_one_segment() -> None:
+    for source, count in (("mcg", 1), ("selective-search", 1), ("gop", 0)):
+        assert len(propose(np.zeros((20, 30, 3), np.uint8), source)) == count
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_holes_stay_where_they_are_asked_for(holes) -> None:
+    image = np.full((60, 80, 3), 60, dtype=np.uint8)
+    y, x = np.mgrid[:60, :80]
+    radius = np.hypot(y - 30, x - 40)
+    ring, disc = (radius < 22) & (radius > 10), radius < 22
+    image[ring] = (220, 40, 40)
+    found = propose(image, boxes=[[18, 8, 62, 52]], count=200, holes=holes)
+    best = overlaps(found, np.stack([ring, disc])).max(0)
+    assert best[1] > 0.9 and (best[0] > 0.9) == holes
+
+
+def test_holes_are_filled_and_bays_are_not() -> None:
+    """A ring around one region encloses it; a horseshoe does not, nor does a ring at the image's border."""
+    labels = np.zeros((7, 9), dtype=int)
+    labels[1:6, 1:6], labels[2:5, 2:5], labels[3, 3] = 1, 2, 3
+    labels[1:6, 6:8] = 4
+    own = regions(labels)
+    number = {int(labels[own.labels == new][0]): new for new in range(5)}
+
+    def of(*names: int) -> np.ndarray:
+        return np.isin(np.arange(5), [number[n] for n in names])
+
+    given = np.stack([of(1), of(1, 2), of(2), of(0), of(1, 4), of(3)])
+    wanted = np.stack([of(1, 2, 3), of(1, 2, 3), of(2, 3), of(0, 1, 2, 3, 4), of(1, 2, 3, 4), of(3)])
+    np.testing.assert_array_equal(fill_holes(own, given), wanted)
+    horseshoe = regions(np.where(labels == 2, np.where(np.arange(9) > 3, 1, 2), labels))
+    ring = np.bincount(horseshoe.labels[1], minlength=len(horseshoe.sizes)) > 3
+    assert fill_holes(horseshoe, ring[None]).sum() >= 1
+
+
+def test_what_lies_outside_a_box_is_cut_off(seen) -> None:
+    _, _, own = seen
+    box = np.array([12.0, 12, 48, 30])  # the upper half of the disc
+    for members in fitting(SOURCES["mcg"](*seen), own, box, 20):
+        for superpixel in members.nonzero()[0]:
+            rows, columns = (own.labels == superpixel).nonzero()
+            inside = (columns >= 12) & (columns < 48) & (rows >= 12) & (rows < 30)
+            assert inside.mean() > 0.5
+
+
+def test_what_is_nearly_the_same_comes_once(seen) -> None:
+    sets = best(SOURCES["mcg"](*seen), 100)
+    assert len(np.unique(sets, axis=0)) == len(sets) == 100
+
+
+def test_boxes_without_segments(seen) -> None:
+    """None is given, and one with no superpixel in it."""
+    pool, own = SOURCES["mcg"](*seen), seen[2]
+    assert len(fitting(pool, own, np.zeros((0, 4)), 10)) == 0
+    assert len(fitting(pool, own, np.array([5.2, 5.2, 5.4, 5.4]), 10)) == 0

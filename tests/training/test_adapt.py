@@ -1,0 +1,56 @@
+"""A BoxCaseg that goes on training on the boxes to be labeled."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import boxel
+from boxel.data.synthetic import write_scenes
+from boxel.labeling.api import label_data
+from boxel.training.adapt import adapt
+from boxel.utils.errors import BoxelError
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory, tiny_boxcaseg):
+    """The folder of a BoxCaseg that has hardly been trained."""
+    folder = tmp_path_factory.mktemp("adapt")
+    scenes = write_scenes(folder / "scenes", 3, height=64, width=96)
+    boxel.train("boxcaseg", scenes.without_masks(), out=folder / "run", config=tiny_boxcaseg)
+    return folder
+
+
+def test_it_goes_on_from_the_weights_with_the_models_own_masks_as_hints(run, tmp_path):
+    boxes = boxel.read(run / "scenes" / "boxes.json", images=run / "scenes" / "images")
+    said = []
+    out = adapt(boxes, 0.03, tmp_path / "adapted", str(run / "run"), said.append)
+    before, after = (boxel.load(folder).state_dict() for folder in (run / "run", out))
+    moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
+    assert any("heads.shared" in name for name in moved)
+    # A small learning rate: it is the same model still.
+    name = "heads.shared.0.weight"
+    assert (before[name] - after[name]).abs().max() < 0.1 * before[name].abs().max()
+    settings = yaml.safe_load((out / "config.yaml").read_text())
+    assert settings["model"]["hint_weight"] == 1 and settings["steps"] >= 1
+    assert not (out / "hints.json").exists()  # GrabCut made none: every box had a mask of the model's
+    adapt(boxes, 0.03, out, str(run / "run"), said.append)
+    assert said[-1].endswith("adapted already, for 0.03 minutes; remove it to adapt anew")
+    with pytest.raises(BoxelError, match="was adapted from another model than"):
+        adapt(boxes, 0.03, out, str(out), said.append)
+
+
+def test_the_labels_are_the_adapted_models(run, tmp_path):
+    file, images = run / "scenes" / "boxes.json", run / "scenes" / "images"
+    arguments = {"images": images, "teacher": str(run / "run"), "report": lambda _: None}
+    plain = label_data(file, out=tmp_path / "a.json", **arguments).data
+    model = adapt(
+        boxel.read(file, images=images), 0.05, tmp_path / "b_adapted", str(run / "run"), lambda _: None
+    )
+    adapted = label_data(file, out=tmp_path / "b.json", **arguments | {"teacher": str(model)}).data
+    assert set(adapted.source[adapted.has_segmentation]) == {(tmp_path / "b_adapted").as_posix()}
+    assert len(plain.labels) == len(adapted.labels)
+    assert json.loads((tmp_path / "b_adapted" / "metrics.json").read_text())["step"] >= 1
+    assert np.isfinite(adapted.quality[adapted.has_segmentation]).all()

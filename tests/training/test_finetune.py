@@ -1,0 +1,99 @@
+"""Starting from another run's weights."""
+
+import dataclasses
+
+import pytest
+import torch
+
+from boxel.data.annotations import Category
+from boxel.models import io
+from boxel.models.io import load
+from boxel.training.finetune import init_from, model_of
+from boxel.utils.errors import BoxelError
+
+_TWO = (Category(1, "cat"), Category(2, "dog"))
+
+
+@pytest.fixture
+def build(tiny):
+    return lambda classes, **changes: io.build("boxinst", classes, tiny["model"] | changes)
+
+
+@pytest.fixture
+def run(build, tiny, run_folder):
+    model = build(2)
+    io.save(model, run_folder, {"method": "boxinst", "model": tiny["model"]}, _TWO)
+    return run_folder, model.state_dict()
+
+
+_CLASSES = ["head.classify.weight", "head.classify.bias"]
+
+
+def test_the_same_categories_take_everything(build, run):
+    path, weights = run
+    model = build(2)
+    renumbered = [dataclasses.replace(category, id=category.id + 10) for category in _TWO]
+    loaded, new = init_from(model, path, renumbered)
+    assert (len(loaded), new) == (len(weights), [])
+    assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
+
+
+@pytest.mark.parametrize("names", [["cat", "dog", "cow"], ["cat", "cow"], ["dog", "cat"]])
+def test_other_categories_get_new_class_layers(build, run, names):
+    path, weights = run
+    model = build(len(names))
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    loaded, new = init_from(model, path, [Category(k, name) for k, name in enumerate(names)])
+    assert new == _CLASSES
+    assert sorted([*loaded, *new]) == sorted(weights)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in new)
+    assert all(torch.equal(after[name], weights[name]) for name in loaded)
+
+
+def test_what_has_another_shape_stays_new(build, run):
+    loaded, new = init_from(build(2, mask_channels=32), run[0], _TWO)
+    assert new and all(name.startswith("mask_branch.") for name in new)
+    assert any(name.startswith("backbone.") for name in loaded)
+
+
+def test_a_folder_without_a_model_is_named(build, run, tmp_path):
+    with pytest.raises(BoxelError, match=r"nowhere: no model to start from .* finished run"):
+        init_from(build(2), tmp_path / "nowhere", _TWO)
+    (run[0] / "model.safetensors").write_bytes(b"not weights")
+    with pytest.raises(BoxelError, match="no model to start from"):
+        init_from(build(2), run[0], _TWO)
+
+
+@pytest.mark.parametrize("hidden", [0, 8])
+def test_of_a_segmenter_only_the_last_layer_is_of_classes(hidden, tmp_path):
+    settings = {
+        "backbone": "resnet10t",
+        "weights": "none",
+        "backbone_norm": "bn",
+        "kernel": 3,
+        "hidden": hidden,
+    }
+    model = io.build("fcrn", 2, settings)
+    io.save(model, tmp_path / "run", {"method": "fcrn", "model": settings}, _TWO)
+    other = [Category(1, "cat"), Category(2, "cow")]
+    _, new = init_from(io.build("fcrn", 2, settings), tmp_path / "run", other)
+    assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
+
+
+def test_what_localization_takes_from_its_semantic_run_is_not_told_as_new(tmp_path):
+    network = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "kernel": 3, "hidden": 0}
+    semantic = io.build("fcrn", 3, network)
+    io.save(semantic, tmp_path / "run", {"method": "fcrn", "model": network}, [Category(0, "ground"), *_TWO])
+    model = io.build("fcrn-instances", 2, network | {"semantic": network})
+    loaded, new = init_from(model, tmp_path / "run", _TWO)
+    assert not any(name.startswith("semantic.") for name in [*loaded, *new])
+    assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
+
+
+def test_a_model_that_comes_with_boxel_is_known_by_its_name():
+    model = load("boxcaseg-boxes")
+    fresh = io.build("boxcaseg", 1, model_of("boxcaseg-boxes") | {"weights": "none"})
+    _, new = init_from(fresh, "boxcaseg-boxes", model.categories)
+    assert new == []
+    assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in fresh.state_dict().items())

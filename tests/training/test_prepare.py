@@ -1,0 +1,113 @@
+"""Who is learned from how, and what is kept back."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from boxel.data.annotations import Category
+from boxel.training.prepare import (
+    MOST_REPEATS,
+    add_masks,
+    keep_masks_of,
+    repeats_of,
+    split,
+    under_categories,
+)
+from boxel.utils.errors import BoxelError
+
+
+def test_masks_are_added_by_annotation_id_whatever_their_order(scenes):
+    boxes = scenes.without_masks()
+    some = scenes.select_instances(np.arange(len(scenes.ids))[::-2])
+    some = dataclasses.replace(some, areas=np.arange(len(some.ids), dtype=float))
+    together = add_masks(boxes, some)
+    assert sorted(together.areas[together.has_mask]) == some.areas.tolist()
+    assert together.has_mask.sum() == len(some.ids)
+    for i in np.flatnonzero(together.has_mask):
+        assert np.array_equal(together.mask(int(i)), scenes.mask(int(i)))
+    assert not boxes.has_mask.any()
+
+
+def test_a_mask_that_is_not_trusted_gives_way(scenes):
+    doubtful = dataclasses.replace(scenes, trusted=np.zeros(len(scenes.ids), dtype=bool))
+    assert not doubtful.has_mask.any()
+    assert add_masks(doubtful, scenes).has_mask.all()
+
+
+def test_masks_of_its_own_stay_where_the_other_file_has_none(scenes):
+    mine = keep_masks_of(scenes, [scenes.categories[0].name])
+    theirs = keep_masks_of(scenes, [scenes.categories[1].name])
+    assert np.array_equal(add_masks(mine, theirs).has_mask, mine.has_mask | theirs.has_mask)
+
+
+def test_images_with_given_masks_come_more_often(scenes):
+    """Eight scenes: the first has its masks, one mask is missing in the second, and `boxel label` made the others."""
+    first = scenes.image_index == 0
+    source = np.where(scenes.image_index < 2, None, "boxcaseg")
+    segmentations = scenes.segmentations.copy()
+    segmentations[np.flatnonzero(scenes.image_index == 1)[0]] = None
+    mixed = dataclasses.replace(scenes, source=source, segmentations=segmentations)
+    # 7 of 14 are a half, 3 of 10 and 4 of 11 what comes nearest to 0.3 and 0.36.
+    for share, often in ((0.5, 7), (0.3, 3), (0.36, 4), (0.01, 1), (0, 1)):
+        assert repeats_of(mixed, share).tolist() == [often, *[1] * 7]
+    assert repeats_of(mixed, 0.98).max() == MOST_REPEATS
+    assert (repeats_of(scenes, 0.5) == 1).all() and (repeats_of(scenes.without_masks(), 0.5) == 1).all()
+    boxed = dataclasses.replace(scenes.without_masks(), label_maps=["map.png", *[None] * 7])
+    assert repeats_of(boxed, 0.5).tolist() == [7, *[1] * 7]
+    # What nothing is guessed in is none of the many, and a crowd makes no image one of them.
+    empty = scenes.select_instances(first)
+    assert (repeats_of(empty, 0.5) == 1).all()
+    crowd = dataclasses.replace(mixed, iscrowd=np.arange(len(mixed.ids)) == 0)
+    assert repeats_of(dataclasses.replace(crowd, trusted=~crowd.iscrowd), 0.5).tolist() == [7, *[1] * 7]
+    # Of masks that are added none is a guess.
+    guessed = dataclasses.replace(scenes, source=np.full(len(scenes.ids), "boxcaseg", dtype=object))
+    together = add_masks(guessed, scenes.select_instances(first))
+    assert repeats_of(together, 0.5).tolist() == [7, *[1] * 7]
+
+
+def test_masks_of_another_data_set_are_refused(scenes):
+    stranger = dataclasses.replace(scenes, ids=[10_000 + i for i in scenes.ids])
+    with pytest.raises(BoxelError, match="--masks"):
+        add_masks(scenes, stranger)
+
+
+def test_masks_of_some_categories(scenes):
+    kept = keep_masks_of(scenes, ["star", "ring"])
+    names = np.array([scenes.categories[label].name for label in scenes.labels])
+    assert np.array_equal(kept.has_mask, np.isin(names, ["star", "ring"]))
+    mapped = dataclasses.replace(scenes, label_maps=["map.png"] * len(scenes))
+    none = keep_masks_of(mapped, [])
+    assert not none.has_mask.any() and not any(none.label_maps)
+    with pytest.raises(BoxelError, match=r"'stars'.*Did you mean 'star'"):
+        keep_masks_of(scenes, ["stars"])
+
+
+def test_another_sets_categories_are_matched_by_name(scenes):
+    # The same names under other ids and in another order; one is missing, one is new.
+    names = [category.name for category in scenes.categories]
+    wanted = [Category(70 + k, name) for k, name in enumerate([*reversed(names[1:]), "kite"])]
+    found = under_categories(scenes, wanted)
+    before = [names[label] for label in scenes.labels if names[label] != names[0]]
+    assert [found.categories[label].name for label in found.labels] == before
+    assert found.categories == tuple(wanted)
+    with pytest.raises(BoxelError, match="none of its categories"):
+        under_categories(scenes, [Category(1, "kite")])
+
+
+@given(share=st.floats(0.001, 0.999), seed=st.integers(0, 99))
+def test_a_split_is_by_image_and_loses_nothing(scenes, share, seed):
+    training, validation = split(scenes, share, seed)
+    assert sorted(training.image_ids + validation.image_ids) == sorted(scenes.image_ids)
+    assert sorted(training.ids + validation.ids) == sorted(scenes.ids)
+    assert len(training) and len(validation)
+    assert abs(len(validation) - share * 8) <= 1
+    assert split(scenes, share, seed)[1].image_ids == validation.image_ids
+
+
+def test_a_seed_decides_the_split_and_nothing_is_kept_back_unasked(scenes):
+    assert len({tuple(split(scenes, 0.25, seed)[1].image_ids) for seed in range(20)}) > 5
+    assert split(scenes, 0, 0)[1] is None
+    assert split(scenes.select_images([0]), 0.5, 0)[1] is None

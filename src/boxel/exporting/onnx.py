@@ -15,9 +15,8 @@ from boxel.data.samples import photos as installed_photos
 from boxel.exporting.check import InstanceCheck, LogitCheck
 from boxel.exporting.exporters import KINDS
 from boxel.exporting.trace import trace
-from boxel.layers.weights import first_line
 from boxel.models.io import load
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, first_line
 
 PHOTOS = 4
 """Photos of the installed packages that a file is checked on, where none are given."""

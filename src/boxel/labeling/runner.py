@@ -20,7 +20,6 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.builder import one_line
 from boxel.data.images import read_image
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import Labeled, label_image
@@ -29,7 +28,7 @@ from boxel.labeling.quality import unknown
 from boxel.labeling.store import Batch, ImageRows, Row, Store
 from boxel.labeling.teachers.base import Region, Teacher
 from boxel.masks.rle import Rle, decode, encode_in_box
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.progress import progress
 
 logger = logging.getLogger(__name__)

@@ -12,16 +12,8 @@ from torch import Tensor, nn
 from boxel.layers.deformable import make_deformable
 from boxel.layers.dilate import dilate
 from boxel.layers.norm import Norm, check_kind, exchange_batch_norm
-from boxel.layers.weights import (
-    LITE_MEAN,
-    LITE_STD,
-    first_line,
-    lite_weights,
-    load_matching,
-    own_name,
-    read_weights,
-)
-from boxel.utils.errors import BoxelError, nearest
+from boxel.layers.weights import LITE_MEAN, LITE_STD, lite_weights, load_matching, own_name, read_weights
+from boxel.utils.errors import BoxelError, first_line, nearest
 
 
 class Backbone(nn.Module):

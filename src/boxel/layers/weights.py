@@ -13,7 +13,7 @@ import timm.models
 import torch
 from torch import Tensor, nn
 
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, first_line
 
 StateDict: TypeAlias = dict[str, Tensor]
 
@@ -170,11 +170,6 @@ def rename_lite(state: StateDict, depths: list[int]) -> StateDict:
             layer = (_FIRST_STAGE if stage == 0 else _OTHER_STAGES)[block[2]]
             renamed[f"blocks.{stage}.{index}.{layer}.{block[3]}"] = value
     return renamed
-
-
-def first_line(error: Exception) -> str:
-    """The message of an error that came from elsewhere, fit to stand inside one sentence."""
-    return (str(error).splitlines() or [type(error).__name__])[0].rstrip(".")
 
 
 _TRUNK = {

@@ -16,14 +16,13 @@ from torch import nn
 
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Category
-from boxel.layers.weights import first_line
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.boxsup import BoxSup, BoxSupConfig
 from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstances, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from boxel.models.pretrained import folder_of
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, first_line
 
 _CONFIGS: dict[str, Any] = {
     "boxinst": BoxInstConfig,

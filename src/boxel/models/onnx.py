@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from boxel.layers.weights import first_line
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.criterion import MASK_STRIDE
 from boxel.models.detector import Detections, over_image
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, first_line
 
 
 class OnnxBoxCaseg:

@@ -1,17 +1,19 @@
-"""The error a user is meant to read."""
+"""Errors that a user is meant to read.
 
+A message is one sentence: what is wrong, where (file, id, field) and what to do. It names a setting in backticks, by
+its name in Python (`val_images`); the command line renders it as the flag (`--val-images`).
+"""
+
+from difflib import get_close_matches
 from math import inf
 
 
 class BoxelError(Exception):
-    """Something the user can mend: one sentence that names the file, the id and the remedy.
-
-    The command line prints it without a traceback and exits with 1.
-    """
+    """The data, a file or a setting is at fault; the command line prints one sentence and exits with 1."""
 
 
 class UsageError(BoxelError):
-    """Something the user typed makes no sense, whatever the data; the command line exits with 2."""
+    """The arguments make no sense, whatever the data is; the command line exits with 2."""
 
 
 def check_range(settings: object, low: float, high: float, *names: str) -> None:
@@ -24,8 +26,31 @@ def check_range(settings: object, low: float, high: float, *names: str) -> None:
 
 
 def nearest(name: str, known: list[str]) -> str:
-    """`" Did you mean 'x'?"` for the known name closest to ``name``, or an empty string."""
-    import difflib
+    """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or an empty string.
 
-    close = difflib.get_close_matches(name, known, n=1)
+    Example:
+        >>> nearest("yollo", ["yolo", "voc"])
+        " Did you mean 'yolo'?"
+    """
+    close = get_close_matches(name, known, n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
+
+
+def one_line(error: object, limit: int = 120) -> str:
+    """Return the text of an error as one short line without a full stop, for use within a sentence.
+
+    Args:
+        error: An exception, usually of a library; the name of its type stands for an empty text.
+        limit: Maximum number of characters; a longer text ends in an ellipsis.
+
+    Example:
+        >>> one_line(ValueError("bad\\n value."))
+        'bad value'
+    """
+    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def first_line(error: object) -> str:
+    """Return the first line of an error's text without a full stop, for errors whose further lines are details."""
+    return one_line((str(error).splitlines() or [type(error).__name__])[0], limit=300)

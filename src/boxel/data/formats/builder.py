@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from array import array
 from collections.abc import Sequence
@@ -136,9 +135,3 @@ def read_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error
         raise BoxelError(f"{path}: can't be read ({reason}); check the path.") from error
-
-
-def one_line(error: BaseException) -> str:
-    """An error of a library in one short line without a closing full stop, to go into a sentence."""
-    text = re.sub(r"\s+", " ", str(error)).strip().rstrip(".") or type(error).__name__
-    return text if len(text) <= 120 else text[:117] + "..."

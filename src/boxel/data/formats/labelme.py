@@ -23,7 +23,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.faults import Fault
-from boxel.data.formats.builder import Builder, one_line, read_bytes
+from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import (
     Ids,
     file_stems,
@@ -40,7 +40,7 @@ from boxel.data.formats.layout import (
 from boxel.data.formats.outlines import iou_with, outlines
 from boxel.data.images import MAX_PIXELS, image_size
 from boxel.masks.rle import Rle, encode_in_box, to_rle
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 
 _CIRCLE_VERTICES = 64
 _HEAD = 1 << 16

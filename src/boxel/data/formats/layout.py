@@ -17,10 +17,10 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.faults import Fault
-from boxel.data.formats.builder import one_line, read_bytes
+from boxel.data.formats.builder import read_bytes
 from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
 from boxel.masks.rle import Rle, decode
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 
 IDS_FILE = "boxel-ids.json"
 """Holds what a folder of files has no place for: original ids, and sizes for where the images are elsewhere.

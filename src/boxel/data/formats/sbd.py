@@ -20,7 +20,7 @@ from scipy.sparse import csc_matrix
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.faults import Fault
-from boxel.data.formats.builder import Builder, one_line
+from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import (
     Ids,
     file_stems,
@@ -38,7 +38,7 @@ from boxel.data.formats.layout import (
 from boxel.data.formats.voc import class_order, read_image_set
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import encode
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 
 _INSTANCES = 255  # what the uint8 map of a file can number
 

@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import MAX_VALUE, Category, values_to_labels
-from boxel.data.formats.builder import one_line, read_bytes
+from boxel.data.formats.builder import read_bytes
 from boxel.data.formats.semantic_files import LABEL_IDS, TRAIN_IDS
-from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.errors import BoxelError, nearest, one_line
 
 _FOLDER = Path(__file__).parents[1] / "tables"
 

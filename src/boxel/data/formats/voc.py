@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.faults import Fault
-from boxel.data.formats.builder import Builder, one_line, read_bytes
+from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import (
     Ids,
     file_stems,
@@ -35,7 +35,7 @@ from boxel.data.formats.layout import (
 )
 from boxel.data.formats.voc_masks import with_masks, write_pngs
 from boxel.data.images import image_size
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 
 CLASSES = (
     *(

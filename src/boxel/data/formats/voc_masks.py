@@ -17,10 +17,10 @@ from scipy.optimize import linear_sum_assignment
 
 from boxel.data.annotations import Annotations
 from boxel.data.faults import Fault
-from boxel.data.formats.builder import one_line
 from boxel.data.formats.layout import readable_mask, size_of
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import encode
+from boxel.utils.errors import one_line
 
 VOID = 255
 # Of an object's tight box with its XML box, which also holds the void border; that counts around small objects.

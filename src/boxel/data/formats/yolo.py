@@ -20,7 +20,7 @@ import yaml
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.faults import Fault
-from boxel.data.formats.builder import Builder, one_line, read_bytes
+from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import (
     Ids,
     file_stems,
@@ -37,7 +37,7 @@ from boxel.data.formats.layout import (
 from boxel.data.formats.outlines import iou_with, joined, outlines
 from boxel.data.formats.yolo_files import files_in, folder_places, listed_places
 from boxel.data.images import image_size
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 
 _YAML = (".yaml", ".yml")
 

@@ -1,0 +1,138 @@
+"""Settings as dataclasses whose types state the range of each number."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass
+from functools import cache
+from typing import Any, TypeVar, get_args, get_type_hints
+
+from jsonargparse import ArgumentParser
+from jsonargparse.typing import (
+    ClosedUnitInterval,
+    NonNegativeFloat,
+    NonNegativeInt,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+    restricted_number_type,
+)
+
+from boxel.utils.errors import BoxelError, nearest, one_line
+
+__all__ = [
+    "ClosedUnitInterval",
+    "Config",
+    "HalfOpenUnitInterval",
+    "NonNegativeFloat",
+    "NonNegativeInt",
+    "OpenUnitInterval",
+    "PositiveFloat",
+    "PositiveInt",
+    "known_keys",
+    "parse_config",
+]
+
+HalfOpenUnitInterval = restricted_number_type("HalfOpenUnitInterval", float, [(">=", 0), ("<", 1)])
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass
+class Config:
+    """Base class of settings: each number is checked against the range that its type states.
+
+    Raises:
+        BoxelError: A number is out of range.
+
+    Example:
+        >>> @dataclass
+        ... class Smoothing(Config):
+        ...     share: ClosedUnitInterval = 0.5
+        >>> Smoothing(share=2)
+        Traceback (most recent call last):
+        boxel.utils.errors.BoxelError: share is 2; give a number from 0 to 1.
+    """
+
+    def __post_init__(self) -> None:
+        for name, number in _ranges(type(self)).items():  # type: ignore[arg-type]
+            value = getattr(self, name)
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                if one is not None and not _is_in(one, number):
+                    kind = "a whole number" if number._type is int else "a number"
+                    raise BoxelError(f"{name} is {one}; give {kind} {_range_text(number)}.")
+
+
+def parse_config(
+    kind: type[ConfigT], values: Mapping[str, Any] | ConfigT | None = None, where: str = "the settings"
+) -> ConfigT:
+    """Build a settings dataclass from a mapping, with nested mappings for nested dataclasses.
+
+    Args:
+        kind: The dataclass.
+        values: Settings by name; those left out keep their defaults. An instance of ``kind`` is copied.
+        where: What the values were read from, for messages.
+
+    Raises:
+        BoxelError: A key is unknown (the nearest known one is named), or a value has the wrong type or range.
+    """
+    given = asdict(values) if is_dataclass(values) else dict(values or {})  # type: ignore[arg-type, call-overload]
+    known = known_keys(kind)
+    for path in _paths(given, {key.split(".")[0] for key in known if "." in key}):
+        if path not in known:
+            raise BoxelError(f"{where}: there is no setting {path!r}.{nearest(path, known)}")
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, None)
+    try:
+        return kind(**vars(parser.instantiate(parser.parse_object(given))))
+    except BoxelError as error:
+        raise BoxelError(f"{where}: {error}") from error
+    except Exception as error:  # the parser raises as many types as there are ways to be wrong
+        raise BoxelError(f"{where}: {one_line(error, 300)}.") from error
+
+
+def known_keys(kind: type, prefix: str = "") -> list[str]:
+    """List the dotted paths of all settings of a dataclass, those of nested dataclasses included."""
+    hints = get_type_hints(kind)
+    keys: list[str] = []
+    for entry in fields(kind):  # type: ignore[arg-type]
+        path = prefix + entry.name
+        inner = hints[entry.name]
+        keys += [path, *known_keys(inner, path + ".")] if is_dataclass(inner) else [path]  # type: ignore[arg-type]
+    return keys
+
+
+def _paths(values: Mapping[str, Any], sections: set[str]) -> list[str]:
+    """List the dotted paths that are set; a mapping that is not a section is a value."""
+    paths: list[str] = []
+    for name, value in values.items():
+        inner = isinstance(value, Mapping) and name in sections
+        paths += [f"{name}.{path}" for path in value] if inner else [name]
+    return paths
+
+
+@cache
+def _ranges(kind: type) -> dict[str, Any]:
+    """Return the restricted number type of each field that has one, on its own, optional or in a list."""
+    found = {}
+    for name, hint in get_type_hints(kind).items():
+        for inner in (hint, *get_args(hint)):
+            if hasattr(inner, "_restrictions"):
+                found[name] = inner
+    return found
+
+
+def _is_in(value: Any, number: Any) -> bool:
+    try:
+        number(value)
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+_WORDS = {"ge": "from {:g}", "le": "to {:g}", "gt": "above {:g}", "lt": "below {:g}"}
+
+
+def _range_text(number: Any) -> str:
+    words = [_WORDS[compare.__name__].format(limit) for compare, limit in number._restrictions]
+    return " and ".join(words).replace(" and to", " to") + (" up" if words == ["from 0"] else "")

@@ -1,0 +1,67 @@
+"""Write a file or a folder completely or not at all."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def atomic_path(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path`` that takes its place when the block ends without an error.
+
+    The block may create a file or a folder. A link stays a link: its target is replaced. If the block raises, the
+    temporary path is removed and ``path`` stays as it was.
+
+    Args:
+        path: The file or folder to write. Its parent folder is created if needed.
+
+    Yields:
+        A path in the same folder and with the same suffix, distinct for each process.
+
+    Example:
+        >>> import tempfile
+        >>> target = Path(tempfile.mkdtemp()) / "labels" / "boxes.txt"
+        >>> with atomic_path(target) as temporary:
+        ...     _ = temporary.write_text("0 0 8 8")
+        >>> target.read_text()
+        '0 0 8 8'
+    """
+    target = Path(path).resolve()
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    remove(temporary)
+    try:
+        yield temporary
+        if temporary.is_dir():
+            _replace_folder(temporary, target)
+        else:
+            os.replace(temporary, target)
+    finally:
+        remove(temporary)
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a folder with all that is in it; do nothing if there is none."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _replace_folder(new: Path, target: Path) -> None:
+    """Rename a folder to ``target``; a folder that is there is put aside first, and back if the renaming fails."""
+    old = new.with_name(f"{new.name}.old")
+    remove(old)
+    if target.exists():
+        target.rename(old)
+    try:
+        new.rename(target)
+    except OSError:
+        if old.exists():
+            old.rename(target)
+        raise
+    remove(old)

@@ -22,7 +22,7 @@ setup: $(READY)  ## A virtual environment in .venv with boxel and its tools
 $(READY): pyproject.toml
 	@echo "Setting up $(VENV): a few minutes the first time, most of it the download of torch."
 	$(PYTHON) -m venv $(VENV) || $(MAKE) --no-print-directory venv-without-ensurepip
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[lite,dev,docs]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	@touch $@
 
 # Debian's python3 without python3-venv can't put pip into an environment; virtualenv brings its own.

@@ -97,7 +97,7 @@ def test_nothing_is_unpickled(saved, tmp_path):
 
 
 def test_an_unknown_method_or_setting_is_refused():
-    with pytest.raises(BoxelError, match="no method 'boxcast'; this version knows boxinst"):
+    with pytest.raises(BoxelError, match="no method 'boxcast'; the methods are boxinst"):
         io.build("boxcast", 2, {})
     with pytest.raises(BoxelError, match="tua"):
         io.build("boxinst", 2, {"tua": 0.3})

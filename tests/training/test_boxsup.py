@@ -18,7 +18,7 @@ from boxel.models.boxsup import BoxSup, BoxSupDataset
 from boxel.models.boxsup.dataset import NONE
 from boxel.training import train
 from boxel.training.boxsup import BoxSupTask
-from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.errors import BoxelError
 
 
 @pytest.fixture
@@ -106,17 +106,6 @@ def test_few_masks_are_shown_often(scenes, tiny_boxsup, tmp_path, caplog) -> Non
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] == 5
 
 
-def test_other_masks_are_candidates(scenes, tiny_boxsup, watched, tmp_path) -> None:
-    """True masks as candidates fit their boxes exactly, and come first among equals."""
-    boxes = scenes.without_masks()
-    settings = tiny_boxsup | {"steps": 1, "updates": {"sampled": 1, "min_fill": 0.0, "shape_weight": 0.0}}
-    train("boxsup", boxes, out=tmp_path / "run", config=settings, candidates=scenes)
-    ((_, choices),) = watched
-    for image in range(len(scenes)):
-        own = scenes.instances_of(image)
-        assert choices[own].tolist() == list(range(len(own)))
-
-
 def test_stopped_and_resumed_it_ends_the_same(scenes, tiny_boxsup, tmp_path, monkeypatch) -> None:
     boxes = scenes.without_masks()
     whole = train("boxsup", boxes, out=tmp_path / "whole", config=tiny_boxsup)
@@ -165,16 +154,11 @@ def test_an_image_that_is_not_there_costs_only_itself(scenes, tiny_boxsup, watch
 
 
 def test_what_can_not_be_used_is_told(scenes, tiny_boxsup, tmp_path) -> None:
-    with pytest.raises(UsageError, match="fcrn learns nothing from --candidates; leave it out"):
-        train("fcrn", scenes, out=tmp_path / "a", candidates=scenes)
-    other = replace(scenes, ids=[f"x{i}" for i in scenes.ids])
     boxes = scenes.without_masks()
     with pytest.raises(
         BoxelError, match="not one of its images has a label map or a mask to validate against"
     ):
         train("boxsup", boxes, out=tmp_path / "c", config=tiny_boxsup, val=boxes)
-    with pytest.raises(BoxelError, match=r"none of its masks belongs to .* check --candidates"):
-        train("boxsup", scenes.without_masks(), out=tmp_path / "b", config=tiny_boxsup, candidates=other)
 
 
 def _segments(settings: dict[str, Any]) -> Any:

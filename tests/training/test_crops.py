@@ -138,7 +138,7 @@ def test_images_without_objects_and_no_salient_images(scenes, tiny, run_folder):
 
 
 def test_salient_images_are_nothing_to_boxinst(scenes, salient, run_folder, capsys):
-    with pytest.raises(UsageError, match="boxinst learns nothing from --salient; leave it out"):
+    with pytest.raises(UsageError, match="boxinst does not use `salient`; leave it out"):
         train("boxinst", scenes, salient=salient, out=run_folder)
     assert not run_folder.exists()
     assert (

@@ -158,14 +158,6 @@ def test_what_was_labeled_is_not_labeled_again(settings, scenes, tmp_path, caplo
 
 def test_what_can_not_be_used_is_told(settings, scenes, tmp_path: Path) -> None:
     boxes = scenes.without_masks()
-    with pytest.raises(
-        UsageError, match=r"label is boxcaseg, but nothing here makes masks; call `boxel\.train`"
-    ):
-        run.train("boxsup", boxes, out=tmp_path / "a", config=settings)
-    with pytest.raises(
-        UsageError, match="--candidates are chosen from beside segments; add --label segments"
-    ):
-        boxel.train("boxsup", boxes, out=tmp_path / "b", config=settings, candidates=scenes)
     with pytest.raises(BoxelError, match="rectangel"):
         boxel.train("boxsup", boxes, out=tmp_path / "c", config=settings, label="rectangel")
     with pytest.raises(UsageError, match="fcrn has no segments to choose among; name a teacher"):

@@ -16,6 +16,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, DefaultHelpFormatter, Namespace
 
 from boxel import __version__
+from boxel.methods import METHODS, SEMANTIC, resolve
 from boxel.utils.errors import BoxelError, UsageError, nearest
 
 
@@ -222,19 +223,7 @@ def _adapt(given: Namespace) -> int:
 # ---------------------------------------------------------------- train
 
 
-METHODS = {
-    "boxinst": "Train BoxInst, an instance segmenter, from boxes, masks or any mix.",
-    "mask_rcnn": "Train Mask R-CNN from masks, as `label` makes them, or from boxes.",
-    "boxcaseg": "Train BoxCaseg, which makes masks of boxes, from boxes and images of single objects with masks.",
-    "fcrn": "Train FCRN, a semantic segmenter, from label maps, or from masks as `label` makes them.",
-    "fcrn-instances": "Train the localization network by which FCRN finds instances, from masks.",
-    "boxsup": "Train BoxSup, a semantic segmenter, from boxes, masks or any mix.",
-}
-
-
 def _train_arguments(method: str, parser: ArgumentParser) -> None:
-    from boxel.training.config import CONFIGS
-
     _data_arguments(parser, several=True)
     parser.add_argument("--out", type=str, help="folder of the run (default: runs/METHOD)")
     parser.add_argument("--config", type=str, metavar="RECIPE", help="a YAML recipe; flags win over it")
@@ -274,24 +263,9 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
         metavar="TEACHER",
         help=f"first make masks of boxes that have none, as `boxel label` does ({otherwise})",
     )
-    if method == "fcrn-instances":
-        parser.add_argument(
-            "--semantic", type=str, metavar="RUN", help="a run of fcrn or boxsup that says what each pixel is"
-        )
-    if method == "boxcaseg":
-        parser.add_argument(
-            "--salient",
-            type=str,
-            help="photos of single objects: a folder of images/ and masks/, or any masked set",
-        )
-    if method == "boxsup":
-        parser.add_argument(
-            "--candidates",
-            type=str,
-            metavar="FILE",
-            help="masks of the same instances, as `boxel label` makes them, to choose from with --label segments",
-        )
-    parser.add_class_arguments(CONFIGS[method], None, skip={"label"})
+    for extra in METHODS[method].inputs:
+        parser.add_argument(f"--{extra.name}", type=str, metavar=extra.metavar, help=extra.help)
+    parser.add_class_arguments(resolve(METHODS[method].training), None, skip={"label"})
 
 
 def _train(method: str, given: Namespace) -> int:
@@ -310,9 +284,7 @@ def _train(method: str, given: Namespace) -> int:
         val=given.get("val"),
         val_images=given.get("val_images"),
         masks=given.get("masks"),
-        salient=given.get("salient"),
-        candidates=given.get("candidates"),
-        semantic=given.get("semantic"),
+        **{extra.name: given.get(extra.name) for extra in METHODS[method].inputs},
         mask_classes=_names(given, "mask_classes"),
         rename=_pairs(given, "rename"),
         categories=_names(given, "categories"),
@@ -351,7 +323,7 @@ def _evaluate(given: Namespace) -> int:
     from boxel.evaluation import check_baselines, evaluate, format_table, read_results
     from boxel.evaluation.run import is_agnostic, predict_set
     from boxel.labeling.evaluate import is_labeled_set, measure, table
-    from boxel.models.io import SEMANTIC, method_of
+    from boxel.models.io import method_of
 
     method = method_of(given.subject)
     if method in SEMANTIC or (method is None and _is_map_folder(given.subject)):
@@ -462,7 +434,6 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 def _predict(given: Namespace) -> int:
     from boxel.data.images import iter_images
-    from boxel.models.io import SEMANTIC
     from boxel.models.predict_files import draw_instances, drawing_names, image_ids, predict_files
 
     model = _load(given.run, given)
@@ -690,7 +661,7 @@ def _tune_crf_arguments(parser: ArgumentParser) -> None:
 
 def _tune_crf(given: Namespace) -> int:
     from boxel.evaluation.tune_crf import best_crf, tries_table, tune_crf
-    from boxel.models.io import CRF_FILE, SEMANTIC, method_of, write_crf
+    from boxel.models.io import CRF_FILE, method_of, write_crf
 
     run, count = Path(given.run), given.get("count", 100)
     if not run.is_dir() or method_of(run) not in SEMANTIC:
@@ -727,8 +698,8 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Names
     "adapt": ("Train the bundled network on your boxes and masks.", _adapt_arguments, _adapt),
     "convert": ("Bring a data set from any format to any other.", _convert_arguments, _convert),
     **{
-        f"train {method}": (description, partial(_train_arguments, method), partial(_train, method))
-        for method, description in METHODS.items()
+        f"train {name}": (method.help, partial(_train_arguments, name), partial(_train, name))
+        for name, method in METHODS.items()
     },
     "evaluate": ("Measure a run or a COCO results file against the truth.", _evaluate_arguments, _evaluate),
     "predict": (

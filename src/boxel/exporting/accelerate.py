@@ -10,7 +10,7 @@ from typing import Any
 
 from boxel.data.images import read_image
 from boxel.data.samples import photos
-from boxel.exporting.exporters import KINDS
+from boxel.exporting.exporters import find_exporter
 from boxel.exporting.fuse_conv_bn import folded
 from boxel.exporting.trace import trace
 from boxel.models.boxcaseg import BoxCaseg
@@ -39,7 +39,7 @@ def fastest(model: Any, threads: int = 1) -> Any:
 
 
 def _by_onnxruntime(model: Any, threads: int) -> Any | None:
-    kind = KINDS.get(type(model))
+    kind = find_exporter(model)
     if kind is None or next(model.parameters()).device.type != "cpu":
         return None
     try:

@@ -1,4 +1,4 @@
-"""The kinds of models that can be exported, and what belongs to each."""
+"""The exporters of the models that can be written as ONNX files."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from torch import nn
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.check import check_boxcaseg, check_boxinst
-from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxinst import BoxInst
+from boxel.methods import METHODS, resolve
 from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
 
 
 @dataclass(frozen=True)
-class Kind:
-    """What belongs to a kind of model.
+class Exporter:
+    """How models of one method are exported.
 
     Attributes:
-        method: its name in recipes.
-        graph: makes the module that is traced, of a model.
-        check: compares an exported file with its model on photos.
-        runtime: runs a file in the place of its model.
+        method: The method's name.
+        graph: Makes the module to be traced from a model.
+        check: Compares an exported file with its model on images.
+        runtime: Runs an exported file like its model.
     """
 
     method: str
@@ -33,7 +32,13 @@ class Kind:
     runtime: Callable[..., Any]
 
 
-KINDS: dict[type[nn.Module], Kind] = {
-    BoxInst: Kind("boxinst", BoxInstGraph, check_boxinst, OnnxBoxInst),
-    BoxCaseg: Kind("boxcaseg", BoxCasegGraph, check_boxcaseg, OnnxBoxCaseg),
-}
+BOXINST = Exporter("boxinst", BoxInstGraph, check_boxinst, OnnxBoxInst)
+BOXCASEG = Exporter("boxcaseg", BoxCasegGraph, check_boxcaseg, OnnxBoxCaseg)
+
+
+def find_exporter(model: nn.Module) -> Exporter | None:
+    """Return the exporter of a model, or None if models of its type cannot be exported."""
+    for method in METHODS.values():
+        if method.exporter is not None and type(model) is resolve(method.model):
+            return resolve(method.exporter)
+    return None

@@ -13,7 +13,7 @@ from torch import nn
 from boxel.data.images import read_image
 from boxel.data.samples import photos as installed_photos
 from boxel.exporting.check import InstanceCheck, LogitCheck
-from boxel.exporting.exporters import KINDS
+from boxel.exporting.exporters import find_exporter
 from boxel.exporting.trace import trace
 from boxel.models.io import load
 from boxel.utils.errors import BoxelError, first_line
@@ -45,7 +45,7 @@ def export(
     onnx = _onnx()
     path = Path(path)
     model: Any = load(source) if isinstance(source, (str, Path)) else deepcopy(source).cpu().eval()
-    kind = KINDS.get(type(model))
+    kind = find_exporter(model)
     if kind is None:
         raise BoxelError(f"{path}: a {type(model).__name__} can't be exported; name a BoxInst or a BoxCaseg.")
     graph = kind.graph(model).eval()

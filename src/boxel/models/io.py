@@ -16,33 +16,9 @@ from torch import nn
 
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Category
-from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
-from boxel.models.boxinst import BoxInst, BoxInstConfig
-from boxel.models.boxsup import BoxSup, BoxSupConfig
-from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstances, FCRNInstancesConfig
-from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
+from boxel.methods import get_method, resolve
 from boxel.models.pretrained import folder_of
 from boxel.utils.errors import BoxelError, first_line
-
-_CONFIGS: dict[str, Any] = {
-    "boxinst": BoxInstConfig,
-    "boxcaseg": BoxCasegConfig,
-    "mask_rcnn": MaskRCNNConfig,
-    "fcrn": FCRNConfig,
-    "fcrn-instances": FCRNInstancesConfig,
-    "boxsup": BoxSupConfig,
-}
-_OF_CLASSES: dict[str, Any] = {
-    "boxinst": BoxInst,
-    "mask_rcnn": MaskRCNN,
-    "fcrn": FCRN,
-    "fcrn-instances": FCRNInstances,
-    "boxsup": BoxSup,
-}
-
-
-SEMANTIC = ("fcrn", "boxsup")
-"""Methods that give pixels a class, in place of finding instances."""
 
 CRF_FILE = "crf.yaml"
 """What a segmenter's CRF is told in, beside its config.yaml."""
@@ -59,16 +35,15 @@ def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module
     Raises:
         BoxelError: an unknown method or key.
     """
-    if method not in _CONFIGS:
-        raise BoxelError(f"there is no method {method!r}; this version knows {', '.join(_CONFIGS)}.")
-    kind = _CONFIGS[method]
+    parts = get_method(method)
+    kind, model = resolve(parts.config), resolve(parts.model)
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, "model")
     try:
         settings = parser.instantiate(parser.parse_object({"model": dict(config)})).model
     except Exception as error:
         raise BoxelError(f"the model's configuration can't be used: {error}") from error
-    return BoxCaseg(settings) if method == "boxcaseg" else _OF_CLASSES[method](num_classes, settings)
+    return model(settings) if parts.kind == "box_to_mask" else model(num_classes, settings)
 
 
 def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:

@@ -263,14 +263,3 @@ class BoxSupTraining(TrainConfig):
         super().__post_init__()
         check_range(self, 0, 0.99, "mask_share")
         self.label = self.label or SEGMENTS
-
-
-CONFIGS: dict[str, type[TrainConfig]] = {
-    "boxinst": BoxInstTraining,
-    "boxcaseg": BoxCasegTraining,
-    "mask_rcnn": MaskRCNNTraining,
-    "fcrn": FCRNTraining,
-    "fcrn-instances": FCRNInstancesTraining,
-    "boxsup": BoxSupTraining,
-}
-"""What a run of each method is set by."""

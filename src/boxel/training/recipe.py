@@ -10,14 +10,15 @@ from typing import Any, get_type_hints
 import yaml
 from jsonargparse import ArgumentParser, Namespace
 
-from boxel.training.config import CONFIGS, TrainConfig
+from boxel.methods import get_method, resolve
+from boxel.training.config import TrainConfig
 from boxel.utils.errors import BoxelError, nearest
 
 
 def read_config(
     recipe: str | Path | Mapping[str, Any] | None = None, method: str | None = None, **changes: Any
 ) -> Any:
-    """A run's configuration, of the class that :data:`~boxel.training.config.CONFIGS` has for the method.
+    """A run's configuration, of the class that :data:`~boxel.methods.METHODS` names for the method.
 
     Args:
         recipe: a YAML file or its content; keys left out keep their defaults. A run folder's `config.yaml` is one.
@@ -59,11 +60,7 @@ def config_of(method: str) -> type[TrainConfig]:
     Raises:
         BoxelError: there is no such method.
     """
-    if method not in CONFIGS:
-        raise BoxelError(
-            f"there is no method {method!r}; this version trains {', '.join(CONFIGS)}.{nearest(method, list(CONFIGS))}"
-        )
-    return CONFIGS[method]
+    return resolve(get_method(method).training)
 
 
 def known_keys(kind: type, prefix: str = "") -> list[str]:

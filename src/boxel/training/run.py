@@ -22,8 +22,9 @@ from boxel.data.faults import left_out
 from boxel.data.join import join
 from boxel.data.label_maps import classes_of, has_truth
 from boxel.data.transforms import ignore_small, jitter_boxes
+from boxel.methods import Method, get_method, resolve
 from boxel.models import io as model_folder
-from boxel.models.io import SEMANTIC, without_weights
+from boxel.models.io import without_weights
 from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.callbacks.metrics_csv import MetricsTable
 from boxel.training.callbacks.pictures import Curves, SamplePictures
@@ -32,7 +33,6 @@ from boxel.training.config import SEGMENTS, TrainConfig
 from boxel.training.finetune import init_from, load_semantic, model_of, semantic_config, things_of
 from boxel.training.lit_module import Task
 from boxel.training.loader import ResumableLoader, Stream
-from boxel.training.methods import METHODS
 from boxel.training.prepare import (
     add_masks,
     check_instances_or_labels,
@@ -41,7 +41,7 @@ from boxel.training.prepare import (
     under_categories,
 )
 from boxel.training.pseudo_masks import made_masks
-from boxel.training.recipe import config_of, read_config
+from boxel.training.recipe import read_config
 from boxel.training.schedule import Plan, plan
 from boxel.training.semantic import SemanticTask
 from boxel.utils.errors import BoxelError, UsageError
@@ -59,7 +59,6 @@ def train(
     val_images: str | Path | None = None,
     masks: Annotations | str | Path | None = None,
     salient: Annotations | str | Path | None = None,
-    candidates: Annotations | str | Path | None = None,
     semantic: str | Path | None = None,
     mask_classes: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
@@ -86,8 +85,6 @@ def train(
         masks: annotations whose masks are added to `data` by annotation id.
         salient: images of one object each with its mask, which `boxcaseg` learns from beside the boxes: a folder of
             `images` and `masks`, or any set with masks.
-        candidates: annotations whose masks, matched by annotation id, `boxsup` may choose beside the segments it makes,
-            with ``label="segments"``.
         semantic: the run of `fcrn` or `boxsup` whose classes `fcrn-instances` finds the instances of.
         mask_classes: sets `data.mask_classes`, the categories whose masks are learned from.
         rename: sets `data.rename`, new names of categories by their old ones; those of one name become one.
@@ -106,18 +103,10 @@ def train(
     Raises:
         BoxelError: data, settings or a file can't be used.
     """
-    config_of(method)
+    parts = get_method(method)
     out = Path("runs", method) if out is None else Path(out)
-    second_sets = {"salient": salient, "candidates": candidates}
-    for flag, given in second_sets.items():
-        if given is not None and METHODS[method].second_set != flag:
-            raise UsageError(f"{method} learns nothing from --{flag}; leave it out.")
-    if (semantic is not None) != METHODS[method].needs_semantic:
-        raise UsageError(
-            f"{method} needs a run of fcrn or boxsup that says what each pixel is; name it with --semantic."
-            if semantic is None
-            else f"{method} builds on no other run; leave --semantic out."
-        )
+    _check_inputs(parts, {"salient": salient, "semantic": semantic})
+    segmenter = parts.kind == "segmenter"
     for name, value in {"mask_classes": mask_classes, "categories": categories}.items():
         if value is not None:
             changes[f"data.{name}"] = list(value)
@@ -132,10 +121,6 @@ def train(
         raise UsageError(
             f"{method} has no segments to choose among; name a teacher of `boxel label` with --label."
         )
-    if candidates is not None and settings.label != SEGMENTS:
-        raise UsageError(
-            "--candidates are chosen from beside segments; add --label segments, or leave it out."
-        )
     if semantic is not None:
         settings.model.semantic = semantic_config(semantic)
     several = [data] if isinstance(data, (Annotations, str, Path)) else list(data)
@@ -145,13 +130,13 @@ def train(
     validation: Annotations | None
     if val is not None:
         validation = _read_validation(val, val_images, images, class_list)
-        if method in SEMANTIC and not has_truth(validation).any():
+        if segmenter and not has_truth(validation).any():
             raise BoxelError(
                 f"{validation.file}: not one of its images has a label map or a mask to validate against; give "
                 "another --val, or none."
             )
     else:
-        training, validation = _set_aside(training, settings, semantic=method in SEMANTIC)
+        training, validation = _set_aside(training, settings, semantic=segmenter)
     _check_images(training)
     training = training.rename_categories(settings.data.rename)
     if validation is not None:
@@ -164,7 +149,7 @@ def train(
         training = keep_masks_of(training, settings.data.mask_classes)
     if settings.data.categories is not None:
         training = training.select_categories(settings.data.categories)
-    if validation is not None and method not in SEMANTIC:  # whose data set brings classes together
+    if validation is not None and not segmenter:  # whose data set brings classes together
         validation = under_categories(validation, training.categories)
     if semantic is not None:
         training = under_categories(training, things_of(semantic))
@@ -172,19 +157,16 @@ def train(
     training = ignore_small(training, settings.data.min_box)
     if settings.data.box_jitter:
         training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
-    parts, wants_masks = METHODS[method], settings.label not in (None, SEGMENTS)
-    (check_instances_or_labels if wants_masks else parts.check)(training)
+    wants_masks = settings.label not in (None, SEGMENTS)
+    check = resolve(parts.check)
+    (check_instances_or_labels if wants_masks else check)(training)
     validation = None if validation is None else _as_told(validation, settings)
     told = _as_told(training, settings)
-    classes = classes_of(told) if method in SEMANTIC else told.categories
+    classes = classes_of(told) if segmenter else told.categories
     second = None
     if salient is not None:
         second = _read(salient, None, "train")
         _check_images(second, "put them into its folder `images`")
-    if candidates is not None:
-        second = add_masks(
-            training.without_masks(), _read(candidates, training.root, "train"), "--candidates"
-        )
     record = {"method": method, **asdict(settings)}
     checkpoint = _prepare_folder(out, record, classes, resume)
     if resume and (out / "model.safetensors").exists():
@@ -195,15 +177,16 @@ def train(
     if semantic is not None and not resume:
         load_semantic(model, semantic)
     if wants_masks:  # and the weights to start from are there
-        training = _labeled(training, settings, out, method in SEMANTIC)
-        parts.check(training)
+        training = _labeled(training, settings, out, segmenter)
+        check(training)
     training = _as_told(training, settings)  # not before, since a teacher may go by the categories
 
-    samples = parts.samples(training, second, settings, out, model)
+    task_type: type[Task] = resolve(parts.task)
+    samples = resolve(parts.samples)(training, second, settings, out, model)
     with quiet_lightning():
-        trainer = _trainer(out, settings, parts.task, validation, checkpoint)
+        trainer = _trainer(out, settings, task_type, validation, checkpoint)
         course = plan(settings, samples.per_epoch, trainer.world_size)
-        task = parts.task(model, settings, course, validation, samples.dataset)
+        task = task_type(model, settings, course, validation, samples.dataset)
         batches = samples.batches(trainer.global_rank, trainer.world_size)
         stream = Stream(batches, course.steps * settings.accumulate)
         loader = ResumableLoader(samples.dataset, stream, settings.data.workers)
@@ -227,8 +210,18 @@ def train(
             )
             return None
     if trainer.is_global_zero:
-        _finish(out, model, record, parts.task.measures)
+        _finish(out, model, record, task_type.measures)
     return model.eval()
+
+
+def _check_inputs(method: Method, given: Mapping[str, Any]) -> None:
+    """Raise a :class:`UsageError` if an input is missing that a method needs, or is there and of no use to it."""
+    known = {extra.name: extra for extra in method.inputs}
+    for name, value in given.items():
+        if value is not None and name not in known:
+            raise UsageError(f"{method.name} does not use `{name}`; leave it out.")
+        if value is None and name in known and known[name].required:
+            raise UsageError(f"{method.name} needs {known[name].help}; name it with `{name}`.")
 
 
 def _read(

@@ -1,0 +1,179 @@
+"""The methods that boxel trains: one entry each, and the only place that lists them.
+
+The parts of a method are references, ``"package.module:name"``, that are imported when they are used. So this module
+loads nothing heavy, and it may name packages of the layers above it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any, Literal
+
+from boxel.utils.errors import UsageError, nearest
+
+
+@dataclass(frozen=True)
+class ExtraInput:
+    """Something that a method learns from or builds on beside its annotations.
+
+    Attributes:
+        name: The argument of :func:`boxel.train`.
+        metavar: What stands for its value in the help of the command line.
+        help: What it is, in one line.
+        required: Whether the method cannot be trained without it.
+    """
+
+    name: str
+    metavar: str
+    help: str
+    required: bool = False
+
+
+@dataclass(frozen=True)
+class Method:
+    """Everything that distinguishes a method from the others.
+
+    Attributes:
+        name: Its name in commands, recipes and run folders.
+        help: What it trains, and from what, in one sentence.
+        kind: A `detector` finds the instances of an image, a `segmenter` gives each pixel a class, and a `box_to_mask`
+            model predicts one mask per given box.
+        training: The settings of a run, a subclass of `TrainConfig`.
+        config: The settings of the model.
+        model: The model, made from a number of classes and its settings, or from its settings alone if it is
+            `box_to_mask`.
+        task: The steps and validations of a run, a subclass of `Task`.
+        samples: The function that makes the training samples.
+        check: The function that raises a `BoxelError` if a dataset has nothing that the method can learn from.
+        inputs: What it takes beside annotations.
+        exporter: The `Exporter` of its models, or None if they cannot be exported.
+    """
+
+    name: str
+    help: str
+    kind: Literal["detector", "segmenter", "box_to_mask"]
+    training: str
+    config: str
+    model: str
+    task: str
+    samples: str
+    check: str = "boxel.training.prepare:check_instances"
+    inputs: tuple[ExtraInput, ...] = ()
+    exporter: str | None = None
+
+
+METHODS = {
+    method.name: method
+    for method in (
+        Method(
+            name="boxinst",
+            help="Train BoxInst, an instance segmenter, from boxes, masks or any mix.",
+            kind="detector",
+            training="boxel.training.config:BoxInstTraining",
+            config="boxel.models.boxinst.config:BoxInstConfig",
+            model="boxel.models.boxinst.model:BoxInst",
+            task="boxel.training.instances:InstanceTask",
+            samples="boxel.training.instances:whole_images",
+            exporter="boxel.exporting.exporters:BOXINST",
+        ),
+        Method(
+            name="mask_rcnn",
+            help="Train Mask R-CNN, an instance segmenter, from masks (`boxel label` makes them) or from boxes.",
+            kind="detector",
+            training="boxel.training.config:MaskRCNNTraining",
+            config="boxel.models.mask_rcnn.config:MaskRCNNConfig",
+            model="boxel.models.mask_rcnn.model:MaskRCNN",
+            task="boxel.training.instances:InstanceTask",
+            samples="boxel.training.instances:whole_images",
+        ),
+        Method(
+            name="boxcaseg",
+            help="Train BoxCaseg, which predicts masks of boxes, from boxes and images of single objects with masks.",
+            kind="box_to_mask",
+            training="boxel.training.config:BoxCasegTraining",
+            config="boxel.models.boxcaseg.config:BoxCasegConfig",
+            model="boxel.models.boxcaseg.model:BoxCaseg",
+            task="boxel.training.crops:CropTask",
+            samples="boxel.training.crops:crops",
+            inputs=(
+                ExtraInput(
+                    "salient",
+                    "DATA",
+                    "images of single objects: a folder of images/ and masks/, or any dataset with masks",
+                ),
+            ),
+            exporter="boxel.exporting.exporters:BOXCASEG",
+        ),
+        Method(
+            name="fcrn",
+            help="Train FCRN, a semantic segmenter, from label maps or masks (`boxel label` makes them).",
+            kind="segmenter",
+            training="boxel.training.config:FCRNTraining",
+            config="boxel.models.fcrn.config:FCRNConfig",
+            model="boxel.models.fcrn.model:FCRN",
+            task="boxel.training.semantic:SemanticTask",
+            samples="boxel.training.semantic:views",
+            check="boxel.training.prepare:check_labels",
+        ),
+        Method(
+            name="fcrn-instances",
+            help="Train the localization network by which FCRN finds instances, from masks.",
+            kind="detector",
+            training="boxel.training.config:FCRNInstancesTraining",
+            config="boxel.models.fcrn.instances:FCRNInstancesConfig",
+            model="boxel.models.fcrn.instances:FCRNInstances",
+            task="boxel.training.instances:InstanceTask",
+            samples="boxel.training.semantic:instance_views",
+            check="boxel.training.prepare:check_masks",
+            inputs=(
+                ExtraInput(
+                    "semantic", "RUN", "a run of fcrn or boxsup, which classifies the pixels", required=True
+                ),
+            ),
+        ),
+        Method(
+            name="boxsup",
+            help="Train BoxSup, a semantic segmenter, from boxes, masks or any mix.",
+            kind="segmenter",
+            training="boxel.training.config:BoxSupTraining",
+            config="boxel.models.boxsup.config:BoxSupConfig",
+            model="boxel.models.boxsup.model:BoxSup",
+            task="boxel.training.boxsup:BoxSupTask",
+            samples="boxel.training.boxsup:guessed_views",
+            check="boxel.training.prepare:check_instances_or_labels",
+        ),
+    )
+}
+"""All methods by name."""
+
+SEMANTIC = tuple(name for name, method in METHODS.items() if method.kind == "segmenter")
+"""The methods whose models give each pixel a class."""
+
+
+def get_method(name: str) -> Method:
+    """Return the method of a name.
+
+    Raises:
+        UsageError: There is no such method.
+
+    Example:
+        >>> get_method("boxcaseg").kind
+        'box_to_mask'
+    """
+    if name not in METHODS:
+        raise UsageError(
+            f"there is no method {name!r}; the methods are {', '.join(METHODS)}.{nearest(name, list(METHODS))}"
+        )
+    return METHODS[name]
+
+
+def resolve(reference: str) -> Any:
+    """Import what a reference of the form ``"package.module:name"`` names.
+
+    Example:
+        >>> resolve("boxel.utils.errors:UsageError").__name__
+        'UsageError'
+    """
+    module, _, name = reference.partition(":")
+    return getattr(import_module(module), name)

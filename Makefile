@@ -4,14 +4,15 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
 # Two workers keep two cores busy; more than four mostly cost memory, each of them loading torch.
 WORKERS ?= auto --maxprocesses=4
 
-# More threads than cores is what slows down torch most: one a worker.
+# More threads than cores is what slows down torch most: one per worker.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup lint types format test demo docs wheel clean
+.PHONY: help setup lint types format quick test demo docs wheel clean
 
 help:  ## This list
 	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
@@ -20,7 +21,7 @@ setup: $(READY)  ## A virtual environment in .venv with boxel and its tools
 
 # The stamp is younger than pyproject.toml once everything in it is installed, so that a second run installs nothing.
 $(READY): pyproject.toml
-	@echo "Setting up $(VENV): a few minutes the first time, most of it the download of torch."
+	@echo "Setting up $(VENV): a few minutes the first time, most of it downloading torch."
 	$(PYTHON) -m venv $(VENV) || $(MAKE) --no-print-directory venv-without-ensurepip
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	@touch $@
@@ -41,12 +42,15 @@ lint: $(READY)  ## Style, format and the order of the packages
 types: $(READY)  ## Type annotations
 	$(BIN)/mypy
 
-format: $(READY)  ## Put the code into the one format
+format: $(READY)  ## Format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-test: lint types  ## Lint, types and all tests
-	$(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
+quick: $(READY)  ## The tests of an inner loop: under a minute
+	$(PYTEST) -m "not slow"
+
+test: lint types  ## Lint, types, all tests, and the examples in docstrings
+	$(PYTEST) tests src/boxel --doctest-modules
 
 demo: $(READY)  ## Label real photos; train from the boxes of generated scenes, measure, and draw the masks found
 	env -u OMP_NUM_THREADS $(BIN)/boxel demo
@@ -58,5 +62,5 @@ wheel: $(READY)  ## The wheel, into dist/
 	rm -rf dist
 	$(BIN)/hatchling build -t wheel
 
-clean:  ## Away with all that make made
+clean:  ## Remove build artifacts and the virtual environment
 	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

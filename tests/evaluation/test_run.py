@@ -9,7 +9,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
-from boxel.evaluation import evaluate
+from boxel.evaluation import evaluate_detections
 from boxel.evaluation.run import is_agnostic, predict_set
 from boxel.models.detector import Detections, over_image
 from boxel.utils.errors import BoxelError
@@ -74,7 +74,7 @@ def test_agnostic_is_what_was_trained_so(two_images):
     assert is_agnostic(SquareFinder("object"))
     assert is_agnostic(SquareFinder("thing", class_agnostic=True))
     results = predict_set(SquareFinder("thing", class_agnostic=True), two_images)
-    assert evaluate(results, two_images, class_agnostic=True)["box"]["AP"] == 1
+    assert evaluate_detections(results, two_images, class_agnostic=True)["box"]["AP"] == 1
 
 
 def test_unreadable_images_are_reported_and_the_rest_is_done(two_images, tmp_path):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxel.evaluation import coco_ap, evaluate, fill_boxes, grabcut_boxes, mask_iou
+from boxel.evaluation import coco_ap, evaluate_detections, fill_boxes, grabcut_boxes, mask_iou
 from boxel.evaluation.sizes import with_sizes
 from boxel.utils.errors import BoxelError
 
@@ -37,7 +37,9 @@ def test_image_files_tell_sizes_to_the_other_measures(random_set, tmp_path):
     assert mask_iou(results, unsized) == mask_iou(results, truth)
     assert fill_boxes(results, unsized) == fill_boxes(results, truth)
     assert grabcut_boxes(results, unsized, min_score=2) == fill_boxes(results, truth)
-    assert evaluate(results, unsized, baselines=["box"]) == evaluate(results, truth, baselines=["box"])
+    assert evaluate_detections(results, unsized, baselines=["box"]) == evaluate_detections(
+        results, truth, baselines=["box"]
+    )
 
 
 @pytest.fixture
@@ -61,7 +63,7 @@ def test_codes_tell_sizes_where_there_is_no_file(polygons, make_result, rectangl
 def test_a_size_that_nothing_tells_is_named(polygons, make_result, rectangle):
     found = [make_result(rectangle(60, 80, 10, 10, 30, 30), 0.9, image) for image in (1, 2)]
     truth = replace(polygons, file="truth.json")
-    for measure in (coco_ap, mask_iou, fill_boxes, evaluate):
+    for measure in (coco_ap, mask_iou, fill_boxes, evaluate_detections):
         with pytest.raises(
             BoxelError, match=r"truth\.json: nothing tells the size of image 3.*2\.png.*--images"
         ):
@@ -80,4 +82,4 @@ def test_what_the_file_says_stays(random_set):
 def test_masks_of_two_sizes_in_one_image_are_refused(polygons, make_result, rectangle):
     found = [make_result(rectangle(height, 80, 10, 10, 30, 30), 0.9, 1) for height in (60, 61)]
     with pytest.raises(BoxelError, match=r"result 1 \(image 1\) has a mask of \[61, 80\]"):
-        evaluate(found, polygons)
+        evaluate_detections(found, polygons)

@@ -3,14 +3,14 @@ import math
 
 import pytest
 
-from boxel.evaluation import coco_ap, evaluate, fill_boxes, format_table, mask_iou, region_ap
+from boxel.evaluation import coco_ap, evaluate_detections, fill_boxes, format_table, mask_iou, region_ap
 from boxel.evaluation.summary import without_nan
 from boxel.utils.errors import BoxelError
 
 
 def test_gathers_every_measure(random_set):
     truth, results = random_set(0)
-    metrics = evaluate(results, truth, baselines=["box"])
+    metrics = evaluate_detections(results, truth, baselines=["box"])
     json.dumps(metrics, allow_nan=False)
     assert metrics["images"] == 12
     assert metrics["instances"] == (~truth.iscrowd).sum()
@@ -22,13 +22,13 @@ def test_gathers_every_measure(random_set):
     assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(filled, truth)["AP"]
     assert metrics["baselines"]["box"]["mask_iou"] == mask_iou(filled, truth)
     assert "box_agreement" not in metrics
-    assert "boundary" not in evaluate(results, truth, boundary=False)
+    assert "boundary" not in evaluate_detections(results, truth, boundary=False)
 
 
 def test_regions_where_they_are_asked_for(random_set):
     truth, results = random_set(0)
-    assert "regions" not in evaluate(results, truth, boundary=False)
-    metrics = evaluate(results, truth, boundary=False, regions=True)
+    assert "regions" not in evaluate_detections(results, truth, boundary=False)
+    metrics = evaluate_detections(results, truth, boundary=False, regions=True)
     expected = region_ap(results, truth)
     assert metrics["regions"]["mAPr50"] == expected["mAPr50"]
     figures = [100 * expected[name] for name in ("mAPr50", "mAPr70", "mAPr_vol")]
@@ -39,7 +39,7 @@ def test_regions_where_they_are_asked_for(random_set):
 def test_without_true_masks_it_measures_by_boxes(random_set):
     truth, results = random_set(0)
     with pytest.warns(UserWarning, match="no masks to compare baselines with: box filled left out"):
-        metrics = evaluate(results, truth.without_masks(), baselines=["box"])
+        metrics = evaluate_detections(results, truth.without_masks(), baselines=["box"])
     assert set(metrics) == {"images", "instances", "results", "box", "mean_fill", "box_agreement"}
     # The true boxes here are tight, so each found one agrees as well as it matches, which is by at least 0.5.
     assert metrics["box_agreement"]["share50"] == 1
@@ -49,7 +49,7 @@ def test_without_true_masks_it_measures_by_boxes(random_set):
 def test_without_predicted_masks_it_measures_boxes(random_set):
     truth, results = random_set(0)
     boxes = [{k: v for k, v in result.items() if k != "segmentation"} for result in results]
-    metrics = evaluate(boxes, truth, baselines=["box"])
+    metrics = evaluate_detections(boxes, truth, baselines=["box"])
     assert set(metrics) == {"images", "instances", "results", "box", "baselines"}
     assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(fill_boxes(results, truth), truth)["AP"]
 
@@ -60,18 +60,18 @@ def test_a_true_mask_that_can_not_be_read_costs_only_itself(make_truth, make_res
     truth.segmentations[1] = b"[[1, 2, 3, 4, 5, 6, 7]]"
     results = [make_result(first, 0.9), make_result(second, 0.8)]
     with pytest.warns(UserWarning, match=r"1 true masks can't be read .* annotation 1 "):
-        metrics = evaluate(results, truth)
+        metrics = evaluate_detections(results, truth)
     assert (metrics["mask"]["AP"], metrics["box"]["AP"], metrics["instances"]) == (1, 1, 2)
     assert metrics["mask_iou"]["instances"] == 1
 
 
 def test_only_unseen_classes(random_set):
     truth, results = random_set(0)
-    metrics = evaluate(results, truth, categories=["class 0"], boundary=False)
+    metrics = evaluate_detections(results, truth, categories=["class 0"], boundary=False)
     assert list(metrics["mask"]["per_class"]) == ["class 0"]
     assert metrics["mask"]["AP"] == coco_ap(results, truth)["per_class"]["class 0"]
     with pytest.raises(BoxelError, match=r"no category 'class 00'\. Did you mean 'class 0'"):
-        evaluate(results, truth, categories=["class 00"])
+        evaluate_detections(results, truth, categories=["class 00"])
 
 
 def test_unseen_classes_without_classes(make_truth, make_result, rectangle):
@@ -80,11 +80,11 @@ def test_unseen_classes_without_classes(make_truth, make_result, rectangle):
     truth = make_truth([(100, 100)], [{"mask": dog, "label": 1}, {"mask": person}], category_ids=(1, 18))
     results = [make_result(dog, 0.9), make_result(person, 0.8)]
     for name in ("class 1", "class 18"):
-        metrics = evaluate(results, truth, class_agnostic=True, categories=[name])
+        metrics = evaluate_detections(results, truth, class_agnostic=True, categories=[name])
         assert (metrics["mask"]["AP"], metrics["box"]["AP"], metrics["instances"]) == (1, 1, 1)
         assert list(metrics["mask"]["per_class"]) == ["object"]
     stray = make_result(rectangle(100, 100, 0, 60, 40, 100), 0.95)
-    metrics = evaluate([stray, *results], truth, class_agnostic=True, categories=["class 18"])
+    metrics = evaluate_detections([stray, *results], truth, class_agnostic=True, categories=["class 18"])
     assert metrics["mask"]["AP"] == pytest.approx(0.5)
 
 
@@ -92,40 +92,40 @@ def test_results_of_one_category_are_warned_of(make_truth, make_result, rectangl
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": i, "label": i} for i in (0, 1)], (1, 18))
     person, dog = make_result(mask, 0.9, 1, 1), make_result(mask, 0.9, 2, 18)
-    evaluate([person, dog], truth)
-    evaluate([person], truth, categories=["class 1"])
-    evaluate([person], truth, class_agnostic=True)
-    evaluate([person], truth.select_instances([0]))  # the other category has no instance
-    evaluate([], truth)
+    evaluate_detections([person, dog], truth)
+    evaluate_detections([person], truth, categories=["class 1"])
+    evaluate_detections([person], truth, class_agnostic=True)
+    evaluate_detections([person], truth.select_instances([0]))  # the other category has no instance
+    evaluate_detections([], truth)
     assert not [str(w.message) for w in recwarn if w.category is UserWarning]
     with pytest.warns(UserWarning, match=r"mine.json: all results are of category 'class 1', so that 1 inst"):
-        evaluate([person, {**dog, "category_id": 1}], truth, file="mine.json")
+        evaluate_detections([person, {**dog, "category_id": 1}], truth, file="mine.json")
 
 
 def test_unknown_baselines_are_refused_first(random_set):
     truth, results = random_set(0)
     with pytest.raises(BoxelError, match=r"no baseline 'boxes', only box, grabcut\. Did you mean 'box'"):
-        evaluate(results, truth, baselines=["grabcut", "boxes"])
+        evaluate_detections(results, truth, baselines=["grabcut", "boxes"])
 
 
 def test_results_go_by_file_name(make_truth, make_result, rectangle):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": 1}], image_ids=(1, 40))
     found = {**make_result(mask, 0.9, "1"), "file_name": "1.png"}
-    assert evaluate([found], truth)["mask"]["AP"] == 1
+    assert evaluate_detections([found], truth)["mask"]["AP"] == 1
 
 
 def test_refuses_results_of_other_images(random_set):
     truth, results = random_set(0)
     with pytest.raises(BoxelError, match=r"mine.json: result 0 \(image -1\)"):
-        evaluate([{**results[0], "image_id": -1}], truth, file="mine.json")
+        evaluate_detections([{**results[0], "image_id": -1}], truth, file="mine.json")
 
 
 def test_the_table(make_truth, make_result, rectangle):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)], [{"mask": mask}])
     lines = format_table(
-        evaluate([make_result(rectangle(100, 100, 21, 20, 61, 60), 0.9)], truth)
+        evaluate_detections([make_result(rectangle(100, 100, 21, 20, 61, 60), 0.9)], truth)
     ).splitlines()
     assert lines[0].split() == [
         "AP",
@@ -158,13 +158,13 @@ def test_the_table_says_what_grabcut_cuts(make_truth, make_result, rectangle):
     truth = make_truth([(100, 100)], [{"mask": mask}])
     found = [make_result(mask, 0.9)]
     said = "GrabCut cuts the 20 best detections of an image that score at least 0.05; the boxes of the others"
-    assert said in format_table(evaluate(found, truth, baselines=["box", "grabcut"]))
-    assert "GrabCut" not in format_table(evaluate(found, truth, baselines=["box"]))
+    assert said in format_table(evaluate_detections(found, truth, baselines=["box", "grabcut"]))
+    assert "GrabCut" not in format_table(evaluate_detections(found, truth, baselines=["box"]))
 
 
 def test_nothing_at_all(make_truth):
     with pytest.warns(UserWarning, match="box filled, GrabCut left out"):
-        metrics = evaluate([], make_truth([], []), baselines=["box", "grabcut"])
+        metrics = evaluate_detections([], make_truth([], []), baselines=["box", "grabcut"])
     assert metrics["box"]["AP"] is None
     assert "0 images" in format_table(metrics)
 

@@ -320,9 +320,9 @@ def _evaluate_arguments(parser: ArgumentParser) -> None:
 
 
 def _evaluate(given: Namespace) -> int:
-    from boxel.evaluation import check_baselines, evaluate, format_table, read_results
+    from boxel.evaluation import check_baselines, evaluate_detections, format_table, read_results
+    from boxel.evaluation.labeled import is_labeled_set, measure, table
     from boxel.evaluation.run import is_agnostic, predict_set
-    from boxel.labeling.evaluate import is_labeled_set, measure, table
     from boxel.models.io import method_of
 
     method = method_of(given.subject)
@@ -354,7 +354,7 @@ def _evaluate(given: Namespace) -> int:
         results = read_results(given.subject)
     if "results" in outputs:
         outputs["results"].write_text(json.dumps(results))
-    metrics = evaluate(
+    metrics = evaluate_detections(
         results,
         truth,
         class_agnostic=agnostic,

@@ -11,8 +11,8 @@ from boxel.data import Annotations, read
 from boxel.data.check import check, summary
 from boxel.data.images import read_image
 from boxel.data.samples import write_photos
+from boxel.evaluation.labeled import measure, table
 from boxel.labeling.api import label_data
-from boxel.labeling.evaluate import measure, table
 from boxel.viz.overlays import contact_sheet, overlay, save_image
 from boxel.viz.report import write_report
 

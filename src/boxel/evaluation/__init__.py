@@ -6,11 +6,14 @@ from boxel.evaluation.bootstrap import paired_bootstrap
 from boxel.evaluation.coco import coco_ap
 from boxel.evaluation.matching import Matches, mask_iou, match_boxes
 from boxel.evaluation.results import Result, check_results, read_results
-from boxel.evaluation.summary import BOX_LIKE, check_baselines, evaluate, format_table
+from boxel.evaluation.run import EvaluateConfig, Evaluation, evaluate
+from boxel.evaluation.summary import BOX_LIKE, check_baselines, evaluate_detections, format_table
 from boxel.evaluation.voc import region_ap
 
 __all__ = [
     "BOX_LIKE",
+    "EvaluateConfig",
+    "Evaluation",
     "Matches",
     "Result",
     "box_agreement",
@@ -18,6 +21,7 @@ __all__ = [
     "check_results",
     "coco_ap",
     "evaluate",
+    "evaluate_detections",
     "fill_boxes",
     "format_table",
     "grabcut_boxes",

@@ -1,15 +1,303 @@
-"""Detections of a trained model on an annotated set, under the set's own image ids."""
+"""One function that evaluates whatever predicts: models, results files, labeled datasets and folders of label maps."""
 
 from __future__ import annotations
 
+import json
+import logging
 import warnings
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from boxel.data.annotations import Annotations
-from boxel.models.predict import PredictConfig
-from boxel.models.predict_files import predict_files
-from boxel.utils.errors import BoxelError
+from boxel.data import Annotations, read
+from boxel.data.faults import left_out
+from boxel.data.formats.semantic_files import holds_label_maps
+from boxel.methods import get_method
+from boxel.utils.config import ClosedUnitInterval, Config, PositiveInt, parse_config
+from boxel.utils.device import resolve_device
+from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from boxel.models.predict import PredictConfig
+    from boxel.models.semantic.predict import LookConfig
+
+from boxel.evaluation.results import Result, read_results
+from boxel.evaluation.summary import check_baselines, evaluate_detections, format_table, without_nan
+
+logger = logging.getLogger(__name__)
+
+Kind: TypeAlias = Literal["detector", "segmenter", "box_to_mask", "results", "dataset", "label_maps"]
+"""What can be evaluated: three kinds of models, and three kinds of files."""
+
+
+@dataclass
+class EvaluateConfig(Config):
+    """What is measured, and how a model is run. Settings that do nothing for a subject are refused.
+
+    Attributes:
+        categories: Measure these categories only. None: all.
+        class_agnostic: Count all categories as one.
+        boundary: Also compute Boundary AP, which takes longest.
+        regions: Also compute mAP^r and mAP^r_vol, the metrics of Pascal VOC.
+        baselines: Masks from the same boxes to compare with: `box` fills them, `grabcut` runs GrabCut.
+        trimap: Widths of bands around true boundaries, in pixels, in which mean IoU is computed too (semantic models).
+        results: File to which the detections are written as COCO results before they are measured.
+        short_side: Resize the shorter side to this many pixels (instance models). None: as in training.
+        long_side: Resize the longer side to this many pixels (semantic models). None: as in training.
+        flip: Average over the image and its mirror image.
+        scales: Factors on the size of the image; the predictions at all of them are merged.
+        score: Minimum score of a detection.
+        batch_size: Images per forward pass, padded to one size, which changes scores slightly.
+        tile: Predict larger images in overlapping squares of this side (semantic models). None: whole images.
+        shifts: Interleave n x n passes, each shifted by a fraction of a cell (semantic models).
+        crf: Refine with a CRF, with the settings that `boxel tune-crf` found for the model (semantic models).
+        device: `cpu`, `cuda`, `mps`, or `auto` for CUDA if available.
+    """
+
+    categories: list[str] | None = None
+    class_agnostic: bool = False
+    boundary: bool = True
+    regions: bool = False
+    baselines: list[str] = field(default_factory=list)
+    trimap: list[PositiveInt] = field(default_factory=list)  # type: ignore[valid-type]
+    results: str | None = None
+    short_side: PositiveInt | None = None  # type: ignore[valid-type]
+    long_side: PositiveInt | None = None  # type: ignore[valid-type]
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    score: ClosedUnitInterval = 0.0  # type: ignore[valid-type]
+    batch_size: PositiveInt = 1  # type: ignore[valid-type]
+    tile: PositiveInt | None = None  # type: ignore[valid-type]
+    shifts: PositiveInt = 1  # type: ignore[valid-type]
+    crf: bool = False
+    device: str = "auto"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The result of :func:`evaluate`.
+
+    Attributes:
+        kind: What was evaluated.
+        metrics: Plain JSON; None for what is undefined. See :func:`evaluate` for its keys.
+        results: The detections, in the COCO results format; None unless instances were detected.
+        lost: One sentence per image that could not be used.
+    """
+
+    kind: Kind
+    metrics: dict[str, Any]
+    results: list[Result] | None = None
+    lost: list[str] = field(default_factory=list)
+
+    def table(self) -> str:
+        """Format the metrics as text."""
+        if self.kind in ("detector", "results"):
+            return format_table(self.metrics)
+        if self.kind in ("segmenter", "label_maps"):
+            from boxel.evaluation.maps import maps_table
+
+            return maps_table(self.metrics)
+        return _format_masks(self.metrics)
+
+    __str__ = table
+
+
+def evaluate(
+    subject: str | Path | Annotations | Sequence[Result],
+    truth: str | Path | Annotations,
+    *,
+    images: str | Path | None = None,
+    class_list: str | Path | None = None,
+    config: EvaluateConfig | None = None,
+    **settings: object,
+) -> Evaluation:
+    """Evaluate a model, a results file, a labeled dataset or a folder of label maps against ground truth.
+
+    Args:
+        subject: A model folder or the name of a bundled model, which is run on the images; a file or list of COCO
+            results; a dataset with masks of the same annotation ids, or its COCO file; or a folder of label maps.
+        truth: The annotations to compare with, or their file or folder in any format that `boxel.read` knows.
+        images: Folder of the images if it is not beside ``truth``.
+        class_list: Classes of label maps: a text file, or the name of a known list.
+        config: The settings.
+        **settings: Fields of :class:`EvaluateConfig` that override ``config``.
+
+    Returns:
+        The metrics, all in [0, 1]:
+
+        * of detections, those of :func:`~boxel.evaluation.summary.evaluate_detections`;
+        * of label maps and semantic models, those of :func:`~boxel.evaluation.semantic.semantic_metrics`, and `images`;
+        * of labeled datasets and BoxCaseg, for `masks` and each baseline those of
+          :func:`~boxel.evaluation.boxes.measure_masks`.
+
+    Raises:
+        UsageError: A setting does nothing for this subject.
+        BoxelError: The subject or the truth cannot be read, or they have nothing in common.
+    """
+    overrides = {**(asdict(config) if config else {}), **settings}
+    config = parse_config(EvaluateConfig, overrides, "evaluate")
+    check_baselines(config.baselines)
+    kind = subject_kind(subject)
+    _refuse_unused(subject, kind, config)
+    if not isinstance(truth, Annotations):
+        truth = read(truth, images=images, split="val", classes=class_list)
+        if truth.faults:
+            logger.warning("%s", left_out(truth.faults))
+    truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run
+    if kind in ("segmenter", "label_maps"):
+        return _evaluate_maps(subject, kind, truth, config)
+    if kind in ("box_to_mask", "dataset"):
+        return _evaluate_masks(subject, kind, truth, config)
+    return _evaluate_detections(subject, kind, truth, config)
+
+
+def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
+    """Return what kind of subject :func:`evaluate` is given; a path that does not exist counts as a results file.
+
+    Example:
+        >>> subject_kind([])
+        'results'
+    """
+    if isinstance(subject, Annotations):
+        return "dataset"
+    if not isinstance(subject, (str, Path)):
+        return "results"
+    path = Path(subject)
+    if path.is_file():
+        with open(path, "rb") as file:
+            return "dataset" if file.read(64).lstrip().startswith(b"{") else "results"
+    from boxel.models.io import method_of
+
+    method = method_of(path)
+    if method is not None:
+        return get_method(method).kind
+    if path.is_dir():
+        return "label_maps" if holds_label_maps(path) else "detector"
+    return "results"
+
+
+_OF_DETECTIONS = ("categories", "class_agnostic", "boundary", "regions", "baselines", "results")
+_USED: dict[Kind, tuple[str, ...]] = {
+    "results": _OF_DETECTIONS,
+    "detector": (*_OF_DETECTIONS, "short_side", "score", "batch_size", "flip", "scales"),
+    "dataset": ("categories", "baselines"),
+    "box_to_mask": ("categories", "baselines"),
+    "label_maps": ("trimap",),
+    "segmenter": ("trimap", "long_side", "tile", "shifts", "crf", "flip", "scales"),
+}
+"""The settings that have an effect, beside `device`."""
+
+_NAMES: dict[Kind, str] = {
+    "results": "a results file",
+    "detector": "an instance model",
+    "dataset": "a labeled dataset",
+    "box_to_mask": "a model that predicts masks of given boxes",
+    "label_maps": "a folder of label maps",
+    "segmenter": "a semantic model",
+}
+
+
+def _refuse_unused(subject: object, kind: Kind, config: EvaluateConfig) -> None:
+    """Raise a `UsageError` if a setting was changed that does nothing."""
+    for name, default in asdict(EvaluateConfig()).items():
+        if getattr(config, name) != default and name not in (*_USED[kind], "device"):
+            what = (
+                f"{subject} is {_NAMES[kind]}"
+                if isinstance(subject, (str, Path))
+                else f"this is {_NAMES[kind]}"
+            )
+            raise UsageError(f"`{name}` does nothing here, since {what}; leave it out.")
+
+
+def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
+    lost: list[str] = []
+    agnostic = config.class_agnostic
+    if kind == "detector":
+        model = _load(subject, config.device)
+        agnostic = agnostic or is_agnostic(model)
+        inference = _detector_inference(model, config)
+        results = predict_set(model, truth, inference, config.batch_size, _keep_in(lost), agnostic)
+    else:
+        results = read_results(subject) if isinstance(subject, (str, Path)) else list(subject)
+    if config.results is not None:
+        with atomic_path(config.results) as file:
+            file.write_text(json.dumps(results))
+    metrics = evaluate_detections(
+        results,
+        truth,
+        class_agnostic=agnostic,
+        categories=config.categories,
+        boundary=config.boundary,
+        regions=config.regions,
+        baselines=config.baselines,
+        file=str(subject) if isinstance(subject, (str, Path)) else "results",
+    )
+    return Evaluation(kind, metrics, results, lost)
+
+
+def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
+    from boxel.evaluation.labeled import measure
+
+    if kind == "dataset" and not isinstance(subject, Annotations):
+        subject = read(subject, images=truth.root)
+    metrics = measure(subject, truth, config.baselines, config.categories, config.device, logger.info)
+    return Evaluation(kind, without_nan(metrics))
+
+
+def _evaluate_maps(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
+    from boxel.evaluation.maps import measure_folder, measure_maps
+
+    lost: list[str] = []
+    if kind == "label_maps":
+        metrics = measure_folder(Path(subject), truth, _keep_in(lost), config.trimap)
+    else:
+        model = _load(subject, config.device)
+        metrics = measure_maps(
+            model, truth, _segmenter_inference(model, config), _keep_in(lost), config.trimap
+        )
+    return Evaluation(kind, without_nan(metrics), lost=lost)
+
+
+def _keep_in(lost: list[str]) -> Callable[[str], None]:
+    def report(text: str) -> None:
+        lost.append(text)
+        logger.warning("%s", text)
+
+    return report
+
+
+def _load(folder: str | Path, device: str) -> Any:
+    from boxel.models.io import load
+
+    return load(folder).to(resolve_device(device))
+
+
+def _detector_inference(model: Any, config: EvaluateConfig) -> PredictConfig:
+    from boxel.models.predict import own_config
+
+    inference = replace(own_config(model), flip=config.flip, score=config.score, scales=config.scales)
+    if config.short_side is None:
+        return inference
+    # The longest side keeps its proportion to the shorter one.
+    longest = round(inference.max_size * config.short_side / (inference.short_side or inference.max_size))
+    return replace(inference, short_side=config.short_side, max_size=longest)
+
+
+def _segmenter_inference(model: Any, config: EvaluateConfig) -> LookConfig:
+    from boxel.models.semantic.predict import own_looks
+
+    sizes = {name: size for name in ("long_side", "tile") if (size := getattr(config, name)) is not None}
+    return own_looks(
+        model, crf=config.crf, shifts=config.shifts, flip=config.flip, scales=config.scales, **sizes
+    )
+
+
+def _format_masks(metrics: dict[str, Any]) -> str:
+    from boxel.evaluation.labeled import table
+
+    return table({name: {k: v for k, v in row.items() if v is not None} for name, row in metrics.items()})
 
 
 def is_agnostic(model: Any) -> bool:
@@ -45,6 +333,8 @@ def predict_set(
     Raises:
         BoxelError: the set has none of the model's categories, or none of its images can be read.
     """
+    from boxel.models.predict_files import predict_files
+
     ids = {category.name: category.id for category in data.categories}
     agnostic = class_agnostic or is_agnostic(model)
     lacking = [c.name for c in model.categories if not agnostic and c.name not in ids]
@@ -59,13 +349,13 @@ def predict_set(
         )
     paths = [data.image_path(index) for index in range(len(data))]
     results = []
-    read = 0
+    done = 0
     for index, found in predict_files(model, paths, config, batch_size, report):
-        read += 1
+        done += 1
         for row, name in zip(found.as_coco(data.image_ids[index]), found.names, strict=True):
             if agnostic or name in ids:
                 results.append({**row, "category_id": ids.get(name, row["category_id"])})
-    if paths and not read:
+    if paths and not done:
         raise BoxelError(
             f"{data.file}: none of its {len(paths)} images can be read in {data.root}; name their folder with "
             "--images."

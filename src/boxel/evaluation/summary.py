@@ -24,7 +24,7 @@ BOX_LIKE = 0.95
 """Masks that fill more than this share of their boxes, on average, came out as boxes."""
 
 
-def evaluate(
+def evaluate_detections(
     results: Sequence[Result],
     truth: Annotations,
     *,
@@ -105,7 +105,7 @@ def evaluate(
 
 
 def format_table(metrics: dict[str, Any]) -> str:
-    """The metrics of `evaluate` as text: figures in percent, a dash for what is undefined."""
+    """The metrics of `evaluate_detections` as text: figures in percent, a dash for what is undefined."""
     rows = {"box": metrics["box"]}
     rows |= {name: metrics[name] for name in ("mask", "boundary") if name in metrics}
     for name, scores in metrics.get("baselines", {}).items():
@@ -156,7 +156,7 @@ _BASELINES = {"box": "box filled", "grabcut": "GrabCut"}
 
 
 def check_baselines(names: Sequence[str]) -> None:
-    """Raise a `BoxelError` where a name is no baseline of `evaluate`."""
+    """Raise a `BoxelError` where a name is no baseline of `evaluate_detections`."""
     known = list(_BASELINES)
     for name in names:
         if name not in known:

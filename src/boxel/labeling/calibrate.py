@@ -10,13 +10,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data import Annotations
-from boxel.evaluation.boxes import LEAST_SIDE
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import label_image
 from boxel.labeling.quality import LEAST_MASKS, Calibration, cues, fit
 from boxel.labeling.runner import fault_of, photo_of
 from boxel.labeling.teachers.base import Teacher
 from boxel.utils.errors import BoxelError
+
+MIN_SIDE = 16.0
+"""Minimum shorter side, in pixels, of the boxes that quality is calibrated on; `boxel evaluate` measures the same."""
 
 ENOUGH_MASKS = 300
 """From so many masks up a calibration is fitted anew; fewer only correct the one that there is."""
@@ -45,7 +47,7 @@ def calibrate(
     if len(ious) < LEAST_MASKS:
         raise BoxelError(
             f"{data.file}: {len(ious)} true masks, and quality is calibrated on {LEAST_MASKS} or more of boxes of at "
-            f"least {LEAST_SIDE:g} pixels; add some."
+            f"least {MIN_SIDE:g} pixels; add some."
         )
     if prior is None or len(ious) >= ENOUGH_MASKS:
         return fit(found, ious)
@@ -86,7 +88,7 @@ def collect(
             return np.zeros((0, 0)), np.zeros(0)
         sides = (data.boxes[own, 2:] - data.boxes[own, :2]).min(axis=1)
         ious = np.full(len(own), np.nan)
-        for index in np.flatnonzero(data.has_mask[own] & (sides >= LEAST_SIDE)):
+        for index in np.flatnonzero(data.has_mask[own] & (sides >= MIN_SIDE)):
             mask, region = labeled.masks[index], labeled.regions[index]
             if mask is None:
                 continue

@@ -18,7 +18,7 @@ _COLUMNS = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "spearman", "ca
 
 
 def measure(
-    subject: str | Path,
+    subject: str | Path | Annotations,
     truth: Annotations,
     baselines: Sequence[str] = (),
     categories: Sequence[str] | None = None,
@@ -47,12 +47,12 @@ def measure(
         raise BoxelError(f"{truth.file}: it has no true masks to compare with; name annotations that do.")
     # A mask is made of a box, whatever the data set says of the instance otherwise.
     boxes = replace(truth.without_masks(), quality=None, source=None, trusted=None)  # type: ignore[arg-type]
-    is_set = Path(subject).is_file()
-    made = (
-        read(subject, images=truth.root)
-        if is_set
-        else label(boxes, teacher=str(subject), device=device, report=report)
-    )
+    if isinstance(subject, Annotations):
+        made = subject
+    elif Path(subject).is_file():
+        made = read(subject, images=truth.root)
+    else:
+        made = label(boxes, teacher=str(subject), device=device, report=report)
     sets = {"masks": made} | {
         name: label(boxes, teacher=BASELINES[name], report=report) for name in baselines
     }

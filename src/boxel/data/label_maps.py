@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.io import loadmat, whosmat
 
 from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
 from boxel.data.images import MAX_PIXELS
@@ -207,6 +206,8 @@ def read_values(file: Path) -> NDArray[np.uint16]:
     """
     with _told(file):
         if file.suffix.lower() == ".mat":
+            from scipy.io import loadmat  # only MATLAB files need SciPy
+
             return loadmat(file, variable_names=["LabelMap"])["LabelMap"].astype(np.uint16)
         with Image.open(file, formats=["PNG"]) as image:
             # Pillow stretches gray values of 2 and 4 bits to 8.
@@ -222,6 +223,8 @@ def label_map_size(file: Path) -> tuple[int, int]:
     """
     with _told(file):
         if file.suffix.lower() == ".mat":
+            from scipy.io import whosmat
+
             height, width = {name: shape for name, shape, _ in whosmat(file)}["LabelMap"]
             return width, height
         with Image.open(file, formats=["PNG"]) as image:

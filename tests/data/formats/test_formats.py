@@ -13,7 +13,7 @@ from pycocotools import mask as coco_mask
 import boxel.data
 from boxel.data.formats import read, recognize, write
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.outlines import iou_with, joined, outlines
+from boxel.data.formats.outlines import join_rings, outlines, overlap
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
@@ -195,15 +195,15 @@ def test_outlines_fill_holes_and_keep_parts():
     rings = outlines(rle)
     assert len(rings) == 2
     # 300 + 60 pixels, and the hole's 100 filled.
-    assert iou_with(rings, rle) == pytest.approx(360 / 460)
-    assert iou_with([joined(rings)], rle) == pytest.approx(360 / 460, abs=0.05)
+    assert overlap(rings, rle) == pytest.approx(360 / 460)
+    assert overlap([join_rings(rings)], rle) == pytest.approx(360 / 460, abs=0.05)
     assert outlines(encode(np.zeros((4, 4)))) == []
 
 
 def test_joined_goes_there_and_back():
     near, far = [0.0, 0, 2, 0, 2, 2], [5.0, 2, 9, 2, 9, 9]
-    assert joined([near, far]) == [0, 0, 2, 0, 2, 2, 5, 2, 9, 2, 9, 9, 5, 2, 2, 2]
-    assert joined([near]) == near
+    assert join_rings([near, far]) == [0, 0, 2, 0, 2, 2, 5, 2, 9, 2, 9, 9, 5, 2, 2, 2]
+    assert join_rings([near]) == near
 
 
 def test_public_names():

@@ -37,7 +37,7 @@ from boxel.data.formats.layout import (
     suffix_of,
     write_ids,
 )
-from boxel.data.formats.outlines import iou_with, outlines
+from boxel.data.formats.outlines import outlines, overlap
 from boxel.data.images import MAX_PIXELS, image_size
 from boxel.masks.rle import Rle, encode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line
@@ -319,7 +319,7 @@ def _rings(
     if isinstance(segmentation, list):
         return [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6]
     rings = outlines(rle)
-    ious.append(iou_with(rings, rle))
+    ious.append(overlap(rings, rle))
     return rings
 
 

@@ -2,45 +2,73 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
-from scipy.ndimage import binary_fill_holes
-from skimage.measure import approximate_polygon, find_contours
 
 from boxel.masks.rle import Rle, Segmentation, decode, to_rle
 
-_TOLERANCE = 0.25  # pixels that a simplified outline may be off
+_TOLERANCE = 0.25
+"""Maximum distance in pixels between an outline and its simplified ring."""
 
 
 def outlines(rle: Rle) -> list[list[float]]:
-    """The outer outline of each connected part of a mask; holes are filled.
+    """Trace the outer outline of each connected component of a mask; holes are filled.
+
+    An outline passes halfway between the centers of pixels inside and outside, so that a ring neither grows nor
+    shrinks its mask.
 
     Args:
-        rle: run-length code of the mask.
+        rle: Run-length code of the mask.
 
     Returns:
-        A ring ``[x0, y0, x1, y1, ...]`` in pixels for each part, the largest extent first.
+        One ring ``[x0, y0, x1, y1, ...]`` in pixels per component, the largest extent first.
+
+    Example:
+        >>> from boxel.masks.rle import encode
+        >>> mask = np.zeros((6, 6))
+        >>> mask[1:4, 1:5] = 1
+        >>> rings = outlines(encode(mask))
+        >>> overlap(rings, encode(mask))
+        1.0
     """
     x, y, w, h = (int(v) for v in coco_mask.toBbox(rle))
     if not w or not h:
         return []
-    inside = binary_fill_holes(decode(rle)[y : y + h, x : x + w])
-    rings = []
-    for contour in find_contours(np.pad(inside, 1).astype(float), 0.5, fully_connected="high"):
-        # A padded pixel's center is at its index - 1 + 0.5 in the crop; contours come as (row, column).
-        ring = approximate_polygon(contour, _TOLERANCE)[:-1, ::-1] + (x - 0.5, y - 0.5)
-        if len(ring) >= 3:
-            rings.append(ring)
+    grid = _half_pixel_grid(decode(rle)[y : y + h, x : x + w])
+    contours, _ = cv2.findContours(grid, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_SIMPLE)
+    simplified = [cv2.approxPolyDP(contour, 2 * _TOLERANCE, closed=True)[:, 0] for contour in contours]
+    rings = [ring / 2 + (x, y) for ring in simplified if len(ring) >= 3]
     rings.sort(key=lambda ring: -float(np.ptp(ring, axis=0).prod()))
-    return [np.round(ring, 2).ravel().tolist() for ring in rings]
+    return [ring.ravel().tolist() for ring in rings]
 
 
-def joined(rings: list[list[float]]) -> list[float]:
-    """One ring that goes round all of them, from one to the next and back along a line of no width.
+def _half_pixel_grid(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw a mask on a grid of half pixels, so that its border points are those of marching squares.
+
+    Pixel centers have odd coordinates. Between two pixels the grid is set if either is; at the corner of four pixels it
+    is set if two of them are. OpenCV's contours, which run through border points, then cut corners as marching squares
+    do at level 0.5.
+    """
+    padded = np.pad(mask, 1)
+    grid = np.zeros((2 * mask.shape[0] + 1, 2 * mask.shape[1] + 1), dtype=np.uint8)
+    grid[1::2, 1::2] = mask
+    grid[0::2, 1::2] = padded[:-1, 1:-1] | padded[1:, 1:-1]
+    grid[1::2, 0::2] = padded[1:-1, :-1] | padded[1:-1, 1:]
+    grid[0::2, 0::2] = padded[:-1, :-1] + padded[:-1, 1:] + padded[1:, :-1] + padded[1:, 1:] >= 2
+    return grid
+
+
+def join_rings(rings: list[list[float]]) -> list[float]:
+    """Join rings into one, which passes from each to the next and back along a line of no width.
 
     Args:
-        rings: each ``[x0, y0, x1, y1, ...]``; at least one.
+        rings: One or more rings ``[x0, y0, x1, y1, ...]``.
+
+    Example:
+        >>> join_rings([[0, 0, 2, 0, 2, 2], [5, 2, 9, 2, 9, 9]])
+        [0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 5.0, 2.0, 9.0, 2.0, 9.0, 9.0, 5.0, 2.0, 2.0, 2.0]
     """
     first, *rest = (np.asarray(ring, dtype=float).reshape(-1, 2) for ring in rings)
     for ring in rest:
@@ -56,8 +84,8 @@ def _closest(a: NDArray[np.float64], b: NDArray[np.float64]) -> tuple[int, int]:
     return int(here), int(there)
 
 
-def iou_with(segmentation: Segmentation, rle: Rle) -> float:
-    """Mask IoU in [0, 1] of a segmentation with a run-length code; 0 where the segmentation is empty."""
+def overlap(segmentation: Segmentation, rle: Rle) -> float:
+    """Compute the mask IoU in [0, 1] of a segmentation and a run-length code; 0 if the segmentation is empty."""
     try:
         written = to_rle(segmentation, *rle["size"])
     except ValueError:

@@ -11,12 +11,10 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from scipy.io import loadmat, savemat
-from scipy.ndimage import binary_erosion
-from scipy.sparse import csc_matrix
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.faults import Fault
@@ -40,6 +38,7 @@ from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, one_line
 
+_CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _INSTANCES = 255  # what the uint8 map of a file can number
 
 
@@ -110,6 +109,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
 def _read_instances(file: Path) -> tuple[NDArray[Any], list[int]]:
     """The (H, W) instance map and the class of each instance, from 1."""
+    from scipy.io import loadmat  # only MATLAB files need SciPy
+
     content = loadmat(str(file), variable_names=["GTinst"], squeeze_me=False)
     struct = content["GTinst"][0, 0]
     segmentation = np.asarray(struct["Segmentation"])
@@ -192,12 +193,19 @@ def write(data: Annotations, path: Path) -> list[str]:
 
 
 def _save(file: Path, name: str, values: NDArray[np.uint8], categories: list[int], maps: int) -> None:
+    from scipy.io import savemat
+    from scipy.sparse import csc_matrix
+
     boundaries = np.empty((maps, 1), dtype=object)
     empty = csc_matrix(values.shape, dtype=bool)
     present = set(np.unique(values).tolist())
     for k in range(maps):
-        mask = values == k + 1
-        boundaries[k, 0] = csc_matrix(mask & ~binary_erosion(mask)) if k + 1 in present else empty
+        mask = (values == k + 1).astype(np.uint8)
+        boundaries[k, 0] = (
+            csc_matrix(mask > cv2.erode(mask, _CROSS, borderType=cv2.BORDER_CONSTANT, borderValue=0))
+            if k + 1 in present
+            else empty
+        )
     fields = {
         "Segmentation": values,
         "Categories": np.array(categories, dtype=np.float64).reshape(-1, 1),

@@ -13,7 +13,6 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from scipy.optimize import linear_sum_assignment
 
 from boxel.data.annotations import Annotations
 from boxel.data.faults import Fault
@@ -75,10 +74,11 @@ def with_masks(
             elif value == k + 1:  # the files' own order decides between equals
                 score[m, k] += 1e-6
     matched = set()
-    for m, k in zip(*linear_sum_assignment(score, maximize=True), strict=True):
-        if score[m, k] >= _MIN_IOU:
-            matched.add(m)
-            instances[k] = (*instances[k][:2], msgspec.json.encode(encode(masks[m])))
+    while score.size and score.max() >= _MIN_IOU:  # the best pair first
+        m, k = np.unravel_index(int(score.argmax()), score.shape)
+        score[m], score[:, k] = 0, 0
+        matched.add(int(m))
+        instances[k] = (*instances[k][:2], msgspec.json.encode(encode(masks[m])))
     for m, value in enumerate(values):
         if m not in matched:
             file = folder / "SegmentationObject" / f"{stem}.png"

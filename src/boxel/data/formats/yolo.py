@@ -34,7 +34,7 @@ from boxel.data.formats.layout import (
     suffix_of,
     write_ids,
 )
-from boxel.data.formats.outlines import iou_with, joined, outlines
+from boxel.data.formats.outlines import join_rings, outlines, overlap
 from boxel.data.formats.yolo_files import files_in, folder_places, listed_places
 from boxel.data.images import image_size
 from boxel.utils.errors import BoxelError, one_line
@@ -290,8 +290,8 @@ def _ring(
             return rings[0]
     else:
         rings = outlines(rle)
-    ring = joined(rings) if rings else None
-    ious.append(iou_with([ring], rle) if ring else 0.0)
+    ring = join_rings(rings) if rings else None
+    ious.append(overlap([ring], rle) if ring else 0.0)
     return ring
 
 

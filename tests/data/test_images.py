@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from boxel.data.images import MAX_PIXELS, ImageError, image_size, iter_images, read_image, stored_size
-from boxel.utils.errors import BoxelError
+from boxel.data.images import MAX_PIXELS, ImageError, image_size, read_image, stored_size
 
 # 2 rows x 3 columns of plainly different colors
 COLORS = np.array(
@@ -210,38 +209,3 @@ def test_size_comes_from_the_header_alone(tmp_path: Path) -> None:
     assert image_size(path) == (4000, 3000)
     with pytest.raises(ImageError):
         read_image(path)
-
-
-def test_iter_images(tmp_path: Path) -> None:
-    (tmp_path / "sub").mkdir()
-    for name in ("b.JPG", "a.png", "sub/c.tif", "notes.txt", "odd.dat"):
-        (tmp_path / name).touch()
-    a, b, c, odd = (tmp_path / name for name in ("a.png", "b.JPG", "sub/c.tif", "odd.dat"))
-    assert iter_images(tmp_path) == [a, b, c]
-    assert iter_images([str(tmp_path / "*.png"), b, tmp_path, odd]) == [a, b, odd, c]
-    assert iter_images(str(tmp_path / "**" / "*")) == [a, b, c]
-    assert iter_images([a, tmp_path / "sub" / ".." / "a.png"]) == [a]
-
-
-def test_a_file_with_glob_characters_is_itself(tmp_path: Path) -> None:
-    (tmp_path / "photo[1].jpg").touch()
-    assert iter_images(tmp_path / "photo[1].jpg") == [tmp_path / "photo[1].jpg"]
-
-
-def test_a_missing_source_costs_only_itself(tmp_path: Path) -> None:
-    (tmp_path / "a.png").touch()
-    (tmp_path / "empty").mkdir()
-    told: list[str] = []
-    sources = [tmp_path / "gone.jpg", tmp_path / "a.png", tmp_path / "empty"]
-    assert iter_images(sources, told.append) == [tmp_path / "a.png"]
-    assert len(told) == 2
-    assert "gone.jpg: no such image" in told[0] and "empty: no image" in told[1]
-    with pytest.raises(BoxelError, match=r"gone\.jpg"):
-        iter_images(sources[::2], told.append)
-    assert iter_images([]) == []
-
-
-def test_nothing_found_is_said(tmp_path: Path) -> None:
-    for source in (tmp_path, tmp_path / "gone.jpg", tmp_path / "*.jpg"):
-        with pytest.raises(BoxelError, match="name an image file"):
-            iter_images(source)

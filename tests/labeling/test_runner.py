@@ -326,7 +326,7 @@ def test_bad_images_cost_only_themselves_and_are_tried_again(make_set, run, tmp_
         assert len(outcome.bad) == 3 and told[-3:] == outcome.bad and len(outcome.without) == 0
         for sentence, words in zip(
             outcome.bad,
-            ["0.png: the image is missing", "2.png: the image is cut short", "30 x 30"],
+            ["0.png: the image is missing", "2.png: the image is truncated", "30 x 30"],
             strict=True,
         ):
             assert words in sentence

@@ -433,7 +433,7 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 
 def _predict(given: Namespace) -> int:
-    from boxel.data.images import iter_images
+    from boxel.data.sources import find_images
     from boxel.models.predict_files import draw_instances, drawing_names, image_ids, predict_files
 
     model = _load(given.run, given)
@@ -451,7 +451,7 @@ def _predict(given: Namespace) -> int:
         )
     lost: list[str] = []
     report = _kept_in(lost)
-    paths = iter_images(given.photos, report)
+    paths = find_images(given.photos, report)
     ids, drawings = image_ids(paths), drawing_names(paths)
     results: list[dict[str, Any]] = []
     done = 0
@@ -480,7 +480,7 @@ def _predict(given: Namespace) -> int:
 
 def _predict_maps(model: Any, given: Namespace) -> int:
     """Write the label map of each photo."""
-    from boxel.data.images import iter_images
+    from boxel.data.sources import find_images
     from boxel.models.predict_files import drawing_names
     from boxel.models.semantic.predict_files import draw_map, map_files
 
@@ -489,7 +489,7 @@ def _predict_maps(model: Any, given: Namespace) -> int:
     out = Path(given.get("out", "predictions"))
     lost: list[str] = []
     report = _kept_in(lost)
-    paths = iter_images(given.photos, report)
+    paths = find_images(given.photos, report)
     drawings = drawing_names(paths)
     found_in, done = map_files(model, paths, _looks(model, given), report), 0
     out.mkdir(parents=True, exist_ok=True)

@@ -1,16 +1,14 @@
-"""Reading images that strangers made: upright, as RGB, and never at the cost of the machine.
+"""Read image files of unknown origin: upright, as RGB, and without endangering the machine.
 
 The policy on EXIF rotation: pixels are shown upright, and sizes and boxes refer to the upright image.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,15 +18,15 @@ from PIL import Image
 from boxel.utils.errors import BoxelError
 
 MAX_PIXELS = 178_956_970
-"""Images of more pixels are refused unread; where Pillow too takes an image for a decompression bomb."""
+"""Images of more pixels are refused unread; Pillow too takes such an image for a decompression bomb."""
 
 FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
-"""The formats Pillow may decode; PostScript, which it hands to another program, is not among them."""
+"""The formats that Pillow may decode; PostScript, which it hands to another program, is not among them."""
 
 SUFFIXES = frozenset(
     (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2")
 )
-"""What the files of a folder must end on to be taken for images, in lower case."""
+"""Suffixes, in lower case, of the files that are taken for images when a folder is searched."""
 
 _ORIENTATION = 0x0112  # the EXIF tag
 
@@ -45,11 +43,11 @@ _UPRIGHT = {
 
 
 class ImageError(BoxelError):
-    """An image that can't be used.
+    """An image that cannot be used.
 
     Attributes:
         kind: `image-missing`, `image-empty`, `image-truncated`, `image-unreadable` or `image-too-large`.
-        values: what was measured, by name.
+        values: Measured values by name.
     """
 
     def __init__(self, kind: str, message: str, **values: Any) -> None:
@@ -59,51 +57,66 @@ class ImageError(BoxelError):
 
 
 def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
-    """The pixels of an image file, upright by its EXIF orientation.
+    """Read the pixels of an image file, upright by its EXIF orientation.
 
-    Gray, palette and CMYK images become RGB, an alpha channel is dropped, 16-bit values are divided by 257,
-    and of an animation the first frame is read.
+    Gray, palette and CMYK images become RGB, an alpha channel is dropped, 16-bit values are divided by 257, and the
+    first frame of an animation is read.
 
     Args:
-        path: the file; its content, not its suffix, decides the format.
+        path: The file; its content, not its suffix, decides the format.
 
     Returns:
-        (H, W, 3) uint8 RGB, contiguous.
+        (H, W, 3) uint8 RGB, C-contiguous.
 
     Raises:
-        ImageError: the file is missing, empty, truncated, not an image that can be read, or of more than
-            `MAX_PIXELS`.
+        ImageError: The file is missing, empty, truncated, not a readable image, or larger than `MAX_PIXELS`.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     Image.new("L", (4, 3), 128).save(file.name)
+        ...     read_image(file.name).shape
+        (3, 4, 3)
     """
     with _opened(path) as image:
-        orientation = orientation_of(image)
-        image.load()
-        upright = _UPRIGHT.get(orientation)
-        rgb = _as_rgb(image)
-        return np.array(rgb if upright is None else rgb.transpose(upright), dtype=np.uint8)
+        return decode_image(image)
+
+
+def decode_image(image: Image.Image) -> NDArray[np.uint8]:
+    """Return the upright pixels of a Pillow image as `read_image` does, (H, W, 3) uint8 RGB.
+
+    Raises:
+        ValueError: The range of its pixels is unknown. A damaged image raises Pillow's errors, of many kinds.
+    """
+    orientation = orientation_of(image)
+    image.load()
+    upright = _UPRIGHT.get(orientation)
+    rgb = _as_rgb(image)
+    return np.array(rgb if upright is None else rgb.transpose(upright), dtype=np.uint8)
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
-    """(width, height) in pixels of the upright image, from the header alone.
+    """Read the (width, height) of the upright image in pixels from the header alone.
 
     Raises:
-        ImageError: as `read_image`, but for damage that only decoding shows.
+        ImageError: As of `read_image`, except for damage that only decoding shows.
     """
     (width, height), orientation = stored_size(path)
     return (height, width) if orientation >= 5 else (width, height)
 
 
 def stored_size(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
-    """(width, height) of the pixels as stored, and the EXIF orientation in 1..8, from the header alone.
+    """Read the (width, height) of the pixels as stored, and the EXIF orientation in 1..8, from the header alone.
 
     Raises:
-        ImageError: as `image_size`.
+        ImageError: As of `image_size`.
     """
     with _opened(path) as image:
         return image.size, orientation_of(image)
 
 
 def orientation_of(image: Image.Image) -> int:
-    """The EXIF orientation in 1..8 of an opened, not yet decoded image; 1 where none makes sense."""
+    """Return the EXIF orientation in 1..8 of an opened, not yet decoded image; 1 if there is no valid one."""
     if image.format == "TIFF":  # Pillow turns these upright by itself, and gives their upright size
         return 1
     # Pillow would decode a whole PNG to look for EXIF behind its pixels.
@@ -116,81 +129,16 @@ def orientation_of(image: Image.Image) -> int:
     return orientation if orientation in _UPRIGHT else 1
 
 
-def iter_images(
-    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
-    report: Callable[[str], None] = print,
-) -> list[Path]:
-    """The image files meant by files, folders and globs.
-
-    Args:
-        sources: one or more files (taken whatever their suffix), folders (searched to their depth for
-            `SUFFIXES`) and glob patterns (`**` goes into folders).
-        report: is told of each source that is none of these, or has no image in it.
-
-    Returns:
-        The files, sorted, each once.
-
-    Raises:
-        BoxelError: no source has an image.
-    """
-    found: dict[Path, Path] = {}
-    faults: list[str] = []
-    for source in [sources] if isinstance(sources, str | os.PathLike) else sources:
-        path = Path(source)
-        if path.is_file():
-            files = [path]
-        elif path.is_dir():
-            files = _images_in(path)
-        else:
-            matches = sorted(map(Path, glob.glob(os.fspath(source), recursive=True)))
-            files = [p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES]
-        if not files:
-            what = (
-                f"no image ({', '.join(sorted(SUFFIXES))}) is in it"
-                if path.is_dir()
-                else "no such image, folder or pattern"
-            )
-            faults.append(f"{source}: {what}; name an image file, a folder of images or a glob pattern.")
-        for file in files:
-            found.setdefault(file.resolve(), file)
-    if faults and not found:
-        raise BoxelError(faults[0])
-    for fault in faults:
-        report(f"skipped: {fault}")
-    return sorted(found.values())
-
-
-def _images_in(folder: Path) -> list[Path]:
-    return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
-
-
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
-    """The image, its header read; whatever goes wrong inside the block comes out as an `ImageError`."""
-    try:
-        status = os.stat(path)
-    except (OSError, ValueError) as error:
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
-        kind, what = (
-            ("image-missing", "is missing") if missing else ("image-unreadable", f"can't be opened ({error})")
-        )
-        raise ImageError(
-            kind, f"{path}: the image {what}; put the file there or leave the image out."
-        ) from error
-    if not stat.S_ISREG(status.st_mode):
-        raise ImageError("image-unreadable", f"{path}: this is not a file; name an image file.")
-    if status.st_size == 0:
-        raise ImageError(
-            "image-empty", f"{path}: the file has zero bytes; replace it or leave the image out.", bytes=0
-        )
+    """Open an image and read its header; any error inside the block becomes an `ImageError`."""
+    size = _checked_size(path)
     try:
         with Image.open(path, formats=FORMATS) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} x {height} pixels")
             yield image
-    except ImageError:
-        raise
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ImageError(
             "image-too-large",
@@ -202,15 +150,34 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
         truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
         kind, what = (
-            ("image-truncated", "is cut short") if truncated else ("image-unreadable", "can't be decoded")
+            ("image-truncated", "is truncated") if truncated else ("image-unreadable", "cannot be decoded")
         )
-        reason = "no image format that is known" if isinstance(error, Image.UnidentifiedImageError) else error
+        reason = "not a known image format" if isinstance(error, Image.UnidentifiedImageError) else error
         raise ImageError(
             kind,
             f"{path}: the image {what} ({reason}); replace it or leave the image out.",
-            bytes=status.st_size,
+            bytes=size,
             reason=str(reason),
         ) from error
+
+
+def _checked_size(path: str | os.PathLike[str]) -> int:
+    """Return the bytes of a regular file that is not empty, or raise an `ImageError`."""
+    try:
+        status = os.stat(path)
+    except (OSError, ValueError) as error:
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError)
+        kind = "image-missing" if missing else "image-unreadable"
+        what = "is missing" if missing else f"cannot be opened ({error})"
+        raise ImageError(
+            kind, f"{path}: the image {what}; put the file there or leave the image out."
+        ) from error
+    if not stat.S_ISREG(status.st_mode):
+        raise ImageError("image-unreadable", f"{path}: this is not a file; name an image file.")
+    if status.st_size == 0:
+        message = f"{path}: the file has zero bytes; replace it or leave the image out."
+        raise ImageError("image-empty", message, bytes=0)
+    return status.st_size
 
 
 def _as_rgb(image: Image.Image) -> Image.Image:

@@ -75,9 +75,9 @@ def with_masks(
                 score[m, k] += 1e-6
     matched = set()
     while score.size and score.max() >= _MIN_IOU:  # the best pair first
-        m, k = np.unravel_index(int(score.argmax()), score.shape)
+        m, k = divmod(int(score.argmax()), score.shape[1])
         score[m], score[:, k] = 0, 0
-        matched.add(int(m))
+        matched.add(m)
         instances[k] = (*instances[k][:2], msgspec.json.encode(encode(masks[m])))
     for m, value in enumerate(values):
         if m not in matched:

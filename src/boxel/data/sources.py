@@ -1,0 +1,181 @@
+"""Input images from anywhere: paths, folders, globs, list files, Pillow images and arrays."""
+
+from __future__ import annotations
+
+import glob
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from boxel.data.images import SUFFIXES, decode_image, read_image
+from boxel.utils.errors import BoxelError, UsageError, one_line
+
+logger = logging.getLogger(__name__)
+
+ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
+"""One image: a file, a Pillow image, or an array; see `to_image`."""
+
+
+class Source(NamedTuple):
+    """An input image that is decoded when it is asked for.
+
+    Attributes:
+        name: Path of the file as given or found; ``image_1``, ``image_2``, ... for images in memory.
+        read: Returns the (H, W, 3) uint8 RGB pixels, or raises a `BoxelError`.
+    """
+
+    name: str
+    read: Callable[[], NDArray[np.uint8]]
+
+
+def iter_sources(source: ImageLike | Iterable[ImageLike]) -> Iterator[Source]:
+    """Iterate over the images that a source stands for, without decoding them.
+
+    Args:
+        source: An image file, a folder, a glob pattern, a list file (see `find_images`), a Pillow image, an array (see
+            `to_image`), or several of these.
+
+    Returns:
+        An iterator over ``(name, read)`` pairs; files come first, sorted.
+
+    Raises:
+        BoxelError: There is no image.
+
+    Example:
+        >>> sources = iter_sources(np.zeros((4, 6), dtype=np.uint8))
+        >>> [(name, read().shape) for name, read in sources]
+        [('image_1', (4, 6, 3))]
+    """
+    single = isinstance(source, str | os.PathLike) or _is_image(source) or not isinstance(source, Iterable)
+    items: list[Any] = [source] if single else list(source)  # type: ignore[arg-type]
+    files = [item for item in items if isinstance(item, str | os.PathLike)]
+    images = [item for item in items if not isinstance(item, str | os.PathLike)]
+    found = find_images(files) if files else []
+    return iter(
+        [
+            *(Source(str(path), partial(read_image, path)) for path in found),
+            *(Source(f"image_{k}", partial(to_image, image)) for k, image in enumerate(images, start=1)),
+        ]
+    )
+
+
+def find_images(
+    sources: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+    on_skip: Callable[[str], None] = logger.warning,
+) -> list[Path]:
+    """Find the image files that paths, folders, glob patterns and list files stand for.
+
+    Args:
+        sources: One or more files (of any suffix), folders (searched recursively for `SUFFIXES`), glob patterns (``**``
+            descends into folders) and list files: ``.txt`` files with one path per line, relative to the list's folder.
+        on_skip: Receives a sentence about each source without images, which is skipped.
+
+    Returns:
+        The files, sorted, each once.
+
+    Raises:
+        BoxelError: No source has an image.
+    """
+    found: dict[Path, Path] = {}
+    problems: list[str] = []
+    for source in [sources] if isinstance(sources, str | os.PathLike) else sources:
+        path = Path(source)
+        if path.is_file():
+            files = _listed_in(path) if path.suffix.lower() == ".txt" else [path]
+        elif path.is_dir():
+            files = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
+        else:
+            matches = sorted(map(Path, glob.glob(os.fspath(source), recursive=True)))
+            files = [p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES]
+        if not files:
+            what = f"contains no image ({', '.join(sorted(SUFFIXES))})" if path.exists() else "does not exist"
+            problems.append(f"{source} {what}; name an image file, a folder of images or a glob pattern.")
+        for file in files:
+            found.setdefault(file.resolve(), file)
+    if problems and not found:
+        raise BoxelError(problems[0])
+    for problem in problems:
+        on_skip(f"skipped: {problem}")
+    return sorted(found.values())
+
+
+def _listed_in(file: Path) -> list[Path]:
+    """Return the paths in a list file; blank lines and lines that begin with ``#`` are skipped."""
+    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    return [
+        file.parent / line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")
+    ]
+
+
+def to_image(image: ImageLike) -> NDArray[np.uint8]:
+    """Convert an image of any supported kind to RGB pixels.
+
+    Args:
+        image: The path of a file; a Pillow image; or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4), gray, RGB or
+            RGBA, of uint8, uint16, bool, or float in [0, 1]. An alpha channel is dropped.
+
+    Returns:
+        (H, W, 3) uint8 RGB, C-contiguous; the array itself if it is one already.
+
+    Raises:
+        BoxelError: The file cannot be read, or the array has another shape, type or range.
+
+    Example:
+        >>> to_image(np.full((1, 1), 0.5))
+        array([[[128, 128, 128]]], dtype=uint8)
+    """
+    if isinstance(image, str | os.PathLike):
+        return read_image(image)
+    if isinstance(image, Image.Image):
+        try:
+            return decode_image(image)
+        except Exception as error:  # Pillow's decoders raise many kinds of errors
+            raise BoxelError(f"the image cannot be decoded: {one_line(error)}.") from error
+    if not _is_image(image):
+        raise UsageError(
+            f"an image cannot be of type {type(image).__name__}; give a path, a Pillow image or an array."
+        )
+    return _array_to_rgb(np.asarray(image))
+
+
+def _is_image(value: object) -> bool:
+    return isinstance(value, Image.Image) or hasattr(value, "__array__")
+
+
+def _array_to_rgb(array: NDArray[Any]) -> NDArray[np.uint8]:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or not array.size:
+        hint = (
+            " (channels come last: transpose it)" if array.ndim == 3 and array.shape[0] in (1, 3, 4) else ""
+        )
+        raise UsageError(
+            f"an image has shape {array.shape}; give (height, width) or (height, width, channels){hint}."
+        )
+    pixels = _to_uint8(array[..., :3] if array.shape[2] == 4 else array)
+    return np.ascontiguousarray(pixels if pixels.shape[2] == 3 else pixels.repeat(3, axis=2))
+
+
+def _to_uint8(array: NDArray[Any]) -> NDArray[np.uint8]:
+    """Scale pixels to 0..255 by the range of their type."""
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == bool:
+        return array.astype(np.uint8) * np.uint8(255)
+    if array.dtype == np.uint16:
+        return np.round(array / 257).astype(np.uint8)
+    if array.dtype.kind == "f":
+        if not (array.min() >= 0 and array.max() <= 1):  # NaN is refused too
+            raise UsageError(
+                f"an image has float values from {array.min():g} to {array.max():g}; float images must be in [0, 1]: "
+                "divide by 255, or convert to uint8."
+            )
+        return np.round(array * 255).astype(np.uint8)
+    raise UsageError(f"an image has pixels of type {array.dtype}; give uint8, or float in [0, 1].")

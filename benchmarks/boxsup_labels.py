@@ -25,7 +25,7 @@ from boxel.evaluation.boxes import instance_ious
 from boxel.evaluation.proposals import overlaps
 from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
 from boxel.models.semantic.predict import own_looks, probabilities
-from boxel.proposals import SegmentsConfig
+from boxel.proposals import ProposalConfig
 from boxel.training.boxsup import LEAST
 from boxel.training.prepare import add_masks
 
@@ -81,7 +81,7 @@ def main() -> None:
     if args.candidates:
         more = add_masks(truth.without_masks(), read(args.candidates), args.candidates)
     dataset = BoxSupDataset(
-        truth.without_masks(), args.segments, SegmentsConfig(source=args.source), more=more
+        truth.without_masks(), args.segments, ProposalConfig(source=args.source), more=more
     )
     found: dict[str, list[float]] = {name: [] for name in ["best there is", *ROWS]}
     images = np.linspace(0, len(truth) - 1, min(args.count, len(truth))).round().astype(int).tolist()

@@ -39,7 +39,6 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup": {},
     "BoxSup, selective search": {"segments.source": "selective-search"},
     "BoxSup, gop": {"segments.source": "gop"},
-    "BoxSup, holes stay": {"segments.holes": True},
     "BoxSup, no fill guard": {"updates.min_fill": 0.0},
     "BoxSup, color affinity": {"model.affinity_weight": 0.5},
     "BoxSup and boxel label": {"candidates": True},

@@ -22,7 +22,7 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from boxel.crf import CRFConfig, mean_field
-from boxel.crf.mean_field import kernels
+from boxel.crf.inference import kernels
 
 WIDTH, HEIGHT, CLASSES = 500, 375, 21
 
@@ -76,7 +76,7 @@ def peer(
     crf.setUnaryEnergy(-np.log(probabilities.reshape(CLASSES, -1).clip(1e-20)))
     crf.addPairwiseGaussian(sxy=config.smooth_sigma, compat=config.smooth_weight)
     crf.addPairwiseBilateral(
-        sxy=config.look_sigma, srgb=config.color_sigma, rgbim=photo, compat=config.look_weight
+        sxy=config.appearance_sigma, srgb=config.color_sigma, rgbim=photo, compat=config.appearance_weight
     )
     return np.array(crf.inference(config.iterations)).reshape(CLASSES, HEIGHT, WIDTH)
 

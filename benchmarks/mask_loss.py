@@ -31,8 +31,9 @@ from skimage.color import rgb2lab
 from torch import Tensor
 from torchvision.transforms.v2.functional import pil_to_tensor
 
-from boxel.losses.affinity import Inside, Normalizer, affinity_loss, color_similarity, valid_pixels
+from boxel.losses.affinity import affinity_loss, color_similarity, valid_pixels
 from boxel.losses.projection import projection_loss
+from boxel.losses.types import Inside, Normalizer
 from boxel.masks.spans import box_spans
 
 HEIGHT, WIDTH, STRIDE = 800, 1344, 4

@@ -19,9 +19,10 @@ import numpy as np
 from boxel.data import read
 from boxel.data.images import read_image
 from boxel.evaluation.proposals import overlaps
+from boxel.proposals import propose
 from boxel.proposals.candidates import Candidates
-from boxel.proposals.propose import SOURCES, propose
-from boxel.proposals.store import boxes_of
+from boxel.proposals.config import SOURCES
+from boxel.proposals.store import box_indices
 
 WIDTH = 500
 
@@ -43,7 +44,7 @@ def main() -> None:
             seconds, best = [], []
             for image in range(len(data))[: args.photos]:
                 photo = read_image(data.image_path(image))
-                own = boxes_of(data, image)
+                own = box_indices(data, image)
                 own = own[(data.boxes[own, 2:] - data.boxes[own, :2]).min(1, initial=np.inf) >= 16]
                 masks = [data.mask(instance, photo.shape[:2]) for instance in own.tolist()]
                 if not masks:

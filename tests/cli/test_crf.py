@@ -82,7 +82,7 @@ def test_a_crf_file_that_is_broken_is_named(place: Path, tmp_path: Path, capsys)
     folder.mkdir()
     for file in ("config.yaml", "categories.json", "model.safetensors"):
         (folder / file).write_bytes((place / "run" / file).read_bytes())
-    (folder / "crf.yaml").write_text("look_weight: much")
+    (folder / "crf.yaml").write_text("appearance_weight: much")
     assert run("predict", folder, place / "images", "--out", tmp_path / "out") == 1
     said = capsys.readouterr().err
     assert "crf.yaml: can't be read as settings of a CRF" in said and said.count("\n") == 1

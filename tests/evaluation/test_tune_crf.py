@@ -99,7 +99,7 @@ def test_an_image_that_can_not_be_used_costs_only_itself(model, truth) -> None:
 
 
 def test_a_descent_finds_the_only_peak_step_by_step() -> None:
-    peak, asked = CRFConfig(look_weight=2, look_sigma=120, color_sigma=3, smooth_weight=1), []
+    peak, asked = CRFConfig(appearance_weight=2, appearance_sigma=120, color_sigma=3, smooth_weight=1), []
 
     def places(crf: CRFConfig) -> np.ndarray:
         return np.array([VALUES[name].index(getattr(crf, name)) for name in VALUES])
@@ -110,7 +110,7 @@ def test_a_descent_finds_the_only_peak_step_by_step() -> None:
 
     assert descend(score, CRFConfig()) == peak
     # Three steps down and one too far, then one up; no value is tried that is not beside the best.
-    assert list(dict.fromkeys(crf.look_weight for crf in asked)) == [10, 7, 4, 2, 1]
+    assert list(dict.fromkeys(crf.appearance_weight for crf in asked)) == [10, 7, 4, 2, 1]
     assert {crf.smooth_sigma for crf in asked} == {3} and {crf.iterations for crf in asked} == {10}
 
 
@@ -120,15 +120,15 @@ def test_what_is_no_better_is_not_gone_after(value) -> None:
 
 
 def test_the_table_says_which_is_better() -> None:
-    weak, strong = CRFConfig(look_weight=4), CRFConfig(look_weight=15, color_sigma=5)
+    weak, strong = CRFConfig(appearance_weight=4), CRFConfig(appearance_weight=15, color_sigma=5)
     tries = [Try(None, 0.5), Try(CRFConfig(), 0.25), Try(weak, 0.5125), Try(strong, 0.4)]
     assert best_crf(tries) == weak
     assert tries_table(tries).splitlines() == [
-        "look_weight look_sigma color_sigma smooth_weight mean IoU",
-        "     no CRF                                         50.00",
-        "         10         80          13             3    25.00",
-        "          4         80          13             3    51.25",
-        "         15         80           5             3    40.00",
+        "appearance_weight appearance_sigma color_sigma smooth_weight mean IoU",
+        "           no CRF                                               50.00",
+        "               10               80          13             3    25.00",
+        "                4               80          13             3    51.25",
+        "               15               80           5             3    40.00",
         "",
         "mean IoU 50.00 without a CRF, 51.25 with the best one.",
     ]

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxel.layers.bifpn import BiFPN, BiFPNLayer, Fusion, fuse
+from boxel.layers.bifpn import BiFPN, BiFPNLayer, Fusion, weighted_fusion
 
 SIZES = [(8, 12), (4, 6), (2, 3), (1, 2), (1, 1)]
 
@@ -18,9 +18,9 @@ def test_gives_p3_to_p7():
 
 def test_fusion_is_a_mean_by_weights_that_are_at_least_zero():
     maps = (torch.tensor([1.0]), torch.tensor([5.0]), torch.tensor([100.0]))
-    fused = fuse(maps, torch.tensor([3.0, 1.0, -2.0]))
+    fused = weighted_fusion(maps, torch.tensor([3.0, 1.0, -2.0]))
     assert fused.item() == pytest.approx((3 * 1 + 1 * 5) / (4 + 1e-4))
-    assert fuse(maps, torch.zeros(3)).item() == 0
+    assert weighted_fusion(maps, torch.zeros(3)).item() == 0
 
 
 def test_fusion_weights_are_learned():

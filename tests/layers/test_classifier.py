@@ -9,9 +9,9 @@ from torch import nn
 from boxel.layers.classifier import (
     DilatedClassifier,
     FullyConnectedClassifier,
-    evenly,
+    evenly_spaced_indices,
     field_of_view,
-    fill_fully_connected,
+    load_fully_connected,
 )
 from boxel.utils.errors import BoxelError
 
@@ -103,7 +103,7 @@ def test_all_of_a_vggs_layers_give_what_they_gave():
     state = {f"pre_logits.{name}": tensor for name, tensor in layers.state_dict().items()}
     classifier = FullyConnectedClassifier(3, 5, kernel=7, dilation=1, hidden=16).eval()
     scores = classifier.scores.weight.clone()
-    assert fill_fully_connected(classifier, state)
+    assert load_fully_connected(classifier, state)
     features = torch.randn(2, 3, 7, 7)
     found = nn.Sequential(*list(classifier)[:-1])(features)[..., 3:4, 3:4]
     assert (found > 0).any()
@@ -134,7 +134,7 @@ def numbered(channels, hidden, flat):
 )
 def test_decimated_weights_are_those_at_even_distances(kernel, hidden, taps, kept, flat):
     classifier = FullyConnectedClassifier(2, 5, kernel, 4, hidden)
-    assert fill_fully_connected(classifier, numbered(2, 7, flat))
+    assert load_fully_connected(classifier, numbered(2, 7, flat))
     first = [
         [
             [[98 * out + 49 * channel + 7 * row + column for column in taps] for row in taps]
@@ -149,9 +149,9 @@ def test_decimated_weights_are_those_at_even_distances(kernel, hidden, taps, kep
 
 
 def test_places_at_even_distances():
-    assert evenly(7, 7) == [0, 1, 2, 3, 4, 5, 6]
-    assert evenly(7, 2) == [0, 6] and evenly(7, 5) == [0, 2, 3, 4, 6]
-    channels = evenly(4096, 1024)
+    assert evenly_spaced_indices(7, 7) == [0, 1, 2, 3, 4, 5, 6]
+    assert evenly_spaced_indices(7, 2) == [0, 6] and evenly_spaced_indices(7, 5) == [0, 2, 3, 4, 6]
+    channels = evenly_spaced_indices(4096, 1024)
     assert channels[0] == 0 and channels[-1] == 4095
     assert {after - before for before, after in itertools.pairwise(channels)} <= {4, 5}
 
@@ -160,8 +160,8 @@ def test_other_networks_layers_are_left_alone():
     """Those of torchvision's MobileNetV3 have a VGG's names."""
     classifier = FullyConnectedClassifier(2, 5, hidden=3)
     before = copy.deepcopy(classifier.state_dict())
-    assert not fill_fully_connected(classifier, {"features.0.weight": torch.ones(2, 3, 3, 3)})
-    assert not fill_fully_connected(
+    assert not load_fully_connected(classifier, {"features.0.weight": torch.ones(2, 3, 3, 3)})
+    assert not load_fully_connected(
         classifier, {"classifier.0.weight": torch.ones(5, 7), "classifier.3.weight": torch.ones(5, 5)}
     )
     assert all(torch.equal(tensor, before[name]) for name, tensor in classifier.state_dict().items())
@@ -170,7 +170,7 @@ def test_other_networks_layers_are_left_alone():
 @pytest.mark.parametrize("options", [{"kernel": 8, "hidden": 7}, {"kernel": 4, "hidden": 8}])
 def test_more_than_the_vgg_has_is_an_error(options):
     with pytest.raises(BoxelError, match="give at most 7 and 7"):
-        fill_fully_connected(FullyConnectedClassifier(2, 5, **options), numbered(2, 7, flat=False))
+        load_fully_connected(FullyConnectedClassifier(2, 5, **options), numbered(2, 7, flat=False))
 
 
 def test_it_begins_with_features_of_one_size_and_scores_near_zero():

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from boxel.layers.dynamic import dynamic_masks, num_params, upsample_twice
+from boxel.layers.dynamic import dynamic_masks, num_dynamic_params, upsample_twice
 
 
 def one_by_one(features, params, image_index, centers, scales, width, stride=8):
@@ -33,7 +33,7 @@ def case(features, width, image_index):
     n = len(image_index)
     return (
         torch.randn(3, features, 5, 7, generator=generator).requires_grad_(),
-        torch.randn(n, num_params(features, width), generator=generator).requires_grad_(),
+        torch.randn(n, num_dynamic_params(features, width), generator=generator).requires_grad_(),
         torch.tensor(image_index),
         torch.rand(n, 2, generator=generator) * 50,
         8.0 * torch.tensor([8, 16, 32, 64, 128])[torch.arange(n) % 5],
@@ -43,7 +43,7 @@ def case(features, width, image_index):
 
 @pytest.mark.parametrize(("features", "width", "count"), [(8, 8, 169), (16, 8, 233), (16, 16, 593)])
 def test_parameters_an_instance(features, width, count):
-    assert num_params(features, width) == count
+    assert num_dynamic_params(features, width) == count
 
 
 @pytest.mark.parametrize(("features", "width"), [(8, 8), (16, 8), (16, 16), (3, 5)])
@@ -97,7 +97,7 @@ def test_where_upsampled_values_lie(upsampling, in_cell):
 
 def test_no_instances_still_reach_the_features():
     features = torch.randn(2, 4, 3, 3, requires_grad=True)
-    params = torch.zeros(0, num_params(4, 8), requires_grad=True)
+    params = torch.zeros(0, num_dynamic_params(4, 8), requires_grad=True)
     logits = dynamic_masks(
         features, params, torch.zeros(0, dtype=torch.long), torch.zeros(0, 2), torch.zeros(0), 8
     )

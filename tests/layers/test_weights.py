@@ -11,7 +11,7 @@ from PIL import Image
 from torch import nn
 
 from boxel.layers.backbone import Backbone
-from boxel.layers.weights import lite_weights, load_matching, own_name, read_weights, rename_lite
+from boxel.layers.weights import features_only_name, lite_weights, load_matching, read_weights, rename_lite
 from boxel.utils.errors import BoxelError
 
 DEPTHS = [1, 2, 2, 3, 3, 4, 1]  # blocks of each stage of EfficientNet-Lite0
@@ -157,6 +157,6 @@ def test_nothing_in_a_weight_file_is_executed(tmp_path):
 
 
 def test_names_of_the_flattened_network():
-    assert own_name("stages.0.conv.weight", {"stages_0.conv.weight"}) == "stages_0.conv.weight"
-    assert own_name("conv.weight", {"model.conv.weight"}) == "model.conv.weight"
-    assert own_name("head.fc.weight", {"stages_0.conv.weight"}) is None
+    assert features_only_name("stages.0.conv.weight", {"stages_0.conv.weight"}) == "stages_0.conv.weight"
+    assert features_only_name("conv.weight", {"model.conv.weight"}) == "model.conv.weight"
+    assert features_only_name("head.fc.weight", {"stages_0.conv.weight"}) is None

@@ -4,7 +4,7 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxel.losses.bootstrap import bootstrapped_cross_entropy, hardest
+from boxel.losses.bootstrap import bootstrapped_cross_entropy, select_hard_pixels
 
 
 def keep(ease, valid=None, **options):
@@ -12,7 +12,7 @@ def keep(ease, valid=None, **options):
     valid = (
         torch.ones_like(ease, dtype=torch.bool) if valid is None else torch.tensor(valid, dtype=torch.bool)
     )
-    return hardest(ease, valid, **options).tolist()
+    return select_hard_pixels(ease, valid, **options).tolist()
 
 
 @pytest.mark.parametrize(
@@ -56,7 +56,7 @@ def test_exactly_so_many_and_none_easier_than_one_that_is_dropped(seed, count):
     random = torch.Generator().manual_seed(seed)
     ease = torch.rand(3, 4, 5, generator=random).mul(8).round()  # many alike
     valid = torch.rand(3, 4, 5, generator=random) < 0.8
-    kept = hardest(ease, valid, count)
+    kept = select_hard_pixels(ease, valid, count)
     assert kept.sum() == min(count, int(valid.sum()))
     assert not (kept & ~valid).any()
     dropped = ease[valid & ~kept]
@@ -85,7 +85,7 @@ def test_gradient_against_autograd_of_the_mean_of_those_kept(options):
     labels = torch.randint(0, 5, (2, 4, 6))
     labels[0, :2] = 255
     losses = F.cross_entropy(logits, labels, ignore_index=255, reduction="none")
-    kept = hardest(torch.exp(-losses), labels != 255, **options)
+    kept = select_hard_pixels(torch.exp(-losses), labels != 255, **options)
     assert 5 < kept.sum() < 36
     loss = bootstrapped_cross_entropy(logits, labels, **options)
     torch.testing.assert_close(loss, losses[kept].mean())

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxel.losses.head_mixing import fuse
+from boxel.losses.head_mixing import mix_heads
 
 
 def logit(p: float) -> torch.Tensor:
@@ -17,7 +17,7 @@ def logit(p: float) -> torch.Tensor:
 
 @pytest.mark.parametrize(("mask", "expected"), [(1.0, -log(0.78)), (0.0, -log(0.22))])
 def test_equation_3_by_hand(mask, expected):
-    mixed = fuse(logit(0.9), logit(0.5), alpha=0.7)  # .7 x .9 + .3 x .5
+    mixed = mix_heads(logit(0.9), logit(0.5), alpha=0.7)  # .7 x .9 + .3 x .5
     assert mixed.sigmoid().item() == pytest.approx(0.78)
     loss = F.binary_cross_entropy_with_logits(mixed, torch.tensor(mask, dtype=torch.float64))
     assert loss.item() == pytest.approx(expected)
@@ -25,14 +25,14 @@ def test_equation_3_by_hand(mask, expected):
 
 def test_a_mix_of_logits():
     # logit .9 = log 9, logit .5 = 0
-    assert fuse(logit(0.9), logit(0.5), 0.7, "logits").item() == pytest.approx(0.7 * log(9))
+    assert mix_heads(logit(0.9), logit(0.5), 0.7, "logits").item() == pytest.approx(0.7 * log(9))
 
 
 @pytest.mark.parametrize("on", ["logits", "probabilities"])
 def test_the_ends_are_one_head_alone(on):
     salient, transferred = torch.tensor([-300.0, 0.1, 5.0]), torch.tensor([2.0, -0.3, 300.0])
-    assert torch.equal(fuse(salient, transferred, 1.0, on), salient)
-    assert torch.equal(fuse(salient, transferred, 0.0, on), transferred)
+    assert torch.equal(mix_heads(salient, transferred, 1.0, on), salient)
+    assert torch.equal(mix_heads(salient, transferred, 0.0, on), transferred)
 
 
 @pytest.mark.parametrize(
@@ -49,7 +49,7 @@ def test_the_ends_are_one_head_alone(on):
 )
 def test_sure_maps_mix_without_nan(salient, transferred, expected):
     given = torch.tensor([salient, transferred], requires_grad=True)
-    mixed = fuse(given[0], given[1], 0.7)
+    mixed = mix_heads(given[0], given[1], 0.7)
     assert mixed.item() == pytest.approx(expected, abs=1e-4)
     for mask in (torch.tensor(0.0), torch.tensor(1.0)):
         given.grad = None
@@ -61,21 +61,21 @@ def test_sure_maps_mix_without_nan(salient, transferred, expected):
 @given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0, 1), st.sampled_from(["logits", "probabilities"]))
 def test_a_mix_lies_between_and_mirrors(a, b, alpha, on):
     one, other = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
-    mixed = fuse(one, other, alpha, on).item()
+    mixed = mix_heads(one, other, alpha, on).item()
     assert min(a, b) - 1e-6 <= mixed <= max(a, b) + 1e-6
-    assert fuse(-one, -other, alpha, on).item() == pytest.approx(-mixed, abs=1e-6)
-    assert fuse(other, one, 1 - alpha, on).item() == pytest.approx(mixed, abs=1e-6)
+    assert mix_heads(-one, -other, alpha, on).item() == pytest.approx(-mixed, abs=1e-6)
+    assert mix_heads(other, one, 1 - alpha, on).item() == pytest.approx(mixed, abs=1e-6)
 
 
 def test_gradient():
     maps = torch.randn(
         2, 3, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(0)
     ).requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: fuse(x[0], x[1], 0.7), maps)
+    assert torch.autograd.gradcheck(lambda x: mix_heads(x[0], x[1], 0.7), maps)
 
 
 def test_half_precision_is_raised():
     maps = torch.tensor([20.0, -20.0]).half()
-    mixed = fuse(maps[0], maps[1], 0.7)
+    mixed = mix_heads(maps[0], maps[1], 0.7)
     assert mixed.dtype == torch.float32
     assert mixed.item() == pytest.approx(log(0.7 / 0.3), abs=1e-5)

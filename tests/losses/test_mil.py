@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxel.losses.mil import mil_loss, smoothness
+from boxel.losses.mil import mil_loss, smoothness_loss
 
 
 def truth(*values: int) -> torch.Tensor:
@@ -104,7 +104,7 @@ def test_sure_and_wrong_is_a_number():
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("value", [-3.0, 0.0, 8.0, 1000.0])
 def test_a_constant_map_is_smooth_up_to_the_crops_border(value, reduction):
-    assert smoothness(torch.full((2, 4, 5), value), reduction).tolist() == [0, 0]
+    assert smoothness_loss(torch.full((2, 4, 5), value), reduction).tolist() == [0, 0]
 
 
 @pytest.mark.parametrize(
@@ -113,8 +113,8 @@ def test_a_constant_map_is_smooth_up_to_the_crops_border(value, reduction):
 def test_equation_2_of_one_pixel(place, neighbors):
     """A pixel differs by .8 from each neighbor that there is; a grid of 3 x 3 has 6 + 6 + 4 + 4 pairs of them."""
     logits = lit(3, place)
-    assert smoothness(logits, "sum").item() == pytest.approx(2 * neighbors * 0.8**2)
-    assert smoothness(logits, "mean").item() == pytest.approx(neighbors * 0.8**2 / 20)
+    assert smoothness_loss(logits, "sum").item() == pytest.approx(2 * neighbors * 0.8**2)
+    assert smoothness_loss(logits, "mean").item() == pytest.approx(neighbors * 0.8**2 / 20)
 
 
 def test_equation_2_as_it_is_written():
@@ -124,13 +124,13 @@ def test_equation_2_as_it_is_written():
     expected = sum(
         (s[p] - s[q]) ** 2 for p, q in product(places, places) if max(abs(p[0] - q[0]), abs(p[1] - q[1])) == 1
     )
-    assert smoothness(logits, "sum").item() == pytest.approx(expected)
+    assert smoothness_loss(logits, "sum").item() == pytest.approx(expected)
 
 
 def test_half_as_large_as_it_gets_for_stripes():
     """Stripes of 0 and 1 along a row of pixels: all neighbors in a line differ, those along a stripe do not."""
     stripes = lit(8, (slice(None), slice(0, None, 2)), high=1 - 1e-9, low=1e-9)
-    assert smoothness(stripes).item() == pytest.approx(
+    assert smoothness_loss(stripes).item() == pytest.approx(
         (7 * 8 + 2 * 7 * 7) / (2 * 7 * 8 + 2 * 7 * 7), abs=1e-6
     )
 
@@ -138,6 +138,6 @@ def test_half_as_large_as_it_gets_for_stripes():
 def test_half_precision_is_raised():
     logits = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0)).half()
     spans = torch.ones(1, 64, dtype=torch.bool), torch.ones(1, 64, dtype=torch.bool)
-    for loss in (mil_loss(logits, *spans, "sum"), smoothness(logits, "sum")):
+    for loss in (mil_loss(logits, *spans, "sum"), smoothness_loss(logits, "sum")):
         assert loss.dtype == torch.float32
-    torch.testing.assert_close(smoothness(logits), smoothness(logits.float()))
+    torch.testing.assert_close(smoothness_loss(logits), smoothness_loss(logits.float()))

@@ -105,15 +105,15 @@ def test_an_unknown_method_or_setting_is_refused():
 
 def test_the_crf_of_a_run_comes_back_as_it_was_written(tmp_path):
     assert io.read_crf(tmp_path) == {}
-    io.write_crf(CRFConfig(look_weight=4, color_sigma=2.5), tmp_path)
-    assert CRFConfig(**io.read_crf(tmp_path)) == CRFConfig(look_weight=4, color_sigma=2.5)
+    io.write_crf(CRFConfig(appearance_weight=4, color_sigma=2.5), tmp_path)
+    assert CRFConfig(**io.read_crf(tmp_path)) == CRFConfig(appearance_weight=4, color_sigma=2.5)
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
         ("smoth_weight: 3", "smoth_weight"),
-        ("look_weight: -1", "look_weight is -1.0; give a number from 0 up"),
+        ("appearance_weight: -1", "appearance_weight is -1.0; give a number from 0 up"),
         ("iterations: some", "iterations"),
         ("- 3", "list"),
         ("", "None"),

@@ -8,11 +8,11 @@ import pytest
 
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation.proposals import overlaps, recall
-from boxel.proposals import SegmentsConfig, make_segments, segments_of
+from boxel.proposals import ProposalConfig, load_candidates, make_candidates
 from boxel.proposals.candidates import from_sets
 from boxel.utils.errors import BoxelError
 
-CONFIG = SegmentsConfig(count=100)
+CONFIG = ProposalConfig(count=100)
 
 
 @pytest.fixture(scope="module")
@@ -26,39 +26,39 @@ def times(folder) -> dict[str, int]:
 
 def test_made_once(scenes, tmp_path) -> None:
     done = []
-    assert make_segments(scenes, tmp_path, CONFIG, advance=done.append) == []
+    assert make_candidates(scenes, tmp_path, CONFIG, advance=done.append) == []
     assert done == [1, 1, 1]
     first = times(tmp_path)
     assert len(first) == 3 and all(name.endswith(".npz") for name in first)
-    assert make_segments(scenes, tmp_path, CONFIG) == [] and times(tmp_path) == first
+    assert make_candidates(scenes, tmp_path, CONFIG) == [] and times(tmp_path) == first
     # Other boxes, and other choices, are other segments; the rest stays.
     moved = replace(scenes, boxes=scenes.boxes + (np.asarray(scenes.image_index) == 1)[:, None])
-    make_segments(moved, tmp_path, CONFIG)
+    make_candidates(moved, tmp_path, CONFIG)
     assert len(times(tmp_path)) == 4
-    make_segments(moved, tmp_path, replace(CONFIG, grabcut=False))
+    make_candidates(moved, tmp_path, replace(CONFIG, grabcut=False))
     assert len(times(tmp_path)) == 7 and first.items() <= times(tmp_path).items()
 
 
 def test_in_processes_they_are_the_same(scenes, tmp_path) -> None:
-    make_segments(scenes, tmp_path / "two", CONFIG, workers=2)
+    make_candidates(scenes, tmp_path / "two", CONFIG, workers=2)
     for image in range(len(scenes)):
-        one, two = (segments_of(scenes, image, tmp_path / name, CONFIG) for name in ("one", "two"))
+        one, two = (load_candidates(scenes, image, tmp_path / name, CONFIG) for name in ("one", "two"))
         np.testing.assert_array_equal(one.superpixels, two.superpixels)
         np.testing.assert_array_equal(one.members, two.members)
 
 
 def test_images_without_boxes_have_none(scenes, tmp_path) -> None:
     empty = scenes.select_instances(np.zeros(len(scenes.boxes), dtype=bool))
-    assert len(segments_of(empty, 0, tmp_path, CONFIG)) == 0
-    assert len(segments_of(empty, 0, tmp_path, SegmentsConfig(count=50, fit_boxes=False))) == 50
+    assert len(load_candidates(empty, 0, tmp_path, CONFIG)) == 0
+    assert len(load_candidates(empty, 0, tmp_path, ProposalConfig(count=50, fit_boxes=False))) == 50
 
 
 def test_an_image_that_can_not_be_read_costs_itself(scenes, tmp_path) -> None:
     broken = replace(scenes, paths=[scenes.paths[0], "gone.jpg", scenes.paths[2]])
-    (fault,) = make_segments(broken, tmp_path, CONFIG)
+    (fault,) = make_candidates(broken, tmp_path, CONFIG)
     assert "gone.jpg" in fault and len(times(tmp_path)) == 2
     with pytest.raises(BoxelError, match=r"gone\.jpg"):
-        segments_of(broken, 1, tmp_path, CONFIG)
+        load_candidates(broken, 1, tmp_path, CONFIG)
     told: list[str] = []
     assert len(recall(broken, tmp_path, CONFIG, report=told.append)) < len(scenes.boxes)
     assert len(told) == 1 and "gone.jpg" in told[0]
@@ -86,7 +86,7 @@ def test_recall_grows_with_the_number(scenes, tmp_path) -> None:
 
 
 def test_choices_that_make_no_sense() -> None:
-    with pytest.raises(BoxelError, match="mgc is no source"):
-        SegmentsConfig(source="mgc")
+    with pytest.raises(BoxelError, match="no source of candidate segments 'mgc'"):
+        ProposalConfig(source="mgc")
     with pytest.raises(BoxelError, match="count is 0"):
-        SegmentsConfig(count=0)
+        ProposalConfig(count=0)

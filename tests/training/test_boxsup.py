@@ -162,9 +162,9 @@ def test_what_can_not_be_used_is_told(scenes, tiny_boxsup, tmp_path) -> None:
 
 
 def _segments(settings: dict[str, Any]) -> Any:
-    from boxel.proposals import SegmentsConfig
+    from boxel.proposals import ProposalConfig
 
-    return SegmentsConfig(**settings["segments"])
+    return ProposalConfig(**settings["segments"])
 
 
 def _ious(boxes: np.ndarray, box: np.ndarray) -> np.ndarray:

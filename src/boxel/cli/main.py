@@ -595,7 +595,6 @@ def _segments_arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--anywhere", action="store_true", help="choose segments without looking at the boxes"
     )
-    parser.add_argument("--holes", action="store_true", help="leave holes in segments, which are filled else")
     parser.add_argument("--no-grabcut", action="store_true", help="leave out the GrabCut of each box")
     parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
     parser.add_argument(
@@ -609,15 +608,14 @@ def _segments_arguments(parser: ArgumentParser) -> None:
 def _segments(given: Namespace) -> int:
     import os
 
-    from boxel.proposals import SegmentsConfig, make_segments
+    from boxel.proposals import ProposalConfig, make_candidates
     from boxel.utils.progress import progress
 
     out = given.get("out", "segments")
     options = {name: given[name] for name in ("source", "count") if name in given}
-    config = SegmentsConfig(
+    config = ProposalConfig(
         **options,
         fit_boxes="anywhere" not in given,
-        holes="holes" in given,
         grabcut="no_grabcut" not in given,
     )
     workers = given.get("workers", os.cpu_count() or 1)
@@ -625,7 +623,7 @@ def _segments(given: Namespace) -> int:
         raise UsageError(f"--workers is {workers}; give a number from 1 up.")
     data = _read(given)
     with progress(len(data), "images", _say) as advance:
-        lost = make_segments(data, out, config, workers=workers, advance=advance)
+        lost = make_candidates(data, out, config, workers=workers, advance=advance)
     for fault in lost:
         _say(f"warning: {fault}")
     print(f"segments of {len(data) - len(lost)} images: {out}")

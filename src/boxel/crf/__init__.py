@@ -1,5 +1,5 @@
-"""Fully connected CRF: labels that agree with the photo's colors."""
+"""Fully connected CRF: refines class probabilities by the colors of the image."""
 
-from boxel.crf.mean_field import CRFConfig, mean_field
+import lazy_loader as _lazy
 
-__all__ = ["CRFConfig", "mean_field"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

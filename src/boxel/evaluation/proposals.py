@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.proposals.candidates import Candidates
-from boxel.proposals.store import SegmentsConfig, boxes_of, segments_of
+from boxel.proposals.store import ProposalConfig, box_indices, load_candidates
 from boxel.utils.errors import BoxelError
 
 COUNTS = (10, 20, 50, 100, 200, 500, 1000, 2000)
@@ -37,7 +37,7 @@ def overlaps(candidates: Candidates, masks: NDArray[np.bool_]) -> NDArray[np.flo
 def recall(
     data: Annotations,
     folder: str | Path,
-    config: SegmentsConfig,
+    config: ProposalConfig,
     *,
     counts: Sequence[int] = COUNTS,
     least_side: float = 16,
@@ -58,13 +58,13 @@ def recall(
     """
     found = [np.zeros((0, len(counts)))]
     for image in range(len(data)):
-        own = boxes_of(data, image)
+        own = box_indices(data, image)
         sides = (data.boxes[own, 2:] - data.boxes[own, :2]).min(1, initial=np.inf)
         own = own[(sides >= least_side) & data.has_mask[own]]
         if not len(own):
             continue
         try:
-            candidates = segments_of(data, image, folder, config)
+            candidates = load_candidates(data, image, folder, config)
             masks = [data.mask(instance, candidates.superpixels.shape) for instance in own.tolist()]
         except BoxelError as error:
             report(f"warning: {error} The image is left out.")

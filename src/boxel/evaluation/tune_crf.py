@@ -21,14 +21,14 @@ from boxel.models.semantic.predict import own_looks, probabilities, refined
 from boxel.utils.errors import BoxelError
 
 VALUES: dict[str, tuple[float, ...]] = {
-    "look_weight": (0.5, 1, 2, 4, 7, 10, 15),
-    "look_sigma": (5, 10, 20, 40, 60, 80, 120),
+    "appearance_weight": (0.5, 1, 2, 4, 7, 10, 15),
+    "appearance_sigma": (5, 10, 20, 40, 60, 80, 120),
     "color_sigma": (3, 5, 8, 13, 20, 30),
     "smooth_weight": (0, 1, 3, 6),
 }
 """What is tried of each option, the most important first. `smooth_sigma` stays at 3, as DeepLab has it.
 
-A `look_weight` of 0 is not among it: the sigmas would do nothing, and the search would end there.
+A `appearance_weight` of 0 is not among it: the sigmas would do nothing, and the search would end there.
 """
 
 

@@ -1,1 +1,5 @@
-"""Building blocks that models share: backbones, feature pyramids, normalization, deformable convolution."""
+"""Network layers that the models share: backbones, feature pyramids, decoders and heads."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -11,8 +11,16 @@ from torch import Tensor, nn
 
 from boxel.layers.deformable import make_deformable
 from boxel.layers.dilate import dilate
-from boxel.layers.norm import Norm, check_kind, exchange_batch_norm
-from boxel.layers.weights import LITE_MEAN, LITE_STD, lite_weights, load_matching, own_name, read_weights
+from boxel.layers.norm import check_kind, exchange_batch_norm
+from boxel.layers.types import Norm
+from boxel.layers.weights import (
+    LITE_MEAN,
+    LITE_STD,
+    features_only_name,
+    lite_weights,
+    load_matching,
+    read_weights,
+)
 from boxel.utils.errors import BoxelError, first_line, nearest
 
 
@@ -187,7 +195,7 @@ def _split(body: Any, stages: int) -> tuple[list[str], list[str]]:
         ends[max(feature["reduction"], 2 * max(ends, default=0))] = feature["module"]
     # Without features of stride 2 (ConvNeXt, Swin) the stem is what comes before the first stage.
     has_end = 2**stages in ends
-    end = own_name(ends[2**stages if has_end else 4], names)
+    end = features_only_name(ends[2**stages if has_end else 4], names)
     if end is None:
         raise BoxelError(
             "the stages of this backbone do not follow one another under names of their own (HRNet's run side by "

@@ -6,7 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxel.layers.norm import Norm, norm_layer
+from boxel.layers.norm import norm_layer
+from boxel.layers.types import Norm
 
 
 class BiFPN(nn.Module):
@@ -95,10 +96,10 @@ class Fusion(nn.Module):
 
     def forward(self, *maps: Tensor) -> Tensor:
         """(B, channels, H, W) float from ``inputs`` maps of that shape."""
-        return self.conv(fuse(maps, self.weights))
+        return self.conv(weighted_fusion(maps, self.weights))
 
 
-def fuse(maps: tuple[Tensor, ...], weights: Tensor, eps: float = 1e-4) -> Tensor:
+def weighted_fusion(maps: tuple[Tensor, ...], weights: Tensor, eps: float = 1e-4) -> Tensor:
     """Fast normalized fusion (EfficientDet, section 3.3): sum of w_i map_i, over eps + sum of w_i.
 
     Args:

@@ -103,7 +103,7 @@ class FullyConnectedClassifier(nn.Sequential):
 
 
 @torch.no_grad()
-def fill_fully_connected(classifier: FullyConnectedClassifier, state: StateDict) -> bool:
+def load_fully_connected(classifier: FullyConnectedClassifier, state: StateDict) -> bool:
     """Fill fc6 and fc7 from a VGG's own, taking channels and entries of the kernel at even distances.
 
     Of 7x7 entries a kernel of 4x4 takes rows and columns 0, 2, 4 and 6, one of 3x3 takes 0, 3 and 6.
@@ -134,7 +134,7 @@ def fill_fully_connected(classifier: FullyConnectedClassifier, state: StateDict)
             f"kernel is {kernel} and hidden {hidden}, more than the VGG's fully connected layers have to start from: "
             f"give at most {VGG_SIDE} and {len(first)}."
         )
-    rows, kept = evenly(VGG_SIDE, kernel), evenly(len(first), hidden)
+    rows, kept = evenly_spaced_indices(VGG_SIDE, kernel), evenly_spaced_indices(len(first), hidden)
     taps = first.unflatten(1, (-1, VGG_SIDE, VGG_SIDE))
     fc6.weight.copy_(taps[kept][:, :, rows][..., rows])
     fc7.weight.copy_(second[kept][:, kept, None, None])
@@ -143,7 +143,7 @@ def fill_fully_connected(classifier: FullyConnectedClassifier, state: StateDict)
     return True
 
 
-def evenly(of: int, count: int) -> list[int]:
+def evenly_spaced_indices(of: int, count: int) -> list[int]:
     """Indices below ``of`` at even distances: its ends among them, or its middle where it is one."""
     step = (of - 1) / max(count - 1, 1)
     return [round((of - 1) / 2 + step * (place - (count - 1) / 2)) for place in range(count)]

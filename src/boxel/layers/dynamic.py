@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Upsampling = Literal["half_pixel", "shifted"]
+from boxel.layers.types import Upsampling
 
 
-def num_params(features: int, width: int) -> int:
+def num_dynamic_params(features: int, width: int) -> int:
     """Parameters of three 1x1 layers on ``features`` channels and two coordinates: 169, 233 or 593 an instance."""
     return sum(_layer_sizes(features, width))
 

@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal, TypeAlias, cast
+from typing import cast, get_args
 
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, GroupNormAct, convert_sync_batchnorm
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
+from boxel.layers.types import Norm
 from boxel.utils.errors import BoxelError, nearest
 
-Norm: TypeAlias = Literal["frozen_bn", "bn", "sync_bn", "gn"]
-"""Batch norm with everything frozen, batch norm, batch norm over all devices, group norm."""
-
-KINDS: tuple[Norm, ...] = ("frozen_bn", "bn", "sync_bn", "gn")
+KINDS: tuple[str, ...] = get_args(Norm)
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:

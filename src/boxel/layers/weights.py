@@ -50,7 +50,7 @@ def read_weights(path: str | Path) -> StateDict:
     return tensors
 
 
-def whole_weights(name: str, weights: str) -> StateDict:
+def classifier_state_dict(name: str, weights: str) -> StateDict:
     """The state dict of a whole network, its classifier with it, of which a backbone is the first part.
 
     Args:
@@ -89,7 +89,7 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> l
     }
     found = {}
     for name, value in state.items():
-        mine = own_name(name, own)
+        mine = features_only_name(name, own)
         if mine is not None and own[mine].shape == value.shape:
             found[mine] = value
     left = [name for name in own if name not in found]
@@ -112,7 +112,7 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> l
     return left
 
 
-def own_name(name: str, names: Iterable[str]) -> str | None:
+def features_only_name(name: str, names: Iterable[str]) -> str | None:
     """What a name of the whole network is called in its ``features_only`` form, or None.
 
     timm flattens one level of containers (``stages.0`` to ``stages_0``) or wraps the whole (``model.``).

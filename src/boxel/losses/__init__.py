@@ -1,10 +1,9 @@
-"""Losses as pure functions of tensors, each usable alone in anybody's model.
+"""Losses as functions of tensors, each usable in anybody's model.
 
-BoxInst's loss (Eq. 6 with 8) of two masks at a quarter of an image's size:
+BoxInst's loss (Eq. 6 and 8) of two masks at a quarter of the image's resolution:
 
 >>> import torch
->>> from boxel.losses.affinity import affinity_loss, color_similarity
->>> from boxel.losses.projection import projection_loss
+>>> from boxel.losses import affinity_loss, color_similarity, projection_loss
 >>> from boxel.masks.spans import box_spans
 >>> images = torch.rand(1, 3, 64, 96)
 >>> boxes = torch.tensor([[8.0, 4.0, 40.0, 60.0], [50.0, 20.0, 90.0, 44.0]])
@@ -16,3 +15,7 @@ BoxInst's loss (Eq. 6 with 8) of two masks at a quarter of an image's size:
 >>> loss = projection_loss(logits, rows, columns).mean() + pairwise
 >>> loss.backward()
 """
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -9,7 +9,7 @@ the pixel an edge starts from; edges that lead off the grid are there too, and n
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,8 @@ from torch.autograd.function import once_differentiable
 
 from boxel.losses.dice import full_precision
 from boxel.losses.lab import rgb_to_lab
+from boxel.losses.types import Inside, Normalizer
 from boxel.masks.spans import span_ends
-
-Inside = Literal["center", "either"]
-Normalizer = Literal["supervised", "edges"]
 
 CROP_CELLS = 32_767
 """Most cells of a box worked on at once on a CPU. With more, torch would share each of the hundred small

@@ -14,7 +14,7 @@ from torch.autograd.function import once_differentiable
 from boxel.losses.dice import full_precision
 
 
-def hardest(ease: Tensor, valid: Tensor, min_kept: int, threshold: float | None = None) -> Tensor:
+def select_hard_pixels(ease: Tensor, valid: Tensor, min_kept: int, threshold: float | None = None) -> Tensor:
     """Which pixels are kept.
 
     Without a threshold exactly the `min_kept` hardest are (Table 7); of pixels as hard as the last of these, any. With
@@ -57,7 +57,7 @@ def bootstrapped_cross_entropy(
     Args:
         logits: (B, K, h, w).
         labels: (B, h, w) int64 in [0, K), or void.
-        min_kept: see :func:`hardest`; the pixels of the whole batch are in one pool.
+        min_kept: see :func:`select_hard_pixels`; the pixels of the whole batch are in one pool.
         threshold: see there, of the probability of the true class, in (0, 1].
         void: the label of pixels without one.
 
@@ -83,7 +83,7 @@ class _BootstrappedCrossEntropy(Function):
         index = (labels * valid).unsqueeze(1)  # void pixels look up class 0, and count for nothing
         log_p = F.log_softmax(logits, 1)
         log_p_true = log_p.gather(1, index).squeeze(1)
-        kept = hardest(log_p_true, valid, min_kept, log_threshold)
+        kept = select_hard_pixels(log_p_true, valid, min_kept, log_threshold)
         count = kept.sum().clamp(min=1)
         ctx.save_for_backward(log_p, index, kept, count)
         return -log_p_true.masked_fill_(~kept, 0).sum() / count

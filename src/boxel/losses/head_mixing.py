@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from boxel.losses.dice import full_precision
+from boxel.losses.types import MixingSpace
 
-Mixed = Literal["logits", "probabilities"]
 
-
-def fuse(salient: Tensor, transferred: Tensor, alpha: float, on: Mixed = "probabilities") -> Tensor:
+def mix_heads(
+    salient: Tensor, transferred: Tensor, alpha: float, on: MixingSpace = "probabilities"
+) -> Tensor:
     """Two maps mixed: ``alpha`` of the salient head's, the rest of the transferred head's (inside Eq. 3).
 
     Binary cross-entropy with logits of the result is Eq. 3.

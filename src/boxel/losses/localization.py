@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxel.losses.bootstrap import hardest
+from boxel.losses.bootstrap import select_hard_pixels
 from boxel.losses.dice import full_precision
 
 
@@ -36,7 +36,7 @@ def bootstrapped_box_loss(
         predicted: (B, 4, h, w) boxes of the pixels, each of its true class; or (N, 4).
         target: as `predicted`; any finite value where a pixel is not valid.
         valid: (B, h, w) or (N,) bool, pixels of an instance.
-        min_kept: see :func:`~boxel.losses.bootstrap.hardest`; None keeps all valid pixels, whatever the threshold.
+        min_kept: see `select_hard_pixels`; None keeps all valid pixels, whatever the threshold.
         threshold: see there, of the IoU.
         weights: (B, h, w) or (N,) of the pixels, see :func:`size_weights`; scaled here to a mean of 1 over the valid
             ones, kept or not.
@@ -48,7 +48,7 @@ def bootstrapped_box_loss(
     predicted = full_precision(predicted)
     kept = valid
     if min_kept is not None:
-        kept = hardest(pixel_box_iou(predicted.detach(), target), valid, min_kept, threshold)
+        kept = select_hard_pixels(pixel_box_iou(predicted.detach(), target), valid, min_kept, threshold)
     losses = F.smooth_l1_loss(predicted, target.to(predicted.dtype), reduction="none", beta=beta).sum(1)
     if weights is not None:
         weights = full_precision(weights).masked_fill(~valid, 0)

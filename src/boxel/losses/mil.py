@@ -6,16 +6,13 @@ a cross of one pixel's width scores as well as the filled box; what lies between
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from boxel.losses.affinity import edge_ends, edge_offsets
 from boxel.losses.dice import full_precision
-
-Reduction = Literal["mean", "sum"]
+from boxel.losses.types import Reduction
 
 
 def mil_loss(logits: Tensor, rows: Tensor, columns: Tensor, reduction: Reduction = "mean") -> Tensor:
@@ -41,7 +38,7 @@ def mil_loss(logits: Tensor, rows: Tensor, columns: Tensor, reduction: Reduction
     return losses.sum(1) if reduction == "sum" else losses.mean(1)
 
 
-def smoothness(logits: Tensor, reduction: Reduction = "mean") -> Tensor:
+def smoothness_loss(logits: Tensor, reduction: Reduction = "mean") -> Tensor:
     """Squared differences between the scores of a pixel and its eight neighbors (Eq. 2).
 
     Neighbors beyond the grid do not exist: an object that reaches the border is not punished there.

@@ -1,7 +1,5 @@
-"""Candidate segments of one image, nothing learned."""
+"""Object proposals: candidate segments of an image, found without learning."""
 
-from boxel.proposals.candidates import Candidates
-from boxel.proposals.propose import propose
-from boxel.proposals.store import SegmentsConfig, make_segments, segments_of
+import lazy_loader as _lazy
 
-__all__ = ["Candidates", "SegmentsConfig", "make_segments", "propose", "segments_of"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -104,7 +104,7 @@ def _group(
         for table in used:
             table[new] = (sizes[first] * table[first] + sizes[second] * table[second]) / sizes[new]
         neighbors = list(around)
-        others = np.array([n.neighbor_vertex() for n in neighbors], dtype=np.int64)
+        others = np.array([n.neighbour_vertex() for n in neighbors], dtype=np.int64)
         for neighbor, weight in zip(neighbors, unlike(others, np.full_like(others, new)), strict=True):
             neighbor.set_new_edge_weight(weight)
 

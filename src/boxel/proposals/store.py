@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from hashlib import blake2b
-from math import inf
 from pathlib import Path
 
 import msgspec
@@ -18,38 +17,15 @@ from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.masks.grabcut import grabcut_from_ellipse
 from boxel.proposals.candidates import Candidates, from_sets, load, with_masks
-from boxel.proposals.propose import check_source, propose
-from boxel.utils.errors import BoxelError, check_range
+from boxel.proposals.config import ProposalConfig
+from boxel.proposals.sources import propose
+from boxel.utils.errors import BoxelError
 
 
-@dataclass(frozen=True)
-class SegmentsConfig:
-    """Which candidate segments are made.
-
-    Attributes:
-        source: `mcg`, `selective-search` or `gop`.
-        count: most segments of an image.
-        fit_boxes: whether segments are chosen that fit the image's boxes, and cut off where they leave them; else they
-            are of whatever may be an object.
-        holes: whether holes of segments stay; they are filled otherwise, so that none is a frame around an object.
-        grabcut: whether each box's GrabCut is among them.
-    """
-
-    source: str = "mcg"
-    count: int = 2000
-    fit_boxes: bool = True
-    holes: bool = False
-    grabcut: bool = True
-
-    def __post_init__(self) -> None:
-        check_source(self.source)
-        check_range(self, 1, inf, "count")
-
-
-def make_segments(
+def make_candidates(
     data: Annotations,
     folder: str | Path,
-    config: SegmentsConfig,
+    config: ProposalConfig,
     *,
     workers: int = 1,
     advance: Callable[[int], None] = lambda done: None,
@@ -75,7 +51,7 @@ def make_segments(
     return lost
 
 
-def segments_of(data: Annotations, image: int, folder: str | Path, config: SegmentsConfig) -> Candidates:
+def load_candidates(data: Annotations, image: int, folder: str | Path, config: ProposalConfig) -> Candidates:
     """The segments of an image, from the folder or, where they are not there yet, made and put there.
 
     Raises:
@@ -88,22 +64,22 @@ def segments_of(data: Annotations, image: int, folder: str | Path, config: Segme
     return load(file)
 
 
-def boxes_of(data: Annotations, image: int) -> NDArray[np.intp]:
+def box_indices(data: Annotations, image: int) -> NDArray[np.intp]:
     """(N,) the instances of an image that segments are made for: those that are no crowd, with a box of some size."""
     own = np.asarray(data.instances_of(image))
     boxes = data.boxes[own]
     return own[~data.iscrowd[own] & np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)]
 
 
-_Order = tuple[Path, NDArray[np.float64], Path, SegmentsConfig]
+_Order = tuple[Path, NDArray[np.float64], Path, ProposalConfig]
 
 
-def _order(data: Annotations, image: int, folder: str | Path, config: SegmentsConfig) -> _Order:
+def _order(data: Annotations, image: int, folder: str | Path, config: ProposalConfig) -> _Order:
     """What is to be made, and the file for it, whose name has a part for all that decides what is in it."""
     photo = Path(data.image_path(image))
     boxes = np.zeros((0, 4))
     if config.fit_boxes or config.grabcut:
-        boxes = data.boxes[boxes_of(data, image)]
+        boxes = data.boxes[box_indices(data, image)]
     decides = msgspec.json.encode([data.paths[image], asdict(config), boxes.round(3).tolist()])
     return (
         photo,
@@ -113,7 +89,7 @@ def _order(data: Annotations, image: int, folder: str | Path, config: SegmentsCo
     )
 
 
-def _make(photo: Path, boxes: NDArray[np.float64], file: Path, config: SegmentsConfig) -> str | None:
+def _make(photo: Path, boxes: NDArray[np.float64], file: Path, config: ProposalConfig) -> str | None:
     """Make a file that is not there; returns what went wrong."""
     if file.exists():
         return None
@@ -125,7 +101,7 @@ def _make(photo: Path, boxes: NDArray[np.float64], file: Path, config: SegmentsC
         found = from_sets(np.zeros(image.shape[:2], dtype=np.int64), np.zeros((0, 1), dtype=bool))
     else:
         fitted = boxes if config.fit_boxes else None
-        found = propose(image, config.source, fitted, config.count, config.holes)
+        found = propose(image, config.source, fitted, config.count)
     if config.grabcut and len(boxes):
         found = with_masks(found, _grabcuts(image, boxes))
     file.parent.mkdir(parents=True, exist_ok=True)

@@ -18,7 +18,7 @@ from boxel.data.semantic import RandomView
 from boxel.models.boxsup import BoxSupDataset, choose, costs
 from boxel.models.boxsup.dataset import NONE
 from boxel.models.semantic.predict import own_looks, probabilities
-from boxel.proposals import make_segments
+from boxel.proposals import make_candidates
 from boxel.training.callbacks.progress import say
 from boxel.training.config import SEGMENTS, BoxSupTraining
 from boxel.training.lit_module import from_all_processes
@@ -109,7 +109,7 @@ class BoxSupTask(SemanticTask):
             share = self.dataset.data.select_images(self._share(images))
             workers = max((os.cpu_count() or 1) // self.trainer.world_size, 1)
             with progress(len(share), "images' candidate segments", say) as advance:
-                lost = make_segments(
+                lost = make_candidates(
                     share, self.dataset.folder, self.dataset.config, workers=workers, advance=advance
                 )
             for fault in lost:

@@ -14,7 +14,7 @@ from boxel.models.boxinst import BoxInstConfig
 from boxel.models.boxsup import BoxSupConfig, UpdateConfig
 from boxel.models.fcrn import FCRNConfig, FCRNInstancesConfig
 from boxel.models.mask_rcnn import MaskRCNNConfig
-from boxel.proposals import SegmentsConfig
+from boxel.proposals import ProposalConfig
 from boxel.utils.errors import BoxelError, check_range
 
 SEGMENTS = "segments"
@@ -249,7 +249,7 @@ class BoxSupTraining(TrainConfig):
     views: ViewConfig = field(default_factory=ViewConfig)
     label: str | None = "boxcaseg"
     mask_share: float = 0.33
-    segments: SegmentsConfig = field(default_factory=SegmentsConfig)
+    segments: ProposalConfig = field(default_factory=ProposalConfig)
     segments_folder: str | None = None
     updates: UpdateConfig = field(default_factory=UpdateConfig)
     optim: OptimConfig = field(

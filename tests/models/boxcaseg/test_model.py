@@ -13,7 +13,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.crops import CropConfig, CropDataset
 from boxel.data.synthetic import write_scenes
 from boxel.layers.decoder import Concatenate, TopDown
-from boxel.losses.head_mixing import fuse
+from boxel.losses.head_mixing import mix_heads
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxcaseg.model import certainty
 from boxel.utils.errors import BoxelError
@@ -241,7 +241,7 @@ def test_maps_are_of_stride_4():
     assert {name: tuple(logits.shape) for name, logits in maps.items()} == {
         name: (2, 16, 16) for name in ("weak", "salient", "transferred")
     }
-    expected = fuse(maps["salient"], maps["transferred"], 0.7, "logits")
+    expected = mix_heads(maps["salient"], maps["transferred"], 0.7, "logits")
     torch.testing.assert_close(model.segment(crops(2), span, span), expected)
 
 

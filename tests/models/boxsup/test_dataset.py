@@ -10,9 +10,9 @@ from boxel.data.label_maps import IGNORE, INNER_BOX, label_map
 from boxel.data.synthetic import write_scenes
 from boxel.models.boxsup import BoxSupDataset
 from boxel.models.boxsup.dataset import NONE
-from boxel.proposals import SegmentsConfig, make_segments
+from boxel.proposals import ProposalConfig, make_candidates
 
-CONFIG = SegmentsConfig(count=50)
+CONFIG = ProposalConfig(count=50)
 
 
 @pytest.fixture(scope="module")
@@ -23,7 +23,7 @@ def masked(tmp_path_factory):
 @pytest.fixture(scope="module")
 def folder(masked, tmp_path_factory):
     folder = tmp_path_factory.mktemp("segments")
-    make_segments(masked, folder, CONFIG)
+    make_candidates(masked, folder, CONFIG)
     return folder
 
 

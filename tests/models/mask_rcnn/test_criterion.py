@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from boxel.losses.affinity import color_similarity
-from boxel.losses.mil import mil_loss, smoothness
+from boxel.losses.mil import mil_loss, smoothness_loss
 from boxel.losses.projection import projection_loss
 from boxel.models.mask_rcnn import MaskRCNNConfig
 from boxel.models.mask_rcnn.criterion import Lessons, mask_losses, window_similarity
@@ -113,7 +113,7 @@ def test_the_parts_of_the_loss_of_rows_and_columns():
     rows, columns = (OVERLAP > 0).any(2), (OVERLAP > 0).any(1)
     losses = losses_of(logits, lessons([False]), "mil")
     torch.testing.assert_close(losses["mil"], mil_loss(logits, rows, columns)[0])
-    torch.testing.assert_close(losses["smoothness"], smoothness(logits)[0])
+    torch.testing.assert_close(losses["smoothness"], smoothness_loss(logits)[0])
     projected = losses_of(logits, lessons([False]), "projection")["projection"]
     torch.testing.assert_close(projected, projection_loss(logits, rows, columns)[0])
 

@@ -120,7 +120,7 @@ def test_a_label_map_is_written_with_the_values_of_its_set(tmp_path) -> None:
 
 
 def test_a_crf_comes_after_all_looks_at_the_size_of_the_photo(photo) -> None:
-    looks, crf = {"scales": (1.0, 0.5), "flip": True}, CRFConfig(look_weight=2, iterations=3)
+    looks, crf = {"scales": (1.0, 0.5), "flip": True}, CRFConfig(appearance_weight=2, iterations=3)
     mean = probabilities(Local(), photo, LookConfig(**looks))
     found = probabilities(Local(), photo, LookConfig(**looks, crf=crf))
     torch.testing.assert_close(found, mean_field(photo[None].float() / 255, mean[None], crf)[0])
@@ -129,9 +129,9 @@ def test_a_crf_comes_after_all_looks_at_the_size_of_the_photo(photo) -> None:
 
 def test_a_crf_is_asked_for_and_is_the_run_s_own() -> None:
     new = SimpleNamespace(settings={"views": {"long_side": 320}})
-    tuned = SimpleNamespace(settings={"crf": {"look_weight": 4.0}})
+    tuned = SimpleNamespace(settings={"crf": {"appearance_weight": 4.0}})
     assert own_looks(new) == own_looks(new, crf=False) == LookConfig(long_side=320, crf=None)
     assert own_looks(tuned).crf is None
     assert own_looks(new, crf=True) == LookConfig(long_side=320, crf=CRFConfig())
-    assert own_looks(tuned, crf=True, flip=True) == LookConfig(flip=True, crf=CRFConfig(look_weight=4))
+    assert own_looks(tuned, crf=True, flip=True) == LookConfig(flip=True, crf=CRFConfig(appearance_weight=4))
     assert own_looks(tuned, crf=CRFConfig(iterations=1)).crf == CRFConfig(iterations=1)

@@ -15,10 +15,12 @@ from boxel.masks.crops import crop, spans_in, window_about
 SIDE = 96
 """Cells along each side of the copy that the CRF looks at; so that time does not depend on the box."""
 
-OF_BOX = CRFConfig(look_weight=4, look_sigma=SIDE / 4, color_sigma=10, iterations=5)
+OF_BOX = CRFConfig(appearance_weight=4, appearance_sigma=SIDE / 4, color_sigma=10, iterations=5)
 """Of a box alone; sigmas in cells."""
 
-OF_MASK = CRFConfig(smooth_weight=1, look_weight=1, look_sigma=SIDE / 2, color_sigma=8, iterations=5)
+OF_MASK = CRFConfig(
+    smooth_weight=1, appearance_weight=1, appearance_sigma=SIDE / 2, color_sigma=8, iterations=5
+)
 """Of a mask, which is to change little: the better the teacher, the more a stronger CRF spoils."""
 
 RIM_OF_BOX = 4

@@ -6,9 +6,8 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from boxel.layers.norm import Norm
-from boxel.losses.head_mixing import Mixed
-from boxel.losses.mil import Reduction
+from boxel.layers.types import Norm
+from boxel.losses.types import MixingSpace, Reduction
 from boxel.utils.errors import BoxelError, check_range
 
 HeadName = Literal["weak", "salient", "transferred", "shared"]
@@ -59,7 +58,7 @@ class BoxCasegConfig:
     box_channel: bool = False
     heads: list[HeadName] = field(default_factory=lambda: ["weak", "salient", "transferred"])
     alpha: float = 0.7
-    mix: Mixed = "logits"
+    mix: MixingSpace = "logits"
     margin: float = 0.0
     side: int = 320
     threshold: float = 0.5

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from boxel.losses.affinity import affinity_loss, color_similarity
 from boxel.losses.dice import dice_loss
-from boxel.losses.mil import mil_loss, smoothness
+from boxel.losses.mil import mil_loss, smoothness_loss
 from boxel.losses.projection import projection_loss
 from boxel.models.boxcaseg.config import BoxCasegConfig
 
@@ -50,7 +50,7 @@ def box_losses(
     if config.mil_weight > 0:
         losses["mil"] = mil_loss(logits, rows, columns, config.mil_reduction).mean()
     if config.smooth_weight > 0:
-        losses["smooth"] = smoothness(logits, config.mil_reduction).mean()
+        losses["smooth"] = smoothness_loss(logits, config.mil_reduction).mean()
     if config.projection_weight > 0:
         losses["projection"] = projection_loss(logits, rows, columns).mean()
     if config.affinity_weight > 0:

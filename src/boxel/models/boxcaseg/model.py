@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from boxel.layers.backbone import Backbone
 from boxel.layers.decoder import Concatenate, TopDown, upsample
 from boxel.layers.transfer import TransferredHead, segmentation_head
-from boxel.losses.head_mixing import fuse
+from boxel.losses.head_mixing import mix_heads
 from boxel.masks.crops import crop, resample, spans_in, window_about
 from boxel.models.boxcaseg.config import BoxCasegConfig
 from boxel.models.boxcaseg.criterion import box_losses, mask_loss
@@ -189,7 +189,7 @@ class BoxCaseg(nn.Module):
             return next(iter(maps.values()))
         if salient is None or transferred is None:
             return salient if transferred is None else transferred  # type: ignore[return-value]
-        return fuse(salient, transferred, self.config.alpha, self.config.mix)
+        return mix_heads(salient, transferred, self.config.alpha, self.config.mix)
 
     @torch.inference_mode()
     def _masks(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:

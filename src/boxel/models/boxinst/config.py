@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from math import inf
 from typing import Literal
 
-from boxel.layers.dynamic import Upsampling
-from boxel.losses.affinity import Inside, Normalizer
+from boxel.layers.types import Upsampling
+from boxel.losses.types import Inside, Normalizer
 from boxel.utils.errors import BoxelError, check_range
 
 LearnedNorm = Literal["gn", "bn", "sync_bn"]

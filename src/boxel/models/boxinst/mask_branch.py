@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxel.layers.norm import Norm, norm_layer
+from boxel.layers.norm import norm_layer
+from boxel.layers.types import Norm
 
 
 class MaskBranch(nn.Module):

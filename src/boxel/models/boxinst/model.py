@@ -15,7 +15,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from boxel.layers.backbone import Backbone
 from boxel.layers.bifpn import BiFPN
-from boxel.layers.dynamic import dynamic_masks, num_params, upsample_twice
+from boxel.layers.dynamic import dynamic_masks, num_dynamic_params, upsample_twice
 from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
 from boxel.losses.affinity import valid_pixels, warmup_weight
@@ -46,7 +46,7 @@ class BoxInst(Detector):
             if config.neck == "bifpn"
             else FPN(self.backbone.channels, config.neck_channels)
         )
-        params = num_params(config.mask_features, config.mask_width)
+        params = num_dynamic_params(config.mask_features, config.mask_width)
         self.head = Head(config.neck_channels, num_classes, params, config.head_convs, STRIDES)
         self.mask_branch = MaskBranch(
             config.neck_channels,

@@ -13,9 +13,9 @@ from boxel.data.annotations import Annotations
 from boxel.data.dataset import Sample
 from boxel.data.label_maps import label_map
 from boxel.data.semantic import SemanticDataset
-from boxel.proposals import Candidates, SegmentsConfig, segments_of
+from boxel.proposals import Candidates, ProposalConfig, load_candidates
 from boxel.proposals.candidates import with_masks
-from boxel.proposals.store import boxes_of
+from boxel.proposals.store import box_indices
 
 NONE = -1
 """The choice of an instance that has no segment."""
@@ -42,7 +42,7 @@ class BoxSupDataset(SemanticDataset):
         self,
         data: Annotations,
         folder: Path,
-        config: SegmentsConfig | None,
+        config: ProposalConfig | None,
         transforms: Callable[[Sample], Sample] | None = None,
         more: Annotations | None = None,
     ):
@@ -55,7 +55,7 @@ class BoxSupDataset(SemanticDataset):
         """(B,) the instances of an image that choose a segment, having a box alone and the image no label map."""
         if self.config is None or self.data.label_maps[image] is not None:
             return np.zeros(0, dtype=np.intp)
-        own = boxes_of(self.data, image)
+        own = box_indices(self.data, image)
         return own[~self._masked[own]]
 
     def candidates(self, image: int) -> Candidates:
@@ -65,7 +65,7 @@ class BoxSupDataset(SemanticDataset):
             BoxelError: the image, or the file of its segments, can't be read.
         """
         assert self.config is not None  # `guessed` is empty else
-        found = segments_of(self.data, image, self.folder, self.config)
+        found = load_candidates(self.data, image, self.folder, self.config)
         if self.more is None:
             return found
         size = found.superpixels.shape

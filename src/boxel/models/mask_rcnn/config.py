@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from math import inf
 from typing import Literal
 
-from boxel.layers.norm import Norm
+from boxel.layers.types import Norm
 from boxel.utils.errors import BoxelError, check_range
 
 BoxLoss = Literal["none", "mil", "projection", "projection+affinity"]

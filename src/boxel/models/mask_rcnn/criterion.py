@@ -10,7 +10,7 @@ from torch import Tensor
 from torchvision.ops import roi_align
 
 from boxel.losses.affinity import affinity_loss, color_similarity
-from boxel.losses.mil import mil_loss, smoothness
+from boxel.losses.mil import mil_loss, smoothness_loss
 from boxel.losses.projection import projection_loss
 from boxel.masks.spans import box_masks
 from boxel.models.mask_rcnn.config import MaskRCNNConfig
@@ -72,7 +72,7 @@ def mask_losses(
         rows, columns = spans_in(windows, lessons.boxes[boxed])
         if config.mask_loss == "mil":
             losses["mil"] = mil_loss(unknown, rows, columns).sum() / total
-            losses["smoothness"] = smoothness(unknown).sum() / total
+            losses["smoothness"] = smoothness_loss(unknown).sum() / total
             return losses
         losses["projection"] = projection_loss(unknown, rows, columns).sum() / total
         if config.mask_loss == "projection+affinity":

@@ -7,7 +7,7 @@ from math import inf
 from typing import Literal
 
 from boxel.layers.classifier import field_of_view
-from boxel.layers.norm import Norm
+from boxel.layers.types import Norm
 from boxel.utils.errors import BoxelError, check_range
 
 

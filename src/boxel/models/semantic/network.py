@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boxel.layers.backbone import Backbone
-from boxel.layers.classifier import DilatedClassifier, FullyConnectedClassifier, fill_fully_connected
-from boxel.layers.weights import whole_weights
+from boxel.layers.classifier import DilatedClassifier, FullyConnectedClassifier, load_fully_connected
+from boxel.layers.weights import classifier_state_dict
 from boxel.models.semantic.config import SemanticConfig
 from boxel.utils.errors import BoxelError
 
@@ -80,7 +80,7 @@ def _classifier(channels: int, outputs: int, config: SemanticConfig) -> nn.Modul
     classifier = FullyConnectedClassifier(*options)
     if config.weights == "none" or not config.backbone.startswith("vgg"):
         return classifier
-    if not fill_fully_connected(classifier, whole_weights(config.backbone, config.weights)):
+    if not load_fully_connected(classifier, classifier_state_dict(config.backbone, config.weights)):
         _log.warning(
             "%s: has no fully connected layers of %s, so the classifier starts at random; give a file with them.",
             config.weights,

@@ -6,39 +6,11 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf
-
 import torch
 from torch import Tensor
 
+from boxel.crf.config import CRFConfig
 from boxel.crf.lattice import Lattice, lattice
-from boxel.utils.errors import check_range
-
-
-@dataclass
-class CRFConfig:
-    """Options of :func:`mean_field`. The defaults are those of Krähenbühl and Koltun's code.
-
-    Attributes:
-        smooth_weight: how strongly near pixels of two classes disagree; 0 leaves this kernel out.
-        smooth_sigma: how near, in pixels.
-        look_weight: how strongly near pixels of one color and two classes disagree; 0 leaves this kernel out.
-        look_sigma: how near, in pixels.
-        color_sigma: how alike, in steps of 8-bit RGB.
-        iterations: of mean field.
-    """
-
-    smooth_weight: float = 3.0
-    smooth_sigma: float = 3.0
-    look_weight: float = 10.0
-    look_sigma: float = 80.0
-    color_sigma: float = 13.0
-    iterations: int = 10
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, inf, "smooth_weight", "look_weight", "iterations")
-        check_range(self, 1e-3, inf, "smooth_sigma", "look_sigma", "color_sigma")
 
 
 def mean_field(images: Tensor, probabilities: Tensor, config: CRFConfig) -> Tensor:
@@ -90,8 +62,8 @@ def kernels(images: Tensor, config: CRFConfig) -> list[Lattice]:
     found = []
     if config.smooth_weight:
         found.append(lattice(places / config.smooth_sigma, groups).normalized(config.smooth_weight))
-    if config.look_weight:
+    if config.appearance_weight:
         colors = images.float().permute(0, 2, 3, 1).flatten(0, 2) * (255 / config.color_sigma)
-        features = torch.cat([places / config.look_sigma, colors], 1)
-        found.append(lattice(features, groups).normalized(config.look_weight))
+        features = torch.cat([places / config.appearance_sigma, colors], 1)
+        found.append(lattice(features, groups).normalized(config.appearance_weight))
     return found

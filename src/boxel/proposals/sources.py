@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boxel.proposals.candidates import Candidates, from_sets
+from boxel.proposals.config import check_source
 from boxel.proposals.gop import gop
 from boxel.proposals.mcg import mcg
 from boxel.proposals.selection import Pool, best, fill_holes, fitting
 from boxel.proposals.selective_search import selective_search
 from boxel.proposals.superpixels import Pixels, Regions, superpixels, to_lab
-from boxel.utils.errors import BoxelError, nearest
 
-SOURCES: dict[str, Callable[[NDArray[np.uint8], Pixels, Regions], Pool]] = {
+GENERATORS: dict[str, Callable[[NDArray[np.uint8], Pixels, Regions], Pool]] = {
     "mcg": mcg,
     "selective-search": selective_search,
     "gop": gop,
@@ -31,7 +31,6 @@ def propose(
     source: str = "mcg",
     boxes: ArrayLike | None = None,
     count: int = 2000,
-    holes: bool = False,
 ) -> Candidates:
     """Segments that may be objects, found with nothing learned.
 
@@ -41,7 +40,6 @@ def propose(
         boxes: (M, 4) xyxy pixels of objects, where they are known: every box then gets an equal share of segments that
             fit it.
         count: how many segments at most.
-        holes: leave holes in segments, which are filled otherwise.
 
     Raises:
         BoxelError: there is no such source.
@@ -55,7 +53,7 @@ def propose(
     )
     lab = to_lab(small)
     regions = superpixels(lab)
-    pool = SOURCES[source](small, lab, regions)
+    pool = GENERATORS[source](small, lab, regions)
     if boxes is None:
         sets = best(pool, count)
     else:
@@ -66,12 +64,4 @@ def propose(
         labels = np.asarray(
             cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16
         )
-    return from_sets(labels, sets if holes else fill_holes(regions, sets))
-
-
-def check_source(source: str) -> None:
-    """Raise a :class:`BoxelError` unless there is such a source."""
-    if source not in SOURCES:
-        raise BoxelError(
-            f"{source} is no source of segments; choose among {', '.join(SOURCES)}.{nearest(source, list(SOURCES))}"
-        )
+    return from_sets(labels, fill_holes(regions, sets))

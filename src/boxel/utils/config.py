@@ -57,10 +57,10 @@ class Config:
     def __post_init__(self) -> None:
         for name, number in _ranges(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
-            for one in value if isinstance(value, (list, tuple)) else [value]:
-                if one is not None and not _is_in(one, number):
-                    kind = "a whole number" if number._type is int else "a number"
-                    raise BoxelError(f"{name} is {one}; give {kind} {_range_text(number)}.")
+            several = isinstance(value, (list, tuple))
+            plain = [_to_plain(name, one, number) for one in (value if several else [value])]
+            # A frozen dataclass has no other way.
+            object.__setattr__(self, name, type(value)(plain) if several else plain[0])
 
 
 def parse_config(
@@ -122,12 +122,15 @@ def _ranges(kind: type) -> dict[str, Any]:
     return found
 
 
-def _is_in(value: Any, number: Any) -> bool:
+def _to_plain(name: str, value: Any, number: Any) -> Any:
+    """Check a value against a restricted number type and return it as int or float, which YAML can write."""
+    if value is None or isinstance(value, str):
+        return value
     try:
-        number(value)
+        return number._type(number(value))
     except (TypeError, ValueError):
-        return False
-    return True
+        kind = "a whole number" if number._type is int else "a number"
+        raise BoxelError(f"{name} is {value}; give {kind} {_range_text(number)}.") from None
 
 
 _WORDS = {"ge": "from {:g}", "le": "to {:g}", "gt": "above {:g}", "lt": "below {:g}"}

@@ -1,0 +1,91 @@
+"""Settings whose types state the range of each number."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import pytest
+import yaml
+
+from boxel.utils.config import (
+    ClosedUnitInterval,
+    Config,
+    NonNegativeFloat,
+    PositiveInt,
+    known_keys,
+    parse_config,
+)
+from boxel.utils.errors import BoxelError
+
+
+@dataclass
+class Inner(Config):
+    """Nested settings.
+
+    Attributes:
+        side: Pixels.
+    """
+
+    side: PositiveInt = 8
+
+
+@dataclass
+class Settings(Config):
+    """Settings.
+
+    Attributes:
+        share: A share.
+        limit: A limit, or None.
+        steps: Several numbers.
+        inner: Nested settings.
+    """
+
+    share: ClosedUnitInterval = 0.5
+    limit: NonNegativeFloat | None = None
+    steps: list[PositiveInt] = field(default_factory=lambda: [1, 2])
+    inner: Inner = field(default_factory=Inner)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"share": 1.5}, "share is 1.5; give a number from 0 to 1."),
+        ({"share": float("nan")}, "share is nan; give a number from 0 to 1."),
+        ({"limit": -1}, "limit is -1; give a number from 0 up."),
+        ({"steps": [3, 0]}, "steps is 0; give a whole number above 0."),
+    ],
+)
+def test_a_number_out_of_range_is_refused_in_python(values, message) -> None:
+    with pytest.raises(BoxelError) as error:
+        Settings(**values)
+    assert str(error.value) == message
+
+
+def test_parsed_numbers_are_plain_and_can_be_written_as_yaml() -> None:
+    settings = parse_config(Settings, {"share": 1, "steps": [4], "inner": {"side": 3}})
+    assert settings == Settings(share=1.0, steps=[4], inner=Inner(3))
+    assert [type(value) for value in (settings.share, settings.steps[0], settings.inner.side)] == [
+        float,
+        int,
+        int,
+    ]
+    assert yaml.safe_load(yaml.safe_dump(vars(settings.inner))) == {"side": 3}
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"shair": 1}, "there is no setting 'shair'. Did you mean 'share'?"),
+        ({"inner": {"sides": 1}}, "there is no setting 'inner.sides'. Did you mean 'inner.side'?"),
+        ({"share": "much"}, "share"),
+        ({"inner": {"side": 0}}, "side"),
+    ],
+)
+def test_parse_config_names_what_is_wrong(values, message) -> None:
+    with pytest.raises(BoxelError, match="the settings: ") as error:
+        parse_config(Settings, values)
+    assert message in str(error.value)
+
+
+def test_known_keys_lists_nested_settings() -> None:
+    assert known_keys(Settings) == ["share", "limit", "steps", "inner", "inner.side"]

@@ -30,7 +30,7 @@ from boxel.data.label_maps import classes_of, label_map
 from boxel.evaluation.boxes import instance_ious
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.evaluation.tune_crf import best_crf, tries_table, tune_crf
-from boxel.models.semantic.predict import own_looks, predict_maps
+from boxel.models.semantic.inference import predict_label_map, semantic_inference_config
 from boxel.training.prepare import split
 
 CLASSES = (
@@ -164,11 +164,11 @@ def folder_of(row: str, seed: int, args: argparse.Namespace) -> Path:
 
 def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray[np.int64]:
     """(I, K, K) the confusion matrix of each image."""
-    looks = own_looks(model, crf=crf)
+    looks = semantic_inference_config(model, crf=crf)
     matrices = []
     for image in range(len(truth)):
         photo = read_image(truth.image_path(image))
-        labels = next(predict_maps(model, photo, looks)).labels
+        labels = predict_label_map(model, photo, looks).labels
         matrices.append(confusion(labels, label_map(truth, image, labels.shape), len(classes_of(truth))))
     return np.stack(matrices)
 

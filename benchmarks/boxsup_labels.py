@@ -24,7 +24,7 @@ from boxel.data.label_maps import has_background
 from boxel.evaluation.boxes import instance_ious
 from boxel.evaluation.proposals import overlaps
 from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
-from boxel.models.semantic.predict import own_looks, probabilities
+from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import ProposalConfig
 from boxel.training.boxsup import LEAST
 from boxel.training.prepare import add_masks
@@ -94,7 +94,7 @@ def main() -> None:
             logs = np.zeros((len(truth.categories) + 1, *photo.shape[:2]), dtype=np.float32)
         else:
             pixels = torch.from_numpy(photo).permute(2, 0, 1)
-            found_here = probabilities(model.network, pixels, own_looks(model))
+            found_here = predict_probabilities(model.network, pixels, semantic_inference_config(model))
             logs = found_here.clamp(min=LEAST).log().numpy()
         boxes, labels = truth.boxes[own], truth.labels[own] + int(has_background(truth))
         large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(1) >= args.min_side)

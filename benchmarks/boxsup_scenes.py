@@ -24,7 +24,7 @@ from boxel.data import Annotations
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.tune_crf import best_crf, tune_crf
-from boxel.models.semantic.predict import own_looks
+from boxel.models.semantic.inference import semantic_inference_config
 
 ROWS: dict[str, dict[str, Any]] = {
     "rectangles": {"teacher": "rectangle"},
@@ -97,7 +97,7 @@ def main() -> None:
                 apart = write_scenes(args.out / "apart", 40, seed=3)
                 best = best_crf(tune_crf(model, apart, report=lambda _: None))
                 for name, crf in {"default": CRFConfig(), "tuned": best}.items():
-                    after = measure_maps(model, truth, own_looks(model, crf=crf))["mean_iou"]
+                    after = measure_maps(model, truth, semantic_inference_config(model, crf=crf))["mean_iou"]
                     print(f"{row} {seed}, {name} CRF: mean IoU {after:.3f} ({crf})", flush=True)
         cells = [f"{np.mean(column):.3f} ({np.std(column):.3f})" for column in zip(*found, strict=True)]
         spent = f"{np.mean(minutes):.1f}" if minutes else "-"

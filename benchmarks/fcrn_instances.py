@@ -26,7 +26,7 @@ from boxel.data.label_maps import IGNORE, label_map
 from boxel.evaluation import region_ap
 from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.run import predict_set
-from boxel.models.predict import own_config, predict_batch
+from boxel.models.inference import inference_config, predict_batch
 
 ROWS: dict[str, dict[str, Any]] = {
     "plain": {"model.min_kept": None, "model.size_power": 0.0},
@@ -107,7 +107,7 @@ def train(method: str, data: Annotations, out: Path, **options: Any) -> None:
 
 def with_true_classes(model: Any, truth: Annotations) -> list[dict[str, Any]]:
     """Results where the true class of each pixel stands for the semantic network's."""
-    detect, looking = model.detect, own_config(model)
+    detect, looking = model.detect, inference_config(model)
     results = []
     for image in range(len(truth)):
         photo = read_image(truth.image_path(image))
@@ -122,7 +122,7 @@ def with_true_classes(model: Any, truth: Annotations) -> list[dict[str, Any]]:
 
         model.detect = known
         (found,) = predict_batch(model, [photo], looking)
-        results += found.as_coco(truth.image_ids[image])
+        results += found.to_coco(truth.image_ids[image])
     model.detect = detect
     return results
 

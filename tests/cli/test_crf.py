@@ -98,7 +98,7 @@ def test_a_crf_file_that_is_broken_is_named(place: Path, tmp_path: Path, capsys)
         (["tune-crf", "RUN", "missing.json"], 1, "missing.json"),
         (["evaluate", "boxcaseg", "MASKS", "--crf"], 2, "--crf does nothing here"),
         (["evaluate", "MAPS", "MASKS", "--crf"], 2, "--crf does nothing here"),
-        (["predict", "boxcaseg", "PHOTOS", "--boxes", "MASKS", "--crf"], 2, "--crf does nothing here"),
+        (["predict", "boxcaseg", "PHOTOS", "--boxes", "MASKS", "--crf"], 2, "`crf` does nothing here"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_sentence(

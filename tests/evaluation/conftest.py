@@ -158,7 +158,7 @@ def pycocotools_stats() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
 
 
 @pytest.fixture(scope="session")
-def as_coco() -> Callable[[Annotations], dict[str, Any]]:
+def to_coco() -> Callable[[Annotations], dict[str, Any]]:
     """COCO's dict of a set of ours whose masks are all codes, with its original ids."""
 
     def convert(truth: Annotations) -> dict[str, Any]:

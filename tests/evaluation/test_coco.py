@@ -51,17 +51,17 @@ def test_boxes_of_masks_alone_equal_pycocotools_too(shared_data, pycocotools_sta
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
-def test_random_sets_equal_pycocotools(random_set, as_coco, pycocotools_stats, seed, iou_type):
+def test_random_sets_equal_pycocotools(random_set, to_coco, pycocotools_stats, seed, iou_type):
     truth, results = random_set(seed)
-    stats, _ = pycocotools_stats(as_coco(truth), only(copy.deepcopy(results), iou_type), iou_type)
+    stats, _ = pycocotools_stats(to_coco(truth), only(copy.deepcopy(results), iou_type), iou_type)
     assert stats[0] > 0.02
     np.testing.assert_allclose(figures(coco_ap(results, truth, iou_type)), stats, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_class_agnostic_equals_pycocotools_without_categories(random_set, as_coco, pycocotools_stats, seed):
+def test_class_agnostic_equals_pycocotools_without_categories(random_set, to_coco, pycocotools_stats, seed):
     truth, results = random_set(seed, distinct_scores=True)
-    stats, _ = pycocotools_stats(as_coco(truth), only(results, "segm"), "segm", use_categories=False)
+    stats, _ = pycocotools_stats(to_coco(truth), only(results, "segm"), "segm", use_categories=False)
     scores = coco_ap(results, truth, "segm", class_agnostic=True)
     np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
     assert list(scores["per_class"]) == ["object"]
@@ -69,9 +69,9 @@ def test_class_agnostic_equals_pycocotools_without_categories(random_set, as_coc
     np.testing.assert_array_equal(figures(coco_ap(foreign, truth, class_agnostic=True)), figures(scores))
 
 
-def test_unseen_categories_equal_pycocotools_on_those(random_set, as_coco, pycocotools_stats):
+def test_unseen_categories_equal_pycocotools_on_those(random_set, to_coco, pycocotools_stats):
     truth, results = random_set(1)
-    stats, _ = pycocotools_stats(as_coco(truth), only(results, "segm"), "segm", category_ids=[7, 90])
+    stats, _ = pycocotools_stats(to_coco(truth), only(results, "segm"), "segm", category_ids=[7, 90])
     scores = coco_ap(results, truth, "segm", categories=["class 90", "class 7"])
     np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
     assert list(scores["per_class"]) == ["class 90", "class 7"]
@@ -88,10 +88,10 @@ def test_polygons_are_sized_by_the_area_they_enclose(make_truth, make_result, re
     assert np.isnan(scores["APl"]) and np.isnan(scores["APm"])
 
 
-def test_instances_are_sized_by_the_area_their_file_gives(random_set, as_coco, pycocotools_stats):
+def test_instances_are_sized_by_the_area_their_file_gives(random_set, to_coco, pycocotools_stats):
     truth, results = random_set(4)
     truth.areas[::2] = np.random.default_rng(0).uniform(100, 20000, len(truth.areas[::2]))
-    dataset = as_coco(truth)
+    dataset = to_coco(truth)
     for annotation, area in zip(dataset["annotations"], truth.areas, strict=True):
         if np.isfinite(area):
             annotation["area"] = area

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from boxel.data.annotations import Category
 from boxel.evaluation import evaluate_detections
 from boxel.evaluation.run import is_agnostic, predict_set
-from boxel.models.detector import Detections, over_image
+from boxel.models.detector import Detections, full_image_detections
 from boxel.utils.errors import BoxelError
 
 
@@ -29,7 +29,7 @@ class SquareFinder(nn.Module):
         scores = torch.linspace(0.9, 0.5, n)
         grid = torch.full((n, 1, 8, 12), -10.0)
         grid[:, :, 1:5, 1:5] = 10
-        return [over_image(box, scores, torch.arange(n), grid[:, 0], stride=4) for _ in images]
+        return [full_image_detections(box, scores, torch.arange(n), grid[:, 0], stride=4) for _ in images]
 
 
 @pytest.fixture
@@ -80,7 +80,7 @@ def test_agnostic_is_what_was_trained_so(two_images):
 def test_unreadable_images_are_reported_and_the_rest_is_done(two_images, tmp_path):
     (tmp_path / "0.png").write_bytes(b"torn")
     told = []
-    assert found(predict_set(SquareFinder("class 3"), two_images, report=told.append)) == [(2, 3)]
+    assert found(predict_set(SquareFinder("class 3"), two_images, errors=told)) == [(2, 3)]
     assert len(told) == 1 and "0.png" in told[0]
 
 
@@ -88,5 +88,5 @@ def test_no_image_at_all_is_an_error(two_images, tmp_path):
     for name in ("0.png", "1.png"):
         (tmp_path / name).unlink()
     with pytest.raises(BoxelError, match=r"none of its 2 images can be read in .*--images"):
-        predict_set(SquareFinder("class 3"), two_images, report=[].append)
+        predict_set(SquareFinder("class 3"), two_images, errors=[])
     assert predict_set(SquareFinder("class 3"), two_images.select_images(np.zeros(2, dtype=bool))) == []

@@ -14,7 +14,7 @@ from boxel.data.synthetic import write_scenes
 from boxel.evaluation import maps
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.evaluation.trimap import boundary_distance, ring_confusions, trimap_figures
-from boxel.models.semantic.predict import LookConfig
+from boxel.models.semantic.inference import SemanticInferenceConfig
 
 
 def labels(text):
@@ -92,11 +92,11 @@ def test_a_set_is_looked_at_once(tmp_path, monkeypatch):
 
     def predict(model, photo, looks):
         shown.append(photo)
-        yield SimpleNamespace(labels=random.integers(0, len(model.categories), photo.shape[:2]))
+        return SimpleNamespace(labels=random.integers(0, len(model.categories), photo.shape[:2]))
 
-    monkeypatch.setattr(maps, "predict_maps", predict)
+    monkeypatch.setattr(maps, "predict_label_map", predict)
     model = SimpleNamespace(categories=classes_of(truth))
-    figures = maps.measure_maps(model, truth, LookConfig(), trimap=[200, 3, 3])
+    figures = maps.measure_maps(model, truth, SemanticInferenceConfig(), trimap=[200, 3, 3])
     assert len(shown) == figures["images"] == 3
     assert figures["trimap"]["width"] == [3, 200]
     assert figures["trimap"]["boundary"][1] == figures["mean_iou"]
@@ -104,4 +104,4 @@ def test_a_set_is_looked_at_once(tmp_path, monkeypatch):
     heads, near, all_over = (line.split() for line in maps.maps_table(figures).splitlines()[-3:])
     assert heads == ["width", "boundary", "interior"] and near[0] == "3"
     assert all_over == ["200", f"{100 * figures['mean_iou']:.1f}", "-"]
-    assert "trimap" not in maps.measure_maps(model, truth, LookConfig())
+    assert "trimap" not in maps.measure_maps(model, truth, SemanticInferenceConfig())

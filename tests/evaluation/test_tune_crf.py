@@ -15,7 +15,7 @@ from boxel.data.annotations import Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder
 from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.tune_crf import VALUES, Try, best_crf, descend, tries_table, tune_crf
-from boxel.models.semantic.predict import own_looks
+from boxel.models.semantic.inference import semantic_inference_config
 from boxel.utils.errors import BoxelError
 
 CLASSES = [Category(1, "ground"), Category(2, "thing")]
@@ -71,7 +71,7 @@ def test_tries_are_what_is_measured(model, truth) -> None:
     assert tries[0].crf is None and tries[1].crf == CRFConfig()
     best = best_crf(tries)
     for attempt in (tries[0], tries[1], max(tries, key=lambda attempt: attempt.mean_iou)):
-        measured = measure_maps(model, truth, own_looks(model, crf=attempt.crf))["mean_iou"]
+        measured = measure_maps(model, truth, semantic_inference_config(model, crf=attempt.crf))["mean_iou"]
         assert attempt.mean_iou == pytest.approx(measured, abs=1e-3)
     # Cells of 16 pixels are a poor disc, and colors tell where it ends.
     assert tries[0].mean_iou < 0.9 and measured > 0.97

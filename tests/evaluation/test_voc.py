@@ -11,10 +11,10 @@ from boxel.utils.errors import BoxelError
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_pycocotools_with_fine_recalls(random_set, as_coco, seed):
+def test_equals_pycocotools_with_fine_recalls(random_set, to_coco, seed):
     truth, results = random_set(seed)
     scores = region_ap(results, truth, thresholds=[0.5, 0.7, 0.25])
-    dataset, ious = as_coco(truth), [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    dataset, ious = to_coco(truth), [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = dataset

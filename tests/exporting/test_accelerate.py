@@ -11,9 +11,9 @@ from boxel.exporting.accelerate import fastest
 from boxel.exporting.boxcaseg import BoxCasegGraph, SameConv
 from boxel.exporting.trace import trace
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxcaseg.predict import soft_masks
+from boxel.models.boxcaseg.inference import soft_masks
+from boxel.models.inference import InferenceConfig, predict_batch
 from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
-from boxel.models.predict import PredictConfig, predict_batch
 
 
 @pytest.mark.usefixtures("onnx_installed")
@@ -31,7 +31,7 @@ def test_a_detector_too(boxinst, pixels):
     model = boxinst()
     found = fastest(model)
     assert isinstance(found, OnnxBoxInst)
-    config = PredictConfig(short_side=64, max_size=128)
+    config = InferenceConfig(short_side=64, max_size=128)
     (ours,), (theirs,) = (predict_batch(network, [pixels], config) for network in (found, model))
     assert len(theirs) > 0
     np.testing.assert_allclose(ours.boxes, theirs.boxes, atol=0.1)

@@ -9,7 +9,7 @@ import torch
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.trace import trace
-from boxel.models.boxcaseg.predict import soft_masks
+from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.onnx import OnnxBoxCaseg
 
 PAPER = {"neck": "concat", "heads": ["weak", "salient", "transferred"], "box_channel": False}

@@ -11,7 +11,7 @@ from torchvision.ops import nms
 from boxel.exporting.boxinst import BoxInstGraph, fill_up
 from boxel.exporting.trace import trace
 from boxel.layers.padding import pad_batch
-from boxel.models.detector import over_image
+from boxel.models.detector import full_image_detections
 from boxel.models.onnx import OnnxBoxInst
 
 SHAPES = [(1, 100, 75), (3, 64, 64), (1, 33, 250), (2, 160, 96)]
@@ -99,7 +99,7 @@ def test_in_torch_the_graph_is_the_model(boxinst, pixels):
         *found, image = BoxInstGraph(model).eval()(torch.stack(images))
     assert image.tolist() == sorted(image.tolist())
     for index, expected in enumerate(model.detect(images)):
-        same(expected, over_image(*(values[image == index] for values in found), stride=4))
+        same(expected, full_image_detections(*(values[image == index] for values in found), stride=4))
 
 
 def test_images_are_filled_up_as_the_model_does(boxinst, pixels):

@@ -8,7 +8,7 @@ import pytest
 from boxel.data.annotations import Category
 from boxel.exporting.check import InstanceCheck, LogitCheck, compare
 from boxel.masks.rle import encode
-from boxel.models.predict import Instances
+from boxel.models.instances import Instances
 
 
 def rectangle(x0, y0, x1, y1):
@@ -24,8 +24,9 @@ def two():
         boxes=np.array([[10, 10, 30, 30], [40, 40, 42, 42]], dtype=np.float32),
         scores=np.array([0.9, 0.5], dtype=np.float32),
         labels=np.array([0, 1]),
-        masks=[rectangle(10, 10, 30, 30), rectangle(40, 40, 42, 42)],
+        rles=[rectangle(10, 10, 30, 30), rectangle(40, 40, 42, 42)],
         categories=(Category(1, "a"), Category(2, "b")),
+        image_size=(50, 60),
     )
 
 
@@ -47,16 +48,16 @@ def test_scores_to_a_thousandth(two):
 
 
 def test_masks_to_a_hundredth(two):
-    check = compare(two, replace(two, masks=[rectangle(10, 10, 30, 29), two.masks[1]]))
+    check = compare(two, replace(two, rles=[rectangle(10, 10, 30, 29), two.rles[1]]))
     assert check.mask_iou == pytest.approx(380 / 400) and not check.agrees
 
 
 def test_one_pixel_of_a_small_mask_is_forgiven(two):
     one = np.zeros((50, 60), dtype=np.uint8)
     one[40:42, 40:42] = [[1, 1], [1, 0]]
-    assert compare(two, replace(two, masks=[two.masks[0], encode(one)])).mask_iou == 1
+    assert compare(two, replace(two, rles=[two.rles[0], encode(one)])).mask_iou == 1
     one[41, 40] = 0
-    assert compare(two, replace(two, masks=[two.masks[0], encode(one)])).mask_iou == 0.5
+    assert compare(two, replace(two, rles=[two.rles[0], encode(one)])).mask_iou == 0.5
 
 
 def test_instances_of_another_label_are_alone(two):
@@ -65,7 +66,7 @@ def test_instances_of_another_label_are_alone(two):
 
 
 def test_nothing_found_agrees_with_nothing(two):
-    nothing = replace(two, boxes=two.boxes[:0], scores=two.scores[:0], labels=two.labels[:0], masks=[])
+    nothing = replace(two, boxes=two.boxes[:0], scores=two.scores[:0], labels=two.labels[:0], rles=[])
     assert compare(nothing, nothing) == InstanceCheck(0, 0, 0.0, 0.0, 1.0)
     assert "nothing is found" in str(compare(nothing, nothing))
     assert compare(nothing, two).alone == 2 and not compare(nothing, two).agrees

@@ -11,7 +11,7 @@ from PIL import Image
 
 from boxel.exporting import export
 from boxel.masks.rle import decode
-from boxel.models.boxcaseg.predict import box_masks, soft_masks
+from boxel.models.boxcaseg.inference import box_masks, soft_masks
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "export.md"
 pytestmark = [

@@ -52,7 +52,7 @@ def test_it_predicts_at_the_size_it_was_trained_at(saved):
     again.detect = lambda images: shown.append(images[0].shape) or detect(images)
     found = again.predict(photo)
     assert shown == [(3, 128, 192)]
-    assert {row["category_id"] for row in found.as_coco(1)} <= {17, 3}
+    assert {row["category_id"] for row in found.to_coco(1)} <= {17, 3}
 
 
 def test_weights_kept_elsewhere_are_not_asked_for(saved, record):

@@ -1,5 +1,6 @@
 """A step and a validation, without a trainer's loop around them where that is enough."""
 
+import re
 import warnings
 from types import SimpleNamespace
 
@@ -94,14 +95,27 @@ def test_a_step_with_a_gradient_that_is_not_finite_changes_nothing(name):
 
 
 def test_masks_that_are_boxes_are_explained(monkeypatch):
-    model = _Model()
-    model.why_filled = lambda progress: f"there is a cause at {progress}"
-    task = _task(model, step=5)
+    task = _task(_Model(), step=5)
     task.truth = object()
+    cause = lambda model, progress: f"there is a cause at {progress}"  # noqa: E731
+    monkeypatch.setattr(instances, "diagnose_filled_masks", cause)
     monkeypatch.setattr(instances, "validation_metrics", lambda results, truth: {"mask_fill": 0.97})
     with pytest.warns(UserWarning, match=r"masks fill 97% of their boxes: there is a cause at 0\.5\."):
         task.on_validation_epoch_end()
     assert task.logged == {"val/mask_fill": 0.97}
+
+
+@pytest.mark.parametrize(
+    ("weights", "cause"),
+    [
+        ((0.0, 0.0), r"the affinity loss is off \(`model\.affinity_weight` is 0\)"),
+        ((0.1, 0.5), r"weight 0\.10 of 0\.50, so wait for the end of its warm-up"),
+        ((0.5, 0.5), r"raise `model\.tau` \(see `boxel inspect affinity`\)"),
+    ],
+)
+def test_filled_masks_are_diagnosed_by_the_weight_of_the_affinity_loss(weights, cause):
+    model = SimpleNamespace(loss_weights=lambda progress: {"affinity": weights[progress == 1.0]})
+    assert re.search(cause, instances.diagnose_filled_masks(model, 0.5))
 
 
 def _results(data, shift=0.0):

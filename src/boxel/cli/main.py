@@ -8,7 +8,7 @@ import os
 import sys
 import warnings
 from argparse import Action
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -349,7 +349,7 @@ def _evaluate(given: Namespace) -> int:
         model = _load(given.subject, given)
         agnostic = agnostic or is_agnostic(model)
         looking, batch_size = _looking(model, given), given.get("batch_size", 1)
-        results = predict_set(model, truth, looking, batch_size, _kept_in(lost), agnostic)
+        results = predict_set(model, truth, looking, batch_size, lost, agnostic)
     else:
         results = read_results(given.subject)
     if "results" in outputs:
@@ -433,75 +433,32 @@ def _predict_arguments(parser: ArgumentParser) -> None:
 
 
 def _predict(given: Namespace) -> int:
-    from boxel.data.sources import find_images
-    from boxel.models.predict_files import draw_instances, drawing_names, image_ids, predict_files
+    from boxel.data import read
+    from boxel.models.predict import predict
 
-    model = _load(given.run, given)
-    if model.settings["method"] in SEMANTIC:
-        return _predict_maps(model, given)
-    _refuse(given, _MAP_LOOKS, f"{given.run} finds instances")
-    out = _writable(given.get("out", "predictions.json"))
-    given_boxes = model.settings["method"] == "boxcaseg"
-    named = [flag for flag in ("boxes", "detector") if flag in given]
-    if len(named) != given_boxes:
-        raise UsageError(
-            f"{given.run} makes masks of boxes; name these with either --boxes FILE or --detector RUN."
-            if given_boxes
-            else f"{given.run} finds its own boxes; leave --{named[0]} out."
-        )
-    lost: list[str] = []
-    report = _kept_in(lost)
-    paths = find_images(given.photos, report)
-    ids, drawings = image_ids(paths), drawing_names(paths)
-    results: list[dict[str, Any]] = []
-    done = 0
-    if given_boxes:
-        found_in = _masks_of_boxes(model, paths, given, report)
-    else:
-        found_in = predict_files(model, paths, _looking(model, given), given.get("batch_size", 1), report)
-    for index, found in _progress(found_in, len(paths)):
-        results += [{**row, "file_name": paths[index].name} for row in found.as_coco(ids[index])]
-        if "draw" in given:
-            draw_instances(
-                paths[index], found, Path(given.draw) / drawings[index], given.get("draw_score", 0.3)
-            )
-        done += 1
-    out.write_text(json.dumps(results))
-    limit = given.get("draw_score", 0.3)
-    sure = sum(row["score"] >= limit for row in results)
-    drawn = f", drawn in {given.draw}" if "draw" in given else ""
-    print(
-        f"{len(results)} instances in {done} of {len(paths)} images: {out}; {sure} score {limit} or more{drawn}"
+    settings = {name: given[name] for name in _INFERENCE if name in given}
+    if "scales" in given:
+        settings["scales"] = _scales(given)
+    if "score" in given:
+        settings["score_threshold"] = given.score
+    summary = predict(
+        given.run,
+        given.photos,
+        given.get("out"),
+        given.get("draw"),
+        boxes=read(given.boxes) if "boxes" in given else None,
+        detector=given.get("detector"),
+        draw_score=given.get("draw_score", 0.3),
+        batch_size=given.get("batch_size", 1),
+        device=given.get("device", "auto"),
+        **settings,
     )
-    if done and not results:
-        _say("warning: nothing was found at all; the model may need a longer training.")
-    return 1 if lost else 0
+    print(summary)
+    return 1 if summary.errors else 0
 
 
-def _predict_maps(model: Any, given: Namespace) -> int:
-    """Write the label map of each photo."""
-    from boxel.data.sources import find_images
-    from boxel.models.predict_files import drawing_names
-    from boxel.models.semantic.predict_files import draw_map, map_files
-
-    idle = ("boxes", "detector", "draw_score", *_LOOKING)
-    _refuse(given, idle, f"{given.run} gives pixels classes")
-    out = Path(given.get("out", "predictions"))
-    lost: list[str] = []
-    report = _kept_in(lost)
-    paths = find_images(given.photos, report)
-    drawings = drawing_names(paths)
-    found_in, done = map_files(model, paths, _looks(model, given), report), 0
-    out.mkdir(parents=True, exist_ok=True)
-    for index, found in _progress(found_in, len(paths)):
-        found.save((out / drawings[index]).with_suffix(".png"))
-        if "draw" in given:
-            draw_map(paths[index], found, Path(given.draw) / drawings[index])
-        done += 1
-    drawn = f", drawn in {given.draw}" if "draw" in given else ""
-    print(f"label maps of {done} of {len(paths)} images: {out}{drawn}")
-    return 1 if lost else 0
-
+_INFERENCE = ("short_side", "long_side", "tile", "shifts", "crf", "flip")
+"""Settings of inference that are flags of the same name."""
 
 _LOOKING = ("short_side", "score", "batch_size")
 """Flags on how photos are shown to a model that finds instances."""
@@ -511,19 +468,6 @@ _MAP_LOOKS = ("long_side", "tile", "shifts", "crf")
 
 _BOTH = ("flip", "scales")
 """Flags on how they are shown to either."""
-
-
-def _masks_of_boxes(
-    model: Any, paths: list[Path], given: Namespace, report: Callable[[str], None]
-) -> Iterator[Any]:
-    from boxel.data import read
-    from boxel.models.boxcaseg.predict import segment_found, segment_given
-
-    if "boxes" in given:
-        _refuse(given, (*_LOOKING, *_BOTH), "masks are made of the boxes in --boxes")
-        return segment_given(model, read(given.boxes), paths, report)
-    detector = _load(given.detector, given)
-    return segment_found(model, detector, paths, _looking(detector, given), report)
 
 
 # ---------------------------------------------------------------- export
@@ -772,25 +716,21 @@ def _looking_arguments(parser: ArgumentParser) -> None:
 
 
 def _looking(model: Any, given: Namespace) -> Any:
-    from dataclasses import replace
-
-    from boxel.models.predict import own_config
+    from boxel.models.inference import inference_config
 
     if given.get("batch_size", 1) < 1:
         raise UsageError(f"--batch-size is {given.batch_size}; give a number from 1 up.")
-    config = replace(own_config(model), flip="flip" in given, score=given.get("score", 0.0))
-    if "short_side" in given:
-        # The longest side keeps its proportion to the shorter one.
-        longest = round(config.max_size * given.short_side / (config.short_side or config.max_size))
-        config = replace(config, short_side=given.short_side, max_size=longest)
-    return replace(config, scales=_scales(given))
+    size = {"short_side": given.short_side} if "short_side" in given else {}
+    return inference_config(
+        model, flip="flip" in given, score_threshold=given.get("score", 0.0), scales=_scales(given), **size
+    )
 
 
 def _looks(model: Any, given: Namespace) -> Any:
-    from boxel.models.semantic.predict import own_looks
+    from boxel.models.semantic.inference import semantic_inference_config
 
     named = {flag: given[flag] for flag in _MAP_LOOKS if flag in given}
-    return own_looks(model, **named, flip="flip" in given, scales=_scales(given))
+    return semantic_inference_config(model, **named, flip="flip" in given, scales=_scales(given))
 
 
 def _scales(given: Namespace) -> tuple[float, ...]:
@@ -861,16 +801,6 @@ def _writable(name: str) -> Path:
     if not os.access(path if path.exists() else path.parent, os.W_OK):
         raise BoxelError(f"{path}: can't be written; name another file.")
     return path
-
-
-def _progress(items: Iterator[Any], total: int) -> Iterator[Any]:
-    """Items as they come, with a bar on a terminal."""
-    if not sys.stdout.isatty():
-        yield from items
-        return
-    from rich.progress import track
-
-    yield from track(items, description="predicting", total=total)
 
 
 class _Help(DefaultHelpFormatter):

@@ -24,14 +24,18 @@ from boxel.data.label_maps import (
 )
 from boxel.evaluation.semantic import semantic_figures
 from boxel.evaluation.trimap import ring_confusions, trimap_figures
-from boxel.models.semantic.predict import LookConfig, own_looks, predict_maps
+from boxel.models.semantic.inference import (
+    SemanticInferenceConfig,
+    predict_label_map,
+    semantic_inference_config,
+)
 from boxel.utils.errors import BoxelError
 
 
 def measure_maps(
     model: Any,
     truth: Annotations,
-    looks: LookConfig | None = None,
+    looks: SemanticInferenceConfig | None = None,
     report: Callable[[str], None] = print,
     trimap: Sequence[int] = (),
 ) -> dict[str, Any]:
@@ -52,11 +56,11 @@ def measure_maps(
     Raises:
         BoxelError: the set has none of the model's classes, or no image can be used.
     """
-    looks = looks or own_looks(model)
+    looks = looks or semantic_inference_config(model)
 
     def found(image: int) -> NDArray[np.integer]:
         photo = read_image(truth.image_path(image))
-        return next(predict_maps(model, photo, looks)).labels
+        return predict_label_map(model, photo, looks).labels
 
     return _figures(found, truth, model.categories, report, trimap)
 

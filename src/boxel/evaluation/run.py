@@ -6,7 +6,7 @@ import json
 import logging
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -20,8 +20,8 @@ from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import atomic_path
 
 if TYPE_CHECKING:
-    from boxel.models.predict import PredictConfig
-    from boxel.models.semantic.predict import LookConfig
+    from boxel.models.inference import InferenceConfig
+    from boxel.models.semantic.inference import SemanticInferenceConfig
 
 from boxel.evaluation.results import Result, read_results
 from boxel.evaluation.summary import check_baselines, evaluate_detections, format_table, without_nan
@@ -218,7 +218,7 @@ def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: E
         model = _load(subject, config.device)
         agnostic = agnostic or is_agnostic(model)
         inference = _detector_inference(model, config)
-        results = predict_set(model, truth, inference, config.batch_size, _keep_in(lost), agnostic)
+        results = predict_set(model, truth, inference, config.batch_size, lost, agnostic)
     else:
         results = read_results(subject) if isinstance(subject, (str, Path)) else list(subject)
     if config.results is not None:
@@ -274,22 +274,20 @@ def _load(folder: str | Path, device: str) -> Any:
     return load(folder).to(resolve_device(device))
 
 
-def _detector_inference(model: Any, config: EvaluateConfig) -> PredictConfig:
-    from boxel.models.predict import own_config
+def _detector_inference(model: Any, config: EvaluateConfig) -> InferenceConfig:
+    from boxel.models.inference import inference_config
 
-    inference = replace(own_config(model), flip=config.flip, score=config.score, scales=config.scales)
-    if config.short_side is None:
-        return inference
-    # The longest side keeps its proportion to the shorter one.
-    longest = round(inference.max_size * config.short_side / (inference.short_side or inference.max_size))
-    return replace(inference, short_side=config.short_side, max_size=longest)
+    size = {} if config.short_side is None else {"short_side": config.short_side}
+    return inference_config(
+        model, flip=config.flip, score_threshold=config.score, scales=config.scales, **size
+    )
 
 
-def _segmenter_inference(model: Any, config: EvaluateConfig) -> LookConfig:
-    from boxel.models.semantic.predict import own_looks
+def _segmenter_inference(model: Any, config: EvaluateConfig) -> SemanticInferenceConfig:
+    from boxel.models.semantic.inference import semantic_inference_config
 
     sizes = {name: size for name in ("long_side", "tile") if (size := getattr(config, name)) is not None}
-    return own_looks(
+    return semantic_inference_config(
         model, crf=config.crf, shifts=config.shifts, flip=config.flip, scales=config.scales, **sizes
     )
 
@@ -313,9 +311,9 @@ def is_agnostic(model: Any) -> bool:
 def predict_set(
     model: Any,
     data: Annotations,
-    config: PredictConfig | None = None,
+    config: InferenceConfig | None = None,
     batch_size: int = 1,
-    report: Callable[[str], None] = print,
+    errors: list[str] | None = None,
     class_agnostic: bool = False,
 ) -> list[dict[str, Any]]:
     """COCO results of a model on every image of a set.
@@ -327,13 +325,13 @@ def predict_set(
         data: the images, of any categories for a class-agnostic model (see :func:`is_agnostic`).
         config: how images are shown; the model's own training size where None.
         batch_size: photos looked at together.
-        report: is told of each image that can't be read; its instances count as missed.
+        errors: Gets a message per image that cannot be read; its instances count as missed.
         class_agnostic: keep what is found of any category, to be measured without classes.
 
     Raises:
         BoxelError: the set has none of the model's categories, or none of its images can be read.
     """
-    from boxel.models.predict_files import predict_files
+    from boxel.models.predict import iter_predictions
 
     ids = {category.name: category.id for category in data.categories}
     agnostic = class_agnostic or is_agnostic(model)
@@ -350,9 +348,10 @@ def predict_set(
     paths = [data.image_path(index) for index in range(len(data))]
     results = []
     done = 0
-    for index, found in predict_files(model, paths, config, batch_size, report):
+    for prediction in iter_predictions(model, paths, config, batch_size, errors=errors):
         done += 1
-        for row, name in zip(found.as_coco(data.image_ids[index]), found.names, strict=True):
+        found = prediction.result
+        for row, name in zip(found.to_coco(data.image_ids[prediction.index]), found.names, strict=True):
             if agnostic or name in ids:
                 results.append({**row, "category_id": ids.get(name, row["category_id"])})
     if paths and not done:

@@ -17,7 +17,7 @@ from boxel.data.images import read_image
 from boxel.data.label_maps import IGNORE, label_map, translation
 from boxel.evaluation.maps import measurable
 from boxel.evaluation.semantic import confusion, semantic_figures
-from boxel.models.semantic.predict import own_looks, probabilities, refined
+from boxel.models.semantic.inference import predict_probabilities, refine_with_crf, semantic_inference_config
 from boxel.utils.errors import BoxelError
 
 VALUES: dict[str, tuple[float, ...]] = {
@@ -138,7 +138,7 @@ class _Case(NamedTuple):
 
 def _cases(model: Any, truth: Annotations, count: int, report: Callable[[str], None]) -> Iterator[_Case]:
     """What the network says of images that are evenly chosen, and what is true of them."""
-    table, looks = translation(truth, model.categories), own_looks(model)
+    table, looks = translation(truth, model.categories), semantic_inference_config(model)
     device = next(model.parameters()).device
     known = measurable(truth, report)
     chosen = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
@@ -150,7 +150,7 @@ def _cases(model: Any, truth: Annotations, count: int, report: Callable[[str], N
             report(f"left out: {error}")
             continue
         photo = torch.from_numpy(pixels).permute(2, 0, 1)
-        found = probabilities(model.network, photo.to(device), looks)
+        found = predict_probabilities(model.network, photo.to(device), looks)
         yield _Case(photo, found.log().half().cpu(), labels)
 
 
@@ -162,6 +162,6 @@ def _mean_iou(cases: list[_Case], crf: CRFConfig | None, model: Any) -> float:
     for photo, logs, truth in cases:
         scores = logs.to(device).float()
         if crf is not None:
-            scores = refined(photo.to(device), scores.exp(), crf)
+            scores = refine_with_crf(photo.to(device), scores.exp(), crf)
         total += confusion(scores.argmax(0).cpu().numpy(), truth, len(names), IGNORE)
     return float(semantic_figures(total, names)["mean_iou"])

@@ -29,8 +29,8 @@ def fastest(model: Any, threads: int = 1) -> Any:
     Returns:
         The same network run by onnxruntime, where that is installed, the model lies on the CPU and is of a kind that
         can be exported, and the two agree on a photo; else, of a BoxCaseg, a copy without batch norms; else the model.
-        It stands for the model in :func:`~boxel.models.boxcaseg.predict.soft_masks` and
-        :func:`~boxel.models.predict.predict_batch`.
+        It stands for the model in :func:`~boxel.models.boxcaseg.inference.soft_masks` and
+        :func:`~boxel.models.inference.predict_batch`.
     """
     exported = _by_onnxruntime(model, threads) if find_spec("onnxruntime") else None
     if exported is None and isinstance(model, BoxCaseg):

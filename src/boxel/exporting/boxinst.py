@@ -20,7 +20,7 @@ from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.criterion import MASK_STRIDE
 from boxel.models.boxinst.head import HeadOutput
 from boxel.models.boxinst.targets import STRIDES, locations
-from boxel.models.predict import own_config
+from boxel.models.inference import inference_config
 
 
 class BoxInstGraph(nn.Module):
@@ -84,7 +84,7 @@ class BoxInstGraph(nn.Module):
 
     def about(self) -> dict[str, str]:
         """What a user of the file must know: JSON by name."""
-        looking = own_config(self.model)
+        looking = inference_config(self.model)
         about = {
             "categories": [{"id": category.id, "name": category.name} for category in self.model.categories],
             "mean": self.model.backbone.mean.flatten().tolist(),

@@ -15,10 +15,11 @@ from torchvision.ops import box_iou
 
 from boxel.masks.rle import Rle
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxcaseg.predict import soft_masks
+from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.boxinst import BoxInst
+from boxel.models.inference import inference_config, predict_batch
+from boxel.models.instances import Instances
 from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
-from boxel.models.predict import Instances, own_config, predict_batch
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,7 @@ def check_boxinst(model: BoxInst, path: Path, photos: Sequence[NDArray[np.uint8]
         path: the file.
         photos: (H, W, 3) RGB each.
     """
-    exported, looking = OnnxBoxInst(model, path), own_config(model)
+    exported, looking = OnnxBoxInst(model, path), inference_config(model)
     checks = []
     for photo in photos:
         batch = [photo, photo[:, ::-1].copy()]
@@ -108,7 +109,7 @@ def compare(expected: Instances, found: Instances) -> InstanceCheck:
     ours, theirs = np.nonzero(iou >= 0.9)
     box = np.abs(expected.boxes[ours] - found.boxes[theirs]).max(initial=0)
     score = np.abs(expected.scores[ours] - found.scores[theirs]).max(initial=0)
-    overlaps = [_overlap(expected.masks[a], found.masks[b]) for a, b in zip(ours, theirs, strict=True)]
+    overlaps = [_overlap(expected.rles[a], found.rles[b]) for a, b in zip(ours, theirs, strict=True)]
     alone = len(expected) + len(found) - len(set(ours)) - len(set(theirs))
     return InstanceCheck(len(expected), alone, float(box), float(score), min(overlaps, default=1.0))
 

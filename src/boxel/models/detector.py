@@ -1,27 +1,30 @@
-"""What all models that find instances have in common."""
+"""Base class of the models that find instances."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any, NamedTuple, cast, overload
 
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
+from boxel.data.sources import ImageLike, to_image
 from boxel.masks.paste import paste_windows
-from boxel.models.predict import Instances, Photo, predict_photos
+from boxel.models.inference import evaluation_mode, inference_config, predict_batch
+from boxel.models.instances import Instances
 
 Target = dict[str, Any]
 
 
 class Detections(NamedTuple):
-    """What is found in one image, best first.
+    """Detections in one image, best first, before their masks are pasted.
 
     Attributes:
-        boxes: (N, 4) xyxy pixels of the image as the model got it.
+        boxes: (N, 4) xyxy pixels.
         scores: (N,) in [0, 1].
         labels: (N,) int64.
-        mask_logits: (N, h, w) over each instance's window.
+        mask_logits: (N, h, w), each over the window of its instance.
         windows: (N, 4) xyxy pixels that these cells cover from edge to edge.
     """
 
@@ -32,17 +35,17 @@ class Detections(NamedTuple):
     windows: Tensor
 
 
-def over_image(
+def full_image_detections(
     boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor, *, stride: int
 ) -> Detections:
-    """What is found in one image with mask logits over the whole of it, and perhaps over padding.
+    """Return detections whose mask logits cover the whole image, and possibly padding right of and below it.
 
     Args:
-        boxes: as of :class:`Detections`.
-        scores: likewise.
-        labels: likewise.
-        mask_logits: (N, h, w), from the image's corner on.
-        stride: pixels to a cell.
+        boxes: (N, 4) xyxy pixels.
+        scores: (N,) in [0, 1].
+        labels: (N,) int64.
+        mask_logits: (N, h, w), from the upper left corner of the image on.
+        stride: Pixels per cell.
     """
     height, width = mask_logits.shape[-2:]
     window = boxes.new_tensor([0, 0, stride * width, stride * height])
@@ -50,19 +53,19 @@ def over_image(
 
 
 class Detector(nn.Module):
-    """A model that finds the instances of images.
+    """A model that finds the instances of images, with torchvision's detection interface.
 
-    In training, ``model(images, targets)`` gives a dict of raw losses, to be summed with :meth:`loss_weights`; in
-    eval, ``model(images)`` gives a list of dicts with `boxes`, `labels`, `scores` and `masks` (compressed run-length
-    codes), as torchvision's detectors do.
+    In training, ``model(images, targets)`` returns a dict of raw losses, to be summed with :meth:`loss_weights`. In
+    eval mode, ``model(images)`` returns a list of dicts with `boxes`, `labels`, `scores` and `masks` (compressed
+    run-length codes). :meth:`predict` takes files and arrays of any size.
 
     Args:
-        num_classes: K, with no class for the background.
-        config: every other choice.
+        num_classes: K, without the background.
+        config: Settings of the model.
 
     Attributes:
-        categories: tuple of `Category`, what the labels mean; their numbers until a data set gives names.
-        settings: dict, the configuration of the run that made the model; empty before.
+        categories: The categories of the labels; numbered until a dataset names them.
+        settings: The configuration of the run that trained the model; empty before.
     """
 
     def __init__(self, num_classes: int, config: Any):
@@ -72,69 +75,83 @@ class Detector(nn.Module):
         self.settings: dict[str, Any] = {}
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
-        """Losses in training, instances in eval.
+        """Return losses in training, instances in eval mode.
 
         Args:
             images: (3, H, W) float RGB in [0, 1] each, of any sizes.
-            targets: in training, what :meth:`losses` takes.
+            targets: In training, what :meth:`losses` takes.
 
         Returns:
-            A dict of scalar losses, or a list of dicts, an image each.
+            A dict of scalar losses, or one dict per image.
         """
-        if not self.training:
-            return [
-                {
-                    "boxes": found.boxes,
-                    "labels": found.labels,
-                    "scores": found.scores,
-                    "masks": paste_windows(
-                        found.mask_logits, found.boxes, found.windows, (image.shape[-2], image.shape[-1])
-                    ),
-                }
-                for found, image in zip(self.detect(images), images, strict=True)
-            ]
-        if targets is None:
-            raise ValueError("in training the model needs targets")
-        return self.losses(images, targets)
+        if self.training:
+            if targets is None:
+                raise ValueError("in training the model needs targets")
+            return self.losses(images, targets)
+        return [
+            {
+                "boxes": found.boxes,
+                "labels": found.labels,
+                "scores": found.scores,
+                "masks": paste_windows(
+                    found.mask_logits, found.boxes, found.windows, (image.shape[-2], image.shape[-1])
+                ),
+            }
+            for found, image in zip(self.detect(images), images, strict=True)
+        ]
 
-    def predict(self, photos: Photo | Sequence[Photo], **options: Any) -> Instances | list[Instances]:
-        """Instances of photos of any size; see :func:`~boxel.models.predict.predict_photos`."""
-        return predict_photos(self, photos, **options)
-
-    def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Instances of each image with their mask logits, before anything is pasted.
+    @overload
+    def predict(self, images: ImageLike, **settings: Any) -> Instances: ...
+    @overload
+    def predict(self, images: Sequence[ImageLike], **settings: Any) -> list[Instances]: ...
+    def predict(
+        self, images: ImageLike | Sequence[ImageLike], **settings: Any
+    ) -> Instances | list[Instances]:
+        """Predict the instances of images of any size; the model may be in any mode.
 
         Args:
-            images: as in `forward`.
+            images: A file, a PIL image, an array, or a list of these (see :func:`~boxel.data.sources.to_image`).
+            **settings: Fields of :class:`~boxel.models.inference.InferenceConfig`, e.g. ``flip=True``; the others are
+                those of the training.
+
+        Returns:
+            The instances of the image, or a list of them.
+
+        Raises:
+            BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
+        """
+        config = inference_config(self, **settings)
+        several = cast("list[ImageLike]", images if isinstance(images, list | tuple) else [images])
+        with evaluation_mode(self):
+            results = [
+                replace(instances, source=source)
+                for source in several
+                for instances in predict_batch(self, [to_image(source)], config)
+            ]
+        return results if isinstance(images, list | tuple) else results[0]
+
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        """Return the detections in each image with their mask logits.
+
+        Args:
+            images: As in :meth:`forward`.
         """
         raise NotImplementedError
 
     def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Raw losses by name.
+        """Return the raw losses by name.
 
         Args:
-            images: as in `forward`.
-            targets: for each image at least `boxes` (N, 4) xyxy, `labels` (N,) and, where there are any, `iscrowd`
-                (N,) bool, `masks` (N, H, W) and `has_mask` (N,) bool, which of these are learned from; all are where
-                it is missing.
+            images: As in :meth:`forward`.
+            targets: Per image at least `boxes` (N, 4) xyxy and `labels` (N,). Optional are `iscrowd` (N,) bool, `masks`
+                (N, H, W), and `has_mask` (N,) bool, the instances that are learned from their mask: all if missing.
         """
         raise NotImplementedError
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Weight of each loss at a point of the schedule.
+        """Return the weight of each loss by name.
 
         Args:
-            progress: share of the schedule that is done, in [0, 1].
-
-        Returns:
-            The weight by the loss's name.
-        """
-        raise NotImplementedError
-
-    def why_filled(self, progress: float) -> str:
-        """What may be the cause where masks fill their boxes, and what to do; in words for a warning.
-
-        Args:
-            progress: share of the schedule that is done, in [0, 1].
+            progress: Share of the schedule that is done, in [0, 1].
         """
         raise NotImplementedError

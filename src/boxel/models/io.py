@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
 from jsonargparse import ArgumentParser
@@ -20,11 +20,19 @@ from boxel.methods import get_method, resolve
 from boxel.models.pretrained import folder_of
 from boxel.utils.errors import BoxelError, first_line
 
+if TYPE_CHECKING:
+    from boxel.models.boxcaseg import BoxCaseg
+    from boxel.models.detector import Detector
+    from boxel.models.semantic import Segmenter
+
+Model: TypeAlias = "Detector | BoxCaseg | Segmenter"
+"""A model: an instance segmenter, a class-agnostic one of given boxes, or a semantic one."""
+
 CRF_FILE = "crf.yaml"
 """What a segmenter's CRF is told in, beside its config.yaml."""
 
 
-def build(method: str, num_classes: int, config: Mapping[str, Any]) -> nn.Module:
+def build(method: str, num_classes: int, config: Mapping[str, Any]) -> Model:
     """A new model.
 
     Args:
@@ -71,7 +79,7 @@ def describe(folder: Path, config: Mapping[str, Any], categories: Sequence[Categ
     )
 
 
-def load(source: str | Path) -> nn.Module:
+def load(source: str | Path) -> Model:
     """A trained model from its folder, from boxel itself, or from the Hugging Face hub by its id.
 
     Args:
@@ -105,9 +113,9 @@ def load(source: str | Path) -> nn.Module:
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         reason = " ".join(str(error).split())[:300]
         raise BoxelError(f"{folder}/model.safetensors does not fit its config.yaml ({reason}).") from error
-    model.categories = categories  # type: ignore[assignment]
+    model.categories = categories
     crf = read_crf(folder)
-    model.settings = settings | ({"crf": crf} if crf else {})  # type: ignore[assignment]
+    model.settings = settings | ({"crf": crf} if crf else {})
     return model.eval()
 
 

@@ -11,12 +11,12 @@ from torch import Tensor
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.criterion import MASK_STRIDE
-from boxel.models.detector import Detections, over_image
+from boxel.models.detector import Detections, full_image_detections
 from boxel.utils.errors import BoxelError, first_line
 
 
 class OnnxBoxCaseg:
-    """A BoxCaseg whose network is an exported file; for :func:`~boxel.models.boxcaseg.predict.soft_masks`.
+    """A BoxCaseg whose network is an exported file; for :func:`~boxel.models.boxcaseg.inference.soft_masks`.
 
     Args:
         model: the file was made of; it goes on cutting the crops.
@@ -39,7 +39,7 @@ class OnnxBoxCaseg:
 
 
 class OnnxBoxInst:
-    """A BoxInst whose `detect` is an exported file's; for :func:`~boxel.models.predict.predict_batch`.
+    """A BoxInst whose `detect` is an exported file's; for :func:`~boxel.models.inference.predict_batch`.
 
     Args:
         model: the file was made of.
@@ -64,7 +64,7 @@ class OnnxBoxInst:
         batch = torch.stack(images).cpu().numpy()
         *found, image = (torch.from_numpy(values) for values in self._session.run(None, {"images": batch}))
         return [
-            over_image(*(values[image == index] for values in found), stride=MASK_STRIDE)
+            full_image_detections(*(values[image == index] for values in found), stride=MASK_STRIDE)
             for index in range(len(images))
         ]
 

@@ -1,279 +1,351 @@
-"""Run an instance segmenter on photos of any size."""
+"""Predict on many images; one bad image costs only itself."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from math import inf
+import json
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, NamedTuple, cast
+from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from PIL import Image
-from torch import Tensor
-from torchvision.ops import batched_nms
-from torchvision.transforms.v2 import functional as F
 
-from boxel.data.annotations import Category
-from boxel.data.images import read_image
-from boxel.masks.paste import paste_windows
-from boxel.masks.rle import Rle, decode
-from boxel.utils.errors import BoxelError, check_range
+from boxel.data.annotations import Annotations
+from boxel.data.sources import ImageLike, find_images, to_image
+from boxel.models.boxcaseg.inference import resegment, segment_boxes
+from boxel.models.boxcaseg.model import BoxCaseg
+from boxel.models.detector import Detector
+from boxel.models.inference import InferenceConfig, check_settings, inference_config, predict_batch
+from boxel.models.instances import Instances, image_id_from_name
+from boxel.models.io import Model, load
+from boxel.models.semantic.inference import (
+    LabelMap,
+    SemanticInferenceConfig,
+    predict_label_map,
+    semantic_inference_config,
+)
+from boxel.models.semantic.model import Segmenter
+from boxel.utils.device import resolve_device
+from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.files import atomic_path
+from boxel.utils.progress import progress
+from boxel.viz.overlays import save_image
 
-Photo = str | Path | Image.Image | NDArray[np.uint8]
+logger = logging.getLogger(__name__)
+
+Result: TypeAlias = Instances | LabelMap
+Config: TypeAlias = InferenceConfig | SemanticInferenceConfig
+ResultT = TypeVar("ResultT", Instances, LabelMap)
 
 
 @dataclass(frozen=True)
-class Instances:
-    """The instances found in one photo, best first.
+class Prediction(Generic[ResultT]):
+    """What a model predicts for one image.
 
     Attributes:
-        boxes: (N, 4) float32 xyxy pixels of the photo.
-        scores: (N,) float32 in [0, 1].
-        labels: (N,) int64, index into `categories`.
-        masks: N compressed run-length codes of the photo's size.
-        categories: the data set's.
+        index: Position of the image among the sources.
+        source: The source.
+        image: (H, W, 3) uint8 RGB, its pixels.
+        result: The prediction.
     """
 
-    boxes: NDArray[np.float32]
-    scores: NDArray[np.float32]
-    labels: NDArray[np.int64]
-    masks: list[Rle]
-    categories: tuple[Category, ...]
-
-    def __len__(self) -> int:
-        """Number of instances."""
-        return len(self.scores)
-
-    @property
-    def names(self) -> list[str]:
-        """Category name of each instance."""
-        return [self.categories[label].name for label in self.labels]
-
-    def mask(self, index: int) -> NDArray[np.uint8]:
-        """(H, W) mask of one instance, zeros and ones."""
-        return decode(self.masks[index])
-
-    def as_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """Entries of a COCO results file.
-
-        Args:
-            image_id: the photo's.
-
-        Returns:
-            A dict an instance: boxes xywh in pixels to 2 digits, scores to 5.
-        """
-        return [
-            {
-                "image_id": image_id,
-                "category_id": self.categories[label].id,
-                "bbox": [round(float(v), 2) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
-                "score": round(float(score), 5),
-                "segmentation": rle,
-            }
-            for box, score, label, rle in zip(self.boxes, self.scores, self.labels, self.masks, strict=True)
-        ]
+    index: int
+    source: ImageLike
+    image: NDArray[np.uint8]
+    result: ResultT
 
 
-@dataclass
-class PredictConfig:
-    """How photos are shown to the model.
+@dataclass(frozen=True)
+class PredictionSummary:
+    """What :func:`predict` has done; its text is a line for people.
 
     Attributes:
-        short_side: the photo's shorter side is brought to this many pixels; None shows it as it is.
-        max_size: the longest side allowed.
-        flip: look at the mirrored photo too.
-        scales: factors on `short_side`; several are looked at and their findings merged.
-        score: lowest score given out.
+        out: The COCO results file, or the folder of label maps.
+        requested: Number of images that the sources name.
+        images: Number of images predicted.
+        errors: A message per source or image that was skipped.
+        instances: Number of instances written; None for a semantic model.
+        confident: Number of instances with at least `draw_score`; None for a semantic model.
+        draw: The folder of the drawings, if there are any.
+        draw_score: Minimum score of the instances drawn.
     """
 
-    short_side: int | None = 800
-    max_size: int = 1333
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    score: float = 0.0
+    out: Path
+    requested: int
+    images: int
+    errors: list[str]
+    instances: int | None = None
+    confident: int | None = None
+    draw: Path | None = None
+    draw_score: float = 0.3
 
-    def __post_init__(self) -> None:
-        check_range(self, 1, inf, "max_size", *(["short_side"] if self.short_side is not None else []))
-        check_range(self, 0, 1, "score")
-        if not self.scales or min(self.scales) <= 0:
-            raise BoxelError(f"scales is {self.scales}; give one factor or more, each above 0.")
-
-
-class _View(NamedTuple):
-    """Findings of one look at a photo, boxes and the windows of masks in the photo's pixels."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_logits: Tensor
-    windows: Tensor
-
-
-@torch.inference_mode()
-def predict_batch(model: Any, photos: Sequence[NDArray[np.uint8]], config: PredictConfig) -> list[Instances]:
-    """Instances of a batch of photos in memory.
-
-    Args:
-        model: a model in eval mode with `detect` and `categories`. What it detects has `boxes`, `scores`,
-            `labels`, `mask_logits` (N, h, w) and `windows` (N, 4), the pixels that these cover.
-        photos: (H, W, 3) RGB each, of any sizes.
-        config: how they are shown.
-
-    Returns:
-        :class:`Instances`, a photo each.
-    """
-    views: list[list[_View]] = [[] for _ in photos]
-    device = next(model.parameters()).device
-    tensors = [torch.from_numpy(photo).to(device).permute(2, 0, 1) for photo in photos]
-    for scale in config.scales:
-        resized = [_resize(image, config, scale) for image in tensors]
-        for mirrored in (False, True) if config.flip else (False,):
-            shown = [image.flip(-1) if mirrored else image for image in resized]
-            for index, found in enumerate(model.detect(shown)):
-                views[index].append(_to_photo(found, shown[index], photos[index], mirrored))
-    return [_merge(model, looks, photo, config) for looks, photo in zip(views, photos, strict=True)]
+    def __str__(self) -> str:
+        """Return the counts and paths on one line."""
+        drawn = f", drawn in {self.draw}" if self.draw else ""
+        if self.instances is None:
+            return f"label maps of {self.images} of {self.requested} images: {self.out}{drawn}"
+        return (
+            f"{self.instances} instances in {self.images} of {self.requested} images: {self.out}; "
+            f"{self.confident} with a score of {self.draw_score:g} or more{drawn}"
+        )
 
 
 def predict(
-    model: Any, photos: Photo | Sequence[Photo], config: PredictConfig | None = None, batch_size: int = 1
-) -> Iterator[Instances]:
-    """Instances of photos, one after another; bad ones raise where their turn comes.
+    model: Model | str | Path,
+    sources: str | Path | Sequence[str | Path],
+    out: str | Path | None = None,
+    draw: str | Path | None = None,
+    *,
+    boxes: Annotations | None = None,
+    detector: Detector | str | Path | None = None,
+    draw_score: float = 0.3,
+    batch_size: int = 1,
+    device: str = "auto",
+    **settings: Any,
+) -> PredictionSummary:
+    """Predict on files and write the results; an image that cannot be read is reported and skipped.
+
+    Instance segmenters and BoxCaseg write one COCO results file, semantic segmenters one PNG label map per image.
 
     Args:
-        model: a model in eval mode.
-        photos: a file, a PIL image, an (H, W, 3) RGB array, or several of these.
-        config: how they are shown; the model's own training size where None.
-        batch_size: photos looked at together.
-
-    Yields:
-        :class:`Instances` of each photo.
-
-    Raises:
-        BoxelError: a file can't be read as an image.
-    """
-    several = cast(Sequence[Photo], photos if isinstance(photos, (list, tuple)) else [photos])
-    config = config or own_config(model)
-    for at in range(0, len(several), batch_size):
-        batch = [pixels_of(photo) for photo in several[at : at + batch_size]]
-        yield from predict_batch(model, batch, config)
-
-
-def predict_photos(
-    model: Any, photos: Photo | Sequence[Photo], **options: Any
-) -> Instances | list[Instances]:
-    """Instances of photos of any size, by a model in any mode.
-
-    Args:
-        model: stays in the mode it is in.
-        photos: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
-        **options: fields of :class:`PredictConfig`, as ``flip=True``; the others are those of the training.
+        model: A model, or what :func:`boxel.load` takes: a run folder, the name of a bundled model, or a hub id.
+        sources: Image files, folders and glob patterns.
+        out: COCO results file (default `predictions.json`), or folder of label maps (default `predictions`).
+        draw: Folder for the images with the predictions drawn over them; None for no drawings.
+        boxes: For BoxCaseg: annotations whose boxes get masks, found by the file names of the images.
+        detector: For BoxCaseg: a model whose boxes get masks, given like ``model``.
+        draw_score: Minimum score of the instances drawn.
+        batch_size: Images per batch of an instance segmenter. They are padded to one size, which changes scores a
+            little.
+        device: Where models that are loaded here run: `auto`, `cpu`, `cuda`, `mps`.
+        **settings: Fields of :class:`~boxel.models.inference.InferenceConfig` (`short_side`, `max_size`, `flip`,
+            `scales`, `score_threshold`), or for semantic segmenters of
+            :class:`~boxel.models.semantic.inference.SemanticInferenceConfig` (`long_side`, `tile`, `overlap`, `flip`,
+            `scales`, `shifts`, `crf`). The others are those of the training.
 
     Returns:
-        :class:`Instances` of the photo, or a list of them.
+        Counts, paths and errors.
 
     Raises:
-        BoxelError: a file can't be read as an image.
+        UsageError: A setting is unknown, out of range, or of no use for this model.
+        BoxelError: A model cannot be loaded, no source names an image, or the results cannot be written.
+
+    Example:
+        >>> boxel.predict("runs/boxinst", "images/", draw="drawn", flip=True)  # doctest: +SKIP
     """
-    config = replace(own_config(model), **options)
-    training = model.training
-    try:
-        found = list(predict(model.eval(), photos, config))
-    finally:
-        model.train(training)
-    return found if isinstance(photos, (list, tuple)) else found[0]
-
-
-def own_config(model: Any) -> PredictConfig:
-    """The size a model was trained at.
-
-    Args:
-        model: with the `settings` of its run.
-
-    Raises:
-        BoxelError: it finds no instances.
-    """
-    if not hasattr(model, "detect"):
-        raise BoxelError(
-            f"a {type(model).__name__} finds no instances; name a model that does, as a run of boxinst."
+    if batch_size < 1:
+        raise UsageError(f"`batch_size` is {batch_size}; give a number from 1 up.")
+    model, finder, config = _prepare(model, boxes, detector, device, settings)
+    if isinstance(model, Segmenter) and (batch_size, draw_score) != (1, 0.3):
+        raise UsageError(
+            "`batch_size` and `draw_score` do nothing here, since the model is semantic; remove them."
         )
-    return trained_size(model.settings)
+    out = Path(out or ("predictions" if isinstance(model, Segmenter) else "predictions.json"))
+    if out.is_dir() and not isinstance(model, Segmenter):
+        raise UsageError(f"{out} is a folder; name a file to write.")
+    errors: list[str] = []
+    paths = find_images(sources, lambda message: _skip(message, errors))
+    predictions: Iterator[Prediction[Any]] = iter_predictions(
+        cast(Any, model), paths, config, batch_size, boxes=boxes, detector=finder, errors=errors
+    )
+    writer = _Writer(out, paths, None if draw is None else Path(draw), draw_score)
+    count = 0
+    with progress(len(paths), "images", logger.info) as advance:
+        for prediction in predictions:
+            writer.write(prediction)
+            count += 1
+            advance(1)
+    return writer.finish(count, errors, isinstance(model, Segmenter))
 
 
-def trained_size(settings: Mapping[str, Any]) -> PredictConfig:
-    """How photos are shown that should look as in training.
+@overload
+def iter_predictions(
+    model: Segmenter,
+    sources: Sequence[ImageLike],
+    config: Config | None = None,
+    batch_size: int = 1,
+    *,
+    errors: list[str] | None = None,
+) -> Iterator[Prediction[LabelMap]]: ...
+@overload
+def iter_predictions(
+    model: Detector | BoxCaseg,
+    sources: Sequence[ImageLike],
+    config: Config | None = None,
+    batch_size: int = 1,
+    *,
+    boxes: Annotations | None = None,
+    detector: Detector | None = None,
+    errors: list[str] | None = None,
+) -> Iterator[Prediction[Instances]]: ...
+def iter_predictions(
+    model: Model,
+    sources: Sequence[ImageLike],
+    config: Config | None = None,
+    batch_size: int = 1,
+    *,
+    boxes: Annotations | None = None,
+    detector: Detector | None = None,
+    errors: list[str] | None = None,
+) -> Iterator[Prediction[Any]]:
+    """Predict on images one after another, each decoded once.
 
     Args:
-        settings: of the run, with the fields of an :class:`~boxel.data.transforms.AugmentConfig` under `augment`, or a
-            :class:`~boxel.data.semantic.ViewConfig` under `views`; what is missing has the default here.
+        model: In eval mode.
+        sources: Files, PIL images or arrays (see :func:`~boxel.data.sources.to_image`).
+        config: Preprocessing and test-time augmentation of the model, or of the detector; that of the training if None.
+        batch_size: Images per batch of an instance segmenter.
+        boxes: For BoxCaseg: annotations whose boxes get masks, found by the file names of the sources.
+        detector: For BoxCaseg: an instance segmenter whose boxes get masks.
+        errors: Gets a message per image that is skipped since it cannot be read, or since ``boxes`` does not have it;
+            each is also logged as a warning.
+
+    Yields:
+        The prediction of each image that could be read.
     """
-    if "views" in settings:
-        longest = settings["views"]["long_side"]
-        return PredictConfig(short_side=None) if longest is None else PredictConfig(longest, longest)
-    augment = settings.get("augment", {})
-    side = max(augment.get("short_sides", [PredictConfig.short_side]))
-    # Large-scale jitter, at a factor of 1, fits the whole image into a square.
-    longest = side if augment.get("scale_jitter") else augment.get("max_size", PredictConfig.max_size)
-    return PredictConfig(short_side=side, max_size=longest)
+    errors = [] if errors is None else errors
+    annotated = {} if boxes is None else {Path(path).name: image for image, path in enumerate(boxes.paths)}
+    predict_images = _predictor(model, config, boxes, annotated, detector)
+    for start in range(0, len(sources), batch_size):
+        batch = []
+        for index in range(start, min(start + batch_size, len(sources))):
+            try:
+                if boxes is not None and _file_name(sources[index]) not in annotated:
+                    raise BoxelError(f"{sources[index]}: {boxes.file} has no image of this name.")
+                batch.append((index, sources[index], to_image(sources[index])))
+            except BoxelError as error:
+                _skip(f"skipped: {error}", errors)
+        results = predict_images([source for _, source, _ in batch], [image for _, _, image in batch])
+        for (index, source, image), result in zip(batch, results, strict=True):
+            yield Prediction(index, source, image, replace(result, source=source))
 
 
-def pixels_of(photo: Photo) -> NDArray[np.uint8]:
-    """(H, W, 3) RGB pixels of a photo."""
-    if isinstance(photo, (str, Path)):
-        return read_image(photo)
-    # torch takes no array that is read-only or runs backwards, as OpenCV's BGR turned round does.
-    return np.array(photo.convert("RGB") if isinstance(photo, Image.Image) else photo, order="C")
+def image_ids(paths: Sequence[Path]) -> list[int | str]:
+    """Return the image id of each file: the number or the name in its file name, or all paths if these clash."""
+    ids = [image_id_from_name(path) for path in paths]
+    return ids if len(set(ids)) == len(ids) else [path.as_posix() for path in paths]
 
 
-def _resize(image: Tensor, config: PredictConfig, scale: float) -> Tensor:
-    height, width = image.shape[-2:]
-    factor = scale
-    if config.short_side is not None:
-        factor *= min(config.short_side / min(height, width), config.max_size / max(height, width))
-    size = [max(round(height * factor), 1), max(round(width * factor), 1)]
-    return F.resize(image, size, antialias=True).float() / 255
+def drawing_names(paths: Sequence[Path]) -> list[str]:
+    """Return the file name of each drawing: that of the image, or its whole path with `_` if two have the same."""
+    stems = [path.stem for path in paths]
+    unique = len(set(stems)) == len(stems)
+    return [f"{path.stem if unique else path.as_posix().strip('/').replace('/', '_')}.jpg" for path in paths]
 
 
-def _to_photo(found: Any, shown: Tensor, photo: NDArray[np.uint8], mirrored: bool) -> _View:
-    boxes, windows, logits = found.boxes, found.windows, found.mask_logits
-    height, width = shown.shape[-2:]
-    if mirrored:
-        boxes, windows, logits = _mirror(boxes, width), _mirror(windows, width), logits.flip(-1)
-    x, y = photo.shape[1] / width, photo.shape[0] / height
-    scale = boxes.new_tensor([x, y, x, y])
-    return _View(boxes * scale, found.scores, found.labels, logits, windows * scale)
+def _prepare(
+    model: Model | str | Path,
+    boxes: Annotations | None,
+    detector: Model | str | Path | None,
+    device: str,
+    settings: dict[str, Any],
+) -> tuple[Model, Detector | None, Config | None]:
+    """Load the models, and check that boxes are given exactly if needed and that each setting has an effect."""
+    name = str(model) if isinstance(model, str | Path) else type(model).__name__
+    model = _load(model, device)
+    finder = None if detector is None else cast(Detector, _load(detector, device))
+    given = [field for field, value in (("boxes", boxes), ("detector", detector)) if value is not None]
+    if isinstance(model, BoxCaseg) and len(given) != 1:
+        raise UsageError(f"{name} predicts masks of boxes; give either `boxes` or `detector`.")
+    if given and not isinstance(model, BoxCaseg):
+        raise UsageError(f"{name} predicts without boxes; remove `{given[0]}`.")
+    if isinstance(model, Segmenter):
+        _check_effect(settings, SemanticInferenceConfig, f"{name} is a semantic model")
+        return model, None, semantic_inference_config(model, **settings)
+    if boxes is not None:
+        _check_effect(settings, None, "masks are predicted for the given `boxes`")
+        check_settings(InferenceConfig, settings)
+        return model, None, None
+    _check_effect(settings, InferenceConfig, f"{name} is not a semantic model")
+    return model, finder, inference_config(cast(Detector, finder or model), **settings)
 
 
-def _mirror(boxes: Tensor, width: int) -> Tensor:
-    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+def _load(model: Model | str | Path, device: str) -> Model:
+    return load(model).to(resolve_device(device)) if isinstance(model, str | Path) else model
 
 
-def _merge(model: Any, views: list[_View], photo: NDArray[np.uint8], config: PredictConfig) -> Instances:
-    boxes = torch.cat([view.boxes for view in views])
-    scores = torch.cat([view.scores for view in views])
-    labels = torch.cat([view.labels for view in views])
-    origin = torch.cat([torch.full_like(view.labels, i) for i, view in enumerate(views)])
-    row = torch.cat([torch.arange(len(view.labels), device=labels.device) for view in views])
-    if len(views) > 1:
-        keep = batched_nms(boxes, scores, labels, model.config.nms_threshold)[: model.config.max_detections]
-    else:
-        keep = torch.arange(len(scores), device=scores.device)
-    keep = keep[scores[keep] >= config.score]
-
-    masks: list[Rle | None] = [None] * len(keep)
-    for index, view in enumerate(views):
-        here = (origin[keep] == index).nonzero().squeeze(1)
-        chosen = keep[here]
-        own = row[chosen]
-        pasted = paste_windows(view.mask_logits[own], boxes[chosen], view.windows[own], photo.shape[:2])
-        for place, rle in zip(here.tolist(), pasted, strict=True):
-            masks[place] = rle
-    return Instances(
-        boxes=boxes[keep].cpu().numpy(),
-        scores=scores[keep].float().cpu().numpy(),
-        labels=labels[keep].cpu().numpy(),
-        masks=masks,  # type: ignore[arg-type]
-        categories=model.categories,
+def _check_effect(settings: Mapping[str, Any], kind: type | None, why: str) -> None:
+    """Raise a :class:`UsageError` for a setting that another kind of model has, and this one has not."""
+    every, known = (
+        {field.name for config in kinds for field in fields(config)}
+        for kinds in ((InferenceConfig, SemanticInferenceConfig), (kind,) if kind else ())
     )
+    for setting in settings:
+        if setting in every - known:
+            raise UsageError(f"`{setting}` does nothing here, since {why}; remove it.")
+
+
+def _predictor(
+    model: Model,
+    config: Config | None,
+    boxes: Annotations | None,
+    annotated: Mapping[str, int],
+    detector: Detector | None,
+) -> Callable[[Sequence[ImageLike], list[NDArray[np.uint8]]], Sequence[Result]]:
+    """Return the function that predicts on a batch of sources and their images."""
+    if isinstance(model, Segmenter):
+        return lambda _, images: [predict_label_map(model, image, config) for image in images]  # type: ignore[arg-type]
+    if not isinstance(model, BoxCaseg):
+        config = config or inference_config(model)
+        return lambda _, images: predict_batch(model, images, config) if images else []  # type: ignore[arg-type]
+    if detector is not None:
+        find = _predictor(detector, config, None, {}, None)
+        return lambda sources, images: [
+            resegment(model, image, found)  # type: ignore[arg-type]
+            for image, found in zip(images, find(sources, images), strict=True)
+        ]
+    if boxes is None:
+        raise UsageError("a BoxCaseg predicts masks of boxes; give either `boxes` or `detector`.")
+
+    def predict_annotated(sources: Sequence[ImageLike], images: list[NDArray[np.uint8]]) -> list[Instances]:
+        results = []
+        for source, image in zip(sources, images, strict=True):
+            own = boxes.instances_of(annotated[_file_name(source)])
+            own = own[boxes.has_box[own] & ~boxes.iscrowd[own]]
+            results.append(segment_boxes(model, image, boxes.boxes[own], boxes.labels[own], boxes.categories))
+        return results
+
+    return predict_annotated
+
+
+def _file_name(source: ImageLike) -> str:
+    return Path(source).name if isinstance(source, str | Path) else ""
+
+
+def _skip(message: str, errors: list[str]) -> None:
+    logger.warning(message)
+    errors.append(message)
+
+
+class _Writer:
+    """Write predictions: label maps and drawings at once, COCO results at the end."""
+
+    def __init__(self, out: Path, paths: Sequence[Path], draw: Path | None, draw_score: float):
+        self.out, self.paths, self.draw, self.draw_score = out, paths, draw, draw_score
+        self.ids, self.names = image_ids(paths), drawing_names(paths)
+        self.results: list[dict[str, Any]] = []
+
+    def write(self, prediction: Prediction[Any]) -> None:
+        index, result = prediction.index, prediction.result
+        if isinstance(result, LabelMap):
+            result.save((self.out / self.names[index]).with_suffix(".png"))
+        else:
+            file_name = {"file_name": self.paths[index].name}
+            self.results += [row | file_name for row in result.to_coco(self.ids[index])]
+            result = result[result.scores >= self.draw_score]
+        if self.draw:
+            save_image(result.plot(prediction.image), self.draw / self.names[index])
+
+    def finish(self, count: int, errors: list[str], semantic: bool) -> PredictionSummary:
+        summary = PredictionSummary(self.out, len(self.paths), count, errors, draw=self.draw)
+        if semantic:
+            self.out.mkdir(parents=True, exist_ok=True)
+            return summary
+        with atomic_path(self.out) as file:
+            file.write_text(json.dumps(self.results))
+        if count and not self.results:
+            logger.warning("no detections in any image; consider training longer.")
+        confident = sum(row["score"] >= self.draw_score for row in self.results)
+        return replace(summary, instances=len(self.results), confident=confident, draw_score=self.draw_score)

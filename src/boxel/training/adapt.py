@@ -109,7 +109,7 @@ def seconds_a_step(start: Path, data: Annotations, settings: Any) -> float:
     """
     model = load(start).train()
     boxed = data.select_instances(data.has_box & ~data.iscrowd)
-    dataset = CropDataset(boxed, None, settings.crops, settings.model.margin, model.fill)  # type: ignore[arg-type]
+    dataset = CropDataset(boxed, None, settings.crops, settings.model.margin, model.padding_color)  # type: ignore[arg-type]
     batches = iter(MixedBatchSampler(boxed, 0, settings.crops, settings.batch_size, settings.seed))
     device = "cuda" if settings.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
     model.to(device)

@@ -17,7 +17,7 @@ from boxel.data.label_maps import has_background
 from boxel.data.semantic import RandomView
 from boxel.models.boxsup import BoxSupDataset, choose, costs
 from boxel.models.boxsup.dataset import NONE
-from boxel.models.semantic.predict import own_looks, probabilities
+from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import make_candidates
 from boxel.training.callbacks.progress import say
 from boxel.training.config import SEGMENTS, BoxSupTraining
@@ -52,7 +52,7 @@ def guessed_views(
         training,
         Path(settings.segments_folder or out / "segments"),
         settings.segments if settings.label == SEGMENTS else None,
-        RandomView(settings.views, model.fill.detach().clone()),
+        RandomView(settings.views, model.padding_color.detach().clone()),
         more=extra,
     )
     repeats = repeats_of(training, settings.mask_share)
@@ -166,7 +166,7 @@ class BoxSupTask(SemanticTask):
     def _log_probabilities(self, photo: NDArray[np.uint8]) -> NDArray[np.float32]:
         """(K, H, W) what the network says of a photo."""
         pixels = torch.from_numpy(photo).permute(2, 0, 1).to(self.device)
-        found = probabilities(self.model.network, pixels, own_looks(self.model))
+        found = predict_probabilities(self.model.network, pixels, semantic_inference_config(self.model))
         return found.clamp(min=LEAST).log().cpu().numpy()
 
     def _draw(self) -> None:

@@ -61,7 +61,7 @@ def crops(training: Annotations, extra: Annotations | None, settings: Any, out: 
             boxed, count, settings.crops, settings.batch_size, settings.seed, rank, processes
         )
 
-    dataset = CropDataset(boxed, extra, settings.crops, settings.model.margin, model.fill)
+    dataset = CropDataset(boxed, extra, settings.crops, settings.model.margin, model.padding_color)
     return Samples(dataset, batches, len(batches(0, 1)) * settings.batch_size, "crops")
 
 

@@ -17,12 +17,14 @@ from boxel.data.annotations import Annotations
 from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
 from boxel.data.transforms import train_transforms
 from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
-from boxel.models.predict import PredictConfig, predict_batch, trained_size
+from boxel.models.detector import Detector
+from boxel.models.fcrn import FCRNInstances
+from boxel.models.inference import InferenceConfig, inference_config_from_training, predict_batch
+from boxel.models.mask_rcnn import MaskRCNN
 from boxel.training.callbacks.progress import say
 from boxel.training.lit_module import Task, from_all_processes
 from boxel.training.loader import Samples, shared_out
 from boxel.training.pseudo_masks import with_hints
-from boxel.viz.overlays import overlay
 
 SURE = 0.3
 """Lowest score drawn in sample pictures."""
@@ -72,7 +74,7 @@ class InstanceTask(Task):
         photos = [image.permute(1, 2, 0).cpu().numpy() for image in batch[0]]
         found = predict_batch(self.model, photos, self._shown())
         for instances, target in zip(found, batch[1], strict=True):
-            self.results[target["image_id"]] = instances.as_coco(target["image_id"])
+            self.results[target["image_id"]] = instances.to_coco(target["image_id"])
 
     def on_validation_epoch_end(self) -> None:
         """Measure what was found and log it under `val/`."""
@@ -83,7 +85,7 @@ class InstanceTask(Task):
             return
         metrics = validation_metrics(results, self.truth)
         if metrics.get("mask_fill", 0.0) > BOX_LIKE:
-            cause = self.model.why_filled(self.progress())
+            cause = diagnose_filled_masks(self.model, self.progress())
             warnings.warn(f"masks fill {metrics['mask_fill']:.0%} of their boxes: {cause}.", stacklevel=1)
         # Every process has measured the same.
         self.log_dict(
@@ -93,13 +95,32 @@ class InstanceTask(Task):
     def picture(self, photo: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """A validation image with the instances found in it."""
         found = predict_batch(self.model, [photo], self._shown())[0]
-        sure = found.scores >= SURE
-        masks = [mask for mask, keep in zip(found.masks, sure, strict=True) if keep]
-        names = [category.name for category in found.categories]
-        return overlay(photo, found.boxes[sure], masks, found.labels[sure], names, found.scores[sure])
+        return found[found.scores >= SURE].plot(photo)
 
-    def _shown(self) -> PredictConfig:
-        return trained_size(asdict(self.config))
+    def _shown(self) -> InferenceConfig:
+        return inference_config_from_training(asdict(self.config))
+
+
+def diagnose_filled_masks(model: Detector, progress: float) -> str:
+    """Name the likely cause of masks that fill their boxes, and a remedy.
+
+    Args:
+        model: The model.
+        progress: Share of the schedule that is done, in [0, 1].
+    """
+    if isinstance(model, FCRNInstances):
+        return "the semantic network may have learned from boxes instead of masks; check what it predicts"
+    if isinstance(model, MaskRCNN):
+        return "the masks that it learns from may be boxes, or `model.mask_loss` asks for too little"
+    weight, final = (model.loss_weights(at)["affinity"] for at in (progress, 1.0))
+    if final == 0:
+        return "the affinity loss is off (`model.affinity_weight` is 0)"
+    if weight < final:
+        return f"the affinity loss has weight {weight:.2f} of {final:.2f}, so wait for the end of its warm-up"
+    return (
+        "too many edges across outlines count as positive, so raise `model.tau` (see `boxel inspect affinity`), "
+        "or boxes alone are too little supervision for so short a training, so set `model.hint_weight` to 1"
+    )
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:

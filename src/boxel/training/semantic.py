@@ -18,7 +18,7 @@ from boxel.data.dataset import AspectBatchSampler, collate
 from boxel.data.label_maps import has_labels
 from boxel.data.semantic import RandomView, SemanticDataset
 from boxel.evaluation.semantic import confusion, semantic_figures
-from boxel.models.semantic.predict import own_looks, probabilities
+from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.training.callbacks.progress import say
 from boxel.training.lit_module import Task, from_all_processes
 from boxel.training.loader import Samples, shared_out
@@ -51,7 +51,7 @@ def _views(training: Annotations, settings: Any, model: Any, instances: bool) ->
     if not labeled.all():
         say("%d of %d images have boxes only and are left out", (~labeled).sum(), len(labeled))
         training = training.select_images(labeled)
-    view = RandomView(settings.views, model.fill.detach().clone())
+    view = RandomView(settings.views, model.padding_color.detach().clone())
     return crops_of(SemanticDataset(training, view, instances=instances), settings, model)
 
 
@@ -138,4 +138,9 @@ class SemanticTask(Task):
         )
 
     def _labels(self, image: Tensor) -> NDArray[np.int64]:
-        return probabilities(self.model.network, image, own_looks(self.model)).argmax(0).cpu().numpy()
+        return (
+            predict_probabilities(self.model.network, image, semantic_inference_config(self.model))
+            .argmax(0)
+            .cpu()
+            .numpy()
+        )

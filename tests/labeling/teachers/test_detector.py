@@ -13,7 +13,7 @@ from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import Region, logits_on
 from boxel.labeling.teachers.detector import ModelTeacher, digest_of
 from boxel.models import io
-from boxel.models.detector import over_image
+from boxel.models.detector import full_image_detections
 from boxel.utils.errors import BoxelError
 
 PHOTO = np.zeros((64, 96, 3), dtype=np.uint8)
@@ -35,7 +35,7 @@ class Finder(nn.Module):
             (list(column) for column in zip(*self.found, strict=True)) if self.found else ([],) * 3
         )
         return [
-            over_image(
+            full_image_detections(
                 boxes=torch.tensor(boxes).float().reshape(-1, 4),
                 scores=torch.tensor(scores).float(),
                 labels=torch.tensor(labels).long(),

@@ -294,7 +294,7 @@ def test_what_is_shown_of_an_image():
     assert np.flatnonzero(rows[0]).tolist() == np.flatnonzero(columns[0]).tolist() == list(range(16, 48))
     np.testing.assert_allclose(shown[0, 0, 20] * 255, 2 * (4 + np.arange(SIDE)), atol=0.8)  # 1 pixel a cell
     np.testing.assert_allclose(shown[0, 1, 2:50, 7] * 255, 2 * (2.5 + 2 * np.arange(48)), atol=0.8)
-    fill = torch.tensor(model.fill) / 255
+    fill = torch.tensor(model.padding_color) / 255
     assert torch.allclose(fill, model.backbone.mean.flatten(), atol=0.5 / 255)
     assert torch.equal(shown[1, :, :16], fill[:, None, None].expand(3, 16, SIDE))
     nothing = model.crops_of(image, np.zeros((0, 4)))

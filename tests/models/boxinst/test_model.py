@@ -1,6 +1,5 @@
 """BoxInst as a whole: every option, what it learns from, what it gives, and three scenes learned from their boxes."""
 
-import re
 from collections.abc import Callable
 from dataclasses import fields, replace
 from typing import Any
@@ -561,22 +560,3 @@ def test_three_scenes_are_learned_from_their_boxes(build, learn, best_ious):
     assert (ious > 0).mean() > 0.9
     assert ious.mean() > filled_box.mean() + 0.05
     assert (ious > filled_box).mean() > 0.7
-
-
-@pytest.mark.parametrize(
-    ("weights", "cause"),
-    [
-        ((0.0, 0.0), r"the affinity loss is off \(model\.affinity_weight is 0\)"),
-        ((0.1, 0.5), r"weight 0\.10 of 0\.50, so wait for the end of its warm-up"),
-        ((0.5, 0.5), r"raise model\.tau \(see `boxel inspect affinity`\)"),
-    ],
-)
-def test_why_masks_fill_their_boxes(weights, cause):
-    class Model(BoxInst):
-        def __init__(self):
-            pass
-
-        def loss_weights(self, progress):
-            return {"affinity": weights[progress == 1.0]}
-
-    assert re.search(cause, Model().why_filled(0.5))

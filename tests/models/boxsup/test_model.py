@@ -6,7 +6,8 @@ import torch
 from boxel.data.label_maps import IGNORE
 from boxel.models.boxsup import BoxSup, BoxSupConfig
 from boxel.models.boxsup.model import reestimated
-from boxel.models.semantic.predict import LookConfig, probabilities
+from boxel.models.semantic.inference import SemanticInferenceConfig as Config
+from boxel.models.semantic.inference import predict_probabilities
 
 TINY = {
     "backbone": "tf_efficientnet_lite0",
@@ -21,7 +22,7 @@ TINY = {
 
 def test_a_new_network_finds_all_classes_alike() -> None:
     model = BoxSup(4, BoxSupConfig(**TINY)).eval()
-    found = probabilities(model.network, torch.randint(256, (3, 32, 48), dtype=torch.uint8), LookConfig())
+    found = predict_probabilities(model.network, torch.randint(256, (3, 32, 48), dtype=torch.uint8), Config())
     assert found == pytest.approx(torch.full((4, 32, 48), 0.25))
     labels = torch.zeros(32, 48, dtype=torch.uint8)
     labels[:, :8] = IGNORE

@@ -54,7 +54,7 @@ class _Given(torch.nn.Module):
 
     def __init__(self, scores: torch.Tensor):
         super().__init__()
-        self.stride, self.fill, self.scores = 8, torch.zeros(3, 1, 1), scores
+        self.stride, self.padding_color, self.scores = 8, torch.zeros(3, 1, 1), scores
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return self.scores.expand(len(images), *self.scores.shape[-3:])

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from boxel.data.synthetic import Instance, scene
 from boxel.layers.norm import FrozenBatchNorm2dAct
+from boxel.models.inference import InferenceConfig, predict_batch
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
-from boxel.models.predict import PredictConfig, predict_batch
 
 NAMES = ["objectness", "proposal", "classification", "box", "mask"]
 
@@ -242,11 +242,11 @@ def test_a_scene_is_learned_by_heart(build, learn, best_ious):
     learn(model, [image], [taught], steps=60)
     model.eval()
     height, width = photo.shape[:2]
-    shown = PredictConfig(short_side=height, max_size=width)
+    shown = InferenceConfig(short_side=height, max_size=width)
 
-    def mean_iou(photo: np.ndarray, truth: list[Instance], config: PredictConfig = shown) -> float:
+    def mean_iou(photo: np.ndarray, truth: list[Instance], config: InferenceConfig = shown) -> float:
         (found,) = predict_batch(model, [photo], config)
-        return best_ious(found.labels, found.scores, found.masks, truth).mean()
+        return best_ious(found.labels, found.scores, found.rles, truth).mean()
 
     assert mean_iou(photo, instances) > 0.75
     doubled = [i._replace(mask=i.mask.repeat(2, 0).repeat(2, 1)) for i in instances]

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.labeling.teachers.base import SoftMask
-from boxel.models.boxcaseg.predict import Segmenter, soft_masks
+from boxel.models.boxcaseg.inference import BoxToMask, soft_masks
 
 
 class BoxCasegTeacher:
@@ -23,7 +23,7 @@ class BoxCasegTeacher:
     flips = True
     """Two looks are worth their time: the mask is better, and where they differ its quality is lower."""
 
-    def __init__(self, model: Segmenter, name: str = "boxcaseg", identity: str = "") -> None:
+    def __init__(self, model: BoxToMask, name: str = "boxcaseg", identity: str = "") -> None:
         self._model, self.name, self.identity = model, name, identity
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:

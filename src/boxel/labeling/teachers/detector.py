@@ -24,8 +24,9 @@ from boxel.labeling.teachers.segmenter import SegmenterTeacher
 from boxel.labeling.teachers.shapes import exact
 from boxel.masks.rle import Rle, decode
 from boxel.models.boxcaseg import BoxCaseg
+from boxel.models.inference import inference_config, predict_batch
+from boxel.models.instances import Instances
 from boxel.models.io import load
-from boxel.models.predict import Instances, own_config, predict_batch
 from boxel.models.semantic.model import Segmenter
 
 
@@ -56,7 +57,7 @@ class ModelTeacher:
         min_iou: float = 0.5,
     ):
         self.name, self.identity = name, identity
-        self._model, self._looking, self._min_iou = model, own_config(model), min_iou
+        self._model, self._looking, self._min_iou = model, inference_config(model), min_iou
         known = [category.name for category in model.categories]
         # For each label of the data set the model's own label; -1 where any will do.
         self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
@@ -68,7 +69,7 @@ class ModelTeacher:
         (found,) = predict_batch(self._model, [image], self._looking)
         instance_of = self._match(found, boxes, labels)
         return [
-            _soft(found.masks[instance_of[row]], float(found.scores[instance_of[row]]))
+            _soft(found.rles[instance_of[row]], float(found.scores[instance_of[row]]))
             if row in instance_of
             else NO_OPINION
             for row in range(len(boxes))

@@ -13,7 +13,7 @@ from torch import Tensor
 from boxel.data.annotations import Category
 from boxel.labeling.teachers.base import NO_OPINION, Region, SoftMask, region_about
 from boxel.models.boxsup import UpdateConfig
-from boxel.models.semantic.predict import own_looks, probabilities
+from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 
 REACH = 0.2
 """How far past a box its class may be, as a share of its sides; masks are clipped to the box and its margin later."""
@@ -45,7 +45,7 @@ class SegmenterTeacher:
 
     def __init__(self, model: Any, name: str, categories: Sequence[Category], identity: str = ""):
         self.name, self.identity = name, identity
-        self._model, self._looks = model, own_looks(model)
+        self._model, self._looks = model, semantic_inference_config(model)
         known = [category.name for category in model.categories]
         # For each label of the data set the model's own; -1 for classes that it doesn't know.
         self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
@@ -73,8 +73,8 @@ class SegmenterTeacher:
     def _probabilities(self, image: NDArray[np.uint8]) -> Tensor:
         """(K, H, W) what the model says of a photo."""
         network = self._model.network
-        pixels = torch.from_numpy(image).permute(2, 0, 1).to(network.fill.device)
-        return probabilities(network, pixels, self._looks).cpu()
+        pixels = torch.from_numpy(image).permute(2, 0, 1).to(network.padding_color.device)
+        return predict_probabilities(network, pixels, self._looks).cpu()
 
 
 def _soft(own: Tensor, total: Tensor, region: Region, inner: Region) -> SoftMask:

@@ -126,7 +126,7 @@ class BoxCaseg(nn.Module):
         windows = np.array([window_about(box, self.config.margin) for box in boxes]).reshape(-1, 4)
         pixels = np.empty((len(boxes), side, side, 3), dtype=np.uint8)
         spans = np.empty((len(boxes), 2, side), dtype=bool)
-        fill = self.fill
+        fill = self.padding_color
         for index, (box, window) in enumerate(zip(boxes, windows, strict=True)):
             pixels[index] = crop(image, window, side, fill)
             spans[index] = spans_in(box, window, side)
@@ -136,7 +136,7 @@ class BoxCaseg(nn.Module):
         return crops, both[:, 0], both[:, 1], windows
 
     @property
-    def fill(self) -> tuple[int, int, int]:
+    def padding_color(self) -> tuple[int, int, int]:
         """The color that stands for what is outside an image: the mean of the backbone's training."""
         red, green, blue = (self.backbone.mean.flatten() * 255).round().int().tolist()
         return red, green, blue

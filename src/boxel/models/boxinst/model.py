@@ -24,7 +24,7 @@ from boxel.models.boxinst.criterion import MASK_STRIDE, detection_losses, mask_l
 from boxel.models.boxinst.head import Head, HeadOutput
 from boxel.models.boxinst.mask_branch import MaskBranch
 from boxel.models.boxinst.targets import SIZE_RANGES, STRIDES, in_crowd, locations, match, share_out
-from boxel.models.detector import Detections, Detector, Target, over_image
+from boxel.models.detector import Detections, Detector, Target, full_image_detections
 
 
 class BoxInst(Detector):
@@ -84,18 +84,6 @@ class BoxInst(Detector):
             "mask": 1.0,
         }
 
-    def why_filled(self, progress: float) -> str:
-        """What may be the cause where masks fill their boxes; see :meth:`Detector.why_filled`."""
-        weight, final = (self.loss_weights(at)["affinity"] for at in (progress, 1.0))
-        if final == 0:
-            return "the affinity loss is off (model.affinity_weight is 0)"
-        if weight < final:
-            return f"the affinity loss has weight {weight:.2f} of {final:.2f}, so wait for the end of its warm-up"
-        return (
-            "too many edges across outlines pass for positive, so raise model.tau (see `boxel inspect affinity`), "
-            "or boxes alone say too little in so short a training, so set model.hint_weight to 1"
-        )
-
     @torch.no_grad()
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Instances of each image; see :meth:`Detector.detect`."""
@@ -108,7 +96,7 @@ class BoxInst(Detector):
         location = torch.cat([k.location for k in kept])
         logits = self._mask_logits(features, output, image_index, location, points, strides)
         return [
-            over_image(k.boxes, k.scores, k.labels, mask, stride=MASK_STRIDE)
+            full_image_detections(k.boxes, k.scores, k.labels, mask, stride=MASK_STRIDE)
             for k, mask in zip(kept, logits.split([len(k.location) for k in kept]), strict=True)
         ]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from boxel.layers.padding import pad_batch
 from boxel.losses.localization import bootstrapped_box_loss, size_weights
-from boxel.models.detector import Detections, Detector, Target, over_image
+from boxel.models.detector import Detections, Detector, Target, full_image_detections
 from boxel.models.fcrn.config import check_bootstrapping
 from boxel.models.fcrn.criterion import kept_of
 from boxel.models.fcrn.voting import VotingConfig, vote
@@ -85,9 +85,9 @@ class FCRNInstances(Detector):
         self.semantic.requires_grad_(False)
 
     @property
-    def fill(self) -> Tensor:
+    def padding_color(self) -> Tensor:
         """(3, 1, 1), the color of what lies outside an image."""
-        return self.network.fill
+        return self.network.padding_color
 
     def train(self, mode: bool = True) -> FCRNInstances:
         """Training mode for all but the semantic network."""
@@ -142,7 +142,7 @@ class FCRNInstances(Detector):
                 are in a batch of the images; 1 and 0 where they are known (the paper's pilot experiment).
         """
         stride = self.network.stride
-        batch, sizes = pad_batch(images, self.fill, max(stride, self.semantic.stride))
+        batch, sizes = pad_batch(images, self.padding_color, max(stride, self.semantic.stride))
         offsets = self.network(batch).unflatten(1, (self.num_classes, 4)) * self.config.unit
         if classes is None:
             scores = self.semantic(batch).softmax(1)
@@ -161,13 +161,11 @@ class FCRNInstances(Detector):
             lead = _lead(own)[hypotheses.labels + 1].abs().clamp(min=1e-3)
             logits = torch.where(hypotheses.masks, lead, -lead)
             found.append(
-                over_image(hypotheses.boxes, hypotheses.scores, hypotheses.labels, logits, stride=stride)
+                full_image_detections(
+                    hypotheses.boxes, hypotheses.scores, hypotheses.labels, logits, stride=stride
+                )
             )
         return found
-
-    def why_filled(self, progress: float) -> str:
-        """As of :class:`~boxel.models.detector.Detector`."""
-        return "the semantic network may have learned from boxes in place of masks; look at what it gives"
 
 
 def to_offsets(boxes: Tensor, stride: int) -> Tensor:

@@ -81,10 +81,6 @@ class MaskRCNN(Detector):
             "affinity": config.affinity_weight * warmup_weight(progress, config.affinity_warmup),
         }
 
-    def why_filled(self, progress: float) -> str:
-        """What may be the cause where masks fill their boxes; see :meth:`Detector.why_filled`."""
-        return "the masks it learns from may be boxes, or model.mask_loss asks for too little"
-
     @torch.no_grad()
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Instances of each image; see :meth:`Detector.detect`."""

@@ -3,15 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import replace
+from typing import Any, cast, overload
 
 from torch import Tensor, nn
 
+from boxel.crf import CRFConfig
 from boxel.data.annotations import Category
-from boxel.models.predict import Photo
+from boxel.data.sources import ImageLike, to_image
+from boxel.models.inference import evaluation_mode
 from boxel.models.semantic.config import SegmenterConfig
+from boxel.models.semantic.inference import (
+    LabelMap,
+    SemanticInferenceConfig,
+    predict_label_map,
+    predict_probabilities,
+    semantic_inference_config,
+)
 from boxel.models.semantic.network import FullyConvolutional
-from boxel.models.semantic.predict import LabelMap, LookConfig, own_looks, predict_maps, probabilities
 
 Target = dict[str, Any]
 
@@ -40,9 +49,9 @@ class Segmenter(nn.Module):
         self.settings: dict[str, Any] = {}
 
     @property
-    def fill(self) -> Tensor:
+    def padding_color(self) -> Tensor:
         """(3, 1, 1), the color of what lies outside an image."""
-        return self.network.fill
+        return self.network.padding_color
 
     def forward(self, images: Sequence[Tensor], targets: list[Target] | None = None) -> Any:
         """Losses in training, classes in eval.
@@ -55,35 +64,52 @@ class Segmenter(nn.Module):
             A dict of scalar losses, or a list of `(labels, scores)`.
         """
         if not self.training:
-            looks = [
-                probabilities(self.network, (image * 255).round(), LookConfig()).max(0) for image in images
+            config = SemanticInferenceConfig()
+            maxima = [
+                predict_probabilities(self.network, (image * 255).round(), config).max(0) for image in images
             ]
-            return [(labels, scores) for scores, labels in looks]
+            return [(labels, scores) for scores, labels in maxima]
         if targets is None:
             raise ValueError("in training the model needs targets")
         return self.losses(images, targets)
 
-    def predict(self, photos: Photo | Sequence[Photo], **options: Any) -> LabelMap | list[LabelMap]:
-        """The classes of photos of any size, by a model in any mode.
+    @overload
+    def predict(
+        self, images: ImageLike, *, crf: bool | CRFConfig | None = None, **settings: Any
+    ) -> LabelMap: ...
+    @overload
+    def predict(
+        self, images: Sequence[ImageLike], *, crf: bool | CRFConfig | None = None, **settings: Any
+    ) -> list[LabelMap]: ...
+    def predict(
+        self,
+        images: ImageLike | Sequence[ImageLike],
+        *,
+        crf: bool | CRFConfig | None = None,
+        **settings: Any,
+    ) -> LabelMap | list[LabelMap]:
+        """Predict the classes of images of any size; the model may be in any mode.
 
         Args:
-            photos: a file, a PIL image, an (H, W, 3) uint8 RGB array, or a list of these.
-            **options: fields of :class:`~boxel.models.semantic.predict.LookConfig`, as ``flip=True``; the others are
-                those of the training. ``crf=True`` takes the CRF that `boxel tune-crf` has set for the run, or the
-                default one.
+            images: A file, a PIL image, an array, or a list of these (see :func:`~boxel.data.sources.to_image`).
+            crf: True for the CRF that `boxel tune-crf` has found for the run, else for the default one.
+            **settings: Other fields of :class:`~boxel.models.semantic.inference.SemanticInferenceConfig`, e.g.
+                ``flip=True``; the others are those of the training.
 
         Returns:
-            A :class:`~boxel.models.semantic.predict.LabelMap` of the photo, or a list of them.
+            The label map of the image, or a list of them.
 
         Raises:
-            BoxelError: a file can't be read as an image.
+            BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
         """
-        training = self.training
-        try:
-            found = list(predict_maps(self.eval(), photos, own_looks(self, **options)))
-        finally:
-            self.train(training)
-        return found if isinstance(photos, (list, tuple)) else found[0]
+        config = semantic_inference_config(self, crf=crf, **settings)
+        several = cast("list[ImageLike]", images if isinstance(images, list | tuple) else [images])
+        with evaluation_mode(self):
+            results = [
+                replace(predict_label_map(self, to_image(source), config), source=source)
+                for source in several
+            ]
+        return results if isinstance(images, list | tuple) else results[0]
 
     def losses(self, images: Sequence[Tensor], targets: list[Target]) -> dict[str, Tensor]:
         """Raw losses by name; arguments as of `forward` in training."""

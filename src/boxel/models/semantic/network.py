@@ -26,7 +26,7 @@ class FullyConvolutional(nn.Module):
 
     Attributes:
         stride: int, pixels to a cell.
-        fill: (3, 1, 1), the color of padding.
+        padding_color: (3, 1, 1), the color of padding.
 
     Raises:
         BoxelError: the backbone can't be built so.
@@ -53,7 +53,7 @@ class FullyConvolutional(nn.Module):
         self.classifier = _classifier(self.backbone.channels[0], outputs, config)
 
     @property
-    def fill(self) -> Tensor:
+    def padding_color(self) -> Tensor:
         """The mean color of what the backbone was trained on."""
         return self.backbone.mean
 
@@ -67,7 +67,7 @@ class FullyConvolutional(nn.Module):
         right, bottom = -width % self.stride, -height % self.stride
         if right or bottom:
             # Zero is the mean color once it is taken off.
-            images = F.pad(images - self.fill, (0, right, 0, bottom)) + self.fill
+            images = F.pad(images - self.padding_color, (0, right, 0, bottom)) + self.padding_color
         (features,) = self.backbone(images)
         return self.classifier(features)
 

@@ -1,0 +1,108 @@
+"""Predict masks of given boxes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from boxel.data.annotations import Category
+from boxel.masks.rle import Rle, encode_in_box
+from boxel.models.instances import Instances
+
+if TYPE_CHECKING:
+    from boxel.models.boxcaseg.model import BoxCaseg
+
+CHUNK = 8
+"""Crops per batch of the network. More do not go faster on a CPU, whose caches they exceed."""
+
+
+class BoxToMask(Protocol):
+    """What cuts crops and predicts their logits: a :class:`BoxCaseg`, or an exported file of one."""
+
+    def crops_of(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+    ) -> tuple[Tensor, Tensor, Tensor, NDArray[np.float64]]:
+        """Crops, rows, columns and windows, as of :meth:`BoxCaseg.crops_of`."""
+        ...
+
+    def segment(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """(B, S / 4, S / 4) logits, as of :meth:`BoxCaseg.segment`."""
+        ...
+
+
+@torch.inference_mode()
+def soft_masks(
+    model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]:
+    """Predict the logits of the object in each box.
+
+    Args:
+        model: In eval mode.
+        image: (H, W, 3) RGB.
+        boxes: (N, 4) xyxy pixels, at least partly inside the image.
+
+    Returns:
+        logits (N, s, s), the windows (N, 4) they cover, xyxy pixels of the image, and scores (N,) in [0, 1].
+    """
+    from boxel.models.boxcaseg.model import certainty
+
+    logits, windows, scores = [], [], []
+    for start in range(0, len(boxes), CHUNK):
+        *crops, window = model.crops_of(image, boxes[start : start + CHUNK])
+        predicted = model.segment(*crops).float()
+        logits.append(predicted.cpu().numpy())
+        scores.append(certainty(predicted).cpu().numpy())
+        windows.append(window)
+    if not logits:
+        return np.zeros((0, 1, 1), np.float32), np.zeros((0, 4)), np.zeros(0, np.float32)
+    return np.concatenate(logits), np.concatenate(windows), np.concatenate(scores)
+
+
+def box_masks(
+    model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+) -> tuple[list[Rle], NDArray[np.float32]]:
+    """Predict the mask of the object in each box, cut to the box; arguments as for :func:`soft_masks`.
+
+    Returns:
+        N run-length codes of the image's size, and scores (N,) in [0, 1].
+    """
+    from boxel.models.boxcaseg.model import cut_masks
+
+    height, width = image.shape[:2]
+    logits, windows, scores = soft_masks(model, image, boxes)
+    cut = cut_masks(logits, windows, np.asarray(boxes, dtype=np.float64), height, width)
+    return [encode_in_box(mask, left, top, height, width) for mask, left, top in cut], scores
+
+
+def segment_boxes(
+    model: BoxCaseg,
+    image: NDArray[np.uint8],
+    boxes: NDArray[np.float64],
+    labels: NDArray[np.integer],
+    categories: tuple[Category, ...],
+) -> Instances:
+    """Predict the masks of labeled boxes as instances, best first, scored by how certain their pixels are.
+
+    Args:
+        model: In eval mode.
+        image: (H, W, 3) RGB.
+        boxes: (N, 4) xyxy pixels.
+        labels: (N,) index into ``categories``.
+        categories: Categories of the boxes.
+    """
+    rles, scores = box_masks(model, image, boxes)
+    height, width = image.shape[:2]
+    instances = Instances(
+        boxes.astype(np.float32), scores, labels.astype(np.int64), rles, categories, (height, width)
+    )
+    return instances[np.argsort(-scores, kind="stable")]
+
+
+def resegment(model: BoxCaseg, image: NDArray[np.uint8], instances: Instances) -> Instances:
+    """Replace the masks of detected instances by those that the model predicts of their boxes."""
+    return replace(instances, rles=box_masks(model, image, instances.boxes.astype(np.float64))[0])

@@ -1,0 +1,251 @@
+"""Run an instance segmenter on images of any size, with test-time augmentation (TTA)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torchvision.ops import batched_nms
+from torchvision.transforms.v2 import functional as F
+
+from boxel.data.annotations import Category
+from boxel.masks.paste import paste_windows
+from boxel.masks.rle import Rle
+from boxel.models.instances import Instances
+from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
+from boxel.utils.errors import BoxelError, UsageError, nearest
+
+if TYPE_CHECKING:
+    from boxel.models.detector import Detections
+
+
+class InstanceModel(Protocol):
+    """What finds instances: a :class:`~boxel.models.detector.Detector`, or an exported file of one."""
+
+    categories: tuple[Category, ...]
+    config: Any
+    settings: dict[str, Any]
+
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        """Return the detections in each image."""
+        ...
+
+    def parameters(self) -> Iterator[nn.Parameter]:
+        """Return the weights, whose device is that of the inputs."""
+        ...
+
+
+@dataclass
+class InferenceConfig(Config):
+    """Preprocessing and test-time augmentation of instance segmenters.
+
+    Attributes:
+        short_side: Pixels that the shorter side of an image is resized to; None keeps its size.
+        max_size: Maximum of the longer side after resizing.
+        flip: Add a pass over the horizontally flipped image.
+        scales: Factors on the size, one pass each; their detections are merged.
+        score_threshold: Minimum score of a detection, if above the model's own `score_threshold`.
+    """
+
+    short_side: PositiveInt | None = 800
+    max_size: PositiveInt = 1333
+    flip: bool = False
+    scales: tuple[PositiveFloat, ...] = (1.0,)
+    score_threshold: ClosedUnitInterval = 0.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_scales(self.scales)
+
+
+def inference_config(model: InstanceModel, **settings: Any) -> InferenceConfig:
+    """Return the inference settings of a model: those of its training, changed by some that are given.
+
+    Args:
+        model: An instance segmenter.
+        **settings: Fields of :class:`InferenceConfig`. A `short_side` alone scales the training's `max_size`.
+
+    Raises:
+        UsageError: A setting is unknown.
+        BoxelError: The model predicts no instances, or a setting is out of range.
+    """
+    if not hasattr(model, "detect"):
+        raise BoxelError(
+            f"a {type(model).__name__} predicts no instances; choose a model that does, e.g. a run of boxinst."
+        )
+    check_settings(InferenceConfig, settings)
+    config = inference_config_from_training(model.settings)
+    if settings.get("short_side") and "max_size" not in settings:
+        base = config.short_side or config.max_size
+        settings["max_size"] = round(config.max_size * settings["short_side"] / base)
+    return replace(config, **settings)
+
+
+def inference_config_from_training(settings: Mapping[str, Any]) -> InferenceConfig:
+    """Return the inference settings that resize images as in training.
+
+    Args:
+        settings: The settings of the run, with an :class:`~boxel.data.transforms.AugmentConfig` under `augment`, or a
+            :class:`~boxel.data.semantic.ViewConfig` under `views`, as plain data. What is missing has the default.
+    """
+    if "views" in settings:
+        long_side = settings["views"]["long_side"]
+        return (
+            InferenceConfig(short_side=None) if long_side is None else InferenceConfig(long_side, long_side)
+        )
+    augment = settings.get("augment", {})
+    short_side = max(augment.get("short_sides", [InferenceConfig.short_side]))
+    # Large-scale jitter at a factor of 1 fits the whole image into a square.
+    max_size = (
+        short_side if augment.get("scale_jitter") else augment.get("max_size", InferenceConfig.max_size)
+    )
+    return InferenceConfig(short_side=short_side, max_size=max_size)
+
+
+@torch.inference_mode()
+def predict_batch(
+    model: InstanceModel, images: Sequence[NDArray[np.uint8]], config: InferenceConfig | None = None
+) -> list[Instances]:
+    """Predict the instances of a batch of images.
+
+    Args:
+        model: A model in eval mode with `detect`, `categories` and `config`.
+        images: (H, W, 3) RGB each, of any sizes.
+        config: Preprocessing and test-time augmentation; that of the training if None.
+
+    Returns:
+        One :class:`Instances` per image.
+    """
+    config = config or inference_config(model)
+    passes: list[list[Detections]] = [[] for _ in images]
+    device = next(model.parameters()).device
+    tensors = [
+        torch.from_numpy(np.require(image, requirements=("C", "W"))).to(device).permute(2, 0, 1)
+        for image in images
+    ]
+    for scale in config.scales:
+        resized = [_resize(image, config, scale) for image in tensors]
+        for flipped in (False, True) if config.flip else (False,):
+            inputs = [image.flip(-1) if flipped else image for image in resized]
+            for index, detections in enumerate(model.detect(inputs)):
+                size = inputs[index].shape[-2:]
+                passes[index].append(_to_image(detections, size, images[index].shape[:2], flipped))
+    return [
+        _merge(model, parts, image.shape[:2], config) for parts, image in zip(passes, images, strict=True)
+    ]
+
+
+@contextmanager
+def evaluation_mode(model: nn.Module) -> Iterator[None]:
+    """Put a model in eval mode, and back in the mode it was in."""
+    training = model.training
+    try:
+        model.eval()
+        yield
+    finally:
+        model.train(training)
+
+
+class _Aliases(NamedTuple):
+    """Names that other libraries have for a setting."""
+
+    setting: str
+    aliases: tuple[str, ...]
+
+
+_ALIASES = (
+    _Aliases(
+        "score_threshold", ("conf", "confidence", "threshold", "score", "min_score", "box_score_thresh")
+    ),
+    _Aliases("short_side", ("imgsz", "image_size", "size", "min_size")),
+    _Aliases("long_side", ("imgsz", "image_size", "size")),
+    _Aliases("flip", ("augment", "tta", "hflip")),
+)
+
+
+def check_settings(kind: type, settings: Mapping[str, Any], function: str = "predict()") -> None:
+    """Raise a :class:`UsageError` that names the nearest known setting if one is unknown.
+
+    Args:
+        kind: The dataclass of the settings.
+        settings: Settings by name.
+        function: What was called, for the message.
+    """
+    known = [field.name for field in fields(kind)]
+    for name in settings:
+        if name not in known:
+            meant = [alias.setting for alias in _ALIASES if name in alias.aliases and alias.setting in known]
+            hint = f" Did you mean {meant[0]!r}?" if meant else nearest(name, known)
+            suggestion = hint[1:-1].replace("Did", "did") if hint else f"known are {', '.join(known)}"
+            raise UsageError(
+                f"{function} got an unknown setting {name!r}; {suggestion}{'?' if hint else '.'}"
+            )
+
+
+def check_scales(scales: Sequence[float]) -> None:
+    """Raise a :class:`BoxelError` if there is no factor at all."""
+    if not scales:
+        raise BoxelError("scales is empty; give one factor or more, each above 0.")
+
+
+def _resize(image: Tensor, config: InferenceConfig, scale: float) -> Tensor:
+    height, width = image.shape[-2:]
+    factor = scale
+    if config.short_side is not None:
+        factor *= min(config.short_side / min(height, width), config.max_size / max(height, width))
+    size = [max(round(height * factor), 1), max(round(width * factor), 1)]
+    return F.resize(image, size, antialias=True).float() / 255
+
+
+def _to_image(detections: Detections, size: Sequence[int], image: Sequence[int], flipped: bool) -> Detections:
+    """Map detections of one pass, whose input has (height, width) ``size``, to the pixels of the image."""
+    boxes, windows, logits = detections.boxes, detections.windows, detections.mask_logits
+    if flipped:
+        boxes, windows, logits = _flip(boxes, size[1]), _flip(windows, size[1]), logits.flip(-1)
+    x, y = image[1] / size[1], image[0] / size[0]
+    scale = boxes.new_tensor([x, y, x, y])
+    return detections._replace(boxes=boxes * scale, windows=windows * scale, mask_logits=logits)
+
+
+def _flip(boxes: Tensor, width: int) -> Tensor:
+    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+
+
+def _merge(
+    model: InstanceModel, passes: list[Detections], size: tuple[int, ...], config: InferenceConfig
+) -> Instances:
+    """Merge the detections of all passes by NMS and paste the masks of those that remain."""
+    boxes = torch.cat([part.boxes for part in passes])
+    scores = torch.cat([part.scores for part in passes])
+    labels = torch.cat([part.labels for part in passes])
+    pass_index = torch.cat([torch.full_like(part.labels, i) for i, part in enumerate(passes)])
+    row = torch.cat([torch.arange(len(part.labels), device=labels.device) for part in passes])
+    if len(passes) > 1:
+        keep = batched_nms(boxes, scores, labels, model.config.nms_threshold)[: model.config.max_detections]
+    else:
+        keep = torch.arange(len(scores), device=scores.device)
+    keep = keep[scores[keep] >= config.score_threshold]
+
+    height, width = size
+    rles: dict[int, Rle] = {}
+    for index, part in enumerate(passes):
+        positions = (pass_index[keep] == index).nonzero().squeeze(1)
+        kept = keep[positions]
+        pasted = paste_windows(
+            part.mask_logits[row[kept]], boxes[kept], part.windows[row[kept]], (height, width)
+        )
+        rles |= zip(positions.tolist(), pasted, strict=True)
+    return Instances(
+        boxes=boxes[keep].cpu().numpy(),
+        scores=scores[keep].float().cpu().numpy(),
+        labels=labels[keep].cpu().numpy(),
+        rles=[rles[position] for position in range(len(keep))],
+        categories=tuple(model.categories),
+        image_size=(height, width),
+    )

@@ -1,0 +1,195 @@
+"""Detected instances of one image."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from boxel.data.annotations import Category
+from boxel.data.sources import ImageLike, to_image
+from boxel.masks.rle import Rle, decode
+from boxel.utils.errors import BoxelError
+from boxel.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from supervision import Detections
+
+Index: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | NDArray[np.bool_] | NDArray[np.integer]
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class Instances:
+    """Instances of one image, best first.
+
+    Indexing with an integer, a slice, a boolean mask or an array of indices returns the chosen instances.
+
+    Attributes:
+        boxes: (N, 4) float32 xyxy, pixels of the image.
+        scores: (N,) float32 in [0, 1].
+        labels: (N,) int64, index into `categories`.
+        rles: N compressed COCO run-length codes of the image's size.
+        categories: Categories of the model.
+        image_size: (height, width) of the image in pixels.
+        source: The image itself, or the file it is read from again for drawing; None if unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from boxel.data.annotations import Category
+        >>> from boxel.masks.rle import encode
+        >>> mask = np.zeros((4, 6), dtype=bool)
+        >>> mask[1:3, 1:5] = True
+        >>> instances = Instances(
+        ...     boxes=np.array([[1, 1, 5, 3], [0, 0, 6, 4]], dtype=np.float32),
+        ...     scores=np.array([0.9, 0.2], dtype=np.float32),
+        ...     labels=np.array([0, 0]),
+        ...     rles=[encode(mask), encode(~mask)],
+        ...     categories=(Category(1, "cat"),),
+        ...     image_size=(4, 6),
+        ... )
+        >>> instances[instances.scores > 0.5]
+        Instances(1 in 6 x 4 pixels: cat 0.90)
+        >>> instances.masks.sum(axis=(1, 2)).tolist()
+        [8, 16]
+    """
+
+    boxes: NDArray[np.float32]
+    scores: NDArray[np.float32]
+    labels: NDArray[np.int64]
+    rles: list[Rle]
+    categories: tuple[Category, ...]
+    image_size: tuple[int, int]
+    source: ImageLike | None = None
+
+    def __len__(self) -> int:
+        """Return the number of instances."""
+        return len(self.scores)
+
+    def __getitem__(self, index: Index) -> Instances:
+        """Return the chosen instances; an integer gives one instance, still as :class:`Instances`."""
+        rows = np.atleast_1d(np.arange(len(self))[index])  # type: ignore[index]
+        return replace(
+            self,
+            boxes=self.boxes[rows],
+            scores=self.scores[rows],
+            labels=self.labels[rows],
+            rles=[self.rles[row] for row in rows.tolist()],
+        )
+
+    def __iter__(self) -> Iterator[Instances]:
+        """Iterate over the instances, one at a time."""
+        return (self[row] for row in range(len(self)))
+
+    def __repr__(self) -> str:
+        """Return a summary on one line."""
+        shown = [f"{name} {score:.2f}" for name, score in zip(self.names, self.scores[:5], strict=False)]
+        listed = ": " + ", ".join(shown) + ", ..." * (len(self) > len(shown)) if shown else ""
+        height, width = self.image_size
+        return f"Instances({len(self)} in {width} x {height} pixels{listed})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Draw the instances for a notebook."""
+        if self.source is None:
+            return None
+        file = io.BytesIO()
+        Image.fromarray(self.plot()).save(file, format="PNG")
+        return file.getvalue()
+
+    @property
+    def names(self) -> list[str]:
+        """Category name of each instance."""
+        return [self.categories[label].name for label in self.labels]
+
+    @property
+    def masks(self) -> NDArray[np.bool_]:
+        """Dense masks, (N, H, W) bool; decoded at each access."""
+        masks = np.zeros((len(self), *self.image_size), dtype=bool)
+        for mask, rle in zip(masks, self.rles, strict=True):
+            mask[:] = decode(rle)
+        return masks
+
+    def plot(self, image: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Draw the instances over their image.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; `source` if None.
+
+        Returns:
+            (H, W, 3) uint8 RGB.
+
+        Raises:
+            BoxelError: `source` is unknown or cannot be read.
+        """
+        from boxel.viz.overlays import overlay
+
+        if image is None:
+            image = self._read_source()
+        names = [category.name for category in self.categories]
+        return overlay(image, self.boxes, self.rles, self.labels, names, self.scores)
+
+    def save(self, path: str | Path, image: NDArray[np.uint8] | None = None) -> None:
+        """Write a COCO results file, or a drawing.
+
+        Args:
+            path: A `.json` file for results; an image file for a drawing as of :meth:`plot`.
+            image: As for :meth:`plot`.
+        """
+        if Path(path).suffix.lower() == ".json":
+            with atomic_path(path) as file:
+                file.write_text(json.dumps(self.to_coco()))
+        else:
+            from boxel.viz.overlays import save_image
+
+            save_image(self.plot(image), path)
+
+    def to_coco(self, image_id: int | str | None = None) -> list[dict[str, object]]:
+        """Return the entries of a COCO results file.
+
+        Args:
+            image_id: Id of the image; if None, the number or the name in the file name of `source`, else 0.
+
+        Returns:
+            A dict per instance: boxes xywh in pixels to 2 digits, scores to 5.
+        """
+        if image_id is None:
+            image_id = image_id_from_name(self.source) if isinstance(self.source, str | Path) else 0
+        return [
+            {
+                "image_id": image_id,
+                "category_id": self.categories[label].id,
+                "bbox": [round(float(v), 2) for v in (box[0], box[1], box[2] - box[0], box[3] - box[1])],
+                "score": round(float(score), 5),
+                "segmentation": rle,
+            }
+            for box, score, label, rle in zip(self.boxes, self.scores, self.labels, self.rles, strict=True)
+        ]
+
+    def to_supervision(self) -> Detections:
+        """Return supervision's `Detections`, with dense masks and `class_name` in its data."""
+        from supervision import Detections
+
+        return Detections(
+            xyxy=self.boxes,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.labels,
+            data={"class_name": np.array(self.names, dtype=str)},
+        )
+
+    def _read_source(self) -> NDArray[np.uint8]:
+        if self.source is None:
+            raise BoxelError("these instances do not know their image; give it as `image`.")
+        return to_image(self.source)
+
+
+def image_id_from_name(path: str | Path) -> int | str:
+    """Return the COCO id in a file's name: a number if the stem is one, else the stem."""
+    stem = Path(path).stem
+    return int(stem) if stem.isdecimal() else stem

@@ -1,0 +1,291 @@
+"""Semantic inference on images of any size: test-time augmentation (TTA), tiles, and a CRF on top."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from math import ceil, inf
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+import torch.nn.functional as nnF
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
+
+from boxel.crf import CRFConfig, mean_field
+from boxel.data.annotations import Category
+from boxel.data.label_maps import values_of
+from boxel.data.sources import ImageLike, to_image
+from boxel.models.inference import check_scales, check_settings
+from boxel.utils.config import Config, PositiveFloat, PositiveInt
+from boxel.utils.errors import BoxelError, check_range, nearest
+from boxel.utils.files import atomic_path
+
+if TYPE_CHECKING:
+    from boxel.models.semantic.model import Segmenter
+    from boxel.models.semantic.network import FullyConvolutional
+
+
+@dataclass(frozen=True, repr=False, eq=False)
+class LabelMap:
+    """The class of each pixel of one image.
+
+    Attributes:
+        labels: (H, W) uint8, index into `classes`.
+        scores: (H, W) float32 in [0, 1], the probability of that class.
+        classes: Classes of the model.
+        source: The image itself, or the file it is read from again for drawing; None if unknown.
+
+    Example:
+        >>> import numpy as np
+        >>> from boxel.data.annotations import Category
+        >>> classes = (Category(0, "background"), Category(7, "cat"))
+        >>> labels = np.array([[0, 1, 1]], dtype=np.uint8)
+        >>> label_map = LabelMap(labels, np.ones((1, 3), dtype=np.float32), classes)
+        >>> label_map.mask("cat").tolist()
+        [[False, True, True]]
+        >>> label_map.values.tolist()
+        [[0, 7, 7]]
+    """
+
+    labels: NDArray[np.uint8]
+    scores: NDArray[np.float32]
+    classes: tuple[Category, ...]
+    source: ImageLike | None = None
+
+    def __repr__(self) -> str:
+        """Return a summary on one line."""
+        height, width = self.labels.shape
+        names = [self.classes[label].name for label in np.unique(self.labels).tolist()]
+        return f"LabelMap({width} x {height} pixels of {', '.join(names)})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Draw the classes for a notebook."""
+        if self.source is None:
+            return None
+        file = io.BytesIO()
+        Image.fromarray(self.plot()).save(file, format="PNG")
+        return file.getvalue()
+
+    @property
+    def values(self) -> NDArray[np.uint16]:
+        """(H, W) original ids of the classes, as in the label maps of the dataset."""
+        return values_of(self.classes)[self.labels]
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        """Return the (H, W) mask of a class.
+
+        Raises:
+            BoxelError: There is no class of this name.
+        """
+        names = [category.name for category in self.classes]
+        if name not in names:
+            raise BoxelError(f"the model has no class {name!r}.{nearest(name, names)}")
+        return self.labels == names.index(name)
+
+    def plot(self, image: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Draw the classes over their image, with a legend below.
+
+        Args:
+            image: (H, W, 3) uint8 RGB; `source` if None.
+
+        Returns:
+            (H + legend, W, 3) uint8 RGB.
+
+        Raises:
+            BoxelError: `source` is unknown or cannot be read.
+        """
+        from boxel.viz.overlays import overlay_labels
+
+        if image is None:
+            if self.source is None:
+                raise BoxelError("this label map does not know its image; give it as `image`.")
+            image = to_image(self.source)
+        return overlay_labels(image, self.labels, [category.name for category in self.classes])
+
+    def save(self, path: str | Path) -> None:
+        """Write the original ids of the classes as a PNG, with 16 bits if an id exceeds 255.
+
+        Raises:
+            BoxelError: The ids cannot be pixel values.
+        """
+        values = self.values
+        with atomic_path(path) as file:
+            Image.fromarray(values if values.max(initial=0) > 255 else values.astype(np.uint8)).save(file)
+
+
+@dataclass
+class SemanticInferenceConfig(Config):
+    """Preprocessing, test-time augmentation and refinement of semantic segmenters.
+
+    Attributes:
+        long_side: Pixels that the longer side of an image is resized to; None keeps its size.
+        tile: Side of the overlapping tiles that larger images are cut into, in pixels; None for no tiles.
+        overlap: Minimum overlap of neighboring tiles, as a share of a tile.
+        flip: Add a pass over the horizontally flipped image.
+        scales: Factors on the size, one pass each; the class probabilities of all passes are averaged.
+        shifts: n x n passes over the image, shifted by fractions of a cell, are interleaved to a score map n times as
+            dense; 1 for none.
+        crf: A fully connected CRF over the mean of all passes, at the size of the image; None for none.
+    """
+
+    long_side: PositiveInt | None = None
+    tile: int | None = None
+    overlap: float = 1 / 3
+    flip: bool = False
+    scales: tuple[PositiveFloat, ...] = (1.0,)
+    shifts: int = 1
+    crf: CRFConfig | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_scales(self.scales)
+        check_range(self, 0, 0.9, "overlap")
+        check_range(self, 1, 4, "shifts")
+        if self.tile is not None:
+            check_range(self, 32, inf, "tile")
+
+
+def semantic_inference_config(
+    model: Segmenter, *, crf: bool | CRFConfig | None = None, **settings: Any
+) -> SemanticInferenceConfig:
+    """Return the inference settings of a model: the size of its training, changed by settings that are given.
+
+    Args:
+        model: A semantic segmenter.
+        crf: True for the CRF that `boxel tune-crf` has found for the run, else for the default one.
+        **settings: Other fields of :class:`SemanticInferenceConfig`.
+
+    Raises:
+        UsageError: A setting is unknown.
+    """
+    check_settings(SemanticInferenceConfig, settings)
+    if isinstance(crf, bool):
+        crf = CRFConfig(**model.settings.get("crf", {})) if crf else None
+    long_side = model.settings.get("views", {}).get("long_side")
+    return SemanticInferenceConfig(**{"long_side": long_side, "crf": crf} | settings)
+
+
+@torch.inference_mode()
+def predict_label_map(
+    model: Segmenter, image: NDArray[np.uint8], config: SemanticInferenceConfig | None = None
+) -> LabelMap:
+    """Predict the class of each pixel.
+
+    Args:
+        model: A semantic segmenter in eval mode.
+        image: (H, W, 3) RGB of any size.
+        config: Preprocessing and test-time augmentation; that of the training if None.
+    """
+    pixels = (
+        torch.from_numpy(np.require(image, requirements=("C", "W")))
+        .to(next(model.parameters()).device)
+        .permute(2, 0, 1)
+    )
+    scores, labels = predict_probabilities(
+        model.network, pixels, config or semantic_inference_config(model)
+    ).max(0)
+    return LabelMap(labels.to(torch.uint8).cpu().numpy(), scores.cpu().numpy(), tuple(model.categories))
+
+
+@torch.inference_mode()
+def predict_probabilities(
+    network: FullyConvolutional, image: Tensor, config: SemanticInferenceConfig
+) -> Tensor:
+    """Return the class probabilities of each pixel: their mean over all passes, refined by a CRF if there is one.
+
+    Args:
+        network: A network in eval mode.
+        image: (3, H, W) uint8 RGB, on the device of the network.
+        config: Preprocessing and test-time augmentation.
+
+    Returns:
+        (K, H, W) float32 in [0, 1].
+    """
+    height, width = image.shape[-2:]
+    total, passes = torch.zeros((), device=image.device), 0
+    for scale in config.scales:
+        factor = scale * (config.long_side / max(height, width) if config.long_side else 1)
+        size = [max(round(height * factor), 1), max(round(width * factor), 1)]
+        resized = F.resize(image, size, antialias=True).float() / 255
+        for flipped in (False, True) if config.flip else (False,):
+            scores = _interleaved(network, resized.flip(-1) if flipped else resized, config)
+            scores = scores.flip(-1) if flipped else scores
+            total = total + nnF.interpolate(scores[None], (height, width), mode="bilinear")[0].softmax(0)
+            passes += 1
+    mean = total / passes
+    return mean if config.crf is None else refine_with_crf(image, mean, config.crf)
+
+
+def refine_with_crf(image: Tensor, probabilities: Tensor, crf: CRFConfig) -> Tensor:
+    """Return the (K, H, W) marginals of a CRF.
+
+    Args:
+        image: (3, H, W) uint8 RGB.
+        probabilities: (K, H, W) of the classes, the unary terms.
+        crf: Settings of the CRF.
+    """
+    return mean_field(image[None].float() / 255, probabilities[None], crf)[0]
+
+
+def _interleaved(network: FullyConvolutional, image: Tensor, config: SemanticInferenceConfig) -> Tensor:
+    """Return the (K, H, W) scores of an image's pixels, from `shifts` times as many cells per side as the network has.
+
+    A pass shifted by a fraction of a cell scores the points between the cells of the others. The shifts lie around 0,
+    so that the scores stay where they belong.
+    """
+    count, stride = config.shifts, network.stride
+    if count == 1:
+        return _cells_to_pixels(_tiled(network, image, config), image, stride)
+    if stride % (2 * count):
+        raise BoxelError(
+            f"shifts is {count}; with cells of {stride} pixels give one of 1, 2 and {stride // 2}."
+        )
+    color, first = network.padding_color, stride // (2 * count) - stride // 2
+    offsets = [first + k * stride // count for k in range(count)]
+    rows = []
+    for y in offsets:
+        row = []
+        for x in offsets:
+            shifted = nnF.pad((image - color)[None], (-x, x, -y, y))[0] + color
+            row.append(_tiled(network, shifted, config))
+        rows.append(torch.stack(row, dim=-1).flatten(-2))
+    return _cells_to_pixels(torch.stack(rows, dim=-2).flatten(-3, -2), image, stride // count)
+
+
+def _cells_to_pixels(scores: Tensor, image: Tensor, cell: int) -> Tensor:
+    """Enlarge the scores of cells to those of the image's pixels, without those of the padding."""
+    height, width = scores.shape[-2] * cell, scores.shape[-1] * cell
+    dense = nnF.interpolate(scores[None], (height, width), mode="bilinear")[0]
+    return dense[:, : image.shape[-2], : image.shape[-1]]
+
+
+def _tiled(network: FullyConvolutional, image: Tensor, config: SemanticInferenceConfig) -> Tensor:
+    """Return the (K, h, w) scores of an image's cells, each the mean over the tiles that it is in."""
+    stride = network.stride
+    tile = max(image.shape[-2:]) if config.tile is None else config.tile
+    if tile >= max(image.shape[-2:]):
+        return network(image[None])[0]
+    tops, lefts = (_tile_starts(length, tile, config.overlap, stride) for length in image.shape[-2:])
+    height, width = (ceil(length / stride) for length in image.shape[-2:])
+    total, count = None, image.new_zeros(height, width)
+    for top in tops:
+        for left in lefts:
+            scores = network(image[None, :, top : top + tile, left : left + tile])[0]
+            total = scores.new_zeros(len(scores), height, width) if total is None else total
+            down, right = (slice(at // stride, at // stride + ceil(tile / stride)) for at in (top, left))
+            total[:, down, right] += scores
+            count[down, right] += 1
+    return cast(Tensor, total) / count
+
+
+def _tile_starts(length: int, tile: int, overlap: float, stride: int) -> list[int]:
+    """Return evenly spaced starts of tiles, on whole cells, the last tile ending with the image or past it."""
+    if length <= tile:
+        return [0]
+    count = ceil((length - tile) / (tile * (1 - overlap))) + 1
+    return sorted({ceil(start / stride) * stride for start in np.linspace(0, length - tile, count)})

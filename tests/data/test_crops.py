@@ -12,7 +12,8 @@ import torch
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.crops import CropConfig, CropDataset, MixedBatchSampler, crowded
+from boxel.data.config import CropConfig
+from boxel.data.crops import SALIENT_SHARE, CropDataset, MixedBatchSampler, crowded
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
@@ -180,9 +181,7 @@ def test_what_is_beyond_the_image_is_cut_off_or_filled(ramps):
 
 def test_nearly_all_of_a_salient_image_is_shown(ramps):
     """288 of 320 pixels, somewhere, whatever the aspect."""
-    dataset = CropDataset(
-        ramps.select_images([2]), ramps.select_images([0]), replace(STILL, salient_share=0.9)
-    )
+    dataset = CropDataset(ramps.select_images([2]), ramps.select_images([0]), STILL)
     windows = np.array([window_of(dataset[1, seed][0]) for seed in range(20)])
     assert windows[:, 2:] - windows[:, :2] == pytest.approx(np.tile([180, 135], (20, 1)), abs=2)
     assert windows.min() >= -1 and windows[:, 2].max() <= 201 and windows[:, 3].max() <= 151
@@ -272,14 +271,13 @@ def test_a_box_of_no_size_or_outside_its_image_gives_a_crop(ramps):
     [
         ({"side": 100}, "side is 100; give a multiple of 32."),
         ({"side": 0}, "side is 0"),
-        ({"scale": (1.5, 0.5)}, "scale is (1.5, 0.5); give a lowest and a highest factor"),
-        ({"scale": (0, 1)}, "scale is (0, 1)"),
+        ({"scale": (1.5, 0.5)}, "scale is (1.5, 0.5); give a minimum and a maximum factor"),
+        ({"scale": (0, 1)}, "scale is 0; give a number above 0."),
         ({"shift": -0.1}, "shift is -0.1"),
-        ({"salient_share": 1.2}, "salient_share is 1.2; give a number from 0.1 to 1."),
         ({"flip": 2}, "flip is 2; give a number from 0 to 1."),
         ({"overlap_drop": 1.5}, "overlap_drop is 1.5"),
         ({"box_noise": float("nan")}, "box_noise is nan"),
-        ({"salient_ratio": (0, 0)}, "salient_ratio is (0, 0); give two numbers, as 9 and 7."),
+        ({"salient_ratio": (0, 0)}, "salient_ratio is (0, 0); give two numbers, e.g. 9 and 7."),
         ({"salient_ratio": (-9, 7)}, "salient_ratio is (-9, 7)"),
     ],
 )
@@ -290,7 +288,7 @@ def test_settings_that_mean_nothing(settings, message):
 
 def test_the_defaults_are_the_papers():
     config = CropConfig()
-    assert (config.side, config.shift, config.scale, config.salient_share) == (
+    assert (config.side, config.shift, config.scale, SALIENT_SHARE) == (
         288,
         0.25,
         (0.5, 1.5),

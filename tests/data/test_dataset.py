@@ -13,8 +13,9 @@ from torchvision import tv_tensors
 from torchvision.transforms import v2
 
 from boxel.data.annotations import Annotations, Category
+from boxel.data.config import AugmentConfig
 from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
-from boxel.data.transforms import AugmentConfig, train_transforms
+from boxel.data.transforms import train_transforms
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 

@@ -7,9 +7,10 @@ import torch
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
+from boxel.data.config import ViewConfig
 from boxel.data.formats.builder import Builder
 from boxel.data.label_maps import IGNORE
-from boxel.data.semantic import RandomView, SemanticDataset, ViewConfig
+from boxel.data.semantic import RandomView, SemanticDataset
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 

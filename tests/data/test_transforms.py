@@ -9,7 +9,8 @@ import torch
 from torchvision import tv_tensors
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.transforms import AugmentConfig, ignore_small, jitter_boxes, train_transforms
+from boxel.data.config import AugmentConfig
+from boxel.data.transforms import ignore_small, jitter_boxes, train_transforms
 from boxel.masks.spans import tight_boxes
 from boxel.utils.errors import BoxelError
 

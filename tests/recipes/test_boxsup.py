@@ -293,10 +293,9 @@ def test_the_base_is_the_papers() -> None:
     assert (optim.name, optim.lr, optim.reference_batch, config.batch_size) == ("sgd", 0.001, 20, 20)
     assert (updates.regression_weight, updates.sampled, updates.every) == (3, 5, 1)
     assert config.segments.source == "mcg"
-    # Which is what BoxSup is without a recipe, but for where labels come from and its validation.
+    # Which is what BoxSup is without a recipe, but for its candidates' choice and its validation.
     default = by_path(asdict(BoxSupTraining()))
     assert differing(by_path(asdict(config)), default) == {
-        "label": "segments",
         "mask_share": 0,
         "segments.grabcut": False,
         "updates.regression_weight": 3,

@@ -60,7 +60,7 @@ def filled(data: Annotations, image: int) -> np.ndarray:
 
 def test_boxsup_learns_from_the_masks_of_boxel_label(settings, scenes, learned, tmp_path) -> None:
     boxes, out = scenes.without_masks(), tmp_path / "run"
-    boxel.train("boxsup", boxes, out=out, config=settings)
+    boxel.train("boxsup", boxes, out=out, config=settings, label="boxcaseg")
     made = boxel.label(boxes, teacher="boxcaseg")
     (data,) = learned
     assert data.has_mask.all() and set(data.source) == {"boxcaseg"}
@@ -96,6 +96,7 @@ def test_masks_that_are_given_stay(settings, scenes, learned, tmp_path) -> None:
 
 def test_where_there_is_nothing_to_label_nothing_is_made(settings, scenes, learned, tmp_path) -> None:
     """All masks are there, or those that are not would be of images whose label maps say more."""
+    settings |= {"label": "rectangle"}
     run.train("boxsup", scenes, out=tmp_path / "masks", config=settings)
     write(scenes, tmp_path / "set", format="semantic")
     maps = boxel.read(tmp_path / "set")

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
+from boxel.data.config import AugmentConfig
 from boxel.data.dataset import AspectBatchSampler, InstanceDataset
-from boxel.data.transforms import AugmentConfig, train_transforms
+from boxel.data.transforms import train_transforms
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.utils.errors import BoxelError
 

@@ -77,14 +77,8 @@ def test_data(handed_over, scenes):
     assert not plain.data.iscrowd.any()
     sides = (scenes.boxes[:, 2:] - scenes.boxes[:, :2]).min(1)
     least = float(np.median(sides))
-    _, _, loader = handed_over(
-        **{"data.val_share": 0.0, "data.box_jitter": 0.1, "data.min_box": least, "data.workers": 1}
-    )
+    _, _, loader = handed_over(**{"data.val_share": 0.0, "data.min_box": least, "data.workers": 1})
     assert loader.num_workers == 1
-    moved = np.abs(loader.dataset.data.boxes - scenes.boxes)
-    extent = np.tile(scenes.boxes[:, 2:] - scenes.boxes[:, :2], 2)
-    assert (moved <= 0.1 * extent + 1e-9).all()
-    assert (moved > 0).mean() > 0.5  # a side at the border stays there
     assert np.array_equal(loader.dataset.data.iscrowd, sides < least)
 
 

@@ -51,8 +51,8 @@ def test_a_recipe_for_another_method_is_refused(tmp_path):
         ({"mdoel": {"tau": 1}}, r"no setting 'mdoel'\. Did you mean 'model'\?"),
         ({"model": {"tau": "high"}}, "tau"),
         ({"optim": {"name": "lion"}}, "lion"),
-        ({"model": 5}, "model is a mapping of settings, not 5"),
-        ({"batch_size": 0}, "batch_size is 0; give a number above 0"),
+        ({"model": 5}, "model is 5; give a mapping of settings"),
+        ({"batch_size": 0}, "batch_size is 0; give a whole number above 0"),
         ({"validate_every": 0}, "validate_every is 0"),
     ],
 )

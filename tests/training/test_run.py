@@ -270,7 +270,7 @@ def test_categories_masks_and_loose_boxes_reach_the_model(scenes, tiny, run_fold
         steps=1,
         categories=names,
         mask_classes=["star"],
-        **{"data.box_jitter": 0.1, "data.min_box": 4.0, "data.val_share": 0.0},
+        **{"data.min_box": 4.0, "data.val_share": 0.0},
     )
     assert [category.name for category in model.categories] == names
     label = [scenes.categories[k].name for k in scenes.labels]

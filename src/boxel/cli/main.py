@@ -251,7 +251,7 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
     )
     parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
     otherwise = (
-        "default: boxcaseg; `segments` lets each box choose among segments"
+        "default: segments, which lets each box choose among candidate segments, as published"
         if method == "boxsup"
         else "TEACHER left out: boxcaseg; the whole flag: no masks are made"
     )
@@ -270,7 +270,8 @@ def _train_arguments(method: str, parser: ArgumentParser) -> None:
 
 def _train(method: str, given: Namespace) -> int:
     from boxel.training import train
-    from boxel.training.recipe import config_of, known_keys
+    from boxel.training.recipe import config_of
+    from boxel.utils.config import known_keys
 
     keys = known_keys(config_of(method))
     changes = {key: given[key] for key in keys if key in given and not isinstance(given[key], Namespace)}

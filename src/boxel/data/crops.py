@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from math import inf
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -17,64 +15,16 @@ from torchvision.ops import box_iou
 from torchvision.transforms import v2
 
 from boxel.data.annotations import Annotations
+from boxel.data.config import CropConfig
 from boxel.data.images import read_image
 from boxel.masks.crops import crop, spans_in, window_about
-from boxel.utils.errors import BoxelError, check_range
+from boxel.utils.errors import BoxelError
+
+SALIENT_SHARE = 0.9
+"""Share of a salient image's width and height that a crop of it shows: 288 of 320 pixels (section 3.2.2)."""
 
 Pick: TypeAlias = tuple[int, int]
 """Index of an instance among those of all sets, and the seed of its augmentation."""
-
-
-@dataclass
-class CropConfig:
-    """What crops are shown in training.
-
-    Attributes:
-        side: of a training crop, in pixels, a multiple of 32.
-        shift: a crop's center is moved by up to this share of the box's width and height (section 3.2.2; the authors'
-            code has half of the paper's).
-        scale: lowest and highest factor on a crop's width and height, drawn apart (section 3.2.2).
-        clip: cut crops off at the image's border, as the authors' code does, in place of filling them up.
-        salient: what of a salient image is shown: nearly the whole `image`, or its `box` as of any other instance.
-        salient_count: so many salient images, drawn with the run's seed, in place of all (Table 3).
-        salient_share: share of a salient image's width and height that a crop of it shows; the paper cuts 288 pixels
-            of 320.
-        flip: probability of a left-right flip.
-        color: strength of random brightness, contrast and saturation, in [0, 1].
-        box_noise: standard deviation of the error added to boxes of instances that have a mask, as a share of width and
-            height, so that the network bears boxes that are not tight.
-        salient_ratio: instances of boxed images to salient images in a batch (Table 5; the paper's best is 9 to 7); the
-            larger batch keeps the ratio as nearly as it can. An epoch is all salient images.
-        random: draw from both sets at random in place of a fixed ratio (Table 5, "RS").
-        overlap_drop: probability that an instance is left out of an epoch because another box overlaps it with an IoU
-            above 0.5; the paper's code has 0.75 on COCO.
-    """
-
-    side: int = 288
-    shift: float = 0.25
-    scale: tuple[float, float] = (0.5, 1.5)
-    clip: bool = True
-    salient: Literal["image", "box"] = "image"
-    salient_count: int | None = None
-    salient_share: float = 0.9
-    flip: float = 0.5
-    color: float = 0.0
-    box_noise: float = 0.0
-    salient_ratio: tuple[int, int] = (9, 7)
-    random: bool = False
-    overlap_drop: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range(self, 32, inf, "side")
-        check_range(self, 0, inf, "shift", "box_noise")
-        check_range(self, 0, 1, "flip", "color", "overlap_drop")
-        check_range(self, 0.1, 1, "salient_share")
-        if self.side % 32:
-            raise BoxelError(f"side is {self.side}; give a multiple of 32.")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise BoxelError(f"scale is {self.scale}; give a lowest and a highest factor, as 0.5 and 1.5.")
-        if min(self.salient_ratio) < 0 or max(self.salient_ratio) == 0:
-            raise BoxelError(f"salient_ratio is {self.salient_ratio}; give two numbers, as 9 and 7.")
 
 
 class CropDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
@@ -135,7 +85,7 @@ class CropDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         size = image.shape[:2]
         box, has_mask = data.boxes[instance], bool(self.has_mask[which][instance])
         window = (
-            _part_of_image(size, config.salient_share, rng)
+            _part_of_image(size, SALIENT_SHARE, rng)
             if which and config.salient == "image"
             else _moved(window_about(box, self.margin), box, config, rng)
         )

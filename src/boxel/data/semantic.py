@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from math import inf
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from boxel.data.annotations import Annotations, Category
+from boxel.data.config import ViewConfig
 from boxel.data.dataset import ImageDataset, Sample
 from boxel.data.images import read_image
 from boxel.data.label_maps import (
@@ -28,37 +27,6 @@ from boxel.data.label_maps import (
     label_map,
     translation,
 )
-from boxel.utils.errors import BoxelError, check_range
-
-
-@dataclass
-class ViewConfig:
-    """What of an image is shown in training.
-
-    Attributes:
-        long_side: each image's longer side is brought to this many pixels; None leaves images as they are.
-        scale: lowest and highest factor on it, drawn for each image.
-        crop: side of the square that is cut out, in pixels, a multiple of 16; smaller images are filled up with the
-            mean color, and with void.
-        flip: probability of a left-right flip.
-        color: strength of random brightness, contrast and saturation, in [0, 1]; 0 leaves colors alone.
-    """
-
-    long_side: int | None = None
-    scale: tuple[float, float] = (0.7, 1.3)
-    crop: int = 512
-    flip: float = 0.5
-    color: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, 1, "flip", "color")
-        check_range(self, 16, inf, "crop")
-        if self.crop % 16:
-            raise BoxelError(f"crop is {self.crop}; give a multiple of 16.")
-        if self.long_side is not None:
-            check_range(self, 1, inf, "long_side")
-        if not 0 < self.scale[0] <= self.scale[1]:
-            raise BoxelError(f"scale is {self.scale}; give a lowest and a highest factor, as 0.7 and 1.3.")
 
 
 class SemanticDataset(ImageDataset):

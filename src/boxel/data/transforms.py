@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
-from math import inf
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,37 +12,7 @@ from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
 from boxel.data.annotations import Annotations
-from boxel.utils.errors import BoxelError, check_range
-
-
-@dataclass
-class AugmentConfig:
-    """What happens to a training image.
-
-    Attributes:
-        short_sides: lengths of the shorter side, one drawn for each image (multi-scale training).
-        max_size: longest side allowed, in pixels.
-        flip: probability of a left-right flip.
-        scale_jitter: lowest and highest factor of large-scale jitter on a square of the largest of `short_sides`;
-            None for multi-scale training instead.
-        color: strength of random brightness, contrast and saturation, in [0, 1]; 0 leaves colors alone.
-    """
-
-    short_sides: list[int] = field(default_factory=lambda: [640, 672, 704, 736, 768, 800])
-    max_size: int = 1333
-    flip: float = 0.5
-    scale_jitter: tuple[float, float] | None = None
-    color: float = 0.0
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, 1, "flip", "color")
-        check_range(self, 1, inf, "max_size")
-        if not self.short_sides or min(self.short_sides) < 1:
-            raise BoxelError(f"short_sides is {self.short_sides}; give one length or more, in pixels.")
-        if self.scale_jitter is not None and not 0 < self.scale_jitter[0] <= self.scale_jitter[1]:
-            raise BoxelError(
-                f"scale_jitter is {self.scale_jitter}; give a lowest and a highest factor, as 0.1 and 2."
-            )
+from boxel.data.config import AugmentConfig
 
 
 def train_transforms(config: AugmentConfig) -> v2.Compose:

@@ -1,6 +1,5 @@
-"""The one training harness, on Lightning, for every model."""
+"""Training of every model, on Lightning."""
 
-from boxel.training.config import TrainConfig
-from boxel.training.run import train
+import lazy_loader as _lazy
 
-__all__ = ["TrainConfig", "train"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

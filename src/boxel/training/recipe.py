@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import fields, is_dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser, Namespace
 
 from boxel.methods import get_method, resolve
 from boxel.training.config import TrainConfig
-from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.config import parse_config
+from boxel.utils.errors import BoxelError
 
 
 def read_config(
@@ -43,15 +42,7 @@ def read_config(
         for name in reversed(path.split(".")):
             value = {name: value}
         values = _merge(values, value)
-    _check_keys(values, where, kind)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, None)
-    try:
-        parsed = parser.instantiate(parser.parse_object(values))
-    except Exception as error:
-        reason = " ".join(str(error).split())
-        raise BoxelError(f"{where}: {reason}") from error
-    return kind(**vars(parsed))
+    return parse_config(kind, values, where)
 
 
 def config_of(method: str) -> type[TrainConfig]:
@@ -61,37 +52,6 @@ def config_of(method: str) -> type[TrainConfig]:
         BoxelError: there is no such method.
     """
     return resolve(get_method(method).training)
-
-
-def known_keys(kind: type, prefix: str = "") -> list[str]:
-    """Every dotted path of a configuration's class."""
-    keys: list[str] = []
-    hints = get_type_hints(kind)
-    for entry in fields(kind):
-        path = prefix + entry.name
-        inner = hints[entry.name]
-        keys += [path, *known_keys(inner, path + ".")] if is_dataclass(inner) else [path]  # type: ignore[arg-type]
-    return keys
-
-
-def _check_keys(values: Mapping[str, Any], where: str, kind: type) -> None:
-    known = known_keys(kind)
-    sections = {path.split(".")[0] for path in known if "." in path}
-    for path in _paths(values, sections):
-        if path not in known:
-            raise BoxelError(f"{where}: there is no setting {path!r}.{nearest(path, known)}")
-    for section in sections:
-        if section in values and not isinstance(values[section], (Mapping, Namespace)):
-            raise BoxelError(f"{where}: {section} is a mapping of settings, not {values[section]!r}.")
-
-
-def _paths(values: Mapping[str, Any], sections: set[str]) -> Iterable[str]:
-    """Dotted paths of what is set; a mapping that is no section is a value."""
-    for name, value in values.items():
-        if name in sections and isinstance(value, (Mapping, Namespace)):
-            yield from (f"{name}.{key}" for key in dict(value))
-        else:
-            yield name
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

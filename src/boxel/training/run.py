@@ -21,7 +21,7 @@ from boxel.data.annotations import Category
 from boxel.data.faults import left_out
 from boxel.data.join import join
 from boxel.data.label_maps import classes_of, has_truth
-from boxel.data.transforms import ignore_small, jitter_boxes
+from boxel.data.transforms import ignore_small
 from boxel.methods import Method, get_method, resolve
 from boxel.models import io as model_folder
 from boxel.models.io import without_weights
@@ -153,11 +153,9 @@ def train(
         validation = under_categories(validation, training.categories)
     if semantic is not None:
         training = under_categories(training, things_of(semantic))
-    # Jitter and small boxes concern what is learned, never what is measured.
+    # Small boxes concern what is learned, never what is measured.
     training = ignore_small(training, settings.data.min_box)
-    if settings.data.box_jitter:
-        training = jitter_boxes(training, settings.data.box_jitter, settings.seed)
-    wants_masks = settings.label not in (None, SEGMENTS)
+    wants_masks = settings.teacher is not None
     check = resolve(parts.check)
     (check_instances_or_labels if wants_masks else check)(training)
     validation = None if validation is None else _as_told(validation, settings)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
@@ -84,11 +85,13 @@ def parse_config(
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, None)
     try:
+        _check_values(kind, given)
         return kind(**vars(parser.instantiate(parser.parse_object(given))))
     except BoxelError as error:
         raise BoxelError(f"{where}: {error}") from error
     except Exception as error:  # the parser raises as many types as there are ways to be wrong
-        raise BoxelError(f"{where}: {one_line(error, 300)}.") from error
+        reason = re.sub(r'Parser key "([^"]*)": ', r"\1: ", one_line(error, 300))
+        raise BoxelError(f"{where}: {reason}.") from error
 
 
 def known_keys(kind: type, prefix: str = "") -> list[str]:
@@ -111,12 +114,25 @@ def _paths(values: Mapping[str, Any], sections: set[str]) -> list[str]:
     return paths
 
 
+def _check_values(kind: type, values: Mapping[str, Any], prefix: str = "") -> None:
+    """Check sections and ranges before the parser does, whose messages name types instead of ranges."""
+    hints = get_type_hints(kind)
+    for name, value in values.items():
+        if name in _ranges(kind):
+            for one in value if isinstance(value, (list, tuple)) else [value]:
+                _to_plain(prefix + name, one, _ranges(kind)[name])
+        elif is_dataclass(hints[name]) and isinstance(value, Mapping):
+            _check_values(hints[name], value, f"{prefix}{name}.")  # type: ignore[arg-type]
+        elif is_dataclass(hints[name]) and isinstance(value, (str, int, float, list)):
+            raise BoxelError(f"{prefix}{name} is {value!r}; give a mapping of settings.")
+
+
 @cache
 def _ranges(kind: type) -> dict[str, Any]:
-    """Return the restricted number type of each field that has one, on its own, optional or in a list."""
+    """Return the restricted number type of each field that has one, on its own, optional, or in a list."""
     found = {}
     for name, hint in get_type_hints(kind).items():
-        for inner in (hint, *get_args(hint)):
+        for inner in (hint, *get_args(hint), *(part for one in get_args(hint) for part in get_args(one))):
             if hasattr(inner, "_restrictions"):
                 found[name] = inner
     return found

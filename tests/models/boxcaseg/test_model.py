@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from boxel.data.annotations import Annotations
-from boxel.data.crops import CropConfig, CropDataset
+from boxel.data.config import CropConfig
+from boxel.data.crops import CropDataset
 from boxel.data.synthetic import write_scenes
 from boxel.layers.decoder import Concatenate, TopDown
 from boxel.losses.head_mixing import mix_heads

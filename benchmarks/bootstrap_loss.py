@@ -9,13 +9,13 @@ Run: taskset -c 1 python benchmarks/bootstrap_loss.py
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from _record import Table, arguments
 from torch import Tensor
 
 from boxel.losses.bootstrap import bootstrapped_cross_entropy
@@ -52,7 +52,7 @@ def plain(logits: Tensor, labels: Tensor) -> Tensor:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments(__doc__)
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=31, help="turns at full size")
     parser.add_argument("--seed", type=int, default=0)
@@ -60,8 +60,8 @@ def main() -> None:
     torch.set_num_threads(args.threads)
     torch.manual_seed(args.seed)
     print(f"threads: {args.threads}")
-    columns = f"{'min_kept':>9} {'reading':>14} {'turns':>6} {'plain':>10} {'bootstrapped':>13} {'ratio':>6}"
-    print(f"{'logits':>14} {columns}")
+    columns = ["kept", "rule", "cross-entropy, ms", "bootstrapped, ms", "ratio"]
+    table = Table("fcrn", "loss-speed", columns, first="logits")
     for (batch, side), min_kept, threshold in SETTINGS:
 
         def bootstrapped(
@@ -74,9 +74,9 @@ def main() -> None:
         turns = [(seconds(plain, *data), seconds(bootstrapped, *data)) for _ in range(repeats + 3)][3:]
         a, b = (1000 * statistics.median(times) for times in zip(*turns, strict=True))
         ratio = statistics.median(ours / theirs for theirs, ours in turns)
-        reading = "exact" if threshold is None else f"threshold {threshold}"
-        size = f"{batch}x{CLASSES}x{side}x{side}"
-        print(f"{size:>14} {min_kept:9} {reading:>14} {repeats:6} {a:7.1f} ms {b:10.1f} ms {ratio:6.2f}")
+        rule = "exactly this many" if threshold is None else f"up to {threshold}"
+        table.add(f"{batch} x {CLASSES} x {side} x {side}", min_kept, rule, round(a, 1), round(b, 1), ratio)
+    table.write([args.seed])
 
 
 if __name__ == "__main__":

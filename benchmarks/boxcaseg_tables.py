@@ -1,6 +1,6 @@
 """Tables 4, 5 and 6 of the BoxCaseg paper at a small scale: heads, sampling, and the share of the salient head.
 
-    python benchmarks/boxcaseg_tables.py ../shared/data --out runs/tables --seeds 3
+    python benchmarks/boxcaseg_tables.py --out runs/tables --seeds 3
 
 Each row is the paper's network on a small backbone with small crops, trained for a few minutes on one core from the
 boxes of `coco/train_boxes.json` and the masks of `salient`, and measured on the boxes of `coco/val_masks.json`. Rows
@@ -9,14 +9,14 @@ already in `--out` are not trained again.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+from _record import Table, arguments, spread
+from _runs import read_coco, train_once
 
 import boxel
-from boxel.data import Annotations, read
+from boxel.data import Annotations
 from boxel.evaluation.boxes import measure_masks
 
 SMALL: dict[str, Any] = {
@@ -55,43 +55,30 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Print a row a setting: mean over the seeds, and their standard deviation."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="the folder that has coco and salient")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--steps", type=int, default=SMALL["steps"])
     args = parser.parse_args()
 
-    images = args.data / "coco" / "images"
-    truth = read(args.data / "coco" / "val_masks.json", images=images)
+    training, truth = read_coco(args.data, "train_boxes"), read_coco(args.data, "val_masks")
     names = ("mask_iou", "mask_iou_by_class", "IoU@50", "IoU@75")
-    print(f"| row | {' | '.join(names)} |\n|---|{'---|' * len(names)}", flush=True)
+    table = Table(
+        "boxcaseg", "tables", names, first="row", title="Tables 4, 5 and 6 of the paper, in miniature"
+    )
     for row, changes in ROWS.items():
         found = []
         for seed in range(args.seeds):
             out = args.out / f"{list(ROWS).index(row)}_seed{seed}"
-            if not (out / "model.safetensors").exists():
-                boxel.train(
-                    "boxcaseg",
-                    args.data / "coco" / "train_boxes.json",
-                    images=images,
-                    salient=args.data / "salient",
-                    out=out,
-                    config=SMALL,
-                    resume=(out / "checkpoints" / "last.ckpt").exists(),
-                    seed=seed,
-                    steps=args.steps,
-                    **changes,
-                )
-            found.append(figures(out, truth))
-        cells = [np.array([one[name] for one in found]) for name in names]
-        print(f"| {row} | {' | '.join(f'{c.mean():.3f} ({c.std():.3f})' for c in cells)} |", flush=True)
+            settings = {"config": SMALL, "seed": seed, "steps": args.steps} | changes
+            train_once("boxcaseg", training, out, salient=args.data / "salient", **settings)
+            found.append(measure(out, truth))
+        table.add(row, *(spread([one[name] for one in found]) for name in names))
+    table.write(range(args.seeds))
 
 
-def figures(run: Path, truth: Annotations) -> dict[str, float]:
-    """Figures of a run's masks of true boxes, as the network draws them at one look."""
+def measure(run: Path, truth: Annotations) -> dict[str, float]:
+    """Measure a run's masks in true boxes, without a flipped pass."""
     made = boxel.label(
         truth.without_masks(), teacher=run.as_posix(), flip=False, merge="none", report=lambda _: None
     )

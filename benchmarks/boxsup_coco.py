@@ -1,6 +1,6 @@
 """Semantic segmenters of 20 classes of COCO photos from boxes, by what the labels are made of, beside one from masks.
 
-    python benchmarks/boxsup_coco.py ../shared/data/coco --out runs/boxsup_coco
+    python benchmarks/boxsup_coco.py --out runs/boxsup_coco
 
 Each row is `recipes/boxsup_small.yaml --label segments` with what the row changes, from five sixths of the 455
 training images; it is measured on the others, or with --val on the validation images. With 20 classes in so few
@@ -14,17 +14,18 @@ tuned to each row on 30 images kept apart goes over its probabilities. Rows alre
 from __future__ import annotations
 
 import argparse
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _record import Table, arguments, spread
+from _runs import read_coco, row_folder, train_once
 from numpy.typing import NDArray
 
 import boxel
 from boxel.crf import CRFConfig
-from boxel.data import Annotations, read
+from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import classes_of, label_map
 from boxel.evaluation.boxes import instance_ious
@@ -50,10 +51,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup, selective search": {"segments.source": "selective-search"},
     "BoxSup, gop": {"segments.source": "gop"},
     "BoxSup, printed normalizer": {"updates.normalizer": "printed"},
-    "BoxSup, no fill guard": {"updates.min_fill": 0.0},
     "BoxSup": {},
-    "BoxSup, color affinity": {"model.affinity_weight": 0.5},
-    "BoxSup and boxel label": {"candidates": True},
     "masks": {"masks": True},
 }
 OBJECTS = 10
@@ -62,25 +60,21 @@ OBJECTS = 10
 
 def main() -> None:
     """Train what is missing, then print a row each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("coco", type=Path, help="folder with images/, train_*.json and val_masks.json")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_coco"))
     parser.add_argument("--recipe", default="recipes/boxsup_small.yaml")
     parser.add_argument(
         "--rows", nargs="+", choices=ROWS, default=["rectangles", "GrabCut", "BoxSup", "masks"]
     )
-    parser.add_argument("--epochs", type=float, help="in place of the recipe's")
+    parser.add_argument("--epochs", type=float, help="instead of those of the recipe")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--val", action="store_true", help="measure on the validation images")
     parser.add_argument("--crf", action="store_true", help="measure after a CRF tuned to each row")
     args = parser.parse_args()
-    images = args.coco / "images"
-    training = read(args.coco / "train_masks.json", images=images).select_categories(VOC)
+    training = read_coco(args.data, "train_masks").select_categories(VOC)
     training, apart = split(training, 1 / 6, seed=0)
     assert apart is not None
-    truth = read(args.coco / "val_masks.json", images=images).select_categories(VOC) if args.val else apart
+    truth = read_coco(args.data, "val_masks").select_categories(VOC) if args.val else apart
     found: dict[str, list[NDArray[np.int64]]] = {}
     for row in args.rows:
         found[row] = []
@@ -94,24 +88,32 @@ def main() -> None:
     counts = np.bincount(truth.labels[~truth.iscrowd], minlength=len(VOC))
     often = np.flatnonzero(counts >= OBJECTS) + 1
     print(f"{len(truth)} images; classes with {OBJECTS} objects: {', '.join(VOC[k - 1] for k in often)}")
-    print(
-        "| learned from | foreground IoU | of the last | mean IoU | of the last | all classes | in true boxes |"
-    )
-    print("|---|---|---|---|---|---|---|")
+    columns = [
+        "foreground IoU",
+        "relative to the last",
+        "mean IoU",
+        "relative",
+        "all classes",
+        "in true boxes",
+    ]
+    name = "photos-" + ("val" if args.val else "held-out") + "-crf" * args.crf
+    table = Table("boxsup", name, columns, first="learned from")
     draws = np.random.default_rng(0).integers(len(truth), size=(2000, len(truth)))
     for row in args.rows:
-        cells = [row]
+        cells: list[Any] = []
         own, last = found[row], found[args.rows[-1]]
         for measure in (foreground_iou, lambda matrix: mean_iou(matrix, often)):
             ratios = [over_seeds(measure, own, draw) / over_seeds(measure, last, draw) for draw in draws]
             low, high = np.percentile(ratios, [2.5, 97.5])
             here, there = over_seeds(measure, own), over_seeds(measure, last)
-            each = ", ".join(f"{measure(matrices.sum(0)):.3f}" for matrices in own)
-            cells += [f"{here:.3f} ({each})", f"{here / there:.3f} ({low:.3f} to {high:.3f})"]
-        cells.append(f"{over_seeds(lambda m: semantic_figures(m, ['', *VOC])['mean_iou'], own):.3f}")
-        made = [boxel.label(truth.without_masks(), teacher=folder_of(row, seed, args)) for seed in args.seeds]
-        cells.append(f"{np.mean([instance_ious(each, truth)[0].mean() for each in made]):.3f}")
-        print(f"| {' | '.join(cells)} |", flush=True)
+            cells.append(spread([measure(matrices.sum(0)) for matrices in own]))
+            cells.append(f"{here / there:.3f} ({low:.3f} to {high:.3f})")
+        cells.append(over_seeds(lambda m: semantic_figures(m, ["", *VOC])["mean_iou"], own))
+        runs = [row_folder(args.out, row, seed) for seed in args.seeds]
+        made = [boxel.label(truth.without_masks(), teacher=run) for run in runs]
+        cells.append(np.mean([instance_ious(each, truth)[0].mean() for each in made]))
+        table.add(row, *cells)
+    table.write(args.seeds)
 
 
 def over_seeds(
@@ -126,27 +128,14 @@ def over_seeds(
 def trained(row: str, seed: int, training: Annotations, args: argparse.Namespace) -> Any:
     """The model of a row, trained if it is not there yet."""
     changes = dict(ROWS[row])
-    out = folder_of(row, seed, args)
+    out = row_folder(args.out, row, seed)
     teacher, with_masks = changes.pop("teacher", None), changes.pop("masks", False)
-    if changes.pop("candidates", False):
-        changes["candidates"] = labeled(training, "boxcaseg-boxes", args)
     if args.epochs:
         changes["epochs"] = args.epochs
-    if not (out / "model.safetensors").exists():
-        began = time.monotonic()
-        own = training if with_masks else training.without_masks()
-        boxel.train(
-            "boxsup",
-            labeled(training, teacher, args) if teacher else own,
-            out=out,
-            config=args.recipe,
-            seed=seed,
-            resume=(out / "checkpoints" / "last.ckpt").exists(),
-            segments_folder=str(args.out / "segments"),
-            label="segments",
-            **changes,
-        )
-        print(f"{row} {seed}: {(time.monotonic() - began) / 60:.1f} min", flush=True)
+    own = training if with_masks else training.without_masks()
+    data = labeled(training, teacher, args) if teacher else own
+    settings = {"config": args.recipe, "seed": seed, "label": "segments"} | changes
+    train_once("boxsup", data, out, segments_folder=str(args.out / "segments"), **settings)
     return boxel.load(out)
 
 
@@ -155,11 +144,6 @@ def labeled(training: Annotations, teacher: str, args: argparse.Namespace) -> An
     folder = args.out / "masks"
     folder.mkdir(parents=True, exist_ok=True)
     return boxel.label(training.without_masks(), teacher=teacher, out=folder / f"{teacher}.json")
-
-
-def folder_of(row: str, seed: int, args: argparse.Namespace) -> Path:
-    """Of the row's run."""
-    return args.out / f"{row.replace(',', '').replace(' ', '_')}_{seed}"
 
 
 def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray[np.int64]:

@@ -1,7 +1,7 @@
 """How good the segments are that an update of BoxSup chooses: their IoU with the true masks, by option.
 
-    python benchmarks/boxsup_labels.py ../shared/data/coco/train_masks.json --images ../shared/data/coco/images \\
-        --segments runs/segments --run runs/boxsup --categories person,dog
+    python benchmarks/boxsup_labels.py \
+        --segments runs/segments --run runs/boxsup
 
 The true masks are looked at for measuring alone. Without --run the first update is measured, when the network has
 nothing to say yet; with it one by that run's network, on the images it has learned from or on others. Segments are made
@@ -10,24 +10,23 @@ where they are not there yet.
 
 from __future__ import annotations
 
-import argparse
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from _record import Table, arguments
+from _runs import read_coco
+from boxsup_coco import VOC
 
 import boxel
-from boxel.data import read
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
-from boxel.evaluation.boxes import instance_ious
 from boxel.evaluation.proposals import overlaps
 from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import ProposalConfig
 from boxel.training.boxsup import LEAST
-from boxel.training.prepare import add_masks
 
 BASE = UpdateConfig(sampled=1)
 PAPER = replace(BASE, regression_weight=3.0, shape_weight=0.0, least_share=0.0)
@@ -48,11 +47,6 @@ ROWS = {
     "lambda 1, neither": replace(PAPER, regression_weight=1.0),
     "as in the paper": PAPER,
     "as in the paper, printed normalizer": replace(PAPER, normalizer="printed"),
-    "as in the paper, any fill": replace(PAPER, min_fill=0.0),
-    "as in the paper, fills its box by 0.4": replace(PAPER, min_fill=0.4),
-    "fills its box by 0 at least": replace(BASE, min_fill=0.0),
-    "by 0.3": replace(BASE, min_fill=0.3),
-    "by 0.4": replace(BASE, min_fill=0.4),
     "loss over the box alone": replace(BASE, enlarge=0.0),
     "over a box larger by 0.4": replace(BASE, enlarge=0.4),
 }
@@ -60,29 +54,16 @@ ROWS = {
 
 def main() -> None:
     """Print a row each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("masks", help="annotations with true masks")
-    parser.add_argument("--images")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--segments", type=Path, default=Path("segments"))
     parser.add_argument("--source", default="mcg")
-    parser.add_argument("--candidates", help="the same set with masks of `boxel label`")
     parser.add_argument("--run", help="a run of boxsup or fcrn with these categories")
-    parser.add_argument("--categories", help="a,b")
     parser.add_argument("--count", type=int, default=100, help="images, evenly chosen")
     parser.add_argument("--min-side", type=float, default=16, help="of the boxes measured, in pixels")
     args = parser.parse_args()
-    truth = read(args.masks, images=args.images)
-    if args.categories:
-        truth = truth.select_categories(args.categories.split(","))
+    truth = read_coco(args.data, "train_masks").select_categories(VOC)
     model = None if args.run is None else boxel.load(args.run)
-    more = None
-    if args.candidates:
-        more = add_masks(truth.without_masks(), read(args.candidates), args.candidates)
-    dataset = BoxSupDataset(
-        truth.without_masks(), args.segments, ProposalConfig(source=args.source), more=more
-    )
+    dataset = BoxSupDataset(truth.without_masks(), args.segments, ProposalConfig(source=args.source))
     found: dict[str, list[float]] = {name: [] for name in ["best there is", *ROWS]}
     images = np.linspace(0, len(truth) - 1, min(args.count, len(truth))).round().astype(int).tolist()
     for image in images:
@@ -108,13 +89,12 @@ def main() -> None:
                 np.random.default_rng([0, image]),
             )
             found[name] += [float(ious[chosen[k], k]) if chosen[k] >= 0 else 0.0 for k in large]
-    if more is not None:
-        found["the given mask"] = instance_ious(more, truth.select_images(images), args.min_side)[0].tolist()
-    print(
-        f"{len(found['best there is'])} boxes\n| choice | mean IoU with the truth | above 0.5 |\n|---|---|---|"
-    )
-    for name, values in found.items():
-        print(f"| {name} | {np.mean(values):.3f} | {np.mean(np.array(values) > 0.5):.3f} |")
+    print(f"{len(found['best there is'])} boxes")
+    name = f"segments-{args.source}" + "-trained" * bool(args.run)
+    table = Table("boxsup", name, ["mean IoU with the truth", "share above 0.5"], first="choice")
+    for choice, values in found.items():
+        table.add(choice, np.mean(values), np.mean(np.array(values) > 0.5))
+    table.write()
 
 
 if __name__ == "__main__":

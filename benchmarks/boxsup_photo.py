@@ -1,22 +1,23 @@
 """The labels of three photos from update to update, while BoxSup learns from them and from boxes of COCO (Fig. 3).
 
-    python benchmarks/boxsup_photo.py ../shared/data/coco --out runs/boxsup_photo
+    python benchmarks/boxsup_photo.py --out runs/boxsup_photo
 
-The photos come with scikit-image; what is learned of them are their boxes. `recipes/boxsup_small.yaml` with `--label
+The photographs are those of scikit-image; only their boxes are learned from. `recipes/boxsup_small.yaml` with `--label
 segments`, the 455 training photos of COCO beside them. Prints after each update the IoU of each photo's labels with
 its outline, which nothing else looks at, and draws the updates that --updates names, the last one always.
 """
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
+from _record import Table, arguments
+from _runs import read_coco
 from boxsup_coco import VOC
 
 import boxel
-from boxel.data import Annotations, read
+from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.data.join import join
 from boxel.data.samples import write_photos
@@ -28,16 +29,13 @@ PHOTOS = {"astronaut.png": "person", "chelsea.png": "cat", "motorcycle_left.png"
 
 def main() -> None:
     """Train, print the segments' IoU and draw the labels."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("coco", type=Path, help="folder with images/ and train_boxes.json")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_photo"))
     parser.add_argument("--recipe", default="recipes/boxsup_small.yaml")
     parser.add_argument("--updates", type=int, nargs="+", default=[1, 5])
     args = parser.parse_args()
     photos = outlined(args.out / "photos")
-    coco = read(args.coco / "train_boxes.json", images=args.coco / "images")
+    coco = read_coco(args.data, "train_boxes")
     training = join([coco.select_categories(VOC), photos.without_masks()])
     shown: dict[int, list[Any]] = {}
 
@@ -51,11 +49,12 @@ def main() -> None:
             true = photos.mask(int(photos.instances_of(k)[0]), photo.shape[:2]).astype(bool)
             ious.append(((labels > 0) & true).sum() / ((labels > 0) | true).sum())
             shown[task.updates].append(overlay_labels(photo, labels, names))
-        print(f"| {task.updates} | {' | '.join(f'{iou:.3f}' for iou in ious)} |", flush=True)
+        table.add(str(task.updates), *ious)
 
-    print(f"| update | {' | '.join(PHOTOS.values())} |\n|---|---|---|---|")
+    table = Table("boxsup", "updates", list(PHOTOS.values()), first="update")
     BoxSupTask._draw = draw  # type: ignore[method-assign]
     boxel.train("boxsup", training, out=args.out / "run", config=args.recipe, label="segments")
+    table.write([0])
     updates = [*args.updates, max(shown)]
     drawn = [shown[update][k] for k in range(len(photos)) for update in updates]
     save_image(contact_sheet(drawn, columns=len(updates), cell=300), args.out / "updates.png")

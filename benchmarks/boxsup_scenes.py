@@ -10,13 +10,13 @@ default one, and with one that is tuned to it on 40 scenes more.
 
 from __future__ import annotations
 
-import argparse
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _record import Table, arguments, spread
+from _runs import row_folder, train_once
 
 import boxel
 from boxel.crf import CRFConfig
@@ -39,13 +39,9 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup": {},
     "BoxSup, selective search": {"segments.source": "selective-search"},
     "BoxSup, gop": {"segments.source": "gop"},
-    "BoxSup, no fill guard": {"updates.min_fill": 0.0},
-    "BoxSup, color affinity": {"model.affinity_weight": 0.5},
-    "BoxSup and boxel label": {"candidates": True},
     "boxel label": {"teacher": "boxcaseg-boxes"},
     "boxel label, boxcaseg": {"teacher": "boxcaseg"},
     "boxel label, a tenth of the masks": {"teacher": "boxcaseg-boxes", "masks": 0.1, "steps": 500},
-    "boxel label, color affinity": {"teacher": "boxcaseg-boxes", "model.affinity_weight": 0.5},
     "self-training": {"teacher": "BoxSup"},
     "BoxSup, a tenth of the masks": {"masks": 0.1, "steps": 500},
     "BoxSup, a tenth of the masks, all shown alike": {"masks": 0.1, "mask_share": 0.0},
@@ -55,9 +51,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train what is missing, then print a row each: mean over the seeds, and their standard deviation."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_scenes"))
     parser.add_argument("--recipe", default="recipes/boxsup_scenes.yaml")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
@@ -66,47 +60,30 @@ def main() -> None:
     args = parser.parse_args()
     scenes = write_scenes(args.out / "train", 200, seed=1)
     truth = write_scenes(args.out / "val", 500, seed=2)
-    print("| learned from | mean IoU | pixel accuracy | minutes |\n|---|---|---|---|")
+    table = Table("boxsup", "scenes", ["mean IoU", "pixel accuracy", "minutes"], first="learned from")
     for row in args.rows:
         found, minutes = [], []
         for seed in args.seeds:
-            changes, out = dict(ROWS[row]), folder_of(args.out, row, seed)
+            changes, out = dict(ROWS[row]), row_folder(args.out, row, seed)
             teacher, masks = changes.pop("teacher", None), changes.pop("masks", 0.0)
             if teacher in ROWS:
-                teacher = str(folder_of(args.out, teacher, seed))
-            if changes.pop("candidates", False):
-                changes["candidates"] = learned_from(scenes, "boxcaseg-boxes", 0.0, args.out / "masks")
-            began = time.monotonic()
-            if not (out / "model.safetensors").exists():
-                boxel.train(
-                    "boxsup",
-                    learned_from(scenes, teacher, masks, args.out / "masks"),
-                    out=out,
-                    config=args.recipe,
-                    seed=seed,
-                    resume=(out / "checkpoints" / "last.ckpt").exists(),
-                    segments_folder=str(args.out / "segments"),
-                    **changes,
-                )
-                minutes.append((time.monotonic() - began) / 60)
+                teacher = str(row_folder(args.out, teacher, seed))
+            data = learned_from(scenes, teacher, masks, args.out / "masks")
+            settings = {"config": args.recipe, "seed": seed, "segments_folder": str(args.out / "segments")}
+            minutes.append(train_once("boxsup", data, out, **settings, **changes))
             model = boxel.load(out)
-            figures = measure_maps(model, truth)
-            print(f"{row} {seed}: {figures['per_class']}", flush=True)
-            found.append([figures["mean_iou"], figures["pixel_accuracy"]])
+            measured = measure_maps(model, truth)
+            print(f"{row} {seed}: {measured['per_class']}", flush=True)
+            found.append([measured["mean_iou"], measured["pixel_accuracy"]])
             if args.crf:
                 apart = write_scenes(args.out / "apart", 40, seed=3)
                 best = best_crf(tune_crf(model, apart, report=lambda _: None))
                 for name, crf in {"default": CRFConfig(), "tuned": best}.items():
                     after = measure_maps(model, truth, semantic_inference_config(model, crf=crf))["mean_iou"]
                     print(f"{row} {seed}, {name} CRF: mean IoU {after:.3f} ({crf})", flush=True)
-        cells = [f"{np.mean(column):.3f} ({np.std(column):.3f})" for column in zip(*found, strict=True)]
-        spent = f"{np.mean(minutes):.1f}" if minutes else "-"
-        print(f"| {row} | {' | '.join(cells)} | {spent} |", flush=True)
-
-
-def folder_of(out: Path, row: str, seed: int) -> Path:
-    """Of the row's run."""
-    return out / f"{row.replace(',', '').replace(' ', '_')}_{seed}"
+        spent = [value for value in minutes if value is not None]
+        table.add(row, *map(spread, zip(*found, strict=True)), (spent and round(np.mean(spent), 1)) or None)
+    table.write(args.seeds)
 
 
 def learned_from(scenes: Annotations, teacher: str | None, share: float, folder: Path) -> Annotations:

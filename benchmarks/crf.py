@@ -1,42 +1,39 @@
 """Time of the fully connected CRF on a photo of 500 x 375 pixels: 21 classes, 10 iterations, lattices included.
 
-    python benchmarks/crf.py photo.jpg
-    python benchmarks/crf.py photo.jpg --device cuda
+    python benchmarks/crf.py
+    python benchmarks/crf.py --device cuda
 
 Classes are smooth noise. Where pydensecrf2 is installed it takes turns with ours on the same input, and the largest
-difference of the marginals is told. Figures are medians.
+difference of the marginals is printed. Times are medians.
 """
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
 import torch
+from _record import Table, arguments
+from _runs import medians, take_turns
 from numpy.typing import NDArray
 from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from boxel.crf import CRFConfig, mean_field
 from boxel.crf.inference import kernels
+from boxel.data.samples import photos
 
 WIDTH, HEIGHT, CLASSES = 500, 375, 21
 
 
 def main() -> None:
     """Print a row each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("photo")
+    parser = arguments(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--turns", type=int, default=7)
     args = parser.parse_args()
-    photo = np.array(Image.open(args.photo).convert("RGB").resize((WIDTH, HEIGHT)))
+    photo = np.array(Image.open(photos().image_path(0)).convert("RGB").resize((WIDTH, HEIGHT)))
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(CLASSES, HEIGHT, WIDTH)), (0, 8, 8))
     probabilities = torch.from_numpy(40 * noise).softmax(0).float()
 
@@ -53,17 +50,13 @@ def main() -> None:
         print(
             f"largest difference: {np.abs(peer(photo, probabilities.numpy(), config) - found.numpy()).max()}"
         )
-    spent: dict[str, list[float]] = {name: [] for name in rows}
-    for _ in range(args.turns):
-        for name, row in rows.items():
-            began = time.perf_counter()
-            row()
-            if args.device != "cpu":
-                torch.accelerator.synchronize()
-            spent[name].append(time.perf_counter() - began)
-    print(f"{torch.get_num_threads()} threads, {args.device}\n| | ms |\n|---|---|")
-    for name, seconds in spent.items():
-        print(f"| {name} | {1000 * statistics.median(seconds):.0f} |")
+    if args.device != "cpu":
+        rows = {name: lambda row=row: (row(), torch.accelerator.synchronize()) for name, row in rows.items()}
+    print(f"{torch.get_num_threads()} threads, {args.device}")
+    table = Table("crf", f"speed-{args.device}", ["ms"], title=f"Speed on {args.device}")
+    for name, ms in medians(take_turns(rows, args.turns, warmup=0)).items():
+        table.add(name, round(ms))
+    table.write()
 
 
 def peer(

@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
+from _record import Table, arguments
 from torch import Tensor, nn
 from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
@@ -219,12 +220,11 @@ def resident(name: str) -> int:
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
-def print_memory(args: argparse.Namespace) -> None:
+def measure_memory(args: argparse.Namespace, table: Table) -> None:
     """Peaks of inference and of training steps with few and with many objects."""
     # Each in a fresh process that gives freed blocks back to the system at once.
     os.environ["MALLOC_MMAP_THRESHOLD_"] = "65536"
     context = multiprocessing.get_context("spawn")
-    print_head("peak memory")
     for setting in args.settings:
         jobs = [("inference", args.objects)] + [("training", objects) for objects in args.memory_objects]
         for part, objects in jobs:
@@ -233,11 +233,13 @@ def print_memory(args: argparse.Namespace) -> None:
                 with context.Pool(1) as pool:
                     peaks.append(pool.apply(peak_memory, (name, setting, part, objects, args)))
             label = f"{setting}, {part}" + (f", {objects} objects" if part == "training" else "")
-            print_row(label, *peaks, "MB")
+            table.add(f"{label}, MB", *(round(peak) for peak in peaks), peaks[0] / peaks[1])
     del os.environ["MALLOC_MMAP_THRESHOLD_"]
 
 
-def print_times(args: argparse.Namespace, scenes: dict[str, Scene]) -> dict[tuple[str, str], Runner]:
+def measure_times(
+    args: argparse.Namespace, scenes: dict[str, Scene], table: Table
+) -> dict[tuple[str, str], Runner]:
     """Medians of all models, settings and parts, which take turns."""
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     runners = {key: Runner(*key, args.device) for key in itertools.product(MODELS, args.settings)}
@@ -252,24 +254,14 @@ def print_times(args: argparse.Namespace, scenes: dict[str, Scene]) -> dict[tupl
             runners[name, setting].run(part, scenes[part])
             times.setdefault((part, setting, name), []).append(clock() - start)
 
-    print_head(f"median {args.clock} time")
     for part in PARTS:
         for setting in args.settings:
             medians = [1000 * statistics.median(times[part, setting, name][args.warmup :]) for name in MODELS]
-            print_row(f"{setting}, {part}", *medians, "ms")
+            table.add(f"{setting}, {part}, ms", *(round(ms) for ms in medians), medians[0] / medians[1])
     for part in PARTS:
-        print_row(part, *(gflops[name, part] for name in MODELS), "GFLOP")
+        theirs, ours = (gflops[name, part] for name in MODELS)
+        table.add(f"{part}, GFLOP", round(theirs), round(ours), theirs / ours)
     return runners
-
-
-def print_head(title: str) -> None:
-    """First row of a table."""
-    print(f"\n{title:46}" + "".join(f"{name:>16}" for name in MODELS) + f"{'ratio':>8}")
-
-
-def print_row(label: str, theirs: float, ours: float, unit: str) -> None:
-    """A row of a table, with how many times theirs is ours."""
-    print(f"{label:46}{theirs:10.1f} {unit:5}{ours:10.1f} {unit:5}{theirs / ours:7.2f}x", flush=True)
 
 
 def print_profile(args: argparse.Namespace, runner: Runner, scenes: dict[str, Scene]) -> None:
@@ -287,7 +279,7 @@ def print_profile(args: argparse.Namespace, runner: Runner, scenes: dict[str, Sc
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments(__doc__)
     parser.add_argument("--device", choices=["cpu", "cuda"], default="cpu")
     parser.add_argument("--settings", nargs="+", choices=list(SETTINGS), default=["float32"])
     parser.add_argument("--height", type=int, default=800)
@@ -313,10 +305,14 @@ def main() -> None:
     )
     print(f"{where}, torch {torch.__version__}, median of {args.repeats}; ratio: mask_rcnn / boxinst")
 
+    table = Table(
+        "boxinst", f"speed-{args.device}", ["Mask R-CNN", "BoxInst", "ratio"], title=f"Speed, {where}"
+    )
     if not args.no_memory:
-        print_memory(args)
+        measure_memory(args, table)
     scenes = {part: draw_scene(args, args.batch if part == "training" else 1, args.objects) for part in PARTS}
-    runners = {} if args.no_times else print_times(args, scenes)
+    runners = {} if args.no_times else measure_times(args, scenes, table)
+    table.write()
     if args.profile:
         key = "boxinst", args.settings[-1]
         print_profile(args, runners.get(key) or Runner(*key, args.device), scenes)

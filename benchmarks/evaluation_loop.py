@@ -1,18 +1,17 @@
 """Time of each step of measuring label maps, beside that of reading the photo.
 
-    taskset -c 0 python benchmarks/evaluation_loop.py ../shared/data/camvid
+    taskset -c 0 python benchmarks/evaluation_loop.py
 
 The steps take turns on each validation image, on one thread; the figures are medians over the images.
 """
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from pathlib import Path
 
 import numpy as np
+from _record import Table, arguments
 
 from boxel.data import read
 from boxel.data.images import read_image
@@ -22,11 +21,8 @@ from boxel.evaluation.semantic import confusion
 
 def main() -> None:
     """Print a row for each step."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("camvid", type=Path, help="the folder that has val and valannot")
-    data = read(parser.parse_args().camvid, split="val", classes="camvid")
+    parser = arguments(__doc__, data=True)
+    data = read(parser.parse_args().data / "camvid", split="val", classes="camvid")
     classes = len(classes_of(data))
     spent: dict[str, list[float]] = {"reading the photo": [], "label map": [], "confusion matrix": []}
     for image in range(len(data)):
@@ -43,9 +39,10 @@ def main() -> None:
             spent, (photo_read - began, map_read - photo_read, done - counting), strict=True
         ):
             spent[step].append(seconds)
-    print("| step | ms |\n|---|---|")
+    table = Table("fcrn", "evaluation-loop", ["ms"], first="step")
     for step, times in spent.items():
-        print(f"| {step} | {1000 * statistics.median(times):.1f} |")
+        table.add(step, round(1000 * statistics.median(times), 1))
+    table.write()
 
 
 if __name__ == "__main__":

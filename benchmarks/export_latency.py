@@ -15,7 +15,6 @@ where there is something to compile, is told apart.
 from __future__ import annotations
 
 import argparse
-import statistics
 import time
 from collections.abc import Callable
 from copy import deepcopy
@@ -25,6 +24,8 @@ from typing import Any
 
 import torch
 import yaml
+from _record import Table, arguments
+from _runs import medians, take_turns
 from torch import nn
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
@@ -82,8 +83,8 @@ def ways_of_boxcaseg(model: BoxCaseg, file: Path, args: argparse.Namespace) -> d
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--run", nargs="+", help="trained models in place of random ones")
+    parser = arguments(__doc__)
+    parser.add_argument("--run", nargs="+", help="trained models instead of random ones")
     parser.add_argument("--height", type=int, default=800)
     parser.add_argument("--width", type=int, default=1333)
     parser.add_argument("--crops", type=int, default=16, help="of a batch for BoxCaseg")
@@ -98,28 +99,23 @@ def main() -> None:
     clock = time.process_time if args.clock == "cpu" else time.perf_counter
     models: dict[str, Any] = {name: load(name) for name in args.run} if args.run else random_models()
     print(f"{args.threads} threads, torch {torch.__version__}, median {args.clock} time of {args.repeats}\n")
+    columns = ["way", "ms", "times as fast as torch", "first call, ms"]
+    title = "Latency of " + ", ".join(args.run or ["random models"])
+    table = Table("export", f"latency {title}", columns, first="model", title=title)
     with TemporaryDirectory() as folder, torch.inference_mode():
         for name, model in models.items():
             boxcaseg = isinstance(model, BoxCaseg)
             what = f"{args.crops} crops of {model.config.side}" if boxcaseg else f"{args.height}x{args.width}"
             make: Any = ways_of_boxcaseg if boxcaseg else ways_of_boxinst
             ways = make(model.eval(), Path(folder) / "model.onnx", args)
-            print(f"{name}, {what}")
             if args.no_compile:
                 del ways["compiled"]
-            times: dict[str, list[float]] = {way: [] for way in ways}
-            for _ in range(1 + args.repeats):
-                for way, run in ways.items():
-                    start = clock()
-                    run()
-                    times[way].append(1000 * (clock() - start))
-            median = {way: statistics.median(of[1:]) for way, of in times.items()}
-            for way in ways:
-                ratio = median["torch"] / median[way]
-                print(
-                    f"  {way:12}{median[way]:9.1f} ms{ratio:7.2f}x   first {times[way][0]:9.1f} ms",
-                    flush=True,
-                )
+            times = take_turns(ways, 1 + args.repeats, warmup=0, clock=clock)
+            median = medians({way: spent[1:] for way, spent in times.items()})
+            for way, spent in times.items():
+                row = [way, round(median[way], 1), median["torch"] / median[way], round(spent[0], 1)]
+                table.add(f"{name}, {what}", *row)
+    table.write()
 
 
 if __name__ == "__main__":

@@ -1,24 +1,24 @@
 """FCRN on CamVid at a quarter of its pixels: the trends of Tables 1, 3, 4 and 7.
 
-    python benchmarks/fcrn_camvid.py ../shared/data/camvid --out runs/camvid --seeds 0 1 2
+    python benchmarks/fcrn_camvid.py --out runs/camvid --seeds 0 1 2
 
 Each row is `recipes/fcrn_camvid_small.yaml` with what the row changes, a few minutes on one core. It learns from 312 of
 the 367 training images, drawn once, and is measured on the other 55; with --val it learns from all and is measured on
-the 101 validation images. Rows already in --out are not trained again. With --init each row goes on from one run, as
-from one that has learned from all pixels:
+the 101 validation images. Rows already in --out are not trained again. With --init each row starts from the weights of
+one run, e.g. one that has learned from all pixels:
 
-    python benchmarks/fcrn_camvid.py ../shared/data/camvid --rows "all pixels" --steps 3000 --out runs/camvid_long
-    python benchmarks/fcrn_camvid.py ../shared/data/camvid --init runs/camvid_long/all_pixels_0 --out runs/camvid_on
+    python benchmarks/fcrn_camvid.py --rows "all pixels" --steps 3000 --out runs/camvid_long
+    python benchmarks/fcrn_camvid.py --init runs/camvid_long/all_pixels_0 --out runs/camvid_on
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from _record import Table, arguments, spread
+from _runs import row_folder, train_once
 
 import boxel
 from boxel.data import read
@@ -42,17 +42,14 @@ RARE = ("pole", "sign", "pedestrian", "bicyclist")
 
 
 def main() -> None:
-    """Train what is missing, then print a row each: mean over the seeds, and their standard deviation."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("camvid", type=Path, help="the folder that has train, trainannot, val and valannot")
+    """Train what is missing, then record mean and standard deviation over the seeds of each row."""
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/camvid"))
     parser.add_argument("--recipe", default="recipes/fcrn_camvid_small.yaml")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
-    parser.add_argument("--init", type=Path, help="a run that each row goes on from")
-    parser.add_argument("--steps", type=int, help="in place of the recipe's")
+    parser.add_argument("--init", type=Path, help="a run that each row starts from")
+    parser.add_argument("--steps", type=int, help="instead of those of the recipe")
     parser.add_argument("--val", action="store_true", help="measure on the validation images")
     args = parser.parse_args()
 
@@ -61,32 +58,31 @@ def main() -> None:
         common["init"] = args.init
     if args.steps:
         common["steps"] = args.steps
-    training = read(args.camvid, split="train", classes="camvid")
+    training = read(args.data / "camvid", split="train", classes="camvid")
     if args.val:
-        truth = read(args.camvid, split="val", classes="camvid")
+        truth = read(args.data / "camvid", split="val", classes="camvid")
     else:
         training, held_out = split(training, 0.15, seed=0)
         assert held_out is not None
         truth = held_out
-    print("| learned from | mean IoU | rare classes | pixel accuracy | mean class accuracy | minutes |")
-    print("|---|---|---|---|---|---|")
+    name = (
+        "camvid-small" + "-val" * args.val + "-resumed" * bool(args.init) + "-seeds" * (len(args.seeds) > 1)
+    )
+    columns = ["mean IoU", "rare classes", "pixel accuracy", "mean class accuracy", "minutes"]
+    table = Table("fcrn", name, columns, first="learned from")
     for row in args.rows:
         found, minutes = [], []
         for seed in args.seeds:
-            out = args.out / f"{row.replace(',', '').replace(' ', '_')}_{seed}{'_val' if args.val else ''}"
-            began = time.monotonic()
-            if not (out / "model.safetensors").exists():
-                resume = (out / "checkpoints" / "last.ckpt").exists()
-                boxel.train("fcrn", training, out=out, resume=resume, seed=seed, **common, **ROWS[row])
-                minutes.append((time.monotonic() - began) / 60)
-            figures = measure_maps(boxel.load(out), truth)
-            print(f"{row} {seed}: {figures['per_class']}", flush=True)
-            rare = float(np.mean([figures["per_class"][name] for name in RARE]))
+            out = row_folder(args.out, row + " val" * args.val, seed)
+            minutes.append(train_once("fcrn", training, out, seed=seed, **common, **ROWS[row]))
+            measured = measure_maps(boxel.load(out), truth)
+            print(f"{row} {seed}: {measured['per_class']}", flush=True)
+            rare = float(np.mean([measured["per_class"][name] for name in RARE]))
             names = ("pixel_accuracy", "mean_class_accuracy")
-            found.append([figures["mean_iou"], rare, *(figures[name] for name in names)])
-        cells = [f"{np.mean(c):.3f} ({np.std(c):.3f})" for c in zip(*found, strict=True)]
-        spent = f"{np.mean(minutes):.1f}" if minutes else "-"
-        print(f"| {row} | {' | '.join(cells)} | {spent} |", flush=True)
+            found.append([measured["mean_iou"], rare, *(measured[name] for name in names)])
+        spent = [value for value in minutes if value is not None]
+        table.add(row, *map(spread, zip(*found, strict=True)), (spent and round(np.mean(spent), 1)) or None)
+    table.write(args.seeds)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Instances by voting on the persons of COCO photos: bootstrapping, weights, and what true classes would give.
 
-    python benchmarks/fcrn_instances.py ../shared/data/coco --out runs/persons
+    python benchmarks/fcrn_instances.py --out runs/persons
 
 Trains `recipes/fcrn_coco_small.yaml` for the classes of pixels, and `recipes/fcrn_instances_small.yaml` on it and from
 its features with what each row changes (Table 6); from true masks and, with --boxes-only, from masks that
@@ -11,16 +11,17 @@ again.
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _record import Table, arguments
+from _runs import read_coco, train_once
 
 import boxel
-from boxel.data import Annotations, read
+from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import IGNORE, label_map
 from boxel.evaluation import region_ap
@@ -38,32 +39,24 @@ CATEGORIES = ["person"]
 
 def main() -> None:
     """Train what is missing, then print a row each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("coco", type=Path, help="folder with images/, train_*.json and val_masks.json")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/persons"))
     parser.add_argument("--recipes", type=Path, default=Path("recipes"))
     parser.add_argument("--boxes-only", action="store_true", help="learn from masks made of boxes")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
-    parser.add_argument("--steps", type=int, help="of each training, in place of the recipes'")
+    parser.add_argument("--steps", type=int, help="of each training, instead of those of the recipes")
     args = parser.parse_args()
 
-    images = args.coco / "images"
-    truth = read(args.coco / "val_masks.json", images=images).select_categories(CATEGORIES)
+    truth = read_coco(args.data, "val_masks").select_categories(CATEGORIES)
     if args.boxes_only:
-        training = boxel.label(
-            args.coco / "train_boxes.json",
-            images=images,
-            teacher="boxcaseg-boxes",
-            out=args.out / "masks.json",
-        )
+        boxes = read_coco(args.data, "train_boxes")
+        training = boxel.label(boxes, teacher="boxcaseg-boxes", out=args.out / "masks.json")
     else:
-        training = read(args.coco / "train_masks.json", images=images)
+        training = read_coco(args.data, "train_masks")
     kind = "boxes" if args.boxes_only else "masks"
     length = {} if args.steps is None else {"steps": args.steps}
     semantic = args.out / f"{kind}_semantic"
-    train(
+    train_once(
         "fcrn",
         training,
         semantic,
@@ -71,14 +64,16 @@ def main() -> None:
         categories=CATEGORIES,
         **length,
     )
-    print(f"classes of pixels: {measure_maps(boxel.load(semantic), truth)}", flush=True)
-    print(
-        "| learned from, localization | classes of pixels | mAPr50 | mAPr70 | mAPr_vol |\n|---|---|---|---|---|"
-    )
+    pixels = measure_maps(boxel.load(semantic), truth)
+    table = Table("fcrn", f"persons-{kind}", ["IoU of persons", "pixel accuracy"], first="learned from")
+    table.add(kind, pixels["per_class"][CATEGORIES[0]], pixels["pixel_accuracy"])
+    table.write(seeds=[0])
+    columns = ["classes of pixels", "mAPr50", "mAPr70", "mAPr_vol"]
+    table = Table("fcrn", f"persons-instances-{kind}", columns, first="learned from, localization")
     for row in args.rows:
         out = args.out / f"{kind}_{row.replace(',', '').replace(' ', '_')}"
         recipe = args.recipes / "fcrn_instances_small.yaml"
-        train(
+        train_once(
             "fcrn-instances",
             training,
             out,
@@ -93,16 +88,9 @@ def main() -> None:
             "predicted": predict_set(model, truth),
             "true": with_true_classes(model, truth),
         }.items():
-            figures = region_ap(found, truth)
-            cells = " | ".join(f"{figures[name]:.3f}" for name in ("mAPr50", "mAPr70", "mAPr_vol"))
-            print(f"| {kind}, {row} | {classes} | {cells} |", flush=True)
-
-
-def train(method: str, data: Annotations, out: Path, **options: Any) -> None:
-    """Train a run that is not there yet, or go on with one that was stopped."""
-    if not (out / "model.safetensors").exists():
-        resume = (out / "checkpoints" / "last.ckpt").exists()
-        boxel.train(method, data, out=out, resume=resume, **options)
+            measured = region_ap(found, truth)
+            table.add(f"{kind}, {row}", classes, *(measured[name] for name in columns[1:]))
+    table.write(seeds=[0])
 
 
 def with_true_classes(model: Any, truth: Annotations) -> list[dict[str, Any]]:

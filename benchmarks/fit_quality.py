@@ -1,14 +1,14 @@
 """Fit the calibrations of quality that come with boxel, on masks that the teachers have not learned from.
 
-    python benchmarks/fit_quality.py ../shared/data/coco/train_masks.json --images ../shared/data/coco/images \
+    python benchmarks/fit_quality.py \
         --teachers rectangle ellipse grabcut-ellipse boxcaseg-boxes
 
 Of teachers that learn nothing any masks will do, and of `boxcaseg-boxes`, which has learned from no masks of these
 photos. A network that has is calibrated out of fold: for each part of the photos one like it is trained on the others,
 for fewer steps, and the cues are those of its masks.
 
-    python benchmarks/fit_quality.py ../shared/data/coco/train_masks.json --images ../shared/data/coco/images \
-        --teachers boxcaseg --recipe recipes/boxcaseg_small_masks.yaml --salient ../shared/data/salient
+    python benchmarks/fit_quality.py \
+        --teachers boxcaseg --recipe recipes/boxcaseg_small_masks.yaml
 """
 
 from __future__ import annotations
@@ -17,29 +17,25 @@ import argparse
 from pathlib import Path
 
 import numpy as np
+from _record import Table, arguments
+from _runs import read_coco, train_once
 
-from boxel.data import Annotations, read
+from boxel.data import Annotations
 from boxel.evaluation.ranking import ranking_figures
 from boxel.labeling.calibrate import collect
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.quality import fit, write
 from boxel.labeling.teachers import make_teacher
-from boxel.training import train
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights" / "quality"
 
 
 def main() -> None:
     """Write a calibration a teacher, and print what it is worth on folds left out."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="annotations with masks")
-    parser.add_argument("--images", type=Path)
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--teachers", nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=OUT)
     parser.add_argument("--recipe", help="train networks by it, each on all photos but a part")
-    parser.add_argument("--salient", type=Path, help="salient images to train them on as well")
     parser.add_argument("--parts", type=int, default=2)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--runs", type=Path, default=Path("runs/folds"), help="where they are kept")
@@ -47,16 +43,16 @@ def main() -> None:
     if args.recipe and len(args.teachers) > 1:
         parser.error("--recipe is of one teacher; name that one with --teachers.")
 
-    data = read(args.data, images=args.images)
+    data = read_coco(args.data, "train_masks")
     args.out.mkdir(parents=True, exist_ok=True)
-    print("| teacher | masks | spearman | calibration error | gain |\n|---|---|---|---|---|")
+    columns = ["masks", "spearman", "calibration error", "gain"]
+    table = Table("label-quality", "calibration", columns, first="teacher", title="Calibration, out of fold")
     for name in args.teachers:
         found, ious = out_of_fold(data, args) if args.recipe else cues_of(data, name)
         write(fit(found, ious), args.out / f"{name}.json")
         row = ranking_figures(left_out(found, ious), ious)
-        print(
-            f"| {name} | {len(ious)} | {' | '.join(f'{value:.3f}' for value in row.values())} |", flush=True
-        )
+        table.add(name, len(ious), *row.values())
+    table.write(seeds=[0])
 
 
 def cues_of(data: Annotations, teacher: str) -> tuple[np.ndarray, np.ndarray]:
@@ -70,17 +66,15 @@ def out_of_fold(data: Annotations, args: argparse.Namespace) -> tuple[np.ndarray
     found = []
     for part in range(args.parts):
         run, here = args.runs / str(part), np.sort(order[part :: args.parts])
-        if not (run / "model.safetensors").exists():
-            train(
-                "boxcaseg",
-                data.select_images(np.setdiff1d(order, here)),
-                salient=args.salient,
-                out=run,
-                config=args.recipe,
-                resume=(run / "checkpoints" / "last.ckpt").exists(),
-                steps=args.steps,
-                ema=0.0,  # an average of weights would hold much of the beginning of so short a training
-            )
+        train_once(
+            "boxcaseg",
+            data.select_images(np.setdiff1d(order, here)),
+            run,
+            salient=args.data / "salient",
+            config=args.recipe,
+            steps=args.steps,
+            ema=0.0,  # an average of weights would hold much of the beginning of so short a training
+        )
         found.append(cues_of(data.select_images(here), run.as_posix()))
     return np.concatenate([cues for cues, _ in found]), np.concatenate([ious for _, ious in found])
 

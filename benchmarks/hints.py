@@ -1,6 +1,6 @@
 """How good are masks made from boxes before anything is learned? Mask IoU and time of each way, on a set with masks.
 
-    python benchmarks/hints.py ../shared/data/coco/train_masks.json --images ../shared/data/coco/images
+    python benchmarks/hints.py
 
 The ways are the filled box, the ellipse in it, GrabCut from the box, and GrabCut from the ellipse, which are the
 hints of `model.hint_weight`.
@@ -8,16 +8,15 @@ hints of `model.hint_weight`.
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import cv2
 import numpy as np
+from _record import Table, arguments
+from _runs import read_coco
 from numpy.typing import NDArray
 
-from boxel.data import read
 from boxel.data.images import read_image
 from boxel.masks.grabcut import grabcut, grabcut_from_ellipse
 
@@ -26,17 +25,13 @@ Mask = NDArray[np.bool_]
 
 def main() -> None:
     """Print a row a way of making masks."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="annotations with masks")
-    parser.add_argument("--images", type=Path)
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--count", type=int, default=100, help="images to look at, the first of the set")
-    parser.add_argument("--least", type=float, default=24, help="shortest side of a box, in pixels")
+    parser.add_argument("--min-side", type=float, default=24, help="shortest side of a box, in pixels")
     args = parser.parse_args()
 
     cv2.setNumThreads(1)
-    data = read(args.data, images=args.images)
+    data = read_coco(args.data, "train_masks")
     ious: dict[str, list[float]] = {name: [] for name in WAYS}
     seconds = dict.fromkeys(WAYS, 0.0)
     sizes = []
@@ -44,7 +39,7 @@ def main() -> None:
         image = read_image(data.image_path(index))
         for instance in data.instances_of(index):
             box, truth = data.boxes[instance], data.mask(int(instance))
-            if data.iscrowd[instance] or truth is None or (box[2:] - box[:2]).min() < args.least:
+            if data.iscrowd[instance] or truth is None or (box[2:] - box[:2]).min() < args.min_side:
                 continue
             sizes.append(np.sqrt((box[2:] - box[:2]).prod()))
             for name, way in WAYS.items():
@@ -55,14 +50,13 @@ def main() -> None:
 
     large = np.array(sizes) >= 96
     print(f"{len(sizes)} objects, {large.sum()} of them of 96 pixels or more\n")
-    print("| masks | mask IoU | of the large | share above 0.75 | ms a box |")
-    print("|---|---|---|---|---|")
+    columns = ["mask IoU", "large objects", "share above 0.75", "ms per box"]
+    table = Table("boxinst", "hints", columns, first="masks")
     for name in WAYS:
         values = np.array(ious[name])
         ms = 1000 * seconds[name] / len(values)
-        print(
-            f"| {name} | {values.mean():.3f} | {values[large].mean():.3f} | {(values > 0.75).mean():.3f} | {ms:.0f} |"
-        )
+        table.add(name, values.mean(), values[large].mean(), (values > 0.75).mean(), round(ms))
+    table.write()
 
 
 def filled_box(image: NDArray[np.uint8], box: NDArray[np.float64]) -> Mask:

@@ -19,6 +19,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _record import Table
+
 IMAGES, BOXES = 10_000, 10
 WIDTH, HEIGHT = 320, 240
 
@@ -58,16 +60,17 @@ def measure(folder: Path) -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e9
 
     print(f"imports: peak RSS {peak():.2f} GB", flush=True)
-    for what in ("labeled", "found done"):
+    columns = ["seconds", "boxes per second", "peak GB"]
+    table = Table("scale", "label-memory", columns, title="100,000 boxes in 10,000 images")
+    for what in ("label", "again, everything done"):
         start = time.perf_counter()
         outcome = label_data(folder / "boxes.json", out=folder / "out" / "masks.json", teacher="rectangle")
         seconds = time.perf_counter() - start
         assert outcome.data.has_segmentation.all() and not outcome.bad
         boxes = len(outcome.data.labels)
-        print(
-            f"{what}: {boxes} boxes in {seconds:.1f} s ({boxes / seconds:.0f} a second), peak RSS {peak():.2f} GB"
-        )
+        table.add(what, round(seconds, 1), round(boxes / seconds), round(peak(), 2))
         del outcome
+    table.write()
     for name in ("masks.json", "masks.sqlite"):
         print(f"{name}: {(folder / 'out' / name).stat().st_size / 1e6:.1f} MB")
 

@@ -1,6 +1,6 @@
 """Time of BoxSup's label update of one image: costs through superpixels, against full masks.
 
-    taskset -c 0 python benchmarks/label_update.py photo.jpg
+    taskset -c 0 python benchmarks/label_update.py
 
 500 x 375 pixels, 21 classes, 2,000 candidates of the photo itself, boxes drawn at random. The network's part is apart:
 log-probabilities are given. The two take turns; the figures are medians.
@@ -8,15 +8,15 @@ log-probabilities are given. The two take turns; the figures are medians.
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
 from collections.abc import Callable
 
 import numpy as np
+from _record import Table, arguments
+from _runs import medians, take_turns
 from numpy.typing import NDArray
 from PIL import Image
 
+from boxel.data.samples import photos
 from boxel.models.boxsup.update import UpdateConfig, choose, costs
 from boxel.proposals import Candidates, propose
 
@@ -25,14 +25,11 @@ WIDTH, HEIGHT, CLASSES = 500, 375, 21
 
 def main() -> None:
     """Print a row each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("photo")
+    parser = arguments(__doc__)
     parser.add_argument("--boxes", type=int, default=5)
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
-    photo = np.array(Image.open(args.photo).convert("RGB").resize((WIDTH, HEIGHT)))
+    photo = np.array(Image.open(photos().image_path(0)).convert("RGB").resize((WIDTH, HEIGHT)))
     random = np.random.default_rng(0)
     corners = np.sort(random.uniform(0, 1, (args.boxes, 2, 2)), axis=1) * [WIDTH, HEIGHT]
     boxes, labels = corners.reshape(-1, 4), random.integers(1, CLASSES, args.boxes)
@@ -59,15 +56,10 @@ def main() -> None:
     print(
         f"{len(candidates)} candidates; largest relative difference {(abs(first / second - 1)[seen]).max():.1e}"
     )
-    spent: dict[str, list[float]] = {name: [] for name in rows}
-    for _ in range(args.turns):
-        for name, row in rows.items():
-            began = time.perf_counter()
-            row()
-            spent[name].append(time.perf_counter() - began)
-    print("| | ms |\n|---|---|")
-    for name, seconds in spent.items():
-        print(f"| {name} | {1000 * statistics.median(seconds):.0f} |")
+    table = Table("boxsup", "update-speed", ["ms"])
+    for name, ms in medians(take_turns(rows, args.turns, warmup=0)).items():
+        table.add(name, round(ms))
+    table.write()
 
 
 def full(

@@ -1,6 +1,6 @@
 """What loose boxes cost the masks made of them, and what saying so (`--box-slack`) gives back.
 
-    python benchmarks/loose_boxes.py ../shared/data/coco/val_masks.json --images ../shared/data/coco/images \
+    python benchmarks/loose_boxes.py \
         --teachers boxcaseg boxcaseg-boxes grabcut-ellipse rectangle --plot docs/images/loose_labels.png
 
 Each side of each box is moved by up to so much of the box's width or height, in or out, and masks are made by
@@ -9,33 +9,30 @@ Each side of each box is moved by up to so much of the box's width or height, in
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Mapping
 from pathlib import Path
 
-from boxel.data import read
+from _record import Table, arguments
+from _runs import read_coco
+
 from boxel.data.transforms import jitter_boxes
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
 
-FIGURES = ("mask_iou", "IoU@50", "IoU@75", "spearman", "calibration_error")
+MEASURES = ("mask_iou", "IoU@50", "IoU@75", "spearman", "calibration_error")
 
 
 def main() -> None:
     """Print a row for each teacher, looseness and slack; draw a curve of each teacher."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("data", type=Path, help="annotations with masks")
-    parser.add_argument("--images", type=Path)
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--teachers", nargs="+", default=["boxcaseg"])
     parser.add_argument("--loose", type=float, nargs="+", default=[0, 0.05, 0.1, 0.2])
     parser.add_argument("--plot", type=Path, help="an image file for the curves")
     args = parser.parse_args()
 
-    truth = read(args.data, images=args.images)
-    print(f"| teacher | sides off by up to | --box-slack | {' | '.join(FIGURES)} |")
-    print(f"|---|---|---|{'---|' * len(FIGURES)}")
+    truth = read_coco(args.data, "val_masks")
+    columns = ["sides off by up to", "`--box-slack`", *MEASURES]
+    table = Table("label-quality", "loose-boxes", columns, first="teacher")
     found: dict[tuple[str, float, float], float] = {}
     for teacher in args.teachers:
         for loose in args.loose:
@@ -43,9 +40,9 @@ def main() -> None:
             for slack in sorted({0.0, loose}):
                 made = label(boxes, teacher=teacher, box_slack=slack, report=lambda _: None)
                 row = measure_masks(made, truth)
-                cells = " | ".join(f"{row[name]:.3f}" for name in FIGURES)
-                print(f"| {teacher} | {loose:.0%} | {slack} | {cells} |", flush=True)
+                table.add(teacher, f"{loose:.0%}", slack, *(row[name] for name in MEASURES))
                 found[teacher, loose, slack] = row["mask_iou"]
+    table.write(seeds=[0])
     if args.plot:
         draw(found, args.plot)
 

@@ -6,7 +6,7 @@ one run, and are timed apart for targets (box masks, color similarity) and loss 
 Memory is the growth of the resident set's high-water mark over one call in a process of its own, read from
 /proc (Linux).
 
-Run: python benchmarks/mask_loss.py ../shared/data/coco
+    python benchmarks/mask_loss.py
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from _record import Table, arguments
 from PIL import Image
 from skimage.color import rgb2lab
 from torch import Tensor
@@ -171,10 +172,10 @@ def peak_memory(job: tuple[str, str, argparse.Namespace]) -> float:
     torch.set_num_threads(args.threads)
     targets, loss = FORMS[form]
     options = (args.inside, args.normalizer)
-    small = draw_scene(args.coco, 1, args.seed + 1)
+    small = draw_scene(args.data / "coco", 1, args.seed + 1)
     forward_backward(loss, small, *targets(small), *options)  # what is loaded on first use
     del small
-    scene = draw_scene(args.coco, args.instances, args.seed)
+    scene = draw_scene(args.data / "coco", args.instances, args.seed)
     made: Any = targets(scene) if part == "loss" else ()
     Path("/proc/self/clear_refs").write_text("5")  # the high-water mark starts afresh
     before = status("VmRSS")
@@ -192,8 +193,7 @@ def status(name: str) -> int:
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("coco", type=Path, help="folder with train_boxes.json and images/")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--instances", type=int, default=64)
     parser.add_argument("--inside", choices=["center", "either"], default="center")
     parser.add_argument("--normalizer", choices=["supervised", "edges"], default="supervised")
@@ -213,7 +213,7 @@ def main() -> None:
             with multiprocessing.get_context("spawn").Pool(1) as pool:
                 memory[form, part] = pool.map(peak_memory, [(form, part, args)])[0]
 
-    scene = draw_scene(args.coco, args.instances, args.seed)
+    scene = draw_scene(args.data / "coco", args.instances, args.seed)
     made = {form: targets(scene) for form, (targets, _) in FORMS.items()}
     times: dict[tuple[str, str], list[float]] = {key: [] for key in memory}
     values, gradients = {}, {}
@@ -232,16 +232,17 @@ def main() -> None:
         end="",
     )
     print(f"boxes cover {share:.1%} on average; {options}, {args.threads} threads, median of {args.repeats}")
-    print(f"{'':8} {'textbook':>12} {'boxel':>12} {'ratio':>7}")
+    table = Table("boxinst", f"mask-loss-{args.inside}", ["textbook", "boxel", "ratio"], first="part")
     for part in ("targets", "loss"):
         a, b = (1000 * statistics.median(times[form, part][1:]) for form in FORMS)
-        print(f"{part:8} {a:9.1f} ms {b:9.1f} ms {a / b:6.1f}x")
+        table.add(f"{part}, ms", round(a, 1), round(b, 1), a / b)
         a, b = (memory[form, part] for form in FORMS)
-        print(f"{'':8} {a:9.1f} MB {b:9.1f} MB {a / b:6.1f}x")
+        table.add(f"{part}, MB", round(a, 1), round(b, 1), a / b)
     a, b = (
         1000 * sum(statistics.median(times[form, part][1:]) for part in ("targets", "loss")) for form in FORMS
     )
-    print(f"{'both':8} {a:9.1f} ms {b:9.1f} ms {a / b:6.1f}x")
+    table.add("both, ms", round(a, 1), round(b, 1), a / b)
+    table.write([args.seed])
     a, b = values.values()
     print(f"{'value':8} {a:12.7f} {b:12.7f} {abs(a - b) / abs(a):.1e} relative")
     c, d = gradients.values()

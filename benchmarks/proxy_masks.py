@@ -1,6 +1,6 @@
 """Proxy Mask R-CNN: the same network and steps on true masks, on masks made of boxes, and on boxes (BoxCaseg, Table 7).
 
-    python benchmarks/proxy_masks.py ../shared/data/coco --out runs/proxy
+    python benchmarks/proxy_masks.py --out runs/proxy
 
 Labels the boxes of `train_boxes.json` by a teacher that has seen no masks of them, trains
 `recipes/mask_rcnn_small.yaml` on all categories as one for each row and seed (finished trainings in --out are not
@@ -12,17 +12,18 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from _record import Table, arguments
+from _runs import read_coco, row_folder, train_once
+
 import boxel
-from boxel.data import Annotations, read
+from boxel.data import Annotations
 from boxel.evaluation import coco_ap, paired_bootstrap
 from boxel.evaluation.run import predict_set
 from boxel.models.io import load
-from boxel.training import train
 
 LABELS: dict[str, dict[str, Any]] = {
     "proxies": {"merge": "none"},
@@ -37,10 +38,7 @@ ROWS = ("masks", *LABELS, "boxes, MIL")
 
 def main() -> None:
     """Train what is missing, then measure and print a row each."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("coco", type=Path, help="folder with images/, train_*.json and val_masks.json")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/proxy"))
     parser.add_argument("--teacher", default="boxcaseg-boxes", help="one that has learned from boxes only")
     parser.add_argument("--recipe", default="recipes/mask_rcnn_small.yaml")
@@ -48,16 +46,17 @@ def main() -> None:
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     args = parser.parse_args()
 
-    truth = read(args.coco / "val_masks.json", images=args.coco / "images").class_agnostic()
+    truth = read_coco(args.data, "val_masks").class_agnostic()
     found = {row: [detections(args, row, seed, truth) for seed in args.seeds] for row in args.rows}
-    print("| learned from | mask AP | AP50 | AP75 | box AP | AP50 / masks | AP75 / masks |")
-    print("|---|---|---|---|---|---|---|")
+    columns = ["mask AP", "AP50", "AP75", "box AP", "AP50 / masks", "AP75 / masks"]
+    table = Table("mask-rcnn", "one-seed" if len(args.seeds) == 1 else "seeds", columns, first="learned from")
     for row, runs in found.items():
         masks = [coco_ap(run, truth, "segm") for run in runs]
         boxes = [coco_ap(run, truth, "bbox")["AP"] for run in runs]
         cells = [fmean(ap[name] for ap in masks) for name in ("AP", "AP50", "AP75")] + [fmean(boxes)]
         ratios = [against(runs, found["masks"], truth, at) if "masks" in found else "" for at in (0.5, 0.75)]
-        print(f"| {row} | {' | '.join([*(f'{value:.3f}' for value in cells), *ratios])} |", flush=True)
+        table.add(row, *cells, *ratios)
+    table.write(args.seeds)
 
 
 def against(runs: list[Any], masks: list[Any], truth: Annotations, threshold: float) -> str:
@@ -68,36 +67,26 @@ def against(runs: list[Any], masks: list[Any], truth: Annotations, threshold: fl
 
 def detections(args: argparse.Namespace, row: str, seed: int, truth: Annotations) -> list[dict[str, Any]]:
     """COCO results of one run on the validation photos, from its file if it is there."""
-    run = args.out / f"{row.replace(', ', '_').replace(' ', '_')}_{seed}"
+    run = row_folder(args.out, row, seed)
     file = run / "val_results.json"
     if not file.exists():
-        began = time.monotonic()
-        if not (run / "model.safetensors").exists():
-            train(
-                "mask_rcnn",
-                learned_from(args, row),
-                images=args.coco / "images",
-                out=run,
-                config=args.recipe,
-                class_agnostic=True,
-                resume=(run / "checkpoints" / "last.ckpt").exists(),
-                # All photos are learned from, so there are none to pick the best step by: the last one counts.
-                **{"seed": seed, "data.val_share": 0.0},
-                **({"model.mask_loss": "mil"} if row == "boxes, MIL" else {}),
-            )
+        # All images are learned from, so there are none to choose the best step by: the last one counts.
+        settings = {"config": args.recipe, "class_agnostic": True, "seed": seed, "data.val_share": 0.0}
+        loss = {"model.mask_loss": "mil"} if row == "boxes, MIL" else {}
+        images = args.data / "coco" / "images"
+        train_once("mask_rcnn", learned_from(args, row), run, images=images, **settings, **loss)
         file.write_text(json.dumps(predict_set(load(run), truth, batch_size=4)))
-        print(f"{row}, seed {seed}: {(time.monotonic() - began) / 60:.0f} minutes", flush=True)
     return json.loads(file.read_text())
 
 
 def learned_from(args: argparse.Namespace, row: str) -> Path:
     """The annotations of a row; masks that are made of boxes are made once."""
     if row not in LABELS:
-        return args.coco / ("train_masks.json" if row == "masks" else "train_boxes.json")
+        return args.data / "coco" / ("train_masks.json" if row == "masks" else "train_boxes.json")
     out = args.out / f"{row.replace(', ', '_').replace(' ', '_')}.json"
     boxel.label(
-        args.coco / "train_boxes.json",
-        images=args.coco / "images",
+        args.data / "coco" / "train_boxes.json",
+        images=args.data / "coco" / "images",
         out=out,
         teacher=args.teacher,
         **LABELS[row],

@@ -16,6 +16,8 @@ import tempfile
 import time
 from pathlib import Path
 
+from _record import Table
+
 IMAGES = 118_000
 INSTANCES = 860_000
 CATEGORY_IDS = range(1, 81)
@@ -47,7 +49,7 @@ def generate(path: Path) -> None:
 
 
 def measure(path: Path) -> None:
-    """Read the file and print the figures; to be run in a process of its own."""
+    """Read the file and record the cost; to be run in a process of its own."""
     import boxel.data
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -59,7 +61,10 @@ def measure(path: Path) -> None:
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
     assert len(data) == IMAGES and len(data.labels) == INSTANCES and not data.faults
     print(data)
-    print(f"{seconds:.1f} s, peak RSS {peak / 1e9:.2f} GB (of which imports {before * unit / 1e9:.2f} GB)")
+    print(f"of which imports {before * unit / 1e9:.2f} GB")
+    table = Table("scale", "read-coco", ["seconds", "peak GB"], title="Reading a COCO file")
+    table.add("boxel.read", round(seconds, 1), round(peak / 1e9, 2))
+    table.write()
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Boxes against masks on real photos: the same network, steps and seeds, measured once on photos never trained on.
 
-    python benchmarks/real_photos.py ../shared/data/coco --out runs/photos
+    python benchmarks/real_photos.py --out runs/photos
 
 Trains `recipes/coco_small.yaml` on all categories as one, from boxes, from masks, from boxes without hints, and from
 boxes with the projection loss alone (Table 3 of BoxInst), for each seed; finished trainings in --out are not repeated.
@@ -12,24 +12,25 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import numpy as np
+from _record import Table, arguments
+from _runs import read_coco, train_once
 
-from boxel.data import Annotations, read
+from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.data.samples import photos
 from boxel.demo.scenes import figures
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
 from boxel.evaluation.run import predict_set
 from boxel.models.io import load
-from boxel.training import train
 from boxel.viz.overlays import contact_sheet, overlay, save_image
 
+MEASURES = ("mask_AP", "mask_AP50", "mask_AP75", "box_AP", "mask_iou")
 BOXES: dict[str, Any] = {"data.mask_classes": []}
 KINDS: dict[str, dict[str, Any]] = {
     "boxes": BOXES,
@@ -41,17 +42,14 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def main() -> None:
     """Train what is missing, then measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("coco", type=Path, help="folder with images/, train_masks.json and val_masks.json")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
     parser.add_argument("--recipe", default="recipes/coco_small.yaml")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     args = parser.parse_args()
 
-    truth = read(args.coco / "val_masks.json", images=args.coco / "images").class_agnostic()
+    truth = read_coco(args.data, "val_masks").class_agnostic()
     results = {}
     for seed in args.seeds:
         for kind in args.kinds:
@@ -68,37 +66,25 @@ def detections(args: argparse.Namespace, kind: str, seed: int, truth: Annotation
     run = args.out / f"{kind}_{seed}"
     file = run / "val_results.json"
     if not file.exists():
-        began = time.monotonic()
-        if not (run / "model.safetensors").exists():
-            train(
-                "boxinst",
-                args.coco / "train_masks.json",
-                images=args.coco / "images",
-                out=run,
-                config=args.recipe,
-                class_agnostic=True,
-                resume=(run / "checkpoints" / "last.ckpt").exists(),
-                # All photos are learned from, so there are none to pick the best step by: the last one counts.
-                **{"seed": seed, "data.val_share": 0.0, **KINDS[kind]},
-            )
-        found = predict_set(load(run), truth, batch_size=4)
-        file.write_text(json.dumps(found))
-        (run / "minutes.json").write_text(json.dumps(round((time.monotonic() - began) / 60, 1)))
+        # All images are learned from, so there are none to choose the best step by: the last one counts.
+        settings = {"config": args.recipe, "class_agnostic": True, "seed": seed, "data.val_share": 0.0}
+        minutes = train_once("boxinst", read_coco(args.data, "train_masks"), run, **settings, **KINDS[kind])
+        file.write_text(json.dumps(predict_set(load(run), truth, batch_size=4)))
+        (run / "minutes.json").write_text(json.dumps(minutes and round(minutes, 1)))
     return json.loads(file.read_text())
 
 
 def report(results: dict[tuple[str, int], list[dict[str, Any]]], truth: Annotations, out: Path) -> None:
-    """Print the table and write it as JSON."""
+    """Record the measures of each run, and their ratios."""
+    columns = ["seed", "mask AP", "AP50", "AP75", "box AP", "mask IoU of matches", "filled", "minutes"]
+    table = Table("boxinst", "photos", columns, first="trained from")
     rows = {}
     for (kind, seed), found in results.items():
         filled = coco_ap(fill_boxes(found, truth), truth, "segm")["AP"]
-        rows[f"{kind} {seed}"] = figures(found, truth) | {
-            "filled_AP": filled,
-            "minutes": json.loads((out / f"{kind}_{seed}" / "minutes.json").read_text()),
-        }
-    print("run            " + "".join(f"{name:>10}" for name in next(iter(rows.values()))))
-    for name, row in rows.items():
-        print(f"{name:<15}" + "".join(f"{value:10.3f}" for value in row.values()))
+        row = rows[f"{kind} {seed}"] = figures(found, truth)
+        minutes = json.loads((out / f"{kind}_{seed}" / "minutes.json").read_text())
+        table.add(kind, seed, *(row[name] for name in MEASURES), filled, minutes)
+    table.write(sorted({seed for _, seed in results}))
 
     kinds = {kind for kind, _ in results}
     seeds = sorted({seed for _, seed in results})
@@ -106,21 +92,20 @@ def report(results: dict[tuple[str, int], list[dict[str, Any]]], truth: Annotati
         values = [rows[f"{kind} {seed}"]["mask_AP"] for seed in seeds if (kind, seed) in results]
         spread = f" +- {stdev(values):.4f}" if len(values) > 1 else ""
         print(f"{kind}: mask AP {mean(values):.4f}{spread} over {len(values)} seeds")
-    bootstrap = {}
+    table = Table("boxinst", "photos-ratio", ["seeds", "ratio", "95 % interval"], first="mask AP")
     for other in ("masks", "projection", "no hints"):
         shared = [seed for seed in seeds if ("boxes", seed) in results and (other, seed) in results]
         for group in [[seed] for seed in shared] + ([shared] if len(shared) > 1 else []):
             ratio = paired_bootstrap(
                 [results["boxes", seed] for seed in group], [results[other, seed] for seed in group], truth
             )
-            name = f"boxes / {other}, seed {' '.join(map(str, group))}"
-            bootstrap[name] = ratio
-            print(f"{name}: {ratio['ratio']:.3f} [{ratio['low']:.3f}, {ratio['high']:.3f}]")
-    (out / "report.json").write_text(json.dumps({"rows": rows, "bootstrap": bootstrap}, indent=1))
+            interval = f"{ratio['low']:.3f} to {ratio['high']:.3f}"
+            table.add(f"boxes / {other}", ", ".join(map(str, group)), ratio["ratio"], interval)
+    table.write(seeds)
 
 
 def draw(runs: list[Path], out: Path, names: Sequence[str] = ("astronaut", "coffee", "coins")) -> None:
-    """Each row: a photo and, for each run, the four surest finds in it."""
+    """Each row: a photo and, for each run, the four most confident detections."""
     models = [load(run) for run in runs]
     cells = []
     for path in map(photos().image_path, range(len(photos()))):

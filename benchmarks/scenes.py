@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
+
+from _record import Table, arguments
+from _runs import train_once
 
 from boxel.data import Annotations, read
 from boxel.data.synthetic import write_scenes
@@ -24,7 +26,6 @@ from boxel.demo.scenes import figures as measure
 from boxel.evaluation import coco_ap, fill_boxes
 from boxel.evaluation.run import predict_set
 from boxel.models.io import load
-from boxel.training import train
 
 NO_AREA: dict[str, Any] = {"model.area_weight": 0.0}
 ROWS: dict[str, dict[str, Any]] = {
@@ -58,9 +59,7 @@ CURVES = {"projection to the box's ends": LOOSE, "projection_slack as large as t
 
 def main() -> None:
     """Train what is missing, then print what there is."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/scenes"))
     parser.add_argument("--rows", nargs="+", choices=ROWS, metavar="ROW", default=list(ROWS))
     parser.add_argument("--steps", type=int, default=600, help="steps of the other rows")
@@ -72,7 +71,7 @@ def main() -> None:
         write_scenes(args.out / "train", 600, seed=1)
     truth = write_scenes(args.out / "hidden", 200, seed=4)
     for name in args.rows:
-        print(name, json.dumps(figures(name, args, truth)), flush=True)
+        print(name, json.dumps(measures(name, args, truth)), flush=True)
     report(args)
 
 
@@ -86,26 +85,17 @@ def folder(name: str, args: argparse.Namespace) -> Path:
     return args.out / f"{''.join(c if c.isalnum() else '_' for c in name)}_{steps_of(name, args)}_{args.seed}"
 
 
-def figures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[str, float]:
+def measures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[str, float]:
     """What a row measures, from its file if it is there."""
     run = folder(name, args)
-    file = run / "figures.json"
+    file = run / "measures.json"
     if not file.exists():
-        began = time.monotonic()
-        settings = dict(ROWS[name])
-        data = read(
-            args.out / "train" / f"{name[:5]}.json", images=args.out / "train" / "images"
-        )  # masks or boxes
+        settings: dict[str, Any] = {"seed": args.seed, "steps": steps_of(name, args)} | ROWS[name]
+        # The first word of a row is what it learns from.
+        data = read(args.out / "train" / f"{name[:5]}.json", images=args.out / "train" / "images")
         data = jitter_boxes(data, settings.pop("jitter", 0.0), args.seed)
-        train(
-            "boxinst",
-            data,
-            out=run,
-            config=str(files("boxel") / "demo.yaml"),
-            resume=(run / "checkpoints" / "last.ckpt").exists(),
-            **{"seed": args.seed, "steps": steps_of(name, args), **settings},
-        )
-        minutes = (time.monotonic() - began) / 60
+        config = str(files("boxel") / "demo.yaml")
+        minutes = train_once("boxinst", data, run, config=config, **settings)
         found = predict_set(load(run), truth, batch_size=4)
         filled = coco_ap(fill_boxes(found, truth), truth, "segm")["AP"]
         row = measure(found, truth) | {"filled_AP": filled, "minutes": minutes}
@@ -120,14 +110,14 @@ def report(args: argparse.Namespace) -> None:
     matplotlib.use("agg")
     from matplotlib import pyplot
 
-    files = {name: folder(name, args) / "figures.json" for name in ROWS}
+    files = {name: folder(name, args) / "measures.json" for name in ROWS}
     rows = {name: json.loads(file.read_text()) for name, file in files.items() if file.exists()}
-    print("\n| trained from | mask AP | AP50 | AP75 | box AP | its boxes, filled | mask IoU | minutes |")
-    print("|---|---|---|---|---|---|---|---|")
+    headers = ["mask AP", "AP50", "AP75", "box AP", "the same boxes, filled", "mask IoU", "minutes"]
+    table = Table("boxinst", "scenes", headers, first="trained from")
     columns = ("mask_AP", "mask_AP50", "mask_AP75", "box_AP", "filled_AP", "mask_iou")
     for name, row in rows.items():
-        shares = " | ".join(f"{row[column]:.3f}" for column in columns)
-        print(f"| {name} | {shares} | {row['minutes']:.1f} |")
+        table.add(name, *(row[column] for column in columns), row["minutes"])
+    table.write([args.seed])
 
     figure, axes = pyplot.subplots(figsize=(5, 3.2))
     for label, points in CURVES.items():

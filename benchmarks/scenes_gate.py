@@ -8,12 +8,12 @@ the neighbors about a box that look alike, the share that lies on the same side 
 
 from __future__ import annotations
 
-import argparse
 import sys
 from collections import defaultdict
 
 import numpy as np
 import torch
+from _record import Table, arguments
 
 from boxel.data.synthetic import CLASSES, Instance, scene
 from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
@@ -25,7 +25,7 @@ THRESHOLDS = (0.1, 0.3)
 
 def main() -> int:
     """Print the figures; 1 where the gate is not passed."""
-    parser = argparse.ArgumentParser(description=__doc__)
+    parser = arguments(__doc__)
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
@@ -43,11 +43,13 @@ def main() -> int:
             edges += count_edges(image, filled, instance.mask)
 
     print(f"{args.scenes} scenes of seed {args.seed}, {len(labels)} instances")
-    print(f"{'':12}{'mean':>8}{'> 0.75':>8}" + "".join(f"{name:>10}" for name in CLASSES))
+    columns = ["instances", "mean IoU", "share > 0.75", *CLASSES, "limit"]
+    table = Table("scenes", f"gate-{args.seed}", columns, first="method", title=f"Seed {args.seed}")
     for method, values in ious.items():
         by_class = [np.mean(np.array(values)[np.array(labels) == k]) for k in range(len(CLASSES))]
-        print(f"{method:12}{np.mean(values):8.3f}{np.mean(np.array(values) > 0.75):8.3f}", end="")
-        print("".join(f"{value:10.3f}" for value in by_class))
+        above = np.mean(np.array(values) > 0.75)
+        table.add(method, len(values), np.mean(values), above, *by_class, LIMITS[method])
+    table.write([args.seed])
     for threshold, (true, alike, total) in zip(THRESHOLDS, edges, strict=True):
         print(
             f"similarity >= {threshold}: {alike / total:.3f} of the edges, {true / alike:.4f} of these true"

@@ -1,6 +1,6 @@
 """Candidate segments of every source: seconds a photo, and the IoU of the best of them with each object.
 
-    taskset -c 0 python benchmarks/segments.py ../shared/data/coco
+    taskset -c 0 python benchmarks/segments.py
 
 Photos are made 500 pixels wide, on one core; objects are those of 16 pixels and more before that. "Anywhere" chooses
 segments without the boxes, "fitted" with them; neither has GrabCut's. Seconds are medians.
@@ -8,15 +8,14 @@ segments without the boxes, "fitted" with them; neither has GrabCut's. Seconds a
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
-from pathlib import Path
 
 import cv2
 import numpy as np
+from _record import Table, arguments
+from _runs import read_coco
 
-from boxel.data import read
 from boxel.data.images import read_image
 from boxel.evaluation.proposals import overlaps
 from boxel.proposals import propose
@@ -29,20 +28,18 @@ WIDTH = 500
 
 def main() -> None:
     """Print a row for each source."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("coco", type=Path, help="folder with images/ and val_masks.json")
+    parser = arguments(__doc__, data=True)
     parser.add_argument("--split", default="val", choices=["train", "val"])
-    parser.add_argument("--photos", type=int, help="the first so many")
+    parser.add_argument("--images", type=int, help="only the first of them")
     parser.add_argument("--count", type=int, default=2000)
     args = parser.parse_args()
-    data = read(args.coco / f"{args.split}_masks.json", images=args.coco / "images")
-    print("| source | | seconds | mean IoU | above 0.5 | above 0.7 |\n|---|---|---|---|---|---|")
+    data = read_coco(args.data, f"{args.split}_masks")
+    columns = ["", "seconds", "mean IoU", "share above 0.5", "share above 0.7"]
+    table = Table("segments", "sources", columns, first="source")
     for source in SOURCES:
         for fitted in (False, True):
             seconds, best = [], []
-            for image in range(len(data))[: args.photos]:
+            for image in range(len(data))[: args.images]:
                 photo = read_image(data.image_path(image))
                 own = box_indices(data, image)
                 own = own[(data.boxes[own, 2:] - data.boxes[own, :2]).min(1, initial=np.inf) >= 16]
@@ -61,11 +58,10 @@ def main() -> None:
                 found = Candidates(large, found.members, found.boxes)
                 best += overlaps(found, np.stack(masks).astype(bool)).max(0).tolist()
             ious = np.array(best)
-            print(
-                f"| {source} | {'fitted' if fitted else 'anywhere'} | {statistics.median(seconds):.2f} "
-                f"| {ious.mean():.3f} | {(ious > 0.5).mean():.1%} | {(ious > 0.7).mean():.1%} |",
-                flush=True,
-            )
+            shares = [f"{100 * (ious > limit).mean():.1f} %" for limit in (0.5, 0.7)]
+            way = "fitted" if fitted else "anywhere"
+            table.add(source, way, round(statistics.median(seconds), 2), ious.mean(), *shares)
+    table.write()
 
 
 if __name__ == "__main__":

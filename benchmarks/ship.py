@@ -7,9 +7,10 @@ The card, README.md beside the weights, is written by hand.
 
 from __future__ import annotations
 
-import argparse
 import shutil
 from pathlib import Path
+
+from _record import arguments
 
 from boxel.models import io
 
@@ -18,9 +19,7 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights"
 
 def main() -> None:
     """Copy a model folder with its weights in half precision."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = arguments(__doc__)
     parser.add_argument("run", type=Path, help="a finished run")
     parser.add_argument("name", help="what `boxel label --teacher` is to call it")
     args = parser.parse_args()

@@ -12,13 +12,13 @@ other processes take of it.
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import time
 from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from _record import Table, arguments
 from torch import Tensor
 from torchvision.ops import box_convert
 
@@ -96,7 +96,7 @@ SCENES: dict[str, Callable[[torch.Generator], Drawn]] = {
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = arguments(__doc__)
     parser.add_argument("--repeats", type=int, default=30)
     parser.add_argument("--top-n", type=int, default=3)
     args = parser.parse_args()
@@ -115,10 +115,11 @@ def main() -> None:
                 used[name].append(1000 * (time.process_time() - start_used))
                 found[name].append(len(instances.masks))
     print(f"{CELLS}x{CELLS}, {CLASSES} classes, top-{args.top_n}, median of {args.repeats} images")
+    table = Table("fcrn", "voting-speed", ["ms", "CPU ms", "instances"], first="votes")
     for name in SCENES:
         wall, core, count = (statistics.median(values[name][1:]) for values in (passed, used, found))
-        print(f"{name:16} {wall:6.1f} ms, {core:6.1f} ms of the core ", end="")
-        print(f"({min(used[name][1:]):.1f} to {max(used[name][1:]):.1f}), {count:.0f} instances")
+        table.add(name, round(wall, 1), round(core, 1), round(count))
+    table.write()
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from _runs import read_coco
 from numpy.typing import NDArray
 
 from boxel.data.images import read_image
-from boxel.masks.grabcut import grabcut, grabcut_from_ellipse
+from boxel.masks.grabcut import grabcut_from_box, grabcut_from_ellipse
 
 Mask = NDArray[np.bool_]
 
@@ -90,7 +90,7 @@ def _from_middle(image: NDArray[np.uint8], box: NDArray[np.float64]) -> tuple[ND
 WAYS: dict[str, Callable[[NDArray[np.uint8], NDArray[np.float64]], Mask]] = {
     "filled box": filled_box,
     "ellipse in the box": ellipse,
-    "GrabCut from the box": grabcut,
+    "GrabCut from the box": grabcut_from_box,
     "GrabCut from the ellipse": hint,
 }
 

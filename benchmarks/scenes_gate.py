@@ -17,7 +17,7 @@ from _record import Table, arguments
 
 from boxel.data.synthetic import CLASSES, Instance, scene
 from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
-from boxel.masks.grabcut import grabcut
+from boxel.masks.grabcut import grabcut_from_box
 
 LIMITS = {"filled box": 0.65, "GrabCut": 0.75}
 THRESHOLDS = (0.1, 0.3)
@@ -38,7 +38,7 @@ def main() -> int:
         for instance in instances:
             filled = fill(instance)
             ious["filled box"].append(iou(filled, instance.mask))
-            ious["GrabCut"].append(iou(grabcut(image, instance.box), instance.mask))
+            ious["GrabCut"].append(iou(grabcut_from_box(image, instance.box), instance.mask))
             labels.append(instance.label)
             edges += count_edges(image, filled, instance.mask)
 

@@ -21,6 +21,7 @@ __version__ = "0.1.0"
 __all__ = ["label", "load", "read", "train", "write"]
 
 _HOMES = {
+    "BoxelError": "boxel.utils.errors",
     "read": "boxel.data",
     "write": "boxel.data",
     "label": "boxel.labeling.api",

@@ -8,8 +8,9 @@ from boxel.data.images import read_image
 from boxel.labeling.api import label_data
 from boxel.labeling.config import LabelConfig, label_config
 from boxel.labeling.fusion import label_image
-from boxel.labeling.teachers.base import Region, SoftMask, logits_on
+from boxel.labeling.teachers.base import SoftMask, resample_logits
 from boxel.labeling.teachers.crf import refine
+from boxel.masks.boxes import Region
 from boxel.utils.errors import BoxelError
 
 
@@ -33,9 +34,9 @@ def test_a_mask_is_settled_from_what_the_crf_makes_of_it(make_set) -> None:
         return label_image(photo, boxes, np.zeros(1, np.int32), ["disc"], [Middle()], config).masks[0]
 
     (soft,) = Middle()(photo, boxes, None)
-    chances = expit(logits_on(soft, region))
+    chances = expit(resample_logits(soft, region))
     assert mask().all() and mask(crf=False).all()  # the box, corners and all
-    np.testing.assert_array_equal(mask(crf=True), logits_on(refine(photo, region, chances), region) > 0)
+    np.testing.assert_array_equal(mask(crf=True), resample_logits(refine(photo, region, chances), region) > 0)
     assert (mask(crf=True) ^ disc).sum() < 0.25 * (~disc).sum()
 
 

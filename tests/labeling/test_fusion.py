@@ -20,8 +20,9 @@ from boxel.labeling.fusion import (
 )
 from boxel.labeling.overlaps import Piece
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.base import Region, SoftMask, logits_on, region_about
-from boxel.labeling.teachers.shapes import exact, rectangle
+from boxel.labeling.teachers.base import SoftMask, from_binary_mask, resample_logits
+from boxel.labeling.teachers.shapes import rectangle
+from boxel.masks.boxes import Region, pixel_region
 
 NAN = np.nan
 NAMES = ["cat", "dog"]
@@ -117,9 +118,9 @@ def test_mirrored_boxes_and_masks_come_back():
     soft = SoftMask(np.array([[1, 2, 3]], dtype=np.float32), (0.5, 0, 3.5, 1), 0.7)
     back = mirror(soft, 10)
     assert back.logits.tolist() == [[3, 2, 1]] and back.window == (6.5, 0, 9.5, 1) and back.score == 0.7
-    drawn = exact(mask_of("#..", "##."), 1, 2)
-    there = logits_on(drawn, Region(0, 0, 8, 6))
-    np.testing.assert_array_equal(logits_on(mirror(drawn, 8), Region(0, 0, 8, 6)), there[:, ::-1])
+    drawn = from_binary_mask(mask_of("#..", "##."), 1, 2)
+    there = resample_logits(drawn, Region(0, 0, 8, 6))
+    np.testing.assert_array_equal(resample_logits(mirror(drawn, 8), Region(0, 0, 8, 6)), there[:, ::-1])
 
 
 def test_the_mirrored_image_is_a_second_vote():
@@ -313,7 +314,8 @@ def test_the_region_and_its_logits_are_at_hand():
     assert logits.shape == (2, 4, 6)
     np.testing.assert_array_equal(found.logits(0, np.array([3, 1]), np.array([5])), logits[:, [3, 1], 5:])
     np.testing.assert_array_equal(
-        logits[0], logits_on(rectangle(found.image, found.boxes[0]), region_about(found.boxes[0], 8, 10))
+        logits[0],
+        resample_logits(rectangle(found.image, found.boxes[0]), pixel_region(found.boxes[0], 8, 10)),
     )
     np.testing.assert_allclose(
         fused(found.votes, 0, found.regions[0]), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5

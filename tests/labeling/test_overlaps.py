@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boxel.labeling.overlaps import Piece, box_agreement, merge, yield_to_surer
-from boxel.labeling.teachers.base import Region, region_about
+from boxel.masks.boxes import Region, pixel_region
 
 
 def piece(box, *rows, at=None):
@@ -87,7 +87,7 @@ def test_what_is_left_is_a_partition_of_what_was_covered(boxes, seed):
     pieces = []
     for x, y, w, h in boxes:
         box = np.array([x, y, x + w, y + h])
-        region = region_about(box, 20, 20)
+        region = pixel_region(box, 20, 20)
         pieces.append(Piece(box, region, rng.random(region.shape) < 0.6))
     left = merge(pieces, 20, 20)
     before, after = np.zeros((20, 20), dtype=int), np.zeros((20, 20), dtype=int)

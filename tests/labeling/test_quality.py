@@ -7,7 +7,8 @@ from boxel.evaluation.ranking import ranking_figures
 from boxel.labeling import quality
 from boxel.labeling.calibrate import corrected
 from boxel.labeling.fusion import Labeled, Vote
-from boxel.labeling.teachers.base import Region, SoftMask
+from boxel.labeling.teachers.base import SoftMask
+from boxel.masks.boxes import Region
 from boxel.utils.errors import BoxelError
 
 SURE = 10.0

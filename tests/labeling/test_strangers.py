@@ -35,13 +35,22 @@ def squares(value, image, boxes):
 @pytest.mark.parametrize(
     ("says", "message"),
     [
-        (lambda image, boxes: squares(5, image, boxes) * 2, "own gives 4 masks of 2 boxes; give one a box"),
-        (lambda image, boxes: squares(5, image, boxes)[:1], "own gives 1 masks of 2 boxes"),
-        (lambda image, boxes: None, "own gives no list of SoftMask"),
-        (lambda image, boxes: [np.ones((4, 4))] * 2, "own gives no list of SoftMask"),
-        (lambda image, boxes: [SoftMask(np.ones((2, 2)), (5, 5, 5, 5))] * 2, "is no window of a soft mask"),
-        (lambda image, boxes: [SoftMask(np.ones((2, 2)), (5, 5, 3, 9))] * 2, "is no window of a soft mask"),
-        (lambda image, boxes: [SoftMask(np.ones((2, 2)), (0, 0, np.nan, 9))] * 2, "is no window"),
+        (
+            lambda image, boxes: squares(5, image, boxes) * 2,
+            "own returns 4 masks for 2 boxes; return one per box",
+        ),
+        (lambda image, boxes: squares(5, image, boxes)[:1], "own returns 1 masks for 2 boxes"),
+        (lambda image, boxes: None, "own does not return a list of SoftMask"),
+        (lambda image, boxes: [np.ones((4, 4))] * 2, "own does not return a list of SoftMask"),
+        (
+            lambda image, boxes: [SoftMask(np.ones((2, 2)), (5, 5, 5, 5))] * 2,
+            "is not the window of a soft mask",
+        ),
+        (
+            lambda image, boxes: [SoftMask(np.ones((2, 2)), (5, 5, 3, 9))] * 2,
+            "is not the window of a soft mask",
+        ),
+        (lambda image, boxes: [SoftMask(np.ones((2, 2)), (0, 0, np.nan, 9))] * 2, "is not the window"),
         (lambda image, boxes: [SoftMask(np.ones((1, 2, 2)), (0, 0, 9, 9))] * 2, r"shape \(1, 2, 2\)"),
         (lambda image, boxes: [SoftMask(np.ones((0, 2)), (0, 0, 9, 9))] * 2, r"shape \(0, 2\)"),
     ],

@@ -1,4 +1,4 @@
-"""Square crops of windows, the boxes in them, and the way back to the image's pixels."""
+"""Square crops of windows, the boxes in them, and the way back to the pixels of the image."""
 
 import numpy as np
 import pytest
@@ -8,14 +8,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
-from boxel.masks.crops import LEAST_WINDOW, crop, resample, spans_in, window_about
+from boxel.masks.crops import MIN_WINDOW_SIDE, crop, crop_spans, crop_window, resample
 from boxel.masks.spans import box_spans
 
 HEIGHT, WIDTH = 60, 80
 
 
 def ramp() -> np.ndarray:
-    """(60, 80, 3) float32: x and y of each pixel's middle, and 50."""
+    """(60, 80, 3) float32: x and y of the center of each pixel, and 50."""
     y, x = np.mgrid[:HEIGHT, :WIDTH] + 0.5
     return np.stack([x, y, np.full_like(x, 50)], axis=-1).astype(np.float32)
 
@@ -28,15 +28,15 @@ def noise(*shape: int) -> np.ndarray:
 
 
 def test_a_window_is_the_box_and_its_margins():
-    assert window_about([10, 20, 30, 30]).tolist() == [10, 20, 30, 30]
-    assert window_about([10, 20, 30, 30], 0.25).tolist() == [5, 17.5, 35, 32.5]
-    assert window_about([0, 0, 8, 8], 0.5).tolist() == [-4, -4, 12, 12]  # beyond the image
+    assert crop_window([10, 20, 30, 30]).tolist() == [10, 20, 30, 30]
+    assert crop_window([10, 20, 30, 30], 0.25).tolist() == [5, 17.5, 35, 32.5]
+    assert crop_window([0, 0, 8, 8], 0.5).tolist() == [-4, -4, 12, 12]  # beyond the image
 
 
-def test_a_window_of_a_tiny_box_is_a_few_pixels_about_its_middle():
-    assert LEAST_WINDOW == 4
-    assert window_about([10, 20, 11, 40]).tolist() == [8.5, 20, 12.5, 40]
-    assert window_about([10, 20, 11, 21], 0.5).tolist() == [8.5, 18.5, 12.5, 22.5]
+def test_the_window_of_a_tiny_box_has_a_minimum_side():
+    assert MIN_WINDOW_SIDE == 4
+    assert crop_window([10, 20, 11, 40]).tolist() == [8.5, 20, 12.5, 40]
+    assert crop_window([10, 20, 11, 21], 0.5).tolist() == [8.5, 18.5, 12.5, 22.5]
 
 
 # crop ----------------------------------------------------------------------------------------------------------------
@@ -52,8 +52,8 @@ def test_a_window_of_a_tiny_box_is_a_few_pixels_about_its_middle():
         (33.3, 40.2, 34.9, 57.7),  # a sliver, whose aspect is not kept
     ],
 )
-def test_a_pixel_of_a_crop_is_where_it_should_be(window, side):
-    """A ramp tells the place: a crop's pixel shows the middle of its cell of the window."""
+def test_crop_pixels_show_the_centers_of_their_cells(window, side):
+    """The values of a ramp are coordinates."""
     shown = crop(ramp(), window, side)
     x0, y0, x1, y1 = window
     cells = (np.arange(side) + 0.5) / side
@@ -66,7 +66,7 @@ def test_a_pixel_of_a_crop_is_where_it_should_be(window, side):
 @pytest.mark.parametrize(
     "window", [(10, 20, 30, 35), (10.3, 20.7, 30.1, 35.9), (0, 0, 12, 9), (70.5, 51.2, 80, 60)]
 )
-def test_growing_is_roi_align(window):
+def test_enlarging_matches_roi_align(window):
     image = noise(HEIGHT, WIDTH, 3)
     expected = roi_align(
         torch.from_numpy(image).permute(2, 0, 1)[None],
@@ -80,14 +80,14 @@ def test_growing_is_roi_align(window):
     assert np.abs(crop(image, window, 64) - expected.numpy()).mean() < 2
 
 
-def test_the_images_border_does_not_fade():
-    """However much it grows: the half of the outermost pixels that has no neighbor shows their color."""
+def test_the_border_of_the_image_does_not_fade():
+    """The outer half of the outermost pixels, which has no neighbor, keeps their color at any scale."""
     white = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
     for window in ((0, 0, 10, 10), (70, 50, 80, 60), (0, 0, 80, 60)):
         assert crop(white, window, 128).min() == 255
 
 
-def test_what_is_outside_the_image_is_filled():
+def test_pixels_outside_the_image_are_padded():
     white = np.full((HEIGHT, WIDTH, 3), 255, dtype=np.uint8)
     shown = crop(white, (-10, -30, 30, 10), 40, (1, 2, 3))
     assert shown.dtype == np.uint8
@@ -101,17 +101,17 @@ def test_what_is_outside_the_image_is_filled():
 @pytest.mark.parametrize(
     "window", [(100, 20, 120, 30), (-20, -20, -5, -5), (0, 61, 9, 70), (500, 500, 900, 900)]
 )
-def test_a_window_outside_the_image_is_all_fill(window):
+def test_a_window_outside_the_image_is_all_padding(window):
     image = noise(HEIGHT, WIDTH, 3).astype(np.uint8)
     assert (crop(image, window, 32, (9, 8, 7)) == (9, 8, 7)).all()
 
 
-def test_a_mask_is_cropped_as_its_image_is():
+def test_a_mask_is_cropped_like_its_image():
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.float32)
     mask[20:40, 10:30] = 1
-    shown = crop(mask, (-10, 0, 70, 60), 40)  # 2 x 1.5 pixels a cell, ten columns of them left of the image's
+    shown = crop(mask, (-10, 0, 70, 60), 40)  # 2 x 1.5 pixels per cell; the first five columns are outside
     assert shown.shape == (40, 40) and shown.dtype == np.float32
-    rows, columns = spans_in((10, 20, 30, 40), (-10, 0, 70, 60), 40)
+    rows, columns = crop_spans((10, 20, 30, 40), (-10, 0, 70, 60), 40)
     np.testing.assert_array_equal(shown > 0.5, np.outer(rows, columns))
 
 
@@ -138,49 +138,49 @@ def test_one_axis_may_shrink_while_the_other_grows():
     st.tuples(st.floats(-50, 100), st.floats(-50, 80), st.floats(0.5, 300), st.floats(0.5, 300)),
     st.sampled_from([32, 64]),
 )
-def test_any_window_gives_a_crop_of_the_image_and_its_fill(place, side):
+def test_any_window_shows_image_and_padding_only(place, side):
     x, y, width, height = place
     image = np.full((HEIGHT, WIDTH, 3), 200, dtype=np.uint8)
     window = (x, y, x + width, y + height)
     shown = crop(image, window, side, (0, 0, 0))
-    rows, columns = spans_in((0, 0, WIDTH, HEIGHT), window, side)
+    rows, columns = crop_spans((0, 0, WIDTH, HEIGHT), window, side)
     np.testing.assert_array_equal(shown, np.outer(rows, columns)[..., None] * np.array([200] * 3))
 
 
-# spans_in ------------------------------------------------------------------------------------------------------------
+# crop_spans ----------------------------------------------------------------------------------------------------------
 
 
 def test_spans_by_hand():
-    """Cells of a crop are in a box where their middles are: here at 10.5, 11.5, ... and at 0.5, 1.5, ..."""
-    rows, columns = spans_in((12.5, 5, 16.5, 7.6), (10, 0, 20, 10), 10)
+    """Centers of cells are at 10.5, 11.5, ... and at 0.5, 1.5, ..."""
+    rows, columns = crop_spans((12.5, 5, 16.5, 7.6), (10, 0, 20, 10), 10)
     assert np.flatnonzero(rows).tolist() == [5, 6, 7]  # 7.5 is in
     assert np.flatnonzero(columns).tolist() == [2, 3, 4, 5]  # 12.5 is in, 16.5 is not
-    rows, columns = spans_in((12, 5, 16, 8), (10, 0, 20, 20), 5)  # cells of 2 x 4 pixels
+    rows, columns = crop_spans((12, 5, 16, 8), (10, 0, 20, 20), 5)  # cells of 2 x 4 pixels
     assert np.flatnonzero(rows).tolist() == [1] and np.flatnonzero(columns).tolist() == [1, 2]
 
 
-def test_a_box_between_two_middles_has_the_nearest_cell():
-    rows, columns = spans_in((12.6, 5.1, 12.9, 5.4), (10, 0, 20, 10), 10)
+def test_a_box_between_two_centers_gets_the_nearest_cell():
+    rows, columns = crop_spans((12.6, 5.1, 12.9, 5.4), (10, 0, 20, 10), 10)
     assert np.flatnonzero(rows).tolist() == [5] and np.flatnonzero(columns).tolist() == [2]
 
 
-def test_a_box_outside_the_window_has_none():
-    rows, columns = spans_in((30, 2, 40, 4), (10, 0, 20, 10), 10)
+def test_a_box_outside_the_window_gets_no_cell():
+    rows, columns = crop_spans((30, 2, 40, 4), (10, 0, 20, 10), 10)
     assert not columns.any() and rows.any()
-    rows, columns = spans_in((12, 10, 14, 11), (10, 0, 20, 10), 10)  # they touch
+    rows, columns = crop_spans((12, 10, 14, 11), (10, 0, 20, 10), 10)  # they touch
     assert not rows.any() and columns.any()
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.lists(st.integers(-40, 120), min_size=4, max_size=4))
-def test_spans_are_those_of_the_grid_of_an_image(corners):
-    """The peer: boxes on a grid of stride 4, of boxes that reach into the image."""
+def test_spans_match_those_of_a_strided_grid(corners):
+    """For boxes that reach into the image."""
     x0, y0, x1, y1 = corners
     box = [min(x0, x1), min(y0, y1), max(x0, x1) + 4, max(y0, y1) + 4]
     if box[0] >= 64 or box[1] >= 64 or box[2] <= 0 or box[3] <= 0:
         return
     theirs = box_spans(torch.tensor([box]).float(), 16, 16, 4)
-    for ours, expected in zip(spans_in(box, (0, 0, 64, 64), 16), theirs, strict=True):
+    for ours, expected in zip(crop_spans(box, (0, 0, 64, 64), 16), theirs, strict=True):
         np.testing.assert_array_equal(ours, expected[0])
 
 
@@ -200,14 +200,14 @@ def test_resampling_is_bilinear_interpolation():
         np.testing.assert_allclose(resample(grid, window, area), found[11:65, 30:90], atol=1e-3)
 
 
-def test_beyond_the_outer_middles_the_edge_goes_on():
+def test_values_are_constant_beyond_the_outer_centers():
     grid = np.array([[1.0, 2.0], [3.0, 4.0]], dtype=np.float32)
-    found = resample(grid, (10, 10, 30, 30), (0, 0, 40, 40))  # middles at 15 and 25
+    found = resample(grid, (10, 10, 30, 30), (0, 0, 40, 40))  # centers at 15 and 25
     assert (found[:15, :15] == 1).all() and (found[:15, 25:] == 2).all() and (found[25:, 25:] == 4).all()
     assert found[20, :15].tolist() == pytest.approx([2.1] * 15)
 
 
-def test_cells_that_are_pixels_stay_as_they_are():
+def test_cells_that_coincide_with_pixels_are_copied():
     grid = noise(5, 8)
     found = resample(grid, (20, 10, 28, 15), (18, 9, 30, 17))
     np.testing.assert_array_equal(found[1:6, 2:10], grid)

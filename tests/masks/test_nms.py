@@ -1,4 +1,4 @@
-"""Region NMS: which of masks that overlap are kept."""
+"""Region NMS: which of several overlapping masks are kept."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from boxel.masks.nms import region_nms
 
 
 def rows(*texts: str) -> Tensor:
-    """Masks of one row each, `#` where they are."""
+    """Masks of one row each; `#` is foreground."""
     return torch.tensor([[[letter == "#" for letter in text]] for text in texts])
 
 
@@ -29,18 +29,18 @@ def test_the_lower_of_two_is_dropped_above_the_threshold(threshold, expected):
     assert keep(PAIR, [0.6, 0.7], threshold) == expected
 
 
-def test_masks_of_different_classes_never_meet():
+def test_masks_of_different_classes_do_not_compete():
     assert keep(PAIR, [0.6, 0.7], 0.0, labels=[1, 0]) == [1, 0]
     same = rows("###", "###", "###", "###")
     assert keep(same, [0.1, 0.4, 0.3, 0.2], 0.5, labels=[7, 2, 7, 2]) == [1, 2]
 
 
-def test_at_zero_one_cell_is_too_much_and_touching_is_not():
+def test_a_threshold_of_zero_allows_touching_but_no_overlap():
     assert keep(rows("####....", "...#####"), [0.9, 0.8], 0.0) == [0]
     assert keep(rows("####....", "....####"), [0.9, 0.8], 0.0) == [0, 1]
 
 
-def test_one_that_is_dropped_drops_nobody():
+def test_a_dropped_mask_suppresses_no_other():
     chain = rows("###.....", ".###....", "..###...", "...###..")  # neighbors: IoU 1/2; next but one: 1/5
     assert keep(chain, [0.9, 0.8, 0.7, 0.6], 0.3) == [0, 2]
     assert keep(chain, [0.6, 0.7, 0.8, 0.9], 0.3) == [3, 1]
@@ -51,7 +51,7 @@ def test_of_equal_scores_the_first_is_kept():
     assert keep(rows("##..", "##..", "..##", "..##"), [0.5, 0.5, 0.5, 0.5], 0.3) == [0, 2]
 
 
-def test_masks_without_a_cell_are_in_nobodys_way():
+def test_empty_masks_suppress_nothing():
     assert keep(rows("....", "##..", "...."), [0.9, 0.8, 0.7], 0.0) == [0, 1, 2]
     assert keep(rows("....", "...."), [0.1, 0.2], 0.0) == [1, 0]
 
@@ -82,7 +82,7 @@ def one_by_one(masks: Tensor, scores: list[float], labels: list[int], threshold:
     st.sampled_from([0.1, 0.4, 0.8]),
     st.sampled_from([0.0, 0.3, 0.5]),
 )
-def test_it_is_the_greedy_rule(seed, count, density, threshold):
+def test_the_result_matches_a_greedy_loop(seed, count, density, threshold):
     random = torch.Generator().manual_seed(seed)
     masks = torch.rand(count, 3, 4, generator=random) < density
     scores = torch.rand(count, generator=random).mul(4).round().tolist()  # many alike

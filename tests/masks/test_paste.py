@@ -12,7 +12,7 @@ from boxel.masks.rle import decode, encode
 
 
 def paste_masks(logits, boxes, stride, size, **options):
-    """Grids over the whole image, of so many pixels to a cell."""
+    """Grids over the whole image, with the given pixels per cell."""
     sx, sy = stride if isinstance(stride, tuple) else (stride, stride)
     window = torch.tensor([0, 0, logits.shape[2] * sx, logits.shape[1] * sy], dtype=torch.float64)
     return paste_windows(logits, boxes, window.expand(len(logits), 4), size, **options)
@@ -61,7 +61,7 @@ def test_threshold_is_a_probability():
     np.testing.assert_array_equal(decode(rle), [[1, 1, 1, 1, 0, 0, 0, 0]])
 
 
-def test_box_is_rounded_outwards_and_clipped():
+def test_boxes_are_rounded_outwards_and_clipped():
     boxes = torch.tensor([[1.5, 2.0, 3.1, 3.0], [-5.0, -5.0, 1.0, 99.0]])
     first, second = paste_masks(torch.ones(2, 2, 2), boxes, 2, (4, 4))
     np.testing.assert_array_equal(decode(first), [[0] * 4, [0] * 4, [0, 1, 1, 1], [0] * 4])
@@ -69,8 +69,8 @@ def test_box_is_rounded_outwards_and_clipped():
 
 
 @pytest.mark.parametrize("chunk", [1, 2**20])
-def test_a_window_is_a_grid_of_its_own(chunk):
-    """Windows of whole pixels, partly outside the image: what `interpolate` makes of them, laid there."""
+def test_windows_match_interpolate(chunk):
+    """Windows of whole pixels, partly outside the image, against `interpolate` placed at the window."""
     generator = torch.Generator().manual_seed(1)
     logits = torch.randn(3, 7, 5, generator=generator)
     windows = [[3, 4, 33, 25], [-6, -9, 24, 12], [30, 20, 50, 48]]
@@ -121,7 +121,7 @@ def test_half_precision_and_gradients():
     np.testing.assert_array_equal(decode(rle), [[1, 1, 1, 0, 0, 0, 0, 0]])
 
 
-def test_small_masks_in_a_huge_image_cost_their_own_size():
+def test_the_cost_does_not_grow_with_the_image():
     logits = torch.ones(3, 50, 50)
     boxes = torch.tensor([[29_900.0, 39_950.0, 30_000.0, 40_000.0]]).repeat(3, 1)
     tracemalloc.start()

@@ -70,12 +70,12 @@ def test_polygon_square():
     np.testing.assert_array_equal(mask, expected)
 
 
-def test_polygons_are_united():
+def test_polygons_are_merged():
     mask = decode(to_rle([[0, 0, 2, 0, 2, 2, 0, 2], [1, 1, 3, 1, 3, 3, 1, 3]], 4, 4))
     np.testing.assert_array_equal(mask, [[1, 1, 0, 0], [1, 1, 1, 0], [0, 1, 1, 0], [0, 0, 0, 0]])
 
 
-def test_a_point_or_a_line_beside_a_polygon_is_left_out():
+def test_points_and_lines_beside_a_polygon_are_ignored():
     square = [0, 0, 2, 0, 2, 2, 0, 2]
     assert to_rle([[3, 3], [0, 0, 3, 3], square], 4, 4) == to_rle([square], 4, 4)
 
@@ -86,7 +86,7 @@ def test_uncompressed_code_runs_down_the_columns():
     np.testing.assert_array_equal(decode(rle), [[0, 1, 0], [1, 1, 0]])
 
 
-def test_compressed_code_stays_as_it_is():
+def test_compressed_code_is_returned_unchanged():
     rle = encode(np.eye(3))
     assert to_rle(rle, 3, 3) == rle
     assert to_rle({**rle, "counts": rle["counts"].encode()}, 3, 3) == rle

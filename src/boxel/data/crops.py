@@ -17,7 +17,7 @@ from torchvision.transforms import v2
 from boxel.data.annotations import Annotations
 from boxel.data.config import CropConfig
 from boxel.data.images import read_image
-from boxel.masks.crops import crop, spans_in, window_about
+from boxel.masks.crops import crop, crop_spans, crop_window
 from boxel.utils.errors import BoxelError
 
 SALIENT_SHARE = 0.9
@@ -87,7 +87,7 @@ class CropDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
         window = (
             _part_of_image(size, SALIENT_SHARE, rng)
             if which and config.salient == "image"
-            else _moved(window_about(box, self.margin), box, config, rng)
+            else _moved(crop_window(box, self.margin), box, config, rng)
         )
         if config.clip:
             window = _clipped(window, size)
@@ -95,7 +95,7 @@ class CropDataset(Dataset[tuple[Tensor, dict[str, Any]]]):
             box = box + rng.normal(0, config.box_noise, 4) * np.tile(box[2:] - box[:2], 2)
 
         pixels = crop(image, window, config.side, self.fill)
-        rows, columns = spans_in(box, window, config.side)
+        rows, columns = crop_spans(box, window, config.side)
         mask = data.mask(instance, size)
         mask = (
             np.zeros((config.side, config.side), dtype=np.float32)

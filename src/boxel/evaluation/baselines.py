@@ -15,7 +15,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.evaluation.results import Result, by_image, result_boxes
 from boxel.evaluation.sizes import with_sizes
-from boxel.masks.grabcut import grabcut
+from boxel.masks.grabcut import grabcut_from_box
 from boxel.masks.rle import Rle, encode
 from boxel.utils.errors import BoxelError
 
@@ -102,4 +102,4 @@ def _cut_image(job: tuple[Path, tuple[int, int], NDArray[np.float64]]) -> list[R
         return str(error)
     if image.shape[:2] != size:
         return f"{path}: the image is {image.shape[:2]}, not {size} (height, width) as the annotations say."
-    return [encode(grabcut(image, box)) for box in boxes]
+    return [encode(grabcut_from_box(image, box)) for box in boxes]

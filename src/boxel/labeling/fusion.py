@@ -12,7 +12,8 @@ from scipy.special import expit
 
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.overlaps import Piece, box_agreement, merge, yield_to_surer
-from boxel.labeling.teachers.base import Region, SoftMask, Teacher, logits_on, region_about
+from boxel.labeling.teachers.base import SoftMask, Teacher, resample_logits
+from boxel.masks.boxes import Region, pixel_region
 from boxel.masks.crops import resample_at
 from boxel.utils.errors import BoxelError
 
@@ -97,7 +98,7 @@ def label_image(
         kept: masks that are there already and stay as they are; smaller ones take pixels from the new ones.
     """
     height, width = image.shape[:2]
-    regions = [region_about(box, height, width, config.margin + config.box_slack) for box in boxes]
+    regions = [pixel_region(box, height, width, config.margin + config.box_slack) for box in boxes]
     votes = ask(teachers, image, boxes, labels, names, config.reliability, config.flip)
 
     settled, sure = [], []
@@ -168,10 +169,10 @@ def _said(
     """What a teacher says, which may be anyone's code: masks of a wrong number would go to wrong boxes."""
     soft = teacher(image, boxes, labels)
     if not isinstance(soft, Sequence) or not all(isinstance(mask, SoftMask) for mask in soft):
-        raise BoxelError(f"teacher {teacher.name} gives no list of SoftMask.")
+        raise BoxelError(f"teacher {teacher.name} does not return a list of SoftMask.")
     if len(soft) != len(boxes):
         raise BoxelError(
-            f"teacher {teacher.name} gives {len(soft)} masks of {len(boxes)} boxes; give one a box."
+            f"teacher {teacher.name} returns {len(soft)} masks for {len(boxes)} boxes; return one per box."
         )
     return list(soft)
 
@@ -191,7 +192,7 @@ def mirror(soft: SoftMask, width: int) -> SoftMask:
 
 def region_logits(votes: Sequence[Vote], index: int, region: Region) -> NDArray[np.float32]:
     """(V, rows, columns) logits of each vote on a box in a region; NaN where a vote does not say."""
-    return np.stack([logits_on(vote.soft[index], region) for vote in votes])
+    return np.stack([resample_logits(vote.soft[index], region) for vote in votes])
 
 
 def vote_weights(votes: Sequence[Vote], index: int) -> NDArray[np.float64]:

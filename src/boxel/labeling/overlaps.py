@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
-from boxel.labeling.teachers.base import Region
+from boxel.masks.boxes import Region, paired_box_iou, tight_boxes
 
 
 class Piece(NamedTuple):
@@ -106,17 +105,9 @@ def box_agreement(piece: Piece, slack: float = 0.0) -> float:
     Returns:
         A number in [0, 1]; 0 for an empty mask.
     """
-    x, y, w, h = cv2.boundingRect(piece.mask.view(np.uint8))
-    if not w:
+    tight = tight_boxes([piece.mask])[0]
+    if not tight.any():
         return 0.0
-    left, top = piece.region.left + x, piece.region.top + y
-    tight = np.array([left, top, left + w, top + h], dtype=np.float64)
+    tight += np.tile(piece.region[:2], 2)
     room = slack * np.tile(piece.box[2:] - piece.box[:2], 2)
-    return _iou(tight, np.clip(tight, piece.box - room, piece.box + room))
-
-
-def _iou(a: ArrayLike, b: ArrayLike) -> float:
-    """IoU of two boxes (4,) xyxy that have an area."""
-    a, b = np.asarray(a), np.asarray(b)
-    common = (np.minimum(a[2:], b[2:]) - np.maximum(a[:2], b[:2])).clip(min=0).prod()
-    return float(common / ((a[2:] - a[:2]).prod() + (b[2:] - b[:2]).prod() - common))
+    return float(paired_box_iou(tight, np.clip(tight, piece.box - room, piece.box + room)))

@@ -18,7 +18,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boxel.labeling.fusion import Labeled, vote_weights
 from boxel.labeling.fusion import fuse as fuse_votes
-from boxel.labeling.teachers.base import Region
+from boxel.masks.boxes import Region
 from boxel.utils.errors import BoxelError
 
 CUES = (

@@ -26,7 +26,8 @@ from boxel.labeling.fusion import Labeled, label_image
 from boxel.labeling.overlaps import Piece
 from boxel.labeling.quality import unknown
 from boxel.labeling.store import Batch, ImageRows, Row, Store
-from boxel.labeling.teachers.base import Region, Teacher
+from boxel.labeling.teachers.base import Teacher
+from boxel.masks.boxes import Region
 from boxel.masks.rle import Rle, decode, encode_in_box
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.progress import progress

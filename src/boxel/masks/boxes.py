@@ -1,22 +1,138 @@
-"""How boxes lie to one another and to pixels."""
+"""Boxes and the pixels they cover, as NumPy arrays; `boxel.masks.spans` has what tensors need."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import cv2
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
-def box_overlap(boxes: NDArray[np.integer], box: NDArray[np.floating]) -> NDArray[np.float64]:
-    """(N,) IoU of (N, 4) boxes with one, xyxy."""
-    sides = np.minimum(boxes[:, 2:], box[2:]) - np.maximum(boxes[:, :2], box[:2])
-    common = sides.clip(min=0).prod(1)
-    return common / ((boxes[:, 2:] - boxes[:, :2]).prod(1) + (box[2:] - box[:2]).prod() - common)
+class Region(NamedTuple):
+    """A rectangle of whole pixels; `right` and `bottom` are not included.
+
+    Example:
+        >>> Region(2, 5, 10, 6).shape
+        (1, 8)
+    """
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self.bottom - self.top, self.right - self.left
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        """Index of the region in an image."""
+        return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
-def from_middle(
+def pixel_region(box: ArrayLike, height: int, width: int, margin: float = 0.0) -> Region:
+    """Find the pixels of an image whose centers lie in a box and its margin.
+
+    Args:
+        box: (4,) xyxy pixels.
+        height: Height of the image.
+        width: Width of the image.
+        margin: Margin on each side, as a share of the box's width and height; a negative one shrinks the box.
+
+    Returns:
+        A region of at least one pixel; the one nearest the middle of the box if the box holds no center.
+
+    Example:
+        >>> pixel_region([2.4, 1.5, 4.6, 3.5], height=8, width=10)
+        Region(left=2, top=1, right=5, bottom=3)
+    """
+    x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
+    dx, dy = margin * (x1 - x0), margin * (y1 - y0)
+    left, right = _centers_between(x0 - dx, x1 + dx, width)
+    top, bottom = _centers_between(y0 - dy, y1 + dy, height)
+    return Region(left, top, right, bottom)
+
+
+def _centers_between(start: float, end: float, size: int) -> tuple[int, int]:
+    first, last = (int(np.clip(np.ceil(edge - 0.5), 0, size)) for edge in (start, end))
+    if first >= last:
+        first = int(np.clip(np.floor((start + end) / 2), 0, size - 1))
+        last = first + 1
+    return first, last
+
+
+def box_to_pixels(boxes: ArrayLike, height: int, width: int) -> NDArray[np.int64]:
+    """Find the pixels of an image whose centers lie in boxes.
+
+    Args:
+        boxes: (..., 4) xyxy pixels.
+        height: Height of the image.
+        width: Width of the image.
+
+    Returns:
+        (..., 4) left, top, right and bottom, the latter two not included; empty for a box without a center.
+
+    Example:
+        >>> box_to_pixels([2.4, 1.5, 99.0, 3.5], height=8, width=10)
+        array([ 2,  1, 10,  3])
+    """
+    limits = [width, height, width, height]
+    return np.ceil(np.asarray(boxes, dtype=np.float64) - 0.5).clip(0, limits).astype(np.int64)
+
+
+def box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute the IoU of each box with each of the others.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        others: (M, 4) xyxy.
+
+    Returns:
+        (N, M) in [0, 1]; 0 if either box has no area.
+
+    Example:
+        >>> box_iou(np.array([[0, 0, 10, 10]]), np.array([[5, 0, 15, 10], [10, 0, 20, 10]])).round(2)
+        array([[0.33, 0.  ]])
+    """
+    return paired_box_iou(boxes[:, None], others[None])
+
+
+def paired_box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+    """Compute the IoU of boxes pair by pair: (...,) of (..., 4) and (..., 4), which may broadcast."""
+    sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
+    intersection = sides.clip(min=0).prod(-1).astype(np.float64)
+    areas = ((b[..., 2:] - b[..., :2]).clip(min=0).prod(-1) for b in (boxes, others))
+    union = sum(areas) - intersection
+    return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
+
+
+def tight_boxes(masks: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.float64]:
+    """Find the smallest box around each mask.
+
+    Args:
+        masks: N masks (h, w), bool or uint8.
+
+    Returns:
+        (N, 4) xyxy pixels; a box ends where its last pixel does, and is all zeros for an empty mask.
+
+    Example:
+        >>> tight_boxes(np.array([[[0, 1, 1], [0, 1, 0]]], dtype=np.uint8))
+        array([[1., 0., 3., 2.]])
+    """
+    # (N, 4) x, y, width, height
+    spans = np.array([cv2.boundingRect(np.asarray(mask).view(np.uint8)) for mask in masks], dtype=np.float64)
+    spans = spans.reshape(-1, 4)
+    return np.concatenate([spans[:, :2], spans[:, :2] + spans[:, 2:]], axis=1)
+
+
+def normalized_box_coords(
     box: NDArray[np.floating], x: NDArray[np.floating], y: NDArray[np.floating]
 ) -> tuple[NDArray[np.floating], NDArray[np.floating]]:
-    """Where points lie in a box.
+    """Compute how far points are from the middle of a box, in half widths and half heights.
 
     Args:
         box: (4,) xyxy.
@@ -24,8 +140,8 @@ def from_middle(
         y: (h,) rows.
 
     Returns:
-        (w,) and (h, 1), how far columns and rows are from the box's middle: 1 at its sides. The points with
-        `u**2 + v**2 <= 1` are those of the ellipse that touches its sides.
+        u (w,) and v (h, 1), 1 at the sides of the box. The points with ``u**2 + v**2 <= 1`` are those of the ellipse
+        that touches its sides.
     """
     u = np.abs(2 * x - box[0] - box[2]) / max(box[2] - box[0], 1e-6)
     v = np.abs(2 * y - box[1] - box[3]) / max(box[3] - box[1], 1e-6)

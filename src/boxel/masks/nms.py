@@ -1,4 +1,4 @@
-"""Region NMS: of masks of one class that overlap, the best is kept."""
+"""Region NMS: keep the best of overlapping masks of one class."""
 
 from __future__ import annotations
 
@@ -7,39 +7,45 @@ from torch import Tensor
 
 
 def region_nms(masks: Tensor, scores: Tensor, labels: Tensor, threshold: float) -> Tensor:
-    """Greedy non-maximum suppression by the IoU of masks.
+    """Suppress masks greedily by their IoU.
 
-    The best mask is kept, those of its class that overlap it by more than the threshold are dropped, and so on with the
-    best that is left. Time and memory follow the pairs of masks in each cell: thousands that lie few deep cost little.
+    The best mask is kept, masks of its class that overlap it by more than the threshold are dropped, and so on with the
+    best remaining mask. Time and memory grow with the pairs of masks per pixel, so thousands of masks cost little if
+    few of them overlap.
 
     Args:
         masks: (N, h, w) bool.
-        scores: (N,) float. Of equal ones the first is the better.
-        labels: (N,) int, classes.
-        threshold: IoU in [0, 1] above which the lower of two masks is dropped; 0 leaves no overlap in a class.
+        scores: (N,) float; of equal scores the first ranks higher.
+        labels: (N,) int classes.
+        threshold: IoU in [0, 1] above which the lower of two masks is dropped; 0 allows no overlap within a class.
 
     Returns:
-        Indices of the masks kept, int64, best first.
+        int64 indices of the masks kept, best first.
+
+    Example:
+        >>> masks = torch.tensor([[[1, 1, 0]], [[0, 1, 1]]]).bool()
+        >>> region_nms(masks, torch.tensor([0.6, 0.9]), torch.tensor([0, 0]), threshold=0.3)
+        tensor([1])
 
     References:
-        Hariharan et al., Simultaneous Detection and Segmentation, ECCV 2014.
+        Hariharan et al., "Simultaneous Detection and Segmentation", ECCV 2014.
     """
     order = scores.argsort(descending=True, stable=True)
-    better, worse = _rivals(masks[order].flatten(1), labels[order], threshold)
+    better, worse = _overlapping_pairs(masks[order].flatten(1), labels[order], threshold)
     kept = torch.ones_like(order, dtype=torch.bool)
     while True:
-        # Only better masks decide about one, so each pass settles at least the best that is still open.
+        # Only better masks decide about a mask, so each pass settles at least the best open one.
         before, kept = kept, torch.ones_like(kept)
         kept[worse[before[better]]] = False
         if torch.equal(before, kept):
             return order[kept]
 
 
-def _rivals(masks: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
-    """Pairs of masks (N, cells) of a class that overlap by more than the threshold: indices, the lower first."""
+def _overlapping_pairs(masks: Tensor, labels: Tensor, threshold: float) -> tuple[Tensor, Tensor]:
+    """Find pairs of masks (N, cells) of one class whose IoU is above the threshold: indices, the lower first."""
     mask, cell = masks.nonzero(as_tuple=True)
     areas = mask.bincount(minlength=len(masks))
-    order = cell.argsort(stable=True)  # masks that share a cell are neighbors, the better first
+    order = cell.argsort(stable=True)  # masks that share a cell become neighbors, the better first
     mask, cell, label = mask[order], cell[order], labels[mask[order]]
     deepest = int(cell.bincount().max()) if len(cell) else 0
     pairs = [mask.new_zeros(0)]

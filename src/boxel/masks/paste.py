@@ -1,6 +1,6 @@
-"""Low-resolution mask logits pasted into images of any size, as run-length codes.
+"""Paste low-resolution mask logits into images of any size, as run-length codes.
 
-Only pixels inside an instance's box are ever sampled, and only a strip of them at a time is floating point.
+Only pixels inside an instance's box are sampled, and only a strip of them is floating point at any time.
 """
 
 from __future__ import annotations
@@ -22,19 +22,18 @@ def paste_windows(
     threshold: float = 0.5,
     chunk: int = 2**20,
 ) -> list[Rle]:
-    """Masks from grids that each cover a window, bilinearly sampled and zero outside their boxes.
+    """Sample masks bilinearly from grids that each cover a window; zero outside their boxes.
 
     Args:
-        logits: (N, h, w) float. Beyond the middles of the outer cells the edge goes on.
-        boxes: (N, 4) float, xyxy pixels of the output image, rounded outwards to whole pixels and clipped.
-        windows: (N, 4) float, the xyxy pixels that each grid covers from edge to edge, which may lie partly
-            outside the image.
+        logits: (N, h, w) float; constant beyond the centers of the outer cells.
+        boxes: (N, 4) float, xyxy pixels of the output image; rounded outwards to whole pixels and clipped.
+        windows: (N, 4) float, the xyxy pixels that each grid covers from edge to edge; they may reach past the image.
         size: (H, W) of the output image, in pixels.
-        threshold: probability in (0, 1) above which a pixel is foreground; its logit is what is compared.
-        chunk: the most pixels sampled at once, though never less than one column of a box.
+        threshold: Probability in (0, 1) above which a pixel is foreground.
+        chunk: Maximum number of pixels sampled at once, but at least one column of a box.
 
     Returns:
-        N run-length codes of size (H, W); an empty one for a box without a pixel in the image.
+        N run-length codes of size (H, W); an empty code for a box without a pixel in the image.
     """
     height, width = size
     level = math.log(threshold / (1 - threshold))
@@ -58,7 +57,7 @@ def _paste(
     level: float,
     chunk: int,
 ) -> Rle:
-    """One instance. Its mask is made transposed, (columns, rows): run-length codes run down the columns."""
+    """Paste one instance; its mask is made transposed, since run-length codes run down the columns."""
     grid = logits.detach().float()
     mask = torch.empty(columns[1] - columns[0], rows[1] - rows[0], dtype=torch.bool)
     if mask.numel():
@@ -79,9 +78,9 @@ def _paste(
 def _neighbors(
     pixels: tuple[int, int], start: float, end: float, cells: int, device: torch.device
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """For the middles of a range of pixels: the cell before, the cell after, the latter's weight.
+    """Return the cell before the center of each pixel, the one after it, and the weight of the latter.
 
-    The cells share [start, end) out among them.
+    The cells divide [start, end) evenly.
     """
     centers = (torch.arange(*pixels, device=device) + (0.5 - start)) * (cells / (end - start)) - 0.5
     centers = centers.clamp(0, cells - 1)

@@ -1,4 +1,4 @@
-"""COCO segmentations (polygons and run-length codes) to and from binary masks."""
+"""Convert COCO segmentations (polygons and run-length codes) to and from binary masks."""
 
 from __future__ import annotations
 
@@ -17,36 +17,44 @@ Rle: TypeAlias = dict[str, Any]
 Segmentation: TypeAlias = Sequence[Sequence[float]] | Mapping[str, Any]
 """A COCO segmentation: polygons ``[[x0, y0, x1, y1, ...], ...]`` or a run-length code in either form."""
 
-_FARTHEST = 1_000_000  # pixels from the origin, beyond which a vertex is taken for an error
+_MAX_COORDINATE = 1_000_000  # pixels from the origin; a vertex beyond is an error
 
 
 def encode(mask: NDArray[Any]) -> Rle:
-    """Run-length code of a binary mask.
+    """Encode a binary mask as a compressed run-length code.
 
     Args:
         mask: (H, W), any dtype; non-zero is foreground.
 
     Returns:
-        The compressed code, its counts as ``str`` so that it goes into JSON as it is.
+        The code with its counts as ``str``, ready for JSON.
+
+    Example:
+        >>> encode(np.eye(2))
+        {'size': [2, 2], 'counts': '0120'}
     """
     return _as_text(coco_mask.encode(np.asfortranarray(mask != 0, dtype=np.uint8)))
 
 
 def decode(rle: Rle) -> NDArray[np.uint8]:
-    """(H, W) uint8 mask of zeros and ones."""
+    """Decode a compressed run-length code to an (H, W) uint8 mask of zeros and ones."""
     return coco_mask.decode(rle)
 
 
 def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
-    """Any COCO segmentation as one compressed run-length code of a ``height`` x ``width`` image.
+    """Convert any COCO segmentation to one compressed run-length code.
 
     Args:
-        segmentation: polygons, a compressed code or an uncompressed one.
-        height: pixels.
-        width: pixels.
+        segmentation: Polygons, or a compressed or uncompressed run-length code.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Raises:
-        ValueError: the segmentation is empty or malformed, or a code is of another size than the image.
+        ValueError: The segmentation is empty or malformed, or a code has another size than the image.
+
+    Example:
+        >>> int(decode(to_rle([[0, 0, 4, 0, 4, 2, 0, 2]], height=3, width=5)).sum())
+        8
     """
     if min(height, width) < 0:
         raise ValueError(f"an image of {height} x {width}")
@@ -72,15 +80,15 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
 
 
 def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
-    """Refuse vertices that pycocotools, which walks along every edge in memory, does not survive."""
+    """Refuse vertices that would crash pycocotools, which walks along every edge in memory."""
     for polygon in polygons:
         farthest = max(map(abs, polygon))
-        if not farthest <= _FARTHEST or not all(map(math.isfinite, polygon)):
+        if not farthest <= _MAX_COORDINATE or not all(map(math.isfinite, polygon)):
             raise ValueError(f"a vertex at {farthest:g} pixels")
 
 
 def _check_counts(counts: Sequence[Any], height: int, width: int) -> None:
-    """Refuse runs that do not fill their image; of runs that are no whole numbers pycocotools finds no end."""
+    """Refuse runs that do not fill their image; pycocotools never returns from runs that are not whole numbers."""
     for run in counts:
         if not isinstance(run, Integral) or isinstance(run, bool) or run < 0:
             raise ValueError(f"a run of {run!r:.20} pixels")
@@ -91,18 +99,18 @@ def _check_counts(counts: Sequence[Any], height: int, width: int) -> None:
 def _check_runs(counts: str | bytes, pixels: int) -> None:
     """Refuse a compressed code that does not fill its image; pycocotools would read past its end.
 
-    The code: 5 bits a character from the lowest on, above them a bit that says "more follows", the last
-    character's fifth bit the sign, and from the fourth run on the difference to the run before the last.
+    Each character holds 5 bits of a number, lowest first, and above them a bit that is set if more follow; the fifth
+    bit of the last character is the sign. From the fourth run on, a number is the difference to the run two before.
     """
     text = counts.encode("ascii") if isinstance(counts, str) else counts
     chars = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
     last = (chars & 32) == 0
     if not len(chars) or chars.min() < 0 or chars.max() > 63 or not last[-1]:
-        raise ValueError("a run-length code of characters that make no numbers")
+        raise ValueError("a run-length code with characters that are not numbers")
     starts = np.flatnonzero(np.r_[True, last[:-1]])
     place = np.arange(len(chars)) - np.repeat(starts, np.diff(np.r_[starts, len(chars)]))
     if place.max() > 7:
-        raise ValueError("a run-length code of numbers too large")
+        raise ValueError("a run-length code with numbers that are too large")
     runs = np.add.reduceat((chars & 31) << 5 * place, starts)
     runs -= np.where(chars[last] & 16, 1 << 5 * (place[last] + 1), 0)
     runs[1::2] = np.cumsum(runs[1::2])
@@ -112,16 +120,22 @@ def _check_runs(counts: str | bytes, pixels: int) -> None:
 
 
 def encode_in_box(mask: NDArray[Any], x0: int, y0: int, height: int, width: int) -> Rle:
-    """Run-length code of a ``height`` x ``width`` image that is zero but for ``mask`` at (x0, y0).
+    """Encode an image that is zero except for a mask at (x0, y0).
 
     The image itself is never made, so a small mask in a huge image costs only its own size.
 
     Args:
         mask: (h, w), any dtype; non-zero is foreground. It must lie inside the image.
-        x0: column of the mask's left edge.
-        y0: row of the mask's upper edge.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
+        x0: Column of the mask's left edge.
+        y0: Row of the mask's top edge.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
+
+    Example:
+        >>> encode_in_box(np.ones((1, 2)), x0=1, y0=1, height=3, width=4) == to_rle(
+        ...     {"size": [3, 4], "counts": [4, 1, 2, 1, 4]}, 3, 4
+        ... )
+        True
     """
     h, w = mask.shape
     # Codes run down the columns. A zero below each column keeps its last run apart from the next one's
@@ -130,7 +144,7 @@ def encode_in_box(mask: NDArray[Any], x0: int, y0: int, height: int, width: int)
     padded[1:].reshape(w, h + 1)[:, :h] = (mask != 0).T
     edges = np.flatnonzero(padded[1:] != padded[:-1])
     edges = x0 * height + y0 + edges // (h + 1) * height + edges % (h + 1)
-    # Where the mask is as tall as the image, a run goes on over the column's end: join the two.
+    # If the mask is as tall as the image, a run continues in the next column: join the two.
     touching = np.flatnonzero(edges[1:] == edges[:-1])
     edges = np.delete(edges, np.r_[touching, touching + 1])
     counts = np.diff(edges, prepend=0, append=height * width).tolist()

@@ -1,6 +1,6 @@
-"""Boxes as the rows and columns of a grid they cover, and the tight boxes of masks.
+"""Boxes as the rows and columns of a grid, and the tight boxes of masks, for tensors.
 
-A box's mask is an outer product, so a grid of h x w needs only h + w values an instance: full-size masks of
+The mask of a box is an outer product, so a grid of h x w needs only h + w values per instance, and full-size masks of
 boxes are never made.
 """
 
@@ -11,17 +11,17 @@ from torch import Tensor
 
 
 def box_spans(boxes: Tensor, height: int, width: int, stride: int) -> tuple[Tensor, Tensor]:
-    """Rows and columns of a grid whose cells lie in each box.
+    """Find the rows and columns of a grid whose cells lie in each box.
 
-    Cell j of an axis is centerd at ``stride * j + stride / 2`` pixels and lies in a box when ``start <=
-    center < end``. A box that holds no center (it is small, or off the grid) gets the one cell nearest its
-    middle, so that every box has at least one row and one column.
+    Cell j of an axis is centered at ``stride * j + stride / 2`` pixels and lies in a box if ``start <= center < end``.
+    A box that holds no center (it is small, or off the grid) gets the cell nearest its middle, so that every box has at
+    least one row and one column.
 
     Args:
         boxes: (N, 4) float, xyxy pixels.
-        height: rows of the grid.
-        width: columns of the grid.
-        stride: pixels from one cell to the next.
+        height: Rows of the grid.
+        width: Columns of the grid.
+        stride: Pixels from one cell to the next.
 
     Returns:
         rows (N, height) bool and columns (N, width) bool.
@@ -33,7 +33,7 @@ def box_spans(boxes: Tensor, height: int, width: int, stride: int) -> tuple[Tens
 
 
 def box_masks(rows: Tensor, columns: Tensor) -> Tensor:
-    """Boxes as masks, from their rows and columns.
+    """Expand boxes from rows and columns to masks.
 
     Args:
         rows: (N, h) bool.
@@ -46,10 +46,10 @@ def box_masks(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def tight_boxes(masks: Tensor) -> Tensor:
-    """The smallest box round each mask.
+    """Find the smallest box around each mask.
 
-    `torchvision.ops.masks_to_boxes` names the last pixel inside; here a box ends where that pixel does, as in
-    COCO.
+    `torchvision.ops.masks_to_boxes` returns the index of the last pixel inside; here a box ends where that pixel does,
+    as in COCO.
 
     Args:
         masks: (N, H, W), any dtype; non-zero is foreground.
@@ -64,13 +64,13 @@ def tight_boxes(masks: Tensor) -> Tensor:
 
 
 def span_ends(spans: Tensor) -> tuple[Tensor, Tensor]:
-    """First true index of each row and one past its last.
+    """Find the first true index of each row and one past the last.
 
     Args:
         spans: (N, n) bool.
 
     Returns:
-        starts (N,) int64 and ends (N,) int64; both 0 where a row has no true value.
+        starts (N,) int64 and ends (N,) int64; both 0 for a row without a true value.
     """
     size = spans.shape[1]
     index = torch.arange(size, device=spans.device)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.criterion import MASK_STRIDE
 from boxel.models.detector import Detections, full_image_detections
-from boxel.utils.errors import BoxelError, first_line
+from boxel.utils.onnx import load_session
 
 
 class OnnxBoxCaseg:
@@ -24,12 +23,12 @@ class OnnxBoxCaseg:
         threads: for one batch; as many as torch takes where None.
 
     Raises:
-        BoxelError: onnxruntime is not installed, or can't run the file.
+        BoxelError: onnxruntime can't run the file.
     """
 
     def __init__(self, model: BoxCaseg, path: str | Path, threads: int | None = None) -> None:
         self.crops_of = model.crops_of
-        self._session = session_of(path, threads)
+        self._session = load_session(path, threads or torch.get_num_threads())
         self._names = [put.name for put in self._session.get_inputs()]
 
     def segment(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
@@ -47,13 +46,13 @@ class OnnxBoxInst:
         threads: for one batch; as many as torch takes where None.
 
     Raises:
-        BoxelError: onnxruntime is not installed, or can't run the file.
+        BoxelError: onnxruntime can't run the file.
     """
 
     def __init__(self, model: BoxInst, path: str | Path, threads: int | None = None) -> None:
         self.categories, self.config, self.settings = model.categories, model.config, model.settings
         self.parameters = model.parameters
-        self._session = session_of(path, threads)
+        self._session = load_session(path, threads or torch.get_num_threads())
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """What is found in each image.
@@ -67,31 +66,3 @@ class OnnxBoxInst:
             full_image_detections(*(values[image == index] for values in found), stride=MASK_STRIDE)
             for index in range(len(images))
         ]
-
-
-def session_of(path: str | Path, threads: int | None = None) -> Any:
-    """An onnxruntime session on the CPU.
-
-    Args:
-        path: an ONNX file.
-        threads: for one batch; as many as torch takes where None.
-
-    Raises:
-        BoxelError: onnxruntime is not installed, or can't run the file.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise BoxelError(
-            f"{path} is run by onnxruntime, which is not installed; pip install 'boxel[onnx]'."
-        ) from error
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads() if threads is None else threads
-    options.log_severity_level = 3  # errors; its warnings are for those who write exporters
-    try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # a missing file, a damaged one, an operator that this version lacks
-        raise BoxelError(
-            f"{path}: onnxruntime {onnxruntime.__version__} can't run it ({first_line(error)}); export it anew, or "
-            "pip install --upgrade onnxruntime."
-        ) from error

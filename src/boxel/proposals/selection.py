@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.masks.boxes import box_overlap
+from boxel.masks.boxes import box_iou, box_to_pixels
 from boxel.proposals.candidates import tight_boxes
 from boxel.proposals.superpixels import Regions
 
@@ -55,12 +55,12 @@ def fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArr
     limit = min(20 * share, len(pool.sizes))
     chosen, turns = [np.zeros((0, len(regions.sizes)), dtype=bool)], [np.zeros(0, dtype=np.int64)]
     for box in boxes:
-        overlap = box_overlap(pool.boxes, box)
+        overlap = box_iou(pool.boxes, box[None])[:, 0]
         near = np.flatnonzero(overlap >= np.partition(overlap, -limit)[-limit])
         near = near[np.argsort(-overlap[near], kind="stable")]
         cut = pool.sets(_distinct(pool, near, 0.1, 1.15)[: 2 * share]) & _inside(regions, box)
         cut = _unlike(cut[cut.any(1)])
-        fit = box_overlap(tight_boxes(regions.boxes, cut), box)
+        fit = box_iou(tight_boxes(regions.boxes, cut), box[None])[:, 0]
         chosen.append(cut[np.argsort(-fit, kind="stable")[:share]])
         turns.append(np.arange(len(chosen[-1])))
     in_turn = np.argsort(np.concatenate(turns), kind="stable")
@@ -108,5 +108,5 @@ def _unlike(sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
 def _inside(regions: Regions, box: NDArray[np.float64]) -> NDArray[np.bool_]:
     """(S,) superpixels of which more than half lies in a box."""
     height, width = regions.labels.shape
-    x0, y0, x1, y1 = np.ceil(box - 0.5).clip(0, [width, height] * 2).astype(int)
+    x0, y0, x1, y1 = box_to_pixels(box, height, width)
     return np.bincount(regions.labels[y0:y1, x0:x1].ravel(), minlength=len(regions.sizes)) > regions.sizes / 2

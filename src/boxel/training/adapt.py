@@ -21,7 +21,7 @@ from boxel.data import Annotations
 from boxel.data.crops import CropDataset, MixedBatchSampler
 from boxel.data.dataset import collate
 from boxel.labeling.api import label_data
-from boxel.labeling.teachers.detector import digest_of
+from boxel.labeling.teachers.detector import digest_model
 from boxel.models.io import load
 from boxel.models.pretrained import folder_of
 from boxel.training import train
@@ -67,7 +67,7 @@ def adapt(
         BoxelError: the folder is of another teacher.
     """
     out, start = Path(out), folder_of(teacher)
-    note, origin = out / "adapted.json", digest_of(load(start))
+    note, origin = out / "adapted.json", digest_model(load(start))
     done = json.loads(note.read_text()) if note.exists() else {"from": origin, "minutes": minutes}
     if done["from"] != origin:
         raise BoxelError(

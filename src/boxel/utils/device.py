@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from boxel.utils.errors import UsageError, one_line
+import ctypes
+import os
+
+from boxel.utils.errors import UsageError, missing_extra, one_line
 
 
 def resolve_device(name: str = "auto") -> str:
@@ -21,16 +24,14 @@ def resolve_device(name: str = "auto") -> str:
         >>> resolve_device("cpu")
         'cpu'
     """
-    if name == "cpu":
-        return name
+    if name == "cpu" or (name == "auto" and not _has_gpu_driver()):
+        return "cpu"
     try:
         import torch
-    except ImportError:
+    except ImportError as error:
         if name == "auto":
             return "cpu"
-        raise UsageError(
-            f"device {name} needs PyTorch, which is not installed; pip install 'boxel[train]', or use cpu."
-        ) from None
+        raise missing_extra(f"device {name}", error) from error
     if name == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -38,3 +39,14 @@ def resolve_device(name: str = "auto") -> str:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name} is not available ({one_line(error)}); try cpu.") from error
     return name
+
+
+def _has_gpu_driver() -> bool:
+    """Look for the driver of an NVIDIA or AMD GPU, which takes no seconds as the import of PyTorch does."""
+    if os.path.exists("/dev/kfd"):  # AMD's compute driver
+        return True
+    try:
+        ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return False
+    return True

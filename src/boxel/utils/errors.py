@@ -36,6 +36,22 @@ def nearest(name: str, known: list[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
+def missing_extra(what: str, error: ImportError, extra: str = "train") -> BoxelError:
+    """Return the error that names the optional dependencies to install.
+
+    Args:
+        what: What cannot be used without them; the subject of the sentence.
+        error: The failed import.
+        extra: The group of dependencies that contains the package.
+
+    Example:
+        >>> print(missing_extra("teacher sam:x", ImportError(name="torch")))
+        teacher sam:x needs torch, which is not installed; pip install 'boxel[train]'.
+    """
+    package = (error.name or "a package").split(".")[0]
+    return BoxelError(f"{what} needs {package}, which is not installed; pip install 'boxel[{extra}]'.")
+
+
 def one_line(error: object, limit: int = 120) -> str:
     """Return the text of an error as one short line without a full stop, for use within a sentence.
 

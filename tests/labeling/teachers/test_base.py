@@ -2,45 +2,9 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from boxel.labeling.teachers.base import Region, SoftMask, logits_on, region_about
-
-
-@pytest.mark.parametrize(
-    ("box", "margin", "region"),
-    [
-        ((2, 1, 5, 4), 0, (2, 1, 5, 4)),
-        ((2.4, 1.5, 4.6, 3.5), 0, (2, 1, 5, 3)),  # the middles of columns 2 to 4, and of rows 1 and 2
-        ((2.6, 1.6, 4.4, 3.4), 0, (3, 2, 4, 3)),
-        ((-3, -2, 20, 30), 0, (0, 0, 10, 8)),
-        (
-            (2, 2, 6, 4),
-            0.25,
-            (1, 1, 7, 4),
-        ),  # from 1.5 to 4.5: the middle of row 1 is in it, that of row 4 not
-        ((2, 2, 6, 6), -0.25, (3, 3, 5, 5)),
-        ((3.6, 2.6, 4.2, 3.2), 0, (3, 2, 4, 3)),  # no middle in it: the pixel that its own middle is in
-        ((-5, 20, -1, 30), 0, (0, 7, 1, 8)),  # outside: the nearest pixel
-    ],
-)
-def test_a_region_is_the_pixels_whose_middle_is_in_the_box(box, margin, region):
-    assert region_about(box, 8, 10, margin) == Region(*region)
-
-
-@given(
-    st.tuples(*[st.floats(-20, 60)] * 2), st.tuples(*[st.floats(0.01, 50)] * 2), st.floats(0, 0.5), st.data()
-)
-def test_every_region_has_a_pixel_of_the_image(corner, extent, margin, data):
-    height, width = data.draw(st.integers(1, 40)), data.draw(st.integers(1, 40))
-    box = np.array([*corner, corner[0] + extent[0], corner[1] + extent[1]])
-    left, top, right, bottom = region_about(box, height, width, margin)
-    assert 0 <= left < right <= width and 0 <= top < bottom <= height
-
-
-def test_the_shape_of_a_region_is_rows_and_columns():
-    assert Region(2, 5, 10, 6).shape == (1, 8)
+from boxel.labeling.teachers.base import SoftMask, resample_logits
+from boxel.masks.boxes import Region
 
 
 def by_hand(soft, region):
@@ -65,7 +29,7 @@ def by_hand(soft, region):
 def test_logits_are_bilinear_between_the_middles_of_cells(shape, window):
     logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     soft, region = SoftMask(logits, window), Region(0, 0, 24, 18)
-    found = logits_on(soft, region)
+    found = resample_logits(soft, region)
     assert found.dtype == np.float32
     # OpenCV before 5 knows 32 places between two cells; values here differ by 1 or so from cell to cell.
     np.testing.assert_allclose(found, by_hand(soft, region), atol=0.1)
@@ -73,19 +37,19 @@ def test_logits_are_bilinear_between_the_middles_of_cells(shape, window):
 
 def test_whole_pixels_are_taken_as_they_are_and_the_edge_goes_on():
     logits = np.arange(6, dtype=np.float32).reshape(2, 3)
-    found = logits_on(SoftMask(logits, (1, 2, 4, 4)), Region(0, 1, 5, 5))
+    found = resample_logits(SoftMask(logits, (1, 2, 4, 4)), Region(0, 1, 5, 5))
     assert found.tolist() == [[0, 0, 1, 2, 2], [0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]]
 
 
 def test_a_region_may_lie_beside_the_window():
     logits = np.array([[1, 2], [3, 4]], dtype=np.float32)
-    assert logits_on(SoftMask(logits, (0, 0, 2, 2)), Region(5, 7, 7, 8)).tolist() == [[4, 4]]
+    assert resample_logits(SoftMask(logits, (0, 0, 2, 2)), Region(5, 7, 7, 8)).tolist() == [[4, 4]]
 
 
 def test_a_pixel_that_leans_on_what_is_not_said_is_not_said():
     logits = np.array([[0, np.nan, 8, 8]], dtype=np.float32)
-    found = logits_on(SoftMask(logits, (0, 0, 16, 4)), Region(0, 0, 16, 4))
+    found = resample_logits(SoftMask(logits, (0, 0, 16, 4)), Region(0, 0, 16, 4))
     # The middles of the cells are at 2, 6, 10, 14: between 2 and 10 everything leans on the second cell.
     assert (found[:, :2] == 0).all() and np.isnan(found[:, 2:10]).all() and (found[:, 10:] == 8).all()
-    exact = logits_on(SoftMask(logits, (0, 0, 4, 1)), Region(0, 0, 4, 1))
+    exact = resample_logits(SoftMask(logits, (0, 0, 4, 1)), Region(0, 0, 4, 1))
     np.testing.assert_array_equal(exact, logits)

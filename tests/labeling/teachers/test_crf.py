@@ -9,9 +9,10 @@ from scipy.special import expit
 from boxel.crf import mean_field
 from boxel.evaluation.trimap import boundary_distance
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.base import Region, logits_on
-from boxel.labeling.teachers.crf import OF_BOX, OF_MASK, SIDE, refine, segment
+from boxel.labeling.teachers.base import resample_logits
+from boxel.labeling.teachers.crf import BOX_CRF, MASK_CRF, SIDE, refine, segment
 from boxel.labeling.teachers.shapes import inner_box
+from boxel.masks.boxes import Region
 
 WHOLE = Region(0, 0, 120, 100)
 
@@ -33,7 +34,7 @@ def cross():
 def test_the_object_of_a_box_is_found_exactly(cross) -> None:
     truth, box, photo = cross
     (soft,) = make_teacher("crf", [])(photo, box[None], np.zeros(1, np.int32))
-    np.testing.assert_array_equal(logits_on(soft, WHOLE) > 0, truth)
+    np.testing.assert_array_equal(resample_logits(soft, WHOLE) > 0, truth)
 
 
 @pytest.mark.parametrize("scale", [0.5, 3])
@@ -41,7 +42,7 @@ def test_at_other_sizes_the_cells_of_the_copy_mix_colors_at_its_rim(cross, scale
     truth, box, _ = cross
     truth = cv2.resize(truth.astype(np.uint8), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) > 0
     height, width = truth.shape
-    found = logits_on(segment(painted(truth), scale * box), Region(0, 0, width, height)) > 0
+    found = resample_logits(segment(painted(truth), scale * box), Region(0, 0, width, height)) > 0
     assert boundary_distance(truth.astype(np.uint8))[found ^ truth].max() < scale + 1
 
 
@@ -49,16 +50,16 @@ def test_the_core_is_the_object_and_what_is_outside_is_not() -> None:
     """Whatever the photo looks like: this one says nothing."""
     photo = np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8)
     for box in ([20.0, 12, 92, 72], [41.3, 30.2, 60.9, 47.7], [-30.0, 40, 50, 200], [0.0, 0, 120, 100]):
-        found = logits_on(segment(photo, np.array(box)), WHOLE)
-        inner = logits_on(inner_box(photo, np.array(box)), WHOLE)
+        found = resample_logits(segment(photo, np.array(box)), WHOLE)
+        inner = resample_logits(inner_box(photo, np.array(box)), WHOLE)
         assert (found[inner > 0] > 0).all() and (inner > 0).any()
         assert (found[inner < 0] < 0).all() and (np.abs(found) <= 10).all()
 
 
 @pytest.mark.parametrize("box", [[3.6, 2.6, 4.2, 3.2], [118.2, 98.1, 140.0, 109.0], [0.0, 30, 0.6, 60]])
 def test_tiny_boxes_get_a_mask_within_the_image(cross, box) -> None:
-    found = logits_on(segment(cross[2], np.array(box)), WHOLE)
-    inner = logits_on(inner_box(cross[2], np.array(box)), WHOLE)
+    found = resample_logits(segment(cross[2], np.array(box)), WHOLE)
+    inner = resample_logits(inner_box(cross[2], np.array(box)), WHOLE)
     assert (found[inner > 0] > 0).all() and (found[inner < 0] < 0).all()
 
 
@@ -78,7 +79,7 @@ def test_it_is_the_mean_field_of_the_window() -> None:
     box[28:68, 28:68] = 1  # sqrt(0.2) of 88 pixels about the middle: from 28.3 to 67.7
     found = segment(photo, np.array([4.0, 4, 92, 92]))
     assert found.window == (3, 3, 93, 93)
-    np.testing.assert_allclose(expit(found.logits[1:-1, 1:-1]), field(box, OF_BOX)[4:92, 4:92], atol=1e-4)
+    np.testing.assert_allclose(expit(found.logits[1:-1, 1:-1]), field(box, BOX_CRF)[4:92, 4:92], atol=1e-4)
 
     chances = rng.random((68, 68)).astype(np.float32)
     chances[:9] = np.nan
@@ -86,7 +87,7 @@ def test_it_is_the_mean_field_of_the_window() -> None:
     mask[14:82, 14:82] = np.nan_to_num(chances, nan=0.5)
     found = refine(photo, Region(14, 14, 82, 82), chances)
     assert found.window == (14, 14, 82, 82)
-    np.testing.assert_allclose(expit(found.logits), field(mask, OF_MASK)[14:82, 14:82], atol=1e-4)
+    np.testing.assert_allclose(expit(found.logits), field(mask, MASK_CRF)[14:82, 14:82], atol=1e-4)
 
 
 def test_a_mask_is_drawn_to_the_colors() -> None:

@@ -10,8 +10,9 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.labeling.api import label_data
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.base import Region, logits_on
-from boxel.labeling.teachers.detector import ModelTeacher, digest_of
+from boxel.labeling.teachers.base import resample_logits
+from boxel.labeling.teachers.detector import DetectorTeacher, digest_model
+from boxel.masks.boxes import Region
 from boxel.models import io
 from boxel.models.detector import full_image_detections
 from boxel.utils.errors import BoxelError
@@ -49,11 +50,13 @@ class Finder(nn.Module):
 def labeled(found, boxes, names, categories=KNOWN, photo=PHOTO):
     """What a teacher says of boxes: the score, and the box that its mask fills; None without an opinion."""
     known = list(dict.fromkeys(names))
-    teacher = ModelTeacher(Finder(found, categories), "finder", [Category(i, n) for i, n in enumerate(known)])
+    teacher = DetectorTeacher(
+        Finder(found, categories), "finder", [Category(i, n) for i, n in enumerate(known)]
+    )
     labels = np.array([known.index(name) for name in names], dtype=np.int32)
     said = []
     for soft in teacher(photo, np.array(boxes, dtype=np.float64), labels):
-        logits = logits_on(soft, Region(0, 0, 96, 64))
+        logits = resample_logits(soft, Region(0, 0, 96, 64))
         if np.isnan(logits).all():
             assert soft.score == 0
             said.append(None)
@@ -109,7 +112,7 @@ def test_an_instance_without_a_pixel_is_no_opinion():
     finder.detect = lambda images: [
         d._replace(mask_logits=-d.mask_logits) for d in Finder(found).detect(images)
     ]
-    (soft,) = ModelTeacher(finder, "finder", KNOWN)(
+    (soft,) = DetectorTeacher(finder, "finder", KNOWN)(
         PHOTO, np.array([[8.0, 8, 40, 40]]), np.zeros(1, np.int32)
     )
     assert np.isnan(soft.logits).all() and soft.score == 0
@@ -117,11 +120,11 @@ def test_an_instance_without_a_pixel_is_no_opinion():
 
 def test_a_digest_is_of_weights_and_of_what_else_matters():
     model = Finder([])
-    before = digest_of(model, model.settings)
-    assert digest_of(Finder([((0, 0, 8, 8), 0, 0.5)]), model.settings) == before
-    assert digest_of(model, {"augment": {}}) != before
+    before = digest_model(model, model.settings)
+    assert digest_model(Finder([((0, 0, 8, 8), 0, 0.5)]), model.settings) == before
+    assert digest_model(model, {"augment": {}}) != before
     model.weight.data += 1e-6
-    assert digest_of(model, model.settings) != before
+    assert digest_model(model, model.settings) != before
 
 
 @pytest.fixture

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.base import Region, logits_on
-from boxel.masks.grabcut import grabcut
+from boxel.labeling.teachers.base import resample_logits
+from boxel.masks.boxes import Region
+from boxel.masks.grabcut import grabcut_from_box
 
 LABELS = np.zeros(1, dtype=np.int32)
 
@@ -26,7 +27,7 @@ def disc():
 def test_the_object_is_cut_out_and_ground_is_all_round(disc, name):
     image, truth = disc
     (soft,) = make_teacher(name, [])(image, np.array([[30.0, 20, 71, 61]]), LABELS)
-    logits = logits_on(soft, Region(0, 0, 100, 80))
+    logits = resample_logits(soft, Region(0, 0, 100, 80))
     assert set(np.unique(logits)) == {-10.0, 10.0}
     assert ((logits > 0) & truth).sum() > 0.95 * ((logits > 0) | truth).sum()
 
@@ -35,7 +36,9 @@ def test_grabcut_is_that_of_the_whole_image(disc):
     noise = np.random.default_rng(0).integers(0, 256, disc[0].shape, dtype=np.uint8)
     box = np.array([20.0, 10, 80, 70])
     (soft,) = make_teacher("grabcut", [])(noise, box[None], LABELS)
-    np.testing.assert_array_equal(logits_on(soft, Region(0, 0, 100, 80)) > 0, grabcut(noise, box))
+    np.testing.assert_array_equal(
+        resample_logits(soft, Region(0, 0, 100, 80)) > 0, grabcut_from_box(noise, box)
+    )
 
 
 @pytest.mark.parametrize("name", ["grabcut", "grabcut-ellipse"])

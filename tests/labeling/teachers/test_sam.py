@@ -17,8 +17,9 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 
 from boxel.labeling.teachers import sam
-from boxel.labeling.teachers.base import Region, logits_on, region_about
+from boxel.labeling.teachers.base import resample_logits
 from boxel.labeling.teachers.sam import SamTeacher
+from boxel.masks.boxes import Region, pixel_region
 from boxel.utils.errors import BoxelError
 
 transformers = pytest.importorskip("transformers", minversion="4.56", reason="transformers is not installed")
@@ -211,9 +212,9 @@ def test_masks_are_those_of_transformers(network: Any, family: str, multimask: b
             assert mask.logits.dtype == np.float32
             assert mask.score == pytest.approx(np.clip(iou, 0, 1), abs=1e-6)
             for margin in (0, 0.5):
-                region = region_about(box, *size, margin)
+                region = pixel_region(box, *size, margin)
                 inside = logits[region.top : region.bottom, region.left : region.right]
-                np.testing.assert_allclose(logits_on(mask, region), inside, rtol=0, atol=1e-5)
+                np.testing.assert_allclose(resample_logits(mask, region), inside, rtol=0, atol=1e-5)
 
 
 def test_window_is_the_box_and_its_margin_and_holds_no_more_memory(network: Any) -> None:
@@ -232,7 +233,7 @@ def test_many_boxes_take_one_pass_of_the_encoder(network: Any, monkeypatch: pyte
     encoded, decoded = [], []
     teacher._model.vision_encoder.register_forward_hook(lambda *_: encoded.append(1))
     teacher._model.mask_decoder.register_forward_hook(lambda *_: decoded.append(1))
-    monkeypatch.setattr(sam, "_BOXES_AT_ONCE", 4)
+    monkeypatch.setattr(sam, "_CHUNK", 4)
     for mask, same in zip(teacher(image, boxes, no_labels(boxes)), together, strict=True):
         np.testing.assert_allclose(mask.logits, same.logits, rtol=0, atol=1e-5)
     assert (len(encoded), len(decoded)) == (1, 2)
@@ -258,7 +259,7 @@ def test_an_image_as_high_as_it_has_channels_is_not_turned(network: Any) -> None
     small, image, boxes = network("sam2"), photo(3, 30), np.array([[2.0, 0, 20, 3]])
     ((logits,), _) = small.masks(image, boxes)
     (mask,) = SamTeacher(small.folder)(image, boxes, no_labels(boxes))
-    np.testing.assert_allclose(logits_on(mask, Region(2, 0, 20, 3)), logits[:, 2:20], rtol=0, atol=1e-5)
+    np.testing.assert_allclose(resample_logits(mask, Region(2, 0, 20, 3)), logits[:, 2:20], rtol=0, atol=1e-5)
 
 
 def test_name_is_that_of_the_source_and_identity_that_of_the_masks(network: Any, tmp_path: Path) -> None:
@@ -324,7 +325,7 @@ def test_weights_that_lack_a_tensor_are_refused(network: Any, tmp_path: Path) ->
     folder = copied(network("sam2").folder, tmp_path / "holes")
     change(folder, lambda weights: weights.pop("mask_decoder.iou_token.weight"))
     with pytest.raises(
-        BoxelError, match=r"holes: the weights lack 1 tensors of Sam2Model, mask_decoder\.iou_token"
+        BoxelError, match=r"holes: the weights lack 1 tensors of Sam2Model, e\.g\. mask_decoder\.iou_token"
     ):
         SamTeacher(folder)
 

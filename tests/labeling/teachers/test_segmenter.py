@@ -9,8 +9,9 @@ import torch
 from boxel.data.annotations import Category
 from boxel.labeling.api import label_data
 from boxel.labeling.teachers import segmenter
-from boxel.labeling.teachers.base import Region, logits_on
+from boxel.labeling.teachers.base import resample_logits
 from boxel.labeling.teachers.segmenter import SegmenterTeacher
+from boxel.masks.boxes import Region
 from boxel.models import io
 
 WHOLE = Region(0, 0, 40, 20)
@@ -18,10 +19,12 @@ WHOLE = Region(0, 0, 40, 20)
 
 def asked(monkeypatch, found, boxes, names, data=("cat", "dog")):
     """What a teacher of background, cat and dog says that finds (3, 20, 40) probabilities everywhere."""
-    monkeypatch.setattr(segmenter, "probabilities", lambda *_: torch.tensor(found, dtype=torch.float32))
+    monkeypatch.setattr(
+        segmenter, "predict_probabilities", lambda *_: torch.tensor(found, dtype=torch.float32)
+    )
     classes = tuple(Category(k, name) for k, name in enumerate(("background", "cat", "dog")))
     model = SimpleNamespace(
-        categories=classes, settings={}, network=SimpleNamespace(fill=torch.zeros(3, 1, 1))
+        categories=classes, settings={}, network=SimpleNamespace(padding_color=torch.zeros(3, 1, 1))
     )
     teacher = SegmenterTeacher(model, "run", [Category(k, name) for k, name in enumerate(data)])
     labels = np.array([data.index(name) for name in names], dtype=np.int32)
@@ -79,7 +82,7 @@ def test_no_opinion_on_a_class_it_does_not_know(monkeypatch):
         ["dog", "bird"],
         ("cat", "dog", "bird"),
     )
-    assert np.isnan(logits_on(bird, WHOLE)).all() and bird.score == 0
+    assert np.isnan(resample_logits(bird, WHOLE)).all() and bird.score == 0
     assert (dog.logits > 0).all()
 
 

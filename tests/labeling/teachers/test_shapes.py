@@ -4,14 +4,15 @@ import numpy as np
 import pytest
 
 from boxel.labeling.teachers import shapes
-from boxel.labeling.teachers.base import Region, logits_on
+from boxel.labeling.teachers.base import resample_logits
+from boxel.masks.boxes import Region
 
 IMAGE = np.zeros((8, 10, 3), dtype=np.uint8)
 
 
 def drawn(soft, region=None):
     """Rows of text, # for the object, . for ground, ? for what is not said."""
-    logits = logits_on(soft, region or Region(0, 0, 10, 8))
+    logits = resample_logits(soft, region or Region(0, 0, 10, 8))
     assert logits.dtype == np.float32
     assert set(np.unique(logits[~np.isnan(logits)])) <= {10.0, -10.0}
     signs = np.where(np.isnan(logits), "?", np.where(logits > 0, "#", "."))

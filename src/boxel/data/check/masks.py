@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from boxel.data.check.boxes import usable_mask_boxes
 from boxel.data.check.repair_state import Work, numbers
 from boxel.data.check.rle_validation import Code, runs_of, tight_boxes
+from boxel.masks.boxes import paired_box_iou
 
 MIN_IOU = 0.5
 """A box and its mask's tight box disagree where they overlap less than this..."""
@@ -70,7 +71,7 @@ def disagreement(work: Work) -> None:
     known = np.flatnonzero(np.isfinite(work.mask_boxes[:, 0]) & work.keep & work.data.trusted)
     box, mask_box = work.boxes[known], work.mask_boxes[known]
     apart = np.abs(box - mask_box).max(axis=1, initial=0) > MIN_DIFFERENCE
-    iou = _iou(box, mask_box)
+    iou = paired_box_iou(box, mask_box)
     drawn = usable_mask_boxes(work) & np.array([source is None for source in work.data.source], dtype=bool)
     for k in np.flatnonzero(apart & (iou < MIN_IOU)):
         i = int(known[k])
@@ -202,11 +203,3 @@ def _polygon_boxes(instances: list[list[list[float]]]) -> tuple[NDArray[np.float
 def _is_empty(polygon: Sequence[float]) -> bool:
     x, y = polygon[0::2], polygon[1::2]
     return len(polygon) < 6 or min(x) >= max(x) or min(y) >= max(y)
-
-
-def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(n,) IoU of boxes pair by pair; the area of an empty one is 0."""
-    overlap = np.minimum(a[:, 2:], b[:, 2:]) - np.maximum(a[:, :2], b[:, :2])
-    shared = np.clip(overlap, 0, None).prod(axis=1)
-    union = (a[:, 2:] - a[:, :2]).prod(axis=1) + (b[:, 2:] - b[:, :2]).prod(axis=1) - shared
-    return np.divide(shared, union, out=np.zeros_like(shared), where=union > 0)

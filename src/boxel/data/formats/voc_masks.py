@@ -18,6 +18,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.faults import Fault
 from boxel.data.formats.layout import readable_mask, size_of
 from boxel.data.images import MAX_PIXELS
+from boxel.masks.boxes import box_iou, tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import one_line
 
@@ -56,7 +57,7 @@ def with_masks(
     classes = _read_png(folder / "SegmentationClass" / f"{stem}.png", objects.shape[::-1], stem, faults)
     values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
     masks = [objects == value for value in values]
-    boxes = [_tight_box(mask) for mask in masks]
+    boxes = tight_boxes(masks).tolist()
     names = [_class_of(mask, classes, order) for mask in masks]
     if boxed is None:
         return [
@@ -64,9 +65,7 @@ def with_masks(
             for name, box, mask in zip(names, boxes, masks, strict=True)
             if name is not None
         ]
-    score = _iou(
-        np.array(boxes).reshape(-1, 4), np.array([box for _, box in boxed], dtype=float).reshape(-1, 4)
-    )
+    score = box_iou(np.reshape(boxes, (-1, 4)), np.reshape([box for _, box in boxed], (-1, 4)))
     for m, value in enumerate(values):
         for k, (name, _, _) in enumerate(instances):
             if names[m] not in (None, name):
@@ -115,21 +114,6 @@ def _class_of(
     counts[[0, VOID]] = 0
     value = int(counts.argmax())
     return order[value - 1] if counts[value] and value <= len(order) else None
-
-
-def _tight_box(mask: NDArray[np.bool_]) -> list[float]:
-    columns, rows = np.flatnonzero(mask.any(axis=0)), np.flatnonzero(mask.any(axis=1))
-    return [float(columns[0]), float(rows[0]), float(columns[-1] + 1), float(rows[-1] + 1)]
-
-
-def _iou(a: NDArray[np.float64], b: NDArray[np.float64]) -> NDArray[np.float64]:
-    """(N, M) IoU of xyxy boxes; 0 for boxes that make no sense."""
-    with np.errstate(all="ignore"):
-        sides = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
-        inter = sides.clip(min=0).prod(axis=-1)
-        areas = [(x[:, 2:] - x[:, :2]).prod(axis=-1) for x in (a, b)]
-        iou = inter / (areas[0][:, None] + areas[1][None, :] - inter)
-    return np.where(np.isfinite(iou) & (iou >= 0) & (iou <= 1), iou, 0.0)
 
 
 def write_pngs(

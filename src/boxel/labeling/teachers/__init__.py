@@ -1,4 +1,4 @@
-"""Teachers: whatever draws the masks of given boxes, behind the one protocol of `boxel.labeling.teachers.base`."""
+"""Teachers: whatever predicts the masks of given boxes, behind the protocol `Teacher`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,95 +14,86 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Category
 from boxel.labeling.teachers import grabcut, shapes
 from boxel.labeling.teachers.base import SoftMask, Teacher
-from boxel.models.pretrained import SHIPPED
-from boxel.utils.errors import UsageError, nearest
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, BundledBoxCaseg
+from boxel.models.pretrained import SHIPPED, folder_of
+from boxel.utils.device import resolve_device
+from boxel.utils.errors import UsageError, missing_extra, nearest
 
-Draw = Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMask]
+__all__ = ["SoftMask", "Teacher", "make_teacher"]
+
+BoxFunction: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMask]
 """A function of an image and one box."""
 
-
-def _crf(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
-    # Imported when it is asked for, as networks are.
-    return import_module("boxel.labeling.teachers.crf").segment(image, box)
-
-
-_DRAWN: dict[str, Draw] = {
+_FUNCTIONS: dict[str, BoxFunction] = {
     "rectangle": shapes.rectangle,
     "ellipse": shapes.ellipse,
     "inner-box": shapes.inner_box,
     "grabcut": grabcut.cut,
     "grabcut-ellipse": grabcut.cut_from_ellipse,
-    "crf": _crf,
 }
 
 
 @dataclass
-class PerBox:
-    """A teacher that looks at one box at a time.
+class FunctionTeacher:
+    """A teacher that predicts the mask of one box at a time.
 
     Attributes:
-        name: of the teacher.
-        draw: its function of an image and a box.
+        name: Identifier used in `source` and `reliability`.
+        predict: Function of an image and a box.
     """
 
     name: str
-    draw: Draw
+    predict: BoxFunction
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
     ) -> list[SoftMask]:
-        """One soft mask a box; see `Teacher`."""
-        return [self.draw(image, box) for box in boxes]
+        """Predict one soft mask per box; see `Teacher`."""
+        return [self.predict(image, box) for box in boxes]
 
 
 def make_teacher(
     name: str,
-    categories: Sequence[Category],
+    categories: Sequence[Category] = (),
     device: str = "auto",
     margin: float = 0.0,
     threads: int = 1,
 ) -> Teacher:
-    """The teacher of a name.
-
-    A teacher may have an ``identity``, a text that changes whenever its masks would: a digest of its weights. Masks
-    made under another one are never mixed with its own.
+    """Make the teacher of a name.
 
     Args:
-        name: ``boxcaseg`` or ``boxcaseg-boxes`` (models that come with boxel), ``rectangle``, ``ellipse``,
-            ``inner-box``, ``grabcut``, ``grabcut-ellipse``, ``crf``, ``sam:`` and a path or hub id, or a model folder
-            or hub id.
-        categories: of the boxes, in the order of their labels.
-        device: where a network runs: `cpu`, `cuda`, `mps`, or `auto` for a GPU where there is one.
-        margin: how far masks may reach past their box, as a share of its width and height.
-        threads: that an image may take on the CPU, where several images are under way at once.
+        name: ``boxcaseg`` or ``boxcaseg-boxes`` (bundled networks), ``rectangle``, ``ellipse``, ``inner-box``,
+            ``grabcut``, ``grabcut-ellipse``, ``crf``, ``sam:`` and a path or hub id, or a model folder or hub id.
+        categories: Categories of the boxes, in the order of their labels.
+        device: Where a network runs: ``cpu``, ``cuda``, ``mps``, or ``auto`` for CUDA if available.
+        margin: How far masks may reach past their box, as a share of its width and height.
+        threads: Threads per image on the CPU.
 
     Raises:
-        BoxelError: there is no such teacher, or its weights can't be loaded.
+        BoxelError: There is no such teacher, its weights cannot be loaded, or it needs packages that are missing.
+
+    Example:
+        >>> make_teacher("ellipse").name
+        'ellipse'
     """
-    if name in _DRAWN:
-        return PerBox(name, _DRAWN[name])
-    # Networks are imported when they are asked for, so that a rectangle does not wait for torch.
+    if name in _FUNCTIONS:
+        return FunctionTeacher(name, _FUNCTIONS[name])
     kind, _, source = name.partition(":")
-    if kind == "sam" and source:
-        return import_module("boxel.labeling.teachers.sam").SamTeacher(source, _device(device), margin=margin)
-    if name in SHIPPED or "/" in name or Path(name).is_dir():
-        models = import_module("boxel.labeling.teachers.detector")
-        return models.load_teacher(name, categories, _device(device), threads)
-    known = [*_DRAWN, *SHIPPED, "sam:PATH"]
+    try:  # what needs PyTorch is imported when it is used
+        if name == "crf":
+            return FunctionTeacher(name, import_module("boxel.labeling.teachers.crf").segment)
+        if kind == "sam" and source:
+            sam = import_module("boxel.labeling.teachers.sam")
+            return sam.SamTeacher(source, resolve_device(device), margin=margin)
+        if name in SHIPPED and not Path(name).is_dir() and resolve_device(device) == "cpu":
+            network = BundledBoxCaseg(folder_of(name), threads)
+            return BoxCasegTeacher(network.soft_masks, name, network.weights_digest)
+        if name in SHIPPED or "/" in name or Path(name).is_dir():
+            models = import_module("boxel.labeling.teachers.detector")
+            return models.load_teacher(name, categories, resolve_device(device), threads)
+    except ImportError as error:
+        raise missing_extra(f"teacher {name}", error) from error
+    known = [*_FUNCTIONS, "crf", *SHIPPED, "sam:PATH"]
     raise UsageError(
         f"there is no teacher {name!r} ({', '.join(known)}, or a model folder).{nearest(name, known)}"
     )
-
-
-def _device(name: str) -> str:
-    """The device of a name, known to be there."""
-    import torch
-
-    if name == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        reason = " ".join(str(error).split())
-        raise UsageError(f"device {name} can't be had here ({reason[:120]}); try cpu.") from error
-    return name

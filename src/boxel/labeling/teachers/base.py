@@ -1,41 +1,40 @@
-"""What a teacher says of a box: a soft mask on a grid of its own, and how it looks on the image's pixels."""
+"""The protocol of teachers: an image and boxes in, one soft mask per box out."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
+from boxel.masks.boxes import Region
 from boxel.masks.crops import resample
 from boxel.utils.errors import BoxelError
 
+MAX_LOGIT = 100.0
+"""Stands for an infinite logit, between which nothing can be interpolated."""
 
-class Region(NamedTuple):
-    """Whole pixels of an image: columns `left` to `right` and rows `top` to `bottom`, the latter not included."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @property
-    def shape(self) -> tuple[int, int]:
-        """Rows and columns."""
-        return self.bottom - self.top, self.right - self.left
+CERTAIN_LOGIT = 10.0
+"""Logit of a pixel that certainly is the object (probability 0.99995); negative, of one that certainly is not."""
 
 
 @dataclass(frozen=True)
 class SoftMask:
-    """A teacher's opinion on the object in one box.
+    """A teacher's prediction for one box, on a grid of its own.
 
-    Attributes:
-        logits: (h, w) float32, above 0 where the object is; NaN where the teacher does not say. Infinite ones, which
-            nothing can be interpolated between, become `LIMIT`.
-        window: x0, y0, x1, y1, the pixels of the image that the grid covers from edge to edge, which may lie partly
-            outside the image.
-        score: the teacher's certainty in [0, 1].
+    Args:
+        logits: (h, w) float32, above 0 for the object; NaN if the teacher has no opinion.
+        window: x0, y0, x1, y1, the pixels of the image that the grid covers from edge to edge; it may reach past the
+            image.
+        score: Confidence of the teacher in [0, 1].
+
+    Raises:
+        BoxelError: The logits are not two-dimensional, or the window has no area.
+
+    Example:
+        >>> SoftMask(np.array([[5.0, -5.0]]), (10, 20, 30, 40)).score
+        1.0
     """
 
     logits: NDArray[np.float32]
@@ -45,76 +44,68 @@ class SoftMask:
     def __post_init__(self) -> None:
         logits = np.asarray(self.logits, dtype=np.float32)
         if logits.ndim != 2 or not logits.size:
-            raise BoxelError(f"logits of shape {logits.shape} are no soft mask; give (rows, columns).")
+            raise BoxelError(f"logits of shape {logits.shape} are not a soft mask; give (rows, columns).")
         x0, y0, x1, y1 = self.window
         if not (x0 < x1 and y0 < y1 and np.isfinite(self.window).all()):
-            raise BoxelError(f"{self.window} is no window of a soft mask; give x0, y0, x1, y1 with an area.")
-        object.__setattr__(self, "logits", logits.clip(-LIMIT, LIMIT) if np.isinf(logits).any() else logits)
-
-
-LIMIT = 100.0
-"""Logit of what is certain."""
+            raise BoxelError(
+                f"{self.window} is not the window of a soft mask; give x0, y0, x1, y1 with an area."
+            )
+        finite = logits.clip(-MAX_LOGIT, MAX_LOGIT) if np.isinf(logits).any() else logits
+        object.__setattr__(self, "logits", finite)
 
 
 NO_OPINION = SoftMask(np.full((1, 1), np.nan, dtype=np.float32), (0, 0, 1, 1), 0.0)
-"""Of a teacher that does not know what is in a box."""
+"""The prediction of a teacher that does not know what is in a box."""
 
 
 class Teacher(Protocol):
-    """Anything that makes masks of boxes: a function of an image, with a name."""
+    """Anything that predicts masks of boxes: a callable with a name.
+
+    A teacher may have an ``identity``, a text that changes whenever its masks would, e.g. a digest of its weights;
+    masks of different identities are never mixed. It may have ``flips = True`` if a second pass on the flipped image
+    makes its masks better.
+    """
 
     name: str
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
     ) -> list[SoftMask]:
-        """One soft mask a box.
+        """Predict one soft mask per box.
 
         Args:
             image: (H, W, 3) RGB.
             boxes: (N, 4) xyxy pixels, each with an area and partly inside the image.
-            labels: (N,) index of each box's category in the data set.
+            labels: (N,) index of each box's category in the dataset.
         """
         ...
 
 
-def region_about(box: ArrayLike, height: int, width: int, margin: float = 0.0) -> Region:
-    """The pixels of an image that a mask of a box may take: those whose middle is in the box and its margin.
+def resample_logits(soft: SoftMask, region: Region) -> NDArray[np.float32]:
+    """Interpolate the logits of a soft mask at the pixels of a region.
 
-    Args:
-        box: (4,) xyxy pixels.
-        height: of the image.
-        width: of the image.
-        margin: on each side, as a share of the box's width and height.
-
-    Returns:
-        A region of one pixel at least, the one nearest the middle of the box where there would be none.
-    """
-    x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
-    across, down = margin * (x1 - x0), margin * (y1 - y0)
-    left, right = _middles_between(x0 - across, x1 + across, width)
-    top, bottom = _middles_between(y0 - down, y1 + down, height)
-    return Region(left, top, right, bottom)
-
-
-def _middles_between(start: float, end: float, size: int) -> tuple[int, int]:
-    first, last = (int(np.clip(np.ceil(edge - 0.5), 0, size)) for edge in (start, end))
-    if first >= last:
-        first = int(np.clip(np.floor((start + end) / 2), 0, size - 1))
-        last = first + 1
-    return first, last
-
-
-def logits_on(soft: SoftMask, region: Region) -> NDArray[np.float32]:
-    """A soft mask's logits at the pixels of a region, bilinear between the middles of its cells.
-
-    Beyond the outermost middles the edge goes on. A pixel that leans on a cell of NaN is NaN.
-
-    Args:
-        soft: the mask.
-        region: the pixels.
+    Values are bilinear between the centers of the cells and constant beyond the outermost ones. A pixel that depends on
+    a cell of NaN is NaN.
 
     Returns:
         (rows, columns) float32 of the region.
     """
     return resample(soft.logits, soft.window, region)
+
+
+def from_binary_mask(mask: NDArray[np.bool_], left: int, top: int, score: float = 1.0) -> SoftMask:
+    """Convert a mask of whole pixels to a soft mask that is background everywhere else.
+
+    Args:
+        mask: (h, w) bool.
+        left: Column of the mask's first column in the image.
+        top: Row of the mask's first row in the image.
+        score: Confidence in [0, 1].
+
+    Returns:
+        A grid with one more pixel on each side, since values are constant beyond a grid.
+    """
+    h, w = mask.shape
+    logits = np.where(mask, np.float32(CERTAIN_LOGIT), np.float32(-CERTAIN_LOGIT))
+    padded = np.pad(logits, 1, constant_values=-CERTAIN_LOGIT)
+    return SoftMask(padded, (left - 1, top - 1, left + w + 1, top + h + 1), score)

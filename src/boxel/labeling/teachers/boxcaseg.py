@@ -1,32 +1,97 @@
-"""BoxCaseg as a teacher: one crop a box through a small network."""
+"""BoxCaseg as a teacher: one crop per box through a small network."""
 
 from __future__ import annotations
 
-from typing import Any
+import json
+from collections.abc import Callable
+from hashlib import blake2b
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxel.labeling.teachers.base import SoftMask
-from boxel.models.boxcaseg.inference import BoxToMask, soft_masks
+from boxel.masks.crops import extract_crops
+from boxel.utils.onnx import load_session
+
+SoftMasks: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]
+"""Logits (N, h, w), the windows (N, 4) they cover, xyxy pixels of the image, and scores (N,) in [0, 1]."""
+
+_CHUNK = 8
+"""Crops per call of the network; larger batches take no less time per crop on a CPU."""
 
 
 class BoxCasegTeacher:
-    """Masks of a BoxCaseg model.
+    """A BoxCaseg network as a teacher.
 
     Args:
-        model: in eval mode, or what runs it.
-        name: to be known by.
-        identity: text that changes with the model's weights.
+        predict: Returns the soft masks of the boxes of an image.
+        name: Identifier used in `source` and `reliability`.
+        identity: Text that changes with the weights.
     """
 
     flips = True
-    """Two looks are worth their time: the mask is better, and where they differ its quality is lower."""
+    """A second pass on the flipped image pays off: masks get better, and disagreement lowers their quality estimate."""
 
-    def __init__(self, model: BoxToMask, name: str = "boxcaseg", identity: str = "") -> None:
-        self._model, self.name, self.identity = model, name, identity
+    def __init__(
+        self,
+        predict: Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMasks],
+        name: str = "boxcaseg",
+        identity: str = "",
+    ) -> None:
+        self._predict, self.name, self.identity = predict, name, identity
 
-    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:
-        """One soft mask a box, whatever its label; see :class:`~boxel.labeling.teachers.base.Teacher`."""
-        found = zip(*soft_masks(self._model, image, boxes), strict=True)
+    def __call__(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
+    ) -> list[SoftMask]:
+        """Predict one soft mask per box, whatever its label; see :class:`~boxel.labeling.teachers.base.Teacher`."""
+        found = zip(*self._predict(image, boxes), strict=True)
         return [SoftMask(logits, tuple(window), float(score)) for logits, window, score in found]
+
+
+class BundledBoxCaseg:
+    """The ONNX file of a bundled BoxCaseg, run by onnxruntime without PyTorch.
+
+    Args:
+        folder: Folder of the bundled model.
+        threads: Threads per call; several threads may call.
+
+    Attributes:
+        weights_digest: Digest of the safetensors file that the ONNX file was made from.
+    """
+
+    def __init__(self, folder: Path, threads: int = 1) -> None:
+        self._session = load_session(folder / "model.onnx", threads)
+        about = self._session.get_modelmeta().custom_metadata_map
+        self.weights_digest = about["weights"]
+        self._side, self._margin = json.loads(about["side"]), json.loads(about["margin"])
+        self._padding_color = np.round(255 * np.array(json.loads(about["mean"])))
+
+    def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
+        """Predict the logits of the object in each box.
+
+        Args:
+            image: (H, W, 3) RGB.
+            boxes: (N, 4) xyxy pixels, partly inside the image.
+        """
+        if not len(boxes):
+            return np.zeros((0, 1, 1), np.float32), np.zeros((0, 4)), np.zeros(0, np.float32)
+        chunks = [boxes[start : start + _CHUNK] for start in range(0, len(boxes), _CHUNK)]
+        logits, windows = zip(*(self._chunk_logits(image, chunk) for chunk in chunks), strict=True)
+        found = np.concatenate(logits)
+        # |2 sigmoid(x) - 1| is |tanh(x / 2)|: how far pixels are from undecided, on average.
+        return found, np.concatenate(windows), np.abs(np.tanh(found / 2)).mean(axis=(1, 2))
+
+    def _chunk_logits(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        crops = extract_crops(image, boxes, self._side, self._margin, self._padding_color.tolist())
+        pixels = crops.pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255  # (N, 3, S, S)
+        inputs = {"crops": pixels, "rows": crops.rows, "columns": crops.columns}
+        return self._session.run(None, inputs)[0], crops.windows
+
+
+def weights_digest(folder: Path) -> str:
+    """Compute the digest of the weights of a bundled model, as its ONNX file states it."""
+    return blake2b((folder / "model.safetensors").read_bytes(), digest_size=8).hexdigest()

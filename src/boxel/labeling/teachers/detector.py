@@ -1,4 +1,4 @@
-"""A trained model as a teacher: what it finds in a photo labels the boxes that it agrees with."""
+"""Trained models as teachers; a detector labels the boxes that its own detections agree with."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,34 +19,35 @@ from torchvision.ops import box_iou
 
 from boxel.data.annotations import Category
 from boxel.exporting.accelerate import fastest
-from boxel.labeling.teachers.base import NO_OPINION, SoftMask, Teacher
-from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
+from boxel.labeling.teachers.base import NO_OPINION, SoftMask, Teacher, from_binary_mask
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, weights_digest
 from boxel.labeling.teachers.segmenter import SegmenterTeacher
-from boxel.labeling.teachers.shapes import exact
 from boxel.masks.rle import Rle, decode
 from boxel.models.boxcaseg import BoxCaseg
+from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import inference_config, predict_batch
 from boxel.models.instances import Instances
 from boxel.models.io import load
+from boxel.models.pretrained import SHIPPED, folder_of
 from boxel.models.semantic.model import Segmenter
 
 
-class ModelTeacher:
-    """Any model that finds instances, asked about boxes that are given.
+class DetectorTeacher:
+    """A model that detects instances, applied to given boxes.
 
-    Each box gets the mask of the instance found that overlaps it most, an instance for a box. Where the model knows a
-    box's category by its name, the instance must be of that category; else it may be of any.
+    Each box gets the mask of the detection that overlaps it most, each detection serving one box. If the model knows
+    the box's category by its name, the detection must be of that category; else it may be of any.
 
     Attributes:
-        name: of the teacher.
-        identity: text that changes with the model's weights and settings.
+        name: Identifier used in `source` and `reliability`.
+        identity: Text that changes with the model's weights and settings.
 
     Args:
-        model: in eval mode, with `detect`, `categories` and `settings`; or what runs it.
-        name: as above.
-        categories: of the boxes, in the order of their labels.
-        identity: as above.
-        min_iou: least IoU of a box with that of an instance.
+        model: In eval mode, with `detect`, `categories` and `settings`; or a runner that replaces it.
+        name: As above.
+        categories: Categories of the boxes, in the order of their labels.
+        identity: As above.
+        min_iou: Minimum IoU of a box with that of a detection.
     """
 
     def __init__(
@@ -57,90 +59,92 @@ class ModelTeacher:
         min_iou: float = 0.5,
     ):
         self.name, self.identity = name, identity
-        self._model, self._looking, self._min_iou = model, inference_config(model), min_iou
+        self._model, self._config, self._min_iou = model, inference_config(model), min_iou
         known = [category.name for category in model.categories]
-        # For each label of the data set the model's own label; -1 where any will do.
+        # The model's own label of each label of the dataset; -1 if any will do.
         self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
     ) -> list[SoftMask]:
-        """One soft mask a box; no opinion and a score of 0 where no instance matches. See `Teacher`."""
-        (found,) = predict_batch(self._model, [image], self._looking)
-        instance_of = self._match(found, boxes, labels)
+        """Predict one soft mask per box, without an opinion on boxes that no detection matches."""
+        (detections,) = predict_batch(self._model, [image], self._config)
+        match = self._match(detections, boxes, labels)
         return [
-            _soft(found.rles[instance_of[row]], float(found.scores[instance_of[row]]))
-            if row in instance_of
+            _soft_mask(detections.rles[match[row]], float(detections.scores[match[row]]))
+            if row in match
             else NO_OPINION
             for row in range(len(boxes))
         ]
 
     def _match(
-        self, found: Instances, boxes: NDArray[np.float64], labels: NDArray[np.int32]
+        self, detections: Instances, boxes: NDArray[np.float64], labels: NDArray[np.int32]
     ) -> dict[int, int]:
-        """The instance of each box that has one: pairs in the order of their IoU, each box and instance once."""
-        iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(found.boxes).double()).numpy()
+        """Match boxes and detections greedily by IoU: the detection of each box that has one."""
+        iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(detections.boxes).double()).numpy()
         own = self._own[labels][:, None]
-        iou[(own >= 0) & (own != found.labels)] = 0
-        instance_of: dict[int, int] = {}
+        iou[(own >= 0) & (own != detections.labels)] = 0
+        match: dict[int, int] = {}
         for pair in np.argsort(-iou, axis=None, kind="stable").tolist():
-            row, instance = divmod(pair, len(found))
-            if iou[row, instance] < self._min_iou:
+            row, detection = divmod(pair, len(detections))
+            if iou[row, detection] < self._min_iou:
                 break
-            if row not in instance_of and instance not in instance_of.values():
-                instance_of[row] = instance
-        return instance_of
+            if row not in match and detection not in match.values():
+                match[row] = detection
+        return match
 
 
-def _soft(rle: Rle, score: float) -> SoftMask:
+def _soft_mask(rle: Rle, score: float) -> SoftMask:
     x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
-    if not w:
-        return NO_OPINION
-    soft = exact(decode(rle)[y : y + h, x : x + w] > 0, x, y)
-    return SoftMask(soft.logits, soft.window, score)
+    return from_binary_mask(decode(rle)[y : y + h, x : x + w] > 0, x, y, score) if w else NO_OPINION
 
 
 def load_teacher(
     source: str, categories: Sequence[Category], device: str = "cpu", threads: int = 1
 ) -> Teacher:
-    """A trained model as a teacher.
+    """Load a trained model as a teacher: a BoxCaseg, a segmenter or a detector.
 
-    A BoxCaseg makes masks of the boxes, a segmenter says which of their pixels are of their class, and any other is
-    asked for its own instances.
-
-    Its identity tells its weights and what runs it: the last digits of its numbers depend on both.
+    The identity of a bundled model is its weights, whatever runs them. That of other models includes what runs them,
+    which decides the last digits of their logits.
 
     Args:
-        source: a model folder, the name of a model that comes with boxel, or a model's id on the Hugging Face hub.
-        categories: of the boxes, in the order of their labels.
-        device: where it runs.
-        threads: that an image may take on the CPU where onnxruntime runs the model.
+        source: A model folder, the name of a bundled model, or a model's id on the Hugging Face hub.
+        categories: Categories of the boxes, in the order of their labels.
+        device: Where it runs.
+        threads: Threads per image on the CPU if onnxruntime runs the model.
 
     Raises:
-        BoxelError: it can't be loaded.
+        BoxelError: The model cannot be loaded.
     """
     model: Any = load(source).to(device)
     name = Path(source).as_posix()
     if isinstance(model, Segmenter):
-        return SegmenterTeacher(model, name, categories, digest_of(model, *_about(model)))
+        return SegmenterTeacher(model, name, categories, digest_model(model, *_describe(model)))
     runner = fastest(model, threads)
-    how = "torch" if isinstance(runner, nn.Module) else "onnxruntime"
-    if isinstance(model, BoxCaseg):
-        return BoxCasegTeacher(runner, name, f"{digest_of(model, asdict(model.config))} run by {how}")
-    return ModelTeacher(runner, name, categories, f"{digest_of(model, *_about(model))} run by {how}")
+    identity = f"run by {'torch' if isinstance(runner, nn.Module) else 'onnxruntime'}"
+    if not isinstance(model, BoxCaseg):
+        identity = f"{digest_model(model, *_describe(model))} {identity}"
+        return DetectorTeacher(runner, name, categories, identity)
+    bundled = source in SHIPPED and not Path(source).is_dir()
+    identity = (
+        weights_digest(folder_of(source))
+        if bundled
+        else f"{digest_model(model, asdict(model.config))} {identity}"
+    )
+    return BoxCasegTeacher(partial(soft_masks, runner), name, identity)
 
 
-def _about(model: Any) -> tuple[list[str], dict[str, Any]]:
+def _describe(model: Any) -> tuple[list[str], dict[str, Any]]:
     """What a model's masks depend on besides its weights."""
     return [category.name for category in model.categories], model.settings
 
 
-def digest_of(model: nn.Module, *about: Any) -> str:
-    """A digest of a model's weights, wherever they were read from.
+def digest_model(model: nn.Module, *about: object) -> str:
+    """Compute a digest of a model's weights, wherever they were loaded from.
 
     Args:
-        model: the model.
-        *about: plain data that its masks depend on too, as its settings.
+        model: The model.
+        *about: Plain data that its masks depend on too, such as its settings.
     """
     digest = hashlib.blake2b(json.dumps(about, default=str).encode(), digest_size=8)
     for name, tensor in model.state_dict().items():

@@ -1,4 +1,4 @@
-"""Segment Anything as a teacher: SAM, SAM 2 and SAM 3 of `transformers`, shown nothing but the boxes."""
+"""Segment Anything as a teacher: SAM, SAM 2 and SAM 3 of `transformers`, prompted with the boxes."""
 
 from __future__ import annotations
 
@@ -14,51 +14,51 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from boxel.labeling.teachers.base import SoftMask, region_about
-from boxel.labeling.teachers.detector import digest_of
-from boxel.utils.errors import BoxelError
+from boxel.labeling.teachers.base import SoftMask
+from boxel.labeling.teachers.detector import digest_model
+from boxel.masks.boxes import pixel_region
+from boxel.utils.errors import BoxelError, missing_extra, one_line
 
 _SAM2 = ("Sam2Model", "Sam2Processor")
 _SAM3 = ("Sam3TrackerModel", "Sam3TrackerProcessor")
 _CLASSES = {
     "sam": ("SamModel", "SamProcessor"),
     "sam2": _SAM2,
-    "sam2_video": _SAM2,  # what the authors' own checkpoints call themselves, which hold the image model too
+    "sam2_video": _SAM2,  # the type of the authors' own checkpoints, which hold the image model too
     "sam3_tracker": _SAM3,
     "sam3_video": _SAM3,
 }
-"""Model and processor of `transformers` that answer a box with a mask, by the model type of a config.json."""
+"""Model and processor of `transformers` by the model type of a config.json."""
 
-_BOXES_AT_ONCE = 32
-"""Boxes that the decoder sees together; each takes some 40 MB while it does."""
+_CHUNK = 32
+"""Boxes per call of the decoder; each takes about 40 MB meanwhile."""
 
 
 class SamTeacher:
-    """A Segment Anything model that is asked for the object in each box.
+    """A Segment Anything model that is prompted with each box.
 
     An image goes through the encoder once and its boxes through the decoder together. On the pixels of a mask's
-    window the logits are those of transformers' own processor, model and post-processing, whatever that
-    interpolates on the way. The score is the IoU that the model predicts for its mask.
+    window the logits are those of transformers' own processor, model and post-processing. The score is the IoU that
+    the model predicts for its mask.
 
-    Several threads may call it. The network works for one of them at a time: it uses all cores by itself, and an
+    Several threads may call it, but the network serves one of them at a time: it uses all cores by itself, and an
     encoder pass takes up to 1.5 GB.
 
     Attributes:
-        name: `sam:` and the source.
-        identity: a digest of the weights and of how images are shown to them.
+        name: ``sam:`` and the source.
+        identity: Digest of the weights and of the image processor.
 
     Args:
-        source: a folder with config.json, model.safetensors and the processor's files, or `owner/name` on the
+        source: A folder with config.json, model.safetensors and the processor's files, or `owner/name` on the
             Hugging Face hub.
-        device: where the network runs.
-        multimask: let the decoder draw its three masks (whole, part, part of a part) and take the one with the
-            highest predicted IoU. They are made for a click, which may mean each of them; a box leaves little
-            doubt, and the single mask is what the authors take for it.
-        margin: what is kept around each box, as a share of its width and height on each side; not less than the
-            margin that masks are clipped to.
+        device: Where the network runs.
+        multimask: Predict three masks per box (whole, part, part of a part) and take the one with the highest predicted
+            IoU. They are meant for an ambiguous click; for a box the authors take the single mask.
+        margin: Margin of the soft mask around each box, as a share of its width and height; at least the margin that
+            masks are clipped to.
 
     Raises:
-        BoxelError: transformers is not installed, or the source holds no model of SAM, SAM 2 or SAM 3 that is whole.
+        BoxelError: transformers is not installed, or the source is not a complete SAM, SAM 2 or SAM 3 model.
 
     References:
         Kirillov et al., "Segment Anything", ICCV 2023; Ravi et al., "SAM 2", 2024; Carion et al., "SAM 3", 2025.
@@ -73,7 +73,7 @@ class SamTeacher:
     ) -> None:
         model, self._processor = _load(str(source))
         self.name = f"sam:{source}"
-        self.identity = digest_of(model, self._processor.image_processor.to_dict(), multimask)
+        self.identity = digest_model(model, self._processor.image_processor.to_dict(), multimask)
         self._model = model.to(device).eval()
         self._multimask, self._margin = multimask, margin
         self._lock = Lock()
@@ -82,10 +82,10 @@ class SamTeacher:
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
     ) -> list[SoftMask]:
-        """One soft mask a box, on the whole pixels of the box and its margin; arguments as for a `Teacher`."""
+        """Predict one soft mask per box, on the pixels of the box and its margin; see `Teacher`."""
         if len(boxes) == 0:
             return []
-        # As a PIL image its channels are not to be guessed, which transformers does by their number.
+        # A PIL image, since transformers guesses the channel axis of arrays.
         inputs = self._processor(Image.fromarray(image), input_boxes=[boxes.tolist()], return_tensors="pt")
         with self._lock:
             masks, ious = self._decode(inputs["pixel_values"], inputs["input_boxes"])
@@ -93,43 +93,41 @@ class SamTeacher:
         sizes = {key: inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs}
         soft = []
         for box, mask, iou in zip(boxes, masks, ious.tolist(), strict=True):
-            # One at a time, as a map of the whole image's size is made of each.
+            # One at a time: each becomes a map of the size of the whole image.
             full = self._processor.post_process_masks([mask[None]], **sizes, binarize=False)[0][0, 0]
-            region = region_about(box, height, width, self._margin)
-            part = full[region.top : region.bottom, region.left : region.right]
+            region = pixel_region(box, height, width, self._margin)
+            part = full[region.slices]
             soft.append(SoftMask(np.array(part.cpu()), region, min(max(0.0, iou), 1.0)))
         return soft
 
     def _decode(self, pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """The decoder's (N, 1, h, w) logits of the boxes of one image and the (N,) IoU that it predicts for them."""
+        """Return (N, 1, h, w) logits of the boxes of one image and the (N,) IoU that the decoder predicts for them."""
         device = self._model.device
-        # SAM's prompts are of double precision, which MPS does not know.
+        # SAM's prompts are in double precision, which MPS lacks.
         prompts = boxes.float() if device.type == "mps" else boxes
         embeddings = self._model.get_image_embeddings(pixels.to(device))
         masks, ious = [], []
-        for some in prompts.to(device).split(_BOXES_AT_ONCE, dim=1):
-            drawn = self._model(
+        for some in prompts.to(device).split(_CHUNK, dim=1):
+            output = self._model(
                 image_embeddings=embeddings, input_boxes=some, multimask_output=self._multimask
             )
-            iou, best = drawn.iou_scores[0].max(dim=1)
-            masks.append(drawn.pred_masks[0].take_along_dim(best[:, None, None, None], dim=1))
+            iou, best = output.iou_scores[0].max(dim=1)
+            masks.append(output.pred_masks[0].take_along_dim(best[:, None, None, None], dim=1))
             ious.append(iou)
         return torch.cat(masks), torch.cat(ious)
 
 
 def _load(source: str) -> tuple[Any, Any]:
-    """Model and processor of a folder or of the hub; only safetensors are read, and no code that comes with them."""
+    """Load model and processor of a folder or of the hub, from safetensors only and without remote code."""
     try:
         import transformers
     except ImportError as error:
-        raise BoxelError(
-            "SAM needs the package transformers; install it with: pip install 'boxel[sam]'."
-        ) from error
+        raise missing_extra(f"teacher sam:{source}", error, "sam") from error
     with _readable(source):
         kind = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     if kind not in _CLASSES:
         raise BoxelError(
-            f"{source}: a model of type {kind!r} draws no masks in boxes; give one of {', '.join(_CLASSES)}."
+            f"{source}: a model of type {kind!r} predicts no masks of boxes; give one of {', '.join(_CLASSES)}."
         )
     with _readable(source):
         network, processing = (getattr(transformers, name) for name in _CLASSES[kind])
@@ -137,12 +135,12 @@ def _load(source: str) -> tuple[Any, Any]:
         model, report = network.from_pretrained(
             source, use_safetensors=True, dtype=torch.float32, output_loading_info=True
         )
-    # What the file lacks transformers draws at random, and only warns.
+    # transformers initializes missing weights at random, and only warns.
     if report["missing_keys"]:
         lacking = sorted(report["missing_keys"])
         raise BoxelError(
-            f"{source}: the weights lack {len(lacking)} tensors of {network.__name__}, {lacking[0]} among them; "
-            "download or save the model anew."
+            f"{source}: the weights lack {len(lacking)} tensors of {network.__name__}, e.g. {lacking[0]}; "
+            "download or save the model again."
         )
     return model, processor
 
@@ -151,9 +149,8 @@ def _load(source: str) -> tuple[Any, Any]:
 def _readable(source: str) -> Iterator[None]:
     try:
         yield
-    except Exception as error:  # each fault of a folder or of the hub has its own exception
-        reason = " ".join(str(error).split())[:200]
+    except Exception as error:  # folders and the hub raise many types
         raise BoxelError(
-            f"{source}: not readable as SAM, SAM 2 or SAM 3 ({reason}); give a folder with config.json, "
+            f"{source}: not readable as SAM, SAM 2 or SAM 3 ({one_line(error, 200)}); give a folder with config.json, "
             "model.safetensors and preprocessor_config.json, or the id of such a model on the hub."
         ) from error

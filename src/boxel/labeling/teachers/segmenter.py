@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,88 +10,88 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boxel.data.annotations import Category
-from boxel.labeling.teachers.base import NO_OPINION, Region, SoftMask, region_about
+from boxel.labeling.teachers.base import NO_OPINION, SoftMask
+from boxel.masks.boxes import Region, pixel_region
 from boxel.models.boxsup import UpdateConfig
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
+from boxel.models.semantic.model import Segmenter
 
 REACH = 0.2
 """How far past a box its class may be, as a share of its sides; masks are clipped to the box and its margin later."""
 
-LEAST_SHARE = UpdateConfig.least_share
-"""Of a box's pixels that are taken for the object at least, those where the model is nearest to it."""
+MIN_SHARE = UpdateConfig.least_share
+"""Minimum share of a box's pixels that are taken for the object: those where the model is nearest to it."""
 
-LEAST = 1e-6
-"""The least probability that is told apart from none."""
+EPS = 1e-6
+"""Minimum probability that is distinguished from zero."""
 
 
 class SegmenterTeacher:
-    """A model that gives each pixel a class, asked about boxes that are given.
+    """A model that assigns a class to each pixel, applied to given boxes.
 
-    The boxes tell it more than the photo does. Where a class has no box it can't be, so that a cat taken for a dog is
-    a cat in the box of one; classes that no box of the data set may have, as the background, can be anywhere. And there
-    is something in each box: a model that sees nothing there is asked where it is nearest to seeing it.
+    The boxes are evidence too. A class cannot be where it has no box, so a cat mistaken for a dog is still a cat in the
+    box of one; classes that have no boxes in the dataset, such as the background, can be anywhere. And each box holds
+    an object: if the model sees none there, the pixels where it is nearest to seeing it are taken.
 
     Attributes:
-        name: of the teacher.
-        identity: text that changes with the model's weights and settings.
+        name: Identifier used in `source` and `reliability`.
+        identity: Text that changes with the model's weights and settings.
 
     Args:
-        model: a :class:`~boxel.models.semantic.model.Segmenter` in eval mode.
-        name: as above.
-        categories: of the boxes, in the order of their labels.
-        identity: as above.
+        model: A segmenter in eval mode.
+        name: As above.
+        categories: Categories of the boxes, in the order of their labels.
+        identity: As above.
     """
 
-    def __init__(self, model: Any, name: str, categories: Sequence[Category], identity: str = ""):
+    def __init__(self, model: Segmenter, name: str, categories: Sequence[Category], identity: str = ""):
         self.name, self.identity = name, identity
         self._model, self._looks = model, semantic_inference_config(model)
         known = [category.name for category in model.categories]
-        # For each label of the data set the model's own; -1 for classes that it doesn't know.
+        # The model's own label of each label of the dataset; -1 for classes that it does not know.
         self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
-        self._ground = np.setdiff1d(np.arange(len(known)), self._own)
+        self._anywhere = np.setdiff1d(np.arange(len(known)), self._own)
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
     ) -> list[SoftMask]:
-        """One soft mask a box; no opinion on classes that the model doesn't know. See `Teacher`."""
+        """Predict one soft mask per box, without an opinion on classes that the model does not know."""
         own = self._own[labels].tolist()
         height, width = image.shape[:2]
-        regions = [region_about(box, height, width, REACH) for box in boxes]
+        regions = [pixel_region(box, height, width, REACH) for box in boxes]
         found = self._probabilities(image)
-        total = found[self._ground].sum(0)
+        total = found[self._anywhere].sum(0)
         for label in {label for label in own if label >= 0}:
             boxed = torch.zeros_like(total, dtype=torch.bool)
             for region in (region for region, other in zip(regions, own, strict=True) if other == label):
-                boxed[_pixels(region)] = True
+                boxed[region.slices] = True
             total += found[label] * boxed
         return [
-            _soft(found[label], total, region, region_about(box, height, width)) if label >= 0 else NO_OPINION
+            _soft_mask(found[label], total, region, pixel_region(box, height, width))
+            if label >= 0
+            else NO_OPINION
             for label, region, box in zip(own, regions, boxes, strict=True)
         ]
 
     def _probabilities(self, image: NDArray[np.uint8]) -> Tensor:
-        """(K, H, W) what the model says of a photo."""
+        """(K, H, W) class probabilities of an image."""
         network = self._model.network
         pixels = torch.from_numpy(image).permute(2, 0, 1).to(network.padding_color.device)
         return predict_probabilities(network, pixels, self._looks).cpu()
 
 
-def _soft(own: Tensor, total: Tensor, region: Region, inner: Region) -> SoftMask:
-    """The odds of a class against all else that a region's pixels may be, from (H, W) probabilities.
+def _soft_mask(own: Tensor, total: Tensor, region: Region, inner: Region) -> SoftMask:
+    """Compute the odds of a class against all else that the pixels of a region may be.
 
     Args:
-        own: of the class.
-        total: of all that may be there.
-        region: the pixels asked about.
-        inner: those of them that are in the box.
+        own: (H, W) probability of the class.
+        total: (H, W) probability of all that may be there.
+        region: The pixels of the soft mask.
+        inner: Those of them that are in the box.
     """
-    odds = (own.clamp(min=LEAST).log() - (total - own).clamp(min=LEAST).log()).numpy()
-    boxed = odds[_pixels(inner)]
-    # What is above it is the object.
-    needed = min(np.quantile(boxed, 1 - LEAST_SHARE, method="higher") - LEAST, 0.0)
-    share = (own / total.clamp(min=LEAST)).numpy()[_pixels(inner)]
-    return SoftMask(odds[_pixels(region)] - needed, region, float(share[boxed >= needed].mean()))
-
-
-def _pixels(region: Region) -> tuple[slice, slice]:
-    return slice(region.top, region.bottom), slice(region.left, region.right)
+    odds = (own.clamp(min=EPS).log() - (total - own).clamp(min=EPS).log()).numpy()
+    boxed = odds[inner.slices]
+    # Pixels with odds above this threshold are the object.
+    threshold = min(np.quantile(boxed, 1 - MIN_SHARE, method="higher") - EPS, 0.0)
+    share = (own / total.clamp(min=EPS)).numpy()[inner.slices]
+    return SoftMask(odds[region.slices] - threshold, region, float(share[boxed >= threshold].mean()))

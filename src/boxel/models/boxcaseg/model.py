@@ -15,7 +15,8 @@ from boxel.layers.backbone import Backbone
 from boxel.layers.decoder import Concatenate, TopDown, upsample
 from boxel.layers.transfer import TransferredHead, segmentation_head
 from boxel.losses.head_mixing import mix_heads
-from boxel.masks.crops import crop, resample, spans_in, window_about
+from boxel.masks.boxes import box_to_pixels
+from boxel.masks.crops import extract_crops, resample
 from boxel.models.boxcaseg.config import BoxCasegConfig
 from boxel.models.boxcaseg.criterion import box_losses, mask_loss
 
@@ -122,18 +123,11 @@ class BoxCaseg(nn.Module):
             crops (N, 3, S, S) float in [0, 1], rows (N, S) and columns (N, S) bool, and the crops' windows (N, 4), xyxy
             pixels of the image.
         """
-        side = self.config.side
-        windows = np.array([window_about(box, self.config.margin) for box in boxes]).reshape(-1, 4)
-        pixels = np.empty((len(boxes), side, side, 3), dtype=np.uint8)
-        spans = np.empty((len(boxes), 2, side), dtype=bool)
-        fill = self.padding_color
-        for index, (box, window) in enumerate(zip(boxes, windows, strict=True)):
-            pixels[index] = crop(image, window, side, fill)
-            spans[index] = spans_in(box, window, side)
-        device = self.backbone.mean.device
-        both = torch.from_numpy(spans).to(device)
-        crops = torch.from_numpy(pixels).to(device).permute(0, 3, 1, 2).float() / 255
-        return crops, both[:, 0], both[:, 1], windows
+        found = extract_crops(image, boxes, self.config.side, self.config.margin, self.padding_color)
+        pixels, rows, columns = (
+            torch.from_numpy(values).to(self.backbone.mean.device) for values in found[:3]
+        )
+        return pixels.permute(0, 3, 1, 2).float() / 255, rows, columns, found.windows
 
     @property
     def padding_color(self) -> tuple[int, int, int]:
@@ -228,7 +222,7 @@ def cut_masks(
     Yields:
         (h, w) bool mask, perhaps empty, and its left column and upper row.
     """
-    corners = np.ceil(boxes - 0.5).clip(0, [width, height] * 2).astype(int)
+    corners = box_to_pixels(boxes, height, width)
     for grid, window, (left, top, right, bottom) in zip(logits, windows, corners.tolist(), strict=True):
         area = (left, top, max(left, right), max(top, bottom))
         empty = area[0] == area[2] or area[1] == area[3]

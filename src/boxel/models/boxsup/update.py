@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.masks.boxes import box_overlap, from_middle
+from boxel.masks.boxes import box_iou, box_to_pixels, normalized_box_coords
 from boxel.proposals.candidates import Candidates
 from boxel.utils.errors import check_range
 
@@ -76,11 +76,7 @@ def costs(
     sets = candidates.sets().astype(np.float32)
     superpixels = candidates.superpixels
     count = sets.shape[1]
-    overlap = (
-        np.stack([box_overlap(candidates.boxes, box) for box in boxes], 1)
-        if len(boxes)
-        else np.zeros((len(sets), 0))
-    )
+    overlap = box_iou(candidates.boxes, boxes)
     constants, gains = np.zeros(len(boxes)), np.zeros((count, len(boxes)), dtype=np.float64)
     areas = _areas(boxes)
     for number, (box, label) in enumerate(zip(boxes, labels.tolist(), strict=True)):
@@ -138,7 +134,7 @@ def _ellipses(
     found = np.zeros((count, len(boxes)))
     for number, box in enumerate(boxes):
         x0, y0, x1, y1 = _window(box, 0, superpixels.shape)
-        u, v = from_middle(box, np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
+        u, v = normalized_box_coords(box, np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5)
         inside = u**2 + v**2 <= 1
         found[:, number] = np.bincount(superpixels[y0:y1, x0:x1][inside], minlength=count)
     return found
@@ -147,7 +143,7 @@ def _ellipses(
 def _window(box: NDArray[np.floating], enlarge: float, shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """The pixels of an enlarged box, those whose centers it holds: xyxy."""
     half = enlarge / 2 * np.tile(box[2:] - box[:2], 2) * [-1, -1, 1, 1]
-    x0, y0, x1, y1 = np.ceil(box + half - 0.5).clip(0, [shape[1], shape[0]] * 2).astype(int).tolist()
+    x0, y0, x1, y1 = box_to_pixels(box + half, *shape).tolist()
     return x0, y0, x1, y1
 
 

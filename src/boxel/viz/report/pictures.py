@@ -12,7 +12,7 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.masks.crops import crop, spans_in
+from boxel.masks.crops import crop, crop_spans
 from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import overlay
 
@@ -55,7 +55,7 @@ def _picture(data: Annotations, instance: int, image: NDArray[np.uint8]) -> NDAr
     shown = crop(image, window, SIDE)
     shown_mask = None if mask is None else crop(mask * np.uint8(255), window, SIDE)[None] > 127
     shown_box = (box - np.tile(window[:2], 2)) * SIDE / (window[2] - window[0])
-    rows, columns = spans_in((0, 0, width, height), window, SIDE)
+    rows, columns = crop_spans((0, 0, width, height), window, SIDE)
     return overlay(shown, shown_box, shown_mask, None, ())[rows][:, columns]
 
 

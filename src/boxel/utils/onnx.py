@@ -1,0 +1,37 @@
+"""Sessions of onnxruntime on the CPU."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from boxel.utils.errors import BoxelError, first_line
+
+if TYPE_CHECKING:
+    from onnxruntime import InferenceSession
+
+
+def load_session(path: str | Path, threads: int = 1) -> InferenceSession:
+    """Open an ONNX file for inference on the CPU.
+
+    Args:
+        path: The file.
+        threads: Threads per call of the session; the session itself may be called from several threads.
+
+    Raises:
+        BoxelError: The file cannot be read or run.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Waiting threads sleep: spinning takes the cores of the other workers.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors only; warnings concern those who write exporters
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # a missing or damaged file, an operator that this version lacks
+        raise BoxelError(
+            f"{path}: onnxruntime {onnxruntime.__version__} cannot run this file ({first_line(error)}); export it "
+            "again, or pip install --upgrade onnxruntime."
+        ) from error

@@ -1,0 +1,121 @@
+"""Labeling without PyTorch: the bundled networks as ONNX files."""
+
+import json
+import subprocess
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+
+from boxel.data import read
+from boxel.data.synthetic import write_scenes
+from boxel.labeling.api import label_data
+from boxel.labeling.teachers import detector
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, BundledBoxCaseg, weights_digest
+from boxel.models.boxcaseg.inference import soft_masks
+from boxel.models.io import load
+from boxel.models.pretrained import SHIPPED, folder_of
+from boxel.utils.onnx import load_session
+
+WITHOUT_TORCH = """
+import sys
+
+FORBIDDEN = set("torch torchvision timm lightning safetensors skimage higra matplotlib supervision".split())
+
+class Hook:
+    def find_spec(self, name, path=None, target=None):
+        if name.split(".")[0] in FORBIDDEN:
+            raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+sys.meta_path.insert(0, Hook())
+"""
+"""Code that makes imports of optional packages fail, as if they were not installed."""
+
+
+def run_without_torch(code, *arguments):
+    """Run code in a process in which optional packages cannot be imported."""
+    command = [sys.executable, "-c", WITHOUT_TORCH + code, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def scenes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("scenes")
+    write_scenes(folder, 2, height=160, width=224)
+    return folder / "masks.json"
+
+
+def torch_teacher(name):
+    """The bundled network run by PyTorch, as on a GPU."""
+    return BoxCasegTeacher(partial(soft_masks, load(name)), name, weights_digest(folder_of(name)))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_the_file_belongs_to_the_weights_and_states_how_to_run_it(name):
+    folder = folder_of(name)
+    assert (folder / "model.onnx").stat().st_size < 10e6
+    about = load_session(folder / "model.onnx").get_modelmeta().custom_metadata_map
+    config = load(name).config
+    assert about["method"] == "boxcaseg" and about["weights"] == weights_digest(folder)
+    assert json.loads(about["side"]) == config.side and json.loads(about["margin"]) == config.margin
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_logits_match_torch(name, scenes):
+    data = read(scenes)
+    image, boxes = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8), data.boxes[:9] / 2
+    ours, theirs = (
+        BundledBoxCaseg(folder_of(name)).soft_masks(image, boxes),
+        soft_masks(load(name), image, boxes),
+    )
+    np.testing.assert_allclose(ours[0], theirs[0], atol=1e-3)
+    np.testing.assert_array_equal(ours[1], theirs[1])
+    np.testing.assert_allclose(ours[2], theirs[2], atol=1e-5)
+    empty = BundledBoxCaseg(folder_of(name)).soft_masks(image, boxes[:0])
+    assert [len(part) for part in empty] == [0, 0, 0]
+
+
+def test_labels_match_torch_and_are_one_job(scenes, tmp_path):
+    """At most 0.1 % of the pixels differ, and a job begun by one is continued by the other."""
+    data = read(scenes).without_masks()
+    out = tmp_path / "masks.json"
+    first = label_data(data, teacher="boxcaseg", device="cpu", out=out).data
+    again = label_data(data, teacher=torch_teacher("boxcaseg"), out=out)
+    assert (again.labeled, again.found) == (0, 2)
+    second = label_data(data, teacher=torch_teacher("boxcaseg")).data
+    differing = pixels = 0
+    for k in range(len(data.ids)):
+        a, b = first.mask(k), second.mask(k)
+        differing, pixels = differing + (a != b).sum(), pixels + a.sum()
+    assert differing <= 1e-3 * pixels
+    np.testing.assert_allclose(first.quality, second.quality, atol=1e-3)
+
+
+def test_a_bundled_model_has_one_identity_on_every_device(monkeypatch):
+    on_gpu = detector.load_teacher("boxcaseg", (), "cpu")  # the path that a GPU takes
+    assert on_gpu.identity == BundledBoxCaseg(folder_of("boxcaseg")).weights_digest
+
+
+def test_labeling_works_without_torch(scenes, tmp_path):
+    """Public functions label, write and read a dataset in a process that cannot import PyTorch."""
+    code = """
+import boxel
+data = boxel.read(sys.argv[1]).without_masks()
+made = boxel.label(data, out=sys.argv[2], drop=0.3)
+assert made.has_segmentation.all() and (made.quality > 0).all()
+try:
+    boxel.label(data, teacher="sam:x/y")
+except boxel.BoxelError as error:
+    print(error)
+print(sorted(FORBIDDEN & set(sys.modules)))
+"""
+    printed = run_without_torch(code, scenes, tmp_path / "masks.json").splitlines()
+    assert printed[-2:] == [
+        "teacher sam:x/y needs torch, which is not installed; pip install 'boxel[train]'.",
+        "[]",
+    ]
+    here = label_data(read(scenes).without_masks(), drop=0.3, device="cpu").data
+    assert here.segmentations.tolist() == read(tmp_path / "masks.json").segmentations.tolist()

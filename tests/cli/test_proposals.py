@@ -42,8 +42,8 @@ def test_segments_and_how_well_they_fit(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--source", "mgc"], 1, "mgc is no source of segments; .* Did you mean 'mcg'"),
-        (["--count", "0"], 1, "count is 0; give a number from 1 up"),
+        (["--source", "mgc"], 1, "no source of candidate segments 'mgc'; .* Did you mean 'mcg'"),
+        (["--count", "0"], 1, "count is 0; give a (whole )?number"),
         (["--workers", "0"], 2, "--workers is 0; give a number from 1 up"),
     ],
 )

@@ -1,0 +1,74 @@
+"""Commands on datasets: check and convert."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from jsonargparse import ArgumentParser, Namespace
+
+from boxel.cli.options import add_data, read_data
+from boxel.utils.errors import UsageError
+
+
+def add_check(parser: ArgumentParser) -> None:
+    """Add the flags of `boxel check`."""
+    add_data(parser)
+    parser.add_argument("--repair", type=str, metavar="OUT", help="write a mended copy (COCO json) here")
+    parser.add_argument("--json", action="store_true", help="print the faults as JSON")
+
+
+def run_check(given: Namespace) -> int:
+    """Run `boxel check`."""
+    from boxel.data import write
+    from boxel.data.check import check, faults_as_json, repair, summary
+
+    if "repair" in given and Path(given.repair).suffix != ".json":
+        raise UsageError(f"--repair {given.repair}: the mended copy is a COCO file; end its name on .json.")
+    if "repair" in given and Path(given.repair).exists():
+        raise UsageError(
+            f"--repair {given.repair}: there is such a file already; name a new one for the copy."
+        )
+    data = read_data(given, tell_faults=False)
+    if "repair" in given:
+        mended, faults = repair(data)
+        write(mended, given.repair)
+    else:
+        faults = check(data)
+    if "json" in given:
+        print(json.dumps(faults_as_json(faults), indent=1))
+    else:
+        print(data)
+        print("\n".join(summary(faults)))
+        if "repair" in given:
+            print(f"mended copy: {given.repair}")
+    left = [fault for fault in faults if not ("repair" in given and fault.repair)]
+    return 1 if left else 0
+
+
+def add_convert(parser: ArgumentParser) -> None:
+    """Add the flags of `boxel convert`."""
+    add_data(parser)
+    parser.add_argument("out", type=str, help="file or folder to write")
+    parser.add_argument(
+        "--to", type=str, help="coco, voc, sbd, yolo, labelme or semantic; coco for a .json file"
+    )
+    parser.add_argument(
+        "--from", dest="format", type=str, help="format of the input, where it is not recognized"
+    )
+
+
+def run_convert(given: Namespace) -> int:
+    """Run `boxel convert`."""
+    from boxel.data.convert import convert
+
+    data = convert(
+        given.annotations,
+        given.out,
+        to=given.get("to"),
+        images=given.get("images"),
+        format=given.get("format"),
+        classes=given.get("class_list"),
+    )
+    print(f"{data}\nwritten to {given.out}")
+    return 0

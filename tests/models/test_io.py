@@ -113,7 +113,7 @@ def test_the_crf_of_a_run_comes_back_as_it_was_written(tmp_path):
     ("text", "said"),
     [
         ("smoth_weight: 3", "smoth_weight"),
-        ("appearance_weight: -1", "appearance_weight is -1.0; give a number from 0 up"),
+        ("appearance_weight: -1", "appearance_weight is -1; give a number from 0 up"),
         ("iterations: some", "iterations"),
         ("- 3", "list"),
         ("", "None"),

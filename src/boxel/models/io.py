@@ -133,11 +133,9 @@ def read_crf(folder: Path) -> dict[str, Any]:
     file = folder / CRF_FILE
     if not file.is_file():
         return {}
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(CRFConfig, None)
     try:
-        return asdict(CRFConfig(**vars(parser.parse_object(yaml.safe_load(file.read_text())))))
-    except Exception as error:  # the parser raises as many kinds as there are ways to be wrong
+        return asdict(CRFConfig(**yaml.safe_load(file.read_text())))
+    except (OSError, TypeError, ValueError, BoxelError, yaml.YAMLError) as error:
         reason = " ".join(str(error).split())[:300].rstrip(".")
         raise BoxelError(
             f"{file}: can't be read as settings of a CRF ({reason}); remove it, and let `boxel tune-crf` make another."

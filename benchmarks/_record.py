@@ -127,7 +127,7 @@ def commit() -> str:
         done = subprocess.run(["git", *args], cwd=REPO, capture_output=True, text=True)
         return done.stdout.strip()
 
-    changed = git("status", "--porcelain", "--", "src", "benchmarks/*.py", "recipes")
+    changed = git("status", "--porcelain", "--", "src", "benchmarks/*.py")
     return git("rev-parse", "--short", "HEAD") + ("+" if changed else "")
 
 

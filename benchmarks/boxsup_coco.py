@@ -2,7 +2,7 @@
 
     python benchmarks/boxsup_coco.py --out runs/boxsup_coco
 
-Each row is `recipes/boxsup_small.yaml --label segments` with what the row changes, from five sixths of the 455
+Each row is `boxsup-small --label segments` with what the row changes, from five sixths of the 455
 training images; it is measured on the others, or with --val on the validation images. With 20 classes in so few
 photos a mean over all classes says little, so the rows tell the IoU of the foreground, whatever its class, and the
 mean IoU of the classes with ten objects or more to be measured on; each as a share of the figure of the last row
@@ -62,7 +62,7 @@ def main() -> None:
     """Train what is missing, then print a row each."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_coco"))
-    parser.add_argument("--recipe", default="recipes/boxsup_small.yaml")
+    parser.add_argument("--recipe", default="boxsup-small")
     parser.add_argument(
         "--rows", nargs="+", choices=ROWS, default=["rectangles", "GrabCut", "BoxSup", "masks"]
     )

@@ -2,7 +2,7 @@
 
     python benchmarks/boxsup_photo.py --out runs/boxsup_photo
 
-The photographs are those of scikit-image; only their boxes are learned from. `recipes/boxsup_small.yaml` with `--label
+The photographs are those of scikit-image; only their boxes are learned from. `boxsup-small` with `--label
 segments`, the 455 training photos of COCO beside them. Prints after each update the IoU of each photo's labels with
 its outline, which nothing else looks at, and draws the updates that --updates names, the last one always.
 """
@@ -31,7 +31,7 @@ def main() -> None:
     """Train, print the segments' IoU and draw the labels."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_photo"))
-    parser.add_argument("--recipe", default="recipes/boxsup_small.yaml")
+    parser.add_argument("--recipe", default="boxsup-small")
     parser.add_argument("--updates", type=int, nargs="+", default=[1, 5])
     args = parser.parse_args()
     photos = outlined(args.out / "photos")

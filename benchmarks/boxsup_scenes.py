@@ -2,7 +2,7 @@
 
     python benchmarks/boxsup_scenes.py --out runs/boxsup_scenes --seeds 0 1 2
 
-200 scenes to learn from, 500 others to be measured on; each row is `recipes/boxsup_scenes.yaml` with what the row
+200 scenes to learn from, 500 others to be measured on; each row is `boxsup-scenes` with what the row
 changes. Segments and masks are made once. Rows already in --out are not trained again; self-training learns from what
 the network of the row BoxSup says of the boxes it has learned from. With --crf each is measured without a CRF, with the
 default one, and with one that is tuned to it on 40 scenes more.
@@ -53,7 +53,7 @@ def main() -> None:
     """Train what is missing, then print a row each: mean over the seeds, and their standard deviation."""
     parser = arguments(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_scenes"))
-    parser.add_argument("--recipe", default="recipes/boxsup_scenes.yaml")
+    parser.add_argument("--recipe", default="boxsup-scenes")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--crf", action="store_true")

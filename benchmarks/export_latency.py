@@ -3,7 +3,7 @@
 Of BoxCaseg also that of torch with batch norms folded away, as `boxel label` runs it where onnxruntime is missing.
 
 BoxInst: one image to boxes and mask logits, before masks are pasted; ResNet-50, 80 classes, random weights.
-BoxCaseg: crops to logits; the small network of `recipes/boxcaseg_small.yaml`, random weights. `--run` takes trained
+BoxCaseg: crops to logits; the small network of `boxcaseg-small`, random weights. `--run` takes trained
 models in their place. All ways take turns in one run, and the figures are medians; the first call, which compiles
 where there is something to compile, is told apart.
 
@@ -18,12 +18,12 @@ import argparse
 import time
 from collections.abc import Callable
 from copy import deepcopy
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-import yaml
 from _record import Table, arguments
 from _runs import medians, take_turns
 from torch import nn
@@ -36,15 +36,15 @@ from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.io import load
 from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
+from boxel.training.recipe import read_config
 
-RECIPE = Path(__file__).resolve().parents[1] / "recipes" / "boxcaseg_small.yaml"
 Way = Callable[[], Any]
 
 
 def random_models() -> dict[str, nn.Module]:
     """BoxInst as it comes and the small BoxCaseg, untrained."""
     torch.manual_seed(0)
-    small = yaml.safe_load(RECIPE.read_text())["model"] | {"weights": "none"}
+    small = asdict(read_config("boxcaseg-small").model) | {"weights": "none"}
     return {
         "BoxInst": BoxInst(80, BoxInstConfig(weights="none", backbone_norm="bn", score_threshold=0.0)),
         "BoxCaseg": BoxCaseg(BoxCasegConfig(**small)),

@@ -2,7 +2,7 @@
 
     python benchmarks/fcrn_camvid.py --out runs/camvid --seeds 0 1 2
 
-Each row is `recipes/fcrn_camvid_small.yaml` with what the row changes, a few minutes on one core. It learns from 312 of
+Each row is `fcrn-camvid-small` with what the row changes, a few minutes on one core. It learns from 312 of
 the 367 training images, drawn once, and is measured on the other 55; with --val it learns from all and is measured on
 the 101 validation images. Rows already in --out are not trained again. With --init each row starts from the weights of
 one run, e.g. one that has learned from all pixels:
@@ -45,7 +45,7 @@ def main() -> None:
     """Train what is missing, then record mean and standard deviation over the seeds of each row."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/camvid"))
-    parser.add_argument("--recipe", default="recipes/fcrn_camvid_small.yaml")
+    parser.add_argument("--recipe", default="fcrn-camvid-small")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--init", type=Path, help="a run that each row starts from")

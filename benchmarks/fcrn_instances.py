@@ -2,7 +2,7 @@
 
     python benchmarks/fcrn_instances.py --out runs/persons
 
-Trains `recipes/fcrn_coco_small.yaml` for the classes of pixels, and `recipes/fcrn_instances_small.yaml` on it and from
+Trains `fcrn-coco-small` for the classes of pixels, and `fcrn-instances-small` on it and from
 its features with what each row changes (Table 6); from true masks and, with --boxes-only, from masks that
 `boxcaseg-boxes` made of the boxes and that no true mask of these photos has taught. Measured on the validation photos
 with predicted and with true classes of pixels (the paper's pilot experiment). Rows already in --out are not trained
@@ -41,7 +41,6 @@ def main() -> None:
     """Train what is missing, then print a row each."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/persons"))
-    parser.add_argument("--recipes", type=Path, default=Path("recipes"))
     parser.add_argument("--boxes-only", action="store_true", help="learn from masks made of boxes")
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     parser.add_argument("--steps", type=int, help="of each training, instead of those of the recipes")
@@ -60,7 +59,7 @@ def main() -> None:
         "fcrn",
         training,
         semantic,
-        config=args.recipes / "fcrn_coco_small.yaml",
+        config="fcrn-coco-small",
         categories=CATEGORIES,
         **length,
     )
@@ -72,12 +71,11 @@ def main() -> None:
     table = Table("fcrn", f"persons-instances-{kind}", columns, first="learned from, localization")
     for row in args.rows:
         out = args.out / f"{kind}_{row.replace(',', '').replace(' ', '_')}"
-        recipe = args.recipes / "fcrn_instances_small.yaml"
         train_once(
             "fcrn-instances",
             training,
             out,
-            config=recipe,
+            config="fcrn-instances-small",
             semantic=semantic,
             init=semantic,
             **length,

@@ -8,7 +8,7 @@ photos. A network that has is calibrated out of fold: for each part of the photo
 for fewer steps, and the cues are those of its masks.
 
     python benchmarks/fit_quality.py \
-        --teachers boxcaseg --recipe recipes/boxcaseg_small_masks.yaml
+        --teachers boxcaseg --recipe boxcaseg-small-masks
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     python benchmarks/proxy_masks.py --out runs/proxy
 
 Labels the boxes of `train_boxes.json` by a teacher that has seen no masks of them, trains
-`recipes/mask_rcnn_small.yaml` on all categories as one for each row and seed (finished trainings in --out are not
+`mask-rcnn-small` on all categories as one for each row and seed (finished trainings in --out are not
 repeated), and measures AP50 and AP75 of masks on the validation photos, beside those from true masks with a paired
 bootstrap over photos.
 """
@@ -41,7 +41,7 @@ def main() -> None:
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/proxy"))
     parser.add_argument("--teacher", default="boxcaseg-boxes", help="one that has learned from boxes only")
-    parser.add_argument("--recipe", default="recipes/mask_rcnn_small.yaml")
+    parser.add_argument("--recipe", default="mask-rcnn-small")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--rows", nargs="+", choices=ROWS, default=list(ROWS))
     args = parser.parse_args()

@@ -2,7 +2,7 @@
 
     python benchmarks/real_photos.py --out runs/photos
 
-Trains `recipes/coco_small.yaml` on all categories as one, from boxes, from masks, from boxes without hints, and from
+Trains `coco-small` on all categories as one, from boxes, from masks, from boxes without hints, and from
 boxes with the projection loss alone (Table 3 of BoxInst), for each seed; finished trainings in --out are not repeated.
 Then measures mask AP on the validation photos, beside "box filled" from the same detections, and the ratio with a
 paired bootstrap over photos, and draws what the first seed's networks find in photos of scikit-image.
@@ -44,7 +44,7 @@ def main() -> None:
     """Train what is missing, then measure and print."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/photos"))
-    parser.add_argument("--recipe", default="recipes/coco_small.yaml")
+    parser.add_argument("--recipe", default="coco-small")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--kinds", nargs="+", choices=KINDS, default=list(KINDS))
     args = parser.parse_args()

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -94,8 +93,7 @@ def measures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[st
         # The first word of a row is what it learns from.
         data = read(args.out / "train" / f"{name[:5]}.json", images=args.out / "train" / "images")
         data = jitter_boxes(data, settings.pop("jitter", 0.0), args.seed)
-        config = str(files("boxel") / "demo.yaml")
-        minutes = train_once("boxinst", data, run, config=config, **settings)
+        minutes = train_once("boxinst", data, run, config="demo", **settings)
         found = predict_set(load(run), truth, batch_size=4)
         filled = coco_ap(fill_boxes(found, truth), truth, "segm")["AP"]
         row = measure(found, truth) | {"filled_AP": filled, "minutes": minutes}

@@ -1,81 +1,97 @@
-"""The recipes of BoxCaseg: each trains, two steps at a tiny size, as its row of the paper says."""
+"""The recipes of BoxCaseg and of its Mask R-CNN against the paper; some run two steps at a tiny size."""
 
 from dataclasses import asdict
-from pathlib import Path
 
 import pytest
-import yaml
 
 import boxel
 from boxel.data import write
 from boxel.data.synthetic import write_scenes
-from boxel.training.config import BoxCasegTraining
+from boxel.models.mask_rcnn import MaskRCNNConfig
 from boxel.training.recipe import read_config
 
-FOLDER = Path(__file__).resolve().parents[2] / "recipes"
-PAPER = {path.stem: path for path in sorted((FOLDER / "boxcaseg").glob("*.yaml"))}
-ALL = PAPER | {name: FOLDER / f"{name}.yaml" for name in ("boxcaseg_small", "boxcaseg_small_masks")}
 SHRUNK = {
     "model.backbone": "resnet10t",
     "model.weights": "none",
     "model.backbone_norm": "bn",
-    "model.side": 64,
-    "crops.side": 64,
     "data.workers": 0,
     "data.min_box": 0,
     "steps": 2,
     "optim.reference_batch": 0,
-    "batch_size": 8,
+    "device": "cpu",
 }
 
 
 @pytest.fixture(scope="module")
-def sets(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("sets")
-    boxed = write_scenes(folder / "boxed", 4, height=64, width=96)
-    single = boxed.select_instances([boxed.instances_of(image)[0] for image in range(4)])
-    write(single, folder / "salient", format="salient")
-    return boxed, boxel.read(folder / "salient")
+def scenes(tmp_path_factory):
+    return write_scenes(tmp_path_factory.mktemp("scenes"), 4, height=64, width=96)
 
 
-@pytest.mark.parametrize("name", ALL)
-@pytest.mark.filterwarnings("ignore:a salient set knows")
-def test_a_recipe_trains(name, sets, tmp_path):
-    wanted = read_config(ALL[name], "boxcaseg")
-    boxed, salient = sets
-    model = boxel.train("boxcaseg", boxed, salient=salient, out=tmp_path, config=ALL[name], **SHRUNK)
-    changed = {key.removeprefix("model."): value for key, value in SHRUNK.items() if key.startswith("model.")}
-    assert asdict(model.config) == asdict(wanted.model) | changed
-    assert set(model.heads) == set(wanted.model.heads)
-    record = yaml.safe_load((tmp_path / "config.yaml").read_text())
-    assert record["crops"]["salient_ratio"] == list(wanted.crops.salient_ratio)
-
-
-def test_rows_differ_in_what_their_table_varies():
-    base = asdict(read_config(PAPER["voc_w48"]))
-    for name, path in PAPER.items():
-        row = asdict(read_config(path))
-        differing = {
-            f"{part}.{key}"
-            for part in ("model", "crops", "data", "optim", "schedule")
-            for key, value in row[part].items()
-            if base[part][key] != value
-        }
-        differing |= {key for key in ("epochs", "batch_size", "steps") if base[key] != row[key]}
-        allowed = {
-            "voc": set(),
-            "table3": {"crops.salient_count"},
-            "table4": {"model.heads"},
-            "table6": {"model.alpha"},
-        }
-        coco = {"model.alpha", "crops.overlap_drop", "optim.lr", "crops.salient_ratio", "crops.random"}
-        assert differing <= allowed.get(name.split("_")[0], coco), name
-
-
-def test_the_paper_is_the_default():
-    voc = read_config(PAPER["voc_w48"])
-    assert isinstance(voc, BoxCasegTraining)
+def test_the_base_is_the_papers():
+    voc = read_config("boxcaseg/voc-w48")
     assert (voc.model.alpha, voc.model.side, voc.crops.side) == (0.7, 320, 288)
     assert (voc.epochs, voc.schedule.kind, voc.schedule.power) == (40, "poly", 0.9)
     assert (voc.optim.lr, voc.optim.momentum, voc.optim.weight_decay) == (0.004, 0.9, 1e-4)
     assert (voc.crops.salient_ratio, voc.crops.shift, voc.crops.scale) == ((9, 7), 0.25, (0.5, 1.5))
+
+
+@pytest.mark.parametrize(
+    ("row", "part", "expected"),
+    [
+        ("table3-salient-500", "crops", {"salient_count": 500}),
+        ("table4-weak-transferred", "model", {"heads": ["weak", "transferred"]}),
+        ("table6-alpha-0.3", "model", {"alpha": 0.3}),
+    ],
+)
+def test_rows_differ_from_the_base_in_what_they_state(row, part, expected):
+    base, own = asdict(read_config("boxcaseg/voc-w48")), asdict(read_config(f"boxcaseg/{row}"))
+    base[part] |= expected
+    assert own == base
+
+
+def test_table_5_is_of_coco():
+    row = read_config("boxcaseg/table5-13-3")
+    assert (row.crops.salient_ratio, row.crops.overlap_drop) == ((13, 3), 0.75)
+    assert (row.model.alpha, row.optim.lr) == (0.6, 0.008)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["boxcaseg/voc-w48", "boxcaseg-small"])
+@pytest.mark.filterwarnings("ignore:a salient set knows")
+def test_a_recipe_trains(name, scenes, tmp_path):
+    single = scenes.select_instances([scenes.instances_of(image)[0] for image in range(4)])
+    write(single, tmp_path / "salient", format="salient")
+    model = boxel.train(
+        "boxcaseg", scenes, salient=boxel.read(tmp_path / "salient"), out=tmp_path / "run", config=name,
+        **SHRUNK | {"model.side": 64, "crops.side": 64, "batch_size": 8},
+    )  # fmt: skip
+    assert set(model.heads) == set(read_config(name).model.heads)
+
+
+@pytest.mark.parametrize(
+    ("row", "batch", "lr", "steps", "drops"),
+    [
+        ("table1-voc-r50", 6, 0.0075, 22_500, [15_000]),
+        ("table1-voc-r101-bbtp", 8, 0.01, 20_000, [15_000]),
+        ("table2-coco-r101-bbtp", 16, 0.02, 90_000, [60_000, 80_000]),
+        ("table8-drop-0.9", 16, 0.02, 90_000, [60_000, 80_000]),
+    ],
+)
+def test_proxy_mask_rcnn_has_the_papers_schedule(row, batch, lr, steps, drops):
+    config = read_config(f"mask-rcnn/{row}")
+    assert (config.optim.reference_batch, config.optim.lr, config.steps) == (batch, lr, steps)
+    assert [round(share * steps) for share in config.schedule.drops] == drops
+    assert (config.augment.short_sides, config.augment.max_size) == ([800], 1333)
+    bbtp = row.endswith("bbtp")
+    backbone = f"resnet{50 if row.endswith('r50') else 101}.tv_in1k"
+    assert config.model == MaskRCNNConfig(backbone=backbone, mask_loss="mil" if bbtp else "none")
+    assert config.data.mask_classes == ([] if bbtp else None)
+
+
+@pytest.mark.slow
+def test_mask_rcnn_trains_from_boxes(scenes, tmp_path):
+    small = {"model.neck_channels": 16, "augment.short_sides": [64], "augment.max_size": 128, "batch_size": 2}
+    model = boxel.train(
+        "mask_rcnn", scenes, out=tmp_path / "run", config="mask-rcnn/table1-voc-r101-bbtp", **SHRUNK | small
+    )
+    assert all(tensor.isfinite().all() for tensor in model.state_dict().values())

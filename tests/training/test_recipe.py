@@ -1,6 +1,6 @@
-"""Settings from recipes and flags: what wins, and what is said of what is wrong."""
+"""Settings from recipes and flags: what overrides what, and the messages about errors."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import yaml
@@ -10,11 +10,11 @@ from boxel.training.recipe import read_config
 from boxel.utils.errors import BoxelError
 
 
-def test_without_a_recipe_the_defaults_hold():
+def test_defaults_hold_without_a_recipe():
     assert read_config() == BoxInstTraining()
 
 
-def test_changes_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path):
+def test_changes_override_the_recipe_and_the_recipe_the_defaults(tmp_path):
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text("model: {tau: 0.1, theta: 3.0}\nepochs: 2\n")
     config = read_config(recipe, **{"model.tau": 0.2, "optim.lr": 0.5})
@@ -22,13 +22,13 @@ def test_changes_win_over_the_recipe_and_the_recipe_over_the_defaults(tmp_path):
     assert config.model.backbone == BoxInstTraining().model.backbone
 
 
-def test_the_mapping_given_is_left_alone():
+def test_a_mapping_is_not_modified():
     recipe = {"model": {"tau": 0.1}}
     read_config(recipe, **{"model.tau": 0.2, "model.theta": 1.0})
     assert recipe == {"model": {"tau": 0.1}}
 
 
-def test_the_settings_a_run_folder_holds_are_a_recipe(tmp_path):
+def test_the_config_of_a_run_folder_is_a_recipe(tmp_path):
     config = read_config(
         None, **{"model.tau": 0.25, "augment.scale_jitter": [0.5, 1.5], "data.categories": ["a"]}
     )
@@ -56,17 +56,102 @@ def test_a_recipe_for_another_method_is_refused(tmp_path):
         ({"validate_every": 0}, "validate_every is 0"),
     ],
 )
-def test_what_is_wrong_is_named(recipe, message):
+def test_wrong_settings_are_named(recipe, message):
     with pytest.raises(BoxelError, match=message) as error:
         read_config(recipe)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("content", ["- a\n- b\n", "a: [", ""])
-def test_a_file_that_is_no_recipe_is_named(tmp_path, content):
+def test_a_file_that_is_not_a_recipe_is_named(tmp_path, content):
     path = tmp_path / "recipe.yaml"
     path.write_text(content)
     with pytest.raises(BoxelError, match=r"recipe\.yaml"):
         read_config(path)
     with pytest.raises(BoxelError, match=r"absent\.yaml"):
         read_config(tmp_path / "absent.yaml")
+
+
+def test_bundled_recipes_are_read_by_name():
+    assert read_config("coco-small").model.backbone == "tf_efficientnet_lite0"
+    assert read_config("boxinst/table3-projection").model.affinity_weight == 0
+    assert read_config("demo", "boxinst").model.area_weight == 0.15
+
+
+@pytest.mark.parametrize(
+    ("name", "hint"),
+    [
+        ("coco_small", "Did you mean 'coco-small'?"),
+        ("boxinst", "Did you mean 'boxinst/coco-r50-1x'?"),
+        ("boxinst/table3", "Did you mean 'boxinst/table3-projection'?"),
+        ("boxinst/table3-projektion", "Did you mean 'boxinst/table3-projection'?"),
+        ("coco-small/table1", "Did you mean 'coco-small'?"),
+        ("", "there is no recipe ''"),
+    ],
+)
+def test_an_unknown_name_gets_the_nearest(name, hint):
+    with pytest.raises(BoxelError) as error:
+        read_config(name)
+    assert hint in str(error.value)
+
+
+# ---------------------------------------------------------------- a recipe that builds on another
+
+
+def write_recipes(folder, **texts):
+    for name, text in texts.items():
+        (folder / f"{name}.yaml").write_text(text)
+    return {name: folder / f"{name}.yaml" for name in texts}
+
+
+def test_a_recipe_overrides_its_base(tmp_path):
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "first.yaml").write_text(
+        "epochs: 3\nmodel: {tau: 0.2, dilation: 1}\naugment: {short_sides: [1, 2]}"
+    )
+    files = write_recipes(
+        tmp_path,
+        second="base: below/first.yaml\nmodel: {tau: 0.4, theta: 3}\naugment: {short_sides: [3]}",
+        third="base: second.yaml\nmodel: {theta: 5}",
+    )
+    config = read_config(files["third"], **{"model.patch_size": 5})
+    default = BoxInstTraining()
+    assert config == replace(
+        default,
+        epochs=3,
+        model=replace(default.model, tau=0.4, dilation=1, theta=5, patch_size=5),
+        augment=replace(default.augment, short_sides=[3]),
+    )
+
+
+def test_a_base_may_be_a_bundled_recipe(tmp_path):
+    files = write_recipes(tmp_path, mine="base: boxinst/table3-projection\nsteps: 10\n")
+    wanted = read_config("boxinst/table3-projection", steps=10)
+    assert (
+        read_config(files["mine"])
+        == read_config({"base": "boxinst/table3-projection", "steps": 10})
+        == wanted
+    )
+
+
+@pytest.mark.parametrize("ring", [["a"], ["a", "b"], ["a", "b", "c"]])
+def test_recipes_that_build_on_each_other_are_refused(ring, tmp_path):
+    files = write_recipes(
+        tmp_path, **{name: f"base: {ring[k - len(ring) + 1]}.yaml" for k, name in enumerate(ring)}
+    )
+    with pytest.raises(BoxelError, match=r"builds on it in turn"):
+        read_config(files["a"])
+
+
+def test_a_missing_base_is_named_with_the_recipe(tmp_path):
+    files = write_recipes(tmp_path, a="base: gone.yaml", b="base: coco_small")
+    with pytest.raises(BoxelError, match=r"a\.yaml: its base is wrong: .*gone\.yaml"):
+        read_config(files["a"])
+    with pytest.raises(BoxelError, match=r"b\.yaml: its base is wrong: .* Did you mean 'coco-small'\?"):
+        read_config(files["b"])
+
+
+def test_an_unknown_setting_of_the_base_is_an_error(tmp_path):
+    files = write_recipes(tmp_path, a="model: {tua: 0.2}", b="base: a.yaml")
+    with pytest.raises(BoxelError, match=r"b\.yaml: there is no setting 'model\.tua'"):
+        read_config(files["b"])

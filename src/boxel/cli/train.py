@@ -57,10 +57,10 @@ def add_train(method: str, parser: ArgumentParser) -> None:
 def run_train(method: str, given: Namespace) -> int:
     """Run `boxel train`."""
     from boxel.training import train
-    from boxel.training.recipe import config_of
+    from boxel.training.recipe import config_class
     from boxel.utils.config import known_keys
 
-    keys = known_keys(config_of(method))
+    keys = known_keys(config_class(method))
     changes = {key: given[key] for key in keys if key in given and not isinstance(given[key], Namespace)}
     if "min_box" in given:
         changes["data.min_box"] = given.min_box

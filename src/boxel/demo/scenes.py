@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import time
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +59,7 @@ def demo(
                 out / "train" / f"{kind}.json",
                 images=out / "train" / "images",
                 out=run,
-                config=read_config(str(files("boxel") / "demo.yaml"), **changes),
+                config=read_config("demo", **changes),
                 resume=(run / "checkpoints" / "last.ckpt").exists(),
             )
             if trained is None:

@@ -1,61 +1,295 @@
-"""Configuration from a YAML recipe, plain values and flags, checked by type."""
+"""Training settings from recipes and flags.
+
+A recipe is a YAML mapping of settings. It may build on another one (`base`), and it may state what it is for
+(`about`, `published`, `measured`, ...). The bundled recipes are used by name: `coco-small` is the file
+`recipes/coco-small.yaml`, `boxinst/table3-projection` an entry of the tables in `recipes/boxinst.yaml`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from boxel.methods import get_method, resolve
-from boxel.training.config import TrainConfig
 from boxel.utils.config import parse_config
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, nearest, one_line
+
+if TYPE_CHECKING:
+    from boxel.training.config import TrainConfig
+
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+FOLDER = Path(str(files("boxel") / "recipes"))
+
+DESCRIPTION = ("about", "paper", "measure", "published", "trained_on", "measured")
+"""Keys that describe a recipe itself. They are no settings, and a recipe does not inherit them."""
+
+LENGTH_RATIO = 4
+"""How far a dataset may be from the assumed number of images before :func:`length_warning` warns."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A bundled recipe.
+
+    Attributes:
+        name: What `config` takes.
+        method: The method it trains.
+        about: What it trains or, for a row of a paper, the table and row that it reproduces.
+        paper: The paper, or None.
+        published: The published result, or None.
+        trained_on: The supervision of this row if others of the paper have another, or None.
+        measured: Our own result, or None if it was not run here.
+        assumed_images: The number of images (or of other samples that make an epoch) that its length is meant for.
+    """
+
+    name: str
+    method: str
+    about: str
+    paper: str | None = None
+    published: str | None = None
+    trained_on: str | None = None
+    measured: str | None = None
+    assumed_images: int | None = None
 
 
 def read_config(
     recipe: str | Path | Mapping[str, Any] | None = None, method: str | None = None, **changes: Any
 ) -> Any:
-    """A run's configuration, of the class that :data:`~boxel.methods.METHODS` names for the method.
+    """Read the settings of a run.
 
     Args:
-        recipe: a YAML file or its content; keys left out keep their defaults. A run folder's `config.yaml` is one.
-            A file may build on another: `base: other.yaml`, a path from its own folder, and then what differs.
-        method: what is to be trained; a recipe that names its method must name this one. Where None, what the recipe
-            names, or else `boxinst`.
-        **changes: values by dotted path, as ``{"model.tau": 0.2}``; they win over the recipe.
+        recipe: The name of a bundled recipe, the path of a YAML file, e.g. `config.yaml` of a run folder, or a mapping.
+            Settings left out keep their defaults. `base` names a recipe to build on: a bundled one, or a path
+            relative to the file.
+        method: The method to train. None: the one the recipe names, or `boxinst`.
+        **changes: Settings by dotted path, e.g. ``{"model.tau": 0.2}``; they override the recipe.
+
+    Returns:
+        The settings, of the class that the method's entry in :mod:`boxel.methods` names.
 
     Raises:
-        BoxelError: a file can't be read or builds on itself, a key is unknown, a value is of the wrong type, or
-            the recipe is for another method.
+        BoxelError: There is no such recipe, a file cannot be read or builds on itself, a setting is unknown or has a
+            wrong value, or the recipe is for another method.
+
+    Example:
+        >>> read_config("coco-small", **{"model.tau": 0.2}).model.tau
+        0.2
     """
     where = str(recipe) if isinstance(recipe, (str, Path)) else "the configuration"
-    values = dict(recipe) if isinstance(recipe, Mapping) else _read_yaml(Path(recipe)) if recipe else {}
+    values = {} if recipe is None else _read(recipe)
     named = values.pop("method", method or "boxinst")
     if method is not None and named != method:
-        raise BoxelError(
-            f"{where}: this is a recipe for {named!r}, not for {method!r}; name the one or the other."
-        )
-    kind = config_of(named)
+        raise BoxelError(f"{where}: this is a recipe for {named!r}, not for {method!r}; change one of them.")
+    for key in (*DESCRIPTION, "assumed_images"):
+        values.pop(key, None)
     for path, value in changes.items():
         for name in reversed(path.split(".")):
             value = {name: value}
         values = _merge(values, value)
-    return parse_config(kind, values, where)
+    return parse_config(config_class(named), values, where)
 
 
-def config_of(method: str) -> type[TrainConfig]:
-    """The class of a method's configuration.
+def config_class(method: str) -> type[TrainConfig]:
+    """Return the class of a method's training settings.
 
     Raises:
-        BoxelError: there is no such method.
+        UsageError: There is no such method.
+
+    Example:
+        >>> config_class("boxinst").__name__
+        'BoxInstTraining'
     """
     return resolve(get_method(method).training)
 
 
+def list_recipes() -> list[Recipe]:
+    """List the bundled recipes: those for a laptop first, then the tables of the papers.
+
+    Example:
+        >>> next(recipe for recipe in list_recipes() if recipe.name == "boxinst/table3-projection").published
+        '21.2'
+    """
+    return [_describe(name) for name in _names()]
+
+
+def recipes_markdown() -> str:
+    """Return the page of the bundled recipes: a table per paper, and the commands that use it.
+
+    Example:
+        >>> recipes_markdown().splitlines()[0]
+        '# Recipes'
+    """
+    recipes = list_recipes()
+    small = [recipe for recipe in recipes if "/" not in recipe.name]
+    lines = ["# Recipes", "", "`boxel train METHOD DATA --config NAME` uses a bundled recipe.", ""]
+    lines += ["## For a laptop", ""]
+    lines += _table(
+        ["recipe", "method", "for", "measured here", "images"],
+        [[f"`{r.name}`", r.method, r.about, r.measured, f"{r.assumed_images or ''}"] for r in small],
+    )
+    for paper in sorted({recipe.name.split("/")[0] for recipe in recipes} - {r.name for r in small}):
+        file = _load_bundled_file(paper)
+        rows = [recipe for recipe in recipes if recipe.name.startswith(f"{paper}/")]
+        columns = ["recipe", "reproduces", f"published: {file['measure']}", "measured here"]
+        cells = [[f"`{r.name}`", r.about, r.published or "", r.measured or "not run"] for r in rows]
+        if any(r.trained_on for r in rows):
+            columns.insert(2, "trained on")
+            cells = [[*c[:2], r.trained_on or "", *c[2:]] for c, r in zip(cells, rows, strict=True)]
+        lines += ["", f"## {paper}", "", f"{file['paper']}.", "", *_table(columns, cells)]
+        lines += ["", file["notes"].rstrip()]
+    return "\n".join(lines) + "\n"
+
+
+def length_warning(
+    recipe: str | Path | Mapping[str, Any] | None, images: int, config: TrainConfig | None = None
+) -> str | None:
+    """Return a warning if a dataset makes a run much shorter than its recipe means.
+
+    A recipe of so many steps shows each image of a large dataset too rarely; one of so many epochs takes too few steps
+    on a small dataset.
+
+    Args:
+        recipe: As for :func:`read_config`.
+        images: The number of images, or of other samples, that make an epoch.
+        config: The settings of the run. If its length differs from the recipe's, the user has chosen it, and there is
+            no warning. None: the recipe's own.
+
+    Returns:
+        One sentence, or None if the length fits or the recipe states no number of images.
+
+    Example:
+        >>> length_warning("coco-small", images=500)
+        >>> length_warning("coco-small", images=20_000)[:44]
+        '`coco-small` is meant for about 455 images; '
+    """
+    values = {} if recipe is None else _read(recipe)
+    assumed = values.get("assumed_images")
+    if not assumed:
+        return None
+    own = read_config(recipe)
+    config = config or own
+    if (config.steps, config.epochs) != (own.steps, own.epochs):
+        return None
+    name = f"`{recipe}`" if isinstance(recipe, (str, Path)) else "this recipe"
+    meant = f"{name} is meant for about {assumed:,} images;"
+    batch = own.optim.reference_batch or own.batch_size * own.accumulate
+    if own.steps and images > LENGTH_RATIO * assumed:
+        times = own.steps * batch / images, own.steps * batch / assumed
+        return (
+            f"{meant} {own.steps:,} steps show each of {images:,} images {times[0]:.1f} times instead of "
+            f"{times[1]:.1f}: set `epochs` or more `steps`."
+        )
+    if not own.steps and images < assumed / LENGTH_RATIO:
+        steps = own.epochs * images / batch, own.epochs * assumed / batch
+        return (
+            f"{meant} {own.epochs:g} epochs of {images:,} images are {steps[0]:,.0f} steps instead of {steps[1]:,.0f}: "
+            "set `steps` or more `epochs`."
+        )
+    return None
+
+
+def _names() -> list[str]:
+    """List the names of the bundled recipes."""
+    small, rows = [], []
+    for file in sorted(FOLDER.glob("*.yaml"), key=lambda file: file.stem):
+        tables = _load_bundled_file(file.stem).get("tables")
+        if tables is None:
+            small.append(file.stem)
+        else:
+            rows += [f"{file.stem}/{row}" for row in tables]
+    return small + rows
+
+
+def _describe(name: str) -> Recipe:
+    values = _read(name)
+    described = {key: values.get(key) for key in ("about", "paper", "published", "trained_on", "measured")}
+    text = {key: value if value is None else str(value) for key, value in described.items()}
+    return Recipe(name, values["method"], assumed_images=values.get("assumed_images"), **text)  # type: ignore[arg-type]
+
+
+def _read(
+    recipe: str | Path | Mapping[str, Any], folder: Path = Path(), above: tuple[str, ...] = ()
+) -> dict[str, Any]:
+    """Read a recipe over the one it builds on.
+
+    Args:
+        recipe: A name, a path relative to ``folder``, or a mapping.
+        folder: Where the recipe is named.
+        above: The recipes that build on it.
+    """
+    is_file = not isinstance(recipe, Mapping) and (
+        str(recipe).endswith((".yaml", ".yml")) or (folder / recipe).is_file()
+    )
+    path = Path() if isinstance(recipe, Mapping) else folder / recipe
+    where = "the configuration" if isinstance(recipe, Mapping) else str(path.resolve() if is_file else recipe)
+    if where in above:
+        raise BoxelError(f"{above[-1]}: its base {where} builds on it in turn; remove one `base`.")
+    try:
+        if isinstance(recipe, Mapping):
+            values = dict(recipe)
+        else:
+            values = _load_yaml(path) if is_file else _load_bundled(str(recipe))
+    except BoxelError as error:
+        raise BoxelError(f"{above[-1]}: its base is wrong: {error}" if above else str(error)) from error
+    base = values.pop("base", None)
+    if base is None:
+        return values
+    below = (
+        dict(base)
+        if isinstance(base, Mapping)
+        else _read(base, path.parent if is_file else folder, (*above, where))
+    )
+    for key in DESCRIPTION[:1] + DESCRIPTION[3:]:
+        below.pop(key, None)
+    if {"steps", "epochs"} & values.keys():  # another length, which the number of images was not meant for
+        below.pop("assumed_images", None)
+    return _merge(below, values)
+
+
+def _load_bundled(name: str) -> dict[str, Any]:
+    """Read the settings of a bundled recipe by its name; `base` is what it builds on."""
+    stem, _, row = name.partition("/")
+    values = _load_bundled_file(stem) if (FOLDER / f"{stem}.yaml").is_file() else {}
+    tables = values.get("tables", {})
+    if not values or (row not in tables if tables else row):
+        known = _names()
+        longer = [other for other in known if other.startswith(name)]
+        hint = f" Did you mean {longer[0]!r}?" if longer else nearest(name, known)
+        raise BoxelError(
+            f"there is no recipe {name!r}; give a name that `boxel recipes` lists, or a .yaml file.{hint}"
+        )
+    if not tables:
+        return dict(values)
+    own = dict(tables[row] or {})
+    if "base" in own:
+        return own | {"base": f"{stem}/{own['base']}"}
+    shared = {key: values[key] for key in ("paper", "measure", "assumed_images")}
+    return own | {"base": values["base"] | shared}
+
+
+@cache
+def _load_bundled_file(stem: str) -> dict[str, Any]:
+    return _load_yaml(FOLDER / f"{stem}.yaml")
+
+
+def _load_yaml(path: Path) -> dict[str, Any]:
+    try:
+        values = yaml.load(path.read_text(encoding="utf-8"), LOADER)
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BoxelError(f"{path}: the recipe cannot be read ({one_line(error)}).") from error
+    if not isinstance(values, dict):
+        raise BoxelError(f"{path}: a recipe is a YAML mapping of settings.")
+    return values
+
+
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """Both mappings in one; where they disagree the one above wins. A list is a value, and not joined."""
+    """Merge two mappings; the one above wins. A list is replaced as a whole."""
     merged = dict(below)
     for name, value in above.items():
         inner = merged.get(name)
@@ -64,22 +298,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _read_yaml(path: Path, above: tuple[Path, ...] = ()) -> dict[str, Any]:
-    """A recipe over the one it builds on; `above` are those that build on it."""
-    try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BoxelError(f"{path}: the recipe can't be read ({' '.join(str(error).split())}).") from error
-    if not isinstance(values, dict):
-        raise BoxelError(f"{path}: a recipe is a YAML mapping of settings, as in recipes/.")
-    if "base" not in values:
-        return values
-    base = path.parent / str(values.pop("base"))
-    if not base.is_file():
-        raise BoxelError(
-            f"{path}: it builds on {base}, which is no file; `base` is a path from the recipe's folder."
-        )
-    above = (*above, path.resolve())
-    if base.resolve() in above:
-        raise BoxelError(f"{path}: it builds on {base}, which builds on it in turn; take one `base` out.")
-    return _merge(_read_yaml(base, above), values)
+def _table(columns: list[str], rows: list[list[str | None]]) -> list[str]:
+    """Return the lines of a Markdown table."""
+    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
+    return lines + ["| " + " | ".join(cell or "" for cell in row) + " |" for row in rows]

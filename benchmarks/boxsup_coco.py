@@ -27,7 +27,7 @@ import boxel
 from boxel.crf import CRFConfig
 from boxel.data import Annotations
 from boxel.data.images import read_image
-from boxel.data.label_maps import classes_of, label_map
+from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.evaluation.boxes import instance_ious
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.evaluation.tune_crf import best_crf, tries_table, tune_crf
@@ -153,7 +153,9 @@ def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray
     for image in range(len(truth)):
         photo = read_image(truth.image_path(image))
         labels = predict_label_map(model, photo, looks).labels
-        matrices.append(confusion(labels, label_map(truth, image, labels.shape), len(classes_of(truth))))
+        matrices.append(
+            confusion(labels, make_label_map(truth, image, labels.shape), len(pixel_classes(truth)))
+        )
     return np.stack(matrices)
 
 

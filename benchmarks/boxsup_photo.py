@@ -19,8 +19,8 @@ from boxsup_coco import VOC
 import boxel
 from boxel.data import Annotations
 from boxel.data.images import read_image
-from boxel.data.join import join
-from boxel.data.samples import write_photos
+from boxel.data.joining import join
+from boxel.data.samples import write_sample_images
 from boxel.training.boxsup import BoxSupTask
 from boxel.viz.overlays import contact_sheet, overlay_labels, save_image
 
@@ -45,8 +45,8 @@ def main() -> None:
         for k in range(len(photos)):
             image = len(training) - len(photos) + k
             photo = read_image(dataset.data.image_path(image))
-            labels = dataset.translation[dataset.labels(image, photo.shape[:2])]
-            true = photos.mask(int(photos.instances_of(k)[0]), photo.shape[:2]).astype(bool)
+            labels = dataset.lookup[dataset.labels(image, photo.shape[:2])]
+            true = photos.mask(int(photos.instances_in(k)[0]), photo.shape[:2]).astype(bool)
             ious.append(((labels > 0) & true).sum() / ((labels > 0) | true).sum())
             shown[task.updates].append(overlay_labels(photo, labels, names))
         table.add(str(task.updates), *ious)
@@ -62,7 +62,7 @@ def main() -> None:
 
 def outlined(folder: Path) -> Annotations:
     """The photos, with the outline of the one object of each that is learned."""
-    data = write_photos(folder)
+    data = write_sample_images(folder)
     return data.select_images([data.paths.index(name) for name in PHOTOS]).select_categories(
         [*PHOTOS.values()]
     )

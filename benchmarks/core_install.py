@@ -107,7 +107,7 @@ def package_sizes(python: Path) -> dict[str, float]:
 def prepare(folder: Path, python: Path) -> dict[str, list[str]]:
     """Write the inputs and return the command of each row."""
     photos = folder / "photos"
-    code = "import sys; from boxel.data.samples import write_photos; write_photos(sys.argv[1])"
+    code = "import sys; from boxel.data.samples import write_sample_images; write_sample_images(sys.argv[1])"
     environment = os.environ | {"PYTHONPATH": str(folder / "photos_package")}
     subprocess.run([python, "-c", code, photos], check=True, env=environment)
     boxes = json.loads((photos / "boxes.json").read_text())

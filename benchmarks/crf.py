@@ -22,7 +22,7 @@ from scipy.ndimage import gaussian_filter
 
 from boxel.crf import CRFConfig, mean_field
 from boxel.crf.inference import kernels
-from boxel.data.samples import photos
+from boxel.data.samples import sample_images
 
 WIDTH, HEIGHT, CLASSES = 500, 375, 21
 
@@ -33,7 +33,7 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--turns", type=int, default=7)
     args = parser.parse_args()
-    photo = np.array(Image.open(photos().image_path(0)).convert("RGB").resize((WIDTH, HEIGHT)))
+    photo = np.array(Image.open(sample_images().image_path(0)).convert("RGB").resize((WIDTH, HEIGHT)))
     noise = gaussian_filter(np.random.default_rng(0).normal(size=(CLASSES, HEIGHT, WIDTH)), (0, 8, 8))
     probabilities = torch.from_numpy(40 * noise).softmax(0).float()
 

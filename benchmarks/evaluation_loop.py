@@ -15,7 +15,7 @@ from _record import Table, arguments
 
 from boxel.data import read
 from boxel.data.images import read_image
-from boxel.data.label_maps import classes_of, label_map
+from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.evaluation.semantic import confusion
 
 
@@ -23,13 +23,13 @@ def main() -> None:
     """Print a row for each step."""
     parser = arguments(__doc__, data=True)
     data = read(parser.parse_args().data / "camvid", split="val", classes="camvid")
-    classes = len(classes_of(data))
+    classes = len(pixel_classes(data))
     spent: dict[str, list[float]] = {"reading the photo": [], "label map": [], "confusion matrix": []}
     for image in range(len(data)):
         began = time.perf_counter()
         read_image(data.image_path(image))
         photo_read = time.perf_counter()
-        truth = label_map(data, image)
+        truth = make_label_map(data, image)
         map_read = time.perf_counter()
         found = np.roll(truth, 1).clip(max=classes - 1).astype(np.int64)  # what a network gives: mostly right
         counting = time.perf_counter()

@@ -23,7 +23,7 @@ from _runs import read_coco, train_once
 import boxel
 from boxel.data import Annotations
 from boxel.data.images import read_image
-from boxel.data.label_maps import IGNORE, label_map
+from boxel.data.label_maps import IGNORE_INDEX, make_label_map
 from boxel.evaluation import region_ap
 from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.run import predict_set
@@ -97,8 +97,8 @@ def with_true_classes(model: Any, truth: Annotations) -> list[dict[str, Any]]:
     results = []
     for image in range(len(truth)):
         photo = read_image(truth.image_path(image))
-        labels = torch.from_numpy(label_map(truth, image, photo.shape[:2]).astype(np.int64))
-        labels[labels == IGNORE] = 0
+        labels = torch.from_numpy(make_label_map(truth, image, photo.shape[:2]).astype(np.int64))
+        labels[labels == IGNORE_INDEX] = 0
         true = F.one_hot(labels, model.num_classes + 1).permute(2, 0, 1).float()
 
         def known(shown: list[torch.Tensor], true: torch.Tensor = true) -> Any:

@@ -37,7 +37,7 @@ def main() -> None:
     sizes = []
     for index in range(min(args.count, len(data))):
         image = read_image(data.image_path(index))
-        for instance in data.instances_of(index):
+        for instance in data.instances_in(index):
             box, truth = data.boxes[instance], data.mask(int(instance))
             if data.iscrowd[instance] or truth is None or (box[2:] - box[:2]).min() < args.min_side:
                 continue

@@ -16,7 +16,7 @@ from _runs import medians, take_turns
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxel.data.samples import photos
+from boxel.data.samples import sample_images
 from boxel.models.boxsup.update import UpdateConfig, choose, costs
 from boxel.proposals import Candidates, propose
 
@@ -29,7 +29,7 @@ def main() -> None:
     parser.add_argument("--boxes", type=int, default=5)
     parser.add_argument("--turns", type=int, default=5)
     args = parser.parse_args()
-    photo = np.array(Image.open(photos().image_path(0)).convert("RGB").resize((WIDTH, HEIGHT)))
+    photo = np.array(Image.open(sample_images().image_path(0)).convert("RGB").resize((WIDTH, HEIGHT)))
     random = np.random.default_rng(0)
     corners = np.sort(random.uniform(0, 1, (args.boxes, 2, 2)), axis=1) * [WIDTH, HEIGHT]
     boxes, labels = corners.reshape(-1, 4), random.integers(1, CLASSES, args.boxes)

@@ -15,7 +15,7 @@ from pathlib import Path
 from _record import Table, arguments
 from _runs import read_coco
 
-from boxel.data.transforms import jitter_boxes
+from boxel.data.synthetic import jitter_boxes
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
 

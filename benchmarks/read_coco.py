@@ -59,7 +59,7 @@ def measure(path: Path) -> None:
     # Linux counts in KiB, macOS in bytes.
     unit = 1 if sys.platform == "darwin" else 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    assert len(data) == IMAGES and len(data.labels) == INSTANCES and not data.faults
+    assert len(data) == IMAGES and len(data.labels) == INSTANCES and not data.issues
     print(data)
     print(f"of which imports {before * unit / 1e9:.2f} GB")
     table = Table("scale", "read-coco", ["seconds", "peak GB"], title="Reading a COCO file")

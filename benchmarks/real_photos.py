@@ -23,7 +23,7 @@ from _runs import read_coco, train_once
 
 from boxel.data import Annotations
 from boxel.data.images import read_image
-from boxel.data.samples import photos
+from boxel.data.samples import sample_images
 from boxel.demo.scenes import figures
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
 from boxel.evaluation.run import predict_set
@@ -108,7 +108,7 @@ def draw(runs: list[Path], out: Path, names: Sequence[str] = ("astronaut", "coff
     """Each row: a photo and, for each run, the four most confident detections."""
     models = [load(run) for run in runs]
     cells = []
-    for path in map(photos().image_path, range(len(photos()))):
+    for path in map(sample_images().image_path, range(len(sample_images()))):
         if path.stem in names:
             photo = read_image(path)
             cells.append(photo)

@@ -19,8 +19,7 @@ from _record import Table, arguments
 from _runs import train_once
 
 from boxel.data import Annotations, read
-from boxel.data.synthetic import write_scenes
-from boxel.data.transforms import jitter_boxes
+from boxel.data.synthetic import jitter_boxes, write_scenes
 from boxel.demo.scenes import figures as measure
 from boxel.evaluation import coco_ap, fill_boxes
 from boxel.evaluation.run import predict_set

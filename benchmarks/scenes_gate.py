@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from _record import Table, arguments
 
-from boxel.data.synthetic import CLASSES, Instance, scene
+from boxel.data.synthetic import CLASSES, SceneObject, make_scene
 from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
 from boxel.masks.grabcut import grabcut_from_box
 
@@ -34,7 +34,7 @@ def main() -> int:
     labels: list[int] = []
     edges = np.zeros((len(THRESHOLDS), 3), dtype=np.int64)
     for index in range(args.scenes):
-        image, instances = scene(args.seed, index)
+        image, instances = make_scene(args.seed, index)
         for instance in instances:
             filled = fill(instance)
             ious["filled box"].append(iou(filled, instance.mask))
@@ -59,7 +59,7 @@ def main() -> int:
     return 0 if passed else 1
 
 
-def fill(instance: Instance) -> np.ndarray:
+def fill(instance: SceneObject) -> np.ndarray:
     """(H, W) bool: the instance's box."""
     x0, y0, x1, y1 = instance.box.astype(int)
     filled = np.zeros_like(instance.mask)

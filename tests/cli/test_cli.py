@@ -147,7 +147,7 @@ def test_check_convert_and_check_again(scenes, tmp_path):
     twice = boxel(*words, "--repair", tmp_path / "mended.json")
     assert twice.returncode == 2 and "mended.json: there is such a file already" in twice.stderr
     again = boxel("check", tmp_path / "mended.json", "--images", scenes / "images")
-    assert (again.returncode, "no fault found" in again.stdout) == (0, True)
+    assert (again.returncode, "no issues found" in again.stdout) == (0, True)
 
     there = boxel(
         "convert", tmp_path / "mended.json", tmp_path / "voc", "--images", scenes / "images", "--to", "voc"

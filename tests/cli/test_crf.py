@@ -16,7 +16,7 @@ from PIL import Image
 import boxel
 from boxel.cli import main
 from boxel.crf import CRFConfig
-from boxel.data.label_maps import classes_of
+from boxel.data.label_maps import pixel_classes
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation.tune_crf import VALUES
 from boxel.models.io import build, save
@@ -26,7 +26,7 @@ from boxel.models.io import build, save
 def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with scenes (`masks.json`) and a model of their classes (`run`), which has learned nothing."""
     folder = tmp_path_factory.mktemp("place")
-    classes = classes_of(write_scenes(folder, 4, height=48, width=64))
+    classes = pixel_classes(write_scenes(folder, 4, height=48, width=64))
     torch.manual_seed(0)
     model = build("fcrn", len(classes), tiny_fcrn["model"])
     save(model, folder / "run", {"method": "fcrn", "model": tiny_fcrn["model"]}, classes)

@@ -16,7 +16,7 @@ def folder(tmp_path_factory, tiny_boxcaseg):
     """Scenes, and the run of a BoxCaseg that has learned from them through the command line."""
     folder = tmp_path_factory.mktemp("cli")
     scenes = write_scenes(folder / "scenes", 4, height=64, width=96)
-    single = scenes.select_instances([scenes.instances_of(image)[0] for image in range(4)])
+    single = scenes.select_instances([scenes.instances_in(image)[0] for image in range(4)])
     write(single, folder / "salient.json")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(tiny_boxcaseg))
     words = ["train", "boxcaseg", folder / "scenes" / "boxes.json", "--images", folder / "scenes" / "images"]

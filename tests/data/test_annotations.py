@@ -54,7 +54,7 @@ def test_columns_left_out_have_their_defaults():
 
 def test_instances_of_an_image_in_the_order_of_the_file():
     data = make()
-    assert [data.instances_of(i).tolist() for i in range(3)] == [[1, 2], [], [0, 3]]
+    assert [data.instances_in(i).tolist() for i in range(3)] == [[1, 2], [], [0, 3]]
 
 
 def test_masks():
@@ -95,7 +95,7 @@ def test_select_instances(keep):
     assert part.quality.tolist() == pytest.approx([0.1, 0.4])
     assert part.segmentation(0) == SQUARE
     assert len(part) == 3
-    assert [part.instances_of(i).tolist() for i in range(3)] == [[], [], [0, 1]]
+    assert [part.instances_in(i).tolist() for i in range(3)] == [[], [], [0, 1]]
 
 
 def test_select_instances_in_another_order():
@@ -105,7 +105,7 @@ def test_select_instances_in_another_order():
 @pytest.mark.parametrize("keep", [np.array([False, True, True]), [1, 2]])
 def test_select_images(keep):
     data = make()
-    data.instances_of(0)  # what is remembered of the whole must not be taken for the part's
+    data.instances_in(0)  # what is remembered of the whole must not be taken for the part's
     part = data.select_images(keep)
     assert part.image_ids == ["twenty", 30]
     assert part.paths == ["b.png", "c.png"]
@@ -114,7 +114,7 @@ def test_select_images(keep):
     assert part.heights.tolist() == [9, 8]
     assert part.ids == [101, 104]
     assert part.image_index.tolist() == [1, 1]
-    assert [part.instances_of(i).tolist() for i in range(2)] == [[], [0, 1]]
+    assert [part.instances_in(i).tolist() for i in range(2)] == [[], [0, 1]]
 
 
 def test_select_images_in_another_order():

@@ -1,5 +1,6 @@
 """Classes of pixels, read and painted."""
 
+import re
 import struct
 import zlib
 from dataclasses import replace
@@ -13,17 +14,17 @@ from scipy.io import savemat
 from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder
 from boxel.data.label_maps import (
-    IGNORE,
+    IGNORE_INDEX,
     NO_INSTANCE,
     UNKNOWN,
-    classes_of,
-    has_labels,
-    instance_map,
-    label_map,
+    build_class_lookup,
+    has_pixel_labels,
     label_map_size,
-    read_values,
-    translation,
-    values_of,
+    label_map_values,
+    make_instance_map,
+    make_label_map,
+    pixel_classes,
+    read_label_map,
 )
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
@@ -53,16 +54,16 @@ def test_smaller_masks_lie_on_top_and_boxes_below(painted) -> None:
     expected[1:3, 4:8] = UNKNOWN
     expected[:5, :6] = 1
     expected[2:4, 2:4] = 0
-    np.testing.assert_array_equal(instance_map(painted, 0, (6, 8)), expected)
-    labels = np.select([expected == 0, expected == 1, expected == UNKNOWN], [1, 2, IGNORE], 0)
-    np.testing.assert_array_equal(label_map(painted, 0), labels)
-    assert [c.name for c in classes_of(painted)] == ["background", "cat", "dog"]
+    np.testing.assert_array_equal(make_instance_map(painted, 0, (6, 8)), expected)
+    labels = np.select([expected == 0, expected == 1, expected == UNKNOWN], [1, 2, IGNORE_INDEX], 0)
+    np.testing.assert_array_equal(make_label_map(painted, 0), labels)
+    assert [c.name for c in pixel_classes(painted)] == ["background", "cat", "dog"]
 
 
 def test_a_mask_that_is_not_trusted_is_not_known(painted) -> None:
     doubtful = replace(painted, trusted=np.array([True, False, True]))
-    labels = label_map(doubtful, 0)
-    assert labels[0, 0] == IGNORE and labels[2, 2] == 1 and labels[5, 7] == 0
+    labels = make_label_map(doubtful, 0)
+    assert labels[0, 0] == IGNORE_INDEX and labels[2, 2] == 1 and labels[5, 7] == 0
 
 
 @pytest.mark.parametrize(
@@ -81,7 +82,7 @@ def test_which_images_can_be_learned_from(tmp_path, segmentations, maps, expecte
     rows.add(9, 1, 0, (0, 0, 2, 2), rectangle(0, 0, 2, 2))
     for k, mask in enumerate(segmentations):
         rows.add(k, 0, 0, (0, 0, 2, 2), rectangle(0, 0, 2, 2) if mask else None)
-    assert has_labels(rows.build(tmp_path, CATS, tmp_path)).tolist() == [expected, True]
+    assert has_pixel_labels(rows.build(tmp_path, CATS, tmp_path)).tolist() == [expected, True]
 
 
 def mapped(tmp_path, values, labels) -> Annotations:
@@ -94,64 +95,66 @@ def mapped(tmp_path, values, labels) -> Annotations:
 def test_values_stand_for_classes(tmp_path) -> None:
     values = np.array([[7, 3, 4], [0, 255, 7]], dtype=np.uint8)
     data = mapped(tmp_path, values, {7: 0, 3: 1, 4: 1})  # two values of one class
-    assert classes_of(data) == tuple(CATS)
-    assert label_map(data, 0).tolist() == [[0, 1, 1], [IGNORE, IGNORE, 0]]
+    assert pixel_classes(data) == tuple(CATS)
+    assert make_label_map(data, 0).tolist() == [[0, 1, 1], [IGNORE_INDEX, IGNORE_INDEX, 0]]
     on_ground = mapped(tmp_path, values, {7: 0, 3: 1, 0: BACKGROUND, 4: VOID})
-    assert label_map(on_ground, 0).tolist() == [[1, 2, IGNORE], [0, IGNORE, 1]]
-    assert [c.name for c in classes_of(on_ground)] == ["background", "cat", "dog"]
+    assert make_label_map(on_ground, 0).tolist() == [[1, 2, IGNORE_INDEX], [0, IGNORE_INDEX, 1]]
+    assert [c.name for c in pixel_classes(on_ground)] == ["background", "cat", "dog"]
 
 
 def test_a_label_map_of_another_size_is_told(tmp_path) -> None:
     data = mapped(tmp_path, np.zeros((2, 3), dtype=np.uint8), {0: 0})
     with pytest.raises(BoxelError, match=r"m.png: the label map is 3 x 2 pixels and its image 3 x 4"):
-        label_map(data, 0, (4, 3))
+        make_label_map(data, 0, (4, 3))
 
 
 def test_classes_are_matched_by_name(painted) -> None:
     def among(*names):
-        return translation(painted, [Category(k, name) for k, name in enumerate(names)])[:3].tolist()
+        return build_class_lookup(painted, [Category(k, name) for k, name in enumerate(names)])[:3].tolist()
 
     assert among("background", "dog", "cat") == [0, 2, 1]
     assert among("background", "dog") == [0, 0, 1]  # a cat is nothing to them
-    assert among("dog", "cow") == [IGNORE, IGNORE, 0]
-    assert translation(painted, CATS)[IGNORE] == IGNORE
-    with pytest.raises(BoxelError, match=r"none of its classes \(background, cat, dog\) is one of those"):
+    assert among("dog", "cow") == [IGNORE_INDEX, IGNORE_INDEX, 0]
+    assert build_class_lookup(painted, CATS)[IGNORE_INDEX] == IGNORE_INDEX
+    with pytest.raises(
+        BoxelError, match=r"none of its classes \(background, cat, dog\) is among the expected ones"
+    ):
         among("background", "cow")
 
 
 def test_the_background_has_an_id_that_no_category_has(painted) -> None:
-    assert [c.id for c in classes_of(painted)] == [0, 7, 3]
+    assert [c.id for c in pixel_classes(painted)] == [0, 7, 3]
     yolo = replace(painted, categories=(Category(0, "cat"), Category(1, "dog")))
-    assert [c.id for c in classes_of(yolo)] == [2, 0, 1]
-    assert values_of(classes_of(yolo)).tolist() == [2, 0, 1]
+    assert [c.id for c in pixel_classes(yolo)] == [2, 0, 1]
+    assert label_map_values(pixel_classes(yolo)).tolist() == [2, 0, 1]
 
 
 @pytest.mark.parametrize("ids", [(1, 1), (-1, 2), (1, 65536)])
 def test_ids_that_are_no_values_are_refused(ids) -> None:
-    with pytest.raises(BoxelError, match=f"the ids of the classes, {ids[0]}, {ids[1]}, can't be"):
-        values_of([Category(id, str(k)) for k, id in enumerate(ids)])
+    with pytest.raises(BoxelError, match=f"the ids of the classes, {ids[0]}, {ids[1]}, cannot be"):
+        label_map_values([Category(id, str(k)) for k, id in enumerate(ids)])
 
 
 def test_images_with_nothing_in_them_are_background_in_any_part_of_a_set(painted) -> None:
     empty = replace(painted.select_instances(np.zeros(3, dtype=bool)))
-    assert (label_map(empty, 0) == 0).all() and classes_of(empty) == classes_of(painted)
+    assert (make_label_map(empty, 0) == 0).all() and pixel_classes(empty) == pixel_classes(painted)
 
 
-def test_a_mask_that_can_not_be_read_costs_only_itself(painted) -> None:
+def test_an_unreadable_mask_costs_only_itself(painted, caplog) -> None:
     segmentations = painted.segmentations.copy()
     segmentations[0] = b'{"size": [6, 8], "counts": "nonsense"}'
-    with pytest.warns(UserWarning, match="annotation 1 .* can't be read"):
-        labels = label_map(replace(painted, segmentations=segmentations), 0)
+    labels = make_label_map(replace(painted, segmentations=segmentations), 0)
+    assert re.search("annotation 1 .* cannot be read", caplog.text)
     assert labels[0, 0] == 2 and labels[5, 7] == 0 and labels[2, 2] == 2
 
 
 def test_too_many_classes_and_two_backgrounds_are_refused(painted) -> None:
     many = replace(painted, categories=tuple(Category(k, str(k)) for k in range(255)))
     with pytest.raises(BoxelError, match="256 classes are more than the 255"):
-        classes_of(many)
+        pixel_classes(many)
     twice = replace(painted, categories=(Category(1, "background"), Category(2, "dog")))
     with pytest.raises(BoxelError, match="two classes are called background"):
-        classes_of(twice)
+        pixel_classes(twice)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "I;16"])
@@ -162,7 +165,7 @@ def test_kinds_of_files(tmp_path, mode) -> None:
         image = image.convert("L")
         image.putpalette([0, 0, 0] * 256)
     image.save(tmp_path / "m.png")
-    np.testing.assert_array_equal(read_values(tmp_path / "m.png"), values)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "m.png"), values)
     assert label_map_size(tmp_path / "m.png") == (3, 2)
 
 
@@ -171,7 +174,7 @@ def test_gray_values_of_few_bits_are_not_stretched(tmp_path, bits) -> None:
     values = (np.arange(32, dtype=np.uint8) % 2**bits).reshape(4, 8)
     content = b"".join(b"\0" + np.packbits(_bits(row, bits)).tobytes() for row in values)
     (tmp_path / "m.png").write_bytes(_png(8, 4, bits, content))
-    np.testing.assert_array_equal(read_values(tmp_path / "m.png"), values)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "m.png"), values)
 
 
 def _bits(row, bits):
@@ -194,15 +197,15 @@ def _png(width, height, bits, rows) -> bytes:
 def test_matlab_files(tmp_path) -> None:
     values = np.array([[459, 0, 2]], dtype=np.uint16)
     savemat(tmp_path / "m.mat", {"LabelMap": values})
-    np.testing.assert_array_equal(read_values(tmp_path / "m.mat"), values)
+    np.testing.assert_array_equal(read_label_map(tmp_path / "m.mat"), values)
     assert label_map_size(tmp_path / "m.mat") == (3, 1)
     savemat(tmp_path / "other.mat", {"x": values})
-    for read in (read_values, label_map_size):
-        with pytest.raises(BoxelError, match=r"other.mat: can't be read as a label map"):
+    for read in (read_label_map, label_map_size):
+        with pytest.raises(BoxelError, match=r"other.mat: cannot be read as a label map"):
             read(tmp_path / "other.mat")
 
 
 def test_colors_are_refused(tmp_path) -> None:
     Image.new("RGB", (3, 2)).save(tmp_path / "m.png")
-    with pytest.raises(BoxelError, match=r"m.png: can't be read as a label map \(it is in color \(RGB\)"):
-        read_values(tmp_path / "m.png")
+    with pytest.raises(BoxelError, match=r"m.png: cannot be read as a label map \(it is in color \(RGB\)"):
+        read_label_map(tmp_path / "m.png")

@@ -9,7 +9,7 @@ import pytest
 from boxel.data import read
 from boxel.data import samples as module
 from boxel.data.images import read_image
-from boxel.data.samples import photos, write_photos
+from boxel.data.samples import sample_images, write_sample_images
 
 EXPECTED = {  # file: (width, height), categories
     "astronaut.png": ((512, 512), {"helmet": 1, "person": 1, "space shuttle": 1}),
@@ -27,16 +27,16 @@ EXPECTED = {  # file: (width, height), categories
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
     folder = tmp_path_factory.mktemp("photos")
-    return folder, write_photos(folder)
+    return folder, write_sample_images(folder)
 
 
 def counts(data, image):
-    names = [data.categories[label].name for label in data.labels[data.instances_of(image)]]
+    names = [data.categories[label].name for label in data.labels[data.instances_in(image)]]
     return {name: names.count(name) for name in sorted(set(names))}
 
 
 def test_what_is_in_them():
-    data = photos()
+    data = sample_images()
     found = {
         data.image_path(i).name: ((int(data.widths[i]), int(data.heights[i])), counts(data, i))
         for i in range(len(data))
@@ -47,17 +47,17 @@ def test_what_is_in_them():
     else:
         assert found == EXPECTED
     assert data.has_mask.all()
-    assert not data.faults
+    assert not data.issues
 
 
 def test_every_image_can_be_read():
-    data = photos()
+    data = sample_images()
     for i in range(len(data)):
         assert read_image(data.image_path(i)).shape == (data.heights[i], data.widths[i], 3)
 
 
 def test_boxes_are_tight_around_the_masks():
-    data = photos()
+    data = sample_images()
     for n in range(len(data.labels)):
         rows, columns = np.nonzero(data.mask(n))
         tight = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
@@ -66,14 +66,14 @@ def test_boxes_are_tight_around_the_masks():
 
 def test_outlines_enclose_what_they_name():
     # An outline that lay beside its object would not tell the dark from the bright.
-    data = photos()
+    data = sample_images()
     paths = [data.image_path(i).name for i in range(len(data))]
     for name, sign in {"camera.png": -1, "rocket.jpg": 1, "coins.png": 1, "flower.jpg": 1}.items():
         if name not in paths:
             continue
         image = paths.index(name)
         gray = read_image(data.image_path(image)).mean(axis=2)
-        for n in data.instances_of(image):
+        for n in data.instances_in(image):
             x0, y0, x1, y1 = data.boxes[n].astype(int)
             inside = data.mask(n)[y0:y1, x0:x1] > 0
             crop = gray[y0:y1, x0:x1]
@@ -85,7 +85,7 @@ def test_written_as_coco(written):
     boxes, masks = read(folder / "boxes.json"), read(folder / "masks.json")
     for read_back in (boxes, masks):
         assert read_back.paths == data.paths
-        assert not read_back.faults
+        assert not read_back.issues
         np.testing.assert_array_equal(read_back.boxes, data.boxes)
         assert all(read_back.image_path(i).is_file() for i in range(len(read_back)))
     assert not boxes.has_mask.any()
@@ -97,7 +97,7 @@ def test_a_missing_package_leaves_its_photos_out(monkeypatch):
     monkeypatch.setattr(
         module.importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
     )
-    data = photos()
+    data = sample_images()
     assert len(data) == 7
     assert "flower" not in {data.categories[label].name for label in data.labels}
 
@@ -107,4 +107,4 @@ def test_needs_no_network(monkeypatch):
         raise AssertionError("the network was asked")
 
     monkeypatch.setattr(socket, "socket", refuse)
-    assert len(photos()) >= 7
+    assert len(sample_images()) >= 7

@@ -7,16 +7,16 @@ from pycocotools.coco import COCO
 from scipy import ndimage
 
 from boxel.data import read
-from boxel.data.synthetic import CLASSES, scene, write_scenes
+from boxel.data.synthetic import CLASSES, make_scene, write_scenes
 
 
 @pytest.fixture(scope="module")
 def scenes() -> list:
-    return [scene(0, index) for index in range(40)]
+    return [make_scene(0, index) for index in range(40)]
 
 
 def test_first_scene_is_pinned() -> None:
-    image, instances = scene(0, 0)
+    image, instances = make_scene(0, 0)
     assert image.shape == (192, 256, 3) and image.dtype == np.uint8
     names = [CLASSES[instance.label] for instance in instances]
     assert names == ["crescent", "ring", "cross", "star", "cross"]
@@ -33,12 +33,12 @@ def test_first_scene_is_pinned() -> None:
 
 
 def test_a_scene_depends_on_its_seed_and_index_alone() -> None:
-    image, instances = scene(3, 7)
-    again, instances_again = scene(3, 7)
+    image, instances = make_scene(3, 7)
+    again, instances_again = make_scene(3, 7)
     np.testing.assert_array_equal(image, again)
     np.testing.assert_array_equal([i.mask for i in instances], [i.mask for i in instances_again])
-    assert not np.array_equal(image, scene(3, 8)[0])
-    assert not np.array_equal(image, scene(4, 7)[0])
+    assert not np.array_equal(image, make_scene(3, 8)[0])
+    assert not np.array_equal(image, make_scene(4, 7)[0])
 
 
 def test_masks_are_apart_and_boxes_tight(scenes) -> None:
@@ -64,14 +64,14 @@ def test_scenes_have_what_makes_them_hard(scenes) -> None:
 
 
 def test_other_sizes() -> None:
-    image, instances = scene(0, 1, height=200, width=90)
+    image, instances = make_scene(0, 1, height=200, width=90)
     assert image.shape == (200, 90, 3)
     assert all(instance.mask.shape == (200, 90) for instance in instances)
 
 
 def test_written_as_coco(tmp_path) -> None:
     data = write_scenes(tmp_path, 3, seed=5)
-    expected = [instance for index in range(3) for instance in scene(5, index)[1]]
+    expected = [instance for index in range(3) for instance in make_scene(5, index)[1]]
     coco = COCO(tmp_path / "masks.json")
     annotations = coco.loadAnns(sorted(coco.getAnnIds()))
     assert len(annotations) == len(data.labels) == len(expected)

@@ -10,7 +10,8 @@ from torchvision import tv_tensors
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.config import AugmentConfig
-from boxel.data.transforms import ignore_small, jitter_boxes, train_transforms
+from boxel.data.synthetic import jitter_boxes
+from boxel.data.transforms import train_transforms
 from boxel.masks.spans import tight_boxes
 from boxel.utils.errors import BoxelError
 
@@ -235,6 +236,6 @@ def test_jittered_boxes_stay_in_images_of_known_size():
 def test_small_boxes_are_ignored_not_dropped():
     data = annotations([[0, 0, 8, 30], [0, 0, 8, 7.9], [0, 0, 30, 5], [0, 0, 30, 30]])
     data = replace(data, iscrowd=np.array([False, False, False, True]))
-    assert ignore_small(data, 8).iscrowd.tolist() == [False, True, True, True]
-    assert ignore_small(data, 0).iscrowd.tolist() == [False, False, False, True]
-    assert len(ignore_small(annotations([]), 8).iscrowd) == 0
+    assert data.ignore_small(8).iscrowd.tolist() == [False, True, True, True]
+    assert data.ignore_small(0).iscrowd.tolist() == [False, False, False, True]
+    assert len(annotations([]).ignore_small(8).iscrowd) == 0

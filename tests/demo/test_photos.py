@@ -14,7 +14,7 @@ def test_labels_measures_and_goes_on_where_it_was(tmp_path, capsys):
     first = label_photos(tmp_path)
     printed = capsys.readouterr().out
     made, truth = read(tmp_path / "photos_masks.json"), read(tmp_path / "photos" / "masks.json")
-    assert "check: no fault found" in printed and f"labeled {len(truth)} photos" in printed
+    assert "check: no issues found" in printed and f"labeled {len(truth)} photos" in printed
     assert made.ids == truth.ids and made.has_mask.all()
     np.testing.assert_array_equal(made.boxes, truth.boxes)
     assert first["labeled"] == len(truth) == len(list((tmp_path / "photos").glob("*.[pj][np]g")))

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 from skimage.segmentation import find_boundaries
 
-from boxel.data.label_maps import classes_of
+from boxel.data.label_maps import pixel_classes
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation import maps
 from boxel.evaluation.semantic import confusion, semantic_figures
@@ -95,7 +95,7 @@ def test_a_set_is_looked_at_once(tmp_path, monkeypatch):
         return SimpleNamespace(labels=random.integers(0, len(model.categories), photo.shape[:2]))
 
     monkeypatch.setattr(maps, "predict_label_map", predict)
-    model = SimpleNamespace(categories=classes_of(truth))
+    model = SimpleNamespace(categories=pixel_classes(truth))
     figures = maps.measure_maps(model, truth, SemanticInferenceConfig(), trimap=[200, 3, 3])
     assert len(shown) == figures["images"] == 3
     assert figures["trimap"]["width"] == [3, 200]

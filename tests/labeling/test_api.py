@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import boxel
-from boxel.data.formats import LossWarning
+from boxel.data.formats import ConversionWarning
 from boxel.labeling import api as module
 from boxel.labeling.api import label, label_data
 from boxel.labeling.config import LabelConfig
@@ -124,7 +124,7 @@ def test_faults_of_the_file_are_told(make_set, tmp_path):
 def test_other_formats_are_written_beside(make_set, tmp_path):
     data, out = make_set(3), tmp_path / "out" / "masks.json"
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LossWarning)
+        warnings.simplefilter("ignore", ConversionWarning)
         made = label_data(
             data, out=out, to=["yolo", "voc", "labelme"], teacher="rectangle", report=quiet
         ).data
@@ -162,7 +162,7 @@ def test_folders_of_the_job_are_replaced_and_others_refused(make_set, tmp_path, 
             raise KeyboardInterrupt
 
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", LossWarning)
+        warnings.simplefilter("ignore", ConversionWarning)
         monkeypatch.setattr(module, "write", breaks)
         with pytest.raises(KeyboardInterrupt):
             label_data(make_set(2), to=["yolo"], **options)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxel.data.synthetic import Instance
+from boxel.data.synthetic import SceneObject
 from boxel.masks.rle import Rle, decode
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.detector import Detector
@@ -121,7 +121,7 @@ def learn(
 
 
 @as_fixture
-def best_ious(labels: Any, scores: Any, masks: list[Rle], instances: Sequence[Instance]) -> np.ndarray:
+def best_ious(labels: Any, scores: Any, masks: list[Rle], instances: Sequence[SceneObject]) -> np.ndarray:
     """For each true instance, the IoU of its mask with the best finding of its class."""
     found = [
         (label, decode(rle) > 0)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from boxel.data.samples import photos
+from boxel.data.samples import sample_images
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
 from boxel.labeling.quality import shipped_calibration
@@ -26,7 +26,7 @@ def test_it_is_small_and_says_what_it_is(name):
 @pytest.mark.parametrize("name", SHIPPED)
 def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
     # Photos of installed packages, with outlines drawn by hand, that no training has seen.
-    truth = photos()
+    truth = sample_images()
     truth = truth.select_categories([c.name for c in truth.categories if c.name != "coin"])
     boxes = truth.without_masks()
     ours = measure_masks(label(boxes, teacher=name, report=lambda _: None), truth)

@@ -59,7 +59,7 @@ def test_table_5_is_of_coco():
 @pytest.mark.parametrize("name", ["boxcaseg/voc-w48", "boxcaseg-small"])
 @pytest.mark.filterwarnings("ignore:a salient set knows")
 def test_a_recipe_trains(name, scenes, tmp_path):
-    single = scenes.select_instances([scenes.instances_of(image)[0] for image in range(4)])
+    single = scenes.select_instances([scenes.instances_in(image)[0] for image in range(4)])
     write(single, tmp_path / "salient", format="salient")
     model = boxel.train(
         "boxcaseg", scenes, salient=boxel.read(tmp_path / "salient"), out=tmp_path / "run", config=name,

@@ -11,7 +11,7 @@ import boxel
 from boxel.data import write
 from boxel.data.annotations import Category
 from boxel.data.formats.voc import CLASSES as VOC_CLASSES
-from boxel.data.label_maps import label_map
+from boxel.data.label_maps import make_label_map
 from boxel.data.synthetic import write_scenes
 from boxel.training.boxsup import BoxSupTask
 from boxel.training.recipe import read_config
@@ -127,7 +127,7 @@ def test_classes_of_coco_get_the_names_of_voc(train, tmp_path):
     learned = [VOC_CLASSES[label] for label in data.labels[data.image_index >= 4]]
     assert learned == [{"couch": "sofa"}.get(name, name) for name in names if name != "truck"]
     # The values of VOC's label maps keep their meaning.
-    assert np.array_equal(label_map(data, 0), label_map(boxel.read(tmp_path / "voc"), 0))
+    assert np.array_equal(make_label_map(data, 0), make_label_map(boxel.read(tmp_path / "voc"), 0))
 
 
 @pytest.mark.slow

@@ -32,7 +32,7 @@ def tiny(tiny):
 def objects(scenes):
     """The largest instance of each scene, alone."""
     areas = np.array([scenes.mask(i).sum() for i in range(len(scenes.labels))])
-    largest = [own[areas[own].argmax()] for own in map(scenes.instances_of, range(len(scenes)))]
+    largest = [own[areas[own].argmax()] for own in map(scenes.instances_in, range(len(scenes)))]
     return scenes.select_instances(np.array(largest)).class_agnostic()
 
 
@@ -52,7 +52,7 @@ def labeled(model, data):
     """The set with the model's masks of its boxes."""
     codes = np.full(len(data.labels), None, dtype=object)
     for index in range(len(data)):
-        own = data.instances_of(index)
+        own = data.instances_in(index)
         image = torch.from_numpy(read_image(data.image_path(index))).permute(2, 0, 1) / 255
         masks, _ = model([image], [torch.from_numpy(data.boxes[own])])
         codes[own] = [msgspec.json.encode(encode(mask.numpy())) for mask in masks[0]]

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities import rank_zero_only
 import boxel
 from boxel.data import Annotations, write
 from boxel.data.annotations import Category
-from boxel.data.label_maps import label_map
+from boxel.data.label_maps import make_label_map
 from boxel.data.synthetic import write_scenes
 from boxel.training import run
 from boxel.training.boxsup import BoxSupTask
@@ -53,7 +53,7 @@ def learned(monkeypatch: pytest.MonkeyPatch) -> list[Annotations]:
 def filled(data: Annotations, image: int) -> np.ndarray:
     """(H, W) whether a pixel is in a box."""
     found = np.zeros((int(data.heights[image]), int(data.widths[image])), dtype=bool)
-    for x0, y0, x1, y1 in data.boxes[data.instances_of(image)].round().astype(int):
+    for x0, y0, x1, y1 in data.boxes[data.instances_in(image)].round().astype(int):
         found[y0:y1, x0:x1] = True
     return found
 
@@ -65,7 +65,7 @@ def test_boxsup_learns_from_the_masks_of_boxel_label(settings, scenes, learned, 
     (data,) = learned
     assert data.has_mask.all() and set(data.source) == {"boxcaseg"}
     for image in range(len(scenes)):
-        assert np.array_equal(label_map(data, image), label_map(made, image))
+        assert np.array_equal(make_label_map(data, image), make_label_map(made, image))
     assert boxel.read(out / "masks.json", images=scenes.root).has_mask.all()
     assert not (out / "segments").exists()  # none is chosen from
     assert [path.name for path in (out / "labels").iterdir()] == ["update_001.jpg"]
@@ -77,7 +77,7 @@ def test_other_methods_take_a_teacher_too(settings, scenes, tmp_path) -> None:
     boxel.train("fcrn", scenes.without_masks(), out=tmp_path / "run", config=settings)
     made = boxel.read(tmp_path / "run" / "masks.json", images=scenes.root)
     for image in range(len(scenes)):
-        assert np.array_equal(label_map(made, image) > 0, filled(scenes, image))
+        assert np.array_equal(make_label_map(made, image) > 0, filled(scenes, image))
 
 
 def test_masks_that_are_given_stay(settings, scenes, learned, tmp_path) -> None:
@@ -87,7 +87,7 @@ def test_masks_that_are_given_stay(settings, scenes, learned, tmp_path) -> None:
     boxel.train("boxsup", scenes.without_masks(), masks=few, out=tmp_path / "some", config=settings)
     given = learned[-1].image_index == 0
     assert [name is None for name in learned[-1].source] == given.tolist()
-    assert np.array_equal(label_map(learned[-1], 0), label_map(scenes, 0))
+    assert np.array_equal(make_label_map(learned[-1], 0), make_label_map(scenes, 0))
     name = scenes.categories[0].name
     boxel.train("boxsup", scenes, mask_classes=[name], out=tmp_path / "classes", config=settings)
     kept = scenes.labels == 0

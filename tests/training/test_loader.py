@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from boxel.data.config import AugmentConfig
-from boxel.data.dataset import AspectBatchSampler, InstanceDataset
+from boxel.data.dataset import InstanceDataset
+from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import train_transforms
 from boxel.training.loader import ResumableLoader, Stream
 from boxel.utils.errors import BoxelError

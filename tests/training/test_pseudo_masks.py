@@ -7,7 +7,7 @@ import pytest
 
 from boxel.data import read
 from boxel.data.dataset import InstanceDataset
-from boxel.data.join import join
+from boxel.data.joining import join
 from boxel.data.synthetic import write_scenes
 from boxel.training.pseudo_masks import add_hints, with_hints
 
@@ -98,6 +98,6 @@ def test_an_image_that_cannot_be_read_costs_only_its_own_hints(boxed, tmp_path):
 def test_the_dataset_shows_hints_only_when_asked(boxed):
     hinted = add_hints(boxed, np.ones(len(boxed.ids), dtype=bool))
     _, without = InstanceDataset(hinted)[0]
-    _, target = InstanceDataset(hinted, hints=True)[0]
+    _, target = InstanceDataset(hinted, include_untrusted=True)[0]
     assert "masks" not in without
     assert target["masks"].flatten(1).any(1).all() and not target["has_mask"].any()

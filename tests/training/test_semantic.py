@@ -14,7 +14,7 @@ import torch
 
 import boxel
 from boxel.data.annotations import Annotations
-from boxel.data.semantic import SemanticDataset
+from boxel.data.dataset import SemanticDataset
 from boxel.evaluation.maps import measure_maps
 from boxel.evaluation.run import predict_set
 from boxel.models.fcrn import FCRN, FCRNInstances

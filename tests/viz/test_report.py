@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxel.data import Category, Fault
+from boxel.data import Category, Issue
 from boxel.utils.errors import BoxelError
 from boxel.viz.report import pictures, write_report
 
@@ -175,7 +175,7 @@ def test_a_set_without_boxes(make_set, report):
 
 
 def test_faults_changes_and_settings(hand_made, report):
-    data = replace(hand_made, faults=[Fault("annotation", "its bbox is not four numbers.")])
+    data = replace(hand_made, issues=[Issue("annotation", "its bbox is not four numbers.")])
     page = report(
         data,
         bad=["photos/7.jpg: the image is cut short."],

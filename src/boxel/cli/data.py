@@ -15,13 +15,12 @@ def add_check(parser: ArgumentParser) -> None:
     """Add the flags of `boxel check`."""
     add_data(parser)
     parser.add_argument("--repair", type=str, metavar="OUT", help="write a mended copy (COCO json) here")
-    parser.add_argument("--json", action="store_true", help="print the faults as JSON")
+    parser.add_argument("--json", action="store_true", help="print the issues as JSON")
 
 
 def run_check(given: Namespace) -> int:
     """Run `boxel check`."""
-    from boxel.data import write
-    from boxel.data.check import check, faults_as_json, repair, summary
+    from boxel.data import check, format_issues, issues_to_json, repair, write
 
     if "repair" in given and Path(given.repair).suffix != ".json":
         raise UsageError(f"--repair {given.repair}: the mended copy is a COCO file; end its name on .json.")
@@ -31,18 +30,18 @@ def run_check(given: Namespace) -> int:
         )
     data = read_data(given, tell_faults=False)
     if "repair" in given:
-        mended, faults = repair(data)
+        mended, issues = repair(data)
         write(mended, given.repair)
     else:
-        faults = check(data)
+        issues = check(data)
     if "json" in given:
-        print(json.dumps(faults_as_json(faults), indent=1))
+        print(json.dumps(issues_to_json(issues), indent=1))
     else:
         print(data)
-        print("\n".join(summary(faults)))
+        print("\n".join(format_issues(issues)))
         if "repair" in given:
             print(f"mended copy: {given.repair}")
-    left = [fault for fault in faults if not ("repair" in given and fault.repair)]
+    left = [issue for issue in issues if not ("repair" in given and issue.repair)]
     return 1 if left else 0
 
 
@@ -60,7 +59,7 @@ def add_convert(parser: ArgumentParser) -> None:
 
 def run_convert(given: Namespace) -> int:
     """Run `boxel convert`."""
-    from boxel.data.convert import convert
+    from boxel.data.conversion import convert
 
     data = convert(
         given.annotations,

@@ -133,11 +133,11 @@ def load_model(folder: str, given: Namespace) -> Any:
 def read_data(given: Namespace, tell_faults: bool = True, split: str | None = None) -> Any:
     """Read the annotations of a command."""
     from boxel.data import read
-    from boxel.data.faults import left_out
+    from boxel.data.issues import summarize_issues
 
     data = read(given.annotations, images=given.get("images"), split=split, classes=given.get("class_list"))
-    if data.faults and tell_faults:
-        say(f"warning: {left_out(data.faults)}")
+    if data.issues and tell_faults:
+        say(f"warning: {summarize_issues(data.issues)}")
     return data
 
 

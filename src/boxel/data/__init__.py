@@ -1,7 +1,5 @@
-"""Annotated images: the in-memory data set, its formats, its faults, and what feeds training."""
+"""Annotated images: datasets in memory, their formats and issues, and what feeds training."""
 
-from boxel.data.annotations import Annotations, Category
-from boxel.data.faults import Fault
-from boxel.data.formats import read, write
+import lazy_loader as _lazy
 
-__all__ = ["Annotations", "Category", "Fault", "read", "write"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,72 +1,97 @@
-"""`Annotations`: a data set in memory, a column an attribute.
+"""`Annotations`: a dataset in memory, one column per attribute.
 
-Every reader makes one, everything else reads it. Segmentations stay the JSON text they were read as until a mask is
-asked for, which lets a set of 860,000 polygons fit into less than 2 GB.
+Every reader returns one and everything else takes one. Segmentations stay the JSON text they were read as until a mask
+is asked for, so that a dataset of 860,000 polygons fits into less than 2 GB.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from boxel.data.faults import Fault
+from boxel.data.images import image_size
+from boxel.data.issues import Issue
 from boxel.masks.rle import Rle, Segmentation, decode, to_rle
 from boxel.utils.errors import BoxelError, nearest
+
+if TYPE_CHECKING:
+    import pandas
 
 ImageId = int | str
 
 VOID, BACKGROUND = -1, -2
-"""What `map_labels` has for values of a label map that stand for no category: pixels of which nothing is known, and
-pixels that are of none."""
+"""Entries of `map_labels` for values of a label map that stand for no category: unknown pixels, and background."""
+
+MAX_VALUE = 65535
+"""The maximum value of a pixel of a PNG."""
+
+_IMAGE_DTYPES = {"widths": np.int32, "heights": np.int32}
+_INSTANCE_DTYPES = {
+    "image_index": np.int32,
+    "labels": np.int32,
+    "boxes": np.float64,
+    "iscrowd": np.bool_,
+    "segmentations": np.object_,
+    "quality": np.float32,
+    "source": np.object_,
+    "trusted": np.bool_,
+    "areas": np.float64,
+}
 
 
 @dataclass(frozen=True)
 class Category:
-    """A class of objects, under the id its data set gave it."""
+    """A class of objects, with the id that its dataset gave it."""
 
     id: int
     name: str
     supercategory: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Annotations:
     """Images and the instances in them.
 
-    There are I images, K categories and N instances; instance columns have length N and share their order.
+    There are I images, K categories and N instances; instance columns have length N and share their order. Arrays are
+    C-contiguous and of the types below.
 
     Attributes:
-        root: folder that `paths` are relative to.
+        root: Folder that `paths` are relative to.
         image_ids: I original ids.
         paths: I image files, relative to `root`.
-        widths: (I,) int32 pixels; 0 where the file does not say.
-        heights: (I,) int32 pixels; 0 where the file does not say.
-        categories: K categories; an instance's `labels` index them.
+        widths: (I,) int32 pixels; 0 if unknown.
+        heights: (I,) int32 pixels; 0 if unknown.
+        categories: K categories, which `labels` index.
         ids: N original annotation ids.
-        image_index: (N,) int32, index into the images.
+        image_index: (N,) int32, index of the instance's image.
         labels: (N,) int32 in [0, K).
         boxes: (N, 4) float64, xyxy pixels of the upright image.
         iscrowd: (N,) bool.
-        segmentations: (N,) object, a COCO segmentation as JSON bytes, or None where there is only a box.
-        quality: (N,) float32 in [0, 1], estimated IoU of the mask with the truth; NaN where unknown.
-        source: (N,) object, who made the mask (`str`), or None.
-        trusted: (N,) bool, False for a mask that training should not learn from.
-        areas: (N,) float64 square pixels, by which COCO calls an instance small, medium or large, as the file
-            gives them; NaN where it doesn't.
-        label_maps: I paths of class-label images relative to `root`, None where an image has none.
-        map_labels: (V,) int16, the label in [0, K) that each value of a label map stands for, or `VOID`, or
-            `BACKGROUND`; values from V up are void. If not given, categories have their ids as values, and what is left
-            of 0 and `void` is background and void.
-        void: the value that stands for "unlabeled" in label maps as they are written.
-        file: the annotation file or folder read, for messages.
-        faults: what the reader found wrong and left out.
+        segmentations: (N,) object, a COCO segmentation as JSON bytes, or None if there is only a box.
+        quality: (N,) float32 in [0, 1], estimated IoU of the mask with the ground truth; NaN if unknown.
+        source: (N,) object, what made the mask (`str`), or None.
+        trusted: (N,) bool, False for a mask that training should ignore.
+        areas: (N,) float64 square pixels as the file gives them, by which COCO calls an instance small, medium or
+            large; NaN if unknown.
+        label_maps: I paths of class-label images relative to `root`, None for an image without one.
+        map_labels: (V,) int16, for each value of a label map its label in [0, K), `VOID` or `BACKGROUND`; values from V
+            up are void. By default each category's id is its value, 0 is background, and `void` is void.
+        void: The value that stands for void in label maps as they are written.
+        file: The annotation file or folder that was read, for messages.
+        issues: What the reader found wrong.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images().select_categories(["cat"])
+        >>> data.mask(0).shape, data.boxes.shape
+        ((300, 451), (1, 4))
     """
 
     root: Path
@@ -89,7 +114,7 @@ class Annotations:
     map_labels: NDArray[np.int16] = None  # type: ignore[assignment]
     void: int = 255
     file: str = ""
-    faults: list[Fault] = field(default_factory=list)
+    issues: list[Issue] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         n = len(self.image_index)
@@ -104,6 +129,8 @@ class Annotations:
         for name, make in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, make())
+        for name, dtype in (_IMAGE_DTYPES | _INSTANCE_DTYPES).items():
+            object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
 
     def __len__(self) -> int:
         """Number of images."""
@@ -115,6 +142,39 @@ class Annotations:
             f"Annotations({len(self)} images, {len(self.labels)} instances, {masks} with masks, "
             f"{len(self.categories)} categories, from {self.file or 'memory'!r})"
         )
+
+    def _repr_html_(self) -> str:
+        """Show counts and a few images with their boxes and masks in a notebook."""
+        from boxel.data.notebook import to_html
+
+        return to_html(self)
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return one row per instance: ids, file, category, box, and what is known of its mask.
+
+        Raises:
+            BoxelError: pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError as error:
+            raise BoxelError(
+                "to_frame() needs pandas, which is not installed; pip install pandas."
+            ) from error
+        names = np.array([category.name for category in self.categories] or [""], dtype=object)
+        columns: dict[str, Any] = {
+            "id": self.ids,
+            "image_id": [self.image_ids[image] for image in self.image_index],
+            "file_name": [self.paths[image] for image in self.image_index],
+            "category": names[self.labels],
+            **{name: self.boxes[:, k] for k, name in enumerate(("x0", "y0", "x1", "y1"))},
+            "iscrowd": self.iscrowd,
+            "has_mask": self.has_segmentation,
+            "quality": self.quality,
+            "source": self.source,
+            "trusted": self.trusted,
+        }
+        return pandas.DataFrame(columns)
 
     @property
     def has_label_map(self) -> NDArray[np.bool_]:
@@ -128,43 +188,53 @@ class Annotations:
 
     @property
     def has_mask(self) -> NDArray[np.bool_]:
-        """(N,) bool: the instance has a mask that may be learned from or evaluated against."""
+        """(N,) bool: the instance has a trusted mask, to train on or to evaluate against."""
         return self.has_segmentation & self.trusted
 
     @property
-    def has_made_mask(self) -> NDArray[np.bool_]:
-        """(N,) bool: the instance has such a mask, and it is told who made it, as of those of `boxel label`."""
+    def has_generated_mask(self) -> NDArray[np.bool_]:
+        """(N,) bool: the instance has a trusted mask with a `source`, e.g. one that `boxel label` made."""
         return self.has_mask & np.array([name is not None for name in self.source], dtype=bool)
 
     @property
     def has_box(self) -> NDArray[np.bool_]:
-        """(N,) bool: the box is finite and has an area."""
+        """(N,) bool: the box is finite and not empty."""
         extent = self.boxes[:, 2:] - self.boxes[:, :2]
         return np.all(np.isfinite(extent) & (extent > 0), axis=1)
 
     def image_path(self, image: int) -> Path:
-        """The file of the image at this index."""
+        """Return the file of the image at this index."""
         return self.root / self.paths[image]
 
-    def instances_of(self, image: int) -> NDArray[np.int64]:
-        """Indices of the instances in one image, in the order of the file."""
+    def image_size(self, image: int) -> tuple[int, int]:
+        """Return the (width, height) of an image as recorded, else as its file states; zeros if neither is known."""
+        width, height = int(self.widths[image]), int(self.heights[image])
+        if width and height:
+            return width, height
+        try:
+            return image_size(self.image_path(image))
+        except BoxelError:
+            return 0, 0
+
+    def instances_in(self, image: int) -> NDArray[np.int64]:
+        """Return the indices of the instances in one image, in the order of the file."""
         order, starts = self._by_image()
         return order[starts[image] : starts[image + 1]]
 
     def segmentation(self, instance: int) -> Segmentation | None:
-        """The instance's segmentation as COCO writes it, or None."""
+        """Return the instance's segmentation as COCO writes it, or None."""
         raw = self.segmentations[instance]
         return None if raw is None else msgspec.json.decode(raw)
 
     def rle(self, instance: int, size: tuple[int, int] | None = None) -> Rle | None:
-        """The instance's mask as a compressed run-length code, or None where there is only a box.
+        """Return the instance's mask as a compressed run-length code, or None if there is only a box.
 
         Args:
-            instance: index of the instance.
-            size: (height, width) of the image, where the file does not say.
+            instance: Index of the instance.
+            size: (height, width) of the image, if the file does not state it.
 
         Raises:
-            BoxelError: the segmentation is malformed.
+            BoxelError: The segmentation is malformed.
         """
         image = int(self.image_index[instance])
         height, width = size or (int(self.heights[image]), int(self.widths[image]))
@@ -174,14 +244,14 @@ class Annotations:
         except Exception as error:  # pycocotools raises bare Exception and TypeError too
             raise BoxelError(
                 f"{self.file}: the segmentation of annotation {self.ids[instance]} (image {self.image_ids[image]}) "
-                f"can't be read ({error}); `boxel check --repair` drops it and keeps the box."
+                f"cannot be read ({error}); `boxel check --repair` drops it and keeps the box."
             ) from error
 
     def area(self, instance: int) -> float:
-        """Square pixels of an instance as COCO counts them: what the file says, else what polygons enclose.
+        """Return the area of an instance in square pixels as COCO counts it: as recorded, else within its polygons.
 
         Raises:
-            BoxelError: the segmentation is malformed.
+            BoxelError: The segmentation is malformed.
         """
         if np.isfinite(self.areas[instance]):
             return float(self.areas[instance])
@@ -196,22 +266,22 @@ class Annotations:
         return round(float(sum(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 for x, y in corners)), 4)
 
     def mask(self, instance: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
-        """(H, W) uint8 mask of zeros and ones, or None where there is only a box."""
+        """Return the (H, W) uint8 mask of zeros and ones, or None if there is only a box; see `rle`."""
         rle = self.rle(instance, size)
         return None if rle is None else decode(rle)
 
     def select_instances(self, keep: NDArray[Any]) -> Annotations:
-        """The same images with only some instances.
+        """Keep all images but only some instances.
 
         Args:
             keep: (N,) bool, or indices in the order wanted.
         """
         keep = np.flatnonzero(keep) if np.asarray(keep).dtype == bool else np.asarray(keep, dtype=np.int64)
-        columns = {name: getattr(self, name)[keep] for name in _INSTANCE_ARRAYS}
+        columns = {name: getattr(self, name)[keep] for name in _INSTANCE_DTYPES}
         return replace(self, ids=[self.ids[i] for i in keep], **columns)
 
     def select_images(self, keep: Sequence[int] | NDArray[Any]) -> Annotations:
-        """Only some images, with their instances.
+        """Keep only some images, with their instances.
 
         Args:
             keep: (I,) bool, or indices in the order wanted.
@@ -231,10 +301,10 @@ class Annotations:
         )
 
     def select_categories(self, names: Sequence[str]) -> Annotations:
-        """Only the named categories, relabeled in the order given.
+        """Keep only the named categories, relabeled in the order given.
 
         Raises:
-            BoxelError: a name is not a category of this set.
+            BoxelError: A name is not a category of this dataset.
         """
         known = self._names_with(names)
         new_label = np.full(len(known) + 1, -1, dtype=np.int32)
@@ -242,13 +312,13 @@ class Annotations:
         return self.relabel(new_label, [self.categories[known.index(name)] for name in names])
 
     def rename_categories(self, names: Mapping[str, str]) -> Annotations:
-        """The same set under other category names; categories that come to one name become one, the first of them.
+        """Rename categories; those that get the same name are merged into the first of them.
 
         Args:
-            names: new name by old name; categories that are not in it keep theirs.
+            names: New name by old name; categories that are not in it keep theirs.
 
         Raises:
-            BoxelError: an old name is not a category of this set.
+            BoxelError: An old name is not a category of this dataset.
         """
         known = self._names_with(names)
         renamed = [names.get(name, name) for name in known]
@@ -259,16 +329,16 @@ class Annotations:
         )
 
     def class_agnostic(self, name: str = "object") -> Annotations:
-        """All categories merged into one."""
+        """Merge all categories into one."""
         return self.relabel(np.zeros(len(self.categories), dtype=np.int32), [Category(1, name)])
 
     def relabel(self, new_label: NDArray[np.int32], categories: Sequence[Category]) -> Annotations:
-        """The same images under other categories.
+        """Replace the categories.
 
         Args:
-            new_label: (K,) or more, index into ``categories`` by the old label; -1 leaves a category's instances out,
-                and makes its pixels in label maps background where these know one, else void.
-            categories: the new ones.
+            new_label: (K,) or more, index into ``categories`` by the old label; -1 drops a category's instances, and
+                turns its pixels in label maps into background if they have one, else into void.
+            categories: The new ones.
         """
         inside = self.select_instances(new_label[self.labels] >= 0)
         left_out = BACKGROUND if BACKGROUND in self.map_labels else VOID
@@ -278,13 +348,18 @@ class Annotations:
             inside, labels=new_label[inside.labels], categories=tuple(categories), map_labels=map_labels
         )
 
+    def ignore_small(self, min_side: float) -> Annotations:
+        """Mark instances as crowds, which training ignores, if a side of their box is under ``min_side`` pixels."""
+        sides = self.boxes[:, 2:] - self.boxes[:, :2]
+        return replace(self, iscrowd=self.iscrowd | (sides.min(axis=1, initial=np.inf) < min_side))
+
     def without_masks(self) -> Annotations:
-        """The same set with boxes only, and no label maps."""
+        """Drop all masks and label maps, and keep the boxes."""
         nothing = np.full(len(self.labels), None, dtype=object)
         return replace(self, segmentations=nothing, label_maps=[None] * len(self))
 
     def _names_with(self, wanted: Iterable[str]) -> list[str]:
-        """Names of the categories, all of the wanted ones among them."""
+        """Return the names of the categories after checking that the wanted ones are among them."""
         known = [category.name for category in self.categories]
         for name in wanted:
             if name not in known:
@@ -315,25 +390,19 @@ def _area_of_code(code: Mapping[str, Any]) -> float | None:
 
 
 def _values_of(data: Annotations) -> dict[int, int]:
-    """What values stand for where no reader has said so."""
+    """Return the label of each value as it is if no reader has stated another."""
     ids = {category.id: label for label, category in enumerate(data.categories)}
     return {0: BACKGROUND, data.void: VOID} | ids
 
 
 def values_to_labels(labels: Mapping[int, int]) -> NDArray[np.int16]:
-    """`map_labels` of an `Annotations` from the label of each value; all other values are void."""
+    """Build the `map_labels` of an `Annotations` from the label of each value; all other values are void.
+
+    Example:
+        >>> values_to_labels({0: BACKGROUND, 2: 0}).tolist()
+        [-2, -1, 0]
+    """
     known = {value: label for value, label in labels.items() if 0 <= value <= MAX_VALUE}
     table = np.full(max(known, default=-1) + 1, VOID, dtype=np.int16)
     table[list(known)] = list(known.values())
     return table
-
-
-MAX_VALUE = 65535
-"""The highest value of a pixel of a PNG."""
-
-_INSTANCE_ARRAYS = tuple(
-    f.name
-    for f in fields(Annotations)
-    if f.name
-    in {"image_index", "labels", "boxes", "iscrowd", "segmentations", "quality", "source", "trusted", "areas"}
-)

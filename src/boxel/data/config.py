@@ -1,4 +1,4 @@
-"""Settings of the augmentations: how images, crops and squares of images are presented in training."""
+"""Settings of the augmentations: of whole images, of crops for semantic segmentation, and of crops around boxes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class AugmentConfig(Config):
 
 
 @dataclass
-class ViewConfig(Config):
+class ScaleCropConfig(Config):
     """Augmentation of the squares of images that a semantic segmenter is trained on.
 
     Attributes:

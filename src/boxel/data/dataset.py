@@ -1,57 +1,92 @@
-"""`Annotations` as a torch data set, and batches of images of like aspect."""
+"""`Annotations` as PyTorch datasets: instances in torchvision's detection convention, and the class of each pixel."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset
 from torchvision import tv_tensors
 
-from boxel.data.annotations import Annotations
+from boxel.data.annotations import Annotations, Category
 from boxel.data.images import read_image
+from boxel.data.label_maps import (
+    NO_INSTANCE,
+    UNKNOWN,
+    build_class_lookup,
+    has_background,
+    make_instance_map,
+    make_label_map,
+    pixel_classes,
+)
+from boxel.data.samplers import SeededIndex
 from boxel.utils.errors import BoxelError
 
+logger = logging.getLogger(__name__)
+
 Sample: TypeAlias = tuple[tv_tensors.Image, dict[str, Any]]
-Draw: TypeAlias = tuple[int, int]
-"""Index of an image and the seed of its augmentation."""
+SampleT = TypeVar("SampleT")
 
 
-class ImageDataset(Dataset[Sample]):
-    """Samples of a set's images, one an image; what a sample is, a subclass says.
+class SkippingDataset(Dataset[SampleT]):
+    """Base class of datasets in which the next sample replaces one that cannot be read.
 
     Args:
-        data: the annotations.
-        transforms: of the whole sample.
+        data: Named in messages.
+    """
+
+    def __init__(self, data: Annotations):
+        self.data = data
+        self._warned: set[str] = set()
+
+    def first_readable(self, read: Callable[[int], SampleT], index: int) -> SampleT:
+        """Read the sample at an index, or the next one that can be read.
+
+        Raises:
+            BoxelError: No sample can be read.
+        """
+        count = len(self)  # type: ignore[arg-type]
+        for step in range(count):
+            try:
+                return read((index + step) % count)
+            except BoxelError as error:
+                self.warn_once(f"{error} It is skipped.")
+        raise BoxelError(f"{self.data.file}: none of its images can be read; check `images`.")
+
+    def warn_once(self, message: str) -> None:
+        """Log a warning unless this dataset has logged it before; epochs would repeat it."""
+        if message not in self._warned:
+            self._warned.add(message)
+            logger.warning("%s", message)
+
+
+class ImageDataset(SkippingDataset[Sample]):
+    """One sample per image; subclasses define the sample.
+
+    An image that cannot be read is logged, and the next one takes its place.
+
+    Args:
+        data: The annotations.
+        transforms: Transforms of the whole sample.
     """
 
     def __init__(self, data: Annotations, transforms: Callable[[Sample], Sample] | None = None):
-        self.data, self.transforms = data, transforms
+        super().__init__(data)
+        self.transforms = transforms
 
     def __len__(self) -> int:
         """Number of images."""
         return len(self.data)
 
-    def __getitem__(self, key: int | Draw) -> Sample:
-        """One sample; a :data:`Draw` fixes what its augmentation does, whatever happened before.
-
-        An image that can't be read is reported and the next one takes its place.
-        """
+    def __getitem__(self, key: int | SeededIndex) -> Sample:
+        """Return the sample of an image; the seed of a `SeededIndex` fixes its augmentation."""
         index, seed = key if isinstance(key, tuple) else (key, None)
-        for _ in range(len(self)):
-            try:
-                sample = self._read(index)
-                break
-            except BoxelError as error:
-                warnings.warn(f"{error} It is skipped.", stacklevel=2)
-                index = (index + 1) % len(self)
-        else:
-            raise BoxelError(f"{self.data.file}: none of its {len(self)} images can be read; check --images.")
+        sample = self.first_readable(self._read, index)
         if self.transforms is None:
             return sample
         with torch.random.fork_rng(devices=[], enabled=seed is not None):
@@ -60,61 +95,55 @@ class ImageDataset(Dataset[Sample]):
             return self.transforms(sample)
 
     def _read(self, index: int) -> Sample:
-        """The sample of an image before any transform.
-
-        Raises:
-            BoxelError: the image can't be used.
-        """
+        """Return the sample of an image before any transform, or raise a `BoxelError` if it cannot be used."""
         raise NotImplementedError
 
 
 class InstanceDataset(ImageDataset):
-    """Images with boxes and, where there are any, masks, in torchvision's detection convention.
+    """Images with boxes and, if there are any, masks, in torchvision's detection convention.
 
-    A sample is ``(image, target)``: `image` (3, H, W), `target` with `boxes` (N, 4) xyxy, `labels` (N,), `iscrowd`
-    (N,) bool, `has_mask` (N,) bool, `quality` (N,) float32 in [0, 1], NaN where unknown, `image_id`, `orig_size`, the
-    image's height and width before any transform, and, if any instance of the image has a mask, `masks` (N, H, W)
-    uint8.
+    A sample is ``(image, target)``: `image` (3, H, W); `target` with `boxes` (N, 4) xyxy, `labels` (N,), `iscrowd`
+    (N,) bool, `has_mask` (N,) bool, `quality` (N,) float32 in [0, 1] or NaN if unknown, `image_id`, `orig_size` (height
+    and width of the image before any transform) and, if any instance of the image has a mask, `masks` (N, H, W) uint8.
 
     Args:
-        data: the annotations.
+        data: The annotations. Instances whose box is empty or not finite are left out.
         transforms: torchvision v2 transforms of the whole sample.
-        hints: give masks that are not trusted too; `has_mask` is False for them.
+        include_untrusted: Include masks that are not trusted too, with `has_mask` False.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> image, target = InstanceDataset(sample_images())[0]
+        >>> image.shape[0], target["boxes"].shape[1]
+        (3, 4)
     """
 
     def __init__(
         self,
         data: Annotations,
         transforms: Callable[[Sample], Sample] | None = None,
-        hints: bool = False,
+        include_untrusted: bool = False,
     ):
-        sound = data.has_box
-        if not sound.all():
-            first = int(np.flatnonzero(~sound)[0])
-            warnings.warn(
-                f"{data.file}: {int((~sound).sum())} boxes are empty or not finite and are left out, "
-                f"the first of annotation {data.ids[first]}; `boxel check` lists them.",
-                stacklevel=2,
+        usable = data.has_box
+        if not usable.all():
+            first = int(np.flatnonzero(~usable)[0])
+            logger.warning(
+                "%s: %d boxes are empty or not finite and are left out, the first of annotation %s; `boxel check` "
+                "lists them.",
+                *(data.file, int((~usable).sum()), data.ids[first]),
             )
-        super().__init__(data.select_instances(sound), transforms)
+        super().__init__(data.select_instances(usable), transforms)
         self.has_mask = self.data.has_mask
-        self.shown = self.data.has_segmentation if hints else self.has_mask
+        self.included = self.data.has_segmentation if include_untrusted else self.has_mask
         self._warned_of_size = False
 
     def _read(self, index: int) -> Sample:
         data = self.data
         pixels = read_image(data.image_path(index))
         size = (pixels.shape[0], pixels.shape[1])
-        said = (int(data.heights[index]), int(data.widths[index]))
-        if all(said) and said != size and not self._warned_of_size:
-            self._warned_of_size = True
-            warnings.warn(
-                f"{data.image_path(index)}: the image is {size[1]} x {size[0]} pixels, not {said[1]} x {said[0]} as "
-                f"{data.file} says, so its boxes may lie elsewhere; `boxel check` lists all such images.",
-                stacklevel=2,
-            )
-        own = data.instances_of(index)
-        masks, has_mask = self._masks(own, size)
+        self._check_size(index, size)
+        own = data.instances_in(index)
+        masks, has_mask = self._read_masks(own, size)
         target: dict[str, Any] = {
             "boxes": tv_tensors.BoundingBoxes(  # type: ignore[call-overload]
                 torch.from_numpy(data.boxes[own]).float(), format="XYXY", canvas_size=size
@@ -128,83 +157,95 @@ class InstanceDataset(ImageDataset):
         }
         if masks is not None:
             target["masks"] = tv_tensors.Mask(masks)
-        return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous()), target
+        return _to_tensor(pixels), target
 
-    def _masks(self, own: np.ndarray, size: tuple[int, int]) -> tuple[Tensor | None, Tensor]:
+    def _check_size(self, index: int, size: tuple[int, int]) -> None:
+        data = self.data
+        recorded = (int(data.heights[index]), int(data.widths[index]))
+        if all(recorded) and recorded != size and not self._warned_of_size:
+            self._warned_of_size = True
+            logger.warning(
+                "%s: the image is %d x %d pixels, not %d x %d as %s states, so its boxes may be misplaced; `boxel "
+                "check` lists all such images.",
+                *(data.image_path(index), *size[::-1], *recorded[::-1], data.file),
+            )
+
+    def _read_masks(self, own: NDArray[np.int64], size: tuple[int, int]) -> tuple[Tensor | None, Tensor]:
         has_mask = torch.from_numpy(self.has_mask[own])
-        if not self.shown[own].any():
+        if not self.included[own].any():
             return None, has_mask
         masks = torch.zeros((len(own), *size), dtype=torch.uint8)
         for row, instance in enumerate(own):
-            if self.shown[instance]:
+            if self.included[instance]:
                 try:
                     masks[row] = torch.from_numpy(self.data.mask(int(instance), size))
                 except BoxelError as error:
-                    warnings.warn(f"{error} Its box is still used.", stacklevel=2)
+                    self.warn_once(f"{error} Its box is still used.")
                     has_mask[row] = False
         return masks, has_mask
 
 
-class AspectBatchSampler(Sampler[list[Draw]]):
-    """Batches of images that are all wide or all tall, so that little of a batch is padding.
+class SemanticDataset(ImageDataset):
+    """Images with the class of each pixel.
 
-    What it yields depends on the seed, the epoch and the process alone, so a run can go on in mid-epoch.
+    A sample is ``(image, target)``: `image` (3, H, W); `target` with `labels` (H, W) uint8, `IGNORE_INDEX` if unknown,
+    `image_id`, and `orig_size`, height and width of the image before any transform. With `instances` also `instances`
+    (H, W) int16, the instance of each pixel or -1, `boxes` (N, 4) xyxy of the instances, which may extend past the
+    image, and `instance_labels` (N,), their classes.
 
     Args:
-        data: the annotations.
-        batch_size: images a batch.
-        seed: of the order and of each sample's augmentation.
-        rank: this process.
-        processes: how many share the epoch.
-        repeats: (I,) how often each image comes in an epoch; once where None.
+        data: The annotations.
+        transforms: Transforms of the whole sample.
+        classes: The classes that `labels` index; if None, those of the dataset itself.
+        instances: Include instances too.
     """
 
     def __init__(
         self,
         data: Annotations,
-        batch_size: int,
-        seed: int = 0,
-        rank: int = 0,
-        processes: int = 1,
-        repeats: NDArray[np.integer] | None = None,
+        transforms: Callable[[Sample], Sample] | None = None,
+        classes: Sequence[Category] | None = None,
+        instances: bool = False,
     ):
-        self.images = np.arange(len(data)) if repeats is None else np.repeat(np.arange(len(data)), repeats)
-        self.wide = (data.widths >= data.heights)[self.images]
-        self.batch_size, self.seed, self.rank, self.processes = batch_size, seed, rank, processes
-        self.epoch = 0
-        self.skip = 0
+        super().__init__(data, transforms)
+        self.lookup = build_class_lookup(data, pixel_classes(data) if classes is None else classes)
+        self.instances = instances
 
-    def __len__(self) -> int:
-        """Batches a process sees in an epoch."""
-        batches = -(-len(self.wide) // self.batch_size)
-        return -(-batches // self.processes)
+    def _read(self, index: int) -> Sample:
+        data = self.data
+        pixels = read_image(data.image_path(index))
+        size = (pixels.shape[0], pixels.shape[1])
+        target: dict[str, Any] = {
+            "labels": torch.from_numpy(self.lookup[self.labels(index, size)]),
+            "image_id": data.image_ids[index],
+            "orig_size": size,
+        }
+        if self.instances:
+            own = data.instances_in(index)
+            found = make_instance_map(data, index, size)
+            target["instances"] = torch.from_numpy(np.where(found == UNKNOWN, NO_INSTANCE, found))
+            target["boxes"] = torch.from_numpy(data.boxes[own]).float()
+            labels = self.lookup[data.labels[own] + int(has_background(data))]
+            target["instance_labels"] = torch.from_numpy(labels).long()
+        return _to_tensor(pixels), target
 
-    def __iter__(self) -> Iterator[list[Draw]]:
-        """Yield this epoch's batches; the first ``skip`` of them are left out, once."""
-        rng = np.random.default_rng([self.seed, self.epoch])
-        order = rng.permutation(len(self.wide))
-        groups = [order[self.wide[order]], order[~self.wide[order]]]
-        whole = [group[: len(group) // self.batch_size * self.batch_size] for group in groups]
-        rest = np.concatenate([group[len(full) :] for group, full in zip(groups, whole, strict=True)])
-        stacked = np.concatenate([*whole, rest])
-        batches = [stacked[at : at + self.batch_size] for at in range(0, len(stacked), self.batch_size)]
-        seeds = rng.integers(2**31, size=len(self.wide))
-        turn = np.resize(rng.permutation(len(batches)), len(self) * self.processes)[
-            self.rank :: self.processes
-        ]
-        skip, self.skip = self.skip, 0
-        for batch in turn[skip:]:
-            yield [(int(self.images[one]), int(seeds[one])) for one in batches[batch]]
+    def labels(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
+        """Return the (H, W) target of an image: indices into the dataset's own classes, or `IGNORE_INDEX`."""
+        return make_label_map(self.data, index, size)
 
 
 def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
-    """A batch, as torchvision's detectors take it.
+    """Collate samples into a batch for torchvision's detectors.
 
     Args:
-        samples: (image, target) each.
+        samples: B pairs of image and target.
 
     Returns:
         B images (3, H, W) of any sizes, and their targets.
     """
     images, targets = zip(*samples, strict=True)
     return [image.as_subclass(Tensor) for image in images], list(targets)
+
+
+def _to_tensor(pixels: NDArray[np.uint8]) -> tv_tensors.Image:
+    return tv_tensors.Image(torch.from_numpy(pixels).permute(2, 0, 1).contiguous())

@@ -1,8 +1,8 @@
-"""What class each pixel of an image is of: read from a label map, or painted from masks."""
+"""The class of each pixel of an image: read from a label map, or painted from masks."""
 
 from __future__ import annotations
 
-import warnings
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,175 +13,183 @@ from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
 from boxel.data.images import MAX_PIXELS
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 
-IGNORE = 255
-"""The label of pixels of which nothing is known."""
+logger = logging.getLogger(__name__)
 
-GROUND = "background"
-"""The name of the class of pixels that are of no instance."""
+IGNORE_INDEX = 255
+"""The label of pixels whose class is unknown."""
+
+BACKGROUND_NAME = "background"
+"""The name of the class of pixels that belong to no instance."""
 
 INNER_BOX = "inner-box"
-"""The source of masks that are only the middle of their box."""
+"""The source of masks that are only the inner part of their box."""
 
 NO_INSTANCE, UNKNOWN = -1, -2
-"""Pixels of an instance map that are of none, and those that may be of one that has no mask."""
+"""Pixels of an instance map that belong to no instance, and those that may belong to one without a mask."""
 
 
-def classes_of(data: Annotations) -> tuple[Category, ...]:
-    """The classes of a set's pixels: its categories, after a background where pixels may be of none.
+def pixel_classes(data: Annotations) -> tuple[Category, ...]:
+    """Return the classes of a dataset's pixels: its categories, after a background if pixels may belong to none.
 
-    The background has the id 0, or where a category has that, as YOLO's first one, the lowest that is free.
+    The background has the id 0, or if a category has that, as YOLO's first one, the lowest that is free.
 
     Raises:
-        BoxelError: there are more than 255, or a category is called background too.
+        BoxelError: There are more than 255 classes, or a category is called background too.
     """
     classes = data.categories
     if has_background(data):
         taken = {category.id for category in classes}
         free = next(id for id in range(len(taken) + 1) if id not in taken)
-        classes = (Category(free, GROUND), *classes)
-    if len(classes) > IGNORE:
+        classes = (Category(free, BACKGROUND_NAME), *classes)
+    if len(classes) > IGNORE_INDEX:
         raise BoxelError(
-            f"{data.file}: {len(classes)} classes are more than the {IGNORE} that a label map can hold; choose some "
-            "with data.categories."
+            f"{data.file}: {len(classes)} classes are more than the {IGNORE_INDEX} that a label map can hold; select "
+            "some with `categories`."
         )
     if len({category.name for category in classes}) < len(classes):
-        raise BoxelError(f"{data.file}: two classes are called {GROUND}; rename the category.")
+        raise BoxelError(f"{data.file}: two classes are called {BACKGROUND_NAME}; rename the category.")
     return classes
 
 
 def has_background(data: Annotations) -> bool:
-    """Whether pixels may be of no category of the set: unless it has label maps alone, and these know no background."""
+    """Return whether pixels may belong to no category: not if there are only label maps without a background."""
     return not any(data.label_maps) or len(data.labels) > 0 or BACKGROUND in data.map_labels
 
 
-def values_of(classes: Sequence[Category]) -> NDArray[np.uint16]:
-    """(K,) the value of each class in a label map, which is its id.
+def label_map_values(classes: Sequence[Category]) -> NDArray[np.uint16]:
+    """Return the (K,) value of each class in a label map, which is its id.
 
     Raises:
-        BoxelError: an id is no value of a pixel, or two classes have the same.
+        BoxelError: An id cannot be the value of a pixel, or two classes have the same.
     """
     ids = [category.id for category in classes]
     if len(set(ids)) < len(ids) or not 0 <= min(ids, default=0) <= max(ids, default=0) <= MAX_VALUE:
         raise BoxelError(
-            f"the ids of the classes, {', '.join(map(str, ids[:10]))}, can't be the values of a label map; give each a "
-            f"number of its own from 0 to {MAX_VALUE}."
+            f"the ids of the classes, {', '.join(map(str, ids[:10]))}, cannot be the values of a label map; give each "
+            f"a distinct number from 0 to {MAX_VALUE}."
         )
     return np.array(ids, dtype=np.uint16)
 
 
-def has_labels(data: Annotations) -> NDArray[np.bool_]:
-    """(I,) bool: an image has a label map, or a mask, or nothing in it; with boxes alone, little is known of it."""
+def has_pixel_labels(data: Annotations) -> NDArray[np.bool_]:
+    """(I,) bool: the image has a label map, or a mask, or no instance; an image with boxes only has no pixel labels."""
     counts, masks = np.zeros((2, len(data)), dtype=np.int64)
     np.add.at(counts, data.image_index, 1)
     np.add.at(masks, data.image_index, data.has_mask)
     return data.has_label_map | (masks > 0) | ((counts == 0) & has_background(data))
 
 
-def has_truth(data: Annotations) -> NDArray[np.bool_]:
-    """(I,) bool: a segmenter of classes can be measured on an image, which has a label map or a mask."""
+def has_pixel_truth(data: Annotations) -> NDArray[np.bool_]:
+    """(I,) bool: a semantic segmenter can be evaluated on the image, which has a label map or a mask."""
     masked = np.zeros(len(data), dtype=bool)
     masked[data.image_index[data.has_mask & ~data.iscrowd]] = True
     return data.has_label_map | masked
 
 
-def translation(data: Annotations, classes: Sequence[Category]) -> NDArray[np.uint8]:
-    """What a set's classes are among others of the same names.
+def build_class_lookup(data: Annotations, classes: Sequence[Category]) -> NDArray[np.uint8]:
+    """Build the table that maps a dataset's pixel classes to other classes of the same names.
 
     Args:
-        data: the set.
-        classes: the others. What the set has besides is background to them where they have one, else ignored.
+        data: The dataset.
+        classes: The classes to map to. Classes that are not among them become background if there is one, else ignored.
 
     Returns:
-        (256,) index into ``classes`` by that into :func:`classes_of`; `IGNORE` stays.
+        (256,) index into ``classes`` by index into :func:`pixel_classes`; `IGNORE_INDEX` stays.
 
     Raises:
-        BoxelError: no class but the background is in both.
+        BoxelError: No class except the background is in both.
     """
     names = [category.name for category in classes]
-    own = [category.name for category in classes_of(data)]
-    if not set(own) & set(names) - {GROUND}:
+    own = [category.name for category in pixel_classes(data)]
+    if not set(own) & set(names) - {BACKGROUND_NAME}:
         raise BoxelError(
-            f"{data.file}: none of its classes ({', '.join(own[:10])}) is one of those to tell "
+            f"{data.file}: none of its classes ({', '.join(own[:10])}) is among the expected ones "
             f"({', '.join(names[:10])})."
         )
-    other = names.index(GROUND) if GROUND in names else IGNORE
-    table = np.full(256, IGNORE, dtype=np.uint8)
+    other = names.index(BACKGROUND_NAME) if BACKGROUND_NAME in names else IGNORE_INDEX
+    table = np.full(256, IGNORE_INDEX, dtype=np.uint8)
     table[: len(own)] = [names.index(name) if name in names else other for name in own]
     return table
 
 
-def label_map(
+def make_label_map(
     data: Annotations,
     image: int,
     size: tuple[int, int] | None = None,
     guesses: Mapping[int, NDArray[np.bool_]] | None = None,
 ) -> NDArray[np.uint8]:
-    """The class of each pixel of an image.
+    """Return the class of each pixel of an image.
 
-    Where the set has no label map of the image, its masks are painted, see :func:`instance_map`.
+    If the dataset has no label map of the image, its masks are painted, see :func:`make_instance_map`.
 
     Args:
-        data: the set.
-        image: index of the image.
-        size: its (height, width); that of the annotations if not given.
-        guesses: masks that stand for those of some instances.
+        data: The dataset.
+        image: Index of the image.
+        size: (height, width) of the image; as recorded if None.
+        guesses: Masks that replace those of some instances.
 
     Returns:
-        (H, W) uint8, index into :func:`classes_of`, or `IGNORE`.
+        (H, W) uint8, index into :func:`pixel_classes`, or `IGNORE_INDEX`.
 
     Raises:
-        BoxelError: the label map can't be read or is of another size.
+        BoxelError: The label map cannot be read or is of another size.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images().select_categories(["cat"])
+        >>> np.unique(make_label_map(data, int(data.image_index[0]))).tolist()
+        [0, 1]
     """
     size = size or (int(data.heights[image]), int(data.widths[image]))
     first = int(has_background(data))
     if data.label_maps[image] is None:
-        labels = data.labels[data.instances_of(image)] + first
-        table = np.array([*labels, IGNORE, 0], dtype=np.uint8)  # -2 and -1 are the last two
-        return table[instance_map(data, image, size, guesses)]
+        labels = data.labels[data.instances_in(image)] + first
+        table = np.array([*labels, IGNORE_INDEX, 0], dtype=np.uint8)  # -2 and -1 are the last two
+        return table[make_instance_map(data, image, size, guesses)]
     file = data.root / str(data.label_maps[image])
-    values = read_values(file)
+    values = read_label_map(file)
     if values.shape != tuple(size):
         raise BoxelError(
             f"{file}: the label map is {values.shape[1]} x {values.shape[0]} pixels and its image {size[1]} x "
-            f"{size[0]}; make them of one size."
+            f"{size[0]}; make them the same size."
         )
-    table = np.full(MAX_VALUE + 1, IGNORE, dtype=np.uint8)
+    table = np.full(MAX_VALUE + 1, IGNORE_INDEX, dtype=np.uint8)
     known = np.where(data.map_labels == BACKGROUND, 0, data.map_labels + first)
-    table[: len(known)] = np.where(data.map_labels == VOID, IGNORE, known)
+    table[: len(known)] = np.where(data.map_labels == VOID, IGNORE_INDEX, known)
     return table[values]
 
 
-def instance_map(
+def make_instance_map(
     data: Annotations,
     image: int,
     size: tuple[int, int],
     guesses: Mapping[int, NDArray[np.bool_]] | None = None,
 ) -> NDArray[np.int16]:
-    """Which instance each pixel is of, smaller ones on top.
+    """Return which instance each pixel belongs to; smaller instances are painted last.
 
-    Under all masks lie the boxes of instances without one, or with one that can't be read, which a warning tells, or
-    with one of `inner-box`, which is but a part of the object: what else is in them is not known.
+    A box is unknown, except where masks cover it, if its instance has no mask, one that cannot be read (which is
+    logged), or one of `INNER_BOX`, which is only a part of the object.
 
     Args:
-        data: the set.
-        image: index of the image.
-        size: its (height, width).
-        guesses: (H, W) masks that stand for those of some instances, by the instance.
+        data: The dataset.
+        image: Index of the image.
+        size: (height, width) of the image.
+        guesses: (H, W) masks that replace those of some instances, by instance.
 
     Returns:
-        (H, W) int16: position among `instances_of` the image, `NO_INSTANCE` or `UNKNOWN`.
+        (H, W) int16: position among the instances in the image, `NO_INSTANCE` or `UNKNOWN`.
     """
     painted = np.full(size, NO_INSTANCE, dtype=np.int16)
     masks = []
-    for position, instance in enumerate(data.instances_of(image).tolist()):
+    for position, instance in enumerate(data.instances_in(image).tolist()):
         mask: NDArray[np.bool_] | NDArray[np.uint8] | None = (guesses or {}).get(instance)
         if mask is None and data.trusted[instance]:
             try:
                 mask = data.mask(instance, size)
             except BoxelError as error:
-                warnings.warn(f"{error} Its box is not learned from.", stacklevel=2)
+                logger.warning("%s Its box is ignored.", error)
         if mask is not None:
             masks.append((int(mask.sum()), position, mask))
         if (mask is None or data.source[instance] == INNER_BOX) and np.isfinite(data.boxes[instance]).all():
@@ -192,19 +200,19 @@ def instance_map(
     return painted
 
 
-def read_values(file: Path) -> NDArray[np.uint16]:
-    """The values of a label map, as they are in its file.
+def read_label_map(file: Path) -> NDArray[np.uint16]:
+    """Read the values of a label map as they are in its file.
 
     Args:
-        file: a gray or paletted PNG, or a MATLAB file with a `LabelMap`, as PASCAL-Context comes.
+        file: A gray or paletted PNG, or a MATLAB file with a `LabelMap`, the format of PASCAL-Context.
 
     Returns:
         (H, W) uint16.
 
     Raises:
-        BoxelError: it can't be read as one.
+        BoxelError: The file cannot be read as a label map.
     """
-    with _told(file):
+    with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":
             from scipy.io import loadmat  # only MATLAB files need SciPy
 
@@ -216,12 +224,12 @@ def read_values(file: Path) -> NDArray[np.uint16]:
 
 
 def label_map_size(file: Path) -> tuple[int, int]:
-    """(width, height) of a label map, from its header alone.
+    """Read the (width, height) of a label map from its header alone.
 
     Raises:
-        BoxelError: it can't be read as one.
+        BoxelError: The file cannot be read as a label map.
     """
-    with _told(file):
+    with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":
             from scipy.io import whosmat
 
@@ -240,10 +248,9 @@ def _checked(image: Image.Image) -> Image.Image:
 
 
 @contextmanager
-def _told(file: Path) -> Iterator[None]:
-    """Whatever goes wrong inside comes out as a sentence on the file."""
+def _as_boxel_error(file: Path) -> Iterator[None]:
+    """Turn any error inside the block into a sentence about the file."""
     try:
         yield
     except Exception as error:  # Pillow's decoders and scipy raise many kinds of errors
-        reason = " ".join(str(error).split()).rstrip(".") or type(error).__name__
-        raise BoxelError(f"{file}: can't be read as a label map ({reason[:160]}).") from error
+        raise BoxelError(f"{file}: cannot be read as a label map ({one_line(error, 160)}).") from error

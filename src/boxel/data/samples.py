@@ -1,7 +1,7 @@
-"""A handful of real photos with outlines drawn by hand for this project, at no download.
+"""A few real images with outlines drawn by hand, without a download.
 
-The photos are those that scikit-image and, where it is installed, scikit-learn carry in their wheels; only
-the outlines, in ``photos.json``, are ours.
+The images are those that scikit-image and, if installed, scikit-learn carry in their wheels; only the outlines, in
+``samples.json``, are of this project.
 """
 
 from __future__ import annotations
@@ -26,47 +26,58 @@ class _Object(msgspec.Struct):
     polygons: list[list[float]]  # x, y, x, y, ... in pixels
 
 
-def photos() -> Annotations:
-    """The photos where they are installed, with boxes and masks.
+def sample_images() -> Annotations:
+    """Return the sample images where they are installed, with boxes and masks.
 
     A person at a camera, an astronaut, a cat, a cup with its spoon, coins, a motorcycle, a rocket, and with
     scikit-learn a pagoda and flowers. Every box is the tight box of its outline.
 
     Returns:
-        Up to 9 images, the paths absolute. A photo that the installed packages don't have is left out.
+        Up to 9 images with absolute paths. An image that no installed package has is left out.
+
+    Example:
+        >>> "cat" in [category.name for category in sample_images().categories]
+        True
     """
-    source = files("boxel.data") / "photos.json"
+    source = files("boxel.data") / "samples.json"
     outlines = msgspec.json.decode(source.read_bytes(), type=dict[str, list[_Object]])
-    names = sorted({thing.category for things in outlines.values() for thing in things})
+    names = sorted({item.category for objects in outlines.values() for item in objects})
     rows = Builder()
-    for resource, things in outlines.items():
-        path = _installed(resource)
+    for resource, objects in outlines.items():
+        path = _find_installed(resource)
         if path is None:
             continue
-        with Image.open(path) as photo:
-            image = rows.add_image(len(rows.paths) + 1, str(path), *photo.size)
-        for thing in things:
-            xs = [x for polygon in thing.polygons for x in polygon[::2]]
-            ys = [y for polygon in thing.polygons for y in polygon[1::2]]
+        with Image.open(path) as opened:
+            image = rows.add_image(len(rows.paths) + 1, str(path), *opened.size)
+        for item in objects:
+            xs = [x for polygon in item.polygons for x in polygon[::2]]
+            ys = [y for polygon in item.polygons for y in polygon[1::2]]
             box = min(xs), min(ys), max(xs), max(ys)
-            segmentation = msgspec.json.encode(thing.polygons)
-            rows.add(len(rows.ids) + 1, image, names.index(thing.category), box, segmentation)
+            segmentation = msgspec.json.encode(item.polygons)
+            rows.add(len(rows.ids) + 1, image, names.index(item.category), box, segmentation)
     categories = [Category(number, name) for number, name in enumerate(names, start=1)]
     return rows.build(Path(), categories, Path(str(source)))
 
 
-def write_photos(folder: str | os.PathLike[str]) -> Annotations:
-    """Write the photos as a data set: the images, ``boxes.json`` and ``masks.json`` (COCO).
+def write_sample_images(folder: str | os.PathLike[str]) -> Annotations:
+    """Write the sample images as a dataset: the images, ``boxes.json`` and ``masks.json`` (COCO).
 
     Args:
-        folder: made if need be.
+        folder: Created if needed.
 
     Returns:
-        The data set of ``masks.json``, its paths relative to the folder.
+        The dataset of ``masks.json``, its paths relative to the folder.
+
+    Example:
+        >>> import tempfile
+        >>> folder = tempfile.mkdtemp()
+        >>> data = write_sample_images(folder)
+        >>> (Path(folder) / "boxes.json").exists()
+        True
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    data = photos()
+    data = sample_images()
     for path in data.paths:
         shutil.copyfile(path, folder / Path(path).name)
     names = [Path(path).name for path in data.paths]
@@ -76,8 +87,8 @@ def write_photos(folder: str | os.PathLike[str]) -> Annotations:
     return data
 
 
-def _installed(resource: str) -> Path | None:
-    """The file of an installed package, without importing it; None if there is none."""
+def _find_installed(resource: str) -> Path | None:
+    """Find the file of an installed package without importing it; None if there is none."""
     package, _, name = resource.partition("/")
     spec = importlib.util.find_spec(package)
     places = (spec and spec.submodule_search_locations) or ()

@@ -1,14 +1,15 @@
-"""Generated scenes: textured objects on mottled ground, with exact masks.
+"""Generated scenes: textured objects on a mottled background, with exact masks.
 
-They are made to tell methods apart. Shapes fill their boxes poorly (a hole, thin parts, hollow outlines),
-objects overlap, and an object has the colors of the ground round it and of the other objects, so that
-color models of inside and outside don't find it. Across an outline the color does change, as in photos;
-what gives an object away besides is its shape, its relief and the shade along its outline.
+They are designed to separate methods. Shapes fill their boxes poorly (a hole, thin parts, concave outlines), objects
+overlap, and an object has the colors of the background around it and of the other objects, so that color models of
+inside and outside do not find it. Across an outline the color does change, as in real images; the other cues are the
+object's shape, its relief and the shade along its outline.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -23,16 +24,16 @@ from boxel.data.formats import write
 from boxel.masks.rle import encode
 
 Field: TypeAlias = NDArray[Any]
-"""(h, w) float32, a number a pixel, or (h, w, 3), a color a pixel."""
+"""(h, w) float32, one number per pixel, or (h, w, 3), one color per pixel."""
 
 
-class Instance(NamedTuple):
+class SceneObject(NamedTuple):
     """An object of a scene.
 
     Attributes:
-        label: index into `CLASSES`.
+        label: Index into `CLASSES`.
         box: (4,) float64, xyxy pixels, tight around the mask.
-        mask: (H, W) bool, the pixels where the object is seen.
+        mask: (H, W) bool, the visible pixels of the object.
     """
 
     label: int
@@ -40,8 +41,8 @@ class Instance(NamedTuple):
     mask: NDArray[np.bool_]
 
 
-# Outlines: about the distance to the outline, negative inside, of points in the frame of an object that
-# spans -1 to 1.
+# Outlines: approximate signed distance to the outline, negative inside, of points in an object's frame, which spans
+# -1 to 1.
 
 
 def _ring(x: Field, y: Field) -> Field:
@@ -67,8 +68,8 @@ def _spoon(x: Field, y: Field) -> Field:
     return np.minimum(np.hypot(x + 0.48, y) - 0.5, handle)
 
 
-# Reliefs in about -1..1, of points in pixels. They repeat every 4 pixels, so that colors averaged over 4 x 4
-# pixels hardly show them.
+# Reliefs in about -1..1, of points in pixels. They repeat every 4 pixels, so that colors averaged over 4 x 4 pixels
+# hardly show them.
 
 _PITCH = np.pi / 2
 
@@ -85,7 +86,7 @@ def _weave(x: Field, y: Field) -> Field:
     return 1.4 * np.maximum(np.sin(_PITCH * x), np.sin(_PITCH * y)) - 0.5
 
 
-_LOOKS: dict[str, tuple[Callable[[Field, Field], Field], Callable[[Field, Field], Field]]] = {
+_STYLES: dict[str, tuple[Callable[[Field, Field], Field], Callable[[Field, Field], Field]]] = {
     "ring": (_ring, _stripes),
     "star": (_star, _dots),
     "cross": (_cross, _weave),
@@ -93,48 +94,53 @@ _LOOKS: dict[str, tuple[Callable[[Field, Field], Field], Callable[[Field, Field]
     "spoon": (_spoon, _dots),
 }
 
-CLASSES = tuple(_LOOKS)
-"""Names of the classes, by label."""
+CLASSES = tuple(_STYLES)
+"""Names of the classes by label."""
 
-_LEAST_SEEN = 0.75
-"""Share of an object, as far as it lies in the image, that others leave uncovered."""
+_MIN_VISIBLE = 0.75
+"""Minimum share of an object's part in the image that other objects leave uncovered."""
 
-_FEWEST_PIXELS = 100
+_MIN_PIXELS = 100
 """Smaller objects are not placed."""
 
 
-def scene(
+def make_scene(
     seed: int, index: int, height: int = 192, width: int = 256
-) -> tuple[NDArray[np.uint8], list[Instance]]:
-    """One scene; the same arguments give the same scene.
+) -> tuple[NDArray[np.uint8], list[SceneObject]]:
+    """Generate one scene; the same arguments give the same scene.
 
     Args:
-        seed: of the whole set.
-        index: of the scene in the set.
-        height: pixels.
-        width: pixels.
+        seed: Seed of the whole dataset.
+        index: Index of the scene in the dataset.
+        height: Pixels.
+        width: Pixels.
 
     Returns:
-        The (H, W, 3) uint8 RGB image and its one to five objects, the hindmost first. Every object of the
-        image is in the list, with at least 75 % of its part in the image uncovered.
+        The (H, W, 3) uint8 RGB image and its one to five objects, back to front. Every object of the image is in the
+        list, with at least 75 % of its part in the image uncovered.
+
+    Example:
+        >>> image, objects = make_scene(seed=0, index=0)
+        >>> image.shape, objects[0].mask.shape
+        ((192, 256, 3), (192, 256))
     """
     rng = np.random.default_rng((seed, index))
     palette = _palette(rng)
-    image = _ground(rng, palette, height, width)
+    image = _background(rng, palette, height, width)
     owner = np.full((height, width), -1)
     labels: list[int] = []
     areas: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
     wanted = rng.integers(2, 6)
     for _ in range(4 * wanted):
         label = int(rng.integers(len(CLASSES)))
-        outline, relief = _LOOKS[CLASSES[label]]
+        outline, relief = _STYLES[CLASSES[label]]
         place, x, y, radius = _pose(rng, height, width)
         inside = radius * (0.06 * _noise(rng, 4, *x.shape) - outline(x / radius, y / radius))
         owner_after = owner.copy()
         owner_after[place][inside > 0] = len(labels)
         areas_after = np.append(areas, (inside > 0).sum())
         seen = np.bincount(owner_after[owner_after >= 0], minlength=len(areas_after))
-        if areas_after[-1] < _FEWEST_PIXELS or (seen < _LEAST_SEEN * areas_after).any():
+        if areas_after[-1] < _MIN_PIXELS or (seen < _MIN_VISIBLE * areas_after).any():
             continue
         owner, areas = owner_after, areas_after
         labels.append(label)
@@ -144,26 +150,33 @@ def scene(
             break
     image += rng.standard_normal(image.shape, dtype=np.float32) * 3
     masks = [owner == k for k in range(len(labels))]
-    instances = [Instance(label, _tight_box(mask), mask) for label, mask in zip(labels, masks, strict=True)]
+    instances = [
+        SceneObject(label, _tight_box(mask), mask) for label, mask in zip(labels, masks, strict=True)
+    ]
     return np.clip(image, 0, 255).astype(np.uint8), instances
 
 
 def write_scenes(
     folder: str | Path, count: int, seed: int = 0, height: int = 192, width: int = 256
 ) -> Annotations:
-    """Scenes 0 to `count` - 1 as a COCO data set.
+    """Write scenes 0 to `count` - 1 as a COCO dataset.
 
     Writes `images/*.png`, `masks.json`, and `boxes.json`, the same without masks.
 
     Args:
-        folder: made where it doesn't exist.
-        count: number of scenes.
-        seed: of the whole set.
-        height: pixels.
-        width: pixels.
+        folder: Created if needed.
+        count: Number of scenes.
+        seed: Seed of the whole dataset.
+        height: Pixels.
+        width: Pixels.
 
     Returns:
-        The set with its masks.
+        The dataset with its masks.
+
+    Example:
+        >>> import tempfile
+        >>> write_scenes(tempfile.mkdtemp(), count=2).has_mask.all()
+        True
     """
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -172,7 +185,7 @@ def write_scenes(
     instances: list[tuple[int, NDArray[np.float64]]] = []
     rles: list[bytes] = []
     for index, path in enumerate(paths):
-        image, found = scene(seed, index, height, width)
+        image, found = make_scene(seed, index, height, width)
         Image.fromarray(image).save(folder / "images" / path, compress_level=1)
         for label, box, mask in found:
             image_index.append(index)
@@ -201,7 +214,7 @@ def write_scenes(
 def _pose(
     rng: np.random.Generator, height: int, width: int
 ) -> tuple[tuple[slice, slice], Field, Field, float]:
-    """Where an object goes: rows and columns, x and y there in its own turned frame, radius, in pixels."""
+    """Draw the pose of an object: rows and columns, x and y there in its own rotated frame, radius; in pixels."""
     radius = min(height, width) * rng.uniform(0.12, 0.38)
     cx, cy = (rng.uniform(0.7 * radius, side - 0.7 * radius) for side in (width, height))
     columns = slice(max(int(cx - radius) - 2, 0), min(int(cx + radius) + 3, width))
@@ -215,34 +228,54 @@ def _pose(
 
 
 def _palette(rng: np.random.Generator, count: int = 4) -> Field:
-    """(count, 3) RGB colors in 0..255, of hues spread evenly from a random one."""
+    """Draw (count, 3) RGB colors in 0..255, of hues spread evenly from a random one."""
     hue = (rng.uniform(0, 360) + np.arange(count) * 360 / count + rng.uniform(-20, 20, count)) % 360
     hsv = np.stack([hue, rng.uniform(0.25, 0.55, count), rng.uniform(0.5, 0.8, count)], axis=1)
     return cv2.cvtColor(hsv[None].astype(np.float32), cv2.COLOR_HSV2RGB)[0] * 255
 
 
 def _noise(rng: np.random.Generator, cells: int, height: int, width: int) -> Field:
-    """(height, width) smooth noise of about `cells` bumps across, in about -1..1."""
+    """Draw (height, width) smooth noise of about `cells` bumps across, in about -1..1."""
     coarse = rng.uniform(-1, 1, (cells, cells)).astype(np.float32)
     return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
 
 
 def _colors(rng: np.random.Generator, palette: Field, cells: int, height: int, width: int) -> Field:
-    """(height, width, 3) patches of the palette's colors that flow into each other."""
+    """Draw (height, width, 3) patches of the palette's colors that blend into each other."""
     weights = np.exp(3 * np.stack([_noise(rng, cells, height, width) for _ in palette], axis=-1))
     return weights @ palette / weights.sum(axis=-1, keepdims=True)
 
 
-def _ground(rng: np.random.Generator, palette: Field, height: int, width: int) -> Field:
-    """(height, width, 3) colors behind the objects: patches, unevenly lit."""
+def _background(rng: np.random.Generator, palette: Field, height: int, width: int) -> Field:
+    """Draw the (height, width, 3) colors behind the objects: patches, unevenly lit."""
     light = 1 + 0.15 * _noise(rng, 4, height, width)
     return _colors(rng, palette, 3, height, width) * light[..., None]
 
 
 def _surface(rng: np.random.Generator, palette: Field, relief: Field, inside: Field) -> Field:
-    """(h, w, 3) colors of an object: patches as in the ground, under a relief, dark along the outline."""
+    """Draw the (h, w, 3) colors of an object: patches as in the background, under a relief, dark along the outline."""
     light = 0.95 + 0.15 * relief - 0.25 * np.exp(-np.maximum(inside, 0) / 3)
     return _colors(rng, palette, 2, *inside.shape) * light[..., None]
+
+
+def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations:
+    """Make boxes loose: move each side by up to ``amount`` of the box's extent.
+
+    Args:
+        data: The dataset.
+        amount: Maximum shift as a share of the width (left, right) or the height (top, bottom), in either direction.
+        seed: The same seed moves the same boxes alike.
+
+    Returns:
+        The dataset with other boxes, clipped to images of known size.
+    """
+    extent = np.tile(data.boxes[:, 2:] - data.boxes[:, :2], 2)
+    shift = np.random.default_rng(seed).uniform(-amount, amount, size=data.boxes.shape)
+    boxes = data.boxes + shift * extent
+    width, height = data.widths[data.image_index], data.heights[data.image_index]
+    known = (width > 0)[:, None]
+    limit = np.stack([width, height, width, height], axis=1)
+    return replace(data, boxes=np.where(known, boxes.clip(0, np.where(known, limit, np.inf)), boxes))
 
 
 def _tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float64]:

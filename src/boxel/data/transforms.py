@@ -1,28 +1,34 @@
-"""Augmentation: torchvision's v2 transforms in the order detectors use them, and boxes made loose on purpose."""
+"""Augmentation: torchvision's v2 transforms in the order detectors use them, and random crops with label maps."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 from torchvision.transforms.v2 import functional as F
 
-from boxel.data.annotations import Annotations
-from boxel.data.config import AugmentConfig
+from boxel.data.config import AugmentConfig, ScaleCropConfig
+from boxel.data.dataset import Sample
+from boxel.data.label_maps import IGNORE_INDEX, NO_INSTANCE
 
 
 def train_transforms(config: AugmentConfig) -> v2.Compose:
-    """Transforms of a training sample.
-
-    Args:
-        config: which, and how strong.
+    """Build the transforms of a training sample.
 
     Returns:
-        A transform of (uint8 image, target) to (float RGB in [0, 1], target without the boxes that were cut away).
+        A transform of (uint8 image, target) to (float RGB in [0, 1], target); instances whose box was cut away are
+        gone.
+
+    Example:
+        >>> transform = train_transforms(AugmentConfig(short_sides=[8], flip=0))
+        >>> boxes = tv_tensors.BoundingBoxes([[1, 1, 3, 3]], format="XYXY", canvas_size=(4, 6))
+        >>> image = tv_tensors.Image(torch.zeros(3, 4, 6, dtype=torch.uint8))
+        >>> image, target = transform((image, {"boxes": boxes, "labels": torch.zeros(1)}))
+        >>> target["boxes"].tolist()
+        [[2, 2, 6, 6]]
     """
     steps: list[torch.nn.Module] = []
     if config.scale_jitter is None:
@@ -46,13 +52,20 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
     )
 
 
-class RandomCropWithin(torch.nn.Module):
-    """Crop what is longer than a square's side, somewhere along it; a smaller image is left as it is.
+def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:
+    """Return the per-instance fields, which are dropped together with a box."""
+    return tuple(
+        sample[1][name] for name in ("labels", "iscrowd", "has_mask", "quality", "masks") if name in sample[1]
+    )
 
-    Filling it up is the model's part, which knows where an image ends and learns no edges from the filling.
+
+class RandomCropWithin(torch.nn.Module):
+    """Crop an image at random to at most a square; a smaller image is not padded.
+
+    Padding is left to the model, which knows where an image ends and so learns no edges from the padding.
 
     Args:
-        side: of the square, in pixels.
+        side: Side of the square, in pixels.
     """
 
     def __init__(self, side: int):
@@ -60,7 +73,7 @@ class RandomCropWithin(torch.nn.Module):
         self.side = side
 
     def forward(self, sample: tuple[Any, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
-        """The sample with its image, boxes and masks cropped alike."""
+        """Crop image, boxes and masks alike."""
         image, target = sample
         height, width = (min(length, self.side) for length in image.shape[-2:])
         top = int(torch.randint(image.shape[-2] - height + 1, ()))
@@ -72,39 +85,48 @@ class RandomCropWithin(torch.nn.Module):
         return F.crop(image, top, left, height, width), cropped
 
 
-def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations:
-    """The same set with boxes that are not tight: each side moved by up to ``amount`` of the box's extent.
+class RandomScaleCrop(torch.nn.Module):
+    """Scale an image at random, crop a square out of it, and flip it now and then.
+
+    Boxes are moved along and not clipped: the target of a pixel does not depend on the square.
 
     Args:
-        data: the set.
-        amount: largest shift as a share of width (left, right) or height (top, bottom), either way.
-        seed: the same seed moves the same boxes alike.
-
-    Returns:
-        The set with other boxes, cut off at the image where its size is known.
+        config: Scales, crop, flip and colors.
+        fill: (3, 1, 1) float, the color outside the image.
     """
-    extent = np.tile(data.boxes[:, 2:] - data.boxes[:, :2], 2)
-    shift = np.random.default_rng(seed).uniform(-amount, amount, size=data.boxes.shape)
-    boxes = data.boxes + shift * extent
-    width, height = data.widths[data.image_index], data.heights[data.image_index]
-    known = (width > 0)[:, None]
-    limit = np.stack([width, height, width, height], axis=1)
-    return replace(data, boxes=np.where(known, boxes.clip(0, np.where(known, limit, np.inf)), boxes))
 
+    def __init__(self, config: ScaleCropConfig, fill: Tensor):
+        super().__init__()
+        self.config, self.fill = config, fill
+        self.jitter = v2.ColorJitter(config.color, config.color, config.color)
 
-def ignore_small(data: Annotations, min_box: float) -> Annotations:
-    """Mark instances with a short side as regions to ignore, not as background.
+    def forward(self, sample: Sample) -> Sample:
+        """Transform (uint8 image, target) to (float RGB in [0, 1], target), both of `crop` by `crop` pixels."""
+        config, (image, target) = self.config, sample
+        height, width = image.shape[-2:]
+        low, high = config.scale
+        factor = low + (high - low) * float(torch.rand(()))
+        factor *= config.long_side / max(height, width) if config.long_side else 1
+        size = [max(round(height * factor), 1), max(round(width * factor), 1)]
+        image = self.jitter(F.resize(image, size, antialias=True)) / 255
+        side = config.crop
+        top, left = (int(torch.randint(max(length - side, 0) + 1, ())) for length in size)
+        flipped = float(torch.rand(())) < config.flip
 
-    Args:
-        data: the set.
-        min_box: pixels of the image as stored; shorter sides make an instance a crowd.
-    """
-    sides = data.boxes[:, 2:] - data.boxes[:, :2]
-    return replace(data, iscrowd=data.iscrowd | (sides.min(axis=1, initial=np.inf) < min_box))
+        def crop(values: Tensor, outside: Tensor) -> Tensor:
+            inside = values[..., top : top + side, left : left + side]
+            square = outside.expand(*values.shape[:-2], side, side).clone()
+            square[..., : inside.shape[-2], : inside.shape[-1]] = inside
+            return square.flip(-1) if flipped else square
 
-
-def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[torch.Tensor, ...]:
-    """What goes when an instance's box is lost to the border."""
-    return tuple(
-        sample[1][name] for name in ("labels", "iscrowd", "has_mask", "quality", "masks") if name in sample[1]
-    )
+        cropped = dict(target)
+        for name, outside in (("labels", IGNORE_INDEX), ("instances", NO_INSTANCE)):
+            if name in target:
+                values = F.resize_mask(target[name][None], size)[0]
+                cropped[name] = crop(values, values.new_tensor(outside))
+        if "boxes" in target:
+            x, y = size[1] / width, size[0] / height
+            boxes = target["boxes"] * torch.tensor([x, y, x, y]) - torch.tensor([left, top, left, top])
+            x0, y0, x1, y1 = boxes.unbind(1)
+            cropped["boxes"] = torch.stack([side - x1, y0, side - x0, y1], 1) if flipped else boxes
+        return tv_tensors.Image(crop(image.as_subclass(Tensor), self.fill)), cropped

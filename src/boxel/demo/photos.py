@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from boxel.data import Annotations, read
-from boxel.data.check import check, summary
+from boxel.data.checks import check
 from boxel.data.images import read_image
-from boxel.data.samples import write_photos
+from boxel.data.issues import format_issues
+from boxel.data.samples import write_sample_images
 from boxel.evaluation.labeled import measure, table
 from boxel.labeling.api import label_data
 from boxel.viz.overlays import contact_sheet, overlay, save_image
@@ -36,9 +37,9 @@ def label_photos(out: str | os.PathLike[str]) -> dict[str, Any]:
         BoxelError: `out` holds masks of other settings or of another network.
     """
     out = Path(out)
-    truth = write_photos(out / "photos")
+    truth = write_sample_images(out / "photos")
     boxes = read(out / "photos" / "boxes.json")
-    print(f"{len(boxes)} real photos with {len(boxes.labels)} boxes; check: {summary(check(boxes))[0]}")
+    print(f"{len(boxes)} real photos with {len(boxes.labels)} boxes; check: {format_issues(check(boxes))[0]}")
 
     began = time.monotonic()
     outcome = label_data(boxes, out=out / "photos_masks.json")
@@ -75,7 +76,7 @@ def draw_photos(data: Annotations, path: str | os.PathLike[str]) -> None:
     cells = []
     for index in range(len(data)):
         photo = read_image(data.image_path(index))
-        own = data.instances_of(index)
+        own = data.instances_in(index)
         masks = [data.rle(i) for i in own.tolist()]
         cells.append(overlay(photo, data.boxes[own], None, data.labels[own], names))
         cells.append(overlay(photo, data.boxes[own], masks, None, names, data.quality[own]))

@@ -87,7 +87,7 @@ def count_edges(
     positive = torch.zeros(len(taus), dtype=torch.int64)
     all_positive = 0
     for image in range(len(data)):
-        own = [i for i in data.instances_of(image) if data.has_mask[i] and not data.iscrowd[i]]
+        own = [i for i in data.instances_in(image) if data.has_mask[i] and not data.iscrowd[i]]
         if not own:
             continue
         try:

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from boxel.data.annotations import MAX_VALUE, Annotations, Category
 from boxel.data.images import read_image
 from boxel.data.label_maps import (
-    IGNORE,
-    classes_of,
-    has_labels,
-    has_truth,
-    label_map,
-    read_values,
-    translation,
-    values_of,
+    IGNORE_INDEX,
+    build_class_lookup,
+    has_pixel_labels,
+    has_pixel_truth,
+    label_map_values,
+    make_label_map,
+    pixel_classes,
+    read_label_map,
 )
 from boxel.evaluation.semantic import semantic_figures
 from boxel.evaluation.trimap import ring_confusions, trimap_figures
@@ -85,12 +85,12 @@ def measure_folder(
     Raises:
         BoxelError: no image can be used, or the set's ids can't be values.
     """
-    classes = classes_of(truth)
+    classes = pixel_classes(truth)
     table = np.full(MAX_VALUE + 1, len(classes), dtype=np.int64)
-    table[values_of(classes)] = np.arange(len(classes))
+    table[label_map_values(classes)] = np.arange(len(classes))
 
     def found(image: int) -> NDArray[np.integer]:
-        return table[read_values(folder / f"{Path(truth.paths[image]).stem}.png")]
+        return table[read_label_map(folder / f"{Path(truth.paths[image]).stem}.png")]
 
     return _figures(found, truth, classes, report, trimap)
 
@@ -105,11 +105,11 @@ def measurable(truth: Annotations, report: Callable[[str], None]) -> NDArray[np.
     Raises:
         BoxelError: no image has a label map or a mask.
     """
-    if not has_truth(truth).any():
+    if not has_pixel_truth(truth).any():
         raise BoxelError(
             f"{truth.file}: not one of its {len(truth)} images has a label map or a mask to be measured against."
         )
-    known = has_labels(truth)
+    known = has_pixel_labels(truth)
     if not known.all():
         report(f"{(~known).sum()} of {len(truth)} images have boxes only and are left out")
     return np.flatnonzero(known)
@@ -125,8 +125,8 @@ def _figures(
     """The figures of what is found in each image, with one more class for what is none of the set's."""
     count, widths = len(classes) + 1, sorted(set(trimap))
     rings, images = np.zeros((len(widths) + 1, count, count), dtype=np.int64), 0
-    for labels, true in _pairs(found, truth, translation(truth, classes), report):
-        rings += ring_confusions(labels, true, widths, count, IGNORE)
+    for labels, true in _pairs(found, truth, build_class_lookup(truth, classes), report):
+        rings += ring_confusions(labels, true, widths, count, IGNORE_INDEX)
         images += 1
     if not images:
         raise BoxelError(f"{truth.file}: not one of its {len(truth)} images can be measured.")
@@ -145,7 +145,7 @@ def _pairs(
     for image in measurable(truth, report).tolist():
         try:
             labels = found(image)
-            true = table[label_map(truth, image, labels.shape)]
+            true = table[make_label_map(truth, image, labels.shape)]
         except BoxelError as error:
             report(f"left out: {error}")
         else:

@@ -47,7 +47,7 @@ def match_boxes(
     boxes = result_boxes(results)
     pairs: list[tuple[int, int, float]] = []
     for image, positions in by_image(results, truth).items():
-        instances = truth.instances_of(image)
+        instances = truth.instances_in(image)
         instances = instances[~truth.iscrowd[instances]]
         if not len(instances):
             continue

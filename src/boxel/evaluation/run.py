@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from boxel.data import Annotations, read
-from boxel.data.faults import left_out
 from boxel.data.formats.semantic_files import holds_label_maps
+from boxel.data.issues import summarize_issues
 from boxel.methods import get_method
 from boxel.utils.config import ClosedUnitInterval, Config, PositiveInt, parse_config
 from boxel.utils.device import resolve_device
@@ -143,8 +143,8 @@ def evaluate(
     _refuse_unused(subject, kind, config)
     if not isinstance(truth, Annotations):
         truth = read(truth, images=images, split="val", classes=class_list)
-        if truth.faults:
-            logger.warning("%s", left_out(truth.faults))
+        if truth.issues:
+            logger.warning("%s", summarize_issues(truth.issues))
     truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run
     if kind in ("segmenter", "label_maps"):
         return _evaluate_maps(subject, kind, truth, config)

@@ -12,7 +12,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.layout import size_of
 from boxel.evaluation.results import Result
 from boxel.utils.errors import BoxelError
 
@@ -42,8 +41,8 @@ def with_sizes(truth: Annotations, results: Sequence[Result] = (), required: boo
     codes = {result["image_id"]: result.get("segmentation") for result in results}
     widths, heights = truth.widths.copy(), truth.heights.copy()
     for image in unknown.tolist():
-        image_id, instances = truth.image_ids[image], truth.instances_of(image)
-        code, size = codes.get(image_id), size_of(truth, image)
+        image_id, instances = truth.image_ids[image], truth.instances_in(image)
+        code, size = codes.get(image_id), truth.image_size(image)
         if 0 in size:
             size = _coded_size(truth, instances) or size
         if 0 in size and code is not None:

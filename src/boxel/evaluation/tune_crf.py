@@ -14,7 +14,7 @@ from torch import Tensor
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.data.label_maps import IGNORE, label_map, translation
+from boxel.data.label_maps import IGNORE_INDEX, build_class_lookup, make_label_map
 from boxel.evaluation.maps import measurable
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.models.semantic.inference import predict_probabilities, refine_with_crf, semantic_inference_config
@@ -138,14 +138,14 @@ class _Case(NamedTuple):
 
 def _cases(model: Any, truth: Annotations, count: int, report: Callable[[str], None]) -> Iterator[_Case]:
     """What the network says of images that are evenly chosen, and what is true of them."""
-    table, looks = translation(truth, model.categories), semantic_inference_config(model)
+    table, looks = build_class_lookup(truth, model.categories), semantic_inference_config(model)
     device = next(model.parameters()).device
     known = measurable(truth, report)
     chosen = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
     for image in known[chosen].tolist():
         try:
             pixels = read_image(truth.image_path(image))
-            labels = table[label_map(truth, image, pixels.shape[:2])]
+            labels = table[make_label_map(truth, image, pixels.shape[:2])]
         except BoxelError as error:
             report(f"left out: {error}")
             continue
@@ -163,5 +163,5 @@ def _mean_iou(cases: list[_Case], crf: CRFConfig | None, model: Any) -> float:
         scores = logs.to(device).float()
         if crf is not None:
             scores = refine_with_crf(photo.to(device), scores.exp(), crf)
-        total += confusion(scores.argmax(0).cpu().numpy(), truth, len(names), IGNORE)
+        total += confusion(scores.argmax(0).cpu().numpy(), truth, len(names), IGNORE_INDEX)
     return float(semantic_figures(total, names)["mean_iou"])

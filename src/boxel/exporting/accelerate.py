@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from boxel.data.images import read_image
-from boxel.data.samples import photos
+from boxel.data.samples import sample_images
 from boxel.exporting.exporters import find_exporter
 from boxel.exporting.fuse_conv_bn import folded
 from boxel.exporting.trace import trace
@@ -46,7 +46,7 @@ def _by_onnxruntime(model: Any, threads: int) -> Any | None:
         with TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
             trace(kind.graph(model).eval(), path)
-            agreement = kind.check(model, path, [read_image(photos().image_path(0))])
+            agreement = kind.check(model, path, [read_image(sample_images().image_path(0))])
             if not agreement.agrees:
                 raise BoxelError(f"the two differ: {agreement}.")
             return kind.runtime(model, path, threads)

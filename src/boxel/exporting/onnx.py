@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from boxel.data.images import read_image
-from boxel.data.samples import photos as installed_photos
+from boxel.data.samples import sample_images
 from boxel.exporting.check import InstanceCheck, LogitCheck
 from boxel.exporting.exporters import find_exporter
 from boxel.exporting.trace import trace
@@ -49,7 +49,7 @@ def export(
     if kind is None:
         raise BoxelError(f"{path}: a {type(model).__name__} can't be exported; name a BoxInst or a BoxCaseg.")
     graph = kind.graph(model).eval()
-    pixels = [read_image(photo) for photo in photos or installed_photos().paths[:PHOTOS]]
+    pixels = [read_image(photo) for photo in photos or sample_images().paths[:PHOTOS]]
 
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f"{path.name}.partial")

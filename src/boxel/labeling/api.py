@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from boxel.data import Annotations, read, write
-from boxel.data.faults import left_out
+from boxel.data.issues import summarize_issues
 from boxel.labeling.calibrate import calibrate
 from boxel.labeling.config import LabelConfig, label_config
 from boxel.labeling.quality import LEAST_MASKS, Calibration, shipped_calibration, unknown
@@ -109,8 +109,8 @@ def label_data(
                 "elsewhere."
             )
         data = read(data, images=images)
-        if data.faults:
-            report(f"warning: {left_out(data.faults)}")
+        if data.issues:
+            report(f"warning: {summarize_issues(data.issues)}")
     target = None if out is None else Path(out)
     if target is None and to:
         raise UsageError(f"to is {', '.join(to)}, but there is no `out` to write it beside; name one.")

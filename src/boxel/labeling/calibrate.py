@@ -78,7 +78,7 @@ def collect(
     faults: list[str] = []
 
     def of_image(image: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        own = data.instances_of(image)
+        own = data.instances_in(image)
         own = own[data.has_box[own] & ~data.iscrowd[own]]
         try:
             pixels = photo_of(data, image)

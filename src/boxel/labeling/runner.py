@@ -189,7 +189,7 @@ def fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes
         image: index of the image.
         roles: (N,) what each instance is to the job.
     """
-    own = data.instances_of(image)
+    own = data.instances_in(image)
     try:
         size = os.stat(data.image_path(image)).st_size
     except (OSError, ValueError):  # ValueError: a null byte in the name
@@ -222,7 +222,7 @@ def with_masks(
     for done in store:
         for image in images_of.get(done.digest, ()):
             made.widths[image], made.heights[image] = done.width, done.height
-            own = data.instances_of(image)
+            own = data.instances_in(image)
             for row in done.rows:
                 instance = own[row.position]
                 made.segmentations[instance] = row.segmentation
@@ -270,7 +270,7 @@ def _label_one(
     """
     pixels = photo_of(data, image)
     height, width = pixels.shape[:2]
-    own = data.instances_of(image)
+    own = data.instances_in(image)
     kept, asked = _split(data, own, roles, (height, width))
     names = [category.name for category in data.categories]
     labeled = label_image(

@@ -91,8 +91,8 @@ def inference_config_from_training(settings: Mapping[str, Any]) -> InferenceConf
     """Return the inference settings that resize images as in training.
 
     Args:
-        settings: The settings of the run, with an :class:`~boxel.data.transforms.AugmentConfig` under `augment`, or a
-            :class:`~boxel.data.semantic.ViewConfig` under `views`, as plain data. What is missing has the default.
+        settings: The settings of the run, with an :class:`~boxel.data.config.AugmentConfig` under `augment`, or a
+            :class:`~boxel.data.config.ScaleCropConfig` under `views`, as plain data. What is missing has the default.
     """
     if "views" in settings:
         long_side = settings["views"]["long_side"]

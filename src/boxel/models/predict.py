@@ -302,7 +302,7 @@ def _predictor(
     def predict_annotated(sources: Sequence[ImageLike], images: list[NDArray[np.uint8]]) -> list[Instances]:
         results = []
         for source, image in zip(sources, images, strict=True):
-            own = boxes.instances_of(annotated[_file_name(source)])
+            own = boxes.instances_in(annotated[_file_name(source)])
             own = own[boxes.has_box[own] & ~boxes.iscrowd[own]]
             results.append(segment_boxes(model, image, boxes.boxes[own], boxes.labels[own], boxes.categories))
         return results

@@ -66,7 +66,7 @@ def load_candidates(data: Annotations, image: int, folder: str | Path, config: P
 
 def box_indices(data: Annotations, image: int) -> NDArray[np.intp]:
     """(N,) the instances of an image that segments are made for: those that are no crowd, with a box of some size."""
-    own = np.asarray(data.instances_of(image))
+    own = np.asarray(data.instances_in(image))
     boxes = data.boxes[own]
     return own[~data.iscrowd[own] & np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)]
 

@@ -18,8 +18,9 @@ import torch
 import yaml
 
 from boxel.data import Annotations
-from boxel.data.crops import CropDataset, MixedBatchSampler
+from boxel.data.crops import CropDataset
 from boxel.data.dataset import collate
+from boxel.data.samplers import MixedBatchSampler
 from boxel.labeling.api import label_data
 from boxel.labeling.teachers.detector import digest_model
 from boxel.models.io import load

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
-from boxel.data.semantic import RandomView
+from boxel.data.transforms import RandomScaleCrop
 from boxel.models.boxsup import BoxSupDataset, choose, costs
 from boxel.models.boxsup.dataset import NONE
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
@@ -52,7 +52,7 @@ def guessed_views(
         training,
         Path(settings.segments_folder or out / "segments"),
         settings.segments if settings.label == SEGMENTS else None,
-        RandomView(settings.views, model.padding_color.detach().clone()),
+        RandomScaleCrop(settings.views, model.padding_color.detach().clone()),
         more=extra,
     )
     repeats = repeats_of(training, settings.mask_share)
@@ -176,7 +176,7 @@ class BoxSupTask(SemanticTask):
         for image in np.linspace(0, len(dataset) - 1, min(SHOWN, len(dataset))).round().astype(int).tolist():
             try:
                 photo = read_image(dataset.data.image_path(image))
-                labels = dataset.translation[dataset.labels(image, (photo.shape[0], photo.shape[1]))]
+                labels = dataset.lookup[dataset.labels(image, (photo.shape[0], photo.shape[1]))]
             except BoxelError:
                 continue
             drawn.append(overlay_labels(photo, labels, names))

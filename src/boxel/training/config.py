@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from boxel.data.config import AugmentConfig, CropConfig, ViewConfig
+from boxel.data.config import AugmentConfig, CropConfig, ScaleCropConfig
 from boxel.models.boxcaseg import BoxCasegConfig
 from boxel.models.boxinst import BoxInstConfig
 from boxel.models.boxsup import BoxSupConfig, UpdateConfig
@@ -199,7 +199,7 @@ class FCRNTraining(TrainConfig):
     """
 
     model: FCRNConfig = field(default_factory=FCRNConfig)
-    views: ViewConfig = field(default_factory=ViewConfig)
+    views: ScaleCropConfig = field(default_factory=ScaleCropConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.0016, weight_decay=5e-4))
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="poly", warmup=0))
     epochs: PositiveFloat = 64
@@ -235,7 +235,7 @@ class BoxSupTraining(TrainConfig):
     """
 
     model: BoxSupConfig = field(default_factory=BoxSupConfig)
-    views: ViewConfig = field(default_factory=ViewConfig)
+    views: ScaleCropConfig = field(default_factory=ScaleCropConfig)
     label: str = SEGMENTS
     mask_share: HalfOpenUnitInterval = 0.33
     segments: ProposalConfig = field(default_factory=ProposalConfig)

@@ -12,9 +12,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from boxel.data.annotations import Annotations
-from boxel.data.crops import CropDataset, MixedBatchSampler
+from boxel.data.crops import CropDataset
 from boxel.data.dataset import InstanceDataset, collate
-from boxel.data.formats.salient import single_objects
+from boxel.data.formats.salient import select_single_objects
+from boxel.data.samplers import MixedBatchSampler
 from boxel.evaluation.boxes import compare_masks, validation_figures
 from boxel.masks.rle import encode
 from boxel.training.callbacks.progress import say
@@ -43,7 +44,7 @@ def crops(training: Annotations, extra: Annotations | None, settings: Any, out: 
     if settings.model.hint_weight > 0:
         boxed = with_hints(boxed, out / "hints.json", say)
     if extra is not None:
-        salient = single_objects(extra)
+        salient = select_single_objects(extra)
         if not len(salient):
             raise BoxelError(
                 f"{extra.file}: none of its {len(extra)} images shows a single object with its mask; name another "
@@ -98,7 +99,7 @@ class CropTask(Task):
     def picture(self, photo: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """A validation image with the masks of its boxes."""
         assert self.truth is not None
-        own = self.truth.instances_of(index)
+        own = self.truth.instances_in(index)
         boxes = torch.from_numpy(self.truth.boxes[own])
         image = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
         device = next(self.model.parameters()).device

@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from boxel.data.annotations import Category
-from boxel.data.label_maps import GROUND
+from boxel.data.label_maps import BACKGROUND_NAME
 from boxel.methods import SEMANTIC
 from boxel.models.fcrn import FCRNInstances
 from boxel.models.io import load, method_of, read_categories
@@ -95,10 +95,10 @@ def things_of(run: str | Path) -> tuple[Category, ...]:
         BoxelError: it knows no background.
     """
     ground, *things = read_categories(folder_of(run))
-    if ground.name != GROUND or not things:
+    if ground.name != BACKGROUND_NAME or not things:
         raise BoxelError(
-            f"{run}: its first class is {ground.name!r} and not {GROUND!r}, so that every pixel would be of an "
-            "instance; train it on a set of instances."
+            f"{run}: its first class is {ground.name!r} and not {BACKGROUND_NAME!r}, so that every pixel would be of "
+            "an instance; train it on a set of instances."
         )
     return tuple(things)
 

@@ -14,7 +14,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from boxel.data.annotations import Annotations
-from boxel.data.dataset import AspectBatchSampler, InstanceDataset, collate
+from boxel.data.dataset import InstanceDataset, collate
+from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import train_transforms
 from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
 from boxel.models.detector import Detector

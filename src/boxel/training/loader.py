@@ -9,8 +9,9 @@ import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
 from boxel.data.annotations import Annotations
-from boxel.data.crops import CropDataset, MixedBatchSampler
-from boxel.data.dataset import AspectBatchSampler, Draw, ImageDataset, collate
+from boxel.data.crops import CropDataset
+from boxel.data.dataset import ImageDataset, collate
+from boxel.data.samplers import AspectBatchSampler, MixedBatchSampler, SeededIndex
 from boxel.utils.errors import BoxelError
 
 BatchSampler = AspectBatchSampler | MixedBatchSampler
@@ -38,7 +39,7 @@ def shared_out(data: Annotations, processes: int, rank: int) -> Annotations:
     return data.select_images(shared[rank::processes])
 
 
-class Stream(Sampler[list[Draw]]):
+class Stream(Sampler[list[SeededIndex]]):
     """A fixed number of batches, epoch after epoch.
 
     Args:
@@ -54,7 +55,7 @@ class Stream(Sampler[list[Draw]]):
         """Batches in all, those already seen among them."""
         return self.length
 
-    def __iter__(self) -> Iterator[list[Draw]]:
+    def __iter__(self) -> Iterator[list[SeededIndex]]:
         """Yield the batches from `start` on."""
         at = self.start
         while at < self.length:

@@ -60,7 +60,7 @@ def repeats_of(data: Annotations, share: float) -> NDArray[np.int64]:
     Returns:
         (I,) 1, and of the few what the share comes to when rounded, `MOST_REPEATS` at most.
     """
-    given = data.has_mask & ~data.has_made_mask
+    given = data.has_mask & ~data.has_generated_mask
     guessed, drawn = np.zeros((2, len(data)), dtype=bool)
     guessed[data.image_index[~given & ~data.iscrowd]] = True
     drawn[data.image_index[given & ~data.iscrowd]] = True

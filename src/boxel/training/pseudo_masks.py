@@ -91,7 +91,7 @@ def add_hints(data: Annotations, wanted: np.ndarray) -> Annotations:
     segmentations, trusted, source = data.segmentations.copy(), data.trusted.copy(), data.source.copy()
 
     def of_image(image: int) -> list[tuple[int, Rle]]:
-        own = [int(i) for i in data.instances_of(image) if wanted[i]]
+        own = [int(i) for i in data.instances_in(image) if wanted[i]]
         if not own:
             return []
         try:

@@ -7,7 +7,7 @@ A recipe is a YAML mapping of settings. It may build on another one (`base`), an
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
@@ -298,7 +298,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     return merged
 
 
-def _table(columns: list[str], rows: list[list[str | None]]) -> list[str]:
+def _table(columns: list[str], rows: Sequence[Sequence[str | None]]) -> list[str]:
     """Return the lines of a Markdown table."""
     lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
     return lines + ["| " + " | ".join(cell or "" for cell in row) + " |" for row in rows]

@@ -18,10 +18,9 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from boxel.data import Annotations, read
 from boxel.data.annotations import Category
-from boxel.data.faults import left_out
-from boxel.data.join import join
-from boxel.data.label_maps import classes_of, has_truth
-from boxel.data.transforms import ignore_small
+from boxel.data.issues import summarize_issues
+from boxel.data.joining import join
+from boxel.data.label_maps import has_pixel_truth, pixel_classes
 from boxel.methods import Method, get_method, resolve
 from boxel.models import io as model_folder
 from boxel.models.io import without_weights
@@ -130,7 +129,7 @@ def train(
     validation: Annotations | None
     if val is not None:
         validation = _read_validation(val, val_images, images, class_list)
-        if segmenter and not has_truth(validation).any():
+        if segmenter and not has_pixel_truth(validation).any():
             raise BoxelError(
                 f"{validation.file}: not one of its images has a label map or a mask to validate against; give "
                 "another --val, or none."
@@ -154,13 +153,13 @@ def train(
     if semantic is not None:
         training = under_categories(training, things_of(semantic))
     # Small boxes concern what is learned, never what is measured.
-    training = ignore_small(training, settings.data.min_box)
+    training = training.ignore_small(settings.data.min_box)
     wants_masks = settings.teacher is not None
     check = resolve(parts.check)
     (check_instances_or_labels if wants_masks else check)(training)
     validation = None if validation is None else _as_told(validation, settings)
     told = _as_told(training, settings)
-    classes = classes_of(told) if segmenter else told.categories
+    classes = pixel_classes(told) if segmenter else told.categories
     second = None
     if salient is not None:
         second = _read(salient, None, "train")
@@ -231,8 +230,8 @@ def _read(
     if isinstance(data, Annotations):
         return data
     found = read(data, images=images, split=split, classes=class_list)
-    if found.faults:
-        log.warning("warning: %s", left_out(found.faults))
+    if found.issues:
+        log.warning("warning: %s", summarize_issues(found.issues))
     return found
 
 
@@ -240,7 +239,7 @@ def _set_aside(
     data: Annotations, settings: TrainConfig, semantic: bool
 ) -> tuple[Annotations, Annotations | None]:
     """Training and validation images; of a semantic set the latter are drawn from those that can be measured on."""
-    among = has_truth(data) if semantic else None
+    among = has_pixel_truth(data) if semantic else None
     training, validation = split(data, settings.data.val_share, settings.seed, among)
     if validation is not None:
         say("%d of %d images set aside for validation", len(validation), len(data))
@@ -420,7 +419,7 @@ def _summary(data: Annotations, classes: Sequence[Category]) -> str:
     """What a set has to learn from, in words."""
     learned = ~data.iscrowd
     masked = int((data.has_mask & learned).sum())
-    made = int((data.has_made_mask & learned).sum())
+    made = int((data.has_generated_mask & learned).sum())
     of_these = f", {made} of them made" if made else ""
     parts = [f"{len(data)} images"]
     if any(data.label_maps):

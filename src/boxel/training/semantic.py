@@ -14,9 +14,10 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from boxel.data.annotations import Annotations
-from boxel.data.dataset import AspectBatchSampler, collate
-from boxel.data.label_maps import has_labels
-from boxel.data.semantic import RandomView, SemanticDataset
+from boxel.data.dataset import SemanticDataset, collate
+from boxel.data.label_maps import has_pixel_labels
+from boxel.data.samplers import AspectBatchSampler
+from boxel.data.transforms import RandomScaleCrop
 from boxel.evaluation.semantic import confusion, semantic_figures
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.training.callbacks.progress import say
@@ -47,11 +48,11 @@ def instance_views(
 
 
 def _views(training: Annotations, settings: Any, model: Any, instances: bool) -> Samples:
-    labeled = has_labels(training)
+    labeled = has_pixel_labels(training)
     if not labeled.all():
         say("%d of %d images have boxes only and are left out", (~labeled).sum(), len(labeled))
         training = training.select_images(labeled)
-    view = RandomView(settings.views, model.padding_color.detach().clone())
+    view = RandomScaleCrop(settings.views, model.padding_color.detach().clone())
     return crops_of(SemanticDataset(training, view, instances=instances), settings, model)
 
 
@@ -99,7 +100,7 @@ class SemanticTask(Task):
 
     def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
         """This process's share of the validation images, as they are on disk."""
-        part = shared_out(truth.select_images(has_labels(truth)), processes, rank)
+        part = shared_out(truth.select_images(has_pixel_labels(truth)), processes, rank)
         return DataLoader(
             SemanticDataset(part, classes=self.model.categories), batch_size=1, collate_fn=collate
         )

@@ -68,14 +68,14 @@ def test_columns(tmp_path):
     assert data.has_mask.tolist() == [False, True, True]
     assert data.segmentation(1) == TRIANGLE
     assert data.mask(2).sum() == 96 and data.mask(2)[:, :2].all()
-    assert data.faults == []
+    assert data.issues == []
 
 
 @pytest.mark.parametrize("empty", [[], None, {}, "", "missing"])
 def test_no_segmentation_is_only_a_box(tmp_path, empty):
     changes = {} if empty == "missing" else {"segmentation": empty}
     data = read(tmp_path, with_annotation(**changes))
-    assert data.segmentations[0] is None and len(data.labels) == 2 and data.faults == []
+    assert data.segmentations[0] is None and len(data.labels) == 2 and data.issues == []
 
 
 @pytest.mark.parametrize(
@@ -95,13 +95,13 @@ def test_no_segmentation_is_only_a_box(tmp_path, empty):
 def test_a_bad_annotation_costs_only_itself(tmp_path, changes, kind):
     data = read(tmp_path, with_annotation(**changes))
     assert data.ids == [5]
-    (fault,) = data.faults
-    assert fault.kind == kind and str(tmp_path / "set.json") in fault.message
+    (issue,) = data.issues
+    assert issue.kind == kind and str(tmp_path / "set.json") in issue.message
 
 
 def test_numbers_json_forbids_are_kept(tmp_path):
     data = read(tmp_path, with_annotation(bbox=[math.nan, -math.inf, 5, 6]))
-    assert data.ids == [3, 5] and data.faults == []
+    assert data.ids == [3, 5] and data.issues == []
     assert math.isnan(data.boxes[0, 0]) and data.boxes[0, 1] == -math.inf
     # A name that holds the word is not touched.
     name = {**MINIMAL, "categories": [{"id": 0, "name": "NaN, Infinity"}, {"id": 90, "name": "x"}]}
@@ -126,7 +126,7 @@ def test_missing_fields_are_made_up(tmp_path):
     del content["categories"]
     data = read(tmp_path, content)
     assert [(c.id, c.name) for c in data.categories] == [(0, "0"), (90, "90")]
-    assert [fault.kind for fault in data.faults] == ["no-categories"]
+    assert [issue.kind for issue in data.issues] == ["no-categories"]
 
 
 def test_whole_floats_are_ids(tmp_path):
@@ -243,7 +243,7 @@ def test_real_photos(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "coco/val_masks.json")
     official = COCO(shared_data / "coco/val_masks.json")
     assert data.root == shared_data / "coco/images" and data.image_path(0).is_file()
-    assert len(data) == 95 and len(data.labels) == len(official.anns) and data.faults == []
+    assert len(data) == 95 and len(data.labels) == len(official.anns) and data.issues == []
     for i in range(0, len(data.labels), 10):
         np.testing.assert_array_equal(data.mask(i), official.annToMask(official.anns[data.ids[i]]))
     boxel.data.write(data, tmp_path / "copy.json")
@@ -254,7 +254,7 @@ def test_real_photos(shared_data, tmp_path):
         assert copy.anns[id]["category_id"] == annotation["category_id"]
         assert copy.anns[id]["iscrowd"] == annotation["iscrowd"]
     boxes = boxel.data.read(shared_data / "coco/val_boxes.json")
-    assert not boxes.has_mask.any() and boxes.faults == []
+    assert not boxes.has_mask.any() and boxes.issues == []
 
 
 WHOLE = json.dumps(MINIMAL).encode()
@@ -304,11 +304,11 @@ def test_runs_that_are_no_whole_numbers(tmp_path, counts):
     content = json.loads(WHOLE)
     content["annotations"][2]["segmentation"]["counts"] = counts
     data = read(tmp_path, content)
-    with pytest.raises(BoxelError, match=r"annotation 4 \(image 7\) can't be read \(a run of (96\.|False)"):
+    with pytest.raises(BoxelError, match=r"annotation 4 \(image 7\) cannot be read \(a run of (96\.|False)"):
         data.mask(2)
     del content["annotations"][2]["bbox"]  # which would come from the mask
     data = read(tmp_path, content)
-    assert data.ids == [3, 5] and [fault.kind for fault in data.faults] == ["bad-annotation"]
+    assert data.ids == [3, 5] and [issue.kind for issue in data.issues] == ["bad-annotation"]
 
 
 def survives(file):

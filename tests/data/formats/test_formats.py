@@ -94,14 +94,14 @@ def test_errors(tmp_path):
         read("\0")
     with pytest.raises(BoxelError, match="name one of its JSON files"):
         read(tmp_path, format="coco")
-    with pytest.raises(BoxelError, match="can't be read"):
+    with pytest.raises(BoxelError, match="cannot be read"):
         read(tmp_path / "missing.json", format="coco")
     (tmp_path / "a.json").write_text('{"images": []}')
     data = read(tmp_path / "a.json")
     with pytest.raises(BoxelError, match="name the format"):
         write(data, tmp_path / "out")
     for format in ("voc", "yolo", "labelme", "sbd"):
-        with pytest.raises(BoxelError, match="can't be written"):
+        with pytest.raises(BoxelError, match="cannot be written"):
             write(data, tmp_path / "a.json", format)
 
 

@@ -48,7 +48,7 @@ def test_shapes(tmp_path):
             (1, "cat"),
             (2, "dog"),
         ] and data.labels.tolist() == [1, 0]
-        assert data.faults == []
+        assert data.issues == []
 
 
 def test_groups_are_parts_of_one_instance(tmp_path):
@@ -108,14 +108,14 @@ def test_image_paths(tmp_path):
 def test_a_bad_shape_costs_only_itself(tmp_path, bad):
     data = boxel.data.read(make(tmp_path, [bad, shape(TRIANGLE)]))
     assert data.boxes.tolist() == [[10, 10, 30, 40]]
-    assert [fault.kind for fault in data.faults] == ["bad-annotation"]
+    assert [issue.kind for issue in data.issues] == ["bad-annotation"]
 
 
 def test_a_bad_file_costs_only_itself(tmp_path):
     make(tmp_path, [shape(TRIANGLE)])
     (tmp_path / "bad.json").write_text('{"shapes": [')
     data = boxel.data.read(tmp_path)
-    assert data.image_ids == ["one"] and [fault.kind for fault in data.faults] == ["bad-file"]
+    assert data.image_ids == ["one"] and [issue.kind for issue in data.issues] == ["bad-file"]
 
 
 def test_round_trip(tmp_path):
@@ -184,5 +184,5 @@ def survives(folder):
         assert str(error).startswith(str(folder)) and "\n" not in str(error)
         return
     assert len(data) == 1 and len(data.boxes) == len(data.labels) == len(data.ids)
-    assert "\n" not in "".join(fault.message for fault in data.faults)
+    assert "\n" not in "".join(issue.message for issue in data.issues)
     labelme.write(data, folder.parent / "fuzz-out")

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import boxel
-from boxel.data.formats import LossWarning, recognize, salient
-from boxel.data.formats.salient import single_objects
+from boxel.data.formats import ConversionWarning, recognize, salient
+from boxel.data.formats.salient import select_single_objects
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
@@ -42,7 +42,7 @@ def folder(tmp_path):
 def test_read(folder):
     assert recognize(folder) == "salient"
     data = boxel.read(folder)
-    assert data.image_ids == ["bird", "cup"] and data.ids == ["bird:1", "cup:1"] and not data.faults
+    assert data.image_ids == ["bird", "cup"] and data.ids == ["bird:1", "cup:1"] and not data.issues
     assert [data.image_path(i) for i in range(2)] == [folder / "images/bird.png", folder / "images/cup.jpg"]
     assert data.widths.tolist() == [30, 30] and data.heights.tolist() == [20, 20]
     assert data.boxes.tolist() == [[10, 0, 30, 12], [3, 4, 20, 18]]
@@ -90,9 +90,9 @@ def test_a_fault_costs_only_its_image(folder, spoil, file, message):
     spoil(folder)
     data = boxel.read(folder)
     assert data.image_ids == ["bird"] and data.ids == ["bird:1"]
-    (fault,) = data.faults
-    assert fault.file == str(folder / file)
-    assert re.search(message, fault.message)
+    (issue,) = data.issues
+    assert issue.file == str(folder / file)
+    assert re.search(message, issue.message)
 
 
 def test_a_folder_without_masks(folder):
@@ -127,21 +127,21 @@ def test_what_the_layout_can_not_hold_is_told(folder, tmp_path):
     data = boxel.read(folder)
     two = replace(data.select_instances([0, 1, 0]), image_index=np.array([0, 1, 0], np.int32), ids=[1, 2, 3])
     two = with_masks(two, mask_of((10, 0, 30, 9)), None, mask_of((0, 15, 5, 20)))
-    with pytest.warns(LossWarning) as told:
+    with pytest.warns(ConversionWarning) as told:
         boxel.write(two, tmp_path / "out", format="salient")
     said = " ".join(str(warning.message) for warning in told)
     assert "a salient set has masks only: 1 instances without one are left out" in said
     assert "knows neither categories nor instances" in said
     again = boxel.read(tmp_path / "out")
     np.testing.assert_array_equal(again.mask(0), mask_of((10, 0, 30, 9), (0, 15, 5, 20)))
-    assert again.image_ids == ["bird"] and [fault.kind for fault in again.faults] == ["no-mask"]
+    assert again.image_ids == ["bird"] and [issue.kind for issue in again.issues] == ["no-mask"]
 
 
 def test_masks_that_can_not_be_written_are_told(folder, tmp_path):
     data = with_masks(boxel.read(folder), mask_of((0, 0, 5, 5))[:10], mask_of((3, 4, 20, 18)))
     untrusted = replace(data, trusted=np.array([True, False]))
     losses = salient.write(data, tmp_path / "broken")
-    assert len(losses) == 1 and "1 of 2 masks can't be read" in losses[0]
+    assert len(losses) == 1 and "1 of 2 masks cannot be read" in losses[0]
     assert boxel.read(tmp_path / "broken").image_ids == ["cup"]
     salient.write(untrusted, tmp_path / "untrusted")
     assert list((tmp_path / "untrusted/masks").iterdir()) == []
@@ -168,10 +168,10 @@ def test_a_single_object_is_one_piece_of_some_size(tmp_path):
         mask_of((0, 0, 11, 1)),
         mask_of((0, 0, 5, 5), (5, 5, 10, 10)),  # corners touch
     )
-    assert single_objects(data).image_ids == ["0", "2", "4", "6"]
-    assert single_objects(data, connected=0.5).image_ids == ["0", "1", "2", "3", "4", "6"]
-    assert single_objects(data, least=0.1).image_ids == ["0", "2"]
-    single = single_objects(data)
+    assert select_single_objects(data).image_ids == ["0", "2", "4", "6"]
+    assert select_single_objects(data, connected=0.5).image_ids == ["0", "1", "2", "3", "4", "6"]
+    assert select_single_objects(data, least=0.1).image_ids == ["0", "2"]
+    single = select_single_objects(data)
     assert single.ids == ["0:1", "2:1", "4:1", "6:1"] and single.image_index.tolist() == [0, 1, 2, 3]
 
 
@@ -184,16 +184,16 @@ def test_of_any_masked_set_the_images_with_one_trusted_mask(tmp_path):
         trusted=np.array([True, True, True, True, False, True]),
         iscrowd=np.array([False] * 5 + [True]),
     )
-    assert single_objects(data).image_ids == ["0", "1"]
+    assert select_single_objects(data).image_ids == ["0", "1"]
     one_box = with_masks(data, None, *[mask_of((3, 4, 20, 18))] * 5)
-    assert single_objects(one_box).image_ids == ["1"]
+    assert select_single_objects(one_box).image_ids == ["1"]
 
 
 def test_a_mask_that_can_not_be_read_costs_only_its_image(tmp_path):
     data = set_of(tmp_path, mask_of((3, 4, 20, 18)), mask_of((3, 4, 20, 18)))
     broken = with_masks(data, mask_of((0, 0, 9, 9))[:7], mask_of((3, 4, 20, 18)))
     with pytest.warns(UserWarning, match=r"annotation 0:1 .*Its image is left out"):
-        assert single_objects(broken).image_ids == ["1"]
+        assert select_single_objects(broken).image_ids == ["1"]
 
 
 def test_the_real_ones(shared_data, tmp_path):
@@ -203,5 +203,5 @@ def test_the_real_ones(shared_data, tmp_path):
         for file in sorted((shared_data / "salient" / sub).iterdir())[:12]:
             (tmp_path / sub / file.name).symlink_to(file)
     data = boxel.read(tmp_path)
-    assert len(data) == 12 and not data.faults
-    assert 6 <= len(single_objects(data)) <= 12
+    assert len(data) == 12 and not data.issues
+    assert 6 <= len(select_single_objects(data)) <= 12

@@ -33,7 +33,7 @@ def folder(tmp_path):
 
 def test_read(folder):
     data = boxel.data.read(folder)
-    assert data.image_ids == ["2008_000002", "2008_000003"] and data.faults == []
+    assert data.image_ids == ["2008_000002", "2008_000003"] and data.issues == []
     assert data.image_path(0) == folder / "dataset/img/2008_000002.jpg"
     assert data.widths.tolist() == [20, 20] and data.heights.tolist() == [10, 10]
     assert data.boxes.tolist() == [[2, 1, 7, 4], [10, 5, 20, 9]] and data.has_mask.all()
@@ -80,7 +80,7 @@ def test_an_image_of_absurd_size_is_left_out(folder, tmp_path):
 def test_a_bad_file_costs_only_itself(folder, segmentation, categories):
     save(folder / "dataset", "bad", segmentation, categories)
     data = boxel.data.read(folder)
-    assert len(data) == 2 and [fault.kind for fault in data.faults] == ["bad-file"]
+    assert len(data) == 2 and [issue.kind for issue in data.issues] == ["bad-file"]
 
 
 @settings(derandomize=True, max_examples=80, deadline=None)
@@ -93,8 +93,8 @@ def test_fuzzed(fuzzed, at, junk):
     for content in (whole[:at], whole[:at] + junk + whole[at + len(junk) :]):
         (fuzzed / "inst/one.mat").write_bytes(content)
         data = sbd.read(fuzzed)
-        assert len(data) + len(data.faults) == 1
-        assert "\n" not in "".join(fault.message for fault in data.faults)
+        assert len(data) + len(data.issues) == 1
+        assert "\n" not in "".join(issue.message for issue in data.issues)
 
 
 @pytest.fixture(scope="module")

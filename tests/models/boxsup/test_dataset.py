@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from boxel.data.label_maps import IGNORE, INNER_BOX, label_map
+from boxel.data.label_maps import IGNORE_INDEX, INNER_BOX, make_label_map
 from boxel.data.synthetic import write_scenes
 from boxel.models.boxsup import BoxSupDataset
 from boxel.models.boxsup.dataset import NONE
@@ -34,21 +34,21 @@ def painted(dataset: BoxSupDataset, image: int) -> np.ndarray:
 def test_a_box_is_not_known_before_a_segment_is_chosen(masked, folder) -> None:
     boxes = masked.without_masks()
     dataset = BoxSupDataset(boxes, folder, CONFIG)
-    np.testing.assert_array_equal(painted(dataset, 0), label_map(boxes, 0))
-    assert set(np.unique(painted(dataset, 0))) == {0, IGNORE}
+    np.testing.assert_array_equal(painted(dataset, 0), make_label_map(boxes, 0))
+    assert set(np.unique(painted(dataset, 0))) == {0, IGNORE_INDEX}
 
 
 def test_a_chosen_segment_is_painted_in_the_class_of_its_box(masked, folder) -> None:
     boxes = masked.without_masks()
     dataset = BoxSupDataset(boxes, folder, CONFIG)
     own, candidates = dataset.guessed(0), dataset.candidates(0)
-    assert own.tolist() == boxes.instances_of(0).tolist() and len(own) > 1
+    assert own.tolist() == boxes.instances_in(0).tolist() and len(own) > 1
     # One box's own GrabCut, the first candidates; the other boxes stay unknown.
     dataset.choices[own[1]] = 1
     mask = candidates.mask(1)
     found = painted(dataset, 0)
     assert mask.any() and (found[mask] == 1 + boxes.labels[own[1]]).all()
-    assert (found[~mask] == label_map(boxes, 0)[~mask]).all() or (found == IGNORE).any()
+    assert (found[~mask] == make_label_map(boxes, 0)[~mask]).all() or (found == IGNORE_INDEX).any()
     # With all of them the smaller lies on top of the larger, and nothing is unknown any more.
     dataset.choices[own] = torch.arange(len(own), dtype=torch.int32)
     found = painted(dataset, 0)
@@ -56,16 +56,16 @@ def test_a_chosen_segment_is_painted_in_the_class_of_its_box(masked, folder) -> 
     for k in sorted(sizes, key=lambda k: sizes[k])[:1]:
         assert (found[candidates.mask(k)] == 1 + boxes.labels[own[k]]).all()
     covered = np.any([candidates.mask(k) for k in range(len(own))], axis=0)
-    assert (found[~covered] == 0).all() and IGNORE not in found
+    assert (found[~covered] == 0).all() and IGNORE_INDEX not in found
 
 
 def test_masks_stay_as_they_are(masked, folder) -> None:
     some = replace(masked, segmentations=masked.segmentations.copy())
-    first = int(masked.instances_of(0)[0])
+    first = int(masked.instances_in(0)[0])
     some.segmentations[first] = None
     dataset = BoxSupDataset(some, folder, CONFIG)
     assert dataset.guessed(0).tolist() == [first] and not len(dataset.guessed(1))
-    np.testing.assert_array_equal(painted(dataset, 1), label_map(masked, 1))
+    np.testing.assert_array_equal(painted(dataset, 1), make_label_map(masked, 1))
     assert (dataset.choices == NONE).all()
 
 
@@ -78,17 +78,17 @@ def test_other_masks_come_before_the_segments(masked, folder) -> None:
         np.testing.assert_array_equal(candidates.mask(k), masked.mask(int(instance)) > 0)
     np.testing.assert_array_equal(candidates.mask(len(own)), plain.mask(0))
     dataset.choices[own] = torch.arange(len(own), dtype=torch.int32)
-    np.testing.assert_array_equal(painted(dataset, 2), label_map(masked, 2))
+    np.testing.assert_array_equal(painted(dataset, 2), make_label_map(masked, 2))
 
 
 def test_the_rest_of_an_inner_box_is_not_known(masked) -> None:
     inner = replace(masked, source=np.full(len(masked.labels), INNER_BOX, dtype=object))
-    found, whole = label_map(inner, 0), label_map(masked, 0)
+    found, whole = make_label_map(inner, 0), make_label_map(masked, 0)
     np.testing.assert_array_equal(found[whole > 0], whole[whole > 0])
     boxed = np.zeros_like(whole, dtype=bool)
-    for x0, y0, x1, y1 in masked.boxes[masked.instances_of(0)].astype(int).tolist():
+    for x0, y0, x1, y1 in masked.boxes[masked.instances_in(0)].astype(int).tolist():
         boxed[y0:y1, x0:x1] = True
-    assert (found[boxed & (whole == 0)] == IGNORE).all() and (found[~boxed] == whole[~boxed]).all()
+    assert (found[boxed & (whole == 0)] == IGNORE_INDEX).all() and (found[~boxed] == whole[~boxed]).all()
 
 
 def test_a_label_map_says_it_all(masked, folder) -> None:

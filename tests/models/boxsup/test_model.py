@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from boxel.data.label_maps import IGNORE
+from boxel.data.label_maps import IGNORE_INDEX
 from boxel.models.boxsup import BoxSup, BoxSupConfig
 from boxel.models.boxsup.model import reestimated
 from boxel.models.semantic.inference import SemanticInferenceConfig as Config
@@ -25,7 +25,7 @@ def test_a_new_network_finds_all_classes_alike() -> None:
     found = predict_probabilities(model.network, torch.randint(256, (3, 32, 48), dtype=torch.uint8), Config())
     assert found == pytest.approx(torch.full((4, 32, 48), 0.25))
     labels = torch.zeros(32, 48, dtype=torch.uint8)
-    labels[:, :8] = IGNORE
+    labels[:, :8] = IGNORE_INDEX
     loss = model.train()([torch.rand(3, 32, 48)], [{"labels": labels}])["segmentation"]
     assert float(loss.detach()) == pytest.approx(torch.log(torch.tensor(4.0)).item())
     loss.backward()
@@ -36,8 +36,8 @@ def test_labels_of_boxes_are_taken_back_where_the_background_is_far_ahead() -> N
     """Four pixels in a box of class 2, one outside, one that is not known; the bias is 1."""
     ground, thing = [0.0, 3.0, 1.5, 2.0, 9.0, 9.0], [5.0, 2.5, 0.4, 1.0, 0.0, 0.0]
     scores = torch.stack([torch.tensor(ground), torch.full((6,), 100.0), torch.tensor(thing)])[None, :, None]
-    labels = torch.tensor([[[2, 2, 2, 2, 0, IGNORE]]])
-    assert reestimated(scores, labels, 1.0).tolist() == [[[2, 2, 0, 2, 0, IGNORE]]]
+    labels = torch.tensor([[[2, 2, 2, 2, 0, IGNORE_INDEX]]])
+    assert reestimated(scores, labels, 1.0).tolist() == [[[2, 2, 0, 2, 0, IGNORE_INDEX]]]
 
 
 def test_the_loss_learns_the_labels_that_are_left() -> None:

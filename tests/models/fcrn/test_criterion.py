@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from boxel.data.label_maps import IGNORE
+from boxel.data.label_maps import IGNORE_INDEX
 from boxel.models.fcrn import FCRN, FCRNConfig, FCRNInstancesConfig
 from boxel.models.fcrn.criterion import kept_of, segmentation_loss
 from boxel.models.semantic.criterion import at_cells
@@ -38,17 +38,17 @@ def batch() -> tuple[torch.Tensor, torch.Tensor]:
     random = torch.Generator().manual_seed(0)
     scores = torch.randn(2, 5, 3, 4, generator=random)
     labels = torch.randint(0, 5, (2, 24, 32), generator=random).to(torch.uint8)
-    labels[:, :10] = IGNORE
+    labels[:, :10] = IGNORE_INDEX
     return scores, labels
 
 
 def test_without_bootstrapping_it_is_the_mean_cross_entropy(batch) -> None:
     scores, labels = batch
     config = FCRNConfig(min_kept=None)
-    expected = F.cross_entropy(scores, at_cells(labels, 8).long(), ignore_index=IGNORE)
+    expected = F.cross_entropy(scores, at_cells(labels, 8).long(), ignore_index=IGNORE_INDEX)
     torch.testing.assert_close(segmentation_loss(scores, labels, 8, config), expected)
     dense = F.interpolate(scores, (24, 32), mode="bilinear")
-    expected = F.cross_entropy(dense, labels.long(), ignore_index=IGNORE)
+    expected = F.cross_entropy(dense, labels.long(), ignore_index=IGNORE_INDEX)
     torch.testing.assert_close(
         segmentation_loss(scores, labels, 8, FCRNConfig(min_kept=None, loss_at="pixels")), expected
     )
@@ -60,7 +60,7 @@ def test_with_it_it_is_the_mean_of_the_hardest(batch, loss_at, kept) -> None:
     dense, true = scores, at_cells(labels, 8)
     if loss_at == "pixels":
         dense, true = F.interpolate(scores, (24, 32), mode="bilinear"), labels
-    losses = F.cross_entropy(dense, true.long(), ignore_index=IGNORE, reduction="none")
+    losses = F.cross_entropy(dense, true.long(), ignore_index=IGNORE_INDEX, reduction="none")
     expected = losses.flatten().sort(descending=True).values[:kept].mean()
     config = FCRNConfig(min_kept=2, loss_at=loss_at)
     torch.testing.assert_close(segmentation_loss(scores, labels, 8, config), expected)
@@ -70,7 +70,7 @@ def test_with_it_it_is_the_mean_of_the_hardest(batch, loss_at, kept) -> None:
 def test_a_batch_of_void_alone_gives_zero(min_kept) -> None:
     scores = torch.randn(1, 3, 2, 2, requires_grad=True)
     loss = segmentation_loss(
-        scores, torch.full((1, 16, 16), IGNORE, dtype=torch.uint8), 8, FCRNConfig(min_kept=min_kept)
+        scores, torch.full((1, 16, 16), IGNORE_INDEX, dtype=torch.uint8), 8, FCRNConfig(min_kept=min_kept)
     )
     loss.backward()
     assert loss == 0 and (scores.grad == 0).all()

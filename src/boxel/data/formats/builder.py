@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.faults import Fault
+from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError
 
 
@@ -34,7 +34,7 @@ class Builder:
         self.source: list[str | None] = []
         self.trusted = bytearray()
         self.areas = array("d")
-        self.faults: list[Fault] = []
+        self.issues: list[Issue] = []
 
     def add_image(
         self, id: ImageId, path: str, width: int = 0, height: int = 0, label_map: str | None = None
@@ -86,13 +86,13 @@ class Builder:
         self.areas.append(float("nan") if area is None or not 0 <= area < float("inf") else area)
 
     def can_name(self, path: str) -> bool:
-        """Whether a path in the set is text, which JSON and SQLite ask for; if not, a fault says so."""
+        """Whether a path in the set is text, which JSON and SQLite ask for; if not, a issue says so."""
         try:
             path.encode()
         except UnicodeEncodeError:
             shown = os.fsencode(path).decode("utf-8", "backslashreplace")
             message = f"{shown}: this name of a file is not UTF-8; it is left out. Rename it."
-            self.faults.append(Fault("bad-file", message, shown, repair="left out"))
+            self.issues.append(Issue("bad-file", message, shown, repair="left out"))
             return False
         return True
 
@@ -120,7 +120,7 @@ class Builder:
             areas=np.array(self.areas, dtype=np.float64),
             label_maps=self.label_maps,
             file=str(file),
-            faults=self.faults,
+            issues=self.issues,
         )
 
 
@@ -128,10 +128,10 @@ def read_bytes(path: Path) -> bytes:
     """The content of a file.
 
     Raises:
-        BoxelError: it can't be read.
+        BoxelError: it cannot be read.
     """
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error
-        raise BoxelError(f"{path}: can't be read ({reason}); check the path.") from error
+        raise BoxelError(f"{path}: cannot be read ({reason}); check the path.") from error

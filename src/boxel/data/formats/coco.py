@@ -23,9 +23,9 @@ from msgspec import Meta, Raw, Struct
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import lost_label_maps
+from boxel.data.issues import Issue
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
 
@@ -95,7 +95,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             ``instances_train2017.json``) that has them.
 
     Raises:
-        BoxelError: the file can't be read or is no COCO data set.
+        BoxelError: the file cannot be read or is no COCO data set.
     """
     if path.is_dir():
         files = _files_in(path)
@@ -116,7 +116,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             image = index_of.get(_whole(row.image_id))
             label = label_of.get(_whole(row.category_id))
             if image is None or label is None:
-                rows.faults.append(_unknown("image" if image is None else "category", path, id, row))
+                rows.issues.append(_unknown("image" if image is None else "category", path, id, row))
                 continue
             segmentation = _kept(row.segmentation)
             box = _xyxy(row.bbox, segmentation, rows.heights[image], rows.widths[image])
@@ -133,7 +133,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
                 row.area,
             )
         except _MALFORMED as error:
-            rows.faults.append(_bad("annotation", path, position, error))
+            rows.issues.append(_bad("annotation", path, position, error))
     _number(rows.ids)
     return rows.build(images or _guess_root(path, rows.paths, _named_root(file.info)), categories, path)
 
@@ -231,7 +231,7 @@ def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, in
             index = rows.add_image(id, image.file_name, int(image.width or 0), int(image.height or 0))
             index_of.setdefault(id, index)
         except _MALFORMED as error:
-            rows.faults.append(_bad("image", path, position, error))
+            rows.issues.append(_bad("image", path, position, error))
     return index_of
 
 
@@ -251,13 +251,13 @@ def _read_categories(
             label_of[id] = len(categories)
             categories.append(Category(int(id), row.name, row.supercategory or ""))
         except _MALFORMED as error:
-            rows.faults.append(_bad("category", path, position, error))
+            rows.issues.append(_bad("category", path, position, error))
     if not raws and annotations:
         for id in sorted(_category_ids(annotations)):
             label_of[id] = len(categories)
             categories.append(Category(id, str(id)))
-        rows.faults.append(
-            Fault("no-categories", f"{path}: there are no categories; their ids serve as names.", str(path))
+        rows.issues.append(
+            Issue("no-categories", f"{path}: there are no categories; their ids serve as names.", str(path))
         )
     return categories, label_of
 
@@ -277,19 +277,19 @@ def _category_ids(annotations: list[Raw]) -> set[int]:
     return ids
 
 
-def _bad(what: str, path: Path, position: int, error: BaseException) -> Fault:
-    return Fault(
+def _bad(what: str, path: Path, position: int, error: BaseException) -> Issue:
+    return Issue(
         f"bad-{what}",
-        f"{path}: {what} {position} of the list can't be read ({one_line(error)}); it is left out.",
+        f"{path}: {what} {position} of the list cannot be read ({one_line(error)}); it is left out.",
         str(path),
         values={"position": position},
         repair="left out",
     )
 
 
-def _unknown(what: str, path: Path, id: int | str | None, row: _Annotation) -> Fault:
+def _unknown(what: str, path: Path, id: int | str | None, row: _Annotation) -> Issue:
     wanted = row.image_id if what == "image" else row.category_id
-    return Fault(
+    return Issue(
         f"unknown-{what}",
         f"{path}: annotation {id} is of {what} {wanted}, which the file does not list; it is left out.",
         str(path),

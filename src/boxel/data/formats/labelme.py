@@ -22,7 +22,6 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import (
     Ids,
@@ -39,6 +38,7 @@ from boxel.data.formats.layout import (
 )
 from boxel.data.formats.outlines import outlines, overlap
 from boxel.data.images import MAX_PIXELS, image_size
+from boxel.data.issues import Issue
 from boxel.masks.rle import Rle, encode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line
 
@@ -109,10 +109,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     files = [path] if path.is_file() else sorted(folder.rglob("*.json"))
     rows = Builder()
     ids = Ids(folder)
-    parsed = [(file, _decode(file, rows.faults)) for file in files if file != ids.file]
+    parsed = [(file, _decode(file, rows.issues)) for file in files if file != ids.file]
     readable = [(file, content) for file, content in parsed if content is not None]
     if not readable:
-        reason = rows.faults[0].message if rows.faults else f"{path}: there are no JSON files."
+        reason = rows.issues[0].message if rows.issues else f"{path}: there are no JSON files."
         raise BoxelError(reason)
     stems = file_stems([str(file.relative_to(folder)) for file, _ in readable])
     instances: list[tuple[int, str, list[float], bytes | None]] = []
@@ -123,14 +123,14 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         )
         size = _size(content, (images or folder) / relative, ids, stem)
         index = rows.add_image(stem, relative, *size)
-        groups = _groups(content.shapes, file, stem, rows.faults)
+        groups = _groups(content.shapes, file, stem, rows.issues)
         for k, shapes in enumerate(groups, start=1):
             try:
                 box, segmentation = _instance(shapes, size)
             except Exception as error:  # Pillow and pycocotools have errors of many kinds
-                message = f"{file}: annotation {stem}:{k} can't be read ({one_line(error)}); it is left out."
-                rows.faults.append(
-                    Fault("bad-annotation", message, str(file), stem, f"{stem}:{k}", repair="left out")
+                message = f"{file}: annotation {stem}:{k} cannot be read ({one_line(error)}); it is left out."
+                rows.issues.append(
+                    Issue("bad-annotation", message, str(file), stem, f"{stem}:{k}", repair="left out")
                 )
                 continue
             instances.append((index, shapes[0].label, box, segmentation))
@@ -144,14 +144,14 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     return ids.restore(rows.build(images or folder, categories, path), stems)
 
 
-def _decode(file: Path, faults: list[Fault]) -> _File | None:
+def _decode(file: Path, issues: list[Issue]) -> _File | None:
     try:
         return msgspec.json.decode(read_bytes(file), type=_File)
     except (BoxelError, msgspec.MsgspecError, ValueError, RecursionError) as error:
         message = (
-            f"{file}: can't be read as a LabelMe file ({one_line(error)}); its annotations are left out."
+            f"{file}: cannot be read as a LabelMe file ({one_line(error)}); its annotations are left out."
         )
-        faults.append(Fault("bad-file", message, str(file), image_id=file.stem, repair="left out"))
+        issues.append(Issue("bad-file", message, str(file), image_id=file.stem, repair="left out"))
         return None
 
 
@@ -165,7 +165,7 @@ def _size(content: _File, image: Path, ids: Ids, stem: str) -> tuple[int, int]:
         return ids.size(stem)
 
 
-def _groups(raws: list[Raw], file: Path, stem: str, faults: list[Fault]) -> list[list[_Shape]]:
+def _groups(raws: list[Raw], file: Path, stem: str, issues: list[Issue]) -> list[list[_Shape]]:
     """The shapes of each instance."""
     groups: dict[Any, list[_Shape]] = {}
     for position, raw in enumerate(raws):
@@ -176,9 +176,9 @@ def _groups(raws: list[Raw], file: Path, stem: str, faults: list[Fault]) -> list
             if not all(len(point) == 2 and all(map(math.isfinite, point)) for point in shape.points):
                 raise ValueError("its points are not pairs of numbers")
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            message = f"{file}: shape {position} can't be used ({one_line(error)}); it is left out."
+            message = f"{file}: shape {position} cannot be used ({one_line(error)}); it is left out."
             values = {"position": position}
-            faults.append(Fault("bad-annotation", message, str(file), stem, values=values, repair="left out"))
+            issues.append(Issue("bad-annotation", message, str(file), stem, values=values, repair="left out"))
             continue
         alone = ("alone", position)
         groups.setdefault(alone if shape.group_id is None else (shape.group_id, shape.label), []).append(
@@ -272,7 +272,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         size = size_of(data, i)
         shapes: list[dict[str, Any]] = []
         rows.append([])
-        for k, instance in enumerate(data.instances_of(i).tolist(), start=1):
+        for k, instance in enumerate(data.instances_in(i).tolist(), start=1):
             rings = _rings(data, instance, size, ious, unreadable)
             masks += bool(rings)
             if not rings and not np.isfinite(data.boxes[instance]).all():

@@ -16,9 +16,9 @@ from msgspec import Struct
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import read_bytes
 from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
+from boxel.data.issues import Issue
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError, one_line
 
@@ -143,13 +143,13 @@ def size_of(data: Annotations, image: int) -> tuple[int, int]:
 def readable_mask(
     data: Annotations, instance: int, size: tuple[int, int], unreadable: list[str]
 ) -> NDArray[np.uint8] | None:
-    """The (H, W) mask of an instance; None where there is none, it is not trusted or can't be read.
+    """The (H, W) mask of an instance; None where there is none, it is not trusted or cannot be read.
 
     Args:
         data: the data set.
         instance: index of the instance.
         size: (width, height) of its image.
-        unreadable: a sentence is appended for a mask that can't be read; see `lost_masks`.
+        unreadable: a sentence is appended for a mask that cannot be read; see `lost_masks`.
     """
     rle = readable_rle(data, instance, size, unreadable)
     return None if rle is None else decode(rle)
@@ -166,7 +166,7 @@ def readable_rle(
         if not 0 < width * height <= MAX_PIXELS:
             raise BoxelError(
                 f"{data.file}: annotation {data.ids[instance]} has a mask, but its image's size, {width} x {height}, "
-                "can't be that of a mask; `boxel check` says what is wrong with the image."
+                "cannot be that of a mask; `boxel check` says what is wrong with the image."
             )
         return data.rle(instance, (height, width))
     except BoxelError as error:
@@ -221,14 +221,14 @@ class Ids:
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / IDS_FILE
-        self.faults: list[Fault] = []
+        self.issues: list[Issue] = []
         self._ids = _Ids()
         if self.file.is_file():
             try:
                 self._ids = msgspec.json.decode(read_bytes(self.file), type=_Ids)
             except (msgspec.MsgspecError, BoxelError, ValueError, RecursionError) as error:
-                message = f"{self.file}: can't be read ({one_line(error)}); ids are made from file names."
-                self.faults.append(Fault("bad-ids", message, str(self.file), repair="delete the file"))
+                message = f"{self.file}: cannot be read ({one_line(error)}); ids are made from file names."
+                self.issues.append(Issue("bad-ids", message, str(self.file), repair="delete the file"))
 
     @property
     def names(self) -> list[str]:
@@ -248,7 +248,7 @@ class Ids:
             data: as read without the file.
             stems: for each image the stem of its files.
         """
-        data = replace(data, faults=data.faults + self.faults)
+        data = replace(data, issues=data.issues + self.issues)
         if not self._ids.images and not self._ids.categories:
             return data
         image_ids, ids = list(data.image_ids), list(data.ids)
@@ -257,7 +257,7 @@ class Ids:
             if known is None:
                 continue
             image_ids[i] = known.id
-            rows = data.instances_of(i)
+            rows = data.instances_in(i)
             if len(rows) == len(known.annotations):
                 for row, id in zip(rows, known.annotations, strict=True):
                     ids[row] = id
@@ -288,7 +288,7 @@ def lost_flags(data: Annotations, format: str) -> list[str]:
         losses.append(f"{format} has no crowds: {crowds} are written as ordinary instances.")
     untrusted = sum(s is not None for s in data.segmentations[~data.trusted])
     if untrusted:
-        losses.append(f"{format} can't mark a mask as not trusted: {untrusted} are written as boxes only.")
+        losses.append(f"{format} cannot mark a mask as not trusted: {untrusted} are written as boxes only.")
     return losses
 
 
@@ -297,7 +297,7 @@ def lost_masks(data: Annotations, unreadable: Sequence[str], format: str) -> lis
     if not unreadable:
         return []
     count = f"{len(unreadable)} of {data.has_mask.sum()} masks"
-    return [f"{count} can't be read and are not written in {format}, the first: {unreadable[0]}"]
+    return [f"{count} cannot be read and are not written in {format}, the first: {unreadable[0]}"]
 
 
 def lost_label_maps(data: Annotations, format: str) -> list[str]:
@@ -315,7 +315,7 @@ def iou_lost(ious: Sequence[float], masks: int, format: str, why: str) -> list[s
         ious: mask IoU of what was written with the original, for the masks that could have changed.
         masks: how many masks were written in all.
         format: its name.
-        why: what it can't hold.
+        why: what it cannot hold.
     """
     changed = [iou for iou in ious if iou < 1]
     if not changed:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import (
     file_stems,
@@ -29,6 +28,7 @@ from boxel.data.formats.layout import (
     suffix_of,
 )
 from boxel.data.images import SUFFIXES, image_size, read_image
+from boxel.data.issues import Issue
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
@@ -43,7 +43,7 @@ def recognize(path: Path) -> bool:
 def read(path: Path, images: Path | None = None) -> Annotations:
     """A salient set, one instance an image.
 
-    Images without a mask, and masks without foreground or of another size than their image, are told in the faults.
+    Images without a mask, and masks without foreground or of another size than their image, are told in the issues.
 
     Args:
         path: the folder that has `images` and `masks`.
@@ -63,12 +63,12 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             message = (
                 f"{file}: the image has no mask in {masks} and is left out; draw it, or remove the image."
             )
-            rows.faults.append(Fault("no-mask", message, str(file)))
+            rows.issues.append(Issue("no-mask", message, str(file)))
     for file in files:
         try:
             _add(rows, root, file)
         except BoxelError as error:
-            rows.faults.append(Fault("bad-mask", f"{error} The image is left out.", str(file)))
+            rows.issues.append(Issue("bad-mask", f"{error} The image is left out.", str(file)))
     return rows.build(root, [CATEGORY], path)
 
 
@@ -115,7 +115,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     unreadable: list[str] = []
     for image, stem in enumerate(stems):
         size = size_of(data, image)
-        read = [readable_mask(data, i, size, unreadable) for i in data.instances_of(image).tolist()]
+        read = [readable_mask(data, i, size, unreadable) for i in data.instances_in(image).tolist()]
         masks = [mask for mask in read if mask is not None]
         if masks:
             Image.fromarray(np.max(masks, axis=0) * 255).save(path / "masks" / f"{stem}.png")
@@ -127,7 +127,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     return losses
 
 
-def single_objects(data: Annotations, least: float = 0.02, connected: float = 0.9) -> Annotations:
+def select_single_objects(data: Annotations, least: float = 0.02, connected: float = 0.9) -> Annotations:
     """The images that show a single object: BoxCaseg's DUTS-Single (section 4).
 
     Args:

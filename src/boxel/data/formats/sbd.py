@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import (
     Ids,
@@ -35,6 +34,7 @@ from boxel.data.formats.layout import (
 )
 from boxel.data.formats.voc import class_order, read_image_set
 from boxel.data.images import MAX_PIXELS
+from boxel.data.issues import Issue
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, one_line
 
@@ -86,8 +86,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         try:
             segmentation, labels = _read_instances(file)
         except Exception as error:  # scipy's reader raises many kinds of errors on a damaged file
-            message = f"{file}: can't be read as SBD ({one_line(error)}); the image is left out."
-            rows.faults.append(Fault("bad-file", message, str(file), image_id=stem, repair="left out"))
+            message = f"{file}: cannot be read as SBD ({one_line(error)}); the image is left out."
+            rows.issues.append(Issue("bad-file", message, str(file), image_id=stem, repair="left out"))
             continue
         image = find_image(images, stem) if images else f"img/{find_image(folder / 'img', stem)}"
         index = rows.add_image(stem, image, segmentation.shape[1], segmentation.shape[0])
@@ -155,7 +155,7 @@ def write(data: Annotations, path: Path) -> list[str]:
             continue
         written.append(stem)
         masks: dict[int, NDArray[np.uint8]] = {}
-        for instance in data.instances_of(i).tolist():
+        for instance in data.instances_in(i).tolist():
             mask = readable_mask(data, instance, (width, height), unreadable)
             if mask is not None and mask.any() and len(masks) < _INSTANCES:
                 masks[instance] = mask

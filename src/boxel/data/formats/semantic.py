@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import file_stems, place_images, size_of, suffix_of
 from boxel.data.formats.semantic_classes import CLASS_LISTS, categories_of, labels_of, tables_of
@@ -34,7 +33,14 @@ from boxel.data.formats.semantic_files import (
 )
 from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import ImageError, image_size
-from boxel.data.label_maps import IGNORE, classes_of, has_labels, label_map, label_map_size
+from boxel.data.issues import Issue
+from boxel.data.label_maps import (
+    IGNORE_INDEX,
+    has_pixel_labels,
+    label_map_size,
+    make_label_map,
+    pixel_classes,
+)
 from boxel.utils.errors import BoxelError
 
 _OF_OTHER_FORMATS = (".txt", ".json", ".xml")  # YOLO, LabelMe and COCO, VOC
@@ -68,7 +74,7 @@ def read(
     """Read a semantic set; of label maps and images only the headers.
 
     A category's id is its value in the label maps, the first of several. A label map without an image, an image without
-    a label map, and a pair of two sizes are left out and told in the faults.
+    a label map, and a pair of two sizes are left out and told in the issues.
 
     Args:
         path: a root, or a folder of label maps.
@@ -95,11 +101,11 @@ def read(
         pictures = beside if images is None else _part(images, split)
         if pictures is None or not pictures.is_dir():
             raise BoxelError(f"{pictures or path}: there is no folder of images; name it with --images.")
-        pairs += _pairs(labels[folder], folder, pictures, layout.listed, rows.faults)
+        pairs += _pairs(labels[folder], folder, pictures, layout.listed, rows.issues)
     root = images or layout.root
     _add(rows, root, pairs)
     if not rows.paths:
-        raise BoxelError(f"{path}: none of its label maps can be used, the first: {rows.faults[0].message}")
+        raise BoxelError(f"{path}: none of its label maps can be used, the first: {rows.issues[0].message}")
     categories = categories_of(numbers)
     return replace(rows.build(root, categories, path), map_labels=labels_of(values, categories))
 
@@ -109,12 +115,12 @@ def _part(images: Path, split: str | None) -> Path:
 
 
 def _pairs(
-    labels: list[Path], folder: Path, pictures: Path, text: Path | None, faults: list[Fault]
+    labels: list[Path], folder: Path, pictures: Path, text: Path | None, issues: list[Issue]
 ) -> list[tuple[Path, Path]]:
-    """Images with their label maps; what has no counterpart is told in the faults."""
+    """Images with their label maps; what has no counterpart is told in the issues."""
 
     def alone(kind: str, name: object, message: str) -> None:
-        faults.append(Fault(kind, f"{name}: {message}", str(name), repair="left out"))
+        issues.append(Issue(kind, f"{name}: {message}", str(name), repair="left out"))
 
     images = image_files(pictures, labels)
     if text is not None:
@@ -146,7 +152,7 @@ def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
                 )
         except BoxelError as error:
             kind = error.kind if isinstance(error, ImageError) else "bad-label-map"
-            rows.faults.append(Fault(kind, f"{error} It is left out.", str(label), id, repair="left out"))
+            rows.issues.append(Issue(kind, f"{error} It is left out.", str(label), id, repair="left out"))
             continue
         path, label_map = (Path(os.path.relpath(file, root)).as_posix() for file in (image, label))
         if rows.can_name(path) and rows.can_name(label_map):
@@ -166,15 +172,15 @@ def write(data: Annotations, path: Path) -> list[str]:
     Returns:
         What the layout could not hold.
     """
-    classes = classes_of(data)
+    classes = pixel_classes(data)
     values, losses = _values(classes)
     stems = file_stems(data.paths)
     names = [stem + suffix_of(file) for stem, file in zip(stems, data.paths, strict=True)]
     (path / "labels").mkdir(parents=True, exist_ok=True)
-    known, unreadable, written = has_labels(data), list[str](), list[int]()
+    known, unreadable, written = has_pixel_labels(data), list[str](), list[int]()
     for image in np.flatnonzero(known).tolist():
         try:
-            labels = label_map(data, image, size_of(data, image)[::-1])
+            labels = make_label_map(data, image, size_of(data, image)[::-1])
         except BoxelError as error:
             unreadable.append(str(error))
             continue
@@ -200,12 +206,12 @@ def _values(classes: Sequence[Category]) -> tuple[NDArray[np.uint8], list[str]]:
     """The value of each label and, of 255, void; and a sentence if these are not the ids."""
     ids = [category.id for category in classes]
     losses = []
-    if len(set(ids)) < len(ids) or not 0 <= min(ids, default=0) <= max(ids, default=0) < IGNORE:
+    if len(set(ids)) < len(ids) or not 0 <= min(ids, default=0) <= max(ids, default=0) < IGNORE_INDEX:
         losses.append(
-            f"a label map has values from 0 to {IGNORE - 1}, each once: its classes are numbered anew."
+            f"a label map has values from 0 to {IGNORE_INDEX - 1}, each once: its classes are numbered anew."
         )
         ids = list(range(len(ids)))
-    values = np.full(IGNORE + 1, IGNORE, dtype=np.uint8)
+    values = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, dtype=np.uint8)
     values[: len(ids)] = ids
     return values, losses
 

@@ -46,7 +46,7 @@ def class_table(source: str | Path) -> dict[int, str]:
         Names by value, in the order of the table.
 
     Raises:
-        BoxelError: there is no such table, or it can't be understood.
+        BoxelError: there is no such table, or it cannot be understood.
 
     Example:
         >>> class_table("cityscapes")[7]
@@ -122,7 +122,7 @@ def tables_of(
         PASCAL-Context's MATLAB files, with 459 values for 60 classes, have two.
 
     Raises:
-        BoxelError: the table is not known or can't be understood.
+        BoxelError: the table is not known or cannot be understood.
     """
     source = classes or _first_file(folders, CLASS_LISTS) or _published(label_map)
     if source is None:

@@ -165,7 +165,7 @@ def listed_in(text: Path) -> set[str]:
     """The images that the list of a split names, each as `bare_stem`.
 
     Raises:
-        BoxelError: it can't be read, or names none.
+        BoxelError: it cannot be read, or names none.
     """
     names = read_image_set(text)
     if not names:

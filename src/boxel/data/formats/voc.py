@@ -19,7 +19,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import (
     Ids,
@@ -35,6 +34,7 @@ from boxel.data.formats.layout import (
 )
 from boxel.data.formats.voc_masks import with_masks, write_pngs
 from boxel.data.images import image_size
+from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
 
 CLASSES = (
@@ -91,7 +91,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     parsed = []
     for stem in stems:
         file = xml_folder / f"{stem}.xml"
-        parsed.append(_Xml(stem, file, rows.faults))
+        parsed.append(_Xml(stem, file, rows.issues))
     order = class_order([*(name for xml in parsed for name in xml.names), *ids.names])
     sure = bool(ids.names) or order == list(CLASSES)
     root, subfolder = _image_folder(folder, images)
@@ -105,7 +105,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             xml.stem, relative, width, height, os.path.relpath(label_map, root) if has_map else None
         )
         boxed = list(zip(xml.names, xml.boxes, strict=True)) if xml.file.is_file() else None
-        instances = with_masks(xml.stem, boxed, folder, order if sure else None, (width, height), rows.faults)
+        instances = with_masks(xml.stem, boxed, folder, order if sure else None, (width, height), rows.issues)
         for k, (class_name, box, segmentation) in enumerate(instances, start=1):
             rows.add(f"{xml.stem}:{k}", index, order.index(class_name), box, segmentation)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
@@ -143,7 +143,7 @@ def read_image_set(path: Path) -> list[str]:
     A second column, as in ``ImageSets/Main/dog_train.txt``, is ignored.
 
     Raises:
-        BoxelError: the file can't be read.
+        BoxelError: the file cannot be read.
     """
     lines = read_bytes(path).decode("utf-8", "replace").splitlines()
     names = [line.split()[0] for line in lines if line.split()]
@@ -155,7 +155,7 @@ def read_image_set(path: Path) -> list[str]:
 class _Xml:
     """One XML file: its image, and the name and box of each object."""
 
-    def __init__(self, stem: str, file: Path, faults: list[Fault]) -> None:
+    def __init__(self, stem: str, file: Path, issues: list[Issue]) -> None:
         self.stem, self.file = stem, file
         self.filename, self.width, self.height = "", 0, 0
         self.names: list[str] = []
@@ -165,8 +165,8 @@ class _Xml:
         try:
             tree = defusedxml.ElementTree.fromstring(read_bytes(file))
         except Exception as error:  # expat, defusedxml and codecs each have their own errors
-            message = f"{file}: can't be read as XML ({one_line(error)}); its annotations are left out."
-            faults.append(Fault("bad-file", message, str(file), image_id=stem, repair="left out"))
+            message = f"{file}: cannot be read as XML ({one_line(error)}); its annotations are left out."
+            issues.append(Issue("bad-file", message, str(file), image_id=stem, repair="left out"))
             return
         self.filename = (tree.findtext("filename") or "").strip()
         self.width, self.height = (_pixels(tree.findtext(f"size/{side}")) for side in ("width", "height"))
@@ -177,9 +177,9 @@ class _Xml:
                     raise ValueError("it has no name")
                 x0, y0, x1, y1 = (_number(element, key) for key in ("xmin", "ymin", "xmax", "ymax"))
             except ValueError as error:
-                message = f"{file}: object {k} can't be read ({one_line(error)}); it is left out."
-                faults.append(
-                    Fault("bad-annotation", message, str(file), stem, f"{stem}:{k}", repair="left out")
+                message = f"{file}: object {k} cannot be read ({one_line(error)}); it is left out."
+                issues.append(
+                    Issue("bad-annotation", message, str(file), stem, f"{stem}:{k}", repair="left out")
                 )
                 continue
             self.names.append(name)
@@ -249,7 +249,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     unreadable: list[str] = []
     lost_maps: list[str] = []
     for i, stem in enumerate(stems):
-        instances = data.instances_of(i)
+        instances = data.instances_in(i)
         rows.append(instances.tolist())
         kept, segmented = write_pngs(data, i, values, path, stem, unreadable, lost_maps)
         ious.extend(kept)

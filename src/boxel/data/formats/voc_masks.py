@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations
-from boxel.data.faults import Fault
 from boxel.data.formats.layout import readable_mask, size_of
 from boxel.data.images import MAX_PIXELS
+from boxel.data.issues import Issue
 from boxel.masks.boxes import box_iou, tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import one_line
@@ -33,7 +33,7 @@ def with_masks(
     folder: Path,
     order: list[str] | None,
     size: tuple[int, int],
-    faults: list[Fault],
+    issues: list[Issue],
 ) -> list[tuple[str, Sequence[float], bytes | None]]:
     """The objects of an image with their masks.
 
@@ -43,7 +43,7 @@ def with_masks(
         folder: of the set.
         order: classes by their value in ``SegmentationClass``; None if not known for sure.
         size: (width, height) of the image.
-        faults: what is wrong is appended.
+        issues: what is wrong is appended.
 
     Returns:
         Class, box and segmentation as JSON bytes, or None where there is no mask, of each object.
@@ -51,10 +51,10 @@ def with_masks(
     instances: list[tuple[str, Sequence[float], bytes | None]] = [
         (name, box, None) for name, box in boxed or []
     ]
-    objects = _read_png(folder / "SegmentationObject" / f"{stem}.png", size, stem, faults)
+    objects = _read_png(folder / "SegmentationObject" / f"{stem}.png", size, stem, issues)
     if objects is None:
         return instances
-    classes = _read_png(folder / "SegmentationClass" / f"{stem}.png", objects.shape[::-1], stem, faults)
+    classes = _read_png(folder / "SegmentationClass" / f"{stem}.png", objects.shape[::-1], stem, issues)
     values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
     masks = [objects == value for value in values]
     boxes = tight_boxes(masks).tolist()
@@ -82,11 +82,11 @@ def with_masks(
         if m not in matched:
             file = folder / "SegmentationObject" / f"{stem}.png"
             message = f"{file}: object {value} fits no box of {stem}.xml; its mask is left out."
-            faults.append(Fault("mask-without-box", message, str(file), stem, values={"box": boxes[m]}))
+            issues.append(Issue("mask-without-box", message, str(file), stem, values={"box": boxes[m]}))
     return instances
 
 
-def _read_png(file: Path, size: tuple[int, ...], stem: str, faults: list[Fault]) -> NDArray[np.uint8] | None:
+def _read_png(file: Path, size: tuple[int, ...], stem: str, issues: list[Issue]) -> NDArray[np.uint8] | None:
     """(H, W) palette indices of a segmentation; None where there is none that can be used."""
     if not file.is_file():
         return None
@@ -100,8 +100,8 @@ def _read_png(file: Path, size: tuple[int, ...], stem: str, faults: list[Fault])
                 raise ValueError(f"its size is {image.size}")
             return np.array(image)
     except Exception as error:  # Pillow's decoders raise many kinds of errors
-        message = f"{file}: can't be read as a segmentation ({one_line(error)}); the boxes are kept."
-        faults.append(Fault("bad-file", message, str(file), image_id=stem, repair="left out"))
+        message = f"{file}: cannot be read as a segmentation ({one_line(error)}); the boxes are kept."
+        issues.append(Issue("bad-file", message, str(file), image_id=stem, repair="left out"))
         return None
 
 
@@ -133,15 +133,15 @@ def write_pngs(
         values: of the categories in ``SegmentationClass``.
         path: folder of the set.
         stem: of the image's files.
-        unreadable: a sentence is appended for each mask that can't be read.
-        lost_maps: a sentence is appended for a label map that can't be read, or that numbers the classes otherwise,
+        unreadable: a sentence is appended for each mask that cannot be read.
+        lost_maps: a sentence is appended for a label map that cannot be read, or that numbers the classes otherwise,
             which leaves of it only void.
 
     Returns:
         The IoU of each mask with what is left of it, and whether anything is written.
     """
     size = size_of(data, image)
-    instances = data.instances_of(image).tolist()
+    instances = data.instances_in(image).tolist()
     read = {k: readable_mask(data, i, size, unreadable) for k, i in enumerate(instances, start=1)}
     masks = {k: mask for k, mask in read.items() if mask is not None}
     label_map = _read_label_map(data, image, size, lost_maps)
@@ -181,10 +181,10 @@ def _read_label_map(
     name = data.label_maps[image]
     if name is None:
         return None
-    faults: list[Fault] = []
-    values = _read_png(data.root / name, size, str(data.image_ids[image]), faults)
+    issues: list[Issue] = []
+    values = _read_png(data.root / name, size, str(data.image_ids[image]), issues)
     if values is None:
-        lost_maps.append(faults[0].message if faults else f"{data.root / name}: there is no such file.")
+        lost_maps.append(issues[0].message if issues else f"{data.root / name}: there is no such file.")
         return None
     return np.where(values == data.void, VOID, values).astype(np.uint8)
 

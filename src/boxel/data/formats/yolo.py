@@ -19,7 +19,6 @@ import numpy as np
 import yaml
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import (
     Ids,
@@ -37,6 +36,7 @@ from boxel.data.formats.layout import (
 from boxel.data.formats.outlines import join_rings, outlines, overlap
 from boxel.data.formats.yolo_files import files_in, folder_places, listed_places
 from boxel.data.images import image_size
+from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
 
 _YAML = (".yaml", ".yml")
@@ -62,7 +62,7 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
             nothing where no ``data.yaml`` lists any, or the path is a folder within the set.
 
     Raises:
-        BoxelError: there is no such set or split, or its ``data.yaml`` can't be read.
+        BoxelError: there is no such set or split, or its ``data.yaml`` cannot be read.
     """
     folder = path.parent if path.is_file() else path
     config_file = path if path.is_file() else _find_yaml(path)
@@ -71,7 +71,7 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
     rows = Builder()
     places = []
     if config_file and (path.is_file() or (split is not None and config_file.parent == folder)):
-        places = listed_places(config, config_file, images, split, rows.faults)
+        places = listed_places(config, config_file, images, split, rows.issues)
     if not places:
         labels = folder / "labels"
         places = (
@@ -94,7 +94,7 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
         index = rows.add_image(stem, relative, width, height)
         if label_file is not None:
             lines += [
-                (index, stem, label_file, *line) for line in _lines(label_file, stem, pose, rows.faults)
+                (index, stem, label_file, *line) for line in _lines(label_file, stem, pose, rows.issues)
             ]
     if names is None:
         names = {k: str(k) for k in sorted({class_id for _, _, _, class_id, _ in lines})}
@@ -106,10 +106,10 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
         width, height = rows.widths[index], rows.heights[index]
         if class_id not in label_of:
             message = f"{file}: annotation {id} is of class {class_id}, which has no name; it is left out."
-            rows.faults.append(Fault("unknown-category", message, str(file), stem, id, repair="left out"))
+            rows.issues.append(Issue("unknown-category", message, str(file), stem, id, repair="left out"))
         elif not (width and height):
-            message = f"{file}: the image of annotation {id} can't be opened, so its size is unknown; it is left out."
-            rows.faults.append(Fault("unknown-image", message, str(file), stem, id, repair="left out"))
+            message = f"{file}: the image of annotation {id} cannot be opened, so its size is unknown; it is left out."
+            rows.issues.append(Issue("unknown-image", message, str(file), stem, id, repair="left out"))
         else:
             box, segmentation = _in_pixels(numbers, width, height)
             rows.add(id, index, label_of[class_id], box, segmentation)
@@ -134,7 +134,7 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(read_bytes(file))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:
-        raise BoxelError(f"{file}: can't be read as YAML ({one_line(error)}); mend or remove it.") from error
+        raise BoxelError(f"{file}: cannot be read as YAML ({one_line(error)}); mend or remove it.") from error
     if not isinstance(config, dict):
         raise BoxelError(
             f"{file}: this is no YOLO data set; it should say where `train` is and list `names`."
@@ -171,12 +171,12 @@ def _size(image: Path, ids: Ids, stem: str) -> tuple[int, int]:
         return ids.size(stem)
 
 
-def _lines(file: Path, stem: str, pose: bool, faults: list[Fault]) -> Iterator[tuple[int, list[float]]]:
+def _lines(file: Path, stem: str, pose: bool, issues: list[Issue]) -> Iterator[tuple[int, list[float]]]:
     """Class and numbers of each line that can be understood; only the box's where key points follow it."""
     try:
         lines = read_bytes(file).decode("utf-8", "replace").splitlines()
     except BoxelError as error:
-        faults.append(Fault("bad-file", str(error), str(file), image_id=stem, repair="left out"))
+        issues.append(Issue("bad-file", str(error), str(file), image_id=stem, repair="left out"))
         return
     for number, line in enumerate(lines, start=1):
         fields = line.split()
@@ -193,9 +193,9 @@ def _lines(file: Path, stem: str, pose: bool, faults: list[Fault]) -> Iterator[t
             if len(numbers) < 4 or len(numbers) % 2:
                 raise ValueError(f"{len(numbers)} numbers are neither a box nor a polygon")
         except ValueError as error:
-            message = f"{file}: line {number} can't be read ({one_line(error)}); it is left out."
-            faults.append(
-                Fault("bad-annotation", message, str(file), stem, values={"line": number}, repair="left out")
+            message = f"{file}: line {number} cannot be read ({one_line(error)}); it is left out."
+            issues.append(
+                Issue("bad-annotation", message, str(file), stem, values={"line": number}, repair="left out")
             )
             continue
         yield int(class_id), numbers
@@ -243,7 +243,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     masks = 0
     for i, stem in enumerate(stems):
         size = size_of(data, i)
-        instances = data.instances_of(i).tolist()
+        instances = data.instances_in(i).tolist()
         rings = {}
         for instance in instances:
             ring = _ring(data, instance, size, ious, unreadable)

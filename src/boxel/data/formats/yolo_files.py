@@ -11,9 +11,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from boxel.data.faults import Fault
 from boxel.data.formats.builder import read_bytes
 from boxel.data.images import SUFFIXES
+from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError
 
 Place = tuple[Path, Path]
@@ -22,7 +22,7 @@ SPLITS = ("train", "val", "test")
 
 
 def listed_places(
-    config: dict[str, Any], file: Path, images: Path | None, split: str | None, faults: list[Fault]
+    config: dict[str, Any], file: Path, images: Path | None, split: str | None, issues: list[Issue]
 ) -> list[Place]:
     """What a ``data.yaml`` lists: folders, or texts with a line an image file.
 
@@ -31,7 +31,7 @@ def listed_places(
         file: itself.
         images: a folder in place of every ``images/``.
         split: the only one wanted.
-        faults: what is listed and not there is appended, if anything is there.
+        issues: what is listed and not there is appended, if anything is there.
 
     Raises:
         BoxelError: the split is not there, though others are listed.
@@ -56,8 +56,8 @@ def listed_places(
     if missing and split is not None and not found:
         raise BoxelError(f"{missing[0]}; correct it, or name the folder of its images.")
     if found:
-        faults += [
-            Fault("bad-file", f"{text}; it is left out.", str(file), repair="left out") for text in missing
+        issues += [
+            Issue("bad-file", f"{text}; it is left out.", str(file), repair="left out") for text in missing
         ]
     return [place for places in found.values() for place in places]
 

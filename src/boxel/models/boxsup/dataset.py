@@ -10,9 +10,8 @@ import torch
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.dataset import Sample
-from boxel.data.label_maps import label_map
-from boxel.data.semantic import SemanticDataset
+from boxel.data.dataset import Sample, SemanticDataset
+from boxel.data.label_maps import make_label_map
 from boxel.proposals import Candidates, ProposalConfig, load_candidates
 from boxel.proposals.candidates import with_masks
 from boxel.proposals.store import box_indices
@@ -78,7 +77,7 @@ class BoxSupDataset(SemanticDataset):
         own = self.guessed(index)
         chosen = {int(i): int(c) for i, c in zip(own, self.choices[own], strict=True) if c != NONE}
         if not chosen:
-            return label_map(self.data, index, size)
+            return make_label_map(self.data, index, size)
         candidates = self.candidates(index)
         guesses = {instance: candidates.mask(choice) for instance, choice in chosen.items()}
-        return label_map(self.data, index, size, guesses)
+        return make_label_map(self.data, index, size, guesses)

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from boxel.data.label_maps import IGNORE
+from boxel.data.label_maps import IGNORE_INDEX
 from boxel.losses.affinity import color_similarity
 from boxel.losses.class_affinity import class_affinity_loss
 from boxel.models.boxsup.config import BoxSupConfig
@@ -65,7 +65,7 @@ def reestimated(scores: Tensor, labels: Tensor, bias: float) -> Tensor:
 
     Args:
         scores: (B, K, H, W) logits, the background first.
-        labels: (B, H, W) int64 in [0, K), or `IGNORE`: the class of the box a pixel is in, or the background.
+        labels: (B, H, W) int64 in [0, K), or `IGNORE_INDEX`: the class of the box a pixel is in, or the background.
         bias: how far the class may score below the background and still be kept.
 
     Returns:
@@ -76,5 +76,5 @@ def reestimated(scores: Tensor, labels: Tensor, bias: float) -> Tensor:
         Semantic Image Segmentation, ICCV 2015, Bbox-EM-Fixed.
     """
     own = scores.gather(1, labels.clamp(max=scores.shape[1] - 1)[:, None])[:, 0]
-    kept = (own + bias >= scores[:, 0]) | (labels == IGNORE)
+    kept = (own + bias >= scores[:, 0]) | (labels == IGNORE_INDEX)
     return torch.where(kept, labels, 0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from boxel.data.label_maps import IGNORE
+from boxel.data.label_maps import IGNORE_INDEX
 from boxel.losses.bootstrap import bootstrapped_cross_entropy
 from boxel.models.fcrn.config import FCRNConfig
 from boxel.models.semantic.criterion import cross_entropy, met
@@ -18,7 +18,7 @@ def segmentation_loss(scores: Tensor, labels: Tensor, stride: int, config: FCRNC
 
     Args:
         scores: (B, K, h, w) logits of cells.
-        labels: (B, H, W) uint8 in [0, K), or `IGNORE`; H and W are h and w times the stride.
+        labels: (B, H, W) uint8 in [0, K), or `IGNORE_INDEX`; H and W are h and w times the stride.
         stride: pixels to a cell.
         config: which are learned from, and where.
 
@@ -29,7 +29,7 @@ def segmentation_loss(scores: Tensor, labels: Tensor, stride: int, config: FCRNC
     if config.min_kept is None:
         return cross_entropy(scores, labels)
     kept = kept_of(config.min_kept, stride if config.loss_at == "cells" else 1)
-    return bootstrapped_cross_entropy(scores, labels, kept, config.threshold, IGNORE)
+    return bootstrapped_cross_entropy(scores, labels, kept, config.threshold, IGNORE_INDEX)
 
 
 def kept_of(min_kept: int, stride: int) -> int:

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxel.data.label_maps import IGNORE
+from boxel.data.label_maps import IGNORE_INDEX
 from boxel.losses.dice import full_precision
 
 
@@ -37,10 +37,10 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
 
     Args:
         scores: (B, K, H, W) logits.
-        labels: (B, H, W) int64 in [0, K), or `IGNORE`.
+        labels: (B, H, W) int64 in [0, K), or `IGNORE_INDEX`.
     """
-    losses = F.cross_entropy(scores, labels, ignore_index=IGNORE, reduction="sum")
-    return losses / (labels != IGNORE).sum().clamp(min=1)
+    losses = F.cross_entropy(scores, labels, ignore_index=IGNORE_INDEX, reduction="sum")
+    return losses / (labels != IGNORE_INDEX).sum().clamp(min=1)
 
 
 def at_cells(values: Tensor, stride: int) -> Tensor:

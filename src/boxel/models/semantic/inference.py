@@ -18,7 +18,7 @@ from torchvision.transforms.v2 import functional as F
 
 from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
-from boxel.data.label_maps import values_of
+from boxel.data.label_maps import label_map_values
 from boxel.data.sources import ImageLike, to_image
 from boxel.models.inference import check_scales, check_settings
 from boxel.utils.config import Config, PositiveFloat, PositiveInt
@@ -74,7 +74,7 @@ class LabelMap:
     @property
     def values(self) -> NDArray[np.uint16]:
         """(H, W) original ids of the classes, as in the label maps of the dataset."""
-        return values_of(self.classes)[self.labels]
+        return label_map_values(self.classes)[self.labels]
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """Return the (H, W) mask of a class.

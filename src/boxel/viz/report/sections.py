@@ -107,7 +107,7 @@ def of_faults(data: Annotations, bad: Sequence[str]) -> str:
         data: the set.
         bad: a sentence for each image that could not be labeled.
     """
-    messages = [fault.message for fault in data.faults]
+    messages = [fault.message for fault in data.issues]
     lacking = int((~data.has_segmentation).sum())
     parts = [
         ("Images that could not be labeled", len(bad), listing(bad)),
@@ -184,7 +184,7 @@ def _boxes_without_a_mask(data: Annotations) -> str:
     order = np.argsort(-counts, kind="stable")[:MOST]
     rows = []
     for image, count in zip(images[order].tolist(), counts[order].tolist(), strict=True):
-        own = data.instances_of(image)
+        own = data.instances_in(image)
         first = own[lacking[own]][:_NAMED].tolist()
         names = [f"{text(data.ids[i])} ({text(data.categories[data.labels[i]].name)})" for i in first]
         of_all = f"{count:,}&nbsp;of&nbsp;{len(own):,}"

@@ -1,4 +1,4 @@
-"""`Work`: a data set while it is looked through and mended."""
+"""`RepairState`: a dataset while it is checked and repaired."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.faults import Fault
+from boxel.data.issues import Issue
 
 
-class Work:
-    """Copies of the columns that repairs change, which rows to leave out, and the faults found.
+class RepairState:
+    """Copies of the columns that repairs change, which rows to leave out, and the issues found.
 
-    Rows keep their place until `mended`, so every fault of a row is found, even of one that is left out.
+    Rows keep their place until `repaired`, so that every issue of a row is found, even of one that is left out.
 
     Attributes:
-        data: the set as it was read.
+        data: The dataset as it was read.
         image_ids, widths, heights, label_maps, categories, ids, image_index, labels, boxes, segmentations:
-            as in `Annotations`.
+            As in `Annotations`.
         keep_images: (I,) bool, False for images to leave out.
         keep: (N,) bool, False for instances to leave out; those of a left-out image count as kept here.
-        mask_boxes: (N, 4) float64, tight box of each sound mask, cut off at the image; NaN without one.
-        faults: found so far, the reader's first.
+        mask_boxes: (N, 4) float64, tight box of each valid mask, clipped to the image; NaN without one.
+        issues: Issues found so far, the reader's first.
     """
 
     def __init__(self, data: Annotations) -> None:
@@ -43,40 +43,41 @@ class Work:
         self.keep_images = np.ones(len(data.image_ids), dtype=bool)
         self.keep = np.ones(len(data.image_index), dtype=bool)
         self.mask_boxes = np.full((len(data.image_index), 4), np.nan)
-        self.faults = list(data.faults)
+        self.issues = list(data.issues)
 
     def limits(self, instances: NDArray[Any]) -> NDArray[np.float64]:
-        """(n, 4) float64: width, height, width, height of the instances' images; infinite where unknown."""
+        """(n, 4) float64: width, height, width, height of the instances' images; infinite if unknown."""
         image = self.image_index[instances]
         sizes = np.stack([self.widths[image], self.heights[image]], axis=1).astype(np.float64)
         sizes[sizes <= 0] = np.inf
         return np.concatenate([sizes, sizes], axis=1)
 
-    def about_instance(
+    def report_instance(
         self, instance: int, kind: str, what: str, repair: str = "", values: dict[str, Any] | None = None
     ) -> None:
-        """Report a fault of an annotation; ``what`` goes on from "annotation 7 (image 3)"."""
+        """Report an issue of an annotation; ``what`` continues "annotation 7 (image 3)"."""
         image = self.image_index[instance]
         image_id = self.data.image_ids[image] if 0 <= image < len(self.data.image_ids) else None
         id = self.data.ids[instance]
         message = f"{self.data.file}: annotation {id} (image {image_id}) {what}."
-        self.faults.append(Fault(kind, message, self.data.file, image_id, id, values or {}, repair))
+        self.issues.append(Issue(kind, message, self.data.file, image_id, id, values or {}, repair))
 
-    def about_image(
+    def report_image(
         self, image: int, kind: str, message: str, repair: str = "", values: dict[str, Any] | None = None
     ) -> None:
-        """Report a fault of an image; ``message`` is a sentence that names its file."""
+        """Report an issue of an image; ``message`` is a sentence that names its file."""
         file = str(self.data.image_path(image))
-        self.faults.append(Fault(kind, message, file, self.data.image_ids[image], None, values or {}, repair))
+        self.issues.append(Issue(kind, message, file, self.data.image_ids[image], None, values or {}, repair))
 
-    def about_set(self, kind: str, what: str, repair: str = "", values: dict[str, Any] | None = None) -> None:
-        """Report a fault of the whole set; ``what`` goes on from the annotation file's name."""
-        self.faults.append(
-            Fault(kind, f"{self.data.file}: {what}.", self.data.file, values=values or {}, repair=repair)
-        )
+    def report_dataset(
+        self, kind: str, what: str, repair: str = "", values: dict[str, Any] | None = None
+    ) -> None:
+        """Report an issue of the whole dataset; ``what`` continues the name of the annotation file."""
+        message = f"{self.data.file}: {what}."
+        self.issues.append(Issue(kind, message, self.data.file, values=values or {}, repair=repair))
 
-    def mended(self) -> Annotations:
-        """The set with its repairs, without the rows left out."""
+    def repaired(self) -> Annotations:
+        """Return the dataset with its repairs, without the rows left out."""
         whole = replace(
             self.data,
             image_ids=self.image_ids,
@@ -89,11 +90,11 @@ class Work:
             labels=self.labels,
             boxes=self.boxes,
             segmentations=self.segmentations,
-            faults=[],
+            issues=[],
         )
         return whole.select_instances(self.keep).select_images(self.keep_images)
 
 
-def numbers(values: Sequence[float] | NDArray[Any]) -> list[float | str]:
-    """Numbers ready for JSON, which has no NaN or infinity: those become their names."""
+def to_json_numbers(values: Sequence[float] | NDArray[Any]) -> list[float | str]:
+    """Convert numbers for JSON, which has no NaN or infinity: those become their names."""
     return [float(v) if np.isfinite(v) else str(float(v)) for v in values]

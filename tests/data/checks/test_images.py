@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxel.data.check import check, repair
+from boxel.data.checks import check, repair
 from boxel.data.images import MAX_PIXELS
 
 BOXES = [(10, 10, 50, 40), (20, 20, 60, 60)]
@@ -36,42 +36,42 @@ def test_an_image_that_cant_be_read_is_left_out_with_its_annotations(make, tmp_p
     assert first.values["annotations"] == 2
     assert first.repair == "left out with its 2 annotations"
     assert (second.kind, second.annotation_id) == ("box-empty", 13)  # boxes of lost images are looked at too
-    mended, _ = repair(data)
-    assert (mended.image_ids, mended.ids) == ([2], [12])
-    assert check(mended) == []
+    repaired, _ = repair(data)
+    assert (repaired.image_ids, repaired.ids) == ([2], [12])
+    assert check(repaired) == []
 
 
 def test_a_decompression_bomb(make, tmp_path) -> None:
     gradient(tmp_path / "a.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "b.png")
     data = make(BOXES, root=tmp_path)
-    (fault,) = check(data)
-    assert (fault.kind, fault.image_id) == ("image-too-large", 2)
-    assert fault.values == {"max_pixels": MAX_PIXELS, "annotations": 0}
+    (issue,) = check(data)
+    assert (issue.kind, issue.image_id) == ("image-too-large", 2)
+    assert issue.values == {"max_pixels": MAX_PIXELS, "annotations": 0}
 
 
 def test_a_wrong_folder_is_one_fault_and_loses_nothing(make, tmp_path) -> None:
     data = make([(10, 10, 50, 140)], root=tmp_path / "elsewhere")
-    faults = check(data)
-    assert [(f.kind, f.repair) for f in faults] == [
+    issues = check(data)
+    assert [(f.kind, f.repair) for f in issues] == [
         ("images-missing", ""),
-        ("box-outside", "cut off at the image's edge"),
+        ("box-outside", "clipped to the image"),
     ]
-    assert faults[0].values == {"images": 2, "first": str(tmp_path / "elsewhere" / "a.png")}
-    assert "--images" in faults[0].message
-    mended, _ = repair(data)
-    assert (mended.image_ids, mended.boxes.tolist()) == ([1, 2], [[10, 10, 50, 80]])
+    assert issues[0].values == {"images": 2, "first": str(tmp_path / "elsewhere" / "a.png")}
+    assert "`images`" in issues[0].message
+    repaired, _ = repair(data)
+    assert (repaired.image_ids, repaired.boxes.tolist()) == ([1, 2], [[10, 10, 50, 80]])
 
 
 def test_a_size_that_is_wrong_or_not_given(make) -> None:
     data = make([(10, 10, 150, 40)], widths=[200, 0], heights=[80, 0])
-    faults = check(data)
-    assert [fault.kind for fault in faults] == ["image-size", "box-outside"]
-    assert faults[0].values == {"recorded": [200, 80], "found": [100, 80], "orientation": 1}
-    mended, _ = repair(data)
-    assert (mended.widths.tolist(), mended.heights.tolist()) == ([100, 100], [80, 80])
-    assert mended.boxes.tolist() == [[10, 10, 100, 40]]
-    assert check(mended) == []
+    issues = check(data)
+    assert [issue.kind for issue in issues] == ["image-size", "box-outside"]
+    assert issues[0].values == {"recorded": [200, 80], "found": [100, 80], "orientation": 1}
+    repaired, _ = repair(data)
+    assert (repaired.widths.tolist(), repaired.heights.tolist()) == ([100, 100], [80, 80])
+    assert repaired.boxes.tolist() == [[10, 10, 100, 40]]
+    assert check(repaired) == []
 
 
 def test_label_maps(make, tmp_path) -> None:
@@ -91,6 +91,6 @@ def test_label_maps(make, tmp_path) -> None:
     assert (small.kind, small.image_id) == ("label-map-size", 3)
     assert (colored.kind, colored.image_id) == ("label-map-unreadable", 4)
     assert small.values["found"] == [50, 40] and small.values["image"] == [100, 80]
-    mended, _ = repair(data)
-    assert mended.label_maps == [None, "map_b.png", None, None]
-    assert check(mended) == []
+    repaired, _ = repair(data)
+    assert repaired.label_maps == [None, "map_b.png", None, None]
+    assert check(repaired) == []

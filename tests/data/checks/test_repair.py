@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from boxel.data.annotations import Category
-from boxel.data.check import check, repair
+from boxel.data.checks import check, repair
 from boxel.masks.rle import encode
 
 
@@ -78,33 +78,33 @@ def test_a_repaired_set_is_sound_and_repairing_it_changes_nothing(
         heights=[size[1] for _, _, size in photos],
         categories=tuple(Category(i, "thing" if i in distinct else f"thing {i}") for i in range(3)),
     )
-    mended, faults = repair(data)
-    assert faults == check(data)
-    assert [fault for fault in check(mended) if fault.repair] == []
+    repaired, issues = repair(data)
+    assert issues == check(data)
+    assert [issue for issue in check(repaired) if issue.repair] == []
 
-    again, _ = repair(mended)
-    for column in fields(mended):
-        before, after = getattr(mended, column.name), getattr(again, column.name)
-        if column.name != "faults":
+    again, _ = repair(repaired)
+    for column in fields(repaired):
+        before, after = getattr(repaired, column.name), getattr(again, column.name)
+        if column.name != "issues":
             np.testing.assert_equal(after, before, err_msg=column.name)
 
-    n = len(mended.ids)
-    assert len(set(mended.ids)) == n
-    assert len(set(mended.image_ids)) == len(mended)
+    n = len(repaired.ids)
+    assert len(set(repaired.ids)) == n
+    assert len(set(repaired.image_ids)) == len(repaired)
     assert all(
-        len(getattr(mended, name)) == n for name in ("boxes", "segmentations", "image_index", "labels")
+        len(getattr(repaired, name)) == n for name in ("boxes", "segmentations", "image_index", "labels")
     )
     if n:
-        limits = np.stack([mended.widths, mended.heights] * 2, axis=1)[mended.image_index]
+        limits = np.stack([repaired.widths, repaired.heights] * 2, axis=1)[repaired.image_index]
         known = limits[:, 0] > 0
-        assert (mended.boxes >= 0).all() and (mended.boxes <= limits)[known].all()
-        assert (mended.boxes[:, 2:] - mended.boxes[:, :2] >= 2).all()
+        assert (repaired.boxes >= 0).all() and (repaired.boxes <= limits)[known].all()
+        assert (repaired.boxes[:, 2:] - repaired.boxes[:, :2] >= 2).all()
     for i in range(n):
-        image = mended.image_index[i]
-        if mended.widths[image] > 0:
-            mended.rle(i)  # every mask left can be read
+        image = repaired.image_index[i]
+        if repaired.widths[image] > 0:
+            repaired.rle(i)  # every mask left can be read
     identified = set(data.ids)
-    assert all(fault.annotation_id in identified for fault in faults if fault.annotation_id is not None)
+    assert all(issue.annotation_id in identified for issue in issues if issue.annotation_id is not None)
 
 
 def test_the_original_is_not_touched(make) -> None:

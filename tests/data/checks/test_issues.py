@@ -2,12 +2,12 @@ import json
 
 import numpy as np
 
-from boxel.data.check import check, faults_as_json, summary
-from boxel.data.faults import Fault
+from boxel.data.checks import check
+from boxel.data.issues import Issue, format_issues, issues_to_json
 
 
 def test_json_has_every_attribute_and_no_nan(make) -> None:
-    rows = faults_as_json(check(make([(10, float("nan"), 50, 40)])))
+    rows = issues_to_json(check(make([(10, float("nan"), 50, 40)])))
     assert json.loads(json.dumps(rows, allow_nan=False)) == rows
     assert rows == [
         {
@@ -24,25 +24,25 @@ def test_json_has_every_attribute_and_no_nan(make) -> None:
 
 def test_what_others_put_into_values_becomes_json() -> None:
     values = {"a": np.float32(0.5), "b": np.array([1, 2]), "c": (float("inf"), None), 3: {"d": {1}}}
-    (row,) = faults_as_json([Fault("kind", "message", values=values)])
+    (row,) = issues_to_json([Issue("kind", "message", values=values)])
     assert row["values"] == {"a": 0.5, "b": [1, 2], "c": ["inf", None], "3": {"d": "{1}"}}
     json.dumps(row, allow_nan=False)
 
 
 def test_summary() -> None:
-    boxes = [Fault("box-nan", f"f.json: annotation {i}.", repair="left out") for i in range(5)]
-    faults = [Fault("all-crowd", "f.json: all crowd."), *boxes]
-    assert summary(faults) == [
-        "6 faults of 2 kinds",
+    boxes = [Issue("box-nan", f"f.json: annotation {i}.", repair="left out") for i in range(5)]
+    issues = [Issue("all-crowd", "f.json: all crowd."), *boxes]
+    assert format_issues(issues) == [
+        "6 issues of 2 kinds",
         "",
-        "box-nan: 5 (5 that --repair mends)",
+        "box-nan: 5 (5 can be repaired)",
         "  f.json: annotation 0. [left out]",
         "  f.json: annotation 1. [left out]",
         "  f.json: annotation 2. [left out]",
-        "  ... and 2 more; --json lists them all",
+        "  ... and 2 more; `json` lists them all",
         "",
-        "all-crowd: 1 (0 that --repair mends)",
+        "all-crowd: 1 (0 can be repaired)",
         "  f.json: all crowd.",
     ]
-    assert summary(faults[:1])[0] == "1 fault of 1 kind"
-    assert summary([]) == ["no fault found"]
+    assert format_issues(issues[:1])[0] == "1 issue of 1 kind"
+    assert format_issues([]) == ["no issues found"]

@@ -7,10 +7,11 @@ import torch
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.config import ViewConfig
+from boxel.data.config import ScaleCropConfig
+from boxel.data.dataset import SemanticDataset
 from boxel.data.formats.builder import Builder
-from boxel.data.label_maps import IGNORE
-from boxel.data.semantic import RandomView, SemanticDataset
+from boxel.data.label_maps import IGNORE_INDEX
+from boxel.data.transforms import RandomScaleCrop
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
@@ -42,13 +43,13 @@ def test_a_sample(one_square) -> None:
 def test_pixels_classes_instances_and_boxes_stay_together(one_square, seed) -> None:
     """Whatever is drawn: red is the square, its box is about it, and what is outside the image is void."""
     torch.manual_seed(seed)
-    view = RandomView(ViewConfig(crop=48, scale=(0.5, 2.0)), FILL)
+    view = RandomScaleCrop(ScaleCropConfig(crop=48, scale=(0.5, 2.0)), FILL)
     image, target = view(SemanticDataset(one_square, instances=True)[0])
     assert image.shape == (3, 48, 48) and image.dtype == torch.float32
     red = (image[0] > 0.75) & (image[1] < 0.2)
     outside = (image == FILL).all(0)
     labels = target["labels"]
-    assert torch.equal(labels == IGNORE, outside) and torch.equal(target["instances"] == 0, labels == 1)
+    assert torch.equal(labels == IGNORE_INDEX, outside) and torch.equal(target["instances"] == 0, labels == 1)
     # Bilinear and nearest sampling differ by a pixel at the rim.
     assert (red & (labels != 1)).sum() <= 2 * 48 and (red | (labels != 1)).sum() >= 48 * 48 - 4 * 48
     if (labels == 1).any():
@@ -61,24 +62,24 @@ def test_pixels_classes_instances_and_boxes_stay_together(one_square, seed) -> N
 
 def test_a_box_is_moved_along_and_not_cut(one_square) -> None:
     torch.manual_seed(0)
-    view = RandomView(ViewConfig(crop=16, scale=(1, 1), flip=1.0), FILL)
+    view = RandomScaleCrop(ScaleCropConfig(crop=16, scale=(1, 1), flip=1.0), FILL)
     _, target = view(SemanticDataset(one_square, instances=True)[0])
     x0, y0, x1, y1 = target["boxes"][0].tolist()
     assert (x1 - x0, y1 - y0) == (20, 24)
 
 
 def test_mirrored_by_hand(one_square) -> None:
-    view = RandomView(ViewConfig(crop=64, scale=(1, 1), flip=1.0), FILL)
+    view = RandomScaleCrop(ScaleCropConfig(crop=64, scale=(1, 1), flip=1.0), FILL)
     image, target = view(SemanticDataset(one_square, instances=True)[0])
     assert target["boxes"].tolist() == [[34, 20, 54, 44]]  # 64 - 30 and 64 - 10
     assert (target["labels"][20:44, 34:54] == 1).all() and (target["labels"] == 1).sum() == 20 * 24
-    assert (image[:, :, :4] == FILL).all() and (target["labels"][:, :4] == IGNORE).all()
+    assert (image[:, :, :4] == FILL).all() and (target["labels"][:, :4] == IGNORE_INDEX).all()
 
 
 def test_the_longer_side_is_brought_to_a_length(one_square) -> None:
-    view = RandomView(ViewConfig(crop=32, scale=(1, 1), flip=0, long_side=30), FILL)
+    view = RandomScaleCrop(ScaleCropConfig(crop=32, scale=(1, 1), flip=0, long_side=30), FILL)
     _, target = view(SemanticDataset(one_square)[0])
-    assert (target["labels"] != IGNORE).nonzero().max(0).values.tolist() == [24, 29]
+    assert (target["labels"] != IGNORE_INDEX).nonzero().max(0).values.tolist() == [24, 29]
 
 
 @pytest.mark.parametrize(
@@ -86,4 +87,4 @@ def test_the_longer_side_is_brought_to_a_length(one_square) -> None:
 )
 def test_settings_that_make_no_sense_are_refused(wrong) -> None:
     with pytest.raises(BoxelError, match=f"{next(iter(wrong))} is"):
-        ViewConfig(**wrong)
+        ScaleCropConfig(**wrong)

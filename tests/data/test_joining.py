@@ -6,8 +6,8 @@ from PIL import Image
 
 import boxel
 from boxel.data.annotations import VOID, Category
-from boxel.data.join import join
-from boxel.data.label_maps import label_map
+from boxel.data.joining import join
+from boxel.data.label_maps import make_label_map
 from boxel.data.synthetic import write_scenes
 from boxel.utils.errors import BoxelError
 
@@ -74,8 +74,8 @@ def test_label_maps_of_one_table(tmp_path):
     both = join([first, second])
     assert [(c.id, c.name) for c in both.categories] == [(0, "sky"), (1, "road"), (3, "car")]
     assert both.map_labels.tolist() == [0, 1, VOID, 2]
-    assert label_map(both, 0).tolist() == [[0, 1, 255, 2]]
-    assert label_map(both, 1).tolist() == [[2, 255, 0, 1]]
+    assert make_label_map(both, 0).tolist() == [[0, 1, 255, 2]]
+    assert make_label_map(both, 1).tolist() == [[2, 255, 0, 1]]
     assert both.image_ids == ["a", "b:a"]
 
 

@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
-from boxel.data.check import check, repair
-from boxel.data.check.rle_validation import Code, parse, runs_of, tight_boxes
+from boxel.data.checks import check, repair
+from boxel.data.checks.rle_validation import Code, parse_codes, parse_text, tight_boxes
 from boxel.masks.rle import encode
 
 BOX = (20, 20, 40, 40)
@@ -51,13 +51,13 @@ def test_sound_masks(make, mask) -> None:
 )
 def test_a_broken_mask_is_dropped_and_its_box_kept(make, mask, reason) -> None:
     data = make([BOX, (*BOX[:2], 60, 60)], [mask, None])
-    (fault,) = check(data)
-    assert (fault.kind, fault.image_id, fault.annotation_id) == ("mask-broken", 1, 11)
-    assert reason in fault.message
-    mended, _ = repair(data)
-    assert mended.segmentations.tolist() == [None, None]
-    assert mended.ids == [11, 12]
-    assert check(mended) == []
+    (issue,) = check(data)
+    assert (issue.kind, issue.image_id, issue.annotation_id) == ("mask-invalid", 1, 11)
+    assert reason in issue.message
+    repaired, _ = repair(data)
+    assert repaired.segmentations.tolist() == [None, None]
+    assert repaired.ids == [11, 12]
+    assert check(repaired) == []
 
 
 @pytest.mark.parametrize(
@@ -70,43 +70,43 @@ def test_a_broken_mask_is_dropped_and_its_box_kept(make, mask, reason) -> None:
 )
 def test_empty_polygons(make, mask, values) -> None:
     data = make([BOX], [mask])
-    (fault,) = check(data)
-    assert (fault.kind, fault.annotation_id, fault.values) == ("polygon-empty", 11, values)
-    mended, _ = repair(data)
-    assert mended.segmentations.tolist() == [None]
-    assert mended.boxes.tolist() == [list(BOX)]
+    (issue,) = check(data)
+    assert (issue.kind, issue.annotation_id, issue.values) == ("polygon-empty", 11, values)
+    repaired, _ = repair(data)
+    assert repaired.segmentations.tolist() == [None]
+    assert repaired.boxes.tolist() == [list(BOX)]
 
 
 def test_an_empty_polygon_among_others(make) -> None:
     data = make([BOX], [[POINT, SQUARE, []]])
-    (fault,) = check(data)
-    assert (fault.kind, fault.repair, fault.values) == (
+    (issue,) = check(data)
+    assert (issue.kind, issue.repair, issue.values) == (
         "polygon-empty",
         "empty polygons left out",
         {"polygons": 3, "empty": 2},
     )
-    mended, _ = repair(data)
-    assert msgspec.json.decode(mended.segmentations[0]) == [SQUARE]
-    assert check(mended) == []
+    repaired, _ = repair(data)
+    assert msgspec.json.decode(repaired.segmentations[0]) == [SQUARE]
+    assert check(repaired) == []
 
 
 @pytest.mark.parametrize("mask", [code(0, 0, 0, 0), [[200, 20, 240, 20, 240, 40]]])
 def test_a_mask_without_a_pixel(make, mask) -> None:
     data = make([BOX], [mask])
-    (fault,) = check(data)
-    assert (fault.kind, fault.annotation_id) == ("mask-empty", 11)
+    (issue,) = check(data)
+    assert (issue.kind, issue.annotation_id) == ("mask-empty", 11)
     assert repair(data)[0].segmentations.tolist() == [None]
 
 
 def test_a_drawn_mask_elsewhere_gives_the_box(make) -> None:
     data = make([(20, 20, 40, 30), (60, 10, 90, 40)], [[SQUARE], code(20, 50, 40, 70)])
     # the first: half of the mask's box is outside the box, IoU 0.5, which still agrees
-    (fault,) = check(data)
-    assert (fault.kind, fault.annotation_id) == ("mask-box", 12)
-    assert fault.values == {"box": [60, 10, 90, 40], "mask_box": [20, 50, 40, 70], "iou": 0.0}
-    mended, _ = repair(data)
-    assert mended.boxes.tolist() == [[20, 20, 40, 30], [20, 50, 40, 70]]
-    assert check(mended) == []
+    (issue,) = check(data)
+    assert (issue.kind, issue.annotation_id) == ("mask-box", 12)
+    assert issue.values == {"box": [60, 10, 90, 40], "mask_box": [20, 50, 40, 70], "iou": 0.0}
+    repaired, _ = repair(data)
+    assert repaired.boxes.tolist() == [[20, 20, 40, 30], [20, 50, 40, 70]]
+    assert check(repaired) == []
 
 
 def test_a_made_mask_or_a_speck_elsewhere_is_dropped(make) -> None:
@@ -115,10 +115,10 @@ def test_a_made_mask_or_a_speck_elsewhere_is_dropped(make) -> None:
         [[SQUARE], code(20, 50, 21, 70)],
         source=np.array(["a model", None], dtype=object),
     )
-    mended, faults = repair(data)
-    assert [(f.kind, f.repair) for f in faults] == [("mask-box", "mask left out")] * 2
-    assert mended.segmentations.tolist() == [None, None]
-    assert mended.boxes.tolist() == [[60, 10, 90, 40], [61, 10, 90, 40]]
+    repaired, issues = repair(data)
+    assert [(f.kind, f.repair) for f in issues] == [("mask-box", "mask left out")] * 2
+    assert repaired.segmentations.tolist() == [None, None]
+    assert repaired.boxes.tolist() == [[60, 10, 90, 40], [61, 10, 90, 40]]
 
 
 def test_untrusted_masks_may_disagree(make) -> None:
@@ -129,7 +129,7 @@ def test_untrusted_masks_may_disagree(make) -> None:
 def test_small_objects_with_an_unlabeled_rim_agree(make) -> None:
     small = code(25, 25, 33, 40)  # IoU 0.25 with a box 5 or 6 pixels larger on each side
     assert check(make([(20, 20, 39, 46)], [small])) == []
-    assert [fault.kind for fault in check(make([(20, 20, 39, 46.5)], [small]))] == ["mask-box"]
+    assert [issue.kind for issue in check(make([(20, 20, 39, 46.5)], [small]))] == ["mask-box"]
 
 
 MASKS = st.lists(
@@ -140,7 +140,7 @@ MASKS = st.lists(
 @given(MASKS)
 def test_tight_boxes_agree_with_pycocotools(masks) -> None:
     codes = [encode(mask) for mask in masks]
-    runs, problems = runs_of([Code(tuple(c["size"]), c["counts"]) for c in codes])
+    runs, problems = parse_codes([Code(tuple(c["size"]), c["counts"]) for c in codes])
     assert problems == [""] * len(codes)
     boxes = tight_boxes(runs, np.array([mask.shape[0] for mask in masks]))
     for box, rle, mask in zip(boxes, codes, masks, strict=True):
@@ -159,14 +159,14 @@ def test_runs_survive_pycocotools_code(all_runs) -> None:
         coco_mask.frPyObjects({"size": [1, sum(runs)], "counts": runs}, 1, sum(runs))["counts"].decode()
         for runs in all_runs
     ]
-    for runs, parsed in zip(all_runs, parse(codes), strict=True):
+    for runs, parsed in zip(all_runs, parse_text(codes), strict=True):
         assert parsed is not None and parsed.tolist() == runs
 
 
 @given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=300)), max_size=6))
 def test_any_text_is_parsed_or_refused(texts) -> None:
     good = encode(np.eye(5))["counts"]
-    parsed = parse([*texts, good])
+    parsed = parse_text([*texts, good])
     assert len(parsed) == len(texts) + 1
     assert parsed[-1] is not None and parsed[-1].tolist() == [0, 1, 5, 1, 5, 1, 5, 1, 5, 1]
     for runs in parsed:

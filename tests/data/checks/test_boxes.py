@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from boxel.data.check import check, repair
+from boxel.data.checks import check, repair
 
 NAN, INF = float("nan"), float("inf")
 SQUARE = [[20, 20, 40, 20, 40, 40, 20, 40]]
@@ -10,9 +10,9 @@ SQUARE = [[20, 20, 40, 20, 40, 40, 20, 40]]
 def test_a_set_of_boxes_only_is_sound(make) -> None:
     data = make([(0, 0, 100, 80), (10.5, 10, 12.5, 12)])
     assert check(data) == []
-    mended, _ = repair(data)
-    np.testing.assert_array_equal(mended.boxes, data.boxes)
-    assert mended.ids == [11, 12]
+    copy, _ = repair(data)
+    np.testing.assert_array_equal(copy.boxes, data.boxes)
+    assert copy.ids == [11, 12]
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,7 @@ def test_a_set_of_boxes_only_is_sound(make) -> None:
             (-5, 10, 50, 95),
             {"box": [-5, 10, 50, 95], "width": 100, "height": 80},
             (0, 10, 50, 80),
-            "cut off at the image's edge",
+            "clipped to the image",
         ),
         (
             "box-outside",
@@ -54,38 +54,38 @@ def test_a_set_of_boxes_only_is_sound(make) -> None:
 )
 def test_each_fault(make, kind, box, values, repaired, how) -> None:
     data = make([(60, 60, 70, 70), box])
-    (fault,) = check(data)
-    assert (fault.kind, fault.image_id, fault.annotation_id) == (kind, 1, 12)
-    assert fault.values == values
-    assert fault.repair == how
-    assert fault.message.startswith("set.json: annotation 12 (image 1) has a box ")
-    mended, _ = repair(data)
-    assert mended.ids == ([11] if repaired is None else [11, 12])
+    (issue,) = check(data)
+    assert (issue.kind, issue.image_id, issue.annotation_id) == (kind, 1, 12)
+    assert issue.values == values
+    assert issue.repair == how
+    assert issue.message.startswith("set.json: annotation 12 (image 1) has a box ")
+    copy, _ = repair(data)
+    assert copy.ids == ([11] if repaired is None else [11, 12])
     if repaired is not None:
-        np.testing.assert_array_equal(mended.boxes[1], repaired)
-    assert check(mended) == []
+        np.testing.assert_array_equal(copy.boxes[1], repaired)
+    assert check(copy) == []
 
 
 def test_rounding_beyond_the_edge_is_cut_off_in_silence(make) -> None:
     data = make([(-0.4, 10, 100.3, 80.5)])
-    mended, faults = repair(data)
-    assert faults == []
-    np.testing.assert_array_equal(mended.boxes, [[0, 10, 100, 80]])
+    copy, issues = repair(data)
+    assert issues == []
+    np.testing.assert_array_equal(copy.boxes, [[0, 10, 100, 80]])
 
 
 @pytest.mark.parametrize(
     "box", [(NAN, NAN, NAN, NAN), (30, 30, 30, 30), (120, 90, 150, 100), (30, 30, 31, 31)]
 )
 def test_a_lost_box_is_taken_from_its_mask(make, box) -> None:
-    mended, faults = repair(make([box], [SQUARE]))
-    assert [fault.repair for fault in faults] == ["taken from its mask"]
-    np.testing.assert_array_equal(mended.boxes, [[20, 20, 40, 40]])
-    assert check(mended) == []
+    copy, issues = repair(make([box], [SQUARE]))
+    assert [issue.repair for issue in issues] == ["box taken from its mask"]
+    np.testing.assert_array_equal(copy.boxes, [[20, 20, 40, 40]])
+    assert check(copy) == []
 
 
 def test_several_faults_of_one_box(make) -> None:
     data = make([(150, 10, 50, 40)])
-    assert [fault.kind for fault in check(data)] == ["box-inverted", "box-outside"]
+    assert [issue.kind for issue in check(data)] == ["box-inverted", "box-outside"]
     np.testing.assert_array_equal(repair(data)[0].boxes, [[50, 10, 100, 40]])
 
 
@@ -100,37 +100,37 @@ def test_duplicates(make) -> None:
         image_index=[0, 0, 0, 1, 0, 0],
         iscrowd=[0, 0, 0, 0, 1, 0],
     )
-    (fault,) = check(data)
-    assert (fault.kind, fault.annotation_id) == ("box-twice", 11)
-    assert fault.values == {"box": [10, 10, 50, 40], "same_as": 12}
-    mended, _ = repair(data)
-    assert mended.ids == [12, 13, 14, 15, 16]
+    (issue,) = check(data)
+    assert (issue.kind, issue.annotation_id) == ("duplicate-box", 11)
+    assert issue.values == {"box": [10, 10, 50, 40], "same_as": 12}
+    copy, _ = repair(data)
+    assert copy.ids == [12, 13, 14, 15, 16]
 
 
 def test_copies_whose_masks_differ_are_reported_and_stay(make) -> None:
     one, two = [[10, 10, 50, 10, 50, 40, 10, 40]], [[10, 10, 50, 10, 50, 40, 11, 40]]
     data = make([(10, 10, 50, 40)] * 3, [one, two, one])
-    faults = check(data)
-    assert [(f.kind, f.annotation_id, f.repair) for f in faults] == [
-        ("box-twice", 12, ""),
-        ("box-twice", 13, "left out"),
+    issues = check(data)
+    assert [(f.kind, f.annotation_id, f.repair) for f in issues] == [
+        ("duplicate-box", 12, ""),
+        ("duplicate-box", 13, "left out"),
     ]
-    mended, _ = repair(data)
-    assert mended.ids == [11, 12]
-    assert [(f.kind, f.repair) for f in check(mended)] == [("box-twice", "")]
+    copy, _ = repair(data)
+    assert copy.ids == [11, 12]
+    assert [(f.kind, f.repair) for f in check(copy)] == [("duplicate-box", "")]
 
 
 def test_all_crowd(make) -> None:
     boxes = [(10, 10, 50, 40), (20, 20, 60, 60)]
-    (fault,) = check(make(boxes, iscrowd=[True, True]))
-    assert (fault.kind, fault.values, fault.repair) == ("all-crowd", {"annotations": 2}, "")
+    (issue,) = check(make(boxes, iscrowd=[True, True]))
+    assert (issue.kind, issue.values, issue.repair) == ("all-crowd", {"annotations": 2}, "")
     assert check(make(boxes, iscrowd=[True, False])) == []
 
 
 def test_a_set_of_nothing(make) -> None:
-    (fault,) = check(make([]))
-    assert (fault.kind, fault.repair) == ("set-empty", "")
-    assert "there is no annotation in it" in fault.message
-    assert check(make([], label_maps=["a.png", None])) != [fault]
-    (fault,) = check(make([], image_ids=[], paths=[], widths=[], heights=[]))
-    assert "there is no image in it" in fault.message
+    (issue,) = check(make([]))
+    assert (issue.kind, issue.repair) == ("dataset-empty", "")
+    assert "it has no annotation" in issue.message
+    assert check(make([], label_maps=["a.png", None])) != [issue]
+    (issue,) = check(make([], image_ids=[], paths=[], widths=[], heights=[]))
+    assert "it has no image" in issue.message

@@ -1,4 +1,4 @@
-"""A small set with real image files, and faults put into it by each test."""
+"""A small set with real image files, and issues put into it by each test."""
 
 from collections.abc import Callable
 from pathlib import Path

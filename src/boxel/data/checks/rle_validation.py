@@ -1,4 +1,4 @@
-"""Tight boxes of many run-length codes at once, without making a mask.
+"""Tight boxes of many run-length codes at once, without decoding masks.
 
 Codes are parsed here and not by pycocotools, whose parser trusts them to be well-formed.
 """
@@ -13,15 +13,15 @@ from numpy.typing import NDArray
 
 
 class Code(msgspec.Struct, gc=False):
-    """A COCO run-length code as it is written: (height, width), and its runs as text or as numbers."""
+    """A COCO run-length code as written: (height, width), and its runs as text or as numbers."""
 
     size: tuple[int, int]
     counts: str | list[int]
 
 
-def runs_of(codes: Sequence[Code]) -> tuple[list[NDArray[np.int64]], list[str]]:
-    """The runs of codes of either form, and for each what is wrong with it; empty text where nothing is."""
-    parsed = iter(parse([code.counts for code in codes if isinstance(code.counts, str)]))
+def parse_codes(codes: Sequence[Code]) -> tuple[list[NDArray[np.int64]], list[str]]:
+    """Return the runs of codes of either form, and what is wrong with each; an empty text if nothing is."""
+    parsed = iter(parse_text([code.counts for code in codes if isinstance(code.counts, str)]))
     runs, problems = [], []
     for code in codes:
         found = next(parsed) if isinstance(code.counts, str) else _numbers(code.counts)
@@ -40,16 +40,16 @@ def runs_of(codes: Sequence[Code]) -> tuple[list[NDArray[np.int64]], list[str]]:
 
 
 def _numbers(counts: list[int]) -> NDArray[np.int64] | None:
-    sound = counts and min(counts) >= 0 and max(counts) < 2**35
-    return np.array(counts, dtype=np.int64) if sound else None
+    valid = counts and min(counts) >= 0 and max(counts) < 2**35
+    return np.array(counts, dtype=np.int64) if valid else None
 
 
-def parse(codes: Sequence[str]) -> list[NDArray[np.int64] | None]:
-    """The runs of compressed COCO codes, None for a code that is malformed.
+def parse_text(codes: Sequence[str]) -> list[NDArray[np.int64] | None]:
+    """Return the runs of compressed COCO codes, None for a malformed code.
 
-    A run is a number in base 32, least digit first. Each digit is a character from ``0`` (48) on; 32 is added
-    to all but a number's last, and 16 in the last stands for a minus. From the fourth run on, a number is the
-    difference to the run two before.
+    A run is a number in base 32, least significant digit first. Each digit is a character from ``0`` (48) on; 32 is
+    added to all but a number's last digit, and 16 in the last one is a minus. From the fourth run on, a number is the
+    difference from the run two before.
     """
     texts = [code.encode("ascii", "xmlcharrefreplace") for code in codes]  # puts "&", which is no digit
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
@@ -86,14 +86,14 @@ def parse(codes: Sequence[str]) -> list[NDArray[np.int64] | None]:
 
 
 def tight_boxes(codes: Sequence[NDArray[np.int64]], heights: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Tight boxes of masks given as runs.
+    """Compute the tight boxes of masks given as runs.
 
     Args:
         codes: M arrays of runs down the columns, background first; none may be empty.
-        heights: (M,) of the masks, in pixels, each at least 1.
+        heights: (M,) heights of the masks in pixels, each at least 1.
 
     Returns:
-        (M, 4) float64 xyxy; NaN where a mask has no pixel.
+        (M, 4) float64 xyxy; NaN for a mask without pixels.
     """
     boxes = np.full((len(codes), 4), np.nan)
     if not len(codes):
@@ -112,7 +112,7 @@ def tight_boxes(codes: Sequence[NDArray[np.int64]], heights: NDArray[np.int64]) 
     end, start, owner = end[ink], (end - runs)[ink], owner[ink]
     height = np.asarray(heights, dtype=np.int64)[owner]
     x0, x1 = start // height, (end - 1) // height + 1
-    wraps = x1 - x0 > 1  # the run goes on in the next column, so it touches the lower and the upper edge
+    wraps = x1 - x0 > 1  # a run that continues in the next column touches the lower and the upper edge
     y0 = np.where(wraps, 0, start % height)
     y1 = np.where(wraps, height, (end - 1) % height + 1)
 

@@ -9,8 +9,8 @@ import pytest
 from PIL import Image
 
 import boxel.data
-from boxel.data.convert import convert
-from boxel.data.formats import LossWarning
+from boxel.data.conversion import convert
+from boxel.data.formats import ConversionWarning
 from boxel.masks.rle import encode
 
 FORMATS = ["coco", "voc", "yolo", "labelme", "sbd"]
@@ -56,14 +56,14 @@ def place(tmp_path, format, name):
 @pytest.mark.parametrize("first, second", list(itertools.product(FORMATS, FORMATS)))
 def test_any_to_any(source, tmp_path, first, second):
     with warnings.catch_warnings():
-        warnings.simplefilter("error", LossWarning)
+        warnings.simplefilter("error", ConversionWarning)
         a, b, c = (place(tmp_path, format, f"step{k}") for k, format in enumerate((first, second, "coco")))
         convert(source, a, first, images=source.parent if first == "coco" else None)
         convert(a, b, second, images=source.parent if first == "coco" else None)
         images = source.parent if second == "coco" else None
         convert(b, c, "coco", images=images)
     data, again = boxel.data.read(source), boxel.data.read(c)
-    assert again.ids == data.ids and again.image_ids == data.image_ids and again.faults == []
+    assert again.ids == data.ids and again.image_ids == data.image_ids and again.issues == []
     assert sorted(again.categories, key=lambda c: c.id) == sorted(data.categories, key=lambda c: c.id)
     assert [again.categories[k].name for k in again.labels] == ["axe", "zebra"]
     np.testing.assert_allclose(
@@ -80,10 +80,10 @@ def test_boxes_only_is_normal(source, tmp_path, format):
     boxel.data.write(data, tmp_path / "boxes.json")
     target = place(tmp_path, format, "out")
     with warnings.catch_warnings():
-        warnings.simplefilter("error", LossWarning)
+        warnings.simplefilter("error", ConversionWarning)
         convert(tmp_path / "boxes.json", target, format, images=source.parent)
     again = boxel.data.read(target, images=source.parent if format == "coco" else None)
-    assert not again.has_mask.any() and again.faults == []
+    assert not again.has_mask.any() and again.issues == []
     np.testing.assert_allclose(again.boxes, data.boxes, atol=1e-6)
 
 
@@ -102,7 +102,7 @@ def holed(source, tmp_path):
 @pytest.mark.parametrize("format", ["yolo", "labelme"])
 def test_the_iou_a_hole_costs_is_said(source, tmp_path, format):
     file = holed(source, tmp_path)
-    with pytest.warns(LossWarning, match=r"1 of 1 masks changed and lost 0\.2500 mask IoU on average"):
+    with pytest.warns(ConversionWarning, match=r"1 of 1 masks changed and lost 0\.2500 mask IoU on average"):
         convert(file, tmp_path / "out", format)
     before, after = boxel.data.read(file).mask(0), boxel.data.read(tmp_path / "out").mask(0)
     assert before.sum() == 300 and after.sum() == 400
@@ -112,7 +112,7 @@ def test_the_iou_a_hole_costs_is_said(source, tmp_path, format):
 def test_holes_are_kept_where_they_can_be(source, tmp_path, format):
     file = holed(source, tmp_path)
     with warnings.catch_warnings():
-        warnings.simplefilter("error", LossWarning)
+        warnings.simplefilter("error", ConversionWarning)
         convert(file, place(tmp_path, format, "out"), format, images=source.parent)
     before, after = boxel.data.read(file), boxel.data.read(place(tmp_path, format, "out"))
     np.testing.assert_array_equal(before.mask(0), after.mask(0))
@@ -126,7 +126,7 @@ def test_the_iou_an_overlap_costs_is_said(source, tmp_path, format):
     ]  # half of it under the other mask
     (tmp_path / "in/over.json").write_text(json.dumps(content))
     with pytest.warns(
-        LossWarning, match=r"1 of 2 masks changed and lost 0\.5000 mask IoU .* \(0\.2500 over all"
+        ConversionWarning, match=r"1 of 2 masks changed and lost 0\.5000 mask IoU .* \(0\.2500 over all"
     ):
         convert(tmp_path / "in/over.json", tmp_path / "out", format)
 
@@ -136,7 +136,7 @@ def test_crowds_and_trust_are_said(source, tmp_path):
     content["annotations"][0]["iscrowd"] = 1
     content["annotations"][1]["trusted"] = False
     (tmp_path / "in/crowd.json").write_text(json.dumps(content))
-    with pytest.warns(LossWarning) as caught:
+    with pytest.warns(ConversionWarning) as caught:
         convert(tmp_path / "in/crowd.json", tmp_path / "out", "yolo")
     text = " ".join(str(w.message) for w in caught)
     assert "no crowds: 1 are" in text and "not trusted: 1 are" in text
@@ -148,7 +148,9 @@ def test_a_polygon_of_odd_length_costs_only_itself(source, tmp_path, format):
     content = json.loads(source.read_text())
     content["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 25, 5]]
     (tmp_path / "in/odd.json").write_text(json.dumps(content))
-    with pytest.warns(LossWarning, match="1 of 2 masks can't be read and are not written in") as caught:
+    with pytest.warns(
+        ConversionWarning, match="1 of 2 masks cannot be read and are not written in"
+    ) as caught:
         convert(tmp_path / "in/odd.json", tmp_path / "out", format)
     text = " ".join(str(warning.message) for warning in caught)
     assert f"{tmp_path / 'in/odd.json'}: the segmentation of annotation 90 (image 31)" in text
@@ -166,7 +168,7 @@ def test_a_mask_of_an_image_without_size_is_told(source, tmp_path):
     content["annotations"][0]["image_id"] = 4
     (tmp_path / "in/nosize.json").write_text(json.dumps(content))
     with pytest.warns(
-        LossWarning, match=r"1 of 2 masks can't be read .* annotation 90 has a mask, but .* 0 x 0"
+        ConversionWarning, match=r"1 of 2 masks cannot be read .* annotation 90 has a mask, but .* 0 x 0"
     ):
         convert(tmp_path / "in/nosize.json", tmp_path / "out", "labelme")
 
@@ -179,12 +181,12 @@ def test_faults_of_the_source_are_told_by_kind(source, tmp_path):
         {"id": 93, "image_id": 4, "category_id": 0, "bbox": "0 0 9 9"},
     ]
     (tmp_path / "in/bad.json").write_text(json.dumps(content))
-    with pytest.warns(LossWarning) as caught:
+    with pytest.warns(ConversionWarning) as caught:
         data = convert(tmp_path / "in/bad.json", tmp_path / "out.json")
     first, second = (str(warning.message) for warning in caught)
     assert first.startswith("2 x unknown-image, the first: ") and "annotation 91 is of image 5" in first
     assert second.startswith("1 x bad-annotation, the first: ") and "annotation 4 of the list" in second
-    assert len(data.faults) == 3 and boxel.data.read(tmp_path / "out.json").ids == [90, 7]
+    assert len(data.issues) == 3 and boxel.data.read(tmp_path / "out.json").ids == [90, 7]
 
 
 def test_edited_sets_still_read(source, tmp_path):
@@ -196,7 +198,7 @@ def test_edited_sets_still_read(source, tmp_path):
     for junk in ("{", "[]", '{"images": {"one": 3}}'):
         (tmp_path / "out/boxel-ids.json").write_text(junk)
         data = boxel.data.read(tmp_path / "out")
-        assert data.image_ids == ["one", "two"] and [fault.kind for fault in data.faults] == ["bad-ids"]
+        assert data.image_ids == ["one", "two"] and [issue.kind for issue in data.issues] == ["bad-ids"]
 
 
 def test_parts_in_yolo(source, tmp_path):
@@ -219,10 +221,10 @@ def test_parts_in_yolo(source, tmp_path):
 def test_real_photos(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "coco/val_masks.json").select_images(range(20))
     boxel.data.write(data, tmp_path / "few.json")
-    with pytest.warns(LossWarning, match="mask IoU on average"):
+    with pytest.warns(ConversionWarning, match="mask IoU on average"):
         convert(tmp_path / "few.json", tmp_path / "out", "yolo", images=shared_data / "coco/images")
     again = boxel.data.read(tmp_path / "out")
-    order = np.concatenate([data.instances_of(i) for i in range(len(data))])
+    order = np.concatenate([data.instances_in(i) for i in range(len(data))])
     assert again.ids == [data.ids[i] for i in order] and again.categories == data.categories
     ious = []
     for new, old in enumerate(order):

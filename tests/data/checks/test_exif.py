@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from boxel.data.check import check, repair
-from boxel.data.check.exif import turn_pixels, turn_points
+from boxel.data.checks import check, repair
+from boxel.data.checks.exif import rotate_pixels, rotate_points
 from boxel.data.images import read_image
 from boxel.masks.rle import decode, encode
 
@@ -27,7 +27,7 @@ def photo(path: Path, orientation: int, box: tuple[int, int, int, int] | None = 
 
 
 def kinds(data) -> list[tuple[str, int | str | None]]:
-    return [(fault.kind, fault.image_id) for fault in check(data)]
+    return [(issue.kind, issue.image_id) for issue in check(data)]
 
 
 @pytest.fixture
@@ -52,16 +52,16 @@ def test_stored_boxes_and_masks_are_turned_as_the_pixels_are(one, tmp_path, orie
     mask[10:30, 85:95] = 1
     polygon = [[85, 10, 95, 10, 95, 30, 85, 30]]
     data = one(orientation, [STORED, STORED], [encode(mask), polygon], labels=[0, 1])
-    faults = check(data)
-    assert [fault.kind for fault in faults] == ["image-size", "exif-boxes"]
-    assert faults[1].values == {"orientation": orientation, "stored": [100, 80], "extent": [95, 30]}
-    mended, _ = repair(data)
-    assert (mended.widths.tolist(), mended.heights.tolist()) == ([80], [100])
-    np.testing.assert_array_equal(mended.boxes, [UPRIGHT[orientation]] * 2)
-    expected = turn_pixels(mask, orientation)
-    np.testing.assert_array_equal(decode(mended.rle(0)), expected)
-    np.testing.assert_array_equal(decode(mended.rle(1)), expected)
-    assert check(mended) == []
+    issues = check(data)
+    assert [issue.kind for issue in issues] == ["image-size", "exif-boxes"]
+    assert issues[1].values == {"orientation": orientation, "stored": [100, 80], "extent": [95, 30]}
+    repaired, _ = repair(data)
+    assert (repaired.widths.tolist(), repaired.heights.tolist()) == ([80], [100])
+    np.testing.assert_array_equal(repaired.boxes, [UPRIGHT[orientation]] * 2)
+    expected = rotate_pixels(mask, orientation)
+    np.testing.assert_array_equal(decode(repaired.rle(0)), expected)
+    np.testing.assert_array_equal(decode(repaired.rle(1)), expected)
+    assert check(repaired) == []
 
 
 def test_upright_boxes_stay(one) -> None:
@@ -78,9 +78,9 @@ def test_boxes_that_fit_both_stay_where_the_size_is_upright_or_unknown(one, size
 
 
 def test_boxes_that_fit_both_are_turned_where_the_size_is_the_stored_one(one) -> None:
-    mended, faults = repair(one(8, [(10, 20, 30, 50)]))
-    assert [fault.kind for fault in faults] == ["image-size", "exif-boxes"]
-    np.testing.assert_array_equal(mended.boxes, [(20, 70, 50, 90)])
+    repaired, issues = repair(one(8, [(10, 20, 30, 50)]))
+    assert [issue.kind for issue in issues] == ["image-size", "exif-boxes"]
+    np.testing.assert_array_equal(repaired.boxes, [(20, 70, 50, 90)])
 
 
 def test_a_size_that_is_upright_yields_only_to_boxes_far_outside(one) -> None:
@@ -102,32 +102,32 @@ def test_half_turns_beside_stored_boxes_are_unsure(make, tmp_path) -> None:
     photo(tmp_path / "a.png", 6)
     photo(tmp_path / "b.png", 3)
     data = make([STORED, (10, 10, 30, 30)], root=tmp_path, image_index=[0, 1])
-    faults = check(data)
-    assert [(f.kind, f.image_id) for f in faults] == [
+    issues = check(data)
+    assert [(f.kind, f.image_id) for f in issues] == [
         ("image-size", 1),
         ("exif-boxes", 1),
-        ("exif-unsure", 2),
+        ("exif-unclear", 2),
     ]
-    assert faults[2].repair == ""
+    assert issues[2].repair == ""
     np.testing.assert_array_equal(repair(data)[0].boxes, [UPRIGHT[6], (10, 10, 30, 30)])
 
 
 def test_broken_masks_and_boxes_are_left_to_their_own_checks(one) -> None:
     nan = float("nan")
     boxes = [STORED, (95, 30, 85, 10), (nan, 10, 95, 30), (1, 1, 9, 9)]
-    mended, faults = repair(one(6, boxes, [{"size": [80, 100], "counts": "~"}, b"{", None, [[1, 2, 3]]]))
-    assert [(f.kind, f.annotation_id) for f in faults] == [
+    repaired, issues = repair(one(6, boxes, [{"size": [80, 100], "counts": "~"}, b"{", None, [[1, 2, 3]]]))
+    assert [(f.kind, f.annotation_id) for f in issues] == [
         ("image-size", None),
         ("exif-boxes", None),
-        ("mask-broken", 11),
-        ("mask-broken", 12),
-        ("mask-broken", 14),
+        ("mask-invalid", 11),
+        ("mask-invalid", 12),
+        ("mask-invalid", 14),
         ("box-nan", 13),
         ("box-inverted", 12),
-        ("box-twice", 12),
+        ("duplicate-box", 12),
     ]
-    np.testing.assert_array_equal(mended.boxes, [UPRIGHT[6], (71, 1, 79, 9)])
-    assert mended.segmentations.tolist() == [None, None]
+    np.testing.assert_array_equal(repaired.boxes, [UPRIGHT[6], (71, 1, 79, 9)])
+    assert repaired.segmentations.tolist() == [None, None]
 
 
 def test_polygons_keep_their_numbers(one) -> None:
@@ -138,7 +138,7 @@ def test_polygons_keep_their_numbers(one) -> None:
 
 def test_turn_points_by_hand() -> None:
     corner = np.array([[100.0, 0.0]])  # upper right of the stored 100 x 80 image
-    assert {o: turn_points(corner, o, 100, 80).tolist()[0] for o in (5, 6, 7, 8)} == {
+    assert {o: rotate_points(corner, o, 100, 80).tolist()[0] for o in (5, 6, 7, 8)} == {
         5: [0, 100],
         6: [80, 100],
         7: [80, 0],

@@ -1,0 +1,62 @@
+"""Find what is wrong with a dataset, and repair a copy of it.
+
+Each family of issues is a file of functions that take a `RepairState`, report what they find and repair it in the same
+step, so that what `check` reports and what `repair` does cannot drift apart.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from boxel.data.annotations import Annotations
+from boxel.data.checks import boxes, ids, images, masks
+from boxel.data.checks.repair_state import RepairState
+from boxel.data.issues import Issue
+
+__all__ = ["check", "repair"]
+
+
+def check(data: Annotations) -> list[Issue]:
+    """List everything that is wrong with a dataset and its images, all of which are decoded.
+
+    A dataset with boxes only is fine.
+
+    Returns:
+        The reader's issues, then those of images, masks, boxes and ids, each in the order of the file.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> check(sample_images())
+        []
+    """
+    return repair(data)[1]
+
+
+def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
+    """Repair a copy of a dataset.
+
+    Returns:
+        The copy, and the issues of the original as `check` lists them. An issue whose ``repair`` is empty is left as it
+        was; the copy has no other.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):  # of absurd numbers, each of which is reported
+        return _repair(RepairState(data))
+
+
+def _repair(state: RepairState) -> tuple[Annotations, list[Issue]]:
+    ids.check_references(state)
+    boxes.check_not_empty(state)
+    if not state.image_ids:
+        return state.repaired(), state.issues
+    ids.check_categories(state)
+    images.check_files(state)
+    images.check_label_maps(state)
+    ids.check_image_ids(state)
+    masks.check_shapes(state)
+    boxes.check_corners(state)
+    boxes.check_sizes(state)
+    masks.check_agreement(state)
+    boxes.check_duplicates(state)
+    ids.check_annotation_ids(state)
+    boxes.check_all_crowd(state)
+    return state.repaired(), state.issues

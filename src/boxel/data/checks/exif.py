@@ -1,0 +1,166 @@
+"""Boxes that refer to the stored image although its EXIF orientation rotates it.
+
+The policy: pixels are shown upright, and sizes, boxes and masks refer to the upright image. A tool that ignores EXIF
+writes those of the stored image instead. This can be detected if a quarter turn swaps the sides of an image that is not
+square, but not if an image is only flipped or rotated by 180 degrees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import suppress
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.checks.repair_state import RepairState
+from boxel.data.checks.rle_validation import Code, parse_codes
+from boxel.masks.rle import decode, encode, to_rle
+
+TOLERANCE = 2.0
+"""A box that extends up to this many pixels past an image still fits into it."""
+
+CLEAR_EXCESS = 0.1
+"""If the recorded size is the upright one, boxes must extend past it by this share of a side to count as stored."""
+
+
+def check_orientation(
+    state: RepairState, stored_sizes: Mapping[int, tuple[int, int]], orientations: Mapping[int, int]
+) -> None:
+    """Check for `exif-boxes`, boxes that clearly refer to the stored image, and `exif-unclear`, boxes that may.
+
+    They clearly do if all of the image's boxes fit the stored image and some does not fit the upright one; or if they
+    fit both, the recorded size is the stored one, and no other image of the dataset has such a size with boxes that fit
+    the upright image only. Clear ones are rotated.
+
+    If a dataset has such images, its images that are rotated without a swap of sides are reported as unclear.
+
+    Args:
+        state: The dataset; sizes still as recorded.
+        stored_sizes: (width, height) of the readable images before rotation.
+        orientations: EXIF orientation of each, 1..8.
+    """
+    rotated = {
+        image: stored_sizes[image]
+        for image, orientation in orientations.items()
+        if orientation >= 5 and stored_sizes[image][0] != stored_sizes[image][1]
+    }
+    if not rotated:
+        return
+    extents = {image: _extent(state.boxes[state.data.instances_in(image)]) for image in rotated}
+    votes = {image: _vote(state, image, size, extents[image]) for image, size in rotated.items()}
+    tool_knows_exif = "upright" in votes.values()
+    stored = [
+        image
+        for image, vote in votes.items()
+        if vote == "stored" or (vote == "size alone" and not tool_knows_exif)
+    ]
+    for image in stored:
+        width, height = rotated[image]
+        count = len(state.data.instances_in(image))
+        message = (
+            f"{state.data.image_path(image)}: the {count} boxes refer to the image as it is stored "
+            f"({width} x {height}), which EXIF orientation {orientations[image]} rotates."
+        )
+        repair = "boxes and masks rotated"
+        if state.label_maps[image] is not None:
+            repair += ", label map left out"
+            state.label_maps[image] = None
+        values = {
+            "orientation": orientations[image],
+            "stored": [width, height],
+            "extent": extents[image].tolist(),
+        }
+        state.report_image(image, "exif-boxes", message, repair, values)
+        _rotate(state, image, orientations[image], width, height)
+    if stored and not tool_knows_exif:
+        _report_unclear(state, {i: o for i, o in orientations.items() if o > 1 and i not in rotated})
+
+
+def _vote(state: RepairState, image: int, stored: tuple[int, int], extent: NDArray[np.float64]) -> str:
+    """Return what the boxes refer to: "stored", "upright", "size alone" (fit both, size is stored), "" (unknown)."""
+    if not len(state.data.instances_in(image)) or not np.isfinite(extent).all():
+        return ""
+    recorded = (int(state.widths[image]), int(state.heights[image]))
+    margin = np.full(2, TOLERANCE)
+    fits_stored, fits_upright = (extent <= np.array(size) + margin for size in (stored, stored[::-1]))
+    if not fits_stored.all():
+        return "upright" if fits_upright.all() and recorded == stored else ""
+    if recorded == stored:
+        return "size alone" if fits_upright.all() else "stored"
+    if min(recorded) <= 0:
+        return "" if fits_upright.all() else "stored"
+    if recorded == stored[::-1] and (extent > np.array(recorded) * (1 + CLEAR_EXCESS)).any():
+        return "stored"
+    return ""
+
+
+def _extent(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(2,) maximum x and y of the boxes that are finite."""
+    boxes = boxes[np.isfinite(boxes).all(axis=1)]
+    return boxes.reshape(-1, 2).max(axis=0) if len(boxes) else np.full(2, np.nan)
+
+
+def _report_unclear(state: RepairState, orientations: Mapping[int, int]) -> None:
+    for image, orientation in orientations.items():
+        if len(state.data.instances_in(image)):
+            message = (
+                f"{state.data.image_path(image)}: EXIF orientation {orientation} rotates this image, and other "
+                f"boxes of {state.data.file} ignore EXIF; check whether its boxes do."
+            )
+            state.report_image(image, "exif-unclear", message, values={"orientation": orientation})
+
+
+def _rotate(state: RepairState, image: int, orientation: int, width: int, height: int) -> None:
+    instances = state.data.instances_in(image)
+    corners = rotate_points(state.boxes[instances].reshape(-1, 2), orientation, width, height).reshape(-1, 4)
+    swapped = state.boxes[instances][:, :2] > state.boxes[instances][:, 2:]
+    # A rotation changes which corner is the upper left; swapped corners are left to `boxes.check_corners`.
+    low = np.minimum(corners[:, :2], corners[:, 2:])
+    high = np.maximum(corners[:, :2], corners[:, 2:])
+    state.boxes[instances] = np.where(
+        swapped.any(axis=1, keepdims=True), np.hstack([high, low]), np.hstack([low, high])
+    )
+    for i in instances:
+        raw = state.segmentations[i]
+        if raw is None:
+            continue
+        with suppress(msgspec.MsgspecError, ValueError):  # a malformed mask is found by `masks.check_shapes`
+            state.segmentations[i] = _rotate_segmentation(raw, orientation, width, height)
+
+
+def _rotate_segmentation(raw: bytes, orientation: int, width: int, height: int) -> bytes:
+    segmentation = msgspec.json.decode(raw, type=list[list[float]] | Code)
+    if isinstance(segmentation, Code):
+        if segmentation.size != (height, width) or any(parse_codes([segmentation])[1]):
+            return raw
+        mask = decode(to_rle(msgspec.to_builtins(segmentation), height, width))
+        return msgspec.json.encode(encode(rotate_pixels(mask, orientation)))
+    points = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
+    return msgspec.json.encode(
+        [rotate_points(polygon, orientation, width, height).ravel().tolist() for polygon in points]
+    )
+
+
+def rotate_points(
+    points: NDArray[np.float64], orientation: int, width: int, height: int
+) -> NDArray[np.float64]:
+    """Map points of a stored image to its upright image, for a quarter turn.
+
+    Args:
+        points: (n, 2) float64, xy pixels.
+        orientation: EXIF orientation, 5..8.
+        width: Width of the stored image, in pixels.
+        height: Height of the stored image, in pixels.
+    """
+    x, y = points[:, 0], points[:, 1]
+    columns = {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}[orientation]
+    return np.column_stack(columns)
+
+
+def rotate_pixels(mask: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
+    """Rotate the (H, W) mask of a stored image by the quarter turn of EXIF orientation 5..8."""
+    if orientation in (6, 8):
+        return np.rot90(mask, -1 if orientation == 6 else 1)
+    return mask.T if orientation == 5 else np.rot90(mask, 2).T

@@ -1,0 +1,125 @@
+"""Issues of image files: all are decoded, with one thread per core."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from boxel.data.checks import exif
+from boxel.data.checks.repair_state import RepairState
+from boxel.data.images import ImageError, read_image, stored_size
+from boxel.data.label_maps import label_map_size
+from boxel.utils.errors import BoxelError
+
+
+@dataclass(frozen=True)
+class ImageInfo:
+    """Size of an image file.
+
+    Attributes:
+        stored: (width, height) of the pixels as stored.
+        orientation: EXIF orientation, 1..8.
+    """
+
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(width, height) of the upright image."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
+
+
+def check_files(state: RepairState) -> None:
+    """Check for the five kinds of `ImageError`, `image-size` and the issues of `exif`.
+
+    An image that cannot be read is left out with its instances. If no image is found at all, this is one issue of the
+    dataset, `images-missing`, and nothing is left out: the folder is wrong, not the images.
+    """
+    paths = [state.data.image_path(image) for image in range(len(state.data))]
+    found = _inspect_all(paths)
+    if len(set(paths)) > 1 and all(isinstance(f, ImageError) and f.kind == "image-missing" for f in found):
+        state.report_dataset(
+            "images-missing",
+            f"none of the {len(found)} images is under {state.data.root}; name their folder with `images`",
+            values={"images": len(found), "first": str(paths[0])},
+        )
+        return
+    instances = np.bincount(state.image_index, minlength=len(paths))
+    infos: dict[int, ImageInfo] = {}
+    for image, info in enumerate(found):
+        if isinstance(info, ImageInfo):
+            infos[image] = info
+            continue
+        count = int(instances[image])
+        repair = f"left out with its {count} annotation{'' if count == 1 else 's'}"
+        state.report_image(image, info.kind, str(info), repair, info.values | {"annotations": count})
+        state.keep_images[image] = False
+    _check_sizes(state, infos)
+    exif.check_orientation(
+        state, {image: p.stored for image, p in infos.items()}, {i: p.orientation for i, p in infos.items()}
+    )
+    for image, info in infos.items():
+        state.widths[image], state.heights[image] = info.upright
+
+
+def check_label_maps(state: RepairState) -> None:
+    """Check for `label-map-*`: one that cannot be read or is of another size than its image; it is left out."""
+    for image, name in enumerate(state.label_maps):
+        if name is None:
+            continue
+        path = state.data.root / name
+        try:
+            size = label_map_size(path)
+        except BoxelError as error:
+            kind = "label-map-unreadable" if path.is_file() else "label-map-missing"
+            state.report_image(image, kind, str(error), "label map left out", {"label_map": str(path)})
+            state.label_maps[image] = None
+            continue
+        expected = (int(state.widths[image]), int(state.heights[image]))
+        if min(expected) > 0 and size != expected:
+            message = f"{path}: the label map is {_by(size)} pixels and its image {_by(expected)}."
+            values = {"label_map": str(path), "found": list(size), "image": list(expected)}
+            state.report_image(image, "label-map-size", message, "label map left out", values)
+            state.label_maps[image] = None
+
+
+def _inspect_all(paths: list[Path]) -> list[ImageInfo | ImageError]:
+    slices = [paths[start : start + 64] for start in range(0, len(paths), 64)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(chain.from_iterable(pool.map(lambda some: [_inspect(path) for path in some], slices)))
+
+
+def _inspect(path: Path) -> ImageInfo | ImageError:
+    try:
+        info = ImageInfo(*stored_size(path))
+        read_image(path)
+        return info
+    except ImageError as error:
+        return error
+
+
+def _check_sizes(state: RepairState, infos: dict[int, ImageInfo]) -> None:
+    for image, info in infos.items():
+        recorded = (int(state.widths[image]), int(state.heights[image]))
+        if min(recorded) > 0 and recorded != info.upright:
+            note = " (before rotation)" if recorded == info.stored else ""
+            message = (
+                f"{state.data.image_path(image)}: the image is {_by(info.upright)} pixels, "
+                f"not {_by(recorded)}{note} as {state.data.file} states."
+            )
+            values = {
+                "recorded": list(recorded),
+                "found": list(info.upright),
+                "orientation": info.orientation,
+            }
+            state.report_image(image, "image-size", message, f"size set to {_by(info.upright)}", values)
+
+
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"

@@ -1,0 +1,96 @@
+"""Issues of a dataset: what is wrong, where, and how it is repaired; as sentences, as text and as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Issue:
+    """One thing that is wrong with a dataset.
+
+    Attributes:
+        kind: Short stable name, e.g. `box-outside`.
+        message: One sentence that a person can act on.
+        file: The annotation file or the image concerned.
+        image_id: Original id of the image, if one is concerned.
+        annotation_id: Original id of the annotation, if one is concerned.
+        values: The offending values by name, ready for JSON.
+        repair: How a reader or `repair` handles it; empty if nothing can be done.
+    """
+
+    kind: str
+    message: str
+    file: str = ""
+    image_id: int | str | None = None
+    annotation_id: int | str | None = None
+    values: dict[str, Any] = field(default_factory=dict)
+    repair: str = ""
+
+
+def summarize_issues(issues: Sequence[Issue]) -> str:
+    """Return one sentence on the issues that a reader found.
+
+    Args:
+        issues: At least one issue, usually ``Annotations.issues``.
+
+    Example:
+        >>> summarize_issues([Issue("bad-image", "a.json: image 3 cannot be read; it is left out.")])
+        '1 entry cannot be used: a.json: image 3 cannot be read; it is left out. `boxel check` lists all.'
+    """
+    count = "1 entry" if len(issues) == 1 else f"{len(issues)} entries"
+    first = "" if len(issues) == 1 else ", the first"
+    return f"{count} cannot be used{first}: {issues[0].message} `boxel check` lists all."
+
+
+def format_issues(issues: Sequence[Issue], examples: int = 3) -> list[str]:
+    """Return lines of text: the number of issues, then each kind with its count, first examples and repairs.
+
+    Args:
+        issues: The result of `check` or `repair`.
+        examples: Maximum number of messages per kind.
+
+    Example:
+        >>> format_issues([])
+        ['no issues found']
+    """
+    if not issues:
+        return ["no issues found"]
+    kinds: dict[str, list[Issue]] = {}
+    for issue in issues:
+        kinds.setdefault(issue.kind, []).append(issue)
+    lines = [f"{_count(len(issues), 'issue')} of {_count(len(kinds), 'kind')}"]
+    for kind, members in sorted(kinds.items(), key=lambda item: -len(item[1])):
+        repairable = sum(bool(issue.repair) for issue in members)
+        lines += ["", f"{kind}: {len(members)} ({repairable} can be repaired)"]
+        for issue in members[:examples]:
+            lines.append(f"  {issue.message}" + (f" [{issue.repair}]" if issue.repair else ""))
+        if len(members) > examples:
+            lines.append(f"  ... and {len(members) - examples} more; `json` lists them all")
+    return lines
+
+
+def issues_to_json(issues: Sequence[Issue]) -> list[dict[str, Any]]:
+    """Convert issues to plain dictionaries with the attributes of `Issue`, ready for `json.dumps`."""
+    return [_to_plain(asdict(issue)) for issue in issues]
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _to_plain(value: Any) -> Any:
+    """Replace NumPy types by Python's, and numbers that JSON cannot hold by their names."""
+    if isinstance(value, dict):
+        return {str(key): _to_plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_to_plain(item) for item in value]
+    if isinstance(value, np.ndarray | np.generic):
+        return _to_plain(value.tolist())
+    if isinstance(value, float) and not np.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -1,0 +1,75 @@
+"""`Annotations` as HTML for notebooks: counts, and a few images with their boxes and masks."""
+
+from __future__ import annotations
+
+import base64
+from html import escape
+from itertools import islice
+from typing import TYPE_CHECKING
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.images import read_image
+from boxel.utils.errors import BoxelError
+
+if TYPE_CHECKING:
+    from boxel.data.annotations import Annotations
+
+_THUMBNAILS = 6
+_TRIES = 12  # images that are looked at; some may be missing
+_SIDE = 200  # pixels
+_COLORS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (243, 155, 127), (132, 145, 180), (126, 97, 72))
+
+
+def to_html(data: Annotations) -> str:
+    """Return a table of counts and up to six thumbnails; images that cannot be read are skipped."""
+    counts = {
+        "images": len(data),
+        "instances": len(data.labels),
+        "with masks": int(data.has_segmentation.sum()),
+        "categories": len(data.categories),
+        "issues": len(data.issues),
+    }
+    names = ", ".join(category.name for category in data.categories[:10])
+    header = "".join(f"<th>{name}</th>" for name in counts)
+    row = "".join(f"<td>{count:,}</td>" for count in counts.values())
+    with_instances = np.unique(data.image_index)[:_TRIES].tolist() or range(min(len(data), _TRIES))
+    thumbnails = islice(filter(None, (_thumbnail(data, image) for image in with_instances)), _THUMBNAILS)
+    return (
+        f"<div><b>Annotations</b> {escape(data.file)}<table><tr>{header}</tr><tr>{row}</tr></table>"
+        f"<p>{escape(names)}{', ...' if len(data.categories) > 10 else ''}</p>{''.join(thumbnails)}</div>"
+    )
+
+
+def _thumbnail(data: Annotations, image: int) -> str | None:
+    try:
+        pixels = read_image(data.image_path(image))
+    except BoxelError:
+        return None
+    encoded = cv2.imencode(".jpg", _draw(data, image, pixels)[..., ::-1])[1].tobytes()
+    source = base64.b64encode(encoded).decode("ascii")
+    title = escape(data.paths[image], quote=True)
+    return f'<img title="{title}" style="margin:2px" src="data:image/jpeg;base64,{source}">'
+
+
+def _draw(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw boxes and masks on the image, scaled down."""
+    height, width = pixels.shape[:2]
+    scale = min(_SIDE / max(height, width), 1)
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    drawn = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+    for instance in data.instances_in(image).tolist():
+        color = _COLORS[data.labels[instance] % len(_COLORS)]
+        try:
+            mask = data.mask(instance, (height, width))
+        except BoxelError:
+            mask = None
+        if mask is not None:
+            inside = cv2.resize(mask, size, interpolation=cv2.INTER_AREA) > 0
+            drawn[inside] = (0.5 * drawn[inside] + 0.5 * np.array(color)).astype(np.uint8)
+        if np.isfinite(data.boxes[instance]).all():
+            corners = (data.boxes[instance] * scale).clip(-1e4, 1e4).round().astype(int).tolist()
+            cv2.rectangle(drawn, corners[:2], corners[2:], color)
+    return drawn

@@ -82,7 +82,7 @@ def measure(run: Path, truth: Annotations) -> dict[str, float]:
     made = boxel.label(
         truth.without_masks(), teacher=run.as_posix(), flip=False, merge="none", report=lambda _: None
     )
-    return measure_masks(made, truth)
+    return measure_masks(truth, made)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,8 @@ from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.evaluation.boxes import instance_ious
-from boxel.evaluation.semantic import confusion, semantic_figures
-from boxel.evaluation.tune_crf import best_crf, tries_table, tune_crf
+from boxel.evaluation.semantic import confusion, semantic_metrics
+from boxel.evaluation.tune_crf import best_crf, format_trials, tune_crf
 from boxel.models.semantic.inference import predict_label_map, semantic_inference_config
 from boxel.training.prepare import split
 
@@ -81,9 +81,9 @@ def main() -> None:
         for seed in args.seeds:
             model, crf = trained(row, seed, training, args), None
             if args.crf:
-                tries = tune_crf(model, apart, count=30, report=lambda _: None)
+                tries = tune_crf(model, apart, count=30)
                 crf = best_crf(tries)
-                print(f"{row}, tuned: {tries_table(tries)}", flush=True)
+                print(f"{row}, tuned: {format_trials(tries)}", flush=True)
             found[row].append(confusions(model, truth, crf))
     counts = np.bincount(truth.labels[~truth.iscrowd], minlength=len(VOC))
     often = np.flatnonzero(counts >= OBJECTS) + 1
@@ -108,10 +108,10 @@ def main() -> None:
             here, there = over_seeds(measure, own), over_seeds(measure, last)
             cells.append(spread([measure(matrices.sum(0)) for matrices in own]))
             cells.append(f"{here / there:.3f} ({low:.3f} to {high:.3f})")
-        cells.append(over_seeds(lambda m: semantic_figures(m, ["", *VOC])["mean_iou"], own))
+        cells.append(over_seeds(lambda m: semantic_metrics(m, ["", *VOC])["mean_iou"], own))
         runs = [row_folder(args.out, row, seed) for seed in args.seeds]
         made = [boxel.label(truth.without_masks(), teacher=run) for run in runs]
-        cells.append(np.mean([instance_ious(each, truth)[0].mean() for each in made]))
+        cells.append(np.mean([instance_ious(truth, each)[0].mean() for each in made]))
         table.add(row, *cells)
     table.write(args.seeds)
 
@@ -154,7 +154,7 @@ def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray
         photo = read_image(truth.image_path(image))
         labels = predict_label_map(model, photo, looks).labels
         matrices.append(
-            confusion(labels, make_label_map(truth, image, labels.shape), len(pixel_classes(truth)))
+            confusion(make_label_map(truth, image, labels.shape), labels, len(pixel_classes(truth)))
         )
     return np.stack(matrices)
 

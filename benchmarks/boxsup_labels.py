@@ -22,7 +22,7 @@ from boxsup_coco import VOC
 import boxel
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
-from boxel.evaluation.proposals import overlaps
+from boxel.evaluation.proposals import candidate_ious
 from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import ProposalConfig
@@ -80,7 +80,7 @@ def main() -> None:
         boxes, labels = truth.boxes[own], truth.labels[own] + int(has_background(truth))
         large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(1) >= args.min_side)
         masks = [truth.mask(int(i), photo.shape[:2]) for i in own]
-        ious = overlaps(candidates, np.stack([mask > 0 for mask in masks if mask is not None]))
+        ious = candidate_ious(candidates, np.stack([mask > 0 for mask in masks if mask is not None]))
         found["best there is"] += ious.max(0)[large].tolist()
         for name, config in ROWS.items():
             chosen = choose(

@@ -22,7 +22,7 @@ import boxel
 from boxel.crf import CRFConfig
 from boxel.data import Annotations
 from boxel.data.synthetic import write_scenes
-from boxel.evaluation.maps import measure_maps
+from boxel.evaluation.semantic import measure_segmenter
 from boxel.evaluation.tune_crf import best_crf, tune_crf
 from boxel.models.semantic.inference import semantic_inference_config
 
@@ -72,14 +72,16 @@ def main() -> None:
             settings = {"config": args.recipe, "seed": seed, "segments_folder": str(args.out / "segments")}
             minutes.append(train_once("boxsup", data, out, **settings, **changes))
             model = boxel.load(out)
-            measured = measure_maps(model, truth)
+            measured = measure_segmenter(truth, model)
             print(f"{row} {seed}: {measured['per_class']}", flush=True)
             found.append([measured["mean_iou"], measured["pixel_accuracy"]])
             if args.crf:
                 apart = write_scenes(args.out / "apart", 40, seed=3)
-                best = best_crf(tune_crf(model, apart, report=lambda _: None))
+                best = best_crf(tune_crf(model, apart))
                 for name, crf in {"default": CRFConfig(), "tuned": best}.items():
-                    after = measure_maps(model, truth, semantic_inference_config(model, crf=crf))["mean_iou"]
+                    after = measure_segmenter(truth, model, semantic_inference_config(model, crf=crf))[
+                        "mean_iou"
+                    ]
                     print(f"{row} {seed}, {name} CRF: mean IoU {after:.3f} ({crf})", flush=True)
         spent = [value for value in minutes if value is not None]
         table.add(row, *map(spread, zip(*found, strict=True)), (spent and round(np.mean(spent), 1)) or None)

@@ -33,7 +33,7 @@ def main() -> None:
         map_read = time.perf_counter()
         found = np.roll(truth, 1).clip(max=classes - 1).astype(np.int64)  # what a network gives: mostly right
         counting = time.perf_counter()
-        confusion(found, truth, classes)
+        confusion(truth, found, classes)
         done = time.perf_counter()
         for step, seconds in zip(
             spent, (photo_read - began, map_read - photo_read, done - counting), strict=True

@@ -22,7 +22,7 @@ from _runs import row_folder, train_once
 
 import boxel
 from boxel.data import read
-from boxel.evaluation.maps import measure_maps
+from boxel.evaluation.semantic import measure_segmenter
 from boxel.training.prepare import split
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -75,7 +75,7 @@ def main() -> None:
         for seed in args.seeds:
             out = row_folder(args.out, row + " val" * args.val, seed)
             minutes.append(train_once("fcrn", training, out, seed=seed, **common, **ROWS[row]))
-            measured = measure_maps(boxel.load(out), truth)
+            measured = measure_segmenter(truth, boxel.load(out))
             print(f"{row} {seed}: {measured['per_class']}", flush=True)
             rare = float(np.mean([measured["per_class"][name] for name in RARE]))
             names = ("pixel_accuracy", "mean_class_accuracy")

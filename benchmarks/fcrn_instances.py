@@ -25,8 +25,8 @@ from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import IGNORE_INDEX, make_label_map
 from boxel.evaluation import region_ap
-from boxel.evaluation.maps import measure_maps
-from boxel.evaluation.run import predict_set
+from boxel.evaluation.run import predict_dataset
+from boxel.evaluation.semantic import measure_segmenter
 from boxel.models.inference import inference_config, predict_batch
 
 ROWS: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ def main() -> None:
         categories=CATEGORIES,
         **length,
     )
-    pixels = measure_maps(boxel.load(semantic), truth)
+    pixels = measure_segmenter(truth, boxel.load(semantic))
     table = Table("fcrn", f"persons-{kind}", ["IoU of persons", "pixel accuracy"], first="learned from")
     table.add(kind, pixels["per_class"][CATEGORIES[0]], pixels["pixel_accuracy"])
     table.write(seeds=[0])
@@ -83,10 +83,10 @@ def main() -> None:
         )
         model = boxel.load(out)
         for classes, found in {
-            "predicted": predict_set(model, truth),
+            "predicted": predict_dataset(model, truth),
             "true": with_true_classes(model, truth),
         }.items():
-            measured = region_ap(found, truth)
+            measured = region_ap(truth, found)
             table.add(f"{kind}, {row}", classes, *(measured[name] for name in columns[1:]))
     table.write(seeds=[0])
 

@@ -21,7 +21,7 @@ from _record import Table, arguments
 from _runs import read_coco, train_once
 
 from boxel.data import Annotations
-from boxel.evaluation.ranking import ranking_figures
+from boxel.evaluation.boxes import quality_metrics
 from boxel.labeling.calibrate import collect
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.quality import fit, write
@@ -50,7 +50,7 @@ def main() -> None:
     for name in args.teachers:
         found, ious = out_of_fold(data, args) if args.recipe else cues_of(data, name)
         write(fit(found, ious), args.out / f"{name}.json")
-        row = ranking_figures(left_out(found, ious), ious)
+        row = quality_metrics(ious, left_out(found, ious))
         table.add(name, len(ious), *row.values())
     table.write(seeds=[0])
 

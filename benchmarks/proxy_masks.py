@@ -22,7 +22,7 @@ from _runs import read_coco, row_folder, train_once
 import boxel
 from boxel.data import Annotations
 from boxel.evaluation import coco_ap, paired_bootstrap
-from boxel.evaluation.run import predict_set
+from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
 
 LABELS: dict[str, dict[str, Any]] = {
@@ -51,8 +51,8 @@ def main() -> None:
     columns = ["mask AP", "AP50", "AP75", "box AP", "AP50 / masks", "AP75 / masks"]
     table = Table("mask-rcnn", "one-seed" if len(args.seeds) == 1 else "seeds", columns, first="learned from")
     for row, runs in found.items():
-        masks = [coco_ap(run, truth, "segm") for run in runs]
-        boxes = [coco_ap(run, truth, "bbox")["AP"] for run in runs]
+        masks = [coco_ap(truth, run, "segm") for run in runs]
+        boxes = [coco_ap(truth, run, "bbox")["AP"] for run in runs]
         cells = [fmean(ap[name] for ap in masks) for name in ("AP", "AP50", "AP75")] + [fmean(boxes)]
         ratios = [against(runs, found["masks"], truth, at) if "masks" in found else "" for at in (0.5, 0.75)]
         table.add(row, *cells, *ratios)
@@ -61,7 +61,7 @@ def main() -> None:
 
 def against(runs: list[Any], masks: list[Any], truth: Annotations, threshold: float) -> str:
     """The ratio to the runs on true masks at a threshold of IoU, with its interval."""
-    ratio = paired_bootstrap(runs, masks, truth, thresholds=[threshold])
+    ratio = paired_bootstrap(truth, runs, masks, thresholds=[threshold])
     return f"{ratio['ratio']:.3f} ({ratio['low']:.2f} to {ratio['high']:.2f})"
 
 
@@ -75,7 +75,7 @@ def detections(args: argparse.Namespace, row: str, seed: int, truth: Annotations
         loss = {"model.mask_loss": "mil"} if row == "boxes, MIL" else {}
         images = args.data / "coco" / "images"
         train_once("mask_rcnn", learned_from(args, row), run, images=images, **settings, **loss)
-        file.write_text(json.dumps(predict_set(load(run), truth, batch_size=4)))
+        file.write_text(json.dumps(predict_dataset(load(run), truth, batch_size=4)))
     return json.loads(file.read_text())
 
 

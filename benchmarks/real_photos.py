@@ -26,7 +26,7 @@ from boxel.data.images import read_image
 from boxel.data.samples import sample_images
 from boxel.demo.scenes import figures
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
-from boxel.evaluation.run import predict_set
+from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
 from boxel.viz.overlays import contact_sheet, overlay, save_image
 
@@ -69,7 +69,7 @@ def detections(args: argparse.Namespace, kind: str, seed: int, truth: Annotation
         # All images are learned from, so there are none to choose the best step by: the last one counts.
         settings = {"config": args.recipe, "class_agnostic": True, "seed": seed, "data.val_share": 0.0}
         minutes = train_once("boxinst", read_coco(args.data, "train_masks"), run, **settings, **KINDS[kind])
-        file.write_text(json.dumps(predict_set(load(run), truth, batch_size=4)))
+        file.write_text(json.dumps(predict_dataset(load(run), truth, batch_size=4)))
         (run / "minutes.json").write_text(json.dumps(minutes and round(minutes, 1)))
     return json.loads(file.read_text())
 
@@ -80,7 +80,7 @@ def report(results: dict[tuple[str, int], list[dict[str, Any]]], truth: Annotati
     table = Table("boxinst", "photos", columns, first="trained from")
     rows = {}
     for (kind, seed), found in results.items():
-        filled = coco_ap(fill_boxes(found, truth), truth, "segm")["AP"]
+        filled = coco_ap(truth, fill_boxes(truth, found), "segm")["AP"]
         row = rows[f"{kind} {seed}"] = figures(found, truth)
         minutes = json.loads((out / f"{kind}_{seed}" / "minutes.json").read_text())
         table.add(kind, seed, *(row[name] for name in MEASURES), filled, minutes)
@@ -97,7 +97,7 @@ def report(results: dict[tuple[str, int], list[dict[str, Any]]], truth: Annotati
         shared = [seed for seed in seeds if ("boxes", seed) in results and (other, seed) in results]
         for group in [[seed] for seed in shared] + ([shared] if len(shared) > 1 else []):
             ratio = paired_bootstrap(
-                [results["boxes", seed] for seed in group], [results[other, seed] for seed in group], truth
+                truth, [results["boxes", seed] for seed in group], [results[other, seed] for seed in group]
             )
             interval = f"{ratio['low']:.3f} to {ratio['high']:.3f}"
             table.add(f"boxes / {other}", ", ".join(map(str, group)), ratio["ratio"], interval)

@@ -22,7 +22,7 @@ from boxel.data import Annotations, read
 from boxel.data.synthetic import jitter_boxes, write_scenes
 from boxel.demo.scenes import figures as measure
 from boxel.evaluation import coco_ap, fill_boxes
-from boxel.evaluation.run import predict_set
+from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
 
 NO_AREA: dict[str, Any] = {"model.area_weight": 0.0}
@@ -93,8 +93,8 @@ def measures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[st
         data = read(args.out / "train" / f"{name[:5]}.json", images=args.out / "train" / "images")
         data = jitter_boxes(data, settings.pop("jitter", 0.0), args.seed)
         minutes = train_once("boxinst", data, run, config="demo", **settings)
-        found = predict_set(load(run), truth, batch_size=4)
-        filled = coco_ap(fill_boxes(found, truth), truth, "segm")["AP"]
+        found = predict_dataset(load(run), truth, batch_size=4)
+        filled = coco_ap(truth, fill_boxes(truth, found), "segm")["AP"]
         row = measure(found, truth) | {"filled_AP": filled, "minutes": minutes}
         file.write_text(json.dumps(row))
     return json.loads(file.read_text())

@@ -17,7 +17,7 @@ from _record import Table, arguments
 from _runs import read_coco
 
 from boxel.data.images import read_image
-from boxel.evaluation.proposals import overlaps
+from boxel.evaluation.proposals import candidate_ious
 from boxel.proposals import propose
 from boxel.proposals.candidates import Candidates
 from boxel.proposals.config import SOURCES
@@ -56,7 +56,7 @@ def main() -> None:
                 size = photo.shape[1::-1]
                 large = cv2.resize(found.superpixels, size, interpolation=cv2.INTER_NEAREST_EXACT)
                 found = Candidates(large, found.members, found.boxes)
-                best += overlaps(found, np.stack(masks).astype(bool)).max(0).tolist()
+                best += candidate_ious(found, np.stack(masks).astype(bool)).max(0).tolist()
             ious = np.array(best)
             shares = [f"{100 * (ious > limit).mean():.1f} %" for limit in (0.5, 0.7)]
             way = "fitted" if fitted else "anywhere"

@@ -38,7 +38,7 @@ def main() -> None:
         began = time.perf_counter()
         made = label(boxes, teacher=teacher, crf=args.crf, workers=args.workers, report=lambda _: None)
         spent = 1000 * (time.perf_counter() - began) / int((~boxes.iscrowd).sum())
-        row = dict.fromkeys(RANKING, np.nan) | measure_masks(made, truth)
+        row = dict.fromkeys(RANKING, np.nan) | measure_masks(truth, made)
         measured = [float(row[name]) for name in (*MEASURES, *RANKING)]
         table.add(teacher, *measured[: len(MEASURES)], round(spent, 1), *measured[len(MEASURES) :])
     table.write(seeds=[0])

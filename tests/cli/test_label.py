@@ -82,7 +82,7 @@ def test_a_run_labels_and_is_measured(folder, tmp_path, capsys):
     assert run(*words) == 0
     assert run(*words, "--results", tmp_path / "r.json") == 2
     said = capsys.readouterr()
-    assert "is measured by masks of given boxes" in said.err
+    assert "is a model that predicts masks of given boxes" in said.err
     said = said.out
     assert "mask_iou  IoU@50  IoU@75" in said
     of_set, of_run = (json.loads(file.read_text()) for file in figures)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from boxel.cli import main
-from boxel.evaluation.trimap import WIDTHS
+from boxel.evaluation.semantic import TRIMAP_WIDTHS as WIDTHS
 
 
 def evaluate(subject: Path, place: Path, out: Path) -> dict[str, Any]:
@@ -54,7 +54,7 @@ def test_no_figures_without_the_flag(place: Path, tmp_path: Path, capsys) -> Non
 @pytest.mark.parametrize(
     ("subject", "png", "code", "said"),
     [
-        ("boxcaseg", "a.png", 2, "--trimap does nothing here, since boxcaseg finds instances"),
+        ("boxcaseg", "a.png", 2, "--trimap does nothing here, since boxcaseg is a model"),
         ("run", ".", 2, "is a folder; name a file to write"),
         ("run", "a.what", 1, "a.what: '.what' names no image format"),
     ],

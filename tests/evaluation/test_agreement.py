@@ -11,7 +11,7 @@ def test_box_agreement_by_hand(make_truth, make_result, rectangle):
     fits = make_result(rectangle(100, 100, 10, 10, 30, 30), 0.9)
     narrow = make_result(rectangle(100, 100, 50, 50, 70, 62), 0.8)  # a tight box of 0.6 in the right box
     narrow["bbox"] = [50.0, 50.0, 20.0, 20.0]
-    assert box_agreement([fits, narrow], truth) == {
+    assert box_agreement(truth, [fits, narrow]) == {
         "mean": pytest.approx(0.8),
         "share50": 1.0,
         "share75": 0.5,
@@ -20,8 +20,8 @@ def test_box_agreement_by_hand(make_truth, make_result, rectangle):
     }
     empty = make_result(np.zeros((100, 100), dtype=bool), 0.9)
     empty["bbox"] = [50.0, 50.0, 20.0, 20.0]
-    assert box_agreement([fits, empty], truth)["mean"] == pytest.approx(0.5)
-    nothing = box_agreement([], truth)
+    assert box_agreement(truth, [fits, empty])["mean"] == pytest.approx(0.5)
+    nothing = box_agreement(truth, [])
     assert np.isnan([nothing["mean"], nothing["share50"], nothing["share75"]]).all()
     assert nothing["matched"] == 0
 

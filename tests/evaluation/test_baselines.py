@@ -17,7 +17,7 @@ def test_filled_boxes(make_truth, make_result, rectangle):
         {"image_id": 2, "category_id": 1, "score": 0.5, "bbox": [15.0, -5.0, 10.0, 10.0]},  # out of the image
     ]
     before = copy.deepcopy(results)
-    first, second = fill_boxes(results, truth)
+    first, second = fill_boxes(truth, results)
     assert results == before
     np.testing.assert_array_equal(decode(first["segmentation"]), rectangle(40, 60, 3, 4, 13, 24))
     np.testing.assert_array_equal(decode(second["segmentation"]), rectangle(30, 20, 15, 0, 20, 5))
@@ -25,7 +25,7 @@ def test_filled_boxes(make_truth, make_result, rectangle):
     assert {k: v for k, v in first.items() if k != "segmentation"} == {
         k: v for k, v in before[0].items() if k != "segmentation"
     }
-    assert fill_boxes([], truth) == []
+    assert fill_boxes(truth, []) == []
 
 
 @pytest.fixture
@@ -51,30 +51,30 @@ def boxed(image_id, score):
 def test_grabcut_finds_the_disc(discs, caplog):
     results = [boxed(1, 0.9), boxed(2, 0.8), boxed(3, 0.7)]
     with caplog.at_level(logging.WARNING):
-        cut = grabcut_boxes(results, discs)
-    assert mask_iou(cut[:2], discs)["mask_iou"] > 0.95
-    assert cut[2] == fill_boxes(results, discs)[2]  # costs only itself, and is told
+        cut = grabcut_boxes(discs, results)
+    assert mask_iou(discs, cut[:2])["mask_iou"] > 0.95
+    assert cut[2] == fill_boxes(discs, results)[2]  # costs only itself, and is told
     assert "2.png" in caplog.text
     assert [{k: v for k, v in r.items() if k != "segmentation"} for r in cut] == results
 
 
 def test_only_the_best_detections_are_cut(discs):
     results = [boxed(1, 0.5), boxed(1, 0.9), boxed(1, 0.04), boxed(2, 0.04)]
-    filled = fill_boxes(results, discs)
-    bounded = grabcut_boxes(results, discs, max_per_image=1)
+    filled = fill_boxes(discs, results)
+    bounded = grabcut_boxes(discs, results, max_per_image=1)
     assert [a != b for a, b in zip(bounded, filled, strict=True)] == [False, True, False, False]
-    scored = grabcut_boxes(results, discs, min_score=0.3)
+    scored = grabcut_boxes(discs, results, min_score=0.3)
     assert [a != b for a, b in zip(scored, filled, strict=True)] == [True, True, False, False]
 
 
 def test_threads_give_the_same_masks(discs):
     results = [boxed(1, 0.9), boxed(2, 0.8)]
-    assert grabcut_boxes(results, discs, workers=2) == grabcut_boxes(results, discs)
+    assert grabcut_boxes(discs, results, workers=2) == grabcut_boxes(discs, results)
 
 
 def test_an_image_of_another_size_is_told(discs, caplog):
     discs.heights[0] = 91
     with caplog.at_level(logging.WARNING):
-        cut = grabcut_boxes([boxed(1, 0.9)], discs)
+        cut = grabcut_boxes(discs, [boxed(1, 0.9)])
     assert cut[0]["segmentation"]["size"] == [91, 120]
-    assert "the image is (90, 120), not (91, 120)" in caplog.text
+    assert "the image is (90, 120) (height, width), not (91, 120)" in caplog.text

@@ -3,7 +3,8 @@ import pytest
 
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
 from boxel.evaluation.bootstrap import _average_precision
-from boxel.evaluation.outcomes import outcomes_of
+from boxel.evaluation.coco import match_detections
+from boxel.evaluation.results import Comparison
 from boxel.utils.errors import BoxelError
 
 
@@ -11,31 +12,31 @@ from boxel.utils.errors import BoxelError
 @pytest.mark.parametrize("seed", range(3))
 def test_the_aps_are_cocos(random_set, seed, metric):
     truth, results = random_set(seed)
-    filled = fill_boxes(results, truth)
-    interval = paired_bootstrap(results, filled, truth, metric, samples=10)
-    assert interval["a"] == pytest.approx(coco_ap(results, truth, metric)["AP"], abs=1e-9)
-    assert interval["b"] == pytest.approx(coco_ap(filled, truth, metric)["AP"], abs=1e-9)
+    filled = fill_boxes(truth, results)
+    interval = paired_bootstrap(truth, results, filled, metric, samples=10)
+    assert interval["a"] == pytest.approx(coco_ap(truth, results, metric)["AP"], abs=1e-9)
+    assert interval["b"] == pytest.approx(coco_ap(truth, filled, metric)["AP"], abs=1e-9)
     assert interval["ratio"] == pytest.approx(interval["a"] / interval["b"])
 
 
 def test_at_one_threshold(random_set):
     truth, results = random_set(1)
     for threshold, name in ((0.25, "AP25"), (0.5, "AP50"), (0.7, "AP70"), (0.75, "AP75")):
-        interval = paired_bootstrap(results, results, truth, samples=5, thresholds=[threshold])
-        assert interval["a"] == pytest.approx(coco_ap(results, truth, "segm")[name], abs=1e-9)
+        interval = paired_bootstrap(truth, results, results, samples=5, thresholds=[threshold])
+        assert interval["a"] == pytest.approx(coco_ap(truth, results, "segm")[name], abs=1e-9)
 
 
 def test_several_runs_are_averaged(random_set):
     truth, results = random_set(0)
-    filled, half = fill_boxes(results, truth), results[::2]
-    aps = [coco_ap(found, truth, "segm")["AP"] for found in (results, half, filled)]
-    interval = paired_bootstrap([results, half], filled, truth, samples=50)
+    filled, half = fill_boxes(truth, results), results[::2]
+    aps = [coco_ap(truth, found, "segm")["AP"] for found in (results, half, filled)]
+    interval = paired_bootstrap(truth, [results, half], filled, samples=50)
     assert interval["a"] == pytest.approx((aps[0] + aps[1]) / 2, abs=1e-9)
     assert interval["b"] == pytest.approx(aps[2], abs=1e-9)
     assert interval["low"] < interval["ratio"] < interval["high"]
-    same = paired_bootstrap([results, half], [results, half], truth, samples=50)
+    same = paired_bootstrap(truth, [results, half], [results, half], samples=50)
     assert same["low"] == same["ratio"] == same["high"] == 1
-    assert paired_bootstrap([[], []], [results], truth, samples=5)["ratio"] == 0
+    assert paired_bootstrap(truth, [[], []], [results], samples=5)["ratio"] == 0
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -43,7 +44,7 @@ def test_counting_an_image_n_times_is_having_it_n_times(random_set, seed):
     truth, results = random_set(seed, distinct_scores=True)
     draw = np.random.default_rng(seed).multinomial(len(truth), np.full(len(truth), 1 / len(truth)))
     counted = _average_precision(
-        outcomes_of(results, sorted_by_id(truth), "segm", False), draw[None].astype(float)
+        match_detections(Comparison(sorted_by_id(truth), results)), draw[None].astype(float)
     )
     ordered = sorted_by_id(truth)
     drawn = ordered.select_images(np.flatnonzero(draw))
@@ -56,7 +57,7 @@ def test_counting_an_image_n_times_is_having_it_n_times(random_set, seed):
             repeated += [{**r, "image_id": image_ids[-1]} for r in own]
     physical = concatenate(drawn, copies, image_ids)
     assert max(draw) > 1 and min(draw) == 0
-    assert counted[0] == pytest.approx(coco_ap(repeated, physical, "segm")["AP"], abs=1e-9)
+    assert counted[0] == pytest.approx(coco_ap(physical, repeated, "segm")["AP"], abs=1e-9)
 
 
 def sorted_by_id(truth):
@@ -88,18 +89,18 @@ def concatenate(truth, copies, image_ids):
 
 def test_a_set_against_itself_is_certain(random_set):
     truth, results = random_set(0)
-    interval = paired_bootstrap(results, results, truth, samples=50)
+    interval = paired_bootstrap(truth, results, results, samples=50)
     assert (interval["ratio"], interval["low"], interval["high"]) == (1, 1, 1)
 
 
 def test_the_interval_holds_the_ratio_and_follows_the_seed(random_set):
     truth, results = random_set(2)
-    filled = fill_boxes(results, truth)
-    one = paired_bootstrap(results, filled, truth, samples=200, seed=1)
+    filled = fill_boxes(truth, results)
+    one = paired_bootstrap(truth, results, filled, samples=200, seed=1)
     assert one["low"] < one["ratio"] < one["high"]
-    assert one == paired_bootstrap(results, filled, truth, samples=200, seed=1)
-    assert one != paired_bootstrap(results, filled, truth, samples=200, seed=2)
-    narrow = paired_bootstrap(results, filled, truth, samples=200, seed=1, confidence=0.5)
+    assert one == paired_bootstrap(truth, results, filled, samples=200, seed=1)
+    assert one != paired_bootstrap(truth, results, filled, samples=200, seed=2)
+    narrow = paired_bootstrap(truth, results, filled, samples=200, seed=1, confidence=0.5)
     assert one["low"] < narrow["low"] < narrow["high"] < one["high"]
 
 
@@ -112,7 +113,7 @@ def test_the_interval_by_hand(make_truth, make_result, rectangle):
     mask = rectangle(50, 50, 5, 5, 30, 30)
     truth = make_truth([(50, 50)] * 2, [{"image": 0, "mask": mask}, {"image": 1, "mask": mask}])
     both = [make_result(mask, 0.9, 1), make_result(mask, 0.8, 2)]
-    interval = paired_bootstrap(both, both[:1], truth, samples=400)
+    interval = paired_bootstrap(truth, both, both[:1], samples=400)
     assert interval["ratio"] == pytest.approx(101 / 51)
     assert (interval["low"], interval["high"]) == pytest.approx((1, 101 / 51))
 
@@ -121,19 +122,19 @@ def test_nothing_to_compare(make_truth, make_result, rectangle):
     mask = rectangle(50, 50, 5, 5, 30, 30)
     truth = make_truth([(50, 50)], [{"mask": mask}])
     found = [make_result(mask, 0.5)]
-    assert np.isnan(paired_bootstrap(found, [], truth, samples=5)["ratio"])
-    assert paired_bootstrap([], found, truth, samples=5)["high"] == 0
+    assert np.isnan(paired_bootstrap(truth, found, [], samples=5)["ratio"])
+    assert paired_bootstrap(truth, [], found, samples=5)["high"] == 0
     assert np.isnan(
-        list(paired_bootstrap(found, found, make_truth([(50, 50)], []), samples=5).values())
+        list(paired_bootstrap(make_truth([(50, 50)], []), found, found, samples=5).values())
     ).all()
-    assert np.isnan(list(paired_bootstrap([], [], make_truth([], []), samples=5).values())).all()
-    with pytest.raises(BoxelError, match="is of an image that"):
-        paired_bootstrap(found, [make_result(mask, 0.5, 9)], truth)
+    assert np.isnan(list(paired_bootstrap(make_truth([], []), [], [], samples=5).values())).all()
+    with pytest.raises(BoxelError, match="belongs to an image that"):
+        paired_bootstrap(truth, found, [make_result(mask, 0.5, 9)])
 
 
 def test_classes_and_categories(random_set):
     truth, results = random_set(3, distinct_scores=True)
-    unseen = paired_bootstrap(results, results, truth, samples=2, categories=["class 7"])
-    assert unseen["a"] == pytest.approx(coco_ap(results, truth, categories=["class 7"])["AP"], abs=1e-9)
-    blind = paired_bootstrap(results, results, truth, samples=2, class_agnostic=True)
-    assert blind["a"] == pytest.approx(coco_ap(results, truth, class_agnostic=True)["AP"], abs=1e-9)
+    unseen = paired_bootstrap(truth, results, results, samples=2, categories=["class 7"])
+    assert unseen["a"] == pytest.approx(coco_ap(truth, results, categories=["class 7"])["AP"], abs=1e-9)
+    blind = paired_bootstrap(truth, results, results, samples=2, class_agnostic=True)
+    assert blind["a"] == pytest.approx(coco_ap(truth, results, class_agnostic=True)["AP"], abs=1e-9)

@@ -28,7 +28,7 @@ def test_published_figures_and_pycocotools_on_coco(shared_data, pycocotools_stat
     folder = shared_data / "coco-eval"
     annotations = folder / "instances_val2014_100.json"
     detections = folder / f"instances_val2014_fake{iou_type}100_results.json"
-    scores = coco_ap(read_results(detections), read(annotations), iou_type)
+    scores = coco_ap(read(annotations), read_results(detections), iou_type)
     assert (scores["AP"], scores["AP50"], scores["AP75"]) == pytest.approx(published, abs=5e-4)
     stats, precision = pycocotools_stats(
         json.loads(annotations.read_text()), json.loads(detections.read_text()), iou_type
@@ -42,7 +42,7 @@ def test_boxes_of_masks_alone_equal_pycocotools_too(shared_data, pycocotools_sta
     folder = shared_data / "coco-eval"
     annotations = folder / "instances_val2014_100.json"
     detections = folder / "instances_val2014_fakesegm100_results.json"
-    scores = coco_ap(read_results(detections), read(annotations), "bbox")
+    scores = coco_ap(read(annotations), read_results(detections), "bbox")
     stats, _ = pycocotools_stats(
         json.loads(annotations.read_text()), json.loads(detections.read_text()), "bbox"
     )
@@ -55,27 +55,27 @@ def test_random_sets_equal_pycocotools(random_set, to_coco, pycocotools_stats, s
     truth, results = random_set(seed)
     stats, _ = pycocotools_stats(to_coco(truth), only(copy.deepcopy(results), iou_type), iou_type)
     assert stats[0] > 0.02
-    np.testing.assert_allclose(figures(coco_ap(results, truth, iou_type)), stats, atol=1e-6)
+    np.testing.assert_allclose(figures(coco_ap(truth, results, iou_type)), stats, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
 def test_class_agnostic_equals_pycocotools_without_categories(random_set, to_coco, pycocotools_stats, seed):
     truth, results = random_set(seed, distinct_scores=True)
     stats, _ = pycocotools_stats(to_coco(truth), only(results, "segm"), "segm", use_categories=False)
-    scores = coco_ap(results, truth, "segm", class_agnostic=True)
+    scores = coco_ap(truth, results, "segm", class_agnostic=True)
     np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
     assert list(scores["per_class"]) == ["object"]
     foreign = [{**result, "category_id": 12345} for result in results]
-    np.testing.assert_array_equal(figures(coco_ap(foreign, truth, class_agnostic=True)), figures(scores))
+    np.testing.assert_array_equal(figures(coco_ap(truth, foreign, class_agnostic=True)), figures(scores))
 
 
 def test_unseen_categories_equal_pycocotools_on_those(random_set, to_coco, pycocotools_stats):
     truth, results = random_set(1)
     stats, _ = pycocotools_stats(to_coco(truth), only(results, "segm"), "segm", category_ids=[7, 90])
-    scores = coco_ap(results, truth, "segm", categories=["class 90", "class 7"])
+    scores = coco_ap(truth, results, "segm", categories=["class 90", "class 7"])
     np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
     assert list(scores["per_class"]) == ["class 90", "class 7"]
-    assert scores["per_class"]["class 7"] == coco_ap(results, truth)["per_class"]["class 7"]
+    assert scores["per_class"]["class 7"] == coco_ap(truth, results)["per_class"]["class 7"]
 
 
 def test_polygons_are_sized_by_the_area_they_enclose(make_truth, make_result, rectangle):
@@ -83,7 +83,7 @@ def test_polygons_are_sized_by_the_area_they_enclose(make_truth, make_result, re
     truth = make_truth([(100, 100)], [{"mask": rectangle(100, 100, 10, 10, 42, 42)}])
     truth.segmentations[0] = json.dumps([[10, 10, 42, 10, 42, 41.9375, 10, 42]]).encode()
     assert truth.mask(0).sum() == 1024
-    scores = coco_ap([make_result(rectangle(100, 100, 10, 10, 42, 42), 0.9)], truth)
+    scores = coco_ap(truth, [make_result(rectangle(100, 100, 10, 10, 42, 42), 0.9)])
     assert scores["APs"] == 1
     assert np.isnan(scores["APl"]) and np.isnan(scores["APm"])
 
@@ -96,9 +96,9 @@ def test_instances_are_sized_by_the_area_their_file_gives(random_set, to_coco, p
         if np.isfinite(area):
             annotation["area"] = area
     stats, _ = pycocotools_stats(dataset, only(copy.deepcopy(results), "segm"), "segm")
-    scores = coco_ap(results, truth)
+    scores = coco_ap(truth, results)
     np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
-    assert scores["APs"] != coco_ap(*random_set(4)[::-1])["APs"]
+    assert scores["APs"] != coco_ap(*random_set(4))["APs"]
 
 
 def test_an_instance_without_a_mask_is_ignored_in_mask_ap(make_truth, make_result, rectangle):
@@ -106,38 +106,38 @@ def test_an_instance_without_a_mask_is_ignored_in_mask_ap(make_truth, make_resul
     truth = make_truth([(100, 100)], [{"mask": seen}, {"box": (50, 50, 90, 90)}])
     on_the_seen, in_the_box = make_result(seen, 0.5), make_result(rectangle(100, 100, 55, 55, 80, 80), 0.9)
     stray = make_result(rectangle(100, 100, 45, 0, 99, 45), 0.8)
-    assert coco_ap([on_the_seen], truth)["AP"] == 1  # the boxed one isn't missed
-    assert coco_ap([on_the_seen, in_the_box], truth)["AP"] == 1  # nor is what is found there false
-    assert coco_ap([on_the_seen, stray], truth)["AP"] == pytest.approx(0.5)
-    assert coco_ap([on_the_seen, make_result(boxed, 0.9)], truth, "bbox")["AP"] == 1  # boxes count as ever
-    assert np.isnan(coco_ap([on_the_seen], truth.without_masks())["AP"])
+    assert coco_ap(truth, [on_the_seen])["AP"] == 1  # the boxed one isn't missed
+    assert coco_ap(truth, [on_the_seen, in_the_box])["AP"] == 1  # nor is what is found there false
+    assert coco_ap(truth, [on_the_seen, stray])["AP"] == pytest.approx(0.5)
+    assert coco_ap(truth, [on_the_seen, make_result(boxed, 0.9)], "bbox")["AP"] == 1  # boxes count as ever
+    assert np.isnan(coco_ap(truth.without_masks(), [on_the_seen])["AP"])
 
 
 def test_an_untrusted_mask_is_no_truth(make_truth, make_result, rectangle):
     mask = rectangle(50, 50, 5, 5, 30, 30)
     truth = make_truth([(50, 50)], [{"mask": mask}])
     truth.trusted[0] = False
-    assert np.isnan(coco_ap([make_result(mask, 1.0)], truth)["AP"])
-    assert coco_ap([make_result(mask, 1.0)], truth, "bbox")["AP"] == 1
+    assert np.isnan(coco_ap(truth, [make_result(mask, 1.0)])["AP"])
+    assert coco_ap(truth, [make_result(mask, 1.0)], "bbox")["AP"] == 1
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox", "boundary"])
 def test_nothing_found_and_nothing_to_find(make_truth, make_result, rectangle, iou_type):
     mask = rectangle(50, 50, 5, 5, 30, 30)
     truth = make_truth([(50, 50), (50, 50)], [{"mask": mask}], category_ids=(0, 5), image_ids=[0, 70])
-    missed = coco_ap([], truth, iou_type)
+    missed = coco_ap(truth, [], iou_type)
     assert (missed["AP"], missed["AR100"]) == (0, 0)
     assert missed["per_class"]["class 0"] == 0 and np.isnan(missed["per_class"]["class 5"])
     empty = make_truth([(50, 50)], [], category_ids=(0, 5))
     for results in ([], [make_result(mask, 0.5, 1, 0)]):
-        assert all(np.isnan(value) for value in figures_raw(coco_ap(results, empty, iou_type)))
-    assert np.isnan(coco_ap([], make_truth([], []), iou_type)["AP"])
+        assert all(np.isnan(value) for value in figures_raw(coco_ap(empty, results, iou_type)))
+    assert np.isnan(coco_ap(make_truth([], []), [], iou_type)["AP"])
     # What is found in an image without instances is false: first of two, it halves the precision.
     both = [make_result(mask, 0.9, 70, 0), make_result(mask, 0.5, 0, 0)]
-    assert coco_ap(both, truth, iou_type)["AP"] == pytest.approx(0.5)
+    assert coco_ap(truth, both, iou_type)["AP"] == pytest.approx(0.5)
     # Of a category that nobody knows, or that has no instances: no part in the mean.
-    assert coco_ap([make_result(mask, 0.5, 0, 0), make_result(mask, 0.9, 0, 5)], truth, iou_type)["AP"] == 1
-    assert coco_ap([make_result(mask, 0.5, 0, 0), make_result(mask, 0.9, 0, 44)], truth, iou_type)["AP"] == 1
+    assert coco_ap(truth, [make_result(mask, 0.5, 0, 0), make_result(mask, 0.9, 0, 5)], iou_type)["AP"] == 1
+    assert coco_ap(truth, [make_result(mask, 0.5, 0, 0), make_result(mask, 0.9, 0, 44)], iou_type)["AP"] == 1
 
 
 def figures_raw(scores):
@@ -150,8 +150,8 @@ def test_boundary_ap_by_hand(make_truth, make_result, rectangle):
     # own IoU is 0.951, all ten.
     truth = make_truth([(100, 100)], [{"mask": rectangle(100, 100, 20, 20, 60, 60)}])
     shifted = [make_result(rectangle(100, 100, 21, 20, 61, 60), 0.9)]
-    assert coco_ap(shifted, truth, "boundary")["AP"] == pytest.approx(0.5)
-    assert coco_ap(shifted, truth, "segm")["AP"] == 1
+    assert coco_ap(truth, shifted, "boundary")["AP"] == pytest.approx(0.5)
+    assert coco_ap(truth, shifted, "segm")["AP"] == 1
 
 
 def test_boundary_ap_against_its_definition(make_truth, make_result, ellipse):
@@ -174,7 +174,7 @@ def test_boundary_ap_against_its_definition(make_truth, make_result, ellipse):
         expected.append(sum(min(ious) >= t for t in np.linspace(0.5, 0.95, 10)) / 10)
     truth = make_truth(sizes, instances, category_ids=range(30))
     assert len(set(expected)) > 5
-    scores = coco_ap(results, truth, "boundary")
+    scores = coco_ap(truth, results, "boundary")
     np.testing.assert_allclose(list(scores["per_class"].values()), expected)
 
 
@@ -192,7 +192,7 @@ def test_results_and_truth_stay_as_they_were(random_set):
     truth, results = random_set(0)
     before = copy.deepcopy(results)
     for iou_type in ("bbox", "segm", "boundary"):
-        coco_ap(results, truth, iou_type)
+        coco_ap(truth, results, iou_type)
     assert results == before
 
 
@@ -203,5 +203,5 @@ def test_results_and_truth_stay_as_they_were(random_set):
 def test_the_thresholds_of_vocs_tables(make_truth, make_result, rectangle, columns, at):
     """A mask that is so many of the hundred columns of the true one has that IoU."""
     truth = make_truth([(100, 100)], [{"mask": rectangle(100, 100, 0, 0, 100, 50)}])
-    scores = coco_ap([make_result(rectangle(100, 100, 0, 0, columns, 50), 0.9)], truth, "segm")
+    scores = coco_ap(truth, [make_result(rectangle(100, 100, 0, 0, columns, 50), 0.9)], "segm")
     assert tuple(scores[name] for name in ("AP25", "AP50", "AP70", "AP75")) == pytest.approx(at)

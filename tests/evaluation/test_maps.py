@@ -9,7 +9,7 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder
-from boxel.evaluation.maps import maps_table, measurable, measure_folder
+from boxel.evaluation.semantic import format_semantic, measure_label_maps, select_measurable
 from boxel.utils.errors import BoxelError
 
 
@@ -40,7 +40,7 @@ def found(tmp_path, truth):
 
 
 def test_against_sets_of_pixels(truth, found) -> None:
-    figures = measure_folder(found, truth)
+    figures = measure_label_maps(truth, found)
     true, ours = (
         np.concatenate([np.array(Image.open(path)).ravel() for path in sorted(folder.glob("?" + end))])
         for folder, end in ((truth.root, "_map.png"), (found, ".png"))
@@ -56,37 +56,36 @@ def test_against_sets_of_pixels(truth, found) -> None:
     assert figures["images"] == 4
 
 
-def test_boxes_are_no_truth_to_measure_against(tmp_path) -> None:
+def test_images_with_boxes_only_are_skipped(tmp_path, caplog) -> None:
     """Not even beside an image in which there is nothing, all of which is background."""
-    rows, told = Builder(), []
+    rows = Builder()
     for k in range(3):
         rows.add_image(k, f"{k}.jpg", 30, 20)
     rows.add(1, 0, 0, (2, 2, 9, 9), b"[[2,2,9,2,9,9]]")
     rows.add(2, 1, 0, (2, 2, 9, 9))
     data = rows.build(tmp_path, [Category(5, "a")], tmp_path / "set.json")
-    assert measurable(data, told.append).tolist() == [0, 2]
-    assert told == ["1 of 3 images have boxes only and are left out"]
-    with pytest.raises(
-        BoxelError, match="not one of its 3 images has a label map or a mask to be measured against"
-    ):
-        measurable(data.without_masks(), told.append)
+    caplog.set_level("INFO")
+    assert select_measurable(data).tolist() == [0, 2]
+    assert caplog.messages == ["1 of 3 images have boxes only and are skipped"]
+    with pytest.raises(BoxelError, match="none of its 3 images has a label map or a mask to compare with"):
+        select_measurable(data.without_masks())
 
 
 def test_an_image_that_can_not_be_measured_costs_only_itself(truth, found) -> None:
     (found / "1.png").unlink()
     Image.new("L", (5, 5)).save(found / "2.png")
     told = []
-    assert measure_folder(found, truth, told.append)["images"] == 2
+    assert measure_label_maps(truth, found, errors=told)["images"] == 2
     assert len(told) == 2 and "1.png: can't be read as a label map" in told[0] and "5 x 5" in told[1]
     for path in found.iterdir():
         path.unlink()
-    with pytest.raises(BoxelError, match="not one of its 4 images can be measured"):
-        measure_folder(found, truth, told.append)
+    with pytest.raises(BoxelError, match="none of its 4 images can be evaluated"):
+        measure_label_maps(truth, found)
 
 
 def test_the_table() -> None:
     figures = {"images": 3, "pixel_accuracy": 0.5, "mean_class_accuracy": math.nan, "mean_iou": 0.25}
-    text = maps_table(figures | {"per_class": {"a": 0.25, "long name": math.nan}})
+    text = format_semantic(figures | {"per_class": {"a": 0.25, "long name": math.nan}})
     assert text.splitlines() == [
         "             IoU",
         "a           25.0",

@@ -29,12 +29,12 @@ def test_matches_are_one_to_one_best_score_first(two_squares, make_result, recta
         make_result(rectangle(100, 100, 0, 0, 20, 10), 0.7, "b", 3),  # IoU 0.5, of the wrong class
         make_result(rectangle(100, 100, 0, 0, 20, 11), 0.6, "b", 0),  # IoU 0.55
     ]
-    matches = match_boxes(results, two_squares)
+    matches = match_boxes(two_squares, results)
     assert list(zip(matches.results, matches.instances, strict=True)) == [(1, 0), (5, 1)]
     np.testing.assert_allclose(matches.iou, [0.75, 0.55])
-    blind = match_boxes(results, two_squares, class_agnostic=True)
+    blind = match_boxes(two_squares, results, class_agnostic=True)
     assert list(zip(blind.results, blind.instances, strict=True)) == [(1, 0), (4, 1)]
-    lower = match_boxes(results, two_squares, min_iou=0.4)
+    lower = match_boxes(two_squares, results, min_iou=0.4)
     assert (2, 2) in list(zip(lower.results, lower.instances, strict=True))
 
 
@@ -42,14 +42,14 @@ def test_mask_iou_by_hand(two_squares, make_result, rectangle):
     half = make_result(rectangle(100, 100, 10, 10, 30, 20), 0.9, "a", 3)  # half of the mask
     half["bbox"] = [10.0, 10.0, 20.0, 20.0]  # in the right box
     exact = make_result(rectangle(100, 100, 60, 60, 80, 80), 0.2, "a", 3)
-    assert mask_iou([half, exact], two_squares) == {"mask_iou": 0.75, "matched": 2, "instances": 3}
+    assert mask_iou(two_squares, [half, exact]) == {"mask_iou": 0.75, "matched": 2, "instances": 3}
     # An instance that has no mask takes part in the matching, not in the mean.
     two_squares.segmentations[2] = None
-    assert mask_iou([half, exact], two_squares) == {"mask_iou": 0.5, "matched": 1, "instances": 2}
+    assert mask_iou(two_squares, [half, exact]) == {"mask_iou": 0.5, "matched": 1, "instances": 2}
 
 
 def test_without_a_match(two_squares, make_truth):
-    assert match_boxes([], two_squares).results.shape == (0,)
-    scores = mask_iou([], two_squares)
+    assert match_boxes(two_squares, []).results.shape == (0,)
+    scores = mask_iou(two_squares, [])
     assert np.isnan(scores["mask_iou"]) and scores["matched"] == 0
-    assert mask_iou([], make_truth([], []))["instances"] == 0
+    assert mask_iou(make_truth([], []), [])["instances"] == 0

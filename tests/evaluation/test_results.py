@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from boxel.evaluation import check_results, read_results
-from boxel.evaluation.results import with_ids_of
+from boxel.evaluation.results import match_image_ids
 from boxel.masks.rle import decode
 from boxel.utils.errors import BoxelError
 
@@ -44,7 +44,7 @@ def test_file_names_tell_the_truths_images(make_truth):
 
     def ids(*results):
         rows = [{"image_id": id, "file_name": name} if name else {"image_id": id} for id, name in results]
-        return [row["image_id"] for row in with_ids_of(truth, rows)]
+        return [row["image_id"] for row in match_image_ids(truth, rows)]
 
     assert ids(("b", "b.jpg"), (1, "0001.jpg")) == [31, 1]
     assert ids((30, "photos/b.jpg")) == [31]  # the id is made from a name, the name is one
@@ -69,7 +69,7 @@ def test_reads_an_empty_list(tmp_path):
         ([{"image_id": 1, "category_id": 1, "score": 0.1}], r"result 0 \(image 1\) has neither bbox nor"),
         (
             [{"image_id": 7, "category_id": 1, "score": 1, "segmentation": {"size": [2] * 3, "counts": "1"}}],
-            r"result 0 \(image 7\) has a mask that can't be read",
+            r"result 0 \(image 7\) has a mask that cannot be read",
         ),
     ],
 )  # fmt: skip
@@ -81,14 +81,14 @@ def test_a_bad_file_is_named_in_one_sentence(tmp_path, rows, said):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(BoxelError, match=r"absent\.json: the results can't be read"):
+    with pytest.raises(BoxelError, match=r"absent\.json: the results cannot be read"):
         read_results(tmp_path / "absent.json")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image_id": 5}, r"result 1 \(image 5\) is of an image that"),
+        ({"image_id": 5}, r"result 1 \(image 5\) belongs to an image that"),
         ({"score": float("nan")}, "has the score nan"),
         ({"bbox": [0, 0, -1, 2]}, r"has the box \[0, 0, -1, 2\]"),
         ({"bbox": [0, 0, float("inf"), 2]}, "has the box"),
@@ -104,17 +104,17 @@ def test_results_that_cannot_be_compared_are_named(make_truth, make_result, rect
     mask = rectangle(20, 30, 1, 1, 9, 9)
     truth = make_truth([(20, 30)], [{"mask": mask}])
     good = make_result(mask, 0.5)
-    check_results([good, good], truth)
+    check_results(truth, [good, good])
     with pytest.raises(BoxelError, match=said):
-        check_results([good, {**good, **change}], truth)
+        check_results(truth, [good, {**good, **change}])
 
 
 def test_foreign_categories_are_an_error_only_where_all_are(make_truth, make_result, rectangle):
     mask = rectangle(20, 30, 1, 1, 9, 9)
     truth = make_truth([(20, 30)], [{"mask": mask}], category_ids=(0, 8))
     foreign, own = make_result(mask, 0.5, 1, 77), make_result(mask, 0.5, 1, 8)
-    check_results([foreign, own], truth)
-    check_results([foreign], truth, class_agnostic=True)
-    check_results([], truth)
-    with pytest.raises(BoxelError, match=r"none of the results is of a category of the truth \(0, 8\)"):
-        check_results([foreign], truth)
+    check_results(truth, [foreign, own])
+    check_results(truth, [foreign], class_agnostic=True)
+    check_results(truth, [])
+    with pytest.raises(BoxelError, match=r"none of the results has a category of the ground truth \(0, 8\)"):
+        check_results(truth, [foreign])

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from boxel.data.annotations import Category
 from boxel.evaluation import evaluate_detections
-from boxel.evaluation.run import is_agnostic, predict_set
+from boxel.evaluation.run import is_class_agnostic, predict_dataset
 from boxel.models.detector import Detections, full_image_detections
 from boxel.utils.errors import BoxelError
 
@@ -48,45 +48,47 @@ def found(results):
 
 def test_categories_go_by_name(two_images):
     model = SquareFinder("class 3", "class 7", class_agnostic=False)
-    assert found(predict_set(model, two_images)) == [(1, 3), (1, 7), (2, 3), (2, 7)]
+    assert found(predict_dataset(model, two_images)) == [(1, 3), (1, 7), (2, 3), (2, 7)]
 
 
-def test_categories_the_set_lacks_are_named_and_left_out(two_images):
+def test_categories_that_the_dataset_lacks_are_logged_and_left_out(two_images, caplog):
     model = SquareFinder("lamp", "class 7", class_agnostic=False)
-    with pytest.warns(UserWarning, match="lacks some of the model's categories, which are left out: lamp"):
-        assert found(predict_set(model, two_images)) == [(1, 7), (2, 7)]
+    assert found(predict_dataset(model, two_images)) == [(1, 7), (2, 7)]
+    assert "lacks some of the model's categories, which are left out: lamp" in caplog.text
     # Without classes, it is an object as good as any.
-    everything = predict_set(model, two_images, class_agnostic=True)
+    everything = predict_dataset(model, two_images, class_agnostic=True)
     assert found(everything) == [(1, 100), (1, 7), (2, 100), (2, 7)]
 
 
 @pytest.mark.parametrize("names", [("lamp",), ("lamp", "sun")])
 def test_a_set_with_none_of_the_models_categories_is_refused(two_images, names):
-    with pytest.raises(BoxelError, match=f"none of the model's categories .{', '.join(names)}.; --class-agn"):
-        predict_set(SquareFinder(*names, class_agnostic=False), two_images)
-    assert len(predict_set(SquareFinder(*names), two_images, class_agnostic=True)) == 2 * len(names)
+    with pytest.raises(
+        BoxelError, match=f"none of the model's categories .{', '.join(names)}.; set `class_agn"
+    ):
+        predict_dataset(SquareFinder(*names, class_agnostic=False), two_images)
+    assert len(predict_dataset(SquareFinder(*names), two_images, class_agnostic=True)) == 2 * len(names)
 
 
 def test_agnostic_is_what_was_trained_so(two_images):
-    assert not is_agnostic(SquareFinder("red"))
-    assert not is_agnostic(SquareFinder("red", class_agnostic=False))
-    assert not is_agnostic(SquareFinder("object", "red"))
-    assert is_agnostic(SquareFinder("object"))
-    assert is_agnostic(SquareFinder("thing", class_agnostic=True))
-    results = predict_set(SquareFinder("thing", class_agnostic=True), two_images)
-    assert evaluate_detections(results, two_images, class_agnostic=True)["box"]["AP"] == 1
+    assert not is_class_agnostic(SquareFinder("red"))
+    assert not is_class_agnostic(SquareFinder("red", class_agnostic=False))
+    assert not is_class_agnostic(SquareFinder("object", "red"))
+    assert is_class_agnostic(SquareFinder("object"))
+    assert is_class_agnostic(SquareFinder("thing", class_agnostic=True))
+    results = predict_dataset(SquareFinder("thing", class_agnostic=True), two_images)
+    assert evaluate_detections(two_images, results, class_agnostic=True)["box"]["AP"] == 1
 
 
 def test_unreadable_images_are_reported_and_the_rest_is_done(two_images, tmp_path):
     (tmp_path / "0.png").write_bytes(b"torn")
     told = []
-    assert found(predict_set(SquareFinder("class 3"), two_images, errors=told)) == [(2, 3)]
+    assert found(predict_dataset(SquareFinder("class 3"), two_images, errors=told)) == [(2, 3)]
     assert len(told) == 1 and "0.png" in told[0]
 
 
 def test_no_image_at_all_is_an_error(two_images, tmp_path):
     for name in ("0.png", "1.png"):
         (tmp_path / name).unlink()
-    with pytest.raises(BoxelError, match=r"none of its 2 images can be read in .*--images"):
-        predict_set(SquareFinder("class 3"), two_images, errors=[])
-    assert predict_set(SquareFinder("class 3"), two_images.select_images(np.zeros(2, dtype=bool))) == []
+    with pytest.raises(BoxelError, match=r"none of its 2 images can be read in .*`images`"):
+        predict_dataset(SquareFinder("class 3"), two_images)
+    assert predict_dataset(SquareFinder("class 3"), two_images.select_images(np.zeros(2, dtype=bool))) == []

@@ -3,75 +3,76 @@ import math
 
 import pytest
 
-from boxel.evaluation import coco_ap, evaluate_detections, fill_boxes, format_table, mask_iou, region_ap
+from boxel.evaluation import coco_ap, evaluate_detections, fill_boxes, format_detections, mask_iou, region_ap
 from boxel.evaluation.summary import without_nan
 from boxel.utils.errors import BoxelError
 
 
 def test_gathers_every_measure(random_set):
     truth, results = random_set(0)
-    metrics = evaluate_detections(results, truth, baselines=["box"])
+    metrics = evaluate_detections(truth, results, baselines=["box"])
     json.dumps(metrics, allow_nan=False)
     assert metrics["images"] == 12
     assert metrics["instances"] == (~truth.iscrowd).sum()
-    assert metrics["box"]["AP"] == coco_ap(results, truth, "bbox")["AP"]
-    assert metrics["mask"]["AP50"] == coco_ap(results, truth, "segm")["AP50"]
-    assert metrics["boundary"]["AP"] == coco_ap(results, truth, "boundary")["AP"]
-    assert metrics["mask_iou"] == mask_iou(results, truth)
-    filled = fill_boxes(results, truth)
-    assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(filled, truth)["AP"]
-    assert metrics["baselines"]["box"]["mask_iou"] == mask_iou(filled, truth)
+    assert metrics["box"]["AP"] == coco_ap(truth, results, "bbox")["AP"]
+    assert metrics["mask"]["AP50"] == coco_ap(truth, results, "segm")["AP50"]
+    assert metrics["boundary"]["AP"] == coco_ap(truth, results, "boundary")["AP"]
+    assert metrics["mask_iou"] == mask_iou(truth, results)
+    filled = fill_boxes(truth, results)
+    assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(truth, filled)["AP"]
+    assert metrics["baselines"]["box"]["mask_iou"] == mask_iou(truth, filled)
     assert "box_agreement" not in metrics
-    assert "boundary" not in evaluate_detections(results, truth, boundary=False)
+    assert "boundary" not in evaluate_detections(truth, results, boundary=False)
 
 
 def test_regions_where_they_are_asked_for(random_set):
     truth, results = random_set(0)
-    assert "regions" not in evaluate_detections(results, truth, boundary=False)
-    metrics = evaluate_detections(results, truth, boundary=False, regions=True)
-    expected = region_ap(results, truth)
+    assert "regions" not in evaluate_detections(truth, results, boundary=False)
+    metrics = evaluate_detections(truth, results, boundary=False, regions=True)
+    expected = region_ap(truth, results)
     assert metrics["regions"]["mAPr50"] == expected["mAPr50"]
     figures = [100 * expected[name] for name in ("mAPr50", "mAPr70", "mAPr_vol")]
     line = "mAPr50 {:.1f}; mAPr70 {:.1f}; mAPr_vol {:.1f}.".format(*figures)
-    assert line in format_table(metrics).splitlines()
+    assert line in format_detections(metrics).splitlines()
 
 
-def test_without_true_masks_it_measures_by_boxes(random_set):
+def test_without_true_masks_boxes_are_compared(random_set, caplog):
     truth, results = random_set(0)
-    with pytest.warns(UserWarning, match="no masks to compare baselines with: box filled left out"):
-        metrics = evaluate_detections(results, truth.without_masks(), baselines=["box"])
+    metrics = evaluate_detections(truth.without_masks(), results, baselines=["box"])
+    assert "no masks to compare baselines with; skipped: box filled" in caplog.text
     assert set(metrics) == {"images", "instances", "results", "box", "mean_fill", "box_agreement"}
     # The true boxes here are tight, so each found one agrees as well as it matches, which is by at least 0.5.
     assert metrics["box_agreement"]["share50"] == 1
-    assert "No true masks" in format_table(metrics)
+    assert "No true masks" in format_detections(metrics)
 
 
 def test_without_predicted_masks_it_measures_boxes(random_set):
     truth, results = random_set(0)
     boxes = [{k: v for k, v in result.items() if k != "segmentation"} for result in results]
-    metrics = evaluate_detections(boxes, truth, baselines=["box"])
+    metrics = evaluate_detections(truth, boxes, baselines=["box"])
     assert set(metrics) == {"images", "instances", "results", "box", "baselines"}
-    assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(fill_boxes(results, truth), truth)["AP"]
+    assert metrics["baselines"]["box"]["mask"]["AP"] == coco_ap(truth, fill_boxes(truth, results))["AP"]
 
 
-def test_a_true_mask_that_can_not_be_read_costs_only_itself(make_truth, make_result, rectangle):
+def test_an_unreadable_true_mask_is_replaced_by_its_box(make_truth, make_result, rectangle, caplog):
     first, second = rectangle(100, 100, 5, 5, 45, 45), rectangle(100, 100, 50, 50, 95, 95)
     truth = make_truth([(100, 100)], [{"mask": first}, {"mask": second}])
     truth.segmentations[1] = b"[[1, 2, 3, 4, 5, 6, 7]]"
     results = [make_result(first, 0.9), make_result(second, 0.8)]
-    with pytest.warns(UserWarning, match=r"1 true masks can't be read .* annotation 1 "):
-        metrics = evaluate_detections(results, truth)
+    metrics = evaluate_detections(truth, results)
+    assert "1 true masks cannot be read" in caplog.text and "annotation 1 " in caplog.text
+    assert len(caplog.records) == 1
     assert (metrics["mask"]["AP"], metrics["box"]["AP"], metrics["instances"]) == (1, 1, 2)
     assert metrics["mask_iou"]["instances"] == 1
 
 
 def test_only_unseen_classes(random_set):
     truth, results = random_set(0)
-    metrics = evaluate_detections(results, truth, categories=["class 0"], boundary=False)
+    metrics = evaluate_detections(truth, results, categories=["class 0"], boundary=False)
     assert list(metrics["mask"]["per_class"]) == ["class 0"]
-    assert metrics["mask"]["AP"] == coco_ap(results, truth)["per_class"]["class 0"]
+    assert metrics["mask"]["AP"] == coco_ap(truth, results)["per_class"]["class 0"]
     with pytest.raises(BoxelError, match=r"no category 'class 00'\. Did you mean 'class 0'"):
-        evaluate_detections(results, truth, categories=["class 00"])
+        evaluate_detections(truth, results, categories=["class 00"])
 
 
 def test_unseen_classes_without_classes(make_truth, make_result, rectangle):
@@ -80,52 +81,52 @@ def test_unseen_classes_without_classes(make_truth, make_result, rectangle):
     truth = make_truth([(100, 100)], [{"mask": dog, "label": 1}, {"mask": person}], category_ids=(1, 18))
     results = [make_result(dog, 0.9), make_result(person, 0.8)]
     for name in ("class 1", "class 18"):
-        metrics = evaluate_detections(results, truth, class_agnostic=True, categories=[name])
+        metrics = evaluate_detections(truth, results, class_agnostic=True, categories=[name])
         assert (metrics["mask"]["AP"], metrics["box"]["AP"], metrics["instances"]) == (1, 1, 1)
         assert list(metrics["mask"]["per_class"]) == ["object"]
     stray = make_result(rectangle(100, 100, 0, 60, 40, 100), 0.95)
-    metrics = evaluate_detections([stray, *results], truth, class_agnostic=True, categories=["class 18"])
+    metrics = evaluate_detections(truth, [stray, *results], class_agnostic=True, categories=["class 18"])
     assert metrics["mask"]["AP"] == pytest.approx(0.5)
 
 
-def test_results_of_one_category_are_warned_of(make_truth, make_result, rectangle, recwarn):
+def test_results_of_one_category_are_warned_of(make_truth, make_result, rectangle, caplog):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": i, "label": i} for i in (0, 1)], (1, 18))
     person, dog = make_result(mask, 0.9, 1, 1), make_result(mask, 0.9, 2, 18)
-    evaluate_detections([person, dog], truth)
-    evaluate_detections([person], truth, categories=["class 1"])
-    evaluate_detections([person], truth, class_agnostic=True)
-    evaluate_detections([person], truth.select_instances([0]))  # the other category has no instance
-    evaluate_detections([], truth)
-    assert not [str(w.message) for w in recwarn if w.category is UserWarning]
-    with pytest.warns(UserWarning, match=r"mine.json: all results are of category 'class 1', so that 1 inst"):
-        evaluate_detections([person, {**dog, "category_id": 1}], truth, file="mine.json")
+    evaluate_detections(truth, [person, dog])
+    evaluate_detections(truth, [person], categories=["class 1"])
+    evaluate_detections(truth, [person], class_agnostic=True)
+    evaluate_detections(truth.select_instances([0]), [person])  # the other category has no instance
+    evaluate_detections(truth, [])
+    assert not caplog.records
+    evaluate_detections(truth, [person, {**dog, "category_id": 1}], file="mine.json")
+    assert "mine.json: all results have category 'class 1', so 1 instances of other" in caplog.text
 
 
 def test_unknown_baselines_are_refused_first(random_set):
     truth, results = random_set(0)
     with pytest.raises(BoxelError, match=r"no baseline 'boxes', only box, grabcut\. Did you mean 'box'"):
-        evaluate_detections(results, truth, baselines=["grabcut", "boxes"])
+        evaluate_detections(truth, results, baselines=["grabcut", "boxes"])
 
 
 def test_results_go_by_file_name(make_truth, make_result, rectangle):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": 1}], image_ids=(1, 40))
     found = {**make_result(mask, 0.9, "1"), "file_name": "1.png"}
-    assert evaluate_detections([found], truth)["mask"]["AP"] == 1
+    assert evaluate_detections(truth, [found])["mask"]["AP"] == 1
 
 
 def test_refuses_results_of_other_images(random_set):
     truth, results = random_set(0)
     with pytest.raises(BoxelError, match=r"mine.json: result 0 \(image -1\)"):
-        evaluate_detections([{**results[0], "image_id": -1}], truth, file="mine.json")
+        evaluate_detections(truth, [{**results[0], "image_id": -1}], file="mine.json")
 
 
 def test_the_table(make_truth, make_result, rectangle):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)], [{"mask": mask}])
-    lines = format_table(
-        evaluate_detections([make_result(rectangle(100, 100, 21, 20, 61, 60), 0.9)], truth)
+    lines = format_detections(
+        evaluate_detections(truth, [make_result(rectangle(100, 100, 21, 20, 61, 60), 0.9)])
     ).splitlines()
     assert lines[0].split() == [
         "AP",
@@ -148,7 +149,7 @@ def test_the_table(make_truth, make_result, rectangle):
     assert lines[5:] == [
         "In percent. 1 images, 1 instances, 1 detections.",
         "Mask IoU: 95.1 over 1 of 1 instances found.",
-        "The masks fill 100.0 % of their boxes: they came out as boxes.",
+        "The masks fill 100.0 % of their boxes: they are boxes rather than masks.",
     ]
     assert len({len(line) for line in lines[:4]}) == 1
 
@@ -157,16 +158,16 @@ def test_the_table_says_what_grabcut_cuts(make_truth, make_result, rectangle):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)], [{"mask": mask}])
     found = [make_result(mask, 0.9)]
-    said = "GrabCut cuts the 20 best detections of an image that score at least 0.05; the boxes of the others"
-    assert said in format_table(evaluate_detections(found, truth, baselines=["box", "grabcut"]))
-    assert "GrabCut" not in format_table(evaluate_detections(found, truth, baselines=["box"]))
+    said = "GrabCut runs for the 20 best detections of an image with a score of at least 0.05; the boxes of"
+    assert said in format_detections(evaluate_detections(truth, found, baselines=["box", "grabcut"]))
+    assert "GrabCut" not in format_detections(evaluate_detections(truth, found, baselines=["box"]))
 
 
-def test_nothing_at_all(make_truth):
-    with pytest.warns(UserWarning, match="box filled, GrabCut left out"):
-        metrics = evaluate_detections([], make_truth([], []), baselines=["box", "grabcut"])
+def test_an_empty_dataset_has_no_metrics(make_truth, caplog):
+    metrics = evaluate_detections(make_truth([], []), [], baselines=["box", "grabcut"])
+    assert "skipped: box filled, GrabCut" in caplog.text
     assert metrics["box"]["AP"] is None
-    assert "0 images" in format_table(metrics)
+    assert "0 images" in format_detections(metrics)
 
 
 def test_what_json_does_not_know_becomes_null():

@@ -11,9 +11,15 @@ from skimage.segmentation import find_boundaries
 
 from boxel.data.label_maps import pixel_classes
 from boxel.data.synthetic import write_scenes
-from boxel.evaluation import maps
-from boxel.evaluation.semantic import confusion, semantic_figures
-from boxel.evaluation.trimap import boundary_distance, ring_confusions, trimap_figures
+from boxel.evaluation.semantic import (
+    band_confusions,
+    boundary_distance,
+    confusion,
+    format_semantic,
+    measure_segmenter,
+    semantic_metrics,
+    trimap_metrics,
+)
 from boxel.models.semantic.inference import SemanticInferenceConfig
 
 
@@ -23,7 +29,7 @@ def labels(text):
 
 
 def figures_of(found, truth, widths, names=("a", "b")):
-    return trimap_figures(ring_confusions(labels(found), labels(truth), widths, len(names)), widths, names)
+    return trimap_metrics(band_confusions(labels(truth), labels(found), widths, len(names)), widths, names)
 
 
 def test_by_hand():
@@ -50,7 +56,7 @@ def test_distance_of_drawn_maps():
 
 
 def test_a_rim_of_void_is_a_boundary_that_does_not_count_itself():
-    matrices = ring_confusions(labels("0001111111"), labels("000vvvv111"), [1], 2)
+    matrices = band_confusions(labels("000vvvv111"), labels("0001111111"), [1], 2)
     assert matrices[0].tolist() == [[1, 0], [0, 1]]  # beside the rim
     assert matrices[1].tolist() == [[2, 0], [0, 2]]
 
@@ -68,10 +74,10 @@ def test_parts_agree_with_peers_and_add_up(seed, height, width, scale):
     truth[random.random(truth.shape) < 0.1] = 255
     truth = truth.repeat(scale, 0).repeat(scale, 1)[:height, :width]
     widths = [1, 2, 3, 100]
-    parts = ring_confusions(found, truth, widths, 3)
-    whole = confusion(found, truth, 3)
+    parts = band_confusions(truth, found, widths, 3)
+    whole = confusion(truth, found, 3)
     np.testing.assert_array_equal(parts.sum(0), whole)
-    np.testing.assert_array_equal(ring_confusions(found, truth, [], 3), whole[None])
+    np.testing.assert_array_equal(band_confusions(truth, found, [], 3), whole[None])
     beside = find_boundaries(truth)
     if not beside.any():
         np.testing.assert_array_equal(parts[-1], whole)
@@ -79,9 +85,9 @@ def test_parts_agree_with_peers_and_add_up(seed, height, width, scale):
     away = distance_transform_edt(~beside) + 0.5
     for at, band in enumerate(widths):
         inside = away <= band
-        np.testing.assert_array_equal(parts[: at + 1].sum(0), confusion(found[inside], truth[inside], 3))
-    usual = semantic_figures(whole, ["a", "b", "c"])["mean_iou"]
-    figures = trimap_figures(parts, widths, ["a", "b", "c"])
+        np.testing.assert_array_equal(parts[: at + 1].sum(0), confusion(truth[inside], found[inside], 3))
+    usual = semantic_metrics(whole, ["a", "b", "c"])["mean_iou"]
+    figures = trimap_metrics(parts, widths, ["a", "b", "c"])
     assert figures["boundary"][-1] == pytest.approx(usual, nan_ok=True)  # the band is wider than the image
 
 
@@ -94,14 +100,14 @@ def test_a_set_is_looked_at_once(tmp_path, monkeypatch):
         shown.append(photo)
         return SimpleNamespace(labels=random.integers(0, len(model.categories), photo.shape[:2]))
 
-    monkeypatch.setattr(maps, "predict_label_map", predict)
+    monkeypatch.setattr("boxel.models.semantic.inference.predict_label_map", predict)
     model = SimpleNamespace(categories=pixel_classes(truth))
-    figures = maps.measure_maps(model, truth, SemanticInferenceConfig(), trimap=[200, 3, 3])
+    figures = measure_segmenter(truth, model, SemanticInferenceConfig(), trimap=[200, 3, 3])
     assert len(shown) == figures["images"] == 3
     assert figures["trimap"]["width"] == [3, 200]
     assert figures["trimap"]["boundary"][1] == figures["mean_iou"]
     assert 0 < figures["trimap"]["interior"][0] < 1 and np.isnan(figures["trimap"]["interior"][1])
-    heads, near, all_over = (line.split() for line in maps.maps_table(figures).splitlines()[-3:])
+    heads, near, all_over = (line.split() for line in format_semantic(figures).splitlines()[-3:])
     assert heads == ["width", "boundary", "interior"] and near[0] == "3"
     assert all_over == ["200", f"{100 * figures['mean_iou']:.1f}", "-"]
-    assert "trimap" not in maps.measure_maps(model, truth, SemanticInferenceConfig())
+    assert "trimap" not in measure_segmenter(truth, model, SemanticInferenceConfig())

@@ -13,8 +13,8 @@ from torch import nn
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder
-from boxel.evaluation.maps import measure_maps
-from boxel.evaluation.tune_crf import VALUES, Try, best_crf, descend, tries_table, tune_crf
+from boxel.evaluation.semantic import measure_segmenter
+from boxel.evaluation.tune_crf import VALUES, Trial, best_crf, descend, format_trials, tune_crf
 from boxel.models.semantic.inference import semantic_inference_config
 from boxel.utils.errors import BoxelError
 
@@ -65,37 +65,40 @@ def truth(tmp_path) -> Annotations:
     return replace(data, map_labels=values_to_labels({1: 0, 2: 1}))
 
 
-def test_tries_are_what_is_measured(model, truth) -> None:
-    told = []
-    tries = tune_crf(model, truth, report=told.append)
+def test_trials_equal_evaluation_with_the_same_crf(model, truth, caplog) -> None:
+    caplog.set_level("INFO")
+    tries = tune_crf(model, truth)
     assert tries[0].crf is None and tries[1].crf == CRFConfig()
     best = best_crf(tries)
     for attempt in (tries[0], tries[1], max(tries, key=lambda attempt: attempt.mean_iou)):
-        measured = measure_maps(model, truth, semantic_inference_config(model, crf=attempt.crf))["mean_iou"]
+        measured = measure_segmenter(truth, model, semantic_inference_config(model, crf=attempt.crf))[
+            "mean_iou"
+        ]
         assert attempt.mean_iou == pytest.approx(measured, abs=1e-3)
     # Cells of 16 pixels are a poor disc, and colors tell where it ends.
     assert tries[0].mean_iou < 0.9 and measured > 0.97
     assert measured == pytest.approx(max(mean_iou for _, mean_iou in tries), abs=1e-3)
-    assert best.smooth_sigma == 3 and len(told) == len(tries) == len({str(attempt.crf) for attempt in tries})
+    assert best.smooth_sigma == 3 and len(caplog.records) == len(tries) == len(
+        {str(attempt.crf) for attempt in tries}
+    )
 
 
 def test_the_network_looks_once_at_images_that_are_evenly_chosen(model, truth) -> None:
-    tune_crf(model, truth, count=3, report=lambda text: None)
+    tune_crf(model, truth, count=3)
     assert model.network.widths == [48, 52, 56]
 
 
-def test_an_image_that_can_not_be_used_costs_only_itself(model, truth) -> None:
+def test_an_image_that_cannot_be_used_is_skipped(model, truth, caplog) -> None:
     (truth.root / "1.png").unlink()
     Image.new("L", (5, 5)).save(truth.root / "2_map.png")
-    told = []
-    tune_crf(model, truth, report=told.append)
-    left_out = [text for text in told if text.startswith("left out")]
+    tune_crf(model, truth)
+    left_out = [record.message for record in caplog.records if record.levelname == "WARNING"]
     assert len(left_out) == 2 and "1.png" in left_out[0] and "5 x 5" in left_out[1]
     assert model.network.widths == [48, 54, 56]
     for file in truth.root.glob("?.png"):
         file.unlink()
-    with pytest.raises(BoxelError, match="not one of its 5 images can be measured"):
-        tune_crf(model, truth, report=lambda text: None)
+    with pytest.raises(BoxelError, match="none of its 5 images can be evaluated"):
+        tune_crf(model, truth)
 
 
 def test_a_descent_finds_the_only_peak_step_by_step() -> None:
@@ -121,9 +124,9 @@ def test_what_is_no_better_is_not_gone_after(value) -> None:
 
 def test_the_table_says_which_is_better() -> None:
     weak, strong = CRFConfig(appearance_weight=4), CRFConfig(appearance_weight=15, color_sigma=5)
-    tries = [Try(None, 0.5), Try(CRFConfig(), 0.25), Try(weak, 0.5125), Try(strong, 0.4)]
+    tries = [Trial(None, 0.5), Trial(CRFConfig(), 0.25), Trial(weak, 0.5125), Trial(strong, 0.4)]
     assert best_crf(tries) == weak
-    assert tries_table(tries).splitlines() == [
+    assert format_trials(tries).splitlines() == [
         "appearance_weight appearance_sigma color_sigma smooth_weight mean IoU",
         "           no CRF                                               50.00",
         "               10               80          13             3    25.00",
@@ -133,4 +136,4 @@ def test_the_table_says_which_is_better() -> None:
         "mean IoU 50.00 without a CRF, 51.25 with the best one.",
     ]
     assert best_crf([tries[0], tries[1]]) == CRFConfig()
-    assert tries_table(tries[:2]).endswith("25.00 with the best one: leave --crf out.")
+    assert format_trials(tries[:2]).endswith("25.00 with the best one; do not use `crf`.")

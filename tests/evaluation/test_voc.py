@@ -13,7 +13,7 @@ from boxel.utils.errors import BoxelError
 @pytest.mark.parametrize("seed", range(4))
 def test_equals_pycocotools_with_fine_recalls(random_set, to_coco, seed):
     truth, results = random_set(seed)
-    scores = region_ap(results, truth, thresholds=[0.5, 0.7, 0.25])
+    scores = region_ap(truth, results, thresholds=[0.5, 0.7, 0.25])
     dataset, ious = to_coco(truth), [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
@@ -44,10 +44,10 @@ def test_by_hand(make_truth, make_result, rectangle):
     truth = make_truth([(90, 30)], [{"mask": mask} for mask in cell])
     half = rectangle(90, 30, 0, 15, 30, 45)  # an IoU of a third with two of them
     found = [make_result(cell[0], 0.9), make_result(half, 0.8), make_result(cell[2], 0.7)]
-    scores = region_ap(found, truth)
+    scores = region_ap(truth, found)
     assert scores["mAPr50"] == scores["mAPr70"] == pytest.approx(1 / 3 + 2 / 9)
     # Below an IoU of a third it finds the second instance, and nothing is false.
-    assert region_ap(found, truth, [0.3])["mAPr30"] == pytest.approx(1)
+    assert region_ap(truth, found, [0.3])["mAPr30"] == pytest.approx(1)
     assert scores["mAPr_vol"] == pytest.approx((3 * 1 + 6 * 5 / 9) / 9)
 
 
@@ -55,12 +55,12 @@ def test_two_of_an_instance(make_truth, make_result, rectangle):
     """The second detection of an instance is false."""
     mask = rectangle(20, 20, 0, 0, 10, 10)
     truth = make_truth([(20, 20)], [{"mask": mask}, {"mask": rectangle(20, 20, 10, 10, 20, 20)}])
-    assert region_ap([make_result(mask, 0.9), make_result(mask, 0.8)], truth)["mAPr50"] == pytest.approx(0.5)
+    assert region_ap(truth, [make_result(mask, 0.9), make_result(mask, 0.8)])["mAPr50"] == pytest.approx(0.5)
 
 
 def test_nothing_to_find(make_truth, make_result, rectangle):
     truth = make_truth([(20, 20)], [])
-    scores = region_ap([make_result(rectangle(20, 20, 0, 0, 5, 5), 0.9)], truth)
+    scores = region_ap(truth, [make_result(rectangle(20, 20, 0, 0, 5, 5), 0.9)])
     assert np.isnan(scores["mAPr50"]) and np.isnan(scores["mAPr_vol"])
     with pytest.raises(BoxelError):
-        region_ap([], truth, categories=["unicorn"])
+        region_ap(truth, [], categories=["unicorn"])

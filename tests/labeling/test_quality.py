@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from boxel.evaluation.ranking import ranking_figures
+from boxel.evaluation.boxes import quality_metrics
 from boxel.labeling import quality
 from boxel.labeling.calibrate import corrected
 from boxel.labeling.fusion import Labeled, Vote
@@ -105,7 +105,7 @@ def made_up(count, seed=0):
 def test_a_calibration_means_what_it_says_on_masks_it_has_not_seen():
     told = quality.fit(*made_up(400))
     found, ious = made_up(400, seed=1)
-    figures = ranking_figures(told.of_cues(found), ious)
+    figures = quality_metrics(ious, told.of_cues(found))
     assert figures["spearman"] > 0.85
     assert figures["calibration_error"] < 0.03
     assert figures["gain"] > 0.85
@@ -145,9 +145,9 @@ def test_a_few_masks_correct_a_calibration_a_little_and_many_wholly():
 
 def test_ranking_figures_by_hand():
     ious = np.arange(10) / 10
-    perfect = ranking_figures(ious, ious)
+    perfect = quality_metrics(ious, ious)
     assert perfect == pytest.approx({"spearman": 1, "calibration_error": 0, "gain": 1})
-    off = ranking_figures(ious[::-1] + 0.0, ious)
+    off = quality_metrics(ious, ious[::-1] + 0.0)
     # The best six by it are the worst six: mean 0.25 where all have 0.45 and the best 0.65.
     assert off["gain"] == pytest.approx((0.25 - 0.45) / (0.65 - 0.45))
     assert off["spearman"] == pytest.approx(-1)

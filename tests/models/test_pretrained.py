@@ -29,8 +29,8 @@ def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
     truth = sample_images()
     truth = truth.select_categories([c.name for c in truth.categories if c.name != "coin"])
     boxes = truth.without_masks()
-    ours = measure_masks(label(boxes, teacher=name, report=lambda _: None), truth)
-    filled = measure_masks(label(boxes, teacher="rectangle", report=lambda _: None), truth)
+    ours = measure_masks(truth, label(boxes, teacher=name, report=lambda _: None))
+    filled = measure_masks(truth, label(boxes, teacher="rectangle", report=lambda _: None))
     assert ours["mask_iou"] > filled["mask_iou"] + 0.1
 
 

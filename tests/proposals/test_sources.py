@@ -5,7 +5,7 @@ from itertools import combinations
 import numpy as np
 import pytest
 
-from boxel.evaluation.proposals import overlaps
+from boxel.evaluation.proposals import candidate_ious
 from boxel.proposals import propose
 from boxel.proposals.config import SOURCES
 from boxel.proposals.grouping import groups
@@ -185,7 +185,7 @@ def test_holes_of_segments_are_filled() -> None:
     ring, disc = (radius < 22) & (radius > 10), radius < 22
     image[ring] = (220, 40, 40)
     found = propose(image, boxes=[[18, 8, 62, 52]], count=200)
-    best = overlaps(found, np.stack([ring, disc])).max(0)
+    best = candidate_ious(found, np.stack([ring, disc])).max(0)
     assert best[1] > 0.9 > best[0]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from boxel.data.synthetic import write_scenes
-from boxel.evaluation.proposals import overlaps, recall
+from boxel.evaluation.proposals import best_candidate_ious, candidate_ious
 from boxel.proposals import ProposalConfig, load_candidates, make_candidates
 from boxel.proposals.candidates import from_sets
 from boxel.utils.errors import BoxelError
@@ -53,15 +53,14 @@ def test_images_without_boxes_have_none(scenes, tmp_path) -> None:
     assert len(load_candidates(empty, 0, tmp_path, ProposalConfig(count=50, fit_boxes=False))) == 50
 
 
-def test_an_image_that_can_not_be_read_costs_itself(scenes, tmp_path) -> None:
+def test_an_image_that_can_not_be_read_costs_itself(scenes, tmp_path, caplog) -> None:
     broken = replace(scenes, paths=[scenes.paths[0], "gone.jpg", scenes.paths[2]])
     (fault,) = make_candidates(broken, tmp_path, CONFIG)
     assert "gone.jpg" in fault and len(times(tmp_path)) == 2
     with pytest.raises(BoxelError, match=r"gone\.jpg"):
         load_candidates(broken, 1, tmp_path, CONFIG)
-    told: list[str] = []
-    assert len(recall(broken, tmp_path, CONFIG, report=told.append)) < len(scenes.boxes)
-    assert len(told) == 1 and "gone.jpg" in told[0]
+    assert len(best_candidate_ious(broken, tmp_path, CONFIG)) < len(scenes.boxes)
+    assert len(caplog.records) == 1 and "gone.jpg" in caplog.text
 
 
 def test_overlaps_are_those_of_full_masks() -> None:
@@ -70,7 +69,7 @@ def test_overlaps_are_those_of_full_masks() -> None:
     labels.ravel()[:30] = np.arange(30)
     candidates = from_sets(labels, random.random((20, 30)) < 0.4)
     masks = random.random((5, 12, 15)) < 0.3
-    found = overlaps(candidates, masks)
+    found = candidate_ious(candidates, masks)
     for n in range(20):
         for m in range(5):
             own = candidates.mask(n)
@@ -78,10 +77,10 @@ def test_overlaps_are_those_of_full_masks() -> None:
 
 
 def test_recall_grows_with_the_number(scenes, tmp_path) -> None:
-    found = recall(scenes, tmp_path, CONFIG, counts=(1, 10, 100))
+    found = best_candidate_ious(scenes, tmp_path, CONFIG, counts=(1, 10, 100))
     assert found.shape[1] == 3 and (np.diff(found, axis=1) >= 0).all()
     assert found[:, 2].mean() > 0.8 > found[:, 0].mean()
-    large = recall(scenes, tmp_path, CONFIG, counts=(100,), least_side=60)
+    large = best_candidate_ious(scenes, tmp_path, CONFIG, counts=(100,), min_side=60)
     assert 0 < len(large) < len(found)
 
 

@@ -86,7 +86,7 @@ def test_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, hea
         assert torch.equal(tensor, again.state_dict()[name]), name
     metrics = json.loads((run_folder / "metrics.json").read_text())
     made = labeled(again, held_out.without_masks())
-    figures = measure_masks(made, held_out, least_side=0)
+    figures = measure_masks(held_out, made, min_side=0)
     assert figures.pop("instances") == len(held_out.labels)
     assert figures.keys() == {"mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class"}
     assert {name: metrics[f"val/{name}"] for name in figures} == pytest.approx(figures, abs=1e-4)

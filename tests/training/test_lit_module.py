@@ -146,9 +146,9 @@ def test_metrics_with_and_without_true_masks(scenes):
         "mask_iou",
         "mask_fill",
     }
-    assert found["box_AP"] == coco_ap(results, scenes, "bbox")["AP"] < 1
+    assert found["box_AP"] == coco_ap(scenes, results, "bbox")["AP"] < 1
     assert found["mask_AP"] == pytest.approx(1)
-    assert found["mask_iou"] == mask_iou(results, scenes)["mask_iou"]
+    assert found["mask_iou"] == mask_iou(scenes, results)["mask_iou"]
     boxes = scenes.boxes[:, 2:] - scenes.boxes[:, :2]
     fill = np.mean([scenes.mask(i).sum() / boxes[i].prod() for i in range(len(boxes))])
     assert found["mask_fill"] == pytest.approx(fill)

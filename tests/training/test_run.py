@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 import boxel
 from boxel.data import write
 from boxel.data.dataset import InstanceDataset
-from boxel.evaluation.run import predict_set
+from boxel.evaluation.run import predict_dataset
 from boxel.models.boxinst import BoxInst
 from boxel.training import train
 from boxel.training.instances import validation_metrics
@@ -84,7 +84,7 @@ def test_a_run_leaves_a_folder_with_everything_in_it(scenes, tiny, run_folder, c
     again = boxel.load(run_folder)
     assert not again.training and not model.training
     found = validation_metrics(
-        predict_set(again, split(scenes, 0.25, 0)[1], batch_size=4), split(scenes, 0.25, 0)[1]
+        predict_dataset(again, split(scenes, 0.25, 0)[1], batch_size=4), split(scenes, 0.25, 0)[1]
     )
     assert found.keys() >= {"mask_AP", "mask_fill"}
     assert {f"val/{name}": pytest.approx(value, abs=2e-3) for name, value in found.items()} | {

@@ -15,8 +15,8 @@ import torch
 import boxel
 from boxel.data.annotations import Annotations
 from boxel.data.dataset import SemanticDataset
-from boxel.evaluation.maps import measure_maps
-from boxel.evaluation.run import predict_set
+from boxel.evaluation.run import predict_dataset
+from boxel.evaluation.semantic import measure_segmenter
 from boxel.models.fcrn import FCRN, FCRNInstances
 from boxel.training import train
 from boxel.training.semantic import SemanticTask
@@ -42,7 +42,7 @@ def test_a_segmenter_is_trained_on_masks(scenes: Annotations, semantic_run) -> N
     photo = scenes.image_path(0)
     found = model.predict(photo)
     assert found.labels.shape == (scenes.heights[0], scenes.widths[0]) and found.scores.max() <= 1
-    figures = measure_maps(model, scenes)
+    figures = measure_segmenter(scenes, model)
     assert figures["images"] == len(scenes) and figures["per_class"].keys() == {
         c.name for c in model.categories
     }
@@ -56,7 +56,7 @@ def test_instances_are_found_on_top_of_it(scenes: Annotations, tiny_fcrn, semant
     assert all(torch.equal(tensor, before[name]) for name, tensor in again.semantic.state_dict().items())
     for name, tensor in model.state_dict().items():
         torch.testing.assert_close(tensor, again.state_dict()[name])
-    rows = predict_set(again, scenes)
+    rows = predict_dataset(again, scenes)
     assert all(0 <= row["score"] <= 1 and row["bbox"][2] >= 0 for row in rows)
 
 

@@ -8,22 +8,15 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from boxel.cli.options import (
-    BOTH,
     LOOKING,
     MAP_LOOKS,
     add_data,
     add_inference,
-    keep_in,
-    load_model,
-    look_config,
     parse_names,
-    predict_config,
-    read_data,
-    refuse,
+    parse_scales,
     say,
     writable,
 )
-from boxel.methods import SEMANTIC
 
 
 def add_evaluate(parser: ArgumentParser) -> None:
@@ -47,85 +40,30 @@ def add_evaluate(parser: ArgumentParser) -> None:
 
 def run_evaluate(given: Namespace) -> int:
     """Run `boxel evaluate`."""
-    from boxel.evaluation import check_baselines, evaluate_detections, format_table, read_results
-    from boxel.evaluation.labeled import is_labeled_set, measure, table
-    from boxel.evaluation.run import is_agnostic, predict_set
-    from boxel.models.io import method_of
+    from boxel.evaluation import TRIMAP_WIDTHS, evaluate
 
-    method = method_of(given.subject)
-    if method in SEMANTIC or (method is None and _is_map_folder(given.subject)):
-        return _evaluate_maps(given, method)
-    refuse(given, ("trimap", *MAP_LOOKS), f"{given.subject} finds instances")
-    outputs = {flag: writable(given[flag]) for flag in ("results", "json") if flag in given}
-    truth = read_data(given, split="val")
-    categories, baselines = parse_names(given, "categories"), parse_names(given, "baselines") or []
-    # Said before an hour of prediction, not after it.
-    check_baselines(baselines)
-    truth.select_categories(categories or [])
-    if is_labeled_set(given.subject) or method == "boxcaseg":
-        idle = ("results", "class_agnostic", "no_boundary", "regions", *LOOKING, *BOTH)
-        refuse(given, idle, f"{given.subject} is measured by masks of given boxes")
-        figures = measure(given.subject, truth, baselines, categories, given.get("device", "auto"), say)
-        if "json" in outputs:
-            outputs["json"].write_text(json.dumps(figures, indent=1))
-        print(table(figures))
-        return 0
-    agnostic = "class_agnostic" in given
-    lost: list[str] = []
-    if Path(given.subject).is_dir():
-        model = load_model(given.subject, given)
-        agnostic = agnostic or is_agnostic(model)
-        looking, batch_size = predict_config(model, given), given.get("batch_size", 1)
-        results = predict_set(model, truth, looking, batch_size, lost, agnostic)
-    else:
-        results = read_results(given.subject)
-    if "results" in outputs:
-        outputs["results"].write_text(json.dumps(results))
-    metrics = evaluate_detections(
-        results,
-        truth,
-        class_agnostic=agnostic,
-        categories=categories,
-        boundary="no_boundary" not in given,
-        regions="regions" in given,
-        baselines=baselines,
-        file=given.subject,
+    outputs = {flag: writable(given[flag]) for flag in ("results", "json", "trimap") if flag in given}
+    plain = ("class_agnostic", "regions", "results", "flip", "device", *LOOKING, *MAP_LOOKS)
+    settings = {name: given[name] for name in plain if name in given}
+    settings |= {name: parse_names(given, name) for name in ("categories", "baselines") if name in given}
+    settings |= {"boundary": False} if "no_boundary" in given else {}
+    settings |= {"scales": parse_scales(given)} if "scales" in given else {}
+    settings |= {"trimap": list(TRIMAP_WIDTHS)} if "trimap" in given else {}
+    evaluation = evaluate(
+        given.subject,
+        given.annotations,
+        images=given.get("images"),
+        class_list=given.get("class_list"),
+        **settings,
     )
+    for error in evaluation.errors:
+        say(error)
     if "json" in outputs:
-        outputs["json"].write_text(json.dumps(metrics, indent=1))
-    print(format_table(metrics))
-    return 1 if lost else 0
-
-
-def _evaluate_maps(given: Namespace, method: str | None) -> int:
-    """Measure label maps: of a segmenter, or in a folder."""
-    from boxel.evaluation.maps import maps_table, measure_folder, measure_maps
-    from boxel.evaluation.summary import without_nan
-    from boxel.evaluation.trimap import WIDTHS
-    from boxel.viz.overlays import plot_trimap
-
-    idle = ("results", "class_agnostic", "no_boundary", "regions", "categories", "baselines", *LOOKING)
-    refuse(given, idle, f"{given.subject} gives pixels classes")
-    outputs = {flag: writable(given[flag]) for flag in ("json", "trimap") if flag in given}
-    truth = read_data(given, split="val")
-    lost: list[str] = []
-    widths = WIDTHS if "trimap" in outputs else ()
-    if method is None:
-        refuse(given, (*MAP_LOOKS, *BOTH), f"the maps in {given.subject} are made already")
-        figures = measure_folder(Path(given.subject), truth, keep_in(lost), widths)
-    else:
-        model = load_model(given.subject, given)
-        figures = measure_maps(model, truth, look_config(model, given), keep_in(lost), widths)
-    if "json" in outputs:
-        outputs["json"].write_text(json.dumps(without_nan(figures), indent=1))
-    print(maps_table(figures))
+        outputs["json"].write_text(json.dumps(evaluation.metrics, indent=1))
+    print(evaluation.table())
     if "trimap" in outputs:
-        plot_trimap({Path(given.subject).resolve().name: figures["trimap"]}, outputs["trimap"])
+        from boxel.viz.overlays import plot_trimap
+
+        plot_trimap({Path(given.subject).resolve().name: evaluation.metrics["trimap"]}, outputs["trimap"])
         print(f"plot: {given.trimap}")
-    return 1 if lost else 0
-
-
-def _is_map_folder(path: str) -> bool:
-    from boxel.data.formats.semantic_files import holds_label_maps
-
-    return Path(path).is_dir() and holds_label_maps(Path(path))
+    return 1 if evaluation.errors else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from argparse import Action
@@ -80,7 +81,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except BoxelError as error:
         if debug:
             raise
-        print(f"boxel: {error}", file=sys.stderr)
+        print(f"boxel: {_with_flags(str(error), parser)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     except Exception as error:
         if debug:
@@ -149,6 +150,17 @@ def _spelled_as_declared(parser: ArgumentParser, words: list[str]) -> list[str]:
             known.get(flag.replace("-", "_"), flag) + equals + value if flag.startswith("--") else word
         )
     return spelled
+
+
+def _with_flags(text: str, parser: ArgumentParser) -> str:
+    """Render the settings that a message of the library names as flags of this command."""
+    known = {flag for action in parser._actions for flag in action.option_strings}
+
+    def render(match: re.Match[str]) -> str:
+        flag = "--" + match[1].replace("_", "-")
+        return flag if flag in known else match[0]
+
+    return re.sub(r"`(\w+)`", render, text)
 
 
 def _unknown_flag(parser: ArgumentParser, words: list[str]) -> str:

@@ -53,15 +53,12 @@ def add_inspect(parser: ArgumentParser) -> None:
 
 def run_inspect(given: Namespace) -> int:
     """Run `boxel inspect`."""
-    from boxel.evaluation.affinity import count_edges
+    from boxel.evaluation import AffinityConfig, count_edges, format_edges
     from boxel.viz.overlays import plot_affinity
 
     options = {name: given[name] for name in ("theta", "size", "dilation", "short_side") if name in given}
-    counts = count_edges(read_data(given), **options, report=say)
-    print("  tau   positive among edges kept   positives kept")
-    for tau, precision, recall in zip(counts.tau, counts.precision, counts.recall, strict=True):
-        print(f"{tau:5.2f}   {precision:25.1%}   {recall:14.1%}")
-    print("Set model.tau to the lowest tau at which nearly all edges kept are positive.")
+    counts = count_edges(read_data(given), config=AffinityConfig(**options))
+    print(format_edges(counts))
     plot = given.get("plot", "affinity.png")
     plot_affinity({"tau": counts.tau, "precision": counts.precision, "recall": counts.recall}, plot)
     print(f"plot: {plot}")
@@ -116,17 +113,13 @@ def run_segments(given: Namespace) -> int:
 
 
 def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
-    from boxel.evaluation.proposals import COUNTS, recall
+    from boxel.evaluation.proposals import COUNTS, best_candidate_ious, format_recall, summarize_recall
     from boxel.viz.overlays import plot_recall
 
-    ious = recall(data, out, config, report=say)
-    print(f"best of them for {len(ious)} objects of 16 pixels and more, by how many are looked at:")
-    print("  number   mean IoU   above 0.5   above 0.7")
-    shares = {"mean IoU": ious.mean(0), "above 0.5": (ious > 0.5).mean(0), "above 0.7": (ious > 0.7).mean(0)}
-    for count, mean, half, more in zip(COUNTS, *shares.values(), strict=True):
-        print(f"{count:8d}   {mean:8.3f}   {half:9.1%}   {more:9.1%}")
+    ious = best_candidate_ious(data, out, config)
+    print(format_recall(ious))
     if "plot" in given:
-        plot_recall({"count": COUNTS, **shares}, given.plot)
+        plot_recall({"count": COUNTS, **summarize_recall(ious)}, given.plot)
         print(f"plot: {given.plot}")
 
 
@@ -140,7 +133,7 @@ def add_tune_crf(parser: ArgumentParser) -> None:
 
 def run_tune_crf(given: Namespace) -> int:
     """Run `boxel tune-crf`."""
-    from boxel.evaluation.tune_crf import best_crf, tries_table, tune_crf
+    from boxel.evaluation.tune_crf import best_crf, format_trials, tune_crf
     from boxel.models.io import CRF_FILE, method_of, write_crf
 
     run, count = Path(given.run), given.get("count", 100)
@@ -151,9 +144,9 @@ def run_tune_crf(given: Namespace) -> int:
         )
     if count < 1:
         raise UsageError(f"--count is {count}; give a number from 1 up.")
-    tries = tune_crf(load_model(given.run, given), read_data(given, split="val"), count, say)
+    tries = tune_crf(load_model(given.run, given), read_data(given, split="val"), count)
     write_crf(best_crf(tries), run)
-    print(f"{tries_table(tries)}\nthe best CRF: {run / CRF_FILE}")
+    print(f"{format_trials(tries)}\nthe best CRF: {run / CRF_FILE}")
     return 0
 
 

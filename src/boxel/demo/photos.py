@@ -12,7 +12,7 @@ from boxel.data.checks import check
 from boxel.data.images import read_image
 from boxel.data.issues import format_issues
 from boxel.data.samples import write_sample_images
-from boxel.evaluation.labeled import measure, table
+from boxel.evaluation import evaluate
 from boxel.labeling.api import label_data
 from boxel.viz.overlays import contact_sheet, overlay, save_image
 from boxel.viz.report import write_report
@@ -30,7 +30,7 @@ def label_photos(out: str | os.PathLike[str]) -> dict[str, Any]:
 
     Returns:
         By `masks` and `box` (each box filled): the figures of
-        :func:`~boxel.evaluation.boxes.mask_figures` and `instances`, their number. `labeled`, the photos whose
+        :func:`~boxel.evaluation.boxes.mask_iou_metrics` and `instances`, their number. `labeled`, the photos whose
         masks were made now, and `seconds`, what that took with the loading of the network.
 
     Raises:
@@ -54,9 +54,11 @@ def label_photos(out: str | os.PathLike[str]) -> dict[str, Any]:
     )
     draw_photos(outcome.data, out / "photos.jpg")
 
-    measured = measure(out / "photos_masks.json", truth, baselines=["box"])
-    figures = {name: {key: round(row[key], 4) for key in _FIGURES} for name, row in measured.items()}
-    print(f"against outlines drawn by hand, beside the filled box:\n{table(figures)}")
+    evaluation = evaluate(out / "photos_masks.json", truth, baselines=["box"])
+    figures = {
+        name: {key: round(row[key], 4) for key in _FIGURES} for name, row in evaluation.metrics.items()
+    }
+    print(f"against outlines drawn by hand, beside the filled box:\n{evaluation.table()}")
     print(f"pictures (boxes, masks with their quality): {out / 'photos.jpg'}   page: {out / 'report.html'}")
     print(f"masks: {out / 'photos_masks.json'}   photos and boxes: {out / 'photos'}")
     return figures | {"labeled": outcome.labeled, "seconds": seconds}

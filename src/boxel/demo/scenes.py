@@ -14,7 +14,7 @@ from boxel.data.images import read_image
 from boxel.data.synthetic import write_scenes
 from boxel.demo.photos import label_photos
 from boxel.evaluation import coco_ap, fill_boxes, mask_iou
-from boxel.evaluation.run import predict_set
+from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
 from boxel.training import train
 from boxel.training.recipe import read_config
@@ -65,9 +65,9 @@ def demo(
             if trained is None:
                 print("The demo was stopped; the same command goes on.")
                 return summary
-        results[kind] = predict_set(load(run), truth, batch_size=4)
+        results[kind] = predict_dataset(load(run), truth, batch_size=4)
         summary[kind] = figures(results[kind], truth) | {"minutes": round((time.monotonic() - began) / 60, 1)}
-    summary["box filled"] = figures(fill_boxes(results["boxes"], truth), truth)
+    summary["box filled"] = figures(fill_boxes(truth, results["boxes"]), truth)
     summary["ratio of mask AP"] = round(
         summary["boxes"]["mask_AP"] / max(summary["masks"]["mask_AP"], 1e-9), 3
     )
@@ -81,7 +81,7 @@ def demo(
 
 def figures(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
     """What a row of a table of results holds: APs of masks and boxes, and the mask IoU of what was found."""
-    mask, box = coco_ap(results, truth, "segm"), coco_ap(results, truth, "bbox")
+    mask, box = coco_ap(truth, results, "segm"), coco_ap(truth, results, "bbox")
     row = {
         "mask_AP": mask["AP"],
         "mask_AP50": mask["AP50"],
@@ -89,7 +89,7 @@ def figures(results: list[dict[str, Any]], truth: Annotations) -> dict[str, floa
         "box_AP": box["AP"],
     }
     # A network that found nothing has no mask IoU; 0 keeps the table and the JSON readable.
-    return {name: round(float(np.nan_to_num(v)), 4) for name, v in (row | mask_iou(results, truth)).items()}
+    return {name: round(float(np.nan_to_num(v)), 4) for name, v in (row | mask_iou(truth, results)).items()}
 
 
 def _draw(out: Path, truth: Annotations, results: dict[str, list[dict[str, Any]]], count: int = 4) -> None:

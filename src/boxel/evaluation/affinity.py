@@ -1,12 +1,15 @@
-"""How well color tells that two pixels belong together, on a set with masks (BoxInst, Figure 4)."""
+"""How well color predicts that two pixels belong to the same object, on a dataset with masks (BoxInst, Figure 4)."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
+from torch import Tensor
 from torchvision.transforms import InterpolationMode
 from torchvision.transforms.v2.functional import resize
 
@@ -16,76 +19,108 @@ from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
 from boxel.masks.spans import box_masks, box_spans
 from boxel.utils.errors import BoxelError
 
+logger = logging.getLogger(__name__)
+
 TAUS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 
 @dataclass(frozen=True)
 class EdgeCounts:
-    """Edges of E_in over a whole set, for each of T thresholds.
+    """The edges of E_in over a whole dataset, at each of T thresholds.
 
     Attributes:
         tau: (T,) thresholds of color similarity.
-        above: (T,) edges with a similarity of at least tau.
-        positive: (T,) of these, edges whose ends have the same true label.
-        all_positive: truly positive edges, whatever their similarity.
+        above: (T,) number of edges with a similarity of at least tau.
+        positive: (T,) number of these whose ends have the same true label.
+        all_positive: Number of truly positive edges, whatever their similarity.
+
+    Example:
+        >>> counts = EdgeCounts(np.array([0.0, 0.5]), np.array([10, 4]), np.array([6, 4]), 6)
+        >>> counts.precision.tolist(), counts.recall.round(2).tolist()
+        ([0.6, 1.0], [1.0, 0.67])
     """
 
-    tau: np.ndarray
-    above: np.ndarray
-    positive: np.ndarray
+    tau: NDArray[np.float64]
+    above: NDArray[np.int64]
+    positive: NDArray[np.int64]
     all_positive: int
 
     @property
-    def precision(self) -> np.ndarray:
-        """(T,) share of the edges above tau that are positive, NaN where there are none; Figure 4's blue curve."""
+    def precision(self) -> NDArray[np.float64]:
+        """(T,) share of the edges above tau that are positive, NaN if there are none; Figure 4's blue curve."""
         return np.where(self.above > 0, self.positive / np.maximum(self.above, 1), np.nan)
 
     @property
-    def recall(self) -> np.ndarray:
+    def recall(self) -> NDArray[np.float64]:
         """(T,) share of the positive edges that are above tau; Figure 4's red curve."""
         return self.positive / max(self.all_positive, 1)
 
 
+@dataclass(frozen=True)
+class AffinityConfig:
+    """The grid and the edges on it.
+
+    Attributes:
+        stride: Pixels per cell of the grid, as in training.
+        size: Side of the neighborhood, in cells.
+        dilation: Dilation of the neighborhood.
+        theta: Scale of the color similarity (Eq. 7).
+        short_side: Resize the shorter side of each image to this many pixels, as in training. None: keep it.
+    """
+
+    stride: int = 4
+    size: int = 3
+    dilation: int = 2
+    theta: float = 2.0
+    short_side: int | None = None
+
+
 def count_edges(
-    data: Annotations,
-    taus: Sequence[float] = TAUS,
-    stride: int = 4,
-    size: int = 3,
-    dilation: int = 2,
-    theta: float = 2.0,
-    short_side: int | None = None,
-    report: Callable[[str], None] = print,
+    data: Annotations, taus: Sequence[float] = TAUS, config: AffinityConfig | None = None
 ) -> EdgeCounts:
-    """Count true and supervised edges with at least one end in each instance's box, where there is a true mask.
+    """Count edges with at least one end in the box of an instance that has a true mask.
+
+    An image or mask that cannot be read is logged and skipped.
 
     Args:
-        data: a set with masks.
-        taus: thresholds to try.
-        stride: the grid's, as in training.
-        size: side of the neighborhood.
-        dilation: of the neighborhood.
-        theta: scale of the similarity (Eq. 7).
-        short_side: pixels to bring each image's shorter side to, as in training; None leaves it.
-        report: is told of each image or mask that can't be read; the rest is measured.
+        data: A dataset with masks.
+        taus: Thresholds to try.
+        config: The grid and the edges.
 
     Returns:
         The counts over all instances with a mask.
 
     Raises:
-        BoxelError: the set has no masks, or there is no such neighborhood or scale.
+        BoxelError: The dataset has no masks, or there is no such neighborhood or scale.
     """
-    if theta <= 0:
-        raise BoxelError(f"theta is {theta}; give a number above 0.")
+    config = config or AffinityConfig()
+    if config.theta <= 0:
+        raise BoxelError(f"theta is {config.theta}; give a number above 0.")
     try:
-        offsets = edge_offsets(size, dilation)
+        offsets = edge_offsets(config.size, config.dilation)
     except ValueError as error:
         raise BoxelError(f"{error}.") from error
     if not data.has_mask.any():
-        raise BoxelError(f"{data.file} has no masks, which `inspect affinity` needs to know the true edges.")
+        raise BoxelError(f"{data.file} has no masks, from which true edges are known; add some.")
     levels = torch.tensor(taus)
     above = torch.zeros(len(taus), dtype=torch.int64)
     positive = torch.zeros(len(taus), dtype=torch.int64)
     all_positive = 0
+    for similarity, box, mask in _instances(data, config):
+        for edge, (dy, dx) in enumerate(offsets):
+            start, end = edge_ends(dy, dx, len(mask) - dy)
+            inside = box[start] | box[end]
+            same = (mask[start] == mask[end])[inside]
+            reached = similarity[edge][start][inside][:, None] >= levels
+            above += reached.sum(0)
+            positive += (reached & same[:, None]).sum(0)
+            all_positive += int(same.sum())
+    return EdgeCounts(np.array(taus), above.numpy(), positive.numpy(), all_positive)
+
+
+def _instances(data: Annotations, config: AffinityConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the color similarity (E, h, w), the box (h, w) and the mask (h, w) of each instance, on the grid."""
+    stride = config.stride
     for image in range(len(data)):
         own = [i for i in data.instances_in(image) if data.has_mask[i] and not data.iscrowd[i]]
         if not own:
@@ -94,24 +129,23 @@ def count_edges(
             pixels = read_image(data.image_path(image))
             masks = [data.mask(int(instance), pixels.shape[:2]) for instance in own]
         except BoxelError as error:
-            report(f"skipped: {error}")
+            logger.warning("skipped: %s", error)
             continue
-        photo = torch.from_numpy(pixels).permute(2, 0, 1)
-        factor = short_side / min(photo.shape[-2:]) if short_side else 1.0
-        shown = [round(side * factor) for side in photo.shape[-2:]]
-        image_shown = resize(photo, shown, antialias=True)[None].float() / 255
-        similarity = color_similarity(image_shown, None, stride, size, dilation, theta)[0]
+        tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+        factor = config.short_side / min(pixels.shape[:2]) if config.short_side else 1.0
+        size = [round(side * factor) for side in pixels.shape[:2]]
+        resized = resize(tensor, size, antialias=True)[None].float() / 255
+        similarity = color_similarity(resized, None, stride, config.size, config.dilation, config.theta)[0]
         height, width = similarity.shape[-2:]
         rows, columns = box_spans(torch.from_numpy(data.boxes[own] * factor).float(), height, width, stride)
-        for box, whole in zip(box_masks(rows, columns), masks, strict=True):
-            mask = resize(torch.from_numpy(whole)[None], shown, InterpolationMode.NEAREST)[0]
-            mask = mask[stride // 2 :: stride, stride // 2 :: stride][:height, :width].bool()
-            for edge, (dy, dx) in enumerate(offsets):
-                start, end = edge_ends(dy, dx, height - dy)
-                inside = box[start] | box[end]
-                same = (mask[start] == mask[end])[inside]
-                reached = similarity[edge][start][inside][:, None] >= levels
-                above += reached.sum(0)
-                positive += (reached & same[:, None]).sum(0)
-                all_positive += int(same.sum())
-    return EdgeCounts(np.array(taus), above.numpy(), positive.numpy(), all_positive)
+        for box, pixel_mask in zip(box_masks(rows, columns), masks, strict=True):
+            mask = resize(torch.from_numpy(pixel_mask)[None], size, InterpolationMode.NEAREST)[0]
+            yield similarity, box, mask[stride // 2 :: stride, stride // 2 :: stride][:height, :width].bool()
+
+
+def format_edges(counts: EdgeCounts) -> str:
+    """Format the counts as a table, in percent."""
+    lines = ["  tau   positive among edges kept   positives kept"]
+    for tau, precision, recall in zip(counts.tau, counts.precision, counts.recall, strict=True):
+        lines.append(f"{tau:5.2f}   {precision:25.1%}   {recall:14.1%}")
+    return "\n".join([*lines, "Set model.tau to the lowest tau at which nearly all edges kept are positive."])

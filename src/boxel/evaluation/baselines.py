@@ -1,4 +1,4 @@
-"""The masks any box gives for free: what a trained model has to beat (BoxInst, Table 5)."""
+"""Masks that every box gives for free: what a trained model must beat (BoxInst, Table 5)."""
 
 from __future__ import annotations
 
@@ -13,32 +13,54 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.evaluation.results import Result, by_image, result_boxes
-from boxel.evaluation.sizes import with_sizes
+from boxel.evaluation.results import Result, fill_in_sizes, get_boxes, group_by_image
 from boxel.masks.grabcut import grabcut_from_box
 from boxel.masks.rle import Rle, encode
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, nearest
 
 logger = logging.getLogger(__name__)
 
+BASELINES = {"box": "box filled", "grabcut": "GrabCut"}
+"""The baselines by name, and what tables call them."""
+
 MIN_SCORE, MAX_PER_IMAGE = 0.05, 20
-"""GrabCut cuts detections of at least this score, and of an image at most so many."""
+"""GrabCut is run for detections of at least this score, and for at most this many per image."""
 
 
-def fill_boxes(results: Sequence[Result], truth: Annotations) -> list[Result]:
-    """The same detections, each box filled.
+def check_baselines(names: Sequence[str]) -> None:
+    """Raise a `BoxelError` unless all names are baselines.
+
+    Example:
+        >>> check_baselines(["box", "grabcut"])
+    """
+    known = list(BASELINES)
+    for name in names:
+        if name not in known:
+            raise BoxelError(f"there is no baseline {name!r}, only {', '.join(known)}.{nearest(name, known)}")
+
+
+def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
+    """Return the same detections with their boxes filled as masks.
 
     Args:
-        results: detections; masks are not needed.
-        truth: it knows the images' sizes.
+        truth: The ground truth, for the sizes of the images.
+        results: Detections; masks are not needed.
 
     Raises:
-        BoxelError: an image's size can't be told (`with_sizes`).
+        BoxelError: The size of an image is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.evaluation import mean_fill, to_results
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> mean_fill(fill_boxes(truth, to_results(truth)))
+        1.0
     """
-    truth = with_sizes(truth, results)
-    boxes = result_boxes(results)
+    truth = fill_in_sizes(truth, results)
+    boxes = get_boxes(results)
     filled = [dict(result) for result in results]
-    for image, positions in by_image(results, truth).items():
+    for image, positions in group_by_image(truth, results).items():
         codes = coco_mask.frPyObjects(boxes[positions], int(truth.heights[image]), int(truth.widths[image]))
         for position, code in zip(positions, codes, strict=True):
             filled[position]["segmentation"] = {
@@ -49,44 +71,44 @@ def fill_boxes(results: Sequence[Result], truth: Annotations) -> list[Result]:
 
 
 def grabcut_boxes(
-    results: Sequence[Result],
     truth: Annotations,
+    results: Sequence[Result],
     min_score: float = MIN_SCORE,
     max_per_image: int = MAX_PER_IMAGE,
     workers: int = 1,
 ) -> list[Result]:
-    """The same detections, their masks found by GrabCut in the predicted boxes.
+    """Return the same detections with the masks that GrabCut finds in their boxes.
 
-    It takes about half a second a box, so that only the best detections of an image get one; the others get
-    the filled box, and so do those of an image that can't be read (which is logged).
+    GrabCut takes about half a second per box, so it runs only for the best detections of an image. The other
+    detections get their box filled, and so do those of an image that cannot be read (which is logged).
 
     Args:
-        results: detections; masks are not needed.
-        truth: it knows where the images are.
-        min_score: least score for GrabCut.
-        max_per_image: most detections of an image for GrabCut, best scores first.
-        workers: threads, an image each.
+        truth: The ground truth, for the sizes and files of the images.
+        results: Detections; masks are not needed.
+        min_score: Minimum score for GrabCut.
+        max_per_image: Maximum number of detections per image for GrabCut, best scores first.
+        workers: Number of threads, one image per thread.
 
     Raises:
-        BoxelError: an image's size can't be told (`with_sizes`).
+        BoxelError: The size of an image is unknown.
     """
-    truth = with_sizes(truth, results)
-    cut = fill_boxes(results, truth)
-    boxes = result_boxes(results)
+    truth = fill_in_sizes(truth, results)
+    cut = fill_boxes(truth, results)
+    boxes = get_boxes(results)
     boxes[:, 2:] += boxes[:, :2]
     chosen: dict[int, list[int]] = {}
-    for image, positions in by_image(results, truth).items():
+    for image, positions in group_by_image(truth, results).items():
         best = sorted(positions, key=lambda p: -results[p]["score"])[:max_per_image]
         chosen[image] = [p for p in best if results[p]["score"] >= min_score]
     jobs = [
         (truth.image_path(image), (int(truth.heights[image]), int(truth.widths[image])), boxes[positions])
         for image, positions in chosen.items()
     ]
-    with ThreadPoolExecutor(workers) as pool:  # threads are enough: OpenCV lets go of the interpreter's lock
+    with ThreadPoolExecutor(workers) as pool:  # threads suffice: OpenCV releases the GIL
         outcomes = list(pool.map(_cut_image, jobs))
     for positions, outcome in zip(chosen.values(), outcomes, strict=True):
         if isinstance(outcome, str):
-            logger.warning("%s The boxes of this image are filled instead of cut.", outcome)
+            logger.warning("%s The boxes of this image are filled instead.", outcome)
             continue
         for position, code in zip(positions, outcome, strict=True):
             cut[position]["segmentation"] = code
@@ -94,12 +116,12 @@ def grabcut_boxes(
 
 
 def _cut_image(job: tuple[Path, tuple[int, int], NDArray[np.float64]]) -> list[Rle] | str:
-    """GrabCut's masks in the boxes of one image, or what was wrong with the image."""
+    """Run GrabCut in the boxes of one image, or return what is wrong with the image."""
     path, size, boxes = job
     try:
         image = read_image(path)
     except BoxelError as error:
         return str(error)
     if image.shape[:2] != size:
-        return f"{path}: the image is {image.shape[:2]}, not {size} (height, width) as the annotations say."
+        return f"{path}: the image is {image.shape[:2]} (height, width), not {size} as in the annotations."
     return [encode(grabcut_from_box(image, box)) for box in boxes]

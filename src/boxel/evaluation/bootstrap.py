@@ -1,4 +1,4 @@
-"""Is one set of masks better than another, or was it the luck of the images?"""
+"""Confidence intervals: is one set of detections better than another, or were the images lucky?"""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.outcomes import Outcome, outcomes_of
-from boxel.evaluation.results import Result, check_results, restrict
+from boxel.evaluation.coco import ClassMatches, match_detections
+from boxel.evaluation.results import Comparison, Result, check_results
 
 
 def paired_bootstrap(
+    truth: Annotations,
     results_a: Sequence[Result] | Sequence[Sequence[Result]],
     results_b: Sequence[Result] | Sequence[Sequence[Result]],
-    truth: Annotations,
     metric: Literal["segm", "bbox"] = "segm",
     samples: int = 1000,
     seed: int = 0,
@@ -25,102 +25,118 @@ def paired_bootstrap(
     categories: Sequence[str] | None = None,
     thresholds: Sequence[float] | None = None,
 ) -> dict[str, float]:
-    """The ratio of the COCO APs of two result sets, or of the mean APs of two sets of runs, with an interval.
+    """Compute the ratio of two COCO APs, or of the mean APs of two groups of runs, with a confidence interval.
 
-    The interval is of the images: they are drawn with replacement, the same for both sets, and both APs computed anew
-    from them (the percentile bootstrap of Efron and Tibshirani, "An Introduction to the Bootstrap", 1993, Chapter 13).
+    The images are resampled with replacement, the same for both sides, and both APs computed from each sample.
 
     Args:
-        results_a: detections; or those of several runs, as of different seeds, whose APs are averaged.
-        results_b: detections to compare them with, of one run or several.
-        truth: what is there, for both.
+        truth: The ground truth.
+        results_a: Detections; or those of several runs (e.g. with different seeds), whose APs are averaged.
+        results_b: Detections of one run or several to compare with.
         metric: AP of masks or of boxes.
-        samples: how often to draw.
-        seed: of the draws; the same seed gives the same interval.
-        confidence: that of the interval, in (0, 1).
-        class_agnostic: all classes are one.
-        categories: names of the only classes looked at; None for all.
-        thresholds: of IoU, whose APs are averaged: COCO's ten where None, ``[0.5]`` for AP50.
+        samples: Number of samples.
+        seed: Seed of the samples.
+        confidence: Confidence level of the interval, in (0, 1).
+        class_agnostic: Merge all classes.
+        categories: Names of the categories to evaluate. None: all.
+        thresholds: IoU thresholds whose APs are averaged, ``[0.5]`` for AP50. None: COCO's ten.
 
     Returns:
-        `a` and `b`: the two APs in [0, 1]; `ratio`: a / b; `low` and `high`: the interval's ends. NaN where b
-        is 0 or there is nothing to find.
+        `a` and `b`: the two APs in [0, 1]; `ratio`: a / b; `low` and `high`: the ends of the interval. NaN if b is 0 or
+        there are no instances.
 
     Raises:
-        BoxelError: results and truth don't fit together (`check_results`).
+        BoxelError: Results and ground truth cannot be compared (see `check_results`).
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.evaluation import fill_boxes, to_results
+        >>> truth = write_scenes(tempfile.mkdtemp(), 4, height=64, width=96)
+        >>> perfect = to_results(truth)
+        >>> interval = paired_bootstrap(truth, fill_boxes(truth, perfect), perfect, samples=100)
+        >>> interval["high"] < 1
+        True
+
+    References:
+        Efron and Tibshirani, An Introduction to the Bootstrap, 1993, Chapter 13 (percentile intervals).
     """
-    runs_a, runs_b = _runs(results_a), _runs(results_b)
+    runs_a, runs_b = _as_runs(results_a), _as_runs(results_b)
     for results in (*runs_a, *runs_b):
-        check_results(results, truth, class_agnostic)
-    kept = restrict([], truth, categories, class_agnostic)[1]
-    images = len(kept)
-    draws = np.ones((1, images))  # the set as it is; all others are drawn
-    if images:
-        random = np.random.default_rng(seed)
-        drawn = random.multinomial(images, np.full(images, 1 / images), size=samples)
-        draws = np.concatenate([draws, drawn])
+        check_results(truth, results, class_agnostic)
+    draws = _draw(len(truth), samples, seed)
 
     def mean_ap(runs: list[Sequence[Result]]) -> NDArray[np.float64]:
-        shown = [restrict(results, truth, categories, class_agnostic)[0] for results in runs]
-        outcomes = [outcomes_of(results, kept, metric, class_agnostic, thresholds) for results in shown]
-        return np.mean([_average_precision(outcome, draws) for outcome in outcomes], axis=0)
+        aps = []
+        for results in runs:
+            comparison = Comparison.of(truth, results, class_agnostic, categories)
+            aps.append(_average_precision(match_detections(comparison, metric, thresholds), draws))
+        return np.mean(aps, axis=0)
 
     a, b = mean_ap(runs_a), mean_ap(runs_b)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
-    drawn_ratios = ratios[1:][np.isfinite(ratios[1:])]
+    sampled = ratios[1:][np.isfinite(ratios[1:])]
     tail = (1 - confidence) / 2
-    low, high = np.quantile(drawn_ratios, [tail, 1 - tail]) if len(drawn_ratios) else (np.nan, np.nan)
+    low, high = np.quantile(sampled, [tail, 1 - tail]) if len(sampled) else (np.nan, np.nan)
     ratio = ratios[0] if b[0] else np.nan
-    figures = {"a": a[0], "b": b[0], "ratio": ratio, "low": low, "high": high}
-    return {name: float(figure) for name, figure in figures.items()}
+    values = {"a": a[0], "b": b[0], "ratio": ratio, "low": low, "high": high}
+    return {name: float(value) for name, value in values.items()}
 
 
-def _runs(results: Sequence[Result] | Sequence[Sequence[Result]]) -> list[Sequence[Result]]:
-    one = not results or isinstance(results[0], Mapping)
-    return cast(list[Sequence[Result]], [results] if one else list(results))
+def _draw(images: int, samples: int, seed: int) -> NDArray[np.float64]:
+    """Return how often each image is drawn: once each in the first row, at random in the others: (samples + 1, I)."""
+    draws = np.ones((1, images))
+    if not images:
+        return draws
+    random = np.random.default_rng(seed)
+    return np.concatenate([draws, random.multinomial(images, np.full(images, 1 / images), size=samples)])
 
 
-def _average_precision(outcomes: Sequence[Outcome], draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """COCO's AP, each image as often as drawn.
+def _as_runs(results: Sequence[Result] | Sequence[Sequence[Result]]) -> list[Sequence[Result]]:
+    single = not results or isinstance(results[0], Mapping)
+    return cast(list[Sequence[Result]], [results] if single else list(results))
 
-    Drawing an image n times repeats each of its detections n times in the list of scores; counting it n times
-    at once leaves the curve of precision over recall as it is.
+
+def _average_precision(matches: Sequence[ClassMatches], draws: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Compute COCO's AP of samples of images.
+
+    An image drawn n times repeats each of its detections n times in the list of scores; counting them n times at once
+    leaves the precision-recall curve as it is.
 
     Args:
-        outcomes: one a class.
-        draws: (S, I) how often each image was drawn.
+        matches: One per class.
+        draws: (S, I) how often each image is drawn.
 
     Returns:
-        (S,) mean over the classes that the images drawn have, NaN without any.
+        (S,) mean over the classes of the images drawn, NaN without any.
     """
-    by_class = np.full((len(outcomes), len(draws)), np.nan)
-    for k, outcome in enumerate(outcomes):
-        present = draws @ outcome.present
-        step = max(1, 4_000_000 // max(1, len(outcome.image)))  # keeps the arrays below 32 MB each
+    by_class = np.full((len(matches), len(draws)), np.nan)
+    for k, match in enumerate(matches):
+        present = draws @ match.present
+        step = max(1, 4_000_000 // max(1, len(match.image)))  # keeps each array below 32 MB
         for start in range(0, len(draws), step):
             part = slice(start, start + step)
-            by_class[k, part] = _class_precision(outcome, draws[part], present[part])
+            by_class[k, part] = _class_precision(match, draws[part], present[part])
     defined = ~np.isnan(by_class)
     with np.errstate(invalid="ignore"):
         return np.where(defined, by_class, 0).sum(axis=0) / defined.sum(axis=0)
 
 
 def _class_precision(
-    outcome: Outcome, draws: NDArray[np.float64], present: NDArray[np.float64]
+    match: ClassMatches, draws: NDArray[np.float64], present: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """(S,) AP of one class: the mean over IoU thresholds of precision at COCO's 101 recalls, interpolated."""
+    """Return the (S,) AP of one class: the mean over thresholds of precision interpolated at COCO's 101 recalls."""
     recalls = np.linspace(0, 1, 101)
-    weights = draws[:, outcome.image]
+    weights = draws[:, match.image]
     total = np.zeros(len(draws))
     with np.errstate(divide="ignore", invalid="ignore"):
-        for true, false in zip(outcome.true, outcome.false, strict=True):
-            # Recall grows and interpolated precision peaks only at true detections, so only they are looked
-            # at.
+        for true, false in zip(match.true, match.false, strict=True):
+            # Recall grows and interpolated precision peaks only at true detections, so the others are skipped.
             hits = np.cumsum(weights[:, true], axis=1)
             misses = np.cumsum(weights * false, axis=1)[:, true]
             precision = hits / (hits + misses + np.spacing(1))
             precision = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
             reached = np.searchsorted(recalls, hits / present[:, None], side="right")
             total += (np.diff(reached, axis=1, prepend=0) * precision).sum(axis=1)
-    return np.where(present > 0, total / (len(outcome.true) * len(recalls)), np.nan)
+    return np.where(present > 0, total / (len(match.true) * len(recalls)), np.nan)

@@ -1,149 +1,294 @@
-"""How good are masks that were made of given boxes? Each is compared with the true mask of the same instance."""
+"""Box-to-mask quality: masks against true masks of the same instances, masks against boxes, and quality estimates."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Sequence
-from typing import Any
+import logging
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
-from torch import Tensor
-from torchvision.ops import box_iou
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.ranking import ranking_figures
-from boxel.masks.spans import tight_boxes
+from boxel.evaluation.coco import match_boxes
+from boxel.evaluation.results import Result, get_boxes
 from boxel.utils.errors import BoxelError
 
-LEAST_SIDE = 16.0
-"""Shorter side of the boxes that figures are of, in pixels, unless told otherwise."""
+if TYPE_CHECKING:
+    from torch import Tensor
 
-LEAST_RANKED = 20
-"""Masks that figures of a quality are taken from, at least."""
+logger = logging.getLogger(__name__)
+
+MIN_SIDE = 16.0
+"""Minimum shorter side, in pixels, of the boxes whose masks are evaluated."""
+
+MIN_RANKED = 20
+"""Minimum number of masks with a quality for metrics of the quality."""
+
+BOX_LIKE = 0.95
+"""Masks that fill more than this share of their boxes on average are boxes rather than masks."""
 
 
-def mask_figures(ious: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """The figures of a class-agnostic segmenter (BoxCaseg, section 4).
+def mask_iou_metrics(ious: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Summarize the IoUs of masks that were predicted from boxes.
 
     Args:
         ious: (N,) IoU of each mask with the true one.
         labels: (N,) class of each.
 
     Returns:
-        `mask_iou`, the mean over instances; `IoU@50` and `IoU@75`, the share above 0.5 and 0.75; `mask_iou_by_class`,
-        the paper's mIoU*: the mean over classes of the mean over instances. Empty without instances.
+        `mask_iou`: the mean over instances; `IoU@50` and `IoU@75`: the share above 0.5 and 0.75; `mask_iou_by_class`:
+        the paper's mIoU*, the mean over classes of the mean over instances. Empty without instances.
+
+    Example:
+        >>> metrics = mask_iou_metrics([0.9, 0.6, 0.8], [7, 3, 3])
+        >>> [round(metrics[name], 3) for name in ("mask_iou", "IoU@75", "mask_iou_by_class")]
+        [0.767, 0.667, 0.8]
+
+    References:
+        Wei et al. (BoxCaseg), CVPR 2021, Section 4.
     """
     values, classes = np.asarray(ious, dtype=np.float64), np.asarray(labels)
     if not len(values):
         return {}
     _, index = np.unique(classes, return_inverse=True)
-    of_class = np.bincount(index, weights=values) / np.bincount(index)
+    class_means = np.bincount(index, weights=values) / np.bincount(index)
     return {
         "mask_iou": float(values.mean()),
         "IoU@50": float((values > 0.5).mean()),
         "IoU@75": float((values > 0.75).mean()),
-        "mask_iou_by_class": float(of_class.mean()),
+        "mask_iou_by_class": float(class_means.mean()),
     }
 
 
-def measure_masks(made: Annotations, truth: Annotations, least_side: float = LEAST_SIDE) -> dict[str, float]:
-    """Figures of a labeled set against true masks of the same instances.
+def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_SIDE) -> dict[str, float]:
+    """Compare a labeled dataset with the true masks of the same instances.
 
     Args:
-        made: masks, of the same image and annotation ids as the truth's; an instance without one counts as IoU 0.
-        truth: true masks.
-        least_side: shorter side of the boxes measured, in pixels.
+        truth: True masks.
+        pred: Masks under the same image and annotation ids; an instance without one counts as an IoU of 0.
+        min_side: Minimum shorter side of the boxes evaluated, in pixels.
 
     Returns:
-        The figures of :func:`mask_figures` and `instances`, their number; where 20 masks or more have a quality, also
-        those of :func:`~boxel.evaluation.ranking.ranking_figures`.
+        The metrics of :func:`mask_iou_metrics` and `instances`, their number; if at least 20 masks have a quality, also
+        those of :func:`quality_metrics`.
 
     Raises:
-        BoxelError: the two have no instance in common.
+        BoxelError: The two have no instance in common.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> measure_masks(truth, truth)["mask_iou"]
+        1.0
     """
-    ious, ours, theirs = instance_ious(made, truth, least_side)
-    figures = mask_figures(ious, truth.labels[theirs]) | {"instances": float(len(ious))}
-    known = (ours >= 0) & np.isfinite(made.quality[ours])
-    if known.sum() >= LEAST_RANKED:
-        figures |= ranking_figures(made.quality[ours[known]], ious[known])
-    return figures
+    ious, pred_index, gt_index = instance_ious(truth, pred, min_side)
+    metrics = mask_iou_metrics(ious, truth.labels[gt_index]) | {"instances": float(len(ious))}
+    known = (pred_index >= 0) & np.isfinite(pred.quality[pred_index])
+    if known.sum() >= MIN_RANKED:
+        metrics |= quality_metrics(ious[known], pred.quality[pred_index[known]])
+    return metrics
 
 
 def instance_ious(
-    made: Annotations, truth: Annotations, least_side: float = LEAST_SIDE
+    truth: Annotations, pred: Annotations, min_side: float = MIN_SIDE
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
-    """IoU of each made mask with the true one.
+    """Compute the IoU of each mask with the true one.
 
     Args:
-        made: as for :func:`measure_masks`.
-        truth: as there.
-        least_side: as there.
+        truth: As for :func:`measure_masks`.
+        pred: As for :func:`measure_masks`.
+        min_side: As for :func:`measure_masks`.
 
     Returns:
-        ious (M,), indices (M,) of the instances in `made`, -1 where there is none, and in `truth`. Crowds and instances
-        without a true mask are left out.
+        IoUs (M,), indices (M,) of the instances in ``pred``, -1 if there is none, and in ``truth``. Crowds and
+        instances without a true mask are left out.
 
     Raises:
-        BoxelError: the two have no instance in common.
+        BoxelError: The two have no instance in common.
     """
-    place = {(made.image_ids[made.image_index[i]], made.ids[i]): i for i in range(len(made.labels))}
+    position = {(pred.image_ids[pred.image_index[i]], pred.ids[i]): i for i in range(len(pred.labels))}
     sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1, initial=np.inf)
-    theirs = np.flatnonzero(truth.has_mask & ~truth.iscrowd & (sides >= least_side))
-    ours = np.array(
-        [place.get((truth.image_ids[truth.image_index[i]], truth.ids[i]), -1) for i in theirs], dtype=np.int64
-    )
-    if len(theirs) and (ours < 0).all():
+    gt_index = np.flatnonzero(truth.has_mask & ~truth.iscrowd & (sides >= min_side))
+    keys = [(truth.image_ids[truth.image_index[i]], truth.ids[i]) for i in gt_index]
+    pred_index = np.array([position.get(key, -1) for key in keys], dtype=np.int64)
+    if len(gt_index) and (pred_index < 0).all():
         raise BoxelError(
-            f"{made.file}: none of its annotation ids is one of {truth.file}; compare a labeled set with the true "
-            "masks of the same set."
+            f"{pred.file}: none of its annotation ids is in {truth.file}; compare a labeled dataset with the true "
+            "masks of the same dataset."
         )
-    ious = np.zeros(len(theirs))
-    for row, (mine, other) in enumerate(zip(ours, theirs, strict=True)):
-        true = truth.rle(int(other))
-        assert true is not None  # has_mask
+    ious = np.zeros(len(gt_index))
+    for row, (own, other) in enumerate(zip(pred_index.tolist(), gt_index.tolist(), strict=True)):
+        gt_mask = truth.rle(other)
+        assert gt_mask is not None  # has_mask
         try:
-            mask = made.rle(int(mine), tuple(true["size"])) if mine >= 0 else None
+            mask = pred.rle(own, tuple(gt_mask["size"])) if own >= 0 else None
         except BoxelError as error:
-            warnings.warn(f"{error} It counts as an IoU of 0.", stacklevel=2)
+            logger.warning("%s It counts as an IoU of 0.", error)
             continue
         if mask is not None:
-            ious[row] = coco_mask.iou([mask], [true], [0])[0, 0]
-    return ious, ours, theirs
+            ious[row] = coco_mask.iou([mask], [gt_mask], [0])[0, 0]
+    return ious, pred_index, gt_index
 
 
-def compare_masks(masks: Tensor, target: dict[str, Any]) -> tuple[Tensor, Tensor]:
-    """Masks of an image's boxes against its target, as :class:`~boxel.data.dataset.InstanceDataset` gives it.
+def quality_metrics(ious: ArrayLike, quality: ArrayLike, keep: float = 0.6) -> dict[str, float]:
+    """Measure how well an estimate of mask quality predicts the true IoU.
 
     Args:
-        masks: (N, H, W) bool, one a box.
-        target: `boxes`, and `masks` and `has_mask` where there are true ones.
+        ious: (N,) true IoUs.
+        quality: (N,) estimates in [0, 1].
+        keep: Share of the masks kept for `gain`.
 
     Returns:
-        (N,) IoU with the true mask, NaN where there is none, and (N,) IoU of the mask's tight box with the box.
+        `spearman`: rank correlation; `calibration_error`: mean distance of estimate and truth over ten bins of equal
+        count; `gain`: to keep the best masks by true IoU raises their mean IoU, and this is the share of that rise
+        that keeping the best by quality gives.
+
+    Example:
+        >>> metrics = quality_metrics([0.1, 0.5, 0.6, 0.8, 0.9], [0.2, 0.4, 0.6, 0.9, 0.8])
+        >>> round(metrics["spearman"], 2), round(metrics["gain"], 2)
+        (0.9, 1.0)
     """
+    estimate, truth = np.asarray(quality, dtype=np.float64), np.asarray(ious, dtype=np.float64)
+    order = np.argsort(-estimate, kind="stable")
+    count = round(keep * len(truth))
+    best, oracle = truth[order[:count]].mean(), np.sort(truth)[::-1][:count].mean()
+    bins = [
+        abs(estimate[part].mean() - truth[part].mean()) for part in np.array_split(order, 10) if len(part)
+    ]
+    return {
+        "spearman": _spearman(estimate, truth),
+        "calibration_error": float(np.mean(bins)),
+        "gain": float((best - truth.mean()) / max(oracle - truth.mean(), 1e-9)),
+    }
+
+
+def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
+    """Return the rank correlation; NaN if one side is constant."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return float(np.corrcoef(_rank(a), _rank(b))[0, 1])
+
+
+def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rank values in ascending order; equal ones share their mean rank."""
+    _, inverse, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[inverse]
+
+
+def format_masks(metrics: Mapping[str, Mapping[str, float]]) -> str:
+    """Format metrics of :func:`measure_masks` as a table, one row per set of masks."""
+    names = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "spearman", "calibration_error", "gain")
+    columns = [name for name in names if any(name in row for row in metrics.values())]
+    width = max(map(len, metrics))
+    lines = [" " * width + "".join(f"{name:>{len(name) + 2}}" for name in columns)]
+    for name, row in metrics.items():
+        cells = ["-" if row.get(column) is None else f"{row[column]:.3f}" for column in columns]
+        padded = (f"{cell:>{len(column) + 2}}" for cell, column in zip(cells, columns, strict=True))
+        lines.append(f"{name:<{width}}" + "".join(padded))
+    count = int(next(iter(metrics.values()))["instances"])
+    return "\n".join([*lines, f"{count:,} boxes with a side of {MIN_SIDE:g} pixels or more"])
+
+
+# ---------------------------------------------------------------- masks against boxes
+
+
+def box_agreement(
+    truth: Annotations, results: Sequence[Result], min_iou: float = 0.5, class_agnostic: bool = False
+) -> dict[str, float]:
+    """Compare the tight box of each mask with the true box of the matched instance.
+
+    BoxInst's projection term asks for an IoU of 1, so this evaluates masks by boxes alone. It cannot tell a good mask
+    from a filled box: read it together with `mean_fill`.
+
+    Args:
+        truth: The ground truth; boxes suffice.
+        results: Detections with masks.
+        min_iou: Minimum IoU of the *predicted* box with the true one for a match.
+        class_agnostic: Classes need not agree.
+
+    Returns:
+        `mean` in [0, 1]; `share50` and `share75`: the share of matches with an IoU of at least 0.5 and 0.75 (all NaN
+        without a match); `matched`: number of matches; `instances`: number of instances that are not crowds.
+
+    References:
+        Tian et al. (BoxInst), CVPR 2021, Section 3.2.
+    """
+    matches = match_boxes(truth, results, min_iou, class_agnostic)
+    ious = np.empty(len(matches.results))
+    for i, (position, instance) in enumerate(zip(matches.results, matches.instances, strict=True)):
+        tight = coco_mask.toBbox(results[position]["segmentation"])
+        x0, y0, x1, y1 = truth.boxes[instance]
+        ious[i] = coco_mask.iou(tight[None], np.array([[x0, y0, x1 - x0, y1 - y0]]), [0])[0, 0]
+    mean, share50, share75 = (
+        (ious.mean(), (ious >= 0.5).mean(), (ious >= 0.75).mean()) if len(ious) else (np.nan,) * 3
+    )
+    return {
+        "mean": float(mean),
+        "share50": float(share50),
+        "share75": float(share75),
+        "matched": len(ious),
+        "instances": int((~truth.iscrowd).sum()),
+    }
+
+
+def mean_fill(results: Sequence[Result]) -> float:
+    """Return the mean share of a predicted box that its mask fills; NaN without results.
+
+    Objects of COCO fill about 0.55 of their boxes. A mean near 1 means that the masks are filled boxes.
+
+    Example:
+        >>> from boxel.masks.rle import encode
+        >>> mask = encode(np.eye(4))
+        >>> mean_fill([{"image_id": 1, "score": 1.0, "bbox": [0, 0, 4, 4], "segmentation": mask}])
+        0.25
+    """
+    boxes = get_boxes(results)
+    box_areas = boxes[:, 2] * boxes[:, 3]
+    mask_areas = np.array([float(coco_mask.area(result["segmentation"])) for result in results])
+    positive = box_areas > 0
+    # The mask of a box that cuts through pixels holds these pixels whole.
+    fill = (mask_areas[positive] / box_areas[positive]).clip(max=1)
+    return float(fill.mean()) if positive.any() else float("nan")
+
+
+# ---------------------------------------------------------------- tensors, in validation
+
+
+def compare_masks(target: Mapping[str, Tensor], masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Compare masks of an image's boxes with a target of :class:`~boxel.data.dataset.InstanceDataset`.
+
+    Args:
+        target: `boxes`, and `masks` and `has_mask` if there are true ones.
+        masks: (N, H, W) bool, one per box.
+
+    Returns:
+        (N,) float64 IoU with the true mask, NaN if there is none, and (N,) IoU of the tight box with the box.
+    """
+    import torch
+    from torchvision.ops import box_iou
+
+    from boxel.masks.spans import tight_boxes
+
     ious = masks.new_full((len(masks),), float("nan"), dtype=torch.float64)
     if "masks" in target:
-        truth = target["masks"].bool()
-        both, either = (masks & truth).flatten(1).sum(1), (masks | truth).flatten(1).sum(1)
-        known = target["has_mask"]
+        gt_masks, known = target["masks"].bool(), target["has_mask"]
+        both, either = (masks & gt_masks).flatten(1).sum(1), (masks | gt_masks).flatten(1).sum(1)
         ious[known] = (both / either.clamp(min=1)).double()[known]
-    tight, boxes = tight_boxes(masks), target["boxes"].to(masks.device)
-    return ious, box_iou(tight, boxes).diagonal()
+    return ious, box_iou(tight_boxes(masks), target["boxes"].to(masks.device)).diagonal()
 
 
-def validation_figures(parts: Sequence[tuple[Any, Any, Any]]) -> dict[str, float]:
-    """Figures of images that :func:`compare_masks` has compared.
+def summarize_validation(parts: Sequence[tuple[Any, Any, Any]]) -> dict[str, float]:
+    """Summarize images that :func:`compare_masks` has compared.
 
     Args:
-        parts: ious, agreements and labels, (N,) each, an image.
+        parts: IoUs, box agreements and labels of each image, (N,) each.
 
     Returns:
-        Those of :func:`mask_figures` where there are true masks, and `box_agreement`, the mean over instances.
+        The metrics of :func:`mask_iou_metrics` if there are true masks, and `box_agreement`, the mean over instances.
     """
     ious, agreement, labels = (np.concatenate([np.zeros(0), *(part[i] for part in parts)]) for i in range(3))
     known = np.isfinite(ious)
-    figures = mask_figures(ious[known], labels[known])
-    return figures | ({"box_agreement": float(agreement.mean())} if len(agreement) else {})
+    metrics = mask_iou_metrics(ious[known], labels[known])
+    return metrics | ({"box_agreement": float(agreement.mean())} if len(agreement) else {})

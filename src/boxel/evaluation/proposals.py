@@ -1,8 +1,9 @@
-"""How well the best of an image's candidate segments fits each object."""
+"""How well the best candidate segment of an image fits each object."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,63 +14,92 @@ from boxel.proposals.candidates import Candidates
 from boxel.proposals.store import ProposalConfig, box_indices, load_candidates
 from boxel.utils.errors import BoxelError
 
+logger = logging.getLogger(__name__)
+
 COUNTS = (10, 20, 50, 100, 200, 500, 1000, 2000)
-"""Numbers of candidates at which recall is told."""
+"""The numbers of candidates at which recall is reported."""
 
 
-def overlaps(candidates: Candidates, masks: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """(N, M) IoU of each candidate with each mask, through sums over superpixels.
+def candidate_ious(candidates: Candidates, gt_masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Compute the IoU of each candidate with each mask, through sums over superpixels.
 
     Args:
-        candidates: of an image.
-        masks: (M, H, W) bool.
+        candidates: N candidates of an image.
+        gt_masks: (M, H, W) bool.
+
+    Returns:
+        (N, M) in [0, 1].
     """
     labels = candidates.superpixels.ravel()
     count = int(labels.max()) + 1
     sets = candidates.sets().astype(np.float64)
     sizes = np.bincount(labels, minlength=count)
-    inside = np.stack([np.bincount(labels[mask.ravel()], minlength=count) for mask in masks], 1)
+    inside = np.stack([np.bincount(labels[mask.ravel()], minlength=count) for mask in gt_masks], 1)
     common = sets @ inside
-    union = (sets @ sizes)[:, None] + masks.reshape(len(masks), -1).sum(1) - common
+    union = (sets @ sizes)[:, None] + gt_masks.reshape(len(gt_masks), -1).sum(1) - common
     return common / union
 
 
-def recall(
+def best_candidate_ious(
     data: Annotations,
     folder: str | Path,
     config: ProposalConfig,
-    *,
     counts: Sequence[int] = COUNTS,
-    least_side: float = 16,
-    report: Callable[[str], None] = print,
+    min_side: float = 16,
 ) -> NDArray[np.float64]:
-    """The IoU of each object's mask with the best of an image's first candidates.
+    """Compute the IoU of each object's mask with the best of the first candidates of its image.
+
+    An image that cannot be used is logged and skipped.
 
     Args:
-        data: with true masks.
-        folder: of the candidates.
-        config: which they are.
-        counts: how many of the candidates are looked at.
-        least_side: objects whose box has a shorter side than this, in pixels, are left out.
-        report: is told of images that can't be used.
+        data: A dataset with true masks.
+        folder: The folder of the candidates.
+        config: The settings that the candidates were made with.
+        counts: Numbers of candidates.
+        min_side: Minimum shorter side of an object's box, in pixels.
 
     Returns:
-        (objects, len(counts)) float in [0, 1].
+        (objects, len(counts)) in [0, 1].
     """
     found = [np.zeros((0, len(counts)))]
     for image in range(len(data)):
         own = box_indices(data, image)
         sides = (data.boxes[own, 2:] - data.boxes[own, :2]).min(1, initial=np.inf)
-        own = own[(sides >= least_side) & data.has_mask[own]]
+        own = own[(sides >= min_side) & data.has_mask[own]]
         if not len(own):
             continue
         try:
             candidates = load_candidates(data, image, folder, config)
             masks = [data.mask(instance, candidates.superpixels.shape) for instance in own.tolist()]
         except BoxelError as error:
-            report(f"warning: {error} The image is left out.")
+            logger.warning("%s The image is skipped.", error)
             continue
-        known = np.stack([mask for mask in masks if mask is not None]).astype(bool)
-        ious = overlaps(candidates, known[known.any((1, 2))])
+        gt_masks = np.stack([mask for mask in masks if mask is not None]).astype(bool)
+        ious = candidate_ious(candidates, gt_masks[gt_masks.any((1, 2))])
         found.append(np.stack([ious[:count].max(0, initial=0) for count in counts], 1))
     return np.concatenate(found)
+
+
+def summarize_recall(ious: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
+    """Summarize IoUs of :func:`best_candidate_ious` by number of candidates, e.g. for `plot_recall`.
+
+    Example:
+        >>> summarize_recall(np.array([[0.4, 0.8], [0.6, 0.6]]))["above 0.5"].tolist()
+        [0.5, 1.0]
+    """
+    return {
+        "mean IoU": ious.mean(0),
+        "above 0.5": (ious > 0.5).mean(0),
+        "above 0.7": (ious > 0.7).mean(0),
+    }
+
+
+def format_recall(ious: NDArray[np.float64], counts: Sequence[int] = COUNTS) -> str:
+    """Format IoUs of :func:`best_candidate_ious` as a table."""
+    lines = [
+        f"the best candidate of {len(ious)} objects of 16 pixels or more, by number of candidates:",
+        "  number   mean IoU   above 0.5   above 0.7",
+    ]
+    for count, mean, half, more in zip(counts, *summarize_recall(ious).values(), strict=True):
+        lines.append(f"{count:8d}   {mean:8.3f}   {half:9.1%}   {more:9.1%}")
+    return "\n".join(lines)

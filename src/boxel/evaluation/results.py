@@ -1,18 +1,21 @@
-"""Detections in the COCO results format: read, checked and looked up.
+"""Detections in the COCO results format, and the ground truth that they are compared with.
 
-A result is a dict of ``image_id``, ``category_id``, ``score`` and ``bbox`` or ``segmentation`` or both: the
-box xywh in pixels, the segmentation a compressed run-length code (https://cocodataset.org/#format-results).
-Those of `boxel predict` have the image's ``file_name`` too.
+A result is a dict of ``image_id``, ``category_id``, ``score`` and ``bbox`` or ``segmentation`` or both: the box xywh in
+pixels, the segmentation a compressed run-length code (https://cocodataset.org/#format-results). Results of
+`boxel predict` also have the image's ``file_name``.
 """
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import math
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path, PurePath
-from typing import Any, TypeAlias
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -20,11 +23,13 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
-from boxel.masks.rle import to_rle
-from boxel.utils.errors import BoxelError
+from boxel.masks.rle import Rle, to_rle
+from boxel.utils.errors import BoxelError, one_line
+
+logger = logging.getLogger(__name__)
 
 Result: TypeAlias = dict[str, Any]
-"""One detection as the COCO results format has it."""
+"""One detection, as in the COCO results format."""
 
 
 class _Code(msgspec.Struct):
@@ -42,18 +47,28 @@ class _Row(msgspec.Struct, omit_defaults=True):
 
 
 def read_results(path: str | Path) -> list[Result]:
-    """The detections of a COCO results file.
+    """Read a COCO results file.
 
     Args:
-        path: a JSON list of results.
+        path: A JSON list of results.
+
+    Returns:
+        The results, masks as compressed run-length codes.
 
     Raises:
-        BoxelError: the file is absent or not such a list, or a result lacks a field.
+        BoxelError: The file is missing or not such a list, or a result lacks a field.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "results.json"
+        >>> _ = path.write_text('[{"image_id": 7, "category_id": 1, "score": 0.9, "bbox": [0, 0, 8, 8]}]')
+        >>> read_results(path)[0]["bbox"]
+        [0.0, 0.0, 8.0, 8.0]
     """
     try:
         rows = msgspec.json.decode(Path(path).read_bytes(), type=list[_Row])
     except OSError as error:
-        raise BoxelError(f"{path}: the results can't be read ({error.strerror}); check the path.") from error
+        raise BoxelError(f"{path}: the results cannot be read ({error.strerror}); check the path.") from error
     except msgspec.MsgspecError as error:
         raise BoxelError(
             f"{path}: not a COCO results file ({error}); it should be a JSON list of objects with image_id, "
@@ -63,126 +78,123 @@ def read_results(path: str | Path) -> list[Result]:
     for position, result in enumerate(results):
         where = f"{path}: result {position} (image {result['image_id']})"
         if "bbox" not in result and "segmentation" not in result:
-            raise BoxelError(f"{where} has neither bbox nor segmentation; give one.")
+            raise BoxelError(f"{where} has neither bbox nor segmentation; add one.")
         if "segmentation" in result:
             try:
                 result["segmentation"] = to_rle(result["segmentation"], *result["segmentation"]["size"])
             except Exception as error:  # pycocotools raises bare Exception and TypeError too
                 raise BoxelError(
-                    f"{where} has a mask that can't be read ({error}); write it as pycocotools does."
+                    f"{where} has a mask that cannot be read ({one_line(error)}); write it with pycocotools."
                 ) from error
     return results
 
 
-def with_ids_of(truth: Annotations, results: Sequence[Result]) -> list[Result]:
-    """The results under the image ids of the truth.
-
-    `boxel predict` knows image files and no annotations, so that its ids are made from file names. Where each
-    result has a `file_name`, and each is the name (without folders) of exactly one image of the truth, they tell
-    the images; otherwise the results' own ids do.
+def to_results(data: Annotations) -> list[Result]:
+    """Turn a dataset into detections, e.g. to compute the AP of its masks.
 
     Args:
-        truth: what the results are to be compared with.
-        results: detections.
+        data: Each instance that is not a crowd becomes a result, with its quality as the score (1 if unknown).
+
+    Raises:
+        BoxelError: A mask cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> data = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> sorted(to_results(data)[0])
+        ['bbox', 'category_id', 'image_id', 'score', 'segmentation']
+    """
+    results: list[Result] = []
+    for i in np.flatnonzero(~data.iscrowd).tolist():
+        x0, y0, x1, y1 = data.boxes[i].tolist()
+        result = {
+            "image_id": data.image_ids[data.image_index[i]],
+            "category_id": data.categories[data.labels[i]].id,
+            "score": float(np.nan_to_num(data.quality[i], nan=1.0)),
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+        }
+        mask = data.rle(i)
+        results.append(result if mask is None else {**result, "segmentation": mask})
+    return results
+
+
+def match_image_ids(truth: Annotations, results: Sequence[Result]) -> list[Result]:
+    """Return the results under the image ids of the ground truth.
+
+    `boxel predict` sees image files but no annotations, so it derives ids from file names. If every result has a
+    ``file_name``, and each is the name (without folders) of exactly one image of the ground truth, these names decide;
+    otherwise the ids of the results do.
     """
     names = [PurePath(path).name for path in truth.paths]
     count = Counter(names)
-    id_of = {name: id for name, id in zip(names, truth.image_ids, strict=True) if name and count[name] == 1}
-    theirs = [PurePath(result.get("file_name") or "").name for result in results]
-    if not all(name in id_of for name in theirs):
+    ids = {name: id for name, id in zip(names, truth.image_ids, strict=True) if name and count[name] == 1}
+    named = [PurePath(result.get("file_name") or "").name for result in results]
+    if not all(name in ids for name in named):
         return list(results)
-    return [{**result, "image_id": id_of[name]} for result, name in zip(results, theirs, strict=True)]
+    return [{**result, "image_id": ids[name]} for result, name in zip(results, named, strict=True)]
 
 
 def check_results(
-    results: Sequence[Result], truth: Annotations, class_agnostic: bool = False, file: str = "results"
+    truth: Annotations, results: Sequence[Result], class_agnostic: bool = False, file: str = "results"
 ) -> None:
-    """Raise an error where results can't be compared with this truth.
+    """Raise an error if results cannot be compared with this ground truth.
 
-    Results of categories that the truth doesn't have are no error (they are left out, as pycocotools does),
-    unless all of them are.
+    Results of categories that the ground truth lacks are allowed unless all of them are; they are left out, as in
+    pycocotools.
 
     Args:
-        results: detections.
-        truth: what they are to be compared with.
-        class_agnostic: categories are not looked at.
-        file: where the results come from, for the message.
+        truth: The ground truth.
+        results: Detections.
+        class_agnostic: Ignore categories.
+        file: Where the results come from, for messages.
 
     Raises:
-        BoxelError: an image the truth doesn't have, a score or box that is not finite, masks for only some of
-            the results, a mask of another size than its image, or not one known category.
+        BoxelError: An image that the ground truth lacks, a score or box that is not finite, masks in some of the
+            results only, a mask of another size than its image, or not a single known category.
     """
     index = {image_id: i for i, image_id in enumerate(truth.image_ids)}
     with_masks = has_masks(results)
+    source = truth.file or "the ground truth"
     for position, result in enumerate(results):
         where = f"{file}: result {position} (image {result['image_id']})"
-        if result["image_id"] not in index:
+        image = index.get(result["image_id"])
+        if image is None:
             raise BoxelError(
-                f"{where} is of an image that {truth.file or 'the truth'} doesn't have; evaluate against the "
-                "annotations of the images predicted on."
+                f"{where} belongs to an image that {source} lacks; evaluate against the annotations of the images "
+                "predicted on."
             )
-        box = result.get("bbox")
+        box, segmentation = result.get("bbox"), result.get("segmentation")
         if not math.isfinite(result["score"]):
-            raise BoxelError(f"{where} has the score {result['score']}; leave it out or give a finite score.")
+            raise BoxelError(f"{where} has the score {result['score']}; remove it or give it a finite score.")
         if box is not None and not (len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) >= 0):
             raise BoxelError(
                 f"{where} has the box {list(box)}; boxes are finite x, y, width, height in pixels."
             )
-        segmentation = result.get("segmentation")
         if (segmentation is not None) != with_masks:
             lacks = "no segmentation" if with_masks else "a segmentation"
             raise BoxelError(f"{where} has {lacks}, unlike the first; give every result one, or none.")
-        i = index[result["image_id"]]
-        size = [int(truth.heights[i]), int(truth.widths[i])]
+        size = [int(truth.heights[image]), int(truth.widths[image])]
         if segmentation is not None and 0 not in size and list(segmentation["size"]) != size:
             raise BoxelError(
                 f"{where} has a mask of {list(segmentation['size'])} (height, width) in an image of {size}; "
-                "predict on the image the truth was drawn on."
+                "predict on the annotated image itself."
             )
     known = {category.id for category in truth.categories}
     if results and not class_agnostic and not any(result["category_id"] in known for result in results):
         raise BoxelError(
-            f"{file}: none of the results is of a category of {truth.file or 'the truth'} "
-            f"({', '.join(map(str, sorted(known)[:10]))}); map the category ids, or evaluate with --class-agnostic."
+            f"{file}: none of the results has a category of {source} ({', '.join(map(str, sorted(known)[:10]))}); map "
+            "the category ids, or set `class_agnostic`."
         )
 
 
 def has_masks(results: Sequence[Result]) -> bool:
-    """Whether the results carry masks (the first is asked; `check_results` holds the others to it)."""
+    """Return whether the results have masks: whether the first has (`check_results` compares it with the others)."""
     return not results or results[0].get("segmentation") is not None
 
 
-def restrict(
-    results: Sequence[Result],
-    truth: Annotations,
-    categories: Sequence[str] | None,
-    class_agnostic: bool = False,
-) -> tuple[list[Result], Annotations]:
-    """Results and truth of the named categories only, as in BoxInst's Tables 6 and 7 (unseen classes).
-
-    Args:
-        results: detections.
-        truth: what they are compared with.
-        categories: names; None keeps everything.
-        class_agnostic: all classes become one. What was found tells no class then, so all results stay, and the
-            instances of other categories are ignored as crowds are: finding one is neither right nor wrong.
-
-    Raises:
-        BoxelError: a name is not a category of the truth.
-    """
-    if categories is None:
-        return list(results), truth.class_agnostic() if class_agnostic else truth
-    chosen = truth.select_categories(categories)
-    known = {category.id for category in chosen.categories}
-    if class_agnostic:
-        labels = [label for label, category in enumerate(truth.categories) if category.id in known]
-        own = np.isin(truth.labels, labels)
-        return list(results), replace(truth, iscrowd=truth.iscrowd | ~own).class_agnostic()
-    return [result for result in results if result["category_id"] in known], chosen
-
-
-def result_boxes(results: Sequence[Result]) -> NDArray[np.float64]:
-    """(N, 4) float64 xywh boxes of results; where one has no box, the tight box of its mask."""
+def get_boxes(results: Sequence[Result]) -> NDArray[np.float64]:
+    """Return the (N, 4) float64 xywh boxes of results; a result without a box has the tight box of its mask."""
     boxes = np.zeros((len(results), 4))
     for position, result in enumerate(results):
         box = result.get("bbox")
@@ -190,10 +202,155 @@ def result_boxes(results: Sequence[Result]) -> NDArray[np.float64]:
     return boxes
 
 
-def by_image(results: Sequence[Result], truth: Annotations) -> dict[int, list[int]]:
-    """Positions of the results of each image, by the index of the image in `truth`, in its order."""
+def group_by_image(truth: Annotations, results: Sequence[Result]) -> dict[int, list[int]]:
+    """Return the positions of the results of each image, by index of the image, in the order of the images."""
     index = {image_id: i for i, image_id in enumerate(truth.image_ids)}
     groups: dict[int, list[int]] = {}
     for position, result in enumerate(results):
         groups.setdefault(index[result["image_id"]], []).append(position)
     return dict(sorted(groups.items()))
+
+
+# ---------------------------------------------------------------- ground truth and results together
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Ground truth and results to compare, with what all measures need of them computed once.
+
+    Attributes:
+        truth: The ground truth.
+        results: Detections, masks as compressed codes.
+        class_agnostic: Ignore the categories of the results; the ground truth has one category.
+    """
+
+    truth: Annotations
+    results: Sequence[Result]
+    class_agnostic: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        truth: Annotations,
+        results: Sequence[Result],
+        class_agnostic: bool = False,
+        categories: Sequence[str] | None = None,
+    ) -> Comparison:
+        """Compare only some categories, or without categories (BoxInst, Tables 6 and 7: unseen classes).
+
+        Args:
+            truth: The ground truth.
+            results: Detections.
+            class_agnostic: Merge all classes. Detections carry no class then, so all are kept, and instances of other
+                categories are ignored like crowds: to detect one is neither right nor wrong.
+            categories: Names of the categories to keep. None: all.
+
+        Raises:
+            BoxelError: A name is not a category of the ground truth.
+        """
+        if categories is None:
+            return cls(truth.class_agnostic() if class_agnostic else truth, list(results), class_agnostic)
+        chosen = truth.select_categories(categories)
+        known = {category.id for category in chosen.categories}
+        if class_agnostic:
+            labels = [label for label, category in enumerate(truth.categories) if category.id in known]
+            others = ~np.isin(truth.labels, labels)
+            return cls(replace(truth, iscrowd=truth.iscrowd | others).class_agnostic(), list(results), True)
+        return cls(chosen, [result for result in results if result["category_id"] in known])
+
+    def with_results(self, results: Sequence[Result]) -> Comparison:
+        """Compare the same ground truth with other results, without encoding its masks again."""
+        other = Comparison(self.truth, results, self.class_agnostic)
+        other.__dict__.update(
+            {name: self.__dict__[name] for name in ("sized", "masks") if name in self.__dict__}
+        )
+        return other
+
+    @cached_property
+    def sized(self) -> Annotations:
+        """The ground truth with the sizes of its images, 0 if unknown (see `fill_in_sizes`)."""
+        return fill_in_sizes(self.truth, self.results, required=False)
+
+    @cached_property
+    def masks(self) -> list[Rle | None]:
+        """The mask of each instance; None if it has only a box, cannot be read or is in an image of unknown size."""
+        truth, masks, issues = self.sized, [], []
+        known = (truth.widths > 0) & (truth.heights > 0)
+        for instance, usable in enumerate(truth.has_mask & known[truth.image_index]):
+            mask = None
+            if usable:
+                try:
+                    mask = truth.rle(instance)
+                except BoxelError as error:
+                    issues.append(str(error))
+            masks.append(mask)
+        if issues:
+            logger.warning(
+                "%d true masks cannot be read, and only their boxes are used; the first: %s",
+                len(issues),
+                issues[0],
+            )
+        return masks
+
+    @property
+    def has_true_masks(self) -> bool:
+        """Whether there is an instance with a mask that is not a crowd."""
+        return any(
+            mask is not None for mask, crowd in zip(self.masks, self.truth.iscrowd, strict=True) if not crowd
+        )
+
+    def require_sizes(self) -> None:
+        """Raise a `BoxelError` if masks cannot be compared since an image has no known size."""
+        fill_in_sizes(self.sized, self.results)
+
+
+_Pixels = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
+
+
+class _Size(msgspec.Struct):
+    size: tuple[_Pixels, _Pixels]
+
+
+def fill_in_sizes(truth: Annotations, results: Sequence[Result] = (), required: bool = True) -> Annotations:
+    """Return the ground truth with sizes that its file omits (0) read from the headers of the image files.
+
+    Without an image file, a run-length code states the size: that of a true mask, else that of a result.
+
+    Args:
+        truth: The ground truth.
+        results: Detections.
+        required: Raise an error if the size of an image with an instance or a result is unknown.
+
+    Raises:
+        BoxelError: Such a size is unknown.
+    """
+    unknown = np.flatnonzero((truth.widths <= 0) | (truth.heights <= 0))
+    if not len(unknown):
+        return truth
+    codes = {result["image_id"]: result.get("segmentation") for result in results}
+    widths, heights = truth.widths.copy(), truth.heights.copy()
+    for image in unknown.tolist():
+        image_id, instances = truth.image_ids[image], truth.instances_in(image)
+        code, size = codes.get(image_id), truth.image_size(image)
+        if 0 in size:
+            size = _size_of_first_code(truth, instances) or size
+        if 0 in size and code is not None:
+            height, width = code["size"]
+            size = width, height
+        if required and 0 in size and (len(instances) or image_id in codes):
+            raise BoxelError(
+                f"{truth.file or 'the ground truth'}: the size of image {image_id}, which masks need, is unknown; set "
+                f"`images` to the folder of its file ({truth.image_path(image)}), or add width and height."
+            )
+        widths[image], heights[image] = size
+    return replace(truth, widths=widths, heights=heights)
+
+
+def _size_of_first_code(truth: Annotations, instances: NDArray[np.int64]) -> tuple[int, int] | None:
+    """Return (width, height) of the first run-length code among the masks of some instances."""
+    for instance in instances:
+        # Polygons have no size, and unreadable masks are reported where they are used.
+        with contextlib.suppress(msgspec.MsgspecError, RecursionError):
+            height, width = msgspec.json.decode(truth.segmentations[instance] or b"", type=_Size).size
+            return width, height
+    return None

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import logging
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from boxel.data import Annotations, read
 from boxel.data.formats.semantic_files import holds_label_maps
 from boxel.data.issues import summarize_issues
+from boxel.evaluation.baselines import check_baselines
+from boxel.evaluation.boxes import format_masks, measure_masks
+from boxel.evaluation.results import Result, read_results
+from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
+from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
 from boxel.methods import get_method
 from boxel.utils.config import ClosedUnitInterval, Config, PositiveInt, parse_config
 from boxel.utils.device import resolve_device
@@ -22,9 +26,6 @@ from boxel.utils.files import atomic_path
 if TYPE_CHECKING:
     from boxel.models.inference import InferenceConfig
     from boxel.models.semantic.inference import SemanticInferenceConfig
-
-from boxel.evaluation.results import Result, read_results
-from boxel.evaluation.summary import check_baselines, evaluate_detections, format_table, without_nan
 
 logger = logging.getLogger(__name__)
 
@@ -83,23 +84,19 @@ class Evaluation:
         kind: What was evaluated.
         metrics: Plain JSON; None for what is undefined. See :func:`evaluate` for its keys.
         results: The detections, in the COCO results format; None unless instances were detected.
-        lost: One sentence per image that could not be used.
+        errors: A message per image that could not be used; each is also logged as a warning.
     """
 
     kind: Kind
     metrics: dict[str, Any]
     results: list[Result] | None = None
-    lost: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
 
     def table(self) -> str:
         """Format the metrics as text."""
         if self.kind in ("detector", "results"):
-            return format_table(self.metrics)
-        if self.kind in ("segmenter", "label_maps"):
-            from boxel.evaluation.maps import maps_table
-
-            return maps_table(self.metrics)
-        return _format_masks(self.metrics)
+            return format_detections(self.metrics)
+        return (format_semantic if self.kind in ("segmenter", "label_maps") else format_masks)(self.metrics)
 
     __str__ = table
 
@@ -132,9 +129,23 @@ def evaluate(
         * of labeled datasets and BoxCaseg, for `masks` and each baseline those of
           :func:`~boxel.evaluation.boxes.measure_masks`.
 
+        Undefined metrics are None.
+
     Raises:
         UsageError: A setting does nothing for this subject.
         BoxelError: The subject or the truth cannot be read, or they have nothing in common.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.evaluation import to_results
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> evaluate(to_results(truth), truth, boundary=False).metrics["mask"]["AP50"]
+        1.0
+        >>> print(evaluate(truth, truth))
+               mask_iou  IoU@50  IoU@75  mask_iou_by_class
+        masks     1.000   1.000   1.000              1.000
+        3 boxes with a side of 16 pixels or more
     """
     overrides = {**(asdict(config) if config else {}), **settings}
     config = parse_config(EvaluateConfig, overrides, "evaluate")
@@ -175,7 +186,7 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
         return get_method(method).kind
     if path.is_dir():
         return "label_maps" if holds_label_maps(path) else "detector"
-    return "results"
+    return "results"  # reading it reports what is wrong with the path
 
 
 _OF_DETECTIONS = ("categories", "class_agnostic", "boundary", "regions", "baselines", "results")
@@ -212,60 +223,64 @@ def _refuse_unused(subject: object, kind: Kind, config: EvaluateConfig) -> None:
 
 
 def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
-    lost: list[str] = []
-    agnostic = config.class_agnostic
+    errors: list[str] = []
+    class_agnostic = config.class_agnostic
     if kind == "detector":
         model = _load(subject, config.device)
-        agnostic = agnostic or is_agnostic(model)
+        class_agnostic = class_agnostic or is_class_agnostic(model)
         inference = _detector_inference(model, config)
-        results = predict_set(model, truth, inference, config.batch_size, lost, agnostic)
+        results = predict_dataset(model, truth, inference, config.batch_size, class_agnostic, errors)
     else:
         results = read_results(subject) if isinstance(subject, (str, Path)) else list(subject)
     if config.results is not None:
         with atomic_path(config.results) as file:
             file.write_text(json.dumps(results))
     metrics = evaluate_detections(
-        results,
         truth,
-        class_agnostic=agnostic,
+        results,
+        class_agnostic=class_agnostic,
         categories=config.categories,
         boundary=config.boundary,
         regions=config.regions,
         baselines=config.baselines,
         file=str(subject) if isinstance(subject, (str, Path)) else "results",
     )
-    return Evaluation(kind, metrics, results, lost)
+    return Evaluation(kind, metrics, results, errors)
+
+
+_TEACHERS = {"box": "rectangle", "grabcut": "grabcut"}
+"""The teachers that predict the masks of the baselines."""
 
 
 def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
-    from boxel.evaluation.labeled import measure
+    """Compare masks of given boxes: those of a dataset, or those that a BoxCaseg predicts."""
+    from boxel.labeling.api import label
 
-    if kind == "dataset" and not isinstance(subject, Annotations):
-        subject = read(subject, images=truth.root)
-    metrics = measure(subject, truth, config.baselines, config.categories, config.device, logger.info)
-    return Evaluation(kind, without_nan(metrics))
+    truth = truth if config.categories is None else truth.select_categories(config.categories)
+    if not (truth.has_mask & ~truth.iscrowd).any():
+        raise BoxelError(f"{truth.file} has no true masks to compare with; name annotations that have.")
+    # Masks are predicted from boxes, whatever else the dataset states about the instances.
+    boxes = replace(truth.without_masks(), quality=None, source=None, trusted=None)  # type: ignore[arg-type]
+    if isinstance(subject, Annotations):
+        pred = subject
+    elif kind == "dataset":
+        pred = read(subject, images=truth.root)
+    else:
+        pred = label(boxes, teacher=str(subject), device=config.device)
+    predicted = {"masks": pred} | {name: label(boxes, teacher=_TEACHERS[name]) for name in config.baselines}
+    return Evaluation(
+        kind, without_nan({name: measure_masks(truth, pred) for name, pred in predicted.items()})
+    )
 
 
 def _evaluate_maps(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
-    from boxel.evaluation.maps import measure_folder, measure_maps
-
-    lost: list[str] = []
+    errors: list[str] = []
     if kind == "label_maps":
-        metrics = measure_folder(Path(subject), truth, _keep_in(lost), config.trimap)
+        metrics = measure_label_maps(truth, subject, config.trimap, errors)
     else:
         model = _load(subject, config.device)
-        metrics = measure_maps(
-            model, truth, _segmenter_inference(model, config), _keep_in(lost), config.trimap
-        )
-    return Evaluation(kind, without_nan(metrics), lost=lost)
-
-
-def _keep_in(lost: list[str]) -> Callable[[str], None]:
-    def report(text: str) -> None:
-        lost.append(text)
-        logger.warning("%s", text)
-
-    return report
+        metrics = measure_segmenter(truth, model, _segmenter_inference(model, config), config.trimap, errors)
+    return Evaluation(kind, without_nan(metrics), errors=errors)
 
 
 def _load(folder: str | Path, device: str) -> Any:
@@ -292,71 +307,78 @@ def _segmenter_inference(model: Any, config: EvaluateConfig) -> SemanticInferenc
     )
 
 
-def _format_masks(metrics: dict[str, Any]) -> str:
-    from boxel.evaluation.labeled import table
-
-    return table({name: {k: v for k, v in row.items() if v is not None} for name, row in metrics.items()})
+# ---------------------------------------------------------------- detections of a model
 
 
-def is_agnostic(model: Any) -> bool:
-    """Whether the model was trained to tell objects from background only.
+def is_class_agnostic(model: Any) -> bool:
+    """Return whether a model separates objects from background only.
 
     Args:
-        model: its run's `settings` say so, or its only category is the "object" that merged categories become.
+        model: The `settings` of its run state it, or its only category is the "object" that merged categories become.
     """
     merged = model.settings.get("data", {}).get("class_agnostic", False)
     return merged or [category.name for category in model.categories] == ["object"]
 
 
-def predict_set(
+def predict_dataset(
     model: Any,
     data: Annotations,
     config: InferenceConfig | None = None,
     batch_size: int = 1,
-    errors: list[str] | None = None,
     class_agnostic: bool = False,
-) -> list[dict[str, Any]]:
-    """COCO results of a model on every image of a set.
+    errors: list[str] | None = None,
+) -> list[Result]:
+    """Predict the instances of every image of a dataset, under its own image and category ids.
 
-    What is found of categories that the set lacks is left out, which a warning tells.
+    Detections of categories that the dataset lacks are left out, which is logged.
 
     Args:
-        model: a model in eval mode.
-        data: the images, of any categories for a class-agnostic model (see :func:`is_agnostic`).
-        config: how images are shown; the model's own training size where None.
-        batch_size: photos looked at together.
-        errors: Gets a message per image that cannot be read; its instances count as missed.
-        class_agnostic: keep what is found of any category, to be measured without classes.
+        model: An instance segmenter in eval mode.
+        data: The images, with any categories for a class-agnostic model (see :func:`is_class_agnostic`).
+        config: Preprocessing and test-time augmentation. None: as in the training of the model.
+        batch_size: Images per forward pass.
+        class_agnostic: Keep detections of any category, for an evaluation without classes.
+        errors: Gets a message per image that cannot be read, whose instances count as missed; each is also logged.
+
+    Returns:
+        Detections in the COCO results format.
 
     Raises:
-        BoxelError: the set has none of the model's categories, or none of its images can be read.
+        BoxelError: The dataset has none of the model's categories, or none of its images can be read.
     """
     from boxel.models.predict import iter_predictions
 
     ids = {category.name: category.id for category in data.categories}
-    agnostic = class_agnostic or is_agnostic(model)
-    lacking = [c.name for c in model.categories if not agnostic and c.name not in ids]
-    if lacking:
-        names = ", ".join(lacking[:10]) + ", ..." * (len(lacking) > 10)
-        if len(lacking) == len(model.categories):
-            raise BoxelError(
-                f"{data.file} has none of the model's categories ({names}); --class-agnostic measures without them."
-            )
-        warnings.warn(
-            f"{data.file} lacks some of the model's categories, which are left out: {names}.", stacklevel=2
-        )
+    class_agnostic = class_agnostic or is_class_agnostic(model)
+    if not class_agnostic:
+        _check_categories(model, data)
     paths = [data.image_path(index) for index in range(len(data))]
-    results = []
+    results: list[Result] = []
     done = 0
     for prediction in iter_predictions(model, paths, config, batch_size, errors=errors):
         done += 1
-        found = prediction.result
-        for row, name in zip(found.to_coco(data.image_ids[prediction.index]), found.names, strict=True):
-            if agnostic or name in ids:
+        instances = prediction.result
+        for row, name in zip(
+            instances.to_coco(data.image_ids[prediction.index]), instances.names, strict=True
+        ):
+            if class_agnostic or name in ids:
                 results.append({**row, "category_id": ids.get(name, row["category_id"])})
     if paths and not done:
         raise BoxelError(
-            f"{data.file}: none of its {len(paths)} images can be read in {data.root}; name their folder with "
-            "--images."
+            f"{data.file}: none of its {len(paths)} images can be read in {data.root}; set `images` to their folder."
         )
     return results
+
+
+def _check_categories(model: Any, data: Annotations) -> None:
+    """Raise an error if a dataset has none of a model's categories; log those that it lacks."""
+    known = {category.name for category in data.categories}
+    lacking = [category.name for category in model.categories if category.name not in known]
+    if not lacking:
+        return
+    names = ", ".join(lacking[:10]) + ", ..." * (len(lacking) > 10)
+    if len(lacking) == len(model.categories):
+        raise BoxelError(
+            f"{data.file} has none of the model's categories ({names}); set `class_agnostic` to evaluate without them."
+        )
+    logger.warning("%s lacks some of the model's categories, which are left out: %s.", data.file, names)

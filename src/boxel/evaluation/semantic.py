@@ -1,65 +1,318 @@
-"""Accuracy and intersection over union of label maps, from a confusion matrix that grows image by image."""
+"""Metrics of label maps: accuracy and IoU from confusion matrices, over whole images or near true boundaries."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import logging
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from boxel.data.annotations import MAX_VALUE, Annotations, Category
+from boxel.data.images import read_image
+from boxel.data.label_maps import (
+    IGNORE_INDEX,
+    build_class_lookup,
+    has_pixel_labels,
+    has_pixel_truth,
+    label_map_values,
+    make_label_map,
+    pixel_classes,
+    read_label_map,
+)
+from boxel.utils.errors import BoxelError
+
+if TYPE_CHECKING:
+    from boxel.models.semantic.inference import SemanticInferenceConfig
+    from boxel.models.semantic.model import Segmenter
+
+logger = logging.getLogger(__name__)
+
+TRIMAP_WIDTHS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40)
+"""The widths of bands around true boundaries that plots show, in pixels."""
+
 
 def confusion(
-    found: NDArray[np.integer], truth: NDArray[np.integer], classes: int, void: int = 255
+    gt: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int, ignore_index: int = IGNORE_INDEX
 ) -> NDArray[np.int64]:
-    """How often each class was taken for each. The matrices of several images add up to that of all.
+    """Count how often each class is predicted as each class. The matrices of several images add up.
 
     Args:
-        found: (H, W) labels in [0, classes).
-        truth: (H, W) labels in [0, classes), or void: such pixels do not count.
-        classes: how many there are, 255 at most.
-        void: the label of pixels without one, no class.
+        gt: (H, W) labels in [0, num_classes), or ``ignore_index``: such pixels do not count.
+        pred: (H, W) labels in [0, num_classes).
+        num_classes: Number of classes, at most 255.
+        ignore_index: The label of unlabeled pixels, not a class.
 
     Returns:
-        (classes, classes) counts of pixels; a row is a true class, a column one that was found.
+        (num_classes, num_classes) counts of pixels; rows are true classes, columns predicted ones.
 
     Raises:
-        ValueError: there are other labels.
+        ValueError: There are other labels.
+
+    Example:
+        >>> confusion(np.array([[0, 0, 1, 255]]), np.array([[0, 1, 1, 1]]), 2).tolist()
+        [[1, 1], [0, 1]]
     """
-    # A table of all pairs of bytes: one pass over the pixels, and none of them has to be looked for first.
-    pairs = np.bincount((truth.astype(np.intp) << 8 | found).ravel(), minlength=2**16).reshape(256, 256)
-    counts = pairs[:classes, :classes]
-    if counts.sum() + pairs[void].sum() < truth.size:
-        raise ValueError(f"a label is not in [0, {classes}), nor {void}")
+    # A table of all pairs of bytes: one pass over the pixels, without a search for ignored ones first.
+    pairs = np.bincount((gt.astype(np.intp) << 8 | pred).ravel(), minlength=2**16).reshape(256, 256)
+    counts = pairs[:num_classes, :num_classes]
+    if counts.sum() + pairs[ignore_index].sum() < gt.size:
+        raise ValueError(f"a label is not in [0, {num_classes}), nor {ignore_index}")
     return counts
 
 
-def semantic_figures(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
-    """The measures of semantic segmentation.
+def semantic_metrics(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
+    """Compute the metrics of semantic segmentation.
 
     Args:
-        matrix: (K, K) as of :func:`confusion`, or with one more class at the end for what is none of them.
+        matrix: (K, K) of :func:`confusion`, or with one more class at the end for pixels of no class.
         names: K names of the classes.
 
     Returns:
-        `pixel_accuracy`, share of the pixels whose class was found; `mean_class_accuracy`, mean over classes of that of
-        their own pixels; `mean_iou`, mean over classes of the pixels that are of a class and were found to be, by those
-        that either are or were; `per_class`, that IoU by the class's name. All in [0, 1]; classes with nothing to
-        divide by are NaN and left out of means.
+        `pixel_accuracy`: share of the pixels with the right class; `mean_class_accuracy`: mean over classes of the
+        share of their pixels with the right class; `mean_iou`: mean over classes of intersection over union;
+        `per_class`: IoU by class name. All in [0, 1]; classes without a pixel to divide by are NaN and left out of
+        means.
+
+    Example:
+        >>> metrics = semantic_metrics(np.array([[2, 1], [0, 1]]), ["sky", "road"])
+        >>> metrics["pixel_accuracy"], round(metrics["mean_iou"], 3)
+        (0.75, 0.583)
     """
-    sums = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
-    hits, true, found = (counts[: len(names)] for counts in sums)
+    hits, true, predicted = (
+        counts[: len(names)] for counts in (matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
+    )
     with np.errstate(invalid="ignore"):
-        accuracy, iou = hits / true, hits / (true + found - hits)
+        accuracy, iou = hits / true, hits / (true + predicted - hits)
         overall = hits.sum() / true.sum()
     return {
         "pixel_accuracy": float(overall),
-        "mean_class_accuracy": _mean(accuracy),
-        "mean_iou": _mean(iou),
+        "mean_class_accuracy": _mean_of_known(accuracy),
+        "mean_iou": _mean_of_known(iou),
         "per_class": dict(zip(names, iou.tolist(), strict=True)),
     }
 
 
-def _mean(values: NDArray[np.float64]) -> float:
+def _mean_of_known(values: NDArray[np.float64]) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if known.size else float("nan")
+
+
+# ---------------------------------------------------------------- near boundaries
+
+
+def boundary_distance(gt: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Compute the distance of each pixel's center to the nearest boundary.
+
+    A boundary runs between two pixels with different labels, side by side or one above the other. Unlabeled pixels
+    count as a label: Pascal VOC marks boundaries with a rim of them.
+
+    Args:
+        gt: (H, W) labels.
+
+    Returns:
+        (H, W) float32 in pixels: 0.5 on both sides of a boundary, larger than any image if there is none.
+
+    Example:
+        >>> boundary_distance(np.array([[0, 0, 0, 1, 1]], dtype=np.uint8)).tolist()
+        [[2.5, 1.5, 0.5, 0.5, 1.5]]
+    """
+    import cv2
+
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    beside = cv2.morphologyEx(gt, cv2.MORPH_GRADIENT, cross) > 0
+    distance: Any = cv2.distanceTransform((~beside).astype(np.uint8), cv2.DIST_L2, cv2.DIST_MASK_PRECISE)
+    return distance + np.float32(0.5)
+
+
+def band_confusions(
+    gt: NDArray[np.uint8],
+    pred: NDArray[np.integer],
+    widths: Sequence[int],
+    num_classes: int,
+    ignore_index: int = IGNORE_INDEX,
+) -> NDArray[np.int64]:
+    """Split the confusion matrix of an image by the distance of its pixels from true boundaries.
+
+    The first part covers the pixels up to the first width, each other one those from the previous width to its own,
+    the last one those beyond all widths. The parts of several images add up.
+
+    Args:
+        gt: (H, W) labels, as for :func:`confusion`.
+        pred: (H, W) labels, as for :func:`confusion`.
+        widths: W widths in pixels on either side of a boundary, ascending.
+        num_classes: Number of classes.
+        ignore_index: The label of unlabeled pixels.
+
+    Returns:
+        (W + 1, num_classes, num_classes) matrices.
+
+    Raises:
+        ValueError: There are other labels.
+    """
+    if not widths:  # saves the distances, which take longer than the matrix
+        return confusion(gt, pred, num_classes, ignore_index)[None]
+    band = np.searchsorted(widths, boundary_distance(gt))
+    parts = (band == part for part in range(len(widths) + 1))
+    return np.stack([confusion(gt[part], pred[part], num_classes, ignore_index) for part in parts])
+
+
+def trimap_metrics(
+    matrices: NDArray[np.int64], widths: Sequence[int], names: Sequence[str]
+) -> dict[str, list[Any]]:
+    """Compute the mean IoU inside and outside the band around true boundaries, by width of the band.
+
+    Args:
+        matrices: (W + 1, K, K), the sum of :func:`band_confusions` over images; or with one more class at the end.
+        widths: W widths, as there.
+        names: K names of the classes.
+
+    Returns:
+        W values each: `width`, in pixels on either side of a boundary; `boundary`, the mean IoU of the pixels at most
+        this far from one; `interior`, that of all others. In [0, 1], NaN without such a pixel.
+
+    References:
+        Dai et al. (BoxSup), ICCV 2015, Section 5, Figure 4.
+    """
+    band = matrices.cumsum(0)[:-1]
+    parts = {"boundary": band, "interior": matrices.sum(0) - band}
+    ious = {
+        part: [semantic_metrics(matrix, names)["mean_iou"] for matrix in per_width]
+        for part, per_width in parts.items()
+    }
+    return {"width": list(widths), **ious}
+
+
+# ---------------------------------------------------------------- whole datasets
+
+
+def measure_segmenter(
+    truth: Annotations,
+    model: Segmenter,
+    config: SemanticInferenceConfig | None = None,
+    trimap: Sequence[int] = (),
+    errors: list[str] | None = None,
+) -> dict[str, Any]:
+    """Evaluate a semantic segmenter on a dataset; each image is decoded once.
+
+    Args:
+        truth: Images with label maps or masks. Classes that the model does not know count as background if it has one,
+            else they are ignored.
+        model: A segmenter in eval mode.
+        config: Preprocessing and test-time augmentation. None: as in the training of the model.
+        trimap: Widths in pixels of bands around true boundaries in which mean IoU is computed too.
+        errors: Gets a message per image that cannot be used; each is also logged as a warning.
+
+    Returns:
+        The metrics of :func:`semantic_metrics`; `images`, the number of images; and with widths `trimap`, as of
+        :func:`trimap_metrics`.
+
+    Raises:
+        BoxelError: The dataset has none of the model's classes, or no image can be used.
+    """
+    from boxel.models.semantic.inference import predict_label_map, semantic_inference_config
+
+    config = config or semantic_inference_config(model)
+
+    def predict(image: int) -> NDArray[np.integer]:
+        return predict_label_map(model, read_image(truth.image_path(image)), config).labels
+
+    return _measure(truth, predict, model.categories, trimap, errors)
+
+
+def measure_label_maps(
+    truth: Annotations, folder: str | Path, trimap: Sequence[int] = (), errors: list[str] | None = None
+) -> dict[str, Any]:
+    """Evaluate a folder of label maps, e.g. of `boxel predict`, whose values are the category ids of the dataset.
+
+    Args:
+        truth: As for :func:`measure_segmenter`.
+        folder: Has a PNG with the stem of each image. Values that are not a class of the dataset are wrong.
+        trimap: As for :func:`measure_segmenter`.
+        errors: As for :func:`measure_segmenter`.
+
+    Returns:
+        As :func:`measure_segmenter`.
+
+    Raises:
+        BoxelError: No image can be used, or the category ids cannot be pixel values.
+    """
+    classes = pixel_classes(truth)
+    table = np.full(MAX_VALUE + 1, len(classes), dtype=np.int64)
+    table[label_map_values(classes)] = np.arange(len(classes))
+
+    def read_labels(image: int) -> NDArray[np.integer]:
+        return table[read_label_map(Path(folder) / f"{Path(truth.paths[image]).stem}.png")]
+
+    return _measure(truth, read_labels, classes, trimap, errors)
+
+
+def select_measurable(truth: Annotations) -> NDArray[np.intp]:
+    """Return the (N,) images in which the class of each pixel is known.
+
+    Raises:
+        BoxelError: No image has a label map or a mask.
+    """
+    if not has_pixel_truth(truth).any():
+        raise BoxelError(
+            f"{truth.file}: none of its {len(truth)} images has a label map or a mask to compare with; add some."
+        )
+    known = has_pixel_labels(truth)
+    if not known.all():
+        logger.info("%d of %d images have boxes only and are skipped", (~known).sum(), len(truth))
+    return np.flatnonzero(known)
+
+
+def _measure(
+    truth: Annotations,
+    predict: Callable[[int], NDArray[np.integer]],
+    classes: Sequence[Category],
+    trimap: Sequence[int],
+    errors: list[str] | None,
+) -> dict[str, Any]:
+    """Compute the metrics of the labels predicted for each image; pixels of no class get one more class at the end."""
+    count, widths, table = len(classes) + 1, sorted(set(trimap)), build_class_lookup(truth, classes)
+    matrices, images = np.zeros((len(widths) + 1, count, count), dtype=np.int64), 0
+    for image in select_measurable(truth).tolist():
+        try:
+            pred = predict(image)
+            gt = table[make_label_map(truth, image, pred.shape)]
+        except BoxelError as error:
+            logger.warning("skipped: %s", error)
+            if errors is not None:
+                errors.append(str(error))
+            continue
+        matrices += band_confusions(gt, pred, widths, count)
+        images += 1
+    if not images:
+        raise BoxelError(f"{truth.file}: none of its {len(truth)} images can be evaluated.")
+    names = [category.name for category in classes]
+    metrics = {"images": images, **semantic_metrics(matrices.sum(0), names)}
+    return metrics | {"trimap": trimap_metrics(matrices, widths, names)} if widths else metrics
+
+
+def format_semantic(metrics: dict[str, Any]) -> str:
+    """Format the metrics of a dataset as text, in percent, with a dash for what is undefined."""
+    width = max(map(len, ["mean", *metrics["per_class"]]))
+    lines = [f"{'':<{width}}    IoU"]
+    lines += [f"{name:<{width}}  {_percent(iou):>5}" for name, iou in metrics["per_class"].items()]
+    lines += [
+        f"{'mean':<{width}}  {_percent(metrics['mean_iou']):>5}",
+        "",
+        f"In percent. {metrics['images']} images; pixel accuracy {_percent(metrics['pixel_accuracy'])}, mean class "
+        f"accuracy {_percent(metrics['mean_class_accuracy'])}.",
+    ]
+    if "trimap" in metrics:
+        lines += ["", "Mean IoU within a width of true boundaries, and beyond:", "width  boundary  interior"]
+        lines += [
+            f"{pixels:>5}  {_percent(boundary):>8}  {_percent(interior):>8}"
+            for pixels, boundary, interior in zip(*metrics["trimap"].values(), strict=True)
+        ]
+    return "\n".join(lines)
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"

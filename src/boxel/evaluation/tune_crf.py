@@ -1,10 +1,11 @@
-"""The CRF that fits a segmenter best, found by trying on images that it has not learned from."""
+"""Search for the CRF that suits a semantic segmenter, on images that it was not trained on."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import astuple, replace
-from typing import Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -14,11 +15,15 @@ from torch import Tensor
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.data.label_maps import IGNORE_INDEX, build_class_lookup, make_label_map
-from boxel.evaluation.maps import measurable
-from boxel.evaluation.semantic import confusion, semantic_figures
+from boxel.data.label_maps import build_class_lookup, make_label_map
+from boxel.evaluation.semantic import confusion, select_measurable, semantic_metrics
 from boxel.models.semantic.inference import predict_probabilities, refine_with_crf, semantic_inference_config
 from boxel.utils.errors import BoxelError
+
+if TYPE_CHECKING:
+    from boxel.models.semantic.model import Segmenter
+
+logger = logging.getLogger(__name__)
 
 VALUES: dict[str, tuple[float, ...]] = {
     "appearance_weight": (0.5, 1, 2, 4, 7, 10, 15),
@@ -26,98 +31,101 @@ VALUES: dict[str, tuple[float, ...]] = {
     "color_sigma": (3, 5, 8, 13, 20, 30),
     "smooth_weight": (0, 1, 3, 6),
 }
-"""What is tried of each option, the most important first. `smooth_sigma` stays at 3, as DeepLab has it.
+"""The values tried of each setting, the most important first. `smooth_sigma` stays at 3, as in DeepLab.
 
-A `appearance_weight` of 0 is not among it: the sigmas would do nothing, and the search would end there.
+An `appearance_weight` of 0 is missing on purpose: the sigmas would have no effect, and the search would end there.
 """
 
 
-class Try(NamedTuple):
-    """What a CRF gave.
+class Trial(NamedTuple):
+    """A CRF and its result.
 
     Attributes:
-        crf: None for none at all.
-        mean_iou: in [0, 1].
+        crf: None: no CRF at all.
+        mean_iou: In [0, 1].
     """
 
     crf: CRFConfig | None
     mean_iou: float
 
 
-def tune_crf(
-    model: Any, truth: Annotations, count: int = 100, report: Callable[[str], None] = print
-) -> list[Try]:
-    """Search for the CRF with which a segmenter has the best mean IoU on a set.
+def tune_crf(model: Segmenter, truth: Annotations, count: int = 100) -> list[Trial]:
+    """Search for the CRF that gives a segmenter the best mean IoU on a dataset.
 
-    The search is a descent by coordinates: from the defaults it moves one option at a time a step up or down its
-    `VALUES` for as long as that helps, until no step of any does. The network looks at each image once; its
-    probabilities are kept, 2 bytes for each class of a pixel.
+    The search is coordinate descent: from the defaults it moves one setting at a time a step up or down its `VALUES`
+    as long as that helps, until no step of any setting does. The network runs once per image; its probabilities are
+    kept, 2 bytes per class and pixel. Each trial is logged, and so are images that cannot be used.
 
     Args:
-        model: a :class:`~boxel.models.semantic.model.Segmenter` in eval mode.
-        truth: as of :func:`~boxel.evaluation.maps.measure_maps`; images that the model has not learned from.
-        count: of its images, evenly chosen.
-        report: is told of each try, and of images that can't be used.
+        model: A segmenter in eval mode.
+        truth: As for :func:`~boxel.evaluation.semantic.measure_segmenter`; images that the model was not trained on.
+        count: Number of its images to use, evenly spaced.
 
     Returns:
-        What was tried, in that order: first none at all, then the defaults.
+        The trials in order: first without a CRF, then with the defaults.
 
     Raises:
-        BoxelError: the set has none of the model's classes, or no image can be used.
+        BoxelError: The dataset has none of the model's classes, or no image can be used.
     """
-    cases = list(_cases(model, truth, count, report))
+    cases = list(_load_cases(model, truth, count))
     if not cases:
-        raise BoxelError(f"{truth.file}: not one of its {len(truth)} images can be measured.")
-    tries: dict[tuple[float, ...], Try] = {}
+        raise BoxelError(f"{truth.file}: none of its {len(truth)} images can be evaluated.")
+    trials: dict[tuple[float, ...], Trial] = {}
 
     def mean_iou(crf: CRFConfig | None) -> float:
         key = () if crf is None else astuple(crf)
-        if key not in tries:
-            tries[key] = Try(crf, _mean_iou(cases, crf, model))
-            report(f"{_told(crf)}: mean IoU {100 * tries[key].mean_iou:.2f}")
-        return tries[key].mean_iou
+        if key not in trials:
+            trials[key] = Trial(crf, _mean_iou(cases, crf, model))
+            logger.info("%s: mean IoU %.2f", _describe(crf), 100 * trials[key].mean_iou)
+        return trials[key].mean_iou
 
     mean_iou(None)
     descend(mean_iou, CRFConfig())
-    return list(tries.values())
+    return list(trials.values())
 
 
-def best_crf(tries: Sequence[Try]) -> CRFConfig:
-    """Of all CRFs that were tried the one with the best mean IoU, be it better than none or not."""
-    return cast(CRFConfig, max(tries[1:], key=lambda attempt: attempt.mean_iou).crf)
+def best_crf(trials: Sequence[Trial]) -> CRFConfig:
+    """Return the CRF with the best mean IoU, whether it is better than none or not.
+
+    Example:
+        >>> weak = CRFConfig(appearance_weight=4)
+        >>> best_crf([Trial(None, 0.9), Trial(CRFConfig(), 0.7), Trial(weak, 0.8)]) == weak
+        True
+    """
+    return cast(CRFConfig, max(trials[1:], key=lambda trial: trial.mean_iou).crf)
 
 
-def tries_table(tries: Sequence[Try]) -> str:
-    """What :func:`tune_crf` tried as text, in percent, and what to make of it."""
+def format_trials(trials: Sequence[Trial]) -> str:
+    """Format the trials of :func:`tune_crf` as a table in percent, with a conclusion."""
     lines = [" ".join([*VALUES, "mean IoU"])]
-    for crf, mean_iou in tries:
+    for crf, mean_iou in trials:
         cells = ["no CRF", "", "", ""] if crf is None else [f"{getattr(crf, name):g}" for name in VALUES]
         padded = [f"{cell:>{len(name)}}" for cell, name in zip(cells, VALUES, strict=True)]
         lines.append(" ".join([*padded, f"{100 * mean_iou:8.2f}"]))
-    (_, without), with_best = tries[0], max(mean_iou for _, mean_iou in tries[1:])
+    (_, without), with_best = trials[0], max(mean_iou for _, mean_iou in trials[1:])
     verdict = f"mean IoU {100 * without:.2f} without a CRF, {100 * with_best:.2f} with the best one"
-    return "\n".join([*lines, "", verdict + ("." if with_best > without else ": leave --crf out.")])
+    return "\n".join([*lines, "", verdict + ("." if with_best > without else "; do not use `crf`.")])
 
 
 def descend(score: Callable[[CRFConfig], float], start: CRFConfig) -> CRFConfig:
-    """The best CRF that steps along one of `VALUES` at a time lead to, each better than the one before.
+    """Return the best CRF that steps along one of `VALUES` at a time lead to, each better than the one before.
 
     Args:
-        score: the higher the better; asked more than once about the same.
-        start: where it starts, its options among `VALUES`.
+        score: Higher is better. It may be called repeatedly with the same CRF.
+        start: The start, its settings among `VALUES`.
     """
     best, best_score, before = start, score(start), None
     while best != before:
         before = best
         for name in VALUES:
             for step in (-1, 1):  # most networks want less than the defaults
-                while (moved := _moved(best, name, step)) and (moved_score := score(moved)) > best_score:
+                while (moved := _move(best, name, step)) and (moved_score := score(moved)) > best_score:
                     best, best_score = moved, moved_score
     return best
 
 
-def _moved(crf: CRFConfig, name: str, step: int) -> CRFConfig | None:
-    """A CRF with the next of the values of an option; None where there is none."""
+def _move(crf: CRFConfig, name: str, step: int) -> CRFConfig | None:
+    """Return a CRF with the next value of a setting, or None at the end of the values."""
     values = VALUES[name]
     place = values.index(getattr(crf, name)) + step
     if not 0 <= place < len(values):
@@ -126,42 +134,42 @@ def _moved(crf: CRFConfig, name: str, step: int) -> CRFConfig | None:
     return replace(crf, **change)
 
 
-def _told(crf: CRFConfig | None) -> str:
+def _describe(crf: CRFConfig | None) -> str:
     return "no CRF" if crf is None else ", ".join(f"{name} {getattr(crf, name):g}" for name in VALUES)
 
 
 class _Case(NamedTuple):
-    photo: Tensor  # (3, H, W) uint8
-    logs: Tensor  # (K, H, W) float16, of probabilities: of small ones themselves nothing would be left
-    truth: NDArray[np.uint8]  # (H, W)
+    image: Tensor  # (3, H, W) uint8
+    logs: Tensor  # (K, H, W) float16, logarithms since small probabilities would vanish
+    gt: NDArray[np.uint8]  # (H, W)
 
 
-def _cases(model: Any, truth: Annotations, count: int, report: Callable[[str], None]) -> Iterator[_Case]:
-    """What the network says of images that are evenly chosen, and what is true of them."""
-    table, looks = build_class_lookup(truth, model.categories), semantic_inference_config(model)
+def _load_cases(model: Segmenter, truth: Annotations, count: int) -> Iterator[_Case]:
+    """Yield the probabilities and the true labels of evenly spaced images."""
+    table, config = build_class_lookup(truth, model.categories), semantic_inference_config(model)
     device = next(model.parameters()).device
-    known = measurable(truth, report)
+    known = select_measurable(truth)
     chosen = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
     for image in known[chosen].tolist():
         try:
             pixels = read_image(truth.image_path(image))
-            labels = table[make_label_map(truth, image, pixels.shape[:2])]
+            gt = table[make_label_map(truth, image, pixels.shape[:2])]
         except BoxelError as error:
-            report(f"left out: {error}")
+            logger.warning("skipped: %s", error)
             continue
-        photo = torch.from_numpy(pixels).permute(2, 0, 1)
-        found = predict_probabilities(model.network, photo.to(device), looks)
-        yield _Case(photo, found.log().half().cpu(), labels)
+        tensor = torch.from_numpy(pixels).permute(2, 0, 1)
+        predicted = predict_probabilities(model.network, tensor.to(device), config)
+        yield _Case(tensor, predicted.log().half().cpu(), gt)
 
 
 @torch.inference_mode()
-def _mean_iou(cases: list[_Case], crf: CRFConfig | None, model: Any) -> float:
+def _mean_iou(cases: list[_Case], crf: CRFConfig | None, model: Segmenter) -> float:
     names = [category.name for category in model.categories]
     device = next(model.parameters()).device
     total = np.zeros((len(names), len(names)), dtype=np.int64)
-    for photo, logs, truth in cases:
+    for image, logs, gt in cases:
         scores = logs.to(device).float()
         if crf is not None:
-            scores = refine_with_crf(photo.to(device), scores.exp(), crf)
-        total += confusion(scores.argmax(0).cpu().numpy(), truth, len(names), IGNORE_INDEX)
-    return float(semantic_figures(total, names)["mean_iou"])
+            scores = refine_with_crf(image.to(device), scores.exp(), crf)
+        total += confusion(gt, scores.argmax(0).cpu().numpy(), len(names))
+    return float(semantic_metrics(total, names)["mean_iou"])

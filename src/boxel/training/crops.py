@@ -16,7 +16,7 @@ from boxel.data.crops import CropDataset
 from boxel.data.dataset import InstanceDataset, collate
 from boxel.data.formats.salient import select_single_objects
 from boxel.data.samplers import MixedBatchSampler
-from boxel.evaluation.boxes import compare_masks, validation_figures
+from boxel.evaluation.boxes import compare_masks, summarize_validation
 from boxel.masks.rle import encode
 from boxel.training.callbacks.progress import say
 from boxel.training.lit_module import Task, from_all_processes
@@ -85,14 +85,14 @@ class CropTask(Task):
         """Make masks of the boxes of an image, and compare them with the true ones."""
         for image, target in zip(*batch, strict=True):
             masks, _ = self.model([image.float() / 255], [target["boxes"]])
-            ious, agreement = compare_masks(masks[0], target)
+            ious, agreement = compare_masks(target, masks[0])
             self.measured[target["image_id"]] = (ious.tolist(), agreement.tolist(), target["labels"].tolist())
 
     def on_validation_epoch_end(self) -> None:
         """Log the figures of all images under `val/`."""
         together = from_all_processes(self.measured, self.trainer.world_size)
         self.measured = {}
-        figures = validation_figures(list(together.values()))
+        figures = summarize_validation(list(together.values()))
         # Every process has measured the same.
         self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=False)
 

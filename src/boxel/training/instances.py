@@ -137,14 +137,14 @@ def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dic
     """
     metrics = {
         f"box_{name}": value
-        for name, value in coco_ap(results, truth, "bbox").items()
+        for name, value in coco_ap(truth, results, "bbox").items()
         if name in ("AP", "AP50")
     }
     if truth.has_mask.any():
-        mask_ap = coco_ap(results, truth, "segm")
+        mask_ap = coco_ap(truth, results, "segm")
         metrics |= {f"mask_{name}": mask_ap[name] for name in ("AP", "AP50", "AP75")}
-        metrics["mask_iou"] = mask_iou(results, truth)["mask_iou"]
+        metrics["mask_iou"] = mask_iou(truth, results)["mask_iou"]
     else:
-        metrics["box_agreement"] = box_agreement(results, truth)["mean"]
+        metrics["box_agreement"] = box_agreement(truth, results)["mean"]
     metrics["mask_fill"] = mean_fill(results)
     return {name: value for name, value in metrics.items() if math.isfinite(value)}

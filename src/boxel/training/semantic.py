@@ -18,7 +18,7 @@ from boxel.data.dataset import SemanticDataset, collate
 from boxel.data.label_maps import has_pixel_labels
 from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import RandomScaleCrop
-from boxel.evaluation.semantic import confusion, semantic_figures
+from boxel.evaluation.semantic import confusion, semantic_metrics
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.training.callbacks.progress import say
 from boxel.training.lit_module import Task, from_all_processes
@@ -110,7 +110,7 @@ class SemanticTask(Task):
         for image, target in zip(*batch, strict=True):
             found = self._labels(image)
             self.matrices[target["image_id"]] = confusion(
-                found, target["labels"].cpu().numpy(), self.model.num_classes
+                target["labels"].cpu().numpy(), found, self.model.num_classes
             )
 
     def on_validation_epoch_end(self) -> None:
@@ -126,7 +126,7 @@ class SemanticTask(Task):
                 "anew with a lower optim.backbone_lr, or a lower optim.lr.",
                 stacklevel=1,
             )
-        figures = semantic_figures(total, names)
+        figures = semantic_metrics(total, names)
         scalars = {name: value for name, value in figures.items() if name != "per_class"}
         # Every process has measured the same.
         self.log_dict({f"val/{n}": v for n, v in scalars.items() if math.isfinite(v)}, sync_dist=False)

@@ -7,7 +7,7 @@ import torch
 from scipy.special import expit
 
 from boxel.crf import mean_field
-from boxel.evaluation.trimap import boundary_distance
+from boxel.evaluation.semantic import boundary_distance
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import resample_logits
 from boxel.labeling.teachers.crf import BOX_CRF, MASK_CRF, SIDE, refine, segment

@@ -1,8 +1,9 @@
-# On a machine with python3, pip and make, `make test` or `make demo` is all there is to type.
+# On a machine with python3, pip and make, `make demo` or `make test` is all there is to type.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO := .venv-demo
 READY := $(VENV)/.ready
 PYTEST = $(BIN)/python -m pytest -n $(WORKERS) --dist loadfile
 
@@ -12,27 +13,26 @@ WORKERS ?= auto --maxprocesses=4
 # More threads than cores is what slows down torch most: one per worker.
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: help setup lint types format quick test demo docs wheel clean
+# Debian's python3 without python3-venv cannot put pip into an environment; virtualenv brings its own.
+define make-venv
+	$(PYTHON) -m venv $(1) || { rm -rf $(1) && \
+	  $(PYTHON) -m pip install --quiet --disable-pip-version-check --target $(1)-tool virtualenv && \
+	  PYTHONPATH=$(1)-tool $(PYTHON) -m virtualenv --quiet $(1) && rm -rf $(1)-tool; }
+endef
+
+.PHONY: help setup lint types format quick test demo demo-train docs wheel clean
 
 help:  ## This list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-8s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | awk -F'|' '{ printf "  make %-10s %s\n", $$1, $$2 }'
 
 setup: $(READY)  ## A virtual environment in .venv with boxel and its tools
 
 # The stamp is younger than pyproject.toml once everything in it is installed, so that a second run installs nothing.
 $(READY): pyproject.toml
 	@echo "Setting up $(VENV): a few minutes the first time, most of it downloading torch."
-	$(PYTHON) -m venv $(VENV) || $(MAKE) --no-print-directory venv-without-ensurepip
+	$(call make-venv,$(VENV))
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev,docs]'
 	@touch $@
-
-# Debian's python3 without python3-venv can't put pip into an environment; virtualenv brings its own.
-.PHONY: venv-without-ensurepip
-venv-without-ensurepip:
-	rm -rf $(VENV)
-	$(PYTHON) -m pip install --quiet --disable-pip-version-check --target $(VENV)-tool virtualenv
-	PYTHONPATH=$(VENV)-tool $(PYTHON) -m virtualenv --quiet $(VENV)
-	rm -rf $(VENV)-tool
 
 lint: $(READY)  ## Style, format and the order of the packages
 	$(BIN)/ruff check
@@ -52,8 +52,18 @@ quick: $(READY)  ## The tests of an inner loop: under a minute
 test: lint types  ## Lint, types, all tests, and the examples in docstrings
 	$(PYTEST) tests src/boxel --doctest-modules
 
-demo: $(READY)  ## Label real photos; train from the boxes of generated scenes, measure, and draw the masks found
-	env -u OMP_NUM_THREADS $(BIN)/boxel demo
+demo: $(DEMO)/.ready  ## Label the bundled photographs: a minute, no PyTorch
+	env -u OMP_NUM_THREADS $(DEMO)/bin/boxel demo
+
+demo-train: $(READY)  ## Train from the boxes of generated scenes and from their masks: 12 minutes
+	env -u OMP_NUM_THREADS $(BIN)/boxel demo --train
+
+# The core and the photographs, in an environment of its own.
+$(DEMO)/.ready: pyproject.toml
+	@echo "Setting up $(DEMO): half a minute the first time."
+	$(call make-venv,$(DEMO))
+	$(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	@touch $@
 
 docs: $(READY)  ## The documentation, into site/
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
@@ -63,4 +73,4 @@ wheel: $(READY)  ## The wheel, into dist/
 	$(BIN)/hatchling build -t wheel
 
 clean:  ## Remove build artifacts and the virtual environment
-	rm -rf $(VENV) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(DEMO) dist site .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache

@@ -118,7 +118,7 @@ COMMANDS: dict[str, tuple[str, Callable[[ArgumentParser], None], Callable[[Names
         run_tune_crf,
     ),
     "demo": (
-        "Make masks of boxes on real photos; train from boxes and from masks on scenes.",
+        "Label the bundled photographs; with --train, also train from boxes and from masks on generated scenes.",
         add_demo,
         run_demo,
     ),

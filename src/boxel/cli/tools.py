@@ -153,12 +153,21 @@ def run_tune_crf(given: Namespace) -> int:
 def add_demo(parser: ArgumentParser) -> None:
     """Add the flags of `boxel demo`."""
     parser.add_argument("--out", type=str, help="folder for everything it makes (default: demo)")
+    parser.add_argument(
+        "--train", action="store_true", help="also train from boxes and from masks: 12 minutes"
+    )
     parser.add_argument("--steps", type=int, help="optimizer steps of each training")
 
 
 def run_demo(given: Namespace) -> int:
     """Run `boxel demo`."""
-    from boxel.demo.scenes import demo
+    settings = given.as_dict()
+    if settings.pop("train", False):
+        from boxel.demo.scenes import demo
 
-    demo(**given.as_dict())
+        demo(**settings)
+    else:
+        from boxel.demo.photos import label_photos
+
+        label_photos(settings.get("out", "demo"))
     return 0

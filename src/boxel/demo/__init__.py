@@ -1,5 +1,1 @@
-"""The demos: on photos of installed packages, and on generated scenes."""
-
-from boxel.demo.scenes import demo
-
-__all__ = ["demo"]
+"""The demos: `photos` labels the bundled photographs, `scenes` trains on generated scenes (PyTorch)."""

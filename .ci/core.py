@@ -1,0 +1,54 @@
+"""What the core promises without PyTorch: check, label, draw, evaluate, a report, and `BoxSegmenter` in a notebook.
+
+    python .ci/core.py
+
+Run by the Python of an environment that has boxel's core, scikit-image (its photographs), nbclient and ipykernel.
+"""
+
+import importlib.util
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import nbclient
+import nbformat
+
+from boxel.data.samples import write_photos
+
+NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "get-started.ipynb"
+COMMANDS = [
+    "boxel --help",
+    "boxel train boxinst --help",
+    "boxel check photos/boxes.json --images photos",
+    "boxel label photos/boxes.json --images photos --out masks.json --report report.html",
+    "boxel draw masks.json --images photos --out drawn",
+    "boxel evaluate masks.json photos/masks.json --images photos --report evaluation.html",
+    "boxel convert masks.json yolo --to yolo",
+    "boxel demo --out demo",
+]
+
+
+def main() -> None:
+    """Run every command and the notebook in a folder of its own."""
+    assert importlib.util.find_spec("torch") is None, "torch is installed; the core must do without"
+    boxel = shutil.which("boxel", path=str(Path(sys.executable).parent))
+    assert boxel, "boxel is not installed in this environment"
+    with tempfile.TemporaryDirectory() as folder:
+        write_photos(Path(folder) / "photos")
+        for command in COMMANDS:
+            print(f"$ {command}", flush=True)
+            subprocess.run([boxel, *command.split()[1:]], cwd=folder, check=True)
+        print(f"$ jupyter execute {NOTEBOOK.name}", flush=True)
+        notebook = nbformat.read(NOTEBOOK, as_version=4)
+        nbclient.NotebookClient(
+            notebook, kernel_name="python3", resources={"metadata": {"path": folder}}
+        ).execute()
+        for file in ("masks.json", "report.html", "demo/report.html"):
+            assert (Path(folder) / file).stat().st_size > 0, file
+    print("the core works without PyTorch")
+
+
+if __name__ == "__main__":
+    main()

@@ -15,7 +15,7 @@ from pathlib import Path
 import nbclient
 import nbformat
 
-from boxel.data.samples import write_photos
+from boxel.data.samples import write_sample_images
 
 NOTEBOOK = Path(__file__).resolve().parents[1] / "docs" / "get-started.ipynb"
 COMMANDS = [
@@ -36,7 +36,7 @@ def main() -> None:
     boxel = shutil.which("boxel", path=str(Path(sys.executable).parent))
     assert boxel, "boxel is not installed in this environment"
     with tempfile.TemporaryDirectory() as folder:
-        write_photos(Path(folder) / "photos")
+        write_sample_images(Path(folder) / "photos")
         for command in COMMANDS:
             print(f"$ {command}", flush=True)
             subprocess.run([boxel, *command.split()[1:]], cwd=folder, check=True)

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from boxel.data.samples import write_photos
+from boxel.data.samples import write_sample_images
 from boxel.data.synthetic import write_scenes
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
@@ -29,7 +29,7 @@ def blocks() -> list[pytest.ParameterSet]:
 def write_input(name: str, folder: Path) -> None:
     """Write what a page assumes: `photo`, street.jpg; `dataset`, boxes.json with photos/; `results`, of two models."""
     if name == "photo":
-        write_photos(folder / "all")
+        write_sample_images(folder / "all")
         (folder / "all" / "astronaut.png").rename(folder / "street.jpg")
         return
     truth = write_scenes(folder, 2, height=64, width=96)

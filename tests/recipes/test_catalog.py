@@ -67,7 +67,7 @@ def test_backbones_of_the_papers_have_imagenet_weights():
         ("coco-small", 455, None),
         ("coco-small", 4 * 455, None),
         ("coco-small", 4 * 455 + 1, "1,000 steps show each of 1,821 images 2.2 times instead of 8.8"),
-        ("coco-small", 20, None),  # more passes than meant are no loss
+        ("coco-small", 20, None),  # more passes than meant do no harm
         ("boxsup-small", 20, "30 epochs of 20 images are 150 steps instead of 3,412"),
         ("boxsup-small", 100_000, None),
         ("boxinst/table5-voc-r50", 100_000, "meant for about 10,582 images"),
@@ -75,12 +75,12 @@ def test_backbones_of_the_papers_have_imagenet_weights():
         (None, 100_000, None),
     ],
 )
-def test_a_run_much_shorter_than_meant_is_warned_of(recipe, images, expected):
+def test_a_run_much_shorter_than_meant_gets_a_warning(recipe, images, expected):
     warning = length_warning(recipe, images)
     assert warning is None if expected is None else expected in warning
 
 
-def test_a_length_that_the_user_chose_is_not_warned_of():
+def test_a_length_chosen_by_the_user_gets_no_warning():
     assert length_warning("coco-small", 100_000, read_config("coco-small", steps=5)) is None
     assert length_warning("coco-small", 100_000, read_config("coco-small", seed=5)) is not None
 

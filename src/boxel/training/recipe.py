@@ -27,7 +27,7 @@ LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(str(files("boxel") / "recipes"))
 
 DESCRIPTION = ("about", "paper", "measure", "published", "trained_on", "measured")
-"""Keys that describe a recipe itself. They are no settings, and a recipe does not inherit them."""
+"""Keys that describe a recipe itself. They are not settings, and a recipe does not inherit them."""
 
 LENGTH_RATIO = 4
 """How far a dataset may be from the assumed number of images before :func:`length_warning` warns."""

@@ -44,7 +44,7 @@ def test_boxinst(boxinst, pixels, tmp_path, monkeypatch, factor):
         assert len(expected) > 10 and sum(mask.any() for mask in found["masks"]) > 10
         np.testing.assert_array_equal(found["labels"], expected.labels)
         np.testing.assert_allclose(found["boxes"], expected.boxes, atol=0.1)
-        overlaps = [overlap(mask, expected.mask(k) > 0) for k, mask in enumerate(found["masks"])]
+        overlaps = [overlap(mask, expected.masks[k]) for k, mask in enumerate(found["masks"])]
         assert min(overlaps) > 0.99
     else:
         assert found["masks"][0].shape == size[::-1] and found["boxes"].max() > max(size) / factor

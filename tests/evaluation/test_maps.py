@@ -76,7 +76,7 @@ def test_an_image_that_can_not_be_measured_costs_only_itself(truth, found) -> No
     Image.new("L", (5, 5)).save(found / "2.png")
     told = []
     assert measure_label_maps(truth, found, errors=told)["images"] == 2
-    assert len(told) == 2 and "1.png: can't be read as a label map" in told[0] and "5 x 5" in told[1]
+    assert len(told) == 2 and "1.png: cannot be read as a label map" in told[0] and "5 x 5" in told[1]
     for path in found.iterdir():
         path.unlink()
     with pytest.raises(BoxelError, match="none of its 4 images can be evaluated"):

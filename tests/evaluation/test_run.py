@@ -1,5 +1,8 @@
 """A model on a set: a stand-in that finds one square a category in every image."""
 
+import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
-from boxel.evaluation import evaluate_detections
+from boxel.evaluation import evaluate, evaluate_detections
 from boxel.evaluation.run import is_class_agnostic, predict_dataset
 from boxel.models.detector import Detections, full_image_detections
 from boxel.utils.errors import BoxelError
@@ -92,3 +95,64 @@ def test_no_image_at_all_is_an_error(two_images, tmp_path):
     with pytest.raises(BoxelError, match=r"none of its 2 images can be read in .*`images`"):
         predict_dataset(SquareFinder("class 3"), two_images)
     assert predict_dataset(SquareFinder("class 3"), two_images.select_images(np.zeros(2, dtype=bool))) == []
+
+
+WITHOUT_TORCH = """
+import json, sys
+from pathlib import Path
+from boxel.cli import main
+from boxel.data.synthetic import write_scenes
+from boxel.evaluation import to_results
+
+folder = Path(sys.argv[1])
+truth = write_scenes(folder, 1, height=64, width=96)
+(folder / "results.json").write_text(json.dumps(to_results(truth)))
+for subject in ("results.json", "masks.json"):
+    assert main(["evaluate", str(folder / subject), str(folder / "masks.json")]) == 0
+heavy = {"torch", "torchvision", "skimage", "matplotlib", "timm", "lightning", "supervision"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_files_are_evaluated_without_torch(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_subject_decides_what_is_computed(two_images, make_result, rectangle, tmp_path):
+    results = [make_result(rectangle(32, 48, 4, 4, 20, 20), 0.9, 1, 7)]
+    (tmp_path / "results.json").write_text(json.dumps(results))
+    of_file = evaluate(tmp_path / "results.json", two_images, regions=True)
+    assert (
+        of_file.kind == "results" and of_file.metrics == evaluate(results, two_images, regions=True).metrics
+    )
+    assert of_file.results == results and "regions" in of_file.metrics
+    assert of_file.table().startswith("      AP") or "AP50" in of_file.table()
+    of_masks = evaluate(two_images, two_images, categories=["class 3"], baselines=["box"])
+    assert of_masks.kind == "dataset" and of_masks.metrics["masks"]["instances"] == 1
+    assert of_masks.metrics["box"]["mask_iou"] == 1  # the masks are squares
+    assert str(of_masks).splitlines()[-1] == "1 boxes with a side of 16 pixels or more"
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"trimap": [3]}, "`trimap` does nothing here, since this is a results file"),
+        ({"flip": True}, "`flip` does nothing here"),
+        ({"boundry": False}, "no setting 'boundry'. Did you mean 'boundary'"),
+        ({"categories": ["class 8"]}, "no category 'class 8'"),
+        ({"baselines": ["boxes"]}, "no baseline 'boxes'"),
+    ],
+)
+def test_settings_without_effect_are_refused(two_images, settings, message):
+    with pytest.raises(BoxelError, match=message):
+        evaluate([], two_images, **settings)
+
+
+def test_results_are_written_before_they_are_evaluated(two_images, make_result, rectangle, tmp_path):
+    wrong = [make_result(rectangle(32, 48, 4, 4, 20, 20), 0.9, "nowhere", 7)]
+    with pytest.raises(BoxelError, match="belongs to an image"):
+        evaluate(wrong, two_images, results=str(tmp_path / "new" / "results.json"))
+    assert json.loads((tmp_path / "new" / "results.json").read_text()) == wrong

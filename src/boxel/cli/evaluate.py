@@ -8,7 +8,6 @@ from pathlib import Path
 from jsonargparse import ArgumentParser, Namespace
 
 from boxel.cli.options import (
-    LOOKING,
     MAP_LOOKS,
     add_data,
     add_inference,
@@ -43,9 +42,10 @@ def run_evaluate(given: Namespace) -> int:
     from boxel.evaluation import TRIMAP_WIDTHS, evaluate
 
     outputs = {flag: writable(given[flag]) for flag in ("results", "json", "trimap") if flag in given}
-    plain = ("class_agnostic", "regions", "results", "flip", "device", *LOOKING, *MAP_LOOKS)
+    plain = ("class_agnostic", "regions", "results", "flip", "device", "short_side", "batch_size", *MAP_LOOKS)
     settings = {name: given[name] for name in plain if name in given}
     settings |= {name: parse_names(given, name) for name in ("categories", "baselines") if name in given}
+    settings |= {"score_threshold": given.score} if "score" in given else {}
     settings |= {"boundary": False} if "no_boundary" in given else {}
     settings |= {"scales": parse_scales(given)} if "scales" in given else {}
     settings |= {"trimap": list(TRIMAP_WIDTHS)} if "trimap" in given else {}

@@ -134,7 +134,8 @@ def add_tune_crf(parser: ArgumentParser) -> None:
 def run_tune_crf(given: Namespace) -> int:
     """Run `boxel tune-crf`."""
     from boxel.evaluation.tune_crf import best_crf, format_trials, tune_crf
-    from boxel.models.io import CRF_FILE, method_of, write_crf
+    from boxel.models.io import CRF_FILE, write_crf
+    from boxel.models.pretrained import method_of
 
     run, count = Path(given.run), given.get("count", 100)
     if not run.is_dir() or method_of(run) not in SEMANTIC:

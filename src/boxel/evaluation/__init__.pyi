@@ -19,13 +19,13 @@ from .coco import BoxMatches as BoxMatches
 from .coco import coco_ap as coco_ap
 from .coco import mask_iou as mask_iou
 from .coco import match_boxes as match_boxes
+from .config import EvaluateConfig as EvaluateConfig
 from .proposals import best_candidate_ious as best_candidate_ious
 from .proposals import candidate_ious as candidate_ious
 from .results import Result as Result
 from .results import check_results as check_results
 from .results import read_results as read_results
 from .results import to_results as to_results
-from .run import EvaluateConfig as EvaluateConfig
 from .run import Evaluation as Evaluation
 from .run import evaluate as evaluate
 from .run import predict_dataset as predict_dataset

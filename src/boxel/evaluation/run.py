@@ -14,11 +14,12 @@ from boxel.data.formats.semantic_files import holds_label_maps
 from boxel.data.issues import summarize_issues
 from boxel.evaluation.baselines import check_baselines
 from boxel.evaluation.boxes import format_masks, measure_masks
+from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.results import Result, read_results
 from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
 from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
 from boxel.methods import get_method
-from boxel.utils.config import ClosedUnitInterval, Config, PositiveInt, parse_config
+from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import atomic_path
@@ -31,49 +32,6 @@ logger = logging.getLogger(__name__)
 
 Kind: TypeAlias = Literal["detector", "segmenter", "box_to_mask", "results", "dataset", "label_maps"]
 """What can be evaluated: three kinds of models, and three kinds of files."""
-
-
-@dataclass
-class EvaluateConfig(Config):
-    """What is measured, and how a model is run. Settings that do nothing for a subject are refused.
-
-    Attributes:
-        categories: Measure these categories only. None: all.
-        class_agnostic: Count all categories as one.
-        boundary: Also compute Boundary AP, which takes longest.
-        regions: Also compute mAP^r and mAP^r_vol, the metrics of Pascal VOC.
-        baselines: Masks from the same boxes to compare with: `box` fills them, `grabcut` runs GrabCut.
-        trimap: Widths of bands around true boundaries, in pixels, in which mean IoU is computed too (semantic models).
-        results: File to which the detections are written as COCO results before they are measured.
-        short_side: Resize the shorter side to this many pixels (instance models). None: as in training.
-        long_side: Resize the longer side to this many pixels (semantic models). None: as in training.
-        flip: Average over the image and its mirror image.
-        scales: Factors on the size of the image; the predictions at all of them are merged.
-        score: Minimum score of a detection.
-        batch_size: Images per forward pass, padded to one size, which changes scores slightly.
-        tile: Predict larger images in overlapping squares of this side (semantic models). None: whole images.
-        shifts: Interleave n x n passes, each shifted by a fraction of a cell (semantic models).
-        crf: Refine with a CRF, with the settings that `boxel tune-crf` found for the model (semantic models).
-        device: `cpu`, `cuda`, `mps`, or `auto` for CUDA if available.
-    """
-
-    categories: list[str] | None = None
-    class_agnostic: bool = False
-    boundary: bool = True
-    regions: bool = False
-    baselines: list[str] = field(default_factory=list)
-    trimap: list[PositiveInt] = field(default_factory=list)  # type: ignore[valid-type]
-    results: str | None = None
-    short_side: PositiveInt | None = None  # type: ignore[valid-type]
-    long_side: PositiveInt | None = None  # type: ignore[valid-type]
-    flip: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    score: ClosedUnitInterval = 0.0  # type: ignore[valid-type]
-    batch_size: PositiveInt = 1  # type: ignore[valid-type]
-    tile: PositiveInt | None = None  # type: ignore[valid-type]
-    shifts: PositiveInt = 1  # type: ignore[valid-type]
-    crf: bool = False
-    device: str = "auto"
 
 
 @dataclass(frozen=True)
@@ -179,7 +137,7 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
     if path.is_file():
         with open(path, "rb") as file:
             return "dataset" if file.read(64).lstrip().startswith(b"{") else "results"
-    from boxel.models.io import method_of
+    from boxel.models.pretrained import method_of
 
     method = method_of(path)
     if method is not None:
@@ -192,7 +150,7 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
 _OF_DETECTIONS = ("categories", "class_agnostic", "boundary", "regions", "baselines", "results")
 _USED: dict[Kind, tuple[str, ...]] = {
     "results": _OF_DETECTIONS,
-    "detector": (*_OF_DETECTIONS, "short_side", "score", "batch_size", "flip", "scales"),
+    "detector": (*_OF_DETECTIONS, "short_side", "score_threshold", "batch_size", "flip", "scales"),
     "dataset": ("categories", "baselines"),
     "box_to_mask": ("categories", "baselines"),
     "label_maps": ("trimap",),
@@ -294,7 +252,7 @@ def _detector_inference(model: Any, config: EvaluateConfig) -> InferenceConfig:
 
     size = {} if config.short_side is None else {"short_side": config.short_side}
     return inference_config(
-        model, flip=config.flip, score_threshold=config.score, scales=config.scales, **size
+        model, flip=config.flip, score_threshold=config.score_threshold, scales=config.scales, **size
     )
 
 

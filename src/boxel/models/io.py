@@ -148,14 +148,6 @@ def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, **inner} | ({"weights": "none"} if "weights" in config else {})
 
 
-def method_of(source: str | Path) -> str | None:
-    """The method of a model folder, or of a model that comes with boxel; None where it is neither."""
-    try:
-        return str(yaml.safe_load((folder_of(source) / "config.yaml").read_text())["method"])
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
-        return None
-
-
 def read_categories(folder: Path) -> tuple[Category, ...]:
     """The categories of a model folder, in the order of the labels."""
     return tuple(Category(**row) for row in json.loads((folder / "categories.json").read_text()))

@@ -16,8 +16,8 @@ from boxel.data.annotations import Category
 from boxel.data.label_maps import BACKGROUND_NAME
 from boxel.methods import SEMANTIC
 from boxel.models.fcrn import FCRNInstances
-from boxel.models.io import load, method_of, read_categories
-from boxel.models.pretrained import folder_of
+from boxel.models.io import load, read_categories
+from boxel.models.pretrained import folder_of, method_of
 from boxel.models.semantic import Segmenter, SemanticConfig
 from boxel.utils.errors import BoxelError
 

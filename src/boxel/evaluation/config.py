@@ -1,0 +1,50 @@
+"""The settings of an evaluation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from boxel.utils.config import ClosedUnitInterval, Config, PositiveInt
+
+
+@dataclass
+class EvaluateConfig(Config):
+    """What is measured, and how a model is run. Settings that do nothing for a subject are refused.
+
+    Attributes:
+        categories: Measure these categories only. None: all.
+        class_agnostic: Count all categories as one.
+        boundary: Also compute Boundary AP, which takes longest.
+        regions: Also compute mAP^r and mAP^r_vol, the metrics of Pascal VOC.
+        baselines: Masks from the same boxes to compare with: `box` fills them, `grabcut` runs GrabCut.
+        trimap: Widths of bands around true boundaries, in pixels, in which mean IoU is computed too (semantic models).
+        results: File to which the detections are written as COCO results before they are measured.
+        short_side: Resize the shorter side to this many pixels (instance models). None: as in training.
+        long_side: Resize the longer side to this many pixels (semantic models). None: as in training.
+        flip: Average over the image and its mirror image.
+        scales: Factors on the size of the image; the predictions at all of them are merged.
+        score_threshold: Minimum score of a detection.
+        batch_size: Images per forward pass, padded to one size, which changes scores slightly.
+        tile: Predict larger images in overlapping squares of this side (semantic models). None: whole images.
+        shifts: Interleave n x n passes, each shifted by a fraction of a cell (semantic models).
+        crf: Refine with a CRF, with the settings that `boxel tune-crf` found for the model (semantic models).
+        device: `cpu`, `cuda`, `mps`, or `auto` for CUDA if available.
+    """
+
+    categories: list[str] | None = None
+    class_agnostic: bool = False
+    boundary: bool = True
+    regions: bool = False
+    baselines: list[str] = field(default_factory=list)
+    trimap: list[PositiveInt] = field(default_factory=list)
+    results: str | None = None
+    short_side: PositiveInt | None = None
+    long_side: PositiveInt | None = None
+    flip: bool = False
+    scales: tuple[float, ...] = (1.0,)
+    score_threshold: ClosedUnitInterval = 0.0
+    batch_size: PositiveInt = 1
+    tile: PositiveInt | None = None
+    shifts: PositiveInt = 1
+    crf: bool = False
+    device: str = "auto"

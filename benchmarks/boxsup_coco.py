@@ -4,7 +4,7 @@
 
 Each row is `boxsup-small --label segments` with what the row changes, from five sixths of the 455
 training images; it is measured on the others, or with --val on the validation images. With 20 classes in so few
-photos a mean over all classes says little, so the rows tell the IoU of the foreground, whatever its class, and the
+photos a mean over all classes is noisy, so the rows have the IoU of the foreground, whatever its class, and the
 mean IoU of the classes with ten objects or more to be measured on; each as a share of the figure of the last row
 named, with a 95 % interval by 2,000 paired draws of images. The last column leaves aside what the network recognizes:
 the mean IoU of the masks that it makes of the true boxes, as a teacher of `boxel label`. With --crf a CRF that is
@@ -59,7 +59,7 @@ OBJECTS = 10
 
 
 def main() -> None:
-    """Train what is missing, then print a row each."""
+    """Train what is missing, then record the rows."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_coco"))
     parser.add_argument("--recipe", default="boxsup-small")
@@ -160,7 +160,7 @@ def confusions(model: Any, truth: Annotations, crf: CRFConfig | None) -> NDArray
 
 
 def foreground_iou(matrix: NDArray[np.int64]) -> float:
-    """IoU of what is no background."""
+    """IoU of the foreground."""
     return float(matrix[1:, 1:].sum() / (matrix.sum() - matrix[0, 0]))
 
 

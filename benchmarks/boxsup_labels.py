@@ -53,7 +53,7 @@ ROWS = {
 
 
 def main() -> None:
-    """Print a row each."""
+    """Print and record one row per setting."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--segments", type=Path, default=Path("segments"))
     parser.add_argument("--source", default="mcg")

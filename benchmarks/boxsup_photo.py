@@ -4,7 +4,7 @@
 
 The photographs are those of scikit-image; only their boxes are learned from. `boxsup-small` with `--label
 segments`, the 455 training photos of COCO beside them. Prints after each update the IoU of each photo's labels with
-its outline, which nothing else looks at, and draws the updates that --updates names, the last one always.
+its outline, which nothing else uses, and draws the updates that --updates names, the last one always.
 """
 
 from __future__ import annotations

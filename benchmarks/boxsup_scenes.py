@@ -4,7 +4,7 @@
 
 200 scenes to learn from, 500 others to be measured on; each row is `boxsup-scenes` with what the row
 changes. Segments and masks are made once. Rows already in --out are not trained again; self-training learns from what
-the network of the row BoxSup says of the boxes it has learned from. With --crf each is measured without a CRF, with the
+the network of the row BoxSup predicts in the boxes it has learned from. With --crf each is measured without a CRF, with the
 default one, and with one that is tuned to it on 40 scenes more.
 """
 
@@ -50,7 +50,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Train what is missing, then print a row each: mean over the seeds, and their standard deviation."""
+    """Train what is missing, then record mean and standard deviation over the seeds of each row."""
     parser = arguments(__doc__)
     parser.add_argument("--out", type=Path, default=Path("runs/boxsup_scenes"))
     parser.add_argument("--recipe", default="boxsup-scenes")

@@ -28,7 +28,7 @@ WIDTH, HEIGHT, CLASSES = 500, 375, 21
 
 
 def main() -> None:
-    """Print a row each."""
+    """Print and record one row per setting."""
     parser = arguments(__doc__)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--turns", type=int, default=7)

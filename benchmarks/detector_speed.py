@@ -198,7 +198,7 @@ def peak_memory(name: str, setting: str, part: str, objects: int, args: argparse
     runner = Runner(name, setting, args.device)
     small = argparse.Namespace(**vars(args) | {"height": 256, "width": 256})
     for _ in range(2):
-        runner.run(part, draw_scene(small, 1, 2))  # what is made on first use
+        runner.run(part, draw_scene(small, 1, 2))  # what the first use creates
     scene = draw_scene(args, args.batch if part == "training" else 1, objects)
     if args.device == "cuda":
         torch.cuda.reset_peak_memory_stats()

@@ -1,11 +1,11 @@
 """Latency on the CPU of torch, torch.compile and onnxruntime, side by side, for BoxInst and BoxCaseg.
 
-Of BoxCaseg also that of torch with batch norms folded away, as `boxel label` runs it where onnxruntime is missing.
+Of BoxCaseg also that of torch with batch norms folded away: the way of `boxel label` if onnxruntime is missing.
 
 BoxInst: one image to boxes and mask logits, before masks are pasted; ResNet-50, 80 classes, random weights.
 BoxCaseg: crops to logits; the small network of `boxcaseg-small`, random weights. `--run` takes trained
 models in their place. All ways take turns in one run, and the figures are medians; the first call, which compiles
-where there is something to compile, is told apart.
+where there is something to compile, is separate.
 
     pip install 'boxel[onnx]'
     python benchmarks/export_latency.py

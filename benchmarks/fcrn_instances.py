@@ -38,7 +38,7 @@ CATEGORIES = ["person"]
 
 
 def main() -> None:
-    """Train what is missing, then print a row each."""
+    """Train what is missing, then record the rows."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/persons"))
     parser.add_argument("--boxes-only", action="store_true", help="learn from masks made of boxes")

@@ -1,4 +1,4 @@
-"""Fit the calibrations of quality that come with boxel, on masks that the teachers have not learned from.
+"""Fit the calibrations of quality that are bundled, on masks that the teachers have not learned from.
 
     python benchmarks/fit_quality.py \
         --teachers rectangle ellipse grabcut-ellipse boxcaseg-boxes
@@ -48,14 +48,14 @@ def main() -> None:
     columns = ["masks", "spearman", "calibration error", "gain"]
     table = Table("label-quality", "calibration", columns, first="teacher", title="Calibration, out of fold")
     for name in args.teachers:
-        found, ious = out_of_fold(data, args) if args.recipe else cues_of(data, name)
+        found, ious = out_of_fold(data, args) if args.recipe else collect_cues(data, name)
         write(fit(found, ious), args.out / f"{name}.json")
         row = quality_metrics(ious, left_out(found, ious))
         table.add(name, len(ious), *row.values())
     table.write(seeds=[0])
 
 
-def cues_of(data: Annotations, teacher: str) -> tuple[np.ndarray, np.ndarray]:
+def collect_cues(data: Annotations, teacher: str) -> tuple[np.ndarray, np.ndarray]:
     """Cues of a teacher's masks, and their true IoU."""
     return collect(data, [make_teacher(teacher, data.categories)], LabelConfig())
 
@@ -75,12 +75,12 @@ def out_of_fold(data: Annotations, args: argparse.Namespace) -> tuple[np.ndarray
             steps=args.steps,
             ema=0.0,  # an average of weights would hold much of the beginning of so short a training
         )
-        found.append(cues_of(data.select_images(here), run.as_posix()))
+        found.append(collect_cues(data.select_images(here), run.as_posix()))
     return np.concatenate([cues for cues, _ in found]), np.concatenate([ious for _, ious in found])
 
 
 def left_out(found: np.ndarray, ious: np.ndarray, folds: int = 5) -> np.ndarray:
-    """(N,) quality of each mask as told by a calibration of the other folds."""
+    """(N,) quality of each mask by a calibration of the other folds."""
     order = np.random.default_rng(0).permutation(len(ious))
     quality = np.zeros(len(ious))
     for fold in range(folds):

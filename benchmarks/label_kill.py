@@ -1,10 +1,10 @@
-"""`kill -9` of a labeling job at random moments, with the network that comes with boxel.
+"""`kill -9` of a labeling job at random moments, with the bundled network.
 
     python benchmarks/label_kill.py
 
 Runs `boxel label --workers 2` on the boxes of the set, once unbroken and once more into another folder, where SIGKILL
 ends it --kills times: each time at a random moment of the work that is left, and --in-commit times in the middle of a
-commit; then the same command goes on. A job that ends before it was killed often enough is followed by another. Prints
+commit; then the same command resumes. A job that ends before it was killed often enough is followed by another. Prints
 a line a kill and a verdict. The exit status is 1 unless so many kills met a commit, the file of masks is that of the
 unbroken job byte for byte, and each start found done just the images that were committed before, none of which was ever
 made again.
@@ -119,7 +119,7 @@ class Job(NamedTuple):
         return STAGES[written(self.store) >= written(self.journal)]
 
     def committed(self) -> Rows:
-        """The images that are done, as a copy says: undoing a commit that was cut short is left to the job."""
+        """The images that are done, according to a copy: undoing a commit that was cut short is left to the job."""
         with tempfile.TemporaryDirectory() as folder:
             for file in filter(Path.exists, (self.store, self.journal)):
                 shutil.copy(file, folder)
@@ -128,7 +128,7 @@ class Job(NamedTuple):
                     return set()  # killed before its first commit
                 return set(database.execute("SELECT * FROM images"))
 
-    def faults(self, before: Rows, after: Rows, ended: bool) -> list[str]:
+    def errors(self, before: Rows, after: Rows, ended: bool) -> list[str]:
         """Sentences on what the last start did wrong, from the images that were done before and after it."""
         wrong = []
         said = re.search(r"([\d,]+) of [\d,]+ images are labeled already", self.log.read_text())
@@ -149,7 +149,7 @@ def until(process: subprocess.Popen[bytes], holds: Callable[[], bool], pause: fl
 
 
 def written(file: Path) -> int:
-    """When a file was last written to, in nanoseconds; 0 where there is none."""
+    """When a file was last written to, in nanoseconds; 0 if there is none."""
     return file.stat().st_mtime_ns if file.exists() else 0
 
 
@@ -175,7 +175,7 @@ def main() -> None:
     )
 
     rng = random.Random(args.seed)
-    faults: list[str] = []
+    errors: list[str] = []
     kills = met = jobs = 0
     while kills < args.kills:
         jobs += 1
@@ -187,7 +187,7 @@ def main() -> None:
             commit = rng.random() * left < args.in_commit - met
             ended, worked = job.run(pause, rng.choice(STAGES) if commit else None)
             before, done = done, job.committed()
-            faults += job.faults(before, done, ended)
+            errors += job.errors(before, done, ended)
             if not ended:
                 kills += 1
                 met += job.stage() is not None
@@ -198,16 +198,16 @@ def main() -> None:
                 )
         print(f"{job.folder}: came to its end", flush=True)
         if job.masks.read_bytes() != whole.masks.read_bytes():
-            faults.append(f"{job.masks}: is not {whole.masks}")
+            errors.append(f"{job.masks}: is not {whole.masks}")
         if done != whole.committed():
-            faults.append(f"{job.store}: does not hold what {whole.store} does")
+            errors.append(f"{job.store}: does not hold what {whole.store} does")
     if met < min(args.in_commit, args.kills):
-        faults.append(f"{met} kills met a commit, not {args.in_commit}; give more --kills")
-    for fault in faults:
-        print(fault)
-    verdict = "FAILED" if faults else "passed, the masks are those of the unbroken job"
+        errors.append(f"{met} kills met a commit, not {args.in_commit}; give more --kills")
+    for error in errors:
+        print(error)
+    verdict = "FAILED" if errors else "passed, the masks are those of the unbroken job"
     print(f"{kills} kills in {jobs} jobs, {met} of them in a commit: {verdict}")
-    if faults:
+    if errors:
         sys.exit(1)
     table = Table("scale", "kill", ["result"], title="A labeling job that is killed")
     table.add("kills", kills)

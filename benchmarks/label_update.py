@@ -24,7 +24,7 @@ WIDTH, HEIGHT, CLASSES = 500, 375, 21
 
 
 def main() -> None:
-    """Print a row each."""
+    """Print and record one row per setting."""
     parser = arguments(__doc__)
     parser.add_argument("--boxes", type=int, default=5)
     parser.add_argument("--turns", type=int, default=5)
@@ -83,12 +83,12 @@ def full(
         for other in range(len(boxes)):
             if other != number:
                 counted &= ~(inside[other] & ((areas[other] < areas[number]) | ~inside[number]))
-        ground, thing = -log_probabilities[0], -log_probabilities[labels[number]]
-        more = (thing - ground)[counted & inside[number]]
+        background, thing = -log_probabilities[0], -log_probabilities[labels[number]]
+        more = (thing - background)[counted & inside[number]]
         thing = thing - max(np.quantile(more, config.least_share), 0) if len(more) else thing
         for segment in range(len(candidates)):
             mask = candidates.mask(segment)
-            loss = np.where(mask, thing, ground)
+            loss = np.where(mask, thing, background)
             tight = candidates.boxes[segment]
             sides = np.minimum(tight[2:], box[2:]) - np.maximum(tight[:2], box[:2])
             common = sides.clip(min=0).prod()

@@ -37,7 +37,7 @@ ROWS = ("masks", *LABELS, "boxes, MIL")
 
 
 def main() -> None:
-    """Train what is missing, then measure and print a row each."""
+    """Train what is missing, then measure and record the rows."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/proxy"))
     parser.add_argument("--teacher", default="boxcaseg-boxes", help="one that has learned from boxes only")

@@ -68,14 +68,17 @@ def main() -> None:
     report(args)
 
 
-def steps_of(name: str, args: argparse.Namespace) -> int:
+def training_steps(name: str, args: argparse.Namespace) -> int:
     """Length of a row's training."""
     return args.long if name.endswith("long") else args.steps
 
 
 def folder(name: str, args: argparse.Namespace) -> Path:
     """Where a row's run is."""
-    return args.out / f"{''.join(c if c.isalnum() else '_' for c in name)}_{steps_of(name, args)}_{args.seed}"
+    return (
+        args.out
+        / f"{''.join(c if c.isalnum() else '_' for c in name)}_{training_steps(name, args)}_{args.seed}"
+    )
 
 
 def measures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[str, float]:
@@ -83,7 +86,7 @@ def measures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[st
     run = folder(name, args)
     file = run / "measures.json"
     if not file.exists():
-        settings: dict[str, Any] = {"seed": args.seed, "steps": steps_of(name, args)} | ROWS[name]
+        settings: dict[str, Any] = {"seed": args.seed, "steps": training_steps(name, args)} | ROWS[name]
         # The first word of a row is what it learns from.
         data = read(args.out / "train" / f"{name[:5]}.json", images=args.out / "train" / "images")
         data = jitter_boxes(data, settings.pop("jitter", 0.0), args.seed)

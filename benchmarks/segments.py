@@ -1,4 +1,4 @@
-"""Candidate segments of every source: seconds a photo, and the IoU of the best of them with each object.
+"""Candidate segments of every source: seconds per image, and the IoU of the best of them with each object.
 
     taskset -c 0 python benchmarks/segments.py
 

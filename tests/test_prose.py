@@ -27,12 +27,12 @@ SUFFIXES = {".py", ".pyi", ".md", ".yaml", ".yml", ".toml", ".j2", ""}
 
 # pattern -> what to write instead
 RETIRED = {
-    r"\b(masks?|boxes|objects?|instances?|locations?|segments?|steps?|threads?|lines?|once|twice|ms|seconds?|times) "
+    r"\b(masks?|boxes|objects?|instances?|locations?|segments|steps?|threads?|lines?|once|twice|ms|seconds?|times) "
     r"an? (box|image|photo|mask|step|pixel|epoch|batch|class|crop|core|instance|object|line|row|thread)\b": "per",
     r"\ban? (box|image|photo|mask|line|core|step|thread|class|row|file|worker|segment) each\b": "one per ...",
     r"\bwhere (None|there (is|are) none)\b": "if None, if there is none",
     r", as (?=[`'\"\d]|in recipes|recipes/)": "e.g.",
-    r"\b(told|tells|(is|are|be) said|says)\b": "reported, logged, returns, states",
+    r"\b(told|tells|(is|are|be) said)\b|(?<!paper )\bsays\b": "reported, logged, returns, states",
     r"\bdef _?\w+_(of|told|said)\(": "a verb: load_, compute_, parse_",
     r"\b(LEAST|MOST)(_[A-Z]+)*\b|\b(least|most)_[a-z]+|(?<!at )\b(least|most) "
     r"(IoU|share|side|number|area|size|score|masks|boxes|pixels|images|instances|locations|objects)\b":

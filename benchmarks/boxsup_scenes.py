@@ -4,8 +4,8 @@
 
 200 scenes to learn from, 500 others to be measured on; each row is `boxsup-scenes` with what the row
 changes. Segments and masks are made once. Rows already in --out are not trained again; self-training learns from what
-the network of the row BoxSup predicts in the boxes it has learned from. With --crf each is measured without a CRF, with the
-default one, and with one that is tuned to it on 40 scenes more.
+the network of the row BoxSup predicts in the boxes it has learned from. With --crf each is measured without a CRF,
+with the default one, and with one that is tuned to it on 40 scenes more.
 """
 
 from __future__ import annotations

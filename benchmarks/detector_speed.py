@@ -6,7 +6,7 @@ ends with masks of the image's size: floats from torchvision, run-length codes f
 forward, backward and SGD with momentum; its rate is 0, so that every repetition does the same work. Mask R-CNN
 learns from masks, BoxInst from boxes.
 
-All models and settings take turns in one run; the figures are medians. Memory on a CPU is the growth of the
+All models and settings take turns in one run; times are medians. Memory on a CPU is the growth of the
 resident set's high-water mark over one call, in a process of its own, read from /proc (Linux); on a GPU it is
 the allocator's peak.
 

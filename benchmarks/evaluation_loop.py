@@ -2,7 +2,7 @@
 
     taskset -c 0 python benchmarks/evaluation_loop.py
 
-The steps take turns on each validation image, on one thread; the figures are medians over the images.
+The steps take turns on each validation image, on one thread; times are medians over the images.
 """
 
 from __future__ import annotations

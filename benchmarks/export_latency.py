@@ -4,7 +4,7 @@ Of BoxCaseg also that of torch with batch norms folded away: the way of `boxel l
 
 BoxInst: one image to boxes and mask logits, before masks are pasted; ResNet-50, 80 classes, random weights.
 BoxCaseg: crops to logits; the small network of `boxcaseg-small`, random weights. `--run` takes trained
-models in their place. All ways take turns in one run, and the figures are medians; the first call, which compiles
+models in their place. All ways take turns in one run, and times are medians; the first call, which compiles
 where there is something to compile, is separate.
 
     pip install 'boxel[onnx]'

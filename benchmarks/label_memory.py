@@ -50,7 +50,7 @@ def generate(folder: Path, images: int) -> None:
 
 
 def measure(folder: Path) -> None:
-    """Label the set and print the figures; to be run in a process of its own."""
+    """Label the dataset and record the cost; to be run in a process of its own."""
     from boxel.labeling.api import label_data
 
     # Linux counts in KiB, macOS in bytes.

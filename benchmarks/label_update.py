@@ -3,7 +3,7 @@
     taskset -c 0 python benchmarks/label_update.py
 
 500 x 375 pixels, 21 classes, 2,000 candidates of the photo itself, boxes drawn at random. The network's part is apart:
-log-probabilities are given. The two take turns; the figures are medians.
+log-probabilities are given. The two take turns; times are medians.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ THRESHOLDS = (0.1, 0.3)
 
 
 def main() -> int:
-    """Print the figures; 1 where the gate is not passed."""
+    """Print the measures; 1 if the gate is not passed."""
     parser = arguments(__doc__)
     parser.add_argument("--scenes", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)

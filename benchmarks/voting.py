@@ -4,7 +4,7 @@
 object's size. The others are of bad networks. `noise`: scores and boxes are random at each pixel. `untrained boxes`:
 two classes contend for the grid, and each box is a small one around its own pixel, so that hundreds survive.
 `no overlap`: boxes smaller than a cell, so that all survive, and three classes that contend. The scenes take turns in
-one run, on one thread; the figures are medians, of the time that passes and of the core's own, which leaves out what
+one run, on one thread; times are medians, of the time that passes and of the core's own, which leaves out what
 other processes take of it.
 
     taskset -c 0 python benchmarks/voting.py

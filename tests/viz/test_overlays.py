@@ -1,21 +1,17 @@
-"""Overlays, sheets and curves: what is drawn, where, and how large."""
+"""Overlays and sheets: what is drawn, where, and how large."""
+
+from dataclasses import replace
 
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
+from boxel.data.label_maps import make_label_map
+from boxel.data.synthetic import write_scenes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
-from boxel.viz.overlays import (
-    contact_sheet,
-    overlay,
-    overlay_labels,
-    plot_affinity,
-    plot_curves,
-    plot_trimap,
-    save_image,
-)
+from boxel.viz.overlays import contact_sheet, draw_dataset, overlay, overlay_labels, save_image
 
 NAMES = ["cat", "dog"]
 
@@ -165,87 +161,43 @@ def test_save_image(tmp_path):
     image = scene(20, 30)
     save_image(image, tmp_path / "new" / "a.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), image)
-    with pytest.raises(BoxelError, match="no image format"):
+    with pytest.raises(BoxelError, match="not an image format"):
         save_image(image, tmp_path / "a.what")
     (tmp_path / "file").write_text("")
-    with pytest.raises(BoxelError, match="can't be written"):
+    with pytest.raises(BoxelError, match="cannot be written"):
         save_image(image, tmp_path / "file" / "a.png")
 
 
-def colors_in(path):
-    image = Image.open(path).convert("RGB")
-    return {color for _, color in image.getcolors(image.width * image.height)}
+def test_texts_of_boxes_in_one_corner_do_not_cover_each_other():
+    image = np.zeros((300, 300, 3), dtype=np.uint8)
+    one = overlay(image, [[100, 100, 200, 200]], None, [0], NAMES)
+    two = overlay(image, [[100, 100, 200, 200]] * 2, None, [0, 1], NAMES)
+    line = changed(image, overlay(image, [[100, 100, 200, 200]], None, None, NAMES))
+    written = [int((changed(image, drawn) & ~line).sum()) for drawn in (one, two)]
+    assert written[1] > 1.7 * written[0]
 
 
-BLUE, RED, ORANGE = (31, 119, 180), (214, 39, 40), (255, 127, 14)  # matplotlib's tab: colors
+@pytest.mark.parametrize("box", [[-1e12, -1e12, 1e12, 1e12], [500, 500, 600, 600], [250, 0, 299, 1]])
+def test_boxes_of_any_size_are_drawn(box):
+    assert overlay(scene(), [box], None, [0], NAMES, [0.5]).shape == (200, 300, 3)
 
 
-def test_plot_curves_of_a_log_with_gaps(tmp_path):
-    log = tmp_path / "metrics.csv"
-    log.write_text(
-        "epoch,step,loss/classification,loss/projection,lr-AdamW,val/mask_AP\n"
-        "0,0,2.0,1.0,,\n0,0,,,0.001,\n0,50,1.5,nan,,\n0,99,,,,0.1\n1,150,1.0,inf,,\n1,199,,,,0.2\n1,2"
-    )
-    plot_curves(log, tmp_path / "out" / "curves.png")
-    three_panels = Image.open(tmp_path / "out" / "curves.png").size
-    assert {BLUE, ORANGE} <= colors_in(tmp_path / "out" / "curves.png")
-
-    log.write_text("epoch,step,loss/classification\n0,0,2.0\n0,50,1.0\n")
-    plot_curves(log, tmp_path / "two.png")
-    two_panels = Image.open(tmp_path / "two.png").size
-    assert two_panels[0] == three_panels[0]
-    assert two_panels[1] * 3 == three_panels[1] * 2
-    assert BLUE in colors_in(tmp_path / "two.png")
-    assert ORANGE not in colors_in(tmp_path / "two.png")
+def test_a_dataset_is_drawn_and_bad_images_cost_only_themselves(tmp_path, caplog):
+    data = write_scenes(tmp_path, 3, height=64, width=96)
+    (tmp_path / "images" / "000001.png").write_bytes(b"no image")
+    data.segmentations[0] = b"[[1, 2, 3, 4, 5, 6, 7]]"  # is drawn as a box
+    (error,) = draw_dataset(data, tmp_path / "drawn")
+    assert "000001.png" in error and len(caplog.records) == 2
+    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["000000.jpg", "000002.jpg"]
+    drawn = np.asarray(Image.open(tmp_path / "drawn" / "000002.jpg")).astype(int)
+    before = np.asarray(Image.open(tmp_path / "images" / "000002.png").convert("RGB")).astype(int)
+    mask = data.mask(int(data.instances_in(2)[0])) > 0
+    assert np.abs(drawn - before).max(2)[mask].mean() > 20
 
 
-def test_plot_curves_leaves_the_weights_of_losses_out(tmp_path):
-    log = tmp_path / "metrics.csv"
-    log.write_text("epoch,step,weight/affinity\n0,0,0.1\n0,50,1.0\n")
-    plot_curves(log, tmp_path / "curves.png")
-    assert BLUE not in colors_in(tmp_path / "curves.png")
-
-
-@pytest.mark.parametrize("text", ["", "epoch,step,loss\n", "epoch,step,loss\n0,0,\n"])
-def test_plot_curves_before_anything_is_logged(tmp_path, text):
-    (tmp_path / "metrics.csv").write_text(text)
-    plot_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
-    assert BLUE not in colors_in(tmp_path / "curves.png")
-
-
-def test_plot_curves_without_a_file(tmp_path):
-    with pytest.raises(BoxelError, match=r"metrics\.csv: can't be read"):
-        plot_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
-
-
-def test_plot_affinity_is_blue_and_red(tmp_path):
-    table = {"tau": [0.0, 0.1, 0.2], "precision": [0.94, 0.98, 0.99], "recall": [1.0, 0.9, 0.8]}
-    plot_affinity(table, tmp_path / "affinity.png")
-    assert {BLUE, RED} <= colors_in(tmp_path / "affinity.png")
-    pixels = np.asarray(Image.open(tmp_path / "affinity.png").convert("RGB"))[:, :-10]
-    top = {c: np.nonzero((pixels == c).all(2))[0].min() for c in (BLUE, RED)}
-    assert top[RED] < top[BLUE]  # only recall reaches 1
-
-
-def test_plot_trimap_has_a_color_a_name_and_a_dashed_boundary(tmp_path):
-    curves = {
-        "masks only": {"width": [1, 10, 40], "boundary": [0.3, 0.5, 0.6], "interior": [0.65, 0.7, None]},
-        "more boxes": {"width": [1, 10, 40], "boundary": [0.32, 0.52, 0.62], "interior": [0.7, 0.76, np.nan]},
-    }
-    plot_trimap(curves, tmp_path / "new" / "trimap.png")
-    assert {BLUE, ORANGE} <= colors_in(tmp_path / "new" / "trimap.png")
-    flat = {"width": [1, 40], "boundary": [0.4, 0.4], "interior": [0.8, 0.8]}
-    plot_trimap({"a": flat}, tmp_path / "flat.png")
-    pixels = np.asarray(Image.open(tmp_path / "flat.png").convert("RGB"))
-    rows = (pixels == BLUE).all(2).sum(1)
-    interior, boundary = rows[: len(rows) // 2].max(), rows[len(rows) // 2 :].max()
-    assert 0 < boundary < 0.8 * interior  # solid above, dashed below
-
-
-def test_a_plot_that_can_not_be_written_is_told_in_a_sentence(tmp_path):
-    flat = {"width": [1], "boundary": [0.4], "interior": [0.8]}
-    with pytest.raises(BoxelError, match="no image format"):
-        plot_trimap({"a": flat}, tmp_path / "a.what")
-    (tmp_path / "file").write_text("")
-    with pytest.raises(BoxelError, match="can't be written"):
-        plot_trimap({"a": flat}, tmp_path / "file" / "a.png")
+def test_a_label_map_is_drawn_with_a_legend(tmp_path):
+    data = write_scenes(tmp_path, 1, height=64, width=96)
+    Image.fromarray(make_label_map(data, 0)).save(data.root / "map.png")
+    semantic = replace(data.select_instances([]), label_maps=["map.png"], map_labels=None)
+    assert draw_dataset(semantic, tmp_path / "drawn") == []
+    assert Image.open(tmp_path / "drawn" / "000000.jpg").height > 64

@@ -92,7 +92,7 @@ def test_a_bad_image_or_mask_costs_its_own_picture(make_set):
     drawn = draw_masks(data, range(4))
     assert "0.png: the image is missing" in drawn[0]
     assert "1.png: the image cannot be decoded" in drawn[1]
-    assert "the segmentation of annotation 102 (image 3) can't be read" in drawn[2]
+    assert "the segmentation of annotation 102 (image 3) cannot be read" in drawn[2]
     assert opened(drawn[3]).shape == (SIDE, SIDE, 3)
 
 

@@ -169,7 +169,7 @@ def test_without_any_quality_there_is_no_histogram(hand_made, report):
 
 def test_a_set_without_boxes(make_set, report):
     page = report(make_set([]))
-    assert "Masks by nobody: there is none." in page.said
+    assert "There are no masks." in page.said
     assert not page.texts["figure"]
     assert "None: each image was labeled, and each box has a mask." in page.said
 
@@ -185,7 +185,7 @@ def test_faults_changes_and_settings(hand_made, report):
     assert "Images that could not be labeled: 1 photos/7.jpg: the image is cut short." in page.said
     assert "Boxes without a mask: 2" in page.said
     assert "Entries that could not be read: 1 its bbox is not four numbers." in page.said
-    assert "Labeled anew a.jpg b.jpg Settings" in page.said
+    assert "Labeled again a.jpg b.jpg Settings" in page.said
     assert ["images not labeled"] in page.texts["dt"]
     for row in (["teachers", '["cut", "net"]'], ["drop", "0.8"], ["device", "cpu"]):
         assert row in page.texts["tr"]
@@ -193,8 +193,8 @@ def test_faults_changes_and_settings(hand_made, report):
 
 def test_what_is_not_there_has_no_section(make_set, report):
     page = report(make_set([(0, 0, SMALL, 0.5, "a", True)]))
-    assert [link["href"] for link in page.of("a")] == ["#quality", "#groups", "#worst-masks", "#faults"]
-    assert [section["id"] for section in page.of("section")] == ["quality", "groups", "worst-masks", "faults"]
+    assert [link["href"] for link in page.of("a")] == ["#quality", "#groups", "#worst-masks", "#issues"]
+    assert [section["id"] for section in page.of("section")] == ["quality", "groups", "worst-masks", "issues"]
 
 
 HOSTILE = (
@@ -221,7 +221,7 @@ def test_hostile_names_are_only_text(hand_made, report):
     assert (category, quality, trust) == (f"{HOSTILE}0", "0.30", "not trusted")
     assert (file, annotation) == (HOSTILE, f"annotation {HOSTILE}")
     assert f"{HOSTILE}1" in [row[0] for row in page.texts["tr"]]
-    assert page.said.count(f"labeled: 1 {HOSTILE}") == page.said.count(f"Labeled anew {HOSTILE}") == 1
+    assert page.said.count(f"labeled: 1 {HOSTILE}") == page.said.count(f"Labeled again {HOSTILE}") == 1
     assert [HOSTILE, HOSTILE] in page.texts["tr"]
 
 
@@ -322,5 +322,5 @@ def test_where_the_page_is_written(hand_made, tmp_path):
     write_report(hand_made, tmp_path / "new" / "folder" / "report.html")
     assert (tmp_path / "new" / "folder" / "report.html").exists()
     (tmp_path / "file").write_text("")
-    with pytest.raises(BoxelError, match=r"report\.html: can't be written \(.*\); check the folder"):
+    with pytest.raises(BoxelError, match=r"report\.html: cannot be written \(.*\); check the folder"):
         write_report(hand_made, tmp_path / "file" / "report.html")

@@ -62,7 +62,7 @@ def run_evaluate(given: Namespace) -> int:
         outputs["json"].write_text(json.dumps(evaluation.metrics, indent=1))
     print(evaluation.table())
     if "trimap" in outputs:
-        from boxel.viz.overlays import plot_trimap
+        from boxel.viz.plots import plot_trimap
 
         plot_trimap({Path(given.subject).resolve().name: evaluation.metrics["trimap"]}, outputs["trimap"])
         print(f"plot: {given.trimap}")

@@ -54,7 +54,7 @@ def add_inspect(parser: ArgumentParser) -> None:
 def run_inspect(given: Namespace) -> int:
     """Run `boxel inspect`."""
     from boxel.evaluation import AffinityConfig, count_edges, format_edges
-    from boxel.viz.overlays import plot_affinity
+    from boxel.viz.plots import plot_affinity
 
     options = {name: given[name] for name in ("theta", "size", "dilation", "short_side") if name in given}
     counts = count_edges(read_data(given), config=AffinityConfig(**options))
@@ -114,7 +114,7 @@ def run_segments(given: Namespace) -> int:
 
 def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
     from boxel.evaluation.proposals import COUNTS, best_candidate_ious, format_recall, summarize_recall
-    from boxel.viz.overlays import plot_recall
+    from boxel.viz.plots import plot_recall
 
     ious = best_candidate_ious(data, out, config)
     print(format_recall(ious))

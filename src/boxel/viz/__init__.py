@@ -1,1 +1,5 @@
-"""Pictures: overlays, plots and the report."""
+"""Drawings, plots and the report."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

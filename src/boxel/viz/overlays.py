@@ -1,105 +1,101 @@
-"""Pictures for people: predictions over their image, sheets of images, curves of a training run."""
+"""Draw boxes, masks and label maps over their images, and lay images out on sheets."""
 
 from __future__ import annotations
 
-import csv
-import math
+import colorsys
+import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
-import supervision as sv
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from numpy.typing import ArrayLike, NDArray
 from PIL import Image, ImageOps
-from skimage.segmentation import find_boundaries
 
+from boxel.data.annotations import Annotations
+from boxel.data.formats.layout import file_stems
 from boxel.data.formats.voc_masks import palette
+from boxel.data.images import read_image
+from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError
+from boxel.utils.files import atomic_path
+from boxel.utils.progress import progress
 
-_PALETTE = sv.ColorPalette.DEFAULT
+logger = logging.getLogger(__name__)
+
 _OPACITY = 0.45
-_CLASS_COLORS = np.array(palette()).reshape(-1, 3)[1:]  # VOC's, without its black for the background
+_FONT = cv2.FONT_HERSHEY_SIMPLEX
+_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
 
 
 def overlay(
     image: NDArray[np.uint8],
     boxes: ArrayLike,
-    masks: Sequence[Rle | None] | NDArray[np.bool_] | None,
-    labels: ArrayLike | None,
-    names: Sequence[str],
+    masks: Sequence[Rle | None] | NDArray[np.bool_] | None = None,
+    labels: ArrayLike | None = None,
+    names: Sequence[str] = (),
     scores: ArrayLike | None = None,
 ) -> NDArray[np.uint8]:
-    """Instances drawn over their image, each in a color of its own.
+    """Draw instances over their image, each in its own color.
 
-    Lines and text grow with the image. A mask tints its pixels and is rimmed inside its edge; masks are
-    decoded one at a time.
+    Lines and text grow with the image. A mask tints its pixels and gets a solid rim inside its edge. Masks are decoded
+    one at a time.
 
     Args:
-        image: (H, W, 3) uint8 RGB; it stays as it is.
+        image: (H, W, 3) uint8 RGB; it is not changed.
         boxes: (N, 4) xyxy pixels.
-        masks: N run-length codes of size (H, W), None for an instance that has only a box; or (N, H, W)
-            bool; or None if no instance has a mask.
-        labels: (N,) int, indices into ``names``; None to leave names out.
-        names: of the classes.
-        scores: (N,) in [0, 1], NaN to leave one out; None to leave out all.
+        masks: N run-length codes of size (H, W), None for an instance that has only a box; or (N, H, W) bool; or None
+            if no instance has a mask.
+        labels: (N,) int, indices into ``names``. None: no names.
+        names: Names of the classes.
+        scores: (N,) in [0, 1], NaN for an instance without one. None: no scores.
 
     Returns:
         (H, W, 3) uint8 RGB.
+
+    Example:
+        >>> image = np.zeros((40, 60, 3), dtype=np.uint8)
+        >>> drawn = overlay(image, [[10, 10, 50, 30]], labels=[0], names=["cat"], scores=[0.9])
+        >>> drawn.shape, bool(drawn.any()), bool(image.any())
+        ((40, 60, 3), True, False)
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    if not len(boxes):
-        return image.copy()
-    # supervision and OpenCV paint in this order of channels; OpenCV's own types don't say (H, W, 3) uint8.
-    scene: Any = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-    shorter = min(scene.shape[:2])
+    canvas = image.copy()
+    shorter = min(canvas.shape[:2])
     thickness = max(1, round(shorter / 300))
-    for i, mask in enumerate(masks if masks is not None else ()):
+    for index, mask in enumerate(masks if masks is not None else ()):
         if mask is not None:
             pixels = decode(mask) if isinstance(mask, dict) else mask.astype(np.uint8)
-            _tint(scene, pixels, _PALETTE.by_idx(i).as_bgr(), thickness)
-    detections = sv.Detections(xyxy=boxes)
-    by_index = sv.ColorLookup.INDEX
-    scene = sv.BoxAnnotator(_PALETTE, thickness=thickness, color_lookup=by_index).annotate(scene, detections)
-    texts = _texts(len(boxes), labels, names, scores)
-    if texts:
-        scale = max(0.3, shorter / 800)
-        annotator = sv.LabelAnnotator(
-            _PALETTE,
-            text_color=_TEXT_COLORS,
-            text_scale=scale,
-            text_thickness=max(1, round(1.5 * scale)),
-            text_padding=max(1, round(6 * scale)),
-            color_lookup=by_index,
-            smart_position=True,
-        )
-        scene = annotator.annotate(scene, detections, labels=texts)
-    return np.ascontiguousarray(scene[..., ::-1])
+            _tint(canvas, pixels, _instance_color(index), thickness)
+    # OpenCV refuses coordinates beyond 32 bits; what lies outside the image is not drawn anyway.
+    height, width = canvas.shape[:2]
+    corners = boxes.clip([-width, -height] * 2, [2 * width, 2 * height] * 2).astype(int)
+    for index, (x0, y0, x1, y1) in enumerate(corners.tolist()):
+        cv2.rectangle(canvas, (x0, y0), (x1, y1), _instance_color(index), thickness)
+    _write_texts(canvas, corners, _make_texts(len(boxes), labels, names, scores), max(0.3, shorter / 800))
+    return canvas
 
 
-def _readable_on(color: sv.Color) -> sv.Color:
-    luma = 0.299 * color.r + 0.587 * color.g + 0.114 * color.b  # ITU-R BT.601
-    return sv.Color.BLACK if luma > 140 else sv.Color.WHITE
-
-
-_TEXT_COLORS = sv.ColorPalette([_readable_on(color) for color in _PALETTE.colors])
+@cache
+def _instance_color(index: int) -> tuple[int, int, int]:
+    """Return the color of an instance: hues a golden ratio apart, so that neighbors in the order differ."""
+    hue, dark = (0.75 + index * 0.618034) % 1, index % 3 == 2
+    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.75 if dark else 0.98))  # type: ignore[return-value]
 
 
 def _tint(
-    scene: NDArray[np.uint8], mask: NDArray[np.uint8], color: tuple[int, int, int], thickness: int
+    canvas: NDArray[np.uint8], mask: NDArray[np.uint8], color: tuple[int, int, int], thickness: int
 ) -> None:
-    """Blend one color into the pixels of a mask, in place, and paint the mask's rim in it."""
+    """Blend a color into the pixels of a mask, in place, and paint the rim of the mask in it."""
     x, y, w, h = cv2.boundingRect(mask)
     inside = mask[y : y + h, x : x + w]
     if not inside.size:
         return
-    region = scene[y : y + h, x : x + w]
+    region = canvas[y : y + h, x : x + w]
     kernel = np.ones((2 * thickness + 1, 2 * thickness + 1), dtype=np.uint8)
     core = cv2.erode(np.ascontiguousarray(inside), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
     tinted = region * (1 - _OPACITY) + np.array(color) * _OPACITY
@@ -107,67 +103,179 @@ def _tint(
     region[inside > core] = color
 
 
-def _texts(count: int, labels: ArrayLike | None, names: Sequence[str], scores: ArrayLike | None) -> list[str]:
-    """What stands at each box; nothing if there is neither a label nor a score."""
-    if labels is None and scores is None:
-        return []
+def _make_texts(
+    count: int, labels: ArrayLike | None, names: Sequence[str], scores: ArrayLike | None
+) -> list[str]:
+    """Return the text at each box: its name, its score, both or none."""
     words = [""] * count if labels is None else [names[label] for label in np.asarray(labels).tolist()]
-    figures = (
-        [""] * count if scores is None else ["" if np.isnan(s) else f"{s:.2f}" for s in np.asarray(scores)]
-    )
-    return [f"{word} {figure}".strip() for word, figure in zip(words, figures, strict=True)]
+    numbers = [""] * count
+    if scores is not None:
+        numbers = ["" if np.isnan(score) else f"{score:.2f}" for score in np.asarray(scores)]
+    return [f"{word} {number}".strip() for word, number in zip(words, numbers, strict=True)]
+
+
+def _write_texts(
+    canvas: NDArray[np.uint8], corners: NDArray[np.int64], texts: list[str], scale: float
+) -> None:
+    """Write each text above its box, in place; below or inside the box if that place is taken or outside."""
+    weight, padding = max(1, round(1.5 * scale)), max(1, round(6 * scale))
+    height, width = canvas.shape[:2]
+    taken: list[tuple[int, int, int, int]] = []
+    for index, ((x0, y0, _, y1), text) in enumerate(zip(corners.tolist(), texts, strict=True)):
+        if not text:
+            continue
+        (w, h), base = cv2.getTextSize(text, _FONT, scale, weight)
+        w, h = w + 2 * padding, h + base + 2 * padding
+        left = min(max(x0, 0), max(width - w, 0))
+        places = [(left, min(max(top, 0), max(height - h, 0))) for top in (y0 - h, y1, y0, y1 - h)]
+        left, top = next((place for place in places if not _overlaps(place, w, h, taken)), places[0])
+        taken.append((left, top, left + w, top + h))
+        color = _instance_color(index)
+        cv2.rectangle(canvas, (left, top), (left + w, top + h), color, cv2.FILLED)
+        luma = float(np.dot(color, (0.299, 0.587, 0.114)))  # ITU-R BT.601
+        place = left + padding, top + h - base - padding
+        cv2.putText(canvas, text, place, _FONT, scale, _BLACK if luma > 140 else _WHITE, weight, cv2.LINE_AA)
+
+
+def _overlaps(place: tuple[int, int], w: int, h: int, taken: list[tuple[int, int, int, int]]) -> bool:
+    left, top = place
+    return any(left < x1 and left + w > x0 and top < y1 and top + h > y0 for x0, y0, x1, y1 in taken)
 
 
 def overlay_labels(
     image: NDArray[np.uint8], labels: NDArray[np.integer], names: Sequence[str]
 ) -> NDArray[np.uint8]:
-    """The classes of pixels drawn over their image, outlined in white, above a legend of those that are there.
+    """Draw the classes of pixels over their image, outlined in white, above a legend of the classes present.
 
     Args:
-        image: (H, W, 3) uint8 RGB; it stays as it is.
-        labels: (H, W), indices into ``names``; pixels of others, and of a class `background`, keep their color.
-        names: of the classes.
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        labels: (H, W), indices into ``names``; other pixels, and those of a class `background`, keep their color.
+        names: Names of the classes.
 
     Returns:
         (H + legend, W, 3) uint8 RGB.
+
+    Example:
+        >>> image, labels = np.zeros((20, 60, 3), dtype=np.uint8), np.zeros((20, 60), dtype=np.uint8)
+        >>> labels[:, 30:] = 1
+        >>> overlay_labels(image, labels, ["background", "cat"]).shape
+        (36, 60, 3)
     """
     shown = [k for k in np.unique(labels).tolist() if k < len(names) and names[k] != "background"]
-    scene = image.astype(np.float64)
+    canvas = image.astype(np.float64)
     for k in shown:
-        scene[labels == k] = scene[labels == k] * (1 - _OPACITY) + _CLASS_COLORS[k] * _OPACITY
-    # A class's color may be that of the ground: dark green on grass.
-    scene[find_boundaries(labels, mode="inner") & np.isin(labels, shown)] = 255
-    return np.concatenate([np.round(scene).astype(np.uint8), _legend(image.shape[1], shown, names)])
+        canvas[labels == k] = canvas[labels == k] * (1 - _OPACITY) + np.array(_class_color(k)) * _OPACITY
+    # The outline separates a class from pixels of a similar color, e.g. dark green from grass.
+    cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
+    edges = cv2.morphologyEx(labels.astype(np.uint8), cv2.MORPH_GRADIENT, cross) > 0
+    canvas[edges & np.isin(labels, shown)] = 255
+    return np.concatenate([np.round(canvas).astype(np.uint8), _draw_legend(image.shape[1], shown, names)])
 
 
-def _legend(width: int, shown: Sequence[int], names: Sequence[str]) -> NDArray[np.uint8]:
-    """(h, width, 3) names in the colors of their classes, as many a row as there is room for."""
+@cache
+def _class_color(label: int) -> tuple[int, int, int]:
+    """Return the color of a class: Pascal VOC's, without its black for the background."""
+    return tuple(palette()[3 * (label + 1) : 3 * (label + 2)])  # type: ignore[return-value]
+
+
+def _draw_legend(width: int, shown: Sequence[int], names: Sequence[str]) -> NDArray[np.uint8]:
+    """Draw the names of classes beside their colors, in as many rows as needed: (h, width, 3)."""
     scale, line = 0.4, 16
     places, x, y = [], 4, 0
     for k in shown:
-        length = cv2.getTextSize(names[k], cv2.FONT_HERSHEY_SIMPLEX, scale, 1)[0][0] + 20
+        length = cv2.getTextSize(names[k], _FONT, scale, 1)[0][0] + 20
         x, y = (4, y + line) if x > 4 and x + length > width else (x, y)
         places.append((k, x, y))
         x += length
     strip = np.full((y + line if places else 0, width, 3), 255, dtype=np.uint8)
     for k, x, y in places:
-        strip[y + 4 : y + 12, x : x + 10] = _CLASS_COLORS[k]
-        cv2.putText(
-            strip, names[k], (x + 14, y + 12), cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 1, cv2.LINE_AA
-        )
+        strip[y + 4 : y + 12, x : x + 10] = _class_color(k)
+        cv2.putText(strip, names[k], (x + 14, y + 12), _FONT, scale, _BLACK, 1, cv2.LINE_AA)
     return strip
 
 
-def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) -> NDArray[np.uint8]:
-    """Images side by side, row by row, each fitted into a square; on white, each row as high as its highest image.
+def overlay_annotations(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw what a dataset states about one image: its label map if it has one, else boxes, masks and their quality.
+
+    A mask that cannot be read is logged, and its box drawn alone.
 
     Args:
-        images: (H, W, 3) uint8, of any sizes.
-        columns: images in a row.
-        cell: side of the square, in pixels.
+        data: The dataset.
+        image: Index of the image.
+        pixels: (H, W, 3) uint8 RGB, the image.
 
     Returns:
-        (height, columns * cell, 3) uint8 with as many rows as it takes; one white row of `cell` pixels for no images.
+        (H, W, 3) uint8 RGB; with a label map (H + legend, W, 3).
+    """
+    size = pixels.shape[:2]
+    if data.label_maps[image] is not None:
+        names = [category.name for category in pixel_classes(data)]
+        return overlay_labels(pixels, make_label_map(data, image, size), names)
+    own = data.instances_in(image)
+    masks: list[Rle | None] = []
+    for instance in own.tolist():
+        try:
+            masks.append(data.rle(instance, size))
+        except BoxelError as error:
+            logger.warning("%s", error)
+            masks.append(None)
+    names = [category.name for category in data.categories]
+    return overlay(pixels, data.boxes[own], masks, data.labels[own], names, data.quality[own])
+
+
+def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
+    """Draw every image of a dataset into a folder, each decoded once.
+
+    An image that cannot be read is logged and skipped.
+
+    Args:
+        data: The dataset. Detections become one by :func:`boxel.evaluation.to_annotations`.
+        out: Folder of the drawings, JPEG files named like the images.
+
+    Returns:
+        A message per image that was skipped.
+
+    Raises:
+        BoxelError: The folder cannot be written.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> draw_dataset(write_scenes(folder, 2, height=64, width=96), folder / "drawn")
+        []
+        >>> sorted(path.name for path in (folder / "drawn").iterdir())
+        ['000000.jpg', '000001.jpg']
+    """
+    errors = []
+    with progress(len(data), "images", logger.info) as advance:
+        for image, stem in enumerate(file_stems(data.paths)):
+            try:
+                pixels = read_image(data.image_path(image))
+                drawn = overlay_annotations(data, image, pixels)
+            except BoxelError as error:
+                logger.warning("skipped: %s", error)
+                errors.append(str(error))
+            else:
+                save_image(drawn, Path(out) / f"{stem}.jpg")
+            advance(1)
+    return errors
+
+
+def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) -> NDArray[np.uint8]:
+    """Lay images out row by row on white, each fitted into a square; each row is as high as its highest image.
+
+    Args:
+        images: (H, W, 3) uint8 RGB, of any sizes.
+        columns: Images per row.
+        cell: Side of the square, in pixels.
+
+    Returns:
+        (height, columns * cell, 3) uint8 RGB; one white row of ``cell`` pixels for no images.
+
+    Example:
+        >>> contact_sheet([np.zeros((10, 20, 3), np.uint8)] * 3, columns=2, cell=40).shape
+        (40, 80, 3)
     """
     fitted = [ImageOps.contain(Image.fromarray(i), (cell, cell), Image.Resampling.BILINEAR) for i in images]
     rows = [fitted[at : at + columns] for at in range(0, len(fitted), columns)]
@@ -183,177 +291,31 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) 
 
 
 def save_image(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
-    """Write an image; its folder is made if need be.
+    """Write an image; its folder is created if needed.
 
     Args:
-        image: (H, W, 3) or (H, W) uint8.
-        path: the file; its suffix decides the format.
+        image: (H, W, 3) RGB or (H, W), uint8.
+        path: The file; its suffix decides the format.
 
     Raises:
-        BoxelError: the file can't be written or its suffix names no image format.
+        BoxelError: The file cannot be written or its suffix is not that of an image format.
     """
-    with _writing(Path(path)):
-        Image.fromarray(image).save(path)
-
-
-def plot_curves(csv_path: str | os.PathLike[str], out_png: str | os.PathLike[str]) -> None:
-    """Losses, validation metrics and learning rates of a run against its steps, a panel each.
-
-    Args:
-        csv_path: the `metrics.csv` of Lightning's `CSVLogger`. Most of its cells are empty, since each row
-            holds what was logged at one moment.
-        out_png: the picture to write.
-
-    Raises:
-        BoxelError: there is no such file.
-    """
-    curves = _read_curves(Path(csv_path))
-    panels: dict[str, dict[str, _Curve]] = {"losses": {}, "validation": {}, "learning rate": {}}
-    for name, curve in curves.items():
-        panel = "losses" if "loss" in name else "learning rate" if name.startswith("lr") else "validation"
-        if not name.startswith("weight/"):  # of the losses: settings, no measure of anything
-            panels[panel][name] = curve
-    if not panels["learning rate"]:
-        del panels["learning rate"]
-    figure = Figure(figsize=(9, 3.2 * len(panels)), layout="constrained")
-    for axes, (title, lines) in zip(figure.subplots(len(panels), sharex=True), panels.items(), strict=True):
-        _plot_panel(axes, title, lines)
-    axes.set(xlabel="step")
-    _save_figure(figure, Path(out_png))
-
-
-_Curve = tuple[list[float], list[float]]
-"""Steps and values."""
-
-
-def _plot_panel(axes: Axes, title: str, curves: Mapping[str, _Curve]) -> None:
-    for name, (steps, values) in curves.items():
-        # A mark for each value, while there are few enough to be told apart.
-        axes.plot(
-            steps, values, label=name, linewidth=1.2, marker="o" if len(steps) < 40 else None, markersize=3
-        )
-    axes.set(title=title)
-    axes.grid(alpha=0.3)
-    if curves:
-        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
-    else:
-        axes.text(0.5, 0.5, "nothing logged yet", ha="center", va="center", transform=axes.transAxes)
-
-
-def _read_curves(path: Path) -> dict[str, _Curve]:
-    """Each column but the counters as a curve; cells that are empty or no finite number are skipped."""
-    curves: dict[str, _Curve] = {}
-    try:
-        with open(path, newline="") as file:
-            for number, row in enumerate(csv.DictReader(file)):
-                step = _number(row.get("step"))
-                for name, cell in row.items():
-                    value = None if name in (None, "step", "epoch") else _number(cell)
-                    if value is not None:
-                        steps, values = curves.setdefault(name, ([], []))
-                        steps.append(number if step is None else step)
-                        values.append(value)
-    except OSError as error:
-        raise BoxelError(f"{path}: can't be read ({error.strerror}); name a run's metrics.csv.") from error
-    return curves
-
-
-def _number(cell: Any) -> float | None:
-    try:
-        value = float(cell)
-    except (TypeError, ValueError):
-        return None
-    return value if math.isfinite(value) else None
-
-
-def plot_affinity(table: Mapping[str, ArrayLike], out_png: str | os.PathLike[str]) -> None:
-    """How far color tells that two pixels have the same label (BoxInst, Figure 4).
-
-    Args:
-        table: T values each of ``tau``, a threshold of color similarity in [0, 1]; ``precision``, the share
-            of positive edges (both pixels of the same label) among those of similarity tau or more; and
-            ``recall``, the share of all positive edges that are among these.
-        out_png: the picture to write.
-    """
-    figure = Figure(figsize=(5, 3.6), layout="constrained")
-    axes = figure.subplots()
-    tau = np.asarray(table["tau"])
-    curves = [
-        ("precision", "tab:blue", "positive share of the edges kept"),
-        ("recall", "tab:red", "share of the positive edges kept"),
-    ]
-    for name, color, label in curves:
-        axes.plot(tau, table[name], "o-", color=color, markersize=3, label=label)
-    axes.set(
-        xlabel="color similarity threshold \N{GREEK SMALL LETTER TAU}", ylabel="proportion", ylim=(0, 1.02)
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="best")
-    _save_figure(figure, Path(out_png))
-
-
-def plot_recall(curves: Mapping[str, ArrayLike], out_png: str | os.PathLike[str]) -> None:
-    """Draw how well the best candidate segments fit, by their number.
-
-    Args:
-        curves: `count`, how many candidates are looked at, on the horizontal axis; all others are drawn over it.
-        out_png: the PNG to write.
-
-    Raises:
-        BoxelError: the PNG can't be written.
-    """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for name, values in curves.items():
-        if name != "count":
-            axes.plot(np.asarray(curves["count"]), np.asarray(values), marker=".", label=name)
-    axes.set(xscale="log", ylim=(0, 1), xlabel="candidate segments of an image")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    _save_figure(figure, Path(out_png))
-
-
-def plot_trimap(curves: Mapping[str, Mapping[str, ArrayLike]], out_png: str | os.PathLike[str]) -> None:
-    """Mean IoU against the width of the band around true boundaries (BoxSup, Figure 4).
-
-    Of each segmenter the interior is drawn solid and the boundary dashed, both in a color of its own.
-
-    Args:
-        curves: by the name of a segmenter, T values each of `width`, in pixels; `boundary`, the mean IoU inside the
-            band; and `interior`, that outside it. Undefined ones, NaN or None, leave a gap.
-        out_png: the PNG to write.
-
-    Raises:
-        BoxelError: the PNG can't be written.
-    """
-    figure = Figure(figsize=(6, 4), layout="constrained")
-    axes = figure.subplots()
-    for number, (name, values) in enumerate(curves.items()):
-        for part, style in (("interior", ".-"), ("boundary", ".--")):
-            ious = np.asarray(values[part], dtype=np.float64)  # None becomes NaN
-            axes.plot(np.asarray(values["width"]), ious, style, color=f"C{number}", label=f"{name}, {part}")
-    axes.set(xlabel="width of the band (pixels)", ylabel="mean IoU")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    _save_figure(figure, Path(out_png))
-
-
-def _save_figure(figure: Figure, path: Path) -> None:
-    with _writing(path):
-        figure.savefig(path, dpi=120)
+    with writing_image(path) as file:
+        Image.fromarray(image).save(file)
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Make the folder of a picture; what goes wrong inside comes out as a sentence on the file."""
+def writing_image(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path for an image; errors name the file itself."""
+    path = Path(path)
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        yield
+        with atomic_path(path) as file:
+            yield file
     except ValueError as error:
         raise BoxelError(
-            f"{path}: {path.suffix!r} names no image format; end the name on .png or .jpg."
+            f"{path}: {path.suffix!r} is not an image format; end the name on .png or .jpg."
         ) from error
     except OSError as error:
         raise BoxelError(
-            f"{path}: can't be written ({error.strerror or error}); check the folder."
+            f"{path}: cannot be written ({error.strerror or error}); check the folder."
         ) from error

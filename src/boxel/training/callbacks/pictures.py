@@ -10,7 +10,8 @@ import numpy as np
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.utils.errors import BoxelError
-from boxel.viz.overlays import contact_sheet, plot_curves, save_image
+from boxel.viz.overlays import contact_sheet, save_image
+from boxel.viz.plots import plot_curves
 
 
 class SamplePictures(pl.Callback):

@@ -1,4 +1,4 @@
-"""Pages that show what was done: files of HTML that need nothing beside them."""
+"""The HTML report on a labeled dataset."""
 
 from boxel.viz.report.page import write_report
 

@@ -1,18 +1,32 @@
-"""The report on a labeled set: one HTML file of figures, faults, and the worst and the best masks to look at."""
+"""The report on a labeled dataset: one HTML file with its quality, its issues, and its worst and best masks."""
 
 from __future__ import annotations
 
+import json
+import math
 import os
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from numpy.typing import NDArray
+
 from boxel.data.annotations import Annotations
 from boxel.utils.errors import BoxelError
-from boxel.viz.report import sections
-from boxel.viz.report.figures import quality_of
-from boxel.viz.report.markup import document, listing, text
+from boxel.utils.files import atomic_path
+from boxel.viz.report.groups import group_by_category, group_by_size, group_by_source, known_quality
+from boxel.viz.report.pictures import draw_masks
+
+_FAIR, _GOOD = 0.5, 0.75  # quality from which a mask is not wrong, and from which it is good
+_THRESHOLDS = (_FAIR, _GOOD, 0.9)
+_MAX_ROWS = 100  # rows of a table or list; more are counted
+_MAX_NAMED = 8  # annotations named in a row; more are counted
+_MAX_CHARACTERS = 300  # of a text
+_DASH = "\N{EN DASH}"  # stands for an undefined number
 
 
 def write_report(
@@ -24,52 +38,191 @@ def write_report(
     settings: Mapping[str, Any] | None = None,
     count: int = 24,
 ) -> None:
-    """Write a page on a labeled set: how many masks there are, how good they are, which to look at, what went wrong.
+    """Write a page on a labeled dataset: how many masks it has, how good they are, which to look at, what went wrong.
 
-    The file needs nothing beside it: no script, no font, no picture from elsewhere. Of the photos only those that are
-    shown are read, and one that can't be costs only its own picture. However large the set, the page stays small.
+    The file is self-contained: no scripts, fonts or pictures from elsewhere. Only the images shown are read, and one
+    that cannot be read costs only its own picture. The page stays small however large the dataset is.
 
     Args:
-        data: a set with masks; its crowds are not heeded.
-        path: the file to write.
-        bad: a sentence for each image that could not be labeled.
-        changed: the images that were labeled anew, since they had changed.
-        settings: how it was labeled, by name.
-        count: how many of the worst masks are shown, and how many of the best.
+        data: A dataset with masks; crowds are ignored.
+        path: The file to write.
+        bad: A message per image that could not be labeled.
+        changed: The images that were labeled again since they had changed.
+        settings: The settings of the labeling, by name.
+        count: Number of worst masks shown, and of best masks.
 
     Raises:
-        BoxelError: the file can't be written.
+        BoxelError: The file cannot be written.
 
     Example:
-        >>> write_report(boxel.label("boxes.json"), "report.html")  # doctest: +SKIP
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> write_report(write_scenes(folder, 2, height=64, width=96), folder / "report.html")
+        >>> "Masks from boxes" in (folder / "report.html").read_text()
+        True
     """
-    page = _page(data.select_instances(~data.iscrowd), bad, changed, settings or {}, count)
-    path = Path(path)
+    data, path = data.select_instances(~data.iscrowd), Path(path)
+    page = _render(_collect(data, bad, changed, settings or {}, count))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # The name of a file may hold bytes that are no UTF-8.
-        path.write_text(page, encoding="utf-8", errors="backslashreplace")
+        with atomic_path(path) as file:
+            # A file name may contain bytes that are not UTF-8.
+            file.write_text(page, encoding="utf-8", errors="backslashreplace")
     except OSError as error:
         raise BoxelError(
-            f"{path}: can't be written ({error.strerror or error}); check the folder."
+            f"{path}: cannot be written ({error.strerror or error}); check the folder."
         ) from error
 
 
-def _page(
-    data: Annotations, bad: Sequence[str], changed: Sequence[str], settings: Mapping[str, Any], count: int
-) -> str:
-    quality = quality_of(data)
-    title = f"Masks from boxes: {text(Path(data.file).name or data.root.name)}"
-    return document(
-        title,
-        style=files("boxel.viz.report").joinpath("report.css").read_text(encoding="utf-8"),
-        header=f"<h1>{title}</h1>\n{sections.overview(data, quality, len(bad))}",
-        sections={
-            "Quality": sections.of_quality(data, quality),
-            "Groups": sections.of_groups(data),
-            **sections.of_masks(data, quality, count),
-            "Faults": sections.of_faults(data, bad),
-            "Labeled anew": listing(changed),
-            "Settings": sections.of_settings(settings),
-        },
+def _render(context: Mapping[str, Any]) -> str:
+    environment = Environment(
+        loader=PackageLoader("boxel.viz", "report"), autoescape=True, undefined=StrictUndefined
     )
+    environment.filters |= {"thousands": "{:,}".format, "short": _shorten}
+    environment.tests["number_known"] = math.isfinite
+    environment.globals |= {"share": _format_share, "dash": _DASH, "limit": _MAX_ROWS}
+    style = files("boxel.viz.report").joinpath("report.css").read_text(encoding="utf-8")
+    return environment.get_template("report.html.j2").render(style=style, **context)
+
+
+def _shorten(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"
+
+
+def _format_share(part: int, whole: int) -> str:
+    """Format a share in percent, or a dash if there is nothing to take it of."""
+    if not whole:
+        return _DASH
+    percent = 100 * part / whole
+    number = "<0.1" if 0 < percent < 0.05 else f"{percent:.1f}".removesuffix(".0")
+    return f"{number}\N{NO-BREAK SPACE}%"
+
+
+def _collect(
+    data: Annotations, bad: Sequence[str], changed: Sequence[str], settings: Mapping[str, Any], count: int
+) -> dict[str, Any]:
+    """Collect everything that the template shows."""
+    quality, masked = known_quality(data), data.has_segmentation
+    rated = quality[np.isfinite(quality)]
+    pictures = _make_cards(data, quality, count)
+    categories = group_by_category(data)
+    filled = {
+        "Groups": categories,
+        **pictures,
+        "Issues": True,
+        "Labeled again": changed,
+        "Settings": settings,
+    }
+    return {
+        "name": Path(data.file).name or data.root.name,
+        "makers": group_by_source(data),
+        "tiles": _make_tiles(data, rated, len(bad)),
+        "sections": ["Quality", *(title for title, content in filled.items() if content)],
+        "masks": int(masked.sum()),
+        "rated": len(rated),
+        "histogram": _make_histogram(rated) if len(rated) else None,
+        "reached": {f"{threshold:g}": int((rated >= threshold).sum()) for threshold in _THRESHOLDS},
+        "categories": categories,
+        "sizes": group_by_size(data),
+        "pictures": pictures,
+        "bad": bad,
+        "lacking": _find_boxes_without_masks(data, ~masked) if not masked.all() else None,
+        "issues": [issue.message for issue in data.issues],
+        "changed": changed,
+        "settings": {
+            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+            for name, value in settings.items()
+        },
+    }
+
+
+def _make_tiles(data: Annotations, rated: NDArray[np.float64], bad: int) -> dict[str, str]:
+    masked = data.has_segmentation
+    counts = {
+        "images": len(data),
+        "boxes": len(masked),
+        "masks": int(masked.sum()),
+        "boxes without a mask": int((~masked).sum()),
+        "masks not trusted": int((masked & ~data.trusted).sum()),
+    }
+    if bad:
+        counts["images not labeled"] = bad
+    tiles = {name: f"{number:,}" for name, number in counts.items()}
+    return tiles | ({"mean quality": f"{rated.mean():.2f}"} if len(rated) else {})
+
+
+def _make_histogram(values: NDArray[np.float64]) -> dict[str, Any]:
+    """Lay out a bar per tenth of [0, 1] and lines at mean and median, in the units of the template's SVG."""
+    left, right, top, bottom, gap = 12, 468, 50, 190, 2
+    # Tenths as they are written; np.linspace has 0.30000000000000004.
+    counts = np.histogram(values, np.arange(11) / 10)[0].tolist()
+    step, bins = (right - left) / 10, []
+    for k, count in enumerate(counts):
+        height = count / max(counts) * (bottom - top)
+        bins.append(
+            {
+                "x": f"{left + k * step + gap:.1f}",
+                "y": f"{bottom - height:.1f}",
+                "width": f"{step - 2 * gap:.1f}",
+                "height": f"{height:.1f}",
+                "center": f"{left + (k + 0.5) * step:.1f}",
+                "above": f"{bottom - height - 5:.1f}",
+                "count": count,
+                "label": f"{count:,}" if count < 100_000 else f"{count // 1000:,}k",  # no wider than the bar
+            }
+        )
+    mean, median = float(values.mean()), float(np.median(values))
+    marks = [
+        {"name": name, "value": value, "x": f"{left + value * (right - left):.1f}", "legend": legend}
+        for name, value, legend in (("mean", mean, left), ("median", median, left + 130))
+    ]
+    ticks = [{"x": f"{left + k * step:.1f}", "label": f"{k / 10:g}"} for k in range(11)]
+    return {"bins": bins, "ticks": ticks, "marks": marks, "mean": mean, "median": median}
+
+
+def _make_cards(
+    data: Annotations, quality: NDArray[np.float64], count: int
+) -> dict[str, list[dict[str, Any]]]:
+    """Draw the worst and the best masks, by title; evenly spaced masks if no quality is known."""
+    masks = np.flatnonzero(data.has_segmentation & data.has_box)
+    rated = masks[np.isfinite(quality[masks])]
+    if len(rated):
+        ranking = rated[np.argsort(quality[rated], kind="stable")]
+        best = ranking[::-1][: min(count, len(rated) // 2)]  # no mask is shown twice
+        chosen = {"Worst masks": ranking[: min(count, len(rated) - len(best))], "Best masks": best}
+    else:
+        spaced = np.linspace(0, len(masks) - 1, min(count, len(masks))).astype(int)
+        chosen = {"Some masks": masks[spaced]}
+    drawn = draw_masks(data, np.concatenate([*chosen.values()]).tolist())
+    return {
+        title: [_make_card(data, i, float(quality[i]), drawn[i]) for i in instances.tolist()]
+        for title, instances in chosen.items()
+    }
+
+
+def _make_card(data: Annotations, instance: int, quality: float, drawn: bytes | str) -> dict[str, Any]:
+    """Describe a mask with all that is needed to find it."""
+    return {
+        "picture": b64encode(drawn).decode() if isinstance(drawn, bytes) else None,
+        "error": drawn if isinstance(drawn, str) else None,
+        "category": data.categories[data.labels[instance]].name,
+        "quality": quality,
+        "grade": "poor" if quality < _FAIR else "fair" if quality < _GOOD else "good",
+        "file": data.paths[data.image_index[instance]],
+        "id": data.ids[instance],
+        "trusted": bool(data.trusted[instance]),
+    }
+
+
+def _find_boxes_without_masks(data: Annotations, lacking: NDArray[np.bool_]) -> dict[str, Any]:
+    """Count boxes without a mask per image, the image with the most first."""
+    images, counts = np.unique(data.image_index[lacking], return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:_MAX_ROWS]
+    rows = []
+    for image, count in zip(images[order].tolist(), counts[order].tolist(), strict=True):
+        own = data.instances_in(image)
+        first = own[lacking[own]][:_MAX_NAMED].tolist()
+        named = [(data.ids[i], data.categories[data.labels[i]].name) for i in first]
+        rows.append({"file": data.paths[image], "count": count, "boxes": len(own), "named": named})
+    return {"boxes": int(lacking.sum()), "images": len(images), "rows": rows}

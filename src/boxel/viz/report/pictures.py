@@ -1,4 +1,4 @@
-"""Masks over their photos, as small pictures that a page holds itself."""
+"""Small pictures of masks over their images, embedded in the page."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import overlay
 
 SIDE = 480
-"""Pixels of a picture's longer side."""
+"""Longer side of a picture, in pixels."""
 
 _MARGIN = 0.2  # of the image on each side of a box, as a share of its longer side
-_LEAST = 48.0  # pixels of the image that a picture shows at least, so that one sees where a tiny box is
+_MIN_PIXELS = 48.0  # of the image, so that a picture of a tiny box shows where it is
 _WEBP_QUALITY = 80
 
 
 def draw_masks(data: Annotations, instances: Iterable[int]) -> dict[int, bytes | str]:
-    """A picture of each instance: the image about its box, the mask tinted and rimmed, the box drawn.
+    """Draw each instance: the image around its box, the mask tinted and rimmed, and the box.
 
     Each image is read once, one at a time.
 
     Args:
-        data: the set.
-        instances: indices of instances that have a mask.
+        data: The dataset.
+        instances: Indices of instances that have a mask.
 
     Returns:
-        By instance, a WebP file of `SIDE` pixels, or the sentence that says why there is none.
+        By instance, a WebP file of `SIDE` pixels, or the message of the error.
     """
     read = lru_cache(maxsize=1)(read_image)
     drawn: dict[int, bytes | str] = {}
@@ -60,10 +60,10 @@ def _picture(data: Annotations, instance: int, image: NDArray[np.uint8]) -> NDAr
 
 
 def _window(box: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
-    """A square (4,) xyxy round a box and its margin, inside the image as far as it fits."""
-    side = max((box[2:] - box[:2]).max() * (1 + 2 * _MARGIN), _LEAST)
+    """Return a square (4,) xyxy around a box and its margin, inside the image as far as it fits."""
+    side = max((box[2:] - box[:2]).max() * (1 + 2 * _MARGIN), _MIN_PIXELS)
     room = np.array([width, height]) - side
-    lowest = np.minimum(room / 2, 0)  # where the image is smaller, it is in the middle
+    lowest = np.minimum(room / 2, 0)  # a smaller image is centered
     corner = ((box[:2] + box[2:] - side) / 2).clip(lowest, np.maximum(room, lowest))
     return np.concatenate([corner, corner + side])
 

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from boxel.viz.report.figures import Group, by_category, by_size, by_source, quality_of
+from boxel.viz.report.groups import Group, group_by_category, group_by_size, group_by_source, known_quality
 
 NAN = float("nan")
 
@@ -17,17 +17,17 @@ def boxes(hand_made):
 
 def test_quality_is_known_of_masks_alone(boxes):
     odd = replace(boxes, quality=np.array([0.3, 1.5, np.inf, -0.1, 0.5, NAN], dtype=np.float32))
-    np.testing.assert_array_equal(quality_of(odd), [0.3, NAN, NAN, NAN, NAN, NAN])
+    np.testing.assert_array_equal(known_quality(odd), [0.3, NAN, NAN, NAN, NAN, NAN])
 
 
 def test_quality_reaches_the_threshold_it_was_written_as(boxes):
     tenths = np.array([0.1, 0.3, 0.6, 0.9, 1, 0], dtype=np.float32)
     written = replace(boxes, quality=tenths, segmentations=np.full(6, b"[]", dtype=object))
-    assert (quality_of(written) == [0.1, 0.3, 0.6, 0.9, 1, 0]).all()
+    assert (known_quality(written) == [0.1, 0.3, 0.6, 0.9, 1, 0]).all()
 
 
 def test_categories_come_worst_first(boxes):
-    groups = by_category(boxes)
+    groups = group_by_category(boxes)
     assert groups == [
         Group("bird", 1, 0, 0, pytest.approx(NAN, nan_ok=True)),  # without any mask
         Group("cat", 3, 3, 1, pytest.approx(0.6)),
@@ -47,11 +47,11 @@ def test_categories_without_quality_come_by_trust_and_after_those_with(make_set)
         ],
         ("few", "dropped", "rated", "many", "unused"),
     )
-    assert [group.name for group in by_category(data)] == ["rated", "dropped", "many", "few"]
+    assert [group.name for group in group_by_category(data)] == ["rated", "dropped", "many", "few"]
 
 
 def test_sizes_begin_at_cocos_areas(boxes):
-    assert by_size(boxes) == [
+    assert group_by_size(boxes) == [
         Group("small", 2, 1, 1, pytest.approx(0.3)),
         Group("medium", 2, 2, 0, pytest.approx(0.825)),
         Group("large", 2, 1, 0, pytest.approx(NAN, nan_ok=True)),
@@ -61,7 +61,7 @@ def test_sizes_begin_at_cocos_areas(boxes):
 def test_a_faulty_box_is_small_however_large_its_numbers(boxes):
     turned = boxes.boxes.copy()
     turned[2] = [150, 150, 20, 20]
-    assert [(group.name, group.boxes) for group in by_size(replace(boxes, boxes=turned))] == [
+    assert [(group.name, group.boxes) for group in group_by_size(replace(boxes, boxes=turned))] == [
         ("small", 3),
         ("medium", 2),
         ("large", 1),
@@ -69,7 +69,7 @@ def test_a_faulty_box_is_small_however_large_its_numbers(boxes):
 
 
 def test_sources_are_of_masks_and_the_busiest_comes_first(boxes):
-    assert [(group.name, group.masks) for group in by_source(boxes)] == [
+    assert [(group.name, group.masks) for group in group_by_source(boxes)] == [
         ("cut", 2),
         ("no source given", 1),
         ("net", 1),
@@ -78,4 +78,4 @@ def test_sources_are_of_masks_and_the_busiest_comes_first(boxes):
 
 def test_an_empty_set(boxes):
     empty = boxes.select_instances([])
-    assert by_category(empty) == by_size(empty) == by_source(empty) == []
+    assert group_by_category(empty) == group_by_size(empty) == group_by_source(empty) == []

@@ -1,4 +1,4 @@
-"""What a labeled set comes to: the quality of its masks, whole and by groups."""
+"""Quality of a labeled dataset, as a whole and by groups of boxes."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ class Group:
     """Boxes that have something in common.
 
     Attributes:
-        name: what they have in common.
-        boxes: how many they are.
-        masks: how many of them have a mask.
-        dropped: how many of the masks are not trusted.
-        quality: mean quality of the masks, in [0, 1]; NaN where none is known.
+        name: What they have in common.
+        boxes: Number of boxes.
+        masks: Number of boxes with a mask.
+        dropped: Number of masks that are not trusted.
+        quality: Mean quality of the masks, in [0, 1]; NaN if none is known.
     """
 
     name: str
@@ -36,18 +36,18 @@ class Group:
     quality: float
 
 
-def quality_of(data: Annotations) -> NDArray[np.float64]:
-    """(N,) float64 quality in [0, 1] of the masks of a set; NaN where there is no mask or no such number."""
-    # To the digits that float32 has: its 0.9 is a little less than that of float64, and would miss its threshold.
+def known_quality(data: Annotations) -> NDArray[np.float64]:
+    """Return the (N,) float64 quality of the masks in [0, 1]; NaN without a mask or such a number."""
+    # Rounded to the digits of float32, whose 0.9 is slightly less than that of float64 and would miss its threshold.
     quality = data.quality.astype(np.float64).round(6)
     return np.where(data.has_segmentation & (quality >= 0) & (quality <= 1), quality, np.nan)
 
 
-def by_category(data: Annotations) -> list[Group]:
-    """A group for each category that has boxes, the worst first.
+def group_by_category(data: Annotations) -> list[Group]:
+    """Group by category, the worst first.
 
-    That is one without any mask, then by mean quality from the lowest up, and where none is known by the share of masks
-    that are not trusted.
+    Worst are categories without any mask, then those with the lowest mean quality, and if none is known those with the
+    largest share of masks that are not trusted.
     """
 
     def badness(group: Group) -> tuple[float, float, int]:
@@ -58,14 +58,14 @@ def by_category(data: Annotations) -> list[Group]:
     return sorted(groups, key=badness)
 
 
-def by_size(data: Annotations) -> list[Group]:
-    """A group for each of COCO's sizes that boxes have, by the area of the box; a faulty box has none and is small."""
+def group_by_size(data: Annotations) -> list[Group]:
+    """Group by COCO's sizes, by the area of the box; an invalid box has none and is small."""
     areas = np.where(data.has_box, np.prod(data.boxes[:, 2:] - data.boxes[:, :2], axis=1), 0)
     return _grouped(data, np.digitize(areas, _BETWEEN), SIZES)
 
 
-def by_source(data: Annotations) -> list[Group]:
-    """A group for each maker of masks, the one with the most first; a mask that names none was in the file before."""
+def group_by_source(data: Annotations) -> list[Group]:
+    """Group by source of the mask, the one with the most first; masks without a source were in the file before."""
     masks = data.select_instances(data.has_segmentation)
     index_of: dict[str, int] = {}
     keys = [index_of.setdefault(source or "no source given", len(index_of)) for source in masks.source]
@@ -74,8 +74,8 @@ def by_source(data: Annotations) -> list[Group]:
 
 
 def _grouped(data: Annotations, keys: NDArray[Any], names: Sequence[str]) -> list[Group]:
-    """The boxes by a key that indexes names; names without boxes are left out."""
-    masked, quality = data.has_segmentation, quality_of(data)
+    """Group the boxes by a key that indexes names; names without boxes are left out."""
+    masked, quality = data.has_segmentation, known_quality(data)
     known = np.isfinite(quality)
     length = len(names)
     boxes, masks, dropped, rated = (
@@ -83,6 +83,6 @@ def _grouped(data: Annotations, keys: NDArray[Any], names: Sequence[str]) -> lis
         for some in (slice(None), masked, masked & ~data.trusted, known)
     )
     total = np.bincount(keys[known], weights=quality[known], minlength=length)
-    quality_of_group = total / np.where(rated, rated, np.nan)
-    columns = zip(names, boxes, masks, dropped, quality_of_group, strict=True)
+    mean_quality = total / np.where(rated, rated, np.nan)
+    columns = zip(names, boxes, masks, dropped, mean_quality, strict=True)
     return [Group(name, int(n), int(m), int(d), float(q)) for name, n, m, d, q in columns if n]

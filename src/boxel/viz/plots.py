@@ -1,0 +1,173 @@
+"""Plots of training runs and measurements (matplotlib, extra `train`)."""
+
+from __future__ import annotations
+
+import csv
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from boxel.utils.errors import BoxelError
+from boxel.viz.overlays import writing_image
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+_Curve: TypeAlias = tuple[list[float], list[float]]
+"""Steps and values."""
+
+
+def _make_figure(width: float, height: float) -> Figure:
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise BoxelError(
+            "plots need matplotlib, which is not installed; pip install 'boxel[train]'."
+        ) from error
+    return Figure(figsize=(width, height), layout="constrained")
+
+
+def _save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
+    with writing_image(path) as file:
+        figure.savefig(file, dpi=120)
+
+
+def plot_curves(csv_path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
+    """Plot losses, validation metrics and learning rates of a run against its steps, one panel per kind.
+
+    Args:
+        csv_path: The `metrics.csv` of Lightning's `CSVLogger`. Most of its cells are empty, since each row holds what
+            was logged at one moment.
+        out: The image to write.
+
+    Raises:
+        BoxelError: The file is missing or cannot be read.
+    """
+    panels: dict[str, dict[str, _Curve]] = {"losses": {}, "validation": {}, "learning rate": {}}
+    for name, curve in _read_curves(Path(csv_path)).items():
+        panel = "losses" if "loss" in name else "learning rate" if name.startswith("lr") else "validation"
+        if not name.startswith("weight/"):  # weights of losses are settings, not results
+            panels[panel][name] = curve
+    if not panels["learning rate"]:
+        del panels["learning rate"]
+    figure = _make_figure(9, 3.2 * len(panels))
+    for axes, (title, curves) in zip(figure.subplots(len(panels), sharex=True), panels.items(), strict=True):
+        _plot_panel(axes, title, curves)
+    axes.set(xlabel="step")
+    _save_figure(figure, out)
+
+
+def _plot_panel(axes: Axes, title: str, curves: Mapping[str, _Curve]) -> None:
+    for name, (steps, values) in curves.items():
+        # One marker per value as long as they can be told apart.
+        marker = "o" if len(steps) < 40 else None
+        axes.plot(steps, values, label=name, linewidth=1.2, marker=marker, markersize=3)
+    axes.set(title=title)
+    axes.grid(alpha=0.3)
+    if curves:
+        axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
+    else:
+        axes.text(0.5, 0.5, "nothing logged yet", ha="center", va="center", transform=axes.transAxes)
+
+
+def _read_curves(path: Path) -> dict[str, _Curve]:
+    """Read each column except the counters as a curve, without cells that are empty or not finite."""
+    curves: dict[str, _Curve] = {}
+    try:
+        with open(path, newline="") as file:
+            for number, row in enumerate(csv.DictReader(file)):
+                step = _parse_number(row.get("step"))
+                for name, cell in row.items():
+                    value = None if name in (None, "step", "epoch") else _parse_number(cell)
+                    if value is not None:
+                        steps, values = curves.setdefault(name, ([], []))
+                        steps.append(number if step is None else step)
+                        values.append(value)
+    except OSError as error:
+        raise BoxelError(f"{path}: cannot be read ({error.strerror}); name a run's metrics.csv.") from error
+    return curves
+
+
+def _parse_number(cell: Any) -> float | None:
+    try:
+        value = float(cell)
+    except (TypeError, ValueError):
+        return None
+    return value if math.isfinite(value) else None
+
+
+def plot_affinity(table: Mapping[str, ArrayLike], out: str | os.PathLike[str]) -> None:
+    """Plot how well color predicts that two pixels have the same label (BoxInst, Figure 4).
+
+    Args:
+        table: T values each of ``tau``, a threshold of color similarity in [0, 1]; ``precision``, the share of positive
+            edges (both pixels have the same label) among those with a similarity of at least tau; and ``recall``, the
+            share of all positive edges that are among these.
+        out: The image to write.
+    """
+    figure = _make_figure(5, 3.6)
+    axes = figure.subplots()
+    curves = [
+        ("precision", "tab:blue", "positive share of the edges kept"),
+        ("recall", "tab:red", "share of the positive edges kept"),
+    ]
+    for name, color, label in curves:
+        axes.plot(np.asarray(table["tau"]), table[name], "o-", color=color, markersize=3, label=label)
+    axes.set(
+        xlabel="color similarity threshold \N{GREEK SMALL LETTER TAU}", ylabel="proportion", ylim=(0, 1.02)
+    )
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small", loc="best")
+    _save_figure(figure, out)
+
+
+def plot_recall(curves: Mapping[str, ArrayLike], out: str | os.PathLike[str]) -> None:
+    """Plot how well the best candidate segments fit, by their number.
+
+    Args:
+        curves: `count`, the number of candidates, on the horizontal axis; all others are plotted against it.
+        out: The image to write.
+
+    Raises:
+        BoxelError: The image cannot be written.
+    """
+    figure = _make_figure(6, 4)
+    axes = figure.subplots()
+    for name, values in curves.items():
+        if name != "count":
+            axes.plot(np.asarray(curves["count"]), np.asarray(values), marker=".", label=name)
+    axes.set(xscale="log", ylim=(0, 1), xlabel="candidate segments per image")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save_figure(figure, out)
+
+
+def plot_trimap(curves: Mapping[str, Mapping[str, ArrayLike]], out: str | os.PathLike[str]) -> None:
+    """Plot mean IoU against the width of the band around true boundaries (BoxSup, Figure 4).
+
+    The interior of a segmenter is solid and its boundary dashed, both in the same color.
+
+    Args:
+        curves: By the name of a segmenter, T values each of `width`, in pixels; `boundary`, the mean IoU inside the
+            band; and `interior`, that outside it. Undefined values, NaN or None, leave a gap.
+        out: The image to write.
+
+    Raises:
+        BoxelError: The image cannot be written.
+    """
+    figure = _make_figure(6, 4)
+    axes = figure.subplots()
+    for number, (name, values) in enumerate(curves.items()):
+        for part, style in (("interior", ".-"), ("boundary", ".--")):
+            ious = np.asarray(values[part], dtype=np.float64)  # None becomes NaN
+            axes.plot(np.asarray(values["width"]), ious, style, color=f"C{number}", label=f"{name}, {part}")
+    axes.set(xlabel="width of the band (pixels)", ylabel="mean IoU")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    _save_figure(figure, out)

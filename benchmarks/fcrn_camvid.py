@@ -58,9 +58,9 @@ def main() -> None:
         common["init"] = args.init
     if args.steps:
         common["steps"] = args.steps
-    training = read(args.data / "camvid", split="train", classes="camvid")
+    training = read(args.data / "camvid", split="train", class_list="camvid")
     if args.val:
-        truth = read(args.data / "camvid", split="val", classes="camvid")
+        truth = read(args.data / "camvid", split="val", class_list="camvid")
     else:
         training, held_out = split(training, 0.15, seed=0)
         assert held_out is not None

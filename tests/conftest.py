@@ -103,7 +103,7 @@ def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -
     """A folder with scenes (`scenes/masks.json`), the same as label maps (`maps/`), a recipe, and a run on the maps."""
     folder = tmp_path_factory.mktemp("place")
     scenes = write_scenes(folder / "scenes", 4, height=64, width=96)
-    with pytest.warns(UserWarning, match="a semantic set has no instances"):
+    with pytest.warns(UserWarning, match="a semantic dataset has no instances"):
         write(scenes, folder / "maps", format="semantic")
     (folder / "recipe.yaml").write_text(yaml.safe_dump(tiny_fcrn))
     words = ["train", "fcrn", str(folder / "maps"), "--config", str(folder / "recipe.yaml")]

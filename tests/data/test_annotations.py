@@ -1,10 +1,15 @@
 """The data set in memory: choosing parts of it, and masks on demand."""
 
+import sys
+
 import msgspec
 import numpy as np
 import pytest
+from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
+from boxel.data.images import read_image
+from boxel.data.notebook import draw_instances
 from boxel.masks.rle import decode, encode
 from boxel.utils.errors import BoxelError
 
@@ -228,3 +233,46 @@ def test_parts_keep_what_values_stand_for():
     for part in (data.select_images([1]), data.select_instances([0]), data.without_masks()):
         assert part.map_labels.tolist() == [0, VOID, 2]
     assert any(data.label_maps) and not any(data.without_masks().label_maps)
+
+
+def test_arrays_are_contiguous_and_typed():
+    data = make(boxes=np.asfortranarray(np.arange(16, dtype=np.float32).reshape(4, 4)), labels=[0, 1, 2, 1])
+    assert data.boxes.dtype == np.float64 and data.labels.dtype == np.int32
+    for part in (data, data.select_instances([3, 1]), data.select_images([2])):
+        assert part.boxes.flags.c_contiguous and part.iscrowd.dtype == bool
+
+
+def test_a_frame_has_one_row_per_instance():
+    frame = make().to_frame()
+    assert frame["category"].tolist() == ["cat", "dog", "cart", "dog"]
+    assert frame["image_id"].tolist() == [30, 10, 10, 30]
+    assert frame.loc[1, ["x0", "y0", "x1", "y1"]].tolist() == [4, 5, 6, 7]
+    assert frame["has_mask"].tolist() == [True, False, True, True]
+
+
+def test_a_frame_without_pandas_is_an_error(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pandas", None)
+    with pytest.raises(BoxelError, match="needs pandas"):
+        make().to_frame()
+
+
+def test_a_notebook_shows_counts_and_thumbnails(tmp_path):
+    image = np.full((8, 10, 3), 200, np.uint8)
+    Image.fromarray(image).save(tmp_path / "c.png")  # a.png is missing; one mask is malformed
+    html = make(root=tmp_path, file="<set>.json")._repr_html_()
+    assert html.count("data:image/jpeg;base64,") == 1 and 'title="c.png"' in html
+    assert "<td>4</td>" in html and "cat, dog, cart" in html and "&lt;set&gt;.json" in html
+    assert "<img" not in make()._repr_html_()
+
+
+def test_a_thumbnail_shows_box_and_mask(tmp_path):
+    Image.new("RGB", (400, 200), "white").save(tmp_path / "a.png")
+    data = make(
+        root=tmp_path,
+        boxes=np.array([[0, 0, 1, 1], [40, 20, 200, 100], [40, 20, 200, 100], [0, 0, 1, 1]]),
+        segmentations=np.array([None, None, msgspec.json.encode([[300, 100, 400, 100, 400, 200]]), None]),
+    )
+    drawn = draw_instances(data, 0, read_image(tmp_path / "a.png"))
+    assert drawn.shape == (100, 200, 3)  # half the size
+    assert (drawn[10, 20] != 255).any() and (drawn[90, 195] != 255).any()  # corner of the box, and the mask
+    assert (drawn[30, 60] == 255).all() and (drawn[95, 5] == 255).all()

@@ -139,7 +139,7 @@ def test_crowds_and_trust_are_said(source, tmp_path):
     with pytest.warns(ConversionWarning) as caught:
         convert(tmp_path / "in/crowd.json", tmp_path / "out", "yolo")
     text = " ".join(str(w.message) for w in caught)
-    assert "no crowds: 1 are" in text and "not trusted: 1 are" in text
+    assert "no crowds: 1 are" in text and "as untrusted: 1 are" in text
     assert boxel.data.read(tmp_path / "out").has_mask.tolist() == [True, False]
 
 
@@ -184,7 +184,7 @@ def test_faults_of_the_source_are_told_by_kind(source, tmp_path):
     with pytest.warns(ConversionWarning) as caught:
         data = convert(tmp_path / "in/bad.json", tmp_path / "out.json")
     first, second = (str(warning.message) for warning in caught)
-    assert first.startswith("2 x unknown-image, the first: ") and "annotation 91 is of image 5" in first
+    assert first.startswith("2 x unknown-image, the first: ") and "annotation 91 refers to image 5" in first
     assert second.startswith("1 x bad-annotation, the first: ") and "annotation 4 of the list" in second
     assert len(data.issues) == 3 and boxel.data.read(tmp_path / "out.json").ids == [90, 7]
 

@@ -57,7 +57,7 @@ def test_table_5_is_of_coco():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["boxcaseg/voc-w48", "boxcaseg-small"])
-@pytest.mark.filterwarnings("ignore:a salient set knows")
+@pytest.mark.filterwarnings("ignore:a salient dataset has neither")
 def test_a_recipe_trains(name, scenes, tmp_path):
     single = scenes.select_instances([scenes.instances_in(image)[0] for image in range(4)])
     write(single, tmp_path / "salient", format="salient")

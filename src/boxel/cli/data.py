@@ -67,7 +67,7 @@ def run_convert(given: Namespace) -> int:
         to=given.get("to"),
         images=given.get("images"),
         format=given.get("format"),
-        classes=given.get("class_list"),
+        class_list=given.get("class_list"),
     )
     print(f"{data}\nwritten to {given.out}")
     return 0

@@ -135,7 +135,9 @@ def read_data(given: Namespace, tell_faults: bool = True, split: str | None = No
     from boxel.data import read
     from boxel.data.issues import summarize_issues
 
-    data = read(given.annotations, images=given.get("images"), split=split, classes=given.get("class_list"))
+    data = read(
+        given.annotations, images=given.get("images"), split=split, class_list=given.get("class_list")
+    )
     if data.issues and tell_faults:
         say(f"warning: {summarize_issues(data.issues)}")
     return data

@@ -117,6 +117,7 @@ class Annotations:
     issues: list[Issue] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root))
         n = len(self.image_index)
         defaults = {
             "quality": lambda: np.full(n, np.nan, dtype=np.float32),

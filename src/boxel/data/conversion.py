@@ -17,7 +17,7 @@ def convert(
     to: str | None = None,
     images: str | Path | None = None,
     format: str | None = None,
-    classes: str | Path | None = None,
+    class_list: str | Path | None = None,
 ) -> Annotations:
     """Read a dataset and write it in another format.
 
@@ -32,7 +32,7 @@ def convert(
             ``.json`` file.
         images: Folder of the images; searched for if None.
         format: Format of the source; recognized if None.
-        classes: Class list of a semantic dataset; see :func:`boxel.read`.
+        class_list: Class list of a semantic dataset; see :func:`boxel.read`.
 
     Returns:
         The dataset as read, with its issues.
@@ -49,7 +49,7 @@ def convert(
         >>> len(read(folder / "voc")) == len(data)
         True
     """
-    data = read(source, images, format, classes=classes)
+    data = read(source, images, format, class_list=class_list)
     for sentence in _sentences_by_kind(data.issues):
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
     write(data, target, to)

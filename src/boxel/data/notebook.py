@@ -48,14 +48,14 @@ def _thumbnail(data: Annotations, image: int) -> str | None:
         pixels = read_image(data.image_path(image))
     except BoxelError:
         return None
-    encoded = cv2.imencode(".jpg", _draw(data, image, pixels)[..., ::-1])[1].tobytes()
+    encoded = cv2.imencode(".jpg", draw_instances(data, image, pixels)[..., ::-1])[1].tobytes()
     source = base64.b64encode(encoded).decode("ascii")
     title = escape(data.paths[image], quote=True)
     return f'<img title="{title}" style="margin:2px" src="data:image/jpeg;base64,{source}">'
 
 
-def _draw(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw boxes and masks on the image, scaled down."""
+def draw_instances(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Draw boxes and masks on an image, scaled down to a thumbnail."""
     height, width = pixels.shape[:2]
     scale = min(_SIDE / max(height, width), 1)
     size = max(round(width * scale), 1), max(round(height * scale), 1)

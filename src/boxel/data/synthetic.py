@@ -175,7 +175,7 @@ def write_scenes(
 
     Example:
         >>> import tempfile
-        >>> write_scenes(tempfile.mkdtemp(), count=2).has_mask.all()
+        >>> bool(write_scenes(tempfile.mkdtemp(), count=2).has_mask.all())
         True
     """
     folder = Path(folder)

@@ -111,7 +111,7 @@ def evaluate(
     kind = subject_kind(subject)
     _refuse_unused(subject, kind, config)
     if not isinstance(truth, Annotations):
-        truth = read(truth, images=images, split="val", classes=class_list)
+        truth = read(truth, images=images, split="val", class_list=class_list)
         if truth.issues:
             logger.warning("%s", summarize_issues(truth.issues))
     truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run

@@ -229,7 +229,7 @@ def _read(
 ) -> Annotations:
     if isinstance(data, Annotations):
         return data
-    found = read(data, images=images, split=split, classes=class_list)
+    found = read(data, images=images, split=split, class_list=class_list)
     if found.issues:
         log.warning("warning: %s", summarize_issues(found.issues))
     return found

@@ -86,7 +86,7 @@ def test_one_coco_file_in_a_folder(tmp_path):
 def test_errors(tmp_path):
     with pytest.raises(BoxelError, match="no such file or folder"):
         read(tmp_path / "missing.json")
-    with pytest.raises(BoxelError, match="no data set of a known format"):
+    with pytest.raises(BoxelError, match="no dataset of a known format"):
         read(tmp_path)
     with pytest.raises(BoxelError, match="Did you mean 'coco'"):
         read(tmp_path, format="cocoo")
@@ -98,7 +98,7 @@ def test_errors(tmp_path):
         read(tmp_path / "missing.json", format="coco")
     (tmp_path / "a.json").write_text('{"images": []}')
     data = read(tmp_path / "a.json")
-    with pytest.raises(BoxelError, match="name the format"):
+    with pytest.raises(BoxelError, match="name the `format`"):
         write(data, tmp_path / "out")
     for format in ("voc", "yolo", "labelme", "sbd"):
         with pytest.raises(BoxelError, match="cannot be written"):
@@ -122,9 +122,27 @@ def test_two_sets_are_not_mixed(tmp_path, format):
         warnings.simplefilter("ignore")  # SBD holds no boxes
         write(data, out, format)
     before = {file: file.stat().st_mtime_ns for file in out.rglob("*")}
-    with pytest.raises(BoxelError, match=r"out: there is a set in this format already; name a new folder"):
+    with pytest.raises(
+        BoxelError, match=r"out: there is a dataset in this format already; name a new folder"
+    ):
         write(data, out, format)
     assert {file: file.stat().st_mtime_ns for file in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize("format", ["voc", "yolo", "labelme"])
+def test_a_failed_write_leaves_nothing(tmp_path, monkeypatch, format):
+    content = {"images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}]}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.jpg")
+    data = read(tmp_path / "a.json")
+
+    def fail(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("boxel.data.formats.layout.Export.write_ids", fail)
+    with pytest.raises(BoxelError, match=r"cannot be written \(No space left on device\)"):
+        write(data, tmp_path / "out", format)
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.jpg", "a.json"]
 
 
 def test_file_stems():

@@ -13,7 +13,7 @@ from scipy.io import savemat
 import boxel
 from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
 from boxel.data.formats import ConversionWarning, recognize
-from boxel.data.formats.semantic_classes import class_table
+from boxel.data.formats.semantic_classes import load_class_table
 from boxel.data.label_maps import make_label_map
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
@@ -110,7 +110,7 @@ def test_a_class_list_may_lie_among_the_label_maps(tmp_path):
     assert recognize(folder) == recognize(folder / "labels") == "semantic"
     assert [c.name for c in boxel.read(folder).categories] == ["road"]
     (folder / "mine.txt").write_text("0 tree\n1 tree\n")
-    data = boxel.read(folder, classes=folder / "mine.txt")
+    data = boxel.read(folder, class_list=folder / "mine.txt")
     assert data.categories == (Category(0, "tree"),) and data.map_labels.tolist() == [0, 0]
 
 
@@ -133,7 +133,7 @@ def test_splits_of_images_and_labels(tmp_path):
     one = boxel.read(tmp_path, split="val")
     assert one.paths == ["images/val/a.jpg"] and one.label_maps == ["labels/val/a.png"]
     assert boxel.read(tmp_path / "labels/val").label_maps == ["labels/val/a.png"]
-    with pytest.raises(BoxelError, match="there is no split 'test' in it, but train, val"):
+    with pytest.raises(BoxelError, match="it has no split 'test', but train, val"):
         boxel.read(tmp_path, split="test")
 
 
@@ -147,7 +147,7 @@ def test_a_text_lists_a_split(tmp_path):
     data = boxel.read(folder, split="val")
     assert data.image_ids == ["b"]
     assert [issue.message for issue in data.issues] == [
-        f"{folder}/val.txt: it lists c.d, of which no label map is in {folder}/labels; add it."
+        f"{folder}/val.txt: it lists c.d, which has no label map in {folder}/labels; add it."
     ]
     (folder / "val.txt").write_text("\n")
     with pytest.raises(BoxelError, match=r"val\.txt: it lists no image"):
@@ -157,13 +157,13 @@ def test_a_text_lists_a_split(tmp_path):
 def test_camvid(tmp_path):
     folder = make_camvid(tmp_path)
     assert recognize(folder) == recognize(folder / "valannot") == "semantic"
-    data = boxel.read(folder, classes="camvid")
+    data = boxel.read(folder, class_list="camvid")
     assert data.image_ids == ["t", "v", "s"] and len(data.categories) == 11 and sound(data)
     assert data.map_labels.tolist() == list(range(11))
     assert stripes(data) == [10] * 4 + [255] * 4  # 11 is void
-    assert boxel.read(folder, classes="camvid", split="val").paths == ["val/v.jpg"]
-    assert boxel.read(folder / "valannot", classes="camvid", split="train").paths == ["val/v.jpg"]
-    with pytest.raises(BoxelError, match=r"t\.png: which classes the values .* camvid, .*--class-list"):
+    assert boxel.read(folder, class_list="camvid", split="val").paths == ["val/v.jpg"]
+    assert boxel.read(folder / "valannot", class_list="camvid", split="train").paths == ["val/v.jpg"]
+    with pytest.raises(BoxelError, match=r"t\.png: the classes of the values .* camvid, .*`class_list`"):
         boxel.read(folder)
 
 
@@ -177,7 +177,7 @@ def test_cityscapes(tmp_path):
     assert [c.id for c in data.categories[:3]] == [7, 8, 11] and len(data.categories) == 19
     assert data.map_labels[[7, 33, 11, 30]].tolist() == [0, 18, 2, VOID]
     assert stripes(data) == [0, 0, 18, 18, 255, 255, 255, 255]
-    train = boxel.read(folder, split="train", classes="cityscapes-train-ids")
+    train = boxel.read(folder, split="train", class_list="cityscapes-train-ids")
     assert train.label_maps == ["gtFine/train/aachen/aachen_0_1_gtFine_labelTrainIds.png"]
     assert [c.name for c in train.categories] == [c.name for c in data.categories]
     assert stripes(train) == stripes(data)
@@ -197,9 +197,7 @@ def test_segmentation_class(tmp_path):
     assert stripes(data) == [0, 0, 20, 20, 255, 255, 255, 255]
     for other in ("SegmentationClassContext", "SegmentationObject"):  # other classes, or none
         (folder / "SegmentationClass").rename(folder / other) if "Context" in other else None
-        with pytest.raises(
-            BoxelError, match="which classes the values of this label map stand for is not known"
-        ):
+        with pytest.raises(BoxelError, match="the classes of the values in this label map are unknown"):
             boxel.read(folder / other)
 
 
@@ -212,7 +210,7 @@ def test_images_elsewhere(tmp_path):
     assert data.root == tmp_path / "photos" and data.paths == ["a.jpg", "b.png"] and sound(data)
     assert data.label_maps == ["../set/masks/a.png", "../set/masks/b.png"]
     assert len(data.categories) == 2  # classes.txt lies beside the label maps' folder
-    with pytest.raises(BoxelError, match="masks: there is no folder of images; name it with --images"):
+    with pytest.raises(BoxelError, match="masks: there is no folder of images; name it with `images`"):
         boxel.read(folder / "masks")
     with pytest.raises(BoxelError, match="nowhere: there is no folder of images"):
         boxel.read(folder / "masks", images=tmp_path / "nowhere")
@@ -250,7 +248,7 @@ def test_endings_make_no_pairs_of_strangers(tmp_path):
         photo(tmp_path / f"images/{stem}.jpg")
     for stem in ("a", "a_L", "b_L"):
         labels(tmp_path / f"labels/{stem}.png", 0)
-    data = boxel.read(tmp_path, classes="camvid")
+    data = boxel.read(tmp_path, class_list="camvid")
     assert data.paths == ["images/a.jpg", "images/a_L.jpg", "images/b.jpg"]
     assert data.label_maps == ["labels/a.png", "labels/a_L.png", "labels/b_L.png"]
 
@@ -280,7 +278,7 @@ def test_kinds_of_png(tmp_path, kind):
 
 def make_context(folder):
     """As published: values by alphabet, all names of the 59 among them."""
-    names = sorted({*class_table("pascal-context").values()} - {"background"} | {"accordion", "unknown"})
+    names = sorted({*load_class_table("pascal-context").values()} - {"background"} | {"accordion", "unknown"})
     (folder / "context").mkdir(parents=True)
     (folder / "context/labels.txt").write_text("".join(f"{k}: {n}\n" for k, n in enumerate(names, 1)))
     for stem in ("2008_1", "2008_2"):
@@ -298,11 +296,13 @@ def test_context_as_published(tmp_path):
         assert recognize(path) == "semantic"
         data = boxel.read(path, images=folder / "VOC2010/JPEGImages")
         assert data.image_ids == ["2008_1", "2008_2"] and data.issues == [] and sound(data)
-        assert {category.id: category.name for category in data.categories} == class_table("pascal-context")
+        assert {category.id: category.name for category in data.categories} == load_class_table(
+            "pascal-context"
+        )
         assert len(data.map_labels) == 62 and VOID not in data.map_labels
         assert stripes(data) == [0, 0, 1, 1, 59, 59, 0, 0]
         assert stripes(data, 1) == [21] * WIDTH
-    by_name = boxel.read(path, images=folder / "VOC2010/JPEGImages", classes="pascal-context")
+    by_name = boxel.read(path, images=folder / "VOC2010/JPEGImages", class_list="pascal-context")
     assert by_name.map_labels.tolist() == data.map_labels.tolist()
 
 
@@ -323,7 +323,7 @@ def test_context_under_other_classes(tmp_path):
     data = boxel.read(
         folder / "context/trainval",
         images=folder / "VOC2010/JPEGImages",
-        classes=folder / "context/labels.txt",
+        class_list=folder / "context/labels.txt",
     )
     assert len(data.categories) == 61 and data.map_labels.tolist() == [VOID, *range(61)]
 
@@ -333,7 +333,7 @@ def test_context_without_its_names(tmp_path):
     images = folder / "VOC2010/JPEGImages"
     (folder / "context/labels.txt").write_text("1: accordion\n")
     with pytest.raises(
-        BoxelError, match=r"labels\.txt: it names no 'aeroplane', as PASCAL-Context's labels\.txt does"
+        BoxelError, match=r"labels\.txt: it lacks 'aeroplane', which PASCAL-Context's labels\.txt has"
     ):
         boxel.read(folder / "context/trainval", images=images)
     (folder / "context/labels.txt").unlink()
@@ -374,7 +374,7 @@ def test_a_bad_mat_costs_only_itself(tmp_path, content):
             lambda f: photo(f / "images/a.jpg", (9, 6)),
             "bad-label-map",
             "labels/a.png",
-            "is 8 x 6 pixels and its image 9 x 6; make them of one size. It is left out",
+            "is 8 x 6 pixels and its image 9 x 6; make them the same size. It is left out",
         ),
         (
             lambda f: photo(f / "labels/a.png"),
@@ -413,9 +413,9 @@ def test_nothing_is_left(tmp_path):
         boxel.read(folder)
     for stem in "ab":
         (folder / f"labels/{stem}.png").unlink()
-    with pytest.raises(BoxelError, match="no label maps are here"):
+    with pytest.raises(BoxelError, match="there are no label maps"):
         boxel.read(folder, format="semantic")
-    with pytest.raises(BoxelError, match="no label maps are here"):
+    with pytest.raises(BoxelError, match="there are no label maps"):
         boxel.read(folder / "classes.txt", format="semantic")
 
 
@@ -476,16 +476,16 @@ def test_formats_are_told_apart(tmp_path, names, path, format):
 def test_a_folder_of_photos_is_no_set(tmp_path):
     for name in ("a.png", "b.jpg"):
         photo(tmp_path / name)
-    with pytest.raises(BoxelError, match="no data set of a known format"):
+    with pytest.raises(BoxelError, match="no dataset of a known format"):
         recognize(tmp_path)
 
 
 def test_class_lists_are_for_semantic_sets(tmp_path):
     touch(tmp_path, "images/a.jpg", "labels/a.txt")
     with pytest.raises(
-        BoxelError, match="this is a yolo set, which needs no class list; leave camvid out, or name"
+        BoxelError, match="this is a yolo dataset, which needs no class list; leave out camvid, or name"
     ):
-        boxel.read(tmp_path, classes="camvid")
+        boxel.read(tmp_path, class_list="camvid")
 
 
 # writing -------------------------------------------------------------------------------------------------------------
@@ -506,7 +506,7 @@ def test_round_trip(tmp_path):
         np.testing.assert_array_equal(
             Image.open(data.root / data.label_maps[image]), Image.open(again.root / again.label_maps[image])
         )
-    with pytest.raises(BoxelError, match="a set in this format already"):
+    with pytest.raises(BoxelError, match="a dataset in this format already"):
         boxel.write(data, tmp_path / "out", format="semantic")
 
 
@@ -569,8 +569,8 @@ def test_what_the_layout_can_not_hold_is_told(tmp_path):
     with pytest.warns(ConversionWarning) as told:
         boxel.write(data, tmp_path / "out", format="semantic")
     said = "\n".join(str(warning.message) for warning in told)
-    assert "values from 0 to 254, each once: its classes are numbered anew" in said
-    assert "1 images have boxes alone, of which no label map can be made; they are left out" in said
+    assert "values from 0 to 254, each once: its classes are renumbered" in said
+    assert "1 images have boxes only, from which no label map can be made; they are left out" in said
     assert (tmp_path / "out/classes.txt").read_text() == "0 background\n1 cat\n2 a b\n"
     assert [p.name for p in sorted((tmp_path / "out/images").iterdir())] == ["a.jpg", "b.jpg"]
     assert boxel.read(tmp_path / "out").image_ids == ["a", "b"]
@@ -609,10 +609,10 @@ def test_values_of_a_table_survive_background(tmp_path):
 
 
 def test_real_street_scenes(shared_data):
-    data = boxel.read(shared_data / "camvid", classes="camvid")
+    data = boxel.read(shared_data / "camvid", class_list="camvid")
     assert len(data) == 468 and data.issues == [] and len(data.categories) == 11
-    val = boxel.read(shared_data / "camvid", classes="camvid", split="val")
-    assert len(val) == 101 and len(boxel.read(shared_data / "camvid/trainannot", classes="camvid")) == 367
+    val = boxel.read(shared_data / "camvid", class_list="camvid", split="val")
+    assert len(val) == 101 and len(boxel.read(shared_data / "camvid/trainannot", class_list="camvid")) == 367
     assert set(zip(val.widths.tolist(), val.heights.tolist(), strict=True)) == {(480, 360)}
     seen = make_label_map(val, 0)
     assert set(np.unique(seen).tolist()) == {*range(11), 255}
@@ -624,7 +624,7 @@ def test_real_segmentations(shared_data, tmp_path):
     data = boxel.read(shared_data / "voc2007/SegmentationClass")
     assert len(data) == 20 and data.issues == [] and len(data.categories) == 21
     whole = boxel.read(shared_data / "voc2007/ImageSets/Segmentation/train.txt")
-    with pytest.warns(ConversionWarning, match="a semantic set has no instances"):
+    with pytest.warns(ConversionWarning, match="a semantic dataset has no instances"):
         boxel.write(whole, tmp_path / "out", format="semantic")
     again = boxel.read(tmp_path / "out")
     assert again.categories == data.categories

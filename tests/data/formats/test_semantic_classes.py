@@ -8,23 +8,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxel.data.formats.semantic_classes import TABLES, class_table
+from boxel.data.formats.semantic_classes import TABLES, load_class_table
 from boxel.data.formats.voc import CLASSES
 from boxel.utils.errors import BoxelError
 
 
 def test_tables_that_come_with_boxel():
     assert TABLES == ("camvid", "cityscapes", "cityscapes-train-ids", "pascal-context", "voc")
-    assert list(class_table("camvid").values()) == [
+    assert list(load_class_table("camvid").values()) == [
         *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian"),
         "bicyclist",
     ]
-    assert class_table("voc") == dict(enumerate(("background", *CLASSES)))
-    cityscapes = class_table("cityscapes")
+    assert load_class_table("voc") == dict(enumerate(("background", *CLASSES)))
+    cityscapes = load_class_table("cityscapes")
     assert list(cityscapes) == [7, 8, 11, 12, 13, 17, *range(19, 29), 31, 32, 33]
     assert cityscapes[7] == "road" and cityscapes[19] == "traffic light" and cityscapes[33] == "bicycle"
-    assert class_table("cityscapes-train-ids") == dict(enumerate(cityscapes.values()))
-    context = class_table("pascal-context")
+    assert load_class_table("cityscapes-train-ids") == dict(enumerate(cityscapes.values()))
+    context = load_class_table("pascal-context")
     assert list(context) == list(range(60)) and len(set(context.values())) == 60
     # The first twenty are VOC's, under the names of PASCAL-Context's own labels.txt.
     assert [context[k] for k in range(1, 21)] == [c.replace("diningtable", "table") for c in CLASSES]
@@ -46,8 +46,8 @@ def test_tables_that_come_with_boxel():
 )
 def test_class_table(tmp_path, text, table):
     (tmp_path / "classes.txt").write_bytes(text.encode())
-    assert class_table(tmp_path / "classes.txt") == table
-    assert list(class_table(str(tmp_path / "classes.txt"))) == list(table)
+    assert load_class_table(tmp_path / "classes.txt") == table
+    assert list(load_class_table(str(tmp_path / "classes.txt"))) == list(table)
 
 
 @pytest.mark.parametrize(
@@ -55,17 +55,17 @@ def test_class_table(tmp_path, text, table):
     [
         (b"", "lists 0 classes"),
         (b"void\n# sky\n", "lists 0 classes"),
-        (b"sky\n7\n", r"line 1 has no value, others have"),
-        (b"1 sky\nroad\n", r"line 2 has no value, others have"),
-        (b"1\n2\n", r"line 1 has no name of a class; write it as `7 road`"),
-        (b"1: \n", r"line 1 has no name"),
+        (b"sky\n7\n", r"line 1 has no value, but others have"),
+        (b"1 sky\nroad\n", r"line 2 has no value, but others have"),
+        (b"1\n2\n", r"line 1 has no class name; write it like `7 road`"),
+        (b"1: \n", r"line 1 has no class name"),
         (b"-1 license plate\n", r"line 1 has the value -1; a pixel has 0 to 65535"),
         (b"\n65536 sky\n", r"line 2 has the value 65536"),
-        (b"3 sky\n3 sky\n", r"line 2 has the value 3 once more"),
-        (b"sky\x00\n", "line 1 has no name"),
-        (b"\x89PNG\r\n\x1a\n", "no text in UTF-8"),
-        ("sky\n".encode("utf-16"), "no text in UTF-8"),
-        (b"\n".join(b"class %d" % k for k in range(40_000)), "lists 40000 classes; write 1 to 32767"),
+        (b"3 sky\n3 sky\n", r"line 2 repeats the value 3"),
+        (b"sky\x00\n", "line 1 has no class name"),
+        (b"\x89PNG\r\n\x1a\n", "not UTF-8 text"),
+        ("sky\n".encode("utf-16"), "not UTF-8 text"),
+        (b"\n".join(b"class %d" % k for k in range(40_000)), "lists 40000 classes; list 1 to 32767"),
         (b"a\n" * 70_000, r"line 65537 has the value 65536"),
     ],
 )
@@ -73,7 +73,7 @@ def test_class_tables_that_make_no_sense(tmp_path, content, message):
     file = tmp_path / "classes.txt"
     file.write_bytes(content)
     with pytest.raises(BoxelError, match=f"^{re.escape(str(file))}: .*{message}"):
-        class_table(file)
+        load_class_table(file)
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
@@ -82,7 +82,7 @@ def test_garbage_is_a_table_or_one_sentence(tmp_path_factory, content):
     file = tmp_path_factory.getbasetemp() / "garbage.txt"
     file.write_bytes(content)
     try:
-        table = class_table(file)
+        table = load_class_table(file)
     except BoxelError as error:
         assert str(error).startswith(f"{file}: ") and "\n" not in str(error)
     else:
@@ -93,16 +93,16 @@ def test_garbage_is_a_table_or_one_sentence(tmp_path_factory, content):
 def test_no_such_class_list(source):
     with pytest.raises(
         BoxelError,
-        match="there is no such class list; give a file, the folder of a run, or one of camvid, citys",
+        match="there is no such class list; give a file, a run folder, or one of camvid, citys",
     ) as e:
-        class_table(source)
+        load_class_table(source)
     assert ("Did you mean 'cityscapes'?" in str(e.value)) == (source == "cityscape")
 
 
 def test_the_classes_of_a_run(tmp_path):
     rows = [{"id": 0, "name": "background"}, {"id": 17, "name": "cat", "supercategory": "animal"}]
     (tmp_path / "categories.json").write_text(json.dumps(rows))
-    assert class_table(tmp_path) == {0: "background", 17: "cat"}
+    assert load_class_table(tmp_path) == {0: "background", 17: "cat"}
     (tmp_path / "categories.json").write_text('[{"id": 0}]')
-    with pytest.raises(BoxelError, match="these are no categories of a run"):
-        class_table(str(tmp_path))
+    with pytest.raises(BoxelError, match="these are not the categories of a run"):
+        load_class_table(str(tmp_path))

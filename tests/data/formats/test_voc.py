@@ -168,7 +168,7 @@ def test_label_maps_that_are_lost_are_counted(folder, tmp_path, format):
     segment(folder, [((1, 10, 10, 20), 1), ((0, 5, 0, 4), 2)], [((1, 10, 10, 20), 8), ((0, 5, 0, 4), 12)])
     data = boxel.data.read(folder)
     with pytest.warns(
-        UserWarning, match="holds no label maps: 1 are left out, as .*SegmentationClass/one.png"
+        UserWarning, match="holds no label maps: 1 are left out, e.g. .*SegmentationClass/one.png"
     ):
         boxel.data.write(data, tmp_path / ("a.json" if format == "coco" else "out"), format)
 
@@ -269,5 +269,5 @@ def test_fuzzed(fuzzed, at, junk):
 
 
 def test_no_set(tmp_path):
-    with pytest.raises(BoxelError, match="no VOC set"):
+    with pytest.raises(BoxelError, match="no VOC dataset"):
         boxel.data.read(tmp_path, format="voc")

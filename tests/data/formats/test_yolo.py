@@ -171,10 +171,10 @@ def test_a_split_that_is_not_there(tmp_path):
     file = splits(tmp_path, {"train": "images/train", "val": "images/absent"})
     with pytest.raises(BoxelError, match=r"data.yaml: it lists no `test`; [^\n]*\.$"):
         boxel.data.read(file, split="test")
-    with pytest.raises(BoxelError, match=r"data.yaml: its `val`, images/absent, is not there; [^\n]*\.$"):
+    with pytest.raises(BoxelError, match=r"data.yaml: its `val`, images/absent, does not exist; [^\n]*\.$"):
         boxel.data.read(file, split="val")
     (issue,) = boxel.data.read(file).issues
-    assert issue.kind == "bad-file" and "its `val`, images/absent, is not there" in issue.message
+    assert issue.kind == "bad-file" and "its `val`, images/absent, does not exist" in issue.message
     # Nothing is listed: all is one split.
     (tmp_path / "data.yaml").write_text("names: [cat]")
     assert len(boxel.data.read(file, split="train")) == 3

@@ -1,8 +1,8 @@
-"""Reading and writing data sets: one module a format, told apart by looking.
+"""Read and write datasets: one module per format, recognized by looking at the files.
 
 Each module has `recognize(path) -> bool`, `read(path, images) -> Annotations` (YOLO's and semantic's take a split too,
-and the latter a class list) and `write(data, path) -> list[str]`, which returns a sentence for each thing the format
-could not hold.
+and the latter a class list) and `write(data, path) -> list[str]`, which returns a sentence per thing that the format
+cannot hold.
 """
 
 from __future__ import annotations
@@ -16,8 +16,11 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
 from boxel.data.formats.semantic_files import holds_label_maps
 from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.files import atomic_path
 
-# In the order in which they are tried. Semantic sets have images/ and labels/ too, as YOLO's, but no texts in them.
+__all__ = ["ConversionWarning", "read", "recognize", "write"]
+
+# In the order in which they are tried. Semantic datasets have images/ and labels/ too, as YOLO's, but no texts in them.
 _FORMATS: dict[str, ModuleType] = {
     "semantic": semantic,
     "yolo": yolo,
@@ -30,17 +33,27 @@ _FORMATS: dict[str, ModuleType] = {
 
 
 class ConversionWarning(UserWarning):
-    """Something of a data set is not in what was written; the text says what and how much."""
+    """Something of a dataset is missing from what was written; the text states what and how much."""
 
 
 def recognize(path: str | Path) -> str:
-    """The name of a data set's format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``.
+    """Recognize the format of a dataset.
 
     Args:
-        path: an annotation file or the folder of a data set.
+        path: Annotation file or folder of a dataset.
+
+    Returns:
+        ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``.
 
     Raises:
-        BoxelError: there is nothing at the path, or nothing known.
+        BoxelError: There is nothing at the path, or nothing known.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "boxes.json"
+        >>> _ = file.write_text('{"images": [], "annotations": []}')
+        >>> recognize(file)
+        'coco'
     """
     path = Path(path)
     try:
@@ -53,7 +66,7 @@ def recognize(path: str | Path) -> str:
             return "semantic"
     except (OSError, ValueError) as error:
         raise BoxelError(f"{path}: cannot be opened ({error}); check the path.") from error
-    raise BoxelError(f"{path}: no data set of a known format is here; name its format ({_known()}).")
+    raise BoxelError(f"{path}: no dataset of a known format is here; name its `format` ({_known()}).")
 
 
 def read(
@@ -61,68 +74,83 @@ def read(
     images: str | Path | None = None,
     format: str | None = None,
     split: str | None = None,
-    classes: str | Path | None = None,
+    class_list: str | Path | None = None,
 ) -> Annotations:
-    """A data set, in whatever format it is.
+    """Read a dataset in any supported format.
 
-    Boxes are enough: an instance without a mask is normal. An annotation that cannot be understood is left
-    out and told in `Annotations.issues`; the rest is read.
+    Boxes are enough: an instance without a mask is normal. An annotation that cannot be understood is left out and
+    listed in `Annotations.issues`; the rest is read.
 
     Args:
-        path: a COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO, LabelMe, salient or
-            semantic set.
-        images: the folder of the images; looked for beside the annotations if not given.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; recognized if not given.
-        split: ``train``, ``val`` or ``test`` of a YOLO set, as its ``data.yaml`` lists them, or of a semantic set, as
-            its folders are called; all if not given. Other formats have a file or a list for each split, and heed only
-            that.
-        classes: the class list of a semantic set: a text that names the class of each value, or ``camvid``, ``voc``,
-            ``cityscapes``, ``cityscapes-train-ids`` or ``pascal-context``; looked for in the set if not given.
+        path: A COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO, LabelMe, salient or
+            semantic dataset.
+        images: Folder of the images; if None, searched for near the annotations.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; recognized if None.
+        split: ``train``, ``val`` or ``test`` of a YOLO dataset, as its ``data.yaml`` lists them, or of a semantic
+            dataset, as its folders are called; all if None. Other formats have a file or a list per split and ignore
+            this.
+        class_list: Class list of a semantic dataset: a text that names the class of each value, or ``camvid``, ``voc``,
+            ``cityscapes``, ``cityscapes-train-ids`` or ``pascal-context``; searched for in the dataset if None.
 
     Raises:
-        BoxelError: the path, the format or the file as a whole is wrong, or there are classes for another format.
+        BoxelError: The path, the format or the file as a whole is wrong, or there is a class list for another format.
 
     Example:
-        >>> data = boxel.read("boxes.json", images="photos/")  # doctest: +SKIP
+        >>> import tempfile
+        >>> from boxel.data.samples import write_sample_images
+        >>> folder = tempfile.mkdtemp()
+        >>> data = write_sample_images(folder)
+        >>> len(read(f"{folder}/boxes.json", images=folder)) == len(data)
+        True
     """
     format = format or recognize(path)
     module = _module(format)
     options: dict[str, Any] = {"split": split} if module in (yolo, semantic) else {}
     if module is semantic:
-        options["classes"] = classes
-    elif classes is not None:
+        options["class_list"] = class_list
+    elif class_list is not None:
         raise BoxelError(
-            f"{path}: this is a {format} set, which needs no class list; leave {classes} out, or name the format "
-            "semantic."
+            f"{path}: this is a {format} dataset, which needs no class list; leave out {class_list}, or name the "
+            "format semantic."
         )
     return module.read(Path(path), None if images is None else Path(images), **options)
 
 
 def write(data: Annotations, path: str | Path, format: str | None = None) -> None:
-    """Write a data set; what the format cannot hold is told in a `ConversionWarning`.
+    """Write a dataset; what the format cannot hold is reported in a `ConversionWarning`.
+
+    A file or a new folder appears only when it is complete.
 
     Args:
-        data: the data set.
-        path: the JSON file (COCO) or the folder (the others) to write.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; COCO for a ``.json``
-            file if not given.
+        data: The dataset.
+        path: The JSON file (COCO) or the folder (other formats) to write.
+        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; if None, COCO for a
+            ``.json`` file.
 
     Raises:
-        BoxelError: the format is unknown, the path cannot be written, or the folder holds a set of this format.
+        BoxelError: The format is unknown, the path cannot be written, or the folder holds a dataset of this format.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.samples import sample_images
+        >>> folder = Path(tempfile.mkdtemp()) / "yolo"
+        >>> write(sample_images().without_masks(), folder, format="yolo")
+        >>> recognize(folder)
+        'yolo'
     """
     path = Path(path)
     if format is None:
         if path.suffix.lower() != ".json":
-            raise BoxelError(f"{path}: name the format to write ({_known()}).")
+            raise BoxelError(f"{path}: name the `format` to write ({_known()}).")
         format = "coco"
     module = _module(format)
-    # A COCO set is one file, which is replaced; of folders the old files would stay among the new.
+    # A COCO dataset is one file, which is replaced; in a folder the old files would stay among the new ones.
     if module is not coco and path.is_dir() and module.recognize(path):
         raise BoxelError(
-            f"{path}: there is a set in this format already; name a new folder, or remove this one."
+            f"{path}: there is a dataset in this format already; name a new folder, or remove this one."
         )
     try:
-        losses = module.write(data, path)
+        losses = _write(module, data, path)
     except OSError as error:
         raise BoxelError(
             f"{error.filename or path}: cannot be written ({error.strerror or error})."
@@ -131,11 +159,21 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
         warnings.warn(loss, ConversionWarning, stacklevel=2)
 
 
+def _write(module: ModuleType, data: Annotations, path: Path) -> list[str]:
+    """Write a dataset completely or not at all, unless into a folder that has other files already."""
+    if module is coco or (path.is_dir() and any(path.iterdir())):
+        return module.write(data, path)
+    if path.is_file():
+        raise BoxelError(f"{path}: cannot be written (it is a file); name a folder.")
+    with atomic_path(path) as temporary:
+        temporary.mkdir(parents=True)
+        losses = module.write(data, temporary)
+    return [loss.replace(str(temporary), str(path)) for loss in losses]
+
+
 def _module(format: str) -> ModuleType:
     if format not in _FORMATS:
-        raise BoxelError(
-            f"{format!r} is no format boxel knows ({_known()}).{nearest(format, list(_FORMATS))}"
-        )
+        raise BoxelError(f"{format!r} is not a known format ({_known()}).{nearest(format, list(_FORMATS))}")
     return _FORMATS[format]
 
 

@@ -1,4 +1,4 @@
-"""Annotations put together row by row: what every reader ends in."""
+"""Build annotations row by row, as every reader does."""
 
 from __future__ import annotations
 
@@ -63,16 +63,16 @@ class Builder:
         """Append an instance.
 
         Args:
-            id: original id of the annotation.
-            image: index of its image.
-            label: index of its category.
-            box: four numbers, xyxy pixels.
-            segmentation: a COCO segmentation as JSON bytes.
-            iscrowd: the box holds a group, not one object.
-            quality: estimated IoU of the mask with the truth, in [0, 1].
-            source: who made the mask.
-            trusted: False for a mask that training should not learn from.
-            area: square pixels the file says it has.
+            id: Original id of the annotation.
+            image: Index of its image.
+            label: Index of its category.
+            box: Four numbers, xyxy pixels.
+            segmentation: A COCO segmentation as JSON bytes.
+            iscrowd: The box holds a group, not one object.
+            quality: Estimated IoU of the mask with the ground truth, in [0, 1].
+            source: What made the mask.
+            trusted: False for a mask that training should ignore.
+            area: Square pixels as the file gives them.
         """
         self.ids.append(id)
         self.image_index.append(image)
@@ -85,19 +85,19 @@ class Builder:
         self.trusted.append(trusted)
         self.areas.append(float("nan") if area is None or not 0 <= area < float("inf") else area)
 
-    def can_name(self, path: str) -> bool:
-        """Whether a path in the set is text, which JSON and SQLite ask for; if not, a issue says so."""
+    def has_valid_name(self, path: str) -> bool:
+        """Return whether a path is valid text, which JSON and SQLite need; if not, report an issue."""
         try:
             path.encode()
         except UnicodeEncodeError:
-            shown = os.fsencode(path).decode("utf-8", "backslashreplace")
-            message = f"{shown}: this name of a file is not UTF-8; it is left out. Rename it."
-            self.issues.append(Issue("bad-file", message, shown, repair="left out"))
+            printable = os.fsencode(path).decode("utf-8", "backslashreplace")
+            message = f"{printable}: this file name is not UTF-8; it is left out. Rename the file."
+            self.issues.append(Issue("bad-file", message, printable, repair="left out"))
             return False
         return True
 
     def build(self, root: Path, categories: Sequence[Category], file: Path) -> Annotations:
-        """The finished data set."""
+        """Return the finished dataset."""
         n = len(self.ids)
         segmentations, source = np.empty(n, dtype=object), np.empty(n, dtype=object)
         segmentations[:], source[:] = self.segmentations, self.source
@@ -125,10 +125,10 @@ class Builder:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The content of a file.
+    """Read the content of a file.
 
     Raises:
-        BoxelError: it cannot be read.
+        BoxelError: The file cannot be read.
     """
     try:
         return path.read_bytes()

@@ -1,8 +1,8 @@
 """COCO JSON: polygons, run-length codes in both forms, crowds, any category ids.
 
 The format: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and https://cocodataset.org/#format-data.
-Beyond it, an annotation may carry ``quality``, ``source`` and ``trusted`` (see `Annotations`), and ``info`` may name
-the folder of the ``images``, relative to the file.
+Beyond it, an annotation may have ``quality``, ``source`` and ``trusted`` (see `Annotations`), and ``info`` may name the
+folder of the ``images``, relative to the file.
 """
 
 from __future__ import annotations
@@ -28,13 +28,14 @@ from boxel.data.formats.layout import lost_label_maps
 from boxel.data.issues import Issue
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.files import atomic_path
 
 Pixels = Annotated[int, Meta(ge=0, lt=2**31)] | Annotated[float, Meta(ge=0, lt=2**31)] | None
 _MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
 
 
 class _File(Struct):
-    """The file; its rows stay raw, so that a bad one costs only itself."""
+    """The file; its rows stay raw, so that an invalid row costs only itself."""
 
     images: list[Raw]
     info: Raw = Raw(b"")
@@ -73,7 +74,7 @@ class _Annotation(Struct, gc=False):
 
 
 def recognize(path: Path) -> bool:
-    """Whether this is a JSON file, or a folder of some; LabelMe's are told apart before."""
+    """Return whether this is a JSON file, or a folder of some; LabelMe's are recognized before."""
     return path.suffix.lower() == ".json" if path.is_file() else bool(_files_in(path))
 
 
@@ -84,18 +85,18 @@ def _files_in(folder: Path) -> list[Path]:
 def read(path: Path, images: Path | None = None) -> Annotations:
     """Read a COCO JSON file.
 
-    Keypoints and captions are ignored; a segmentation that is missing, null or empty means "only a box"; a
-    box that is missing is taken from the segmentation. Non-finite numbers, inverted boxes and ids used twice
-    are kept as they are for `boxel check`. Where the file has no categories, each category id becomes one.
+    Keypoints and captions are ignored; a segmentation that is missing, null or empty means "only a box"; a missing box
+    is taken from the segmentation. Non-finite numbers, inverted boxes and duplicate ids are kept as they are for
+    `boxel check`. If the file has no categories, each category id becomes one.
 
     Args:
-        path: the file, or a folder with no other JSON file in it or in its ``annotations/``.
-        images: the folder that its file names are relative to; if not given, the first of the folder that the
-            file itself names, its own folder, ``images/`` and one named as the split (``train2017/`` for
-            ``instances_train2017.json``) that has them.
+        path: The file, or a folder with no other JSON file in it or in its ``annotations/``.
+        images: Folder that its file names are relative to. If None, the first that has them of: the folder that the
+            file itself names, its own folder, ``images/``, and one named like the split (``train2017/`` for
+            ``instances_train2017.json``).
 
     Raises:
-        BoxelError: the file cannot be read or is no COCO data set.
+        BoxelError: The file cannot be read or is not a COCO dataset.
     """
     if path.is_dir():
         files = _files_in(path)
@@ -112,13 +113,13 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     for position, raw in enumerate(annotations):
         try:
             row = _decode_row(raw, decoder)
-            id = None if row.id is None else _whole(row.id)
-            image = index_of.get(_whole(row.image_id))
-            label = label_of.get(_whole(row.category_id))
+            id = None if row.id is None else _to_id(row.id)
+            image = index_of.get(_to_id(row.image_id))
+            label = label_of.get(_to_id(row.category_id))
             if image is None or label is None:
                 rows.issues.append(_unknown("image" if image is None else "category", path, id, row))
                 continue
-            segmentation = _kept(row.segmentation)
+            segmentation = _copy_segmentation(row.segmentation)
             box = _xyxy(row.bbox, segmentation, rows.heights[image], rows.widths[image])
             rows.add(
                 id if id is not None else _UNNUMBERED,
@@ -141,8 +142,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 _EMPTY = frozenset({b"", b"null", b"[]", b"{}", b'""'})
 
 
-def _kept(raw: Raw) -> bytes | None:
-    """The segmentation's own copy of its JSON, so that the file's text can go; None where there is none."""
+def _copy_segmentation(raw: Raw) -> bytes | None:
+    """Copy the JSON of a segmentation, so that the file's text can be freed; None if there is none."""
     text = bytes(raw)
     return None if len(text) < 9 and b"".join(text.split()) in _EMPTY else text
 
@@ -159,7 +160,7 @@ def _xyxy(
 
 
 def _extent(segmentation: Any, height: int, width: int) -> Sequence[float]:
-    """The tight xyxy box of a segmentation."""
+    """Return the tight xyxy box of a segmentation."""
     if isinstance(segmentation, dict):
         try:
             x, y, w, h = coco_mask.toBbox(to_rle(segmentation, height, width)).tolist()
@@ -170,16 +171,16 @@ def _extent(segmentation: Any, height: int, width: int) -> Sequence[float]:
     return *points.min(axis=0).tolist(), *points.max(axis=0).tolist()
 
 
-def _whole(id: int | float | str) -> int | str:
-    """An id as it was meant: some tools write 7 as 7.0."""
+def _to_id(id: int | float | str) -> int | str:
+    """Return an id as it was meant: some tools write 7 as 7.0."""
     if isinstance(id, float):
         if not id.is_integer():
-            raise ValueError(f"{id} is no id")
+            raise ValueError(f"{id} is not an id")
         return int(id)
     return id
 
 
-# A JSON string, or a number as Python writes it and JSON forbids it.
+# A JSON string, or a number that Python writes and JSON forbids.
 _NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*"|NaN|Infinity', re.DOTALL)
 
 
@@ -189,16 +190,16 @@ def _decode_file(path: Path) -> _File:
         try:
             return msgspec.json.decode(content, type=_File)
         except msgspec.DecodeError:
-            mended = _NON_FINITE.sub(
+            repaired = _NON_FINITE.sub(
                 lambda m: {b"NaN": b"null", b"Infinity": b"1e999"}.get(m[0], m[0]),
                 content.removeprefix(b"\xef\xbb\xbf"),
             )
-            if mended == content:
+            if repaired == content:
                 raise
-            return msgspec.json.decode(mended, type=_File)
+            return msgspec.json.decode(repaired, type=_File)
     except _MALFORMED as error:
         raise BoxelError(
-            f"{path}: this is no COCO data set ({one_line(error)}); check that it is whole and has images."
+            f"{path}: this is not a COCO dataset ({one_line(error)}); check that it is complete and has images."
         ) from error
 
 
@@ -206,7 +207,7 @@ def _decode_row(raw: Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
     try:
         return decoder.decode(raw)
     except msgspec.MsgspecError:
-        # Python's parser takes numbers too large for a float (as infinite).
+        # Python's parser accepts numbers too large for a float (as infinite).
         fields = msgspec.json.decode(raw, type=dict[str, Raw])
         segmentation = fields.pop("segmentation", Raw(b""))
         known = {
@@ -221,13 +222,13 @@ def _decode_row(raw: Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
 
 
 def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, int]:
-    """Append the images; returns the index of each id (of the first image, where two have the same)."""
+    """Append the images; return the index of each id (of the first image with it)."""
     index_of: dict[ImageId, int] = {}
     decoder = msgspec.json.Decoder(_Image)
     for position, raw in enumerate(raws):
         try:
             image = _decode_row(raw, decoder)
-            id = _whole(image.id)
+            id = _to_id(image.id)
             index = rows.add_image(id, image.file_name, int(image.width or 0), int(image.height or 0))
             index_of.setdefault(id, index)
         except _MALFORMED as error:
@@ -238,14 +239,14 @@ def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, in
 def _read_categories(
     raws: list[Raw] | None, annotations: list[Raw], rows: Builder, path: Path
 ) -> tuple[list[Category], dict[int | str, int]]:
-    """The categories and the label of each category id."""
+    """Return the categories, and the label of each category id."""
     categories: list[Category] = []
     label_of: dict[int | str, int] = {}
     decoder = msgspec.json.Decoder(_Category)
     for position, raw in enumerate(raws or []):
         try:
             row = _decode_row(raw, decoder)
-            id = _whole(row.id)
+            id = _to_id(row.id)
             if id in label_of:
                 raise ValueError(f"id {id} is taken by {categories[label_of[id]].name!r}")
             label_of[id] = len(categories)
@@ -257,7 +258,9 @@ def _read_categories(
             label_of[id] = len(categories)
             categories.append(Category(id, str(id)))
         rows.issues.append(
-            Issue("no-categories", f"{path}: there are no categories; their ids serve as names.", str(path))
+            Issue(
+                "no-categories", f"{path}: there are no categories; their ids are used as names.", str(path)
+            )
         )
     return categories, label_of
 
@@ -271,9 +274,9 @@ def _category_ids(annotations: list[Raw]) -> set[int]:
     decoder = msgspec.json.Decoder(_CategoryId)
     for raw in annotations:
         try:
-            ids.add(int(_whole(decoder.decode(raw).category_id)))
+            ids.add(int(_to_id(decoder.decode(raw).category_id)))
         except _MALFORMED:
-            continue  # the annotation is told of when it is read itself
+            continue  # reported when the annotation itself is read
     return ids
 
 
@@ -291,9 +294,9 @@ def _unknown(what: str, path: Path, id: int | str | None, row: _Annotation) -> I
     wanted = row.image_id if what == "image" else row.category_id
     return Issue(
         f"unknown-{what}",
-        f"{path}: annotation {id} is of {what} {wanted}, which the file does not list; it is left out.",
+        f"{path}: annotation {id} refers to {what} {wanted}, which the file does not list; it is left out.",
         str(path),
-        image_id=_whole(row.image_id),
+        image_id=_to_id(row.image_id),
         annotation_id=id,
         values={"image_id": row.image_id, "category_id": row.category_id, "bbox": row.bbox},
         repair="left out",
@@ -320,12 +323,12 @@ def _named_root(info: Raw) -> str:
 
 
 def _guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:
-    """The folder beside the annotation file that has its images; the file's own folder where none has.
+    """Guess the folder near the annotation file that has its images; the file's own folder if none has.
 
     Args:
-        path: the annotation file.
-        paths: its file names.
-        named: a folder relative to it, to be tried first.
+        path: The annotation file.
+        paths: Its file names.
+        named: A folder relative to it, to try first.
     """
     parent = path.parent
     split = path.stem.split("_")[-1]
@@ -346,29 +349,26 @@ def _has_images(folder: Path, paths: Sequence[str]) -> bool:
 def write(data: Annotations, path: Path) -> list[str]:
     """Write a COCO JSON file.
 
-    File names stay as they are, since every tool that reads COCO takes them relative to a folder that it is given.
-    Where that folder would not be found from the new file, ``info`` names it, so that `read` needs not be given it.
+    File names stay as they are, since every tool that reads COCO takes them relative to a folder that it is given. If
+    that folder would not be found from the new file, ``info`` names it.
 
-    Ids that are whole numbers are written as they are. Readers of formats without ids name an image by the
-    stem of its file and its instances ``stem:1``, ``stem:2``: these get numbers, since COCO's own tools
-    expect numbers; other text ids stay. ``area`` is that of the mask, or of the box where there is none.
-    ``quality``, ``source`` and ``trusted`` are written only where they say something.
+    Ids that are whole numbers are kept. Readers of formats without ids name an image by the stem of its file and its
+    instances ``stem:1``, ``stem:2``: these get numbers, since COCO's own tools expect numbers; other text ids are kept.
+    ``area`` is that of the mask, or of the box if there is none. ``quality``, ``source`` and ``trusted`` are written
+    only if they differ from the defaults.
 
     Args:
-        data: the data set.
-        path: the file; its folder is made if need be. It is replaced only once the new one is complete.
+        data: The dataset.
+        path: The file; it is replaced only once the new one is complete.
 
     Returns:
-        What COCO could not hold: label maps.
+        What COCO cannot hold: label maps.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     stems = [Path(p).stem for p in data.paths]
-    image_ids = _written_ids(data.image_ids, stems)
-    ids = _written_ids(data.ids, [f"{stems[i]}:" for i in data.image_index])
+    image_ids = _numeric_ids(data.image_ids, stems)
+    ids = _numeric_ids(data.ids, [f"{stems[i]}:" for i in data.image_index])
     encode = msgspec.json.Encoder().encode
-    real = path.resolve()  # a link stays one
-    partial = real.with_name(real.name + ".part")
-    with open(partial, "wb") as file:
+    with atomic_path(path) as temporary, open(temporary, "wb") as file:
         root = _root_to_name(data, path)
         file.write(b"{" + (b'"info": ' + encode({"images": root}) + b",\n" if root else b"") + b'"images": [')
         for i in range(len(data)):
@@ -388,12 +388,11 @@ def write(data: Annotations, path: Path) -> list[str]:
             for c in data.categories
         ]
         file.write(b'],\n"categories": ' + encode(categories) + b"}\n")
-    os.replace(partial, real)
     return lost_label_maps(data, "COCO")
 
 
 def _root_to_name(data: Annotations, path: Path) -> str:
-    """The folder of the images relative to the file, where it would not be found without being named."""
+    """Return the folder of the images relative to the file; empty if it is found without being named."""
     if not _has_images(data.root, data.paths) or data.root.samefile(_guess_root(path, data.paths)):
         return ""
     with contextlib.suppress(ValueError):  # on another drive
@@ -403,7 +402,7 @@ def _root_to_name(data: Annotations, path: Path) -> str:
 
 def _annotation(data: Annotations, i: int, id: ImageId, image_id: ImageId) -> dict[str, Any]:
     x0, y0, x1, y1 = data.boxes[i].tolist()
-    # Rounding takes away what xywh -> xyxy -> xywh adds in the last bits.
+    # Rounding removes what xywh -> xyxy -> xywh adds in the last bits.
     bbox = [x0, y0, round(x1 - x0, 9), round(y1 - y0, 9)]
     row: dict[str, Any] = {
         "id": id,
@@ -426,12 +425,12 @@ def _annotation(data: Annotations, i: int, id: ImageId, image_id: ImageId) -> di
     return row
 
 
-def _written_ids(ids: Sequence[ImageId], own: Sequence[str]) -> list[ImageId]:
-    """Ids for COCO: text made from the file's stem becomes the next free number.
+def _numeric_ids(ids: Sequence[ImageId], own: Sequence[str]) -> list[ImageId]:
+    """Return ids for COCO: text made from the file's stem becomes the next free number.
 
     Args:
-        ids: the ids.
-        own: for each the stem of its image's file, or the stem and a colon.
+        ids: The ids.
+        own: For each the stem of its image's file, or the stem and a colon.
     """
     taken = {id for id in ids if isinstance(id, int)}
     free = itertools.filterfalse(taken.__contains__, itertools.count(1))

@@ -1,4 +1,4 @@
-"""LabelMe: a JSON file an image, with polygons, rectangles, circles and masks.
+"""LabelMe: one JSON file per image, with polygons, rectangles, circles and masks.
 
 The format: https://github.com/wkentaro/labelme. Shapes of one label that share a ``group_id`` are parts of one
 instance; a rectangle is only a box, and in a group it is the box of the whole.
@@ -23,19 +23,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import (
-    Ids,
-    file_stems,
-    iou_lost,
-    lost_flags,
-    lost_label_maps,
-    lost_masks,
-    place_images,
-    readable_rle,
-    size_of,
-    suffix_of,
-    write_ids,
-)
+from boxel.data.formats.layout import Export, Ids, file_stems
 from boxel.data.formats.outlines import outlines, overlap
 from boxel.data.images import MAX_PIXELS, image_size
 from boxel.data.issues import Issue
@@ -64,7 +52,7 @@ class _Shape(Struct):
 
 
 def recognize(path: Path) -> bool:
-    """Whether this is a LabelMe file, or a folder of such."""
+    """Return whether this is a LabelMe file, or a folder of such files."""
     files = [path] if path.is_file() else [file for file in sorted(path.glob("*.json")) if file.is_file()][:3]
     return any(file.suffix.lower() == ".json" and _has_shapes(file) for file in files)
 
@@ -72,7 +60,7 @@ def recognize(path: Path) -> bool:
 def _has_shapes(file: Path) -> bool:
     text = b""
     with open(file, "rb") as stream:
-        # A file mostly says at its start what it is; but a LabelMe image may come first, in base64.
+        # The start of a file mostly shows what it is; but a LabelMe image may come first, in base64.
         for size in (_HEAD, -1):
             text += stream.read(size)
             for key in _keys(text):
@@ -82,7 +70,7 @@ def _has_shapes(file: Path) -> bool:
 
 
 def _keys(text: bytes) -> Iterator[bytes]:
-    """The keys of the outermost object of a JSON text, quoted, as far as the text goes."""
+    """Yield the keys of the outermost object of a JSON text, quoted, as far as the text goes."""
     depth = 0
     for token in _TOKEN.finditer(text):
         string, colon = token.groups()
@@ -93,17 +81,17 @@ def _keys(text: bytes) -> Iterator[bytes]:
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """Read a LabelMe set.
+    """Read a LabelMe dataset.
 
-    Points and lines enclose nothing and are left out; a circle becomes a polygon. Categories are numbered from 1 by
-    alphabet.
+    Points and lines enclose nothing and are left out; a circle becomes a polygon. Categories are numbered from 1 in
+    alphabetical order.
 
     Args:
-        path: a folder, searched to its depth for JSON files, or one file.
-        images: the folder of the images, if they are not where ``imagePath`` says.
+        path: A folder, searched recursively for JSON files, or one file.
+        images: Folder of the images, if they are not where ``imagePath`` states.
 
     Raises:
-        BoxelError: there is no such set.
+        BoxelError: There is no such dataset.
     """
     folder = path.parent if path.is_file() else path
     files = [path] if path.is_file() else sorted(folder.rglob("*.json"))
@@ -121,7 +109,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         relative = (
             PurePosixPath(name).name if images else str(PurePosixPath(file.parent.relative_to(folder)) / name)
         )
-        size = _size(content, (images or folder) / relative, ids, stem)
+        size = _read_size(content, (images or folder) / relative, ids, stem)
         index = rows.add_image(stem, relative, *size)
         groups = _groups(content.shapes, file, stem, rows.issues)
         for k, shapes in enumerate(groups, start=1):
@@ -155,7 +143,7 @@ def _decode(file: Path, issues: list[Issue]) -> _File | None:
         return None
 
 
-def _size(content: _File, image: Path, ids: Ids, stem: str) -> tuple[int, int]:
+def _read_size(content: _File, image: Path, ids: Ids, stem: str) -> tuple[int, int]:
     width, height = content.imageWidth or 0, content.imageHeight or 0
     if 0 < width < 2**31 and 0 < height < 2**31:
         return int(width), int(height)
@@ -166,12 +154,12 @@ def _size(content: _File, image: Path, ids: Ids, stem: str) -> tuple[int, int]:
 
 
 def _groups(raws: list[Raw], file: Path, stem: str, issues: list[Issue]) -> list[list[_Shape]]:
-    """The shapes of each instance."""
+    """Group the shapes by instance."""
     groups: dict[Any, list[_Shape]] = {}
     for position, raw in enumerate(raws):
         try:
             shape = msgspec.json.decode(raw, type=_Shape)
-            if shape.shape_type not in _READERS and shape.shape_type != "rectangle":
+            if shape.shape_type not in _PARSERS and shape.shape_type != "rectangle":
                 raise ValueError(f"a {shape.shape_type!r:.40} encloses nothing")
             if not all(len(point) == 2 and all(map(math.isfinite, point)) for point in shape.points):
                 raise ValueError("its points are not pairs of numbers")
@@ -188,9 +176,9 @@ def _groups(raws: list[Raw], file: Path, stem: str, issues: list[Issue]) -> list
 
 
 def _instance(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], bytes | None]:
-    """The xyxy box of an instance and, unless it is only rectangles, its segmentation."""
+    """Return the xyxy box of an instance and, unless it has only rectangles, its segmentation."""
     rectangles = [_extent(shape.points) for shape in shapes if shape.shape_type == "rectangle"]
-    parts = [_READERS[shape.shape_type](shape, size) for shape in shapes if shape.shape_type != "rectangle"]
+    parts = [_PARSERS[shape.shape_type](shape, size) for shape in shapes if shape.shape_type != "rectangle"]
     polygons = [part for part in parts if isinstance(part, list)]
     codes = [part for part in parts if isinstance(part, dict)]
     segmentation: Any = polygons
@@ -226,7 +214,7 @@ def _polygon(shape: _Shape, size: tuple[int, int]) -> list[float]:
 
 
 def _circle(shape: _Shape, size: tuple[int, int]) -> list[float]:
-    """A polygon for a circle, which is given by its center and a point on it."""
+    """Convert a circle, given by its center and a point on it, to a polygon."""
     (x, y), (edge_x, edge_y) = shape.points
     radius = math.hypot(edge_x - x, edge_y - y)
     turns = [2 * math.pi * k / _CIRCLE_VERTICES for k in range(_CIRCLE_VERTICES)]
@@ -234,7 +222,7 @@ def _circle(shape: _Shape, size: tuple[int, int]) -> list[float]:
 
 
 def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
-    """The code of a mask, which is given as a PNG in base64 that fills the box of the two points."""
+    """Encode a mask, given as a PNG in base64 that fills the box of the two points."""
     width, height = size
     x0, y0 = (int(v) for v in _extent(shape.points)[:2])
     with Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"]) as image:
@@ -242,43 +230,32 @@ def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
             raise ValueError("its mask is too large")
         mask = np.array(image.convert("L"))
     if x0 < 0 or y0 < 0 or x0 + mask.shape[1] > width or y0 + mask.shape[0] > height:
-        raise ValueError("its mask goes beyond the image")
+        raise ValueError("its mask extends past the image")
     return encode_in_box(mask, x0, y0, height, width)
 
 
-_READERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mask}
+_PARSERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mask}
 
 
 def write(data: Annotations, path: Path) -> list[str]:
-    """Write a LabelMe set into a folder: a JSON file an image, the images linked beside them.
+    """Write one JSON file per image, with the images linked beside them.
 
     The parts of a mask become polygons of one group; a run-length code becomes outlines, its holes filled.
 
-    Args:
-        data: the data set.
-        path: the folder.
-
     Returns:
-        What LabelMe could not hold.
+        What LabelMe cannot hold.
     """
-    stems = file_stems(data.paths)
-    names = [stem + suffix_of(p) for stem, p in zip(stems, data.paths, strict=True)]
-    missing = place_images(data, path, names)
-    rows: list[list[int]] = []
-    ious: list[float] = []
-    unreadable: list[str] = []
-    masks = left_out = 0
-    for i, (stem, name) in enumerate(zip(stems, names, strict=True)):
-        size = size_of(data, i)
+    export = Export(data, path, "LabelMe")
+    masks = 0
+    for image, (stem, name) in enumerate(zip(export.stems, export.names, strict=True)):
+        size = data.image_size(image)
         shapes: list[dict[str, Any]] = []
-        rows.append([])
-        for k, instance in enumerate(data.instances_in(i).tolist(), start=1):
-            rings = _rings(data, instance, size, ious, unreadable)
+        for k, instance in enumerate(data.instances_in(image).tolist(), start=1):
+            rings = _rings(export, instance, size)
             masks += bool(rings)
             if not rings and not np.isfinite(data.boxes[instance]).all():
-                left_out += 1
                 continue
-            rows[-1].append(instance)
+            export.rows[image].append(instance)
             label = data.categories[data.labels[instance]].name
             group = k if len(rings) > 1 else None
             for ring in rings:
@@ -294,32 +271,24 @@ def write(data: Annotations, path: Path) -> list[str]:
             "imageHeight": size[1],
             "imageWidth": size[0],
         }
-        (path / f"{stem}.json").write_text(
-            json.dumps(content, indent=2, ensure_ascii=False), encoding="utf-8"
-        )
-    write_ids(data, path, stems, rows)
-    return [
-        *iou_lost(ious, masks, "LabelMe", "holds polygons without holes"),
-        *lost_masks(data, unreadable, "LabelMe"),
-        *lost_flags(data, "LabelMe"),
-        *lost_label_maps(data, "LabelMe"),
-        *([f"LabelMe shapes need finite numbers: {left_out} instances are left out."] if left_out else []),
-        *missing,
-    ]
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        (path / f"{stem}.json").write_text(text, encoding="utf-8")
+    export.write_ids()
+    left_out = export.count_left_out()
+    losses = [f"LabelMe shapes need finite numbers: {left_out} instances are left out."] if left_out else []
+    return export.losses(masks, "holds polygons without holes", losses)
 
 
-def _rings(
-    data: Annotations, instance: int, size: tuple[int, int], ious: list[float], unreadable: list[str]
-) -> list[list[float]]:
-    """The polygons of an instance; appends their IoU with the mask where that may be below 1."""
-    rle = readable_rle(data, instance, size, unreadable)
+def _rings(export: Export, instance: int, size: tuple[int, int]) -> list[list[float]]:
+    """Return the polygons of an instance; append their IoU with the mask if that may be below 1."""
+    rle = export.rle(instance, size)
     if rle is None:
         return []
-    segmentation: Any = data.segmentation(instance)
+    segmentation: Any = export.data.segmentation(instance)
     if isinstance(segmentation, list):
         return [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6]
     rings = outlines(rle)
-    ious.append(overlap(rings, rle))
+    export.ious.append(overlap(rings, rle))
     return rings
 
 

@@ -1,4 +1,4 @@
-"""What the formats of many files (VOC, YOLO, LabelMe) share: file names, images put in place, original ids kept."""
+"""What the formats of many files share: file names, links to the images, original ids, and what is lost."""
 
 from __future__ import annotations
 
@@ -15,25 +15,29 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import read_bytes
-from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
+from boxel.data.images import MAX_PIXELS, SUFFIXES
 from boxel.data.issues import Issue
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError, one_line
 
 IDS_FILE = "boxel-ids.json"
-"""Holds what a folder of files has no place for: original ids, and sizes for where the images are elsewhere.
+"""Holds what a folder of files has no place for: original ids, and image sizes in case the images are elsewhere.
 
-Readers take an image's annotation ids from it only if it has as many as the image has annotations; without the file
-a set reads the same but for its ids.
+Readers take an image's annotation ids from it only if it has as many as the image has annotations; without the file a
+dataset reads the same except for its ids.
 """
 
 
 def file_stems(paths: Sequence[str]) -> list[str]:
-    """A file name without suffix for each image: its own stem, or with the folders where two would be the same.
+    """Return a distinct file name without suffix per image: its own stem, with its folders if two would be the same.
 
     No name leads out of the folder it is put in, whatever the paths hold.
+
+    Example:
+        >>> file_stems(["a/1.jpg", "b/1.jpg", "../2.jpg"])
+        ['a_1', 'b_1', '2']
     """
     stems, taken = [_stem(path) for path in paths], set[str]()
     counts: dict[str, int] = {}
@@ -64,22 +68,28 @@ def _clean(name: str) -> str:
     return re.sub(r'[\x00-\x1f<>:"|?*\ud800-\udfff]', "_", name)[:150].lstrip(".") or "image"
 
 
-def suffix_of(path: str) -> str:
-    """The image suffix of a path, ``.jpg`` where it has none that is known."""
+def image_suffix(path: str) -> str:
+    """Return the image suffix of a path; ``.jpg`` if it has none that is known."""
     suffix = PurePosixPath(path).suffix
     return suffix if suffix.lower() in SUFFIXES else ".jpg"
 
 
+def image_names(paths: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return the stem and the file name of each image in one folder for all; see `file_stems`."""
+    stems = file_stems(paths)
+    return stems, [stem + image_suffix(path) for stem, path in zip(stems, paths, strict=True)]
+
+
 def find_image(folder: Path, stem: str, *named: str) -> str:
-    """The name of the first image in a folder that has one of these names, or the stem and an image suffix.
+    """Find the first image in a folder that has one of some names, or a stem and an image suffix.
 
     Args:
-        folder: where to look.
-        stem: the stem the image should have.
-        named: names to try first.
+        folder: Where to look.
+        stem: Stem that the image should have.
+        named: Names to try first.
 
     Returns:
-        The first name where none is there.
+        The name of the image; the first candidate if none exists.
     """
     candidates = [*filter(None, named), f"{stem}.jpg", *(stem + suffix for suffix in sorted(SUFFIXES))]
     for name in candidates:
@@ -90,17 +100,17 @@ def find_image(folder: Path, stem: str, *named: str) -> str:
 
 
 def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[str]:
-    """Put the images into a folder: hard links where that is possible, else symbolic links, else copies.
+    """Put the images into a folder: as hard links if possible, else as symbolic links, else as copies.
 
-    A hard link takes no space and stays when the original is moved. Images that are already there are left alone.
+    A hard link takes no space and stays when the original is moved. Images that exist already are left alone.
 
     Args:
-        data: the data set.
-        folder: where to put the images; made if need be.
-        names: for each image its file name in the folder.
+        data: The dataset.
+        folder: Where to put the images; created if needed.
+        names: For each image its file name in the folder.
 
     Returns:
-        A sentence if some images are not where the data set says.
+        A sentence if some images are missing.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [i for i, name in enumerate(names) if not _place(data.image_path(i), folder / name)]
@@ -108,8 +118,8 @@ def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[
         return []
     first = data.image_path(missing[0])
     return [
-        f"{len(missing)} of {len(data)} images are missing, as {first}; put them into {folder}, or begin again "
-        "with --images."
+        f"{len(missing)} of {len(data)} images are missing, e.g. {first}; put them into {folder}, or start again with "
+        "`images`."
     ]
 
 
@@ -129,49 +139,136 @@ def _place(source: Path, target: Path) -> bool:
     return False
 
 
-def size_of(data: Annotations, image: int) -> tuple[int, int]:
-    """(width, height) of an image by the annotations, else by its file; zeros where neither says."""
-    width, height = int(data.widths[image]), int(data.heights[image])
-    if width and height:
-        return width, height
-    try:
-        return image_size(data.image_path(image))
-    except BoxelError:
-        return 0, 0
-
-
-def readable_mask(
-    data: Annotations, instance: int, size: tuple[int, int], unreadable: list[str]
-) -> NDArray[np.uint8] | None:
-    """The (H, W) mask of an instance; None where there is none, it is not trusted or cannot be read.
+class Export:
+    """A dataset while it is written as a folder: file names, what is written, and what is lost.
 
     Args:
-        data: the data set.
-        instance: index of the instance.
-        size: (width, height) of its image.
-        unreadable: a sentence is appended for a mask that cannot be read; see `lost_masks`.
+        data: The dataset.
+        folder: The folder to write.
+        format: Name of the format, for messages.
+        images: Folder of the images within the folder; they are put there at once.
+
+    Attributes:
+        stems: Stem of each image's files.
+        names: File name of each image.
+        rows: For each image the instances that are written, in order.
+        ious: Mask IoU with the original of each mask that may have changed.
     """
-    rle = readable_rle(data, instance, size, unreadable)
-    return None if rle is None else decode(rle)
 
+    def __init__(self, data: Annotations, folder: Path, format: str, images: str = "") -> None:
+        self.data, self.folder, self.format = data, folder, format
+        self.stems, self.names = image_names(data.paths)
+        self.rows: list[list[int]] = [[] for _ in data.paths]
+        self.ious: list[float] = []
+        self._missing = place_images(data, folder / images, self.names)
+        self._unreadable: list[str] = []
 
-def readable_rle(
-    data: Annotations, instance: int, size: tuple[int, int], unreadable: list[str]
-) -> Rle | None:
-    """As `readable_mask`, as a run-length code."""
-    if data.segmentations[instance] is None or not data.trusted[instance]:
-        return None
-    width, height = size
-    try:
-        if not 0 < width * height <= MAX_PIXELS:
-            raise BoxelError(
-                f"{data.file}: annotation {data.ids[instance]} has a mask, but its image's size, {width} x {height}, "
-                "cannot be that of a mask; `boxel check` says what is wrong with the image."
+    def mask(self, instance: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
+        """Return the (H, W) mask of an instance as `rle` does."""
+        rle = self.rle(instance, size)
+        return None if rle is None else decode(rle)
+
+    def rle(self, instance: int, size: tuple[int, int]) -> Rle | None:
+        """Return the code of a mask; None if there is none, it is not trusted, or it cannot be read.
+
+        Args:
+            instance: Index of the instance.
+            size: (width, height) of its image.
+        """
+        data = self.data
+        if data.segmentations[instance] is None or not data.trusted[instance]:
+            return None
+        width, height = size
+        try:
+            if not 0 < width * height <= MAX_PIXELS:
+                raise BoxelError(
+                    f"{data.file}: annotation {data.ids[instance]} has a mask, but the size of its image, {width} x "
+                    f"{height}, is not possible; `boxel check` reports what is wrong with the image."
+                )
+            return data.rle(instance, (height, width))
+        except BoxelError as error:
+            self._unreadable.append(str(error))
+            return None
+
+    def write_ids(self) -> None:
+        """Write `IDS_FILE`."""
+        data = self.data
+        ids = _Ids(
+            categories=[_CategoryIds(c.id, c.name, c.supercategory) for c in data.categories],
+            images={
+                stem: _ImageIds(
+                    data.image_ids[i],
+                    int(data.widths[i]),
+                    int(data.heights[i]),
+                    [data.ids[row] for row in self.rows[i]],
+                )
+                for i, stem in enumerate(self.stems)
+            },
+        )
+        (self.folder / IDS_FILE).write_bytes(msgspec.json.encode(ids))
+
+    def count_left_out(self) -> int:
+        """Return the number of instances that are not written."""
+        return len(self.data.labels) - sum(map(len, self.rows))
+
+    def losses(
+        self, masks: int, reason: str, others: Sequence[str] = (), has_label_maps: bool = False
+    ) -> list[str]:
+        """Return a sentence per thing that the format cannot hold.
+
+        Args:
+            masks: Number of masks that are written.
+            reason: What the format holds, which changes masks; empty for a format that has no instances.
+            others: Sentences of the format itself.
+            has_label_maps: The format holds label maps.
+        """
+        return [
+            *(self._changed_masks(masks, reason) if reason else []),
+            *self._lost_masks(),
+            *(self._lost_flags() if reason else []),
+            *([] if has_label_maps else lost_label_maps(self.data, self.format)),
+            *others,
+            *self._missing,
+        ]
+
+    def _changed_masks(self, masks: int, reason: str) -> list[str]:
+        changed = [iou for iou in self.ious if iou < 1]
+        if not changed:
+            return []
+        lost = 1 - np.array(changed)
+        return [
+            f"{self.format} {reason}: {len(changed)} of {masks} masks changed and lost {lost.mean():.4f} mask IoU on "
+            f"average, {lost.max():.4f} at most ({lost.sum() / masks:.4f} over all masks)."
+        ]
+
+    def _lost_masks(self) -> list[str]:
+        if not self._unreadable:
+            return []
+        count = f"{len(self._unreadable)} of {self.data.has_mask.sum()} masks"
+        return [
+            f"{count} cannot be read and are not written in {self.format}, the first: {self._unreadable[0]}"
+        ]
+
+    def _lost_flags(self) -> list[str]:
+        """Sentences on crowd flags and untrusted masks, which only COCO holds."""
+        losses = []
+        crowds = int(self.data.iscrowd.sum())
+        if crowds:
+            losses.append(f"{self.format} has no crowds: {crowds} are written as ordinary instances.")
+        untrusted = int((self.data.has_segmentation & ~self.data.trusted).sum())
+        if untrusted:
+            losses.append(
+                f"{self.format} cannot mark a mask as untrusted: {untrusted} are written as boxes only."
             )
-        return data.rle(instance, (height, width))
-    except BoxelError as error:
-        unreadable.append(str(error))
-        return None
+        return losses
+
+
+def lost_label_maps(data: Annotations, format: str) -> list[str]:
+    """Return a sentence on label maps, which only VOC and semantic datasets hold."""
+    maps = [label_map for label_map in data.label_maps if label_map is not None]
+    if not maps:
+        return []
+    return [f"{format} holds no label maps: {len(maps)} are left out, e.g. {data.root / maps[0]}."]
 
 
 class _ImageIds(Struct):
@@ -192,32 +289,8 @@ class _Ids(Struct):
     images: dict[str, _ImageIds] = {}
 
 
-def write_ids(data: Annotations, folder: Path, stems: Sequence[str], rows: Sequence[Sequence[int]]) -> None:
-    """Write `IDS_FILE`.
-
-    Args:
-        data: the data set.
-        folder: where to write.
-        stems: for each image the stem of its files.
-        rows: for each image the indices of its instances in the order written.
-    """
-    ids = _Ids(
-        categories=[_CategoryIds(c.id, c.name, c.supercategory) for c in data.categories],
-        images={
-            stem: _ImageIds(
-                data.image_ids[i],
-                int(data.widths[i]),
-                int(data.heights[i]),
-                [data.ids[row] for row in rows[i]],
-            )
-            for i, stem in enumerate(stems)
-        },
-    )
-    (folder / IDS_FILE).write_bytes(msgspec.json.encode(ids))
-
-
 class Ids:
-    """What `IDS_FILE` of a folder says; nothing where there is none."""
+    """The content of a folder's `IDS_FILE`; empty if there is none."""
 
     def __init__(self, folder: Path) -> None:
         self.file = folder / IDS_FILE
@@ -236,17 +309,17 @@ class Ids:
         return [category.name for category in self._ids.categories]
 
     def size(self, stem: str) -> tuple[int, int]:
-        """(width, height) of an image, zeros if unknown."""
+        """Return the (width, height) of an image; zeros if unknown."""
         known = self._ids.images.get(stem)
         valid = known is not None and 0 <= known.width < 2**31 and 0 <= known.height < 2**31
         return (known.width, known.height) if known is not None and valid else (0, 0)
 
     def restore(self, data: Annotations, stems: Sequence[str]) -> Annotations:
-        """The data set with the original ids where the file knows them.
+        """Restore the original ids that the file holds.
 
         Args:
-            data: as read without the file.
-            stems: for each image the stem of its files.
+            data: As read without the file.
+            stems: Stem of each image's files.
         """
         data = replace(data, issues=data.issues + self.issues)
         if not self._ids.images and not self._ids.categories:
@@ -265,7 +338,7 @@ class Ids:
 
 
 def _restore_categories(data: Annotations, known: Sequence[_CategoryIds]) -> Annotations:
-    """The known categories first, in their order, then others that instances use."""
+    """Put the known categories first, in their order, then others that instances use."""
     categories = [Category(c.id, c.name, c.supercategory) for c in known]
     used = {int(label) for label in np.unique(data.labels)}
     new_label = np.zeros(len(data.categories), dtype=np.int32)
@@ -278,55 +351,3 @@ def _restore_categories(data: Annotations, known: Sequence[_CategoryIds]) -> Ann
             categories.append(replace(category, id=id))
         new_label[label] = label_of.get(category.name, -1)
     return data.relabel(new_label, categories)
-
-
-def lost_flags(data: Annotations, format: str) -> list[str]:
-    """Sentences for the crowd flags and untrusted masks, which only COCO holds."""
-    losses = []
-    crowds = int(data.iscrowd.sum())
-    if crowds:
-        losses.append(f"{format} has no crowds: {crowds} are written as ordinary instances.")
-    untrusted = sum(s is not None for s in data.segmentations[~data.trusted])
-    if untrusted:
-        losses.append(f"{format} cannot mark a mask as not trusted: {untrusted} are written as boxes only.")
-    return losses
-
-
-def lost_masks(data: Annotations, unreadable: Sequence[str], format: str) -> list[str]:
-    """The sentence for masks that could not be read, and so not be written; `readable_mask` says which."""
-    if not unreadable:
-        return []
-    count = f"{len(unreadable)} of {data.has_mask.sum()} masks"
-    return [f"{count} cannot be read and are not written in {format}, the first: {unreadable[0]}"]
-
-
-def lost_label_maps(data: Annotations, format: str) -> list[str]:
-    """The sentence for the label maps, which only VOC and semantic sets hold."""
-    maps = [label_map for label_map in data.label_maps if label_map is not None]
-    if not maps:
-        return []
-    return [f"{format} holds no label maps: {len(maps)} are left out, as {data.root / maps[0]}."]
-
-
-def iou_lost(ious: Sequence[float], masks: int, format: str, why: str) -> list[str]:
-    """The sentence for masks that changed.
-
-    Args:
-        ious: mask IoU of what was written with the original, for the masks that could have changed.
-        masks: how many masks were written in all.
-        format: its name.
-        why: what it cannot hold.
-    """
-    changed = [iou for iou in ious if iou < 1]
-    if not changed:
-        return []
-    lost = 1 - np.array(changed)
-    return [
-        f"{format} {why}: {len(changed)} of {masks} masks changed and lost {lost.mean():.4f} mask IoU on average, "
-        f"{lost.max():.4f} at worst ({lost.sum() / masks:.4f} over all masks)."
-    ]
-
-
-def row_ids(stem: str, count: int) -> list[ImageId]:
-    """Ids of an image's annotations in a format that has none: ``stem:1``, ``stem:2``."""
-    return [f"{stem}:{k}" for k in range(1, count + 1)]

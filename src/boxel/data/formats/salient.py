@@ -1,61 +1,54 @@
-"""Salient sets: photos of one thing each, with its mask as a black-and-white image.
+"""Salient datasets: images of one object each, with its mask as a black-and-white image.
 
-The layout: a folder ``images`` and a folder ``masks`` with files of the same stems. What is brighter than half in a
-mask is the thing; each mask becomes one instance of the category ``salient``.
+The layout: a folder ``images`` and a folder ``masks`` with files of the same stems. Pixels of a mask that are brighter
+than half are the object; each mask becomes one instance of the category ``salient``.
 """
 
 from __future__ import annotations
 
-import warnings
+import logging
 from pathlib import Path
 
 import cv2
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import (
-    file_stems,
-    find_image,
-    lost_label_maps,
-    lost_masks,
-    place_images,
-    readable_mask,
-    size_of,
-    suffix_of,
-)
+from boxel.data.formats.layout import Export, find_image
 from boxel.data.images import SUFFIXES, image_size, read_image
 from boxel.data.issues import Issue
+from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
+
+logger = logging.getLogger(__name__)
 
 CATEGORY = Category(1, "salient")
 
 
 def recognize(path: Path) -> bool:
-    """Whether this is a folder of images with a folder of masks beside them."""
+    """Return whether this is a folder of images with a folder of masks beside them."""
     return (path / "images").is_dir() and (path / "masks").is_dir()
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """A salient set, one instance an image.
+    """Read a salient dataset, one instance per image.
 
-    Images without a mask, and masks without foreground or of another size than their image, are told in the issues.
+    Images without a mask, and masks without foreground or of another size than their image, become issues.
 
     Args:
-        path: the folder that has `images` and `masks`.
-        images: the folder of the images, where they are elsewhere.
+        path: The folder that has `images` and `masks`.
+        images: Folder of the images, if they are elsewhere.
 
     Raises:
-        BoxelError: there is no mask.
+        BoxelError: There is no mask.
     """
     root, masks = images or path / "images", path / "masks"
     files = _image_files(masks)
     if not files:
-        raise BoxelError(f"{masks}: no masks are here; put a black-and-white image a photo into it.")
+        raise BoxelError(f"{masks}: there are no masks; put one black-and-white image per image into it.")
     rows = Builder()
     masked = {file.stem for file in files}
     for file in _image_files(root):
@@ -83,60 +76,58 @@ def _add(rows: Builder, root: Path, file: Path) -> None:
     if mask.shape != (height, width):
         raise BoxelError(
             f"{file}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels and its image {width} x {height}; "
-            "make them of one size."
+            "make them the same size."
         )
     if not mask.any():
-        raise BoxelError(f"{file}: the mask is black all over; draw it, or remove it.")
+        raise BoxelError(f"{file}: the mask is all black; draw it, or remove it.")
     image = rows.add_image(file.stem, name, width, height)
-    code = msgspec.json.encode(encode(mask))
-    rows.add(f"{file.stem}:1", image, 0, _tight_box(mask), code, area=float(mask.sum()))
-
-
-def _tight_box(mask: NDArray[np.bool_]) -> list[int]:
-    y, x = np.flatnonzero(mask.any(1)), np.flatnonzero(mask.any(0))
-    return [int(x[0]), int(y[0]), int(x[-1]) + 1, int(y[-1]) + 1]
+    (box,) = tight_boxes([mask]).tolist()
+    rows.add(f"{file.stem}:1", image, 0, box, msgspec.json.encode(encode(mask)), area=float(mask.sum()))
 
 
 def write(data: Annotations, path: Path) -> list[str]:
-    """Write the set as photos and black-and-white masks, all instances of an image in one.
-
-    Args:
-        data: the data set.
-        path: the folder to write.
+    """Write images and black-and-white masks; all instances of an image share one mask.
 
     Returns:
-        What the layout could not hold.
+        What the layout cannot hold.
     """
-    stems = file_stems(data.paths)
-    names = [stem + suffix_of(file) for stem, file in zip(stems, data.paths, strict=True)]
-    losses = place_images(data, path / "images", names)
+    export = Export(data, path, "a salient dataset", "images")
     (path / "masks").mkdir(parents=True, exist_ok=True)
-    lost = int((~data.has_mask).sum())
-    unreadable: list[str] = []
-    for image, stem in enumerate(stems):
-        size = size_of(data, image)
-        read = [readable_mask(data, i, size, unreadable) for i in data.instances_in(image).tolist()]
+    for image, stem in enumerate(export.stems):
+        size = data.image_size(image)
+        read = [export.mask(i, size) for i in data.instances_in(image).tolist()]
         masks = [mask for mask in read if mask is not None]
         if masks:
             Image.fromarray(np.max(masks, axis=0) * 255).save(path / "masks" / f"{stem}.png")
-    losses += [*lost_masks(data, unreadable, "a salient set"), *lost_label_maps(data, "a salient set")]
+    losses = []
+    lost = int((~data.has_mask).sum())
     if lost:
-        losses.append(f"a salient set has masks only: {lost} instances without one are left out.")
+        losses.append(f"a salient dataset has masks only: {lost} instances without one are left out.")
     if len(data.categories) > 1 or len(data.labels) > len(data):
-        losses.append("a salient set knows neither categories nor instances: those of an image are one mask.")
-    return losses
+        losses.append(
+            "a salient dataset has neither categories nor instances: those of an image are one mask."
+        )
+    return export.losses(masks=0, reason="", others=losses)
 
 
-def select_single_objects(data: Annotations, least: float = 0.02, connected: float = 0.9) -> Annotations:
-    """The images that show a single object: BoxCaseg's DUTS-Single (section 4).
+def select_single_objects(
+    data: Annotations, min_area: float = 0.02, min_connected: float = 0.9
+) -> Annotations:
+    """Select the images that show a single object: BoxCaseg's DUTS-Single (section 4).
 
     Args:
-        data: one instance an image, with its mask; other instances are left out.
-        least: smallest share of the image that the object covers.
-        connected: smallest share of its mask that is one piece.
+        data: One instance with its mask per image; other instances are left out.
+        min_area: Minimum share of the image that the object covers.
+        min_connected: Minimum share of the mask that is its largest connected component.
 
     Returns:
         The images with exactly one trusted mask of those sizes, and that instance alone.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> data = select_single_objects(sample_images())
+        >>> [data.categories[label].name for label in data.labels]
+        ['person', 'cat', 'motorcycle']
     """
     keep = np.zeros(len(data.labels), dtype=bool)
     alone = np.bincount(data.image_index, minlength=len(data))[data.image_index] == 1
@@ -144,10 +135,10 @@ def select_single_objects(data: Annotations, least: float = 0.02, connected: flo
         try:
             mask = data.mask(instance)
         except BoxelError as error:
-            warnings.warn(f"{error} Its image is left out.", stacklevel=2)
+            logger.warning("%s Its image is left out.", error)
             continue
-        if mask is not None and mask.any() and mask.mean() >= least:
+        if mask is not None and mask.any() and mask.mean() >= min_area:
             sizes = np.bincount(cv2.connectedComponents(mask)[1].ravel())[1:]
-            keep[instance] = sizes.max() >= connected * sizes.sum()
+            keep[instance] = sizes.max() >= min_connected * sizes.sum()
     single = data.select_instances(keep)
     return single.select_images(np.unique(single.image_index))

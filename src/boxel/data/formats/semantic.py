@@ -1,9 +1,9 @@
-"""Semantic sets: images and, for each, a label map whose values are the classes of its pixels.
+"""Semantic datasets: images and, for each, a label map whose values are the classes of its pixels.
 
-The layouts, told apart by looking: ``images/`` and ``labels/``; Cityscapes (``leftImg8bit/`` and ``gtFine/``); CamVid
-as it is commonly passed on (``train/`` and ``trainannot/``); or any folder of label maps, its images named or where
-they usually are. Label maps are gray or paletted PNGs, or PASCAL-Context's MATLAB files. Background is a class like
-others.
+The layouts, recognized by their folders: ``images/`` and ``labels/``; Cityscapes (``leftImg8bit/`` and ``gtFine/``);
+CamVid as it is commonly distributed (``train/`` and ``trainannot/``); or any folder of label maps, with its images
+named or in a usual place. Label maps are gray or paletted PNGs, or PASCAL-Context's MATLAB files. Background is a class
+like others.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import file_stems, place_images, size_of, suffix_of
-from boxel.data.formats.semantic_classes import CLASS_LISTS, categories_of, labels_of, tables_of
+from boxel.data.formats.layout import file_stems, image_names, place_images
+from boxel.data.formats.semantic_classes import CLASS_LISTS, list_categories, load_tables, table_to_labels
 from boxel.data.formats.semantic_files import (
     LABEL_IDS,
     TRAIN_IDS,
     bare_stem,
+    find_layout,
     image_files,
     label_files,
-    layout_of,
-    listed_in,
-    matched,
+    match_images,
+    read_listed,
 )
 from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import ImageError, image_size
@@ -47,15 +47,15 @@ _OF_OTHER_FORMATS = (".txt", ".json", ".xml")  # YOLO, LabelMe and COCO, VOC
 
 
 def recognize(path: Path) -> bool:
-    """Whether this is a root, or a folder of label maps whose images are where they usually are.
+    """Return whether this is a root, or a folder of label maps whose images are in a usual place.
 
-    Not where other annotations are among the label maps, as YOLO's texts.
+    It is not if other annotations, e.g. YOLO's texts, are among the label maps.
     """
     if not path.is_dir() or any(path.glob("data*.y*ml")):  # YOLO's
         return False
     return any(
         images is not None and not _has_other_annotations(labels) and bool(label_files(labels))
-        for labels, images in layout_of(path).places
+        for labels, images in find_layout(path).places
     )
 
 
@@ -69,77 +69,81 @@ def _has_other_annotations(folder: Path) -> bool:
 
 
 def read(
-    path: Path, images: Path | None = None, classes: str | Path | None = None, split: str | None = None
+    path: Path, images: Path | None = None, class_list: str | Path | None = None, split: str | None = None
 ) -> Annotations:
-    """Read a semantic set; of label maps and images only the headers.
+    """Read a semantic dataset; of label maps and images only the headers.
 
     A category's id is its value in the label maps, the first of several. A label map without an image, an image without
-    a label map, and a pair of two sizes are left out and told in the issues.
+    a label map, and a pair of different sizes are left out and become issues.
 
     Args:
-        path: a root, or a folder of label maps.
-        images: the folder of the images, where it is not beside that of the label maps.
-        classes: a class list, see :func:`boxel.data.formats.semantic_classes.class_table`. If not given,
-            ``classes.txt`` in the folder or the root, else that of Pascal VOC, Cityscapes or PASCAL-Context where
-            the files are named as theirs.
+        path: A root, or a folder of label maps.
+        images: Folder of the images, if it is not beside that of the label maps.
+        class_list: See :func:`boxel.data.formats.semantic_classes.load_class_table`. If None, ``classes.txt`` in the
+            folder or the root, else that of Pascal VOC, Cityscapes or PASCAL-Context if the files are named like
+            theirs.
         split: ``train``, ``val`` or ``test``, to read only that folder of the root, or what a text of that name in the
-            path lists, as ``train.txt``; all if not given, or if there is neither.
+            path lists, e.g. ``train.txt``; all if None, or if there is neither.
 
     Raises:
-        BoxelError: there is no such set or split, its classes are not known, or nothing of it can be used.
+        BoxelError: There is no such dataset or split, its classes are unknown, or nothing of it can be used.
     """
-    layout = layout_of(path, split)
-    preferred = TRAIN_IDS if classes == "cityscapes-train-ids" else LABEL_IDS
+    layout = find_layout(path, split)
+    preferred = TRAIN_IDS if class_list == "cityscapes-train-ids" else LABEL_IDS
     labels = {folder: label_files(folder, preferred) for folder, _ in layout.places}
     first = next((file for files in labels.values() for file in files), None)
     if first is None:
-        raise BoxelError(f"{path}: no label maps are here; put a PNG for each image into it.")
-    numbers, values = tables_of([*labels, path, layout.root], first, classes)
+        raise BoxelError(f"{path}: there are no label maps; put one PNG per image into it.")
+    numbers, values = load_tables([*labels, path, layout.root], first, class_list)
     rows = Builder()
     pairs: list[tuple[Path, Path]] = []
     for folder, beside in layout.places:
-        pictures = beside if images is None else _part(images, split)
-        if pictures is None or not pictures.is_dir():
-            raise BoxelError(f"{pictures or path}: there is no folder of images; name it with --images.")
-        pairs += _pairs(labels[folder], folder, pictures, layout.listed, rows.issues)
+        image_folder = beside if images is None else _split_folder(images, split)
+        if image_folder is None or not image_folder.is_dir():
+            raise BoxelError(f"{image_folder or path}: there is no folder of images; name it with `images`.")
+        pairs += _match(labels[folder], folder, image_folder, layout.listed, rows.issues)
     root = images or layout.root
     _add(rows, root, pairs)
     if not rows.paths:
         raise BoxelError(f"{path}: none of its label maps can be used, the first: {rows.issues[0].message}")
-    categories = categories_of(numbers)
-    return replace(rows.build(root, categories, path), map_labels=labels_of(values, categories))
+    categories = list_categories(numbers)
+    return replace(rows.build(root, categories, path), map_labels=table_to_labels(values, categories))
 
 
-def _part(images: Path, split: str | None) -> Path:
+def _split_folder(images: Path, split: str | None) -> Path:
     return images / split if split is not None and (images / split).is_dir() else images
 
 
-def _pairs(
-    labels: list[Path], folder: Path, pictures: Path, text: Path | None, issues: list[Issue]
+def _match(
+    labels: list[Path], folder: Path, image_folder: Path, text: Path | None, issues: list[Issue]
 ) -> list[tuple[Path, Path]]:
-    """Images with their label maps; what has no counterpart is told in the issues."""
+    """Match images with their label maps; what has no counterpart becomes an issue."""
 
-    def alone(kind: str, name: object, message: str) -> None:
+    def report(kind: str, name: object, message: str) -> None:
         issues.append(Issue(kind, f"{name}: {message}", str(name), repair="left out"))
 
-    images = image_files(pictures, labels)
+    images = image_files(image_folder, labels)
     if text is not None:
-        listed = listed_in(text)
+        listed = read_listed(text)
         labels, images = ([file for file in files if bare_stem(file) in listed] for files in (labels, images))
         for name in sorted(listed - {bare_stem(label) for label in labels}):
-            alone("no-label-map", text, f"it lists {name}, of which no label map is in {folder}; add it.")
-    found = matched(labels, folder, images, pictures)
+            report("no-label-map", text, f"it lists {name}, which has no label map in {folder}; add it.")
+    found = match_images(labels, folder, images, image_folder)
     for label, image in found:
         if image is None:
-            alone("no-image", label, f"the label map has no image in {pictures} and is left out; add it.")
-    if pictures.name != "JPEGImages":  # VOC's, which other tasks share: most of its images have no label map
+            report(
+                "no-image", label, f"the label map has no image in {image_folder} and is left out; add it."
+            )
+    if (
+        image_folder.name != "JPEGImages"
+    ):  # VOC's, which other tasks share: most of its images have no label map
         for image in sorted({*images} - {image for _, image in found}):
-            alone("no-label-map", image, f"the image has no label map in {folder} and is left out; draw it.")
+            report("no-label-map", image, f"the image has no label map in {folder} and is left out; draw it.")
     return [(image, label) for label, image in found if image is not None]
 
 
 def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Add the pairs that are of one size."""
+    """Add the pairs whose sizes agree."""
     names = [image.with_name(bare_stem(image) + image.suffix) for image, _ in pairs]
     ids = file_stems([os.path.relpath(name, root) for name in names])
     for id, (image, label) in zip(ids, pairs, strict=True):
@@ -148,67 +152,62 @@ def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
             if size != own:
                 raise BoxelError(
                     f"{label}: the label map is {own[0]} x {own[1]} pixels and its image {size[0]} x {size[1]}; "
-                    "make them of one size."
+                    "make them the same size."
                 )
         except BoxelError as error:
             kind = error.kind if isinstance(error, ImageError) else "bad-label-map"
             rows.issues.append(Issue(kind, f"{error} It is left out.", str(label), id, repair="left out"))
             continue
         path, label_map = (Path(os.path.relpath(file, root)).as_posix() for file in (image, label))
-        if rows.can_name(path) and rows.can_name(label_map):
+        if rows.has_valid_name(path) and rows.has_valid_name(label_map):
             rows.add_image(id, path, *size, label_map)
 
 
 def write(data: Annotations, path: Path) -> list[str]:
     """Write images, label maps and ``classes.txt``.
 
-    The values are the ids of the categories, 255 is void. Where the set has no label map of an image, its masks are
+    The values are the ids of the categories, 255 is void. If the dataset has no label map of an image, its masks are
     painted, smaller ones on top, and what none covers is background, 0.
 
-    Args:
-        data: the data set.
-        path: the folder to write.
-
     Returns:
-        What the layout could not hold.
+        What the layout cannot hold.
     """
     classes = pixel_classes(data)
     values, losses = _values(classes)
-    stems = file_stems(data.paths)
-    names = [stem + suffix_of(file) for stem, file in zip(stems, data.paths, strict=True)]
+    stems, names = image_names(data.paths)
     (path / "labels").mkdir(parents=True, exist_ok=True)
     known, unreadable, written = has_pixel_labels(data), list[str](), list[int]()
     for image in np.flatnonzero(known).tolist():
         try:
-            labels = make_label_map(data, image, size_of(data, image)[::-1])
+            labels = make_label_map(data, image, data.image_size(image)[::-1])
         except BoxelError as error:
             unreadable.append(str(error))
             continue
         Image.fromarray(values[labels]).save(path / "labels" / f"{stems[image]}.png")
         written.append(image)
-    lines = (f"{values[label]} {_text(category.name)}\n" for label, category in enumerate(classes))
+    lines = (f"{values[label]} {_to_line(category.name)}\n" for label, category in enumerate(classes))
     (path / "classes.txt").write_text("".join(lines), encoding="utf-8")
     missing = place_images(data.select_images(written), path / "images", [names[image] for image in written])
     if unreadable:
         losses.append(f"{len(unreadable)} images have no label map, the first: {unreadable[0]}")
     if not known.all():
         losses.append(
-            f"{int((~known).sum())} images have boxes alone, of which no label map can be made; they are left out."
+            f"{int((~known).sum())} images have boxes only, from which no label map can be made; they are left out."
         )
     if len(data.labels):
         losses.append(
-            f"a semantic set has no instances: {len(data.labels)} are painted as pixels of their classes."
+            f"a semantic dataset has no instances: {len(data.labels)} are painted as pixels of their classes."
         )
     return losses + missing
 
 
 def _values(classes: Sequence[Category]) -> tuple[NDArray[np.uint8], list[str]]:
-    """The value of each label and, of 255, void; and a sentence if these are not the ids."""
+    """Return the value of each label, with 255 for void, and a sentence if these are not the ids."""
     ids = [category.id for category in classes]
     losses = []
     if len(set(ids)) < len(ids) or not 0 <= min(ids, default=0) <= max(ids, default=0) < IGNORE_INDEX:
         losses.append(
-            f"a label map has values from 0 to {IGNORE_INDEX - 1}, each once: its classes are numbered anew."
+            f"a label map has values from 0 to {IGNORE_INDEX - 1}, each once: its classes are renumbered."
         )
         ids = list(range(len(ids)))
     values = np.full(IGNORE_INDEX + 1, IGNORE_INDEX, dtype=np.uint8)
@@ -216,6 +215,6 @@ def _values(classes: Sequence[Category]) -> tuple[NDArray[np.uint8], list[str]]:
     return values, losses
 
 
-def _text(name: str) -> str:
-    """A name as a line of a class list can hold it."""
+def _to_line(name: str) -> str:
+    """Return a name that a line of a class list can hold."""
     return " ".join("".join(c if c.isprintable() else " " for c in name).split()) or "unnamed"

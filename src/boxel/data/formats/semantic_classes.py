@@ -1,8 +1,8 @@
-"""Class tables: what class each value of a label map stands for.
+"""Class tables: the class that each value of a label map stands for.
 
-A table is a text with a class a line: ``7 road`` (or ``7: road``, ``7,road``), or just names, whose values then are 0,
-1, 2 and so on. Several lines may give several values to one name. Values of the classes in `VOID_NAMES`, and those not
-listed, are void. Lines that begin with ``#`` are comments.
+A table is a text with one class per line: ``7 road`` (or ``7: road``, ``7,road``), or just names, whose values then are
+0, 1, 2 and so on. Several lines may give several values to one name. Values of the classes in `VOID_NAMES`, and those
+not listed, are void. Lines that begin with ``#`` are comments.
 """
 
 from __future__ import annotations
@@ -24,41 +24,41 @@ from boxel.utils.errors import BoxelError, nearest, one_line
 _FOLDER = Path(__file__).parents[1] / "tables"
 
 TABLES = tuple(sorted(file.stem for file in _FOLDER.glob("*.txt")))
-"""Names of the tables that come with boxel."""
+"""Names of the bundled tables."""
 
-VOID_NAMES = frozenset(("void", "unlabeled", "unlabeled", "ignore"))
-"""Names, in lower case, of what is no class."""
+VOID_NAMES = frozenset(("void", "unlabeled", "unlabelled", "ignore"))
+"""Names, in lower case, that are not classes."""
 
 CLASS_LISTS = ("classes.txt", "class_names.txt")
-"""What the class list of a set is called."""
+"""File names of the class list of a dataset."""
 
 _MAX_CLASSES = np.iinfo(np.int16).max
 _NUMBERED = re.compile(r"(-?[0-9]{1,9})(?:\s*[:,\s]\s*(.*))?")
 
 
-def class_table(source: str | Path) -> dict[int, str]:
-    """The class of each value, void ones left out.
+def load_class_table(source: str | Path) -> dict[int, str]:
+    """Load the class of each value, without void.
 
     Args:
-        source: one of `TABLES`, a file, or the folder of a run, whose classes are those of the maps it predicts.
+        source: One of `TABLES`, a file, or a run folder, whose classes are those of the maps that it predicts.
 
     Returns:
         Names by value, in the order of the table.
 
     Raises:
-        BoxelError: there is no such table, or it cannot be understood.
+        BoxelError: There is no such table, or it cannot be understood.
 
     Example:
-        >>> class_table("cityscapes")[7]
+        >>> load_class_table("cityscapes")[7]
         'road'
     """
     if os.path.isfile(Path(source) / "categories.json"):
-        return _of_run(Path(source) / "categories.json")
+        return _load_run_classes(Path(source) / "categories.json")
     built_in = isinstance(source, str) and source in TABLES
     file = _FOLDER / f"{source}.txt" if built_in else Path(source)
     if not os.path.isfile(file):
         raise BoxelError(
-            f"{source}: there is no such class list; give a file, the folder of a run, or one of {', '.join(TABLES)}."
+            f"{source}: there is no such class list; give a file, a run folder, or one of {', '.join(TABLES)}."
             f"{nearest(str(source), list(TABLES))}"
         )
     names: dict[int, str] = {}
@@ -66,31 +66,31 @@ def class_table(source: str | Path) -> dict[int, str]:
         if not 0 <= value <= MAX_VALUE:
             raise BoxelError(f"{file}: line {number} has the value {value}; a pixel has 0 to {MAX_VALUE}.")
         if value in names:
-            raise BoxelError(f"{file}: line {number} has the value {value} once more; give each one class.")
+            raise BoxelError(f"{file}: line {number} repeats the value {value}; give each value one class.")
         names[value] = name
     table = {value: name for value, name in names.items() if name.lower() not in VOID_NAMES}
     if not 0 < len(set(table.values())) <= _MAX_CLASSES:
         raise BoxelError(
-            f"{file}: this lists {len(set(table.values()))} classes; write 1 to {_MAX_CLASSES}, a line each."
+            f"{file}: this lists {len(set(table.values()))} classes; list 1 to {_MAX_CLASSES}, one per line."
         )
     return table
 
 
-def _of_run(file: Path) -> dict[int, str]:
-    """The classes of a run."""
+def _load_run_classes(file: Path) -> dict[int, str]:
+    """Load the classes of a run."""
     try:
         return {int(row["id"]): str(row["name"]) for row in json.loads(read_bytes(file))}
     except (ValueError, KeyError, TypeError) as error:
-        raise BoxelError(f"{file}: these are no categories of a run ({one_line(error)}).") from error
+        raise BoxelError(f"{file}: these are not the categories of a run ({one_line(error)}).") from error
 
 
 def _entries(file: Path) -> list[tuple[int, int, str]]:
-    """Line number, value and name of each entry."""
+    """Return line number, value and name of each entry."""
     try:
         text = read_bytes(file).decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise BoxelError(
-            f"{file}: this is no text in UTF-8 ({one_line(error)}); a class list has a class a line."
+            f"{file}: this is not UTF-8 text ({one_line(error)}); a class list has one class per line."
         ) from error
     lines = [(number, line.strip()) for number, line in enumerate(text.splitlines(), start=1)]
     lines = [(number, line) for number, line in lines if line and not line.startswith("#")]
@@ -99,38 +99,40 @@ def _entries(file: Path) -> list[tuple[int, int, str]]:
     entries: list[tuple[int, int, str]] = []
     for (number, line), match in zip(lines, matches, strict=True):
         if numbered and match is None:
-            raise BoxelError(f"{file}: line {number} has no value, others have; give each one or none.")
+            raise BoxelError(
+                f"{file}: line {number} has no value, but others have; give every line one, or none."
+            )
         value, name = (len(entries), line) if match is None else (int(match[1]), match[2])
         if not name or not name.isprintable():
-            raise BoxelError(f"{file}: line {number} has no name of a class; write it as `7 road`.")
+            raise BoxelError(f"{file}: line {number} has no class name; write it like `7 road`.")
         entries.append((number, value, name))
     return entries
 
 
-def tables_of(
+def load_tables(
     folders: Sequence[Path], label_map: Path, classes: str | Path | None
 ) -> tuple[dict[int, str], dict[int, str]]:
-    """The class table of a set.
+    """Load the class table of a dataset.
 
     Args:
-        folders: where its class list may be.
-        label_map: one of its label maps.
-        classes: what the user says, see `class_table`.
+        folders: Where its class list may be.
+        label_map: One of its label maps.
+        classes: The user's choice, see `load_class_table`.
 
     Returns:
-        The table by whose values its categories are numbered, and that of the values in its files. Only
-        PASCAL-Context's MATLAB files, with 459 values for 60 classes, have two.
+        The table by whose values its categories are numbered, and that of the values in its files. They differ only for
+        PASCAL-Context's MATLAB files, with 459 values for 60 classes.
 
     Raises:
-        BoxelError: the table is not known or cannot be understood.
+        BoxelError: The table is unknown or cannot be understood.
     """
-    source = classes or _first_file(folders, CLASS_LISTS) or _published(label_map)
+    source = classes or _first_file(folders, CLASS_LISTS) or _guess_table(label_map)
     if source is None:
         raise BoxelError(
-            f"{label_map}: which classes the values of this label map stand for is not known; name a text that lists "
-            f"them, or one of {', '.join(TABLES)}, with --class-list."
+            f"{label_map}: the classes of the values in this label map are unknown; name a text that lists them, or "
+            f"one of {', '.join(TABLES)}, with `class_list`."
         )
-    table = class_table(source)
+    table = load_class_table(source)
     if source == "pascal-context" and label_map.suffix.lower() == ".mat":
         names = _first_file(folders, ("labels.txt",))
         if names is None:
@@ -146,40 +148,40 @@ def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
     return next((folder / name for folder in folders for name in names if (folder / name).is_file()), None)
 
 
-def _published(label_map: Path) -> str | None:
-    """The class table of a label map as it is published, by its name."""
+def _guess_table(label_map: Path) -> str | None:
+    """Guess the published class table of a label map from its name."""
     if label_map.suffix.lower() == ".mat":
         return "pascal-context"
     if label_map.stem.endswith(LABEL_IDS):
         return "cityscapes"
     if label_map.stem.endswith(TRAIN_IDS):
         return "cityscapes-train-ids"
-    # Not of every folder that begins so: SegmentationClassContext and what other tools write have other classes.
+    # Not of every folder that begins so: SegmentationClassContext and the output of other tools have other classes.
     return "voc" if label_map.parent.name in ("SegmentationClass", "SegmentationClassAug") else None
 
 
 def _context_table(file: Path, classes: Set[str]) -> dict[int, str]:
-    """The class of each value of PASCAL-Context's MATLAB files, by its ``labels.txt``: of no class are background."""
-    published = class_table(file)
+    """Return the class of each value of PASCAL-Context's MATLAB files by its ``labels.txt``; others are background."""
+    published = load_class_table(file)
     missing = sorted(classes - {"background", *published.values()})
     if missing:
         raise BoxelError(
-            f"{file}: it names no {missing[0]!r}, as PASCAL-Context's labels.txt does; take that."
+            f"{file}: it lacks {missing[0]!r}, which PASCAL-Context's labels.txt has; use that file."
         )
     return {0: "background"} | {
         value: name if name in classes else "background" for value, name in published.items()
     }
 
 
-def categories_of(table: Mapping[int, str]) -> list[Category]:
-    """The classes of a table in its order, each with its first value as id."""
+def list_categories(table: Mapping[int, str]) -> list[Category]:
+    """List the classes of a table in its order, each with its first value as id."""
     first: dict[str, int] = {}
     for value, name in table.items():
         first.setdefault(name, value)
     return [Category(value, name) for name, value in first.items()]
 
 
-def labels_of(table: Mapping[int, str], categories: list[Category]) -> NDArray[np.int16]:
-    """`map_labels` of an `Annotations`: for each value the index of its class."""
+def table_to_labels(table: Mapping[int, str], categories: list[Category]) -> NDArray[np.int16]:
+    """Build the `map_labels` of an `Annotations`: for each value the index of its class."""
     index = {category.name: label for label, category in enumerate(categories)}
     return values_to_labels({value: index[name] for value, name in table.items()})

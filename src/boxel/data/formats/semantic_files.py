@@ -1,4 +1,4 @@
-"""Where the label maps of a semantic set and its images lie, and which belong together."""
+"""Find the label maps and images of a semantic dataset, and match them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from boxel.data.formats.layout import suffix_of
+from boxel.data.formats.layout import image_suffix
 from boxel.data.formats.voc import read_image_set
 from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import SUFFIXES
@@ -16,11 +16,11 @@ from boxel.data.label_maps import label_map_size
 from boxel.utils.errors import BoxelError
 
 LABEL_IDS, TRAIN_IDS = "_gtFine_labelIds", "_gtFine_labelTrainIds"
-"""How Cityscapes' two kinds of label maps end."""
+"""Endings of Cityscapes' two kinds of label maps."""
 
-_ENDINGS = (LABEL_IDS, TRAIN_IDS, "_leftImg8bit", "_L")  # what an image and its label map differ in
+_ENDINGS = (LABEL_IDS, TRAIN_IDS, "_leftImg8bit", "_L")  # in which an image and its label map may differ
 
-# A folder of label maps and, beside it, the folder of their images.
+# A folder of label maps, and the folder of their images beside it.
 _HALVES = (("gtFine", "leftImg8bit"), ("labels", "images"))
 
 Place = tuple[Path, Path | None]
@@ -28,12 +28,12 @@ Place = tuple[Path, Path | None]
 
 @dataclass(frozen=True)
 class Layout:
-    """The folders of a semantic set.
+    """The folders of a semantic dataset.
 
     Attributes:
-        root: the folder that holds them; a class list may lie in it.
-        places: folders of label maps, each with the folder of its images, None where that is not known.
-        listed: the text with the names of the images to read, None for all.
+        root: The folder that contains them; a class list may be in it.
+        places: Folders of label maps, each with the folder of its images, or None if that is unknown.
+        listed: The text with the names of the images to read, None for all.
     """
 
     root: Path
@@ -41,33 +41,33 @@ class Layout:
     listed: Path | None = None
 
 
-def layout_of(path: Path, split: str | None = None) -> Layout:
-    """The folders that a path means.
+def find_layout(path: Path, split: str | None = None) -> Layout:
+    """Find the folders that a path stands for.
 
     Args:
-        path: a root (``labels`` and ``images``; ``gtFine`` and ``leftImg8bit``; ``train`` and ``trainannot``), or a
-            folder of label maps, whose images may lie where they usually do.
-        split: the only one wanted: a folder in those, else what ``SPLIT.txt`` in the path lists, else all.
+        path: A root (``labels`` and ``images``; ``gtFine`` and ``leftImg8bit``; ``train`` and ``trainannot``), or a
+            folder of label maps, whose images may be in a usual place.
+        split: The only split wanted: a folder in those, else what ``SPLIT.txt`` in the path lists, else all.
 
     Raises:
-        BoxelError: the root has splits, but not this one.
+        BoxelError: The root has splits, but not this one.
     """
     splits, places = _splits(path)
     if split in splits:
         return Layout(path, [splits[split]])
     if split is not None and splits:
-        raise BoxelError(f"{path}: there is no split {split!r} in it, but {', '.join(splits)}.")
+        raise BoxelError(f"{path}: it has no split {split!r}, but {', '.join(splits)}.")
     text = path / f"{split}.txt"
     listed = text if split is not None and text.is_file() else None
     if places:
         return Layout(path, places, listed)
-    images = _images_of(path)
+    images = _guess_images(path)
     root = path.parent if images is None else Path(os.path.commonpath((os.path.abspath(path), images)))
     return Layout(root, [(path, images)], listed)
 
 
 def _splits(path: Path) -> tuple[dict[str, Place], list[Place]]:
-    """The places of a root by split, and all of them."""
+    """Return the places of a root by split, and all of them."""
     for labels, images in ((path / labels, path / images) for labels, images in _HALVES):
         if labels.is_dir() and images.is_dir():
             both = [split for split in SPLITS if (labels / split).is_dir() and (images / split).is_dir()]
@@ -77,8 +77,8 @@ def _splits(path: Path) -> tuple[dict[str, Place], list[Place]]:
     return annotated, list(annotated.values())
 
 
-def _images_of(labels: Path) -> Path | None:
-    """Where the images of a folder of label maps usually are, if they are there."""
+def _guess_images(labels: Path) -> Path | None:
+    """Return the usual folder of the images for a folder of label maps, if it exists."""
     labels = Path(os.path.abspath(labels))
     candidates = [
         *(_swapped(labels, *names) for names in _HALVES),
@@ -89,7 +89,7 @@ def _images_of(labels: Path) -> Path | None:
 
 
 def _swapped(path: Path, old: str, new: str) -> Path:
-    """The path with the last part of one name under another."""
+    """Return the path with the last part of one name renamed."""
     parts = list(path.parts)
     if old in parts:
         parts[len(parts) - 1 - parts[::-1].index(old)] = new
@@ -97,11 +97,11 @@ def _swapped(path: Path, old: str, new: str) -> Path:
 
 
 def label_files(folder: Path, first: str = LABEL_IDS) -> list[Path]:
-    """The label maps in a folder, to its depth: PNGs, or MATLAB files where there are none.
+    """Find the label maps in a folder, recursively: PNGs, or MATLAB files if there are none.
 
     Args:
-        folder: where to look.
-        first: of Cityscapes' two kinds the one to take where both are there.
+        folder: Where to look.
+        first: Which of Cityscapes' two kinds to take if both exist.
     """
     files = sorted(file for file in folder.rglob("*") if _may_be_label_map(file))
     kinds = [
@@ -112,9 +112,9 @@ def label_files(folder: Path, first: str = LABEL_IDS) -> list[Path]:
 
 
 def holds_label_maps(folder: Path) -> bool:
-    """Whether label maps are in a folder or not far below it, wherever their images are."""
+    """Return whether label maps are in a folder or not far below it, wherever their images are."""
     found = (file for pattern in ("*", "*/*", "*/*/*") for file in folder.glob(pattern))
-    # A few are enough: beside each of its own Cityscapes has a picture of it.
+    # A few are enough: Cityscapes has a color picture beside each of its label maps.
     return any(map(_is_label_map, islice(filter(_may_be_label_map, found), 3)))
 
 
@@ -131,18 +131,18 @@ def _is_label_map(file: Path) -> bool:
 
 
 def image_files(folder: Path, labels: Sequence[Path]) -> list[Path]:
-    """The images in a folder, to its depth, without the label maps that may lie among them."""
+    """Find the images in a folder, recursively, without the label maps that may be among them."""
     beside = set(labels)
     return [p for p in sorted(folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p not in beside]
 
 
-def matched(
+def match_images(
     labels: Sequence[Path], label_folder: Path, images: Sequence[Path], image_folder: Path
 ) -> list[tuple[Path, Path | None]]:
-    """Each label map with the image of its stem, None where there is none.
+    """Return each label map with the image of its stem, None if there is none.
 
-    What only one of the two has at its end, as ``_gtFine_labelIds``, does not count. Where stems are not unique, the
-    folders they are in must be the same too.
+    An ending that only one of the two has, e.g. ``_gtFine_labelIds``, is ignored. If stems are not unique, their
+    folders must be the same too.
     """
     by_path = any(len({file.stem for file in files}) < len(files) for files in (labels, images))
 
@@ -161,19 +161,19 @@ def matched(
     ]
 
 
-def listed_in(text: Path) -> set[str]:
-    """The images that the list of a split names, each as `bare_stem`.
+def read_listed(text: Path) -> set[str]:
+    """Read the images that the list of a split names, each as `bare_stem`.
 
     Raises:
-        BoxelError: it cannot be read, or names none.
+        BoxelError: It cannot be read, or names none.
     """
     names = read_image_set(text)
     if not names:
-        raise BoxelError(f"{text}: it lists no image; write the name of one into each line, or remove it.")
-    return {bare_stem(Path(name if name.endswith(suffix_of(name)) else f"{name}.jpg")) for name in names}
+        raise BoxelError(f"{text}: it lists no image; write one name per line, or remove it.")
+    return {bare_stem(Path(name if name.endswith(image_suffix(name)) else f"{name}.jpg")) for name in names}
 
 
 def bare_stem(file: Path) -> str:
-    """The stem of an image or its label map, the same for both."""
+    """Return the stem of an image or its label map, the same for both."""
     ending = next((ending for ending in _ENDINGS if file.stem.endswith(ending)), "")
     return file.stem.removesuffix(ending)

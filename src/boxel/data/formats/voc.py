@@ -15,56 +15,41 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import defusedxml.ElementTree
-import numpy as np
-from numpy.typing import NDArray
 
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import (
-    Ids,
-    file_stems,
-    find_image,
-    iou_lost,
-    lost_flags,
-    lost_masks,
-    place_images,
-    size_of,
-    suffix_of,
-    write_ids,
-)
+from boxel.data.formats.layout import Export, Ids, find_image
 from boxel.data.formats.voc_masks import with_masks, write_pngs
 from boxel.data.images import image_size
 from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
 
 CLASSES = (
+    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
     *(
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
         "diningtable",
         "dog",
+        "horse",
+        "motorbike",
+        "person",
+        "pottedplant",
+        "sheep",
+        "sofa",
+        "train",
+        "tvmonitor",
     ),
-    *("horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor"),
 )
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
 
 
 def recognize(path: Path) -> bool:
-    """Whether this is a VOC folder (or one that holds a single ``VOC2012``), an image set of one, or an XML file."""
+    """Return whether this is a VOC folder (or the parent of a ``VOC2012``), an image set of one, or an XML file."""
     if path.is_file():
         return path.suffix.lower() == ".xml" or (path.suffix == ".txt" and "ImageSets" in path.parts)
-    return _set_folder(path) is not None
+    return _find_folder(path) is not None
 
 
-def _set_folder(path: Path) -> Path | None:
+def _find_folder(path: Path) -> Path | None:
     for folder in (path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))):
         if any((folder / "Annotations").glob("*.xml")):
             return folder
@@ -72,17 +57,17 @@ def _set_folder(path: Path) -> Path | None:
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """Read a VOC set.
+    """Read a VOC dataset.
 
-    A mask of ``SegmentationObject`` belongs to the XML object that its tight box overlaps most, of the same class as
-    ``SegmentationClass`` says; without an XML file the masks alone make the instances.
+    A mask of ``SegmentationObject`` belongs to the XML object that its tight box overlaps most, of the class that
+    ``SegmentationClass`` states; without an XML file the masks alone are the instances.
 
     Args:
-        path: the folder, an image set of it (``ImageSets/Segmentation/train.txt``) to read only that, or one XML file.
-        images: the folder of the images, if it is not ``JPEGImages``.
+        path: The folder, an image set of it (``ImageSets/Segmentation/train.txt``) to read only that, or one XML file.
+        images: Folder of the images, if it is not ``JPEGImages``.
 
     Raises:
-        BoxelError: there is no such set.
+        BoxelError: There is no such dataset.
     """
     folder, stems = _locate(path)
     xml_folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
@@ -93,19 +78,21 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         file = xml_folder / f"{stem}.xml"
         parsed.append(_Xml(stem, file, rows.issues))
     order = class_order([*(name for xml in parsed for name in xml.names), *ids.names])
-    sure = bool(ids.names) or order == list(CLASSES)
+    known_order = bool(ids.names) or order == list(CLASSES)
     root, subfolder = _image_folder(folder, images)
     for xml in parsed:
         name = _image_name(root / subfolder, xml)
         relative = str(PurePosixPath(subfolder) / name)
-        width, height = _size(root / relative, xml, ids)
+        width, height = _read_size(root / relative, xml, ids)
         label_map = folder / "SegmentationClass" / f"{xml.stem}.png"
         has_map = label_map.is_file()
         index = rows.add_image(
             xml.stem, relative, width, height, os.path.relpath(label_map, root) if has_map else None
         )
         boxed = list(zip(xml.names, xml.boxes, strict=True)) if xml.file.is_file() else None
-        instances = with_masks(xml.stem, boxed, folder, order if sure else None, (width, height), rows.issues)
+        instances = with_masks(
+            xml.stem, boxed, folder, order if known_order else None, (width, height), rows.issues
+        )
         for k, (class_name, box, segmentation) in enumerate(instances, start=1):
             rows.add(f"{xml.stem}:{k}", index, order.index(class_name), box, segmentation)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
@@ -119,31 +106,31 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
 
 def class_order(names: Sequence[str]) -> list[str]:
-    """The classes of a set in the order of the values in ``SegmentationClass``: the challenge's, or by alphabet."""
+    """Return the classes in the order of their values in ``SegmentationClass``: the challenge's, or alphabetical."""
     return list(CLASSES) if set(names) <= set(CLASSES) else sorted(set(names))
 
 
 def _locate(path: Path) -> tuple[Path, list[str]]:
-    """The set's folder and the stems to read."""
+    """Return the dataset's folder and the stems to read."""
     if path.is_file() and path.suffix.lower() == ".xml":
         return (path.parent.parent if path.parent.name == "Annotations" else path.parent), [path.stem]
     if path.is_file():
         folder = next((p.parent for p in path.parents if p.name == "ImageSets"), path.parent)
         return folder, read_image_set(path)
-    found = _set_folder(path) if path.is_dir() else None
+    found = _find_folder(path) if path.is_dir() else None
     if found is None:
-        raise BoxelError(f"{path}: there is no VOC set; it should be a folder with Annotations/*.xml.")
+        raise BoxelError(f"{path}: there is no VOC dataset; it should be a folder with Annotations/*.xml.")
     source = found / "Annotations" if (found / "Annotations").is_dir() else found
     return found, sorted(file.stem for file in source.glob("*.xml"))
 
 
 def read_image_set(path: Path) -> list[str]:
-    """The stems listed in an image-set file, each once, in its order.
+    """Read the stems listed in an image-set file, each once, in its order.
 
     A second column, as in ``ImageSets/Main/dog_train.txt``, is ignored.
 
     Raises:
-        BoxelError: the file cannot be read.
+        BoxelError: The file cannot be read.
     """
     lines = read_bytes(path).decode("utf-8", "replace").splitlines()
     names = [line.split()[0] for line in lines if line.split()]
@@ -210,12 +197,12 @@ def _image_folder(folder: Path, images: Path | None) -> tuple[Path, str]:
 
 
 def _image_name(folder: Path, xml: _Xml) -> str:
-    """The image's file name: what the XML says, if it is there, else what has the XML's stem."""
+    """Return the image's file name: as the XML states, if it exists, else the one with the XML's stem."""
     named = PurePosixPath(xml.filename.replace("\\", "/")).name.replace("\0", "_")
     return find_image(folder, xml.stem, named)
 
 
-def _size(image: Path, xml: _Xml, ids: Ids) -> tuple[int, int]:
+def _read_size(image: Path, xml: _Xml, ids: Ids) -> tuple[int, int]:
     if xml.width and xml.height:
         return xml.width, xml.height
     try:
@@ -225,59 +212,41 @@ def _size(image: Path, xml: _Xml, ids: Ids) -> tuple[int, int]:
 
 
 def write(data: Annotations, path: Path) -> list[str]:
-    """Write a VOC set into a folder.
+    """Write a VOC folder.
 
     Boxes keep their fractions, as in some of VOC's own files. Object k of an XML file has the value k in
-    ``SegmentationObject``; where masks overlap the smaller one lies on top. Of a label map, void and what no mask
-    covers goes into ``SegmentationClass``.
-
-    Args:
-        data: the data set.
-        path: the folder.
+    ``SegmentationObject``; if masks overlap the smaller one lies on top. Void pixels of a label map, and those that no
+    mask covers, go into ``SegmentationClass``.
 
     Returns:
-        What VOC could not hold.
+        What VOC cannot hold.
     """
-    stems = file_stems(data.paths)
-    names = [stem + suffix_of(p) for stem, p in zip(stems, data.paths, strict=True)]
     for sub in ("Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
         (path / sub).mkdir(parents=True, exist_ok=True)
-    missing = place_images(data, path / "JPEGImages", names)
-    order = class_order([_text(category.name) for category in data.categories])
-    values = [order.index(_text(category.name)) + 1 for category in data.categories]
-    masked, ious, rows = [], [], []
-    unreadable: list[str] = []
+    export = Export(data, path, "VOC", "JPEGImages")
+    order = class_order([_to_text(category.name) for category in data.categories])
+    values = [order.index(_to_text(category.name)) + 1 for category in data.categories]
+    masked: list[str] = []
     lost_maps: list[str] = []
-    for i, stem in enumerate(stems):
-        instances = data.instances_in(i)
-        rows.append(instances.tolist())
-        kept, segmented = write_pngs(data, i, values, path, stem, unreadable, lost_maps)
-        ious.extend(kept)
+    for image, stem in enumerate(export.stems):
+        export.rows[image] = data.instances_in(image).tolist()
+        segmented = write_pngs(export, image, values, lost_maps)
         if segmented:
             masked.append(stem)
-        tree = _tree(data, instances, names[i], size_of(data, i), segmented)
+        tree = _tree(data, image, export.names[image], segmented)
         tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
-    for kind, listed in (("Main", stems), ("Segmentation", masked)):
-        (path / "ImageSets" / kind / "trainval.txt").write_text(
-            "".join(f"{s}\n" for s in listed), encoding="utf-8"
-        )
-    write_ids(data, path, stems, rows)
-    return [
-        *iou_lost(ious, len(ious), "VOC", "holds one object a pixel"),
-        *lost_masks(data, unreadable, "VOC"),
-        *(
-            [f"VOC: {len(lost_maps)} label maps are not kept whole, the first: {lost_maps[0]}"]
-            if lost_maps
-            else []
-        ),
-        *lost_flags(data, "VOC"),
-        *missing,
-    ]
+    for kind, listed in (("Main", export.stems), ("Segmentation", masked)):
+        text = "".join(f"{stem}\n" for stem in listed)
+        (path / "ImageSets" / kind / "trainval.txt").write_text(text, encoding="utf-8")
+    export.write_ids()
+    losses = []
+    if lost_maps:
+        losses.append(f"VOC: {len(lost_maps)} label maps are not kept whole, the first: {lost_maps[0]}")
+    return export.losses(len(export.ious), "holds one object per pixel", losses, has_label_maps=True)
 
 
-def _tree(
-    data: Annotations, instances: NDArray[np.int64], name: str, size: tuple[int, int], segmented: bool
-) -> ElementTree.ElementTree:
+def _tree(data: Annotations, image: int, name: str, segmented: bool) -> ElementTree.ElementTree:
+    size = data.image_size(image)
     root = ElementTree.Element("annotation")
     _child(root, "folder", "JPEGImages")
     _child(root, "filename", name)
@@ -285,9 +254,9 @@ def _tree(
     for key, value in (("width", size[0]), ("height", size[1]), ("depth", 3)):
         _child(dimensions, key, str(value))
     _child(root, "segmented", str(int(segmented)))
-    for instance in instances.tolist():
+    for instance in data.instances_in(image).tolist():
         element = _child(root, "object")
-        _child(element, "name", _text(data.categories[data.labels[instance]].name))
+        _child(element, "name", _to_text(data.categories[data.labels[instance]].name))
         for key, text in (("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
             _child(element, key, text)
         box = _child(element, "bndbox")
@@ -304,6 +273,6 @@ def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> El
     return element
 
 
-def _text(name: str) -> str:
-    """A name without what XML forbids and what readers strip."""
+def _to_text(name: str) -> str:
+    """Remove from a name what XML forbids and what readers strip."""
     return re.sub(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]", " ", name).strip() or "unnamed"

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.layout import readable_mask, size_of
+from boxel.data.formats.layout import Export
 from boxel.data.images import MAX_PIXELS
 from boxel.data.issues import Issue
 from boxel.masks.boxes import box_iou, tight_boxes
@@ -23,7 +23,7 @@ from boxel.masks.rle import encode
 from boxel.utils.errors import one_line
 
 VOID = 255
-# Of an object's tight box with its XML box, which also holds the void border; that counts around small objects.
+# Of a mask's tight box with its XML box, which also contains the void border; that matters for small objects.
 _MIN_IOU = 0.25
 
 
@@ -35,18 +35,18 @@ def with_masks(
     size: tuple[int, int],
     issues: list[Issue],
 ) -> list[tuple[str, Sequence[float], bytes | None]]:
-    """The objects of an image with their masks.
+    """Match the objects of an image with their masks.
 
     Args:
-        stem: of the image's files.
-        boxed: class and xyxy box of each object; None where the masks alone make the objects.
-        folder: of the set.
-        order: classes by their value in ``SegmentationClass``; None if not known for sure.
+        stem: Stem of the image's files.
+        boxed: Class and xyxy box of each object; None if the masks alone are the objects.
+        folder: Folder of the dataset.
+        order: Classes by their value in ``SegmentationClass``; None if not known for certain.
         size: (width, height) of the image.
-        issues: what is wrong is appended.
+        issues: What is wrong is appended.
 
     Returns:
-        Class, box and segmentation as JSON bytes, or None where there is no mask, of each object.
+        Class, box and segmentation (JSON bytes, or None without a mask) of each object.
     """
     instances: list[tuple[str, Sequence[float], bytes | None]] = [
         (name, box, None) for name, box in boxed or []
@@ -70,7 +70,7 @@ def with_masks(
         for k, (name, _, _) in enumerate(instances):
             if names[m] not in (None, name):
                 score[m, k] = 0
-            elif value == k + 1:  # the files' own order decides between equals
+            elif value == k + 1:  # the files' own order breaks ties
                 score[m, k] += 1e-6
     matched = set()
     while score.size and score.max() >= _MIN_IOU:  # the best pair first
@@ -81,13 +81,13 @@ def with_masks(
     for m, value in enumerate(values):
         if m not in matched:
             file = folder / "SegmentationObject" / f"{stem}.png"
-            message = f"{file}: object {value} fits no box of {stem}.xml; its mask is left out."
+            message = f"{file}: object {value} matches no box of {stem}.xml; its mask is left out."
             issues.append(Issue("mask-without-box", message, str(file), stem, values={"box": boxes[m]}))
     return instances
 
 
 def _read_png(file: Path, size: tuple[int, ...], stem: str, issues: list[Issue]) -> NDArray[np.uint8] | None:
-    """(H, W) palette indices of a segmentation; None where there is none that can be used."""
+    """Read the (H, W) palette indices of a segmentation; None if there is none that can be used."""
     if not file.is_file():
         return None
     try:
@@ -116,37 +116,27 @@ def _class_of(
     return order[value - 1] if counts[value] and value <= len(order) else None
 
 
-def write_pngs(
-    data: Annotations,
-    image: int,
-    values: list[int],
-    path: Path,
-    stem: str,
-    unreadable: list[str],
-    lost_maps: list[str],
-) -> tuple[list[float], bool]:
-    """Write the masks of an image, the smaller on top where they overlap, and its label map where there is no mask.
+def write_pngs(export: Export, image: int, values: list[int], lost_maps: list[str]) -> bool:
+    """Write the masks of an image, smaller ones on top, and its label map where there is no mask.
 
     Args:
-        data: the data set.
-        image: index of the image; its k-th instance, from 1, has the value k in ``SegmentationObject``.
-        values: of the categories in ``SegmentationClass``.
-        path: folder of the set.
-        stem: of the image's files.
-        unreadable: a sentence is appended for each mask that cannot be read.
-        lost_maps: a sentence is appended for a label map that cannot be read, or that numbers the classes otherwise,
-            which leaves of it only void.
+        export: Receives the IoU of each mask with its visible part.
+        image: Index of the image; its k-th instance, from 1, has the value k in ``SegmentationObject``.
+        values: Value of each category in ``SegmentationClass``.
+        lost_maps: Receives a sentence about a label map that cannot be read, or that numbers the classes differently,
+            of which only void is kept.
 
     Returns:
-        The IoU of each mask with what is left of it, and whether anything is written.
+        Whether anything is written.
     """
-    size = size_of(data, image)
+    data, path, stem = export.data, export.folder, export.stems[image]
+    size = data.image_size(image)
     instances = data.instances_in(image).tolist()
-    read = {k: readable_mask(data, i, size, unreadable) for k, i in enumerate(instances, start=1)}
+    read = {k: export.mask(i, size) for k, i in enumerate(instances, start=1)}
     masks = {k: mask for k, mask in read.items() if mask is not None}
     label_map = _read_label_map(data, image, size, lost_maps)
     if not masks and label_map is None:
-        return [], False
+        return False
     objects = np.zeros((size[1], size[0]) if label_map is None else label_map.shape, dtype=np.uint8)
     classes = np.zeros_like(objects)
     for k in sorted(masks, key=lambda k: -int(masks[k].sum())):
@@ -155,24 +145,35 @@ def write_pngs(
             objects[masks[k] != 0] = k
             classes[masks[k] != 0] = value
     if label_map is not None:
-        bare = classes == 0
-        objects[bare & (label_map == VOID)] = VOID
-        # Read from VOC, categories have the numbers of the map as their ids; others may have been chosen since.
-        same = values == [category.id for category in data.categories] == list(range(1, len(values) + 1))
-        if label_map[bare & (label_map != VOID)].max(initial=0) > (len(values) if same else 0):
-            name = data.root / str(data.label_maps[image])
-            lost_maps.append(
-                f"{name}: its values are of other classes than those written; only void is kept."
-            )
-            label_map = np.where(label_map == VOID, label_map, 0)
-        classes[bare] = label_map[bare]
+        _add_label_map(data, image, values, label_map, objects, classes, lost_maps)
     if masks:
         _save(path / "SegmentationObject" / f"{stem}.png", objects)
     _save(path / "SegmentationClass" / f"{stem}.png", classes)
-    ious = [
+    export.ious += [
         float((objects == k).sum() / max(mask.sum(), 1)) if k < VOID else 0.0 for k, mask in masks.items()
     ]
-    return ious, True
+    return True
+
+
+def _add_label_map(
+    data: Annotations,
+    image: int,
+    values: list[int],
+    label_map: NDArray[np.uint8],
+    objects: NDArray[np.uint8],
+    classes: NDArray[np.uint8],
+    lost_maps: list[str],
+) -> None:
+    """Fill what no mask covers from the label map."""
+    bare = classes == 0
+    objects[bare & (label_map == VOID)] = VOID
+    # As read from VOC, categories have the numbers of the map as their ids; others may have been selected since.
+    same = values == [category.id for category in data.categories] == list(range(1, len(values) + 1))
+    if label_map[bare & (label_map != VOID)].max(initial=0) > (len(values) if same else 0):
+        name = data.root / str(data.label_maps[image])
+        lost_maps.append(f"{name}: its values stand for other classes than those written; only void is kept.")
+        label_map = np.where(label_map == VOID, label_map, 0)
+    classes[bare] = label_map[bare]
 
 
 def _read_label_map(
@@ -197,7 +198,7 @@ def _save(file: Path, pixels: NDArray[np.uint8]) -> None:
 
 
 def palette() -> list[int]:
-    """VOC's colors of 256 values: the bits of an index dealt to red, green and blue in turn, the high ones first."""
+    """Return VOC's colors of 256 values: bits of the index go to red, green and blue in turn, high bits first."""
     index = np.arange(256)
     colors = np.zeros((256, 3), dtype=np.int64)
     for bit in range(8):

@@ -1,18 +1,19 @@
-"""YOLO: ``images/``, ``labels/*.txt`` with a line an object, and a ``data.yaml`` that names the classes.
+"""YOLO: ``images/``, ``labels/*.txt`` with one line per object, and a ``data.yaml`` that names the classes.
 
 The format is that of Ultralytics, https://docs.ultralytics.com/datasets/segment/: ``class cx cy w h`` for a box and
-``class x1 y1 x2 y2 ...`` for a polygon, all in fractions of the image's width and height. Where a file has a polygon,
-Ultralytics takes every line for one; so a box there is written as its corners from the upper left clockwise, and
-such a rectangle is read as a box.
+``class x1 y1 x2 y2 ...`` for a polygon, all as shares of the image's width and height. If a file has a polygon,
+Ultralytics takes every line for one; so a box there is written as its corners from the upper left clockwise, and such a
+rectangle is read as a box.
 """
 
 from __future__ import annotations
 
 import math
 import os
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -20,21 +21,9 @@ import yaml
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import (
-    Ids,
-    file_stems,
-    iou_lost,
-    lost_flags,
-    lost_label_maps,
-    lost_masks,
-    place_images,
-    readable_rle,
-    size_of,
-    suffix_of,
-    write_ids,
-)
+from boxel.data.formats.layout import Export, Ids, file_stems
 from boxel.data.formats.outlines import join_rings, outlines, overlap
-from boxel.data.formats.yolo_files import files_in, folder_places, listed_places
+from boxel.data.formats.yolo_files import Place, files_in, folder_places, listed_places
 from boxel.data.images import image_size
 from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
@@ -42,68 +31,85 @@ from boxel.utils.errors import BoxelError, one_line
 _YAML = (".yaml", ".yml")
 
 
+class _Line(NamedTuple):
+    """An object of a label file: its image, its class number, and the numbers that follow."""
+
+    image: int
+    stem: str
+    file: Path
+    class_id: int
+    numbers: list[float]
+
+
 def recognize(path: Path) -> bool:
-    """Whether this is a ``data.yaml``, a folder with one or with ``labels/``, or ``images/`` beside labels."""
+    """Return whether this is a ``data.yaml``, a folder with one or with ``labels/``, or ``images/`` beside labels."""
     if path.is_file():
         return path.suffix.lower() in _YAML
     return _yaml_in(path) is not None or any(True for _ in folder_places(path))
 
 
 def read(path: Path, images: Path | None = None, split: str | None = None) -> Annotations:
-    """Read a YOLO set.
+    """Read a YOLO dataset.
 
     An image without a label file has no objects. A category's id is its number in the label files. Of pose labels
     (``kpt_shape`` in ``data.yaml``) the boxes are read.
 
     Args:
-        path: ``data.yaml``, the folder of the set, or one ``images/...`` folder of it to read only that split.
-        images: the folder of the images, in place of ``images/``.
-        split: ``train``, ``val`` or ``test``, to read what ``data.yaml`` lists under it; all if not given. It means
-            nothing where no ``data.yaml`` lists any, or the path is a folder within the set.
+        path: ``data.yaml``, the folder of the dataset, or one ``images/...`` folder of it to read only that split.
+        images: Folder of the images, instead of ``images/``.
+        split: ``train``, ``val`` or ``test``, to read what ``data.yaml`` lists under it; all if None. Ignored if no
+            ``data.yaml`` lists any, or if the path is a folder within the dataset.
 
     Raises:
-        BoxelError: there is no such set or split, or its ``data.yaml`` cannot be read.
+        BoxelError: There is no such dataset or split, or its ``data.yaml`` cannot be read.
     """
     folder = path.parent if path.is_file() else path
     config_file = path if path.is_file() else _find_yaml(path)
     config = _read_yaml(config_file) if config_file else {}
     base = config_file.parent if config_file else folder
     rows = Builder()
-    places = []
+    places: list[Place] = []
     if config_file and (path.is_file() or (split is not None and config_file.parent == folder)):
         places = listed_places(config, config_file, images, split, rows.issues)
-    if not places:
-        labels = folder / "labels"
-        places = (
-            list(folder_places(folder))
-            if images is None
-            else [(images, labels if labels.is_dir() else folder)]
-        )
+    places = places or _default_places(folder, images)
     root = images or folder
-    files = [pair for pair in files_in(places) if rows.can_name(os.path.relpath(pair[0], root))]
+    files = [pair for pair in files_in(places) if rows.has_valid_name(os.path.relpath(pair[0], root))]
     if not files:
-        raise BoxelError(f"{path}: there are no images and no labels; a YOLO set has images/ and labels/.")
-    names = _names(config, config_file, [base, *(labels for _, labels in places)])
-    pose = isinstance(config.get("kpt_shape"), list)
+        raise BoxelError(
+            f"{path}: there are no images and no labels; a YOLO dataset has images/ and labels/."
+        )
+    names = _class_names(config, config_file, [base, *(labels for _, labels in places)])
     paths = [str(image.relative_to(root)) if image.is_relative_to(root) else str(image) for image, _ in files]
     stems = file_stems(paths)
     ids = Ids(base)
-    lines: list[tuple[int, str, Path, int, list[float]]] = []
+    pose = isinstance(config.get("kpt_shape"), list)
+    lines: list[_Line] = []
     for (image, label_file), relative, stem in zip(files, paths, stems, strict=True):
-        width, height = _size(image, ids, stem)
-        index = rows.add_image(stem, relative, width, height)
+        index = rows.add_image(stem, relative, *_read_size(image, ids, stem))
         if label_file is not None:
-            lines += [
-                (index, stem, label_file, *line) for line in _lines(label_file, stem, pose, rows.issues)
-            ]
+            parsed = _parse_lines(label_file, stem, pose, rows.issues)
+            lines += [_Line(index, stem, label_file, class_id, numbers) for class_id, numbers in parsed]
     if names is None:
-        names = {k: str(k) for k in sorted({class_id for _, _, _, class_id, _ in lines})}
-    label_of = {class_id: label for label, class_id in enumerate(names)}
-    count: dict[int, int] = {}
-    for index, stem, file, class_id, numbers in lines:
-        count[index] = count.get(index, 0) + 1
-        id = f"{stem}:{count[index]}"
-        width, height = rows.widths[index], rows.heights[index]
+        names = {k: str(k) for k in sorted({line.class_id for line in lines})}
+    _add_instances(rows, lines, {class_id: label for label, class_id in enumerate(names)})
+    categories = [Category(class_id, name) for class_id, name in names.items()]
+    return ids.restore(rows.build(root, categories, path), stems)
+
+
+def _default_places(folder: Path, images: Path | None) -> list[Place]:
+    if images is None:
+        return list(folder_places(folder))
+    labels = folder / "labels"
+    return [(images, labels if labels.is_dir() else folder)]
+
+
+def _add_instances(rows: Builder, lines: Sequence[_Line], label_of: dict[int, int]) -> None:
+    """Append an instance per line; lines of unknown classes and sizes become issues."""
+    count = Counter[int]()
+    for image, stem, file, class_id, numbers in lines:
+        count[image] += 1
+        id = f"{stem}:{count[image]}"
+        width, height = rows.widths[image], rows.heights[image]
         if class_id not in label_of:
             message = f"{file}: annotation {id} is of class {class_id}, which has no name; it is left out."
             rows.issues.append(Issue("unknown-category", message, str(file), stem, id, repair="left out"))
@@ -111,10 +117,8 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
             message = f"{file}: the image of annotation {id} cannot be opened, so its size is unknown; it is left out."
             rows.issues.append(Issue("unknown-image", message, str(file), stem, id, repair="left out"))
         else:
-            box, segmentation = _in_pixels(numbers, width, height)
-            rows.add(id, index, label_of[class_id], box, segmentation)
-    categories = [Category(class_id, name) for class_id, name in names.items()]
-    return ids.restore(rows.build(root, categories, path), stems)
+            box, segmentation = _to_pixels(numbers, width, height)
+            rows.add(id, image, label_of[class_id], box, segmentation)
 
 
 def _yaml_in(folder: Path) -> Path | None:
@@ -126,7 +130,7 @@ def _yaml_in(folder: Path) -> Path | None:
 
 
 def _find_yaml(folder: Path) -> Path | None:
-    """The ``data.yaml`` of the set that a folder is, or is a split of."""
+    """Find the ``data.yaml`` of the dataset that a folder is, or is a split of."""
     return next(filter(None, map(_yaml_in, [folder, *list(folder.resolve().parents)[:3]])), None)
 
 
@@ -134,16 +138,18 @@ def _read_yaml(file: Path) -> dict[str, Any]:
     try:
         config = yaml.safe_load(read_bytes(file))
     except (yaml.YAMLError, ValueError, RecursionError, TypeError, AttributeError, KeyError) as error:
-        raise BoxelError(f"{file}: cannot be read as YAML ({one_line(error)}); mend or remove it.") from error
+        raise BoxelError(
+            f"{file}: cannot be read as YAML ({one_line(error)}); repair or remove it."
+        ) from error
     if not isinstance(config, dict):
         raise BoxelError(
-            f"{file}: this is no YOLO data set; it should say where `train` is and list `names`."
+            f"{file}: this is not a YOLO dataset; it should state where `train` is and list `names`."
         )
     return config
 
 
-def _names(config: dict[str, Any], file: Path | None, folders: Sequence[Path]) -> dict[int, str] | None:
-    """The class names by number; None where nothing names them."""
+def _class_names(config: dict[str, Any], file: Path | None, folders: Sequence[Path]) -> dict[int, str] | None:
+    """Return the class names by number; None if they are not listed anywhere."""
     names = config.get("names")
     if names is None:
         for folder in folders:
@@ -151,28 +157,24 @@ def _names(config: dict[str, Any], file: Path | None, folders: Sequence[Path]) -
                 lines = read_bytes(folder / "classes.txt").decode("utf-8", "replace").splitlines()
                 return {k: line.strip() for k, line in enumerate(lines) if line.strip()}
         return None
-    pairs = (
-        list(enumerate(names))
-        if isinstance(names, list)
-        else list(names.items())
-        if isinstance(names, dict)
-        else []
-    )
+    pairs: list[tuple[Any, Any]] = []
+    if isinstance(names, list | dict):
+        pairs = list(enumerate(names) if isinstance(names, list) else names.items())
     scalar = (str, int, float)
     if not pairs or not all(isinstance(k, int) and isinstance(name, scalar) for k, name in pairs):
         raise BoxelError(f"{file}: `names` must list the classes, or give each class number a name.")
     return {int(k): str(name) for k, name in pairs}
 
 
-def _size(image: Path, ids: Ids, stem: str) -> tuple[int, int]:
+def _read_size(image: Path, ids: Ids, stem: str) -> tuple[int, int]:
     try:
         return image_size(image)
     except BoxelError:
         return ids.size(stem)
 
 
-def _lines(file: Path, stem: str, pose: bool, issues: list[Issue]) -> Iterator[tuple[int, list[float]]]:
-    """Class and numbers of each line that can be understood; only the box's where key points follow it."""
+def _parse_lines(file: Path, stem: str, pose: bool, issues: list[Issue]) -> Iterator[tuple[int, list[float]]]:
+    """Yield class and numbers of each valid line; only those of the box if key points follow it."""
     try:
         lines = read_bytes(file).decode("utf-8", "replace").splitlines()
     except BoxelError as error:
@@ -185,7 +187,7 @@ def _lines(file: Path, stem: str, pose: bool, issues: list[Issue]) -> Iterator[t
         try:
             class_id, numbers = float(fields[0]), [float(field) for field in fields[1:]]
             if not class_id.is_integer() or class_id < 0:
-                raise ValueError("its class is no whole number")
+                raise ValueError("its class is not a whole number")
             if pose:
                 del numbers[4:]
             if len(numbers) % 2 and len(numbers) >= 5:  # predictions end in a confidence
@@ -201,8 +203,8 @@ def _lines(file: Path, stem: str, pose: bool, issues: list[Issue]) -> Iterator[t
         yield int(class_id), numbers
 
 
-def _in_pixels(numbers: list[float], width: int, height: int) -> tuple[Sequence[float], bytes | None]:
-    """The xyxy box and, of a polygon, the segmentation."""
+def _to_pixels(numbers: list[float], width: int, height: int) -> tuple[Sequence[float], bytes | None]:
+    """Return the xyxy box and, of a polygon, the segmentation."""
     if len(numbers) == 4:
         x, y, w, h = numbers
         box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
@@ -215,75 +217,55 @@ def _in_pixels(numbers: list[float], width: int, height: int) -> tuple[Sequence[
 
 
 def _corners(box: Sequence[float]) -> list[float]:
-    """The corners of an xyxy box from the upper left clockwise."""
+    """Return the corners of an xyxy box from the upper left clockwise."""
     x0, y0, x1, y1 = box
     return [x0, y0, x1, y0, x1, y1, x0, y1]
 
 
 def write(data: Annotations, path: Path) -> list[str]:
-    """Write a YOLO set into a folder: ``labels/``, ``data.yaml``, and the images linked into ``images/``.
+    """Write ``labels/``, ``data.yaml``, and the images linked into ``images/``.
 
-    Classes are numbered from 0 as Ultralytics wants them, and boxes and polygons are cut off at the image's border,
-    beyond which it refuses the image. The parts of a mask are joined into one ring; holes are filled.
-
-    Args:
-        data: the data set.
-        path: the folder.
+    Classes are numbered from 0 as Ultralytics requires, and boxes and polygons are clipped to the image, since it
+    refuses images with others. The parts of a mask are joined into one ring; holes are filled.
 
     Returns:
-        What YOLO could not hold.
+        What YOLO cannot hold.
     """
-    stems = file_stems(data.paths)
-    names = [stem + suffix_of(p) for stem, p in zip(stems, data.paths, strict=True)]
-    missing = place_images(data, path / "images", names)
+    export = Export(data, path, "YOLO", "images")
     (path / "labels").mkdir(exist_ok=True)
-    rows: list[list[int]] = []
-    ious: list[float] = []
-    unreadable: list[str] = []
     masks = 0
-    for i, stem in enumerate(stems):
-        size = size_of(data, i)
+    for i, stem in enumerate(export.stems):
+        size = data.image_size(i)
         instances = data.instances_in(i).tolist()
-        rings = {}
-        for instance in instances:
-            ring = _ring(data, instance, size, ious, unreadable)
-            if ring:
-                rings[instance] = ring
+        rings = {instance: ring for instance in instances if (ring := _ring(export, instance, size))}
         masks += len(rings)
         lines = {
             instance: line
             for instance in instances
-            if (line := _line(data, instance, size, rings.get(instance), bool(rings))) is not None
+            if (line := _format_line(data, instance, size, rings.get(instance), bool(rings))) is not None
         }
-        rows.append(list(lines))
-        (path / "labels" / f"{stem}.txt").write_text(
-            "".join(f"{line}\n" for line in lines.values()), encoding="utf-8"
-        )
+        export.rows[i] = list(lines)
+        text = "".join(f"{line}\n" for line in lines.values())
+        (path / "labels" / f"{stem}.txt").write_text(text, encoding="utf-8")
     config = {"train": "images", "val": "images", "names": {k: c.name for k, c in enumerate(data.categories)}}
-    (path / "data.yaml").write_text(
-        yaml.safe_dump(config, sort_keys=False, allow_unicode=True), encoding="utf-8"
-    )
-    write_ids(data, path, stems, rows)
-    left_out = len(data.labels) - sum(map(len, rows))
-    unwritten = "YOLO boxes need an image of known size and some area inside it"
-    return [
-        *iou_lost(ious, masks, "YOLO", "holds one ring a mask, without holes or parts"),
-        *lost_masks(data, unreadable, "YOLO"),
-        *lost_flags(data, "YOLO"),
-        *lost_label_maps(data, "YOLO"),
-        *([f"{unwritten}: {left_out} of {len(data.labels)} instances are left out."] if left_out else []),
-        *missing,
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    (path / "data.yaml").write_text(text, encoding="utf-8")
+    export.write_ids()
+    left_out = export.count_left_out()
+    losses = [
+        "YOLO boxes need an image of known size and some area inside it: "
+        f"{left_out} of {len(data.labels)} instances are left out."
     ]
+    reason = "holds one ring per mask, without holes or parts"
+    return export.losses(masks, reason, losses if left_out else [])
 
 
-def _ring(
-    data: Annotations, instance: int, size: tuple[int, int], ious: list[float], unreadable: list[str]
-) -> list[float] | None:
-    """The instance's mask as one ring in pixels; appends its IoU with the mask where that may be below 1."""
-    rle = readable_rle(data, instance, size, unreadable)
+def _ring(export: Export, instance: int, size: tuple[int, int]) -> list[float] | None:
+    """Return the instance's mask as one ring in pixels; append its IoU with the mask if that may be below 1."""
+    rle = export.rle(instance, size)
     if rle is None:
         return None
-    segmentation: Any = data.segmentation(instance)
+    segmentation: Any = export.data.segmentation(instance)
     if isinstance(segmentation, list):
         rings = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6]
         if len(rings) == 1:
@@ -291,14 +273,14 @@ def _ring(
     else:
         rings = outlines(rle)
     ring = join_rings(rings) if rings else None
-    ious.append(overlap([ring], rle) if ring else 0.0)
+    export.ious.append(overlap([ring], rle) if ring else 0.0)
     return ring
 
 
-def _line(
+def _format_line(
     data: Annotations, instance: int, size: tuple[int, int], ring: list[float] | None, as_polygon: bool
 ) -> str | None:
-    """The line of an instance; None where there is nothing that can be written."""
+    """Return the line of an instance; None if it cannot be written."""
     if not min(size):
         return None
     sides = np.array(size, dtype=float)

@@ -1,4 +1,4 @@
-"""Where the images and labels of a YOLO set lie: as its ``data.yaml`` lists them, or as its folders do.
+"""Find the images and labels of a YOLO dataset: as its ``data.yaml`` lists them, or by its folders.
 
 A place is an image folder with its label folder, or an image file with its label file.
 """
@@ -24,17 +24,17 @@ SPLITS = ("train", "val", "test")
 def listed_places(
     config: dict[str, Any], file: Path, images: Path | None, split: str | None, issues: list[Issue]
 ) -> list[Place]:
-    """What a ``data.yaml`` lists: folders, or texts with a line an image file.
+    """Return what a ``data.yaml`` lists: folders, or texts with one image file per line.
 
     Args:
-        config: its content.
-        file: itself.
-        images: a folder in place of every ``images/``.
-        split: the only one wanted.
-        issues: what is listed and not there is appended, if anything is there.
+        config: Its content.
+        file: Its path.
+        images: A folder instead of every ``images/``.
+        split: The only split wanted.
+        issues: Listed entries that do not exist are appended, if any exists.
 
     Raises:
-        BoxelError: the split is not there, though others are listed.
+        BoxelError: The split does not exist, although others are listed.
     """
     entries = {name: _entries(config.get(name)) for name in SPLITS}
     if split is not None and any(entries.values()):
@@ -50,7 +50,7 @@ def listed_places(
         for entry in listed:
             place = _find(entry, starts)
             if place is None:
-                missing.append(f"{file}: its `{name}`, {entry}, is not there")
+                missing.append(f"{file}: its `{name}`, {entry}, does not exist")
             elif place.resolve() not in found:
                 found[place.resolve()] = list(_places_in(place, starts, images))
     if missing and split is not None and not found:
@@ -68,24 +68,24 @@ def _entries(listed: Any) -> list[str]:
 
 
 def _find(entry: str, starts: Sequence[Path]) -> Path | None:
-    """A listed folder (of which only the labels may be there) or text."""
+    """Find a listed folder (of which only the labels may exist) or text."""
     # Some tools list their folders as if data.yaml lay a folder deeper.
     for path in [start / name for start in starts for name in (entry, entry.removeprefix("../"))]:
         with contextlib.suppress(OSError, ValueError):  # a name that is too long, or with a null byte
-            if path.is_dir() or labels_of(path).is_dir() or (path.suffix == ".txt" and path.is_file()):
+            if path.is_dir() or label_folder(path).is_dir() or (path.suffix == ".txt" and path.is_file()):
                 return path
     return None
 
 
 def _places_in(path: Path, starts: Sequence[Path], images: Path | None) -> Iterator[Place]:
     if path.suffix != ".txt":
-        yield path if images is None else images / (_below_images(path) or "."), labels_of(path)
+        yield path if images is None else images / (_below_images(path) or "."), label_folder(path)
         return
     for line in read_bytes(path).decode("utf-8", "replace").split("\n"):
         if name := line.strip().replace("\0", "_"):
             candidates = [start / name for start in (path.parent, *starts)]
             image = next(filter(_is_file, candidates), candidates[0])
-            labels = labels_of(image)
+            labels = label_folder(image)
             yield (
                 image if images is None else images / (_below_images(image) or image.name),
                 labels.parent / f"{labels.stem or '_'}.txt",
@@ -100,8 +100,8 @@ def _is_file(path: Path) -> bool:
 
 
 def folder_places(folder: Path) -> Iterator[Place]:
-    """The image and label folders of a set that has no ``data.yaml`` to list them."""
-    beside = labels_of(folder)
+    """Yield the image and label folders of a dataset without a ``data.yaml`` that lists them."""
+    beside = label_folder(folder)
     if beside != folder and beside.is_dir():
         yield folder, beside
         return
@@ -117,14 +117,14 @@ def folder_places(folder: Path) -> Iterator[Place]:
         yield folder, folder
 
 
-def labels_of(images: Path) -> Path:
-    """The label folder of an image folder: the last ``images`` in its path is ``labels``."""
+def label_folder(images: Path) -> Path:
+    """Return the label folder of an image folder: the last ``images`` in its path becomes ``labels``."""
     below = _below_images(images)
     return images if below is None else Path(*images.parts[: -1 - len(below.parts)], "labels", below)
 
 
 def _below_images(path: Path) -> Path | None:
-    """What comes after the last ``images`` in a path; None where there is none."""
+    """Return what follows the last ``images`` in a path; None if there is none."""
     parts = path.parts
     if "images" not in parts:
         return None
@@ -132,7 +132,7 @@ def _below_images(path: Path) -> Path | None:
 
 
 def files_in(places: Sequence[Place]) -> list[tuple[Path, Path | None]]:
-    """Image and label file of every image that has either; a missing image is supposed to be a ``.jpg``."""
+    """Return image and label file of every image that has either; a missing image is assumed to be a ``.jpg``."""
     files: dict[str, tuple[Path, Path | None]] = {}
     for images, labels in places:
         for image, label in _files_of(images, labels):
@@ -146,7 +146,7 @@ def _files_of(images: Path, labels: Path) -> Iterator[tuple[Path, Path | None]]:
     if labels.suffix == ".txt":
         yield images, labels if _is_file(labels) else None
         return
-    pictures = {
+    image_files = {
         p.relative_to(images).with_suffix(""): p
         for p in sorted(images.rglob("*"))
         if p.suffix.lower() in SUFFIXES and p.is_file()
@@ -157,6 +157,6 @@ def _files_of(images: Path, labels: Path) -> Iterator[tuple[Path, Path | None]]:
         if p.name != "classes.txt" and p.is_file()
     }
     if images == labels:  # a flat folder may hold other texts too
-        texts = {key: file for key, file in texts.items() if key in pictures}
-    for key in sorted(pictures.keys() | texts.keys()):
-        yield pictures.get(key, images / f"{key}.jpg"), texts.get(key)
+        texts = {key: file for key, file in texts.items() if key in image_files}
+    for key in sorted(image_files.keys() | texts.keys()):
+        yield image_files.get(key, images / f"{key}.jpg"), texts.get(key)

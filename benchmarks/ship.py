@@ -1,4 +1,4 @@
-"""Put a trained BoxCaseg into the package: weights in half precision for PyTorch, and the same as an ONNX file.
+"""Put a trained BoxCaseg into the package: weights in half precision, and an ONNX file that uses the same weights.
 
     python benchmarks/ship.py runs/boxcaseg boxcaseg
     python benchmarks/ship.py --onnx boxcaseg             # write the ONNX file of bundled weights again
@@ -8,6 +8,7 @@ The card, README.md beside the weights, is written by hand.
 
 from __future__ import annotations
 
+import json
 import shutil
 import warnings
 from hashlib import blake2b
@@ -19,6 +20,7 @@ import onnx
 import torch
 from _record import arguments
 from onnx import TensorProto, helper, numpy_helper
+from onnx.external_data_helper import set_external_data
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.trace import OPSET
@@ -42,16 +44,16 @@ def main() -> None:
         shutil.copy(args.run / "metrics.json", target)
     write_onnx(target)
     for file in ("model.safetensors", "model.onnx"):
-        print(f"{target / file}: {(target / file).stat().st_size / 1e6:.1f} MB")
+        print(f"{target / file}: {(target / file).stat().st_size / 1e6:.2f} MB")
 
 
 def write_onnx(folder: Path) -> None:
     """Write ``model.onnx`` of a BoxCaseg folder, with all that is needed to run it in its metadata.
 
-    Weights are stored in half precision, as in the safetensors file, and cast to single precision by the graph.
-    Batch norms stay nodes of their own: onnxruntime folds them into the convolutions, and the casts into the weights,
-    when it opens the file. Folding them before rounding would change logits by up to 0.04; so they differ from those of
-    PyTorch by 1e-5.
+    Its weights are those in the safetensors file, in half precision and cast to single precision by the graph; it
+    names where in that file each lies. Batch norms stay nodes of their own: onnxruntime folds them into the
+    convolutions, and the casts into the weights, when it opens the file. Folding them before rounding would change
+    logits by up to 0.04; so they differ from those of PyTorch by 1e-5.
     """
     graph = BoxCasegGraph(io.load(folder)).eval()
     with atomic_path(folder / "model.onnx") as path:
@@ -70,6 +72,7 @@ def write_onnx(folder: Path) -> None:
             )
         model = onnx.load(path)
         _store_in_half_precision(model.graph)
+        _share_weights(model.graph, folder / "model.safetensors")
         weights = blake2b((folder / "model.safetensors").read_bytes(), digest_size=8).hexdigest()
         about = {"method": "boxcaseg", "boxel": version("boxel"), "weights": weights, **graph.about()}
         helper.set_model_props(model, about)
@@ -89,6 +92,23 @@ def _store_in_half_precision(graph: onnx.GraphProto) -> None:
     nodes = [*casts, *graph.node]
     del graph.node[:]
     graph.node.extend(nodes)
+
+
+def _share_weights(graph: onnx.GraphProto, file: Path) -> None:
+    """Replace each tensor in half precision by a reference to the same tensor in a safetensors file."""
+    content = file.read_bytes()
+    start = 8 + int.from_bytes(content[:8], "little")  # a length and a JSON header come first
+    header = json.loads(content[8:start])
+    for tensor in graph.initializer:
+        if tensor.data_type != TensorProto.FLOAT16:
+            continue
+        # The exporter wraps some convolutions, and the graph the model.
+        name = tensor.name.removesuffix("_half").removeprefix("model.").replace(".conv.weight", ".weight")
+        begin, end = (start + offset for offset in header[name]["data_offsets"])
+        if content[begin:end] != tensor.raw_data:
+            raise ValueError(f"{file}: {name} differs from the model's")
+        set_external_data(tensor, file.name, offset=begin, length=end - begin)
+        tensor.ClearField("raw_data")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ from _runs import read_coco, train_once
 from boxel.data import Annotations
 from boxel.data.images import read_image
 from boxel.data.samples import sample_images
-from boxel.demo.scenes import figures
+from boxel.demo.scenes import summarize_detections
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
 from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
@@ -81,7 +81,7 @@ def report(results: dict[tuple[str, int], list[dict[str, Any]]], truth: Annotati
     rows = {}
     for (kind, seed), found in results.items():
         filled = coco_ap(truth, fill_boxes(truth, found), "segm")["AP"]
-        row = rows[f"{kind} {seed}"] = figures(found, truth)
+        row = rows[f"{kind} {seed}"] = summarize_detections(truth, found)
         minutes = json.loads((out / f"{kind}_{seed}" / "minutes.json").read_text())
         table.add(kind, seed, *(row[name] for name in MEASURES), filled, minutes)
     table.write(sorted({seed for _, seed in results}))

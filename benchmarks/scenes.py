@@ -20,7 +20,7 @@ from _runs import train_once
 
 from boxel.data import Annotations, read
 from boxel.data.synthetic import jitter_boxes, write_scenes
-from boxel.demo.scenes import figures as measure
+from boxel.demo.scenes import summarize_detections
 from boxel.evaluation import coco_ap, fill_boxes
 from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
@@ -93,7 +93,7 @@ def measures(name: str, args: argparse.Namespace, truth: Annotations) -> dict[st
         minutes = train_once("boxinst", data, run, config="demo", **settings)
         found = predict_dataset(load(run), truth, batch_size=4)
         filled = coco_ap(truth, fill_boxes(truth, found), "segm")["AP"]
-        row = measure(found, truth) | {"filled_AP": filled, "minutes": minutes}
+        row = summarize_detections(truth, found) | {"filled_AP": filled, "minutes": minutes}
         file.write_text(json.dumps(row))
     return json.loads(file.read_text())
 

@@ -1,4 +1,4 @@
-"""The photos of the demo: what it writes, that its figures are those of the files, and that it goes on."""
+"""The demo on photographs: what it writes, that its metrics are those of its files, and that it resumes."""
 
 import json
 
@@ -7,14 +7,15 @@ import pytest
 from PIL import Image
 
 from boxel.data import read
-from boxel.demo.photos import draw_photos, label_photos
+from boxel.demo import demo
+from boxel.demo.photos import draw_photos
 
 
-def test_labels_measures_and_goes_on_where_it_was(tmp_path, capsys):
-    first = label_photos(tmp_path)
-    printed = capsys.readouterr().out
+def test_photographs_are_labeled_evaluated_and_not_labeled_twice(tmp_path):
+    result = demo(tmp_path)
+    first, printed = result.summary, str(result)
     made, truth = read(tmp_path / "photos_masks.json"), read(tmp_path / "photos" / "masks.json")
-    assert "check: no issues found" in printed and f"labeled {len(truth)} photos" in printed
+    assert "check: no issues found" in printed and f"labeled {len(truth)} photographs" in printed
     assert made.ids == truth.ids and made.has_mask.all()
     np.testing.assert_array_equal(made.boxes, truth.boxes)
     assert first["labeled"] == len(truth) == len(list((tmp_path / "photos").glob("*.[pj][np]g")))
@@ -32,12 +33,12 @@ def test_labels_measures_and_goes_on_where_it_was(tmp_path, capsys):
     assert Image.open(tmp_path / "photos.jpg").width == 4 * 300
 
     masks = (tmp_path / "photos_masks.json").read_bytes()
-    again = label_photos(tmp_path)
+    again = demo(tmp_path).summary
     assert (tmp_path / "photos_masks.json").read_bytes() == masks
     assert again["labeled"] == 0 and (again["masks"], again["box"]) == (first["masks"], first["box"])
 
 
-def test_draws_boxes_beside_masks_two_photos_a_row(tmp_path):
+def test_boxes_are_drawn_beside_masks_two_images_per_row(tmp_path):
     square = [[100, 100, 200, 100, 200, 200, 100, 200]]
     images, annotations = [], []
     for n in (1, 2, 3):
@@ -53,6 +54,6 @@ def test_draws_boxes_beside_masks_two_photos_a_row(tmp_path):
     draw_photos(read(tmp_path / "masks.json"), tmp_path / "sheet.png")
     sheet = np.asarray(Image.open(tmp_path / "sheet.png"))
     assert sheet.shape == (600, 1200, 3)
-    gray, tinted, blank = [100] * 3, [128, 91, 168], [255] * 3  # 0.55 of the gray and 0.45 of (163, 81, 251)
+    gray, tinted, blank = [100] * 3, [125, 83, 168], [255] * 3  # 0.55 of the gray and 0.45 of (156, 62, 250)
     centers = sheet[150::300, 150::300].tolist()
     assert centers == [[gray, tinted, gray, tinted], [gray, gray, blank, blank]]

@@ -155,20 +155,17 @@ def add_demo(parser: ArgumentParser) -> None:
     """Add the flags of `boxel demo`."""
     parser.add_argument("--out", type=str, help="folder for everything it makes (default: demo)")
     parser.add_argument(
-        "--train", action="store_true", help="also train from boxes and from masks: 12 minutes"
+        "--train", action="store_true", help="train from boxes and from masks instead: 12 minutes"
     )
-    parser.add_argument("--steps", type=int, help="optimizer steps of each training")
+    parser.add_argument("--steps", type=int, help="with --train: optimizer steps of each training")
 
 
 def run_demo(given: Namespace) -> int:
     """Run `boxel demo`."""
-    settings = given.as_dict()
-    if settings.pop("train", False):
-        from boxel.demo.scenes import demo
+    from boxel.demo import demo, demo_train
 
-        demo(**settings)
-    else:
-        from boxel.demo.photos import label_photos
-
-        label_photos(settings.get("out", "demo"))
+    out = given.get("out", "demo")
+    if "steps" in given and "train" not in given:
+        raise UsageError("--steps is for --train; add it, or leave --steps out.")
+    print(demo_train(out, given.get("steps")) if "train" in given else demo(out))
     return 0

@@ -1,1 +1,5 @@
-"""The demos: `photos` labels the bundled photographs, `scenes` trains on generated scenes (PyTorch)."""
+"""The demos: on bundled photographs, and trainings on generated scenes."""
+
+import lazy_loader as _lazy
+
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

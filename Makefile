@@ -66,6 +66,8 @@ $(DEMO)/.ready: pyproject.toml
 	@touch $@
 
 docs: $(READY)  ## The documentation, into site/
+	$(BIN)/python docs/generate.py
+	$(BIN)/python benchmarks/tables.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 wheel: $(READY)  ## The wheel, into dist/

@@ -2,6 +2,8 @@
 
     python docs/generate.py
     python docs/generate.py --check
+
+The text comes from docstrings and recipes, so a change there may need it.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The data set in memory: choosing parts of it, and masks on demand."""
+"""The dataset in memory: selecting parts of it, and decoding masks on demand."""
 
 import sys
 
@@ -45,7 +45,7 @@ def make(**columns):
     )
 
 
-def test_columns_left_out_have_their_defaults():
+def test_missing_columns_get_defaults():
     data = make(label_maps=None)
     assert np.isnan(data.quality).all()
     assert np.isnan(data.areas).all()
@@ -57,12 +57,12 @@ def test_columns_left_out_have_their_defaults():
     assert repr(data) == "Annotations(3 images, 4 instances, 3 with masks, 3 categories, from 'set.json')"
 
 
-def test_instances_of_an_image_in_the_order_of_the_file():
+def test_instances_in_an_image_keep_the_order_of_the_file():
     data = make()
     assert [data.instances_in(i).tolist() for i in range(3)] == [[1, 2], [], [0, 3]]
 
 
-def test_masks():
+def test_masks_are_decoded_on_demand():
     data = make()
     assert data.segmentation(0) == SQUARE
     assert data.segmentation(1) is None
@@ -72,19 +72,19 @@ def test_masks():
     assert data.mask(1) is None
 
 
-def test_a_size_for_files_that_do_not_say():
+def test_a_size_may_be_given_if_the_file_has_none():
     data = make(widths=np.zeros(3, np.int32), heights=np.zeros(3, np.int32))
     np.testing.assert_array_equal(data.mask(0, (8, 10)), SQUARE_MASK)
 
 
-def test_a_segmentation_at_fault_is_named_with_its_remedy():
+def test_an_invalid_segmentation_is_named_with_a_remedy():
     with pytest.raises(BoxelError, match=r"set\.json.*annotation 104 \(image 30\).*--repair"):
         make().mask(3)
     with pytest.raises(BoxelError, match="annotation 103"):
         make().mask(2, (9, 9))  # a code of another size than the image
 
 
-def test_has_mask_asks_for_trust():
+def test_has_mask_requires_trust():
     assert make().has_mask.tolist() == [True, False, True, True]
     assert make(trusted=np.array([False, True, True, True])).has_mask.tolist() == [False, False, True, True]
     bare = make().without_masks()
@@ -150,7 +150,7 @@ def test_class_agnostic():
 
 
 def test_rename_categories():
-    """Several that come to one name are one, under the first one's id; others keep name and place."""
+    """Categories renamed to one name are merged under the first one's id; others keep their name and place."""
     names = [category.name for category in make().categories]
     renamed = make().rename_categories({names[-1]: names[0]})
     assert [category.name for category in renamed.categories] == names[:-1]
@@ -179,7 +179,7 @@ def test_values_to_labels():
     assert values_to_labels({-1: 0, 65536: 1, 0: 2}).tolist() == [2]  # no pixel has these
 
 
-def test_values_of_label_maps_are_category_ids_where_no_reader_says_so():
+def test_values_of_label_maps_default_to_category_ids():
     wanted = np.full(256, VOID)
     wanted[[0, 7, 2, 4]] = BACKGROUND, 0, 1, 2
     assert make().map_labels.tolist() == wanted.tolist()
@@ -190,7 +190,7 @@ def test_values_of_label_maps_are_category_ids_where_no_reader_says_so():
 
 
 def mapped(*values):
-    """A set whose values 0, 1, ... stand for these labels of three categories."""
+    """A dataset whose values 0, 1, ... stand for these labels of three categories."""
     return make(map_labels=np.array(values, dtype=np.int16))
 
 
@@ -200,18 +200,18 @@ def test_selected_categories_leave_background():
     assert part.map_labels.dtype == np.int16
 
 
-def test_where_every_pixel_is_of_a_class_what_is_left_out_is_void():
+def test_without_background_unselected_classes_become_void():
     assert mapped(0, 1, 2, VOID).select_categories(["dog"]).map_labels.tolist() == [VOID, 0, VOID, VOID]
 
 
-def test_label_maps_under_other_names():
+def test_renaming_categories_merges_values_of_label_maps():
     names = [category.name for category in make().categories]
     renamed = mapped(2, BACKGROUND, 1, 0).rename_categories({names[2]: names[0], names[1]: "wolf"})
     assert [category.name for category in renamed.categories] == [names[0], "wolf"]
     assert renamed.map_labels.tolist() == [0, BACKGROUND, 1, 0]
 
 
-def test_label_maps_of_one_class():
+def test_class_agnostic_label_maps_have_one_class():
     assert mapped(BACKGROUND, 0, 2, VOID, 1).class_agnostic().map_labels.tolist() == [
         BACKGROUND,
         0,
@@ -221,14 +221,14 @@ def test_label_maps_of_one_class():
     ]
 
 
-def test_relabel_leaves_the_set_it_is_called_on():
+def test_relabel_does_not_change_the_original():
     data = mapped(0, 1, 2)
     other = data.relabel(np.array([1, -1, 0], np.int32), [Category(1, "a"), Category(2, "b")])
     assert other.map_labels.tolist() == [1, VOID, 0] and data.map_labels.tolist() == [0, 1, 2]
     assert other.label_maps == data.label_maps
 
 
-def test_parts_keep_what_values_stand_for():
+def test_selections_keep_the_meaning_of_values():
     data = mapped(0, VOID, 2)
     for part in (data.select_images([1]), data.select_instances([0]), data.without_masks()):
         assert part.map_labels.tolist() == [0, VOID, 2]

@@ -1,4 +1,4 @@
-"""From any format to any."""
+"""Conversion between all formats."""
 
 import itertools
 import json
@@ -18,7 +18,7 @@ FORMATS = ["coco", "voc", "yolo", "labelme", "sbd"]
 
 @pytest.fixture
 def source(tmp_path):
-    """Two photos, ids with gaps, two instances apart from one another, each a polygon that every format holds."""
+    """Two images, ids with gaps, two separate instances, each a polygon that every format can hold."""
     content = {
         "images": [
             {"id": 31, "file_name": "one.png", "width": 60, "height": 40},
@@ -54,7 +54,7 @@ def place(tmp_path, format, name):
 
 
 @pytest.mark.parametrize("first, second", list(itertools.product(FORMATS, FORMATS)))
-def test_any_to_any(source, tmp_path, first, second):
+def test_every_format_converts_to_every_other(source, tmp_path, first, second):
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConversionWarning)
         a, b, c = (place(tmp_path, format, f"step{k}") for k, format in enumerate((first, second, "coco")))
@@ -75,7 +75,7 @@ def test_any_to_any(source, tmp_path, first, second):
 
 
 @pytest.mark.parametrize("format", FORMATS[:4])
-def test_boxes_only_is_normal(source, tmp_path, format):
+def test_boxes_without_masks_convert_silently(source, tmp_path, format):
     data = boxel.data.read(source).without_masks()
     boxel.data.write(data, tmp_path / "boxes.json")
     target = place(tmp_path, format, "out")
@@ -100,7 +100,7 @@ def holed(source, tmp_path):
 
 
 @pytest.mark.parametrize("format", ["yolo", "labelme"])
-def test_the_iou_a_hole_costs_is_said(source, tmp_path, format):
+def test_the_iou_lost_by_a_hole_is_reported(source, tmp_path, format):
     file = holed(source, tmp_path)
     with pytest.warns(ConversionWarning, match=r"1 of 1 masks changed and lost 0\.2500 mask IoU on average"):
         convert(file, tmp_path / "out", format)
@@ -109,7 +109,7 @@ def test_the_iou_a_hole_costs_is_said(source, tmp_path, format):
 
 
 @pytest.mark.parametrize("format", ["coco", "voc", "sbd"])
-def test_holes_are_kept_where_they_can_be(source, tmp_path, format):
+def test_formats_with_holes_keep_them(source, tmp_path, format):
     file = holed(source, tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error", ConversionWarning)
@@ -119,7 +119,7 @@ def test_holes_are_kept_where_they_can_be(source, tmp_path, format):
 
 
 @pytest.mark.parametrize("format", ["voc", "sbd"])
-def test_the_iou_an_overlap_costs_is_said(source, tmp_path, format):
+def test_the_iou_lost_by_an_overlap_is_reported(source, tmp_path, format):
     content = json.loads(source.read_text())
     content["annotations"][1]["segmentation"] = [
         [5, 5, 25, 5, 25, 25, 5, 25]
@@ -131,7 +131,7 @@ def test_the_iou_an_overlap_costs_is_said(source, tmp_path, format):
         convert(tmp_path / "in/over.json", tmp_path / "out", format)
 
 
-def test_crowds_and_trust_are_said(source, tmp_path):
+def test_lost_crowds_and_trust_are_reported(source, tmp_path):
     content = json.loads(source.read_text())
     content["annotations"][0]["iscrowd"] = 1
     content["annotations"][1]["trusted"] = False
@@ -162,7 +162,7 @@ def test_a_polygon_of_odd_length_costs_only_itself(source, tmp_path, format):
         np.testing.assert_allclose(again.boxes[0], [5, 5, 15, 25], atol=1e-6)
 
 
-def test_a_mask_of_an_image_without_size_is_told(source, tmp_path):
+def test_a_mask_of_an_image_without_size_is_reported(source, tmp_path):
     content = json.loads(source.read_text())
     content["images"][1] = {"id": 4, "file_name": "absent.png"}
     content["annotations"][0]["image_id"] = 4
@@ -173,7 +173,7 @@ def test_a_mask_of_an_image_without_size_is_told(source, tmp_path):
         convert(tmp_path / "in/nosize.json", tmp_path / "out", "labelme")
 
 
-def test_faults_of_the_source_are_told_by_kind(source, tmp_path):
+def test_issues_of_the_source_are_reported_by_kind(source, tmp_path):
     content = json.loads(source.read_text())
     content["annotations"] += [
         {"id": 91, "image_id": 5, "category_id": 0, "bbox": [0, 0, 9, 9]},
@@ -189,7 +189,7 @@ def test_faults_of_the_source_are_told_by_kind(source, tmp_path):
     assert len(data.issues) == 3 and boxel.data.read(tmp_path / "out.json").ids == [90, 7]
 
 
-def test_edited_sets_still_read(source, tmp_path):
+def test_edited_datasets_still_read(source, tmp_path):
     convert(source, tmp_path / "out", "yolo")
     with open(tmp_path / "out/labels/one.txt", "a") as file:
         file.write("1 0.5 0.5 0.1 0.1 0.6 0.5\n")
@@ -201,7 +201,7 @@ def test_edited_sets_still_read(source, tmp_path):
         assert data.image_ids == ["one", "two"] and [issue.kind for issue in data.issues] == ["bad-ids"]
 
 
-def test_parts_in_yolo(source, tmp_path):
+def test_parts_of_a_mask_are_joined_in_yolo(source, tmp_path):
     content = json.loads(source.read_text())
     content["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 25, 5, 25], [20, 5, 28, 5, 28, 25, 20, 25]]
     (tmp_path / "in/parts.json").write_text(json.dumps(content))
@@ -213,12 +213,12 @@ def test_parts_in_yolo(source, tmp_path):
         boxel.data.read(tmp_path / "out").mask(0),
     )
     iou = (before & after).sum() / (before | after).sum()
-    # Both parts are there, and what is said is what came of it.
+    # Both parts are there, and the reported IoU is that of the result.
     assert iou > 0.9
     assert iou == 1 or f"lost {1 - iou:.4f} mask IoU" in str(caught[0].message)
 
 
-def test_real_photos(shared_data, tmp_path):
+def test_real_images_survive_a_round_trip(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "coco/val_masks.json").select_images(range(20))
     boxel.data.write(data, tmp_path / "few.json")
     with pytest.warns(ConversionWarning, match="mask IoU on average"):

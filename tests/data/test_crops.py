@@ -21,11 +21,11 @@ from boxel.utils.errors import BoxelError
 HEIGHT, WIDTH, SIDE = 150, 200, 32
 FILL = (1, 2, 3)
 STILL = CropConfig(side=SIDE, shift=0, scale=(1, 1), flip=0)
-"""Nothing is left to chance."""
+"""No random augmentation."""
 
 
 def annotations(boxes, masks=None, images=None, root="", **columns):
-    """A set of images of 200 x 150, by default one instance each."""
+    """Images of 200 x 150, by default with one instance each."""
     images = list(range(len(boxes))) if images is None else images
     count = max(images, default=-1) + 1
     codes = np.full(len(boxes), None, dtype=object)
@@ -63,7 +63,7 @@ L_SHAPE = filled(BOX) - filled((100, 55, 130, 75))
 
 @pytest.fixture
 def ramps(tmp_path):
-    """A set of three photos whose red tells x and whose green tells y: a mask, a hint and a box alone."""
+    """Three images whose red encodes x and whose green encodes y: a mask, an untrusted mask and a box only."""
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     photo = np.stack([x, y, np.full_like(x, 200)], axis=-1).astype(np.uint8)
     for i in range(3):
@@ -73,7 +73,7 @@ def ramps(tmp_path):
 
 
 def window_of(shown):
-    """What part of a ramp a crop shows: x0, y0, x1, y1."""
+    """The part of a ramp that a crop shows: x0, y0, x1, y1."""
     across, down = shown[0].mean(0) * 255, shown[1].mean(1) * 255
     ends = []
     for values in (across, down):
@@ -86,7 +86,7 @@ def window_of(shown):
 # samples -------------------------------------------------------------------------------------------------------------
 
 
-def test_a_sample(ramps):
+def test_a_sample_has_its_image_and_target(ramps):
     dataset = CropDataset(ramps, None, replace(STILL, scale=(2, 2)), fill=FILL)
     assert len(dataset) == 3 and dataset.data is ramps
     shown, target = dataset[0, 7]
@@ -106,7 +106,7 @@ def test_a_sample(ramps):
     torch.testing.assert_close((mask > 0.5).float(), expected)
 
 
-def test_only_a_trusted_mask_may_be_learned_from(ramps):
+def test_only_a_trusted_mask_counts_as_a_mask(ramps):
     dataset = CropDataset(ramps, None, STILL)
     masks = [dataset[i, 0][1] for i in range(3)]
     assert [target["has_mask"] for target in masks] == [True, False, False]
@@ -114,7 +114,7 @@ def test_only_a_trusted_mask_may_be_learned_from(ramps):
     assert masks[1]["mask"].sum() > 0 and masks[2]["mask"].sum() == 0
 
 
-def test_a_flip_turns_pixels_mask_and_columns_alike(ramps):
+def test_a_flip_mirrors_pixels_mask_and_columns(ramps):
     as_it_is, flipped = (
         CropDataset(ramps, None, CropConfig(side=SIDE, clip=False, flip=flip)) for flip in (0, 1)
     )
@@ -130,7 +130,7 @@ def test_a_flip_turns_pixels_mask_and_columns_alike(ramps):
 
 
 def test_mask_and_spans_lie_where_the_pixels_are(ramps):
-    """Whatever the window: the red and green of a pixel tell whether it is in the box."""
+    """For any window, the red and green of a pixel encode whether it is in the box."""
     dataset = CropDataset(ramps, None, CropConfig(side=64, clip=False))
     for seed in range(12):
         shown, target = dataset[0, seed]
@@ -147,8 +147,8 @@ def test_mask_and_spans_lie_where_the_pixels_are(ramps):
         assert torch.equal(held[rest], inside[rest])
 
 
-def test_the_papers_augmentation(ramps):
-    """The center moves by up to a quarter of the box, width and height are scaled apart by 0.5 to 1.5."""
+def test_windows_shift_and_scale_as_in_the_paper(ramps):
+    """The center shifts by up to a quarter of the box; width and height are scaled independently by 0.5 to 1.5."""
     dataset = CropDataset(ramps, None, CropConfig(side=SIDE, clip=False))
     windows = np.array([window_of(np.sort(dataset[2, seed][0].numpy(), axis=-1)) for seed in range(80)])
     extent, box = windows[:, 2:] - windows[:, :2], np.array([60, 40])
@@ -161,12 +161,12 @@ def test_the_papers_augmentation(ramps):
     assert abs(np.corrcoef(scale.T)[0, 1]) < 0.4
 
 
-def test_the_networks_margin_is_part_of_the_window(ramps):
+def test_the_window_includes_the_margin(ramps):
     shown, _ = CropDataset(ramps, None, STILL, margin=0.25)[2, 0]
     assert window_of(shown) == pytest.approx([55, 45, 145, 105], abs=1)
 
 
-def test_what_is_beyond_the_image_is_cut_off_or_filled(ramps):
+def test_windows_past_the_image_are_clipped_or_padded(ramps):
     at_the_border = replace(ramps, boxes=np.tile([[0.0, 0, 60, 40]], (3, 1)))
     config = replace(STILL, scale=(1.5, 1.5))
     filled_up, target = CropDataset(at_the_border, None, replace(config, clip=False), fill=FILL)[2, 0]
@@ -180,8 +180,8 @@ def test_what_is_beyond_the_image_is_cut_off_or_filled(ramps):
     assert (cut[2] * 255 == 200).all()
 
 
-def test_nearly_all_of_a_salient_image_is_shown(ramps):
-    """288 of 320 pixels, somewhere, whatever the aspect."""
+def test_a_salient_crop_shows_nine_tenths_of_each_side(ramps):
+    """288 of 320 pixels, anywhere, for any aspect."""
     dataset = CropDataset(ramps.select_images([2]), ramps.select_images([0]), STILL)
     windows = np.array([window_of(dataset[1, seed][0]) for seed in range(20)])
     assert windows[:, 2:] - windows[:, :2] == pytest.approx(np.tile([180, 135], (20, 1)), abs=2)
@@ -198,13 +198,13 @@ def test_nearly_all_of_a_salient_image_is_shown(ramps):
     assert window_of(dataset[0, 0][0]) == pytest.approx(BOX, abs=1)  # the boxed set's are about their boxes
 
 
-def test_salient_images_may_be_cropped_as_any_other(ramps):
+def test_salient_images_may_be_cropped_around_their_box(ramps):
     dataset = CropDataset(ramps.select_images([2]), ramps.select_images([0]), replace(STILL, salient="box"))
     assert window_of(dataset[1, 0][0]) == pytest.approx(BOX, abs=1)
 
 
-def test_noise_is_put_on_boxes_with_a_mask_only(ramps):
-    """Without a mask the box is all there is to learn from."""
+def test_box_noise_affects_only_instances_with_a_mask(ramps):
+    """Without a mask there is only the box to train on."""
     wide = replace(STILL, scale=(2, 2))
     plain, noisy = (CropDataset(ramps, None, replace(wide, box_noise=noise)) for noise in (0, 0.2))
     for index in (1, 2):
@@ -217,14 +217,14 @@ def test_noise_is_put_on_boxes_with_a_mask_only(ramps):
     assert abs(np.mean(edges)) < 2
 
 
-def test_colors_change_the_pixels_alone(ramps):
+def test_color_jitter_changes_only_pixels(ramps):
     plain, colorful = (CropDataset(ramps, None, replace(STILL, color=color)) for color in (0, 0.5))
     (before, usual), (shown, target) = plain[0, 5], colorful[0, 5]
     assert not torch.equal(shown, before) and shown.min() >= 0 and shown.max() <= 1
     assert all(torch.equal(target[name], usual[name]) for name in ("rows", "columns", "mask"))
 
 
-def test_a_pick_says_all_of_a_sample(ramps):
+def test_the_seed_fixes_a_sample(ramps):
     dataset = CropDataset(ramps, None, CropConfig(side=SIDE, color=0.4, box_noise=0.1))
     torch.manual_seed(1)
     np.random.seed(1)
@@ -253,7 +253,7 @@ def test_the_next_instance_replaces_an_unreadable_one(ramps, caplog):
     assert "missing" in caplog.text
 
 
-def test_a_box_of_no_size_or_outside_its_image_gives_a_crop(ramps):
+def test_empty_and_outside_boxes_give_a_crop(ramps):
     odd = replace(
         ramps, boxes=np.array([[190.0, 140, 190.3, 140.3], [300, 300, 340, 320], [-20, 10, -10, 20]])
     )
@@ -280,12 +280,12 @@ def test_a_box_of_no_size_or_outside_its_image_gives_a_crop(ramps):
         ({"salient_ratio": (-9, 7)}, "salient_ratio is (-9, 7)"),
     ],
 )
-def test_settings_that_mean_nothing(settings, message):
+def test_invalid_settings_are_refused(settings, message):
     with pytest.raises(BoxelError, match=re.escape(message)):
         CropConfig(**settings)
 
 
-def test_the_defaults_are_the_papers():
+def test_the_defaults_are_those_of_the_paper():
     config = CropConfig()
     assert (config.side, config.shift, config.scale, SALIENT_SHARE) == (288, 0.25, (0.5, 1.5), 288 / 320)
     assert (config.salient_ratio, config.random, config.flip) == ((9, 7), False, 0.5)
@@ -295,12 +295,12 @@ def test_the_defaults_are_the_papers():
 
 
 def apart(count):
-    """A set of so many boxed instances, one an image."""
+    """A dataset of `count` boxed instances, one per image."""
     return annotations([(10, 10, 50, 50)] * count)
 
 
 def batches(boxed, salient, batch_size=16, epoch=0, skip=0, seed=0, rank=0, processes=1, **settings):
-    """The instances of an epoch's batches."""
+    """The instances in the batches of an epoch."""
     data = apart(boxed) if isinstance(boxed, int) else boxed
     sampler = MixedBatchSampler(data, salient, CropConfig(**settings), batch_size, seed, rank, processes)
     sampler.epoch, sampler.skip = epoch, skip
@@ -319,7 +319,7 @@ def batches(boxed, salient, batch_size=16, epoch=0, skip=0, seed=0, rank=0, proc
         ((10, 6), 16, 6),
         ((13, 3), 16, 3),
         ((14, 2), 16, 2),
-        # as nearly as a batch can, with one of each at least
+        # as nearly as a batch can, with at least one of each
         ((9, 7), 8, 4),
         ((9, 7), 32, 14),
         ((14, 2), 4, 1),
@@ -335,12 +335,12 @@ def test_every_batch_keeps_the_ratio(ratio, batch_size, salient):
 def test_an_epoch_is_all_salient_images_once():
     found = list(chain.from_iterable(batches(100, 42)))
     assert sorted(index for index in found if index >= 100) == list(range(100, 142))
-    # Where they do not come out even, the last batch begins anew.
+    # If they do not divide evenly, the last batch starts again.
     counts = Counter(index for index in chain.from_iterable(batches(100, 40)) if index >= 100)
     assert len(counts) == 40 and sorted(counts.values())[-3:] == [1, 2, 2]
 
 
-def test_boxed_instances_are_used_up_before_any_comes_again():
+def test_boxed_instances_are_used_up_before_any_repeats():
     found = [index for batch in batches(100, 70) for index in batch if index < 100]
     assert len(found) == 90 and len(set(found)) == 90
     found = [index for batch in batches(20, 70) for index in batch if index < 20]
@@ -348,7 +348,7 @@ def test_boxed_instances_are_used_up_before_any_comes_again():
         assert sorted(found[20 * turn : 20 * turn + 20]) == list(range(20))
 
 
-def test_every_epoch_is_another():
+def test_epochs_differ():
     first, second = batches(1000, 70), batches(1000, 70, epoch=1)
     assert first != second
     boxed = [{index for batch in epoch for index in batch if index < 1000} for epoch in (first, second)]
@@ -357,33 +357,33 @@ def test_every_epoch_is_another():
     assert len(set(seeds)) == len(seeds)
 
 
-def test_plain_random_sampling_is_of_both_sets_together():
-    """Table 5's "RS": in an epoch each instance and each image once, in any mix."""
+def test_random_sampling_draws_from_both_datasets_together():
+    """Table 5's "RS": each instance and each image occurs once per epoch, in any mix."""
     found = batches(150, 42, random=True)
     assert len(found) == 12
     assert sorted(chain.from_iterable(found)) == list(range(192))
     assert len({sum(index >= 150 for index in batch) for batch in found}) > 1
 
 
-def test_without_salient_images_an_epoch_is_all_boxed_ones():
+def test_without_salient_images_an_epoch_is_all_boxed_instances():
     for settings in ({}, {"random": True}):
         assert sorted(chain.from_iterable(batches(48, 0, **settings))) == list(range(48))
 
 
-def test_a_ratio_of_nothing_leaves_a_set_out():
+def test_a_ratio_of_zero_leaves_a_dataset_out():
     assert sorted(chain.from_iterable(batches(48, 40, salient_ratio=(9, 0)))) == list(range(48))
     assert sorted(chain.from_iterable(batches(48, 32, salient_ratio=(0, 7)))) == list(range(48, 80))
 
 
-def test_a_set_without_boxes_is_learned_from_its_salient_images():
+def test_without_boxed_instances_batches_are_salient():
     assert sorted(chain.from_iterable(batches(0, 32))) == list(range(32))
 
 
-def test_a_batch_of_one_is_drawn_from_both():
+def test_a_batch_of_one_draws_from_both_datasets():
     assert sorted(chain.from_iterable(batches(5, 4, batch_size=1))) == list(range(9))
 
 
-def test_processes_share_an_epoch_out():
+def test_processes_share_an_epoch():
     whole = batches(500, 84)
     parts = [batches(500, 84, rank=rank, processes=3) for rank in range(3)]
     assert [len(part) for part in parts] == [4, 4, 4]
@@ -395,7 +395,7 @@ def test_processes_share_an_epoch_out():
     assert sum(map(len, boxed)) == len(set.union(*boxed)) == 3 * 5 * 9
 
 
-def test_the_same_seed_gives_the_same_batches_from_any_place():
+def test_batches_depend_on_seed_and_position_alone():
     def sampler(seed=4, skip=0):
         made = MixedBatchSampler(pairs(30, 40), 40, CropConfig(overlap_drop=0.5), 16, seed)
         made.epoch, made.skip = 2, skip
@@ -410,13 +410,13 @@ def test_the_same_seed_gives_the_same_batches_from_any_place():
 
 
 def pairs(count, others):
-    """So many images with two boxes of an IoU of 0.6, and others with one."""
+    """Some images with two boxes of an IoU of 0.6, and others with one box."""
     boxes = [(0, 0, 100, 80), (0, 20, 100, 100)] * count + [(0, 0, 9, 9)] * others
     images = [i for i in range(count) for _ in range(2)] + list(range(count, count + others))
     return annotations(boxes, images=images)
 
 
-def test_crowded_by_hand():
+def test_crowded_instances_match_hand_worked_values():
     data = annotations(
         [
             (0, 0, 30, 10), (10, 0, 40, 10),  # 20 of 40: no more than a half
@@ -431,7 +431,7 @@ def test_crowded_by_hand():
     assert find_crowded(annotations([])).tolist() == []
 
 
-def test_crowded_instances_are_left_out_by_chance():
+def test_crowded_instances_are_dropped_at_random():
     data = pairs(200, 100)
     found = [set(chain.from_iterable(batches(data, 0, epoch=epoch, overlap_drop=0.75))) for epoch in range(2)]
     for kept in found:
@@ -441,5 +441,5 @@ def test_crowded_instances_are_left_out_by_chance():
     assert len(set(chain.from_iterable(batches(data, 0)))) == 500
 
 
-def test_if_all_would_be_left_out_all_are_kept():
+def test_all_are_kept_if_all_would_be_dropped():
     assert sorted(chain.from_iterable(batches(pairs(8, 0), 0, overlap_drop=1.0))) == list(range(16))

@@ -1,4 +1,4 @@
-"""Samples, their order, and what becomes of data that is at issue."""
+"""Samples, their order, and how invalid data is handled."""
 
 import re
 from dataclasses import replace
@@ -22,7 +22,7 @@ from boxel.utils.errors import BoxelError
 
 
 def raw(*segmentations):
-    """Segmentations as annotations keep them."""
+    """Segmentations as `Annotations` stores them."""
     column = np.empty(len(segmentations), dtype=object)
     for i, segmentation in enumerate(segmentations):
         column[i] = None if segmentation is None else msgspec.json.encode(segmentation)
@@ -35,7 +35,7 @@ LEFT[10:40, 5:25] = 1
 
 @pytest.fixture
 def data(tmp_path):
-    """Three photos: two instances (a code and a polygon), one without a mask, and none."""
+    """Three images: two instances (a code and a polygon), one without a mask, and none."""
     for i, value in enumerate((10, 20, 30)):
         Image.new("RGB", (100, 60), (value, 0, 200)).save(tmp_path / f"{i}.png")
     return Annotations(
@@ -55,7 +55,7 @@ def data(tmp_path):
     )
 
 
-def test_a_sample(data):
+def test_a_sample_has_its_image_and_target(data):
     image, target = InstanceDataset(data)[0]
     assert isinstance(image, tv_tensors.Image)
     assert image.dtype == torch.uint8
@@ -73,7 +73,7 @@ def test_a_sample(data):
     assert target["masks"][1, 20:30, 50:60].all()
 
 
-def test_images_without_masks_and_without_instances(data):
+def test_images_without_masks_or_instances_are_samples(data):
     dataset = InstanceDataset(data)
     assert len(dataset) == 3
     _, boxed = dataset[1]
@@ -84,8 +84,8 @@ def test_images_without_masks_and_without_instances(data):
     assert empty["labels"].shape == empty["has_mask"].shape == (0,)
 
 
-def test_only_some_instances_with_masks(data):
-    """Rows of instances without a mask are empty; masks that are not trusted are not looked at."""
+def test_instances_without_masks_get_zeros(data):
+    """Rows of instances without a mask are empty; untrusted masks are ignored."""
     mixed = replace(data, segmentations=raw(None, None, [[50, 20, 60, 20, 60, 30, 50, 30]]))
     _, target = InstanceDataset(mixed)[0]
     assert target["has_mask"].tolist() == [False, True]
@@ -144,7 +144,7 @@ def test_an_image_of_another_size_is_reported_once(data, caplog):
     assert not caplog.records
 
 
-def test_a_draw_fixes_the_augmentation(data):
+def test_a_seed_fixes_the_augmentation(data):
     config = AugmentConfig(short_sides=[30, 45, 60], scale_jitter=(0.5, 2.0), color=0.5)
     dataset = InstanceDataset(data, train_transforms(config))
     torch.manual_seed(1)
@@ -160,14 +160,14 @@ def test_a_draw_fixes_the_augmentation(data):
     assert not any(torch.equal(first, other) for other in others)
 
 
-def test_without_a_seed_the_augmentation_is_free(data):
+def test_without_a_seed_the_augmentation_varies(data):
     dataset = InstanceDataset(data, v2.RandomResizedCrop((20, 20)))
     torch.manual_seed(0)
     boxes = [dataset[0][1]["boxes"] for _ in range(2)]
     assert not torch.equal(*boxes)
 
 
-def test_collate(data):
+def test_collate_keeps_images_of_any_size(data):
     dataset = InstanceDataset(data)
     images, targets = collate([dataset[0], dataset[1]])
     assert [type(image) for image in images] == [torch.Tensor] * 2
@@ -178,7 +178,7 @@ def test_collate(data):
 
 
 def images_of(wide, tall, data):
-    """The set as if it had so many images of each aspect, one after the other of either kind."""
+    """The dataset with `wide` and `tall` images in random order."""
     n = wide + tall
     is_wide = np.random.default_rng(0).permutation(n) < wide
     return replace(
@@ -194,7 +194,7 @@ def images_of(wide, tall, data):
 @pytest.mark.parametrize(
     ("wide", "tall", "batch_size"), [(12, 8, 4), (13, 6, 4), (3, 2, 4), (7, 0, 2), (5, 5, 1)]
 )
-def test_every_image_once_an_epoch_and_aspects_apart(data, wide, tall, batch_size):
+def test_each_image_occurs_once_per_epoch_and_aspects_are_separate(data, wide, tall, batch_size):
     many = images_of(wide, tall, data)
     sampler = AspectBatchSampler(many, batch_size)
     is_wide = many.widths > many.heights
@@ -208,7 +208,7 @@ def test_every_image_once_an_epoch_and_aspects_apart(data, wide, tall, batch_siz
         assert mixed <= (wide % batch_size > 0 and tall % batch_size > 0)
 
 
-def test_equal_sides_and_unknown_sizes_go_with_the_wide(data):
+def test_square_and_unknown_images_count_as_wide(data):
     many = images_of(2, 2, data)
     square = replace(
         many, widths=np.array([50, 0, 60, 0], np.int32), heights=np.array([50, 0, 50, 0], np.int32)
@@ -233,10 +233,10 @@ def test_order_depends_on_seed_and_epoch_alone(data):
     assert epoch(2) != first
     assert epoch(1, seed=1) != first
     draws = list(chain(*first, *epoch(2)))
-    assert len({seed for _, seed in draws}) == len(draws)  # an image is augmented anew in each epoch
+    assert len({seed for _, seed in draws}) == len(draws)  # an image is augmented differently in each epoch
 
 
-def test_skip_leaves_out_the_first_batches_once(data):
+def test_skip_applies_once(data):
     sampler = AspectBatchSampler(images_of(9, 9, data), 4)
     whole = list(sampler)
     sampler.skip = 2
@@ -244,7 +244,7 @@ def test_skip_leaves_out_the_first_batches_once(data):
     assert list(sampler) == whole
 
 
-def test_some_images_come_more_often(data):
+def test_images_may_repeat_within_an_epoch(data):
     repeats = np.array([1, 3, 1, 1, 1, 2])
     sampler = AspectBatchSampler(images_of(4, 2, data), 2, repeats=repeats)
     draws = list(chain(*sampler))
@@ -255,7 +255,7 @@ def test_some_images_come_more_often(data):
 
 @pytest.mark.parametrize(("images", "processes"), [(24, 2), (24, 3), (22, 4), (5, 4)])
 def test_processes_share_an_epoch(data, images, processes):
-    """As many batches each; together every batch, one of them twice only where they don't divide evenly."""
+    """All have the same number of batches; a batch occurs twice only if they do not divide evenly."""
     many = images_of(images // 2, images - images // 2, data)
     samplers = [AspectBatchSampler(many, 2, 0, rank, processes) for rank in range(processes)]
     shares = [list(sampler) for sampler in samplers]

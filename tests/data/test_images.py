@@ -1,4 +1,4 @@
-"""Images of every mode, orientation and kind of damage are made here, pixel by pixel."""
+"""Images of every mode, orientation and kind of damage, built pixel by pixel."""
 
 import io
 import os
@@ -54,7 +54,7 @@ def test_pixels_are_upright(tmp_path: Path, orientation: int, suffix: str) -> No
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_jpeg_agrees_with_pillow(tmp_path: Path, orientation: int) -> None:
+def test_jpeg_orientation_agrees_with_pillow(tmp_path: Path, orientation: int) -> None:
     path = with_orientation(orientation, tmp_path / "photo.jpg")
     with Image.open(path) as image:
         np.testing.assert_array_equal(read_image(path), np.asarray(ImageOps.exif_transpose(image)))
@@ -63,7 +63,7 @@ def test_jpeg_agrees_with_pillow(tmp_path: Path, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", [0, 9, 255])
-def test_orientation_that_means_nothing_is_ignored(tmp_path: Path, orientation: int) -> None:
+def test_an_invalid_orientation_is_ignored(tmp_path: Path, orientation: int) -> None:
     path = with_orientation(orientation, tmp_path / "photo.png")
     np.testing.assert_array_equal(read_image(path), COLORS)
 
@@ -74,7 +74,7 @@ def test_damaged_exif_does_not_cost_the_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(path), COLORS)
 
 
-def test_gray_palette_alpha_and_bilevel(tmp_path: Path) -> None:
+def test_every_mode_becomes_rgb(tmp_path: Path) -> None:
     gray = np.array([[0, 100, 255]], dtype=np.uint8)
     Image.fromarray(gray).save(tmp_path / "gray.png")
     np.testing.assert_array_equal(read_image(tmp_path / "gray.png"), gray[..., None].repeat(3, axis=2))
@@ -96,7 +96,7 @@ def test_gray_palette_alpha_and_bilevel(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read_image(tmp_path / "bits.png")[..., 1], [[0, 255, 255]])
 
 
-def test_cmyk(tmp_path: Path) -> None:
+def test_cmyk_becomes_rgb(tmp_path: Path) -> None:
     cmyk = np.array([[[0, 0, 0, 0], [255, 0, 0, 0], [0, 0, 0, 255]]], dtype=np.uint8)
     Image.fromarray(cmyk, mode="CMYK").save(tmp_path / "print.tif")
     np.testing.assert_array_equal(
@@ -121,7 +121,7 @@ def test_pixels_of_unknown_range_are_refused(tmp_path: Path) -> None:
         assert caught.value.kind == "image-unreadable"
 
 
-def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+def test_the_first_frame_of_an_animation_is_read(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (4, 3), color) for color in ("red", "blue")]
     frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
     assert (read_image(tmp_path / "moving.gif") == [255, 0, 0]).all()
@@ -135,7 +135,7 @@ def noise(suffix: str) -> bytes:
 
 
 @pytest.mark.parametrize("suffix", ["jpeg", "png", "tiff", "bmp", "ppm"])
-def test_truncated(tmp_path: Path, suffix: str) -> None:
+def test_a_truncated_image_is_an_error(tmp_path: Path, suffix: str) -> None:
     data = noise(suffix)
     path = tmp_path / f"half.{suffix}"
     path.write_bytes(data[: len(data) // 2])
@@ -146,7 +146,7 @@ def test_truncated(tmp_path: Path, suffix: str) -> None:
     assert str(path) in str(caught.value)
 
 
-def test_missing_empty_folder_and_text(tmp_path: Path) -> None:
+def test_files_that_are_not_images_are_errors(tmp_path: Path) -> None:
     (tmp_path / "empty.jpg").touch()
     (tmp_path / "text.jpg").write_text("not an image")
     kinds = {
@@ -165,13 +165,13 @@ def test_missing_empty_folder_and_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
-def test_a_pipe_is_not_waited_for(tmp_path: Path) -> None:
+def test_a_pipe_is_refused_without_waiting(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe.jpg")
     with pytest.raises(ImageError, match="not a file"):
         read_image(tmp_path / "pipe.jpg")
 
 
-def test_postscript_is_not_run(tmp_path: Path) -> None:
+def test_postscript_is_not_executed(tmp_path: Path) -> None:
     Image.new("RGB", (4, 4)).save(tmp_path / "page.eps")
     with pytest.raises(ImageError) as caught:
         read_image(tmp_path / "page.eps")
@@ -192,8 +192,10 @@ def png_header(width: int, height: int) -> bytes:
 
 
 @pytest.mark.parametrize("limit", [None, 89_478_485])
-def test_decompression_bomb(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None) -> None:
-    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # the limit holds even where Pillow's was lifted
+def test_a_decompression_bomb_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: int | None
+) -> None:
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", limit)  # the limit holds even if Pillow's was lifted
     path = tmp_path / "bomb.png"
     path.write_bytes(png_header(60_000, 60_000))
     for read in (read_image, image_size):

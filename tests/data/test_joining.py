@@ -1,4 +1,4 @@
-"""Several sets as one."""
+"""Joining several datasets."""
 
 import numpy as np
 import pytest
@@ -14,17 +14,17 @@ from boxel.utils.errors import BoxelError
 
 @pytest.fixture
 def sets(tmp_path):
-    """Two sets of the same names and ids, in folders of their own."""
+    """Two datasets with the same names and ids, in separate folders."""
     return [
         write_scenes(tmp_path / name, 2, seed=seed, height=48, width=64) for seed, name in enumerate("ab")
     ]
 
 
-def test_one_set_is_itself(sets):
+def test_one_dataset_is_returned_as_it_is(sets):
     assert join(sets[:1]) is sets[0]
 
 
-def test_images_are_found_and_instances_stay_theirs(sets):
+def test_images_are_found_and_keep_their_instances(sets):
     both = join(sets)
     assert len(both) == 4 and len(both.labels) == sum(len(data.labels) for data in sets)
     assert all(both.image_path(image).is_file() for image in range(4))
@@ -35,14 +35,14 @@ def test_images_are_found_and_instances_stay_theirs(sets):
     assert np.array_equal(both.mask(first), sets[1].mask(0))
 
 
-def test_ids_that_are_taken_get_the_name_of_their_set(sets):
+def test_taken_ids_are_prefixed_with_the_dataset(sets):
     both = join(sets)
     assert both.image_ids[:2] == sets[0].image_ids
     assert len(set(both.image_ids)) == 4 and len(set(both.ids)) == len(both.ids)
     assert both.ids[len(sets[0].ids)] == f"masks:{sets[1].ids[0]}"
 
 
-def test_categories_are_one_by_name(sets):
+def test_categories_are_merged_by_name(sets):
     from dataclasses import replace
 
     names = [category.name for category in sets[0].categories]
@@ -58,7 +58,7 @@ def test_categories_are_one_by_name(sets):
 
 
 def semantic(folder, table, values):
-    """A set of one image with a label map."""
+    """A dataset of one image with a label map."""
     for sub in ("images", "labels"):
         (folder / sub).mkdir(parents=True)
     Image.new("RGB", (len(values), 1)).save(folder / "images/a.png")
@@ -67,8 +67,8 @@ def semantic(folder, table, values):
     return boxel.read(folder)
 
 
-def test_label_maps_of_one_table(tmp_path):
-    """The order of a table does not count."""
+def test_label_maps_with_the_same_values_join(tmp_path):
+    """The order of a table does not matter."""
     first = semantic(tmp_path / "a", "0 sky\n1 road\n3 car\n", [0, 1, 2, 3])
     second = semantic(tmp_path / "b", "3 car\n1 road\n0 sky\n", [3, 9, 0, 1])
     both = join([first, second])
@@ -80,14 +80,14 @@ def test_label_maps_of_one_table(tmp_path):
 
 
 @pytest.mark.parametrize("table", ["0 road\n1 sky\n", "0 sky\n2 road\n", "0 sky\n", "0 sky\n1 road\n2 car\n"])
-def test_label_maps_of_two_tables(tmp_path, table):
+def test_label_maps_with_different_values_are_refused(tmp_path, table):
     first = semantic(tmp_path / "a", "0 sky\n1 road\n", [0, 1])
     with pytest.raises(BoxelError, match=r"b: the values .* other classes than those of .*a; convert one"):
         join([first, semantic(tmp_path / "b", table, [0, 1])])
 
 
-def test_label_maps_joined_with_instances(tmp_path, sets):
-    """A set without label maps has no say in what their values stand for."""
+def test_label_maps_join_with_instances(tmp_path, sets):
+    """A dataset without label maps does not affect what their values stand for."""
     mapped = semantic(tmp_path / "m", "0 sky\n1 road\n", [0, 1])
     both = join([sets[0], mapped])
     first = len(sets[0].categories)

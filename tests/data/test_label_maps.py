@@ -1,4 +1,4 @@
-"""Classes of pixels, read and painted."""
+"""Classes of pixels, from label maps and from masks."""
 
 import re
 import struct
@@ -60,7 +60,7 @@ def test_smaller_masks_lie_on_top_and_boxes_below(painted) -> None:
     assert [c.name for c in pixel_classes(painted)] == ["background", "cat", "dog"]
 
 
-def test_a_mask_that_is_not_trusted_is_not_known(painted) -> None:
+def test_an_untrusted_mask_is_unknown(painted) -> None:
     doubtful = replace(painted, trusted=np.array([True, False, True]))
     labels = make_label_map(doubtful, 0)
     assert labels[0, 0] == IGNORE_INDEX and labels[2, 2] == 1 and labels[5, 7] == 0
@@ -75,7 +75,7 @@ def test_a_mask_that_is_not_trusted_is_not_known(painted) -> None:
         ([], None, True),  # nothing is there: all of it is background
     ],
 )
-def test_which_images_can_be_learned_from(tmp_path, segmentations, maps, expected) -> None:
+def test_images_with_boxes_only_have_no_pixel_labels(tmp_path, segmentations, maps, expected) -> None:
     rows = Builder()
     rows.add_image(1, "a.png", 8, 6, maps)
     rows.add_image(2, "b.png", 8, 6)
@@ -102,7 +102,7 @@ def test_values_stand_for_classes(tmp_path) -> None:
     assert [c.name for c in pixel_classes(on_ground)] == ["background", "cat", "dog"]
 
 
-def test_a_label_map_of_another_size_is_told(tmp_path) -> None:
+def test_a_label_map_of_another_size_is_an_error(tmp_path) -> None:
     data = mapped(tmp_path, np.zeros((2, 3), dtype=np.uint8), {0: 0})
     with pytest.raises(BoxelError, match=r"m.png: the label map is 3 x 2 pixels and its image 3 x 4"):
         make_label_map(data, 0, (4, 3))
@@ -122,7 +122,7 @@ def test_classes_are_matched_by_name(painted) -> None:
         among("background", "cow")
 
 
-def test_the_background_has_an_id_that_no_category_has(painted) -> None:
+def test_the_background_gets_a_free_id(painted) -> None:
     assert [c.id for c in pixel_classes(painted)] == [0, 7, 3]
     yolo = replace(painted, categories=(Category(0, "cat"), Category(1, "dog")))
     assert [c.id for c in pixel_classes(yolo)] == [2, 0, 1]
@@ -130,12 +130,12 @@ def test_the_background_has_an_id_that_no_category_has(painted) -> None:
 
 
 @pytest.mark.parametrize("ids", [(1, 1), (-1, 2), (1, 65536)])
-def test_ids_that_are_no_values_are_refused(ids) -> None:
+def test_ids_that_cannot_be_values_are_refused(ids) -> None:
     with pytest.raises(BoxelError, match=f"the ids of the classes, {ids[0]}, {ids[1]}, cannot be"):
         label_map_values([Category(id, str(k)) for k, id in enumerate(ids)])
 
 
-def test_images_with_nothing_in_them_are_background_in_any_part_of_a_set(painted) -> None:
+def test_images_without_instances_are_background(painted) -> None:
     empty = replace(painted.select_instances(np.zeros(3, dtype=bool)))
     assert (make_label_map(empty, 0) == 0).all() and pixel_classes(empty) == pixel_classes(painted)
 
@@ -158,7 +158,7 @@ def test_too_many_classes_and_two_backgrounds_are_refused(painted) -> None:
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "I;16"])
-def test_kinds_of_files(tmp_path, mode) -> None:
+def test_all_kinds_of_label_maps_are_read(tmp_path, mode) -> None:
     values = np.array([[0, 1, 15], [200, 255, 3]], dtype=np.uint16)
     image = Image.fromarray(values if mode == "I;16" else values.astype(np.uint8))
     if mode == "P":
@@ -194,7 +194,7 @@ def _png(width, height, bits, rows) -> bytes:
     return b"\x89PNG\r\n\x1a\n" + b"".join(chunk(*one) for one in chunks)
 
 
-def test_matlab_files(tmp_path) -> None:
+def test_matlab_label_maps_are_read(tmp_path) -> None:
     values = np.array([[459, 0, 2]], dtype=np.uint16)
     savemat(tmp_path / "m.mat", {"LabelMap": values})
     np.testing.assert_array_equal(read_label_map(tmp_path / "m.mat"), values)
@@ -205,7 +205,7 @@ def test_matlab_files(tmp_path) -> None:
             read(tmp_path / "other.mat")
 
 
-def test_colors_are_refused(tmp_path) -> None:
+def test_color_label_maps_are_refused(tmp_path) -> None:
     Image.new("RGB", (3, 2)).save(tmp_path / "m.png")
     with pytest.raises(BoxelError, match=r"m.png: cannot be read as a label map \(it is in color \(RGB\)"):
         read_label_map(tmp_path / "m.png")

@@ -1,4 +1,4 @@
-"""The photos that come with installed packages, and their outlines."""
+"""The sample images of installed packages, and their outlines."""
 
 import importlib.util
 import socket
@@ -35,7 +35,7 @@ def counts(data, image):
     return {name: names.count(name) for name in sorted(set(names))}
 
 
-def test_what_is_in_them():
+def test_sample_images_have_their_categories():
     data = sample_images()
     found = {
         data.image_path(i).name: ((int(data.widths[i]), int(data.heights[i])), counts(data, i))
@@ -64,7 +64,7 @@ def test_boxes_are_tight_around_the_masks():
         np.testing.assert_allclose(data.boxes[n], tight, atol=1)
 
 
-def test_outlines_enclose_what_they_name():
+def test_outlines_enclose_their_objects():
     # An outline that lay beside its object would not tell the dark from the bright.
     data = sample_images()
     paths = [data.image_path(i).name for i in range(len(data))]
@@ -80,7 +80,7 @@ def test_outlines_enclose_what_they_name():
             assert sign * (crop[inside].mean() - crop[~inside].mean()) > 30
 
 
-def test_written_as_coco(written):
+def test_datasets_are_written_as_coco(written):
     folder, data = written
     boxes, masks = read(folder / "boxes.json"), read(folder / "masks.json")
     for read_back in (boxes, masks):
@@ -92,7 +92,7 @@ def test_written_as_coco(written):
     np.testing.assert_array_equal(masks.mask(0), data.mask(0))
 
 
-def test_a_missing_package_leaves_its_photos_out(monkeypatch):
+def test_images_of_missing_packages_are_left_out(monkeypatch):
     find = importlib.util.find_spec
     monkeypatch.setattr(
         module.importlib.util, "find_spec", lambda name: None if name == "sklearn" else find(name)
@@ -102,7 +102,7 @@ def test_a_missing_package_leaves_its_photos_out(monkeypatch):
     assert "flower" not in {data.categories[label].name for label in data.labels}
 
 
-def test_needs_no_network(monkeypatch):
+def test_sample_images_need_no_network(monkeypatch):
     def refuse(*args, **kwargs):
         raise AssertionError("the network was asked")
 

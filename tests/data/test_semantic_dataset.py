@@ -1,4 +1,4 @@
-"""Images with the class of each pixel, and random squares of them."""
+"""Images with the class of each pixel, and random crops of them."""
 
 import msgspec
 import numpy as np
@@ -30,7 +30,7 @@ def one_square(tmp_path) -> Annotations:
     return rows.build(tmp_path, [Category(5, "square")], tmp_path)
 
 
-def test_a_sample(one_square) -> None:
+def test_a_sample_has_its_image_and_target(one_square) -> None:
     image, target = SemanticDataset(one_square, instances=True)[0]
     inside = image[0] == 255
     assert torch.equal(target["labels"] == 1, inside) and torch.equal(target["labels"] == 0, ~inside)
@@ -40,8 +40,8 @@ def test_a_sample(one_square) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-def test_pixels_classes_instances_and_boxes_stay_together(one_square, seed) -> None:
-    """Whatever is drawn: red is the square, its box is about it, and what is outside the image is void."""
+def test_pixels_classes_instances_and_boxes_stay_aligned(one_square, seed) -> None:
+    """Whatever is drawn: red is the square, its box is around it, and pixels outside the image are void."""
     torch.manual_seed(seed)
     view = RandomScaleCrop(ScaleCropConfig(crop=48, scale=(0.5, 2.0)), FILL)
     image, target = view(SemanticDataset(one_square, instances=True)[0])
@@ -60,7 +60,7 @@ def test_pixels_classes_instances_and_boxes_stay_together(one_square, seed) -> N
             assert abs(x0 - float(x.min())) <= 1 and abs(x1 - float(x.max()) - 1) <= 1
 
 
-def test_a_box_is_moved_along_and_not_cut(one_square) -> None:
+def test_a_box_is_moved_and_not_clipped(one_square) -> None:
     torch.manual_seed(0)
     view = RandomScaleCrop(ScaleCropConfig(crop=16, scale=(1, 1), flip=1.0), FILL)
     _, target = view(SemanticDataset(one_square, instances=True)[0])
@@ -68,7 +68,7 @@ def test_a_box_is_moved_along_and_not_cut(one_square) -> None:
     assert (x1 - x0, y1 - y0) == (20, 24)
 
 
-def test_mirrored_by_hand(one_square) -> None:
+def test_a_flip_matches_hand_worked_values(one_square) -> None:
     view = RandomScaleCrop(ScaleCropConfig(crop=64, scale=(1, 1), flip=1.0), FILL)
     image, target = view(SemanticDataset(one_square, instances=True)[0])
     assert target["boxes"].tolist() == [[34, 20, 54, 44]]  # 64 - 30 and 64 - 10
@@ -76,7 +76,7 @@ def test_mirrored_by_hand(one_square) -> None:
     assert (image[:, :, :4] == FILL).all() and (target["labels"][:, :4] == IGNORE_INDEX).all()
 
 
-def test_the_longer_side_is_brought_to_a_length(one_square) -> None:
+def test_the_longer_side_is_resized(one_square) -> None:
     view = RandomScaleCrop(ScaleCropConfig(crop=32, scale=(1, 1), flip=0, long_side=30), FILL)
     _, target = view(SemanticDataset(one_square)[0])
     assert (target["labels"] != IGNORE_INDEX).nonzero().max(0).values.tolist() == [24, 29]
@@ -85,6 +85,6 @@ def test_the_longer_side_is_brought_to_a_length(one_square) -> None:
 @pytest.mark.parametrize(
     "wrong", [{"crop": 40}, {"scale": (0, 1)}, {"scale": (2, 1)}, {"flip": 2}, {"long_side": 0}]
 )
-def test_settings_that_make_no_sense_are_refused(wrong) -> None:
+def test_invalid_settings_are_refused(wrong) -> None:
     with pytest.raises(BoxelError, match=f"{next(iter(wrong))} is"):
         ScaleCropConfig(**wrong)

@@ -51,7 +51,7 @@ def test_masks_are_apart_and_boxes_tight(scenes) -> None:
             assert instance.box.tolist() == [x, y, x + w, y + h]
 
 
-def test_scenes_have_what_makes_them_hard(scenes) -> None:
+def test_scenes_have_holes_overlaps_and_shared_colors(scenes) -> None:
     instances = [instance for _, found in scenes for instance in found]
     assert {instance.label for instance in instances} == set(range(len(CLASSES)))
     filled = [i.mask.sum() / ((i.box[2] - i.box[0]) * (i.box[3] - i.box[1])) for i in instances]
@@ -63,13 +63,13 @@ def test_scenes_have_what_makes_them_hard(scenes) -> None:
     assert np.mean([len(found) for _, found in scenes]) > 3
 
 
-def test_other_sizes() -> None:
+def test_scenes_have_any_size() -> None:
     image, instances = make_scene(0, 1, height=200, width=90)
     assert image.shape == (200, 90, 3)
     assert all(instance.mask.shape == (200, 90) for instance in instances)
 
 
-def test_written_as_coco(tmp_path) -> None:
+def test_datasets_are_written_as_coco(tmp_path) -> None:
     data = write_scenes(tmp_path, 3, seed=5)
     expected = [instance for index in range(3) for instance in make_scene(5, index)[1]]
     coco = COCO(tmp_path / "masks.json")

@@ -1,4 +1,4 @@
-"""Augmentation: each option does what it says, and targets stay in step with pixels."""
+"""Augmentation: each option works as documented, and targets stay aligned with pixels."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +20,7 @@ BOXES = [[10, 5, 30, 25], [40, 20, 95, 58], [0, 0, 100, 60]]
 
 
 def sample(boxes=BOXES, height=60, width=100, masks=True):
-    """An image that is gray where its boxes are, brighter in each; every column tells the instances apart."""
+    """An image that is gray inside its boxes, brighter in each; every column identifies its instance."""
     boxes = torch.tensor(boxes).float().reshape(-1, 4)
     n = len(boxes)
     image = torch.zeros(3, height, width, dtype=torch.uint8)
@@ -56,19 +56,19 @@ def test_image_becomes_float_in_0_to_1():
     assert target["image_id"] == 7
 
 
-def test_short_sides_are_drawn_from():
+def test_short_sides_are_drawn_at_random():
     config = replace(PLAIN, short_sides=[30, 90])
     sizes = {tuple(transformed(config, seed)[0].shape[1:]) for seed in range(12)}
     assert sizes == {(30, 50), (90, 150)}
 
 
-def test_max_size_wins():
+def test_max_size_takes_precedence():
     image, target = transformed(replace(PLAIN, short_sides=[120], max_size=150))
     assert image.shape[1:] == (90, 150)
     torch.testing.assert_close(target["boxes"].as_subclass(torch.Tensor), torch.tensor(BOXES) * 1.5)
 
 
-def test_flip():
+def test_flip_mirrors_boxes_and_masks():
     flips = [transformed(replace(PLAIN, flip=0.5), seed)[1]["boxes"][0].tolist() for seed in range(20)]
     kept, mirrored = [10, 5, 30, 25], [70, 5, 90, 25]
     assert sorted(set(map(tuple, flips))) == [tuple(kept), tuple(mirrored)]
@@ -80,7 +80,7 @@ def test_flip():
     assert torch.equal(target["masks"], transformed(PLAIN)[1]["masks"].flip(-1))
 
 
-def test_color():
+def test_color_changes_only_pixels():
     plain = transformed(PLAIN)[0]
     for seed in range(3):
         image, target = transformed(replace(PLAIN, color=0.5), seed)
@@ -91,7 +91,7 @@ def test_color():
 
 
 def test_scale_jitter_scales_by_its_range():
-    """What is smaller than the square stays so: filling it up would make edges that are none."""
+    """Images smaller than the square are not padded, which would add false edges."""
     config = AugmentConfig(short_sides=[40, 80], flip=0.0, scale_jitter=(0.5, 0.5))
     image, target = transformed(config)
     # 60 x 100 fits into 80 x 80 at 0.8, half of which is 24 x 40.
@@ -101,8 +101,8 @@ def test_scale_jitter_scales_by_its_range():
     )
 
 
-def test_scale_jitter_crops_what_is_larger_to_a_square():
-    """60 x 100 fits into 80 x 80 at 0.8; at twice that it is 96 x 160, of which a square is cut at random."""
+def test_scale_jitter_crops_larger_images_to_a_square():
+    """60 x 100 fits into 80 x 80 at 0.8; at twice that it is 96 x 160, from which a square is cropped at random."""
     config = AugmentConfig(short_sides=[40, 80], flip=0.0, scale_jitter=(2.0, 2.0))
     whole = transformed(replace(PLAIN, short_sides=[96], max_size=160))[0]
     places = set()
@@ -120,7 +120,7 @@ def test_scale_jitter_crops_what_is_larger_to_a_square():
     "setting",
     [{"flip": 1.5}, {"color": -1.0}, {"short_sides": []}, {"scale_jitter": (2.0, 0.5)}, {"max_size": 0}],
 )
-def test_settings_that_mean_nothing(setting):
+def test_invalid_settings_are_refused(setting):
     with pytest.raises(BoxelError, match=next(iter(setting))):
         AugmentConfig(**setting)
 
@@ -135,7 +135,7 @@ def test_settings_that_mean_nothing(setting):
     ids=["multi-scale", "large-scale jitter", "crops"],
 )
 def test_masks_stay_in_their_boxes(config):
-    """Masks that fill their boxes do so after any transform, to a pixel."""
+    """Masks that fill their boxes still do after any transform, to a pixel."""
     for seed in range(10):
         image, target = transformed(config, seed)
         assert target["boxes"].canvas_size == tuple(image.shape[1:])
@@ -145,7 +145,7 @@ def test_masks_stay_in_their_boxes(config):
         assert off.abs().max() <= 1
 
 
-def test_crops_drop_lost_instances_with_all_their_columns():
+def test_crops_drop_lost_instances_in_every_column():
     config = AugmentConfig(short_sides=[50], flip=0.0, scale_jitter=(2.0, 2.0))
     counts = set()
     for seed in range(20):
@@ -159,7 +159,7 @@ def test_crops_drop_lost_instances_with_all_their_columns():
     assert len(counts) > 1
 
 
-def test_samples_without_masks_and_without_boxes():
+def test_samples_without_masks_or_boxes_are_transformed():
     _, target = transformed(replace(PLAIN, flip=1.0), masks=False)
     assert "masks" not in target
     assert len(target["boxes"]) == 3
@@ -168,14 +168,14 @@ def test_samples_without_masks_and_without_boxes():
     assert target["boxes"].shape == (0, 4)
 
 
-def test_a_box_beyond_the_border_is_cut_not_lost():
+def test_a_box_past_the_border_is_clipped_and_kept():
     _, target = transformed(PLAIN, boxes=[[-3, -2, 103, 62.5], [90, 40, 100.5, 60]])
     assert target["boxes"].tolist() == [[0, 0, 100, 60], [90, 40, 100, 60]]
     assert len(target["labels"]) == 2
 
 
 def test_no_box_is_lost_to_rounding():
-    """Boxes that end with their image still do so after resizing, whatever floating point makes of it."""
+    """Boxes that end at the image border still do after resizing, despite rounding."""
     for side in (61, 77, 97, 113):
         config = replace(PLAIN, short_sides=[side])
         for width in range(60, 140, 3):

@@ -1,6 +1,7 @@
-"""Progress in lines; the bar is rich's own."""
+"""Progress as lines; the bar is rich's own."""
 
 import io
+import logging
 import sys
 
 import pytest
@@ -16,33 +17,41 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_line_now_and_then_with_rate_and_time_left(clock):
-    told = []
-    with progress(1200, "boxes", told.append) as advance:
+def test_lines_are_reported_occasionally_with_rate_and_time_left(clock):
+    lines = []
+    with progress(1200, "boxes", lines.append) as advance:
         for _ in range(6):
             clock[0] += 10
             advance(100)
-    assert told == [
-        "200 of 1,200 boxes, 10.0 a second, 1.7 min left",
-        "400 of 1,200 boxes, 10.0 a second, 1.3 min left",
-        "600 of 1,200 boxes, 10.0 a second, 1.0 min left",
+    assert lines == [
+        "200 of 1,200 boxes, 10.0 per second, 1.7 min left",
+        "400 of 1,200 boxes, 10.0 per second, 1.3 min left",
+        "600 of 1,200 boxes, 10.0 per second, 1.0 min left",
     ]
 
 
-def test_what_takes_no_time_says_nothing():
-    told = []
-    with progress(3, "boxes", told.append) as advance:
+def test_lines_are_logged_by_default(clock, caplog):
+    caplog.set_level(logging.INFO, logger="boxel")
+    with progress(100, "boxes") as advance:
+        clock[0] += 50
+        advance(50)
+    assert caplog.messages == ["50 of 100 boxes, 1.0 per second, 0.8 min left"]
+
+
+def test_a_short_job_reports_nothing():
+    lines = []
+    with progress(3, "boxes", lines.append) as advance:
         advance(3)
-    assert told == []
+    assert lines == []
 
 
-def test_on_a_terminal_there_is_a_bar(monkeypatch):
+def test_a_terminal_shows_a_bar(monkeypatch):
     class Terminal(io.StringIO):
         def isatty(self):
             return True
 
     terminal = Terminal()
-    monkeypatch.setattr(sys, "stdout", terminal)
+    monkeypatch.setattr(sys, "stderr", terminal)
     with progress(2000, "boxes", lambda text: pytest.fail("a line beside the bar")) as advance:
         advance(500)
         advance(1500)

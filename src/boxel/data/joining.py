@@ -46,12 +46,7 @@ def join(datasets: Sequence[Annotations]) -> Annotations:
         return first
     names = list(dict.fromkeys(category.name for data in datasets for category in data.categories))
     roots = [data.root.resolve() for data in datasets]
-    try:
-        root = Path(os.path.commonpath(roots))
-    except ValueError as error:  # on different drives
-        raise BoxelError(
-            f"{datasets[1].file}: its images are on another drive than those of {first.file}."
-        ) from error
+    root = _common_root(roots, datasets)
     categories = _merge_categories(datasets, names)
     mapped: list[Annotations] = []
     image_ids: list[ImageId] = []
@@ -84,6 +79,15 @@ def join(datasets: Sequence[Annotations]) -> Annotations:
         issues=[issue for data in datasets for issue in data.issues],
         **{name: np.concatenate(parts) for name, parts in columns.items()},
     )
+
+
+def _common_root(roots: Sequence[Path], datasets: Sequence[Annotations]) -> Path:
+    try:
+        return Path(os.path.commonpath(roots))
+    except ValueError as error:  # on different drives
+        raise BoxelError(
+            f"{datasets[1].file}: its images are on another drive than those of {datasets[0].file}."
+        ) from error
 
 
 def _merge_map_labels(datasets: Sequence[Annotations]) -> NDArray[np.int16]:

@@ -1,33 +1,46 @@
-"""Progress of something long: a bar with rate and time left on a terminal, elsewhere a line now and then."""
+"""The progress of a long job: a bar on a terminal or in a notebook, elsewhere an occasional line."""
 
 from __future__ import annotations
 
-import sys
+import logging
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 
+from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TimeRemainingColumn
 from rich.text import Text
 
-SECONDS = 20.0
-"""Least time between two lines."""
+logger = logging.getLogger(__name__)
+
+MIN_INTERVAL = 20.0
+"""Minimum seconds between two lines."""
 
 
 @contextmanager
-def progress(total: int, unit: str, report: Callable[[str], None] = print) -> Iterator[Callable[[int], None]]:
-    """Show how far something is.
+def progress(
+    total: int, unit: str, report: Callable[[str], None] = logger.info
+) -> Iterator[Callable[[int], None]]:
+    """Show the progress of a job with its rate and the time left.
 
     Args:
-        total: units to be done.
-        unit: their name, in the plural.
-        report: is told of the progress where standard output is no terminal.
+        total: Number of units of work.
+        unit: Their name in the plural.
+        report: Receives lines of text if there is no terminal and no notebook; the log by default.
 
     Yields:
-        A function to be told how many units were done since it was called last.
+        A function to call with the number of units done since its last call.
+
+    Example:
+        >>> with progress(3, "images") as advance:
+        ...     for _ in range(3):
+        ...         advance(1)
     """
-    if sys.stdout.isatty():
-        with Progress(BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()) as bar:
+    console = Console(stderr=True)
+    if console.is_terminal or (console.is_jupyter and find_spec("ipywidgets")):
+        columns = BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn()
+        with Progress(*columns, console=console) as bar:
             task = bar.add_task("", total=total)
             yield lambda done: bar.advance(task, done)
     else:
@@ -35,7 +48,7 @@ def progress(total: int, unit: str, report: Callable[[str], None] = print) -> It
 
 
 class _Rate(ProgressColumn):
-    """Units a second."""
+    """Units per second."""
 
     def __init__(self, unit: str):
         super().__init__()
@@ -46,19 +59,18 @@ class _Rate(ProgressColumn):
 
 
 def _lines(total: int, unit: str, report: Callable[[str], None]) -> Callable[[int], None]:
-    began = last = time.monotonic()
+    started = last = time.monotonic()
     done = 0
 
     def advance(count: int) -> None:
         nonlocal done, last
         done += count
         now = time.monotonic()
-        if now - last < SECONDS:
+        if now - last < MIN_INTERVAL:
             return
         last = now
-        rate = done / (now - began)
-        report(
-            f"{done:,} of {total:,} {unit}, {rate:.1f} a second, {(total - done) / rate / 60:.1f} min left"
-        )
+        rate = done / (now - started)
+        minutes = (total - done) / rate / 60
+        report(f"{done:,} of {total:,} {unit}, {rate:.1f} per second, {minutes:.1f} min left")
 
     return advance

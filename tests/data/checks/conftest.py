@@ -1,4 +1,4 @@
-"""A small set with real image files, and issues put into it by each test."""
+"""A small dataset with real image files, into which each test puts issues."""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -7,7 +7,7 @@ NAN, INF = float("nan"), float("inf")
 SQUARE = [[20, 20, 40, 20, 40, 40, 20, 40]]
 
 
-def test_a_set_of_boxes_only_is_sound(make) -> None:
+def test_a_dataset_of_boxes_only_has_no_issues(make) -> None:
     data = make([(0, 0, 100, 80), (10.5, 10, 12.5, 12)])
     assert check(data) == []
     copy, _ = repair(data)
@@ -52,7 +52,7 @@ def test_a_set_of_boxes_only_is_sound(make) -> None:
         ),
     ],
 )
-def test_each_fault(make, kind, box, values, repaired, how) -> None:
+def test_each_kind_of_issue_is_found_and_repaired(make, kind, box, values, repaired, how) -> None:
     data = make([(60, 60, 70, 70), box])
     (issue,) = check(data)
     assert (issue.kind, issue.image_id, issue.annotation_id) == (kind, 1, 12)
@@ -66,7 +66,7 @@ def test_each_fault(make, kind, box, values, repaired, how) -> None:
     assert check(copy) == []
 
 
-def test_rounding_beyond_the_edge_is_cut_off_in_silence(make) -> None:
+def test_rounding_errors_at_the_edge_are_clipped_silently(make) -> None:
     data = make([(-0.4, 10, 100.3, 80.5)])
     copy, issues = repair(data)
     assert issues == []
@@ -76,20 +76,20 @@ def test_rounding_beyond_the_edge_is_cut_off_in_silence(make) -> None:
 @pytest.mark.parametrize(
     "box", [(NAN, NAN, NAN, NAN), (30, 30, 30, 30), (120, 90, 150, 100), (30, 30, 31, 31)]
 )
-def test_a_lost_box_is_taken_from_its_mask(make, box) -> None:
+def test_an_unusable_box_is_taken_from_its_mask(make, box) -> None:
     copy, issues = repair(make([box], [SQUARE]))
     assert [issue.repair for issue in issues] == ["box taken from its mask"]
     np.testing.assert_array_equal(copy.boxes, [[20, 20, 40, 40]])
     assert check(copy) == []
 
 
-def test_several_faults_of_one_box(make) -> None:
+def test_one_box_may_have_several_issues(make) -> None:
     data = make([(150, 10, 50, 40)])
     assert [issue.kind for issue in check(data)] == ["box-inverted", "box-outside"]
     np.testing.assert_array_equal(repair(data)[0].boxes, [[50, 10, 100, 40]])
 
 
-def test_duplicates(make) -> None:
+def test_exact_duplicates_are_left_out(make) -> None:
     box, other = (10, 10, 50, 40), (10, 10, 50, 41)
     inside = [[10, 10, 50, 10, 50, 40, 10, 40]]
     # 11 and 12 are copies, of which 12 has the mask; 13 is a dog, 14 in another image, 15 a crowd, 16 larger
@@ -107,7 +107,7 @@ def test_duplicates(make) -> None:
     assert copy.ids == [12, 13, 14, 15, 16]
 
 
-def test_copies_whose_masks_differ_are_reported_and_stay(make) -> None:
+def test_duplicates_with_different_masks_are_kept(make) -> None:
     one, two = [[10, 10, 50, 10, 50, 40, 10, 40]], [[10, 10, 50, 10, 50, 40, 11, 40]]
     data = make([(10, 10, 50, 40)] * 3, [one, two, one])
     issues = check(data)
@@ -120,14 +120,14 @@ def test_copies_whose_masks_differ_are_reported_and_stay(make) -> None:
     assert [(f.kind, f.repair) for f in check(copy)] == [("duplicate-box", "")]
 
 
-def test_all_crowd(make) -> None:
+def test_a_dataset_of_crowds_only_is_reported(make) -> None:
     boxes = [(10, 10, 50, 40), (20, 20, 60, 60)]
     (issue,) = check(make(boxes, iscrowd=[True, True]))
     assert (issue.kind, issue.values, issue.repair) == ("all-crowd", {"annotations": 2}, "")
     assert check(make(boxes, iscrowd=[True, False])) == []
 
 
-def test_a_set_of_nothing(make) -> None:
+def test_an_empty_dataset_is_reported(make) -> None:
     (issue,) = check(make([]))
     assert (issue.kind, issue.repair) == ("dataset-empty", "")
     assert "it has no annotation" in issue.message

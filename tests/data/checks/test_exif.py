@@ -1,4 +1,4 @@
-"""Photos of 100 x 80 stored pixels that EXIF turns; with a quarter turn they are 80 x 100 upright."""
+"""Images of 100 x 80 stored pixels that EXIF rotates; with a quarter turn they are 80 x 100 upright."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from boxel.data.checks.exif import rotate_pixels, rotate_points
 from boxel.data.images import read_image
 from boxel.masks.rle import decode, encode
 
-# A square of the stored image, which fits into no 80 x 100 image, and where each quarter turn takes it.
+# A box of the stored image that does not fit into an 80 x 100 image, and its position after each quarter turn.
 STORED = (85, 10, 95, 30)
 UPRIGHT = {5: (10, 85, 30, 95), 6: (50, 85, 70, 95), 7: (50, 5, 70, 15), 8: (10, 5, 30, 15)}
 
@@ -32,7 +32,7 @@ def kinds(data) -> list[tuple[str, int | str | None]]:
 
 @pytest.fixture
 def one(make, tmp_path):
-    """`one(orientation, boxes, ...)`: a set with a single photo; its recorded size is the stored one."""
+    """`one(orientation, boxes, ...)`: a dataset of a single image; its recorded size is the stored one."""
 
     def one(orientation, boxes, segmentations=None, **columns):
         photo(tmp_path / "a.png", orientation)
@@ -43,7 +43,7 @@ def one(make, tmp_path):
 
 
 @pytest.mark.parametrize("orientation", UPRIGHT)
-def test_stored_boxes_and_masks_are_turned_as_the_pixels_are(one, tmp_path, orientation) -> None:
+def test_stored_boxes_and_masks_are_rotated_with_the_pixels(one, tmp_path, orientation) -> None:
     photo(tmp_path / "square.png", orientation, STORED)
     rows, columns = np.nonzero(read_image(tmp_path / "square.png")[..., 0])
     assert (columns.min(), rows.min(), columns.max() + 1, rows.max() + 1) == UPRIGHT[orientation]
@@ -64,32 +64,32 @@ def test_stored_boxes_and_masks_are_turned_as_the_pixels_are(one, tmp_path, orie
     assert check(repaired) == []
 
 
-def test_upright_boxes_stay(one) -> None:
+def test_upright_boxes_are_unchanged(one) -> None:
     data = one(6, [(10, 85, 30, 99)])  # the size is the stored one, but only the upright image holds the box
     assert kinds(data) == [("image-size", 1)]
     np.testing.assert_array_equal(repair(data)[0].boxes, data.boxes)
 
 
 @pytest.mark.parametrize("size", [(80, 100), (0, 0)])
-def test_boxes_that_fit_both_stay_where_the_size_is_upright_or_unknown(one, size) -> None:
+def test_ambiguous_boxes_are_unchanged_if_the_size_is_upright_or_unknown(one, size) -> None:
     data = one(6, [(10, 10, 30, 30)], widths=[size[0]], heights=[size[1]])
     assert kinds(data) == []
     np.testing.assert_array_equal(repair(data)[0].boxes, data.boxes)
 
 
-def test_boxes_that_fit_both_are_turned_where_the_size_is_the_stored_one(one) -> None:
+def test_ambiguous_boxes_are_rotated_if_the_size_is_the_stored_one(one) -> None:
     repaired, issues = repair(one(8, [(10, 20, 30, 50)]))
     assert [issue.kind for issue in issues] == ["image-size", "exif-boxes"]
     np.testing.assert_array_equal(repaired.boxes, [(20, 70, 50, 90)])
 
 
-def test_a_size_that_is_upright_yields_only_to_boxes_far_outside(one) -> None:
+def test_an_upright_size_is_overruled_only_by_boxes_far_outside(one) -> None:
     upright = {"widths": [80], "heights": [100]}
     assert kinds(one(6, [(10, 10, 84, 30)], **upright)) == [("box-outside", 11 - 10)]
     assert kinds(one(6, [(10, 10, 95, 30)], **upright)) == [("exif-boxes", 1)]
 
 
-def test_one_upright_image_shows_that_sizes_tell_nothing(make, tmp_path) -> None:
+def test_one_upright_image_makes_stored_sizes_inconclusive(make, tmp_path) -> None:
     photo(tmp_path / "a.png", 6)
     photo(tmp_path / "b.png", 6)
     boxes = [(10, 10, 30, 30), (10, 10, 30, 95)]
@@ -98,7 +98,7 @@ def test_one_upright_image_shows_that_sizes_tell_nothing(make, tmp_path) -> None
     np.testing.assert_array_equal(repair(data)[0].boxes, boxes)
 
 
-def test_half_turns_beside_stored_boxes_are_unsure(make, tmp_path) -> None:
+def test_half_turns_beside_stored_boxes_are_unclear(make, tmp_path) -> None:
     photo(tmp_path / "a.png", 6)
     photo(tmp_path / "b.png", 3)
     data = make([STORED, (10, 10, 30, 30)], root=tmp_path, image_index=[0, 1])
@@ -112,7 +112,7 @@ def test_half_turns_beside_stored_boxes_are_unsure(make, tmp_path) -> None:
     np.testing.assert_array_equal(repair(data)[0].boxes, [UPRIGHT[6], (10, 10, 30, 30)])
 
 
-def test_broken_masks_and_boxes_are_left_to_their_own_checks(one) -> None:
+def test_invalid_masks_and_boxes_are_left_to_their_own_checks(one) -> None:
     nan = float("nan")
     boxes = [STORED, (95, 30, 85, 10), (nan, 10, 95, 30), (1, 1, 9, 9)]
     repaired, issues = repair(one(6, boxes, [{"size": [80, 100], "counts": "~"}, b"{", None, [[1, 2, 3]]]))
@@ -136,7 +136,7 @@ def test_polygons_keep_their_numbers(one) -> None:
     assert polygons == [[70, 85, 70, 95, 49.5, 95]]
 
 
-def test_turn_points_by_hand() -> None:
+def test_rotated_points_match_hand_worked_values() -> None:
     corner = np.array([[100.0, 0.0]])  # upper right of the stored 100 x 80 image
     assert {o: rotate_points(corner, o, 100, 80).tolist()[0] for o in (5, 6, 7, 8)} == {
         5: [0, 100],

@@ -7,7 +7,7 @@ from boxel.data.issues import Issue
 BOXES = [(10, 10, 50, 40), (20, 20, 60, 60), (30, 30, 70, 70)]
 
 
-def test_what_the_reader_found_comes_first_and_is_mended_by_being_left_out(make) -> None:
+def test_issues_of_the_reader_come_first(make) -> None:
     found = Issue(
         "unknown-image", "set.json: annotation 3 is of image 99.", "set.json", 99, 3, {}, "left out"
     )
@@ -18,7 +18,7 @@ def test_what_the_reader_found_comes_first_and_is_mended_by_being_left_out(make)
     assert data.issues == [found]
 
 
-def test_references_to_nothing(make) -> None:
+def test_dangling_references_are_left_out(make) -> None:
     data = make(BOXES, image_index=[0, 5, 0], labels=[-1, 0, 1])
     issues = check(data)
     assert [(f.kind, f.image_id, f.annotation_id, f.values) for f in issues] == [
@@ -30,14 +30,14 @@ def test_references_to_nothing(make) -> None:
     assert check(repaired) == []
 
 
-def test_without_images(make) -> None:
+def test_a_dataset_without_images_is_empty(make) -> None:
     data = make(BOXES, image_ids=[], paths=[])
     assert [issue.kind for issue in check(data)] == ["unknown-image"] * 3 + ["dataset-empty"]
     repaired, _ = repair(data)
     assert (len(repaired), repaired.ids) == (0, [])
 
 
-def test_a_category_name_twice(make) -> None:
+def test_a_duplicate_category_name_is_merged(make) -> None:
     categories = (Category(7, "cat"), Category(9, "dog"), Category(12, " cat"))
     data = make(BOXES, categories=categories, labels=[2, 1, 0])
     (issue,) = check(data)
@@ -52,7 +52,7 @@ def test_a_category_name_twice(make) -> None:
     assert check(repaired) == []
 
 
-def test_a_category_id_twice(make) -> None:
+def test_a_duplicate_category_id_is_renumbered(make) -> None:
     data = make(BOXES, categories=(Category(7, "cat"), Category(7, "dog")), labels=[0, 1, 1])
     (issue,) = check(data)
     assert (issue.kind, issue.values) == ("duplicate-category-id", {"id": 7, "name": "dog"})
@@ -61,7 +61,7 @@ def test_a_category_id_twice(make) -> None:
     assert repaired.labels.tolist() == [0, 1, 1]
 
 
-def test_an_image_id_twice_for_one_file_is_merged(make) -> None:
+def test_a_duplicate_image_id_of_one_file_is_merged(make) -> None:
     data = make(BOXES, image_ids=[4, 4], paths=["a.png", "a.png"], image_index=[0, 1, 1])
     (issue,) = check(data)
     assert (issue.kind, issue.image_id, issue.repair) == ("duplicate-image-id", 4, "merged")
@@ -70,7 +70,7 @@ def test_an_image_id_twice_for_one_file_is_merged(make) -> None:
     assert repaired.ids == [11, 12, 13]
 
 
-def test_an_image_id_twice_for_two_files_is_renumbered(make) -> None:
+def test_a_duplicate_image_id_of_two_files_is_renumbered(make) -> None:
     data = make(BOXES, image_ids=[4, 4], image_index=[0, 1, 1])
     (issue,) = check(data)
     assert issue.values == {"paths": ["a.png", "b.png"]}
@@ -80,7 +80,7 @@ def test_an_image_id_twice_for_two_files_is_renumbered(make) -> None:
     assert check(repaired) == []
 
 
-def test_an_annotation_id_twice(make) -> None:
+def test_a_duplicate_annotation_id_is_renumbered(make) -> None:
     data = make(BOXES, ids=[3, 3, "8"])
     (issue,) = check(data)
     assert (issue.kind, issue.annotation_id, issue.values) == ("duplicate-annotation-id", 3, {"position": 1})

@@ -25,7 +25,7 @@ def gradient(path: Path, size: tuple[int, int] = (100, 80)) -> Path:
         ("image-truncated", lambda path: path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])),
     ],
 )
-def test_an_image_that_cant_be_read_is_left_out_with_its_annotations(make, tmp_path, kind, damage) -> None:
+def test_an_unreadable_image_is_left_out_with_its_annotations(make, tmp_path, kind, damage) -> None:
     for name in ("a.png", "b.png"):
         gradient(tmp_path / name)
     damage(tmp_path / "a.png")
@@ -41,7 +41,7 @@ def test_an_image_that_cant_be_read_is_left_out_with_its_annotations(make, tmp_p
     assert check(repaired) == []
 
 
-def test_a_decompression_bomb(make, tmp_path) -> None:
+def test_a_decompression_bomb_is_reported(make, tmp_path) -> None:
     gradient(tmp_path / "a.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "b.png")
     data = make(BOXES, root=tmp_path)
@@ -50,7 +50,7 @@ def test_a_decompression_bomb(make, tmp_path) -> None:
     assert issue.values == {"max_pixels": MAX_PIXELS, "annotations": 0}
 
 
-def test_a_wrong_folder_is_one_fault_and_loses_nothing(make, tmp_path) -> None:
+def test_a_wrong_image_folder_is_one_issue_and_loses_nothing(make, tmp_path) -> None:
     data = make([(10, 10, 50, 140)], root=tmp_path / "elsewhere")
     issues = check(data)
     assert [(f.kind, f.repair) for f in issues] == [
@@ -63,7 +63,7 @@ def test_a_wrong_folder_is_one_fault_and_loses_nothing(make, tmp_path) -> None:
     assert (repaired.image_ids, repaired.boxes.tolist()) == ([1, 2], [[10, 10, 50, 80]])
 
 
-def test_a_size_that_is_wrong_or_not_given(make) -> None:
+def test_wrong_and_missing_sizes_are_corrected(make) -> None:
     data = make([(10, 10, 150, 40)], widths=[200, 0], heights=[80, 0])
     issues = check(data)
     assert [issue.kind for issue in issues] == ["image-size", "box-outside"]
@@ -74,7 +74,7 @@ def test_a_size_that_is_wrong_or_not_given(make) -> None:
     assert check(repaired) == []
 
 
-def test_label_maps(make, tmp_path) -> None:
+def test_unusable_label_maps_are_left_out(make, tmp_path) -> None:
     for name in ("a.png", "b.png", "c.png", "d.png", "map_d.png"):
         gradient(tmp_path / name)
     Image.new("L", (100, 80)).save(tmp_path / "map_b.png")

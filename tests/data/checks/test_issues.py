@@ -22,14 +22,14 @@ def test_json_has_every_attribute_and_no_nan(make) -> None:
     ]
 
 
-def test_what_others_put_into_values_becomes_json() -> None:
+def test_values_of_any_type_become_json() -> None:
     values = {"a": np.float32(0.5), "b": np.array([1, 2]), "c": (float("inf"), None), 3: {"d": {1}}}
     (row,) = issues_to_json([Issue("kind", "message", values=values)])
     assert row["values"] == {"a": 0.5, "b": [1, 2], "c": ["inf", None], "3": {"d": "{1}"}}
     json.dumps(row, allow_nan=False)
 
 
-def test_summary() -> None:
+def test_issues_are_formatted_by_kind() -> None:
     boxes = [Issue("box-nan", f"f.json: annotation {i}.", repair="left out") for i in range(5)]
     issues = [Issue("all-crowd", "f.json: all crowd."), *boxes]
     assert format_issues(issues) == [

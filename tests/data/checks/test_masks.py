@@ -26,7 +26,7 @@ IN_NUMBERS = {"size": [80, 100], "counts": [1620, *[20, 60] * 19, 20, 8000 - 162
 
 
 @pytest.mark.parametrize("mask", [[SQUARE], code(*BOX), IN_NUMBERS])
-def test_sound_masks(make, mask) -> None:
+def test_valid_masks_have_no_issues(make, mask) -> None:
     assert check(make([BOX], [mask])) == []
 
 
@@ -49,7 +49,7 @@ def test_sound_masks(make, mask) -> None:
         ({"size": [80, 100]}, "counts"),
     ],
 )
-def test_a_broken_mask_is_dropped_and_its_box_kept(make, mask, reason) -> None:
+def test_an_invalid_mask_is_dropped_and_its_box_kept(make, mask, reason) -> None:
     data = make([BOX, (*BOX[:2], 60, 60)], [mask, None])
     (issue,) = check(data)
     assert (issue.kind, issue.image_id, issue.annotation_id) == ("mask-invalid", 1, 11)
@@ -68,7 +68,7 @@ def test_a_broken_mask_is_dropped_and_its_box_kept(make, mask, reason) -> None:
         ([[1, 2, 3, 4], POINT], {"polygons": 2, "empty": 2}),
     ],
 )
-def test_empty_polygons(make, mask, values) -> None:
+def test_a_mask_of_empty_polygons_is_dropped(make, mask, values) -> None:
     data = make([BOX], [mask])
     (issue,) = check(data)
     assert (issue.kind, issue.annotation_id, issue.values) == ("polygon-empty", 11, values)
@@ -77,7 +77,7 @@ def test_empty_polygons(make, mask, values) -> None:
     assert repaired.boxes.tolist() == [list(BOX)]
 
 
-def test_an_empty_polygon_among_others(make) -> None:
+def test_an_empty_polygon_among_others_is_dropped(make) -> None:
     data = make([BOX], [[POINT, SQUARE, []]])
     (issue,) = check(data)
     assert (issue.kind, issue.repair, issue.values) == (
@@ -91,14 +91,14 @@ def test_an_empty_polygon_among_others(make) -> None:
 
 
 @pytest.mark.parametrize("mask", [code(0, 0, 0, 0), [[200, 20, 240, 20, 240, 40]]])
-def test_a_mask_without_a_pixel(make, mask) -> None:
+def test_a_mask_without_pixels_is_dropped(make, mask) -> None:
     data = make([BOX], [mask])
     (issue,) = check(data)
     assert (issue.kind, issue.annotation_id) == ("mask-empty", 11)
     assert repair(data)[0].segmentations.tolist() == [None]
 
 
-def test_a_drawn_mask_elsewhere_gives_the_box(make) -> None:
+def test_a_drawn_mask_overrules_its_box(make) -> None:
     data = make([(20, 20, 40, 30), (60, 10, 90, 40)], [[SQUARE], code(20, 50, 40, 70)])
     # the first: half of the mask's box is outside the box, IoU 0.5, which still agrees
     (issue,) = check(data)
@@ -109,7 +109,7 @@ def test_a_drawn_mask_elsewhere_gives_the_box(make) -> None:
     assert check(repaired) == []
 
 
-def test_a_made_mask_or_a_speck_elsewhere_is_dropped(make) -> None:
+def test_a_generated_mask_or_a_speck_is_overruled_by_its_box(make) -> None:
     data = make(
         [(60, 10, 90, 40), (61, 10, 90, 40)],
         [[SQUARE], code(20, 50, 21, 70)],
@@ -154,7 +154,7 @@ def test_tight_boxes_agree_with_pycocotools(masks) -> None:
 
 
 @given(st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=8), min_size=1))
-def test_runs_survive_pycocotools_code(all_runs) -> None:
+def test_runs_survive_encoding_by_pycocotools(all_runs) -> None:
     codes = [
         coco_mask.frPyObjects({"size": [1, sum(runs)], "counts": runs}, 1, sum(runs))["counts"].decode()
         for runs in all_runs

@@ -1,4 +1,4 @@
-"""Whatever is wrong with a set, its repaired copy is sound, stays so, and agrees with itself."""
+"""Whatever is wrong with a dataset, its repaired copy has no issues and is consistent."""
 
 import copy
 from dataclasses import fields
@@ -17,7 +17,7 @@ from boxel.masks.rle import encode
 
 @pytest.fixture(scope="session")
 def folder(tmp_path_factory) -> Path:
-    """Photos of 100 x 80 stored pixels: sound, turned by EXIF, cut short, empty."""
+    """Images of 100 x 80 stored pixels: valid, rotated by EXIF, truncated, empty."""
     folder = tmp_path_factory.mktemp("mixed")
     for orientation in (1, 3, 5, 6, 8):
         exif = Image.Exif()
@@ -60,7 +60,7 @@ images = st.tuples(
 
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(instances, max_size=8), st.lists(images, min_size=1, max_size=4), st.sets(st.integers(0, 2)))
-def test_a_repaired_set_is_sound_and_repairing_it_changes_nothing(
+def test_a_repaired_dataset_has_no_issues_and_repair_is_idempotent(
     make, folder, rows, photos, distinct
 ) -> None:
     boxes, masks, image_index, labels, ids, source = zip(*rows, strict=True) if rows else [[]] * 6
@@ -107,7 +107,7 @@ def test_a_repaired_set_is_sound_and_repairing_it_changes_nothing(
     assert all(issue.annotation_id in identified for issue in issues if issue.annotation_id is not None)
 
 
-def test_the_original_is_not_touched(make) -> None:
+def test_repair_does_not_change_the_original(make) -> None:
     data = make([(50, 10, 10, 140), (10, 10, 10, 10)], [b"{", None], ids=[1, 1], widths=[7, 7])
     before = copy.deepcopy(data)
     repair(data)
@@ -115,7 +115,7 @@ def test_the_original_is_not_touched(make) -> None:
         np.testing.assert_equal(getattr(data, column.name), getattr(before, column.name))
 
 
-def test_real_photos_are_sound(shared_data) -> None:
+def test_real_images_have_no_issues(shared_data) -> None:
     from boxel.data.formats import read
 
     data = read(shared_data / "coco" / "val_masks.json")

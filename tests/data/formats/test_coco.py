@@ -1,4 +1,4 @@
-"""COCO JSON in and out."""
+"""Reading and writing COCO JSON."""
 
 import json
 import math
@@ -53,7 +53,7 @@ def with_annotation(**changes):
     return {**MINIMAL, "annotations": [{**MINIMAL["annotations"][0], **changes}, MINIMAL["annotations"][1]]}
 
 
-def test_columns(tmp_path):
+def test_every_column_is_read(tmp_path):
     data = read(tmp_path, MINIMAL)
     assert data.image_ids == [7, 9] and data.paths == ["a/one.jpg", "two.jpg"]
     assert data.widths.tolist() == [64, 0] and data.heights.tolist() == [48, 0]
@@ -72,7 +72,7 @@ def test_columns(tmp_path):
 
 
 @pytest.mark.parametrize("empty", [[], None, {}, "", "missing"])
-def test_no_segmentation_is_only_a_box(tmp_path, empty):
+def test_a_missing_segmentation_means_only_a_box(tmp_path, empty):
     changes = {} if empty == "missing" else {"segmentation": empty}
     data = read(tmp_path, with_annotation(**changes))
     assert data.segmentations[0] is None and len(data.labels) == 2 and data.issues == []
@@ -92,7 +92,7 @@ def test_no_segmentation_is_only_a_box(tmp_path, empty):
         ({"iscrowd": [1]}, "bad-annotation"),
     ],
 )
-def test_a_bad_annotation_costs_only_itself(tmp_path, changes, kind):
+def test_an_invalid_annotation_costs_only_itself(tmp_path, changes, kind):
     data = read(tmp_path, with_annotation(**changes))
     assert data.ids == [5]
     (issue,) = data.issues
@@ -109,7 +109,7 @@ def test_numbers_json_forbids_are_kept(tmp_path):
     assert read(tmp_path, name).categories[0].name == "NaN, Infinity"
 
 
-def test_what_check_finds_is_kept(tmp_path):
+def test_issues_that_check_finds_are_kept(tmp_path):
     content = with_annotation(id=5, bbox=[5, 5, -2, 0])
     content["images"] = [*MINIMAL["images"], {"id": 7, "file_name": "again.jpg"}]
     data = read(tmp_path, content)
@@ -117,7 +117,7 @@ def test_what_check_finds_is_kept(tmp_path):
     assert data.boxes[0].tolist() == [5, 5, 3, 5] and data.image_index.tolist() == [1, 0]
 
 
-def test_missing_fields_are_made_up(tmp_path):
+def test_missing_fields_are_derived(tmp_path):
     content = json.loads(json.dumps(MINIMAL))
     del content["annotations"][0]["id"], content["annotations"][1]["bbox"], content["annotations"][2]["bbox"]
     data = read(tmp_path, content)
@@ -134,7 +134,7 @@ def test_whole_floats_are_ids(tmp_path):
     assert data.ids == [3, 5] and data.image_index.tolist() == [1, 0]
 
 
-def test_byte_order_mark(tmp_path):
+def test_a_byte_order_mark_is_skipped(tmp_path):
     assert len(read(tmp_path, b"\xef\xbb\xbf" + json.dumps(MINIMAL).encode())) == 2
 
 
@@ -159,7 +159,7 @@ def test_images_are_found(tmp_path, layout, root):
     )
 
 
-def test_the_folder_of_the_images_is_named_where_it_would_not_be_found(tmp_path):
+def test_the_image_folder_is_recorded_if_it_would_not_be_found(tmp_path):
     for name in ("photos/a/one.jpg", "photos/two.jpg", "images/two.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text("")
@@ -177,7 +177,7 @@ def test_the_folder_of_the_images_is_named_where_it_would_not_be_found(tmp_path)
     # images/ beside the file has a two.jpg of its own.
     boxel.data.write(data, tmp_path / "copy.json")
     assert boxel.data.read(tmp_path / "copy.json").root.samefile(tmp_path / "photos")
-    # Where the folder is found anyway, nothing is added.
+    # If the folder is found anyway, nothing is added.
     boxel.data.write(data, tmp_path / "photos/copy.json")
     assert "info" not in json.loads((tmp_path / "photos/copy.json").read_text())
 
@@ -185,7 +185,7 @@ def test_the_folder_of_the_images_is_named_where_it_would_not_be_found(tmp_path)
 @pytest.mark.parametrize(
     "info", [None, 3, [], {"images": 3}, {"images": "\0"}, {"images": "x" * 5000}, {"year": 1}]
 )
-def test_info_of_other_tools(tmp_path, info):
+def test_info_of_other_tools_is_ignored(tmp_path, info):
     (tmp_path / "two.jpg").write_text("")
     data = read(tmp_path, {"info": info, **MINIMAL})
     assert data.root == tmp_path and len(data.ids) == 3
@@ -209,7 +209,7 @@ def test_round_trip(tmp_path):
     assert COCO(tmp_path / "out/copy.json").getAnnIds(imgIds=[7]) == [5]
 
 
-def test_a_link_stays_one(tmp_path):
+def test_a_symbolic_link_is_kept(tmp_path):
     data = read(tmp_path, with_annotation())
     (tmp_path / "link.json").symlink_to(tmp_path / "elsewhere.json")
     boxel.data.write(data, tmp_path / "link.json")
@@ -217,14 +217,14 @@ def test_a_link_stays_one(tmp_path):
     assert boxel.data.read(tmp_path / "elsewhere.json").ids == data.ids
 
 
-def test_not_a_number_survives_a_round_trip(tmp_path):
+def test_nan_survives_a_round_trip(tmp_path):
     data = read(tmp_path, with_annotation(bbox=[math.nan, 2, 3, 4]))
     boxel.data.write(data, tmp_path / "copy.json")
     again = boxel.data.read(tmp_path / "copy.json")
     np.testing.assert_array_equal(again.boxes, [[math.nan, 2, math.nan, 6], [10, 10, 30, 40]])
 
 
-def test_text_ids(tmp_path):
+def test_text_ids_made_from_stems_become_numbers(tmp_path):
     content = {
         "images": [{"id": "one", "file_name": "one.jpg"}, {"id": "x1", "file_name": "two.jpg"}],
         "annotations": [
@@ -239,7 +239,7 @@ def test_text_ids(tmp_path):
     assert again.image_ids == [1, "x1"] and again.ids == [1, "mine"]
 
 
-def test_real_photos(shared_data, tmp_path):
+def test_real_images_survive_a_round_trip(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "coco/val_masks.json")
     official = COCO(shared_data / "coco/val_masks.json")
     assert data.root == shared_data / "coco/images" and data.image_path(0).is_file()
@@ -289,7 +289,7 @@ segmentations |= st.lists(st.lists(lengths, min_size=5, max_size=9), max_size=2)
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(segmentations)
-def test_segmentations(fuzzed, segmentation):
+def test_invalid_segmentations_raise_when_decoded(fuzzed, segmentation):
     content = json.loads(WHOLE)
     content["annotations"][-1]["segmentation"] = segmentation
     fuzzed.write_text(json.dumps(content))
@@ -300,7 +300,7 @@ def test_segmentations(fuzzed, segmentation):
 
 
 @pytest.mark.parametrize("counts", [[0, 96.5, 2975.5], [0, 96.0, 2976], [False, 96, 2976]])
-def test_runs_that_are_no_whole_numbers(tmp_path, counts):
+def test_runs_that_are_not_whole_numbers_are_refused(tmp_path, counts):
     content = json.loads(WHOLE)
     content["annotations"][2]["segmentation"]["counts"] = counts
     data = read(tmp_path, content)
@@ -312,7 +312,7 @@ def test_runs_that_are_no_whole_numbers(tmp_path, counts):
 
 
 def survives(file):
-    """Whatever the file holds, it is read, or refused in one sentence."""
+    """Any file is read, or refused in one sentence."""
     try:
         data = coco.read(file)
     except BoxelError as error:
@@ -337,7 +337,7 @@ def fuzzed(tmp_path_factory):
 
 @settings(derandomize=True, max_examples=80, deadline=None)
 @given(st.integers(0, len(WHOLE)), st.binary(max_size=4))
-def test_truncated_or_garbled(fuzzed, at, junk):
+def test_truncated_or_garbled_files_are_refused(fuzzed, at, junk):
     fuzzed.write_bytes(WHOLE[:at] + junk)
     survives(fuzzed)
     fuzzed.write_bytes(WHOLE[:at] + junk + WHOLE[at + len(junk) :])
@@ -366,7 +366,7 @@ def test_truncated_or_garbled(fuzzed, at, junk):
     ),
     json_values,
 )
-def test_wrong_types(fuzzed, part, field, value):
+def test_wrong_types_cost_only_themselves(fuzzed, part, field, value):
     content = json.loads(WHOLE)
     content[part][-1][field] = value
     fuzzed.write_text(json.dumps(content))
@@ -398,6 +398,6 @@ def test_wrong_types(fuzzed, part, field, value):
         '{"images": []}'.encode("utf-16"),
     ],
 )
-def test_hostile(fuzzed, content):
+def test_malicious_content_costs_only_itself(fuzzed, content):
     fuzzed.write_bytes(content)
     survives(fuzzed)

@@ -1,4 +1,4 @@
-"""Telling formats apart, and what they share."""
+"""Recognizing formats, and what they share."""
 
 import json
 import warnings
@@ -27,7 +27,7 @@ from boxel.utils.errors import BoxelError
         ("Annotations/a.xml", "<annotation/>", "voc"),
     ],
 )
-def test_recognize_files(tmp_path, file, content, format):
+def test_files_are_recognized(tmp_path, file, content, format):
     (tmp_path / file).parent.mkdir(exist_ok=True)
     (tmp_path / file).write_text(content)
     assert recognize(tmp_path / file) == format
@@ -53,13 +53,13 @@ def test_recognize_files(tmp_path, file, content, format):
         ({"imageData": "shapes"}, "coco"),
     ],
 )
-def test_json_is_told_apart_by_its_outermost_keys(tmp_path, content, format):
+def test_json_is_recognized_by_its_outermost_keys(tmp_path, content, format):
     (tmp_path / "a.json").write_text(json.dumps(content))
     assert recognize(tmp_path / "a.json") == format
 
 
 @pytest.mark.parametrize("text", ["", '{"shapes"', "[" * 100_000, '"shapes": 1'])
-def test_json_that_is_cut_short_is_recognized_as_something(tmp_path, text):
+def test_truncated_json_is_recognized(tmp_path, text):
     (tmp_path / "a.json").write_text(text)
     assert recognize(tmp_path / "a.json") == "coco"
     (tmp_path / "a.json").write_text('{"version": "5", "shapes": [{"la')
@@ -69,13 +69,13 @@ def test_json_that_is_cut_short_is_recognized_as_something(tmp_path, text):
 @pytest.mark.parametrize(
     "file", ["labels/train/a.txt", "data.yaml", "inst/a.mat", "VOC2012/Annotations/a.xml"]
 )
-def test_recognize_folders(tmp_path, file):
+def test_folders_are_recognized(tmp_path, file):
     (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / file).write_text("")
     assert recognize(tmp_path) == {"i": "sbd", "V": "voc"}.get(file[0], "yolo")
 
 
-def test_one_coco_file_in_a_folder(tmp_path):
+def test_a_folder_may_hold_one_coco_file(tmp_path):
     (tmp_path / "boxes.json").write_text('{"images": [], "annotations": [], "categories": []}')
     assert recognize(tmp_path) == "coco" and len(read(tmp_path)) == 0
     (tmp_path / "more.json").write_text("{}")
@@ -83,7 +83,7 @@ def test_one_coco_file_in_a_folder(tmp_path):
         read(tmp_path)
 
 
-def test_errors(tmp_path):
+def test_wrong_paths_and_formats_are_errors(tmp_path):
     with pytest.raises(BoxelError, match="no such file or folder"):
         read(tmp_path / "missing.json")
     with pytest.raises(BoxelError, match="no dataset of a known format"):
@@ -106,7 +106,7 @@ def test_errors(tmp_path):
 
 
 @pytest.mark.parametrize("format", ["voc", "yolo", "labelme", "sbd"])
-def test_two_sets_are_not_mixed(tmp_path, format):
+def test_a_dataset_is_not_written_into_another(tmp_path, format):
     content = {
         "images": [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}],
         "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 3, 3]}],
@@ -218,7 +218,7 @@ def test_outlines_fill_holes_and_keep_parts():
     assert outlines(encode(np.zeros((4, 4)))) == []
 
 
-def test_joined_goes_there_and_back():
+def test_joined_rings_pass_there_and_back():
     near, far = [0.0, 0, 2, 0, 2, 2], [5.0, 2, 9, 2, 9, 9]
     assert join_rings([near, far]) == [0, 0, 2, 0, 2, 2, 5, 2, 9, 2, 9, 9, 5, 2, 2, 2]
     assert join_rings([near]) == near

@@ -1,4 +1,4 @@
-"""LabelMe in and out."""
+"""Reading and writing LabelMe."""
 
 import base64
 import io
@@ -37,7 +37,7 @@ def make(folder, shapes, name="one", **more):
     return folder
 
 
-def test_shapes(tmp_path):
+def test_shapes_become_boxes_and_polygons(tmp_path):
     make(tmp_path, [shape(TRIANGLE, "dog"), shape([[60, 40], [40, 20]], kind="rectangle")])
     for path in (tmp_path, tmp_path / "one.json"):
         data = boxel.data.read(path)
@@ -65,7 +65,7 @@ def test_groups_are_parts_of_one_instance(tmp_path):
     assert data.segmentation(0) == [[10, 10, 30, 10, 30, 40], [50, 10, 60, 10, 60, 20]]
 
 
-def test_circles_and_masks(tmp_path):
+def test_circles_and_masks_become_masks(tmp_path):
     png = io.BytesIO()
     Image.fromarray(np.array([[1, 0], [1, 1]], dtype=bool)).save(png, "PNG")
     mask = base64.b64encode(png.getvalue()).decode()
@@ -84,7 +84,7 @@ def test_sizes_come_from_the_image(tmp_path):
     assert (data.widths[0], data.heights[0]) == (100, 50)
 
 
-def test_image_paths(tmp_path):
+def test_image_paths_are_relative_to_the_folder(tmp_path):
     make(tmp_path / "json", [shape(TRIANGLE)], imagePath="..\\photos\\one.png")
     assert boxel.data.read(tmp_path / "json").image_path(0).resolve() == tmp_path / "photos/one.png"
     assert boxel.data.read(tmp_path / "json", images=tmp_path / "x").image_path(0) == tmp_path / "x/one.png"
@@ -105,13 +105,13 @@ def test_image_paths(tmp_path):
         "cat",
     ],
 )
-def test_a_bad_shape_costs_only_itself(tmp_path, bad):
+def test_an_invalid_shape_costs_only_itself(tmp_path, bad):
     data = boxel.data.read(make(tmp_path, [bad, shape(TRIANGLE)]))
     assert data.boxes.tolist() == [[10, 10, 30, 40]]
     assert [issue.kind for issue in data.issues] == ["bad-annotation"]
 
 
-def test_a_bad_file_costs_only_itself(tmp_path):
+def test_an_invalid_file_costs_only_itself(tmp_path):
     make(tmp_path, [shape(TRIANGLE)])
     (tmp_path / "bad.json").write_text('{"shapes": [')
     data = boxel.data.read(tmp_path)
@@ -153,7 +153,7 @@ FIELDS = [
 
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.sampled_from(FIELDS), values)
-def test_wrong_types(fuzzed, field, value):
+def test_wrong_types_cost_only_themselves(fuzzed, field, value):
     make(fuzzed, [shape(TRIANGLE)])
     content = json.loads((fuzzed / "one.json").read_text())
     (content if field in FIELDS[:4] else content["shapes"][0])[field] = value
@@ -163,7 +163,7 @@ def test_wrong_types(fuzzed, field, value):
 
 @settings(derandomize=True, max_examples=80, deadline=None)
 @given(st.integers(0, 250), st.binary(max_size=4))
-def test_truncated_or_garbled(fuzzed, at, junk):
+def test_truncated_or_garbled_files_are_refused(fuzzed, at, junk):
     make(fuzzed, [shape(TRIANGLE)])
     whole = (fuzzed / "one.json").read_bytes()
     for content in (whole[:at] + junk, whole[:at] + junk + whole[at + len(junk) :]):
@@ -172,7 +172,7 @@ def test_truncated_or_garbled(fuzzed, at, junk):
 
 
 @pytest.mark.parametrize("content", [b"", b"[" * 100_000, b'{"shapes": ' + b"[" * 5000 + b"]" * 5000 + b"}"])
-def test_hostile(fuzzed, content):
+def test_malicious_content_costs_only_itself(fuzzed, content):
     (fuzzed / "one.json").write_bytes(content)
     survives(fuzzed)
 

@@ -1,4 +1,4 @@
-"""Salient sets: folders of photos and black-and-white masks, and which of them show a single object."""
+"""Salient datasets: folders of images and black-and-white masks, and which images show a single object."""
 
 import re
 from dataclasses import replace
@@ -25,7 +25,7 @@ def mask_of(*boxes):
 
 
 def put(folder, stem, mask, suffix=".jpg", value=255):
-    """A photo and its mask."""
+    """An image and its mask."""
     for sub in ("images", "masks"):
         (folder / sub).mkdir(parents=True, exist_ok=True)
     Image.new("RGB", (WIDTH, HEIGHT), (90, 120, 30)).save(folder / f"images/{stem}{suffix}")
@@ -39,7 +39,7 @@ def folder(tmp_path):
     return tmp_path / "set"
 
 
-def test_read(folder):
+def test_a_dataset_is_read(folder):
     assert recognize(folder) == "salient"
     data = boxel.read(folder)
     assert data.image_ids == ["bird", "cup"] and data.ids == ["bird:1", "cup:1"] and not data.issues
@@ -52,7 +52,7 @@ def test_read(folder):
     assert data.areas.tolist() == [186, 238]
 
 
-def test_what_is_brighter_than_half_is_the_thing(folder):
+def test_bright_pixels_are_the_object(folder):
     shades = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     shades[:, 10:] = 127
     shades[:, 20:] = 128
@@ -60,7 +60,7 @@ def test_what_is_brighter_than_half_is_the_thing(folder):
     assert boxel.read(folder).boxes[1].tolist() == [20, 0, 30, 20]
 
 
-def test_images_may_be_elsewhere(folder):
+def test_images_may_be_in_another_folder(folder):
     (folder / "images").rename(folder / "photos")
     data = boxel.read(folder, images=folder / "photos", format="salient")
     assert data.image_path(1) == folder / "photos/cup.jpg" and len(data) == 2
@@ -86,7 +86,7 @@ def test_images_may_be_elsewhere(folder):
     ],
     ids=["no mask", "no image", "wrong size", "black", "broken mask", "broken image"],
 )
-def test_a_fault_costs_only_its_image(folder, spoil, file, message):
+def test_an_invalid_pair_costs_only_its_image(folder, spoil, file, message):
     spoil(folder)
     data = boxel.read(folder)
     assert data.image_ids == ["bird"] and data.ids == ["bird:1"]
@@ -95,7 +95,7 @@ def test_a_fault_costs_only_its_image(folder, spoil, file, message):
     assert re.search(message, issue.message)
 
 
-def test_a_folder_without_masks(folder):
+def test_a_folder_without_masks_is_an_error(folder):
     for file in (folder / "masks").iterdir():
         file.unlink()
     with pytest.raises(
@@ -125,7 +125,7 @@ def with_masks(data, *masks):
     return replace(data, segmentations=codes)
 
 
-def test_what_the_layout_can_not_hold_is_told(folder, tmp_path):
+def test_what_the_layout_cannot_hold_is_reported(folder, tmp_path):
     data = boxel.read(folder)
     two = replace(data.select_instances([0, 1, 0]), image_index=np.array([0, 1, 0], np.int32), ids=[1, 2, 3])
     two = with_masks(two, mask_of((10, 0, 30, 9)), None, mask_of((0, 15, 5, 20)))
@@ -139,7 +139,7 @@ def test_what_the_layout_can_not_hold_is_told(folder, tmp_path):
     assert again.image_ids == ["bird"] and [issue.kind for issue in again.issues] == ["no-mask"]
 
 
-def test_masks_that_can_not_be_written_are_told(folder, tmp_path):
+def test_masks_that_cannot_be_written_are_reported(folder, tmp_path):
     data = with_masks(boxel.read(folder), mask_of((0, 0, 5, 5))[:10], mask_of((3, 4, 20, 18)))
     untrusted = replace(data, trusted=np.array([True, False]))
     losses = salient.write(data, tmp_path / "broken")
@@ -153,13 +153,13 @@ def test_masks_that_can_not_be_written_are_told(folder, tmp_path):
 
 
 def set_of(folder, *masks):
-    """A set of one image a mask."""
+    """A dataset of one image per mask."""
     for i, mask in enumerate(masks):
         put(folder, str(i), mask)
     return boxel.read(folder)
 
 
-def test_a_single_object_is_one_piece_of_some_size(tmp_path):
+def test_a_single_object_is_connected_and_large_enough(tmp_path):
     data = set_of(
         tmp_path,
         mask_of((3, 4, 20, 18)),
@@ -177,7 +177,7 @@ def test_a_single_object_is_one_piece_of_some_size(tmp_path):
     assert single.ids == ["0:1", "2:1", "4:1", "6:1"] and single.image_index.tolist() == [0, 1, 2, 3]
 
 
-def test_of_any_masked_set_the_images_with_one_trusted_mask(tmp_path):
+def test_only_images_with_one_trusted_mask_are_selected(tmp_path):
     data = set_of(tmp_path, *[mask_of((3, 4, 20, 18))] * 6)
     data = replace(
         data,
@@ -198,8 +198,8 @@ def test_an_unreadable_mask_costs_only_its_image(tmp_path, caplog):
     assert re.search(r"annotation 0:1 .*Its image is left out", caplog.text)
 
 
-def test_the_real_ones(shared_data, tmp_path):
-    """Most of DUTS-TR's photos show a single object."""
+def test_most_real_salient_images_show_a_single_object(shared_data, tmp_path):
+    """Most of DUTS-TR's images show a single object."""
     for sub in ("images", "masks"):
         (tmp_path / sub).mkdir()
         for file in sorted((shared_data / "salient" / sub).iterdir())[:12]:

@@ -1,4 +1,4 @@
-"""SBD in and out, and the lists made from it."""
+"""Reading and writing SBD, and the lists made from it."""
 
 import re
 from pathlib import Path
@@ -31,7 +31,7 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_read(folder):
+def test_a_dataset_is_read(folder):
     data = boxel.data.read(folder)
     assert data.image_ids == ["2008_000002", "2008_000003"] and data.issues == []
     assert data.image_path(0) == folder / "dataset/img/2008_000002.jpg"
@@ -59,7 +59,7 @@ def test_round_trip(folder, tmp_path):
     assert read_image_set(tmp_path / "out/all.txt") == data.image_ids
 
 
-def test_an_image_of_absurd_size_is_left_out(folder, tmp_path):
+def test_an_image_of_impossible_size_is_left_out(folder, tmp_path):
     data = boxel.data.read(folder)
     data.widths[0] = data.heights[0] = 2_000_000_000
     assert "SBD holds masks only: 2 of 2 instances are left out." in sbd.write(data, tmp_path / "out")
@@ -77,7 +77,7 @@ def test_an_image_of_absurd_size_is_left_out(folder, tmp_path):
         (np.zeros((0, 0)), []),
     ],
 )
-def test_a_bad_file_costs_only_itself(folder, segmentation, categories):
+def test_an_invalid_file_costs_only_itself(folder, segmentation, categories):
     save(folder / "dataset", "bad", segmentation, categories)
     data = boxel.data.read(folder)
     assert len(data) == 2 and [issue.kind for issue in data.issues] == ["bad-file"]
@@ -85,7 +85,7 @@ def test_a_bad_file_costs_only_itself(folder, segmentation, categories):
 
 @settings(derandomize=True, max_examples=80, deadline=None)
 @given(st.integers(0, 600), st.binary(max_size=6))
-def test_fuzzed(fuzzed, at, junk):
+def test_fuzzed_files_cost_only_themselves(fuzzed, at, junk):
     segmentation = np.zeros((4, 4), dtype=np.uint8)
     segmentation[1:3, 1:3] = 1
     save(fuzzed, "one", segmentation, [3])

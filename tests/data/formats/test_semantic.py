@@ -1,4 +1,4 @@
-"""Semantic sets: the layouts of label maps and images, and writing them."""
+"""Semantic datasets: the layouts of label maps and images, and writing them."""
 
 import re
 from dataclasses import replace
@@ -27,7 +27,7 @@ def photo(file, size=(WIDTH, HEIGHT)):
 
 
 def labels(file, *values, dtype=np.uint8):
-    """A label map of upright stripes, one a value."""
+    """A label map of vertical stripes, one per value."""
     file.parent.mkdir(parents=True, exist_ok=True)
     pixels = np.repeat(np.array(values, dtype=dtype), WIDTH // len(values))[None].repeat(HEIGHT, 0)
     if file.suffix == ".mat":
@@ -81,13 +81,13 @@ def make_voc(folder):
 
 
 def sound(data):
-    """Whether every image and label map is where the set says."""
+    """Return whether every image and label map is where the dataset states."""
     return all(
         data.image_path(i).is_file() and (data.root / data.label_maps[i]).is_file() for i in range(len(data))
     )
 
 
-def test_images_beside_labels(tmp_path):
+def test_images_beside_labels_are_found(tmp_path):
     folder = make_root(tmp_path)
     assert recognize(folder) == recognize(folder / "labels") == "semantic"
     data = boxel.read(folder)
@@ -114,7 +114,7 @@ def test_a_class_list_may_lie_among_the_label_maps(tmp_path):
     assert data.categories == (Category(0, "tree"),) and data.map_labels.tolist() == [0, 0]
 
 
-def test_two_values_of_one_class(tmp_path):
+def test_two_values_may_mean_one_class(tmp_path):
     folder = make_root(tmp_path)
     (folder / "classes.txt").write_text("4 car\n2 road\n0 car\n3 void\n")
     data = boxel.read(folder)
@@ -122,7 +122,7 @@ def test_two_values_of_one_class(tmp_path):
     assert data.map_labels.tolist() == [0, VOID, 1, VOID, 0]
 
 
-def test_splits_of_images_and_labels(tmp_path):
+def test_splits_are_selected_by_folder(tmp_path):
     for split in ("train", "val"):
         photo(tmp_path / f"images/{split}/a.jpg")
         labels(tmp_path / f"labels/{split}/a.png", 0)
@@ -137,7 +137,7 @@ def test_splits_of_images_and_labels(tmp_path):
         boxel.read(tmp_path, split="test")
 
 
-def test_a_text_lists_a_split(tmp_path):
+def test_a_text_selects_a_split(tmp_path):
     folder = make_root(tmp_path)
     (folder / "val.txt").write_text("/data/images/b.png /data/labels/b.png\n")
     data = boxel.read(folder, split="val")
@@ -154,7 +154,7 @@ def test_a_text_lists_a_split(tmp_path):
         boxel.read(folder, split="val")
 
 
-def test_camvid(tmp_path):
+def test_camvid_is_recognized(tmp_path):
     folder = make_camvid(tmp_path)
     assert recognize(folder) == recognize(folder / "valannot") == "semantic"
     data = boxel.read(folder, class_list="camvid")
@@ -167,7 +167,7 @@ def test_camvid(tmp_path):
         boxel.read(folder)
 
 
-def test_cityscapes(tmp_path):
+def test_cityscapes_is_recognized(tmp_path):
     folder = make_cityscapes(tmp_path)
     for part in (folder, folder / "gtFine", folder / "gtFine/val", folder / "gtFine/val/bonn"):
         assert recognize(part) == "semantic"
@@ -186,13 +186,13 @@ def test_cityscapes(tmp_path):
     assert [c.id for c in boxel.read(folder, split="val").categories] == list(range(19))
 
 
-def test_segmentation_class(tmp_path):
+def test_voc_segmentations_are_recognized(tmp_path):
     folder = make_voc(tmp_path)
     assert recognize(folder / "SegmentationClass") == "semantic"
     data = boxel.read(folder / "SegmentationClass")
     assert (
         data.paths == ["JPEGImages/2007_1.jpg"] and data.issues == []
-    )  # most of VOC's images have boxes alone
+    )  # most of VOC's images have boxes only
     assert data.categories[0] == Category(0, "background") and BACKGROUND not in data.map_labels
     assert stripes(data) == [0, 0, 20, 20, 255, 255, 255, 255]
     for other in ("SegmentationClassContext", "SegmentationObject"):  # other classes, or none
@@ -201,7 +201,7 @@ def test_segmentation_class(tmp_path):
             boxel.read(folder / other)
 
 
-def test_images_elsewhere(tmp_path):
+def test_images_may_be_in_another_folder(tmp_path):
     folder = make_root(tmp_path / "set")
     (folder / "images").rename(tmp_path / "photos")
     (folder / "labels").rename(folder / "masks")
@@ -216,7 +216,7 @@ def test_images_elsewhere(tmp_path):
         boxel.read(folder / "masks", images=tmp_path / "nowhere")
 
 
-def test_images_of_a_split_elsewhere(tmp_path):
+def test_images_of_a_split_may_be_in_another_folder(tmp_path):
     folder = make_cityscapes(tmp_path)
     (folder / "leftImg8bit").rename(tmp_path / "photos")
     data = boxel.read(folder / "gtFine", images=tmp_path / "photos")
@@ -233,7 +233,7 @@ def test_relative_paths(tmp_path, monkeypatch):
         assert data.image_ids == ["a", "b"] and sound(data)
 
 
-def test_the_same_folder_holds_both(tmp_path):
+def test_images_and_label_maps_may_share_a_folder(tmp_path):
     photo(tmp_path / "a.jpg")
     labels(tmp_path / "a.png", 0)
     labels(tmp_path / "b_L.png", 0)
@@ -243,7 +243,7 @@ def test_the_same_folder_holds_both(tmp_path):
     assert data.paths == ["a.jpg", "b.jpg"] and data.label_maps == ["a.png", "b_L.png"] and data.issues == []
 
 
-def test_endings_make_no_pairs_of_strangers(tmp_path):
+def test_unrelated_stems_are_not_matched(tmp_path):
     for stem in ("a", "a_L", "b"):
         photo(tmp_path / f"images/{stem}.jpg")
     for stem in ("a", "a_L", "b_L"):
@@ -254,7 +254,7 @@ def test_endings_make_no_pairs_of_strangers(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["palette", "16 bit", "1 bit"])
-def test_kinds_of_png(tmp_path, kind):
+def test_all_kinds_of_png_are_read(tmp_path, kind):
     folder = make_root(tmp_path)
     pixels = np.repeat(np.array([[0, 1]], dtype=np.uint16 if kind == "16 bit" else np.uint8), 4, 1).repeat(
         HEIGHT, 0
@@ -277,7 +277,7 @@ def test_kinds_of_png(tmp_path, kind):
 
 
 def make_context(folder):
-    """As published: values by alphabet, all names of the 59 among them."""
+    """As published: values in alphabetical order, the 59 names among them."""
     names = sorted({*load_class_table("pascal-context").values()} - {"background"} | {"accordion", "unknown"})
     (folder / "context").mkdir(parents=True)
     (folder / "context/labels.txt").write_text("".join(f"{k}: {n}\n" for k, n in enumerate(names, 1)))
@@ -290,7 +290,7 @@ def make_context(folder):
     return folder
 
 
-def test_context_as_published(tmp_path):
+def test_pascal_context_is_read_as_published(tmp_path):
     folder = make_context(tmp_path)
     for path in (folder / "context", folder / "context/trainval"):
         assert recognize(path) == "semantic"
@@ -306,7 +306,7 @@ def test_context_as_published(tmp_path):
     assert by_name.map_labels.tolist() == data.map_labels.tolist()
 
 
-def test_context_beside_its_images_with_lists(tmp_path):
+def test_pascal_context_beside_its_images_with_lists(tmp_path):
     folder = make_context(tmp_path)
     (folder / "context/trainval").rename(folder / "VOC2010/trainval")
     (folder / "context/labels.txt").rename(folder / "VOC2010/labels.txt")
@@ -317,8 +317,8 @@ def test_context_beside_its_images_with_lists(tmp_path):
     assert boxel.read(folder / "VOC2010/trainval", images, "semantic", split="val").image_ids == ["2008_2"]
 
 
-def test_context_under_other_classes(tmp_path):
-    """A table that is named counts by value."""
+def test_pascal_context_with_other_classes(tmp_path):
+    """The values of a named table are used."""
     folder = make_context(tmp_path)
     data = boxel.read(
         folder / "context/trainval",
@@ -328,7 +328,7 @@ def test_context_under_other_classes(tmp_path):
     assert len(data.categories) == 61 and data.map_labels.tolist() == [VOID, *range(61)]
 
 
-def test_context_without_its_names(tmp_path):
+def test_pascal_context_without_its_names_is_an_error(tmp_path):
     folder = make_context(tmp_path)
     images = folder / "VOC2010/JPEGImages"
     (folder / "context/labels.txt").write_text("1: accordion\n")
@@ -346,7 +346,7 @@ def test_context_without_its_names(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"MATLAB 5.0", {"Other": np.ones((2, 2))}, {"LabelMap": np.ones((2, 2, 2))}]
 )
-def test_a_bad_mat_costs_only_itself(tmp_path, content):
+def test_an_invalid_matlab_file_costs_only_itself(tmp_path, content):
     folder = make_context(tmp_path)
     file = folder / "context/trainval/2008_1.mat"
     savemat(file, content) if isinstance(content, dict) else file.write_bytes(content)
@@ -393,7 +393,7 @@ def test_a_bad_mat_costs_only_itself(tmp_path, content):
     ],
     ids=["no label map", "no image", "size", "color", "no PNG", "no JPEG", "empty"],
 )
-def test_a_fault_costs_only_its_image(tmp_path, spoil, kind, file, message):
+def test_an_invalid_pair_costs_only_its_image(tmp_path, spoil, kind, file, message):
     folder = make_root(tmp_path)
     spoil(folder)
     data = boxel.read(folder, format="semantic")
@@ -402,7 +402,7 @@ def test_a_fault_costs_only_its_image(tmp_path, spoil, kind, file, message):
     assert (issue.kind, issue.file) == (kind, str(folder / file)) and re.search(message, issue.message)
 
 
-def test_nothing_is_left(tmp_path):
+def test_a_dataset_without_usable_pairs_is_an_error(tmp_path):
     folder = make_root(tmp_path)
     for stem in "ab":
         photo(folder / f"labels/{stem}.png")
@@ -419,7 +419,7 @@ def test_nothing_is_left(tmp_path):
         boxel.read(folder / "classes.txt", format="semantic")
 
 
-def test_headers_are_enough(tmp_path, monkeypatch):
+def test_reading_needs_only_headers(tmp_path, monkeypatch):
     folder = make_root(tmp_path)
 
     def load(image):
@@ -468,19 +468,19 @@ def touch(folder, *names):
         (["somewhere/a.png"], ".", "semantic"),
     ],
 )  # fmt: skip
-def test_formats_are_told_apart(tmp_path, names, path, format):
+def test_semantic_datasets_are_recognized(tmp_path, names, path, format):
     touch(tmp_path, *names)
     assert recognize(tmp_path / path) == format
 
 
-def test_a_folder_of_photos_is_no_set(tmp_path):
+def test_a_folder_of_images_is_not_a_dataset(tmp_path):
     for name in ("a.png", "b.jpg"):
         photo(tmp_path / name)
     with pytest.raises(BoxelError, match="no dataset of a known format"):
         recognize(tmp_path)
 
 
-def test_class_lists_are_for_semantic_sets(tmp_path):
+def test_class_lists_are_for_semantic_datasets(tmp_path):
     touch(tmp_path, "images/a.jpg", "labels/a.txt")
     with pytest.raises(
         BoxelError, match="this is a yolo dataset, which needs no class list; leave out camvid, or name"
@@ -522,7 +522,7 @@ def test_cityscapes_round_trip(tmp_path):
 
 
 def with_instances(folder, *categories, boxes_only=()):
-    """Image 0 has a large square under a small one, image 1 nothing, and image 2 a box where asked."""
+    """Image 0 has a large square under a small one, image 1 nothing, and image 2 a box if wanted."""
     for stem in "abc":
         photo(folder / f"{stem}.jpg")
     masks = np.zeros((2, HEIGHT, WIDTH), dtype=np.uint8)
@@ -548,7 +548,7 @@ def with_instances(folder, *categories, boxes_only=()):
     )
 
 
-def test_instances_are_painted_the_smaller_on_top(tmp_path):
+def test_smaller_instances_are_painted_last(tmp_path):
     data = with_instances(tmp_path / "photos", Category(7, "cat"), Category(90, "hair brush"))
     with pytest.warns(ConversionWarning, match="no instances: 2 are painted as pixels of their classes"):
         boxel.write(data, tmp_path / "out", format="semantic")
@@ -562,7 +562,7 @@ def test_instances_are_painted_the_smaller_on_top(tmp_path):
     assert [c.name for c in again.categories] == ["background", "cat", "hair brush"] and len(again) == 3
 
 
-def test_what_the_layout_can_not_hold_is_told(tmp_path):
+def test_what_the_layout_cannot_hold_is_reported(tmp_path):
     data = with_instances(
         tmp_path / "photos", Category(0, "cat"), Category(900, "a\nb"), boxes_only=[[0, 0, 5, 5]]
     )
@@ -587,8 +587,8 @@ def test_an_unreadable_mask_costs_its_box(tmp_path, caplog):
     assert np.all((left == whole) | (left == 255)) and np.any(left == 255) and np.any(left != 255)
 
 
-def test_part_of_the_classes(tmp_path):
-    """What is left out of a semantic set is void, not background."""
+def test_unselected_classes_are_written_as_void(tmp_path):
+    """Unselected classes of a semantic dataset are void, not background."""
     data = boxel.read(make_root(tmp_path / "set")).select_categories(["road"])
     boxel.write(data, tmp_path / "out", format="semantic")
     assert (tmp_path / "out/classes.txt").read_text() == "1 road\n"
@@ -596,7 +596,7 @@ def test_part_of_the_classes(tmp_path):
 
 
 def test_values_of_a_table_survive_background(tmp_path):
-    """A set that knows a background gets it as a class of its own."""
+    """A dataset with a background gets it as a class of its own."""
     data = boxel.read(make_root(tmp_path / "set"))
     known = replace(data, map_labels=values_to_labels({0: BACKGROUND, 1: 1}), categories=data.categories)
     known = known.select_categories(["road"])
@@ -608,7 +608,7 @@ def test_values_of_a_table_survive_background(tmp_path):
 # the real ones -------------------------------------------------------------------------------------------------------
 
 
-def test_real_street_scenes(shared_data):
+def test_real_camvid_is_read(shared_data):
     data = boxel.read(shared_data / "camvid", class_list="camvid")
     assert len(data) == 468 and data.issues == [] and len(data.categories) == 11
     val = boxel.read(shared_data / "camvid", class_list="camvid", split="val")
@@ -620,7 +620,7 @@ def test_real_street_scenes(shared_data):
     assert middle["sky"] < middle["building"] < middle["car"] < middle["road"]
 
 
-def test_real_segmentations(shared_data, tmp_path):
+def test_real_voc_segmentations_are_written(shared_data, tmp_path):
     data = boxel.read(shared_data / "voc2007/SegmentationClass")
     assert len(data) == 20 and data.issues == [] and len(data.categories) == 21
     whole = boxel.read(shared_data / "voc2007/ImageSets/Segmentation/train.txt")

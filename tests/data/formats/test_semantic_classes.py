@@ -1,4 +1,4 @@
-"""What the values of label maps stand for."""
+"""The classes of the values in label maps."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from boxel.data.formats.voc import CLASSES
 from boxel.utils.errors import BoxelError
 
 
-def test_tables_that_come_with_boxel():
+def test_bundled_tables():
     assert TABLES == ("camvid", "cityscapes", "cityscapes-train-ids", "pascal-context", "voc")
     assert list(load_class_table("camvid").values()) == [
         *("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian"),
@@ -44,7 +44,7 @@ def test_tables_that_come_with_boxel():
         ("1 2\n2 3d model\n", {1: "2", 2: "3d model"}),
     ],
 )
-def test_class_table(tmp_path, text, table):
+def test_class_tables_are_parsed(tmp_path, text, table):
     (tmp_path / "classes.txt").write_bytes(text.encode())
     assert load_class_table(tmp_path / "classes.txt") == table
     assert list(load_class_table(str(tmp_path / "classes.txt"))) == list(table)
@@ -69,7 +69,7 @@ def test_class_table(tmp_path, text, table):
         (b"a\n" * 70_000, r"line 65537 has the value 65536"),
     ],
 )
-def test_class_tables_that_make_no_sense(tmp_path, content, message):
+def test_invalid_class_tables_are_refused(tmp_path, content, message):
     file = tmp_path / "classes.txt"
     file.write_bytes(content)
     with pytest.raises(BoxelError, match=f"^{re.escape(str(file))}: .*{message}"):
@@ -90,7 +90,7 @@ def test_garbage_is_a_table_or_one_sentence(tmp_path_factory, content):
 
 
 @pytest.mark.parametrize("source", ["cityscape", "no/such.txt", "\0", "x" * 300, Path("camvid")])
-def test_no_such_class_list(source):
+def test_an_unknown_class_list_is_an_error(source):
     with pytest.raises(
         BoxelError,
         match="there is no such class list; give a file, a run folder, or one of camvid, citys",
@@ -99,7 +99,7 @@ def test_no_such_class_list(source):
     assert ("Did you mean 'cityscapes'?" in str(e.value)) == (source == "cityscape")
 
 
-def test_the_classes_of_a_run(tmp_path):
+def test_a_run_folder_is_a_class_list(tmp_path):
     rows = [{"id": 0, "name": "background"}, {"id": 17, "name": "cat", "supercategory": "animal"}]
     (tmp_path / "categories.json").write_text(json.dumps(rows))
     assert load_class_table(tmp_path) == {0: "background", 17: "cat"}

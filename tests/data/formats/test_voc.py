@@ -1,4 +1,4 @@
-"""Pascal VOC in and out."""
+"""Reading and writing Pascal VOC."""
 
 import numpy as np
 import pytest
@@ -39,7 +39,7 @@ def segment(folder, objects, classes):
         Image.fromarray(pixels).save(folder / name / "one.png")
 
 
-def test_boxes_only(folder):
+def test_files_with_boxes_only_are_read(folder):
     data = boxel.data.read(folder)
     assert data.image_ids == ["one"] and data.image_path(0) == folder / "JPEGImages/one.jpg"
     assert (data.widths[0], data.heights[0]) == (20, 10)
@@ -50,7 +50,7 @@ def test_boxes_only(folder):
     assert not data.iscrowd.any() and data.label_maps == [None]
 
 
-def test_other_classes_are_numbered_by_alphabet(folder):
+def test_unknown_classes_are_numbered_alphabetically(folder):
     (folder / "Annotations/one.xml").write_text(XML.replace("dog", "zebra"))
     data = boxel.data.read(folder)
     assert [(c.id, c.name) for c in data.categories] == [(1, "cat"), (2, "zebra")]
@@ -67,7 +67,7 @@ def test_masks_go_to_the_box_of_their_class(folder):
     assert data.label_maps == ["SegmentationClass/one.png"] and data.void == 255
 
 
-def test_a_mask_of_another_class_is_told(folder):
+def test_a_mask_of_another_class_is_reported(folder):
     cat, dog = (1, 10, 10, 20), (0, 5, 0, 4)
     segment(folder, [(cat, 1), (dog, 2)], [(cat, 8), (dog, 15)])
     data = boxel.data.read(folder)
@@ -75,7 +75,7 @@ def test_a_mask_of_another_class_is_told(folder):
     assert [issue.kind for issue in data.issues] == ["mask-without-box"]
 
 
-def test_masks_without_xml(folder):
+def test_masks_without_xml_are_instances(folder):
     cat, dog = (1, 10, 10, 20), (0, 5, 0, 4)
     segment(folder, [(cat, 1), (dog, 2)], [(cat, 8), (dog, 12)])
     (folder / "Annotations/one.xml").unlink()
@@ -86,13 +86,13 @@ def test_masks_without_xml(folder):
     assert [data.categories[label].name for label in data.labels] == ["cat", "dog"]
 
 
-def test_sizes_come_from_the_image_where_the_xml_has_none(folder):
+def test_sizes_come_from_the_image_if_the_xml_has_none(folder):
     (folder / "Annotations/one.xml").write_text(XML.replace("<width>20</width>", ""))
     data = boxel.data.read(folder)
     assert (data.widths[0], data.heights[0]) == (20, 10)
 
 
-def test_image_sets_choose(folder):
+def test_image_sets_select_images(folder):
     (folder / "Annotations/two.xml").write_text(XML)
     (folder / "ImageSets/Main").mkdir(parents=True)
     (folder / "ImageSets/Main/dog_val.txt").write_text("two  1\n\ntwo -1\n")
@@ -135,7 +135,7 @@ def test_void_is_kept(folder, tmp_path_factory):
         )
 
 
-def test_a_set_with_classes_only_keeps_them(folder, tmp_path_factory):
+def test_a_dataset_with_classes_only_keeps_them(folder, tmp_path_factory):
     cat, rim = (1, 10, 10, 20), (0, 1, 9, 20)
     segment(folder, [], [(cat, 8), (rim, 255)])
     (folder / "SegmentationObject/one.png").unlink()
@@ -149,7 +149,7 @@ def test_a_set_with_classes_only_keeps_them(folder, tmp_path_factory):
     assert boxel.data.read(out).label_maps == ["SegmentationClass/one.png"]
 
 
-def test_a_label_map_of_other_classes_keeps_its_void(folder, tmp_path_factory):
+def test_a_label_map_of_other_classes_keeps_only_void(folder, tmp_path_factory):
     cat, dog, rim = (1, 10, 10, 20), (0, 5, 0, 4), (0, 1, 9, 20)
     segment(folder, [(dog, 1), (rim, 255)], [(cat, 8), (dog, 12), (rim, 255)])
     data, out = boxel.data.read(folder), tmp_path_factory.mktemp("out")
@@ -164,7 +164,7 @@ def test_a_label_map_of_other_classes_keeps_its_void(folder, tmp_path_factory):
 
 
 @pytest.mark.parametrize("format", ["coco", "yolo", "labelme", "sbd"])
-def test_label_maps_that_are_lost_are_counted(folder, tmp_path, format):
+def test_lost_label_maps_are_counted(folder, tmp_path, format):
     segment(folder, [((1, 10, 10, 20), 1), ((0, 5, 0, 4), 2)], [((1, 10, 10, 20), 8), ((0, 5, 0, 4), 12)])
     data = boxel.data.read(folder)
     with pytest.warns(
@@ -173,7 +173,7 @@ def test_label_maps_that_are_lost_are_counted(folder, tmp_path, format):
         boxel.data.write(data, tmp_path / ("a.json" if format == "coco" else "out"), format)
 
 
-def test_real_photos(shared_data, tmp_path):
+def test_real_images_survive_a_round_trip(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "voc2007")
     assert len(data) == 473 and data.issues == []
     masked = boxel.data.read(shared_data / "voc2007/ImageSets/Segmentation/train.txt")
@@ -211,7 +211,7 @@ LAUGHS = (
         b"<a>" * 50_000 + b"</a>" * 50_000,
     ],
 )
-def test_hostile_files_cost_only_themselves(folder, content):
+def test_malicious_files_cost_only_themselves(folder, content):
     (folder / "Annotations/bad.xml").write_bytes(content)
     data = boxel.data.read(folder)
     assert "one" in data.image_ids and len(data.labels) == 2
@@ -227,7 +227,7 @@ def test_hostile_files_cost_only_themselves(folder, content):
         ("<name>dog</name>", "<name/>"),
     ],
 )
-def test_a_bad_object_costs_only_itself(folder, old, new):
+def test_an_invalid_object_costs_only_itself(folder, old, new):
     (folder / "Annotations/one.xml").write_text(XML.replace(old, new, 1))
     data = boxel.data.read(folder)
     assert data.boxes.tolist() == [[10, 1, 20, 10]]
@@ -235,7 +235,7 @@ def test_a_bad_object_costs_only_itself(folder, old, new):
 
 
 @pytest.mark.parametrize("png", [b"", b"not a png", "size", "mode"])
-def test_a_bad_segmentation_leaves_the_boxes(folder, png):
+def test_an_invalid_segmentation_keeps_the_boxes(folder, png):
     (folder / "SegmentationObject").mkdir()
     file = folder / "SegmentationObject/one.png"
     if png == "size":
@@ -260,7 +260,7 @@ def fuzzed(tmp_path_factory):
 @given(
     st.integers(0, len(XML)), st.text(max_size=6) | st.sampled_from(["9" * 500, "-1e999", "nan", "../" * 9])
 )
-def test_fuzzed(fuzzed, at, junk):
+def test_fuzzed_files_cost_only_themselves(fuzzed, at, junk):
     for content in (XML[:at] + junk, XML[:at] + junk + XML[at:], XML[:at] + junk + XML[at + len(junk) :]):
         (fuzzed / "Annotations/one.xml").write_bytes(content.encode("utf-8", "replace"))
         data = voc.read(fuzzed)
@@ -268,6 +268,6 @@ def test_fuzzed(fuzzed, at, junk):
         voc.write(data, fuzzed / "out")
 
 
-def test_no_set(tmp_path):
+def test_a_folder_without_a_dataset_is_an_error(tmp_path):
     with pytest.raises(BoxelError, match="no VOC dataset"):
         boxel.data.read(tmp_path, format="voc")

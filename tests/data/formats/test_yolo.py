@@ -1,4 +1,4 @@
-"""YOLO in and out."""
+"""Reading and writing YOLO."""
 
 import shutil
 
@@ -15,7 +15,7 @@ from boxel.utils.errors import BoxelError
 
 
 def make(folder, lines, names=("cat", "dog"), layout="images/{}.png labels/{}.txt", config=None):
-    """A set of two images of 100 x 50, the second without objects."""
+    """A dataset of two images of 100 x 50, the second without objects."""
     image, label = layout.split()
     for stem, text in (("one", lines), ("two", None)):
         file = folder / image.format(stem)
@@ -49,13 +49,13 @@ def test_boxes_and_polygons(tmp_path):
         assert data.image_path(0).is_file()
 
 
-def test_a_rectangle_is_a_box(tmp_path):
+def test_a_rectangular_polygon_is_a_box(tmp_path):
     make(tmp_path, "0 0.1 0.2 0.3 0.2 0.3 0.8 0.1 0.8\n0 0.3 0.2 0.3 0.8 0.1 0.8 0.1 0.2\n")
     data = boxel.data.read(tmp_path)
     assert data.boxes.tolist() == [[10, 10, 30, 40]] * 2 and data.has_mask.tolist() == [False, True]
 
 
-def test_numbers_of_classes_are_kept(tmp_path):
+def test_class_numbers_are_kept(tmp_path):
     make(tmp_path, "5 0.5 0.5 0.2 0.4\n1 0.5 0.5 0.2 0.4\n", names={2: "two", 5: "five"})
     data = boxel.data.read(tmp_path)
     assert [(c.id, c.name) for c in data.categories] == [
@@ -65,7 +65,7 @@ def test_numbers_of_classes_are_kept(tmp_path):
     assert [issue.kind for issue in data.issues] == ["unknown-category"]
 
 
-def test_without_names(tmp_path):
+def test_classes_without_names_are_numbered(tmp_path):
     make(tmp_path, "7 0.5 0.5 0.2 0.4\n3.0 0.5 0.5 0.2 0.4\n", names=None)
     assert [(c.id, c.name) for c in boxel.data.read(tmp_path).categories] == [(3, "3"), (7, "7")]
     (tmp_path / "labels/classes.txt").write_text("a\nb\nc\nd\ne\nf\ng\nh\n")
@@ -82,19 +82,19 @@ def test_without_names(tmp_path):
         "images/a/images/{}.png images/a/labels/{}.txt",
     ],
 )
-def test_layouts(tmp_path, layout):
+def test_all_layouts_are_read(tmp_path, layout):
     folder = layout.split()[0].rsplit("/", 1)[0]
     make(tmp_path, "1 0.5 0.5 0.2 0.4\n", layout=layout, config={"train": [folder], "val": None})
     data = boxel.data.read(tmp_path / "data.yaml" if layout[0] != "{" else tmp_path)
     assert data.image_ids == ["one", "two"] and data.boxes.tolist() == [[40, 15, 60, 35]]
 
 
-def test_images_elsewhere(tmp_path):
+def test_images_may_be_in_another_folder(tmp_path):
     make(tmp_path / "set", "1 0.5 0.5 0.2 0.4\n")
     (tmp_path / "set/images").rename(tmp_path / "photos")
     data = boxel.data.read(tmp_path / "set", images=tmp_path / "photos")
     assert data.boxes.tolist() == [[40, 15, 60, 35]] and data.image_path(0) == tmp_path / "photos/one.png"
-    # Without the image nothing says how large the box is.
+    # Without the image the size of the box is unknown.
     data = boxel.data.read(tmp_path / "set")
     assert len(data.labels) == 0 and [issue.kind for issue in data.issues] == ["unknown-image"]
 
@@ -103,7 +103,7 @@ def test_images_elsewhere(tmp_path):
     "line",
     ["x 0.5 0.5 0.2 0.4", "0.5 0.5 0.5 0.2 0.4", "-1 0.5 0.5 0.2 0.4", "0 0.5", "0 a b c d", "nan 1 1 1 1"],
 )
-def test_a_bad_line_costs_only_itself(tmp_path, line):
+def test_an_invalid_line_costs_only_itself(tmp_path, line):
     make(tmp_path, f"{line}\n1 0.5 0.5 0.2 0.4\n")
     data = boxel.data.read(tmp_path)
     assert data.boxes.tolist() == [[40, 15, 60, 35]]
@@ -111,7 +111,7 @@ def test_a_bad_line_costs_only_itself(tmp_path, line):
 
 
 def splits(folder, config):
-    """A set of three images: `a` and `b` to train on, `c` to validate on; each has a box of its own size."""
+    """Three images: `a` and `b` to train on, `c` to validate on; each has a box of its own size."""
     for number, (split, stem) in enumerate((("train", "a"), ("train", "b"), ("val", "c")), start=1):
         (folder / f"images/{split}").mkdir(parents=True, exist_ok=True)
         (folder / f"labels/{split}").mkdir(parents=True, exist_ok=True)
@@ -130,7 +130,7 @@ def splits(folder, config):
         {"train": "train.txt", "val": ["val.txt"]},
     ],
 )
-def test_a_split_is_chosen(tmp_path, config):
+def test_a_split_is_selected(tmp_path, config):
     file = splits(tmp_path, config)
     (tmp_path / "train.txt").write_text(f"./images/train/a.png\n\n{tmp_path / 'images/train/b.png'}\n")
     (tmp_path / "val.txt").write_text("images/val/c.png\r\n")
@@ -144,7 +144,7 @@ def test_a_split_is_chosen(tmp_path, config):
     assert boxel.data.read(tmp_path / "images/train", split="val").image_ids == ["a", "b"]
 
 
-def test_a_list_chooses_images(tmp_path):
+def test_a_list_selects_images(tmp_path):
     file = splits(tmp_path, {"train": "train.txt", "val": ["images/val", "images/val/../train"]})
     (tmp_path / "train.txt").write_text("images/train/b.png\nimages/train/absent.png\n")
     data = boxel.data.read(file, split="train")
@@ -153,7 +153,7 @@ def test_a_list_chooses_images(tmp_path):
     assert sorted(boxel.data.read(file).image_ids) == ["a", "absent", "b", "c"]
 
 
-def test_splits_of_images_elsewhere(tmp_path):
+def test_splits_of_images_in_another_folder(tmp_path):
     for config in (
         {"train": "images/train", "val": "images/val"},
         {"train": "train.txt", "val": "images/val"},
@@ -167,7 +167,7 @@ def test_splits_of_images_elsewhere(tmp_path):
         shutil.rmtree(tmp_path / "photos")
 
 
-def test_a_split_that_is_not_there(tmp_path):
+def test_a_missing_split_is_an_error(tmp_path):
     file = splits(tmp_path, {"train": "images/train", "val": "images/absent"})
     with pytest.raises(BoxelError, match=r"data.yaml: it lists no `test`; [^\n]*\.$"):
         boxel.data.read(file, split="test")
@@ -181,14 +181,14 @@ def test_a_split_that_is_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("entry", ["\0", "x" * 5000, 3, {"a": 1}, [[]], ["\0", None], ""])
-def test_hostile_entries(tmp_path, entry):
+def test_malicious_entries_cost_only_themselves(tmp_path, entry):
     file = splits(tmp_path, {"train": entry, "val": "list.txt", "path": "y" * 300})
     (tmp_path / "list.txt").write_bytes(b"\0\n" + b"x" * 5000 + b"\n/\n..\n\xff\n")
     data = boxel.data.read(file)
     assert len(data) == 5 and len(data.labels) == 0
 
 
-def test_of_poses_the_boxes_are_read(tmp_path):
+def test_boxes_of_pose_labels_are_read(tmp_path):
     points = " ".join(["0.1 0.2 2"] * 3)
     make(
         tmp_path, f"1 0.5 0.5 0.2 0.4 {points}\n0 0.1 0.2 0.1 0.2\n0 0.5 0.5\n", config={"kpt_shape": [3, 3]}
@@ -207,14 +207,14 @@ def test_confidences_are_ignored(tmp_path):
 @pytest.mark.parametrize(
     "config", ["", "[", "names: 3", "names: [[a]]", "names: {a: b}", "[" * 3000, "- 1", "\0", "!!x y"]
 )
-def test_bad_yaml(tmp_path, config):
+def test_invalid_yaml_is_an_error(tmp_path, config):
     make(tmp_path, "0 0.5 0.5 0.2 0.4\n")
     (tmp_path / "data.yaml").write_text(config)
     with pytest.raises(BoxelError, match=r"data.yaml: [^\n]*\.$"):
         boxel.data.read(tmp_path)
 
 
-def test_yaml_runs_nothing(tmp_path):
+def test_yaml_executes_nothing(tmp_path):
     make(tmp_path, "0 0.5 0.5 0.2 0.4\n")
     (tmp_path / "data.yaml").write_text(f"names: !!python/object/apply:os.mkdir ['{tmp_path / 'made'}']")
     with pytest.raises(BoxelError):
@@ -264,7 +264,7 @@ numbers = st.sampled_from(["0", "1", "0.5", "-3", "nan", "inf", "1e999", "9" * 4
 
 @settings(derandomize=True, max_examples=150, deadline=None)
 @given(st.lists(st.lists(numbers, max_size=11).map(" ".join), max_size=3))
-def test_fuzzed(fuzzed, lines):
+def test_fuzzed_files_cost_only_themselves(fuzzed, lines):
     make(fuzzed / "c", "\n".join(lines))
     data = boxel.data.read(fuzzed / "c")
     assert len(data) == 2 and len(data.boxes) == len(data.labels) == len(data.ids)
@@ -273,7 +273,7 @@ def test_fuzzed(fuzzed, lines):
     boxel.data.read(fuzzed / "d")
 
 
-def test_real_photos(shared_data, tmp_path):
+def test_real_images_survive_a_round_trip(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "coco/val_boxes.json")
     assert yolo.write(data.select_instances(~data.iscrowd), tmp_path) == []
     again = boxel.data.read(tmp_path)

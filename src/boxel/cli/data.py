@@ -2,64 +2,65 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jsonargparse import ArgumentParser, Namespace
-
-from boxel.cli.options import add_data, read_data
+from boxel.cli.options import JSON_HELP, Command, add_data, check_writable, read_data, write_json
 from boxel.utils.errors import UsageError
 
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
-def add_check(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel check`."""
+    from boxel.cli.parser import Parser
+
+
+def _add_check(parser: Parser) -> None:
     add_data(parser)
-    parser.add_argument("--repair", type=str, metavar="OUT", help="write a mended copy (COCO json) here")
-    parser.add_argument("--json", action="store_true", help="print the issues as JSON")
+    parser.add_flag("repair", str, "write a repaired copy to this COCO file", metavar="FILE")
+    parser.add_flag("json", str, JSON_HELP, metavar="FILE")
 
 
-def run_check(given: Namespace) -> int:
-    """Run `boxel check`."""
+def _check(given: Namespace) -> int:
     from boxel.data import check, format_issues, issues_to_json, repair, write
 
-    if "repair" in given and Path(given.repair).suffix != ".json":
-        raise UsageError(f"--repair {given.repair}: the mended copy is a COCO file; end its name on .json.")
-    if "repair" in given and Path(given.repair).exists():
-        raise UsageError(
-            f"--repair {given.repair}: there is such a file already; name a new one for the copy."
-        )
-    data = read_data(given, tell_faults=False)
-    if "repair" in given:
-        mended, issues = repair(data)
-        write(mended, given.repair)
+    target = given.get("repair")
+    if target and Path(check_writable(target, ".json")).exists():
+        raise UsageError(f"{target} exists already; name a new file for the repaired copy.")
+    data = read_data(given, log_issues=False)
+    if target:
+        repaired, issues = repair(data)
+        write(repaired, target)
     else:
         issues = check(data)
     if "json" in given:
-        print(json.dumps(issues_to_json(issues), indent=1))
-    else:
-        print(data)
-        print("\n".join(format_issues(issues)))
-        if "repair" in given:
-            print(f"mended copy: {given.repair}")
-    left = [issue for issue in issues if not ("repair" in given and issue.repair)]
-    return 1 if left else 0
+        write_json(issues_to_json(issues), given.json)
+    if given.get("json") != "-":
+        print(
+            "\n".join([str(data), *format_issues(issues), *([f"repaired copy: {target}"] if target else [])])
+        )
+    return 1 if any(not (target and issue.repair) for issue in issues) else 0
 
 
-def add_convert(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel convert`."""
+def _add_convert(parser: Parser) -> None:
     add_data(parser)
-    parser.add_argument("out", type=str, help="file or folder to write")
-    parser.add_argument(
-        "--to", type=str, help="coco, voc, sbd, yolo, labelme or semantic; coco for a .json file"
+    parser.add_positional("out", "file or folder to write")
+    parser.add_flag(
+        "to",
+        str,
+        "format to write: coco, voc, sbd, yolo, labelme, salient or semantic; coco for a .json file",
+        metavar="FORMAT",
     )
-    parser.add_argument(
-        "--from", dest="format", type=str, help="format of the input, where it is not recognized"
+    parser.add_flag(
+        "format",
+        str,
+        "format of the annotations, if it is not recognized",
+        aliases=["from"],
+        metavar="FORMAT",
     )
 
 
-def run_convert(given: Namespace) -> int:
-    """Run `boxel convert`."""
-    from boxel.data.conversion import convert
+def _convert(given: Namespace) -> int:
+    from boxel.data import convert
 
     data = convert(
         given.annotations,
@@ -71,3 +72,11 @@ def run_convert(given: Namespace) -> int:
     )
     print(f"{data}\nwritten to {given.out}")
     return 0
+
+
+CHECK = Command(
+    "Find what is wrong with a dataset, and repair it.", "boxes.json --images photos/", _add_check, _check
+)
+CONVERT = Command(
+    "Convert a dataset between annotation formats.", "masks.json yolo/ --to yolo", _add_convert, _convert
+)

@@ -1,56 +1,65 @@
-"""Commands that predict masks: label and adapt."""
+"""Commands that predict masks of boxes: label and adapt."""
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+import logging
+from typing import TYPE_CHECKING
 
-from boxel.cli.options import add_data, parse_names, read_data, say, writable
-from boxel.utils.errors import UsageError
+from boxel.cli.options import Command, add_data, check_writable, given_settings, read_data, split_names
+from boxel.utils.config import PositiveFloat
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from boxel.cli.parser import Parser
+
+logger = logging.getLogger(__name__)
 
 
-def add_label(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel label`."""
+def _add_label(parser: Parser) -> None:
     from boxel.labeling.config import LabelConfig
 
     add_data(parser)
-    parser.add_argument("--out", type=str, help="COCO file for the masks (default: masks.json)")
-    parser.add_argument(
-        "--teacher",
-        type=str,
-        help="who draws the masks, several with commas: boxcaseg (default), boxcaseg-boxes, grabcut-ellipse, "
-        "crf, sam:PATH, a run",
+    parser.add_flag("out", str, "COCO file of the masks", default="masks.json", metavar="FILE")
+    parser.add_flag(
+        "teacher",
+        str,
+        "what predicts the masks, several with commas: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, crf, "
+        "sam:PATH, or a model folder",
+        default="boxcaseg",
     )
-    parser.add_argument(
-        "--to", type=str, help="formats to write as well, each into a folder beside: yolo,voc,labelme"
+    parser.add_flag(
+        "to",
+        str,
+        "further formats to write, each into a folder beside --out: yolo,voc,labelme,sbd",
+        metavar="FORMAT,...",
     )
-    parser.add_argument(
-        "--report", type=str, metavar="HTML", help="write a page on the masks and their quality"
+    parser.add_flag("report", str, "write a page on the masks and their quality", metavar="HTML")
+    parser.add_flag(
+        "calibrate",
+        str,
+        "annotations with true masks of at least 20 boxes, to calibrate the quality with",
+        metavar="FILE",
     )
-    parser.add_argument(
-        "--calibrate", type=str, metavar="FILE", help="true masks of 20 boxes or more, to fit quality to"
-    )
-    parser.add_class_arguments(LabelConfig, None, skip={"teachers"})
+    parser.add_settings(LabelConfig, skip=["teachers"])
 
 
-def run_label(given: Namespace) -> int:
-    """Run `boxel label`."""
-    from dataclasses import fields
-
+def _label(given: Namespace) -> int:
     from boxel.labeling.api import label_data
     from boxel.labeling.config import LabelConfig
 
     out = given.get("out", "masks.json")
-    if "report" in given and writable(given.report).suffix.lower() not in (".html", ".htm"):
-        raise UsageError(f"--report {given.report}: the page is HTML; end its name on .html.")
+    if "report" in given:
+        check_writable(given.report, ".html", ".htm")
     outcome = label_data(
         given.annotations,
         images=given.get("images"),
         out=out,
-        to=parse_names(given, "to") or [],
-        teacher=parse_names(given, "teacher"),
+        to=split_names(given.get("to")) or [],
+        teacher=split_names(given.get("teacher")),
         calibrate_on=given.get("calibrate"),
-        report=say,
-        **{entry.name: given[entry.name] for entry in fields(LabelConfig) if entry.name in given},
+        report=logger.info,
+        **given_settings(given, LabelConfig),
     )
     print(f"{outcome.summary()}\nmasks: {out}")
     if "report" in given:
@@ -59,25 +68,41 @@ def run_label(given: Namespace) -> int:
         write_report(
             outcome.data, given.report, bad=outcome.bad, changed=outcome.changed, settings=outcome.settings
         )
-        print(f"page: {given.report}")
+        print(f"report: {given.report}")
     return 1 if outcome.bad else 0
 
 
-def add_adapt(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel adapt`."""
+def _add_adapt(parser: Parser) -> None:
     add_data(parser)
-    parser.add_argument("--out", type=str, help="folder of the adapted model (default: adapted)")
-    parser.add_argument("--teacher", type=str, help="the BoxCaseg to start from (default: boxcaseg)")
-    parser.add_argument("--minutes", type=float, help="how long to train (default: 20)")
+    parser.add_flag("out", str, "folder of the adapted model", default="adapted", metavar="FOLDER")
+    parser.add_flag("teacher", str, "the BoxCaseg model to start from", default="boxcaseg")
+    parser.add_flag("minutes", PositiveFloat, "about how long to train", default=20.0)
 
 
-def run_adapt(given: Namespace) -> int:
-    """Run `boxel adapt`."""
+def _adapt(given: Namespace) -> int:
     from boxel.training.adapt import adapt
 
-    minutes, out = given.get("minutes", 20.0), given.get("out", "adapted")
-    if not minutes > 0:
-        raise UsageError(f"--minutes is {minutes}; give a number above 0.")
-    adapt(read_data(given), minutes, out, given.get("teacher", "boxcaseg"), say)
+    out = given.get("out", "adapted")
+    adapt(
+        read_data(given),
+        float(given.get("minutes", 20.0)),
+        out,
+        given.get("teacher", "boxcaseg"),
+        logger.info,
+    )
     print(f"adapted model: {out}; use it with `boxel label --teacher {out}`")
     return 0
+
+
+LABEL = Command(
+    "Predict masks of boxes, each with an estimate of its quality.",
+    "boxes.json --images photos/ --out masks.json --report report.html",
+    _add_label,
+    _label,
+)
+ADAPT = Command(
+    "Train the bundled network on your boxes and masks.",
+    "masks.json --images photos/ --out my_teacher --minutes 10",
+    _add_adapt,
+    _adapt,
+)

@@ -2,62 +2,51 @@
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from typing import TYPE_CHECKING
 
-from boxel.cli.options import add_inference, parse_scales
+from boxel.cli.options import INFERENCE, MODEL_HELP, Command
+from boxel.utils.config import ClosedUnitInterval
+
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
+
+    from boxel.cli.parser import Parser
 
 
-def add_predict(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel predict`."""
-    parser.add_argument(
-        "run",
-        type=str,
-        help="a model folder, boxcaseg, boxcaseg-boxes, or a model's id on the Hugging Face hub",
+def _add_predict(parser: Parser) -> None:
+    from boxel.evaluation.config import EvaluateConfig
+
+    parser.add_positional("model", MODEL_HELP)
+    parser.add_positional("sources", "image files, folders or glob patterns", several=True)
+    parser.add_flag(
+        "out",
+        str,
+        "COCO results file (default: predictions.json), or the folder of the label maps of a semantic model "
+        "(default: predictions)",
+        metavar="PATH",
     )
-    parser.add_argument("photos", type=str, nargs="+", help="files, folders or globs")
-    parser.add_argument(
-        "--boxes", type=str, metavar="FILE", help="annotations whose boxes BoxCaseg makes masks of"
-    )
-    parser.add_argument(
-        "--detector", type=str, metavar="RUN", help="a model whose boxes BoxCaseg makes masks of"
-    )
-    parser.add_argument(
-        "--out",
-        type=str,
-        help="COCO results file (default: predictions.json); of a segmenter, a folder of label maps (predictions)",
-    )
-    parser.add_argument(
-        "--draw", type=str, metavar="FOLDER", help="write the photos with what is found in them here"
-    )
-    parser.add_argument("--draw-score", type=float, help="lowest score drawn (default: 0.3)")
-    add_inference(parser)
+    parser.add_flag("draw", str, "folder for the images with the predictions drawn on them", metavar="FOLDER")
+    parser.add_flag("draw_score", ClosedUnitInterval, "minimum score of the instances drawn", default=0.3)
+    parser.add_flag("boxes", str, "annotations whose boxes get masks (BoxCaseg)", metavar="FILE")
+    parser.add_flag("detector", str, "a model whose boxes get masks (BoxCaseg)", metavar="RUN")
+    parser.add_settings(EvaluateConfig, only=INFERENCE)
 
 
-INFERENCE = ("short_side", "long_side", "tile", "shifts", "crf", "flip")
-"""Settings of inference that are flags of the same name."""
-
-
-def run_predict(given: Namespace) -> int:
-    """Run `boxel predict`."""
+def _predict(given: Namespace) -> int:
     from boxel.data import read
     from boxel.models.predict import predict
 
-    settings = {name: given[name] for name in INFERENCE if name in given}
-    if "scales" in given:
-        settings["scales"] = parse_scales(given)
-    if "score" in given:
-        settings["score_threshold"] = given.score
-    summary = predict(
-        given.run,
-        given.photos,
-        given.get("out"),
-        given.get("draw"),
-        boxes=read(given.boxes) if "boxes" in given else None,
-        detector=given.get("detector"),
-        draw_score=given.get("draw_score", 0.3),
-        batch_size=given.get("batch_size", 1),
-        device=given.get("device", "auto"),
-        **settings,
-    )
+    settings = given.as_dict()
+    if "boxes" in settings:
+        settings["boxes"] = read(settings["boxes"])
+    summary = predict(settings.pop("model"), settings.pop("sources"), **settings)
     print(summary)
     return 1 if summary.errors else 0
+
+
+PREDICT = Command(
+    "Predict instances, masks of boxes or label maps on images.",
+    "runs/boxinst photos/ --out predictions.json --draw drawn/",
+    _add_predict,
+    _predict,
+)

@@ -2,62 +2,67 @@
 
 from __future__ import annotations
 
+import logging
+import os
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from jsonargparse import ArgumentParser, Namespace
-
-from boxel.cli.options import add_data, load_model, read_data, say, writable
-from boxel.methods import SEMANTIC
+from boxel.cli.options import (
+    MODEL_HELP,
+    Command,
+    add_data,
+    check_writable,
+    given_settings,
+    load_model,
+    read_data,
+)
+from boxel.utils.config import PositiveInt
 from boxel.utils.errors import UsageError
 
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
-def add_export(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel export`."""
-    parser.add_argument(
-        "run",
-        type=str,
-        help="a model folder, boxcaseg, boxcaseg-boxes, or a model's id on the Hugging Face hub",
+    from boxel.cli.parser import Parser
+
+logger = logging.getLogger(__name__)
+
+
+def _add_export(parser: Parser) -> None:
+    parser.add_positional("model", MODEL_HELP)
+    parser.add_positional("out", "ONNX file to write")
+    parser.add_flag(
+        "images",
+        str,
+        "images to compare ONNX Runtime and PyTorch on; a few of installed packages if left out",
+        metavar="FILE",
+        several=True,
     )
-    parser.add_argument("out", type=str, help="ONNX file to write")
-    parser.add_argument(
-        "--photos", type=str, nargs="+", help="photos to check it on (default: a few of scikit-image)"
-    )
 
 
-def run_export(given: Namespace) -> int:
-    """Run `boxel export`."""
+def _export(given: Namespace) -> int:
     from boxel.exporting import export
 
-    check = export(given.run, writable(given.out), given.get("photos"))
+    check = export(given.model, check_writable(given.out), given.get("images"))
     print(f"written to {given.out}: {check}")
     return 0
 
 
-def add_inspect(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel inspect`."""
-    parser.add_argument(
-        "what", type=str, choices=["affinity"], help="affinity: which tau fits this kind of image"
+def _add_inspect(parser: Parser) -> None:
+    from boxel.evaluation.affinity import AffinityConfig
+
+    parser.add_positional(
+        "what", "affinity: which `model.tau` of BoxInst suits the images", choices=["affinity"]
     )
     add_data(parser)
-    parser.add_argument(
-        "--plot", type=str, metavar="PNG", help="the curves of the paper's Figure 4 (default: affinity.png)"
-    )
-    parser.add_argument("--theta", type=float, help="scale of the color similarity (default: 2)")
-    parser.add_argument("--size", type=int, help="side of the neighborhood (default: 3)")
-    parser.add_argument("--dilation", type=int, help="of the neighborhood (default: 2)")
-    parser.add_argument(
-        "--short-side", type=int, help="shorter side in training, in pixels (default: as it is)"
-    )
+    parser.add_flag("plot", str, "the curves of BoxInst's Figure 4", default="affinity.png", metavar="PNG")
+    parser.add_settings(AffinityConfig)
 
 
-def run_inspect(given: Namespace) -> int:
-    """Run `boxel inspect`."""
+def _inspect(given: Namespace) -> int:
     from boxel.evaluation import AffinityConfig, count_edges, format_edges
-    from boxel.viz.plots import plot_affinity
+    from boxel.viz.overlays import plot_affinity
 
-    options = {name: given[name] for name in ("theta", "size", "dilation", "short_side") if name in given}
-    counts = count_edges(read_data(given), config=AffinityConfig(**options))
+    counts = count_edges(read_data(given), config=AffinityConfig(**given_settings(given, AffinityConfig)))
     print(format_edges(counts))
     plot = given.get("plot", "affinity.png")
     plot_affinity({"tau": counts.tau, "precision": counts.precision, "recall": counts.recall}, plot)
@@ -65,47 +70,31 @@ def run_inspect(given: Namespace) -> int:
     return 0
 
 
-def add_segments(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel segments`."""
+def _add_segments(parser: Parser) -> None:
+    from boxel.proposals.config import ProposalConfig
+
     add_data(parser)
-    parser.add_argument("--out", type=str, help="folder of the segments (default: segments)")
-    parser.add_argument("--source", type=str, help="mcg, selective-search or gop (default: mcg)")
-    parser.add_argument("--count", type=int, help="most segments of an image (default: 2000)")
-    parser.add_argument(
-        "--anywhere", action="store_true", help="choose segments without looking at the boxes"
-    )
-    parser.add_argument("--no-grabcut", action="store_true", help="leave out the GrabCut of each box")
-    parser.add_argument("--workers", type=int, help="processes (default: one for each core)")
-    parser.add_argument(
-        "--plot",
-        type=str,
-        metavar="PNG",
-        help="where there are masks: IoU of the best segments by their number",
+    parser.add_flag("out", str, "folder of the segments", default="segments", metavar="FOLDER")
+    parser.add_settings(ProposalConfig)
+    parser.add_flag("workers", PositiveInt, "number of processes; one per core if left out")
+    parser.add_flag(
+        "plot", str, "plot the IoU of the best segments by their number, if there are masks", metavar="PNG"
     )
 
 
-def run_segments(given: Namespace) -> int:
-    """Run `boxel segments`."""
-    import os
-
+def _segments(given: Namespace) -> int:
     from boxel.proposals import ProposalConfig, make_candidates
     from boxel.utils.progress import progress
 
     out = given.get("out", "segments")
-    options = {name: given[name] for name in ("source", "count") if name in given}
-    config = ProposalConfig(
-        **options,
-        fit_boxes="anywhere" not in given,
-        grabcut="no_grabcut" not in given,
-    )
-    workers = given.get("workers", os.cpu_count() or 1)
-    if workers < 1:
-        raise UsageError(f"--workers is {workers}; give a number from 1 up.")
+    config = ProposalConfig(**given_settings(given, ProposalConfig))
     data = read_data(given)
-    with progress(len(data), "images", say) as advance:
-        lost = make_candidates(data, out, config, workers=workers, advance=advance)
-    for fault in lost:
-        say(f"warning: {fault}")
+    with progress(len(data), "images", logger.info) as advance:
+        lost = make_candidates(
+            data, out, config, workers=given.get("workers", os.cpu_count() or 1), advance=advance
+        )
+    for error in lost:
+        logger.warning(error)
     print(f"segments of {len(data) - len(lost)} images: {out}")
     if data.has_mask.any():
         _segment_recall(data, out, config, given)
@@ -114,7 +103,7 @@ def run_segments(given: Namespace) -> int:
 
 def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
     from boxel.evaluation.proposals import COUNTS, best_candidate_ious, format_recall, summarize_recall
-    from boxel.viz.plots import plot_recall
+    from boxel.viz.overlays import plot_recall
 
     ious = best_candidate_ious(data, out, config)
     print(format_recall(ious))
@@ -123,49 +112,73 @@ def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
         print(f"plot: {given.plot}")
 
 
-def add_tune_crf(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel tune-crf`."""
-    parser.add_argument("run", type=str, help="the folder of a segmenter")
+def _add_tune_crf(parser: Parser) -> None:
+    parser.add_positional("run", "the folder of a semantic model")
     add_data(parser)
-    parser.add_argument("--count", type=int, help="images looked at, evenly chosen (default: 100)")
-    parser.add_argument("--device", type=str, help="cpu, cuda, mps (default: cuda where there is one)")
+    parser.add_flag("count", PositiveInt, "number of images to use, evenly spaced", default=100)
+    parser.add_flag("device", str, "`cpu`, `cuda`, `mps`, or `auto` for CUDA if available", default="auto")
 
 
-def run_tune_crf(given: Namespace) -> int:
-    """Run `boxel tune-crf`."""
-    from boxel.evaluation.tune_crf import best_crf, format_trials, tune_crf
+def _tune_crf(given: Namespace) -> int:
+    from boxel.evaluation import best_crf, format_trials, tune_crf
+    from boxel.methods import SEMANTIC
     from boxel.models.io import CRF_FILE, write_crf
     from boxel.models.pretrained import method_of
 
-    run, count = Path(given.run), given.get("count", 100)
+    run = Path(given.run)
     if not run.is_dir() or method_of(run) not in SEMANTIC:
         raise UsageError(
-            f"{run} is no segmenter's folder, which a CRF is tuned for; name the --out folder of a run of "
-            f"{' or '.join(SEMANTIC)}."
+            f"{run} is not the folder of a semantic model; name the folder of a run of {' or '.join(SEMANTIC)}."
         )
-    if count < 1:
-        raise UsageError(f"--count is {count}; give a number from 1 up.")
-    tries = tune_crf(load_model(given.run, given), read_data(given, split="val"), count)
-    write_crf(best_crf(tries), run)
-    print(f"{format_trials(tries)}\nthe best CRF: {run / CRF_FILE}")
+    trials = tune_crf(load_model(given.run, given), read_data(given, split="val"), given.get("count", 100))
+    write_crf(best_crf(trials), run)
+    print(f"{format_trials(trials)}\nthe best CRF: {run / CRF_FILE}")
     return 0
 
 
-def add_demo(parser: ArgumentParser) -> None:
-    """Add the flags of `boxel demo`."""
-    parser.add_argument("--out", type=str, help="folder for everything it makes (default: demo)")
-    parser.add_argument(
-        "--train", action="store_true", help="train from boxes and from masks instead: 12 minutes"
-    )
-    parser.add_argument("--steps", type=int, help="with --train: optimizer steps of each training")
+def _add_demo(parser: Parser) -> None:
+    parser.add_flag("out", str, "folder for everything that the demo makes", default="demo", metavar="FOLDER")
+    parser.add_flag("train", bool, "also train from boxes and from masks, which takes about 12 minutes")
+    parser.add_flag("steps", PositiveInt, "optimizer steps of each training")
 
 
-def run_demo(given: Namespace) -> int:
-    """Run `boxel demo`."""
-    from boxel.demo import demo, demo_train
+def _demo(given: Namespace) -> int:
+    settings = given.as_dict()
+    if settings.pop("train", False):
+        from boxel.demo.scenes import demo
 
-    out = given.get("out", "demo")
-    if "steps" in given and "train" not in given:
-        raise UsageError("--steps is for --train; add it, or leave --steps out.")
-    print(demo_train(out, given.get("steps")) if "train" in given else demo(out))
+        demo(**settings)
+    else:
+        from boxel.demo.photos import label_photos
+
+        label_photos(settings.get("out", "demo"))
     return 0
+
+
+EXPORT = Command(
+    "Write a model as an ONNX file that runs without boxel.", "runs/boxinst model.onnx", _add_export, _export
+)
+INSPECT = Command(
+    "Measure what a setting should be for your data.",
+    "affinity masks.json --images photos/",
+    _add_inspect,
+    _inspect,
+)
+SEGMENTS = Command(
+    "Make candidate segments of images, without learning.",
+    "boxes.json --images photos/",
+    _add_segments,
+    _segments,
+)
+TUNE_CRF = Command(
+    "Search for the CRF settings that suit a semantic model, on images it was not trained on.",
+    "runs/fcrn val.json --images photos/",
+    _add_tune_crf,
+    _tune_crf,
+)
+DEMO = Command(
+    "Label the bundled photographs; with --train, also train on generated scenes.",
+    "--out demo",
+    _add_demo,
+    _demo,
+)

@@ -1,86 +1,94 @@
-"""The command that trains a method."""
+"""Commands of training: one per method, and the list of recipes."""
 
 from __future__ import annotations
 
-from jsonargparse import ArgumentParser, Namespace
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
-from boxel.cli.options import add_data, parse_names, parse_pairs
-from boxel.methods import METHODS, resolve
+from boxel.cli.options import Command, add_data
+from boxel.methods import METHODS, Method, resolve
 
+if TYPE_CHECKING:
+    from jsonargparse import Namespace
 
-def add_train(method: str, parser: ArgumentParser) -> None:
-    """Add the flags of `boxel train`."""
-    add_data(parser, several=True)
-    parser.add_argument("--out", type=str, help="folder of the run (default: runs/METHOD)")
-    parser.add_argument("--config", type=str, metavar="RECIPE", help="a YAML recipe; flags win over it")
-    parser.add_argument(
-        "--val", type=str, help="annotations to validate on, in place of a share of the images"
-    )
-    parser.add_argument(
-        "--val-images", type=str, help="folder of its images (default: beside it, else --images)"
-    )
-    parser.add_argument("--masks", type=str, help="annotations whose masks are added by annotation id")
-    parser.add_argument("--mask-classes", type=str, help="learn from the masks of these categories only: a,b")
-    parser.add_argument(
-        "--rename",
-        type=str,
-        help="other names for categories, one for several merges: car=vehicle,bus=vehicle",
-    )
-    parser.add_argument("--categories", type=str, help="learn these categories only: person,dog")
-    parser.add_argument("--class-agnostic", action="store_true", help="learn all categories as one")
-    parser.add_argument("--min-box", type=float, help="ignore boxes with a side under this many pixels")
-    parser.add_argument(
-        "--init",
-        type=str,
-        metavar="RUN",
-        help="start from the weights of another run, or of a model that comes with boxel",
-    )
-    parser.add_argument("--resume", action="store_true", help="go on where the run in --out stopped")
-    otherwise = (
-        "default: segments, which lets each box choose among candidate segments, as published"
-        if method == "boxsup"
-        else "TEACHER left out: boxcaseg; the whole flag: no masks are made"
-    )
-    parser.add_argument(
-        "--label",
-        type=str,
-        nargs="?",
-        const="boxcaseg",
-        metavar="TEACHER",
-        help=f"first make masks of boxes that have none, as `boxel label` does ({otherwise})",
-    )
-    for extra in METHODS[method].inputs:
-        parser.add_argument(f"--{extra.name}", type=str, metavar=extra.metavar, help=extra.help)
-    parser.add_class_arguments(resolve(METHODS[method].training), None, skip={"label"})
+    from boxel.cli.parser import Parser
+
+DAILY = ("categories", "class_agnostic", "label", "epochs", "steps", "batch_size", "device", "seed")
+"""Settings that the short help shows."""
+
+EXAMPLES = {
+    "boxinst": "masks.json --images photos/ --out runs/boxinst",
+    "mask_rcnn": "masks.json --images photos/ --epochs 12",
+    "boxcaseg": "boxes.json --images photos/ --salient salient/",
+    "fcrn": "masks.json --images photos/ --out runs/fcrn",
+    "fcrn-instances": "masks.json --images photos/ --semantic runs/fcrn",
+    "boxsup": "boxes.json --images photos/ --label boxcaseg",
+}
 
 
-def run_train(method: str, given: Namespace) -> int:
-    """Run `boxel train`."""
+def _add_train(method: Method, parser: Parser) -> None:
+    from boxel.training.config import ALIASES
+
+    add_data(parser, several=True, class_list="class_list" not in ALIASES)
+    parser.add_flag("out", str, "folder of the run", default=f"runs/{method.name}", metavar="FOLDER")
+    parser.add_flag(
+        "config", str, "recipe to start from, by name (`boxel recipes` lists them) or as a YAML file"
+    )
+    parser.add_flag(
+        "val", str, "annotations to validate on, instead of a share of the images", metavar="FILE"
+    )
+    parser.add_flag(
+        "val_images",
+        str,
+        "folder of their images, if it is neither beside them nor --images",
+        metavar="FOLDER",
+        hidden=True,
+    )
+    parser.add_flag(
+        "masks", str, "annotations whose masks are added by annotation id", metavar="FILE", hidden=True
+    )
+    parser.add_flag("init", str, "model folder or bundled model to start from", metavar="RUN")
+    parser.add_flag("resume", bool, "resume the run in --out")
+    for extra in method.inputs:
+        parser.add_flag(extra.name, str, extra.help, metavar=extra.metavar)
+    parser.add_settings(resolve(method.training), daily=DAILY, aliases=ALIASES)
+
+
+def _train(method: Method, given: Namespace) -> int:
     from boxel.training import train
-    from boxel.training.recipe import config_class
-    from boxel.utils.config import known_keys
 
-    keys = known_keys(config_class(method))
-    changes = {key: given[key] for key in keys if key in given and not isinstance(given[key], Namespace)}
-    if "min_box" in given:
-        changes["data.min_box"] = given.min_box
-    model = train(
-        method,
-        given.annotations,
-        out=given.get("out"),
-        images=given.get("images"),
-        val=given.get("val"),
-        val_images=given.get("val_images"),
-        masks=given.get("masks"),
-        **{extra.name: given.get(extra.name) for extra in METHODS[method].inputs},
-        mask_classes=parse_names(given, "mask_classes"),
-        rename=parse_pairs(given, "rename"),
-        categories=parse_names(given, "categories"),
-        class_agnostic="class_agnostic" in given,
-        class_list=given.get("class_list"),
-        config=given.get("config"),
-        init=given.get("init"),
-        resume="resume" in given,
-        **changes,
-    )
+    settings = _flatten(given.as_dict())
+    data = settings.pop("annotations")
+    model = train(method.name, data, **settings)
     return 1 if model is None else 0
+
+
+def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        is_section = isinstance(value, dict) and name != "rename"
+        flat |= _flatten(value, f"{prefix}{name}.") if is_section else {prefix + name: value}
+    return flat
+
+
+TRAIN = {
+    f"train {name}": Command(
+        method.help, EXAMPLES.get(name, "masks.json"), partial(_add_train, method), partial(_train, method)
+    )
+    for name, method in METHODS.items()
+}
+
+
+def _recipes(given: Namespace) -> int:
+    from boxel.training.recipe import list_recipes
+
+    recipes = list_recipes()
+    width = max(len(recipe.name) for recipe in recipes)
+    for recipe in recipes:
+        print(f"{recipe.name:<{width}}  {recipe.about}")
+    return 0
+
+
+RECIPES = Command(
+    "List the recipes of `boxel train --config`, and what each reproduces.", "", lambda parser: None, _recipes
+)

@@ -25,6 +25,11 @@ from boxel.utils.config import (
 SEGMENTS = "segments"
 """The value of `label` with which the boxes of BoxSup choose among candidate segments."""
 
+ALIASES = {
+    name: f"data.{name}" for name in ("categories", "class_agnostic", "mask_classes", "min_box", "rename")
+}
+"""Short names of settings: arguments of :func:`boxel.train` and flags of `boxel train`."""
+
 
 @dataclass
 class DataConfig(Config):

@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
-from typing import Any, TypeVar, get_args, get_type_hints
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
 from jsonargparse.typing import (
@@ -30,6 +31,7 @@ __all__ = [
     "OpenUnitInterval",
     "PositiveFloat",
     "PositiveInt",
+    "describe_type",
     "known_keys",
     "parse_config",
 ]
@@ -145,10 +147,29 @@ def _to_plain(name: str, value: Any, number: Any) -> Any:
     try:
         return number._type(number(value))
     except (TypeError, ValueError):
-        kind = "a whole number" if number._type is int else "a number"
-        raise BoxelError(f"{name} is {value}; give {kind} {_range_text(number)}.") from None
+        raise BoxelError(f"{name} is {value}; give {describe_type(number)}.") from None
 
 
+def describe_type(hint: Any) -> str:
+    """Describe the values of a type, for use within a sentence.
+
+    Example:
+        >>> describe_type(ClosedUnitInterval), describe_type(Literal["a", "b", "c"])
+        ('a number from 0 to 1', 'a, b or c')
+    """
+    parts = [part for part in get_args(hint) if part is not type(None)]
+    if get_origin(hint) is Literal:
+        return " or ".join(filter(None, [", ".join(map(str, parts[:-1])), str(parts[-1])]))
+    if get_origin(hint) in (Union, UnionType):
+        return " or ".join(describe_type(part) for part in parts)
+    if get_origin(hint) in (list, tuple):
+        return f"a list whose items are each {describe_type(parts[0])}"
+    if hasattr(hint, "_restrictions"):
+        return f"{_KINDS[hint._type]} {_range_text(hint)}"
+    return _KINDS.get(get_origin(hint) or hint, f"a {getattr(hint, '__name__', hint)}")
+
+
+_KINDS = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", dict: "a mapping"}
 _WORDS = {"ge": "from {:g}", "le": "to {:g}", "gt": "above {:g}", "lt": "below {:g}"}
 
 

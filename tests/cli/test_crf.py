@@ -94,14 +94,14 @@ def test_a_crf_file_that_is_broken_is_named(place: Path, tmp_path: Path, capsys)
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["tune-crf", "MASKS", "MASKS"], 2, "masks.json is no segmenter's folder"),
-        (["tune-crf", "boxcaseg", "MASKS"], 2, "boxcaseg is no segmenter's folder"),
-        (["tune-crf", "RUN", "MASKS", "--count", "0"], 2, "--count is 0; give a number from 1 up"),
+        (["tune-crf", "MASKS", "MASKS"], 2, "masks.json is not the folder of a semantic model"),
+        (["tune-crf", "boxcaseg", "MASKS"], 2, "boxcaseg is not the folder of a semantic model"),
+        (["tune-crf", "RUN", "MASKS", "--count", "0"], 2, "--count is 0; give a whole number above 0"),
         (["tune-crf", "RUN", "MASKS", "--cuont", "9"], 2, "Did you mean '--count'?"),
         (["tune-crf", "RUN", "missing.json"], 1, "missing.json"),
         (["evaluate", "boxcaseg", "MASKS", "--crf"], 2, "--crf does nothing here"),
         (["evaluate", "MAPS", "MASKS", "--crf"], 2, "--crf does nothing here"),
-        (["predict", "boxcaseg", "PHOTOS", "--boxes", "MASKS", "--crf"], 2, "`crf` does nothing here"),
+        (["predict", "boxcaseg", "PHOTOS", "--boxes", "MASKS", "--crf"], 2, "--crf does nothing here"),
     ],
 )
 def test_what_makes_no_sense_is_told_in_a_sentence(

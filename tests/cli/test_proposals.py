@@ -35,7 +35,7 @@ def test_segments_and_how_well_they_fit(tmp_path, capsys) -> None:
         "--workers",
         "1",
     ]
-    assert main([*boxes, "--source", "gop", "--anywhere", "--no-grabcut"]) == 0
+    assert main([*boxes, "--source", "gop", "--no-fit-boxes", "--no-grabcut"]) == 0
     assert "mean IoU" not in capsys.readouterr().out
 
 
@@ -43,8 +43,8 @@ def test_segments_and_how_well_they_fit(tmp_path, capsys) -> None:
     ("flags", "code", "message"),
     [
         (["--source", "mgc"], 1, "no source of candidate segments 'mgc'; .* Did you mean 'mcg'"),
-        (["--count", "0"], 1, "count is 0; give a (whole )?number"),
-        (["--workers", "0"], 2, "--workers is 0; give a number from 1 up"),
+        (["--count", "0"], 2, "--count is 0; give a whole number above 0"),
+        (["--workers", "0"], 2, "--workers is 0; give a whole number above 0"),
     ],
 )
 def test_flags_that_make_no_sense(tmp_path, capsys, flags, code, message) -> None:

@@ -76,7 +76,7 @@ def test_instances_on_top(place: Path, tmp_path: Path, capsys) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "said"),
     [
-        (["predict", "RUN", "PHOTOS", "--score", "0.5"], 2, "`score_threshold` does nothing here"),
+        (["predict", "RUN", "PHOTOS", "--score-threshold", "0.5"], 2, "--score-threshold does nothing here"),
         (["predict", "RUN", "PHOTOS", "--shifts", "3"], 1, "shifts is 3; with cells of 8 pixels"),
         (["predict", "boxcaseg", "PHOTOS", "--detector", "RUN"], 1, "a FCRN predicts no instances"),
         (["evaluate", "RUN", "MAPS", "--baselines", "box"], 2, "--baselines does nothing here"),

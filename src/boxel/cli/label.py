@@ -6,7 +6,6 @@ import logging
 from typing import TYPE_CHECKING
 
 from boxel.cli.options import Command, add_data, check_writable, given_settings, read_data, split_names
-from boxel.utils.config import PositiveFloat
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -73,6 +72,8 @@ def _label(given: Namespace) -> int:
 
 
 def _add_adapt(parser: Parser) -> None:
+    from boxel.utils.config import PositiveFloat
+
     add_data(parser)
     parser.add_flag("out", str, "folder of the adapted model", default="adapted", metavar="FOLDER")
     parser.add_flag("teacher", str, "the BoxCaseg model to start from", default="boxcaseg")

@@ -68,10 +68,10 @@ class Parser(ArgumentParser):
         self._spellings: dict[str, str] = {}
         self._words: list[str] = []
 
-    def add_positional(self, name: str, help: str, *, several: bool = False, **kwargs: Any) -> None:
+    def add_positional(self, name: str, help: str, *, hint: Any = str, several: bool = False) -> None:
         """Add an argument that must be given."""
-        self.options.append(Option(name, (), str, help, several=several))
-        self.add_argument(name, type=str, help=help, nargs="+" if several else None, **kwargs)
+        self.options.append(Option(name, (), hint, help, several=several))
+        self.add_argument(name, type=hint, help=help, nargs="+" if several else None)
 
     def add_flag(
         self,
@@ -188,7 +188,7 @@ class Parser(ArgumentParser):
 
     def _explain(self, message: str) -> str:
         if found := re.match(r'Parser key "([^"]+)":', message):
-            return self._explain_value(found[1])
+            return self._explain_value(found[1], message.rpartition("Got value: ")[2])
         if found := re.match(r"argument (--[^\s:/]+)\S*: (.*)", message):
             option = self._option(found[1])
             if "expected" in found[2]:
@@ -208,15 +208,13 @@ class Parser(ArgumentParser):
             return f"{self.prog} has no flag {flag!r}.{nearest(flag, known)}"
         return f"{message} ({self.prog} --help lists the flags)."
 
-    def _explain_value(self, dest: str) -> str:
-        option = next((option for option in self.options if dest.startswith(option.dest)), None)
-        if option is None or not option.flags:
-            return f"{dest} has a wrong value ({self.prog} --help lists the flags)."
-        value = ""
+    def _explain_value(self, dest: str, value: str = "") -> str:
+        option = next(option for option in self.options if f"{dest}.".startswith(f"{option.dest}."))
+        spelling = option.flags[0] if option.flags else option.dest.upper()
         for word, after in zip(self._words, [*self._words[1:], ""], strict=True):
             flag, equals, text = word.partition("=")
-            if flag in option.flags:
-                value, spelling = (text if equals else after), flag
+            if flag == spelling:
+                value = text if equals else after
         return f"{spelling} is {value}; give {describe_value(option.hint)}.{_suggestion(value, option.hint)}"
 
     def _spell(self, word: str) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from boxel.cli.options import INFERENCE, MODEL_HELP, Command
-from boxel.utils.config import ClosedUnitInterval
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
@@ -15,6 +14,7 @@ if TYPE_CHECKING:
 
 def _add_predict(parser: Parser) -> None:
     from boxel.evaluation.config import EvaluateConfig
+    from boxel.utils.config import ClosedUnitInterval
 
     parser.add_positional("model", MODEL_HELP)
     parser.add_positional("sources", "image files, folders or glob patterns", several=True)

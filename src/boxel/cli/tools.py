@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from boxel.cli.options import (
     MODEL_HELP,
@@ -16,13 +16,13 @@ from boxel.cli.options import (
     load_model,
     read_data,
 )
-from boxel.utils.config import PositiveInt
 from boxel.utils.errors import UsageError
 
 if TYPE_CHECKING:
     from jsonargparse import Namespace
 
     from boxel.cli.parser import Parser
+    from boxel.models.semantic import Segmenter
 
 logger = logging.getLogger(__name__)
 
@@ -48,10 +48,10 @@ def _export(given: Namespace) -> int:
 
 
 def _add_inspect(parser: Parser) -> None:
-    from boxel.evaluation.affinity import AffinityConfig
+    from boxel.evaluation.config import AffinityConfig
 
     parser.add_positional(
-        "what", "affinity: which `model.tau` of BoxInst suits the images", choices=["affinity"]
+        "what", "affinity: which `model.tau` of BoxInst suits the images", hint=Literal["affinity"]
     )
     add_data(parser)
     parser.add_flag("plot", str, "the curves of BoxInst's Figure 4", default="affinity.png", metavar="PNG")
@@ -72,6 +72,7 @@ def _inspect(given: Namespace) -> int:
 
 def _add_segments(parser: Parser) -> None:
     from boxel.proposals.config import ProposalConfig
+    from boxel.utils.config import PositiveInt
 
     add_data(parser)
     parser.add_flag("out", str, "folder of the segments", default="segments", metavar="FOLDER")
@@ -113,6 +114,8 @@ def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
 
 
 def _add_tune_crf(parser: Parser) -> None:
+    from boxel.utils.config import PositiveInt
+
     parser.add_positional("run", "the folder of a semantic model")
     add_data(parser)
     parser.add_flag("count", PositiveInt, "number of images to use, evenly spaced", default=100)
@@ -130,13 +133,16 @@ def _tune_crf(given: Namespace) -> int:
         raise UsageError(
             f"{run} is not the folder of a semantic model; name the folder of a run of {' or '.join(SEMANTIC)}."
         )
-    trials = tune_crf(load_model(given.run, given), read_data(given, split="val"), given.get("count", 100))
+    model = cast("Segmenter", load_model(given.run, given))
+    trials = tune_crf(model, read_data(given, split="val"), given.get("count", 100))
     write_crf(best_crf(trials), run)
     print(f"{format_trials(trials)}\nthe best CRF: {run / CRF_FILE}")
     return 0
 
 
 def _add_demo(parser: Parser) -> None:
+    from boxel.utils.config import PositiveInt
+
     parser.add_flag("out", str, "folder for everything that the demo makes", default="demo", metavar="FOLDER")
     parser.add_flag("train", bool, "also train from boxes and from masks, which takes about 12 minutes")
     parser.add_flag("steps", PositiveInt, "optimizer steps of each training")

@@ -1,4 +1,3 @@
-from .affinity import AffinityConfig as AffinityConfig
 from .affinity import EdgeCounts as EdgeCounts
 from .affinity import count_edges as count_edges
 from .affinity import format_edges as format_edges
@@ -19,6 +18,7 @@ from .coco import BoxMatches as BoxMatches
 from .coco import coco_ap as coco_ap
 from .coco import mask_iou as mask_iou
 from .coco import match_boxes as match_boxes
+from .config import AffinityConfig as AffinityConfig
 from .config import EvaluateConfig as EvaluateConfig
 from .proposals import best_candidate_ious as best_candidate_ious
 from .proposals import candidate_ious as candidate_ious

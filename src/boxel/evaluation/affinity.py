@@ -15,6 +15,7 @@ from torchvision.transforms.v2.functional import resize
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
+from boxel.evaluation.config import AffinityConfig
 from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
 from boxel.masks.spans import box_masks, box_spans
 from boxel.utils.errors import BoxelError
@@ -56,25 +57,6 @@ class EdgeCounts:
         return self.positive / max(self.all_positive, 1)
 
 
-@dataclass(frozen=True)
-class AffinityConfig:
-    """The grid and the edges on it.
-
-    Attributes:
-        stride: Pixels per cell of the grid, as in training.
-        size: Side of the neighborhood, in cells.
-        dilation: Dilation of the neighborhood.
-        theta: Scale of the color similarity (Eq. 7).
-        short_side: Resize the shorter side of each image to this many pixels, as in training. None: keep it.
-    """
-
-    stride: int = 4
-    size: int = 3
-    dilation: int = 2
-    theta: float = 2.0
-    short_side: int | None = None
-
-
 def count_edges(
     data: Annotations, taus: Sequence[float] = TAUS, config: AffinityConfig | None = None
 ) -> EdgeCounts:
@@ -94,8 +76,6 @@ def count_edges(
         BoxelError: The dataset has no masks, or there is no such neighborhood or scale.
     """
     config = config or AffinityConfig()
-    if config.theta <= 0:
-        raise BoxelError(f"theta is {config.theta}; give a number above 0.")
     try:
         offsets = edge_offsets(config.size, config.dilation)
     except ValueError as error:

@@ -1,10 +1,10 @@
-"""The settings of an evaluation."""
+"""The settings of evaluations."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from boxel.utils.config import ClosedUnitInterval, Config, PositiveInt
+from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
 
 
 @dataclass
@@ -48,3 +48,22 @@ class EvaluateConfig(Config):
     shifts: PositiveInt = 1
     crf: bool = False
     device: str = "auto"
+
+
+@dataclass
+class AffinityConfig(Config):
+    """The grid on which :func:`~boxel.evaluation.count_edges` compares pixels, and the edges on it.
+
+    Attributes:
+        stride: Pixels per cell of the grid, as in training.
+        size: Side of the neighborhood, in cells.
+        dilation: Dilation of the neighborhood.
+        theta: Scale of the color similarity (Eq. 7).
+        short_side: Resize the shorter side of each image to this many pixels, as in training. None: keep it.
+    """
+
+    stride: PositiveInt = 4
+    size: PositiveInt = 3
+    dilation: PositiveInt = 2
+    theta: PositiveFloat = 2.0
+    short_side: PositiveInt | None = None

@@ -171,7 +171,11 @@ def test_check_convert_and_check_again(scenes, tmp_path):
         (["predict", "missing_run", "x.jpg"], 1, "missing_run"),
         (["train", "boxinst", "truth.json", "--rename", "a"], 2, "OLD=NEW"),
         (["train", "boxinst", "truth.json", "--steps", "0"], 2, "--steps is 0; give a whole number above 0."),
-        (["train", "boxinst", "truth.json", "--optim.momentum", "2"], 2, "--optim.momentum is 2; give a number from 0 to 1."),
+        (
+            ["train", "boxinst", "truth.json", "--optim.momentum", "2"],
+            2,
+            "--optim.momentum is 2; give a number from 0 to 1.",
+        ),
         (["check", "truth.json", "--repair", "folder"], 2, ".json"),
         (["evaluate", "results.json", "truth.json", "--baselines", "boxes"], 1, "'boxes'"),
         (["evaluate", "results.json", "truth.json", "--json", "."], 2, "is a folder"),

@@ -62,10 +62,7 @@ def test_a_run_labels_and_is_measured(folder, tmp_path, capsys):
     boxes, images = folder / "scenes" / "boxes.json", folder / "scenes" / "images"
     truth = folder / "scenes" / "masks.json"
     out = tmp_path / "m.json"
-    assert (
-        run("label", boxes, "--images", images, "--out", out, "--teacher", folder / "run", "--flip")
-        == 0
-    )
+    assert run("label", boxes, "--images", images, "--out", out, "--teacher", folder / "run", "--flip") == 0
     figures = [tmp_path / "set.json", tmp_path / "run.json"]
     assert run("evaluate", out, truth, "--images", images, "--json", figures[0]) == 0
     words = [

@@ -1,4 +1,4 @@
-"""Commands on datasets: check and convert."""
+"""Commands on datasets: check, convert and draw."""
 
 from __future__ import annotations
 
@@ -74,9 +74,30 @@ def _convert(given: Namespace) -> int:
     return 0
 
 
+def _add_draw(parser: Parser) -> None:
+    add_data(parser)
+    parser.add_flag("out", str, "folder of the drawings", default="drawn", metavar="FOLDER")
+
+
+def _draw(given: Namespace) -> int:
+    from boxel.viz import draw_dataset
+
+    out = given.get("out", "drawn")
+    data = read_data(given)
+    errors = draw_dataset(data, out)
+    print(f"{len(data) - len(errors)} of {len(data)} images drawn: {out}")
+    return 1 if errors else 0
+
+
 CHECK = Command(
     "Find what is wrong with a dataset, and repair it.", "boxes.json --images photos/", _add_check, _check
 )
 CONVERT = Command(
     "Convert a dataset between annotation formats.", "masks.json yolo/ --to yolo", _add_convert, _convert
+)
+DRAW = Command(
+    "Draw the boxes, masks or label maps of a dataset on its images.",
+    "masks.json --images photos/ --out drawn/",
+    _add_draw,
+    _draw,
 )

@@ -50,7 +50,7 @@ def _evaluate(given: Namespace) -> int:
     if given.get("json") != "-":
         print(evaluation.table())
     if "trimap" in given:
-        from boxel.viz.overlays import plot_trimap
+        from boxel.viz.plots import plot_trimap
 
         plot_trimap({Path(given.subject).resolve().name: evaluation.metrics["trimap"]}, given.trimap)
         print(f"plot: {given.trimap}")

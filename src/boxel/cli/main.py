@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from boxel import __version__
-from boxel.cli.data import CHECK, CONVERT
+from boxel.cli.data import CHECK, CONVERT, DRAW
 from boxel.cli.evaluate import EVALUATE
 from boxel.cli.label import ADAPT, LABEL
 from boxel.cli.options import Command
@@ -26,6 +26,7 @@ COMMANDS: dict[str, Command] = {
     "check": CHECK,
     "convert": CONVERT,
     "label": LABEL,
+    "draw": DRAW,
     "adapt": ADAPT,
     **TRAIN,
     "recipes": RECIPES,

@@ -85,7 +85,9 @@ def read_data(given: Namespace, *, log_issues: bool = True, split: str | None = 
     """Read the annotations that a command line names."""
     from boxel.data import read, summarize_issues
 
-    data = read(given.annotations, images=given.get("images"), split=split, classes=given.get("class_list"))
+    data = read(
+        given.annotations, images=given.get("images"), split=split, class_list=given.get("class_list")
+    )
     if data.issues and log_issues:
         logger.warning(summarize_issues(data.issues))
     return data

@@ -60,7 +60,7 @@ def _add_inspect(parser: Parser) -> None:
 
 def _inspect(given: Namespace) -> int:
     from boxel.evaluation import AffinityConfig, count_edges, format_edges
-    from boxel.viz.overlays import plot_affinity
+    from boxel.viz.plots import plot_affinity
 
     counts = count_edges(read_data(given), config=AffinityConfig(**given_settings(given, AffinityConfig)))
     print(format_edges(counts))
@@ -104,7 +104,7 @@ def _segments(given: Namespace) -> int:
 
 def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
     from boxel.evaluation.proposals import COUNTS, best_candidate_ious, format_recall, summarize_recall
-    from boxel.viz.overlays import plot_recall
+    from boxel.viz.plots import plot_recall
 
     ious = best_candidate_ious(data, out, config)
     print(format_recall(ious))
@@ -144,20 +144,17 @@ def _add_demo(parser: Parser) -> None:
     from boxel.utils.config import PositiveInt
 
     parser.add_flag("out", str, "folder for everything that the demo makes", default="demo", metavar="FOLDER")
-    parser.add_flag("train", bool, "also train from boxes and from masks, which takes about 12 minutes")
-    parser.add_flag("steps", PositiveInt, "optimizer steps of each training")
+    parser.add_flag("train", bool, "train from boxes and from masks instead, which takes about 12 minutes")
+    parser.add_flag("steps", PositiveInt, "with --train: optimizer steps of each training")
 
 
 def _demo(given: Namespace) -> int:
-    settings = given.as_dict()
-    if settings.pop("train", False):
-        from boxel.demo.scenes import demo
+    from boxel.demo import demo, demo_train
 
-        demo(**settings)
-    else:
-        from boxel.demo.photos import label_photos
-
-        label_photos(settings.get("out", "demo"))
+    out = given.get("out", "demo")
+    if "steps" in given and not given.get("train"):
+        raise UsageError("--steps is for --train; add it, or leave --steps out.")
+    print(demo_train(out, given.get("steps")) if given.get("train") else demo(out))
     return 0
 
 
@@ -183,7 +180,7 @@ TUNE_CRF = Command(
     _tune_crf,
 )
 DEMO = Command(
-    "Label the bundled photographs; with --train, also train on generated scenes.",
+    "Label the bundled photographs; with --train, train from boxes and from masks on generated scenes.",
     "--out demo",
     _add_demo,
     _demo,

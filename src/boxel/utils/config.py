@@ -142,10 +142,10 @@ def _ranges(kind: type) -> dict[str, Any]:
 
 def _to_plain(name: str, value: Any, number: Any) -> Any:
     """Check a value against a restricted number type and return it as int or float, which YAML can write."""
-    if value is None or isinstance(value, str):
+    if value is None:
         return value
-    try:
-        return number._type(number(value))
+    try:  # YAML takes 1e-4 for a text
+        return number._type(number(number._type(value) if isinstance(value, str) else value))
     except (TypeError, ValueError):
         raise BoxelError(f"{name} is {value}; give {describe_type(number)}.") from None
 

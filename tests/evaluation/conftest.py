@@ -127,7 +127,7 @@ def random_set() -> Callable[..., tuple[Annotations, list[dict[str, Any]]]]:
 
 @pytest.fixture(scope="session")
 def pycocotools_stats() -> Callable[..., tuple[np.ndarray, np.ndarray]]:
-    """pycocotools' twelve figures, and its precisions, from COCO dicts."""
+    """pycocotools' twelve metrics, and its precisions, from COCO dicts."""
     import contextlib
     import io
 

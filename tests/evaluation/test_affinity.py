@@ -18,7 +18,7 @@ from boxel.utils.errors import BoxelError
 
 
 def _set(folder, image, box, mask):
-    """A data set of one image and one instance."""
+    """A dataset of one image and one instance."""
     Image.fromarray(image).save(folder / "0.png")
     return Annotations(
         root=folder,
@@ -87,7 +87,7 @@ def test_against_a_loop_over_all_pairs(tmp_path, size, dilation, theta):
     assert 0 < counts.recall[1] < 1 and 0 < counts.precision[1] < 1
 
 
-def test_an_image_shown_at_twice_its_size_has_the_same_flat_halves(tmp_path):
+def test_resizing_flat_halves_leaves_the_counts(tmp_path):
     image = np.full((16, 24, 3), 255, dtype=np.uint8)
     image[:, :8] = 0
     mask = np.zeros((16, 24), dtype=bool)
@@ -106,15 +106,15 @@ def test_an_unreadable_image_is_logged_and_skipped(tmp_path, caplog):
     assert len(caplog.records) == 1 and "000001.png" in caplog.text
 
 
-def test_color_tells_more_than_chance_on_scenes(tmp_path):
+def test_similar_colors_predict_equal_labels_on_scenes(tmp_path):
     counts = count_edges(write_scenes(tmp_path, 3, height=64, width=96))
-    enough = counts.precision[counts.above >= 50]  # a share of fewer edges says nothing
+    enough = counts.precision[counts.above >= 50]  # a share of fewer edges is noise
     assert (np.diff(enough) > -0.02).all() and enough[-1] > enough[0] + 0.02
     assert np.isnan(counts.precision[counts.above == 0]).all()
     assert (np.diff(counts.recall) <= 0).all() and counts.recall[0] == 1
 
 
-def test_a_set_without_masks_is_refused(tmp_path):
+def test_a_dataset_without_masks_is_refused(tmp_path):
     data = write_scenes(tmp_path, 1, height=64, width=96)
     with pytest.raises(BoxelError, match="has no masks"):
         count_edges(dataclasses.replace(data, segmentations=np.full(len(data.ids), None, dtype=object)))

@@ -9,7 +9,7 @@ from boxel.evaluation import fill_boxes, grabcut_boxes, mask_iou
 from boxel.masks.rle import decode
 
 
-def test_filled_boxes(make_truth, make_result, rectangle):
+def test_boxes_are_filled_inside_the_image(make_truth, make_result, rectangle):
     truth = make_truth([(40, 60), (30, 20)], [])
     mask = np.eye(40, 60, dtype=bool)
     results = [
@@ -30,7 +30,7 @@ def test_filled_boxes(make_truth, make_result, rectangle):
 
 @pytest.fixture
 def discs(tmp_path, make_truth):
-    """Two photos of a red disc on a green ground; the file of a third is no image."""
+    """Two images of a red disc on green; the file of a third is not an image."""
     random = np.random.default_rng(0)
     y, x = np.mgrid[:90, :120]
     disc = (x - 60) ** 2 + (y - 45) ** 2 < 25**2
@@ -53,7 +53,7 @@ def test_grabcut_finds_the_disc(discs, caplog):
     with caplog.at_level(logging.WARNING):
         cut = grabcut_boxes(discs, results)
     assert mask_iou(discs, cut[:2])["mask_iou"] > 0.95
-    assert cut[2] == fill_boxes(discs, results)[2]  # costs only itself, and is told
+    assert cut[2] == fill_boxes(discs, results)[2]  # costs only itself, and is errors
     assert "2.png" in caplog.text
     assert [{k: v for k, v in r.items() if k != "segmentation"} for r in cut] == results
 
@@ -72,7 +72,7 @@ def test_threads_give_the_same_masks(discs):
     assert grabcut_boxes(discs, results, workers=2) == grabcut_boxes(discs, results)
 
 
-def test_an_image_of_another_size_is_told(discs, caplog):
+def test_an_image_of_another_size_is_logged(discs, caplog):
     discs.heights[0] = 91
     with caplog.at_level(logging.WARNING):
         cut = grabcut_boxes(discs, [boxed(1, 0.9)])

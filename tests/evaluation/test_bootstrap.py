@@ -10,7 +10,7 @@ from boxel.utils.errors import BoxelError
 
 @pytest.mark.parametrize("metric", ["segm", "bbox"])
 @pytest.mark.parametrize("seed", range(3))
-def test_the_aps_are_cocos(random_set, seed, metric):
+def test_aps_equal_coco_ap(random_set, seed, metric):
     truth, results = random_set(seed)
     filled = fill_boxes(truth, results)
     interval = paired_bootstrap(truth, results, filled, metric, samples=10)
@@ -19,7 +19,7 @@ def test_the_aps_are_cocos(random_set, seed, metric):
     assert interval["ratio"] == pytest.approx(interval["a"] / interval["b"])
 
 
-def test_at_one_threshold(random_set):
+def test_one_threshold_gives_the_ap_at_it(random_set):
     truth, results = random_set(1)
     for threshold, name in ((0.25, "AP25"), (0.5, "AP50"), (0.7, "AP70"), (0.75, "AP75")):
         interval = paired_bootstrap(truth, results, results, samples=5, thresholds=[threshold])
@@ -40,7 +40,7 @@ def test_several_runs_are_averaged(random_set):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_counting_an_image_n_times_is_having_it_n_times(random_set, seed):
+def test_counting_an_image_n_times_equals_repeating_it(random_set, seed):
     truth, results = random_set(seed, distinct_scores=True)
     draw = np.random.default_rng(seed).multinomial(len(truth), np.full(len(truth), 1 / len(truth)))
     counted = _average_precision(
@@ -87,13 +87,13 @@ def concatenate(truth, copies, image_ids):
     )
 
 
-def test_a_set_against_itself_is_certain(random_set):
+def test_results_against_themselves_have_a_ratio_of_1(random_set):
     truth, results = random_set(0)
     interval = paired_bootstrap(truth, results, results, samples=50)
     assert (interval["ratio"], interval["low"], interval["high"]) == (1, 1, 1)
 
 
-def test_the_interval_holds_the_ratio_and_follows_the_seed(random_set):
+def test_the_interval_contains_the_ratio_and_depends_on_the_seed(random_set):
     truth, results = random_set(2)
     filled = fill_boxes(truth, results)
     one = paired_bootstrap(truth, results, filled, samples=200, seed=1)
@@ -118,7 +118,7 @@ def test_the_interval_by_hand(make_truth, make_result, rectangle):
     assert (interval["low"], interval["high"]) == pytest.approx((1, 101 / 51))
 
 
-def test_nothing_to_compare(make_truth, make_result, rectangle):
+def test_undefined_ratios_are_nan(make_truth, make_result, rectangle):
     mask = rectangle(50, 50, 5, 5, 30, 30)
     truth = make_truth([(50, 50)], [{"mask": mask}])
     found = [make_result(mask, 0.5)]

@@ -1,4 +1,4 @@
-"""Masks of given boxes against the true masks of the same instances."""
+"""Box-to-mask metrics: masks against true masks, masks against boxes, and tensors in validation."""
 
 from dataclasses import replace
 
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from boxel.evaluation import box_agreement, mean_fill
 from boxel.evaluation.boxes import (
     MIN_SIDE,
     compare_masks,
@@ -18,13 +19,13 @@ from boxel.evaluation.boxes import (
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
-# figures -------------------------------------------------------------------------------------------------------------
+# metrics -------------------------------------------------------------------------------------------------------------
 
 
-def test_the_figures_by_hand():
+def test_metrics_of_ious_by_hand():
     """Class 7 has one instance, class 3 has four: the mean over classes is not that over instances."""
-    figures = mask_iou_metrics([0.9, 0.5, 0.6, 0.8, 0.2], [7, 3, 3, 3, 3])
-    assert figures == pytest.approx(
+    metrics = mask_iou_metrics([0.9, 0.5, 0.6, 0.8, 0.2], [7, 3, 3, 3, 3])
+    assert metrics == pytest.approx(
         {
             "mask_iou": 3.0 / 5,
             "IoU@50": 3 / 5,  # larger than, so that .5 itself is not
@@ -39,7 +40,7 @@ def test_classes_without_instances_do_not_count():
     assert mask_iou_metrics([0.4, 0.8], [5, 5])["mask_iou_by_class"] == pytest.approx(0.6)
 
 
-def test_no_instances_no_figures():
+def test_no_instances_give_no_metrics():
     assert mask_iou_metrics([], []) == {}
 
 
@@ -68,7 +69,7 @@ def with_masks(data, **masks):
     return replace(data, segmentations=codes)
 
 
-def test_each_mask_is_measured_against_its_own(truth, rectangle):
+def test_each_mask_is_compared_with_its_own_instance(truth, rectangle):
     made = with_masks(
         truth,
         _0=rectangle(60, 80, 0, 0, 20, 10),  # the upper half
@@ -90,7 +91,7 @@ def test_each_mask_is_measured_against_its_own(truth, rectangle):
     assert measure_masks(truth, truth)["mask_iou"] == 1
 
 
-def test_what_has_no_mask_counts_as_nothing(truth, rectangle):
+def test_an_instance_without_a_mask_counts_as_an_iou_of_0(truth, rectangle):
     """An instance without a mask, and one that is not there at all."""
     made = with_masks(truth, _0=rectangle(60, 80, 0, 0, 20, 20))
     assert measure_masks(truth, made)["mask_iou"] == pytest.approx(1 / 3)
@@ -100,7 +101,7 @@ def test_what_has_no_mask_counts_as_nothing(truth, rectangle):
     assert measure_masks(truth, fewer)["instances"] == 3
 
 
-def test_instances_are_told_by_image_and_id_in_any_order(truth):
+def test_instances_are_matched_by_image_and_id_in_any_order(truth):
     turned = truth.select_images([1, 0]).select_instances([4, 1, 0, 3, 2])
     ious, ours, _ = instance_ious(truth, turned)
     assert ious.tolist() == [1, 1, 1]
@@ -109,12 +110,12 @@ def test_instances_are_told_by_image_and_id_in_any_order(truth):
     assert instance_ious(truth, elsewhere)[0].tolist() == [1, 1, 0]
 
 
-def test_two_sets_of_nothing_in_common(truth):
+def test_datasets_without_a_common_id_are_refused(truth):
     with pytest.raises(BoxelError, match=r"other\.json: none of its annotation ids is in .*true"):
         measure_masks(replace(truth, file="true.json"), replace(truth, ids=list("vwxyz"), file="other.json"))
 
 
-def test_small_boxes_are_left_out_by_their_shorter_side(truth):
+def test_boxes_with_a_short_side_are_left_out(truth):
     assert MIN_SIDE == 16
     sides = {0: 20, 1: 30, 3: 20}
     for least, kept in [(0, [0, 1, 3]), (20, [0, 1, 3]), (20.5, [1]), (31, [])]:
@@ -137,7 +138,7 @@ def test_a_mask_of_another_size_counts_as_an_iou_of_0(truth, rectangle, caplog):
 # one image at a time -------------------------------------------------------------------------------------------------
 
 
-def masks_of(*boxes):
+def make_masks(*boxes):
     masks = torch.zeros(len(boxes), 30, 40, dtype=torch.bool)
     for mask, (x0, y0, x1, y1) in zip(masks, boxes, strict=True):
         mask[y0:y1, x0:x1] = True
@@ -145,10 +146,10 @@ def masks_of(*boxes):
 
 
 def test_masks_of_an_image_by_hand():
-    made = masks_of((0, 0, 10, 10), (10, 10, 30, 20), (0, 0, 0, 0))
+    made = make_masks((0, 0, 10, 10), (10, 10, 30, 20), (0, 0, 0, 0))
     target = {
         "boxes": torch.tensor([[0.0, 0, 10, 20], [10, 10, 30, 20], [5, 5, 15, 15]]),
-        "masks": masks_of((0, 0, 10, 20), (10, 10, 20, 20), (5, 5, 15, 15)).byte(),
+        "masks": make_masks((0, 0, 10, 20), (10, 10, 20, 20), (5, 5, 15, 15)).byte(),
         "has_mask": torch.tensor([True, False, True]),
     }
     ious, agreement = compare_masks(target, made)
@@ -158,27 +159,27 @@ def test_masks_of_an_image_by_hand():
 
 
 def test_without_true_masks_boxes_alone_agree():
-    made = masks_of((0, 0, 10, 10))
+    made = make_masks((0, 0, 10, 10))
     ious, agreement = compare_masks({"boxes": torch.tensor([[0.0, 0, 10, 10]])}, made)
     assert ious.isnan().all() and agreement.tolist() == [1]
     ious, agreement = compare_masks({"boxes": torch.zeros(0, 4)}, made[:0])
     assert ious.shape == agreement.shape == (0,)
 
 
-def test_two_empty_masks_are_no_number_too_many():
+def test_two_empty_masks_have_an_iou_of_0():
     target = {
         "boxes": torch.tensor([[0.0, 0, 9, 9]]),
-        "masks": masks_of((0, 0, 0, 0)).byte(),
+        "masks": make_masks((0, 0, 0, 0)).byte(),
         "has_mask": torch.tensor([True]),
     }
-    assert compare_masks(target, masks_of((0, 0, 0, 0)))[0].tolist() == [0]
+    assert compare_masks(target, make_masks((0, 0, 0, 0)))[0].tolist() == [0]
 
 
-def test_figures_of_several_images():
+def test_validation_metrics_of_several_images():
     nan = float("nan")
     parts = [([0.8, nan], [1.0, 0.5], [1, 1]), ([], [], []), ([0.4, 0.6], [0.9, 0.6], [1, 2])]
-    figures = summarize_validation(parts)
-    assert figures == pytest.approx(
+    metrics = summarize_validation(parts)
+    assert metrics == pytest.approx(
         {
             "mask_iou": 0.6,
             "IoU@50": 2 / 3,
@@ -189,3 +190,38 @@ def test_figures_of_several_images():
     )
     assert summarize_validation([([nan], [0.25], [0])]) == {"box_agreement": 0.25}
     assert summarize_validation([]) == {}
+
+
+# masks against boxes --------------------------------------------------------------------------------------------------
+
+
+def test_box_agreement_by_hand(make_truth, make_result, rectangle):
+    truth = make_truth(
+        [(100, 100)], [{"box": (10, 10, 30, 30)}, {"box": (50, 50, 70, 70)}, {"box": (80, 0, 90, 10)}]
+    )
+    fits = make_result(rectangle(100, 100, 10, 10, 30, 30), 0.9)
+    narrow = make_result(rectangle(100, 100, 50, 50, 70, 62), 0.8)  # a tight box of 0.6 in the right box
+    narrow["bbox"] = [50.0, 50.0, 20.0, 20.0]
+    assert box_agreement(truth, [fits, narrow]) == {
+        "mean": pytest.approx(0.8),
+        "share50": 1.0,
+        "share75": 0.5,
+        "matched": 2,
+        "instances": 3,
+    }
+    empty = make_result(np.zeros((100, 100), dtype=bool), 0.9)
+    empty["bbox"] = [50.0, 50.0, 20.0, 20.0]
+    assert box_agreement(truth, [fits, empty])["mean"] == pytest.approx(0.5)
+    nothing = box_agreement(truth, [])
+    assert np.isnan([nothing["mean"], nothing["share50"], nothing["share75"]]).all()
+    assert nothing["matched"] == 0
+
+
+def test_mean_fill_by_hand(make_result, rectangle):
+    filled = make_result(rectangle(50, 50, 0, 0, 20, 20), 0.5)
+    quarter = {**make_result(rectangle(50, 50, 0, 0, 10, 10), 0.5), "bbox": [0.0, 0.0, 20.0, 20.0]}
+    no_area = {**filled, "bbox": [3.0, 3.0, 0.0, 5.0]}
+    assert mean_fill([filled, quarter, no_area]) == pytest.approx(0.625)
+    tight = {key: value for key, value in quarter.items() if key != "bbox"}
+    assert mean_fill([tight]) == 1.0
+    assert np.isnan(mean_fill([]))

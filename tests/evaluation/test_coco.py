@@ -1,3 +1,5 @@
+"""COCO's metrics against pycocotools, and matches of boxes by hand."""
+
 import copy
 import json
 
@@ -6,13 +8,13 @@ import pytest
 from scipy import ndimage
 
 from boxel.data.formats import read
-from boxel.evaluation import coco_ap, read_results
+from boxel.evaluation import coco_ap, mask_iou, match_boxes, read_results
 
-FIGURES = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
+METRICS = ["AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl"]
 
 
-def figures(scores):
-    return np.nan_to_num([scores[name] for name in FIGURES], nan=-1)
+def metrics(scores):
+    return np.nan_to_num([scores[name] for name in METRICS], nan=-1)
 
 
 def only(results, iou_type):
@@ -24,7 +26,7 @@ def only(results, iou_type):
 @pytest.mark.parametrize(
     ("iou_type", "published"), [("segm", (0.320, 0.562, 0.299)), ("bbox", (0.505, 0.697, 0.573))]
 )
-def test_published_figures_and_pycocotools_on_coco(shared_data, pycocotools_stats, iou_type, published):
+def test_coco_equals_published_numbers_and_pycocotools(shared_data, pycocotools_stats, iou_type, published):
     folder = shared_data / "coco-eval"
     annotations = folder / "instances_val2014_100.json"
     detections = folder / f"instances_val2014_fake{iou_type}100_results.json"
@@ -33,12 +35,12 @@ def test_published_figures_and_pycocotools_on_coco(shared_data, pycocotools_stat
     stats, precision = pycocotools_stats(
         json.loads(annotations.read_text()), json.loads(detections.read_text()), iou_type
     )
-    np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
     by_class = [p[p > -1].mean() if (p > -1).any() else -1 for p in np.moveaxis(precision[..., 0, 2], 2, 0)]
     np.testing.assert_allclose(np.nan_to_num(list(scores["per_class"].values()), nan=-1), by_class, atol=1e-6)
 
 
-def test_boxes_of_masks_alone_equal_pycocotools_too(shared_data, pycocotools_stats):
+def test_boxes_of_masks_equal_pycocotools(shared_data, pycocotools_stats):
     folder = shared_data / "coco-eval"
     annotations = folder / "instances_val2014_100.json"
     detections = folder / "instances_val2014_fakesegm100_results.json"
@@ -46,16 +48,16 @@ def test_boxes_of_masks_alone_equal_pycocotools_too(shared_data, pycocotools_sta
     stats, _ = pycocotools_stats(
         json.loads(annotations.read_text()), json.loads(detections.read_text()), "bbox"
     )
-    np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
-def test_random_sets_equal_pycocotools(random_set, to_coco, pycocotools_stats, seed, iou_type):
+def test_random_datasets_equal_pycocotools(random_set, to_coco, pycocotools_stats, seed, iou_type):
     truth, results = random_set(seed)
     stats, _ = pycocotools_stats(to_coco(truth), only(copy.deepcopy(results), iou_type), iou_type)
     assert stats[0] > 0.02
-    np.testing.assert_allclose(figures(coco_ap(truth, results, iou_type)), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(coco_ap(truth, results, iou_type)), stats, atol=1e-6)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -63,22 +65,22 @@ def test_class_agnostic_equals_pycocotools_without_categories(random_set, to_coc
     truth, results = random_set(seed, distinct_scores=True)
     stats, _ = pycocotools_stats(to_coco(truth), only(results, "segm"), "segm", use_categories=False)
     scores = coco_ap(truth, results, "segm", class_agnostic=True)
-    np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
     assert list(scores["per_class"]) == ["object"]
     foreign = [{**result, "category_id": 12345} for result in results]
-    np.testing.assert_array_equal(figures(coco_ap(truth, foreign, class_agnostic=True)), figures(scores))
+    np.testing.assert_array_equal(metrics(coco_ap(truth, foreign, class_agnostic=True)), metrics(scores))
 
 
-def test_unseen_categories_equal_pycocotools_on_those(random_set, to_coco, pycocotools_stats):
+def test_selected_categories_equal_pycocotools(random_set, to_coco, pycocotools_stats):
     truth, results = random_set(1)
     stats, _ = pycocotools_stats(to_coco(truth), only(results, "segm"), "segm", category_ids=[7, 90])
     scores = coco_ap(truth, results, "segm", categories=["class 90", "class 7"])
-    np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
     assert list(scores["per_class"]) == ["class 90", "class 7"]
     assert scores["per_class"]["class 7"] == coco_ap(truth, results)["per_class"]["class 7"]
 
 
-def test_polygons_are_sized_by_the_area_they_enclose(make_truth, make_result, rectangle):
+def test_polygons_are_small_or_large_by_the_area_they_enclose(make_truth, make_result, rectangle):
     # 32 x 32 pixels, the polygon's area is 1024 - 1: small, though its pixels number 1024 as well.
     truth = make_truth([(100, 100)], [{"mask": rectangle(100, 100, 10, 10, 42, 42)}])
     truth.segmentations[0] = json.dumps([[10, 10, 42, 10, 42, 41.9375, 10, 42]]).encode()
@@ -88,7 +90,7 @@ def test_polygons_are_sized_by_the_area_they_enclose(make_truth, make_result, re
     assert np.isnan(scores["APl"]) and np.isnan(scores["APm"])
 
 
-def test_instances_are_sized_by_the_area_their_file_gives(random_set, to_coco, pycocotools_stats):
+def test_instances_are_small_or_large_by_the_area_in_their_file(random_set, to_coco, pycocotools_stats):
     truth, results = random_set(4)
     truth.areas[::2] = np.random.default_rng(0).uniform(100, 20000, len(truth.areas[::2]))
     dataset = to_coco(truth)
@@ -97,7 +99,7 @@ def test_instances_are_sized_by_the_area_their_file_gives(random_set, to_coco, p
             annotation["area"] = area
     stats, _ = pycocotools_stats(dataset, only(copy.deepcopy(results), "segm"), "segm")
     scores = coco_ap(truth, results)
-    np.testing.assert_allclose(figures(scores), stats, atol=1e-6)
+    np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
     assert scores["APs"] != coco_ap(*random_set(4))["APs"]
 
 
@@ -107,13 +109,13 @@ def test_an_instance_without_a_mask_is_ignored_in_mask_ap(make_truth, make_resul
     on_the_seen, in_the_box = make_result(seen, 0.5), make_result(rectangle(100, 100, 55, 55, 80, 80), 0.9)
     stray = make_result(rectangle(100, 100, 45, 0, 99, 45), 0.8)
     assert coco_ap(truth, [on_the_seen])["AP"] == 1  # the boxed one isn't missed
-    assert coco_ap(truth, [on_the_seen, in_the_box])["AP"] == 1  # nor is what is found there false
+    assert coco_ap(truth, [on_the_seen, in_the_box])["AP"] == 1  # nor is a detection there false
     assert coco_ap(truth, [on_the_seen, stray])["AP"] == pytest.approx(0.5)
     assert coco_ap(truth, [on_the_seen, make_result(boxed, 0.9)], "bbox")["AP"] == 1  # boxes count as ever
     assert np.isnan(coco_ap(truth.without_masks(), [on_the_seen])["AP"])
 
 
-def test_an_untrusted_mask_is_no_truth(make_truth, make_result, rectangle):
+def test_an_untrusted_mask_is_ignored(make_truth, make_result, rectangle):
     mask = rectangle(50, 50, 5, 5, 30, 30)
     truth = make_truth([(50, 50)], [{"mask": mask}])
     truth.trusted[0] = False
@@ -122,7 +124,7 @@ def test_an_untrusted_mask_is_no_truth(make_truth, make_result, rectangle):
 
 
 @pytest.mark.parametrize("iou_type", ["segm", "bbox", "boundary"])
-def test_nothing_found_and_nothing_to_find(make_truth, make_result, rectangle, iou_type):
+def test_missing_detections_give_0_and_missing_instances_nan(make_truth, make_result, rectangle, iou_type):
     mask = rectangle(50, 50, 5, 5, 30, 30)
     truth = make_truth([(50, 50), (50, 50)], [{"mask": mask}], category_ids=(0, 5), image_ids=[0, 70])
     missed = coco_ap(truth, [], iou_type)
@@ -130,7 +132,7 @@ def test_nothing_found_and_nothing_to_find(make_truth, make_result, rectangle, i
     assert missed["per_class"]["class 0"] == 0 and np.isnan(missed["per_class"]["class 5"])
     empty = make_truth([(50, 50)], [], category_ids=(0, 5))
     for results in ([], [make_result(mask, 0.5, 1, 0)]):
-        assert all(np.isnan(value) for value in figures_raw(coco_ap(empty, results, iou_type)))
+        assert all(np.isnan(value) for value in raw_metrics(coco_ap(empty, results, iou_type)))
     assert np.isnan(coco_ap(make_truth([], []), [], iou_type)["AP"])
     # What is found in an image without instances is false: first of two, it halves the precision.
     both = [make_result(mask, 0.9, 70, 0), make_result(mask, 0.5, 0, 0)]
@@ -140,8 +142,8 @@ def test_nothing_found_and_nothing_to_find(make_truth, make_result, rectangle, i
     assert coco_ap(truth, [make_result(mask, 0.5, 0, 0), make_result(mask, 0.9, 0, 44)], iou_type)["AP"] == 1
 
 
-def figures_raw(scores):
-    return [scores[name] for name in FIGURES]
+def raw_metrics(scores):
+    return [scores[name] for name in METRICS]
 
 
 def test_boundary_ap_by_hand(make_truth, make_result, rectangle):
@@ -188,7 +190,7 @@ def iou(a, b):
     return (a & b).sum() / max((a | b).sum(), 1)
 
 
-def test_results_and_truth_stay_as_they_were(random_set):
+def test_results_are_not_changed(random_set):
     truth, results = random_set(0)
     before = copy.deepcopy(results)
     for iou_type in ("bbox", "segm", "boundary"):
@@ -200,8 +202,62 @@ def test_results_and_truth_stay_as_they_were(random_set):
     ("columns", "at"),
     [(20, (0, 0, 0, 0)), (30, (1, 0, 0, 0)), (60, (1, 1, 0, 0)), (72, (1, 1, 1, 0)), (80, (1, 1, 1, 1))],
 )
-def test_the_thresholds_of_vocs_tables(make_truth, make_result, rectangle, columns, at):
+def test_ap_at_the_thresholds_of_vocs_tables(make_truth, make_result, rectangle, columns, at):
     """A mask that is so many of the hundred columns of the true one has that IoU."""
     truth = make_truth([(100, 100)], [{"mask": rectangle(100, 100, 0, 0, 100, 50)}])
     scores = coco_ap(truth, [make_result(rectangle(100, 100, 0, 0, columns, 50), 0.9)], "segm")
     assert tuple(scores[name] for name in ("AP25", "AP50", "AP70", "AP75")) == pytest.approx(at)
+
+
+# matches by boxes -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def two_squares(make_truth, rectangle):
+    """Two 20 x 20 instances in the first of two images, one of another class in the second, and a crowd."""
+    return make_truth(
+        [(100, 100), (100, 100)],
+        [
+            {"image": 0, "label": 0, "mask": rectangle(100, 100, 10, 10, 30, 30)},
+            {"image": 1, "label": 1, "mask": rectangle(100, 100, 0, 0, 20, 20)},
+            {"image": 0, "label": 0, "mask": rectangle(100, 100, 60, 60, 80, 80)},
+            {"image": 0, "label": 0, "mask": rectangle(100, 100, 0, 80, 20, 100), "crowd": True},
+        ],
+        category_ids=(3, 0),
+        image_ids=["a", "b"],
+    )
+
+
+def test_matches_are_one_to_one_best_score_first(two_squares, make_result, rectangle):
+    results = [
+        make_result(rectangle(100, 100, 10, 10, 30, 30), 0.5, "a", 3),  # exact, but comes too late
+        make_result(rectangle(100, 100, 10, 15, 30, 30), 0.9, "a", 3),  # IoU 0.75, best score
+        make_result(rectangle(100, 100, 60, 60, 80, 69), 0.8, "a", 3),  # IoU 0.45: too little
+        make_result(rectangle(100, 100, 0, 80, 20, 100), 0.7, "a", 3),  # the crowd
+        make_result(rectangle(100, 100, 0, 0, 20, 10), 0.7, "b", 3),  # IoU 0.5, of the wrong class
+        make_result(rectangle(100, 100, 0, 0, 20, 11), 0.6, "b", 0),  # IoU 0.55
+    ]
+    matches = match_boxes(two_squares, results)
+    assert list(zip(matches.results, matches.instances, strict=True)) == [(1, 0), (5, 1)]
+    np.testing.assert_allclose(matches.iou, [0.75, 0.55])
+    blind = match_boxes(two_squares, results, class_agnostic=True)
+    assert list(zip(blind.results, blind.instances, strict=True)) == [(1, 0), (4, 1)]
+    lower = match_boxes(two_squares, results, min_iou=0.4)
+    assert (2, 2) in list(zip(lower.results, lower.instances, strict=True))
+
+
+def test_mask_iou_by_hand(two_squares, make_result, rectangle):
+    half = make_result(rectangle(100, 100, 10, 10, 30, 20), 0.9, "a", 3)  # half of the mask
+    half["bbox"] = [10.0, 10.0, 20.0, 20.0]  # in the right box
+    exact = make_result(rectangle(100, 100, 60, 60, 80, 80), 0.2, "a", 3)
+    assert mask_iou(two_squares, [half, exact]) == {"mask_iou": 0.75, "matched": 2, "instances": 3}
+    # An instance that has no mask takes part in the matching, not in the mean.
+    two_squares.segmentations[2] = None
+    assert mask_iou(two_squares, [half, exact]) == {"mask_iou": 0.5, "matched": 1, "instances": 2}
+
+
+def test_no_match_gives_nan(two_squares, make_truth):
+    assert match_boxes(two_squares, []).results.shape == (0,)
+    scores = mask_iou(two_squares, [])
+    assert np.isnan(scores["mask_iou"]) and scores["matched"] == 0
+    assert mask_iou(make_truth([], []), [])["instances"] == 0

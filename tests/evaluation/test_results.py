@@ -1,10 +1,22 @@
+"""Results files, and ground truth without image sizes."""
+
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from boxel.evaluation import check_results, read_results
-from boxel.evaluation.results import match_image_ids
+from boxel.evaluation import (
+    check_results,
+    coco_ap,
+    evaluate_detections,
+    fill_boxes,
+    grabcut_boxes,
+    mask_iou,
+    read_results,
+)
+from boxel.evaluation.results import fill_in_sizes, match_image_ids
 from boxel.masks.rle import decode
 from boxel.utils.errors import BoxelError
 
@@ -38,7 +50,7 @@ def test_reads_file_names(tmp_path):
     assert read_results(written(tmp_path, [row])) == [row]
 
 
-def test_file_names_tell_the_truths_images(make_truth):
+def test_file_names_identify_images(make_truth):
     truth = make_truth([(9, 9)] * 4, [], image_ids=(30, 31, 1, 33))
     truth.paths[:] = ["val/a.jpg", "val/b.jpg", "0001.jpg", "twice/a.jpg"]
 
@@ -109,7 +121,7 @@ def test_results_that_cannot_be_compared_are_named(make_truth, make_result, rect
         check_results(truth, [good, {**good, **change}])
 
 
-def test_foreign_categories_are_an_error_only_where_all_are(make_truth, make_result, rectangle):
+def test_unknown_categories_are_an_error_only_if_all_are(make_truth, make_result, rectangle):
     mask = rectangle(20, 30, 1, 1, 9, 9)
     truth = make_truth([(20, 30)], [{"mask": mask}], category_ids=(0, 8))
     foreign, own = make_result(mask, 0.5, 1, 77), make_result(mask, 0.5, 1, 8)
@@ -118,3 +130,80 @@ def test_foreign_categories_are_an_error_only_where_all_are(make_truth, make_res
     check_results(truth, [])
     with pytest.raises(BoxelError, match=r"none of the results has a category of the ground truth \(0, 8\)"):
         check_results(truth, [foreign])
+
+
+# sizes that the annotation file omits ---------------------------------------------------------------------------------
+
+
+def without_sizes(truth):
+    return replace(truth, widths=np.zeros_like(truth.widths), heights=np.zeros_like(truth.heights))
+
+
+def with_files(truth, folder):
+    for path, width, height in zip(truth.paths, truth.widths, truth.heights, strict=True):
+        Image.new("L", (int(width), int(height))).save(folder / path)
+    return replace(truth, root=folder)
+
+
+@pytest.mark.parametrize("iou_type", ["bbox", "segm", "boundary"])
+def test_ap_reads_missing_sizes_from_image_files(random_set, tmp_path, iou_type):
+    truth, results = random_set(0)
+    unsized = without_sizes(with_files(truth, tmp_path))
+    scores = coco_ap(unsized, results, iou_type)
+    assert json.dumps(scores) == json.dumps(coco_ap(truth, results, iou_type))
+    assert scores["AP"] > 0
+
+
+def test_other_metrics_read_missing_sizes_from_image_files(random_set, tmp_path):
+    truth, results = random_set(0)
+    unsized = without_sizes(with_files(truth, tmp_path))
+    assert mask_iou(unsized, results) == mask_iou(truth, results)
+    assert fill_boxes(unsized, results) == fill_boxes(truth, results)
+    assert grabcut_boxes(unsized, results, min_score=2) == fill_boxes(truth, results)
+    assert evaluate_detections(unsized, results, baselines=["box"]) == evaluate_detections(
+        truth, results, baselines=["box"]
+    )
+
+
+@pytest.fixture
+def polygons(make_truth, rectangle):
+    """Three images of unknown sizes and without files, a 20 x 20 square each."""
+    square = rectangle(60, 80, 10, 10, 30, 30)
+    truth = make_truth([(0, 0)] * 3, [{"image": image, "mask": square} for image in range(3)])
+    outline = json.dumps([[10, 10, 30, 10, 30, 30, 10, 30]]).encode()
+    truth.segmentations[1:] = [outline, outline]
+    return truth
+
+
+def test_missing_sizes_come_from_codes_if_there_is_no_image_file(polygons, make_result, rectangle):
+    found = [make_result(rectangle(50, 70, 10, 10, 30, 30), 0.9, 2)]
+    sized = fill_in_sizes(polygons, found, required=False)
+    assert sized.heights.tolist() == [60, 50, 0]  # a true mask's code, a result's, nothing
+    assert sized.widths.tolist() == [80, 70, 0]
+    assert polygons.heights.tolist() == [0, 0, 0]
+
+
+def test_an_unknown_size_is_an_error_that_names_the_image(polygons, make_result, rectangle):
+    found = [make_result(rectangle(60, 80, 10, 10, 30, 30), 0.9, image) for image in (1, 2)]
+    truth = replace(polygons, file="truth.json")
+    for measure in (coco_ap, mask_iou, fill_boxes, evaluate_detections):
+        with pytest.raises(
+            BoxelError,
+            match=r"truth\.json: the size of image 3, which masks need, is unknown; set `images`.*2\.png",
+        ):
+            measure(truth, found)
+    assert coco_ap(truth, found, "bbox")["AP"] == pytest.approx(2 / 3, abs=0.01)  # boxes need none
+    # Nor does an image that nothing is in.
+    alone = replace(truth.select_instances([0, 1]), file="truth.json")
+    assert coco_ap(alone, found)["AP"] == 1
+
+
+def test_sizes_in_the_file_are_kept(random_set):
+    truth, results = random_set(0)
+    assert fill_in_sizes(truth, results) is truth
+
+
+def test_masks_of_two_sizes_in_one_image_are_refused(polygons, make_result, rectangle):
+    found = [make_result(rectangle(height, 80, 10, 10, 30, 30), 0.9, 1) for height in (60, 61)]
+    with pytest.raises(BoxelError, match=r"result 1 \(image 1\) has a mask of \[61, 80\]"):
+        evaluate_detections(polygons, found)

@@ -49,7 +49,7 @@ def found(results):
     return [(result["image_id"], result["category_id"]) for result in results]
 
 
-def test_categories_go_by_name(two_images):
+def test_categories_are_matched_by_name(two_images):
     model = SquareFinder("class 3", "class 7", class_agnostic=False)
     assert found(predict_dataset(model, two_images)) == [(1, 3), (1, 7), (2, 3), (2, 7)]
 
@@ -64,7 +64,7 @@ def test_categories_that_the_dataset_lacks_are_logged_and_left_out(two_images, c
 
 
 @pytest.mark.parametrize("names", [("lamp",), ("lamp", "sun")])
-def test_a_set_with_none_of_the_models_categories_is_refused(two_images, names):
+def test_a_dataset_with_none_of_the_models_categories_is_refused(two_images, names):
     with pytest.raises(
         BoxelError, match=f"none of the model's categories .{', '.join(names)}.; set `class_agn"
     ):
@@ -72,7 +72,7 @@ def test_a_set_with_none_of_the_models_categories_is_refused(two_images, names):
     assert len(predict_dataset(SquareFinder(*names), two_images, class_agnostic=True)) == 2 * len(names)
 
 
-def test_agnostic_is_what_was_trained_so(two_images):
+def test_a_model_is_class_agnostic_if_it_was_trained_so(two_images):
     assert not is_class_agnostic(SquareFinder("red"))
     assert not is_class_agnostic(SquareFinder("red", class_agnostic=False))
     assert not is_class_agnostic(SquareFinder("object", "red"))
@@ -82,14 +82,14 @@ def test_agnostic_is_what_was_trained_so(two_images):
     assert evaluate_detections(two_images, results, class_agnostic=True)["box"]["AP"] == 1
 
 
-def test_unreadable_images_are_reported_and_the_rest_is_done(two_images, tmp_path):
+def test_unreadable_images_are_reported_and_skipped(two_images, tmp_path):
     (tmp_path / "0.png").write_bytes(b"torn")
-    told = []
-    assert found(predict_dataset(SquareFinder("class 3"), two_images, errors=told)) == [(2, 3)]
-    assert len(told) == 1 and "0.png" in told[0]
+    errors = []
+    assert found(predict_dataset(SquareFinder("class 3"), two_images, errors=errors)) == [(2, 3)]
+    assert len(errors) == 1 and "0.png" in errors[0]
 
 
-def test_no_image_at_all_is_an_error(two_images, tmp_path):
+def test_a_dataset_without_readable_images_is_an_error(two_images, tmp_path):
     for name in ("0.png", "1.png"):
         (tmp_path / name).unlink()
     with pytest.raises(BoxelError, match=r"none of its 2 images can be read in .*`images`"):

@@ -8,7 +8,7 @@ from boxel.evaluation.summary import without_nan
 from boxel.utils.errors import BoxelError
 
 
-def test_gathers_every_measure(random_set):
+def test_all_metrics_are_collected(random_set):
     truth, results = random_set(0)
     metrics = evaluate_detections(truth, results, baselines=["box"])
     json.dumps(metrics, allow_nan=False)
@@ -25,14 +25,14 @@ def test_gathers_every_measure(random_set):
     assert "boundary" not in evaluate_detections(truth, results, boundary=False)
 
 
-def test_regions_where_they_are_asked_for(random_set):
+def test_regions_are_computed_on_request(random_set):
     truth, results = random_set(0)
     assert "regions" not in evaluate_detections(truth, results, boundary=False)
     metrics = evaluate_detections(truth, results, boundary=False, regions=True)
     expected = region_ap(truth, results)
     assert metrics["regions"]["mAPr50"] == expected["mAPr50"]
-    figures = [100 * expected[name] for name in ("mAPr50", "mAPr70", "mAPr_vol")]
-    line = "mAPr50 {:.1f}; mAPr70 {:.1f}; mAPr_vol {:.1f}.".format(*figures)
+    percent = [100 * expected[name] for name in ("mAPr50", "mAPr70", "mAPr_vol")]
+    line = "mAPr50 {:.1f}; mAPr70 {:.1f}; mAPr_vol {:.1f}.".format(*percent)
     assert line in format_detections(metrics).splitlines()
 
 
@@ -46,7 +46,7 @@ def test_without_true_masks_boxes_are_compared(random_set, caplog):
     assert "No true masks" in format_detections(metrics)
 
 
-def test_without_predicted_masks_it_measures_boxes(random_set):
+def test_without_predicted_masks_boxes_are_evaluated(random_set):
     truth, results = random_set(0)
     boxes = [{k: v for k, v in result.items() if k != "segmentation"} for result in results]
     metrics = evaluate_detections(truth, boxes, baselines=["box"])
@@ -66,7 +66,7 @@ def test_an_unreadable_true_mask_is_replaced_by_its_box(make_truth, make_result,
     assert metrics["mask_iou"]["instances"] == 1
 
 
-def test_only_unseen_classes(random_set):
+def test_selected_categories_are_evaluated(random_set):
     truth, results = random_set(0)
     metrics = evaluate_detections(truth, results, categories=["class 0"], boundary=False)
     assert list(metrics["mask"]["per_class"]) == ["class 0"]
@@ -75,7 +75,7 @@ def test_only_unseen_classes(random_set):
         evaluate_detections(truth, results, categories=["class 00"])
 
 
-def test_unseen_classes_without_classes(make_truth, make_result, rectangle):
+def test_other_categories_are_ignored_without_classes(make_truth, make_result, rectangle):
     """What lies on an object of another category is neither right nor wrong, whatever its own category."""
     dog, person = rectangle(100, 100, 5, 5, 45, 45), rectangle(100, 100, 50, 50, 95, 95)
     truth = make_truth([(100, 100)], [{"mask": dog, "label": 1}, {"mask": person}], category_ids=(1, 18))
@@ -89,7 +89,7 @@ def test_unseen_classes_without_classes(make_truth, make_result, rectangle):
     assert metrics["mask"]["AP"] == pytest.approx(0.5)
 
 
-def test_results_of_one_category_are_warned_of(make_truth, make_result, rectangle, caplog):
+def test_results_of_a_single_category_are_logged(make_truth, make_result, rectangle, caplog):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": i, "label": i} for i in (0, 1)], (1, 18))
     person, dog = make_result(mask, 0.9, 1, 1), make_result(mask, 0.9, 2, 18)
@@ -109,7 +109,7 @@ def test_unknown_baselines_are_refused_first(random_set):
         evaluate_detections(truth, results, baselines=["grabcut", "boxes"])
 
 
-def test_results_go_by_file_name(make_truth, make_result, rectangle):
+def test_results_are_matched_by_file_name(make_truth, make_result, rectangle):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": 1}], image_ids=(1, 40))
     found = {**make_result(mask, 0.9, "1"), "file_name": "1.png"}
@@ -154,7 +154,7 @@ def test_the_table(make_truth, make_result, rectangle):
     assert len({len(line) for line in lines[:4]}) == 1
 
 
-def test_the_table_says_what_grabcut_cuts(make_truth, make_result, rectangle):
+def test_the_table_states_where_grabcut_runs(make_truth, make_result, rectangle):
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)], [{"mask": mask}])
     found = [make_result(mask, 0.9)]
@@ -170,6 +170,6 @@ def test_an_empty_dataset_has_no_metrics(make_truth, caplog):
     assert "0 images" in format_detections(metrics)
 
 
-def test_what_json_does_not_know_becomes_null():
+def test_nan_becomes_none():
     found = without_nan({"a": [0.5, math.nan], "b": {"c": math.nan}, "d": 1.0})
     assert found == {"a": [0.5, None], "b": {"c": None}, "d": 1.0}

@@ -18,11 +18,11 @@ from boxel.evaluation.tune_crf import VALUES, Trial, best_crf, descend, format_t
 from boxel.models.semantic.inference import semantic_inference_config
 from boxel.utils.errors import BoxelError
 
-CLASSES = [Category(1, "ground"), Category(2, "thing")]
+CLASSES = [Category(1, "field"), Category(2, "thing")]
 
 
 class Coarse(nn.Module):
-    """Tells red things from blue ground, but only for cells of 16 pixels, and never surely."""
+    """Separates red things from a blue field, but only in cells of 16 pixels, and never with certainty."""
 
     stride = 16
 
@@ -83,7 +83,7 @@ def test_trials_equal_evaluation_with_the_same_crf(model, truth, caplog) -> None
     )
 
 
-def test_the_network_looks_once_at_images_that_are_evenly_chosen(model, truth) -> None:
+def test_the_network_runs_once_on_evenly_spaced_images(model, truth) -> None:
     tune_crf(model, truth, count=3)
     assert model.network.widths == [48, 52, 56]
 
@@ -101,7 +101,7 @@ def test_an_image_that_cannot_be_used_is_skipped(model, truth, caplog) -> None:
         tune_crf(model, truth)
 
 
-def test_a_descent_finds_the_only_peak_step_by_step() -> None:
+def test_descent_finds_the_peak_step_by_step() -> None:
     peak, asked = CRFConfig(appearance_weight=2, appearance_sigma=120, color_sigma=3, smooth_weight=1), []
 
     def places(crf: CRFConfig) -> np.ndarray:
@@ -118,11 +118,11 @@ def test_a_descent_finds_the_only_peak_step_by_step() -> None:
 
 
 @pytest.mark.parametrize("value", [0.5, float("nan")])
-def test_what_is_no_better_is_not_gone_after(value) -> None:
+def test_equal_scores_end_the_descent(value) -> None:
     assert descend(lambda crf: value, CRFConfig()) == CRFConfig()
 
 
-def test_the_table_says_which_is_better() -> None:
+def test_the_table_ends_with_a_conclusion() -> None:
     weak, strong = CRFConfig(appearance_weight=4), CRFConfig(appearance_weight=15, color_sigma=5)
     tries = [Trial(None, 0.5), Trial(CRFConfig(), 0.25), Trial(weak, 0.5125), Trial(strong, 0.4)]
     assert best_crf(tries) == weak

@@ -11,7 +11,7 @@ from boxel.utils.errors import BoxelError
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_pycocotools_with_fine_recalls(random_set, to_coco, seed):
+def test_region_ap_equals_pycocotools_with_fine_recalls(random_set, to_coco, seed):
     truth, results = random_set(seed)
     scores = region_ap(truth, results, thresholds=[0.5, 0.7, 0.25])
     dataset, ious = to_coco(truth), [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
@@ -38,7 +38,7 @@ def test_equals_pycocotools_with_fine_recalls(random_set, to_coco, seed):
     assert scores["mAPr_vol"] == pytest.approx(volume, abs=1e-3)
 
 
-def test_by_hand(make_truth, make_result, rectangle):
+def test_region_ap_by_hand(make_truth, make_result, rectangle):
     """Three instances; the best detection finds one, the next none, the third another: 1/3 x 1 + 1/3 x 2/3."""
     cell = [rectangle(90, 30, 0, 30 * k, 30, 30 * k + 30) for k in range(3)]
     truth = make_truth([(90, 30)], [{"mask": mask} for mask in cell])
@@ -51,14 +51,14 @@ def test_by_hand(make_truth, make_result, rectangle):
     assert scores["mAPr_vol"] == pytest.approx((3 * 1 + 6 * 5 / 9) / 9)
 
 
-def test_two_of_an_instance(make_truth, make_result, rectangle):
+def test_a_second_detection_of_an_instance_is_false(make_truth, make_result, rectangle):
     """The second detection of an instance is false."""
     mask = rectangle(20, 20, 0, 0, 10, 10)
     truth = make_truth([(20, 20)], [{"mask": mask}, {"mask": rectangle(20, 20, 10, 10, 20, 20)}])
     assert region_ap(truth, [make_result(mask, 0.9), make_result(mask, 0.8)])["mAPr50"] == pytest.approx(0.5)
 
 
-def test_nothing_to_find(make_truth, make_result, rectangle):
+def test_missing_instances_give_nan(make_truth, make_result, rectangle):
     truth = make_truth([(20, 20)], [])
     scores = region_ap(truth, [make_result(rectangle(20, 20, 0, 0, 5, 5), 0.9)])
     assert np.isnan(scores["mAPr50"]) and np.isnan(scores["mAPr_vol"])

@@ -15,7 +15,7 @@ def boxes(hand_made):
     return hand_made.select_instances(~hand_made.iscrowd)
 
 
-def test_quality_is_known_of_masks_alone(boxes):
+def test_only_valid_quality_of_masks_is_known(boxes):
     odd = replace(boxes, quality=np.array([0.3, 1.5, np.inf, -0.1, 0.5, NAN], dtype=np.float32))
     np.testing.assert_array_equal(known_quality(odd), [0.3, NAN, NAN, NAN, NAN, NAN])
 
@@ -58,7 +58,7 @@ def test_sizes_begin_at_cocos_areas(boxes):
     ]
 
 
-def test_a_faulty_box_is_small_however_large_its_numbers(boxes):
+def test_an_invalid_box_is_small(boxes):
     turned = boxes.boxes.copy()
     turned[2] = [150, 150, 20, 20]
     assert [(group.name, group.boxes) for group in group_by_size(replace(boxes, boxes=turned))] == [
@@ -76,6 +76,6 @@ def test_sources_are_of_masks_and_the_busiest_comes_first(boxes):
     ]
 
 
-def test_an_empty_set(boxes):
+def test_an_empty_dataset_has_no_groups(boxes):
     empty = boxes.select_instances([])
     assert group_by_category(empty) == group_by_size(empty) == group_by_source(empty) == []

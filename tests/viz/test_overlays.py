@@ -1,4 +1,4 @@
-"""Overlays and sheets: what is drawn, where, and how large."""
+"""Overlays and sheets: what they draw, where, and how large."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def test_only_the_mask_and_the_box_are_painted():
     assert not (differs & ~mask & ~frame(box, 1, mask.shape)).any()
 
 
-def test_the_image_given_stays_as_it_is():
+def test_the_image_is_not_changed():
     image = scene()
     kept = image.copy()
     overlay(image, [[10, 10, 60, 60]], None, [0], NAMES)
@@ -69,7 +69,7 @@ def test_codes_and_arrays_draw_the_same():
     np.testing.assert_array_equal(from_codes, overlay(image, boxes, np.stack([mask, ~mask]), [0, 1], NAMES))
 
 
-def test_instances_have_colors_of_their_own():
+def test_instances_have_distinct_colors():
     image = np.zeros((200, 400, 3), dtype=np.uint8)
     boxes = [[20 * i, 0, 20 * i + 10, 200] for i in range(20)]
     masks = np.zeros((20, 200, 400), dtype=bool)
@@ -132,7 +132,7 @@ def test_classes_are_tinted_above_a_legend():
     assert overlay_labels(photo, np.zeros_like(labels), ["background"]).shape == photo.shape
 
 
-def test_a_legend_takes_as_many_rows_as_it_needs():
+def test_a_legend_has_as_many_rows_as_needed():
     labels = np.arange(6, dtype=np.uint8).repeat(100).reshape(6, 100)
     drawn = overlay_labels(np.zeros((6, 100, 3), dtype=np.uint8), labels, [f"class {k}" for k in range(6)])
     assert drawn.shape == (6 + 6 * 16, 100, 3)
@@ -157,7 +157,7 @@ def test_contact_sheet_of_nothing_is_a_white_row():
     assert (sheet == 255).all()
 
 
-def test_save_image(tmp_path):
+def test_images_are_saved_or_refused_in_one_sentence(tmp_path):
     image = scene(20, 30)
     save_image(image, tmp_path / "new" / "a.png")
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), image)

@@ -23,7 +23,7 @@ def opened(picture):
 
 
 def paint_gradient(data):
-    """Put a photo in place of the first whose red is a pixel's column and whose green is its row."""
+    """Replace the first image by one whose red is a pixel's column and whose green is its row."""
     x, y = np.meshgrid(np.arange(data.widths[0]), np.arange(data.heights[0]))
     Image.fromarray(np.stack([x, y, 0 * x], 2).astype(np.uint8)).save(data.image_path(0))
 
@@ -33,7 +33,7 @@ def ends(shown):
     return shown[2, 2, :2].tolist() + shown[-3, -3, :2].tolist()
 
 
-def test_the_box_its_margin_and_nothing_else(make_set):
+def test_a_picture_shows_the_box_and_its_margin(make_set):
     data = make_set([(0, 0, BOX, 0.5, "a", True)])
     paint_gradient(data)
     shown = opened(draw_masks(data, [0])[0])
@@ -49,7 +49,7 @@ def test_the_box_its_margin_and_nothing_else(make_set):
         ((20, 70, 180, 90), [0, 0, 200, 160], (343, 429)),  # 224 pixels, of which the image has 160 and 200
     ],
 )
-def test_at_the_border_the_picture_stays_in_the_image(make_set, box, corners, shape):
+def test_pictures_at_the_border_stay_in_the_image(make_set, box, corners, shape):
     data = make_set([(0, 0, box, 0.5, "a", True)])
     paint_gradient(data)
     shown = opened(draw_masks(data, [0])[0])
@@ -57,18 +57,18 @@ def test_at_the_border_the_picture_stays_in_the_image(make_set, box, corners, sh
     np.testing.assert_allclose(ends(shown), corners, atol=5)
 
 
-def test_the_mask_is_tinted_and_the_ground_is_not(make_set):
+def test_only_the_mask_is_tinted(make_set):
     data = make_set([(0, 0, BOX, 0.5, "a", True)])
     half = data.mask(0).copy()
     half[:, 100:] = 0
     left = replace(data, segmentations=np.array([msgspec.json.encode(encode(half))], dtype=object))
     shown = opened(draw_masks(left, [0])[0])
     middle = SIDE // 2
-    ground = np.abs(shown - 128).max(axis=2)
-    assert ground[middle, middle - 60] > 20  # in the mask
-    assert ground[middle, middle + 60] < 6  # in the box, beside the mask
-    assert ground[10, 10] < 6
-    across = np.flatnonzero(ground[middle, middle + 60 :] > 20) + middle + 60
+    away = np.abs(shown - 128).max(axis=2)
+    assert away[middle, middle - 60] > 20  # in the mask
+    assert away[middle, middle + 60] < 6  # in the box, beside the mask
+    assert away[10, 10] < 6
+    across = np.flatnonzero(away[middle, middle + 60 :] > 20) + middle + 60
     np.testing.assert_allclose(across.mean(), (120 - 72) / 56 * SIDE, atol=3)  # the box's right side
 
 

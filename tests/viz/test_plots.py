@@ -80,7 +80,7 @@ def test_plot_trimap_has_a_color_a_name_and_a_dashed_boundary(tmp_path):
     assert 0 < boundary < 0.8 * interior  # solid above, dashed below
 
 
-def test_a_plot_that_can_not_be_written_is_told_in_a_sentence(tmp_path):
+def test_a_plot_that_cannot_be_written_is_an_error(tmp_path):
     flat = {"width": [1], "boundary": [0.4], "interior": [0.8]}
     with pytest.raises(BoxelError, match="is not an image format"):
         plot_trimap({"a": flat}, tmp_path / "a.what")

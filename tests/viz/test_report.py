@@ -1,4 +1,4 @@
-"""The page on a labeled set: its figures, what hostile names do to it, and that it needs nothing beside it."""
+"""The page on a labeled set: its metrics, what hostile names do to it, and that it needs nothing beside it."""
 
 import re
 from base64 import b64decode
@@ -71,11 +71,11 @@ def report(tmp_path):
     return write
 
 
-def test_the_figures_of_a_set_worked_by_hand(hand_made, report):
+def test_numbers_of_a_dataset_by_hand(hand_made, report):
     page = report(hand_made)
     assert "Masks from boxes: masks.json Masks by cut (2), no source given (1), net (1)." in page.said
-    names, figures = ([text for (text,) in page.texts[tag]] for tag in ("dt", "dd"))
-    assert dict(zip(names, figures, strict=True)) == {
+    names, metrics = ([text for (text,) in page.texts[tag]] for tag in ("dt", "dd"))
+    assert dict(zip(names, metrics, strict=True)) == {
         "images": "2",
         "boxes": "6",
         "masks": "4",
@@ -100,7 +100,7 @@ def test_the_figures_of_a_set_worked_by_hand(hand_made, report):
     assert first.index("bird") < first.index("cat") < first.index("dog")  # the worst first
 
 
-def test_the_histogram(hand_made, report):
+def test_the_histogram_shows_counts_mean_and_median(hand_made, report):
     page = report(hand_made)
     (svg,) = page.of("svg")
     assert svg["aria-label"] == "Histogram of the quality of 3 masks: mean 0.65, median 0.75"
@@ -127,7 +127,7 @@ def test_the_bars_are_as_high_as_their_counts(make_set, report):
     assert np.array(heights) / heights[9] * 4 == pytest.approx([2, 1, *[0] * 7, 4], abs=0.01)
 
 
-def test_the_worst_and_the_best_say_where_to_find_them(make_set, report):
+def test_worst_and_best_masks_name_their_files(make_set, report):
     qualities = [0.5, 0.1, 0.9, 0.2, 0.8, float("nan")]
     data = make_set([(k % 2, k % 3, SMALL, q, "a", q != 0.1) for k, q in enumerate(qualities)])
     page = report(data, count=2)
@@ -167,14 +167,14 @@ def test_without_any_quality_there_is_no_histogram(hand_made, report):
     ]
 
 
-def test_a_set_without_boxes(make_set, report):
+def test_a_dataset_without_boxes_has_a_report(make_set, report):
     page = report(make_set([]))
     assert "There are no masks." in page.said
     assert not page.texts["figure"]
     assert "None: each image was labeled, and each box has a mask." in page.said
 
 
-def test_faults_changes_and_settings(hand_made, report):
+def test_issues_changes_and_settings_are_listed(hand_made, report):
     data = replace(hand_made, issues=[Issue("annotation", "its bbox is not four numbers.")])
     page = report(
         data,
@@ -191,7 +191,7 @@ def test_faults_changes_and_settings(hand_made, report):
         assert row in page.texts["tr"]
 
 
-def test_what_is_not_there_has_no_section(make_set, report):
+def test_empty_sections_are_left_out(make_set, report):
     page = report(make_set([(0, 0, SMALL, 0.5, "a", True)]))
     assert [link["href"] for link in page.of("a")] == ["#quality", "#groups", "#worst-masks", "#issues"]
     assert [section["id"] for section in page.of("section")] == ["quality", "groups", "worst-masks", "issues"]
@@ -216,7 +216,7 @@ def test_hostile_names_are_only_text(hand_made, report):
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements} - {"img"}
     known = {name for _, attributes in plain.elements for name in attributes}
     assert {name for _, attributes in page.elements for name in attributes} <= known
-    # A card whose photo is not there, a group, a fault and a setting say the names as they are.
+    # A card without its image, a group, an issue and a setting show the names as they are.
     (_, category, quality, file, annotation, trust) = page.texts["figure"][0]
     assert (category, quality, trust) == (f"{HOSTILE}0", "0.30", "not trusted")
     assert (file, annotation) == (HOSTILE, f"annotation {HOSTILE}")
@@ -276,8 +276,8 @@ def test_only_the_images_shown_are_read(make_set, report, monkeypatch):
     assert sorted(read) == ["0.png", "7.png"]
 
 
-def test_the_page_does_not_grow_with_the_set(make_set, report, tmp_path):
-    """Ten times as many boxes, images, categories, teachers and faults make digits longer, and nothing more."""
+def test_the_page_does_not_grow_with_the_dataset(make_set, report, tmp_path):
+    """Ten times as many boxes, images, categories, teachers and issues make digits longer, and nothing more."""
 
     def size(count):
         data = make_set([(0, 0, MEDIUM, 0.5, "a", True)], images=1)
@@ -312,13 +312,13 @@ def test_the_page_does_not_grow_with_the_set(make_set, report, tmp_path):
     assert large < 400_000
 
 
-def test_the_same_set_makes_the_same_page(hand_made, tmp_path):
+def test_the_same_dataset_gives_the_same_page(hand_made, tmp_path):
     for name in ("a.html", "b.html"):
         write_report(hand_made, tmp_path / name, settings={"drop": 0.5})
     assert (tmp_path / "a.html").read_bytes() == (tmp_path / "b.html").read_bytes()
 
 
-def test_where_the_page_is_written(hand_made, tmp_path):
+def test_the_folder_of_the_page_is_created(hand_made, tmp_path):
     write_report(hand_made, tmp_path / "new" / "folder" / "report.html")
     assert (tmp_path / "new" / "folder" / "report.html").exists()
     (tmp_path / "file").write_text("")

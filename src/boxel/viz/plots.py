@@ -65,7 +65,7 @@ def plot_curves(csv_path: str | os.PathLike[str], out: str | os.PathLike[str]) -
 
 def _plot_panel(axes: Axes, title: str, curves: Mapping[str, _Curve]) -> None:
     for name, (steps, values) in curves.items():
-        # One marker per value as long as they can be told apart.
+        # One marker per value as long as they do not merge.
         marker = "o" if len(steps) < 40 else None
         axes.plot(steps, values, label=name, linewidth=1.2, marker=marker, markersize=3)
     axes.set(title=title)

@@ -36,7 +36,7 @@ def main() -> None:
     table = Table("label-quality", name, MEASURES, title=f"Adapting {args.teacher} to {args.dataset}")
     adapted = adapt(boxes, args.minutes, args.out / args.teacher, args.teacher)
     for name, teacher in (("before", args.teacher), ("after", adapted.as_posix())):
-        measured = measure_masks(truth, label(boxes, teacher=teacher, report=lambda _: None))
+        measured = measure_masks(truth, label(boxes, teacher=teacher))
         table.add(name, *(measured[key] for key in MEASURES))
     table.write(seeds=[0])
 

@@ -22,9 +22,9 @@ from _runs import read_coco, train_once
 
 from boxel.data import Annotations
 from boxel.evaluation.boxes import quality_metrics
-from boxel.labeling.calibrate import collect
+from boxel.labeling.calibration import collect_cues
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.quality import fit, write
+from boxel.labeling.quality import fit_calibration, save_calibration
 from boxel.labeling.teachers import make_teacher
 
 OUT = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights" / "quality"
@@ -48,16 +48,16 @@ def main() -> None:
     columns = ["masks", "spearman", "calibration error", "gain"]
     table = Table("label-quality", "calibration", columns, first="teacher", title="Calibration, out of fold")
     for name in args.teachers:
-        found, ious = out_of_fold(data, args) if args.recipe else collect_cues(data, name)
-        write(fit(found, ious), args.out / f"{name}.json")
+        found, ious = out_of_fold(data, args) if args.recipe else cues_of_teacher(data, name)
+        save_calibration(fit_calibration(found, ious), args.out / f"{name}.json")
         row = quality_metrics(ious, left_out(found, ious))
         table.add(name, len(ious), *row.values())
     table.write(seeds=[0])
 
 
-def collect_cues(data: Annotations, teacher: str) -> tuple[np.ndarray, np.ndarray]:
+def cues_of_teacher(data: Annotations, teacher: str) -> tuple[np.ndarray, np.ndarray]:
     """Cues of a teacher's masks, and their true IoU."""
-    return collect(data, [make_teacher(teacher, data.categories)], LabelConfig())
+    return collect_cues(data, [make_teacher(teacher, data.categories)], LabelConfig())
 
 
 def out_of_fold(data: Annotations, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
@@ -86,7 +86,7 @@ def left_out(found: np.ndarray, ious: np.ndarray, folds: int = 5) -> np.ndarray:
     for fold in range(folds):
         here = order[fold::folds]
         rest = np.setdiff1d(order, here)
-        quality[here] = fit(found[rest], ious[rest]).of_cues(found[here])
+        quality[here] = fit_calibration(found[rest], ious[rest]).estimate(found[here])
     return quality
 
 

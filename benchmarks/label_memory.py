@@ -66,7 +66,7 @@ def measure(folder: Path) -> None:
         start = time.perf_counter()
         outcome = label_data(folder / "boxes.json", out=folder / "out" / "masks.json", teacher="rectangle")
         seconds = time.perf_counter() - start
-        assert outcome.data.has_segmentation.all() and not outcome.bad
+        assert outcome.data.has_segmentation.all() and not outcome.failures
         boxes = len(outcome.data.labels)
         table.add(what, round(seconds, 1), round(boxes / seconds), round(peak(), 2))
         del outcome

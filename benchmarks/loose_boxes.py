@@ -38,7 +38,7 @@ def main() -> None:
         for loose in args.loose:
             boxes = jitter_boxes(truth.without_masks(), loose) if loose else truth.without_masks()
             for slack in sorted({0.0, loose}):
-                made = label(boxes, teacher=teacher, box_slack=slack, report=lambda _: None)
+                made = label(boxes, teacher=teacher, box_slack=slack)
                 row = measure_masks(truth, made)
                 table.add(teacher, f"{loose:.0%}", slack, *(row[name] for name in MEASURES))
                 found[teacher, loose, slack] = row["mask_iou"]

@@ -36,7 +36,7 @@ def main() -> None:
     table = Table("label-quality", name, [*MEASURES, "ms per box", *RANKING], first="teacher")
     for teacher in args.teachers:
         began = time.perf_counter()
-        made = label(boxes, teacher=teacher, crf=args.crf, workers=args.workers, report=lambda _: None)
+        made = label(boxes, teacher=teacher, crf=args.crf, workers=args.workers)
         spent = 1000 * (time.perf_counter() - began) / int((~boxes.iscrowd).sum())
         row = dict.fromkeys(RANKING, np.nan) | measure_masks(truth, made)
         measured = [float(row[name]) for name in (*MEASURES, *RANKING)]

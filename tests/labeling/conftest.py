@@ -1,8 +1,9 @@
-"""A set of small images with a disc each."""
+"""Small images with one disc each, and what is logged."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -42,3 +43,17 @@ def make_set(tmp_path: Path) -> MakeSet:
         return data
 
     return make
+
+
+@pytest.fixture
+def logged() -> Iterator[list[str]]:
+    """The sentences that boxel logs, in order."""
+    sentences: list[str] = []
+    handler, logger = logging.Handler(), logging.getLogger("boxel")
+    handler.emit = lambda record: sentences.append(record.getMessage())  # type: ignore[method-assign]
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    yield sentences
+    logger.removeHandler(handler)
+    logger.setLevel(level)

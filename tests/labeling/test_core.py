@@ -84,7 +84,7 @@ def test_labels_match_torch_and_are_one_job(scenes, tmp_path):
     out = tmp_path / "masks.json"
     first = label_data(data, teacher="boxcaseg", device="cpu", out=out).data
     again = label_data(data, teacher=torch_teacher("boxcaseg"), out=out)
-    assert (again.labeled, again.found) == (0, 2)
+    assert (again.labeled, again.reused) == (0, 2)
     second = label_data(data, teacher=torch_teacher("boxcaseg")).data
     differing = pixels = 0
     for k in range(len(data.ids)):

@@ -1,4 +1,4 @@
-"""One image: votes, their fusion, the mask that is settled on, and what is left of it."""
+"""One image: votes, their fusion, masks, and overlaps."""
 
 import numpy as np
 import pytest
@@ -8,17 +8,16 @@ from scipy.special import logit
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import (
     Vote,
-    ask,
-    fuse,
-    fused,
+    collect_votes,
+    flip_boxes,
+    flip_soft_mask,
+    fuse_region,
     label_image,
-    mirror,
-    mirror_boxes,
-    settle,
-    stretch,
-    without_islands,
+    probability_to_mask,
+    remove_small_components,
+    weighted_mean,
 )
-from boxel.labeling.overlaps import Piece
+from boxel.labeling.overlaps import PlacedMask
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import SoftMask, from_binary_mask, resample_logits
 from boxel.labeling.teachers.shapes import rectangle
@@ -26,7 +25,7 @@ from boxel.masks.boxes import Region, pixel_region
 
 NAN = np.nan
 NAMES = ["cat", "dog"]
-PLAIN = LabelConfig(min_island=0)
+PLAIN = LabelConfig(min_component=0)
 
 
 def text(mask):
@@ -37,8 +36,8 @@ def mask_of(*rows):
     return np.array([[sign == "#" for sign in row] for row in rows])
 
 
-class Says:
-    """A teacher that says of every box what it is given: a probability, or a grid of them, over the box."""
+class Constant:
+    """A teacher that predicts a fixed probability, or a grid of them, over each box."""
 
     def __init__(self, name, probability, score=1.0):
         self.name, self.grid, self.score = name, np.atleast_2d(np.array(probability, float)), score
@@ -48,7 +47,7 @@ class Says:
         return [SoftMask(logits, tuple(box), self.score) for box in boxes]
 
 
-def one(teachers, box, config=PLAIN, image=(6, 8), label=0, kept=()):
+def label_one(teachers, box, config=PLAIN, image=(6, 8), label=0, existing=()):
     return label_image(
         np.zeros((*image, 3), np.uint8),
         np.array([box], dtype=np.float64),
@@ -56,7 +55,7 @@ def one(teachers, box, config=PLAIN, image=(6, 8), label=0, kept=()):
         NAMES,
         teachers,
         config,
-        kept,
+        existing,
     )
 
 
@@ -65,72 +64,74 @@ def one(teachers, box, config=PLAIN, image=(6, 8), label=0, kept=()):
 
 def test_probabilities_are_averaged_by_weight():
     logits = logit(np.array([[[0.9, 0.2]], [[0.5, 0.6]]])).astype(np.float32)
-    np.testing.assert_allclose(fuse(logits, np.array([1.0, 1.0])), [[0.7, 0.4]], rtol=1e-6)
-    np.testing.assert_allclose(fuse(logits, np.array([3.0, 1.0])), [[0.8, 0.3]], rtol=1e-6)
-    np.testing.assert_allclose(fuse(logits, np.array([0.0, 2.0])), [[0.5, 0.6]], rtol=1e-6)
+    np.testing.assert_allclose(weighted_mean(logits, np.array([1.0, 1.0])), [[0.7, 0.4]], rtol=1e-6)
+    np.testing.assert_allclose(weighted_mean(logits, np.array([3.0, 1.0])), [[0.8, 0.3]], rtol=1e-6)
+    np.testing.assert_allclose(weighted_mean(logits, np.array([0.0, 2.0])), [[0.5, 0.6]], rtol=1e-6)
 
 
-def test_who_does_not_say_does_not_count():
+def test_nan_votes_are_ignored_in_fusion():
     logits = np.array([[[NAN, NAN, 2.0]], [[NAN, 1.0, -2.0]]], dtype=np.float32)
-    found = fuse(logits, np.array([3.0, 1.0]))
+    found = weighted_mean(logits, np.array([3.0, 1.0]))
     sigmoid = 1 / (1 + np.exp(-np.array([1.0, 2.0, -2.0])))
     np.testing.assert_allclose(
         found, [[NAN, sigmoid[0], (3 * sigmoid[1] + sigmoid[2]) / 4]], rtol=1e-6, equal_nan=True
     )
     assert found.dtype == np.float32
-    assert np.isnan(fuse(logits, np.zeros(2))).all()
+    assert np.isnan(weighted_mean(logits, np.zeros(2))).all()
 
 
 def test_reliability_is_looked_up_by_teacher_and_category():
-    teachers = [Says("a", 0.5), Says("b", 0.5)]
+    teachers = [Constant("a", 0.5), Constant("b", 0.5)]
     boxes, labels = np.array([[0.0, 0, 4, 4]] * 2), np.array([1, 0], dtype=np.int32)
     weights = {"a": {"dog": 0.25}, "b": {"cat": 0.0}}
-    first, second = ask(teachers, np.zeros((6, 8, 3), np.uint8), boxes, labels, NAMES, weights)
+    first, second = collect_votes(teachers, np.zeros((6, 8, 3), np.uint8), boxes, labels, NAMES, weights)
     assert first.weights.tolist() == [0.25, 1] and second.weights.tolist() == [1, 0]
-    assert [second.speaks(0), second.speaks(1)] == [True, False]
+    assert [second.has_opinion(0), second.has_opinion(1)] == [True, False]
 
 
 def test_a_weight_decides_between_two_teachers():
-    teachers = [Says("yes", 0.8), Says("no", 0.3)]
-    assert one(teachers, (1, 1, 5, 4)).masks[0].all()
-    unreliable = LabelConfig(min_island=0, reliability={"yes": {"cat": 0.5}})
-    assert one(teachers, (1, 1, 5, 4), unreliable).masks[0] is None  # (0.4 + 0.3) / 1.5 is under a half
-    assert one(teachers, (1, 1, 5, 4), unreliable, label=1).masks[0].all()
+    teachers = [Constant("yes", 0.8), Constant("no", 0.3)]
+    assert label_one(teachers, (1, 1, 5, 4)).masks[0].all()
+    unreliable = LabelConfig(min_component=0, reliability={"yes": {"cat": 0.5}})
+    assert label_one(teachers, (1, 1, 5, 4), unreliable).masks[0] is None  # (0.4 + 0.3) / 1.5 is under a half
+    assert label_one(teachers, (1, 1, 5, 4), unreliable, label=1).masks[0].all()
 
 
-def test_what_no_teacher_knows_the_others_fill_in():
+def test_teachers_fill_the_gaps_of_others():
     """The core of the inner box is certain, the rest of the box is the ellipse's."""
     box = (1, 1, 7, 5)
-    alone = one([make_teacher("inner-box", [])], box)
-    both = one([make_teacher("inner-box", []), make_teacher("ellipse", [])], box)
-    ellipse = one([make_teacher("ellipse", [])], box)
+    alone = label_one([make_teacher("inner-box", [])], box)
+    both = label_one([make_teacher("inner-box", []), make_teacher("ellipse", [])], box)
+    ellipse = label_one([make_teacher("ellipse", [])], box)
     assert text(alone.masks[0]) == ["......", "..##..", "..##..", "......"]  # 2.7 x 1.8 pixels about (4, 3)
     np.testing.assert_array_equal(both.masks[0], ellipse.masks[0])
 
 
-# ---------------------------------------------------------------- mirrored
+# ---------------------------------------------------------------- flipped
 
 
-def test_mirrored_boxes_and_masks_come_back():
+def test_flipping_twice_is_the_identity():
     boxes = np.array([[1.0, 2, 4.5, 5]])
-    assert mirror_boxes(boxes, 10).tolist() == [[5.5, 2, 9, 5]]
-    np.testing.assert_array_equal(mirror_boxes(mirror_boxes(boxes, 10), 10), boxes)
+    assert flip_boxes(boxes, 10).tolist() == [[5.5, 2, 9, 5]]
+    np.testing.assert_array_equal(flip_boxes(flip_boxes(boxes, 10), 10), boxes)
     soft = SoftMask(np.array([[1, 2, 3]], dtype=np.float32), (0.5, 0, 3.5, 1), 0.7)
-    back = mirror(soft, 10)
+    back = flip_soft_mask(soft, 10)
     assert back.logits.tolist() == [[3, 2, 1]] and back.window == (6.5, 0, 9.5, 1) and back.score == 0.7
     drawn = from_binary_mask(mask_of("#..", "##."), 1, 2)
     there = resample_logits(drawn, Region(0, 0, 8, 6))
-    np.testing.assert_array_equal(resample_logits(mirror(drawn, 8), Region(0, 0, 8, 6)), there[:, ::-1])
+    np.testing.assert_array_equal(
+        resample_logits(flip_soft_mask(drawn, 8), Region(0, 0, 8, 6)), there[:, ::-1]
+    )
 
 
-def test_the_mirrored_image_is_a_second_vote():
-    """A teacher that takes the left half of every box: mirrored, it takes the right half, and the mean is a half."""
-    left = Says("left", [[0.9, 0.1]])
-    plain = one([left], (2, 1, 6, 4))
+def test_the_flipped_image_gives_a_second_vote():
+    """A teacher takes the left half of every box; on the flipped image that is the right half."""
+    left = Constant("left", [[0.9, 0.1]])
+    plain = label_one([left], (2, 1, 6, 4))
     assert text(plain.masks[0]) == ["##..", "##..", "##.."] and len(plain.votes) == 1
-    flipped = one([left], (2, 1, 6, 4), LabelConfig(min_island=0, flip=True))
-    assert [vote.mirrored for vote in flipped.votes] == [False, True]
-    np.testing.assert_allclose(fused(flipped.votes, 0, flipped.regions[0]), 0.5, atol=1e-6)
+    flipped = label_one([left], (2, 1, 6, 4), LabelConfig(min_component=0, flip=True))
+    assert [vote.flipped for vote in flipped.votes] == [False, True]
+    np.testing.assert_allclose(fuse_region(flipped.votes, 0, flipped.regions[0]), 0.5, atol=1e-6)
     plainly, mirrored = everywhere(flipped)
     np.testing.assert_allclose(plainly, mirrored[:, ::-1], atol=1e-5)
 
@@ -141,39 +142,34 @@ def everywhere(found):
     return found.logits(0, np.arange(top, bottom), np.arange(left, right))
 
 
-def test_a_teacher_sees_the_image_mirrored():
+def test_the_teacher_sees_the_flipped_image_and_boxes():
     seen = []
 
-    class Looks(Says):
+    class Looks(Constant):
         def __call__(self, image, boxes, labels):
             seen.append((image[0, :, 0].tolist(), boxes.tolist(), image.flags["C_CONTIGUOUS"]))
             return super().__call__(image, boxes, labels)
 
     image = np.zeros((1, 4, 3), np.uint8)
     image[0, :, 0] = [1, 2, 3, 4]
-    ask([Looks("x", 0.9)], image, np.array([[0.0, 0, 1, 1]]), np.zeros(1, np.int32), NAMES, {}, flip=True)
+    collect_votes(
+        [Looks("x", 0.9)], image, np.array([[0.0, 0, 1, 1]]), np.zeros(1, np.int32), NAMES, {}, flip=True
+    )
     assert seen == [([1, 2, 3, 4], [[0, 0, 1, 1]], True), ([4, 3, 2, 1], [[3, 0, 4, 1]], True)]
 
 
-# ---------------------------------------------------------------- settled
+# ---------------------------------------------------------------- masks
 
 
-def test_the_threshold_is_a_half_and_nothing_is_no_mask():
-    assert settle(np.array([[0.5, 0.51, NAN]], dtype=np.float32)).tolist() == [[False, True, False]]
-    assert settle(np.array([[0.5, NAN]], dtype=np.float32)) is None
-    assert settle(np.full((2, 2), NAN, dtype=np.float32)) is None
+def test_the_threshold_is_one_half():
+    assert probability_to_mask(np.array([[0.5, 0.51, NAN]], dtype=np.float32)).tolist() == [
+        [False, True, False]
+    ]
+    assert probability_to_mask(np.array([[0.5, NAN]], dtype=np.float32)) is None
+    assert probability_to_mask(np.full((2, 2), NAN, dtype=np.float32)) is None
 
 
-def test_stretched_probabilities_reach_from_0_to_1():
-    low = np.array([[0.1, 0.2, NAN, 0.3]], dtype=np.float32)
-    np.testing.assert_allclose(stretch(low), [[0, 0.5, NAN, 1]], atol=1e-6, equal_nan=True)
-    assert settle(low) is None and settle(low, min_max=True).tolist() == [[False, False, False, True]]
-    flat = np.full((2, 2), 0.3, dtype=np.float32)
-    np.testing.assert_array_equal(stretch(flat), flat)
-    assert np.isnan(stretch(np.full((1, 2), NAN, dtype=np.float32))).all()
-
-
-def test_islands_go_and_holes_stay():
+def test_small_components_are_removed_and_holes_kept():
     mask = mask_of(
         "#####..#",
         "#...#...",
@@ -182,60 +178,60 @@ def test_islands_go_and_holes_stay():
         "#####.##",
     )
     # Of 21 pixels the ring has 16, the corner 3, the dot in the hole and the dot at the top 1 each.
-    assert text(without_islands(mask, 0)) == text(mask)
-    assert text(without_islands(mask, 0.05)) == [
+    assert text(remove_small_components(mask, 0)) == text(mask)
+    assert text(remove_small_components(mask, 0.05)) == [
         "#####...",
         "#...#...",
         "#...#...",
         "#...#..#",
         "#####.##",
     ]
-    ring = text(without_islands(mask, 0.2))
+    ring = text(remove_small_components(mask, 0.2))
     assert ring == ["#####...", "#...#...", "#...#...", "#...#...", "#####..."]
 
 
-def test_parts_that_touch_at_a_corner_are_one():
-    assert without_islands(mask_of("##..", "##..", "..#."), 0.5)[2, 2]
+def test_components_are_8_connected():
+    assert remove_small_components(mask_of("##..", "##..", "..#."), 0.5)[2, 2]
 
 
-def test_the_largest_part_stays_whatever_the_share():
-    assert text(without_islands(mask_of("#.#.##"), 1)) == ["....##"]
+def test_the_largest_component_is_never_removed():
+    assert text(remove_small_components(mask_of("#.#.##"), 1)) == ["....##"]
 
 
-def test_islands_are_those_that_scipy_counts():
+def test_components_match_scipy():
     mask = np.random.default_rng(0).random((60, 80)) < 0.3
     parts, count = ndimage.label(mask, np.ones((3, 3)))
     areas = ndimage.sum_labels(mask, parts, np.arange(1, count + 1))
-    kept = np.isin(parts, 1 + np.flatnonzero(areas >= 0.01 * mask.sum()))
-    np.testing.assert_array_equal(without_islands(mask, 0.01), kept)
+    expected = np.isin(parts, 1 + np.flatnonzero(areas >= 0.01 * mask.sum()))
+    np.testing.assert_array_equal(remove_small_components(mask, 0.01), expected)
 
 
 # ---------------------------------------------------------------- an image
 
 
 def test_a_mask_is_clipped_to_its_box_and_margin():
-    class Everywhere(Says):
+    class Everywhere(Constant):
         def __call__(self, image, boxes, labels):
             return [SoftMask(np.full((1, 1), 5.0, np.float32), (0, 0, 8, 6)) for _ in boxes]
 
     box = (2, 1, 6, 3)
-    found = one([Everywhere("all", 1)], box)
+    found = label_one([Everywhere("all", 1)], box)
     assert found.regions == [Region(2, 1, 6, 3)] and found.masks[0].all() and found.agreement[0] == 1
-    wide = one([Everywhere("all", 1)], box, LabelConfig(margin=0.5))
+    wide = label_one([Everywhere("all", 1)], box, LabelConfig(margin=0.5))
     assert wide.regions == [Region(0, 0, 8, 4)] and wide.masks[0].all() and wide.agreement[0] == 8 / 32
-    slack = one([Everywhere("all", 1)], box, LabelConfig(margin=0.25, box_slack=0.25))
+    slack = label_one([Everywhere("all", 1)], box, LabelConfig(margin=0.25, box_slack=0.25))
     assert slack.regions == wide.regions  # the two add up
     assert slack.agreement[0] == pytest.approx(6 * 3 / 32)  # the box may be from 1 to 7 and from 0.5 to 3.5
 
 
 def test_without_an_opinion_there_is_no_mask():
-    silent = one([Says("silent", NAN)], (1, 1, 5, 4))
-    assert silent.masks == silent.settled == [None]
+    silent = label_one([Constant("silent", NAN)], (1, 1, 5, 4))
+    assert silent.masks == silent.unmerged == [None]
     assert np.isnan(silent.agreement[0]) and not silent.trusted[0]
-    assert not silent.votes[0].speaks(0)
+    assert not silent.votes[0].has_opinion(0)
 
 
-def label_boxes(teachers, boxes, config=PLAIN, kept=(), image=(8, 10)):
+def label_boxes(teachers, boxes, config=PLAIN, existing=(), image=(8, 10)):
     return label_image(
         np.zeros((*image, 3), np.uint8),
         np.array(boxes, dtype=np.float64),
@@ -243,17 +239,17 @@ def label_boxes(teachers, boxes, config=PLAIN, kept=(), image=(8, 10)):
         NAMES,
         teachers,
         config,
-        kept,
+        existing,
     )
 
 
-def test_merge_and_drop():
+def test_overlaps_are_resolved_and_poor_masks_dropped():
     """A sofa whose lower half a dog covers: its mask spans half its box."""
     boxes = [(0, 0, 6, 4), (0, 2, 6, 4)]
     teachers = [make_teacher("rectangle", [])]
     found = label_boxes(teachers, boxes)
     assert text(found.masks[0]) == ["######", "######", "......", "......"] and found.masks[1].all()
-    assert found.settled[0].all()
+    assert found.unmerged[0].all()
     assert found.agreement.tolist() == [0.5, 1] and found.trusted.all()
     dropped = label_boxes(teachers, boxes, LabelConfig(drop=0.6))
     assert dropped.trusted.tolist() == [False, True]
@@ -262,8 +258,8 @@ def test_merge_and_drop():
     assert apart.trusted.all() and apart.masks[0].all()
 
 
-def test_a_larger_object_yields_to_the_surer_only():
-    """A teacher that is less sure of the small box than of the large one, and one that is surer."""
+def test_a_larger_object_yields_to_a_more_confident_one_only():
+    """A teacher is less, then more confident of the small box than of the large one."""
     boxes = [(0, 0, 6, 4), (0, 2, 6, 4)]
 
     class BySize:
@@ -276,40 +272,40 @@ def test_a_larger_object_yields_to_the_surer_only():
             logits = [np.full((1, 1), np.log(p / (1 - p)), np.float32) for p in self.chances]
             return [SoftMask(grid, tuple(box)) for grid, box in zip(logits, boxes, strict=True)]
 
-    unsure = label_boxes([BySize(0.9, 0.6)], boxes)
-    assert unsure.masks[0].all() and unsure.masks[1].all()
-    surer = label_boxes([BySize(0.7, 0.8)], boxes)
-    assert text(surer.masks[0]) == ["######", "######", "......", "......"] and surer.masks[1].all()
-    # A mask that is there already is beyond doubt, and takes its pixels from a larger one.
-    kept = Piece(np.array([0.0, 3, 6, 4]), Region(0, 3, 6, 4), np.ones((1, 6), bool))
-    beside = label_boxes([BySize(0.9, 0.6)], boxes, kept=[kept])
+    hesitant = label_boxes([BySize(0.9, 0.6)], boxes)
+    assert hesitant.masks[0].all() and hesitant.masks[1].all()
+    confident = label_boxes([BySize(0.7, 0.8)], boxes)
+    assert text(confident.masks[0]) == ["######", "######", "......", "......"] and confident.masks[1].all()
+    # An existing mask is certain, and takes its pixels from a larger one.
+    existing = PlacedMask(np.array([0.0, 3, 6, 4]), Region(0, 3, 6, 4), np.ones((1, 6), bool))
+    beside = label_boxes([BySize(0.9, 0.6)], boxes, existing=[existing])
     assert text(beside.masks[0]) == ["######", "######", "######", "......"]
     assert text(beside.masks[1]) == ["######", "......"]
 
 
-def test_a_mask_that_others_cover_wholly_stays_and_is_not_trusted():
+def test_a_fully_covered_mask_stays_but_is_not_trusted():
     twice, smaller = [(1, 1, 4, 4), (1, 1, 4, 4)], LabelConfig(merge="smaller")
     found = label_boxes([make_teacher("rectangle", [])], twice, smaller)
     assert found.masks[0].all() and found.masks[1].all()
     assert found.agreement.tolist() == [0, 1] and found.trusted.tolist() == [False, True]
 
 
-def test_masks_that_are_there_take_part_and_are_not_touched():
-    """A kept mask in a small box takes its pixels from a larger object, and one in a large box loses none."""
-    small = Piece(np.array([2.0, 0, 4, 2]), Region(2, 0, 4, 2), mask_of("##", "#."))
-    large = Piece(np.array([0.0, 0, 9, 8]), Region(0, 0, 3, 2), mask_of("###", "###"))
-    found = label_boxes([make_teacher("rectangle", [])], [(0, 0, 5, 2)], kept=[small, large])
+def test_existing_masks_take_part_and_do_not_change():
+    """An existing mask in a small box takes its pixels from a larger object; one in a large box loses none."""
+    small = PlacedMask(np.array([2.0, 0, 4, 2]), Region(2, 0, 4, 2), mask_of("##", "#."))
+    large = PlacedMask(np.array([0.0, 0, 9, 8]), Region(0, 0, 3, 2), mask_of("###", "###"))
+    found = label_boxes([make_teacher("rectangle", [])], [(0, 0, 5, 2)], existing=[small, large])
     assert text(found.masks[0]) == ["##..#", "##.##"]
     assert large.mask.all()
 
 
-def test_a_box_past_the_image_is_compared_as_far_as_it_lies_in_it():
+def test_agreement_counts_the_part_of_a_box_in_the_image():
     found = label_boxes([make_teacher("rectangle", [])], [(-10, -10, 3, 2)])
     assert found.regions == [Region(0, 0, 3, 2)] and found.agreement[0] == 1
 
 
-def test_the_region_and_its_logits_are_at_hand():
-    found = label_boxes([make_teacher("rectangle", []), Says("half", 0.5)], [(0, 0, 6, 4)])
+def test_logits_at_any_pixels():
+    found = label_boxes([make_teacher("rectangle", []), Constant("half", 0.5)], [(0, 0, 6, 4)])
     logits = everywhere(found)
     assert logits.shape == (2, 4, 6)
     np.testing.assert_array_equal(found.logits(0, np.array([3, 1]), np.array([5])), logits[:, [3, 1], 5:])
@@ -318,11 +314,11 @@ def test_the_region_and_its_logits_are_at_hand():
         resample_logits(rectangle(found.image, found.boxes[0]), pixel_region(found.boxes[0], 8, 10)),
     )
     np.testing.assert_allclose(
-        fused(found.votes, 0, found.regions[0]), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5
+        fuse_region(found.votes, 0, found.regions[0]), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5
     )
 
 
-def test_a_vote_of_no_boxes_is_empty():
+def test_no_boxes():
     found = label_boxes([make_teacher("ellipse", [])], np.zeros((0, 4)))
     assert found.masks == [] and found.agreement.shape == (0,)
     assert isinstance(found.votes[0], Vote)

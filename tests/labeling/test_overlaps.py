@@ -1,11 +1,11 @@
-"""Merge and drop on drawn cases."""
+"""Overlaps and box agreement on drawn cases."""
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxel.labeling.overlaps import Piece, box_agreement, merge, yield_to_surer
+from boxel.labeling.overlaps import PlacedMask, box_agreement, resolve_by_confidence, resolve_by_size
 from boxel.masks.boxes import Region, pixel_region
 
 
@@ -14,7 +14,7 @@ def piece(box, *rows, at=None):
     mask = np.array([[sign == "#" for sign in row] for row in rows])
     left, top = at or (int(box[0]), int(box[1]))
     region = Region(left, top, left + mask.shape[1], top + mask.shape[0])
-    return Piece(np.array(box, dtype=np.float64), region, mask)
+    return PlacedMask(np.array(box, dtype=np.float64), region, mask)
 
 
 def drawn(mask):
@@ -25,71 +25,77 @@ def test_each_pixel_belongs_to_the_smallest_object():
     sofa = piece((0, 0, 6, 4), "######", "######", "######", "######")
     person = piece((2, 0, 5, 3), "###", ".##", ".#.")
     dog = piece((4, 1, 6, 3), "##", "##")
-    left = [drawn(mask) for mask in merge([sofa, person, dog], 6, 8)]
+    left = [drawn(mask) for mask in resolve_by_size([sofa, person, dog], 6, 8)]
     assert left == [["##...#", "###...", "###...", "######"], ["###", ".#.", ".#."], ["##", "##"]]
 
 
 def test_the_size_is_that_of_the_box_not_of_the_mask():
     thin = piece((0, 0, 4, 4), "#...", "####", "....", "....")
     full = piece((0, 0, 3, 3), "###", "###", "###")
-    left = merge([thin, full], 4, 4)
+    left = resolve_by_size([thin, full], 4, 4)
     assert drawn(left[0]) == ["....", "...#", "....", "...."] and left[1].all()
 
 
-def test_of_two_boxes_of_one_area_the_later_lies_on_top():
-    left = merge([piece((0, 0, 2, 1), "##"), piece((1, 0, 3, 1), "##")], 1, 3)
+def test_the_later_of_two_boxes_of_equal_area_lies_on_top():
+    left = resolve_by_size([piece((0, 0, 2, 1), "##"), piece((1, 0, 3, 1), "##")], 1, 3)
     assert [drawn(mask) for mask in left] == [["#."], ["##"]]
 
 
-def test_masks_apart_stay_as_they_are_and_none_are_none():
+def test_masks_without_overlaps_do_not_change():
     apart = [piece((0, 0, 2, 2), "#.", "##"), piece((3, 3, 4, 4), "#")]
-    assert [drawn(mask) for mask in merge(apart, 5, 5)] == [["#.", "##"], ["#"]]
-    assert merge([], 5, 5) == []
+    assert [drawn(mask) for mask in resolve_by_size(apart, 5, 5)] == [["#.", "##"], ["#"]]
+    assert resolve_by_size([], 5, 5) == []
 
 
-def test_a_pixel_leaves_the_larger_object_where_the_smaller_is_as_sure():
+def test_a_pixel_leaves_the_larger_object_if_the_smaller_is_as_confident():
     sofa, dog = piece((0, 0, 4, 2), "####", "####"), piece((2, 0, 4, 2), "##", "##")
     of_sofa = np.array([[0.9, 0.9, 0.9, 0.7], [0.9, 0.9, 0.8, 0.6]])
     of_dog = np.array([[0.7, 0.8], [0.8, 0.9]])
     for pieces, grids in [([sofa, dog], [of_sofa, of_dog]), ([dog, sofa], [of_dog, of_sofa])]:
-        left = dict(zip(map(id, pieces), yield_to_surer(pieces, grids), strict=True))
+        left = dict(zip(map(id, pieces), resolve_by_confidence(pieces, grids), strict=True))
         assert drawn(left[id(sofa)]) == ["###.", "##.."]
         assert left[id(dog)].all()
     assert sofa.mask.all()
 
 
 def by_index(pieces):
-    """Each object is surer of itself than those before it."""
+    """Each object is more confident than those before it."""
     return [np.full(piece.mask.shape, index) for index, piece in enumerate(pieces)]
 
 
-def test_only_pixels_of_both_masks_are_at_stake():
+def test_only_pixels_of_both_masks_change():
     both = [piece((0, 0, 4, 2), "##.#", "####"), piece((2, 0, 4, 2), "##", "#.")]
-    assert [drawn(mask) for mask in yield_to_surer(both, by_index(both))] == [["##..", "##.#"], ["##", "#."]]
+    assert [drawn(mask) for mask in resolve_by_confidence(both, by_index(both))] == [
+        ["##..", "##.#"],
+        ["##", "#."],
+    ]
 
 
-def test_of_three_objects_each_yields_to_all_that_are_smaller_and_surer():
+def test_an_object_yields_to_all_smaller_and_more_confident_ones():
     room, sofa, dog = piece((0, 0, 6, 1), "######"), piece((1, 0, 5, 1), "####"), piece((3, 0, 5, 1), "##")
-    sure = [np.full((1, 6), 0.7), np.array([[0.6, 0.8, 0.8, 0.6]]), np.array([[0.9, 0.65]])]
-    # The dog takes the fourth column from both, and the fifth from the sofa alone: the room is surer of it.
-    left = [drawn(mask) for mask in yield_to_surer([room, sofa, dog], sure)]
+    confidence = [np.full((1, 6), 0.7), np.array([[0.6, 0.8, 0.8, 0.6]]), np.array([[0.9, 0.65]])]
+    # The dog takes the fourth column from both, and the fifth from the sofa alone: the room is more confident of it.
+    left = [drawn(mask) for mask in resolve_by_confidence([room, sofa, dog], confidence)]
     assert left == [["##..##"], ["##.."], ["##"]]
 
 
-def test_boxes_of_one_area_keep_what_they_have():
+def test_boxes_of_equal_area_keep_their_pixels():
     both = [piece((0, 0, 2, 1), "##"), piece((1, 0, 3, 1), "##")]
-    assert all(mask.all() for mask in yield_to_surer(both, by_index(both))) and yield_to_surer([], []) == []
+    assert (
+        all(mask.all() for mask in resolve_by_confidence(both, by_index(both)))
+        and resolve_by_confidence([], []) == []
+    )
 
 
 @given(st.lists(st.tuples(*[st.floats(0, 18)] * 2, *[st.floats(1, 12)] * 2), max_size=8), st.integers(0, 99))
-def test_what_is_left_is_a_partition_of_what_was_covered(boxes, seed):
+def test_resolving_by_size_partitions_the_covered_pixels(boxes, seed):
     rng = np.random.default_rng(seed)
     pieces = []
     for x, y, w, h in boxes:
         box = np.array([x, y, x + w, y + h])
         region = pixel_region(box, 20, 20)
-        pieces.append(Piece(box, region, rng.random(region.shape) < 0.6))
-    left = merge(pieces, 20, 20)
+        pieces.append(PlacedMask(box, region, rng.random(region.shape) < 0.6))
+    left = resolve_by_size(pieces, 20, 20)
     before, after = np.zeros((20, 20), dtype=int), np.zeros((20, 20), dtype=int)
     for one, mask in zip(pieces, left, strict=True):
         part = np.s_[one.region.top : one.region.bottom, one.region.left : one.region.right]
@@ -99,7 +105,7 @@ def test_what_is_left_is_a_partition_of_what_was_covered(boxes, seed):
     np.testing.assert_array_equal(after, before > 0)
 
 
-def test_agreement_is_the_iou_of_the_tight_box_with_the_box():
+def test_agreement_is_the_iou_of_tight_box_and_box():
     full = piece((1, 1, 5, 5), "####", "####", "####", "####")
     assert box_agreement(full) == 1
     # What is drawn spans 3 x 2 of the 4 x 4 pixels.
@@ -110,15 +116,15 @@ def test_agreement_is_the_iou_of_the_tight_box_with_the_box():
     assert box_agreement(piece((0.5, 0, 2.5, 2), "##", "##", at=(0, 0))) == pytest.approx(3 / 5)
 
 
-def test_a_cross_agrees_perfectly_so_it_bounds_nothing():
+def test_a_cross_agrees_perfectly():
     assert box_agreement(piece((0, 0, 3, 3), ".#.", "###", ".#.")) == 1
 
 
-def test_an_empty_mask_agrees_with_nothing():
+def test_the_agreement_of_an_empty_mask_is_zero():
     assert box_agreement(piece((0, 0, 2, 2), "..", "..")) == 0
 
 
-def test_slack_compares_with_the_nearest_box_within_it():
+def test_slack_compares_with_the_nearest_box():
     # The box is 10 x 4; the mask spans the columns 2 to 9 and all rows.
     loose = piece((0, 0, 10, 4), *["..#######."] * 4)
     assert box_agreement(loose) == 28 / 40

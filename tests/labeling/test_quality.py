@@ -1,12 +1,12 @@
-"""Quality: cues by hand, calibrations that mean what they say."""
+"""Quality: cues by hand, and calibrations."""
 
 import numpy as np
 import pytest
 
 from boxel.evaluation.boxes import quality_metrics
 from boxel.labeling import quality
-from boxel.labeling.calibrate import corrected
-from boxel.labeling.fusion import Labeled, Vote
+from boxel.labeling.calibration import correct_calibration
+from boxel.labeling.fusion import LabeledImage, Vote
 from boxel.labeling.teachers.base import SoftMask
 from boxel.masks.boxes import Region
 from boxel.utils.errors import BoxelError
@@ -15,20 +15,20 @@ SURE = 10.0
 
 
 def labeled(masks, logits=None, boxes=None, votes=1, image=None):
-    """An image of 40 x 40 whose boxes have these masks, by votes of these logits."""
+    """An image of 40 x 40 pixels whose boxes have the given masks, by votes with the given logits."""
     boxes = np.array(boxes if boxes is not None else [[10, 10, 30, 30]] * len(masks), dtype=np.float64)
     regions = [Region(*box.astype(int)) for box in boxes]
     soft = [
         SoftMask(np.where(mask, SURE, -SURE).astype(np.float32) if logits is None else logits, tuple(region))
         for mask, region in zip(masks, regions, strict=True)
     ]
-    return Labeled(
+    return LabeledImage(
         image=np.zeros((40, 40, 3), np.uint8) if image is None else image,
         boxes=boxes,
         labels=np.zeros(len(masks), np.int32),
         regions=regions,
         votes=[Vote(f"t{k}", soft, np.ones(len(masks))) for k in range(votes)],
-        settled=list(masks),
+        unmerged=list(masks),
         masks=list(masks),
         agreement=np.ones(len(masks)),
         trusted=np.ones(len(masks), bool),
@@ -43,8 +43,8 @@ FULL = np.ones((20, 20), bool)
 HALF = FULL & (np.arange(20) < 10)
 
 
-def test_a_sure_mask_expects_to_be_right():
-    found = quality.cues(labeled([HALF]))
+def test_cues_of_a_confident_mask():
+    found = quality.compute_cues(labeled([HALF]))
     assert cue("expected_iou", found) == pytest.approx(1, abs=1e-3)
     assert cue("certainty", found) == pytest.approx(1, abs=1e-3)
     assert cue("inside", found) == pytest.approx(1, abs=1e-3)
@@ -52,34 +52,34 @@ def test_a_sure_mask_expects_to_be_right():
     assert cue("size", found) == pytest.approx(np.log2(20))
 
 
-def test_an_undecided_mask_expects_half():
+def test_the_expected_iou_of_undecided_pixels():
     # All pixels at a probability of a half, half of them in the mask: 100 expected to overlap, of 200 + 100.
-    found = quality.cues(labeled([HALF], logits=np.zeros((20, 20), np.float32)))
+    found = quality.compute_cues(labeled([HALF], logits=np.zeros((20, 20), np.float32)))
     assert cue("expected_iou", found) == pytest.approx(100 / (200 + 100), abs=1e-6)
     assert cue("certainty", found) == pytest.approx(0)
 
 
-def test_votes_that_agree():
+def test_votes_iou_measures_the_agreement_of_votes():
     one, two = labeled([HALF]), labeled([HALF], votes=2)
-    assert cue("votes_iou", quality.cues(one)) == cue("votes_iou", quality.cues(two)) == 1
+    assert cue("votes_iou", quality.compute_cues(one)) == cue("votes_iou", quality.compute_cues(two)) == 1
     other = SoftMask(np.where(FULL, SURE, -SURE).astype(np.float32), (10, 10, 30, 30))
     two.votes[1] = Vote("other", [other], np.ones(1))
-    assert cue("votes_iou", quality.cues(two)) == pytest.approx(0.5)
+    assert cue("votes_iou", quality.compute_cues(two)) == pytest.approx(0.5)
 
 
-def test_contrast_is_of_colors_across_the_outline():
+def test_contrast_compares_colors_across_the_outline():
     image = np.zeros((40, 40, 3), np.uint8)
     image[:, :20] = 255  # the mask's half is white: L is 100 within and 0 without
-    assert cue("contrast", quality.cues(labeled([HALF], image=image))) == pytest.approx(1, abs=1e-3)
-    assert cue("contrast", quality.cues(labeled([HALF]))) == 0
+    assert cue("contrast", quality.compute_cues(labeled([HALF], image=image))) == pytest.approx(1, abs=1e-3)
+    assert cue("contrast", quality.compute_cues(labeled([HALF]))) == 0
 
 
-def test_crowding_and_what_smaller_objects_took():
+def test_crowding_and_contested_pixels():
     boxes = [[0, 0, 20, 20], [0, 0, 10, 20]]
     first = np.ones((20, 20), bool)
     image = labeled([first, np.ones((20, 10), bool)], boxes=boxes)
     image.masks[0] = first & (np.arange(20) >= 10)
-    found = quality.cues(image)
+    found = quality.compute_cues(image)
     assert cue("crowding", found).tolist() == pytest.approx([0.5, 1.0])
     assert cue("contested", found).tolist() == pytest.approx([0.5, 0.0])
 
@@ -87,60 +87,63 @@ def test_crowding_and_what_smaller_objects_took():
 def test_a_box_without_a_mask_has_no_cues_and_no_quality():
     image = labeled([HALF, HALF])
     image.masks[1] = None
-    found = quality.cues(image)
+    found = quality.compute_cues(image)
     assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
     rng = np.random.default_rng(0)
-    told = quality.fit(rng.normal(size=(50, len(quality.CUES))), rng.random(50))(image)
-    assert 0 <= told[0] <= 1 and np.isnan(told[1])
+    calibration = quality.fit_calibration(rng.normal(size=(50, len(quality.CUES))), rng.random(50))(image)
+    assert 0 <= calibration[0] <= 1 and np.isnan(calibration[1])
 
 
 def made_up(count, seed=0):
-    """Cues of which the second tells the IoU but for noise."""
+    """Cues of which the second predicts the IoU up to noise."""
     rng = np.random.default_rng(seed)
     found = rng.normal(size=(count, len(quality.CUES)))
     ious = (0.6 + 0.2 * np.tanh(found[:, 1]) + rng.normal(0, 0.05, count)).clip(0, 1)
     return found, ious
 
 
-def test_a_calibration_means_what_it_says_on_masks_it_has_not_seen():
-    told = quality.fit(*made_up(400))
+def test_a_calibration_generalizes_to_unseen_masks():
+    calibration = quality.fit_calibration(*made_up(400))
     found, ious = made_up(400, seed=1)
-    figures = quality_metrics(ious, told.of_cues(found))
+    figures = quality_metrics(ious, calibration.estimate(found))
     assert figures["spearman"] > 0.85
     assert figures["calibration_error"] < 0.03
     assert figures["gain"] > 0.85
 
 
-def test_without_anything_to_tell_by_all_get_the_mean():
+def test_uninformative_cues_give_the_mean():
     rng = np.random.default_rng(0)
-    told = quality.fit(rng.normal(size=(300, len(quality.CUES))), rng.random(300))
-    spread = told.of_cues(rng.normal(size=(300, len(quality.CUES))))
+    calibration = quality.fit_calibration(rng.normal(size=(300, len(quality.CUES))), rng.random(300))
+    spread = calibration.estimate(rng.normal(size=(300, len(quality.CUES))))
     assert abs(spread.mean() - 0.5) < 0.06 and spread.std() < 0.12
 
 
-def test_it_is_the_same_from_its_file(tmp_path):
-    told = quality.fit(*made_up(100))
-    quality.write(told, tmp_path / "q.json")
-    again = quality.read(tmp_path / "q.json")
+def test_a_calibration_survives_its_file(tmp_path):
+    calibration = quality.fit_calibration(*made_up(100))
+    quality.save_calibration(calibration, tmp_path / "q.json")
+    again = quality.load_calibration(tmp_path / "q.json")
     found = made_up(30, seed=2)[0]
-    assert np.array_equal(told.of_cues(found), again.of_cues(found)) and told.identity == again.identity
-    assert told.identity != quality.fit(*made_up(100, seed=3)).identity
+    assert (
+        np.array_equal(calibration.estimate(found), again.estimate(found))
+        and calibration.identity == again.identity
+    )
+    assert calibration.identity != quality.fit_calibration(*made_up(100, seed=3)).identity
 
 
 def test_too_few_masks_are_refused():
     with pytest.raises(BoxelError, match="on 19 masks"):
-        quality.fit(*made_up(19))
-    quality.fit(*made_up(20))
+        quality.fit_calibration(*made_up(19))
+    quality.fit_calibration(*made_up(20))
 
 
-def test_a_few_masks_correct_a_calibration_a_little_and_many_wholly():
-    told = quality.fit(*made_up(400))
+def test_the_correction_grows_with_the_number_of_masks():
+    calibration = quality.fit_calibration(*made_up(400))
     for count, least, most in ((20, 0.05, 0.16), (250, 0.15, 0.23)):
         found, ious = made_up(count, seed=4)
-        lower = corrected(told, told.of_cues(found), ious - 0.2)
-        shift = (told.of_cues(found) - lower.of_cues(found)).mean()
+        lower = correct_calibration(calibration, calibration.estimate(found), ious - 0.2)
+        shift = (calibration.estimate(found) - lower.estimate(found)).mean()
         assert least < shift < most
-        assert (np.diff(lower.curve[1]) >= 0).all() and lower.identity != told.identity
+        assert (np.diff(lower.curve[1]) >= 0).all() and lower.identity != calibration.identity
 
 
 def test_ranking_figures_by_hand():

@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ from boxel.labeling import api as label_module
 from boxel.labeling import store as store_module
 from boxel.labeling.api import label_data
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.runner import label_set
+from boxel.labeling.runner import label_images
 from boxel.labeling.store import Store
 from boxel.labeling.teachers import make_teacher
 from boxel.masks.rle import encode
@@ -24,7 +25,7 @@ from boxel.utils.errors import BoxelError
 
 
 class Counting:
-    """The ellipse, counting the images that it is shown; it fails where it is told to."""
+    """The ellipse; it counts the images that it sees, and fails on those that `fails` picks."""
 
     name = "counting"
 
@@ -39,18 +40,11 @@ class Counting:
 
 
 @pytest.fixture
-def told():
-    return []
-
-
-@pytest.fixture
-def run(tmp_path, told):
-    """A function that labels a set into ``NAME/masks.json`` and returns the outcome."""
+def run(tmp_path):
+    """A function that labels a dataset into ``NAME/masks.json`` and returns the result."""
 
     def label(data, name="out", teacher="ellipse", **options):
-        return label_data(
-            data, out=tmp_path / name / "masks.json", teacher=teacher, report=told.append, **options
-        )
+        return label_data(data, out=tmp_path / name / "masks.json", teacher=teacher, **options)
 
     return label
 
@@ -65,11 +59,11 @@ def every_image(monkeypatch):
     monkeypatch.setattr(store_module, "COMMIT_SECONDS", 0.0)
 
 
-def test_what_comes_out(make_set, run, tmp_path):
+def test_masks_are_written_and_returned(make_set, run, tmp_path):
     data = make_set(3)
     outcome = run(data)
     again = boxel.read(tmp_path / "out" / "masks.json")
-    assert (outcome.labeled, outcome.found, outcome.changed, outcome.bad, len(outcome.without)) == (
+    assert (outcome.labeled, outcome.reused, outcome.changed, outcome.failures, len(outcome.unmasked)) == (
         3,
         0,
         [],
@@ -112,7 +106,7 @@ def test_an_interruption_at_any_commit_loses_and_repeats_nothing(
             monkeypatch.setattr(Store, "add", add)
             teacher = Counting()
             outcome = run(data, name, teacher, workers=2)
-            assert outcome.found == stop + after and outcome.labeled == teacher.shown == 6 - stop - after
+            assert outcome.reused == stop + after and outcome.labeled == teacher.shown == 6 - stop - after
             assert made(tmp_path, name) == whole
 
 
@@ -127,7 +121,7 @@ def test_what_is_done_when_it_is_stopped_is_kept(make_set, run, tmp_path):
     teacher.fails = stops
     with pytest.raises(KeyboardInterrupt):
         run(data, teacher=teacher, workers=1)
-    assert run(data, teacher=Counting()).found == 3
+    assert run(data, teacher=Counting()).reused == 3
 
 
 def test_an_interruption_while_the_set_is_written(make_set, run, tmp_path, monkeypatch):
@@ -142,78 +136,17 @@ def test_an_interruption_while_the_set_is_written(make_set, run, tmp_path, monke
     with pytest.raises(KeyboardInterrupt):
         run(data)
     monkeypatch.undo()
-    assert run(data).found == 3 and made(tmp_path) == made(tmp_path, "whole")
-
-
-KILLED = """
-import os, random, signal, sqlite3, sys, time
-from pathlib import Path
-from boxel.labeling import store
-from boxel.labeling.config import label_config
-from boxel.labeling.api import label_data
-
-folder = Path(sys.argv[1])
-store.COMMIT_SECONDS = 0.0
-options = dict(teacher="grabcut-ellipse", workers=2, report=lambda text: None)
-boxes, out = folder / "set" / "boxes.json", folder / "broken" / "masks.json"
-commit = store.Store.add
-
-def killed(work, commits, pause):
-    "Work in a process of its own, killed so many seconds after so many commits."
-    told, tell = os.pipe()
-    child = os.fork()
-    if not child:
-        def add(self, batch):
-            commit(self, batch)
-            os.write(tell, b".")
-        store.Store.add = add
-        work()
-        os._exit(0)
-    os.close(tell)
-    while commits > 0 and os.read(told, 1):
-        commits -= 1
-    time.sleep(pause)
-    os.kill(child, signal.SIGKILL)
-    os.waitpid(child, 0)
-    os.close(told)
-
-def label():
-    label_data(boxes, out=out, **options)
-
-def die_in_mid_commit():
-    def add(self, batch):
-        self._db.execute("PRAGMA cache_size = 1")  # pages go to the file before the commit
-        self._db.execute("BEGIN EXCLUSIVE")
-        rows = [(bytes([n]), bytes(9999)) for n in range(50)]
-        self._db.executemany("INSERT INTO images VALUES (?, 'x', 1, 1, ?)", rows)
-        self._db.execute("DELETE FROM facts")
-        os.kill(os.getpid(), signal.SIGKILL)
-    store.Store.add = add
-    label()
-
-label_config()  # what a child would have to import
-random.seed(0)
-counts = []
-for moment in range(12):
-    if moment % 4 == 2:
-        size = out.with_suffix(".sqlite").stat().st_size
-        killed(die_in_mid_commit, 1, 0)
-        assert out.with_suffix(".sqlite").stat().st_size > size  # it was in the middle of it
-    else:
-        killed(label, random.choice([0, 1, 2, 4]) if moment else 1, random.uniform(0, 0.006))
-    database = sqlite3.connect(out.with_suffix(".sqlite"))
-    counts.append(database.execute("SELECT count(*) FROM images").fetchone()[0])
-    database.close()
-last = label_data(boxes, out=out, **options)
-label_data(boxes, out=folder / "whole" / "masks.json", **options)
-print(*counts, last.found, last.labeled)
-"""
+    assert run(data).reused == 3 and made(tmp_path) == made(tmp_path, "whole")
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_kill_9_at_many_moments_and_in_mid_commit(make_set, tmp_path):
     make_set(80)
-    ran = subprocess.run([sys.executable, "-c", KILLED, str(tmp_path)], capture_output=True, text=True)
+    ran = subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("killed_job.py")), str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
     assert ran.returncode == 0, ran.stderr
     *counts, found, labeled = map(int, ran.stdout.split())
     assert counts == sorted(counts) and counts[-1] > counts[4] > 0  # each goes on from the last
@@ -228,7 +161,7 @@ def test_threads_make_no_difference(make_set, run, tmp_path):
     assert made(tmp_path, "1") == made(tmp_path, "2") == made(tmp_path, "5")
 
 
-def test_a_changed_setting_stops_and_is_named(make_set, run, tmp_path):
+def test_a_changed_setting_stops_the_job(make_set, run, tmp_path):
     data = make_set(2)
     run(data)
     before = made(tmp_path)
@@ -240,10 +173,10 @@ def test_a_changed_setting_stops_and_is_named(make_set, run, tmp_path):
         with pytest.raises(BoxelError, match=sentence):
             run(data, **changes)
     assert made(tmp_path) == before
-    assert run(data, workers=1, device="cpu").found == 2  # these change nothing that comes out
+    assert run(data, workers=1, device="cpu").reused == 2  # these change nothing that comes out
 
 
-def test_other_weights_or_another_quality_are_other_settings(make_set, tmp_path, told):
+def test_other_weights_or_another_calibration_stop_the_job(make_set, tmp_path, logged):
     data = make_set(1)
 
     class Half:
@@ -255,22 +188,22 @@ def test_other_weights_or_another_quality_are_other_settings(make_set, tmp_path,
 
     def run(weights, quality):
         with Store(tmp_path / "masks.sqlite") as store:
-            return label_set(data, [Counting(weights)], LabelConfig(), store, Half(quality), told.append)
+            return label_images(data, [Counting(weights)], LabelConfig(), store, Half(quality))
 
     np.testing.assert_array_equal(run("a", "v1").data.quality, np.array([0.5, np.nan], np.float32))
-    assert run("a", "v1").found == 1
+    assert run("a", "v1").reused == 1
     with pytest.raises(BoxelError, match=r'weights of the teachers was \["a"\] and is \["b"\]'):
         run("b", "v1")
     with pytest.raises(BoxelError, match='weights of the quality was "v1" and is "v2"'):
         run("a", "v2")
 
 
-def test_appended_images_are_labeled_alone(make_set, run, tmp_path):
+def test_only_added_images_are_labeled(make_set, run, tmp_path):
     run(make_set(4), teacher=Counting())
     first, teacher = made(tmp_path), Counting()
     data = make_set(6)
     outcome = run(data, teacher=teacher)
-    assert (outcome.labeled, outcome.found, outcome.changed, teacher.shown) == (2, 4, [], 2)
+    assert (outcome.labeled, outcome.reused, outcome.changed, teacher.shown) == (2, 4, [], 2)
 
     def rows(content):
         return [line.rstrip(b",]") for line in content.split(b"\n") if b"segmentation" in line]
@@ -285,7 +218,7 @@ def test_a_file_that_is_there_a_second_time_has_not_changed(make_set, run):
     twice = replace(data, paths=[*data.paths[:3], data.paths[2]])
     run(data.select_images([0, 1, 2]))
     outcome = run(twice)
-    assert (outcome.labeled, outcome.found, outcome.changed) == (1, 3, [])
+    assert (outcome.labeled, outcome.reused, outcome.changed) == (1, 3, [])
 
 
 def test_removed_images_are_left_out_and_ids_may_be_new(make_set, run, tmp_path):
@@ -294,12 +227,12 @@ def test_removed_images_are_left_out_and_ids_may_be_new(make_set, run, tmp_path)
     fewer = data.select_images([2, 0])
     fewer = replace(fewer, ids=[70, 71, 72, 73], image_ids=[8, 9])
     outcome = run(fewer)
-    assert (outcome.labeled, outcome.found) == (0, 2)
+    assert (outcome.labeled, outcome.reused) == (0, 2)
     run(fewer, "whole")
     assert made(tmp_path) == made(tmp_path, "whole")
 
 
-def test_what_has_changed_is_labeled_anew_and_named(make_set, run, tmp_path, told):
+def test_changed_images_are_labeled_again_and_logged(make_set, run, tmp_path, logged):
     data = make_set(5)
     run(data)
     boxes, labels = data.boxes.copy(), data.labels.copy()
@@ -308,13 +241,13 @@ def test_what_has_changed_is_labeled_anew_and_named(make_set, run, tmp_path, tol
     Image.effect_noise((60, 40), 99).convert("RGB").save(data.image_path(2))
     changed = replace(data, boxes=boxes, labels=labels)
     outcome = run(changed)
-    assert outcome.changed == ["0.png", "1.png", "2.png"] and (outcome.labeled, outcome.found) == (3, 2)
-    assert "2.png: the image or its annotations have changed; it is labeled anew" in told
+    assert outcome.changed == ["0.png", "1.png", "2.png"] and (outcome.labeled, outcome.reused) == (3, 2)
+    assert "2.png: the image or its annotations have changed; it is labeled again" in logged
     run(changed, "whole")
     assert made(tmp_path) == made(tmp_path, "whole")
 
 
-def test_bad_images_cost_only_themselves_and_are_tried_again(make_set, run, tmp_path, told):
+def test_bad_images_cost_only_themselves_and_are_retried(make_set, run, tmp_path, logged):
     data = make_set(5)
     whole = {k: data.image_path(k).read_bytes() for k in range(5)}
     data.image_path(0).unlink()
@@ -323,9 +256,9 @@ def test_bad_images_cost_only_themselves_and_are_tried_again(make_set, run, tmp_
     for teacher in (Counting(), Counting()):
         outcome = run(data, teacher=teacher)
         assert outcome.data.has_mask.tolist() == [False] * 2 + [True] * 2 + [False] * 4 + [True] * 2
-        assert len(outcome.bad) == 3 and told[-3:] == outcome.bad and len(outcome.without) == 0
+        assert len(outcome.failures) == 3 and logged[-3:] == outcome.failures and len(outcome.unmasked) == 0
         for sentence, words in zip(
-            outcome.bad,
+            outcome.failures,
             ["0.png: the image is missing", "2.png: the image is truncated", "30 x 30"],
             strict=True,
         ):
@@ -338,24 +271,24 @@ def test_bad_images_cost_only_themselves_and_are_tried_again(make_set, run, tmp_
     assert made(tmp_path) == made(tmp_path, "whole")
 
 
-def test_a_teacher_that_fails_on_an_image_costs_only_that(make_set, run):
+def test_an_error_of_a_teacher_costs_only_that_image(make_set, run):
     data = make_set(3)
     Image.new("RGB", (60, 40)).save(data.image_path(1))
     outcome = run(data, teacher=Counting(fails=lambda image: not image.any()))
-    assert outcome.bad == [f"{data.image_path(1)}: can't be labeled: RuntimeError: out of memory."]
+    assert outcome.failures == [f"{data.image_path(1)}: cannot be labeled: RuntimeError: out of memory."]
     assert outcome.data.has_mask.sum() == 4
 
 
-def test_if_nothing_can_be_labeled_nothing_is_written(make_set, run, tmp_path):
+def test_nothing_is_written_if_no_image_can_be_labeled(make_set, run, tmp_path):
     data = replace(make_set(3), root=tmp_path / "nowhere")
     with pytest.raises(
-        BoxelError, match=r"boxes\.json: not one of its 3 images can be labeled.*0\.png.*missing"
+        BoxelError, match=r"boxes\.json: none of its 3 images can be labeled.*0\.png.*missing"
     ):
         run(data)
     assert not (tmp_path / "out" / "masks.json").exists()
 
 
-def test_masks_that_are_trusted_stay_and_crowds_are_left_alone(make_set, run):
+def test_trusted_masks_and_crowds_stay_as_they_are(make_set, run):
     data = make_set(2)
     given = np.zeros((40, 60), dtype=np.uint8)
     given[12:20, 22:38] = 1
@@ -381,13 +314,13 @@ def test_masks_that_are_trusted_stay_and_crowds_are_left_alone(make_set, run):
     assert anew.mask(0).sum() == 16 * 16
 
 
-def test_a_trusted_mask_that_cant_be_read_is_made_anew(make_set, run, caplog):
+def test_an_unreadable_trusted_mask_is_replaced(make_set, run, caplog):
     data = make_set(1)
     segmentations = data.segmentations.copy()
     segmentations[0] = b"[[1, 2, 3]]"
     outcome = run(replace(data, segmentations=segmentations))
     assert outcome.data.has_mask.all() and outcome.data.source[0] == "ellipse"
-    assert "annotation 1 (image 1) can't be read" in caplog.text and "It is labeled anew." in caplog.text
+    assert "annotation 1 (image 1) cannot be read" in caplog.text and "It is labeled again." in caplog.text
 
 
 def test_a_changed_mask_that_stays_changes_its_neighbors(make_set, run):
@@ -402,20 +335,19 @@ def test_a_changed_mask_that_stays_changes_its_neighbors(make_set, run):
     assert outcome.changed == ["0.png"]
 
 
-def test_boxes_that_get_no_mask_are_told(make_set, run, told):
+def test_boxes_without_a_mask_are_logged(make_set, run, logged):
     data = make_set(2)
     boxes = data.boxes.copy()
     boxes[1] = (80, 50, 90, 60)  # beyond the image
     boxes[2] = (5, 5, 5, 9)  # without an area
     outcome = run(replace(data, boxes=boxes))
     assert outcome.data.has_mask.tolist() == [True, False, False, True]
-    assert outcome.without.tolist() == [1]
-    assert told[-1].startswith("boxes that got no mask") and told[-1].endswith(
-        ": 1, the first of annotation 2 (image 1)"
-    )
+    assert outcome.unmasked.tolist() == [1]
+    assert logged[-1].startswith("1 boxes got no mask")
+    assert logged[-1].endswith("the first is annotation 2 (image 1)")
 
 
-def test_sizes_that_the_file_does_not_say_are_filled_in(make_set, run):
+def test_missing_sizes_are_filled_in(make_set, run):
     data = make_set(2)
     outcome = run(replace(data, widths=np.zeros(2, np.int32), heights=np.zeros(2, np.int32)))
     assert outcome.data.widths.tolist() == [60, 60] and outcome.data.heights.tolist() == [40, 40]
@@ -452,7 +384,7 @@ def test_an_image_listed_twice_gets_its_masks_twice(make_set, run):
     np.testing.assert_array_equal(outcome.data.mask(0), outcome.data.mask(4))
 
 
-def test_two_teachers_are_the_source_where_both_speak(make_set, run):
+def test_the_source_names_all_teachers_with_an_opinion(make_set, run):
     outcome = run(make_set(1), teacher=["inner-box", "ellipse"])
     assert set(outcome.data.source) == {"inner-box+ellipse"}
 
@@ -464,10 +396,10 @@ def test_areas_are_those_of_the_new_masks(make_set, run, tmp_path):
     assert areas == [boxel.read(tmp_path / "again.json").mask(k).sum() for k in range(2)]
 
 
-def test_nothing_to_label_is_no_fault(make_set, run, tmp_path):
+def test_a_dataset_without_boxes_to_label_is_written(make_set, run, tmp_path):
     data = make_set(1)
     outcome = run(replace(data, iscrowd=np.ones(2, dtype=bool)))
-    assert (outcome.labeled, outcome.found) == (0, 0) and len(
+    assert (outcome.labeled, outcome.reused) == (0, 0) and len(
         boxel.read(tmp_path / "out" / "masks.json")
     ) == 1
     assert (

@@ -1,4 +1,4 @@
-"""Teachers, files and folders of strangers: what is wrong with them is told, and costs no more than itself."""
+"""Broken teachers, files and folders: errors are clear, and cost no more than the thing itself."""
 
 import json
 from dataclasses import replace
@@ -10,14 +10,14 @@ import boxel
 from boxel.data import write
 from boxel.labeling import fusion as masks_module
 from boxel.labeling.api import label, label_data
-from boxel.labeling.calibrate import calibrate
+from boxel.labeling.calibration import calibrate
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import SoftMask
 from boxel.utils.errors import BoxelError, UsageError
 
 
 class Own:
-    """A teacher that says what a function of an image and its boxes gives."""
+    """A teacher that returns the result of a function of an image and its boxes."""
 
     name = "own"
 
@@ -55,13 +55,13 @@ def squares(value, image, boxes):
         (lambda image, boxes: [SoftMask(np.ones((0, 2)), (0, 0, 9, 9))] * 2, r"shape \(0, 2\)"),
     ],
 )
-def test_what_is_no_soft_mask_is_told(make_set, says, message):
+def test_invalid_predictions_of_a_teacher_are_refused(make_set, says, message):
     with pytest.raises(BoxelError, match=message):
         label(make_set(1), teacher=Own(says))
 
 
-def test_infinite_logits_mean_what_large_ones_do(make_set):
-    """Nothing can be interpolated between infinite numbers."""
+def test_infinite_logits_count_as_large_ones(make_set):
+    """They cannot be interpolated."""
 
     def left_half(value):
         half = np.where(np.arange(8) < 4, value, -value)
@@ -73,14 +73,14 @@ def test_infinite_logits_mean_what_large_ones_do(make_set):
     assert found.mask(1).sum() == 300  # of the 30 x 20 pixels of its box
 
 
-def test_a_teacher_has_a_name_and_may_be_a_path(make_set, tmp_path):
+def test_a_teacher_needs_a_name_and_may_be_a_path(make_set, tmp_path):
     with pytest.raises(UsageError, match="has no `name`"):
         label(make_set(1), teacher=lambda image, boxes, labels: [])
     with pytest.raises(BoxelError, match="nowhere"):
         label(make_set(1), teacher=tmp_path / "nowhere")
 
 
-def test_folders_that_do_not_fit(make_set, tmp_path):
+def test_unsuitable_folders_are_refused(make_set, tmp_path):
     data = make_set(1)
     with pytest.raises(UsageError, match="the masks would lie in"):
         label(tmp_path / "set", teacher="ellipse", out=tmp_path / "set" / "masks.json")
@@ -97,64 +97,59 @@ def test_large_boxes_are_fused_strip_by_strip(make_set, monkeypatch):
     assert strips.segmentations.tolist() == whole.segmentations.tolist()
 
 
-def test_masks_that_are_not_made_anew_are_told(make_set, tmp_path):
-    """A teacher that sees nothing leaves the masks that were there, and says so."""
+def test_masks_that_were_not_replaced_are_logged(make_set, tmp_path, logged):
+    """A teacher that sees nothing leaves existing masks as they are."""
     masked = label(make_set(1), teacher="rectangle")
-    told = []
     blind = Own(lambda image, boxes: squares(-5, image, boxes))
-    outcome = label_data(masked, teacher=blind, relabel=True, report=told.append)
-    assert outcome.without.tolist() == [0, 1] and outcome.data.has_mask.all()
-    assert told[-1].startswith("boxes that got no mask") and ": 2, the first of annotation 1" in told[-1]
+    outcome = label_data(masked, teacher=blind, relabel=True)
+    assert outcome.unmasked.tolist() == [0, 1] and outcome.data.has_mask.all()
+    assert logged[-1].startswith("2 boxes got no mask") and "first is annotation 1 " in logged[-1]
 
 
-def test_settings_of_a_run_that_made_nothing_do_not_bind(make_set, tmp_path):
+def test_settings_of_a_run_without_masks_can_change(make_set, tmp_path):
     data, out = make_set(2), tmp_path / "out" / "masks.json"
-    with pytest.raises(BoxelError, match="not one of its 2 images"):
+    with pytest.raises(BoxelError, match="none of its 2 images"):
         label(replace(data, root=tmp_path / "wrong"), teacher="rectangle", out=out)
     assert label(data, teacher="ellipse", out=out).has_mask.all()
 
 
-def test_a_photo_that_is_gone_is_missing_and_not_changed(make_set, tmp_path):
-    data, out, told = make_set(2), tmp_path / "out" / "masks.json", []
+def test_a_missing_image_does_not_count_as_changed(make_set, tmp_path, logged):
+    data, out = make_set(2), tmp_path / "out" / "masks.json"
     label(data, teacher="ellipse", out=out)
     (tmp_path / "set" / "0.png").unlink()
-    outcome = label_data(data, teacher="ellipse", out=out, report=told.append)
-    assert outcome.changed == [] and len(outcome.bad) == 1
-    assert not any("changed" in text for text in told)
+    outcome = label_data(data, teacher="ellipse", out=out)
+    assert outcome.changed == [] and len(outcome.failures) == 1
+    assert not any("changed" in text for text in logged)
 
 
-def test_calibration_passes_over_what_is_wrong(make_set):
-    """One mask that can't be read, an image of another size, and one that is not there, of 24 masks."""
+def test_calibration_skips_unusable_images_and_masks(make_set, logged):
+    """One mask that cannot be read and one image of another size, of 24 masks."""
     masked = label(make_set(12), teacher="rectangle")
     broken = masked.segmentations.copy()
     broken[0] = json.dumps([[1, 1]]).encode()
     masked.widths[1] = 61
-    told = []
-    quality = calibrate(
-        replace(masked, segmentations=broken), [make_teacher("ellipse", [])], report=told.append
-    )
+    quality = calibrate(replace(masked, segmentations=broken), [make_teacher("ellipse", [])])
     assert quality.identity
-    assert len(told) == 1 and told[0].startswith("2 images or masks can't be calibrated on, the first: ")
+    assert len(logged) == 1 and logged[0].startswith(
+        "2 images or masks cannot be used for calibration; the first: "
+    )
 
 
-def test_photos_of_true_masks_may_lie_where_those_of_the_boxes_do(make_set, tmp_path):
+def test_images_of_ground_truth_masks_may_lie_with_those_of_the_boxes(make_set, tmp_path):
     data = make_set(12)
     (tmp_path / "elsewhere").mkdir()
     write(label(data, teacher="rectangle"), tmp_path / "elsewhere" / "true.json")
-    outcome = label_data(
-        data, teacher="ellipse", calibrate_on=tmp_path / "elsewhere" / "true.json", report=lambda _: None
-    )
+    outcome = label_data(data, teacher="ellipse", calibrate_on=tmp_path / "elsewhere" / "true.json")
     assert np.isfinite(outcome.data.quality).all()
 
 
-def test_names_that_are_no_text_cost_only_themselves(tmp_path, make_set):
+def test_file_names_that_are_not_text_cost_only_themselves(tmp_path, make_set, logged):
     boxel.write(make_set(2), tmp_path / "yolo", "yolo")
     try:
         for file in ("images/{}.png", "labels/{}.txt"):
             (tmp_path / "yolo" / file.format(0)).rename(tmp_path / "yolo" / file.format("b\udcff"))
     except OSError:
         pytest.skip("this file system knows no such names")
-    told = []
-    outcome = label_data(tmp_path / "yolo", teacher="ellipse", report=told.append)
+    outcome = label_data(tmp_path / "yolo", teacher="ellipse")
     assert outcome.data.paths == ["images/1.png"] and outcome.data.has_mask.all()
-    assert any("not UTF-8" in text for text in told)
+    assert any("not UTF-8" in text for text in logged)

@@ -7,7 +7,7 @@ import pytest
 from boxel.data.samples import sample_images
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
-from boxel.labeling.quality import shipped_calibration
+from boxel.labeling.quality import find_calibration
 from boxel.models.io import load
 from boxel.models.pretrained import SHIPPED, folder_of
 
@@ -19,7 +19,7 @@ def test_it_is_small_and_says_what_it_is(name):
     card = (folder / "README.md").read_text()
     assert card.startswith(f"# Model card: `{name}`")
     assert all(f"**{part}" in card for part in ("Learned from", "Licenses", "Made by", "Figures", "Limits"))
-    assert shipped_calibration(name) is not None
+    assert find_calibration(name) is not None
     assert load(name).config.threshold == 0.4
 
 
@@ -29,8 +29,8 @@ def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
     truth = sample_images()
     truth = truth.select_categories([c.name for c in truth.categories if c.name != "coin"])
     boxes = truth.without_masks()
-    ours = measure_masks(truth, label(boxes, teacher=name, report=lambda _: None))
-    filled = measure_masks(truth, label(boxes, teacher="rectangle", report=lambda _: None))
+    ours = measure_masks(truth, label(boxes, teacher=name))
+    filled = measure_masks(truth, label(boxes, teacher="rectangle"))
     assert ours["mask_iou"] > filled["mask_iou"] + 0.1
 
 

@@ -57,7 +57,6 @@ def _label(given: Namespace) -> int:
         to=split_names(given.get("to")) or [],
         teacher=split_names(given.get("teacher")),
         calibrate_on=given.get("calibrate"),
-        report=logger.info,
         **given_settings(given, LabelConfig),
     )
     print(f"{outcome.summary()}\nmasks: {out}")
@@ -65,10 +64,14 @@ def _label(given: Namespace) -> int:
         from boxel.viz.report import write_report
 
         write_report(
-            outcome.data, given.report, bad=outcome.bad, changed=outcome.changed, settings=outcome.settings
+            outcome.data,
+            given.report,
+            bad=outcome.failures,
+            changed=outcome.changed,
+            settings=outcome.settings,
         )
         print(f"report: {given.report}")
-    return 1 if outcome.bad else 0
+    return 1 if outcome.failures else 0
 
 
 def _add_adapt(parser: Parser) -> None:

@@ -66,7 +66,11 @@ def demo(out: str | os.PathLike[str] = "demo") -> DemoResult:
     outcome = label_data(boxes, out=out / "photos_masks.json")
     seconds = round(time.monotonic() - start, 1)
     write_report(
-        outcome.data, out / "report.html", bad=outcome.bad, changed=outcome.changed, settings=outcome.settings
+        outcome.data,
+        out / "report.html",
+        bad=outcome.failures,
+        changed=outcome.changed,
+        settings=outcome.settings,
     )
     draw_photos(outcome.data, out / "photos.jpg")
     evaluation = evaluate(out / "photos_masks.json", truth, baselines=["box"])

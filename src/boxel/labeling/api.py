@@ -1,29 +1,33 @@
-"""Boxes in, masks out: `boxel.label`."""
+"""Make masks for a dataset of boxes: `boxel.label`."""
 
 from __future__ import annotations
 
+import logging
 import os
-import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
-from boxel.data import Annotations, read, write
+from boxel.data import Annotations, Category, read, write
 from boxel.data.issues import summarize_issues
-from boxel.labeling.calibrate import calibrate
-from boxel.labeling.config import LabelConfig, label_config
-from boxel.labeling.quality import LEAST_MASKS, Calibration, shipped_calibration, unknown
-from boxel.labeling.runner import Outcome, Quality, label_set
+from boxel.labeling.config import LabelConfig, parse_label_config
+from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration, unknown_quality
+from boxel.labeling.runner import LabelResult, label_images
 from boxel.labeling.store import Store
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.utils.errors import BoxelError, UsageError, nearest
+from boxel.utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
 
 EXPORTS = ("yolo", "voc", "labelme", "sbd")
-"""Formats that a labeled set is also written in, if that is asked for; COCO always is."""
+"""Formats that a labeled dataset can be written in besides COCO."""
+
+TeacherLike: TypeAlias = str | Path | Teacher
+"""A teacher, or a name or path for :func:`~boxel.labeling.teachers.make_teacher`."""
 
 
 def label(
@@ -31,38 +35,42 @@ def label(
     *,
     images: str | Path | None = None,
     out: str | Path | None = None,
-    teacher: str | Path | Teacher | Sequence[str | Path | Teacher] | None = None,
+    teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     config: LabelConfig | Mapping[str, Any] | None = None,
-    **changes: Any,
+    **settings: Any,
 ) -> Annotations:
-    """Masks for a data set that has boxes.
+    """Make masks for a dataset that has boxes.
 
-    Crowds, boxes without an area, and instances that have a mask that is trusted stay as they are. An image that can't
-    be read is told, and its instances too stay as they are.
+    Crowds, boxes without an area, and instances with a trusted mask stay as they are. So do the instances of an image
+    that cannot be read, about which a warning is logged.
 
     Args:
-        data: annotations, or a file or folder of any format `boxel.read` knows.
-        images: folder of the images, where it is not beside the annotations.
-        out: a COCO file to write, ``masks.json``. What is done is kept beside it, in ``masks.sqlite``: after any
-            interruption the same call goes on, and images added to the set are labeled alone. Where it is None,
-            nothing is written or kept.
-        teacher: who draws the masks, one or several: a name that
-            :func:`~boxel.labeling.teachers.make_teacher` knows, or a teacher of your own; the BoxCaseg that comes
-            with boxel if neither this nor ``config`` names one.
-        config: how.
-        **changes: settings that win over it: ``drop=0.7``.
+        data: Annotations, or a file or folder in any format that `boxel.read` knows.
+        images: Folder of the images if they are not beside the annotations.
+        out: COCO file to write, e.g. ``masks.json``. The progress is kept beside it in ``masks.sqlite``: after any
+            interruption the same call resumes, and images that are added later are labeled alone. If None, nothing is
+            written.
+        teacher: One or several teachers: names for :func:`~boxel.labeling.teachers.make_teacher`, model folders, or
+            teachers of your own. The default is the bundled BoxCaseg.
+        config: Settings; see :class:`~boxel.labeling.config.LabelConfig`.
+        **settings: Single settings that take precedence over ``config``, e.g. ``drop=0.7``.
 
     Returns:
-        The set with `segmentations`, `quality`, `source` (the teachers' names) and `trusted` filled in, and with the
-        sizes of its images.
+        The dataset with `segmentations`, `quality`, `source` (names of the teachers), `trusted` and the sizes of its
+        images.
 
     Raises:
-        BoxelError: the data, a setting or a file can't be used.
+        BoxelError: The data, a setting or a file cannot be used.
 
     Example:
-        >>> masks = boxel.label("boxes.json", images="photos/", out="masks.json")  # doctest: +SKIP
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> scenes = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> masks = label(scenes.without_masks(), teacher="ellipse")
+        >>> bool(masks.has_mask.all())
+        True
     """
-    return label_data(data, images=images, out=out, teacher=teacher, config=config, **changes).data
+    return label_data(data, images=images, out=out, teacher=teacher, config=config, **settings).data
 
 
 def label_data(
@@ -71,194 +79,200 @@ def label_data(
     images: str | Path | None = None,
     out: str | Path | None = None,
     to: Sequence[str] = (),
-    teacher: str | Path | Teacher | Sequence[str | Path | Teacher] | None = None,
+    teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     config: LabelConfig | Mapping[str, Any] | None = None,
     calibrate_on: Annotations | str | Path | None = None,
-    report: Callable[[str], None] = print,
-    **changes: Any,
-) -> Outcome:
-    """:func:`label`, with all that can be said of how it went.
+    **settings: Any,
+) -> LabelResult:
+    """Make masks as :func:`label` does, and return what happened on the way too.
 
     Args:
-        data: as there.
-        images: as there.
-        out: as there.
-        to: formats of `EXPORTS` to write as well, each into a folder beside ``out``: ``masks_yolo/``.
-        teacher: as there.
-        config: as there.
-        calibrate_on: boxes of other images with true masks, on which the quality is calibrated.
-        report: is told of progress and of what could not be done.
-        **changes: as there.
+        data: As for :func:`label`.
+        images: As for :func:`label`.
+        out: As for :func:`label`.
+        to: Formats of `EXPORTS` to write as well, each into a folder beside ``out``, e.g. ``masks_yolo/``.
+        teacher: As for :func:`label`.
+        config: As for :func:`label`.
+        calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated.
+        **settings: As for :func:`label`.
 
     Raises:
-        BoxelError: as there.
+        BoxelError: As for :func:`label`.
     """
-    several = [teacher] if isinstance(teacher, (str, Path)) or callable(teacher) else teacher
-    settings = label_config(config, **changes)
-    if isinstance(data, Annotations):
-        if images is not None:
-            raise UsageError("`images` is for annotations in a file; those in memory have their own `root`.")
-    else:
-        if (
-            out is not None
-            and Path(data).is_dir()
-            and Path(out).resolve().is_relative_to(Path(data).resolve())
-        ):
-            raise UsageError(
-                f"{out}: the masks would lie in {data}, which could not be read as it is any more; name a file "
-                "elsewhere."
-            )
-        data = read(data, images=images)
-        if data.issues:
-            report(f"warning: {summarize_issues(data.issues)}")
-    target = None if out is None else Path(out)
-    if target is None and to:
-        raise UsageError(f"to is {', '.join(to)}, but there is no `out` to write it beside; name one.")
-    if target is not None:
-        _check_target(target, data, to)
-    asked = [str(one) if isinstance(one, Path) else one for one in several or settings.teachers]
-    for one in asked:
-        if not isinstance(one, str) and not hasattr(one, "name"):
-            raise UsageError(f"{one!r} has no `name`, which a teacher is known by; give it one.")
-    make = partial(
-        make_teacher,
-        categories=data.categories,
-        device=settings.device,
-        margin=settings.margin + settings.box_slack,
-        threads=max(1, (os.cpu_count() or 1) // settings.workers),
-    )
-    # What can't be made leaves no file behind.
-    teachers = [make(one) if isinstance(one, str) else one for one in asked]
-    _check_reliability(settings, [one.name for one in teachers], [c.name for c in data.categories])
-    with Store(None if target is None else _store_of(target)) as store:
+    parsed = parse_label_config(config, **settings)
+    boxes = _read_boxes(data, images, out)
+    target = _check_target(out, to, boxes)
+    sources = list_sources(teacher, parsed)
+    # A teacher that cannot be made leaves no file behind.
+    teachers = make_teachers(sources, parsed, boxes.categories)
+    _check_reliability(parsed, teachers, boxes.categories)
+    with Store(None if target is None else _store_path(target)) as store:
         if target is not None:
-            _claim(target, to, store)
-        masked = None if calibrate_on is None else _masked(calibrate_on, data)
-        quality = _quality(teachers, settings, _shipped(teachers, asked[0]), masked, report)
-        outcome = label_set(data, teachers, settings, store, quality, report)
-        if target is None:
-            return outcome
-        made = replace(outcome.data, file=str(target))
-        write(made, target)
-        for format in to:
-            _export(made, _folder_of(target, format), format)
-    return replace(outcome, data=made)
+            _claim_exports(target, to, store)
+        quality = choose_quality(teachers, sources[0])
+        if calibrate_on is not None:
+            quality = _calibrate(calibrate_on, boxes, teachers, parsed, quality)
+        elif quality is None:
+            names = " with ".join(teacher.name for teacher in teachers)
+            logger.warning(
+                "masks of %s get no quality estimate; it takes %d ground-truth masks in `calibrate_on`",
+                names,
+                MIN_MASKS,
+            )
+        result = label_images(boxes, teachers, parsed, store, quality or unknown_quality)
+        return result if target is None else _write_result(result, target, to)
 
 
-def _quality(
-    teachers: Sequence[Teacher],
-    settings: LabelConfig,
-    prior: Calibration | None,
-    masked: Annotations | None,
-    report: Callable[[str], None],
-) -> Quality:
-    """What tells the quality of the teachers' masks."""
-    if masked is not None:
-        return calibrate(masked, teachers, settings, prior, report)
-    if prior is None:
-        names = " with ".join(teacher.name for teacher in teachers)
-        report(
-            f"masks of {names} get no quality: true masks of {LEAST_MASKS} boxes calibrate it (--calibrate)"
-        )
-        return unknown
-    return prior
+def list_sources(
+    teacher: TeacherLike | Sequence[TeacherLike] | None, config: LabelConfig
+) -> list[str | Teacher]:
+    """List the teachers to use: those given, else those of the settings; paths become text."""
+    if teacher is None:
+        return list(config.teachers)
+    given = teacher if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
+    sources = [str(source) if isinstance(source, Path) else source for source in given]
+    for source in sources:
+        if not isinstance(source, str) and not hasattr(source, "name"):
+            raise UsageError(
+                f"teacher {source!r} has no `name`, by which masks state their source; give it one."
+            )
+    return sources or list(config.teachers)
 
 
-def _masked(masked: Annotations | str | Path, data: Annotations) -> Annotations:
-    """True masks; their photos are beside them, or where those of the boxes are."""
-    if isinstance(masked, Annotations):
-        return masked
-    found = read(masked)
-    beside = any(found.image_path(image).is_file() for image in range(len(found)))
-    return found if beside else read(masked, images=data.root)
+def make_teachers(
+    sources: Sequence[str | Teacher], config: LabelConfig, categories: Sequence[Category]
+) -> list[Teacher]:
+    """Make the teachers that are given by name."""
+    threads = max(1, (os.cpu_count() or 1) // config.workers)
+    margin = config.margin + config.box_slack
+    return [
+        make_teacher(source, categories, device=config.device, margin=margin, threads=threads)
+        if isinstance(source, str)
+        else source
+        for source in sources
+    ]
 
 
-def _shipped(teachers: Sequence[Teacher], origin: str | Teacher) -> Calibration | None:
-    """The calibration that comes with boxel for these teachers; a BoxCaseg of the user's own has that of boxel's.
+def choose_quality(teachers: Sequence[Teacher], source: str | Teacher) -> Calibration | None:
+    """Choose the calibration for teachers; a BoxCaseg without one of its own has that of the bundled network.
 
     Args:
-        teachers: who draws the masks.
-        origin: the first of them as it was asked for; an adapted model has the calibration of what it was adapted from.
+        teachers: The teachers; there is no calibration for the fusion of several.
+        source: The first of them as it was given.
     """
     if len(teachers) > 1:
         return None
-    own = shipped_calibration(origin if isinstance(origin, str) else origin.name)
-    return (
-        shipped_calibration("boxcaseg") if own is None and isinstance(teachers[0], BoxCasegTeacher) else own
-    )
+    found = find_calibration(source if isinstance(source, str) else source.name)
+    if found is None and isinstance(teachers[0], BoxCasegTeacher):
+        return find_calibration("boxcaseg")
+    return found
 
 
-def _store_of(target: Path) -> Path:
-    return target.with_suffix(".sqlite")
+def _read_boxes(
+    data: Annotations | str | Path, images: str | Path | None, out: str | Path | None
+) -> Annotations:
+    if isinstance(data, Annotations):
+        if images is not None:
+            raise UsageError("`images` is for annotations in a file; those in memory have their own `root`.")
+        return data
+    if out is not None and Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
+        raise UsageError(
+            f"{out}: the masks would lie in {data}, which could then not be read as a dataset; name a file elsewhere."
+        )
+    boxes = read(data, images=images)
+    if boxes.issues:
+        logger.warning("%s", summarize_issues(boxes.issues))
+    return boxes
 
 
-def _folder_of(target: Path, format: str) -> Path:
-    return target.with_name(f"{target.stem}_{format}")
+def _calibrate(
+    masked: Annotations | str | Path,
+    boxes: Annotations,
+    teachers: Sequence[Teacher],
+    config: LabelConfig,
+    prior: Calibration | None,
+) -> Calibration:
+    """Calibrate on ground-truth masks, whose images lie beside them or where those of the boxes do."""
+    from boxel.labeling.calibration import calibrate
+
+    if not isinstance(masked, Annotations):
+        found = read(masked)
+        beside = any(found.image_path(image).is_file() for image in range(len(found)))
+        masked = found if beside else read(masked, images=boxes.root)
+    return calibrate(masked, teachers, config, prior)
 
 
-def _check_reliability(settings: LabelConfig, teachers: list[str], categories: list[str]) -> None:
+def _check_reliability(
+    config: LabelConfig, teachers: Sequence[Teacher], categories: Sequence[Category]
+) -> None:
     """Refuse weights that would have no effect."""
-    for teacher, weights in settings.reliability.items():
-        for kind, name, known in [
-            ("teacher", teacher, teachers),
-            *(("category", category, categories) for category in weights),
-        ]:
+    known_teachers, known_categories = [t.name for t in teachers], [c.name for c in categories]
+    for teacher, weights in config.reliability.items():
+        names = [("teacher", teacher, known_teachers)]
+        names += [("category", category, known_categories) for category in weights]
+        for kind, name, known in names:
             if name not in known:
-                raise UsageError(
-                    f"reliability names {name!r}, which is no {kind} here.{nearest(name, known)}"
-                )
+                raise UsageError(f"reliability: there is no {kind} {name!r}.{nearest(name, known)}")
 
 
-def _check_target(target: Path, data: Annotations, to: Sequence[str]) -> None:
-    """Refuse what would be overwritten, or could not be written after hours of work."""
+def _check_target(out: str | Path | None, to: Sequence[str], data: Annotations) -> Path | None:
+    """Refuse files that would be overwritten, or that could not be written after hours of work."""
     for format in to:
         if format not in EXPORTS:
             raise UsageError(
-                f"{format!r} is none of the formats masks are also written in ({', '.join(EXPORTS)})."
-                f"{nearest(format, list(EXPORTS))}"
+                f"masks cannot be written as {format!r} ({', '.join(EXPORTS)}).{nearest(format, list(EXPORTS))}"
             )
+    if out is None:
+        if to:
+            raise UsageError(f"`to` is {', '.join(to)}, but there is no `out` to write it beside; name one.")
+        return None
+    target = Path(out)
     if target.suffix.lower() != ".json":
-        raise UsageError(f"{target}: the masks are a COCO file; end its name on .json.")
+        raise UsageError(f"{target}: the masks are a COCO file; end its name in .json.")
     if data.file and Path(data.file).resolve() == target.resolve():
         raise UsageError(f"{target}: this is the file of the boxes; name another for the masks.")
-    if target.exists() and not _store_of(target).exists():
-        raise UsageError(
-            f"{target}: there is such a file already, and no {_store_of(target).name} beside it to go on from; name a "
-            "new file, or remove this one."
-        )
-    if not _store_of(target).exists():
-        _refuse_taken(target, to)  # a job that has begun knows which are its own
+    store = _store_path(target)
+    if not store.exists():
+        if target.exists():
+            raise UsageError(
+                f"{target}: this file exists, and there is no {store.name} beside it to resume from; name a new "
+                "file, or remove this one."
+            )
+        _refuse_existing(target, to)  # a job in progress knows which folders are its own
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise BoxelError(f"{target}: its folder can't be made ({error}); name another file.") from error
+        raise BoxelError(f"{target}: its folder cannot be created ({error}); name another file.") from error
+    return target
 
 
-def _claim(target: Path, to: Sequence[str], store: Store) -> None:
-    """Note which folders are the job's own, to be replaced whenever it ends, and refuse those that are not."""
-    own = store.fact("exports") or []
+def _claim_exports(target: Path, to: Sequence[str], store: Store) -> None:
+    """Record the folders that belong to the job, which replaces them when it ends; refuse those of others."""
+    own = store.get("exports") or []
     new = [format for format in to if format not in own]
-    _refuse_taken(target, new)
-    store.keep_fact("exports", [*own, *new])
+    _refuse_existing(target, new)
+    store.put("exports", [*own, *new])
 
 
-def _refuse_taken(target: Path, to: Sequence[str]) -> None:
+def _refuse_existing(target: Path, to: Sequence[str]) -> None:
     for format in to:
-        folder = _folder_of(target, format)
-        for path in (folder, _part_of(folder)):
-            if path.exists():
-                raise UsageError(f"{path}: there is such a folder already; remove it, or name another `out`.")
+        folder = _export_path(target, format)
+        if folder.exists():
+            raise UsageError(f"{folder}: this folder exists already; remove it, or name another `out`.")
 
 
-def _part_of(folder: Path) -> Path:
-    return folder.with_name(folder.name + ".part")
+def _write_result(result: LabelResult, target: Path, to: Sequence[str]) -> LabelResult:
+    data = replace(result.data, file=str(target))
+    write(data, target)
+    for format in to:
+        with atomic_path(_export_path(target, format)) as folder:
+            write(data, folder, format)
+    return replace(result, data=data)
 
 
-def _export(data: Annotations, folder: Path, format: str) -> None:
-    """Write a folder that is the job's own, whole or not at all."""
-    partial = _part_of(folder)
-    shutil.rmtree(partial, ignore_errors=True)
-    write(data, partial, format)
-    if folder.exists():
-        shutil.rmtree(folder)
-    partial.rename(folder)
+def _store_path(target: Path) -> Path:
+    return target.with_suffix(".sqlite")
+
+
+def _export_path(target: Path, format: str) -> Path:
+    return target.with_name(f"{target.stem}_{format}")

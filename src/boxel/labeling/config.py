@@ -1,62 +1,63 @@
-"""Every choice of how a set is labeled."""
+"""Settings of labeling."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field
 from math import inf
 from typing import Any, Literal
 
-from boxel.utils.errors import BoxelError, check_range, nearest
+from jsonargparse.typing import restricted_number_type
+
+from boxel.utils.config import ClosedUnitInterval, Config, PositiveInt, parse_config
+from boxel.utils.errors import BoxelError
+
+BoxSlack = restricted_number_type("BoxSlack", float, [(">=", 0), ("<", 0.5)])
 
 
 @dataclass
-class LabelConfig:
-    """How masks are made of boxes.
+class LabelConfig(Config):
+    """How masks are made from boxes.
 
     Attributes:
-        teachers: who draws the masks (see :func:`~boxel.labeling.teachers.make_teacher`); what several say is averaged.
-        reliability: weight of each teacher's probabilities, by its name and the name of a category; 1 where none is
-            given, 0 leaves the teacher out for that category.
-        flip: ask about the mirrored image too, and average; where None, of teachers that gain by it (BoxCaseg).
-        min_max: stretch the probabilities of each box to reach from 0 to 1 before the threshold of 0.5, so that every
-            box gets some object (the authors' code does).
-        crf: let a fully connected CRF draw each mask to the photo's colors, from the probabilities of the teachers.
-        margin: how far a mask may reach past its box on each side, as a share of the box's width and height.
-        box_slack: by how much each side of a box may be off, as a share of the box's width and height, in a set
-            whose boxes are known to be loose. It adds to `margin`, and a mask's box is compared with the nearest box
-            within it.
-        min_island: parts of a mask below this share of its area are removed; the largest stays.
-        merge: what happens where masks overlap. `surer`: the object of the larger box loses the pixel if the mask of
-            the smaller one is as sure of it or surer, else both keep it; `smaller`: the object of the smaller box has
-            it (Section 3.4); `none`: both keep it.
-        drop: least IoU of a mask's tight box with its box (proxy box agreement, Section 3.4 and Table 8); a mask below
-            it stays, marked as not trusted.
-        relabel: make new masks for instances that have one that is trusted, too.
-        workers: threads, an image each.
-        device: where networks run: `auto` (a GPU where there is one), `cpu`, `cuda`, `mps`.
+        teachers: The teachers that predict the masks (see :func:`~boxel.labeling.teachers.make_teacher`); the
+            probabilities of several are averaged.
+        reliability: Weight of each teacher's probabilities by its name and the name of a category; 1 by default, 0
+            leaves the teacher out for that category.
+        flip: Predict on the flipped image too, and average; if None, only for teachers that benefit (BoxCaseg).
+        crf: Refine each mask with a fully connected CRF, so that it follows the colors of the image.
+        margin: How far a mask may reach past its box on each side, as a share of the box's width and height.
+        box_slack: By how much each side of a box may be off, as a share of the box's width and height, in a dataset
+            whose boxes are known to be loose. It adds to `margin`, and a mask is compared with the nearest box within
+            it.
+        min_component: Connected components below this share of a mask's area are removed; the largest one stays.
+        merge: How overlaps are resolved. `confident`: the object of the larger box loses a pixel if the mask of the
+            smaller one is at least as confident of it, else both keep it; `smaller`: the object of the smaller box
+            takes it (BoxCaseg, Section 3.4); `none`: both keep it.
+        drop: Minimum IoU of a mask's tight box with its box (BoxCaseg, Section 3.4 and Table 8); a mask below it is
+            kept but marked as not trusted.
+        relabel: Also make new masks for instances that have a trusted one.
+        workers: Threads, one image each.
+        device: Where networks run: `auto` (CUDA if available), `cpu`, `cuda`, `mps`.
     """
 
     teachers: list[str] = field(default_factory=lambda: ["boxcaseg"])
     reliability: dict[str, dict[str, float]] = field(default_factory=dict)
     flip: bool | None = None
-    min_max: bool = False
     crf: bool = False
-    margin: float = 0.0
-    box_slack: float = 0.0
-    min_island: float = 0.02
-    merge: Literal["surer", "smaller", "none"] = "surer"
-    drop: float = 0.0
+    margin: ClosedUnitInterval = 0.0
+    box_slack: BoxSlack = 0.0  # type: ignore[valid-type]
+    min_component: ClosedUnitInterval = 0.02
+    merge: Literal["confident", "smaller", "none"] = "confident"
+    drop: ClosedUnitInterval = 0.0
     relabel: bool = False
-    workers: int = 2
+    workers: PositiveInt = 2
     device: str = "auto"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if not self.teachers:
-            raise BoxelError("teachers is empty; name one at least.")
-        check_range(self, 0, 1, "margin", "min_island", "drop")
-        check_range(self, 0, 0.49, "box_slack")  # two halves would leave nothing between them
-        check_range(self, 1, inf, "workers")
+            raise BoxelError("teachers is empty; name at least one.")
         for teacher, weights in self.reliability.items():
             for category, weight in weights.items():
                 if not 0 <= weight < inf:
@@ -65,27 +66,15 @@ class LabelConfig:
                     )
 
 
-def label_config(config: LabelConfig | Mapping[str, Any] | None = None, **changes: Any) -> LabelConfig:
-    """A configuration, its values checked by type.
-
-    Args:
-        config: what is left out has its default.
-        **changes: values that win over it.
+def parse_label_config(config: LabelConfig | Mapping[str, Any] | None = None, **changes: Any) -> LabelConfig:
+    """Build the settings of labeling from a mapping and from changes that take precedence.
 
     Raises:
-        BoxelError: a name is no setting, or a value makes no sense.
-    """
-    from jsonargparse import ArgumentParser
+        BoxelError: A setting is unknown, or a value has the wrong type or range.
 
-    values = (asdict(config) if isinstance(config, LabelConfig) else dict(config or {})) | changes
-    known = [entry.name for entry in fields(LabelConfig)]
-    for name in values:
-        if name not in known:
-            raise BoxelError(f"there is no setting {name!r} of labeling.{nearest(name, known)}")
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(LabelConfig, None)
-    try:
-        parsed = parser.parse_object(values)
-    except Exception as error:
-        raise BoxelError(f"the settings of labeling: {' '.join(str(error).split())}") from error
-    return LabelConfig(**vars(parsed))
+    Example:
+        >>> parse_label_config({"drop": 0.5, "margin": 0.1}, drop=0.7).drop
+        0.7
+    """
+    values = asdict(config) if isinstance(config, LabelConfig) else dict(config or {})
+    return parse_config(LabelConfig, values | changes, "the settings of labeling")

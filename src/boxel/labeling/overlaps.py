@@ -1,4 +1,4 @@
-"""Merge and drop: larger objects give way to smaller ones, and a mask that does not fill its box is not trusted.
+"""Resolve overlaps of masks, and compare masks with their boxes.
 
 Wang et al., "Weakly-supervised Instance Segmentation via Class-agnostic Learning with Salient Images" (BoxCaseg), CVPR
 2021, Section 3.4.
@@ -15,12 +15,12 @@ from numpy.typing import NDArray
 from boxel.masks.boxes import Region, paired_box_iou, tight_boxes
 
 
-class Piece(NamedTuple):
-    """A mask in its part of an image, and the box that tells how large its object is.
+class PlacedMask(NamedTuple):
+    """The mask of an instance on a region of its image.
 
     Attributes:
-        box: (4,) float64 xyxy pixels.
-        region: the pixels that the mask is of.
+        box: (4,) float64 xyxy pixels; its area is the size of the object.
+        region: The pixels that the mask covers.
         mask: (rows, columns) bool of the region.
     """
 
@@ -29,85 +29,87 @@ class Piece(NamedTuple):
     mask: NDArray[np.bool_]
 
 
-def merge(pieces: Sequence[Piece], height: int, width: int) -> list[NDArray[np.bool_]]:
-    """Masks of which no two overlap: "smaller object better".
+def resolve_by_size(placed: Sequence[PlacedMask], height: int, width: int) -> list[NDArray[np.bool_]]:
+    """Give each pixel to the smallest object: masks are painted in order of box area, the largest first.
 
-    They are painted in the order of their boxes' areas, the largest first and each in its own region only; of two
-    boxes of one area the later lies on top.
-
-    Args:
-        pieces: N masks with their boxes.
-        height: of the image, in pixels.
-        width: of the image, in pixels.
-
-    Returns:
-        N masks (rows, columns) bool of the same regions: what is left of each.
-    """
-    owner = np.zeros((height, width), dtype=np.int32)  # memory that is never painted is never taken
-    image = Region(0, 0, width, height)
-    for index in np.argsort(-_areas(pieces), kind="stable"):
-        _part(owner, image, pieces[index].region)[pieces[index].mask] = index + 1
-    return [_part(owner, image, piece.region) == index for index, piece in enumerate(pieces, start=1)]
-
-
-def yield_to_surer(pieces: Sequence[Piece], sure: Sequence[NDArray[np.floating]]) -> list[NDArray[np.bool_]]:
-    """Masks that lose a pixel to each smaller object whose mask has it too, and is as sure of it or surer.
-
-    "Smaller object better" is right of a dog on a sofa, and wrong where the mask of the smaller object is. Where the
-    larger object is the surer one, both keep the pixel: taking it from the smaller one does more harm than good.
+    Of two boxes with the same area the later one lies on top.
 
     Args:
-        pieces: N masks with their boxes.
-        sure: N probabilities of the objects (rows, columns), of the same regions.
+        placed: N masks with their boxes.
+        height: Height of the image in pixels.
+        width: Width of the image in pixels.
 
     Returns:
-        N masks (rows, columns) bool of the same regions: what is left of each.
+        N masks (rows, columns) bool of the same regions, without overlaps.
     """
-    left = [piece.mask.copy() for piece in pieces]
-    areas = _areas(pieces)
-    regions = np.array([piece.region for piece in pieces]).reshape(-1, 4)
-    for small, piece in enumerate(pieces):
-        shared = np.c_[
-            np.maximum(piece.region[:2], regions[:, :2]), np.minimum(piece.region[2:], regions[:, 2:])
-        ]
+    owner = np.zeros((height, width), dtype=np.int32)  # pages that are never painted take no memory
+    for index in np.argsort(-_box_areas(placed), kind="stable"):
+        owner[placed[index].region.slices][placed[index].mask] = index + 1
+    return [owner[one.region.slices] == index for index, one in enumerate(placed, start=1)]
+
+
+def resolve_by_confidence(
+    placed: Sequence[PlacedMask], confidence: Sequence[NDArray[np.floating]]
+) -> list[NDArray[np.bool_]]:
+    """Take pixels from a mask that belong to the mask of a smaller, at least equally confident object.
+
+    "Smaller object better" is right for a dog on a sofa, and wrong if the mask of the smaller object is. If the larger
+    object is more confident of a pixel, both keep it: taking it from the smaller one does more harm than good.
+
+    Args:
+        placed: N masks with their boxes.
+        confidence: N probabilities of the objects (rows, columns), of the same regions.
+
+    Returns:
+        N masks (rows, columns) bool of the same regions.
+    """
+    remaining = [one.mask.copy() for one in placed]
+    areas = _box_areas(placed)
+    regions = np.array([one.region for one in placed]).reshape(-1, 4)
+    for small, one in enumerate(placed):
+        shared = np.c_[np.maximum(one.region[:2], regions[:, :2]), np.minimum(one.region[2:], regions[:, 2:])]
         meets = (shared[:, 2:] > shared[:, :2]).all(axis=1)
         for large in np.flatnonzero(meets & (areas > areas[small])).tolist():
-            region, other = Region(*shared[large].tolist()), pieces[large]
-            both = _part(piece.mask, piece.region, region) & _part(other.mask, other.region, region)
+            common, other = Region(*shared[large].tolist()), placed[large]
+            both = _crop(one.mask, one.region, common) & _crop(other.mask, other.region, common)
             if both.any():
-                surer = _part(sure[small], piece.region, region) >= _part(sure[large], other.region, region)
-                _part(left[large], other.region, region)[both & surer] = False
-    return left
+                of_small = _crop(confidence[small], one.region, common)
+                of_large = _crop(confidence[large], other.region, common)
+                _crop(remaining[large], other.region, common)[both & (of_small >= of_large)] = False
+    return remaining
 
 
-def _areas(pieces: Sequence[Piece]) -> NDArray[np.float64]:
-    """(N,) areas of the boxes."""
-    boxes = np.array([piece.box for piece in pieces]).reshape(-1, 4)
-    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+def box_agreement(placed: PlacedMask, slack: float = 0.0) -> float:
+    """Compute the proxy box agreement: the IoU of the mask's tight box with the box it was made from.
 
-
-def _part(grid: NDArray[Any], of: Region, region: Region) -> NDArray[Any]:
-    """A view of the part of a grid, the pixels of one region, that lies in another within it."""
-    return grid[region.top - of.top : region.bottom - of.top, region.left - of.left : region.right - of.left]
-
-
-def box_agreement(piece: Piece, slack: float = 0.0) -> float:
-    """Proxy box agreement: IoU of the mask's tight box with the box it was made from.
-
-    The paper calls it a lower bound of the mask's IoU with the truth. It is none: a cross that touches all four sides
-    agrees perfectly.
+    The paper calls it a lower bound of the IoU of the mask with the ground truth, which it is not: a cross that touches
+    all four sides agrees perfectly.
 
     Args:
-        piece: the mask and the box.
-        slack: by how much each side of the box may be off, as a share of its width and height; the tight box is
+        placed: The mask and its box.
+        slack: By how much each side of the box may be off, as a share of its width and height; the tight box is
             compared with the nearest box within it.
 
     Returns:
         A number in [0, 1]; 0 for an empty mask.
     """
-    tight = tight_boxes([piece.mask])[0]
+    tight = tight_boxes([placed.mask])[0]
     if not tight.any():
         return 0.0
-    tight += np.tile(piece.region[:2], 2)
-    room = slack * np.tile(piece.box[2:] - piece.box[:2], 2)
-    return float(paired_box_iou(tight, np.clip(tight, piece.box - room, piece.box + room)))
+    tight += np.tile(placed.region[:2], 2)
+    tolerance = slack * np.tile(placed.box[2:] - placed.box[:2], 2)
+    nearest_box = np.clip(tight, placed.box - tolerance, placed.box + tolerance)
+    return float(paired_box_iou(tight, nearest_box))
+
+
+def _box_areas(placed: Sequence[PlacedMask]) -> NDArray[np.float64]:
+    """(N,) areas of the boxes."""
+    boxes = np.array([one.box for one in placed]).reshape(-1, 4)
+    return (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+
+
+def _crop(grid: NDArray[Any], region: Region, part: Region) -> NDArray[Any]:
+    """Return a view of the part of a region's grid; the part must lie within the region."""
+    rows, columns = part.slices
+    left, top = region[:2]
+    return grid[rows.start - top : rows.stop - top, columns.start - left : columns.stop - left]

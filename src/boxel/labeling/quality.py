@@ -1,7 +1,7 @@
-"""How good is a mask that nobody has checked? An estimate of its IoU with the truth, from what can be seen of it.
+"""Estimate the quality of masks: their IoU with a ground truth that is not known.
 
-No cue says it alone: a mask that agrees with its box may be a cross, one that a network is sure of may be of the wrong
-object. A small regression weighs them, and is calibrated on masks whose truth is known.
+No cue is enough alone: a mask that agrees with its box may be a cross, and a confident one may be of the wrong object.
+A small regression combines the cues, and is calibrated on masks with a known ground truth.
 """
 
 from __future__ import annotations
@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.labeling.fusion import Labeled, vote_weights
-from boxel.labeling.fusion import fuse as fuse_votes
+from boxel.labeling.fusion import LabeledImage, vote_weights, weighted_mean
 from boxel.masks.boxes import Region
 from boxel.utils.errors import BoxelError
 
@@ -36,31 +35,40 @@ CUES = (
     "roughness",
     "at_border",
 )
-"""What :func:`cues` gives, in this order."""
+"""The columns of :func:`compute_cues`."""
+
+MIN_MASKS = 20
+"""Minimum number of ground-truth masks that a calibration is fitted on."""
 
 _SIDE = 64
-"""Cells along each side of a box's region that cues are taken from; so that their cost hardly depends on its size."""
+"""Maximum cells per side of a region that cues are computed from; it bounds their cost per box."""
 
 
-def cues(labeled: Labeled) -> NDArray[np.float64]:
-    """What can be seen of each mask of an image.
+def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
+    """Compute the features of each mask of an image that its quality is estimated from.
 
-    `agreement`: proxy box agreement. `expected_iou`: IoU with the truth if the fused probabilities were right.
-    `votes_iou`: mean IoU of the votes' masks (teachers, mirrored looks) with each other; 1 where there is one vote.
-    `certainty`: mean distance of the probabilities from a half. `inside`: mean probability within the mask. `contrast`:
-    difference of color across its outline. `fill`: share of the box. `size`: log2 of the box's side in pixels.
-    `elongation`: log2 of the longer to the shorter side. `crowding`: share of the box that other boxes cover.
-    `contested`: share of the mask that smaller objects took. `roughness`: its outline's length to that of a disc of
-    its area. `at_border`: share of the box's sides at the image's border.
+    - `agreement`: proxy box agreement.
+    - `expected_iou`: IoU with the ground truth if the fused probabilities were right.
+    - `votes_iou`: mean IoU of the masks of the votes (teachers, flipped passes) with each other; 1 for a single vote.
+    - `certainty`: mean distance of the probabilities from one half.
+    - `inside`: mean probability within the mask.
+    - `contrast`: difference of color across the outline.
+    - `fill`: share of the box that is filled.
+    - `size`: log2 of the box's side in pixels.
+    - `elongation`: log2 of the longer to the shorter side.
+    - `crowding`: share of the box that other boxes cover.
+    - `contested`: share of the mask that smaller objects took.
+    - `roughness`: length of the outline relative to that of a disc with the same area.
+    - `at_border`: share of the box's sides that lie at the border of the image.
 
     Args:
-        labeled: an image with its masks.
+        labeled: An image with its masks.
 
     Returns:
         (N, len(CUES)) float64; a row of NaN for a box without a mask.
     """
     height, width = labeled.image.shape[:2]
-    found = np.full((len(labeled.boxes), len(CUES)), np.nan)
+    cues = np.full((len(labeled.boxes), len(CUES)), np.nan)
     boxes = labeled.boxes.clip(0, [width, height] * 2)
     for index, mask in enumerate(labeled.masks):
         if mask is None:
@@ -68,40 +76,41 @@ def cues(labeled: Labeled) -> NDArray[np.float64]:
         box, region = boxes[index], labeled.regions[index]
         grid = _grid(region)
         logits = labeled.logits(index, region.top + grid[0], region.left + grid[1])
-        probability = np.nan_to_num(fuse_votes(logits, vote_weights(labeled.votes, index)))
+        probability = np.nan_to_num(weighted_mean(logits, vote_weights(labeled.votes, index)))
         small = mask[grid[0][:, None], grid[1]]
-        before = labeled.settled[index]
-        whole = small if before is None else before[grid[0][:, None], grid[1]]
-        across, down = box[2:] - box[:2]
+        before = labeled.unmerged[index]
+        unmerged = small if before is None else before[grid[0][:, None], grid[1]]
+        width_height = box[2:] - box[:2]
+        area = max(width_height.prod(), 1.0)
         others = np.delete(boxes, index, axis=0)
-        found[index] = (
+        cues[index] = (
             labeled.agreement[index],
             _expected_iou(probability, small),
             _votes_iou(logits > 0),
             np.abs(2 * probability - 1).mean(),
             probability[small].mean() if small.any() else 0.0,
             _contrast(labeled.image, region, small, grid),
-            mask.sum() / max(across * down, 1.0),
-            np.log2(max(np.sqrt(across * down), 1.0)),
-            np.log2(max(across, down, 1.0) / max(min(across, down), 1.0)),
+            mask.sum() / area,
+            np.log2(np.sqrt(area)),
+            np.log2(max(*width_height, 1.0) / max(min(width_height), 1.0)),
             _covered(box, others),
-            1 - small.sum() / max(whole.sum(), 1),
+            1 - small.sum() / max(unmerged.sum(), 1),
             _roughness(small),
             np.mean([box[0] <= 1, box[1] <= 1, box[2] >= width - 1, box[3] >= height - 1]),
         )
-    return found
+    return cues
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A regression from cues to the IoU with the truth, and a curve that makes its values mean what they say.
+    """A regression from cues to the IoU with the ground truth, and a curve that calibrates its values.
 
     Attributes:
-        mean: (C,) of the cues it was fitted on.
+        mean: (C,) means of the cues that it was fitted on.
         scale: (C,) their standard deviations.
-        weights: of 1, the standardized cues, their squares and products, in the order of :func:`_terms`.
-        curve: (2, P) values of the regression and the IoU each stands for, both rising.
-        identity: a digest of all this.
+        weights: Weights of a constant, the standardized cues, their squares and products, in the order of `_terms`.
+        curve: (2, P) values of the regression and the IoU that each stands for, both rising.
+        identity: Digest of all this.
     """
 
     mean: NDArray[np.float64]
@@ -110,75 +119,72 @@ class Calibration:
     curve: NDArray[np.float64]
     identity: str = ""
 
-    def __call__(self, labeled: Labeled) -> NDArray[np.float64]:
-        """(N,) quality in [0, 1] of an image's masks; NaN for a box without one."""
-        return self.of_cues(cues(labeled))
+    def __call__(self, labeled: LabeledImage) -> NDArray[np.float64]:
+        """Estimate the (N,) quality in [0, 1] of the masks of an image; NaN for a box without one."""
+        return self.estimate(compute_cues(labeled))
 
-    def signed(self) -> Calibration:
-        """The same with its identity brought up to date."""
+    def with_identity(self) -> Calibration:
+        """Return a copy whose identity is the digest of its values."""
         columns = (self.mean, self.scale, self.weights, self.curve)
         content = b"".join(column.astype(np.float64).tobytes() for column in columns)
         return replace(self, identity=blake2b(content, digest_size=8).hexdigest())
 
-    def of_cues(self, found: NDArray[np.float64]) -> NDArray[np.float64]:
-        """(N,) quality in [0, 1] of (N, C) cues."""
-        known = np.isfinite(found).all(axis=1)
-        quality = np.full(len(found), np.nan)
-        raw = _terms((found[known] - self.mean) / self.scale) @ self.weights
+    def estimate(self, cues: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Estimate the (N,) quality in [0, 1] from (N, C) cues."""
+        known = np.isfinite(cues).all(axis=1)
+        quality = np.full(len(cues), np.nan)
+        raw = _terms((cues[known] - self.mean) / self.scale) @ self.weights
         quality[known] = np.interp(raw, *self.curve).clip(0, 1)
         return quality
 
 
-def fit(found: ArrayLike, ious: ArrayLike) -> Calibration:
-    """A calibration from masks whose truth is known.
+def fit_calibration(cues: ArrayLike, ious: ArrayLike) -> Calibration:
+    """Fit a calibration to masks with a known ground truth.
 
-    The regression is a ridge on the cues, their squares and products, its strength chosen by leaving each mask out in
-    turn; the curve is isotonic, of the values that each mask gets when it is left out.
+    The regression is a ridge on the cues, their squares and products, its strength chosen by leave-one-out error; the
+    curve is an isotonic regression on the leave-one-out estimates.
 
     Args:
-        found: (N, C) cues, N at least 20.
-        ious: (N,) IoU with the truth.
+        cues: (N, C) cues, N at least `MIN_MASKS`.
+        ious: (N,) IoU with the ground truth.
 
     Raises:
-        BoxelError: there are too few masks.
+        BoxelError: There are too few masks.
     """
-    features, truth = np.asarray(found, dtype=np.float64), np.asarray(ious, dtype=np.float64)
+    features, targets = np.asarray(cues, dtype=np.float64), np.asarray(ious, dtype=np.float64)
     known = np.isfinite(features).all(axis=1)
-    features, truth = features[known], truth[known]
-    if len(truth) < LEAST_MASKS:
+    features, targets = features[known], targets[known]
+    if len(targets) < MIN_MASKS:
         raise BoxelError(
-            f"quality can't be calibrated on {len(truth)} masks; give true masks of {LEAST_MASKS} instances or more."
+            f"quality cannot be calibrated on {len(targets)} masks; give ground-truth masks of at least {MIN_MASKS} "
+            "instances."
         )
     mean, scale = features.mean(axis=0), features.std(axis=0).clip(min=1e-3)
     terms = _terms((features - mean) / scale)
     weights, left_out = min(
-        (_ridge(terms, truth, strength) for strength in len(truth) * np.logspace(-3, 1, 13)),
-        key=lambda one: float(np.square(one[1] - truth).mean()),
+        (_fit_ridge(terms, targets, strength) for strength in len(targets) * np.logspace(-3, 1, 13)),
+        key=lambda fit: float(np.square(fit[1] - targets).mean()),
     )
-    return Calibration(mean, scale, weights, _curve(left_out, truth)).signed()
+    return Calibration(mean, scale, weights, _fit_curve(left_out, targets)).with_identity()
 
 
-LEAST_MASKS = 20
-"""Fewest true masks that a calibration is fitted on."""
-
-
-def read(path: Path) -> Calibration:
-    """A calibration that :func:`write` has written.
+def load_calibration(path: Path) -> Calibration:
+    """Load a calibration that :func:`save_calibration` has written.
 
     Raises:
-        BoxelError: it is not there, or of other cues.
+        BoxelError: The file cannot be read, or is of other cues.
     """
     try:
-        said = json.loads(path.read_text())
-        if said["cues"] != list(CUES):
+        content = json.loads(path.read_text())
+        if content["cues"] != list(CUES):
             raise ValueError("it is of other cues")
-        mean, scale, weights, curve = (np.array(said[name]) for name in _COLUMNS)
-        return Calibration(mean, scale, weights, curve).signed()
+        mean, scale, weights, curve = (np.array(content[name]) for name in _COLUMNS)
+        return Calibration(mean, scale, weights, curve).with_identity()
     except (OSError, ValueError, KeyError) as error:
-        raise BoxelError(f"{path}: no calibration of quality can be read ({error}).") from error
+        raise BoxelError(f"{path}: not readable as a calibration of quality ({error}).") from error
 
 
-def write(calibration: Calibration, path: Path) -> None:
+def save_calibration(calibration: Calibration, path: Path) -> None:
     """Write a calibration as JSON."""
     columns = {name: getattr(calibration, name).tolist() for name in _COLUMNS}
     path.write_text(json.dumps({"cues": CUES, **columns}, indent=1))
@@ -187,58 +193,63 @@ def write(calibration: Calibration, path: Path) -> None:
 _COLUMNS = ("mean", "scale", "weights", "curve")
 
 
-def shipped_calibration(teacher: str) -> Calibration | None:
-    """The calibration that comes with boxel for a teacher's masks, or None.
+def find_calibration(source: str) -> Calibration | None:
+    """Find the calibration for the masks of a teacher, or return None.
 
     Args:
-        teacher: its name.
+        source: Name of a bundled teacher, or a model folder, which may contain a ``quality.json``.
     """
-    path = Path(str(files("boxel"))) / "weights" / "quality" / f"{teacher}.json"
-    named = Path(teacher).name == teacher  # not a path, which would lead elsewhere
-    return read(path) if named and path.is_file() else None
+    path = Path(source, "quality.json")
+    if not path.is_file():
+        path = Path(str(files("boxel"))) / "weights" / "quality" / f"{source}.json"
+        if Path(source).name != source:  # a path, which must not lead elsewhere
+            return None
+    return load_calibration(path) if path.is_file() else None
 
 
-def unknown(labeled: Labeled) -> NDArray[np.float64]:
-    """(N,) NaN: no quality is claimed for masks of a teacher that no calibration is of."""
+def unknown_quality(labeled: LabeledImage) -> NDArray[np.float64]:
+    """Return (N,) NaN: the quality of masks of a teacher without a calibration."""
     return np.full(len(labeled.boxes), np.nan)
 
 
 def _terms(z: NDArray[np.float64]) -> NDArray[np.float64]:
-    """1, the cues, their squares and products; cues far from all that were seen count as if nearer."""
+    """Expand standardized cues by a constant, squares and products; outliers are clipped."""
     z = z.clip(-3, 3)
     rows, columns = np.triu_indices(z.shape[1])
     return np.concatenate([np.ones((len(z), 1)), z, z[:, rows] * z[:, columns] / 2], axis=1)
 
 
-def _ridge(
-    terms: NDArray[np.float64], truth: NDArray[np.float64], strength: float
+def _fit_ridge(
+    terms: NDArray[np.float64], targets: NDArray[np.float64], strength: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights of a ridge regression, and what it says of each row when fitted without it."""
+    """Fit a ridge regression; return its weights and the leave-one-out estimates."""
     penalty = strength * np.eye(terms.shape[1])
     penalty[0, 0] = 0
     solved = np.linalg.solve(terms.T @ terms + penalty, terms.T)
-    weights = solved @ truth
+    weights = solved @ targets
     leverage = np.einsum("nt,tn->n", terms, solved)
-    return weights, truth - (truth - terms @ weights) / (1 - leverage).clip(min=1e-3)
+    return weights, targets - (targets - terms @ weights) / (1 - leverage).clip(min=1e-3)
 
 
-def _curve(values: NDArray[np.float64], truth: NDArray[np.float64], points: int = 12) -> NDArray[np.float64]:
-    """A rising curve from values to the truth: isotonic, told by its means over so many parts of equal count."""
+def _fit_curve(
+    values: NDArray[np.float64], targets: NDArray[np.float64], points: int = 12
+) -> NDArray[np.float64]:
+    """Fit a rising curve to estimates and targets: isotonic, given by its means over parts of equal count."""
     from scipy.optimize import isotonic_regression
 
     order = np.argsort(values, kind="stable")
-    rising = isotonic_regression(truth[order]).x
+    rising = isotonic_regression(targets[order]).x
     parts = np.array_split(np.arange(len(values)), min(points, len(values) // 10 or 1))
     x = np.array([values[order][part].mean() for part in parts])
     y = np.array([rising[part].mean() for part in parts])
-    if len(x) > 1:  # go on beyond the outermost means as between the last two
+    if len(x) > 1:  # extrapolate linearly by one point on either side
         low, high = 2 * y[0] - y[1], 2 * y[-1] - y[-2]
         x, y = np.r_[2 * x[0] - x[1], x, 2 * x[-1] - x[-2]], np.r_[low, y, high]
     return np.stack([x, y])
 
 
 def _grid(region: Region) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Rows and columns of a region that stand for it, `_SIDE` of each at most."""
+    """Choose evenly spaced rows and columns of a region, at most `_SIDE` of each."""
     rows, columns = (
         np.unique(((np.arange(min(size, _SIDE)) + 0.5) * size / min(size, _SIDE)).astype(int))
         for size in region.shape
@@ -247,7 +258,7 @@ def _grid(region: Region) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
 
 
 def _expected_iou(probability: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
-    """Expected overlap to expected union, pixels being object with their probability."""
+    """Divide the expected intersection by the expected union."""
     both = probability[mask].sum()
     return float(both / max(mask.sum() + probability[~mask].sum(), 1e-6))
 
@@ -264,19 +275,19 @@ def _contrast(
     mask: NDArray[np.bool_],
     grid: tuple[NDArray[np.int64], NDArray[np.int64]],
 ) -> float:
-    """Distance in LAB between the mean colors just inside and just outside the outline."""
+    """Compute the distance in LAB between the mean colors just inside and just outside the outline."""
     pixels = image[(region.top + grid[0])[:, None], region.left + grid[1]]
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
-    kernel, whole = np.ones((5, 5), np.uint8), mask.astype(np.uint8)
-    inner = mask & (cv2.erode(whole, kernel, borderValue=1) == 0)
-    outer = ~mask & (cv2.dilate(whole, kernel) > 0)
+    kernel, binary = np.ones((5, 5), np.uint8), mask.astype(np.uint8)
+    inner = mask & (cv2.erode(binary, kernel, borderValue=1) == 0)
+    outer = ~mask & (cv2.dilate(binary, kernel) > 0)
     if not inner.any() or not outer.any():
         return 0.0
     return float(np.linalg.norm(lab[inner].mean(axis=0) - lab[outer].mean(axis=0)) / 100)
 
 
 def _covered(box: NDArray[np.float64], others: NDArray[np.float64]) -> float:
-    """Share of a box that other boxes cover, those that overlap each other counted again, up to 2."""
+    """Compute the share of a box that other boxes cover, up to 2; their own overlaps count repeatedly."""
     low, high = np.maximum(box[:2], others[:, :2]), np.minimum(box[2:], others[:, 2:])
     shared = (high - low).clip(min=0).prod(axis=1).sum()
     return float(min(shared / max((box[2:] - box[:2]).prod(), 1e-6), 2.0))

@@ -1,4 +1,4 @@
-"""The labeling of a whole set: one image after another, in a few threads, and so that it can go on after any end."""
+"""Label a whole dataset with a thread pool; the job can be resumed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgspec
 import numpy as np
@@ -22,10 +22,10 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.fusion import Labeled, label_image
-from boxel.labeling.overlaps import Piece
-from boxel.labeling.quality import unknown
-from boxel.labeling.store import Batch, ImageRows, Row, Store
+from boxel.labeling.fusion import LabeledImage, label_image
+from boxel.labeling.overlaps import PlacedMask
+from boxel.labeling.quality import unknown_quality
+from boxel.labeling.store import Batch, ImageRows, MaskRow, Store
 from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import Region
 from boxel.masks.rle import Rle, decode, encode_in_box
@@ -34,147 +34,128 @@ from boxel.utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
-Quality = Callable[[Labeled], NDArray[np.float64]]
-"""(N,) estimated IoU of each mask with the truth; NaN where unknown."""
+QualityEstimator: TypeAlias = Callable[[LabeledImage], NDArray[np.float64]]
+"""Estimates the (N,) IoU of each mask with the ground truth; NaN if unknown."""
 
-_AHEAD = 4
-"""Images a thread that are under way or waiting to be committed in their turn."""
+_IMAGES_AHEAD = 4
+"""Images per thread that are in progress or waiting to be committed in order."""
 
-_HOW = ("workers", "device")
-"""Settings that don't change what comes out; what a device changes is told by the identity of a teacher."""
+_NEUTRAL_SETTINGS = ("workers", "device")
+"""Settings that do not change the masks; a device that does is part of the identity of a teacher."""
+
+_FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas")
+
+_SKIP, _KEEP, _LABEL = range(3)
+"""Roles of an instance: ignored, has a mask that stays, or has a box that gets a mask."""
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a job did.
+class LabelResult:
+    """A labeled dataset and what happened on the way.
 
     Attributes:
-        data: the set with its masks.
-        labeled: images labeled now.
-        found: images that an earlier run had labeled.
-        changed: images labeled anew because they, or their boxes, are not what they were; their paths.
-        bad: a sentence for each image that could not be labeled and has boxes only.
-        without: annotations that were asked for and got no mask, though their image was labeled; their indices.
-        settings: all that decided what came out, by name.
+        data: The dataset with its masks.
+        labeled: Number of images labeled now.
+        reused: Number of images that an earlier run had labeled.
+        changed: Paths of images labeled again because they or their boxes have changed.
+        failures: One sentence per image that could not be labeled and keeps its boxes only.
+        unmasked: Indices of annotations that got no mask although their image was labeled.
+        settings: All settings that the masks depend on, by name.
     """
 
     data: Annotations
     labeled: int
-    found: int
+    reused: int
     changed: list[str]
-    bad: list[str]
-    without: NDArray[np.int64]
+    failures: list[str]
+    unmasked: NDArray[np.int64]
     settings: dict[str, Any]
 
     def summary(self) -> str:
-        """One line on what there is now."""
+        """Summarize the masks in one line."""
         data = self.data
         masked = data.has_segmentation & ~data.iscrowd
         quality = data.quality[masked & np.isfinite(data.quality)]
         parts = [f"{int(masked.sum()):,} masks in {len(data):,} images"]
         if len(quality):
-            parts.append(
-                f"quality {quality.mean():.2f} on average, {(quality >= 0.75).mean():.0%} of 0.75 or more"
-            )
+            parts.append(f"mean quality {quality.mean():.2f}, {(quality >= 0.75).mean():.0%} at least 0.75")
         dropped = int((masked & ~data.trusted).sum())
         parts += [f"{dropped:,} not trusted"] if dropped else []
         return "; ".join(parts)
 
 
-def label_set(
+@dataclass(frozen=True)
+class _Job:
+    """What the masks of a dataset are made from, and the part of each instance."""
+
+    data: Annotations
+    teachers: Sequence[Teacher]
+    config: LabelConfig
+    quality: QualityEstimator
+    roles: NDArray[np.int8]  # (N,)
+
+
+def label_images(
     data: Annotations,
     teachers: Sequence[Teacher],
     config: LabelConfig,
     store: Store,
-    quality: Quality = unknown,
-    report: Callable[[str], None] = print,
-) -> Outcome:
-    """Label the images of a set that the store does not have yet, and put all masks into the set.
+    quality: QualityEstimator = unknown_quality,
+) -> LabelResult:
+    """Label the images of a dataset that the store does not have yet, and return the dataset with all masks.
 
-    Whatever ends it, the same call goes on: what was committed is not done again. The masks of an image depend on the
-    image, its annotations and the settings alone, so it does not matter when, in which order or by how many threads
-    they are made.
+    After any interruption the same call resumes the job: what was committed is not done again. The masks of an image
+    depend on the image, its annotations and the settings alone, not on the order or the number of threads.
 
     Args:
-        data: the set. Crowds, and instances with a mask that is trusted, stay as they are.
-        teachers: who draws the masks; with an ``identity`` where a name does not say all.
-        config: how; its own `teachers` are not heeded here.
-        store: where it is kept.
-        quality: tells the quality of an image's masks; with an ``identity`` too.
-        report: is told of progress, of what has changed, and at the end of each image that could not be labeled.
+        data: The dataset. Crowds and instances with a trusted mask stay as they are.
+        teachers: The teachers that predict the masks.
+        config: Settings; its `teachers` are ignored.
+        store: Holds the progress.
+        quality: Estimates the quality of the masks of an image; may have an ``identity`` as teachers do.
 
     Raises:
-        BoxelError: the store is of other settings, or not one image can be labeled.
+        BoxelError: The store has other settings, or no image can be labeled.
     """
-    settings = settings_of(teachers, config, quality)
-    roles = _roles(data, config.relabel)
-    counts = np.bincount(data.image_index[roles == _ASK], minlength=len(data))
-    digests = {image: fingerprint(data, image, roles) for image in np.flatnonzero(counts).tolist()}
-    known = store.known()
-    store.agree(settings)
-    todo = {digest: image for image, digest in digests.items() if digest not in known}
-    current = set(digests.values())
-    # A file that is there a second time, with other boxes, has not changed.
-    paths = {path for digest, path in known.items() if digest not in current}
-    changed = [
-        data.paths[image]
-        for image in todo.values()
-        if data.paths[image] in paths and data.image_path(image).is_file()
-    ]
-    if known:
-        report(f"{len(digests) - len(todo):,} of {len(digests):,} images are labeled already")
+    settings = collect_settings(teachers, config, quality)
+    job = _Job(data, teachers, config, quality, _assign_roles(data, config.relabel))
+    digests = {image: fingerprint(data, image, job.roles) for image in _images_to_label(job)}
+    finished = store.paths()
+    store.check_settings(settings)
+    todo = {digest: image for image, digest in digests.items() if digest not in finished}
+    changed = _find_changed(data, todo, set(digests.values()), finished)
+    if finished:
+        logger.info("%d of %d images are labeled already", len(digests) - len(todo), len(digests))
     for path in changed:
-        report(f"{path}: the image or its annotations have changed; it is labeled anew")
+        logger.info("%s: the image or its annotations have changed; it is labeled again", path)
 
-    def work(digest: bytes) -> ImageRows:
-        return _label_one(data, todo[digest], digest, roles, teachers, config, quality)
-
-    faults: dict[bytes, str] = {}
-    with (
-        progress(sum(int(counts[image]) for image in todo.values()), "boxes", report) as advance,
-        ThreadPoolExecutor(config.workers) as pool,
-        closing(_in_turn(pool, work, todo, config.workers * _AHEAD)) as results,
-        closing(Batch(store)) as batch,
-    ):
-        for digest, future in results:
-            try:
-                done = future.result()
-            except Exception as error:  # whatever it is, the other images are worth having
-                faults[digest] = fault_of(data.image_path(todo[digest]), error)
-            else:
-                batch.add(done)
-            advance(int(counts[todo[digest]]))
-    if faults and len(faults) == len(current):
+    failures = _label_and_store(job, todo, store)
+    if failures and len(failures) == len(set(digests.values())):
         raise BoxelError(
-            f"{data.file or 'the set'}: not one of its {len(digests)} images can be labeled, the first: "
-            f"{next(iter(faults.values()))}"
+            f"{data.file or 'the dataset'}: none of its {len(digests)} images can be labeled; the first: "
+            f"{next(iter(failures.values()))}"
         )
-    filled, got = with_masks(data, store, digests)
-    bad = [image for image, digest in digests.items() if digest in faults]
-    without = np.flatnonzero((roles == _ASK) & ~got & ~np.isin(data.image_index, bad))
-    for sentence in faults.values():
-        report(sentence)
-    if len(without):
-        report(
-            f"boxes that got no mask, since no teacher saw an object in them or they lie outside the image: "
-            f"{len(without):,}, the first of annotation {data.ids[without[0]]} (image "
-            f"{data.image_ids[data.image_index[without[0]]]})"
-        )
-    return Outcome(
+    filled, masked = merge_masks(data, store, digests)
+    failed = [image for image, digest in digests.items() if digest in failures]
+    unmasked = np.flatnonzero((job.roles == _LABEL) & ~masked & ~np.isin(data.image_index, failed))
+    _log_problems(data, list(failures.values()), unmasked)
+    return LabelResult(
         data=filled,
-        labeled=len(todo) - len(faults),
-        found=len(digests) - len(todo),
+        labeled=len(todo) - len(failures),
+        reused=len(digests) - len(todo),
         changed=changed,
-        bad=list(faults.values()),
-        without=without,
+        failures=list(failures.values()),
+        unmasked=unmasked,
         settings=settings,
     )
 
 
-def settings_of(teachers: Sequence[Teacher], config: LabelConfig, quality: Quality) -> dict[str, Any]:
-    """All that decides what comes out, beside the set itself, as plain data by name."""
-    settings = {name: value for name, value in asdict(config).items() if name not in _HOW}
-    # Of a path the last part: the weights are what counts, not from which folder they are named.
+def collect_settings(
+    teachers: Sequence[Teacher], config: LabelConfig, quality: QualityEstimator
+) -> dict[str, Any]:
+    """Collect all that decides the masks, besides the dataset itself, as plain data by name."""
+    settings = {name: value for name, value in asdict(config).items() if name not in _NEUTRAL_SETTINGS}
+    # The last part of a path: the weights count, not the folder they lie in.
     settings["teachers"] = [Path(teacher.name).name for teacher in teachers]
     settings["weights of the teachers"] = [getattr(teacher, "identity", "") for teacher in teachers]
     settings["weights of the quality"] = getattr(quality, "identity", "")
@@ -182,174 +163,232 @@ def settings_of(teachers: Sequence[Teacher], config: LabelConfig, quality: Quali
 
 
 def fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes:
-    """A digest of all that an image's masks are made from: the file by its name and size, and its annotations.
+    """Compute a digest of all that the masks of an image are made from: the file's name and size, and its annotations.
 
     Args:
-        data: the set.
-        image: index of the image.
-        roles: (N,) what each instance is to the job.
+        data: The dataset.
+        image: Index of the image.
+        roles: (N,) role of each instance.
     """
     own = data.instances_in(image)
     try:
         size = os.stat(data.image_path(image)).st_size
     except (OSError, ValueError):  # ValueError: a null byte in the name
         size = -1
-    said = [data.paths[image], size, int(data.widths[image]), int(data.heights[image])]
+    file = [data.paths[image], size, int(data.widths[image]), int(data.heights[image])]
     names = [data.categories[label].name for label in data.labels[own]]
     masks = [data.segmentations[i] if roles[i] == _KEEP else None for i in own]
-    content = [said, names, roles[own].tolist(), data.boxes[own].tobytes(), masks]
+    content = [file, names, roles[own].tolist(), data.boxes[own].tobytes(), masks]
     return blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()
 
 
-def with_masks(
+def merge_masks(
     data: Annotations, store: Store, digests: Mapping[int, bytes]
 ) -> tuple[Annotations, NDArray[np.bool_]]:
-    """The set with the masks that the store has for its images; what has none there stays as it is.
+    """Fill a dataset with the masks of a store.
 
     Args:
-        data: the set.
-        store: of a job on this set.
-        digests: of images, by their index.
+        data: The dataset.
+        store: The store of a job on this dataset.
+        digests: Digests of the images by their index.
 
     Returns:
-        The set, and (N,) bool, the instances that got a mask.
+        The dataset, and (N,) bool, the instances that got a mask; all others stay as they are.
     """
     images_of: dict[bytes, list[int]] = {}
     for image, digest in digests.items():
         images_of.setdefault(digest, []).append(image)
-    made = replace(data, **{name: getattr(data, name).copy() for name in _FILLED})
-    got = np.zeros(len(data.ids), dtype=bool)
+    filled = replace(data, **{name: getattr(data, name).copy() for name in _FILLED_COLUMNS})
+    masked = np.zeros(len(data.ids), dtype=bool)
     for done in store:
         for image in images_of.get(done.digest, ()):
-            made.widths[image], made.heights[image] = done.width, done.height
+            filled.widths[image], filled.heights[image] = done.width, done.height
             own = data.instances_in(image)
             for row in done.rows:
                 instance = own[row.position]
-                made.segmentations[instance] = row.segmentation
-                made.quality[instance] = np.nan if row.quality is None else row.quality
-                made.source[instance] = sys.intern(row.source)
-                made.trusted[instance] = row.trusted
-                made.areas[instance] = np.nan  # that of the mask, from now on
-                got[instance] = True
-    return made, got
+                filled.segmentations[instance] = row.segmentation
+                filled.quality[instance] = np.nan if row.quality is None else row.quality
+                filled.source[instance] = sys.intern(row.source)
+                filled.trusted[instance] = row.trusted
+                filled.areas[instance] = row.area
+                masked[instance] = True
+    return filled, masked
 
 
-_FILLED = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas")
-
-_LEAVE, _KEEP, _ASK = range(3)
-"""What an instance is to the job: nothing to it, a mask that stays, or a box that gets a mask."""
-
-
-def _roles(data: Annotations, relabel: bool) -> NDArray[np.int8]:
-    masked = data.has_mask & (not relabel)
-    roles = np.where(masked, _KEEP, _ASK).astype(np.int8)
-    roles[data.iscrowd | ~data.has_box] = _LEAVE
-    return roles
-
-
-def fault_of(path: Path, error: Exception) -> str:
-    """A sentence on an image that can't be labeled."""
-    logger.debug("%s", path, exc_info=error)
-    text = str(error) if isinstance(error, BoxelError) else f"{type(error).__name__}: {one_line(error)}."
-    return text if str(path) in text else f"{path}: can't be labeled: {text}"
-
-
-def _label_one(
-    data: Annotations,
-    image: int,
-    digest: bytes,
-    roles: NDArray[np.int8],
-    teachers: Sequence[Teacher],
-    config: LabelConfig,
-    quality: Quality,
-) -> ImageRows:
-    """All that is done to one image, in a thread of its own.
+def load_image(data: Annotations, image: int) -> NDArray[np.uint8]:
+    """Read the (H, W, 3) uint8 RGB pixels of an image of a dataset.
 
     Raises:
-        BoxelError: the image can't be used.
-    """
-    pixels = photo_of(data, image)
-    height, width = pixels.shape[:2]
-    own = data.instances_in(image)
-    kept, asked = _split(data, own, roles, (height, width))
-    names = [category.name for category in data.categories]
-    labeled = label_image(
-        pixels, data.boxes[own[asked]], data.labels[own[asked]], names, teachers, config, kept
-    )
-    return ImageRows(digest, data.paths[image], width, height, _rows(labeled, asked, quality(labeled)))
-
-
-def photo_of(data: Annotations, image: int) -> NDArray[np.uint8]:
-    """(H, W, 3) uint8 RGB pixels of an image of a set.
-
-    Raises:
-        BoxelError: they can't be read, or are of another size than the set says.
+        BoxelError: The image cannot be read, or has another size than its annotations state.
     """
     path = data.image_path(image)
     pixels = read_image(path)
     size = pixels.shape[1], pixels.shape[0]
-    said = int(data.widths[image]), int(data.heights[image])
-    if all(said) and said != size:
+    stated = int(data.widths[image]), int(data.heights[image])
+    if all(stated) and stated != size:
         raise BoxelError(
-            f"{path}: the image is {size[0]} x {size[1]} pixels, not {said[0]} x {said[1]} as the annotations say, so "
-            "its boxes may lie elsewhere; `boxel check --repair` corrects the size."
+            f"{path}: the image has {size[0]} x {size[1]} pixels, but its annotations state {stated[0]} x {stated[1]}, "
+            "so its boxes may lie elsewhere; `boxel check --repair` corrects the size."
         )
     return pixels
 
 
-def _split(
-    data: Annotations, own: NDArray[np.int64], roles: NDArray[np.int8], size: tuple[int, int]
-) -> tuple[list[Piece], NDArray[np.int64]]:
-    """The masks of an image that stay, and the positions of the instances that get one."""
-    height, width = size
-    kept, asked = [], []
-    for position, instance in enumerate(own.tolist()):
-        x0, y0, x1, y1 = box = data.boxes[instance].clip(0, [width, height] * 2)
-        if roles[instance] == _LEAVE or x1 <= x0 or y1 <= y0:
-            continue
-        if roles[instance] == _KEEP:
+def describe_failure(path: Path, error: Exception) -> str:
+    """Describe in one sentence why an image cannot be labeled."""
+    logger.debug("%s", path, exc_info=error)
+    text = str(error) if isinstance(error, BoxelError) else f"{type(error).__name__}: {one_line(error)}."
+    return text if str(path) in text else f"{path}: cannot be labeled: {text}"
+
+
+def _assign_roles(data: Annotations, relabel: bool) -> NDArray[np.int8]:
+    masked = data.has_mask & (not relabel)
+    roles = np.where(masked, _KEEP, _LABEL).astype(np.int8)
+    roles[data.iscrowd | ~data.has_box] = _SKIP
+    return roles
+
+
+def _images_to_label(job: _Job) -> list[int]:
+    return np.unique(job.data.image_index[job.roles == _LABEL]).tolist()
+
+
+def _find_changed(
+    data: Annotations, todo: Mapping[bytes, int], current: set[bytes], finished: Mapping[bytes, str]
+) -> list[str]:
+    """Return the paths of images that were labeled before, but not as they are now."""
+    # A file that occurs a second time, with other boxes, has not changed.
+    outdated = {path for digest, path in finished.items() if digest not in current}
+    paths = [data.paths[image] for image in todo.values() if data.image_path(image).is_file()]
+    return [path for path in paths if path in outdated]
+
+
+def _label_and_store(job: _Job, todo: Mapping[bytes, int], store: Store) -> dict[bytes, str]:
+    """Label images in threads and commit them in order; return a sentence per image that failed."""
+    data, workers = job.data, job.config.workers
+    boxes = np.bincount(data.image_index[job.roles == _LABEL], minlength=len(data))
+    failures: dict[bytes, str] = {}
+    with (
+        progress(sum(int(boxes[image]) for image in todo.values()), "boxes", logger.info) as advance,
+        ThreadPoolExecutor(workers) as pool,
+        closing(
+            _in_order(pool, lambda digest: _label_one(job, todo[digest], digest), todo, workers)
+        ) as results,
+        closing(Batch(store)) as batch,
+    ):
+        for digest, future in results:
             try:
-                kept.append(_piece(box, cast(Rle, data.rle(instance, size))))
-            except BoxelError as error:
-                logger.warning("%s It is labeled anew.", error)
-                asked.append(position)
-        else:
-            asked.append(position)
-    return kept, np.array(asked, dtype=np.int64)
+                rows = future.result()
+            except Exception as error:  # other images are still worth labeling
+                failures[digest] = describe_failure(data.image_path(todo[digest]), error)
+            else:
+                batch.add(rows)
+            advance(int(boxes[todo[digest]]))
+    return failures
 
 
-def _piece(box: NDArray[np.float64], rle: Rle) -> Piece:
-    x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
-    return Piece(box, Region(x, y, x + w, y + h), decode(rle)[y : y + h, x : x + w] > 0)
-
-
-def _rows(labeled: Labeled, positions: NDArray[np.int64], quality: NDArray[np.float64]) -> list[Row]:
-    """The rows of the boxes that got a mask."""
-    size = labeled.image.shape[:2]
-    rows = []
-    for index, (mask, position) in enumerate(zip(labeled.masks, positions.tolist(), strict=True)):
-        if mask is None:
-            continue
-        region = labeled.regions[index]
-        code = msgspec.json.encode(encode_in_box(mask, region.left, region.top, *size))
-        value = None if np.isnan(quality[index]) else float(quality[index])
-        speakers = dict.fromkeys(vote.teacher for vote in labeled.votes if vote.speaks(index))
-        rows.append(Row(position, code, value, "+".join(speakers), bool(labeled.trusted[index])))
-    return rows
-
-
-def _in_turn(
-    pool: ThreadPoolExecutor, work: Callable[[bytes], ImageRows], items: Iterable[bytes], ahead: int
+def _in_order(
+    pool: ThreadPoolExecutor,
+    work: Callable[[bytes], ImageRows],
+    items: Iterable[bytes],
+    workers: int,
 ) -> Generator[tuple[bytes, Future[ImageRows]]]:
-    """Each item and its future when its turn comes, with never more than so many ahead of it."""
+    """Yield items and their futures in order, with a bounded number of them ahead.
+
+    (joblib's ordered generator starts the next item whenever one completes: behind one slow image, the results of all
+    others would pile up in memory.)
+    """
     waiting: deque[tuple[bytes, Future[ImageRows]]] = deque()
     try:
         for item in items:
             waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > ahead:
+            if len(waiting) > workers * _IMAGES_AHEAD:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()
     finally:
         for _, future in waiting:
             future.cancel()
+
+
+def _label_one(job: _Job, image: int, digest: bytes) -> ImageRows:
+    """Label one image, in a thread.
+
+    Raises:
+        BoxelError: The image cannot be used.
+    """
+    data = job.data
+    pixels = load_image(data, image)
+    height, width = pixels.shape[:2]
+    own = data.instances_in(image)
+    existing, positions = _split_by_role(job, own, (height, width))
+    names = [category.name for category in data.categories]
+    boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
+    labeled = label_image(pixels, boxes, labels, names, job.teachers, job.config, existing)
+    return ImageRows(
+        digest, data.paths[image], width, height, _mask_rows(labeled, positions, job.quality(labeled))
+    )
+
+
+def _split_by_role(
+    job: _Job, own: NDArray[np.int64], size: tuple[int, int]
+) -> tuple[list[PlacedMask], NDArray[np.int64]]:
+    """Return the masks of an image that stay, and the positions of the instances that get one."""
+    height, width = size
+    existing, positions = [], []
+    for position, instance in enumerate(own.tolist()):
+        role = job.roles[instance]
+        x0, y0, x1, y1 = box = job.data.boxes[instance].clip(0, [width, height] * 2)
+        if role == _SKIP or x1 <= x0 or y1 <= y0:
+            continue
+        if role == _KEEP:
+            try:
+                existing.append(_place_mask(box, cast(Rle, job.data.rle(instance, size))))
+            except BoxelError as error:
+                logger.warning("%s It is labeled again.", error)
+                positions.append(position)
+        else:
+            positions.append(position)
+    return existing, np.array(positions, dtype=np.int64)
+
+
+def _place_mask(box: NDArray[np.float64], rle: Rle) -> PlacedMask:
+    x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
+    region = Region(x, y, x + w, y + h)
+    return PlacedMask(box, region, decode(rle)[region.slices] > 0)
+
+
+def _mask_rows(
+    labeled: LabeledImage, positions: NDArray[np.int64], quality: NDArray[np.float64]
+) -> list[MaskRow]:
+    """Encode the masks of an image for the store."""
+    rows = []
+    for index, (mask, position) in enumerate(zip(labeled.masks, positions.tolist(), strict=True)):
+        if mask is None:
+            continue
+        left, top = labeled.regions[index][:2]
+        rows.append(
+            MaskRow(
+                position=position,
+                segmentation=msgspec.json.encode(encode_in_box(mask, left, top, *labeled.image.shape[:2])),
+                quality=None if np.isnan(quality[index]) else float(quality[index]),
+                source="+".join(
+                    dict.fromkeys(vote.teacher for vote in labeled.votes if vote.has_opinion(index))
+                ),
+                trusted=bool(labeled.trusted[index]),
+                area=int(mask.sum()),
+            )
+        )
+    return rows
+
+
+def _log_problems(data: Annotations, failures: Sequence[str], unmasked: NDArray[np.int64]) -> None:
+    for sentence in failures:
+        logger.warning("%s", sentence)
+    if len(unmasked):
+        first = unmasked[0]
+        logger.warning(
+            "%d boxes got no mask, because no teacher saw an object in them or they lie outside the image; the first "
+            "is annotation %s (image %s)",
+            len(unmasked),
+            data.ids[first],
+            data.image_ids[data.image_index[first]],
+        )

@@ -1,4 +1,4 @@
-"""What a labeling job has made so far, in an SQLite file, so that it can go on after any interruption."""
+"""Keep the progress of a labeling job in an SQLite file, so that it can be resumed after any interruption."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ import msgspec
 from boxel.utils.errors import BoxelError
 
 COMMIT_SECONDS = 1.0
-"""What was done in so long is one commit: the most that an interruption loses, beside the images under way."""
+"""Seconds of work per commit: the maximum that an interruption loses, besides the images in progress."""
 
 
-class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
+class MaskRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     """The mask of one instance.
 
     Attributes:
-        position: of the instance among those of its image, in the order of the annotations.
-        segmentation: run-length code as JSON bytes.
-        quality: estimated IoU of the mask with the truth, in [0, 1]; None where unknown.
-        source: who made it.
+        position: Position of the instance among those of its image, in the order of the annotations.
+        segmentation: Run-length code as JSON bytes.
+        quality: Estimated IoU of the mask with the ground truth, in [0, 1]; None if unknown.
+        source: Names of the teachers.
         trusted: False for a mask that was dropped.
+        area: Number of pixels.
     """
 
     position: int
@@ -34,44 +35,45 @@ class Row(msgspec.Struct, array_like=True, frozen=True, gc=False):
     quality: float | None
     source: str
     trusted: bool
+    area: int
 
 
 class ImageRows(NamedTuple):
-    """What was made of one image.
+    """The masks of one image.
 
     Attributes:
-        digest: of all that the masks were made from, but for the settings.
-        path: of the image, relative to the folder of the set.
-        width: pixels.
-        height: pixels.
-        rows: of the instances that got a mask.
+        digest: Digest of all that the masks were made from, except for the settings.
+        path: Path of the image, relative to the folder of the dataset.
+        width: Width in pixels.
+        height: Height in pixels.
+        rows: The instances that got a mask.
     """
 
     digest: bytes
     path: str
     width: int
     height: int
-    rows: list[Row]
+    rows: list[MaskRow]
 
 
 class Store:
-    """The file, held by one process at a time.
+    """The file of a job, held by one process at a time.
 
-    Images are kept by the digest of what went into them, so that an image that changes is simply not there, and nothing
-    is ever overwritten. A commit is one transaction under SQLite's rollback journal, which the next process rolls back
-    if it was cut short. (The write-ahead log would be faster and asks for shared memory, which network drives lack.)
+    Images are stored by the digest of what went into them: an image that changes is simply missing, and nothing is ever
+    overwritten. A commit is one transaction under SQLite's rollback journal, which the next process rolls back if it
+    was cut short. (The write-ahead log would be faster but needs shared memory, which network drives lack.)
 
     Args:
-        path: the file; None keeps everything in a temporary one.
+        path: The file; None for a temporary one.
 
     Raises:
-        BoxelError: the file can't be opened, is another program's, or another process holds it.
+        BoxelError: The file cannot be opened, belongs to another program, or is held by another process.
     """
 
     def __init__(self, path: Path | None = None):
         self.path = path
-        with self._told():
-            # An empty name is a file of SQLite's own, gone when it is closed.
+        with self._boxel_errors():
+            # An empty name is a temporary file of SQLite's own, removed when it is closed.
             self._db = sqlite3.connect(str(path or ""), timeout=1.0, isolation_level=None)
             try:
                 self._db.execute("PRAGMA locking_mode = EXCLUSIVE")
@@ -82,10 +84,10 @@ class Store:
                 raise
 
     def _prepare(self) -> None:
-        """Make the tables where there are none."""
+        """Create the tables that are missing."""
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE sql != ''")}
         if tables - {"facts", "images"}:
-            raise BoxelError(f"{self.path}: this file is another program's; name another --out.")
+            raise BoxelError(f"{self.path}: this file belongs to another program; name another `out`.")
         self._db.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS images (digest BLOB PRIMARY KEY, path TEXT NOT NULL, "
@@ -98,56 +100,56 @@ class Store:
     def __exit__(self, *error: object) -> None:
         self._db.close()
 
-    def fact(self, name: str) -> Any:
-        """What was kept under a name; None where nothing was."""
-        with self._told():
+    def get(self, name: str) -> Any:
+        """Return the plain data stored under a name, or None."""
+        with self._boxel_errors():
             found = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
         return None if found is None else json.loads(found[0])
 
-    def keep_fact(self, name: str, value: Any) -> None:
-        """Keep plain data under a name."""
-        with self._told():
+    def put(self, name: str, value: Any) -> None:
+        """Store plain data under a name."""
+        with self._boxel_errors():
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [name, json.dumps(value)])
 
-    def agree(self, settings: Mapping[str, Any]) -> None:
-        """Keep the settings that masks depend on, or compare them with those under which there are masks already.
+    def check_settings(self, settings: Mapping[str, Any]) -> None:
+        """Store the settings that masks depend on, or compare them with those of the masks that there are already.
 
         Raises:
-            BoxelError: they differ.
+            BoxelError: They differ.
         """
-        now, before = json.loads(json.dumps(settings)), self.fact("settings")
-        if before is None or not self.known():
-            self.keep_fact("settings", now)
+        now, before = json.loads(json.dumps(settings)), self.get("settings")
+        if before is None or not self.paths():
+            self.put("settings", now)
             return
         changed = [
-            f"{name} was {_shown(before, name)} and is {_shown(now, name)}"
+            f"{name} was {_format(before, name)} and is {_format(now, name)}"
             for name in dict.fromkeys([*before, *now])
             if before.get(name) != now.get(name)
         ]
         if changed:
             raise BoxelError(
                 f"{self.path}: its masks were made with other settings ({'; '.join(changed)}); give the same settings "
-                "to go on, or name another --out."
+                "to resume, or name another `out`."
             )
 
-    def known(self) -> dict[bytes, str]:
-        """The path of each image that is done, by digest."""
-        with self._told():
+    def paths(self) -> dict[bytes, str]:
+        """Return the path of each finished image by its digest."""
+        with self._boxel_errors():
             return dict(self._db.execute("SELECT digest, path FROM images"))
 
     def add(self, batch: Sequence[ImageRows]) -> None:
-        """Commit what was made of some images: all of it or, if the process ends meanwhile, nothing."""
+        """Commit some images: all of them or, if the process ends meanwhile, none."""
         encode = msgspec.msgpack.encode
-        with self._told(), self._transaction():
+        with self._boxel_errors(), self._transaction():
             self._db.executemany(
                 "INSERT INTO images VALUES (?, ?, ?, ?, ?) ON CONFLICT (digest) DO NOTHING",
                 [(*image[:4], encode(image.rows)) for image in batch],
             )
 
     def __iter__(self) -> Iterator[ImageRows]:
-        """Every image that is done, one at a time."""
-        decoder = msgspec.msgpack.Decoder(list[Row])
-        with self._told():
+        """Iterate over the finished images."""
+        decoder = msgspec.msgpack.Decoder(list[MaskRow])
+        with self._boxel_errors():
             for row in self._db.execute("SELECT digest, path, width, height, rows FROM images"):
                 image = ImageRows(*row)
                 yield image._replace(rows=decoder.decode(row[4]))
@@ -159,38 +161,38 @@ class Store:
             yield
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _boxel_errors(self) -> Iterator[None]:
         try:
             yield
         except sqlite3.OperationalError as error:
             what = "another run is writing to it" if "locked" in str(error) else str(error)
-            raise BoxelError(f"{self.path}: can't be used ({what}); what it holds already stays.") from error
+            raise BoxelError(f"{self.path}: cannot be used ({what}); nothing in it is lost.") from error
         except (sqlite3.DatabaseError, msgspec.MsgspecError) as error:
             raise BoxelError(
-                f"{self.path}: is no file of a labeling job, or damaged ({error}); remove it to begin anew, or name "
-                "another --out."
+                f"{self.path}: is not the file of a labeling job, or damaged ({error}); remove it to start from "
+                "scratch, or name another `out`."
             ) from error
 
 
 class Batch:
-    """Images that are done, committed together once a second, and when it is closed: also by an interruption."""
+    """Finished images, committed together once per second and when the batch is closed, e.g. by an interruption."""
 
     def __init__(self, store: Store):
         self._store, self._images, self._committed = store, list[ImageRows](), time.monotonic()
 
     def add(self, image: ImageRows) -> None:
-        """Take an image that is done."""
+        """Add a finished image."""
         self._images.append(image)
         if time.monotonic() - self._committed >= COMMIT_SECONDS:
             self.close()
             self._committed = time.monotonic()
 
     def close(self) -> None:
-        """Commit what is left."""
+        """Commit the remaining images."""
         images, self._images = self._images, []
         if images:
             self._store.add(images)
 
 
-def _shown(settings: Mapping[str, Any], name: str) -> str:
-    return json.dumps(settings[name]) if name in settings else "not there"
+def _format(settings: Mapping[str, Any], name: str) -> str:
+    return json.dumps(settings[name]) if name in settings else "missing"

@@ -81,7 +81,7 @@ def adapt(
     note.write_text(json.dumps(done))
     resume = (out / "checkpoints" / "last.ckpt").exists()
     report(f"adapting {teacher} to {int(data.has_box.sum()):,} boxes for about {minutes:g} minutes: {out}")
-    made = label_data(data, teacher=teacher, report=lambda _: None).data
+    made = label_data(data, teacher=teacher).data
     hinted = replace(made, trusted=data.trusted & data.has_segmentation)
     if resume:
         steps = yaml.safe_load((out / "config.yaml").read_text())["steps"]

@@ -18,7 +18,6 @@ from boxel.data.images import read_image
 from boxel.labeling.api import label_data
 from boxel.masks.grabcut import grabcut_from_ellipse
 from boxel.masks.rle import Rle, encode_in_box
-from boxel.training.callbacks.progress import say
 from boxel.utils.errors import BoxelError
 
 TORCH_DEVICES = ("cpu", "cuda", "mps")
@@ -41,9 +40,7 @@ def made_masks(data: Annotations, teacher: str, file: Path, device: str) -> Anno
             time.sleep(1)
         return read(file, images=data.root)
     device = device if device in TORCH_DEVICES else "auto"
-    return label_data(
-        data, teacher=teacher, out=file, device=device, report=lambda line: say("%s", line)
-    ).data
+    return label_data(data, teacher=teacher, out=file, device=device).data
 
 
 def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> Annotations:

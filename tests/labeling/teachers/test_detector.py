@@ -141,9 +141,9 @@ def test_a_model_folder_labels_a_set(run, make_set):
     data = make_set(2)
     teacher = make_teacher(str(run), data.categories, "cpu")
     assert teacher.name == run.as_posix() and len(teacher.identity.split()[0]) == 16
-    outcome = label_data(data, teacher=str(run), device="cpu", report=lambda text: None)
+    outcome = label_data(data, teacher=str(run), device="cpu")
     made = outcome.data.has_segmentation
-    assert outcome.bad == [] and made.sum() + len(outcome.without) == len(data.labels)
+    assert outcome.failures == [] and made.sum() + len(outcome.unmasked) == len(data.labels)
     assert {source for source in outcome.data.source[made]} <= {run.as_posix()}
 
 

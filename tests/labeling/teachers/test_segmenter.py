@@ -97,7 +97,7 @@ def test_a_run_labels_boxes(tmp_path, make_set):
     model.network.classifier.scores.bias.data = torch.tensor([0.0, 1.0, -1.0])  # discs everywhere, no corner
     record = {"method": "boxsup", "model": config, "views": {"long_side": 60}}
     io.save(model, tmp_path / "run", record, (Category(0, "background"), *data.categories))
-    outcome = label_data(data, teacher=str(tmp_path / "run"), device="cpu", report=lambda text: None)
+    outcome = label_data(data, teacher=str(tmp_path / "run"), device="cpu")
     made = outcome.data
     np.testing.assert_array_equal(made.mask(0)[12:28, 22:38], 1)  # the disc's box, of radius 8
     assert made.mask(0).sum() == 256

@@ -1,0 +1,142 @@
+"""Calibrate quality on masks with a known ground truth."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data import Annotations
+from boxel.labeling.config import LabelConfig
+from boxel.labeling.fusion import LabeledImage, label_image
+from boxel.labeling.quality import CUES, MIN_MASKS, Calibration, compute_cues, fit_calibration
+from boxel.labeling.runner import describe_failure, load_image
+from boxel.labeling.teachers.base import Teacher
+from boxel.utils.errors import BoxelError
+
+logger = logging.getLogger(__name__)
+
+MIN_SIDE = 16.0
+"""Minimum shorter side, in pixels, of the boxes that calibration uses."""
+
+MIN_MASKS_TO_FIT = 300
+"""Minimum number of masks for a calibration of their own; fewer only correct the one that there is."""
+
+
+def calibrate(
+    data: Annotations,
+    teachers: Sequence[Teacher],
+    config: LabelConfig | None = None,
+    prior: Calibration | None = None,
+) -> Calibration:
+    """Calibrate the quality of masks for images like these.
+
+    Args:
+        data: Boxes with ground-truth masks, which the teachers must not have been trained on.
+        teachers: The teachers that predict the masks.
+        config: Settings.
+        prior: The calibration to correct if there are few masks.
+
+    Raises:
+        BoxelError: There are fewer than `MIN_MASKS` ground-truth masks.
+    """
+    cues, ious = collect_cues(data, teachers, config or LabelConfig())
+    if len(ious) < MIN_MASKS:
+        raise BoxelError(
+            f"{data.file}: {len(ious)} ground-truth masks of boxes of at least {MIN_SIDE:g} pixels; calibration takes "
+            f"at least {MIN_MASKS}, add some."
+        )
+    if prior is None or len(ious) >= MIN_MASKS_TO_FIT:
+        return fit_calibration(cues, ious)
+    return correct_calibration(prior, prior.estimate(cues), ious)
+
+
+def collect_cues(
+    data: Annotations, teachers: Sequence[Teacher], config: LabelConfig
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Label a dataset with ground-truth masks and collect cues and IoU of each mask.
+
+    Boxes without a mask, crowds, and boxes with a side below `MIN_SIDE` are left out, as are images and ground-truth
+    masks that cannot be used; a warning counts those.
+
+    Args:
+        data: Boxes with ground-truth masks.
+        teachers: The teachers that predict the masks.
+        config: Settings.
+
+    Returns:
+        (M, C) cues and (M,) IoUs.
+    """
+    names = [category.name for category in data.categories]
+    problems: list[str] = []
+
+    def label(image: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        own = data.instances_in(image)
+        own = own[data.has_box[own] & ~data.iscrowd[own]]
+        try:
+            pixels = load_image(data, image)
+            labeled = label_image(pixels, data.boxes[own], data.labels[own], names, teachers, config)
+        except Exception as error:  # other images are still usable
+            problems.append(describe_failure(data.image_path(image), error))
+            return np.zeros((0, len(CUES))), np.zeros(0)
+        ious = _instance_ious(data, own, labeled, problems)
+        known = np.isfinite(ious)
+        return compute_cues(labeled)[known], ious[known]
+
+    with_masks = [int(image) for image in np.unique(data.image_index[data.has_mask])]
+    with ThreadPoolExecutor(config.workers) as pool:
+        parts = list(pool.map(label, with_masks))
+    if problems:
+        logger.warning(
+            "%d images or masks cannot be used for calibration; the first: %s", len(problems), problems[0]
+        )
+    if not parts:
+        return np.zeros((0, len(CUES))), np.zeros(0)
+    cues, ious = zip(*parts, strict=True)
+    return np.concatenate(cues), np.concatenate(ious)
+
+
+def _instance_ious(
+    data: Annotations, own: NDArray[np.int64], labeled: LabeledImage, problems: list[str]
+) -> NDArray[np.float64]:
+    """Compute the IoU of each mask of an image with the ground truth; NaN if it cannot be used."""
+    sides = (data.boxes[own, 2:] - data.boxes[own, :2]).min(axis=1)
+    ious = np.full(len(own), np.nan)
+    for index in np.flatnonzero(data.has_mask[own] & (sides >= MIN_SIDE)):
+        mask, region = labeled.masks[index], labeled.regions[index]
+        if mask is None:
+            continue
+        try:
+            gt_mask = np.asarray(data.mask(int(own[index]), labeled.image.shape[:2])) > 0
+        except BoxelError as error:
+            problems.append(str(error))
+            continue
+        intersection = (gt_mask[region.slices] & mask).sum()
+        ious[index] = intersection / (gt_mask.sum() + mask.sum() - intersection)
+    return ious
+
+
+def correct_calibration(
+    prior: Calibration, estimates: NDArray[np.float64], ious: NDArray[np.float64], strength: float = 10.0
+) -> Calibration:
+    """Shift and stretch the values of a calibration to fit a few masks.
+
+    Args:
+        prior: The calibration.
+        estimates: (M,) its estimates for the masks.
+        ious: (M,) their IoU with the ground truth.
+        strength: Number of masks that weigh as much as the prior.
+    """
+    known = np.isfinite(estimates)
+    center = float(estimates[known].mean())
+    terms = np.stack([np.ones(known.sum()), estimates[known] - center], axis=1)
+    # A ridge on the difference: with few masks the correction is small.
+    penalty = np.diag([strength, strength * max(float(estimates[known].var()), 1e-4)])
+    shift, stretch = np.linalg.solve(terms.T @ terms + penalty, terms.T @ (ious[known] - estimates[known]))
+    x, y = prior.curve
+    rising = np.maximum.accumulate(y + shift + stretch * (y - center))
+    return replace(prior, curve=np.stack([x, rising])).with_identity()

@@ -75,7 +75,7 @@ def out_of_fold(data: Annotations, args: argparse.Namespace) -> tuple[np.ndarray
             steps=args.steps,
             ema=0.0,  # an average of weights would hold much of the beginning of so short a training
         )
-        found.append(collect_cues(data.select_images(here), run.as_posix()))
+        found.append(cues_of_teacher(data.select_images(here), run.as_posix()))
     return np.concatenate([cues for cues, _ in found]), np.concatenate([ious for _, ious in found])
 
 

@@ -43,7 +43,7 @@ def test_boxes_in_masks_out(folder, tmp_path, capsys):
     said = capsys.readouterr().out
     made = boxel.read(tmp_path / "m.json")
     given = boxel.read(boxes, images=images)
-    assert f"{len(given.labels)} masks in 4 images; quality 0." in said
+    assert f"{len(given.labels)} masks in 4 images; mean quality 0." in said
     assert made.has_mask.all() and made.ids == given.ids and set(made.source) == {"grabcut-ellipse"}
     assert ((made.quality > 0) & (made.quality < 1)).all()
     assert boxel.read(tmp_path / "m_yolo").has_mask.sum() == len(given.labels)
@@ -114,7 +114,7 @@ def test_masks_of_boxes_that_are_given(folder, tmp_path, capsys):
     [
         (["label", "missing.json"], 1, "missing.json"),
         (["label", "BOXES", "--teacher", "grabcat"], 2, "Did you mean 'grabcut'?"),
-        (["label", "BOXES", "--out", "masks.txt"], 2, "end its name on .json"),
+        (["label", "BOXES", "--out", "masks.txt"], 2, "end its name in .json"),
         (["adapt", "BOXES", "--minutes", "0"], 2, "--minutes is 0; give a number above 0"),
         (["label", "BOXES", "--out", "OUT", "--to", "jolo"], 2, "Did you mean 'yolo'?"),
         (["label", "BOXES", "--out", "OUT", "--drop", "2"], 1, "drop is 2.0"),

@@ -44,7 +44,7 @@ def test_it_goes_on_from_the_weights_with_the_models_own_masks_as_hints(run, tmp
 
 def test_the_labels_are_the_adapted_models(run, tmp_path):
     file, images = run / "scenes" / "boxes.json", run / "scenes" / "images"
-    arguments = {"images": images, "teacher": str(run / "run"), "report": lambda _: None}
+    arguments = {"images": images, "teacher": str(run / "run")}
     plain = label_data(file, out=tmp_path / "a.json", **arguments).data
     model = adapt(
         boxel.read(file, images=images), 0.05, tmp_path / "b_adapted", str(run / "run"), lambda _: None

@@ -26,7 +26,7 @@ from boxel.evaluation.proposals import candidate_ious
 from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import ProposalConfig
-from boxel.training.boxsup import LEAST
+from boxel.training.boxsup import MIN_PROBABILITY
 
 BASE = UpdateConfig(sampled=1)
 PAPER = replace(BASE, regression_weight=3.0, shape_weight=0.0, least_share=0.0)
@@ -76,7 +76,7 @@ def main() -> None:
         else:
             pixels = torch.from_numpy(photo).permute(2, 0, 1)
             found_here = predict_probabilities(model.network, pixels, semantic_inference_config(model))
-            logs = found_here.clamp(min=LEAST).log().numpy()
+            logs = found_here.clamp(min=MIN_PROBABILITY).log().numpy()
         boxes, labels = truth.boxes[own], truth.labels[own] + int(has_background(truth))
         large = np.flatnonzero((boxes[:, 2:] - boxes[:, :2]).min(1) >= args.min_side)
         masks = [truth.mask(int(i), photo.shape[:2]) for i in own]

@@ -15,7 +15,6 @@ MAX_SOURCE_LINES = 25_700
 # "file:function" -> why it may be longer or take more.
 EXCEPTIONS = {
     "exporting/trace.py:_deform_conv2d": "its signature is that of the torchvision operator that it translates",
-    "training/run.py:train": "to be split",
 }
 
 

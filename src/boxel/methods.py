@@ -74,7 +74,7 @@ METHODS = {
             config="boxel.models.boxinst.config:BoxInstConfig",
             model="boxel.models.boxinst.model:BoxInst",
             task="boxel.training.instances:InstanceTask",
-            samples="boxel.training.instances:whole_images",
+            samples="boxel.training.instances:make_image_samples",
             exporter="boxel.exporting.exporters:BOXINST",
         ),
         Method(
@@ -85,7 +85,7 @@ METHODS = {
             config="boxel.models.mask_rcnn.config:MaskRCNNConfig",
             model="boxel.models.mask_rcnn.model:MaskRCNN",
             task="boxel.training.instances:InstanceTask",
-            samples="boxel.training.instances:whole_images",
+            samples="boxel.training.instances:make_image_samples",
         ),
         Method(
             name="boxcaseg",
@@ -95,7 +95,7 @@ METHODS = {
             config="boxel.models.boxcaseg.config:BoxCasegConfig",
             model="boxel.models.boxcaseg.model:BoxCaseg",
             task="boxel.training.crops:CropTask",
-            samples="boxel.training.crops:crops",
+            samples="boxel.training.crops:make_crop_samples",
             inputs=(
                 ExtraInput(
                     "salient",
@@ -113,7 +113,7 @@ METHODS = {
             config="boxel.models.fcrn.config:FCRNConfig",
             model="boxel.models.fcrn.model:FCRN",
             task="boxel.training.semantic:SemanticTask",
-            samples="boxel.training.semantic:views",
+            samples="boxel.training.semantic:make_semantic_samples",
             check="boxel.training.prepare:check_labels",
         ),
         Method(
@@ -124,7 +124,7 @@ METHODS = {
             config="boxel.models.fcrn.instances:FCRNInstancesConfig",
             model="boxel.models.fcrn.instances:FCRNInstances",
             task="boxel.training.instances:InstanceTask",
-            samples="boxel.training.semantic:instance_views",
+            samples="boxel.training.semantic:make_voting_samples",
             check="boxel.training.prepare:check_masks",
             inputs=(
                 ExtraInput(
@@ -140,7 +140,7 @@ METHODS = {
             config="boxel.models.boxsup.config:BoxSupConfig",
             model="boxel.models.boxsup.model:BoxSup",
             task="boxel.training.boxsup:BoxSupTask",
-            samples="boxel.training.boxsup:guessed_views",
+            samples="boxel.training.boxsup:make_boxsup_samples",
             check="boxel.training.prepare:check_instances_or_labels",
         ),
     )

@@ -13,7 +13,7 @@ from boxel.data.synthetic import write_scenes
 from boxel.layers import BiFPN, ModulatedDeformConv2d
 from boxel.models.boxinst import BoxInst
 from boxel.training.recipe import read_config
-from boxel.training.schedule import plan
+from boxel.training.schedule import make_plan
 
 SHRUNK = {
     "model.backbone": "resnet10t",
@@ -58,7 +58,7 @@ def test_the_base_has_the_settings_of_section_3_1():
 )
 def test_schedules_are_the_papers_on_as_many_gpus(row, processes, steps, drops):
     config = read_config(f"boxinst/{row}")
-    schedule = plan(config, num_images=100_000, processes=processes)
+    schedule = make_plan(config, num_samples=100_000, processes=processes)
     assert (schedule.steps, schedule.warmup, schedule.lr) == (steps, 1000, 0.01)
     assert [round(share * steps) for share in config.schedule.drops] == drops
 

@@ -15,7 +15,7 @@ from boxel.data.label_maps import make_label_map
 from boxel.data.synthetic import write_scenes
 from boxel.training.boxsup import BoxSupTask
 from boxel.training.recipe import read_config
-from boxel.training.schedule import plan
+from boxel.training.schedule import make_plan
 
 NARROW = [4, 4, "M", 8, 8, "M", 16, 16, 16, "M", 32, 32, 32, "M", 32, 32, 32, "M"]
 """The channels of VGG-16, a sixteenth of them."""
@@ -67,7 +67,7 @@ def test_rows_differ_from_the_base_in_what_they_state(row, expected):
 @pytest.mark.parametrize("processes", [1, 4])
 def test_the_rate_falls_after_15_and_30_of_45_epochs(processes):
     config = replace(read_config("boxsup/voc-vgg16"), batch_size=20 // processes)
-    schedule = plan(config, num_images=10_582, processes=processes)
+    schedule = make_plan(config, num_samples=10_582, processes=processes)
     assert (schedule.lr, schedule.warmup, schedule.steps) == (0.001, 0, round(45 * 10_582 / 20))
     assert [share * 45 for share in config.schedule.drops] == pytest.approx([15, 30], abs=1e-4)
 

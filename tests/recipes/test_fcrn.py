@@ -7,7 +7,7 @@ import pytest
 import boxel
 from boxel.data.synthetic import write_scenes
 from boxel.training.recipe import list_recipes, read_config
-from boxel.training.schedule import plan
+from boxel.training.schedule import make_plan
 
 SHRUNK = {
     "model.backbone": "resnet10t",
@@ -76,7 +76,7 @@ def test_the_localization_network_is_trained_as_the_semantic_one():
 def test_numbers_of_the_later_code():
     # Four devices with four crops each: 204 epochs of Cityscapes' 2975 images, the rate constant for 140 of them.
     config = read_config("fcrn/cityscapes-r152")
-    schedule = plan(config, num_images=2975, processes=4)
+    schedule = make_plan(config, num_samples=2975, processes=4)
     assert (schedule.lr, schedule.warmup) == (0.0016, 0)
     assert schedule.steps == pytest.approx(204 * 2975 / 16, rel=0.002)
     assert (config.schedule.kind, config.schedule.power) == ("poly", 1)

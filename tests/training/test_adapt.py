@@ -23,10 +23,11 @@ def run(tmp_path_factory, tiny_boxcaseg):
     return folder
 
 
-def test_it_goes_on_from_the_weights_with_the_models_own_masks_as_hints(run, tmp_path):
+def test_adapting_continues_from_the_weights_with_the_own_masks_as_hints(run, tmp_path, caplog):
     boxes = boxel.read(run / "scenes" / "boxes.json", images=run / "scenes" / "images")
-    said = []
-    out = adapt(boxes, 0.03, tmp_path / "adapted", str(run / "run"), said.append)
+    caplog.set_level("INFO", logger="boxel")
+    teacher = str(run / "run")
+    out = adapt(boxes, tmp_path / "adapted", teacher=teacher, minutes=0.03)
     before, after = (boxel.load(folder).state_dict() for folder in (run / "run", out))
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert any("heads.shared" in name for name in moved)
@@ -36,19 +37,18 @@ def test_it_goes_on_from_the_weights_with_the_models_own_masks_as_hints(run, tmp
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert settings["model"]["hint_weight"] == 1 and settings["steps"] >= 1
     assert not (out / "hints.json").exists()  # GrabCut made none: every box had a mask of the model's
-    adapt(boxes, 0.03, out, str(run / "run"), said.append)
-    assert said[-1].endswith("adapted already, for 0.03 minutes; remove it to adapt anew")
+    adapt(boxes, out, teacher=teacher, minutes=0.03)
+    assert "was adapted already, for 0.03 minutes; remove it to adapt again" in caplog.text
     with pytest.raises(BoxelError, match="was adapted from another model than"):
-        adapt(boxes, 0.03, out, str(out), said.append)
+        adapt(boxes, out, teacher=str(out), minutes=0.03)
 
 
 def test_the_labels_are_the_adapted_models(run, tmp_path):
     file, images = run / "scenes" / "boxes.json", run / "scenes" / "images"
     arguments = {"images": images, "teacher": str(run / "run")}
     plain = label_data(file, out=tmp_path / "a.json", **arguments).data
-    model = adapt(
-        boxel.read(file, images=images), 0.05, tmp_path / "b_adapted", str(run / "run"), lambda _: None
-    )
+    boxes = boxel.read(file, images=images)
+    model = adapt(boxes, tmp_path / "b_adapted", teacher=str(run / "run"), minutes=0.05)
     adapted = label_data(file, out=tmp_path / "b.json", **arguments | {"teacher": str(model)}).data
     assert set(adapted.source[adapted.has_segmentation]) == {(tmp_path / "b_adapted").as_posix()}
     assert len(plain.labels) == len(adapted.labels)

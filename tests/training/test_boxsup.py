@@ -102,7 +102,7 @@ def test_few_masks_are_shown_often(scenes, tiny_boxsup, tmp_path, caplog) -> Non
     first = scenes.image_index == 0
     some = replace(scenes, segmentations=np.where(first, scenes.segmentations, None))
     train("boxsup", some, out=tmp_path / "run", config=tiny_boxsup | {"epochs": 1})
-    assert "1 images with given masks are shown 3 times an epoch" in caplog.text
+    assert "1 images with given masks are used 3 times per epoch" in caplog.text
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] == 5
 
 

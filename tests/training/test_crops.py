@@ -66,7 +66,7 @@ def test_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, hea
     held_out = scenes.select_images([6, 7])
     training = scenes.without_masks().select_images(range(6))
     model = boxel.train("boxcaseg", training, salient=salient, val=held_out, out=run_folder, config=tiny)
-    assert "of 8 salient images show a single object and are learned from" in caplog.text
+    assert "of 8 salient images show a single object and are used" in caplog.text
     assert f"boxcaseg with resnet10t: 6 images, {len(training.labels)} instances (0 with masks" in caplog.text
     assert "4 steps of 4 crops" in caplog.text
 

@@ -2,15 +2,20 @@
 
 import csv
 import json
+import os
+import socket
 import subprocess
 import sys
 from dataclasses import replace
 
 import numpy as np
+import pytest
 import torch
 import yaml
 
-from boxel.data import write
+from boxel.data import read, write
+
+pytestmark = pytest.mark.slow
 
 
 def run_boxel(words, folder):
@@ -24,6 +29,65 @@ def run_boxel(words, folder):
     )
     assert done.returncode == 0, done.stderr
     return done
+
+
+def run_two_at_once(words, folder):
+    """The command line in two processes that start at the same time, as `torchrun` or a cluster starts them."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    shared = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2", "NODE_RANK": "0"}
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-m", "boxel", *map(str, words)],
+            cwd=folder,
+            env=os.environ | shared | {"LOCAL_RANK": str(rank)},
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        for rank in range(2)
+    ]
+    try:
+        return [(process.communicate(timeout=300)[0], process.returncode) for process in started]
+    finally:
+        for process in started:
+            process.kill()
+
+
+@pytest.fixture
+def labeled_in_two(scenes, tiny_segmenter, tmp_path):
+    """A function of a teacher that trains on its masks in two processes, and returns their outputs and exit codes."""
+    write(replace(scenes.without_masks().select_images(range(4)), file=""), tmp_path / "boxes.json")
+    settings = tiny_segmenter | {"batch_size": 1, "steps": 1, "strategy": "ddp", "devices": 2}
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(settings))
+    words = [
+        "train",
+        "fcrn",
+        "boxes.json",
+        "--images",
+        scenes.root,
+        "--config",
+        "recipe.yaml",
+        "--out",
+        "run",
+    ]
+    return lambda teacher: run_two_at_once([*words, "--label", teacher], tmp_path)
+
+
+def test_one_of_two_processes_labels_and_both_learn_from_its_masks(labeled_in_two, tmp_path):
+    (first, first_code), (second, second_code) = labeled_in_two("rectangle")
+    assert (first_code, second_code) == (0, 0), first + second
+    assert "by rectangle" in first and "by rectangle" not in second
+    assert read(tmp_path / "run" / "masks.json").has_mask.all()
+    assert (tmp_path / "run" / "model.safetensors").exists()
+
+
+def test_a_first_process_that_can_not_label_ends_both_with_its_message(labeled_in_two, tmp_path):
+    found = labeled_in_two("no-such-teacher")
+    assert [code for _, code in found] == [2, 2]
+    assert all("no-such-teacher" in output for output, _ in found)
+    assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_two_processes_of_which_one_has_no_boxes(scenes, tiny, tmp_path):

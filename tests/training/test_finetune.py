@@ -8,7 +8,7 @@ import torch
 from boxel.data.annotations import Category
 from boxel.models import io
 from boxel.models.io import load
-from boxel.training.finetune import init_from, model_of
+from boxel.training.finetune import init_from, read_model_settings
 from boxel.utils.errors import BoxelError
 
 _TWO = (Category(1, "cat"), Category(2, "dog"))
@@ -93,7 +93,7 @@ def test_what_localization_takes_from_its_semantic_run_is_not_told_as_new(tmp_pa
 
 def test_a_model_that_comes_with_boxel_is_known_by_its_name():
     model = load("boxcaseg-boxes")
-    fresh = io.build("boxcaseg", 1, model_of("boxcaseg-boxes") | {"weights": "none"})
+    fresh = io.build("boxcaseg", 1, read_model_settings("boxcaseg-boxes") | {"weights": "none"})
     _, new = init_from(fresh, "boxcaseg-boxes", model.categories)
     assert new == []
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in fresh.state_dict().items())

@@ -11,16 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
-from lightning.pytorch.utilities import rank_zero_only
 
 import boxel
 from boxel.data import Annotations, write
 from boxel.data.annotations import Category
 from boxel.data.label_maps import make_label_map
 from boxel.data.synthetic import write_scenes
-from boxel.training import run
 from boxel.training.boxsup import BoxSupTask
-from boxel.training.pseudo_masks import made_masks
 from boxel.utils.errors import BoxelError, UsageError
 
 
@@ -97,11 +94,11 @@ def test_masks_that_are_given_stay(settings, scenes, learned, tmp_path) -> None:
 def test_where_there_is_nothing_to_label_nothing_is_made(settings, scenes, learned, tmp_path) -> None:
     """All masks are there, or those that are not would be of images whose label maps say more."""
     settings |= {"label": "rectangle"}
-    run.train("boxsup", scenes, out=tmp_path / "masks", config=settings)
+    boxel.train("boxsup", scenes, out=tmp_path / "masks", config=settings)
     write(scenes, tmp_path / "set", format="semantic")
     maps = boxel.read(tmp_path / "set")
     both = replace(scenes.without_masks(), root=maps.root, paths=maps.paths, label_maps=maps.label_maps)
-    run.train("boxsup", both, out=tmp_path / "maps", config=settings)
+    boxel.train("boxsup", both, out=tmp_path / "maps", config=settings)
     assert [data.has_mask.any() for data in learned] == [True, False]
     assert not any((tmp_path / name / "masks.json").exists() for name in ("masks", "maps"))
 
@@ -128,15 +125,6 @@ def test_a_teacher_goes_by_the_categories_that_are_learned_as_one(
     assert learned[0].has_mask.any() and len(learned[0].categories) == 1
 
 
-def test_the_others_of_several_processes_read_what_the_first_made(scenes, tmp_path, monkeypatch) -> None:
-    boxes, file = scenes.without_masks(), tmp_path / "masks.json"
-    first = made_masks(boxes, "rectangle", file, "cpu")
-    monkeypatch.setattr(rank_zero_only, "rank", 1)
-    monkeypatch.setattr("boxel.training.pseudo_masks.label_data", None)
-    second = made_masks(boxes, "rectangle", file, "cpu")
-    assert all(np.array_equal(first.mask(i), second.mask(i)) for i in range(len(boxes.ids)))
-
-
 def test_a_process_pool_finds_it() -> None:
     assert pickle.loads(pickle.dumps(boxel.train)) is boxel.train
     assert "resume" in inspect.signature(boxel.train).parameters and "Args:" in boxel.train.__doc__
@@ -161,9 +149,9 @@ def test_what_can_not_be_used_is_told(settings, scenes, tmp_path: Path) -> None:
     boxes = scenes.without_masks()
     with pytest.raises(BoxelError, match="rectangel"):
         boxel.train("boxsup", boxes, out=tmp_path / "c", config=settings, label="rectangel")
-    with pytest.raises(UsageError, match="fcrn has no segments to choose among; name a teacher"):
+    with pytest.raises(UsageError, match="fcrn has no candidate segments to choose among; name a teacher"):
         boxel.train("fcrn", boxes, out=tmp_path / "d", config=settings, label="segments")
     other = replace(scenes, categories=tuple(Category(k, f"x{k}") for k in range(1, 6)))
     boxel.train("fcrn", other, out=tmp_path / "other", config=settings)
-    with pytest.raises(BoxelError, match=r"other made no mask of its \d+ boxes; name another --label"):
+    with pytest.raises(BoxelError, match=r"other made no mask of its \d+ boxes; name another `label`"):
         boxel.train("boxsup", boxes, out=tmp_path / "e", config=settings, label=str(tmp_path / "other"))

@@ -13,8 +13,8 @@ from boxel.evaluation import coco_ap, mask_iou
 from boxel.training import instances
 from boxel.training.config import BoxInstTraining
 from boxel.training.instances import InstanceTask, validation_metrics
-from boxel.training.lit_module import from_all_processes
-from boxel.training.schedule import plan
+from boxel.training.lit_module import gather_by_image
+from boxel.training.schedule import make_plan
 
 
 class _Model(nn.Module):
@@ -34,7 +34,7 @@ class _Model(nn.Module):
 
 def _task(model, step=0, steps=10):
     config = BoxInstTraining(steps=steps, batch_size=16)
-    task = InstanceTask(model, config, plan(config, 100), None)
+    task = InstanceTask(model, config, make_plan(config, 100), None)
     task.logged = {}
     task.log = lambda name, value, **_: task.logged.update({name: float(value)})
     task.log_dict = lambda values, **_: task.logged.update({n: float(v) for n, v in values.items()})
@@ -170,6 +170,6 @@ def test_an_image_two_processes_have_seen_counts_once(monkeypatch):
     monkeypatch.setattr(
         torch.distributed, "all_gather_object", lambda into, own: into.__setitem__(slice(None), parts)
     )
-    together = from_all_processes(parts[0], 2)
+    together = gather_by_image(parts[0], 2)
     assert sorted(row for rows in together.values() for row in rows) == ["a", "b", "c"]
-    assert from_all_processes(parts[0], 1) == parts[0]
+    assert gather_by_image(parts[0], 1) == parts[0]

@@ -68,5 +68,5 @@ def test_a_loader_goes_on_with_the_same_pixels(scenes, workers):
 def test_another_data_set_is_refused(scenes):
     state = _loader(scenes).state_dict()
     fewer = scenes.select_images(range(7))
-    with pytest.raises(BoxelError, match="7 samples to learn from, but the run began with 8"):
+    with pytest.raises(BoxelError, match="7 samples to learn from, but the run started with 8"):
         _loader(fewer).load_state_dict(state)

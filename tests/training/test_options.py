@@ -96,7 +96,7 @@ def test_augmentation(handed_over):
     assert tuple(steps[v2.ScaleJitter].scale_range) == (0.5, 1.5)
     assert steps[RandomCropWithin].side == 64
     # What is learned fits into a square, and is validated so.
-    assert (task._shown().short_side, task._shown().max_size) == (64, 64)
+    assert (task.inference_config().short_side, task.inference_config().max_size) == (64, 64)
 
 
 def test_ema_averages_by_its_decay(scenes, tiny, run_folder):

@@ -9,12 +9,12 @@ from hypothesis import strategies as st
 
 from boxel.data.annotations import Category
 from boxel.training.prepare import (
-    MOST_REPEATS,
+    MAX_REPEATS,
     add_masks,
+    align_categories,
+    count_repeats,
     keep_masks_of,
-    repeats_of,
     split,
-    under_categories,
 )
 from boxel.utils.errors import BoxelError
 
@@ -52,25 +52,25 @@ def test_images_with_given_masks_come_more_often(scenes):
     mixed = dataclasses.replace(scenes, source=source, segmentations=segmentations)
     # 7 of 14 are a half, 3 of 10 and 4 of 11 what comes nearest to 0.3 and 0.36.
     for share, often in ((0.5, 7), (0.3, 3), (0.36, 4), (0.01, 1), (0, 1)):
-        assert repeats_of(mixed, share).tolist() == [often, *[1] * 7]
-    assert repeats_of(mixed, 0.98).max() == MOST_REPEATS
-    assert (repeats_of(scenes, 0.5) == 1).all() and (repeats_of(scenes.without_masks(), 0.5) == 1).all()
+        assert count_repeats(mixed, share).tolist() == [often, *[1] * 7]
+    assert count_repeats(mixed, 0.98).max() == MAX_REPEATS
+    assert (count_repeats(scenes, 0.5) == 1).all() and (count_repeats(scenes.without_masks(), 0.5) == 1).all()
     boxed = dataclasses.replace(scenes.without_masks(), label_maps=["map.png", *[None] * 7])
-    assert repeats_of(boxed, 0.5).tolist() == [7, *[1] * 7]
+    assert count_repeats(boxed, 0.5).tolist() == [7, *[1] * 7]
     # What nothing is guessed in is none of the many, and a crowd makes no image one of them.
     empty = scenes.select_instances(first)
-    assert (repeats_of(empty, 0.5) == 1).all()
+    assert (count_repeats(empty, 0.5) == 1).all()
     crowd = dataclasses.replace(mixed, iscrowd=np.arange(len(mixed.ids)) == 0)
-    assert repeats_of(dataclasses.replace(crowd, trusted=~crowd.iscrowd), 0.5).tolist() == [7, *[1] * 7]
+    assert count_repeats(dataclasses.replace(crowd, trusted=~crowd.iscrowd), 0.5).tolist() == [7, *[1] * 7]
     # Of masks that are added none is a guess.
     guessed = dataclasses.replace(scenes, source=np.full(len(scenes.ids), "boxcaseg", dtype=object))
     together = add_masks(guessed, scenes.select_instances(first))
-    assert repeats_of(together, 0.5).tolist() == [7, *[1] * 7]
+    assert count_repeats(together, 0.5).tolist() == [7, *[1] * 7]
 
 
 def test_masks_of_another_data_set_are_refused(scenes):
     stranger = dataclasses.replace(scenes, ids=[10_000 + i for i in scenes.ids])
-    with pytest.raises(BoxelError, match="--masks"):
+    with pytest.raises(BoxelError, match="check `masks`"):
         add_masks(scenes, stranger)
 
 
@@ -89,12 +89,12 @@ def test_another_sets_categories_are_matched_by_name(scenes):
     # The same names under other ids and in another order; one is missing, one is new.
     names = [category.name for category in scenes.categories]
     wanted = [Category(70 + k, name) for k, name in enumerate([*reversed(names[1:]), "kite"])]
-    found = under_categories(scenes, wanted)
+    found = align_categories(scenes, wanted)
     before = [names[label] for label in scenes.labels if names[label] != names[0]]
     assert [found.categories[label].name for label in found.labels] == before
     assert found.categories == tuple(wanted)
     with pytest.raises(BoxelError, match="none of its categories"):
-        under_categories(scenes, [Category(1, "kite")])
+        align_categories(scenes, [Category(1, "kite")])
 
 
 @given(share=st.floats(0.001, 0.999), seed=st.integers(0, 99))

@@ -17,6 +17,11 @@ def boxed(tmp_path_factory):
     return write_scenes(tmp_path_factory.mktemp("hints"), 3, height=96, width=128).without_masks()
 
 
+@pytest.fixture(autouse=True)
+def info(caplog):
+    caplog.set_level("INFO", logger="boxel")
+
+
 def test_every_box_gets_a_mask_that_is_not_trusted(boxed):
     hinted = add_hints(boxed, np.ones(len(boxed.ids), dtype=bool))
     assert not hinted.has_mask.any() and not hinted.trusted.any()
@@ -36,54 +41,56 @@ def test_only_boxes_without_a_mask_that_are_no_crowd_get_one(boxed, tmp_path):
     boxes = boxed.boxes.copy()
     boxes[2] = np.nan
     data = dataclasses.replace(boxed, iscrowd=iscrowd, segmentations=segmentations, boxes=boxes)
-    hinted = with_hints(data, tmp_path / "hints.json", lambda *_: None)
+    hinted = with_hints(data, tmp_path / "hints.json")
     assert hinted.segmentations[0] is None and hinted.segmentations[2] is None
     assert hinted.segmentations[3] is not None and hinted.segmentations[1] == segmentations[1]
     assert hinted.has_mask.tolist() == [i == 1 for i in range(len(data.ids))]
 
 
-def test_hints_are_made_once(boxed, tmp_path):
-    said = []
-    first = with_hints(boxed, tmp_path / "hints.json", lambda *words: said.append(words))
-    again = with_hints(boxed, tmp_path / "hints.json", lambda *words: said.append(words))
-    assert len(said) == 1 and str(tmp_path / "hints.json") in map(str, said[0])
+def test_hints_are_made_once(boxed, tmp_path, caplog):
+    caplog.clear()
+    first = with_hints(boxed, tmp_path / "hints.json")
+    again = with_hints(boxed, tmp_path / "hints.json")
+    assert caplog.text.count("making hints") == 1 and str(tmp_path / "hints.json") in caplog.text
     assert again.ids == first.ids and not again.has_mask.any()
     for i in range(len(first.ids)):
         np.testing.assert_array_equal(again.mask(i), first.mask(i))
     assert read(tmp_path / "hints.json").source.tolist() == ["grabcut"] * len(first.ids)
     other = boxed.select_images([0, 1])  # hints of another set are not taken
-    assert with_hints(other, tmp_path / "hints.json", lambda *_: None).ids == other.ids
+    assert with_hints(other, tmp_path / "hints.json").ids == other.ids
 
 
-def test_hints_of_joined_sets_are_made_once(boxed, tmp_path):
+def test_hints_of_joined_sets_are_made_once(boxed, tmp_path, caplog):
     # Their ids are words, and an instance without a hint stands between the others.
     twice = join([boxed, dataclasses.replace(boxed, file="again")])
     iscrowd = np.zeros(len(twice.ids), dtype=bool)
     iscrowd[1] = True
     twice = dataclasses.replace(twice, iscrowd=iscrowd)
-    said = []
-    first = with_hints(twice, tmp_path / "hints.json", lambda *words: said.append(words))
-    again = with_hints(twice, tmp_path / "hints.json", lambda *words: said.append(words))
-    assert len(said) == 1 and again.ids == twice.ids and again.segmentations[1] is None
+    caplog.clear()
+    first = with_hints(twice, tmp_path / "hints.json")
+    again = with_hints(twice, tmp_path / "hints.json")
+    assert (
+        caplog.text.count("making hints") == 1 and again.ids == twice.ids and again.segmentations[1] is None
+    )
     for i in {*range(len(twice.ids))} - {1}:
         np.testing.assert_array_equal(again.mask(i), first.mask(i))
 
 
-def test_a_file_with_other_ids_is_made_anew(boxed, tmp_path):
-    with_hints(boxed, tmp_path / "hints.json", lambda *_: None)
+def test_a_file_with_other_ids_is_made_anew(boxed, tmp_path, caplog):
+    with_hints(boxed, tmp_path / "hints.json")
     text = (tmp_path / "hints.json").read_text()
     (tmp_path / "hints.json").write_text(text.replace('"id":', '"id":9'))
-    said = []
-    with_hints(boxed, tmp_path / "hints.json", lambda *words: said.append(words))
-    assert len(said) == 1
+    caplog.clear()
+    with_hints(boxed, tmp_path / "hints.json")
+    assert caplog.text.count("making hints") == 1
 
 
-def test_hints_of_other_boxes_are_not_taken(boxed, tmp_path):
-    with_hints(boxed, tmp_path / "hints.json", lambda *_: None)
-    said = []
+def test_hints_of_other_boxes_are_not_taken(boxed, tmp_path, caplog):
+    with_hints(boxed, tmp_path / "hints.json")
+    caplog.clear()
     moved = dataclasses.replace(boxed, boxes=boxed.boxes * 0.8)
-    hinted = with_hints(moved, tmp_path / "hints.json", lambda *words: said.append(words))
-    assert len(said) == 1
+    hinted = with_hints(moved, tmp_path / "hints.json")
+    assert caplog.text.count("making hints") == 1
     np.testing.assert_array_equal(hinted.mask(0), add_hints(moved, moved.has_box).mask(0))
 
 

@@ -95,7 +95,7 @@ def test_a_run_leaves_a_folder_with_everything_in_it(scenes, tiny, run_folder, c
         for a, b in zip(model.state_dict().values(), again.state_dict().values(), strict=True)
     )
 
-    with pytest.raises(BoxelError, match="holds a run already; go on with --resume"):
+    with pytest.raises(BoxelError, match="holds a run already; continue it with `resume`"):
         train("boxinst", scenes, out=run_folder, config=tiny)
     finished = train("boxinst", scenes, out=run_folder, config=tiny, validate_every=1.0, resume=True)
     assert "is finished already" in caplog.text
@@ -152,7 +152,7 @@ def test_a_run_to_start_from_brings_its_model(scenes, tiny, tmp_path):
 
 
 def test_a_wrong_folder_of_images_is_told_at_once(scenes, tiny, run_folder, tmp_path):
-    with pytest.raises(BoxelError, match=r"masks.json: its images, .* are not there; .*--images"):
+    with pytest.raises(BoxelError, match=r"masks.json: its images, .* do not exist; .*`images`"):
         train("boxinst", replace(scenes, root=tmp_path), out=run_folder, config=tiny)
     assert not run_folder.exists()
 
@@ -189,7 +189,7 @@ def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(
             resume = (broken / "checkpoints").exists()
             assert train("boxinst", scenes, out=broken, config=tiny, resume=resume, **changes) is None
         assert signal.getsignal(signal.SIGINT) == handler
-    assert "stopped at step 1 of 8; the same command with --resume goes on" in caplog.text
+    assert "stopped at step 1 of 8; the same command with `resume` continues it" in caplog.text
     # Neither the hub nor the run it was started from is needed to go on.
     again = train("boxinst", scenes, out=broken, config=tiny, resume=True, init="nowhere", **changes)
     assert _rows(broken) == _rows(whole)
@@ -201,18 +201,20 @@ def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(
 def test_what_the_run_began_with_must_stay(scenes, tiny, run_folder, tmp_path, monkeypatch):
     for _ in _interrupt_at(monkeypatch, 3):
         train("boxinst", scenes, out=run_folder, config=tiny)
-    with pytest.raises(BoxelError, match=r"config\.yaml: the run began with other settings \(optim\)"):
+    with pytest.raises(BoxelError, match=r"config\.yaml: the run started with other settings \(optim\)"):
         train("boxinst", scenes, out=run_folder, config=tiny, resume=True, **{"optim.lr": 1.0})
     renamed = replace(scenes, categories=tuple(replace(c, name=c.name + "s") for c in scenes.categories))
     with pytest.raises(BoxelError, match=r"other settings \(categories\)"):
         train("boxinst", renamed, out=run_folder, config=tiny, resume=True)
-    with pytest.raises(BoxelError, match="5 samples to learn from, but the run began with 6"):
+    with pytest.raises(BoxelError, match="5 samples to learn from, but the run started with 6"):
         train("boxinst", scenes.select_images(range(7)), out=run_folder, config=tiny, resume=True)
     with pytest.raises(BoxelError, match=r"no checkpoints/last\.ckpt to resume from"):
         train("boxinst", scenes, out=run_folder / "other", config=tiny, resume=True)
     (tmp_path / "checkpoints").mkdir()
     shutil.copy(run_folder / "checkpoints" / "last.ckpt", tmp_path / "checkpoints")
-    with pytest.raises(BoxelError, match=r"no config\.yaml to resume from; begin anew in another --out"):
+    with pytest.raises(
+        BoxelError, match=r"no config\.yaml to resume from; start from scratch in another `out`"
+    ):
         train("boxinst", scenes, out=tmp_path, config=tiny, resume=True)
 
 
@@ -290,9 +292,9 @@ def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_pa
 
     original = InstanceTask.__init__
 
-    def watched(self, model, config, course, truth, dataset):
+    def watched(self, model, config, plan, truth, dataset):
         seen.append(truth)
-        original(self, model, config, course, truth, dataset)
+        original(self, model, config, plan, truth, dataset)
 
     InstanceTask.__init__ = watched
     try:
@@ -310,16 +312,22 @@ def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_pa
     assert seen[0].root == tmp_path / "val" / "images" and len(seen[0]) == 3
     assert "8 images" in caplog.text and "set aside" not in caplog.text
     (tmp_path / "val" / "images").rename(tmp_path / "elsewhere")
-    with pytest.raises(BoxelError, match="name their folder with --val-images"):
+    with pytest.raises(BoxelError, match="name their folder with `val_images`"):
         train("boxinst", scenes, val=tmp_path / "val" / "masks.json", out=tmp_path / "b", config=tiny)
 
 
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"model.backbone_norm": "frozen_bn"}, "frozen_bn can't learn.*set model.backbone_norm to bn or gn"),
-        ({"device": "abacus"}, "device, devices, strategy or precision can't be had here"),
-        ({"strategy": "abacus"}, "device, devices, strategy or precision can't be had here"),
+        (
+            {"model.backbone_norm": "frozen_bn"},
+            "frozen_bn cannot learn.*set `model.backbone_norm` to bn or gn",
+        ),
+        ({"device": "abacus"}, "this combination of `device`, `devices`, `strategy` and `precision` is not"),
+        (
+            {"strategy": "abacus"},
+            "this combination of `device`, `devices`, `strategy` and `precision` is not",
+        ),
         ({"data.categories": ["sta"]}, "no category 'sta'.*Did you mean 'star'"),
         ({"data.min_box": 1000.0}, "there is no instance to learn from"),
     ],

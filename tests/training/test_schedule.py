@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from boxel.training.config import BoxInstTraining, OptimConfig, ScheduleConfig
-from boxel.training.schedule import build_optimizer, build_scheduler, lr_factor, plan
+from boxel.training.schedule import build_optimizer, build_scheduler, lr_factor, make_plan
 
 
 @pytest.mark.parametrize(
@@ -45,24 +45,26 @@ def test_the_papers_schedule_with_an_eighth_of_its_batch():
     config = BoxInstTraining(
         steps=90_000, batch_size=2
     )  # lr 0.01, 1000 steps of warm-up, at 16 images a step
-    course = plan(config, num_images=118_287)
+    course = make_plan(config, num_samples=118_287)
     assert (course.steps, course.warmup) == (720_000, 8_000)
     assert course.lr == pytest.approx(0.01 / 8)
 
 
 def test_accumulated_batches_and_processes_count_as_one_step():
-    course = plan(BoxInstTraining(steps=90_000, batch_size=2, accumulate=2), num_images=1000, processes=4)
+    course = make_plan(
+        BoxInstTraining(steps=90_000, batch_size=2, accumulate=2), num_samples=1000, processes=4
+    )
     assert (course.steps, course.warmup, course.lr) == (90_000, 1000, 0.01)
 
 
 def test_epochs_are_passes_over_the_images_whatever_the_batch():
-    assert plan(BoxInstTraining(epochs=12, batch_size=4), num_images=1000).steps == 3000
-    assert plan(BoxInstTraining(epochs=12, batch_size=8), num_images=1000).steps == 1500
-    assert plan(BoxInstTraining(epochs=0.5, batch_size=4), num_images=1000).steps == 125
+    assert make_plan(BoxInstTraining(epochs=12, batch_size=4), num_samples=1000).steps == 3000
+    assert make_plan(BoxInstTraining(epochs=12, batch_size=8), num_samples=1000).steps == 1500
+    assert make_plan(BoxInstTraining(epochs=0.5, batch_size=4), num_samples=1000).steps == 125
 
 
 def test_a_short_run_warms_up_for_a_quarter_of_it_at_most():
-    assert plan(BoxInstTraining(epochs=1, batch_size=4), num_images=100).warmup == 6
+    assert make_plan(BoxInstTraining(epochs=1, batch_size=4), num_samples=100).warmup == 6
 
 
 @given(st.integers(1, 500), st.integers(0, 100), st.sampled_from(["step", "cosine", "poly"]))
@@ -97,7 +99,7 @@ def test_the_backbone_may_learn_more_slowly(inside):
 def test_the_optimizer_follows_the_course():
     config = BoxInstTraining(steps=9, batch_size=1, schedule=ScheduleConfig(warmup=2))
     config.optim.reference_batch = 0
-    course = plan(config, num_images=9)
+    course = make_plan(config, num_samples=9)
     optimizer = build_optimizer(nn.Linear(1, 1), config.optim, course.lr)
     scheduler = build_scheduler(optimizer, course, config.schedule)
     rates = []

@@ -87,13 +87,8 @@ def _adapt(given: Namespace) -> int:
     from boxel.training.adapt import adapt
 
     out = given.get("out", "adapted")
-    adapt(
-        read_data(given),
-        float(given.get("minutes", 20.0)),
-        out,
-        given.get("teacher", "boxcaseg"),
-        logger.info,
-    )
+    minutes = float(given.get("minutes", 20.0))
+    adapt(read_data(given), out, teacher=given.get("teacher", "boxcaseg"), minutes=minutes)
     print(f"adapted model: {out}; use it with `boxel label --teacher {out}`")
     return 0
 

@@ -1,14 +1,13 @@
-"""Go on training a BoxCaseg on the boxes that are to be labeled, before it labels them: the paper's own protocol.
+"""Adapt BoxCaseg to a dataset: continue its training on the boxes that are to be labeled, as in the paper.
 
-The model's own masks of the boxes serve as hints, so that what it knows is kept while it learns from lines across
-boxes and from colors what these images are like.
+The model's own masks of the boxes serve as hints, so that it keeps what it knows while lines across boxes and colors
+teach it what these images look like.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,12 +21,18 @@ from boxel.data.crops import CropDataset
 from boxel.data.dataset import collate
 from boxel.data.samplers import MixedBatchSampler
 from boxel.labeling.api import label_data
+from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers.detector import digest_model
 from boxel.models.io import load
 from boxel.models.pretrained import folder_of
-from boxel.training import train
+from boxel.training.log import rank_zero_logger
 from boxel.training.recipe import read_config
-from boxel.utils.errors import BoxelError
+from boxel.training.run import train
+from boxel.training.run_folder import LAST, is_finished
+from boxel.utils.device import resolve_device
+from boxel.utils.errors import BoxelError, UsageError
+
+logger = rank_zero_logger(__name__)
 
 CHANGES: dict[str, Any] = {
     "label": None,
@@ -36,58 +41,61 @@ CHANGES: dict[str, Any] = {
     "data.mask_classes": None,
     "data.val_share": 0.0,
 }
-"""How adapting differs from the training that it goes on from."""
+"""Settings of the adaptation that differ from those of the training that it continues."""
 
 _PROBE_STEPS = 3
 
 
 def adapt(
-    data: Annotations,
-    minutes: float,
-    out: str | Path,
-    teacher: str = "boxcaseg",
-    report: Callable[[str], None] = print,
-    **changes: Any,
+    data: Annotations, out: str | Path, *, teacher: str = "boxcaseg", minutes: float = 20.0, **settings: Any
 ) -> Path:
-    """A model adapted to the boxes of a set.
+    """Adapt a BoxCaseg model to the boxes of a dataset.
 
-    What it was adapted from, and for how long, is kept in ``adapted.json`` in its folder.
+    The folder also gets ``adapted.json``, with the model that it was adapted from and the minutes, and that model's
+    calibration of quality, if there is one, as ``quality.json``.
 
     Args:
-        data: the set; masks of its own that are trusted are learned from.
-        minutes: how long to train, about.
-        out: folder of the run. A training that was interrupted goes on; one that is finished is not repeated.
-        teacher: the BoxCaseg to go on from, by its name or folder.
-        report: is told of progress.
-        **changes: settings of the training by path, as of `boxel.train`.
+        data: The dataset; its trusted masks are learned from.
+        out: Folder of the adapted model. An interrupted adaptation is resumed, a finished one is not repeated.
+        teacher: The BoxCaseg model to start from: name of a bundled model, or a model folder.
+        minutes: Approximate duration of the training.
+        **settings: Settings of :func:`boxel.train` by their path.
 
     Returns:
-        The folder of the adapted model.
+        The folder of the adapted model, which is a teacher for :func:`boxel.label`.
 
     Raises:
-        BoxelError: the folder is of another teacher.
+        UsageError: `minutes` is not above 0.
+        BoxelError: `out` holds a model that was adapted from another one.
+
+    Example:
+        >>> import boxel
+        >>> teacher = boxel.adapt(boxel.read("boxes.json"), "adapted", minutes=10)  # doctest: +SKIP
+        >>> masks = boxel.label("boxes.json", teacher=teacher)  # doctest: +SKIP
     """
+    if not minutes > 0:
+        raise UsageError(f"`minutes` is {minutes}; give a number above 0.")
     out, start = Path(out), folder_of(teacher)
     note, origin = out / "adapted.json", digest_model(load(start))
     done = json.loads(note.read_text()) if note.exists() else {"from": origin, "minutes": minutes}
     if done["from"] != origin:
         raise BoxelError(
-            f"{out}: was adapted from another model than {teacher}; remove it, or name another --out."
+            f"{out} was adapted from another model than {teacher}; remove it, or name another `out`."
         )
-    if (out / "model.safetensors").exists():
-        report(f"{out}: adapted already, for {done['minutes']:g} minutes; remove it to adapt anew")
+    if is_finished(out):
+        logger.info("%s was adapted already, for %g minutes; remove it to adapt again", out, done["minutes"])
         return out
     out.mkdir(parents=True, exist_ok=True)
     note.write_text(json.dumps(done))
-    resume = (out / "checkpoints" / "last.ckpt").exists()
-    report(f"adapting {teacher} to {int(data.has_box.sum()):,} boxes for about {minutes:g} minutes: {out}")
+    logger.info("adapting %s to %d boxes for about %g minutes: %s", teacher, data.has_box.sum(), minutes, out)
     made = label_data(data, teacher=teacher).data
     hinted = replace(made, trusted=data.trusted & data.has_segmentation)
+    changes, resume = CHANGES | settings, (out / LAST).exists()
     if resume:
         steps = yaml.safe_load((out / "config.yaml").read_text())["steps"]
     else:
-        settings = read_config(start / "config.yaml", "boxcaseg", **CHANGES | changes)
-        steps = max(round(60 * minutes / seconds_a_step(start, hinted, settings)), 1)
+        seconds = measure_step(start, hinted, read_config(start / "config.yaml", "boxcaseg", **changes))
+        steps = max(round(60 * minutes / seconds), 1)
     train(
         "boxcaseg",
         hinted,
@@ -95,30 +103,33 @@ def adapt(
         config=start / "config.yaml",
         init=start,
         resume=resume,
-        **CHANGES | changes | {"steps": steps},
+        **changes | {"steps": steps},
     )
+    calibration = find_calibration(teacher)
+    if calibration is not None:
+        save_calibration(calibration, out / "quality.json")
     return out
 
 
-def seconds_a_step(start: Path, data: Annotations, settings: Any) -> float:
-    """Seconds that a training step takes here, as a few of them show.
+def measure_step(start: Path, data: Annotations, settings: Any) -> float:
+    """Measure the seconds that a training step takes on this machine, by making a few.
 
     Args:
-        start: folder of the model.
-        data: to be learned from.
-        settings: the run's.
+        start: Folder of the model.
+        data: What is learned from.
+        settings: The settings of the run.
     """
-    model = load(start).train()
+    model: Any = load(start).train()
     boxed = data.select_instances(data.has_box & ~data.iscrowd)
-    dataset = CropDataset(boxed, None, settings.crops, settings.model.margin, model.padding_color)  # type: ignore[arg-type]
+    dataset = CropDataset(boxed, None, settings.crops, settings.model.margin, model.padding_color)
     batches = iter(MixedBatchSampler(boxed, 0, settings.crops, settings.batch_size, settings.seed))
-    device = "cuda" if settings.device in ("auto", "cuda") and torch.cuda.is_available() else "cpu"
+    device = resolve_device(settings.device)
     model.to(device)
-    spent = []
+    seconds = []
     for _ in range(_PROBE_STEPS):
-        began = time.perf_counter()
-        crops, targets = collate([dataset[pick] for pick in next(batches)])  # type: ignore[arg-type]
+        start_time = time.perf_counter()
+        crops, targets = collate([dataset[pick] for pick in next(batches)])
         losses = model([crop.to(device) for crop in crops], targets)
         torch.stack(list(losses.values())).sum().backward()
-        spent.append(time.perf_counter() - began)
-    return float(np.min(spent))
+        seconds.append(time.perf_counter() - start_time)
+    return float(np.min(seconds))

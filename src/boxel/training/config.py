@@ -26,7 +26,8 @@ SEGMENTS = "segments"
 """The value of `label` with which the boxes of BoxSup choose among candidate segments."""
 
 ALIASES = {
-    name: f"data.{name}" for name in ("categories", "class_agnostic", "mask_classes", "min_box", "rename")
+    name: f"data.{name}"
+    for name in ("categories", "class_agnostic", "class_list", "mask_classes", "min_box", "rename")
 }
 """Short names of settings: arguments of :func:`boxel.train` and flags of `boxel train`."""
 
@@ -43,6 +44,8 @@ class DataConfig(Config):
         mask_classes: Categories whose masks are learned from, while instances of the others count as boxes (BoxInst,
             Tables 6 and 7). None uses all masks, an empty list none.
         min_box: Boxes with a side shorter than this many pixels are ignored: neither object nor background.
+        class_list: Names of the values of label maps: a text file, or `camvid`, `voc`, `cityscapes` or
+            `pascal-context`.
         val_share: Share of the images, drawn with the run's seed, to validate on if no validation data is given; 0
             validates on none.
         workers: Processes that decode images; 0 decodes in the training process.
@@ -53,6 +56,7 @@ class DataConfig(Config):
     class_agnostic: bool = False
     mask_classes: list[str] | None = None
     min_box: NonNegativeFloat = 0.0
+    class_list: str | None = None
     val_share: HalfOpenUnitInterval = 0.1
     workers: NonNegativeInt = 2
 

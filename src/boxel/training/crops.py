@@ -1,8 +1,7 @@
-"""Training of models that make masks of boxes from crops about them."""
+"""Training of models that predict masks of boxes from crops around them."""
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -12,62 +11,65 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from boxel.data.annotations import Annotations
+from boxel.data.config import CropConfig
 from boxel.data.crops import CropDataset
 from boxel.data.dataset import InstanceDataset, collate
 from boxel.data.formats.salient import select_single_objects
 from boxel.data.samplers import MixedBatchSampler
 from boxel.evaluation.boxes import compare_masks, summarize_validation
 from boxel.masks.rle import encode
-from boxel.training.callbacks.progress import say
-from boxel.training.lit_module import Task, from_all_processes
-from boxel.training.loader import Samples, shared_out
+from boxel.training.lit_module import Task, gather_by_image
+from boxel.training.loader import SampleRequest, Samples, shard_for_rank
+from boxel.training.log import rank_zero_logger
 from boxel.training.pseudo_masks import with_hints
 from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import overlay
 
+logger = rank_zero_logger(__name__)
 
-def crops(training: Annotations, extra: Annotations | None, settings: Any, out: Path, model: Any) -> Samples:
-    """Crops of boxed instances and of salient images.
 
-    Args:
-        training: the boxed set.
-        extra: the salient images, or None; only those of a single object are taken.
-        settings: the run's.
-        out: folder of the run, where hints are kept.
-        model: that is trained.
+def make_crop_samples(request: SampleRequest) -> Samples:
+    """Make crops of boxed instances and of salient images.
+
+    Raises:
+        BoxelError: No box has an area, or no salient image shows a single object.
     """
+    training, salient, settings = request.data.training, request.data.salient, request.settings
     boxed = training.select_instances(training.has_box & ~training.iscrowd)
     if not len(boxed.labels):
-        raise BoxelError(
-            f"{training.file}: not one box has an area; `boxel check` lists what is wrong with them."
-        )
+        raise BoxelError(f"{training.file}: not one box has an area; `boxel check` lists their issues.")
     if settings.model.hint_weight > 0:
-        boxed = with_hints(boxed, out / "hints.json", say)
-    if extra is not None:
-        salient = select_single_objects(extra)
-        if not len(salient):
-            raise BoxelError(
-                f"{extra.file}: none of its {len(extra)} images shows a single object with its mask; name another "
-                "--salient, or leave it out to learn from boxes alone."
-            )
-        say("%d of %d salient images show a single object and are learned from", len(salient), len(extra))
-        extra = salient
-        if settings.crops.salient_count is not None:
-            order = np.random.default_rng(settings.seed).permutation(len(extra))
-            extra = extra.select_images(np.sort(order[: settings.crops.salient_count]))
-    count = 0 if extra is None else len(extra)
+        boxed = with_hints(boxed, request.out / "hints.json")
+    if salient is not None:
+        salient = _select_salient(salient, settings.crops, settings.seed)
+    count = 0 if salient is None else len(salient)
 
     def batches(rank: int, processes: int) -> MixedBatchSampler:
         return MixedBatchSampler(
             boxed, count, settings.crops, settings.batch_size, settings.seed, rank, processes
         )
 
-    dataset = CropDataset(boxed, extra, settings.crops, settings.model.margin, model.padding_color)
+    dataset = CropDataset(boxed, salient, settings.crops, settings.model.margin, request.model.padding_color)
     return Samples(dataset, batches, len(batches(0, 1)) * settings.batch_size, "crops")
 
 
+def _select_salient(data: Annotations, config: CropConfig, seed: int) -> Annotations:
+    """Return the images of single objects, or `salient_count` of them."""
+    salient = select_single_objects(data)
+    if not len(salient):
+        raise BoxelError(
+            f"{data.file}: none of its {len(data)} images shows a single object with its mask; name another "
+            "`salient`, or leave it out to learn from boxes alone."
+        )
+    logger.info("%d of %d salient images show a single object and are used", len(salient), len(data))
+    if config.salient_count is None:
+        return salient
+    order = np.random.default_rng(seed).permutation(len(salient))
+    return salient.select_images(np.sort(order[: config.salient_count]))
+
+
 class CropTask(Task):
-    """Steps and validations of a model that is given the boxes."""
+    """Steps and validations of a box-to-mask model."""
 
     measures: ClassVar[tuple[str, ...]] = ("val/mask_iou", "val/box_agreement")
 
@@ -76,34 +78,33 @@ class CropTask(Task):
         self.measured: dict[Any, tuple[Any, Any, Any]] = {}
 
     def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
-        """This process's share of the validation images, as they are on disk, with their masks."""
-        part = shared_out(truth, processes, rank)
+        """Return this process's share of the validation images, at their own size and with their masks."""
+        part = shard_for_rank(truth, processes, rank)
         part = part.select_instances(part.has_box & ~part.iscrowd)
         return DataLoader(InstanceDataset(part), batch_size=1, collate_fn=collate)
 
     def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
-        """Make masks of the boxes of an image, and compare them with the true ones."""
+        """Predict masks of the boxes of an image, and compare them with the true ones."""
         for image, target in zip(*batch, strict=True):
             masks, _ = self.model([image.float() / 255], [target["boxes"]])
             ious, agreement = compare_masks(target, masks[0])
             self.measured[target["image_id"]] = (ious.tolist(), agreement.tolist(), target["labels"].tolist())
 
     def on_validation_epoch_end(self) -> None:
-        """Log the figures of all images under `val/`."""
-        together = from_all_processes(self.measured, self.trainer.world_size)
+        """Log the metrics of all images under `val/`."""
+        measured = gather_by_image(self.measured, self.trainer.world_size)
         self.measured = {}
-        figures = summarize_validation(list(together.values()))
-        # Every process has measured the same.
-        self.log_dict({f"val/{name}": value for name, value in figures.items()}, sync_dist=False)
+        metrics = summarize_validation(list(measured.values()))
+        # Every process has the same metrics.
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=False)
 
-    def picture(self, photo: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """A validation image with the masks of its boxes."""
+    def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """SeededIndex the masks of the boxes on a validation image."""
         assert self.truth is not None
         own = self.truth.instances_in(index)
         boxes = torch.from_numpy(self.truth.boxes[own])
-        image = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
-        device = next(self.model.parameters()).device
-        masks, _ = self.model([image.to(device)], [boxes.to(device)])
+        pixels = torch.from_numpy(image).permute(2, 0, 1).float() / 255
+        masks, _ = self.model([pixels.to(self.device)], [boxes.to(self.device)])
         codes = [encode(mask.cpu().numpy()) for mask in masks[0]]
         names = [category.name for category in self.truth.categories]
-        return overlay(photo, self.truth.boxes[own], codes, self.truth.labels[own], names)
+        return overlay(image, self.truth.boxes[own], codes, self.truth.labels[own], names)

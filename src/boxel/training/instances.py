@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -22,38 +21,26 @@ from boxel.models.detector import Detector
 from boxel.models.fcrn import FCRNInstances
 from boxel.models.inference import InferenceConfig, inference_config_from_training, predict_batch
 from boxel.models.mask_rcnn import MaskRCNN
-from boxel.training.callbacks.progress import say
-from boxel.training.lit_module import Task, from_all_processes
-from boxel.training.loader import Samples, shared_out
+from boxel.training.lit_module import Task, gather_by_image
+from boxel.training.loader import SampleRequest, Samples, shard_for_rank
 from boxel.training.pseudo_masks import with_hints
 
-SURE = 0.3
-"""Lowest score drawn in sample pictures."""
+MIN_PICTURE_SCORE = 0.3
+"""Minimum score of the instances drawn in sample pictures."""
 
 
-def whole_images(
-    training: Annotations, extra: Annotations | None, settings: Any, out: Path, model: Any
-) -> Samples:
-    """Images with all their instances, to be learned from.
-
-    Args:
-        training: the set.
-        extra: unused; this kind of training has one set.
-        settings: the run's.
-        out: folder of the run, where hints are kept.
-        model: unused.
-    """
+def make_image_samples(request: SampleRequest) -> Samples:
+    """Make whole images with all their instances."""
+    training, settings = request.data.training, request.settings
     hinted = getattr(settings.model, "hint_weight", 0) > 0
     if hinted:
-        training = with_hints(training, out / "hints.json", say)
-    return Samples(
-        InstanceDataset(training, train_transforms(settings.augment), hinted),
-        lambda rank, processes: AspectBatchSampler(
-            training, settings.batch_size, settings.seed, rank, processes
-        ),
-        len(training),
-        "images",
-    )
+        training = with_hints(training, request.out / "hints.json")
+
+    def batches(rank: int, processes: int) -> AspectBatchSampler:
+        return AspectBatchSampler(training, settings.batch_size, settings.seed, rank, processes)
+
+    dataset = InstanceDataset(training, train_transforms(settings.augment), hinted)
+    return Samples(dataset, batches, len(training), "images")
 
 
 class InstanceTask(Task):
@@ -66,39 +53,38 @@ class InstanceTask(Task):
         self.results: dict[Any, list[dict[str, Any]]] = {}
 
     def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
-        """This process's share of the validation images, as they are on disk."""
-        part = shared_out(truth, processes, rank)
+        """Return this process's share of the validation images, at their own size."""
+        part = shard_for_rank(truth, processes, rank)
         return DataLoader(InstanceDataset(part.without_masks()), batch_size=4, collate_fn=collate)
 
     def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
-        """Find the instances of a batch of images as they are on disk."""
-        photos = [image.permute(1, 2, 0).cpu().numpy() for image in batch[0]]
-        found = predict_batch(self.model, photos, self._shown())
-        for instances, target in zip(found, batch[1], strict=True):
+        """Find the instances of a batch of images of their own size."""
+        images = [image.permute(1, 2, 0).cpu().numpy() for image in batch[0]]
+        predictions = predict_batch(self.model, images, self.inference_config())
+        for instances, target in zip(predictions, batch[1], strict=True):
             self.results[target["image_id"]] = instances.to_coco(target["image_id"])
 
     def on_validation_epoch_end(self) -> None:
-        """Measure what was found and log it under `val/`."""
-        together = from_all_processes(self.results, self.trainer.world_size)
+        """Compare the instances of all images with the truth, and log the metrics under `val/`."""
+        gathered = gather_by_image(self.results, self.trainer.world_size)
         self.results = {}
-        results = [row for rows in together.values() for row in rows]
+        results = [row for rows in gathered.values() for row in rows]
         if self.truth is None:
             return
         metrics = validation_metrics(results, self.truth)
         if metrics.get("mask_fill", 0.0) > BOX_LIKE:
             cause = diagnose_filled_masks(self.model, self.progress())
             warnings.warn(f"masks fill {metrics['mask_fill']:.0%} of their boxes: {cause}.", stacklevel=1)
-        # Every process has measured the same.
-        self.log_dict(
-            {f"val/{name}": value for name, value in metrics.items()}, prog_bar=False, sync_dist=False
-        )
+        # Every process has the same metrics.
+        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=False)
 
-    def picture(self, photo: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """A validation image with the instances found in it."""
-        found = predict_batch(self.model, [photo], self._shown())[0]
-        return found[found.scores >= SURE].plot(photo)
+    def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
+        """SeededIndex the instances found in a validation image."""
+        instances = predict_batch(self.model, [image], self.inference_config())[0]
+        return instances[instances.scores >= MIN_PICTURE_SCORE].plot(image)
 
-    def _shown(self) -> InferenceConfig:
+    def inference_config(self) -> InferenceConfig:
+        """Return the size of the images in validation, which is that of the training."""
         return inference_config_from_training(asdict(self.config))
 
 
@@ -125,14 +111,14 @@ def diagnose_filled_masks(model: Detector, progress: float) -> str:
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
-    """The few figures worth following during training.
+    """Return the few metrics worth following during training.
 
     Args:
-        results: COCO results.
-        truth: what they are measured against.
+        results: Detections as COCO results.
+        truth: The ground truth.
 
     Returns:
-        Finite figures in [0, 1] by name: `box_AP`, `box_AP50` and `mask_fill`; with true masks `mask_AP`, `mask_AP50`,
+        Finite metrics in [0, 1] by name: `box_AP`, `box_AP50` and `mask_fill`; with true masks `mask_AP`, `mask_AP50`,
         `mask_AP75` and `mask_iou`, else `box_agreement`.
     """
     metrics = {

@@ -1,94 +1,277 @@
-"""Which instances are learned from their mask, which from their box, and which images are kept for validation."""
+"""Prepare the data of a run: read it, choose what is learned from it, and keep images for validation."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category
+from boxel.data import Annotations, read
+from boxel.data.annotations import Category
+from boxel.data.issues import summarize_issues
+from boxel.data.joining import join
+from boxel.data.label_maps import has_pixel_truth, pixel_classes
+from boxel.methods import resolve
+from boxel.training.config import DataConfig, TrainConfig
+from boxel.training.finetune import read_things
+from boxel.training.log import rank_zero_logger
+from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError, nearest
 
-MOST_REPEATS = 10
-"""How often an image with a true mask is shown in an epoch at most."""
+logger = rank_zero_logger(__name__)
+
+MAX_REPEATS = 10
+"""Maximum number of times per epoch that an image with given masks is used."""
+
+Source: TypeAlias = Annotations | str | Path
 
 
-def add_masks(data: Annotations, masks: Annotations, flag: str = "--masks") -> Annotations:
-    """The set with the masks another file has for some of its instances, matched by annotation id.
+@dataclass(frozen=True)
+class DataSources:
+    """Where the data of a run comes from, with the arguments of :func:`boxel.train`.
+
+    Attributes:
+        data: Annotations to learn from; several are joined.
+        images: Folder of the images of the first of them.
+        val: Annotations to validate on.
+        val_images: Folder of their images.
+        masks: Annotations whose masks are added to `data` by annotation id.
+    """
+
+    data: Source | Sequence[Source]
+    images: str | Path | None = None
+    val: Source | None = None
+    val_images: str | Path | None = None
+    masks: Source | None = None
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The datasets of a run.
+
+    Attributes:
+        training: What the model learns from.
+        validation: What it is validated on, if anything.
+        classes: The classes of the model, in the order of its labels.
+        salient: Images of single objects, if it learns from them too.
+    """
+
+    training: Annotations
+    validation: Annotations | None
+    classes: tuple[Category, ...]
+    salient: Annotations | None
+
+
+def prepare_data(run: Run, sources: DataSources) -> TrainingData:
+    """Read the data of a run and choose what is learned from it.
 
     Args:
-        data: boxes, perhaps with masks of their own, which are kept where `masks` has none.
-        masks: annotations with the same ids.
-        flag: that named them.
+        run: What is to be done.
+        sources: Where the data comes from.
+
+    Returns:
+        The datasets. The categories of `training` are not merged by `data.class_agnostic` yet, since a teacher may go
+        by them.
 
     Raises:
-        BoxelError: not one instance matches.
+        BoxelError: A file or an image cannot be read, or there is nothing to learn from or to validate on.
     """
-    theirs = {
-        (masks.ids[i], masks.image_ids[masks.image_index[i]]): i for i in np.flatnonzero(masks.has_mask)
-    }
-    segmentations, areas, trusted = data.segmentations.copy(), data.areas.copy(), data.trusted.copy()
-    source, quality = data.source.copy(), data.quality.copy()
-    found = 0
-    for i, annotation in enumerate(data.ids):
-        other = theirs.get((annotation, data.image_ids[data.image_index[i]]))
-        if other is not None:
-            segmentations[i], areas[i], trusted[i] = masks.segmentations[other], masks.areas[other], True
-            source[i], quality[i] = masks.source[other], masks.quality[other]
-            found += 1
-    if not found:
-        raise BoxelError(
-            f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check {flag}."
-        )
-    return replace(
-        data, segmentations=segmentations, areas=areas, trusted=trusted, source=source, quality=quality
+    settings, config = run.settings, run.settings.data
+    everything = read_training(sources, config.class_list)
+    if sources.val is None:
+        source, held_out = set_aside(everything, settings, run.segmenter)
+    else:
+        source, held_out = everything, read_validation(sources, config.class_list, run.segmenter)
+    check_images(source)
+    things = read_things(run.inputs["semantic"]) if "semantic" in run.inputs else None
+    training = select_targets(source, config, things)
+    (check_instances_or_labels if settings.teacher else resolve(run.method.check))(training)
+    validation = None
+    if held_out is not None:
+        validation = select_validation(held_out, config, None if run.segmenter else training.categories)
+    merged = merge_classes(training, config)
+    salient = run.inputs.get("salient")
+    return TrainingData(
+        training,
+        validation,
+        pixel_classes(merged) if run.segmenter else merged.categories,
+        None if salient is None else read_salient(salient),
     )
 
 
-def repeats_of(data: Annotations, share: float) -> NDArray[np.int64]:
-    """How often each image is to be shown in an epoch, that few with true masks are not lost among many without.
+def read_training(sources: DataSources, class_list: str | None) -> Annotations:
+    """Read and join what is to be learned from, with masks added from another file."""
+    several = [sources.data] if isinstance(sources.data, (Annotations, str, Path)) else list(sources.data)
+    joined = join(
+        [
+            _read(source, None if k else sources.images, "train", class_list)
+            for k, source in enumerate(several)
+        ]
+    )
+    if sources.masks is None:
+        return joined
+    return add_masks(joined, _read(sources.masks, joined.root, "train"))
 
-    An image is of the few where it has a label map, or where all its instances have masks that were given and not made.
-    It is of the many where one has no such mask.
+
+def read_validation(sources: DataSources, class_list: str | None, segmenter: bool) -> Annotations:
+    """Read what to validate on; its images are in their own folder, beside it, or among the training images."""
+    assert sources.val is not None
+    folders = [sources.val_images] if sources.val_images or sources.images is None else [None, sources.images]
+    tried = [_read(sources.val, folder, "val", class_list) for folder in folders]
+    data = next((data for data in tried if len(data) and data.image_path(0).is_file()), None)
+    if data is None:
+        raise BoxelError(
+            f"{tried[-1].file}: its images are not in {tried[-1].root}; name their folder with `val_images`."
+        )
+    if segmenter and not has_pixel_truth(data).any():
+        raise BoxelError(
+            f"{data.file}: not one of its images has a label map or a mask to validate against; give another `val`, or "
+            "none."
+        )
+    return data
+
+
+def read_salient(source: Source) -> Annotations:
+    """Read the images of single objects."""
+    data = _read(source, None, "train")
+    check_images(data, "put them into its folder `images`")
+    return data
+
+
+def set_aside(
+    data: Annotations, settings: TrainConfig, segmenter: bool
+) -> tuple[Annotations, Annotations | None]:
+    """Split off images for validation; a segmenter is validated on images with a label map or masks."""
+    among = has_pixel_truth(data) if segmenter else None
+    training, validation = split(data, settings.data.val_share, settings.seed, among)
+    if validation is not None:
+        logger.info("%d of %d images set aside for validation", len(validation), len(data))
+    elif settings.data.val_share:
+        logger.info(
+            "no image is set aside for validation: too few have a mask or a label map to compare with"
+        )
+    return training, validation
+
+
+def select_targets(
+    data: Annotations, config: DataConfig, things: Sequence[Category] | None = None
+) -> Annotations:
+    """Apply the settings on what is learned from: renamed categories, masks of some, a minimum size of boxes."""
+    renamed = data.rename_categories(config.rename)
+    masked = renamed if config.mask_classes is None else keep_masks_of(renamed, config.mask_classes)
+    selected = masked if config.categories is None else masked.select_categories(config.categories)
+    aligned = selected if things is None else align_categories(selected, things)
+    return aligned.ignore_small(config.min_box)
+
+
+def select_validation(
+    data: Annotations, config: DataConfig, categories: Sequence[Category] | None
+) -> Annotations:
+    """Apply the categories of the training data to what is validated on, and no other setting.
 
     Args:
-        data: the set.
-        share: what the few are to be of both.
+        data: The validation data.
+        config: The settings.
+        categories: Those of the training data; None for segmenters, whose dataset aligns its classes itself.
+    """
+    known = {category.name for category in data.categories}
+    renamed = data.rename_categories({old: new for old, new in config.rename.items() if old in known})
+    aligned = renamed if categories is None else align_categories(renamed, categories)
+    return merge_classes(aligned, config)
+
+
+def merge_classes(data: Annotations, config: DataConfig) -> Annotations:
+    """Return the dataset with all categories as one if `class_agnostic` is set."""
+    return data.class_agnostic() if config.class_agnostic else data
+
+
+def summarize(data: TrainingData) -> str:
+    """Describe in words what there is to learn from."""
+    training = data.training
+    targets = ~training.iscrowd
+    masked, made = ((kind & targets).sum() for kind in (training.has_mask, training.has_generated_mask))
+    parts = [f"{len(training)} images"]
+    if any(training.label_maps):
+        parts.append(f"{training.has_label_map.sum()} label maps")
+    if len(training.labels):
+        of_these = f", {made} of them made by a teacher" if made else ""
+        boxes = targets.sum() - masked
+        parts.append(f"{targets.sum()} instances ({masked} with masks{of_these}, {boxes} boxes only)")
+    return f"{', '.join(parts)} of {len(data.classes)} categories"
+
+
+def add_masks(data: Annotations, masks: Annotations) -> Annotations:
+    """Return the dataset with the masks that another one has for the same annotation ids.
+
+    Args:
+        data: Boxes, perhaps with masks of their own, which stay if `masks` has none.
+        masks: Annotations with the same ids.
+
+    Raises:
+        BoxelError: Not one instance matches.
+    """
+    rows = {(masks.ids[i], masks.image_ids[masks.image_index[i]]): i for i in np.flatnonzero(masks.has_mask)}
+    keys = ((annotation, data.image_ids[data.image_index[i]]) for i, annotation in enumerate(data.ids))
+    pairs = [(i, rows[key]) for i, key in enumerate(keys) if key in rows]
+    if not pairs:
+        raise BoxelError(
+            f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check `masks`."
+        )
+    own, other = np.array(pairs).T
+    names = ("segmentations", "areas", "source", "quality", "trusted")
+    columns = {name: getattr(data, name).copy() for name in names}
+    for name in names[:-1]:
+        columns[name][own] = getattr(masks, name)[other]
+    columns["trusted"][own] = True
+    return replace(data, **columns)
+
+
+def count_repeats(data: Annotations, share: float) -> NDArray[np.int64]:
+    """Count how often to use each image per epoch, so that few images with given masks are not lost among many.
+
+    The few have a label map, or a given mask (not a predicted one) for every instance. The many have an instance
+    without a given mask.
+
+    Args:
+        data: The dataset.
+        share: Share of the few among both, in [0, 1).
 
     Returns:
-        (I,) 1, and of the few what the share comes to when rounded, `MOST_REPEATS` at most.
+        (I,) 1, and for the few the rounded factor that reaches the share, at most `MAX_REPEATS`.
     """
     given = data.has_mask & ~data.has_generated_mask
-    guessed, drawn = np.zeros((2, len(data)), dtype=bool)
+    guessed, complete = np.zeros((2, len(data)), dtype=bool)
     guessed[data.image_index[~given & ~data.iscrowd]] = True
-    drawn[data.image_index[given & ~data.iscrowd]] = True
-    few = data.has_label_map | (drawn & ~guessed)
+    complete[data.image_index[given & ~data.iscrowd]] = True
+    few = data.has_label_map | (complete & ~guessed)
     repeats = np.ones(len(data), dtype=np.int64)
     if few.any():
         wanted = share / (1 - share) * (guessed & ~few).sum() / few.sum()
-        repeats[few] = min(max(round(wanted), 1), MOST_REPEATS)
+        repeats[few] = min(max(round(wanted), 1), MAX_REPEATS)
     return repeats
 
 
 def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
-    """Masks of some categories only; the other instances keep their boxes (BoxInst, Tables 6 and 7).
+    """Return the dataset with masks of some categories only; the others keep their boxes (BoxInst, Tables 6 and 7).
 
-    Label maps, which tell of all categories, are left out.
+    Label maps, which cover all categories, are dropped.
 
     Args:
-        data: the set.
-        classes: names of the categories that keep their masks; none leaves boxes alone.
+        data: The dataset.
+        classes: Names of the categories that keep their masks; none keeps boxes alone.
 
     Raises:
-        BoxelError: a name is not a category of the set.
+        BoxelError: A name is not a category of the dataset.
     """
     known = [category.name for category in data.categories]
     for name in classes:
         if name not in known:
             raise BoxelError(
-                f"{data.file}: data.mask_classes names {name!r}, no category of the set.{nearest(name, known)}"
+                f"{data.file}: `mask_classes` names {name!r}, which is not a category of it.{nearest(name, known)}"
             )
     labels = [known.index(name) for name in classes]
     segmentations = data.segmentations.copy()
@@ -96,50 +279,15 @@ def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
     return replace(data, segmentations=segmentations, label_maps=[None] * len(data))
 
 
-def check_instances(data: Annotations) -> None:
-    """Raise a :class:`BoxelError` where a set has no instance to learn from."""
-    if not len(data) or data.iscrowd.all():
-        raise BoxelError(
-            f"{data.file}: there is no instance to learn from in {len(data)} images, under the categories "
-            f"{', '.join(category.name for category in data.categories) or '(none)'} and with crowds and boxes under "
-            "data.min_box ignored; `boxel check` tells what else was left out."
-        )
-
-
-def check_instances_or_labels(data: Annotations) -> None:
-    """Raise a :class:`BoxelError` where a set has neither an instance nor a label map to learn from."""
-    if not any(data.label_maps):
-        check_instances(data)
-
-
-def check_masks(data: Annotations) -> None:
-    """Raise a :class:`BoxelError` where no instance of a set has a mask to learn from."""
-    check_instances(data)
-    if not (data.has_mask & ~data.iscrowd).any():
-        raise BoxelError(
-            f"{data.file}: none of its {len(data.labels)} instances has a mask to learn from; `boxel label` makes "
-            "masks of boxes."
-        )
-
-
-def check_labels(data: Annotations) -> None:
-    """Raise a :class:`BoxelError` where no pixel of a set is of a class that is known."""
-    if not any(data.label_maps) and not data.has_mask.any():
-        raise BoxelError(
-            f"{data.file}: not one of its {len(data)} images has a label map or a mask to learn from; --label makes "
-            "masks of its boxes first."
-        )
-
-
-def under_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:
-    """The set under another set's categories, matched by name; instances of other categories are left out.
+def align_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:
+    """Return the dataset under the categories of another one, matched by name, without instances of others.
 
     Args:
-        data: the set.
-        categories: the other set's, in the order of the labels.
+        data: The dataset.
+        categories: The categories of the other one, in the order of the labels.
 
     Raises:
-        BoxelError: the two have no category in common.
+        BoxelError: The two have no category in common.
     """
     names = [category.name for category in categories]
     label = [names.index(category.name) if category.name in names else -1 for category in data.categories]
@@ -153,21 +301,74 @@ def under_categories(data: Annotations, categories: Sequence[Category]) -> Annot
 def split(
     data: Annotations, share: float, seed: int, among: NDArray[np.bool_] | None = None
 ) -> tuple[Annotations, Annotations | None]:
-    """Training and validation images, drawn by image with a seed.
+    """Split a dataset into training and validation images at random.
 
     Args:
-        data: the set.
-        share: of the images that go to validation; at least one does where it is above 0.
-        seed: the same seed splits alike.
-        among: (I,) bool, images that may go to validation, of which the share is; all where None.
+        data: The dataset.
+        share: Share of the images for validation; at least one if above 0.
+        seed: The same seed gives the same split.
+        among: (I,) bool, images that may be used for validation, of which `share` is a part; None for all.
 
     Returns:
-        Training and validation set; the latter None for a share of 0, or with one image to draw from.
+        The training and the validation data; the latter None if `share` is 0 or there is one image to choose from.
     """
-    drawn = np.arange(len(data)) if among is None else np.flatnonzero(among)
-    if share <= 0 or len(drawn) < 2:
+    choices = np.arange(len(data)) if among is None else np.flatnonzero(among)
+    if share <= 0 or len(choices) < 2:
         return data, None
-    order = np.random.default_rng(seed).permutation(drawn)
+    order = np.random.default_rng(seed).permutation(choices)
     kept = np.ones(len(data), dtype=bool)
-    kept[order[: min(max(round(len(drawn) * share), 1), len(drawn) - 1)]] = False
+    kept[order[: min(max(round(len(choices) * share), 1), len(choices) - 1)]] = False
     return data.select_images(kept), data.select_images(~kept)
+
+
+def check_images(data: Annotations, remedy: str = "name their folder with `images`") -> None:
+    """Raise a :class:`BoxelError` if not one of the first images exists, as in a wrong folder."""
+    first = [data.image_path(index) for index in range(min(len(data), 20))]
+    if first and not any(path.is_file() for path in first):
+        raise BoxelError(f"{data.file}: its images, e.g. {first[0]}, do not exist; {remedy}.")
+
+
+def check_instances(data: Annotations) -> None:
+    """Raise a :class:`BoxelError` if a dataset has no instance to learn from."""
+    if not len(data) or data.iscrowd.all():
+        names = ", ".join(category.name for category in data.categories) or "none"
+        raise BoxelError(
+            f"{data.file}: there is no instance to learn from in its {len(data)} images (categories: {names}; crowds "
+            "and boxes under `data.min_box` are ignored); `boxel check` lists what else was left out."
+        )
+
+
+def check_instances_or_labels(data: Annotations) -> None:
+    """Raise a :class:`BoxelError` if a dataset has neither an instance nor a label map to learn from."""
+    if not any(data.label_maps):
+        check_instances(data)
+
+
+def check_masks(data: Annotations) -> None:
+    """Raise a :class:`BoxelError` if no instance of a dataset has a mask to learn from."""
+    check_instances(data)
+    if not (data.has_mask & ~data.iscrowd).any():
+        raise BoxelError(
+            f"{data.file}: none of its {len(data.labels)} instances has a mask to learn from; `boxel label` makes "
+            "masks of boxes."
+        )
+
+
+def check_labels(data: Annotations) -> None:
+    """Raise a :class:`BoxelError` if a dataset has neither a label map nor a mask to learn from."""
+    if not any(data.label_maps) and not data.has_mask.any():
+        raise BoxelError(
+            f"{data.file}: not one of its {len(data)} images has a label map or a mask to learn from; `label` names a "
+            "teacher that makes masks of its boxes first."
+        )
+
+
+def _read(
+    source: Source, images: str | Path | None, split: str, class_list: str | None = None
+) -> Annotations:
+    if isinstance(source, Annotations):
+        return source
+    data = read(source, images=images, split=split, class_list=class_list)
+    if data.issues:
+        logger.warning("%s", summarize_issues(data.issues))
+    return data

@@ -1,93 +1,124 @@
-"""Masks made from boxes before a training: by a teacher of `boxel label`, or by GrabCut as hints."""
+"""Make masks of boxes before a training: by a teacher of `boxel label`, or by GrabCut as hints."""
 
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import msgspec
 import numpy as np
-from lightning.pytorch.utilities import rank_zero_only
+from lightning.fabric import Fabric
+from numpy.typing import NDArray
 
 from boxel.data import Annotations, read, write
 from boxel.data.images import read_image
 from boxel.labeling.api import label_data
 from boxel.masks.grabcut import grabcut_from_ellipse
 from boxel.masks.rle import Rle, encode_in_box
+from boxel.methods import resolve
+from boxel.training.engine import run_on_first_process
+from boxel.training.log import rank_zero_logger
+from boxel.training.prepare import TrainingData, add_masks, merge_classes
+from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError
+from boxel.utils.files import atomic_path
 
-TORCH_DEVICES = ("cpu", "cuda", "mps")
-"""What a run's `device` may be that is one of torch's too."""
+logger = rank_zero_logger(__name__)
 
 
-def made_masks(data: Annotations, teacher: str, file: Path, device: str) -> Annotations:
-    """The set with masks of the boxes that have none.
+def label_boxes(run: Run, data: TrainingData, processes: Fabric) -> TrainingData:
+    """Add masks of the run's teacher, if it has one, then merge the categories, which the teacher may have gone by.
 
-    Of several processes the first makes them, and the others read its file, in a folder that all see.
-
-    Args:
-        data: the set.
-        teacher: who draws them.
-        file: keeps them; what is labeled already is not labeled again.
-        device: where a network runs.
+    Raises:
+        BoxelError: The teacher cannot label, or there is nothing to learn from even so.
     """
-    if getattr(rank_zero_only, "rank", 0):
-        while not file.exists():  # if the first fails, who started them ends them all
-            time.sleep(1)
-        return read(file, images=data.root)
-    device = device if device in TORCH_DEVICES else "auto"
-    return label_data(data, teacher=teacher, out=file, device=device).data
+    training, config = data.training, run.settings.data
+    if run.settings.teacher is not None:
+        training = add_teacher_masks(
+            training, run.settings.teacher, run.out / "masks.json", processes, run.segmenter
+        )
+        resolve(run.method.check)(training)
+    return replace(data, training=merge_classes(training, config))
 
 
-def with_hints(data: Annotations, file: Path, report: Callable[..., None]) -> Annotations:
-    """The set with a hint for each instance that has a box only, from a file if it was made before.
+def add_teacher_masks(
+    data: Annotations, teacher: str, file: Path, processes: Fabric, segmenter: bool = False
+) -> Annotations:
+    """Return the dataset with masks of the boxes that have none.
+
+    The first process labels, and all of them read the file that it has written. Masks that are not trusted are not made
+    again: `boxel label` has made and dropped them.
 
     Args:
-        data: the set.
-        file: where the hinted set is kept as COCO json, so that a resumed run does not make it again.
-        report: told what is done, in the way of `logging`.
+        data: The dataset.
+        teacher: The teacher of `boxel label`.
+        file: COCO file for the masks, which a resumed labeling continues.
+        processes: The processes of the run.
+        segmenter: Whether images with a label map need no masks.
 
-    Returns:
-        The set with hints as masks that are not trusted, their source `grabcut`.
+    Raises:
+        BoxelError: The first process cannot label, or it made no mask.
+    """
+    missing = ~data.has_segmentation & ~data.iscrowd & data.has_box
+    if segmenter:
+        missing &= ~data.has_label_map[data.image_index]
+    if not missing.any():
+        return data
+    targets = data.select_instances(data.trusted | ~data.has_segmentation)
+    if segmenter:
+        targets = targets.select_images(~targets.has_label_map)
+
+    def label() -> None:
+        logger.info("making masks of %d boxes by %s: %s", missing.sum(), teacher, file)
+        label_data(targets, teacher=teacher, out=file, device=processes.device.type)
+
+    run_on_first_process(processes, label)
+    made = read(file, images=targets.root)
+    if made.has_mask.sum() <= targets.has_mask.sum():
+        raise BoxelError(
+            f"{data.file}: {teacher} made no mask of its {missing.sum()} boxes; name another `label`."
+        )
+    return add_masks(data, made)
+
+
+def with_hints(data: Annotations, file: Path) -> Annotations:
+    """Return the dataset with a GrabCut mask, not trusted, for each instance that has only a box.
+
+    Args:
+        data: The dataset.
+        file: COCO file that keeps the hints, so that a resumed run does not make them again.
     """
     wanted = data.has_box & ~data.has_segmentation & ~data.iscrowd
     rows = np.flatnonzero(wanted)
     if not len(rows):
         return data
-    if file.exists():
-        made = read(file, images=data.root)
-        # Hints of other boxes, of a run that got no further, are made anew.
-        if made.ids == rows.tolist() and np.allclose(made.boxes, data.boxes[rows], atol=0.01):
-            columns = {name: getattr(data, name).copy() for name in ("segmentations", "trusted", "source")}
-            for name, column in columns.items():
-                column[rows] = getattr(made, name)
-            return replace(data, **columns)
-    report("making hints for %d boxes by GrabCut: %s", len(rows), file)
+    kept = _read_hints(data, rows, file)
+    if kept is not None:
+        return kept
+    logger.info("making hints for %d boxes by GrabCut: %s", len(rows), file)
     hinted = add_hints(data, wanted)
-    partial = file.with_name(f"hints.{os.getpid()}.json")  # several processes may be at it
-    # Label maps stay with the set; hints are of instances, named by their rows: ids of joined sets are no numbers.
+    # Hints are named by their rows, since ids of joined datasets are not numbers; label maps stay with the dataset.
     rowwise = replace(hinted, ids=list(range(len(hinted.ids))), label_maps=[None] * len(hinted))
-    write(rowwise.select_instances(rows), partial)
-    partial.replace(file)
+    with atomic_path(file) as temporary:  # several processes may write it
+        write(rowwise.select_instances(rows), temporary)
     return hinted
 
 
-def add_hints(data: Annotations, wanted: np.ndarray) -> Annotations:
-    """The set with a GrabCut mask, not trusted, for each wanted instance.
+def add_hints(data: Annotations, wanted: NDArray[np.bool_]) -> Annotations:
+    """Return the dataset with a GrabCut mask, not trusted, for each wanted instance.
 
-    Instances of an image that can't be read stay as they are.
+    Instances of an image that cannot be read stay as they are.
 
     Args:
-        data: the set.
+        data: The dataset.
         wanted: (N,) bool.
     """
     segmentations, trusted, source = data.segmentations.copy(), data.trusted.copy(), data.source.copy()
 
-    def of_image(image: int) -> list[tuple[int, Rle]]:
+    def cut_image(image: int) -> list[tuple[int, Rle]]:
         own = [int(i) for i in data.instances_in(image) if wanted[i]]
         if not own:
             return []
@@ -98,10 +129,23 @@ def add_hints(data: Annotations, wanted: np.ndarray) -> Annotations:
         height, width = pixels.shape[:2]
         return [(i, encode_in_box(*grabcut_from_ellipse(pixels, data.boxes[i]), height, width)) for i in own]
 
-    # OpenCV lets go of Python's lock, so threads do it, and nothing is copied.
+    # OpenCV releases the GIL, so threads are enough.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for found in pool.map(of_image, range(len(data))):
-            for instance, rle in found:
+        for cuts in pool.map(cut_image, range(len(data))):
+            for instance, rle in cuts:
                 segmentations[instance] = msgspec.json.encode(rle)
                 trusted[instance], source[instance] = False, "grabcut"
     return replace(data, segmentations=segmentations, trusted=trusted, source=source)
+
+
+def _read_hints(data: Annotations, rows: Sequence[int] | NDArray[np.intp], file: Path) -> Annotations | None:
+    """Return the dataset with the hints of a file, or None if it has none for these boxes."""
+    if not file.exists():
+        return None
+    made = read(file, images=data.root)
+    if made.ids != list(rows) or not np.allclose(made.boxes, data.boxes[rows], atol=0.01):
+        return None
+    columns = {name: getattr(data, name).copy() for name in ("segmentations", "trusted", "source")}
+    for name, column in columns.items():
+        column[rows] = getattr(made, name)
+    return replace(data, **columns)

@@ -1,10 +1,11 @@
-"""Learning rate and length of a run, scaled to its batch size."""
+"""Length and learning rate of a run, scaled to its batch size."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
 
+from timm.optim import param_groups_weight_decay
 from torch import nn
 from torch.optim import SGD, AdamW, Optimizer
 from torch.optim.lr_scheduler import LambdaLR
@@ -14,89 +15,101 @@ from boxel.training.config import OptimConfig, ScheduleConfig, TrainConfig
 
 @dataclass(frozen=True)
 class Plan:
-    """What a run comes to with its real batch.
+    """Length and learning rate of a run at its effective batch size.
 
     Attributes:
-        steps: optimizer steps in all.
-        warmup: of them, steps of linear rise.
-        lr: highest learning rate.
-        steps_per_epoch: optimizer steps in one pass over the images.
+        steps: Optimizer steps.
+        warmup: Steps of linear increase among them.
+        lr: Maximum learning rate.
+        steps_per_epoch: Optimizer steps per pass over the samples.
+        validation_interval: Optimizer steps between two validations.
     """
 
     steps: int
     warmup: int
     lr: float
     steps_per_epoch: float
+    validation_interval: int
 
 
-def plan(config: TrainConfig, num_images: int, processes: int = 1) -> Plan:
-    """Scale learning rate (in proportion) and steps (in inverse proportion) to the real batch.
+def make_plan(
+    config: TrainConfig, num_samples: int, processes: int = 1, batches_per_epoch: int | None = None
+) -> Plan:
+    """Scale the learning rate (in proportion) and the steps (inversely) to the effective batch size.
 
-    The real batch is ``batch_size * accumulate * processes`` images a step.
+    The effective batch size is ``batch_size * accumulate * processes`` samples per step.
 
     Args:
-        config: the run's.
-        num_images: of an epoch.
-        processes: that share a step.
+        config: The settings of the run.
+        num_samples: Samples per epoch.
+        processes: Processes that share a step.
+        batches_per_epoch: Batches per epoch and process; None to divide the samples by the batch size.
+
+    Example:
+        >>> make_plan(TrainConfig(epochs=12, batch_size=16), num_samples=1600).steps
+        1200
     """
     batch = config.batch_size * config.accumulate * processes
     factor = batch / config.optim.reference_batch if config.optim.reference_batch else 1.0
-    steps_per_epoch = max(num_images / batch, 1.0)
+    steps_per_epoch = max(num_samples / batch, 1.0)
     steps = round(config.steps / factor) if config.steps else round(config.epochs * steps_per_epoch)
     steps = max(steps, 1)
     # A short run must not spend itself on warming up.
     warmup = min(round(config.schedule.warmup / factor), steps // 4)
-    return Plan(steps, warmup, config.optim.lr * factor, steps_per_epoch)
+    epoch = batches_per_epoch or steps_per_epoch * config.accumulate
+    validations = max(round(steps * config.accumulate / (epoch * config.validate_every)), 1)
+    return Plan(steps, warmup, config.optim.lr * factor, steps_per_epoch, math.ceil(steps / validations))
 
 
 def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> float:
-    """Share of the highest learning rate at a step.
+    """Return the share of the maximum learning rate at a step.
 
     Args:
-        step: optimizer steps done.
-        steps: of the whole run.
-        warmup: of these, steps of linear rise.
-        config: kind of the course.
+        step: Optimizer steps done.
+        steps: Steps of the whole run.
+        warmup: Steps of linear increase among them.
+        config: The schedule.
 
     Returns:
-        In [0, 1].
+        A factor in [0, 1].
+
+    Example:
+        >>> lr_factor(5, 10, warmup=0, config=ScheduleConfig(kind="cosine"))
+        0.5
     """
     progress = min(step / steps, 1.0)
     if config.kind == "step":
         factor = 0.1 ** sum(progress >= drop for drop in config.drops)
     else:
-        fallen = max(progress - config.hold, 0) / (1 - config.hold)
-        cosine, poly = (1 + math.cos(math.pi * fallen)) / 2, (1 - fallen) ** config.power
-        factor = cosine if config.kind == "cosine" else poly
+        done = max(progress - config.hold, 0) / (1 - config.hold)
+        factor = (1 + math.cos(math.pi * done)) / 2 if config.kind == "cosine" else (1 - done) ** config.power
     return factor * min((step + 1) / warmup, 1.0) if warmup else factor
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
-    """SGD or AdamW with no weight decay on norms and biases, and a learning rate of its own for the backbone.
+    """Build SGD or AdamW, with no weight decay on norms and biases and a learning rate of its own for the backbone.
 
     Args:
-        model: its parameters that learn; the backbone's have a part `backbone` in their name.
-        config: kind and strength.
-        lr: highest learning rate of the new layers.
+        model: The model; names of parameters of the backbone have a part `backbone`.
+        config: The optimizer's settings.
+        lr: Maximum learning rate of the other layers.
     """
-    groups: dict[tuple[bool, bool], list[nn.Parameter]] = {}
-    for name, parameter in model.named_parameters():
-        if parameter.requires_grad:
-            kind = ("backbone" in name.split("."), parameter.ndim > 1)
-            groups.setdefault(kind, []).append(parameter)
-    rows = [
-        {
-            "params": parameters,
-            "lr": lr * (config.backbone_lr if pretrained else 1.0),
-            "weight_decay": config.weight_decay if decays else 0.0,
-        }
-        for (pretrained, decays), parameters in groups.items()
-    ]
+    pretrained = {id(p) for name, p in model.named_parameters() if "backbone" in name.split(".")}
+    groups = []
+    for group in param_groups_weight_decay(model, config.weight_decay):
+        for factor, inside in ((1.0, False), (config.backbone_lr, True)):
+            parameters = [p for p in group["params"] if (id(p) in pretrained) == inside]
+            if parameters:
+                groups.append({**group, "params": parameters, "lr": lr * factor})
     if config.name == "adamw":
-        return AdamW(rows, lr=lr)
-    return SGD(rows, lr=lr, momentum=config.momentum)
+        return AdamW(groups, lr=lr)
+    return SGD(groups, lr=lr, momentum=config.momentum)
 
 
-def build_scheduler(optimizer: Optimizer, course: Plan, config: ScheduleConfig) -> LambdaLR:
-    """The schedule as torch steps it, once an optimizer step."""
-    return LambdaLR(optimizer, lambda step: lr_factor(step, course.steps, course.warmup, config))
+def build_scheduler(optimizer: Optimizer, plan: Plan, config: ScheduleConfig) -> LambdaLR:
+    """Build the schedule, to be stepped once per optimizer step.
+
+    The factor has a closed form, so that it is exact at any step that a run resumes from; torch's `SequentialLR` would
+    start to fall after the warm-up instead of during it.
+    """
+    return LambdaLR(optimizer, lambda step: lr_factor(step, plan.steps, plan.warmup, config))

@@ -11,7 +11,7 @@ from lightning.pytorch.callbacks import RichProgressBar
 from lightning.pytorch.utilities.rank_zero import rank_zero_info, rank_zero_warn
 
 from boxel.training.callbacks.progress import (
-    PlainProgress,
+    ProgressLines,
     ValidationLines,
     progress_callbacks,
     quiet_lightning,
@@ -23,42 +23,45 @@ def _trainer(step, **metrics):
     return SimpleNamespace(global_step=step, max_steps=4, is_global_zero=True, callback_metrics=metrics)
 
 
-def test_plain_lines_come_after_the_first_step_and_at_the_end(capsys):
-    progress = PlainProgress(seconds=1000)
+def test_plain_lines_come_after_the_first_step_and_at_the_end(caplog):
+    caplog.set_level("INFO", logger="boxel")
+    progress = ProgressLines(seconds=1000)
     progress.on_train_start(_trainer(0), None)
     progress.on_train_batch_start(_trainer(0))
     for step in range(1, 5):
         progress.on_train_batch_end(_trainer(step, loss_total=1.5))
-    lines = capsys.readouterr().out.splitlines()
+    lines = caplog.messages
     assert len(lines) == 2
     assert lines[0].startswith("step 1/4  loss 1.500")
     assert lines[1].startswith("step 4/4  loss 1.500")
     progress.seconds = 0
     progress.on_train_batch_end(_trainer(2, loss_total=1.5))
-    assert capsys.readouterr().out.startswith("step 2/4")
+    assert caplog.messages[-1].startswith("step 2/4")
 
 
-def test_a_validation_is_one_line(capsys):
+def test_a_validation_is_one_line(caplog):
+    caplog.set_level("INFO", logger="boxel")
     ValidationLines().on_validation_end(_trainer(3, val_mask_AP=0.25, loss_total=1.0), None)
-    assert capsys.readouterr().out == "step 3  mask_AP 0.250\n"
+    assert caplog.messages == ["step 3  mask_AP 0.250"]
 
 
-def test_other_processes_say_nothing(capsys):
+def test_other_processes_log_nothing(caplog):
+    caplog.set_level("INFO", logger="boxel")
     trainer = _trainer(4, val_mask_AP=0.25)
     trainer.is_global_zero = False
-    progress = PlainProgress(seconds=0)
+    progress = ProgressLines(seconds=0)
     progress.on_train_start(trainer, None)
     progress.on_train_batch_start(trainer)
     progress.on_train_batch_end(trainer)
     ValidationLines().on_validation_end(trainer, None)
-    assert capsys.readouterr().out == ""
+    assert not caplog.messages
 
 
 def test_a_bar_on_a_terminal_only(monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert isinstance(progress_callbacks()[0], RichProgressBar)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
-    assert isinstance(progress_callbacks()[0], PlainProgress)
+    assert isinstance(progress_callbacks()[0], ProgressLines)
 
 
 def test_lightning_is_quiet_only_meanwhile(caplog):

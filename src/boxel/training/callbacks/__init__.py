@@ -1,1 +1,1 @@
-"""What a training tells and keeps on its way: checkpoints, progress, metrics, pictures."""
+"""What accompanies a training run: checkpoints, progress, metrics and pictures."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 from pathlib import Path
@@ -11,46 +10,51 @@ from typing import Any
 import lightning.pytorch as pl
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from boxel.utils.files import atomic_path
+
 
 class AtomicCheckpoints(TorchCheckpointIO):
-    """Write beside the target and rename, so that a kill in mid-write leaves the checkpoint before."""
+    """Write checkpoints completely or not at all, so that a kill leaves the one before.
+
+    Lightning writes through fsspec, which moves a temporary file of the system's temporary folder into place. Across
+    file systems that is a copy, and not atomic.
+    """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any = None) -> None:
-        """Save under a temporary name, then put it in place."""
-        partial = f"{path}.partial"
-        super().save_checkpoint(checkpoint, partial, storage_options)
-        os.replace(partial, path)
+        """Save under a temporary name, then rename."""
+        with atomic_path(path) as temporary:
+            super().save_checkpoint(checkpoint, temporary, storage_options)
 
 
 class Stopped(Exception):
-    """The run was asked to stop and has written its checkpoint."""
+    """The run was interrupted and has written its checkpoint."""
 
 
 class LastCheckpoint(pl.callbacks.Checkpoint):
-    """Write `last.ckpt` every so many steps, at the end, and where Ctrl-C or SIGTERM asks the run to stop.
+    """Write a checkpoint every few steps, at the end, and when Ctrl-C or SIGTERM interrupts the run.
 
-    A checkpoint lies between two optimizer steps, after the validation where one is due, so that a run resumed
-    from it repeats nothing and leaves nothing out. A second Ctrl-C ends at once.
+    A checkpoint lies between two optimizer steps, after the validation if one is due, so that a run resumed from it
+    repeats nothing and skips nothing. A second Ctrl-C ends the run at once.
 
     Args:
-        path: the checkpoint to write.
-        every: optimizer steps from one to the next.
+        path: The checkpoint.
+        every: Optimizer steps between two checkpoints.
     """
 
     def __init__(self, path: Path, every: int):
         self.path, self.every = path, every
-        self._asked = self._stopping = False
+        self._interrupted = self._stopping = False
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Listen for the signals; Lightning puts the handlers from before back when it is done."""
+        """Listen for the signals; Lightning restores the handlers afterward."""
         if threading.current_thread() is threading.main_thread():
             for number in (signal.SIGINT, signal.SIGTERM):
-                signal.signal(number, self._ask)
+                signal.signal(number, self._interrupt)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Stop here, where the figures of the step before are logged too."""
+        """Stop here, when the metrics of the step before are logged."""
         if self._stopping:
             raise Stopped
 
@@ -61,7 +65,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         if (batch_idx + 1) % trainer.accumulate_grad_batches:
             return
         # A signal may reach one process a step before the others.
-        self._stopping = trainer.strategy.reduce_boolean_decision(self._asked, all=False)
+        self._stopping = trainer.strategy.reduce_boolean_decision(self._interrupted, all=False)
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True  # makes Lightning validate the last weights, whatever the interval
         interval = trainer.val_check_batch or 1
@@ -77,7 +81,7 @@ class LastCheckpoint(pl.callbacks.Checkpoint):
         if self._stopping or trainer.should_stop or trainer.global_step % self.every == 0:
             trainer.save_checkpoint(self.path)
 
-    def _ask(self, number: int, frame: Any) -> None:
-        if self._asked:
+    def _interrupt(self, number: int, frame: Any) -> None:
+        if self._interrupted:
             raise KeyboardInterrupt
-        self._asked = True
+        self._interrupted = True

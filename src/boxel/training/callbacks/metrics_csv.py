@@ -1,4 +1,4 @@
-"""`metrics.csv`, the figures of a run as a table."""
+"""`metrics.csv`, the metrics of a run as a table."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lightning.pytorch.loggers import CSVLogger
 
 
 class MetricsTable(CSVLogger):
-    """Lightning's table of figures, which a resumed run goes on with in place of beginning anew.
+    """Lightning's table of metrics, which a resumed run continues instead of replacing it.
 
     Args:
-        folder: the run's.
-        steps: optimizer steps already done; rows of later ones, lost with the process that wrote them, are dropped.
+        folder: The run folder.
+        steps: Optimizer steps already done; rows of later ones, whose process was killed, are dropped.
     """
 
     def __init__(self, folder: Path, steps: int = 0):
-        # Each row is on disk at once, so that a kill costs none that the checkpoint does not.
+        # Each row is written at once, so that a kill loses no row that the checkpoint does not lose too.
         super().__init__(folder, name="", version="", flush_logs_every_n_steps=1)
         self._rows = _read_rows(folder / "metrics.csv", steps)
 
@@ -36,7 +36,7 @@ class MetricsTable(CSVLogger):
 
 
 def _read_rows(path: Path, steps: int) -> list[dict[str, str]]:
-    """Rows logged in the first ``steps`` steps; Lightning numbers them from 0. A row cut short is dropped."""
+    """Read the rows of the first ``steps`` steps, which count from 0, without one that was cut short."""
     if not path.is_file():
         return []
     with open(path, newline="") as file:

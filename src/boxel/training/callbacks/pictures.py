@@ -1,4 +1,4 @@
-"""Pictures during training: the same few validation images after each validation, and the curves."""
+"""Pictures of a run: predictions on the same validation images after each validation, and the curves."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from boxel.viz.plots import plot_curves
 
 
 class SamplePictures(pl.Callback):
-    """Draw predictions on some validation images.
+    """SeededIndex predictions on some validation images.
 
     Args:
-        folder: the run's; pictures go to `samples/`.
-        data: the validation images.
-        count: pictures on a sheet.
+        folder: The run folder; the pictures go to `samples/`.
+        data: The validation data.
+        count: Images per picture.
     """
 
     def __init__(self, folder: Path, data: Annotations, count: int = 6):
@@ -28,16 +28,16 @@ class SamplePictures(pl.Callback):
         self.chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Write the pictures, while the averaged weights are still in place where there are any."""
+        """Write a picture, while the averaged weights, if any, are still in place."""
         if not trainer.is_global_zero:
             return
         drawn = []
         for index in self.chosen:
             try:
-                photo = read_image(self.data.image_path(int(index)))
+                image = read_image(self.data.image_path(int(index)))
             except BoxelError:
-                continue  # validation has reported it
-            drawn.append(pl_module.picture(photo, int(index)))  # type: ignore[operator]
+                continue  # the validation has reported it
+            drawn.append(pl_module.picture(image, int(index)))  # type: ignore[operator]
         if drawn:
             path = self.folder / "samples" / f"step_{trainer.global_step:06d}.jpg"
             path.parent.mkdir(exist_ok=True)
@@ -45,24 +45,24 @@ class SamplePictures(pl.Callback):
 
 
 class Curves(pl.Callback):
-    """Draw losses and metrics so far, after each validation and at the end.
+    """Plot losses and metrics after each validation and at the end.
 
     Args:
-        folder: the run's, where `metrics.csv` becomes `curves.png`.
+        folder: The run folder, in which `metrics.csv` becomes `curves.png`.
     """
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the curves so far."""
-        self._draw(trainer)
+        """Plot the curves so far."""
+        self._plot(trainer)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Draw the whole curves."""
-        self._draw(trainer)
+        """Plot the complete curves."""
+        self._plot(trainer)
 
-    def _draw(self, trainer: pl.Trainer) -> None:
+    def _plot(self, trainer: pl.Trainer) -> None:
         metrics = self.folder / "metrics.csv"
         if trainer.is_global_zero and metrics.is_file():
             plot_curves(metrics, self.folder / "curves.png")

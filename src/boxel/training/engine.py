@@ -1,0 +1,257 @@
+"""Start the processes of a run, and build its model and its trainer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.fabric import Fabric
+from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
+from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from boxel.data import Annotations
+from boxel.data.annotations import Category
+from boxel.methods import resolve
+from boxel.models import io as model_folder
+from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
+from boxel.training.callbacks.metrics_csv import MetricsTable
+from boxel.training.callbacks.pictures import Curves, SamplePictures
+from boxel.training.callbacks.progress import progress_callbacks, quiet_lightning
+from boxel.training.config import TrainConfig
+from boxel.training.finetune import init_from, load_semantic, read_model_settings
+from boxel.training.lit_module import Task
+from boxel.training.loader import ResumableLoader, SampleRequest, Samples, Stream
+from boxel.training.log import rank_zero_logger
+from boxel.training.prepare import TrainingData, summarize
+from boxel.training.recipe import length_warning
+from boxel.training.run_folder import BEST, LAST, count_steps
+from boxel.training.schedule import Plan, make_plan
+from boxel.training.settings import Run
+from boxel.utils.errors import BoxelError, UsageError, one_line
+
+logger = rank_zero_logger(__name__)
+
+_UNSUPPORTED = "this combination of `device`, `devices`, `strategy` and `precision` is not available"
+
+
+def start_processes(settings: TrainConfig) -> Fabric:
+    """Start all processes of a run, each of which runs the same program, and connect them.
+
+    Raises:
+        UsageError: The devices are not available.
+    """
+    try:
+        with quiet_lightning():
+            processes = Fabric(
+                accelerator=settings.device,
+                devices=settings.devices,
+                num_nodes=settings.nodes,
+                strategy=settings.strategy,
+            )
+            processes.launch()
+    except TypeError:
+        logger.debug("the trainer forks or spawns the processes; until then there is one")
+    except (ValueError, RuntimeError, MisconfigurationException) as error:
+        raise UsageError(f"{_UNSUPPORTED} ({one_line(error)}).") from error
+    return processes
+
+
+def run_on_first_process(processes: Fabric, work: Callable[[], None]) -> None:
+    """Run a function in the first process while the others wait, however long it takes.
+
+    Raises:
+        BoxelError: It failed; all processes end with its message.
+    """
+    failure: Exception | None = None
+    with processes.rank_zero_first():
+        if processes.global_rank == 0:
+            try:
+                work()
+            except Exception as error:  # the others would wait forever
+                failure = error
+    report = None if failure is None else (one_line(failure, 500), isinstance(failure, UsageError))
+    report = processes.strategy.broadcast(report)
+    if failure is not None:
+        raise failure
+    if report is not None:
+        message, usage = report
+        raise (UsageError if usage else BoxelError)(f"{message}.")
+
+
+def build_model(run: Run, classes: Sequence[Category], init: str | Path | None, resume: bool) -> Any:
+    """Build the model of a run with the weights to start from.
+
+    Args:
+        run: What is to be done.
+        classes: The classes of the model.
+        init: Run or bundled model to start from, if any.
+        resume: Whether a checkpoint will fill all weights.
+
+    Raises:
+        BoxelError: The settings do not fit together, or weights cannot be read.
+    """
+    record = run.record
+    config = record["model"]
+    init = None if resume else init
+    if not resume and init is None and (config["weights"], config["backbone_norm"]) == ("none", "frozen_bn"):
+        raise BoxelError(
+            "`model.weights` none with `model.backbone_norm` frozen_bn cannot learn, since frozen norms need trained "
+            "weights; set `model.backbone_norm` to bn or gn, or name weights to start from."
+        )
+    # Weights that a checkpoint or another run with this backbone will fill need not be downloaded first.
+    filled = resume or (init is not None and config["backbone"] == read_model_settings(init).get("backbone"))
+    pl.seed_everything(run.settings.seed, verbose=False)
+    model: Any = model_folder.build(
+        run.method.name, len(classes), model_folder.without_weights(config) if filled else config
+    )
+    model = model.to(memory_format=torch.channels_last)  # faster convolutions
+    model.categories, model.settings = tuple(classes), record
+    if init is not None:
+        _initialize(model, init, classes)
+    if "semantic" in run.inputs and not resume:
+        load_semantic(model, run.inputs["semantic"])
+    return model
+
+
+def _build_trainer(
+    settings: TrainConfig,
+    plan: Plan,
+    task: type[Task],
+    validation: Annotations | None,
+    out: Path,
+    start: int = 0,
+) -> pl.Trainer:
+    """Build the trainer of a run.
+
+    Args:
+        settings: The settings of the run.
+        plan: Its steps.
+        task: Its task.
+        validation: What it is validated on, if anything.
+        out: The run folder.
+        start: Optimizer steps already done.
+
+    Raises:
+        UsageError: The devices or the precision are not available.
+    """
+    try:
+        return pl.Trainer(
+            default_root_dir=out,
+            accelerator=settings.device,
+            devices=settings.devices,
+            num_nodes=settings.nodes,
+            strategy=settings.strategy,
+            precision=settings.precision,  # type: ignore[arg-type]
+            accumulate_grad_batches=settings.accumulate,
+            gradient_clip_val=settings.optim.clip or None,
+            # To Lightning the whole run is one epoch: schedules count steps, and any batch can be resumed from.
+            max_epochs=1,
+            max_steps=plan.steps,
+            check_val_every_n_epoch=None,
+            val_check_interval=plan.validation_interval * settings.accumulate,
+            limit_val_batches=0 if validation is None else 1.0,
+            num_sanity_val_steps=0,
+            log_every_n_steps=min(10, max(plan.steps // 20, 1)),
+            use_distributed_sampler=False,
+            callbacks=_build_callbacks(settings, task, validation, out),
+            plugins=[AtomicCheckpoints()],
+            logger=[MetricsTable(out, start), TensorBoardLogger(out, name="", version="")],
+            enable_model_summary=False,
+        )
+    except (ValueError, MisconfigurationException) as error:
+        raise UsageError(f"{_UNSUPPORTED} ({one_line(error)}).") from error
+
+
+def _build_callbacks(
+    settings: TrainConfig, task: type[Task], validation: Annotations | None, out: Path
+) -> list[Callback]:
+    """Build what accompanies a run: progress, curves, pictures, averaged weights and checkpoints."""
+    callbacks: list[Callback] = [*progress_callbacks(), Curves(out)]
+    if settings.ema:
+        callbacks.append(EMAWeightAveraging(decay=settings.ema))
+    if validation is not None:
+        callbacks.append(SamplePictures(out, validation))
+        monitor = task.select_measure(validation)
+        best = out / BEST
+        callbacks.append(
+            ModelCheckpoint(
+                best.parent, filename=best.stem, monitor=monitor, mode="max", enable_version_counter=False
+            )
+        )
+        if settings.patience:
+            callbacks.append(EarlyStopping(monitor, patience=settings.patience, mode="max", strict=False))
+    # Last, so that it keeps what the other callbacks have learned of a step.
+    return [*callbacks, LastCheckpoint(out / LAST, settings.checkpoint_every)]
+
+
+def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint: Path | None) -> bool:
+    """Train a model.
+
+    Args:
+        run: What is to be done.
+        data: The datasets.
+        model: The model; its weights change.
+        processes: The processes of the run.
+        checkpoint: The checkpoint to resume from, if any.
+
+    Returns:
+        Whether the run got to its end.
+    """
+    settings, rank, world_size = run.settings, processes.global_rank, processes.world_size
+    samples: Samples = resolve(run.method.samples)(SampleRequest(data, settings, run.out, model))
+    batches = samples.batches(rank, world_size)
+    plan = make_plan(settings, samples.per_epoch, world_size, len(batches))
+    make_task = resolve(run.method.task)
+    with quiet_lightning():
+        trainer = _build_trainer(settings, plan, make_task, data.validation, run.out, count_steps(checkpoint))
+        task = make_task(model, settings, plan, data.validation, samples.dataset)
+        stream = Stream(batches, plan.steps * settings.accumulate)
+        loader = ResumableLoader(samples.dataset, stream, settings.data.workers)
+        val_loader = None
+        if data.validation is not None:
+            val_loader = task.val_loader(data.validation, world_size, rank)
+        _log_start(run, data, plan, samples, processes)
+        try:
+            trainer.fit(task, loader, val_loader, ckpt_path=checkpoint)
+        except Stopped:
+            logger.info(
+                "stopped at step %d of %d; the same command with `resume` continues it",
+                trainer.global_step,
+                plan.steps,
+            )
+            return False
+    return True
+
+
+def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, processes: Fabric) -> None:
+    """Log what the run is about to do."""
+    settings, count = run.settings, processes.world_size
+    warning = length_warning(run.recipe, samples.per_epoch, settings)
+    if warning:
+        logger.warning("%s", warning)
+    logger.info("%s with %s: %s", run.method.name, settings.model.backbone, summarize(data))
+    logger.info(
+        "%d steps of %d %s, lr %.3g, on %d x %s; everything goes to %s",
+        plan.steps,
+        settings.batch_size * settings.accumulate * count,
+        samples.unit,
+        plan.lr,
+        count,
+        processes.device.type,
+        run.out,
+    )
+
+
+def _initialize(model: Any, init: str | Path, classes: Sequence[Category]) -> None:
+    """Load the weights of another run, and report which ones stay new."""
+    loaded, new = init_from(model, init, classes)
+    shown = ", ".join(new[:10]) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
+    logger.info("%s: %d weights loaded; new: %s", init, len(loaded), shown or "none")
+    if len(loaded) < len(new):
+        logger.warning(
+            "%s: most weights are new; train with the settings of its config.yaml to start from it.", init
+        )

@@ -1,0 +1,18 @@
+"""Loggers that speak for all processes of a run."""
+
+from __future__ import annotations
+
+import logging
+
+from lightning.pytorch.utilities import rank_zero_only
+
+
+def rank_zero_logger(name: str) -> logging.Logger:
+    """Return the logger of a module, silent in every process but the first."""
+    logger = logging.getLogger(name)
+    logger.addFilter(_is_first_process)
+    return logger
+
+
+def _is_first_process(record: logging.LogRecord) -> bool:
+    return not getattr(rank_zero_only, "rank", 0)

@@ -1,0 +1,94 @@
+"""Settle what a run is to do, from the arguments of :func:`boxel.train`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from boxel.methods import METHODS, Method, get_method
+from boxel.training.config import ALIASES, SEGMENTS, TrainConfig
+from boxel.training.recipe import read_config
+from boxel.utils.errors import UsageError
+
+
+@dataclass(frozen=True)
+class Run:
+    """What is settled about a run before its data is read.
+
+    Attributes:
+        method: What is trained.
+        settings: All settings, of the method's subclass of `TrainConfig`.
+        out: The run folder.
+        inputs: What the method takes beside annotations, by name.
+        recipe: The recipe that the settings come from, if any.
+    """
+
+    method: Method
+    settings: Any
+    out: Path
+    inputs: Mapping[str, Any] = field(default_factory=dict)
+    recipe: str | Path | Mapping[str, Any] | None = None
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The method and all settings, as the run folder keeps them."""
+        return {"method": self.method.name, **asdict(self.settings)}
+
+    @property
+    def segmenter(self) -> bool:
+        """Whether the model gives each pixel a class."""
+        return self.method.kind == "segmenter"
+
+
+def resolve_run(
+    method: str,
+    config: TrainConfig | str | Path | Mapping[str, Any] | None,
+    init: str | Path | None,
+    out: str | Path | None,
+    settings: Mapping[str, Any],
+) -> Run:
+    """Settle what a run is to do; the arguments are those of :func:`boxel.train`.
+
+    Raises:
+        UsageError: There is no such method, or an input does not belong to it.
+        BoxelError: A recipe cannot be read, or a setting is unknown or out of range.
+    """
+    parts = get_method(method)
+    inputs, changes = _split_inputs(parts, settings)
+    if isinstance(config, TrainConfig):
+        config = asdict(config)
+    elif config is None and init is not None:
+        from boxel.training.finetune import read_model_settings
+
+        config = {"model": read_model_settings(init)}
+    resolved = read_config(config, method, **changes)
+    if resolved.label == SEGMENTS and method != "boxsup":
+        raise UsageError(
+            f"{method} has no candidate segments to choose among; name a teacher of `boxel label` with `label`."
+        )
+    if "semantic" in inputs:
+        from boxel.training.finetune import read_semantic_config
+
+        resolved.model.semantic = read_semantic_config(inputs["semantic"])
+    return Run(parts, resolved, Path("runs", method) if out is None else Path(out), inputs, config)
+
+
+def _split_inputs(method: Method, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Separate the further inputs of a method from its settings, whose short names become paths.
+
+    Raises:
+        UsageError: An input is missing that the method needs, or given to a method that does not use it.
+    """
+    known = {extra.name for other in METHODS.values() for extra in other.inputs}
+    inputs = {name: settings[name] for name in settings.keys() & known if settings[name] is not None}
+    own = {extra.name: extra for extra in method.inputs}
+    for name in inputs:
+        if name not in own:
+            raise UsageError(f"{method.name} does not use `{name}`; leave it out.")
+    for name, extra in own.items():
+        if extra.required and name not in inputs:
+            raise UsageError(f"{method.name} needs {extra.help}; name it with `{name}`.")
+    changes = {ALIASES.get(name, name): value for name, value in settings.items() if name not in known}
+    return inputs, {name: str(value) if isinstance(value, Path) else value for name, value in changes.items()}

@@ -149,12 +149,12 @@ def _add_demo(parser: Parser) -> None:
 
 
 def _demo(given: Namespace) -> int:
-    from boxel.demo import demo, demo_train
+    import boxel.demo  # its functions are loaded one by one: only the training needs PyTorch
 
     out = given.get("out", "demo")
     if "steps" in given and not given.get("train"):
         raise UsageError("--steps is for --train; add it, or leave --steps out.")
-    print(demo_train(out, given.get("steps")) if given.get("train") else demo(out))
+    print(boxel.demo.demo_train(out, given.get("steps")) if given.get("train") else boxel.demo.demo(out))
     return 0
 
 

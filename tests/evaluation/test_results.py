@@ -2,11 +2,13 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from boxel.data.synthetic import write_scenes
 from boxel.evaluation import (
     check_results,
     coco_ap,
@@ -14,7 +16,10 @@ from boxel.evaluation import (
     fill_boxes,
     grabcut_boxes,
     mask_iou,
+    read_annotations_or_results,
     read_results,
+    to_annotations,
+    to_results,
 )
 from boxel.evaluation.results import fill_in_sizes, match_image_ids
 from boxel.masks.rle import decode
@@ -130,6 +135,34 @@ def test_unknown_categories_are_an_error_only_if_all_are(make_truth, make_result
     check_results(truth, [])
     with pytest.raises(BoxelError, match=r"none of the results has a category of the ground truth \(0, 8\)"):
         check_results(truth, [foreign])
+
+
+# detections and datasets ---------------------------------------------------------------------------------------------
+
+
+def test_results_become_a_dataset_and_results_again(tmp_path):
+    data = write_scenes(tmp_path, 2, height=64, width=96)
+    results = to_results(data)
+    again = to_annotations(results, data)
+    assert again.image_ids == data.image_ids and set(again.categories) <= set(data.categories)
+    assert again.image_path(1) == data.image_path(1)
+    np.testing.assert_array_equal(again.boxes, data.boxes)
+    assert to_results(again) == results and (again.quality == 1).all()
+
+
+def test_images_of_results_are_found_by_name_or_id(tmp_path):
+    for name in ("000012.png", "cat.png"):
+        Image.new("RGB", (8, 8)).save(tmp_path / name)
+    row = {"category_id": 3, "score": 0.5, "bbox": [1, 1, 4, 4]}
+    results = [{**row, "image_id": 12}, {**row, "image_id": "x", "file_name": "a/cat.png"}]
+    (tmp_path / "r.json").write_text(json.dumps(results))
+    data = read_annotations_or_results(tmp_path / "r.json", tmp_path)
+    assert [Path(path).name for path in data.paths] == ["000012.png", "cat.png"]
+    assert [category.name for category in data.categories] == ["category 3"]
+    with pytest.raises(BoxelError, match="is a results file, which does not name its images"):
+        read_annotations_or_results(tmp_path / "r.json")
+    with pytest.raises(BoxelError, match="has no image 13"):
+        to_annotations([{**row, "image_id": 13}], tmp_path)
 
 
 # sizes that the annotation file omits ---------------------------------------------------------------------------------

@@ -80,10 +80,11 @@ def _add_draw(parser: Parser) -> None:
 
 
 def _draw(given: Namespace) -> int:
+    from boxel.evaluation import read_annotations_or_results
     from boxel.viz import draw_dataset
 
     out = given.get("out", "drawn")
-    data = read_data(given)
+    data = read_annotations_or_results(given.annotations, given.get("images"), given.get("class_list"))
     errors = draw_dataset(data, out)
     print(f"{len(data) - len(errors)} of {len(data)} images drawn: {out}")
     return 1 if errors else 0

@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -22,9 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from boxel.data.annotations import Annotations
+from boxel.data import read
+from boxel.data.annotations import Annotations, Category
+from boxel.data.formats.builder import Builder
+from boxel.data.sources import find_images
 from boxel.masks.rle import Rle, to_rle
-from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.errors import BoxelError, UsageError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -117,6 +120,98 @@ def to_results(data: Annotations) -> list[Result]:
         mask = data.rle(i)
         results.append(result if mask is None else {**result, "segmentation": mask})
     return results
+
+
+def to_annotations(results: Sequence[Result], images: str | Path | Annotations) -> Annotations:
+    """Turn detections into a dataset, e.g. to draw them; the inverse of :func:`to_results`.
+
+    Args:
+        results: Detections in the COCO results format; their scores become the quality.
+        images: The dataset that the ids of the results come from; or a folder, where the image of a result is the file
+            with its `file_name`, else the one whose name without the suffix is its `image_id` (as a number or as text).
+
+    Returns:
+        The images that have detections. Categories that ``images`` does not name are named by their ids.
+
+    Raises:
+        BoxelError: An image is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> data = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> to_results(to_annotations(to_results(data), data)) == to_results(data)
+        True
+    """
+    find = _image_finder(images)
+    names = {c.id: c for c in images.categories} if isinstance(images, Annotations) else {}
+    known = [names.get(k, Category(k, f"category {k}")) for k in sorted({r["category_id"] for r in results})]
+    label = {category.id: k for k, category in enumerate(known)}
+    rows, index = Builder(), dict[Any, int]()
+    for position, (result, box) in enumerate(zip(results, get_boxes(results).tolist(), strict=True), start=1):
+        image_id = result["image_id"]
+        if image_id not in index:
+            height, width = (result.get("segmentation") or {"size": (0, 0)})["size"]
+            index[image_id] = rows.add_image(image_id, str(find(result)), width, height)
+        mask = None if result.get("segmentation") is None else msgspec.json.encode(result["segmentation"])
+        corners = [box[0], box[1], box[0] + box[2], box[1] + box[3]]
+        rows.add(
+            position, index[image_id], label[result["category_id"]], corners, mask, quality=result["score"]
+        )
+    return rows.build(Path(), known, Path())
+
+
+def _image_finder(images: str | Path | Annotations) -> Callable[[Result], Path]:
+    """Return the function that finds the image file of a result."""
+    paths: dict[Any, Path] = {}
+    if isinstance(images, Annotations):
+        paths = {image_id: images.image_path(i) for i, image_id in enumerate(images.image_ids)}
+        source = images.file
+    else:
+        source = str(images)
+        for path in find_images(images):
+            paths.setdefault(path.name, path)
+            paths.setdefault(int(path.stem) if path.stem.isdecimal() else path.stem, path)
+
+    def find(result: Result) -> Path:
+        name, image_id = PurePath(result.get("file_name") or "").name, result["image_id"]
+        for key in (name, image_id) if isinstance(images, str | Path) else (image_id,):
+            if key in paths:
+                return paths[key]
+        raise BoxelError(f"{source} has no image {name or image_id}; use the images that were predicted on.")
+
+    return find
+
+
+def read_annotations_or_results(
+    path: str | Path, images: str | Path | None = None, class_list: str | Path | None = None
+) -> Annotations:
+    """Read a dataset of any format, or a COCO results file as a dataset (see :func:`to_annotations`).
+
+    Args:
+        path: The dataset or the results file.
+        images: Folder of the images; it must be given for a results file.
+        class_list: Classes of label maps: a text file, or the name of a known list.
+
+    Raises:
+        BoxelError: The file cannot be read, or an image of the results is missing.
+    """
+    if not is_results_file(path):
+        return read(path, images=images, class_list=class_list)
+    if images is None:
+        raise UsageError(
+            f"{path} is a results file, which does not name its images; set `images` to their folder."
+        )
+    return to_annotations(read_results(path), images)
+
+
+def is_results_file(path: str | Path) -> bool:
+    """Return whether a file is a JSON list, as COCO results are, and not an object, as COCO datasets are."""
+    try:
+        with open(path, "rb") as file:
+            return file.read(64).lstrip().startswith(b"[")
+    except OSError:
+        return False
 
 
 def match_image_ids(truth: Annotations, results: Sequence[Result]) -> list[Result]:

@@ -15,7 +15,7 @@ from boxel.data.issues import summarize_issues
 from boxel.evaluation.baselines import check_baselines
 from boxel.evaluation.boxes import format_masks, measure_masks
 from boxel.evaluation.config import EvaluateConfig
-from boxel.evaluation.results import Result, read_results
+from boxel.evaluation.results import Result, is_results_file, read_results
 from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
 from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
 from boxel.methods import get_method
@@ -135,8 +135,7 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
         return "results"
     path = Path(subject)
     if path.is_file():
-        with open(path, "rb") as file:
-            return "dataset" if file.read(64).lstrip().startswith(b"{") else "results"
+        return "results" if is_results_file(path) else "dataset"
     from boxel.models.pretrained import method_of
 
     method = method_of(path)

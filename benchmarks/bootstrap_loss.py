@@ -67,7 +67,7 @@ def main() -> None:
         def bootstrapped(
             logits: Tensor, labels: Tensor, k: int = min_kept, t: float | None = threshold
         ) -> Tensor:
-            return bootstrapped_cross_entropy(logits, labels, k, t, void=VOID)
+            return bootstrapped_cross_entropy(logits, labels, k, t, ignore_index=VOID)
 
         data = draw_batch(batch, side)
         repeats = args.repeats * (10 if side == 63 else 1)

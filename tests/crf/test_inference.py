@@ -46,7 +46,7 @@ def scene(seed: int, smooth: bool) -> tuple[torch.Tensor, torch.Tensor]:
     ids=["default", "near", "smooth"],
 )
 @pytest.mark.parametrize("seed", range(3))
-def test_against_all_pairs(config, smooth, seed) -> None:
+def test_equals_mean_field_over_all_pairs(config, smooth, seed) -> None:
     """The lattice's kernel is nearly Gaussian: nearly all labels agree, where the CRF changes many."""
     photo, probabilities = scene(seed, smooth)
     wanted, found = (
@@ -59,7 +59,7 @@ def test_against_all_pairs(config, smooth, seed) -> None:
     assert (wanted - found).abs().mean() < 0.04
 
 
-def test_against_the_authors_code() -> None:
+def test_equals_the_authors_code() -> None:
     """What pydensecrf2 1.1 gives for 3 classes at each third pixel, with its default normalization."""
     y, x = torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")
     photo = torch.stack([20 * x + 10 * y, 120 * (x >= 4) + 5 * y, 200 - 25 * y]) / 255
@@ -81,7 +81,7 @@ def test_against_the_authors_code() -> None:
     torch.testing.assert_close(found, torch.tensor(wanted), atol=6e-6, rtol=0)
 
 
-def test_a_batch_is_its_images() -> None:
+def test_a_batch_equals_its_images_one_by_one() -> None:
     photos, probabilities = zip(*(scene(seed, False) for seed in (3, 4)), strict=True)
     together = mean_field(torch.stack(photos), torch.stack(probabilities), CRFConfig())
     for photo, own, found in zip(photos, probabilities, together, strict=True):
@@ -90,7 +90,7 @@ def test_a_batch_is_its_images() -> None:
         )
 
 
-def test_what_is_certain_stays_and_spreads() -> None:
+def test_certain_pixels_keep_their_class_and_spread_it() -> None:
     """Two halves of one color each; a certain pixel in each gives its class to the half, of which nothing is known."""
     photo = torch.zeros(1, 3, 12, 16)
     photo[..., 8:] = 1
@@ -110,6 +110,6 @@ def test_without_kernels_or_iterations_nothing_changes() -> None:
         torch.testing.assert_close(mean_field(photo[None], probabilities[None], config)[0], probabilities)
 
 
-def test_options_out_of_range() -> None:
+def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(BoxelError, match="color_sigma is 0; give a number above 0"):
         CRFConfig(color_sigma=0)

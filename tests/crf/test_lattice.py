@@ -42,7 +42,7 @@ def test_points_lie_within_their_simplices(seed, d, spread) -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 5))
-def test_the_order_of_points_does_not_count(seed, d) -> None:
+def test_the_order_of_points_does_not_matter(seed, d) -> None:
     features = points(seed, 40, d, 1.0)
     values = points(seed + 1, 40, 3, 1.0)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
@@ -53,7 +53,7 @@ def test_the_order_of_points_does_not_count(seed, d) -> None:
 
 
 @pytest.mark.parametrize(("d", "error"), [(1, 0.04), (2, 0.05), (3, 0.07), (5, 0.12)])
-def test_it_filters_like_a_gaussian(d, error) -> None:
+def test_filters_like_a_gaussian(d, error) -> None:
     """Means over all points, weighted by the true kernel and by the lattice's."""
     features, values = points(0, 600, d, 1.0), torch.rand(600, 4, generator=torch.Generator().manual_seed(1))
     kernel = torch.exp(-(torch.cdist(features, features) ** 2) / 2)
@@ -64,7 +64,7 @@ def test_it_filters_like_a_gaussian(d, error) -> None:
     assert (means - wanted).square().mean().sqrt() < max(error * spread, error / 2)
 
 
-def test_groups_never_meet() -> None:
+def test_groups_do_not_mix() -> None:
     features, values = points(0, 60, 3, 1.0), points(1, 60, 2, 1.0)
     together = lattice(torch.cat([features, features]), torch.arange(2).repeat_interleave(60))
     apart = lattice(features).filter(values)
@@ -73,7 +73,7 @@ def test_groups_never_meet() -> None:
     )
 
 
-def test_normalized_on_both_sides() -> None:
+def test_normalization_is_symmetric() -> None:
     features = points(2, 30, 2, 1.0)
     kernel = lattice(features).filter(torch.eye(30))
     norm = kernel.sum(1).rsqrt()

@@ -31,7 +31,7 @@ def images():
         ("mobilenetv3_small_050", [16, 24, 288]),
     ],
 )
-def test_gives_strides_8_16_and_32(name, channels, images):
+def test_returns_strides_8_16_and_32(name, channels, images):
     backbone = Backbone(name, weights="none").eval()
     with torch.no_grad():
         features = backbone(images)
@@ -85,7 +85,7 @@ def test_channels_last_gives_the_same(images):
     ("name", "channels"),
     [("tf_efficientnet_lite0", [24, 40, 112, 320]), ("convnext_atto", [40, 80, 160, 320])],
 )
-def test_gives_the_strides_asked_for(name, channels, images):
+def test_returns_the_requested_strides(name, channels, images):
     backbone = Backbone(name, weights="none", strides=(4, 8, 16, 32)).eval()
     usual = Backbone(name, weights="none").eval()
     usual.load_state_dict(backbone.state_dict())
@@ -96,8 +96,8 @@ def test_gives_the_strides_asked_for(name, channels, images):
         assert all(torch.equal(a, b) for a, b in zip(others, usual(images), strict=True))
 
 
-def test_strides_it_does_not_have_are_an_error():
-    with pytest.raises(BoxelError, match=r"resnet18 gives features of strides .*, not of \[8, 64\]"):
+def test_missing_strides_are_an_error():
+    with pytest.raises(BoxelError, match=r"resnet18 has features of strides .*, not of \[8, 64\]"):
         Backbone("resnet18", weights="none", strides=(8, 64))
 
 
@@ -108,7 +108,7 @@ def hrnet():
     ).eval()
 
 
-def test_hrnet_gives_its_branches_as_they_are(hrnet, images):
+def test_hrnet_returns_its_branches(hrnet, images):
     """timm's own features have 128 to 1024 channels, of layers that were made for classification."""
     branches = []
     hook = hrnet.body.stage4.register_forward_hook(lambda *call: branches.extend(call[2]))
@@ -125,7 +125,7 @@ def test_hrnet_gives_its_branches_as_they_are(hrnet, images):
     assert all(torch.equal(a, b) for a, b in zip(features, branches, strict=True))
 
 
-def test_hrnet_takes_the_weights_of_the_whole_classifier(hrnet, tmp_path):
+def test_hrnet_loads_the_weights_of_the_whole_classifier(hrnet, tmp_path):
     network = timm.create_model("hrnet_w18_small").state_dict()
     save_file(network, tmp_path / "weights.safetensors")
     load_matching(hrnet.body, read_weights(str(tmp_path / "weights.safetensors")), "weights.safetensors")
@@ -133,7 +133,7 @@ def test_hrnet_takes_the_weights_of_the_whole_classifier(hrnet, tmp_path):
 
 
 @pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0"])
-def test_an_extra_channel_is_ignored_at_first(name, images):
+def test_an_extra_channel_is_ignored_before_training(name, images):
     plain = Backbone(name, weights="none").eval()
     wide = Backbone(name, weights="none", extra_channels=1).eval()
     first = {"resnet10t": "body.conv1.0.weight"}.get(name, "body.conv_stem.weight")
@@ -148,7 +148,7 @@ def test_an_extra_channel_is_ignored_at_first(name, images):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_an_extra_channel_is_seen_as_it_is_and_learned_from(images):
+def test_an_extra_channel_is_not_normalized_and_gets_a_gradient(images):
     """Colors are normalized; what comes after them is not."""
     backbone = Backbone("resnet10t", weights="none", norm="bn", frozen_stages=0, extra_channels=2)
     first = backbone.body.conv1[0]
@@ -177,7 +177,7 @@ def narrow_vgg(monkeypatch):
     ("output_stride", "strides", "channels", "dilation"),
     [(8, (8,), [6], 2), (8, (4, 8), [4, 6], 2), (16, (8, 16), [5, 6], 1), (32, (8, 16, 32), [5, 6, 6], 1)],
 )
-def test_vgg_gives_the_deepest_map_of_a_stride(
+def test_vgg_returns_the_deepest_map_of_a_stride(
     name, output_stride, strides, channels, dilation, narrow_vgg, images
 ):
     backbone = Backbone(name, "none", frozen_stages=0, strides=strides, output_stride=output_stride)
@@ -190,7 +190,7 @@ def test_vgg_gives_the_deepest_map_of_a_stride(
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_a_dilated_vgg_takes_the_weights_of_the_whole_classifier(narrow_vgg, tmp_path, images, suffix):
+def test_a_dilated_vgg_loads_the_weights_of_the_whole_classifier(narrow_vgg, tmp_path, images, suffix):
     state = timm.create_model("vgg11").state_dict()
     path = tmp_path / f"weights{suffix}"
     features = {name: tensor for name, tensor in state.items() if name.startswith("features")}
@@ -212,7 +212,7 @@ def test_stages_of_a_vgg_are_the_same_dilated(stages, frozen, output_stride, nar
     assert learns == [False] * frozen + [True] * (8 - frozen)
 
 
-def test_a_dilated_vgg_made_deformable_starts_as_it_was(narrow_vgg, images):
+def test_a_deformable_dilated_vgg_starts_as_the_plain_one(narrow_vgg, images):
     options = {"weights": "none", "strides": (8,), "output_stride": 8}
     plain, deformable = Backbone("vgg11", **options), Backbone("vgg11", **options, deformable=True)
     deformable.load_state_dict(plain.state_dict(), strict=False)
@@ -256,7 +256,7 @@ def test_bn_learns_statistics_and_affine(images):
         ("gn", nn.GroupNorm),
     ],
 )
-def test_norm_is_the_one_asked_for(norm, kind):
+def test_norm_is_the_requested_one(norm, kind):
     backbone = Backbone("resnet18", weights="none", norm=norm)
     norms = [m for m in backbone.modules() if "Norm" in type(m).__name__]
     assert len(norms) == 20  # one in the stem, 16 in the blocks, 3 in the shortcuts
@@ -270,7 +270,7 @@ def test_group_norm_does_not_depend_on_the_batch(images):
 
 
 def test_group_norm_without_batch_norm_to_replace_is_an_error():
-    with pytest.raises(BoxelError, match='convnext_atto has no batch norm to make "gn" of'):
+    with pytest.raises(BoxelError, match='convnext_atto has no batch norm to replace by "gn"'):
         Backbone("convnext_atto", weights="none", norm="gn")
 
 
@@ -318,7 +318,7 @@ def test_frozen_stages_keep_their_statistics_in_training(images):
     assert not [name for name in changed if name.startswith(("body.conv_stem", "body.bn1", "body.blocks.1."))]
 
 
-def test_frozen_stages_that_can_not_be_are_an_error():
+def test_impossible_frozen_stages_are_an_error():
     with pytest.raises(BoxelError, match="set frozen_stages to 0"):
         Backbone("hrnet_w18_small", weights="none")
     with pytest.raises(BoxelError, match="frozen_stages is 6"):
@@ -339,14 +339,14 @@ def test_deformable_starts_as_the_plain_network(name, images):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
-def test_deformable_takes_the_3x3_convolutions_of_c3_to_c5_only():
+def test_deformable_replaces_3x3_convolutions_of_c3_to_c5_only():
     body = Backbone("resnet50", weights="none", deformable=True).body
     replaced = {name for name, module in body.named_modules() if isinstance(module, ModulatedDeformConv2d)}
     blocks = {"layer2": 4, "layer3": 6, "layer4": 3}
     assert replaced == {f"{layer}.{i}.conv2" for layer, count in blocks.items() for i in range(count)}
 
 
-def test_deformable_learns_where_to_look(images):
+def test_offsets_of_deformable_convolutions_get_a_gradient(images):
     backbone = Backbone("tf_efficientnet_lite0", weights="none", deformable=True)
     backbone(images)[1].square().sum().backward()
     grad = backbone.body.blocks[3][0].conv_dw.offset_and_mask.weight.grad
@@ -363,7 +363,7 @@ def test_deformable_without_convolutions_to_replace_is_an_error():
 # weights ---------------------------------------------------------------------------------------------------
 
 
-def test_no_hub_names_the_ways_out(monkeypatch):
+def test_an_unreachable_hub_names_the_alternatives(monkeypatch):
     def unreachable(name, pretrained=False, **kwargs):
         assert pretrained
         raise OSError("no connection.\nmore lines")
@@ -372,13 +372,13 @@ def test_no_hub_names_the_ways_out(monkeypatch):
     with pytest.raises(BoxelError) as error:
         Backbone("resnet50")
     assert str(error.value) == (
-        "ImageNet weights of backbone resnet50 can't be had from the hub (no connection): "
+        "ImageNet weights of backbone resnet50 cannot be loaded from the hub (no connection); "
         'set weights to a local .safetensors or .pth file, to "lite" (no hub; tf_efficientnet_lite0 to 2) '
-        'or, for a random start, to "none".'
+        'or, for random weights, to "none".'
     )
 
 
-def test_imagenet_asks_timm_for_pretrained_weights(monkeypatch):
+def test_imagenet_requests_pretrained_weights_from_timm(monkeypatch):
     create_model, asked = timm.create_model, []
 
     def offline(name, pretrained=False, **kwargs):
@@ -393,7 +393,7 @@ def test_imagenet_asks_timm_for_pretrained_weights(monkeypatch):
 
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "tf_efficientnet_lite0"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
-def test_local_file_of_the_whole_classifier(name, suffix, tmp_path, images):
+def test_a_local_file_of_the_whole_classifier_is_loaded(name, suffix, tmp_path, images):
     network = timm.create_model(name).eval()
     path = tmp_path / f"weights{suffix}"
     (save_file if suffix == ".safetensors" else torch.save)(network.state_dict(), path)

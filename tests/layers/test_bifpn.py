@@ -11,12 +11,12 @@ def features(channels):
     return [torch.randn(2, c, *size) for c, size in zip(channels, SIZES, strict=False)]
 
 
-def test_gives_p3_to_p7():
+def test_returns_p3_to_p7():
     levels = BiFPN([40, 112, 320], channels=16)(features([40, 112, 320]))
     assert [tuple(level.shape) for level in levels] == [(2, 16, *size) for size in SIZES]
 
 
-def test_fusion_is_a_mean_by_weights_that_are_at_least_zero():
+def test_fusion_is_a_weighted_mean_without_negative_weights():
     maps = (torch.tensor([1.0]), torch.tensor([5.0]), torch.tensor([100.0]))
     fused = weighted_fusion(maps, torch.tensor([3.0, 1.0, -2.0]))
     assert fused.item() == pytest.approx((3 * 1 + 1 * 5) / (4 + 1e-4))
@@ -52,13 +52,13 @@ def test_layer_connects_the_levels_as_in_the_paper():
         torch.testing.assert_close(out, torch.full((1, 1, size, size), value), rtol=1e-3, atol=0)
 
 
-def test_repeats_are_layers_of_their_own():
+def test_repeats_do_not_share_weights():
     assert len(BiFPN([1, 1, 1], channels=4, repeats=5).layers) == 5
     parameters = [sum(p.numel() for p in BiFPN([1, 1, 1], 4, repeats=n).parameters()) for n in (1, 2, 3)]
     assert parameters[2] - parameters[1] == parameters[1] - parameters[0] > 0
 
 
-def test_norm_is_the_one_asked_for():
+def test_norm_is_the_requested_one():
     for norm, kind in (("bn", nn.BatchNorm2d), ("gn", nn.GroupNorm)):
         norms = [
             m

@@ -30,12 +30,12 @@ from boxel.utils.errors import BoxelError
         (7, 12, 8, 584),
     ],
 )
-def test_the_fields_of_view_of_the_papers_tables(kernel, dilation, stride, pixels):
+def test_fields_of_view_equal_those_of_the_paper(kernel, dilation, stride, pixels):
     assert field_of_view(kernel, dilation, stride) == pixels
 
 
 @pytest.mark.parametrize(("kernel", "dilation", "hidden"), [(3, 2, 0), (5, 3, 0), (3, 2, 8)])
-def test_what_a_cell_sees(kernel, dilation, hidden):
+def test_a_cell_depends_on_its_field_of_view_only(kernel, dilation, hidden):
     """The gradient of one score reaches as far as its field, and no further."""
     torch.manual_seed(0)
     classifier = DilatedClassifier(4, 3, kernel, dilation, hidden).eval()
@@ -50,7 +50,7 @@ def test_what_a_cell_sees(kernel, dilation, hidden):
     assert rows[-1] - rows[0] + 1 == columns[-1] - columns[0] + 1 == reach
 
 
-def test_it_begins_near_zero():
+def test_scores_start_near_zero():
     torch.manual_seed(0)
     classifier = DilatedClassifier(16, 3, 3, 1)
     last = classifier[-1]
@@ -96,7 +96,7 @@ def test_dropout_follows_both_layers_in_training_only():
     assert torch.equal(classifier.eval()(features), classifier(features))
 
 
-def test_all_of_a_vggs_layers_give_what_they_gave():
+def test_undecimated_layers_reproduce_the_vgg():
     """On the one map of 7x7 that they were made for, in the middle of the convolution's."""
     torch.manual_seed(0)
     layers = ConvMlp(3, 16, 7, drop_rate=0.5).eval()
@@ -132,7 +132,7 @@ def numbered(channels, hidden, flat):
     ("kernel", "hidden", "taps", "kept"),
     [(4, 7, [0, 2, 4, 6], [0, 1, 2, 3, 4, 5, 6]), (3, 3, [0, 3, 6], [0, 3, 6]), (1, 1, [3], [3])],
 )
-def test_decimated_weights_are_those_at_even_distances(kernel, hidden, taps, kept, flat):
+def test_decimated_weights_are_evenly_spaced(kernel, hidden, taps, kept, flat):
     classifier = FullyConnectedClassifier(2, 5, kernel, 4, hidden)
     assert load_fully_connected(classifier, numbered(2, 7, flat))
     first = [
@@ -148,7 +148,7 @@ def test_decimated_weights_are_those_at_even_distances(kernel, hidden, taps, kep
     assert classifier.fc7.bias.tolist() == [20 + out for out in kept]
 
 
-def test_places_at_even_distances():
+def test_evenly_spaced_indices():
     assert evenly_spaced_indices(7, 7) == [0, 1, 2, 3, 4, 5, 6]
     assert evenly_spaced_indices(7, 2) == [0, 6] and evenly_spaced_indices(7, 5) == [0, 2, 3, 4, 6]
     channels = evenly_spaced_indices(4096, 1024)
@@ -156,7 +156,7 @@ def test_places_at_even_distances():
     assert {after - before for before, after in itertools.pairwise(channels)} <= {4, 5}
 
 
-def test_other_networks_layers_are_left_alone():
+def test_layers_of_other_networks_are_ignored():
     """Those of torchvision's MobileNetV3 have a VGG's names."""
     classifier = FullyConnectedClassifier(2, 5, hidden=3)
     before = copy.deepcopy(classifier.state_dict())
@@ -173,7 +173,7 @@ def test_more_than_the_vgg_has_is_an_error(options):
         load_fully_connected(FullyConnectedClassifier(2, 5, **options), numbered(2, 7, flat=False))
 
 
-def test_it_begins_with_features_of_one_size_and_scores_near_zero():
+def test_features_keep_their_scale_and_scores_start_near_zero():
     """He's start: what ReLU halves, the weights make up for."""
     torch.manual_seed(0)
     classifier = FullyConnectedClassifier(32, 3, kernel=3, dilation=1, hidden=256).eval()

@@ -14,13 +14,13 @@ def maps(sizes=SIZES):
     return [torch.randn(2, c, *size) for c, size in zip(CHANNELS, sizes, strict=True)]
 
 
-def test_upsampling_takes_pixels_for_areas():
+def test_upsampling_treats_pixels_as_areas():
     x = torch.tensor([0.0, 4.0]).view(1, 1, 1, 2)
     assert upsample(x, (1, 4)).flatten().tolist() == [0, 1, 3, 4]
     assert upsample(x, (2, 4))[0, 0].tolist() == [[0, 1, 3, 4]] * 2
 
 
-def test_the_maps_side_by_side():
+def test_maps_are_concatenated_at_the_finest_stride():
     given = maps()
     neck = Concatenate(CHANNELS)
     together = neck(given)
@@ -30,11 +30,11 @@ def test_the_maps_side_by_side():
     assert torch.equal(together[:, :3], given[0])
 
 
-def test_hrnet_w48s_maps_are_720_channels():
+def test_hrnet_w48_gives_720_channels():
     assert Concatenate([48, 96, 192, 384]).channels == 720
 
 
-def test_the_pyramid_is_walked_from_the_coarsest_down():
+def test_top_down_starts_at_the_coarsest_map():
     """With layers that do nothing each step adds the finer map to what was upsampled."""
     neck = TopDown([1, 1, 1], channels=1)
     neck.lateral = nn.ModuleList(nn.Identity() for _ in range(3))
@@ -63,6 +63,6 @@ def test_every_map_reaches_the_result(sizes):
     assert all(p.grad.abs().sum() > 0 for p in neck.parameters())
 
 
-def test_a_map_too_few_is_an_error():
+def test_a_missing_map_is_an_error():
     with pytest.raises(ValueError, match="argument"):
         TopDown(CHANNELS, channels=8)(maps()[1:])

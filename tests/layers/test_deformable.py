@@ -59,7 +59,7 @@ def test_modulation_is_twice_the_sigmoid():
     torch.testing.assert_close(deformable(maps), 0 * maps)
 
 
-def test_keeps_the_kernel_under_its_name():
+def test_the_kernel_keeps_its_name():
     conv = nn.Conv2d(2, 2, 3)
     deformable = ModulatedDeformConv2d(conv)
     assert deformable.weight is conv.weight

@@ -40,7 +40,7 @@ def after_pool4(network):
     return nn.Sequential(*layers[pools[3] + 1 : pools[4]])
 
 
-def test_the_convolutions_agree_at_every_cell_that_both_have(vgg) -> None:
+def test_dilated_convolutions_agree_on_shared_cells(vgg) -> None:
     """Exactly, the border too: zeros lie outside of either map."""
     maps = torch.randn(2, 5, 12, 18, dtype=torch.double)
     coarse = after_pool4(vgg)(maps[..., ::2, ::2].clone())
@@ -49,7 +49,7 @@ def test_the_convolutions_agree_at_every_cell_that_both_have(vgg) -> None:
     torch.testing.assert_close(fine[..., ::2, ::2], coarse, rtol=1e-12, atol=1e-12)
 
 
-def test_the_whole_network_agrees_where_the_poolings_see_the_same(vgg) -> None:
+def test_the_dilated_network_agrees_if_pooling_windows_do(vgg) -> None:
     """Weights that are not negative keep a rising image rising, where a window's last cell is its greatest."""
     for layer in layers_of(vgg, nn.Conv2d):
         layer.weight.data.abs_()
@@ -73,7 +73,9 @@ def test_the_whole_network_agrees_where_the_poolings_see_the_same(vgg) -> None:
         (32, [1] * 8, [2] * 5, [1, 2, 4, 8, 16, 32]),
     ],
 )
-def test_what_changes(vgg, output_stride, dilations, strides, reductions) -> None:
+def test_dilation_changes_convolutions_and_poolings(
+    vgg, output_stride, dilations, strides, reductions
+) -> None:
     network = dilated(vgg, output_stride)
     assert [layer.dilation for layer in layers_of(network, nn.Conv2d)] == [(d, d) for d in dilations]
     assert [layer.stride for layer in layers_of(network, nn.MaxPool2d)] == strides

@@ -42,13 +42,13 @@ def case(features, width, image_index):
 
 
 @pytest.mark.parametrize(("features", "width", "count"), [(8, 8, 169), (16, 8, 233), (16, 16, 593)])
-def test_parameters_an_instance(features, width, count):
+def test_number_of_parameters_per_instance(features, width, count):
     assert num_dynamic_params(features, width) == count
 
 
 @pytest.mark.parametrize(("features", "width"), [(8, 8), (16, 8), (16, 16), (3, 5)])
 @pytest.mark.parametrize("image_index", [[0, 0, 1, 2], [1], [0, 0, 0, 2, 2, 2]])
-def test_equals_a_network_an_instance(features, width, image_index):
+def test_equals_one_network_per_instance(features, width, image_index):
     """Values and gradients; an image may have no instance."""
     ours, theirs = case(features, width, image_index), case(features, width, image_index)
     logits, expected = dynamic_masks(*ours), one_by_one(*theirs)
@@ -84,18 +84,17 @@ def test_coordinates_by_hand():
         assert logits[0].tolist() == expected
 
 
-@pytest.mark.parametrize(("upsampling", "in_cell"), [("half_pixel", 2), ("shifted", 0)])
-def test_where_upsampled_values_lie(upsampling, in_cell):
-    """A ramp whose value is its place in pixels: 8 to a cell before, 4 after, targets taken 2 into each cell."""
+def test_upsampling_keeps_values_in_their_position():
+    """A ramp whose value is its position in pixels: cells of 8 pixels become cells of 4, centered 2 pixels in."""
     ramp = torch.arange(6.0) * 8 + 4
     for logits in (ramp.expand(1, 5, 6), ramp[:, None].expand(1, 6, 5)):
-        finer = upsample_twice(logits, upsampling)
+        finer = upsample_twice(logits)
         assert finer.shape == (1, 2 * logits.shape[1], 2 * logits.shape[2])
         along = finer[0, 0] if logits.shape[2] == 6 else finer[0, :, 0]
-        assert along[1:-1].tolist() == [4 * k + in_cell for k in range(1, 11)]
+        assert along[1:-1].tolist() == [4 * k + 2 for k in range(1, 11)]
 
 
-def test_no_instances_still_reach_the_features():
+def test_no_instances_give_the_features_a_gradient():
     features = torch.randn(2, 4, 3, 3, requires_grad=True)
     params = torch.zeros(0, num_dynamic_params(4, 8), requires_grad=True)
     logits = dynamic_masks(
@@ -107,7 +106,7 @@ def test_no_instances_still_reach_the_features():
     assert params.grad.shape == params.shape
 
 
-def test_half_precision_is_left_before_the_first_product():
+def test_products_are_computed_in_full_precision():
     features, params, *rest = case(8, 8, [0, 1])
     with torch.autocast("cpu", dtype=torch.bfloat16):
         logits = dynamic_masks(features, params, *rest)

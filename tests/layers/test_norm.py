@@ -26,13 +26,13 @@ def test_group_count(channels, groups):
         ("frozen_bn", FrozenBatchNorm2d),
     ],
 )
-def test_norm_layer_is_the_one_asked_for(kind, layer):
+def test_norm_layer_is_the_requested_one(kind, layer):
     norm = norm_layer(kind, 8)
     assert type(norm) is layer
     assert norm.weight.shape == (8,)
 
 
-def test_unknown_kind():
+def test_an_unknown_kind_is_refused():
     with pytest.raises(BoxelError, match="norm 'layer' is unknown"):
         norm_layer("layer", 8)
 
@@ -44,7 +44,7 @@ def trained_batch_norm():
     return norm
 
 
-def test_frozen_batch_norm_is_the_trained_one_in_evaluation():
+def test_frozen_batch_norm_equals_the_trained_one_in_evaluation():
     norm, maps = trained_batch_norm(), torch.rand(2, 4, 3, 3)
     frozen = exchange_batch_norm(norm, "frozen_bn").train()
     torch.testing.assert_close(frozen(maps), norm.eval()(maps))
@@ -72,6 +72,6 @@ def test_sync_batch_norm_keeps_the_statistics():
     assert torch.equal(exchange_batch_norm(norm, "sync_bn").running_var, norm.running_var)
 
 
-def test_batch_norm_stays():
+def test_bn_changes_nothing():
     norm = nn.BatchNorm2d(4)
     assert exchange_batch_norm(norm, "bn") is norm

@@ -10,7 +10,7 @@ def features(channels):
     return [torch.randn(2, c, *size) for c, size in zip(channels, SIZES, strict=False)]
 
 
-def test_gives_p3_to_p7():
+def test_returns_p3_to_p7():
     levels = FPN([40, 112, 320], channels=64)(features([40, 112, 320]))
     assert [tuple(level.shape) for level in levels] == [(2, 64, *size) for size in SIZES]
 
@@ -24,7 +24,7 @@ def test_coarse_levels_come_from_p5():
     torch.testing.assert_close(p7, F.conv2d(p6.relu(), top.p7.weight, top.p7.bias, stride=2, padding=1))
 
 
-def test_top_down_path_upsamples_the_nearest():
+def test_top_down_path_upsamples_by_nearest_neighbor():
     fpn = FPN([1, 1, 1], channels=1)
     for inner, layer in zip(fpn.pyramid.inner_blocks, fpn.pyramid.layer_blocks, strict=True):
         torch.nn.init.ones_(inner[0].weight)

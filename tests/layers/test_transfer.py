@@ -34,7 +34,7 @@ def test_a_head_is_conv_norm_relu_conv():
     assert head(features()).shape == (2, 1, 4, 3)
 
 
-def test_each_output_channels_row_goes_through_one_perceptron():
+def test_the_weights_of_each_output_channel_go_through_one_perceptron():
     """Two layers, 4 units a channel, LeakyReLU 0.1; the bias is k b + c."""
     torch.manual_seed(0)
     source, transfer = nn.Conv2d(CHANNELS, 3, 1), WeightTransfer(CHANNELS)
@@ -53,12 +53,12 @@ def test_each_output_channels_row_goes_through_one_perceptron():
     torch.testing.assert_close(transfer(x, source), expected)
 
 
-def test_biases_start_as_they_are():
+def test_biases_start_as_those_of_the_source():
     transfer = WeightTransfer(CHANNELS)
     assert (transfer.scale.tolist(), transfer.shift.tolist()) == ([1.0], [0.0])
 
 
-def test_with_perceptrons_that_change_nothing_it_is_the_source():
+def test_identity_perceptrons_reproduce_the_source():
     torch.manual_seed(1)
     source, head = segmentation_head(CHANNELS), TransferredHead(CHANNELS)
     make_identity(head.hidden)
@@ -74,7 +74,7 @@ def test_with_perceptrons_that_change_nothing_it_is_the_source():
     torch.testing.assert_close(head(x, source), source(x))
 
 
-def test_each_convolution_has_a_perceptron_of_its_own():
+def test_convolutions_do_not_share_a_perceptron():
     torch.manual_seed(2)
     source, head = segmentation_head(CHANNELS), TransferredHead(CHANNELS)
     make_identity(head.hidden)
@@ -100,14 +100,14 @@ def test_the_gradient_stops_at_the_source():
     assert x.grad.abs().sum() > 0
 
 
-def test_the_sources_norm_sees_nothing():
+def test_the_norm_of_the_source_is_not_updated():
     source, head = segmentation_head(CHANNELS), TransferredHead(CHANNELS)
     head(features() + 5, source)
     assert source[1].num_batches_tracked == 0 and source[1].running_mean.abs().sum() == 0
     assert head.norm.num_batches_tracked == 1 and head.norm.running_mean.abs().sum() > 0
 
 
-def test_no_crops_leave_the_statistics_alone():
+def test_an_empty_batch_does_not_change_the_statistics():
     """A batch may have no crop with a mask."""
     source, head = segmentation_head(CHANNELS), TransferredHead(CHANNELS)
     for norm, maps in [(head.norm, head(features(0), source)), (source[1], source(features(0)))]:

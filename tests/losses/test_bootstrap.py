@@ -32,7 +32,7 @@ def test_by_hand(options, expected):
 
 
 @pytest.mark.parametrize("threshold", [None, 0.6])
-def test_void_pixels_are_never_kept(threshold):
+def test_ignored_pixels_are_never_kept(threshold):
     ease, valid = [0.1, 0.2, 0.3, 0.4], [False, True, False, True]
     assert keep(ease, valid, min_kept=1, threshold=threshold) == [False, True, False, threshold is not None]
     assert keep(ease, valid, min_kept=3, threshold=threshold) == valid  # fewer than 3 are valid
@@ -40,19 +40,19 @@ def test_void_pixels_are_never_kept(threshold):
     assert keep([], [], min_kept=3, threshold=threshold) == []
 
 
-def test_of_pixels_as_hard_exactly_so_many_are_kept():
+def test_ties_keep_exactly_the_requested_number():
     kept = keep([0.5, 0.1, 0.5, 0.2, 0.9], min_kept=3)
     assert kept[1] and kept[3] and not kept[4] and kept[0] != kept[2]
     assert sum(keep([0.5] * 9, min_kept=4)) == 4
 
 
 @pytest.mark.parametrize("threshold", [None, 0.5])
-def test_what_is_not_a_number_is_kept(threshold):
+def test_nan_is_kept_as_the_hardest(threshold):
     assert keep([0.1, torch.nan, 0.9], min_kept=1, threshold=threshold)[1]
 
 
 @given(st.integers(0, 10**6), st.integers(1, 70))
-def test_exactly_so_many_and_none_easier_than_one_that_is_dropped(seed, count):
+def test_kept_pixels_are_the_requested_number_of_hardest_ones(seed, count):
     random = torch.Generator().manual_seed(seed)
     ease = torch.rand(3, 4, 5, generator=random).mul(8).round()  # many alike
     valid = torch.rand(3, 4, 5, generator=random) < 0.8
@@ -64,7 +64,7 @@ def test_exactly_so_many_and_none_easier_than_one_that_is_dropped(seed, count):
 
 
 def test_the_loss_by_hand():
-    """Probabilities of the true class 0.9, 0.5, 0.2, and a pixel without a label: the mean of -log over those kept."""
+    """Probabilities of the true class 0.9, 0.5, 0.2, and an unlabeled pixel: the mean of -log over the kept ones."""
     p = torch.tensor([0.9, 0.5, 0.2, 0.3])
     logits = torch.stack([p, 1 - p]).log().view(1, 2, 2, 2).requires_grad_()
     labels = torch.tensor([[[0, 0], [0, 255]]])
@@ -73,13 +73,13 @@ def test_the_loss_by_hand():
     torch.testing.assert_close(bootstrapped_cross_entropy(logits, labels, 1, threshold=0.6), hard)
     loss = bootstrapped_cross_entropy(logits, labels, 2)
     (gradient,) = torch.autograd.grad(loss, logits)
-    assert (gradient[0, :, 0, 0] == 0).all() and (gradient[0, :, 1, 1] == 0).all()  # dropped, and void
-    # Of cross-entropy, p - 1 at the true class, by the two pixels kept.
+    assert (gradient[0, :, 0, 0] == 0).all() and (gradient[0, :, 1, 1] == 0).all()  # dropped, and ignored
+    # Of cross-entropy, p - 1 at the true class, over the two kept pixels.
     torch.testing.assert_close(gradient[0, 0, [0, 1], [1, 0]], torch.tensor([-0.5, -0.8]) / 2)
 
 
 @pytest.mark.parametrize("options", [{"min_kept": 20}, {"min_kept": 5, "threshold": 0.4}])
-def test_gradient_against_autograd_of_the_mean_of_those_kept(options):
+def test_gradient_equals_autograd_of_the_kept_pixels(options):
     torch.manual_seed(0)
     logits = torch.randn(2, 5, 4, 6, dtype=torch.double, requires_grad=True)
     labels = torch.randint(0, 5, (2, 4, 6))
@@ -106,22 +106,22 @@ def test_half_precision_is_summed_in_float32(threshold):
     assert logits.grad.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("void", [-1, 3, 255])
-def test_what_void_pixels_predict_does_not_matter(void):
+@pytest.mark.parametrize("ignored", [-1, 3, 255])
+def test_predictions_of_ignored_pixels_do_not_matter(ignored):
     logits = torch.zeros(1, 3, 2, 2)
-    logits[0, 0, 0] = -torch.inf  # impossible: the class that void pixels look up
-    labels = torch.tensor([[[void, void], [1, 2]]])
-    loss = bootstrapped_cross_entropy(logits, labels, 4, void=void)
+    logits[0, 0, 0] = -torch.inf  # impossible: the class that ignored pixels look up
+    labels = torch.tensor([[[ignored, ignored], [1, 2]]])
+    loss = bootstrapped_cross_entropy(logits, labels, 4, ignore_index=ignored)
     torch.testing.assert_close(loss, torch.tensor(3.0).log())
 
 
-def test_a_label_that_is_no_class_is_an_error():
+def test_a_label_out_of_range_is_an_error():
     with pytest.raises((RuntimeError, IndexError), match="out of bounds"):
         bootstrapped_cross_entropy(torch.zeros(1, 3, 1, 2), torch.tensor([[[3, 0]]]), 1)
 
 
 @pytest.mark.parametrize("threshold", [None, 0.5])
-def test_a_network_that_diverged_has_no_finite_loss(threshold):
+def test_divergence_makes_the_loss_nan(threshold):
     logits = torch.zeros(1, 3, 4, 4)
     logits[0, 1, 2, 2] = torch.nan
     loss = bootstrapped_cross_entropy(logits, torch.zeros(1, 4, 4, dtype=torch.long), 2, threshold)
@@ -129,8 +129,8 @@ def test_a_network_that_diverged_has_no_finite_loss(threshold):
 
 
 @pytest.mark.parametrize("threshold", [None, 0.5])
-def test_nothing_waits_for_the_device(threshold):
-    """On the meta device, values are not to be had and shapes cannot depend on them."""
+def test_nothing_synchronizes_with_the_device(threshold):
+    """On the meta device, values are not available and shapes cannot depend on them."""
     logits = torch.zeros(2, 3, 4, 4, device="meta", requires_grad=True)
     labels = torch.zeros(2, 4, 4, device="meta", dtype=torch.long)
     bootstrapped_cross_entropy(logits, labels, 5, threshold).backward()

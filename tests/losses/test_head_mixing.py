@@ -23,13 +23,13 @@ def test_equation_3_by_hand(mask, expected):
     assert loss.item() == pytest.approx(expected)
 
 
-def test_a_mix_of_logits():
+def test_logits_are_mixed_linearly():
     # logit .9 = log 9, logit .5 = 0
     assert mix_heads(logit(0.9), logit(0.5), 0.7, "logits").item() == pytest.approx(0.7 * log(9))
 
 
 @pytest.mark.parametrize("on", ["logits", "probabilities"])
-def test_the_ends_are_one_head_alone(on):
+def test_alpha_0_and_1_return_one_head(on):
     salient, transferred = torch.tensor([-300.0, 0.1, 5.0]), torch.tensor([2.0, -0.3, 300.0])
     assert torch.equal(mix_heads(salient, transferred, 1.0, on), salient)
     assert torch.equal(mix_heads(salient, transferred, 0.0, on), transferred)
@@ -47,7 +47,7 @@ def test_the_ends_are_one_head_alone(on):
         (200.0, 100.0, 100 - log(0.3)),
     ],
 )
-def test_sure_maps_mix_without_nan(salient, transferred, expected):
+def test_confident_maps_mix_without_nan(salient, transferred, expected):
     given = torch.tensor([salient, transferred], requires_grad=True)
     mixed = mix_heads(given[0], given[1], 0.7)
     assert mixed.item() == pytest.approx(expected, abs=1e-4)
@@ -59,7 +59,7 @@ def test_sure_maps_mix_without_nan(salient, transferred, expected):
 
 @settings(max_examples=25, deadline=None)
 @given(st.floats(-30, 30), st.floats(-30, 30), st.floats(0, 1), st.sampled_from(["logits", "probabilities"]))
-def test_a_mix_lies_between_and_mirrors(a, b, alpha, on):
+def test_a_mix_lies_between_its_inputs_and_is_symmetric(a, b, alpha, on):
     one, other = torch.tensor(a, dtype=torch.float64), torch.tensor(b, dtype=torch.float64)
     mixed = mix_heads(one, other, alpha, on).item()
     assert min(a, b) - 1e-6 <= mixed <= max(a, b) + 1e-6
@@ -74,7 +74,7 @@ def test_gradient():
     assert torch.autograd.gradcheck(lambda x: mix_heads(x[0], x[1], 0.7), maps)
 
 
-def test_half_precision_is_raised():
+def test_half_precision_is_converted():
     maps = torch.tensor([20.0, -20.0]).half()
     mixed = mix_heads(maps[0], maps[1], 0.7)
     assert mixed.dtype == torch.float32

@@ -42,7 +42,7 @@ def two_pixels():
     return predicted, target, torch.tensor([True, True])
 
 
-def test_the_smaller_overlap_is_the_harder_not_the_larger_loss(two_pixels):
+def test_pixels_are_ranked_by_iou_and_not_by_loss(two_pixels):
     predicted, target, _ = two_pixels
     torch.testing.assert_close(pixel_box_iou(predicted, target)[1], torch.tensor(9025 / (20000 - 9025)))
     assert bootstrapped_box_loss(*two_pixels, min_kept=None) == (1.5 + 9) / 2
@@ -54,7 +54,7 @@ def test_the_smaller_overlap_is_the_harder_not_the_larger_loss(two_pixels):
         assert gradient.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]]
 
 
-def test_beta_is_where_the_loss_turns_linear(two_pixels):
+def test_the_loss_turns_linear_at_beta(two_pixels):
     # Of an error d: d^2 / 2 beta up to beta, and d - beta / 2 from there.
     assert bootstrapped_box_loss(*two_pixels, min_kept=None, beta=4.0) == (2**2 / 8 + 2 * (5 - 2)) / 2
 
@@ -80,7 +80,7 @@ def test_weights_are_scaled_to_a_mean_of_one_over_the_valid_pixels(two_pixels):
         assert bootstrapped_box_loss(predicted, target, valid, 1, **options) == 1.5 * 1.5
 
 
-def test_weights_by_size():
+def test_weights_follow_the_size_of_the_instance():
     boxes = torch.tensor([[3.0, 1, 2, 8], [-7, 0, 8, 2], [0, 0, 10, 10]])
     torch.testing.assert_close(size_weights(boxes), torch.tensor([1 / 16, 1 / 16, 1 / 100]))
     torch.testing.assert_close(size_weights(boxes, power=0.5), torch.tensor([1 / 4, 1 / 4, 1 / 10]))
@@ -108,7 +108,7 @@ def test_no_valid_pixel_gives_zero_and_no_nan(pixels, min_kept):
     assert (predicted.grad == 0).all()
 
 
-def test_half_precision_is_raised():
+def test_half_precision_is_converted():
     predicted = torch.full((1, 4), 300.0, dtype=torch.half)  # an area that overflows half precision
     target, weights = predicted.float() + 1, torch.ones(1).half()
     loss = bootstrapped_box_loss(predicted, target, torch.tensor([True]), 1, weights=weights)
@@ -119,7 +119,7 @@ def test_half_precision_is_raised():
     torch.testing.assert_close(pixel_box_iou(predicted, target), expected)
 
 
-def test_nothing_waits_for_the_device():
+def test_nothing_synchronizes_with_the_device():
     """On the meta device, values are not to be had and shapes cannot depend on them."""
     predicted = torch.zeros(2, 4, 3, 3, device="meta", requires_grad=True)
     target = torch.zeros(2, 4, 3, 3, device="meta")

@@ -73,7 +73,7 @@ def test_a_cross_of_one_pixel_is_as_good_as_the_filled_box(reduction):
 @pytest.mark.parametrize(
     ("positive", "expected"), [(1, -log(0.9)), (0, -log(1 - 0.9))], ids=["no line outside", "no line across"]
 )
-def test_a_crop_may_have_lines_of_one_kind_only(positive, expected):
+def test_bags_may_all_be_positive_or_all_negative(positive, expected):
     logits = lit(4, (slice(None), slice(None))).requires_grad_()
     spans = truth(*[positive] * 4), truth(*[positive] * 4)
     loss = mil_loss(logits, *spans)
@@ -82,7 +82,7 @@ def test_a_crop_may_have_lines_of_one_kind_only(positive, expected):
     assert logits.grad.isfinite().all()
 
 
-def test_a_lines_gradient_is_its_highest_pixels():
+def test_the_gradient_of_a_bag_reaches_its_highest_pixel_only():
     logits = scores(EXAMPLE).requires_grad_()
     mil_loss(logits, truth(1, 0), truth(1, 1, 0), "sum").sum().backward()
     # .8 stands for its row and its column, both positive: 2 (.8 - 1); .6 for a row outside and a column across.
@@ -90,7 +90,7 @@ def test_a_lines_gradient_is_its_highest_pixels():
     np.testing.assert_allclose(logits.grad, expected, atol=1e-12)
 
 
-def test_sure_and_wrong_is_a_number():
+def test_confident_wrong_predictions_stay_finite():
     logits = torch.full((1, 3, 3), 1000.0, requires_grad=True)
     loss = mil_loss(logits, truth(0, 0, 0), truth(1, 1, 1))
     assert loss.item() == 500  # three of six bags are wrong by 1000
@@ -127,7 +127,7 @@ def test_equation_2_as_it_is_written():
     assert smoothness_loss(logits, "sum").item() == pytest.approx(expected)
 
 
-def test_half_as_large_as_it_gets_for_stripes():
+def test_stripes_give_half_of_the_maximum():
     """Stripes of 0 and 1 along a row of pixels: all neighbors in a line differ, those along a stripe do not."""
     stripes = lit(8, (slice(None), slice(0, None, 2)), high=1 - 1e-9, low=1e-9)
     assert smoothness_loss(stripes).item() == pytest.approx(
@@ -135,7 +135,7 @@ def test_half_as_large_as_it_gets_for_stripes():
     )
 
 
-def test_half_precision_is_raised():
+def test_half_precision_is_converted():
     logits = torch.randn(1, 64, 64, generator=torch.Generator().manual_seed(0)).half()
     spans = torch.ones(1, 64, dtype=torch.bool), torch.ones(1, 64, dtype=torch.bool)
     for loss in (mil_loss(logits, *spans, "sum"), smoothness_loss(logits, "sum")):

@@ -25,7 +25,7 @@ def test_masks_of_sets() -> None:
 
 
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 30))
-def test_they_survive_save_and_load(tmp_path_factory, seed, superpixels, segments) -> None:
+def test_candidates_survive_saving_and_loading(tmp_path_factory, seed, superpixels, segments) -> None:
     random = np.random.default_rng(seed)
     labels = random.permutation(np.concatenate([np.arange(superpixels), np.zeros(8, int)])).reshape(1, -1)
     sets = random.random((segments, superpixels)) < 0.5
@@ -50,7 +50,7 @@ def test_masks_cut_superpixels() -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"no archive"])
-def test_a_file_that_can_not_be_read(tmp_path, content) -> None:
+def test_an_unreadable_file_is_named(tmp_path, content) -> None:
     file = tmp_path / "a.npz"
     file.write_bytes(content)
     with pytest.raises(BoxelError, match=r"a\.npz: the candidate segments can't be read .*delete the file"):
@@ -76,7 +76,7 @@ def test_a_file_that_can_not_be_read(tmp_path, content) -> None:
     ],
     ids=["one array", "too few boxes", "too few bits", "no map", "objects"],
 )
-def test_another_file(tmp_path, arrays) -> None:
+def test_a_file_with_other_arrays_is_refused(tmp_path, arrays) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(BoxelError, match=r"a\.npz: .*delete"):
         load(tmp_path / "a.npz")

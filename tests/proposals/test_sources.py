@@ -75,7 +75,7 @@ def test_superpixels_keep_to_edges(seen) -> None:
         assert np.minimum(share, found.sizes - share).sum() < 0.06 * mask.sum()
 
 
-def test_few_basins_are_all_kept() -> None:
+def test_fewer_basins_than_superpixels_are_all_kept() -> None:
     found = superpixels(to_lab(np.zeros((12, 12, 3), np.uint8)), 50)
     assert len(found.sizes) == 1 and len(found.edges) == 0
 
@@ -87,7 +87,7 @@ def test_gradient_by_hand() -> None:
     np.testing.assert_allclose(gradient(ramp, 1.0)[8:-8, 8:-8], 8 * 5**0.5, rtol=1e-4)
 
 
-def test_hierarchies_are_what_their_parents_say(seen) -> None:
+def test_hierarchies_are_consistent(seen) -> None:
     _, _, own = seen
     trees = list(hierarchies(*seen))
     assert len(trees) == 9
@@ -133,7 +133,7 @@ def test_groups_are_all_unions_of_neighbors(seen, tree) -> None:
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_pools_tell_the_truth(seen, source) -> None:
+def test_pools_are_consistent_with_their_sets(seen, source) -> None:
     """Box and size of each segment are those of its set."""
     pool = GENERATORS[source](*seen)
     own = seen[2]
@@ -159,7 +159,7 @@ def test_objects_are_found(source, given) -> None:
             assert max(ious[:30]) > 0.75
 
 
-def test_large_photos_are_looked_at_small() -> None:
+def test_large_images_are_processed_at_a_smaller_size() -> None:
     image, masks = photo()
     large = image.repeat(8, 0).repeat(8, 1)
     found = propose(large, count=200)
@@ -168,7 +168,7 @@ def test_large_photos_are_looked_at_small() -> None:
     assert max((disc & found.mask(n)).sum() / (disc | found.mask(n)).sum() for n in range(len(found))) > 0.85
 
 
-def test_no_such_source() -> None:
+def test_an_unknown_source_is_refused() -> None:
     with pytest.raises(BoxelError, match=r"no source of candidate segments 'mgc'; .* Did you mean 'mcg'"):
         propose(np.zeros((8, 8, 3), np.uint8), "mgc")
 
@@ -208,7 +208,7 @@ def test_holes_are_filled_and_bays_are_not() -> None:
     assert fill_holes(horseshoe, ring[None]).sum() >= 1
 
 
-def test_what_lies_outside_a_box_is_cut_off(seen) -> None:
+def test_segments_are_clipped_to_their_box(seen) -> None:
     _, _, own = seen
     box = np.array([12.0, 12, 48, 30])  # the upper half of the disc
     for members in fitting(GENERATORS["mcg"](*seen), own, box, 20):
@@ -218,7 +218,7 @@ def test_what_lies_outside_a_box_is_cut_off(seen) -> None:
             assert inside.mean() > 0.5
 
 
-def test_what_is_nearly_the_same_comes_once(seen) -> None:
+def test_near_duplicates_are_removed(seen) -> None:
     sets = best(GENERATORS["mcg"](*seen), 100)
     assert len(np.unique(sets, axis=0)) == len(sets) == 100
 

@@ -24,7 +24,7 @@ def times(folder) -> dict[str, int]:
     return {file.name: os.stat(file).st_mtime_ns for file in folder.iterdir()}
 
 
-def test_made_once(scenes, tmp_path) -> None:
+def test_candidates_are_made_once(scenes, tmp_path) -> None:
     done = []
     assert make_candidates(scenes, tmp_path, CONFIG, advance=done.append) == []
     assert done == [1, 1, 1]
@@ -39,7 +39,7 @@ def test_made_once(scenes, tmp_path) -> None:
     assert len(times(tmp_path)) == 7 and first.items() <= times(tmp_path).items()
 
 
-def test_in_processes_they_are_the_same(scenes, tmp_path) -> None:
+def test_processes_make_the_same_candidates(scenes, tmp_path) -> None:
     make_candidates(scenes, tmp_path / "two", CONFIG, workers=2)
     for image in range(len(scenes)):
         one, two = (load_candidates(scenes, image, tmp_path / name, CONFIG) for name in ("one", "two"))
@@ -47,13 +47,13 @@ def test_in_processes_they_are_the_same(scenes, tmp_path) -> None:
         np.testing.assert_array_equal(one.members, two.members)
 
 
-def test_images_without_boxes_have_none(scenes, tmp_path) -> None:
+def test_images_without_boxes_have_no_candidates(scenes, tmp_path) -> None:
     empty = scenes.select_instances(np.zeros(len(scenes.boxes), dtype=bool))
     assert len(load_candidates(empty, 0, tmp_path, CONFIG)) == 0
     assert len(load_candidates(empty, 0, tmp_path, ProposalConfig(count=50, fit_boxes=False))) == 50
 
 
-def test_an_image_that_can_not_be_read_costs_itself(scenes, tmp_path, caplog) -> None:
+def test_an_unreadable_image_costs_only_itself(scenes, tmp_path, caplog) -> None:
     broken = replace(scenes, paths=[scenes.paths[0], "gone.jpg", scenes.paths[2]])
     (fault,) = make_candidates(broken, tmp_path, CONFIG)
     assert "gone.jpg" in fault and len(times(tmp_path)) == 2
@@ -84,7 +84,7 @@ def test_recall_grows_with_the_number(scenes, tmp_path) -> None:
     assert 0 < len(large) < len(found)
 
 
-def test_choices_that_make_no_sense() -> None:
+def test_invalid_settings_are_refused() -> None:
     with pytest.raises(BoxelError, match="no source of candidate segments 'mgc'"):
         ProposalConfig(source="mgc")
     with pytest.raises(BoxelError, match="count is 0"):

@@ -13,14 +13,19 @@ from boxel.layers.types import Norm
 class BiFPN(nn.Module):
     """Weighted bidirectional feature pyramid (EfficientDet, Tan et al. 2020, section 3).
 
-    C3 to C5 are brought to one width, P6 and P7 are made from C5 by max pooling, and then information runs
-    down and up again ``repeats`` times, each time through connections of its own.
+    C3 to C5 are projected to one width, P6 and P7 come from C5 by max pooling, and then information flows down and up
+    again ``repeats`` times, each time with its own weights.
 
     Args:
-        in_channels: channels of C3, C4, C5.
-        channels: channels of every level of the pyramid (the paper's D0: 64).
-        repeats: number of bidirectional layers (the paper's D0: 3).
-        norm: normalization after each convolution; the paper's is batch norm, small batches want ``"gn"``.
+        in_channels: Channels of C3, C4, C5.
+        channels: Channels of every level of the pyramid (D0 of the paper: 64).
+        repeats: Number of bidirectional layers (D0 of the paper: 3).
+        norm: Normalization after each convolution; batch norm in the paper, ``"gn"`` for small batches.
+
+    Example:
+        >>> features = [torch.rand(1, 8, size, size) for size in (16, 8, 4)]
+        >>> [level.shape[-1] for level in BiFPN([8, 8, 8], channels=16, norm="gn")(features)]
+        [16, 8, 4, 2, 1]
     """
 
     def __init__(
@@ -33,7 +38,7 @@ class BiFPN(nn.Module):
         self.channels = channels
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """P3 to P7 from C3 to C5.
+        """Compute P3 to P7 from C3 to C5.
 
         Args:
             features: C3, C4, C5, (B, in_channels, H / stride, W / stride) float, strides 8, 16, 32.
@@ -50,12 +55,12 @@ class BiFPN(nn.Module):
 class BiFPNLayer(nn.Module):
     """One pass down the pyramid and up again (EfficientDet, figure 2d).
 
-    Going down, each level but the coarsest is fused with the coarser one. Going up, each level but the finest
-    is made of what it was, what it became going down, and the finer one; the coarsest has two inputs only.
+    On the way down, each level but the coarsest is fused with the coarser one. On the way up, each level but the finest
+    is fused from its input, its result on the way down, and the finer level; the coarsest has two inputs only.
 
     Args:
-        channels: channels of every level.
-        norm: normalization after each convolution.
+        channels: Channels of every level.
+        norm: Normalization after each convolution.
     """
 
     def __init__(self, channels: int, norm: Norm = "bn") -> None:
@@ -64,7 +69,7 @@ class BiFPNLayer(nn.Module):
         self.up = nn.ModuleList(Fusion(inputs, channels, norm) for inputs in (3, 3, 3, 2))  # P4, P5, P6, P7
 
     def forward(self, levels: list[Tensor]) -> list[Tensor]:
-        """P3 to P7, (B, channels, H / stride, W / stride) float, to the same shapes."""
+        """Map P3 to P7, (B, channels, H / stride, W / stride) float, to the same shapes."""
         down = [levels[-1]]
         for fusion, level in zip(self.down, levels[-2::-1], strict=True):
             down.insert(0, fusion(level, F.interpolate(down[0], size=level.shape[-2:], mode="nearest")))
@@ -77,12 +82,12 @@ class BiFPNLayer(nn.Module):
 
 
 class Fusion(nn.Module):
-    """Several maps of one shape into one: a learned mean, then a separable convolution.
+    """Fuse several maps of one shape: a learned weighted mean, then a separable convolution.
 
     Args:
-        inputs: number of maps.
-        channels: channels of each, and of the result.
-        norm: normalization after the convolution.
+        inputs: Number of maps.
+        channels: Channels of each map and of the result.
+        norm: Normalization after the convolution.
     """
 
     def __init__(self, inputs: int, channels: int, norm: Norm = "bn") -> None:
@@ -95,17 +100,17 @@ class Fusion(nn.Module):
         )
 
     def forward(self, *maps: Tensor) -> Tensor:
-        """(B, channels, H, W) float from ``inputs`` maps of that shape."""
+        """Fuse ``inputs`` maps of (B, channels, H, W) float into one of that shape."""
         return self.conv(weighted_fusion(maps, self.weights))
 
 
 def weighted_fusion(maps: tuple[Tensor, ...], weights: Tensor, eps: float = 1e-4) -> Tensor:
-    """Fast normalized fusion (EfficientDet, section 3.3): sum of w_i map_i, over eps + sum of w_i.
+    """Fast normalized fusion (EfficientDet, section 3.3): sum of w_i map_i, divided by eps + sum of w_i.
 
     Args:
         maps: n maps of one shape.
         weights: (n,) float; negative ones count as 0.
-        eps: keeps the quotient finite when all weights are 0.
+        eps: Keeps the quotient finite if all weights are 0.
     """
     weights = weights.relu()
     shares = weights / (weights.sum() + eps)

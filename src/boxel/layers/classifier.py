@@ -1,4 +1,4 @@
-"""Classifiers of fully convolutional networks: few weights, and a wide view of the feature map."""
+"""Classifiers of fully convolutional networks, with a wide field of view."""
 
 from __future__ import annotations
 
@@ -12,19 +12,23 @@ from boxel.layers.weights import StateDict
 from boxel.utils.errors import BoxelError
 
 VGG_SIDE = 7
-"""Cells along a side of the map that a VGG's first fully connected layer sees in an image of 224 pixels."""
+"""Side of the feature map of a VGG's first fully connected layer, for an image of 224 pixels."""
 
 _VGG_LAYERS = (("pre_logits.fc1", "pre_logits.fc2"), ("classifier.0", "classifier.3"))
-"""What a VGG's first two fully connected layers are called: by timm, by torchvision."""
+"""Names of a VGG's first two fully connected layers in timm and in torchvision."""
 
 
 def field_of_view(kernel: int, dilation: int, stride: int) -> int:
-    """Pixels of the image along a side that one dilated convolution of a feature map looks at.
+    """Return the field of view of one dilated convolution of a feature map, in pixels of the image.
 
     Args:
-        kernel: of the convolution.
-        dilation: cells from one of its weights to the next.
-        stride: pixels to a cell.
+        kernel: Kernel size of the convolution.
+        dilation: Cells from one weight to the next.
+        stride: Pixels per cell.
+
+    Example:
+        >>> field_of_view(kernel=5, dilation=12, stride=8)
+        392
 
     References:
         Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016,
@@ -34,14 +38,18 @@ def field_of_view(kernel: int, dilation: int, stride: int) -> int:
 
 
 class DilatedClassifier(nn.Sequential):
-    """Scores of each cell of a feature map from a wide field about it: (B, classes, h, w) of (B, channels, h, w).
+    """Score each cell of a feature map from a wide field of view: (B, channels, h, w) to (B, classes, h, w).
 
     Args:
-        channels: of the feature map.
-        classes: scores a cell.
-        kernel: of each convolution, odd.
-        dilation: of each convolution.
-        hidden: channels of a layer with norm and ReLU before the last one; 0 makes it linear.
+        channels: Channels of the feature map.
+        classes: Number of scores per cell.
+        kernel: Kernel size of each convolution, odd.
+        dilation: Dilation of each convolution.
+        hidden: Channels of a layer with norm and ReLU before the last one; 0 makes the classifier linear.
+
+    Example:
+        >>> DilatedClassifier(8, classes=21, kernel=3, dilation=2)(torch.rand(1, 8, 6, 9)).shape
+        torch.Size([1, 21, 6, 9])
 
     References:
         Wu et al., 2016, Section 2.3; the non-linear one, Section 1.
@@ -58,18 +66,22 @@ class DilatedClassifier(nn.Sequential):
 
 
 class FullyConnectedClassifier(nn.Sequential):
-    """A VGG's fully connected layers as convolutions: (B, classes, h, w) scores of (B, channels, h, w) features.
+    """A VGG's fully connected layers as convolutions: (B, channels, h, w) to (B, classes, h, w).
 
-    fc6 looks at a field about each cell, fc7 and the scores at the cell alone; a ReLU and dropout follow fc6 and fc7.
+    fc6 sees a field around each cell, fc7 and the scores the cell alone; ReLU and dropout follow fc6 and fc7.
 
     Args:
-        channels: of the feature map.
-        classes: scores a cell.
-        kernel: of fc6. Where (kernel - 1) x dilation is odd its field reaches one cell further down and right than up
-            and left; it is centerd otherwise, an even kernel's too.
-        dilation: of fc6.
-        hidden: channels of fc6 and of fc7.
-        dropout: share of what fc6, and what fc7, gives that training drops.
+        channels: Channels of the feature map.
+        classes: Number of scores per cell.
+        kernel: Kernel size of fc6. If (kernel - 1) x dilation is odd, its field reaches one cell further down and right
+            than up and left; otherwise it is centered, also for even kernels.
+        dilation: Dilation of fc6.
+        hidden: Channels of fc6 and of fc7.
+        dropout: Share of the outputs of fc6 and of fc7 that training drops.
+
+    Example:
+        >>> FullyConnectedClassifier(8, classes=21, hidden=16)(torch.rand(1, 8, 6, 9)).shape
+        torch.Size([1, 21, 6, 9])
 
     References:
         Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs, ICLR 2015,
@@ -104,19 +116,19 @@ class FullyConnectedClassifier(nn.Sequential):
 
 @torch.no_grad()
 def load_fully_connected(classifier: FullyConnectedClassifier, state: StateDict) -> bool:
-    """Fill fc6 and fc7 from a VGG's own, taking channels and entries of the kernel at even distances.
+    """Initialize fc6 and fc7 from those of a VGG, by evenly spaced channels and kernel entries.
 
-    Of 7x7 entries a kernel of 4x4 takes rows and columns 0, 2, 4 and 6, one of 3x3 takes 0, 3 and 6.
+    From 7x7 entries, a kernel of 4x4 takes rows and columns 0, 2, 4 and 6; one of 3x3 takes 0, 3 and 6.
 
     Args:
-        classifier: changed in place; the scores stay.
-        state: the VGG's state dict, with the names of timm or of torchvision.
+        classifier: Changed in place; the scores stay.
+        state: The VGG's state dict, with the names of timm or of torchvision.
 
     Returns:
-        Whether they are in it; if not, nothing is changed.
+        Whether the state dict has these layers; if not, nothing changes.
 
     Raises:
-        BoxelError: the classifier's kernel or channels are more than the VGG's.
+        BoxelError: The classifier's kernel or channels exceed the VGG's.
 
     References:
         Chen et al., 2015, Section 3.1 ("decimating").
@@ -131,7 +143,7 @@ def load_fully_connected(classifier: FullyConnectedClassifier, state: StateDict)
     kernel, hidden = fc6.kernel_size[0], fc6.out_channels
     if kernel > VGG_SIDE or hidden > len(first):
         raise BoxelError(
-            f"kernel is {kernel} and hidden {hidden}, more than the VGG's fully connected layers have to start from: "
+            f"kernel is {kernel} and hidden {hidden}, more than the fully connected layers of the VGG have; "
             f"give at most {VGG_SIDE} and {len(first)}."
         )
     rows, kept = evenly_spaced_indices(VGG_SIDE, kernel), evenly_spaced_indices(len(first), hidden)
@@ -143,19 +155,24 @@ def load_fully_connected(classifier: FullyConnectedClassifier, state: StateDict)
     return True
 
 
-def evenly_spaced_indices(of: int, count: int) -> list[int]:
-    """Indices below ``of`` at even distances: its ends among them, or its middle where it is one."""
-    step = (of - 1) / max(count - 1, 1)
-    return [round((of - 1) / 2 + step * (place - (count - 1) / 2)) for place in range(count)]
+def evenly_spaced_indices(size: int, count: int) -> list[int]:
+    """Return `count` evenly spaced indices below `size`, both ends included; the middle one if `count` is 1.
+
+    Example:
+        >>> evenly_spaced_indices(7, 4)
+        [0, 2, 4, 6]
+    """
+    step = (size - 1) / max(count - 1, 1)
+    return [round((size - 1) / 2 + step * (place - (count - 1) / 2)) for place in range(count)]
 
 
 def _dilated(channels: int, out: int, kernel: int = 1, dilation: int = 1, bias: bool = True) -> nn.Conv2d:
-    """A convolution that leaves a map its size."""
+    """Create a convolution that keeps the size of a map."""
     return nn.Conv2d(channels, out, kernel, padding="same", dilation=dilation, bias=bias)
 
 
 def _scores(channels: int, classes: int, kernel: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """The last layer, which begins near zero."""
+    """Create the last layer, whose scores start near zero."""
     scores = _dilated(channels, classes, kernel, dilation)
     nn.init.normal_(scores.weight, std=0.01)
     nn.init.zeros_(cast(Tensor, scores.bias))

@@ -1,4 +1,4 @@
-"""From a backbone's maps of several strides to one map at the finest of them."""
+"""Decoders: from a backbone's maps of several strides to one map at the finest stride."""
 
 from __future__ import annotations
 
@@ -10,13 +10,17 @@ from torch import Tensor, nn
 
 
 class Concatenate(nn.Module):
-    """All maps, upsampled to the finest and put side by side, as HRNetV2 does.
+    """Upsample all maps to the finest and concatenate them, as HRNetV2 does.
 
     Args:
-        in_channels: channels of each map, the finest first.
+        in_channels: Channels of each map, the finest first.
 
     Attributes:
-        channels: of the result.
+        channels: Channels of the result.
+
+    Example:
+        >>> Concatenate([8, 16])([torch.rand(1, 8, 6, 8), torch.rand(1, 16, 3, 4)]).shape
+        torch.Size([1, 24, 6, 8])
     """
 
     def __init__(self, in_channels: Sequence[int]) -> None:
@@ -24,20 +28,27 @@ class Concatenate(nn.Module):
         self.channels = sum(in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """One map, (B, channels, h, w) of the first map's size.
+        """Compute one map from several.
 
         Args:
             maps: (B, in_channels, h, w), the finest first.
+
+        Returns:
+            (B, channels, h, w), of the size of the first map.
         """
         return torch.cat([maps[0], *(upsample(m, maps[0].shape[-2:]) for m in maps[1:])], dim=1)
 
 
 class TopDown(nn.Module):
-    """A pyramid walked from the coarsest map down, each step smoothed by two separable convolutions.
+    """Fuse a pyramid from the coarsest map down, each step smoothed by two separable convolutions.
 
     Args:
-        in_channels: channels of each map, the finest first.
-        channels: of the result, and of every step.
+        in_channels: Channels of each map, the finest first.
+        channels: Channels of the result and of every step.
+
+    Example:
+        >>> TopDown([8, 16], channels=4)([torch.rand(1, 8, 6, 8), torch.rand(1, 16, 3, 4)]).shape
+        torch.Size([1, 4, 6, 8])
     """
 
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
@@ -52,10 +63,13 @@ class TopDown(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """One map, (B, channels, h, w) of the first map's size.
+        """Compute one map from several.
 
         Args:
             maps: (B, in_channels, h, w), the finest first.
+
+        Returns:
+            (B, channels, h, w), of the size of the first map.
         """
         steps = list(zip(maps, self.lateral, self.smooth, strict=True))[::-1]
         finest, lateral, smooth = steps[0]
@@ -66,7 +80,7 @@ class TopDown(nn.Module):
 
 
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
-    """Bilinear, pixels taken for areas; (B, C, h, w) to (B, C, *size)."""
+    """Resize (B, C, h, w) to (B, C, *size) bilinearly, with pixels as areas (``align_corners=False``)."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
 
 

@@ -1,4 +1,4 @@
-"""Modulated deformable convolution: a convolution whose taps move and weigh themselves by what they see."""
+"""Modulated deformable convolution: each tap of the kernel has a predicted offset and weight."""
 
 from __future__ import annotations
 
@@ -12,17 +12,22 @@ from torchvision.ops import DeformConv2d
 
 
 class ModulatedDeformConv2d(DeformConv2d):
-    """A convolution turned into a modulated deformable one that starts as its equal.
+    """A convolution made modulated deformable, which starts with the same output.
 
-    Deformable ConvNets v2 (Zhu et al. 2019, equation 1): each tap of the kernel reads the map at its place
-    plus a learned offset, and its value counts with a learned modulation. Both are predicted by one more
-    convolution that starts at zero. The paper's modulation is sigmoid(m), which starts at 0.5 and so halves
-    what a pretrained kernel gives; here it is 2 sigmoid(m), which starts at 1 and keeps pretrained features.
+    In Deformable ConvNets v2 (Zhu et al. 2019, equation 1), each tap of the kernel reads the map at its position plus a
+    learned offset, and its value is scaled by a learned modulation. One more convolution, which starts at zero,
+    predicts both. The paper's modulation is sigmoid(m): it starts at 0.5 and halves the output of a pretrained kernel.
+    Here it is 2 sigmoid(m), which starts at 1 and keeps pretrained features.
 
     The kernel keeps its name (``weight``, ``bias``), so a state dict of the plain network still fits.
 
     Args:
-        conv: the convolution to replace; its kernel is taken over, not copied.
+        conv: The convolution to replace; its kernel is shared, not copied.
+
+    Example:
+        >>> conv, x = nn.Conv2d(4, 8, 3, padding=1), torch.rand(1, 4, 6, 6)
+        >>> bool(torch.allclose(ModulatedDeformConv2d(conv)(x), conv(x), atol=1e-5))
+        True
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
@@ -34,7 +39,9 @@ class ModulatedDeformConv2d(DeformConv2d):
         }
         super().__init__(conv.in_channels, conv.out_channels, groups=conv.groups, bias=False, **where)
         self.weight, self.bias = conv.weight, conv.bias
-        self.pads_itself = isinstance(conv, Conv2dSame)  # TensorFlow's padding depends on the input's size
+        self.pads_itself = isinstance(
+            conv, Conv2dSame
+        )  # the padding of TensorFlow depends on the size of the input
         taps = conv.kernel_size[0] * conv.kernel_size[1]
         self.split = [2 * taps, taps]
         self.offset_and_mask = nn.Conv2d(conv.in_channels, 3 * taps, **where)
@@ -42,11 +49,11 @@ class ModulatedDeformConv2d(DeformConv2d):
             nn.init.zeros_(parameter)
 
     def forward(self, features: Tensor) -> Tensor:  # type: ignore[override]
-        """(B, C, H, W) float to (B, out_channels, H', W'), the size that the plain convolution gives."""
+        """Convolve (B, C, H, W) float to (B, out_channels, H', W'), the size of the plain convolution."""
         if self.pads_itself:
             features = pad_same(features, self.kernel_size, self.stride, self.dilation)
         offset, mask = self.offset_and_mask(features).to(self.weight.dtype).split(self.split, dim=1)
-        # torchvision wants one dtype throughout, and mixed precision brings several.
+        # torchvision needs one dtype throughout; mixed precision has several.
         moved = super().forward(features.to(self.weight.dtype), offset, 2 * torch.sigmoid(mask))
         return moved.to(features.dtype)
 
@@ -54,10 +61,18 @@ class ModulatedDeformConv2d(DeformConv2d):
 def make_deformable(network: nn.Module, names: Iterable[str]) -> int:
     """Replace the plain 3x3 convolutions among the named modules of a network, in place.
 
-    Convolutions that compute their kernel first (weight standardization) stay, as do other sizes.
+    Convolutions with computed kernels (weight standardization) and those of other sizes stay.
+
+    Args:
+        network: The network.
+        names: Names of its modules to consider.
 
     Returns:
-        How many were replaced.
+        The number of replaced convolutions.
+
+    Example:
+        >>> make_deformable(nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1)), ["0", "1"])
+        1
     """
     count = 0
     for name in names:

@@ -1,4 +1,4 @@
-"""Dilation in place of striding for plain networks, which timm builds at stride 32 only."""
+"""Dilation instead of striding for plain networks, which timm builds at stride 32 only."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from torch import nn
 
 
 def dilate(network: Any, output_stride: int) -> None:
-    """Keep the maps of a plain network at a stride, in place: the à trous algorithm.
+    """Limit the stride of a plain network, in place: the à trous algorithm.
 
-    Each max pooling that would go beyond the stride stays on its map, and the convolutions after it look that much
-    further apart: what they give at every second cell is what they gave before, up to the window of the poolings. That
-    is 3x3 in place of 2x2 then, since an even window can't be centerd on a cell, and is not dilated, as in DeepLab.
+    Each max pooling that would exceed the stride keeps the size of its map, and the convolutions after it are dilated
+    accordingly: at every second cell they compute the same as before, up to the window of the poolings. That window
+    becomes 3x3 instead of 2x2, because an even one cannot be centered on a cell; it is not dilated, as in DeepLab.
 
     Args:
-        network: a VGG of timm, with or without batch norm, built with `features_only`; its weights stay, and its
-            `feature_info` becomes that of the new strides.
-        output_stride: pixels to a cell of the last map; 32 changes nothing.
+        network: A VGG of timm, with or without batch norm, built with `features_only`. Its weights stay; its
+            `feature_info` gets the new strides.
+        output_stride: Stride of the last map in pixels; 32 changes nothing.
 
     References:
         Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs, ICLR 2015,

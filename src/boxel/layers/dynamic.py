@@ -1,4 +1,4 @@
-"""Dynamic convolutions: a tiny network of its own for every instance (CondInst, ECCV 2020, section 3.1)."""
+"""Dynamic convolutions: a tiny network per instance (CondInst, ECCV 2020, section 3.1)."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxel.layers.types import Upsampling
-
 
 def num_dynamic_params(features: int, width: int) -> int:
-    """Parameters of three 1x1 layers on ``features`` channels and two coordinates: 169, 233 or 593 an instance."""
+    """Count the parameters per instance of three 1x1 layers on ``features`` channels and two coordinates.
+
+    Example:
+        >>> num_dynamic_params(features=8, width=8), num_dynamic_params(features=16, width=16)
+        (169, 593)
+    """
     return sum(_layer_sizes(features, width))
 
 
@@ -23,23 +26,29 @@ def dynamic_masks(
     width: int,
     stride: int = 8,
 ) -> Tensor:
-    """Mask logits of instances, each by the network whose parameters were predicted for it.
+    """Compute mask logits of instances, each by the network whose parameters were predicted for it.
 
-    Three 1x1 convolutions with ReLU between them read the image's features and, first, the two coordinates
-    relative to the instance, ``(center - pixel) / scale``. As they are linear in the pixel's place, the first layer
-    is one matrix product on features and coordinates that all instances of an image share.
+    Three 1x1 convolutions with ReLU read the two coordinates relative to the instance, ``(center - pixel) / scale``,
+    and the features of the image. The coordinates are linear in the pixel's position, so the first layer is one matrix
+    product on features and coordinates that all instances of an image share.
 
     Args:
         features: (B, C, h, w) from the mask branch.
-        params: (N, P) all weights layer by layer, then all biases.
-        image_index: (N,) int64 in ascending order, index of each instance's image in the batch.
-        centers: (N, 2) x and y of the location that found the instance, in pixels.
-        scales: (N,) pixels that make one unit of relative coordinate; 8 strides of the instance's level.
-        width: channels of the hidden layers.
-        stride: pixels to a cell of the features.
+        params: (N, P) all weights layer by layer, then all biases; P is :func:`num_dynamic_params`.
+        image_index: (N,) int64 in ascending order, the image of each instance.
+        centers: (N, 2) x and y of the location that predicts the instance, in pixels.
+        scales: (N,) pixels per unit of relative coordinate; 8 strides of the instance's level.
+        width: Channels of the hidden layers.
+        stride: Pixels per cell of the features.
 
     Returns:
-        (N, h, w) float32 logits. Half precision is left before the first product: coordinates need the digits.
+        (N, h, w) float32 logits. Products are computed in float32, because coordinates need the precision.
+
+    Example:
+        >>> params = torch.randn(2, num_dynamic_params(features=4, width=8))
+        >>> centers, scales = torch.rand(2, 2) * 48, torch.full((2,), 64.0)
+        >>> dynamic_masks(torch.rand(1, 4, 6, 9), params, torch.tensor([0, 0]), centers, scales, width=8).shape
+        torch.Size([2, 6, 9])
     """
     with torch.autocast(features.device.type, enabled=False):
         features, params = features.float(), params.float()
@@ -47,7 +56,7 @@ def dynamic_masks(
         w1, w2, w3, b1, b2, b3 = params.split(_layer_sizes(channels, width), dim=1)
         w1 = w1.reshape(-1, width, channels + 2)
 
-        # w . (center - pixel) / scale is a weight on the pixel and a constant.
+        # w . (center - pixel) / scale is a weight of the pixel plus a constant.
         place = w1[:, :, :2] / scales[:, None, None]
         b1 = b1 + (place * centers[:, None]).sum(-1)
         w1 = torch.cat([-place, w1[:, :, 2:]], dim=2)
@@ -68,22 +77,14 @@ def dynamic_masks(
         return torch.baddbmm(b3[:, :, None], w3.reshape(-1, 1, width), hidden).reshape(-1, h, w)
 
 
-def upsample_twice(logits: Tensor, upsampling: Upsampling = "half_pixel") -> Tensor:
-    """Mask logits with twice as many cells along each axis, between which they are linear.
+def upsample_twice(logits: Tensor) -> Tensor:
+    """Double the size of mask logits, (N, h, w) to (N, 2h, 2w), bilinearly with pixels as areas.
 
-    Args:
-        logits: (N, h, w).
-        upsampling: ``"half_pixel"`` keeps every value in its place. ``"shifted"`` is the public BoxInst's grid: each
-            new cell holds what belongs at its upper left corner, half a new cell away from its middle.
-
-    Returns:
-        (N, 2h, 2w).
+    Example:
+        >>> upsample_twice(torch.tensor([[[0.0, 4.0]]]))[0, 0]
+        tensor([0., 1., 3., 4.])
     """
-    logits = logits[:, None]
-    if upsampling == "half_pixel":
-        return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
-    repeated = F.pad(F.interpolate(logits, scale_factor=2), (1, 0, 1, 0), mode="replicate")
-    return F.avg_pool2d(repeated, 2, stride=1)[:, 0]
+    return F.interpolate(logits[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _layer_sizes(features: int, width: int) -> list[int]:

@@ -1,4 +1,4 @@
-"""Normalization layers by name, and the exchange of those of a finished network."""
+"""Normalization layers by name, and their exchange in a built network."""
 
 from __future__ import annotations
 
@@ -16,15 +16,19 @@ KINDS: tuple[str, ...] = get_args(Norm)
 
 
 def norm_layer(kind: Norm, channels: int) -> nn.Module:
-    """A new normalization layer for (B, ``channels``, H, W) feature maps.
+    """Create a normalization layer for (B, ``channels``, H, W) feature maps.
 
     Args:
         kind: ``"gn"`` (Wu and He 2018; 32 groups, or the largest divisor of ``channels`` below), ``"bn"``,
-            ``"sync_bn"`` or ``"frozen_bn"``, which is the identity until it is given weights.
-        channels: number of feature channels.
+            ``"sync_bn"`` or ``"frozen_bn"``, which is the identity until weights are loaded.
+        channels: Number of feature channels.
 
     Raises:
-        BoxelError: ``kind`` is none of these.
+        BoxelError: The kind is unknown.
+
+    Example:
+        >>> norm_layer("gn", 48).num_groups
+        24
     """
     check_kind(kind)
     if kind == "gn":
@@ -37,24 +41,27 @@ def norm_layer(kind: Norm, channels: int) -> nn.Module:
 
 
 def group_count(channels: int) -> int:
-    """The largest divisor of ``channels`` that is at most 32 and leaves a group two channels.
+    """Return the largest divisor of ``channels`` that is at most 32 and leaves each group two channels.
 
-    A group of one channel has nothing to normalize over where a feature map is a single pixel.
+    A group of one channel has nothing to normalize over if a feature map is a single pixel.
     """
     return max(groups for groups in range(1, min(32, max(channels // 2, 1)) + 1) if channels % groups == 0)
 
 
 def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
-    """Every batch norm of ``module`` becomes one of ``kind``; learned scales and shifts are kept.
+    """Replace every batch norm of a module; learned scales and shifts are kept.
 
     Args:
-        module: changed in place (returned because the module itself may be a batch norm).
-        kind: ``"bn"`` leaves everything as it is. ``"gn"`` keeps scale and shift but has no running
-            statistics, so the features of pretrained weights change: let all stages train then, or take a
-            network that was trained with group norm.
+        module: Changed in place (returned because the module itself may be a batch norm).
+        kind: ``"bn"`` changes nothing. ``"gn"`` keeps scale and shift but has no running statistics, so the features of
+            pretrained weights change: train all stages then, or use a network that was trained with group norm.
 
     Returns:
-        The module with its normalization exchanged.
+        The module with its normalization replaced.
+
+    Example:
+        >>> type(exchange_batch_norm(nn.Sequential(nn.BatchNorm2d(4)), "gn")[0]).__name__
+        'GroupNorm'
     """
     check_kind(kind)
     if kind == "frozen_bn":
@@ -69,11 +76,11 @@ def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
 class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
     """Frozen batch norm as one kernel, with the activation that follows it.
 
-    torchvision's and timm's multiply and add in two passes over the feature map, which on CPU took a quarter of a
-    training step.
+    Those of torchvision and timm multiply and add in two passes over the feature map, which took a quarter of a
+    training step on CPU.
 
     Args:
-        norm: the trained batch norm.
+        norm: The trained batch norm.
     """
 
     def __init__(self, norm: nn.BatchNorm2d):
@@ -85,7 +92,7 @@ class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
         self.act = getattr(norm, "act", nn.Identity())
 
     def forward(self, x: Tensor) -> Tensor:
-        """Normalized feature maps of the same shape."""
+        """Normalize feature maps; the shape stays."""
         x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return self.act(self.drop(x))
 
@@ -94,7 +101,7 @@ def check_kind(kind: str) -> None:
     """Raise a ``BoxelError`` unless ``kind`` is a known kind of normalization."""
     if kind not in KINDS:
         raise BoxelError(
-            f"norm {kind!r} is unknown: choose one of {', '.join(KINDS)}.{nearest(kind, list(KINDS))}"
+            f"norm {kind!r} is unknown; choose one of {', '.join(KINDS)}.{nearest(kind, list(KINDS))}"
         )
 
 
@@ -109,7 +116,7 @@ def _to_frozen(module: nn.Module) -> nn.Module:
 def _to_group_norm(module: nn.Module) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d):
         norm: nn.GroupNorm
-        if isinstance(module, BatchNormAct2d):  # timm's batch norm carries the activation that follows it
+        if isinstance(module, BatchNormAct2d):  # timm's batch norm includes the activation that follows it
             norm = GroupNormAct(module.num_features, group_count(module.num_features), eps=module.eps)
             norm.drop, norm.act = module.drop, module.act
         else:

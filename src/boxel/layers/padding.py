@@ -1,4 +1,4 @@
-"""Images of several sizes as one batch."""
+"""Batches of images of several sizes."""
 
 from __future__ import annotations
 
@@ -14,11 +14,17 @@ def pad_batch(
 
     Args:
         images: B images (3, h, w) of any sizes.
-        fill: (3, 1, 1), the color of the padding.
-        multiple: height and width of the batch are multiples of it.
+        fill: (3, 1, 1) color of the padding.
+        multiple: Height and width of the batch are multiples of it.
 
     Returns:
         (B, 3, H, W), and (h, w) of each image.
+
+    Example:
+        >>> import torch
+        >>> batch, sizes = pad_batch([torch.rand(3, 20, 40), torch.rand(3, 33, 8)], torch.zeros(3, 1, 1))
+        >>> batch.shape, sizes
+        (torch.Size([2, 3, 64, 64]), [(20, 40), (33, 8)])
     """
     sizes = [(image.shape[-2], image.shape[-1]) for image in images]
     height, width = (-(-max(side) // multiple) * multiple for side in zip(*sizes, strict=True))

@@ -10,24 +10,30 @@ from torchvision.ops.feature_pyramid_network import LastLevelP6P7
 class FPN(nn.Module):
     """Feature pyramid network (Lin et al. 2017) with the two coarse levels of FCOS (Tian et al. 2019).
 
-    The top-down path upsamples with the nearest neighbor; P6 comes from P5 and P7 from ReLU(P6),
-    by 3x3 convolutions of stride 2.
+    The top-down path upsamples by nearest neighbor; P6 comes from P5 and P7 from ReLU(P6), by 3x3 convolutions of
+    stride 2.
 
     Args:
-        in_channels: channels of C3, C4, C5.
-        channels: channels of every level of the pyramid.
+        in_channels: Channels of C3, C4, C5.
+        channels: Channels of every level of the pyramid.
+
+    Example:
+        >>> import torch
+        >>> features = [torch.rand(1, 8, size, size) for size in (16, 8, 4)]
+        >>> [level.shape[-1] for level in FPN([8, 8, 8], channels=16)(features)]
+        [16, 8, 4, 2, 1]
     """
 
     def __init__(self, in_channels: list[int], channels: int = 256) -> None:
         super().__init__()
-        # in = out channels is how torchvision is told to make P6 from P5 and not from C5.
+        # With equal numbers of channels torchvision computes P6 from P5 and not from C5.
         self.pyramid = FeaturePyramidNetwork(
             in_channels, channels, extra_blocks=LastLevelP6P7(channels, channels)
         )
         self.channels = channels
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """P3 to P7 from C3 to C5.
+        """Compute P3 to P7 from C3 to C5.
 
         Args:
             features: C3, C4, C5, (B, in_channels, H / stride, W / stride) float, strides 8, 16, 32.

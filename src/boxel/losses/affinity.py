@@ -1,14 +1,15 @@
-"""BoxInst's pairwise loss: neighbors of like color should get the same label (Eq. 4-8).
+"""BoxInst's pairwise loss: neighbors of similar color should get the same label (Eq. 4-8).
 
-Every pixel of a grid is linked with the others of a ``size`` x ``size`` patch round it, `dilation` apart.
-Links have no direction, so half the patch is enough: edge e of pixel (y, x) leads to (y + dy, x + dx), where
-(dy, dx) is ``edge_offsets(size, dilation)[e]``. A tensor of edges is (B, E, h, w), its last two dimensions
-the pixel an edge starts from; edges that lead off the grid are there too, and never used.
+Each pixel of a grid is linked to the other pixels of a ``size`` x ``size`` patch around it, ``dilation`` pixels apart.
+Edges have no direction, so half of the patch is enough: edge e of pixel (y, x) leads to (y + dy, x + dx), where
+(dy, dx) is ``edge_offsets(size, dilation)[e]``. Tensors of edges are (B, E, h, w) with E = (size^2 - 1) / 2; the last
+two dimensions are the pixel where an edge starts. Edges that lead off the grid are included and never used.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isqrt
 from typing import Any, NamedTuple
 
 import torch
@@ -21,45 +22,49 @@ from boxel.losses.lab import rgb_to_lab
 from boxel.losses.types import Inside, Normalizer
 from boxel.masks.spans import span_ends
 
-CROP_CELLS = 32_767
-"""Most cells of a box worked on at once on a CPU. With more, torch would share each of the hundred small
-operations out over its threads; where other work keeps the cores busy, they then mostly wait for each other."""
+MAX_CROP_CELLS = 32_767
+"""Maximum number of cells processed at once on a CPU. Above it torch would split each of the hundred small operations
+over its threads, which mostly wait for each other if the cores are busy."""
 
 LOGIT_BOUND = 80.0
-"""Logits beyond it count as it: sigmoid(-80) = 2e-35 is near the least float32 that keeps all its digits."""
+"""Logits are clamped to it: sigmoid(-80) = 2e-35 is close to the smallest float32 with full precision."""
 
 
 def edge_offsets(size: int = 3, dilation: int = 2) -> list[tuple[int, int]]:
-    """Offsets (dy, dx) of the edges of a pixel, each edge once.
+    """List the offsets (dy, dx) of the edges of a pixel, each edge once.
 
     Args:
-        size: side of the patch in pixels, odd.
-        dilation: step between the patch's pixels.
+        size: Side of the patch in pixels, odd.
+        dilation: Step between the patch's pixels.
 
     Returns:
         (size^2 - 1) / 2 pairs with dy > 0, or dy = 0 and dx > 0.
 
     Raises:
-        ValueError: `size` is even or below 3, or `dilation` below 1.
+        ValueError: The size is even or below 3, or the dilation is below 1.
+
+    Example:
+        >>> edge_offsets(size=3, dilation=1)
+        [(0, 1), (1, -1), (1, 0), (1, 1)]
     """
     if size < 3 or size % 2 == 0 or dilation < 1:
         raise ValueError(
-            f"a patch has an odd size of at least 3 and a dilation of at least 1, not {size} and {dilation}"
+            f"size is {size} and dilation {dilation}; give an odd size of at least 3 and a dilation of at least 1"
         )
     reach = range(-(size // 2), size // 2 + 1)
     return [(y * dilation, x * dilation) for y in reach for x in reach if (y, x) > (0, 0)]
 
 
 def edge_ends(dy: int, dx: int, height: int) -> tuple[Any, Any]:
-    """Indices of the last two dimensions that pick the starts and the ends of an offset's edges.
+    """Return indices of the last two dimensions that select the starts and the ends of an offset's edges.
 
     Args:
-        dy: rows from start to end, at least 0.
-        dx: columns from start to end.
-        height: rows that edges start from, of ``height + dy`` or more that there are.
+        dy: Rows from start to end, at least 0.
+        dx: Columns from start to end.
+        height: Number of rows where edges start; the map has at least ``height + dy``.
 
     Returns:
-        Two indices, ``map[start]`` and ``map[end]`` being of one shape and an edge apart.
+        Two indices; ``map[start]`` and ``map[end]`` have the same shape and are one edge apart.
     """
     height, left, right = max(height, 0), max(-dx, 0), max(dx, 0)
     starts = (..., slice(0, height), slice(left, -right or None))
@@ -76,20 +81,25 @@ def color_similarity(
     dilation: int = 2,
     theta: float = 2.0,
 ) -> Tensor:
-    """Color similarity of neighbors: ``exp(-|LAB distance| / theta)`` (Eq. 7).
+    """Compute the color similarity of neighbors, ``exp(-|LAB distance| / theta)``.
 
     Args:
         images: (B, 3, H, W) float, RGB in [0, 1].
-        valid: (B, H, W) bool, False for padding and whatever else is to be left out; see `valid_pixels`.
-            None: all pixels are valid. A cell is valid if all its pixels are.
-        stride: the image is average-pooled by it first.
-        size: side of the patch, odd.
-        dilation: step between the patch's pixels.
-        theta: scale of the distance.
+        valid: (B, H, W) bool, False for padding and other pixels to ignore; see :func:`valid_pixels`. A cell is valid
+            if all its pixels are. None: all pixels are valid.
+        stride: The images are average-pooled by it first.
+        size: Side of the patch, odd.
+        dilation: Step between the patch's pixels.
+        theta: Scale of the distance.
 
     Returns:
-        (B, (size^2 - 1) / 2, H // stride, W // stride) in [0, 1]; -1 where either end is invalid or off the
-        grid, so that it is below every threshold.
+        (B, (size^2 - 1) / 2, H // stride, W // stride) float in [0, 1]; -1, below every threshold, if either end is
+        invalid or off the grid.
+
+    Example:
+        >>> color_similarity(torch.full((1, 3, 8, 12), 0.5), stride=4, dilation=1)[0, 0]  # to the right
+        tensor([[ 1.,  1., -1.],
+                [ 1.,  1., -1.]])
 
     References:
         Tian et al., BoxInst, 2021, Eq. 7.
@@ -101,8 +111,8 @@ def color_similarity(
     cells = None if valid is None else F.avg_pool2d(valid.to(lab.dtype)[:, None], stride)[:, 0] == 1
     for e, (dy, dx) in enumerate(offsets):
         a, b = edge_ends(dy, dx, height - dy)
-        likeness = torch.exp((lab[a] - lab[b]).square().sum(1).sqrt() / -theta)
-        similarity[:, e][a] = likeness if cells is None else likeness.where(cells[a] & cells[b], -1.0)
+        same = torch.exp((lab[a] - lab[b]).square().sum(1).sqrt() / -theta)
+        similarity[:, e][a] = same if cells is None else same.where(cells[a] & cells[b], -1.0)
     return similarity
 
 
@@ -113,18 +123,23 @@ def valid_pixels(
     bottom_rows: int | Sequence[int] = 0,
     device: torch.device | str | None = None,
 ) -> Tensor:
-    """Where a batch of padded images has pixels that may be compared.
+    """Mark the pixels of a padded batch that belong to an image.
 
     Args:
-        sizes: B pairs (height, width) of the images before padding.
-        height: of the batch, in pixels.
-        width: of the batch, in pixels.
-        bottom_rows: rows to leave out at the bottom of each image, or of all; the public BoxInst leaves out
-            10 rows of the original image, which a resized image has more or fewer of.
-        device: of the result.
+        sizes: (height, width) of each of the B images before padding.
+        height: Height of the batch in pixels.
+        width: Width of the batch in pixels.
+        bottom_rows: Number of rows to exclude at the bottom of each image, one number or one per image. The public
+            BoxInst excludes 10 rows of the original image, before resizing.
+        device: Device of the result.
 
     Returns:
         (B, height, width) bool.
+
+    Example:
+        >>> valid_pixels([(1, 2)], height=2, width=3)
+        tensor([[[ True,  True, False],
+                 [False, False, False]]])
     """
     rows = [bottom_rows] * len(sizes) if isinstance(bottom_rows, int) else bottom_rows
     bottom = torch.tensor([h - r for (h, _), r in zip(sizes, rows, strict=True)], device=device)
@@ -135,15 +150,19 @@ def valid_pixels(
 
 
 def warmup_weight(progress: float, fraction: float = 1 / 9) -> float:
-    """Weight of the pairwise loss, rising from 0 to 1 over the first part of training.
+    """Return the weight of the affinity loss, which rises linearly from 0 to 1 at the start of training.
 
     Args:
-        progress: share of the training that is done, in [0, 1].
-        fraction: share of the training over which the weight rises; 0 for none. The public BoxInst rises over
-            10,000 of 90,000 steps, the paper does not.
+        progress: Share of the training that is done, in [0, 1].
+        fraction: Share of the training during which the weight rises; 0 disables the warm-up. The public BoxInst uses
+            10,000 of 90,000 steps; the paper has no warm-up.
 
     Returns:
-        ``progress / fraction``, at most 1.
+        ``min(progress / fraction, 1)``.
+
+    Example:
+        >>> warmup_weight(0.05, fraction=0.2)
+        0.25
     """
     return 1.0 if progress >= fraction else progress / fraction
 
@@ -154,42 +173,48 @@ def affinity_loss(
     image_index: Tensor,
     rows: Tensor,
     columns: Tensor,
-    size: int = 3,
+    *,
     dilation: int = 2,
     normalizer: Normalizer = "supervised",
     inside: Inside = "center",
     existing: Tensor | None = None,
 ) -> Tensor:
-    """Negative log-probability that both ends of each supervised edge get the same label (Eq. 8).
+    """Negative log-probability that both ends of each supervised edge get the same label.
 
-    Only edges about the box count. The paper's are those with at least one end in it, each once
-    (``"either"``); the public BoxInst goes by the pixel at the patch's center (``"center"``), so that an edge
-    inside the box counts twice and one across its border once.
+    Only edges at the box count. The paper takes those with at least one end in the box, each once (``"either"``). The
+    public BoxInst takes the patches that are centered in the box (``"center"``), so an edge inside the box counts twice
+    and an edge across its border once.
 
     Args:
         logits: (N, h, w) mask logits.
-        edges: (B, E, h, w) bool, the supervised edges: ``color_similarity(...) >= tau``.
-        image_index: (N,) int64, each instance's image in `edges`.
-        rows: (N, h) bool, rows of the grid in each box.
+        edges: (B, E, h, w) bool, the supervised edges: ``color_similarity(...) >= threshold``.
+        image_index: (N,) int64, the image of each instance in ``edges``.
+        rows: (N, h) bool, rows of the grid in each box; :func:`~boxel.masks.box_spans` returns them.
         columns: (N, w) bool, columns of the grid in each box.
-        size: side of the patch, as `edges` was made with.
-        dilation: step of the patch, as `edges` was made with.
-        normalizer: ``"edges"``: each instance's sum is divided by all its edges about the box (the paper's
-            N), and the mean taken over instances; ``"supervised"``: the sum over all instances is divided by
-            their supervised edges, at least 1 (public BoxInst).
+        dilation: Step of the patch that ``edges`` was computed with.
+        normalizer: ``"edges"``: divide the sum of each instance by the number of all its edges (the paper's N) and take
+            the mean over instances. ``"supervised"``: divide the sum over all instances by the number of their
+            supervised edges (public BoxInst).
         inside: ``"center"`` or ``"either"``.
-        existing: (B, E, h, w) bool, edges with both ends in the image, which the paper's N counts:
+        existing: (B, E, h, w) bool, the edges with both ends in the image, which the paper's N counts:
             ``color_similarity(...) >= 0``. None: all edges of the grid.
 
     Returns:
-        The scalar loss; 0 where there are no instances.
+        () float32 or float64, the loss; 0 if there are no instances.
+
+    Example:
+        >>> logits = torch.tensor([[[2.0, 2.0, -2.0]]])
+        >>> edges = torch.tensor([True, False, False, False]).view(1, 4, 1, 1).expand(1, 4, 1, 3)  # to the right
+        >>> one = torch.tensor([0]), torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
+        >>> affinity_loss(logits, edges, *one, dilation=1)
+        tensor(0.8982)
 
     References:
         Tian et al., BoxInst, 2021, Eq. 4 and 8.
     """
     if not len(logits):
         return logits.sum() * 0
-    offsets = edge_offsets(size, dilation)
+    offsets = edge_offsets(isqrt(2 * edges.shape[1] + 1), dilation)
     sums, counts = _EdgeSums.apply(full_precision(logits), edges, image_index, rows, columns, offsets, inside)
     if normalizer == "supervised":
         return sums.sum() / counts.sum().clamp(min=1)
@@ -203,6 +228,7 @@ def supervised_affinity_loss(
     masks: Tensor,
     rows: Tensor,
     columns: Tensor,
+    *,
     size: int = 3,
     dilation: int = 2,
     normalizer: Normalizer = "edges",
@@ -210,44 +236,52 @@ def supervised_affinity_loss(
     existing: Tensor | None = None,
     image_index: Tensor | None = None,
 ) -> Tensor:
-    """Cross-entropy of edge labels taken from true masks (Eq. 5).
+    """Cross-entropy of edge labels against those of true masks.
 
     Args:
         logits: (N, h, w) mask logits.
         masks: (N, h, w) bool, the true masks on the same grid.
         rows: (N, h) bool, rows of the grid in each box.
         columns: (N, w) bool, columns of the grid in each box.
-        size: side of the patch, odd.
-        dilation: step between the patch's pixels.
-        normalizer: as in `affinity_loss`; here every edge is supervised.
-        inside: as in `affinity_loss`.
-        existing: as in `affinity_loss`; with padding, say, not every edge of the grid exists.
-        image_index: (N,) int64, each instance's image in `existing`; not needed where there is only one.
+        size: Side of the patch, odd.
+        dilation: Step between the patch's pixels.
+        normalizer: As in :func:`affinity_loss`; here every edge is supervised.
+        inside: As in :func:`affinity_loss`.
+        existing: As in :func:`affinity_loss`, e.g. to exclude padding.
+        image_index: (N,) int64, the image of each instance in ``existing``. None: all are of one image.
 
     Returns:
-        The scalar loss; 0 where there are no instances.
+        () float32 or float64, the loss; 0 if there are no instances.
+
+    Example:
+        >>> mask = torch.tensor([[[True, True, False]]])
+        >>> rows, columns = mask.any(2), mask.any(1)
+        >>> logits = torch.tensor([[[9.0, 9.0, -9.0]]])
+        >>> bool(supervised_affinity_loss(logits, mask, rows, columns) < 0.001)
+        True
 
     References:
         Tian et al., BoxInst, 2021, Eq. 5.
     """
-    # Turning the sign of a logit swaps its labels. With the background turned, the ends of an edge should
-    # always agree: P(same) of the turned logits is P(y_e) of the true ones, for either value of y_e.
-    turned = torch.where(masks.bool(), logits, -logits)
+    # Negating a logit swaps its label. With the background negated, the ends of each edge should always agree:
+    # P(same) of these logits is P(y_e) of the true ones, for either value of y_e.
+    negated = torch.where(masks.bool(), logits, -logits)
     if existing is None:
         existing = masks.new_ones((1, len(edge_offsets(size, dilation)), *logits.shape[1:]), dtype=torch.bool)
     if image_index is None:
         image_index = torch.zeros(len(logits), dtype=torch.long, device=logits.device)
     return affinity_loss(
-        turned, existing, image_index, rows, columns, size, dilation, normalizer, inside, existing
-    )
+        negated, existing, image_index, rows, columns,
+        dilation=dilation, normalizer=normalizer, inside=inside, existing=existing,
+    )  # fmt: skip
 
 
 class _EdgeSums(torch.autograd.Function):
-    """Each instance's sum of ``-log P(same)`` over its supervised edges, and their number.
+    """The sum of ``-log P(same)`` over the supervised edges of each instance, and their number.
 
-    One sweep makes the sums and their gradient, and only the gradient is kept. With p and q the probabilities
-    of an edge's ends, ``P(same) = p q + (1 - p) (1 - q)`` (Eq. 4), and the derivative of ``-log P(same)`` by
-    the logit of p is ``-p (1 - p) (2 q - 1) / P(same)``.
+    One pass computes the sums and their gradient, and only the gradient is kept. With p and q the probabilities of an
+    edge's ends, ``P(same) = p q + (1 - p) (1 - q)`` (Eq. 4), and the derivative of ``-log P(same)`` with respect to the
+    logit of p is ``-p (1 - p) (2 q - 1) / P(same)``.
     """
 
     @staticmethod
@@ -268,7 +302,7 @@ class _EdgeSums(torch.autograd.Function):
         for crop in ctx.crops:
             n, image, y, x, height = crop
             within = (rows[n, y, None] & columns[n, None, x]).to(logits.dtype)
-            # Within these bounds no P(same) underflows, and a probability's complement loses no digits.
+            # Within these bounds P(same) does not underflow, and 1 - p keeps its precision.
             bounded = logits[n, y, x].clamp(-LOGIT_BOUND, LOGIT_BOUND)
             on, off = bounded.sigmoid(), bounded.neg().sigmoid()
             contrast = on - off
@@ -297,7 +331,7 @@ class _EdgeSums(torch.autograd.Function):
 
 
 class _Crop(NamedTuple):
-    """Instances, their images, a part of the grid, and how many of its rows edges may start from."""
+    """A part of the grid to process at once: its instances, their images, and the number of rows where edges start."""
 
     instances: slice
     images: slice | Tensor
@@ -307,10 +341,10 @@ class _Crop(NamedTuple):
 
 
 def _crops(image_index: Tensor, rows: Tensor, columns: Tensor, margin: int) -> Iterator[_Crop]:
-    """What to work on at once: each box with its margin, in bands of rows if it is large.
+    """Split the work: each box with its margin, in bands of rows if it is large.
 
-    Bands overlap by a margin that no edge starts from. On an accelerator it is everything: that is
-    cheaper than the wait for the boxes to reach the host.
+    Bands overlap by a margin where no edge starts. On an accelerator the whole grid is one crop, which is cheaper than
+    waiting until the boxes reach the host.
     """
     (count, height), width = rows.shape, columns.shape[1]
     if rows.device.type != "cpu":
@@ -319,7 +353,7 @@ def _crops(image_index: Tensor, rows: Tensor, columns: Tensor, margin: int) -> I
     spans = torch.stack([image_index, *span_ends(rows), *span_ends(columns)], 1).tolist()
     for n, (image, y0, y1, x0, x1) in enumerate(spans):
         x = slice(max(x0 - margin, 0), min(x1 + margin, width))
-        band = max(CROP_CELLS // (x.stop - x.start) - margin, 1)
+        band = max(MAX_CROP_CELLS // (x.stop - x.start) - margin, 1)
         for y in range(max(y0 - margin, 0), y1, band):
             starts = min(band, y1 - y)
             crop_rows = slice(y, min(y + starts + margin, height))
@@ -327,7 +361,7 @@ def _crops(image_index: Tensor, rows: Tensor, columns: Tensor, margin: int) -> I
 
 
 def _weight(a: Tensor, b: Tensor, inside: Inside) -> Tensor:
-    """How often an edge counts, given which of its ends are in the box."""
+    """Count how often an edge is used, given which of its ends are in the box."""
     return torch.maximum(a, b) if inside == "either" else a + b
 
 
@@ -339,9 +373,9 @@ def _count_edges(
     offsets: list[tuple[int, int]],
     inside: Inside,
 ) -> Tensor:
-    """(N,) number of existing edges about each box, supervised or not.
+    """Count the existing edges of each box, supervised or not; (N,).
 
-    Which of an edge's ends are in a box is a product of rows and columns, so that sums over boxes are matrix products.
+    Whether an end is in a box is a product of a row and a column, so sums over boxes are matrix products.
     """
     count = rows.new_zeros(len(rows), dtype=torch.float32)
     instance = torch.arange(len(rows), device=rows.device)
@@ -354,8 +388,6 @@ def _count_edges(
         if inside == "either":
             terms.append((row_a & row_b, column_a & column_b, -1))
         for row, column, sign in terms:
-            by_column = (row.float() @ here)[
-                image_index, instance
-            ]  # (B, N, w), each instance in its own image
+            by_column = (row.float() @ here)[image_index, instance]  # (B, N, w) to (N, w)
             count += sign * (by_column * column).sum(1)
     return count

@@ -1,7 +1,7 @@
-"""A light pressure toward small masks, for what boxes and color leave open.
+"""A small cost of area, for pixels that neither box nor color decides.
 
-The projection and color-affinity losses are both content with the hole of a ring filled or empty: nothing links it
-with the background outside. Where no evidence asks for foreground, a small cost of area decides for background.
+The projection and affinity losses do not distinguish a filled hole from an empty one: nothing links it to the
+background outside. The cost of area decides for background.
 """
 
 from __future__ import annotations
@@ -16,12 +16,17 @@ def area_loss(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     """Share of each box that its mask covers. Not in the BoxInst paper.
 
     Args:
-        logits: (N, h, w).
+        logits: (N, h, w) mask logits.
         rows: (N, h) bool, rows of the grid in each box.
         columns: (N, w) bool, columns of the grid in each box.
 
     Returns:
-        (N,) in [0, 1]: mean foreground probability over the box's cells.
+        (N,) in [0, 1], the mean foreground probability over the cells of the box.
+
+    Example:
+        >>> import torch
+        >>> area_loss(torch.zeros(1, 2, 2), torch.tensor([[True, False]]), torch.tensor([[True, True]]))
+        tensor([0.5000])
     """
     inside = box_masks(rows, columns)
     return (full_precision(logits).sigmoid() * inside).sum((1, 2)) / inside.sum((1, 2))

@@ -1,32 +1,38 @@
-"""Dice loss, in the form with squares in its denominator (V-Net)."""
+"""Dice loss with squares in the denominator, as in V-Net."""
 
 from __future__ import annotations
 
 from torch import Tensor
 
 
-def dice_loss(p: Tensor, t: Tensor, eps: float = 1e-5) -> Tensor:
-    """One minus the Dice overlap of predictions and targets, an instance at a time.
+def dice_loss(probabilities: Tensor, target: Tensor, eps: float = 1e-5) -> Tensor:
+    """One minus the Dice overlap of each prediction with its target.
 
-    ``1 - 2 sum(p t) / (sum(p^2) + sum(t^2) + eps)``, each sum over all but the first dimension. It is
-    computed in float32 at least, since such sums overflow half precision.
+    ``1 - 2 sum(p t) / (sum(p^2) + sum(t^2) + eps)``, with sums over all dimensions but the first. Half precision is
+    converted to float32, because such sums overflow it.
 
     Args:
-        p: (N, ...) probabilities in [0, 1].
-        t: (N, ...) targets in [0, 1], any dtype.
-        eps: keeps an empty prediction of an empty target finite; its loss is 1.
+        probabilities: (N, ...) in [0, 1].
+        target: (N, ...) in [0, 1], any dtype.
+        eps: Keeps the loss of an empty prediction and target finite; it is 1.
 
     Returns:
         (N,) losses in [0, 1].
 
+    Example:
+        >>> import torch
+        >>> dice_loss(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[1, 0], [1, 0]])).round(decimals=3)
+        tensor([0., 1.])
+
     References:
         Milletari et al., V-Net, 2016, section 3; L in BoxInst's Eq. 3.
     """
-    p = full_precision(p).flatten(1)
-    t = t.to(p.dtype).flatten(1)
-    return 1 - 2 * (p * t).sum(1) / (p.square().sum(1) + t.square().sum(1) + eps)
+    probabilities = full_precision(probabilities).flatten(1)
+    target = target.to(probabilities.dtype).flatten(1)
+    squares = probabilities.square().sum(1) + target.square().sum(1)
+    return 1 - 2 * (probabilities * target).sum(1) / (squares + eps)
 
 
 def full_precision(x: Tensor) -> Tensor:
-    """Half precision raised to float32; float32 and float64 as they are."""
+    """Convert half precision to float32; float32 and float64 stay as they are."""
     return x if x.element_size() >= 4 else x.float()

@@ -1,11 +1,11 @@
-"""CIELAB, the color space in which distance is nearly what an eye sees."""
+"""CIELAB, the color space in which distances are close to perceived ones."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-# sRGB primaries to CIE XYZ, each row divided by the white point of the D65 illuminant seen at 2 degrees.
+# sRGB primaries to CIE XYZ; each row is divided by the white point of illuminant D65 (2 degree observer).
 _XYZ_OVER_WHITE = (
     (0.412453 / 0.95047, 0.357580 / 0.95047, 0.180423 / 0.95047),
     (0.212671, 0.715160, 0.072169),
@@ -14,13 +14,17 @@ _XYZ_OVER_WHITE = (
 
 
 def rgb_to_lab(images: Tensor) -> Tensor:
-    """CIELAB of sRGB images, on their device; equal to `skimage.color.rgb2lab`.
+    """Convert sRGB images to CIELAB, on their device; equal to `skimage.color.rgb2lab`.
 
     Args:
         images: (B, 3, H, W) float, sRGB in [0, 1].
 
     Returns:
         (B, 3, H, W) float: L in [0, 100], a and b in about [-128, 127].
+
+    Example:
+        >>> rgb_to_lab(torch.ones(1, 3, 1, 1)).flatten().round().abs()  # white
+        tensor([100.,   0.,   0.])
 
     References:
         CIE 15:2004; IEC 61966-2-1 (sRGB).

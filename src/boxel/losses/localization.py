@@ -1,8 +1,8 @@
-"""The localization network's loss: each pixel of an instance tells where the instance's box is.
+"""The loss of FCRN's localization network: each pixel of an instance predicts the box of the instance.
 
-A pixel's box is four numbers along dimension 1: the vertical and the horizontal offset from the pixel to the center of
-its instance's box, then the box's height and width. All four are in one unit, pixels divided by a scale of the caller's
-choice: IoU and weights do not depend on it, `beta` does.
+A pixel's box is four numbers along dimension 1: the vertical and horizontal offsets from the pixel to the center of its
+instance's box, then the box's height and width. All four have one unit, pixels divided by a scale of the caller's
+choice. IoU and weights do not depend on it; `beta` does.
 
 References:
     Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016, Sections
@@ -20,76 +20,85 @@ from boxel.losses.dice import full_precision
 
 
 def bootstrapped_box_loss(
-    predicted: Tensor,
-    target: Tensor,
+    pred_boxes: Tensor,
+    gt_boxes: Tensor,
     valid: Tensor,
     min_kept: int | None,
     threshold: float | None = None,
     weights: Tensor | None = None,
     beta: float = 1.0,
 ) -> Tensor:
-    """Mean smooth L1 loss of the pixels whose boxes overlap the true ones least.
+    """Mean smooth L1 loss of the pixels whose predicted boxes overlap the true ones the least.
 
-    Instances are found by NMS of the pixels' boxes, so what makes a pixel easy is its IoU, not its loss (Section 2.2).
+    Instances are found by NMS of the pixels' boxes, so a pixel's ease is its IoU and not its loss (Section 2.2).
 
     Args:
-        predicted: (B, 4, h, w) boxes of the pixels, each of its true class; or (N, 4).
-        target: as `predicted`; any finite value where a pixel is not valid.
+        pred_boxes: (B, 4, h, w) or (N, 4) boxes of the pixels, predicted for their true class.
+        gt_boxes: As `pred_boxes`; any finite value if a pixel is not valid.
         valid: (B, h, w) or (N,) bool, pixels of an instance.
-        min_kept: see `select_hard_pixels`; None keeps all valid pixels, whatever the threshold.
-        threshold: see there, of the IoU.
-        weights: (B, h, w) or (N,) of the pixels, see :func:`size_weights`; scaled here to a mean of 1 over the valid
-            ones, kept or not.
-        beta: where smooth L1 turns from quadratic to linear, in the unit of the boxes; above 0.
+        min_kept: As in :func:`~boxel.losses.select_hard_pixels`; None keeps all valid pixels, whatever the threshold.
+        threshold: As there, of the IoU.
+        weights: (B, h, w) or (N,) weights of the pixels, see :func:`size_weights`; they are scaled to a mean of 1 over
+            the valid pixels, kept or not.
+        beta: Where smooth L1 changes from quadratic to linear, in the unit of the boxes; above 0.
 
     Returns:
-        () the loss, float32 at least: summed over the four numbers, mean over the pixels kept; 0 where none is valid.
+        () float32 or float64, the loss: summed over the four numbers, mean over the kept pixels; 0 if none is valid.
+
+    Example:
+        >>> pred, gt = torch.tensor([[0.0, 0, 4, 4], [3, 0, 4, 4]]), torch.tensor([[0.0, 0, 4, 4]] * 2)
+        >>> bootstrapped_box_loss(pred, gt, torch.tensor([True, True]), min_kept=1)
+        tensor(2.5000)
     """
-    predicted = full_precision(predicted)
+    pred_boxes = full_precision(pred_boxes)
     kept = valid
     if min_kept is not None:
-        kept = select_hard_pixels(pixel_box_iou(predicted.detach(), target), valid, min_kept, threshold)
-    losses = F.smooth_l1_loss(predicted, target.to(predicted.dtype), reduction="none", beta=beta).sum(1)
+        kept = select_hard_pixels(pixel_box_iou(pred_boxes.detach(), gt_boxes), valid, min_kept, threshold)
+    losses = F.smooth_l1_loss(pred_boxes, gt_boxes.to(pred_boxes.dtype), reduction="none", beta=beta).sum(1)
     if weights is not None:
         weights = full_precision(weights).masked_fill(~valid, 0)
-        losses = losses * (weights / _positive(weights.sum() / valid.sum().clamp(min=1)))
+        losses = losses * (weights / _clamp_positive(weights.sum() / valid.sum().clamp(min=1)))
     return losses.masked_fill(~kept, 0).sum() / kept.sum().clamp(min=1)
 
 
 def pixel_box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of two boxes of each pixel. The pixel's own position is in both, and cancels out.
+    """IoU of two boxes of each pixel; the pixel's own position is in both and cancels out.
 
     Args:
-        a: (B, 4, h, w) or (N, 4) boxes; one of a negative height or width is empty.
-        b: as `a`.
+        a: (B, 4, h, w) or (N, 4) boxes; a box of negative height or width is empty.
+        b: As `a`.
 
     Returns:
-        (B, h, w) or (N,) in [0, 1]; 0 where either box is empty.
+        (B, h, w) or (N,) in [0, 1]; 0 if either box is empty.
     """
     (center_a, size_a), (center_b, size_b) = (full_precision(boxes).split(2, 1) for boxes in (a, b))
     start = torch.maximum(center_a - size_a / 2, center_b - size_b / 2)
     end = torch.minimum(center_a + size_a / 2, center_b + size_b / 2)
-    # A box of negative size ends before it starts, and so shares nothing.
-    shared = (end - start).clamp(min=0).prod(1)
-    return shared / _positive(size_a.prod(1) + size_b.prod(1) - shared)
+    # A box of negative size ends before it starts, so the intersection is empty.
+    intersection = (end - start).clamp(min=0).prod(1)
+    return intersection / _clamp_positive(size_a.prod(1) + size_b.prod(1) - intersection)
 
 
-def size_weights(target: Tensor, power: float = 1.0) -> Tensor:
-    """Weights of pixels by the size of their instance, the same for all pixels of one (Section 2.1).
+def size_weights(gt_boxes: Tensor, power: float = 1.0) -> Tensor:
+    """Compute weights of pixels from the size of their instance, the same for all of its pixels (Section 2.1).
 
     The paper gives no formula.
 
     Args:
-        target: (B, 4, h, w) or (N, 4) true boxes.
-        power: 1 gives one over the box's area, so that all instances whose masks fill their boxes alike count the same;
-            0.5 one over its square root; 0 the same weight for all.
+        gt_boxes: (B, 4, h, w) or (N, 4) true boxes.
+        power: 1 is one over the area of the box, so that instances which fill their boxes alike count the same; 0.5 is
+            one over its square root; 0 gives all pixels the same weight.
 
     Returns:
-        (B, h, w) or (N,) float, above 0; of no meaning where a pixel has no box.
+        (B, h, w) or (N,) float above 0; meaningless if a pixel has no box.
+
+    Example:
+        >>> size_weights(torch.tensor([[0.0, 0, 2, 2], [0.0, 0, 4, 4]]), power=0.5)
+        tensor([0.5000, 0.2500])
     """
-    return _positive(full_precision(target)[:, 2:].prod(1)) ** -power
+    return _clamp_positive(full_precision(gt_boxes)[:, 2:].prod(1)) ** -power
 
 
-def _positive(x: Tensor) -> Tensor:
-    """Safe to divide by: at least the smallest number whose inverse is finite."""
+def _clamp_positive(x: Tensor) -> Tensor:
+    """Clamp to the smallest number whose inverse is finite, to make division safe."""
     return x.clamp(min=torch.finfo(x.dtype).tiny)

@@ -1,7 +1,7 @@
-"""The multiple-instance loss of boxes: each line across a box holds object, each line outside holds none.
+"""Multiple-instance loss of boxes: each row and column across a box holds foreground, each one outside holds none.
 
-Lines are the rows and columns of a grid, its bags of pixels. The maxima of their scores are all that is asked about, so
-a cross of one pixel's width scores as well as the filled box; what lies between is left to other losses.
+The rows and columns of the grid are bags of pixels. Only the maximum of each bag is supervised, so a cross of one
+pixel's width scores as well as the filled box; the rest is left to other losses.
 """
 
 from __future__ import annotations
@@ -16,22 +16,27 @@ from boxel.losses.types import Reduction
 
 
 def mil_loss(logits: Tensor, rows: Tensor, columns: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """Cross-entropy of bags: the highest score of a row or column against whether it crosses the object (Eq. 1).
+    """Cross-entropy of bags: the maximum of each row and column against whether it crosses the object.
 
     Args:
         logits: (N, h, w) mask logits.
         rows: (N, h) bool, rows that cross the object: those of its box, or of its mask.
         columns: (N, w) bool, columns that do.
-        reduction: `sum` over the bags, as printed, or their `mean`, which the size of the grid does not change.
+        reduction: ``"sum"`` over the bags, as printed, or their ``"mean"``, which does not depend on the grid's size.
 
     Returns:
-        (N,) losses, without the smooth term.
+        (N,) losses, without the smoothness term.
+
+    Example:
+        >>> inside = torch.tensor([[True, False]])
+        >>> mil_loss(torch.zeros(1, 2, 2), inside, inside)
+        tensor([0.6931])
 
     References:
         Wang et al., BoxCaseg, 2021, Eq. 1; Hsu et al., BBTP, 2019, Eq. 2.
     """
     logits = full_precision(logits)
-    # The sigmoid rises with its input, so the highest logit is that of the highest score.
+    # The sigmoid is monotonic, so the maximum logit is that of the maximum score.
     bags = torch.cat([logits.amax(2), logits.amax(1)], dim=1)
     positive = torch.cat([rows, columns], dim=1).to(bags.dtype)
     losses = F.binary_cross_entropy_with_logits(bags, positive, reduction="none")
@@ -39,17 +44,21 @@ def mil_loss(logits: Tensor, rows: Tensor, columns: Tensor, reduction: Reduction
 
 
 def smoothness_loss(logits: Tensor, reduction: Reduction = "mean") -> Tensor:
-    """Squared differences between the scores of a pixel and its eight neighbors (Eq. 2).
+    """Squared differences between the scores of each pixel and of its eight neighbors.
 
-    Neighbors beyond the grid do not exist: an object that reaches the border is not punished there.
+    There are no neighbors beyond the grid, so an object that reaches the border costs nothing there.
 
     Args:
         logits: (N, h, w) mask logits, h and w at least 2.
-        reduction: `sum` over all pixels and their neighbors, as printed, so that each pair counts twice; or the
-            `mean` over pairs.
+        reduction: ``"sum"`` over all pixels and their neighbors, as printed, so each pair counts twice; or the
+            ``"mean"`` over pairs.
 
     Returns:
-        (N,) values, in [0, 1] for the mean.
+        (N,) losses; in [0, 1] for the mean.
+
+    Example:
+        >>> smoothness_loss(torch.full((1, 4, 4), 3.0))
+        tensor([0.])
 
     References:
         Wang et al., BoxCaseg, 2021, Eq. 2.

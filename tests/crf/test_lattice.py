@@ -5,7 +5,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxel.crf.lattice import WeightedSums, lattice
+from boxel.crf.lattice import WeightedSums, build_lattice
 from boxel.utils.errors import BoxelError
 
 
@@ -25,14 +25,14 @@ def test_a_line_by_hand() -> None:
     The first point lies on a vertex, the second on the next one. Splat gives (1, 0) and (0, 1); a blur adds half of the
     neighbor to each, (1, 1/2), and the second blur, the other way along the same line, (5/4, 1).
     """
-    found = lattice(torch.tensor([[0.0], [0.75**0.5]]))
+    found = build_lattice(torch.tensor([[0.0], [0.75**0.5]]))
     torch.testing.assert_close(found.filter(torch.eye(2)), torch.tensor([[1.25, 1.0], [1.0, 1.25]]))
 
 
 @given(st.integers(0, 10**6), st.integers(1, 6), st.sampled_from([0.01, 1.0, 30.0]))
 def test_points_lie_within_their_simplices(seed, d, spread) -> None:
     """Weights are barycentric: none below 0, of sum 1, and as many vertices as a simplex has."""
-    found = lattice(points(seed, 50, d, spread))
+    found = build_lattice(points(seed, 50, d, spread))
     weights = found.slice.weights.view(50, d + 1)
     assert weights.min() >= -1e-5
     torch.testing.assert_close(weights.sum(1), torch.ones(50))
@@ -46,9 +46,9 @@ def test_the_order_of_points_does_not_matter(seed, d) -> None:
     features = points(seed, 40, d, 1.0)
     values = points(seed + 1, 40, 3, 1.0)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(seed))
-    found = lattice(features).filter(values)
+    found = build_lattice(features).filter(values)
     torch.testing.assert_close(
-        lattice(features[order]).filter(values[order]), found[order], atol=1e-4, rtol=1e-4
+        build_lattice(features[order]).filter(values[order]), found[order], atol=1e-4, rtol=1e-4
     )
 
 
@@ -58,7 +58,7 @@ def test_filters_like_a_gaussian(d, error) -> None:
     features, values = points(0, 600, d, 1.0), torch.rand(600, 4, generator=torch.Generator().manual_seed(1))
     kernel = torch.exp(-(torch.cdist(features, features) ** 2) / 2)
     wanted = kernel @ values / kernel.sum(1, keepdim=True)
-    found = lattice(features)
+    found = build_lattice(features)
     means = found.filter(values) / found.filter(torch.ones(600, 1))
     spread = (wanted - wanted.mean(0)).square().mean().sqrt()
     assert (means - wanted).square().mean().sqrt() < max(error * spread, error / 2)
@@ -66,8 +66,8 @@ def test_filters_like_a_gaussian(d, error) -> None:
 
 def test_groups_do_not_mix() -> None:
     features, values = points(0, 60, 3, 1.0), points(1, 60, 2, 1.0)
-    together = lattice(torch.cat([features, features]), torch.arange(2).repeat_interleave(60))
-    apart = lattice(features).filter(values)
+    together = build_lattice(torch.cat([features, features]), torch.arange(2).repeat_interleave(60))
+    apart = build_lattice(features).filter(values)
     torch.testing.assert_close(
         together.filter(torch.cat([values, 3 * values])), torch.cat([apart, 3 * apart])
     )
@@ -75,13 +75,13 @@ def test_groups_do_not_mix() -> None:
 
 def test_normalization_is_symmetric() -> None:
     features = points(2, 30, 2, 1.0)
-    kernel = lattice(features).filter(torch.eye(30))
+    kernel = build_lattice(features).filter(torch.eye(30))
     norm = kernel.sum(1).rsqrt()
     torch.testing.assert_close(
-        lattice(features).normalized(4).filter(torch.eye(30)), 4 * norm[:, None] * kernel * norm
+        build_lattice(features).normalized(4).filter(torch.eye(30)), 4 * norm[:, None] * kernel * norm
     )
 
 
 def test_a_lattice_too_fine_is_refused() -> None:
-    with pytest.raises(BoxelError, match=r"lattice of \d+ x .* cells is too fine; raise its sigmas"):
-        lattice(points(0, 10, 5, 1e6))
+    with pytest.raises(BoxelError, match=r"lattice of the CRF, \d+ x .* cells, is too fine; raise its sigmas"):
+        build_lattice(points(0, 10, 5, 1e6))

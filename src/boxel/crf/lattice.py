@@ -1,9 +1,9 @@
-"""Gaussian filtering of many points in few dimensions, by a permutohedral lattice.
+"""Gaussian filtering of many points in few dimensions by a permutohedral lattice.
 
-The sum of all points' values, weighted by a Gaussian of their distance to each, costs n^2 when done as written. On the
-lattice it costs n: each point hands its values to the d + 1 vertices of the simplex around it (splat), the
+A sum over all points, weighted by a Gaussian of their distances, costs n^2 operations if computed directly. On the
+lattice it costs n: each point distributes its values to the d + 1 vertices of the simplex around it (splat), the
 vertices mix with their neighbors along each of d + 1 directions (blur), and the points gather from the same vertices
-(slice). All three are weighted sums of rows, and so one operation.
+(slice). All three are weighted sums of rows, i.e. one operation.
 
 References:
     Adams, Baek, Davis, Fast High-Dimensional Filtering Using the Permutohedral Lattice, 2010.
@@ -21,7 +21,7 @@ from boxel.utils.errors import BoxelError
 
 
 class WeightedSums(NamedTuple):
-    """A sparse matrix: row r is the sum of `weights[k] * values[rows[k]]` for k from `starts[r]` to the next.
+    """A sparse matrix: row r of the result is the sum of `weights[k] * values[rows[k]]` for k from `starts[r]` on.
 
     Attributes:
         rows: (E,) int64.
@@ -34,17 +34,17 @@ class WeightedSums(NamedTuple):
     starts: Tensor
 
     def __call__(self, values: Tensor) -> Tensor:
-        """(R, C) sums of the rows of (N, C) values."""
+        """Sum the rows of (N, C) values to (R, C)."""
         return F.embedding_bag(self.rows, values, self.starts, mode="sum", per_sample_weights=self.weights)
 
 
 class Lattice(NamedTuple):
-    """What filters values at n points; made by :func:`lattice`.
+    """A filter of values at n points; :func:`build_lattice` makes one.
 
     Attributes:
-        splat: from points to vertices.
-        blurs: from vertices to vertices, in turn.
-        slice: from vertices to points.
+        splat: From points to vertices.
+        blurs: From vertices to vertices, one after the other.
+        slice: From vertices to points.
     """
 
     splat: WeightedSums
@@ -52,7 +52,7 @@ class Lattice(NamedTuple):
     slice: WeightedSums
 
     def filter(self, values: Tensor) -> Tensor:
-        """Sums of the values of all points, weighted by a Gaussian of their distance, but for a common factor.
+        """Sum the values of all points, weighted by a Gaussian of their distance, up to a common factor.
 
         Args:
             values: (n, C) float.
@@ -66,7 +66,7 @@ class Lattice(NamedTuple):
         return self.slice(values)
 
     def normalized(self, weight: float = 1.0) -> Lattice:
-        """This lattice with its kernel K scaled to ``weight D^-1/2 K D^-1/2``, D being the sums of the rows of K."""
+        """Scale the kernel K to ``weight D^-1/2 K D^-1/2``, where D are the sums of the rows of K."""
         ones = self.slice.weights.new_ones(len(self.slice.starts), 1)
         norm = self.filter(ones).clamp(min=1e-20).rsqrt().squeeze(1)
         around = len(self.slice.rows) // len(norm)
@@ -75,22 +75,28 @@ class Lattice(NamedTuple):
         return Lattice(splat, self.blurs, sliced)
 
 
-def lattice(features: Tensor, groups: Tensor | None = None) -> Lattice:
-    """The lattice of some points.
+def build_lattice(features: Tensor, groups: Tensor | None = None) -> Lattice:
+    """Build the lattice of some points.
 
     Args:
-        features: (n, d) float, where each point is, in standard deviations of the Gaussian.
-        groups: (n,) int64, from 0: points of two groups, as two images of a batch, don't meet.
+        features: (n, d) float, the position of each point in standard deviations of the Gaussian.
+        groups: (n,) int64, from 0. Points of different groups, e.g. of the images of a batch, do not mix.
 
     Returns:
         The lattice; about ``6 (d + 1) n`` numbers.
 
     Raises:
-        BoxelError: the features span so many standard deviations that vertices can't be numbered by 64 bits.
+        BoxelError: The features span so many standard deviations that 64 bits cannot number the vertices.
+
+    Example:
+        >>> points = build_lattice(torch.tensor([[0.0], [0.1], [50.0]]))
+        >>> a, b, far = points.filter(torch.tensor([[1.0], [0.0], [0.0]])).flatten().tolist()
+        >>> a > b > far == 0
+        True
     """
     n, d = features.shape
     corner, ranks, weights = _simplices(features.float())
-    lowest = corner[:d].amin(1) - 2 * d  # room for a vertex's neighbors on all sides
+    lowest = corner[:d].amin(1) - 2 * d  # space for the neighbors of a vertex on all sides
     spans = (corner[:d].amax(1) + 2 * d + 1 - lowest).tolist()
     radix, size = [], 1
     for span in spans:
@@ -99,10 +105,10 @@ def lattice(features: Tensor, groups: Tensor | None = None) -> Lattice:
     count = 1 if groups is None else int(groups.max()) + 1
     if size * count >= 2**63:
         extent = " x ".join(str(int(span)) for span in spans)
-        raise BoxelError(f"a CRF's lattice of {extent} cells is too fine; raise its sigmas.")
+        raise BoxelError(f"the lattice of the CRF, {extent} cells, is too fine; raise its sigmas.")
     radices = torch.tensor([*radix, 0], device=features.device)  # the last coordinate follows from the others
 
-    # Vertex k of a simplex adds k to each coordinate, less d + 1 to those of the k highest ranks.
+    # Vertex k of a simplex adds k to each coordinate, minus d + 1 for those of the k highest ranks.
     base = (radices[:d, None] * (corner[:d] - lowest[:, None])).sum(0)
     if groups is not None:
         base += size * groups
@@ -124,7 +130,7 @@ def lattice(features: Tensor, groups: Tensor | None = None) -> Lattice:
 
 
 def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The simplex around each point: its corner, the order of the coordinates in it, and the point's weights.
+    """Find the simplex around each point: its corner, the order of the coordinates in it, and the point's weights.
 
     Returns:
         (d + 1, n) int64 coordinates of the vertex of remainder 0; (d + 1, n) int64 rank of each coordinate's distance
@@ -141,20 +147,20 @@ def _simplices(features: Tensor) -> tuple[Tensor, Tensor, Tensor]:
             after = distance[i] < distance[j]
             ranks[i] += after
             ranks[j] += ~after
-    # Rounding each coordinate may leave the plane of sum 0: the nearest points of it have ranks turned by the excess.
+    # Rounding each coordinate may leave the plane of sum 0; its nearest points have ranks rotated by the excess.
     ranks += excess.to(torch.int8)
     turn = (ranks < 0).to(torch.int8) - (ranks > d).to(torch.int8)
     ranks += (d + 1) * turn
     rounded += turn
     distance = elevated / (d + 1) - rounded
     ordered = torch.empty_like(distance).scatter_(0, ranks.long(), distance)  # the largest first
-    # Weight k is the gap between the ranks d - k and d + 1 - k; that of 0 is what is left.
+    # Weight k is the gap between the ranks d - k and d + 1 - k; that of 0 is the rest.
     gaps = (ordered[:-1] - ordered[1:]).flip(0)
     return (d + 1) * rounded.long(), ranks, torch.cat([1 - gaps.sum(0, keepdim=True), gaps])
 
 
 def _elevation(d: int, like: Tensor) -> Tensor:
-    """(d + 1, d), from features to the plane of sum 0; splat, blur and slice have a variance of 1 there together."""
+    """Return the (d + 1, d) map from features to the plane of sum 0, where splat, blur and slice have variance 1."""
     i = torch.arange(d, dtype=like.dtype, device=like.device)
     scale = (d + 1) * (2 / 3) ** 0.5 / ((i + 1) * (i + 2)).sqrt()
     rows = torch.arange(d + 1, dtype=like.dtype, device=like.device)[:, None]
@@ -162,7 +168,7 @@ def _elevation(d: int, like: Tensor) -> Tensor:
 
 
 def _blur(vertices: Tensor, step: Tensor) -> WeightedSums:
-    """Half of each neighbor along a direction to every vertex; those that no point uses hold nothing."""
+    """Add half of each neighbor along a direction to every vertex; unused vertices are empty."""
     own = torch.arange(len(vertices), device=vertices.device)
     after = torch.searchsorted(vertices, vertices + step).clamp_(max=len(vertices) - 1)
     found = vertices[after] == vertices + step

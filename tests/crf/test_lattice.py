@@ -83,5 +83,7 @@ def test_normalization_is_symmetric() -> None:
 
 
 def test_a_lattice_too_fine_is_refused() -> None:
-    with pytest.raises(BoxelError, match=r"lattice of the CRF, \d+ x .* cells, is too fine; raise its sigmas"):
+    with pytest.raises(
+        BoxelError, match=r"lattice of the CRF, \d+ x .* cells, is too fine; raise its sigmas"
+    ):
         build_lattice(points(0, 10, 5, 1e6))

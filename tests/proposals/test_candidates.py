@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxel.proposals.candidates import Candidates, from_sets, load, with_masks
+from boxel.proposals.candidates import Candidates, add_masks
 from boxel.utils.errors import BoxelError
 
 QUARTERS = np.array([[0, 0, 1, 1], [0, 0, 1, 1], [2, 2, 3, 3]])
 
 
 def left_and_lower() -> Candidates:
-    return from_sets(QUARTERS, np.array([[1, 0, 1, 0], [0, 0, 1, 1]], dtype=bool))
+    return Candidates.from_sets(QUARTERS, np.array([[1, 0, 1, 0], [0, 0, 1, 1]], dtype=bool))
 
 
 def test_masks_of_sets() -> None:
@@ -30,8 +30,8 @@ def test_candidates_survive_saving_and_loading(tmp_path_factory, seed, superpixe
     labels = random.permutation(np.concatenate([np.arange(superpixels), np.zeros(8, int)])).reshape(1, -1)
     sets = random.random((segments, superpixels)) < 0.5
     file = tmp_path_factory.getbasetemp() / "candidates.npz"
-    from_sets(labels, sets).save(file)
-    found = load(file)
+    Candidates.from_sets(labels, sets).save(file)
+    found = Candidates.load(file)
     np.testing.assert_array_equal(found.superpixels, labels)
     np.testing.assert_array_equal(found.sets(), sets)
     for segment, own in enumerate(sets):
@@ -43,7 +43,7 @@ def test_masks_cut_superpixels() -> None:
     masks = np.zeros((2, 3, 4), dtype=bool)
     masks[0, :, 1:3] = True
     masks[1, 2, 3] = True
-    found = with_masks(left_and_lower(), masks)
+    found = add_masks(left_and_lower(), masks)
     assert len(found) == 4 and found.superpixels.max() == 8 - 1
     for segment, wanted in enumerate([*masks, left_and_lower().mask(0), left_and_lower().mask(1)]):
         np.testing.assert_array_equal(found.mask(segment), wanted)
@@ -53,8 +53,8 @@ def test_masks_cut_superpixels() -> None:
 def test_an_unreadable_file_is_named(tmp_path, content) -> None:
     file = tmp_path / "a.npz"
     file.write_bytes(content)
-    with pytest.raises(BoxelError, match=r"a\.npz: the candidate segments can't be read .*delete the file"):
-        load(file)
+    with pytest.raises(BoxelError, match=r"a\.npz: the candidate segments cannot be read .*delete the file"):
+        Candidates.load(file)
 
 
 @pytest.mark.parametrize(
@@ -79,4 +79,4 @@ def test_an_unreadable_file_is_named(tmp_path, content) -> None:
 def test_a_file_with_other_arrays_is_refused(tmp_path, arrays) -> None:
     np.savez(tmp_path / "a.npz", **arrays)
     with pytest.raises(BoxelError, match=r"a\.npz: .*delete"):
-        load(tmp_path / "a.npz")
+        Candidates.load(tmp_path / "a.npz")

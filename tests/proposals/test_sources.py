@@ -8,11 +8,11 @@ import pytest
 from boxel.evaluation.proposals import candidate_ious
 from boxel.proposals import propose
 from boxel.proposals.config import SOURCES
-from boxel.proposals.grouping import groups
+from boxel.proposals.grouping import group_regions
 from boxel.proposals.hierarchies import Hierarchy, hierarchies
-from boxel.proposals.selection import best, fill_holes, fitting
+from boxel.proposals.selection import fill_holes, select_best, select_fitting
 from boxel.proposals.sources import GENERATORS
-from boxel.proposals.superpixels import Regions, gradient, regions, superpixels, to_lab
+from boxel.proposals.superpixels import Regions, build_regions, gradient, superpixels, to_lab
 from boxel.utils.errors import BoxelError
 
 COLORS = ((200, 60, 50), (40, 90, 200), (240, 220, 80), (60, 160, 70))
@@ -34,7 +34,7 @@ def photo(height: int = 90, width: int = 120) -> tuple[np.ndarray, np.ndarray]:
 
 def grid() -> Regions:
     """Two rows of three regions: those above are 2 pixels high, those below 1, all 3 wide."""
-    return regions(np.repeat(np.repeat([[0, 1, 2], [3, 4, 5]], [2, 1], axis=0), 3, axis=1))
+    return build_regions(np.repeat(np.repeat([[0, 1, 2], [3, 4, 5]], [2, 1], axis=0), 3, axis=1))
 
 
 @pytest.fixture(scope="module")
@@ -105,7 +105,7 @@ def test_groups_are_all_unions_of_neighbors(seen, tree) -> None:
     """Against a search of all pairs, triplets and quadruplets of the highest regions."""
     _, _, own = seen
     top = (9, 7, 6)
-    found = groups(tree, own, top)
+    found = group_regions(tree, own, top)
     count = len(tree.parents)
     sets = tree.sets(np.arange(count))
     touching = {tuple(sorted(edge)) for edge in own.edges.tolist()}
@@ -194,7 +194,7 @@ def test_holes_are_filled_and_bays_are_not() -> None:
     labels = np.zeros((7, 9), dtype=int)
     labels[1:6, 1:6], labels[2:5, 2:5], labels[3, 3] = 1, 2, 3
     labels[1:6, 6:8] = 4
-    own = regions(labels)
+    own = build_regions(labels)
     number = {int(labels[own.labels == new][0]): new for new in range(5)}
 
     def of(*names: int) -> np.ndarray:
@@ -203,7 +203,7 @@ def test_holes_are_filled_and_bays_are_not() -> None:
     given = np.stack([of(1), of(1, 2), of(2), of(0), of(1, 4), of(3)])
     wanted = np.stack([of(1, 2, 3), of(1, 2, 3), of(2, 3), of(0, 1, 2, 3, 4), of(1, 2, 3, 4), of(3)])
     np.testing.assert_array_equal(fill_holes(own, given), wanted)
-    horseshoe = regions(np.where(labels == 2, np.where(np.arange(9) > 3, 1, 2), labels))
+    horseshoe = build_regions(np.where(labels == 2, np.where(np.arange(9) > 3, 1, 2), labels))
     ring = np.bincount(horseshoe.labels[1], minlength=len(horseshoe.sizes)) > 3
     assert fill_holes(horseshoe, ring[None]).sum() >= 1
 
@@ -211,7 +211,7 @@ def test_holes_are_filled_and_bays_are_not() -> None:
 def test_segments_are_clipped_to_their_box(seen) -> None:
     _, _, own = seen
     box = np.array([12.0, 12, 48, 30])  # the upper half of the disc
-    for members in fitting(GENERATORS["mcg"](*seen), own, box, 20):
+    for members in select_fitting(GENERATORS["mcg"](*seen), own, box, 20):
         for superpixel in members.nonzero()[0]:
             rows, columns = (own.labels == superpixel).nonzero()
             inside = (columns >= 12) & (columns < 48) & (rows >= 12) & (rows < 30)
@@ -219,12 +219,12 @@ def test_segments_are_clipped_to_their_box(seen) -> None:
 
 
 def test_near_duplicates_are_removed(seen) -> None:
-    sets = best(GENERATORS["mcg"](*seen), 100)
+    sets = select_best(GENERATORS["mcg"](*seen), 100)
     assert len(np.unique(sets, axis=0)) == len(sets) == 100
 
 
 def test_boxes_without_segments(seen) -> None:
     """None is given, and one with no superpixel in it."""
     pool, own = GENERATORS["mcg"](*seen), seen[2]
-    assert len(fitting(pool, own, np.zeros((0, 4)), 10)) == 0
-    assert len(fitting(pool, own, np.array([5.2, 5.2, 5.4, 5.4]), 10)) == 0
+    assert len(select_fitting(pool, own, np.zeros((0, 4)), 10)) == 0
+    assert len(select_fitting(pool, own, np.array([5.2, 5.2, 5.4, 5.4]), 10)) == 0

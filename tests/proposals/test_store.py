@@ -9,7 +9,7 @@ import pytest
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation.proposals import best_candidate_ious, candidate_ious
 from boxel.proposals import ProposalConfig, load_candidates, make_candidates
-from boxel.proposals.candidates import from_sets
+from boxel.proposals.candidates import Candidates
 from boxel.utils.errors import BoxelError
 
 CONFIG = ProposalConfig(count=100)
@@ -67,7 +67,7 @@ def test_overlaps_are_those_of_full_masks() -> None:
     random = np.random.default_rng(0)
     labels = random.integers(0, 30, (12, 15))
     labels.ravel()[:30] = np.arange(30)
-    candidates = from_sets(labels, random.random((20, 30)) < 0.4)
+    candidates = Candidates.from_sets(labels, random.random((20, 30)) < 0.4)
     masks = random.random((5, 12, 15)) < 0.3
     found = candidate_ious(candidates, masks)
     for n in range(20):

@@ -1,4 +1,4 @@
-"""Geodesic object proposals, with seeds that nothing has taught."""
+"""Geodesic object proposals, with seeds that are not learned."""
 
 from __future__ import annotations
 
@@ -10,27 +10,27 @@ from scipy.sparse.csgraph import dijkstra
 from boxel.proposals.selection import Indices, Pool
 from boxel.proposals.superpixels import Pixels, Regions, edge_strength
 
-SEEDS = 150
-"""Superpixels that regions grow from."""
+MAX_SEEDS = 150
+"""Number of superpixels from which regions grow."""
 
-LEVELS = 20
-"""Most level sets that are kept of one distance."""
+MAX_LEVELS = 20
+"""Maximum number of level sets per distance."""
 
 
 def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
-    """Level sets of geodesic distances from seeds, over superpixels.
+    """Pool the level sets of geodesic distances from seeds, over superpixels.
 
-    From a seed it is far across edges and near within an object. Each distance is taken as it is, and less that
-    from the image's border. Of its level sets those are kept at which the region
-    would have to wait longest for its next superpixel: there it has filled what edges enclose.
+    The distance from a seed is large across edges and small within an object. Each distance is used as it is, and minus
+    that from the image's border. The level sets with the largest gap to the next superpixel are kept: there the region
+    has filled what edges enclose.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        lab: the same in CIE LAB.
-        regions: its superpixels.
+        image: (H, W, 3) uint8, RGB.
+        lab: The same in CIE LAB.
+        regions: Its superpixels.
 
     References:
-        Krähenbühl, Koltun, Geodesic Object Proposals, 2014: Sections 3 to 6 but for what is learned there.
+        Krähenbühl, Koltun, Geodesic Object Proposals, 2014: Sections 3 to 6, without learning.
     """
     graph = _graph(lab, regions)
     ahead = _from_seeds(graph)
@@ -40,9 +40,9 @@ def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
     ranks = np.argsort(rows, axis=1, kind="stable")
     gaps = np.diff(np.take_along_axis(distances, rows, 1), axis=1)
     waits = gaps / (np.take_along_axis(distances, rows, 1)[:, 1:] - distances.min(1, keepdims=True) + 1e-9)
-    levels = np.argsort(-waits, axis=1, kind="stable")[:, :LEVELS]
+    levels = np.argsort(-waits, axis=1, kind="stable")[:, :MAX_LEVELS]
     source = np.repeat(np.arange(len(distances)), levels.shape[1])
-    stops = levels.ravel()  # the last superpixel that is in the set, by its rank
+    stops = levels.ravel()  # the rank of the last superpixel in the set
     ordered = regions.boxes[rows]
     growing = np.concatenate(
         [np.minimum.accumulate(ordered[..., :2], 1), np.maximum.accumulate(ordered[..., 2:], 1)], -1
@@ -57,7 +57,7 @@ def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
 
 
 def _graph(lab: Pixels, regions: Regions) -> csr_array:
-    """(S, S) lengths of the ways between superpixels that touch."""
+    """Return (S, S) the distances between adjacent superpixels."""
     length = (edge_strength(lab, regions, 1.0) + edge_strength(lab, regions, 2.0)) ** 2 / 4 + 1e-3
     first, second = regions.edges.T
     count = len(regions.sizes)
@@ -68,17 +68,17 @@ def _graph(lab: Pixels, regions: Regions) -> csr_array:
 
 
 def _from_seeds(graph: csr_array) -> NDArray[np.float64]:
-    """(N, S) distances from each of some superpixels, every one the farthest from those before it."""
+    """Return (N, S) distances from seeds, each of which is the farthest from those before it."""
     found = [dijkstra(graph, indices=0)]
     found = [dijkstra(graph, indices=int(found[0].argmax()))]
     nearest = found[0].copy()
-    while len(found) < min(SEEDS, len(nearest)):
+    while len(found) < min(MAX_SEEDS, len(nearest)):
         found.append(dijkstra(graph, indices=int(nearest.argmax())))
         nearest = np.minimum(nearest, found[-1])
     return np.stack(found)
 
 
 def _border(regions: Regions) -> NDArray[np.int64]:
-    """Superpixels at the image's border."""
+    """Return the superpixels at the image's border."""
     labels = regions.labels
     return np.unique(np.concatenate([labels[0], labels[-1], labels[:, 0], labels[:, -1]]))

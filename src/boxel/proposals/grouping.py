@@ -11,18 +11,18 @@ from scipy.sparse import coo_array
 from boxel.proposals.hierarchies import Hierarchy
 from boxel.proposals.superpixels import Regions
 
-TOP = (300, 60, 30)
-"""Of how many of a hierarchy's highest regions pairs, triplets and quadruplets are made: some thousands of each."""
+TOP_REGIONS = (300, 60, 30)
+"""How many of the highest regions of a hierarchy form pairs, triplets and quadruplets: some thousands of each."""
 
 
 class Groups(NamedTuple):
     """Unions of regions of a hierarchy.
 
     Attributes:
-        nodes: (N, 4) int64, the regions of each; the last ones repeated where it has fewer.
+        nodes: (N, 4) int64, the regions of each; the last one is repeated if there are fewer.
         boxes: (N, 4) int64 xyxy, the tight box of each.
-        sizes: (N,) float, pixels.
-        depths: (N,) int64, how many regions of the hierarchy are above the lowest of the group's.
+        sizes: (N,) float, the number of pixels of each.
+        depths: (N,) int64, the number of regions of the hierarchy above the lowest one of the group.
     """
 
     nodes: NDArray[np.int64]
@@ -31,13 +31,13 @@ class Groups(NamedTuple):
     depths: NDArray[np.int64]
 
 
-def groups(tree: Hierarchy, regions: Regions, top: tuple[int, ...] = TOP) -> Groups:
-    """Every region of a hierarchy, and pairs, triplets and quadruplets of its highest ones that touch.
+def group_regions(tree: Hierarchy, regions: Regions, top: tuple[int, ...] = TOP_REGIONS) -> Groups:
+    """List every region of a hierarchy, and pairs, triplets and quadruplets of adjacent ones among the highest.
 
     Args:
-        tree: the hierarchy.
-        regions: its superpixels.
-        top: of how many of the highest regions pairs, triplets and so on are made.
+        tree: The hierarchy.
+        regions: Its superpixels.
+        top: How many of the highest regions form pairs, triplets and so on.
 
     References:
         Arbelaez, Pont-Tuset, Barron, Marques, Malik, Multiscale Combinatorial Grouping, 2014, Section 4.
@@ -67,7 +67,7 @@ def groups(tree: Hierarchy, regions: Regions, top: tuple[int, ...] = TOP) -> Gro
 def _relations(
     tree: Hierarchy, nodes: NDArray[np.int64], regions: Regions
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """(K, K) whether two regions have superpixels that touch, and whether they have none in common."""
+    """Return (K, K) whether two regions are adjacent, and whether they are disjoint."""
     stops = tree.starts + tree.counts
     apart = (stops[nodes, None] <= tree.starts[nodes]) | (stops[nodes] <= tree.starts[nodes, None])
     first, second = regions.edges.T
@@ -77,5 +77,5 @@ def _relations(
         (ones, (np.concatenate([first, second]), np.concatenate([second, first]))), (count, count)
     ).tocsr()
     own = tree.sets(nodes).astype(np.float32)
-    around = (near @ own.T > 0).astype(np.float32)  # superpixels beside each region
+    around = (near @ own.T > 0).astype(np.float32)  # superpixels adjacent to each region
     return own @ around > 0, apart

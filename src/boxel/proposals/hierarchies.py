@@ -1,4 +1,4 @@
-"""Hierarchies of regions over superpixels: trees whose leaves are superpixels and whose nodes join two regions each."""
+"""Hierarchies of regions: binary trees whose leaves are superpixels and whose nodes merge two regions."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ from numpy.typing import NDArray
 from boxel.proposals.superpixels import Pixels, Regions, edge_strength, gradient
 
 SCALES = (1.0, 2.0, 4.0)
-"""Standard deviations, in pixels, at which edges are looked for: MCG's image at twice its size, once and half."""
+"""Standard deviations in pixels at which edges are detected: MCG's image at twice, once and half its size."""
 
 
 class Hierarchy(NamedTuple):
-    """A binary tree over S superpixels: nodes 0 to S - 1 are these, later ones join two that touch; the last is all.
+    """A binary tree over S superpixels: these are nodes 0 to S - 1, later nodes merge two adjacent ones.
 
     Attributes:
-        parents: (2 S - 1,) int64, of the root itself.
-        places: (S,) int64, a row in which the superpixels of each node stand side by side: where each stands.
-        starts: (2 S - 1,) int64, the first place of each node's superpixels.
-        counts: (2 S - 1,) int64, how many superpixels each node has.
+        parents: (2 S - 1,) int64, the parent of each node; the root is its own.
+        places: (S,) int64, the position of each superpixel in an order in which those of each node are contiguous.
+        starts: (2 S - 1,) int64, the first position of each node's superpixels.
+        counts: (2 S - 1,) int64, the number of superpixels of each node.
         boxes: (2 S - 1, 4) int64 xyxy, the tight box of each node.
-        sizes: (2 S - 1,) float, pixels of each node.
+        sizes: (2 S - 1,) float, the number of pixels of each node.
     """
 
     parents: NDArray[np.int64]
@@ -36,13 +36,13 @@ class Hierarchy(NamedTuple):
     sizes: NDArray[np.float64]
 
     def sets(self, nodes: NDArray[np.integer]) -> NDArray[np.bool_]:
-        """(N, S) bool, which superpixels each node has."""
+        """Return (N, S) bool, the superpixels of each node."""
         starts = self.starts[nodes, None]
         return (self.places >= starts) & (self.places < starts + self.counts[nodes, None])
 
 
 def hierarchy(tree: Any, regions: Regions) -> Hierarchy:
-    """What is needed of one of higra's binary partition trees."""
+    """Extract the needed parts of a binary partition tree of higra."""
     leaves = tree.num_leaves()
     parents = tree.parents().astype(np.int64)
     counts = hg.accumulate_sequential(tree, np.ones(leaves), hg.Accumulators.sum).astype(np.int64)
@@ -70,16 +70,16 @@ def hierarchy(tree: Any, regions: Regions) -> Hierarchy:
 
 
 def hierarchies(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Iterator[Hierarchy]:
-    """Trees that differ in what makes two regions alike: color in several spaces, texture, the edge between them.
+    """Build trees by different similarities of regions: color in several spaces, texture, the edge between them.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        lab: the same in CIE LAB.
-        regions: its superpixels.
+        image: (H, W, 3) uint8, RGB.
+        lab: The same in CIE LAB.
+        regions: Its superpixels.
 
     References:
-        Arbelaez, Pont-Tuset, Barron, Marques, Malik, Multiscale Combinatorial Grouping, 2014, has hierarchies of edges
-        at three scales, of a detector that was trained; that of colors is Ward's.
+        Arbelaez, Pont-Tuset, Barron, Marques, Malik, Multiscale Combinatorial Grouping, 2014, uses hierarchies of edges
+        at three scales, of a trained detector; those of colors use Ward's linkage.
     """
     colors = regions.mean(lab)
     for features in _features(image, lab, colors, regions):
@@ -97,7 +97,7 @@ def hierarchies(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Iter
 def _features(
     image: NDArray[np.uint8], lab: Pixels, colors: NDArray[np.float64], regions: Regions
 ) -> Iterator[NDArray[np.float64]]:
-    """(S, C) of each superpixel; those that differ little are joined first."""
+    """Yield (S, C) features of the superpixels; similar ones are merged first."""
     height, width = regions.labels.shape
     y, x = np.mgrid[:height, :width]
     places = regions.mean(np.stack([x, y], -1) * (500 / max(height, width)))

@@ -1,32 +1,32 @@
-"""Multiscale combinatorial grouping, with nothing learned."""
+"""Multiscale combinatorial grouping, without learning."""
 
 from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.proposals.grouping import groups
+from boxel.proposals.grouping import group_regions
 from boxel.proposals.hierarchies import hierarchies
 from boxel.proposals.selection import Indices, Pool
 from boxel.proposals.superpixels import Pixels, Regions
 
 
 def mcg(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
-    """Regions of several hierarchies, and unions of up to four of them.
+    """Pool the regions of several hierarchies, and unions of up to four of them.
 
-    The published method learns where edges are and which segments are good. Here edges are steps of color, and the
-    promising segments are the high ones of a hierarchy, single ones first.
+    The published method learns edges and the ranking of segments. Here edges are color gradients, and the most
+    promising segments are the high ones of a hierarchy, single regions first.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        lab: the same in CIE LAB.
-        regions: its superpixels.
+        image: (H, W, 3) uint8, RGB.
+        lab: The same in CIE LAB.
+        regions: Its superpixels.
 
     References:
         Arbelaez, Pont-Tuset, Barron, Marques, Malik, Multiscale Combinatorial Grouping, 2014.
     """
     trees = list(hierarchies(image, lab, regions))
-    found = [groups(tree, regions) for tree in trees]
+    found = [group_regions(tree, regions) for tree in trees]
     nodes, boxes, sizes, depths = (np.concatenate(part) for part in zip(*found, strict=True))
     source = np.repeat(np.arange(len(trees)), [len(own.sizes) for own in found])
     several = nodes[:, 0] != nodes[:, -1]

@@ -1,4 +1,4 @@
-"""Choosing some thousands of segments among a hundred thousand."""
+"""Selection of some thousands of segments among a hundred thousand."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boxel.masks.boxes import box_iou, box_to_pixels
-from boxel.proposals.candidates import tight_boxes
+from boxel.proposals.candidates import enclosing_boxes
 from boxel.proposals.superpixels import Regions
 
 Indices = NDArray[np.integer]
@@ -21,9 +21,9 @@ class Pool(NamedTuple):
 
     Attributes:
         boxes: (N, 4) xyxy, the tight box of each.
-        sizes: (N,) float, pixels.
+        sizes: (N,) float, the number of pixels.
         order: (N,) float, the lowest is the most promising.
-        sets: from (n,) indices to (n, S) bool, which superpixels these have.
+        sets: Function from (n,) indices to (n, S) bool, the superpixels of these segments.
     """
 
     boxes: NDArray[np.int64]
@@ -32,23 +32,23 @@ class Pool(NamedTuple):
     sets: Callable[[Indices], NDArray[np.bool_]]
 
 
-def best(pool: Pool, count: int) -> NDArray[np.bool_]:
-    """(N, S) sets of the most promising segments that are not nearly the same."""
+def select_best(pool: Pool, count: int) -> NDArray[np.bool_]:
+    """Return (N, S) the sets of the most promising segments, without near duplicates."""
     ranked = np.argsort(pool.order, kind="stable")
     return pool.sets(_distinct(pool, ranked, 0.2, 1.3)[:count])
 
 
-def fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArray[np.bool_]:
-    """(N, S) sets of segments that fit given boxes, each box an equal share: its best, then every box's second best.
+def select_fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArray[np.bool_]:
+    """Return (N, S) sets of segments that fit given boxes, an equal share per box: all best ones, then all second best.
 
-    Of the segments whose tight box overlaps a given one the most, what lies outside the given box is cut off: no pixel
-    of the object is there.
+    The segments whose tight boxes overlap a given box the most are clipped to it, because the object does not extend
+    beyond its box.
 
     Args:
-        pool: what to choose from.
-        regions: the superpixels.
+        pool: The segments.
+        regions: The superpixels.
         boxes: (M, 4) xyxy pixels.
-        count: how many at most.
+        count: Maximum number of sets.
     """
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     share = -(-count // max(len(boxes), 1))
@@ -59,18 +59,18 @@ def fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArr
         near = np.flatnonzero(overlap >= np.partition(overlap, -limit)[-limit])
         near = near[np.argsort(-overlap[near], kind="stable")]
         cut = pool.sets(_distinct(pool, near, 0.1, 1.15)[: 2 * share]) & _inside(regions, box)
-        cut = _unlike(cut[cut.any(1)])
-        fit = box_iou(tight_boxes(regions.boxes, cut), box[None])[:, 0]
+        cut = _unique_sets(cut[cut.any(1)])
+        fit = box_iou(enclosing_boxes(regions.boxes, cut), box[None])[:, 0]
         chosen.append(cut[np.argsort(-fit, kind="stable")[:share]])
         turns.append(np.arange(len(chosen[-1])))
     in_turn = np.argsort(np.concatenate(turns), kind="stable")
-    return _unlike(np.concatenate(chosen)[in_turn])[:count]
+    return _unique_sets(np.concatenate(chosen)[in_turn])[:count]
 
 
 def fill_holes(regions: Regions, sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """(N, S) the sets, with the superpixels that each encloses."""
+    """Return (N, S) the sets, each with the superpixels that it encloses."""
     filled = sets.copy()
-    for own, (x0, y0, x1, y1) in zip(filled, tight_boxes(regions.boxes, sets), strict=True):
+    for own, (x0, y0, x1, y1) in zip(filled, enclosing_boxes(regions.boxes, sets), strict=True):
         labels = regions.labels[y0:y1, x0:x1]
         count, parts, stats, _ = cv2.connectedComponentsWithStats(
             (~own[labels]).view(np.uint8), connectivity=4
@@ -86,13 +86,13 @@ def fill_holes(regions: Regions, sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _distinct(pool: Pool, indices: Indices, slack: float, ratio: float) -> Indices:
-    """The first of each cluster of segments with nearly one box and nearly one size.
+    """Return the first segment of each cluster with nearly the same box and nearly the same size.
 
     Args:
-        pool: the segments.
-        indices: of those to look at.
-        slack: by how much of a segment's side its box may be off.
-        ratio: of the sizes of segments that count as one.
+        pool: The segments.
+        indices: The segments to consider, in order.
+        slack: Difference of boxes within a cluster, as a share of the segment's side.
+        ratio: Ratio of sizes within a cluster.
     """
     level = np.round(np.log(np.maximum(pool.sizes[indices], 1)) / np.log(ratio))
     step = slack * ratio ** (level / 2) + 1
@@ -100,13 +100,13 @@ def _distinct(pool: Pool, indices: Indices, slack: float, ratio: float) -> Indic
     return indices[np.sort(np.unique(cluster, axis=0, return_index=True)[1])]
 
 
-def _unlike(sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    """Each set once, in order."""
+def _unique_sets(sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Return each set once, in order."""
     return sets[np.sort(np.unique(np.packbits(sets, axis=1), axis=0, return_index=True)[1])]
 
 
 def _inside(regions: Regions, box: NDArray[np.float64]) -> NDArray[np.bool_]:
-    """(S,) superpixels of which more than half lies in a box."""
+    """Return (S,) bool, the superpixels of which more than half lies in a box."""
     height, width = regions.labels.shape
     x0, y0, x1, y1 = box_to_pixels(box, height, width)
     return np.bincount(regions.labels[y0:y1, x0:x1].ravel(), minlength=len(regions.sizes)) > regions.sizes / 2

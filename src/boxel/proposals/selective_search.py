@@ -1,4 +1,4 @@
-"""Selective search: regions joined by what they have in common, in several color spaces and from several starts."""
+"""Selective search: hierarchical grouping of regions by similarity, in several color spaces and from several starts."""
 
 from __future__ import annotations
 
@@ -13,23 +13,22 @@ from skimage.segmentation import felzenszwalb
 
 from boxel.proposals.hierarchies import Hierarchy, hierarchy
 from boxel.proposals.selection import Indices, Pool
-from boxel.proposals.superpixels import Pixels, Regions, gradient
-from boxel.proposals.superpixels import regions as regions_of
+from boxel.proposals.superpixels import Pixels, Regions, build_regions, gradient
 
 SCALES = (50, 150)
-"""Felzenszwalb's, from which regions start: the larger, the larger are these."""
+"""Scales of Felzenszwalb's segmentation, which gives the initial regions; larger scales give larger regions."""
 
 BINS = 25
-"""Of a channel's histogram."""
+"""Number of histogram bins per channel."""
 
 
 def selective_search(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
-    """Regions that hierarchical grouping joins, from every start and in every color space.
+    """Pool the regions of hierarchical grouping, from every start and in every color space.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        lab: the same in CIE LAB.
-        regions: its superpixels; Felzenszwalb's regions are made of these.
+        image: (H, W, 3) uint8, RGB.
+        lab: The same in CIE LAB.
+        regions: Its superpixels; Felzenszwalb's regions are unions of these.
 
     References:
         Uijlings, van de Sande, Gevers, Smeulders, Selective Search for Object Recognition, 2013.
@@ -44,7 +43,7 @@ def selective_search(image: NDArray[np.uint8], lab: Pixels, regions: Regions) ->
             start = _majority(
                 regions, felzenszwalb(space, scale=scale, sigma=0.8, min_size=scale, channel_axis=-1)
             )
-            own = regions_of(start[regions.labels])
+            own = build_regions(start[regions.labels])
             member = np.zeros(len(regions.sizes), dtype=np.int64)
             member[regions.labels.ravel()] = own.labels.ravel()
             features = (_histograms(own, bins), _histograms(own, texture))
@@ -61,9 +60,7 @@ def selective_search(image: NDArray[np.uint8], lab: Pixels, regions: Regions) ->
         return made
 
     depth = np.concatenate([np.arange(c)[::-1] for c in counts])
-    luck = np.random.default_rng(0).random(
-        len(depth)
-    )  # as the authors rank: by depth times chance (Section 4.3)
+    luck = np.random.default_rng(0).random(len(depth))  # the authors rank by depth times chance (Section 4.3)
     return Pool(
         np.concatenate([tree.boxes for tree, _ in trees]),
         np.concatenate([tree.sizes for tree, _ in trees]),
@@ -79,7 +76,7 @@ def _group(
     use_color: bool,
     use_texture: bool,
 ) -> Any:
-    """The tree of joining, again and again, the two regions that touch and are most alike (Algorithm 1, Eqs. 2-6)."""
+    """Build the tree of repeatedly merging the two most similar adjacent regions (Algorithm 1, Eqs. 2-6)."""
     total, count = own.labels.size, len(own.sizes)
     room = 2 * count
     sizes, boxes = np.zeros(room), np.zeros((room, 4))
@@ -112,25 +109,25 @@ def _group(
 
 
 def _majority(regions: Regions, labels: NDArray[np.integer]) -> NDArray[np.int64]:
-    """(S,) the label that most of each superpixel's pixels have."""
+    """Return (S,) the most frequent label of each superpixel."""
     pairs, counts = np.unique(
         regions.labels.ravel() * (int(labels.max()) + 1) + labels.ravel(), return_counts=True
     )
     by_count = pairs[np.argsort(counts, kind="stable")]
     found = np.zeros(len(regions.sizes), dtype=np.int64)
     owner, label = np.divmod(by_count, int(labels.max()) + 1)
-    found[owner] = label  # the last one assigned is the most frequent
+    found[owner] = label  # the last assignment is the most frequent label
     return found
 
 
 def _bins(values: NDArray[np.floating], low: tuple[float, ...], high: tuple[float, ...]) -> NDArray[np.int64]:
-    """(H, W, C) the bin of each value."""
+    """Return (H, W, C) the bin of each value."""
     scaled = (values - np.array(low)) / (np.array(high) - np.array(low)) * BINS
     return scaled.clip(0, BINS - 1).astype(np.int64)
 
 
 def _histograms(own: Regions, bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    """(S, C * BINS) share of each region's values in each bin, of sum 1."""
+    """Return (S, C * BINS) the share of each region's values in each bin; rows sum to 1."""
     channels = bins.shape[-1]
     places = own.labels[..., None] * (channels * BINS) + np.arange(channels) * BINS + bins
     counts = np.bincount(places.ravel(), minlength=len(own.sizes) * channels * BINS)

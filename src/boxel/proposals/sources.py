@@ -8,11 +8,11 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.proposals.candidates import Candidates, from_sets
+from boxel.proposals.candidates import Candidates
 from boxel.proposals.config import check_source
 from boxel.proposals.gop import gop
 from boxel.proposals.mcg import mcg
-from boxel.proposals.selection import Pool, best, fill_holes, fitting
+from boxel.proposals.selection import Pool, fill_holes, select_best, select_fitting
 from boxel.proposals.selective_search import selective_search
 from boxel.proposals.superpixels import Pixels, Regions, superpixels, to_lab
 
@@ -22,8 +22,8 @@ GENERATORS: dict[str, Callable[[NDArray[np.uint8], Pixels, Regions], Pool]] = {
     "gop": gop,
 }
 
-LONG_SIDE = 500
-"""Of what is looked at, in pixels; larger photos are made smaller, and their segments larger again."""
+MAX_SIDE = 500
+"""Larger images are downscaled to this longer side in pixels, and their segments upscaled again."""
 
 
 def propose(
@@ -32,21 +32,30 @@ def propose(
     boxes: ArrayLike | None = None,
     count: int = 2000,
 ) -> Candidates:
-    """Segments that may be objects, found with nothing learned.
+    """Propose segments that may be objects, without any learning.
 
     Args:
-        image: (H, W, 3) uint8 RGB.
-        source: one of `SOURCES`.
-        boxes: (M, 4) xyxy pixels of objects, where they are known: every box then gets an equal share of segments that
-            fit it.
-        count: how many segments at most.
+        image: (H, W, 3) uint8, RGB.
+        source: `mcg`, `selective-search` or `gop`.
+        boxes: (M, 4) xyxy pixels of the objects, if known: each box then gets an equal share of segments that fit it.
+        count: Maximum number of segments.
+
+    Returns:
+        The candidate segments, best first; holes are filled.
 
     Raises:
-        BoxelError: there is no such source.
+        BoxelError: There is no such source.
+
+    Example:
+        >>> image = np.zeros((40, 60, 3), np.uint8)
+        >>> image[10:30, 20:50] = (200, 40, 40)
+        >>> candidates = propose(image, boxes=[[20, 10, 50, 30]], count=10)
+        >>> bool(candidates.mask(0)[12:28, 22:48].all())
+        True
     """
     check_source(source)
     height, width = image.shape[:2]
-    scale = min(1.0, LONG_SIDE / max(height, width))
+    scale = min(1.0, MAX_SIDE / max(height, width))
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
     small = (
         image if scale == 1 else np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
@@ -55,13 +64,15 @@ def propose(
     regions = superpixels(lab)
     pool = GENERATORS[source](small, lab, regions)
     if boxes is None:
-        sets = best(pool, count)
+        sets = select_best(pool, count)
     else:
         ratio = np.array([size[0] / width, size[1] / height] * 2)
-        sets = fitting(pool, regions, np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * ratio, count)
+        sets = select_fitting(
+            pool, regions, np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * ratio, count
+        )
     labels = regions.labels.astype(np.uint16)
     if scale < 1:
         labels = np.asarray(
             cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16
         )
-    return from_sets(labels, fill_holes(regions, sets))
+    return Candidates.from_sets(labels, fill_holes(regions, sets))

@@ -1,12 +1,12 @@
-"""Candidate segments of a whole set, made once and kept on disk."""
+"""Candidate segments of a whole dataset, made once and kept on disk."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.masks.grabcut import grabcut_from_ellipse
-from boxel.proposals.candidates import Candidates, from_sets, load, with_masks
+from boxel.proposals.candidates import Candidates, add_masks
 from boxel.proposals.config import ProposalConfig
 from boxel.proposals.sources import propose
 from boxel.utils.errors import BoxelError
@@ -30,84 +30,85 @@ def make_candidates(
     workers: int = 1,
     advance: Callable[[int], None] = lambda done: None,
 ) -> list[str]:
-    """Make what is not in a folder yet, so that it can go on after any end.
+    """Make the candidate segments that a folder does not contain yet; an interrupted call can be repeated.
 
     Args:
-        data: the set.
-        folder: where they are kept, a file for each image.
-        config: which segments.
-        workers: processes that make them; with joblib's `parallel_config` other machines.
-        advance: is told how many images were done since it was called last.
+        data: The annotations.
+        folder: Folder with one file per image.
+        config: Settings of the segments.
+        workers: Number of processes; with joblib's `parallel_config`, other machines.
+        advance: Callback that receives the number of images done since its last call.
 
     Returns:
-        A sentence for each image whose segments could not be made.
+        One sentence per image whose segments could not be made.
     """
-    jobs = (delayed(_make)(*_order(data, image, folder, config)) for image in range(len(data)))
-    lost = []
-    for fault in Parallel(workers, return_as="generator_unordered", pre_dispatch="4*n_jobs")(jobs):
+    jobs = (delayed(_make)(_job(data, image, folder, config)) for image in range(len(data)))
+    errors = []
+    for error in Parallel(workers, return_as="generator_unordered", pre_dispatch="4*n_jobs")(jobs):
         advance(1)
-        if fault:
-            lost.append(fault)
-    return lost
+        if error:
+            errors.append(error)
+    return errors
 
 
 def load_candidates(data: Annotations, image: int, folder: str | Path, config: ProposalConfig) -> Candidates:
-    """The segments of an image, from the folder or, where they are not there yet, made and put there.
+    """Load the candidate segments of an image from the folder; they are made if they are not there yet.
 
     Raises:
-        BoxelError: the image, or the file of its segments, can't be read.
+        BoxelError: The image, or the file of its segments, cannot be read.
     """
-    photo, boxes, file, config = _order(data, image, folder, config)
-    fault = _make(photo, boxes, file, config)
-    if fault:
-        raise BoxelError(fault)
-    return load(file)
+    job = _job(data, image, folder, config)
+    error = _make(job)
+    if error:
+        raise BoxelError(error)
+    return Candidates.load(job.file)
 
 
 def box_indices(data: Annotations, image: int) -> NDArray[np.intp]:
-    """(N,) the instances of an image that segments are made for: those that are no crowd, with a box of some size."""
+    """Return (N,) the instances of an image that get segments: not crowds, and with a box of positive area."""
     own = np.asarray(data.instances_in(image))
     boxes = data.boxes[own]
     return own[~data.iscrowd[own] & np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)]
 
 
-_Order = tuple[Path, NDArray[np.float64], Path, ProposalConfig]
+class _Job(NamedTuple):
+    """The segments of one image: the image file, (M, 4) boxes, the settings, and the file to make."""
+
+    path: Path
+    boxes: NDArray[np.float64]
+    config: ProposalConfig
+    file: Path
 
 
-def _order(data: Annotations, image: int, folder: str | Path, config: ProposalConfig) -> _Order:
-    """What is to be made, and the file for it, whose name has a part for all that decides what is in it."""
-    photo = Path(data.image_path(image))
+def _job(data: Annotations, image: int, folder: str | Path, config: ProposalConfig) -> _Job:
+    """Collect what determines the segments of an image; the name of the file contains a digest of all of it."""
+    path = Path(data.image_path(image))
     boxes = np.zeros((0, 4))
     if config.fit_boxes or config.grabcut:
         boxes = data.boxes[box_indices(data, image)]
-    decides = msgspec.json.encode([data.paths[image], asdict(config), boxes.round(3).tolist()])
-    return (
-        photo,
-        boxes,
-        Path(folder) / f"{photo.stem}-{blake2b(decides, digest_size=8).hexdigest()}.npz",
-        config,
-    )
+    content = msgspec.json.encode([data.paths[image], asdict(config), boxes.round(3).tolist()])
+    name = f"{path.stem}-{blake2b(content, digest_size=8).hexdigest()}.npz"
+    return _Job(path, boxes, config, Path(folder) / name)
 
 
-def _make(photo: Path, boxes: NDArray[np.float64], file: Path, config: ProposalConfig) -> str | None:
-    """Make a file that is not there; returns what went wrong."""
+def _make(job: _Job) -> str | None:
+    """Make the file of a job if it is missing; return what went wrong."""
+    path, boxes, config, file = job
     if file.exists():
         return None
     try:
-        image = read_image(photo)
+        image = read_image(path)
     except BoxelError as error:
         return str(error)
     if config.fit_boxes and not len(boxes):
-        found = from_sets(np.zeros(image.shape[:2], dtype=np.int64), np.zeros((0, 1), dtype=bool))
+        candidates = Candidates.from_sets(
+            np.zeros(image.shape[:2], dtype=np.int64), np.zeros((0, 1), dtype=bool)
+        )
     else:
-        fitted = boxes if config.fit_boxes else None
-        found = propose(image, config.source, fitted, config.count)
+        candidates = propose(image, config.source, boxes if config.fit_boxes else None, config.count)
     if config.grabcut and len(boxes):
-        found = with_masks(found, _grabcuts(image, boxes))
-    file.parent.mkdir(parents=True, exist_ok=True)
-    part = file.with_suffix(f".{os.getpid()}.part.npz")
-    found.save(part)
-    part.replace(file)
+        candidates = add_masks(candidates, _grabcuts(image, boxes))
+    candidates.save(file)
     return None
 
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from boxel.models.boxsup import UpdateConfig, choose, costs
-from boxel.proposals.candidates import Candidates, from_sets
+from boxel.proposals.candidates import Candidates
 from boxel.utils.errors import BoxelError
 
 SURE, UNSURE = np.log(0.8), np.log(0.2)
@@ -18,7 +18,9 @@ PAPER = UpdateConfig(regression_weight=3, shape_weight=0, least_share=0)
 def columns() -> Candidates:
     """A 4 x 10 image of five superpixels, two columns each, and three segments."""
     superpixels = np.repeat(np.arange(5), 2)[None].repeat(4, 0)
-    return from_sets(superpixels, np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 0, 0]], dtype=bool))
+    return Candidates.from_sets(
+        superpixels, np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 0, 0]], dtype=bool)
+    )
 
 
 def said(thing: slice) -> np.ndarray:
@@ -128,7 +130,7 @@ def test_sums_over_superpixels_are_those_over_pixels(seed, normalizer) -> None:
     scores = random.standard_normal((4, 8, 11))
     log_probabilities = scores - np.log(np.exp(scores).sum(0))
     config = UpdateConfig(normalizer=normalizer, min_fill=0, enlarge=0.3, shape_weight=0.7)
-    candidates = from_sets(superpixels, sets)
+    candidates = Candidates.from_sets(superpixels, sets)
     found = costs(candidates, boxes, labels, log_probabilities, config)
     np.testing.assert_allclose(found, brute(candidates, boxes, labels, log_probabilities, config), rtol=1e-6)
 
@@ -137,7 +139,7 @@ def test_a_frame_of_ground_does_not_win() -> None:
     """Around an object lies a frame whose box fits perfectly; nothing is known of the network yet."""
     superpixels = np.zeros((20, 20), dtype=int)
     superpixels[1:19, 1:19], superpixels[3:17, 3:17] = 1, 2
-    frame_and_object = from_sets(superpixels, np.array([[0, 1, 0], [0, 0, 1]], dtype=bool))
+    frame_and_object = Candidates.from_sets(superpixels, np.array([[0, 1, 0], [0, 0, 1]], dtype=bool))
     nothing = np.full((2, 20, 20), np.log(0.5))
     box, label = np.array([[1.0, 1, 19, 19]]), np.array([1])
     guarded = costs(frame_and_object, box, label, nothing, UpdateConfig(min_fill=0.5))
@@ -149,7 +151,7 @@ def test_a_frame_of_ground_does_not_win() -> None:
     by_shape = UpdateConfig(min_fill=0, shape_weight=1)
     assert costs(frame_and_object, box, label, nothing, by_shape).argmin() == 1
     # Where all are thin, the box still gets one.
-    alone = from_sets(superpixels, np.array([[0, 1, 0]], dtype=bool))
+    alone = Candidates.from_sets(superpixels, np.array([[0, 1, 0]], dtype=bool))
     assert np.isfinite(costs(alone, box, label, nothing, UpdateConfig(min_fill=0.5))).all()
 
 
@@ -157,7 +159,7 @@ def test_what_is_more_like_an_ellipse_costs_less() -> None:
     """Two segments fill the box's sides alike: a plus, with the pixels of the ellipse, and the whole."""
     plus = np.ones((6, 6), dtype=int)
     plus[np.ix_([0, 5], [0, 5])] = 0  # the ellipse in the box leaves out the corners alone
-    both = from_sets(plus, np.array([[0, 1], [1, 1]], dtype=bool))
+    both = Candidates.from_sets(plus, np.array([[0, 1], [1, 1]], dtype=bool))
     box, label, nothing = np.array([[0.0, 0, 6, 6]]), np.array([1]), np.full((2, 6, 6), np.log(0.5))
     config = UpdateConfig(shape_weight=0.5, regression_weight=0)
     assert costs(both, box, label, nothing, config)[:, 0] == pytest.approx([0, 0.5 * 4 / 36])
@@ -166,7 +168,9 @@ def test_what_is_more_like_an_ellipse_costs_less() -> None:
 def test_a_class_that_is_hardly_known_yet_keeps_its_place() -> None:
     """The network says ground everywhere: 0.3 of the thing in columns 2 and 3, 0.1 elsewhere."""
     superpixels = np.repeat(np.arange(5), 2)[None].repeat(4, 0)
-    three = from_sets(superpixels, np.array([[0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 0, 0]], dtype=bool))
+    three = Candidates.from_sets(
+        superpixels, np.array([[0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 0, 0]], dtype=bool)
+    )
     thing = np.full((4, 10), 0.1)
     thing[:, 2:4] = 0.3
     said = np.log(np.stack([1 - thing, thing]))

@@ -13,7 +13,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.dataset import Sample, SemanticDataset
 from boxel.data.label_maps import make_label_map
 from boxel.proposals import Candidates, ProposalConfig, load_candidates
-from boxel.proposals.candidates import with_masks
+from boxel.proposals.candidates import add_masks
 from boxel.proposals.store import box_indices
 
 NONE = -1
@@ -70,7 +70,7 @@ class BoxSupDataset(SemanticDataset):
         size = found.superpixels.shape
         given = (self.more.mask(int(own), size) for own in self.guessed(image))
         masks = [mask.astype(bool) for mask in given if mask is not None and mask.any()]
-        return with_masks(found, np.stack(masks)) if masks else found
+        return add_masks(found, np.stack(masks)) if masks else found
 
     def labels(self, index: int, size: tuple[int, int]) -> NDArray[np.uint8]:
         """(H, W) the present guess; see :meth:`SemanticDataset.labels`."""

@@ -1,37 +1,30 @@
-"""boxel: pixels from boxes.
+"""boxel: segmentation from bounding boxes.
 
-data = boxel.read("boxes.json", images="photos/")
-masks = boxel.label(data)
-model = boxel.train("boxinst", data, epochs=12)
-instances = model.predict("street.jpg")
+>>> import boxel
+>>> segmenter = boxel.BoxSegmenter()  # masks of given boxes of an image
+>>> data = boxel.read("boxes.json", images="photos/")  # doctest: +SKIP
+>>> masks = boxel.label(data, out="masks.json")  # doctest: +SKIP
+>>> model = boxel.train("boxinst", masks, epochs=12)  # doctest: +SKIP
+>>> instances = model.predict("street.jpg")  # doctest: +SKIP
 """
 
-from __future__ import annotations
-
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from boxel.data import read, write
-    from boxel.labeling.api import label
-    from boxel.models.io import load
-    from boxel.training import train
+import lazy_loader as _lazy
 
 __version__ = "0.1.0"
-__all__ = ["label", "load", "read", "train", "write"]
 
-_HOMES = {
-    "BoxelError": "boxel.utils.errors",
-    "read": "boxel.data",
-    "write": "boxel.data",
-    "label": "boxel.labeling.api",
-    "load": "boxel.models.io",
-    "train": "boxel.training",
-}
+_load, _, __all__ = _lazy.attach_stub(__name__, __file__)
+__all__ += ["__version__"]
 
 
-def __getattr__(name: str) -> Any:
-    """Import a function when it is first used: `import boxel` alone does not wait for torch."""
-    if name in _HOMES:
-        return getattr(import_module(_HOMES[name]), name)
-    raise AttributeError(f"module 'boxel' has no attribute {name!r}")
+def __getattr__(name: str) -> object:
+    """Import a public name when it is first used."""
+    try:
+        return _load(name)
+    except ModuleNotFoundError as error:
+        from boxel.utils.errors import missing_extra
+
+        raise ImportError(str(missing_extra(f"boxel.{name}", error)), name=error.name) from error
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -105,9 +105,10 @@ class BoxMasks:
         """
         from boxel.viz.overlays import overlay
 
-        names = [str(label) for label in self.labels or []]
+        shown = self[np.flatnonzero(np.isfinite(self.boxes).all(axis=1))]
+        names = [str(label) for label in shown.labels or []]
         labels = np.arange(len(names)) if names else None
-        return overlay(self.image, self.boxes, self.rles, labels, names, self.quality)
+        return overlay(self.image, shown.boxes, shown.rles, labels, names, shown.quality)
 
     def to_supervision(self) -> Detections:
         """Return supervision's `Detections`; the quality, and labels that are names, are in its data."""

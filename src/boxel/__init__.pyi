@@ -1,0 +1,40 @@
+from .data import Annotations as Annotations
+from .data import Category as Category
+from .data import check as check
+from .data import convert as convert
+from .data import read as read
+from .data import write as write
+from .evaluation import evaluate as evaluate
+from .exporting import export as export
+from .labeling import BoxMasks as BoxMasks
+from .labeling import BoxSegmenter as BoxSegmenter
+from .labeling import label as label
+from .models.instances import Instances as Instances
+from .models.io import load as load
+from .models.predict import predict as predict
+from .training import adapt as adapt
+from .training import train as train
+from .utils.errors import BoxelError as BoxelError
+
+__version__: str
+
+__all__ = [
+    "Annotations",
+    "BoxMasks",
+    "BoxSegmenter",
+    "BoxelError",
+    "Category",
+    "Instances",
+    "__version__",
+    "adapt",
+    "check",
+    "convert",
+    "evaluate",
+    "export",
+    "label",
+    "load",
+    "predict",
+    "read",
+    "train",
+    "write",
+]

@@ -27,7 +27,6 @@ def tiny_boxinst() -> dict[str, Any]:
         "backbone": "tf_efficientnet_lite0",
         "weights": "none",
         "neck_channels": 40,
-        "neck_repeats": 1,
         "head_convs": 1,
         "mask_convs": 1,
         "mask_channels": 40,

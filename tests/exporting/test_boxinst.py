@@ -39,10 +39,10 @@ def same(expected, found):
     [
         {},
         {"backbone": "tf_efficientnet_lite0", "neck": "bifpn", "max_detections": 7},
-        {"mask_upsampling": "shifted", "mask_width": 16, "candidates": 10, "mask_norm": "bn", "classes": 12},
+        {"mask_width": 16, "topk_candidates": 10, "classes": 12},
         {"backbone_norm": "gn", "nms_threshold": 0.3, "head_convs": 0, "classes": 1},
     ],
-    ids=["fpn", "bifpn", "shifted", "gn"],
+    ids=["fpn", "bifpn", "wide", "gn"],
 )
 def test_any_batch_and_size(boxinst, pixels, tmp_path: Path, options):
     model = boxinst(**options)

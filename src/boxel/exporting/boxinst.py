@@ -17,9 +17,9 @@ from torchvision.ops import nms
 
 from boxel.layers.dynamic import upsample_twice
 from boxel.models.boxinst import BoxInst
-from boxel.models.boxinst.criterion import MASK_STRIDE
-from boxel.models.boxinst.head import HeadOutput
-from boxel.models.boxinst.targets import STRIDES, locations
+from boxel.models.boxinst.heads import HeadOutput
+from boxel.models.boxinst.losses import MASK_STRIDE
+from boxel.models.boxinst.matching import STRIDES, cell_centers
 from boxel.models.inference import inference_config
 
 
@@ -101,9 +101,9 @@ class BoxInstGraph(nn.Module):
         levels, first = [], 0
         for features in pyramid:
             count = features.shape[-2] * features.shape[-1]
-            # Filled up with zeros, which no threshold lets pass, so that a small level has `candidates` too.
-            flat = F.pad(probability[:, first : first + count].flatten(1), (0, config.candidates))
-            best, index = flat.topk(config.candidates)
+            # Filled up with zeros, which no threshold lets pass, so that a small level has `topk_candidates` too.
+            flat = F.pad(probability[:, first : first + count].flatten(1), (0, config.topk_candidates))
+            best, index = flat.topk(config.topk_candidates)
             levels.append((best, index // classes + first, index % classes))
             first = first + count
         best, location, label = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
@@ -122,7 +122,7 @@ class BoxInstGraph(nn.Module):
         return nms(boxes + shift.to(boxes.dtype).repeat(1, 2), scores, self.model.config.nms_threshold)
 
     def _control(self, towers: list[Tensor], image: Tensor, location: Tensor) -> Tensor:
-        """Parameters of the dynamic mask head, (N, P), as :meth:`~boxel.models.boxinst.head.Head.control` gives."""
+        """Return the (N, P) parameters of the dynamic mask head, as of `Head.predict_mask_params`."""
         controller = self.model.head.controller
         around = torch.arange(3, device=location.device)
         maps, cells, first = [], [], 0
@@ -147,12 +147,12 @@ class BoxInstGraph(nn.Module):
         sizes = [channels * width, width * width, width, width, width, 1]
         w1, w2, w3, b1, b2, b3 = params.split(sizes, 1)
         count, (height, across) = params.shape[0], features.shape[-2:]
-        relative = (centers[:, None] - locations(height, across, STRIDES[0])) / scales[:, None, None]
+        relative = (centers[:, None] - cell_centers(height, across, STRIDES[0])) / scales[:, None, None]
         x = torch.cat([relative.transpose(1, 2), features.flatten(2)[image]], 1)
         x = torch.baddbmm(b1[..., None], w1.reshape(count, width, channels), x).relu()
         x = torch.baddbmm(b2[..., None], w2.reshape(count, width, width), x).relu()
         x = torch.baddbmm(b3[..., None], w3.reshape(count, 1, width), x)
-        return upsample_twice(x.reshape(count, height, across), config.mask_upsampling)
+        return upsample_twice(x.reshape(count, height, across))
 
 
 def fill_up(images: Tensor, mean: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ def fill_up(images: Tensor, mean: Tensor) -> Tensor:
 def _grid(pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
     """(L, 2) locations and (L,) strides of all levels."""
     levels = list(zip(pyramid, STRIDES, strict=True))
-    points = [locations(f.shape[-2], f.shape[-1], stride, f.device) for f, stride in levels]
+    points = [cell_centers(f.shape[-2], f.shape[-1], stride, f.device) for f, stride in levels]
     strides = [torch.full_like(f[0, 0].flatten(), stride) for f, stride in levels]
     return torch.cat(points), torch.cat(strides)
 

@@ -17,6 +17,13 @@ from boxel.models.instances import Instances
 Target = dict[str, Any]
 
 
+def check_targets(targets: list[Target] | None) -> list[Target]:
+    """Return the targets, or raise a `ValueError` if there are none."""
+    if targets is None:
+        raise ValueError("in training the model needs targets")
+    return targets
+
+
 class Detections(NamedTuple):
     """Detections in one image, best first, before their masks are pasted.
 
@@ -52,12 +59,36 @@ def full_image_detections(
     return Detections(boxes, scores, labels, mask_logits, window.expand(len(boxes), 4))
 
 
+def paste_masks(detections: Sequence[Detections], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    """Paste the masks of detections into their images.
+
+    Args:
+        detections: Those of each image.
+        sizes: (height, width) of each image in pixels.
+
+    Returns:
+        Per image a dict with `boxes`, `labels`, `scores` and `masks`, compressed run-length codes.
+    """
+    return [
+        {
+            "boxes": found.boxes,
+            "labels": found.labels,
+            "scores": found.scores,
+            "masks": paste_windows(found.mask_logits, found.boxes, found.windows, size),
+        }
+        for found, size in zip(detections, sizes, strict=True)
+    ]
+
+
 class Detector(nn.Module):
-    """A model that finds the instances of images, with torchvision's detection interface.
+    """Base class of models that find the instances of images, with torchvision's detection interface.
 
     In training, ``model(images, targets)`` returns a dict of raw losses, to be summed with :meth:`loss_weights`. In
-    eval mode, ``model(images)`` returns a list of dicts with `boxes`, `labels`, `scores` and `masks` (compressed
-    run-length codes). :meth:`predict` takes files and arrays of any size.
+    eval mode, ``model(images)`` returns one dict per image, as of :func:`paste_masks`. :meth:`predict` takes files and
+    arrays of any size.
+
+    A target has at least `boxes` (N, 4) xyxy and `labels` (N,). Optional are `iscrowd` (N,) bool, `masks` (N, H, W) and
+    `has_mask` (N,) bool, the instances that are learned from their mask: all if missing.
 
     Args:
         num_classes: K, without the background.
@@ -79,26 +110,28 @@ class Detector(nn.Module):
 
         Args:
             images: (3, H, W) float RGB in [0, 1] each, of any sizes.
-            targets: In training, what :meth:`losses` takes.
+            targets: One per image in training.
 
         Returns:
             A dict of scalar losses, or one dict per image.
         """
-        if self.training:
-            if targets is None:
-                raise ValueError("in training the model needs targets")
-            return self.losses(images, targets)
-        return [
-            {
-                "boxes": found.boxes,
-                "labels": found.labels,
-                "scores": found.scores,
-                "masks": paste_windows(
-                    found.mask_logits, found.boxes, found.windows, (image.shape[-2], image.shape[-1])
-                ),
-            }
-            for found, image in zip(self.detect(images), images, strict=True)
-        ]
+        raise NotImplementedError
+
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        """Return the detections in each image before their masks are pasted.
+
+        Args:
+            images: As in :meth:`forward`.
+        """
+        raise NotImplementedError
+
+    def loss_weights(self, progress: float) -> dict[str, float]:
+        """Return the weight of each loss by name.
+
+        Args:
+            progress: Share of the schedule that is done, in [0, 1].
+        """
+        raise NotImplementedError
 
     @overload
     def predict(self, images: ImageLike, **settings: Any) -> Instances: ...
@@ -129,29 +162,3 @@ class Detector(nn.Module):
                 for instances in predict_batch(self, [to_image(source)], config)
             ]
         return results if isinstance(images, list | tuple) else results[0]
-
-    def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Return the detections in each image with their mask logits.
-
-        Args:
-            images: As in :meth:`forward`.
-        """
-        raise NotImplementedError
-
-    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Return the raw losses by name.
-
-        Args:
-            images: As in :meth:`forward`.
-            targets: Per image at least `boxes` (N, 4) xyxy and `labels` (N,). Optional are `iscrowd` (N,) bool, `masks`
-                (N, H, W), and `has_mask` (N,) bool, the instances that are learned from their mask: all if missing.
-        """
-        raise NotImplementedError
-
-    def loss_weights(self, progress: float) -> dict[str, float]:
-        """Return the weight of each loss by name.
-
-        Args:
-            progress: Share of the schedule that is done, in [0, 1].
-        """
-        raise NotImplementedError

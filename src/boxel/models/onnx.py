@@ -9,7 +9,7 @@ from torch import Tensor
 
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxinst import BoxInst
-from boxel.models.boxinst.criterion import MASK_STRIDE
+from boxel.models.boxinst.losses import MASK_STRIDE
 from boxel.models.detector import Detections, full_image_detections
 from boxel.utils.onnx import load_session
 

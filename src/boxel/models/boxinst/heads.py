@@ -1,4 +1,4 @@
-"""The detection head of FCOS (Tian et al., ICCV 2019) with CondInst's controller (ECCV 2020), for all levels."""
+"""FCOS's detection head (Tian et al., ICCV 2019) with CondInst's controller and mask branch (ECCV 2020)."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from boxel.layers.norm import norm_layer
 
 
 class HeadOutput(NamedTuple):
-    """Predictions of all levels, flattened in the order of P3 to P7 and row by row.
+    """Predictions at all locations, P3 first, each level row by row.
 
     Attributes:
         logits: (B, L, K) class logits.
         distances: (B, L, 4) l, t, r, b in pixels, not negative.
         centerness: (B, L) logits.
-        towers: the box tower's feature maps, (B, C, h, w) each, from which the controller works.
+        towers: Feature maps of the box tower, (B, C, h, w) each, the input of the controller.
     """
 
     logits: Tensor
@@ -29,14 +29,14 @@ class HeadOutput(NamedTuple):
 
 
 class Head(nn.Module):
-    """FCOS's two towers; center-ness and the controller sit on the box tower.
+    """Two towers of convolutions; center-ness and the controller sit on the box tower.
 
     Args:
-        channels: of the feature pyramid.
+        channels: Channels of the feature pyramid.
         num_classes: K.
-        num_params: parameters of the dynamic mask head, a location.
+        num_params: Parameters of the dynamic mask head per location.
         convs: 3x3 convolutions in each tower.
-        strides: of the pyramid's levels.
+        strides: Strides of the pyramid's levels.
     """
 
     def __init__(
@@ -54,7 +54,7 @@ class Head(nn.Module):
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _init(module)
-        # Boxes start two strides wide, not empty: half of them would sit where the ReLU has no gradient.
+        # Boxes start two strides wide: half of the empty ones would sit where the ReLU has no gradient.
         _init(self.regress, bias=2.0)
         # A prior of 0.01 keeps the many negatives from swamping the first steps (RetinaNet, section 4.1).
         _init(self.classify, bias=-math.log((1 - 0.01) / 0.01))
@@ -74,14 +74,14 @@ class Head(nn.Module):
             centerness.append(_flatten(self.center(tower)).squeeze(-1))
         return HeadOutput(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centerness, 1), towers)
 
-    def control(self, towers: list[Tensor], image: Tensor, location: Tensor) -> Tensor:
-        """Parameters of the dynamic mask head at some locations only.
+    def predict_mask_params(self, towers: list[Tensor], image_index: Tensor, location: Tensor) -> Tensor:
+        """Predict the parameters of the dynamic mask head at some locations only.
 
-        The 3x3 convolution is computed where it is needed, a few dozen places of tens of thousands.
+        The 3x3 convolution is computed where it is needed, at a few dozen of tens of thousands of locations.
 
         Args:
-            towers: as :class:`HeadOutput` has them.
-            image: (N,) int64, index in the batch.
+            towers: As of :class:`HeadOutput`.
+            image_index: (N,) int64, index into the batch.
             location: (N,) int64, index in [0, L).
 
         Returns:
@@ -89,19 +89,53 @@ class Head(nn.Module):
         """
         weight = self.controller.weight.flatten(1)
         patches = location.new_zeros((len(location), weight.shape[1]), dtype=towers[0].dtype)
-        around = torch.arange(3, device=location.device)
+        offsets = torch.arange(3, device=location.device)
         first = 0
         for tower in towers:
             height, width = tower.shape[-2:]
-            here = ((location >= first) & (location < first + height * width)).nonzero().squeeze(1)
-            index = location[here] - first
-            y = (index // width)[:, None, None] + around[:, None]
-            x = (index % width)[:, None, None] + around
+            rows = ((location >= first) & (location < first + height * width)).nonzero().squeeze(1)
+            index = location[rows] - first
+            y = (index // width)[:, None, None] + offsets[:, None]
+            x = (index % width)[:, None, None] + offsets
             padded = F.pad(tower, (1, 1, 1, 1))
-            patch = padded[image[here][:, None, None], :, y, x]  # (n, 3, 3, C)
-            patches = patches.index_put((here,), patch.permute(0, 3, 1, 2).flatten(1))
+            patch = padded[image_index[rows][:, None, None], :, y, x]  # (n, 3, 3, C)
+            patches = patches.index_put((rows,), patch.permute(0, 3, 1, 2).flatten(1))
             first += height * width
         return F.linear(patches, weight, self.controller.bias)
+
+
+class MaskBranch(nn.Module):
+    """P3, P4 and P5 summed at stride 8, a few convolutions, then a 1x1 to the input of the dynamic head.
+
+    Args:
+        in_channels: Channels of the feature pyramid.
+        channels: Channels of the branch.
+        features: Channels of the output.
+        convs: 3x3 convolutions after the sum.
+
+    References:
+        Tian et al., Conditional Convolutions for Instance Segmentation, ECCV 2020, section 3.2.
+    """
+
+    def __init__(self, in_channels: int, channels: int, features: int, convs: int):
+        super().__init__()
+        self.lateral = nn.ModuleList(_normalized_conv(in_channels, channels) for _ in range(3))
+        self.tower = nn.Sequential(*(_normalized_conv(channels, channels) for _ in range(convs)))
+        self.out = nn.Conv2d(channels, features, 1)
+
+    def forward(self, pyramid: list[Tensor]) -> Tensor:
+        """Return the features that all instances of an image share.
+
+        Args:
+            pyramid: P3 to P7, (B, in_channels, H / stride, W / stride) each.
+
+        Returns:
+            (B, features, H / 8, W / 8).
+        """
+        x = self.lateral[0](pyramid[0])
+        for lateral, features in zip(list(self.lateral)[1:], pyramid[1:3], strict=True):
+            x = x + F.interpolate(lateral(features), size=x.shape[-2:], mode="bilinear", align_corners=False)
+        return self.out(self.tower(x))
 
 
 def _tower(channels: int, convs: int) -> nn.Sequential:
@@ -121,3 +155,9 @@ def _init(conv: nn.Conv2d, bias: float = 0.0) -> None:
 def _flatten(maps: Tensor) -> Tensor:
     """(B, C, h, w) -> (B, h * w, C)."""
     return maps.flatten(2).transpose(1, 2)
+
+
+def _normalized_conv(in_channels: int, channels: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+    nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
+    return nn.Sequential(conv, norm_layer("gn", channels), nn.ReLU(inplace=True))

@@ -1,4 +1,4 @@
-"""FCOS's targets: by hand, and against torchvision's FCOS where the rules agree."""
+"""Matching of boxes and locations: by hand, and against torchvision's FCOS where the rules agree."""
 
 from types import SimpleNamespace
 
@@ -6,43 +6,37 @@ import pytest
 import torch
 from torchvision.models.detection.fcos import FCOS
 
-from boxel.models.boxinst.targets import (
+from boxel.models.boxinst.matching import (
     SIZE_RANGES,
     STRIDES,
+    Locations,
+    cell_centers,
     centerness,
-    in_crowd,
-    locations,
-    match,
-    share_out,
+    inside_any_box,
+    make_locations,
+    match_locations,
+    sample_locations_per_box,
     side_distances,
 )
 
 INF = float("inf")
 
 
-def grid(height, width):
-    """Points, strides and size ranges of all levels for an image of this size, and locations a level."""
-    points, strides, ranges = [], [], []
-    for stride, size_range in zip(STRIDES, SIZE_RANGES, strict=True):
-        level = locations(-(-height // stride), -(-width // stride), stride)
-        points.append(level)
-        strides.append(torch.full((len(level),), float(stride)))
-        ranges.append(torch.tensor(size_range).expand(len(level), 2))
-    return torch.cat(points), torch.cat(strides), torch.cat(ranges), [len(p) for p in points]
+def locations_of(height, width):
+    """Locations of all levels for an image of this size."""
+    return make_locations([(-(-height // stride), -(-width // stride)) for stride in STRIDES])
 
 
 def match_p3(boxes, radius=1.5, size=32):
     """Matches of a square image at stride 8 alone, as a map."""
-    points = locations(size // 8, size // 8, 8)
-    strides, ranges = torch.full((len(points),), 8.0), torch.tensor([[-1.0, 64.0]]).expand(len(points), 2)
-    return match(points, strides, ranges, torch.tensor(boxes).float().reshape(-1, 4), radius).reshape(
-        size // 8, -1
-    )
+    locations = make_locations([(size // 8, size // 8)])._replace(size_ranges=torch.tensor([[-1.0, 64.0]]))
+    matched = match_locations(locations, torch.tensor(boxes).float().reshape(-1, 4), radius)
+    return matched.reshape(size // 8, -1)
 
 
-def test_locations_are_the_middles_of_cells_row_by_row():
-    assert locations(2, 3, 8).tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12]]
-    assert locations(1, 2, 128).tolist() == [[64, 64], [192, 64]]
+def test_locations_are_cell_centers_row_by_row():
+    assert cell_centers(2, 3, 8).tolist() == [[4, 4], [12, 4], [20, 4], [4, 12], [12, 12], [20, 12]]
+    assert cell_centers(1, 2, 128).tolist() == [[64, 64], [192, 64]]
 
 
 def test_side_distances_are_left_top_right_bottom():
@@ -55,7 +49,7 @@ def test_side_distances_are_left_top_right_bottom():
     [(0.5, []), (1, [12, 20]), (1.5, [12, 20]), (1.6, [4, 12, 20, 28])],
     ids=["at the radius is outside", "1", "1.5, the default", "1.6"],
 )
-def test_center_sampling(radius, positive):
+def test_locations_within_the_radius_are_positive(radius, positive):
     """The box's center is 16; locations 4, 12, 20, 28 are 12, 4, 4 and 12 pixels off, a stride is 8."""
     found = match_p3([[0, 0, 32, 32]], radius)
     inside = torch.isin(torch.arange(4) * 8 + 4, torch.tensor(positive, dtype=torch.long))
@@ -81,25 +75,25 @@ def test_among_several_boxes_the_smallest_wins():
 def test_size_ranges_include_both_ends():
     """The farthest side is 64 pixels away: the location is positive on P3 and on P4, not on P5."""
     points = torch.full((3, 2), 64.0)
-    strides, ranges = torch.tensor([8.0, 16.0, 32.0]), torch.tensor(SIZE_RANGES[:3])
-    assert match(points, strides, ranges, torch.tensor([[0.0, 0.0, 128.0, 128.0]])).tolist() == [0, 0, -1]
+    locations = Locations(points, torch.tensor([8.0, 16.0, 32.0]), torch.tensor(SIZE_RANGES[:3]), [1, 1, 1])
+    assert match_locations(locations, torch.tensor([[0.0, 0.0, 128.0, 128.0]])).tolist() == [0, 0, -1]
 
 
 @pytest.mark.parametrize(
     ("side", "levels"), [(40, [0]), (140, [1]), (280, [2]), (560, [3]), (1400, [4]), (4000, [4])]
 )
 def test_boxes_go_to_the_level_of_their_size(side, levels):
-    points, strides, ranges, counts = grid(side, side)
-    found = match(points, strides, ranges, torch.tensor([[0.0, 0.0, side, side]]))
-    assert [i for i, level in enumerate(found.split(counts)) if (level >= 0).any()] == levels
+    locations = locations_of(side, side)
+    found = match_locations(locations, torch.tensor([[0.0, 0.0, side, side]]))
+    assert [i for i, level in enumerate(found.split(locations.level_sizes)) if (level >= 0).any()] == levels
 
 
-def test_no_boxes():
+def test_an_image_without_boxes_has_no_positive_location():
     assert (match_p3([]) == -1).all()
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_equals_torchvision(seed):
+def test_matches_equal_torchvision(seed):
     """torchvision leaves out the ends of the ranges, which no random box touches; all else is the same."""
     generator = torch.Generator().manual_seed(seed)
     height, width = 512, 640
@@ -110,7 +104,8 @@ def test_equals_torchvision(seed):
     # torchvision compares 1e8 - area in float32, whose digits end at 8.
     boxes = boxes[((areas[:, None] - areas).abs() + torch.eye(40) * 99 > 20).all(1)]
     assert len(boxes) > 20
-    points, strides, ranges, counts = grid(height, width)
+    locations = locations_of(height, width)
+    points, strides, _, counts = locations
     half = strides[:, None] / 2
     fcos = SimpleNamespace(
         center_sampling_radius=1.5,
@@ -118,7 +113,7 @@ def test_equals_torchvision(seed):
     )
     anchors = [torch.cat([points - half, points + half], 1)]
     theirs = FCOS.compute_loss(fcos, [{"boxes": boxes}], {}, anchors, counts)[0]
-    ours = match(points, strides, ranges, boxes)
+    ours = match_locations(locations, boxes)
     assert torch.equal(ours, theirs)
     assert len(ours.unique()) > 15
 
@@ -129,37 +124,37 @@ def test_centerness():
     assert centerness(torch.zeros(0, 4)).shape == (0,)
 
 
-def test_in_crowd():
+def test_inside_any_box():
     points = torch.tensor([[5.0, 5.0], [15.0, 5.0], [25.0, 5.0], [10.0, 5.0]])
     crowds = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 6.0]])
-    assert in_crowd(points, crowds).tolist() == [True, False, True, False]
-    assert not in_crowd(points, torch.zeros(0, 4)).any()
+    assert inside_any_box(points, crowds).tolist() == [True, False, True, False]
+    assert not inside_any_box(points, torch.zeros(0, 4)).any()
 
 
-BOXES_OF = torch.tensor([0, 0, 0, 1, 2, 2])
+MATCHED = torch.tensor([0, 0, 0, 1, 2, 2])
 SCORES = torch.tensor([0.1, 0.9, 0.5, 0.2, 0.3, 0.8])
 
 
 @pytest.mark.parametrize(
-    ("most", "chosen"),
+    ("max_samples", "chosen"),
     [(3, {1, 3, 5}), (4, {1, 2, 3, 5}), (5, {1, 2, 3, 4, 5}), (6, {0, 1, 2, 3, 4, 5}), (9, set(range(6)))],
 )
-def test_every_box_has_its_turn_best_locations_first(most, chosen):
-    picked = share_out(BOXES_OF, SCORES, most).tolist()
+def test_samples_are_balanced_over_boxes_best_locations_first(max_samples, chosen):
+    picked = sample_locations_per_box(MATCHED, SCORES, max_samples).tolist()
     assert len(picked) == len(chosen)
     assert set(picked) == chosen
 
 
-def test_more_boxes_than_turns():
+def test_boxes_are_drawn_at_random_if_there_are_more_than_samples():
     torch.manual_seed(0)
-    boxes_of = torch.arange(200).repeat(2)
+    matched = torch.arange(200).repeat(2)
     scores = torch.cat([torch.full((200,), 0.2), torch.full((200,), 0.7)])  # the second 200 are the better
-    draws = [share_out(boxes_of, scores, 50) for _ in range(40)]
+    draws = [sample_locations_per_box(matched, scores, 50) for _ in range(40)]
     for draw in draws:
-        assert len(boxes_of[draw].unique()) == 50
+        assert len(matched[draw].unique()) == 50
         assert (draw >= 200).all()
-    assert len(torch.cat(draws).unique()) == 200  # by chance, so that none is left out for ever
+    assert len(torch.cat(draws).unique()) == 200
 
 
-def test_nothing_to_share_out():
-    assert share_out(torch.zeros(0, dtype=torch.long), torch.zeros(0), 5).tolist() == []
+def test_nothing_to_sample_locations_per_box():
+    assert sample_locations_per_box(torch.zeros(0, dtype=torch.long), torch.zeros(0), 5).tolist() == []

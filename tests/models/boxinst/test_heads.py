@@ -4,8 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from boxel.models.boxinst.head import Head
-from boxel.models.boxinst.mask_branch import MaskBranch
+from boxel.models.boxinst.heads import Head, MaskBranch
 
 STRIDES = (8, 16, 32, 64, 128)
 SIZES = [(4, 6), (2, 3), (1, 2), (1, 1), (1, 1)]
@@ -61,7 +60,7 @@ def test_control_is_the_convolution_where_it_is_asked_for(head, location):
     image = torch.arange(len(location)) % 2
     sparse_towers = [tower.requires_grad_() for tower in maps()]
     dense_towers = [tower.requires_grad_() for tower in maps()]
-    sparse = head.control(sparse_towers, image, location)
+    sparse = head.predict_mask_params(sparse_towers, image, location)
     dense = torch.cat([head.controller(tower).flatten(2) for tower in dense_towers], 2)[image, :, location]
     torch.testing.assert_close(sparse, dense)
     assert sparse.shape == (len(location), 10)
@@ -77,7 +76,7 @@ def test_control_is_the_convolution_where_it_is_asked_for(head, location):
 
 
 def test_mask_branch_sums_three_levels_at_stride_8():
-    branch = MaskBranch(8, channels=6, features=5, convs=2, norm="gn").eval()
+    branch = MaskBranch(8, channels=6, features=5, convs=2).eval()
     pyramid = maps()
     assert branch(pyramid).shape == (2, 5, 4, 6)
     plain = branch(pyramid)

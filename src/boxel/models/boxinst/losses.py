@@ -1,0 +1,143 @@
+"""Losses of BoxInst: FCOS's detection losses, and mask losses chosen per instance."""
+
+from __future__ import annotations
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor
+from torchvision.ops import generalized_box_iou_loss, sigmoid_focal_loss
+
+from boxel.losses.affinity import affinity_loss, color_similarity, supervised_affinity_loss
+from boxel.losses.area import area_loss
+from boxel.losses.dice import dice_loss
+from boxel.losses.projection import projection_loss
+from boxel.masks.spans import box_spans
+from boxel.models.boxinst.config import BoxInstConfig
+from boxel.models.boxinst.heads import HeadOutput
+from boxel.models.boxinst.matching import centerness, side_distances
+
+MASK_STRIDE = 4
+"""Pixels per cell of the masks that the losses compare."""
+
+
+def detection_losses(
+    output: HeadOutput, points: Tensor, gt_boxes: Tensor, gt_labels: Tensor, positive: Tensor, ignored: Tensor
+) -> dict[str, Tensor]:
+    """Compute the focal, GIoU and center-ness losses (FCOS, section 3.1; normalizers averaged over all processes).
+
+    Args:
+        output: Predictions of the head.
+        points: (L, 2) locations.
+        gt_boxes: (P, 4) the box of each positive location, in the order of ``positive.nonzero()``.
+        gt_labels: (P,) its class.
+        positive: (B, L) bool.
+        ignored: (B, L) bool, locations that are neither foreground nor background.
+
+    Returns:
+        `classification`, `box` and `centerness`.
+    """
+    logits = output.logits.float()
+    target = torch.zeros_like(logits)
+    image_index, location = positive.nonzero(as_tuple=True)
+    target[image_index, location, gt_labels] = 1.0
+    focal = sigmoid_focal_loss(logits, target, alpha=0.25, gamma=2.0).masked_fill(ignored[..., None], 0.0)
+
+    points = points[location]
+    gt_centerness = centerness(side_distances(points, gt_boxes))
+    num_positive, centerness_sum = _mean_over_processes(
+        gt_centerness.new_tensor([len(location)]), gt_centerness.sum()[None]
+    )
+    distances = output.distances[image_index, location]
+    pred_boxes = torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
+    giou = generalized_box_iou_loss(pred_boxes, gt_boxes) * gt_centerness
+    entropy = F.binary_cross_entropy_with_logits(
+        output.centerness[image_index, location].float(), gt_centerness, reduction="sum"
+    )
+    return {
+        "classification": focal.sum() / num_positive.clamp(min=1),
+        "box": giou.sum() / centerness_sum.clamp(min=1e-6),
+        "centerness": entropy / num_positive.clamp(min=1),
+    }
+
+
+def mask_losses(
+    logits: Tensor,
+    gt_boxes: Tensor,
+    has_mask: Tensor,
+    masks: Tensor,
+    image_index: Tensor,
+    images: Tensor,
+    valid: Tensor,
+    config: BoxInstConfig,
+) -> dict[str, Tensor]:
+    """Compute projection and color affinity of instances with a box only, Dice or Eq. 6 of those with a mask.
+
+    All are means over the N instances, so that in a mixed batch each kind weighs as much as its share.
+
+    Args:
+        logits: (N, h, w) at stride 4.
+        gt_boxes: (N, 4) xyxy pixels.
+        has_mask: (N,) bool.
+        masks: (N, h, w) bool, the true mask if there is one, else a hint, else empty.
+        image_index: (N,) index into the images.
+        images: (B, 3, H, W) RGB in [0, 1].
+        valid: (B, H, W) bool, False in padding and wherever edges are excluded.
+        config: Settings; a loss of weight 0 is left out.
+
+    Returns:
+        `projection`, `affinity`, `area` and `hint` of instances with a box only, `mask` of those with a mask; not
+        weighted.
+    """
+    with torch.autocast(logits.device.type, enabled=False):
+        logits = logits.float()
+        rows, columns = box_spans(gt_boxes, logits.shape[-2], logits.shape[-1], MASK_STRIDE)
+        total = max(len(logits), 1)
+        size, dilation = config.patch_size, config.dilation
+        losses = {}
+
+        boxed = ~has_mask
+        if config.projection_weight > 0:
+            losses["projection"] = projection_loss(logits[boxed], rows[boxed], columns[boxed]).sum() / total
+        if config.affinity_weight > 0 or config.supervised_loss == "affinity":
+            similarity = color_similarity(images, valid, MASK_STRIDE, size, dilation, config.theta)
+            existing = similarity >= 0
+        if config.affinity_weight > 0:
+            losses["affinity"] = (boxed.sum() / total) * affinity_loss(
+                logits[boxed],
+                similarity >= config.tau,
+                image_index[boxed],
+                rows[boxed],
+                columns[boxed],
+                size,
+                dilation,
+                config.affinity_normalizer,
+                config.affinity_inside,
+                existing,
+            )
+        if config.area_weight > 0:
+            losses["area"] = area_loss(logits[boxed], rows[boxed], columns[boxed]).sum() / total
+        if config.hint_weight > 0:
+            hinted = boxed & masks.flatten(1).any(1)
+            losses["hint"] = dice_loss(logits[hinted].sigmoid(), masks[hinted]).sum() / total
+
+        masked_logits, gt_masks = logits[has_mask], masks[has_mask]
+        if config.supervised_loss == "dice":
+            losses["mask"] = dice_loss(masked_logits.sigmoid(), gt_masks).sum() / total
+        else:
+            r, c, index = rows[has_mask], columns[has_mask], image_index[has_mask]
+            pairwise = supervised_affinity_loss(
+                masked_logits, gt_masks, r, c, size, dilation, existing=existing, image_index=index
+            )
+            projection = projection_loss(masked_logits, r, c)
+            losses["mask"] = (projection.sum() + pairwise * len(masked_logits)) / total
+        return losses
+
+
+def _mean_over_processes(*values: Tensor) -> list[Tensor]:
+    """Average (1,) tensors over the processes of a distributed training."""
+    together = torch.cat(values).detach()
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(together)
+        together = together / dist.get_world_size()
+    return list(together)

@@ -1,0 +1,150 @@
+"""Match ground-truth boxes to locations of the feature pyramid (FCOS: Tian et al., ICCV 2019)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+STRIDES = (8, 16, 32, 64, 128)
+"""Pixels per cell of P3 to P7."""
+
+SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, float("inf")))
+"""Ranges of the largest distance from a location to the sides of its box, in pixels, for P3 to P7."""
+
+
+class Locations(NamedTuple):
+    """The locations of all levels, P3 first, each level row by row.
+
+    Attributes:
+        points: (L, 2) x and y in pixels.
+        strides: (L,) pixels per cell of the level.
+        size_ranges: (L, 2) minimum and maximum of ``max(l, t, r, b)`` of boxes that belong to the level.
+        level_sizes: Number of locations of each level.
+    """
+
+    points: Tensor
+    strides: Tensor
+    size_ranges: Tensor
+    level_sizes: list[int]
+
+
+def make_locations(sizes: Sequence[Sequence[int]], device: torch.device | None = None) -> Locations:
+    """Return the locations of a feature pyramid.
+
+    Args:
+        sizes: (height, width) in cells of P3 to P7, or of the first of them.
+        device: Device of the result.
+    """
+    levels = list(zip(sizes, STRIDES, SIZE_RANGES, strict=False))
+    points = [cell_centers(height, width, stride, device) for (height, width), stride, _ in levels]
+    counts = [len(level) for level in points]
+    repeats = torch.tensor(counts, device=device)
+    strides = torch.tensor([stride for _, stride, _ in levels], dtype=torch.float32, device=device)
+    ranges = torch.tensor([size_range for *_, size_range in levels], device=device)
+    return Locations(
+        torch.cat(points), strides.repeat_interleave(repeats), ranges.repeat_interleave(repeats, 0), counts
+    )
+
+
+def cell_centers(height: int, width: int, stride: int, device: torch.device | None = None) -> Tensor:
+    """Return the centers of a feature map's cells in the image.
+
+    Args:
+        height: Cells.
+        width: Cells.
+        stride: Pixels per cell.
+        device: Device of the result.
+
+    Returns:
+        (height * width, 2) float, x and y in pixels, row by row: ``j * stride + stride // 2``.
+    """
+    x = torch.arange(width, device=device, dtype=torch.float32) * stride + stride // 2
+    y = torch.arange(height, device=device, dtype=torch.float32) * stride + stride // 2
+    grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
+    return torch.stack([grid_x.flatten(), grid_y.flatten()], dim=1)
+
+
+def side_distances(points: Tensor, boxes: Tensor) -> Tensor:
+    """Return the distances from points to the left, top, right and bottom sides of boxes; negative outside.
+
+    Args:
+        points: (..., 2) x and y.
+        boxes: (..., 4) xyxy, broadcast against the points.
+
+    Returns:
+        (..., 4) l, t, r, b.
+    """
+    return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
+
+
+def match_locations(locations: Locations, gt_boxes: Tensor, radius: float = 1.5) -> Tensor:
+    """Return the index of the box that each location must predict.
+
+    A location is positive for a box if it lies inside it, within ``radius`` strides of its center, and the size of the
+    box suits its level. The smallest of several boxes wins.
+
+    Args:
+        locations: L locations.
+        gt_boxes: (N, 4) xyxy pixels.
+        radius: Strides around the center.
+
+    Returns:
+        (L,) int64, index of the box, or -1 for background.
+    """
+    points, strides, ranges, _ = locations
+    if len(gt_boxes) == 0:
+        return torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
+    distances = side_distances(points[:, None], gt_boxes[None])  # (L, N, 4)
+    centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
+    near = (points[:, None] - centers[None]).abs().amax(-1) < radius * strides[:, None]
+    largest = distances.amax(-1)
+    fits = (largest >= ranges[:, :1]) & (largest <= ranges[:, 1:])
+    areas = (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(-1).expand(len(points), -1)
+    areas = areas.masked_fill(~(near & fits & (distances.amin(-1) > 0)), float("inf"))
+    smallest, matched_idxs = areas.min(dim=1)
+    return matched_idxs.masked_fill(smallest.isinf(), -1)
+
+
+def centerness(distances: Tensor) -> Tensor:
+    """Return the center-ness of locations inside their boxes: 1 in the middle, 0 at a side (FCOS, Eq. 3).
+
+    Args:
+        distances: (P, 4) positive l, t, r, b.
+
+    Returns:
+        (P,) in (0, 1].
+    """
+    horizontal, vertical = distances[:, [0, 2]], distances[:, [1, 3]]
+    ratio = horizontal.amin(1) / horizontal.amax(1) * vertical.amin(1) / vertical.amax(1)
+    return ratio.sqrt()
+
+
+def inside_any_box(points: Tensor, boxes: Tensor) -> Tensor:
+    """Return (L,) bool, whether each of (L, 2) points lies inside at least one of (C, 4) xyxy boxes."""
+    return (side_distances(points[:, None], boxes[None]).amin(-1) > 0).any(dim=1)
+
+
+def sample_locations_per_box(matched_idxs: Tensor, scores: Tensor, max_samples: int) -> Tensor:
+    """Sample positive locations for the mask loss round-robin over their boxes, highest score first.
+
+    Args:
+        matched_idxs: (P,) box of each positive location.
+        scores: (P,) in [0, 1].
+        max_samples: Maximum number of samples.
+
+    Returns:
+        (min(P, max_samples),) int64 indices. With more boxes than samples, the boxes left out are random.
+    """
+    if len(matched_idxs) <= max_samples:
+        return torch.arange(len(matched_idxs), device=matched_idxs.device)
+    by_score = scores.argsort(descending=True)
+    order = by_score[matched_idxs[by_score].argsort(stable=True)]
+    grouped = matched_idxs[order]
+    _, counts = grouped.unique_consecutive(return_counts=True)
+    starts = (counts.cumsum(0) - counts).repeat_interleave(counts)
+    turn = torch.arange(len(order), device=order.device) - starts
+    within_turn = torch.rand_like(scores) if len(counts) > max_samples else 1 - scores[order]
+    return order[(turn + within_turn / 2).topk(max_samples, largest=False).indices]

@@ -1,10 +1,8 @@
-"""Mask R-CNN (He et al., ICCV 2017) with a feature pyramid, put together from torchvision's parts.
-
-BoxCaseg (Wang et al., CVPR 2021, section 3.4) trains it on proxy masks, some of which were dropped; BBTP (Hsu
-et al., NeurIPS 2019) on boxes alone.
-"""
+"""Mask R-CNN with a feature pyramid, put together from torchvision's parts; its masks are learned from boxes too."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,19 +13,37 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 from boxel.layers.backbone import Backbone
 from boxel.layers.padding import pad_batch
 from boxel.losses.affinity import warmup_weight
-from boxel.models.detector import Detections, Detector, Target
+from boxel.models.detector import Detections, Detector, Target, check_targets, paste_masks
 from boxel.models.mask_rcnn.config import MaskRCNNConfig
-from boxel.models.mask_rcnn.criterion import mask_losses
-from boxel.models.mask_rcnn.roi_heads import STRIDES, RoIHeads
-from boxel.models.mask_rcnn.rpn import RegionProposalNetwork
+from boxel.models.mask_rcnn.heads import STRIDES, RegionProposalNetwork, RoIHeads
+from boxel.models.mask_rcnn.losses import mask_losses
 
 
 class MaskRCNN(Detector):
-    """Two-stage instance segmenter whose masks are learned from masks, from boxes, or from any mix of both.
+    """Two-stage instance segmenter that learns masks from masks, from boxes, or from any mix.
+
+    Targets are those of :class:`~boxel.models.detector.Detector`. `quality` (N,) in [0, 1], NaN if unknown, weighs the
+    masks if `quality_weighting` is set.
 
     Args:
-        num_classes: K, with no class for the background.
-        config: every other choice.
+        num_classes: K, without the background.
+        config: Settings.
+
+    Example:
+        >>> import torch
+        >>> config = MaskRCNNConfig(
+        ...     backbone="tf_efficientnet_lite0", weights="none", neck_channels=16, mask_loss="projection"
+        ... )
+        >>> model = MaskRCNN(num_classes=3, config=config)
+        >>> image = torch.rand(3, 64, 96)
+        >>> losses = model([image], [{"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2])}])
+        >>> list(losses)
+        ['objectness', 'proposal', 'classification', 'box', 'mask', 'projection']
+
+    References:
+        He et al., Mask R-CNN, ICCV 2017. Wang et al., Weakly-supervised Instance Segmentation via Class-agnostic
+        Learning with Salient Images, CVPR 2021, section 3.4, trains it on proxy masks; Hsu et al., Weakly Supervised
+        Instance Segmentation using the Bounding Box Tightness Prior, NeurIPS 2019, on boxes alone.
     """
 
     def __init__(self, num_classes: int, config: MaskRCNNConfig | None = None):
@@ -46,28 +62,34 @@ class MaskRCNN(Detector):
         self.rpn = RegionProposalNetwork(config)
         self.roi_heads = RoIHeads(num_classes, config)
 
-    def losses(self, images: list[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Raw losses by name.
-
-        Args:
-            images: as in `forward`.
-            targets: as of :meth:`Detector.losses`. `quality` (N,) in [0, 1], NaN where unknown, weighs masks if
-                `quality_weighting` is set.
-        """
+    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
+        """Return losses in training, instances in eval mode; see :meth:`Detector.forward`."""
+        if not self.training:
+            return paste_masks(self.detect(images), [(image.shape[-2], image.shape[-1]) for image in images])
         batch = ImageList(*pad_batch(images, self.backbone.mean))
-        features = self._features(batch)
-        prepared = [self._prepare(target) for target in targets]
-        proposals, first = self.rpn(batch, features, prepared)
-        second, logits, lessons = self.roi_heads.losses(features, proposals, batch.image_sizes, prepared)
+        features = self._extract_features(batch)
+        prepared = [self._prepare(target) for target in check_targets(targets)]
+        proposals, proposal_losses = self.rpn(batch, features, prepared)
+        box_losses, mask_logits, mask_targets = self.roi_heads.compute_losses(
+            features, proposals, batch.image_sizes, prepared
+        )
         return {
-            "objectness": first["loss_objectness"],
-            "proposal": first["loss_rpn_box_reg"],
-            **second,
-            **mask_losses(logits, lessons, batch.tensors, batch.image_sizes, self.config),
+            "objectness": proposal_losses["loss_objectness"],
+            "proposal": proposal_losses["loss_rpn_box_reg"],
+            **box_losses,
+            **mask_losses(mask_logits, mask_targets, batch.tensors, batch.image_sizes, self.config),
         }
 
+    @torch.no_grad()
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        """Return the detections in each image before their masks are pasted."""
+        batch = ImageList(*pad_batch(images, self.backbone.mean))
+        features = self._extract_features(batch)
+        proposals, _ = self.rpn(batch, features)
+        return self.roi_heads.detect(features, proposals, batch.image_sizes)
+
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Weight of each loss at a point of the schedule; see :meth:`Detector.loss_weights`."""
+        """Return the weight of each loss at a point of the schedule; see :meth:`Detector.loss_weights`."""
         config = self.config
         return {
             "objectness": 1.0,
@@ -81,24 +103,15 @@ class MaskRCNN(Detector):
             "affinity": config.affinity_weight * warmup_weight(progress, config.affinity_warmup),
         }
 
-    @torch.no_grad()
-    def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Instances of each image; see :meth:`Detector.detect`."""
-        batch = ImageList(*pad_batch(images, self.backbone.mean))
-        features = self._features(batch)
-        proposals, _ = self.rpn(batch, features)
-        return self.roi_heads.detect(features, proposals, batch.image_sizes)
-
-    def _features(self, batch: ImageList) -> dict[str, Tensor]:
-        """P2 to P6, by torchvision's names for them."""
+    def _extract_features(self, batch: ImageList) -> dict[str, Tensor]:
+        """Return P2 to P6, named by torchvision's convention."""
         maps = self.backbone(batch.tensors)
         return self.neck({str(level): features for level, features in enumerate(maps)})
 
     def _prepare(self, target: Target) -> dict[str, Tensor]:
-        """A target as :class:`~boxel.models.mask_rcnn.roi_heads.RoIHeads` has it."""
+        """Convert a target to that of :class:`~boxel.models.mask_rcnn.heads.RoIHeads`."""
         boxes = target["boxes"].as_subclass(Tensor).float()
         crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
-        own = ~crowd
         if "masks" in target:
             masks = target["masks"].as_subclass(Tensor)
             has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()
@@ -108,10 +121,10 @@ class MaskRCNN(Detector):
         if self.config.quality_weighting and "quality" in target:
             weights = target["quality"].to(boxes).nan_to_num(1.0)
         return {
-            "boxes": boxes[own],
-            "labels": target["labels"][own] + 1,  # 0 is torchvision's background
-            "masks": masks[own],
-            "has_mask": has_mask[own],
-            "weights": weights[own],
+            "boxes": boxes[~crowd],
+            "labels": target["labels"][~crowd] + 1,  # 0 is torchvision's background
+            "masks": masks[~crowd],
+            "has_mask": has_mask[~crowd],
+            "weights": weights[~crowd],
             "crowds": boxes[crowd],
         }

@@ -1,4 +1,4 @@
-"""The mask losses by hand, and who teaches what."""
+"""The mask losses by hand, and which instances contribute to which."""
 
 import math
 from dataclasses import replace
@@ -12,8 +12,8 @@ from boxel.losses.affinity import color_similarity
 from boxel.losses.mil import mil_loss, smoothness_loss
 from boxel.losses.projection import projection_loss
 from boxel.models.mask_rcnn import MaskRCNNConfig
-from boxel.models.mask_rcnn.criterion import Lessons, mask_losses, window_similarity
-from boxel.models.mask_rcnn.targets import GRID
+from boxel.models.mask_rcnn.heads import GRID, MaskTargets
+from boxel.models.mask_rcnn.losses import mask_losses, window_similarity
 
 LN2 = math.log(2)
 SIZE = (64, 64)
@@ -22,27 +22,27 @@ ROI = [10.0, 10.0, 38.0, 38.0]  # cells of one pixel; column 0 has its middle at
 BOX = [16.0, 20.0, 30.0, 60.0]  # columns 5 to 18, rows 9 to 27 of these
 
 
-def lessons(has_mask: list[bool], **columns: Any) -> Lessons:
+def make_targets(has_mask: list[bool], **columns: Any) -> MaskTargets:
     count = len(has_mask)
-    return Lessons(
+    return MaskTargets(
         rois=torch.tensor(ROI).expand(count, 4),
         image_index=torch.zeros(count, dtype=torch.long),
         labels=torch.ones(count, dtype=torch.long),
-        boxes=torch.tensor(BOX).expand(count, 4),
+        gt_boxes=torch.tensor(BOX).expand(count, 4),
         has_mask=torch.tensor(has_mask, dtype=torch.bool),
         weights=torch.ones(count),
-        masks=torch.zeros(count, GRID, GRID),
+        gt_masks=torch.zeros(count, GRID, GRID),
     )._replace(**columns)
 
 
 def losses_of(
-    logits: Tensor, taught: Lessons, kind: Any = "none", images: Tensor = GRAY, **options: Any
+    logits: Tensor, targets: MaskTargets, kind: Any = "none", images: Tensor = GRAY, **options: Any
 ) -> dict[str, Tensor]:
-    return mask_losses(logits, taught, images, [SIZE], MaskRCNNConfig(mask_loss=kind, **options))
+    return mask_losses(logits, targets, images, [SIZE], MaskRCNNConfig(mask_loss=kind, **options))
 
 
 def saturated(rows: slice, columns: slice) -> Tensor:
-    """(1, GRID, GRID) logits that are sure of foreground in these cells and of background elsewhere."""
+    """(1, GRID, GRID) logits of certain foreground in these cells and certain background elsewhere."""
     logits = torch.full((1, GRID, GRID), -40.0)
     logits[:, rows, columns] = 40.0
     return logits
@@ -51,17 +51,17 @@ def saturated(rows: slice, columns: slice) -> Tensor:
 OVERLAP = saturated(slice(9, 28), slice(5, 19))
 
 
-def test_masks_by_hand():
-    """Where nothing is known a cell costs ln 2; at a logit of ln 3, a target of 1/4 costs ln 4 - ln 3 / 4."""
-    assert losses_of(torch.zeros(1, GRID, GRID), lessons([True]))["mask"].item() == pytest.approx(LN2)
+def test_mask_loss_matches_hand_computed_values():
+    """At a logit of 0 a cell costs ln 2; at a logit of ln 3, a target of 1/4 costs ln 4 - ln 3 / 4."""
+    assert losses_of(torch.zeros(1, GRID, GRID), make_targets([True]))["mask"].item() == pytest.approx(LN2)
     logits = torch.full((1, GRID, GRID), math.log(3))
-    quarter = lessons([True], masks=torch.full((1, GRID, GRID), 0.25))
+    quarter = make_targets([True], gt_masks=torch.full((1, GRID, GRID), 0.25))
     assert losses_of(logits, quarter)["mask"].item() == pytest.approx(math.log(4) - math.log(3) / 4)
 
 
 def test_weights_multiply_the_loss_of_their_masks():
-    taught = lessons([True, True], weights=torch.tensor([0.5, 1.0]))
-    assert losses_of(torch.zeros(2, GRID, GRID), taught)["mask"].item() == pytest.approx(0.75 * LN2)
+    targets = make_targets([True, True], weights=torch.tensor([0.5, 1.0]))
+    assert losses_of(torch.zeros(2, GRID, GRID), targets)["mask"].item() == pytest.approx(0.75 * LN2)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_who_teaches_what(kind, names):
     """Each proposal has a gradient in its own losses, and exactly zero in the others."""
     logits = torch.randn(4, GRID, GRID, generator=torch.Generator().manual_seed(0)).requires_grad_()
     has_mask = torch.tensor([True, False, True, False])
-    losses = losses_of(logits, lessons(has_mask.tolist()), kind)
+    losses = losses_of(logits, make_targets(has_mask.tolist()), kind)
     assert list(losses) == ["mask", *names]
     for name, loss in losses.items():
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
@@ -88,9 +88,9 @@ def test_who_teaches_what(kind, names):
 def test_each_proposal_weighs_the_same(kind):
     """Three with a mask, one without: their losses times 3/4 and 1/4."""
     logits = torch.randn(4, GRID, GRID, generator=torch.Generator().manual_seed(1))
-    mixed = losses_of(logits, lessons([True, True, False, True]), kind)
-    masked = losses_of(logits[[0, 1, 3]], lessons([True] * 3), kind)
-    boxed = losses_of(logits[[2]], lessons([False]), kind)
+    mixed = losses_of(logits, make_targets([True, True, False, True]), kind)
+    masked = losses_of(logits[[0, 1, 3]], make_targets([True] * 3), kind)
+    boxed = losses_of(logits[[2]], make_targets([False]), kind)
     for name, loss in mixed.items():
         share, alone = (0.75, masked[name]) if name == "mask" else (0.25, boxed[name])
         torch.testing.assert_close(loss, share * alone)
@@ -98,29 +98,29 @@ def test_each_proposal_weighs_the_same(kind):
 
 def test_rows_and_columns_are_those_of_box_and_proposal():
     """A mask that fills their overlap is all that is asked; off by a row or a column, it is not."""
-    taught = lessons([False])
-    assert losses_of(OVERLAP, taught, "mil")["mil"].item() == pytest.approx(0, abs=1e-6)
-    assert losses_of(OVERLAP, taught, "projection")["projection"].item() == pytest.approx(0, abs=1e-4)
+    targets = make_targets([False])
+    assert losses_of(OVERLAP, targets, "mil")["mil"].item() == pytest.approx(0, abs=1e-6)
+    assert losses_of(OVERLAP, targets, "projection")["projection"].item() == pytest.approx(0, abs=1e-4)
     for rows, columns in [((8, 28), (5, 19)), ((9, 28), (4, 19)), ((9, 28), (5, 18)), ((9, 27), (5, 19))]:
         logits = saturated(slice(*rows), slice(*columns))
         # One bag of 56 is wrong by 40; of 14 or 19 rows or columns of a projection, one is.
-        assert losses_of(logits, taught, "mil")["mil"].item() == pytest.approx(40 / 56, rel=1e-5)
-        assert losses_of(logits, taught, "projection")["projection"] > 0.02
+        assert losses_of(logits, targets, "mil")["mil"].item() == pytest.approx(40 / 56, rel=1e-5)
+        assert losses_of(logits, targets, "projection")["projection"] > 0.02
 
 
 def test_the_parts_of_the_loss_of_rows_and_columns():
     logits = torch.randn(1, GRID, GRID, generator=torch.Generator().manual_seed(2))
     rows, columns = (OVERLAP > 0).any(2), (OVERLAP > 0).any(1)
-    losses = losses_of(logits, lessons([False]), "mil")
+    losses = losses_of(logits, make_targets([False]), "mil")
     torch.testing.assert_close(losses["mil"], mil_loss(logits, rows, columns)[0])
     torch.testing.assert_close(losses["smoothness"], smoothness_loss(logits)[0])
-    projected = losses_of(logits, lessons([False]), "projection")["projection"]
+    projected = losses_of(logits, make_targets([False]), "projection")["projection"]
     torch.testing.assert_close(projected, projection_loss(logits, rows, columns)[0])
 
 
 def test_affinity_by_hand():
     """Every edge of a gray image is supervised; where nothing is known, -log P(same) is ln 2."""
-    losses = losses_of(torch.zeros(1, GRID, GRID), lessons([False]), "projection+affinity")
+    losses = losses_of(torch.zeros(1, GRID, GRID), make_targets([False]), "projection+affinity")
     assert losses["affinity"].item() == pytest.approx(LN2)
 
 
@@ -130,12 +130,12 @@ def test_affinity_goes_by_each_proposals_own_image_and_colors():
     parted[..., 24:] = 1
     images = torch.cat([GRAY, parted])
     logits = saturated(slice(0, 28), slice(13, 28)).expand(2, -1, -1)  # columns from x = 24 on
-    taught = lessons([False, False], image_index=torch.tensor([1, 0]))
+    targets = make_targets([False, False], image_index=torch.tensor([1, 0]))
     config = MaskRCNNConfig(mask_loss="projection+affinity")
     sizes = [SIZE, SIZE]
-    both = mask_losses(logits, taught, images, sizes, config)["affinity"]
+    both = mask_losses(logits, targets, images, sizes, config)["affinity"]
     assert both > 1
-    alone = taught._replace(image_index=torch.tensor([1, 1]))
+    alone = targets._replace(image_index=torch.tensor([1, 1]))
     assert mask_losses(logits, alone, images, sizes, config)["affinity"] < 1e-6
 
 
@@ -146,8 +146,8 @@ def test_options_of_the_affinity_loss(option, value):
         torch.rand(1, 3, 8, 8, generator=generator), size=SIZE, mode="bilinear"
     )
     logits = torch.randn(1, GRID, GRID, generator=generator)
-    plain = losses_of(logits, lessons([False]), "projection+affinity", images)
-    other = losses_of(logits, lessons([False]), "projection+affinity", images, **{option: value})
+    plain = losses_of(logits, make_targets([False]), "projection+affinity", images)
+    other = losses_of(logits, make_targets([False]), "projection+affinity", images, **{option: value})
     assert (plain["affinity"] - other["affinity"]).abs() > 1e-4
     assert plain["projection"] == other["projection"]
 
@@ -177,7 +177,7 @@ def test_edges_end_where_the_image_does():
 @pytest.mark.parametrize("kind", ["none", "mil", "projection", "projection+affinity"])
 def test_no_proposals_are_a_zero_that_reaches_the_logits(kind):
     logits = torch.zeros(0, GRID, GRID, requires_grad=True)
-    for loss in losses_of(logits, lessons([]), kind).values():
+    for loss in losses_of(logits, make_targets([]), kind).values():
         assert loss.item() == 0
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
         assert gradient.shape == logits.shape
@@ -187,8 +187,8 @@ def test_no_proposals_are_a_zero_that_reaches_the_logits(kind):
 def test_half_precision_logits_give_full_precision_losses(kind):
     logits = 3 * torch.randn(2, GRID, GRID).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = losses_of(logits, lessons([True, False]), kind)
-    full = losses_of(logits.float(), lessons([True, False]), kind)
+        half = losses_of(logits, make_targets([True, False]), kind)
+    full = losses_of(logits.float(), make_targets([True, False]), kind)
     for name, loss in full.items():
         assert half[name].dtype == torch.float32
         assert half[name] == loss

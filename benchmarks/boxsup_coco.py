@@ -47,7 +47,7 @@ ROWS: dict[str, dict[str, Any]] = {
     "rectangles, re-estimated": {"teacher": "rectangle", "model.box_bias": 2.0},
     "boxel label": {"teacher": "boxcaseg-boxes"},
     "segments chosen once": {"updates.every": 0},
-    "BoxSup without sampling": {"updates.sampled": 1},
+    "BoxSup without sampling": {"updates.top_k": 1},
     "BoxSup, selective search": {"segments.source": "selective-search"},
     "BoxSup, gop": {"segments.source": "gop"},
     "BoxSup, printed normalizer": {"updates.normalizer": "printed"},

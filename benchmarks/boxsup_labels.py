@@ -23,26 +23,27 @@ import boxel
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
 from boxel.evaluation.proposals import candidate_ious
-from boxel.models.boxsup import BoxSupDataset, UpdateConfig, choose, costs
+from boxel.models.boxsup import BoxSupDataset, UpdateConfig
+from boxel.models.boxsup.update import choose_candidates, compute_costs
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import ProposalConfig
 from boxel.training.boxsup import MIN_PROBABILITY
 
-BASE = UpdateConfig(sampled=1)
-PAPER = replace(BASE, regression_weight=3.0, shape_weight=0.0, least_share=0.0)
+BASE = UpdateConfig(top_k=1)
+PAPER = replace(BASE, regression_weight=3.0, shape_weight=0.0, min_share=0.0)
 ROWS = {
     "lowest cost": BASE,
-    "drawn from 5": replace(BASE, sampled=5),
-    "drawn from 20": replace(BASE, sampled=20),
+    "drawn from 5": replace(BASE, top_k=5),
+    "drawn from 20": replace(BASE, top_k=20),
     "lambda 0.1": replace(BASE, regression_weight=0.1),
     "lambda 1": replace(BASE, regression_weight=1.0),
     "lambda 3": replace(BASE, regression_weight=3.0),
     "no ellipse": replace(BASE, shape_weight=0.0),
     "ellipse by 0.1": replace(BASE, shape_weight=0.1),
     "ellipse by 1": replace(BASE, shape_weight=1.0),
-    "no least share": replace(BASE, least_share=0.0),
-    "least share 0.2": replace(BASE, least_share=0.2),
-    "least share 0.5": replace(BASE, least_share=0.5),
+    "no least share": replace(BASE, min_share=0.0),
+    "least share 0.2": replace(BASE, min_share=0.2),
+    "least share 0.5": replace(BASE, min_share=0.5),
     "lambda 0.3, neither": replace(PAPER, regression_weight=0.3),
     "lambda 1, neither": replace(PAPER, regression_weight=1.0),
     "as in the paper": PAPER,
@@ -67,7 +68,7 @@ def main() -> None:
     found: dict[str, list[float]] = {name: [] for name in ["best there is", *ROWS]}
     images = np.linspace(0, len(truth) - 1, min(args.count, len(truth))).round().astype(int).tolist()
     for image in images:
-        own = dataset.guessed(image)
+        own = dataset.undecided(image)
         if not len(own):
             continue
         photo, candidates = read_image(truth.image_path(image)), dataset.candidates(image)
@@ -83,9 +84,9 @@ def main() -> None:
         ious = candidate_ious(candidates, np.stack([mask > 0 for mask in masks if mask is not None]))
         found["best there is"] += ious.max(0)[large].tolist()
         for name, config in ROWS.items():
-            chosen = choose(
-                costs(candidates, boxes, labels, logs, config),
-                config.sampled,
+            chosen = choose_candidates(
+                compute_costs(candidates, boxes, labels, logs, config),
+                config.top_k,
                 np.random.default_rng([0, image]),
             )
             found[name] += [float(ious[chosen[k], k]) if chosen[k] >= 0 else 0.0 for k in large]

@@ -32,10 +32,10 @@ ROWS: dict[str, dict[str, Any]] = {
     "BoxSup, costs as in the paper": {
         "updates.regression_weight": 3.0,
         "updates.shape_weight": 0.0,
-        "updates.least_share": 0.0,
+        "updates.min_share": 0.0,
     },
     "segments chosen once": {"updates.every": 0},
-    "BoxSup without sampling": {"updates.sampled": 1},
+    "BoxSup without sampling": {"updates.top_k": 1},
     "BoxSup": {},
     "BoxSup, selective search": {"segments.source": "selective-search"},
     "BoxSup, gop": {"segments.source": "gop"},

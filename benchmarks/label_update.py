@@ -37,11 +37,11 @@ def main() -> None:
     candidates = propose(photo)
     scores = random.standard_normal((CLASSES, HEIGHT, WIDTH)).astype(np.float32)
     log_probabilities = scores - np.log(np.exp(scores).sum(0))
-    config = UpdateConfig(min_fill=0)
+    config = UpdateConfig()
 
     def through_superpixels() -> NDArray[np.floating]:
         found = costs(candidates, boxes, labels, log_probabilities, config)
-        choose(found, config.sampled, random)
+        choose(found, config.top_k, random)
         return found
 
     def through_masks() -> NDArray[np.floating]:
@@ -85,7 +85,7 @@ def full(
                 counted &= ~(inside[other] & ((areas[other] < areas[number]) | ~inside[number]))
         background, thing = -log_probabilities[0], -log_probabilities[labels[number]]
         more = (thing - background)[counted & inside[number]]
-        thing = thing - max(np.quantile(more, config.least_share), 0) if len(more) else thing
+        thing = thing - max(np.quantile(more, config.min_share), 0) if len(more) else thing
         for segment in range(len(candidates)):
             mask = candidates.mask(segment)
             loss = np.where(mask, thing, background)

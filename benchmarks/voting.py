@@ -22,7 +22,8 @@ from _record import Table, arguments
 from torch import Tensor
 from torchvision.ops import box_convert
 
-from boxel.models.fcrn.voting import VotingConfig, vote
+from boxel.models.fcrn.config import VotingConfig
+from boxel.models.fcrn.voting import vote
 
 CELLS, STRIDE, CLASSES = 63, 8, 20
 SIDE = CELLS * STRIDE

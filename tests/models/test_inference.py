@@ -21,7 +21,7 @@ from boxel.models.inference import (
     predict_batch,
 )
 from boxel.models.instances import Instances
-from boxel.models.predict import iter_predictions
+from boxel.models.prediction import iter_predictions
 from boxel.utils.errors import BoxelError, UsageError
 
 

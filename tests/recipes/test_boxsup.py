@@ -44,7 +44,7 @@ def test_the_base_is_the_papers():
     assert (model.backbone, model.output_stride, model.classifier) == ("vgg16.tv_in1k", 8, "fully-connected")
     assert (model.kernel, model.dilation, model.hidden) == (4, 4, 4096)
     assert (optim.name, optim.lr, optim.reference_batch, config.batch_size) == ("sgd", 0.001, 20, 20)
-    assert (updates.regression_weight, updates.sampled, updates.every) == (3, 5, 1)
+    assert (updates.regression_weight, updates.top_k, updates.every) == (3, 5, 1)
     assert (config.label, config.segments.source, config.segments.grabcut) == ("segments", "mcg", False)
 
 
@@ -54,7 +54,7 @@ def test_the_base_is_the_papers():
         ("table1-voc-mask", {}),
         ("table2-grabcut", {"label": "grabcut"}),
         ("table2-wssl-em", {"label": "rectangle", "model.box_bias": 2.0}),
-        ("table2-without-sampling", {"updates.sampled": 1}),
+        ("table2-without-sampling", {"updates.top_k": 1}),
         ("table3-selective-search", {"segments.source": "selective-search"}),
         ("voc-vgg16-printed", {"updates.normalizer": "printed"}),
         ("voc-vgg16-large-fov", {"model.kernel": 3, "model.dilation": 12, "model.hidden": 1024}),

@@ -15,7 +15,7 @@ import torch
 import boxel
 from boxel.data.annotations import Annotations
 from boxel.models.boxsup import BoxSup, BoxSupDataset
-from boxel.models.boxsup.dataset import NONE
+from boxel.models.boxsup.dataset import NO_SEGMENT
 from boxel.training import train
 from boxel.training.boxsup import BoxSupTask
 from boxel.utils.errors import BoxelError
@@ -41,7 +41,7 @@ def test_labels_are_updated_before_each_epoch(scenes: Annotations, tiny_boxsup, 
     assert isinstance(model, BoxSup)
     assert [c.name for c in model.categories] == ["background", *(c.name for c in scenes.categories)]
     assert [step for step, _ in watched] == [0, 4]
-    assert all((choices != NONE).all() for _, choices in watched)
+    assert all((choices != NO_SEGMENT).all() for _, choices in watched)
     assert not torch.equal(watched[0][1], watched[1][1])
     assert sorted(p.name for p in (out / "labels").iterdir()) == ["update_001.jpg", "update_002.jpg"]
     again = boxel.load(out)
@@ -61,7 +61,7 @@ def test_the_first_update_goes_by_the_boxes_alone(scenes, tiny_boxsup, watched, 
         full = np.array([found.mask(k).sum() for k in range(len(found))]) / np.prod(
             found.boxes[:, 2:] - found.boxes[:, :2], axis=1
         )
-        for instance in dataset.guessed(image):
+        for instance in dataset.undecided(image):
             ious = _ious(found.boxes, scenes.boxes[instance])
             allowed = (full >= 0.2) & (ious > 0)
             assert ious[watched[0][1][instance]] == pytest.approx(ious[allowed].max())
@@ -93,7 +93,7 @@ def test_masks_are_learned_as_they_are(scenes, tiny_boxsup, watched, tmp_path) -
     some = replace(scenes, segmentations=np.where(first, scenes.segmentations, None))
     train("boxsup", some, out=tmp_path / "run", config=tiny_boxsup | {"steps": 1})
     ((_, choices),) = watched
-    assert ((choices == NONE).numpy() == first).all()
+    assert ((choices == NO_SEGMENT).numpy() == first).all()
 
 
 def test_few_masks_are_shown_often(scenes, tiny_boxsup, tmp_path, caplog) -> None:
@@ -146,7 +146,7 @@ def test_an_image_that_is_not_there_costs_only_itself(scenes, tiny_boxsup, watch
     train("boxsup", broken, out=tmp_path / "run", config=tiny_boxsup | {"epochs": 1})
     assert "gone.png" in caplog.text
     ((_, choices),) = watched
-    assert ((choices == NONE).numpy() == (scenes.image_index == 0)).all()
+    assert ((choices == NO_SEGMENT).numpy() == (scenes.image_index == 0)).all()
 
 
 def test_what_can_not_be_used_is_told(scenes, tiny_boxsup, tmp_path) -> None:

@@ -34,7 +34,7 @@ def _add_predict(parser: Parser) -> None:
 
 def _predict(given: Namespace) -> int:
     from boxel.data import read
-    from boxel.models.predict import predict
+    from boxel.models.prediction import predict
 
     settings = given.as_dict()
     if "boxes" in settings:

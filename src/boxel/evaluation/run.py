@@ -303,7 +303,7 @@ def predict_dataset(
     Raises:
         BoxelError: The dataset has none of the model's categories, or none of its images can be read.
     """
-    from boxel.models.predict import iter_predictions
+    from boxel.models.prediction import iter_predictions
 
     ids = {category.name: category.id for category in data.categories}
     class_agnostic = class_agnostic or is_class_agnostic(model)

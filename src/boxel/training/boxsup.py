@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
 from boxel.data.transforms import RandomScaleCrop
-from boxel.models.boxsup import BoxSupDataset, choose, costs
-from boxel.models.boxsup.dataset import NONE
+from boxel.models.boxsup.dataset import NO_SEGMENT, BoxSupDataset
+from boxel.models.boxsup.update import choose_candidates, compute_costs
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import make_candidates
 from boxel.training.config import SEGMENTS, BoxSupTraining
@@ -132,29 +132,29 @@ class BoxSupTask(SemanticTask):
         chosen = {image: self._choose(image) for image in self._shard(images).tolist()}
         self.model.train()
         for image, choices in gather_by_image(chosen, self.trainer.world_size).items():
-            dataset.choices[dataset.guessed(image)] = torch.from_numpy(choices).int()
-        boxes = sum(len(dataset.guessed(image)) for image in images)
+            dataset.choices[dataset.undecided(image)] = torch.from_numpy(choices).int()
+        boxes = sum(len(dataset.undecided(image)) for image in images)
         logger.info(
             "update %d at step %d: %d boxes, %d with another segment than before, %d without any, in %.0f s",
             self.updates,
             self.global_step,
             boxes,
             (dataset.choices != before).sum(),
-            boxes - (dataset.choices != NONE).sum(),
+            boxes - (dataset.choices != NO_SEGMENT).sum(),
             time.monotonic() - start,
         )
 
     def _choose(self, image: int) -> NDArray[np.int64]:
-        """Return the segments of an image's boxes; `NONE` if it cannot be read, which its sample reports."""
+        """Return the segments of an image's boxes; `NO_SEGMENT` if it cannot be read, which its sample reports."""
         dataset, config = self.dataset, self.config.updates
-        data, own = dataset.data, dataset.guessed(image)
+        data, own = dataset.data, dataset.undecided(image)
         try:
             pixels, candidates = read_image(data.image_path(image)), dataset.candidates(image)
         except BoxelError:
-            return np.full(len(own), NONE)
+            return np.full(len(own), NO_SEGMENT)
         labels = data.labels[own] + int(has_background(data))
-        table = costs(candidates, data.boxes[own], labels, self._log_probabilities(pixels), config)
-        return choose(table, config.sampled, np.random.default_rng([self.config.seed, self.updates, image]))
+        table = compute_costs(candidates, data.boxes[own], labels, self._log_probabilities(pixels), config)
+        return choose_candidates(table, config.top_k, np.random.default_rng([self.config.seed, self.updates, image]))
 
     def _log_probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the network's log-probabilities of an image's pixels, (K, H, W)."""
@@ -182,7 +182,7 @@ class BoxSupTask(SemanticTask):
 
     def _images_to_choose(self) -> NDArray[np.int64]:
         """Return the images with boxes that choose a segment."""
-        images = [image for image in range(len(self.dataset)) if len(self.dataset.guessed(image))]
+        images = [image for image in range(len(self.dataset)) if len(self.dataset.undecided(image))]
         return np.array(images, dtype=np.int64)
 
     def _shard(self, images: NDArray[np.int64]) -> NDArray[np.int64]:

@@ -55,7 +55,7 @@ class Task(pl.LightningModule):
         self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int
     ) -> Tensor | None:
         """Return the weighted sum of the losses, and log the raw losses and their weights."""
-        losses = self.model(*batch)
+        losses = self.compute_losses(batch)
         weights = self.model.loss_weights(self.progress())
         total = torch.stack([weights[name] * loss for name, loss in losses.items()]).sum()
         size = len(batch[0])
@@ -74,6 +74,10 @@ class Task(pl.LightningModule):
                 stacklevel=1,
             )
         return total
+
+    def compute_losses(self, batch: tuple[list[Tensor], list[dict[str, Any]]]) -> dict[str, Tensor]:
+        """Compute the raw losses of a batch by name."""
+        return self.model(*batch)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Skip a step whose gradient is not finite, by clearing the gradients.

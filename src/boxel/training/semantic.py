@@ -109,6 +109,10 @@ class SemanticTask(Task):
             SemanticDataset(part, classes=self.model.categories), batch_size=1, collate_fn=collate
         )
 
+    def compute_losses(self, batch: tuple[list[Tensor], list[dict[str, Any]]]) -> dict[str, Tensor]:
+        """Compute the raw losses of a batch by name, at the current progress of the training."""
+        return self.model(*batch, progress=self.progress())
+
     def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
         """Compare the predicted classes of an image's pixels with the true ones."""
         if batch_idx < self.own_images:

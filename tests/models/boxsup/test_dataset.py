@@ -1,4 +1,4 @@
-"""What is learned from: masks where there are any, chosen segments where there are boxes, smaller ones on top."""
+"""Labels of masks and of selected segments, smaller ones on top."""
 
 from dataclasses import replace
 
@@ -9,7 +9,7 @@ import torch
 from boxel.data.label_maps import IGNORE_INDEX, INNER_BOX, make_label_map
 from boxel.data.synthetic import write_scenes
 from boxel.models.boxsup import BoxSupDataset
-from boxel.models.boxsup.dataset import NONE
+from boxel.models.boxsup.dataset import NO_SEGMENT
 from boxel.proposals import ProposalConfig, make_candidates
 
 CONFIG = ProposalConfig(count=50)
@@ -31,17 +31,17 @@ def painted(dataset: BoxSupDataset, image: int) -> np.ndarray:
     return dataset[image][1]["labels"].numpy()
 
 
-def test_a_box_is_not_known_before_a_segment_is_chosen(masked, folder) -> None:
+def test_a_box_is_ignored_before_a_segment_is_selected(masked, folder) -> None:
     boxes = masked.without_masks()
     dataset = BoxSupDataset(boxes, folder, CONFIG)
     np.testing.assert_array_equal(painted(dataset, 0), make_label_map(boxes, 0))
     assert set(np.unique(painted(dataset, 0))) == {0, IGNORE_INDEX}
 
 
-def test_a_chosen_segment_is_painted_in_the_class_of_its_box(masked, folder) -> None:
+def test_a_selected_segment_is_painted_in_the_class_of_its_box(masked, folder) -> None:
     boxes = masked.without_masks()
     dataset = BoxSupDataset(boxes, folder, CONFIG)
-    own, candidates = dataset.guessed(0), dataset.candidates(0)
+    own, candidates = dataset.undecided(0), dataset.candidates(0)
     assert own.tolist() == boxes.instances_in(0).tolist() and len(own) > 1
     # One box's own GrabCut, the first candidates; the other boxes stay unknown.
     dataset.choices[own[1]] = 1
@@ -59,29 +59,17 @@ def test_a_chosen_segment_is_painted_in_the_class_of_its_box(masked, folder) -> 
     assert (found[~covered] == 0).all() and IGNORE_INDEX not in found
 
 
-def test_masks_stay_as_they_are(masked, folder) -> None:
+def test_masks_are_kept(masked, folder) -> None:
     some = replace(masked, segmentations=masked.segmentations.copy())
     first = int(masked.instances_in(0)[0])
     some.segmentations[first] = None
     dataset = BoxSupDataset(some, folder, CONFIG)
-    assert dataset.guessed(0).tolist() == [first] and not len(dataset.guessed(1))
+    assert dataset.undecided(0).tolist() == [first] and not len(dataset.undecided(1))
     np.testing.assert_array_equal(painted(dataset, 1), make_label_map(masked, 1))
-    assert (dataset.choices == NONE).all()
+    assert (dataset.choices == NO_SEGMENT).all()
 
 
-def test_other_masks_come_before_the_segments(masked, folder) -> None:
-    dataset = BoxSupDataset(masked.without_masks(), folder, CONFIG, more=masked)
-    own, candidates = dataset.guessed(2), dataset.candidates(2)
-    plain = BoxSupDataset(masked.without_masks(), folder, CONFIG).candidates(2)
-    assert len(candidates) == len(plain) + len(own)
-    for k, instance in enumerate(own):
-        np.testing.assert_array_equal(candidates.mask(k), masked.mask(int(instance)) > 0)
-    np.testing.assert_array_equal(candidates.mask(len(own)), plain.mask(0))
-    dataset.choices[own] = torch.arange(len(own), dtype=torch.int32)
-    np.testing.assert_array_equal(painted(dataset, 2), make_label_map(masked, 2))
-
-
-def test_the_rest_of_an_inner_box_is_not_known(masked) -> None:
+def test_the_rest_of_an_inner_box_is_ignored(masked) -> None:
     inner = replace(masked, source=np.full(len(masked.labels), INNER_BOX, dtype=object))
     found, whole = make_label_map(inner, 0), make_label_map(masked, 0)
     np.testing.assert_array_equal(found[whole > 0], whole[whole > 0])
@@ -91,7 +79,7 @@ def test_the_rest_of_an_inner_box_is_not_known(masked) -> None:
     assert (found[boxed & (whole == 0)] == IGNORE_INDEX).all() and (found[~boxed] == whole[~boxed]).all()
 
 
-def test_a_label_map_says_it_all(masked, folder) -> None:
+def test_an_image_with_a_label_map_needs_no_segments(masked, folder) -> None:
     maps: list[str | None] = ["map.png", None, None]
     dataset = BoxSupDataset(replace(masked.without_masks(), label_maps=maps), folder, CONFIG)
-    assert not len(dataset.guessed(0)) and len(dataset.guessed(1))
+    assert not len(dataset.undecided(0)) and len(dataset.undecided(1))

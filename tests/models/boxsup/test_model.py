@@ -1,11 +1,11 @@
-"""BoxSup's loss, the labels that the network takes back, and that a new network has no opinion."""
+"""BoxSup's loss, re-estimated labels, and the predictions of a new network."""
 
 import pytest
 import torch
 
 from boxel.data.label_maps import IGNORE_INDEX
 from boxel.models.boxsup import BoxSup, BoxSupConfig
-from boxel.models.boxsup.model import reestimated
+from boxel.models.boxsup.model import reestimate_labels
 from boxel.models.semantic.inference import SemanticInferenceConfig as Config
 from boxel.models.semantic.inference import predict_probabilities
 
@@ -20,7 +20,7 @@ TINY = {
 }
 
 
-def test_a_new_network_finds_all_classes_alike() -> None:
+def test_a_new_network_scores_all_classes_alike() -> None:
     model = BoxSup(4, BoxSupConfig(**TINY)).eval()
     found = predict_probabilities(model.network, torch.randint(256, (3, 32, 48), dtype=torch.uint8), Config())
     assert found == pytest.approx(torch.full((4, 32, 48), 0.25))
@@ -32,19 +32,21 @@ def test_a_new_network_finds_all_classes_alike() -> None:
     assert model.network.classifier.scores.weight.grad.abs().sum() > 0
 
 
-def test_labels_of_boxes_are_taken_back_where_the_background_is_far_ahead() -> None:
-    """Four pixels in a box of class 2, one outside, one that is not known; the bias is 1."""
-    ground, thing = [0.0, 3.0, 1.5, 2.0, 9.0, 9.0], [5.0, 2.5, 0.4, 1.0, 0.0, 0.0]
-    scores = torch.stack([torch.tensor(ground), torch.full((6,), 100.0), torch.tensor(thing)])[None, :, None]
+def test_labels_of_boxes_become_background_if_it_scores_far_higher() -> None:
+    """Four pixels in a box of class 2, one outside, one ignored; the bias is 1."""
+    background, foreground = [0.0, 3.0, 1.5, 2.0, 9.0, 9.0], [5.0, 2.5, 0.4, 1.0, 0.0, 0.0]
+    scores = torch.stack([torch.tensor(background), torch.full((6,), 100.0), torch.tensor(foreground)])[
+        None, :, None
+    ]
     labels = torch.tensor([[[2, 2, 2, 2, 0, IGNORE_INDEX]]])
-    assert reestimated(scores, labels, 1.0).tolist() == [[[2, 2, 0, 2, 0, IGNORE_INDEX]]]
+    assert reestimate_labels(scores, labels, 1.0).tolist() == [[[2, 2, 0, 2, 0, IGNORE_INDEX]]]
 
 
-def test_the_loss_learns_the_labels_that_are_left() -> None:
+def test_the_loss_is_that_of_the_reestimated_labels() -> None:
     torch.manual_seed(0)
     config = BoxSupConfig(**TINY, box_bias=-1.0)
     model = BoxSup(3, config).train()
-    # A new network scores all classes alike, and a bias below 0 takes every label back.
+    # A new network scores all classes alike, and a bias below 0 relabels every pixel.
     labels = torch.full((16, 16), 2, dtype=torch.uint8)
     model([torch.rand(3, 16, 16)], [{"labels": labels}])["segmentation"].backward()
     bias = model.network.classifier.scores.bias.grad

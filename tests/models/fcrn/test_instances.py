@@ -1,4 +1,4 @@
-"""What the localization network regresses, and instances found with it."""
+"""The regression targets of the localization network, and instances found with it."""
 
 import pytest
 import torch
@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from boxel.models.fcrn import FCRNInstances, FCRNInstancesConfig
+from boxel.models.fcrn.config import VotingConfig
 from boxel.models.fcrn.instances import from_offsets, to_offsets
-from boxel.models.fcrn.voting import VotingConfig
 from boxel.models.semantic import SemanticConfig
 
 TINY = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0, "kernel": 3}
@@ -19,8 +19,8 @@ def build(classes: int = 2, **options) -> FCRNInstances:
     return FCRNInstances(classes, FCRNInstancesConfig(**TINY, semantic=semantic, **options))
 
 
-def test_offsets_by_hand() -> None:
-    """Cells of 8 pixels have their middles at 4, 12, 20; the box (2, 10, 22, 50) its own at (12, 30)."""
+def test_offsets_match_hand_computed_values() -> None:
+    """Cells of 8 pixels have their centers at 4, 12, 20; the box (2, 10, 22, 50) its own at (12, 30)."""
     boxes = torch.tensor([2.0, 10.0, 22.0, 50.0])[:, None, None].expand(4, 2, 3)
     down, right, height, width = to_offsets(boxes, 8)
     assert down.tolist() == [[26, 26, 26], [18, 18, 18]]
@@ -29,13 +29,13 @@ def test_offsets_by_hand() -> None:
 
 
 @given(st.integers(0, 10**6), st.sampled_from([8, 16]))
-def test_boxes_come_back_from_their_offsets(seed, stride) -> None:
+def test_offsets_are_inverted_to_their_boxes(seed, stride) -> None:
     boxes = torch.rand(3, 4, 5, 6, generator=torch.Generator().manual_seed(seed)) * 400
     torch.testing.assert_close(from_offsets(to_offsets(boxes, stride), stride), boxes, atol=1e-3, rtol=0)
 
 
 def targets() -> list[dict[str, torch.Tensor]]:
-    """An image with two touching squares of two classes, and one with nothing."""
+    """An image with two touching squares of two classes, and an empty one."""
     instances = torch.full((64, 64), -1, dtype=torch.int16)
     instances[16:48, 0:32], instances[16:48, 32:64] = 0, 1
     boxes = torch.tensor([[0.0, 16, 32, 48], [32.0, 16, 64, 48]])
@@ -49,8 +49,8 @@ def targets() -> list[dict[str, torch.Tensor]]:
     ]
 
 
-class _Given(torch.nn.Module):
-    """A network that says the same of every image."""
+class _Constant(torch.nn.Module):
+    """A network that predicts the same for every image."""
 
     def __init__(self, scores: torch.Tensor):
         super().__init__()
@@ -64,21 +64,21 @@ def perfect(model: FCRNInstances) -> torch.Tensor:
     """(1, 4 K, 8, 8), the true boxes of the squares in every class's channels."""
     boxes = torch.zeros(4, 8, 8)
     boxes[:, :, :4], boxes[:, :, 4:] = (b[:, None, None] for b in targets()[0]["boxes"])
-    return (to_offsets(boxes, 8) / model.config.unit).repeat(model.num_classes, 1, 1)[None]
+    return (to_offsets(boxes, 8) / model.config.offset_scale).repeat(model.num_classes, 1, 1)[None]
 
 
 @pytest.mark.parametrize("min_kept", [None, 4])
-def test_the_loss_is_of_the_true_class_alone(min_kept) -> None:
+def test_the_loss_is_that_of_the_true_class_only(min_kept) -> None:
     model = build(min_kept=min_kept)
     images = [torch.rand(3, 64, 64)] * 2
     found = perfect(model).repeat(2, 1, 1, 1)
-    # What class 1 says where class 0 is, and what any says of the background, is nobody's business.
+    # Predictions for other classes and on the background have no loss.
     found[:, 4:, :, :4] += 100
     found[:, :, :2] += 100
-    model.network = _Given(found)
-    assert model.losses(images, targets())["localization"] == 0
+    model.network = _Constant(found)
+    assert model.train()(images, targets())["localization"] == 0
     found[0, 0, 2, 0] += 1  # a row of the first square, down by a unit
-    loss = model.losses(images, targets())["localization"]
+    loss = model.train()(images, targets())["localization"]
     assert loss == pytest.approx(0.5 / (32 if min_kept is None else 4))
 
 
@@ -91,9 +91,9 @@ def test_only_the_localization_network_learns() -> None:
 
 
 def test_two_touching_squares_of_a_class_are_two_instances() -> None:
-    """What the semantic network can't tell apart, the votes do; with true classes, the masks are exact."""
+    """The votes separate what the semantic network cannot; with true classes, the masks are exact."""
     model = build().eval()
-    model.network = _Given(perfect(model))
+    model.network = _Constant(perfect(model))
     classes = torch.zeros(3, 8, 8)
     classes[0], classes[0, 2:6], classes[2, 2:6] = 1, 0, 1  # both of the second class
     (found,) = model.detect([torch.rand(3, 64, 64)], [classes])
@@ -109,10 +109,10 @@ def test_two_touching_squares_of_a_class_are_two_instances() -> None:
     )
 
 
-def test_an_edge_lies_where_the_classes_meet() -> None:
-    """The class leads by 0.8 in the mask and trails by 0.2 beside it: the edge is at 4/5 of the way between them."""
+def test_mask_edges_are_where_the_classes_meet() -> None:
+    """The class leads by 0.8 in the mask and trails by 0.2 beside it: the edge is at 4/5 between them."""
     model = build().eval()
-    model.network = _Given(perfect(model))
+    model.network = _Constant(perfect(model))
     classes = torch.zeros(3, 8, 8)
     classes[0], classes[2] = 0.6, 0.4
     classes[0, 2:6, :4], classes[2, 2:6, :4] = 0.1, 0.9
@@ -121,10 +121,10 @@ def test_an_edge_lies_where_the_classes_meet() -> None:
     assert best[3].tolist() == pytest.approx([0.8] * 4 + [-0.2] * 4)
 
 
-def test_images_of_any_size_and_two_grids() -> None:
+def test_images_of_any_size_and_networks_with_two_strides() -> None:
     model = build(semantic_stride=16, voting=VotingConfig(min_score=0.0, top_n=3, min_cells=1)).eval()
     sizes = [(50, 70), (64, 40)]
-    model.network = _Given(
+    model.network = _Constant(
         perfect(model).repeat(1, 1, 1, 2)[..., :10]
     )  # 64 x 80 pixels, to which both are padded
     for (height, width), found in zip(sizes, model([torch.rand(3, *size) for size in sizes]), strict=True):

@@ -12,7 +12,8 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from boxel.models.fcrn.voting import Hypotheses, VotingConfig, vote
+from boxel.models.fcrn.config import VotingConfig
+from boxel.models.fcrn.voting import Hypotheses, vote
 from boxel.utils.errors import BoxelError
 
 SQUARES = torch.tensor(

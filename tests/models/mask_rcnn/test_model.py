@@ -186,8 +186,8 @@ def test_an_image_that_is_one_crowd(small, step, target, filled):
 def test_crowds_are_no_objects(small, step, target, filled):
     """The crowd's label, box and mask are learned by nobody, wherever in the target it stands."""
     seen = []
-    losses = small.roi_heads.losses
-    small.roi_heads.losses = lambda *arguments: seen.append(arguments[3][0]) or losses(*arguments)
+    losses = small.roi_heads.compute_losses
+    small.roi_heads.compute_losses = lambda *arguments: seen.append(arguments[3][0]) or losses(*arguments)
     boxes = [[30, 30, 64, 64], [4, 4, 28, 28]]
     step(small, [target(boxes, iscrowd=torch.tensor([True, False]), masks=filled(boxes))])
     (prepared,) = seen

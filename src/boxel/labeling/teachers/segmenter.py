@@ -12,14 +12,14 @@ from torch import Tensor
 from boxel.data.annotations import Category
 from boxel.labeling.teachers.base import NO_OPINION, SoftMask
 from boxel.masks.boxes import Region, pixel_region
-from boxel.models.boxsup import UpdateConfig
+from boxel.models.boxsup.config import UpdateConfig
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.models.semantic.model import Segmenter
 
 REACH = 0.2
 """How far past a box its class may be, as a share of its sides; masks are clipped to the box and its margin later."""
 
-MIN_SHARE = UpdateConfig.least_share
+MIN_SHARE = UpdateConfig.min_share
 """Minimum share of a box's pixels that are taken for the object: those where the model is nearest to it."""
 
 EPS = 1e-6

@@ -1,6 +1,5 @@
-"""BoxCaseg (Wang et al., 2021): masks for boxes, learned from boxes and salient images."""
+"""BoxCaseg (Wang et al., CVPR 2021): masks for boxes, learned from boxes and salient images."""
 
-from boxel.models.boxcaseg.config import BoxCasegConfig
-from boxel.models.boxcaseg.model import BoxCaseg
+import lazy_loader as _lazy
 
-__all__ = ["BoxCaseg", "BoxCasegConfig"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,6 +1,5 @@
 """BoxInst (Tian et al., CVPR 2021): instance segmentation learned from boxes."""
 
-from boxel.models.boxinst.config import BoxInstConfig
-from boxel.models.boxinst.model import BoxInst
+import lazy_loader as _lazy
 
-__all__ = ["BoxInst", "BoxInstConfig"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,8 +1,5 @@
-"""BoxSup: candidate segments and the network take turns."""
+"""BoxSup (Dai et al., ICCV 2015): a semantic segmenter whose candidate segments and network take turns."""
 
-from boxel.models.boxsup.config import BoxSupConfig
-from boxel.models.boxsup.dataset import BoxSupDataset
-from boxel.models.boxsup.model import BoxSup
-from boxel.models.boxsup.update import UpdateConfig, choose, costs
+import lazy_loader as _lazy
 
-__all__ = ["BoxSup", "BoxSupConfig", "BoxSupDataset", "UpdateConfig", "choose", "costs"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
-"""FCRN: semantic segmentation that learns from hard pixels, and instances by voting."""
+"""FCRN (Wu et al., 2016): semantic segmentation learned from hard pixels, and instances by voting."""
 
-from boxel.models.fcrn.config import FCRNConfig
-from boxel.models.fcrn.instances import FCRNInstances, FCRNInstancesConfig
-from boxel.models.fcrn.model import FCRN
+import lazy_loader as _lazy
 
-__all__ = ["FCRN", "FCRNConfig", "FCRNInstances", "FCRNInstancesConfig"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

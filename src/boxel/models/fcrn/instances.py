@@ -1,76 +1,40 @@
-"""Instances by voting: a semantic network says what each pixel is, a localization network where its instance lies."""
+"""Instances by voting: one network predicts the class of each pixel, another the box of its instance."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from math import inf
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from boxel.layers.padding import pad_batch
 from boxel.losses.localization import bootstrapped_box_loss, size_weights
-from boxel.models.detector import Detections, Detector, Target, full_image_detections
-from boxel.models.fcrn.config import check_bootstrapping
-from boxel.models.fcrn.criterion import kept_of
-from boxel.models.fcrn.voting import VotingConfig, vote
-from boxel.models.semantic.config import SemanticConfig
-from boxel.models.semantic.criterion import at_cells, stacked
+from boxel.models.detector import (
+    Detections,
+    Detector,
+    Target,
+    check_targets,
+    full_image_detections,
+    paste_masks,
+)
+from boxel.models.fcrn.config import FCRNInstancesConfig, scale_min_kept
+from boxel.models.fcrn.voting import vote
+from boxel.models.semantic.losses import sample_cell_centers, stack_maps
 from boxel.models.semantic.network import FullyConvolutional
-from boxel.utils.errors import check_range
-
-
-@dataclass
-class FCRNInstancesConfig(SemanticConfig):
-    """Options of :class:`FCRNInstances`; those of the network are the localization network's.
-
-    Attributes:
-        semantic: the semantic network, as it was trained, of FCRN or BoxSup; it does not learn here.
-        min_kept: online bootstrapping: so many cells of a device's batch, those whose boxes overlap the true ones
-            least, are learned from, counted in cells of a grid of stride 8; None learns from all of an instance.
-        threshold: cells whose boxes have an IoU up to this are kept too, and `min_kept` is the least number of them;
-            None keeps exactly `min_kept`.
-        size_power: a cell's weight is one over its instance's area to this power, so that small instances count as
-            much as large ones with 1 and cells count alike with 0 (Table 6, "weighted loss").
-        unit: pixels that count as 1 in the regression.
-        beta: where the smooth L1 loss turns from quadratic to linear, in that unit.
-        voting: how instances are found.
-    """
-
-    semantic: SemanticConfig = field(default_factory=SemanticConfig)
-    min_kept: int | None = 512
-    threshold: float | None = None
-    size_power: float = 0.5
-    unit: float = 32.0
-    beta: float = 1.0
-    voting: VotingConfig = field(default_factory=VotingConfig)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        check_range(self, 0, inf, "size_power")
-        check_range(self, 1e-6, inf, "unit", "beta")
-        check_bootstrapping(self)
-
-    @property
-    def nms_threshold(self) -> float:
-        """Box IoU above which the lower of two instances of several looks is dropped."""
-        return self.voting.nms_iou
-
-    @property
-    def max_detections(self) -> int:
-        """Most instances an image gives."""
-        return self.voting.max_detections
 
 
 class FCRNInstances(Detector):
     """Semantic segmentation first, instances after; see :class:`~boxel.models.detector.Detector`.
 
-    Only the localization network learns: the two are trained apart (Section 2.1).
+    Only the localization network learns: the two are trained separately (Section 2.1). In training all images have one
+    size. A target has `instances` (H, W), the instance of each pixel or -1, `boxes` (N, 4) xyxy and `instance_labels`
+    (N,), their classes, with the background as class 0.
 
     Args:
-        num_classes: K, with no class for the background, which the semantic network has before them.
-        config: every other choice.
+        num_classes: K, without the background.
+        config: Settings.
 
     References:
         Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016.
@@ -86,94 +50,96 @@ class FCRNInstances(Detector):
 
     @property
     def padding_color(self) -> Tensor:
-        """(3, 1, 1), the color of what lies outside an image."""
+        """(3, 1, 1), the color outside an image."""
         return self.network.padding_color
 
     def train(self, mode: bool = True) -> FCRNInstances:
-        """Training mode for all but the semantic network."""
+        """Set the training mode of everything but the semantic network."""
         super().train(mode)
         self.semantic.eval()
         return self
 
-    def losses(self, images: Sequence[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """The localization loss.
+    def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
+        """Return losses in training, instances in eval mode; see :meth:`Detector.forward`."""
+        if not self.training:
+            return paste_masks(self.detect(images), [(image.shape[-2], image.shape[-1]) for image in images])
+        offsets = self.network(torch.stack(list(images)))  # (B, 4 K, h, w)
+        return self.compute_losses(offsets.unflatten(1, (self.num_classes, 4)), check_targets(targets))
+
+    @torch.no_grad()
+    def detect(self, images: list[Tensor], classes: Sequence[Tensor] | None = None) -> list[Detections]:
+        """Return the detections in each image before their masks are pasted.
 
         Args:
-            images: (3, H, W) float RGB in [0, 1] each, of one size.
-            targets: for each image `instances` (H, W), the instance of each pixel or -1, `boxes` (N, 4) xyxy and
-                `instance_labels` (N,), their classes, the background among them.
+            images: (3, H, W) float RGB in [0, 1] each, of any sizes.
+            classes: Instead of the scores of the semantic network, (K + 1, h, w) scores of the cells of a batch of the
+                images; 1 and 0 for known classes (the paper's pilot experiment).
         """
-        config = self.config
-        found = self.network(torch.stack(list(images)))
-        found = found.unflatten(1, (self.num_classes, 4))
-        instances = at_cells(stacked(targets, "instances", found.device), self.network.stride).long()
-        valid = instances >= 0
-        boxes, labels = zip(
-            *(
-                _of_cells(cells, target, found.device)
-                for cells, target in zip(instances, targets, strict=True)
-            ),
-            strict=True,
-        )
-        own = torch.stack(labels)[:, None, None].expand(-1, 1, 4, -1, -1)
-        target = to_offsets(torch.stack(boxes), self.network.stride) / config.unit
+        stride = self.network.stride
+        batch, sizes = pad_batch(images, self.padding_color, max(stride, self.semantic.stride))
+        offsets = self.network(batch).unflatten(1, (self.num_classes, 4)) * self.config.offset_scale
+        if classes is None:
+            scores = self.semantic(batch).softmax(1)
+            # The cells of the two networks may have different sizes.
+            classes = list(interpolate(scores, offsets.shape[-2:], mode="bilinear"))
+        return [
+            self._vote(own, image_offsets, size)
+            for own, image_offsets, size in zip(classes, offsets, sizes, strict=True)
+        ]
+
+    def compute_losses(self, offsets: Tensor, targets: list[Target]) -> dict[str, Tensor]:
+        """Compute the localization loss.
+
+        Args:
+            offsets: (B, K, 4, h, w) predictions of each cell and class.
+            targets: One per image.
+        """
+        config, stride, device = self.config, self.network.stride, offsets.device
+        instances = sample_cell_centers(stack_maps(targets, "instances", device), stride).long()
+        per_image = [
+            _boxes_and_labels_of_cells(cells, target, device)
+            for cells, target in zip(instances, targets, strict=True)
+        ]
+        boxes, labels = (torch.stack(values) for values in zip(*per_image, strict=True))
+        index = labels[:, None, None].expand(-1, 1, 4, -1, -1)
+        gt_offsets = to_offsets(boxes, stride) / config.offset_scale
         return {
             "localization": bootstrapped_box_loss(
-                found.gather(1, own).squeeze(1),
-                target,
-                valid,
-                None if config.min_kept is None else kept_of(config.min_kept, self.network.stride),
+                offsets.gather(1, index).squeeze(1),
+                gt_offsets,
+                instances >= 0,
+                None if config.min_kept is None else scale_min_kept(config.min_kept, stride),
                 config.threshold,
-                size_weights(target, config.size_power) if config.size_power else None,
-                config.beta,
+                size_weights(gt_offsets, config.size_power) if config.size_power else None,
             )
         }
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """The only loss has weight 1."""
+        """Return weight 1 for the only loss."""
         return {"localization": 1.0}
 
-    def detect(self, images: list[Tensor], classes: Sequence[Tensor] | None = None) -> list[Detections]:
-        """Instances of each image with their mask logits, before anything is pasted.
-
-        Args:
-            images: (3, H, W) float RGB in [0, 1] each, of any sizes.
-            classes: in place of the semantic network's, (K + 1, h, w) scores of each image's cells, as many as there
-                are in a batch of the images; 1 and 0 where they are known (the paper's pilot experiment).
-        """
-        stride = self.network.stride
-        batch, sizes = pad_batch(images, self.padding_color, max(stride, self.semantic.stride))
-        offsets = self.network(batch).unflatten(1, (self.num_classes, 4)) * self.config.unit
-        if classes is None:
-            scores = self.semantic(batch).softmax(1)
-            # The two networks may have cells of two sizes.
-            scores = torch.nn.functional.interpolate(scores, offsets.shape[-2:], mode="bilinear")
-            classes = list(scores)
-        found = []
-        for own, image_offsets, (height, width) in zip(classes, offsets, sizes, strict=True):
-            rows, columns = -(-height // stride), -(-width // stride)
-            boxes = from_offsets(image_offsets[..., :rows, :columns], stride)
-            boxes = boxes.clamp(min=0).minimum(
-                boxes.new_tensor([width, height, width, height])[:, None, None]
-            )
-            own = own[:, :rows, :columns]  # without the padding
-            hypotheses = vote(own, boxes, self.config.voting, stride)
-            lead = _lead(own)[hypotheses.labels + 1].abs().clamp(min=1e-3)
-            logits = torch.where(hypotheses.masks, lead, -lead)
-            found.append(
-                full_image_detections(
-                    hypotheses.boxes, hypotheses.scores, hypotheses.labels, logits, stride=stride
-                )
-            )
-        return found
+    def _vote(self, classes: Tensor, offsets: Tensor, size: tuple[int, int]) -> Detections:
+        """Return the detections of one image from the class scores and box offsets of its cells."""
+        (height, width), stride = size, self.network.stride
+        rows, columns = -(-height // stride), -(-width // stride)  # without the padding
+        boxes = from_offsets(offsets[..., :rows, :columns], stride)
+        limits = boxes.new_tensor([width, height, width, height])[:, None, None]
+        boxes = boxes.clamp(min=0).minimum(limits)
+        classes = classes[:, :rows, :columns]
+        hypotheses = vote(classes, boxes, self.config.voting, stride)
+        margin = _score_margin(classes)[hypotheses.labels + 1].abs().clamp(min=1e-3)
+        logits = torch.where(hypotheses.masks, margin, -margin)
+        return full_image_detections(
+            hypotheses.boxes, hypotheses.scores, hypotheses.labels, logits, stride=stride
+        )
 
 
 def to_offsets(boxes: Tensor, stride: int) -> Tensor:
-    """What the cells of a grid regress: the way to the middle of a box, and its size.
+    """Return the regression targets of cells: the offset to the center of a box, and its size.
 
     Args:
         boxes: (..., 4, h, w) xyxy pixels, the box of each cell's instance.
-        stride: pixels to a cell.
+        stride: Pixels per cell.
 
     Returns:
         (..., 4, h, w) pixels: down and right to the box's center, its height and width (Section 2.1).
@@ -184,7 +150,7 @@ def to_offsets(boxes: Tensor, stride: int) -> Tensor:
 
 
 def from_offsets(offsets: Tensor, stride: int) -> Tensor:
-    """The inverse of :func:`to_offsets`."""
+    """Invert :func:`to_offsets`."""
     down, right, height, width = offsets.unbind(-3)
     y, x = _centers(offsets, stride)
     y, x = y + down, x + right
@@ -192,23 +158,25 @@ def from_offsets(offsets: Tensor, stride: int) -> Tensor:
 
 
 def _centers(cells: Tensor, stride: int) -> tuple[Tensor, Tensor]:
-    """(h, 1) and (w,) pixels, the middles of a grid's rows and columns."""
+    """Return (h, 1) and (w,) pixels, the centers of a grid's rows and columns."""
     y, x = ((torch.arange(count, device=cells.device) + 0.5) * stride for count in cells.shape[-2:])
     return y[:, None], x
 
 
-def _lead(scores: Tensor) -> Tensor:
-    """(C, h, w) by how much each class's score leads the best of the others; below 0 where it trails.
+def _score_margin(scores: Tensor) -> Tensor:
+    """Return (C, h, w) the difference of each class's score and the best score of the others.
 
-    Between two cells, where this crosses 0 is where the classes meet, so that an edge need not lie on the grid.
+    Between two cells it crosses 0 where the classes meet, so that an edge need not lie on the grid.
     """
     (best, second), (winner, _) = scores.topk(2, 0)
     wins = torch.arange(len(scores), device=scores.device)[:, None, None] == winner
     return scores - torch.where(wins, second, best)
 
 
-def _of_cells(instances: Tensor, target: Target, device: torch.device) -> tuple[Tensor, Tensor]:
-    """(4, h, w) box and (h, w) label in [0, K) of the instance of each cell; of any where there is none."""
+def _boxes_and_labels_of_cells(
+    instances: Tensor, target: Target, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """Return (4, h, w) boxes and (h, w) labels in [0, K) of the instances of cells; arbitrary without an instance."""
     boxes, labels = target["boxes"].to(device), target["instance_labels"].to(device)
     if not len(boxes):
         return torch.zeros(4, *instances.shape, device=device), torch.zeros_like(instances)

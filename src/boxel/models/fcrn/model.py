@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
-
-import torch
 from torch import Tensor
 
-from boxel.models.fcrn.config import FCRNConfig
-from boxel.models.fcrn.criterion import segmentation_loss
-from boxel.models.semantic.criterion import stacked
-from boxel.models.semantic.model import Segmenter, Target
+from boxel.data.label_maps import IGNORE_INDEX
+from boxel.losses.bootstrap import bootstrapped_cross_entropy
+from boxel.models.fcrn.config import FCRNConfig, scale_min_kept
+from boxel.models.semantic.losses import align_scores_and_labels, cross_entropy
+from boxel.models.semantic.model import Segmenter
 
 
 class FCRN(Segmenter):
     """FCRN; see :class:`~boxel.models.semantic.model.Segmenter`.
 
     Args:
-        num_classes: K, the background among them where the data set has one.
-        config: every other choice.
+        num_classes: K, including the background if the dataset has one.
+        config: Settings.
+
+    Example:
+        >>> import torch
+        >>> model = FCRN(3, FCRNConfig(backbone="resnet10t", weights="none", kernel=3, dilation=2))
+        >>> labels = torch.zeros(64, 64, dtype=torch.uint8)
+        >>> list(model([torch.rand(3, 64, 64)], [{"labels": labels}]))
+        ['segmentation']
 
     References:
         Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016.
@@ -27,19 +31,14 @@ class FCRN(Segmenter):
 
     config: FCRNConfig
 
-    def losses(self, images: Sequence[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """The bootstrapped cross-entropy, and that of all pixels where it comes first; arguments as of `forward`."""
-        scores = self.network(torch.stack(list(images)))
-        labels = stacked(targets, "labels", scores.device)
-        found = {"segmentation": segmentation_loss(scores, labels, self.network.stride, self.config)}
-        if self.config.bootstrap_after:
-            everything = replace(self.config, min_kept=None, threshold=None, bootstrap_after=0)
-            found["all_pixels"] = segmentation_loss(scores, labels, self.network.stride, everything)
-        return found
-
-    def loss_weights(self, progress: float) -> dict[str, float]:
-        """1 for the loss that is learned from now."""
-        if not self.config.bootstrap_after:
-            return {"segmentation": 1.0}
-        hard = progress >= self.config.bootstrap_after
-        return {"segmentation": float(hard), "all_pixels": float(not hard)}
+    def compute_losses(
+        self, scores: Tensor, images: Tensor, labels: Tensor, progress: float
+    ) -> dict[str, Tensor]:
+        """Compute the cross-entropy of all pixels before `bootstrap_after`, of hard ones afterwards (Eq. 1)."""
+        config = self.config
+        scores, labels = align_scores_and_labels(scores, labels, self.network.stride, config.loss_grid)
+        if config.min_kept is None or progress < config.bootstrap_after:
+            return {"segmentation": cross_entropy(scores, labels)}
+        min_kept = scale_min_kept(config.min_kept, self.network.stride if config.loss_grid == "cells" else 1)
+        loss = bootstrapped_cross_entropy(scores, labels, min_kept, config.threshold, IGNORE_INDEX)
+        return {"segmentation": loss}

@@ -1,50 +1,18 @@
-"""Instances by voting: each pixel of a class names the box of its instance, and pixels that agree are one."""
+"""Instances by voting: each pixel of a class predicts the box of its instance, and pixels that agree form one."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from math import inf
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_area, box_iou, nms
 
 from boxel.masks.nms import region_nms
-from boxel.utils.errors import check_range
+from boxel.models.fcrn.config import VotingConfig
 
 BLOCK = 2**16
-"""Most pairs of boxes compared at once."""
-
-
-@dataclass
-class VotingConfig:
-    """Options of :func:`vote`.
-
-    Attributes:
-        top_n: a class's masks are of pixels that have it among their n best classes, for n from 1 to `top_n`.
-        nms_iou: IoU above which a pixel's box is suppressed by a better one, and the pixel joins its mask.
-        region_iou: IoU above which the lower of two masks of a class is dropped, those of all n together; 0 leaves no
-            overlap (SDS).
-        min_score: lowest class score with which a pixel votes.
-        min_cells: fewest pixels of a mask.
-        confidence: of a mask: `score`, the mean class score of its pixels, as in the paper; `agreement`, that times the
-            mean IoU of their boxes with the mean box, times the share of that box that they fill (1 at most). Where
-            classes are known, scores are all alike and rank nothing.
-        max_detections: most instances an image gives.
-    """
-
-    top_n: int = 3
-    nms_iou: float = 0.3
-    region_iou: float = 0.3
-    min_score: float = 0.1
-    min_cells: int = 4
-    confidence: Literal["score", "agreement"] = "agreement"
-    max_detections: int = 100
-
-    def __post_init__(self) -> None:
-        check_range(self, 0, 1, "nms_iou", "region_iou", "min_score")
-        check_range(self, 1, inf, "top_n", "min_cells", "max_detections")
+"""Maximum number of pairs of boxes compared at once."""
 
 
 class Hypotheses(NamedTuple):

@@ -1,6 +1,5 @@
-"""Mask R-CNN (He et al., ICCV 2017) of torchvision, taught by true masks, proxy masks or boxes alone."""
+"""Mask R-CNN (He et al., ICCV 2017) of torchvision, learned from true masks, proxy masks or boxes alone."""
 
-from boxel.models.mask_rcnn.config import MaskRCNNConfig
-from boxel.models.mask_rcnn.model import MaskRCNN
+import lazy_loader as _lazy
 
-__all__ = ["MaskRCNN", "MaskRCNNConfig"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

@@ -1,7 +1,5 @@
-"""The shared fully convolutional network of the semantic segmenters, and how photos are shown to it."""
+"""What all models that predict the class of each pixel have in common."""
 
-from boxel.models.semantic.config import SemanticConfig
-from boxel.models.semantic.model import Segmenter
-from boxel.models.semantic.network import FullyConvolutional
+import lazy_loader as _lazy
 
-__all__ = ["FullyConvolutional", "Segmenter", "SemanticConfig"]
+__getattr__, __dir__, __all__ = _lazy.attach_stub(__name__, __file__)

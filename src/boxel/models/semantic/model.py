@@ -1,4 +1,4 @@
-"""What all models that give each pixel a class have in common."""
+"""Base class of models that predict the class of each pixel."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, cast, overload
 
+import torch
 from torch import Tensor, nn
 
 from boxel.crf import CRFConfig
@@ -20,25 +21,26 @@ from boxel.models.semantic.inference import (
     predict_probabilities,
     semantic_inference_config,
 )
+from boxel.models.semantic.losses import stack_maps
 from boxel.models.semantic.network import FullyConvolutional
 
 Target = dict[str, Any]
 
 
 class Segmenter(nn.Module):
-    """A model that tells the class of each pixel.
+    """Base class of models that predict the class of each pixel.
 
-    In training, ``model(images, targets)`` gives a dict of raw losses, to be summed with :meth:`loss_weights`; in
-    eval, ``model(images)`` gives for each image `(labels, scores)`, (H, W) each: the class of every pixel and its
-    probability.
+    In training, ``model(images, targets)`` returns a dict of raw losses, to be summed with :meth:`loss_weights`. In
+    eval mode, ``model(images)`` returns `(labels, scores)` per image, (H, W) each: the class of each pixel and its
+    probability. :meth:`predict` takes files and arrays of any size.
 
     Args:
-        num_classes: K, the background among them where the data set has one.
-        config: every other choice.
+        num_classes: K, including the background if the dataset has one.
+        config: Settings of the model.
 
     Attributes:
-        categories: tuple of `Category`, the classes; their numbers until a data set gives names.
-        settings: dict, the configuration of the run that made the model; empty before.
+        categories: The classes; numbered until a dataset names them.
+        settings: The configuration of the run that trained the model; empty before.
     """
 
     def __init__(self, num_classes: int, config: SegmenterConfig):
@@ -50,15 +52,22 @@ class Segmenter(nn.Module):
 
     @property
     def padding_color(self) -> Tensor:
-        """(3, 1, 1), the color of what lies outside an image."""
+        """(3, 1, 1), the color outside an image."""
         return self.network.padding_color
 
-    def forward(self, images: Sequence[Tensor], targets: list[Target] | None = None) -> Any:
-        """Losses in training, classes in eval.
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: list[Target] | None = None,
+        *,
+        progress: float = 1.0,
+    ) -> Any:
+        """Return losses in training, classes in eval mode.
 
         Args:
             images: (3, H, W) float RGB in [0, 1] each; in training all of one size.
-            targets: in training, for each image `labels` (H, W), 255 where nothing is known.
+            targets: In training, `labels` (H, W) per image, 255 if unknown.
+            progress: Share of the training that is done, in [0, 1].
 
         Returns:
             A dict of scalar losses, or a list of `(labels, scores)`.
@@ -71,7 +80,9 @@ class Segmenter(nn.Module):
             return [(labels, scores) for scores, labels in maxima]
         if targets is None:
             raise ValueError("in training the model needs targets")
-        return self.losses(images, targets)
+        batch = torch.stack(list(images))  # (B, 3, H, W)
+        scores = self.network(batch)  # (B, K, h, w)
+        return self.compute_losses(scores, batch, stack_maps(targets, "labels", batch.device), progress)
 
     @overload
     def predict(
@@ -111,14 +122,23 @@ class Segmenter(nn.Module):
             ]
         return results if isinstance(images, list | tuple) else results[0]
 
-    def losses(self, images: Sequence[Tensor], targets: list[Target]) -> dict[str, Tensor]:
-        """Raw losses by name; arguments as of `forward` in training."""
+    def compute_losses(
+        self, scores: Tensor, images: Tensor, labels: Tensor, progress: float
+    ) -> dict[str, Tensor]:
+        """Return the raw losses by name.
+
+        Args:
+            scores: (B, K, h, w) logits of cells.
+            images: (B, 3, H, W) RGB in [0, 1].
+            labels: (B, H, W) uint8 in [0, K), or `IGNORE_INDEX`.
+            progress: Share of the training that is done, in [0, 1].
+        """
         raise NotImplementedError
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Weight of each loss at a point of the schedule, by its name.
+        """Return the weight of each loss by name.
 
         Args:
-            progress: share of the schedule that is done, in [0, 1].
+            progress: Share of the schedule that is done, in [0, 1].
         """
-        raise NotImplementedError
+        return {"segmentation": 1.0}

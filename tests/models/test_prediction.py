@@ -13,7 +13,7 @@ from boxel.data import read
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.fcrn import FCRN, FCRNConfig
-from boxel.models.predict import drawing_names, image_ids, predict
+from boxel.models.prediction import drawing_names, image_ids, predict
 from boxel.utils.errors import UsageError
 
 TINY = {"backbone": "tf_efficientnet_lite0", "weights": "none"}

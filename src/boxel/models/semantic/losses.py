@@ -1,4 +1,4 @@
-"""Where scores and labels meet, and the cross-entropy of all that is labeled."""
+"""The cross-entropy of labeled pixels, and the grid on which scores and labels are compared."""
 
 from __future__ import annotations
 
@@ -12,28 +12,28 @@ from boxel.data.label_maps import IGNORE_INDEX
 from boxel.losses.dice import full_precision
 
 
-def met(
-    scores: Tensor, labels: Tensor, stride: int, loss_at: Literal["cells", "pixels"]
+def align_scores_and_labels(
+    scores: Tensor, labels: Tensor, stride: int, loss_grid: Literal["cells", "pixels"]
 ) -> tuple[Tensor, Tensor]:
-    """Scores and labels on one grid.
+    """Return scores and labels on one grid.
 
     Args:
         scores: (B, K, h, w) logits of cells.
         labels: (B, H, W) uint8; H and W are h and w times the stride.
-        stride: pixels to a cell.
-        loss_at: `cells` takes the label of the pixel at each cell's center, `pixels` enlarges the scores.
+        stride: Pixels per cell.
+        loss_grid: `cells` takes the label of the pixel at the center of each cell, `pixels` enlarges the scores.
 
     Returns:
         (B, K, ...) float32 and (B, ...) int64, both of (h, w) or of (H, W).
     """
     scores = full_precision(scores)
-    if loss_at == "cells":
-        return scores, at_cells(labels, stride).long()
+    if loss_grid == "cells":
+        return scores, sample_cell_centers(labels, stride).long()
     return F.interpolate(scores, labels.shape[-2:], mode="bilinear"), labels.long()
 
 
 def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """() the mean over all pixels with a label; 0 where there is none.
+    """Return the mean cross-entropy of all labeled pixels, () float; 0 if there are none.
 
     Args:
         scores: (B, K, H, W) logits.
@@ -43,11 +43,11 @@ def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
     return losses / (labels != IGNORE_INDEX).sum().clamp(min=1)
 
 
-def at_cells(values: Tensor, stride: int) -> Tensor:
-    """(..., h, w) values of the pixels at the centers of cells, of (..., H, W)."""
+def sample_cell_centers(values: Tensor, stride: int) -> Tensor:
+    """Return the (..., h, w) values of (..., H, W) pixels at the centers of cells."""
     return values[..., stride // 2 :: stride, stride // 2 :: stride]
 
 
-def stacked(targets: list[dict], name: str, device: torch.device) -> Tensor:
-    """A batch of maps of one size."""
+def stack_maps(targets: list[dict], name: str, device: torch.device) -> Tensor:
+    """Return a batch of maps of one size, one per target."""
     return torch.stack([target[name] for target in targets]).to(device)

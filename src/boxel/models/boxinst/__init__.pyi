@@ -1,0 +1,7 @@
+from .config import BoxInstConfig as BoxInstConfig
+from .model import BoxInst as BoxInst
+
+__all__ = [
+    "BoxInst",
+    "BoxInstConfig",
+]

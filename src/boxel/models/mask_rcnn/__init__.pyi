@@ -1,0 +1,7 @@
+from .config import MaskRCNNConfig as MaskRCNNConfig
+from .model import MaskRCNN as MaskRCNN
+
+__all__ = [
+    "MaskRCNN",
+    "MaskRCNNConfig",
+]

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.samples import sample_images
-from boxel.models.boxsup.update import UpdateConfig, choose, costs
+from boxel.models.boxsup import UpdateConfig
+from boxel.models.boxsup.update import choose_candidates, compute_costs
 from boxel.proposals import Candidates, propose
 
 WIDTH, HEIGHT, CLASSES = 500, 375, 21
@@ -40,8 +41,8 @@ def main() -> None:
     config = UpdateConfig()
 
     def through_superpixels() -> NDArray[np.floating]:
-        found = costs(candidates, boxes, labels, log_probabilities, config)
-        choose(found, config.top_k, random)
+        found = compute_costs(candidates, boxes, labels, log_probabilities, config)
+        choose_candidates(found, config.top_k, random)
         return found
 
     def through_masks() -> NDArray[np.floating]:

@@ -15,7 +15,7 @@ from boxel.labeling.teachers import detector
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, BundledBoxCaseg, weights_digest
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.io import load
-from boxel.models.pretrained import SHIPPED, folder_of
+from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.onnx import load_session
 
 WITHOUT_TORCH = """
@@ -50,12 +50,12 @@ def scenes(tmp_path_factory):
 
 def torch_teacher(name):
     """The bundled network run by PyTorch, as on a GPU."""
-    return BoxCasegTeacher(partial(soft_masks, load(name)), name, weights_digest(folder_of(name)))
+    return BoxCasegTeacher(partial(soft_masks, load(name)), name, weights_digest(model_folder(name)))
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_the_file_belongs_to_the_weights_and_states_how_to_run_it(name):
-    folder = folder_of(name)
+    folder = model_folder(name)
     assert (folder / "model.onnx").stat().st_size < 0.5e6
     about = load_session(folder / "model.onnx").get_modelmeta().custom_metadata_map
     config = load(name).config
@@ -63,18 +63,18 @@ def test_the_file_belongs_to_the_weights_and_states_how_to_run_it(name):
     assert json.loads(about["side"]) == config.side and json.loads(about["margin"]) == config.margin
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_logits_match_torch(name, scenes):
     data = read(scenes)
     image, boxes = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8), data.boxes[:9] / 2
     ours, theirs = (
-        BundledBoxCaseg(folder_of(name)).soft_masks(image, boxes),
+        BundledBoxCaseg(model_folder(name)).soft_masks(image, boxes),
         soft_masks(load(name), image, boxes),
     )
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-3)
     np.testing.assert_array_equal(ours[1], theirs[1])
     np.testing.assert_allclose(ours[2], theirs[2], atol=1e-5)
-    empty = BundledBoxCaseg(folder_of(name)).soft_masks(image, boxes[:0])
+    empty = BundledBoxCaseg(model_folder(name)).soft_masks(image, boxes[:0])
     assert [len(part) for part in empty] == [0, 0, 0]
 
 
@@ -96,7 +96,7 @@ def test_labels_match_torch_and_are_one_job(scenes, tmp_path):
 
 def test_a_bundled_model_has_one_identity_on_every_device(monkeypatch):
     on_gpu = detector.load_teacher("boxcaseg", (), "cpu")  # the path that a GPU takes
-    assert on_gpu.identity == BundledBoxCaseg(folder_of("boxcaseg")).weights_digest
+    assert on_gpu.identity == BundledBoxCaseg(model_folder("boxcaseg")).weights_digest
 
 
 def test_labeling_works_without_torch(scenes, tmp_path):

@@ -57,7 +57,7 @@ def test_it_predicts_at_the_size_it_was_trained_at(saved):
 
 def test_weights_kept_elsewhere_are_not_asked_for(saved, record):
     record["model"]["weights"] = "imagenet"  # as trained; there is no network here
-    io.describe(saved[1], record, _CATEGORIES)
+    io.save_config(saved[1], record, _CATEGORIES)
     assert io.load(saved[1]).settings["model"]["weights"] == "imagenet"
 
 
@@ -69,7 +69,7 @@ def test_what_is_missing_or_broken_is_named(saved, name):
         io.load(saved[1])
     assert "\n" not in str(error.value)
     path.unlink()
-    with pytest.raises(BoxelError, match=f"it has no {name}; name the --out folder of a finished run"):
+    with pytest.raises(BoxelError, match=f"it has no {name}; give the folder of a finished run"):
         io.load(saved[1])
 
 
@@ -110,7 +110,7 @@ def test_the_crf_of_a_run_comes_back_as_it_was_written(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "part"),
     [
         ("smoth_weight: 3", "smoth_weight"),
         ("appearance_weight: -1", "appearance_weight is -1; give a number from 0 up"),
@@ -121,8 +121,8 @@ def test_the_crf_of_a_run_comes_back_as_it_was_written(tmp_path):
         ("!!python/object/apply:os.getcwd []", "constructor"),
     ],
 )
-def test_a_crf_that_makes_no_sense_is_told_by_its_file(tmp_path, text, said):
+def test_a_crf_that_cannot_be_read_names_its_file(tmp_path, text, part):
     (tmp_path / io.CRF_FILE).write_text(text)
-    with pytest.raises(BoxelError, match=r"crf\.yaml: can't be read as settings of a CRF") as error:
+    with pytest.raises(BoxelError, match=r"crf\.yaml cannot be read as settings of a CRF") as error:
         io.read_crf(tmp_path)
-    assert said in str(error.value) and "\n" not in str(error.value)
+    assert part in str(error.value) and "\n" not in str(error.value)

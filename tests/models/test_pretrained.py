@@ -9,12 +9,12 @@ from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
 from boxel.labeling.quality import find_calibration
 from boxel.models.io import load
-from boxel.models.pretrained import SHIPPED, folder_of
+from boxel.models.pretrained import BUNDLED, model_folder
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_it_is_small_and_says_what_it_is(name):
-    folder = folder_of(name)
+    folder = model_folder(name)
     assert (folder / "model.safetensors").stat().st_size < 15e6
     card = (folder / "README.md").read_text()
     assert card.startswith(f"# Model card: `{name}`")
@@ -23,7 +23,7 @@ def test_it_is_small_and_says_what_it_is(name):
     assert load(name).config.threshold == 0.4
 
 
-@pytest.mark.parametrize("name", SHIPPED)
+@pytest.mark.parametrize("name", BUNDLED)
 def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
     # Photos of installed packages, with outlines drawn by hand, that no training has seen.
     truth = sample_images()
@@ -36,6 +36,6 @@ def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
 
 def test_a_folder_of_the_same_name_goes_first(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert folder_of("boxcaseg") != Path("boxcaseg")
+    assert model_folder("boxcaseg") != Path("boxcaseg")
     (tmp_path / "boxcaseg").mkdir()
-    assert folder_of("boxcaseg") == Path("boxcaseg")
+    assert model_folder("boxcaseg") == Path("boxcaseg")

@@ -51,7 +51,7 @@ def test_labels_are_updated_before_each_epoch(scenes: Annotations, tiny_boxsup, 
 
 
 def test_the_first_update_goes_by_the_boxes_alone(scenes, tiny_boxsup, watched, tmp_path) -> None:
-    settings = tiny_boxsup | {"steps": 1, "updates": {"sampled": 1, "shape_weight": 0.0}}
+    settings = tiny_boxsup | {"steps": 1, "updates": {"top_k": 1, "shape_weight": 0.0}}
     train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=settings)
     dataset = BoxSupDataset(
         scenes.without_masks(), Path(tiny_boxsup["segments_folder"]), _segments(tiny_boxsup)

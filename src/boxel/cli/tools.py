@@ -126,10 +126,10 @@ def _tune_crf(given: Namespace) -> int:
     from boxel.evaluation import best_crf, format_trials, tune_crf
     from boxel.methods import SEMANTIC
     from boxel.models.io import CRF_FILE, write_crf
-    from boxel.models.pretrained import method_of
+    from boxel.models.pretrained import read_method
 
     run = Path(given.run)
-    if not run.is_dir() or method_of(run) not in SEMANTIC:
+    if not run.is_dir() or read_method(run) not in SEMANTIC:
         raise UsageError(
             f"{run} is not the folder of a semantic model; name the folder of a run of {' or '.join(SEMANTIC)}."
         )

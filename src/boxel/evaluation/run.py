@@ -136,9 +136,9 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
     path = Path(subject)
     if path.is_file():
         return "results" if is_results_file(path) else "dataset"
-    from boxel.models.pretrained import method_of
+    from boxel.models.pretrained import read_method
 
-    method = method_of(path)
+    method = read_method(path)
     if method is not None:
         return get_method(method).kind
     if path.is_dir():

@@ -1,4 +1,4 @@
-"""A trained model is a folder: config.yaml, model.safetensors, categories.json, metrics.json. Nothing is unpickled."""
+"""Model folders: `config.yaml`, `model.safetensors`, `categories.json` and `metrics.json`. Nothing is unpickled."""
 
 from __future__ import annotations
 
@@ -9,18 +9,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import yaml
-from jsonargparse import ArgumentParser
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import nn
 
-from boxel.crf import CRFConfig
+from boxel.crf.config import CRFConfig
 from boxel.data.annotations import Category
 from boxel.methods import get_method, resolve
-from boxel.models.pretrained import folder_of
-from boxel.utils.errors import BoxelError, first_line
+from boxel.models.pretrained import model_folder
+from boxel.utils.config import parse_config
+from boxel.utils.errors import BoxelError, first_line, one_line
+from boxel.utils.files import atomic_path
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from boxel.models.boxcaseg import BoxCaseg
     from boxel.models.detector import Detector
     from boxel.models.semantic import Segmenter
@@ -29,28 +29,28 @@ Model: TypeAlias = "Detector | BoxCaseg | Segmenter"
 """A model: an instance segmenter, a class-agnostic one of given boxes, or a semantic one."""
 
 CRF_FILE = "crf.yaml"
-"""What a segmenter's CRF is told in, beside its config.yaml."""
+"""The settings of a segmenter's CRF, beside its config.yaml."""
 
 
 def build(method: str, num_classes: int, config: Mapping[str, Any]) -> Model:
-    """A new model.
+    """Build a new model.
 
     Args:
         method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
-        num_classes: K, with no class for the background but for `fcrn` and `boxsup`; BoxCaseg knows none.
-        config: fields of the method's configuration as plain data; what is missing has its default.
+        num_classes: K, including the background for `fcrn` and `boxsup` only; unused by `boxcaseg`.
+        config: Settings of the model as plain data; those left out keep their defaults.
 
     Raises:
-        BoxelError: an unknown method or key.
+        BoxelError: The method or a setting is unknown.
+
+    Example:
+        >>> model = build("boxinst", 3, {"backbone": "resnet10t", "weights": "none"})
+        >>> model.num_classes
+        3
     """
     parts = get_method(method)
-    kind, model = resolve(parts.config), resolve(parts.model)
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_class_arguments(kind, "model")
-    try:
-        settings = parser.instantiate(parser.parse_object({"model": dict(config)})).model
-    except Exception as error:
-        raise BoxelError(f"the model's configuration can't be used: {error}") from error
+    settings = parse_config(resolve(parts.config), config, "the model's configuration")
+    model = resolve(parts.model)
     return model(settings) if parts.kind == "box_to_mask" else model(num_classes, settings)
 
 
@@ -58,20 +58,21 @@ def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: 
     """Write a model folder.
 
     Args:
-        model: its weights are written.
-        folder: made if needed.
+        model: Its weights are written.
+        folder: Created if needed.
         config: `method`, `model` and anything else worth keeping.
-        categories: in the order of the labels.
+        categories: In the order of the labels.
     """
-    describe(folder, config, categories)
+    from safetensors.torch import save_file
+
+    save_config(folder, config, categories)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    partial = folder / "model.safetensors.partial"
-    save_file(weights, partial)
-    partial.replace(folder / "model.safetensors")
+    with atomic_path(folder / "model.safetensors") as file:
+        save_file(weights, file)
 
 
-def describe(folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
-    """Write all of a model folder but the weights; arguments as for :func:`save`."""
+def save_config(folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
+    """Write everything of a model folder but the weights; arguments as for :func:`save`."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
     (folder / "categories.json").write_text(
@@ -80,39 +81,47 @@ def describe(folder: Path, config: Mapping[str, Any], categories: Sequence[Categ
 
 
 def load(source: str | Path) -> Model:
-    """A trained model from its folder, from boxel itself, or from the Hugging Face hub by its id.
+    """Load a trained model.
 
     Args:
-        source: the `--out` folder of a finished run, a name in :data:`~boxel.models.pretrained.SHIPPED`, or
-            `owner/name` on the hub.
+        source: The folder of a finished run, the name of a bundled model
+            (:data:`~boxel.models.pretrained.BUNDLED`), or a model's id on the Hugging Face hub, `owner/name`.
 
     Returns:
-        The model in eval mode, with `categories` (the data set's) and `settings` (the folder's config.yaml, and under
-        `crf` its crf.yaml where there is one).
+        The model in eval mode, with the `categories` of its dataset and the `settings` of its run: the folder's
+        config.yaml, and under `crf` its crf.yaml if there is one.
 
     Raises:
-        BoxelError: the folder is not there or not whole, or the weights do not fit.
+        BoxelError: The folder does not exist or is incomplete, or the weights do not fit.
+
+    Example:
+        >>> type(load("boxcaseg")).__name__
+        'BoxCaseg'
     """
-    folder = folder_of(source)
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    folder = model_folder(source)
     if not folder.is_dir():
         folder = _from_hub(str(source))
     for name in ("config.yaml", "categories.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise BoxelError(
-                f"{folder} is not a model folder: it has no {name}; name the --out folder of a finished run."
+                f"{folder} is not a model folder: it has no {name}; give the folder of a finished run."
             )
     try:
         settings = yaml.safe_load((folder / "config.yaml").read_text())
         method, config = settings["method"], settings["model"]
         categories = read_categories(folder)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise BoxelError(f"{folder}: config.yaml or categories.json can't be read ({error!r}).") from error
+        raise BoxelError(f"{folder}: config.yaml or categories.json cannot be read ({error!r}).") from error
     model = build(method, len(categories), without_weights(config))
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise BoxelError(f"{folder}/model.safetensors does not fit its config.yaml ({reason}).") from error
+        raise BoxelError(
+            f"{folder}/model.safetensors does not fit its config.yaml ({one_line(error, 300)})."
+        ) from error
     model.categories = categories
     crf = read_crf(folder)
     model.settings = settings | ({"crf": crf} if crf else {})
@@ -120,36 +129,38 @@ def load(source: str | Path) -> Model:
 
 
 def write_crf(crf: CRFConfig, folder: Path) -> None:
-    """Keep the CRF of a model in its folder."""
+    """Write the settings of a model's CRF to its folder."""
     (folder / CRF_FILE).write_text(yaml.safe_dump(asdict(crf), sort_keys=False))
 
 
 def read_crf(folder: Path) -> dict[str, Any]:
-    """The fields of the CRF that is kept in a model folder; empty where none is.
+    """Return the settings of the CRF in a model folder; empty if there is none.
 
     Raises:
-        BoxelError: it makes no sense.
+        BoxelError: The file cannot be read as settings of a CRF.
     """
     file = folder / CRF_FILE
     if not file.is_file():
         return {}
     try:
-        return asdict(CRFConfig(**yaml.safe_load(file.read_text())))
-    except (OSError, TypeError, ValueError, BoxelError, yaml.YAMLError) as error:
-        reason = " ".join(str(error).split())[:300].rstrip(".")
+        values = yaml.safe_load(file.read_text())
+        if not isinstance(values, dict):
+            raise ValueError(f"it holds a {type(values).__name__} instead of settings")
+        return asdict(parse_config(CRFConfig, values, CRF_FILE))
+    except (BoxelError, ValueError, TypeError, yaml.YAMLError) as error:
         raise BoxelError(
-            f"{file}: can't be read as settings of a CRF ({reason}); remove it, and let `boxel tune-crf` make another."
+            f"{file} cannot be read as settings of a CRF ({one_line(error, 300)}); remove it, and run `boxel tune-crf`."
         ) from error
 
 
 def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A model's configuration whose networks start from nothing, since every weight comes from a file."""
+    """Return a model's settings with random initial weights, since all weights come from a file."""
     inner = {name: without_weights(value) for name, value in config.items() if isinstance(value, Mapping)}
     return {**config, **inner} | ({"weights": "none"} if "weights" in config else {})
 
 
 def read_categories(folder: Path) -> tuple[Category, ...]:
-    """The categories of a model folder, in the order of the labels."""
+    """Return the categories of a model folder, in the order of the labels."""
     return tuple(Category(**row) for row in json.loads((folder / "categories.json").read_text()))
 
 
@@ -160,5 +171,5 @@ def _from_hub(name: str) -> Path:
         return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
     except Exception as error:
         raise BoxelError(
-            f"{name!r} is neither a folder here nor a model that the hub gives ({first_line(error)})."
+            f"{name!r} is neither a folder nor a model on the Hugging Face hub ({first_line(error)})."
         ) from error

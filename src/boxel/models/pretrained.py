@@ -1,4 +1,4 @@
-"""The models that come with boxel: folders like any other, under names of their own."""
+"""The bundled models: model folders under names of their own."""
 
 from __future__ import annotations
 
@@ -7,26 +7,35 @@ from pathlib import Path
 
 import yaml
 
-SHIPPED = ("boxcaseg", "boxcaseg-boxes")
-"""`boxcaseg` has learned from boxes, salient images and some masks; `boxcaseg-boxes` has seen the masks of the salient
-images only. Their cards are beside their weights."""
+BUNDLED = ("boxcaseg", "boxcaseg-boxes")
+"""`boxcaseg` has learned from boxes, salient images and some masks; `boxcaseg-boxes` has only seen the masks of the
+salient images. Their cards are beside their weights."""
 
 
-def folder_of(source: str | Path) -> Path:
-    """The folder of a model: of one that comes with boxel where the name is one's, else the path itself.
+def model_folder(source: str | Path) -> Path:
+    """Return the folder of a model.
 
     Args:
-        source: one of :data:`SHIPPED`, or a path; a folder of that name goes first.
+        source: One of :data:`BUNDLED`, or a path; an existing folder of that name takes precedence.
+
+    Example:
+        >>> model_folder("boxcaseg").name
+        'boxcaseg'
     """
     path = Path(source)
-    if str(source) in SHIPPED and not path.is_dir():
+    if str(source) in BUNDLED and not path.is_dir():
         return Path(str(files("boxel"))) / "weights" / str(source)
     return path
 
 
-def method_of(source: str | Path) -> str | None:
-    """The method of a model folder, or of a model that comes with boxel; None where it is neither."""
+def read_method(source: str | Path) -> str | None:
+    """Return the method of a model folder or a bundled model; None if it is neither.
+
+    Example:
+        >>> read_method("boxcaseg")
+        'boxcaseg'
+    """
     try:
-        return str(yaml.safe_load((folder_of(source) / "config.yaml").read_text())["method"])
+        return str(yaml.safe_load((model_folder(source) / "config.yaml").read_text())["method"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None

@@ -24,7 +24,7 @@ from boxel.labeling.api import label_data
 from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers.detector import digest_model
 from boxel.models.io import load
-from boxel.models.pretrained import folder_of
+from boxel.models.pretrained import model_folder
 from boxel.training.log import rank_zero_logger
 from boxel.training.recipe import read_config
 from boxel.training.run import train
@@ -75,7 +75,7 @@ def adapt(
     """
     if not minutes > 0:
         raise UsageError(f"`minutes` is {minutes}; give a number above 0.")
-    out, start = Path(out), folder_of(teacher)
+    out, start = Path(out), model_folder(teacher)
     note, origin = out / "adapted.json", digest_model(load(start))
     done = json.loads(note.read_text()) if note.exists() else {"from": origin, "minutes": minutes}
     if done["from"] != origin:

@@ -16,7 +16,7 @@ from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from boxel.data import Annotations
 from boxel.data.annotations import Category
 from boxel.methods import resolve
-from boxel.models import io as model_folder
+from boxel.models import io as model_io
 from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 from boxel.training.callbacks.metrics_csv import MetricsTable
 from boxel.training.callbacks.pictures import Curves, SamplePictures
@@ -105,8 +105,8 @@ def build_model(run: Run, classes: Sequence[Category], init: str | Path | None, 
     # Weights that a checkpoint or another run with this backbone will fill need not be downloaded first.
     filled = resume or (init is not None and config["backbone"] == read_model_settings(init).get("backbone"))
     pl.seed_everything(run.settings.seed, verbose=False)
-    model: Any = model_folder.build(
-        run.method.name, len(classes), model_folder.without_weights(config) if filled else config
+    model: Any = model_io.build(
+        run.method.name, len(classes), model_io.without_weights(config) if filled else config
     )
     model = model.to(memory_format=torch.channels_last)  # faster convolutions
     model.categories, model.settings = tuple(classes), record

@@ -17,7 +17,7 @@ from boxel.data.label_maps import BACKGROUND_NAME
 from boxel.methods import SEMANTIC
 from boxel.models.fcrn import FCRNInstances
 from boxel.models.io import load, read_categories
-from boxel.models.pretrained import folder_of, method_of
+from boxel.models.pretrained import model_folder, read_method
 from boxel.models.semantic import Segmenter, SemanticConfig
 from boxel.utils.errors import BoxelError
 
@@ -42,7 +42,7 @@ def read_model_settings(run: str | Path) -> dict[str, Any]:
     Raises:
         BoxelError: It has none.
     """
-    path = folder_of(run) / "config.yaml"
+    path = model_folder(run) / "config.yaml"
     try:
         return dict(yaml.safe_load(path.read_text())["model"])
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
@@ -65,7 +65,7 @@ def init_from(
     Raises:
         BoxelError: There are no weights, or none fits.
     """
-    folder = folder_of(run)
+    folder = model_folder(run)
     try:
         weights = load_file(folder / "model.safetensors")
         trained = read_categories(folder)
@@ -89,7 +89,7 @@ def read_things(run: str | Path) -> tuple[Category, ...]:
     Raises:
         BoxelError: It has no background.
     """
-    first, *things = read_categories(folder_of(run))
+    first, *things = read_categories(model_folder(run))
     if first.name != BACKGROUND_NAME or not things:
         raise BoxelError(
             f"{run}: its first class is {first.name!r} and not {BACKGROUND_NAME!r}, so that every pixel would belong "
@@ -104,7 +104,7 @@ def read_semantic_config(run: str | Path) -> SemanticConfig:
     Raises:
         BoxelError: It is not a run of a semantic method.
     """
-    if method_of(run) not in SEMANTIC:
+    if read_method(run) not in SEMANTIC:
         raise BoxelError(
             f"{run} is not a run of {' or '.join(SEMANTIC)}; name the folder of one with `semantic`."
         )

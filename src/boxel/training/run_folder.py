@@ -12,7 +12,7 @@ import yaml
 
 from boxel.data.annotations import Category
 from boxel.methods import resolve
-from boxel.models import io as model_folder
+from boxel.models import io as model_io
 from boxel.training.log import rank_zero_logger
 from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError
@@ -28,10 +28,10 @@ def is_finished(out: Path) -> bool:
     return (out / "model.safetensors").exists()
 
 
-def load_finished(out: Path) -> model_folder.Model:
+def load_finished(out: Path) -> model_io.Model:
     """Load the model of a finished run."""
     logger.info("%s is finished already", out)
-    return model_folder.load(out)
+    return model_io.load(out)
 
 
 def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path | None:
@@ -53,7 +53,7 @@ def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path 
         if (out / LAST).exists() or is_finished(out):
             raise BoxelError(f"{out} holds a run already; continue it with `resume`, or name another `out`.")
         (out / BEST).unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
-        model_folder.describe(out, record, classes)
+        model_io.save_config(out, record, classes)
         return None
     config = out / "config.yaml"
     for needed, remedy in (
@@ -64,7 +64,7 @@ def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path 
             raise BoxelError(f"{out} has no {needed.relative_to(out).as_posix()} to resume from; {remedy}.")
     before, now = yaml.safe_load(config.read_text()), yaml.safe_load(yaml.safe_dump(record))
     changed = [name for name in now if before.get(name) != now[name]]
-    if model_folder.read_categories(out) != tuple(classes):
+    if model_io.read_categories(out) != tuple(classes):
         changed.append("categories")
     if changed:
         raise BoxelError(
@@ -101,7 +101,7 @@ def finish_run(run: Run, model: Any) -> None:
         {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
     )
     (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1))
-    model_folder.save(model, out, run.record, model.categories)
+    model_io.save(model, out, run.record, model.categories)
     beside = [name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists()]
     step = kept["metrics"]["step"]
     logger.info("done: the model of step %d is in %s, beside %s", step, out, ", ".join(beside))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
 from types import UnionType
@@ -79,7 +80,8 @@ def parse_config(
     Raises:
         BoxelError: A key is unknown (the nearest known one is named), or a value has the wrong type or range.
     """
-    given = asdict(values) if is_dataclass(values) else dict(values or {})  # type: ignore[arg-type, call-overload]
+    # A copy, since the parser converts the entries of lists in place.
+    given = asdict(values) if is_dataclass(values) else deepcopy(dict(values or {}))  # type: ignore[arg-type, call-overload]
     known = known_keys(kind)
     for path in _paths(given, {key.split(".")[0] for key in known if "." in key}):
         if path not in known:

@@ -15,7 +15,7 @@ from boxel.data.annotations import Category
 from boxel.labeling.teachers import grabcut, shapes
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, BundledBoxCaseg
-from boxel.models.pretrained import SHIPPED, folder_of
+from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import UsageError, missing_extra, nearest
 
@@ -85,15 +85,15 @@ def make_teacher(
         if kind == "sam" and source:
             sam = import_module("boxel.labeling.teachers.sam")
             return sam.SamTeacher(source, resolve_device(device), margin=margin)
-        if name in SHIPPED and not Path(name).is_dir() and resolve_device(device) == "cpu":
-            network = BundledBoxCaseg(folder_of(name), threads)
+        if name in BUNDLED and not Path(name).is_dir() and resolve_device(device) == "cpu":
+            network = BundledBoxCaseg(model_folder(name), threads)
             return BoxCasegTeacher(network.soft_masks, name, network.weights_digest)
-        if name in SHIPPED or "/" in name or Path(name).is_dir():
+        if name in BUNDLED or "/" in name or Path(name).is_dir():
             models = import_module("boxel.labeling.teachers.detector")
             return models.load_teacher(name, categories, resolve_device(device), threads)
     except ImportError as error:
         raise missing_extra(f"teacher {name}", error) from error
-    known = [*_FUNCTIONS, "crf", *SHIPPED, "sam:PATH"]
+    known = [*_FUNCTIONS, "crf", *BUNDLED, "sam:PATH"]
     raise UsageError(
         f"there is no teacher {name!r} ({', '.join(known)}, or a model folder).{nearest(name, known)}"
     )

@@ -28,7 +28,7 @@ from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import inference_config, predict_batch
 from boxel.models.instances import Instances
 from boxel.models.io import load
-from boxel.models.pretrained import SHIPPED, folder_of
+from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.models.semantic.model import Segmenter
 
 
@@ -125,9 +125,9 @@ def load_teacher(
     if not isinstance(model, BoxCaseg):
         identity = f"{digest_model(model, *_describe(model))} {identity}"
         return DetectorTeacher(runner, name, categories, identity)
-    bundled = source in SHIPPED and not Path(source).is_dir()
+    bundled = source in BUNDLED and not Path(source).is_dir()
     identity = (
-        weights_digest(folder_of(source))
+        weights_digest(model_folder(source))
         if bundled
         else f"{digest_model(model, asdict(model.config))} {identity}"
     )

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from boxel.models.semantic.config import SegmenterConfig
-from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeFloat, PositiveInt
+from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeFloat, NonNegativeInt, PositiveInt
 
 
 @dataclass
@@ -24,7 +24,7 @@ class BoxSupConfig(SegmenterConfig):
     classifier: Literal["dilated", "fully-connected"] = "fully-connected"
     kernel: PositiveInt = 4
     dilation: PositiveInt = 4
-    hidden: PositiveInt = 4096
+    hidden: NonNegativeInt = 4096
     box_bias: float | None = None
 
 

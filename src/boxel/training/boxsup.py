@@ -154,7 +154,9 @@ class BoxSupTask(SemanticTask):
             return np.full(len(own), NO_SEGMENT)
         labels = data.labels[own] + int(has_background(data))
         table = compute_costs(candidates, data.boxes[own], labels, self._log_probabilities(pixels), config)
-        return choose_candidates(table, config.top_k, np.random.default_rng([self.config.seed, self.updates, image]))
+        return choose_candidates(
+            table, config.top_k, np.random.default_rng([self.config.seed, self.updates, image])
+        )
 
     def _log_probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
         """Return the network's log-probabilities of an image's pixels, (K, H, W)."""

@@ -19,7 +19,9 @@ PAPER = UpdateConfig(regression_weight=3, shape_weight=0, min_share=0)
 def columns() -> Candidates:
     """A 4 x 10 image of five superpixels, two columns each, and three segments."""
     superpixels = np.repeat(np.arange(5), 2)[None].repeat(4, 0)
-    return Candidates.from_sets(superpixels, np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 0, 0]], dtype=bool))
+    return Candidates.from_sets(
+        superpixels, np.array([[0, 1, 1, 0, 0], [0, 1, 1, 1, 0], [0, 1, 0, 0, 0]], dtype=bool)
+    )
 
 
 def predictions(thing: slice) -> np.ndarray:
@@ -163,7 +165,9 @@ def test_segments_like_an_ellipse_cost_less() -> None:
 def test_min_share_keeps_a_class_that_the_network_hardly_knows() -> None:
     """The network predicts background everywhere: 0.3 foreground in columns 2 and 3, 0.1 elsewhere."""
     superpixels = np.repeat(np.arange(5), 2)[None].repeat(4, 0)
-    three = Candidates.from_sets(superpixels, np.array([[0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 0, 0]], dtype=bool))
+    three = Candidates.from_sets(
+        superpixels, np.array([[0, 1, 0, 0, 0], [0, 0, 1, 0, 0], [0, 1, 1, 0, 0]], dtype=bool)
+    )
     thing = np.full((4, 10), 0.1)
     thing[:, 2:4] = 0.3
     said = np.log(np.stack([1 - thing, thing]))

@@ -65,6 +65,7 @@ PHOTOGRAPHS = ("demo", "samples", "photos")
 ALLOWED = {
     ("test_prose.py", ""): "the word list itself",
     ("CONTRIBUTING.md", ""): "the word list in words",
+    ("selective_search.py", "neighbour"): "the API of higra",
 }
 
 

@@ -30,7 +30,7 @@ def exact(image: torch.Tensor, probabilities: torch.Tensor, config: CRFConfig) -
 
 
 def scene(seed: int, smooth: bool) -> tuple[torch.Tensor, torch.Tensor]:
-    """(3, 20, 28) photo of patches with noise, and (3, 20, 28) probabilities that know nothing of them."""
+    """Return a (3, 20, 28) image of noisy patches and (3, 20, 28) probabilities that do not depend on it."""
     random = torch.Generator().manual_seed(seed)
     patches = torch.rand(1, 3, 4, 5, generator=random)
     photo = F.interpolate(patches, (20, 28), mode="bilinear" if smooth else "nearest")[0]
@@ -47,7 +47,7 @@ def scene(seed: int, smooth: bool) -> tuple[torch.Tensor, torch.Tensor]:
 )
 @pytest.mark.parametrize("seed", range(3))
 def test_equals_mean_field_over_all_pairs(config, smooth, seed) -> None:
-    """The lattice's kernel is nearly Gaussian: nearly all labels agree, where the CRF changes many."""
+    """The kernel of the lattice is nearly Gaussian: nearly all labels agree, although the CRF changes many."""
     photo, probabilities = scene(seed, smooth)
     wanted, found = (
         exact(photo, probabilities, config),
@@ -60,7 +60,7 @@ def test_equals_mean_field_over_all_pairs(config, smooth, seed) -> None:
 
 
 def test_equals_the_authors_code() -> None:
-    """What pydensecrf2 1.1 gives for 3 classes at each third pixel, with its default normalization."""
+    """Compare with pydensecrf2 1.1 for 3 classes at every third pixel, with its default normalization."""
     y, x = torch.meshgrid(torch.arange(6), torch.arange(8), indexing="ij")
     photo = torch.stack([20 * x + 10 * y, 120 * (x >= 4) + 5 * y, 200 - 25 * y]) / 255
     probabilities = (0.4 * torch.stack([x - 3.0, y - 2.0, torch.full(x.shape, 0.5)])).softmax(0)
@@ -91,7 +91,7 @@ def test_a_batch_equals_its_images_one_by_one() -> None:
 
 
 def test_certain_pixels_keep_their_class_and_spread_it() -> None:
-    """Two halves of one color each; a certain pixel in each gives its class to the half, of which nothing is known."""
+    """Two halves of one color each: one certain pixel decides the class of its half, which is unknown otherwise."""
     photo = torch.zeros(1, 3, 12, 16)
     photo[..., 8:] = 1
     probabilities = torch.full((1, 2, 12, 16), 0.5)

@@ -109,7 +109,7 @@ def hrnet():
 
 
 def test_hrnet_returns_its_branches(hrnet, images):
-    """timm's own features have 128 to 1024 channels, of layers that were made for classification."""
+    """The features of timm have 128 to 1024 channels, from layers for classification."""
     branches = []
     hook = hrnet.body.stage4.register_forward_hook(lambda *call: branches.extend(call[2]))
     with torch.no_grad():
@@ -149,7 +149,7 @@ def test_an_extra_channel_is_ignored_before_training(name, images):
 
 
 def test_an_extra_channel_is_not_normalized_and_gets_a_gradient(images):
-    """Colors are normalized; what comes after them is not."""
+    """Colors are normalized; extra channels are not."""
     backbone = Backbone("resnet10t", weights="none", norm="bn", frozen_stages=0, extra_channels=2)
     first = backbone.body.conv1[0]
     seen = []
@@ -166,7 +166,7 @@ def test_an_extra_channel_is_not_normalized_and_gets_a_gradient(images):
 
 @pytest.fixture
 def narrow_vgg(monkeypatch):
-    """Make timm's vgg11 and vgg11_bn of few channels, and of a small head."""
+    """Give vgg11 and vgg11_bn of timm few channels and a small head."""
     layers = [2, "M", 3, "M", 4, 4, "M", 5, 5, "M", 6, 6, "M"]
     monkeypatch.setitem(timm.models.vgg.cfgs, "vgg11", layers)
     monkeypatch.setattr(timm.models.vgg, "ConvMlp", lambda *options, **more: nn.Identity())

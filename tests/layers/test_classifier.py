@@ -62,7 +62,7 @@ def test_scores_start_near_zero():
 
 @pytest.mark.parametrize(("kernel", "dilation", "pixels"), [(4, 4, 104), (3, 12, 200)])
 def test_the_fields_of_view_of_deeplab_and_large_fov(kernel, dilation, pixels):
-    """An even kernel's field is centerd on its cell too where its dilation is even."""
+    """The field of an even kernel is centered on its cell if the dilation is even."""
     torch.manual_seed(0)
     assert field_of_view(kernel, dilation, 8) == pixels
     classifier = FullyConnectedClassifier(2, 3, kernel, dilation, hidden=16).eval()
@@ -97,7 +97,7 @@ def test_dropout_follows_both_layers_in_training_only():
 
 
 def test_undecimated_layers_reproduce_the_vgg():
-    """On the one map of 7x7 that they were made for, in the middle of the convolution's."""
+    """On the 7x7 map that they were trained for, in the center of the convolution."""
     torch.manual_seed(0)
     layers = ConvMlp(3, 16, 7, drop_rate=0.5).eval()
     state = {f"pre_logits.{name}": tensor for name, tensor in layers.state_dict().items()}
@@ -112,7 +112,7 @@ def test_undecimated_layers_reproduce_the_vgg():
 
 
 def numbered(channels, hidden, flat):
-    """A VGG's layers whose weights are their own places: those of fc6 (out, channel, row, column)."""
+    """Layers of a VGG whose weights are their own indices: for fc6 (out, channel, row, column)."""
     first = torch.arange(hidden * channels * 49).float().reshape(hidden, channels, 7, 7)
     second = torch.arange(hidden * hidden).float().reshape(hidden, hidden, 1, 1)
     six, seven = ("classifier.0", "classifier.3") if flat else ("pre_logits.fc1", "pre_logits.fc2")
@@ -157,7 +157,7 @@ def test_evenly_spaced_indices():
 
 
 def test_layers_of_other_networks_are_ignored():
-    """Those of torchvision's MobileNetV3 have a VGG's names."""
+    """The layers of torchvision's MobileNetV3 have the names of a VGG."""
     classifier = FullyConnectedClassifier(2, 5, hidden=3)
     before = copy.deepcopy(classifier.state_dict())
     assert not load_fully_connected(classifier, {"features.0.weight": torch.ones(2, 3, 3, 3)})
@@ -174,7 +174,7 @@ def test_more_than_the_vgg_has_is_an_error(options):
 
 
 def test_features_keep_their_scale_and_scores_start_near_zero():
-    """He's start: what ReLU halves, the weights make up for."""
+    """He initialization: the weights compensate for the half that ReLU removes."""
     torch.manual_seed(0)
     classifier = FullyConnectedClassifier(32, 3, kernel=3, dilation=1, hidden=256).eval()
     features = torch.randn(1, 32, 20, 20)

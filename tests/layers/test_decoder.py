@@ -1,4 +1,4 @@
-"""From maps of several strides to one at the finest."""
+"""Decoders from maps of several strides to one at the finest stride."""
 
 import pytest
 import torch
@@ -35,7 +35,7 @@ def test_hrnet_w48_gives_720_channels():
 
 
 def test_top_down_starts_at_the_coarsest_map():
-    """With layers that do nothing each step adds the finer map to what was upsampled."""
+    """With identity layers each step adds the finer map to the upsampled one."""
     neck = TopDown([1, 1, 1], channels=1)
     neck.lateral = nn.ModuleList(nn.Identity() for _ in range(3))
     neck.smooth = nn.ModuleList(nn.Identity() for _ in range(3))

@@ -1,4 +1,4 @@
-"""A network without its strides gives, at every second cell, what it gave with them."""
+"""A dilated network computes, at every second cell, the same as the strided one."""
 
 import copy
 
@@ -29,19 +29,19 @@ def dilated(network, output_stride):
     return network
 
 
-def layers_of(network, kind):
+def select_layers(network, kind):
     return [layer for layer in network.children() if isinstance(layer, kind)]
 
 
 def after_pool4(network):
-    """The layers of conv5, with what stands between them."""
+    """The layers of conv5 and those between them."""
     layers = list(network.children())
     pools = [i for i, layer in enumerate(layers) if isinstance(layer, nn.MaxPool2d)]
     return nn.Sequential(*layers[pools[3] + 1 : pools[4]])
 
 
 def test_dilated_convolutions_agree_on_shared_cells(vgg) -> None:
-    """Exactly, the border too: zeros lie outside of either map."""
+    """They agree exactly, at the border too: both maps are padded by zeros."""
     maps = torch.randn(2, 5, 12, 18, dtype=torch.double)
     coarse = after_pool4(vgg)(maps[..., ::2, ::2].clone())
     fine = after_pool4(dilated(vgg, 8))(maps.clone())
@@ -50,8 +50,8 @@ def test_dilated_convolutions_agree_on_shared_cells(vgg) -> None:
 
 
 def test_the_dilated_network_agrees_if_pooling_windows_do(vgg) -> None:
-    """Weights that are not negative keep a rising image rising, where a window's last cell is its greatest."""
-    for layer in layers_of(vgg, nn.Conv2d):
+    """Non-negative weights keep an ascending image ascending, so the last cell of a window is its maximum."""
+    for layer in select_layers(vgg, nn.Conv2d):
         layer.weight.data.abs_()
     image = torch.rand(1, 3, 256, 256, dtype=torch.double).cumsum(-1).cumsum(-2)
     coarse, fine = vgg(image), dilated(vgg, 8)(image)
@@ -77,8 +77,8 @@ def test_dilation_changes_convolutions_and_poolings(
     vgg, output_stride, dilations, strides, reductions
 ) -> None:
     network = dilated(vgg, output_stride)
-    assert [layer.dilation for layer in layers_of(network, nn.Conv2d)] == [(d, d) for d in dilations]
-    assert [layer.stride for layer in layers_of(network, nn.MaxPool2d)] == strides
+    assert [layer.dilation for layer in select_layers(network, nn.Conv2d)] == [(d, d) for d in dilations]
+    assert [layer.stride for layer in select_layers(network, nn.MaxPool2d)] == strides
     assert network.feature_info.reduction() == reductions
     sides = [feature.shape[-2:] for feature in network(torch.rand(1, 3, 64, 96, dtype=torch.double))]
     assert sides == [(64 // reduction, 96 // reduction) for reduction in reductions]

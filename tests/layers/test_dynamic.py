@@ -8,7 +8,7 @@ from boxel.layers.dynamic import dynamic_masks, num_dynamic_params, upsample_twi
 
 
 def one_by_one(features, params, image_index, centers, scales, width, stride=8):
-    """Three 1x1 convolutions an instance, its relative coordinates written out in full."""
+    """Three 1x1 convolutions per instance, with explicit relative coordinates."""
     _, channels, h, w = features.shape
     sizes = [(width, channels + 2), (width, width), (1, width)]
     logits = []
@@ -49,7 +49,7 @@ def test_number_of_parameters_per_instance(features, width, count):
 @pytest.mark.parametrize(("features", "width"), [(8, 8), (16, 8), (16, 16), (3, 5)])
 @pytest.mark.parametrize("image_index", [[0, 0, 1, 2], [1], [0, 0, 0, 2, 2, 2]])
 def test_equals_one_network_per_instance(features, width, image_index):
-    """Values and gradients; an image may have no instance."""
+    """Values and gradients agree; an image may have no instance."""
     ours, theirs = case(features, width, image_index), case(features, width, image_index)
     logits, expected = dynamic_masks(*ours), one_by_one(*theirs)
     assert expected.abs().mean() > 1

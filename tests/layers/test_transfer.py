@@ -14,7 +14,7 @@ def features(batch=2):
 
 
 def make_identity(transfer: WeightTransfer) -> None:
-    """Let a transfer pass weights on as they are: x is (leaky(x) - leaky(-x)) / 1.1."""
+    """Make a transfer the identity: x is (leaky(x) - leaky(-x)) / 1.1."""
     first, _, last = transfer.rows
     one = torch.eye(CHANNELS)
     with torch.no_grad():
@@ -35,7 +35,7 @@ def test_a_head_is_conv_norm_relu_conv():
 
 
 def test_the_weights_of_each_output_channel_go_through_one_perceptron():
-    """Two layers, 4 units a channel, LeakyReLU 0.1; the bias is k b + c."""
+    """Two layers, 4 units per channel, LeakyReLU 0.1; the bias is k b + c."""
     torch.manual_seed(0)
     source, transfer = nn.Conv2d(CHANNELS, 3, 1), WeightTransfer(CHANNELS)
     first, _, last = transfer.rows

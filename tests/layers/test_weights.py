@@ -102,7 +102,7 @@ def test_missing_tensors_are_logged(caplog):
 
 
 def test_a_layer_without_its_weights_is_an_error():
-    """However little it is: it would be a random start in disguise."""
+    """However small it is: it would be a random start in disguise."""
     network = nn.Sequential(*(nn.Conv2d(1, 1, 1) for _ in range(50)))
     state = network.state_dict()
     del state["7.weight"]

@@ -86,12 +86,12 @@ def plain(
     return ((nll * supervised).sum((1, 2, 3)) / about.sum((1, 2, 3)).clamp(min=1)).mean()
 
 
-def row_of(*probabilities: float) -> Tensor:
+def make_row(*probabilities: float) -> Tensor:
     """Logits (1, 1, n); with dilation 2 the edges of a row are (0, 2), (1, 3), ..."""
     return torch.tensor([[probabilities]], dtype=torch.float64).logit()
 
 
-def box_of(size: int, *columns: int) -> tuple[Tensor, Tensor]:
+def make_box(size: int, *columns: int) -> tuple[Tensor, Tensor]:
     inside = torch.zeros(1, size, dtype=torch.bool)
     inside[0, list(columns)] = True
     return torch.ones(1, 1, dtype=torch.bool), inside
@@ -118,10 +118,10 @@ def test_even_or_small_patches_are_refused(size: int, dilation: int):
 def test_equation_4_by_hand(normalizer: str, inside: str):
     # one edge, from .8 to .6: P(same) = .48 + .08
     loss = affinity_loss(
-        row_of(0.8, 0.1, 0.6),
+        make_row(0.8, 0.1, 0.6),
         all_edges(1, 3),
         ONE_IMAGE,
-        *box_of(3, 0, 1, 2),
+        *make_box(3, 0, 1, 2),
         normalizer=normalizer,
         inside=inside,
     )
@@ -129,10 +129,10 @@ def test_equation_4_by_hand(normalizer: str, inside: str):
 
 
 def test_equation_5_by_hand():
-    logits = row_of(0.9, 0.8, 0.3, 0.4, 0.5)
+    logits = make_row(0.9, 0.8, 0.3, 0.4, 0.5)
     masks = torch.tensor([[[1, 1, 0, 1, 0]]], dtype=torch.bool)
     # E_in of a box over columns 0 and 1: (0, 2) with y = 0, P(same) = .27 + .07; (1, 3) with y = 1, P(same) = .32 + .12
-    loss = supervised_affinity_loss(logits, masks, *box_of(5, 0, 1))
+    loss = supervised_affinity_loss(logits, masks, *make_box(5, 0, 1))
     assert loss.item() == pytest.approx(-(math.log(0.66) + math.log(0.44)) / 2)
 
 
@@ -231,13 +231,13 @@ def test_warmup_weight():
 
 
 def test_equation_8_by_hand():
-    logits = row_of(0.9, 0.8, 0.3, 0.4, 0.5)
+    logits = make_row(0.9, 0.8, 0.3, 0.4, 0.5)
     edges = torch.zeros(1, 4, 1, 5, dtype=torch.bool)
     edges[0, 0, 0, 0] = True  # only (0, 2), P(same) = .27 + .07
     nll = -math.log(0.34)
 
     def loss(columns: list[int], normalizer: str, inside: str) -> float:
-        box = box_of(5, *columns)
+        box = make_box(5, *columns)
         return affinity_loss(logits, edges, ONE_IMAGE, *box, normalizer=normalizer, inside=inside).item()
 
     # columns 0, 1 touch (0, 2) and (1, 3), each with one end
@@ -343,7 +343,7 @@ def test_a_box_of_one_cell_has_a_gradient():
 @pytest.mark.parametrize("inside", ["center", "either"])
 def test_huge_logits_stay_finite(inside: str):
     logits = torch.tensor([[[1e4, 60.0, -1e4, -60.0, 0.0]]], requires_grad=True)
-    loss = affinity_loss(logits, all_edges(1, 5), ONE_IMAGE, *box_of(5, *range(5)), inside=inside)
+    loss = affinity_loss(logits, all_edges(1, 5), ONE_IMAGE, *make_box(5, *range(5)), inside=inside)
     # Ends at x and -x: P(same) = 2 e^-x. (1e4, -1e4) counts as (80, -80). (-1e4, 0): P(same) = 1/2.
     assert loss.item() == pytest.approx((80 + 60 - math.log(2)) / 3, rel=1e-6)
     loss.backward()

@@ -120,7 +120,7 @@ def test_half_precision_is_converted():
 
 
 def test_nothing_synchronizes_with_the_device():
-    """On the meta device, values are not to be had and shapes cannot depend on them."""
+    """On the meta device, values are not available and shapes cannot depend on them."""
     predicted = torch.zeros(2, 4, 3, 3, device="meta", requires_grad=True)
     target = torch.zeros(2, 4, 3, 3, device="meta")
     valid = torch.zeros(2, 3, 3, device="meta", dtype=torch.bool)

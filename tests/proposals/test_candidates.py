@@ -39,7 +39,7 @@ def test_candidates_survive_saving_and_loading(tmp_path_factory, seed, superpixe
 
 
 def test_masks_cut_superpixels() -> None:
-    """The middle column pair cuts all four; what was a set of superpixels still is the same mask."""
+    """The middle columns cut all four superpixels; the existing sets keep their masks."""
     masks = np.zeros((2, 3, 4), dtype=bool)
     masks[0, :, 1:3] = True
     masks[1, 2, 3] = True

@@ -67,7 +67,7 @@ def test_regions_by_hand() -> None:
 
 
 def test_superpixels_keep_to_edges(seen) -> None:
-    """There are as many as asked for, and hardly one lies on two objects."""
+    """There are as many as requested, and hardly any lies on two objects."""
     _, _, found = seen
     assert len(found.sizes) == 150 and found.sizes.sum() == found.labels.size
     for mask in photo()[1]:
@@ -81,7 +81,7 @@ def test_fewer_basins_than_superpixels_are_all_kept() -> None:
 
 
 def test_gradient_by_hand() -> None:
-    """A ramp of 2 a pixel across and 1 down in one channel: Sobel sums eight differences of two pixels' distance."""
+    """A ramp of 2 per pixel across and 1 down in one channel: Sobel sums eight differences over two pixels."""
     y, x = np.mgrid[:30, :30].astype(np.float32)
     ramp = np.stack([2 * x + y, 0 * x, 0 * x], -1)
     np.testing.assert_allclose(gradient(ramp, 1.0)[8:-8, 8:-8], 8 * 5**0.5, rtol=1e-4)
@@ -102,7 +102,7 @@ def test_hierarchies_are_consistent(seen) -> None:
 
 
 def test_groups_are_all_unions_of_neighbors(seen, tree) -> None:
-    """Against a search of all pairs, triplets and quadruplets of the highest regions."""
+    """Compare with a search of all pairs, triplets and quadruplets of the highest regions."""
     _, _, own = seen
     top = (9, 7, 6)
     found = group_regions(tree, own, top)
@@ -116,7 +116,7 @@ def test_groups_are_all_unions_of_neighbors(seen, tree) -> None:
         )
 
     def linked(nodes: tuple[int, ...]) -> bool:
-        """Whether each can be reached from the first by regions that touch."""
+        """Whether all are connected through adjacent regions."""
         reached, grown = {nodes[0]}, True
         while grown:
             new = {n for n in nodes if n not in reached and any(touch(n, r) for r in reached)}
@@ -224,7 +224,7 @@ def test_near_duplicates_are_removed(seen) -> None:
 
 
 def test_boxes_without_segments(seen) -> None:
-    """None is given, and one with no superpixel in it."""
+    """No box is given, or one that contains no superpixel."""
     pool, own = GENERATORS["mcg"](*seen), seen[2]
     assert len(select_fitting(pool, own, np.zeros((0, 4)), 10)) == 0
     assert len(select_fitting(pool, own, np.array([5.2, 5.2, 5.4, 5.4]), 10)) == 0

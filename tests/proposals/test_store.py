@@ -1,4 +1,4 @@
-"""Candidate segments of a set on disk: made once, found again, made anew where the boxes are others."""
+"""Candidate segments of a dataset on disk: made once, found again, and made again if the boxes change."""
 
 import os
 from dataclasses import replace
@@ -55,8 +55,8 @@ def test_images_without_boxes_have_no_candidates(scenes, tmp_path) -> None:
 
 def test_an_unreadable_image_costs_only_itself(scenes, tmp_path, caplog) -> None:
     broken = replace(scenes, paths=[scenes.paths[0], "gone.jpg", scenes.paths[2]])
-    (fault,) = make_candidates(broken, tmp_path, CONFIG)
-    assert "gone.jpg" in fault and len(times(tmp_path)) == 2
+    (error,) = make_candidates(broken, tmp_path, CONFIG)
+    assert "gone.jpg" in error and len(times(tmp_path)) == 2
     with pytest.raises(BoxelError, match=r"gone\.jpg"):
         load_candidates(broken, 1, tmp_path, CONFIG)
     assert len(best_candidate_ious(broken, tmp_path, CONFIG)) < len(scenes.boxes)

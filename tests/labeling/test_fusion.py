@@ -32,7 +32,7 @@ def text(mask):
     return ["".join("#" if pixel else "." for pixel in row) for row in mask]
 
 
-def mask_of(*rows):
+def parse_mask(*rows):
     return np.array([[sign == "#" for sign in row] for row in rows])
 
 
@@ -117,7 +117,7 @@ def test_flipping_twice_is_the_identity():
     soft = SoftMask(np.array([[1, 2, 3]], dtype=np.float32), (0.5, 0, 3.5, 1), 0.7)
     back = flip_soft_mask(soft, 10)
     assert back.logits.tolist() == [[3, 2, 1]] and back.window == (6.5, 0, 9.5, 1) and back.score == 0.7
-    drawn = from_binary_mask(mask_of("#..", "##."), 1, 2)
+    drawn = from_binary_mask(parse_mask("#..", "##."), 1, 2)
     there = resample_logits(drawn, Region(0, 0, 8, 6))
     np.testing.assert_array_equal(
         resample_logits(flip_soft_mask(drawn, 8), Region(0, 0, 8, 6)), there[:, ::-1]
@@ -132,8 +132,8 @@ def test_the_flipped_image_gives_a_second_vote():
     flipped = label_one([left], (2, 1, 6, 4), LabelConfig(min_component=0, flip=True))
     assert [vote.flipped for vote in flipped.votes] == [False, True]
     np.testing.assert_allclose(fuse_region(flipped.votes, 0, flipped.regions[0]), 0.5, atol=1e-6)
-    plainly, mirrored = everywhere(flipped)
-    np.testing.assert_allclose(plainly, mirrored[:, ::-1], atol=1e-5)
+    plain, flipped_back = everywhere(flipped)
+    np.testing.assert_allclose(plain, flipped_back[:, ::-1], atol=1e-5)
 
 
 def everywhere(found):
@@ -170,7 +170,7 @@ def test_the_threshold_is_one_half():
 
 
 def test_small_components_are_removed_and_holes_kept():
-    mask = mask_of(
+    mask = parse_mask(
         "#####..#",
         "#...#...",
         "#.#.#...",
@@ -191,11 +191,11 @@ def test_small_components_are_removed_and_holes_kept():
 
 
 def test_components_are_8_connected():
-    assert remove_small_components(mask_of("##..", "##..", "..#."), 0.5)[2, 2]
+    assert remove_small_components(parse_mask("##..", "##..", "..#."), 0.5)[2, 2]
 
 
 def test_the_largest_component_is_never_removed():
-    assert text(remove_small_components(mask_of("#.#.##"), 1)) == ["....##"]
+    assert text(remove_small_components(parse_mask("#.#.##"), 1)) == ["....##"]
 
 
 def test_components_match_scipy():
@@ -292,8 +292,8 @@ def test_a_fully_covered_mask_stays_but_is_not_trusted():
 
 def test_existing_masks_take_part_and_do_not_change():
     """An existing mask in a small box takes its pixels from a larger object; one in a large box loses none."""
-    small = PlacedMask(np.array([2.0, 0, 4, 2]), Region(2, 0, 4, 2), mask_of("##", "#."))
-    large = PlacedMask(np.array([0.0, 0, 9, 8]), Region(0, 0, 3, 2), mask_of("###", "###"))
+    small = PlacedMask(np.array([2.0, 0, 4, 2]), Region(2, 0, 4, 2), parse_mask("##", "#."))
+    large = PlacedMask(np.array([0.0, 0, 9, 8]), Region(0, 0, 3, 2), parse_mask("###", "###"))
     found = label_boxes([make_teacher("rectangle", [])], [(0, 0, 5, 2)], existing=[small, large])
     assert text(found.masks[0]) == ["##..#", "##.##"]
     assert large.mask.all()

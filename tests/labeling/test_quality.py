@@ -105,10 +105,10 @@ def made_up(count, seed=0):
 def test_a_calibration_generalizes_to_unseen_masks():
     calibration = quality.fit_calibration(*made_up(400))
     found, ious = made_up(400, seed=1)
-    figures = quality_metrics(ious, calibration.estimate(found))
-    assert figures["spearman"] > 0.85
-    assert figures["calibration_error"] < 0.03
-    assert figures["gain"] > 0.85
+    metrics = quality_metrics(ious, calibration.estimate(found))
+    assert metrics["spearman"] > 0.85
+    assert metrics["calibration_error"] < 0.03
+    assert metrics["gain"] > 0.85
 
 
 def test_uninformative_cues_give_the_mean():
@@ -146,7 +146,7 @@ def test_the_correction_grows_with_the_number_of_masks():
         assert (np.diff(lower.curve[1]) >= 0).all() and lower.identity != calibration.identity
 
 
-def test_ranking_figures_by_hand():
+def test_quality_metrics_by_hand():
     ious = np.arange(10) / 10
     perfect = quality_metrics(ious, ious)
     assert perfect == pytest.approx({"spearman": 1, "calibration_error": 0, "gain": 1})

@@ -149,7 +149,7 @@ def test_kill_9_at_many_moments_and_in_mid_commit(make_set, tmp_path):
     )
     assert ran.returncode == 0, ran.stderr
     *counts, found, labeled = map(int, ran.stdout.split())
-    assert counts == sorted(counts) and counts[-1] > counts[4] > 0  # each goes on from the last
+    assert counts == sorted(counts) and counts[-1] > counts[4] > 0  # each run resumes from the last
     assert found == counts[-1] and labeled == 80 - found
     assert made(tmp_path, "broken") == made(tmp_path, "whole")
 
@@ -309,9 +309,9 @@ def test_trusted_masks_and_crowds_stay_as_they_are(make_set, run):
     assert kept.mask(2) is None
     np.testing.assert_array_equal(kept.mask(3), expected)  # the mask that was not trusted is replaced
     assert kept.trusted.all()
-    anew = run(mixed, "anew", "rectangle", relabel=True).data
-    assert anew.source.tolist() == ["rectangle", "rectangle", None, "rectangle"]
-    assert anew.mask(0).sum() == 16 * 16
+    relabeled = run(mixed, "relabeled", "rectangle", relabel=True).data
+    assert relabeled.source.tolist() == ["rectangle", "rectangle", None, "rectangle"]
+    assert relabeled.mask(0).sum() == 16 * 16
 
 
 def test_an_unreadable_trusted_mask_is_replaced(make_set, run, caplog):

@@ -21,11 +21,11 @@ class Own:
 
     name = "own"
 
-    def __init__(self, says):
-        self.says = says
+    def __init__(self, predict):
+        self.predict = predict
 
     def __call__(self, image, boxes, labels):
-        return self.says(image, boxes)
+        return self.predict(image, boxes)
 
 
 def squares(value, image, boxes):
@@ -33,7 +33,7 @@ def squares(value, image, boxes):
 
 
 @pytest.mark.parametrize(
-    ("says", "message"),
+    ("predict", "message"),
     [
         (
             lambda image, boxes: squares(5, image, boxes) * 2,
@@ -55,9 +55,9 @@ def squares(value, image, boxes):
         (lambda image, boxes: [SoftMask(np.ones((0, 2)), (0, 0, 9, 9))] * 2, r"shape \(0, 2\)"),
     ],
 )
-def test_invalid_predictions_of_a_teacher_are_refused(make_set, says, message):
+def test_invalid_predictions_of_a_teacher_are_refused(make_set, predict, message):
     with pytest.raises(BoxelError, match=message):
-        label(make_set(1), teacher=Own(says))
+        label(make_set(1), teacher=Own(predict))
 
 
 def test_infinite_logits_count_as_large_ones(make_set):

@@ -18,7 +18,7 @@ def paste_masks(logits, boxes, stride, size, **options):
     return paste_windows(logits, boxes, window.expand(len(logits), 4), size, **options)
 
 
-def pixels_of(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
+def touched_pixels(boxes: torch.Tensor, height: int, width: int) -> torch.Tensor:
     """(N, H, W) bool: the pixels that each box touches."""
     x0, y0, x1, y1 = boxes.T[:, :, None, None]
     x, y = torch.arange(width), torch.arange(height)[:, None]
@@ -36,7 +36,7 @@ def test_equals_interpolate_inside_the_box(size, stride, chunk):
     corners = torch.rand(20, 2, 2, generator=generator) * torch.tensor([size[1], size[0]]) * 1.4 - 1
     boxes = torch.cat([corners.amin(1), corners.amax(1)], dim=1)
     sampled = F.interpolate(logits[None], size=size, mode="bilinear", align_corners=False)[0]
-    inside = pixels_of(boxes, *size)
+    inside = touched_pixels(boxes, *size)
     pasted = torch.from_numpy(
         np.stack([decode(rle) for rle in paste_masks(logits, boxes, stride, size, chunk=chunk)])
     ).bool()
@@ -85,8 +85,8 @@ def test_windows_match_interpolate(chunk):
 
 
 def test_a_window_worked_by_hand():
-    # Two cells over [1.5, 5.5): their middles at 2.5 and 4.5, from one to the other the logit falls from 1 to
-    # -1, so that it is 0 at 3.5, the middle of pixel 3, and the edges go on. Pixel 0 is not in the box.
+    # Two cells over [1.5, 5.5): their centers are at 2.5 and 4.5, between which the logit falls from 1 to
+    # -1. It is 0 at 3.5, the center of pixel 3, and constant beyond the centers. Pixel 0 is not in the box.
     logits = torch.tensor([[[1.0, -1.0]]])
     box, window = torch.tensor([[1.2, 0.0, 8.0, 1.0]]), torch.tensor([[1.5, 0.0, 5.5, 1.0]])
     (rle,) = paste_windows(logits, box, window, (1, 8))

@@ -18,7 +18,7 @@ def test_it_is_small_and_says_what_it_is(name):
     assert (folder / "model.safetensors").stat().st_size < 15e6
     card = (folder / "README.md").read_text()
     assert card.startswith(f"# Model card: `{name}`")
-    assert all(f"**{part}" in card for part in ("Learned from", "Licenses", "Made by", "Figures", "Limits"))
+    assert all(f"**{part}" in card for part in ("Learned from", "Licenses", "Made by", "Results", "Limits"))
     assert find_calibration(name) is not None
     assert load(name).config.threshold == 0.4
 

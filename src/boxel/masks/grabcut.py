@@ -36,8 +36,8 @@ def grabcut_from_box(image: NDArray[np.uint8], box: ArrayLike, iterations: int =
         iterations: Number of alternations.
 
     Returns:
-        (H, W) bool mask inside the box. It is the filled box if nothing can be told apart: too few pixels for a
-        mixture inside or outside the box, or a cut that leaves no object.
+        (H, W) bool mask inside the box. It is the filled box if object and background cannot be separated: with too few
+        pixels for a mixture inside or outside the box, or a cut that leaves no object.
 
     References:
         Rother, Kolmogorov and Blake, "GrabCut", SIGGRAPH 2004.

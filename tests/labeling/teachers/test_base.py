@@ -8,7 +8,7 @@ from boxel.masks.boxes import Region
 
 
 def by_hand(soft, region):
-    """Bilinear between the middles of the cells, the edge going on beyond them, pixel by pixel."""
+    """Bilinear between the centers of the cells and constant beyond them, pixel by pixel."""
     (h, w), (x0, y0, x1, y1) = soft.logits.shape, soft.window
     found = np.empty(region.shape)
     for row in range(region.top, region.bottom):
@@ -26,7 +26,7 @@ def by_hand(soft, region):
 
 @pytest.mark.parametrize("shape", [(5, 7), (1, 4), (3, 1), (1, 1), (40, 30)])
 @pytest.mark.parametrize("window", [(3.3, 2.1, 20.7, 15.9), (-4.5, -2, 9, 8.25), (2, 1, 9, 6)])
-def test_logits_are_bilinear_between_the_middles_of_cells(shape, window):
+def test_logits_are_bilinear_between_the_centers_of_cells(shape, window):
     logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     soft, region = SoftMask(logits, window), Region(0, 0, 24, 18)
     found = resample_logits(soft, region)
@@ -35,7 +35,7 @@ def test_logits_are_bilinear_between_the_middles_of_cells(shape, window):
     np.testing.assert_allclose(found, by_hand(soft, region), atol=0.1)
 
 
-def test_whole_pixels_are_taken_as_they_are_and_the_edge_goes_on():
+def test_pixel_cells_are_copied_and_the_edge_is_extended():
     logits = np.arange(6, dtype=np.float32).reshape(2, 3)
     found = resample_logits(SoftMask(logits, (1, 2, 4, 4)), Region(0, 1, 5, 5))
     assert found.tolist() == [[0, 0, 1, 2, 2], [0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]]
@@ -46,10 +46,10 @@ def test_a_region_may_lie_beside_the_window():
     assert resample_logits(SoftMask(logits, (0, 0, 2, 2)), Region(5, 7, 7, 8)).tolist() == [[4, 4]]
 
 
-def test_a_pixel_that_leans_on_what_is_not_said_is_not_said():
+def test_nan_cells_spread_to_the_pixels_that_depend_on_them():
     logits = np.array([[0, np.nan, 8, 8]], dtype=np.float32)
     found = resample_logits(SoftMask(logits, (0, 0, 16, 4)), Region(0, 0, 16, 4))
-    # The middles of the cells are at 2, 6, 10, 14: between 2 and 10 everything leans on the second cell.
+    # The centers of the cells are at 2, 6, 10, 14: between 2 and 10 all pixels depend on the second cell.
     assert (found[:, :2] == 0).all() and np.isnan(found[:, 2:10]).all() and (found[:, 10:] == 8).all()
     exact = resample_logits(SoftMask(logits, (0, 0, 4, 1)), Region(0, 0, 4, 1))
     np.testing.assert_array_equal(exact, logits)

@@ -18,14 +18,14 @@ WHOLE = Region(0, 0, 120, 100)
 
 
 def painted(truth: np.ndarray) -> np.ndarray:
-    """A photo of a red thing on blue ground, with some noise."""
+    """A noisy image of a red object on blue."""
     noise = np.random.default_rng(0).integers(-9, 10, (*truth.shape, 3))
     return (np.where(truth[..., None], (200, 60, 50), (40, 70, 190)) + noise).astype(np.uint8)
 
 
 @pytest.fixture
 def cross():
-    """A cross, of which all corners of its box of 88 x 88 pixels are free; the box; the photo."""
+    """A cross that leaves the corners of its box of 88 x 88 pixels free, the box, and the image."""
     truth = np.zeros((100, 120), dtype=bool)
     truth[28:72, 20:108] = truth[6:94, 42:86] = True
     return truth, np.array([20.0, 6, 108, 94]), painted(truth)
@@ -38,7 +38,7 @@ def test_the_object_of_a_box_is_found_exactly(cross) -> None:
 
 
 @pytest.mark.parametrize("scale", [0.5, 3])
-def test_at_other_sizes_the_cells_of_the_copy_mix_colors_at_its_rim(cross, scale) -> None:
+def test_at_other_sizes_errors_stay_at_the_boundary(cross, scale) -> None:
     truth, box, _ = cross
     truth = cv2.resize(truth.astype(np.uint8), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) > 0
     height, width = truth.shape
@@ -46,8 +46,8 @@ def test_at_other_sizes_the_cells_of_the_copy_mix_colors_at_its_rim(cross, scale
     assert boundary_distance(truth.astype(np.uint8))[found ^ truth].max() < scale + 1
 
 
-def test_the_core_is_the_object_and_what_is_outside_is_not() -> None:
-    """Whatever the photo looks like: this one says nothing."""
+def test_the_core_is_object_and_the_outside_background() -> None:
+    """On any image; this one is noise."""
     photo = np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8)
     for box in ([20.0, 12, 92, 72], [41.3, 30.2, 60.9, 47.7], [-30.0, 40, 50, 200], [0.0, 0, 120, 100]):
         found = resample_logits(segment(photo, np.array(box)), WHOLE)
@@ -64,7 +64,7 @@ def test_tiny_boxes_get_a_mask_within_the_image(cross, box) -> None:
 
 
 def test_it_is_the_mean_field_of_the_window() -> None:
-    """Of a window of the copy's size, so that nothing is resampled, worked out from its pixels."""
+    """The window has the size of the copy, so that nothing is resampled."""
     rng = np.random.default_rng(0)
     photo = rng.integers(0, 256, (SIDE, SIDE, 3), dtype=np.uint8)
     images = torch.from_numpy(photo).permute(2, 0, 1)[None] / 255
@@ -90,8 +90,8 @@ def test_it_is_the_mean_field_of_the_window() -> None:
     np.testing.assert_allclose(expit(found.logits), field(mask, MASK_CRF)[14:82, 14:82], atol=1e-4)
 
 
-def test_a_mask_is_drawn_to_the_colors() -> None:
-    """One that is two pixels off and not sure of it."""
+def test_a_mask_follows_the_colors() -> None:
+    """The mask is two pixels off and not confident."""
     y, x = np.mgrid[:SIDE, :SIDE]
     truth, region = np.hypot(x - 48, y - 48) < 28, Region(14, 14, 82, 82)
     own, off = (mask[14:82, 14:82] for mask in (truth, np.roll(truth, 2, axis=1)))
@@ -99,6 +99,6 @@ def test_a_mask_is_drawn_to_the_colors() -> None:
     assert (off ^ own).sum() > 200 and (found ^ own).sum() < 0.2 * (off ^ own).sum()
 
 
-def test_where_nobody_speaks_there_is_nothing(cross) -> None:
+def test_unknown_probabilities_give_no_mask(cross) -> None:
     soft = refine(cross[2], Region(20, 6, 108, 94), np.full((88, 88), np.nan, dtype=np.float32))
     assert (soft.logits < 0).all()

@@ -22,7 +22,7 @@ KNOWN = (Category(1, "cat"), Category(2, "dog"))
 
 
 class Finder(nn.Module):
-    """A "model" that finds the instances it is given: (box, label, score) in pixels, each filling its box."""
+    """A "model" with fixed detections (box, label, score) in pixels, each filling its box."""
 
     def __init__(self, found, categories=KNOWN):
         super().__init__()
@@ -48,7 +48,7 @@ class Finder(nn.Module):
 
 
 def labeled(found, boxes, names, categories=KNOWN, photo=PHOTO):
-    """What a teacher says of boxes: the score, and the box that its mask fills; None without an opinion."""
+    """Score and tight box of each predicted mask; None without an opinion."""
     known = list(dict.fromkeys(names))
     teacher = DetectorTeacher(
         Finder(found, categories), "finder", [Category(i, n) for i, n in enumerate(known)]
@@ -69,34 +69,34 @@ def labeled(found, boxes, names, categories=KNOWN, photo=PHOTO):
     return said
 
 
-def test_each_box_gets_the_instance_that_overlaps_it_most():
+def test_each_box_gets_the_detection_that_overlaps_it_most():
     found = [((8, 8, 40, 40), 0, 0.9), ((10, 8, 42, 40), 0, 0.5), ((60, 8, 90, 40), 0, 0.3)]
     boxes = [(11, 8, 43, 40), (8, 8, 40, 39)]
     assert labeled(found, boxes, ["cat", "cat"]) == [(0.5, [10, 8, 42, 40]), (0.9, [8, 8, 40, 40])]
 
 
-def test_an_instance_labels_one_box_and_the_best_pair_goes_first():
-    """One instance and two boxes of IoU 0.8 and 1 with it: the second takes it, though it comes later."""
+def test_each_detection_serves_one_box_best_pairs_first():
+    """One detection and two boxes of IoU 0.8 and 1 with it: the second gets it."""
     found = [((0, 0, 40, 40), 0, 0.9)]
     boxes = [(0, 0, 40, 32), (0, 0, 40, 40)]
     assert labeled(found, boxes, ["cat", "cat"]) == [None, (0.9, [0, 0, 40, 40])]
 
 
-def test_what_is_left_over_takes_what_is_left():
-    """Instance A overlaps both boxes best (1 and 0.9); the second box gets B, with which it has 0.8."""
+def test_remaining_boxes_get_remaining_detections():
+    """Detection A overlaps both boxes best (1 and 0.9); the second box gets B (0.8)."""
     found = [((0, 0, 40, 40), 0, 0.9), ((0, 0, 40, 28.8), 0, 0.6)]
     boxes = [(0, 0, 40, 40), (0, 0, 40, 36)]
     assert [s and s[0] for s in labeled(found, boxes, ["cat", "cat"])] == [0.9, 0.6]
 
 
-def test_no_opinion_below_the_least_iou_or_without_any_instance():
+def test_no_opinion_below_the_minimum_iou_or_without_detections():
     found = [((0, 0, 40, 40), 0, 0.9)]
     assert labeled(found, [(0, 0, 40, 21)], ["cat"]) == [(0.9, [0, 0, 40, 40])]
     assert labeled(found, [(0, 0, 40, 19)], ["cat"]) == [None]
     assert labeled([], [(0, 0, 40, 40)], ["cat"]) == [None]
 
 
-def test_a_known_category_takes_only_its_own():
+def test_a_known_category_matches_only_its_own_detections():
     found = [((8, 8, 40, 40), 0, 0.9), ((8, 8, 40, 30), 1, 0.4)]
     boxes = [(8, 8, 40, 40)]
     assert labeled(found, boxes, ["cat"])[0][0] == 0.9
@@ -106,7 +106,7 @@ def test_a_known_category_takes_only_its_own():
     assert labeled(found, boxes, ["dog"], (Category(1, "object"), Category(2, "other")))[0][0] == 0.9
 
 
-def test_an_instance_without_a_pixel_is_no_opinion():
+def test_an_empty_mask_is_no_opinion():
     found = [((8, 8, 40, 40), 0, 0.9)]
     finder = Finder(found)
     finder.detect = lambda images: [
@@ -118,7 +118,7 @@ def test_an_instance_without_a_pixel_is_no_opinion():
     assert np.isnan(soft.logits).all() and soft.score == 0
 
 
-def test_a_digest_is_of_weights_and_of_what_else_matters():
+def test_the_digest_depends_on_weights_and_settings():
     model = Finder([])
     before = digest_model(model, model.settings)
     assert digest_model(Finder([((0, 0, 8, 8), 0, 0.5)]), model.settings) == before
@@ -129,7 +129,7 @@ def test_a_digest_is_of_weights_and_of_what_else_matters():
 
 @pytest.fixture
 def run(tmp_path, tiny_boxinst):
-    """A model folder of a network that has learned nothing and gives everything out."""
+    """A model folder of an untrained network without a score threshold."""
     config = tiny_boxinst | {"score_threshold": 0.0}
     torch.manual_seed(0)
     record = {"method": "boxinst", "model": config, "augment": {"short_sides": [64], "max_size": 96}}
@@ -137,7 +137,7 @@ def run(tmp_path, tiny_boxinst):
     return tmp_path / "run"
 
 
-def test_a_model_folder_labels_a_set(run, make_set):
+def test_a_model_folder_labels_a_dataset(run, make_set):
     data = make_set(2)
     teacher = make_teacher(str(run), data.categories, "cpu")
     assert teacher.name == run.as_posix() and len(teacher.identity.split()[0]) == 16
@@ -147,6 +147,6 @@ def test_a_model_folder_labels_a_set(run, make_set):
     assert {source for source in outcome.data.source[made]} <= {run.as_posix()}
 
 
-def test_a_folder_that_holds_no_model_is_told(tmp_path):
+def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(BoxelError, match="is not a model folder"):
         make_teacher(str(tmp_path), KNOWN)

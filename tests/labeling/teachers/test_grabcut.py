@@ -15,7 +15,7 @@ LABELS = np.zeros(1, dtype=np.int32)
 
 @pytest.fixture
 def disc():
-    """A red disc on blue ground, and where it is."""
+    """An image of a red disc on blue, and the mask of the disc."""
     y, x = np.mgrid[:80, :100]
     truth = (x - 50) ** 2 + (y - 40) ** 2 < 20**2
     image = np.where(truth[..., None], (200, 40, 30), (30, 60, 190))
@@ -24,7 +24,7 @@ def disc():
 
 
 @pytest.mark.parametrize("name", ["grabcut", "grabcut-ellipse"])
-def test_the_object_is_cut_out_and_ground_is_all_round(disc, name):
+def test_the_object_is_found_and_surrounded_by_background(disc, name):
     image, truth = disc
     (soft,) = make_teacher(name, [])(image, np.array([[30.0, 20, 71, 61]]), LABELS)
     logits = resample_logits(soft, Region(0, 0, 100, 80))
@@ -32,7 +32,7 @@ def test_the_object_is_cut_out_and_ground_is_all_round(disc, name):
     assert ((logits > 0) & truth).sum() > 0.95 * ((logits > 0) | truth).sum()
 
 
-def test_grabcut_is_that_of_the_whole_image(disc):
+def test_grabcut_uses_the_whole_image(disc):
     noise = np.random.default_rng(0).integers(0, 256, disc[0].shape, dtype=np.uint8)
     box = np.array([20.0, 10, 80, 70])
     (soft,) = make_teacher("grabcut", [])(noise, box[None], LABELS)
@@ -42,7 +42,7 @@ def test_grabcut_is_that_of_the_whole_image(disc):
 
 
 @pytest.mark.parametrize("name", ["grabcut", "grabcut-ellipse"])
-def test_threads_cut_alike(disc, name):
+def test_threads_make_no_difference(disc, name):
     rng = np.random.default_rng(0)
     images = [rng.integers(0, 256, (40, 50, 3), dtype=np.uint8) for _ in range(8)]
     teacher = make_teacher(name, [])

@@ -200,7 +200,7 @@ def no_labels(boxes: NDArray[np.float64]) -> NDArray[np.int32]:
 
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_masks_are_those_of_transformers(network: Any, family: str, multimask: bool) -> None:
+def test_masks_match_transformers(network: Any, family: str, multimask: bool) -> None:
     small = network(family)
     teacher = SamTeacher(small.folder, multimask=multimask)
     for size in [(23, 40), (150, 97), (64, 64)]:  # the networks look at 64 or 56 pixels
@@ -217,7 +217,7 @@ def test_masks_are_those_of_transformers(network: Any, family: str, multimask: b
                 np.testing.assert_allclose(resample_logits(mask, region), inside, rtol=0, atol=1e-5)
 
 
-def test_window_is_the_box_and_its_margin_and_holds_no_more_memory(network: Any) -> None:
+def test_the_window_is_the_box_with_its_margin(network: Any) -> None:
     teacher = SamTeacher(network("sam2").folder, margin=0.25)
     boxes = np.array([[40.0, 20, 80, 60]])
     (mask,) = teacher(photo(100, 200), boxes, no_labels(boxes))
@@ -245,24 +245,24 @@ def test_threads_get_the_same_masks(network: Any) -> None:
     images = [photo(40 + i, 70 - i) for i in range(8)]
     teacher = SamTeacher(network("sam2").folder)
 
-    def masks_of(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
+    def predict_masks(image: NDArray[np.uint8]) -> list[NDArray[np.float32]]:
         boxes = boxes_in(*image.shape[:2])
         return [mask.logits for mask in teacher(image, boxes, no_labels(boxes))]
 
     with ThreadPoolExecutor(4) as pool:
-        for mine, alone in zip(pool.map(masks_of, images), map(masks_of, images), strict=True):
+        for mine, alone in zip(pool.map(predict_masks, images), map(predict_masks, images), strict=True):
             for mask, same in zip(mine, alone, strict=True):
                 np.testing.assert_array_equal(mask, same)
 
 
-def test_an_image_as_high_as_it_has_channels_is_not_turned(network: Any) -> None:
+def test_an_image_with_three_rows_is_not_transposed(network: Any) -> None:
     small, image, boxes = network("sam2"), photo(3, 30), np.array([[2.0, 0, 20, 3]])
     ((logits,), _) = small.masks(image, boxes)
     (mask,) = SamTeacher(small.folder)(image, boxes, no_labels(boxes))
     np.testing.assert_allclose(resample_logits(mask, Region(2, 0, 20, 3)), logits[:, 2:20], rtol=0, atol=1e-5)
 
 
-def test_name_is_that_of_the_source_and_identity_that_of_the_masks(network: Any, tmp_path: Path) -> None:
+def test_name_and_identity(network: Any, tmp_path: Path) -> None:
     folder = network("sam2").folder
     teacher = SamTeacher(folder)
     assert teacher.name == f"sam:{folder}"

@@ -17,8 +17,8 @@ from boxel.models import io
 WHOLE = Region(0, 0, 40, 20)
 
 
-def asked(monkeypatch, found, boxes, names, data=("cat", "dog")):
-    """What a teacher of background, cat and dog says that finds (3, 20, 40) probabilities everywhere."""
+def predict(monkeypatch, found, boxes, names, data=("cat", "dog")):
+    """Soft masks of a teacher with classes background, cat and dog and the given (3, 20, 40) probabilities."""
     monkeypatch.setattr(
         segmenter, "predict_probabilities", lambda *_: torch.tensor(found, dtype=torch.float32)
     )
@@ -36,15 +36,15 @@ def evenly(*classes):
 
 
 def test_a_class_without_a_box_is_nowhere(monkeypatch):
-    """By itself the photo says dog; in the cat's box it is the cat, by 0.3 to 0.2."""
-    (soft,) = asked(monkeypatch, evenly(0.2, 0.3, 0.5), [(10, 0, 20, 20)], ["cat"])
+    """The model predicts dog, but in the box of a cat it is the cat, by 0.3 to 0.2."""
+    (soft,) = predict(monkeypatch, evenly(0.2, 0.3, 0.5), [(10, 0, 20, 20)], ["cat"])
     np.testing.assert_allclose(soft.logits, np.log(0.3 / 0.2), rtol=1e-5)
     assert soft.window == (8, 0, 22, 20)  # the box and a fifth of its sides
     assert soft.score == pytest.approx(0.6)
 
 
 def test_a_class_is_an_alternative_where_it_has_a_box(monkeypatch):
-    cat, dog = asked(monkeypatch, evenly(0.2, 0.3, 0.5), [(10, 0, 20, 20), (20, 0, 30, 20)], ["cat", "dog"])
+    cat, dog = predict(monkeypatch, evenly(0.2, 0.3, 0.5), [(10, 0, 20, 20), (20, 0, 30, 20)], ["cat", "dog"])
     # The cat's box reaches to 22, the dog's from 18.
     expected = np.full((20, 14), np.log(0.3 / 0.2))
     expected[:, 10:] = np.log(0.3 / 0.7)
@@ -53,29 +53,29 @@ def test_a_class_is_an_alternative_where_it_has_a_box(monkeypatch):
     np.testing.assert_allclose(dog.logits[:, 4:], np.log(0.5 / 0.2), rtol=1e-5)
 
 
-def test_what_never_has_a_box_is_ground(monkeypatch):
-    """A data set of cats alone: the model's dogs may be anywhere."""
+def test_classes_without_boxes_in_the_dataset_are_background(monkeypatch):
+    """In a dataset of cats only, the dogs of the model may be anywhere."""
     found = np.array(evenly(0.1, 0.6, 0.3))
     found[:, :, 15:] = np.array([0.2, 0.3, 0.5])[:, None, None]
-    (soft,) = asked(monkeypatch, found, [(10, 0, 20, 20)], ["cat"], data=("cat",))
+    (soft,) = predict(monkeypatch, found, [(10, 0, 20, 20)], ["cat"], data=("cat",))
     np.testing.assert_allclose(soft.logits[:, :7], np.log(0.6 / 0.4), rtol=1e-5)
     np.testing.assert_allclose(soft.logits[:, 7:], np.log(0.3 / 0.7), rtol=1e-5)
     assert soft.score == pytest.approx(0.6)
 
 
-def test_something_is_in_each_box(monkeypatch):
-    """A model that sees ground everywhere, and least of it in the box's two leftmost columns of five and outside."""
+def test_each_box_has_an_object(monkeypatch):
+    """A model sees background everywhere, but least in the two left columns of five."""
     found = np.array(evenly(0.9, 0.1, 0.0))
     found[:, :, :12] = np.array([0.6, 0.4, 0.0])[:, None, None]
-    (soft,) = asked(monkeypatch, found, [(10, 0, 15, 20)], ["cat"])
+    (soft,) = predict(monkeypatch, found, [(10, 0, 15, 20)], ["cat"])
     np.testing.assert_array_equal(soft.logits > 0, np.tile([1, 1, 1, 0, 0, 0, 0], (20, 1)) > 0)
     assert soft.score == pytest.approx(0.4)
-    (same,) = asked(monkeypatch, evenly(0.9, 0.1, 0.0), [(10, 0, 15, 20)], ["cat"])
+    (same,) = predict(monkeypatch, evenly(0.9, 0.1, 0.0), [(10, 0, 15, 20)], ["cat"])
     assert (same.logits > 0).all()  # it can't tell its pixels apart
 
 
 def test_no_opinion_on_a_class_it_does_not_know(monkeypatch):
-    dog, bird = asked(
+    dog, bird = predict(
         monkeypatch,
         evenly(0.2, 0.3, 0.5),
         [(0, 0, 9, 9), (20, 0, 30, 9)],
@@ -86,8 +86,8 @@ def test_no_opinion_on_a_class_it_does_not_know(monkeypatch):
     assert (dog.logits > 0).all()
 
 
-def test_a_run_labels_boxes(tmp_path, make_set):
-    """The folder of a trained segmenter, by its path."""
+def test_a_model_folder_labels_a_dataset(tmp_path, make_set):
+    """A segmenter is a teacher by the path of its folder."""
     data = make_set(2)
     config = {"backbone": "tf_efficientnet_lite0", "weights": "none", "output_stride": 16}
     config |= {"classifier": "dilated", "kernel": 3, "dilation": 1, "hidden": 0}

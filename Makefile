@@ -62,7 +62,7 @@ demo-train: $(READY)  ## Train from the boxes of generated scenes and from their
 $(DEMO)/.ready: pyproject.toml
 	@echo "Setting up $(DEMO): half a minute the first time."
 	$(call make-venv,$(DEMO))
-	$(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check --editable '.[demo]'
+	$(DEMO)/bin/python -m pip install --quiet --disable-pip-version-check --no-compile --editable '.[demo]'
 	@touch $@
 
 docs: $(READY)  ## The documentation, into site/

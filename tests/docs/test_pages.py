@@ -2,10 +2,12 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
 
+from boxel.cli.main import _split_command, build_parser
 from boxel.data.samples import write_sample_images
 from boxel.data.synthetic import write_scenes
 
@@ -62,3 +64,23 @@ def test_lines_of_code_fit_on_a_screen(page: Path) -> None:
     parts = page.read_text(encoding="utf-8").split("```")
     long = [line for part in parts[1::2] for line in part.splitlines() if len(line) > MAX_CODE_COLUMNS]
     assert not long
+
+
+def commands() -> list[pytest.ParameterSet]:
+    """Every `boxel ...` in a block of code, continued lines joined."""
+    found = []
+    for page in PAGES:
+        for block in page.read_text(encoding="utf-8").split("```")[1::2]:
+            for line in block.replace("\\\n", " ").splitlines():
+                words = shlex.split(line, comments=True) if line.startswith("boxel ") else []
+                if words[1:] and not words[1].isupper():
+                    found.append(pytest.param(words[1:], id=f"{page.name}: {line.strip()}"[:90]))
+    return found
+
+
+@pytest.mark.parametrize("words", commands())
+def test_commands_on_pages_have_flags_that_exist(words: list[str]) -> None:
+    if words[0] == "train" and words[1:2] == ["METHOD"]:
+        return
+    name, rest = _split_command(words)
+    build_parser(name).parse(rest)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -79,6 +80,9 @@ def main(args: Sequence[str] | None = None) -> int:
             raise
         print(f"boxel: {error}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    except BrokenPipeError:  # what reads the output, e.g. `head`, has read enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
     except KeyboardInterrupt:
         print("boxel: stopped.", file=sys.stderr)
         return 1
@@ -115,6 +119,9 @@ def _run(words: list[str]) -> int:
         return 0 if words else 2
     if words[0] == "--version":
         print(f"boxel {__version__}")
+        return 0
+    if words[0] == "--print-completion":
+        print(_completion(words[1:]), end="")
         return 0
     if words[0] == "train" and (len(words) == 1 or words[1] in ("-h", "--help")):
         print(_overview("train "))
@@ -158,6 +165,19 @@ def _split_command(words: list[str]) -> tuple[str, list[str]]:
     return words[0], words[1:]
 
 
+def _completion(words: list[str]) -> str:
+    """Return the completion script of the shell that is named."""
+    from boxel.cli.completion import SHELLS, completion_script
+
+    if len(words) != 1 or words[0] not in SHELLS:
+        raise UsageError(f"--print-completion needs the name of a shell: {', '.join(SHELLS)}.")
+    flags = {
+        name: [(flag, option.help) for option in build_parser(name).options for flag in option.flags[:1]]
+        for name in COMMANDS
+    }
+    return completion_script(words[0], flags, {name: command.help for name, command in COMMANDS.items()})
+
+
 def _overview(prefix: str = "") -> str:
     """Return the list of commands, or of those that start with a prefix."""
     rows = {}
@@ -176,6 +196,7 @@ def _overview(prefix: str = "") -> str:
             *(f"  {name:<{width}}  {help}" for name, help in rows.items()),
             "",
             "boxel COMMAND --help lists the flags of a command; --debug shows tracebacks.",
+            "boxel --print-completion bash|zsh|fish prints the completions of a shell; source them.",
         ]
     )
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import re
 from argparse import SUPPRESS, BooleanOptionalAction, RawDescriptionHelpFormatter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
-from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, get_type_hints
 
 from docstring_parser import parse as parse_docstring
 from jsonargparse import ArgumentParser, Namespace
 
-from boxel.utils.config import describe_type
+from boxel.cli.values import default_metavar, default_text, describe_value, make_reader, plain_type, suggest
 from boxel.utils.errors import BoxelError, UsageError, nearest
 
 
@@ -30,6 +29,7 @@ class Option:
         group: Title of its group in the help, or None.
         hidden: Whether only `--help-all` shows it.
         several: Whether it takes several values with spaces between them.
+        metavar: What stands for its value in the help.
     """
 
     dest: str
@@ -40,6 +40,7 @@ class Option:
     group: str | None = None
     hidden: bool = False
     several: bool = False
+    metavar: str = ""
 
 
 class Parser(ArgumentParser):
@@ -91,17 +92,18 @@ class Parser(ArgumentParser):
         The name of a setting of a section has a dot; if it has a shorter alias, the help shows only that.
         """
         flags = tuple("--" + flag.replace("_", "-") for flag in (*aliases, name))
-        option = Option(name, flags, hint, help, default, group, hidden)
+        metavar = metavar or default_metavar(hint)
+        option = Option(name, flags, hint, help, default, group, hidden, several, metavar)
         self.options.append(option)
         self._spellings |= {flag: flags[0] for flag in flags[1:]}
         if group not in self._sections:
             self._sections[group] = self.add_argument_group(group)
         shown = SUPPRESS if hidden and not self._show_all else _help_text(option)
         how = {"dest": name, "help": shown, "default": SUPPRESS}
-        if _plain_type(hint) is bool:
+        if plain_type(hint) is bool:
             self._sections[group].add_argument(flags[0], action=BooleanOptionalAction, **how)
         else:
-            how |= {"metavar": metavar or _metavar(hint), "type": _reader(hint)}
+            how |= {"metavar": metavar, "type": make_reader(hint)}
             how |= {"nargs": "+"} if several else {}
             self._sections[group].add_argument(flags[0], **how)
 
@@ -215,7 +217,7 @@ class Parser(ArgumentParser):
             flag, equals, text = word.partition("=")
             if flag == spelling:
                 value = text if equals else after
-        return f"{spelling} is {value}; give {describe_value(option.hint)}.{_suggestion(value, option.hint)}"
+        return f"{spelling} is {value}; give {describe_value(option.hint)}.{suggest(value, option.hint)}"
 
     def _spell(self, word: str) -> str:
         """Return a flag in its first spelling; underscores are taken for hyphens."""
@@ -227,77 +229,6 @@ class Parser(ArgumentParser):
 
     def _option(self, flag: str) -> Option:
         return next(option for option in self.options if flag in option.flags)
-
-
-def describe_value(hint: Any) -> str:
-    """Describe the value of a flag, e.g. `a number from 0 to 1`.
-
-    Example:
-        >>> describe_value(list[int] | None)
-        'a whole number, or several with commas'
-    """
-    item = _item_type(hint)
-    if item is not None:
-        return f"{describe_type(item)}, or several with commas"
-    if _plain_type(hint) == dict[str, str]:
-        return "OLD=NEW, or several with commas"
-    return describe_type(hint)
-
-
-def _suggestion(value: str, hint: Any) -> str:
-    choices = [choice for choice in get_args(_plain_type(hint)) if isinstance(choice, str)]
-    return nearest(value, choices)
-
-
-def _plain_type(hint: Any) -> Any:
-    """Return a type without None."""
-    if get_origin(hint) not in (Union, UnionType):
-        return hint
-    parts = [part for part in get_args(hint) if part is not type(None)]
-    return parts[0] if len(parts) == 1 else hint
-
-
-def _item_type(hint: Any) -> Any:
-    """Return the type of the items of a list or a tuple, or None for anything else."""
-    plain = _plain_type(hint)
-    return get_args(plain)[0] if get_origin(plain) in (list, tuple) else None
-
-
-def _reader(hint: Any) -> Any:
-    """Return what reads the text of a flag: a type that jsonargparse knows, or a function for lists and pairs."""
-    item = _item_type(hint)
-    if item is not None:
-        return _list_reader(item)
-    return _read_pairs if _plain_type(hint) == dict[str, str] else hint
-
-
-def _list_reader(item: Any) -> Callable[[Any], Any]:
-    def read(text: Any) -> Any:  # the parser also calls it with what it has returned
-        parts = text.strip("[]").split(",") if isinstance(text, str) else text
-        convert = getattr(item, "_type", item)
-        return [
-            item(convert(part.strip() if isinstance(part, str) else part)) for part in parts if part != ""
-        ]
-
-    return read
-
-
-def _read_pairs(text: Any) -> dict[str, str]:
-    if not isinstance(text, str):
-        return text
-    return {old.strip(): new.strip() for old, new in (entry.split("=") for entry in text.split(",") if entry)}
-
-
-def _metavar(hint: Any) -> str:
-    plain = _item_type(hint) or _plain_type(hint)
-    choices = [choice for choice in get_args(plain) if isinstance(choice, str)]
-    if choices:
-        return "{" + ",".join(choices) + "}"
-    number = getattr(plain, "_type", plain)
-    name = {int: "N", float: "X"}.get(number, "NAME")
-    if plain == dict[str, str]:
-        name = "OLD=NEW"
-    return f"{name},..." if _item_type(hint) is not None or plain == dict[str, str] else name
 
 
 def _attribute_texts(kind: type) -> dict[str, str]:
@@ -320,19 +251,3 @@ def _help_text(option: Option) -> str:
     text = option.help[:1].upper() + option.help[1:].rstrip(".")
     text = text.replace("None: ", "Default: ").replace("; if None,", "; by default")
     return f"{text} (default: {default})".replace("%", "%%") if default else text.replace("%", "%%")
-
-
-def default_text(value: Any) -> str:
-    """Return a default as it is written on the command line; empty for None and for an empty list.
-
-    Example:
-        >>> default_text([0.5, 2 / 3])
-        '0.5,0.667'
-    """
-    if value is None or value in ([], {}, ()):
-        return ""
-    if isinstance(value, bool):
-        return "on" if value else "off"
-    if isinstance(value, (list, tuple)):
-        return ",".join(map(default_text, value))
-    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,45 @@
+"""The flags of each command as Markdown, for the reference pages of the documentation."""
+
+from __future__ import annotations
+
+from boxel.cli.main import COMMANDS, build_parser
+from boxel.cli.parser import Option
+from boxel.cli.values import default_text, describe_value, plain_type
+
+
+def options_markdown(command: str) -> str:
+    """Return a page section on a command: its help, its usage and example, and tables of its arguments and flags.
+
+    Args:
+        command: A command, e.g. `label` or `train boxinst`.
+
+    Example:
+        >>> print(options_markdown("draw").splitlines()[0])
+        ## boxel draw
+    """
+    parser = build_parser(command, show_all=True)
+    lines = [f"## boxel {command}", "", COMMANDS[command].help, "", "```bash"]
+    lines += [f"boxel {command} {COMMANDS[command].example}".rstrip(), "```", ""]
+    positional = [option for option in parser.options if not option.flags]
+    if positional:
+        lines += ["| argument | meaning |", "|---|---|"]
+        lines += [f"| `{option.dest.upper()}` | {_cell(option.help)} |" for option in positional] + [""]
+    for group in dict.fromkeys(option.group for option in parser.options if option.flags):
+        if group is not None:
+            lines += [f"### {group}", ""]
+        lines += ["| flag | value | default | meaning |", "|---|---|---|---|"]
+        lines += [_row(option) for option in parser.options if option.flags and option.group == group] + [""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _row(option: Option) -> str:
+    plain = plain_type(option.hint)
+    value = "on or off" if plain is bool else describe_value(option.hint)
+    value = f"`{option.metavar}`" if plain is str else _cell(value)
+    default = default_text(option.default)
+    flags = ", ".join(f"`{flag}`" for flag in option.flags)
+    return f"| {flags} | {value} | {f'`{default}`' if default else ''} | {_cell(option.help)} |"
+
+
+def _cell(text: str) -> str:
+    return (text[:1].upper() + text[1:]).replace("|", "\\|").rstrip(".")

@@ -1,4 +1,4 @@
-"""The CRF of a segmenter through the command line: tuned, evaluated with, predicted with."""
+"""`boxel tune-crf`, and the CRF in `boxel evaluate` and `boxel predict`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,12 @@ from boxel.data.synthetic import write_scenes
 from boxel.evaluation.tune_crf import VALUES
 from boxel.models.io import build, save
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def place(tiny_fcrn: dict[str, Any], tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with scenes (`masks.json`) and a model of their classes (`run`), which has learned nothing."""
+    """A folder with scenes (`masks.json`) and an untrained model of their classes (`run`)."""
     folder = tmp_path_factory.mktemp("place")
     classes = pixel_classes(write_scenes(folder, 4, height=48, width=64))
     torch.manual_seed(0)
@@ -37,16 +39,14 @@ def run(*words: Any) -> int:
     return main([str(word) for word in words])
 
 
-def figures_of(place: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
+def evaluate_run(place: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
     file = tmp_path / "figures.json"
     assert run("evaluate", place / "run", place / "masks.json", "--json", file, *flags) == 0
     return json.loads(file.read_text())
 
 
-def test_what_is_tuned_is_what_is_evaluated_and_predicted_with(
-    place: Path, tmp_path: Path, capsys, caplog
-) -> None:
-    plain, default = figures_of(place, tmp_path), figures_of(place, tmp_path, "--crf")
+def test_the_tuned_crf_is_used_by_evaluate_and_predict(place: Path, tmp_path: Path, capsys, caplog) -> None:
+    plain, default = evaluate_run(place, tmp_path), evaluate_run(place, tmp_path, "--crf")
     capsys.readouterr()
     with caplog.at_level("INFO", "boxel.evaluation.tune_crf"):
         assert run("tune-crf", place / "run", place / "masks.json") == 0
@@ -54,7 +54,7 @@ def test_what_is_tuned_is_what_is_evaluated_and_predicted_with(
     rows = [line.split() for line in said.out.splitlines() if re.match(r" +[\dn].*\.\d\d$", line)]
     assert [name for name in said.out.split()[:4]] == list(VALUES)
     assert rows[0][:2] == ["no", "CRF"] and rows[1][:4] == ["10", "80", "13", "3"]
-    # Kept in half precision, nearly equal probabilities may change places.
+    # Probabilities are kept in half precision, so nearly equal ones may change places.
     assert float(rows[0][-1]) == pytest.approx(100 * plain["mean_iou"], abs=0.05)
     assert float(rows[1][-1]) == pytest.approx(100 * default["mean_iou"], abs=0.05)
     assert len([text for text in caplog.messages if "mean IoU" in text]) == len(rows)
@@ -66,9 +66,9 @@ def test_what_is_tuned_is_what_is_evaluated_and_predicted_with(
     verdict = "do not use `crf`" if float(best[-1]) <= float(rows[0][-1]) else "with the best one."
     assert verdict in said.out
 
-    tuned = figures_of(place, tmp_path, "--crf")
+    tuned = evaluate_run(place, tmp_path, "--crf")
     assert 100 * tuned["mean_iou"] == pytest.approx(float(best[-1]), abs=0.05)
-    assert figures_of(place, tmp_path) == plain  # never unless asked for
+    assert evaluate_run(place, tmp_path) == plain  # only with --crf
 
     images, out = place / "images", tmp_path / "found"
     assert run("predict", place / "run", images, "--out", out, "--crf") == 0
@@ -80,7 +80,7 @@ def test_what_is_tuned_is_what_is_evaluated_and_predicted_with(
     assert (model.predict(photo).values != found).any()
 
 
-def test_a_crf_file_that_is_broken_is_named(place: Path, tmp_path: Path, capsys) -> None:
+def test_a_broken_crf_file_is_named(place: Path, tmp_path: Path, capsys) -> None:
     folder = tmp_path / "run"
     folder.mkdir()
     for file in ("config.yaml", "categories.json", "model.safetensors"):
@@ -104,9 +104,7 @@ def test_a_crf_file_that_is_broken_is_named(place: Path, tmp_path: Path, capsys)
         (["predict", "boxcaseg", "PHOTOS", "--boxes", "MASKS", "--crf"], 2, "--crf does nothing here"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_a_sentence(
-    place: Path, tmp_path: Path, capsys, words, code, said
-) -> None:
+def test_errors_are_one_sentence(place: Path, tmp_path: Path, capsys, words, code, said) -> None:
     maps = tmp_path / "maps"
     maps.mkdir()
     Image.new("L", (64, 48)).save(maps / "0.png")

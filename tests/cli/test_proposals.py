@@ -8,7 +8,8 @@ from boxel.cli import main
 from boxel.data.synthetic import write_scenes
 
 
-def test_segments_and_how_well_they_fit(tmp_path, capsys) -> None:
+@pytest.mark.slow
+def test_segments_are_written_and_compared_with_masks(tmp_path, capsys) -> None:
     write_scenes(tmp_path / "scenes", 2)
     words = [
         "segments",
@@ -26,7 +27,7 @@ def test_segments_and_how_well_they_fit(tmp_path, capsys) -> None:
     assert float(rows[-1][1]) > 0.8 and float(rows[0][1]) <= float(rows[-1][1])
     assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")
     assert len(list((tmp_path / "out").iterdir())) == 2
-    # Without masks there is nothing to compare with.
+    # Without masks there is nothing to compare them with.
     boxes = [
         "segments",
         str(tmp_path / "scenes/boxes.json"),
@@ -47,13 +48,13 @@ def test_segments_and_how_well_they_fit(tmp_path, capsys) -> None:
         (["--workers", "0"], 2, "--workers is 0; give a whole number above 0"),
     ],
 )
-def test_flags_that_make_no_sense(tmp_path, capsys, flags, code, message) -> None:
+def test_wrong_settings_are_one_sentence(tmp_path, capsys, flags, code, message) -> None:
     write_scenes(tmp_path, 1)
     assert main(["segments", str(tmp_path / "boxes.json"), *flags]) == code
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_a_photo_that_is_gone(tmp_path, capsys) -> None:
+def test_a_missing_image_is_reported_and_skipped(tmp_path, capsys) -> None:
     write_scenes(tmp_path, 2)
     gone = next((tmp_path / "images").iterdir())
     gone.unlink()

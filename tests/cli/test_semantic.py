@@ -1,4 +1,4 @@
-"""The command line on label maps: train, predict, evaluate."""
+"""Semantic models and label maps through the command line."""
 
 from __future__ import annotations
 
@@ -13,8 +13,10 @@ from PIL import Image
 
 from boxel.cli import main
 
+pytestmark = pytest.mark.slow
 
-def test_predicted_maps_are_measured_as_the_run_is(place: Path, tmp_path: Path, capsys) -> None:
+
+def test_predicted_label_maps_score_like_their_model(place: Path, tmp_path: Path, capsys) -> None:
     images, maps, run = place / "maps" / "images", place / "maps", place / "run"
     out, drawn, figures = tmp_path / "found", tmp_path / "drawn", tmp_path / "a.json"
     assert main(["predict", str(run), str(images), "--out", str(out), "--draw", str(drawn)]) == 0
@@ -27,13 +29,13 @@ def test_predicted_maps_are_measured_as_the_run_is(place: Path, tmp_path: Path, 
     assert main(["evaluate", str(out), str(maps), "--json", str(figures)]) == 0
     assert json.loads(figures.read_text()) == of_run
     assert re.search(r"^mean +\d+\.\d$", capsys.readouterr().out, re.MULTILINE)
-    # Masks painted are the same truth.
+    # The masks that the label maps were painted from are the same ground truth.
     masks = place / "scenes" / "masks.json"
     assert main(["evaluate", str(run), str(masks), "--json", str(figures)]) == 0
     assert json.loads(figures.read_text()) == of_run
 
 
-def test_predicted_maps_are_learned_from(place: Path, tmp_path: Path, capsys) -> None:
+def test_train_learns_from_predicted_label_maps(place: Path, tmp_path: Path, capsys) -> None:
     images, run, found = place / "maps" / "images", str(place / "run"), tmp_path / "set"
     assert main(["predict", run, str(images), "--out", str(found / "labels")]) == 0
     shutil.copytree(images, found / "images")
@@ -45,7 +47,7 @@ def test_predicted_maps_are_learned_from(place: Path, tmp_path: Path, capsys) ->
     assert [row["name"] for row in own] == [row["name"] for row in theirs]
 
 
-def test_a_run_labels_boxes_to_learn_from(place: Path, tmp_path: Path) -> None:
+def test_a_semantic_model_is_a_teacher(place: Path, tmp_path: Path) -> None:
     boxes, run, made = str(place / "scenes" / "boxes.json"), str(place / "run"), tmp_path / "made.json"
     assert main(["label", boxes, "--teacher", run, "--out", str(made)]) == 0
     rows = json.loads(made.read_text())["annotations"]
@@ -55,14 +57,16 @@ def test_a_run_labels_boxes_to_learn_from(place: Path, tmp_path: Path) -> None:
     assert main([*words, "--out", str(tmp_path / "run")]) == 0
 
 
-def test_looking_closer(place: Path, tmp_path: Path) -> None:
+def test_predict_settings_keep_the_size_of_the_image(place: Path, tmp_path: Path) -> None:
     words = ["predict", str(place / "run"), str(place / "maps" / "images"), "--out", str(tmp_path)]
     closer = ["--flip", "--scales", "0.5,1", "--shifts", "2", "--tile", "64", "--long-side", "128"]
     assert main([*words, *closer]) == 0
     assert Image.open(next(tmp_path.glob("*.png"))).size == (96, 64)
 
 
-def test_instances_on_top(place: Path, tmp_path: Path, capsys) -> None:
+def test_fcrn_instances_is_trained_on_a_semantic_model_and_evaluated(
+    place: Path, tmp_path: Path, capsys
+) -> None:
     masks, semantic = str(place / "scenes" / "masks.json"), tmp_path / "semantic"
     assert main(["train", "fcrn", masks, "--config", str(place / "recipe.yaml"), "--out", str(semantic)]) == 0
     words = ["train", "fcrn-instances", masks, "--config", str(place / "recipe.yaml")]
@@ -93,10 +97,8 @@ def test_instances_on_top(place: Path, tmp_path: Path, capsys) -> None:
         (["export", "RUN", "OUT/x.onnx"], 1, "FCRN can't be exported"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_a_sentence(
-    place: Path, tmp_path: Path, capsys, monkeypatch, words, code, said
-) -> None:
-    monkeypatch.chdir(tmp_path)  # where `predictions` would be made
+def test_errors_are_one_sentence(place: Path, tmp_path: Path, capsys, monkeypatch, words, code, said) -> None:
+    monkeypatch.chdir(tmp_path)  # the default output is written here
     names = {
         "RUN": place / "run",
         "PHOTOS": place / "maps" / "images",

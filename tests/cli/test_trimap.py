@@ -1,4 +1,4 @@
-"""The command line's trimap of a segmenter and of a folder of label maps."""
+"""`boxel evaluate --trimap` of a semantic model and of a folder of label maps."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from PIL import Image
 from boxel.cli import main
 from boxel.evaluation.semantic import TRIMAP_WIDTHS as WIDTHS
 
+pytestmark = pytest.mark.slow
+
 
 def evaluate(subject: Path, place: Path, out: Path) -> dict[str, Any]:
-    """The figures in the file of `boxel evaluate --trimap`."""
+    """Run `boxel evaluate --trimap` and return the metrics that it writes."""
     words = ["evaluate", str(subject), str(place / "maps"), "--json", str(out / "figures.json")]
     assert main([*words, "--trimap", str(out / "new" / "trimap.png")]) == 0
-    return json.loads((out / "figures.json").read_text(), parse_constant=pytest.fail)  # JSON knows no NaN
+    return json.loads((out / "figures.json").read_text(), parse_constant=pytest.fail)  # JSON has no NaN
 
 
-def test_a_run_and_its_maps_have_the_same(place: Path, tmp_path: Path, capsys) -> None:
+def test_a_model_and_its_label_maps_have_the_same_trimap(place: Path, tmp_path: Path, capsys) -> None:
     run, out = place / "run", tmp_path / "found"
     assert main(["predict", str(run), str(place / "maps" / "images"), "--out", str(out)]) == 0
     of_run = evaluate(run, place, tmp_path)
@@ -38,13 +40,13 @@ def test_a_run_and_its_maps_have_the_same(place: Path, tmp_path: Path, capsys) -
     assert evaluate(out, place, tmp_path) == of_run
 
 
-def test_true_maps_are_right_everywhere(place: Path, tmp_path: Path) -> None:
+def test_ground_truth_is_right_everywhere(place: Path, tmp_path: Path) -> None:
     trimap = evaluate(place / "maps" / "labels", place, tmp_path)["trimap"]
     assert set(trimap["boundary"]) == {1.0}
     assert set(trimap["interior"]) <= {1.0, None}
 
 
-def test_no_figures_without_the_flag(place: Path, tmp_path: Path, capsys) -> None:
+def test_no_trimap_without_the_flag(place: Path, tmp_path: Path, capsys) -> None:
     words = ["evaluate", str(place / "run"), str(place / "maps"), "--json", str(tmp_path / "a.json")]
     assert main(words) == 0
     assert "trimap" not in json.loads((tmp_path / "a.json").read_text())
@@ -56,12 +58,10 @@ def test_no_figures_without_the_flag(place: Path, tmp_path: Path, capsys) -> Non
     [
         ("boxcaseg", "a.png", 2, "--trimap does nothing here, since boxcaseg is a model"),
         ("run", ".", 2, "is a folder; name a file to write"),
-        ("run", "a.what", 1, "a.what: '.what' names no image format"),
+        ("run", "a.what", 1, "a.what: '.what' is not an image format"),
     ],
 )
-def test_what_makes_no_sense_is_told_in_a_sentence(
-    place: Path, tmp_path: Path, capsys, subject, png, code, said
-) -> None:
+def test_errors_are_one_sentence(place: Path, tmp_path: Path, capsys, subject, png, code, said) -> None:
     subject = str(place / "run") if subject == "run" else subject
     assert main(["evaluate", subject, str(place / "maps"), "--trimap", str(tmp_path / png)]) == code
     error = capsys.readouterr().err

@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -73,8 +73,8 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     try:
-        with _log_to_stderr():
-            return _run([word for word in words if word != "--debug"])
+        with _log_to_stderr() as handler:
+            return _run([word for word in words if word != "--debug"], handler)
     except BoxelError as error:
         if debug:
             raise
@@ -102,9 +102,8 @@ def build_parser(name: str, show_all: bool = False) -> Parser:
         name: The command, e.g. `train boxinst`.
         show_all: Whether its help shows all settings.
     """
-    from boxel.cli.parser import (
-        Parser,  # its libraries take longer to import than the list of commands to print
-    )
+    # Its libraries take longer to import than the list of commands takes to print.
+    from boxel.cli.parser import Parser
 
     command = COMMANDS[name]
     parser = Parser(name, command.help, f"boxel {name} {command.example}".rstrip(), show_all)
@@ -112,7 +111,7 @@ def build_parser(name: str, show_all: bool = False) -> Parser:
     return parser
 
 
-def _run(words: list[str]) -> int:
+def _run(words: list[str], handler: _StderrHandler) -> int:
     """Run the command that the first words name."""
     if not words or words[0] in ("-h", "--help", "--help-all"):
         print(_overview())
@@ -133,6 +132,7 @@ def _run(words: list[str]) -> int:
         print(parser.help_text(), end="")
         return 0
     given = parser.parse(rest)
+    handler.render = parser.with_flags
     parser.require_files(given, "annotations", "images", "val", "val_images", "masks", "calibrate", "boxes")
     try:
         return COMMANDS[name].run(given)
@@ -202,7 +202,7 @@ def _overview(prefix: str = "") -> str:
 
 
 @contextmanager
-def _log_to_stderr() -> Iterator[None]:
+def _log_to_stderr() -> Iterator[_StderrHandler]:
     """Print what boxel logs and warns of to standard error, each warning once."""
     handler, root, own = _StderrHandler(), logging.getLogger(), logging.getLogger("boxel")
     level = own.level
@@ -214,7 +214,7 @@ def _log_to_stderr() -> Iterator[None]:
             warnings.simplefilter("ignore")
             warnings.simplefilter("default", UserWarning)
             warnings.showwarning = lambda message, *_: own.warning("%s", message)  # type: ignore[assignment]
-            yield
+            yield handler
     finally:
         own.setLevel(level)
         root.removeHandler(handler)
@@ -225,11 +225,12 @@ class _StderrHandler(logging.Handler):
 
     def __init__(self) -> None:
         super().__init__()
+        self.render: Callable[[str], str] = str
         self._warnings: set[str] = set()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Print a record."""
-        text = record.getMessage()
+        text = self.render(record.getMessage())
         if record.levelno >= logging.WARNING:
             if text in self._warnings:
                 return

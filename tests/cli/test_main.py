@@ -1,0 +1,231 @@
+"""The command line itself: help, errors, exit codes, spellings, logs, completion and start-up."""
+
+import logging
+import shutil
+import subprocess
+import sys
+import warnings
+from dataclasses import replace
+
+import pytest
+
+from boxel.cli.main import COMMANDS, EXTRAS, build_parser, main
+from boxel.cli.reference import options_markdown
+from boxel.utils.errors import UsageError
+
+EMPTY = '{"images": [], "annotations": [], "categories": []}'
+
+
+@pytest.fixture
+def truth(tmp_path, monkeypatch):
+    """Make an empty dataset `truth.json` in the current folder."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    (tmp_path / "truth.json").write_text(EMPTY)
+    return tmp_path / "truth.json"
+
+
+def run_with(monkeypatch, run):
+    """Run `boxel draw truth.json` with another function behind it."""
+    monkeypatch.setitem(COMMANDS, "draw", replace(COMMANDS["draw"], run=run))
+    return main(["draw", "truth.json"])
+
+
+@pytest.mark.parametrize(
+    ("line", "code", "message"),
+    [
+        ("trian", 2, "there is no command 'trian'. Did you mean 'train'?"),
+        ("train boxints truth.json", 2, "there is no method 'boxints'"),
+        ("train boxinst x.json --model.tauu 1", 2, "has no flag '--model.tauu'. Did you mean '--model.tau'?"),
+        ("train boxinst missing.json", 1, "missing.json: there is no such file or folder."),
+        ("train boxinst truth.json --val missing.json", 1, "missing.json: there is no such file or folder."),
+        ("train boxinst truth.json --rename a", 2, "--rename is a; give OLD=NEW, or several with commas."),
+        ("train boxinst truth.json --steps 0", 2, "--steps is 0; give a whole number above 0."),
+        ("train boxinst truth.json --steps=1.5", 2, "--steps is 1.5; give a whole number above 0."),
+        (
+            "train boxinst truth.json --optim.momentum 2",
+            2,
+            "--optim.momentum is 2; give a number from 0 to 1.",
+        ),
+        (
+            "train boxinst truth.json --schedule.drops 0.1,2",
+            2,
+            "--schedule.drops is 0.1,2; give a number from 0",
+        ),
+        ("train boxinst truth.json --label", 2, "--label needs a value"),
+        ("train boxinst truth.json --salient x", 2, "has no flag '--salient'"),
+        ("train fcrn-instances truth.json", 2, "name it with --semantic"),
+        ("label truth.json --drop 2", 2, "--drop is 2; give a number from 0 to 1."),
+        ("label truth.json --drop -1", 2, "--drop is -1; give a number from 0 to 1."),
+        ("label truth.json --merge smaler", 2, "Did you mean 'smaller'?"),
+        ("label truth.json --flip=yes", 2, "--flip takes no value; write --flip or --no-flip."),
+        ("label", 2, "boxel label needs ANNOTATIONS"),
+        ("label truth.json photos", 2, "boxel label has no use for 'photos'"),
+        ("label truth.json --out masks.txt", 2, ".json"),
+        ("label truth.json --report page.pdf", 2, "page.pdf: end the name of this file with .html"),
+        ("check truth.json --repair folder", 2, "folder: end the name of this file with .json"),
+        ("inspect colors truth.json", 2, "WHAT is colors; give affinity."),
+        ("evaluate missing.json truth.json", 1, "missing.json"),
+        ("evaluate results.json truth.json --baselines boxes", 1, "'boxes'"),
+        ("evaluate results.json truth.json --json .", 2, ". is a folder; name a file to write."),
+        ("demo --steps 3", 2, "--steps is for --train"),
+        ("--print-completion csh", 2, "--print-completion needs the name of a shell: bash, zsh, fish."),
+    ],
+)
+def test_errors_are_one_sentence_with_code_1_for_data_and_2_for_usage(line, code, message, truth, capsys):
+    assert main(line.split()) == code
+    error = capsys.readouterr().err
+    assert message in error and error.startswith("boxel: ") and error.count("\n") == 1
+
+
+def test_settings_that_a_message_names_become_flags_of_the_command(truth, monkeypatch, capsys):
+    def fail(given):
+        raise UsageError("`class_list` and `annotations` are wrong, `other` is not.")
+
+    assert run_with(monkeypatch, fail) == 2
+    assert capsys.readouterr().err == "boxel: --class-list and ANNOTATIONS are wrong, `other` is not.\n"
+
+
+def test_logs_go_to_stderr_and_a_repeated_warning_is_printed_once(truth, monkeypatch, capsys):
+    def log(given):
+        logger = logging.getLogger("boxel.data")
+        logger.info("reading")
+        for _ in range(3):
+            logger.warning("no `images`")
+            warnings.warn("odd", UserWarning, stacklevel=1)
+        print("result")
+        return 0
+
+    assert run_with(monkeypatch, log) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "result\n"
+    assert captured.err.splitlines() == ["reading", "warning: no --images", "warning: odd"]
+
+
+def test_debug_shows_the_traceback_of_an_error(truth, monkeypatch, capsys):
+    def fail(given):
+        raise ZeroDivisionError("division\nby zero")
+
+    assert run_with(monkeypatch, fail) == 1
+    assert capsys.readouterr().err == "boxel: ZeroDivisionError: division by zero (--debug shows where).\n"
+    with pytest.raises(ZeroDivisionError):
+        main(["draw", "truth.json", "--debug"])
+
+
+@pytest.mark.parametrize("module", EXTRAS)
+def test_a_missing_package_names_its_extra(module, truth, monkeypatch, capsys):
+    def fail(given):
+        raise ModuleNotFoundError(f"No module named '{module}.x'", name=f"{module}.x")
+
+    assert run_with(monkeypatch, fail) == 1
+    error = capsys.readouterr().err
+    package, extra = EXTRAS[module]
+    assert f"boxel draw needs {package}: pip install 'boxel[{extra}]'" in error and error.count("\n") == 1
+
+
+def test_flags_take_underscores_and_settings_have_one_short_name(truth):
+    parser = build_parser("train boxinst")
+    given = parser.parse(
+        ["truth.json", "--batch_size", "3", "--data.mask_classes=a,b", "--categories", "c", "--no-resume"]
+    )
+    assert given.batch_size == 3 and given.data.mask_classes == ["a", "b"] and given.data.categories == ["c"]
+    assert given.resume is False
+    names = [option.dest for option in parser.options]
+    assert len(names) == len(set(names))
+    assert parser.parse(["truth.json", "--mask-classes", ""]).data.mask_classes == []
+
+
+def test_flip_and_crf_are_switches_in_every_command(truth):
+    for name in ("label", "predict", "evaluate"):
+        parser = build_parser(name)
+        words = {"label": ["a"], "predict": ["a", "b"], "evaluate": ["a", "b"]}[name]
+        given = parser.parse([*words, "--flip", "--no-crf"])
+        assert (given.flip, given.crf) == (True, False)
+
+
+def test_overview_lists_every_command(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {name.split()[0]} " in text for name in COMMANDS)
+    assert main([]) == 2 and main(["train"]) == 2
+    capsys.readouterr()
+    assert main(["train", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert "train boxinst" in text and "train boxcaseg" in text and "  check" not in text
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_help_states_usage_and_an_example_and_explains_every_flag(name, capsys):
+    assert main([*name.split(), "--help-all"]) == 0
+    text = capsys.readouterr().out
+    first, last = text.splitlines()[0], text.splitlines()[-1]
+    assert first.startswith(f"usage: boxel {name} ") and first.endswith("[flags]")
+    assert last.startswith(f"example: boxel {name}")
+    assert all(option.help for option in build_parser(name).options)
+    page = options_markdown(name)
+    assert all(f"`{flag}`" in page for option in build_parser(name).options for flag in option.flags)
+
+
+def test_help_of_a_method_is_short_and_help_all_is_complete(capsys):
+    assert main(["train", "boxinst", "--help"]) == 0
+    short = capsys.readouterr().out
+    assert "--epochs" in short and "--categories" in short and "--model.tau" not in short
+    assert len(short.splitlines()) < 60 and "more settings: boxel train boxinst --help-all" in short
+    assert main(["train", "boxinst", "--help-all"]) == 0
+    assert "--model.tau" in capsys.readouterr().out
+
+
+def test_examples_of_the_help_can_be_parsed():
+    for name, command in COMMANDS.items():
+        build_parser(name).parse(command.example.split())
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["la"], "label"),
+        (["train", "boxi"], "boxinst"),
+        (["train", "boxinst", "--epo"], "--epochs"),
+        (["label", "--dro"], "--drop"),
+        (["label", "boxes"], ""),
+    ],
+)
+def test_bash_completes_commands_methods_and_flags(words, expected, capsys):
+    assert main(["--print-completion", "bash"]) == 0
+    script = capsys.readouterr().out
+    script += f"COMP_WORDS=(boxel {' '.join(words)}); COMP_CWORD={len(words)}; _boxel; echo ${{COMPREPLY[*]}}"
+    done = subprocess.run(["bash", "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == expected
+
+
+def test_zsh_and_fish_have_completions_too(capsys):
+    assert main(["--print-completion", "zsh"]) == 0
+    assert capsys.readouterr().out.startswith("autoload")
+    assert main(["--print-completion", "fish"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert all(line.startswith("complete -c boxel -n ") for line in lines)
+    assert any("__fish_seen_subcommand_from label' -l drop -d '" in line for line in lines)
+
+
+def test_no_help_and_no_usage_error_imports_a_large_package():
+    code = """
+import sys
+from boxel.cli.main import COMMANDS, main
+for name in COMMANDS:
+    main([*name.split(), "--help"])
+    assert main([*name.split(), "--no-such-flag"]) == 2
+large = {"torch", "torchvision", "timm", "lightning", "matplotlib", "skimage", "supervision", "onnxruntime"}
+print(large & set(sys.modules), file=sys.stderr)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.stderr.splitlines()[-1] == "set()"
+
+
+def test_without_torch_a_training_names_the_extra(truth):
+    code = "import sys; sys.modules['torch'] = None; from boxel.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = ["train", "boxinst", str(truth)]
+    done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
+    assert done.returncode == 1
+    assert "boxel train needs PyTorch: pip install 'boxel[train]'" in done.stderr
+    assert done.stderr.count("\n") == 1

@@ -74,10 +74,10 @@ def ways_of_boxcaseg(model: BoxCaseg, file: Path, args: argparse.Namespace) -> d
     exported, compiled = OnnxBoxCaseg(model, file), torch.compile(deepcopy(model).segment)
     lean = folded(model)
     return {
-        "torch": lambda: model.segment(*given),
-        "folded": lambda: lean.segment(*given),
+        "torch": lambda: model.predict_logits(*given),
+        "folded": lambda: lean.predict_logits(*given),
         "compiled": lambda: compiled(*given),
-        "onnxruntime": lambda: exported.segment(*given),
+        "onnxruntime": lambda: exported.predict_logits(*given),
     }
 
 

@@ -48,7 +48,7 @@ class BoxCasegGraph(nn.Module):
             rows: (B, S) bool, rows of the crop in the box.
             columns: (B, S) bool.
         """
-        return self.model.segment(crops, rows, columns)  # type: ignore[arg-type]
+        return self.model.predict_logits(crops, rows, columns)  # type: ignore[arg-type]
 
     def example(self) -> tuple[Tensor, ...]:
         """Inputs to trace the graph with."""

@@ -42,7 +42,7 @@ def folded(model: BoxCaseg) -> BoxCaseg:
     ]
     side, device = 64, next(copy.parameters()).device
     inside = torch.ones(1, side, dtype=torch.bool, device=device)
-    copy.segment(torch.zeros(1, 3, side, side, device=device), inside, inside)
+    copy.predict_logits(torch.zeros(1, 3, side, side, device=device), inside, inside)
     for hook in hooks:
         hook.remove()
 

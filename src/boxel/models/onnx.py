@@ -27,12 +27,12 @@ class OnnxBoxCaseg:
     """
 
     def __init__(self, model: BoxCaseg, path: str | Path, threads: int | None = None) -> None:
-        self.crops_of = model.crops_of
+        self.extract_crops = model.extract_crops
         self._session = load_session(path, threads or torch.get_num_threads())
         self._names = [put.name for put in self._session.get_inputs()]
 
-    def segment(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits of the object, (B, S / 4, S / 4), as of :meth:`~boxel.models.boxcaseg.model.BoxCaseg.segment`."""
+    def predict_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return (B, S / 4, S / 4) logits of the object, as of `BoxCaseg.predict_logits`."""
         given = {"crops": crops, "rows": rows, "columns": columns}
         return torch.from_numpy(self._session.run(None, {n: given[n].cpu().numpy() for n in self._names})[0])
 

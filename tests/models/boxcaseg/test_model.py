@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from boxel.data.annotations import Annotations
@@ -17,7 +18,7 @@ from boxel.layers.decoder import Concatenate, TopDown
 from boxel.losses.head_mixing import mix_heads
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxcaseg.model import certainty
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, UsageError
 
 SIDE = 64
 TABLE_4 = [
@@ -99,7 +100,7 @@ def test_each_row_of_table_4_learns_and_answers(heads):
     for name, parameter in model.heads.named_parameters():
         assert parameter.grad is not None and parameter.grad.isfinite().all(), name
     assert sum(p.grad.abs().sum() for p in model.backbone.parameters() if p.grad is not None) > 0
-    masks, scores = model.eval()([crops(1)[0]], [torch.tensor([[3.0, 4, 40, 50], [10, 10, 20, 20]])])
+    masks, scores = model.eval()([crops(1)[0]], boxes=[torch.tensor([[3.0, 4, 40, 50], [10, 10, 20, 20]])])
     assert masks[0].shape == (2, SIDE, SIDE) and masks[0].dtype == torch.bool
     assert scores[0].shape == (2,) and ((scores[0] >= 0) & (scores[0] <= 1)).all()
 
@@ -146,7 +147,7 @@ def test_only_crops_with_a_mask_pass_the_heads_that_learn_from_masks():
         "salient": 2,
         "transferred": 2,
     }
-    model.eval()([crops(1)[0]], [torch.tensor([[3.0, 4, 40, 50], [10, 10, 20, 20], [0, 0, 64, 64]])])
+    model.eval()([crops(1)[0]], boxes=[torch.tensor([[3.0, 4, 40, 50], [10, 10, 20, 20], [0, 0, 64, 64]])])
     assert model.heads["salient"].seen == model.heads["transferred"].seen == 5
 
 
@@ -224,7 +225,7 @@ def test_losses_are_in_full_precision():
     assert all(loss.dtype == torch.float32 and loss.isfinite() for loss in losses.values())
 
 
-# what it sees --------------------------------------------------------------------------------------------------------
+# inputs --------------------------------------------------------------------------------------------------------
 
 
 def test_necks():
@@ -235,15 +236,15 @@ def test_necks():
     assert side_by_side.heads["weak"][0].in_channels == side_by_side.neck.channels
 
 
-def test_maps_are_of_stride_4():
+def test_head_logits_have_stride_4():
     model = build().eval()
     span = torch.ones(2, SIDE, dtype=torch.bool)
-    maps = model.maps(crops(2), span, span)
+    maps = model.head_logits(crops(2), span, span)
     assert {name: tuple(logits.shape) for name, logits in maps.items()} == {
         name: (2, 16, 16) for name in ("weak", "salient", "transferred")
     }
     expected = mix_heads(maps["salient"], maps["transferred"], 0.7, "logits")
-    torch.testing.assert_close(model.segment(crops(2), span, span), expected)
+    torch.testing.assert_close(model.predict_logits(crops(2), span, span), expected)
 
 
 @pytest.mark.parametrize(
@@ -255,18 +256,18 @@ def test_maps_are_of_stride_4():
         (["shared"], "shared"),
     ],
 )
-def test_which_map_is_the_result(heads, alone):
+def test_the_result_is_that_of_the_only_trained_head(heads, alone):
     model = build(heads=heads).eval()
     span = torch.ones(1, SIDE, dtype=torch.bool)
-    maps = model.maps(crops(1), span, span)
-    torch.testing.assert_close(model.segment(crops(1), span, span), maps[alone])
+    maps = model.head_logits(crops(1), span, span)
+    torch.testing.assert_close(model.predict_logits(crops(1), span, span), maps[alone])
 
 
 def test_a_pixel_above_the_threshold_has_a_positive_logit():
     model = build(heads=["weak"], threshold=0.4).eval()
     span = torch.ones(1, SIDE, dtype=torch.bool)
-    chances = model.maps(crops(1), span, span)["weak"].sigmoid()
-    torch.testing.assert_close(model.segment(crops(1), span, span) > 0, chances > 0.4)
+    chances = model.head_logits(crops(1), span, span)["weak"].sigmoid()
+    torch.testing.assert_close(model.predict_logits(crops(1), span, span) > 0, chances > 0.4)
     with pytest.raises(BoxelError, match="threshold"):
         BoxCasegConfig(threshold=0)
 
@@ -281,15 +282,15 @@ def test_the_box_as_a_channel():
     expected = -torch.ones(SIDE, SIDE)
     expected[16:48, 16:48] = 1
     assert torch.equal(seen[0][2, 3], expected)
-    model.eval()([crops(1)[0]], [torch.tensor([[3.0, 4, 40, 50]])])
+    model.eval()([crops(1)[0]], boxes=[torch.tensor([[3.0, 4, 40, 50]])])
     assert torch.equal(seen[1][:, 3], torch.ones(1, SIDE, SIDE))  # the crop is the box
 
 
-def test_what_is_shown_of_an_image():
+def test_crops_windows_and_spans_of_boxes():
     y, x = np.mgrid[:100, :120]
     image = np.stack([2 * x, 2 * y, np.zeros_like(x)], axis=-1).astype(np.uint8)
     model = build(margin=0.5)
-    shown, rows, columns, windows = model.crops_of(image, np.array([[20.0, 30, 52, 94], [0, 0, 16, 16]]))
+    shown, rows, columns, windows = model.extract_crops(image, np.array([[20.0, 30, 52, 94], [0, 0, 16, 16]]))
     assert windows.tolist() == [[4, -2, 68, 126], [-8, -8, 24, 24]]
     assert shown.shape == (2, 3, SIDE, SIDE) and rows.shape == columns.shape == (2, SIDE)
     assert np.flatnonzero(rows[0]).tolist() == np.flatnonzero(columns[0]).tolist() == list(range(16, 48))
@@ -298,15 +299,15 @@ def test_what_is_shown_of_an_image():
     fill = torch.tensor(model.padding_color) / 255
     assert torch.allclose(fill, model.backbone.mean.flatten(), atol=0.5 / 255)
     assert torch.equal(shown[1, :, :16], fill[:, None, None].expand(3, 16, SIDE))
-    nothing = model.crops_of(image, np.zeros((0, 4)))
+    nothing = model.extract_crops(image, np.zeros((0, 4)))
     assert [len(part) for part in nothing] == [0, 0, 0, 0]
 
 
-# what it gives -------------------------------------------------------------------------------------------------------
+# outputs -------------------------------------------------------------------------------------------------------
 
 
 class LeftHalf(nn.Module):
-    """A head that finds the left half of every crop, more or less surely."""
+    """A head that predicts the left half of every crop."""
 
     def forward(self, features: Tensor, *_: Any) -> Tensor:
         batch, _, height, width = features.shape
@@ -324,8 +325,8 @@ def halving():
 
 def test_masks_are_cut_to_their_boxes(halving):
     boxes = torch.tensor([[10.0, 20, 30, 60], [0, 0, 71, 50]])
-    image = torch.rand(3, 70, 90)  # no multiple of 32
-    masks, scores = halving([image, image[:, :50, :71]], [boxes[:1], boxes[1:]])
+    image = torch.rand(3, 70, 90)  # not a multiple of 32
+    masks, scores = halving([image, image[:, :50, :71]], boxes=[boxes[:1], boxes[1:]])
     expected = torch.zeros(70, 90, dtype=torch.bool)
     expected[20:60, 10:20] = True
     assert torch.equal(masks[0][0], expected)
@@ -336,13 +337,13 @@ def test_masks_are_cut_to_their_boxes(halving):
 
 def test_a_margin_is_not_part_of_the_mask(halving):
     halving.config = replace(halving.config, margin=0.5)
-    masks, _ = halving([torch.rand(3, 70, 90)], [torch.tensor([[10.0, 20, 30, 60]])])
+    masks, _ = halving([torch.rand(3, 70, 90)], boxes=[torch.tensor([[10.0, 20, 30, 60]])])
     expected = torch.zeros(70, 90, dtype=torch.bool)
     expected[20:60, 10:20] = True
     assert torch.equal(masks[0][0], expected)
 
 
-def test_pixels_are_in_a_box_with_their_middles(halving):
+def test_pixels_are_in_a_box_if_their_centers_are(halving):
     halving.heads["shared"] = Constant(5.0)
     boxes = [
         [10.5, 20.6, 30.4, 40.5],
@@ -351,7 +352,7 @@ def test_pixels_are_in_a_box_with_their_middles(halving):
         [40, 40, 40.3, 40.3],
         [500, 5, 600, 9],
     ]
-    masks, scores = halving([torch.rand(3, 70, 90)], [torch.tensor(boxes)])
+    masks, scores = halving([torch.rand(3, 70, 90)], boxes=[torch.tensor(boxes)])
     expected = torch.zeros(5, 70, 90, dtype=torch.bool)
     expected[0, 21:40, 10:30] = True  # 20.5 is not in, nor is 40.5; 10.5 is
     expected[1, :3, :3] = True
@@ -360,24 +361,39 @@ def test_pixels_are_in_a_box_with_their_middles(halving):
     assert scores[0].isfinite().all()
 
 
-def test_an_image_without_boxes(halving):
+def test_an_image_without_boxes_has_no_masks(halving):
     masks, scores = halving(
-        [torch.rand(3, 70, 90)] * 2, [torch.zeros(0, 4), torch.tensor([[0.0, 0, 20, 20]])]
+        [torch.rand(3, 70, 90)] * 2, boxes=[torch.zeros(0, 4), torch.tensor([[0.0, 0, 20, 20]])]
     )
     assert masks[0].shape == (0, 70, 90) and scores[0].shape == (0,)
     assert masks[1].shape == (1, 70, 90)
 
 
-def test_boxes_of_an_image_do_not_see_each_other():
+def test_boxes_of_an_image_are_independent():
     model = build().eval()
     image, boxes = crops(1)[0], torch.tensor([[3.0, 4, 40, 50], [10, 10, 20, 20]])
-    together = model([image], [boxes])
-    apart = [model([image], [boxes[i : i + 1]]) for i in range(2)]
+    together = model([image], boxes=[boxes])
+    apart = [model([image], boxes=[boxes[i : i + 1]]) for i in range(2)]
     assert torch.equal(together[0][0], torch.cat([masks[0] for masks, _ in apart]))
     torch.testing.assert_close(together[1][0], torch.cat([scores[0] for _, scores in apart]))
 
 
-def test_certainty_by_hand():
+def test_predict_keeps_the_order_of_the_boxes_and_the_mode(halving, tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "image.png")
+    boxes = np.array([[10.0, 20, 30, 60], [0, 0, 71, 50]])
+    for source in (pixels, Image.fromarray(pixels), tmp_path / "image.png"):
+        instances = halving.train().predict(source, boxes)
+        assert halving.training and instances.names == ["object", "object"]
+        assert instances.boxes.tolist() == boxes.tolist()
+        assert instances.masks[0, 20:60, 10:20].all() and instances.masks[0].sum() == 40 * 10
+    assert len(halving.predict(pixels, [])) == 0
+    assert len(halving.predict(pixels, [10, 20, 30, 60])) == 1
+    with pytest.raises(UsageError, match=r"`boxes` has shape \(1, 3\)"):
+        halving.predict(pixels, [[1, 2, 3]])
+
+
+def test_certainty_matches_hand_computed_values():
     logits = torch.tensor([[[0.9, 0.1], [0.5, 0.7]], [[0.5, 0.5], [0.5, 0.5]]]).logit()
     assert certainty(logits).tolist() == pytest.approx([(0.8 + 0.8 + 0 + 0.4) / 4, 0], abs=1e-6)
     assert certainty(torch.full((1, 2, 2), -1000.0)).tolist() == [1]
@@ -393,7 +409,7 @@ def intersection_over_union(model: BoxCaseg, data: Annotations) -> np.ndarray:
     for index in range(len(dataset)):
         shown, truth = dataset[index, 0]
         with torch.no_grad():
-            logits = model.segment(shown[None], truth["rows"][None], truth["columns"][None])
+            logits = model.predict_logits(shown[None], truth["rows"][None], truth["columns"][None])
         found = nn.functional.interpolate(logits[:, None], size=SIDE, mode="bilinear")[0, 0] > 0
         held = truth["mask"] > 0.5
         ious.append(((found & held).sum() / (found | held).sum()).item())

@@ -24,14 +24,14 @@ CHUNK = 8
 class BoxToMask(Protocol):
     """What cuts crops and predicts their logits: a :class:`BoxCaseg`, or an exported file of one."""
 
-    def crops_of(
+    def extract_crops(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
     ) -> tuple[Tensor, Tensor, Tensor, NDArray[np.float64]]:
-        """Crops, rows, columns and windows, as of :meth:`BoxCaseg.crops_of`."""
+        """Return crops, rows, columns and windows, as of :meth:`BoxCaseg.extract_crops`."""
         ...
 
-    def segment(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """(B, S / 4, S / 4) logits, as of :meth:`BoxCaseg.segment`."""
+    def predict_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return (B, S / 4, S / 4) logits, as of :meth:`BoxCaseg.predict_logits`."""
         ...
 
 
@@ -53,8 +53,8 @@ def soft_masks(
 
     logits, windows, scores = [], [], []
     for start in range(0, len(boxes), CHUNK):
-        *crops, window = model.crops_of(image, boxes[start : start + CHUNK])
-        predicted = model.segment(*crops).float()
+        *crops, window = model.extract_crops(image, boxes[start : start + CHUNK])
+        predicted = model.predict_logits(*crops).float()
         logits.append(predicted.cpu().numpy())
         scores.append(certainty(predicted).cpu().numpy())
         windows.append(window)

@@ -1,4 +1,4 @@
-"""BoxCaseg: the mask of the object in a box, whatever its class (Wang et al., CVPR 2021)."""
+"""BoxCaseg: the mask of the object in a box, whatever its class."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from boxel.data.annotations import Category
+from boxel.data.sources import ImageLike, to_image
 from boxel.layers.backbone import Backbone
 from boxel.layers.decoder import Concatenate, TopDown, upsample
 from boxel.layers.transfer import TransferredHead, segmentation_head
@@ -18,7 +20,10 @@ from boxel.losses.head_mixing import mix_heads
 from boxel.masks.boxes import box_to_pixels
 from boxel.masks.crops import extract_crops, resample
 from boxel.models.boxcaseg.config import BoxCasegConfig
-from boxel.models.boxcaseg.criterion import box_losses, mask_loss
+from boxel.models.boxcaseg.losses import box_losses, mask_loss
+from boxel.models.inference import evaluation_mode
+from boxel.models.instances import Instances
+from boxel.utils.errors import UsageError
 
 STRIDES = (4, 8, 16, 32)
 
@@ -26,17 +31,31 @@ STRIDES = (4, 8, 16, 32)
 class BoxCaseg(nn.Module):
     """Class-agnostic segmentation of the object in a box.
 
-    The network sees a crop about a box, resized to a square. A weak head learns from lines across boxes, a salient one
-    from masks, and a transferred one has weights made from the weak head's; the latter two are mixed to the result.
+    The network sees a crop around a box, resized to a square. A weak head learns from boxes, a salient head from masks,
+    and the weights of a transferred head are predicted from those of the weak head; the latter two are mixed.
 
-    In training ``model(crops, targets)`` gives raw losses, to be summed with :meth:`loss_weights`. In evaluation
-    ``model(images, boxes)`` gives masks and scores.
+    In training, ``model(crops, targets)`` returns a dict of raw losses, to be summed with :meth:`loss_weights`. In eval
+    mode, ``model(images, boxes=boxes)`` returns masks and scores. :meth:`predict` takes files and arrays.
 
     Args:
-        config: settings.
+        config: Settings.
+
+    Attributes:
+        categories: Its only category, `object`.
+        settings: The configuration of the run that trained the model; empty before.
+
+    Example:
+        >>> import torch
+        >>> config = BoxCasegConfig(
+        ...     backbone="resnet10t", weights="none", neck="top_down", neck_channels=8, side=64
+        ... )
+        >>> model = BoxCaseg(config).eval()
+        >>> masks, scores = model([torch.rand(3, 70, 90)], boxes=[torch.tensor([[10.0, 20, 30, 60]])])
+        >>> masks[0].shape
+        torch.Size([1, 70, 90])
 
     References:
-        Wang et al., "Weakly-supervised Instance Segmentation via Class-agnostic Learning with Salient Images", 2021.
+        Wang et al., Weakly-supervised Instance Segmentation via Class-agnostic Learning with Salient Images, CVPR 2021.
     """
 
     def __init__(self, config: BoxCasegConfig | None = None) -> None:
@@ -62,66 +81,118 @@ class BoxCaseg(nn.Module):
                 for name in config.heads
             }
         )
+        self.categories: tuple[Category, ...] = (Category(0, "object"),)
+        self.settings: dict[str, Any] = {}
 
-    def forward(self, images: Sequence[Tensor], asked: Sequence[Any]) -> Any:
-        """Losses in training, masks in evaluation.
+    def forward(
+        self,
+        images: Sequence[Tensor],
+        targets: Sequence[dict[str, Any]] | None = None,
+        boxes: Sequence[Tensor] | None = None,
+    ) -> Any:
+        """Return losses in training, masks in eval mode.
 
         Args:
-            images: in training B crops (3, S, S); in evaluation any images (3, H, W); float, RGB in [0, 1].
-            asked: in training a target a crop: `rows` (S,) and `columns` (S,) bool, those in the box, `mask` (S, S)
-                float in [0, 1], the true mask, a hint or nothing, and `has_mask` bool, whether it is a true one. In
-                evaluation the boxes of each image, (N, 4) xyxy pixels.
+            images: In training B crops (3, S, S), in eval mode images (3, H, W) of any sizes; float RGB in [0, 1].
+            targets: In training, one per crop: `rows` (S,) and `columns` (S,) bool, those in the box, `mask` (S, S)
+                float in [0, 1], the true mask, a hint or empty, and `has_mask` bool, whether it is a true mask.
+            boxes: In eval mode, the boxes of each image, (N, 4) xyxy pixels.
 
         Returns:
-            In training a dict of scalar losses. In evaluation masks, (N, H, W) bool an image, and scores, (N,) in
-            [0, 1] an image.
+            In training a dict of scalar losses. In eval mode masks, (N, H, W) bool per image, and scores, (N,) in
+            [0, 1] per image.
         """
         if self.training:
-            return self._losses(images, asked)
-        found = [self._masks(image, boxes) for image, boxes in zip(images, asked, strict=True)]
-        return [masks for masks, _ in found], [scores for _, scores in found]
+            if targets is None:
+                raise ValueError("in training the model needs targets")
+            return self.compute_losses(torch.stack(list(images)), targets)
+        if boxes is None:
+            raise ValueError("in eval mode the model needs boxes")
+        results = [self._segment(image, own) for image, own in zip(images, boxes, strict=True)]
+        return [masks for masks, _ in results], [scores for _, scores in results]
 
-    def maps(self, crops: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
-        """Each head's logits.
+    def predict(self, image: ImageLike, boxes: ArrayLike) -> Instances:
+        """Predict the mask of the object in each box; the model may be in any mode.
 
         Args:
-            crops: (B, 3, S, S) float, RGB in [0, 1], S a multiple of 32.
+            image: A file, a PIL image or an array (see :func:`~boxel.data.sources.to_image`).
+            boxes: (N, 4) xyxy pixels.
+
+        Returns:
+            The instances in the order of the boxes, without a class: all have the category `object`.
+
+        Raises:
+            BoxelError: The image cannot be read.
+            UsageError: The boxes do not have four columns.
+
+        Example:
+            >>> import boxel, numpy as np
+            >>> instances = boxel.load("boxcaseg").predict(np.zeros((48, 64, 3), np.uint8), [[8, 8, 40, 40]])
+            >>> instances.masks.shape
+            (1, 48, 64)
+        """
+        from boxel.models.boxcaseg.inference import box_masks
+
+        corners = np.asarray(boxes, dtype=np.float64)
+        corners = corners.reshape(-1, 4) if corners.size == 0 or corners.shape == (4,) else corners
+        if corners.ndim != 2 or corners.shape[1] != 4:
+            raise UsageError(f"`boxes` has shape {corners.shape}; give (N, 4), xyxy in pixels.")
+        pixels = to_image(image)
+        with evaluation_mode(self):
+            rles, scores = box_masks(self, pixels, corners)
+        height, width = pixels.shape[:2]
+        labels = np.zeros(len(corners), dtype=np.int64)
+        return Instances(
+            corners.astype(np.float32), scores, labels, rles, self.categories[:1], (height, width), image
+        )
+
+    def head_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
+        """Return the logits of each head.
+
+        Args:
+            crops: (B, 3, S, S) float RGB in [0, 1], S a multiple of 32.
             rows: (B, S) bool, rows of the crop in the box.
             columns: (B, S) bool.
 
         Returns:
-            By the name of the head (B, S / 4, S / 4).
+            (B, S / 4, S / 4) by the name of the head.
         """
-        features = self._features(crops, rows, columns)
-        return {name: self._logits(name, features) for name in self.heads}
+        features = self._extract_features(crops, rows, columns)
+        return {name: self._apply_head(name, features) for name in self.heads}
 
-    def segment(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Logits of the object, (B, S / 4, S / 4), above 0 where a pixel is taken; arguments as for :meth:`maps`."""
+    def predict_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return (B, S / 4, S / 4) logits of the object, above 0 for its pixels; see :meth:`head_logits`."""
         threshold = self.config.threshold
-        return self._result(self.maps(crops, rows, columns)) - log(threshold / (1 - threshold))
+        return self._combine(self.head_logits(crops, rows, columns)) - log(threshold / (1 - threshold))
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Weight of each loss, the same at all times.
+        """Return the weight of each loss by name, the same throughout the training.
 
         Args:
-            progress: share of the training that is done, in [0, 1].
+            progress: Share of the training that is done, in [0, 1].
         """
         config = self.config
-        names = ("mil", "smooth", "projection", "affinity", "hint", "pixel")
-        return {name: getattr(config, f"{name}_weight") for name in names}
+        return {
+            "mil": config.mil_weight,
+            "smooth": config.smooth_weight,
+            "projection": config.projection_weight,
+            "affinity": config.affinity_weight,
+            "hint": config.hint_weight,
+            "pixel": config.pixel_weight,
+        }
 
-    def crops_of(
+    def extract_crops(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
     ) -> tuple[Tensor, Tensor, Tensor, NDArray[np.float64]]:
-        """What the network is shown of an image.
+        """Crop an image around boxes.
 
         Args:
             image: (H, W, 3) RGB.
             boxes: (N, 4) xyxy pixels.
 
         Returns:
-            crops (N, 3, S, S) float in [0, 1], rows (N, S) and columns (N, S) bool, and the crops' windows (N, 4), xyxy
-            pixels of the image.
+            crops (N, 3, S, S) float in [0, 1], rows (N, S) and columns (N, S) bool, and the windows of the crops
+            (N, 4), xyxy pixels of the image.
         """
         found = extract_crops(image, boxes, self.config.side, self.config.margin, self.padding_color)
         pixels, rows, columns = (
@@ -131,33 +202,33 @@ class BoxCaseg(nn.Module):
 
     @property
     def padding_color(self) -> tuple[int, int, int]:
-        """The color that stands for what is outside an image: the mean of the backbone's training."""
+        """The color outside an image: the mean of the backbone's training."""
         red, green, blue = (self.backbone.mean.flatten() * 255).round().int().tolist()
         return red, green, blue
 
-    def _features(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """What the heads see, (B, C, S / 4, S / 4); arguments as for :meth:`maps`."""
+    def _extract_features(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Return (B, C, S / 4, S / 4) features of the heads; arguments as for :meth:`head_logits`."""
         if self.config.box_channel:
             inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(crops.dtype)
             crops = torch.cat([crops, 2 * inside - 1], dim=1)
         return self.neck(self.backbone(crops.contiguous(memory_format=torch.channels_last)))
 
-    def _logits(self, name: str, features: Tensor) -> Tensor:
-        """(B, S / 4, S / 4) logits of the named head."""
+    def _apply_head(self, name: str, features: Tensor) -> Tensor:
+        """Return (B, S / 4, S / 4) logits of a head."""
         source = (self.heads["weak"],) if name == "transferred" else ()
         return self.heads[name](features, *source)[:, 0]
 
-    def _losses(self, images: Sequence[Tensor], targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    def compute_losses(self, crops: Tensor, targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+        """Compute the raw losses of (B, 3, S, S) crops by name; targets as in :meth:`forward`."""
         config = self.config
-        crops = torch.stack(list(images))
         rows, columns, masks, has_mask = (
             torch.stack([torch.as_tensor(target[name], device=crops.device) for target in targets])
             for name in ("rows", "columns", "mask", "has_mask")
         )
-        features = self._features(crops, rows, columns)
-        # Heads that learn from masks alone see no other crops (Fig. 4), in their norms' statistics neither.
+        features = self._extract_features(crops, rows, columns)
+        # Heads that learn from masks only see no other crops (Fig. 4), not even in the statistics of their norms.
         maps = {
-            name: self._logits(name, features if name in ("weak", "shared") else features[has_mask])
+            name: self._apply_head(name, features if name in ("weak", "shared") else features[has_mask])
             for name in self.heads
         }
         with torch.autocast(crops.device.type, enabled=False):
@@ -170,14 +241,14 @@ class BoxCaseg(nn.Module):
             if of_boxes is not None:
                 losses |= box_losses(of_boxes, rows, columns, masks, has_mask, crops, config)
             if set(full) != {"weak"}:
-                result = full["shared"][has_mask] if "shared" in full else self._result(full)
+                result = full["shared"][has_mask] if "shared" in full else self._combine(full)
                 losses["pixel"] = has_mask.float().mean() * mask_loss(
                     result, masks[has_mask], config.dice_weight
                 )
         return losses
 
-    def _result(self, maps: dict[str, Tensor]) -> Tensor:
-        """The map that counts: the shared or the weak head's where it is alone, else Eq. 3's mix."""
+    def _combine(self, maps: dict[str, Tensor]) -> Tensor:
+        """Return the logits of the result: those of the only head, or the mix of Eq. 3."""
         salient, transferred = maps.get("salient"), maps.get("transferred")
         if salient is None and transferred is None:
             return next(iter(maps.values()))
@@ -186,16 +257,16 @@ class BoxCaseg(nn.Module):
         return mix_heads(salient, transferred, self.config.alpha, self.config.mix)
 
     @torch.inference_mode()
-    def _masks(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Masks of one image, each cut to its box, and the mean certainty of their pixels."""
+    def _segment(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the masks of one image, each clipped to its box, and the mean certainty of their pixels."""
         height, width = image.shape[-2:]
         masks = torch.zeros((len(boxes), height, width), dtype=torch.bool)
         scores = torch.zeros(len(boxes))
         if len(boxes):
             pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
             corners = boxes.double().cpu().numpy()
-            *shown, windows = self.crops_of(pixels, corners)
-            logits = self.segment(*shown).float()
+            *crops, windows = self.extract_crops(pixels, corners)
+            logits = self.predict_logits(*crops).float()
             scores = certainty(logits)
             cut = cut_masks(logits.cpu().numpy(), windows, corners, height, width)
             for mask, (found, left, top) in zip(masks, cut, strict=True):
@@ -210,17 +281,17 @@ def cut_masks(
     height: int,
     width: int,
 ) -> Iterator[tuple[NDArray[np.bool_], int, int]]:
-    """The part of each map of logits that lies in its box, as a mask of the image's pixels.
+    """Threshold each map of logits inside its box, as a mask of the image's pixels.
 
     Args:
         logits: (N, s, s).
-        windows: (N, 4) what the maps cover, xyxy pixels of the image.
-        boxes: (N, 4) xyxy pixels; the pixels whose middles they hold are taken.
-        height: of the image.
-        width: of the image.
+        windows: (N, 4) xyxy pixels of the image that the maps cover.
+        boxes: (N, 4) xyxy pixels; pixels whose centers they contain are taken.
+        height: Height of the image.
+        width: Width of the image.
 
     Yields:
-        (h, w) bool mask, perhaps empty, and its left column and upper row.
+        (h, w) bool mask, possibly empty, and its left column and top row.
     """
     corners = box_to_pixels(boxes, height, width)
     for grid, window, (left, top, right, bottom) in zip(logits, windows, corners.tolist(), strict=True):
@@ -231,7 +302,7 @@ def cut_masks(
 
 
 def certainty(logits: Tensor) -> Tensor:
-    """How far from undecided a map's pixels are, on average.
+    """Return the mean distance of the probabilities from 0.5, times 2.
 
     Args:
         logits: (N, h, w).

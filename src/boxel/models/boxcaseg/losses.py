@@ -1,4 +1,4 @@
-"""What BoxCaseg learns from: bags of pixels where there is a box, pixels where there is a mask."""
+"""Losses of BoxCaseg: bags of pixels of boxes, pixels of masks."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ def box_losses(
     images: Tensor,
     config: BoxCasegConfig,
 ) -> dict[str, Tensor]:
-    """Losses of the map that learns from boxes: MIL with its smooth term (Eq. 1, 2), and what is not in the paper.
+    """Compute the losses of the logits that learn from boxes: MIL with its smooth term (Eq. 1, 2) and ours.
 
-    All are means over the B crops of the batch; those of crops without a mask are 0 where there is none.
+    All are means over the B crops of the batch; those of crops without a mask are 0 if there are none.
 
     Args:
         logits: (B, S, S).
         rows: (B, S) bool, rows of the crop in the box.
         columns: (B, S) bool.
-        masks: (B, S, S) in [0, 1], the true mask where there is one, else a hint, else empty.
+        masks: (B, S, S) in [0, 1], the true mask if there is one, else a hint, else empty.
         has_mask: (B,) bool.
         images: (B, 3, S, S) RGB in [0, 1].
-        config: settings; a loss whose weight is 0 is left out.
+        config: Settings; a loss of weight 0 is omitted.
 
     Returns:
-        `mil`, `smooth`, `projection`, `affinity` and `hint`; raw, not weighted.
+        `mil`, `smooth`, `projection`, `affinity` and `hint`; not weighted.
     """
     losses = {}
     boxed = ~has_mask
     share = boxed.float().mean()
-    # Where there is a mask, its own projections are known, gaps and all.
+    # The projections of a true mask are known exactly, including gaps.
     held = masks > 0.5
     rows = torch.where(has_mask[:, None], held.any(2), rows)
     columns = torch.where(has_mask[:, None], held.any(1), columns)
@@ -64,15 +64,15 @@ def box_losses(
 
 
 def mask_loss(logits: Tensor, masks: Tensor, dice_weight: float) -> Tensor:
-    """Cross-entropy of the pixels, and Dice where it is wanted.
+    """Compute the cross-entropy of the pixels, plus Dice if it has a weight.
 
     Args:
         logits: (N, S, S).
         masks: (N, S, S) in [0, 1].
-        dice_weight: 0 leaves Dice out.
+        dice_weight: Weight of Dice; 0 omits it.
 
     Returns:
-        The scalar mean; 0 where there are no masks.
+        () the mean; 0 if there are no masks.
     """
     if not len(logits):
         return logits.sum() * 0

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from boxel.losses.dice import dice_loss
 from boxel.losses.projection import projection_loss
 from boxel.models.boxcaseg import BoxCasegConfig
-from boxel.models.boxcaseg.criterion import box_losses, mask_loss
+from boxel.models.boxcaseg.losses import box_losses, mask_loss
 
 SIDE = 16
 ONLY = {"mil_weight": 0.0, "smooth_weight": 0.0}

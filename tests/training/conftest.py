@@ -1,4 +1,4 @@
-"""A data set and a model so small that a training takes a second or two."""
+"""A dataset and a model so small that a training takes a second or two."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SETTINGS: dict[str, Any] = {
         "mask_convs": 1,
         "mask_channels": 16,
         "max_instances": 4,
-        # Everything is given out, so that even an untrained network has figures to compare.
+        # All detections are kept, so that even an untrained network has metrics to compare.
         "score_threshold": 0.0,
         "max_detections": 5,
     },

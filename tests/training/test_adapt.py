@@ -1,4 +1,4 @@
-"""A BoxCaseg that goes on training on the boxes to be labeled."""
+"""Adapting BoxCaseg to the boxes that are to be labeled."""
 
 import json
 
@@ -10,20 +10,24 @@ import yaml
 import boxel
 from boxel.data.synthetic import write_scenes
 from boxel.labeling.api import label_data
+from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.training.adapt import adapt
 from boxel.utils.errors import BoxelError
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_boxcaseg):
-    """The folder of a BoxCaseg that has hardly been trained."""
+    """The folder of a BoxCaseg after a few steps."""
     folder = tmp_path_factory.mktemp("adapt")
     scenes = write_scenes(folder / "scenes", 3, height=64, width=96)
     boxel.train("boxcaseg", scenes.without_masks(), out=folder / "run", config=tiny_boxcaseg)
+    save_calibration(find_calibration("boxcaseg"), folder / "run" / "quality.json")
     return folder
 
 
-def test_adapting_continues_from_the_weights_with_the_own_masks_as_hints(run, tmp_path, caplog):
+def test_adapting_continues_training_with_the_models_own_masks_as_hints(run, tmp_path, caplog):
     boxes = boxel.read(run / "scenes" / "boxes.json", images=run / "scenes" / "images")
     caplog.set_level("INFO", logger="boxel")
     teacher = str(run / "run")
@@ -31,19 +35,20 @@ def test_adapting_continues_from_the_weights_with_the_own_masks_as_hints(run, tm
     before, after = (boxel.load(folder).state_dict() for folder in (run / "run", out))
     moved = {name for name, value in before.items() if not torch.equal(value, after[name])}
     assert any("heads.shared" in name for name in moved)
-    # A small learning rate: it is the same model still.
+    # The learning rate is small, so that the model stays similar.
     name = "heads.shared.0.weight"
     assert (before[name] - after[name]).abs().max() < 0.1 * before[name].abs().max()
     settings = yaml.safe_load((out / "config.yaml").read_text())
     assert settings["model"]["hint_weight"] == 1 and settings["steps"] >= 1
-    assert not (out / "hints.json").exists()  # GrabCut made none: every box had a mask of the model's
+    assert find_calibration(str(out)) is not None  # that of the model it was adapted from
+    assert not (out / "hints.json").exists()  # every box had a mask of the model, so that GrabCut made none
     adapt(boxes, out, teacher=teacher, minutes=0.03)
     assert "was adapted already, for 0.03 minutes; remove it to adapt again" in caplog.text
     with pytest.raises(BoxelError, match="was adapted from another model than"):
         adapt(boxes, out, teacher=str(out), minutes=0.03)
 
 
-def test_the_labels_are_the_adapted_models(run, tmp_path):
+def test_labels_are_made_by_the_adapted_model(run, tmp_path):
     file, images = run / "scenes" / "boxes.json", run / "scenes" / "images"
     arguments = {"images": images, "teacher": str(run / "run")}
     plain = label_data(file, out=tmp_path / "a.json", **arguments).data

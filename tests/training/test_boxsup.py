@@ -1,4 +1,4 @@
-"""Whole trainings of BoxSup: from boxes, from any mix, stopped and resumed, and what its updates choose."""
+"""Complete trainings of BoxSup from boxes and from mixes, interrupted and resumed, and the choices of its updates."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ from boxel.models.boxsup.dataset import NO_SEGMENT
 from boxel.training import train
 from boxel.training.boxsup import BoxSupTask
 from boxel.utils.errors import BoxelError
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture
@@ -50,7 +52,7 @@ def test_labels_are_updated_before_each_epoch(scenes: Annotations, tiny_boxsup, 
     assert again.predict(scenes.image_path(0)).labels.shape == (64, 96)
 
 
-def test_the_first_update_goes_by_the_boxes_alone(scenes, tiny_boxsup, watched, tmp_path) -> None:
+def test_the_first_update_uses_the_boxes_alone(scenes, tiny_boxsup, watched, tmp_path) -> None:
     settings = tiny_boxsup | {"steps": 1, "updates": {"top_k": 1, "shape_weight": 0.0}}
     train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=settings)
     dataset = BoxSupDataset(
@@ -67,7 +69,7 @@ def test_the_first_update_goes_by_the_boxes_alone(scenes, tiny_boxsup, watched, 
             assert ious[watched[0][1][instance]] == pytest.approx(ious[allowed].max())
 
 
-def test_instances_are_found_on_top_of_it(scenes, tiny_boxsup, tmp_path) -> None:
+def test_instances_are_found_on_top_of_a_semantic_run(scenes, tiny_boxsup, tmp_path) -> None:
     settings = tiny_boxsup | {"steps": 2}
     semantic = train("boxsup", scenes.without_masks(), out=tmp_path / "classes", config=settings)
     instances = {name: settings[name] for name in ("views", "data", "optim", "batch_size", "device", "steps")}
@@ -81,14 +83,14 @@ def test_instances_are_found_on_top_of_it(scenes, tiny_boxsup, tmp_path) -> None
         torch.testing.assert_close(again.semantic.state_dict()[name], tensor)
 
 
-def test_with_no_updates_the_first_choice_stays(scenes, tiny_boxsup, watched, tmp_path) -> None:
+def test_without_updates_the_first_choice_stays(scenes, tiny_boxsup, watched, tmp_path) -> None:
     train(
         "boxsup", scenes.without_masks(), out=tmp_path / "run", config=tiny_boxsup | {"updates": {"every": 0}}
     )
     assert [step for step, _ in watched] == [0]
 
 
-def test_masks_are_learned_as_they_are(scenes, tiny_boxsup, watched, tmp_path) -> None:
+def test_given_masks_are_learned_unchanged(scenes, tiny_boxsup, watched, tmp_path) -> None:
     first = scenes.image_index == 0
     some = replace(scenes, segmentations=np.where(first, scenes.segmentations, None))
     train("boxsup", some, out=tmp_path / "run", config=tiny_boxsup | {"steps": 1})
@@ -96,8 +98,8 @@ def test_masks_are_learned_as_they_are(scenes, tiny_boxsup, watched, tmp_path) -
     assert ((choices == NO_SEGMENT).numpy() == first).all()
 
 
-def test_few_masks_are_shown_often(scenes, tiny_boxsup, tmp_path, caplog) -> None:
-    """A scene of eight with its masks is shown thrice, which makes ten crops an epoch."""
+def test_images_with_given_masks_are_repeated(scenes, tiny_boxsup, tmp_path, caplog) -> None:
+    """One scene of eight has given masks and is used three times, which makes ten crops per epoch."""
     caplog.set_level("INFO", logger="boxel")
     first = scenes.image_index == 0
     some = replace(scenes, segmentations=np.where(first, scenes.segmentations, None))
@@ -106,7 +108,7 @@ def test_few_masks_are_shown_often(scenes, tiny_boxsup, tmp_path, caplog) -> Non
     assert json.loads((tmp_path / "run" / "metrics.json").read_text())["step"] == 5
 
 
-def test_stopped_and_resumed_it_ends_the_same(scenes, tiny_boxsup, tmp_path, monkeypatch) -> None:
+def test_a_resumed_run_equals_an_uninterrupted_one(scenes, tiny_boxsup, tmp_path, monkeypatch) -> None:
     boxes = scenes.without_masks()
     whole = train("boxsup", boxes, out=tmp_path / "whole", config=tiny_boxsup)
     read = BoxSupDataset._read
@@ -127,20 +129,22 @@ def test_stopped_and_resumed_it_ends_the_same(scenes, tiny_boxsup, tmp_path, mon
             torch.testing.assert_close(tensor, resumed.state_dict()[name], msg=name)
 
 
-def test_boxes_are_no_truth_to_validate_against(scenes, tiny_boxsup, watched, tmp_path, caplog) -> None:
+def test_images_with_boxes_only_are_not_used_for_validation(
+    scenes, tiny_boxsup, watched, tmp_path, caplog
+) -> None:
     caplog.set_level("INFO", logger="boxel")
     config = tiny_boxsup | {"steps": 1, "data": {"workers": 0, "val_share": 0.25}}
     model = train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=config)
     assert model is not None and len(watched[0][1]) == len(scenes.ids)
     assert "no image is set aside for validation" in caplog.text
-    # Of those that have masks the share is, and images without anything are none of them.
+    # The share is of the images with masks, and empty images do not count.
     few = scenes.select_instances(scenes.image_index > 0)
     few = replace(few, segmentations=np.where(few.image_index < 5, few.segmentations, None))
     train("boxsup", few, out=tmp_path / "few", config=config)
     assert "1 of 8 images set aside for validation" in caplog.text
 
 
-def test_an_image_that_is_not_there_costs_only_itself(scenes, tiny_boxsup, watched, tmp_path, caplog) -> None:
+def test_a_missing_image_costs_only_its_own_instances(scenes, tiny_boxsup, watched, tmp_path, caplog) -> None:
     paths = ["gone.png", *scenes.paths[1:]]
     broken = replace(scenes.without_masks(), paths=paths)
     train("boxsup", broken, out=tmp_path / "run", config=tiny_boxsup | {"epochs": 1})
@@ -149,7 +153,7 @@ def test_an_image_that_is_not_there_costs_only_itself(scenes, tiny_boxsup, watch
     assert ((choices == NO_SEGMENT).numpy() == (scenes.image_index == 0)).all()
 
 
-def test_what_can_not_be_used_is_told(scenes, tiny_boxsup, tmp_path) -> None:
+def test_unusable_inputs_are_reported(scenes, tiny_boxsup, tmp_path) -> None:
     boxes = scenes.without_masks()
     with pytest.raises(
         BoxelError, match="not one of its images has a label map or a mask to validate against"

@@ -1,4 +1,4 @@
-"""Whole trainings of BoxCaseg, tiny ones: boxes of generated scenes beside a folder of salient images."""
+"""Complete tiny trainings of BoxCaseg, on boxes of generated scenes and a folder of salient images."""
 
 import csv
 import json
@@ -19,6 +19,8 @@ from boxel.masks.rle import encode
 from boxel.training import train
 from boxel.utils.errors import UsageError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def tiny(tiny):
@@ -30,7 +32,7 @@ def tiny(tiny):
 
 @pytest.fixture(scope="session")
 def objects(scenes):
-    """The largest instance of each scene, alone."""
+    """The largest instance of each scene."""
     areas = np.array([scenes.mask(i).sum() for i in range(len(scenes.labels))])
     largest = [own[areas[own].argmax()] for own in map(scenes.instances_in, range(len(scenes)))]
     return scenes.select_instances(np.array(largest)).class_agnostic()
@@ -49,7 +51,7 @@ def rows_of(folder):
 
 
 def labeled(model, data):
-    """The set with the model's masks of its boxes."""
+    """The dataset with the model's masks of its boxes."""
     codes = np.full(len(data.labels), None, dtype=object)
     for index in range(len(data)):
         own = data.instances_in(index)
@@ -60,7 +62,7 @@ def labeled(model, data):
 
 
 @pytest.mark.parametrize("heads", [["weak", "salient", "transferred"], ["shared"]], ids="+".join)
-def test_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, heads):
+def test_training_on_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, heads):
     caplog.set_level("INFO", logger="boxel")
     tiny["model"]["heads"] = heads
     held_out = scenes.select_images([6, 7])
@@ -79,7 +81,7 @@ def test_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, hea
         assert total == pytest.approx(float(row["loss/total"]), rel=1e-5)
     assert list((run_folder / "samples").glob("*.jpg")) and (run_folder / "curves.png").exists()
 
-    # The folder's model is the one trained, and its figures are those of its masks.
+    # The folder has the trained model, and the metrics of its masks.
     again = boxel.load(run_folder)
     assert not again.training and again.config.heads == heads
     for name, tensor in model.state_dict().items():
@@ -99,14 +101,14 @@ def test_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, hea
         assert not outside.any()
 
 
-def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(scenes, objects, tiny, tmp_path, monkeypatch):
-    """Any set with masks may be the salient one."""
+def test_a_resumed_run_equals_an_uninterrupted_one(scenes, objects, tiny, tmp_path, monkeypatch):
+    """Any dataset with masks may be the salient one."""
     tiny |= {"steps": 6, "checkpoint_every": 2, "ema": 0.9}
     given = {"salient": objects, "config": tiny, "crops.color": 0.3, "crops.overlap_drop": 0.5}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     model = train("boxcaseg", scenes.without_masks(), out=whole, **given)
     sample = CropDataset._sample
-    for crops in (3, 14):  # in the middle of the first step, and in that of a later one
+    for crops in (3, 14):  # in the middle of the first step and of a later one
         seen = []
 
         def interrupted(self, index, seed, seen=seen, crops=crops):
@@ -126,8 +128,8 @@ def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(scenes, objects, tin
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_images_without_objects_and_no_salient_images(scenes, tiny, run_folder):
-    """Boxes alone teach the weak head; an image without any is neither learned from nor measured on."""
+def test_training_without_salient_images_ignores_empty_images(scenes, tiny, run_folder):
+    """Boxes alone train the weak head; images without any are used neither for training nor for validation."""
     tiny["model"]["heads"] = ["weak"]
     empty = scenes.select_instances(~np.isin(scenes.image_index, [0, 7]))
     train("boxcaseg", empty.without_masks(), val=empty.select_images([6, 7]), out=run_folder, config=tiny)
@@ -137,7 +139,7 @@ def test_images_without_objects_and_no_salient_images(scenes, tiny, run_folder):
     assert 0 <= json.loads((run_folder / "metrics.json").read_text())["val/mask_iou"] <= 1
 
 
-def test_salient_images_are_nothing_to_boxinst(scenes, salient, run_folder, capsys):
+def test_salient_images_are_refused_by_boxinst(scenes, salient, run_folder, capsys):
     with pytest.raises(UsageError, match="boxinst does not use `salient`; leave it out"):
         train("boxinst", scenes, salient=salient, out=run_folder)
     assert not run_folder.exists()

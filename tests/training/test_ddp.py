@@ -1,4 +1,4 @@
-"""Several processes learn together: here two on a CPU, as Lightning starts them."""
+"""Trainings in two processes on a CPU."""
 
 import csv
 import json
@@ -19,20 +19,20 @@ pytestmark = pytest.mark.slow
 
 
 def run_boxel(words, folder):
-    """The command line, from its start, in a folder."""
+    """Run the command line in a folder."""
     done = subprocess.run(
         [sys.executable, "-m", "boxel", *map(str, words)],
         cwd=folder,
         capture_output=True,
         text=True,
-        timeout=500,  # it would wait for ever if one process waited for the other
+        timeout=500,  # a deadlock would last forever
     )
     assert done.returncode == 0, done.stderr
     return done
 
 
 def run_two_at_once(words, folder):
-    """The command line in two processes that start at the same time, as `torchrun` or a cluster starts them."""
+    """Run the command line in two processes that start at the same time, like those of `torchrun` or a cluster."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -75,7 +75,7 @@ def labeled_in_two(scenes, tiny_segmenter, tmp_path):
     return lambda teacher: run_two_at_once([*words, "--label", teacher], tmp_path)
 
 
-def test_one_of_two_processes_labels_and_both_learn_from_its_masks(labeled_in_two, tmp_path):
+def test_one_of_two_processes_labels_and_both_train_on_its_masks(labeled_in_two, tmp_path):
     (first, first_code), (second, second_code) = labeled_in_two("rectangle")
     assert (first_code, second_code) == (0, 0), first + second
     assert "by rectangle" in first and "by rectangle" not in second
@@ -83,16 +83,16 @@ def test_one_of_two_processes_labels_and_both_learn_from_its_masks(labeled_in_tw
     assert (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_a_first_process_that_can_not_label_ends_both_with_its_message(labeled_in_two, tmp_path):
+def test_a_failing_first_process_ends_both_with_its_message(labeled_in_two, tmp_path):
     found = labeled_in_two("no-such-teacher")
     assert [code for _, code in found] == [2, 2]
     assert all("no-such-teacher" in output for output, _ in found)
     assert not (tmp_path / "run" / "model.safetensors").exists()
 
 
-def test_two_processes_of_which_one_has_no_boxes(scenes, tiny, tmp_path):
-    # Three images, the objects all in the first: the processes can't both have it, and the images to validate
-    # on don't come out even.
+def test_two_processes_train_if_one_has_no_boxes(scenes, tiny, tmp_path):
+    # Only the first of three images has objects, so that one process has none, and the validation images
+    # are not a multiple of two.
     few = scenes.select_images(range(3))
     few = few.select_instances(few.image_index == 0)
     assert 0 < len(few.ids) == int(np.sum(few.image_index == 0))
@@ -121,8 +121,8 @@ def test_two_processes_of_which_one_has_no_boxes(scenes, tiny, tmp_path):
         assert [row["step"] for row in csv.DictReader(file) if row["loss/total"]] == ["0", "1", "2"]
 
 
-def test_two_processes_choose_the_segments_that_one_does(scenes, tiny_boxsup, tmp_path):
-    """Each process looks at its share of the images, and both know all that was chosen."""
+def test_two_processes_choose_the_same_segments_as_one(scenes, tiny_boxsup, tmp_path):
+    """Each process chooses for its share of the images, and both get all choices."""
     config = tiny_boxsup | {"batch_size": 1, "epochs": 1}
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config))
     few = scenes.without_masks().select_images(range(3))

@@ -1,4 +1,4 @@
-"""Starting from another run's weights."""
+"""Fine-tuning: starting from the weights of another run."""
 
 import dataclasses
 
@@ -10,6 +10,8 @@ from boxel.models import io
 from boxel.models.io import load
 from boxel.training.finetune import init_from, read_model_settings
 from boxel.utils.errors import BoxelError
+
+pytestmark = pytest.mark.slow
 
 _TWO = (Category(1, "cat"), Category(2, "dog"))
 
@@ -29,7 +31,7 @@ def run(build, tiny, run_folder):
 _CLASSES = ["head.classify.weight", "head.classify.bias"]
 
 
-def test_the_same_categories_take_everything(build, run):
+def test_all_weights_are_loaded_for_the_same_categories(build, run):
     path, weights = run
     model = build(2)
     renumbered = [dataclasses.replace(category, id=category.id + 10) for category in _TWO]
@@ -39,7 +41,7 @@ def test_the_same_categories_take_everything(build, run):
 
 
 @pytest.mark.parametrize("names", [["cat", "dog", "cow"], ["cat", "cow"], ["dog", "cat"]])
-def test_other_categories_get_new_class_layers(build, run, names):
+def test_class_layers_are_new_for_other_categories(build, run, names):
     path, weights = run
     model = build(len(names))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -51,13 +53,13 @@ def test_other_categories_get_new_class_layers(build, run, names):
     assert all(torch.equal(after[name], weights[name]) for name in loaded)
 
 
-def test_what_has_another_shape_stays_new(build, run):
+def test_weights_of_another_shape_stay_new(build, run):
     loaded, new = init_from(build(2, mask_channels=32), run[0], _TWO)
     assert new and all(name.startswith("mask_branch.") for name in new)
     assert any(name.startswith("backbone.") for name in loaded)
 
 
-def test_a_folder_without_a_model_is_named(build, run, tmp_path):
+def test_a_folder_without_a_model_is_reported(build, run, tmp_path):
     with pytest.raises(BoxelError, match=r"nowhere: no model to start from .* finished run"):
         init_from(build(2), tmp_path / "nowhere", _TWO)
     (run[0] / "model.safetensors").write_bytes(b"not weights")
@@ -66,7 +68,7 @@ def test_a_folder_without_a_model_is_named(build, run, tmp_path):
 
 
 @pytest.mark.parametrize("hidden", [0, 8])
-def test_of_a_segmenter_only_the_last_layer_is_of_classes(hidden, tmp_path):
+def test_only_the_last_layer_of_a_segmenter_depends_on_classes(hidden, tmp_path):
     settings = {
         "backbone": "resnet10t",
         "weights": "none",
@@ -81,7 +83,7 @@ def test_of_a_segmenter_only_the_last_layer_is_of_classes(hidden, tmp_path):
     assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
 
 
-def test_what_localization_takes_from_its_semantic_run_is_not_told_as_new(tmp_path):
+def test_weights_of_the_semantic_run_are_not_reported_as_new(tmp_path):
     network = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "kernel": 3, "hidden": 0}
     semantic = io.build("fcrn", 3, network)
     io.save(semantic, tmp_path / "run", {"method": "fcrn", "model": network}, [Category(0, "ground"), *_TWO])
@@ -91,7 +93,7 @@ def test_what_localization_takes_from_its_semantic_run_is_not_told_as_new(tmp_pa
     assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
 
 
-def test_a_model_that_comes_with_boxel_is_known_by_its_name():
+def test_a_bundled_model_is_found_by_its_name():
     model = load("boxcaseg-boxes")
     fresh = io.build("boxcaseg", 1, read_model_settings("boxcaseg-boxes") | {"weights": "none"})
     _, new = init_from(fresh, "boxcaseg-boxes", model.categories)

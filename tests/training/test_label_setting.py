@@ -1,4 +1,4 @@
-"""`boxel.train` makes masks of boxes first, where the run asks for it."""
+"""The setting `label`: a teacher makes masks of boxes before the training."""
 
 from __future__ import annotations
 
@@ -20,6 +20,8 @@ from boxel.data.synthetic import write_scenes
 from boxel.training.boxsup import BoxSupTask
 from boxel.utils.errors import BoxelError, UsageError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def settings(tiny_segmenter: dict[str, Any]) -> dict[str, Any]:
@@ -35,7 +37,7 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Annotations:
 
 @pytest.fixture
 def learned(monkeypatch: pytest.MonkeyPatch) -> list[Annotations]:
-    """What each training learns from."""
+    """The data that each training learns from."""
     seen: list[Annotations] = []
     begin = BoxSupTask.on_train_start
 
@@ -55,7 +57,7 @@ def filled(data: Annotations, image: int) -> np.ndarray:
     return found
 
 
-def test_boxsup_learns_from_the_masks_of_boxel_label(settings, scenes, learned, tmp_path) -> None:
+def test_boxsup_trains_on_the_masks_of_boxel_label(settings, scenes, learned, tmp_path) -> None:
     boxes, out = scenes.without_masks(), tmp_path / "run"
     boxel.train("boxsup", boxes, out=out, config=settings, label="boxcaseg")
     made = boxel.label(boxes, teacher="boxcaseg")
@@ -64,12 +66,12 @@ def test_boxsup_learns_from_the_masks_of_boxel_label(settings, scenes, learned, 
     for image in range(len(scenes)):
         assert np.array_equal(make_label_map(data, image), make_label_map(made, image))
     assert boxel.read(out / "masks.json", images=scenes.root).has_mask.all()
-    assert not (out / "segments").exists()  # none is chosen from
+    assert not (out / "segments").exists()  # no candidates are needed
     assert [path.name for path in (out / "labels").iterdir()] == ["update_001.jpg"]
     assert yaml.safe_load((out / "config.yaml").read_text())["label"] == "boxcaseg"
 
 
-def test_other_methods_take_a_teacher_too(settings, scenes, tmp_path) -> None:
+def test_other_methods_accept_a_teacher(settings, scenes, tmp_path) -> None:
     settings |= {"label": "rectangle"}
     boxel.train("fcrn", scenes.without_masks(), out=tmp_path / "run", config=settings)
     made = boxel.read(tmp_path / "run" / "masks.json", images=scenes.root)
@@ -77,8 +79,8 @@ def test_other_methods_take_a_teacher_too(settings, scenes, tmp_path) -> None:
         assert np.array_equal(make_label_map(made, image) > 0, filled(scenes, image))
 
 
-def test_masks_that_are_given_stay(settings, scenes, learned, tmp_path) -> None:
-    """Those of the set, those of another file, and not those of categories whose masks are not to be learned from."""
+def test_given_masks_are_kept(settings, scenes, learned, tmp_path) -> None:
+    """Masks of the dataset and of another file stay, and those of categories outside `mask_classes` do not."""
     few = scenes.select_images([0])
     settings |= {"label": "rectangle"}
     boxel.train("boxsup", scenes.without_masks(), masks=few, out=tmp_path / "some", config=settings)
@@ -91,8 +93,8 @@ def test_masks_that_are_given_stay(settings, scenes, learned, tmp_path) -> None:
     assert [name is None for name in learned[-1].source] == kept.tolist() and learned[-1].has_mask.all()
 
 
-def test_where_there_is_nothing_to_label_nothing_is_made(settings, scenes, learned, tmp_path) -> None:
-    """All masks are there, or those that are not would be of images whose label maps say more."""
+def test_nothing_is_labeled_if_no_box_lacks_a_mask(settings, scenes, learned, tmp_path) -> None:
+    """Either all masks are given, or the others belong to images with label maps."""
     settings |= {"label": "rectangle"}
     boxel.train("boxsup", scenes, out=tmp_path / "masks", config=settings)
     write(scenes, tmp_path / "set", format="semantic")
@@ -103,7 +105,7 @@ def test_where_there_is_nothing_to_label_nothing_is_made(settings, scenes, learn
     assert not any((tmp_path / name / "masks.json").exists() for name in ("masks", "maps"))
 
 
-def test_masks_that_are_not_trusted_are_not_made_anew(settings, scenes, learned, tmp_path) -> None:
+def test_untrusted_masks_are_not_made_again(settings, scenes, learned, tmp_path) -> None:
     doubtful = replace(scenes, trusted=scenes.image_index != 0)
     segmentations = scenes.segmentations.copy()
     segmentations[-1] = None
@@ -115,9 +117,7 @@ def test_masks_that_are_not_trusted_are_not_made_anew(settings, scenes, learned,
     assert learned[0].source[-1] == "rectangle" and not (tmp_path / "run" / "segments").exists()
 
 
-def test_a_teacher_goes_by_the_categories_that_are_learned_as_one(
-    settings, scenes, learned, tmp_path
-) -> None:
+def test_a_teacher_sees_the_categories_before_they_are_merged(settings, scenes, learned, tmp_path) -> None:
     classes = boxel.train("fcrn", scenes, out=tmp_path / "classes", config=settings)
     assert [category.name for category in classes.categories][1:] == [c.name for c in scenes.categories]
     settings |= {"label": str(tmp_path / "classes")}
@@ -125,19 +125,19 @@ def test_a_teacher_goes_by_the_categories_that_are_learned_as_one(
     assert learned[0].has_mask.any() and len(learned[0].categories) == 1
 
 
-def test_a_process_pool_finds_it() -> None:
+def test_train_can_be_pickled() -> None:
     assert pickle.loads(pickle.dumps(boxel.train)) is boxel.train
     assert "resume" in inspect.signature(boxel.train).parameters and "Args:" in boxel.train.__doc__
 
 
-def test_a_run_that_is_there_gets_no_masks(settings, scenes, tmp_path) -> None:
+def test_an_existing_run_is_not_labeled(settings, scenes, tmp_path) -> None:
     boxel.train("boxsup", scenes, out=tmp_path / "run", config=settings)
     with pytest.raises(BoxelError, match="holds a run already"):
         boxel.train("boxsup", scenes.without_masks(), out=tmp_path / "run", config=settings)
     assert not (tmp_path / "run" / "masks.json").exists()
 
 
-def test_what_was_labeled_is_not_labeled_again(settings, scenes, tmp_path, caplog) -> None:
+def test_labeled_images_are_not_labeled_again(settings, scenes, tmp_path, caplog) -> None:
     out, boxes = tmp_path / "run", scenes.without_masks()
     boxel.label(boxes, teacher="rectangle", out=out / "masks.json")
     caplog.set_level("INFO", logger="boxel")
@@ -145,7 +145,7 @@ def test_what_was_labeled_is_not_labeled_again(settings, scenes, tmp_path, caplo
     assert "4 of 4 images are labeled already" in caplog.text
 
 
-def test_what_can_not_be_used_is_told(settings, scenes, tmp_path: Path) -> None:
+def test_unusable_inputs_are_reported(settings, scenes, tmp_path: Path) -> None:
     boxes = scenes.without_masks()
     with pytest.raises(BoxelError, match="rectangel"):
         boxel.train("boxsup", boxes, out=tmp_path / "c", config=settings, label="rectangel")

@@ -1,4 +1,4 @@
-"""A step and a validation, without a trainer's loop around them where that is enough."""
+"""Training steps and validations, mostly without a trainer."""
 
 import re
 import warnings
@@ -18,7 +18,7 @@ from boxel.training.schedule import make_plan
 
 
 class _Model(nn.Module):
-    """Losses as they are asked for; one weight that all of them move."""
+    """A model with given losses and one weight that all of them change."""
 
     def __init__(self, **losses):
         super().__init__()
@@ -52,7 +52,7 @@ def _global_step(monkeypatch):
     monkeypatch.setattr(InstanceTask, "global_step", property(lambda self: self._trainer.global_step))
 
 
-def test_raw_losses_and_their_weights_are_logged_apart():
+def test_raw_losses_and_their_weights_are_logged_separately():
     task = _task(_Model(box=3.0, affinity=4.0), step=2)
     total = task.training_step(_BATCH, 0)
     assert task.logged == pytest.approx(
@@ -68,7 +68,7 @@ def test_raw_losses_and_their_weights_are_logged_apart():
     assert float(total) == pytest.approx(7.6)
 
 
-def test_a_warning_names_the_term_that_is_not_finite_and_the_images():
+def test_a_non_finite_loss_is_reported_with_its_images():
     task = _task(_Model(box=1.0, affinity=float("nan")), step=3)
     with pytest.warns(UserWarning, match=r"step 3: the loss affinity is not finite \(images \[17\]\)"):
         task.training_step(_BATCH, 0)
@@ -78,7 +78,7 @@ def test_a_warning_names_the_term_that_is_not_finite_and_the_images():
 
 
 @pytest.mark.parametrize("name", ["SGD", "AdamW"])
-def test_a_step_with_a_gradient_that_is_not_finite_changes_nothing(name):
+def test_a_step_with_a_non_finite_gradient_is_skipped(name):
     model = _Model(box=1.0)
     task = _task(model)
     optimizer = getattr(torch.optim, name)(model.parameters(), lr=0.1, weight_decay=0.1)
@@ -94,7 +94,7 @@ def test_a_step_with_a_gradient_that_is_not_finite_changes_nothing(name):
     assert model.weight[0] < 1
 
 
-def test_masks_that_are_boxes_are_explained(monkeypatch):
+def test_box_like_masks_are_diagnosed(monkeypatch):
     task = _task(_Model(), step=5)
     task.truth = object()
     cause = lambda model, progress: f"there is a cause at {progress}"  # noqa: E731
@@ -119,7 +119,7 @@ def test_filled_masks_are_diagnosed_by_the_weight_of_the_affinity_loss(weights, 
 
 
 def _results(data, shift=0.0):
-    """Every instance found, its box moved to the right by a share of its width."""
+    """All instances as detections, with boxes shifted to the right by a share of their width."""
     rows = []
     for i, (x0, y0, x1, y1) in enumerate(data.boxes.tolist()):
         rows.append(
@@ -160,12 +160,12 @@ def test_metrics_with_and_without_true_masks(scenes):
     }
 
 
-def test_figures_that_do_not_exist_are_left_out(scenes):
+def test_undefined_metrics_are_left_out(scenes):
     empty = scenes.select_instances(np.array([], dtype=int))
     assert validation_metrics([], empty) == {}
 
 
-def test_an_image_two_processes_have_seen_counts_once(monkeypatch):
+def test_an_image_seen_by_two_processes_counts_once(monkeypatch):
     parts = [{1: ["a", "b"], 2: ["c"]}, {3: [], 1: ["a", "b"]}]
     monkeypatch.setattr(
         torch.distributed, "all_gather_object", lambda into, own: into.__setitem__(slice(None), parts)

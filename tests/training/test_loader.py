@@ -1,4 +1,4 @@
-"""The stream of batches: a run taken up again sees what the unbroken run would have seen."""
+"""The stream of batches: a resumed run gets what an uninterrupted one would have got."""
 
 import pytest
 import torch
@@ -23,15 +23,15 @@ def _loader(scenes, length=7, workers=0):
 
 
 @pytest.mark.parametrize("start", [0, 1, 2, 3, 5, 10, 11])
-def test_a_stream_goes_on_anywhere(scenes, start):
-    whole = list(_stream(scenes))  # 3 batches of 8 images an epoch
+def test_a_stream_resumes_at_any_batch(scenes, start):
+    whole = list(_stream(scenes))  # 3 batches of 8 images per epoch
     later = _stream(scenes)
     later.start = start
     assert len(whole) == len(later) == 11
     assert list(later) == whole[start:]
 
 
-def test_each_epoch_has_each_image_once_in_another_order(scenes):
+def test_each_epoch_has_each_image_once_in_a_new_order(scenes):
     batches = list(_stream(scenes, length=6))
     epochs = [[index for batch in half for index, _ in batch] for half in (batches[:3], batches[3:])]
     assert sorted(epochs[0]) == sorted(epochs[1]) == list(range(8))
@@ -46,13 +46,13 @@ def test_processes_share_an_epoch(scenes):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_loader_goes_on_with_the_same_pixels(scenes, workers):
+def test_a_resumed_loader_yields_the_same_pixels(scenes, workers):
     whole = list(_loader(scenes))
     first = _loader(scenes, workers=workers)
     batches = iter(first)
     for _ in range(4):
         next(batches)
-    state = first.state_dict()  # workers have read ahead; what counts is what was handed out
+    state = first.state_dict()  # workers have read ahead; only what was yielded counts
     assert state == {"seen": 4, "images": 8}
     second = _loader(scenes, workers=workers)
     second.load_state_dict(state)
@@ -65,7 +65,7 @@ def test_a_loader_goes_on_with_the_same_pixels(scenes, workers):
     assert second.state_dict()["seen"] == 7
 
 
-def test_another_data_set_is_refused(scenes):
+def test_resuming_on_another_dataset_is_refused(scenes):
     state = _loader(scenes).state_dict()
     fewer = scenes.select_images(range(7))
     with pytest.raises(BoxelError, match="7 samples to learn from, but the run started with 8"):

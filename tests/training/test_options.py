@@ -1,4 +1,4 @@
-"""Every setting of a run gets to where it counts: what Lightning is handed, one setting changed at a time."""
+"""Each setting of a run reaches Lightning, the optimizer or the dataset."""
 
 import numpy as np
 import pytest
@@ -11,10 +11,12 @@ from boxel.data.transforms import RandomCropWithin
 from boxel.training import train
 from boxel.training.callbacks.checkpoints import LastCheckpoint, Stopped
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def handed_over(scenes, tiny, tmp_path, monkeypatch):
-    """A function of settings that gives the trainer, the task and the loader that a run with them starts with."""
+    """A function of settings that returns the trainer, the task and the loader of a run with them."""
     handed = []
 
     def fit(trainer, task, loader, *_, **__):
@@ -95,12 +97,12 @@ def test_augmentation(handed_over):
     assert tuple(steps[v2.ColorJitter].brightness) == pytest.approx((0.8, 1.2))
     assert tuple(steps[v2.ScaleJitter].scale_range) == (0.5, 1.5)
     assert steps[RandomCropWithin].side == 64
-    # What is learned fits into a square, and is validated so.
+    # Training images fit into a square, and so do those of the validation.
     assert (task.inference_config().short_side, task.inference_config().max_size) == (64, 64)
 
 
 def test_ema_averages_by_its_decay(scenes, tiny, run_folder):
-    """With a decay of 1 the average never leaves where it began; without one the model learns."""
+    """With a decay of 1 the average never leaves its start; without averaging the model learns."""
     tiny |= {"steps": 2, "seed": 3}
     kept = train("boxinst", scenes, out=run_folder / "kept", config=tiny, ema=1.0)
     moved = train("boxinst", scenes, out=run_folder / "moved", config=tiny)

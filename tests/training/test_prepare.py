@@ -1,4 +1,4 @@
-"""Who is learned from how, and what is kept back."""
+"""Preparing the data of a run: masks, categories, repeats and the validation split."""
 
 import dataclasses
 
@@ -31,50 +31,50 @@ def test_masks_are_added_by_annotation_id_whatever_their_order(scenes):
     assert not boxes.has_mask.any()
 
 
-def test_a_mask_that_is_not_trusted_gives_way(scenes):
+def test_untrusted_masks_are_replaced(scenes):
     doubtful = dataclasses.replace(scenes, trusted=np.zeros(len(scenes.ids), dtype=bool))
     assert not doubtful.has_mask.any()
     assert add_masks(doubtful, scenes).has_mask.all()
 
 
-def test_masks_of_its_own_stay_where_the_other_file_has_none(scenes):
+def test_own_masks_stay_if_the_other_file_has_none(scenes):
     mine = keep_masks_of(scenes, [scenes.categories[0].name])
     theirs = keep_masks_of(scenes, [scenes.categories[1].name])
     assert np.array_equal(add_masks(mine, theirs).has_mask, mine.has_mask | theirs.has_mask)
 
 
-def test_images_with_given_masks_come_more_often(scenes):
-    """Eight scenes: the first has its masks, one mask is missing in the second, and `boxel label` made the others."""
+def test_repeats_reach_the_share_of_given_masks(scenes):
+    """Of eight scenes the first has its masks, the second lacks one, and a teacher made those of the others."""
     first = scenes.image_index == 0
     source = np.where(scenes.image_index < 2, None, "boxcaseg")
     segmentations = scenes.segmentations.copy()
     segmentations[np.flatnonzero(scenes.image_index == 1)[0]] = None
     mixed = dataclasses.replace(scenes, source=source, segmentations=segmentations)
-    # 7 of 14 are a half, 3 of 10 and 4 of 11 what comes nearest to 0.3 and 0.36.
+    # 7 of 14 are a half; 3 of 10 and 4 of 11 are nearest to 0.3 and 0.36.
     for share, often in ((0.5, 7), (0.3, 3), (0.36, 4), (0.01, 1), (0, 1)):
         assert count_repeats(mixed, share).tolist() == [often, *[1] * 7]
     assert count_repeats(mixed, 0.98).max() == MAX_REPEATS
     assert (count_repeats(scenes, 0.5) == 1).all() and (count_repeats(scenes.without_masks(), 0.5) == 1).all()
     boxed = dataclasses.replace(scenes.without_masks(), label_maps=["map.png", *[None] * 7])
     assert count_repeats(boxed, 0.5).tolist() == [7, *[1] * 7]
-    # What nothing is guessed in is none of the many, and a crowd makes no image one of them.
+    # Images without guessed masks are not among the many, and crowds do not count.
     empty = scenes.select_instances(first)
     assert (count_repeats(empty, 0.5) == 1).all()
     crowd = dataclasses.replace(mixed, iscrowd=np.arange(len(mixed.ids)) == 0)
     assert count_repeats(dataclasses.replace(crowd, trusted=~crowd.iscrowd), 0.5).tolist() == [7, *[1] * 7]
-    # Of masks that are added none is a guess.
+    # Masks added from a file are given, not guessed.
     guessed = dataclasses.replace(scenes, source=np.full(len(scenes.ids), "boxcaseg", dtype=object))
     together = add_masks(guessed, scenes.select_instances(first))
     assert count_repeats(together, 0.5).tolist() == [7, *[1] * 7]
 
 
-def test_masks_of_another_data_set_are_refused(scenes):
+def test_masks_of_another_dataset_are_refused(scenes):
     stranger = dataclasses.replace(scenes, ids=[10_000 + i for i in scenes.ids])
     with pytest.raises(BoxelError, match="check `masks`"):
         add_masks(scenes, stranger)
 
 
-def test_masks_of_some_categories(scenes):
+def test_masks_are_kept_for_some_categories(scenes):
     kept = keep_masks_of(scenes, ["star", "ring"])
     names = np.array([scenes.categories[label].name for label in scenes.labels])
     assert np.array_equal(kept.has_mask, np.isin(names, ["star", "ring"]))
@@ -85,8 +85,8 @@ def test_masks_of_some_categories(scenes):
         keep_masks_of(scenes, ["stars"])
 
 
-def test_another_sets_categories_are_matched_by_name(scenes):
-    # The same names under other ids and in another order; one is missing, one is new.
+def test_categories_are_aligned_by_name(scenes):
+    # The same names with other ids and in another order; one is missing and one is new.
     names = [category.name for category in scenes.categories]
     wanted = [Category(70 + k, name) for k, name in enumerate([*reversed(names[1:]), "kite"])]
     found = align_categories(scenes, wanted)
@@ -98,7 +98,7 @@ def test_another_sets_categories_are_matched_by_name(scenes):
 
 
 @given(share=st.floats(0.001, 0.999), seed=st.integers(0, 99))
-def test_a_split_is_by_image_and_loses_nothing(scenes, share, seed):
+def test_a_split_partitions_the_images(scenes, share, seed):
     training, validation = split(scenes, share, seed)
     assert sorted(training.image_ids + validation.image_ids) == sorted(scenes.image_ids)
     assert sorted(training.ids + validation.ids) == sorted(scenes.ids)
@@ -107,7 +107,7 @@ def test_a_split_is_by_image_and_loses_nothing(scenes, share, seed):
     assert split(scenes, share, seed)[1].image_ids == validation.image_ids
 
 
-def test_a_seed_decides_the_split_and_nothing_is_kept_back_unasked(scenes):
+def test_the_seed_decides_the_split_and_a_share_of_zero_splits_nothing(scenes):
     assert len({tuple(split(scenes, 0.25, seed)[1].image_ids) for seed in range(20)}) > 5
     assert split(scenes, 0, 0)[1] is None
     assert split(scenes.select_images([0]), 0.5, 0)[1] is None

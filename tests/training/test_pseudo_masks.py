@@ -22,7 +22,7 @@ def info(caplog):
     caplog.set_level("INFO", logger="boxel")
 
 
-def test_every_box_gets_a_mask_that_is_not_trusted(boxed):
+def test_hints_are_untrusted_masks(boxed):
     hinted = add_hints(boxed, np.ones(len(boxed.ids), dtype=bool))
     assert not hinted.has_mask.any() and not hinted.trusted.any()
     assert set(hinted.source) == {"grabcut"}
@@ -33,7 +33,7 @@ def test_every_box_gets_a_mask_that_is_not_trusted(boxed):
         assert (y >= box[1] - 2).all() and (y <= box[3] + 1).all()
 
 
-def test_only_boxes_without_a_mask_that_are_no_crowd_get_one(boxed, tmp_path):
+def test_hints_are_made_only_for_boxes_without_a_mask(boxed, tmp_path):
     iscrowd = np.zeros(len(boxed.ids), dtype=bool)
     iscrowd[0] = True
     segmentations = boxed.segmentations.copy()
@@ -47,7 +47,7 @@ def test_only_boxes_without_a_mask_that_are_no_crowd_get_one(boxed, tmp_path):
     assert hinted.has_mask.tolist() == [i == 1 for i in range(len(data.ids))]
 
 
-def test_hints_are_made_once(boxed, tmp_path, caplog):
+def test_hints_are_read_from_their_file(boxed, tmp_path, caplog):
     caplog.clear()
     first = with_hints(boxed, tmp_path / "hints.json")
     again = with_hints(boxed, tmp_path / "hints.json")
@@ -56,12 +56,12 @@ def test_hints_are_made_once(boxed, tmp_path, caplog):
     for i in range(len(first.ids)):
         np.testing.assert_array_equal(again.mask(i), first.mask(i))
     assert read(tmp_path / "hints.json").source.tolist() == ["grabcut"] * len(first.ids)
-    other = boxed.select_images([0, 1])  # hints of another set are not taken
+    other = boxed.select_images([0, 1])  # hints of another dataset are not used
     assert with_hints(other, tmp_path / "hints.json").ids == other.ids
 
 
-def test_hints_of_joined_sets_are_made_once(boxed, tmp_path, caplog):
-    # Their ids are words, and an instance without a hint stands between the others.
+def test_hints_of_joined_datasets_are_read_from_their_file(boxed, tmp_path, caplog):
+    # Their ids are strings, and one instance in between has no hint.
     twice = join([boxed, dataclasses.replace(boxed, file="again")])
     iscrowd = np.zeros(len(twice.ids), dtype=bool)
     iscrowd[1] = True
@@ -76,7 +76,7 @@ def test_hints_of_joined_sets_are_made_once(boxed, tmp_path, caplog):
         np.testing.assert_array_equal(again.mask(i), first.mask(i))
 
 
-def test_a_file_with_other_ids_is_made_anew(boxed, tmp_path, caplog):
+def test_hints_with_other_ids_are_made_again(boxed, tmp_path, caplog):
     with_hints(boxed, tmp_path / "hints.json")
     text = (tmp_path / "hints.json").read_text()
     (tmp_path / "hints.json").write_text(text.replace('"id":', '"id":9'))
@@ -85,7 +85,7 @@ def test_a_file_with_other_ids_is_made_anew(boxed, tmp_path, caplog):
     assert caplog.text.count("making hints") == 1
 
 
-def test_hints_of_other_boxes_are_not_taken(boxed, tmp_path, caplog):
+def test_hints_of_other_boxes_are_made_again(boxed, tmp_path, caplog):
     with_hints(boxed, tmp_path / "hints.json")
     caplog.clear()
     moved = dataclasses.replace(boxed, boxes=boxed.boxes * 0.8)
@@ -94,7 +94,7 @@ def test_hints_of_other_boxes_are_not_taken(boxed, tmp_path, caplog):
     np.testing.assert_array_equal(hinted.mask(0), add_hints(moved, moved.has_box).mask(0))
 
 
-def test_an_image_that_cannot_be_read_costs_only_its_own_hints(boxed, tmp_path):
+def test_an_unreadable_image_costs_only_its_own_hints(boxed, tmp_path):
     paths = [str(boxed.image_path(image)) for image in range(len(boxed))]
     paths[1] = str(tmp_path / "missing.jpg")
     hinted = add_hints(dataclasses.replace(boxed, paths=paths), np.ones(len(boxed.ids), dtype=bool))
@@ -102,7 +102,7 @@ def test_an_image_that_cannot_be_read_costs_only_its_own_hints(boxed, tmp_path):
     assert np.array_equal(made, boxed.image_index != 1)
 
 
-def test_the_dataset_shows_hints_only_when_asked(boxed):
+def test_the_dataset_includes_hints_on_request(boxed):
     hinted = add_hints(boxed, np.ones(len(boxed.ids), dtype=bool))
     _, without = InstanceDataset(hinted)[0]
     _, target = InstanceDataset(hinted, include_untrusted=True)[0]

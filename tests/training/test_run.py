@@ -1,4 +1,4 @@
-"""Whole trainings, tiny ones: what is in the folder afterward, and what is refused."""
+"""Complete tiny trainings: the run folder that they leave, and what is refused."""
 
 import csv
 import json
@@ -25,6 +25,8 @@ from boxel.training.instances import validation_metrics
 from boxel.training.prepare import split
 from boxel.utils.errors import BoxelError
 
+pytestmark = pytest.mark.slow
+
 
 def _rows(folder):
     with open(folder / "metrics.csv", newline="") as file:
@@ -32,7 +34,7 @@ def _rows(folder):
 
 
 def _interrupt_at(monkeypatch, images):
-    """Ctrl-C while this image is read; returns a function that lets go."""
+    """Interrupt the run with Ctrl-C while an image is read."""
     seen = []
     read = InstanceDataset._read
 
@@ -47,7 +49,7 @@ def _interrupt_at(monkeypatch, images):
         yield
 
 
-def test_a_run_leaves_a_folder_with_everything_in_it(scenes, tiny, run_folder, caplog):
+def test_a_run_folder_is_complete(scenes, tiny, run_folder, caplog):
     caplog.set_level("INFO", logger="boxel")
     model = train("boxinst", scenes, out=run_folder, config=tiny, validate_every=1.0)
     said = caplog.text
@@ -79,7 +81,7 @@ def test_a_run_leaves_a_folder_with_everything_in_it(scenes, tiny, run_folder, c
         assert total == pytest.approx(float(row["loss/total"]), rel=1e-5)
     assert [int(row["step"]) for row in rows if row["val/mask_AP"]] == [2, 5]
 
-    # The figures are those of the weights in the folder, on the images that were kept back.
+    # The metrics are those of the weights in the folder on the images that were set aside.
     metrics = json.loads((run_folder / "metrics.json").read_text())
     again = boxel.load(run_folder)
     assert not again.training and not model.training
@@ -102,7 +104,7 @@ def test_a_run_leaves_a_folder_with_everything_in_it(scenes, tiny, run_folder, c
     assert torch.equal(finished.head.scales, again.head.scales)
 
 
-def test_the_best_weights_are_kept_and_of_equals_the_last(scenes, tiny, run_folder, monkeypatch):
+def test_the_best_weights_are_kept_and_the_last_of_equal_ones(scenes, tiny, run_folder, monkeypatch):
     figures = iter([0.1, 0.3, 0.3, 0.2])
     monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"mask_AP": next(figures)})
     train("boxinst", scenes, out=run_folder, config=tiny, steps=12)
@@ -112,7 +114,7 @@ def test_the_best_weights_are_kept_and_of_equals_the_last(scenes, tiny, run_fold
     assert all(torch.equal(kept[f"model.{name}"], tensor) for name, tensor in weights.items())
 
 
-def test_boxes_alone_are_validated_by_boxes_and_the_last_weights_kept(scenes, tiny, run_folder):
+def test_the_last_weights_are_kept_if_validated_by_boxes_alone(scenes, tiny, run_folder):
     train("boxinst", scenes.without_masks(), out=run_folder, config=tiny)
     metrics = json.loads((run_folder / "metrics.json").read_text())
     assert metrics["step"] == 6 and "val/box_AP" in metrics and "val/mask_AP" not in metrics
@@ -120,15 +122,15 @@ def test_boxes_alone_are_validated_by_boxes_and_the_last_weights_kept(scenes, ti
     assert best["metrics"]["val/box_AP"] >= metrics["val/box_AP"]
 
 
-def test_what_box_ap_ended_keeps_its_best_weights(scenes, tiny, run_folder, monkeypatch):
+def test_a_run_ended_by_box_ap_keeps_its_best_weights(scenes, tiny, run_folder, monkeypatch):
     figures = iter([0.1, 0.3, 0.2, 0.1, 0.0])
     monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"box_AP": next(figures)})
     train("boxinst", scenes.without_masks(), out=run_folder, config=tiny, steps=30, patience=2)
     assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/box_AP": 0.3}
 
 
-def test_of_a_yolo_set_each_split_has_its_part(scenes, tiny, run_folder, tmp_path, caplog):
-    """`data.yaml` names both; what is to be validated on is not learned from."""
+def test_the_splits_of_a_yolo_dataset_are_used(scenes, tiny, run_folder, tmp_path, caplog):
+    """`data.yaml` names both splits, and the training uses one of them."""
     caplog.set_level("INFO", logger="boxel")
     for name, images in (("train", range(6)), ("val", range(6, 8))):
         part = scenes.without_masks().select_images(list(images))
@@ -141,7 +143,7 @@ def test_of_a_yolo_set_each_split_has_its_part(scenes, tiny, run_folder, tmp_pat
     assert "6 images" in caplog.text
 
 
-def test_a_run_to_start_from_brings_its_model(scenes, tiny, tmp_path):
+def test_init_without_config_uses_the_model_settings_of_the_run(scenes, tiny, tmp_path):
     train("boxinst", scenes, out=tmp_path / "first", config=tiny, steps=1)
     changes = {"steps": 1, "batch_size": 2, "device": "cpu", "data.workers": 0, "augment.short_sides": [64]}
     model = train("boxinst", scenes, out=tmp_path / "second", init=tmp_path / "first", **changes)
@@ -151,13 +153,13 @@ def test_a_run_to_start_from_brings_its_model(scenes, tiny, tmp_path):
         train("boxinst", scenes, out=tmp_path / "third", init=tmp_path / "nowhere", **changes)
 
 
-def test_a_wrong_folder_of_images_is_told_at_once(scenes, tiny, run_folder, tmp_path):
+def test_a_wrong_image_folder_is_reported_at_once(scenes, tiny, run_folder, tmp_path):
     with pytest.raises(BoxelError, match=r"masks.json: its images, .* do not exist; .*`images`"):
         train("boxinst", replace(scenes, root=tmp_path), out=run_folder, config=tiny)
     assert not run_folder.exists()
 
 
-def test_starting_from_a_run_of_the_same_backbone_fetches_nothing(scenes, tiny, tmp_path, monkeypatch):
+def test_init_with_the_same_backbone_downloads_nothing(scenes, tiny, tmp_path, monkeypatch):
     train("boxinst", scenes, out=tmp_path / "first", config=tiny, steps=1)
 
     def offline(*_, **__):
@@ -169,28 +171,26 @@ def test_starting_from_a_run_of_the_same_backbone_fetches_nothing(scenes, tiny, 
     assert (tmp_path / "second" / "model.safetensors").exists()
 
 
-def test_training_ends_early_without_progress(scenes, tiny, run_folder, monkeypatch):
+def test_training_ends_early_without_improvement(scenes, tiny, run_folder, monkeypatch):
     monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"mask_AP": 0.5})
     train("boxinst", scenes, out=run_folder, config=tiny, steps=30, patience=2)
     assert torch.load(run_folder / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 9
 
 
 @pytest.mark.parametrize("changes", [{"ema": 0.9, "accumulate": 2, "steps": 8, "optim.clip": 1.0}])
-def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(
-    scenes, tiny, tmp_path, monkeypatch, caplog, changes
-):
+def test_a_resumed_run_equals_an_uninterrupted_one(scenes, tiny, tmp_path, monkeypatch, caplog, changes):
     caplog.set_level("INFO", logger="boxel")
     tiny |= {"steps": 8, "checkpoint_every": 3}
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     model = train("boxinst", scenes, out=whole, config=tiny, **changes)
     handler = signal.getsignal(signal.SIGINT)
-    for images in (2, 14):  # in the middle of the first step, and in that of a later one
+    for images in (2, 14):  # in the middle of the first step and of a later one
         for _ in _interrupt_at(monkeypatch, images):
             resume = (broken / "checkpoints").exists()
             assert train("boxinst", scenes, out=broken, config=tiny, resume=resume, **changes) is None
         assert signal.getsignal(signal.SIGINT) == handler
     assert "stopped at step 1 of 8; the same command with `resume` continues it" in caplog.text
-    # Neither the hub nor the run it was started from is needed to go on.
+    # Resuming needs neither the hub nor the run that it was started from.
     again = train("boxinst", scenes, out=broken, config=tiny, resume=True, init="nowhere", **changes)
     assert _rows(broken) == _rows(whole)
     assert (broken / "metrics.json").read_text() == (whole / "metrics.json").read_text()
@@ -198,7 +198,7 @@ def test_a_run_stopped_and_resumed_ends_as_the_unbroken_one(
         assert torch.equal(tensor, again.state_dict()[name]), name
 
 
-def test_what_the_run_began_with_must_stay(scenes, tiny, run_folder, tmp_path, monkeypatch):
+def test_resuming_with_other_settings_is_refused(scenes, tiny, run_folder, tmp_path, monkeypatch):
     for _ in _interrupt_at(monkeypatch, 3):
         train("boxinst", scenes, out=run_folder, config=tiny)
     with pytest.raises(BoxelError, match=r"config\.yaml: the run started with other settings \(optim\)"):
@@ -218,7 +218,7 @@ def test_what_the_run_began_with_must_stay(scenes, tiny, run_folder, tmp_path, m
         train("boxinst", scenes, out=tmp_path, config=tiny, resume=True)
 
 
-def test_fine_tuning_reports_what_is_old_and_new(scenes, tiny, tmp_path, caplog):
+def test_fine_tuning_reports_loaded_and_new_weights(scenes, tiny, tmp_path, caplog):
     caplog.set_level("INFO", logger="boxel")
     train("boxinst", scenes, out=tmp_path / "first", config=tiny, steps=1)
     before = boxel.load(tmp_path / "first")
@@ -238,7 +238,7 @@ def test_fine_tuning_reports_what_is_old_and_new(scenes, tiny, tmp_path, caplog)
     assert torch.equal(before.head.regress.weight, tuned.head.regress.weight)
 
 
-def test_a_loss_that_is_not_finite_costs_its_step_only(scenes, tiny, run_folder, monkeypatch):
+def test_a_non_finite_loss_skips_its_step_only(scenes, tiny, run_folder, monkeypatch):
     losses, states = BoxInst._losses, []
 
     def poisoned(self, *args):
@@ -260,7 +260,7 @@ def test_bfloat16(scenes, tiny, run_folder):
     assert json.loads((run_folder / "metrics.json").read_text())["val/mask_fill"] >= 0
 
 
-def test_categories_masks_and_loose_boxes_reach_the_model(scenes, tiny, run_folder, caplog):
+def test_data_settings_reach_the_model(scenes, tiny, run_folder, caplog):
     caplog.set_level("INFO", logger="boxel")
     names = ["star", "ring", "cross"]
     model = train(
@@ -281,7 +281,7 @@ def test_categories_masks_and_loose_boxes_reach_the_model(scenes, tiny, run_fold
     assert "of 3 categories" in caplog.text
 
 
-def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_path, caplog):
+def test_validation_images_may_be_in_another_folder(scenes, tiny, run_folder, tmp_path, caplog):
     caplog.set_level("INFO", logger="boxel")
     from boxel.data.synthetic import write_scenes
 
@@ -298,7 +298,7 @@ def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_pa
 
     InstanceTask.__init__ = watched
     try:
-        # Both folders hold files of the same names.
+        # Both folders have files of the same names.
         train(
             "boxinst",
             scenes.root.parent / "boxes.json",
@@ -332,24 +332,24 @@ def test_what_is_validated_on_may_lie_elsewhere(scenes, tiny, run_folder, tmp_pa
         ({"data.min_box": 1000.0}, "there is no instance to learn from"),
     ],
 )
-def test_what_can_not_be_is_refused_in_a_sentence(scenes, tiny, run_folder, changes, message):
+def test_impossible_settings_are_refused_in_one_sentence(scenes, tiny, run_folder, changes, message):
     with pytest.raises(BoxelError, match=message) as error:
         train("boxinst", scenes, out=run_folder, config=tiny, **changes)
     assert "\n" not in str(error.value)
-    # Nothing is left behind that would be in the way of the next try.
+    # No file is left that would block the next attempt.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         assert not (run_folder / "checkpoints" / "last.ckpt").exists()
 
 
-def test_an_image_that_can_not_be_read_costs_only_itself(scenes, tiny, run_folder, caplog):
+def test_an_unreadable_image_is_skipped(scenes, tiny, run_folder, caplog):
     paths = ["absent.png", *scenes.paths[1:]]
     broken = replace(scenes, paths=paths)
     model = train("boxinst", broken, out=run_folder, config=tiny, steps=4, **{"data.val_share": 0.5})
     assert model is not None and "absent.png" in caplog.text
 
 
-def test_crowds_alone_are_nothing_to_learn_from(scenes, tiny, run_folder):
+def test_a_dataset_of_crowds_alone_is_refused(scenes, tiny, run_folder):
     crowds = replace(scenes, iscrowd=np.ones_like(scenes.iscrowd))
     with pytest.raises(BoxelError, match="no instance to learn from"):
         train("boxinst", crowds, out=run_folder, config=tiny)

@@ -1,4 +1,4 @@
-"""The learning rate's course against values worked by hand."""
+"""The learning rate schedule against values worked by hand."""
 
 import pytest
 import torch
@@ -19,32 +19,32 @@ from boxel.training.schedule import build_optimizer, build_scheduler, lr_factor,
         ("poly", [1.0, 0.899420, 0.797572, 0.694253, 0.589189, 0.481987, 0.372041, 0.258291, 0.138415]),
     ],
 )
-def test_courses(kind, expected):
+def test_schedules_match_values_worked_by_hand(kind, expected):
     found = [lr_factor(step, 9, 0, ScheduleConfig(kind=kind)) for step in range(9)]
     assert found == pytest.approx(expected, abs=1e-6)
 
 
-def test_the_power_of_poly():
+def test_poly_falls_by_its_power():
     found = [lr_factor(step, 4, 0, ScheduleConfig(kind="poly", power=2.0)) for step in range(4)]
     assert found == pytest.approx([1, 9 / 16, 1 / 4, 1 / 16])
 
 
-def test_a_course_that_is_held_falls_later():
+def test_hold_delays_the_fall():
     held = [lr_factor(step, 8, 0, ScheduleConfig(kind="poly", power=1, hold=0.5)) for step in range(8)]
     assert held == pytest.approx([1, 1, 1, 1, 1, 3 / 4, 1 / 2, 1 / 4])
     held = [lr_factor(step, 8, 0, ScheduleConfig(kind="cosine", hold=0.5)) for step in range(8)]
     assert held == pytest.approx([1, 1, 1, 1, 1, 0.853553, 0.5, 0.146447], abs=1e-6)
 
 
-def test_warmup_rises_in_even_steps_and_meets_the_course():
+def test_warmup_rises_linearly_to_the_schedule():
     found = [lr_factor(step, 100, 4, ScheduleConfig()) for step in range(6)]
     assert found == pytest.approx([0.25, 0.5, 0.75, 1, 1, 1])
 
 
-def test_the_papers_schedule_with_an_eighth_of_its_batch():
+def test_an_eighth_of_the_batch_takes_eight_times_the_steps():
     config = BoxInstTraining(
         steps=90_000, batch_size=2
-    )  # lr 0.01, 1000 steps of warm-up, at 16 images a step
+    )  # lr 0.01, 1000 steps of warm-up, at 16 images per step
     course = make_plan(config, num_samples=118_287)
     assert (course.steps, course.warmup) == (720_000, 8_000)
     assert course.lr == pytest.approx(0.01 / 8)
@@ -63,12 +63,12 @@ def test_epochs_are_passes_over_the_images_whatever_the_batch():
     assert make_plan(BoxInstTraining(epochs=0.5, batch_size=4), num_samples=1000).steps == 125
 
 
-def test_a_short_run_warms_up_for_a_quarter_of_it_at_most():
+def test_warmup_takes_at_most_a_quarter_of_a_run():
     assert make_plan(BoxInstTraining(epochs=1, batch_size=4), num_samples=100).warmup == 6
 
 
 @given(st.integers(1, 500), st.integers(0, 100), st.sampled_from(["step", "cosine", "poly"]))
-def test_the_factor_stays_in_0_to_1_and_only_falls_after_the_warmup(steps, warmup, kind):
+def test_the_factor_is_in_unit_range_and_falls_after_warmup(steps, warmup, kind):
     course = [lr_factor(step, steps, warmup, ScheduleConfig(kind=kind)) for step in range(steps)]
     assert 0 < min(course) <= max(course) <= 1
     after = course[warmup:]
@@ -87,7 +87,7 @@ def test_norms_and_biases_do_not_decay_and_frozen_weights_are_left_out():
 
 
 @pytest.mark.parametrize("inside", [False, True])
-def test_the_backbone_may_learn_more_slowly(inside):
+def test_the_backbone_has_its_own_learning_rate(inside):
     model = nn.ModuleDict({"backbone": nn.Linear(2, 2), "head": nn.Linear(2, 2)})
     whole = nn.ModuleDict({"network": model}) if inside else model
     optimizer = build_optimizer(whole, OptimConfig(backbone_lr=0.1), lr=0.5)
@@ -96,7 +96,7 @@ def test_the_backbone_may_learn_more_slowly(inside):
     assert rate[id(model["head"].weight)] == 0.5
 
 
-def test_the_optimizer_follows_the_course():
+def test_the_optimizer_follows_the_schedule():
     config = BoxInstTraining(steps=9, batch_size=1, schedule=ScheduleConfig(warmup=2))
     config.optim.reference_batch = 0
     course = make_plan(config, num_samples=9)

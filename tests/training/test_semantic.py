@@ -1,4 +1,4 @@
-"""Whole trainings of segmenters, and of instances by voting on them."""
+"""Complete trainings of segmenters, and of instances by voting on top of them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,15 @@ import torch
 import boxel
 from boxel.data.annotations import Annotations
 from boxel.data.dataset import SemanticDataset
+from boxel.data.label_maps import pixel_classes
 from boxel.evaluation.run import predict_dataset
 from boxel.evaluation.semantic import measure_segmenter
 from boxel.models.fcrn import FCRN, FCRNInstances
 from boxel.training import train
 from boxel.training.semantic import SemanticTask
 from boxel.utils.errors import BoxelError, UsageError
+
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +50,9 @@ def test_a_segmenter_is_trained_on_masks(scenes: Annotations, semantic_run) -> N
     }
 
 
-def test_instances_are_found_on_top_of_it(scenes: Annotations, tiny_fcrn, semantic_run, tmp_path) -> None:
+def test_instances_are_found_on_top_of_a_semantic_run(
+    scenes: Annotations, tiny_fcrn, semantic_run, tmp_path
+) -> None:
     out = tmp_path / "instances"
     model = train("fcrn-instances", scenes, out=out, config=tiny_fcrn, semantic=semantic_run)
     assert isinstance(model, FCRNInstances) and model.categories == scenes.categories
@@ -59,7 +64,7 @@ def test_instances_are_found_on_top_of_it(scenes: Annotations, tiny_fcrn, semant
     assert all(0 <= row["score"] <= 1 and row["bbox"][2] >= 0 for row in rows)
 
 
-def test_interrupted_and_resumed_it_ends_the_same(
+def test_a_resumed_run_equals_an_uninterrupted_one(
     scenes, tiny_fcrn, semantic_run, tmp_path, monkeypatch
 ) -> None:
     settings = {"config": tiny_fcrn, "semantic": semantic_run}
@@ -80,7 +85,7 @@ def test_interrupted_and_resumed_it_ends_the_same(
         torch.testing.assert_close(tensor, resumed.state_dict()[name], msg=name)
 
 
-def test_what_can_not_be_learned_from_is_told(scenes, tiny_fcrn, semantic_run, tmp_path) -> None:
+def test_data_without_targets_is_reported(scenes, tiny_fcrn, semantic_run, tmp_path) -> None:
     boxes = scenes.without_masks()
     with pytest.raises(
         BoxelError, match=r"not one of its .* images has a label map or a mask .*`label` names a teacher"
@@ -105,7 +110,7 @@ def test_images_with_boxes_only_are_left_out(scenes, tiny_fcrn, tmp_path, caplog
     assert f"1 of {len(scenes)} images have boxes only and are left out" in caplog.text
 
 
-def test_a_field_of_view_larger_than_the_crop_is_told(scenes, tiny_fcrn, tmp_path) -> None:
+def test_a_field_of_view_larger_than_the_crop_is_reported(scenes, tiny_fcrn, tmp_path) -> None:
     wide = {**tiny_fcrn, "model": {**tiny_fcrn["model"], "dilation": 12}}
     with pytest.warns(UserWarning, match="field of view, 200 pixels, is larger than the crops of 64"):
         train("fcrn", scenes, out=tmp_path / "run", config=wide)
@@ -115,12 +120,12 @@ def test_a_field_of_view_larger_than_the_crop_is_told(scenes, tiny_fcrn, tmp_pat
     ("found", "progress", "warns"),
     [
         ([[6, 0], [2, 0]], 0.5, True),
-        ([[6, 0], [2, 0]], 0.4, False),  # it has hardly started
+        ([[6, 0], [2, 0]], 0.4, False),  # it has only started
         ([[6, 0], [1, 1]], 0.9, False),
-        ([[8, 0], [0, 0]], 0.9, False),  # there is nothing else
+        ([[8, 0], [0, 0]], 0.9, False),  # there is no other class
     ],
 )
-def test_a_network_that_has_lost_its_features_is_told(found, progress, warns, monkeypatch) -> None:
+def test_a_network_that_predicts_one_class_is_reported(found, progress, warns, monkeypatch) -> None:
     classes = [SimpleNamespace(name="ground"), SimpleNamespace(name="car")]
     task = SemanticTask.__new__(SemanticTask)
     torch.nn.Module.__init__(task)
@@ -135,3 +140,15 @@ def test_a_network_that_has_lost_its_features_is_told(found, progress, warns, mo
     assert ["all pixels are predicted as ground" in str(warning.message) for warning in heard] == [
         True
     ] * warns
+
+
+@pytest.mark.parametrize("processes", [1, 3])
+def test_each_validation_image_counts_in_one_process(scenes, processes) -> None:
+    """Shares have one length, so that an image may be in two, but only one process counts it."""
+    counted = []
+    for rank in range(processes):
+        task = SimpleNamespace(model=SimpleNamespace(categories=pixel_classes(scenes)))
+        loader = SemanticTask.val_loader(task, scenes, processes, rank)  # type: ignore[arg-type]
+        assert len(loader) == -(-len(scenes) // processes)
+        counted += loader.dataset.data.image_ids[: task.own_images]
+    assert sorted(counted) == sorted(scenes.image_ids)

@@ -1,4 +1,4 @@
-"""Checkpoints whole or not at all, and signals that wait for the end of a step."""
+"""Checkpoints are complete or absent, and signals wait for the end of a step."""
 
 import signal
 from pathlib import Path
@@ -11,7 +11,7 @@ from lightning.pytorch.plugins.io import TorchCheckpointIO
 from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
 
 
-def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
+def test_a_failed_write_leaves_the_previous_checkpoint(tmp_path, monkeypatch):
     path = tmp_path / "last.ckpt"
     AtomicCheckpoints().save_checkpoint({"step": 1}, path)
 
@@ -26,7 +26,7 @@ def test_a_write_that_fails_leaves_the_checkpoint_before(tmp_path, monkeypatch):
 
 
 class _Trainer(SimpleNamespace):
-    """What the callback asks of a trainer, and a list of the steps written."""
+    """The part of a trainer that the callback uses, and a list of the steps written."""
 
     def __init__(self, **changes):
         defaults = {
@@ -56,16 +56,16 @@ def _run(callback, trainer, batches):
     return trainer.written
 
 
-def test_every_so_many_steps_and_at_the_end(tmp_path):
+def test_checkpoints_are_written_every_few_steps_and_at_the_end(tmp_path):
     assert _run(LastCheckpoint(tmp_path, 4), _Trainer(), 10) == [4, 8, 10]
 
 
-def test_never_in_the_middle_of_a_step(tmp_path):
+def test_no_checkpoint_is_written_within_a_step(tmp_path):
     trainer = _Trainer(accumulate_grad_batches=3, max_steps=4)
     assert _run(LastCheckpoint(tmp_path, 2), trainer, 12) == [2, 4]
 
 
-def test_after_a_validation_not_before_it(tmp_path):
+def test_checkpoints_are_written_after_a_validation(tmp_path):
     trainer, callback = _Trainer(enable_validation=True, val_check_batch=4), LastCheckpoint(tmp_path, 4)
     assert _run(callback, trainer, 4) == []
     callback.on_validation_end(trainer, None)
@@ -95,7 +95,7 @@ def test_ctrl_c_finishes_the_step_writes_and_stops(tmp_path):
         signal.signal(signal.SIGTERM, before[1])
 
 
-def test_all_processes_stop_when_one_is_asked(tmp_path):
+def test_all_processes_stop_if_one_is_interrupted(tmp_path):
     trainer = _Trainer()
     trainer.strategy.reduce_boolean_decision = lambda decision, all: not all  # another one was asked
     callback = LastCheckpoint(tmp_path, 100)

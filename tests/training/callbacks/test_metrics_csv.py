@@ -15,7 +15,7 @@ def _rows(folder):
         return list(csv.DictReader(file))
 
 
-def test_rows_are_on_disk_at_once(tmp_path):
+def test_rows_are_written_at_once(tmp_path):
     table = MetricsTable(tmp_path)
     _log(table, [0])
     assert _rows(tmp_path) == [{"loss": "0.0", "step": "0"}]
@@ -23,7 +23,7 @@ def test_rows_are_on_disk_at_once(tmp_path):
     assert _rows(tmp_path)[1] == {"loss": "0.1", "step": "1", "val/AP": "1"}
 
 
-def test_a_resumed_run_keeps_what_its_checkpoint_knows_and_drops_the_rest(tmp_path):
+def test_a_resumed_run_keeps_the_rows_of_its_checkpoint(tmp_path):
     _log(MetricsTable(tmp_path), range(5))
     whole = _rows(tmp_path)
     with open(tmp_path / "metrics.csv", "a") as file:
@@ -35,7 +35,7 @@ def test_a_resumed_run_keeps_what_its_checkpoint_knows_and_drops_the_rest(tmp_pa
     assert _rows(tmp_path) == whole
 
 
-def test_a_new_run_begins_anew(tmp_path):
+def test_a_new_run_starts_an_empty_table(tmp_path):
     _log(MetricsTable(tmp_path), range(5))
     _log(MetricsTable(tmp_path), [0])
     assert len(_rows(tmp_path)) == 1

@@ -1,4 +1,4 @@
-"""What a run says of itself."""
+"""Progress bars and log lines of a run."""
 
 import logging
 import sys
@@ -23,7 +23,7 @@ def _trainer(step, **metrics):
     return SimpleNamespace(global_step=step, max_steps=4, is_global_zero=True, callback_metrics=metrics)
 
 
-def test_plain_lines_come_after_the_first_step_and_at_the_end(caplog):
+def test_lines_are_logged_after_the_first_step_and_at_the_end(caplog):
     caplog.set_level("INFO", logger="boxel")
     progress = ProgressLines(seconds=1000)
     progress.on_train_start(_trainer(0), None)
@@ -39,7 +39,7 @@ def test_plain_lines_come_after_the_first_step_and_at_the_end(caplog):
     assert caplog.messages[-1].startswith("step 2/4")
 
 
-def test_a_validation_is_one_line(caplog):
+def test_a_validation_is_logged_as_one_line(caplog):
     caplog.set_level("INFO", logger="boxel")
     ValidationLines().on_validation_end(_trainer(3, val_mask_AP=0.25, loss_total=1.0), None)
     assert caplog.messages == ["step 3  mask_AP 0.250"]
@@ -57,14 +57,14 @@ def test_other_processes_log_nothing(caplog):
     assert not caplog.messages
 
 
-def test_a_bar_on_a_terminal_only(monkeypatch):
+def test_the_bar_is_for_terminals_only(monkeypatch):
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
     assert isinstance(progress_callbacks()[0], RichProgressBar)
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
     assert isinstance(progress_callbacks()[0], ProgressLines)
 
 
-def test_lightning_is_quiet_only_meanwhile(caplog):
+def test_lightning_is_quiet_within_the_context_only(caplog):
     logger = logging.getLogger("lightning.pytorch")
     level = logger.level
     with quiet_lightning():

@@ -1,0 +1,51 @@
+"""What the arguments of `boxel.train` come to, before any data is read."""
+
+from pathlib import Path
+
+import pytest
+
+from boxel.training.settings import resolve_run
+from boxel.utils.errors import BoxelError, UsageError
+
+
+def resolve(method, init=None, **settings):
+    return resolve_run(method, None, init, None, settings)
+
+
+def test_short_names_are_settings_of_the_data():
+    data = resolve("boxinst", categories=["a"], min_box=4, class_list=Path("names.txt")).settings.data
+    assert (data.categories, data.min_box, data.class_list) == (["a"], 4, "names.txt")
+
+
+def test_the_run_folder_is_named_after_the_method_by_default():
+    run = resolve("mask_rcnn", epochs=3)
+    assert run.out == Path("runs", "mask_rcnn") and run.record["epochs"] == 3
+    assert run.record["method"] == "mask_rcnn" and not run.segmenter
+
+
+def test_boxsup_chooses_among_segments_by_default():
+    run = resolve("boxsup")
+    assert run.settings.label == "segments" and run.settings.teacher is None and run.segmenter
+    assert resolve("boxsup", label="boxcaseg").settings.teacher == "boxcaseg"
+
+
+def test_inputs_are_separated_from_settings():
+    run = resolve("boxcaseg", salient="objects", batch_size=2)
+    assert run.inputs == {"salient": "objects"} and run.settings.batch_size == 2
+    assert resolve("boxinst", salient=None).inputs == {}
+
+
+def test_inputs_of_another_method_are_refused():
+    with pytest.raises(UsageError, match="boxinst does not use `salient`; leave it out"):
+        resolve("boxinst", salient="objects")
+    with pytest.raises(UsageError, match=r"fcrn-instances needs a run of fcrn .*; name it with `semantic`"):
+        resolve("fcrn-instances")
+    with pytest.raises(UsageError, match="fcrn has no candidate segments"):
+        resolve("fcrn", label="segments")
+
+
+def test_wrong_settings_name_the_right_ones():
+    with pytest.raises(BoxelError, match=r"no setting 'epoch'.*Did you mean 'epochs'"):
+        resolve("boxinst", epoch=3)
+    with pytest.raises(UsageError, match=r"no method 'boxints'.*Did you mean 'boxinst'"):
+        resolve("boxints")

@@ -20,7 +20,6 @@ from .transfer import TransferredHead as TransferredHead
 from .transfer import WeightTransfer as WeightTransfer
 from .transfer import segmentation_head as segmentation_head
 from .types import Norm as Norm
-from .types import Upsampling as Upsampling
 
 __all__ = [
     "FPN",
@@ -34,7 +33,6 @@ __all__ = [
     "Norm",
     "TopDown",
     "TransferredHead",
-    "Upsampling",
     "WeightTransfer",
     "dynamic_masks",
     "exchange_batch_norm",

@@ -6,8 +6,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from boxel.layers.types import Upsampling
-
 
 def num_dynamic_params(features: int, width: int) -> int:
     """Count the parameters per instance of three 1x1 layers on ``features`` channels and two coordinates.
@@ -79,22 +77,14 @@ def dynamic_masks(
         return torch.baddbmm(b3[:, :, None], w3.reshape(-1, 1, width), hidden).reshape(-1, h, w)
 
 
-def upsample_twice(logits: Tensor, upsampling: Upsampling = "half_pixel") -> Tensor:
-    """Mask logits with twice as many cells along each axis, between which they are linear.
+def upsample_twice(logits: Tensor) -> Tensor:
+    """Double the size of mask logits, (N, h, w) to (N, 2h, 2w), bilinearly with pixels as areas.
 
-    Args:
-        logits: (N, h, w).
-        upsampling: ``"half_pixel"`` keeps every value in its place. ``"shifted"`` is the public BoxInst's grid: each
-            new cell holds what belongs at its upper left corner, half a new cell away from its middle.
-
-    Returns:
-        (N, 2h, 2w).
+    Example:
+        >>> upsample_twice(torch.tensor([[[0.0, 4.0]]]))[0, 0]
+        tensor([0., 1., 3., 4.])
     """
-    logits = logits[:, None]
-    if upsampling == "half_pixel":
-        return F.interpolate(logits, scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
-    repeated = F.pad(F.interpolate(logits, scale_factor=2), (1, 0, 1, 0), mode="replicate")
-    return F.avg_pool2d(repeated, 2, stride=1)[:, 0]
+    return F.interpolate(logits[:, None], scale_factor=2, mode="bilinear", align_corners=False)[:, 0]
 
 
 def _layer_sizes(features: int, width: int) -> list[int]:

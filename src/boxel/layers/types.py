@@ -4,6 +4,3 @@ from typing import Literal
 
 Norm = Literal["frozen_bn", "bn", "sync_bn", "gn"]
 """Frozen batch norm, batch norm, batch norm over all devices, group norm."""
-
-Upsampling = Literal["half_pixel", "shifted"]
-"""Whether mask logits keep their position, or shift by half a new cell as in the public BoxInst."""

@@ -286,11 +286,10 @@ def boxed_affinity(case: dict[str, Tensor], config: BoxInstConfig) -> Tensor:
         case["image_index"][boxed],
         rows,
         columns,
-        config.patch_size,
-        config.dilation,
-        config.affinity_normalizer,
-        config.affinity_inside,
-        similarity >= 0,
+        dilation=config.dilation,
+        normalizer=config.affinity_normalizer,
+        inside=config.affinity_inside,
+        existing=similarity >= 0,
     )
     return loss * boxed.float().mean()
 
@@ -385,8 +384,8 @@ def test_supervised_affinity_loss_matches_hand_computed_values():
             case["masks"][known],
             rows,
             columns,
-            size,
-            dilation,
+            size=size,
+            dilation=dilation,
             existing=existing,
             image_index=case["image_index"][known],
         )

@@ -93,6 +93,5 @@ def _affinity(
         index,
         rows[:, middle::COLOR_STRIDE],
         columns[:, middle::COLOR_STRIDE],
-        3,
-        config.dilation,
+        dilation=config.dilation,
     )

@@ -109,11 +109,10 @@ def mask_losses(
                 image_index[boxed],
                 rows[boxed],
                 columns[boxed],
-                size,
-                dilation,
-                config.affinity_normalizer,
-                config.affinity_inside,
-                existing,
+                dilation=dilation,
+                normalizer=config.affinity_normalizer,
+                inside=config.affinity_inside,
+                existing=existing,
             )
         if config.area_weight > 0:
             losses["area"] = area_loss(logits[boxed], rows[boxed], columns[boxed]).sum() / total
@@ -127,7 +126,14 @@ def mask_losses(
         else:
             r, c, index = rows[has_mask], columns[has_mask], image_index[has_mask]
             pairwise = supervised_affinity_loss(
-                masked_logits, gt_masks, r, c, size, dilation, existing=existing, image_index=index
+                masked_logits,
+                gt_masks,
+                r,
+                c,
+                size=size,
+                dilation=dilation,
+                existing=existing,
+                image_index=index,
             )
             projection = projection_loss(masked_logits, r, c)
             losses["mask"] = (projection.sum() + pairwise * len(masked_logits)) / total

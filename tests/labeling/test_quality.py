@@ -130,6 +130,17 @@ def test_a_calibration_survives_its_file(tmp_path):
     assert calibration.identity != quality.fit_calibration(*made_up(100, seed=3)).identity
 
 
+def test_a_model_folder_may_have_a_calibration_of_its_own(tmp_path):
+    calibration = quality.fit_calibration(*made_up(100))
+    assert quality.find_calibration(str(tmp_path)) is None
+    quality.save_calibration(calibration, tmp_path / "quality.json")
+    assert quality.find_calibration(str(tmp_path)).identity == calibration.identity
+    assert quality.find_calibration("ellipse").identity != calibration.identity
+    assert (
+        quality.find_calibration("unknown") is None and quality.find_calibration("../quality/ellipse") is None
+    )
+
+
 def test_too_few_masks_are_refused():
     with pytest.raises(BoxelError, match="on 19 masks"):
         quality.fit_calibration(*made_up(19))

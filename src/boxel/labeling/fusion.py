@@ -227,11 +227,14 @@ def weighted_mean(logits: NDArray[np.float32], weights: NDArray[np.float64]) -> 
     """
     missing = np.isnan(logits)
     shares = weights.astype(np.float32)[:, None, None]
-    probability = 0.5 * np.tanh(0.5 * logits) + np.float32(0.5)  # the logistic function, without overflow
+    probability = np.tanh(0.5 * logits)  # the logistic function, without overflow
+    probability *= 0.5
+    probability += 0.5
     if missing.any():
         shares, probability = np.where(missing, 0, shares), np.where(missing, 0, probability)
+    probability *= shares
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as it should be
-        return (probability * shares).sum(axis=0) / shares.sum(axis=0)
+        return probability.sum(axis=0) / shares.sum(axis=0)
 
 
 def _refine_with_crf(
@@ -276,4 +279,4 @@ def remove_small_components(mask: NDArray[np.bool_], min_share: float) -> NDArra
     areas[0] = 0  # the background
     keep = areas >= min(min_share * areas.sum(), areas.max())
     keep[0] = False
-    return keep[components]
+    return keep.take(components)

@@ -168,8 +168,8 @@ def resample_at(
     above, below, weight_y = _cells(rows, y0, y1, grid.shape[0])
     before, after, weight_x = _cells(columns, x0, x1, grid.shape[1])
     # Rows first: the grid is small, and the intermediate result is not wide yet.
-    tall = _lerp(grid[above], grid[below], weight_y[:, None])
-    return _lerp(tall[:, before], tall[:, after], weight_x)
+    tall = _lerp(grid, above, below, weight_y, axis=0)
+    return _lerp(tall, before, after, weight_x, axis=1)
 
 
 def _cells(
@@ -181,6 +181,17 @@ def _cells(
     return before, np.minimum(before + 1, count - 1), (place - before).astype(np.float32)
 
 
-def _lerp(a: NDArray[np.float32], b: NDArray[np.float32], weight: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Interpolate linearly; a weight of 0 returns the first value even if the second is NaN."""
-    return np.where(weight > 0, a + weight * (b - a), a)
+def _lerp(
+    values: NDArray[np.float32],
+    before: NDArray[np.int64],
+    after: NDArray[np.int64],
+    weight: NDArray[np.float32],
+    axis: int,
+) -> NDArray[np.float32]:
+    """Interpolate linearly along an axis; a weight of 0 returns the first value even if the second is NaN."""
+    second = np.where(weight > 0, after, before)
+    first, result = values.take(before, axis), values.take(second, axis)
+    result -= first
+    result *= weight[:, None] if axis == 0 else weight
+    result += first
+    return result

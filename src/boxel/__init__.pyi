@@ -11,7 +11,7 @@ from .labeling import BoxSegmenter as BoxSegmenter
 from .labeling import label as label
 from .models.instances import Instances as Instances
 from .models.io import load as load
-from .models.predict import predict as predict
+from .models.prediction import predict as predict
 from .training import adapt as adapt
 from .training import train as train
 from .utils.errors import BoxelError as BoxelError

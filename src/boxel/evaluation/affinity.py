@@ -74,6 +74,13 @@ def count_edges(
 
     Raises:
         BoxelError: The dataset has no masks, or there is no such neighborhood or scale.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> counts = count_edges(write_scenes(tempfile.mkdtemp(), 1, height=64, width=96), taus=(0.0, 0.5))
+        >>> bool(counts.precision[1] > counts.precision[0])
+        True
     """
     config = config or AffinityConfig()
     try:

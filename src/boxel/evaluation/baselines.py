@@ -91,6 +91,15 @@ def grabcut_boxes(
 
     Raises:
         BoxelError: The size of an image is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.evaluation import to_results
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> cut = grabcut_boxes(truth, to_results(truth))
+        >>> cut[0]["segmentation"]["size"]
+        [64, 96]
     """
     truth = fill_in_sizes(truth, results)
     cut = fill_boxes(truth, results)

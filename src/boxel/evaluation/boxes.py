@@ -108,6 +108,13 @@ def instance_ious(
 
     Raises:
         BoxelError: The two have no instance in common.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> instance_ious(truth, truth.without_masks().select_instances([0, 1, 2]))[0].tolist()
+        [0.0, 0.0, 0.0]
     """
     position = {(pred.image_ids[pred.image_index[i]], pred.ids[i]): i for i in range(len(pred.labels))}
     sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1, initial=np.inf)
@@ -212,6 +219,14 @@ def box_agreement(
         `mean` in [0, 1]; `share50` and `share75`: the share of matches with an IoU of at least 0.5 and 0.75 (all NaN
         without a match); `matched`: number of matches; `instances`: number of instances that are not crowds.
 
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.evaluation import to_results
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> box_agreement(truth, to_results(truth))["mean"]
+        1.0
+
     References:
         Tian et al. (BoxInst), CVPR 2021, Section 3.2.
     """
@@ -265,6 +280,13 @@ def compare_masks(target: Mapping[str, Tensor], masks: Tensor) -> tuple[Tensor, 
 
     Returns:
         (N,) float64 IoU with the true mask, NaN if there is none, and (N,) IoU of the tight box with the box.
+
+    Example:
+        >>> import torch
+        >>> masks = torch.ones(1, 4, 4, dtype=torch.bool)
+        >>> target = {"boxes": torch.tensor([[0.0, 0, 4, 8]]), "masks": masks, "has_mask": torch.tensor([True])}
+        >>> [part.tolist() for part in compare_masks(target, masks)]
+        [[1.0], [0.5]]
     """
     import torch
     from torchvision.ops import box_iou
@@ -287,6 +309,10 @@ def summarize_validation(parts: Sequence[tuple[Any, Any, Any]]) -> dict[str, flo
 
     Returns:
         The metrics of :func:`mask_iou_metrics` if there are true masks, and `box_agreement`, the mean over instances.
+
+    Example:
+        >>> summarize_validation([([np.nan], [0.5], [0]), ([0.8], [1.0], [0])])["box_agreement"]
+        0.75
     """
     ious, agreement, labels = (np.concatenate([np.zeros(0), *(part[i] for part in parts)]) for i in range(3))
     known = np.isfinite(ious)

@@ -361,6 +361,14 @@ def match_boxes(
         results: Detections.
         min_iou: Minimum IoU of the two boxes.
         class_agnostic: Classes need not agree.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.evaluation import to_results
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> match_boxes(truth, to_results(truth)[::-1]).instances.tolist()
+        [4, 3, 2, 1, 0]
     """
     label = {category.id: k for k, category in enumerate(truth.categories)}
     boxes = get_boxes(results)
@@ -405,6 +413,14 @@ def mask_iou(
 
     Raises:
         BoxelError: The size of an image is unknown.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.evaluation import to_results
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> mask_iou(truth, to_results(truth)[:3])
+        {'mask_iou': 1.0, 'matched': 3, 'instances': 5}
     """
     return mean_mask_iou(Comparison(truth, results, class_agnostic), min_iou)
 

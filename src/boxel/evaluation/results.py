@@ -247,6 +247,12 @@ def check_results(
     Raises:
         BoxelError: An image that the ground truth lacks, a score or box that is not finite, masks in some of the
             results only, a mask of another size than its image, or not a single known category.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> check_results(truth, to_results(truth))
     """
     index = {image_id: i for i, image_id in enumerate(truth.image_ids)}
     with_masks = has_masks(results)

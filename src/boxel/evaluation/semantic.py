@@ -152,6 +152,11 @@ def band_confusions(
 
     Raises:
         ValueError: There are other labels.
+
+    Example:
+        >>> gt = np.array([[0, 0, 0, 1, 1]], dtype=np.uint8)
+        >>> band_confusions(gt, np.zeros_like(gt), [1], num_classes=2).tolist()
+        [[[1, 0], [1, 0]], [[2, 0], [1, 0]]]
     """
     if not widths:  # saves the distances, which take longer than the matrix
         return confusion(gt, pred, num_classes, ignore_index)[None]
@@ -173,6 +178,11 @@ def trimap_metrics(
     Returns:
         W values each: `width`, in pixels on either side of a boundary; `boundary`, the mean IoU of the pixels at most
         this far from one; `interior`, that of all others. In [0, 1], NaN without such a pixel.
+
+    Example:
+        >>> matrices = np.array([[[1, 0], [1, 0]], [[2, 0], [0, 1]]])
+        >>> trimap_metrics(matrices, [1], ["a", "b"])
+        {'width': [1], 'boundary': [0.25], 'interior': [1.0]}
 
     References:
         Dai et al. (BoxSup), ICCV 2015, Section 5, Figure 4.
@@ -239,6 +249,16 @@ def measure_label_maps(
 
     Raises:
         BoxelError: No image can be used, or the category ids cannot be pixel values.
+
+    Example:
+        >>> import tempfile
+        >>> from PIL import Image
+        >>> from boxel.data.synthetic import write_scenes
+        >>> folder = tempfile.mkdtemp()
+        >>> truth = write_scenes(folder, 1, height=64, width=96)
+        >>> Image.fromarray(make_label_map(truth, 0)).save(Path(folder) / "000000.png")
+        >>> measure_label_maps(truth, folder)["pixel_accuracy"]
+        1.0
     """
     classes = pixel_classes(truth)
     table = np.full(MAX_VALUE + 1, len(classes), dtype=np.int64)

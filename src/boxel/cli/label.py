@@ -35,9 +35,10 @@ def _add_label(parser: Parser) -> None:
     )
     parser.add_flag("report", str, "write a page on the masks and their quality", metavar="HTML")
     parser.add_flag(
-        "calibrate",
+        "calibrate_on",
         str,
         "annotations with true masks of at least 20 boxes, to calibrate the quality with",
+        aliases=["calibrate"],
         metavar="FILE",
     )
     parser.add_settings(LabelConfig, skip=["teachers"])
@@ -56,7 +57,7 @@ def _label(given: Namespace) -> int:
         out=out,
         to=split_names(given.get("to")) or [],
         teacher=split_names(given.get("teacher")),
-        calibrate_on=given.get("calibrate"),
+        calibrate_on=given.get("calibrate_on"),
         **given_settings(given, LabelConfig),
     )
     print(f"{outcome.summary()}\nmasks: {out}")

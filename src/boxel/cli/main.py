@@ -133,7 +133,9 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
         return 0
     given = parser.parse(rest)
     handler.render = parser.with_flags
-    parser.require_files(given, "annotations", "images", "val", "val_images", "masks", "calibrate", "boxes")
+    parser.require_files(
+        given, "annotations", "images", "val", "val_images", "masks", "calibrate_on", "boxes"
+    )
     try:
         return COMMANDS[name].run(given)
     except BoxelError as error:

@@ -60,7 +60,10 @@ def _train(method: Method, given: Namespace) -> int:
     settings = _flatten(given.as_dict())
     data = settings.pop("annotations")
     model = train(method.name, data, **settings)
-    return 1 if model is None else 0
+    if model is None:
+        return 1
+    print(f"model: {settings.get('out', f'runs/{method.name}')}")
+    return 0
 
 
 def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:

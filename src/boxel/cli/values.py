@@ -54,14 +54,14 @@ def make_reader(hint: Any) -> Any:
 
 
 def _list_reader(item: Any) -> Callable[[Any], Any]:
-    def read(text: Any) -> Any:  # the parser also calls it with what it has returned
+    def read_items(text: Any) -> Any:  # the parser also calls it with what it has returned
         parts = text.strip("[]").split(",") if isinstance(text, str) else text
         convert = getattr(item, "_type", item)
         return [
             item(convert(part.strip() if isinstance(part, str) else part)) for part in parts if part != ""
         ]
 
-    return read
+    return read_items
 
 
 def _read_pairs(text: Any) -> dict[str, str]:

@@ -28,10 +28,10 @@ from _record import Table, arguments
 from _runs import medians, take_turns
 from torch import nn
 
+from boxel.exporting.accelerate import fuse_batch_norms
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
-from boxel.exporting.fuse_conv_bn import folded
-from boxel.exporting.trace import trace
+from boxel.exporting.onnx import trace
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.io import load
@@ -72,7 +72,7 @@ def ways_of_boxcaseg(model: BoxCaseg, file: Path, args: argparse.Namespace) -> d
     given = torch.rand(args.crops, 3, side, side), inside, inside
     trace(BoxCasegGraph(model).eval(), file)
     exported, compiled = OnnxBoxCaseg(model, file), torch.compile(deepcopy(model).segment)
-    lean = folded(model)
+    lean = fuse_batch_norms(model)
     return {
         "torch": lambda: model.predict_logits(*given),
         "folded": lambda: lean.predict_logits(*given),

@@ -23,7 +23,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
-from boxel.exporting.trace import OPSET
+from boxel.exporting.onnx import OPSET
 from boxel.models import io
 from boxel.utils.files import atomic_path
 
@@ -74,7 +74,7 @@ def write_onnx(folder: Path) -> None:
         _store_in_half_precision(model.graph)
         _share_weights(model.graph, folder / "model.safetensors")
         weights = blake2b((folder / "model.safetensors").read_bytes(), digest_size=8).hexdigest()
-        about = {"method": "boxcaseg", "boxel": version("boxel"), "weights": weights, **graph.about()}
+        about = {"method": "boxcaseg", "boxel": version("boxel"), "weights": weights, **graph.metadata()}
         helper.set_model_props(model, about)
         onnx.save(model, path)
 

@@ -94,7 +94,7 @@ def test_fcrn_instances_is_trained_on_a_semantic_model_and_evaluated(
             1,
             "instances has a mask to learn from",
         ),
-        (["export", "RUN", "OUT/x.onnx"], 1, "FCRN can't be exported"),
+        (["export", "RUN", "OUT/x.onnx"], 1, "FCRN cannot be exported"),
     ],
 )
 def test_errors_are_one_sentence(place: Path, tmp_path: Path, capsys, monkeypatch, words, code, said) -> None:

@@ -7,9 +7,9 @@ from timm.layers import Conv2dSame
 from torch import nn
 
 from boxel.exporting import accelerate as module
-from boxel.exporting.accelerate import fastest
+from boxel.exporting.accelerate import accelerate
 from boxel.exporting.boxcaseg import BoxCasegGraph, SameConv
-from boxel.exporting.trace import trace
+from boxel.exporting.onnx import trace
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import InferenceConfig, predict_batch
@@ -19,7 +19,7 @@ from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
 @pytest.mark.usefixtures("onnx_installed")
 def test_onnxruntime_where_it_is_installed_and_it_says_the_same(boxcaseg, pixels):
     model = boxcaseg()
-    found = fastest(model)
+    found = accelerate(model)
     assert isinstance(found, OnnxBoxCaseg)
     boxes = np.array([[-5.0, 3.5, 40, 60], [30, 20, 120, 90]])
     for ours, theirs in zip(soft_masks(found, pixels, boxes), soft_masks(model, pixels, boxes), strict=True):
@@ -29,7 +29,7 @@ def test_onnxruntime_where_it_is_installed_and_it_says_the_same(boxcaseg, pixels
 @pytest.mark.usefixtures("onnx_installed")
 def test_a_detector_too(boxinst, pixels):
     model = boxinst()
-    found = fastest(model)
+    found = accelerate(model)
     assert isinstance(found, OnnxBoxInst)
     config = InferenceConfig(short_side=64, max_size=128)
     (ours,), (theirs,) = (predict_batch(network, [pixels], config) for network in (found, model))
@@ -40,7 +40,7 @@ def test_a_detector_too(boxinst, pixels):
 
 def test_what_cannot_be_exported_stays_as_it_is():
     model = nn.Linear(1, 1)
-    assert fastest(model) is model
+    assert accelerate(model) is model
 
 
 @pytest.fixture
@@ -54,7 +54,7 @@ def test_torch_without_batch_norms_where_it_is_not(boxcaseg, pixels, backbone):
     model = boxcaseg(backbone=backbone, backbone_norm="bn")
     shake_norms(model)
     norms = {name for name, part in model.named_modules() if isinstance(part, nn.BatchNorm2d)}
-    found = fastest(model)
+    found = accelerate(model)
     assert isinstance(found, BoxCaseg) and found is not model
     assert not any(isinstance(part, nn.BatchNorm2d) for part in found.modules())
     assert (
@@ -70,7 +70,7 @@ def test_other_norms_stay(boxcaseg):
     model = boxcaseg(backbone_norm="gn")
     before, after = (
         sum(isinstance(part, nn.GroupNorm) for part in network.modules())
-        for network in (model, fastest(model))
+        for network in (model, accelerate(model))
     )
     assert after == before > 0
 
@@ -78,7 +78,7 @@ def test_other_norms_stay(boxcaseg):
 @pytest.mark.usefixtures("onnx_missing")
 def test_a_detector_where_it_is_not(boxinst):
     model = boxinst()
-    assert fastest(model) is model
+    assert accelerate(model) is model
 
 
 @torch.no_grad()
@@ -99,7 +99,7 @@ def test_torch_where_the_two_differ(boxcaseg, monkeypatch):
     with torch.no_grad():
         other.heads["shared"][-1].bias += 1
     monkeypatch.setattr(module, "trace", lambda graph, path: trace(BoxCasegGraph(other).eval(), path))
-    assert isinstance(fastest(model), BoxCaseg)
+    assert isinstance(accelerate(model), BoxCaseg)
 
 
 @pytest.mark.parametrize(
@@ -119,4 +119,4 @@ def test_torch_where_the_network_cannot_be_traced(boxcaseg, monkeypatch):
         raise RuntimeError("no such operator")
 
     monkeypatch.setattr(module, "trace", fail)
-    assert isinstance(fastest(model), BoxCaseg)
+    assert isinstance(accelerate(model), BoxCaseg)

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
-from boxel.exporting.trace import trace
+from boxel.exporting.onnx import trace
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.onnx import OnnxBoxCaseg
 
@@ -51,7 +51,7 @@ def test_what_the_file_takes_and_tells(boxcaseg):
     graph = BoxCasegGraph(boxcaseg(margin=0.25))
     assert list(graph.inputs) == ["crops", "rows", "columns"]
     assert list(BoxCasegGraph(boxcaseg(box_channel=False)).inputs) == ["crops"]
-    about = {name: json.loads(text) for name, text in graph.about().items()}
+    about = {name: json.loads(text) for name, text in graph.metadata().items()}
     assert about == {
         "mean": pytest.approx([0.485, 0.456, 0.406]),
         "side": 64,

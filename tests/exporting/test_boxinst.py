@@ -8,8 +8,8 @@ import pytest
 import torch
 from torchvision.ops import nms
 
-from boxel.exporting.boxinst import BoxInstGraph, fill_up
-from boxel.exporting.trace import trace
+from boxel.exporting.boxinst import BoxInstGraph, pad_to_multiple
+from boxel.exporting.onnx import trace
 from boxel.layers.padding import pad_batch
 from boxel.models.detector import full_image_detections
 from boxel.models.onnx import OnnxBoxInst
@@ -106,7 +106,7 @@ def test_images_are_filled_up_as_the_model_does(boxinst, pixels):
     model = boxinst()
     images = batch_of(pixels, 2, 70, 97)
     expected, _ = pad_batch(images, model.backbone.mean)
-    filled = fill_up(torch.stack(images), model.backbone.mean)
+    filled = pad_to_multiple(torch.stack(images), model.backbone.mean)
     assert filled.shape == (2, 3, 96, 128) and torch.equal(filled, expected)
 
 
@@ -129,7 +129,7 @@ def test_nms_keeps_images_and_labels_apart(boxinst):
 
 
 def test_what_the_file_tells(boxinst):
-    about = {name: json.loads(text) for name, text in BoxInstGraph(boxinst(2)).about().items()}
+    about = {name: json.loads(text) for name, text in BoxInstGraph(boxinst(2)).metadata().items()}
     assert about["categories"] == [{"id": 1, "name": "thing 0"}, {"id": 4, "name": "thing 1"}]
     assert about["mean"] == pytest.approx([0.485, 0.456, 0.406])
     assert (about["short_side"], about["max_size"], about["mask_stride"]) == (96, 160, 4)

@@ -30,24 +30,24 @@ def two():
     )
 
 
-def test_what_is_equal_agrees(two):
+def test_equal_instances_agree(two):
     check = compare(two, two)
-    assert check == InstanceCheck(instances=2, alone=0, box=0.0, score=0.0, mask_iou=1.0) and check.agrees
+    assert check == InstanceCheck(instances=2, unmatched=0, box=0.0, score=0.0, mask_iou=1.0) and check.agrees
 
 
-def test_boxes_to_a_tenth_of_a_pixel(two):
+def test_boxes_agree_to_a_tenth_of_a_pixel(two):
     check = compare(two, replace(two, boxes=two.boxes + np.float32([[0, 0, 0.25, 0], [0, 0, 0, 0]])))
-    assert check.box == pytest.approx(0.25) and check.alone == 0 and not check.agrees
+    assert check.box == pytest.approx(0.25) and check.unmatched == 0 and not check.agrees
     assert compare(two, replace(two, boxes=two.boxes + np.float32(0.05))).agrees
 
 
-def test_scores_to_a_thousandth(two):
+def test_scores_agree_to_a_thousandth(two):
     check = compare(two, replace(two, scores=two.scores - np.float32([0, 0.125])))
     assert check.score == 0.125 and not check.agrees
     assert compare(two, replace(two, scores=two.scores + np.float32(5e-4))).agrees
 
 
-def test_masks_to_a_hundredth(two):
+def test_masks_agree_to_a_hundredth(two):
     check = compare(two, replace(two, rles=[rectangle(10, 10, 30, 29), two.rles[1]]))
     assert check.mask_iou == pytest.approx(380 / 400) and not check.agrees
 
@@ -60,23 +60,23 @@ def test_one_pixel_of_a_small_mask_is_forgiven(two):
     assert compare(two, replace(two, rles=[two.rles[0], encode(one)])).mask_iou == 0.5
 
 
-def test_instances_of_another_label_are_alone(two):
+def test_instances_of_another_label_are_unmatched(two):
     check = compare(two, replace(two, labels=np.array([0, 0])))
-    assert check.alone == 2 and check.mask_iou == 1 and not check.agrees
+    assert check.unmatched == 2 and check.mask_iou == 1 and not check.agrees
 
 
-def test_nothing_found_agrees_with_nothing(two):
-    nothing = replace(two, boxes=two.boxes[:0], scores=two.scores[:0], labels=two.labels[:0], rles=[])
+def test_no_instances_agree_with_no_instances(two):
+    nothing = two[:0]
     assert compare(nothing, nothing) == InstanceCheck(0, 0, 0.0, 0.0, 1.0)
-    assert "nothing is found" in str(compare(nothing, nothing))
-    assert compare(nothing, two).alone == 2 and not compare(nothing, two).agrees
+    assert "no instances in the images" in str(compare(nothing, nothing))
+    assert compare(nothing, two).unmatched == 2 and not compare(nothing, two).agrees
 
 
-def test_one_instance_of_a_hundred_may_be_alone():
+def test_one_instance_in_a_hundred_may_be_unmatched():
     assert InstanceCheck(100, 1, 0.0, 0.0, 1.0).agrees and not InstanceCheck(100, 2, 0.0, 0.0, 1.0).agrees
 
 
-def test_logits_to_a_thousandth():
+def test_logits_agree_to_a_thousandth():
     assert (
         LogitCheck(8, 0.001).agrees
         and not LogitCheck(8, float("nan")).agrees

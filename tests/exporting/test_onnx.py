@@ -64,7 +64,7 @@ def test_a_file_that_differs_is_not_written(kind, photo, tmp_path, monkeypatch, 
 
 
 @needs_onnx
-def test_what_can_not_be_traced(boxinst, photo, tmp_path, monkeypatch):
+def test_an_error_of_the_exporter_is_one_sentence(boxinst, photo, tmp_path, monkeypatch):
     def fail(*_):
         raise RuntimeError("Unsupported: aten::magic.\nmore")
 
@@ -74,13 +74,13 @@ def test_what_can_not_be_traced(boxinst, photo, tmp_path, monkeypatch):
 
 
 @needs_onnx
-def test_other_models(tmp_path):
-    with pytest.raises(BoxelError, match="a Linear can't be exported; name a BoxInst or a BoxCaseg"):
+def test_models_without_an_exporter_are_refused(tmp_path):
+    with pytest.raises(BoxelError, match="a Linear cannot be exported; give a BoxInst or a BoxCaseg"):
         export(torch.nn.Linear(1, 1), tmp_path / "model.onnx")
 
 
 @needs_onnx
-def test_a_damaged_file(tmp_path):
+def test_a_damaged_file_is_refused(tmp_path):
     from boxel.utils.onnx import load_session
 
     path = tmp_path / "model.onnx"

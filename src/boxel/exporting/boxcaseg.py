@@ -14,18 +14,18 @@ from torch.nn import functional as F
 from boxel.models.boxcaseg import BoxCaseg
 
 STRIDE = 4
-"""Pixels of a crop to a cell of the logits."""
+"""Pixels of a crop per cell of the logits."""
 
 
 class BoxCasegGraph(nn.Module):
-    """:meth:`~boxel.models.boxcaseg.model.BoxCaseg.segment`, of crops of any size that is a multiple of 32.
+    """:meth:`~boxel.models.boxcaseg.model.BoxCaseg.predict_logits`, of crops of any size that is a multiple of 32.
 
     Args:
-        model: a copy of it is used.
+        model: A copy of it is used.
 
     Attributes:
-        inputs: names of the inputs, each with its dynamic axes; `rows` and `columns` only where the network sees them.
-        outputs: names of the outputs, likewise.
+        inputs: Names of the inputs, each with its dynamic axes; `rows` and `columns` only if the network takes them.
+        outputs: Names of the outputs, likewise.
     """
 
     def __init__(self, model: BoxCaseg):
@@ -41,7 +41,7 @@ class BoxCasegGraph(nn.Module):
             self.inputs |= {"rows": {0: "batch", 1: "height"}, "columns": {0: "batch", 1: "width"}}
 
     def forward(self, crops: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
-        """Logits of the object, (B, S / 4, S / 4).
+        """Return (B, S / 4, S / 4) logits of the object.
 
         Args:
             crops: (B, 3, S, S) float, RGB in [0, 1].
@@ -51,48 +51,48 @@ class BoxCasegGraph(nn.Module):
         return self.model.predict_logits(crops, rows, columns)  # type: ignore[arg-type]
 
     def example(self) -> tuple[Tensor, ...]:
-        """Inputs to trace the graph with."""
+        """Return inputs to trace the graph with."""
         given = torch.zeros(2, 3, 64, 64), torch.ones(2, 64).bool(), torch.ones(2, 64).bool()
         return given[: len(self.inputs)]
 
-    def about(self) -> dict[str, str]:
-        """What a user of the file must know: JSON by name."""
+    def metadata(self) -> dict[str, str]:
+        """Return what is needed to run the file: JSON by name."""
         config = self.model.config
-        about = {
+        metadata = {
             "mean": self.model.backbone.mean.flatten().tolist(),
             "side": config.side,
             "margin": config.margin,
             "mask_stride": STRIDE,
         }
-        return {name: json.dumps(value) for name, value in about.items()}
+        return {name: json.dumps(value) for name, value in metadata.items()}
 
 
 class SameConv(nn.Module):
-    """A convolution with TensorFlow's padding, of maps whose sides its stride divides.
+    """A convolution with TensorFlow's padding, for maps whose sides are multiples of its stride.
 
-    It is known beforehand then, and part of one ONNX operator. timm's own works it out from each map's size; the
-    operators of that, and the maps laid out anew for them, are a fifth of onnxruntime's time.
+    The padding is then constant and part of one ONNX operator. timm computes it from the size of each map; the
+    operators for that, and the copies of the maps, take a fifth of onnxruntime's time.
 
     Args:
-        conv: whose weights are used as they are; without a bias.
+        conv: The convolution, without a bias; its weights are shared.
     """
 
     def __init__(self, conv: Conv2dSame):
         super().__init__()
         self.conv = conv
-        rooms = [
+        totals = [
             max(dilation * (kernel - 1) + 1 - stride, 0)
             for kernel, stride, dilation in zip(conv.kernel_size, conv.stride, conv.dilation, strict=True)
         ]
-        self.before, self.after = [room // 2 for room in rooms], [room - room // 2 for room in rooms]
+        self.before, self.after = [total // 2 for total in totals], [total - total // 2 for total in totals]
 
     def forward(self, x: Tensor) -> Tensor:
-        """(B, C, H / stride, W / stride) of (B, c, H, W)."""
+        """Convolve (B, c, H, W) to (B, C, H / stride, W / stride)."""
         return _PaddedConv.apply(x, self.conv.weight, self)
 
 
 class _PaddedConv(torch.autograd.Function):
-    """ONNX's convolution, whose padding may differ from side to side, as torch's may not."""
+    """ONNX's convolution, whose padding may differ from side to side, unlike torch's."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, same: SameConv) -> Tensor:

@@ -1,7 +1,7 @@
-"""BoxInst as one graph: a batch of images in, the instances of all of them out, NMS and dynamic mask head inside.
+"""BoxInst as one graph: a batch of images in, all of their instances out, NMS and dynamic mask head included.
 
-The trained layers are the model's own. What is round them is written once more without a loop over images or
-instances, whose numbers a graph can't know: all instances of a batch lie side by side, each with its image's index.
+The trained layers are those of the model. Everything else is written again without a loop over images or instances,
+whose numbers a graph cannot know: all instances of a batch are in one list, each with the index of its image.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from boxel.models.inference import inference_config
 
 
 class BoxInstGraph(nn.Module):
-    """What :meth:`~boxel.models.boxinst.model.BoxInst.detect` computes, of a batch of images of one size.
+    """Compute what :meth:`~boxel.models.boxinst.model.BoxInst.detect` does, for a batch of images of one size.
 
     Args:
-        model: its layers are used as they are.
+        model: Its layers are used as they are.
 
     Attributes:
-        inputs: names of the inputs, each with its dynamic axes.
-        outputs: names of the outputs, likewise.
+        inputs: Names of the inputs, each with its dynamic axes.
+        outputs: Names of the outputs, likewise.
     """
 
     def __init__(self, model: BoxInst):
@@ -47,18 +47,18 @@ class BoxInstGraph(nn.Module):
         }
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
-        """Instances of a batch, those of the first image first, best first in each.
+        """Return the instances of a batch, those of the first image first, best first in each.
 
         Args:
             images: (B, 3, H, W) float, RGB in [0, 1], of any height and width.
 
         Returns:
             boxes (N, 4) float, xyxy pixels; scores (N,) in [0, 1]; labels (N,) int64; mask logits (N, h, w) over the
-            whole image, 4 pixels to a cell, h and w being those of the image filled up to a multiple of 32; and
+            whole image, 4 pixels per cell, h and w being those of the image padded to a multiple of 32; and
             (N,) int64, the image each belongs to.
         """
         model, config = self.model, self.model.config
-        pyramid = model.neck(model.backbone(fill_up(images, model.backbone.mean)))
+        pyramid = model.neck(model.backbone(pad_to_multiple(images, model.backbone.mean)))
         output = model.head(pyramid)
         points, strides = _grid(pyramid)
         image, location, labels, scores = self._candidates(output, pyramid)
@@ -66,7 +66,7 @@ class BoxInstGraph(nn.Module):
 
         solid = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1).nonzero().squeeze(1)
         keep = solid[self._nms(boxes[solid], scores[solid], labels[solid], image[solid], images.shape[-2:])]
-        # One row an image: its instances in the order of their scores, up to the most that it may have.
+        # One row per image: its instances in the order of their scores, up to the maximum number.
         own = image[keep] == torch.arange(images.shape[0], device=image.device)[:, None]
         image, place = (own & (own.long().cumsum(1) <= config.max_detections)).nonzero(as_tuple=True)
         keep = keep[place]
@@ -79,29 +79,29 @@ class BoxInstGraph(nn.Module):
         return boxes[keep], scores[keep], labels[keep], logits, image
 
     def example(self) -> tuple[Tensor, ...]:
-        """Inputs to trace the graph with."""
+        """Return inputs to trace the graph with."""
         return (torch.zeros(2, 3, 96, 128),)
 
-    def about(self) -> dict[str, str]:
-        """What a user of the file must know: JSON by name."""
-        looking = inference_config(self.model)
-        about = {
+    def metadata(self) -> dict[str, str]:
+        """Return what is needed to run the file: JSON by name."""
+        config = inference_config(self.model)
+        metadata = {
             "categories": [{"id": category.id, "name": category.name} for category in self.model.categories],
             "mean": self.model.backbone.mean.flatten().tolist(),
-            "short_side": looking.short_side,
-            "max_size": looking.max_size,
+            "short_side": config.short_side,
+            "max_size": config.max_size,
             "mask_stride": MASK_STRIDE,
         }
-        return {name: json.dumps(value) for name, value in about.items()}
+        return {name: json.dumps(value) for name, value in metadata.items()}
 
     def _candidates(self, output: HeadOutput, pyramid: list[Tensor]) -> tuple[Tensor, ...]:
-        """Image, location, label and score of what is good enough for NMS, (N,) each."""
+        """Return the image, location, label and score of the candidates for NMS, (N,) each."""
         config, classes = self.model.config, self.model.num_classes
         probability = output.logits.sigmoid() * output.centerness.sigmoid()[..., None]
         levels, first = [], 0
         for features in pyramid:
             count = features.shape[-2] * features.shape[-1]
-            # Filled up with zeros, which no threshold lets pass, so that a small level has `topk_candidates` too.
+            # Padded with zeros, which pass no threshold, so that a small level has `topk_candidates` too.
             flat = F.pad(probability[:, first : first + count].flatten(1), (0, config.topk_candidates))
             best, index = flat.topk(config.topk_candidates)
             levels.append((best, index // classes + first, index % classes))
@@ -113,9 +113,9 @@ class BoxInstGraph(nn.Module):
     def _nms(
         self, boxes: Tensor, scores: Tensor, labels: Tensor, image: Tensor, size: Sequence[int]
     ) -> Tensor:
-        """Indices of the boxes that stay, best first; those of other images and labels are out of reach."""
+        """Return the indices of the boxes that NMS keeps, best first; images and labels are separate."""
         group = image * self.model.num_classes + labels
-        # Each group on a tile of its own, in rows: far from the origin, coordinates would lose digits.
+        # Each group has its own tile, in rows: far from the origin, coordinates would lose digits.
         columns = ceil(self.model.num_classes**0.5)
         height, width = size
         shift = torch.stack([group % columns * (width + 1), group // columns * (height + 1)], 1)
@@ -134,14 +134,14 @@ class BoxInstGraph(nn.Module):
             cells.append(corners.flatten()[:, None] + (around[:, None] * width + around).flatten())
             maps.append(padded.flatten(2))
             first = first + height * width
-        # The nine cells about each location of each level, in the maps of all levels laid end to end.
+        # The nine cells around each location of each level, in the concatenated maps of all levels.
         patches = torch.cat(maps, 2).transpose(1, 2)[image[:, None], torch.cat(cells)[location]]
         return F.linear(patches.transpose(1, 2).flatten(1), controller.weight.flatten(1), controller.bias)
 
     def _masks(
         self, features: Tensor, params: Tensor, image: Tensor, centers: Tensor, scales: Tensor
     ) -> Tensor:
-        """(N, h, w) logits, as :func:`~boxel.layers.dynamic.dynamic_masks` gives: three 1x1 layers an instance."""
+        """Return (N, h, w) logits, as of :func:`~boxel.layers.dynamic.dynamic_masks`: three 1x1 layers per instance."""
         config = self.model.config
         channels, width = config.mask_features + 2, config.mask_width
         sizes = [channels * width, width * width, width, width, width, 1]
@@ -155,21 +155,21 @@ class BoxInstGraph(nn.Module):
         return upsample_twice(x.reshape(count, height, across))
 
 
-def fill_up(images: Tensor, mean: Tensor) -> Tensor:
-    """Images filled up at the right and the bottom, with a color, to the next multiple of 32.
+def pad_to_multiple(images: Tensor, mean: Tensor) -> Tensor:
+    """Pad images with a color at the right and the bottom to the next multiple of 32.
 
     Args:
         images: (B, 3, H, W).
         mean: (3, 1, 1), the color.
     """
     height, width = images.shape[-2:]
-    room = (0, -width % 32, 0, -height % 32)
-    outside = F.pad(torch.zeros_like(images[:1, :1]), room, value=1.0)
-    return F.pad(images, room) + outside * mean
+    padding = (0, -width % 32, 0, -height % 32)
+    outside = F.pad(torch.zeros_like(images[:1, :1]), padding, value=1.0)
+    return F.pad(images, padding) + outside * mean
 
 
 def _grid(pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
-    """(L, 2) locations and (L,) strides of all levels."""
+    """Return (L, 2) locations and (L,) strides of all levels."""
     levels = list(zip(pyramid, STRIDES, strict=True))
     points = [cell_centers(f.shape[-2], f.shape[-1], stride, f.device) for f, stride in levels]
     strides = [torch.full_like(f[0, 0].flatten(), stride) for f, stride in levels]
@@ -177,7 +177,7 @@ def _grid(pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
 
 
 def _boxes(points: Tensor, sides: Tensor, size: Sequence[int]) -> Tensor:
-    """(N, 4) boxes about points, cut off at the border of images of a height and width."""
+    """Return (N, 4) boxes around points, clipped to images of a height and width."""
     height, width = size
     x, y = torch.cat([points - sides[:, :2], points + sides[:, 2:]], 1).reshape(-1, 2, 2).unbind(2)
     x, y = x.clamp(min=0).clamp(max=width), y.clamp(min=0).clamp(max=height)

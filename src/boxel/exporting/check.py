@@ -1,4 +1,4 @@
-"""An exported file against the model it was made of, on real photos."""
+"""Compare an exported file with its model on images."""
 
 from __future__ import annotations
 
@@ -24,44 +24,44 @@ from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
 
 @dataclass(frozen=True)
 class InstanceCheck:
-    """How the instances of a file agree with the model's.
+    """How closely the instances of a file agree with those of its model.
 
     Attributes:
-        instances: that the model has found.
-        alone: of both, those that the other has no partner for, of its label and an IoU of 0.9.
-        box: largest difference of a coordinate of two partners, in pixels of the photo.
-        score: largest difference of two partners' scores.
-        mask_iou: lowest of two partners' masks, that of masks which differ in one pixel being 1.
+        instances: Number of instances of the model.
+        unmatched: Number of instances of either without a match of the same label and an IoU of 0.9.
+        box: Maximum difference of a coordinate of two matches, in pixels of the image.
+        score: Maximum difference of the scores of two matches.
+        mask_iou: Minimum IoU of the masks of two matches; 1 for masks that differ in one pixel.
     """
 
     instances: int
-    alone: int
+    unmatched: int
     box: float
     score: float
     mask_iou: float
 
     @property
     def agrees(self) -> bool:
-        """Whether the file may be used for the model; a score at a threshold may cost one instance of a hundred."""
-        few_alone = self.alone <= 0.01 * self.instances
-        return few_alone and self.box <= 0.1 and self.score <= 1e-3 and self.mask_iou >= 0.99
+        """Whether the file may replace the model; a score at a threshold may cost one instance in a hundred."""
+        few_unmatched = self.unmatched <= 0.01 * self.instances
+        return few_unmatched and self.box <= 0.1 and self.score <= 1e-3 and self.mask_iou >= 0.99
 
     def __str__(self) -> str:
-        if not self.instances + self.alone:
-            return "nothing is found in the photos, so nothing could be compared; give photos of yours"
+        if not self.instances + self.unmatched:
+            return "no instances in the images, so nothing was compared; give images of your own"
         return (
-            f"{self.instances} instances, {self.alone} without a partner, boxes within {self.box:.2g} px, "
+            f"{self.instances} instances, {self.unmatched} unmatched, boxes within {self.box:.2g} px, "
             f"scores within {self.score:.2g}, mask IoU {self.mask_iou:.4f} or more"
         )
 
 
 @dataclass(frozen=True)
 class LogitCheck:
-    """How the logits of a file agree with the model's.
+    """How closely the logits of a file agree with those of its model.
 
     Attributes:
-        crops: compared.
-        difference: the largest of two logits.
+        crops: Number of crops compared.
+        difference: Maximum difference of two logits.
     """
 
     crops: int
@@ -69,70 +69,68 @@ class LogitCheck:
 
     @property
     def agrees(self) -> bool:
-        """Whether the file may be used for the model."""
+        """Whether the file may replace the model."""
         return self.difference <= 1e-3
 
     def __str__(self) -> str:
         return f"{self.crops} crops, logits within {self.difference:.2g}"
 
 
-def check_boxinst(model: BoxInst, path: Path, photos: Sequence[NDArray[np.uint8]]) -> InstanceCheck:
-    """Compare what a file and its model find in photos, each together with its mirror image.
+def check_boxinst(model: BoxInst, path: Path, images: Sequence[NDArray[np.uint8]]) -> InstanceCheck:
+    """Compare the instances of a file and its model in images, each batched with its horizontal flip.
 
     Args:
-        model: in eval mode, on the CPU.
-        path: the file.
-        photos: (H, W, 3) RGB each.
+        model: In eval mode, on the CPU.
+        path: The file.
+        images: (H, W, 3) RGB each.
     """
-    exported, looking = OnnxBoxInst(model, path), inference_config(model)
+    exported, config = OnnxBoxInst(model, path), inference_config(model)
     checks = []
-    for photo in photos:
-        batch = [photo, photo[:, ::-1].copy()]
-        pairs = zip(
-            predict_batch(model, batch, looking), predict_batch(exported, batch, looking), strict=True
-        )
+    for image in images:
+        batch = [image, image[:, ::-1].copy()]
+        pairs = zip(predict_batch(model, batch, config), predict_batch(exported, batch, config), strict=True)
         checks += [compare(*pair) for pair in pairs]
     return InstanceCheck(
         instances=sum(check.instances for check in checks),
-        alone=sum(check.alone for check in checks),
+        unmatched=sum(check.unmatched for check in checks),
         box=float(np.max([check.box for check in checks])),
         score=float(np.max([check.score for check in checks])),
         mask_iou=float(np.min([check.mask_iou for check in checks])),
     )
 
 
-def compare(expected: Instances, found: Instances) -> InstanceCheck:
-    """Instances of one photo against those that are expected."""
-    iou = box_iou(torch.from_numpy(expected.boxes), torch.from_numpy(found.boxes)).numpy()
-    iou[expected.labels[:, None] != found.labels] = 0
-    # NMS leaves no two boxes of a label that overlap so far.
+def compare(expected: Instances, predicted: Instances) -> InstanceCheck:
+    """Compare the instances of one image with the expected ones."""
+    iou = box_iou(torch.from_numpy(expected.boxes), torch.from_numpy(predicted.boxes)).numpy()
+    iou[expected.labels[:, None] != predicted.labels] = 0
+    # NMS leaves no two boxes of a label with such an overlap.
     ours, theirs = np.nonzero(iou >= 0.9)
-    box = np.abs(expected.boxes[ours] - found.boxes[theirs]).max(initial=0)
-    score = np.abs(expected.scores[ours] - found.scores[theirs]).max(initial=0)
-    overlaps = [_overlap(expected.rles[a], found.rles[b]) for a, b in zip(ours, theirs, strict=True)]
-    alone = len(expected) + len(found) - len(set(ours)) - len(set(theirs))
-    return InstanceCheck(len(expected), alone, float(box), float(score), min(overlaps, default=1.0))
+    box = np.abs(expected.boxes[ours] - predicted.boxes[theirs]).max(initial=0)
+    score = np.abs(expected.scores[ours] - predicted.scores[theirs]).max(initial=0)
+    overlaps = [_overlap(expected.rles[a], predicted.rles[b]) for a, b in zip(ours, theirs, strict=True)]
+    unmatched = len(expected) + len(predicted) - len(set(ours)) - len(set(theirs))
+    return InstanceCheck(len(expected), unmatched, float(box), float(score), min(overlaps, default=1.0))
 
 
 def _overlap(mask: Rle, other: Rle) -> float:
-    """IoU of two masks; 1 where they differ in a pixel at most, however small they are."""
+    """Return the IoU of two masks; 1 if they differ in at most one pixel, however small they are."""
     shared, either = (int(coco_mask.area(coco_mask.merge([mask, other], both))) for both in (True, False))
     return 1.0 if either - shared <= 1 else shared / either
 
 
-def check_boxcaseg(model: BoxCaseg, path: Path, photos: Sequence[NDArray[np.uint8]]) -> LogitCheck:
-    """Compare the logits of a file and its model for two boxes a photo: the whole of it and its middle.
+def check_boxcaseg(model: BoxCaseg, path: Path, images: Sequence[NDArray[np.uint8]]) -> LogitCheck:
+    """Compare the logits of a file and its model for two boxes per image: the whole image and its center.
 
     Args:
-        model: in eval mode, on the CPU.
-        path: the file.
-        photos: (H, W, 3) RGB each.
+        model: In eval mode, on the CPU.
+        path: The file.
+        images: (H, W, 3) RGB each.
     """
     networks: list[Any] = [model, OnnxBoxCaseg(model, path)]
     differences = []
-    for photo in photos:
-        boxes = np.outer([1, 0.5], [-1, -1, 1, 1]) / 2 + 0.5  # as shares of the photo
-        boxes *= np.tile(photo.shape[1::-1], 2)
-        logits, others = (soft_masks(network, photo, boxes)[0] for network in networks)
+    for image in images:
+        boxes = np.outer([1, 0.5], [-1, -1, 1, 1]) / 2 + 0.5  # as shares of the image
+        boxes *= np.tile(image.shape[1::-1], 2)
+        logits, others = (soft_masks(network, image, boxes)[0] for network in networks)
         differences.append(np.abs(logits - others))
-    return LogitCheck(2 * len(photos), float(np.max(differences)))  # NaN where there is one
+    return LogitCheck(2 * len(images), float(np.max(differences)))  # NaN if there is one

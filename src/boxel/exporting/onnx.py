@@ -1,82 +1,110 @@
-"""A trained model as an ONNX file that stands for it."""
+"""Write a trained model as an ONNX file that replaces it."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import torch
 from torch import nn
+from torch.onnx.symbolic_helper import parse_args
 
 from boxel.data.images import read_image
 from boxel.data.samples import sample_images
+from boxel.exporting.boxcaseg import BoxCasegGraph
+from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.check import InstanceCheck, LogitCheck
 from boxel.exporting.exporters import find_exporter
-from boxel.exporting.trace import trace
 from boxel.models.io import load
 from boxel.utils.errors import BoxelError, first_line
+from boxel.utils.files import atomic_path
 
-PHOTOS = 4
-"""Photos of the installed packages that a file is checked on, where none are given."""
+NUM_IMAGES = 4
+"""Bundled images that a file is checked on by default."""
+
+OPSET = 19
+"""The first version of ONNX's operators with a deformable convolution."""
 
 
 def export(
-    source: str | Path | nn.Module, path: str | Path, photos: Sequence[str | Path] | None = None
+    source: str | Path | nn.Module, path: str | Path, images: Sequence[str | Path] | None = None
 ) -> InstanceCheck | LogitCheck:
-    """Write a trained model as an ONNX file, once onnxruntime has agreed with torch on photos.
+    """Write a trained model as an ONNX file, after checking on images that onnxruntime and torch agree.
 
-    The file takes batches and images of any size, and tells in its metadata what else must be known to run it
-    without boxel.
+    The file takes batches and images of any size. Its metadata states what else is needed to run it without boxel.
 
     Args:
-        source: a model folder, a name or hub id that :func:`~boxel.models.io.load` takes, or a model.
-        path: of the file; its folder is made if needed.
-        photos: image files to check it on; a few that come with installed packages where None.
+        source: What :func:`boxel.load` takes, or a model.
+        path: The file; its folder is created if needed.
+        images: Image files to check it on; a few bundled ones if None.
 
     Returns:
-        How the two agreed.
+        How closely the two agree.
 
     Raises:
-        BoxelError: the model can't be had or exported, the extra `onnx` is not installed, a photo can't be read, or
-            the results differ. A file that was there is left as it was.
+        BoxelError: The model cannot be loaded or exported, the extra `onnx` is not installed, an image cannot be read,
+            or the results differ. An existing file is kept.
     """
-    onnx = _onnx()
+    onnx = _import_onnx()
     path = Path(path)
     model: Any = load(source) if isinstance(source, (str, Path)) else deepcopy(source).cpu().eval()
-    kind = find_exporter(model)
-    if kind is None:
-        raise BoxelError(f"{path}: a {type(model).__name__} can't be exported; name a BoxInst or a BoxCaseg.")
-    graph = kind.graph(model).eval()
-    pixels = [read_image(photo) for photo in photos or sample_images().paths[:PHOTOS]]
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.partial")
-    try:
-        try:
-            trace(graph, partial)
-        except Exception as error:  # an operator without a translation, a shape that can't be traced
-            raise BoxelError(
-                f"{path}: the model can't be exported ({first_line(error)}); train it with another backbone."
-            ) from error
-        written = onnx.load(partial)
-        onnx.helper.set_model_props(
-            written, {"method": kind.method, "boxel": version("boxel"), **graph.about()}
+    exporter = find_exporter(model)
+    if exporter is None:
+        raise BoxelError(
+            f"{path}: a {type(model).__name__} cannot be exported; give a BoxInst or a BoxCaseg."
         )
-        onnx.save(written, partial)
-        result = kind.check(model, partial, pixels)
-        if not result.agrees:
+    graph = exporter.graph(model).eval()
+    pixels = [read_image(image) for image in images or sample_images().paths[:NUM_IMAGES]]
+
+    with atomic_path(path) as file:
+        try:
+            trace(graph, file)
+        except Exception as error:  # an operator without a translation, a shape that cannot be traced
             raise BoxelError(
-                f"{path} is not written: onnxruntime and torch differ ({result}); try other versions of the two."
+                f"{path}: the model cannot be exported ({first_line(error)}); train it with another backbone."
+            ) from error
+        written = onnx.load(file)
+        metadata = {"method": exporter.method, "boxel": version("boxel"), **graph.metadata()}
+        onnx.helper.set_model_props(written, metadata)
+        onnx.save(written, file)
+        check = exporter.check(model, file, pixels)
+        if not check.agrees:
+            raise BoxelError(
+                f"{path} is not written: onnxruntime and torch differ ({check}); try other versions of the two."
             )
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    return result
+    return check
 
 
-def _onnx() -> Any:
+def trace(graph: BoxInstGraph | BoxCasegGraph, path: Path) -> None:
+    """Write a graph with its weights; the dynamic axes of its inputs may then have any size.
+
+    Args:
+        graph: In eval mode, on the CPU.
+        path: The file.
+    """
+    torch.onnx.register_custom_op_symbolic("torchvision::deform_conv2d", _deform_conv2d, OPSET)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the check decides whether they matter
+        torch.onnx.export(
+            graph,
+            graph.example(),
+            str(path),
+            # torch 2.4 has no other exporter that takes these graphs; that of torch 2.15 needs a minute for a small
+            # BoxInst, and its file fails at some image sizes.
+            dynamo=False,
+            opset_version=OPSET,
+            input_names=list(graph.inputs),
+            output_names=list(graph.outputs),
+            dynamic_axes=graph.inputs | graph.outputs,
+        )
+
+
+def _import_onnx() -> ModuleType:
     try:
         import onnx
         import onnxruntime  # noqa: F401
@@ -85,3 +113,34 @@ def _onnx() -> Any:
             f"an export needs {error.name}, which is not installed; pip install 'boxel[onnx]'."
         ) from error
     return onnx
+
+
+@parse_args("v", "v", "v", "v", "v", *"iiiiiiii", "b")
+def _deform_conv2d(
+    g: Any,
+    x: Any,
+    weight: Any,
+    offset: Any,
+    mask: Any,
+    bias: Any,
+    stride_y: int,
+    stride_x: int,
+    pad_y: int,
+    pad_x: int,
+    dilation_y: int,
+    dilation_x: int,
+    groups: int,
+    offset_groups: int,
+    modulated: bool,
+) -> Any:
+    """Translate torchvision's operator to ONNX, which torch does not."""
+    return g.op(
+        "DeformConv",
+        *(x, weight, offset, bias),
+        *([mask] if modulated else []),
+        strides_i=[stride_y, stride_x],
+        pads_i=[pad_y, pad_x] * 2,
+        dilations_i=[dilation_y, dilation_x],
+        group_i=groups,
+        offset_group_i=offset_groups,
+    )

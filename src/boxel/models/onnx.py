@@ -1,4 +1,4 @@
-"""Exported models run by onnxruntime, in place of the models they were made of."""
+"""Exported models, run by onnxruntime instead of torch."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ class OnnxBoxCaseg:
     """A BoxCaseg whose network is an exported file; for :func:`~boxel.models.boxcaseg.inference.soft_masks`.
 
     Args:
-        model: the file was made of; it goes on cutting the crops.
-        path: the file.
-        threads: for one batch; as many as torch takes where None.
+        model: The exported model, which still extracts the crops.
+        path: The file.
+        threads: Threads per batch; as many as torch uses if None.
 
     Raises:
-        BoxelError: onnxruntime can't run the file.
+        BoxelError: The file cannot be run.
     """
 
     def __init__(self, model: BoxCaseg, path: str | Path, threads: int | None = None) -> None:
         self.extract_crops = model.extract_crops
         self._session = load_session(path, threads or torch.get_num_threads())
-        self._names = [put.name for put in self._session.get_inputs()]
+        self._names = [node.name for node in self._session.get_inputs()]
 
     def predict_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Return (B, S / 4, S / 4) logits of the object, as of `BoxCaseg.predict_logits`."""
@@ -41,12 +41,12 @@ class OnnxBoxInst:
     """A BoxInst whose `detect` is an exported file's; for :func:`~boxel.models.inference.predict_batch`.
 
     Args:
-        model: the file was made of.
-        path: the file.
-        threads: for one batch; as many as torch takes where None.
+        model: The exported model.
+        path: The file.
+        threads: Threads per batch; as many as torch uses if None.
 
     Raises:
-        BoxelError: onnxruntime can't run the file.
+        BoxelError: The file cannot be run.
     """
 
     def __init__(self, model: BoxInst, path: str | Path, threads: int | None = None) -> None:
@@ -55,14 +55,16 @@ class OnnxBoxInst:
         self._session = load_session(path, threads or torch.get_num_threads())
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
-        """What is found in each image.
+        """Return the detections in each image.
 
         Args:
-            images: (3, H, W) float, RGB in [0, 1], all of one size.
+            images: (3, H, W) float RGB in [0, 1], all of one size.
         """
         batch = torch.stack(images).cpu().numpy()
-        *found, image = (torch.from_numpy(values) for values in self._session.run(None, {"images": batch}))
+        *outputs, image_index = (
+            torch.from_numpy(values) for values in self._session.run(None, {"images": batch})
+        )
         return [
-            full_image_detections(*(values[image == index] for values in found), stride=MASK_STRIDE)
+            full_image_detections(*(values[image_index == index] for values in outputs), stride=MASK_STRIDE)
             for index in range(len(images))
         ]

@@ -18,7 +18,7 @@ from torch import nn
 from torchvision.ops import box_iou
 
 from boxel.data.annotations import Category
-from boxel.exporting.accelerate import fastest
+from boxel.exporting.accelerate import accelerate
 from boxel.labeling.teachers.base import NO_OPINION, SoftMask, Teacher, from_binary_mask
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, weights_digest
 from boxel.labeling.teachers.segmenter import SegmenterTeacher
@@ -120,7 +120,7 @@ def load_teacher(
     name = Path(source).as_posix()
     if isinstance(model, Segmenter):
         return SegmenterTeacher(model, name, categories, digest_model(model, *_describe(model)))
-    runner = fastest(model, threads)
+    runner = accelerate(model, threads)
     identity = f"run by {'torch' if isinstance(runner, nn.Module) else 'onnxruntime'}"
     if not isinstance(model, BoxCaseg):
         identity = f"{digest_model(model, *_describe(model))} {identity}"

@@ -48,7 +48,12 @@ _INSTANCE_DTYPES = {
 
 @dataclass(frozen=True)
 class Category:
-    """A class of objects, with the id that its dataset gave it."""
+    """A class of objects, with the id that its dataset gave it.
+
+    Example:
+        >>> Category(3, "cat").name
+        'cat'
+    """
 
     id: int
     name: str

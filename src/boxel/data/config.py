@@ -20,6 +20,10 @@ class AugmentConfig(Config):
         scale_jitter: Minimum and maximum factor of large-scale jitter on a square of the largest of `short_sides`;
             None for multi-scale training.
         color: Strength of random brightness, contrast and saturation; 0 leaves colors alone.
+
+    Example:
+        >>> AugmentConfig(short_sides=[320], flip=0.5).max_size
+        1333
     """
 
     short_sides: list[PositiveInt] = field(default_factory=lambda: [640, 672, 704, 736, 768, 800])
@@ -47,6 +51,10 @@ class ScaleCropConfig(Config):
             color, whose pixels are ignored.
         flip: Probability of a left-right flip.
         color: Strength of random brightness, contrast and saturation; 0 leaves colors alone.
+
+    Example:
+        >>> ScaleCropConfig(long_side=500, crop=320).scale
+        (0.7, 1.3)
     """
 
     long_side: PositiveInt | None = None
@@ -83,6 +91,11 @@ class CropConfig(Config):
         random: Draw at random from both datasets instead of at a fixed ratio (Table 5, "RS").
         overlap_drop: Probability that an instance is left out of an epoch because another box overlaps it with an IoU
             above 0.5; the paper's code has 0.75 on COCO.
+
+    Example:
+        >>> CropConfig(side=100)
+        Traceback (most recent call last):
+        boxel.utils.errors.BoxelError: side is 100; give a multiple of 32.
     """
 
     side: PositiveInt = 288

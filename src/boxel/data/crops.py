@@ -36,6 +36,12 @@ class CropDataset(SkippingDataset[tuple[Tensor, dict[str, Any]]]):
         config: Windows and augmentation.
         margin: Background around a box that the network sees when it predicts a mask, as a share of the box.
         fill: Color outside an image, RGB in 0..255.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> crop, target = CropDataset(sample_images(), None, CropConfig(side=64))[0, 1]
+        >>> crop.shape, target["mask"].shape
+        (torch.Size([3, 64, 64]), torch.Size([64, 64]))
     """
 
     def __init__(

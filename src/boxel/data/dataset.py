@@ -198,6 +198,12 @@ class SemanticDataset(ImageDataset):
         transforms: Transforms of the whole sample.
         classes: The classes that `labels` index; if None, those of the dataset itself.
         instances: Include instances too.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> image, target = SemanticDataset(sample_images())[0]
+        >>> image.shape[1:] == target["labels"].shape
+        True
     """
 
     def __init__(
@@ -242,6 +248,13 @@ def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
 
     Returns:
         B images (3, H, W) of any sizes, and their targets.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> dataset = InstanceDataset(sample_images())
+        >>> images, targets = collate([dataset[0], dataset[1]])
+        >>> len(images), len(targets)
+        (2, 2)
     """
     images, targets = zip(*samples, strict=True)
     return [image.as_subclass(Tensor) for image in images], list(targets)

@@ -100,6 +100,13 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
 
     Raises:
         ImageError: As of `read_image`, except for damage that only decoding shows.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
+        ...     Image.new("L", (4, 3)).save(file.name)
+        ...     image_size(file.name)
+        (4, 3)
     """
     (width, height), orientation = stored_size(path)
     return (height, width) if orientation >= 5 else (width, height)

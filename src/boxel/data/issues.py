@@ -21,6 +21,10 @@ class Issue:
         annotation_id: Original id of the annotation, if one is concerned.
         values: The offending values by name, ready for JSON.
         repair: How a reader or `repair` handles it; empty if nothing can be done.
+
+    Example:
+        >>> Issue("box-tiny", "a.json: annotation 7 has a box of 1 x 1 pixels.", repair="left out").kind
+        'box-tiny'
     """
 
     kind: str
@@ -75,7 +79,12 @@ def format_issues(issues: Sequence[Issue], examples: int = 3) -> list[str]:
 
 
 def issues_to_json(issues: Sequence[Issue]) -> list[dict[str, Any]]:
-    """Convert issues to plain dictionaries with the attributes of `Issue`, ready for `json.dumps`."""
+    """Convert issues to plain dictionaries with the attributes of `Issue`, ready for `json.dumps`.
+
+    Example:
+        >>> issues_to_json([Issue("box-nan", "a.json: ...", values={"x": float("nan")})])[0]["values"]
+        {'x': 'nan'}
+    """
     return [_to_plain(asdict(issue)) for issue in issues]
 
 

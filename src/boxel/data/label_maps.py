@@ -37,6 +37,11 @@ def pixel_classes(data: Annotations) -> tuple[Category, ...]:
 
     Raises:
         BoxelError: There are more than 255 classes, or a category is called background too.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> [category.name for category in pixel_classes(sample_images().select_categories(["cat"]))]
+        ['background', 'cat']
     """
     classes = data.categories
     if has_background(data):
@@ -180,6 +185,13 @@ def make_instance_map(
 
     Returns:
         (H, W) int16: position among the instances in the image, `NO_INSTANCE` or `UNKNOWN`.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images().select_categories(["cat"])
+        >>> image = int(data.image_index[0])
+        >>> np.unique(make_instance_map(data, image, data.image_size(image)[::-1])).tolist()
+        [-1, 0]
     """
     painted = np.full(size, NO_INSTANCE, dtype=np.int16)
     masks = []
@@ -211,6 +223,13 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
 
     Raises:
         BoxelError: The file cannot be read as a label map.
+
+    Example:
+        >>> import tempfile
+        >>> file = Path(tempfile.mkdtemp()) / "a.png"
+        >>> Image.fromarray(np.array([[0, 7]], dtype=np.uint8)).save(file)
+        >>> read_label_map(file).tolist()
+        [[0, 7]]
     """
     with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":

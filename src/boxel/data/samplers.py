@@ -30,6 +30,13 @@ class AspectBatchSampler(Sampler[list[SeededIndex]]):
         rank: Index of this process.
         processes: Number of processes that share an epoch.
         repeats: (I,) how often each image occurs in an epoch; once if None.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images()
+        >>> batches = AspectBatchSampler(data, batch_size=2)
+        >>> sum(map(len, batches)) == len(data)
+        True
     """
 
     def __init__(
@@ -84,6 +91,12 @@ class MixedBatchSampler(Sampler[list[SeededIndex]]):
         seed: Seed of the order and of each sample's augmentation.
         rank: Index of this process.
         processes: Number of processes that share an epoch.
+
+    Example:
+        >>> from boxel.data.samples import sample_images
+        >>> batches = MixedBatchSampler(sample_images(), 7, CropConfig(), batch_size=16)
+        >>> [len(batch) for batch in batches]
+        [16]
     """
 
     def __init__(

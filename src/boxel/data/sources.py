@@ -82,6 +82,13 @@ def find_images(
 
     Raises:
         BoxelError: No source has an image.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> Image.new("L", (4, 3)).save(folder / "a.png")
+        >>> [path.name for path in find_images(folder)]
+        ['a.png']
     """
     found: dict[Path, Path] = {}
     problems: list[str] = []

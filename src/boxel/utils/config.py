@@ -79,6 +79,13 @@ def parse_config(
 
     Raises:
         BoxelError: A key is unknown (the nearest known one is named), or a value has the wrong type or range.
+
+    Example:
+        >>> @dataclass
+        ... class Smoothing(Config):
+        ...     share: ClosedUnitInterval = 0.5
+        >>> parse_config(Smoothing, {"share": 1})
+        Smoothing(share=1.0)
     """
     # A copy, since the parser converts the entries of lists in place.
     given = asdict(values) if is_dataclass(values) else deepcopy(dict(values or {}))  # type: ignore[arg-type, call-overload]

@@ -38,6 +38,14 @@ def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
     Returns:
         The copy, and the issues of the original as `check` lists them. An issue whose ``repair`` is empty is left as it
         was; the copy has no other.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images()
+        >>> copy, issues = repair(replace(data, boxes=data.boxes[:, [2, 3, 0, 1]]))
+        >>> issues[0].kind, bool((copy.boxes == data.boxes).all())
+        ('box-inverted', True)
     """
     with np.errstate(over="ignore", invalid="ignore"):  # of absurd numbers, each of which is reported
         return _repair(RepairState(data))

@@ -13,6 +13,7 @@ from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
 from boxel.data.images import MAX_PIXELS
+from boxel.data.matlab import mat_shape, read_mat
 from boxel.utils.errors import BoxelError, one_line
 
 logger = logging.getLogger(__name__)
@@ -233,9 +234,7 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
     """
     with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":
-            from scipy.io import loadmat  # only MATLAB files need SciPy
-
-            return loadmat(file, variable_names=["LabelMap"])["LabelMap"].astype(np.uint16)
+            return read_mat(file, "LabelMap").astype(np.uint16)
         with Image.open(file, formats=["PNG"]) as image:
             # Pillow stretches gray values of 2 and 4 bits to 8.
             stretch = {"L;2": 85, "L;4": 17}.get(image.tile[0].args if image.mode == "L" else "", 1)
@@ -250,9 +249,7 @@ def label_map_size(file: Path) -> tuple[int, int]:
     """
     with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":
-            from scipy.io import whosmat
-
-            height, width = {name: shape for name, shape, _ in whosmat(file)}["LabelMap"]
+            height, width = mat_shape(file, "LabelMap")
             return width, height
         with Image.open(file, formats=["PNG"]) as image:
             return _checked(image).size

@@ -21,6 +21,7 @@ from boxel.data.formats.layout import Export, Ids, find_image
 from boxel.data.formats.voc import class_order, read_image_set
 from boxel.data.images import MAX_PIXELS
 from boxel.data.issues import Issue
+from boxel.data.matlab import read_mat
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, one_line
@@ -93,10 +94,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
 def _read_instances(file: Path) -> tuple[NDArray[Any], list[int]]:
     """Read the (H, W) instance map and the class of each instance, from 1."""
-    from scipy.io import loadmat  # only MATLAB files need SciPy
-
-    content = loadmat(str(file), variable_names=["GTinst"], squeeze_me=False)
-    struct = content["GTinst"][0, 0]
+    struct = read_mat(file, "GTinst")
     segmentation = np.asarray(struct["Segmentation"])
     labels = [int(v) for v in np.asarray(struct["Categories"]).ravel()]
     if (
@@ -161,7 +159,7 @@ def _write_image(export: Export, image: int, stem: str, order: list[str], path: 
 
 
 def _save(file: Path, name: str, values: NDArray[np.uint8], categories: list[int], maps: int) -> None:
-    from scipy.io import savemat
+    from scipy.io import savemat  # only writing MATLAB files needs SciPy
     from scipy.sparse import csc_matrix
 
     boundaries = np.empty((maps, 1), dtype=object)

@@ -19,14 +19,23 @@ import defusedxml.ElementTree
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import Export, Ids, find_image
-from boxel.data.formats.voc_masks import with_masks, write_pngs
+from boxel.data.formats.voc_masks import match_masks, write_pngs
 from boxel.data.images import image_size
 from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
 
-CLASSES = (
-    *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
-    *(
+CLASSES = tuple(
+    [
+        "aeroplane",
+        "bicycle",
+        "bird",
+        "boat",
+        "bottle",
+        "bus",
+        "car",
+        "cat",
+        "chair",
+        "cow",
         "diningtable",
         "dog",
         "horse",
@@ -37,7 +46,7 @@ CLASSES = (
         "sofa",
         "train",
         "tvmonitor",
-    ),
+    ]
 )
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
 
@@ -73,10 +82,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     xml_folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     ids = Ids(folder)
     rows = Builder()
-    parsed = []
-    for stem in stems:
-        file = xml_folder / f"{stem}.xml"
-        parsed.append(_Xml(stem, file, rows.issues))
+    parsed = [_Xml(stem, xml_folder / f"{stem}.xml", rows.issues) for stem in stems]
     order = class_order([*(name for xml in parsed for name in xml.names), *ids.names])
     known_order = bool(ids.names) or order == list(CLASSES)
     root, subfolder = _image_folder(folder, images)
@@ -90,7 +96,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             xml.stem, relative, width, height, os.path.relpath(label_map, root) if has_map else None
         )
         boxed = list(zip(xml.names, xml.boxes, strict=True)) if xml.file.is_file() else None
-        instances = with_masks(
+        instances = match_masks(
             xml.stem, boxed, folder, order if known_order else None, (width, height), rows.issues
         )
         for k, (class_name, box, segmentation) in enumerate(instances, start=1):

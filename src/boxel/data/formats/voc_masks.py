@@ -23,11 +23,12 @@ from boxel.masks.rle import encode
 from boxel.utils.errors import one_line
 
 VOID = 255
-# Of a mask's tight box with its XML box, which also contains the void border; that matters for small objects.
+
 _MIN_IOU = 0.25
+"""Minimum IoU of a mask's tight box with its XML box, which also contains the void border of small objects."""
 
 
-def with_masks(
+def match_masks(
     stem: str,
     boxed: Sequence[tuple[str, Sequence[float]]] | None,
     folder: Path,

@@ -76,15 +76,21 @@ def _convert(given: Namespace) -> int:
 
 def _add_draw(parser: Parser) -> None:
     add_data(parser)
+    parser.add_flag(
+        "results", str, "draw these detections, a COCO results file, on the images instead", metavar="FILE"
+    )
     parser.add_flag("out", str, "folder of the drawings", default="drawn", metavar="FOLDER")
 
 
 def _draw(given: Namespace) -> int:
-    from boxel.evaluation import read_annotations_or_results
     from boxel.viz import draw_dataset
 
     out = given.get("out", "drawn")
-    data = read_annotations_or_results(given.annotations, given.get("images"), given.get("class_list"))
+    data = read_data(given)
+    if "results" in given:
+        from boxel.evaluation import read_results, to_annotations
+
+        data = to_annotations(read_results(given.results), data)
     errors = draw_dataset(data, out)
     print(f"{len(data) - len(errors)} of {len(data)} images drawn: {out}")
     return 1 if errors else 0
@@ -97,7 +103,7 @@ CONVERT = Command(
     "Convert a dataset between annotation formats.", "masks.json yolo/ --to yolo", _add_convert, _convert
 )
 DRAW = Command(
-    "Draw the boxes, masks or label maps of a dataset on its images.",
+    "Draw the instances of a dataset, or detections, on its images.",
     "masks.json --images photos/ --out drawn/",
     _add_draw,
     _draw,

@@ -174,7 +174,7 @@ def _completion(words: list[str]) -> str:
     if len(words) != 1 or words[0] not in SHELLS:
         raise UsageError(f"--print-completion needs the name of a shell: {', '.join(SHELLS)}.")
     flags = {
-        name: [(flag, option.help) for option in build_parser(name).options for flag in option.flags[:1]]
+        name: [(flag, option.help) for option in build_parser(name).options for flag in option.spellings]
         for name in COMMANDS
     }
     return completion_script(words[0], flags, {name: command.help for name, command in COMMANDS.items()})

@@ -22,7 +22,7 @@ class Option:
 
     Attributes:
         dest: Name of the setting, with dots for those of a section.
-        flags: All spellings; empty for a positional argument.
+        flags: The flag and its longer spellings; empty for a positional argument.
         hint: Type of the value.
         help: What it does, in one or two sentences.
         default: Value if it is not given; None if there is none.
@@ -41,6 +41,16 @@ class Option:
     hidden: bool = False
     several: bool = False
     metavar: str = ""
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """All flags, with the one that turns a switch off."""
+        return (*self.flags, f"--no-{self.flags[0][2:]}") if self.is_switch else self.flags
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it takes no value."""
+        return plain_type(self.hint) is bool
 
 
 class Parser(ArgumentParser):
@@ -100,7 +110,7 @@ class Parser(ArgumentParser):
             self._sections[group] = self.add_argument_group(group)
         shown = SUPPRESS if hidden and not self._show_all else _help_text(option)
         how = {"dest": name, "help": shown, "default": SUPPRESS}
-        if plain_type(hint) is bool:
+        if option.is_switch:
             self._sections[group].add_argument(flags[0], action=BooleanOptionalAction, **how)
         else:
             how |= {"metavar": metavar, "type": make_reader(hint)}
@@ -116,6 +126,7 @@ class Parser(ArgumentParser):
         skip: Sequence[str] = (),
         daily: Sequence[str] | None = None,
         aliases: dict[str, str] | None = None,
+        defaults: Any = None,
     ) -> None:
         """Add a flag for each field of a settings dataclass and of those within it, with the help of its docstring.
 
@@ -126,6 +137,7 @@ class Parser(ArgumentParser):
             skip: Names of fields to leave out.
             daily: Names of the fields that the short help shows; None shows all.
             aliases: Paths of settings by their short names.
+            defaults: An instance whose values are shown as defaults; None for the dataclass's own.
         """
         hints, texts = get_type_hints(kind), _attribute_texts(kind)
         short = {path: name for name, path in (aliases or {}).items()}
@@ -135,14 +147,15 @@ class Parser(ArgumentParser):
             path = prefix + name
             if name in skip or (only is not None and name not in only):
                 continue
+            default = _default(field) if defaults is None else getattr(defaults, name)
             if is_dataclass(hint):
-                self.add_settings(hint, prefix=f"{path}.", daily=daily, aliases=aliases)  # type: ignore[arg-type]
+                self.add_settings(hint, prefix=f"{path}.", daily=daily, aliases=aliases, defaults=default)  # type: ignore[arg-type]
                 continue
             self.add_flag(
                 path,
                 hint,
                 texts.get(name, ""),
-                default=_default(field),
+                default=default,
                 aliases=[short[path]] if path in short else [],
                 group=None if path in short else group and f"{prefix[:-1]}: {group}",
                 hidden=daily is not None and path not in daily and short.get(path) not in daily,
@@ -194,7 +207,8 @@ class Parser(ArgumentParser):
         if found := re.match(r"argument (--[^\s:/]+)\S*: (.*)", message):
             option = self._option(found[1])
             if "expected" in found[2]:
-                return f"{found[1]} needs a value: {describe_value(option.hint)}."
+                what = "" if plain_type(option.hint) is str else f": {describe_value(option.hint)}"
+                return f"{found[1]} needs a value{what}."
             if "explicit argument" in found[2]:
                 return f"{found[1]} takes no value; write {found[1]} or --no-{found[1][2:]}."
             return self._explain_value(option.dest)
@@ -206,7 +220,7 @@ class Parser(ArgumentParser):
             flag = found[1].partition("=")[0]
             if not flag.startswith("-"):
                 return f"{self.prog} has no use for {found[1]!r}; leave it out (usage: {self.usage_line()})."
-            known = [flag for option in self.options for flag in option.flags]
+            known = [flag for option in self.options for flag in option.spellings]
             return f"{self.prog} has no flag {flag!r}.{nearest(flag, known)}"
         return f"{message} ({self.prog} --help lists the flags)."
 
@@ -238,8 +252,8 @@ def _attribute_texts(kind: type) -> dict[str, str]:
         if is_dataclass(base):
             parsed = parse_docstring(base.__doc__ or "")
             texts |= {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
-            texts[""] = (parsed.short_description or "").rstrip(".")
-    return texts
+            texts[""] = (parsed.short_description or "").partition(". ")[0].rstrip(".")
+    return {name: re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", text) for name, text in texts.items()}
 
 
 def _default(field: Any) -> Any:

@@ -33,11 +33,10 @@ def options_markdown(command: str) -> str:
 
 
 def _row(option: Option) -> str:
-    plain = plain_type(option.hint)
-    value = "on or off" if plain is bool else describe_value(option.hint)
-    value = f"`{option.metavar}`" if plain is str else _cell(value)
+    value = "on or off" if option.is_switch else _cell(describe_value(option.hint))
+    value = f"`{option.metavar}`" if plain_type(option.hint) is str else value
     default = default_text(option.default)
-    flags = ", ".join(f"`{flag}`" for flag in option.flags)
+    flags = ", ".join(f"`{flag}`" for flag in option.spellings)
     return f"| {flags} | {value} | {f'`{default}`' if default else ''} | {_cell(option.help)} |"
 
 

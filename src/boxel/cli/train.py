@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from boxel.cli.options import Command, add_data
 from boxel.methods import METHODS, Method, resolve
@@ -57,21 +57,13 @@ def _add_train(method: Method, parser: Parser) -> None:
 def _train(method: Method, given: Namespace) -> int:
     from boxel.training import train
 
-    settings = _flatten(given.as_dict())
+    settings = dict(given.items())  # by dotted paths
     data = settings.pop("annotations")
     model = train(method.name, data, **settings)
     if model is None:
         return 1
     print(f"model: {settings.get('out', f'runs/{method.name}')}")
     return 0
-
-
-def _flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in values.items():
-        is_section = isinstance(value, dict) and name != "rename"
-        flat |= _flatten(value, f"{prefix}{name}.") if is_section else {prefix + name: value}
-    return flat
 
 
 TRAIN = {

@@ -55,6 +55,8 @@ def make_reader(hint: Any) -> Any:
 
 def _list_reader(item: Any) -> Callable[[Any], Any]:
     def read_items(text: Any) -> Any:  # the parser also calls it with what it has returned
+        if text in (None, "null"):
+            return None
         parts = text.strip("[]").split(",") if isinstance(text, str) else text
         convert = getattr(item, "_type", item)
         return [

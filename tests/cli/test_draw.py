@@ -1,0 +1,36 @@
+"""`boxel draw`."""
+
+import json
+
+from boxel.cli import main
+from boxel.data.synthetic import write_scenes
+
+
+def test_draw_writes_a_drawing_per_image_and_reports_missing_images(tmp_path, capsys):
+    data = write_scenes(tmp_path / "scenes", 2, height=64, width=96)
+    words = ["draw", str(tmp_path / "scenes/masks.json"), "--out", str(tmp_path / "drawn")]
+    assert main(words) == 0
+    assert f"2 of 2 images drawn: {tmp_path / 'drawn'}" in capsys.readouterr().out
+    assert len(list((tmp_path / "drawn").iterdir())) == 2
+    data.image_path(0).unlink()
+    assert main(words) == 1
+    captured = capsys.readouterr()
+    assert data.image_path(0).name in captured.err and "1 of 2 images drawn" in captured.out
+
+
+def test_draw_shows_detections_of_a_results_file(tmp_path, capsys):
+    write_scenes(tmp_path / "scenes", 2, height=64, width=96)
+    truth = tmp_path / "scenes/boxes.json"
+    image = json.loads(truth.read_text())["images"][0]["id"]
+    result = {"image_id": image, "category_id": 1, "bbox": [4, 4, 20, 20], "score": 0.9}
+    (tmp_path / "results.json").write_text(json.dumps([result]))
+    words = [
+        "draw",
+        str(truth),
+        "--results",
+        str(tmp_path / "results.json"),
+        "--out",
+        str(tmp_path / "drawn"),
+    ]
+    assert main(words) == 0
+    assert len(list((tmp_path / "drawn").iterdir())) == 1

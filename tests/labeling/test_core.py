@@ -94,7 +94,7 @@ def test_labels_match_torch_and_are_one_job(scenes, tmp_path):
     np.testing.assert_allclose(first.quality, second.quality, atol=1e-3)
 
 
-def test_a_bundled_model_has_one_identity_on_every_device(monkeypatch):
+def test_a_bundled_model_has_one_identity_on_every_device():
     on_gpu = detector.load_teacher("boxcaseg", (), "cpu")  # the path that a GPU takes
     assert on_gpu.identity == BundledBoxCaseg(model_folder("boxcaseg")).weights_digest
 

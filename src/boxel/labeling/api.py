@@ -98,6 +98,13 @@ def label_data(
 
     Raises:
         BoxelError: As for :func:`label`.
+
+    Example:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> scenes = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> label_data(scenes.without_masks(), teacher="ellipse").failures
+        []
     """
     parsed = parse_label_config(config, **settings)
     boxes = _read_boxes(data, images, out)

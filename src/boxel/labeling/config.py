@@ -39,6 +39,10 @@ class LabelConfig(Config):
         relabel: Also make new masks for instances that have a trusted one.
         workers: Threads, one image each.
         device: Where networks run: `auto` (CUDA if available), `cpu`, `cuda`, `mps`.
+
+    Example:
+        >>> LabelConfig(merge="smaller", drop=0.9).drop
+        0.9
     """
 
     teachers: list[str] = field(default_factory=lambda: ["boxcaseg"])

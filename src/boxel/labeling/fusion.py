@@ -100,6 +100,13 @@ def label_image(
         teachers: The teachers that predict the masks.
         config: Settings; its `teachers` are ignored.
         existing: Masks of other instances that stay as they are, but take part in resolving overlaps.
+
+    Example:
+        >>> from boxel.labeling.teachers import make_teacher
+        >>> image, boxes = np.zeros((8, 8, 3), np.uint8), np.array([[1.0, 2, 5, 6]])
+        >>> labels, teachers = np.zeros(1, np.int32), [make_teacher("rectangle")]
+        >>> label_image(image, boxes, labels, ["cat"], teachers, LabelConfig()).masks[0].shape
+        (4, 4)
     """
     height, width = image.shape[:2]
     regions = [pixel_region(box, height, width, config.margin + config.box_slack) for box in boxes]

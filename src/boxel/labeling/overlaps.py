@@ -41,6 +41,12 @@ def resolve_by_size(placed: Sequence[PlacedMask], height: int, width: int) -> li
 
     Returns:
         N masks (rows, columns) bool of the same regions, without overlaps.
+
+    Example:
+        >>> sofa = PlacedMask(np.array([0.0, 0, 3, 1]), Region(0, 0, 3, 1), np.ones((1, 3), bool))
+        >>> dog = PlacedMask(np.array([1.0, 0, 2, 1]), Region(1, 0, 2, 1), np.ones((1, 1), bool))
+        >>> resolve_by_size([sofa, dog], height=1, width=3)[0].tolist()
+        [[True, False, True]]
     """
     owner = np.zeros((height, width), dtype=np.int32)  # pages that are never painted take no memory
     for index in np.argsort(-_box_areas(placed), kind="stable"):
@@ -62,6 +68,13 @@ def resolve_by_confidence(
 
     Returns:
         N masks (rows, columns) bool of the same regions.
+
+    Example:
+        >>> sofa = PlacedMask(np.array([0.0, 0, 3, 1]), Region(0, 0, 3, 1), np.ones((1, 3), bool))
+        >>> dog = PlacedMask(np.array([0.0, 0, 2, 1]), Region(0, 0, 2, 1), np.ones((1, 2), bool))
+        >>> confidence = [np.array([[0.7, 0.7, 0.7]]), np.array([[0.9, 0.6]])]
+        >>> resolve_by_confidence([sofa, dog], confidence)[0].tolist()
+        [[False, True, True]]
     """
     remaining = [one.mask.copy() for one in placed]
     areas = _box_areas(placed)
@@ -92,6 +105,11 @@ def box_agreement(placed: PlacedMask, slack: float = 0.0) -> float:
 
     Returns:
         A number in [0, 1]; 0 for an empty mask.
+
+    Example:
+        >>> mask = np.array([[True, True, False, False]])
+        >>> box_agreement(PlacedMask(np.array([0.0, 0, 4, 1]), Region(0, 0, 4, 1), mask))
+        0.5
     """
     tight = tight_boxes([placed.mask])[0]
     if not tight.any():

@@ -37,6 +37,8 @@ CUES = (
 )
 """The columns of :func:`compute_cues`."""
 
+_COLUMNS = ("mean", "scale", "weights", "curve")
+
 MIN_MASKS = 20
 """Minimum number of ground-truth masks that a calibration is fitted on."""
 
@@ -150,6 +152,13 @@ def fit_calibration(cues: ArrayLike, ious: ArrayLike) -> Calibration:
 
     Raises:
         BoxelError: There are too few masks.
+
+    Example:
+        >>> rng = np.random.default_rng(0)
+        >>> cues, ious = rng.normal(size=(40, len(CUES))), rng.random(40)
+        >>> calibration = fit_calibration(cues, ious)
+        >>> calibration.estimate(cues).shape
+        (40,)
     """
     features, targets = np.asarray(cues, dtype=np.float64), np.asarray(ious, dtype=np.float64)
     known = np.isfinite(features).all(axis=1)
@@ -190,14 +199,15 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
     path.write_text(json.dumps({"cues": CUES, **columns}, indent=1))
 
 
-_COLUMNS = ("mean", "scale", "weights", "curve")
-
-
 def find_calibration(source: str) -> Calibration | None:
     """Find the calibration for the masks of a teacher, or return None.
 
     Args:
         source: Name of a bundled teacher, or a model folder, which may contain a ``quality.json``.
+
+    Example:
+        >>> find_calibration("boxcaseg") is not None
+        True
     """
     path = Path(source, "quality.json")
     if not path.is_file():

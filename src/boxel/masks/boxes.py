@@ -142,6 +142,11 @@ def normalized_box_coords(
     Returns:
         u (w,) and v (h, 1), 1 at the sides of the box. The points with ``u**2 + v**2 <= 1`` are those of the ellipse
         that touches its sides.
+
+    Example:
+        >>> u, v = normalized_box_coords(np.array([0.0, 0, 4, 2]), np.array([2.0, 4]), np.array([1.0]))
+        >>> u.tolist(), v.tolist()
+        ([0.0, 1.0], [[0.0]])
     """
     u = np.abs(2 * x - box[0] - box[2]) / max(box[2] - box[0], 1e-6)
     v = np.abs(2 * y - box[1] - box[3]) / max(box[3] - box[1], 1e-6)

@@ -68,6 +68,10 @@ def crop_window(box: ArrayLike, margin: float = 0.0) -> NDArray[np.float64]:
 
     Returns:
         (4,) xyxy pixels, each side at least `MIN_WINDOW_SIDE` long; it may reach past the image.
+
+    Example:
+        >>> crop_window([10, 20, 30, 30], margin=0.25)
+        array([ 5. , 17.5, 35. , 32.5])
     """
     corners = np.asarray(box, dtype=np.float64)
     center, extent = (corners[:2] + corners[2:]) / 2, corners[2:] - corners[:2]
@@ -88,6 +92,11 @@ def crop(image: NDArray, window: ArrayLike, side: int, padding_color: Sequence[f
 
     Returns:
         (side, side, 3) or (side, side) of the image's dtype.
+
+    Example:
+        >>> crop(np.eye(4, dtype=np.float32), (0, 0, 4, 4), side=2)
+        array([[0.5, 0. ],
+               [0. , 0.5]], dtype=float32)
     """
     height, width = image.shape[:2]
     x0, y0, x1, y1 = np.asarray(window, dtype=np.float64)
@@ -128,6 +137,11 @@ def crop_spans(box: ArrayLike, window: ArrayLike, side: int) -> tuple[NDArray[np
     Returns:
         rows (side,) and columns (side,) bool: none if the box lies outside the window, the nearest one if it lies
         between two centers.
+
+    Example:
+        >>> rows, columns = crop_spans((2, 1, 4, 3), (0, 0, 4, 4), side=4)
+        >>> rows.tolist(), columns.tolist()
+        ([False, True, True, False], [False, False, True, True])
     """
     x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
     u0, v0, u1, v1 = np.asarray(window, dtype=np.float64)
@@ -155,6 +169,10 @@ def resample(grid: NDArray[np.float32], window: ArrayLike, region: Sequence[int]
 
     Returns:
         (bottom - top, right - left) float32.
+
+    Example:
+        >>> resample(np.array([[0, 1]], dtype=np.float32), (0, 0, 4, 1), (0, 0, 4, 1))
+        array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
     """
     left, top, right, bottom = region
     return resample_at(grid, window, np.arange(top, bottom), np.arange(left, right))

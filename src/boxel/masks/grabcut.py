@@ -76,6 +76,13 @@ def grabcut_from_ellipse(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDAr
     Returns:
         (h, w) bool mask of a window of the image, and the window's left column and top row. A box narrower than a
         pixel may have an empty mask.
+
+    Example:
+        >>> image = np.zeros((40, 40, 3), np.uint8)
+        >>> image[10:30, 10:30] = 255
+        >>> mask, left, top = grabcut_from_ellipse(image, [10, 10, 30, 30])
+        >>> bool(mask[20 - top, 20 - left]), bool(mask[0, 0])
+        (True, False)
     """
     height, width = image.shape[:2]
     box = np.asarray(box, dtype=np.float64)

@@ -66,7 +66,7 @@ class BundledBoxCaseg:
         about = self._session.get_modelmeta().custom_metadata_map
         self.weights_digest = about["weights"]
         self._side, self._margin = json.loads(about["side"]), json.loads(about["margin"])
-        self._padding_color = np.round(255 * np.array(json.loads(about["mean"])))
+        self._padding_color = np.round(255 * np.array(json.loads(about["mean"]))).tolist()
 
     def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
         """Predict the logits of the object in each box.
@@ -86,7 +86,7 @@ class BundledBoxCaseg:
     def _chunk_logits(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        crops = extract_crops(image, boxes, self._side, self._margin, self._padding_color.tolist())
+        crops = extract_crops(image, boxes, self._side, self._margin, self._padding_color)
         pixels = crops.pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255  # (N, 3, S, S)
         inputs = {"crops": pixels, "rows": crops.rows, "columns": crops.columns}
         return self._session.run(None, inputs)[0], crops.windows

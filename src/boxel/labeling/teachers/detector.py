@@ -121,16 +121,14 @@ def load_teacher(
     if isinstance(model, Segmenter):
         return SegmenterTeacher(model, name, categories, digest_model(model, *_describe(model)))
     runner = accelerate(model, threads)
-    identity = f"run by {'torch' if isinstance(runner, nn.Module) else 'onnxruntime'}"
+    engine = "torch" if isinstance(runner, nn.Module) else "onnxruntime"
     if not isinstance(model, BoxCaseg):
-        identity = f"{digest_model(model, *_describe(model))} {identity}"
+        identity = f"{digest_model(model, *_describe(model))} run by {engine}"
         return DetectorTeacher(runner, name, categories, identity)
-    bundled = source in BUNDLED and not Path(source).is_dir()
-    identity = (
-        weights_digest(model_folder(source))
-        if bundled
-        else f"{digest_model(model, asdict(model.config))} {identity}"
-    )
+    if source in BUNDLED and not Path(source).is_dir():
+        identity = weights_digest(model_folder(source))
+    else:
+        identity = f"{digest_model(model, asdict(model.config))} run by {engine}"
     return BoxCasegTeacher(partial(soft_masks, runner), name, identity)
 
 

@@ -178,7 +178,7 @@ def test_issues_changes_and_settings_are_listed(hand_made, report):
     data = replace(hand_made, issues=[Issue("annotation", "its bbox is not four numbers.")])
     page = report(
         data,
-        bad=["photos/7.jpg: the image is cut short."],
+        failures=["photos/7.jpg: the image is cut short."],
         changed=["a.jpg", "b.jpg"],
         settings={"teachers": ["cut", "net"], "drop": 0.8, "device": "cpu"},
     )
@@ -203,7 +203,7 @@ HOSTILE = (
 
 
 def test_hostile_names_are_only_text(hand_made, report):
-    plain = report(hand_made, bad=["a"], changed=["b"], settings={"c": "d"})
+    plain = report(hand_made, failures=["a"], changed=["b"], settings={"c": "d"})
     data = replace(
         hand_made,
         file=f"/folder/{HOSTILE.replace('/', '')}",
@@ -212,7 +212,7 @@ def test_hostile_names_are_only_text(hand_made, report):
         categories=tuple(Category(k, f"{HOSTILE}{k}") for k in range(3)),
         source=np.array([HOSTILE] * 7, dtype=object),
     )
-    page = report(data, bad=[HOSTILE], changed=[HOSTILE], settings={HOSTILE: HOSTILE, "list": [HOSTILE]})
+    page = report(data, failures=[HOSTILE], changed=[HOSTILE], settings={HOSTILE: HOSTILE, "list": [HOSTILE]})
     assert {tag for tag, _ in page.elements} == {tag for tag, _ in plain.elements} - {"img"}
     known = {name for _, attributes in plain.elements for name in attributes}
     assert {name for _, attributes in page.elements for name in attributes} <= known
@@ -231,7 +231,7 @@ def test_an_odd_file_name_can_be_written(hand_made, report):
 
 
 def test_nothing_is_fetched_and_nothing_runs(hand_made, report):
-    page = report(hand_made, bad=["http://example.org/1.jpg: can't be read"])
+    page = report(hand_made, failures=["http://example.org/1.jpg: can't be read"])
     references = [
         attributes[name]
         for _, attributes in page.elements
@@ -303,7 +303,7 @@ def test_the_page_does_not_grow_with_the_dataset(make_set, report, tmp_path):
             areas=np.full(n, np.nan),
         )
         report(
-            many, count=2, bad=["b" * 5000] * count, changed=["c" * 5000] * count, settings={"s": "s" * 9999}
+            many, count=2, failures=["b" * 5000] * count, changed=["c" * 5000] * count, settings={"s": "s" * 9999}
         )
         return (tmp_path / "report.html").stat().st_size
 

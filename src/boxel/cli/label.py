@@ -67,7 +67,7 @@ def _label(given: Namespace) -> int:
         write_report(
             outcome.data,
             given.report,
-            bad=outcome.failures,
+            failures=outcome.failures,
             changed=outcome.changed,
             settings=outcome.settings,
         )

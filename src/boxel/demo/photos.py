@@ -68,7 +68,7 @@ def demo(out: str | os.PathLike[str] = "demo") -> DemoResult:
     write_report(
         outcome.data,
         out / "report.html",
-        bad=outcome.failures,
+        failures=outcome.failures,
         changed=outcome.changed,
         settings=outcome.settings,
     )

@@ -33,7 +33,7 @@ def write_report(
     data: Annotations,
     path: str | os.PathLike[str],
     *,
-    bad: Sequence[str] = (),
+    failures: Sequence[str] = (),
     changed: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
     count: int = 24,
@@ -46,7 +46,7 @@ def write_report(
     Args:
         data: A dataset with masks; crowds are ignored.
         path: The file to write.
-        bad: A message per image that could not be labeled.
+        failures: A message per image that could not be labeled.
         changed: The images that were labeled again since they had changed.
         settings: The settings of the labeling, by name.
         count: Number of worst masks shown, and of best masks.
@@ -63,7 +63,7 @@ def write_report(
         True
     """
     data, path = data.select_instances(~data.iscrowd), Path(path)
-    page = _render(_collect(data, bad, changed, settings or {}, count))
+    page = _render(_collect(data, failures, changed, settings or {}, count))
     try:
         with atomic_path(path) as file:
             # A file name may contain bytes that are not UTF-8.
@@ -100,7 +100,7 @@ def _format_share(part: int, whole: int) -> str:
 
 
 def _collect(
-    data: Annotations, bad: Sequence[str], changed: Sequence[str], settings: Mapping[str, Any], count: int
+    data: Annotations, failures: Sequence[str], changed: Sequence[str], settings: Mapping[str, Any], count: int
 ) -> dict[str, Any]:
     """Collect everything that the template shows."""
     quality, masked = known_quality(data), data.has_segmentation
@@ -117,7 +117,7 @@ def _collect(
     return {
         "name": Path(data.file).name or data.root.name,
         "makers": group_by_source(data),
-        "tiles": _make_tiles(data, rated, len(bad)),
+        "tiles": _make_tiles(data, rated, len(failures)),
         "sections": ["Quality", *(title for title, content in filled.items() if content)],
         "masks": int(masked.sum()),
         "rated": len(rated),
@@ -126,7 +126,7 @@ def _collect(
         "categories": categories,
         "sizes": group_by_size(data),
         "pictures": pictures,
-        "bad": bad,
+        "failures": failures,
         "lacking": _find_boxes_without_masks(data, ~masked) if not masked.all() else None,
         "issues": [issue.message for issue in data.issues],
         "changed": changed,
@@ -137,7 +137,7 @@ def _collect(
     }
 
 
-def _make_tiles(data: Annotations, rated: NDArray[np.float64], bad: int) -> dict[str, str]:
+def _make_tiles(data: Annotations, rated: NDArray[np.float64], failures: int) -> dict[str, str]:
     masked = data.has_segmentation
     counts = {
         "images": len(data),
@@ -146,8 +146,8 @@ def _make_tiles(data: Annotations, rated: NDArray[np.float64], bad: int) -> dict
         "boxes without a mask": int((~masked).sum()),
         "masks not trusted": int((masked & ~data.trusted).sum()),
     }
-    if bad:
-        counts["images not labeled"] = bad
+    if failures:
+        counts["images not labeled"] = failures
     tiles = {name: f"{number:,}" for name, number in counts.items()}
     return tiles | ({"mean quality": f"{rated.mean():.2f}"} if len(rated) else {})
 

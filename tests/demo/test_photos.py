@@ -11,6 +11,7 @@ from boxel.demo import demo
 from boxel.demo.photos import draw_photos
 
 
+@pytest.mark.slow
 def test_photographs_are_labeled_evaluated_and_not_labeled_twice(tmp_path):
     result = demo(tmp_path)
     first, printed = result.summary, str(result)

@@ -12,6 +12,7 @@ pytest.importorskip(
 )
 
 
+@pytest.mark.slow
 def test_both_trainings_are_evaluated_and_not_repeated(tmp_path):
     result = demo_train(tmp_path, steps=2, scenes=8, hidden=2)
     first, printed = result.summary, str(result)

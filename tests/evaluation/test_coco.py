@@ -23,6 +23,7 @@ def only(results, iou_type):
     return [{key: value for key, value in result.items() if key != drop} for result in results]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("iou_type", "published"), [("segm", (0.320, 0.562, 0.299)), ("bbox", (0.505, 0.697, 0.573))]
 )
@@ -40,6 +41,7 @@ def test_coco_equals_published_numbers_and_pycocotools(shared_data, pycocotools_
     np.testing.assert_allclose(np.nan_to_num(list(scores["per_class"].values()), nan=-1), by_class, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_boxes_of_masks_equal_pycocotools(shared_data, pycocotools_stats):
     folder = shared_data / "coco-eval"
     annotations = folder / "instances_val2014_100.json"

@@ -114,6 +114,7 @@ assert not heavy, heavy
 """
 
 
+@pytest.mark.slow
 def test_files_are_evaluated_without_torch(tmp_path):
     done = subprocess.run(
         [sys.executable, "-c", WITHOUT_TORCH, str(tmp_path)], capture_output=True, text=True, check=False

@@ -65,6 +65,7 @@ def truth(tmp_path) -> Annotations:
     return replace(data, map_labels=values_to_labels({1: 0, 2: 1}))
 
 
+@pytest.mark.slow
 def test_trials_equal_evaluation_with_the_same_crf(model, truth, caplog) -> None:
     caplog.set_level("INFO")
     tries = tune_crf(model, truth)

@@ -303,7 +303,11 @@ def test_the_page_does_not_grow_with_the_dataset(make_set, report, tmp_path):
             areas=np.full(n, np.nan),
         )
         report(
-            many, count=2, failures=["b" * 5000] * count, changed=["c" * 5000] * count, settings={"s": "s" * 9999}
+            many,
+            count=2,
+            failures=["b" * 5000] * count,
+            changed=["c" * 5000] * count,
+            settings={"s": "s" * 9999},
         )
         return (tmp_path / "report.html").stat().st_size
 

@@ -53,7 +53,7 @@ def demo_train(
         start = time.monotonic()
         if not _train(kind, out, steps):
             return DemoResult({}, "The demo was stopped; the same command resumes it.")
-        results[kind] = predict_dataset(load(out / f"from_{kind}"), truth, batch_size=4)
+        results[kind] = predict_dataset(load(out / f"from_{kind}"), truth, batch_size=4)  # type: ignore[arg-type]
         minutes = round((time.monotonic() - start) / 60, 1)
         summary[kind] = summarize_detections(truth, results[kind]) | {"minutes": minutes}
     summary["box filled"] = summarize_detections(truth, fill_boxes(truth, results["boxes"]))

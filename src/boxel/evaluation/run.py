@@ -25,6 +25,7 @@ from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import atomic_path
 
 if TYPE_CHECKING:
+    from boxel.models.detector import Detector
     from boxel.models.inference import InferenceConfig
     from boxel.models.semantic.inference import SemanticInferenceConfig
 
@@ -246,7 +247,7 @@ def _load(folder: str | Path, device: str) -> Any:
     return load(folder).to(resolve_device(device))
 
 
-def _detector_inference(model: Any, config: EvaluateConfig) -> InferenceConfig:
+def _detector_inference(model: Detector, config: EvaluateConfig) -> InferenceConfig:
     from boxel.models.inference import inference_config
 
     size = {} if config.short_side is None else {"short_side": config.short_side}
@@ -267,7 +268,7 @@ def _segmenter_inference(model: Any, config: EvaluateConfig) -> SemanticInferenc
 # ---------------------------------------------------------------- detections of a model
 
 
-def is_class_agnostic(model: Any) -> bool:
+def is_class_agnostic(model: Detector) -> bool:
     """Return whether a model separates objects from background only.
 
     Args:
@@ -278,7 +279,7 @@ def is_class_agnostic(model: Any) -> bool:
 
 
 def predict_dataset(
-    model: Any,
+    model: Detector,
     data: Annotations,
     config: InferenceConfig | None = None,
     batch_size: int = 1,
@@ -327,7 +328,7 @@ def predict_dataset(
     return results
 
 
-def _check_categories(model: Any, data: Annotations) -> None:
+def _check_categories(model: Detector, data: Annotations) -> None:
     """Raise an error if a dataset has none of a model's categories; log those that it lacks."""
     known = {category.name for category in data.categories}
     lacking = [category.name for category in model.categories if category.name not in known]

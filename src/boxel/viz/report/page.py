@@ -100,7 +100,11 @@ def _format_share(part: int, whole: int) -> str:
 
 
 def _collect(
-    data: Annotations, failures: Sequence[str], changed: Sequence[str], settings: Mapping[str, Any], count: int
+    data: Annotations,
+    failures: Sequence[str],
+    changed: Sequence[str],
+    settings: Mapping[str, Any],
+    count: int,
 ) -> dict[str, Any]:
     """Collect everything that the template shows."""
     quality, masked = known_quality(data), data.has_segmentation

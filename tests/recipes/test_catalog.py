@@ -91,3 +91,9 @@ def test_a_recipe_with_another_length_than_its_base_assumes_nothing(tmp_path):
     assert length_warning(file, 100_000) is None
     file.write_text("base: coco-small\nseed: 5\n")
     assert "about 455 images" in length_warning(file, 100_000)
+
+
+def test_the_method_of_the_run_stands_in_if_the_recipe_names_none():
+    recipe = {"assumed_images": 100, "epochs": 3, "views": {"crop": 64}}
+    run = read_config(recipe, "fcrn")
+    assert "3 epochs of 10 images" in length_warning(recipe, 10, run)

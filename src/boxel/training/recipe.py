@@ -26,8 +26,11 @@ if TYPE_CHECKING:
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(str(files("boxel") / "recipes"))
 
-DESCRIPTION = ("about", "paper", "measure", "published", "trained_on", "measured")
-"""Keys that describe a recipe itself. They are not settings, and a recipe does not inherit them."""
+DESCRIPTION = ("about", "published", "trained_on", "measured")
+"""Keys that describe one recipe; a recipe that builds on it does not inherit them."""
+
+NOT_SETTINGS = ("method", *DESCRIPTION, "paper", "measure", "assumed_images")
+"""All keys of a recipe that are not settings of the run."""
 
 LENGTH_RATIO = 4
 """How far a dataset may be from the assumed number of images before :func:`length_warning` warns."""
@@ -64,7 +67,7 @@ def read_config(
     """Read the settings of a run.
 
     Args:
-        recipe: The name of a bundled recipe, the path of a YAML file, e.g. `config.yaml` of a run folder, or a mapping.
+        recipe: The name of a bundled recipe, the path of a `.yaml` file, e.g. that of a run folder, or a mapping.
             Settings left out keep their defaults. `base` names a recipe to build on: a bundled one, or a path
             relative to the file.
         method: The method to train. None: the one the recipe names, or `boxinst`.
@@ -83,16 +86,15 @@ def read_config(
     """
     where = str(recipe) if isinstance(recipe, (str, Path)) else "the configuration"
     values = {} if recipe is None else _read(recipe)
-    named = values.pop("method", method or "boxinst")
+    named = values.get("method", method or "boxinst")
     if method is not None and named != method:
         raise BoxelError(f"{where}: this is a recipe for {named!r}, not for {method!r}; change one of them.")
-    for key in (*DESCRIPTION, "assumed_images"):
-        values.pop(key, None)
+    settings = _select_settings(values)
     for path, value in changes.items():
         for name in reversed(path.split(".")):
             value = {name: value}
-        values = _merge(values, value)
-    return parse_config(config_class(named), values, where)
+        settings = _merge(settings, value)
+    return parse_config(config_class(named), settings, where)
 
 
 def config_class(method: str) -> type[TrainConfig]:
@@ -151,8 +153,8 @@ def length_warning(
 ) -> str | None:
     """Return a warning if a dataset makes a run much shorter than its recipe means.
 
-    A recipe of so many steps shows each image of a large dataset too rarely; one of so many epochs takes too few steps
-    on a small dataset.
+    A fixed number of steps shows each image of a large dataset too rarely; a fixed number of epochs takes too few steps
+    on a small one.
 
     Args:
         recipe: As for :func:`read_config`.
@@ -172,11 +174,11 @@ def length_warning(
     assumed = values.get("assumed_images")
     if not assumed:
         return None
-    own = read_config(recipe)
-    config = config or own
-    if (config.steps, config.epochs) != (own.steps, own.epochs):
-        return None
     name = f"`{recipe}`" if isinstance(recipe, (str, Path)) else "this recipe"
+    kind = config_class(values.get("method", "boxinst")) if config is None else type(config)
+    own = parse_config(kind, _select_settings(values), name)
+    if config is not None and (config.steps, config.epochs) != (own.steps, own.epochs):
+        return None
     meant = f"{name} is meant for about {assumed:,} images;"
     batch = own.optim.reference_batch or own.batch_size * own.accumulate
     if own.steps and images > LENGTH_RATIO * assumed:
@@ -223,33 +225,31 @@ def _read(
         folder: Where the recipe is named.
         above: The recipes that build on it.
     """
-    is_file = not isinstance(recipe, Mapping) and (
-        str(recipe).endswith((".yaml", ".yml")) or (folder / recipe).is_file()
-    )
-    path = Path() if isinstance(recipe, Mapping) else folder / recipe
-    where = "the configuration" if isinstance(recipe, Mapping) else str(path.resolve() if is_file else recipe)
-    if where in above:
-        raise BoxelError(f"{above[-1]}: its base {where} builds on it in turn; remove one `base`.")
     try:
         if isinstance(recipe, Mapping):
-            values = dict(recipe)
+            where, values = "the configuration", dict(recipe)
+        elif str(recipe).endswith((".yaml", ".yml")):
+            path = folder / recipe
+            where, folder, values = str(path.resolve()), path.parent, _load_yaml(path)
         else:
-            values = _load_yaml(path) if is_file else _load_bundled(str(recipe))
+            where, values = str(recipe), _load_bundled(str(recipe))
     except BoxelError as error:
         raise BoxelError(f"{above[-1]}: its base is wrong: {error}" if above else str(error)) from error
+    if where in above:
+        raise BoxelError(f"{above[-1]}: its base {where} builds on it in turn; remove one `base`.")
     base = values.pop("base", None)
     if base is None:
         return values
-    below = (
-        dict(base)
-        if isinstance(base, Mapping)
-        else _read(base, path.parent if is_file else folder, (*above, where))
-    )
-    for key in DESCRIPTION[:1] + DESCRIPTION[3:]:
+    below = dict(base) if isinstance(base, Mapping) else _read(base, folder, (*above, where))
+    for key in DESCRIPTION:
         below.pop(key, None)
     if {"steps", "epochs"} & values.keys():  # another length, which the number of images was not meant for
         below.pop("assumed_images", None)
     return _merge(below, values)
+
+
+def _select_settings(values: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in NOT_SETTINGS}
 
 
 def _load_bundled(name: str) -> dict[str, Any]:

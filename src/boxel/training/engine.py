@@ -53,8 +53,11 @@ def start_processes(settings: TrainConfig) -> Fabric:
                 strategy=settings.strategy,
             )
             processes.launch()
-    except TypeError:
-        logger.debug("the trainer forks or spawns the processes; until then there is one")
+    except TypeError as error:  # Fabric refuses to fork or spawn without a function to run
+        raise UsageError(
+            f"`strategy` {settings.strategy} forks or spawns its processes here, which would all get the same batches; "
+            "set `devices` to 1, or train from the command line with `strategy` ddp."
+        ) from error
     except (ValueError, RuntimeError, MisconfigurationException) as error:
         raise UsageError(f"{_UNSUPPORTED} ({one_line(error)}).") from error
     return processes

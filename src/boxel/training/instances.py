@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import asdict
 from typing import Any, ClassVar
 
@@ -23,7 +22,10 @@ from boxel.models.inference import InferenceConfig, inference_config_from_traini
 from boxel.models.mask_rcnn import MaskRCNN
 from boxel.training.lit_module import Task, gather_by_image
 from boxel.training.loader import SampleRequest, Samples, shard_for_rank
+from boxel.training.log import rank_zero_logger
 from boxel.training.pseudo_masks import with_hints
+
+logger = rank_zero_logger(__name__)
 
 MIN_PICTURE_SCORE = 0.3
 """Minimum score of the instances drawn in sample pictures."""
@@ -74,7 +76,7 @@ class InstanceTask(Task):
         metrics = validation_metrics(results, self.truth)
         if metrics.get("mask_fill", 0.0) > BOX_LIKE:
             cause = diagnose_filled_masks(self.model, self.progress())
-            warnings.warn(f"masks fill {metrics['mask_fill']:.0%} of their boxes: {cause}.", stacklevel=1)
+            logger.warning("masks fill %.0f%% of their boxes: %s.", 100 * metrics["mask_fill"], cause)
         # Every process has the same metrics.
         self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=False)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import math
-import warnings
 from typing import Any, ClassVar
 
 import lightning.pytorch as pl
@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader
 from boxel.data.annotations import Annotations
 from boxel.training.config import TrainConfig
 from boxel.training.schedule import Plan, build_optimizer, build_scheduler
+
+logger = logging.getLogger(__name__)
 
 
 class Task(pl.LightningModule):
@@ -67,11 +69,12 @@ class Task(pl.LightningModule):
         self.loss_was_finite = math.isfinite(float(total.detach()))
         if not self.loss_was_finite:
             broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]
-            warnings.warn(
-                f"step {self.global_step}: the loss {', '.join(broken) or 'total'} is not finite (images "
-                f"{[target['image_id'] for target in batch[1]]}), and the step is skipped; "
-                "lower `optim.lr` or set `optim.clip` to 10.",
-                stacklevel=1,
+            logger.warning(
+                "step %d: the loss %s is not finite (images %s), and the step is skipped; lower `optim.lr` or set "
+                "`optim.clip` to 10.",
+                self.global_step,
+                ", ".join(broken) or "total",
+                [target["image_id"] for target in batch[1]],
             )
         return total
 
@@ -89,10 +92,10 @@ class Task(pl.LightningModule):
             optimizer.zero_grad(set_to_none=True)
             # A loss that is not finite was reported already, and float16 finds its scale by such steps.
             if self.loss_was_finite and self.config.precision != "16-mixed":
-                warnings.warn(
-                    f"step {self.global_step}: the loss is finite, but its gradient is not, and the step is skipped; "
-                    "lower `optim.lr`, or set `precision` to 32-true.",
-                    stacklevel=1,
+                logger.warning(
+                    "step %d: the loss is finite, but its gradient is not, and the step is skipped; lower `optim.lr`, "
+                    "or set `precision` to 32-true.",
+                    self.global_step,
                 )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from typing import Any, ClassVar
 
 import numpy as np
@@ -74,11 +73,11 @@ def _check_field_of_view(field_of_view: int, crop: int) -> None:
     """Log how far the classifier sees, and warn if that is farther than a square reaches."""
     logger.info("the classifier's field of view is %d of %d pixels", field_of_view, crop)
     if field_of_view > crop:
-        warnings.warn(
-            f"the classifier's field of view, {field_of_view} pixels, is larger than the crops of {crop}, so that the "
-            "outer weights of its kernel see mostly padding; lower `model.dilation` or `model.kernel`, or raise "
-            "`views.crop`.",
-            stacklevel=1,
+        logger.warning(
+            "the classifier's field of view, %d pixels, is larger than the crops of %d, so that the outer weights of "
+            "its kernel see mostly padding; lower `model.dilation` or `model.kernel`, or raise `views.crop`.",
+            field_of_view,
+            crop,
         )
 
 
@@ -127,10 +126,10 @@ class SemanticTask(Task):
         present, predicted = matrix.sum(1) > 0, matrix.sum(0) > 0
         # A network that has just started may do so, too.
         if predicted.sum() == 1 < present.sum() and self.progress() >= 0.5:
-            warnings.warn(
-                f"all pixels are predicted as {names[int(predicted.argmax())]}, so that the features may be lost; "
-                "train again with a lower `optim.backbone_lr`, or a lower `optim.lr`.",
-                stacklevel=1,
+            logger.warning(
+                "all pixels are predicted as %s, so that the features may be lost; train again with a lower "
+                "`optim.backbone_lr`, or a lower `optim.lr`.",
+                names[int(predicted.argmax())],
             )
         metrics = semantic_metrics(matrix, names)
         del metrics["per_class"]

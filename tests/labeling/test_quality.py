@@ -1,7 +1,10 @@
 """Quality: cues by hand, and calibrations."""
 
+import hypothesis.strategies as st
 import numpy as np
 import pytest
+from hypothesis import given
+from scipy.optimize import isotonic_regression
 
 from boxel.evaluation.boxes import quality_metrics
 from boxel.labeling import quality
@@ -166,3 +169,9 @@ def test_quality_metrics_by_hand():
     assert off["gain"] == pytest.approx((0.25 - 0.45) / (0.65 - 0.45))
     assert off["spearman"] == pytest.approx(-1)
     assert off["calibration_error"] == pytest.approx(np.abs(ious[::-1] - ious).mean())
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_isotonic_fit_equals_scipy(values):
+    values = np.array(values)
+    np.testing.assert_allclose(quality._fit_isotonic(values), isotonic_regression(values).x, atol=1e-12)

@@ -49,6 +49,7 @@ EXTRAS = {
     "huggingface_hub": ("huggingface-hub", "train"),
     "tensorboard": ("TensorBoard", "train"),
     "matplotlib": ("matplotlib", "train"),
+    "scipy": ("SciPy", "boxsup"),
     "skimage": ("scikit-image", "boxsup"),
     "higra": ("Higra", "boxsup"),
     "transformers": ("Transformers", "sam"),

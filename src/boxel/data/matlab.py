@@ -26,7 +26,7 @@ _TYPES = dict(
 )
 _CLASSES = dict(zip(range(6, 16), ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"), strict=True))
 _STRUCT = 2
-_MAX_BYTES = 1 << 30
+_MAX_BYTES = 1 << 27
 _HEAD_BYTES = 1 << 12
 
 

@@ -245,10 +245,8 @@ def _fit_curve(
     values: NDArray[np.float64], targets: NDArray[np.float64], points: int = 12
 ) -> NDArray[np.float64]:
     """Fit a rising curve to estimates and targets: isotonic, given by its means over parts of equal count."""
-    from scipy.optimize import isotonic_regression
-
     order = np.argsort(values, kind="stable")
-    rising = isotonic_regression(targets[order]).x
+    rising = _fit_isotonic(targets[order])
     parts = np.array_split(np.arange(len(values)), min(points, len(values) // 10 or 1))
     x = np.array([values[order][part].mean() for part in parts])
     y = np.array([rising[part].mean() for part in parts])
@@ -256,6 +254,20 @@ def _fit_curve(
         low, high = 2 * y[0] - y[1], 2 * y[-1] - y[-2]
         x, y = np.r_[2 * x[0] - x[1], x, 2 * x[-1] - x[-2]], np.r_[low, y, high]
     return np.stack([x, y])
+
+
+def _fit_isotonic(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fit the nearest rising sequence by least squares: adjacent values that fall are pooled into their mean."""
+    means: list[float] = []
+    counts: list[int] = []
+    for value in values.tolist():
+        means.append(value)
+        counts.append(1)
+        while len(means) > 1 and means[-2] >= means[-1]:
+            count = counts[-2] + counts[-1]
+            means[-2:] = [(means[-2] * counts[-2] + means[-1] * counts[-1]) / count]
+            counts[-2:] = [count]
+    return np.repeat(means, counts)
 
 
 def _grid(region: Region) -> tuple[NDArray[np.int64], NDArray[np.int64]]:

@@ -24,7 +24,7 @@ from boxel.data.issues import Issue
 from boxel.data.matlab import read_mat
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
-from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.errors import BoxelError, missing_extra, one_line
 
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 _MAX_INSTANCES = 255  # what the uint8 map of a file can number
@@ -71,7 +71,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         file = folder / "inst" / f"{stem}.mat"
         try:
             segmentation, labels = _read_instances(file)
-        except Exception as error:  # scipy's reader raises many kinds of errors on a damaged file
+        except Exception as error:  # damage raises many kinds of errors on a damaged file
             message = f"{file}: cannot be read as SBD ({one_line(error)}); the image is left out."
             rows.issues.append(Issue("bad-file", message, str(file), image_id=stem, repair="left out"))
             continue
@@ -159,8 +159,11 @@ def _write_image(export: Export, image: int, stem: str, order: list[str], path: 
 
 
 def _save(file: Path, name: str, values: NDArray[np.uint8], categories: list[int], maps: int) -> None:
-    from scipy.io import savemat  # only writing MATLAB files needs SciPy
-    from scipy.sparse import csc_matrix
+    try:
+        from scipy.io import savemat
+        from scipy.sparse import csc_matrix
+    except ImportError as error:
+        raise missing_extra("writing SBD", error, "mat") from error
 
     boundaries = np.empty((maps, 1), dtype=object)
     empty = csc_matrix(values.shape, dtype=bool)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy.special import logit
 
 from boxel.crf import CRFConfig, mean_field
 from boxel.labeling.teachers.base import CERTAIN_LOGIT, SoftMask, resample_logits
@@ -79,5 +78,5 @@ def _marginals(
     found = np.zeros((SIDE, SIDE), dtype=np.float32)
     found[inside] = mean_field(pixels[None] / 255, torch.stack([1 - prior, prior])[None], config)[0, 1]
     own = np.ix_(*crop_spans(region, window, SIDE))
-    with np.errstate(divide="ignore"):
-        return SoftMask(logit(found[own]).clip(-CERTAIN_LOGIT, CERTAIN_LOGIT), region)
+    logits = torch.from_numpy(found[own]).logit().numpy()
+    return SoftMask(logits.clip(-CERTAIN_LOGIT, CERTAIN_LOGIT), region)

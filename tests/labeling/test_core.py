@@ -110,11 +110,20 @@ try:
     boxel.label(data, teacher="sam:x/y")
 except boxel.BoxelError as error:
     print(error)
+try:
+    boxel.predict
+except ImportError as error:
+    print(error)
+result = boxel.BoxSegmenter(drop=0.3)(data.image_path(0), data.boxes[data.instances_in(0)])
+assert result.plot().shape == result.image.shape
+print([str(rle["counts"]) for rle in result.rles] == [made.rle(i)["counts"] for i in made.instances_in(0)])
 print(sorted(FORBIDDEN & set(sys.modules)))
 """
     printed = run_without_torch(code, scenes, tmp_path / "masks.json").splitlines()
-    assert printed[-2:] == [
+    assert printed[-4:] == [
         "teacher sam:x/y needs torch, which is not installed; pip install 'boxel[train]'.",
+        "boxel.predict needs torch, which is not installed; pip install 'boxel[train]'.",
+        "True",
         "[]",
     ]
     here = label_data(read(scenes).without_masks(), drop=0.3, device="cpu").data

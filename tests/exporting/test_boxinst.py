@@ -18,7 +18,7 @@ SHAPES = [(1, 100, 75), (3, 64, 64), (1, 33, 250), (2, 160, 96)]
 """Batch, height and width; the graph is traced at 2 x 96 x 128."""
 
 
-def batch_of(pixels, count, height, width):
+def make_batch(pixels, count, height, width):
     """Pieces of a photo."""
     image = torch.from_numpy(pixels).permute(2, 0, 1).float() / 255
     return [image[:, 40 * k : 40 * k + height, 60 * k : 60 * k + width] for k in range(count)]
@@ -49,7 +49,7 @@ def test_any_batch_and_size(boxinst, pixels, tmp_path: Path, options):
     trace(BoxInstGraph(model).eval(), tmp_path / "model.onnx")
     exported = OnnxBoxInst(model, tmp_path / "model.onnx")
     for count, height, width in SHAPES:
-        images = batch_of(pixels, count, height, width)
+        images = make_batch(pixels, count, height, width)
         expected = model.detect(images)
         assert all(len(one.scores) for one in expected)
         for pair in zip(expected, exported.detect(images), strict=True):
@@ -67,7 +67,7 @@ def test_deformable_convolutions(boxinst, pixels, tmp_path: Path):
         if hasattr(module, "offset_and_mask"):
             torch.nn.init.normal_(module.offset_and_mask.weight, std=0.1)
     trace(BoxInstGraph(model).eval(), tmp_path / "model.onnx")
-    images = batch_of(pixels, 2, 64, 100)
+    images = make_batch(pixels, 2, 64, 100)
     found = OnnxBoxInst(model, tmp_path / "model.onnx").detect(images)
     for pair in zip(model.detect(images), found, strict=True):
         same(*pair)
@@ -76,7 +76,7 @@ def test_deformable_convolutions(boxinst, pixels, tmp_path: Path):
 @pytest.mark.usefixtures("onnx_installed")
 def test_images_without_detections(boxinst, pixels, tmp_path: Path):
     model = boxinst()
-    images = batch_of(pixels, 3, 64, 100)
+    images = make_batch(pixels, 3, 64, 100)
     # A threshold between the best scores of the images: some have instances, and some have none.
     best = sorted(float(found.scores[0]) for found in model.detect(images))
     model.config.score_threshold = ((best[-1] + best[-2]) / 2) ** 2
@@ -94,7 +94,7 @@ def test_images_without_detections(boxinst, pixels, tmp_path: Path):
 
 def test_in_torch_the_graph_is_the_model(boxinst, pixels):
     model = boxinst()
-    images = batch_of(pixels, 2, 70, 100)
+    images = make_batch(pixels, 2, 70, 100)
     with torch.no_grad():
         *found, image = BoxInstGraph(model).eval()(torch.stack(images))
     assert image.tolist() == sorted(image.tolist())
@@ -104,7 +104,7 @@ def test_in_torch_the_graph_is_the_model(boxinst, pixels):
 
 def test_images_are_filled_up_as_the_model_does(boxinst, pixels):
     model = boxinst()
-    images = batch_of(pixels, 2, 70, 97)
+    images = make_batch(pixels, 2, 70, 97)
     expected, _ = pad_batch(images, model.backbone.mean)
     filled = pad_to_multiple(torch.stack(images), model.backbone.mean)
     assert filled.shape == (2, 3, 96, 128) and torch.equal(filled, expected)

@@ -1,4 +1,4 @@
-"""`export`: from a model to a file that has been checked, or to an error that says what to do."""
+"""`export`: from a model to a checked file, or to an error with a remedy."""
 
 import sys
 from pathlib import Path

@@ -14,8 +14,8 @@ def finder(build):
     return build(score_threshold=0.0).eval()
 
 
-def test_weights(build, tmp_path):
-    """A file in place of a random start."""
+def test_weights_may_start_from_a_file(build, tmp_path):
+    """A file instead of a random start."""
     other = build(backbone_norm="bn")
     with torch.no_grad():
         other.backbone.body.conv_stem.weight.fill_(0.25)
@@ -41,7 +41,7 @@ def test_training_needs_targets(small, picture):
 
 
 @pytest.mark.parametrize("size", [(37, 91), (8, 8), (130, 33)])
-def test_any_size(finder, picture, size):
+def test_masks_have_the_size_of_images_of_any_size(finder, picture, size):
     """Masks have the image's size and stay inside their boxes, alone and in a batch of another size."""
     result = finder([picture(*size), picture()])[0]
     assert len(result["scores"]) > 10
@@ -58,7 +58,7 @@ def test_any_size(finder, picture, size):
             assert rows.min() >= np.floor(box[1]) and rows.max() < np.ceil(box[3])
 
 
-def test_nothing_found(build, picture):
+def test_an_image_without_detections_gives_empty_tensors(build, picture):
     model = build(score_threshold=1.0).eval()
     for result in model([picture(), picture(40, 100)]):
         assert result["boxes"].shape == (0, 4)

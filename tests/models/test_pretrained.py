@@ -1,4 +1,4 @@
-"""The models that come with boxel."""
+"""The bundled models: their folders, and that they load."""
 
 from pathlib import Path
 
@@ -34,7 +34,7 @@ def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
     assert ours["mask_iou"] > filled["mask_iou"] + 0.1
 
 
-def test_a_folder_of_the_same_name_goes_first(tmp_path, monkeypatch):
+def test_a_folder_of_the_same_name_takes_precedence(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert model_folder("boxcaseg") != Path("boxcaseg")
     (tmp_path / "boxcaseg").mkdir()

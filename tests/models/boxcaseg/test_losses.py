@@ -58,21 +58,21 @@ def test_a_loss_of_no_weight_is_left_out():
     assert all(loss.shape == () for loss in everything.values())
 
 
-def test_lines_are_those_of_the_box_or_of_the_mask():
-    """At .5 everywhere every line costs log 2, so what counts is told by a map that is high everywhere."""
+def test_bags_follow_the_box_or_the_true_mask():
+    """At .5 everywhere every line costs log 2, so a map that is high everywhere separates the lines."""
     high = torch.tensor(0.9).logit().expand(2, SIDE, SIDE)
     box = (20 * -log(0.9) + 12 * -log(0.1)) / 32  # 8 rows and 12 columns of the box
     mask = (16 * -log(0.9) + 16 * -log(0.1)) / 32  # 4 rows and 12 columns of the mask
     assert losses(high[:1], make(False))["mil"].item() == pytest.approx(box)
     assert losses(high[:1], make(True))["mil"].item() == pytest.approx(mask)
     assert losses(high, make(False, True))["mil"].item() == pytest.approx((box + mask) / 2)
-    # The box of a crop with a mask may have an error put on it; its lines are the mask's all the same.
+    # The lines of a crop with a mask are those of the mask, even if its box is wrong.
     wrong = make(True) | {
         "rows": torch.zeros(1, SIDE, dtype=torch.bool),
         "columns": torch.arange(SIDE)[None] > 8,
     }
     assert losses(high[:1], wrong)["mil"].item() == pytest.approx(mask)
-    # A hint is no mask: its crop's lines are the box's.
+    # A hint is not a mask: the lines of its crop are those of the box.
     assert losses(high[:1], make(False, hint=True))["mil"].item() == pytest.approx(box)
     summed = losses(high, make(False, True), mil_reduction="sum")["mil"].item()
     assert summed == pytest.approx(32 * (box + mask) / 2)

@@ -175,7 +175,7 @@ TOP = cells((0, 0), (0, 1))
 FULL = cells((0, 0), (0, 1), (1, 0), (1, 1))
 
 
-def losses_of(
+def compute_losses(
     logits: Tensor, has_mask: list[bool], truth: Tensor | None = None, **options
 ) -> dict[str, Tensor]:
     """Losses of instances in the upper left box of one gray image; those with a mask have `truth` in turn."""
@@ -197,28 +197,30 @@ def losses_of(
 
 def test_projection_loss_matches_hand_computed_values():
     """The upper half of the box: right on x; on y p = (1, 0, 0, 0), t = (1, 1, 0, 0), 1 - 2 / (1 + 2)."""
-    assert losses_of(saturated(TOP)[None], [False])["projection"].item() == pytest.approx(1 / 3, abs=1e-4)
-    assert losses_of(saturated(FULL)[None], [False])["projection"].item() == pytest.approx(0, abs=1e-4)
+    assert compute_losses(saturated(TOP)[None], [False])["projection"].item() == pytest.approx(
+        1 / 3, abs=1e-4
+    )
+    assert compute_losses(saturated(FULL)[None], [False])["projection"].item() == pytest.approx(0, abs=1e-4)
 
 
 def test_dice_loss_matches_hand_computed_values():
     """2 cells of 4 found: 1 - 2 * 2 / (2 + 4)."""
-    losses = losses_of(saturated(TOP)[None], [True], FULL[None])
+    losses = compute_losses(saturated(TOP)[None], [True], FULL[None])
     assert losses["mask"].item() == pytest.approx(1 / 3, abs=1e-4)
     assert losses["projection"] == losses["affinity"] == 0
 
 
 def test_affinity_loss_matches_hand_computed_values():
     """Every edge of a gray image is supervised; where nothing is known, -log P(same) is ln 2."""
-    assert losses_of(torch.zeros(1, 4, 4), [False])["affinity"].item() == pytest.approx(LN2)
-    assert losses_of(saturated(cells())[None], [False])["affinity"].item() == pytest.approx(0, abs=1e-6)
+    assert compute_losses(torch.zeros(1, 4, 4), [False])["affinity"].item() == pytest.approx(LN2)
+    assert compute_losses(saturated(cells())[None], [False])["affinity"].item() == pytest.approx(0, abs=1e-6)
 
 
 def test_losses_of_a_mixed_batch_are_weighted_by_the_share_of_instances():
     """Three instances with a mask, one without: losses of the former times 3/4, of the latter times 1/4."""
     logits = torch.stack([saturated(TOP), saturated(FULL), torch.zeros(4, 4), saturated(TOP)])
-    losses = losses_of(logits, [True, True, False, True], torch.stack([FULL, FULL, FULL]))
-    alone = losses_of(torch.zeros(1, 4, 4), [False])
+    losses = compute_losses(logits, [True, True, False, True], torch.stack([FULL, FULL, FULL]))
+    alone = compute_losses(torch.zeros(1, 4, 4), [False])
     assert losses["mask"].item() == pytest.approx((1 / 3 + 0 + 1 / 3) / 4, abs=1e-4)
     torch.testing.assert_close(losses["projection"], alone["projection"] / 4)
     torch.testing.assert_close(losses["affinity"], alone["affinity"] / 4)
@@ -228,7 +230,7 @@ def test_each_loss_has_gradients_on_its_own_instances_only():
     """The gradient of the mask loss is on instances with a mask, that of the others on those without."""
     logits = torch.randn(4, 4, 4, requires_grad=True)
     has_mask = torch.tensor([True, False, True, False])
-    losses = losses_of(logits, has_mask.tolist(), torch.stack([FULL, TOP]))
+    losses = compute_losses(logits, has_mask.tolist(), torch.stack([FULL, TOP]))
     for name, with_mask in [("mask", True), ("projection", False), ("affinity", False)]:
         (gradient,) = torch.autograd.grad(losses[name], logits, retain_graph=True)
         assert torch.equal(gradient.flatten(1).abs().sum(1) > 0, has_mask == with_mask)
@@ -237,7 +239,7 @@ def test_each_loss_has_gradients_on_its_own_instances_only():
 def test_losses_without_instances_are_zero_and_differentiable():
     for kind in ("dice", "affinity"):
         logits = torch.zeros(0, 4, 4, requires_grad=True)
-        losses = losses_of(logits, [], supervised_loss=kind)
+        losses = compute_losses(logits, [], supervised_loss=kind)
         assert [loss.item() for loss in losses.values()] == [0, 0, 0]
         for loss in losses.values():
             (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
@@ -247,8 +249,8 @@ def test_losses_without_instances_are_zero_and_differentiable():
 def test_half_precision_logits_give_full_precision_losses():
     logits = 3 * torch.randn(2, 4, 4).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = losses_of(logits, [True, False], FULL[None])
-    full = losses_of(logits.float(), [True, False], FULL[None])
+        half = compute_losses(logits, [True, False], FULL[None])
+    full = compute_losses(logits.float(), [True, False], FULL[None])
     for name, loss in full.items():
         assert half[name].dtype == torch.float32
         assert half[name] == loss
@@ -368,9 +370,9 @@ def test_supervised_affinity_loss_matches_hand_computed_values():
 
     Where nothing is known: an edge costs ln 2, and a side of a projection 1 - 2 * 1 / (4 / 4 + 2) = 1/3.
     """
-    losses = losses_of(torch.zeros(2, 4, 4), [True, False], FULL[None], supervised_loss="affinity")
+    losses = compute_losses(torch.zeros(2, 4, 4), [True, False], FULL[None], supervised_loss="affinity")
     assert losses["mask"].item() == pytest.approx((2 / 3 + LN2) / 2, abs=1e-4)
-    sure = losses_of(saturated(FULL)[None], [True], FULL[None], supervised_loss="affinity")
+    sure = compute_losses(saturated(FULL)[None], [True], FULL[None], supervised_loss="affinity")
     assert sure["mask"].item() == pytest.approx(0, abs=1e-4)
 
     case = random_case()

@@ -22,7 +22,7 @@ from boxel.models.boxinst.matching import (
 INF = float("inf")
 
 
-def locations_of(height, width):
+def make_all_locations(height, width):
     """Locations of all levels for an image of this size."""
     return make_locations([(-(-height // stride), -(-width // stride)) for stride in STRIDES])
 
@@ -83,7 +83,7 @@ def test_size_ranges_include_both_ends():
     ("side", "levels"), [(40, [0]), (140, [1]), (280, [2]), (560, [3]), (1400, [4]), (4000, [4])]
 )
 def test_boxes_go_to_the_level_of_their_size(side, levels):
-    locations = locations_of(side, side)
+    locations = make_all_locations(side, side)
     found = match_locations(locations, torch.tensor([[0.0, 0.0, side, side]]))
     assert [i for i, level in enumerate(found.split(locations.level_sizes)) if (level >= 0).any()] == levels
 
@@ -104,7 +104,7 @@ def test_matches_equal_torchvision(seed):
     # torchvision compares 1e8 - area in float32, whose digits end at 8.
     boxes = boxes[((areas[:, None] - areas).abs() + torch.eye(40) * 99 > 20).all(1)]
     assert len(boxes) > 20
-    locations = locations_of(height, width)
+    locations = make_all_locations(height, width)
     points, strides, _, counts = locations
     half = strides[:, None] / 2
     fcos = SimpleNamespace(

@@ -32,8 +32,8 @@ def predictions(thing: slice) -> np.ndarray:
     return found
 
 
-def test_costs_by_hand() -> None:
-    """The box has columns 2 to 7, of 6 x 4 pixels; the network says that the object has columns 2 to 5.
+def test_costs_match_hand_computed_values() -> None:
+    """The box has columns 2 to 7, of 6 x 4 pixels; the network predicts the object in columns 2 to 5.
 
     The first segment, which has these, has a box IoU of 4/6 and a loss of -log 0.8 everywhere. The second fits the box,
     and costs -log 0.2 in two columns of the six. The third has a box IoU of 2/6 and misses two columns.
@@ -73,8 +73,10 @@ def test_pixels_of_other_boxes_do_not_count() -> None:
     boxes, labels = np.array([[2.0, 0, 8, 4], [2.0, 0, 4, 4]]), np.array([1, 1])
     config = replace(PAPER, enlarge=0, regression_weight=1)
     found = compute_costs(columns(), boxes, labels, predictions(slice(4, 6)), config)
-    assert found[0, 0] == pytest.approx(1 / 3 - LIKELY)  # columns 4 to 7, all as the network says
-    assert found[2, 1] == pytest.approx(0 - UNLIKELY)  # columns 2 and 3, thing where it says ground
+    assert found[0, 0] == pytest.approx(1 / 3 - LIKELY)  # columns 4 to 7, all as predicted
+    assert found[2, 1] == pytest.approx(
+        0 - UNLIKELY
+    )  # columns 2 and 3, foreground where it predicts background
 
 
 def brute(candidates, boxes, labels, log_probabilities, config):

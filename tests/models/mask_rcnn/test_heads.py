@@ -218,7 +218,7 @@ def test_torchvision_still_has_the_private_helpers_that_the_heads_use():
 # Cells, spans and crowds
 
 
-def rows_of(*rows: list[float]) -> Tensor:
+def box_rows(*rows: list[float]) -> Tensor:
     return torch.tensor(rows, dtype=torch.float32)
 
 
@@ -240,7 +240,7 @@ def at(*ranges: tuple[int, int]) -> Tensor:
 )
 def test_a_box_is_in_a_crowd_that_covers_more_than_half_of_it(crowds, inside):
     crowds = torch.tensor(crowds).reshape(-1, 4)
-    assert in_crowd(rows_of([0, 0, 10, 10]), crowds).tolist() == [inside]
+    assert in_crowd(box_rows([0, 0, 10, 10]), crowds).tolist() == [inside]
     assert in_crowd(torch.zeros(0, 4), crowds).shape == (0,)
 
 
@@ -248,7 +248,7 @@ def test_cells_are_where_torchvision_samples_masks():
     """Masks whose values are the coordinates of pixel centers: x in the first, y in the second."""
     x, y = torch.arange(80) + 0.5, torch.arange(60) + 0.5
     masks = torch.stack([x.expand(60, 80), y[:, None].expand(60, 80)])
-    rois = rows_of([4, 6, 32, 48], [10.3, 5.5, 60.1, 40.2])
+    rois = box_rows([4, 6, 32, 48], [10.3, 5.5, 60.1, 40.2])
     windows = grid_windows(rois)
     middles = (torch.arange(GRID) + 0.5) / GRID
     for axis in (0, 1):
@@ -262,7 +262,7 @@ def test_cells_are_where_torchvision_samples_masks():
 def test_a_mask_survives_sampling_and_pasting():
     mask = torch.zeros(1, 40, 50)
     mask[0, 10:25, 13:30] = 1
-    rois = rows_of([9, 7, 37, 35])
+    rois = box_rows([9, 7, 37, 35])
     cells = project_masks_on_boxes(mask, rois, torch.tensor([0]), GRID)
     (rle,) = paste_windows(cells - 0.5, rois, grid_windows(rois), (40, 50))
     assert rle == encode(mask[0].numpy())
@@ -270,13 +270,13 @@ def test_a_mask_survives_sampling_and_pasting():
 
 def test_spans_match_hand_computed_values():
     """Cells of 1 x 2 pixels: middles at 10.5, 11.5, ... across and at 21, 23, ... down."""
-    window = rows_of([10, 20, 38, 76])
-    rows, columns = spans_in(window, rows_of([12, 30, 20, 39]))
+    window = box_rows([10, 20, 38, 76])
+    rows, columns = spans_in(window, box_rows([12, 30, 20, 39]))
     assert torch.equal(columns, at((2, 10)))
     assert torch.equal(rows, at((5, 9)))  # 31 to 37; 39 is the end, and not in the box
-    rows, columns = spans_in(window, rows_of([0, 0, 99, 22]))  # reaches out on three sides
+    rows, columns = spans_in(window, box_rows([0, 0, 99, 22]))  # reaches out on three sides
     assert columns.all() and torch.equal(rows, at((0, 1)))
-    rows, columns = spans_in(window, rows_of([12.6, 30, 12.9, 90]))  # no middle: the cell it lies in
+    rows, columns = spans_in(window, box_rows([12.6, 30, 12.9, 90]))  # no middle: the cell it lies in
     assert torch.equal(columns, at((2, 3))) and torch.equal(rows, at((5, 28)))
 
 
@@ -284,6 +284,6 @@ def test_spans_equal_those_of_a_grid_over_the_image():
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(50, 2, 2, generator=generator) * 112
     drawn = torch.cat([corners.amin(1), corners.amax(1)], 1)
-    windows = rows_of([0, 0, 112, 112]).expand(50, 4)
+    windows = box_rows([0, 0, 112, 112]).expand(50, 4)
     for ours, theirs in zip(spans_in(windows, drawn), box_spans(drawn, GRID, GRID, 4), strict=True):
         assert torch.equal(ours, theirs)

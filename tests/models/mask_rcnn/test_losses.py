@@ -35,7 +35,7 @@ def make_targets(has_mask: list[bool], **columns: Any) -> MaskTargets:
     )._replace(**columns)
 
 
-def losses_of(
+def compute_losses(
     logits: Tensor, targets: MaskTargets, kind: Any = "none", images: Tensor = GRAY, **options: Any
 ) -> dict[str, Tensor]:
     return mask_losses(logits, targets, images, [SIZE], MaskRCNNConfig(mask_loss=kind, **options))
@@ -53,15 +53,17 @@ OVERLAP = saturated(slice(9, 28), slice(5, 19))
 
 def test_mask_loss_matches_hand_computed_values():
     """At a logit of 0 a cell costs ln 2; at a logit of ln 3, a target of 1/4 costs ln 4 - ln 3 / 4."""
-    assert losses_of(torch.zeros(1, GRID, GRID), make_targets([True]))["mask"].item() == pytest.approx(LN2)
+    assert compute_losses(torch.zeros(1, GRID, GRID), make_targets([True]))["mask"].item() == pytest.approx(
+        LN2
+    )
     logits = torch.full((1, GRID, GRID), math.log(3))
     quarter = make_targets([True], gt_masks=torch.full((1, GRID, GRID), 0.25))
-    assert losses_of(logits, quarter)["mask"].item() == pytest.approx(math.log(4) - math.log(3) / 4)
+    assert compute_losses(logits, quarter)["mask"].item() == pytest.approx(math.log(4) - math.log(3) / 4)
 
 
 def test_weights_multiply_the_loss_of_their_masks():
     targets = make_targets([True, True], weights=torch.tensor([0.5, 1.0]))
-    assert losses_of(torch.zeros(2, GRID, GRID), targets)["mask"].item() == pytest.approx(0.75 * LN2)
+    assert compute_losses(torch.zeros(2, GRID, GRID), targets)["mask"].item() == pytest.approx(0.75 * LN2)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +79,7 @@ def test_who_teaches_what(kind, names):
     """Each proposal has a gradient in its own losses, and exactly zero in the others."""
     logits = torch.randn(4, GRID, GRID, generator=torch.Generator().manual_seed(0)).requires_grad_()
     has_mask = torch.tensor([True, False, True, False])
-    losses = losses_of(logits, make_targets(has_mask.tolist()), kind)
+    losses = compute_losses(logits, make_targets(has_mask.tolist()), kind)
     assert list(losses) == ["mask", *names]
     for name, loss in losses.items():
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
@@ -88,9 +90,9 @@ def test_who_teaches_what(kind, names):
 def test_each_proposal_weighs_the_same(kind):
     """Three with a mask, one without: their losses times 3/4 and 1/4."""
     logits = torch.randn(4, GRID, GRID, generator=torch.Generator().manual_seed(1))
-    mixed = losses_of(logits, make_targets([True, True, False, True]), kind)
-    masked = losses_of(logits[[0, 1, 3]], make_targets([True] * 3), kind)
-    boxed = losses_of(logits[[2]], make_targets([False]), kind)
+    mixed = compute_losses(logits, make_targets([True, True, False, True]), kind)
+    masked = compute_losses(logits[[0, 1, 3]], make_targets([True] * 3), kind)
+    boxed = compute_losses(logits[[2]], make_targets([False]), kind)
     for name, loss in mixed.items():
         share, alone = (0.75, masked[name]) if name == "mask" else (0.25, boxed[name])
         torch.testing.assert_close(loss, share * alone)
@@ -99,28 +101,28 @@ def test_each_proposal_weighs_the_same(kind):
 def test_rows_and_columns_are_those_of_box_and_proposal():
     """A mask that fills their overlap is all that is asked; off by a row or a column, it is not."""
     targets = make_targets([False])
-    assert losses_of(OVERLAP, targets, "mil")["mil"].item() == pytest.approx(0, abs=1e-6)
-    assert losses_of(OVERLAP, targets, "projection")["projection"].item() == pytest.approx(0, abs=1e-4)
+    assert compute_losses(OVERLAP, targets, "mil")["mil"].item() == pytest.approx(0, abs=1e-6)
+    assert compute_losses(OVERLAP, targets, "projection")["projection"].item() == pytest.approx(0, abs=1e-4)
     for rows, columns in [((8, 28), (5, 19)), ((9, 28), (4, 19)), ((9, 28), (5, 18)), ((9, 27), (5, 19))]:
         logits = saturated(slice(*rows), slice(*columns))
         # One bag of 56 is wrong by 40; of 14 or 19 rows or columns of a projection, one is.
-        assert losses_of(logits, targets, "mil")["mil"].item() == pytest.approx(40 / 56, rel=1e-5)
-        assert losses_of(logits, targets, "projection")["projection"] > 0.02
+        assert compute_losses(logits, targets, "mil")["mil"].item() == pytest.approx(40 / 56, rel=1e-5)
+        assert compute_losses(logits, targets, "projection")["projection"] > 0.02
 
 
 def test_the_parts_of_the_loss_of_rows_and_columns():
     logits = torch.randn(1, GRID, GRID, generator=torch.Generator().manual_seed(2))
     rows, columns = (OVERLAP > 0).any(2), (OVERLAP > 0).any(1)
-    losses = losses_of(logits, make_targets([False]), "mil")
+    losses = compute_losses(logits, make_targets([False]), "mil")
     torch.testing.assert_close(losses["mil"], mil_loss(logits, rows, columns)[0])
     torch.testing.assert_close(losses["smoothness"], smoothness_loss(logits)[0])
-    projected = losses_of(logits, make_targets([False]), "projection")["projection"]
+    projected = compute_losses(logits, make_targets([False]), "projection")["projection"]
     torch.testing.assert_close(projected, projection_loss(logits, rows, columns)[0])
 
 
 def test_affinity_by_hand():
     """Every edge of a gray image is supervised; where nothing is known, -log P(same) is ln 2."""
-    losses = losses_of(torch.zeros(1, GRID, GRID), make_targets([False]), "projection+affinity")
+    losses = compute_losses(torch.zeros(1, GRID, GRID), make_targets([False]), "projection+affinity")
     assert losses["affinity"].item() == pytest.approx(LN2)
 
 
@@ -146,8 +148,8 @@ def test_options_of_the_affinity_loss(option, value):
         torch.rand(1, 3, 8, 8, generator=generator), size=SIZE, mode="bilinear"
     )
     logits = torch.randn(1, GRID, GRID, generator=generator)
-    plain = losses_of(logits, make_targets([False]), "projection+affinity", images)
-    other = losses_of(logits, make_targets([False]), "projection+affinity", images, **{option: value})
+    plain = compute_losses(logits, make_targets([False]), "projection+affinity", images)
+    other = compute_losses(logits, make_targets([False]), "projection+affinity", images, **{option: value})
     assert (plain["affinity"] - other["affinity"]).abs() > 1e-4
     assert plain["projection"] == other["projection"]
 
@@ -177,7 +179,7 @@ def test_edges_end_where_the_image_does():
 @pytest.mark.parametrize("kind", ["none", "mil", "projection", "projection+affinity"])
 def test_no_proposals_are_a_zero_that_reaches_the_logits(kind):
     logits = torch.zeros(0, GRID, GRID, requires_grad=True)
-    for loss in losses_of(logits, make_targets([]), kind).values():
+    for loss in compute_losses(logits, make_targets([]), kind).values():
         assert loss.item() == 0
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
         assert gradient.shape == logits.shape
@@ -187,8 +189,8 @@ def test_no_proposals_are_a_zero_that_reaches_the_logits(kind):
 def test_half_precision_logits_give_full_precision_losses(kind):
     logits = 3 * torch.randn(2, GRID, GRID).bfloat16()
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        half = losses_of(logits, make_targets([True, False]), kind)
-    full = losses_of(logits.float(), make_targets([True, False]), kind)
+        half = compute_losses(logits, make_targets([True, False]), kind)
+    full = compute_losses(logits.float(), make_targets([True, False]), kind)
     for name, loss in full.items():
         assert half[name].dtype == torch.float32
         assert half[name] == loss

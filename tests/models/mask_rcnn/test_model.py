@@ -78,7 +78,7 @@ def test_options_of_the_network(shared, build, step, target, filled, option, val
 
 
 def test_defaults_are_the_papers_network():
-    """torchvision's maskrcnn_resnet50_fpn, weight for weight; its batch norms are no parameters."""
+    """torchvision's maskrcnn_resnet50_fpn, weight for weight; its batch norms have no parameters."""
     with torch.device("meta"):
         model = MaskRCNN(90, MaskRCNNConfig(weights="none", backbone_norm="bn", frozen_stages=0))
     assert model.backbone.channels == [256, 512, 1024, 2048]
@@ -241,5 +241,5 @@ def test_a_scene_is_learned_by_heart(build, learn, best_ious):
     assert mean_iou(photo, instances) > 0.75
     doubled = [i._replace(mask=i.mask.repeat(2, 0).repeat(2, 1)) for i in instances]
     assert mean_iou(photo.repeat(2, 0).repeat(2, 1), doubled) > 0.7
-    mirrored = [i._replace(mask=i.mask[:, ::-1]) for i in instances]
-    assert mean_iou(photo[:, ::-1].copy(), mirrored, replace(shown, flip=True)) > 0.7
+    flipped = [i._replace(mask=i.mask[:, ::-1]) for i in instances]
+    assert mean_iou(photo[:, ::-1].copy(), flipped, replace(shown, flip=True)) > 0.7

@@ -59,14 +59,14 @@ def test_dropout_is_in_the_last_blocks_and_only_in_training() -> None:
     assert 0.8 < float((seen[0] == 0).float().mean()) < 1  # 0.9 dropped, and ReLU's zeros
 
 
-def test_what_makes_no_sense_is_refused() -> None:
+def test_settings_that_cannot_be_built_are_refused() -> None:
     with pytest.raises(BoxelError, match="kernel is 4; give an odd number"):
         SemanticConfig(kernel=4)
     with pytest.raises(BoxelError, match="dropout is"):
         SemanticConfig(dropout=[1.0])
     with pytest.raises(BoxelError, match="fewer than dropout has entries"):
         FullyConvolutional(2, SemanticConfig(**TINY, dropout=[0.1] * 50))
-    with pytest.raises(BoxelError, match="timm gives no features of backbone swin"):
+    with pytest.raises(BoxelError, match="timm cannot return features of backbone swin"):
         FullyConvolutional(2, SemanticConfig(**TINY | {"backbone": "swin_tiny_patch4_window7_224"}))
     with pytest.raises(BoxelError, match="hidden is 0; give a number from 1 up"):
         SemanticConfig(classifier="fully-connected")
@@ -149,18 +149,18 @@ def test_imagenet_fills_the_fully_connected_layers_too(narrow_vgg, monkeypatch) 
     assert is_filled_from(FullyConvolutional(5, SemanticConfig(**VGG)), narrow_vgg)
 
 
-def test_a_file_without_them_is_warned_of(narrow_vgg, tmp_path, caplog) -> None:
+def test_a_file_without_fully_connected_layers_gives_a_warning(narrow_vgg, tmp_path, caplog) -> None:
     path = tmp_path / "features.safetensors"
     save_file({name: tensor for name, tensor in narrow_vgg.state_dict().items() if "features" in name}, path)
     with caplog.at_level(logging.WARNING):
         FullyConvolutional(5, SemanticConfig(**VGG, weights=str(path)))
     (message,) = caplog.messages
     assert message.startswith(
-        f"{path}: has no fully connected layers of vgg11, so the classifier starts at random"
+        f"{path} has no fully connected layers of vgg11, so the classifier starts at random"
     )
 
 
-def test_another_backbone_takes_them_at_random(caplog) -> None:
+def test_the_fully_connected_layers_of_another_backbone_start_at_random(caplog) -> None:
     config = SemanticConfig(**TINY | VGG | {"backbone": "resnet10t"})
     assert FullyConvolutional(5, config).eval()(torch.rand(1, 3, 64, 64)).shape == (1, 5, 8, 8)
     assert not caplog.messages

@@ -78,7 +78,7 @@ def choose_candidates(
         (B,) the candidates; -1 if no cost is finite.
 
     References:
-        Section 4.3, which says "largest" and means the smallest.
+        Section 4.3, where "largest" must mean the smallest.
     """
     chosen = np.full(costs.shape[1], -1, dtype=np.int64)
     for box, own in enumerate(costs.T):

@@ -20,8 +20,8 @@ class Hypotheses(NamedTuple):
 
     Attributes:
         masks: (N, h, w) bool, on the grid of the votes.
-        boxes: (N, 4) float, xyxy in the unit of the votes: the mean of those of its pixels, which lies nearer to the
-            true box than that of the best one.
+        boxes: (N, 4) float, xyxy in the unit of the votes: the mean over the pixels of the mask, which is closer to the
+            true box than that of the best pixel.
         scores: (N,) float in [0, 1], the confidence.
         labels: (N,) int64 in [0, C).
     """
@@ -35,19 +35,19 @@ class Hypotheses(NamedTuple):
 def vote(scores: Tensor, boxes: Tensor, config: VotingConfig, cell: float = 1.0) -> Hypotheses:
     """Find the instances in an image's class scores and predicted boxes.
 
-    For each class, and each n, the pixels that have the class among their n best vote with the box predicted for it.
-    Non-maximum suppression of the boxes leaves one for each hypothesis; its mask is that pixel and those that it
-    suppressed. Region NMS then chooses among the masks that overlap. Where a true label map gives the scores (1 for
-    the true class, 0 for the others) a pixel votes for its class alone.
+    For each class and each n, the pixels that have the class among their n best vote with the box predicted for it.
+    Non-maximum suppression of the boxes keeps one per hypothesis; its mask is that pixel and those that it suppressed.
+    Region NMS then selects among overlapping masks. With the scores of a true label map (1 for the true class, 0 for
+    the others) a pixel votes for its class only.
 
     Args:
         scores: (C + 1, h, w) float in [0, 1], the class scores of an image's pixels. Class 0 is background, which
             never votes but takes a place among the n best. Classes that tie share the better place, and one whose
             score is 0 gets no vote.
         boxes: (C, 4, h, w) float, xyxy in any unit: the box predicted at each pixel for each class but background.
-            One that isn't finite or has no area is no vote.
-        config: the options.
-        cell: side of a pixel of the grid, in the unit of the boxes.
+            Boxes that are not finite or have no area do not vote.
+        config: Settings.
+        cell: Side of a pixel of the grid, in the unit of the boxes.
 
     Returns:
         The instances.
@@ -66,7 +66,7 @@ def vote(scores: Tensor, boxes: Tensor, config: VotingConfig, cell: float = 1.0)
         if len(ballot) >= config.min_cells:
             winner[ballot] = ballot[_winners(box[ballot], score[ballot], config.nms_iou)]
 
-    # Masks that are too small go before region NMS, lest a stray pixel drops an instance.
+    # Masks that are too small are dropped before region NMS, where a stray pixel could suppress an instance.
     joined = winner.bincount()[winner] >= config.min_cells
     voter, box, score = voter[joined], box[joined], score[joined]
     found, mask = winner[joined].unique(return_inverse=True)
@@ -84,25 +84,25 @@ def vote(scores: Tensor, boxes: Tensor, config: VotingConfig, cell: float = 1.0)
 
 
 def _ballots(scores: Tensor, boxes: Tensor, config: VotingConfig) -> Tensor:
-    """Which pixels vote for a class in its top-n mask: (top_n, C, h * w) bool."""
+    """Return (top_n, C, h * w) bool, the pixels that vote for a class in its top-n mask."""
     best = scores.topk(min(config.top_n, len(scores)), 0).values
     sound = boxes.isfinite().all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)
     classes = scores[1:]
     able = (classes >= config.min_score) & (classes > 0) & sound
     ballots = (classes >= best[:, None]) & able
-    # A ballot without a vote more than the one for n - 1 would only give the same masks again.
+    # A ballot with the same votes as that of n - 1 would give the same masks again.
     ballots[1:] &= (ballots[1:] != ballots[:-1]).any(2, keepdim=True)
     return ballots
 
 
 def _iou_of_pairs(a: Tensor, b: Tensor) -> Tensor:
-    """(N,) IoU of each of (N, 4) boxes with its counterpart."""
+    """Return the (N,) IoU of each of (N, 4) boxes with its counterpart."""
     common = (torch.minimum(a[:, 2:], b[:, 2:]) - torch.maximum(a[:, :2], b[:, :2])).clamp(min=0).prod(1)
     return common / (box_area(a) + box_area(b) - common)
 
 
 def _winners(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
-    """The index of the vote that each goes to: (N,) int64.
+    """Return the (N,) int64 index of the vote that each vote joins.
 
     That is itself for one that NMS keeps, else the best of those kept that overlap it by more than the threshold.
     """

@@ -14,22 +14,22 @@ from boxel.layers.weights import classifier_state_dict
 from boxel.models.semantic.config import SemanticConfig
 from boxel.utils.errors import BoxelError
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class FullyConvolutional(nn.Module):
-    """Scores of every cell of an image: (B, outputs, H / stride, W / stride) of (B, 3, H, W).
+    """A dilated backbone and a classifier that score every cell of an image.
 
     Args:
-        outputs: scores a cell.
-        config: every other choice.
+        outputs: Scores per cell.
+        config: Settings.
 
     Attributes:
-        stride: int, pixels to a cell.
+        stride: Pixels per cell.
         padding_color: (3, 1, 1), the color of padding.
 
     Raises:
-        BoxelError: the backbone can't be built so.
+        BoxelError: The backbone cannot be built with these settings.
 
     References:
         Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016,
@@ -50,30 +50,33 @@ class FullyConvolutional(nn.Module):
         )
         if config.dropout:
             _drop_in_last_blocks(self.backbone.body, config.dropout)
-        self.classifier = _classifier(self.backbone.channels[0], outputs, config)
+        self.classifier = _build_classifier(self.backbone.channels[0], outputs, config)
 
     @property
     def padding_color(self) -> Tensor:
-        """The mean color of what the backbone was trained on."""
+        """The mean color of the images that the backbone was trained on."""
         return self.backbone.mean
 
     def forward(self, images: Tensor) -> Tensor:
-        """Scores of each cell.
+        """Score each cell.
 
         Args:
-            images: (B, 3, H, W) float RGB in [0, 1]; sides that are no multiples of the stride are filled up.
+            images: (B, 3, H, W) float RGB in [0, 1]; sides are padded to multiples of the stride.
+
+        Returns:
+            (B, outputs, H / stride, W / stride), rounded up.
         """
         height, width = images.shape[-2:]
         right, bottom = -width % self.stride, -height % self.stride
         if right or bottom:
-            # Zero is the mean color once it is taken off.
+            # Zero is the mean color after it was subtracted.
             images = F.pad(images - self.padding_color, (0, right, 0, bottom)) + self.padding_color
         (features,) = self.backbone(images)
         return self.classifier(features)
 
 
-def _classifier(channels: int, outputs: int, config: SemanticConfig) -> nn.Module:
-    """The classifier asked for, with the ImageNet weights that a VGG has for it."""
+def _build_classifier(channels: int, outputs: int, config: SemanticConfig) -> nn.Module:
+    """Build the classifier, with the ImageNet weights that a VGG has for it."""
     options = (channels, outputs, config.kernel, config.dilation, config.hidden)
     if config.classifier == "dilated":
         return DilatedClassifier(*options)
@@ -81,8 +84,8 @@ def _classifier(channels: int, outputs: int, config: SemanticConfig) -> nn.Modul
     if config.weights == "none" or not config.backbone.startswith("vgg"):
         return classifier
     if not load_fully_connected(classifier, classifier_state_dict(config.backbone, config.weights)):
-        _log.warning(
-            "%s: has no fully connected layers of %s, so the classifier starts at random; give a file with them.",
+        logger.warning(
+            "%s has no fully connected layers of %s, so the classifier starts at random; give a file with them.",
             config.weights,
             config.backbone,
         )
@@ -90,7 +93,7 @@ def _classifier(channels: int, outputs: int, config: SemanticConfig) -> nn.Modul
 
 
 def _drop_in_last_blocks(body: Any, shares: list[float]) -> None:
-    """Dropout before the last convolution of the last blocks; by hooks, so that no weight changes its name."""
+    """Add dropout before the last convolution of the last blocks, by hooks that keep the names of the weights."""
     layers = [
         [child for child in module.children() if isinstance(child, nn.Conv2d)] for module in body.modules()
     ]

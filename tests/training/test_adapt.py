@@ -1,4 +1,4 @@
-"""Adapting BoxCaseg to the boxes that are to be labeled."""
+"""Adapting BoxCaseg to the boxes to label."""
 
 import json
 

@@ -45,7 +45,7 @@ def salient(objects, tmp_path_factory):
     return folder
 
 
-def rows_of(folder):
+def read_rows(folder):
     with open(folder / "metrics.csv", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -72,7 +72,7 @@ def test_training_on_boxes_and_salient_images(scenes, salient, tiny, run_folder,
     assert f"boxcaseg with resnet10t: 6 images, {len(training.labels)} instances (0 with masks" in caplog.text
     assert "4 steps of 4 crops" in caplog.text
 
-    trained = [row for row in rows_of(run_folder) if row["loss/total"]]
+    trained = [row for row in read_rows(run_folder) if row["loss/total"]]
     assert [int(row["step"]) for row in trained] == list(range(4))
     for row in trained:
         losses = {name: float(row[f"loss/{name}"]) for name in ("mil", "smooth", "pixel")}
@@ -88,10 +88,10 @@ def test_training_on_boxes_and_salient_images(scenes, salient, tiny, run_folder,
         assert torch.equal(tensor, again.state_dict()[name]), name
     metrics = json.loads((run_folder / "metrics.json").read_text())
     made = labeled(again, held_out.without_masks())
-    figures = measure_masks(held_out, made, min_side=0)
-    assert figures.pop("instances") == len(held_out.labels)
-    assert figures.keys() == {"mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class"}
-    assert {name: metrics[f"val/{name}"] for name in figures} == pytest.approx(figures, abs=1e-4)
+    measured = measure_masks(held_out, made, min_side=0)
+    assert measured.pop("instances") == len(held_out.labels)
+    assert measured.keys() == {"mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class"}
+    assert {name: metrics[f"val/{name}"] for name in measured} == pytest.approx(measured, abs=1e-4)
     assert 0 <= metrics["val/box_agreement"] <= 1
     boxes = np.array(made.boxes)
     for instance in range(len(made.labels)):
@@ -122,7 +122,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(scenes, objects, tiny, tmp_pa
             resume = (broken / "checkpoints").exists()
             assert train("boxcaseg", scenes.without_masks(), out=broken, resume=resume, **given) is None
     again = train("boxcaseg", scenes.without_masks(), out=broken, resume=True, **given)
-    assert rows_of(broken) == rows_of(whole)
+    assert read_rows(broken) == read_rows(whole)
     assert (broken / "metrics.json").read_text() == (whole / "metrics.json").read_text()
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, again.state_dict()[name]), name
@@ -133,7 +133,7 @@ def test_training_without_salient_images_ignores_empty_images(scenes, tiny, run_
     tiny["model"]["heads"] = ["weak"]
     empty = scenes.select_instances(~np.isin(scenes.image_index, [0, 7]))
     train("boxcaseg", empty.without_masks(), val=empty.select_images([6, 7]), out=run_folder, config=tiny)
-    trained = [row for row in rows_of(run_folder) if row["loss/total"]]
+    trained = [row for row in read_rows(run_folder) if row["loss/total"]]
     assert len(trained) == 4 and all(np.isfinite(float(row["loss/mil"])) for row in trained)
     assert "loss/pixel" not in trained[0]
     assert 0 <= json.loads((run_folder / "metrics.json").read_text())["val/mask_iou"] <= 1

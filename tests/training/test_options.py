@@ -36,7 +36,7 @@ def callback(trainer, kind):
     return next((c for c in trainer.callbacks if isinstance(c, kind)), None)
 
 
-def steps_of(loader):
+def transforms_by_type(loader):
     return {type(step): step for step in loader.dataset.transforms.transforms}
 
 
@@ -85,14 +85,14 @@ def test_data(handed_over, scenes):
 
 
 def test_augmentation(handed_over):
-    steps = steps_of(handed_over(**{"augment.flip": 0.0, "augment.short_sides": [32, 64]})[2])
+    steps = transforms_by_type(handed_over(**{"augment.flip": 0.0, "augment.short_sides": [32, 64]})[2])
     assert not {v2.RandomHorizontalFlip, v2.ColorJitter, v2.ScaleJitter} & set(steps)
     assert list(steps[v2.RandomShortestSize].min_size) == [32, 64]
     assert steps[v2.RandomShortestSize].max_size == 96
     _, task, loader = handed_over(
         **{"augment.flip": 0.3, "augment.color": 0.2, "augment.scale_jitter": [0.5, 1.5]}
     )
-    steps = steps_of(loader)
+    steps = transforms_by_type(loader)
     assert steps[v2.RandomHorizontalFlip].p == 0.3
     assert tuple(steps[v2.ColorJitter].brightness) == pytest.approx((0.8, 1.2))
     assert tuple(steps[v2.ScaleJitter].scale_range) == (0.5, 1.5)

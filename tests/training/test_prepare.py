@@ -13,7 +13,7 @@ from boxel.training.prepare import (
     add_masks,
     align_categories,
     count_repeats,
-    keep_masks_of,
+    keep_masks_for,
     split,
 )
 from boxel.utils.errors import BoxelError
@@ -38,8 +38,8 @@ def test_untrusted_masks_are_replaced(scenes):
 
 
 def test_own_masks_stay_if_the_other_file_has_none(scenes):
-    mine = keep_masks_of(scenes, [scenes.categories[0].name])
-    theirs = keep_masks_of(scenes, [scenes.categories[1].name])
+    mine = keep_masks_for(scenes, [scenes.categories[0].name])
+    theirs = keep_masks_for(scenes, [scenes.categories[1].name])
     assert np.array_equal(add_masks(mine, theirs).has_mask, mine.has_mask | theirs.has_mask)
 
 
@@ -75,14 +75,14 @@ def test_masks_of_another_dataset_are_refused(scenes):
 
 
 def test_masks_are_kept_for_some_categories(scenes):
-    kept = keep_masks_of(scenes, ["star", "ring"])
+    kept = keep_masks_for(scenes, ["star", "ring"])
     names = np.array([scenes.categories[label].name for label in scenes.labels])
     assert np.array_equal(kept.has_mask, np.isin(names, ["star", "ring"]))
     mapped = dataclasses.replace(scenes, label_maps=["map.png"] * len(scenes))
-    none = keep_masks_of(mapped, [])
+    none = keep_masks_for(mapped, [])
     assert not none.has_mask.any() and not any(none.label_maps)
     with pytest.raises(BoxelError, match=r"'stars'.*Did you mean 'star'"):
-        keep_masks_of(scenes, ["stars"])
+        keep_masks_for(scenes, ["stars"])
 
 
 def test_categories_are_aligned_by_name(scenes):

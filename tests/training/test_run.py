@@ -104,8 +104,8 @@ def test_a_run_folder_is_complete(scenes, tiny, run_folder, caplog):
 
 
 def test_the_best_weights_are_kept_and_the_last_of_equal_ones(scenes, tiny, run_folder, monkeypatch):
-    figures = iter([0.1, 0.3, 0.3, 0.2])
-    monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"mask_AP": next(figures)})
+    values = iter([0.1, 0.3, 0.3, 0.2])
+    monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"mask_AP": next(values)})
     train("boxinst", scenes, out=run_folder, config=tiny, steps=12)
     assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/mask_AP": 0.3}
     kept = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
@@ -122,8 +122,8 @@ def test_the_last_weights_are_kept_if_validated_by_boxes_alone(scenes, tiny, run
 
 
 def test_a_run_ended_by_box_ap_keeps_its_best_weights(scenes, tiny, run_folder, monkeypatch):
-    figures = iter([0.1, 0.3, 0.2, 0.1, 0.0])
-    monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"box_AP": next(figures)})
+    values = iter([0.1, 0.3, 0.2, 0.1, 0.0])
+    monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"box_AP": next(values)})
     train("boxinst", scenes.without_masks(), out=run_folder, config=tiny, steps=30, patience=2)
     assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/box_AP": 0.3}
 
@@ -238,14 +238,14 @@ def test_fine_tuning_reports_loaded_and_new_weights(scenes, tiny, tmp_path, capl
 
 
 def test_a_non_finite_loss_skips_its_step_only(scenes, tiny, run_folder, monkeypatch, caplog):
-    losses, states = BoxInst._losses, []
+    losses, states = BoxInst.compute_losses, []
 
     def poisoned(self, *args):
         states.append([p.detach().clone() for p in self.parameters()])
         found = losses(self, *args)
         return found | {"box": found["box"] * float("nan")} if len(states) == 2 else found
 
-    monkeypatch.setattr(BoxInst, "_losses", poisoned)
+    monkeypatch.setattr(BoxInst, "compute_losses", poisoned)
     train("boxinst", scenes, out=run_folder, config=tiny, steps=4)
     assert "step 1: the loss box is not finite" in caplog.text
     same = [all(torch.equal(a, b) for a, b in zip(*pair, strict=True)) for pair in pairwise(states)]

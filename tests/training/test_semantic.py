@@ -43,8 +43,8 @@ def test_a_segmenter_is_trained_on_masks(scenes: Annotations, semantic_run) -> N
     photo = scenes.image_path(0)
     found = model.predict(photo)
     assert found.labels.shape == (scenes.heights[0], scenes.widths[0]) and found.scores.max() <= 1
-    figures = measure_segmenter(scenes, model)
-    assert figures["images"] == len(scenes) and figures["per_class"].keys() == {
+    values = measure_segmenter(scenes, model)
+    assert values["images"] == len(scenes) and values["per_class"].keys() == {
         c.name for c in model.categories
     }
 
@@ -132,7 +132,7 @@ def test_a_network_that_predicts_one_class_is_reported(found, progress, warns, m
     task.model.categories = classes
     task.confusion = SimpleNamespace(compute=lambda: torch.tensor(found), reset=lambda: None)
     monkeypatch.setattr(task, "progress", lambda: progress)
-    monkeypatch.setattr(task, "log_dict", lambda figures, sync_dist: None)
+    monkeypatch.setattr(task, "log_dict", lambda values, sync_dist: None)
     task.on_validation_epoch_end()
     assert ("all pixels are predicted as ground" in caplog.text) == warns
 

@@ -1,4 +1,4 @@
-"""Adapt BoxCaseg to a dataset: continue its training on the boxes that are to be labeled, as in the paper.
+"""Adapt BoxCaseg to a dataset: continue its training on the boxes to label, like the paper.
 
 The model's own masks of the boxes serve as hints, so that it keeps what it knows while lines across boxes and colors
 teach it what these images look like.

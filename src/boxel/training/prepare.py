@@ -1,4 +1,4 @@
-"""Prepare the data of a run: read it, choose what is learned from it, and keep images for validation."""
+"""Prepare the data of a run: read it, select the targets, and keep images for validation."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class TrainingData:
 
 
 def prepare_data(run: Run, sources: DataSources) -> TrainingData:
-    """Read the data of a run and choose what is learned from it.
+    """Read the data of a run and select its targets.
 
     Args:
         run: What is to be done.
@@ -104,7 +104,7 @@ def prepare_data(run: Run, sources: DataSources) -> TrainingData:
 
 
 def read_training(sources: DataSources, class_list: str | None) -> Annotations:
-    """Read and join what is to be learned from, with masks added from another file."""
+    """Read and join the training data, with masks added from another file."""
     several = [sources.data] if isinstance(sources.data, (Annotations, str, Path)) else list(sources.data)
     joined = join(
         [
@@ -160,9 +160,9 @@ def set_aside(
 def select_targets(
     data: Annotations, config: DataConfig, things: Sequence[Category] | None = None
 ) -> Annotations:
-    """Apply the settings on what is learned from: renamed categories, masks of some, a minimum size of boxes."""
+    """Select the targets by the settings: renamed categories, masks of some, a minimum size of boxes."""
     renamed = data.rename_categories(config.rename)
-    masked = renamed if config.mask_classes is None else keep_masks_of(renamed, config.mask_classes)
+    masked = renamed if config.mask_classes is None else keep_masks_for(renamed, config.mask_classes)
     selected = masked if config.categories is None else masked.select_categories(config.categories)
     aligned = selected if things is None else align_categories(selected, things)
     return aligned.ignore_small(config.min_box)
@@ -255,7 +255,7 @@ def count_repeats(data: Annotations, share: float) -> NDArray[np.int64]:
     return repeats
 
 
-def keep_masks_of(data: Annotations, classes: Sequence[str]) -> Annotations:
+def keep_masks_for(data: Annotations, classes: Sequence[str]) -> Annotations:
     """Return the dataset with masks of some categories only; the others keep their boxes (BoxInst, Tables 6 and 7).
 
     Label maps, which cover all categories, are dropped.

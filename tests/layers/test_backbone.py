@@ -304,6 +304,7 @@ def test_frozen_stages_end_where_they_should(name, stages, last_frozen, first_fr
     assert [p.requires_grad for p in body.parameters()] == [False] * cut + [True] * (len(names) - cut)
 
 
+@pytest.mark.slow
 def test_zero_freezes_nothing_and_five_everything():
     for name in ("resnet18", SWIN):
         nothing = Backbone(name, weights="none", norm="bn", frozen_stages=0)

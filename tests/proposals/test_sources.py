@@ -159,6 +159,7 @@ def test_objects_are_found(source, given) -> None:
             assert max(ious[:30]) > 0.75
 
 
+@pytest.mark.slow
 def test_large_images_are_processed_at_a_smaller_size() -> None:
     image, masks = photo()
     large = image.repeat(8, 0).repeat(8, 1)

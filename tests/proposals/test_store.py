@@ -24,6 +24,7 @@ def times(folder) -> dict[str, int]:
     return {file.name: os.stat(file).st_mtime_ns for file in folder.iterdir()}
 
 
+@pytest.mark.slow
 def test_candidates_are_made_once(scenes, tmp_path) -> None:
     done = []
     assert make_candidates(scenes, tmp_path, CONFIG, advance=done.append) == []
@@ -39,6 +40,7 @@ def test_candidates_are_made_once(scenes, tmp_path) -> None:
     assert len(times(tmp_path)) == 7 and first.items() <= times(tmp_path).items()
 
 
+@pytest.mark.slow
 def test_processes_make_the_same_candidates(scenes, tmp_path) -> None:
     make_candidates(scenes, tmp_path / "two", CONFIG, workers=2)
     for image in range(len(scenes)):
@@ -53,6 +55,7 @@ def test_images_without_boxes_have_no_candidates(scenes, tmp_path) -> None:
     assert len(load_candidates(empty, 0, tmp_path, ProposalConfig(count=50, fit_boxes=False))) == 50
 
 
+@pytest.mark.slow
 def test_an_unreadable_image_costs_only_itself(scenes, tmp_path, caplog) -> None:
     broken = replace(scenes, paths=[scenes.paths[0], "gone.jpg", scenes.paths[2]])
     (error,) = make_candidates(broken, tmp_path, CONFIG)
@@ -76,6 +79,7 @@ def test_overlaps_are_those_of_full_masks() -> None:
             assert found[n, m] == pytest.approx((own & masks[m]).sum() / (own | masks[m]).sum(), abs=1e-9)
 
 
+@pytest.mark.slow
 def test_recall_grows_with_the_number(scenes, tmp_path) -> None:
     found = best_candidate_ious(scenes, tmp_path, CONFIG, counts=(1, 10, 100))
     assert found.shape[1] == 3 and (np.diff(found, axis=1) >= 0).all()

@@ -56,7 +56,7 @@ def labeled(model, data):
     for index in range(len(data)):
         own = data.instances_in(index)
         image = torch.from_numpy(read_image(data.image_path(index))).permute(2, 0, 1) / 255
-        masks, _ = model([image], [torch.from_numpy(data.boxes[own])])
+        masks, _ = model([image], boxes=[torch.from_numpy(data.boxes[own])])
         codes[own] = [msgspec.json.encode(encode(mask.numpy())) for mask in masks[0]]
     return replace(data, segmentations=codes)
 

@@ -86,7 +86,7 @@ class CropTask(Task):
     def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
         """Predict masks of the boxes of an image, and compare them with the true ones."""
         for image, target in zip(*batch, strict=True):
-            masks, _ = self.model([image.float() / 255], [target["boxes"]])
+            masks, _ = self.model([image.float() / 255], boxes=[target["boxes"]])
             ious, agreement = compare_masks(target, masks[0])
             self.measured[target["image_id"]] = (ious.tolist(), agreement.tolist(), target["labels"].tolist())
 
@@ -104,7 +104,7 @@ class CropTask(Task):
         own = self.truth.instances_in(index)
         boxes = torch.from_numpy(self.truth.boxes[own])
         pixels = torch.from_numpy(image).permute(2, 0, 1).float() / 255
-        masks, _ = self.model([pixels.to(self.device)], [boxes.to(self.device)])
+        masks, _ = self.model([pixels.to(self.device)], boxes=[boxes.to(self.device)])
         codes = [encode(mask.cpu().numpy()) for mask in masks[0]]
         names = [category.name for category in self.truth.categories]
         return overlay(image, self.truth.boxes[own], codes, self.truth.labels[own], names)

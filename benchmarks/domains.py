@@ -48,8 +48,8 @@ def main() -> None:
         folder = args.data / "domains" / "measure" / name
         truth = first_images(boxel.read(folder / "val.json", images=folder / "images"), args.instances)
         boxes = truth.without_masks()
-        measured = measure_masks(boxel.label(boxes, teacher=args.teacher), truth)
-        filled = measure_masks(boxel.label(boxes, teacher="rectangle"), truth)
+        measured = measure_masks(truth, boxel.label(boxes, teacher=args.teacher))
+        filled = measure_masks(truth, boxel.label(boxes, teacher="rectangle"))
         rows.append([*(measured.get(key, np.nan) for key in MEASURES), filled["mask_iou"]])
         table.add(kind, len(truth.labels), *rows[-1])
     table.add("mean", None, *np.nanmean(rows, axis=0))

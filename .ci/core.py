@@ -24,7 +24,7 @@ COMMANDS = [
     "boxel check photos/boxes.json --images photos",
     "boxel label photos/boxes.json --images photos --out masks.json --report report.html",
     "boxel draw masks.json --images photos --out drawn",
-    "boxel evaluate masks.json photos/masks.json --images photos --report evaluation.html",
+    "boxel evaluate masks.json photos/masks.json --images photos",
     "boxel convert masks.json yolo --to yolo",
     "boxel demo --out demo",
 ]

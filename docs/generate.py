@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FunctionType
 
+from boxel.cli.reference import commands_markdown
 from boxel.training.recipe import recipes_markdown
 
 PAGES = Path(__file__).resolve().parent / "reference"
@@ -40,7 +41,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--check", action="store_true", help="compare only")
     check = parser.parse_args().check
-    pages = {**api_pages(), "recipes.md": recipes_markdown()}
+    pages = {**api_pages(), "cli.md": commands_markdown(), "recipes.md": recipes_markdown()}
     stale = [name for name, text in pages.items() if read(name) != GENERATED + text]
     if check:
         print("\n".join(f"docs/reference/{name} is stale; run `python docs/generate.py`" for name in stale))

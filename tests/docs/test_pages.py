@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from boxel.cli.main import _split_command, build_parser
+from boxel.cli.main import build_parser, split_command
 from boxel.data.samples import write_sample_images
 from boxel.data.synthetic import write_scenes
 
@@ -81,5 +81,5 @@ def commands() -> list[pytest.ParameterSet]:
 def test_commands_on_pages_have_flags_that_exist(words: list[str]) -> None:
     if words[0] == "train" and words[1:2] == ["METHOD"]:
         return
-    name, rest = _split_command(words)
+    name, rest = split_command(words)
     build_parser(name).parse(rest)

@@ -126,7 +126,7 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
     if words[0] == "train" and (len(words) == 1 or words[1] in ("-h", "--help")):
         print(_overview("train "))
         return 0 if len(words) > 1 else 2
-    name, rest = _split_command(words)
+    name, rest = split_command(words)
     asks_help = {"-h", "--help", "--help-all"} & set(rest)
     parser = build_parser(name, "--help-all" in rest)
     if asks_help:
@@ -152,7 +152,7 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
         ) from error
 
 
-def _split_command(words: list[str]) -> tuple[str, list[str]]:
+def split_command(words: list[str]) -> tuple[str, list[str]]:
     """Split a command line into the name of the command, which may have two words, and the rest."""
     if words[0] == "train":
         spelled = {name.replace("_", "-"): name for name in TRAIN}

@@ -4,21 +4,40 @@ from __future__ import annotations
 
 from boxel.cli.main import COMMANDS, build_parser
 from boxel.cli.parser import Option
+from boxel.cli.train import TRAIN
 from boxel.cli.values import default_text, describe_value, plain_type
 
 
-def options_markdown(command: str) -> str:
+def commands_markdown() -> str:
+    """Return the page of all commands and their flags.
+
+    Example:
+        >>> commands_markdown().splitlines()[0]
+        '# Commands'
+    """
+    text = (
+        "# Commands\n\n`boxel COMMAND --help` lists the flags of a command. `--debug` shows the traceback of an error,\n"
+        "and `boxel --print-completion bash` (or `zsh`, `fish`) prints completions for a shell to source. The exit\n"
+        "code is 0 if all is done, 1 if data or a file is at fault, and 2 for wrong usage.\n\n"
+    )
+    plain = [options_markdown(name) for name in COMMANDS if name not in TRAIN]
+    train = [options_markdown(name, level=3) for name in TRAIN]
+    return text + "\n".join([*plain, "## boxel train\n\n`boxel train METHOD` trains a model.\n", *train])
+
+
+def options_markdown(command: str, level: int = 2) -> str:
     """Return a page section on a command: its help, its usage and example, and tables of its arguments and flags.
 
     Args:
         command: A command, e.g. `label` or `train boxinst`.
+        level: Level of its heading.
 
     Example:
         >>> print(options_markdown("draw").splitlines()[0])
         ## boxel draw
     """
     parser = build_parser(command, show_all=True)
-    lines = [f"## boxel {command}", "", COMMANDS[command].help, "", "```bash"]
+    lines = [f"{'#' * level} boxel {command}", "", COMMANDS[command].help, "", "```bash"]
     lines += [f"boxel {command} {COMMANDS[command].example}".rstrip(), "```", ""]
     positional = [option for option in parser.options if not option.flags]
     if positional:
@@ -26,7 +45,7 @@ def options_markdown(command: str) -> str:
         lines += [f"| `{option.dest.upper()}` | {_cell(option.help)} |" for option in positional] + [""]
     for group in dict.fromkeys(option.group for option in parser.options if option.flags):
         if group is not None:
-            lines += [f"### {group}", ""]
+            lines += [f"{'#' * level}# {group}", ""]
         lines += ["| flag | value | default | meaning |", "|---|---|---|---|"]
         lines += [_row(option) for option in parser.options if option.flags and option.group == group] + [""]
     return "\n".join(lines).rstrip() + "\n"

@@ -29,7 +29,7 @@ EXAMPLES = {
 def _add_train(method: Method, parser: Parser) -> None:
     from boxel.training.config import ALIASES
 
-    add_data(parser, several=True, class_list="class_list" not in ALIASES)
+    add_data(parser, several=True, class_list=False)
     parser.add_flag("out", str, "folder of the run", default=f"runs/{method.name}", metavar="FOLDER")
     parser.add_flag(
         "config", str, "recipe to start from, by name (`boxel recipes` lists them) or as a YAML file"

@@ -4,17 +4,15 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "boxel"
 MAX_FUNCTION_LINES = 80
 MAX_PARAMETERS = 10
 MAX_CLI_FILE_LINES = 300
-MAX_SOURCE_LINES = 25_700
+MAX_SOURCE_LINES = 29_900  # a ratchet: lower it with each reduction; the aim is 25,700
 
 # "file:function" -> why it may be longer or take more.
 EXCEPTIONS = {
-    "exporting/trace.py:_deform_conv2d": "its signature is that of the torchvision operator that it translates",
+    "exporting/onnx.py:_deform_conv2d": "its signature is that of the torchvision operator that it translates",
 }
 
 
@@ -55,11 +53,9 @@ def line_count(folder: Path) -> dict[str, int]:
     }
 
 
-@pytest.mark.xfail(strict=False, reason="the command line is being split")
 def test_files_of_the_command_line_are_small() -> None:
     assert {name: n for name, n in line_count(SOURCE / "cli").items() if n > MAX_CLI_FILE_LINES} == {}
 
 
-@pytest.mark.xfail(strict=False, reason="the source is being reduced")
-def test_the_source_stays_small() -> None:
-    assert sum(line_count(SOURCE).values()) < MAX_SOURCE_LINES
+def test_the_source_does_not_grow() -> None:
+    assert sum(line_count(SOURCE).values()) <= MAX_SOURCE_LINES

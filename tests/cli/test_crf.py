@@ -40,7 +40,7 @@ def run(*words: Any) -> int:
 
 
 def evaluate_run(place: Path, tmp_path: Path, *flags: str) -> dict[str, Any]:
-    file = tmp_path / "figures.json"
+    file = tmp_path / "metrics.json"
     assert run("evaluate", place / "run", place / "masks.json", "--json", file, *flags) == 0
     return json.loads(file.read_text())
 

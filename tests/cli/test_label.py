@@ -65,8 +65,8 @@ def test_a_trained_model_labels_and_is_evaluated(folder, tmp_path, capsys):
     truth = folder / "scenes" / "masks.json"
     out = tmp_path / "m.json"
     assert run("label", boxes, "--images", images, "--out", out, "--teacher", folder / "run", "--flip") == 0
-    figures = [tmp_path / "set.json", tmp_path / "run.json"]
-    assert run("evaluate", out, truth, "--images", images, "--json", figures[0]) == 0
+    metrics = [tmp_path / "set.json", tmp_path / "run.json"]
+    assert run("evaluate", out, truth, "--images", images, "--json", metrics[0]) == 0
     words = [
         "evaluate",
         folder / "run",
@@ -76,7 +76,7 @@ def test_a_trained_model_labels_and_is_evaluated(folder, tmp_path, capsys):
         "--baselines",
         "box",
         "--json",
-        figures[1],
+        metrics[1],
     ]
     assert run(*words) == 0
     assert run(*words, "--results", tmp_path / "r.json") == 2
@@ -84,7 +84,7 @@ def test_a_trained_model_labels_and_is_evaluated(folder, tmp_path, capsys):
     assert "is a model that predicts masks of given boxes" in said.err
     said = said.out
     assert "mask_iou  IoU@50  IoU@75" in said
-    of_set, of_run = (json.loads(file.read_text()) for file in figures)
+    of_set, of_run = (json.loads(file.read_text()) for file in metrics)
     assert set(of_run) == {"masks", "box"}
     # Each box is that of an object, which fills some part of it; both evaluations use the same boxes.
     assert 0.3 < of_run["box"]["mask_iou"] < 1

@@ -20,9 +20,9 @@ def test_segments_are_written_and_compared_with_masks(tmp_path, capsys) -> None:
         "1",
     ]
     assert main([*words, "--count", "60", "--plot", str(tmp_path / "recall.png")]) == 0
-    told = capsys.readouterr().out
-    assert f"segments of 2 images: {tmp_path / 'out'}" in told
-    rows = [line.split() for line in told.splitlines() if line.strip()[:1].isdigit()]
+    out = capsys.readouterr().out
+    assert f"segments of 2 images: {tmp_path / 'out'}" in out
+    rows = [line.split() for line in out.splitlines() if line.strip()[:1].isdigit()]
     assert [int(row[0]) for row in rows] == [10, 20, 50, 100, 200, 500, 1000, 2000]
     assert float(rows[-1][1]) > 0.8 and float(rows[0][1]) <= float(rows[-1][1])
     assert (tmp_path / "recall.png").read_bytes().startswith(b"\x89PNG")

@@ -141,9 +141,9 @@ def test_check_repairs_and_conversion_keeps_boxes(scenes, tmp_path):
 
     found = boxel(*words, "--json", "-")
     assert found.returncode == 1
-    faults = json.loads(found.stdout)
-    assert {fault["kind"] for fault in faults} == {"box-outside", "unknown-image"}
-    assert faulty["annotations"][0]["id"] in {fault["annotation_id"] for fault in faults}
+    issues = json.loads(found.stdout)
+    assert {issue["kind"] for issue in issues} == {"box-outside", "unknown-image"}
+    assert faulty["annotations"][0]["id"] in {issue["annotation_id"] for issue in issues}
 
     assert boxel(*words, "--repair", tmp_path / "repaired.json").returncode == 0
     twice = boxel(*words, "--repair", tmp_path / "repaired.json")
@@ -162,12 +162,12 @@ def test_check_repairs_and_conversion_keeps_boxes(scenes, tmp_path):
 
 def test_evaluate_compares_baselines_on_chosen_categories(run, scenes, tmp_path, capsys):
     words = ["evaluate", run, scenes / "masks.json", "--images", scenes / "images", "--device", "cpu"]
-    words += ["--baselines", "box", "--categories", "ring,star", "--json", tmp_path / "new" / "figures.json"]
+    words += ["--baselines", "box", "--categories", "ring,star", "--json", tmp_path / "new" / "metrics.json"]
     assert main([str(word) for word in words]) == 0
     assert "box filled" in capsys.readouterr().out
-    figures = json.loads((tmp_path / "new" / "figures.json").read_text())
-    assert set(figures["baselines"]) == {"box"}
-    assert set(figures["box"]["per_class"]) == {"ring", "star"}
+    metrics = json.loads((tmp_path / "new" / "metrics.json").read_text())
+    assert set(metrics["baselines"]) == {"box"}
+    assert set(metrics["box"]["per_class"]) == {"ring", "star"}
 
 
 def test_evaluate_reports_unreadable_images(run, scenes, tmp_path, capsys):

@@ -18,21 +18,21 @@ pytestmark = pytest.mark.slow
 
 def test_predicted_label_maps_score_like_their_model(place: Path, tmp_path: Path, capsys) -> None:
     images, maps, run = place / "maps" / "images", place / "maps", place / "run"
-    out, drawn, figures = tmp_path / "found", tmp_path / "drawn", tmp_path / "a.json"
+    out, drawn, metrics = tmp_path / "found", tmp_path / "drawn", tmp_path / "a.json"
     assert main(["predict", str(run), str(images), "--out", str(out), "--draw", str(drawn)]) == 0
     assert f"label maps of 4 of 4 images: {out}, drawn in {drawn}" in capsys.readouterr().out
     assert len(list(drawn.iterdir())) == 4
     ids = {int(line.split()[0]) for line in (maps / "classes.txt").read_text().splitlines()}
     assert set(np.unique(np.array(Image.open(next(out.iterdir()))))) <= ids
-    assert main(["evaluate", str(run), str(maps), "--json", str(figures)]) == 0
-    of_run = json.loads(figures.read_text())
-    assert main(["evaluate", str(out), str(maps), "--json", str(figures)]) == 0
-    assert json.loads(figures.read_text()) == of_run
+    assert main(["evaluate", str(run), str(maps), "--json", str(metrics)]) == 0
+    of_run = json.loads(metrics.read_text())
+    assert main(["evaluate", str(out), str(maps), "--json", str(metrics)]) == 0
+    assert json.loads(metrics.read_text()) == of_run
     assert re.search(r"^mean +\d+\.\d$", capsys.readouterr().out, re.MULTILINE)
     # The masks that the label maps were painted from are the same ground truth.
     masks = place / "scenes" / "masks.json"
-    assert main(["evaluate", str(run), str(masks), "--json", str(figures)]) == 0
-    assert json.loads(figures.read_text()) == of_run
+    assert main(["evaluate", str(run), str(masks), "--json", str(metrics)]) == 0
+    assert json.loads(metrics.read_text()) == of_run
 
 
 def test_train_learns_from_predicted_label_maps(place: Path, tmp_path: Path, capsys) -> None:

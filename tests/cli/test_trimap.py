@@ -17,9 +17,9 @@ pytestmark = pytest.mark.slow
 
 def evaluate(subject: Path, place: Path, out: Path) -> dict[str, Any]:
     """Run `boxel evaluate --trimap` and return the metrics that it writes."""
-    words = ["evaluate", str(subject), str(place / "maps"), "--json", str(out / "figures.json")]
+    words = ["evaluate", str(subject), str(place / "maps"), "--json", str(out / "metrics.json")]
     assert main([*words, "--trimap", str(out / "new" / "trimap.png")]) == 0
-    return json.loads((out / "figures.json").read_text(), parse_constant=pytest.fail)  # JSON has no NaN
+    return json.loads((out / "metrics.json").read_text(), parse_constant=pytest.fail)  # JSON has no NaN
 
 
 def test_a_model_and_its_label_maps_have_the_same_trimap(place: Path, tmp_path: Path, capsys) -> None:

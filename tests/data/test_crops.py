@@ -72,7 +72,7 @@ def ramps(tmp_path):
     return annotations([BOX] * 3, [L_SHAPE, L_SHAPE, None], root=tmp_path, trusted=trusted)
 
 
-def window_of(shown):
+def find_window(shown):
     """The part of a ramp that a crop shows: x0, y0, x1, y1."""
     across, down = shown[0].mean(0) * 255, shown[1].mean(1) * 255
     ends = []
@@ -91,7 +91,7 @@ def test_a_sample_has_its_image_and_target(ramps):
     assert len(dataset) == 3 and dataset.data is ramps
     shown, target = dataset[0, 7]
     assert shown.shape == (3, SIDE, SIDE) and shown.dtype == torch.float32
-    assert window_of(shown) == pytest.approx([40, 35, 160, 115], abs=1)  # twice the box, about its middle
+    assert find_window(shown) == pytest.approx([40, 35, 160, 115], abs=1)  # twice the box, about its middle
     assert target.keys() == {"rows", "columns", "mask", "has_mask", "image_id"}
     assert target["image_id"] == "image 0" and target["has_mask"] is True
     for name in ("rows", "columns"):
@@ -150,7 +150,7 @@ def test_mask_and_spans_lie_where_the_pixels_are(ramps):
 def test_windows_shift_and_scale_as_in_the_paper(ramps):
     """The center shifts by up to a quarter of the box; width and height are scaled independently by 0.5 to 1.5."""
     dataset = CropDataset(ramps, None, CropConfig(side=SIDE, clip=False))
-    windows = np.array([window_of(np.sort(dataset[2, seed][0].numpy(), axis=-1)) for seed in range(80)])
+    windows = np.array([find_window(np.sort(dataset[2, seed][0].numpy(), axis=-1)) for seed in range(80)])
     extent, box = windows[:, 2:] - windows[:, :2], np.array([60, 40])
     shift = ((windows[:, :2] + windows[:, 2:]) / 2 - [100, 75]) / box
     assert np.abs(shift).max() <= 0.25 + 0.02
@@ -163,7 +163,7 @@ def test_windows_shift_and_scale_as_in_the_paper(ramps):
 
 def test_the_window_includes_the_margin(ramps):
     shown, _ = CropDataset(ramps, None, STILL, margin=0.25)[2, 0]
-    assert window_of(shown) == pytest.approx([55, 45, 145, 105], abs=1)
+    assert find_window(shown) == pytest.approx([55, 45, 145, 105], abs=1)
 
 
 def test_windows_past_the_image_are_clipped_or_padded(ramps):
@@ -175,7 +175,7 @@ def test_windows_past_the_image_are_clipped_or_padded(ramps):
     assert torch.equal(filled_up[:, :, :5], color.expand(3, SIDE, 5))
     assert np.flatnonzero(target["rows"])[0] == 5
     cut, target = CropDataset(at_the_border, None, config, fill=FILL)[2, 0]
-    assert window_of(cut) == pytest.approx([0, 0, 75, 50], abs=1)
+    assert find_window(cut) == pytest.approx([0, 0, 75, 50], abs=1)
     assert np.flatnonzero(target["rows"]).tolist() == list(range(26))  # 40 of 50 pixels
     assert (cut[2] * 255 == 200).all()
 
@@ -183,24 +183,24 @@ def test_windows_past_the_image_are_clipped_or_padded(ramps):
 def test_a_salient_crop_shows_nine_tenths_of_each_side(ramps):
     """288 of 320 pixels, anywhere, for any aspect."""
     dataset = CropDataset(ramps.select_images([2]), ramps.select_images([0]), STILL)
-    windows = np.array([window_of(dataset[1, seed][0]) for seed in range(20)])
+    windows = np.array([find_window(dataset[1, seed][0]) for seed in range(20)])
     assert windows[:, 2:] - windows[:, :2] == pytest.approx(np.tile([180, 135], (20, 1)), abs=2)
     assert windows.min() >= -1 and windows[:, 2].max() <= 201 and windows[:, 3].max() <= 151
     assert np.ptp(windows[:, 0]) > 10 and np.ptp(windows[:, 1]) > 7
     shown, target = dataset[1, 0]
     assert target["has_mask"] and target["image_id"] == "image 0"
     expected = np.floor(
-        (np.array(BOX) - np.tile(window_of(shown)[:2], 2)) / np.tile([180, 135], 2) * SIDE + 0.5
+        (np.array(BOX) - np.tile(find_window(shown)[:2], 2)) / np.tile([180, 135], 2) * SIDE + 0.5
     )
     found = np.array([np.flatnonzero(target[name])[[0, -1]] for name in ("columns", "rows")])
     np.testing.assert_allclose(found[:, 0], expected[:2], atol=1)
     np.testing.assert_allclose(found[:, 1] + 1, expected[2:], atol=1)
-    assert window_of(dataset[0, 0][0]) == pytest.approx(BOX, abs=1)  # the boxed set's are about their boxes
+    assert find_window(dataset[0, 0][0]) == pytest.approx(BOX, abs=1)  # the boxed set's are about their boxes
 
 
 def test_salient_images_may_be_cropped_around_their_box(ramps):
     dataset = CropDataset(ramps.select_images([2]), ramps.select_images([0]), replace(STILL, salient="box"))
-    assert window_of(dataset[1, 0][0]) == pytest.approx(BOX, abs=1)
+    assert find_window(dataset[1, 0][0]) == pytest.approx(BOX, abs=1)
 
 
 def test_box_noise_affects_only_instances_with_a_mask(ramps):

@@ -177,7 +177,7 @@ def test_collate_keeps_images_of_any_size(data):
 # ---------------------------------------------------------------------------------------------------------------------
 
 
-def images_of(wide, tall, data):
+def make_images(wide, tall, data):
     """The dataset with `wide` and `tall` images in random order."""
     n = wide + tall
     is_wide = np.random.default_rng(0).permutation(n) < wide
@@ -195,7 +195,7 @@ def images_of(wide, tall, data):
     ("wide", "tall", "batch_size"), [(12, 8, 4), (13, 6, 4), (3, 2, 4), (7, 0, 2), (5, 5, 1)]
 )
 def test_each_image_occurs_once_per_epoch_and_aspects_are_separate(data, wide, tall, batch_size):
-    many = images_of(wide, tall, data)
+    many = make_images(wide, tall, data)
     sampler = AspectBatchSampler(many, batch_size)
     is_wide = many.widths > many.heights
     for epoch in range(3):
@@ -209,7 +209,7 @@ def test_each_image_occurs_once_per_epoch_and_aspects_are_separate(data, wide, t
 
 
 def test_square_and_unknown_images_count_as_wide(data):
-    many = images_of(2, 2, data)
+    many = make_images(2, 2, data)
     square = replace(
         many, widths=np.array([50, 0, 60, 0], np.int32), heights=np.array([50, 0, 50, 0], np.int32)
     )
@@ -217,7 +217,7 @@ def test_square_and_unknown_images_count_as_wide(data):
 
 
 def test_order_depends_on_seed_and_epoch_alone(data):
-    many = images_of(9, 9, data)
+    many = make_images(9, 9, data)
 
     def epoch(number, seed=0):
         sampler = AspectBatchSampler(many, 4, seed)
@@ -237,7 +237,7 @@ def test_order_depends_on_seed_and_epoch_alone(data):
 
 
 def test_skip_applies_once(data):
-    sampler = AspectBatchSampler(images_of(9, 9, data), 4)
+    sampler = AspectBatchSampler(make_images(9, 9, data), 4)
     whole = list(sampler)
     sampler.skip = 2
     assert list(sampler) == whole[2:]
@@ -246,7 +246,7 @@ def test_skip_applies_once(data):
 
 def test_images_may_repeat_within_an_epoch(data):
     repeats = np.array([1, 3, 1, 1, 1, 2])
-    sampler = AspectBatchSampler(images_of(4, 2, data), 2, repeats=repeats)
+    sampler = AspectBatchSampler(make_images(4, 2, data), 2, repeats=repeats)
     draws = list(chain(*sampler))
     assert np.bincount([index for index, _ in draws]).tolist() == repeats.tolist()
     assert len({seed for _, seed in draws}) == len(draws)  # each time augmented in another way
@@ -256,7 +256,7 @@ def test_images_may_repeat_within_an_epoch(data):
 @pytest.mark.parametrize(("images", "processes"), [(24, 2), (24, 3), (22, 4), (5, 4)])
 def test_processes_share_an_epoch(data, images, processes):
     """All have the same number of batches; a batch occurs twice only if they do not divide evenly."""
-    many = images_of(images // 2, images - images // 2, data)
+    many = make_images(images // 2, images - images // 2, data)
     samplers = [AspectBatchSampler(many, 2, 0, rank, processes) for rank in range(processes)]
     shares = [list(sampler) for sampler in samplers]
     assert {len(share) for share in shares} == {len(samplers[0])}

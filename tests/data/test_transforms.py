@@ -70,10 +70,10 @@ def test_max_size_takes_precedence():
 
 def test_flip_mirrors_boxes_and_masks():
     flips = [transformed(replace(PLAIN, flip=0.5), seed)[1]["boxes"][0].tolist() for seed in range(20)]
-    kept, mirrored = [10, 5, 30, 25], [70, 5, 90, 25]
-    assert sorted(set(map(tuple, flips))) == [tuple(kept), tuple(mirrored)]
+    kept, flipped = [10, 5, 30, 25], [70, 5, 90, 25]
+    assert sorted(set(map(tuple, flips))) == [tuple(kept), tuple(flipped)]
     assert all(
-        transformed(replace(PLAIN, flip=1.0), seed)[1]["boxes"][0].tolist() == mirrored for seed in range(5)
+        transformed(replace(PLAIN, flip=1.0), seed)[1]["boxes"][0].tolist() == flipped for seed in range(5)
     )
     image, target = transformed(replace(PLAIN, flip=1.0))
     assert torch.equal(image, transformed(PLAIN)[0].flip(-1))

@@ -86,7 +86,9 @@ def test_only_the_last_layer_of_a_segmenter_depends_on_classes(hidden, tmp_path)
 def test_weights_of_the_semantic_run_are_not_reported_as_new(tmp_path):
     network = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "kernel": 3, "hidden": 0}
     semantic = io.build("fcrn", 3, network)
-    io.save(semantic, tmp_path / "run", {"method": "fcrn", "model": network}, [Category(0, "ground"), *_TWO])
+    io.save(
+        semantic, tmp_path / "run", {"method": "fcrn", "model": network}, [Category(0, "background"), *_TWO]
+    )
     model = io.build("fcrn-instances", 2, network | {"semantic": network})
     loaded, new = init_from(model, tmp_path / "run", _TWO)
     assert not any(name.startswith("semantic.") for name in [*loaded, *new])

@@ -125,7 +125,7 @@ def test_a_field_of_view_larger_than_the_crop_is_reported(scenes, tiny_fcrn, tmp
     ],
 )
 def test_a_network_that_predicts_one_class_is_reported(found, progress, warns, monkeypatch, caplog) -> None:
-    classes = [SimpleNamespace(name="ground"), SimpleNamespace(name="car")]
+    classes = [SimpleNamespace(name="background"), SimpleNamespace(name="car")]
     task = SemanticTask.__new__(SemanticTask)
     torch.nn.Module.__init__(task)
     task.model = torch.nn.Module()
@@ -134,7 +134,7 @@ def test_a_network_that_predicts_one_class_is_reported(found, progress, warns, m
     monkeypatch.setattr(task, "progress", lambda: progress)
     monkeypatch.setattr(task, "log_dict", lambda values, sync_dist: None)
     task.on_validation_epoch_end()
-    assert ("all pixels are predicted as ground" in caplog.text) == warns
+    assert ("all pixels are predicted as background" in caplog.text) == warns
 
 
 @pytest.mark.parametrize("processes", [1, 3])

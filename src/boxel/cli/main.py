@@ -69,7 +69,7 @@ def main(args: Sequence[str] | None = None) -> int:
         args: The words after `boxel`; those of the process if None.
 
     Returns:
-        The exit code: 0 if all is done, 1 if data or a file is at fault, 2 for wrong usage.
+        The exit code: 0 if all is done, 1 if the data or a file is invalid, 2 for wrong usage.
     """
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words

@@ -16,9 +16,10 @@ def commands_markdown() -> str:
         '# Commands'
     """
     text = (
-        "# Commands\n\n`boxel COMMAND --help` lists the flags of a command. `--debug` shows the traceback of an error,\n"
-        "and `boxel --print-completion bash` (or `zsh`, `fish`) prints completions for a shell to source. The exit\n"
-        "code is 0 if all is done, 1 if data or a file is at fault, and 2 for wrong usage.\n\n"
+        "# Commands\n\n`boxel COMMAND --help` lists the flags of a command. `--debug` shows the traceback\n"
+        "of an error, and `boxel --print-completion bash` (or `zsh`, `fish`) prints completions for a shell\n"
+        "to source. The exit code is 0 if all is done, 1 if the data or a file is invalid, and 2 for wrong\n"
+        "usage.\n\n"
     )
     plain = [options_markdown(name) for name in COMMANDS if name not in TRAIN]
     train = [options_markdown(name, level=3) for name in TRAIN]

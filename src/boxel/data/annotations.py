@@ -130,7 +130,7 @@ class Annotations:
             "trusted": lambda: np.ones(n, dtype=bool),
             "areas": lambda: np.full(n, np.nan),
             "label_maps": lambda: [None] * len(self.image_ids),
-            "map_labels": lambda: values_to_labels(_values_of(self) if any(self.label_maps) else {}),
+            "map_labels": lambda: values_to_labels(_label_map_values(self) if any(self.label_maps) else {}),
         }
         for name, make in defaults.items():
             if getattr(self, name) is None:
@@ -395,7 +395,7 @@ def _area_of_code(code: Mapping[str, Any]) -> float | None:
         return None
 
 
-def _values_of(data: Annotations) -> dict[int, int]:
+def _label_map_values(data: Annotations) -> dict[int, int]:
     """Return the label of each value as it is if no reader has stated another."""
     ids = {category.id: label for label, category in enumerate(data.categories)}
     return {0: BACKGROUND, data.void: VOID} | ids

@@ -88,7 +88,7 @@ def decode_image(image: Image.Image) -> NDArray[np.uint8]:
     Raises:
         ValueError: The range of its pixels is unknown. A damaged image raises Pillow's errors, of many kinds.
     """
-    orientation = orientation_of(image)
+    orientation = read_orientation(image)
     image.load()
     upright = _UPRIGHT.get(orientation)
     rgb = _as_rgb(image)
@@ -119,10 +119,10 @@ def stored_size(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
         ImageError: As of `image_size`.
     """
     with _opened(path) as image:
-        return image.size, orientation_of(image)
+        return image.size, read_orientation(image)
 
 
-def orientation_of(image: Image.Image) -> int:
+def read_orientation(image: Image.Image) -> int:
     """Return the EXIF orientation in 1..8 of an opened, not yet decoded image; 1 if there is no valid one."""
     if image.format == "TIFF":  # Pillow turns these upright by itself, and gives their upright size
         return 1

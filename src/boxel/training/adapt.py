@@ -51,8 +51,8 @@ def adapt(
 ) -> Path:
     """Adapt a BoxCaseg model to the boxes of a dataset.
 
-    The folder also gets ``adapted.json``, with the model that it was adapted from and the minutes, and that model's
-    calibration of quality, if there is one, as ``quality.json``.
+    The folder also gets ``adapted.json``, with the model that it was adapted from and the minutes, and a copy of that
+    model's calibration of quality, ``quality.json``, if it has one.
 
     Args:
         data: The dataset; its trusted masks are learned from.

@@ -9,7 +9,7 @@ from math import inf
 
 
 class BoxelError(Exception):
-    """The data, a file or a setting is at fault; the command line prints one sentence and exits with 1."""
+    """The data, a file or a setting is invalid; the command line prints one sentence and exits with 1."""
 
 
 class UsageError(BoxelError):

@@ -117,7 +117,7 @@ def test_a_dataset_is_not_written_into_another(tmp_path, format):
     data = read(tmp_path / "a.json")
     out = tmp_path / "out"
     out.mkdir()
-    (out / "notes.md").write_text("")  # what is no annotation is in nobody's way
+    (out / "notes.md").write_text("")  # a file without annotations is ignored
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # SBD holds no boxes
         write(data, out, format)

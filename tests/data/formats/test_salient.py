@@ -17,7 +17,7 @@ from boxel.utils.errors import BoxelError
 HEIGHT, WIDTH = 20, 30
 
 
-def mask_of(*boxes):
+def make_mask(*boxes):
     mask = np.zeros((HEIGHT, WIDTH), dtype=np.uint8)
     for x0, y0, x1, y1 in boxes:
         mask[y0:y1, x0:x1] = 1
@@ -34,8 +34,8 @@ def put(folder, stem, mask, suffix=".jpg", value=255):
 
 @pytest.fixture
 def folder(tmp_path):
-    put(tmp_path / "set", "cup", mask_of((3, 4, 20, 18)))
-    put(tmp_path / "set", "bird", mask_of((10, 0, 30, 9), (12, 9, 14, 12)), ".png", value=200)
+    put(tmp_path / "set", "cup", make_mask((3, 4, 20, 18)))
+    put(tmp_path / "set", "bird", make_mask((10, 0, 30, 9), (12, 9, 14, 12)), ".png", value=200)
     return tmp_path / "set"
 
 
@@ -48,7 +48,7 @@ def test_a_dataset_is_read(folder):
     assert data.boxes.tolist() == [[10, 0, 30, 12], [3, 4, 20, 18]]
     assert [category.name for category in data.categories] == ["salient"] and data.labels.tolist() == [0, 0]
     assert data.has_mask.all() and not data.iscrowd.any()
-    np.testing.assert_array_equal(data.mask(0), mask_of((10, 0, 30, 9), (12, 9, 14, 12)))
+    np.testing.assert_array_equal(data.mask(0), make_mask((10, 0, 30, 9), (12, 9, 14, 12)))
     assert data.areas.tolist() == [186, 238]
 
 
@@ -128,19 +128,19 @@ def with_masks(data, *masks):
 def test_what_the_layout_cannot_hold_is_reported(folder, tmp_path):
     data = boxel.read(folder)
     two = replace(data.select_instances([0, 1, 0]), image_index=np.array([0, 1, 0], np.int32), ids=[1, 2, 3])
-    two = with_masks(two, mask_of((10, 0, 30, 9)), None, mask_of((0, 15, 5, 20)))
-    with pytest.warns(ConversionWarning) as told:
+    two = with_masks(two, make_mask((10, 0, 30, 9)), None, make_mask((0, 15, 5, 20)))
+    with pytest.warns(ConversionWarning) as caught:
         boxel.write(two, tmp_path / "out", format="salient")
-    said = " ".join(str(warning.message) for warning in told)
+    said = " ".join(str(warning.message) for warning in caught)
     assert "a salient dataset has masks only: 1 instances without one are left out" in said
     assert "has neither categories nor instances" in said
     again = boxel.read(tmp_path / "out")
-    np.testing.assert_array_equal(again.mask(0), mask_of((10, 0, 30, 9), (0, 15, 5, 20)))
+    np.testing.assert_array_equal(again.mask(0), make_mask((10, 0, 30, 9), (0, 15, 5, 20)))
     assert again.image_ids == ["bird"] and [issue.kind for issue in again.issues] == ["no-mask"]
 
 
 def test_masks_that_cannot_be_written_are_reported(folder, tmp_path):
-    data = with_masks(boxel.read(folder), mask_of((0, 0, 5, 5))[:10], mask_of((3, 4, 20, 18)))
+    data = with_masks(boxel.read(folder), make_mask((0, 0, 5, 5))[:10], make_mask((3, 4, 20, 18)))
     untrusted = replace(data, trusted=np.array([True, False]))
     losses = salient.write(data, tmp_path / "broken")
     assert len(losses) == 1 and "1 of 2 masks cannot be read" in losses[0]
@@ -152,7 +152,7 @@ def test_masks_that_cannot_be_written_are_reported(folder, tmp_path):
 # single objects ------------------------------------------------------------------------------------------------------
 
 
-def set_of(folder, *masks):
+def make_dataset(folder, *masks):
     """A dataset of one image per mask."""
     for i, mask in enumerate(masks):
         put(folder, str(i), mask)
@@ -160,15 +160,15 @@ def set_of(folder, *masks):
 
 
 def test_a_single_object_is_connected_and_large_enough(tmp_path):
-    data = set_of(
+    data = make_dataset(
         tmp_path,
-        mask_of((3, 4, 20, 18)),
-        mask_of((0, 0, 10, 10), (15, 0, 25, 10)),  # two pieces of 100 pixels
-        mask_of((0, 0, 9, 10), (20, 0, 21, 10)),  # 90 and 10
-        mask_of((0, 0, 8, 10), (20, 0, 22, 5)),  # 80 and 10
-        mask_of((0, 0, 12, 1)),  # 12 of 600 pixels
-        mask_of((0, 0, 11, 1)),
-        mask_of((0, 0, 5, 5), (5, 5, 10, 10)),  # corners touch
+        make_mask((3, 4, 20, 18)),
+        make_mask((0, 0, 10, 10), (15, 0, 25, 10)),  # two pieces of 100 pixels
+        make_mask((0, 0, 9, 10), (20, 0, 21, 10)),  # 90 and 10
+        make_mask((0, 0, 8, 10), (20, 0, 22, 5)),  # 80 and 10
+        make_mask((0, 0, 12, 1)),  # 12 of 600 pixels
+        make_mask((0, 0, 11, 1)),
+        make_mask((0, 0, 5, 5), (5, 5, 10, 10)),  # corners touch
     )
     assert select_single_objects(data).image_ids == ["0", "2", "4", "6"]
     assert select_single_objects(data, min_connected=0.5).image_ids == ["0", "1", "2", "3", "4", "6"]
@@ -178,7 +178,7 @@ def test_a_single_object_is_connected_and_large_enough(tmp_path):
 
 
 def test_only_images_with_one_trusted_mask_are_selected(tmp_path):
-    data = set_of(tmp_path, *[mask_of((3, 4, 20, 18))] * 6)
+    data = make_dataset(tmp_path, *[make_mask((3, 4, 20, 18))] * 6)
     data = replace(
         data,
         # Images 0 and 1 are of one instance each, 2 of two, 3 of an untrusted mask, 4 of a crowd; 5 has none.
@@ -187,13 +187,13 @@ def test_only_images_with_one_trusted_mask_are_selected(tmp_path):
         iscrowd=np.array([False] * 5 + [True]),
     )
     assert select_single_objects(data).image_ids == ["0", "1"]
-    one_box = with_masks(data, None, *[mask_of((3, 4, 20, 18))] * 5)
+    one_box = with_masks(data, None, *[make_mask((3, 4, 20, 18))] * 5)
     assert select_single_objects(one_box).image_ids == ["1"]
 
 
 def test_an_unreadable_mask_costs_only_its_image(tmp_path, caplog):
-    data = set_of(tmp_path, mask_of((3, 4, 20, 18)), mask_of((3, 4, 20, 18)))
-    broken = with_masks(data, mask_of((0, 0, 9, 9))[:7], mask_of((3, 4, 20, 18)))
+    data = make_dataset(tmp_path, make_mask((3, 4, 20, 18)), make_mask((3, 4, 20, 18)))
+    broken = with_masks(data, make_mask((0, 0, 9, 9))[:7], make_mask((3, 4, 20, 18)))
     assert select_single_objects(broken).image_ids == ["1"]
     assert re.search(r"annotation 0:1 .*Its image is left out", caplog.text)
 

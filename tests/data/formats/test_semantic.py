@@ -566,9 +566,9 @@ def test_what_the_layout_cannot_hold_is_reported(tmp_path):
     data = with_instances(
         tmp_path / "photos", Category(0, "cat"), Category(900, "a\nb"), boxes_only=[[0, 0, 5, 5]]
     )
-    with pytest.warns(ConversionWarning) as told:
+    with pytest.warns(ConversionWarning) as caught:
         boxel.write(data, tmp_path / "out", format="semantic")
-    said = "\n".join(str(warning.message) for warning in told)
+    said = "\n".join(str(warning.message) for warning in caught)
     assert "values from 0 to 254, each once: its classes are renumbered" in said
     assert "1 images have boxes only, from which no label map can be made; they are left out" in said
     assert (tmp_path / "out/classes.txt").read_text() == "0 background\n1 cat\n2 a b\n"

@@ -51,7 +51,7 @@ def parse_text(codes: Sequence[str]) -> list[NDArray[np.int64] | None]:
     added to all but a number's last digit, and 16 in the last one is a minus. From the fourth run on, a number is the
     difference from the run two before.
     """
-    texts = [code.encode("ascii", "xmlcharrefreplace") for code in codes]  # puts "&", which is no digit
+    texts = [code.encode("ascii", "xmlcharrefreplace") for code in codes]  # puts "&", which is not a digit
     lengths = np.array([len(text) for text in texts], dtype=np.int64)
     digits = np.frombuffer(b"".join(texts), dtype=np.uint8).astype(np.int64) - 48
     ends = np.cumsum(lengths)

@@ -187,7 +187,7 @@ def _instance(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float],
         merged = coco_mask.merge(codes)
         segmentation = {"size": merged["size"], "counts": merged["counts"].decode("ascii")}
     boxes = rectangles or [
-        _extent(np.array(part).reshape(-1, 2).tolist()) if isinstance(part, list) else _box_of(part)
+        _extent(np.array(part).reshape(-1, 2).tolist()) if isinstance(part, list) else _mask_box(part)
         for part in parts
     ]
     corners = np.array(boxes)
@@ -202,7 +202,7 @@ def _extent(points: list[list[float]]) -> list[float]:
     return [min(xs), min(ys), max(xs), max(ys)]
 
 
-def _box_of(rle: Rle) -> list[float]:
+def _mask_box(rle: Rle) -> list[float]:
     x, y, w, h = coco_mask.toBbox(rle).tolist()
     return [x, y, x + w, y + h]
 

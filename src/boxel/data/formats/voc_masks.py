@@ -59,7 +59,7 @@ def match_masks(
     values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
     masks = [objects == value for value in values]
     boxes = tight_boxes(masks).tolist()
-    names = [_class_of(mask, classes, order) for mask in masks]
+    names = [_find_class(mask, classes, order) for mask in masks]
     if boxed is None:
         return [
             (name, box, msgspec.json.encode(encode(mask)))
@@ -106,7 +106,7 @@ def _read_png(file: Path, size: tuple[int, ...], stem: str, issues: list[Issue])
         return None
 
 
-def _class_of(
+def _find_class(
     mask: NDArray[np.bool_], classes: NDArray[np.uint8] | None, order: list[str] | None
 ) -> str | None:
     if classes is None or order is None:

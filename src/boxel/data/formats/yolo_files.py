@@ -135,14 +135,14 @@ def files_in(places: Sequence[Place]) -> list[tuple[Path, Path | None]]:
     """Return image and label file of every image that has either; a missing image is assumed to be a ``.jpg``."""
     files: dict[str, tuple[Path, Path | None]] = {}
     for images, labels in places:
-        for image, label in _files_of(images, labels):
+        for image, label in _pair_files(images, labels):
             name = os.path.normpath(image)  # two places may have the same image
             if name not in files or files[name][1] is None:
                 files[name] = image, label
     return list(files.values())
 
 
-def _files_of(images: Path, labels: Path) -> Iterator[tuple[Path, Path | None]]:
+def _pair_files(images: Path, labels: Path) -> Iterator[tuple[Path, Path | None]]:
     if labels.suffix == ".txt":
         yield images, labels if _is_file(labels) else None
         return

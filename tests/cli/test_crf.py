@@ -88,7 +88,7 @@ def test_a_broken_crf_file_is_named(place: Path, tmp_path: Path, capsys) -> None
     (folder / "crf.yaml").write_text("appearance_weight: much")
     assert run("predict", folder, place / "images", "--out", tmp_path / "out") == 1
     said = capsys.readouterr().err
-    assert "crf.yaml: can't be read as settings of a CRF" in said and said.count("\n") == 1
+    assert "crf.yaml cannot be read as settings of a CRF" in said and said.count("\n") == 1
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from boxel.data import Annotations, write
 from boxel.data.annotations import Category
 from boxel.data.formats.builder import Builder
 
+collect_ignore = ["killed_job.py"]  # a script that a test runs
+
 MakeSet = Callable[..., Annotations]
 
 

@@ -113,8 +113,8 @@ def test_two_processes_train_if_one_has_no_boxes(scenes, tiny, tmp_path):
     ]
     words += ["--val", scenes.root.parent / "masks.json", "--val-images", scenes.root]
     done = run_boxel(words, tmp_path)
-    assert "3 steps of 2 images, lr 0.001, on 2 x cpu" in done.stdout
-    assert done.stdout.count("done: the model") == 1
+    assert "3 steps of 2 images, lr 0.001, on 2 x cpu" in done.stderr
+    assert done.stderr.count("done: the model") == done.stdout.count("model: run") == 1
     metrics = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert metrics["step"] == 3 and {"val/mask_AP", "val/box_AP"} <= metrics.keys()
     with open(tmp_path / "run" / "metrics.csv", newline="") as file:
@@ -133,7 +133,7 @@ def test_two_processes_choose_the_same_segments_as_one(scenes, tiny_boxsup, tmp_
         (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(config | changes))
         words = ["train", "boxsup", "few.json", "--images", scenes.root, "--config", "recipe.yaml"]
         done = run_boxel([*words, "--out", f"run{devices}"], tmp_path)
-        assert f"update 1 at step 0: {len(few.ids)} boxes" in done.stdout
+        assert f"update 1 at step 0: {len(few.ids)} boxes" in done.stderr
         checkpoint = torch.load(tmp_path / f"run{devices}" / "checkpoints" / "last.ckpt", weights_only=True)
         chosen[devices] = checkpoint["choices"]
     assert (chosen[1] >= 0).all()

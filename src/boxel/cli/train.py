@@ -55,6 +55,8 @@ def _add_train(method: Method, parser: Parser) -> None:
 
 
 def _train(method: Method, given: Namespace) -> int:
+    from lightning.pytorch.utilities import rank_zero_only
+
     from boxel.training import train
 
     settings = dict(given.items())  # by dotted paths
@@ -62,7 +64,8 @@ def _train(method: Method, given: Namespace) -> int:
     model = train(method.name, data, **settings)
     if model is None:
         return 1
-    print(f"model: {settings.get('out', f'runs/{method.name}')}")
+    if not rank_zero_only.rank:  # one process speaks for all
+        print(f"model: {settings.get('out', f'runs/{method.name}')}")
     return 0
 
 

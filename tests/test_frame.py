@@ -40,6 +40,7 @@ def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFi
     assert "boxel/py.typed" in shipped
 
 
+@pytest.mark.slow
 def test_the_wheel_brings_the_command_and_the_license(wheel: zipfile.ZipFile) -> None:
     info = f"boxel-{boxel.__version__}.dist-info"
     assert "boxel = boxel.cli:main" in wheel.read(f"{info}/entry_points.txt").decode()

@@ -20,6 +20,7 @@ def test_an_unknown_name_is_an_attribute_error():
         boxel.nothing  # noqa: B018
 
 
+@pytest.mark.slow
 def test_importing_label_loads_no_heavy_package():
     code = """
 import sys

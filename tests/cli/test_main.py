@@ -166,6 +166,7 @@ def test_help_states_usage_and_an_example_and_explains_every_flag(name, capsys):
     assert all(f"`{flag}`" in page for option in build_parser(name).options for flag in option.flags)
 
 
+@pytest.mark.slow
 def test_help_of_a_method_is_short_and_help_all_is_complete(capsys):
     assert main(["train", "boxinst", "--help"]) == 0
     short = capsys.readouterr().out
@@ -225,6 +226,7 @@ print(large & set(sys.modules), file=sys.stderr)
     assert done.stderr.splitlines()[-1] == "set()"
 
 
+@pytest.mark.slow
 def test_without_torch_a_training_names_the_extra(truth):
     code = "import sys; sys.modules['torch'] = None; from boxel.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["train", "boxinst", str(truth)]

@@ -39,6 +39,7 @@ def scene(seed: int, smooth: bool) -> tuple[torch.Tensor, torch.Tensor]:
     return photo, (1.5 * logits).softmax(0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("smooth", [False, True])
 @pytest.mark.parametrize(
     "config",

@@ -53,6 +53,7 @@ def place(tmp_path, format, name):
     return tmp_path / f"{name}.json" if format == "coco" else tmp_path / name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first, second", list(itertools.product(FORMATS, FORMATS)))
 def test_every_format_converts_to_every_other(source, tmp_path, first, second):
     with warnings.catch_warnings():

@@ -51,6 +51,7 @@ def test_masks_are_apart_and_boxes_tight(scenes) -> None:
             assert instance.box.tolist() == [x, y, x + w, y + h]
 
 
+@pytest.mark.slow
 def test_scenes_have_holes_overlaps_and_shared_colors(scenes) -> None:
     instances = [instance for _, found in scenes for instance in found]
     assert {instance.label for instance in instances} == set(range(len(CLASSES)))

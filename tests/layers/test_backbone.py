@@ -43,6 +43,7 @@ def test_returns_strides_8_16_and_32(name, channels, images):
     ]
 
 
+@pytest.mark.slow
 def test_features_are_those_of_timm_on_normalized_images(images):
     backbone = Backbone("resnet18", weights="none").eval()
     body = timm.create_model("resnet18", features_only=True, out_indices=(2, 3, 4)).eval()
@@ -81,6 +82,7 @@ def test_channels_last_gives_the_same(images):
 # strides and channels --------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "channels"),
     [("tf_efficientnet_lite0", [24, 40, 112, 320]), ("convnext_atto", [40, 80, 160, 320])],
@@ -132,6 +134,7 @@ def test_hrnet_loads_the_weights_of_the_whole_classifier(hrnet, tmp_path):
     assert all(torch.equal(tensor, network[name]) for name, tensor in hrnet.body.state_dict().items())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet10t", "tf_efficientnet_lite0"])
 def test_an_extra_channel_is_ignored_before_training(name, images):
     plain = Backbone(name, weights="none").eval()
@@ -172,6 +175,7 @@ def narrow_vgg(monkeypatch):
     monkeypatch.setattr(timm.models.vgg, "ConvMlp", lambda *options, **more: nn.Identity())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["vgg11", "vgg11_bn"])
 @pytest.mark.parametrize(
     ("output_stride", "strides", "channels", "dilation"),
@@ -189,6 +193,7 @@ def test_vgg_returns_the_deepest_map_of_a_stride(
     assert [layer.dilation for layer in convolutions] == [(1, 1)] * 6 + [(dilation, dilation)] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_dilated_vgg_loads_the_weights_of_the_whole_classifier(narrow_vgg, tmp_path, images, suffix):
     state = timm.create_model("vgg11").state_dict()
@@ -340,6 +345,7 @@ def test_deformable_starts_as_the_plain_network(name, images):
             torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_deformable_replaces_3x3_convolutions_of_c3_to_c5_only():
     body = Backbone("resnet50", weights="none", deformable=True).body
     replaced = {name for name, module in body.named_modules() if isinstance(module, ModulatedDeformConv2d)}

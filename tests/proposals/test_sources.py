@@ -209,6 +209,7 @@ def test_holes_are_filled_and_bays_are_not() -> None:
     assert fill_holes(horseshoe, ring[None]).sum() >= 1
 
 
+@pytest.mark.slow
 def test_segments_are_clipped_to_their_box(seen) -> None:
     _, _, own = seen
     box = np.array([12.0, 12, 48, 30])  # the upper half of the disc

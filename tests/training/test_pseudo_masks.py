@@ -47,6 +47,7 @@ def test_hints_are_made_only_for_boxes_without_a_mask(boxed, tmp_path):
     assert hinted.has_mask.tolist() == [i == 1 for i in range(len(data.ids))]
 
 
+@pytest.mark.slow
 def test_hints_are_read_from_their_file(boxed, tmp_path, caplog):
     caplog.clear()
     first = with_hints(boxed, tmp_path / "hints.json")

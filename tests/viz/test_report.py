@@ -276,6 +276,7 @@ def test_only_the_images_shown_are_read(make_set, report, monkeypatch):
     assert sorted(read) == ["0.png", "7.png"]
 
 
+@pytest.mark.slow
 def test_the_page_does_not_grow_with_the_dataset(make_set, report, tmp_path):
     """Ten times as many boxes, images, categories, teachers and issues make digits longer, and nothing more."""
 

@@ -335,6 +335,7 @@ def fuzzed(tmp_path_factory):
     return tmp_path_factory.mktemp("fuzz") / "hostile.json"
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=80, deadline=None)
 @given(st.integers(0, len(WHOLE)), st.binary(max_size=4))
 def test_truncated_or_garbled_files_are_refused(fuzzed, at, junk):

@@ -161,6 +161,7 @@ def test_file_stems():
     assert file_stems(paths) == ["a_1", "b_1", "2", "passwd", "3", "4", "image", "2.5", "image_2", "_"]
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.lists(st.text(alphabet="ab1_./\\\0é", max_size=8), max_size=8))
 def test_file_stems_are_safe(paths):

@@ -217,6 +217,7 @@ def test_masks_match_transformers(network: Any, family: str, multimask: bool) ->
                 np.testing.assert_allclose(resample_logits(mask, region), inside, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_window_is_the_box_with_its_margin(network: Any) -> None:
     teacher = SamTeacher(network("sam2").folder, margin=0.25)
     boxes = np.array([[40.0, 20, 80, 60]])
@@ -262,6 +263,7 @@ def test_an_image_with_three_rows_is_not_transposed(network: Any) -> None:
     np.testing.assert_allclose(resample_logits(mask, Region(2, 0, 20, 3)), logits[:, 2:20], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_name_and_identity(network: Any, tmp_path: Path) -> None:
     folder = network("sam2").folder
     teacher = SamTeacher(folder)
@@ -321,6 +323,7 @@ def test_pickled_weights_are_not_read(network: Any, tmp_path: Path) -> None:
         SamTeacher(folder)
 
 
+@pytest.mark.slow
 def test_weights_that_lack_a_tensor_are_refused(network: Any, tmp_path: Path) -> None:
     folder = copied(network("sam2").folder, tmp_path / "holes")
     change(folder, lambda weights: weights.pop("mask_decoder.iou_token.weight"))

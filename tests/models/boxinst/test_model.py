@@ -101,6 +101,7 @@ def test_options_of_the_network(shared, build, option, value, measure, before, a
     assert measure(build(**{option: value}, **extra)) == after
 
 
+@pytest.mark.slow
 def test_a_bifpn_has_three_layers_and_group_norms(build, step, target):
     """Group norms learn from one small image too; an FPN has no norms."""
     neck = build(neck="bifpn").neck

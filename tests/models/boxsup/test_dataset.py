@@ -38,6 +38,7 @@ def test_a_box_is_ignored_before_a_segment_is_selected(masked, folder) -> None:
     assert set(np.unique(painted(dataset, 0))) == {0, IGNORE_INDEX}
 
 
+@pytest.mark.slow
 def test_a_selected_segment_is_painted_in_the_class_of_its_box(masked, folder) -> None:
     boxes = masked.without_masks()
     dataset = BoxSupDataset(boxes, folder, CONFIG)

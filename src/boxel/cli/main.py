@@ -57,9 +57,7 @@ EXTRAS = {
 }
 """Packages that some commands need, by the name of their module: what they are called, and the extra with them."""
 
-CPU_BUILD = (
-    "without a GPU, --extra-index-url https://download.pytorch.org/whl/cpu gets a much smaller PyTorch"
-)
+CPU_BUILD = "without a GPU, install PyTorch's much smaller CPU build first: see its own install page"
 
 
 def main(args: Sequence[str] | None = None) -> int:

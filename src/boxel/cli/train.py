@@ -64,7 +64,7 @@ def _train(method: Method, given: Namespace) -> int:
     model = train(method.name, data, **settings)
     if model is None:
         return 1
-    if not rank_zero_only.rank:  # one process speaks for all
+    if not getattr(rank_zero_only, "rank", 0):  # one process speaks for all
         print(f"model: {settings.get('out', f'runs/{method.name}')}")
     return 0
 

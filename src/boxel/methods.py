@@ -157,7 +157,7 @@ def get_method(name: str) -> Method:
     Raises:
         UsageError: There is no such method.
 
-    Example:
+    Examples:
         >>> get_method("boxcaseg").kind
         'box_to_mask'
     """
@@ -171,7 +171,7 @@ def get_method(name: str) -> Method:
 def resolve(reference: str) -> Any:
     """Import what a reference of the form ``"package.module:name"`` names.
 
-    Example:
+    Examples:
         >>> resolve("boxel.utils.errors:UsageError").__name__
         'UsageError'
     """

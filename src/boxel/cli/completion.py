@@ -33,7 +33,7 @@ def completion_script(
         flags: The flags of each command and their help, by the name of the command.
         helps: The help of each command.
 
-    Example:
+    Examples:
         >>> "--drop" in completion_script("bash", {"label": [("--drop", "Minimum IoU")]}, {"label": "Label."})
         True
     """

@@ -105,7 +105,7 @@ def load_model(folder: str, given: Namespace) -> Model:
 def split_names(text: str | None) -> list[str] | None:
     """Return the names that a text lists with commas between them.
 
-    Example:
+    Examples:
         >>> split_names("yolo, voc")
         ['yolo', 'voc']
     """

@@ -11,7 +11,7 @@ from boxel.cli.values import default_text, describe_value, plain_type
 def commands_markdown() -> str:
     """Return the page of all commands and their flags.
 
-    Example:
+    Examples:
         >>> commands_markdown().splitlines()[0]
         '# Commands'
     """
@@ -33,7 +33,7 @@ def options_markdown(command: str, level: int = 2) -> str:
         command: A command, e.g. `label` or `train boxinst`.
         level: Level of its heading.
 
-    Example:
+    Examples:
         >>> print(options_markdown("draw").splitlines()[0])
         ## boxel draw
     """

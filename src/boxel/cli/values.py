@@ -13,7 +13,7 @@ from boxel.utils.errors import nearest
 def describe_value(hint: Any) -> str:
     """Describe the value of a flag, e.g. `a number from 0 to 1`.
 
-    Example:
+    Examples:
         >>> describe_value(list[int] | None)
         'a whole number, or several with commas'
     """
@@ -88,7 +88,7 @@ def default_metavar(hint: Any) -> str:
 def default_text(value: Any) -> str:
     """Return a default as it is written on the command line; empty for None and for an empty list.
 
-    Example:
+    Examples:
         >>> default_text([0.5, 2 / 3])
         '0.5,0.667'
     """

@@ -22,7 +22,7 @@ class CRFConfig(Config):
     Raises:
         BoxelError: A number is out of range.
 
-    Example:
+    Examples:
         >>> CRFConfig(appearance_weight=4).iterations
         10
     """

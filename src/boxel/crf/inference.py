@@ -29,7 +29,7 @@ def mean_field(images: Tensor, probabilities: Tensor, config: CRFConfig) -> Tens
     Returns:
         (B, C, H, W) float32, the marginals.
 
-    Example:
+    Examples:
         >>> images = torch.zeros(1, 3, 8, 8)
         >>> images[..., 4:] = 1  # black and white
         >>> probabilities = torch.full((1, 2, 8, 8), 0.5)

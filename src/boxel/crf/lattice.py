@@ -88,7 +88,7 @@ def build_lattice(features: Tensor, groups: Tensor | None = None) -> Lattice:
     Raises:
         BoxelError: The features span so many standard deviations that 64 bits cannot number the vertices.
 
-    Example:
+    Examples:
         >>> points = build_lattice(torch.tensor([[0.0], [0.1], [50.0]]))
         >>> a, b, far = points.filter(torch.tensor([[1.0], [0.0], [0.0]])).flatten().tolist()
         >>> a > b > far == 0

@@ -50,7 +50,7 @@ _INSTANCE_DTYPES = {
 class Category:
     """A class of objects, with the id that its dataset gave it.
 
-    Example:
+    Examples:
         >>> Category(3, "cat").name
         'cat'
     """
@@ -92,7 +92,7 @@ class Annotations:
         file: The annotation file or folder that was read, for messages.
         issues: What the reader found wrong.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> data = sample_images().select_categories(["cat"])
         >>> data.mask(0).shape, data.boxes.shape
@@ -404,7 +404,7 @@ def _label_map_values(data: Annotations) -> dict[int, int]:
 def values_to_labels(labels: Mapping[int, int]) -> NDArray[np.int16]:
     """Build the `map_labels` of an `Annotations` from the label of each value; all other values are void.
 
-    Example:
+    Examples:
         >>> values_to_labels({0: BACKGROUND, 2: 0}).tolist()
         [-2, -1, 0]
     """

@@ -21,7 +21,7 @@ class AugmentConfig(Config):
             None for multi-scale training.
         color: Strength of random brightness, contrast and saturation; 0 leaves colors alone.
 
-    Example:
+    Examples:
         >>> AugmentConfig(short_sides=[320], flip=0.5).max_size
         1333
     """
@@ -52,7 +52,7 @@ class ScaleCropConfig(Config):
         flip: Probability of a left-right flip.
         color: Strength of random brightness, contrast and saturation; 0 leaves colors alone.
 
-    Example:
+    Examples:
         >>> ScaleCropConfig(long_side=500, crop=320).scale
         (0.7, 1.3)
     """
@@ -92,7 +92,7 @@ class CropConfig(Config):
         overlap_drop: Probability that an instance is left out of an epoch because another box overlaps it with an IoU
             above 0.5; the paper's code has 0.75 on COCO.
 
-    Example:
+    Examples:
         >>> CropConfig(side=100)
         Traceback (most recent call last):
         boxel.utils.errors.BoxelError: side is 100; give a multiple of 32.

@@ -40,7 +40,7 @@ def convert(
     Raises:
         BoxelError: The source cannot be read, or the target cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.samples import write_sample_images
         >>> folder = Path(tempfile.mkdtemp())

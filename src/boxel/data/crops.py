@@ -37,7 +37,7 @@ class CropDataset(SkippingDataset[tuple[Tensor, dict[str, Any]]]):
         margin: Background around a box that the network sees when it predicts a mask, as a share of the box.
         fill: Color outside an image, RGB in 0..255.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> crop, target = CropDataset(sample_images(), None, CropConfig(side=64))[0, 1]
         >>> crop.shape, target["mask"].shape

@@ -111,7 +111,7 @@ class InstanceDataset(ImageDataset):
         transforms: torchvision v2 transforms of the whole sample.
         include_untrusted: Include masks that are not trusted too, with `has_mask` False.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> image, target = InstanceDataset(sample_images())[0]
         >>> image.shape[0], target["boxes"].shape[1]
@@ -199,7 +199,7 @@ class SemanticDataset(ImageDataset):
         classes: The classes that `labels` index; if None, those of the dataset itself.
         instances: Include instances too.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> image, target = SemanticDataset(sample_images())[0]
         >>> image.shape[1:] == target["labels"].shape
@@ -249,7 +249,7 @@ def collate(samples: list[Sample]) -> tuple[list[Tensor], list[dict[str, Any]]]:
     Returns:
         B images (3, H, W) of any sizes, and their targets.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> dataset = InstanceDataset(sample_images())
         >>> images, targets = collate([dataset[0], dataset[1]])

@@ -71,7 +71,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
     Raises:
         ImageError: The file is missing, empty, truncated, not a readable image, or larger than `MAX_PIXELS`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
         ...     Image.new("L", (4, 3), 128).save(file.name)
@@ -101,7 +101,7 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
     Raises:
         ImageError: As of `read_image`, except for damage that only decoding shows.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
         ...     Image.new("L", (4, 3)).save(file.name)

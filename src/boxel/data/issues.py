@@ -22,7 +22,7 @@ class Issue:
         values: The offending values by name, ready for JSON.
         repair: How a reader or `repair` handles it; empty if nothing can be done.
 
-    Example:
+    Examples:
         >>> Issue("box-tiny", "a.json: annotation 7 has a box of 1 x 1 pixels.", repair="left out").kind
         'box-tiny'
     """
@@ -42,7 +42,7 @@ def summarize_issues(issues: Sequence[Issue]) -> str:
     Args:
         issues: At least one issue, usually ``Annotations.issues``.
 
-    Example:
+    Examples:
         >>> summarize_issues([Issue("bad-image", "a.json: image 3 cannot be read; it is left out.")])
         '1 entry cannot be used: a.json: image 3 cannot be read; it is left out. `boxel check` lists all.'
     """
@@ -58,7 +58,7 @@ def format_issues(issues: Sequence[Issue], examples: int = 3) -> list[str]:
         issues: The result of `check` or `repair`.
         examples: Maximum number of messages per kind.
 
-    Example:
+    Examples:
         >>> format_issues([])
         ['no issues found']
     """
@@ -81,7 +81,7 @@ def format_issues(issues: Sequence[Issue], examples: int = 3) -> list[str]:
 def issues_to_json(issues: Sequence[Issue]) -> list[dict[str, Any]]:
     """Convert issues to plain dictionaries with the attributes of `Issue`, ready for `json.dumps`.
 
-    Example:
+    Examples:
         >>> issues_to_json([Issue("box-nan", "a.json: ...", values={"x": float("nan")})])[0]["values"]
         {'x': 'nan'}
     """

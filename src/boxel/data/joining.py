@@ -35,7 +35,7 @@ def join(datasets: Sequence[Annotations]) -> Annotations:
     Raises:
         BoxelError: The values of the label maps stand for different classes.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> data = sample_images()
         >>> len(join([data, data])) == 2 * len(data)

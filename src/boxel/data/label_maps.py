@@ -39,7 +39,7 @@ def pixel_classes(data: Annotations) -> tuple[Category, ...]:
     Raises:
         BoxelError: There are more than 255 classes, or a category is called background too.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> [category.name for category in pixel_classes(sample_images().select_categories(["cat"]))]
         ['background', 'cat']
@@ -142,7 +142,7 @@ def make_label_map(
     Raises:
         BoxelError: The label map cannot be read or is of another size.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> data = sample_images().select_categories(["cat"])
         >>> np.unique(make_label_map(data, int(data.image_index[0]))).tolist()
@@ -187,7 +187,7 @@ def make_instance_map(
     Returns:
         (H, W) int16: position among the instances in the image, `NO_INSTANCE` or `UNKNOWN`.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> data = sample_images().select_categories(["cat"])
         >>> image = int(data.image_index[0])
@@ -225,7 +225,7 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
     Raises:
         BoxelError: The file cannot be read as a label map.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "a.png"
         >>> Image.fromarray(np.array([[0, 7]], dtype=np.uint8)).save(file)

@@ -31,7 +31,7 @@ class AspectBatchSampler(Sampler[list[SeededIndex]]):
         processes: Number of processes that share an epoch.
         repeats: (I,) how often each image occurs in an epoch; once if None.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> data = sample_images()
         >>> batches = AspectBatchSampler(data, batch_size=2)
@@ -92,7 +92,7 @@ class MixedBatchSampler(Sampler[list[SeededIndex]]):
         rank: Index of this process.
         processes: Number of processes that share an epoch.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> batches = MixedBatchSampler(sample_images(), 7, CropConfig(), batch_size=16)
         >>> [len(batch) for batch in batches]

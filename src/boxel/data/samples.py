@@ -35,7 +35,7 @@ def sample_images() -> Annotations:
     Returns:
         Up to 9 images with absolute paths. An image that no installed package has is left out.
 
-    Example:
+    Examples:
         >>> "cat" in [category.name for category in sample_images().categories]
         True
     """
@@ -68,7 +68,7 @@ def write_sample_images(folder: str | os.PathLike[str]) -> Annotations:
     Returns:
         The dataset of ``masks.json``, its paths relative to the folder.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
         >>> data = write_sample_images(folder)

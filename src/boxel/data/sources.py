@@ -48,7 +48,7 @@ def iter_sources(source: ImageLike | Iterable[ImageLike]) -> Iterator[Source]:
     Raises:
         BoxelError: There is no image.
 
-    Example:
+    Examples:
         >>> sources = iter_sources(np.zeros((4, 6), dtype=np.uint8))
         >>> [(name, read().shape) for name, read in sources]
         [('image_1', (4, 6, 3))]
@@ -83,7 +83,7 @@ def find_images(
     Raises:
         BoxelError: No source has an image.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> folder = Path(tempfile.mkdtemp())
         >>> Image.new("L", (4, 3)).save(folder / "a.png")
@@ -134,7 +134,7 @@ def to_image(image: ImageLike) -> NDArray[np.uint8]:
     Raises:
         BoxelError: The file cannot be read, or the array has another shape, type or range.
 
-    Example:
+    Examples:
         >>> to_image(np.full((1, 1), 0.5))
         array([[[128, 128, 128]]], dtype=uint8)
     """

@@ -119,7 +119,7 @@ def make_scene(
         The (H, W, 3) uint8 RGB image and its one to five objects, back to front. Every object of the image is in the
         list, with at least 75 % of its part in the image uncovered.
 
-    Example:
+    Examples:
         >>> image, objects = make_scene(seed=0, index=0)
         >>> image.shape, objects[0].mask.shape
         ((192, 256, 3), (192, 256))
@@ -173,7 +173,7 @@ def write_scenes(
     Returns:
         The dataset with its masks.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> bool(write_scenes(tempfile.mkdtemp(), count=2).has_mask.all())
         True

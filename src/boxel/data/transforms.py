@@ -22,7 +22,7 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
         A transform of (uint8 image, target) to (float RGB in [0, 1], target); instances whose box was cut away are
         gone.
 
-    Example:
+    Examples:
         >>> transform = train_transforms(AugmentConfig(short_sides=[8], flip=0))
         >>> boxes = tv_tensors.BoundingBoxes([[1, 1, 3, 3]], format="XYXY", canvas_size=(4, 6))
         >>> image = tv_tensors.Image(torch.zeros(3, 4, 6, dtype=torch.uint8))

@@ -86,7 +86,7 @@ def _train(kind: str, out: Path, steps: int | None) -> bool:
 def summarize_detections(truth: Annotations, results: list[Result]) -> dict[str, float]:
     """Return APs of masks and boxes, and the mask IoU of matched detections, as a row of a table of results has them.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.evaluation import to_results
         >>> scenes = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)

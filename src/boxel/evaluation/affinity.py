@@ -35,7 +35,7 @@ class EdgeCounts:
         positive: (T,) number of these whose ends have the same true label.
         all_positive: Number of truly positive edges, whatever their similarity.
 
-    Example:
+    Examples:
         >>> counts = EdgeCounts(np.array([0.0, 0.5]), np.array([10, 4]), np.array([6, 4]), 6)
         >>> counts.precision.tolist(), counts.recall.round(2).tolist()
         ([0.6, 1.0], [1.0, 0.67])
@@ -75,7 +75,7 @@ def count_edges(
     Raises:
         BoxelError: The dataset has no masks, or there is no such neighborhood or scale.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> counts = count_edges(write_scenes(tempfile.mkdtemp(), 1, height=64, width=96), taus=(0.0, 0.5))

@@ -30,7 +30,7 @@ MIN_SCORE, MAX_PER_IMAGE = 0.05, 20
 def check_baselines(names: Sequence[str]) -> None:
     """Raise a `BoxelError` unless all names are baselines.
 
-    Example:
+    Examples:
         >>> check_baselines(["box", "grabcut"])
     """
     known = list(BASELINES)
@@ -49,7 +49,7 @@ def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
     Raises:
         BoxelError: The size of an image is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import mean_fill, to_results
@@ -92,7 +92,7 @@ def grabcut_boxes(
     Raises:
         BoxelError: The size of an image is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results

@@ -48,7 +48,7 @@ def paired_bootstrap(
     Raises:
         BoxelError: Results and ground truth cannot be compared (see `check_results`).
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import fill_boxes, to_results

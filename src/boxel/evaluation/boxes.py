@@ -41,7 +41,7 @@ def mask_iou_metrics(ious: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         `mask_iou`: the mean over instances; `IoU@50` and `IoU@75`: the share above 0.5 and 0.75; `mask_iou_by_class`:
         the paper's mIoU*, the mean over classes of the mean over instances. Empty without instances.
 
-    Example:
+    Examples:
         >>> metrics = mask_iou_metrics([0.9, 0.6, 0.8], [7, 3, 3])
         >>> [round(metrics[name], 3) for name in ("mask_iou", "IoU@75", "mask_iou_by_class")]
         [0.767, 0.667, 0.8]
@@ -77,7 +77,7 @@ def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_S
     Raises:
         BoxelError: The two have no instance in common.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
@@ -109,7 +109,7 @@ def instance_ious(
     Raises:
         BoxelError: The two have no instance in common.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
@@ -153,7 +153,7 @@ def quality_metrics(ious: ArrayLike, quality: ArrayLike, keep: float = 0.6) -> d
         count; `gain`: to keep the best masks by true IoU raises their mean IoU, and this is the share of that rise
         that keeping the best by quality gives.
 
-    Example:
+    Examples:
         >>> metrics = quality_metrics([0.1, 0.5, 0.6, 0.8, 0.9], [0.2, 0.4, 0.6, 0.9, 0.8])
         >>> round(metrics["spearman"], 2), round(metrics["gain"], 2)
         (0.9, 1.0)
@@ -219,7 +219,7 @@ def box_agreement(
         `mean` in [0, 1]; `share50` and `share75`: the share of matches with an IoU of at least 0.5 and 0.75 (all NaN
         without a match); `matched`: number of matches; `instances`: number of instances that are not crowds.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results
@@ -253,7 +253,7 @@ def mean_fill(results: Sequence[Result]) -> float:
 
     Objects of COCO fill about 0.55 of their boxes. A mean near 1 means that the masks are filled boxes.
 
-    Example:
+    Examples:
         >>> from boxel.masks.rle import encode
         >>> mask = encode(np.eye(4))
         >>> mean_fill([{"image_id": 1, "score": 1.0, "bbox": [0, 0, 4, 4], "segmentation": mask}])
@@ -281,7 +281,7 @@ def compare_masks(target: Mapping[str, Tensor], masks: Tensor) -> tuple[Tensor, 
     Returns:
         (N,) float64 IoU with the true mask, NaN if there is none, and (N,) IoU of the tight box with the box.
 
-    Example:
+    Examples:
         >>> import torch
         >>> masks = torch.ones(1, 4, 4, dtype=torch.bool)
         >>> target = {"boxes": torch.tensor([[0.0, 0, 4, 8]]), "masks": masks, "has_mask": torch.tensor([True])}
@@ -310,7 +310,7 @@ def summarize_validation(parts: Sequence[tuple[Any, Any, Any]]) -> dict[str, flo
     Returns:
         The metrics of :func:`mask_iou_metrics` if there are true masks, and `box_agreement`, the mean over instances.
 
-    Example:
+    Examples:
         >>> summarize_validation([([np.nan], [0.5], [0]), ([0.8], [1.0], [0])])["box_agreement"]
         0.75
     """

@@ -58,7 +58,7 @@ def coco_ap(
     Raises:
         BoxelError: A category is unknown, or masks are compared and the size of an image is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results
@@ -362,7 +362,7 @@ def match_boxes(
         min_iou: Minimum IoU of the two boxes.
         class_agnostic: Classes need not agree.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results
@@ -414,7 +414,7 @@ def mask_iou(
     Raises:
         BoxelError: The size of an image is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results

@@ -83,7 +83,7 @@ def best_candidate_ious(
 def summarize_recall(ious: NDArray[np.float64]) -> dict[str, NDArray[np.float64]]:
     """Summarize IoUs of :func:`best_candidate_ious` by number of candidates, e.g. for `plot_recall`.
 
-    Example:
+    Examples:
         >>> summarize_recall(np.array([[0.4, 0.8], [0.6, 0.6]]))["above 0.5"].tolist()
         [0.5, 1.0]
     """

@@ -61,7 +61,7 @@ def read_results(path: str | Path) -> list[Result]:
     Raises:
         BoxelError: The file is missing or not such a list, or a result lacks a field.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> path = Path(tempfile.mkdtemp()) / "results.json"
         >>> _ = path.write_text('[{"image_id": 7, "category_id": 1, "score": 0.9, "bbox": [0, 0, 8, 8]}]')
@@ -101,7 +101,7 @@ def to_results(data: Annotations) -> list[Result]:
     Raises:
         BoxelError: A mask cannot be read.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> data = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
@@ -136,7 +136,7 @@ def to_annotations(results: Sequence[Result], images: str | Path | Annotations) 
     Raises:
         BoxelError: An image is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> data = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
@@ -248,7 +248,7 @@ def check_results(
         BoxelError: An image that the ground truth lacks, a score or box that is not finite, masks in some of the
             results only, a mask of another size than its image, or not a single known category.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)

@@ -94,7 +94,7 @@ def evaluate(
         UsageError: A setting does nothing for this subject.
         BoxelError: The subject or the truth cannot be read, or they have nothing in common.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results
@@ -126,7 +126,7 @@ def evaluate(
 def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
     """Return what kind of subject :func:`evaluate` is given; a path that does not exist counts as a results file.
 
-    Example:
+    Examples:
         >>> subject_kind([])
         'results'
     """

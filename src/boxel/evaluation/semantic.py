@@ -52,7 +52,7 @@ def confusion(
     Raises:
         ValueError: There are other labels.
 
-    Example:
+    Examples:
         >>> confusion(np.array([[0, 0, 1, 255]]), np.array([[0, 1, 1, 1]]), 2).tolist()
         [[1, 1], [0, 1]]
     """
@@ -77,7 +77,7 @@ def semantic_metrics(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[st
         `per_class`: IoU by class name. All in [0, 1]; classes without a pixel to divide by are NaN and left out of
         means.
 
-    Example:
+    Examples:
         >>> metrics = semantic_metrics(np.array([[2, 1], [0, 1]]), ["sky", "road"])
         >>> metrics["pixel_accuracy"], round(metrics["mean_iou"], 3)
         (0.75, 0.583)
@@ -116,7 +116,7 @@ def boundary_distance(gt: NDArray[np.uint8]) -> NDArray[np.float32]:
     Returns:
         (H, W) float32 in pixels: 0.5 on both sides of a boundary, larger than any image if there is none.
 
-    Example:
+    Examples:
         >>> boundary_distance(np.array([[0, 0, 0, 1, 1]], dtype=np.uint8)).tolist()
         [[2.5, 1.5, 0.5, 0.5, 1.5]]
     """
@@ -153,7 +153,7 @@ def band_confusions(
     Raises:
         ValueError: There are other labels.
 
-    Example:
+    Examples:
         >>> gt = np.array([[0, 0, 0, 1, 1]], dtype=np.uint8)
         >>> band_confusions(gt, np.zeros_like(gt), [1], num_classes=2).tolist()
         [[[1, 0], [1, 0]], [[2, 0], [1, 0]]]
@@ -179,7 +179,7 @@ def trimap_metrics(
         W values each: `width`, in pixels on either side of a boundary; `boundary`, the mean IoU of the pixels at most
         this far from one; `interior`, that of all others. In [0, 1], NaN without such a pixel.
 
-    Example:
+    Examples:
         >>> matrices = np.array([[[1, 0], [1, 0]], [[2, 0], [0, 1]]])
         >>> trimap_metrics(matrices, [1], ["a", "b"])
         {'width': [1], 'boundary': [0.25], 'interior': [1.0]}
@@ -250,7 +250,7 @@ def measure_label_maps(
     Raises:
         BoxelError: No image can be used, or the category ids cannot be pixel values.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from PIL import Image
         >>> from boxel.data.synthetic import write_scenes

@@ -69,7 +69,7 @@ def evaluate_detections(
         BoxelError: Results and ground truth cannot be compared (see `check_results`), a category or baseline is
             unknown, or masks are compared and the size of an image is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results
@@ -218,7 +218,7 @@ def _percent(value: float | None) -> str:
 def without_nan(value: Any) -> Any:
     """Return the value with None instead of NaN, which JSON lacks.
 
-    Example:
+    Examples:
         >>> without_nan({"AP": float("nan"), "AP50": [0.5]})
         {'AP': None, 'AP50': [0.5]}
     """

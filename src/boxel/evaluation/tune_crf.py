@@ -87,7 +87,7 @@ def tune_crf(model: Segmenter, truth: Annotations, count: int = 100) -> list[Tri
 def best_crf(trials: Sequence[Trial]) -> CRFConfig:
     """Return the CRF with the best mean IoU, whether it is better than none or not.
 
-    Example:
+    Examples:
         >>> weak = CRFConfig(appearance_weight=4)
         >>> best_crf([Trial(None, 0.9), Trial(CRFConfig(), 0.7), Trial(weak, 0.8)]) == weak
         True

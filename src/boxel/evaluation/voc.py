@@ -45,7 +45,7 @@ def region_ap(
     Raises:
         BoxelError: A category or the size of an image is unknown.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results

@@ -62,7 +62,7 @@ def label(
     Raises:
         BoxelError: The data, a setting or a file cannot be used.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> scenes = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
@@ -99,7 +99,7 @@ def label_data(
     Raises:
         BoxelError: As for :func:`label`.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> scenes = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)

@@ -44,7 +44,7 @@ class BoxMasks:
         labels: N labels of the boxes as they were given, or None.
         image: (H, W, 3) uint8 RGB.
 
-    Example:
+    Examples:
         >>> segmenter = BoxSegmenter("ellipse")
         >>> result = segmenter(np.zeros((48, 64, 3), np.uint8), [[8, 8, 40, 40], [20, 10, 30, 30]])
         >>> result.masks.shape, result[1].boxes.tolist()
@@ -140,7 +140,7 @@ class BoxSegmenter:
     Raises:
         BoxelError: A setting is unknown or invalid, or a teacher cannot be loaded.
 
-    Example:
+    Examples:
         >>> segmenter = BoxSegmenter()
         >>> image = np.zeros((48, 64, 3), np.uint8)
         >>> image[10:30, 20:50] = 255

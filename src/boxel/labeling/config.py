@@ -40,7 +40,7 @@ class LabelConfig(Config):
         workers: Threads, one image each.
         device: Where networks run: `auto` (CUDA if available), `cpu`, `cuda`, `mps`.
 
-    Example:
+    Examples:
         >>> LabelConfig(merge="smaller", drop=0.9).drop
         0.9
     """
@@ -76,7 +76,7 @@ def parse_label_config(config: LabelConfig | Mapping[str, Any] | None = None, **
     Raises:
         BoxelError: A setting is unknown, or a value has the wrong type or range.
 
-    Example:
+    Examples:
         >>> parse_label_config({"drop": 0.5, "margin": 0.1}, drop=0.7).drop
         0.7
     """

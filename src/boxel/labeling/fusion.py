@@ -101,7 +101,7 @@ def label_image(
         config: Settings; its `teachers` are ignored.
         existing: Masks of other instances that stay as they are, but take part in resolving overlaps.
 
-    Example:
+    Examples:
         >>> from boxel.labeling.teachers import make_teacher
         >>> image, boxes = np.zeros((8, 8, 3), np.uint8), np.array([[1.0, 2, 5, 6]])
         >>> labels, teachers = np.zeros(1, np.int32), [make_teacher("rectangle")]
@@ -228,7 +228,7 @@ def weighted_mean(logits: NDArray[np.float32], weights: NDArray[np.float64]) -> 
     Returns:
         (h, w) float32 in [0, 1]; NaN if no vote with a weight has an opinion.
 
-    Example:
+    Examples:
         >>> weighted_mean(np.zeros((2, 1, 1), np.float32), np.array([1.0, 3.0])).tolist()
         [[0.5]]
     """
@@ -266,7 +266,7 @@ def probability_to_mask(
     Returns:
         (h, w) bool; None if no pixel is above 0.5.
 
-    Example:
+    Examples:
         >>> probability_to_mask(np.array([[0.9, 0.2]], dtype=np.float32)).tolist()
         [[True, False]]
     """

@@ -42,7 +42,7 @@ def resolve_by_size(placed: Sequence[PlacedMask], height: int, width: int) -> li
     Returns:
         N masks (rows, columns) bool of the same regions, without overlaps.
 
-    Example:
+    Examples:
         >>> sofa = PlacedMask(np.array([0.0, 0, 3, 1]), Region(0, 0, 3, 1), np.ones((1, 3), bool))
         >>> dog = PlacedMask(np.array([1.0, 0, 2, 1]), Region(1, 0, 2, 1), np.ones((1, 1), bool))
         >>> resolve_by_size([sofa, dog], height=1, width=3)[0].tolist()
@@ -69,7 +69,7 @@ def resolve_by_confidence(
     Returns:
         N masks (rows, columns) bool of the same regions.
 
-    Example:
+    Examples:
         >>> sofa = PlacedMask(np.array([0.0, 0, 3, 1]), Region(0, 0, 3, 1), np.ones((1, 3), bool))
         >>> dog = PlacedMask(np.array([0.0, 0, 2, 1]), Region(0, 0, 2, 1), np.ones((1, 2), bool))
         >>> confidence = [np.array([[0.7, 0.7, 0.7]]), np.array([[0.9, 0.6]])]
@@ -106,7 +106,7 @@ def box_agreement(placed: PlacedMask, slack: float = 0.0) -> float:
     Returns:
         A number in [0, 1]; 0 for an empty mask.
 
-    Example:
+    Examples:
         >>> mask = np.array([[True, True, False, False]])
         >>> box_agreement(PlacedMask(np.array([0.0, 0, 4, 1]), Region(0, 0, 4, 1), mask))
         0.5

@@ -153,7 +153,7 @@ def fit_calibration(cues: ArrayLike, ious: ArrayLike) -> Calibration:
     Raises:
         BoxelError: There are too few masks.
 
-    Example:
+    Examples:
         >>> rng = np.random.default_rng(0)
         >>> cues, ious = rng.normal(size=(40, len(CUES))), rng.random(40)
         >>> calibration = fit_calibration(cues, ious)
@@ -205,7 +205,7 @@ def find_calibration(source: str) -> Calibration | None:
     Args:
         source: Name of a bundled teacher, or a model folder, which may contain a ``quality.json``.
 
-    Example:
+    Examples:
         >>> find_calibration("boxcaseg") is not None
         True
     """

@@ -54,7 +54,7 @@ class Backbone(nn.Module):
         BoxelError: The network is unknown or has no features of these strides, an option has no effect on it, or its
             weights cannot be loaded; weights are never random unless ``weights`` is ``"none"``.
 
-    Example:
+    Examples:
         >>> backbone = Backbone("resnet18", weights="none", norm="bn")
         >>> [tuple(feature.shape) for feature in backbone(torch.rand(1, 3, 64, 96))]
         [(1, 128, 8, 12), (1, 256, 4, 6), (1, 512, 2, 3)]

@@ -22,7 +22,7 @@ class BiFPN(nn.Module):
         repeats: Number of bidirectional layers (D0 of the paper: 3).
         norm: Normalization after each convolution; batch norm in the paper, ``"gn"`` for small batches.
 
-    Example:
+    Examples:
         >>> features = [torch.rand(1, 8, size, size) for size in (16, 8, 4)]
         >>> [level.shape[-1] for level in BiFPN([8, 8, 8], channels=16, norm="gn")(features)]
         [16, 8, 4, 2, 1]

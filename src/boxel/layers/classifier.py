@@ -26,7 +26,7 @@ def field_of_view(kernel: int, dilation: int, stride: int) -> int:
         dilation: Cells from one weight to the next.
         stride: Pixels per cell.
 
-    Example:
+    Examples:
         >>> field_of_view(kernel=5, dilation=12, stride=8)
         392
 
@@ -47,7 +47,7 @@ class DilatedClassifier(nn.Sequential):
         dilation: Dilation of each convolution.
         hidden: Channels of a layer with norm and ReLU before the last one; 0 makes the classifier linear.
 
-    Example:
+    Examples:
         >>> DilatedClassifier(8, classes=21, kernel=3, dilation=2)(torch.rand(1, 8, 6, 9)).shape
         torch.Size([1, 21, 6, 9])
 
@@ -79,7 +79,7 @@ class FullyConnectedClassifier(nn.Sequential):
         hidden: Channels of fc6 and of fc7.
         dropout: Share of the outputs of fc6 and of fc7 that training drops.
 
-    Example:
+    Examples:
         >>> FullyConnectedClassifier(8, classes=21, hidden=16)(torch.rand(1, 8, 6, 9)).shape
         torch.Size([1, 21, 6, 9])
 
@@ -158,7 +158,7 @@ def load_fully_connected(classifier: FullyConnectedClassifier, state: StateDict)
 def evenly_spaced_indices(size: int, count: int) -> list[int]:
     """Return `count` evenly spaced indices below `size`, both ends included; the middle one if `count` is 1.
 
-    Example:
+    Examples:
         >>> evenly_spaced_indices(7, 4)
         [0, 2, 4, 6]
     """

@@ -18,7 +18,7 @@ class Concatenate(nn.Module):
     Attributes:
         channels: Channels of the result.
 
-    Example:
+    Examples:
         >>> Concatenate([8, 16])([torch.rand(1, 8, 6, 8), torch.rand(1, 16, 3, 4)]).shape
         torch.Size([1, 24, 6, 8])
     """
@@ -46,7 +46,7 @@ class TopDown(nn.Module):
         in_channels: Channels of each map, the finest first.
         channels: Channels of the result and of every step.
 
-    Example:
+    Examples:
         >>> TopDown([8, 16], channels=4)([torch.rand(1, 8, 6, 8), torch.rand(1, 16, 3, 4)]).shape
         torch.Size([1, 4, 6, 8])
     """

@@ -24,7 +24,7 @@ class ModulatedDeformConv2d(DeformConv2d):
     Args:
         conv: The convolution to replace; its kernel is shared, not copied.
 
-    Example:
+    Examples:
         >>> conv, x = nn.Conv2d(4, 8, 3, padding=1), torch.rand(1, 4, 6, 6)
         >>> bool(torch.allclose(ModulatedDeformConv2d(conv)(x), conv(x), atol=1e-5))
         True
@@ -70,7 +70,7 @@ def make_deformable(network: nn.Module, names: Iterable[str]) -> int:
     Returns:
         The number of replaced convolutions.
 
-    Example:
+    Examples:
         >>> make_deformable(nn.Sequential(nn.Conv2d(4, 4, 3), nn.Conv2d(4, 4, 1)), ["0", "1"])
         1
     """

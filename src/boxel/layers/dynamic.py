@@ -10,7 +10,7 @@ from torch import Tensor
 def num_dynamic_params(features: int, width: int) -> int:
     """Count the parameters per instance of three 1x1 layers on ``features`` channels and two coordinates.
 
-    Example:
+    Examples:
         >>> num_dynamic_params(features=8, width=8), num_dynamic_params(features=16, width=16)
         (169, 593)
     """
@@ -44,7 +44,7 @@ def dynamic_masks(
     Returns:
         (N, h, w) float32 logits. Products are computed in float32, because coordinates need the precision.
 
-    Example:
+    Examples:
         >>> params = torch.randn(2, num_dynamic_params(features=4, width=8))
         >>> centers, scales = torch.rand(2, 2) * 48, torch.full((2,), 64.0)
         >>> dynamic_masks(torch.rand(1, 4, 6, 9), params, torch.tensor([0, 0]), centers, scales, width=8).shape
@@ -80,7 +80,7 @@ def dynamic_masks(
 def upsample_twice(logits: Tensor) -> Tensor:
     """Double the size of mask logits, (N, h, w) to (N, 2h, 2w), bilinearly with pixels as areas.
 
-    Example:
+    Examples:
         >>> upsample_twice(torch.tensor([[[0.0, 4.0]]]))[0, 0]
         tensor([0., 1., 3., 4.])
     """

@@ -26,7 +26,7 @@ def norm_layer(kind: Norm, channels: int) -> nn.Module:
     Raises:
         BoxelError: The kind is unknown.
 
-    Example:
+    Examples:
         >>> norm_layer("gn", 48).num_groups
         24
     """
@@ -59,7 +59,7 @@ def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
     Returns:
         The module with its normalization replaced.
 
-    Example:
+    Examples:
         >>> type(exchange_batch_norm(nn.Sequential(nn.BatchNorm2d(4)), "gn")[0]).__name__
         'GroupNorm'
     """

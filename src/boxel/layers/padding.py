@@ -20,7 +20,7 @@ def pad_batch(
     Returns:
         (B, 3, H, W), and (h, w) of each image.
 
-    Example:
+    Examples:
         >>> import torch
         >>> batch, sizes = pad_batch([torch.rand(3, 20, 40), torch.rand(3, 33, 8)], torch.zeros(3, 1, 1))
         >>> batch.shape, sizes

@@ -17,7 +17,7 @@ class FPN(nn.Module):
         in_channels: Channels of C3, C4, C5.
         channels: Channels of every level of the pyramid.
 
-    Example:
+    Examples:
         >>> import torch
         >>> features = [torch.rand(1, 8, size, size) for size in (16, 8, 4)]
         >>> [level.shape[-1] for level in FPN([8, 8, 8], channels=16)(features)]

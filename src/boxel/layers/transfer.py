@@ -13,7 +13,7 @@ def segmentation_head(channels: int) -> nn.Sequential:
     Args:
         channels: Channels of the features and of the hidden layer.
 
-    Example:
+    Examples:
         >>> segmentation_head(8)(torch.rand(2, 8, 6, 9)).shape
         torch.Size([2, 1, 6, 9])
     """
@@ -61,7 +61,7 @@ class TransferredHead(nn.Module):
     Args:
         channels: Channels of the features.
 
-    Example:
+    Examples:
         >>> TransferredHead(8)(torch.rand(2, 8, 6, 9), segmentation_head(8)).shape
         torch.Size([2, 1, 6, 9])
     """

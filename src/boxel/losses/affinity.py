@@ -43,7 +43,7 @@ def edge_offsets(size: int = 3, dilation: int = 2) -> list[tuple[int, int]]:
     Raises:
         ValueError: The size is even or below 3, or the dilation is below 1.
 
-    Example:
+    Examples:
         >>> edge_offsets(size=3, dilation=1)
         [(0, 1), (1, -1), (1, 0), (1, 1)]
     """
@@ -96,7 +96,7 @@ def color_similarity(
         (B, (size^2 - 1) / 2, H // stride, W // stride) float in [0, 1]; -1, below every threshold, if either end is
         invalid or off the grid.
 
-    Example:
+    Examples:
         >>> color_similarity(torch.full((1, 3, 8, 12), 0.5), stride=4, dilation=1)[0, 0]  # to the right
         tensor([[ 1.,  1., -1.],
                 [ 1.,  1., -1.]])
@@ -136,7 +136,7 @@ def valid_pixels(
     Returns:
         (B, height, width) bool.
 
-    Example:
+    Examples:
         >>> valid_pixels([(1, 2)], height=2, width=3)
         tensor([[[ True,  True, False],
                  [False, False, False]]])
@@ -160,7 +160,7 @@ def warmup_weight(progress: float, fraction: float = 1 / 9) -> float:
     Returns:
         ``min(progress / fraction, 1)``.
 
-    Example:
+    Examples:
         >>> warmup_weight(0.05, fraction=0.2)
         0.25
     """
@@ -202,7 +202,7 @@ def affinity_loss(
     Returns:
         () float32 or float64, the loss; 0 if there are no instances.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[[2.0, 2.0, -2.0]]])
         >>> edges = torch.tensor([True, False, False, False]).view(1, 4, 1, 1).expand(1, 4, 1, 3)  # to the right
         >>> one = torch.tensor([0]), torch.ones(1, 1, dtype=torch.bool), torch.ones(1, 3, dtype=torch.bool)
@@ -253,7 +253,7 @@ def supervised_affinity_loss(
     Returns:
         () float32 or float64, the loss; 0 if there are no instances.
 
-    Example:
+    Examples:
         >>> mask = torch.tensor([[[True, True, False]]])
         >>> rows, columns = mask.any(2), mask.any(1)
         >>> logits = torch.tensor([[[9.0, 9.0, -9.0]]])

@@ -23,7 +23,7 @@ def area_loss(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     Returns:
         (N,) in [0, 1], the mean foreground probability over the cells of the box.
 
-    Example:
+    Examples:
         >>> import torch
         >>> area_loss(torch.zeros(1, 2, 2), torch.tensor([[True, False]]), torch.tensor([[True, True]]))
         tensor([0.5000])

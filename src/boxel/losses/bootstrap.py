@@ -32,7 +32,7 @@ def select_hard_pixels(ease: Tensor, valid: Tensor, min_kept: int, threshold: fl
     Returns:
         (...) bool.
 
-    Example:
+    Examples:
         >>> ease = torch.tensor([0.9, 0.2, 0.6, 0.1])
         >>> select_hard_pixels(ease, ease > 0.15, min_kept=2)
         tensor([False,  True,  True, False])
@@ -73,7 +73,7 @@ def bootstrapped_cross_entropy(
     Returns:
         () float32 or float64, the loss; 0 if no pixel has a label. It can be differentiated once.
 
-    Example:
+    Examples:
         >>> logits = torch.tensor([[[[2.0, -1.0]], [[0.0, 0.0]]]])  # one image of 1 x 2 pixels, two classes
         >>> bootstrapped_cross_entropy(logits, torch.tensor([[[0, 0]]]), min_kept=1)
         tensor(1.3133)

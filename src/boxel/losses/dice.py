@@ -19,7 +19,7 @@ def dice_loss(probabilities: Tensor, target: Tensor, eps: float = 1e-5) -> Tenso
     Returns:
         (N,) losses in [0, 1].
 
-    Example:
+    Examples:
         >>> import torch
         >>> dice_loss(torch.tensor([[1.0, 0.0], [0.0, 0.0]]), torch.tensor([[1, 0], [1, 0]])).round(decimals=3)
         tensor([0., 1.])

@@ -26,7 +26,7 @@ def mix_heads(
     Returns:
         Logits of the same shape.
 
-    Example:
+    Examples:
         >>> mixed = mix_heads(torch.tensor(0.9).logit(), torch.tensor(0.5).logit(), alpha=0.7)
         >>> mixed.sigmoid()  # 0.7 * 0.9 + 0.3 * 0.5
         tensor(0.7800)

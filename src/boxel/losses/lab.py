@@ -22,7 +22,7 @@ def rgb_to_lab(images: Tensor) -> Tensor:
     Returns:
         (B, 3, H, W) float: L in [0, 100], a and b in about [-128, 127].
 
-    Example:
+    Examples:
         >>> rgb_to_lab(torch.ones(1, 3, 1, 1)).flatten().round().abs()  # white
         tensor([100.,   0.,   0.])
 

@@ -45,7 +45,7 @@ def bootstrapped_box_loss(
     Returns:
         () float32 or float64, the loss: summed over the four numbers, mean over the kept pixels; 0 if none is valid.
 
-    Example:
+    Examples:
         >>> pred, gt = torch.tensor([[0.0, 0, 4, 4], [3, 0, 4, 4]]), torch.tensor([[0.0, 0, 4, 4]] * 2)
         >>> bootstrapped_box_loss(pred, gt, torch.tensor([True, True]), min_kept=1)
         tensor(2.5000)
@@ -92,7 +92,7 @@ def size_weights(gt_boxes: Tensor, power: float = 1.0) -> Tensor:
     Returns:
         (B, h, w) or (N,) float above 0; meaningless if a pixel has no box.
 
-    Example:
+    Examples:
         >>> size_weights(torch.tensor([[0.0, 0, 2, 2], [0.0, 0, 4, 4]]), power=0.5)
         tensor([0.5000, 0.2500])
     """

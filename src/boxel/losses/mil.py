@@ -27,7 +27,7 @@ def mil_loss(logits: Tensor, rows: Tensor, columns: Tensor, reduction: Reduction
     Returns:
         (N,) losses, without the smoothness term.
 
-    Example:
+    Examples:
         >>> inside = torch.tensor([[True, False]])
         >>> mil_loss(torch.zeros(1, 2, 2), inside, inside)
         tensor([0.6931])
@@ -56,7 +56,7 @@ def smoothness_loss(logits: Tensor, reduction: Reduction = "mean") -> Tensor:
     Returns:
         (N,) losses; in [0, 1] for the mean.
 
-    Example:
+    Examples:
         >>> smoothness_loss(torch.full((1, 4, 4), 3.0))
         tensor([0.])
 

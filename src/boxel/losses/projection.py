@@ -22,7 +22,7 @@ def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
     Returns:
         (N,) losses in [0, 2]; BoxInst takes their mean over instances.
 
-    Example:
+    Examples:
         >>> import torch
         >>> box = torch.tensor([[True, True, False]])
         >>> filled, empty = torch.full((1, 3, 3), -9.0), torch.full((1, 3, 3), -9.0)

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 class Region(NamedTuple):
     """A rectangle of whole pixels; `right` and `bottom` are not included.
 
-    Example:
+    Examples:
         >>> Region(2, 5, 10, 6).shape
         (1, 8)
     """
@@ -46,7 +46,7 @@ def pixel_region(box: ArrayLike, height: int, width: int, margin: float = 0.0) -
     Returns:
         A region of at least one pixel; the one nearest the middle of the box if the box holds no center.
 
-    Example:
+    Examples:
         >>> pixel_region([2.4, 1.5, 4.6, 3.5], height=8, width=10)
         Region(left=2, top=1, right=5, bottom=3)
     """
@@ -76,7 +76,7 @@ def box_to_pixels(boxes: ArrayLike, height: int, width: int) -> NDArray[np.int64
     Returns:
         (..., 4) left, top, right and bottom, the latter two not included; empty for a box without a center.
 
-    Example:
+    Examples:
         >>> box_to_pixels([2.4, 1.5, 99.0, 3.5], height=8, width=10)
         array([ 2,  1, 10,  3])
     """
@@ -94,7 +94,7 @@ def box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     Returns:
         (N, M) in [0, 1]; 0 if either box has no area.
 
-    Example:
+    Examples:
         >>> box_iou(np.array([[0, 0, 10, 10]]), np.array([[5, 0, 15, 10], [10, 0, 20, 10]])).round(2)
         array([[0.33, 0.  ]])
     """
@@ -119,7 +119,7 @@ def tight_boxes(masks: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.floa
     Returns:
         (N, 4) xyxy pixels; a box ends where its last pixel does, and is all zeros for an empty mask.
 
-    Example:
+    Examples:
         >>> tight_boxes(np.array([[[0, 1, 1], [0, 1, 0]]], dtype=np.uint8))
         array([[1., 0., 3., 2.]])
     """
@@ -143,7 +143,7 @@ def normalized_box_coords(
         u (w,) and v (h, 1), 1 at the sides of the box. The points with ``u**2 + v**2 <= 1`` are those of the ellipse
         that touches its sides.
 
-    Example:
+    Examples:
         >>> u, v = normalized_box_coords(np.array([0.0, 0, 4, 2]), np.array([2.0, 4]), np.array([1.0]))
         >>> u.tolist(), v.tolist()
         ([0.0, 1.0], [[0.0]])

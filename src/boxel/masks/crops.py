@@ -45,7 +45,7 @@ def extract_crops(
         margin: Background shown on each side of a box, as a share of its width and height.
         padding_color: RGB of what lies outside the image.
 
-    Example:
+    Examples:
         >>> crops = extract_crops(np.zeros((6, 8, 3), np.uint8), np.array([[2.0, 1, 6, 5]]), 32, 0.25, (0, 0, 0))
         >>> crops.pixels.shape, crops.windows
         ((1, 32, 32, 3), array([[1., 0., 7., 6.]]))
@@ -69,7 +69,7 @@ def crop_window(box: ArrayLike, margin: float = 0.0) -> NDArray[np.float64]:
     Returns:
         (4,) xyxy pixels, each side at least `MIN_WINDOW_SIDE` long; it may reach past the image.
 
-    Example:
+    Examples:
         >>> crop_window([10, 20, 30, 30], margin=0.25)
         array([ 5. , 17.5, 35. , 32.5])
     """
@@ -93,7 +93,7 @@ def crop(image: NDArray, window: ArrayLike, side: int, padding_color: Sequence[f
     Returns:
         (side, side, 3) or (side, side) of the image's dtype.
 
-    Example:
+    Examples:
         >>> crop(np.eye(4, dtype=np.float32), (0, 0, 4, 4), side=2)
         array([[0.5, 0. ],
                [0. , 0.5]], dtype=float32)
@@ -138,7 +138,7 @@ def crop_spans(box: ArrayLike, window: ArrayLike, side: int) -> tuple[NDArray[np
         rows (side,) and columns (side,) bool: none if the box lies outside the window, the nearest one if it lies
         between two centers.
 
-    Example:
+    Examples:
         >>> rows, columns = crop_spans((2, 1, 4, 3), (0, 0, 4, 4), side=4)
         >>> rows.tolist(), columns.tolist()
         ([False, True, True, False], [False, False, True, True])
@@ -170,7 +170,7 @@ def resample(grid: NDArray[np.float32], window: ArrayLike, region: Sequence[int]
     Returns:
         (bottom - top, right - left) float32.
 
-    Example:
+    Examples:
         >>> resample(np.array([[0, 1]], dtype=np.float32), (0, 0, 4, 1), (0, 0, 4, 1))
         array([[0.  , 0.25, 0.75, 1.  ]], dtype=float32)
     """

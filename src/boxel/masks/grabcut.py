@@ -42,7 +42,7 @@ def grabcut_from_box(image: NDArray[np.uint8], box: ArrayLike, iterations: int =
     References:
         Rother, Kolmogorov and Blake, "GrabCut", SIGGRAPH 2004.
 
-    Example:
+    Examples:
         >>> image = np.zeros((40, 40, 3), np.uint8)
         >>> image[10:20, 10:20] = 255
         >>> int(grabcut_from_box(image, [5, 5, 25, 25]).sum())
@@ -77,7 +77,7 @@ def grabcut_from_ellipse(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDAr
         (h, w) bool mask of a window of the image, and the window's left column and top row. A box narrower than a
         pixel may have an empty mask.
 
-    Example:
+    Examples:
         >>> image = np.zeros((40, 40, 3), np.uint8)
         >>> image[10:30, 10:30] = 255
         >>> mask, left, top = grabcut_from_ellipse(image, [10, 10, 30, 30])

@@ -22,7 +22,7 @@ def region_nms(masks: Tensor, scores: Tensor, labels: Tensor, threshold: float) 
     Returns:
         int64 indices of the masks kept, best first.
 
-    Example:
+    Examples:
         >>> masks = torch.tensor([[[1, 1, 0]], [[0, 1, 1]]]).bool()
         >>> region_nms(masks, torch.tensor([0.6, 0.9]), torch.tensor([0, 0]), threshold=0.3)
         tensor([1])

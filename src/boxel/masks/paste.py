@@ -35,7 +35,7 @@ def paste_windows(
     Returns:
         N run-length codes of size (H, W); an empty code for a box without a pixel in the image.
 
-    Example:
+    Examples:
         >>> box = torch.tensor([[1.0, 0, 3, 2]])
         >>> [rle] = paste_windows(torch.ones(1, 2, 2), box, box, size=(2, 4))
         >>> rle["size"]

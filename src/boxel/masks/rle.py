@@ -29,7 +29,7 @@ def encode(mask: NDArray[Any]) -> Rle:
     Returns:
         The code with its counts as ``str``, ready for JSON.
 
-    Example:
+    Examples:
         >>> encode(np.eye(2))
         {'size': [2, 2], 'counts': '0120'}
     """
@@ -52,7 +52,7 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
     Raises:
         ValueError: The segmentation is empty or malformed, or a code has another size than the image.
 
-    Example:
+    Examples:
         >>> int(decode(to_rle([[0, 0, 4, 0, 4, 2, 0, 2]], height=3, width=5)).sum())
         8
     """
@@ -131,7 +131,7 @@ def encode_in_box(mask: NDArray[Any], x0: int, y0: int, height: int, width: int)
         height: Height of the image in pixels.
         width: Width of the image in pixels.
 
-    Example:
+    Examples:
         >>> encode_in_box(np.ones((1, 2)), x0=1, y0=1, height=3, width=4) == to_rle(
         ...     {"size": [3, 4], "counts": [4, 1, 2, 1, 4]}, 3, 4
         ... )

@@ -26,7 +26,7 @@ def box_spans(boxes: Tensor, height: int, width: int, stride: int) -> tuple[Tens
     Returns:
         rows (N, height) bool and columns (N, width) bool.
 
-    Example:
+    Examples:
         >>> rows, columns = box_spans(torch.tensor([[0.0, 0, 8, 4]]), height=2, width=3, stride=4)
         >>> box_masks(rows, columns).int().tolist()
         [[[1, 1, 0], [0, 0, 0]]]

@@ -40,7 +40,7 @@ class Instances:
         image_size: (height, width) of the image in pixels.
         source: The image itself, or the file it is read from again for drawing; None if unknown.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from boxel.data.annotations import Category
         >>> from boxel.masks.rle import encode

@@ -43,7 +43,7 @@ def build(method: str, num_classes: int, config: Mapping[str, Any]) -> Model:
     Raises:
         BoxelError: The method or a setting is unknown.
 
-    Example:
+    Examples:
         >>> model = build("boxinst", 3, {"backbone": "resnet10t", "weights": "none"})
         >>> model.num_classes
         3
@@ -94,7 +94,7 @@ def load(source: str | Path) -> Model:
     Raises:
         BoxelError: The folder does not exist or is incomplete, or the weights do not fit.
 
-    Example:
+    Examples:
         >>> type(load("boxcaseg")).__name__
         'BoxCaseg'
     """

@@ -132,7 +132,7 @@ def predict(
         UsageError: A setting is unknown, out of range, or of no use for this model.
         BoxelError: A model cannot be loaded, no source names an image, or the results cannot be written.
 
-    Example:
+    Examples:
         >>> boxel.predict("runs/boxinst", "images/", draw="drawn", flip=True)  # doctest: +SKIP
     """
     if batch_size < 1:

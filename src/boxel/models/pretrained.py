@@ -18,7 +18,7 @@ def model_folder(source: str | Path) -> Path:
     Args:
         source: One of :data:`BUNDLED`, or a path; an existing folder of that name takes precedence.
 
-    Example:
+    Examples:
         >>> model_folder("boxcaseg").name
         'boxcaseg'
     """
@@ -31,7 +31,7 @@ def model_folder(source: str | Path) -> Path:
 def read_method(source: str | Path) -> str | None:
     """Return the method of a model folder or a bundled model; None if it is neither.
 
-    Example:
+    Examples:
         >>> read_method("boxcaseg")
         'boxcaseg'
     """

@@ -25,7 +25,7 @@ class Candidates:
         members: (N, ceil(S / 8)) uint8, one bit per superpixel, packed by :func:`numpy.packbits`.
         boxes: (N, 4) int32 xyxy, the tight box of each segment.
 
-    Example:
+    Examples:
         >>> halves = np.array([[0, 0, 1, 1]])
         >>> candidates = Candidates.from_sets(halves, np.array([[False, True]]))
         >>> candidates.mask(0)

@@ -24,7 +24,7 @@ class ProposalConfig(Config):
     Raises:
         BoxelError: The source is unknown, or the count is not positive.
 
-    Example:
+    Examples:
         >>> ProposalConfig(source="gop").count
         2000
     """

@@ -46,7 +46,7 @@ def propose(
     Raises:
         BoxelError: There is no such source.
 
-    Example:
+    Examples:
         >>> image = np.zeros((40, 60, 3), np.uint8)
         >>> image[10:30, 20:50] = (200, 40, 40)
         >>> candidates = propose(image, boxes=[[20, 10, 50, 30]], count=10)

@@ -68,7 +68,7 @@ def adapt(
         UsageError: `minutes` is not above 0.
         BoxelError: `out` holds a model that was adapted from another one.
 
-    Example:
+    Examples:
         >>> import boxel
         >>> teacher = boxel.adapt(boxel.read("boxes.json"), "adapted", minutes=10)  # doctest: +SKIP
         >>> masks = boxel.label("boxes.json", teacher=teacher)  # doctest: +SKIP

@@ -80,7 +80,7 @@ def read_config(
         BoxelError: There is no such recipe, a file cannot be read or builds on itself, a setting is unknown or has a
             wrong value, or the recipe is for another method.
 
-    Example:
+    Examples:
         >>> read_config("coco-small", **{"model.tau": 0.2}).model.tau
         0.2
     """
@@ -103,7 +103,7 @@ def config_class(method: str) -> type[TrainConfig]:
     Raises:
         UsageError: There is no such method.
 
-    Example:
+    Examples:
         >>> config_class("boxinst").__name__
         'BoxInstTraining'
     """
@@ -113,7 +113,7 @@ def config_class(method: str) -> type[TrainConfig]:
 def list_recipes() -> list[Recipe]:
     """List the bundled recipes: those for a laptop first, then the tables of the papers.
 
-    Example:
+    Examples:
         >>> next(recipe for recipe in list_recipes() if recipe.name == "boxinst/table3-projection").published
         '21.2'
     """
@@ -123,7 +123,7 @@ def list_recipes() -> list[Recipe]:
 def recipes_markdown() -> str:
     """Return the page of the bundled recipes: a table per paper, and the commands that use it.
 
-    Example:
+    Examples:
         >>> recipes_markdown().splitlines()[0]
         '# Recipes'
     """
@@ -165,7 +165,7 @@ def length_warning(
     Returns:
         One sentence, or None if the length fits or the recipe states no number of images.
 
-    Example:
+    Examples:
         >>> length_warning("coco-small", images=500)
         >>> length_warning("coco-small", images=20_000)[:44]
         '`coco-small` is meant for about 455 images; '

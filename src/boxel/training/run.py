@@ -57,7 +57,7 @@ def train(
     Raises:
         BoxelError: Data, settings or a file cannot be used.
 
-    Example:
+    Examples:
         >>> import boxel
         >>> model = boxel.train("boxinst", "boxes.json", images="images", epochs=12)  # doctest: +SKIP
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP

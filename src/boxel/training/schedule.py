@@ -45,7 +45,7 @@ def make_plan(
         processes: Processes that share a step.
         batches_per_epoch: Batches per epoch and process; None to divide the samples by the batch size.
 
-    Example:
+    Examples:
         >>> make_plan(TrainConfig(epochs=12, batch_size=16), num_samples=1600).steps
         1200
     """
@@ -73,7 +73,7 @@ def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> flo
     Returns:
         A factor in [0, 1].
 
-    Example:
+    Examples:
         >>> lr_factor(5, 10, warmup=0, config=ScheduleConfig(kind="cosine"))
         0.5
     """

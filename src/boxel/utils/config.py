@@ -49,7 +49,7 @@ class Config:
     Raises:
         BoxelError: A number is out of range.
 
-    Example:
+    Examples:
         >>> @dataclass
         ... class Smoothing(Config):
         ...     share: ClosedUnitInterval = 0.5
@@ -80,7 +80,7 @@ def parse_config(
     Raises:
         BoxelError: A key is unknown (the nearest known one is named), or a value has the wrong type or range.
 
-    Example:
+    Examples:
         >>> @dataclass
         ... class Smoothing(Config):
         ...     share: ClosedUnitInterval = 0.5
@@ -162,7 +162,7 @@ def _to_plain(name: str, value: Any, number: Any) -> Any:
 def describe_type(hint: Any) -> str:
     """Describe the values of a type, for use within a sentence.
 
-    Example:
+    Examples:
         >>> describe_type(ClosedUnitInterval), describe_type(Literal["a", "b", "c"])
         ('a number from 0 to 1', 'a, b or c')
     """

@@ -20,7 +20,7 @@ def resolve_device(name: str = "auto") -> str:
     Raises:
         UsageError: The device is not available.
 
-    Example:
+    Examples:
         >>> resolve_device("cpu")
         'cpu'
     """

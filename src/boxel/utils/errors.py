@@ -28,7 +28,7 @@ def check_range(settings: object, low: float, high: float, *names: str) -> None:
 def nearest(name: str, known: list[str]) -> str:
     """Return ``" Did you mean 'x'?"`` for the known name closest to ``name``, or an empty string.
 
-    Example:
+    Examples:
         >>> nearest("yollo", ["yolo", "voc"])
         " Did you mean 'yolo'?"
     """
@@ -44,7 +44,7 @@ def missing_extra(what: str, error: ImportError, extra: str = "train") -> BoxelE
         error: The failed import.
         extra: The group of dependencies that contains the package.
 
-    Example:
+    Examples:
         >>> print(missing_extra("teacher sam:x", ImportError(name="torch")))
         teacher sam:x needs torch, which is not installed; pip install 'boxel[train]'.
     """
@@ -59,7 +59,7 @@ def one_line(error: object, limit: int = 120) -> str:
         error: An exception, usually of a library; the name of its type stands for an empty text.
         limit: Maximum number of characters; a longer text ends in an ellipsis.
 
-    Example:
+    Examples:
         >>> one_line(ValueError("bad\\n value."))
         'bad value'
     """

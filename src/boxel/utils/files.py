@@ -22,7 +22,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Yields:
         A path in the same folder and with the same suffix, distinct for each process.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "labels" / "boxes.txt"
         >>> with atomic_path(target) as temporary:

@@ -32,7 +32,7 @@ def progress(
     Yields:
         A function to call with the number of units done since its last call.
 
-    Example:
+    Examples:
         >>> with progress(3, "images") as advance:
         ...     for _ in range(3):
         ...         advance(1)

@@ -57,7 +57,7 @@ def overlay(
     Returns:
         (H, W, 3) uint8 RGB.
 
-    Example:
+    Examples:
         >>> image = np.zeros((40, 60, 3), dtype=np.uint8)
         >>> drawn = overlay(image, [[10, 10, 50, 30]], labels=[0], names=["cat"], scores=[0.9])
         >>> drawn.shape, bool(drawn.any()), bool(image.any())
@@ -155,7 +155,7 @@ def overlay_labels(
     Returns:
         (H + legend, W, 3) uint8 RGB.
 
-    Example:
+    Examples:
         >>> image, labels = np.zeros((20, 60, 3), dtype=np.uint8), np.zeros((20, 60), dtype=np.uint8)
         >>> labels[:, 30:] = 1
         >>> overlay_labels(image, labels, ["background", "cat"]).shape
@@ -238,7 +238,7 @@ def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
     Raises:
         BoxelError: The folder cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> folder = Path(tempfile.mkdtemp())
@@ -273,7 +273,7 @@ def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) 
     Returns:
         (height, columns * cell, 3) uint8 RGB; one white row of ``cell`` pixels for no images.
 
-    Example:
+    Examples:
         >>> contact_sheet([np.zeros((10, 20, 3), np.uint8)] * 3, columns=2, cell=40).shape
         (40, 80, 3)
     """

@@ -24,7 +24,7 @@ def check(data: Annotations) -> list[Issue]:
     Returns:
         The reader's issues, then those of images, masks, boxes and ids, each in the order of the file.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> check(sample_images())
         []
@@ -39,7 +39,7 @@ def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
         The copy, and the issues of the original as `check` lists them. An issue whose ``repair`` is empty is left as it
         was; the copy has no other.
 
-    Example:
+    Examples:
         >>> from dataclasses import replace
         >>> from boxel.data.samples import sample_images
         >>> data = sample_images()

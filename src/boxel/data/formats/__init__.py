@@ -48,7 +48,7 @@ def recognize(path: str | Path) -> str:
     Raises:
         BoxelError: There is nothing at the path, or nothing known.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> file = Path(tempfile.mkdtemp()) / "boxes.json"
         >>> _ = file.write_text('{"images": [], "annotations": []}')
@@ -95,7 +95,7 @@ def read(
     Raises:
         BoxelError: The path, the format or the file as a whole is wrong, or there is a class list for another format.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.samples import write_sample_images
         >>> folder = tempfile.mkdtemp()
@@ -130,7 +130,7 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
     Raises:
         BoxelError: The format is unknown, the path cannot be written, or the folder holds a dataset of this format.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.samples import sample_images
         >>> folder = Path(tempfile.mkdtemp()) / "yolo"

@@ -35,7 +35,7 @@ def file_stems(paths: Sequence[str]) -> list[str]:
 
     No name leads out of the folder it is put in, whatever the paths hold.
 
-    Example:
+    Examples:
         >>> file_stems(["a/1.jpg", "b/1.jpg", "../2.jpg"])
         ['a_1', 'b_1', '2']
     """

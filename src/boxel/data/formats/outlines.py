@@ -25,7 +25,7 @@ def outlines(rle: Rle) -> list[list[float]]:
     Returns:
         One ring ``[x0, y0, x1, y1, ...]`` in pixels per component, the largest extent first.
 
-    Example:
+    Examples:
         >>> from boxel.masks.rle import encode
         >>> mask = np.zeros((6, 6))
         >>> mask[1:4, 1:5] = 1
@@ -66,7 +66,7 @@ def join_rings(rings: list[list[float]]) -> list[float]:
     Args:
         rings: One or more rings ``[x0, y0, x1, y1, ...]``.
 
-    Example:
+    Examples:
         >>> join_rings([[0, 0, 2, 0, 2, 2], [5, 2, 9, 2, 9, 9]])
         [0.0, 0.0, 2.0, 0.0, 2.0, 2.0, 5.0, 2.0, 9.0, 2.0, 9.0, 9.0, 5.0, 2.0, 2.0, 2.0]
     """

@@ -123,7 +123,7 @@ def select_single_objects(
     Returns:
         The images with exactly one trusted mask of those sizes, and that instance alone.
 
-    Example:
+    Examples:
         >>> from boxel.data.samples import sample_images
         >>> data = select_single_objects(sample_images())
         >>> [data.categories[label].name for label in data.labels]

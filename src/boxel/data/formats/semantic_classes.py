@@ -48,7 +48,7 @@ def load_class_table(source: str | Path) -> dict[int, str]:
     Raises:
         BoxelError: There is no such table, or it cannot be understood.
 
-    Example:
+    Examples:
         >>> load_class_table("cityscapes")[7]
         'road'
     """

@@ -72,7 +72,7 @@ def make_teacher(
     Raises:
         BoxelError: There is no such teacher, its weights cannot be loaded, or it needs packages that are missing.
 
-    Example:
+    Examples:
         >>> make_teacher("ellipse").name
         'ellipse'
     """

@@ -32,7 +32,7 @@ class SoftMask:
     Raises:
         BoxelError: The logits are not two-dimensional, or the window has no area.
 
-    Example:
+    Examples:
         >>> SoftMask(np.array([[5.0, -5.0]]), (10, 20, 30, 40)).score
         1.0
     """

@@ -44,7 +44,7 @@ class BoxCaseg(nn.Module):
         categories: Its only category, `object`.
         settings: The configuration of the run that trained the model; empty before.
 
-    Example:
+    Examples:
         >>> import torch
         >>> config = BoxCasegConfig(
         ...     backbone="resnet10t", weights="none", neck="top_down", neck_channels=8, side=64
@@ -125,7 +125,7 @@ class BoxCaseg(nn.Module):
             BoxelError: The image cannot be read.
             UsageError: The boxes do not have four columns.
 
-        Example:
+        Examples:
             >>> import boxel, numpy as np
             >>> instances = boxel.load("boxcaseg").predict(np.zeros((48, 64, 3), np.uint8), [[8, 8, 40, 40]])
             >>> instances.masks.shape

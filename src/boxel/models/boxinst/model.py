@@ -47,7 +47,7 @@ class BoxInst(Detector):
         num_classes: K, without the background.
         config: Settings.
 
-    Example:
+    Examples:
         >>> import torch
         >>> config = BoxInstConfig(backbone="tf_efficientnet_lite0", weights="none", neck_channels=16)
         >>> model = BoxInst(num_classes=3, config=config)

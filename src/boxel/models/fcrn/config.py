@@ -122,7 +122,7 @@ def check_bootstrapping(config: FCRNConfig | FCRNInstancesConfig) -> None:
 def scale_min_kept(min_kept: int, stride: int) -> int:
     """Convert `min_kept` from cells of the grid of stride 8 to cells of another stride, at least 1.
 
-    Example:
+    Examples:
         >>> scale_min_kept(512, stride=16)
         128
     """

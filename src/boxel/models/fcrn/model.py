@@ -18,7 +18,7 @@ class FCRN(Segmenter):
         num_classes: K, including the background if the dataset has one.
         config: Settings.
 
-    Example:
+    Examples:
         >>> import torch
         >>> model = FCRN(3, FCRNConfig(backbone="resnet10t", weights="none", kernel=3, dilation=2))
         >>> labels = torch.zeros(64, 64, dtype=torch.uint8)

@@ -29,7 +29,7 @@ class MaskRCNN(Detector):
         num_classes: K, without the background.
         config: Settings.
 
-    Example:
+    Examples:
         >>> import torch
         >>> config = MaskRCNNConfig(
         ...     backbone="tf_efficientnet_lite0", weights="none", neck_channels=16, mask_loss="projection"

@@ -40,7 +40,7 @@ class LabelMap:
         classes: Classes of the model.
         source: The image itself, or the file it is read from again for drawing; None if unknown.
 
-    Example:
+    Examples:
         >>> import numpy as np
         >>> from boxel.data.annotations import Category
         >>> classes = (Category(0, "background"), Category(7, "cat"))

@@ -54,7 +54,7 @@ def write_report(
     Raises:
         BoxelError: The file cannot be written.
 
-    Example:
+    Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> folder = Path(tempfile.mkdtemp())

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CORE = [
     *("boxel", "boxel.utils", "boxel.data", "boxel.data.formats", "boxel.data.checks", "boxel.masks"),
     *("boxel.labeling", "boxel.labeling.api", "boxel.evaluation", "boxel.viz", "boxel.viz.report"),
@@ -25,6 +27,7 @@ boxel.read, boxel.write, boxel.label, boxel.BoxSegmenter, boxel.evaluate, boxel.
 """
 
 
+@pytest.mark.slow
 def test_the_core_imports_without_the_extras() -> None:
     done = subprocess.run([sys.executable, "-c", CODE, *CORE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr

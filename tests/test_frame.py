@@ -28,6 +28,7 @@ def test_the_package_says_the_version_of_its_metadata() -> None:
     assert re.findall(r'^version = "(.+)"$', text, re.MULTILINE) == [boxel.__version__]
 
 
+@pytest.mark.slow
 def test_the_wheel_holds_the_whole_package_and_nothing_else(wheel: zipfile.ZipFile) -> None:
     source = REPO / "src"
     package = {

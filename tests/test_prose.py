@@ -9,6 +9,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 REPO = Path(__file__).resolve().parents[1]
 READ = [
     "src",
@@ -92,6 +94,7 @@ def hits(root: Path) -> list[tuple[str, int, str, str]]:
     return found
 
 
+@pytest.mark.slow
 def test_no_retired_idiom_is_used() -> None:
     found = [f"{name}:{line}: {text!r}: write {better}" for name, line, text, better in hits(REPO)]
     assert not found, "\n".join(found)

@@ -4,6 +4,8 @@ import ast
 from collections.abc import Iterator
 from pathlib import Path
 
+import pytest
+
 SOURCE = Path(__file__).resolve().parents[1] / "src" / "boxel"
 MAX_FUNCTION_LINES = 80
 MAX_PARAMETERS = 10
@@ -27,6 +29,7 @@ def functions() -> Iterator[tuple[str, int, int]]:
                 yield f"{file.relative_to(SOURCE).as_posix()}:{node.name}", lines, count
 
 
+@pytest.mark.slow
 def test_functions_are_short_and_take_few_parameters() -> None:
     long = {
         name: f"{lines} lines, {parameters} parameters"
@@ -37,6 +40,7 @@ def test_functions_are_short_and_take_few_parameters() -> None:
     assert not unexpected, f"at most {MAX_FUNCTION_LINES} lines and {MAX_PARAMETERS} parameters"
 
 
+@pytest.mark.slow
 def test_exceptions_are_still_needed() -> None:
     long = {
         name

@@ -31,6 +31,7 @@ def run_with(monkeypatch, run):
     return main(["draw", "truth.json"])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("line", "code", "message"),
     [
@@ -154,6 +155,7 @@ def test_overview_lists_every_command(capsys):
     assert "train boxinst" in text and "train boxcaseg" in text and "  check" not in text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(COMMANDS))
 def test_help_states_usage_and_an_example_and_explains_every_flag(name, capsys):
     assert main([*name.split(), "--help-all"]) == 0
@@ -181,6 +183,7 @@ def test_examples_of_the_help_can_be_parsed():
         build_parser(name).parse(command.example.split())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
 @pytest.mark.parametrize(
     ("words", "expected"),
@@ -209,6 +212,7 @@ def test_zsh_and_fish_have_completions_too(capsys):
     assert any("__fish_seen_subcommand_from label' -l drop -d '" in line for line in lines)
 
 
+@pytest.mark.slow
 def test_no_help_and_no_usage_error_imports_a_large_package():
     code = """
 import sys

@@ -29,6 +29,7 @@ def test_a_line_by_hand() -> None:
     torch.testing.assert_close(found.filter(torch.eye(2)), torch.tensor([[1.25, 1.0], [1.0, 1.25]]))
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(1, 6), st.sampled_from([0.01, 1.0, 30.0]))
 def test_points_lie_within_their_simplices(seed, d, spread) -> None:
     """Weights are barycentric: none below 0, of sum 1, and as many vertices as a simplex has."""
@@ -41,6 +42,7 @@ def test_points_lie_within_their_simplices(seed, d, spread) -> None:
     torch.testing.assert_close(found.splat(torch.ones(50, 1)).squeeze(1), splat, atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(1, 5))
 def test_the_order_of_points_does_not_matter(seed, d) -> None:
     features = points(seed, 40, d, 1.0)

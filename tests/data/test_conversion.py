@@ -219,6 +219,7 @@ def test_parts_of_a_mask_are_joined_in_yolo(source, tmp_path):
     assert iou == 1 or f"lost {1 - iou:.4f} mask IoU" in str(caught[0].message)
 
 
+@pytest.mark.slow
 def test_real_images_survive_a_round_trip(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "coco/val_masks.json").select_images(range(20))
     boxel.data.write(data, tmp_path / "few.json")

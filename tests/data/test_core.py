@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
+import pytest
+
 CODE = """
 import sys
 
@@ -32,6 +34,7 @@ data._repr_html_()
 """
 
 
+@pytest.mark.slow
 def test_data_needs_neither_torch_nor_scipy(tmp_path):
     result = subprocess.run([sys.executable, "-c", CODE, str(tmp_path)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]

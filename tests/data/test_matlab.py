@@ -70,6 +70,7 @@ def folder(tmp_path_factory):
     return tmp_path_factory.mktemp("mat")
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.booleans(), st.integers(128, 900), st.binary(min_size=1, max_size=6))
 def test_any_damage_is_read_or_refused(folder, compressed, at, junk):

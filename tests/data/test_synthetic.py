@@ -41,6 +41,7 @@ def test_a_scene_depends_on_its_seed_and_index_alone() -> None:
     assert not np.array_equal(image, make_scene(4, 7)[0])
 
 
+@pytest.mark.slow
 def test_masks_are_apart_and_boxes_tight(scenes) -> None:
     for image, instances in scenes:
         masks = np.array([instance.mask for instance in instances])

@@ -101,6 +101,7 @@ def test_scale_jitter_scales_by_its_range():
     )
 
 
+@pytest.mark.slow
 def test_scale_jitter_crops_larger_images_to_a_square():
     """60 x 100 fits into 80 x 80 at 0.8; at twice that it is 96 x 160, from which a square is cropped at random."""
     config = AugmentConfig(short_sides=[40, 80], flip=0.0, scale_jitter=(2.0, 2.0))

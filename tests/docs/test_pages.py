@@ -49,6 +49,7 @@ def write_input(name: str, folder: Path) -> None:
             (folder / file).write_text(json.dumps(rows, default=lambda value: value.decode()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "code"), blocks())
 def test_code_on_pages_runs(name: str, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     if name == "photo":
@@ -77,6 +78,7 @@ def commands() -> list[pytest.ParameterSet]:
     return found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", commands())
 def test_commands_on_pages_have_flags_that_exist(words: list[str]) -> None:
     if words[0] == "train" and words[1:2] == ["METHOD"]:

@@ -8,6 +8,7 @@ from boxel.evaluation.results import Comparison
 from boxel.utils.errors import BoxelError
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["segm", "bbox"])
 @pytest.mark.parametrize("seed", range(3))
 def test_aps_equal_coco_ap(random_set, seed, metric):

@@ -53,6 +53,7 @@ def test_boxes_of_masks_equal_pycocotools(shared_data, pycocotools_stats):
     np.testing.assert_allclose(metrics(scores), stats, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(6))
 @pytest.mark.parametrize("iou_type", ["segm", "bbox"])
 def test_random_datasets_equal_pycocotools(random_set, to_coco, pycocotools_stats, seed, iou_type):

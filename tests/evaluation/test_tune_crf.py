@@ -84,11 +84,13 @@ def test_trials_equal_evaluation_with_the_same_crf(model, truth, caplog) -> None
     )
 
 
+@pytest.mark.slow
 def test_the_network_runs_once_on_evenly_spaced_images(model, truth) -> None:
     tune_crf(model, truth, count=3)
     assert model.network.widths == [48, 52, 56]
 
 
+@pytest.mark.slow
 def test_an_image_that_cannot_be_used_is_skipped(model, truth, caplog) -> None:
     (truth.root / "1.png").unlink()
     Image.new("L", (5, 5)).save(truth.root / "2_map.png")

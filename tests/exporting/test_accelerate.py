@@ -16,6 +16,7 @@ from boxel.models.inference import InferenceConfig, predict_batch
 from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 def test_onnxruntime_where_it_is_installed_and_it_says_the_same(boxcaseg, pixels):
     model = boxcaseg()
@@ -26,6 +27,7 @@ def test_onnxruntime_where_it_is_installed_and_it_says_the_same(boxcaseg, pixels
         np.testing.assert_allclose(ours, theirs, atol=1e-3 * np.std(theirs))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 def test_a_detector_too(boxinst, pixels):
     model = boxinst()
@@ -48,6 +50,7 @@ def onnx_missing(monkeypatch):
     monkeypatch.setattr(module, "find_spec", lambda name: None)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_missing")
 @pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_050"])
 def test_torch_without_batch_norms_where_it_is_not(boxcaseg, pixels, backbone):
@@ -93,6 +96,7 @@ def shake_norms(model):
             part.bias.normal_(0, 0.1)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 def test_torch_where_the_two_differ(boxcaseg, monkeypatch):
     model, other = boxcaseg(), boxcaseg()

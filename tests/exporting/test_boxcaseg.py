@@ -20,6 +20,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 @pytest.mark.parametrize("options", OPTIONS, ids=["paper", "probabilities", "shared"])
 def test_any_batch_and_size(boxcaseg, tmp_path: Path, options):
@@ -36,6 +37,7 @@ def test_any_batch_and_size(boxcaseg, tmp_path: Path, options):
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-3 * float(expected.std()))
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 def test_it_takes_the_place_of_the_network(boxcaseg, pixels, tmp_path: Path):
     model = boxcaseg()

@@ -33,6 +33,7 @@ def same(expected, found):
     np.testing.assert_allclose(found.mask_logits, expected.mask_logits, rtol=0, atol=1e-4 * largest)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 @pytest.mark.parametrize(
     "options",
@@ -56,6 +57,7 @@ def test_any_batch_and_size(boxinst, pixels, tmp_path: Path, options):
             same(*pair)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 def test_deformable_convolutions(boxinst, pixels, tmp_path: Path):
     import onnxruntime
@@ -73,6 +75,7 @@ def test_deformable_convolutions(boxinst, pixels, tmp_path: Path):
         same(*pair)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 def test_images_without_detections(boxinst, pixels, tmp_path: Path):
     model = boxinst()

@@ -32,6 +32,7 @@ def overlap(mask, other) -> float:
     return (mask & other).sum() / max((mask | other).sum(), 1) if (mask | other).any() else 1.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [1, 1.25])
 def test_boxinst(boxinst, pixels, tmp_path, monkeypatch, factor):
     monkeypatch.chdir(tmp_path)
@@ -50,6 +51,7 @@ def test_boxinst(boxinst, pixels, tmp_path, monkeypatch, factor):
         assert found["masks"][0].shape == size[::-1] and found["boxes"].max() > max(size) / factor
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("margin", [0.0, 0.25])
 def test_boxcaseg(boxcaseg, pixels, tmp_path, monkeypatch, margin):
     monkeypatch.chdir(tmp_path)

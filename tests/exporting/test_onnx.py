@@ -21,6 +21,7 @@ def metadata(path: Path) -> dict[str, str]:
     return load_session(path).get_modelmeta().custom_metadata_map
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_a_model_folder(boxinst, photo, tmp_path):
     model = boxinst()
@@ -34,6 +35,7 @@ def test_a_model_folder(boxinst, photo, tmp_path):
     assert about["method"] == "boxinst" and about["boxel"] == __version__ and about["short_side"] == "96"
 
 
+@pytest.mark.slow
 @needs_onnx
 def test_a_model_in_memory_and_photos_that_are_installed(boxcaseg, tmp_path):
     model = boxcaseg().train()
@@ -43,6 +45,7 @@ def test_a_model_in_memory_and_photos_that_are_installed(boxcaseg, tmp_path):
     assert metadata(tmp_path / "model.onnx")["method"] == "boxcaseg"
 
 
+@pytest.mark.slow
 @needs_onnx
 @pytest.mark.parametrize("kind", ["boxinst", "boxcaseg"])
 def test_a_file_that_differs_is_not_written(kind, photo, tmp_path, monkeypatch, request):

@@ -168,6 +168,7 @@ def test_folders_of_the_job_are_replaced_and_others_refused(make_set, tmp_path, 
     assert not list(out.parent.glob(".*"))
 
 
+@pytest.mark.slow
 def test_masks_of_real_images(shared_data):
     """GrabCut from the ellipse has a plausible mask IoU."""
     data = boxel.read(shared_data / "coco/val_masks.json", images=shared_data / "coco/images")

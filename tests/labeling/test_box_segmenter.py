@@ -23,6 +23,7 @@ def scenes(tmp_path_factory):
     return read(folder / "masks.json").without_masks()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("teacher", "settings"),
     [("boxcaseg", {}), (["boxcaseg", "grabcut-ellipse"], {"merge": "smaller", "drop": 0.6, "margin": 0.1})],
@@ -40,6 +41,7 @@ def test_masks_equal_those_of_label(scenes, teacher, settings):
         assert ((result.scores > 0) & (result.scores <= 1)).all()
 
 
+@pytest.mark.slow
 def test_any_kind_of_image(scenes):
     segmenter, path = BoxSegmenter("grabcut-ellipse"), scenes.image_path(0)
     pixels, boxes = read_image(path), scenes.boxes[scenes.instances_in(0)]
@@ -101,6 +103,7 @@ def test_results_can_be_indexed_and_shown():
     assert result._repr_png_().startswith(b"\x89PNG") and (result.plot() != IMAGE).any()
 
 
+@pytest.mark.slow
 def test_supervision_takes_the_result():
     pytest.importorskip("supervision")
     segmenter = BoxSegmenter("ellipse")

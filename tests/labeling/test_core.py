@@ -53,6 +53,7 @@ def torch_teacher(name):
     return BoxCasegTeacher(partial(soft_masks, load(name)), name, weights_digest(model_folder(name)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLED)
 def test_the_file_belongs_to_the_weights_and_states_how_to_run_it(name):
     folder = model_folder(name)
@@ -63,6 +64,7 @@ def test_the_file_belongs_to_the_weights_and_states_how_to_run_it(name):
     assert json.loads(about["side"]) == config.side and json.loads(about["margin"]) == config.margin
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLED)
 def test_logits_match_torch(name, scenes):
     data = read(scenes)
@@ -78,6 +80,7 @@ def test_logits_match_torch(name, scenes):
     assert [len(part) for part in empty] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_labels_match_torch_and_are_one_job(scenes, tmp_path):
     """At most 0.1 % of the pixels differ, and a job begun by one is continued by the other."""
     data = read(scenes).without_masks()
@@ -94,11 +97,13 @@ def test_labels_match_torch_and_are_one_job(scenes, tmp_path):
     np.testing.assert_allclose(first.quality, second.quality, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_a_bundled_model_has_one_identity_on_every_device():
     on_gpu = detector.load_teacher("boxcaseg", (), "cpu")  # the path that a GPU takes
     assert on_gpu.identity == BundledBoxCaseg(model_folder("boxcaseg")).weights_digest
 
 
+@pytest.mark.slow
 def test_labeling_works_without_torch(scenes, tmp_path):
     """Public functions label, write and read a dataset in a process that cannot import PyTorch."""
     code = """

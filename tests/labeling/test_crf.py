@@ -54,6 +54,7 @@ def test_masks_with_and_without_it_do_not_mix(make_set, tmp_path) -> None:
         label_data(tmp_path / "set" / "boxes.json", **options)
 
 
+@pytest.mark.slow
 def test_threads_make_no_difference(make_set, tmp_path) -> None:
     make_set(6)
     made = []

@@ -82,6 +82,7 @@ def test_masks_are_written_and_returned(make_set, run, tmp_path):
     assert again.area(0) == again.mask(0).sum()
 
 
+@pytest.mark.slow
 def test_an_interruption_at_any_commit_loses_and_repeats_nothing(
     make_set, run, tmp_path, monkeypatch, every_image
 ):
@@ -139,6 +140,7 @@ def test_an_interruption_while_the_set_is_written(make_set, run, tmp_path, monke
     assert run(data).reused == 3 and made(tmp_path) == made(tmp_path, "whole")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
 def test_kill_9_at_many_moments_and_in_mid_commit(make_set, tmp_path):
     make_set(80)
@@ -154,6 +156,7 @@ def test_kill_9_at_many_moments_and_in_mid_commit(make_set, tmp_path):
     assert made(tmp_path, "broken") == made(tmp_path, "whole")
 
 
+@pytest.mark.slow
 def test_threads_make_no_difference(make_set, run, tmp_path):
     data = make_set(12)
     for workers in (1, 2, 5):

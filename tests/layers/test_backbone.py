@@ -20,6 +20,7 @@ def images():
     return torch.rand(2, 3, 64, 96, generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "channels"),
     [
@@ -209,6 +210,7 @@ def test_a_dilated_vgg_loads_the_weights_of_the_whole_classifier(narrow_vgg, tmp
         assert all(torch.equal(a, b) for a, b in zip(whole(images), begin(images), strict=True))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output_stride", [8, 32])
 @pytest.mark.parametrize(("stages", "frozen"), [(0, 0), (1, 2), (2, 4), (3, 6), (4, 8), (5, 8)])
 def test_stages_of_a_vgg_are_the_same_dilated(stages, frozen, output_stride, narrow_vgg):
@@ -252,6 +254,7 @@ def test_bn_learns_statistics_and_affine(images):
     assert {f"body.{name}" for name in names} <= changed
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("norm", "kind"),
     [
@@ -287,6 +290,7 @@ def test_unknown_norm():
 # frozen stages ---------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "stages", "last_frozen", "first_free"),
     [
@@ -334,6 +338,7 @@ def test_impossible_frozen_stages_are_an_error():
 # deformable ------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "tf_efficientnet_lite0"])
 def test_deformable_starts_as_the_plain_network(name, images):
     plain = Backbone(name, weights="none").eval()
@@ -362,6 +367,7 @@ def test_offsets_of_deformable_convolutions_get_a_gradient(images):
     assert modulations.abs().sum() > 0
 
 
+@pytest.mark.slow
 def test_deformable_without_convolutions_to_replace_is_an_error():
     with pytest.raises(BoxelError, match="no plain 3x3 convolutions"):
         Backbone(SWIN, weights="none", deformable=True)
@@ -398,6 +404,7 @@ def test_imagenet_requests_pretrained_weights_from_timm(monkeypatch):
     assert asked == [("resnet18", True), ("resnet18", False)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "convnext_atto", "tf_efficientnet_lite0"])
 @pytest.mark.parametrize("suffix", [".safetensors", ".pth"])
 def test_a_local_file_of_the_whole_classifier_is_loaded(name, suffix, tmp_path, images):

@@ -65,6 +65,7 @@ def test_the_dilated_network_agrees_if_pooling_windows_do(vgg) -> None:
     assert torch.equal(fine[5], F.max_pool2d(fine[4], 3, stride=1, padding=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("output_stride", "dilations", "strides", "reductions"),
     [

@@ -251,6 +251,7 @@ def test_equation_8_by_hand():
         assert loss([1], "supervised", inside) == 0  # no supervised edge at the box
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crops", ["boxes", "bands", "whole grid"])
 @pytest.mark.parametrize(("size", "dilation"), [(3, 2), (3, 1), (5, 2)])
 @pytest.mark.parametrize(("normalizer", "inside"), FORMS)
@@ -272,6 +273,7 @@ def test_equals_a_plain_implementation_over_all_neighbors(
     torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-8, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("normalizer", "inside"), FORMS)
 def test_gradient(normalizer: str, inside: str):
     logits, *rest = random_case(4, n=3, h=5, w=6)
@@ -311,6 +313,7 @@ def test_equation_6_prefers_the_object_to_all_zeros_and_all_ones():
     assert total(torch.where(box, 20.0, -20.0)) > 0.3  # the box satisfies it, but splits the background
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 1000), st.sampled_from(KEYWORDS))
 def test_flipping_changes_nothing(seed: int, form: dict[str, str]):
@@ -324,6 +327,7 @@ def test_flipping_changes_nothing(seed: int, form: dict[str, str]):
     torch.testing.assert_close(loss, other)
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(st.permutations(range(5)), st.sampled_from(KEYWORDS))
 def test_the_order_of_instances_does_not_matter(order: list[int], form: dict[str, str]):

@@ -133,6 +133,7 @@ def test_one_axis_may_shrink_while_the_other_grows():
     assert np.abs(shown.astype(int) - 100).max() <= 20
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     st.tuples(st.floats(-50, 100), st.floats(-50, 80), st.floats(0.5, 300), st.floats(0.5, 300)),

@@ -76,6 +76,7 @@ def one_by_one(masks: Tensor, scores: list[float], labels: list[int], threshold:
     return kept
 
 
+@pytest.mark.slow
 @given(
     st.integers(0, 10**6),
     st.integers(1, 12),

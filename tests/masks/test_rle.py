@@ -125,6 +125,7 @@ def test_a_negative_size_is_refused():
 runs = st.integers(-1, 7) | st.floats(width=16) | st.booleans() | st.none() | st.just(2**70)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(st.lists(runs, max_size=5) | st.text(alphabet="0123PQWo~ \0é", max_size=6))
 def test_a_code_is_refused_or_fills_its_image(counts):

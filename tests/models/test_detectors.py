@@ -14,6 +14,7 @@ def finder(build):
     return build(score_threshold=0.0).eval()
 
 
+@pytest.mark.slow
 def test_weights_may_start_from_a_file(build, tmp_path):
     """A file instead of a random start."""
     other = build(backbone_norm="bn")
@@ -24,6 +25,7 @@ def test_weights_may_start_from_a_file(build, tmp_path):
     assert (build().backbone.body.conv_stem.weight != 0.25).all()
 
 
+@pytest.mark.slow
 def test_weights_come_back_from_a_file(build, finder, picture, tmp_path):
     save_file(finder.state_dict(), tmp_path / "model.safetensors")
     again = build(score_threshold=0.0).eval()
@@ -35,11 +37,13 @@ def test_weights_come_back_from_a_file(build, finder, picture, tmp_path):
     assert torch.equal(before["boxes"], after["boxes"]) and before["masks"] == after["masks"]
 
 
+@pytest.mark.slow
 def test_training_needs_targets(small, picture):
     with pytest.raises(ValueError, match="targets"):
         small([picture()])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(37, 91), (8, 8), (130, 33)])
 def test_masks_have_the_size_of_images_of_any_size(finder, picture, size):
     """Masks have the image's size and stay inside their boxes, alone and in a batch of another size."""
@@ -58,6 +62,7 @@ def test_masks_have_the_size_of_images_of_any_size(finder, picture, size):
             assert rows.min() >= np.floor(box[1]) and rows.max() < np.ceil(box[3])
 
 
+@pytest.mark.slow
 def test_an_image_without_detections_gives_empty_tensors(build, picture):
     model = build(score_threshold=1.0).eval()
     for result in model([picture(), picture(40, 100)]):

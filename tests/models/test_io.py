@@ -61,6 +61,7 @@ def test_weights_kept_elsewhere_are_not_asked_for(saved, record):
     assert io.load(saved[1]).settings["model"]["weights"] == "imagenet"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["config.yaml", "categories.json", "model.safetensors"])
 def test_what_is_missing_or_broken_is_named(saved, name):
     path = saved[1] / name
@@ -73,6 +74,7 @@ def test_what_is_missing_or_broken_is_named(saved, name):
         io.load(saved[1])
 
 
+@pytest.mark.slow
 def test_weights_of_another_model_do_not_fit(saved):
     (saved[1] / "categories.json").write_text(json.dumps([{"id": 1, "name": "cat"}]))
     with pytest.raises(
@@ -81,6 +83,7 @@ def test_weights_of_another_model_do_not_fit(saved):
         io.load(saved[1])
 
 
+@pytest.mark.slow
 def test_nothing_is_unpickled(saved, tmp_path):
     class Trap:
         def __reduce__(self):

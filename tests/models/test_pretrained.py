@@ -23,6 +23,7 @@ def test_it_is_small_and_says_what_it_is(name):
     assert load(name).config.threshold == 0.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", BUNDLED)
 def test_its_masks_of_real_photos_are_better_than_filled_boxes(name):
     # Photos of installed packages, with outlines drawn by hand, that no training has seen.

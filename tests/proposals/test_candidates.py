@@ -24,6 +24,7 @@ def test_masks_of_sets() -> None:
     assert found.sets().tolist() == [[True, False, True, False], [False, False, True, True]]
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 30))
 def test_candidates_survive_saving_and_loading(tmp_path_factory, seed, superpixels, segments) -> None:
     random = np.random.default_rng(seed)

@@ -132,6 +132,7 @@ def test_groups_are_all_unions_of_neighbors(seen, tree) -> None:
     assert sorted(tuple(sorted(set(nodes))) for nodes in found.nodes.tolist()) == sorted(wanted)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 def test_pools_are_consistent_with_their_sets(seen, source) -> None:
     """Box and size of each segment are those of its set."""
@@ -145,6 +146,7 @@ def test_pools_are_consistent_with_their_sets(seen, source) -> None:
         assert box.tolist() == [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES)
 @pytest.mark.parametrize("given", [False, True], ids=["no boxes", "boxes"])
 def test_objects_are_found(source, given) -> None:
@@ -220,11 +222,13 @@ def test_segments_are_clipped_to_their_box(seen) -> None:
             assert inside.mean() > 0.5
 
 
+@pytest.mark.slow
 def test_near_duplicates_are_removed(seen) -> None:
     sets = select_best(GENERATORS["mcg"](*seen), 100)
     assert len(np.unique(sets, axis=0)) == len(sets) == 100
 
 
+@pytest.mark.slow
 def test_boxes_without_segments(seen) -> None:
     """No box is given, or one that contains no superpixel."""
     pool, own = GENERATORS["mcg"](*seen), seen[2]

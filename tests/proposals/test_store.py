@@ -49,6 +49,7 @@ def test_processes_make_the_same_candidates(scenes, tmp_path) -> None:
         np.testing.assert_array_equal(one.members, two.members)
 
 
+@pytest.mark.slow
 def test_images_without_boxes_have_no_candidates(scenes, tmp_path) -> None:
     empty = scenes.select_instances(np.zeros(len(scenes.boxes), dtype=bool))
     assert len(load_candidates(empty, 0, tmp_path, CONFIG)) == 0

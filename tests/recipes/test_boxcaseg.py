@@ -35,6 +35,7 @@ def test_the_base_is_the_papers():
     assert (voc.crops.salient_ratio, voc.crops.shift, voc.crops.scale) == ((9, 7), 0.25, (0.5, 1.5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "part", "expected"),
     [

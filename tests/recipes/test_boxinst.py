@@ -63,6 +63,7 @@ def test_schedules_are_the_papers_on_as_many_gpus(row, processes, steps, drops):
     assert [round(share * steps) for share in config.schedule.drops] == drops
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "expected"),
     [

@@ -48,6 +48,7 @@ def test_the_base_is_the_papers():
     assert (config.label, config.segments.source, config.segments.grabcut) == ("segments", "mcg", False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "expected"),
     [

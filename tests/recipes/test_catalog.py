@@ -61,6 +61,7 @@ def test_backbones_of_the_papers_have_imagenet_weights():
     assert all(timm.models.get_pretrained_cfg(name).has_weights for name in names)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "images", "expected"),
     [

@@ -49,6 +49,7 @@ def test_names_of_rows_state_the_network():
             assert f"field of view {model.field_of_view}" in recipe.about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "base", "expected"),
     [

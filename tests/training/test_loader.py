@@ -45,6 +45,7 @@ def test_processes_share_an_epoch(scenes):
     assert shares[0][0] != shares[1][0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_resumed_loader_yields_the_same_pixels(scenes, workers):
     whole = list(_loader(scenes))

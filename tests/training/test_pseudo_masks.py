@@ -61,6 +61,7 @@ def test_hints_are_read_from_their_file(boxed, tmp_path, caplog):
     assert with_hints(other, tmp_path / "hints.json").ids == other.ids
 
 
+@pytest.mark.slow
 def test_hints_of_joined_datasets_are_read_from_their_file(boxed, tmp_path, caplog):
     # Their ids are strings, and one instance in between has no hint.
     twice = join([boxed, dataclasses.replace(boxed, file="again")])
@@ -77,6 +78,7 @@ def test_hints_of_joined_datasets_are_read_from_their_file(boxed, tmp_path, capl
         np.testing.assert_array_equal(again.mask(i), first.mask(i))
 
 
+@pytest.mark.slow
 def test_hints_with_other_ids_are_made_again(boxed, tmp_path, caplog):
     with_hints(boxed, tmp_path / "hints.json")
     text = (tmp_path / "hints.json").read_text()
@@ -86,6 +88,7 @@ def test_hints_with_other_ids_are_made_again(boxed, tmp_path, caplog):
     assert caplog.text.count("making hints") == 1
 
 
+@pytest.mark.slow
 def test_hints_of_other_boxes_are_made_again(boxed, tmp_path, caplog):
     with_hints(boxed, tmp_path / "hints.json")
     caplog.clear()

@@ -67,6 +67,7 @@ def test_warmup_takes_at_most_a_quarter_of_a_run():
     assert make_plan(BoxInstTraining(epochs=1, batch_size=4), num_samples=100).warmup == 6
 
 
+@pytest.mark.slow
 @given(st.integers(1, 500), st.integers(0, 100), st.sampled_from(["step", "cosine", "poly"]))
 def test_the_factor_is_in_unit_range_and_falls_after_warmup(steps, warmup, kind):
     course = [lr_factor(step, steps, warmup, ScheduleConfig(kind=kind)) for step in range(steps)]

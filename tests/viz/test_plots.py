@@ -18,6 +18,7 @@ def colors_in(path):
 BLUE, RED, ORANGE = (31, 119, 180), (214, 39, 40), (255, 127, 14)  # matplotlib's tab: colors
 
 
+@pytest.mark.slow
 def test_plot_curves_of_a_log_with_gaps(tmp_path):
     log = tmp_path / "metrics.csv"
     log.write_text(
@@ -44,6 +45,7 @@ def test_plot_curves_leaves_the_weights_of_losses_out(tmp_path):
     assert BLUE not in colors_in(tmp_path / "curves.png")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["", "epoch,step,loss\n", "epoch,step,loss\n0,0,\n"])
 def test_plot_curves_before_anything_is_logged(tmp_path, text):
     (tmp_path / "metrics.csv").write_text(text)
@@ -65,6 +67,7 @@ def test_plot_affinity_is_blue_and_red(tmp_path):
     assert top[RED] < top[BLUE]  # only recall reaches 1
 
 
+@pytest.mark.slow
 def test_plot_trimap_has_a_color_a_name_and_a_dashed_boundary(tmp_path):
     curves = {
         "masks only": {"width": [1, 10, 40], "boundary": [0.3, 0.5, 0.6], "interior": [0.65, 0.7, None]},

@@ -144,6 +144,7 @@ def test_worst_and_best_masks_name_their_files(make_set, report):
     assert "Best masks bird 0.90" in page.said
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("masks", "worst", "best"), [(0, 0, 0), (1, 1, 0), (2, 1, 1), (3, 2, 1), (9, 4, 4)])
 def test_no_mask_is_shown_twice(make_set, report, masks, worst, best):
     page = report(make_set([(0, 0, SMALL, k / 10, "a", True) for k in range(masks)]), count=4)

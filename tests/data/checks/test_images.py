@@ -41,6 +41,7 @@ def test_an_unreadable_image_is_left_out_with_its_annotations(make, tmp_path, ki
     assert check(repaired) == []
 
 
+@pytest.mark.slow
 def test_a_decompression_bomb_is_reported(make, tmp_path) -> None:
     gradient(tmp_path / "a.png")
     Image.new("1", (20_000, 20_000)).save(tmp_path / "b.png")

@@ -137,6 +137,7 @@ MASKS = st.lists(
 )
 
 
+@pytest.mark.slow
 @given(MASKS)
 def test_tight_boxes_agree_with_pycocotools(masks) -> None:
     codes = [encode(mask) for mask in masks]

@@ -58,6 +58,7 @@ images = st.tuples(
 )
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(instances, max_size=8), st.lists(images, min_size=1, max_size=4), st.sets(st.integers(0, 2)))
 def test_a_repaired_dataset_has_no_issues_and_repair_is_idempotent(

@@ -287,6 +287,7 @@ segmentations = json_values | st.builds(
 segmentations |= st.lists(st.lists(lengths, min_size=5, max_size=9), max_size=2)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(segmentations)
 def test_invalid_segmentations_raise_when_decoded(fuzzed, segmentation):
@@ -345,6 +346,7 @@ def test_truncated_or_garbled_files_are_refused(fuzzed, at, junk):
     survives(fuzzed)
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=150, deadline=None)
 @given(
     st.sampled_from(["images", "annotations", "categories"]),

@@ -151,6 +151,7 @@ FIELDS = [
 ]
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=200, deadline=None)
 @given(st.sampled_from(FIELDS), values)
 def test_wrong_types_cost_only_themselves(fuzzed, field, value):

@@ -620,6 +620,7 @@ def test_real_camvid_is_read(shared_data):
     assert middle["sky"] < middle["building"] < middle["car"] < middle["road"]
 
 
+@pytest.mark.slow
 def test_real_voc_segmentations_are_written(shared_data, tmp_path):
     data = boxel.read(shared_data / "voc2007/SegmentationClass")
     assert len(data) == 20 and data.issues == [] and len(data.categories) == 21

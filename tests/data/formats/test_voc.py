@@ -173,6 +173,7 @@ def test_lost_label_maps_are_counted(folder, tmp_path, format):
         boxel.data.write(data, tmp_path / ("a.json" if format == "coco" else "out"), format)
 
 
+@pytest.mark.slow
 def test_real_images_survive_a_round_trip(shared_data, tmp_path):
     data = boxel.data.read(shared_data / "voc2007")
     assert len(data) == 473 and data.issues == []
@@ -256,6 +257,7 @@ def fuzzed(tmp_path_factory):
     return folder
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=100, deadline=None)
 @given(
     st.integers(0, len(XML)), st.text(max_size=6) | st.sampled_from(["9" * 500, "-1e999", "nan", "../" * 9])

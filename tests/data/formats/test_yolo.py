@@ -204,6 +204,7 @@ def test_confidences_are_ignored(tmp_path):
     assert data.boxes.tolist() == [[40, 15, 60, 35], [10, 10, 30, 40]] and data.issues == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "config", ["", "[", "names: 3", "names: [[a]]", "names: {a: b}", "[" * 3000, "- 1", "\0", "!!x y"]
 )
@@ -240,6 +241,7 @@ def test_round_trip(tmp_path):
     assert (tmp_path / "c/labels/one.txt").read_text().splitlines()[0] == "1 0.5 0.5 0.2 0.4"
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=60, deadline=None)
 @given(st.lists(st.tuples(*[st.integers(0, 4900)] * 4), min_size=1, max_size=5))
 def test_boxes_come_back_to_the_hundredth_pixel(fuzzed, corners):
@@ -262,6 +264,7 @@ def fuzzed(tmp_path_factory):
 numbers = st.sampled_from(["0", "1", "0.5", "-3", "nan", "inf", "1e999", "9" * 400, "x", "\0", "é"])
 
 
+@pytest.mark.slow
 @settings(derandomize=True, max_examples=150, deadline=None)
 @given(st.lists(st.lists(numbers, max_size=11).map(" ".join), max_size=3))
 def test_fuzzed_files_cost_only_themselves(fuzzed, lines):

@@ -63,6 +63,7 @@ def test_tiny_boxes_get_a_mask_within_the_image(cross, box) -> None:
     assert (found[inner > 0] > 0).all() and (found[inner < 0] < 0).all()
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_field_of_the_window() -> None:
     """The window has the size of the copy, so that nothing is resampled."""
     rng = np.random.default_rng(0)

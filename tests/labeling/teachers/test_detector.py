@@ -137,6 +137,7 @@ def run(tmp_path, tiny_boxinst):
     return tmp_path / "run"
 
 
+@pytest.mark.slow
 def test_a_model_folder_labels_a_dataset(run, make_set):
     data = make_set(2)
     teacher = make_teacher(str(run), data.categories, "cpu")

@@ -198,6 +198,7 @@ def no_labels(boxes: NDArray[np.float64]) -> NDArray[np.int32]:
     return np.zeros(len(boxes), dtype=np.int32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("multimask", [False, True])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_masks_match_transformers(network: Any, family: str, multimask: bool) -> None:
@@ -227,6 +228,7 @@ def test_the_window_is_the_box_with_its_margin(network: Any) -> None:
     assert mask.logits.base is None  # no view of the whole image's map
 
 
+@pytest.mark.slow
 def test_many_boxes_take_one_pass_of_the_encoder(network: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     image, boxes = photo(60, 90), boxes_in(60, 90)
     teacher = SamTeacher(network("sam").folder)
@@ -242,6 +244,7 @@ def test_many_boxes_take_one_pass_of_the_encoder(network: Any, monkeypatch: pyte
     assert (len(encoded), len(decoded)) == (1, 2)
 
 
+@pytest.mark.slow
 def test_threads_get_the_same_masks(network: Any) -> None:
     images = [photo(40 + i, 70 - i) for i in range(8)]
     teacher = SamTeacher(network("sam2").folder)

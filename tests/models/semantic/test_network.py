@@ -19,6 +19,7 @@ from boxel.utils.errors import BoxelError
 TINY = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0, "kernel": 3}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stride", [8, 16])
 @pytest.mark.parametrize("backbone", ["resnet10t", "tf_efficientnet_lite0"])
 def test_cells_of_the_output_stride(backbone, stride) -> None:
@@ -29,6 +30,7 @@ def test_cells_of_the_output_stride(backbone, stride) -> None:
     assert network(torch.rand(2, 3, 50, 65)).shape == (2, 4, -(-50 // stride), -(-65 // stride))
 
 
+@pytest.mark.slow
 def test_a_dilated_network_has_the_weights_of_a_strided_one() -> None:
     """On a constant image striding and dilating see the same, away from the border."""
     torch.manual_seed(0)

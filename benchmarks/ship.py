@@ -10,20 +10,18 @@ from __future__ import annotations
 
 import json
 import shutil
-import warnings
 from hashlib import blake2b
 from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
 import onnx
-import torch
 from _record import arguments
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
-from boxel.exporting.onnx import OPSET
+from boxel.exporting.onnx import trace
 from boxel.models import io
 from boxel.utils.files import atomic_path
 
@@ -57,19 +55,7 @@ def write_onnx(folder: Path) -> None:
     """
     graph = BoxCasegGraph(io.load(folder)).eval()
     with atomic_path(folder / "model.onnx") as path:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            torch.onnx.export(
-                graph,
-                graph.example(),
-                str(path),
-                dynamo=False,
-                opset_version=OPSET,
-                training=torch.onnx.TrainingMode.PRESERVE,  # keeps the batch norms
-                input_names=list(graph.inputs),
-                output_names=list(graph.outputs),
-                dynamic_axes=graph.inputs | graph.outputs,
-            )
+        trace(graph, path, fold_norms=False)
         model = onnx.load(path)
         _store_in_half_precision(model.graph)
         _share_weights(model.graph, folder / "model.safetensors")

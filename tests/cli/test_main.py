@@ -11,6 +11,7 @@ import pytest
 
 from boxel.cli.main import COMMANDS, EXTRAS, build_parser, main
 from boxel.cli.reference import options_markdown
+from boxel.data.images import ImageError
 from boxel.utils.errors import UsageError
 
 EMPTY = '{"images": [], "annotations": [], "categories": []}'
@@ -85,6 +86,14 @@ def test_settings_that_a_message_names_become_flags_of_the_command(truth, monkey
 
     assert run_with(monkeypatch, fail) == 2
     assert capsys.readouterr().err == "boxel: --class-list and ANNOTATIONS are wrong, `other` is not.\n"
+
+
+def test_an_error_of_an_image_keeps_its_message(truth, monkeypatch, capsys):
+    def fail(_):
+        raise ImageError("image-missing", "a.jpg is missing; name its folder with `images`.")
+
+    assert run_with(monkeypatch, fail) == 1
+    assert capsys.readouterr().err == "boxel: a.jpg is missing; name its folder with --images.\n"
 
 
 def test_logs_go_to_stderr_and_a_repeated_warning_is_printed_once(truth, monkeypatch, capsys):

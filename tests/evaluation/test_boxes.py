@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from boxel.data.synthetic import write_scenes
 from boxel.evaluation import box_agreement, mean_fill
 from boxel.evaluation.boxes import (
     MIN_SIDE,
@@ -225,3 +226,11 @@ def test_mean_fill_by_hand(make_result, rectangle):
     tight = {key: value for key, value in quarter.items() if key != "bbox"}
     assert mean_fill([tight]) == 1.0
     assert np.isnan(mean_fill([]))
+
+
+def test_masks_of_a_dataset_without_image_sizes_are_read_at_the_size_of_the_files(tmp_path):
+    data = write_scenes(tmp_path, 1, height=64, width=96)
+    unsized = replace(data, widths=np.zeros_like(data.widths), heights=np.zeros_like(data.heights))
+    assert measure_masks(unsized, unsized)["mask_iou"] == 1
+    with pytest.raises(BoxelError, match="the size of its image is unknown"):
+        replace(unsized, root=tmp_path / "nowhere").rle(0)

@@ -16,7 +16,6 @@ from boxel.evaluation import (
     fill_boxes,
     grabcut_boxes,
     mask_iou,
-    read_annotations_or_results,
     read_results,
     to_annotations,
     to_results,
@@ -155,12 +154,9 @@ def test_images_of_results_are_found_by_name_or_id(tmp_path):
         Image.new("RGB", (8, 8)).save(tmp_path / name)
     row = {"category_id": 3, "score": 0.5, "bbox": [1, 1, 4, 4]}
     results = [{**row, "image_id": 12}, {**row, "image_id": "x", "file_name": "a/cat.png"}]
-    (tmp_path / "r.json").write_text(json.dumps(results))
-    data = read_annotations_or_results(tmp_path / "r.json", tmp_path)
+    data = to_annotations(results, tmp_path)
     assert [Path(path).name for path in data.paths] == ["000012.png", "cat.png"]
     assert [category.name for category in data.categories] == ["category 3"]
-    with pytest.raises(BoxelError, match="is a results file, which does not name its images"):
-        read_annotations_or_results(tmp_path / "r.json")
     with pytest.raises(BoxelError, match="has no image 13"):
         to_annotations([{**row, "image_id": 13}], tmp_path)
 

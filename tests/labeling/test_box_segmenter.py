@@ -78,12 +78,19 @@ def test_boxes_without_a_mask_are_empty():
             logits = [5.0, -5.0]
             return [SoftMask(np.full((1, 1), x), tuple(b)) for x, b in zip(logits, boxes, strict=True)]
 
-    boxes = [[10, 5, 40, 35], [80, 5, 90, 9], [5, 5, 5, 9], [np.nan, 0, 4, 4], [0, 0, 8, 8]]
+    boxes = [
+        [10, 5, 40, 35],
+        [80, 5, 90, 9],
+        [5, 5, 5, 9],
+        [np.nan, 0, 4, 4],
+        [0, 0, np.inf, 8],
+        [0, 0, 8, 8],
+    ]
     result = BoxSegmenter(Blind())(IMAGE, boxes)
-    assert result.masks.sum(axis=(1, 2)).tolist() == [900, 0, 0, 0, 0]
+    assert result.masks.sum(axis=(1, 2)).tolist() == [900, 0, 0, 0, 0, 0]
     np.testing.assert_array_equal(result.boxes, boxes)
-    assert np.isnan(result.quality).all() and result.scores.tolist() == [1, 0, 0, 0, 0]
-    assert result.trusted.tolist() == [True, False, False, False, False]
+    assert np.isnan(result.quality).all() and result.scores.tolist() == [1, 0, 0, 0, 0, 0]
+    assert result.trusted.tolist() == [True, False, False, False, False, False]
     assert result.plot().shape == IMAGE.shape
 
 

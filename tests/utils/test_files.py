@@ -33,3 +33,10 @@ def test_a_link_stays_a_link(tmp_path) -> None:
     with atomic_path(link) as path:
         path.write_text("two")
     assert link.is_symlink() and (tmp_path / "real.txt").read_text() == "two"
+
+
+def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path) -> None:
+    target = tmp_path / ("a" * 251 + ".txt")
+    with atomic_path(target) as path:
+        path.write_text("one")
+    assert target.read_text() == "one"

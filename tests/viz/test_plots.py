@@ -94,5 +94,5 @@ def test_a_plot_that_cannot_be_written_is_an_error(tmp_path):
 
 def test_without_matplotlib_the_extra_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(BoxelError, match=r"plots need matplotlib.*boxel\[train\]"):
+    with pytest.raises(BoxelError, match=r"a plot needs matplotlib.*boxel\[train\]"):
         plot_trimap({}, tmp_path / "a.png")

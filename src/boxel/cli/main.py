@@ -138,7 +138,8 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
     try:
         return COMMANDS[name].run(given)
     except BoxelError as error:
-        raise type(error)(parser.with_flags(str(error))) from error
+        error.args = (parser.with_flags(str(error)),)
+        raise
     except ModuleNotFoundError as error:
         module = (error.name or "").partition(".")[0]
         if module not in EXTRAS:

@@ -243,10 +243,14 @@ class Annotations:
             BoxelError: The segmentation is malformed.
         """
         image = int(self.image_index[instance])
-        height, width = size or (int(self.heights[image]), int(self.widths[image]))
         try:
             segmentation = self.segmentation(instance)
-            return None if segmentation is None else to_rle(segmentation, height, width)
+            if segmentation is None:
+                return None
+            height, width = size or self.image_size(image)[::-1]
+            if not height or not width:
+                raise ValueError("the size of its image is unknown")
+            return to_rle(segmentation, height, width)
         except Exception as error:  # pycocotools raises bare Exception and TypeError too
             raise BoxelError(
                 f"{self.file}: the segmentation of annotation {self.ids[instance]} (image {self.image_ids[image]}) "

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -148,7 +149,7 @@ def make_label_map(
         >>> np.unique(make_label_map(data, int(data.image_index[0]))).tolist()
         [0, 1]
     """
-    size = size or (int(data.heights[image]), int(data.widths[image]))
+    size = size or data.image_size(image)[::-1]
     first = int(has_background(data))
     if data.label_maps[image] is None:
         labels = data.labels[data.instances_in(image)] + first
@@ -236,9 +237,14 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
         if file.suffix.lower() == ".mat":
             return read_mat(file, "LabelMap").astype(np.uint16)
         with Image.open(file, formats=["PNG"]) as image:
-            # Pillow stretches gray values of 2 and 4 bits to 8.
-            stretch = {"L;2": 85, "L;4": 17}.get(image.tile[0].args if image.mode == "L" else "", 1)
-            return np.array(_checked(image)).astype(np.uint16) // stretch
+            return pixel_values(_checked(image)).astype(np.uint16)
+
+
+def pixel_values(image: Image.Image) -> NDArray[Any]:
+    """Return the values of a paletted or gray PNG as the file has them: Pillow stretches 2 and 4 bits of gray to 8."""
+    stored = image.tile[0].args if image.mode == "L" else ""  # type: ignore[attr-defined]
+    stretch = {"L;2": 85, "L;4": 17}.get(stored, 1)
+    return np.array(image) // stretch if stretch > 1 else np.array(image)
 
 
 def label_map_size(file: Path) -> tuple[int, int]:

@@ -21,6 +21,7 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats import write
+from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
 
 Field: TypeAlias = NDArray[Any]
@@ -151,7 +152,8 @@ def make_scene(
     image += rng.standard_normal(image.shape, dtype=np.float32) * 3
     masks = [owner == k for k in range(len(labels))]
     instances = [
-        SceneObject(label, _tight_box(mask), mask) for label, mask in zip(labels, masks, strict=True)
+        SceneObject(label, box, mask)
+        for label, box, mask in zip(labels, tight_boxes(masks), masks, strict=True)
     ]
     return np.clip(image, 0, 255).astype(np.uint8), instances
 
@@ -276,8 +278,3 @@ def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations
     known = (width > 0)[:, None]
     limit = np.stack([width, height, width, height], axis=1)
     return replace(data, boxes=np.where(known, boxes.clip(0, np.where(known, limit, np.inf)), boxes))
-
-
-def _tight_box(mask: NDArray[np.bool_]) -> NDArray[np.float64]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1], dtype=np.float64)

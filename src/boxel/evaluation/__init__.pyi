@@ -24,7 +24,6 @@ from .proposals import best_candidate_ious as best_candidate_ious
 from .proposals import candidate_ious as candidate_ious
 from .results import Result as Result
 from .results import check_results as check_results
-from .results import read_annotations_or_results as read_annotations_or_results
 from .results import read_results as read_results
 from .results import to_annotations as to_annotations
 from .results import to_results as to_results
@@ -86,7 +85,6 @@ __all__ = [
     "paired_bootstrap",
     "predict_dataset",
     "quality_metrics",
-    "read_annotations_or_results",
     "read_results",
     "region_ap",
     "semantic_metrics",

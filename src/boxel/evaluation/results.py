@@ -22,12 +22,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from boxel.data import read
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.sources import find_images
 from boxel.masks.rle import Rle, to_rle
-from boxel.utils.errors import BoxelError, UsageError, one_line
+from boxel.utils.errors import BoxelError, one_line
 
 logger = logging.getLogger(__name__)
 
@@ -181,28 +180,6 @@ def _image_finder(images: str | Path | Annotations) -> Callable[[Result], Path]:
         raise BoxelError(f"{source} has no image {name or image_id}; use the images that were predicted on.")
 
     return find
-
-
-def read_annotations_or_results(
-    path: str | Path, images: str | Path | None = None, class_list: str | Path | None = None
-) -> Annotations:
-    """Read a dataset of any format, or a COCO results file as a dataset (see :func:`to_annotations`).
-
-    Args:
-        path: The dataset or the results file.
-        images: Folder of the images; it must be given for a results file.
-        class_list: Classes of label maps: a text file, or the name of a known list.
-
-    Raises:
-        BoxelError: The file cannot be read, or an image of the results is missing.
-    """
-    if not is_results_file(path):
-        return read(path, images=images, class_list=class_list)
-    if images is None:
-        raise UsageError(
-            f"{path} is a results file, which does not name its images; set `images` to their folder."
-        )
-    return to_annotations(read_results(path), images)
 
 
 def is_results_file(path: str | Path) -> bool:

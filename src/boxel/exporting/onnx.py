@@ -80,13 +80,15 @@ def export(
     return check
 
 
-def trace(graph: BoxInstGraph | BoxCasegGraph, path: Path) -> None:
+def trace(graph: BoxInstGraph | BoxCasegGraph, path: Path, fold_norms: bool = True) -> None:
     """Write a graph with its weights; the dynamic axes of its inputs may then have any size.
 
     Args:
         graph: In eval mode, on the CPU.
         path: The file.
+        fold_norms: Fold batch norms into the convolutions; without it they stay nodes of their own.
     """
+    training = torch.onnx.TrainingMode
     torch.onnx.register_custom_op_symbolic("torchvision::deform_conv2d", _deform_conv2d, OPSET)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # the check decides whether they matter
@@ -97,6 +99,7 @@ def trace(graph: BoxInstGraph | BoxCasegGraph, path: Path) -> None:
             # torch 2.4 has no other exporter that takes these graphs; that of torch 2.15 needs a minute for a small
             # BoxInst, and its file fails at some image sizes.
             dynamo=False,
+            training=training.EVAL if fold_norms else training.PRESERVE,
             opset_version=OPSET,
             input_names=list(graph.inputs),
             output_names=list(graph.outputs),

@@ -19,7 +19,7 @@ from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.utils.errors import BoxelError, UsageError, nearest
-from boxel.utils.files import atomic_path
+from boxel.utils.files import remove
 
 logger = logging.getLogger(__name__)
 
@@ -272,8 +272,9 @@ def _write_result(result: LabelResult, target: Path, to: Sequence[str]) -> Label
     data = replace(result.data, file=str(target))
     write(data, target)
     for format in to:
-        with atomic_path(_export_path(target, format)) as folder:
-            write(data, folder, format)
+        folder = _export_path(target, format)
+        remove(folder)  # of this job; `write` makes a new folder complete or not at all
+        write(data, folder, format)
     return replace(result, data=data)
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from numbers import Integral
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
 
@@ -19,7 +19,7 @@ from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.quality import unknown_quality
 from boxel.masks.boxes import tight_boxes
-from boxel.masks.rle import Rle, decode, encode_in_box
+from boxel.masks.rle import Rle, decode_all, encode_in_box
 from boxel.utils.errors import UsageError, nearest
 
 if TYPE_CHECKING:
@@ -83,19 +83,14 @@ class BoxMasks:
 
     def _repr_png_(self) -> bytes:
         """Draw the masks for a notebook."""
-        from PIL import Image
+        from boxel.viz.overlays import encode_image
 
-        file = io.BytesIO()
-        Image.fromarray(self.plot()).save(file, format="PNG")
-        return file.getvalue()
+        return encode_image(self.plot())
 
     @property
     def masks(self) -> NDArray[np.bool_]:
         """Dense masks, (N, H, W) bool; decoded at each access."""
-        masks = np.zeros((len(self), *self.image.shape[:2]), dtype=bool)
-        for mask, rle in zip(masks, self.rles, strict=True):
-            mask[:] = decode(rle)
-        return masks
+        return decode_all(self.rles, *self.image.shape[:2])
 
     def plot(self) -> NDArray[np.uint8]:
         """Draw masks, boxes and quality over the image.
@@ -194,6 +189,8 @@ class BoxSegmenter:
         if not isinstance(image, (list, tuple)):
             return self._segment(image, boxes, labels)
         labels = [None] * len(image) if labels is None else labels
+        if not isinstance(boxes, (Sequence, np.ndarray)):
+            raise UsageError("boxes of a list of images are a list too; give one (N, 4) array per image.")
         if not len(image) == len(boxes) == len(labels):
             raise UsageError(
                 f"{len(image)} images have {len(boxes)} arrays of boxes and {len(labels)} lists of labels; give one "
@@ -210,7 +207,8 @@ class BoxSegmenter:
         given = _check_boxes(boxes)
         indices = self._label_indices(labels, len(given))
         visible = given.clip(0, [width, height] * 2)
-        usable = np.flatnonzero((visible[:, 2:] > visible[:, :2]).all(axis=1))  # False for NaN
+        finite = np.isfinite(given).all(axis=1)
+        usable = np.flatnonzero(finite & (visible[:, 2:] > visible[:, :2]).all(axis=1))
         labeled = label_image(
             pixels, given[usable], indices[usable], self._names, self._teachers, self._config
         )
@@ -221,7 +219,7 @@ class BoxSegmenter:
             scores=np.zeros(len(given)),
             trusted=np.zeros(len(given), dtype=bool),
             labels=None if labels is None else list(labels),  # type: ignore[arg-type]
-            image=pixels,
+            image=pixels.copy() if pixels is image else pixels,  # the caller may reuse the array
         )
         return _fill(result, labeled, usable, self._quality(labeled))
 
@@ -237,7 +235,9 @@ class BoxSegmenter:
         for label in labels:
             if isinstance(label, str) and label not in known:
                 raise UsageError(f"there is no category {label!r}.{nearest(label, known)}")
-            if not isinstance(label, str) and not 0 <= label < len(known):
+            if not isinstance(label, (str, Integral)):
+                raise UsageError(f"label {label!r} is neither the name nor the index of a category.")
+            if isinstance(label, Integral) and not 0 <= label < len(known):
                 raise UsageError(f"label {label} is not an index of the {len(known)} categories.")
         return np.array([known.index(x) if isinstance(x, str) else x for x in labels], dtype=np.int32)
 

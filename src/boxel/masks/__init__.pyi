@@ -18,6 +18,7 @@ from .paste import paste_windows as paste_windows
 from .rle import Rle as Rle
 from .rle import Segmentation as Segmentation
 from .rle import decode as decode
+from .rle import decode_all as decode_all
 from .rle import encode as encode
 from .rle import encode_in_box as encode_in_box
 from .rle import to_rle as to_rle
@@ -37,6 +38,7 @@ __all__ = [
     "crop_spans",
     "crop_window",
     "decode",
+    "decode_all",
     "encode",
     "encode_in_box",
     "extract_crops",

@@ -41,6 +41,14 @@ def decode(rle: Rle) -> NDArray[np.uint8]:
     return coco_mask.decode(rle)
 
 
+def decode_all(rles: Sequence[Rle], height: int, width: int) -> NDArray[np.bool_]:
+    """Decode the codes of one image to (N, height, width) bool masks."""
+    masks = np.zeros((len(rles), height, width), dtype=bool)
+    for mask, rle in zip(masks, rles, strict=True):
+        mask[:] = decode(rle)
+    return masks
+
+
 def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
     """Convert any COCO segmentation to one compressed run-length code.
 

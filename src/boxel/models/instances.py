@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -11,11 +10,10 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike, to_image
-from boxel.masks.rle import Rle, decode
+from boxel.masks.rle import Rle, decode_all
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import atomic_path
 
@@ -96,11 +94,9 @@ class Instances:
 
     def _repr_png_(self) -> bytes | None:
         """Draw the instances for a notebook."""
-        if self.source is None:
-            return None
-        file = io.BytesIO()
-        Image.fromarray(self.plot()).save(file, format="PNG")
-        return file.getvalue()
+        from boxel.viz.overlays import encode_image
+
+        return None if self.source is None else encode_image(self.plot())
 
     @property
     def names(self) -> list[str]:
@@ -110,10 +106,7 @@ class Instances:
     @property
     def masks(self) -> NDArray[np.bool_]:
         """Dense masks, (N, H, W) bool; decoded at each access."""
-        masks = np.zeros((len(self), *self.image_size), dtype=bool)
-        for mask, rle in zip(masks, self.rles, strict=True):
-            mask[:] = decode(rle)
-        return masks
+        return decode_all(self.rles, *self.image_size)
 
     def plot(self, image: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
         """Draw the instances over their image.

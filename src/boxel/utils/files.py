@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from hashlib import blake2b
 from pathlib import Path
 
 
@@ -20,7 +22,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         path: The file or folder to write. Its parent folder is created if needed.
 
     Yields:
-        A path in the same folder and with the same suffix, distinct for each process.
+        A path in the same folder and with the same suffix, distinct for each process and thread.
 
     Examples:
         >>> import tempfile
@@ -32,7 +34,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path).resolve()
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_name(f".{target.stem}.{os.getpid()}.partial{target.suffix}")
+    # Short, as the name itself may be as long as the file system allows.
+    digest = blake2b(os.fsencode(target.name), digest_size=6).hexdigest()
+    temporary = target.with_name(f".{digest}.{os.getpid()}.{threading.get_ident():x}.partial{target.suffix}")
     remove(temporary)
     try:
         yield temporary
@@ -60,7 +64,7 @@ def _replace_folder(new: Path, target: Path) -> None:
         target.rename(old)
     try:
         new.rename(target)
-    except OSError:
+    except BaseException:
         if old.exists():
             old.rename(target)
         raise

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import colorsys
+import io
 import logging
 import os
 from collections.abc import Iterator, Sequence
@@ -302,6 +303,13 @@ def save_image(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
     """
     with writing_image(path) as file:
         Image.fromarray(image).save(file)
+
+
+def encode_image(image: NDArray[np.uint8], format: str = "PNG", **options: int) -> bytes:
+    """Encode an image, e.g. for a page or a notebook; ``options`` are those of Pillow's format."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(image)).save(file, format, **options)
+    return file.getvalue()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import numpy as np
 from numpy.typing import ArrayLike
 
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, missing_extra
 from boxel.viz.overlays import writing_image
 
 if TYPE_CHECKING:
@@ -27,9 +27,7 @@ def _make_figure(width: float, height: float) -> Figure:
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise BoxelError(
-            "plots need matplotlib, which is not installed; pip install 'boxel[train]'."
-        ) from error
+        raise missing_extra("a plot", error) from error
     return Figure(figsize=(width, height), layout="constrained")
 
 

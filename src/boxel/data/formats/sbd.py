@@ -71,7 +71,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         file = folder / "inst" / f"{stem}.mat"
         try:
             segmentation, labels = _read_instances(file)
-        except Exception as error:  # damage raises many kinds of errors on a damaged file
+        except Exception as error:  # a damaged file raises many kinds of errors
             message = f"{file}: cannot be read as SBD ({one_line(error)}); the image is left out."
             rows.issues.append(Issue("bad-file", message, str(file), image_id=stem, repair="left out"))
             continue

@@ -18,6 +18,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.layout import Export
 from boxel.data.images import MAX_PIXELS
 from boxel.data.issues import Issue
+from boxel.data.label_maps import pixel_values
 from boxel.masks.boxes import box_iou, tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import one_line
@@ -99,7 +100,7 @@ def _read_png(file: Path, size: tuple[int, ...], stem: str, issues: list[Issue])
                 raise ValueError(f"its size is {image.size}, not {tuple(size)}")
             if image.width * image.height > MAX_PIXELS:
                 raise ValueError(f"its size is {image.size}")
-            return np.array(image)
+            return pixel_values(image)
     except Exception as error:  # Pillow's decoders raise many kinds of errors
         message = f"{file}: cannot be read as a segmentation ({one_line(error)}); the boxes are kept."
         issues.append(Issue("bad-file", message, str(file), image_id=stem, repair="left out"))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from math import ceil, inf
 from pathlib import Path
@@ -65,11 +64,9 @@ class LabelMap:
 
     def _repr_png_(self) -> bytes | None:
         """Draw the classes for a notebook."""
-        if self.source is None:
-            return None
-        file = io.BytesIO()
-        Image.fromarray(self.plot()).save(file, format="PNG")
-        return file.getvalue()
+        from boxel.viz.overlays import encode_image
+
+        return None if self.source is None else encode_image(self.plot())
 
     @property
     def values(self) -> NDArray[np.uint16]:

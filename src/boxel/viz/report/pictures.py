@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from functools import lru_cache
-from io import BytesIO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.masks.crops import crop, crop_spans
 from boxel.utils.errors import BoxelError
-from boxel.viz.overlays import overlay
+from boxel.viz.overlays import encode_image, overlay
 
 SIDE = 480
 """Longer side of a picture, in pixels."""
@@ -41,7 +39,7 @@ def draw_masks(data: Annotations, instances: Iterable[int]) -> dict[int, bytes |
     for instance in sorted(instances, key=lambda one: data.image_index[one]):
         try:
             image = read(data.image_path(int(data.image_index[instance])))
-            drawn[instance] = _webp(_picture(data, instance, image))
+            drawn[instance] = encode_image(_picture(data, instance, image), "WEBP", quality=_WEBP_QUALITY)
         except BoxelError as error:
             drawn[instance] = str(error)
     return drawn
@@ -66,9 +64,3 @@ def _window(box: NDArray[np.float64], height: int, width: int) -> NDArray[np.flo
     lowest = np.minimum(room / 2, 0)  # a smaller image is centered
     corner = ((box[:2] + box[2:] - side) / 2).clip(lowest, np.maximum(room, lowest))
     return np.concatenate([corner, corner + side])
-
-
-def _webp(image: NDArray[np.uint8]) -> bytes:
-    file = BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(file, "WEBP", quality=_WEBP_QUALITY)
-    return file.getvalue()

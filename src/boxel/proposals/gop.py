@@ -24,29 +24,24 @@ def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
     that from the image's border. The level sets with the largest gap to the next superpixel are kept: there the region
     has filled what edges enclose.
 
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        lab: The same in CIE LAB.
-        regions: Its superpixels.
-
     References:
         Krähenbühl, Koltun, Geodesic Object Proposals, 2014: Sections 3 to 6, without learning.
     """
-    graph = _graph(lab, regions)
+    lengths = (edge_strength(lab, regions, 1.0) + edge_strength(lab, regions, 2.0)) ** 2 / 4 + 1e-3
+    graph = regions.adjacency(lengths)
     ahead = _from_seeds(graph)
     behind = dijkstra(graph, indices=_border(regions), min_only=True)
     distances = np.concatenate([ahead, ahead - behind])
     rows = np.argsort(distances, axis=1, kind="stable")
     ranks = np.argsort(rows, axis=1, kind="stable")
-    gaps = np.diff(np.take_along_axis(distances, rows, 1), axis=1)
-    waits = gaps / (np.take_along_axis(distances, rows, 1)[:, 1:] - distances.min(1, keepdims=True) + 1e-9)
+    reached = np.take_along_axis(distances, rows, 1)
+    waits = np.diff(reached, axis=1) / (reached[:, 1:] - reached[:, :1] + 1e-9)
     levels = np.argsort(-waits, axis=1, kind="stable")[:, :MAX_LEVELS]
     source = np.repeat(np.arange(len(distances)), levels.shape[1])
     stops = levels.ravel()  # the rank of the last superpixel in the set
     ordered = regions.boxes[rows]
-    growing = np.concatenate(
-        [np.minimum.accumulate(ordered[..., :2], 1), np.maximum.accumulate(ordered[..., 2:], 1)], -1
-    )
+    corners = np.minimum.accumulate(ordered[..., :2], 1), np.maximum.accumulate(ordered[..., 2:], 1)
+    growing = np.concatenate(corners, -1)
     sizes = np.cumsum(regions.sizes[rows], axis=1)
 
     def sets(indices: Indices) -> NDArray[np.bool_]:
@@ -54,17 +49,6 @@ def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
 
     order = np.argsort(np.argsort(-waits[source, stops], kind="stable"), kind="stable")
     return Pool(growing[source, stops], sizes[source, stops], order, sets)
-
-
-def _graph(lab: Pixels, regions: Regions) -> csr_array:
-    """Return (S, S) the distances between adjacent superpixels."""
-    length = (edge_strength(lab, regions, 1.0) + edge_strength(lab, regions, 2.0)) ** 2 / 4 + 1e-3
-    first, second = regions.edges.T
-    count = len(regions.sizes)
-    return csr_array(
-        (np.tile(length, 2), (np.concatenate([first, second]), np.concatenate([second, first]))),
-        (count, count),
-    )
 
 
 def _from_seeds(graph: csr_array) -> NDArray[np.float64]:

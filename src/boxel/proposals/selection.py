@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from boxel.masks.boxes import box_iou, box_to_pixels
 from boxel.proposals.candidates import enclosing_boxes
@@ -17,19 +17,12 @@ Indices = NDArray[np.integer]
 
 
 class Pool(NamedTuple):
-    """Segments that may become candidates.
+    """Segments that may become candidates."""
 
-    Attributes:
-        boxes: (N, 4) xyxy, the tight box of each.
-        sizes: (N,) float, the number of pixels.
-        order: (N,) float, the lowest is the most promising.
-        sets: Function from (n,) indices to (n, S) bool, the superpixels of these segments.
-    """
-
-    boxes: NDArray[np.int64]
-    sizes: NDArray[np.float64]
-    order: NDArray[np.floating | np.integer]
-    sets: Callable[[Indices], NDArray[np.bool_]]
+    boxes: NDArray[np.int64]  # (N, 4) xyxy, the tight box of each
+    sizes: NDArray[np.float64]  # (N,), the number of pixels of each
+    order: NDArray[np.floating | np.integer]  # (N,), the lowest is the most promising
+    sets: Callable[[Indices], NDArray[np.bool_]]  # (n, S), the superpixels of the segments of (n,) indices
 
 
 def select_best(pool: Pool, count: int) -> NDArray[np.bool_]:
@@ -38,7 +31,7 @@ def select_best(pool: Pool, count: int) -> NDArray[np.bool_]:
     return pool.sets(_distinct(pool, ranked, 0.2, 1.3)[:count])
 
 
-def select_fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -> NDArray[np.bool_]:
+def select_fitting(pool: Pool, regions: Regions, boxes: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     """Return (N, S) sets of segments that fit given boxes, an equal share per box: all best ones, then all second best.
 
     The segments whose tight boxes overlap a given box the most are clipped to it, because the object does not extend
@@ -50,7 +43,6 @@ def select_fitting(pool: Pool, regions: Regions, boxes: ArrayLike, count: int) -
         boxes: (M, 4) xyxy pixels.
         count: Maximum number of sets.
     """
-    boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
     share = -(-count // max(len(boxes), 1))
     limit = min(20 * share, len(pool.sizes))
     chosen, turns = [np.zeros((0, len(regions.sizes)), dtype=bool)], [np.zeros(0, dtype=np.int64)]
@@ -72,11 +64,8 @@ def fill_holes(regions: Regions, sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
     filled = sets.copy()
     for own, (x0, y0, x1, y1) in zip(filled, enclosing_boxes(regions.boxes, sets), strict=True):
         labels = regions.labels[y0:y1, x0:x1]
-        count, parts, stats, _ = cv2.connectedComponentsWithStats(
-            (~own[labels]).view(np.uint8), connectivity=4
-        )
-        if count == 1:
-            continue
+        outside = (~own[labels]).view(np.uint8)
+        _, parts, stats, _ = cv2.connectedComponentsWithStats(outside, connectivity=4)
         left, top, width, height = stats[:, :4].T
         enclosed = (left > 0) & (top > 0) & (left + width < x1 - x0) & (top + height < y1 - y0)
         enclosed[0] = False  # the set itself
@@ -86,14 +75,7 @@ def fill_holes(regions: Regions, sets: NDArray[np.bool_]) -> NDArray[np.bool_]:
 
 
 def _distinct(pool: Pool, indices: Indices, slack: float, ratio: float) -> Indices:
-    """Return the first segment of each cluster with nearly the same box and nearly the same size.
-
-    Args:
-        pool: The segments.
-        indices: The segments to consider, in order.
-        slack: Difference of boxes within a cluster, as a share of the segment's side.
-        ratio: Ratio of sizes within a cluster.
-    """
+    """Return the first segment of each cluster with boxes within `slack` of the side and sizes within `ratio`."""
     level = np.round(np.log(np.maximum(pool.sizes[indices], 1)) / np.log(ratio))
     step = slack * ratio ** (level / 2) + 1
     cluster = np.concatenate([np.round(pool.boxes[indices] / step[:, None]), level[:, None]], axis=1)

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from skimage.segmentation import felzenszwalb
 
-from boxel.proposals.hierarchies import Hierarchy, hierarchy
-from boxel.proposals.selection import Indices, Pool
+from boxel.proposals.hierarchies import hierarchy, pool_groups
+from boxel.proposals.selection import Pool
 from boxel.proposals.superpixels import Pixels, Regions, build_regions, gradient
 
 SCALES = (50, 150)
@@ -25,10 +25,7 @@ BINS = 25
 def selective_search(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
     """Pool the regions of hierarchical grouping, from every start and in every color space.
 
-    Args:
-        image: (H, W, 3) uint8, RGB.
-        lab: The same in CIE LAB.
-        regions: Its superpixels; Felzenszwalb's regions are unions of these.
+    The starts are Felzenszwalb's regions, as unions of superpixels.
 
     References:
         Uijlings, van de Sande, Gevers, Smeulders, Selective Search for Object Recognition, 2013.
@@ -37,60 +34,36 @@ def selective_search(image: NDArray[np.uint8], lab: Pixels, regions: Regions) ->
     spaces = (_bins(lab, (0, -80, -80), (100, 80, 80)), _bins(hsv, (0, 0, 0), (256, 256, 256)))
     edges = np.stack([gradient(lab[..., [c]].repeat(3, 2), 1.0) for c in range(3)], -1)
     texture = _bins(edges, (0, 0, 0), (200, 100, 100))
-    trees: list[tuple[Hierarchy, NDArray[np.int64]]] = []
+    trees = []
     for scale in SCALES:
         for space, bins in zip((lab, hsv), spaces, strict=True):
-            start = _majority(
-                regions, felzenszwalb(space, scale=scale, sigma=0.8, min_size=scale, channel_axis=-1)
-            )
-            own = build_regions(start[regions.labels])
+            start = felzenszwalb(space, scale=scale, sigma=0.8, min_size=scale, channel_axis=-1)
+            own = build_regions(_majority(regions, start)[regions.labels])
             member = np.zeros(len(regions.sizes), dtype=np.int64)
             member[regions.labels.ravel()] = own.labels.ravel()
-            features = (_histograms(own, bins), _histograms(own, texture))
-            for parts in ((True, True), (False, True)):
-                trees.append((hierarchy(_group(own, *features, *parts), own), member))
-    counts = [len(tree.parents) for tree, _ in trees]
-    source, node = np.repeat(np.arange(len(trees)), counts), np.concatenate([np.arange(c) for c in counts])
-
-    def sets(indices: Indices) -> NDArray[np.bool_]:
-        made = np.zeros((len(indices), len(regions.sizes)), dtype=bool)
-        for number, (tree, member) in enumerate(trees):
-            of_tree = source[indices] == number
-            made[of_tree] = tree.sets(node[indices[of_tree]])[:, member]
-        return made
-
-    depth = np.concatenate([np.arange(c)[::-1] for c in counts])
-    luck = np.random.default_rng(0).random(len(depth))  # the authors rank by depth times chance (Section 4.3)
-    return Pool(
-        np.concatenate([tree.boxes for tree, _ in trees]),
-        np.concatenate([tree.sizes for tree, _ in trees]),
-        depth * luck,
-        sets,
-    )
+            colors, textures = _histograms(own, bins), _histograms(own, texture)
+            for features in ([colors, textures], [textures]):
+                tree = hierarchy(_group(own, features), own)
+                trees.append(tree._replace(places=tree.places[member]))  # of superpixels instead of regions
+    groups = [np.arange(len(tree.parents))[:, None] for tree in trees]
+    depths = np.concatenate([nodes[::-1, 0] for nodes in groups])
+    # The authors rank by depth times chance (Section 4.3).
+    return pool_groups(trees, groups, depths * np.random.default_rng(0).random(len(depths)))
 
 
-def _group(
-    own: Regions,
-    colors: NDArray[np.float64],
-    textures: NDArray[np.float64],
-    use_color: bool,
-    use_texture: bool,
-) -> Any:
+def _group(own: Regions, features: list[NDArray[np.float64]]) -> Any:
     """Build the tree of repeatedly merging the two most similar adjacent regions (Algorithm 1, Eqs. 2-6)."""
-    total, count = own.labels.size, len(own.sizes)
-    room = 2 * count
-    sizes, boxes = np.zeros(room), np.zeros((room, 4))
-    sizes[:count], boxes[:count] = own.sizes, own.boxes
-    seen = [np.zeros((room, part.shape[1])) for part in (colors, textures)]
-    for table, part in zip(seen, (colors, textures), strict=True):
-        table[:count] = part
-    used = [table for table, use in zip(seen, (use_color, use_texture), strict=True) if use]
+    total = own.labels.size
+    # Merged regions get the second half of each table.
+    sizes = np.concatenate([own.sizes, np.zeros_like(own.sizes)])
+    boxes = np.concatenate([own.boxes, np.zeros_like(own.boxes)]).astype(np.float64)
+    tables = [np.concatenate([feature, np.zeros_like(feature)]) for feature in features]
 
     def unlike(a: NDArray[np.integer], b: NDArray[np.integer]) -> NDArray[np.float64]:
         alike = 1 - (sizes[a] + sizes[b]) / total
         around = np.maximum(boxes[a, 2:], boxes[b, 2:]) - np.minimum(boxes[a, :2], boxes[b, :2])
         alike += 1 - (around.prod(-1) - sizes[a] - sizes[b]) / total
-        for table in used:
+        for table in tables:
             alike += np.minimum(table[a], table[b]).sum(-1)
         return -alike
 
@@ -98,7 +71,7 @@ def _group(
         sizes[new] = sizes[first] + sizes[second]
         boxes[new, :2] = np.minimum(boxes[first, :2], boxes[second, :2])
         boxes[new, 2:] = np.maximum(boxes[first, 2:], boxes[second, 2:])
-        for table in used:
+        for table in tables:
             table[new] = (sizes[first] * table[first] + sizes[second] * table[second]) / sizes[new]
         neighbors = list(around)
         others = np.array([n.neighbour_vertex() for n in neighbors], dtype=np.int64)
@@ -110,12 +83,10 @@ def _group(
 
 def _majority(regions: Regions, labels: NDArray[np.integer]) -> NDArray[np.int64]:
     """Return (S,) the most frequent label of each superpixel."""
-    pairs, counts = np.unique(
-        regions.labels.ravel() * (int(labels.max()) + 1) + labels.ravel(), return_counts=True
-    )
-    by_count = pairs[np.argsort(counts, kind="stable")]
+    base = int(labels.max()) + 1
+    pairs, counts = np.unique(regions.labels.ravel() * base + labels.ravel(), return_counts=True)
+    owner, label = np.divmod(pairs[np.argsort(counts, kind="stable")], base)
     found = np.zeros(len(regions.sizes), dtype=np.int64)
-    owner, label = np.divmod(by_count, int(labels.max()) + 1)
     found[owner] = label  # the last assignment is the most frequent label
     return found
 

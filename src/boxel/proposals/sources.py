@@ -7,6 +7,7 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from skimage.color import rgb2lab
 
 from boxel.proposals.candidates import Candidates
 from boxel.proposals.config import check_source
@@ -14,13 +15,14 @@ from boxel.proposals.gop import gop
 from boxel.proposals.mcg import mcg
 from boxel.proposals.selection import Pool, fill_holes, select_best, select_fitting
 from boxel.proposals.selective_search import selective_search
-from boxel.proposals.superpixels import Pixels, Regions, superpixels, to_lab
+from boxel.proposals.superpixels import Pixels, Regions, superpixels
 
 GENERATORS: dict[str, Callable[[NDArray[np.uint8], Pixels, Regions], Pool]] = {
     "mcg": mcg,
     "selective-search": selective_search,
     "gop": gop,
 }
+"""Functions of an image, (H, W, 3) RGB, of the same in CIE LAB and of its superpixels."""
 
 MAX_SIDE = 500
 """Larger images are downscaled to this longer side in pixels, and their segments upscaled again."""
@@ -56,23 +58,21 @@ def propose(
     check_source(source)
     height, width = image.shape[:2]
     scale = min(1.0, MAX_SIDE / max(height, width))
-    size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    small = (
-        image if scale == 1 else np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
-    )
-    lab = to_lab(small)
+    size = max(1, round(width * scale)), max(1, round(height * scale))
+    small = image
+    if scale < 1:
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA).astype(np.uint8)
+    lab = rgb2lab(small).astype(np.float32)
     regions = superpixels(lab)
     pool = GENERATORS[source](small, lab, regions)
     if boxes is None:
         sets = select_best(pool, count)
     else:
         ratio = np.array([size[0] / width, size[1] / height] * 2)
-        sets = select_fitting(
-            pool, regions, np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * ratio, count
-        )
+        scaled = np.asarray(boxes, dtype=np.float64).reshape(-1, 4) * ratio
+        sets = select_fitting(pool, regions, scaled, count)
     labels = regions.labels.astype(np.uint16)
     if scale < 1:
-        labels = np.asarray(
-            cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT), np.uint16
-        )
+        whole = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        labels = whole.astype(np.uint16)
     return Candidates.from_sets(labels, fill_holes(regions, sets))

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from dataclasses import asdict
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
 
 import msgspec
 import numpy as np
@@ -42,7 +41,7 @@ def make_candidates(
     Returns:
         One sentence per image whose segments could not be made.
     """
-    jobs = (delayed(_make)(_job(data, image, folder, config)) for image in range(len(data)))
+    jobs = (delayed(_make)(*_job(data, image, folder, config), config) for image in range(len(data)))
     errors = []
     for error in Parallel(workers, return_as="generator_unordered", pre_dispatch="4*n_jobs")(jobs):
         advance(1)
@@ -57,11 +56,11 @@ def load_candidates(data: Annotations, image: int, folder: str | Path, config: P
     Raises:
         BoxelError: The image, or the file of its segments, cannot be read.
     """
-    job = _job(data, image, folder, config)
-    error = _make(job)
+    path, boxes, file = _job(data, image, folder, config)
+    error = _make(path, boxes, file, config)
     if error:
         raise BoxelError(error)
-    return Candidates.load(job.file)
+    return Candidates.load(file)
 
 
 def box_indices(data: Annotations, image: int) -> NDArray[np.intp]:
@@ -71,29 +70,21 @@ def box_indices(data: Annotations, image: int) -> NDArray[np.intp]:
     return own[~data.iscrowd[own] & np.isfinite(boxes).all(1) & (boxes[:, :2] < boxes[:, 2:]).all(1)]
 
 
-class _Job(NamedTuple):
-    """The segments of one image: the image file, (M, 4) boxes, the settings, and the file to make."""
-
-    path: Path
-    boxes: NDArray[np.float64]
-    config: ProposalConfig
-    file: Path
-
-
-def _job(data: Annotations, image: int, folder: str | Path, config: ProposalConfig) -> _Job:
-    """Collect what determines the segments of an image; the name of the file contains a digest of all of it."""
+def _job(
+    data: Annotations, image: int, folder: str | Path, config: ProposalConfig
+) -> tuple[Path, NDArray[np.float64], Path]:
+    """Return the image file, (M, 4) boxes and the file of segments, named by a digest of all that determines them."""
     path = Path(data.image_path(image))
     boxes = np.zeros((0, 4))
     if config.fit_boxes or config.grabcut:
         boxes = data.boxes[box_indices(data, image)]
     content = msgspec.json.encode([data.paths[image], asdict(config), boxes.round(3).tolist()])
     name = f"{path.stem}-{blake2b(content, digest_size=8).hexdigest()}.npz"
-    return _Job(path, boxes, config, Path(folder) / name)
+    return path, boxes, Path(folder) / name
 
 
-def _make(job: _Job) -> str | None:
-    """Make the file of a job if it is missing; return what went wrong."""
-    path, boxes, config, file = job
+def _make(path: Path, boxes: NDArray[np.float64], file: Path, config: ProposalConfig) -> str | None:
+    """Make the segments of an image if their file is missing; return what went wrong."""
     if file.exists():
         return None
     try:
@@ -101,9 +92,8 @@ def _make(job: _Job) -> str | None:
     except BoxelError as error:
         return str(error)
     if config.fit_boxes and not len(boxes):
-        candidates = Candidates.from_sets(
-            np.zeros(image.shape[:2], dtype=np.int64), np.zeros((0, 1), dtype=bool)
-        )
+        whole = np.zeros(image.shape[:2], dtype=np.int64)
+        candidates = Candidates.from_sets(whole, np.zeros((0, 1), dtype=bool))
     else:
         candidates = propose(image, config.source, boxes if config.fit_boxes else None, config.count)
     if config.grabcut and len(boxes):

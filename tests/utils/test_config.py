@@ -87,5 +87,34 @@ def test_parse_config_names_what_is_wrong(values, message) -> None:
     assert message in str(error.value)
 
 
+def test_unknown_settings_are_named_at_any_depth() -> None:
+    @dataclass
+    class Outer(Config):
+        """Settings with nested settings of nested settings.
+
+        Attributes:
+            settings: Nested settings.
+            free: A mapping with keys of any name.
+        """
+
+        settings: Settings = field(default_factory=Settings)
+        free: dict[str, dict[str, float]] = field(default_factory=dict)
+
+    parse_config(Outer, {"settings": {"inner": {"side": 2}}, "free": {"any": {"name": 1.0}}})
+    for values, message in [
+        (
+            {"settings": {"inner": {"sides": 1}}},
+            "there is no setting 'settings.inner.sides'. Did you mean 'settings.inner.side'?",
+        ),
+        (
+            {"settings": {"iner": {"side": 1}}},
+            "there is no setting 'settings.iner'. Did you mean 'settings.inner'?",
+        ),
+    ]:
+        with pytest.raises(BoxelError) as error:
+            parse_config(Outer, values)
+        assert str(error.value) == f"the settings: {message}"
+
+
 def test_known_keys_lists_nested_settings() -> None:
     assert known_keys(Settings) == ["share", "limit", "steps", "inner", "inner.side"]

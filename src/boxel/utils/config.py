@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict, dataclass, fields, is_dataclass
 from functools import cache
@@ -90,7 +90,7 @@ def parse_config(
     # A copy, since the parser converts the entries of lists in place.
     given = asdict(values) if is_dataclass(values) else deepcopy(dict(values or {}))  # type: ignore[arg-type, call-overload]
     known = known_keys(kind)
-    for path in _paths(given, {key.split(".")[0] for key in known if "." in key}):
+    for path in _paths(given, known):
         if path not in known:
             raise BoxelError(f"{where}: there is no setting {path!r}.{nearest(path, known)}")
     parser = ArgumentParser(exit_on_error=False)
@@ -116,13 +116,14 @@ def known_keys(kind: type, prefix: str = "") -> list[str]:
     return keys
 
 
-def _paths(values: Mapping[str, Any], sections: set[str]) -> list[str]:
-    """List the dotted paths that are set; a mapping that is not a section is a value."""
-    paths: list[str] = []
+def _paths(values: Mapping[str, Any], known: Sequence[str], prefix: str = "") -> Iterator[str]:
+    """Yield the dotted paths that are set; a mapping that is not a section is a value."""
     for name, value in values.items():
-        inner = isinstance(value, Mapping) and name in sections
-        paths += [f"{name}.{path}" for path in value] if inner else [name]
-    return paths
+        path = f"{prefix}{name}"
+        if isinstance(value, Mapping) and any(key.startswith(f"{path}.") for key in known):
+            yield from _paths(value, known, f"{path}.")
+        else:
+            yield path
 
 
 def _check_values(kind: type, values: Mapping[str, Any], prefix: str = "") -> None:

@@ -1,6 +1,7 @@
 """`boxel.label`: its inputs, what it refuses, and the files that it writes."""
 
 import json
+import sys
 import warnings
 
 import numpy as np
@@ -166,6 +167,13 @@ def test_folders_of_the_job_are_replaced_and_others_refused(make_set, tmp_path, 
         label_data(make_set(4), to=["yolo"], **options)
     assert len(boxel.read(theirs)) == 4 and boxel.read(theirs).has_mask.all()
     assert not list(out.parent.glob(".*"))
+
+
+def test_sbd_without_scipy_is_refused_before_labeling(make_set, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.io", None)
+    with pytest.raises(BoxelError, match=r"writing SBD needs scipy, .* pip install 'boxel\[mat\]'"):
+        label_data(make_set(1), out=tmp_path / "out" / "masks.json", to=["sbd"], teacher="ellipse")
+    assert not (tmp_path / "out").exists()
 
 
 @pytest.mark.slow

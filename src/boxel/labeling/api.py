@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from boxel.data import Annotations, Category, read, write
+from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration, unknown_quality
@@ -233,6 +234,8 @@ def _check_target(out: str | Path | None, to: Sequence[str], data: Annotations) 
         if to:
             raise UsageError(f"`to` is {', '.join(to)}, but there is no `out` to write it beside; name one.")
         return None
+    if "sbd" in to:
+        require_scipy()
     target = Path(out)
     if target.suffix.lower() != ".json":
         raise UsageError(f"{target}: the masks are a COCO file; end its name in .json.")

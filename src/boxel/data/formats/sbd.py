@@ -116,6 +116,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     Returns:
         What SBD cannot hold: it has masks only, with one instance per pixel.
     """
+    require_scipy()
     for sub in ("inst", "cls"):
         (path / sub).mkdir(parents=True, exist_ok=True)
     export = Export(data, path, "SBD", "img")
@@ -158,12 +159,17 @@ def _write_image(export: Export, image: int, stem: str, order: list[str], path: 
     return True
 
 
-def _save(file: Path, name: str, values: NDArray[np.uint8], categories: list[int], maps: int) -> None:
+def require_scipy() -> None:
+    """Raise a `BoxelError` unless SciPy, which writes MATLAB files, is installed."""
     try:
-        from scipy.io import savemat
-        from scipy.sparse import csc_matrix
+        import scipy.io  # noqa: F401
     except ImportError as error:
         raise missing_extra("writing SBD", error, "mat") from error
+
+
+def _save(file: Path, name: str, values: NDArray[np.uint8], categories: list[int], maps: int) -> None:
+    from scipy.io import savemat
+    from scipy.sparse import csc_matrix
 
     boundaries = np.empty((maps, 1), dtype=object)
     empty = csc_matrix(values.shape, dtype=bool)

@@ -64,7 +64,7 @@ def test_teachers_by_name_by_settings_or_as_objects(make_set):
 def test_the_default_teacher_is_boxcaseg(make_set, monkeypatch):
     asked = []
 
-    def stand_in(name, categories, device, **options):
+    def stand_in(name, categories, device, *options):
         asked.append((name, [category.name for category in categories], device))
         return make_teacher("ellipse", categories)
 
@@ -81,14 +81,6 @@ def test_settings_are_applied(make_set):
     assert apart.mask(1).sum() == 600 and label(data, teacher="rectangle").mask(1).sum() == 600 - 64
     with pytest.raises(BoxelError, match=r"no setting 'mergee'.* Did you mean 'merge'\?"):
         label(data, teacher="rectangle", mergee=False)
-
-
-def test_reliability_of_unknown_names_is_refused(make_set):
-    data = make_set(1)
-    with pytest.raises(UsageError, match=r"reliability: there is no teacher 'elipse'.*'ellipse'"):
-        label(data, teacher="ellipse", reliability={"elipse": {"disc": 0.5}})
-    with pytest.raises(UsageError, match=r"reliability: there is no category 'disk'.*'disc'"):
-        label(data, teacher="ellipse", reliability={"ellipse": {"disk": 0.5}})
 
 
 def test_existing_files_are_not_overwritten(make_set, tmp_path):

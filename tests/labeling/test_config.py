@@ -8,10 +8,12 @@ from boxel.utils.errors import BoxelError
 
 def test_changes_take_precedence():
     assert parse_label_config() == LabelConfig()
-    assert parse_label_config({"drop": 0.5, "margin": 0.1}, drop=0.7) == LabelConfig(drop=0.7, margin=0.1)
-    given = LabelConfig(teachers=["ellipse"], reliability={"ellipse": {"cat": 0.5}})
+    assert parse_label_config({"drop": 0.5, "box_slack": 0.1}, drop=0.7) == LabelConfig(
+        drop=0.7, box_slack=0.1
+    )
+    given = LabelConfig(teachers=["ellipse"], drop=0.5)
     assert parse_label_config(given, merge="none") == LabelConfig(
-        teachers=["ellipse"], reliability={"ellipse": {"cat": 0.5}}, merge="none"
+        teachers=["ellipse"], drop=0.5, merge="none"
     )
 
 
@@ -23,15 +25,13 @@ def test_an_unknown_name_is_refused_with_the_nearest():
 @pytest.mark.parametrize(
     "wrong",
     [
-        {"margin": -0.1},
-        {"margin": 1.5},
+        {"box_slack": -0.1},
         {"box_slack": 0.5},
         {"min_component": 2},
         {"drop": -1},
         {"workers": 0},
         {"teachers": []},
         {"flip": "perhaps"},
-        {"reliability": {"ellipse": {"cat": -1.0}}},
     ],
 )
 def test_an_invalid_value_is_refused_by_name(wrong):

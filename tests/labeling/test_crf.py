@@ -31,7 +31,7 @@ def test_the_mask_is_that_of_the_refined_probability(make_set) -> None:
 
     def mask(**settings):
         config = LabelConfig(min_component=0, **settings)
-        return label_image(photo, boxes, np.zeros(1, np.int32), ["disc"], [Middle()], config).masks[0]
+        return label_image(photo, boxes, np.zeros(1, np.int32), [Middle()], config).masks[0]
 
     (soft,) = Middle()(photo, boxes, None)
     chances = expit(resample_logits(soft, region))

@@ -13,9 +13,10 @@ from boxel.labeling.fusion import (
     flip_soft_mask,
     fuse_region,
     label_image,
+    mean_probability,
     probability_to_mask,
     remove_small_components,
-    weighted_mean,
+    vote_logits,
 )
 from boxel.labeling.overlaps import PlacedMask
 from boxel.labeling.teachers import make_teacher
@@ -24,7 +25,6 @@ from boxel.labeling.teachers.shapes import rectangle
 from boxel.masks.boxes import Region, pixel_region
 
 NAN = np.nan
-NAMES = ["cat", "dog"]
 PLAIN = LabelConfig(min_component=0)
 
 
@@ -47,54 +47,32 @@ class Constant:
         return [SoftMask(logits, tuple(box), self.score) for box in boxes]
 
 
-def label_one(teachers, box, config=PLAIN, image=(6, 8), label=0, existing=()):
-    return label_image(
-        np.zeros((*image, 3), np.uint8),
-        np.array([box], dtype=np.float64),
-        np.array([label], dtype=np.int32),
-        NAMES,
-        teachers,
-        config,
-        existing,
-    )
+def label_one(teachers, box, config=PLAIN):
+    return label_boxes(teachers, [box], config, image=(6, 8))
 
 
 # ---------------------------------------------------------------- fusion
 
 
-def test_probabilities_are_averaged_by_weight():
+def test_probabilities_are_averaged():
     logits = logit(np.array([[[0.9, 0.2]], [[0.5, 0.6]]])).astype(np.float32)
-    np.testing.assert_allclose(weighted_mean(logits, np.array([1.0, 1.0])), [[0.7, 0.4]], rtol=1e-6)
-    np.testing.assert_allclose(weighted_mean(logits, np.array([3.0, 1.0])), [[0.8, 0.3]], rtol=1e-6)
-    np.testing.assert_allclose(weighted_mean(logits, np.array([0.0, 2.0])), [[0.5, 0.6]], rtol=1e-6)
+    np.testing.assert_allclose(mean_probability(logits), [[0.7, 0.4]], rtol=1e-6)
 
 
 def test_nan_votes_are_ignored_in_fusion():
     logits = np.array([[[NAN, NAN, 2.0]], [[NAN, 1.0, -2.0]]], dtype=np.float32)
-    found = weighted_mean(logits, np.array([3.0, 1.0]))
+    found = mean_probability(logits)
     sigmoid = 1 / (1 + np.exp(-np.array([1.0, 2.0, -2.0])))
     np.testing.assert_allclose(
-        found, [[NAN, sigmoid[0], (3 * sigmoid[1] + sigmoid[2]) / 4]], rtol=1e-6, equal_nan=True
+        found, [[NAN, sigmoid[0], (sigmoid[1] + sigmoid[2]) / 2]], rtol=1e-6, equal_nan=True
     )
     assert found.dtype == np.float32
-    assert np.isnan(weighted_mean(logits, np.zeros(2))).all()
 
 
-def test_reliability_is_looked_up_by_teacher_and_category():
-    teachers = [Constant("a", 0.5), Constant("b", 0.5)]
-    boxes, labels = np.array([[0.0, 0, 4, 4]] * 2), np.array([1, 0], dtype=np.int32)
-    weights = {"a": {"dog": 0.25}, "b": {"cat": 0.0}}
-    first, second = collect_votes(teachers, np.zeros((6, 8, 3), np.uint8), boxes, labels, NAMES, weights)
-    assert first.weights.tolist() == [0.25, 1] and second.weights.tolist() == [1, 0]
-    assert [second.has_opinion(0), second.has_opinion(1)] == [True, False]
-
-
-def test_a_weight_decides_between_two_teachers():
-    teachers = [Constant("yes", 0.8), Constant("no", 0.3)]
-    assert label_one(teachers, (1, 1, 5, 4)).masks[0].all()
-    unreliable = LabelConfig(min_component=0, reliability={"yes": {"cat": 0.5}})
-    assert label_one(teachers, (1, 1, 5, 4), unreliable).masks[0] is None  # (0.4 + 0.3) / 1.5 is under a half
-    assert label_one(teachers, (1, 1, 5, 4), unreliable, label=1).masks[0].all()
+def test_the_mean_of_two_teachers_decides():
+    yes = Constant("yes", 0.8)
+    assert label_one([yes, Constant("no", 0.3)], (1, 1, 5, 4)).masks[0].all()
+    assert label_one([yes, Constant("no", 0.1)], (1, 1, 5, 4)).masks[0] is None
 
 
 def test_teachers_fill_the_gaps_of_others():
@@ -130,7 +108,7 @@ def test_the_flipped_image_gives_a_second_vote():
     plain = label_one([left], (2, 1, 6, 4))
     assert text(plain.masks[0]) == ["##..", "##..", "##.."] and len(plain.votes) == 1
     flipped = label_one([left], (2, 1, 6, 4), LabelConfig(min_component=0, flip=True))
-    assert [vote.flipped for vote in flipped.votes] == [False, True]
+    assert len(flipped.votes) == 2
     np.testing.assert_allclose(fuse_region(flipped.votes, 0, flipped.regions[0]), 0.5, atol=1e-6)
     plain, flipped_back = everywhere(flipped)
     np.testing.assert_allclose(plain, flipped_back[:, ::-1], atol=1e-5)
@@ -139,7 +117,7 @@ def test_the_flipped_image_gives_a_second_vote():
 def everywhere(found):
     """Logits of the first box in all of its region."""
     left, top, right, bottom = found.regions[0]
-    return found.logits(0, np.arange(top, bottom), np.arange(left, right))
+    return vote_logits(found.votes, 0, np.arange(top, bottom), np.arange(left, right))
 
 
 def test_the_teacher_sees_the_flipped_image_and_boxes():
@@ -152,9 +130,7 @@ def test_the_teacher_sees_the_flipped_image_and_boxes():
 
     image = np.zeros((1, 4, 3), np.uint8)
     image[0, :, 0] = [1, 2, 3, 4]
-    collect_votes(
-        [Looks("x", 0.9)], image, np.array([[0.0, 0, 1, 1]]), np.zeros(1, np.int32), NAMES, {}, flip=True
-    )
+    collect_votes([Looks("x", 0.9)], image, np.array([[0.0, 0, 1, 1]]), np.zeros(1, np.int32), flip=True)
     assert seen == [([1, 2, 3, 4], [[0, 0, 1, 1]], True), ([4, 3, 2, 1], [[3, 0, 4, 1]], True)]
 
 
@@ -209,7 +185,7 @@ def test_components_match_scipy():
 # ---------------------------------------------------------------- an image
 
 
-def test_a_mask_is_clipped_to_its_box_and_margin():
+def test_a_mask_is_clipped_to_its_box_and_slack():
     class Everywhere(Constant):
         def __call__(self, image, boxes, labels):
             return [SoftMask(np.full((1, 1), 5.0, np.float32), (0, 0, 8, 6)) for _ in boxes]
@@ -217,11 +193,9 @@ def test_a_mask_is_clipped_to_its_box_and_margin():
     box = (2, 1, 6, 3)
     found = label_one([Everywhere("all", 1)], box)
     assert found.regions == [Region(2, 1, 6, 3)] and found.masks[0].all() and found.agreement[0] == 1
-    wide = label_one([Everywhere("all", 1)], box, LabelConfig(margin=0.5))
-    assert wide.regions == [Region(0, 0, 8, 4)] and wide.masks[0].all() and wide.agreement[0] == 8 / 32
-    slack = label_one([Everywhere("all", 1)], box, LabelConfig(margin=0.25, box_slack=0.25))
-    assert slack.regions == wide.regions  # the two add up
-    assert slack.agreement[0] == pytest.approx(6 * 3 / 32)  # the box may be from 1 to 7 and from 0.5 to 3.5
+    slack = label_one([Everywhere("all", 1)], box, LabelConfig(box_slack=0.25))
+    assert slack.regions == [Region(1, 0, 7, 3)] and slack.masks[0].all()  # rows from 0.5 to 3.5
+    assert slack.agreement[0] == pytest.approx(2.5 / 3)  # the nearest box has rows from 0.5 to 3
 
 
 def test_without_an_opinion_there_is_no_mask():
@@ -236,7 +210,6 @@ def label_boxes(teachers, boxes, config=PLAIN, existing=(), image=(8, 10)):
         np.zeros((*image, 3), np.uint8),
         np.array(boxes, dtype=np.float64),
         np.zeros(len(boxes), np.int32),
-        NAMES,
         teachers,
         config,
         existing,
@@ -308,7 +281,8 @@ def test_logits_at_any_pixels():
     found = label_boxes([make_teacher("rectangle", []), Constant("half", 0.5)], [(0, 0, 6, 4)])
     logits = everywhere(found)
     assert logits.shape == (2, 4, 6)
-    np.testing.assert_array_equal(found.logits(0, np.array([3, 1]), np.array([5])), logits[:, [3, 1], 5:])
+    some = vote_logits(found.votes, 0, np.array([3, 1]), np.array([5]))
+    np.testing.assert_array_equal(some, logits[:, [3, 1], 5:])
     np.testing.assert_array_equal(
         logits[0],
         resample_logits(rectangle(found.image, found.boxes[0]), pixel_region(found.boxes[0], 8, 10)),

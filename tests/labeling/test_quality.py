@@ -30,7 +30,7 @@ def labeled(masks, logits=None, boxes=None, votes=1, image=None):
         boxes=boxes,
         labels=np.zeros(len(masks), np.int32),
         regions=regions,
-        votes=[Vote(f"t{k}", soft, np.ones(len(masks))) for k in range(votes)],
+        votes=[Vote(f"t{k}", soft) for k in range(votes)],
         unmerged=list(masks),
         masks=list(masks),
         agreement=np.ones(len(masks)),
@@ -66,7 +66,7 @@ def test_votes_iou_measures_the_agreement_of_votes():
     one, two = labeled([HALF]), labeled([HALF], votes=2)
     assert cue("votes_iou", quality.compute_cues(one)) == cue("votes_iou", quality.compute_cues(two)) == 1
     other = SoftMask(np.where(FULL, SURE, -SURE).astype(np.float32), (10, 10, 30, 30))
-    two.votes[1] = Vote("other", [other], np.ones(1))
+    two.votes[1] = Vote("other", [other])
     assert cue("votes_iou", quality.compute_cues(two)) == pytest.approx(0.5)
 
 

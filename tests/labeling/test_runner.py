@@ -171,7 +171,7 @@ def test_a_changed_setting_stops_the_job(make_set, run, tmp_path):
     for changes, sentence in [
         ({"drop": 0.7}, "drop was 0.0 and is 0.7"),
         ({"teacher": "rectangle"}, r'teachers was \["ellipse"\] and is \["rectangle"\]'),
-        ({"reliability": {"ellipse": {"disc": 0.5}}}, "reliability was"),
+        ({"flip": True}, "flip was null and is true"),
     ]:
         with pytest.raises(BoxelError, match=sentence):
             run(data, **changes)

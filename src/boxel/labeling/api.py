@@ -85,17 +85,11 @@ def label_data(
     calibrate_on: Annotations | str | Path | None = None,
     **settings: Any,
 ) -> LabelResult:
-    """Make masks as :func:`label` does, and return what happened on the way too.
+    """Make masks as :func:`label` does, with two more arguments, and return what happened on the way too.
 
     Args:
-        data: As for :func:`label`.
-        images: As for :func:`label`.
-        out: As for :func:`label`.
         to: Formats of `EXPORTS` to write as well, each into a folder beside ``out``, e.g. ``masks_yolo/``.
-        teacher: As for :func:`label`.
-        config: As for :func:`label`.
         calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated.
-        **settings: As for :func:`label`.
 
     Raises:
         BoxelError: As for :func:`label`.
@@ -110,70 +104,45 @@ def label_data(
     parsed = parse_label_config(config, **settings)
     boxes = _read_boxes(data, images, out)
     target = _check_target(out, to, boxes)
-    sources = list_sources(teacher, parsed)
     # A teacher that cannot be made leaves no file behind.
-    teachers = make_teachers(sources, parsed, boxes.categories)
-    _check_reliability(parsed, teachers, boxes.categories)
+    teachers, calibration = load_teachers(teacher, parsed, boxes.categories)
     with Store(None if target is None else _store_path(target)) as store:
         if target is not None:
             _claim_exports(target, to, store)
-        quality = choose_quality(teachers, sources[0])
         if calibrate_on is not None:
-            quality = _calibrate(calibrate_on, boxes, teachers, parsed, quality)
-        elif quality is None:
-            names = " with ".join(teacher.name for teacher in teachers)
+            calibration = _calibrate(calibrate_on, boxes, teachers, parsed, calibration)
+        elif calibration is None:
             logger.warning(
                 "masks of %s get no quality estimate; it takes %d ground-truth masks in `calibrate_on`",
-                names,
+                " with ".join(teacher.name for teacher in teachers),
                 MIN_MASKS,
             )
-        result = label_images(boxes, teachers, parsed, store, quality or unknown_quality)
+        result = label_images(boxes, teachers, parsed, store, calibration or unknown_quality)
         return result if target is None else _write_result(result, target, to)
 
 
-def list_sources(
-    teacher: TeacherLike | Sequence[TeacherLike] | None, config: LabelConfig
-) -> list[str | Teacher]:
-    """List the teachers to use: those given, else those of the settings; paths become text."""
-    if teacher is None:
-        return list(config.teachers)
-    given = teacher if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
-    sources = [str(source) if isinstance(source, Path) else source for source in given]
-    for source in sources:
-        if not isinstance(source, str) and not hasattr(source, "name"):
+def load_teachers(
+    teacher: TeacherLike | Sequence[TeacherLike] | None, config: LabelConfig, categories: Sequence[Category]
+) -> tuple[list[Teacher], Calibration | None]:
+    """Make the teachers that are given, else those of the settings; find the calibration of their masks, if any."""
+    several = isinstance(teacher, Sequence) and not isinstance(teacher, str)
+    given = teacher if several else [] if teacher is None else [teacher]
+    threads = max(1, (os.cpu_count() or 1) // config.workers)
+    teachers = []
+    for source in given or config.teachers:
+        if isinstance(source, str | Path):
+            source = make_teacher(str(source), categories, config.device, config.box_slack, threads)
+        elif not hasattr(source, "name"):
             raise UsageError(
                 f"teacher {source!r} has no `name`, by which masks state their source; give it one."
             )
-    return sources or list(config.teachers)
-
-
-def make_teachers(
-    sources: Sequence[str | Teacher], config: LabelConfig, categories: Sequence[Category]
-) -> list[Teacher]:
-    """Make the teachers that are given by name."""
-    threads = max(1, (os.cpu_count() or 1) // config.workers)
-    margin = config.margin + config.box_slack
-    return [
-        make_teacher(source, categories, device=config.device, margin=margin, threads=threads)
-        if isinstance(source, str)
-        else source
-        for source in sources
-    ]
-
-
-def choose_quality(teachers: Sequence[Teacher], source: str | Teacher) -> Calibration | None:
-    """Choose the calibration for teachers; a BoxCaseg without one of its own has that of the bundled network.
-
-    Args:
-        teachers: The teachers; there is no calibration for the fusion of several.
-        source: The first of them as it was given.
-    """
-    if len(teachers) > 1:
-        return None
-    found = find_calibration(source if isinstance(source, str) else source.name)
-    if found is None and isinstance(teachers[0], BoxCasegTeacher):
-        return find_calibration("boxcaseg")
-    return found
+        teachers.append(source)
+    if len(teachers) > 1:  # there is no calibration for the fusion of several
+        return teachers, None
+    calibration = find_calibration(teachers[0].name)
+    if calibration is None and isinstance(teachers[0], BoxCasegTeacher):
+        calibration = find_calibration("boxcaseg")
+    return teachers, calibration
 
 
 def _read_boxes(
@@ -208,19 +177,6 @@ def _calibrate(
         beside = any(found.image_path(image).is_file() for image in range(len(found)))
         masked = found if beside else read(masked, images=boxes.root)
     return calibrate(masked, teachers, config, prior)
-
-
-def _check_reliability(
-    config: LabelConfig, teachers: Sequence[Teacher], categories: Sequence[Category]
-) -> None:
-    """Refuse weights that would have no effect."""
-    known_teachers, known_categories = [t.name for t in teachers], [c.name for c in categories]
-    for teacher, weights in config.reliability.items():
-        names = [("teacher", teacher, known_teachers)]
-        names += [("category", category, known_categories) for category in weights]
-        for kind, name, known in names:
-            if name not in known:
-                raise UsageError(f"reliability: there is no {kind} {name!r}.{nearest(name, known)}")
 
 
 def _check_target(out: str | Path | None, to: Sequence[str], data: Annotations) -> Path | None:

@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike, to_image
-from boxel.labeling.api import TeacherLike, choose_quality, list_sources, make_teachers
+from boxel.labeling.api import TeacherLike, load_teachers
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.quality import unknown_quality
@@ -129,7 +129,7 @@ class BoxSegmenter:
         teacher: One or several teachers, as for `boxel.label`; the bundled BoxCaseg by default.
         device: Where networks run: ``auto`` (CUDA if available), ``cpu``, ``cuda``, ``mps``.
         categories: Names of the categories that labels refer to, for teachers that know classes (detectors and semantic
-            segmenters) and for `reliability`.
+            segmenters).
         **settings: Settings of :class:`~boxel.labeling.config.LabelConfig`, e.g. ``drop=0.7``.
 
     Raises:
@@ -154,10 +154,9 @@ class BoxSegmenter:
         self._config: LabelConfig = parse_label_config(device=device, **settings)
         # Boxes without a label are of a category that has no name.
         self._names = [*categories, ""]
-        sources = list_sources(teacher, self._config)
         known = [Category(number, name) for number, name in enumerate(self._names, start=1)]
-        self._teachers = make_teachers(sources, self._config, known)
-        self._quality = choose_quality(self._teachers, sources[0]) or unknown_quality
+        self._teachers, calibration = load_teachers(teacher, self._config, known)
+        self._quality = calibration or unknown_quality
 
     @overload
     def __call__(
@@ -209,9 +208,7 @@ class BoxSegmenter:
         visible = given.clip(0, [width, height] * 2)
         finite = np.isfinite(given).all(axis=1)
         usable = np.flatnonzero(finite & (visible[:, 2:] > visible[:, :2]).all(axis=1))
-        labeled = label_image(
-            pixels, given[usable], indices[usable], self._names, self._teachers, self._config
-        )
+        labeled = label_image(pixels, given[usable], indices[usable], self._teachers, self._config)
         result = BoxMasks(
             boxes=given,
             rles=[encode_in_box(np.zeros((0, 0), dtype=bool), 0, 0, height, width) for _ in given],

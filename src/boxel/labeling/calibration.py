@@ -26,6 +26,9 @@ MIN_SIDE = 16.0
 MIN_MASKS_TO_FIT = 300
 """Minimum number of masks for a calibration of their own; fewer only correct the one that there is."""
 
+_PRIOR_MASKS = 10
+"""Number of masks that weigh as much as the calibration that they correct."""
+
 
 def calibrate(
     data: Annotations,
@@ -71,7 +74,6 @@ def collect_cues(
     Returns:
         (M, C) cues and (M,) IoUs.
     """
-    names = [category.name for category in data.categories]
     problems: list[str] = []
 
     def label(image: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -79,7 +81,7 @@ def collect_cues(
         own = own[data.has_box[own] & ~data.iscrowd[own]]
         try:
             pixels = load_image(data, image)
-            labeled = label_image(pixels, data.boxes[own], data.labels[own], names, teachers, config)
+            labeled = label_image(pixels, data.boxes[own], data.labels[own], teachers, config)
         except Exception as error:  # other images are still usable
             problems.append(describe_failure(data.image_path(image), error))
             return np.zeros((0, len(CUES))), np.zeros(0)
@@ -121,22 +123,15 @@ def _instance_ious(
 
 
 def correct_calibration(
-    prior: Calibration, estimates: NDArray[np.float64], ious: NDArray[np.float64], strength: float = 10.0
+    prior: Calibration, estimates: NDArray[np.float64], ious: NDArray[np.float64]
 ) -> Calibration:
-    """Shift and stretch the values of a calibration to fit a few masks.
-
-    Args:
-        prior: The calibration.
-        estimates: (M,) its estimates for the masks.
-        ious: (M,) their IoU with the ground truth.
-        strength: Number of masks that weigh as much as the prior.
-    """
+    """Shift and stretch the values of a calibration to fit its (M,) estimates of a few masks to their (M,) IoU."""
     known = np.isfinite(estimates)
     center = float(estimates[known].mean())
     terms = np.stack([np.ones(known.sum()), estimates[known] - center], axis=1)
     # A ridge on the difference: with few masks the correction is small.
-    penalty = np.diag([strength, strength * max(float(estimates[known].var()), 1e-4)])
+    penalty = _PRIOR_MASKS * np.diag([1.0, max(float(estimates[known].var()), 1e-4)])
     shift, stretch = np.linalg.solve(terms.T @ terms + penalty, terms.T @ (ious[known] - estimates[known]))
     x, y = prior.curve
     rising = np.maximum.accumulate(y + shift + stretch * (y - center))
-    return replace(prior, curve=np.stack([x, rising])).with_identity()
+    return replace(prior, curve=np.stack([x, rising]))

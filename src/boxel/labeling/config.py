@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from math import inf
 from typing import Any, Literal
 
 from jsonargparse.typing import restricted_number_type
@@ -22,14 +21,11 @@ class LabelConfig(Config):
     Attributes:
         teachers: The teachers that predict the masks (see :func:`~boxel.labeling.teachers.make_teacher`); the
             probabilities of several are averaged.
-        reliability: Weight of each teacher's probabilities by its name and the name of a category; 1 by default, 0
-            leaves the teacher out for that category.
         flip: Predict on the flipped image too, and average; if None, only for teachers that benefit (BoxCaseg).
         crf: Refine each mask with a fully connected CRF, so that it follows the colors of the image.
-        margin: How far a mask may reach past its box on each side, as a share of the box's width and height.
         box_slack: By how much each side of a box may be off, as a share of the box's width and height, in a dataset
-            whose boxes are known to be loose. It adds to `margin`, and a mask is compared with the nearest box within
-            it.
+            whose boxes are known to be loose. A mask may reach that far past its box, and is compared with the nearest
+            box within it.
         min_component: Connected components below this share of a mask's area are removed; the largest one stays.
         merge: How overlaps are resolved. `confident`: the object of the larger box loses a pixel if the mask of the
             smaller one is at least as confident of it, else both keep it; `smaller`: the object of the smaller box
@@ -46,10 +42,8 @@ class LabelConfig(Config):
     """
 
     teachers: list[str] = field(default_factory=lambda: ["boxcaseg"])
-    reliability: dict[str, dict[str, float]] = field(default_factory=dict)
     flip: bool | None = None
     crf: bool = False
-    margin: ClosedUnitInterval = 0.0
     box_slack: BoxSlack = 0.0  # type: ignore[valid-type]
     min_component: ClosedUnitInterval = 0.02
     merge: Literal["confident", "smaller", "none"] = "confident"
@@ -62,12 +56,6 @@ class LabelConfig(Config):
         super().__post_init__()
         if not self.teachers:
             raise BoxelError("teachers is empty; name at least one.")
-        for teacher, weights in self.reliability.items():
-            for category, weight in weights.items():
-                if not 0 <= weight < inf:
-                    raise BoxelError(
-                        f"reliability of {teacher} for {category} is {weight}; give a number from 0 up."
-                    )
 
 
 def parse_label_config(config: LabelConfig | Mapping[str, Any] | None = None, **changes: Any) -> LabelConfig:
@@ -77,7 +65,7 @@ def parse_label_config(config: LabelConfig | Mapping[str, Any] | None = None, **
         BoxelError: A setting is unknown, or a value has the wrong type or range.
 
     Examples:
-        >>> parse_label_config({"drop": 0.5, "margin": 0.1}, drop=0.7).drop
+        >>> parse_label_config({"drop": 0.5, "box_slack": 0.1}, drop=0.7).drop
         0.7
     """
     values = asdict(config) if isinstance(config, LabelConfig) else dict(config or {})

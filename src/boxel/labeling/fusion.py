@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.overlaps import PlacedMask, box_agreement, resolve_by_confidence, resolve_by_size
-from boxel.labeling.teachers.base import SoftMask, Teacher, resample_logits
+from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.masks.boxes import Region, pixel_region
 from boxel.masks.crops import resample_at
 from boxel.utils.errors import BoxelError, missing_extra
@@ -20,25 +21,15 @@ _STRIP = 1_000_000
 """Pixels that are fused at once: each takes about 30 bytes meanwhile, and a box may have a hundred million."""
 
 
-@dataclass(frozen=True)
-class Vote:
-    """The predictions of one teacher for all boxes of an image, in one TTA pass.
+class Vote(NamedTuple):
+    """The predictions of one teacher for all boxes of an image, in one TTA pass."""
 
-    Attributes:
-        teacher: Name of the teacher.
-        soft_masks: N soft masks in the image's pixels, one per box.
-        weights: (N,) float64, reliability of the teacher for the category of each box.
-        flipped: Whether the teacher saw the flipped image.
-    """
-
-    teacher: str
-    soft_masks: list[SoftMask]
-    weights: NDArray[np.float64]
-    flipped: bool = False
+    teacher: str  # its name
+    soft_masks: list[SoftMask]  # N, in the image's pixels
 
     def has_opinion(self, index: int) -> bool:
         """Whether it counts for a box."""
-        return bool(self.weights[index] > 0 and not np.isnan(self.soft_masks[index].logits).all())
+        return not np.isnan(self.soft_masks[index].logits).all()
 
 
 @dataclass(frozen=True)
@@ -69,23 +60,11 @@ class LabeledImage:
     agreement: NDArray[np.float64]
     trusted: NDArray[np.bool_]
 
-    def logits(self, index: int, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
-        """Compute the logits of all votes for a box at some pixels of the image.
-
-        They are computed on demand: those of all pixels of a hundred large boxes would not fit into memory.
-
-        Returns:
-            (V, rows, columns) float32; NaN if a vote has no opinion.
-        """
-        soft_masks = [vote.soft_masks[index] for vote in self.votes]
-        return np.stack([resample_at(soft.logits, soft.window, rows, columns) for soft in soft_masks])
-
 
 def label_image(
     image: NDArray[np.uint8],
     boxes: NDArray[np.float64],
     labels: NDArray[np.int32],
-    names: Sequence[str],
     teachers: Sequence[Teacher],
     config: LabelConfig,
     existing: Sequence[PlacedMask] = (),
@@ -95,8 +74,7 @@ def label_image(
     Args:
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) float64 xyxy pixels, each with an area in the image.
-        labels: (N,) int32, indices into ``names``.
-        names: Names of the categories.
+        labels: (N,) int32 index of each box's category.
         teachers: The teachers that predict the masks.
         config: Settings; its `teachers` are ignored.
         existing: Masks of other instances that stay as they are, but take part in resolving overlaps.
@@ -105,13 +83,12 @@ def label_image(
         >>> from boxel.labeling.teachers import make_teacher
         >>> image, boxes = np.zeros((8, 8, 3), np.uint8), np.array([[1.0, 2, 5, 6]])
         >>> labels, teachers = np.zeros(1, np.int32), [make_teacher("rectangle")]
-        >>> label_image(image, boxes, labels, ["cat"], teachers, LabelConfig()).masks[0].shape
+        >>> label_image(image, boxes, labels, teachers, LabelConfig()).masks[0].shape
         (4, 4)
     """
     height, width = image.shape[:2]
-    regions = [pixel_region(box, height, width, config.margin + config.box_slack) for box in boxes]
-    votes = collect_votes(teachers, image, boxes, labels, names, config.reliability, config.flip)
-
+    regions = [pixel_region(box, height, width, config.box_slack) for box in boxes]
+    votes = collect_votes(teachers, image, boxes, labels, config.flip)
     unmerged, confidence = [], []
     for index, region in enumerate(regions):
         probability = fuse_region(votes, index, region)
@@ -145,32 +122,17 @@ def collect_votes(
     image: NDArray[np.uint8],
     boxes: NDArray[np.float64],
     labels: NDArray[np.int32],
-    names: Sequence[str],
-    reliability: Mapping[str, Mapping[str, float]],
     flip: bool | None = None,
 ) -> list[Vote]:
-    """Run the teachers on an image, and on its flipped copy if wanted.
-
-    Args:
-        teachers: The teachers.
-        image: (H, W, 3) uint8 RGB.
-        boxes: (N, 4) float64 xyxy pixels.
-        labels: (N,) int32, indices into ``names``.
-        names: Names of the categories.
-        reliability: Weight by the name of a teacher and of a category; 1 by default.
-        flip: Whether to use the flipped image too; if None, for teachers whose `flips` is true.
-    """
+    """Run the teachers on an image, and on its flipped copy if wanted or, if ``flip`` is None, if that helps them."""
     votes = []
     for teacher in teachers:
-        by_name = reliability.get(teacher.name, {})
-        weights = np.array([by_name.get(names[label], 1.0) for label in labels])
-        votes.append(Vote(teacher.name, _call_teacher(teacher, image, boxes, labels), weights))
+        votes.append(Vote(teacher.name, _call_teacher(teacher, image, boxes, labels)))
         if getattr(teacher, "flips", False) if flip is None else flip:
             width = image.shape[1]
             flipped = np.ascontiguousarray(image[:, ::-1])
             soft_masks = _call_teacher(teacher, flipped, flip_boxes(boxes, width), labels)
-            unflipped = [flip_soft_mask(soft, width) for soft in soft_masks]
-            votes.append(Vote(teacher.name, unflipped, weights, flipped=True))
+            votes.append(Vote(teacher.name, [flip_soft_mask(soft, width) for soft in soft_masks]))
     return votes
 
 
@@ -201,47 +163,41 @@ def flip_soft_mask(soft: SoftMask, width: int) -> SoftMask:
     return SoftMask(np.ascontiguousarray(soft.logits[:, ::-1]), (width - x1, y0, width - x0, y1), soft.score)
 
 
-def vote_weights(votes: Sequence[Vote], index: int) -> NDArray[np.float64]:
-    """Return the (V,) weights of the votes for a box."""
-    return np.array([vote.weights[index] for vote in votes])
+def vote_logits(
+    votes: Sequence[Vote], index: int, rows: NDArray[np.int64], columns: NDArray[np.int64]
+) -> NDArray[np.float32]:
+    """(V, rows, columns) logits of all votes for a box at some pixels of the image; NaN without an opinion."""
+    soft_masks = [vote.soft_masks[index] for vote in votes]
+    return np.stack([resample_at(soft.logits, soft.window, rows, columns) for soft in soft_masks])
 
 
 def fuse_region(votes: Sequence[Vote], index: int, region: Region) -> NDArray[np.float32]:
     """Fuse the votes for a box: (rows, columns) probability of the object in a region; NaN without an opinion."""
-    weights = vote_weights(votes, index)
-    step = max(1, _STRIP // region.shape[1])
-    fused = []
-    for top in range(region.top, region.bottom, step):
-        strip = region._replace(top=top, bottom=min(top + step, region.bottom))
-        logits = np.stack([resample_logits(vote.soft_masks[index], strip) for vote in votes])
-        fused.append(weighted_mean(logits, weights))
-    return np.concatenate(fused)
+    rows, columns = np.arange(region.top, region.bottom), np.arange(region.left, region.right)
+    step = max(1, _STRIP // len(columns))
+    strips = [rows[start : start + step] for start in range(0, len(rows), step)]
+    return np.concatenate([mean_probability(vote_logits(votes, index, strip, columns)) for strip in strips])
 
 
-def weighted_mean(logits: NDArray[np.float32], weights: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Average the probabilities of several votes by weight.
+def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Average the probabilities of votes.
 
     Args:
         logits: (V, h, w); NaN votes are ignored.
-        weights: (V,) non-negative.
 
     Returns:
-        (h, w) float32 in [0, 1]; NaN if no vote with a weight has an opinion.
+        (h, w) float32 in [0, 1]; NaN if no vote has an opinion.
 
     Examples:
-        >>> weighted_mean(np.zeros((2, 1, 1), np.float32), np.array([1.0, 3.0])).tolist()
-        [[0.5]]
+        >>> mean_probability(np.array([[[0, -9]], [[0, np.nan]]], np.float32)).round(3).tolist()
+        [[0.5, 0.0]]
     """
-    missing = np.isnan(logits)
-    shares = weights.astype(np.float32)[:, None, None]
+    known = ~np.isnan(logits)
     probability = np.tanh(0.5 * logits)  # the logistic function, without overflow
     probability *= 0.5
     probability += 0.5
-    if missing.any():
-        shares, probability = np.where(missing, 0, shares), np.where(missing, 0, probability)
-    probability *= shares
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as it should be
-        return probability.sum(axis=0) / shares.sum(axis=0)
+        return probability.sum(axis=0, where=known) / known.sum(axis=0, dtype=np.float32)
 
 
 def _refine_with_crf(
@@ -251,7 +207,7 @@ def _refine_with_crf(
         from boxel.labeling.teachers.crf import refine
     except ImportError as error:
         raise missing_extra("the setting `crf`", error) from error
-    return fuse_region([Vote("crf", [refine(image, region, probability)], np.ones(1))], 0, region)
+    return fuse_region([Vote("crf", [refine(image, region, probability)])], 0, region)
 
 
 def probability_to_mask(

@@ -7,7 +7,8 @@ A small regression combines the cues, and is calibrated on masks with a known gr
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
@@ -16,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.labeling.fusion import LabeledImage, vote_weights, weighted_mean
+from boxel.labeling.fusion import LabeledImage, mean_probability, vote_logits
 from boxel.masks.boxes import Region
 from boxel.utils.errors import BoxelError
 
@@ -77,8 +78,8 @@ def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
             continue
         box, region = boxes[index], labeled.regions[index]
         grid = _grid(region)
-        logits = labeled.logits(index, region.top + grid[0], region.left + grid[1])
-        probability = np.nan_to_num(weighted_mean(logits, vote_weights(labeled.votes, index)))
+        logits = vote_logits(labeled.votes, index, region.top + grid[0], region.left + grid[1])
+        probability = np.nan_to_num(mean_probability(logits))
         small = mask[grid[0][:, None], grid[1]]
         before = labeled.unmerged[index]
         unmerged = small if before is None else before[grid[0][:, None], grid[1]]
@@ -112,24 +113,22 @@ class Calibration:
         scale: (C,) their standard deviations.
         weights: Weights of a constant, the standardized cues, their squares and products, in the order of `_terms`.
         curve: (2, P) values of the regression and the IoU that each stands for, both rising.
-        identity: Digest of all this.
     """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     weights: NDArray[np.float64]
     curve: NDArray[np.float64]
-    identity: str = ""
+
+    @cached_property
+    def identity(self) -> str:
+        """Digest of all this."""
+        content = b"".join(getattr(self, name).astype(np.float64).tobytes() for name in _COLUMNS)
+        return blake2b(content, digest_size=8).hexdigest()
 
     def __call__(self, labeled: LabeledImage) -> NDArray[np.float64]:
         """Estimate the (N,) quality in [0, 1] of the masks of an image; NaN for a box without one."""
         return self.estimate(compute_cues(labeled))
-
-    def with_identity(self) -> Calibration:
-        """Return a copy whose identity is the digest of its values."""
-        columns = (self.mean, self.scale, self.weights, self.curve)
-        content = b"".join(column.astype(np.float64).tobytes() for column in columns)
-        return replace(self, identity=blake2b(content, digest_size=8).hexdigest())
 
     def estimate(self, cues: NDArray[np.float64]) -> NDArray[np.float64]:
         """Estimate the (N,) quality in [0, 1] from (N, C) cues."""
@@ -174,7 +173,7 @@ def fit_calibration(cues: ArrayLike, ious: ArrayLike) -> Calibration:
         (_fit_ridge(terms, targets, strength) for strength in len(targets) * np.logspace(-3, 1, 13)),
         key=lambda fit: float(np.square(fit[1] - targets).mean()),
     )
-    return Calibration(mean, scale, weights, _fit_curve(left_out, targets)).with_identity()
+    return Calibration(mean, scale, weights, _fit_curve(left_out, targets))
 
 
 def load_calibration(path: Path) -> Calibration:
@@ -187,8 +186,7 @@ def load_calibration(path: Path) -> Calibration:
         content = json.loads(path.read_text())
         if content["cues"] != list(CUES):
             raise ValueError("it is of other cues")
-        mean, scale, weights, curve = (np.array(content[name]) for name in _COLUMNS)
-        return Calibration(mean, scale, weights, curve).with_identity()
+        return Calibration(*(np.array(content[name]) for name in _COLUMNS))
     except (OSError, ValueError, KeyError) as error:
         raise BoxelError(f"{path}: not readable as a calibration of quality ({error}).") from error
 
@@ -241,13 +239,11 @@ def _fit_ridge(
     return weights, targets - (targets - terms @ weights) / (1 - leverage).clip(min=1e-3)
 
 
-def _fit_curve(
-    values: NDArray[np.float64], targets: NDArray[np.float64], points: int = 12
-) -> NDArray[np.float64]:
+def _fit_curve(values: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
     """Fit a rising curve to estimates and targets: isotonic, given by its means over parts of equal count."""
     order = np.argsort(values, kind="stable")
     rising = _fit_isotonic(targets[order])
-    parts = np.array_split(np.arange(len(values)), min(points, len(values) // 10 or 1))
+    parts = np.array_split(np.arange(len(values)), min(12, len(values) // 10 or 1))
     x = np.array([values[order][part].mean() for part in parts])
     y = np.array([rising[part].mean() for part in parts])
     if len(x) > 1:  # extrapolate linearly by one point on either side

@@ -320,9 +320,8 @@ def _label_one(job: _Job, image: int, digest: bytes) -> ImageRows:
     height, width = pixels.shape[:2]
     own = data.instances_in(image)
     existing, positions = _split_by_role(job, own, (height, width))
-    names = [category.name for category in data.categories]
     boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
-    labeled = label_image(pixels, boxes, labels, names, job.teachers, job.config, existing)
+    labeled = label_image(pixels, boxes, labels, job.teachers, job.config, existing)
     return ImageRows(
         digest, data.paths[image], width, height, _mask_rows(labeled, positions, job.quality(labeled))
     )

@@ -9,6 +9,7 @@ import importlib.util
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tempfile
 from pathlib import Path
 
@@ -33,9 +34,10 @@ COMMANDS = [
 def main() -> None:
     """Run every command and the notebook in a folder of its own."""
     assert importlib.util.find_spec("torch") is None, "torch is installed; the core must do without"
-    boxel = shutil.which("boxel", path=str(Path(sys.executable).parent))
+    boxel = shutil.which("boxel", path=sysconfig.get_path("scripts"))  # on Windows not beside python.exe
     assert boxel, "boxel is not installed in this environment"
-    with tempfile.TemporaryDirectory() as folder:
+    # Windows keeps files that a process held for a moment longer.
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
         write_sample_images(Path(folder) / "photos")
         for command in COMMANDS:
             print(f"$ {command}", flush=True)

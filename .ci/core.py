@@ -8,7 +8,6 @@ Run by the Python of an environment that has boxel's core, scikit-image (its pho
 import importlib.util
 import shutil
 import subprocess
-import sys
 import sysconfig
 import tempfile
 from pathlib import Path

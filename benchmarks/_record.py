@@ -109,11 +109,11 @@ def dumps(topic: dict[str, Any]) -> str:
 
 
 def command() -> str:
-    """Return the command that is running, with the datasets' folder as `$BOXEL_DATA`."""
+    """Return the command that is running, without the folders that it was given to work in."""
     words = ["python", Path(sys.argv[0]).resolve().relative_to(REPO).as_posix()]
     given = iter(sys.argv[1:])
     for word in given:
-        if word == "--data":
+        if word in ("--data", "--file", "--folder"):
             next(given)
         else:
             words.append(word)

@@ -1,4 +1,4 @@
-"""Rate and memory of labeling a set of 100,000 boxes with their rectangles.
+"""Rate and memory of labeling a dataset of 100,000 boxes with their rectangles.
 
 Writes a COCO file of 10,000 images with ten boxes each to a temporary folder, all images being one PNG of 320 x 240
 under many names, labels it in a fresh process, once from nothing and once more to find all of it done, and prints what
@@ -6,7 +6,7 @@ that took:
 
     python benchmarks/label_memory.py
 
-With a number, so many images: a tenfold one shows what grows with the set.
+With another --images, ten times as many, it shows what grows with the dataset.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _record import Table
+from _record import Table, arguments
 
 IMAGES, BOXES = 10_000, 10
 WIDTH, HEIGHT = 320, 240
@@ -76,9 +76,13 @@ def measure(folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2 and Path(sys.argv[1]).is_dir():
-        measure(Path(sys.argv[1]))
+    parser = arguments(__doc__)
+    parser.add_argument("--images", type=int, default=IMAGES)
+    parser.add_argument("--folder", type=Path, help="measure on this folder, in this process")
+    args = parser.parse_args()
+    if args.folder:
+        measure(args.folder)
     else:
         with tempfile.TemporaryDirectory() as name:
-            generate(Path(name), int(sys.argv[1]) if len(sys.argv) == 2 else IMAGES)
-            subprocess.run([sys.executable, __file__, name], check=True)
+            generate(Path(name), args.images)
+            subprocess.run([sys.executable, __file__, "--folder", name], check=True)

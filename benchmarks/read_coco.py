@@ -16,7 +16,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from _record import Table
+from _record import Table, arguments
 
 IMAGES = 118_000
 INSTANCES = 860_000
@@ -68,11 +68,14 @@ def measure(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) == 2:
-        measure(Path(sys.argv[1]))
+    parser = arguments(__doc__)
+    parser.add_argument("--file", type=Path, help="measure on this file, in this process")
+    given = parser.parse_args().file
+    if given:
+        measure(given)
     else:
         with tempfile.TemporaryDirectory() as folder:
             file = Path(folder) / "instances_large.json"
             generate(file)
             print(f"{file.stat().st_size / 1e6:.0f} MB, {IMAGES} images, {INSTANCES} instances", flush=True)
-            subprocess.run([sys.executable, __file__, str(file)], check=True)
+            subprocess.run([sys.executable, __file__, "--file", str(file)], check=True)

@@ -8,7 +8,7 @@ from boxel.data.images import read_image
 from boxel.labeling.api import label_data
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.fusion import label_image
-from boxel.labeling.teachers.base import SoftMask, resample_logits
+from boxel.labeling.teachers.base import SoftMask
 from boxel.labeling.teachers.crf import refine
 from boxel.masks.boxes import Region
 from boxel.utils.errors import BoxelError
@@ -34,9 +34,9 @@ def test_the_mask_is_that_of_the_refined_probability(make_set) -> None:
         return label_image(photo, boxes, np.zeros(1, np.int32), [Middle()], config).masks[0]
 
     (soft,) = Middle()(photo, boxes, None)
-    chances = expit(resample_logits(soft, region))
+    chances = expit(soft.resample(region))
     assert mask().all() and mask(crf=False).all()  # the box, corners and all
-    np.testing.assert_array_equal(mask(crf=True), resample_logits(refine(photo, region, chances), region) > 0)
+    np.testing.assert_array_equal(mask(crf=True), refine(photo, region, chances).resample(region) > 0)
     assert (mask(crf=True) ^ disc).sum() < 0.25 * (~disc).sum()
 
 

@@ -20,8 +20,8 @@ from boxel.labeling.fusion import (
 )
 from boxel.labeling.overlaps import PlacedMask
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.base import SoftMask, from_binary_mask, resample_logits
-from boxel.labeling.teachers.shapes import rectangle
+from boxel.labeling.teachers.base import SoftMask, from_binary_mask
+from boxel.labeling.teachers.baselines import rectangle
 from boxel.masks.boxes import Region, pixel_region
 
 NAN = np.nan
@@ -96,10 +96,8 @@ def test_flipping_twice_is_the_identity():
     back = flip_soft_mask(soft, 10)
     assert back.logits.tolist() == [[3, 2, 1]] and back.window == (6.5, 0, 9.5, 1) and back.score == 0.7
     drawn = from_binary_mask(parse_mask("#..", "##."), 1, 2)
-    there = resample_logits(drawn, Region(0, 0, 8, 6))
-    np.testing.assert_array_equal(
-        resample_logits(flip_soft_mask(drawn, 8), Region(0, 0, 8, 6)), there[:, ::-1]
-    )
+    there = drawn.resample(Region(0, 0, 8, 6))
+    np.testing.assert_array_equal(flip_soft_mask(drawn, 8).resample(Region(0, 0, 8, 6)), there[:, ::-1])
 
 
 def test_the_flipped_image_gives_a_second_vote():
@@ -285,7 +283,7 @@ def test_logits_at_any_pixels():
     np.testing.assert_array_equal(some, logits[:, [3, 1], 5:])
     np.testing.assert_array_equal(
         logits[0],
-        resample_logits(rectangle(found.image, found.boxes[0]), pixel_region(found.boxes[0], 8, 10)),
+        rectangle(found.image, found.boxes[0]).resample(pixel_region(found.boxes[0], 8, 10)),
     )
     np.testing.assert_allclose(
         fuse_region(found.votes, 0, found.regions[0]), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5

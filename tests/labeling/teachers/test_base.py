@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from boxel.labeling.teachers.base import SoftMask, resample_logits
+from boxel.labeling.teachers.base import SoftMask
 from boxel.masks.boxes import Region
 
 
@@ -29,7 +29,7 @@ def by_hand(soft, region):
 def test_logits_are_bilinear_between_the_centers_of_cells(shape, window):
     logits = np.random.default_rng(0).normal(size=shape).astype(np.float32)
     soft, region = SoftMask(logits, window), Region(0, 0, 24, 18)
-    found = resample_logits(soft, region)
+    found = soft.resample(region)
     assert found.dtype == np.float32
     # OpenCV before 5 knows 32 places between two cells; values here differ by 1 or so from cell to cell.
     np.testing.assert_allclose(found, by_hand(soft, region), atol=0.1)
@@ -37,19 +37,19 @@ def test_logits_are_bilinear_between_the_centers_of_cells(shape, window):
 
 def test_pixel_cells_are_copied_and_the_edge_is_extended():
     logits = np.arange(6, dtype=np.float32).reshape(2, 3)
-    found = resample_logits(SoftMask(logits, (1, 2, 4, 4)), Region(0, 1, 5, 5))
+    found = SoftMask(logits, (1, 2, 4, 4)).resample(Region(0, 1, 5, 5))
     assert found.tolist() == [[0, 0, 1, 2, 2], [0, 0, 1, 2, 2], [3, 3, 4, 5, 5], [3, 3, 4, 5, 5]]
 
 
 def test_a_region_may_lie_beside_the_window():
     logits = np.array([[1, 2], [3, 4]], dtype=np.float32)
-    assert resample_logits(SoftMask(logits, (0, 0, 2, 2)), Region(5, 7, 7, 8)).tolist() == [[4, 4]]
+    assert SoftMask(logits, (0, 0, 2, 2)).resample(Region(5, 7, 7, 8)).tolist() == [[4, 4]]
 
 
 def test_nan_cells_spread_to_the_pixels_that_depend_on_them():
     logits = np.array([[0, np.nan, 8, 8]], dtype=np.float32)
-    found = resample_logits(SoftMask(logits, (0, 0, 16, 4)), Region(0, 0, 16, 4))
+    found = SoftMask(logits, (0, 0, 16, 4)).resample(Region(0, 0, 16, 4))
     # The centers of the cells are at 2, 6, 10, 14: between 2 and 10 all pixels depend on the second cell.
     assert (found[:, :2] == 0).all() and np.isnan(found[:, 2:10]).all() and (found[:, 10:] == 8).all()
-    exact = resample_logits(SoftMask(logits, (0, 0, 4, 1)), Region(0, 0, 4, 1))
+    exact = SoftMask(logits, (0, 0, 4, 1)).resample(Region(0, 0, 4, 1))
     np.testing.assert_array_equal(exact, logits)

@@ -9,9 +9,8 @@ from scipy.special import expit
 from boxel.crf import mean_field
 from boxel.evaluation.semantic import boundary_distance
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.base import resample_logits
+from boxel.labeling.teachers.baselines import inner_box
 from boxel.labeling.teachers.crf import BOX_CRF, MASK_CRF, SIDE, refine, segment
-from boxel.labeling.teachers.shapes import inner_box
 from boxel.masks.boxes import Region
 
 WHOLE = Region(0, 0, 120, 100)
@@ -34,7 +33,7 @@ def cross():
 def test_the_object_of_a_box_is_found_exactly(cross) -> None:
     truth, box, photo = cross
     (soft,) = make_teacher("crf", [])(photo, box[None], np.zeros(1, np.int32))
-    np.testing.assert_array_equal(resample_logits(soft, WHOLE) > 0, truth)
+    np.testing.assert_array_equal(soft.resample(WHOLE) > 0, truth)
 
 
 @pytest.mark.parametrize("scale", [0.5, 3])
@@ -42,7 +41,7 @@ def test_at_other_sizes_errors_stay_at_the_boundary(cross, scale) -> None:
     truth, box, _ = cross
     truth = cv2.resize(truth.astype(np.uint8), None, fx=scale, fy=scale, interpolation=cv2.INTER_NEAREST) > 0
     height, width = truth.shape
-    found = resample_logits(segment(painted(truth), scale * box), Region(0, 0, width, height)) > 0
+    found = segment(painted(truth), scale * box).resample(Region(0, 0, width, height)) > 0
     assert boundary_distance(truth.astype(np.uint8))[found ^ truth].max() < scale + 1
 
 
@@ -50,16 +49,16 @@ def test_the_core_is_object_and_the_outside_background() -> None:
     """On any image; this one is noise."""
     photo = np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8)
     for box in ([20.0, 12, 92, 72], [41.3, 30.2, 60.9, 47.7], [-30.0, 40, 50, 200], [0.0, 0, 120, 100]):
-        found = resample_logits(segment(photo, np.array(box)), WHOLE)
-        inner = resample_logits(inner_box(photo, np.array(box)), WHOLE)
+        found = segment(photo, np.array(box)).resample(WHOLE)
+        inner = inner_box(photo, np.array(box)).resample(WHOLE)
         assert (found[inner > 0] > 0).all() and (inner > 0).any()
         assert (found[inner < 0] < 0).all() and (np.abs(found) <= 10).all()
 
 
 @pytest.mark.parametrize("box", [[3.6, 2.6, 4.2, 3.2], [118.2, 98.1, 140.0, 109.0], [0.0, 30, 0.6, 60]])
 def test_tiny_boxes_get_a_mask_within_the_image(cross, box) -> None:
-    found = resample_logits(segment(cross[2], np.array(box)), WHOLE)
-    inner = resample_logits(inner_box(cross[2], np.array(box)), WHOLE)
+    found = segment(cross[2], np.array(box)).resample(WHOLE)
+    inner = inner_box(cross[2], np.array(box)).resample(WHOLE)
     assert (found[inner > 0] > 0).all() and (found[inner < 0] < 0).all()
 
 

@@ -10,7 +10,6 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.labeling.api import label_data
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.base import resample_logits
 from boxel.labeling.teachers.detector import DetectorTeacher, digest_model
 from boxel.masks.boxes import Region
 from boxel.models import io
@@ -56,7 +55,7 @@ def labeled(found, boxes, names, categories=KNOWN, photo=PHOTO):
     labels = np.array([known.index(name) for name in names], dtype=np.int32)
     said = []
     for soft in teacher(photo, np.array(boxes, dtype=np.float64), labels):
-        logits = resample_logits(soft, Region(0, 0, 96, 64))
+        logits = soft.resample(Region(0, 0, 96, 64))
         if np.isnan(logits).all():
             assert soft.score == 0
             said.append(None)

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from boxel.labeling.teachers import make_teacher
-from boxel.labeling.teachers.base import resample_logits
 from boxel.masks.boxes import Region
 from boxel.masks.grabcut import grabcut_from_box
 
@@ -27,7 +26,7 @@ def disc():
 def test_the_object_is_found_and_surrounded_by_background(disc, name):
     image, truth = disc
     (soft,) = make_teacher(name, [])(image, np.array([[30.0, 20, 71, 61]]), LABELS)
-    logits = resample_logits(soft, Region(0, 0, 100, 80))
+    logits = soft.resample(Region(0, 0, 100, 80))
     assert set(np.unique(logits)) == {-10.0, 10.0}
     assert ((logits > 0) & truth).sum() > 0.95 * ((logits > 0) | truth).sum()
 
@@ -36,9 +35,7 @@ def test_grabcut_uses_the_whole_image(disc):
     noise = np.random.default_rng(0).integers(0, 256, disc[0].shape, dtype=np.uint8)
     box = np.array([20.0, 10, 80, 70])
     (soft,) = make_teacher("grabcut", [])(noise, box[None], LABELS)
-    np.testing.assert_array_equal(
-        resample_logits(soft, Region(0, 0, 100, 80)) > 0, grabcut_from_box(noise, box)
-    )
+    np.testing.assert_array_equal(soft.resample(Region(0, 0, 100, 80)) > 0, grabcut_from_box(noise, box))
 
 
 @pytest.mark.parametrize("name", ["grabcut", "grabcut-ellipse"])

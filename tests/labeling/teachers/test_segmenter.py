@@ -9,7 +9,6 @@ import torch
 from boxel.data.annotations import Category
 from boxel.labeling.api import label_data
 from boxel.labeling.teachers import segmenter
-from boxel.labeling.teachers.base import resample_logits
 from boxel.labeling.teachers.segmenter import SegmenterTeacher
 from boxel.masks.boxes import Region
 from boxel.models import io
@@ -82,7 +81,7 @@ def test_no_opinion_on_a_class_it_does_not_know(monkeypatch):
         ["dog", "bird"],
         ("cat", "dog", "bird"),
     )
-    assert np.isnan(resample_logits(bird, WHOLE)).all() and bird.score == 0
+    assert np.isnan(bird.resample(WHOLE)).all() and bird.score == 0
     assert (dog.logits > 0).all()
 
 

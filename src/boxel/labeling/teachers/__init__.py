@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Category
-from boxel.labeling.teachers import grabcut, shapes
+from boxel.labeling.teachers import baselines
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, BundledBoxCaseg
 from boxel.models.pretrained import BUNDLED, model_folder
@@ -22,25 +22,20 @@ from boxel.utils.errors import UsageError, missing_extra, nearest
 __all__ = ["SoftMask", "Teacher", "make_teacher"]
 
 BoxFunction: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMask]
-"""A function of an image and one box."""
+"""A function of an (H, W, 3) RGB image and one (4,) box of xyxy pixels that is partly inside it."""
 
 _FUNCTIONS: dict[str, BoxFunction] = {
-    "rectangle": shapes.rectangle,
-    "ellipse": shapes.ellipse,
-    "inner-box": shapes.inner_box,
-    "grabcut": grabcut.cut,
-    "grabcut-ellipse": grabcut.cut_from_ellipse,
+    "rectangle": baselines.rectangle,
+    "ellipse": baselines.ellipse,
+    "inner-box": baselines.inner_box,
+    "grabcut": baselines.grabcut,
+    "grabcut-ellipse": baselines.grabcut_ellipse,
 }
 
 
 @dataclass
 class FunctionTeacher:
-    """A teacher that predicts the mask of one box at a time.
-
-    Attributes:
-        name: Identifier used in `source` and `reliability`.
-        predict: Function of an image and a box.
-    """
+    """A teacher that predicts the mask of one box at a time."""
 
     name: str
     predict: BoxFunction

@@ -23,7 +23,7 @@ CERTAIN_LOGIT = 10.0
 class SoftMask:
     """A teacher's prediction for one box, on a grid of its own.
 
-    Args:
+    Attributes:
         logits: (h, w) float32, above 0 for the object; NaN if the teacher has no opinion.
         window: x0, y0, x1, y1, the pixels of the image that the grid covers from edge to edge; it may reach past the
             image.
@@ -53,6 +53,10 @@ class SoftMask:
         finite = logits.clip(-MAX_LOGIT, MAX_LOGIT) if np.isinf(logits).any() else logits
         object.__setattr__(self, "logits", finite)
 
+    def resample(self, region: Region) -> NDArray[np.float32]:
+        """Interpolate the logits at the pixels of a region; a pixel that depends on a cell of NaN is NaN."""
+        return resample(self.logits, self.window, region)
+
 
 NO_OPINION = SoftMask(np.full((1, 1), np.nan, dtype=np.float32), (0, 0, 1, 1), 0.0)
 """The prediction of a teacher that does not know what is in a box."""
@@ -81,31 +85,10 @@ class Teacher(Protocol):
         ...
 
 
-def resample_logits(soft: SoftMask, region: Region) -> NDArray[np.float32]:
-    """Interpolate the logits of a soft mask at the pixels of a region.
-
-    Values are bilinear between the centers of the cells and constant beyond the outermost ones. A pixel that depends on
-    a cell of NaN is NaN.
-
-    Returns:
-        (rows, columns) float32 of the region.
-    """
-    return resample(soft.logits, soft.window, region)
-
-
 def from_binary_mask(mask: NDArray[np.bool_], left: int, top: int, score: float = 1.0) -> SoftMask:
-    """Convert a mask of whole pixels to a soft mask that is background everywhere else.
-
-    Args:
-        mask: (h, w) bool.
-        left: Column of the mask's first column in the image.
-        top: Row of the mask's first row in the image.
-        score: Confidence in [0, 1].
-
-    Returns:
-        A grid with one more pixel on each side, since values are constant beyond a grid.
-    """
+    """Convert an (h, w) mask of the image's pixels from (left, top) on; all other pixels are background."""
     h, w = mask.shape
     logits = np.where(mask, np.float32(CERTAIN_LOGIT), np.float32(-CERTAIN_LOGIT))
+    # One more pixel on each side, since values are constant beyond a grid.
     padded = np.pad(logits, 1, constant_values=-CERTAIN_LOGIT)
     return SoftMask(padded, (left - 1, top - 1, left + w + 1, top + h + 1), score)

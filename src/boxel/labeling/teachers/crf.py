@@ -7,8 +7,8 @@ import torch
 from numpy.typing import NDArray
 
 from boxel.crf import CRFConfig, mean_field
-from boxel.labeling.teachers.base import CERTAIN_LOGIT, SoftMask, resample_logits
-from boxel.labeling.teachers.shapes import inner_box
+from boxel.labeling.teachers.base import CERTAIN_LOGIT, SoftMask
+from boxel.labeling.teachers.baselines import inner_box
 from boxel.masks.boxes import Region
 from boxel.masks.crops import crop, crop_spans, crop_window
 
@@ -33,10 +33,6 @@ MASK_RIM = 14
 def segment(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
     """Segment a box whose inner fifth certainly is the object and whose outside certainly is not.
 
-    Args:
-        image: (H, W, 3) RGB.
-        box: (4,) xyxy pixels, partly inside the image.
-
     References:
         Papandreou et al., "Weakly- and Semi-Supervised Learning of a Deep Convolutional Network for Semantic Image
         Segmentation", ICCV 2015, Section 3.2: Bbox-Seg.
@@ -47,7 +43,7 @@ def segment(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
     core = inner.logits[1:-1, 1:-1] > 0
     prior = np.where(core, np.float32(1), np.float32(0.5))
     found = _marginals(image, region, prior, BOX_RIM, BOX_CRF)
-    logits = np.where(core, CERTAIN_LOGIT, resample_logits(found, region))
+    logits = np.where(core, CERTAIN_LOGIT, found.resample(region))
     return SoftMask(np.pad(logits, 1, constant_values=-CERTAIN_LOGIT), inner.window)
 
 
@@ -57,10 +53,7 @@ def refine(image: NDArray[np.uint8], region: Region, probability: NDArray[np.flo
     Args:
         image: (H, W, 3) RGB.
         region: The pixels that the mask may take; all others are certainly background.
-        probability: (rows, columns) of the region, of the object; NaN if unknown.
-
-    Returns:
-        The mask in the region.
+        probability: (rows, columns) of the object in the region; NaN if unknown.
     """
     return _marginals(image, region, np.nan_to_num(probability, nan=0.5), MASK_RIM, MASK_CRF)
 

@@ -44,16 +44,10 @@ class SamTeacher:
     Several threads may call it, but the network serves one of them at a time: it uses all cores by itself, and an
     encoder pass takes up to 1.5 GB.
 
-    Attributes:
-        name: ``sam:`` and the source.
-        identity: Digest of the weights and of the image processor.
-
     Args:
         source: A folder with config.json, model.safetensors and the processor's files, or `owner/name` on the
             Hugging Face hub.
         device: Where the network runs.
-        multimask: Predict three masks per box (whole, part, part of a part) and take the one with the highest predicted
-            IoU. They are meant for an ambiguous click; for a box the authors take the single mask.
         margin: Margin of the soft mask around each box, as a share of its width and height; at least the margin that
             masks are clipped to.
 
@@ -64,19 +58,12 @@ class SamTeacher:
         Kirillov et al., "Segment Anything", ICCV 2023; Ravi et al., "SAM 2", 2024; Carion et al., "SAM 3", 2025.
     """
 
-    def __init__(
-        self,
-        source: str | Path,
-        device: str | torch.device = "cpu",
-        multimask: bool = False,
-        margin: float = 0.5,
-    ) -> None:
+    def __init__(self, source: str | Path, device: str | torch.device = "cpu", margin: float = 0.5) -> None:
         model, self._processor = _load(str(source))
         self.name = f"sam:{source}"
-        self.identity = digest_model(model, self._processor.image_processor.to_dict(), multimask)
+        self.identity = digest_model(model, self._processor.image_processor.to_dict())
         self._model = model.to(device).eval()
-        self._multimask, self._margin = multimask, margin
-        self._lock = Lock()
+        self._margin, self._lock = margin, Lock()
 
     @torch.inference_mode()
     def __call__(
@@ -108,12 +95,10 @@ class SamTeacher:
         embeddings = self._model.get_image_embeddings(pixels.to(device))
         masks, ious = [], []
         for some in prompts.to(device).split(_CHUNK, dim=1):
-            output = self._model(
-                image_embeddings=embeddings, input_boxes=some, multimask_output=self._multimask
-            )
-            iou, best = output.iou_scores[0].max(dim=1)
-            masks.append(output.pred_masks[0].take_along_dim(best[:, None, None, None], dim=1))
-            ious.append(iou)
+            # Three masks per prompt are meant for an ambiguous click; for a box the authors take the single one.
+            output = self._model(image_embeddings=embeddings, input_boxes=some, multimask_output=False)
+            masks.append(output.pred_masks[0])
+            ious.append(output.iou_scores[0, :, 0])
         return torch.cat(masks), torch.cat(ious)
 
 

@@ -1,4 +1,4 @@
-"""Teachers that need nothing but the box: baselines, and a fallback for teachers with gaps."""
+"""Teachers that need nothing but an image and a box: baselines, and a fallback for teachers with gaps."""
 
 from __future__ import annotations
 
@@ -7,29 +7,20 @@ from numpy.typing import NDArray
 
 from boxel.labeling.teachers.base import CERTAIN_LOGIT, SoftMask, from_binary_mask
 from boxel.masks.boxes import normalized_box_coords, pixel_region
+from boxel.masks.grabcut import grabcut_from_box, grabcut_from_ellipse
 
 _INNER_SHARE = 0.2
 """Share of the box's area that `inner_box` takes for the object."""
 
 
 def rectangle(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
-    """Fill the box.
-
-    Args:
-        image: (H, W, 3) RGB.
-        box: (4,) xyxy pixels.
-    """
+    """Fill the box."""
     region = pixel_region(box, *image.shape[:2])
     return from_binary_mask(np.ones(region.shape, dtype=bool), region.left, region.top)
 
 
 def ellipse(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
-    """Fill the ellipse that touches the sides of the box, or the box if the ellipse holds no pixel center.
-
-    Args:
-        image: (H, W, 3) RGB.
-        box: (4,) xyxy pixels.
-    """
+    """Fill the ellipse that touches the sides of the box, or the box if the ellipse holds no pixel center."""
     region = pixel_region(box, *image.shape[:2])
     x, y = np.arange(region.left, region.right) + 0.5, np.arange(region.top, region.bottom) + 0.5
     u, v = normalized_box_coords(box, x, y)
@@ -38,11 +29,7 @@ def ellipse(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
 
 
 def inner_box(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
-    """Take the inner fifth of the box's area for the object, without an opinion (NaN) on the rest of the box.
-
-    Args:
-        image: (H, W, 3) RGB.
-        box: (4,) xyxy pixels; the part that lies in the image counts.
+    """Take the inner fifth of the visible box's area for the object, without an opinion (NaN) on the rest of the box.
 
     References:
         Khoreva et al., "Simple Does It", CVPR 2017, Section 3.1: Box^i, whose rest is ignored in training.
@@ -57,3 +44,14 @@ def inner_box(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
     soft.logits[1:-1, 1:-1] = np.nan
     soft.logits[core.top - top : core.bottom - top, core.left - left : core.right - left] = CERTAIN_LOGIT
     return soft
+
+
+def grabcut(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
+    """Segment the box with plain GrabCut, the baseline of papers, whose background is the whole rest of the image."""
+    region = pixel_region(box, *image.shape[:2])
+    return from_binary_mask(grabcut_from_box(image, box)[region.slices], region.left, region.top)
+
+
+def grabcut_ellipse(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
+    """Segment the box with a single cut that starts from the ellipse in it, in a few milliseconds."""
+    return from_binary_mask(*grabcut_from_ellipse(image, box))

@@ -17,7 +17,6 @@ from typing import Any, TypeAlias, cast
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
@@ -28,7 +27,7 @@ from boxel.labeling.quality import unknown_quality
 from boxel.labeling.store import Batch, ImageRows, MaskRow, Store
 from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import Region
-from boxel.masks.rle import Rle, decode, encode_in_box
+from boxel.masks.rle import Rle, decode_in_box, encode_in_box
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.progress import progress
 
@@ -350,9 +349,8 @@ def _split_by_role(
 
 
 def _place_mask(box: NDArray[np.float64], rle: Rle) -> PlacedMask:
-    x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
-    region = Region(x, y, x + w, y + h)
-    return PlacedMask(box, region, decode(rle)[region.slices] > 0)
+    mask, left, top = decode_in_box(rle)
+    return PlacedMask(box, Region(left, top, left + mask.shape[1], top + mask.shape[0]), mask > 0)
 
 
 def _mask_rows(

@@ -41,6 +41,17 @@ def decode(rle: Rle) -> NDArray[np.uint8]:
     return coco_mask.decode(rle)
 
 
+def decode_in_box(rle: Rle) -> tuple[NDArray[np.uint8], int, int]:
+    """Decode a mask as :func:`encode_in_box` takes it: its tight box (h, w) of zeros and ones, left column and top row.
+
+    Examples:
+        >>> decode_in_box(encode_in_box(np.ones((1, 2)), x0=1, y0=1, height=3, width=4))
+        (array([[1, 1]], dtype=uint8), 1, 1)
+    """
+    x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
+    return decode(rle)[y : y + h, x : x + w], x, y
+
+
 def decode_all(rles: Sequence[Rle], height: int, width: int) -> NDArray[np.bool_]:
     """Decode the codes of one image to (N, height, width) bool masks."""
     masks = np.zeros((len(rles), height, width), dtype=bool)

@@ -27,7 +27,7 @@ class BoxCasegTeacher:
 
     Args:
         predict: Returns the soft masks of the boxes of an image.
-        name: Identifier used in `source` and `reliability`.
+        name: Identifier used in `source`.
         identity: Text that changes with the weights.
     """
 
@@ -69,12 +69,7 @@ class BundledBoxCaseg:
         self._padding_color = np.round(255 * np.array(json.loads(about["mean"]))).tolist()
 
     def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
-        """Predict the logits of the object in each box.
-
-        Args:
-            image: (H, W, 3) RGB.
-            boxes: (N, 4) xyxy pixels, partly inside the image.
-        """
+        """Predict the logits of the object in each of (N, 4) boxes of xyxy pixels in an (H, W, 3) RGB image."""
         if not len(boxes):
             return np.zeros((0, 1, 1), np.float32), np.zeros((0, 4)), np.zeros(0, np.float32)
         chunks = [boxes[start : start + _CHUNK] for start in range(0, len(boxes), _CHUNK)]

@@ -13,16 +13,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 from torch import nn
-from torchvision.ops import box_iou
 
 from boxel.data.annotations import Category
 from boxel.exporting.accelerate import accelerate
 from boxel.labeling.teachers.base import NO_OPINION, SoftMask, Teacher, from_binary_mask
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, weights_digest
 from boxel.labeling.teachers.segmenter import SegmenterTeacher
-from boxel.masks.rle import Rle, decode
+from boxel.masks.boxes import box_iou
+from boxel.masks.rle import Rle, decode_in_box
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import inference_config, predict_batch
@@ -31,6 +30,9 @@ from boxel.models.io import load
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.models.semantic.model import Segmenter
 
+MIN_IOU = 0.5
+"""Minimum IoU of a box with that of a detection."""
+
 
 class DetectorTeacher:
     """A model that detects instances, applied to given boxes.
@@ -38,28 +40,16 @@ class DetectorTeacher:
     Each box gets the mask of the detection that overlaps it most, each detection serving one box. If the model knows
     the box's category by its name, the detection must be of that category; else it may be of any.
 
-    Attributes:
-        name: Identifier used in `source` and `reliability`.
-        identity: Text that changes with the model's weights and settings.
-
     Args:
         model: In eval mode, with `detect`, `categories` and `settings`; or a runner that replaces it.
-        name: As above.
+        name: Identifier used in `source`.
         categories: Categories of the boxes, in the order of their labels.
-        identity: As above.
-        min_iou: Minimum IoU of a box with that of a detection.
+        identity: Text that changes with the model's weights and settings.
     """
 
-    def __init__(
-        self,
-        model: Any,
-        name: str,
-        categories: Sequence[Category],
-        identity: str = "",
-        min_iou: float = 0.5,
-    ):
+    def __init__(self, model: Any, name: str, categories: Sequence[Category], identity: str = "") -> None:
         self.name, self.identity = name, identity
-        self._model, self._config, self._min_iou = model, inference_config(model), min_iou
+        self._model, self._config = model, inference_config(model)
         known = [category.name for category in model.categories]
         # The model's own label of each label of the dataset; -1 if any will do.
         self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
@@ -81,13 +71,13 @@ class DetectorTeacher:
         self, detections: Instances, boxes: NDArray[np.float64], labels: NDArray[np.int32]
     ) -> dict[int, int]:
         """Match boxes and detections greedily by IoU: the detection of each box that has one."""
-        iou = box_iou(torch.from_numpy(boxes), torch.from_numpy(detections.boxes).double()).numpy()
+        iou = box_iou(boxes, detections.boxes.astype(np.float64))
         own = self._own[labels][:, None]
         iou[(own >= 0) & (own != detections.labels)] = 0
         match: dict[int, int] = {}
         for pair in np.argsort(-iou, axis=None, kind="stable").tolist():
             row, detection = divmod(pair, len(detections))
-            if iou[row, detection] < self._min_iou:
+            if iou[row, detection] < MIN_IOU:
                 break
             if row not in match and detection not in match.values():
                 match[row] = detection
@@ -95,8 +85,8 @@ class DetectorTeacher:
 
 
 def _soft_mask(rle: Rle, score: float) -> SoftMask:
-    x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
-    return from_binary_mask(decode(rle)[y : y + h, x : x + w] > 0, x, y, score) if w else NO_OPINION
+    mask, left, top = decode_in_box(rle)
+    return from_binary_mask(mask, left, top, score) if mask.size else NO_OPINION
 
 
 def load_teacher(
@@ -138,12 +128,7 @@ def _describe(model: Any) -> tuple[list[str], dict[str, Any]]:
 
 
 def digest_model(model: nn.Module, *about: object) -> str:
-    """Compute a digest of a model's weights, wherever they were loaded from.
-
-    Args:
-        model: The model.
-        *about: Plain data that its masks depend on too, such as its settings.
-    """
+    """Compute a digest of a model's weights, and of plain data ``about`` what else its masks depend on."""
     digest = hashlib.blake2b(json.dumps(about, default=str).encode(), digest_size=8)
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

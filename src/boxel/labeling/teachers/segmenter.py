@@ -33,20 +33,18 @@ class SegmenterTeacher:
     box of one; classes that have no boxes in the dataset, such as the background, can be anywhere. And each box holds
     an object: if the model sees none there, the pixels where it is nearest to seeing it are taken.
 
-    Attributes:
-        name: Identifier used in `source` and `reliability`.
-        identity: Text that changes with the model's weights and settings.
-
     Args:
         model: A segmenter in eval mode.
-        name: As above.
+        name: Identifier used in `source`.
         categories: Categories of the boxes, in the order of their labels.
-        identity: As above.
+        identity: Text that changes with the model's weights and settings.
     """
 
-    def __init__(self, model: Segmenter, name: str, categories: Sequence[Category], identity: str = ""):
+    def __init__(
+        self, model: Segmenter, name: str, categories: Sequence[Category], identity: str = ""
+    ) -> None:
         self.name, self.identity = name, identity
-        self._model, self._looks = model, semantic_inference_config(model)
+        self._model, self._config = model, semantic_inference_config(model)
         known = [category.name for category in model.categories]
         # The model's own label of each label of the dataset; -1 for classes that it does not know.
         self._own = np.array([known.index(c.name) if c.name in known else -1 for c in categories], dtype=int)
@@ -77,17 +75,13 @@ class SegmenterTeacher:
         """(K, H, W) class probabilities of an image."""
         network = self._model.network
         pixels = torch.from_numpy(image).permute(2, 0, 1).to(network.padding_color.device)
-        return predict_probabilities(network, pixels, self._looks).cpu()
+        return predict_probabilities(network, pixels, self._config).cpu()
 
 
 def _soft_mask(own: Tensor, total: Tensor, region: Region, inner: Region) -> SoftMask:
-    """Compute the odds of a class against all else that the pixels of a region may be.
+    """Compute the odds of a class, of probability ``own``, against all else that pixels of a region may be.
 
-    Args:
-        own: (H, W) probability of the class.
-        total: (H, W) probability of all that may be there.
-        region: The pixels of the soft mask.
-        inner: Those of them that are in the box.
+    The probabilities are of the whole image, (H, W); ``inner`` are the pixels of the region that lie in the box.
     """
     odds = (own.clamp(min=EPS).log() - (total - own).clamp(min=EPS).log()).numpy()
     boxed = odds[inner.slices]

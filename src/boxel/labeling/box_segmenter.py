@@ -16,7 +16,7 @@ from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike, to_image
 from boxel.labeling.api import TeacherLike, load_teachers
 from boxel.labeling.config import LabelConfig, parse_label_config
-from boxel.labeling.fusion import LabeledImage, label_image
+from boxel.labeling.fusion import label_image
 from boxel.labeling.quality import unknown_quality
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import Rle, decode_all, encode_in_box
@@ -152,9 +152,9 @@ class BoxSegmenter:
         **settings: Any,
     ) -> None:
         self._config: LabelConfig = parse_label_config(device=device, **settings)
+        self._names = list(categories)
         # Boxes without a label are of a category that has no name.
-        self._names = [*categories, ""]
-        known = [Category(number, name) for number, name in enumerate(self._names, start=1)]
+        known = [Category(number, name) for number, name in enumerate([*categories, ""], start=1)]
         self._teachers, calibration = load_teachers(teacher, self._config, known)
         self._quality = calibration or unknown_quality
 
@@ -209,6 +209,7 @@ class BoxSegmenter:
         finite = np.isfinite(given).all(axis=1)
         usable = np.flatnonzero(finite & (visible[:, 2:] > visible[:, :2]).all(axis=1))
         labeled = label_image(pixels, given[usable], indices[usable], self._teachers, self._config)
+        quality = self._quality(labeled)
         result = BoxMasks(
             boxes=given,
             rles=[encode_in_box(np.zeros((0, 0), dtype=bool), 0, 0, height, width) for _ in given],
@@ -218,17 +219,24 @@ class BoxSegmenter:
             labels=None if labels is None else list(labels),  # type: ignore[arg-type]
             image=pixels.copy() if pixels is image else pixels,  # the caller may reuse the array
         )
-        return _fill(result, labeled, usable, self._quality(labeled))
+        for index, row in enumerate(usable.tolist()):
+            mask, (left, top, *_) = labeled.masks[index], labeled.regions[index]
+            if mask is None:
+                continue
+            result.rles[row] = encode_in_box(mask, left, top, height, width)
+            result.boxes[row] = tight_boxes([mask])[0] + [left, top, left, top]
+            result.quality[row], result.trusted[row] = quality[index], labeled.trusted[index]
+            scores = [vote.soft_masks[index].score for vote in labeled.votes if vote.has_opinion(index)]
+            result.scores[row] = np.mean(scores)
+        return result
 
     def _label_indices(self, labels: Sequence[int] | Sequence[str] | None, count: int) -> NDArray[np.int32]:
         """Return the category index of each box."""
-        unnamed, known = len(self._names) - 1, self._names[:-1]
-        if labels is None:
-            return np.full(count, unnamed, dtype=np.int32)
-        if len(labels) != count:
+        known = self._names
+        if labels is not None and len(labels) != count:
             raise UsageError(f"{count} boxes have {len(labels)} labels; give one label per box.")
-        if not known:
-            return np.full(count, unnamed, dtype=np.int32)
+        if labels is None or not known:
+            return np.full(count, len(known), dtype=np.int32)
         for label in labels:
             if isinstance(label, str) and label not in known:
                 raise UsageError(f"there is no category {label!r}.{nearest(label, known)}")
@@ -255,21 +263,3 @@ def _check_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
         hint = "; a single box is [[x0, y0, x1, y1]]" if array.shape == (4,) else ""
         raise UsageError(f"boxes have shape {array.shape}; give (N, 4) xyxy pixels{hint}.")
     return array
-
-
-def _fill(
-    result: BoxMasks, labeled: LabeledImage, usable: NDArray[np.int64], quality: NDArray[np.float64]
-) -> BoxMasks:
-    """Fill in the masks of the boxes that have one."""
-    size = labeled.image.shape[:2]
-    for index, (row, mask, region) in enumerate(
-        zip(usable.tolist(), labeled.masks, labeled.regions, strict=True)
-    ):
-        if mask is None:
-            continue
-        scores = [vote.soft_masks[index].score for vote in labeled.votes if vote.has_opinion(index)]
-        result.rles[row] = encode_in_box(mask, region.left, region.top, *size)
-        result.boxes[row] = tight_boxes([mask])[0] + np.tile(region[:2], 2)
-        result.quality[row], result.trusted[row] = quality[index], labeled.trusted[index]
-        result.scores[row] = np.mean(scores)
-    return result

@@ -66,11 +66,6 @@ def collect_cues(
     Boxes without a mask, crowds, and boxes with a side below `MIN_SIDE` are left out, as are images and ground-truth
     masks that cannot be used; a warning counts those.
 
-    Args:
-        data: Boxes with ground-truth masks.
-        teachers: The teachers that predict the masks.
-        config: Settings.
-
     Returns:
         (M, C) cues and (M,) IoUs.
     """

@@ -180,13 +180,7 @@ def fuse_region(votes: Sequence[Vote], index: int, region: Region) -> NDArray[np
 
 
 def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Average the probabilities of votes.
-
-    Args:
-        logits: (V, h, w); NaN votes are ignored.
-
-    Returns:
-        (h, w) float32 in [0, 1]; NaN if no vote has an opinion.
+    """Average the probabilities of votes with (V, h, w) logits; NaN only where no vote has an opinion.
 
     Examples:
         >>> mean_probability(np.array([[[0, -9]], [[0, np.nan]]], np.float32)).round(3).tolist()
@@ -213,14 +207,7 @@ def _refine_with_crf(
 def probability_to_mask(
     probability: NDArray[np.float32], min_component: float = 0.0
 ) -> NDArray[np.bool_] | None:
-    """Threshold a probability map at 0.5 and remove small components; holes are kept.
-
-    Args:
-        probability: (h, w) in [0, 1]; NaN is background.
-        min_component: Components below this share of the mask's area are removed.
-
-    Returns:
-        (h, w) bool; None if no pixel is above 0.5.
+    """Threshold an (h, w) probability at 0.5 and remove small components; None if no pixel is above it.
 
     Examples:
         >>> probability_to_mask(np.array([[0.9, 0.2]], dtype=np.float32)).tolist()
@@ -231,12 +218,7 @@ def probability_to_mask(
 
 
 def remove_small_components(mask: NDArray[np.bool_], min_share: float) -> NDArray[np.bool_]:
-    """Remove the 8-connected components below a share of the mask's area, but never the largest.
-
-    Args:
-        mask: (h, w) bool.
-        min_share: Minimum area of a component, as a share of the mask's area.
-    """
+    """Remove the 8-connected components of a mask below a share of its area, but never the largest; holes are kept."""
     _, components, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
     areas = stats[:, cv2.CC_STAT_AREA]
     areas[0] = 0  # the background

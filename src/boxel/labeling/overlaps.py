@@ -16,17 +16,11 @@ from boxel.masks.boxes import Region, paired_box_iou, tight_boxes
 
 
 class PlacedMask(NamedTuple):
-    """The mask of an instance on a region of its image.
+    """The mask of an instance on a region of its image."""
 
-    Attributes:
-        box: (4,) float64 xyxy pixels; its area is the size of the object.
-        region: The pixels that the mask covers.
-        mask: (rows, columns) bool of the region.
-    """
-
-    box: NDArray[np.float64]
-    region: Region
-    mask: NDArray[np.bool_]
+    box: NDArray[np.float64]  # (4,) xyxy pixels; its area is the size of the object
+    region: Region  # the pixels that the mask covers
+    mask: NDArray[np.bool_]  # (rows, columns) of the region
 
 
 def resolve_by_size(placed: Sequence[PlacedMask], height: int, width: int) -> list[NDArray[np.bool_]]:

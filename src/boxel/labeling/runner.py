@@ -85,13 +85,13 @@ class LabelResult:
 
 @dataclass(frozen=True)
 class _Job:
-    """What the masks of a dataset are made from, and the part of each instance."""
+    """What the masks of a dataset are made from."""
 
     data: Annotations
     teachers: Sequence[Teacher]
     config: LabelConfig
     quality: QualityEstimator
-    roles: NDArray[np.int8]  # (N,)
+    roles: NDArray[np.int8]  # (N,), of each instance
 
 
 def label_images(
@@ -104,21 +104,16 @@ def label_images(
     """Label the images of a dataset that the store does not have yet, and return the dataset with all masks.
 
     After any interruption the same call resumes the job: what was committed is not done again. The masks of an image
-    depend on the image, its annotations and the settings alone, not on the order or the number of threads.
-
-    Args:
-        data: The dataset. Crowds and instances with a trusted mask stay as they are.
-        teachers: The teachers that predict the masks.
-        config: Settings; its `teachers` are ignored.
-        store: Holds the progress.
-        quality: Estimates the quality of the masks of an image; may have an ``identity`` as teachers do.
+    depend on the image, its annotations and the settings alone, not on the order or the number of threads. Crowds and
+    instances with a trusted mask stay as they are. The estimator of quality may have an ``identity`` as teachers do.
 
     Raises:
         BoxelError: The store has other settings, or no image can be labeled.
     """
     settings = collect_settings(teachers, config, quality)
     job = _Job(data, teachers, config, quality, _assign_roles(data, config.relabel))
-    digests = {image: fingerprint(data, image, job.roles) for image in _images_to_label(job)}
+    images = np.unique(data.image_index[job.roles == _LABEL]).tolist()
+    digests = {image: fingerprint(data, image, job.roles) for image in images}
     finished = store.paths()
     store.check_settings(settings)
     todo = {digest: image for image, digest in digests.items() if digest not in finished}
@@ -162,13 +157,7 @@ def collect_settings(
 
 
 def fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes:
-    """Compute a digest of all that the masks of an image are made from: the file's name and size, and its annotations.
-
-    Args:
-        data: The dataset.
-        image: Index of the image.
-        roles: (N,) role of each instance.
-    """
+    """Compute a digest of all that the masks of an image are made from: its file name and size, and annotations."""
     own = data.instances_in(image)
     try:
         size = os.stat(data.image_path(image)).st_size
@@ -184,16 +173,7 @@ def fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes
 def merge_masks(
     data: Annotations, store: Store, digests: Mapping[int, bytes]
 ) -> tuple[Annotations, NDArray[np.bool_]]:
-    """Fill a dataset with the masks of a store.
-
-    Args:
-        data: The dataset.
-        store: The store of a job on this dataset.
-        digests: Digests of the images by their index.
-
-    Returns:
-        The dataset, and (N,) bool, the instances that got a mask; all others stay as they are.
-    """
+    """Fill a dataset with the masks of a store; return it and (N,) bool, the instances that got a mask."""
     images_of: dict[bytes, list[int]] = {}
     for image, digest in digests.items():
         images_of.setdefault(digest, []).append(image)
@@ -215,11 +195,7 @@ def merge_masks(
 
 
 def load_image(data: Annotations, image: int) -> NDArray[np.uint8]:
-    """Read the (H, W, 3) uint8 RGB pixels of an image of a dataset.
-
-    Raises:
-        BoxelError: The image cannot be read, or has another size than its annotations state.
-    """
+    """Read the (H, W, 3) uint8 RGB pixels of an image; refuse one of another size than its annotations state."""
     path = data.image_path(image)
     pixels = read_image(path)
     size = pixels.shape[1], pixels.shape[0]
@@ -244,10 +220,6 @@ def _assign_roles(data: Annotations, relabel: bool) -> NDArray[np.int8]:
     roles = np.where(masked, _KEEP, _LABEL).astype(np.int8)
     roles[data.iscrowd | ~data.has_box] = _SKIP
     return roles
-
-
-def _images_to_label(job: _Job) -> list[int]:
-    return np.unique(job.data.image_index[job.roles == _LABEL]).tolist()
 
 
 def _find_changed(
@@ -309,11 +281,7 @@ def _in_order(
 
 
 def _label_one(job: _Job, image: int, digest: bytes) -> ImageRows:
-    """Label one image, in a thread.
-
-    Raises:
-        BoxelError: The image cannot be used.
-    """
+    """Label one image, in a thread."""
     data = job.data
     pixels = load_image(data, image)
     height, width = pixels.shape[:2]
@@ -333,24 +301,19 @@ def _split_by_role(
     height, width = size
     existing, positions = [], []
     for position, instance in enumerate(own.tolist()):
-        role = job.roles[instance]
         x0, y0, x1, y1 = box = job.data.boxes[instance].clip(0, [width, height] * 2)
-        if role == _SKIP or x1 <= x0 or y1 <= y0:
+        if job.roles[instance] == _SKIP or x1 <= x0 or y1 <= y0:
             continue
-        if role == _KEEP:
+        if job.roles[instance] == _KEEP:
             try:
-                existing.append(_place_mask(box, cast(Rle, job.data.rle(instance, size))))
+                mask, left, top = decode_in_box(cast(Rle, job.data.rle(instance, size)))
+                region = Region(left, top, left + mask.shape[1], top + mask.shape[0])
+                existing.append(PlacedMask(box, region, mask > 0))
+                continue
             except BoxelError as error:
                 logger.warning("%s It is labeled again.", error)
-                positions.append(position)
-        else:
-            positions.append(position)
+        positions.append(position)
     return existing, np.array(positions, dtype=np.int64)
-
-
-def _place_mask(box: NDArray[np.float64], rle: Rle) -> PlacedMask:
-    mask, left, top = decode_in_box(rle)
-    return PlacedMask(box, Region(left, top, left + mask.shape[1], top + mask.shape[0]), mask > 0)
 
 
 def _mask_rows(
@@ -358,18 +321,18 @@ def _mask_rows(
 ) -> list[MaskRow]:
     """Encode the masks of an image for the store."""
     rows = []
-    for index, (mask, position) in enumerate(zip(labeled.masks, positions.tolist(), strict=True)):
+    for index, position in enumerate(positions.tolist()):
+        mask, (left, top, *_) = labeled.masks[index], labeled.regions[index]
         if mask is None:
             continue
-        left, top = labeled.regions[index][:2]
+        teachers = dict.fromkeys(vote.teacher for vote in labeled.votes if vote.has_opinion(index))
+        rle = encode_in_box(mask, left, top, *labeled.image.shape[:2])
         rows.append(
             MaskRow(
                 position=position,
-                segmentation=msgspec.json.encode(encode_in_box(mask, left, top, *labeled.image.shape[:2])),
+                segmentation=msgspec.json.encode(rle),
                 quality=None if np.isnan(quality[index]) else float(quality[index]),
-                source="+".join(
-                    dict.fromkeys(vote.teacher for vote in labeled.votes if vote.has_opinion(index))
-                ),
+                source="+".join(teachers),
                 trusted=bool(labeled.trusted[index]),
                 area=int(mask.sum()),
             )

@@ -19,41 +19,24 @@ COMMIT_SECONDS = 1.0
 
 
 class MaskRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
-    """The mask of one instance.
+    """The mask of one instance."""
 
-    Attributes:
-        position: Position of the instance among those of its image, in the order of the annotations.
-        segmentation: Run-length code as JSON bytes.
-        quality: Estimated IoU of the mask with the ground truth, in [0, 1]; None if unknown.
-        source: Names of the teachers.
-        trusted: False for a mask that was dropped.
-        area: Number of pixels.
-    """
-
-    position: int
-    segmentation: bytes
-    quality: float | None
-    source: str
-    trusted: bool
-    area: int
+    position: int  # of the instance among those of its image, in the order of the annotations
+    segmentation: bytes  # run-length code as JSON
+    quality: float | None  # estimated IoU of the mask with the ground truth, in [0, 1]; None if unknown
+    source: str  # names of the teachers
+    trusted: bool  # False for a mask that was dropped
+    area: int  # in pixels
 
 
 class ImageRows(NamedTuple):
-    """The masks of one image.
+    """The masks of one image."""
 
-    Attributes:
-        digest: Digest of all that the masks were made from, except for the settings.
-        path: Path of the image, relative to the folder of the dataset.
-        width: Width in pixels.
-        height: Height in pixels.
-        rows: The instances that got a mask.
-    """
-
-    digest: bytes
-    path: str
+    digest: bytes  # of all that the masks were made from, except for the settings
+    path: str  # relative to the folder of the dataset
     width: int
     height: int
-    rows: list[MaskRow]
+    rows: list[MaskRow]  # of the instances that got a mask
 
 
 class Store:
@@ -112,11 +95,7 @@ class Store:
             self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [name, json.dumps(value)])
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
-        """Store the settings that masks depend on, or compare them with those of the masks that there are already.
-
-        Raises:
-            BoxelError: They differ.
-        """
+        """Store the settings that masks depend on, or refuse them if those of existing masks differ."""
         now, before = json.loads(json.dumps(settings)), self.get("settings")
         if before is None or not self.paths():
             self.put("settings", now)

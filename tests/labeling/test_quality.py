@@ -28,7 +28,6 @@ def labeled(masks, logits=None, boxes=None, votes=1, image=None):
     return LabeledImage(
         image=np.zeros((40, 40, 3), np.uint8) if image is None else image,
         boxes=boxes,
-        labels=np.zeros(len(masks), np.int32),
         regions=regions,
         votes=[Vote(f"t{k}", soft) for k in range(votes)],
         unmerged=list(masks),

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias
 from boxel.data import Annotations, Category, read, write
 from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
+from boxel.labeling.calibration import calibrate
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration, unknown_quality
 from boxel.labeling.runner import LabelResult, label_images
@@ -110,7 +111,7 @@ def label_data(
         if target is not None:
             _claim_exports(target, to, store)
         if calibrate_on is not None:
-            calibration = _calibrate(calibrate_on, boxes, teachers, parsed, calibration)
+            calibration = calibrate(_read_masks(calibrate_on, boxes), teachers, parsed, calibration)
         elif calibration is None:
             logger.warning(
                 "masks of %s get no quality estimate; it takes %d ground-truth masks in `calibrate_on`",
@@ -162,21 +163,13 @@ def _read_boxes(
     return boxes
 
 
-def _calibrate(
-    masked: Annotations | str | Path,
-    boxes: Annotations,
-    teachers: Sequence[Teacher],
-    config: LabelConfig,
-    prior: Calibration | None,
-) -> Calibration:
-    """Calibrate on ground-truth masks, whose images lie beside them or where those of the boxes do."""
-    from boxel.labeling.calibration import calibrate
-
-    if not isinstance(masked, Annotations):
-        found = read(masked)
-        beside = any(found.image_path(image).is_file() for image in range(len(found)))
-        masked = found if beside else read(masked, images=boxes.root)
-    return calibrate(masked, teachers, config, prior)
+def _read_masks(masked: Annotations | str | Path, boxes: Annotations) -> Annotations:
+    """Read ground-truth masks, whose images lie beside them or where those of the boxes do."""
+    if isinstance(masked, Annotations):
+        return masked
+    found = read(masked)
+    beside = any(found.image_path(image).is_file() for image in range(len(found)))
+    return found if beside else read(masked, images=boxes.root)
 
 
 def _check_target(out: str | Path | None, to: Sequence[str], data: Annotations) -> Path | None:

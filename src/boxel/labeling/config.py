@@ -59,14 +59,6 @@ class LabelConfig(Config):
 
 
 def parse_label_config(config: LabelConfig | Mapping[str, Any] | None = None, **changes: Any) -> LabelConfig:
-    """Build the settings of labeling from a mapping and from changes that take precedence.
-
-    Raises:
-        BoxelError: A setting is unknown, or a value has the wrong type or range.
-
-    Examples:
-        >>> parse_label_config({"drop": 0.5, "box_slack": 0.1}, drop=0.7).drop
-        0.7
-    """
+    """Build the settings of labeling from a mapping and from changes that take precedence."""
     values = asdict(config) if isinstance(config, LabelConfig) else dict(config or {})
     return parse_config(LabelConfig, values | changes, "the settings of labeling")

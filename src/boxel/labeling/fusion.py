@@ -39,7 +39,6 @@ class LabeledImage:
     Attributes:
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) float64 xyxy pixels.
-        labels: (N,) int32 index of each box's category.
         regions: N regions, the pixels that each mask may take.
         votes: V votes: one per teacher, two for a teacher that saw the flipped image too.
         unmerged: N masks (rows, columns) bool of their regions before overlaps are resolved; None for a box without
@@ -52,7 +51,6 @@ class LabeledImage:
 
     image: NDArray[np.uint8]
     boxes: NDArray[np.float64]
-    labels: NDArray[np.int32]
     regions: list[Region]
     votes: list[Vote]
     unmerged: list[NDArray[np.bool_] | None]
@@ -114,7 +112,7 @@ def label_image(
         agreement[index] = box_agreement(one._replace(mask=mask), config.box_slack)
         if mask.any():
             masks[index], trusted[index] = mask, agreement[index] >= config.drop
-    return LabeledImage(image, boxes, labels, regions, votes, unmerged, masks, agreement, trusted)
+    return LabeledImage(image, boxes, regions, votes, unmerged, masks, agreement, trusted)
 
 
 def collect_votes(

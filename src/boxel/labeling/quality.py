@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boxel.labeling.fusion import LabeledImage, mean_probability, vote_logits
-from boxel.masks.boxes import Region
 from boxel.utils.errors import BoxelError
 
 CUES = (
@@ -73,16 +72,15 @@ def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
     height, width = labeled.image.shape[:2]
     cues = np.full((len(labeled.boxes), len(CUES)), np.nan)
     boxes = labeled.boxes.clip(0, [width, height] * 2)
-    for index, mask in enumerate(labeled.masks):
-        if mask is None:
+    for index, (mask, unmerged) in enumerate(zip(labeled.masks, labeled.unmerged, strict=True)):
+        if mask is None or unmerged is None:
             continue
         box, region = boxes[index], labeled.regions[index]
-        grid = _grid(region)
-        logits = vote_logits(labeled.votes, index, region.top + grid[0], region.left + grid[1])
+        rows, columns = _spread(region.shape[0]), _spread(region.shape[1])
+        small = mask[np.ix_(rows, columns)]
+        pixels = labeled.image[region.slices][np.ix_(rows, columns)]
+        logits = vote_logits(labeled.votes, index, region.top + rows, region.left + columns)
         probability = np.nan_to_num(mean_probability(logits))
-        small = mask[grid[0][:, None], grid[1]]
-        before = labeled.unmerged[index]
-        unmerged = small if before is None else before[grid[0][:, None], grid[1]]
         width_height = box[2:] - box[:2]
         area = max(width_height.prod(), 1.0)
         others = np.delete(boxes, index, axis=0)
@@ -92,12 +90,12 @@ def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
             _votes_iou(logits > 0),
             np.abs(2 * probability - 1).mean(),
             probability[small].mean() if small.any() else 0.0,
-            _contrast(labeled.image, region, small, grid),
+            _contrast(pixels, small),
             mask.sum() / area,
             np.log2(np.sqrt(area)),
             np.log2(max(*width_height, 1.0) / max(min(width_height), 1.0)),
             _covered(box, others),
-            1 - small.sum() / max(unmerged.sum(), 1),
+            1 - small.sum() / max(unmerged[np.ix_(rows, columns)].sum(), 1),
             _roughness(small),
             np.mean([box[0] <= 1, box[1] <= 1, box[2] >= width - 1, box[3] >= height - 1]),
         )
@@ -198,10 +196,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
 
 
 def find_calibration(source: str) -> Calibration | None:
-    """Find the calibration for the masks of a teacher, or return None.
-
-    Args:
-        source: Name of a bundled teacher, or a model folder, which may contain a ``quality.json``.
+    """Find the calibration of a bundled teacher, or the ``quality.json`` of a model folder; None if there is none.
 
     Examples:
         >>> find_calibration("boxcaseg") is not None
@@ -266,13 +261,10 @@ def _fit_isotonic(values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.repeat(means, counts)
 
 
-def _grid(region: Region) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Choose evenly spaced rows and columns of a region, at most `_SIDE` of each."""
-    rows, columns = (
-        np.unique(((np.arange(min(size, _SIDE)) + 0.5) * size / min(size, _SIDE)).astype(int))
-        for size in region.shape
-    )
-    return rows, columns
+def _spread(size: int) -> NDArray[np.int64]:
+    """Choose evenly spaced indices of rows or columns, at most `_SIDE`."""
+    count = min(size, _SIDE)
+    return np.unique(((np.arange(count) + 0.5) * size / count).astype(int))
 
 
 def _expected_iou(probability: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:
@@ -287,14 +279,8 @@ def _votes_iou(masks: NDArray[np.bool_]) -> float:
     return float(np.mean(ious)) if ious else 1.0
 
 
-def _contrast(
-    image: NDArray[np.uint8],
-    region: Region,
-    mask: NDArray[np.bool_],
-    grid: tuple[NDArray[np.int64], NDArray[np.int64]],
-) -> float:
+def _contrast(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
     """Compute the distance in LAB between the mean colors just inside and just outside the outline."""
-    pixels = image[(region.top + grid[0])[:, None], region.left + grid[1]]
     lab = cv2.cvtColor(pixels.astype(np.float32) / 255, cv2.COLOR_RGB2LAB)
     kernel, binary = np.ones((5, 5), np.uint8), mask.astype(np.uint8)
     inner = mask & (cv2.erode(binary, kernel, borderValue=1) == 0)

@@ -24,16 +24,15 @@ _CORE_RADIUS = 0.7
 """Radius of the ellipse that is certainly the object, as a share of the one that fills the box."""
 
 
-def grabcut_from_box(image: NDArray[np.uint8], box: ArrayLike, iterations: int = 5) -> NDArray[np.bool_]:
+def grabcut_from_box(image: NDArray[np.uint8], box: ArrayLike) -> NDArray[np.bool_]:
     """Segment the object in a box with OpenCV's GrabCut.
 
     All that lies outside the box is background. Inside it, two mixtures of colors (object, background) and a minimum
-    cut alternate. The result is deterministic.
+    cut alternate, five times. The result is deterministic.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         box: (4,) xyxy pixels.
-        iterations: Number of alternations.
 
     Returns:
         (H, W) bool mask inside the box. It is the filled box if object and background cannot be separated: with too few
@@ -55,7 +54,7 @@ def grabcut_from_box(image: NDArray[np.uint8], box: ArrayLike, iterations: int =
         return filled
     trimap = np.where(filled, cv2.GC_PR_FGD, cv2.GC_BGD).astype(np.uint8)
     try:
-        _cut(image, trimap, iterations)
+        _cut(image, trimap, 5)
     except cv2.error:
         return filled
     mask = (trimap == cv2.GC_PR_FGD) & filled

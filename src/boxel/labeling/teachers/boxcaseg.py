@@ -23,13 +23,7 @@ _CHUNK = 8
 
 
 class BoxCasegTeacher:
-    """A BoxCaseg network as a teacher.
-
-    Args:
-        predict: Returns the soft masks of the boxes of an image.
-        name: Identifier used in `source`.
-        identity: Text that changes with the weights.
-    """
+    """A BoxCaseg network as a teacher; ``predict`` returns the soft masks of the boxes of an image."""
 
     flips = True
     """A second pass on the flipped image pays off: masks get better, and disagreement lowers their quality estimate."""
@@ -51,20 +45,12 @@ class BoxCasegTeacher:
 
 
 class BundledBoxCaseg:
-    """The ONNX file of a bundled BoxCaseg, run by onnxruntime without PyTorch.
-
-    Args:
-        folder: Folder of the bundled model.
-        threads: Threads per call; several threads may call.
-
-    Attributes:
-        weights_digest: Digest of the safetensors file that the ONNX file was made from.
-    """
+    """The ONNX file of a bundled BoxCaseg, run by onnxruntime without PyTorch; several threads may call it."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self._session = load_session(folder / "model.onnx", threads)
         about = self._session.get_modelmeta().custom_metadata_map
-        self.weights_digest = about["weights"]
+        self.weights_digest = about["weights"]  # of the safetensors file that it was made from
         self._side, self._margin = json.loads(about["side"]), json.loads(about["margin"])
         self._padding_color = np.round(255 * np.array(json.loads(about["mean"]))).tolist()
 

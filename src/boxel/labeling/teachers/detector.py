@@ -89,22 +89,11 @@ def _soft_mask(rle: Rle, score: float) -> SoftMask:
     return from_binary_mask(mask, left, top, score) if mask.size else NO_OPINION
 
 
-def load_teacher(
-    source: str, categories: Sequence[Category], device: str = "cpu", threads: int = 1
-) -> Teacher:
+def load_teacher(source: str, categories: Sequence[Category], device: str, threads: int = 1) -> Teacher:
     """Load a trained model as a teacher: a BoxCaseg, a segmenter or a detector.
 
     The identity of a bundled model is its weights, whatever runs them. That of other models includes what runs them,
-    which decides the last digits of their logits.
-
-    Args:
-        source: A model folder, the name of a bundled model, or a model's id on the Hugging Face hub.
-        categories: Categories of the boxes, in the order of their labels.
-        device: Where it runs.
-        threads: Threads per image on the CPU if onnxruntime runs the model.
-
-    Raises:
-        BoxelError: The model cannot be loaded.
+    which decides the last digits of their logits. Arguments are those of `make_teacher`.
     """
     model: Any = load(source).to(device)
     name = Path(source).as_posix()

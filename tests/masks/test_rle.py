@@ -5,8 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import array_shapes, arrays
+from pycocotools import mask as coco_mask
 
-from boxel.masks.rle import decode, encode, encode_in_box, to_rle
+from boxel.masks.rle import decode, encode, encode_in_box, parse_runs, to_rle
 
 masks = arrays(np.uint8, array_shapes(min_dims=2, max_dims=2, max_side=7), elements=st.integers(0, 1))
 margins = st.tuples(*[st.integers(0, 3)] * 4)
@@ -137,3 +138,19 @@ def test_a_code_is_refused_or_fills_its_image(counts):
     assert mask.shape == (2, 3)
     if isinstance(counts, list):
         assert mask.T.ravel().tolist() == np.repeat(np.arange(len(counts)) % 2, counts).tolist()
+
+
+@given(st.lists(st.integers(0, 10**6), min_size=1, max_size=8))
+def test_runs_survive_encoding_by_pycocotools(runs):
+    pixels = sum(runs)
+    code = coco_mask.frPyObjects({"size": [1, pixels], "counts": runs}, 1, pixels)
+    assert parse_runs(code["counts"], pixels).tolist() == runs
+
+
+@given(st.text(st.characters(min_codepoint=32, max_codepoint=300)), st.integers(0, 99))
+def test_any_text_is_parsed_or_refused(text, pixels):
+    try:
+        runs = parse_runs(text, pixels)
+    except ValueError:
+        return
+    assert runs.min() >= 0 and runs.sum() == pixels

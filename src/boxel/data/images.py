@@ -9,7 +9,7 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -108,18 +108,25 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         ...     image_size(file.name)
         (4, 3)
     """
-    (width, height), orientation = stored_size(path)
-    return (height, width) if orientation >= 5 else (width, height)
+    return read_header(path).upright
 
 
-def stored_size(path: str | os.PathLike[str]) -> tuple[tuple[int, int], int]:
-    """Read the (width, height) of the pixels as stored, and the EXIF orientation in 1..8, from the header alone.
+class ImageHeader(NamedTuple):
+    """What the header of an image states: (width, height) of the pixels as stored, and EXIF orientation in 1..8."""
 
-    Raises:
-        ImageError: As of `image_size`.
-    """
+    stored: tuple[int, int]
+    orientation: int
+
+    @property
+    def upright(self) -> tuple[int, int]:
+        """(width, height) of the upright image."""
+        return self.stored[::-1] if self.orientation >= 5 else self.stored
+
+
+def read_header(path: str | os.PathLike[str]) -> ImageHeader:
+    """Read the header of an image file; raises as `image_size` does."""
     with _opened(path) as image:
-        return image.size, read_orientation(image)
+        return ImageHeader(image.size, read_orientation(image))
 
 
 def read_orientation(image: Image.Image) -> int:
@@ -147,25 +154,17 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
                 raise Image.DecompressionBombError(f"{width} x {height} pixels")
             yield image
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ImageError(
-            "image-too-large",
-            f"{path}: the image has more than {MAX_PIXELS} pixels ({error}); cut it into tiles or shrink it.",
-            max_pixels=MAX_PIXELS,
-        ) from error
-    except (
-        Exception
-    ) as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error and more
-        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
-        kind, what = (
-            ("image-truncated", "is truncated") if truncated else ("image-unreadable", "cannot be decoded")
+        message = (
+            f"{path}: the image has more than {MAX_PIXELS} pixels ({error}); cut it into tiles or shrink it."
         )
-        reason = "not a known image format" if isinstance(error, Image.UnidentifiedImageError) else error
-        raise ImageError(
-            kind,
-            f"{path}: the image {what} ({reason}); replace it or leave the image out.",
-            bytes=size,
-            reason=str(reason),
-        ) from error
+        raise ImageError("image-too-large", message, max_pixels=MAX_PIXELS) from error
+    except Exception as error:  # Pillow's decoders raise OSError, SyntaxError, ValueError, struct.error, ...
+        truncated = isinstance(error, EOFError) or "truncated" in str(error).lower()
+        kind = "image-truncated" if truncated else "image-unreadable"
+        what = "is truncated" if truncated else "cannot be decoded"
+        reason = "not a known image format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
+        message = f"{path}: the image {what} ({reason}); replace it or leave the image out."
+        raise ImageError(kind, message, bytes=size, reason=reason) from error
 
 
 def _checked_size(path: str | os.PathLike[str]) -> int:
@@ -176,9 +175,8 @@ def _checked_size(path: str | os.PathLike[str]) -> int:
         missing = isinstance(error, FileNotFoundError | NotADirectoryError)
         kind = "image-missing" if missing else "image-unreadable"
         what = "is missing" if missing else f"cannot be opened ({error})"
-        raise ImageError(
-            kind, f"{path}: the image {what}; put the file there or leave the image out."
-        ) from error
+        message = f"{path}: the image {what}; put the file there or leave the image out."
+        raise ImageError(kind, message) from error
     if not stat.S_ISREG(status.st_mode):
         raise ImageError("image-unreadable", f"{path}: this is not a file; name an image file.")
     if status.st_size == 0:

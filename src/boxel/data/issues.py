@@ -85,21 +85,21 @@ def issues_to_json(issues: Sequence[Issue]) -> list[dict[str, Any]]:
         >>> issues_to_json([Issue("box-nan", "a.json: ...", values={"x": float("nan")})])[0]["values"]
         {'x': 'nan'}
     """
-    return [_to_plain(asdict(issue)) for issue in issues]
+    return [to_plain(asdict(issue)) for issue in issues]
 
 
 def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-def _to_plain(value: Any) -> Any:
+def to_plain(value: Any) -> Any:
     """Replace NumPy types by Python's, and numbers that JSON cannot hold by their names."""
     if isinstance(value, dict):
-        return {str(key): _to_plain(item) for key, item in value.items()}
+        return {str(key): to_plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_to_plain(item) for item in value]
+        return [to_plain(item) for item in value]
     if isinstance(value, np.ndarray | np.generic):
-        return _to_plain(value.tolist())
+        return to_plain(value.tolist())
     if isinstance(value, float) and not np.isfinite(value):
         return str(value)
     return value if isinstance(value, str | int | float | bool | None) else str(value)

@@ -17,7 +17,7 @@ Rle: TypeAlias = dict[str, Any]
 Segmentation: TypeAlias = Sequence[Sequence[float]] | Mapping[str, Any]
 """A COCO segmentation: polygons ``[[x0, y0, x1, y1, ...], ...]`` or a run-length code in either form."""
 
-_MAX_COORDINATE = 1_000_000  # pixels from the origin; a vertex beyond is an error
+MAX_COORDINATE = 1_000_000  # pixels from the origin; a vertex beyond is an error
 
 
 def encode(mask: NDArray[Any]) -> Rle:
@@ -85,7 +85,7 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
         if isinstance(segmentation["counts"], list):
             _check_counts(segmentation["counts"], height, width)
             return _as_text(coco_mask.frPyObjects(dict(segmentation), height, width))
-        _check_runs(segmentation["counts"], height * width)
+        parse_runs(segmentation["counts"], height * width)
         return _as_text(dict(segmentation))
     if any(len(polygon) % 2 for polygon in segmentation):
         raise ValueError("a polygon has an odd number of coordinates")
@@ -102,7 +102,7 @@ def _check_polygons(polygons: Sequence[Sequence[float]]) -> None:
     """Refuse vertices that would crash pycocotools, which walks along every edge in memory."""
     for polygon in polygons:
         farthest = max(map(abs, polygon))
-        if not farthest <= _MAX_COORDINATE or not all(map(math.isfinite, polygon)):
+        if not farthest <= MAX_COORDINATE or not all(map(math.isfinite, polygon)):
             raise ValueError(f"a vertex at {farthest:g} pixels")
 
 
@@ -115,27 +115,29 @@ def _check_counts(counts: Sequence[Any], height: int, width: int) -> None:
         raise ValueError(f"runs of {sum(counts)} pixels in an image of {height} x {width} = {height * width}")
 
 
-def _check_runs(counts: str | bytes, pixels: int) -> None:
-    """Refuse a compressed code that does not fill its image; pycocotools would read past its end.
+def parse_runs(counts: str | bytes, pixels: int) -> NDArray[np.int64]:
+    """Return the runs of a compressed code; refuse one that does not fill its image, as pycocotools reads past its end.
 
     Each character holds 5 bits of a number, lowest first, and above them a bit that is set if more follow; the fifth
     bit of the last character is the sign. From the fourth run on, a number is the difference to the run two before.
     """
     text = counts.encode("ascii") if isinstance(counts, str) else counts
     chars = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    last = (chars & 32) == 0
-    if not len(chars) or chars.min() < 0 or chars.max() > 63 or not last[-1]:
+    if not len(chars) or chars.min() < 0 or chars.max() > 63 or chars[-1] & 32:
         raise ValueError("a run-length code with characters that are not numbers")
-    starts = np.flatnonzero(np.r_[True, last[:-1]])
-    place = np.arange(len(chars)) - np.repeat(starts, np.diff(np.r_[starts, len(chars)]))
-    if place.max() > 7:
+    ends = np.flatnonzero((chars & 32) == 0) + 1
+    starts = np.concatenate([[0], ends[:-1]])
+    lengths = ends - starts
+    if lengths.max() > 8:
         raise ValueError("a run-length code with numbers that are too large")
+    place = np.arange(len(chars)) - np.repeat(starts, lengths)
     runs = np.add.reduceat((chars & 31) << 5 * place, starts)
-    runs -= np.where(chars[last] & 16, 1 << 5 * (place[last] + 1), 0)
+    runs -= np.where(chars[ends - 1] & 16, 1 << 5 * lengths, 0)
     runs[1::2] = np.cumsum(runs[1::2])
     runs[2::2] = np.cumsum(runs[2::2])
     if runs.min() < 0 or runs.sum() != pixels:
         raise ValueError(f"runs of {runs.sum()} pixels in an image of {pixels}")
+    return runs
 
 
 def encode_in_box(mask: NDArray[Any], x0: int, y0: int, height: int, width: int) -> Rle:

@@ -89,7 +89,7 @@ def test_an_upright_size_is_overruled_only_by_boxes_far_outside(one) -> None:
     assert kinds(one(6, [(10, 10, 95, 30)], **upright)) == [("exif-boxes", 1)]
 
 
-def test_one_upright_image_makes_stored_sizes_inconclusive(make, tmp_path) -> None:
+def test_one_upright_image_makes_read_headers_inconclusive(make, tmp_path) -> None:
     photo(tmp_path / "a.png", 6)
     photo(tmp_path / "b.png", 6)
     boxes = [(10, 10, 30, 30), (10, 10, 30, 95)]

@@ -7,7 +7,8 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from boxel.data.checks import check, repair
-from boxel.data.checks.rle_validation import Code, parse_codes, parse_text, tight_boxes
+from boxel.data.checks.masks import check_shapes
+from boxel.data.checks.repair_state import RepairState
 from boxel.masks.rle import encode
 
 BOX = (20, 20, 40, 40)
@@ -39,13 +40,14 @@ def test_valid_masks_have_no_issues(make, mask) -> None:
         (b"[[1, 2, 1e999, 4, 5, 6]]", "range"),
         ([[20, 20, 40, 20, 40, 40, 20]], "odd number"),
         ([[20, 20, 40, 20, 40, 4e9]], "4e+09 pixels away"),
-        (code(20, 20, 40, 40, (100, 80)), "[100, 80] in an image of [80, 100]"),
-        ({"size": [80, 100], "counts": "~"}, "malformed"),
-        ({"size": [80, 100], "counts": "P"}, "malformed"),  # its only number does not end
-        ({"size": [80, 100], "counts": ""}, "malformed"),
-        ({"size": [80, 100], "counts": "é"}, "malformed"),
-        ({"size": [80, 100], "counts": [100, -100, 8000]}, "malformed"),
-        ({"size": [80, 100], "counts": [100, 100]}, "add up to 200 pixels"),
+        (code(20, 20, 40, 40, (100, 80)), "of size [100, 80] in an image of [80, 100]"),
+        ({"size": [80, 100], "counts": "~"}, "not numbers"),
+        ({"size": [80, 100], "counts": "P"}, "not numbers"),  # its only number does not end
+        ({"size": [80, 100], "counts": ""}, "not numbers"),
+        ({"size": [80, 100], "counts": "é"}, "ascii"),
+        ({"size": [80, 100], "counts": [100, -100, 8000]}, "a run of -100 pixels"),
+        ({"size": [80, 100], "counts": [100, 100]}, "runs of 200 pixels"),
+        ({"size": [80, 0], "counts": "00"}, "its size is [80, 0]"),
         ({"size": [80, 100]}, "counts"),
     ],
 )
@@ -132,43 +134,23 @@ def test_small_objects_with_an_unlabeled_rim_agree(make) -> None:
     assert [issue.kind for issue in check(make([(20, 20, 39, 46.5)], [small]))] == ["mask-box"]
 
 
-MASKS = st.lists(
-    arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1)), min_size=1
-)
-
-
 @pytest.mark.slow
-@given(MASKS)
-def test_tight_boxes_agree_with_pycocotools(masks) -> None:
-    codes = [encode(mask) for mask in masks]
-    runs, problems = parse_codes([Code(tuple(c["size"]), c["counts"]) for c in codes])
-    assert problems == [""] * len(codes)
-    boxes = tight_boxes(runs, np.array([mask.shape[0] for mask in masks]))
-    for box, rle, mask in zip(boxes, codes, masks, strict=True):
-        if not mask.any():
-            assert np.isnan(box).all()
-            continue
-        x, y, w, h = coco_mask.toBbox(rle)
-        rows, columns = np.nonzero(mask)
-        np.testing.assert_array_equal(box, [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1])
-        np.testing.assert_array_equal(box, [x, y, x + w, y + h])
+@given(arrays(np.uint8, st.tuples(st.integers(1, 9), st.integers(1, 9)), elements=st.integers(0, 1)))
+def test_boxes_of_codes_are_tight(make, mask) -> None:
+    state = RepairState(make([BOX], [encode(mask)], widths=[0, 0], heights=[0, 0]))
+    check_shapes(state)
+    if not mask.any():
+        assert np.isnan(state.mask_boxes).all()
+        return
+    rows, columns = np.nonzero(mask)
+    expected = [columns.min(), rows.min(), columns.max() + 1, rows.max() + 1]
+    np.testing.assert_array_equal(state.mask_boxes, [expected])
+    x, y, w, h = coco_mask.toBbox(encode(mask))
+    assert expected == [x, y, x + w, y + h]
 
 
-@given(st.lists(st.lists(st.integers(0, 10**6), min_size=1, max_size=8), min_size=1))
-def test_runs_survive_encoding_by_pycocotools(all_runs) -> None:
-    codes = [
-        coco_mask.frPyObjects({"size": [1, sum(runs)], "counts": runs}, 1, sum(runs))["counts"].decode()
-        for runs in all_runs
-    ]
-    for runs, parsed in zip(all_runs, parse_text(codes), strict=True):
-        assert parsed is not None and parsed.tolist() == runs
-
-
-@given(st.lists(st.text(st.characters(min_codepoint=32, max_codepoint=300)), max_size=6))
-def test_any_text_is_parsed_or_refused(texts) -> None:
-    good = encode(np.eye(5))["counts"]
-    parsed = parse_text([*texts, good])
-    assert len(parsed) == len(texts) + 1
-    assert parsed[-1] is not None and parsed[-1].tolist() == [0, 1, 5, 1, 5, 1, 5, 1, 5, 1]
-    for runs in parsed:
-        assert runs is None or (runs >= 0).all()
+def test_runs_of_no_pixel_do_not_widen_the_box(make) -> None:
+    counts = [1620, 20, 6200, 0, 160]
+    state = RepairState(make([BOX], [{"size": [80, 100], "counts": counts}]))
+    check_shapes(state)
+    np.testing.assert_array_equal(state.mask_boxes, [[20, 20, 21, 40]])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.checks.repair_state import RepairState, to_json_numbers
+from boxel.data.checks.repair_state import RepairState
 
 MIN_SIDE = 2.0
 """A box with a shorter side, in pixels, is left out."""
@@ -20,47 +20,30 @@ def check_corners(state: RepairState) -> None:
 
     nan = ~np.isfinite(state.boxes).all(axis=1)
     for i in np.flatnonzero(nan):
+        what = "has a box with a number that is not finite"
         repair = "box taken from its mask" if mask_box[i] else "left out"
-        state.report_instance(
-            int(i),
-            "box-nan",
-            "has a box with a number that is not finite",
-            repair,
-            {"box": to_json_numbers(state.boxes[i])},
-        )
+        state.report_instance(i, "box-nan", what, repair, box=state.boxes[i])
     state.boxes[nan] = np.where(mask_box[nan, None], state.mask_boxes[nan], 0)
     state.keep &= ~nan | mask_box
 
     one, other = state.boxes[:, :2], state.boxes[:, 2:]
     ordered = np.concatenate([np.minimum(one, other), np.maximum(one, other)], axis=1)
     for i in np.flatnonzero((ordered != state.boxes).any(axis=1)):
-        state.report_instance(
-            int(i),
-            "box-inverted",
-            "has a box whose corners are swapped",
-            "swapped back",
-            {"box": to_json_numbers(state.boxes[i])},
-        )
+        what = "has a box whose corners are swapped"
+        state.report_instance(i, "box-inverted", what, "swapped back", box=state.boxes[i])
 
     limits = state.limits(np.arange(len(state.boxes)))
     inside = np.clip(ordered, 0, limits)
     beyond = np.abs(inside - ordered).max(axis=1, initial=0) > OVERHANG
-    left = (inside[:, 2:] - inside[:, :2]).min(axis=1, initial=np.inf)
-    sides = (ordered[:, 2:] - ordered[:, :2]).min(axis=1, initial=np.inf)
-    gone = beyond & (left < MIN_SIDE) & (sides >= MIN_SIDE)
+    gone = beyond & (_shorter_sides(inside) < MIN_SIDE) & (_shorter_sides(ordered) >= MIN_SIDE)
     for i in np.flatnonzero(beyond):
         image = state.image_index[i]
         width, height = int(state.widths[image]), int(state.heights[image])
+        what = f"has a box that extends past its image ({width} x {height})"
         repair = "clipped to the image"
         if gone[i]:
             repair = "box taken from its mask" if mask_box[i] else "left out, too little of it is inside"
-        state.report_instance(
-            int(i),
-            "box-outside",
-            f"has a box that extends past its image ({width} x {height})",
-            repair,
-            {"box": to_json_numbers(ordered[i]), "width": width, "height": height},
-        )
+        state.report_instance(i, "box-outside", what, repair, box=ordered[i], width=width, height=height)
     state.boxes = np.where((gone & mask_box)[:, None], state.mask_boxes, inside)
     state.keep &= ~gone | mask_box
 
@@ -68,17 +51,13 @@ def check_corners(state: RepairState) -> None:
 def check_sizes(state: RepairState) -> None:
     """Check for `box-empty`, a box of zero area, and `box-tiny`, one with a side under `MIN_SIDE`."""
     mask_box = usable_mask_boxes(state)
-    sides = state.boxes[:, 2:] - state.boxes[:, :2]
-    shortest = sides.min(axis=1, initial=np.inf)
+    shortest = _shorter_sides(state.boxes)
     for i in np.flatnonzero(state.keep & (shortest < MIN_SIDE)):
-        width, height = sides[i].tolist()
-        state.report_instance(
-            int(i),
-            "box-empty" if shortest[i] <= 0 else "box-tiny",
-            f"has a box of {width:g} x {height:g} pixels; a side needs at least {MIN_SIDE:g}",
-            "box taken from its mask" if mask_box[i] else "left out",
-            {"box": to_json_numbers(state.boxes[i]), "width": width, "height": height},
-        )
+        width, height = (state.boxes[i, 2:] - state.boxes[i, :2]).tolist()
+        kind = "box-empty" if shortest[i] <= 0 else "box-tiny"
+        what = f"has a box of {width:g} x {height:g} pixels; a side needs at least {MIN_SIDE:g}"
+        repair = "box taken from its mask" if mask_box[i] else "left out"
+        state.report_instance(i, kind, what, repair, box=state.boxes[i], width=width, height=height)
         state.boxes[i] = state.mask_boxes[i] if mask_box[i] else state.boxes[i]
         state.keep[i] = mask_box[i]
 
@@ -102,14 +81,10 @@ def check_duplicates(state: RepairState) -> None:
             if i == first:
                 continue
             same = state.segmentations[i] is None or state.segmentations[i] == state.segmentations[first]
-            state.report_instance(
-                i,
-                "duplicate-box",
-                f"has the box and category of annotation {state.data.ids[first]}"
-                + ("" if same else ", but a different mask"),
-                "left out" if same else "",
-                {"box": to_json_numbers(state.boxes[i]), "same_as": state.data.ids[first]},
-            )
+            what = f"has the box and category of annotation {state.data.ids[first]}"
+            what += "" if same else ", but a different mask"
+            values = {"box": state.boxes[i], "same_as": state.data.ids[first]}
+            state.report_instance(i, "duplicate-box", what, "left out" if same else "", **values)
             state.keep[i] = not same
 
 
@@ -121,7 +96,7 @@ def check_all_crowd(state: RepairState) -> None:
             "all-crowd",
             f"all {count} annotations are marked iscrowd, which leaves no object to train on; set iscrowd "
             "to 0 for boxes of single objects",
-            values={"annotations": count},
+            annotations=count,
         )
 
 
@@ -135,5 +110,8 @@ def check_not_empty(state: RepairState) -> None:
 
 def usable_mask_boxes(state: RepairState) -> NDArray[np.bool_]:
     """(N,) bool: the mask's tight box is known and large enough to replace the box."""
-    sides = state.mask_boxes[:, 2:] - state.mask_boxes[:, :2]
-    return (sides >= MIN_SIDE).all(axis=1)
+    return _shorter_sides(state.mask_boxes) >= MIN_SIDE
+
+
+def _shorter_sides(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    return (boxes[:, 2:] - boxes[:, :2]).min(axis=1, initial=np.inf)

@@ -14,8 +14,9 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from boxel.data.checks.masks import SEGMENTATION, Code
 from boxel.data.checks.repair_state import RepairState
-from boxel.data.checks.rle_validation import Code, parse_codes
+from boxel.data.images import ImageHeader
 from boxel.masks.rle import decode, encode, to_rle
 
 TOLERANCE = 2.0
@@ -25,9 +26,7 @@ CLEAR_EXCESS = 0.1
 """If the recorded size is the upright one, boxes must extend past it by this share of a side to count as stored."""
 
 
-def check_orientation(
-    state: RepairState, stored_sizes: Mapping[int, tuple[int, int]], orientations: Mapping[int, int]
-) -> None:
+def check_orientation(state: RepairState, headers: Mapping[int, ImageHeader]) -> None:
     """Check for `exif-boxes`, boxes that clearly refer to the stored image, and `exif-unclear`, boxes that may.
 
     They clearly do if all of the image's boxes fit the stored image and some does not fit the upright one; or if they
@@ -38,59 +37,50 @@ def check_orientation(
 
     Args:
         state: The dataset; sizes still as recorded.
-        stored_sizes: (width, height) of the readable images before rotation.
-        orientations: EXIF orientation of each, 1..8.
+        headers: Those of the readable images.
     """
-    rotated = {
-        image: stored_sizes[image]
-        for image, orientation in orientations.items()
-        if orientation >= 5 and stored_sizes[image][0] != stored_sizes[image][1]
-    }
-    if not rotated:
-        return
-    extents = {image: _extent(state.boxes[state.data.instances_in(image)]) for image in rotated}
-    votes = {image: _vote(state, image, size, extents[image]) for image, size in rotated.items()}
-    tool_knows_exif = "upright" in votes.values()
-    stored = [
-        image
-        for image, vote in votes.items()
-        if vote == "stored" or (vote == "size alone" and not tool_knows_exif)
-    ]
-    for image in stored:
-        width, height = rotated[image]
-        count = len(state.data.instances_in(image))
+    turned = {image: header for image, header in headers.items() if header.stored != header.upright}
+    extents = {image: _extent(state.boxes[state.data.instances_in(image)]) for image in turned}
+    votes = {image: _vote(state, image, header.stored, extents[image]) for image, header in turned.items()}
+    # A tool that knows EXIF wrote the upright image's boxes beside stored sizes.
+    deciding = ("stored",) if "upright" in votes.values() else ("stored", "size alone")
+    wrong = [image for image, vote in votes.items() if vote in deciding]
+    for image in wrong:
+        (width, height), orientation = headers[image]
         message = (
-            f"{state.data.image_path(image)}: the {count} boxes refer to the image as it is stored "
-            f"({width} x {height}), which EXIF orientation {orientations[image]} rotates."
+            f"{state.data.image_path(image)}: the {len(state.data.instances_in(image))} boxes refer to the image as it "
+            f"is stored ({width} x {height}), which EXIF orientation {orientation} rotates."
         )
         repair = "boxes and masks rotated"
         if state.label_maps[image] is not None:
             repair += ", label map left out"
             state.label_maps[image] = None
-        values = {
-            "orientation": orientations[image],
-            "stored": [width, height],
-            "extent": extents[image].tolist(),
-        }
-        state.report_image(image, "exif-boxes", message, repair, values)
-        _rotate(state, image, orientations[image], width, height)
-    if stored and not tool_knows_exif:
-        _report_unclear(state, {i: o for i, o in orientations.items() if o > 1 and i not in rotated})
+        values = {"orientation": orientation, "stored": [width, height], "extent": extents[image]}
+        state.report_image(image, "exif-boxes", message, repair, **values)
+        _rotate(state, image, orientation, width, height)
+    if not wrong or "size alone" not in deciding:
+        return
+    for image, (_, orientation) in headers.items():
+        if orientation > 1 and image not in turned and len(state.data.instances_in(image)):
+            message = (
+                f"{state.data.image_path(image)}: EXIF orientation {orientation} rotates this image, and other "
+                f"boxes of {state.data.file} ignore EXIF; check whether its boxes do."
+            )
+            state.report_image(image, "exif-unclear", message, orientation=orientation)
 
 
 def _vote(state: RepairState, image: int, stored: tuple[int, int], extent: NDArray[np.float64]) -> str:
     """Return what the boxes refer to: "stored", "upright", "size alone" (fit both, size is stored), "" (unknown)."""
-    if not len(state.data.instances_in(image)) or not np.isfinite(extent).all():
+    if not np.isfinite(extent).all():
         return ""
     recorded = (int(state.widths[image]), int(state.heights[image]))
-    margin = np.full(2, TOLERANCE)
-    fits_stored, fits_upright = (extent <= np.array(size) + margin for size in (stored, stored[::-1]))
-    if not fits_stored.all():
-        return "upright" if fits_upright.all() and recorded == stored else ""
+    fits_stored, fits_upright = ((extent <= np.add(size, TOLERANCE)).all() for size in (stored, stored[::-1]))
+    if not fits_stored:
+        return "upright" if fits_upright and recorded == stored else ""
     if recorded == stored:
-        return "size alone" if fits_upright.all() else "stored"
+        return "size alone" if fits_upright else "stored"
     if min(recorded) <= 0:
-        return "" if fits_upright.all() else "stored"
+        return "" if fits_upright else "stored"
     if recorded == stored[::-1] and (extent > np.array(recorded) * (1 + CLEAR_EXCESS)).any():
         return "stored"
     return ""
@@ -102,45 +92,31 @@ def _extent(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
     return boxes.reshape(-1, 2).max(axis=0) if len(boxes) else np.full(2, np.nan)
 
 
-def _report_unclear(state: RepairState, orientations: Mapping[int, int]) -> None:
-    for image, orientation in orientations.items():
-        if len(state.data.instances_in(image)):
-            message = (
-                f"{state.data.image_path(image)}: EXIF orientation {orientation} rotates this image, and other "
-                f"boxes of {state.data.file} ignore EXIF; check whether its boxes do."
-            )
-            state.report_image(image, "exif-unclear", message, values={"orientation": orientation})
-
-
 def _rotate(state: RepairState, image: int, orientation: int, width: int, height: int) -> None:
-    instances = state.data.instances_in(image)
-    corners = rotate_points(state.boxes[instances].reshape(-1, 2), orientation, width, height).reshape(-1, 4)
-    swapped = state.boxes[instances][:, :2] > state.boxes[instances][:, 2:]
+    own = state.data.instances_in(image)
+    boxes = state.boxes[own]
+    corners = rotate_points(boxes.reshape(-1, 2), orientation, width, height).reshape(-1, 4)
     # A rotation changes which corner is the upper left; swapped corners are left to `boxes.check_corners`.
-    low = np.minimum(corners[:, :2], corners[:, 2:])
-    high = np.maximum(corners[:, :2], corners[:, 2:])
-    state.boxes[instances] = np.where(
-        swapped.any(axis=1, keepdims=True), np.hstack([high, low]), np.hstack([low, high])
-    )
-    for i in instances:
-        raw = state.segmentations[i]
-        if raw is None:
-            continue
-        with suppress(msgspec.MsgspecError, ValueError):  # a malformed mask is found by `masks.check_shapes`
-            state.segmentations[i] = _rotate_segmentation(raw, orientation, width, height)
+    low, high = np.minimum(corners[:, :2], corners[:, 2:]), np.maximum(corners[:, :2], corners[:, 2:])
+    swapped = (boxes[:, :2] > boxes[:, 2:]).any(axis=1, keepdims=True)
+    state.boxes[own] = np.where(swapped, np.hstack([high, low]), np.hstack([low, high]))
+    for i in own:
+        if state.segmentations[i] is not None:
+            with suppress(
+                msgspec.MsgspecError, ValueError
+            ):  # a malformed mask is found by `masks.check_shapes`
+                raw = state.segmentations[i]
+                state.segmentations[i] = _rotate_segmentation(raw, orientation, width, height)
 
 
 def _rotate_segmentation(raw: bytes, orientation: int, width: int, height: int) -> bytes:
-    segmentation = msgspec.json.decode(raw, type=list[list[float]] | Code)
+    segmentation = SEGMENTATION.decode(raw)
     if isinstance(segmentation, Code):
-        if segmentation.size != (height, width) or any(parse_codes([segmentation])[1]):
-            return raw
-        mask = decode(to_rle(msgspec.to_builtins(segmentation), height, width))
+        mask = decode(to_rle(msgspec.structs.asdict(segmentation), height, width))
         return msgspec.json.encode(encode(rotate_pixels(mask, orientation)))
     points = [np.array(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
-    return msgspec.json.encode(
-        [rotate_points(polygon, orientation, width, height).ravel().tolist() for polygon in points]
-    )
+    rotated = [rotate_points(polygon, orientation, width, height).ravel().tolist() for polygon in points]
+    return msgspec.json.encode(rotated)
 
 
 def rotate_points(

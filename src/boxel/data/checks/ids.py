@@ -22,13 +22,8 @@ def check_references(state: RepairState) -> None:
     ):
         wrong = (column < 0) | (column >= count)
         for i in np.flatnonzero(wrong):
-            state.report_instance(
-                int(i),
-                kind,
-                f"refers to {what} number {column[i]} of {count}",
-                "left out",
-                {"index": int(column[i])},
-            )
+            reason = f"refers to {what} number {column[i]} of {count}"
+            state.report_instance(i, kind, reason, "left out", index=column[i])
         state.keep &= ~wrong
         column[wrong] = 0  # they are left out; later checks may index with them
 
@@ -42,12 +37,9 @@ def check_categories(state: RepairState) -> None:
         name = category.name.strip()
         if name in first:
             other = state.categories[first[name]]
-            state.report_dataset(
-                "duplicate-category",
-                f"the category name {name!r} occurs twice, with ids {other.id} and {category.id}",
-                f"merged into {other.id}",
-                {"name": name, "ids": [other.id, category.id]},
-            )
+            what = f"the category name {name!r} occurs twice, with ids {other.id} and {category.id}"
+            values = {"name": name, "ids": [other.id, category.id]}
+            state.report_dataset("duplicate-category", what, f"merged into {other.id}", **values)
             new_label[label] = new_label[first[name]]
         else:
             first[name] = label
@@ -58,12 +50,9 @@ def check_categories(state: RepairState) -> None:
     for position, category in enumerate(kept):
         if category.id in seen:
             id = int(next(fresh))
-            state.report_dataset(
-                "duplicate-category-id",
-                f"the category id {category.id} occurs twice, the second time as {category.name!r}",
-                f"renumbered to {id}",
-                {"id": category.id, "name": category.name},
-            )
+            what = f"the category id {category.id} occurs twice, the second time as {category.name!r}"
+            values = {"id": category.id, "name": category.name}
+            state.report_dataset("duplicate-category-id", what, f"renumbered to {id}", **values)
             kept[position] = replace(category, id=id)
         seen.add(category.id)
     state.categories = tuple(kept)
@@ -88,7 +77,7 @@ def check_image_ids(state: RepairState) -> None:
             state.image_ids[image] = next(fresh)
             repair = f"renumbered to {state.image_ids[image]}"
         message = f"{state.data.file}: the image id {id} occurs twice, for {other} and {path}."
-        state.report_image(image, "duplicate-image-id", message, repair, {"paths": [other, path]})
+        state.report_image(image, "duplicate-image-id", message, repair, paths=[other, path])
 
 
 def check_annotation_ids(state: RepairState) -> None:
@@ -108,9 +97,8 @@ def check_annotation_ids(state: RepairState) -> None:
                 repair = f"renumbered to {state.ids[i]}"
             else:
                 repair = "kept, since the other is left out"
-            state.report_instance(
-                i, "duplicate-annotation-id", "has an id that is taken", repair, {"position": i}
-            )
+            what = "has an id that is taken"
+            state.report_instance(i, "duplicate-annotation-id", what, repair, position=i)
         seen.add(id)
         if kept[i]:
             owned.add(id)

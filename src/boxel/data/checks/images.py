@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -12,27 +12,9 @@ import numpy as np
 
 from boxel.data.checks import exif
 from boxel.data.checks.repair_state import RepairState
-from boxel.data.images import ImageError, read_image, stored_size
+from boxel.data.images import ImageError, ImageHeader, read_header, read_image
 from boxel.data.label_maps import label_map_size
 from boxel.utils.errors import BoxelError
-
-
-@dataclass(frozen=True)
-class ImageInfo:
-    """Size of an image file.
-
-    Attributes:
-        stored: (width, height) of the pixels as stored.
-        orientation: EXIF orientation, 1..8.
-    """
-
-    stored: tuple[int, int]
-    orientation: int
-
-    @property
-    def upright(self) -> tuple[int, int]:
-        """(width, height) of the upright image."""
-        return self.stored[::-1] if self.orientation >= 5 else self.stored
 
 
 def check_files(state: RepairState) -> None:
@@ -42,30 +24,27 @@ def check_files(state: RepairState) -> None:
     dataset, `images-missing`, and nothing is left out: the folder is wrong, not the images.
     """
     paths = [state.data.image_path(image) for image in range(len(state.data))]
-    found = _inspect_all(paths)
+    found = _read_all(paths)
     if len(set(paths)) > 1 and all(isinstance(f, ImageError) and f.kind == "image-missing" for f in found):
         state.report_dataset(
             "images-missing",
             f"none of the {len(found)} images is under {state.data.root}; name their folder with `images`",
-            values={"images": len(found), "first": str(paths[0])},
+            images=len(found),
+            first=str(paths[0]),
         )
         return
     instances = np.bincount(state.image_index, minlength=len(paths))
-    infos: dict[int, ImageInfo] = {}
-    for image, info in enumerate(found):
-        if isinstance(info, ImageInfo):
-            infos[image] = info
-            continue
-        count = int(instances[image])
-        repair = f"left out with its {count} annotation{'' if count == 1 else 's'}"
-        state.report_image(image, info.kind, str(info), repair, info.values | {"annotations": count})
-        state.keep_images[image] = False
-    _check_sizes(state, infos)
-    exif.check_orientation(
-        state, {image: p.stored for image, p in infos.items()}, {i: p.orientation for i, p in infos.items()}
-    )
-    for image, info in infos.items():
-        state.widths[image], state.heights[image] = info.upright
+    headers = {image: header for image, header in enumerate(found) if isinstance(header, ImageHeader)}
+    for image, error in enumerate(found):
+        if isinstance(error, ImageError):
+            count = int(instances[image])
+            repair = f"left out with its {count} annotation{'' if count == 1 else 's'}"
+            state.report_image(image, error.kind, str(error), repair, **error.values, annotations=count)
+            state.keep_images[image] = False
+    _check_sizes(state, headers)
+    exif.check_orientation(state, headers)
+    for image, header in headers.items():
+        state.widths[image], state.heights[image] = header.upright
 
 
 def check_label_maps(state: RepairState) -> None:
@@ -78,47 +57,44 @@ def check_label_maps(state: RepairState) -> None:
             size = label_map_size(path)
         except BoxelError as error:
             kind = "label-map-unreadable" if path.is_file() else "label-map-missing"
-            state.report_image(image, kind, str(error), "label map left out", {"label_map": str(path)})
+            state.report_image(image, kind, str(error), "label map left out", label_map=str(path))
             state.label_maps[image] = None
             continue
         expected = (int(state.widths[image]), int(state.heights[image]))
         if min(expected) > 0 and size != expected:
             message = f"{path}: the label map is {_by(size)} pixels and its image {_by(expected)}."
-            values = {"label_map": str(path), "found": list(size), "image": list(expected)}
-            state.report_image(image, "label-map-size", message, "label map left out", values)
+            values = {"label_map": str(path), "found": size, "image": expected}
+            state.report_image(image, "label-map-size", message, "label map left out", **values)
             state.label_maps[image] = None
 
 
-def _inspect_all(paths: list[Path]) -> list[ImageInfo | ImageError]:
-    slices = [paths[start : start + 64] for start in range(0, len(paths), 64)]
+def _read_all(paths: list[Path]) -> list[ImageHeader | ImageError]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(chain.from_iterable(pool.map(lambda some: [_inspect(path) for path in some], slices)))
+        slices = [paths[start : start + 64] for start in range(0, len(paths), 64)]
+        return list(chain.from_iterable(pool.map(lambda some: [_read(path) for path in some], slices)))
 
 
-def _inspect(path: Path) -> ImageInfo | ImageError:
+def _read(path: Path) -> ImageHeader | ImageError:
     try:
-        info = ImageInfo(*stored_size(path))
+        header = read_header(path)
         read_image(path)
-        return info
+        return header
     except ImageError as error:
         return error
 
 
-def _check_sizes(state: RepairState, infos: dict[int, ImageInfo]) -> None:
-    for image, info in infos.items():
+def _check_sizes(state: RepairState, headers: Mapping[int, ImageHeader]) -> None:
+    for image, header in headers.items():
         recorded = (int(state.widths[image]), int(state.heights[image]))
-        if min(recorded) > 0 and recorded != info.upright:
-            note = " (before rotation)" if recorded == info.stored else ""
+        if min(recorded) > 0 and recorded != header.upright:
+            note = " (before rotation)" if recorded == header.stored else ""
             message = (
-                f"{state.data.image_path(image)}: the image is {_by(info.upright)} pixels, "
+                f"{state.data.image_path(image)}: the image is {_by(header.upright)} pixels, "
                 f"not {_by(recorded)}{note} as {state.data.file} states."
             )
-            values = {
-                "recorded": list(recorded),
-                "found": list(info.upright),
-                "orientation": info.orientation,
-            }
-            state.report_image(image, "image-size", message, f"size set to {_by(info.upright)}", values)
+            repair = f"size set to {_by(header.upright)}"
+            values = {"recorded": recorded, "found": header.upright, "orientation": header.orientation}
+            state.report_image(image, "image-size", message, repair, **values)
 
 
 def _by(size: tuple[int, int]) -> str:

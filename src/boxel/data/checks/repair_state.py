@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -10,7 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.issues import Issue
+from boxel.data.issues import Issue, to_plain
+
+_COLUMNS = (
+    *("image_ids", "widths", "heights", "label_maps", "categories"),
+    *("ids", "image_index", "labels", "boxes", "segmentations"),
+)
 
 
 class RepairState:
@@ -53,48 +57,27 @@ class RepairState:
         return np.concatenate([sizes, sizes], axis=1)
 
     def report_instance(
-        self, instance: int, kind: str, what: str, repair: str = "", values: dict[str, Any] | None = None
+        self, instance: int, kind: str, what: str, repair: str = "", /, **values: Any
     ) -> None:
         """Report an issue of an annotation; ``what`` continues "annotation 7 (image 3)"."""
         image = self.image_index[instance]
         image_id = self.data.image_ids[image] if 0 <= image < len(self.data.image_ids) else None
         id = self.data.ids[instance]
         message = f"{self.data.file}: annotation {id} (image {image_id}) {what}."
-        self.issues.append(Issue(kind, message, self.data.file, image_id, id, values or {}, repair))
+        self.issues.append(Issue(kind, message, self.data.file, image_id, id, to_plain(values), repair))
 
-    def report_image(
-        self, image: int, kind: str, message: str, repair: str = "", values: dict[str, Any] | None = None
-    ) -> None:
+    def report_image(self, image: int, kind: str, message: str, repair: str = "", /, **values: Any) -> None:
         """Report an issue of an image; ``message`` is a sentence that names its file."""
-        file = str(self.data.image_path(image))
-        self.issues.append(Issue(kind, message, file, self.data.image_ids[image], None, values or {}, repair))
+        file, id = str(self.data.image_path(image)), self.data.image_ids[image]
+        self.issues.append(Issue(kind, message, file, id, None, to_plain(values), repair))
 
-    def report_dataset(
-        self, kind: str, what: str, repair: str = "", values: dict[str, Any] | None = None
-    ) -> None:
+    def report_dataset(self, kind: str, what: str, repair: str = "", /, **values: Any) -> None:
         """Report an issue of the whole dataset; ``what`` continues the name of the annotation file."""
         message = f"{self.data.file}: {what}."
-        self.issues.append(Issue(kind, message, self.data.file, values=values or {}, repair=repair))
+        self.issues.append(Issue(kind, message, self.data.file, None, None, to_plain(values), repair))
 
     def repaired(self) -> Annotations:
         """Return the dataset with its repairs, without the rows left out."""
-        whole = replace(
-            self.data,
-            image_ids=self.image_ids,
-            widths=self.widths,
-            heights=self.heights,
-            label_maps=self.label_maps,
-            categories=self.categories,
-            ids=self.ids,
-            image_index=self.image_index,
-            labels=self.labels,
-            boxes=self.boxes,
-            segmentations=self.segmentations,
-            issues=[],
-        )
+        columns = {name: getattr(self, name) for name in _COLUMNS}
+        whole = replace(self.data, issues=[], **columns)
         return whole.select_instances(self.keep).select_images(self.keep_images)
-
-
-def to_json_numbers(values: Sequence[float] | NDArray[Any]) -> list[float | str]:
-    """Convert numbers for JSON, which has no NaN or infinity: those become their names."""
-    return [float(v) if np.isfinite(v) else str(float(v)) for v in values]

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from boxel.data import Annotations, read
-from boxel.data.formats.semantic_files import holds_label_maps
+from boxel.data.formats.semantic import holds_label_maps
 from boxel.data.issues import summarize_issues
 from boxel.evaluation.baselines import check_baselines
 from boxel.evaluation.boxes import format_masks, measure_masks

@@ -80,7 +80,7 @@ def to_rle(segmentation: Segmentation, height: int, width: int) -> Rle:
     if isinstance(segmentation, Mapping):
         if list(segmentation["size"]) != [height, width]:
             raise ValueError(
-                f"a run-length code of size {segmentation['size']} in an image of [{height}, {width}]"
+                f"a run-length code of size {segmentation['size']} in an image of [{height}, {width}], height first"
             )
         if isinstance(segmentation["counts"], list):
             _check_counts(segmentation["counts"], height, width)

@@ -40,7 +40,7 @@ def test_valid_masks_have_no_issues(make, mask) -> None:
         (b"[[1, 2, 1e999, 4, 5, 6]]", "range"),
         ([[20, 20, 40, 20, 40, 40, 20]], "odd number"),
         ([[20, 20, 40, 20, 40, 4e9]], "4e+09 pixels away"),
-        (code(20, 20, 40, 40, (100, 80)), "of size [100, 80] in an image of [80, 100]"),
+        (code(20, 20, 40, 40, (100, 80)), "of size [100, 80] in an image of [80, 100], height first"),
         ({"size": [80, 100], "counts": "~"}, "not numbers"),
         ({"size": [80, 100], "counts": "P"}, "not numbers"),  # its only number does not end
         ({"size": [80, 100], "counts": ""}, "not numbers"),

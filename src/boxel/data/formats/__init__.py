@@ -14,7 +14,6 @@ from typing import Any
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
-from boxel.data.formats.semantic_files import holds_label_maps
 from boxel.utils.errors import BoxelError, nearest
 from boxel.utils.files import atomic_path
 
@@ -62,7 +61,7 @@ def recognize(path: str | Path) -> str:
         for name, module in _FORMATS.items():
             if module.recognize(path):
                 return name
-        if holds_label_maps(path):  # whose images are elsewhere
+        if semantic.holds_label_maps(path):  # whose images are elsewhere
             return "semantic"
     except (OSError, ValueError) as error:
         raise BoxelError(f"{path}: cannot be opened ({error}); check the path.") from error

@@ -7,6 +7,7 @@ import sys
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from boxel.utils.errors import BoxelError
 
 
 class Builder:
-    """Columns of an `Annotations` while they grow; compact, so that a million rows stay small."""
+    """Columns of an `Annotations` while they grow, by its names; compact, so that a million rows stay small."""
 
     def __init__(self) -> None:
         self.image_ids: list[ImageId] = []
@@ -28,11 +29,11 @@ class Builder:
         self.image_index = array("i")
         self.labels = array("i")
         self.boxes = array("d")
-        self.iscrowd = bytearray()
+        self.iscrowd = array("b")
         self.segmentations: list[bytes | None] = []
         self.quality = array("f")
         self.source: list[str | None] = []
-        self.trusted = bytearray()
+        self.trusted = array("b")
         self.areas = array("d")
         self.issues: list[Issue] = []
 
@@ -85,43 +86,36 @@ class Builder:
         self.trusted.append(trusted)
         self.areas.append(float("nan") if area is None or not 0 <= area < float("inf") else area)
 
+    def report(
+        self,
+        kind: str,
+        file: Path | str,
+        what: str,
+        image_id: ImageId | None = None,
+        annotation_id: ImageId | None = None,
+        repair: str = "left out",
+        **values: Any,
+    ) -> None:
+        """Append an issue; ``what`` continues the name of the file."""
+        message = f"{file}: {what}"
+        self.issues.append(Issue(kind, message, str(file), image_id, annotation_id, values, repair))
+
     def has_valid_name(self, path: str) -> bool:
         """Return whether a path is valid text, which JSON and SQLite need; if not, report an issue."""
         try:
             path.encode()
         except UnicodeEncodeError:
             printable = os.fsencode(path).decode("utf-8", "backslashreplace")
-            message = f"{printable}: this file name is not UTF-8; it is left out. Rename the file."
-            self.issues.append(Issue("bad-file", message, printable, repair="left out"))
+            self.report(
+                "bad-file", printable, "this file name is not UTF-8; it is left out. Rename the file."
+            )
             return False
         return True
 
     def build(self, root: Path, categories: Sequence[Category], file: Path) -> Annotations:
         """Return the finished dataset."""
-        n = len(self.ids)
-        segmentations, source = np.empty(n, dtype=object), np.empty(n, dtype=object)
-        segmentations[:], source[:] = self.segmentations, self.source
-        return Annotations(
-            root=root,
-            image_ids=self.image_ids,
-            paths=self.paths,
-            widths=np.array(self.widths, dtype=np.int32),
-            heights=np.array(self.heights, dtype=np.int32),
-            categories=tuple(categories),
-            ids=self.ids,
-            image_index=np.array(self.image_index, dtype=np.int32),
-            labels=np.array(self.labels, dtype=np.int32),
-            boxes=np.array(self.boxes, dtype=np.float64).reshape(n, 4),
-            iscrowd=np.array(self.iscrowd, dtype=bool),
-            segmentations=segmentations,
-            quality=np.array(self.quality, dtype=np.float32),
-            source=source,
-            trusted=np.array(self.trusted, dtype=bool),
-            areas=np.array(self.areas, dtype=np.float64),
-            label_maps=self.label_maps,
-            file=str(file),
-            issues=self.issues,
-        )
+        columns = vars(self) | {"boxes": np.reshape(self.boxes, (-1, 4))}
+        return Annotations(root=root, categories=tuple(categories), file=str(file), **columns)
 
 
 def read_bytes(path: Path) -> bytes:

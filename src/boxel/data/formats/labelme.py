@@ -11,6 +11,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,10 +24,8 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import Export, Ids, file_stems
-from boxel.data.formats.outlines import outlines, overlap
-from boxel.data.images import MAX_PIXELS, image_size
-from boxel.data.issues import Issue
+from boxel.data.formats.layout import IDS_FILE, Export, Ids, file_stems
+from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import Rle, encode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line
 
@@ -41,6 +40,12 @@ class _File(Struct):
     imagePath: str | None = None
     imageWidth: int | float | None = None
     imageHeight: int | float | None = None
+
+    @property
+    def size(self) -> tuple[int, int] | None:
+        """(width, height) of the image; None unless the file states one that is possible."""
+        width, height = self.imageWidth or 0, self.imageHeight or 0
+        return (int(width), int(height)) if 0 < width < 2**31 and 0 < height < 2**31 else None
 
 
 class _Shape(Struct):
@@ -96,64 +101,44 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     folder = path.parent if path.is_file() else path
     files = [path] if path.is_file() else sorted(folder.rglob("*.json"))
     rows = Builder()
-    ids = Ids(folder)
-    parsed = [(file, _decode(file, rows.issues)) for file in files if file != ids.file]
+    parsed = [(file, _decode(file, rows)) for file in files if file.name != IDS_FILE]
     readable = [(file, content) for file, content in parsed if content is not None]
     if not readable:
         reason = rows.issues[0].message if rows.issues else f"{path}: there are no JSON files."
         raise BoxelError(reason)
+    ids = Ids(folder, rows)
     stems = file_stems([str(file.relative_to(folder)) for file, _ in readable])
     instances: list[tuple[int, str, list[float], bytes | None]] = []
     for (file, content), stem in zip(readable, stems, strict=True):
-        name = (content.imagePath or f"{file.stem}.jpg").replace("\\", "/")
-        relative = (
-            PurePosixPath(name).name if images else str(PurePosixPath(file.parent.relative_to(folder)) / name)
-        )
-        size = _read_size(content, (images or folder) / relative, ids, stem)
+        name = PurePosixPath((content.imagePath or f"{file.stem}.jpg").replace("\\", "/"))
+        relative = name.name if images else str(PurePosixPath(file.parent.relative_to(folder)) / name)
+        size = content.size or ids.image_size((images or folder) / relative, stem)
         index = rows.add_image(stem, relative, *size)
-        groups = _groups(content.shapes, file, stem, rows.issues)
-        for k, shapes in enumerate(groups, start=1):
+        for k, shapes in enumerate(_groups(content.shapes, file, stem, rows), start=1):
             try:
-                box, segmentation = _instance(shapes, size)
+                instances.append((index, shapes[0].label, *_instance(shapes, size)))
             except Exception as error:  # Pillow and pycocotools have errors of many kinds
-                message = f"{file}: annotation {stem}:{k} cannot be read ({one_line(error)}); it is left out."
-                rows.issues.append(
-                    Issue("bad-annotation", message, str(file), stem, f"{stem}:{k}", repair="left out")
-                )
-                continue
-            instances.append((index, shapes[0].label, box, segmentation))
+                what = f"annotation {stem}:{k} cannot be read ({one_line(error)}); it is left out."
+                rows.report("bad-annotation", file, what, stem, f"{stem}:{k}")
     names = sorted({label for _, label, _, _ in instances})
-    label_of = {name: label for label, name in enumerate(names)}
-    count: dict[int, int] = {}
+    count = Counter[int]()
     for index, name, box, segmentation in instances:
-        count[index] = count.get(index, 0) + 1
-        rows.add(f"{stems[index]}:{count[index]}", index, label_of[name], box, segmentation)
+        count[index] += 1
+        rows.add(f"{stems[index]}:{count[index]}", index, names.index(name), box, segmentation)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     return ids.restore(rows.build(images or folder, categories, path), stems)
 
 
-def _decode(file: Path, issues: list[Issue]) -> _File | None:
+def _decode(file: Path, rows: Builder) -> _File | None:
     try:
         return msgspec.json.decode(read_bytes(file), type=_File)
     except (BoxelError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        message = (
-            f"{file}: cannot be read as a LabelMe file ({one_line(error)}); its annotations are left out."
-        )
-        issues.append(Issue("bad-file", message, str(file), image_id=file.stem, repair="left out"))
+        what = f"cannot be read as a LabelMe file ({one_line(error)}); its annotations are left out."
+        rows.report("bad-file", file, what, file.stem)
         return None
 
 
-def _read_size(content: _File, image: Path, ids: Ids, stem: str) -> tuple[int, int]:
-    width, height = content.imageWidth or 0, content.imageHeight or 0
-    if 0 < width < 2**31 and 0 < height < 2**31:
-        return int(width), int(height)
-    try:
-        return image_size(image)
-    except BoxelError:
-        return ids.size(stem)
-
-
-def _groups(raws: list[Raw], file: Path, stem: str, issues: list[Issue]) -> list[list[_Shape]]:
+def _groups(raws: list[Raw], file: Path, stem: str, rows: Builder) -> list[list[_Shape]]:
     """Group the shapes by instance."""
     groups: dict[Any, list[_Shape]] = {}
     for position, raw in enumerate(raws):
@@ -164,14 +149,11 @@ def _groups(raws: list[Raw], file: Path, stem: str, issues: list[Issue]) -> list
             if not all(len(point) == 2 and all(map(math.isfinite, point)) for point in shape.points):
                 raise ValueError("its points are not pairs of numbers")
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            message = f"{file}: shape {position} cannot be used ({one_line(error)}); it is left out."
-            values = {"position": position}
-            issues.append(Issue("bad-annotation", message, str(file), stem, values=values, repair="left out"))
+            what = f"shape {position} cannot be used ({one_line(error)}); it is left out."
+            rows.report("bad-annotation", file, what, stem, position=position)
             continue
-        alone = ("alone", position)
-        groups.setdefault(alone if shape.group_id is None else (shape.group_id, shape.label), []).append(
-            shape
-        )
+        group = ("alone", position) if shape.group_id is None else (shape.group_id, shape.label)
+        groups.setdefault(group, []).append(shape)
     return list(groups.values())
 
 
@@ -246,51 +228,35 @@ def write(data: Annotations, path: Path) -> list[str]:
         What LabelMe cannot hold.
     """
     export = Export(data, path, "LabelMe")
-    masks = 0
     for image, (stem, name) in enumerate(zip(export.stems, export.names, strict=True)):
-        size = data.image_size(image)
+        width, height = data.image_size(image)
         shapes: list[dict[str, Any]] = []
         for k, instance in enumerate(data.instances_in(image).tolist(), start=1):
-            rings = _rings(export, instance, size)
-            masks += bool(rings)
-            if not rings and not np.isfinite(data.boxes[instance]).all():
+            label = data.categories[data.labels[instance]].name
+            rings = export.rings(instance, image)
+            if rings:
+                group = k if len(rings) > 1 else None
+                shapes += [_shape(label, ring, "polygon", group) for ring in rings]
+            elif np.isfinite(data.boxes[instance]).all():
+                shapes.append(_shape(label, data.boxes[instance].tolist(), "rectangle", None))
+            else:
                 continue
             export.rows[image].append(instance)
-            label = data.categories[data.labels[instance]].name
-            group = k if len(rings) > 1 else None
-            for ring in rings:
-                shapes.append(_shape(label, np.reshape(ring, (-1, 2)).tolist(), "polygon", group))
-            if not rings:
-                shapes.append(_shape(label, data.boxes[instance].reshape(2, 2).tolist(), "rectangle", None))
         content: dict[str, Any] = {
             "version": "5.0.0",
             "flags": {},
             "shapes": shapes,
             "imagePath": name,
             "imageData": None,
-            "imageHeight": size[1],
-            "imageWidth": size[0],
+            "imageHeight": height,
+            "imageWidth": width,
         }
         text = json.dumps(content, indent=2, ensure_ascii=False)
         (path / f"{stem}.json").write_text(text, encoding="utf-8")
     export.write_ids()
-    left_out = export.count_left_out()
-    losses = [f"LabelMe shapes need finite numbers: {left_out} instances are left out."] if left_out else []
-    return export.losses(masks, "holds polygons without holes", losses)
+    return export.losses("holds polygons without holes", needs="LabelMe shapes need finite numbers")
 
 
-def _rings(export: Export, instance: int, size: tuple[int, int]) -> list[list[float]]:
-    """Return the polygons of an instance; append their IoU with the mask if that may be below 1."""
-    rle = export.rle(instance, size)
-    if rle is None:
-        return []
-    segmentation: Any = export.data.segmentation(instance)
-    if isinstance(segmentation, list):
-        return [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6]
-    rings = outlines(rle)
-    export.ious.append(overlap(rings, rle))
-    return rings
-
-
-def _shape(label: str, points: list[list[float]], kind: str, group: int | None) -> dict[str, Any]:
+def _shape(label: str, numbers: list[float], kind: str, group: int | None) -> dict[str, Any]:
+    points = np.reshape(numbers, (-1, 2)).tolist()
     return {"label": label, "points": points, "group_id": group, "shape_type": kind, "flags": {}}

@@ -6,7 +6,8 @@ import contextlib
 import os
 import re
 import shutil
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
@@ -15,10 +16,10 @@ import numpy as np
 from msgspec import Struct
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category
-from boxel.data.formats.builder import read_bytes
-from boxel.data.images import MAX_PIXELS, SUFFIXES
-from boxel.data.issues import Issue
+from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.formats.outlines import join_rings, outlines, overlap
+from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError, one_line
 
@@ -28,6 +29,9 @@ IDS_FILE = "boxel-ids.json"
 Readers take an image's annotation ids from it only if it has as many as the image has annotations; without the file a
 dataset reads the same except for its ids.
 """
+
+MAX_MASKS = 254
+"""Maximum number of masks of an image that a uint8 map holds, beside 0 for background and 255 for void."""
 
 
 def file_stems(paths: Sequence[str]) -> list[str]:
@@ -39,29 +43,23 @@ def file_stems(paths: Sequence[str]) -> list[str]:
         >>> file_stems(["a/1.jpg", "b/1.jpg", "../2.jpg"])
         ['a_1', 'b_1', '2']
     """
-    stems, taken = [_stem(path) for path in paths], set[str]()
-    counts: dict[str, int] = {}
-    for stem in stems:
-        counts[stem] = counts.get(stem, 0) + 1
-    names = []
-    for stem, path in zip(stems, paths, strict=True):
-        base = stem if counts[stem] == 1 else _clean("_".join(_parts(path)))
+    parts = [_parts(path) for path in paths]
+    stems = [_clean(names[-1] if names else "") for names in parts]
+    counts = Counter(stems)
+    taken: dict[str, None] = {}  # in order
+    for stem, names in zip(stems, parts, strict=True):
+        base = stem if counts[stem] == 1 else _clean("_".join(names))
         name, number = base, 1
         while name in taken:
             number += 1
             name = f"{base}_{number}"
-        taken.add(name)
-        names.append(name)
-    return names
+        taken[name] = None
+    return list(taken)
 
 
 def _parts(path: str) -> list[str]:
     parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     return [*parts[:-1], PurePosixPath(parts[-1]).stem] if parts else []
-
-
-def _stem(path: str) -> str:
-    return _clean((_parts(path) or [""])[-1])
 
 
 def _clean(name: str) -> str:
@@ -82,11 +80,6 @@ def image_names(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 def find_image(folder: Path, stem: str, *named: str) -> str:
     """Find the first image in a folder that has one of some names, or a stem and an image suffix.
-
-    Args:
-        folder: Where to look.
-        stem: Stem that the image should have.
-        named: Names to try first.
 
     Returns:
         The name of the image; the first candidate if none exists.
@@ -124,18 +117,15 @@ def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[
 
 
 def _place(source: Path, target: Path) -> bool:
-    try:
+    with contextlib.suppress(OSError, ValueError):  # a name that is too long, or has a null byte
         if target.exists():
             return True
         # Only images: a path in an annotation file must not reach any other file.
-        if source.suffix.lower() not in SUFFIXES or not source.is_file():
-            return False
-        for put in (os.link, os.symlink, shutil.copyfile):
-            with contextlib.suppress(OSError):
-                put(source.resolve(), target)
-                return True
-    except (OSError, ValueError):  # a name that is too long, or has a null byte
-        pass
+        if source.suffix.lower() in SUFFIXES and source.is_file():
+            for put in (os.link, os.symlink, shutil.copyfile):
+                with contextlib.suppress(OSError):
+                    put(source.resolve(), target)
+                    return True
     return False
 
 
@@ -152,93 +142,109 @@ class Export:
         stems: Stem of each image's files.
         names: File name of each image.
         rows: For each image the instances that are written, in order.
-        ious: Mask IoU with the original of each mask that may have changed.
     """
 
     def __init__(self, data: Annotations, folder: Path, format: str, images: str = "") -> None:
         self.data, self.folder, self.format = data, folder, format
         self.stems, self.names = image_names(data.paths)
         self.rows: list[list[int]] = [[] for _ in data.paths]
-        self.ious: list[float] = []
         self._missing = place_images(data, folder / images, self.names)
+        self._masks = 0
+        self._ious: list[float] = []  # with the original, of each mask that may have changed
         self._unreadable: list[str] = []
 
-    def mask(self, instance: int, size: tuple[int, int]) -> NDArray[np.uint8] | None:
-        """Return the (H, W) mask of an instance as `rle` does."""
-        rle = self.rle(instance, size)
-        return None if rle is None else decode(rle)
+    def masks(self, image: int) -> dict[int, NDArray[np.uint8]]:
+        """Return the (H, W) masks of an image by their position among its instances, from 1; see `rle`."""
+        rles = [self.rle(instance, image) for instance in self.data.instances_in(image).tolist()]
+        return {k: decode(rle) for k, rle in enumerate(rles, start=1) if rle is not None}
 
-    def rle(self, instance: int, size: tuple[int, int]) -> Rle | None:
-        """Return the code of a mask; None if there is none, it is not trusted, or it cannot be read.
-
-        Args:
-            instance: Index of the instance.
-            size: (width, height) of its image.
-        """
+    def rle(self, instance: int, image: int) -> Rle | None:
+        """Return the code of a mask; None if there is none, it is not trusted, or it cannot be read."""
         data = self.data
         if data.segmentations[instance] is None or not data.trusted[instance]:
             return None
-        width, height = size
+        width, height = data.image_size(image)
         try:
             if not 0 < width * height <= MAX_PIXELS:
                 raise BoxelError(
                     f"{data.file}: annotation {data.ids[instance]} has a mask, but the size of its image, {width} x "
                     f"{height}, is not possible; `boxel check` reports what is wrong with the image."
                 )
-            return data.rle(instance, (height, width))
+            rle = data.rle(instance, (height, width))
         except BoxelError as error:
             self._unreadable.append(str(error))
             return None
+        self._masks += 1
+        return rle
+
+    def rings(self, instance: int, image: int, joined: bool = False) -> list[list[float]]:
+        """Return a mask as rings of vertices ``[x0, y0, x1, y1, ...]`` in pixels, joined into one if wanted."""
+        rle = self.rle(instance, image)
+        if rle is None:
+            return []
+        segmentation = self.data.segmentation(instance)
+        exact = isinstance(segmentation, list)
+        rings = [list(map(float, p)) for p in segmentation if len(p) >= 6] if exact else outlines(rle)
+        if joined and len(rings) > 1:
+            rings, exact = [join_rings(rings)], False
+        if not exact:
+            self._ious.append(overlap(rings, rle))
+        return rings
+
+    def paint(self, masks: Mapping[int, NDArray[np.uint8]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
+        """Paint masks as an (H, W) map of their numbers, smaller ones on top; those past `MAX_MASKS` are left out."""
+        painted = np.zeros(shape, dtype=np.uint8)
+        for k in sorted(masks, key=lambda k: -int(masks[k].sum())):
+            if k <= MAX_MASKS:
+                painted[masks[k] != 0] = k
+        visible = np.bincount(painted.ravel(), minlength=256)
+        shown = {k: int(visible[k]) if k <= MAX_MASKS else 0 for k in masks}
+        self._ious += [shown[k] / max(int(mask.sum()), 1) for k, mask in masks.items()]
+        return painted
 
     def write_ids(self) -> None:
         """Write `IDS_FILE`."""
         data = self.data
-        ids = _Ids(
-            categories=[_CategoryIds(c.id, c.name, c.supercategory) for c in data.categories],
-            images={
-                stem: _ImageIds(
-                    data.image_ids[i],
-                    int(data.widths[i]),
-                    int(data.heights[i]),
-                    [data.ids[row] for row in self.rows[i]],
-                )
-                for i, stem in enumerate(self.stems)
-            },
-        )
-        (self.folder / IDS_FILE).write_bytes(msgspec.json.encode(ids))
-
-    def count_left_out(self) -> int:
-        """Return the number of instances that are not written."""
-        return len(self.data.labels) - sum(map(len, self.rows))
+        images = {
+            stem: _ImageIds(
+                data.image_ids[i], int(data.widths[i]), int(data.heights[i]), [data.ids[row] for row in rows]
+            )
+            for i, (stem, rows) in enumerate(zip(self.stems, self.rows, strict=True))
+        }
+        (self.folder / IDS_FILE).write_bytes(msgspec.json.encode(_Ids(list(data.categories), images)))
 
     def losses(
-        self, masks: int, reason: str, others: Sequence[str] = (), has_label_maps: bool = False
+        self, reason: str = "", needs: str = "", others: Sequence[str] = (), has_label_maps: bool = False
     ) -> list[str]:
         """Return a sentence per thing that the format cannot hold.
 
         Args:
-            masks: Number of masks that are written.
             reason: What the format holds, which changes masks; empty for a format that has no instances.
+            needs: What it needs of instances, beginning with its name; empty if it holds all.
             others: Sentences of the format itself.
             has_label_maps: The format holds label maps.
         """
+        count = len(self.data.labels)
+        left_out = count - sum(map(len, self.rows))
+        refused = [f"{needs}: {left_out} of {count} instances are left out."] if needs and left_out else []
         return [
-            *(self._changed_masks(masks, reason) if reason else []),
+            *(self._changed_masks(reason) if reason else []),
             *self._lost_masks(),
             *(self._lost_flags() if reason else []),
             *([] if has_label_maps else lost_label_maps(self.data, self.format)),
+            *refused,
             *others,
             *self._missing,
         ]
 
-    def _changed_masks(self, masks: int, reason: str) -> list[str]:
-        changed = [iou for iou in self.ious if iou < 1]
+    def _changed_masks(self, reason: str) -> list[str]:
+        changed = [iou for iou in self._ious if iou < 1]
         if not changed:
             return []
         lost = 1 - np.array(changed)
         return [
-            f"{self.format} {reason}: {len(changed)} of {masks} masks changed and lost {lost.mean():.4f} mask IoU on "
-            f"average, {lost.max():.4f} at most ({lost.sum() / masks:.4f} over all masks)."
+            f"{self.format} {reason}: {len(changed)} of {self._masks} masks changed and lost {lost.mean():.4f} mask "
+            f"IoU on average, {lost.max():.4f} at most ({lost.sum() / self._masks:.4f} over all masks)."
         ]
 
     def _lost_masks(self) -> list[str]:
@@ -251,16 +257,13 @@ class Export:
 
     def _lost_flags(self) -> list[str]:
         """Sentences on crowd flags and untrusted masks, which only COCO holds."""
-        losses = []
         crowds = int(self.data.iscrowd.sum())
-        if crowds:
-            losses.append(f"{self.format} has no crowds: {crowds} are written as ordinary instances.")
         untrusted = int((self.data.has_segmentation & ~self.data.trusted).sum())
-        if untrusted:
-            losses.append(
-                f"{self.format} cannot mark a mask as untrusted: {untrusted} are written as boxes only."
-            )
-        return losses
+        losses = {
+            f"{self.format} has no crowds: {crowds} are written as ordinary instances.": crowds,
+            f"{self.format} cannot mark a mask as untrusted: {untrusted} are written as boxes only.": untrusted,
+        }
+        return [sentence for sentence, count in losses.items() if count]
 
 
 def lost_label_maps(data: Annotations, format: str) -> list[str]:
@@ -272,47 +275,42 @@ def lost_label_maps(data: Annotations, format: str) -> list[str]:
 
 
 class _ImageIds(Struct):
-    id: int | str
+    id: ImageId
     width: int = 0
     height: int = 0
-    annotations: list[int | str] = []
-
-
-class _CategoryIds(Struct):
-    id: int
-    name: str
-    supercategory: str = ""
+    annotations: list[ImageId] = []
 
 
 class _Ids(Struct):
-    categories: list[_CategoryIds] = []
+    categories: list[Category] = []
     images: dict[str, _ImageIds] = {}
 
 
 class Ids:
-    """The content of a folder's `IDS_FILE`; empty if there is none."""
+    """The content of a folder's `IDS_FILE`; empty if there is none or, which becomes an issue, it cannot be read."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, rows: Builder) -> None:
         self.file = folder / IDS_FILE
-        self.issues: list[Issue] = []
         self._ids = _Ids()
         if self.file.is_file():
             try:
                 self._ids = msgspec.json.decode(read_bytes(self.file), type=_Ids)
             except (msgspec.MsgspecError, BoxelError, ValueError, RecursionError) as error:
-                message = f"{self.file}: cannot be read ({one_line(error)}); ids are made from file names."
-                self.issues.append(Issue("bad-ids", message, str(self.file), repair="delete the file"))
+                what = f"cannot be read ({one_line(error)}); ids are made from file names."
+                rows.report("bad-ids", self.file, what, repair="delete the file")
 
     @property
     def names(self) -> list[str]:
         """Names of the categories."""
         return [category.name for category in self._ids.categories]
 
-    def size(self, stem: str) -> tuple[int, int]:
-        """Return the (width, height) of an image; zeros if unknown."""
-        known = self._ids.images.get(stem)
-        valid = known is not None and 0 <= known.width < 2**31 and 0 <= known.height < 2**31
-        return (known.width, known.height) if known is not None and valid else (0, 0)
+    def image_size(self, image: Path, stem: str) -> tuple[int, int]:
+        """Return the (width, height) of an image as its file states, else as recorded; zeros if neither is known."""
+        with contextlib.suppress(BoxelError):
+            return image_size(image)
+        known = self._ids.images.get(stem, _ImageIds(0))
+        valid = 0 <= known.width < 2**31 and 0 <= known.height < 2**31
+        return (known.width, known.height) if valid else (0, 0)
 
     def restore(self, data: Annotations, stems: Sequence[str]) -> Annotations:
         """Restore the original ids that the file holds.
@@ -321,7 +319,6 @@ class Ids:
             data: As read without the file.
             stems: Stem of each image's files.
         """
-        data = replace(data, issues=data.issues + self.issues)
         if not self._ids.images and not self._ids.categories:
             return data
         image_ids, ids = list(data.image_ids), list(data.ids)
@@ -337,10 +334,10 @@ class Ids:
         return _restore_categories(replace(data, image_ids=image_ids, ids=ids), self._ids.categories)
 
 
-def _restore_categories(data: Annotations, known: Sequence[_CategoryIds]) -> Annotations:
+def _restore_categories(data: Annotations, known: Sequence[Category]) -> Annotations:
     """Put the known categories first, in their order, then others that instances use."""
-    categories = [Category(c.id, c.name, c.supercategory) for c in known]
-    used = {int(label) for label in np.unique(data.labels)}
+    categories = list(known)
+    used = set(data.labels.tolist())
     new_label = np.zeros(len(data.categories), dtype=np.int32)
     label_of = {category.name: label for label, category in reversed(list(enumerate(categories)))}
     for label, category in enumerate(data.categories):

@@ -53,10 +53,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     masked = {file.stem for file in files}
     for file in _image_files(root):
         if file.stem not in masked:
-            message = (
-                f"{file}: the image has no mask in {masks} and is left out; draw it, or remove the image."
-            )
-            rows.issues.append(Issue("no-mask", message, str(file)))
+            what = f"the image has no mask in {masks} and is left out; draw it, or remove the image."
+            rows.report("no-mask", file, what, repair="")
     for file in files:
         try:
             _add(rows, root, file)
@@ -94,20 +92,16 @@ def write(data: Annotations, path: Path) -> list[str]:
     export = Export(data, path, "a salient dataset", "images")
     (path / "masks").mkdir(parents=True, exist_ok=True)
     for image, stem in enumerate(export.stems):
-        size = data.image_size(image)
-        read = [export.mask(i, size) for i in data.instances_in(image).tolist()]
-        masks = [mask for mask in read if mask is not None]
+        masks = list(export.masks(image).values())
         if masks:
             Image.fromarray(np.max(masks, axis=0) * 255).save(path / "masks" / f"{stem}.png")
-    losses = []
     lost = int((~data.has_mask).sum())
-    if lost:
-        losses.append(f"a salient dataset has masks only: {lost} instances without one are left out.")
-    if len(data.categories) > 1 or len(data.labels) > len(data):
-        losses.append(
-            "a salient dataset has neither categories nor instances: those of an image are one mask."
-        )
-    return export.losses(masks=0, reason="", others=losses)
+    merged = len(data.categories) > 1 or len(data.labels) > len(data)
+    sentences = {
+        f"a salient dataset has masks only: {lost} instances without one are left out.": lost,
+        "a salient dataset has neither categories nor instances: those of an image are one mask.": merged,
+    }
+    return export.losses(others=[sentence for sentence, applies in sentences.items() if applies])
 
 
 def select_single_objects(

@@ -11,7 +11,9 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,20 +21,11 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import file_stems, image_names, place_images
-from boxel.data.formats.semantic_classes import CLASS_LISTS, list_categories, load_tables, table_to_labels
-from boxel.data.formats.semantic_files import (
-    LABEL_IDS,
-    TRAIN_IDS,
-    bare_stem,
-    find_layout,
-    image_files,
-    label_files,
-    match_images,
-    read_listed,
-)
+from boxel.data.formats.layout import file_stems, image_names, image_suffix, place_images
+from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
+from boxel.data.formats.voc import read_image_set
 from boxel.data.formats.yolo_files import SPLITS
-from boxel.data.images import ImageError, image_size
+from boxel.data.images import SUFFIXES, ImageError, image_size
 from boxel.data.issues import Issue
 from boxel.data.label_maps import (
     IGNORE_INDEX,
@@ -44,6 +37,20 @@ from boxel.data.label_maps import (
 from boxel.utils.errors import BoxelError
 
 _OF_OTHER_FORMATS = (".txt", ".json", ".xml")  # YOLO, LabelMe and COCO, VOC
+_ENDINGS = (LABEL_IDS, TRAIN_IDS, "_leftImg8bit", "_L")  # in which an image and its label map may differ
+
+# A folder of label maps, and the folder of their images beside it.
+_HALVES = (("gtFine", "leftImg8bit"), ("labels", "images"))
+
+_Place = tuple[Path, Path | None]  # a folder of label maps, and that of its images if it is known
+
+
+class _Layout(NamedTuple):
+    """The folders of a dataset: their root, where a class list may be, and a text that lists the images to read."""
+
+    root: Path
+    places: list[_Place]
+    listed: Path | None = None
 
 
 def recognize(path: Path) -> bool:
@@ -54,8 +61,8 @@ def recognize(path: Path) -> bool:
     if not path.is_dir() or any(path.glob("data*.y*ml")):  # YOLO's
         return False
     return any(
-        images is not None and not _has_other_annotations(labels) and bool(label_files(labels))
-        for labels, images in find_layout(path).places
+        images is not None and not _has_other_annotations(labels) and bool(_label_files(labels))
+        for labels, images in _find_layout(path).places
     )
 
 
@@ -66,6 +73,25 @@ def _has_other_annotations(folder: Path) -> bool:
         and not file.stem.endswith("_gtFine_polygons")
         for file in folder.rglob("*")
     )
+
+
+def holds_label_maps(folder: Path) -> bool:
+    """Return whether label maps are in a folder or not far below it, wherever their images are."""
+    found = (file for pattern in ("*", "*/*", "*/*/*") for file in folder.glob(pattern))
+    # A few are enough: Cityscapes has a color picture beside each of its label maps.
+    return any(map(_is_label_map, islice(filter(_may_be_label_map, found), 3)))
+
+
+def _may_be_label_map(file: Path) -> bool:
+    return file.suffix.lower() in (".png", ".mat") and file.is_file()
+
+
+def _is_label_map(file: Path) -> bool:
+    try:
+        label_map_size(file)
+    except BoxelError:
+        return False
+    return True
 
 
 def read(
@@ -88,63 +114,148 @@ def read(
     Raises:
         BoxelError: There is no such dataset or split, its classes are unknown, or nothing of it can be used.
     """
-    layout = find_layout(path, split)
+    layout = _find_layout(path, split)
     preferred = TRAIN_IDS if class_list == "cityscapes-train-ids" else LABEL_IDS
-    labels = {folder: label_files(folder, preferred) for folder, _ in layout.places}
+    labels = {folder: _label_files(folder, preferred) for folder, _ in layout.places}
     first = next((file for files in labels.values() for file in files), None)
     if first is None:
         raise BoxelError(f"{path}: there are no label maps; put one PNG per image into it.")
-    numbers, values = load_tables([*labels, path, layout.root], first, class_list)
+    categories, map_labels = load_classes([*labels, path, layout.root], first, class_list)
     rows = Builder()
     pairs: list[tuple[Path, Path]] = []
     for folder, beside in layout.places:
         image_folder = beside if images is None else _split_folder(images, split)
         if image_folder is None or not image_folder.is_dir():
             raise BoxelError(f"{image_folder or path}: there is no folder of images; name it with `images`.")
-        pairs += _match(labels[folder], folder, image_folder, layout.listed, rows.issues)
+        pairs += _match(labels[folder], folder, image_folder, layout.listed, rows)
     root = images or layout.root
     _add(rows, root, pairs)
     if not rows.paths:
         raise BoxelError(f"{path}: none of its label maps can be used, the first: {rows.issues[0].message}")
-    categories = list_categories(numbers)
-    return replace(rows.build(root, categories, path), map_labels=table_to_labels(values, categories))
+    return replace(rows.build(root, categories, path), map_labels=map_labels)
+
+
+def _find_layout(path: Path, split: str | None = None) -> _Layout:
+    """Find the folders that a path stands for; of a split its own folder, else what ``SPLIT.txt`` lists, else all."""
+    splits, places = _splits(path)
+    if split in splits:
+        return _Layout(path, [splits[split]])
+    if split is not None and splits:
+        raise BoxelError(f"{path}: it has no split {split!r}, but {', '.join(splits)}.")
+    text = path / f"{split}.txt"
+    listed = text if split is not None and text.is_file() else None
+    if places:
+        return _Layout(path, places, listed)
+    images = _guess_images(path)
+    root = path.parent if images is None else Path(os.path.commonpath((os.path.abspath(path), images)))
+    return _Layout(root, [(path, images)], listed)
+
+
+def _splits(path: Path) -> tuple[dict[str, _Place], list[_Place]]:
+    """Return the places of a root by split, and all of them."""
+    for labels, images in ((path / labels, path / images) for labels, images in _HALVES):
+        if labels.is_dir() and images.is_dir():
+            both = [split for split in SPLITS if (labels / split).is_dir() and (images / split).is_dir()]
+            return {split: (labels / split, images / split) for split in both}, [(labels, images)]
+    both = [split for split in SPLITS if (path / split).is_dir() and (path / f"{split}annot").is_dir()]
+    annotated: dict[str, _Place] = {split: (path / f"{split}annot", path / split) for split in both}
+    return annotated, list(annotated.values())
+
+
+def _guess_images(labels: Path) -> Path | None:
+    """Return the usual folder of the images for a folder of label maps, if it exists."""
+    labels = Path(os.path.abspath(labels))
+    candidates = [
+        *(_swapped(labels, *names) for names in _HALVES),
+        labels.parent / (labels.name.removesuffix("annot") or labels.name),
+        labels.parent / "JPEGImages",
+    ]
+    return next((folder for folder in candidates if folder != labels and folder.is_dir()), None)
+
+
+def _swapped(path: Path, old: str, new: str) -> Path:
+    """Return the path with the last part of one name renamed."""
+    parts = list(path.parts)
+    if old in parts:
+        parts[len(parts) - 1 - parts[::-1].index(old)] = new
+    return Path(*parts)
 
 
 def _split_folder(images: Path, split: str | None) -> Path:
     return images / split if split is not None and (images / split).is_dir() else images
 
 
+def _label_files(folder: Path, preferred: str = LABEL_IDS) -> list[Path]:
+    """Find label maps, recursively: one of Cityscapes' two kinds if there are any, else PNGs, else MATLAB files."""
+    files = sorted(file for file in folder.rglob("*") if _may_be_label_map(file))
+    kinds = [
+        *([p for p in files if p.stem.endswith(kind)] for kind in (preferred, LABEL_IDS, TRAIN_IDS)),
+        [p for p in files if p.suffix.lower() == ".png"],
+    ]
+    return next(filter(None, kinds), files)
+
+
 def _match(
-    labels: list[Path], folder: Path, image_folder: Path, text: Path | None, issues: list[Issue]
+    labels: list[Path], folder: Path, image_folder: Path, text: Path | None, rows: Builder
 ) -> list[tuple[Path, Path]]:
     """Match images with their label maps; what has no counterpart becomes an issue."""
-
-    def report(kind: str, name: object, message: str) -> None:
-        issues.append(Issue(kind, f"{name}: {message}", str(name), repair="left out"))
-
-    images = image_files(image_folder, labels)
+    beside = set(labels)
+    images = [p for p in sorted(image_folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p not in beside]
     if text is not None:
-        listed = read_listed(text)
-        labels, images = ([file for file in files if bare_stem(file) in listed] for files in (labels, images))
-        for name in sorted(listed - {bare_stem(label) for label in labels}):
-            report("no-label-map", text, f"it lists {name}, which has no label map in {folder}; add it.")
-    found = match_images(labels, folder, images, image_folder)
-    for label, image in found:
-        if image is None:
-            report(
-                "no-image", label, f"the label map has no image in {image_folder} and is left out; add it."
-            )
-    if (
-        image_folder.name != "JPEGImages"
-    ):  # VOC's, which other tasks share: most of its images have no label map
-        for image in sorted({*images} - {image for _, image in found}):
-            report("no-label-map", image, f"the image has no label map in {folder} and is left out; draw it.")
-    return [(image, label) for label, image in found if image is not None]
+        listed = _read_listed(text)
+        labels, images = ([p for p in files if _bare_stem(p) in listed] for files in (labels, images))
+        for name in sorted(listed - {_bare_stem(label) for label in labels}):
+            what = f"it lists {name}, which has no label map in {folder}; add it."
+            rows.report("no-label-map", text, what)
+    found = _find_images(labels, folder, images, image_folder)
+    for label in sorted({*labels} - found.keys()):
+        what = f"the label map has no image in {image_folder} and is left out; add it."
+        rows.report("no-image", label, what)
+    if image_folder.name != "JPEGImages":  # VOC's, where most images, those of other tasks, have no label map
+        for image in sorted({*images} - set(found.values())):
+            what = f"the image has no label map in {folder} and is left out; draw it."
+            rows.report("no-label-map", image, what)
+    return [(image, label) for label, image in found.items()]
+
+
+def _read_listed(text: Path) -> set[str]:
+    """Read the images that the list of a split names, each as `_bare_stem`."""
+    names = read_image_set(text)
+    if not names:
+        raise BoxelError(f"{text}: it lists no image; write one name per line, or remove it.")
+    return {_bare_stem(Path(name if name.endswith(image_suffix(name)) else f"{name}.jpg")) for name in names}
+
+
+def _bare_stem(file: Path) -> str:
+    """Return the stem of an image or its label map, the same for both."""
+    ending = next((ending for ending in _ENDINGS if file.stem.endswith(ending)), "")
+    return file.stem.removesuffix(ending)
+
+
+def _find_images(
+    labels: Sequence[Path], label_folder: Path, images: Sequence[Path], image_folder: Path
+) -> dict[Path, Path]:
+    """Return the image of each label map, that of its stem, if there is one.
+
+    An ending that only one of the two has, e.g. ``_gtFine_labelIds``, is ignored. If stems are not unique, their
+    folders must be the same too.
+    """
+    by_path = any(len({file.stem for file in files}) < len(files) for files in (labels, images))
+
+    def names(file: Path, folder: Path) -> list[Path]:
+        parent = file.relative_to(folder).parent if by_path else Path()
+        return [parent / file.stem, parent / _bare_stem(file)]
+
+    known: dict[Path, Path] = {}
+    for which in (1, 0):  # whole stems come before bare ones, and of several images the first
+        known |= {names(image, image_folder)[which]: image for image in reversed(images)}
+    candidates = {label: [known.get(name) for name in names(label, label_folder)] for label in labels}
+    return {label: image for label, found in candidates.items() if (image := next(filter(None, found), None))}
 
 
 def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
     """Add the pairs whose sizes agree."""
-    names = [image.with_name(bare_stem(image) + image.suffix) for image, _ in pairs]
+    names = [image.with_name(_bare_stem(image) + image.suffix) for image, _ in pairs]
     ids = file_stems([os.path.relpath(name, root) for name in names])
     for id, (image, label) in zip(ids, pairs, strict=True):
         try:
@@ -179,7 +290,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     known, unreadable, written = has_pixel_labels(data), list[str](), list[int]()
     for image in np.flatnonzero(known).tolist():
         try:
-            labels = make_label_map(data, image, data.image_size(image)[::-1])
+            labels = make_label_map(data, image)
         except BoxelError as error:
             unreadable.append(str(error))
             continue

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Mapping, Sequence, Set
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +18,6 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import MAX_VALUE, Category, values_to_labels
 from boxel.data.formats.builder import read_bytes
-from boxel.data.formats.semantic_files import LABEL_IDS, TRAIN_IDS
 from boxel.utils.errors import BoxelError, nearest, one_line
 
 _FOLDER = Path(__file__).parents[1] / "tables"
@@ -28,6 +27,9 @@ TABLES = tuple(sorted(file.stem for file in _FOLDER.glob("*.txt")))
 
 VOID_NAMES = frozenset(("void", "unlabeled", "unlabelled", "ignore"))
 """Names, in lower case, that are not classes."""
+
+LABEL_IDS, TRAIN_IDS = "_gtFine_labelIds", "_gtFine_labelTrainIds"
+"""Endings of Cityscapes' two kinds of label maps."""
 
 CLASS_LISTS = ("classes.txt", "class_names.txt")
 """File names of the class list of a dataset."""
@@ -109,39 +111,41 @@ def _entries(file: Path) -> list[tuple[int, int, str]]:
     return entries
 
 
-def load_tables(
-    folders: Sequence[Path], label_map: Path, classes: str | Path | None
-) -> tuple[dict[int, str], dict[int, str]]:
-    """Load the class table of a dataset.
+def load_classes(
+    folders: Sequence[Path], label_map: Path, choice: str | Path | None
+) -> tuple[list[Category], NDArray[np.int16]]:
+    """Load the categories of a dataset, each with the first of its values as id, and the `map_labels` of its files.
 
     Args:
         folders: Where its class list may be.
         label_map: One of its label maps.
-        classes: The user's choice, see `load_class_table`.
-
-    Returns:
-        The table by whose values its categories are numbered, and that of the values in its files. They differ only for
-        PASCAL-Context's MATLAB files, with 459 values for 60 classes.
+        choice: The user's choice, see `load_class_table`.
 
     Raises:
         BoxelError: The table is unknown or cannot be understood.
     """
-    source = classes or _first_file(folders, CLASS_LISTS) or _guess_table(label_map)
+    source = choice or _first_file(folders, CLASS_LISTS) or _guess_table(label_map)
     if source is None:
         raise BoxelError(
             f"{label_map}: the classes of the values in this label map are unknown; name a text that lists them, or "
             f"one of {', '.join(TABLES)}, with `class_list`."
         )
     table = load_class_table(source)
-    if source == "pascal-context" and label_map.suffix.lower() == ".mat":
+    name_of = table
+    if source == "pascal-context" and label_map.suffix.lower() == ".mat":  # 459 values of 60 classes
         names = _first_file(folders, ("labels.txt",))
         if names is None:
             raise BoxelError(
                 f"{label_map}: PASCAL-Context's labels.txt, which names its values, is missing; "
                 f"put it into {folders[-1]}."
             )
-        return table, _context_table(names, set(table.values()))
-    return table, table
+        name_of = _context_table(names, set(table.values()))
+    id_of: dict[str, int] = {}
+    for value, name in table.items():
+        id_of.setdefault(name, value)
+    label_of = {name: label for label, name in enumerate(id_of)}
+    map_labels = values_to_labels({value: label_of[name] for value, name in name_of.items()})
+    return [Category(id, name) for name, id in id_of.items()], map_labels
 
 
 def _first_file(folders: Sequence[Path], names: Sequence[str]) -> Path | None:
@@ -171,17 +175,3 @@ def _context_table(file: Path, classes: Set[str]) -> dict[int, str]:
     return {0: "background"} | {
         value: name if name in classes else "background" for value, name in published.items()
     }
-
-
-def list_categories(table: Mapping[int, str]) -> list[Category]:
-    """List the classes of a table in its order, each with its first value as id."""
-    first: dict[str, int] = {}
-    for value, name in table.items():
-        first.setdefault(name, value)
-    return [Category(value, name) for name, value in first.items()]
-
-
-def table_to_labels(table: Mapping[int, str], categories: list[Category]) -> NDArray[np.int16]:
-    """Build the `map_labels` of an `Annotations`: for each value the index of its class."""
-    index = {category.name: label for label, category in enumerate(categories)}
-    return values_to_labels({value: index[name] for value, name in table.items()})

@@ -19,35 +19,11 @@ import defusedxml.ElementTree
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import Export, Ids, find_image
+from boxel.data.formats.semantic_classes import load_class_table
 from boxel.data.formats.voc_masks import match_masks, write_pngs
-from boxel.data.images import image_size
-from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
 
-CLASSES = tuple(
-    [
-        "aeroplane",
-        "bicycle",
-        "bird",
-        "boat",
-        "bottle",
-        "bus",
-        "car",
-        "cat",
-        "chair",
-        "cow",
-        "diningtable",
-        "dog",
-        "horse",
-        "motorbike",
-        "person",
-        "pottedplant",
-        "sheep",
-        "sofa",
-        "train",
-        "tvmonitor",
-    ]
-)
+CLASSES = tuple(name for name in load_class_table("voc").values() if name != "background")
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
 
 
@@ -80,25 +56,20 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     """
     folder, stems = _locate(path)
     xml_folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-    ids = Ids(folder)
     rows = Builder()
-    parsed = [_Xml(stem, xml_folder / f"{stem}.xml", rows.issues) for stem in stems]
-    order = class_order([*(name for xml in parsed for name in xml.names), *ids.names])
-    known_order = bool(ids.names) or order == list(CLASSES)
-    root, subfolder = _image_folder(folder, images)
+    ids = Ids(folder, rows)
+    parsed = [_Xml(stem, xml_folder / f"{stem}.xml", rows) for stem in stems]
+    order = class_order([*(name for xml in parsed for name, _ in xml.objects), *ids.names])
+    known_order = order if ids.names or order == list(CLASSES) else None
+    root, subfolder = (images, ".") if images else (folder, _image_folder(folder))
     for xml in parsed:
-        name = _image_name(root / subfolder, xml)
-        relative = str(PurePosixPath(subfolder) / name)
-        width, height = _read_size(root / relative, xml, ids)
+        relative = str(PurePosixPath(subfolder) / find_image(root / subfolder, xml.stem, xml.filename))
+        size = xml.size if all(xml.size) else ids.image_size(root / relative, xml.stem)
         label_map = folder / "SegmentationClass" / f"{xml.stem}.png"
-        has_map = label_map.is_file()
-        index = rows.add_image(
-            xml.stem, relative, width, height, os.path.relpath(label_map, root) if has_map else None
-        )
-        boxed = list(zip(xml.names, xml.boxes, strict=True)) if xml.file.is_file() else None
-        instances = match_masks(
-            xml.stem, boxed, folder, order if known_order else None, (width, height), rows.issues
-        )
+        map_path = os.path.relpath(label_map, root) if label_map.is_file() else None
+        index = rows.add_image(xml.stem, relative, *size, map_path)
+        boxed = xml.objects if xml.file.is_file() else None
+        instances = match_masks(xml.stem, boxed, folder, known_order, size, rows)
         for k, (class_name, box, segmentation) in enumerate(instances, start=1):
             rows.add(f"{xml.stem}:{k}", index, order.index(class_name), box, segmentation)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
@@ -146,37 +117,33 @@ def read_image_set(path: Path) -> list[str]:
 
 
 class _Xml:
-    """One XML file: its image, and the name and box of each object."""
+    """One XML file: the name and the (width, height) of its image, and the name and box of each object."""
 
-    def __init__(self, stem: str, file: Path, issues: list[Issue]) -> None:
+    def __init__(self, stem: str, file: Path, rows: Builder) -> None:
         self.stem, self.file = stem, file
-        self.filename, self.width, self.height = "", 0, 0
-        self.names: list[str] = []
-        self.boxes: list[tuple[float, float, float, float]] = []
+        self.filename, self.size = "", (0, 0)
+        self.objects: list[tuple[str, tuple[float, ...]]] = []
         if not file.is_file():
             return
         try:
             tree = defusedxml.ElementTree.fromstring(read_bytes(file))
         except Exception as error:  # expat, defusedxml and codecs each have their own errors
-            message = f"{file}: cannot be read as XML ({one_line(error)}); its annotations are left out."
-            issues.append(Issue("bad-file", message, str(file), image_id=stem, repair="left out"))
+            what = f"cannot be read as XML ({one_line(error)}); its annotations are left out."
+            rows.report("bad-file", file, what, stem)
             return
-        self.filename = (tree.findtext("filename") or "").strip()
-        self.width, self.height = (_pixels(tree.findtext(f"size/{side}")) for side in ("width", "height"))
+        named = (tree.findtext("filename") or "").strip().replace("\\", "/")
+        self.filename = PurePosixPath(named).name.replace("\0", "_")
+        self.size = _pixels(tree.findtext("size/width")), _pixels(tree.findtext("size/height"))
         for k, element in enumerate(tree.findall("object"), start=1):
             try:
                 name = (element.findtext("name") or "").strip()
                 if not name:
                     raise ValueError("it has no name")
                 x0, y0, x1, y1 = (_number(element, key) for key in ("xmin", "ymin", "xmax", "ymax"))
+                self.objects.append((name, (x0 - 1, y0 - 1, x1, y1)))
             except ValueError as error:
-                message = f"{file}: object {k} cannot be read ({one_line(error)}); it is left out."
-                issues.append(
-                    Issue("bad-annotation", message, str(file), stem, f"{stem}:{k}", repair="left out")
-                )
-                continue
-            self.names.append(name)
-            self.boxes.append((x0 - 1, y0 - 1, x1, y1))
+                what = f"object {k} cannot be read ({one_line(error)}); it is left out."
+                rows.report("bad-annotation", file, what, stem, f"{stem}:{k}")
 
 
 def _number(element: ElementTree.Element, key: str) -> float:
@@ -194,27 +161,8 @@ def _pixels(text: str | None) -> int:
     return int(value) if 0 <= value < 2**31 else 0
 
 
-def _image_folder(folder: Path, images: Path | None) -> tuple[Path, str]:
-    if images is not None:
-        return images, "."
-    return folder, next(
-        (name for name in ("JPEGImages", "images", "Images") if (folder / name).is_dir()), "."
-    )
-
-
-def _image_name(folder: Path, xml: _Xml) -> str:
-    """Return the image's file name: as the XML states, if it exists, else the one with the XML's stem."""
-    named = PurePosixPath(xml.filename.replace("\\", "/")).name.replace("\0", "_")
-    return find_image(folder, xml.stem, named)
-
-
-def _read_size(image: Path, xml: _Xml, ids: Ids) -> tuple[int, int]:
-    if xml.width and xml.height:
-        return xml.width, xml.height
-    try:
-        return image_size(image)
-    except BoxelError:
-        return ids.size(xml.stem)
+def _image_folder(folder: Path) -> str:
+    return next((name for name in ("JPEGImages", "images", "Images") if (folder / name).is_dir()), ".")
 
 
 def write(data: Annotations, path: Path) -> list[str]:
@@ -232,51 +180,43 @@ def write(data: Annotations, path: Path) -> list[str]:
     export = Export(data, path, "VOC", "JPEGImages")
     order = class_order([_to_text(category.name) for category in data.categories])
     values = [order.index(_to_text(category.name)) + 1 for category in data.categories]
-    masked: list[str] = []
+    segmented: list[str] = []
     lost_maps: list[str] = []
     for image, stem in enumerate(export.stems):
         export.rows[image] = data.instances_in(image).tolist()
-        segmented = write_pngs(export, image, values, lost_maps)
-        if segmented:
-            masked.append(stem)
-        tree = _tree(data, image, export.names[image], segmented)
+        has_masks = write_pngs(export, image, values, lost_maps)
+        segmented += [stem] if has_masks else []
+        tree = _tree(data, image, export.names[image], has_masks)
         tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
-    for kind, listed in (("Main", export.stems), ("Segmentation", masked)):
+    for kind, listed in (("Main", export.stems), ("Segmentation", segmented)):
         text = "".join(f"{stem}\n" for stem in listed)
         (path / "ImageSets" / kind / "trainval.txt").write_text(text, encoding="utf-8")
     export.write_ids()
     losses = []
     if lost_maps:
         losses.append(f"VOC: {len(lost_maps)} label maps are not kept whole, the first: {lost_maps[0]}")
-    return export.losses(len(export.ious), "holds one object per pixel", losses, has_label_maps=True)
+    return export.losses("holds one object per pixel", others=losses, has_label_maps=True)
 
 
 def _tree(data: Annotations, image: int, name: str, segmented: bool) -> ElementTree.ElementTree:
     size = data.image_size(image)
     root = ElementTree.Element("annotation")
-    _child(root, "folder", "JPEGImages")
-    _child(root, "filename", name)
-    dimensions = _child(root, "size")
-    for key, value in (("width", size[0]), ("height", size[1]), ("depth", 3)):
-        _child(dimensions, key, str(value))
-    _child(root, "segmented", str(int(segmented)))
+    _add_fields(root, folder="JPEGImages", filename=name)
+    _add_fields(ElementTree.SubElement(root, "size"), width=size[0], height=size[1], depth=3)
+    _add_fields(root, segmented=int(segmented))
     for instance in data.instances_in(image).tolist():
-        element = _child(root, "object")
-        _child(element, "name", _to_text(data.categories[data.labels[instance]].name))
-        for key, text in (("pose", "Unspecified"), ("truncated", "0"), ("difficult", "0")):
-            _child(element, key, text)
-        box = _child(element, "bndbox")
-        x0, y0, x1, y1 = data.boxes[instance].tolist()
-        for key, value in (("xmin", x0 + 1), ("ymin", y0 + 1), ("xmax", x1), ("ymax", y1)):
-            _child(box, key, f"{round(value, 9):.15g}")
+        element = ElementTree.SubElement(root, "object")
+        _add_fields(element, name=_to_text(data.categories[data.labels[instance]].name))
+        _add_fields(element, pose="Unspecified", truncated=0, difficult=0)
+        x0, y0, x1, y1 = (f"{round(v, 9):.15g}" for v in data.boxes[instance] + [1, 1, 0, 0])
+        _add_fields(ElementTree.SubElement(element, "bndbox"), xmin=x0, ymin=y0, xmax=x1, ymax=y1)
     ElementTree.indent(root, "\t")
     return ElementTree.ElementTree(root)
 
 
-def _child(parent: ElementTree.Element, tag: str, text: str | None = None) -> ElementTree.Element:
-    element = ElementTree.SubElement(parent, tag)
-    element.text = text
-    return element
+def _add_fields(parent: ElementTree.Element, **texts: str | int) -> None:
+    for tag, text in texts.items():
+        ElementTree.SubElement(parent, tag).text = str(text)
 
 
 def _to_text(name: str) -> str:

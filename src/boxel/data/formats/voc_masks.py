@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.layout import Export
+from boxel.data.formats.builder import Builder
+from boxel.data.formats.layout import MAX_MASKS, Export
 from boxel.data.images import MAX_PIXELS
-from boxel.data.issues import Issue
 from boxel.data.label_maps import pixel_values
 from boxel.masks.boxes import box_iou, tight_boxes
 from boxel.masks.rle import encode
@@ -35,7 +35,7 @@ def match_masks(
     folder: Path,
     order: list[str] | None,
     size: tuple[int, int],
-    issues: list[Issue],
+    rows: Builder,
 ) -> list[tuple[str, Sequence[float], bytes | None]]:
     """Match the objects of an image with their masks.
 
@@ -45,18 +45,17 @@ def match_masks(
         folder: Folder of the dataset.
         order: Classes by their value in ``SegmentationClass``; None if not known for certain.
         size: (width, height) of the image.
-        issues: What is wrong is appended.
+        rows: Receives the issues.
 
     Returns:
         Class, box and segmentation (JSON bytes, or None without a mask) of each object.
     """
-    instances: list[tuple[str, Sequence[float], bytes | None]] = [
-        (name, box, None) for name, box in boxed or []
-    ]
-    objects = _read_png(folder / "SegmentationObject" / f"{stem}.png", size, stem, issues)
+    instances: list[tuple[str, Sequence[float], bytes | None]] = [(*item, None) for item in boxed or []]
+    file = folder / "SegmentationObject" / f"{stem}.png"
+    objects = _read_png(file, size, stem, rows)
     if objects is None:
         return instances
-    classes = _read_png(folder / "SegmentationClass" / f"{stem}.png", objects.shape[::-1], stem, issues)
+    classes = _read_png(folder / "SegmentationClass" / f"{stem}.png", objects.shape[::-1], stem, rows)
     values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
     masks = [objects == value for value in values]
     boxes = tight_boxes(masks).tolist()
@@ -82,13 +81,12 @@ def match_masks(
         instances[k] = (*instances[k][:2], msgspec.json.encode(encode(masks[m])))
     for m, value in enumerate(values):
         if m not in matched:
-            file = folder / "SegmentationObject" / f"{stem}.png"
-            message = f"{file}: object {value} matches no box of {stem}.xml; its mask is left out."
-            issues.append(Issue("mask-without-box", message, str(file), stem, values={"box": boxes[m]}))
+            what = f"object {value} matches no box of {stem}.xml; its mask is left out."
+            rows.report("mask-without-box", file, what, stem, repair="", box=boxes[m])
     return instances
 
 
-def _read_png(file: Path, size: tuple[int, ...], stem: str, issues: list[Issue]) -> NDArray[np.uint8] | None:
+def _read_png(file: Path, size: tuple[int, ...], stem: str, rows: Builder) -> NDArray[np.uint8] | None:
     """Read the (H, W) palette indices of a segmentation; None if there is none that can be used."""
     if not file.is_file():
         return None
@@ -102,8 +100,8 @@ def _read_png(file: Path, size: tuple[int, ...], stem: str, issues: list[Issue])
                 raise ValueError(f"its size is {image.size}")
             return pixel_values(image)
     except Exception as error:  # Pillow's decoders raise many kinds of errors
-        message = f"{file}: cannot be read as a segmentation ({one_line(error)}); the boxes are kept."
-        issues.append(Issue("bad-file", message, str(file), image_id=stem, repair="left out"))
+        what = f"cannot be read as a segmentation ({one_line(error)}); the boxes are kept."
+        rows.report("bad-file", file, what, stem)
         return None
 
 
@@ -122,7 +120,7 @@ def write_pngs(export: Export, image: int, values: list[int], lost_maps: list[st
     """Write the masks of an image, smaller ones on top, and its label map where there is no mask.
 
     Args:
-        export: Receives the IoU of each mask with its visible part.
+        export: The dataset.
         image: Index of the image; its k-th instance, from 1, has the value k in ``SegmentationObject``.
         values: Value of each category in ``SegmentationClass``.
         lost_maps: Receives a sentence about a label map that cannot be read, or that numbers the classes differently,
@@ -131,63 +129,43 @@ def write_pngs(export: Export, image: int, values: list[int], lost_maps: list[st
     Returns:
         Whether anything is written.
     """
-    data, path, stem = export.data, export.folder, export.stems[image]
+    data, name = export.data, f"{export.stems[image]}.png"
     size = data.image_size(image)
-    instances = data.instances_in(image).tolist()
-    read = {k: export.mask(i, size) for k, i in enumerate(instances, start=1)}
-    masks = {k: mask for k, mask in read.items() if mask is not None}
+    masks = export.masks(image)
     label_map = _read_label_map(data, image, size, lost_maps)
     if not masks and label_map is None:
         return False
-    objects = np.zeros((size[1], size[0]) if label_map is None else label_map.shape, dtype=np.uint8)
-    classes = np.zeros_like(objects)
-    for k in sorted(masks, key=lambda k: -int(masks[k].sum())):
-        value = values[data.labels[instances[k - 1]]]
-        if k < VOID and value < VOID:
-            objects[masks[k] != 0] = k
-            classes[masks[k] != 0] = value
+    objects = export.paint(masks, size[::-1] if label_map is None else label_map.shape)
+    value_of = np.zeros(256, dtype=np.uint8)  # of each object
+    own = np.array(values)[data.labels[data.instances_in(image)]][:MAX_MASKS]
+    value_of[1 : len(own) + 1] = np.minimum(own, VOID)
+    classes = value_of[objects]
     if label_map is not None:
-        _add_label_map(data, image, values, label_map, objects, classes, lost_maps)
+        bare = objects == 0
+        objects[bare & (label_map == VOID)] = VOID
+        # As read from VOC, categories have the numbers of the map as their ids; others may have been selected since.
+        same = values == [category.id for category in data.categories] == list(range(1, len(values) + 1))
+        if label_map[bare & (label_map != VOID)].max(initial=0) > (len(values) if same else 0):
+            file = data.root / str(data.label_maps[image])
+            what = "its values stand for other classes than those written; only void is kept."
+            lost_maps.append(f"{file}: {what}")
+            label_map = np.where(label_map == VOID, label_map, 0)
+        classes[bare] = label_map[bare]
     if masks:
-        _save(path / "SegmentationObject" / f"{stem}.png", objects)
-    _save(path / "SegmentationClass" / f"{stem}.png", classes)
-    export.ious += [
-        float((objects == k).sum() / max(mask.sum(), 1)) if k < VOID else 0.0 for k, mask in masks.items()
-    ]
+        _save(export.folder / "SegmentationObject" / name, objects)
+    _save(export.folder / "SegmentationClass" / name, classes)
     return True
-
-
-def _add_label_map(
-    data: Annotations,
-    image: int,
-    values: list[int],
-    label_map: NDArray[np.uint8],
-    objects: NDArray[np.uint8],
-    classes: NDArray[np.uint8],
-    lost_maps: list[str],
-) -> None:
-    """Fill what no mask covers from the label map."""
-    bare = classes == 0
-    objects[bare & (label_map == VOID)] = VOID
-    # As read from VOC, categories have the numbers of the map as their ids; others may have been selected since.
-    same = values == [category.id for category in data.categories] == list(range(1, len(values) + 1))
-    if label_map[bare & (label_map != VOID)].max(initial=0) > (len(values) if same else 0):
-        name = data.root / str(data.label_maps[image])
-        lost_maps.append(f"{name}: its values stand for other classes than those written; only void is kept.")
-        label_map = np.where(label_map == VOID, label_map, 0)
-    classes[bare] = label_map[bare]
 
 
 def _read_label_map(
     data: Annotations, image: int, size: tuple[int, int], lost_maps: list[str]
 ) -> NDArray[np.uint8] | None:
-    name = data.label_maps[image]
-    if name is None:
+    if data.label_maps[image] is None:
         return None
-    issues: list[Issue] = []
-    values = _read_png(data.root / name, size, str(data.image_ids[image]), issues)
+    file, rows = data.root / str(data.label_maps[image]), Builder()
+    values = _read_png(file, size, str(data.image_ids[image]), rows)
     if values is None:
-        lost_maps.append(issues[0].message if issues else f"{data.root / name}: there is no such file.")
+        lost_maps.append(rows.issues[0].message if rows.issues else f"{file}: there is no such file.")
         return None
     return np.where(values == data.void, VOID, values).astype(np.uint8)
 

@@ -8,7 +8,6 @@ rectangle is read as a box.
 
 from __future__ import annotations
 
-import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -22,9 +21,7 @@ import yaml
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import Export, Ids, file_stems
-from boxel.data.formats.outlines import join_rings, outlines, overlap
 from boxel.data.formats.yolo_files import Place, files_in, folder_places, listed_places
-from boxel.data.images import image_size
 from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
 
@@ -32,10 +29,9 @@ _YAML = (".yaml", ".yml")
 
 
 class _Line(NamedTuple):
-    """An object of a label file: its image, its class number, and the numbers that follow."""
+    """An object of a label file: index of its image, class number, and the numbers that follow."""
 
     image: int
-    stem: str
     file: Path
     class_id: int
     numbers: list[float]
@@ -70,7 +66,7 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
     rows = Builder()
     places: list[Place] = []
     if config_file and (path.is_file() or (split is not None and config_file.parent == folder)):
-        places = listed_places(config, config_file, images, split, rows.issues)
+        places = listed_places(config, config_file, images, split, rows)
     places = places or _default_places(folder, images)
     root = images or folder
     files = [pair for pair in files_in(places) if rows.has_valid_name(os.path.relpath(pair[0], root))]
@@ -81,14 +77,13 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
     names = _class_names(config, config_file, [base, *(labels for _, labels in places)])
     paths = [str(image.relative_to(root)) if image.is_relative_to(root) else str(image) for image, _ in files]
     stems = file_stems(paths)
-    ids = Ids(base)
+    ids = Ids(base, rows)
     pose = isinstance(config.get("kpt_shape"), list)
     lines: list[_Line] = []
     for (image, label_file), relative, stem in zip(files, paths, stems, strict=True):
-        index = rows.add_image(stem, relative, *_read_size(image, ids, stem))
+        index = rows.add_image(stem, relative, *ids.image_size(image, stem))
         if label_file is not None:
-            parsed = _parse_lines(label_file, stem, pose, rows.issues)
-            lines += [_Line(index, stem, label_file, class_id, numbers) for class_id, numbers in parsed]
+            lines += _read_lines(label_file, index, pose, rows)
     if names is None:
         names = {k: str(k) for k in sorted({line.class_id for line in lines})}
     _add_instances(rows, lines, {class_id: label for label, class_id in enumerate(names)})
@@ -106,27 +101,24 @@ def _default_places(folder: Path, images: Path | None) -> list[Place]:
 def _add_instances(rows: Builder, lines: Sequence[_Line], label_of: dict[int, int]) -> None:
     """Append an instance per line; lines of unknown classes and sizes become issues."""
     count = Counter[int]()
-    for image, stem, file, class_id, numbers in lines:
+    for image, file, class_id, numbers in lines:
         count[image] += 1
+        stem = rows.image_ids[image]
         id = f"{stem}:{count[image]}"
         width, height = rows.widths[image], rows.heights[image]
         if class_id not in label_of:
-            message = f"{file}: annotation {id} is of class {class_id}, which has no name; it is left out."
-            rows.issues.append(Issue("unknown-category", message, str(file), stem, id, repair="left out"))
+            what = f"annotation {id} is of class {class_id}, which has no name; it is left out."
+            rows.report("unknown-category", file, what, stem, id)
         elif not (width and height):
-            message = f"{file}: the image of annotation {id} cannot be opened, so its size is unknown; it is left out."
-            rows.issues.append(Issue("unknown-image", message, str(file), stem, id, repair="left out"))
+            what = f"the image of annotation {id} cannot be opened, so its size is unknown; it is left out."
+            rows.report("unknown-image", file, what, stem, id)
         else:
-            box, segmentation = _to_pixels(numbers, width, height)
-            rows.add(id, image, label_of[class_id], box, segmentation)
+            rows.add(id, image, label_of[class_id], *_to_pixels(numbers, width, height))
 
 
 def _yaml_in(folder: Path) -> Path | None:
-    for name in ("data", "dataset"):
-        for suffix in _YAML:
-            if (folder / (name + suffix)).is_file():
-                return folder / (name + suffix)
-    return None
+    files = (folder / f"{name}{suffix}" for name in ("data", "dataset") for suffix in _YAML)
+    return next((file for file in files if file.is_file()), None)
 
 
 def _find_yaml(folder: Path) -> Path | None:
@@ -166,26 +158,19 @@ def _class_names(config: dict[str, Any], file: Path | None, folders: Sequence[Pa
     return {int(k): str(name) for k, name in pairs}
 
 
-def _read_size(image: Path, ids: Ids, stem: str) -> tuple[int, int]:
-    try:
-        return image_size(image)
-    except BoxelError:
-        return ids.size(stem)
-
-
-def _parse_lines(file: Path, stem: str, pose: bool, issues: list[Issue]) -> Iterator[tuple[int, list[float]]]:
-    """Yield class and numbers of each valid line; only those of the box if key points follow it."""
+def _read_lines(file: Path, image: int, pose: bool, rows: Builder) -> Iterator[_Line]:
+    """Yield each valid line of a label file; of its numbers only those of the box if key points follow it."""
+    stem = rows.image_ids[image]
     try:
         lines = read_bytes(file).decode("utf-8", "replace").splitlines()
     except BoxelError as error:
-        issues.append(Issue("bad-file", str(error), str(file), image_id=stem, repair="left out"))
+        rows.issues.append(Issue("bad-file", str(error), str(file), image_id=stem, repair="left out"))
         return
     for number, line in enumerate(lines, start=1):
-        fields = line.split()
-        if not fields:
+        if not line.split():
             continue
         try:
-            class_id, numbers = float(fields[0]), [float(field) for field in fields[1:]]
+            class_id, *numbers = map(float, line.split())
             if not class_id.is_integer() or class_id < 0:
                 raise ValueError("its class is not a whole number")
             if pose:
@@ -195,12 +180,10 @@ def _parse_lines(file: Path, stem: str, pose: bool, issues: list[Issue]) -> Iter
             if len(numbers) < 4 or len(numbers) % 2:
                 raise ValueError(f"{len(numbers)} numbers are neither a box nor a polygon")
         except ValueError as error:
-            message = f"{file}: line {number} cannot be read ({one_line(error)}); it is left out."
-            issues.append(
-                Issue("bad-annotation", message, str(file), stem, values={"line": number}, repair="left out")
-            )
+            what = f"line {number} cannot be read ({one_line(error)}); it is left out."
+            rows.report("bad-annotation", file, what, stem, line=number)
             continue
-        yield int(class_id), numbers
+        yield _Line(image, file, int(class_id), numbers)
 
 
 def _to_pixels(numbers: list[float], width: int, height: int) -> tuple[Sequence[float], bytes | None]:
@@ -233,59 +216,31 @@ def write(data: Annotations, path: Path) -> list[str]:
     """
     export = Export(data, path, "YOLO", "images")
     (path / "labels").mkdir(exist_ok=True)
-    masks = 0
-    for i, stem in enumerate(export.stems):
-        size = data.image_size(i)
-        instances = data.instances_in(i).tolist()
-        rings = {instance: ring for instance in instances if (ring := _ring(export, instance, size))}
-        masks += len(rings)
-        lines = {
-            instance: line
-            for instance in instances
-            if (line := _format_line(data, instance, size, rings.get(instance), bool(rings))) is not None
-        }
-        export.rows[i] = list(lines)
-        text = "".join(f"{line}\n" for line in lines.values())
+    for image, stem in enumerate(export.stems):
+        size = data.image_size(image)
+        own = data.instances_in(image).tolist()
+        rings = [export.rings(instance, image, joined=True) for instance in own]
+        lines = [
+            _format_line(data, instance, size, ring[0] if ring else None, any(rings))
+            for instance, ring in zip(own, rings, strict=True)
+        ]
+        export.rows[image] = [instance for instance, line in zip(own, lines, strict=True) if line]
+        text = "".join(f"{line}\n" for line in lines if line)
         (path / "labels" / f"{stem}.txt").write_text(text, encoding="utf-8")
     config = {"train": "images", "val": "images", "names": {k: c.name for k, c in enumerate(data.categories)}}
     text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
     (path / "data.yaml").write_text(text, encoding="utf-8")
     export.write_ids()
-    left_out = export.count_left_out()
-    losses = [
-        "YOLO boxes need an image of known size and some area inside it: "
-        f"{left_out} of {len(data.labels)} instances are left out."
-    ]
-    reason = "holds one ring per mask, without holes or parts"
-    return export.losses(masks, reason, losses if left_out else [])
-
-
-def _ring(export: Export, instance: int, size: tuple[int, int]) -> list[float] | None:
-    """Return the instance's mask as one ring in pixels; append its IoU with the mask if that may be below 1."""
-    rle = export.rle(instance, size)
-    if rle is None:
-        return None
-    segmentation: Any = export.data.segmentation(instance)
-    if isinstance(segmentation, list):
-        rings = [list(map(float, polygon)) for polygon in segmentation if len(polygon) >= 6]
-        if len(rings) == 1:
-            return rings[0]
-    else:
-        rings = outlines(rle)
-    ring = join_rings(rings) if rings else None
-    export.ious.append(overlap([ring], rle) if ring else 0.0)
-    return ring
+    needs = "YOLO boxes need an image of known size and some area inside it"
+    return export.losses("holds one ring per mask, without holes or parts", needs)
 
 
 def _format_line(
     data: Annotations, instance: int, size: tuple[int, int], ring: list[float] | None, as_polygon: bool
 ) -> str | None:
     """Return the line of an instance; None if it cannot be written."""
-    if not min(size):
-        return None
-    sides = np.array(size, dtype=float)
-    box = data.boxes[instance]
-    if not all(map(math.isfinite, box)):
+    box, sides = data.boxes[instance], np.array(size, dtype=float)
+    if not min(size) or not np.isfinite(box).all():
         return None
     corners = box.reshape(2, 2).clip(0, sides) / sides
     if ring is not None:

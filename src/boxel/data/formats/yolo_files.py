@@ -11,9 +11,8 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from boxel.data.formats.builder import read_bytes
+from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.images import SUFFIXES
-from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError
 
 Place = tuple[Path, Path]
@@ -22,7 +21,7 @@ SPLITS = ("train", "val", "test")
 
 
 def listed_places(
-    config: dict[str, Any], file: Path, images: Path | None, split: str | None, issues: list[Issue]
+    config: dict[str, Any], file: Path, images: Path | None, split: str | None, rows: Builder
 ) -> list[Place]:
     """Return what a ``data.yaml`` lists: folders, or texts with one image file per line.
 
@@ -31,7 +30,7 @@ def listed_places(
         file: Its path.
         images: A folder instead of every ``images/``.
         split: The only split wanted.
-        issues: Listed entries that do not exist are appended, if any exists.
+        rows: Receives an issue per listed entry that does not exist, if any exists.
 
     Raises:
         BoxelError: The split does not exist, although others are listed.
@@ -50,15 +49,13 @@ def listed_places(
         for entry in listed:
             place = _find(entry, starts)
             if place is None:
-                missing.append(f"{file}: its `{name}`, {entry}, does not exist")
+                missing.append(f"its `{name}`, {entry}, does not exist")
             elif place.resolve() not in found:
                 found[place.resolve()] = list(_places_in(place, starts, images))
     if missing and split is not None and not found:
-        raise BoxelError(f"{missing[0]}; correct it, or name the folder of its images.")
-    if found:
-        issues += [
-            Issue("bad-file", f"{text}; it is left out.", str(file), repair="left out") for text in missing
-        ]
+        raise BoxelError(f"{file}: {missing[0]}; correct it, or name the folder of its images.")
+    for what in missing if found else []:
+        rows.report("bad-file", file, f"{what}; it is left out.")
     return [place for places in found.values() for place in places]
 
 

@@ -8,9 +8,11 @@ import pytest
 import torch
 from torchvision.ops import nms
 
+from boxel.exporting import boxinst as graph
 from boxel.exporting.boxinst import BoxInstGraph, pad_to_multiple
 from boxel.exporting.onnx import trace
 from boxel.layers.padding import pad_batch
+from boxel.models.boxinst import model as boxinst_model
 from boxel.models.detector import full_image_detections
 from boxel.models.onnx import OnnxBoxInst
 
@@ -40,12 +42,15 @@ def same(expected, found):
     [
         {},
         {"backbone": "tf_efficientnet_lite0", "neck": "bifpn", "max_detections": 7},
-        {"mask_width": 16, "topk_candidates": 10, "classes": 12},
+        {"mask_width": 16, "classes": 12},
         {"backbone_norm": "gn", "nms_threshold": 0.3, "head_convs": 0, "classes": 1},
     ],
     ids=["fpn", "bifpn", "wide", "gn"],
 )
-def test_any_batch_and_size(boxinst, pixels, tmp_path: Path, options):
+def test_any_batch_and_size(boxinst, pixels, tmp_path: Path, options, monkeypatch):
+    if "mask_width" in options:
+        for module in (graph, boxinst_model):
+            monkeypatch.setattr(module, "TOPK_CANDIDATES", 10)
     model = boxinst(**options)
     trace(BoxInstGraph(model).eval(), tmp_path / "model.onnx")
     exported = OnnxBoxInst(model, tmp_path / "model.onnx")

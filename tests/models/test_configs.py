@@ -29,7 +29,7 @@ REFUSED = {
     ],
     BoxInstConfig: [
         ({"patch_size": 4}, "patch_size is 4; give an odd number from 3 up."),
-        ({"theta": 0.0}, "theta is 0.0; give a number above 0."),
+        ({"mask_features": 0}, "mask_features is 0; give a whole number above 0."),
         ({"tau": 1.5}, "tau is 1.5; give a number from 0 to 1."),
         ({"max_instances": 0}, "max_instances is 0; give a whole number above 0."),
         ({"max_detections": -1}, "max_detections is -1"),

@@ -19,7 +19,7 @@ from boxel.layers.dynamic import upsample_twice
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.heads import HeadOutput
 from boxel.models.boxinst.losses import MASK_STRIDE
-from boxel.models.boxinst.matching import STRIDES, cell_centers
+from boxel.models.boxinst.matching import STRIDES, TOPK_CANDIDATES, cell_centers
 from boxel.models.inference import inference_config
 
 
@@ -101,9 +101,9 @@ class BoxInstGraph(nn.Module):
         levels, first = [], 0
         for features in pyramid:
             count = features.shape[-2] * features.shape[-1]
-            # Padded with zeros, which pass no threshold, so that a small level has `topk_candidates` too.
-            flat = F.pad(probability[:, first : first + count].flatten(1), (0, config.topk_candidates))
-            best, index = flat.topk(config.topk_candidates)
+            # Padded with zeros, which pass no threshold, so that a small level has `TOPK_CANDIDATES` too.
+            flat = F.pad(probability[:, first : first + count].flatten(1), (0, TOPK_CANDIDATES))
+            best, index = flat.topk(TOPK_CANDIDATES)
             levels.append((best, index // classes + first, index % classes))
             first = first + count
         best, location, label = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))

@@ -59,12 +59,8 @@ def full_image_detections(
     return Detections(boxes, scores, labels, mask_logits, window.expand(len(boxes), 4))
 
 
-def paste_masks(detections: Sequence[Detections], sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
-    """Paste the masks of detections into their images.
-
-    Args:
-        detections: Those of each image.
-        sizes: (height, width) of each image in pixels.
+def paste_masks(detections: Sequence[Detections], images: Sequence[Tensor]) -> list[dict[str, Any]]:
+    """Paste the masks of detections into their images, (3, H, W) each.
 
     Returns:
         Per image a dict with `boxes`, `labels`, `scores` and `masks`, compressed run-length codes.
@@ -74,9 +70,11 @@ def paste_masks(detections: Sequence[Detections], sizes: Sequence[tuple[int, int
             "boxes": found.boxes,
             "labels": found.labels,
             "scores": found.scores,
-            "masks": paste_windows(found.mask_logits, found.boxes, found.windows, size),
+            "masks": paste_windows(
+                found.mask_logits, found.boxes, found.windows, (image.shape[-2], image.shape[-1])
+            ),
         }
-        for found, size in zip(detections, sizes, strict=True)
+        for found, image in zip(detections, images, strict=True)
     ]
 
 

@@ -279,9 +279,7 @@ def boxed_affinity(case: dict[str, Tensor], config: BoxInstConfig) -> Tensor:
     """The affinity loss of the instances without a mask, put together from the paper's parts, times their share."""
     boxed = ~case["has_mask"]
     rows, columns = box_spans(case["gt_boxes"][boxed], 16, 12, 4)
-    similarity = color_similarity(
-        case["images"], case["valid"], 4, config.patch_size, config.dilation, config.theta
-    )
+    similarity = color_similarity(case["images"], case["valid"], 4, config.patch_size, config.dilation)
     loss = affinity_loss(
         case["logits"][boxed],
         similarity >= config.tau,
@@ -301,7 +299,6 @@ def boxed_affinity(case: dict[str, Tensor], config: BoxInstConfig) -> Tensor:
     [
         ("tau", 0.1),
         ("tau", 0.9),
-        ("theta", 20.0),
         ("patch_size", 5),
         ("dilation", 1),
         ("affinity_normalizer", "edges"),

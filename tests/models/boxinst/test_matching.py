@@ -27,10 +27,10 @@ def make_all_locations(height, width):
     return make_locations([(-(-height // stride), -(-width // stride)) for stride in STRIDES])
 
 
-def match_p3(boxes, radius=1.5, size=32):
+def match_p3(boxes, size=32):
     """Matches of a square image at stride 8 alone, as a map."""
     locations = make_locations([(size // 8, size // 8)])._replace(size_ranges=torch.tensor([[-1.0, 64.0]]))
-    matched = match_locations(locations, torch.tensor(boxes).float().reshape(-1, 4), radius)
+    matched = match_locations(locations, torch.tensor(boxes).float().reshape(-1, 4))
     return matched.reshape(size // 8, -1)
 
 
@@ -45,14 +45,12 @@ def test_side_distances_are_left_top_right_bottom():
 
 
 @pytest.mark.parametrize(
-    ("radius", "positive"),
-    [(0.5, []), (1, [12, 20]), (1.5, [12, 20]), (1.6, [4, 12, 20, 28])],
-    ids=["at the radius is outside", "1", "1.5, the default", "1.6"],
+    ("center", "positive"), [(16, [12, 20]), (15, [4, 12, 20])], ids=["at the radius is outside", "within"]
 )
-def test_locations_within_the_radius_are_positive(radius, positive):
-    """The box's center is 16; locations 4, 12, 20, 28 are 12, 4, 4 and 12 pixels off, a stride is 8."""
-    found = match_p3([[0, 0, 32, 32]], radius)
-    inside = torch.isin(torch.arange(4) * 8 + 4, torch.tensor(positive, dtype=torch.long))
+def test_locations_within_the_radius_are_positive(center, positive):
+    """Locations are 4, 12, 20, 28, a stride is 8: those less than 12 pixels from the center."""
+    found = match_p3([[center - 16, center - 16, center + 16, center + 16]])
+    inside = torch.isin(torch.arange(4) * 8 + 4, torch.tensor(positive))
     assert torch.equal(found == 0, inside[:, None] & inside)
 
 

@@ -128,14 +128,6 @@ def test_defaults_are_the_papers_network():
 # Options of learning
 
 
-def test_center_radius(small, step, target, seen):
-    """A box of 40 x 40 around (32, 32) has 4 locations within 8 pixels of its center, and 16 within 16."""
-    for radius, positives in [(1.0, 4), (1.5, 4), (2.0, 16)]:
-        small.config.center_radius = radius
-        step(small, [target([[12, 12, 52, 52]])])
-        assert seen["detection"]["positive"][0, :64].sum() == positives
-
-
 def test_ignored_bottom_rows(small, step, target, seen):
     small.config.ignored_bottom_rows = 10
     step(small, [target([[8, 8, 40, 40]]), target([[8, 8, 40, 40]])], (50, 60))
@@ -174,7 +166,7 @@ def test_max_instances_counts_per_image_and_is_balanced_over_boxes(small, step, 
 
 
 def test_the_config_reaches_the_mask_losses(small, step, target, seen):
-    """What tau, theta, patch_size and the others do there is tested with the criterion."""
+    """What tau, patch_size and the others do there is tested with the criterion."""
     small.config.tau = 0.77
     step(small, [target([[8, 8, 40, 40]])])
     assert seen["masks"]["config"] is small.config
@@ -413,11 +405,11 @@ def test_nms_threshold(small):
         assert found(model)["labels"].tolist() == labels
 
 
-def test_topk_candidates_counts_per_level(small):
+def test_topk_candidates_counts_per_level(small, monkeypatch):
     """Three detections in P3, one in P4 (from location 64)."""
     model = with_detections(small, [(n, 0, 3.0 - i, SIDES) for i, n in enumerate((9, 13, 45, 64 + 15))])
     for limit, kept in [(1000, 4), (2, 3), (1, 2)]:
-        model.config.topk_candidates = limit
+        monkeypatch.setattr(module, "TOPK_CANDIDATES", limit)
         assert len(found(model)["scores"]) == kept
 
 
@@ -429,7 +421,7 @@ def test_max_detections_keeps_the_best(small):
     )
 
 
-def test_detections_equal_torchvision(small, picture):
+def test_detections_equal_torchvision(small, picture, monkeypatch):
     """torchvision's FCOS after its head, given the same outputs."""
     generator = torch.Generator().manual_seed(3)
     logits, center = torch.randn(1, 86, 3, generator=generator), torch.randn(1, 86, generator=generator)
@@ -437,7 +429,8 @@ def test_detections_equal_torchvision(small, picture):
     sides = torch.rand(1, 86, 4, generator=generator) * 2 * stride[:, None] + 2
     predict = small.head.forward
     small.head.forward = lambda pyramid: HeadOutput(logits, sides, center, predict(pyramid).towers)
-    small.config = replace(small.config, topk_candidates=20, score_threshold=0.2, max_detections=15)
+    monkeypatch.setattr(module, "TOPK_CANDIDATES", 20)
+    small.config = replace(small.config, score_threshold=0.2, max_detections=15)
     small.eval()
     ours = small([picture()])[0]
 
@@ -477,15 +470,8 @@ def test_masks_in_a_batch_equal_those_of_single_images(small, picture):
         assert together.mask_logits.shape == (2, 16, 16)
         torch.testing.assert_close(together.mask_logits, single.mask_logits, rtol=1e-3, atol=1e-4)
     assert not torch.allclose(alone[0].mask_logits, alone[1].mask_logits, atol=1e-3)
-    pyramid = model.neck(model.backbone(pad_batch(images[:1], model.backbone.mean)[0]))
-    locations = make_locations([level.shape[-2:] for level in pyramid])
-    own = model._predict_masks(
-        model.mask_branch(pyramid),
-        model.head(pyramid),
-        locations,
-        torch.zeros(2, dtype=torch.long),
-        torch.tensor([18, 45]),
-    )
+    maps = model.predict_maps(pad_batch(images[:1], model.backbone.mean)[0])
+    own = model._predict_masks(maps, torch.zeros(2, dtype=torch.long), torch.tensor([18, 45]))
     torch.testing.assert_close(alone[0].mask_logits, own.detach(), rtol=1e-3, atol=1e-4)
 
 

@@ -7,14 +7,7 @@ from typing import Literal
 
 from boxel.layers.types import Norm
 from boxel.losses.types import Inside, Normalizer
-from boxel.utils.config import (
-    ClosedUnitInterval,
-    Config,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
+from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeFloat, NonNegativeInt, PositiveInt
 from boxel.utils.errors import BoxelError
 
 
@@ -49,7 +42,6 @@ class BoxInstConfig(Config):
         supervised_loss: Loss of instances with a mask (Table 2): `dice`, or `affinity`, Eq. 6 with true edges, which
             uses only `patch_size` and `dilation` of the settings of the affinity loss.
         tau: Color similarity from which on an edge counts as positive (Table 1a).
-        theta: Scale of the color similarity (Eq. 7).
         patch_size: Side of a pixel's neighborhood, 3 or 5 (Table 1b).
         dilation: Dilation of the neighborhood (Table 1b).
         ignored_bottom_rows: Rows at the bottom of each image that give no edges, in pixels of the image as stored.
@@ -58,10 +50,8 @@ class BoxInstConfig(Config):
         affinity_inside: Edges that belong to E_in: those with `either` end in the box (the paper), or those with their
             `center` pixel in it, which counts an inner edge twice.
         max_instances: Maximum number of mask-loss locations per image, balanced across its boxes.
-        center_radius: Strides around the center of a box within which locations are positive.
         score_threshold: Minimum class score x center-ness of a detection.
         nms_threshold: Box IoU above which the lower-scoring of two detections of a class is dropped.
-        topk_candidates: Maximum number of locations per pyramid level before NMS.
         max_detections: Maximum number of detections per image.
     """
 
@@ -83,7 +73,6 @@ class BoxInstConfig(Config):
     hint_weight: NonNegativeFloat = 0.0
     supervised_loss: Literal["dice", "affinity"] = "dice"
     tau: ClosedUnitInterval = 0.3
-    theta: PositiveFloat = 2.0
     patch_size: int = 3
     dilation: PositiveInt = 2
     ignored_bottom_rows: NonNegativeInt = 0
@@ -91,10 +80,8 @@ class BoxInstConfig(Config):
     affinity_normalizer: Normalizer = "supervised"
     affinity_inside: Inside = "center"
     max_instances: PositiveInt = 64
-    center_radius: float = 1.5
     score_threshold: ClosedUnitInterval = 0.05
     nms_threshold: ClosedUnitInterval = 0.6
-    topk_candidates: PositiveInt = 1000
     max_detections: NonNegativeInt = 100
 
     def __post_init__(self) -> None:

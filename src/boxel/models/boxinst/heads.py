@@ -9,23 +9,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from boxel.layers.decoder import upsample
 from boxel.layers.norm import norm_layer
+from boxel.models.boxinst.matching import STRIDES
 
 
 class HeadOutput(NamedTuple):
-    """Predictions at all locations, P3 first, each level row by row.
+    """Predictions at all locations, P3 first, each level row by row."""
 
-    Attributes:
-        logits: (B, L, K) class logits.
-        distances: (B, L, 4) l, t, r, b in pixels, not negative.
-        centerness: (B, L) logits.
-        towers: Feature maps of the box tower, (B, C, h, w) each, the input of the controller.
-    """
-
-    logits: Tensor
-    distances: Tensor
-    centerness: Tensor
-    towers: list[Tensor]
+    logits: Tensor  # (B, L, K) of the classes
+    distances: Tensor  # (B, L, 4) l, t, r, b in pixels, not negative
+    centerness: Tensor  # (B, L) logits
+    towers: list[Tensor]  # feature maps of the box tower, (B, C, h, w) each, the input of the controller
 
 
 class Head(nn.Module):
@@ -36,21 +31,17 @@ class Head(nn.Module):
         num_classes: K.
         num_params: Parameters of the dynamic mask head per location.
         convs: 3x3 convolutions in each tower.
-        strides: Strides of the pyramid's levels.
     """
 
-    def __init__(
-        self, channels: int, num_classes: int, num_params: int, convs: int, strides: tuple[int, ...]
-    ):
+    def __init__(self, channels: int, num_classes: int, num_params: int, convs: int):
         super().__init__()
-        self.strides = strides
         self.class_tower = _tower(channels, convs)
         self.box_tower = _tower(channels, convs)
         self.classify = nn.Conv2d(channels, num_classes, 3, padding=1)
         self.regress = nn.Conv2d(channels, 4, 3, padding=1)
         self.center = nn.Conv2d(channels, 1, 3, padding=1)
         self.controller = nn.Conv2d(channels, num_params, 3, padding=1)
-        self.scales = nn.Parameter(torch.ones(len(strides)))
+        self.scales = nn.Parameter(torch.ones(len(STRIDES)))
         for module in self.modules():
             if isinstance(module, nn.Conv2d):
                 _init(module)
@@ -60,13 +51,9 @@ class Head(nn.Module):
         _init(self.classify, bias=-math.log((1 - 0.01) / 0.01))
 
     def forward(self, pyramid: list[Tensor]) -> HeadOutput:
-        """Predict at every location of every level.
-
-        Args:
-            pyramid: P3 to P7, (B, channels, H / stride, W / stride) each.
-        """
+        """Predict at every location of P3 to P7, (B, channels, H / stride, W / stride) each."""
         logits, distances, centerness, towers = [], [], [], []
-        for level, (features, stride) in enumerate(zip(pyramid, self.strides, strict=True)):
+        for level, (features, stride) in enumerate(zip(pyramid, STRIDES, strict=True)):
             tower = self.box_tower(features)
             towers.append(tower)
             logits.append(_flatten(self.classify(self.class_tower(features))))
@@ -85,7 +72,7 @@ class Head(nn.Module):
             location: (N,) int64, index in [0, L).
 
         Returns:
-            (N, num_params) in the order of the arguments.
+            (N, num_params).
         """
         weight = self.controller.weight.flatten(1)
         patches = location.new_zeros((len(location), weight.shape[1]), dtype=towers[0].dtype)
@@ -124,17 +111,10 @@ class MaskBranch(nn.Module):
         self.out = nn.Conv2d(channels, features, 1)
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
-        """Return the features that all instances of an image share.
-
-        Args:
-            pyramid: P3 to P7, (B, in_channels, H / stride, W / stride) each.
-
-        Returns:
-            (B, features, H / 8, W / 8).
-        """
+        """Return the features that all instances of an image share, (B, features, H / 8, W / 8), from P3 to P7."""
         x = self.lateral[0](pyramid[0])
         for lateral, features in zip(list(self.lateral)[1:], pyramid[1:3], strict=True):
-            x = x + F.interpolate(lateral(features), size=x.shape[-2:], mode="bilinear", align_corners=False)
+            x = x + upsample(lateral(features), x.shape[-2:])
         return self.out(self.tower(x))
 
 

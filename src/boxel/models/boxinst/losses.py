@@ -15,7 +15,7 @@ from boxel.losses.projection import projection_loss
 from boxel.masks.spans import box_spans
 from boxel.models.boxinst.config import BoxInstConfig
 from boxel.models.boxinst.heads import HeadOutput
-from boxel.models.boxinst.matching import centerness, side_distances
+from boxel.models.boxinst.matching import boxes_around, centerness, side_distances
 
 MASK_STRIDE = 4
 """Pixels per cell of the masks that the losses compare."""
@@ -49,8 +49,7 @@ def detection_losses(
         gt_centerness.new_tensor([len(location)]), gt_centerness.sum()[None]
     )
     distances = output.distances[image_index, location]
-    pred_boxes = torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
-    giou = generalized_box_iou_loss(pred_boxes, gt_boxes) * gt_centerness
+    giou = generalized_box_iou_loss(boxes_around(points, distances), gt_boxes) * gt_centerness
     entropy = F.binary_cross_entropy_with_logits(
         output.centerness[image_index, location].float(), gt_centerness, reduction="sum"
     )
@@ -100,7 +99,7 @@ def mask_losses(
         if config.projection_weight > 0:
             losses["projection"] = projection_loss(logits[boxed], rows[boxed], columns[boxed]).sum() / total
         if config.affinity_weight > 0 or config.supervised_loss == "affinity":
-            similarity = color_similarity(images, valid, MASK_STRIDE, size, dilation, config.theta)
+            similarity = color_similarity(images, valid, MASK_STRIDE, size, dilation)
             existing = similarity >= 0
         if config.affinity_weight > 0:
             losses["affinity"] = (boxed.sum() / total) * affinity_loss(
@@ -124,18 +123,10 @@ def mask_losses(
         if config.supervised_loss == "dice":
             losses["mask"] = dice_loss(masked_logits.sigmoid(), gt_masks).sum() / total
         else:
-            r, c, index = rows[has_mask], columns[has_mask], image_index[has_mask]
-            pairwise = supervised_affinity_loss(
-                masked_logits,
-                gt_masks,
-                r,
-                c,
-                size=size,
-                dilation=dilation,
-                existing=existing,
-                image_index=index,
-            )
-            projection = projection_loss(masked_logits, r, c)
+            spans, index = (rows[has_mask], columns[has_mask]), image_index[has_mask]
+            grid = {"size": size, "dilation": dilation, "existing": existing, "image_index": index}
+            pairwise = supervised_affinity_loss(masked_logits, gt_masks, *spans, **grid)
+            projection = projection_loss(masked_logits, *spans)
             losses["mask"] = (projection.sum() + pairwise * len(masked_logits)) / total
         return losses
 

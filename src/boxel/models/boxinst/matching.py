@@ -15,29 +15,24 @@ SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512
 """Ranges of the largest distance from a location to the sides of its box, in pixels, for P3 to P7."""
 
 
+TOPK_CANDIDATES = 1000
+"""Maximum number of locations per pyramid level before NMS."""
+
+CENTER_RADIUS = 1.5
+"""Strides around the center of a box within which locations are positive."""
+
+
 class Locations(NamedTuple):
-    """The locations of all levels, P3 first, each level row by row.
+    """The locations of all levels, P3 first, each level row by row."""
 
-    Attributes:
-        points: (L, 2) x and y in pixels.
-        strides: (L,) pixels per cell of the level.
-        size_ranges: (L, 2) minimum and maximum of ``max(l, t, r, b)`` of boxes that belong to the level.
-        level_sizes: Number of locations of each level.
-    """
-
-    points: Tensor
-    strides: Tensor
-    size_ranges: Tensor
-    level_sizes: list[int]
+    points: Tensor  # (L, 2) x and y in pixels
+    strides: Tensor  # (L,) pixels per cell of the level
+    size_ranges: Tensor  # (L, 2) minimum and maximum of max(l, t, r, b) of boxes that belong to the level
+    level_sizes: list[int]  # number of locations of each level
 
 
 def make_locations(sizes: Sequence[Sequence[int]], device: torch.device | None = None) -> Locations:
-    """Return the locations of a feature pyramid.
-
-    Args:
-        sizes: (height, width) in cells of P3 to P7, or of the first of them.
-        device: Device of the result.
-    """
+    """Return the locations of P3 to P7, or of the first of them, from their (height, width) in cells."""
     levels = list(zip(sizes, STRIDES, SIZE_RANGES, strict=False))
     points = [cell_centers(height, width, stride, device) for (height, width), stride, _ in levels]
     counts = [len(level) for level in points]
@@ -50,17 +45,7 @@ def make_locations(sizes: Sequence[Sequence[int]], device: torch.device | None =
 
 
 def cell_centers(height: int, width: int, stride: int, device: torch.device | None = None) -> Tensor:
-    """Return the centers of a feature map's cells in the image.
-
-    Args:
-        height: Cells.
-        width: Cells.
-        stride: Pixels per cell.
-        device: Device of the result.
-
-    Returns:
-        (height * width, 2) float, x and y in pixels, row by row: ``j * stride + stride // 2``.
-    """
+    """Return the centers of a feature map's cells, (height * width, 2) x and y in pixels, row by row."""
     x = torch.arange(width, device=device, dtype=torch.float32) * stride + stride // 2
     y = torch.arange(height, device=device, dtype=torch.float32) * stride + stride // 2
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
@@ -68,38 +53,30 @@ def cell_centers(height: int, width: int, stride: int, device: torch.device | No
 
 
 def side_distances(points: Tensor, boxes: Tensor) -> Tensor:
-    """Return the distances from points to the left, top, right and bottom sides of boxes; negative outside.
+    """Return the (..., 4) distances from (..., 2) points to the left, top, right and bottom of (..., 4) xyxy boxes.
 
-    Args:
-        points: (..., 2) x and y.
-        boxes: (..., 4) xyxy, broadcast against the points.
-
-    Returns:
-        (..., 4) l, t, r, b.
+    They are negative outside.
     """
     return torch.cat([points - boxes[..., :2], boxes[..., 2:] - points], dim=-1)
 
 
-def match_locations(locations: Locations, gt_boxes: Tensor, radius: float = 1.5) -> Tensor:
-    """Return the index of the box that each location must predict.
+def boxes_around(points: Tensor, distances: Tensor) -> Tensor:
+    """Return the (N, 4) xyxy boxes whose sides have these distances; the inverse of :func:`side_distances`."""
+    return torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
 
-    A location is positive for a box if it lies inside it, within ``radius`` strides of its center, and the size of the
-    box suits its level. The smallest of several boxes wins.
 
-    Args:
-        locations: L locations.
-        gt_boxes: (N, 4) xyxy pixels.
-        radius: Strides around the center.
+def match_locations(locations: Locations, gt_boxes: Tensor) -> Tensor:
+    """Return the index of the box, of (N, 4), that each location must predict, (L,) int64; -1 for background.
 
-    Returns:
-        (L,) int64, index of the box, or -1 for background.
+    A location is positive for a box if it lies inside it, within `CENTER_RADIUS` strides of its center, and the size of
+    the box suits its level. The smallest of several boxes wins.
     """
     points, strides, ranges, _ = locations
     if len(gt_boxes) == 0:
         return torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
     distances = side_distances(points[:, None], gt_boxes[None])  # (L, N, 4)
     centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
-    near = (points[:, None] - centers[None]).abs().amax(-1) < radius * strides[:, None]
+    near = (points[:, None] - centers[None]).abs().amax(-1) < CENTER_RADIUS * strides[:, None]
     largest = distances.amax(-1)
     fits = (largest >= ranges[:, :1]) & (largest <= ranges[:, 1:])
     areas = (gt_boxes[:, 2:] - gt_boxes[:, :2]).prod(-1).expand(len(points), -1)
@@ -109,14 +86,7 @@ def match_locations(locations: Locations, gt_boxes: Tensor, radius: float = 1.5)
 
 
 def centerness(distances: Tensor) -> Tensor:
-    """Return the center-ness of locations inside their boxes: 1 in the middle, 0 at a side (FCOS, Eq. 3).
-
-    Args:
-        distances: (P, 4) positive l, t, r, b.
-
-    Returns:
-        (P,) in (0, 1].
-    """
+    """Return the (P,) center-ness of (P, 4) positive l, t, r, b: 1 in the middle, 0 at a side (FCOS, Eq. 3)."""
     horizontal, vertical = distances[:, [0, 2]], distances[:, [1, 3]]
     ratio = horizontal.amin(1) / horizontal.amax(1) * vertical.amin(1) / vertical.amax(1)
     return ratio.sqrt()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import accumulate
 from typing import Any, NamedTuple
 
@@ -20,8 +21,9 @@ from boxel.models.boxinst.config import BoxInstConfig
 from boxel.models.boxinst.heads import Head, HeadOutput, MaskBranch
 from boxel.models.boxinst.losses import MASK_STRIDE, detection_losses, mask_losses
 from boxel.models.boxinst.matching import (
-    STRIDES,
+    TOPK_CANDIDATES,
     Locations,
+    boxes_around,
     inside_any_box,
     make_locations,
     match_locations,
@@ -75,7 +77,7 @@ class BoxInst(Detector):
             else FPN(self.backbone.channels, config.neck_channels)
         )
         params = num_dynamic_params(config.mask_features, config.mask_width)
-        self.head = Head(config.neck_channels, num_classes, params, config.head_convs, STRIDES)
+        self.head = Head(config.neck_channels, num_classes, params, config.head_convs)
         self.mask_branch = MaskBranch(
             config.neck_channels, config.mask_channels, config.mask_features, config.mask_convs
         )
@@ -83,21 +85,22 @@ class BoxInst(Detector):
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         """Return losses in training, instances in eval mode; see :meth:`Detector.forward`."""
         batch, sizes = pad_batch(images, self.backbone.mean)  # (B, 3, H, W)
-        pyramid = self.neck(self.backbone(batch))  # P3 to P7
-        output = self.head(pyramid)
-        mask_features = self.mask_branch(pyramid)  # (B, C, H / 8, W / 8)
-        locations = make_locations([level.shape[-2:] for level in pyramid], batch.device)
+        maps = self.predict_maps(batch)
         if self.training:
-            return self.compute_losses(output, mask_features, locations, batch, sizes, check_targets(targets))
-        return paste_masks(self.postprocess_detections(output, mask_features, locations, sizes), sizes)
+            return self.compute_losses(maps, batch, sizes, check_targets(targets))
+        return paste_masks(self.postprocess_detections(maps, sizes), images)
+
+    def predict_maps(self, batch: Tensor) -> Maps:
+        """Return all that the network predicts for a batch of images, (B, 3, H, W)."""
+        pyramid = self.neck(self.backbone(batch))  # P3 to P7
+        locations = make_locations([level.shape[-2:] for level in pyramid], batch.device)
+        return Maps(self.head(pyramid), self.mask_branch(pyramid), locations)
 
     @torch.no_grad()
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Return the detections in each image before their masks are pasted."""
         batch, sizes = pad_batch(images, self.backbone.mean)
-        pyramid = self.neck(self.backbone(batch))
-        locations = make_locations([level.shape[-2:] for level in pyramid], batch.device)
-        return self.postprocess_detections(self.head(pyramid), self.mask_branch(pyramid), locations, sizes)
+        return self.postprocess_detections(self.predict_maps(batch), sizes)
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Return the weight of each loss at a point of the schedule; see :meth:`Detector.loss_weights`."""
@@ -115,28 +118,18 @@ class BoxInst(Detector):
         }
 
     def compute_losses(
-        self,
-        output: HeadOutput,
-        mask_features: Tensor,
-        locations: Locations,
-        batch: Tensor,
-        sizes: list[tuple[int, int]],
-        targets: list[Target],
+        self, maps: Maps, batch: Tensor, sizes: list[tuple[int, int]], targets: list[Target]
     ) -> dict[str, Tensor]:
         """Match the targets to locations and compute all losses.
 
         Args:
-            output: Predictions of the head.
-            mask_features: (B, C, H / 8, W / 8).
-            locations: L locations.
+            maps: What the network predicts.
             batch: (B, 3, H, W) images.
             sizes: (height, width) of each image before padding.
             targets: One per image.
         """
         grid = (batch.shape[-2] // MASK_STRIDE, batch.shape[-1] // MASK_STRIDE)
-        matched = [
-            self._match(target, output, index, locations, grid) for index, target in enumerate(targets)
-        ]
+        matched = [self._match(target, maps, image, grid) for image, target in enumerate(targets)]
         gt_boxes = torch.cat([image.gt_boxes for image in matched])
         gt_labels = torch.cat([image.gt_labels for image in matched])
         has_mask = torch.cat([image.has_mask for image in matched])
@@ -151,14 +144,13 @@ class BoxInst(Detector):
         instance = matched_idxs[positive]
         ignored = torch.stack([image.ignored for image in matched])
         losses = detection_losses(
-            output, locations.points, gt_boxes[instance], gt_labels[instance], positive, ignored
+            maps.head, maps.locations.points, gt_boxes[instance], gt_labels[instance], positive, ignored
         )
 
-        location = torch.cat([image.sampled for image in matched])
-        image_index = torch.cat([torch.full_like(image.sampled, i) for i, image in enumerate(matched)])
+        location, image_index = _concatenate([image.sampled for image in matched])
         instance = matched_idxs[image_index, location]
         return losses | mask_losses(
-            self._predict_masks(mask_features, output, locations, image_index, location),
+            self._predict_masks(maps, image_index, location),
             gt_boxes[instance],
             has_mask[instance],
             torch.cat([image.masks for image in matched]),
@@ -169,30 +161,24 @@ class BoxInst(Detector):
         )
 
     @torch.no_grad()
-    def postprocess_detections(
-        self, output: HeadOutput, mask_features: Tensor, locations: Locations, sizes: list[tuple[int, int]]
-    ) -> list[Detections]:
-        """Select the best locations of each image by NMS and predict their masks; arguments as above."""
-        selected = [self._select(output, index, locations, size) for index, size in enumerate(sizes)]
-        location = torch.cat([image.location for image in selected])
-        image_index = torch.cat([torch.full_like(image.location, i) for i, image in enumerate(selected)])
-        logits = self._predict_masks(mask_features, output, locations, image_index, location)
+    def postprocess_detections(self, maps: Maps, sizes: list[tuple[int, int]]) -> list[Detections]:
+        """Select the best locations of each image by NMS and predict their masks."""
+        selected = [self._select(maps, image, size) for image, size in enumerate(sizes)]
+        boxes, scores, labels, locations = zip(*selected, strict=True)
+        location, image_index = _concatenate(locations)
+        logits = self._predict_masks(maps, image_index, location).split([len(own) for own in locations])
         return [
-            full_image_detections(image.boxes, image.scores, image.labels, masks, stride=MASK_STRIDE)
-            for image, masks in zip(
-                selected, logits.split([len(image.location) for image in selected]), strict=True
-            )
+            full_image_detections(*found, stride=MASK_STRIDE)
+            for found in zip(boxes, scores, labels, logits, strict=True)
         ]
 
-    def _match(
-        self, target: Target, output: HeadOutput, image: int, locations: Locations, grid: tuple[int, int]
-    ) -> _MatchedTargets:
+    def _match(self, target: Target, maps: Maps, image: int, grid: tuple[int, int]) -> _MatchedTargets:
         """Match one image's instances to locations, and sample the locations of the mask loss."""
         config = self.config
         crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
         boxes = target["boxes"].as_subclass(Tensor).float()
         gt_boxes, gt_labels = boxes[~crowd], target["labels"][~crowd]
-        matched_idxs = match_locations(locations, gt_boxes, config.center_radius)
+        matched_idxs = match_locations(maps.locations, gt_boxes)
         if "masks" in target:
             has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()[~crowd]
             masks = _sample_cell_centers(target["masks"][~crowd], *grid)
@@ -206,10 +192,10 @@ class BoxInst(Detector):
             # Boxes alone supervise no mask: their locations would only take the place of others.
             location = location[has_mask[matched_idxs[location]]]
         with torch.no_grad():
-            scores = output.logits[image, location, gt_labels[matched_idxs[location]]].sigmoid()
-            scores = scores * output.centerness[image, location].sigmoid()
+            scores = maps.head.logits[image, location, gt_labels[matched_idxs[location]]].sigmoid()
+            scores = scores * maps.head.centerness[image, location].sigmoid()
         sampled = location[sample_locations_per_box(matched_idxs[location], scores, config.max_instances)]
-        ignored = inside_any_box(locations.points, boxes[crowd]) & (matched_idxs < 0)
+        ignored = inside_any_box(maps.locations.points, boxes[crowd]) & (matched_idxs < 0)
         return _MatchedTargets(
             gt_boxes, gt_labels, has_mask, matched_idxs, ignored, sampled, masks[matched_idxs[sampled]]
         )
@@ -223,77 +209,63 @@ class BoxInst(Detector):
         ]
         return valid_pixels(sizes, batch.shape[-2], batch.shape[-1], rows, batch.device)
 
-    def _predict_masks(
-        self,
-        mask_features: Tensor,
-        output: HeadOutput,
-        locations: Locations,
-        image_index: Tensor,
-        location: Tensor,
-    ) -> Tensor:
+    def _predict_masks(self, maps: Maps, image_index: Tensor, location: Tensor) -> Tensor:
         """Return (N, h, w) mask logits at stride 4 of the instances predicted at N locations."""
-        params = self.head.predict_mask_params(output.towers, image_index, location)
-        centers, scales = locations.points[location], 8 * locations.strides[location]
+        params = self.head.predict_mask_params(maps.head.towers, image_index, location)
+        centers, scales = maps.locations.points[location], 8 * maps.locations.strides[location]
         return upsample_twice(
-            dynamic_masks(mask_features, params, image_index, centers, scales, self.config.mask_width)
+            dynamic_masks(maps.mask_features, params, image_index, centers, scales, self.config.mask_width)
         )
 
-    def _select(
-        self, output: HeadOutput, image: int, locations: Locations, size: tuple[int, int]
-    ) -> _SelectedLocations:
-        """Select the best locations of one image: by threshold and number per level, then by NMS."""
-        config = self.config
-        probability = (
-            output.logits[image].float().sigmoid() * output.centerness[image].float().sigmoid()[:, None]
-        )
+    def _select(self, maps: Maps, image: int, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Select the best locations of one image by threshold and number per level, then by NMS.
+
+        Returns their boxes, scores, labels and indices.
+        """
+        config, centerness = self.config, maps.head.centerness[image]
+        probability = maps.head.logits[image].float().sigmoid() * centerness.float().sigmoid()[:, None]
         location, label, first = [], [], 0
-        for level in probability.split(locations.level_sizes):
+        for level in probability.split(maps.locations.level_sizes):
             flat = level.flatten()
-            best = flat.topk(min(config.topk_candidates, len(flat))).indices
+            best = flat.topk(min(TOPK_CANDIDATES, len(flat))).indices
             best = best[flat[best] > config.score_threshold]
             location.append(best // self.num_classes + first)
             label.append(best % self.num_classes)
             first += len(level)
         candidates, labels = torch.cat(location), torch.cat(label)
         scores = probability[candidates, labels].sqrt()
-        points, distances = locations.points[candidates], output.distances[image, candidates]
-        boxes = torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
-        boxes = clip_boxes_to_image(boxes, size)
+        points, distances = maps.locations.points[candidates], maps.head.distances[image, candidates]
+        boxes = clip_boxes_to_image(boxes_around(points, distances), size)
         solid = remove_small_boxes(boxes, min_size=1)  # boxes in the padding are clipped to nothing
         keep = solid[batched_nms(boxes[solid], scores[solid], labels[solid], config.nms_threshold)]
         keep = keep[: config.max_detections]
-        return _SelectedLocations(boxes[keep], scores[keep], labels[keep], candidates[keep])
+        return boxes[keep], scores[keep], labels[keep], candidates[keep]
+
+
+class Maps(NamedTuple):
+    """What the network predicts for a batch."""
+
+    head: HeadOutput
+    mask_features: Tensor  # (B, C, H / 8, W / 8)
+    locations: Locations  # those of the head's predictions
 
 
 class _MatchedTargets(NamedTuple):
-    """The targets of one image, matched to locations.
+    """The targets of one image, matched to locations; N instances that are not crowds."""
 
-    Attributes:
-        gt_boxes: (N, 4) of the instances that are not crowds.
-        gt_labels: (N,) of these.
-        has_mask: (N,) bool, instances that are learned from their mask.
-        matched_idxs: (L,) index of the instance that each location must predict, or -1.
-        ignored: (L,) bool, locations in crowds.
-        sampled: (M,) locations whose masks are supervised.
-        masks: (M, h, w) bool, true masks or hints of their instances.
-    """
-
-    gt_boxes: Tensor
-    gt_labels: Tensor
-    has_mask: Tensor
-    matched_idxs: Tensor
-    ignored: Tensor
-    sampled: Tensor
-    masks: Tensor
+    gt_boxes: Tensor  # (N, 4)
+    gt_labels: Tensor  # (N,)
+    has_mask: Tensor  # (N,) bool, instances that are learned from their mask
+    matched_idxs: Tensor  # (L,) index of the instance that each location must predict, or -1
+    ignored: Tensor  # (L,) bool, locations in crowds
+    sampled: Tensor  # (M,) locations whose masks are supervised
+    masks: Tensor  # (M, h, w) bool, true masks or hints of their instances
 
 
-class _SelectedLocations(NamedTuple):
-    """Detections of one image and the locations that predict them."""
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    location: Tensor
+def _concatenate(locations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
+    """Concatenate the locations of each image; return them and the index of the image of each."""
+    image_index = [torch.full_like(own, image) for image, own in enumerate(locations)]
+    return torch.cat(list(locations)), torch.cat(image_index)
 
 
 def _sample_cell_centers(masks: Tensor, height: int, width: int) -> Tensor:

@@ -62,7 +62,7 @@ class FCRNInstances(Detector):
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         """Return losses in training, instances in eval mode; see :meth:`Detector.forward`."""
         if not self.training:
-            return paste_masks(self.detect(images), [(image.shape[-2], image.shape[-1]) for image in images])
+            return paste_masks(self.detect(images), images)
         offsets = self.network(torch.stack(list(images)))  # (B, 4 K, h, w)
         return self.compute_losses(offsets.unflatten(1, (self.num_classes, 4)), check_targets(targets))
 

@@ -65,7 +65,7 @@ class MaskRCNN(Detector):
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:
         """Return losses in training, instances in eval mode; see :meth:`Detector.forward`."""
         if not self.training:
-            return paste_masks(self.detect(images), [(image.shape[-2], image.shape[-1]) for image in images])
+            return paste_masks(self.detect(images), images)
         batch = ImageList(*pad_batch(images, self.backbone.mean))
         features = self._extract_features(batch)
         prepared = [self._prepare(target) for target in check_targets(targets)]

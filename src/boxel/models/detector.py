@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, NamedTuple, cast, overload
+from typing import Any, NamedTuple, overload
 
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
-from boxel.data.sources import ImageLike, to_image
+from boxel.data.sources import ImageLike
 from boxel.masks.paste import paste_windows
-from boxel.models.inference import evaluation_mode, inference_config, predict_batch
+from boxel.models.inference import inference_config, predict_batch, predict_each
 from boxel.models.instances import Instances
 
 Target = dict[str, Any]
@@ -25,21 +24,13 @@ def check_targets(targets: list[Target] | None) -> list[Target]:
 
 
 class Detections(NamedTuple):
-    """Detections in one image, best first, before their masks are pasted.
+    """Detections in one image, best first, before their masks are pasted."""
 
-    Attributes:
-        boxes: (N, 4) xyxy pixels.
-        scores: (N,) in [0, 1].
-        labels: (N,) int64.
-        mask_logits: (N, h, w), each over the window of its instance.
-        windows: (N, 4) xyxy pixels that these cells cover from edge to edge.
-    """
-
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
-    mask_logits: Tensor
-    windows: Tensor
+    boxes: Tensor  # (N, 4) xyxy pixels
+    scores: Tensor  # (N,) in [0, 1]
+    labels: Tensor  # (N,) int64
+    mask_logits: Tensor  # (N, h, w), each over the window of its instance
+    windows: Tensor  # (N, 4) xyxy pixels that these cells cover from edge to edge
 
 
 def full_image_detections(
@@ -47,12 +38,7 @@ def full_image_detections(
 ) -> Detections:
     """Return detections whose mask logits cover the whole image, and possibly padding right of and below it.
 
-    Args:
-        boxes: (N, 4) xyxy pixels.
-        scores: (N,) in [0, 1].
-        labels: (N,) int64.
-        mask_logits: (N, h, w), from the upper left corner of the image on.
-        stride: Pixels per cell.
+    Arguments are as for :class:`Detections`; `stride` is the number of pixels per cell of the logits.
     """
     height, width = mask_logits.shape[-2:]
     window = boxes.new_tensor([0, 0, stride * width, stride * height])
@@ -116,19 +102,11 @@ class Detector(nn.Module):
         raise NotImplementedError
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Return the detections in each image before their masks are pasted.
-
-        Args:
-            images: As in :meth:`forward`.
-        """
+        """Return the detections in each image, as in :meth:`forward`, before their masks are pasted."""
         raise NotImplementedError
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Return the weight of each loss by name.
-
-        Args:
-            progress: Share of the schedule that is done, in [0, 1].
-        """
+        """Return the weight of each loss by name, once a share of the schedule in [0, 1] is done."""
         raise NotImplementedError
 
     @overload
@@ -152,11 +130,4 @@ class Detector(nn.Module):
             BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
         """
         config = inference_config(self, **settings)
-        several = cast("list[ImageLike]", images if isinstance(images, list | tuple) else [images])
-        with evaluation_mode(self):
-            results = [
-                replace(instances, source=source)
-                for source in several
-                for instances in predict_batch(self, [to_image(source)], config)
-            ]
-        return results if isinstance(images, list | tuple) else results[0]
+        return predict_each(self, images, lambda image: predict_batch(self, [image], config)[0])

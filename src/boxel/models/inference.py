@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from difflib import get_close_matches
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import numpy as np
 import torch
@@ -14,31 +15,20 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 from torchvision.transforms.v2 import functional as F
 
-from boxel.data.annotations import Category
+from boxel.data.sources import ImageLike, to_image
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle
 from boxel.models.instances import Instances
 from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
-from boxel.utils.errors import BoxelError, UsageError, nearest
+from boxel.utils.errors import BoxelError, UsageError
 
 if TYPE_CHECKING:
-    from boxel.models.detector import Detections
+    from boxel.models.detector import Detections, Detector
+    from boxel.models.onnx import OnnxBoxInst
+    from boxel.models.semantic.inference import LabelMap
 
-
-class InstanceModel(Protocol):
-    """What finds instances: a :class:`~boxel.models.detector.Detector`, or an exported file of one."""
-
-    categories: tuple[Category, ...]
-    config: Any
-    settings: dict[str, Any]
-
-    def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Return the detections in each image."""
-        ...
-
-    def parameters(self) -> Iterator[nn.Parameter]:
-        """Return the weights, whose device is that of the inputs."""
-        ...
+InstanceModel: TypeAlias = "Detector | OnnxBoxInst"
+ResultT = TypeVar("ResultT", Instances, "LabelMap")
 
 
 @dataclass
@@ -115,7 +105,7 @@ def predict_batch(
     """Predict the instances of a batch of images.
 
     Args:
-        model: A model in eval mode with `detect`, `categories` and `config`.
+        model: In eval mode.
         images: (H, W, 3) RGB each, of any sizes.
         config: Preprocessing and test-time augmentation; that of the training if None.
 
@@ -124,13 +114,9 @@ def predict_batch(
     """
     config = config or inference_config(model)
     passes: list[list[Detections]] = [[] for _ in images]
-    device = next(model.parameters()).device
-    tensors = [
-        torch.from_numpy(np.require(image, requirements=("C", "W"))).to(device).permute(2, 0, 1)
-        for image in images
-    ]
+    tensors = [to_tensor(image, next(model.parameters()).device) for image in images]
     for scale in config.scales:
-        resized = [_resize(image, config, scale) for image in tensors]
+        resized = [resize(image, scale * _resize_factor(image, config)) for image in tensors]
         for flipped in (False, True) if config.flip else (False,):
             inputs = [image.flip(-1) if flipped else image for image in resized]
             for index, detections in enumerate(model.detect(inputs)):
@@ -139,6 +125,29 @@ def predict_batch(
     return [
         _merge(model, parts, image.shape[:2], config) for parts, image in zip(passes, images, strict=True)
     ]
+
+
+def predict_each(
+    model: nn.Module, images: ImageLike | Sequence[ImageLike], predict: Callable[[NDArray[np.uint8]], ResultT]
+) -> ResultT | list[ResultT]:
+    """Return the prediction of an image, or those of a list or tuple of images, with the model in eval mode."""
+    several = isinstance(images, (list, tuple))
+    with evaluation_mode(model):
+        results = [
+            replace(predict(to_image(source)), source=source) for source in (images if several else [images])
+        ]
+    return results if several else results[0]
+
+
+def to_tensor(image: NDArray[np.uint8], device: torch.device) -> Tensor:
+    """Convert (H, W, 3) pixels to (3, H, W) uint8 on a device."""
+    return torch.from_numpy(np.require(image, requirements=("C", "W"))).to(device).permute(2, 0, 1)
+
+
+def resize(image: Tensor, factor: float) -> Tensor:
+    """Resize (3, H, W) uint8 by a factor, to float in [0, 1]."""
+    size = [max(round(side * factor), 1) for side in image.shape[-2:]]
+    return F.resize(image, size, antialias=True).float() / 255
 
 
 @contextmanager
@@ -152,21 +161,13 @@ def evaluation_mode(model: nn.Module) -> Iterator[None]:
         model.train(training)
 
 
-class _Aliases(NamedTuple):
-    """Names that other libraries have for a setting."""
-
-    setting: str
-    aliases: tuple[str, ...]
-
-
-_ALIASES = (
-    _Aliases(
-        "score_threshold", ("conf", "confidence", "threshold", "score", "min_score", "box_score_thresh")
-    ),
-    _Aliases("short_side", ("imgsz", "image_size", "size", "min_size")),
-    _Aliases("long_side", ("imgsz", "image_size", "size")),
-    _Aliases("flip", ("augment", "tta", "hflip")),
-)
+_ALIASES = {
+    "score_threshold": ("conf", "confidence", "threshold", "score", "min_score", "box_score_thresh"),
+    "short_side": ("imgsz", "image_size", "size", "min_size"),
+    "long_side": ("imgsz", "image_size", "size"),
+    "flip": ("augment", "tta", "hflip"),
+}
+"""Names that other libraries have for a setting."""
 
 
 def check_settings(kind: type, settings: Mapping[str, Any], function: str = "predict()") -> None:
@@ -180,12 +181,10 @@ def check_settings(kind: type, settings: Mapping[str, Any], function: str = "pre
     known = [field.name for field in fields(kind)]
     for name in settings:
         if name not in known:
-            meant = [alias.setting for alias in _ALIASES if name in alias.aliases and alias.setting in known]
-            hint = f" Did you mean {meant[0]!r}?" if meant else nearest(name, known)
-            suggestion = hint[1:-1].replace("Did", "did") if hint else f"known are {', '.join(known)}"
-            raise UsageError(
-                f"{function} got an unknown setting {name!r}; {suggestion}{'?' if hint else '.'}"
-            )
+            meant = [setting for setting in known if name in _ALIASES.get(setting, ())]
+            meant += get_close_matches(name, known, n=1)
+            hint = f"did you mean {meant[0]!r}?" if meant else f"known are {', '.join(known)}."
+            raise UsageError(f"{function} got an unknown setting {name!r}; {hint}")
 
 
 def check_scales(scales: Sequence[float]) -> None:
@@ -194,13 +193,11 @@ def check_scales(scales: Sequence[float]) -> None:
         raise BoxelError("scales is empty; give one factor or more, each above 0.")
 
 
-def _resize(image: Tensor, config: InferenceConfig, scale: float) -> Tensor:
-    height, width = image.shape[-2:]
-    factor = scale
-    if config.short_side is not None:
-        factor *= min(config.short_side / min(height, width), config.max_size / max(height, width))
-    size = [max(round(height * factor), 1), max(round(width * factor), 1)]
-    return F.resize(image, size, antialias=True).float() / 255
+def _resize_factor(image: Tensor, config: InferenceConfig) -> float:
+    if config.short_side is None:
+        return 1.0
+    sides = image.shape[-2:]
+    return min(config.short_side / min(sides), config.max_size / max(sides))
 
 
 def _to_image(detections: Detections, size: Sequence[int], image: Sequence[int], flipped: bool) -> Detections:

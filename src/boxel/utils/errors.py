@@ -5,7 +5,6 @@ its name in Python (`val_images`); the command line renders it as the flag (`--v
 """
 
 from difflib import get_close_matches
-from math import inf
 
 
 class BoxelError(Exception):
@@ -14,15 +13,6 @@ class BoxelError(Exception):
 
 class UsageError(BoxelError):
     """The arguments make no sense, whatever the data is; the command line exits with 2."""
-
-
-def check_range(settings: object, low: float, high: float, *names: str) -> None:
-    """Raise a :class:`BoxelError` unless each named attribute is a number from ``low`` to ``high``."""
-    for name in names:
-        value = getattr(settings, name)
-        if not low <= value <= high:
-            upper = "up" if high == inf else f"to {high:g}"
-            raise BoxelError(f"{name} is {value}; give a number from {low:g} {upper}.")
 
 
 def nearest(name: str, known: list[str]) -> str:

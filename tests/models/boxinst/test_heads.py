@@ -14,7 +14,7 @@ PLACES = sum(h * w for h, w in SIZES)
 @pytest.fixture
 def head():
     torch.manual_seed(0)
-    return Head(8, num_classes=3, num_params=10, convs=1, strides=STRIDES)
+    return Head(8, num_classes=3, num_params=10, convs=1)
 
 
 def maps(channels=8, batch=2):

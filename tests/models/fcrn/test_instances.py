@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from boxel.models.fcrn import FCRNInstances, FCRNInstancesConfig
 from boxel.models.fcrn.config import VotingConfig
-from boxel.models.fcrn.instances import from_offsets, to_offsets
+from boxel.models.fcrn.instances import OFFSET_SCALE, from_offsets, to_offsets
 from boxel.models.semantic import SemanticConfig
 
 TINY = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0, "kernel": 3}
@@ -64,7 +64,7 @@ def perfect(model: FCRNInstances) -> torch.Tensor:
     """(1, 4 K, 8, 8), the true boxes of the squares in every class's channels."""
     boxes = torch.zeros(4, 8, 8)
     boxes[:, :, :4], boxes[:, :, 4:] = (b[:, None, None] for b in targets()[0]["boxes"])
-    return (to_offsets(boxes, 8) / model.config.offset_scale).repeat(model.num_classes, 1, 1)[None]
+    return (to_offsets(boxes, 8) / OFFSET_SCALE).repeat(model.num_classes, 1, 1)[None]
 
 
 @pytest.mark.parametrize("min_kept", [None, 4])

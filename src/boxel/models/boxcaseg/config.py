@@ -7,8 +7,15 @@ from typing import Literal
 
 from boxel.layers.types import Norm
 from boxel.losses.types import MixingSpace, Reduction
-from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeFloat, PositiveFloat, PositiveInt
-from boxel.utils.errors import BoxelError, check_range
+from boxel.utils.config import (
+    ClosedUnitInterval,
+    Config,
+    NonNegativeFloat,
+    OpenUnitInterval,
+    PositiveFloat,
+    PositiveInt,
+)
+from boxel.utils.errors import BoxelError
 
 HeadName = Literal["weak", "salient", "transferred", "shared"]
 
@@ -60,7 +67,7 @@ class BoxCasegConfig(Config):
     mix: MixingSpace = "logits"
     margin: NonNegativeFloat = 0.0
     side: int = 320
-    threshold: float = 0.5
+    threshold: OpenUnitInterval = 0.5
     mil_weight: NonNegativeFloat = 1.0
     mil_reduction: Reduction = "mean"
     smooth_weight: NonNegativeFloat = 0.05
@@ -82,6 +89,5 @@ class BoxCasegConfig(Config):
             )
         if "transferred" in heads and "weak" not in heads:
             raise BoxelError("heads has transferred, whose weights come from weak; name weak too.")
-        check_range(self, 0.01, 0.99, "threshold")
         if self.side < 32 or self.side % 32:
             raise BoxelError(f"side is {self.side}; give a multiple of 32.")

@@ -6,14 +6,8 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from boxel.models.semantic.config import SegmenterConfig, SemanticConfig
-from boxel.utils.config import (
-    ClosedUnitInterval,
-    Config,
-    NonNegativeFloat,
-    PositiveFloat,
-    PositiveInt,
-)
-from boxel.utils.errors import BoxelError, check_range
+from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeFloat, OpenUnitInterval, PositiveInt
+from boxel.utils.errors import BoxelError
 
 GRID_STRIDE = 8
 """Pixels per cell of the grid that `min_kept` counts in."""
@@ -33,7 +27,7 @@ class FCRNConfig(SegmenterConfig):
     """
 
     min_kept: PositiveInt | None = 512
-    threshold: float | None = None
+    threshold: OpenUnitInterval | None = None
     bootstrap_after: ClosedUnitInterval = 0.0
 
     def __post_init__(self) -> None:
@@ -83,15 +77,13 @@ class FCRNInstancesConfig(SemanticConfig):
             exactly `min_kept`.
         size_power: The weight of a cell is one over the area of its instance to this power, so that small instances
             count as much as large ones with 1, and cells count alike with 0 (Table 6, "weighted loss").
-        offset_scale: Pixels that count as 1 in the regression.
         voting: How instances are found.
     """
 
     semantic: SemanticConfig = field(default_factory=SemanticConfig)
     min_kept: PositiveInt | None = 512
-    threshold: float | None = None
+    threshold: OpenUnitInterval | None = None
     size_power: NonNegativeFloat = 0.5
-    offset_scale: PositiveFloat = 32.0
     voting: VotingConfig = field(default_factory=VotingConfig)
 
     def __post_init__(self) -> None:
@@ -111,12 +103,10 @@ class FCRNInstancesConfig(SemanticConfig):
 
 def check_bootstrapping(config: FCRNConfig | FCRNInstancesConfig) -> None:
     """Raise a :class:`BoxelError` unless `min_kept` and `threshold` make sense together."""
-    if config.threshold is not None:
-        check_range(config, 1e-6, 1, "threshold")
-        if config.min_kept is None:
-            raise BoxelError(
-                "threshold does nothing if min_kept is null, which learns from all; set min_kept, e.g. 256."
-            )
+    if config.threshold is not None and config.min_kept is None:
+        raise BoxelError(
+            "threshold does nothing if min_kept is null, which learns from all; set min_kept, e.g. 256."
+        )
 
 
 def scale_min_kept(min_kept: int, stride: int) -> int:

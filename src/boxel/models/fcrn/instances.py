@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import ceil
 from typing import Any
 
 import torch
@@ -23,6 +24,9 @@ from boxel.models.fcrn.config import FCRNInstancesConfig, scale_min_kept
 from boxel.models.fcrn.voting import vote
 from boxel.models.semantic.losses import sample_cell_centers, stack_maps
 from boxel.models.semantic.network import FullyConvolutional
+
+OFFSET_SCALE = 32.0
+"""Pixels that count as 1 in the regression."""
 
 
 class FCRNInstances(Detector):
@@ -77,7 +81,7 @@ class FCRNInstances(Detector):
         """
         stride = self.network.stride
         batch, sizes = pad_batch(images, self.padding_color, max(stride, self.semantic.stride))
-        offsets = self.network(batch).unflatten(1, (self.num_classes, 4)) * self.config.offset_scale
+        offsets = self.network(batch).unflatten(1, (self.num_classes, 4)) * OFFSET_SCALE
         if classes is None:
             scores = self.semantic(batch).softmax(1)
             # The cells of the two networks may have different sizes.
@@ -88,12 +92,7 @@ class FCRNInstances(Detector):
         ]
 
     def compute_losses(self, offsets: Tensor, targets: list[Target]) -> dict[str, Tensor]:
-        """Compute the localization loss.
-
-        Args:
-            offsets: (B, K, 4, h, w) predictions of each cell and class.
-            targets: One per image.
-        """
+        """Compute the localization loss of (B, K, 4, h, w) predictions, of each cell and class."""
         config, stride, device = self.config, self.network.stride, offsets.device
         instances = sample_cell_centers(stack_maps(targets, "instances", device), stride).long()
         per_image = [
@@ -102,7 +101,7 @@ class FCRNInstances(Detector):
         ]
         boxes, labels = (torch.stack(values) for values in zip(*per_image, strict=True))
         index = labels[:, None, None].expand(-1, 1, 4, -1, -1)
-        gt_offsets = to_offsets(boxes, stride) / config.offset_scale
+        gt_offsets = to_offsets(boxes, stride) / OFFSET_SCALE
         return {
             "localization": bootstrapped_box_loss(
                 offsets.gather(1, index).squeeze(1),
@@ -121,7 +120,7 @@ class FCRNInstances(Detector):
     def _vote(self, classes: Tensor, offsets: Tensor, size: tuple[int, int]) -> Detections:
         """Return the detections of one image from the class scores and box offsets of its cells."""
         (height, width), stride = size, self.network.stride
-        rows, columns = -(-height // stride), -(-width // stride)  # without the padding
+        rows, columns = ceil(height / stride), ceil(width / stride)  # without the padding
         boxes = from_offsets(offsets[..., :rows, :columns], stride)
         limits = boxes.new_tensor([width, height, width, height])[:, None, None]
         boxes = boxes.clamp(min=0).minimum(limits)
@@ -135,14 +134,9 @@ class FCRNInstances(Detector):
 
 
 def to_offsets(boxes: Tensor, stride: int) -> Tensor:
-    """Return the regression targets of cells: the offset to the center of a box, and its size.
+    """Return the regression targets of cells from the box of each cell's instance, (..., 4, h, w) xyxy pixels.
 
-    Args:
-        boxes: (..., 4, h, w) xyxy pixels, the box of each cell's instance.
-        stride: Pixels per cell.
-
-    Returns:
-        (..., 4, h, w) pixels: down and right to the box's center, its height and width (Section 2.1).
+    They are (..., 4, h, w) pixels: down and right to the box's center, its height and width (Section 2.1).
     """
     x0, y0, x1, y1 = boxes.unbind(-3)
     y, x = _centers(boxes, stride)

@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from boxel.layers.types import Norm
-from boxel.utils.config import (
-    ClosedUnitInterval,
-    Config,
-    NonNegativeFloat,
-    NonNegativeInt,
-    PositiveFloat,
-    PositiveInt,
-)
-from boxel.utils.errors import BoxelError, check_range
+from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeInt, PositiveFloat, PositiveInt
+from boxel.utils.errors import BoxelError
 
 BoxLoss = Literal["none", "mil", "projection", "projection+affinity"]
 """The mask loss of an instance without a mask."""
@@ -33,7 +26,6 @@ class MaskRCNNConfig(Config):
         frozen_stages: Leading stages of the backbone that do not learn; 2 are the stem and the first stage.
         neck_channels: Channels of P2-P6.
         anchor_size: Side of the anchors of P2 in pixels; it doubles from level to level.
-        anchor_ratios: Height / width of the anchors.
         proposals: Maximum number of proposals per image; twice as many in training, before sampling.
         box_samples: Proposals sampled per image in training; at most a quarter of them are positive, and these also
             supervise masks.
@@ -43,16 +35,7 @@ class MaskRCNNConfig(Config):
         mask_loss: Loss of instances without a mask, on 28 x 28 cells of each proposal: `none` omits them; `mil` is
             BBTP's loss of rows and columns (BoxCaseg, Eq. 1 and 2); `projection` and `projection+affinity` are
             BoxInst's (Eq. 3 and 8).
-        mask_weight: Weight of the cross-entropy of masks.
-        mil_weight: Weight of the loss of rows and columns.
-        smoothness_weight: Weight of its smoothness term.
-        projection_weight: Weight of the projection loss.
-        affinity_weight: Weight of the affinity loss.
-        quality_weighting: Multiply the mask loss of an instance by the quality of its mask, if known.
-        tau: Color similarity from which on an edge counts as positive.
-        theta: Scale of the color similarity.
-        dilation: Distance of the two ends of an edge in cells.
-        affinity_warmup: Share of the schedule over which the weight of the affinity loss rises from 0 to 1.
+        tau: Color similarity from which on an edge of the affinity loss counts as positive.
         score_threshold: Minimum score of a detection.
         nms_threshold: Box IoU above which the lower-scoring of two detections of a class is dropped.
         max_detections: Maximum number of detections per image.
@@ -64,30 +47,18 @@ class MaskRCNNConfig(Config):
     frozen_stages: int = 2
     neck_channels: PositiveInt = 256
     anchor_size: PositiveFloat = 32.0
-    anchor_ratios: list[PositiveFloat] = field(default_factory=lambda: [0.5, 1.0, 2.0])
     proposals: PositiveInt = 1000
     box_samples: int = 512
     box_channels: PositiveInt = 1024
     mask_convs: NonNegativeInt = 4
     mask_channels: PositiveInt = 256
     mask_loss: BoxLoss = "none"
-    mask_weight: NonNegativeFloat = 1.0
-    mil_weight: NonNegativeFloat = 1.0
-    smoothness_weight: NonNegativeFloat = 0.05
-    projection_weight: NonNegativeFloat = 1.0
-    affinity_weight: NonNegativeFloat = 1.0
-    quality_weighting: bool = False
     tau: ClosedUnitInterval = 0.3
-    theta: PositiveFloat = 2.0
-    dilation: int = 2
-    affinity_warmup: ClosedUnitInterval = 1 / 9
     score_threshold: ClosedUnitInterval = 0.05
     nms_threshold: ClosedUnitInterval = 0.5
     max_detections: NonNegativeInt = 100
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if not self.anchor_ratios:
-            raise BoxelError("anchor_ratios is empty; give one number or more, each above 0.")
-        check_range(self, 4, float("inf"), "box_samples")  # fewer have no quarter for positives
-        check_range(self, 1, 27, "dilation")
+        if self.box_samples < 4:  # they have no quarter for positives
+            raise BoxelError(f"box_samples is {self.box_samples}; give a number from 4 up.")

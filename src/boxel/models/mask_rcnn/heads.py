@@ -24,6 +24,9 @@ from boxel.models.mask_rcnn.config import MaskRCNNConfig
 STRIDES = (4, 8, 16, 32)
 """Strides of P2 to P5, which proposals are cropped from; P6 only gives proposals."""
 
+ANCHOR_RATIOS = (0.5, 1.0, 2.0)
+"""Height / width of the anchors."""
+
 GRID = 28
 """Cells along each side of a proposal's mask."""
 
@@ -31,41 +34,26 @@ Target = dict[str, Tensor]
 
 
 class MaskTargets(NamedTuple):
-    """The proposals of a batch whose masks are supervised, and their targets.
+    """The proposals of a batch whose masks are supervised, and their targets, those of the matched instance."""
 
-    Attributes:
-        rois: (R, 4) proposals, xyxy pixels.
-        image_index: (R,) int64, index into the images.
-        labels: (R,) int64, class of the matched instance, from 1 up.
-        gt_boxes: (R, 4) box of the matched instance.
-        has_mask: (R,) bool, proposals that are learned from a mask.
-        weights: (R,) of the masks.
-        gt_masks: (R, GRID, GRID) in [0, 1], the instance's mask on the cells of the proposal; undefined without a mask.
-    """
-
-    rois: Tensor
-    image_index: Tensor
-    labels: Tensor
-    gt_boxes: Tensor
-    has_mask: Tensor
-    weights: Tensor
-    gt_masks: Tensor
+    rois: Tensor  # (R, 4) proposals, xyxy pixels
+    image_index: Tensor  # (R,) int64, index into the images
+    labels: Tensor  # (R,) int64, from 1 up
+    gt_boxes: Tensor  # (R, 4)
+    has_mask: Tensor  # (R,) bool, proposals that are learned from a mask
+    gt_masks: Tensor  # (R, GRID, GRID) in [0, 1], on the cells of the proposal; undefined without a mask
 
 
 class RegionProposalNetwork(rpn.RegionProposalNetwork):
-    """Proposals from P2 to P6, with torchvision's settings; crowds are not background.
-
-    Args:
-        config: Width of the pyramid, anchors and number of proposals.
-    """
+    """Proposals from P2 to P6, with torchvision's settings; crowds are not background."""
 
     def __init__(self, config: MaskRCNNConfig):
         sizes = tuple((config.anchor_size * 2**level,) for level in range(5))
-        anchors = AnchorGenerator(sizes, (tuple(config.anchor_ratios),) * len(sizes))
+        anchors = AnchorGenerator(sizes, (ANCHOR_RATIOS,) * len(sizes))
         top_n = {"training": 2 * config.proposals, "testing": config.proposals}
         super().__init__(
             anchors,
-            _FullPrecisionHead(config.neck_channels, len(config.anchor_ratios)),
+            _FullPrecisionHead(config.neck_channels, len(ANCHOR_RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=256,
@@ -99,12 +87,8 @@ class _FullPrecisionHead(rpn.RPNHead):
 class RoIHeads(roi_heads.RoIHeads):
     """The box head and the mask head, which see one proposal at a time, with torchvision's settings.
 
-    Targets have `boxes` (N, 4), `labels` (N,) from 1 up, `has_mask` (N,) bool, `weights` (N,) of the masks, `masks`
-    (N, H, W), and `crowds` (C, 4), which are not among the boxes.
-
-    Args:
-        num_classes: K, without the background.
-        config: Widths, number of samples and thresholds.
+    Targets have `boxes` (N, 4), `labels` (N,) from 1 up, `has_mask` (N,) bool, `masks` (N, H, W), and `crowds` (C, 4),
+    which are not among the boxes.
     """
 
     def __init__(self, num_classes: int, config: MaskRCNNConfig):
@@ -219,18 +203,12 @@ class RoIHeads(roi_heads.RoIHeads):
             target["labels"][instance],
             target["boxes"][instance],
             target["has_mask"][instance],
-            target["weights"][instance],
             roi_heads.project_masks_on_boxes(target["masks"], rois, instance, GRID),
         )
 
 
 def in_crowd(boxes: Tensor, crowds: Tensor) -> Tensor:
-    """Return (N,) bool, whether a crowd region covers more than half of the area of each box.
-
-    Args:
-        boxes: (N, 4) xyxy pixels.
-        crowds: (C, 4) xyxy pixels.
-    """
+    """Return (N,) bool, whether one of (C, 4) crowds covers more than half of the area of each of (N, 4) boxes."""
     corner = torch.maximum(boxes[:, None, :2], crowds[:, :2])
     extent = (torch.minimum(boxes[:, None, 2:], crowds[:, 2:]) - corner).clamp(min=0)
     area = (boxes[:, 2:] - boxes[:, :2]).prod(-1)
@@ -238,29 +216,18 @@ def in_crowd(boxes: Tensor, crowds: Tensor) -> Tensor:
 
 
 def grid_windows(rois: Tensor) -> Tensor:
-    """Return the pixels that the cells of each proposal's mask cover.
+    """Return the (N, 4) xyxy pixels that the cells of each proposal's mask cover.
 
     torchvision's RoIAlign takes the index of a pixel for its center, so that the masks that the mask head learns lie
     half a pixel right of the proposal and below it. Everything else that refers to the cells uses these windows too.
-
-    Args:
-        rois: (N, 4) proposals or detections, xyxy pixels.
-
-    Returns:
-        (N, 4) xyxy pixels.
     """
     return rois + 0.5
 
 
 def spans_in(windows: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the rows and columns of each window's cells whose centers lie in a box, or the nearest one if none does.
+    """Return the rows and columns of each window's cells in its box, (N, GRID) bool each.
 
-    Args:
-        windows: (N, 4) xyxy pixels, each of `GRID` x `GRID` cells.
-        boxes: (N, 4) xyxy pixels, one per window.
-
-    Returns:
-        rows (N, GRID) bool and columns (N, GRID) bool, as of :func:`~boxel.masks.spans.box_spans`.
+    They are those whose centers lie in the box, or the nearest one if none does (:func:`~boxel.masks.spans.box_spans`).
     """
     cell = (windows[:, 2:] - windows[:, :2]) / GRID
     in_cells = (boxes - windows[:, :2].repeat(1, 2)) / cell.repeat(1, 2)

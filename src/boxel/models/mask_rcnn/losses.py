@@ -25,7 +25,7 @@ def mask_losses(
     """Compute the cross-entropy of proposals with a mask, and the configured box loss of the others.
 
     All are means over the R proposals, so that in a mixed batch each kind weighs as much as its share. If all have
-    masks of weight 1, `mask` is torchvision's `maskrcnn_loss`.
+    masks, `mask` is torchvision's `maskrcnn_loss`.
 
     Args:
         logits: (R, GRID, GRID) of the class of each proposal.
@@ -45,7 +45,7 @@ def mask_losses(
         entropy = F.binary_cross_entropy_with_logits(
             logits[masked], targets.gt_masks[masked], reduction="none"
         )
-        losses = {"mask": (entropy.mean((1, 2)) * targets.weights[masked]).sum() / total}
+        losses = {"mask": entropy.mean((1, 2)).sum() / total}
         if config.mask_loss == "none":
             return losses
 
@@ -57,21 +57,15 @@ def mask_losses(
             return losses
         losses["projection"] = projection_loss(logits, rows, columns).sum() / total
         if config.mask_loss == "projection+affinity":
-            similarity = window_similarity(images, sizes, windows, targets.image_index[boxed], config)
+            edges = window_similarity(images, sizes, windows, targets.image_index[boxed]) >= config.tau
             index = torch.arange(len(logits), device=logits.device)  # each has its own edges
-            edges = similarity >= config.tau
-            loss = affinity_loss(logits, edges, index, rows, columns, dilation=config.dilation)
-            losses["affinity"] = loss * len(logits) / total
+            losses["affinity"] = affinity_loss(logits, edges, index, rows, columns) * len(logits) / total
         return losses
 
 
 @torch.no_grad()
 def window_similarity(
-    images: Tensor,
-    sizes: list[tuple[int, int]],
-    windows: Tensor,
-    image_index: Tensor,
-    config: MaskRCNNConfig,
+    images: Tensor, sizes: list[tuple[int, int]], windows: Tensor, image_index: Tensor
 ) -> Tensor:
     """Compute the color similarity of neighboring cells of each window (BoxInst, Eq. 7).
 
@@ -80,7 +74,6 @@ def window_similarity(
         sizes: (height, width) of each image before padding.
         windows: (N, 4) xyxy pixels.
         image_index: (N,) int64, image of each window.
-        config: `theta` and `dilation`.
 
     Returns:
         (N, 4, GRID, GRID) in [0, 1]; -1 for edges with an end outside the image.
@@ -89,4 +82,4 @@ def window_similarity(
     colors = roi_align(images, rois, GRID, aligned=True)
     extents = windows.new_tensor([(0, 0, width, height) for height, width in sizes])[image_index]
     valid = box_masks(*spans_in(windows, extents))
-    return color_similarity(colors, valid, stride=1, dilation=config.dilation, theta=config.theta)
+    return color_similarity(colors, valid, stride=1)

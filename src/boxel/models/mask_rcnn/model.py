@@ -22,8 +22,7 @@ from boxel.models.mask_rcnn.losses import mask_losses
 class MaskRCNN(Detector):
     """Two-stage instance segmenter that learns masks from masks, from boxes, or from any mix.
 
-    Targets are those of :class:`~boxel.models.detector.Detector`. `quality` (N,) in [0, 1], NaN if unknown, weighs the
-    masks if `quality_weighting` is set.
+    Targets are those of :class:`~boxel.models.detector.Detector`.
 
     Args:
         num_classes: K, without the background.
@@ -90,18 +89,9 @@ class MaskRCNN(Detector):
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Return the weight of each loss at a point of the schedule; see :meth:`Detector.loss_weights`."""
-        config = self.config
-        return {
-            "objectness": 1.0,
-            "proposal": 1.0,
-            "classification": 1.0,
-            "box": 1.0,
-            "mask": config.mask_weight,
-            "mil": config.mil_weight,
-            "smoothness": config.smoothness_weight,
-            "projection": config.projection_weight,
-            "affinity": config.affinity_weight * warmup_weight(progress, config.affinity_warmup),
-        }
+        names = ("objectness", "proposal", "classification", "box", "mask", "mil", "projection")
+        smoothness = 0.05  # BoxCaseg, Eq. 1
+        return dict.fromkeys(names, 1.0) | {"smoothness": smoothness, "affinity": warmup_weight(progress)}
 
     def _extract_features(self, batch: ImageList) -> dict[str, Tensor]:
         """Return P2 to P6, named by torchvision's convention."""
@@ -117,14 +107,10 @@ class MaskRCNN(Detector):
             has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()
         else:
             masks, has_mask = boxes.new_zeros(len(boxes), 1, 1), torch.zeros_like(crowd)
-        weights = torch.ones_like(boxes[:, 0])
-        if self.config.quality_weighting and "quality" in target:
-            weights = target["quality"].to(boxes).nan_to_num(1.0)
         return {
             "boxes": boxes[~crowd],
             "labels": target["labels"][~crowd] + 1,  # 0 is torchvision's background
             "masks": masks[~crowd],
             "has_mask": has_mask[~crowd],
-            "weights": weights[~crowd],
             "crowds": boxes[crowd],
         }

@@ -7,7 +7,7 @@ from typing import Literal
 
 from boxel.layers.types import Norm
 from boxel.utils.config import Config, HalfOpenUnitInterval, NonNegativeInt, PositiveInt
-from boxel.utils.errors import BoxelError, check_range
+from boxel.utils.errors import BoxelError
 
 
 @dataclass
@@ -46,7 +46,8 @@ class SemanticConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_range(self, int(self.classifier == "fully-connected"), float("inf"), "hidden")
+        if self.classifier == "fully-connected" and not self.hidden:
+            raise BoxelError("hidden is 0; give a number from 1 up.")
         if self.classifier == "dilated" and self.kernel % 2 == 0:
             raise BoxelError(f"kernel is {self.kernel}; give an odd number.")
 

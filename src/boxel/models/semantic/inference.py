@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import ceil, inf
+from math import ceil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import torch
-import torch.nn.functional as nnF
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 from boxel.crf import CRFConfig, mean_field
 from boxel.data.annotations import Category
 from boxel.data.label_maps import label_map_values
 from boxel.data.sources import ImageLike, to_image
-from boxel.models.inference import check_scales, check_settings
-from boxel.utils.config import Config, PositiveFloat, PositiveInt
-from boxel.utils.errors import BoxelError, check_range, nearest
+from boxel.models.inference import check_scales, check_settings, resize, to_tensor
+from boxel.utils.config import Config, HalfOpenUnitInterval, PositiveFloat, PositiveInt
+from boxel.utils.errors import BoxelError, nearest
 from boxel.utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -132,19 +131,17 @@ class SemanticInferenceConfig(Config):
 
     long_side: PositiveInt | None = None
     tile: int | None = None
-    overlap: float = 1 / 3
+    overlap: HalfOpenUnitInterval = 1 / 3
     flip: bool = False
     scales: tuple[PositiveFloat, ...] = (1.0,)
-    shifts: int = 1
+    shifts: PositiveInt = 1
     crf: CRFConfig | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
         check_scales(self.scales)
-        check_range(self, 0, 0.9, "overlap")
-        check_range(self, 1, 4, "shifts")
-        if self.tile is not None:
-            check_range(self, 32, inf, "tile")
+        if self.tile is not None and self.tile < 32:
+            raise BoxelError(f"tile is {self.tile}; give a number from 32 up.")
 
 
 def semantic_inference_config(
@@ -178,14 +175,9 @@ def predict_label_map(
         image: (H, W, 3) RGB of any size.
         config: Preprocessing and test-time augmentation; that of the training if None.
     """
-    pixels = (
-        torch.from_numpy(np.require(image, requirements=("C", "W")))
-        .to(next(model.parameters()).device)
-        .permute(2, 0, 1)
-    )
-    scores, labels = predict_probabilities(
-        model.network, pixels, config or semantic_inference_config(model)
-    ).max(0)
+    pixels = to_tensor(image, next(model.parameters()).device)
+    config = config or semantic_inference_config(model)
+    scores, labels = predict_probabilities(model.network, pixels, config).max(0)
     return LabelMap(labels.to(torch.uint8).cpu().numpy(), scores.cpu().numpy(), tuple(model.categories))
 
 
@@ -203,29 +195,21 @@ def predict_probabilities(
     Returns:
         (K, H, W) float32 in [0, 1].
     """
-    height, width = image.shape[-2:]
+    size = image.shape[-2:]
     total, passes = torch.zeros((), device=image.device), 0
     for scale in config.scales:
-        factor = scale * (config.long_side / max(height, width) if config.long_side else 1)
-        size = [max(round(height * factor), 1), max(round(width * factor), 1)]
-        resized = F.resize(image, size, antialias=True).float() / 255
+        resized = resize(image, scale * (config.long_side / max(size) if config.long_side else 1))
         for flipped in (False, True) if config.flip else (False,):
             scores = _interleaved(network, resized.flip(-1) if flipped else resized, config)
             scores = scores.flip(-1) if flipped else scores
-            total = total + nnF.interpolate(scores[None], (height, width), mode="bilinear")[0].softmax(0)
+            total = total + F.interpolate(scores[None], size, mode="bilinear")[0].softmax(0)
             passes += 1
     mean = total / passes
     return mean if config.crf is None else refine_with_crf(image, mean, config.crf)
 
 
 def refine_with_crf(image: Tensor, probabilities: Tensor, crf: CRFConfig) -> Tensor:
-    """Return the (K, H, W) marginals of a CRF.
-
-    Args:
-        image: (3, H, W) uint8 RGB.
-        probabilities: (K, H, W) of the classes, the unary terms.
-        crf: Settings of the CRF.
-    """
+    """Return the (K, H, W) marginals of a CRF for (3, H, W) uint8 RGB and the (K, H, W) probabilities of classes."""
     return mean_field(image[None].float() / 255, probabilities[None], crf)[0]
 
 
@@ -248,7 +232,7 @@ def _interleaved(network: FullyConvolutional, image: Tensor, config: SemanticInf
     for y in offsets:
         row = []
         for x in offsets:
-            shifted = nnF.pad((image - color)[None], (-x, x, -y, y))[0] + color
+            shifted = F.pad((image - color)[None], (-x, x, -y, y))[0] + color
             row.append(_tiled(network, shifted, config))
         rows.append(torch.stack(row, dim=-1).flatten(-2))
     return _cells_to_pixels(torch.stack(rows, dim=-2).flatten(-3, -2), image, stride // count)
@@ -257,7 +241,7 @@ def _interleaved(network: FullyConvolutional, image: Tensor, config: SemanticInf
 def _cells_to_pixels(scores: Tensor, image: Tensor, cell: int) -> Tensor:
     """Enlarge the scores of cells to those of the image's pixels, without those of the padding."""
     height, width = scores.shape[-2] * cell, scores.shape[-1] * cell
-    dense = nnF.interpolate(scores[None], (height, width), mode="bilinear")[0]
+    dense = F.interpolate(scores[None], (height, width), mode="bilinear")[0]
     return dense[:, : image.shape[-2], : image.shape[-1]]
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
-from typing import Any, cast, overload
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Category
-from boxel.data.sources import ImageLike, to_image
-from boxel.models.inference import evaluation_mode
+from boxel.data.sources import ImageLike
+from boxel.models.detector import Target, check_targets
+from boxel.models.inference import predict_each
 from boxel.models.semantic.config import SegmenterConfig
 from boxel.models.semantic.inference import (
     LabelMap,
@@ -23,8 +23,6 @@ from boxel.models.semantic.inference import (
 )
 from boxel.models.semantic.losses import stack_maps
 from boxel.models.semantic.network import FullyConvolutional
-
-Target = dict[str, Any]
 
 
 class Segmenter(nn.Module):
@@ -78,11 +76,9 @@ class Segmenter(nn.Module):
                 predict_probabilities(self.network, (image * 255).round(), config).max(0) for image in images
             ]
             return [(labels, scores) for scores, labels in maxima]
-        if targets is None:
-            raise ValueError("in training the model needs targets")
+        labels = stack_maps(check_targets(targets), "labels", images[0].device)  # (B, H, W)
         batch = torch.stack(list(images))  # (B, 3, H, W)
-        scores = self.network(batch)  # (B, K, h, w)
-        return self.compute_losses(scores, batch, stack_maps(targets, "labels", batch.device), progress)
+        return self.compute_losses(self.network(batch), batch, labels, progress)
 
     @overload
     def predict(
@@ -114,13 +110,7 @@ class Segmenter(nn.Module):
             BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
         """
         config = semantic_inference_config(self, crf=crf, **settings)
-        several = cast("list[ImageLike]", images if isinstance(images, list | tuple) else [images])
-        with evaluation_mode(self):
-            results = [
-                replace(predict_label_map(self, to_image(source), config), source=source)
-                for source in several
-            ]
-        return results if isinstance(images, list | tuple) else results[0]
+        return predict_each(self, images, lambda image: predict_label_map(self, image, config))
 
     def compute_losses(
         self, scores: Tensor, images: Tensor, labels: Tensor, progress: float
@@ -136,9 +126,5 @@ class Segmenter(nn.Module):
         raise NotImplementedError
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Return the weight of each loss by name.
-
-        Args:
-            progress: Share of the schedule that is done, in [0, 1].
-        """
+        """Return the weight of each loss by name, once a share of the training in [0, 1] is done."""
         return {"segmentation": 1.0}

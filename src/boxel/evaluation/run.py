@@ -7,7 +7,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from boxel.data import Annotations, read
 from boxel.data.formats.semantic import holds_label_maps
@@ -27,6 +27,7 @@ from boxel.utils.files import atomic_path
 if TYPE_CHECKING:
     from boxel.models.detector import Detector
     from boxel.models.inference import InferenceConfig
+    from boxel.models.instances import Instances
     from boxel.models.semantic.inference import SemanticInferenceConfig
 
 logger = logging.getLogger(__name__)
@@ -315,7 +316,7 @@ def predict_dataset(
     done = 0
     for prediction in iter_predictions(model, paths, config, batch_size, errors=errors):
         done += 1
-        instances = prediction.result
+        instances = cast("Instances", prediction.result)
         for row, name in zip(
             instances.to_coco(data.image_ids[prediction.index]), instances.names, strict=True
         ):

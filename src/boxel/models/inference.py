@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 import numpy as np
 import torch
@@ -132,10 +132,9 @@ def predict_each(
 ) -> ResultT | list[ResultT]:
     """Return the prediction of an image, or those of a list or tuple of images, with the model in eval mode."""
     several = isinstance(images, (list, tuple))
+    sources = cast("list[ImageLike]", images if several else [images])
     with evaluation_mode(model):
-        results = [
-            replace(predict(to_image(source)), source=source) for source in (images if several else [images])
-        ]
+        results = [replace(predict(to_image(source)), source=source) for source in sources]
     return results if several else results[0]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Generic, TypeAlias, TypeVar, cast, overload
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,11 +37,10 @@ logger = logging.getLogger(__name__)
 
 Result: TypeAlias = Instances | LabelMap
 Config: TypeAlias = InferenceConfig | SemanticInferenceConfig
-ResultT = TypeVar("ResultT", Instances, LabelMap)
 
 
 @dataclass(frozen=True)
-class Prediction(Generic[ResultT]):
+class Prediction:
     """What a model predicts for one image.
 
     Attributes:
@@ -54,7 +53,7 @@ class Prediction(Generic[ResultT]):
     index: int
     source: ImageLike
     image: NDArray[np.uint8]
-    result: ResultT
+    result: Result
 
 
 @dataclass(frozen=True)
@@ -147,8 +146,8 @@ def predict(
         raise UsageError(f"{out} is a folder; name a file to write.")
     errors: list[str] = []
     paths = find_images(sources, lambda message: _skip(message, errors))
-    predictions: Iterator[Prediction[Any]] = iter_predictions(
-        cast(Any, model), paths, config, batch_size, boxes=boxes, detector=finder, errors=errors
+    predictions = iter_predictions(
+        model, paths, config, batch_size, boxes=boxes, detector=finder, errors=errors
     )
     writer = _Writer(out, paths, None if draw is None else Path(draw), draw_score)
     count = 0
@@ -160,26 +159,6 @@ def predict(
     return writer.finish(count, errors, isinstance(model, Segmenter))
 
 
-@overload
-def iter_predictions(
-    model: Segmenter,
-    sources: Sequence[ImageLike],
-    config: Config | None = None,
-    batch_size: int = 1,
-    *,
-    errors: list[str] | None = None,
-) -> Iterator[Prediction[LabelMap]]: ...
-@overload
-def iter_predictions(
-    model: Detector | BoxCaseg,
-    sources: Sequence[ImageLike],
-    config: Config | None = None,
-    batch_size: int = 1,
-    *,
-    boxes: Annotations | None = None,
-    detector: Detector | None = None,
-    errors: list[str] | None = None,
-) -> Iterator[Prediction[Instances]]: ...
 def iter_predictions(
     model: Model,
     sources: Sequence[ImageLike],
@@ -189,7 +168,7 @@ def iter_predictions(
     boxes: Annotations | None = None,
     detector: Detector | None = None,
     errors: list[str] | None = None,
-) -> Iterator[Prediction[Any]]:
+) -> Iterator[Prediction]:
     """Predict on images one after another, each decoded once.
 
     Args:
@@ -207,19 +186,27 @@ def iter_predictions(
     """
     errors = [] if errors is None else errors
     annotated = {} if boxes is None else {Path(path).name: image for image, path in enumerate(boxes.paths)}
-    predict_images = _predictor(model, config, boxes, annotated, detector)
+    if isinstance(model, BoxCaseg) and boxes is None and detector is None:
+        raise UsageError("a BoxCaseg predicts masks of boxes; give either `boxes` or `detector`.")
     for start in range(0, len(sources), batch_size):
-        batch = []
+        batch: list[tuple[int, NDArray[np.uint8]]] = []
         for index in range(start, min(start + batch_size, len(sources))):
             try:
                 if boxes is not None and _file_name(sources[index]) not in annotated:
                     raise BoxelError(f"{sources[index]}: {boxes.file} has no image of this name.")
-                batch.append((index, sources[index], to_image(sources[index])))
+                batch.append((index, to_image(sources[index])))
             except BoxelError as error:
                 _skip(f"skipped: {error}", errors)
-        results = predict_images([source for _, source, _ in batch], [image for _, _, image in batch])
-        for (index, source, image), result in zip(batch, results, strict=True):
-            yield Prediction(index, source, image, replace(result, source=source))
+        results: Sequence[Result]
+        if isinstance(model, BoxCaseg) and boxes is not None:
+            results = [
+                _segment_annotated(model, image, boxes, annotated[_file_name(sources[index])])
+                for index, image in batch
+            ]
+        else:
+            results = _predict_images(model, [image for _, image in batch], config, detector)
+        for (index, image), result in zip(batch, results, strict=True):
+            yield Prediction(index, sources[index], image, replace(result, source=sources[index]))
 
 
 def image_ids(paths: Sequence[Path]) -> list[int | str]:
@@ -277,37 +264,30 @@ def _check_effect(settings: Mapping[str, Any], kind: type | None, why: str) -> N
             raise UsageError(f"`{setting}` does nothing here, since {why}; remove it.")
 
 
-def _predictor(
-    model: Model,
-    config: Config | None,
-    boxes: Annotations | None,
-    annotated: Mapping[str, int],
-    detector: Detector | None,
-) -> Callable[[Sequence[ImageLike], list[NDArray[np.uint8]]], Sequence[Result]]:
-    """Return the function that predicts on a batch of sources and their images."""
+def _predict_images(
+    model: Model, images: list[NDArray[np.uint8]], config: Config | None, detector: Detector | None
+) -> Sequence[Result]:
+    """Predict on a batch of images; BoxCaseg in the boxes of a detector."""
     if isinstance(model, Segmenter):
-        return lambda _, images: [predict_label_map(model, image, config) for image in images]  # type: ignore[arg-type]
-    if not isinstance(model, BoxCaseg):
-        config = config or inference_config(model)
-        return lambda _, images: predict_batch(model, images, config) if images else []  # type: ignore[arg-type]
-    if detector is not None:
-        find = _predictor(detector, config, None, {}, None)
-        return lambda sources, images: [
-            resegment(model, image, found)  # type: ignore[arg-type]
-            for image, found in zip(images, find(sources, images), strict=True)
+        return [
+            predict_label_map(model, image, cast("SemanticInferenceConfig | None", config))
+            for image in images
         ]
-    if boxes is None:
-        raise UsageError("a BoxCaseg predicts masks of boxes; give either `boxes` or `detector`.")
+    finder = cast(Detector, detector or model)
+    found = predict_batch(finder, images, cast("InferenceConfig | None", config)) if images else []
+    if not isinstance(model, BoxCaseg):
+        return found
+    return [resegment(model, image, own) for image, own in zip(images, found, strict=True)]
 
-    def predict_annotated(sources: Sequence[ImageLike], images: list[NDArray[np.uint8]]) -> list[Instances]:
-        results = []
-        for source, image in zip(sources, images, strict=True):
-            own = boxes.instances_in(annotated[_file_name(source)])
-            own = own[boxes.has_box[own] & ~boxes.iscrowd[own]]
-            results.append(segment_boxes(model, image, boxes.boxes[own], boxes.labels[own], boxes.categories))
-        return results
 
-    return predict_annotated
+def _segment_annotated(
+    model: BoxCaseg, image: NDArray[np.uint8], annotations: Annotations, index: int
+) -> Instances:
+    """Predict masks of the boxes of one annotated image, without crowds."""
+    own = annotations.instances_in(index)
+    own = own[annotations.has_box[own] & ~annotations.iscrowd[own]]
+    boxes, labels = annotations.boxes[own], annotations.labels[own]
+    return segment_boxes(model, image, boxes, labels, annotations.categories)
 
 
 def _file_name(source: ImageLike) -> str:
@@ -327,7 +307,7 @@ class _Writer:
         self.ids, self.names = image_ids(paths), drawing_names(paths)
         self.results: list[dict[str, Any]] = []
 
-    def write(self, prediction: Prediction[Any]) -> None:
+    def write(self, prediction: Prediction) -> None:
         index, result = prediction.index, prediction.result
         if isinstance(result, LabelMap):
             result.save((self.out / self.names[index]).with_suffix(".png"))

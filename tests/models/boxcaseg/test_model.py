@@ -17,7 +17,7 @@ from boxel.data.synthetic import write_scenes
 from boxel.layers.decoder import Concatenate, TopDown
 from boxel.losses.head_mixing import mix_heads
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
-from boxel.models.boxcaseg.model import certainty
+from boxel.models.boxcaseg.inference import certainty
 from boxel.utils.errors import BoxelError, UsageError
 
 SIDE = 64

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -11,28 +11,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from boxel.data.annotations import Category
+from boxel.masks.boxes import box_to_pixels
+from boxel.masks.crops import resample
 from boxel.masks.rle import Rle, encode_in_box
 from boxel.models.instances import Instances
 
 if TYPE_CHECKING:
     from boxel.models.boxcaseg.model import BoxCaseg
+    from boxel.models.onnx import OnnxBoxCaseg
+
+BoxToMask: TypeAlias = "BoxCaseg | OnnxBoxCaseg"
 
 CHUNK = 8
 """Crops per batch of the network. More do not go faster on a CPU, whose caches they exceed."""
-
-
-class BoxToMask(Protocol):
-    """What cuts crops and predicts their logits: a :class:`BoxCaseg`, or an exported file of one."""
-
-    def extract_crops(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
-    ) -> tuple[Tensor, Tensor, Tensor, NDArray[np.float64]]:
-        """Return crops, rows, columns and windows, as of :meth:`BoxCaseg.extract_crops`."""
-        ...
-
-    def predict_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return (B, S / 4, S / 4) logits, as of :meth:`BoxCaseg.predict_logits`."""
-        ...
 
 
 @torch.inference_mode()
@@ -49,8 +40,6 @@ def soft_masks(
     Returns:
         logits (N, s, s), the windows (N, 4) they cover, xyxy pixels of the image, and scores (N,) in [0, 1].
     """
-    from boxel.models.boxcaseg.model import certainty
-
     logits, windows, scores = [], [], []
     for start in range(0, len(boxes), CHUNK):
         *crops, window = model.extract_crops(image, boxes[start : start + CHUNK])
@@ -71,12 +60,21 @@ def box_masks(
     Returns:
         N run-length codes of the image's size, and scores (N,) in [0, 1].
     """
-    from boxel.models.boxcaseg.model import cut_masks
-
     height, width = image.shape[:2]
     logits, windows, scores = soft_masks(model, image, boxes)
-    cut = cut_masks(logits, windows, np.asarray(boxes, dtype=np.float64), height, width)
-    return [encode_in_box(mask, left, top, height, width) for mask, left, top in cut], scores
+    rles = []
+    for grid, window, corners in zip(logits, windows, box_to_pixels(boxes, height, width), strict=True):
+        left, top, right, bottom = corners.tolist()
+        area = (left, top, max(left, right), max(top, bottom))
+        empty = area[0] == area[2] or area[1] == area[3]
+        mask = np.zeros((area[3] - top, area[2] - left), bool) if empty else resample(grid, window, area) > 0
+        rles.append(encode_in_box(mask, left, top, height, width))
+    return rles, scores
+
+
+def certainty(logits: Tensor) -> Tensor:
+    """Return the mean distance of the probabilities of (N, h, w) logits from 0.5, times 2: (N,) in [0, 1]."""
+    return (2 * logits.sigmoid() - 1).abs().flatten(1).mean(1)
 
 
 def segment_boxes(

@@ -64,16 +64,7 @@ def box_losses(
 
 
 def mask_loss(logits: Tensor, masks: Tensor, dice_weight: float) -> Tensor:
-    """Compute the cross-entropy of the pixels, plus Dice if it has a weight.
-
-    Args:
-        logits: (N, S, S).
-        masks: (N, S, S) in [0, 1].
-        dice_weight: Weight of Dice; 0 omits it.
-
-    Returns:
-        () the mean; 0 if there are no masks.
-    """
+    """Compute the mean cross-entropy of the pixels, (N, S, S), plus Dice if it has a weight; 0 without masks."""
     if not len(logits):
         return logits.sum() * 0
     loss = F.binary_cross_entropy_with_logits(logits, masks)
@@ -83,15 +74,8 @@ def mask_loss(logits: Tensor, masks: Tensor, dice_weight: float) -> Tensor:
 def _affinity(
     logits: Tensor, rows: Tensor, columns: Tensor, images: Tensor, config: BoxCasegConfig
 ) -> Tensor:
-    similarity = color_similarity(images, None, COLOR_STRIDE, 3, config.dilation, config.theta)
+    edges = color_similarity(images, None, COLOR_STRIDE, 3, config.dilation, config.theta) >= config.tau
     coarse = F.avg_pool2d(logits[:, None], COLOR_STRIDE)[:, 0]
     index = torch.arange(len(logits), device=logits.device)
-    middle = COLOR_STRIDE // 2
-    return affinity_loss(
-        coarse,
-        similarity >= config.tau,
-        index,
-        rows[:, middle::COLOR_STRIDE],
-        columns[:, middle::COLOR_STRIDE],
-        dilation=config.dilation,
-    )
+    rows, columns = (span[:, COLOR_STRIDE // 2 :: COLOR_STRIDE] for span in (rows, columns))
+    return affinity_loss(coarse, edges, index, rows, columns, dilation=config.dilation)

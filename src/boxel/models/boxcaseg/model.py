@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from math import log
 from typing import Any
 
@@ -17,15 +17,15 @@ from boxel.layers.backbone import Backbone
 from boxel.layers.decoder import Concatenate, TopDown, upsample
 from boxel.layers.transfer import TransferredHead, segmentation_head
 from boxel.losses.head_mixing import mix_heads
-from boxel.masks.boxes import box_to_pixels
-from boxel.masks.crops import extract_crops, resample
+from boxel.masks.crops import extract_crops
+from boxel.masks.rle import decode_all
 from boxel.models.boxcaseg.config import BoxCasegConfig
+from boxel.models.boxcaseg.inference import box_masks
 from boxel.models.boxcaseg.losses import box_losses, mask_loss
+from boxel.models.detector import Target, check_targets
 from boxel.models.inference import evaluation_mode
 from boxel.models.instances import Instances
 from boxel.utils.errors import UsageError
-
-STRIDES = (4, 8, 16, 32)
 
 
 class BoxCaseg(nn.Module):
@@ -66,28 +66,23 @@ class BoxCaseg(nn.Module):
             config.weights,
             config.backbone_norm,
             frozen_stages=0,
-            strides=STRIDES,
+            strides=(4, 8, 16, 32),
             extra_channels=int(config.box_channel),
         )
         channels = self.backbone.channels
-        self.neck = (
-            Concatenate(channels) if config.neck == "concat" else TopDown(channels, config.neck_channels)
-        )
-        self.heads = nn.ModuleDict(
-            {
-                name: TransferredHead(self.neck.channels)
-                if name == "transferred"
-                else segmentation_head(self.neck.channels)
-                for name in config.heads
-            }
-        )
+        concat = config.neck == "concat"
+        self.neck = Concatenate(channels) if concat else TopDown(channels, config.neck_channels)
+        self.heads = nn.ModuleDict()
+        for name in config.heads:
+            head = TransferredHead if name == "transferred" else segmentation_head
+            self.heads[name] = head(self.neck.channels)
         self.categories: tuple[Category, ...] = (Category(0, "object"),)
         self.settings: dict[str, Any] = {}
 
     def forward(
         self,
         images: Sequence[Tensor],
-        targets: Sequence[dict[str, Any]] | None = None,
+        targets: list[Target] | None = None,
         boxes: Sequence[Tensor] | None = None,
     ) -> Any:
         """Return losses in training, masks in eval mode.
@@ -103,13 +98,16 @@ class BoxCaseg(nn.Module):
             [0, 1] per image.
         """
         if self.training:
-            if targets is None:
-                raise ValueError("in training the model needs targets")
-            return self.compute_losses(torch.stack(list(images)), targets)
+            return self.compute_losses(torch.stack(list(images)), check_targets(targets))
         if boxes is None:
             raise ValueError("in eval mode the model needs boxes")
-        results = [self._segment(image, own) for image, own in zip(images, boxes, strict=True)]
-        return [masks for masks, _ in results], [scores for _, scores in results]
+        masks, scores = [], []
+        for image, own in zip(images, boxes, strict=True):
+            pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
+            rles, certainty = box_masks(self, pixels, own.double().cpu().numpy())
+            masks.append(torch.from_numpy(decode_all(rles, *pixels.shape[:2])).to(image.device))
+            scores.append(torch.from_numpy(certainty).to(image.device))
+        return masks, scores
 
     def predict(self, image: ImageLike, boxes: ArrayLike) -> Instances:
         """Predict the mask of the object in each box; the model may be in any mode.
@@ -131,8 +129,6 @@ class BoxCaseg(nn.Module):
             >>> instances.masks.shape
             (1, 48, 64)
         """
-        from boxel.models.boxcaseg.inference import box_masks
-
         corners = np.asarray(boxes, dtype=np.float64)
         corners = corners.reshape(-1, 4) if corners.size == 0 or corners.shape == (4,) else corners
         if corners.ndim != 2 or corners.shape[1] != 4:
@@ -166,11 +162,7 @@ class BoxCaseg(nn.Module):
         return self._combine(self.head_logits(crops, rows, columns)) - log(threshold / (1 - threshold))
 
     def loss_weights(self, progress: float) -> dict[str, float]:
-        """Return the weight of each loss by name, the same throughout the training.
-
-        Args:
-            progress: Share of the training that is done, in [0, 1].
-        """
+        """Return the weight of each loss by name, the same throughout the training."""
         config = self.config
         return {
             "mil": config.mil_weight,
@@ -218,7 +210,7 @@ class BoxCaseg(nn.Module):
         source = (self.heads["weak"],) if name == "transferred" else ()
         return self.heads[name](features, *source)[:, 0]
 
-    def compute_losses(self, crops: Tensor, targets: Sequence[dict[str, Any]]) -> dict[str, Tensor]:
+    def compute_losses(self, crops: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Compute the raw losses of (B, 3, S, S) crops by name; targets as in :meth:`forward`."""
         config = self.config
         rows, columns, masks, has_mask = (
@@ -249,65 +241,6 @@ class BoxCaseg(nn.Module):
 
     def _combine(self, maps: dict[str, Tensor]) -> Tensor:
         """Return the logits of the result: those of the only head, or the mix of Eq. 3."""
-        salient, transferred = maps.get("salient"), maps.get("transferred")
-        if salient is None and transferred is None:
-            return next(iter(maps.values()))
-        if salient is None or transferred is None:
-            return salient if transferred is None else transferred  # type: ignore[return-value]
-        return mix_heads(salient, transferred, self.config.alpha, self.config.mix)
-
-    @torch.inference_mode()
-    def _segment(self, image: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the masks of one image, each clipped to its box, and the mean certainty of their pixels."""
-        height, width = image.shape[-2:]
-        masks = torch.zeros((len(boxes), height, width), dtype=torch.bool)
-        scores = torch.zeros(len(boxes))
-        if len(boxes):
-            pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()
-            corners = boxes.double().cpu().numpy()
-            *crops, windows = self.extract_crops(pixels, corners)
-            logits = self.predict_logits(*crops).float()
-            scores = certainty(logits)
-            cut = cut_masks(logits.cpu().numpy(), windows, corners, height, width)
-            for mask, (found, left, top) in zip(masks, cut, strict=True):
-                mask[top : top + found.shape[0], left : left + found.shape[1]] = torch.from_numpy(found)
-        return masks.to(image.device), scores.to(image.device)
-
-
-def cut_masks(
-    logits: NDArray[np.float32],
-    windows: NDArray[np.float64],
-    boxes: NDArray[np.float64],
-    height: int,
-    width: int,
-) -> Iterator[tuple[NDArray[np.bool_], int, int]]:
-    """Threshold each map of logits inside its box, as a mask of the image's pixels.
-
-    Args:
-        logits: (N, s, s).
-        windows: (N, 4) xyxy pixels of the image that the maps cover.
-        boxes: (N, 4) xyxy pixels; pixels whose centers they contain are taken.
-        height: Height of the image.
-        width: Width of the image.
-
-    Yields:
-        (h, w) bool mask, possibly empty, and its left column and top row.
-    """
-    corners = box_to_pixels(boxes, height, width)
-    for grid, window, (left, top, right, bottom) in zip(logits, windows, corners.tolist(), strict=True):
-        area = (left, top, max(left, right), max(top, bottom))
-        empty = area[0] == area[2] or area[1] == area[3]
-        shape = (area[3] - top, area[2] - left)
-        yield (np.zeros(shape, bool) if empty else resample(grid, window, area) > 0), left, top
-
-
-def certainty(logits: Tensor) -> Tensor:
-    """Return the mean distance of the probabilities from 0.5, times 2.
-
-    Args:
-        logits: (N, h, w).
-
-    Returns:
-        (N,) in [0, 1].
-    """
-    return (2 * logits.sigmoid() - 1).abs().flatten(1).mean(1)
+        if "salient" in maps and "transferred" in maps:
+            return mix_heads(maps["salient"], maps["transferred"], self.config.alpha, self.config.mix)
+        return next(maps[name] for name in ("salient", "transferred", *maps) if name in maps)

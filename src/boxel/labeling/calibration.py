@@ -70,6 +70,7 @@ def collect_cues(
         (M, C) cues and (M,) IoUs.
     """
     problems: list[str] = []
+    unusable = np.zeros((0, len(CUES))), np.zeros(0)
 
     def label(image: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         own = data.instances_in(image)
@@ -79,20 +80,18 @@ def collect_cues(
             labeled = label_image(pixels, data.boxes[own], data.labels[own], teachers, config)
         except Exception as error:  # other images are still usable
             problems.append(describe_failure(data.image_path(image), error))
-            return np.zeros((0, len(CUES))), np.zeros(0)
+            return unusable
         ious = _instance_ious(data, own, labeled, problems)
         known = np.isfinite(ious)
         return compute_cues(labeled)[known], ious[known]
 
     with_masks = [int(image) for image in np.unique(data.image_index[data.has_mask])]
     with ThreadPoolExecutor(config.workers) as pool:
-        parts = list(pool.map(label, with_masks))
+        parts = [unusable, *pool.map(label, with_masks)]
     if problems:
         logger.warning(
             "%d images or masks cannot be used for calibration; the first: %s", len(problems), problems[0]
         )
-    if not parts:
-        return np.zeros((0, len(CUES))), np.zeros(0)
     cues, ious = zip(*parts, strict=True)
     return np.concatenate(cues), np.concatenate(ious)
 

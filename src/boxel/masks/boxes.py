@@ -50,19 +50,13 @@ def pixel_region(box: ArrayLike, height: int, width: int, margin: float = 0.0) -
         >>> pixel_region([2.4, 1.5, 4.6, 3.5], height=8, width=10)
         Region(left=2, top=1, right=5, bottom=3)
     """
-    x0, y0, x1, y1 = np.asarray(box, dtype=np.float64)
-    dx, dy = margin * (x1 - x0), margin * (y1 - y0)
-    left, right = _centers_between(x0 - dx, x1 + dx, width)
-    top, bottom = _centers_between(y0 - dy, y1 + dy, height)
+    corners = np.asarray(box, dtype=np.float64)
+    corners = corners + margin * np.tile(corners[2:] - corners[:2], 2) * [-1, -1, 1, 1]
+    left, top, right, bottom = box_to_pixels(corners, height, width).tolist()
+    x, y = np.floor((corners[:2] + corners[2:]) / 2).clip(0, [width - 1, height - 1]).astype(int).tolist()
+    left, right = (left, right) if left < right else (x, x + 1)
+    top, bottom = (top, bottom) if top < bottom else (y, y + 1)
     return Region(left, top, right, bottom)
-
-
-def _centers_between(start: float, end: float, size: int) -> tuple[int, int]:
-    first, last = (int(np.clip(np.ceil(edge - 0.5), 0, size)) for edge in (start, end))
-    if first >= last:
-        first = int(np.clip(np.floor((start + end) / 2), 0, size - 1))
-        last = first + 1
-    return first, last
 
 
 def box_to_pixels(boxes: ArrayLike, height: int, width: int) -> NDArray[np.int64]:

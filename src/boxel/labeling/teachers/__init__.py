@@ -19,8 +19,6 @@ from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import UsageError, missing_extra, nearest
 
-__all__ = ["SoftMask", "Teacher", "make_teacher"]
-
 BoxFunction: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMask]
 """A function of an (H, W, 3) RGB image and one (4,) box of xyxy pixels that is partly inside it."""
 

@@ -97,27 +97,23 @@ def load_teacher(source: str, categories: Sequence[Category], device: str, threa
     """
     model: Any = load(source).to(device)
     name = Path(source).as_posix()
+    if isinstance(model, BoxCaseg):
+        identity = digest_model(model, asdict(model.config))
+    else:
+        identity = digest_model(model, [category.name for category in model.categories], model.settings)
     if isinstance(model, Segmenter):
-        return SegmenterTeacher(model, name, categories, digest_model(model, *_describe(model)))
+        return SegmenterTeacher(model, name, categories, identity)
     runner = accelerate(model, threads)
-    engine = "torch" if isinstance(runner, nn.Module) else "onnxruntime"
+    identity += " run by torch" if isinstance(runner, nn.Module) else " run by onnxruntime"
     if not isinstance(model, BoxCaseg):
-        identity = f"{digest_model(model, *_describe(model))} run by {engine}"
         return DetectorTeacher(runner, name, categories, identity)
     if source in BUNDLED and not Path(source).is_dir():
         identity = weights_digest(model_folder(source))
-    else:
-        identity = f"{digest_model(model, asdict(model.config))} run by {engine}"
     return BoxCasegTeacher(partial(soft_masks, runner), name, identity)
 
 
-def _describe(model: Any) -> tuple[list[str], dict[str, Any]]:
-    """What a model's masks depend on besides its weights."""
-    return [category.name for category in model.categories], model.settings
-
-
 def digest_model(model: nn.Module, *about: object) -> str:
-    """Compute a digest of a model's weights, and of plain data ``about`` what else its masks depend on."""
+    """Compute a digest of a model's weights, and of plain data that its masks depend on too, e.g. its settings."""
     digest = hashlib.blake2b(json.dumps(about, default=str).encode(), digest_size=8)
     for name, tensor in model.state_dict().items():
         digest.update(name.encode())

@@ -20,14 +20,9 @@ from boxel.utils.errors import BoxelError
 
 logger = logging.getLogger(__name__)
 
-MIN_SIDE = 16.0
-"""Minimum shorter side, in pixels, of the boxes that calibration uses."""
-
-MIN_MASKS_TO_FIT = 300
-"""Minimum number of masks for a calibration of their own; fewer only correct the one that there is."""
-
-_PRIOR_MASKS = 10
-"""Number of masks that weigh as much as the calibration that they correct."""
+MIN_SIDE = 16.0  # minimum shorter side, in pixels, of the boxes that calibration uses
+MIN_MASKS_TO_FIT = 300  # minimum for a calibration of their own; fewer masks only correct an existing one
+_PRIOR_MASKS = 10  # number of masks that weigh as much as the calibration that they correct
 
 
 def calibrate(

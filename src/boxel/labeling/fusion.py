@@ -17,8 +17,7 @@ from boxel.masks.boxes import Region, pixel_region
 from boxel.masks.crops import resample_at
 from boxel.utils.errors import BoxelError, missing_extra
 
-_STRIP = 1_000_000
-"""Pixels that are fused at once: each takes about 30 bytes meanwhile, and a box may have a hundred million."""
+_STRIP = 1_000_000  # pixels that are fused at once, in about 30 bytes each; a box may have a hundred million
 
 
 class Vote(NamedTuple):

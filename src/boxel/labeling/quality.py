@@ -42,8 +42,7 @@ _COLUMNS = ("mean", "scale", "weights", "curve")
 MIN_MASKS = 20
 """Minimum number of ground-truth masks that a calibration is fitted on."""
 
-_SIDE = 64
-"""Maximum cells per side of a region that cues are computed from; it bounds their cost per box."""
+_SIDE = 64  # maximum cells per side of a region that cues are computed from; it bounds their cost per box
 
 
 def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:

@@ -36,16 +36,10 @@ logger = logging.getLogger(__name__)
 QualityEstimator: TypeAlias = Callable[[LabeledImage], NDArray[np.float64]]
 """Estimates the (N,) IoU of each mask with the ground truth; NaN if unknown."""
 
-_IMAGES_AHEAD = 4
-"""Images per thread that are in progress or waiting to be committed in order."""
-
-_NEUTRAL_SETTINGS = ("workers", "device")
-"""Settings that do not change the masks; a device that does is part of the identity of a teacher."""
-
+_IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be committed in order
+_NEUTRAL_SETTINGS = ("workers", "device")  # a device that changes the masks is in a teacher's identity
 _FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas")
-
-_SKIP, _KEEP, _LABEL = range(3)
-"""Roles of an instance: ignored, has a mask that stays, or has a box that gets a mask."""
+_SKIP, _KEEP, _LABEL = range(3)  # roles of an instance: ignored, has a mask that stays, or gets a mask
 
 
 @dataclass(frozen=True)

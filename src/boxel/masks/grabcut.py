@@ -11,17 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 
 from boxel.masks.boxes import Region, box_to_pixels, normalized_box_coords
 
-_MIN_PIXELS = 25
-"""Minimum number of pixels of a color mixture: five for each of its five colors."""
+_MIN_PIXELS = 25  # minimum number of pixels of a color mixture: five for each of its five colors
 
-_MAX_SIDE = 160
-"""Longer side, in pixels, of the copy that :func:`grabcut_from_ellipse` works on; it bounds the time per box."""
-
-_MARGIN = 0.3
-"""Background shown to it on each side, as a share of the box."""
-
-_CORE_RADIUS = 0.7
-"""Radius of the ellipse that is certainly the object, as a share of the one that fills the box."""
+# Of `grabcut_from_ellipse`:
+_MAX_SIDE = 160  # longer side, in pixels, of the copy that it works on; it bounds the time per box
+_MARGIN = 0.3  # background shown on each side, as a share of the box
+_CORE_RADIUS = 0.7  # of the ellipse that certainly is the object, relative to the one that fills the box
 
 
 def grabcut_from_box(image: NDArray[np.uint8], box: ArrayLike) -> NDArray[np.bool_]:

@@ -12,9 +12,7 @@ from boxel.masks.boxes import Region
 from boxel.masks.crops import resample
 from boxel.utils.errors import BoxelError
 
-MAX_LOGIT = 100.0
-"""Stands for an infinite logit, between which nothing can be interpolated."""
-
+MAX_LOGIT = 100.0  # stands for an infinite logit, between which nothing can be interpolated
 CERTAIN_LOGIT = 10.0
 """Logit of a pixel that certainly is the object (probability 0.99995); negative, of one that certainly is not."""
 

@@ -9,8 +9,7 @@ from boxel.labeling.teachers.base import CERTAIN_LOGIT, SoftMask, from_binary_ma
 from boxel.masks.boxes import normalized_box_coords, pixel_region
 from boxel.masks.grabcut import grabcut_from_box, grabcut_from_ellipse
 
-_INNER_SHARE = 0.2
-"""Share of the box's area that `inner_box` takes for the object."""
+_INNER_SHARE = 0.2  # share of the box's area that `inner_box` takes for the object
 
 
 def rectangle(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:

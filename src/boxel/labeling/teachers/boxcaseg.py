@@ -18,8 +18,7 @@ from boxel.utils.onnx import load_session
 SoftMasks: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]
 """Logits (N, h, w), the windows (N, 4) they cover, xyxy pixels of the image, and scores (N,) in [0, 1]."""
 
-_CHUNK = 8
-"""Crops per call of the network; larger batches take no less time per crop on a CPU."""
+_CHUNK = 8  # crops per call of the network; larger batches take no less time per crop on a CPU
 
 
 class BoxCasegTeacher:

@@ -12,8 +12,9 @@ from boxel.labeling.teachers.baselines import inner_box
 from boxel.masks.boxes import Region
 from boxel.masks.crops import crop, crop_spans, crop_window
 
-SIDE = 96
-"""Cells along each side of the copy that the CRF works on; so that its time does not depend on the box."""
+SIDE = 96  # cells per side of the copy that the CRF works on, so that its time does not depend on the box
+BOX_RIM = 4  # cells of background around a box: as many as certainly are object, since the larger class wins
+MASK_RIM = 14  # cells of background around the pixels that a mask may take
 
 BOX_CRF = CRFConfig(appearance_weight=4, appearance_sigma=SIDE / 4, color_sigma=10, iterations=5)
 """For a box alone; sigmas in cells."""
@@ -22,12 +23,6 @@ MASK_CRF = CRFConfig(
     smooth_weight=1, appearance_weight=1, appearance_sigma=SIDE / 2, color_sigma=8, iterations=5
 )
 """For a mask, which should change little: the better the teacher, the more harm a stronger CRF does."""
-
-BOX_RIM = 4
-"""Cells of background shown on each side of a box: as many as are certainly object, since the larger class wins."""
-
-MASK_RIM = 14
-"""Cells of background shown on each side of the pixels that a mask may take."""
 
 
 def segment(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:

@@ -30,8 +30,7 @@ from boxel.models.io import load
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.models.semantic.model import Segmenter
 
-MIN_IOU = 0.5
-"""Minimum IoU of a box with that of a detection."""
+MIN_IOU = 0.5  # minimum IoU of a box with that of a detection
 
 
 class DetectorTeacher:

@@ -30,8 +30,7 @@ _CLASSES = {
 }
 """Model and processor of `transformers` by the model type of a config.json."""
 
-_CHUNK = 32
-"""Boxes per call of the decoder; each takes about 40 MB meanwhile."""
+_CHUNK = 32  # boxes per call of the decoder; each takes about 40 MB meanwhile
 
 
 class SamTeacher:

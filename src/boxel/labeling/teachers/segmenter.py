@@ -16,14 +16,9 @@ from boxel.models.boxsup.config import UpdateConfig
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.models.semantic.model import Segmenter
 
-REACH = 0.2
-"""How far past a box its class may be, as a share of its sides; masks are clipped to the box and its margin later."""
-
-MIN_SHARE = UpdateConfig.min_share
-"""Minimum share of a box's pixels that are taken for the object: those where the model is nearest to it."""
-
-EPS = 1e-6
-"""Minimum probability that is distinguished from zero."""
+REACH = 0.2  # how far past a box its class may be, as a share of its sides; masks are clipped later
+MIN_SHARE = UpdateConfig.min_share  # minimum share of a box that is object: the pixels nearest to its class
+EPS = 1e-6  # minimum probability that is distinguished from zero
 
 
 class SegmenterTeacher:

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations
 from boxel.evaluation.coco import match_boxes
 from boxel.evaluation.results import Result, get_boxes
+from boxel.masks.boxes import tight_boxes
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
@@ -291,14 +292,13 @@ def compare_masks(target: Mapping[str, Tensor], masks: Tensor) -> tuple[Tensor, 
     import torch
     from torchvision.ops import box_iou
 
-    from boxel.masks.spans import tight_boxes
-
     ious = masks.new_full((len(masks),), float("nan"), dtype=torch.float64)
     if "masks" in target:
         gt_masks, known = target["masks"].bool(), target["has_mask"]
         both, either = (masks & gt_masks).flatten(1).sum(1), (masks | gt_masks).flatten(1).sum(1)
         ious[known] = (both / either.clamp(min=1)).double()[known]
-    return ious, box_iou(tight_boxes(masks), target["boxes"].to(masks.device)).diagonal()
+    tight = torch.from_numpy(tight_boxes(masks.numpy(force=True)))
+    return ious, box_iou(tight, target["boxes"].cpu().double()).diagonal()
 
 
 def summarize_validation(parts: Sequence[tuple[Any, Any, Any]]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""Boxes as the rows and columns of a grid, and the tight boxes of masks, for tensors.
+"""Boxes as the rows and columns of a grid, for tensors.
 
 The mask of a box is an outer product, so a grid of h x w needs only h + w values per instance, and full-size masks of
 boxes are never made.
@@ -48,24 +48,6 @@ def box_masks(rows: Tensor, columns: Tensor) -> Tensor:
         (N, h, w) bool.
     """
     return rows[:, :, None] & columns[:, None, :]
-
-
-def tight_boxes(masks: Tensor) -> Tensor:
-    """Find the smallest box around each mask.
-
-    `torchvision.ops.masks_to_boxes` returns the index of the last pixel inside; here a box ends where that pixel does,
-    as in COCO.
-
-    Args:
-        masks: (N, H, W), any dtype; non-zero is foreground.
-
-    Returns:
-        (N, 4) float32, xyxy pixels; zeros for an empty mask.
-    """
-    masks = masks != 0
-    y0, y1 = span_ends(masks.any(2))
-    x0, x1 = span_ends(masks.any(1))
-    return torch.stack([x0, y0, x1, y1], 1).float()
 
 
 def span_ends(spans: Tensor) -> tuple[Tensor, Tensor]:

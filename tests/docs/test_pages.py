@@ -1,8 +1,10 @@
-"""Code on the pages: what users paste runs, and fits on a screen."""
+"""Code on the pages: what users paste runs and fits on a screen, and every name that is mentioned exists."""
 
+import ast
 import json
 import re
 import shlex
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -11,8 +13,20 @@ from boxel.cli.main import build_parser, split_command
 from boxel.data.samples import write_sample_images
 from boxel.data.synthetic import write_scenes
 
-DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = sorted([*DOCS.rglob("*.md"), DOCS.parent / "README.md"])
+try:
+    import tomllib
+except ImportError:  # Python 3.10
+    import tomli as tomllib
+
+REPO = Path(__file__).resolve().parents[2]
+DOCS = REPO / "docs"
+PAGES = sorted([*DOCS.rglob("*.md"), REPO / "README.md"])
+TEXTS = [
+    *PAGES,
+    REPO / "CONTRIBUTING.md",
+    REPO / "benchmarks" / "data.md",
+    *sorted((REPO / "src" / "boxel" / "weights").glob("*/README.md")),
+]
 MAX_CODE_COLUMNS = 90
 # A comment above a block of Python, `<!-- run: INPUT -->`, has it run in a folder with that input.
 RUN = re.compile(r"<!-- run: (\w+) -->\n```python\n(.*?)```", re.DOTALL)
@@ -59,7 +73,7 @@ def test_code_on_pages_runs(name: str, code: str, tmp_path: Path, monkeypatch: p
     exec(compile(code, name, "exec"), {"__name__": "page"})
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(REPO).as_posix())
 def test_lines_of_code_fit_on_a_screen(page: Path) -> None:
     parts = page.read_text(encoding="utf-8").split("```")
     long = [line for part in parts[1::2] for line in part.splitlines() if len(line) > MAX_CODE_COLUMNS]
@@ -69,7 +83,7 @@ def test_lines_of_code_fit_on_a_screen(page: Path) -> None:
 def commands() -> list[pytest.ParameterSet]:
     """Every `boxel ...` in a block of code, continued lines joined."""
     found = []
-    for page in PAGES:
+    for page in TEXTS:
         for block in page.read_text(encoding="utf-8").split("```")[1::2]:
             for line in block.replace("\\\n", " ").splitlines():
                 words = shlex.split(line, comments=True) if line.startswith("boxel ") else []
@@ -85,3 +99,50 @@ def test_commands_on_pages_have_flags_that_exist(words: list[str]) -> None:
         return
     name, rest = split_command(words)
     build_parser(name).parse(rest)
+
+
+def spoken_flags() -> list[pytest.ParameterSet]:
+    """Every page with the flags that its sentences and tables mention."""
+    found = []
+    for page in PAGES:
+        if page.parent.name in ("reference", "benchmarks"):
+            continue
+        prose = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+        spans = re.findall(r"`([^`]+)`", prose)
+        flags = {flag for span in spans for flag in re.findall(r"(?<!\S)--[a-z][a-z.-]*[a-z]", span)}
+        found.append(pytest.param(flags, id=page.relative_to(REPO).as_posix()))
+    return found
+
+
+@pytest.mark.parametrize("flags", spoken_flags())
+def test_flags_in_sentences_exist(flags: set[str]) -> None:
+    known = set(
+        re.findall(r"`(--[a-z][a-z0-9.-]*)`", (DOCS / "reference" / "cli.md").read_text(encoding="utf-8"))
+    )
+    others = {"--help", "--help-all", "--debug", "--index-url"}
+    missing = {flag for flag in flags - others - known if f"--no-{flag[2:]}" not in known}
+    assert not missing, "boxel has no such flags"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", TEXTS, ids=lambda page: page.relative_to(REPO).as_posix())
+def test_what_code_on_pages_imports_exists(page: Path) -> None:
+    for code in re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL):
+        for node in ast.walk(ast.parse(code)):
+            if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("boxel"):
+                module = import_module(node.module)
+                assert not [name.name for name in node.names if not hasattr(module, name.name)]
+            if (
+                isinstance(node, ast.Attribute)
+                and isinstance(node.value, ast.Name)
+                and node.value.id == "boxel"
+            ):
+                assert hasattr(import_module("boxel"), node.attr), node.attr
+
+
+def test_contributing_lists_the_packages_from_top_to_bottom() -> None:
+    contracts = tomllib.loads((REPO / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["importlinter"]
+    (layers,) = (contract["layers"] for contract in contracts["contracts"] if contract["type"] == "layers")
+    table = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("needs PyTorch")[2]
+    listed = re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.MULTILINE)
+    assert listed == [name for name in layers if name != "__main__"]

@@ -1,4 +1,4 @@
-"""The snippets of docs/how-to/export.md, which need no boxel, find what boxel finds."""
+"""The snippets of docs/how-to/deploy.md, which need no boxel, find what boxel finds."""
 
 import re
 import runpy
@@ -13,7 +13,7 @@ from boxel.exporting import export
 from boxel.masks.rle import decode
 from boxel.models.boxcaseg.inference import box_masks, soft_masks
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "export.md"
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "how-to" / "deploy.md"
 pytestmark = [
     pytest.mark.usefixtures("onnx_installed"),
     pytest.mark.skipif(not PAGE.is_file(), reason="docs/ is not beside the tests"),

@@ -1,6 +1,7 @@
 """The command line itself: help, errors, exit codes, spellings, logs, completion and start-up."""
 
 import logging
+import os
 import shutil
 import subprocess
 import sys
@@ -237,6 +238,17 @@ print(large & set(sys.modules), file=sys.stderr)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.stderr.splitlines()[-1] == "set()"
+
+
+@pytest.mark.slow
+def test_a_reader_that_has_read_enough_is_not_an_error():
+    reader, writer = os.pipe()
+    os.close(reader)
+    words = [sys.executable, "-m", "boxel", "--version"]  # short, so that it is written at the end
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    done = subprocess.run(words, stdout=writer, stderr=subprocess.PIPE, text=True, env=buffered)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 @pytest.mark.slow

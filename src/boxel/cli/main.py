@@ -73,7 +73,9 @@ def main(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         with _log_to_stderr() as handler:
-            return _run([word for word in words if word != "--debug"], handler)
+            code = _run([word for word in words if word != "--debug"], handler)
+        sys.stdout.flush()  # here, where a closed pipe is handled, and not when the process ends
+        return code
     except BoxelError as error:
         if debug:
             raise

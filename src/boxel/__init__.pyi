@@ -17,24 +17,3 @@ from .training import train as train
 from .utils.errors import BoxelError as BoxelError
 
 __version__: str
-
-__all__ = [
-    "Annotations",
-    "BoxMasks",
-    "BoxSegmenter",
-    "BoxelError",
-    "Category",
-    "Instances",
-    "__version__",
-    "adapt",
-    "check",
-    "convert",
-    "evaluate",
-    "export",
-    "label",
-    "load",
-    "predict",
-    "read",
-    "train",
-    "write",
-]

@@ -1,7 +1,2 @@
 from .config import CRFConfig as CRFConfig
 from .inference import mean_field as mean_field
-
-__all__ = [
-    "CRFConfig",
-    "mean_field",
-]

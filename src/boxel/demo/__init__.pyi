@@ -1,5 +1,3 @@
 from .photos import DemoResult as DemoResult
 from .photos import demo as demo
 from .scenes import demo_train as demo_train
-
-__all__ = ["DemoResult", "demo", "demo_train"]

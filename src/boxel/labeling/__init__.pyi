@@ -18,26 +18,3 @@ from .runner import LabelResult as LabelResult
 from .teachers import make_teacher as make_teacher
 from .teachers.base import SoftMask as SoftMask
 from .teachers.base import Teacher as Teacher
-
-__all__ = [
-    "BoxMasks",
-    "BoxSegmenter",
-    "Calibration",
-    "LabelConfig",
-    "LabelResult",
-    "LabeledImage",
-    "SoftMask",
-    "Teacher",
-    "box_agreement",
-    "calibrate",
-    "compute_cues",
-    "fit_calibration",
-    "label",
-    "label_data",
-    "label_image",
-    "load_calibration",
-    "make_teacher",
-    "resolve_by_confidence",
-    "resolve_by_size",
-    "save_calibration",
-]

@@ -20,28 +20,3 @@ from .transfer import TransferredHead as TransferredHead
 from .transfer import WeightTransfer as WeightTransfer
 from .transfer import segmentation_head as segmentation_head
 from .types import Norm as Norm
-
-__all__ = [
-    "FPN",
-    "Backbone",
-    "BiFPN",
-    "Concatenate",
-    "DilatedClassifier",
-    "FrozenBatchNorm2dAct",
-    "FullyConnectedClassifier",
-    "ModulatedDeformConv2d",
-    "Norm",
-    "TopDown",
-    "TransferredHead",
-    "WeightTransfer",
-    "dynamic_masks",
-    "exchange_batch_norm",
-    "field_of_view",
-    "make_deformable",
-    "norm_layer",
-    "num_dynamic_params",
-    "pad_batch",
-    "segmentation_head",
-    "upsample",
-    "upsample_twice",
-]

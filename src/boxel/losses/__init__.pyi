@@ -18,26 +18,3 @@ from .types import Inside as Inside
 from .types import MixingSpace as MixingSpace
 from .types import Normalizer as Normalizer
 from .types import Reduction as Reduction
-
-__all__ = [
-    "Inside",
-    "MixingSpace",
-    "Normalizer",
-    "Reduction",
-    "affinity_loss",
-    "area_loss",
-    "bootstrapped_box_loss",
-    "bootstrapped_cross_entropy",
-    "color_similarity",
-    "dice_loss",
-    "mil_loss",
-    "mix_heads",
-    "projection_loss",
-    "rgb_to_lab",
-    "select_hard_pixels",
-    "size_weights",
-    "smoothness_loss",
-    "supervised_affinity_loss",
-    "valid_pixels",
-    "warmup_weight",
-]

@@ -24,32 +24,3 @@ from .rle import encode_in_box as encode_in_box
 from .rle import to_rle as to_rle
 from .spans import box_masks as box_masks
 from .spans import box_spans as box_spans
-
-__all__ = [
-    "Crops",
-    "Region",
-    "Rle",
-    "Segmentation",
-    "box_iou",
-    "box_masks",
-    "box_spans",
-    "box_to_pixels",
-    "crop",
-    "crop_spans",
-    "crop_window",
-    "decode",
-    "decode_all",
-    "encode",
-    "encode_in_box",
-    "extract_crops",
-    "grabcut_from_box",
-    "grabcut_from_ellipse",
-    "normalized_box_coords",
-    "paired_box_iou",
-    "paste_windows",
-    "pixel_region",
-    "region_nms",
-    "resample",
-    "tight_boxes",
-    "to_rle",
-]

@@ -25,33 +25,3 @@ from .prediction import predict as predict
 from .semantic import LabelMap as LabelMap
 from .semantic import Segmenter as Segmenter
 from .semantic import SemanticInferenceConfig as SemanticInferenceConfig
-
-__all__ = [
-    "FCRN",
-    "BoxCaseg",
-    "BoxCasegConfig",
-    "BoxInst",
-    "BoxInstConfig",
-    "BoxSup",
-    "BoxSupConfig",
-    "Detector",
-    "FCRNConfig",
-    "FCRNInstances",
-    "FCRNInstancesConfig",
-    "InferenceConfig",
-    "Instances",
-    "LabelMap",
-    "MaskRCNN",
-    "MaskRCNNConfig",
-    "Model",
-    "Prediction",
-    "PredictionSummary",
-    "Segmenter",
-    "SemanticInferenceConfig",
-    "build",
-    "iter_predictions",
-    "load",
-    "predict",
-    "predict_batch",
-    "save",
-]

@@ -3,11 +3,3 @@ from .config import ProposalConfig as ProposalConfig
 from .sources import propose as propose
 from .store import load_candidates as load_candidates
 from .store import make_candidates as make_candidates
-
-__all__ = [
-    "Candidates",
-    "ProposalConfig",
-    "load_candidates",
-    "make_candidates",
-    "propose",
-]

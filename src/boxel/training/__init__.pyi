@@ -8,16 +8,3 @@ from .config import MaskRCNNTraining as MaskRCNNTraining
 from .config import TrainConfig as TrainConfig
 from .recipe import read_config as read_config
 from .run import train as train
-
-__all__ = [
-    "BoxCasegTraining",
-    "BoxInstTraining",
-    "BoxSupTraining",
-    "FCRNInstancesTraining",
-    "FCRNTraining",
-    "MaskRCNNTraining",
-    "TrainConfig",
-    "adapt",
-    "read_config",
-    "train",
-]

@@ -4,5 +4,3 @@ from .device import resolve_device as resolve_device
 from .errors import BoxelError as BoxelError
 from .errors import UsageError as UsageError
 from .files import atomic_path as atomic_path
-
-__all__ = ["BoxelError", "Config", "UsageError", "atomic_path", "parse_config", "resolve_device"]

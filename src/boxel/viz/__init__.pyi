@@ -9,17 +9,3 @@ from .plots import plot_curves as plot_curves
 from .plots import plot_recall as plot_recall
 from .plots import plot_trimap as plot_trimap
 from .report import write_report as write_report
-
-__all__ = [
-    "contact_sheet",
-    "draw_dataset",
-    "overlay",
-    "overlay_annotations",
-    "overlay_labels",
-    "plot_affinity",
-    "plot_curves",
-    "plot_recall",
-    "plot_trimap",
-    "save_image",
-    "write_report",
-]

@@ -1,7 +1,2 @@
 from .config import BoxInstConfig as BoxInstConfig
 from .model import BoxInst as BoxInst
-
-__all__ = [
-    "BoxInst",
-    "BoxInstConfig",
-]

@@ -2,10 +2,3 @@ from .config import BoxSupConfig as BoxSupConfig
 from .config import UpdateConfig as UpdateConfig
 from .dataset import BoxSupDataset as BoxSupDataset
 from .model import BoxSup as BoxSup
-
-__all__ = [
-    "BoxSup",
-    "BoxSupConfig",
-    "BoxSupDataset",
-    "UpdateConfig",
-]

@@ -4,12 +4,3 @@ from .config import VotingConfig as VotingConfig
 from .instances import FCRNInstances as FCRNInstances
 from .model import FCRN as FCRN
 from .voting import vote as vote
-
-__all__ = [
-    "FCRN",
-    "FCRNConfig",
-    "FCRNInstances",
-    "FCRNInstancesConfig",
-    "VotingConfig",
-    "vote",
-]

@@ -1,7 +1,2 @@
 from .config import MaskRCNNConfig as MaskRCNNConfig
 from .model import MaskRCNN as MaskRCNN
-
-__all__ = [
-    "MaskRCNN",
-    "MaskRCNNConfig",
-]

@@ -4,12 +4,3 @@ from .inference import LabelMap as LabelMap
 from .inference import SemanticInferenceConfig as SemanticInferenceConfig
 from .model import Segmenter as Segmenter
 from .network import FullyConvolutional as FullyConvolutional
-
-__all__ = [
-    "FullyConvolutional",
-    "LabelMap",
-    "Segmenter",
-    "SegmenterConfig",
-    "SemanticConfig",
-    "SemanticInferenceConfig",
-]

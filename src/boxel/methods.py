@@ -21,12 +21,14 @@ class ExtraInput:
         name: The argument of :func:`boxel.train`.
         metavar: What stands for its value in the help of the command line.
         help: What it is, in one line.
+        is_data: Whether it is a file or a folder of data.
         required: Whether the method cannot be trained without it.
     """
 
     name: str
     metavar: str
     help: str
+    is_data: bool = False
     required: bool = False
 
 
@@ -101,6 +103,7 @@ METHODS = {
                     "salient",
                     "DATA",
                     "images of single objects: a folder of images/ and masks/, or any dataset with masks",
+                    is_data=True,
                 ),
             ),
             exporter="boxel.exporting.exporters:BOXCASEG",

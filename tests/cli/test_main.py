@@ -139,11 +139,39 @@ def test_flags_take_underscores_and_settings_have_one_short_name(truth):
     given = parser.parse(
         ["truth.json", "--batch_size", "3", "--data.mask_classes=a,b", "--categories", "c", "--no-resume"]
     )
-    assert given.batch_size == 3 and given.data.mask_classes == ["a", "b"] and given.data.categories == ["c"]
-    assert given.resume is False
+    assert (given["batch_size"], given["data.mask_classes"], given["data.categories"]) == (
+        3,
+        ["a", "b"],
+        ["c"],
+    )
+    assert given["resume"] is False and "epochs" not in given
     names = [option.dest for option in parser.options]
     assert len(names) == len(set(names))
-    assert parser.parse(["truth.json", "--mask-classes", ""]).data.mask_classes == []
+    assert parser.parse(["truth.json", "--mask-classes", ""])["data.mask_classes"] == []
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "value"),
+    [
+        ("optim.lr", "1e-4", 0.0001),
+        ("label", "null", None),
+        ("devices", "2", 2),
+        ("devices", "auto", "auto"),
+        ("augment.scale_jitter", "0.5, 2", [0.5, 2.0]),
+        ("optim.name", "adamw", "adamw"),
+        ("rename", "cat = animal,dog=animal", {"cat": "animal", "dog": "animal"}),
+    ],
+)
+def test_a_value_is_read_by_its_type(name, words, value):
+    given = build_parser("train boxinst").parse(["truth.json", f"--{name}", words])
+    assert given.get(name, given.get(f"data.{name}")) == value
+
+
+def test_a_setting_that_is_a_mapping_is_read_as_yaml(truth, capsys):
+    parser = build_parser("label")
+    assert parser.parse(["a", "--reliability", "{crf: {cup: 0.5}}"])["reliability"] == {"crf": {"cup": 0.5}}
+    assert main(["label", "truth.json", "--reliability", "0.5"]) == 2
+    assert capsys.readouterr().err == "boxel: --reliability is 0.5; give a mapping.\n"
 
 
 def test_flip_and_crf_are_switches_in_every_command(truth):
@@ -151,7 +179,7 @@ def test_flip_and_crf_are_switches_in_every_command(truth):
         parser = build_parser(name)
         words = {"label": ["a"], "predict": ["a", "b"], "evaluate": ["a", "b"]}[name]
         given = parser.parse([*words, "--flip", "--no-crf"])
-        assert (given.flip, given.crf) == (True, False)
+        assert (given["flip"], given["crf"]) == (True, False)
 
 
 def test_overview_lists_every_command(capsys):

@@ -2,94 +2,78 @@
 
 from __future__ import annotations
 
-import logging
-from typing import TYPE_CHECKING
+from typing import Any
 
-from boxel.cli.options import Command, add_data, check_writable, given_settings, read_data, split_names
-
-if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from boxel.cli.parser import Parser
-
-logger = logging.getLogger(__name__)
+from boxel.cli.options import DATA, Command, Option, check_writable, given_settings, read_data
 
 
-def _add_label(parser: Parser) -> None:
+def _label_options() -> list[Option]:
+    from boxel.cli.parser import settings_options
     from boxel.labeling.config import LabelConfig
 
-    add_data(parser)
-    parser.add_flag("out", str, "COCO file of the masks", default="masks.json", metavar="FILE")
-    parser.add_flag(
-        "teacher",
-        str,
-        "what predicts the masks, several with commas: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, crf, "
-        "sam:PATH, or a model folder",
-        default="boxcaseg",
+    teacher = (
+        "what predicts the masks: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, crf, sam:PATH, or a "
+        "model folder"
     )
-    parser.add_flag(
-        "to",
-        str,
-        "further formats to write, each into a folder beside --out: yolo,voc,labelme,sbd",
-        metavar="FORMAT,...",
-    )
-    parser.add_flag("report", str, "write a page on the masks and their quality", metavar="HTML")
-    parser.add_flag(
-        "calibrate_on",
-        str,
-        "annotations with true masks of at least 20 boxes, to calibrate the quality with",
-        aliases=["calibrate"],
-        metavar="FILE",
-    )
-    parser.add_settings(LabelConfig, skip=["teachers"])
+    to = "further formats to write, each into a folder beside --out: yolo,voc,labelme,sbd"
+    calibrate = "annotations with true masks of at least 20 boxes, to calibrate the quality with"
+    return [
+        *DATA,
+        Option("out", "COCO file of the masks", default="masks.json", metavar="FILE"),
+        Option("teacher", teacher, list[str], default=["boxcaseg"]),
+        Option("to", to, list[str], metavar="FORMAT,...", default=[]),
+        Option("report", "write a page on the masks and their quality", metavar="HTML"),
+        Option("calibrate_on", calibrate, aliases=("calibrate",), metavar="FILE", is_input=True),
+        *(option for option in settings_options(LabelConfig) if option.dest != "teachers"),
+    ]
 
 
-def _label(given: Namespace) -> int:
+def _label(given: dict[str, Any]) -> int:
     from boxel.labeling.api import label_data
     from boxel.labeling.config import LabelConfig
 
-    out = given.get("out", "masks.json")
     if "report" in given:
-        check_writable(given.report, ".html", ".htm")
+        check_writable(given["report"], ".html", ".htm")
     outcome = label_data(
-        given.annotations,
+        given["annotations"],
         images=given.get("images"),
-        out=out,
-        to=split_names(given.get("to")) or [],
-        teacher=split_names(given.get("teacher")),
+        out=given["out"],
+        to=given["to"],
+        teacher=given["teacher"],
         calibrate_on=given.get("calibrate_on"),
         **given_settings(given, LabelConfig),
     )
-    print(f"{outcome.summary()}\nmasks: {out}")
+    print(f"{outcome.summary()}\nmasks: {given['out']}")
     if "report" in given:
         from boxel.viz.report import write_report
 
         write_report(
             outcome.data,
-            given.report,
+            given["report"],
             failures=outcome.failures,
             changed=outcome.changed,
             settings=outcome.settings,
         )
-        print(f"report: {given.report}")
+        print(f"report: {given['report']}")
     return 1 if outcome.failures else 0
 
 
-def _add_adapt(parser: Parser) -> None:
+def _adapt_options() -> list[Option]:
     from boxel.utils.config import PositiveFloat
 
-    add_data(parser)
-    parser.add_flag("out", str, "folder of the adapted model", default="adapted", metavar="FOLDER")
-    parser.add_flag("teacher", str, "the BoxCaseg model to start from", default="boxcaseg")
-    parser.add_flag("minutes", PositiveFloat, "about how long to train", default=20.0)
+    return [
+        *DATA,
+        Option("out", "folder of the adapted model", default="adapted", metavar="FOLDER"),
+        Option("teacher", "the BoxCaseg model to start from", default="boxcaseg"),
+        Option("minutes", "about how long to train", PositiveFloat, default=20.0),
+    ]
 
 
-def _adapt(given: Namespace) -> int:
+def _adapt(given: dict[str, Any]) -> int:
     from boxel.training.adapt import adapt
 
-    out = given.get("out", "adapted")
-    minutes = float(given.get("minutes", 20.0))
-    adapt(read_data(given), out, teacher=given.get("teacher", "boxcaseg"), minutes=minutes)
+    out = given["out"]
+    adapt(read_data(given), out, teacher=given["teacher"], minutes=given["minutes"])
     print(f"adapted model: {out}; use it with `boxel label --teacher {out}`")
     return 0
 
@@ -97,12 +81,12 @@ def _adapt(given: Namespace) -> int:
 LABEL = Command(
     "Predict masks of boxes, each with an estimate of its quality.",
     "boxes.json --images photos/ --out masks.json --report report.html",
-    _add_label,
+    _label_options,
     _label,
 )
 ADAPT = Command(
     "Train the bundled network on your boxes and masks.",
     "masks.json --images photos/ --out my_teacher --minutes 10",
-    _add_adapt,
+    _adapt_options,
     _adapt,
 )

@@ -103,13 +103,9 @@ def build_parser(name: str, show_all: bool = False) -> Parser:
         name: The command, e.g. `train boxinst`.
         show_all: Whether its help shows all settings.
     """
-    # Its libraries take longer to import than the list of commands takes to print.
-    from boxel.cli.parser import Parser
+    from boxel.cli.parser import Parser  # importing it takes longer than printing the list of commands
 
-    command = COMMANDS[name]
-    parser = Parser(name, command.help, f"boxel {name} {command.example}".rstrip(), show_all)
-    command.add(parser)
-    return parser
+    return Parser(name, COMMANDS[name], show_all)
 
 
 def _run(words: list[str], handler: _StderrHandler) -> int:
@@ -134,9 +130,7 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
         return 0
     given = parser.parse(rest)
     handler.render = parser.with_flags
-    parser.require_files(
-        given, "annotations", "images", "val", "val_images", "masks", "calibrate_on", "boxes"
-    )
+    parser.require_files(given)
     try:
         return COMMANDS[name].run(given)
     except BoxelError as error:

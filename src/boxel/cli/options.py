@@ -13,30 +13,66 @@ from typing import TYPE_CHECKING, Any
 from boxel.utils.errors import BoxelError, UsageError
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from boxel.cli.parser import Parser
     from boxel.data import Annotations
-    from boxel.models.io import Model
 
 logger = logging.getLogger(__name__)
 
-INFERENCE = (
-    "short_side",
-    "long_side",
-    "flip",
-    "scales",
-    "score_threshold",
-    "batch_size",
-    "tile",
-    "shifts",
-    "crf",
-    "device",
-)
-"""Settings of how a model is run."""
-
 JSON_HELP = "write the result as JSON to this file; - prints it instead of a table"
 MODEL_HELP = "a model folder, boxcaseg, boxcaseg-boxes, or the id of a model on the Hugging Face hub"
+
+
+@dataclass(frozen=True)
+class Option:
+    """A positional argument or a flag.
+
+    Attributes:
+        dest: Name of the setting, with dots for those of a section.
+        help: What it does, in one or two sentences.
+        hint: Type of the value.
+        metavar: What stands for its value in the help; by default that of its type.
+        default: Value if it is not given; None if there is none.
+        aliases: Shorter names; the help shows the first.
+        positional: Whether it is not a flag.
+        several: Whether it takes several values with spaces between them.
+        is_input: Whether it names files or folders that must be there.
+        is_setting: Whether the library has the default, so that only a value that was given counts.
+        group: Title of its group in the help, or None.
+        hidden: Whether only `--help-all` shows it.
+    """
+
+    dest: str
+    help: str
+    hint: Any = str
+    metavar: str = ""
+    default: Any = None
+    aliases: tuple[str, ...] = ()
+    positional: bool = False
+    several: bool = False
+    is_input: bool = False
+    is_setting: bool = False
+    group: str | None = None
+    hidden: bool = False
+
+    @property
+    def name(self) -> str:
+        """What it is called on the command line."""
+        return self.dest.upper() if self.positional else self.flags[0]
+
+    @property
+    def flags(self) -> tuple[str, ...]:
+        """The flag and its longer spellings."""
+        names = () if self.positional else (*self.aliases, self.dest)
+        return tuple("--" + name.replace("_", "-") for name in names)
+
+    @property
+    def spellings(self) -> tuple[str, ...]:
+        """All flags, with the one that turns a switch off."""
+        return (*self.flags, f"--no-{self.name[2:]}") if self.is_switch else self.flags
+
+    @property
+    def is_switch(self) -> bool:
+        """Whether it takes no value."""
+        return self.hint in (bool, bool | None)
 
 
 @dataclass(frozen=True)
@@ -46,70 +82,47 @@ class Command:
     Attributes:
         help: What it does, in one sentence.
         example: A command line without `boxel` and the name of the command.
-        add: Adds its arguments to a parser.
-        run: Runs it on the arguments that were given, and returns the exit code.
+        options: Lists its options; only then what they need is imported.
+        run: Runs it on the values of its options by their names, and returns the exit code.
     """
 
     help: str
     example: str
-    add: Callable[[Parser], None]
-    run: Callable[[Namespace], int]
+    options: Callable[[], list[Option]]
+    run: Callable[[dict[str, Any]], int]
 
 
-def add_data(parser: Parser, *, several: bool = False, class_list: bool = True) -> None:
-    """Add the arguments that name a dataset."""
-    parser.add_positional(
+CLASS_LIST_HELP = (
+    "classes of label maps: a text file of their values, or camvid, voc, cityscapes, pascal-context"
+)
+DATA = (
+    Option(
         "annotations",
-        "annotations in COCO, VOC, SBD, YOLO, LabelMe or label maps; the format is recognized"
-        + (" (several are joined to one dataset)" if several else ""),
-        several=several,
-    )
-    parser.add_flag(
-        "images", str, "folder of the images, if it is not beside the annotations", metavar="FOLDER"
-    )
-    if class_list:
-        parser.add_flag(
-            "class_list",
-            str,
-            "classes of label maps: a text file of their values, or camvid, voc, cityscapes, pascal-context",
-            metavar="FILE",
-        )
+        "annotations in COCO, VOC, SBD, YOLO, LabelMe or label maps; the format is recognized",
+        positional=True,
+        is_input=True,
+    ),
+    Option(
+        "images", "folder of the images, if it is not beside the annotations", metavar="FOLDER", is_input=True
+    ),
+    Option("class_list", CLASS_LIST_HELP, metavar="FILE"),
+)
+"""The options that name a dataset."""
 
 
-def given_settings(given: Namespace, kind: type) -> dict[str, Any]:
+def given_settings(given: dict[str, Any], kind: type) -> dict[str, Any]:
     """Return the fields of a settings dataclass that were given."""
     return {field.name: given[field.name] for field in fields(kind) if field.name in given}
 
 
-def read_data(given: Namespace, *, log_issues: bool = True, split: str | None = None) -> Annotations:
+def read_data(given: dict[str, Any], *, log_issues: bool = True, split: str | None = None) -> Annotations:
     """Read the annotations that a command line names."""
     from boxel.data import read, summarize_issues
 
-    data = read(
-        given.annotations, images=given.get("images"), split=split, class_list=given.get("class_list")
-    )
+    data = read(given["annotations"], given.get("images"), split=split, class_list=given.get("class_list"))
     if data.issues and log_issues:
         logger.warning(summarize_issues(data.issues))
     return data
-
-
-def load_model(folder: str, given: Namespace) -> Model:
-    """Load a model on the device of `--device`."""
-    from boxel.models.io import load
-    from boxel.utils.device import resolve_device
-
-    device = resolve_device(given.get("device", "auto"))
-    return load(folder).to(device)
-
-
-def split_names(text: str | None) -> list[str] | None:
-    """Return the names that a text lists with commas between them.
-
-    Examples:
-        >>> split_names("yolo, voc")
-        ['yolo', 'voc']
-    """
-    return None if text is None else [name.strip() for name in text.split(",") if name.strip()]
 
 
 def write_json(value: object, path: str) -> None:

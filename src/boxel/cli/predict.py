@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
-from boxel.cli.options import INFERENCE, MODEL_HELP, Command
+from boxel.cli.options import MODEL_HELP, Command, Option
 
-if TYPE_CHECKING:
-    from jsonargparse import Namespace
+SETTINGS = (
+    *("short_side", "long_side", "flip", "scales", "score_threshold"),
+    *("batch_size", "tile", "shifts", "crf", "device"),
+)
+"""Settings of `boxel evaluate` that are about how a model is run."""
 
-    from boxel.cli.parser import Parser
 
-
-def _add_predict(parser: Parser) -> None:
+def _predict_options() -> list[Option]:
+    from boxel.cli.parser import settings_options
     from boxel.evaluation.config import EvaluateConfig
     from boxel.utils.config import ClosedUnitInterval
 
-    parser.add_positional("model", MODEL_HELP)
-    parser.add_positional("sources", "image files, folders or glob patterns", several=True)
-    parser.add_flag(
-        "out",
-        str,
+    out = (
         "COCO results file (default: predictions.json), or the folder of the label maps of a semantic model "
-        "(default: predictions)",
-        metavar="PATH",
+        "(default: predictions)"
     )
-    parser.add_flag("draw", str, "folder for the images with the predictions drawn on them", metavar="FOLDER")
-    parser.add_flag("draw_score", ClosedUnitInterval, "minimum score of the instances drawn", default=0.3)
-    parser.add_flag("boxes", str, "annotations whose boxes get masks (BoxCaseg)", metavar="FILE")
-    parser.add_flag("detector", str, "a model whose boxes get masks (BoxCaseg)", metavar="RUN")
-    parser.add_settings(EvaluateConfig, only=INFERENCE)
+    draw = "folder for the images with the predictions drawn on them"
+    boxes = "annotations whose boxes get masks (BoxCaseg)"
+    return [
+        Option("model", MODEL_HELP, positional=True),
+        Option("sources", "image files, folders or glob patterns", positional=True, several=True),
+        Option("out", out, metavar="PATH"),
+        Option("draw", draw, metavar="FOLDER"),
+        Option("draw_score", "minimum score of the instances drawn", ClosedUnitInterval, default=0.3),
+        Option("boxes", boxes, metavar="FILE", is_input=True),
+        Option("detector", "a model whose boxes get masks (BoxCaseg)", metavar="RUN"),
+        *(option for option in settings_options(EvaluateConfig) if option.dest in SETTINGS),
+    ]
 
 
-def _predict(given: Namespace) -> int:
+def _predict(given: dict[str, Any]) -> int:
     from boxel.data import read
     from boxel.models.prediction import predict
 
-    settings = given.as_dict()
-    if "boxes" in settings:
-        settings["boxes"] = read(settings["boxes"])
-    summary = predict(settings.pop("model"), settings.pop("sources"), **settings)
+    if "boxes" in given:
+        given["boxes"] = read(given["boxes"])
+    summary = predict(given.pop("model"), given.pop("sources"), **given)
     print(summary)
     return 1 if summary.errors else 0
 
@@ -47,6 +50,6 @@ def _predict(given: Namespace) -> int:
 PREDICT = Command(
     "Predict instances, masks of boxes or label maps on images.",
     "runs/boxinst photos/ --out predictions.json --draw drawn/",
-    _add_predict,
+    _predict_options,
     _predict,
 )

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from boxel.cli.main import COMMANDS, build_parser
-from boxel.cli.parser import Option
+from boxel.cli.options import Option
 from boxel.cli.train import TRAIN
-from boxel.cli.values import default_text, describe_value, plain_type
+from boxel.cli.values import default_metavar, default_text, describe_value, plain_type
 
 
 def commands_markdown() -> str:
@@ -40,10 +40,10 @@ def options_markdown(command: str, level: int = 2) -> str:
     parser = build_parser(command, show_all=True)
     lines = [f"{'#' * level} boxel {command}", "", COMMANDS[command].help, "", "```bash"]
     lines += [f"boxel {command} {COMMANDS[command].example}".rstrip(), "```", ""]
-    positional = [option for option in parser.options if not option.flags]
+    positional = [option for option in parser.options if option.positional]
     if positional:
         lines += ["| argument | meaning |", "|---|---|"]
-        lines += [f"| `{option.dest.upper()}` | {_cell(option.help)} |" for option in positional] + [""]
+        lines += [f"| `{option.name}` | {_cell(option.help)} |" for option in positional] + [""]
     for group in dict.fromkeys(option.group for option in parser.options if option.flags):
         if group is not None:
             lines += [f"{'#' * level}# {group}", ""]
@@ -54,7 +54,7 @@ def options_markdown(command: str, level: int = 2) -> str:
 
 def _row(option: Option) -> str:
     value = "on or off" if option.is_switch else _cell(describe_value(option.hint))
-    value = f"`{option.metavar}`" if plain_type(option.hint) is str else value
+    value = f"`{option.metavar or default_metavar(option.hint)}`" if plain_type(option.hint) is str else value
     default = default_text(option.default)
     flags = ", ".join(f"`{flag}`" for flag in option.spellings)
     return f"| {flags} | {value} | {f'`{default}`' if default else ''} | {_cell(option.help)} |"

@@ -7,181 +7,173 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from boxel.cli.options import (
-    MODEL_HELP,
-    Command,
-    add_data,
-    check_writable,
-    given_settings,
-    load_model,
-    read_data,
-)
+from boxel.cli.options import DATA, MODEL_HELP, Command, Option, check_writable, given_settings, read_data
 from boxel.utils.errors import UsageError
 
 if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from boxel.cli.parser import Parser
     from boxel.models.semantic import Segmenter
 
 logger = logging.getLogger(__name__)
 
 
-def _add_export(parser: Parser) -> None:
-    parser.add_positional("model", MODEL_HELP)
-    parser.add_positional("out", "ONNX file to write")
-    parser.add_flag(
-        "images",
-        str,
-        "images to compare ONNX Runtime and PyTorch on; a few of installed packages if left out",
-        metavar="FILE",
-        several=True,
-    )
+def _export_options() -> list[Option]:
+    images = "images to compare ONNX Runtime and PyTorch on; a few of installed packages if left out"
+    return [
+        Option("model", MODEL_HELP, positional=True),
+        Option("out", "ONNX file to write", positional=True),
+        Option("images", images, metavar="FILE", several=True, is_input=True),
+    ]
 
 
-def _export(given: Namespace) -> int:
+def _export(given: dict[str, Any]) -> int:
     from boxel.exporting import export
 
-    check = export(given.model, check_writable(given.out), given.get("images"))
-    print(f"written to {given.out}: {check}")
+    out = check_writable(given["out"])
+    print(f"written to {out}: {export(given['model'], out, given.get('images'))}")
     return 0
 
 
-def _add_inspect(parser: Parser) -> None:
+def _inspect_options() -> list[Option]:
+    from boxel.cli.parser import settings_options
     from boxel.evaluation.config import AffinityConfig
 
-    parser.add_positional(
-        "what", "affinity: which `model.tau` of BoxInst suits the images", hint=Literal["affinity"]
-    )
-    add_data(parser)
-    parser.add_flag("plot", str, "the curves of BoxInst's Figure 4", default="affinity.png", metavar="PNG")
-    parser.add_settings(AffinityConfig)
+    what = "affinity: which `model.tau` of BoxInst suits the images"
+    return [
+        Option("what", what, Literal["affinity"], positional=True),
+        *DATA,
+        Option("plot", "the curves of BoxInst's Figure 4", default="affinity.png", metavar="PNG"),
+        *settings_options(AffinityConfig),
+    ]
 
 
-def _inspect(given: Namespace) -> int:
+def _inspect(given: dict[str, Any]) -> int:
     from boxel.evaluation import AffinityConfig, count_edges, format_edges
     from boxel.viz.plots import plot_affinity
 
     counts = count_edges(read_data(given), config=AffinityConfig(**given_settings(given, AffinityConfig)))
     print(format_edges(counts))
-    plot = given.get("plot", "affinity.png")
-    plot_affinity({"tau": counts.tau, "precision": counts.precision, "recall": counts.recall}, plot)
-    print(f"plot: {plot}")
+    plot_affinity({"tau": counts.tau, "precision": counts.precision, "recall": counts.recall}, given["plot"])
+    print(f"plot: {given['plot']}")
     return 0
 
 
-def _add_segments(parser: Parser) -> None:
+def _segments_options() -> list[Option]:
+    from boxel.cli.parser import settings_options
     from boxel.proposals.config import ProposalConfig
     from boxel.utils.config import PositiveInt
 
-    add_data(parser)
-    parser.add_flag("out", str, "folder of the segments", default="segments", metavar="FOLDER")
-    parser.add_settings(ProposalConfig)
-    parser.add_flag("workers", PositiveInt, "number of processes; one per core if left out")
-    parser.add_flag(
-        "plot", str, "plot the IoU of the best segments by their number, if there are masks", metavar="PNG"
-    )
+    plot = "plot the IoU of the best segments by their number, if there are masks"
+    return [
+        *DATA,
+        Option("out", "folder of the segments", default="segments", metavar="FOLDER"),
+        *settings_options(ProposalConfig),
+        Option("workers", "number of processes; one per core if left out", PositiveInt),
+        Option("plot", plot, metavar="PNG"),
+    ]
 
 
-def _segments(given: Namespace) -> int:
+def _segments(given: dict[str, Any]) -> int:
+    from boxel.evaluation.proposals import COUNTS, best_candidate_ious, format_recall, summarize_recall
     from boxel.proposals import ProposalConfig, make_candidates
     from boxel.utils.progress import progress
+    from boxel.viz.plots import plot_recall
 
-    out = given.get("out", "segments")
+    out, workers = given["out"], given.get("workers", os.cpu_count() or 1)
     config = ProposalConfig(**given_settings(given, ProposalConfig))
     data = read_data(given)
     with progress(len(data), "images", logger.info) as advance:
-        lost = make_candidates(
-            data, out, config, workers=given.get("workers", os.cpu_count() or 1), advance=advance
-        )
+        lost = make_candidates(data, out, config, workers=workers, advance=advance)
     for error in lost:
         logger.warning(error)
     print(f"segments of {len(data) - len(lost)} images: {out}")
     if data.has_mask.any():
-        _segment_recall(data, out, config, given)
+        ious = best_candidate_ious(data, out, config)
+        print(format_recall(ious))
+        if "plot" in given:
+            plot_recall({"count": COUNTS, **summarize_recall(ious)}, given["plot"])
+            print(f"plot: {given['plot']}")
     return 1 if lost else 0
 
 
-def _segment_recall(data: Any, out: str, config: Any, given: Namespace) -> None:
-    from boxel.evaluation.proposals import COUNTS, best_candidate_ious, format_recall, summarize_recall
-    from boxel.viz.plots import plot_recall
-
-    ious = best_candidate_ious(data, out, config)
-    print(format_recall(ious))
-    if "plot" in given:
-        plot_recall({"count": COUNTS, **summarize_recall(ious)}, given.plot)
-        print(f"plot: {given.plot}")
-
-
-def _add_tune_crf(parser: Parser) -> None:
+def _tune_crf_options() -> list[Option]:
     from boxel.utils.config import PositiveInt
 
-    parser.add_positional("run", "the folder of a semantic model")
-    add_data(parser)
-    parser.add_flag("count", PositiveInt, "number of images to use, evenly spaced", default=100)
-    parser.add_flag("device", str, "`cpu`, `cuda`, `mps`, or `auto` for CUDA if available", default="auto")
+    return [
+        Option("run", "the folder of a semantic model", positional=True),
+        *DATA,
+        Option("count", "number of images to use, evenly spaced", PositiveInt, default=100),
+        Option("device", "`cpu`, `cuda`, `mps`, or `auto` for CUDA if available", default="auto"),
+    ]
 
 
-def _tune_crf(given: Namespace) -> int:
+def _tune_crf(given: dict[str, Any]) -> int:
     from boxel.evaluation import best_crf, format_trials, tune_crf
     from boxel.methods import SEMANTIC
-    from boxel.models.io import CRF_FILE, write_crf
+    from boxel.models.io import CRF_FILE, load, write_crf
     from boxel.models.pretrained import read_method
+    from boxel.utils.device import resolve_device
 
-    run = Path(given.run)
+    run = Path(given["run"])
     if not run.is_dir() or read_method(run) not in SEMANTIC:
         raise UsageError(
             f"{run} is not the folder of a semantic model; name the folder of a run of {' or '.join(SEMANTIC)}."
         )
-    model = cast("Segmenter", load_model(given.run, given))
-    trials = tune_crf(model, read_data(given, split="val"), given.get("count", 100))
+    model = cast("Segmenter", load(run).to(resolve_device(given["device"])))
+    trials = tune_crf(model, read_data(given, split="val"), given["count"])
     write_crf(best_crf(trials), run)
     print(f"{format_trials(trials)}\nthe best CRF: {run / CRF_FILE}")
     return 0
 
 
-def _add_demo(parser: Parser) -> None:
+def _demo_options() -> list[Option]:
     from boxel.utils.config import PositiveInt
 
-    parser.add_flag("out", str, "folder for everything that the demo makes", default="demo", metavar="FOLDER")
-    parser.add_flag("train", bool, "train from boxes and from masks instead, which takes about 12 minutes")
-    parser.add_flag("steps", PositiveInt, "with --train: optimizer steps of each training")
+    return [
+        Option("out", "folder for everything that the demo makes", default="demo", metavar="FOLDER"),
+        Option("train", "train from boxes and from masks instead, which takes about 12 minutes", bool),
+        Option("steps", "with --train: optimizer steps of each training", PositiveInt),
+    ]
 
 
-def _demo(given: Namespace) -> int:
+def _demo(given: dict[str, Any]) -> int:
     import boxel.demo  # its functions are loaded one by one: only the training needs PyTorch
 
-    out = given.get("out", "demo")
-    if "steps" in given and not given.get("train"):
+    if given.get("train"):
+        print(boxel.demo.demo_train(given["out"], given.get("steps")))
+    elif "steps" in given:
         raise UsageError("--steps is for --train; add it, or leave --steps out.")
-    print(boxel.demo.demo_train(out, given.get("steps")) if given.get("train") else boxel.demo.demo(out))
+    else:
+        print(boxel.demo.demo(given["out"]))
     return 0
 
 
 EXPORT = Command(
-    "Write a model as an ONNX file that runs without boxel.", "runs/boxinst model.onnx", _add_export, _export
+    "Write a model as an ONNX file that runs without boxel.",
+    "runs/boxinst model.onnx",
+    _export_options,
+    _export,
 )
 INSPECT = Command(
     "Measure what a setting should be for your data.",
     "affinity masks.json --images photos/",
-    _add_inspect,
+    _inspect_options,
     _inspect,
 )
 SEGMENTS = Command(
     "Make candidate segments of images, without learning.",
     "boxes.json --images photos/",
-    _add_segments,
+    _segments_options,
     _segments,
 )
 TUNE_CRF = Command(
     "Search for the CRF settings that suit a semantic model, on images it was not trained on.",
     "runs/fcrn val.json --images photos/",
-    _add_tune_crf,
+    _tune_crf_options,
     _tune_crf,
 )
 DEMO = Command(
     "Label the bundled photographs; with --train, train from boxes and from masks on generated scenes.",
     "--out demo",
-    _add_demo,
+    _demo_options,
     _demo,
 )

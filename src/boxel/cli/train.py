@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import Any
 
-from boxel.cli.options import Command, add_data
+from boxel.cli.options import DATA, Command, Option
 from boxel.methods import METHODS, Method, resolve
 
-if TYPE_CHECKING:
-    from jsonargparse import Namespace
-
-    from boxel.cli.parser import Parser
-
-DAILY = ("categories", "class_agnostic", "label", "epochs", "steps", "batch_size", "device", "seed")
+DAILY = {"categories", "class_agnostic", "label", "epochs", "steps", "batch_size", "device", "seed"}
 """Settings that the short help shows."""
 
 EXAMPLES = {
@@ -26,58 +22,71 @@ EXAMPLES = {
 }
 
 
-def _add_train(method: Method, parser: Parser) -> None:
+def _train_options(method: Method) -> list[Option]:
+    from boxel.cli.parser import settings_options
     from boxel.training.config import ALIASES
 
-    add_data(parser, several=True, class_list=False)
-    parser.add_flag("out", str, "folder of the run", default=f"runs/{method.name}", metavar="FOLDER")
-    parser.add_flag(
-        "config", str, "recipe to start from, by name (`boxel recipes` lists them) or as a YAML file"
-    )
-    parser.add_flag(
-        "val", str, "annotations to validate on, instead of a share of the images", metavar="FILE"
-    )
-    parser.add_flag(
-        "val_images",
-        str,
-        "folder of their images, if it is neither beside them nor --images",
-        metavar="FOLDER",
-        hidden=True,
-    )
-    parser.add_flag(
-        "masks", str, "annotations whose masks are added by annotation id", metavar="FILE", hidden=True
-    )
-    parser.add_flag("init", str, "model folder or bundled model to start from", metavar="RUN")
-    parser.add_flag("resume", bool, "resume the run in --out")
-    for extra in method.inputs:
-        parser.add_flag(extra.name, str, extra.help, metavar=extra.metavar)
-    parser.add_settings(resolve(method.training), daily=DAILY, aliases=ALIASES)
+    annotations, images, _ = DATA
+    several = f"{annotations.help} (several are joined to one dataset)"
+    config = "recipe to start from, by name (`boxel recipes` lists them) or as a YAML file"
+    val_images = "folder of their images, if it is neither beside them nor --images"
+    short = {path: name for name, path in ALIASES.items()}
+    options = [
+        replace(annotations, help=several, several=True),
+        images,
+        Option("out", "folder of the run", default=f"runs/{method.name}", metavar="FOLDER"),
+        Option("config", config),
+        Option(
+            "val",
+            "annotations to validate on, instead of a share of the images",
+            metavar="FILE",
+            is_input=True,
+        ),
+        Option("val_images", val_images, metavar="FOLDER", is_input=True, hidden=True),
+        Option(
+            "masks",
+            "annotations whose masks are added by annotation id",
+            metavar="FILE",
+            is_input=True,
+            hidden=True,
+        ),
+        Option("init", "model folder or bundled model to start from", metavar="RUN"),
+        Option("resume", "resume the run in --out", bool),
+        *(Option(x.name, x.help, metavar=x.metavar, is_input=x.is_data) for x in method.inputs),
+    ]
+    for option in settings_options(resolve(method.training)):
+        name = short.get(option.dest, option.dest)
+        if name != option.dest:  # listed with the settings of the run
+            option = replace(option, aliases=(name,), group=None)
+        options.append(replace(option, hidden=name not in DAILY))
+    return options
 
 
-def _train(method: Method, given: Namespace) -> int:
+def _train(method: Method, given: dict[str, Any]) -> int:
     from lightning.pytorch.utilities import rank_zero_only
 
     from boxel.training import train
 
-    settings = dict(given.items())  # by dotted paths
-    data = settings.pop("annotations")
-    model = train(method.name, data, **settings)
+    model = train(method.name, given.pop("annotations"), **given)
     if model is None:
         return 1
     if not getattr(rank_zero_only, "rank", 0):  # one process speaks for all
-        print(f"model: {settings.get('out', f'runs/{method.name}')}")
+        print(f"model: {given['out']}")
     return 0
 
 
 TRAIN = {
     f"train {name}": Command(
-        method.help, EXAMPLES.get(name, "masks.json"), partial(_add_train, method), partial(_train, method)
+        method.help,
+        EXAMPLES.get(name, "masks.json"),
+        partial(_train_options, method),
+        partial(_train, method),
     )
     for name, method in METHODS.items()
 }
 
 
-def _recipes(given: Namespace) -> int:
+def _recipes(given: dict[str, Any]) -> int:
     from boxel.training.recipe import list_recipes
 
     recipes = list_recipes()
@@ -87,6 +96,4 @@ def _recipes(given: Namespace) -> int:
     return 0
 
 
-RECIPES = Command(
-    "List the recipes of `boxel train --config`, and what each reproduces.", "", lambda parser: None, _recipes
-)
+RECIPES = Command("List the recipes of `boxel train --config`, and what each reproduces.", "", list, _recipes)

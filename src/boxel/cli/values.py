@@ -2,12 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from contextlib import suppress
 from types import UnionType
-from typing import Any, Union, get_args, get_origin
+from typing import Any, Literal, Union, get_args, get_origin
+
+import yaml
 
 from boxel.utils.config import describe_type
-from boxel.utils.errors import nearest
+
+
+def read_value(text: str, hint: Any) -> Any:
+    """Return the value that a text of the command line stands for; items of a list have commas between them.
+
+    Raises:
+        ValueError: The text does not stand for a value of this type.
+
+    Examples:
+        >>> read_value("0.5, 1", list[float]), read_value("null", int | None), read_value("a=b", dict[str, str])
+        ([0.5, 1.0], None, {'a': 'b'})
+    """
+    plain, item = plain_type(hint), item_type(hint)
+    if text == "null" and type(None) in get_args(hint):
+        return None
+    if item is not None:
+        return [read_value(part.strip(), item) for part in text.strip("[]").split(",") if part]
+    if plain == dict[str, str]:
+        pairs = [entry.split("=") for entry in text.split(",") if entry]
+        return {old.strip(): new.strip() for old, new in pairs}
+    if get_origin(plain) is dict:
+        return dict(yaml.safe_load(text))
+    if get_origin(plain) is Literal:
+        return get_args(plain)[[str(choice) for choice in get_args(plain)].index(text)]
+    if get_origin(plain) in (Union, UnionType):
+        for part in get_args(plain):
+            with suppress(ValueError):
+                return read_value(text, part)
+        raise ValueError(text)
+    number = getattr(plain, "_type", plain)  # of a type with a range
+    return number(plain(number(text)))
 
 
 def describe_value(hint: Any) -> str:
@@ -25,12 +57,6 @@ def describe_value(hint: Any) -> str:
     return describe_type(hint)
 
 
-def suggest(value: str, hint: Any) -> str:
-    """Return a sentence that names the choice nearest to a value, or an empty string."""
-    choices = [choice for choice in get_args(plain_type(hint)) if isinstance(choice, str)]
-    return nearest(value, choices)
-
-
 def plain_type(hint: Any) -> Any:
     """Return a type without None."""
     if get_origin(hint) not in (Union, UnionType):
@@ -45,44 +71,21 @@ def item_type(hint: Any) -> Any:
     return get_args(plain)[0] if get_origin(plain) in (list, tuple) else None
 
 
-def make_reader(hint: Any) -> Any:
-    """Return what reads the text of a flag: a type that jsonargparse knows, or a function for lists and pairs."""
-    item = item_type(hint)
-    if item is not None:
-        return _list_reader(item)
-    return _read_pairs if plain_type(hint) == dict[str, str] else hint
-
-
-def _list_reader(item: Any) -> Callable[[Any], Any]:
-    def read_items(text: Any) -> Any:  # the parser also calls it with what it has returned
-        if text in (None, "null"):
-            return None
-        parts = text.strip("[]").split(",") if isinstance(text, str) else text
-        convert = getattr(item, "_type", item)
-        return [
-            item(convert(part.strip() if isinstance(part, str) else part)) for part in parts if part != ""
-        ]
-
-    return read_items
-
-
-def _read_pairs(text: Any) -> dict[str, str]:
-    if not isinstance(text, str):
-        return text
-    return {old.strip(): new.strip() for old, new in (entry.split("=") for entry in text.split(",") if entry)}
+def choices(hint: Any) -> list[str]:
+    """List the texts that a flag may be, empty if there are others; of a list, those of its items."""
+    return [choice for choice in get_args(item_type(hint) or plain_type(hint)) if isinstance(choice, str)]
 
 
 def default_metavar(hint: Any) -> str:
     """Return what stands for a value of a type in the help."""
     plain = item_type(hint) or plain_type(hint)
-    choices = [choice for choice in get_args(plain) if isinstance(choice, str)]
-    if choices:
-        return "{" + ",".join(choices) + "}"
-    number = getattr(plain, "_type", plain)
-    name = {int: "N", float: "X"}.get(number, "NAME")
-    if plain == dict[str, str]:
-        name = "OLD=NEW"
-    return f"{name},..." if item_type(hint) is not None or plain == dict[str, str] else name
+    if choices(hint):
+        name = "{" + ",".join(choices(hint)) + "}"
+    elif plain == dict[str, str]:
+        return "OLD=NEW,..."
+    else:
+        name = {int: "N", float: "X"}.get(getattr(plain, "_type", plain), "NAME")
+    return f"{name},..." if item_type(hint) else name
 
 
 def default_text(value: Any) -> str:

@@ -81,7 +81,7 @@ def _segments(given: dict[str, Any]) -> int:
     out, workers = given["out"], given.get("workers", os.cpu_count() or 1)
     config = ProposalConfig(**given_settings(given, ProposalConfig))
     data = read_data(given)
-    with progress(len(data), "images", logger.info) as advance:
+    with progress(len(data), "images") as advance:
         lost = make_candidates(data, out, config, workers=workers, advance=advance)
     for error in lost:
         logger.warning(error)

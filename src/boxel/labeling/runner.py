@@ -232,7 +232,7 @@ def _label_and_store(job: _Job, todo: Mapping[bytes, int], store: Store) -> dict
     boxes = np.bincount(data.image_index[job.roles == _LABEL], minlength=len(data))
     failures: dict[bytes, str] = {}
     with (
-        progress(sum(int(boxes[image]) for image in todo.values()), "boxes", logger.info) as advance,
+        progress(sum(int(boxes[image]) for image in todo.values()), "boxes") as advance,
         ThreadPoolExecutor(workers) as pool,
         closing(
             _in_order(pool, lambda digest: _label_one(job, todo[digest], digest), todo, workers)

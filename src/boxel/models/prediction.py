@@ -151,7 +151,7 @@ def predict(
     )
     writer = _Writer(out, paths, None if draw is None else Path(draw), draw_score)
     count = 0
-    with progress(len(paths), "images", logger.info) as advance:
+    with progress(len(paths), "images") as advance:
         for prediction in predictions:
             writer.write(prediction)
             count += 1

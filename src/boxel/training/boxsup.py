@@ -101,7 +101,7 @@ class BoxSupTask(SemanticTask):
         if len(images):
             share = self.dataset.data.select_images(self._shard(images))
             workers = max((os.cpu_count() or 1) // self.trainer.world_size, 1)
-            with progress(len(share), "images' candidate segments", logger.info) as advance:
+            with progress(len(share), "images' candidate segments") as advance:
                 lost = make_candidates(
                     share, self.dataset.folder, self.dataset.config, workers=workers, advance=advance
                 )

@@ -19,15 +19,12 @@ MIN_INTERVAL = 20.0
 
 
 @contextmanager
-def progress(
-    total: int, unit: str, report: Callable[[str], None] = logger.info
-) -> Iterator[Callable[[int], None]]:
-    """Show the progress of a job with its rate and the time left.
+def progress(total: int, unit: str) -> Iterator[Callable[[int], None]]:
+    """Show the progress of a job with its rate and the time left; without a terminal or a notebook, log it.
 
     Args:
         total: Number of units of work.
         unit: Their name in the plural.
-        report: Receives lines of text if there is no terminal and no notebook; the log by default.
 
     Yields:
         A function to call with the number of units done since its last call.
@@ -44,7 +41,7 @@ def progress(
             task = bar.add_task("", total=total)
             yield lambda done: bar.advance(task, done)
     else:
-        yield _lines(total, unit, report)
+        yield _log_lines(total, unit)
 
 
 class _Rate(ProgressColumn):
@@ -58,7 +55,7 @@ class _Rate(ProgressColumn):
         return Text(f"{task.speed or 0:.1f} {self._unit}/s")
 
 
-def _lines(total: int, unit: str, report: Callable[[str], None]) -> Callable[[int], None]:
+def _log_lines(total: int, unit: str) -> Callable[[int], None]:
     started = last = time.monotonic()
     done = 0
 
@@ -71,6 +68,6 @@ def _lines(total: int, unit: str, report: Callable[[str], None]) -> Callable[[in
         last = now
         rate = done / (now - started)
         minutes = (total - done) / rate / 60
-        report(f"{done:,} of {total:,} {unit}, {rate:.1f} per second, {minutes:.1f} min left")
+        logger.info(f"{done:,} of {total:,} {unit}, {rate:.1f} per second, {minutes:.1f} min left")
 
     return advance

@@ -249,7 +249,7 @@ def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
         ['000000.jpg', '000001.jpg']
     """
     errors = []
-    with progress(len(data), "images", logger.info) as advance:
+    with progress(len(data), "images") as advance:
         for image, stem in enumerate(file_stems(data.paths)):
             try:
                 pixels = read_image(data.image_path(image))

@@ -3,39 +3,22 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
-from dataclasses import asdict, dataclass, fields, is_dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
 from types import UnionType
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from jsonargparse import ArgumentParser
-from jsonargparse.typing import (
-    ClosedUnitInterval,
-    NonNegativeFloat,
-    NonNegativeInt,
-    OpenUnitInterval,
-    PositiveFloat,
-    PositiveInt,
-    restricted_number_type,
-)
+from jsonargparse.typing import ClosedUnitInterval as ClosedUnitInterval
+from jsonargparse.typing import NonNegativeFloat as NonNegativeFloat
+from jsonargparse.typing import NonNegativeInt as NonNegativeInt
+from jsonargparse.typing import PositiveFloat as PositiveFloat
+from jsonargparse.typing import PositiveInt as PositiveInt
+from jsonargparse.typing import restricted_number_type
 
 from boxel.utils.errors import BoxelError, nearest, one_line
-
-__all__ = [
-    "ClosedUnitInterval",
-    "Config",
-    "HalfOpenUnitInterval",
-    "NonNegativeFloat",
-    "NonNegativeInt",
-    "OpenUnitInterval",
-    "PositiveFloat",
-    "PositiveInt",
-    "describe_type",
-    "known_keys",
-    "parse_config",
-]
 
 HalfOpenUnitInterval = restricted_number_type("HalfOpenUnitInterval", float, [(">=", 0), ("<", 1)])
 
@@ -89,54 +72,46 @@ def parse_config(
     """
     # A copy, since the parser converts the entries of lists in place.
     given = asdict(values) if is_dataclass(values) else deepcopy(dict(values or {}))  # type: ignore[arg-type, call-overload]
-    known = known_keys(kind)
-    for path in _paths(given, known):
-        if path not in known:
-            raise BoxelError(f"{where}: there is no setting {path!r}.{nearest(path, known)}")
+    types = _types(kind)
+    found = dict(_flatten(given, types))
+    for path, value in found.items():
+        if path not in types:
+            raise BoxelError(f"{where}: there is no setting {path!r}.{nearest(path, list(types))}")
+        if is_dataclass(types[path]) and not isinstance(value, Mapping):
+            raise BoxelError(f"{where}: {path} is {value!r}; give a mapping of settings.")
     parser = ArgumentParser(exit_on_error=False)
     parser.add_class_arguments(kind, None)
     try:
-        _check_values(kind, given)
         return kind(**vars(parser.instantiate(parser.parse_object(given))))
     except BoxelError as error:
         raise BoxelError(f"{where}: {error}") from error
     except Exception as error:  # the parser raises as many types as there are ways to be wrong
-        reason = re.sub(r'Parser key "([^"]*)": ', r"\1: ", one_line(error, 300))
+        reason = one_line(error, 300)
+        key = re.match('Parser key "([^"]*)"', reason)
+        if key and key[1] in found:
+            reason = f"{key[1]} is {found[key[1]]}; give {describe_type(types[key[1]])}"
         raise BoxelError(f"{where}: {reason}.") from error
 
 
-def known_keys(kind: type, prefix: str = "") -> list[str]:
-    """List the dotted paths of all settings of a dataclass, those of nested dataclasses included."""
-    hints = get_type_hints(kind)
-    keys: list[str] = []
-    for entry in fields(kind):  # type: ignore[arg-type]
-        path = prefix + entry.name
-        inner = hints[entry.name]
-        keys += [path, *known_keys(inner, path + ".")] if is_dataclass(inner) else [path]  # type: ignore[arg-type]
-    return keys
+def _types(kind: type, prefix: str = "") -> dict[str, Any]:
+    """Return the types of all settings of a dataclass, those of nested dataclasses included, by dotted path."""
+    types: dict[str, Any] = {}
+    for name, hint in get_type_hints(kind).items():
+        types[prefix + name] = hint
+        if is_dataclass(hint):
+            types |= _types(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+    return types
 
 
-def _paths(values: Mapping[str, Any], known: Sequence[str], prefix: str = "") -> Iterator[str]:
-    """Yield the dotted paths that are set; a mapping that is not a section is a value."""
+def _flatten(
+    values: Mapping[str, Any], types: Mapping[str, Any], prefix: str = ""
+) -> Iterator[tuple[str, Any]]:
+    """Yield all values by dotted path; a mapping that is not a section is a value."""
     for name, value in values.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, Mapping) and any(key.startswith(f"{path}.") for key in known):
-            yield from _paths(value, known, f"{path}.")
-        else:
-            yield path
-
-
-def _check_values(kind: type, values: Mapping[str, Any], prefix: str = "") -> None:
-    """Check sections and ranges before the parser does, whose messages name types instead of ranges."""
-    hints = get_type_hints(kind)
-    for name, value in values.items():
-        if name in _ranges(kind):
-            for one in value if isinstance(value, (list, tuple)) else [value]:
-                _to_plain(prefix + name, one, _ranges(kind)[name])
-        elif is_dataclass(hints[name]) and isinstance(value, Mapping):
-            _check_values(hints[name], value, f"{prefix}{name}.")  # type: ignore[arg-type]
-        elif is_dataclass(hints[name]) and isinstance(value, (str, int, float, list)):
-            raise BoxelError(f"{prefix}{name} is {value!r}; give a mapping of settings.")
+        path = prefix + name
+        yield path, value
+        if is_dataclass(types.get(path)) and isinstance(value, Mapping):
+            yield from _flatten(value, types, f"{path}.")
 
 
 @cache
@@ -173,7 +148,8 @@ def describe_type(hint: Any) -> str:
     if get_origin(hint) in (Union, UnionType):
         return " or ".join(describe_type(part) for part in parts)
     if get_origin(hint) in (list, tuple):
-        return f"a list whose items are each {describe_type(parts[0])}"
+        several = get_origin(hint) is list or parts[-1] is Ellipsis
+        return f"a list {'whose items are' if several else f'of {len(parts)} items,'} each {describe_type(parts[0])}"
     if hasattr(hint, "_restrictions"):
         return f"{_KINDS[hint._type]} {_range_text(hint)}"
     return _KINDS.get(get_origin(hint) or hint, f"a {getattr(hint, '__name__', hint)}")

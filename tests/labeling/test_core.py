@@ -16,6 +16,7 @@ from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, BundledBoxCaseg, w
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.io import load
 from boxel.models.pretrained import BUNDLED, model_folder
+from boxel.utils.errors import CPU_BUILD
 from boxel.utils.onnx import load_session
 
 WITHOUT_TORCH = """
@@ -126,8 +127,8 @@ print(sorted(FORBIDDEN & set(sys.modules)))
 """
     printed = run_without_torch(code, scenes, tmp_path / "masks.json").splitlines()
     assert printed[-4:] == [
-        "teacher sam:x/y needs torch, which is not installed; pip install 'boxel[train]'.",
-        "boxel.predict needs torch, which is not installed; pip install 'boxel[train]'.",
+        f"teacher sam:x/y needs torch, which is not installed; pip install 'boxel[train]' ({CPU_BUILD}).",
+        f"boxel.predict needs torch, which is not installed; pip install 'boxel[train]' ({CPU_BUILD}).",
         "True",
         "[]",
     ]

@@ -18,7 +18,8 @@ from boxel.cli.options import Command
 from boxel.cli.predict import PREDICT
 from boxel.cli.tools import DEMO, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
 from boxel.cli.train import RECIPES, TRAIN
-from boxel.utils.errors import BoxelError, UsageError, nearest, one_line
+from boxel.methods import METHODS, get_method
+from boxel.utils.errors import EXTRAS, BoxelError, UsageError, missing_extra, nearest, one_line
 
 if TYPE_CHECKING:
     from boxel.cli.parser import Parser
@@ -40,25 +41,6 @@ COMMANDS: dict[str, Command] = {
     "demo": DEMO,
 }
 
-EXTRAS = {
-    "torch": ("PyTorch", "train"),
-    "torchvision": ("torchvision", "train"),
-    "timm": ("timm", "train"),
-    "lightning": ("Lightning", "train"),
-    "safetensors": ("safetensors", "train"),
-    "huggingface_hub": ("huggingface-hub", "train"),
-    "tensorboard": ("TensorBoard", "train"),
-    "matplotlib": ("matplotlib", "train"),
-    "scipy": ("SciPy", "boxsup"),
-    "skimage": ("scikit-image", "boxsup"),
-    "higra": ("Higra", "boxsup"),
-    "transformers": ("Transformers", "sam"),
-    "onnx": ("ONNX", "onnx"),
-}
-"""Packages that some commands need, by the name of their module: what they are called, and the extra with them."""
-
-CPU_BUILD = "without a GPU, install PyTorch's much smaller CPU build first: see its own install page"
-
 
 def main(args: Sequence[str] | None = None) -> int:
     """Run a command.
@@ -76,11 +58,6 @@ def main(args: Sequence[str] | None = None) -> int:
             code = _run([word for word in words if word != "--debug"], handler)
         sys.stdout.flush()  # here, where a closed pipe is handled, and not when the process ends
         return code
-    except BoxelError as error:
-        if debug:
-            raise
-        print(f"boxel: {error}", file=sys.stderr)
-        return 2 if isinstance(error, UsageError) else 1
     except BrokenPipeError:  # what reads the output, e.g. `head`, has read enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
@@ -90,10 +67,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except Exception as error:
         if debug:
             raise
-        print(
-            f"boxel: {type(error).__name__}: {one_line(error, 1000)} (--debug shows where).", file=sys.stderr
-        )
-        return 1
+        unknown = f"{type(error).__name__}: {one_line(error, 1000)} (--debug shows where)."
+        print(f"boxel: {error if isinstance(error, BoxelError) else unknown}", file=sys.stderr)
+        return 2 if isinstance(error, UsageError) else 1
 
 
 def build_parser(name: str, show_all: bool = False) -> Parser:
@@ -137,27 +113,17 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
         error.args = (parser.with_flags(str(error)),)
         raise
     except ModuleNotFoundError as error:
-        module = (error.name or "").partition(".")[0]
-        if module not in EXTRAS:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
             raise
-        package, extra = EXTRAS[module]
-        hint = f" ({CPU_BUILD})" if package == "PyTorch" else ""
-        raise BoxelError(
-            f"boxel {name.split()[0]} needs {package}: pip install 'boxel[{extra}]'{hint}."
-        ) from error
+        raise missing_extra(f"boxel {name.split()[0]}", error) from error
 
 
 def split_command(words: list[str]) -> tuple[str, list[str]]:
     """Split a command line into the name of the command, which may have two words, and the rest."""
     if words[0] == "train":
-        spelled = {name.replace("_", "-"): name for name in TRAIN}
-        name = f"train {words[1].replace('_', '-')}"
-        if name in spelled:
-            return spelled[name], words[2:]
-        methods = [known.split()[1] for known in TRAIN]
-        raise UsageError(
-            f"there is no method {words[1]!r}; choose one of {', '.join(methods)}.{nearest(words[1], methods)}"
-        )
+        spellings = {name.replace("_", "-"): name for name in METHODS}
+        method = get_method(spellings.get(words[1].replace("_", "-"), words[1]))
+        return f"train {method.name}", words[2:]
     if words[0] not in COMMANDS:
         raise UsageError(f"there is no command {words[0]!r}.{nearest(words[0], [*COMMANDS, 'train'])}")
     return words[0], words[1:]
@@ -181,9 +147,7 @@ def _overview(prefix: str = "") -> str:
     rows = {}
     for name, command in COMMANDS.items():
         if name in TRAIN and not prefix:
-            rows["train METHOD"] = (
-                f"Train a model; METHOD is {', '.join(known.split()[1] for known in TRAIN)}."
-            )
+            rows["train METHOD"] = f"Train a model; METHOD is {', '.join(METHODS)}."
         elif name.startswith(prefix):
             rows[name] = command.help
     width = max(map(len, rows))

@@ -26,20 +26,34 @@ def nearest(name: str, known: list[str]) -> str:
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-def missing_extra(what: str, error: ImportError, extra: str = "train") -> BoxelError:
+EXTRAS = {
+    **dict.fromkeys(("torch", "torchvision", "timm", "lightning", "safetensors", "tensorboard"), "train"),
+    **dict.fromkeys(("matplotlib", "huggingface_hub"), "train"),
+    **dict.fromkeys(("scipy", "skimage", "higra", "joblib"), "boxsup"),
+    "transformers": "sam",
+    "onnx": "onnx",
+}
+"""The extra that brings a package, by the name of its module."""
+
+CPU_BUILD = "without a GPU, install PyTorch's much smaller CPU build first: see its own install page"
+
+
+def missing_extra(what: str, error: ImportError, extra: str | None = None) -> BoxelError:
     """Return the error that names the optional dependencies to install.
 
     Args:
         what: What cannot be used without them; the subject of the sentence.
         error: The failed import.
-        extra: The group of dependencies that contains the package.
+        extra: The group of dependencies to install; None for the one that contains the package.
 
     Examples:
-        >>> print(missing_extra("teacher sam:x", ImportError(name="torch")))
-        teacher sam:x needs torch, which is not installed; pip install 'boxel[train]'.
+        >>> print(missing_extra("a plot", ImportError(name="matplotlib.pyplot")))
+        a plot needs matplotlib, which is not installed; pip install 'boxel[train]'.
     """
-    package = (error.name or "a package").split(".")[0]
-    return BoxelError(f"{what} needs {package}, which is not installed; pip install 'boxel[{extra}]'.")
+    package = (error.name or "a package").partition(".")[0]
+    hint = f" ({CPU_BUILD})" if package == "torch" else ""
+    extra = extra or EXTRAS.get(package, "train")
+    return BoxelError(f"{what} needs {package}, which is not installed; pip install 'boxel[{extra}]'{hint}.")
 
 
 def one_line(error: object, limit: int = 120) -> str:

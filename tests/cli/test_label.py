@@ -56,8 +56,8 @@ def test_label_writes_masks_exports_and_a_report_and_resumes(folder, tmp_path, c
     assert run(*words, "--report", boxes) == 2
     assert "with .html or .htm" in capsys.readouterr().err and boxel.read(boxes).ids == given.ids
     # Another setting would mix two kinds of masks in one file.
-    assert run(*words, "--margin", "0.1") == 1
-    assert "margin was 0.0 and is 0.1" in capsys.readouterr().err
+    assert run(*words, "--box-slack", "0.1") == 1
+    assert "box_slack was 0.0 and is 0.1" in capsys.readouterr().err
 
 
 def test_a_trained_model_labels_and_is_evaluated(folder, tmp_path, capsys):

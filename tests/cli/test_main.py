@@ -169,13 +169,6 @@ def test_a_value_is_read_by_its_type(name, words, value):
     assert given.get(name, given.get(f"data.{name}")) == value
 
 
-def test_a_setting_that_is_a_mapping_is_read_as_yaml(truth, capsys):
-    parser = build_parser("label")
-    assert parser.parse(["a", "--reliability", "{crf: {cup: 0.5}}"])["reliability"] == {"crf": {"cup": 0.5}}
-    assert main(["label", "truth.json", "--reliability", "0.5"]) == 2
-    assert capsys.readouterr().err == "boxel: --reliability is 0.5; give a mapping.\n"
-
-
 def test_flip_and_crf_are_switches_in_every_command(truth):
     for name in ("label", "predict", "evaluate"):
         parser = build_parser(name)

@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
 from docstring_parser import parse as parse_docstring
-from yaml import YAMLError
 
 from boxel.cli.options import Command, Option
 from boxel.cli.values import choices, default_metavar, default_text, describe_value, plain_type, read_value
@@ -163,7 +162,7 @@ def _make_reader(option: Option) -> Callable[[str], Any]:
     def read(text: str) -> Any:
         try:
             return read_value(text, option.hint)
-        except (TypeError, ValueError, YAMLError):
+        except ValueError:
             close = nearest(text, choices(option.hint))
             raise UsageError(f"{option.name} is {text}; give {describe_value(option.hint)}.{close}") from None
 

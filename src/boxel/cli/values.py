@@ -6,8 +6,6 @@ from contextlib import suppress
 from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
-import yaml
-
 from boxel.utils.config import describe_type
 
 
@@ -29,8 +27,6 @@ def read_value(text: str, hint: Any) -> Any:
     if plain == dict[str, str]:
         pairs = [entry.split("=") for entry in text.split(",") if entry]
         return {old.strip(): new.strip() for old, new in pairs}
-    if get_origin(plain) is dict:
-        return dict(yaml.safe_load(text))
     if get_origin(plain) is Literal:
         return get_args(plain)[[str(choice) for choice in get_args(plain)].index(text)]
     if get_origin(plain) in (Union, UnionType):

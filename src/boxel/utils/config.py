@@ -14,6 +14,7 @@ from jsonargparse import ArgumentParser
 from jsonargparse.typing import ClosedUnitInterval as ClosedUnitInterval
 from jsonargparse.typing import NonNegativeFloat as NonNegativeFloat
 from jsonargparse.typing import NonNegativeInt as NonNegativeInt
+from jsonargparse.typing import OpenUnitInterval as OpenUnitInterval
 from jsonargparse.typing import PositiveFloat as PositiveFloat
 from jsonargparse.typing import PositiveInt as PositiveInt
 from jsonargparse.typing import restricted_number_type

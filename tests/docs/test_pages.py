@@ -10,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from boxel.cli.main import build_parser, split_command
+from boxel.data import read, write
 from boxel.data.samples import write_sample_images
 from boxel.data.synthetic import write_scenes
+from boxel.models import build, save
 
 try:
     import tomllib
@@ -42,14 +44,28 @@ def blocks() -> list[pytest.ParameterSet]:
 
 
 def write_input(name: str, folder: Path) -> None:
-    """Write what a page assumes: `photo`, street.jpg; `dataset`, boxes.json with photos/; `results`, of two models."""
+    """Write what a page assumes.
+
+    `photo`: street.jpg. `dataset`: boxes.json with photos/. `results`: those of two models. `parts`: labeled parts of a
+    dataset. `runs`: an untrained BoxInst and an untrained FCRN, with street.jpg.
+    """
     if name == "photo":
         write_sample_images(folder / "all")
         (folder / "all" / "astronaut.png").rename(folder / "street.jpg")
         return
-    truth = write_scenes(folder, 2, height=64, width=96)
+    truth = write_scenes(folder, 8 if name == "parts" else 2, height=64, width=96)
     (folder / "images").rename(folder / "photos")
     (folder / "masks.json").rename(folder / "val_masks.json")
+    if name == "parts":
+        truth = read(folder / "val_masks.json", images=folder / "photos")
+        for k in range(len(truth)):
+            write(truth.select_images([k]), folder / f"masks_{k}.json")
+    if name == "runs":
+        (folder / "photos" / "000000.png").rename(folder / "street.jpg")
+        network = {"backbone": "resnet10t", "weights": "none"}
+        for run, method in {"boxinst": "boxinst", "classes": "fcrn"}.items():
+            model = build(method, len(truth.categories), network)
+            save(model, folder / "runs" / run, {"method": method, "model": network}, truth.categories)
     if name == "results":
         rows = [
             {"image_id": truth.image_ids[image], "category_id": truth.categories[label].id}

@@ -9,7 +9,7 @@ from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
 from boxel.data.images import read_image
-from boxel.data.notebook import draw_instances
+from boxel.data.notebook import draw_thumbnail
 from boxel.masks.rle import decode, encode
 from boxel.utils.errors import BoxelError
 
@@ -272,7 +272,7 @@ def test_a_thumbnail_shows_box_and_mask(tmp_path):
         boxes=np.array([[0, 0, 1, 1], [40, 20, 200, 100], [40, 20, 200, 100], [0, 0, 1, 1]]),
         segmentations=np.array([None, None, msgspec.json.encode([[300, 100, 400, 100, 400, 200]]), None]),
     )
-    drawn = draw_instances(data, 0, read_image(tmp_path / "a.png"))
+    drawn = np.asarray(draw_thumbnail(data, 0, read_image(tmp_path / "a.png")))
     assert drawn.shape == (100, 200, 3)  # half the size
     assert (drawn[10, 20] != 255).any() and (drawn[90, 195] != 255).any()  # corner of the box, and the mask
     assert (drawn[30, 60] == 255).all() and (drawn[95, 5] == 255).all()

@@ -19,7 +19,7 @@ import warnings
 import numpy as np
 
 warnings.simplefilter("ignore")
-from boxel.data import check, convert, iter_sources, join, make_label_map, read, repair, write, write_scenes
+from boxel.data import check, convert, find_images, join, make_label_map, read, repair, to_image, write_scenes
 
 data = write_scenes(sys.argv[1] + "/scenes", 2)
 for format in ("yolo", "voc", "labelme", "semantic", "salient"):
@@ -29,7 +29,7 @@ for format in ("yolo", "voc", "labelme", "semantic", "salient"):
     assert len(again) == 2 and not [issue for issue in check(again) if "image" in issue.kind], format
 repair(join([data, data]))
 make_label_map(data, 0)
-assert [read().shape for _, read in iter_sources(sys.argv[1] + "/scenes/images")] == [(192, 256, 3)] * 2
+assert [to_image(path).shape for path in find_images(sys.argv[1] + "/scenes/images")] == [(192, 256, 3)] * 2
 data._repr_html_()
 """
 

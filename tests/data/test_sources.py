@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from boxel.data.sources import find_images, iter_sources, to_image
+from boxel.data.sources import find_images, to_image
 from boxel.utils.errors import BoxelError
 
 GRADIENT = np.arange(24, dtype=np.uint8).reshape(2, 4, 3)
@@ -54,30 +55,17 @@ def test_sources_without_any_image_are_an_error(tmp_path: Path) -> None:
             find_images(source)
 
 
-def test_sources_are_read_when_asked_for(tmp_path: Path) -> None:
-    Image.fromarray(GRADIENT).save(tmp_path / "b.png")
+@pytest.mark.parametrize("image", [GRADIENT, Image.fromarray(GRADIENT), torch.from_numpy(GRADIENT)])
+def test_an_image_in_memory_or_in_a_file_becomes_pixels(tmp_path: Path, image: Any) -> None:
+    np.testing.assert_array_equal(to_image(image), GRADIENT)
+    Image.fromarray(GRADIENT).save(tmp_path / "a.png")
+    np.testing.assert_array_equal(to_image(tmp_path / "a.png"), GRADIENT)
+
+
+def test_an_unreadable_file_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(b"not an image")
-    broken, sound = iter_sources(tmp_path)
-    assert [broken.name, sound.name] == [str(tmp_path / "a.png"), str(tmp_path / "b.png")]
-    np.testing.assert_array_equal(sound.read(), GRADIENT)
     with pytest.raises(BoxelError, match="not a known image format"):
-        broken.read()
-
-
-def test_sources_may_be_mixed(tmp_path: Path) -> None:
-    Image.fromarray(GRADIENT).save(tmp_path / "b.png")
-    sources = [GRADIENT, tmp_path / "b.png", Image.fromarray(GRADIENT)]
-    names, pixels = zip(*((name, read()) for name, read in iter_sources(sources)), strict=True)
-    assert names == (str(tmp_path / "b.png"), "image_1", "image_2")
-    for image in pixels:
-        np.testing.assert_array_equal(image, GRADIENT)
-
-
-@pytest.mark.parametrize("source", [GRADIENT, Image.fromarray(GRADIENT), torch.from_numpy(GRADIENT)])
-def test_one_image_in_memory_is_one_source(source: object) -> None:
-    ((name, read),) = iter_sources(source)
-    assert name == "image_1"
-    np.testing.assert_array_equal(read(), GRADIENT)
+        to_image(tmp_path / "a.png")
 
 
 def test_pixels_of_every_type_become_rgb() -> None:

@@ -31,9 +31,7 @@ from .samplers import AspectBatchSampler as AspectBatchSampler
 from .samplers import MixedBatchSampler as MixedBatchSampler
 from .samples import sample_images as sample_images
 from .samples import write_sample_images as write_sample_images
-from .sources import Source as Source
 from .sources import find_images as find_images
-from .sources import iter_sources as iter_sources
 from .sources import to_image as to_image
 from .synthetic import make_scene as make_scene
 from .synthetic import write_scenes as write_scenes

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Sequence
 from pathlib import Path
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats import ConversionWarning, read, write
-from boxel.data.issues import Issue
+from boxel.data.issues import group_by_kind
 
 
 def convert(
@@ -50,15 +49,8 @@ def convert(
         True
     """
     data = read(source, images, format, class_list=class_list)
-    for sentence in _sentences_by_kind(data.issues):
+    for kind, issues in group_by_kind(data.issues).items():
+        sentence = f"{len(issues)} x {kind}, the first: {issues[0].message}"
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
     write(data, target, to)
     return data
-
-
-def _sentences_by_kind(issues: Sequence[Issue]) -> list[str]:
-    """Return a sentence per kind of issue: how many there are, and the first."""
-    kinds: dict[str, list[str]] = {}
-    for issue in issues:
-        kinds.setdefault(issue.kind, []).append(issue.message)
-    return [f"{len(messages)} x {kind}, the first: {messages[0]}" for kind, messages in kinds.items()]

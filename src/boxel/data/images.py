@@ -31,7 +31,7 @@ SUFFIXES = frozenset(
 _ORIENTATION = 0x0112  # the EXIF tag
 
 # EXIF 2.32, section 4.6.4: what turns the stored image upright, for each orientation but 1.
-_UPRIGHT = {
+UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -90,7 +90,7 @@ def decode_image(image: Image.Image) -> NDArray[np.uint8]:
     """
     orientation = read_orientation(image)
     image.load()
-    upright = _UPRIGHT.get(orientation)
+    upright = UPRIGHT.get(orientation)
     rgb = _as_rgb(image)
     return np.array(rgb if upright is None else rgb.transpose(upright), dtype=np.uint8)
 
@@ -140,7 +140,7 @@ def read_orientation(image: Image.Image) -> int:
         orientation = image.getexif().get(_ORIENTATION, 1)
     except Exception:  # a damaged EXIF block must not cost the image; Pillow raises many kinds of errors here
         return 1
-    return orientation if orientation in _UPRIGHT else 1
+    return orientation if orientation in UPRIGHT else 1
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from typing import Any
 
 import numpy as np
 
+_EXAMPLES = 3
+"""Maximum number of messages of a kind in a text."""
+
 
 @dataclass(frozen=True)
 class Issue:
@@ -51,12 +54,11 @@ def summarize_issues(issues: Sequence[Issue]) -> str:
     return f"{count} cannot be used{first}: {issues[0].message} `boxel check` lists all."
 
 
-def format_issues(issues: Sequence[Issue], examples: int = 3) -> list[str]:
+def format_issues(issues: Sequence[Issue]) -> list[str]:
     """Return lines of text: the number of issues, then each kind with its count, first examples and repairs.
 
     Args:
         issues: The result of `check` or `repair`.
-        examples: Maximum number of messages per kind.
 
     Examples:
         >>> format_issues([])
@@ -64,18 +66,24 @@ def format_issues(issues: Sequence[Issue], examples: int = 3) -> list[str]:
     """
     if not issues:
         return ["no issues found"]
-    kinds: dict[str, list[Issue]] = {}
-    for issue in issues:
-        kinds.setdefault(issue.kind, []).append(issue)
+    kinds = group_by_kind(issues)
     lines = [f"{_count(len(issues), 'issue')} of {_count(len(kinds), 'kind')}"]
     for kind, members in sorted(kinds.items(), key=lambda item: -len(item[1])):
         repairable = sum(bool(issue.repair) for issue in members)
         lines += ["", f"{kind}: {len(members)} ({repairable} can be repaired)"]
-        for issue in members[:examples]:
+        for issue in members[:_EXAMPLES]:
             lines.append(f"  {issue.message}" + (f" [{issue.repair}]" if issue.repair else ""))
-        if len(members) > examples:
-            lines.append(f"  ... and {len(members) - examples} more; `json` lists them all")
+        if len(members) > _EXAMPLES:
+            lines.append(f"  ... and {len(members) - _EXAMPLES} more; `json` lists them all")
     return lines
+
+
+def group_by_kind(issues: Sequence[Issue]) -> dict[str, list[Issue]]:
+    """Return the issues of each kind, in their order."""
+    kinds: dict[str, list[Issue]] = {}
+    for issue in issues:
+        kinds.setdefault(issue.kind, []).append(issue)
+    return kinds
 
 
 def issues_to_json(issues: Sequence[Issue]) -> list[dict[str, Any]]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import base64
+import io
+from contextlib import suppress
 from html import escape
 from itertools import islice
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw
 
 from boxel.data.images import read_image
 from boxel.utils.errors import BoxelError
@@ -48,28 +50,25 @@ def _thumbnail(data: Annotations, image: int) -> str | None:
         pixels = read_image(data.image_path(image))
     except BoxelError:
         return None
-    encoded = cv2.imencode(".jpg", draw_instances(data, image, pixels)[..., ::-1])[1].tobytes()
-    source = base64.b64encode(encoded).decode("ascii")
+    file = io.BytesIO()
+    draw_thumbnail(data, image, pixels).save(file, "JPEG")
+    source = base64.b64encode(file.getvalue()).decode("ascii")
     title = escape(data.paths[image], quote=True)
     return f'<img title="{title}" style="margin:2px" src="data:image/jpeg;base64,{source}">'
 
 
-def draw_instances(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw boxes and masks on an image, scaled down to a thumbnail."""
-    height, width = pixels.shape[:2]
-    scale = min(_SIDE / max(height, width), 1)
-    size = max(round(width * scale), 1), max(round(height * scale), 1)
-    drawn = np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+def draw_thumbnail(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> Image.Image:
+    """Draw boxes and masks on an image and shrink it."""
+    picture = Image.fromarray(pixels)
     for instance in data.instances_in(image).tolist():
         color = _COLORS[data.labels[instance] % len(_COLORS)]
-        try:
-            mask = data.mask(instance, (height, width))
-        except BoxelError:
-            mask = None
-        if mask is not None:
-            inside = cv2.resize(mask, size, interpolation=cv2.INTER_AREA) > 0
-            drawn[inside] = (0.5 * drawn[inside] + 0.5 * np.array(color)).astype(np.uint8)
+        with suppress(BoxelError):
+            mask = data.mask(instance, pixels.shape[:2])
+            if mask is not None:
+                picture.paste(color, mask=Image.fromarray(mask * np.uint8(128)))
         if np.isfinite(data.boxes[instance]).all():
-            corners = (data.boxes[instance] * scale).clip(-1e4, 1e4).round().astype(int).tolist()
-            cv2.rectangle(drawn, corners[:2], corners[2:], color)
-    return drawn
+            corners = np.sort(data.boxes[instance].reshape(2, 2).clip(-1e4, 1e6), axis=0).ravel().tolist()
+            width = -(-max(pixels.shape) // _SIDE)  # a pixel of the thumbnail
+            ImageDraw.Draw(picture).rectangle(corners, outline=color, width=width)
+    picture.thumbnail((_SIDE, _SIDE))
+    return picture

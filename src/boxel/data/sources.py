@@ -5,10 +5,9 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator
-from functools import partial
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,49 +20,6 @@ logger = logging.getLogger(__name__)
 
 ImageLike: TypeAlias = str | os.PathLike[str] | Image.Image | NDArray[Any]
 """One image: a file, a Pillow image, or an array; see `to_image`."""
-
-
-class Source(NamedTuple):
-    """An input image that is decoded when it is asked for.
-
-    Attributes:
-        name: Path of the file as given or found; ``image_1``, ``image_2``, ... for images in memory.
-        read: Returns the (H, W, 3) uint8 RGB pixels, or raises a `BoxelError`.
-    """
-
-    name: str
-    read: Callable[[], NDArray[np.uint8]]
-
-
-def iter_sources(source: ImageLike | Iterable[ImageLike]) -> Iterator[Source]:
-    """Iterate over the images that a source stands for, without decoding them.
-
-    Args:
-        source: An image file, a folder, a glob pattern, a list file (see `find_images`), a Pillow image, an array (see
-            `to_image`), or several of these.
-
-    Returns:
-        An iterator over ``(name, read)`` pairs; files come first, sorted.
-
-    Raises:
-        BoxelError: There is no image.
-
-    Examples:
-        >>> sources = iter_sources(np.zeros((4, 6), dtype=np.uint8))
-        >>> [(name, read().shape) for name, read in sources]
-        [('image_1', (4, 6, 3))]
-    """
-    single = isinstance(source, str | os.PathLike) or _is_image(source) or not isinstance(source, Iterable)
-    items: list[Any] = [source] if single else list(source)  # type: ignore[arg-type]
-    files = [item for item in items if isinstance(item, str | os.PathLike)]
-    images = [item for item in items if not isinstance(item, str | os.PathLike)]
-    found = find_images(files) if files else []
-    return iter(
-        [
-            *(Source(str(path), partial(read_image, path)) for path in found),
-            *(Source(f"image_{k}", partial(to_image, image)) for k, image in enumerate(images, start=1)),
-        ]
-    )
 
 
 def find_images(
@@ -145,15 +101,11 @@ def to_image(image: ImageLike) -> NDArray[np.uint8]:
             return decode_image(image)
         except Exception as error:  # Pillow's decoders raise many kinds of errors
             raise BoxelError(f"the image cannot be decoded: {one_line(error)}.") from error
-    if not _is_image(image):
+    if not hasattr(image, "__array__"):
         raise UsageError(
             f"an image cannot be of type {type(image).__name__}; give a path, a Pillow image or an array."
         )
     return _array_to_rgb(np.asarray(image))
-
-
-def _is_image(value: object) -> bool:
-    return isinstance(value, Image.Image) or hasattr(value, "__array__")
 
 
 def _array_to_rgb(array: NDArray[Any]) -> NDArray[np.uint8]:

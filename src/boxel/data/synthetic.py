@@ -21,6 +21,7 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats import write
+from boxel.data.formats.builder import Builder
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
 
@@ -182,32 +183,16 @@ def write_scenes(
     """
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
-    paths = [f"{index:06d}.png" for index in range(count)]
-    image_index: list[int] = []
-    instances: list[tuple[int, NDArray[np.float64]]] = []
-    rles: list[bytes] = []
-    for index, path in enumerate(paths):
-        image, found = make_scene(seed, index, height, width)
-        Image.fromarray(image).save(folder / "images" / path, compress_level=1)
-        for label, box, mask in found:
-            image_index.append(index)
-            instances.append((label, box))
-            rles.append(msgspec.json.encode(encode(mask)))
-    data = Annotations(
-        root=folder / "images",
-        image_ids=list(range(1, count + 1)),
-        paths=paths,
-        widths=np.full(count, width, dtype=np.int32),
-        heights=np.full(count, height, dtype=np.int32),
-        categories=tuple(Category(k, name) for k, name in enumerate(CLASSES, start=1)),
-        ids=list(range(1, len(rles) + 1)),
-        image_index=np.array(image_index, dtype=np.int32),
-        labels=np.array([label for label, _ in instances], dtype=np.int32),
-        boxes=np.array([box for _, box in instances], dtype=np.float64).reshape(-1, 4),
-        iscrowd=np.zeros(len(rles), dtype=bool),
-        segmentations=np.array(rles, dtype=object),
-        file=str(folder / "masks.json"),
-    )
+    rows = Builder()
+    for index in range(count):
+        pixels, objects = make_scene(seed, index, height, width)
+        path = f"{index:06d}.png"
+        Image.fromarray(pixels).save(folder / "images" / path, compress_level=1)
+        image = rows.add_image(index + 1, path, width, height)
+        for label, box, mask in objects:
+            rows.add(len(rows.ids) + 1, image, label, box, msgspec.json.encode(encode(mask)))
+    categories = [Category(k, name) for k, name in enumerate(CLASSES, start=1)]
+    data = rows.build(folder / "images", categories, folder / "masks.json")
     write(data, folder / "masks.json")
     write(data.without_masks(), folder / "boxes.json")
     return data

@@ -13,10 +13,11 @@ from contextlib import suppress
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from boxel.data.checks.masks import SEGMENTATION, Code
 from boxel.data.checks.repair_state import RepairState
-from boxel.data.images import ImageHeader
+from boxel.data.images import UPRIGHT, ImageHeader
 from boxel.masks.rle import decode, encode, to_rle
 
 TOLERANCE = 2.0
@@ -137,6 +138,4 @@ def rotate_points(
 
 def rotate_pixels(mask: NDArray[np.uint8], orientation: int) -> NDArray[np.uint8]:
     """Rotate the (H, W) mask of a stored image by the quarter turn of EXIF orientation 5..8."""
-    if orientation in (6, 8):
-        return np.rot90(mask, -1 if orientation == 6 else 1)
-    return mask.T if orientation == 5 else np.rot90(mask, 2).T
+    return np.asarray(Image.fromarray(mask).transpose(UPRIGHT[orientation]))

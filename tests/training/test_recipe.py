@@ -30,7 +30,7 @@ def test_a_mapping_is_not_modified():
 
 def test_the_config_of_a_run_folder_is_a_recipe(tmp_path):
     config = read_config(
-        None, **{"model.tau": 0.25, "augment.scale_jitter": [0.5, 1.5], "data.categories": ["a"]}
+        None, **{"model.tau": 0.25, "augment.short_sides": [320, 352], "data.categories": ["a"]}
     )
     path = tmp_path / "config.yaml"
     path.write_text(yaml.safe_dump({"method": "boxinst", **asdict(config)}))

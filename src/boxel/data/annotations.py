@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,6 @@ VOID, BACKGROUND = -1, -2
 MAX_VALUE = 65535
 """The maximum value of a pixel of a PNG."""
 
-_IMAGE_DTYPES = {"widths": np.int32, "heights": np.int32}
 _INSTANCE_DTYPES = {
     "image_index": np.int32,
     "labels": np.int32,
@@ -44,6 +44,8 @@ _INSTANCE_DTYPES = {
     "trusted": np.bool_,
     "areas": np.float64,
 }
+COLUMNS = {"widths": np.int32, "heights": np.int32} | _INSTANCE_DTYPES
+"""The types of the columns that are arrays, of images and of instances."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +137,7 @@ class Annotations:
         for name, make in defaults.items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, make())
-        for name, dtype in (_IMAGE_DTYPES | _INSTANCE_DTYPES).items():
+        for name, dtype in COLUMNS.items():
             object.__setattr__(self, name, np.ascontiguousarray(getattr(self, name), dtype=dtype))
 
     def __len__(self) -> int:
@@ -224,7 +226,7 @@ class Annotations:
 
     def instances_in(self, image: int) -> NDArray[np.int64]:
         """Return the indices of the instances in one image, in the order of the file."""
-        order, starts = self._by_image()
+        order, starts = self._by_image
         return order[starts[image] : starts[image + 1]]
 
     def segmentation(self, instance: int) -> Segmentation | None:
@@ -376,14 +378,10 @@ class Annotations:
                 raise BoxelError(f"{self.file}: there is no category {name!r}.{nearest(name, known)}")
         return known
 
+    @cached_property
     def _by_image(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        cached = self.__dict__.get("_order")
-        if cached is None:
-            order = np.argsort(self.image_index, kind="stable")
-            starts = np.searchsorted(self.image_index[order], np.arange(len(self) + 1))
-            cached = (order, starts)
-            object.__setattr__(self, "_order", cached)
-        return cached
+        order = np.argsort(self.image_index, kind="stable")
+        return order, np.searchsorted(self.image_index[order], np.arange(len(self) + 1))
 
 
 def _area_of_code(code: Mapping[str, Any]) -> float | None:

@@ -17,8 +17,6 @@ class AugmentConfig(Config):
         short_sides: Lengths of the shorter side in pixels, one drawn per image (multi-scale training).
         max_size: Maximum length of the longer side, in pixels.
         flip: Probability of a left-right flip.
-        scale_jitter: Minimum and maximum factor of large-scale jitter on a square of the largest of `short_sides`;
-            None for multi-scale training.
         color: Strength of random brightness, contrast and saturation; 0 leaves colors alone.
 
     Examples:
@@ -29,15 +27,12 @@ class AugmentConfig(Config):
     short_sides: list[PositiveInt] = field(default_factory=lambda: [640, 672, 704, 736, 768, 800])
     max_size: PositiveInt = 1333
     flip: ClosedUnitInterval = 0.5
-    scale_jitter: tuple[PositiveFloat, PositiveFloat] | None = None
     color: ClosedUnitInterval = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.short_sides:
             raise BoxelError("short_sides is []; give at least one length in pixels.")
-        if self.scale_jitter is not None:
-            _check_factors("scale_jitter", self.scale_jitter)
 
 
 @dataclass

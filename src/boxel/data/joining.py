@@ -10,13 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import VOID, Annotations, Category, ImageId, values_to_labels
+from boxel.data.annotations import COLUMNS, VOID, Annotations, Category, ImageId, values_to_labels
 from boxel.utils.errors import BoxelError
-
-_COLUMNS = (
-    *("widths", "heights", "image_index", "labels", "boxes", "iscrowd"),
-    *("segmentations", "quality", "source", "trusted", "areas"),
-)
 
 
 def join(datasets: Sequence[Annotations]) -> Annotations:
@@ -51,7 +46,7 @@ def join(datasets: Sequence[Annotations]) -> Annotations:
     mapped: list[Annotations] = []
     image_ids: list[ImageId] = []
     ids: list[ImageId] = []
-    columns: dict[str, list[np.ndarray]] = {name: [] for name in _COLUMNS}
+    columns: dict[str, list[np.ndarray]] = {name: [] for name in COLUMNS}
     for data in datasets:
         label = np.array([names.index(category.name) for category in data.categories], dtype=np.int32)
         moved = replace(data.relabel(label, categories), image_index=data.image_index + len(image_ids))

@@ -5,8 +5,7 @@ What a sampler yields depends on the seed, the epoch and the rank alone, so that
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import islice
+from collections.abc import Iterator
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -21,38 +20,7 @@ SeededIndex: TypeAlias = tuple[int, int]
 """Index of a sample and the seed of its augmentation."""
 
 
-class EpochSampler(Sampler[list[SeededIndex]]):
-    """Batches of an epoch, shared among processes; subclasses define `draw` and set `total`, before it is shared.
-
-    Attributes:
-        epoch: The epoch to yield next.
-        skip: Number of batches to skip in it, once.
-    """
-
-    total: int
-
-    def __init__(self, batch_size: int, seed: int, rank: int, processes: int):
-        self.batch_size, self.seed, self.rank, self.processes = batch_size, seed, rank, processes
-        self.epoch = 0
-        self.skip = 0
-
-    def __len__(self) -> int:
-        """Batches per process and epoch."""
-        return -(-self.total // self.processes)
-
-    def __iter__(self) -> Iterator[list[SeededIndex]]:
-        """Yield the batches of this epoch."""
-        batches = self.draw(np.random.default_rng([self.seed, self.epoch]))
-        first = self.rank + self.skip * self.processes
-        self.skip = 0
-        yield from islice(batches, first, None, self.processes)
-
-    def draw(self, rng: np.random.Generator) -> Iterable[list[SeededIndex]]:
-        """Draw the batches of all processes, as many for each."""
-        raise NotImplementedError
-
-
-class AspectBatchSampler(EpochSampler):
+class AspectBatchSampler(Sampler[list[SeededIndex]]):
     """Batches of images that are all wide or all tall, so that little of a batch is padding.
 
     Args:
@@ -80,13 +48,20 @@ class AspectBatchSampler(EpochSampler):
         processes: int = 1,
         repeats: NDArray[np.integer] | None = None,
     ):
-        super().__init__(batch_size, seed, rank, processes)
         self.images = np.arange(len(data)) if repeats is None else np.repeat(np.arange(len(data)), repeats)
         self.wide = (data.widths >= data.heights)[self.images]
-        self.total = -(-len(self.images) // batch_size)
+        self.batch_size, self.seed, self.rank, self.processes = batch_size, seed, rank, processes
+        self.epoch = 0
+        self.skip = 0
 
-    def draw(self, rng: np.random.Generator) -> Iterable[list[SeededIndex]]:
-        """Draw the batches of all processes, as many for each."""
+    def __len__(self) -> int:
+        """Batches per process and epoch."""
+        batches = -(-len(self.wide) // self.batch_size)
+        return -(-batches // self.processes)
+
+    def __iter__(self) -> Iterator[list[SeededIndex]]:
+        """Yield the batches of this epoch; the first ``skip`` of them are skipped, once."""
+        rng = np.random.default_rng([self.seed, self.epoch])
         order = rng.permutation(len(self.wide))
         groups = [order[self.wide[order]], order[~self.wide[order]]]
         whole = [group[: len(group) // self.batch_size * self.batch_size] for group in groups]
@@ -94,11 +69,15 @@ class AspectBatchSampler(EpochSampler):
         stacked = np.concatenate([*whole, rest])
         batches = [stacked[at : at + self.batch_size] for at in range(0, len(stacked), self.batch_size)]
         seeds = rng.integers(2**31, size=len(self.wide))
-        for batch in np.resize(rng.permutation(len(batches)), len(self) * self.processes):
+        turn = np.resize(rng.permutation(len(batches)), len(self) * self.processes)[
+            self.rank :: self.processes
+        ]
+        skip, self.skip = self.skip, 0
+        for batch in turn[skip:]:
             yield [(int(self.images[one]), int(seeds[one])) for one in batches[batch]]
 
 
-class MixedBatchSampler(EpochSampler):
+class MixedBatchSampler(Sampler[list[SeededIndex]]):
     """Batches of boxed instances and salient images at a fixed ratio (BoxCaseg, section 4.2.3).
 
     An epoch is all salient images, with as many boxed instances, drawn for each epoch, as the ratio asks for; without
@@ -130,23 +109,30 @@ class MixedBatchSampler(EpochSampler):
         rank: int = 0,
         processes: int = 1,
     ):
-        super().__init__(batch_size, seed, rank, processes)
         first, second = config.salient_ratio
         self.boxed, self.salient = len(boxed.labels), salient if second or config.random else 0
         self.crowded = find_crowded(boxed) if config.overlap_drop else np.zeros(self.boxed, dtype=bool)
-        self.config = config
+        self.config, self.batch_size = config, batch_size
+        self.seed, self.rank, self.processes = seed, rank, processes
+        self.epoch = 0
+        self.skip = 0
         both = bool(first and self.boxed)
         share = second / (first + second) if both else 1.0
         # A batch has both kinds if the ratio has, unless it is of a single crop, which is drawn at random.
         salient_per_batch = min(max(round(batch_size * share), 1), batch_size - both)
         self.salient_per_batch = salient_per_batch if self.salient and not config.random else 0
-        if self.salient_per_batch:
-            self.total = -(-self.salient // self.salient_per_batch)
-        else:
-            self.total = -(-(self.boxed + self.salient) // batch_size)
 
-    def draw(self, rng: np.random.Generator) -> Iterable[list[SeededIndex]]:
-        """Draw the batches of all processes, as many for each."""
+    def __len__(self) -> int:
+        """Batches per process and epoch."""
+        if not self.salient_per_batch:
+            batches = -(-(self.boxed + self.salient) // self.batch_size)
+        else:
+            batches = -(-self.salient // self.salient_per_batch)
+        return -(-batches // self.processes)
+
+    def __iter__(self) -> Iterator[list[SeededIndex]]:
+        """Yield the batches of this epoch; the first ``skip`` of them are skipped, once."""
+        rng = np.random.default_rng([self.seed, self.epoch])
         kept = np.flatnonzero(~self.crowded | (rng.random(self.boxed) >= self.config.overlap_drop))
         kept = kept if len(kept) else np.arange(self.boxed)
         salient = self.boxed + np.arange(self.salient)
@@ -160,26 +146,19 @@ class MixedBatchSampler(EpochSampler):
             images = _draw(salient, batches * self.salient_per_batch, rng).reshape(batches, -1)
             together = np.concatenate([drawn, images], axis=1)
         seeds = rng.integers(2**31, size=together.shape)
-        for batch, own in zip(together, seeds, strict=True):
+        skip, self.skip = self.skip, 0
+        for batch, own in list(zip(together, seeds, strict=True))[self.rank :: self.processes][skip:]:
             yield [(int(index), int(seed)) for index, seed in zip(batch, own, strict=True)]
 
 
-def find_crowded(data: Annotations, iou: float = 0.5) -> NDArray[np.bool_]:
-    """Find instances whose box overlaps another box of their image.
-
-    Args:
-        data: The annotations.
-        iou: Box IoU above which two boxes overlap.
-
-    Returns:
-        (N,) bool.
-    """
+def find_crowded(data: Annotations) -> NDArray[np.bool_]:
+    """(N,) bool: the instance's box overlaps another box of its image with an IoU above 0.5."""
     found = np.zeros(len(data.labels), dtype=bool)
     for image in range(len(data)):
         own = data.instances_in(image)
         overlaps = box_iou(data.boxes[own], data.boxes[own])
         np.fill_diagonal(overlaps, 0)
-        found[own] = (overlaps > iou).any(axis=1)
+        found[own] = (overlaps > 0.5).any(axis=1)
     return found
 
 

@@ -19,8 +19,7 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
     """Build the transforms of a training sample.
 
     Returns:
-        A transform of (uint8 image, target) to (float RGB in [0, 1], target); instances whose box was cut away are
-        gone.
+        A transform of (uint8 image, target) to (float RGB in [0, 1], target).
 
     Examples:
         >>> transform = train_transforms(AugmentConfig(short_sides=[8], flip=0))
@@ -30,13 +29,7 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
         >>> target["boxes"].tolist()
         [[2, 2, 6, 6]]
     """
-    steps: list[torch.nn.Module] = []
-    if config.scale_jitter is None:
-        steps.append(v2.RandomShortestSize(config.short_sides, max_size=config.max_size))
-    else:
-        side = max(config.short_sides)
-        steps.append(v2.ScaleJitter((side, side), scale_range=config.scale_jitter))
-        steps.append(RandomCropWithin(side))
+    steps: list[torch.nn.Module] = [v2.RandomShortestSize(config.short_sides, max_size=config.max_size)]
     if config.flip > 0:
         steps.append(v2.RandomHorizontalFlip(config.flip))
     if config.color > 0:
@@ -57,32 +50,6 @@ def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:
     return tuple(
         sample[1][name] for name in ("labels", "iscrowd", "has_mask", "quality", "masks") if name in sample[1]
     )
-
-
-class RandomCropWithin(torch.nn.Module):
-    """Crop an image at random to at most a square; a smaller image is not padded.
-
-    Padding is left to the model, which knows where an image ends and so learns no edges from the padding.
-
-    Args:
-        side: Side of the square, in pixels.
-    """
-
-    def __init__(self, side: int):
-        super().__init__()
-        self.side = side
-
-    def forward(self, sample: tuple[Any, dict[str, Any]]) -> tuple[Any, dict[str, Any]]:
-        """Crop image, boxes and masks alike."""
-        image, target = sample
-        height, width = (min(length, self.side) for length in image.shape[-2:])
-        top = int(torch.randint(image.shape[-2] - height + 1, ()))
-        left = int(torch.randint(image.shape[-1] - width + 1, ()))
-        cropped = {
-            name: F.crop(value, top, left, height, width) if isinstance(value, tv_tensors.TVTensor) else value
-            for name, value in target.items()
-        }
-        return F.crop(image, top, left, height, width), cropped
 
 
 class RandomScaleCrop(torch.nn.Module):

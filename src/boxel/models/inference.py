@@ -91,11 +91,7 @@ def inference_config_from_training(settings: Mapping[str, Any]) -> InferenceConf
         )
     augment = settings.get("augment", {})
     short_side = max(augment.get("short_sides", [InferenceConfig.short_side]))
-    # Large-scale jitter at a factor of 1 fits the whole image into a square.
-    max_size = (
-        short_side if augment.get("scale_jitter") else augment.get("max_size", InferenceConfig.max_size)
-    )
-    return InferenceConfig(short_side=short_side, max_size=max_size)
+    return InferenceConfig(short_side, augment.get("max_size", InferenceConfig.max_size))
 
 
 @torch.inference_mode()

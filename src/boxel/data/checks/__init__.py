@@ -32,6 +32,7 @@ def check(data: Annotations) -> list[Issue]:
     return repair(data)[1]
 
 
+@np.errstate(over="ignore", invalid="ignore")  # of absurd numbers, each of which is reported
 def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
     """Repair a copy of a dataset.
 
@@ -47,11 +48,7 @@ def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
         >>> issues[0].kind, bool((copy.boxes == data.boxes).all())
         ('box-inverted', True)
     """
-    with np.errstate(over="ignore", invalid="ignore"):  # of absurd numbers, each of which is reported
-        return _repair(RepairState(data))
-
-
-def _repair(state: RepairState) -> tuple[Annotations, list[Issue]]:
+    state = RepairState(data)
     ids.check_references(state)
     boxes.check_not_empty(state)
     if not state.image_ids:

@@ -34,11 +34,8 @@ def check_orientation(state: RepairState, headers: Mapping[int, ImageHeader]) ->
     fit both, the recorded size is the stored one, and no other image of the dataset has such a size with boxes that fit
     the upright image only. Clear ones are rotated.
 
-    If a dataset has such images, its images that are rotated without a swap of sides are reported as unclear.
-
-    Args:
-        state: The dataset; sizes still as recorded.
-        headers: Those of the readable images.
+    If a dataset has such images, its images that are rotated without a swap of sides are reported as unclear. The
+    sizes must still be as recorded.
     """
     turned = {image: header for image, header in headers.items() if header.stored != header.upright}
     extents = {image: _extent(state.boxes[state.data.instances_in(image)]) for image in turned}

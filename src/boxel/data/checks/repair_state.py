@@ -24,8 +24,6 @@ class RepairState:
 
     Attributes:
         data: The dataset as it was read.
-        image_ids, widths, heights, label_maps, categories, ids, image_index, labels, boxes, segmentations:
-            As in `Annotations`.
         keep_images: (I,) bool, False for images to leave out.
         keep: (N,) bool, False for instances to leave out; those of a left-out image count as kept here.
         mask_boxes: (N, 4) float64, tight box of each valid mask, clipped to the image; NaN without one.

@@ -1,8 +1,8 @@
 """Read and write datasets: one module per format, recognized by looking at the files.
 
 Each module has `recognize(path) -> bool`, `read(path, images) -> Annotations` (YOLO's and semantic's take a split too,
-and the latter a class list) and `write(data, path) -> list[str]`, which returns a sentence per thing that the format
-cannot hold.
+and the latter a class list), which raises a `BoxelError` if there is no such dataset, and `write(data, path) ->
+list[str]`, which returns a sentence per thing that the format cannot hold.
 """
 
 from __future__ import annotations

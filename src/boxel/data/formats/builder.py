@@ -61,20 +61,7 @@ class Builder:
         trusted: bool = True,
         area: float | None = None,
     ) -> None:
-        """Append an instance.
-
-        Args:
-            id: Original id of the annotation.
-            image: Index of its image.
-            label: Index of its category.
-            box: Four numbers, xyxy pixels.
-            segmentation: A COCO segmentation as JSON bytes.
-            iscrowd: The box holds a group, not one object.
-            quality: Estimated IoU of the mask with the ground truth, in [0, 1].
-            source: What made the mask.
-            trusted: False for a mask that training should ignore.
-            area: Square pixels as the file gives them.
-        """
+        """Append an instance of the image at an index, with an xyxy box; see `Annotations`."""
         self.ids.append(id)
         self.image_index.append(image)
         self.labels.append(label)
@@ -93,6 +80,7 @@ class Builder:
         what: str,
         image_id: ImageId | None = None,
         annotation_id: ImageId | None = None,
+        /,
         repair: str = "left out",
         **values: Any,
     ) -> None:
@@ -119,11 +107,7 @@ class Builder:
 
 
 def read_bytes(path: Path) -> bytes:
-    """Read the content of a file.
-
-    Raises:
-        BoxelError: The file cannot be read.
-    """
+    """Read the content of a file; a `BoxelError` states why it cannot be read."""
     try:
         return path.read_bytes()
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name

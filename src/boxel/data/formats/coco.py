@@ -25,7 +25,6 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.builder import Builder, read_bytes
 from boxel.data.formats.layout import lost_label_maps
-from boxel.data.issues import Issue
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import atomic_path
@@ -94,9 +93,6 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         images: Folder that its file names are relative to. If None, the first that has them of: the folder that the
             file itself names, its own folder, ``images/``, and one named like the split (``train2017/`` for
             ``instances_train2017.json``).
-
-    Raises:
-        BoxelError: The file cannot be read or is not a COCO dataset.
     """
     if path.is_dir():
         files = _files_in(path)
@@ -117,24 +113,15 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             image = index_of.get(_to_id(row.image_id))
             label = label_of.get(_to_id(row.category_id))
             if image is None or label is None:
-                rows.issues.append(_unknown("image" if image is None else "category", path, id, row))
+                _report_unknown("image" if image is None else "category", path, id, row, rows)
                 continue
             segmentation = _copy_segmentation(row.segmentation)
             box = _xyxy(row.bbox, segmentation, rows.heights[image], rows.widths[image])
-            rows.add(
-                id if id is not None else _UNNUMBERED,
-                image,
-                label,
-                box,
-                segmentation,
-                bool(row.iscrowd),
-                row.quality,
-                row.source,
-                row.trusted in (None, True),
-                row.area,
-            )
+            trusted = row.trusted in (None, True)
+            mask = segmentation, bool(row.iscrowd), row.quality, row.source, trusted, row.area
+            rows.add(_UNNUMBERED if id is None else id, image, label, box, *mask)
         except _MALFORMED as error:
-            rows.issues.append(_bad("annotation", path, position, error))
+            _report_bad("annotation", path, position, error, rows)
     _number(rows.ids)
     return rows.build(images or _guess_root(path, rows.paths, _named_root(file.info)), categories, path)
 
@@ -190,10 +177,9 @@ def _decode_file(path: Path) -> _File:
         try:
             return msgspec.json.decode(content, type=_File)
         except msgspec.DecodeError:
-            repaired = _NON_FINITE.sub(
-                lambda m: {b"NaN": b"null", b"Infinity": b"1e999"}.get(m[0], m[0]),
-                content.removeprefix(b"\xef\xbb\xbf"),
-            )
+            valid = {b"NaN": b"null", b"Infinity": b"1e999"}
+            text = content.removeprefix(b"\xef\xbb\xbf")
+            repaired = _NON_FINITE.sub(lambda match: valid.get(match[0], match[0]), text)
             if repaired == content:
                 raise
             return msgspec.json.decode(repaired, type=_File)
@@ -210,12 +196,8 @@ def _decode_row(raw: Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
         # Python's parser accepts numbers too large for a float (as infinite).
         fields = msgspec.json.decode(raw, type=dict[str, Raw])
         segmentation = fields.pop("segmentation", Raw(b""))
-        known = {
-            name: json.loads(bytes(value))
-            for name, value in fields.items()
-            if name in decoder.type.__struct_fields__
-        }
-        row = msgspec.convert(known, decoder.type)
+        names = fields.keys() & set(decoder.type.__struct_fields__)
+        row = msgspec.convert({name: json.loads(bytes(fields[name])) for name in names}, decoder.type)
         if hasattr(row, "segmentation"):
             row.segmentation = segmentation
         return row
@@ -232,7 +214,7 @@ def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, in
             index = rows.add_image(id, image.file_name, int(image.width or 0), int(image.height or 0))
             index_of.setdefault(id, index)
         except _MALFORMED as error:
-            rows.issues.append(_bad("image", path, position, error))
+            _report_bad("image", path, position, error, rows)
     return index_of
 
 
@@ -252,16 +234,12 @@ def _read_categories(
             label_of[id] = len(categories)
             categories.append(Category(int(id), row.name, row.supercategory or ""))
         except _MALFORMED as error:
-            rows.issues.append(_bad("category", path, position, error))
+            _report_bad("category", path, position, error, rows)
     if not raws and annotations:
         for id in sorted(_category_ids(annotations)):
             label_of[id] = len(categories)
             categories.append(Category(id, str(id)))
-        rows.issues.append(
-            Issue(
-                "no-categories", f"{path}: there are no categories; their ids are used as names.", str(path)
-            )
-        )
+        rows.report("no-categories", path, "there are no categories; their ids are used as names.", repair="")
     return categories, label_of
 
 
@@ -280,27 +258,16 @@ def _category_ids(annotations: list[Raw]) -> set[int]:
     return ids
 
 
-def _bad(what: str, path: Path, position: int, error: BaseException) -> Issue:
-    return Issue(
-        f"bad-{what}",
-        f"{path}: {what} {position} of the list cannot be read ({one_line(error)}); it is left out.",
-        str(path),
-        values={"position": position},
-        repair="left out",
-    )
+def _report_bad(what: str, path: Path, position: int, error: BaseException, rows: Builder) -> None:
+    reason = f"{what} {position} of the list cannot be read ({one_line(error)}); it is left out."
+    rows.report(f"bad-{what}", path, reason, position=position)
 
 
-def _unknown(what: str, path: Path, id: int | str | None, row: _Annotation) -> Issue:
+def _report_unknown(what: str, path: Path, id: ImageId | None, row: _Annotation, rows: Builder) -> None:
     wanted = row.image_id if what == "image" else row.category_id
-    return Issue(
-        f"unknown-{what}",
-        f"{path}: annotation {id} refers to {what} {wanted}, which the file does not list; it is left out.",
-        str(path),
-        image_id=_to_id(row.image_id),
-        annotation_id=id,
-        values={"image_id": row.image_id, "category_id": row.category_id, "bbox": row.bbox},
-        repair="left out",
-    )
+    reason = f"annotation {id} refers to {what} {wanted}, which the file does not list; it is left out."
+    values = {"image_id": row.image_id, "category_id": row.category_id, "bbox": row.bbox}
+    rows.report(f"unknown-{what}", path, reason, _to_id(row.image_id), id, **values)
 
 
 _UNNUMBERED = ""  # stands for a missing annotation id until all are read
@@ -323,13 +290,7 @@ def _named_root(info: Raw) -> str:
 
 
 def _guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:
-    """Guess the folder near the annotation file that has its images; the file's own folder if none has.
-
-    Args:
-        path: The annotation file.
-        paths: Its file names.
-        named: A folder relative to it, to try first.
-    """
+    """Guess the folder that has the images of a file: the one it names, or one near it; its own folder if none has."""
     parent = path.parent
     split = path.stem.split("_")[-1]
     names = ["images", path.stem, split, f"images/{split}"]
@@ -356,13 +317,6 @@ def write(data: Annotations, path: Path) -> list[str]:
     instances ``stem:1``, ``stem:2``: these get numbers, since COCO's own tools expect numbers; other text ids are kept.
     ``area`` is that of the mask, or of the box if there is none. ``quality``, ``source`` and ``trusted`` are written
     only if they differ from the defaults.
-
-    Args:
-        data: The dataset.
-        path: The file; it is replaced only once the new one is complete.
-
-    Returns:
-        What COCO cannot hold: label maps.
     """
     stems = [Path(p).stem for p in data.paths]
     image_ids = _numeric_ids(data.image_ids, stems)
@@ -372,12 +326,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         root = _root_to_name(data, path)
         file.write(b"{" + (b'"info": ' + encode({"images": root}) + b",\n" if root else b"") + b'"images": [')
         for i in range(len(data)):
-            image = {
-                "id": image_ids[i],
-                "file_name": data.paths[i],
-                "width": int(data.widths[i]),
-                "height": int(data.heights[i]),
-            }
+            size = {"width": int(data.widths[i]), "height": int(data.heights[i])}
+            image = {"id": image_ids[i], "file_name": data.paths[i], **size}
             file.write((b",\n" if i else b"\n") + encode(image))
         file.write(b'],\n"annotations": [')
         for i in range(len(data.labels)):
@@ -426,18 +376,11 @@ def _annotation(data: Annotations, i: int, id: ImageId, image_id: ImageId) -> di
 
 
 def _numeric_ids(ids: Sequence[ImageId], own: Sequence[str]) -> list[ImageId]:
-    """Return ids for COCO: text made from the file's stem becomes the next free number.
-
-    Args:
-        ids: The ids.
-        own: For each the stem of its image's file, or the stem and a colon.
-    """
+    """Return ids for COCO: text made from the stem of a file, or from a stem with a colon, becomes a free number."""
     taken = {id for id in ids if isinstance(id, int)}
     free = itertools.filterfalse(taken.__contains__, itertools.count(1))
-    return [
-        next(free) if isinstance(id, str) and _is_own(id, stem) else id
-        for id, stem in zip(ids, own, strict=True)
-    ]
+    pairs = zip(ids, own, strict=True)
+    return [next(free) if isinstance(id, str) and _is_own(id, stem) else id for id, stem in pairs]
 
 
 def _is_own(id: str, stem: str) -> bool:

@@ -94,9 +94,6 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     Args:
         path: A folder, searched recursively for JSON files, or one file.
         images: Folder of the images, if they are not where ``imagePath`` states.
-
-    Raises:
-        BoxelError: There is no such dataset.
     """
     folder = path.parent if path.is_file() else path
     files = [path] if path.is_file() else sorted(folder.rglob("*.json"))
@@ -223,9 +220,6 @@ def write(data: Annotations, path: Path) -> list[str]:
     """Write one JSON file per image, with the images linked beside them.
 
     The parts of a mask become polygons of one group; a run-length code becomes outlines, its holes filled.
-
-    Returns:
-        What LabelMe cannot hold.
     """
     export = Export(data, path, "LabelMe")
     for image, (stem, name) in enumerate(zip(export.stems, export.names, strict=True)):

@@ -37,13 +37,6 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     """Read a salient dataset, one instance per image.
 
     Images without a mask, and masks without foreground or of another size than their image, become issues.
-
-    Args:
-        path: The folder that has `images` and `masks`.
-        images: Folder of the images, if they are elsewhere.
-
-    Raises:
-        BoxelError: There is no mask.
     """
     root, masks = images or path / "images", path / "masks"
     files = _image_files(masks)
@@ -84,11 +77,7 @@ def _add(rows: Builder, root: Path, file: Path) -> None:
 
 
 def write(data: Annotations, path: Path) -> list[str]:
-    """Write images and black-and-white masks; all instances of an image share one mask.
-
-    Returns:
-        What the layout cannot hold.
-    """
+    """Write images and black-and-white masks; all instances of an image share one mask."""
     export = Export(data, path, "a salient dataset", "images")
     (path / "masks").mkdir(parents=True, exist_ok=True)
     for image, stem in enumerate(export.stems):

@@ -47,9 +47,6 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     Args:
         path: The folder, or a list of names beside ``inst`` (``train.txt``) to read only those.
         images: Folder of the images, if it is not ``img``.
-
-    Raises:
-        BoxelError: There is no such dataset.
     """
     folder = _find_folder(path)
     if folder is None or not (folder / "inst").is_dir():
@@ -102,11 +99,7 @@ def _read_instances(file: Path) -> tuple[NDArray[Any], list[int]]:
 
 
 def write(data: Annotations, path: Path) -> list[str]:
-    """Write ``inst``, ``cls``, ``img`` and the list ``all.txt`` into a folder.
-
-    Returns:
-        What SBD cannot hold: it has masks only, with one instance per pixel.
-    """
+    """Write ``inst``, ``cls``, ``img`` and the list ``all.txt``: masks only, with one instance per pixel."""
     require_scipy()
     for sub in ("inst", "cls"):
         (path / sub).mkdir(parents=True, exist_ok=True)

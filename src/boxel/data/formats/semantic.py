@@ -110,9 +110,6 @@ def read(
             theirs.
         split: ``train``, ``val`` or ``test``, to read only that folder of the root, or what a text of that name in the
             path lists, e.g. ``train.txt``; all if None, or if there is neither.
-
-    Raises:
-        BoxelError: There is no such dataset or split, its classes are unknown, or nothing of it can be used.
     """
     layout = _find_layout(path, split)
     preferred = TRAIN_IDS if class_list == "cityscapes-train-ids" else LABEL_IDS
@@ -279,9 +276,6 @@ def write(data: Annotations, path: Path) -> list[str]:
 
     The values are the ids of the categories, 255 is void. If the dataset has no label map of an image, its masks are
     painted, smaller ones on top, and what none covers is background, 0.
-
-    Returns:
-        What the layout cannot hold.
     """
     classes = pixel_classes(data)
     values, losses = _values(classes)

@@ -120,9 +120,6 @@ def load_classes(
         folders: Where its class list may be.
         label_map: One of its label maps.
         choice: The user's choice, see `load_class_table`.
-
-    Raises:
-        BoxelError: The table is unknown or cannot be understood.
     """
     source = choice or _first_file(folders, CLASS_LISTS) or _guess_table(label_map)
     if source is None:

@@ -50,9 +50,6 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     Args:
         path: The folder, an image set of it (``ImageSets/Segmentation/train.txt``) to read only that, or one XML file.
         images: Folder of the images, if it is not ``JPEGImages``.
-
-    Raises:
-        BoxelError: There is no such dataset.
     """
     folder, stems = _locate(path)
     xml_folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
@@ -105,9 +102,6 @@ def read_image_set(path: Path) -> list[str]:
     """Read the stems listed in an image-set file, each once, in its order.
 
     A second column, as in ``ImageSets/Main/dog_train.txt``, is ignored.
-
-    Raises:
-        BoxelError: The file cannot be read.
     """
     lines = read_bytes(path).decode("utf-8", "replace").splitlines()
     names = [line.split()[0] for line in lines if line.split()]
@@ -171,9 +165,6 @@ def write(data: Annotations, path: Path) -> list[str]:
     Boxes keep their fractions, as in some of VOC's own files. Object k of an XML file has the value k in
     ``SegmentationObject``; if masks overlap the smaller one lies on top. Void pixels of a label map, and those that no
     mask covers, go into ``SegmentationClass``.
-
-    Returns:
-        What VOC cannot hold.
     """
     for sub in ("Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
         (path / sub).mkdir(parents=True, exist_ok=True)

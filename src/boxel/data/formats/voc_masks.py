@@ -123,8 +123,7 @@ def write_pngs(export: Export, image: int, values: list[int], lost_maps: list[st
         export: The dataset.
         image: Index of the image; its k-th instance, from 1, has the value k in ``SegmentationObject``.
         values: Value of each category in ``SegmentationClass``.
-        lost_maps: Receives a sentence about a label map that cannot be read, or that numbers the classes differently,
-            of which only void is kept.
+        lost_maps: Receives a sentence about a label map that cannot be kept whole.
 
     Returns:
         Whether anything is written.

@@ -55,9 +55,6 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
         images: Folder of the images, instead of ``images/``.
         split: ``train``, ``val`` or ``test``, to read what ``data.yaml`` lists under it; all if None. Ignored if no
             ``data.yaml`` lists any, or if the path is a folder within the dataset.
-
-    Raises:
-        BoxelError: There is no such dataset or split, or its ``data.yaml`` cannot be read.
     """
     folder = path.parent if path.is_file() else path
     config_file = path if path.is_file() else _find_yaml(path)
@@ -210,9 +207,6 @@ def write(data: Annotations, path: Path) -> list[str]:
 
     Classes are numbered from 0 as Ultralytics requires, and boxes and polygons are clipped to the image, since it
     refuses images with others. The parts of a mask are joined into one ring; holes are filled.
-
-    Returns:
-        What YOLO cannot hold.
     """
     export = Export(data, path, "YOLO", "images")
     (path / "labels").mkdir(exist_ok=True)

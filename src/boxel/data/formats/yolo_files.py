@@ -31,9 +31,6 @@ def listed_places(
         images: A folder instead of every ``images/``.
         split: The only split wanted.
         rows: Receives an issue per listed entry that does not exist, if any exists.
-
-    Raises:
-        BoxelError: The split does not exist, although others are listed.
     """
     entries = {name: _entries(config.get(name)) for name in SPLITS}
     if split is not None and any(entries.values()):

@@ -14,7 +14,7 @@ from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
 from boxel.labeling.calibration import calibrate
 from boxel.labeling.config import LabelConfig, parse_label_config
-from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration, unknown_quality
+from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration
 from boxel.labeling.runner import LabelResult, label_images
 from boxel.labeling.store import Store
 from boxel.labeling.teachers import make_teacher
@@ -118,7 +118,7 @@ def label_data(
                 " with ".join(teacher.name for teacher in teachers),
                 MIN_MASKS,
             )
-        result = label_images(boxes, teachers, parsed, store, calibration or unknown_quality)
+        result = label_images(boxes, teachers, parsed, store, calibration)
         return result if target is None else _write_result(result, target, to)
 
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from numbers import Integral
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, TypeAlias, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -17,13 +17,15 @@ from boxel.data.sources import ImageLike, to_image
 from boxel.labeling.api import TeacherLike, load_teachers
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.fusion import label_image
-from boxel.labeling.quality import unknown_quality
+from boxel.labeling.quality import estimate_quality
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import Rle, decode_all, encode_in_box
 from boxel.utils.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from supervision import Detections
+
+Labels: TypeAlias = Sequence[int] | Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,7 +62,6 @@ class BoxMasks:
     image: NDArray[np.uint8]
 
     def __len__(self) -> int:
-        """Return the number of boxes."""
         return len(self.rles)
 
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> BoxMasks:
@@ -71,11 +72,9 @@ class BoxMasks:
         return replace(self, **columns, rles=[self.rles[row] for row in rows.tolist()], labels=labels)
 
     def __iter__(self) -> Iterator[BoxMasks]:
-        """Iterate over the masks, one at a time."""
         return (self[row] for row in range(len(self)))
 
     def __repr__(self) -> str:
-        """Return a summary on one line."""
         height, width = self.image.shape[:2]
         known = self.quality[np.isfinite(self.quality)]
         quality = f", mean quality {known.mean():.2f}" if len(known) else ""
@@ -155,19 +154,16 @@ class BoxSegmenter:
         self._names = list(categories)
         # Boxes without a label are of a category that has no name.
         known = [Category(number, name) for number, name in enumerate([*categories, ""], start=1)]
-        self._teachers, calibration = load_teachers(teacher, self._config, known)
-        self._quality = calibration or unknown_quality
+        self._teachers, self._calibration = load_teachers(teacher, self._config, known)
 
     @overload
-    def __call__(
-        self, image: ImageLike, boxes: ArrayLike, labels: Sequence[int] | Sequence[str] | None = None
-    ) -> BoxMasks: ...
+    def __call__(self, image: ImageLike, boxes: ArrayLike, labels: Labels | None = None) -> BoxMasks: ...
     @overload
     def __call__(
         self,
         image: list[ImageLike] | tuple[ImageLike, ...],
         boxes: Sequence[ArrayLike],
-        labels: Sequence[Sequence[int] | Sequence[str]] | None = None,
+        labels: Sequence[Labels] | None = None,
     ) -> list[BoxMasks]: ...
     def __call__(self, image: Any, boxes: Any, labels: Any = None) -> BoxMasks | list[BoxMasks]:
         """Predict the masks of the boxes of an image, or of each image of a list.
@@ -198,9 +194,7 @@ class BoxSegmenter:
         with ThreadPoolExecutor(self._config.workers) as pool:
             return list(pool.map(self._segment, image, boxes, labels))
 
-    def _segment(
-        self, image: ImageLike, boxes: ArrayLike, labels: Sequence[int] | Sequence[str] | None
-    ) -> BoxMasks:
+    def _segment(self, image: ImageLike, boxes: ArrayLike, labels: Labels | None) -> BoxMasks:
         pixels = to_image(image)
         height, width = pixels.shape[:2]
         given = _check_boxes(boxes)
@@ -209,7 +203,7 @@ class BoxSegmenter:
         finite = np.isfinite(given).all(axis=1)
         usable = np.flatnonzero(finite & (visible[:, 2:] > visible[:, :2]).all(axis=1))
         labeled = label_image(pixels, given[usable], indices[usable], self._teachers, self._config)
-        quality = self._quality(labeled)
+        quality = estimate_quality(self._calibration, labeled)
         result = BoxMasks(
             boxes=given,
             rles=[encode_in_box(np.zeros((0, 0), dtype=bool), 0, 0, height, width) for _ in given],
@@ -230,7 +224,7 @@ class BoxSegmenter:
             result.scores[row] = np.mean(scores)
         return result
 
-    def _label_indices(self, labels: Sequence[int] | Sequence[str] | None, count: int) -> NDArray[np.int32]:
+    def _label_indices(self, labels: Labels | None, count: int) -> NDArray[np.int32]:
         """Return the category index of each box."""
         known = self._names
         if labels is not None and len(labels) != count:

@@ -209,9 +209,9 @@ def find_calibration(source: str) -> Calibration | None:
     return load_calibration(path) if path.is_file() else None
 
 
-def unknown_quality(labeled: LabeledImage) -> NDArray[np.float64]:
-    """Return (N,) NaN: the quality of masks of a teacher without a calibration."""
-    return np.full(len(labeled.boxes), np.nan)
+def estimate_quality(calibration: Calibration | None, labeled: LabeledImage) -> NDArray[np.float64]:
+    """Estimate the (N,) quality of the masks of an image; NaN for a box without one, or without a calibration."""
+    return np.full(len(labeled.boxes), np.nan) if calibration is None else calibration(labeled)
 
 
 def _terms(z: NDArray[np.float64]) -> NDArray[np.float64]:

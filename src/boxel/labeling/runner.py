@@ -12,7 +12,7 @@ from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from hashlib import blake2b
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -23,7 +23,7 @@ from boxel.data.images import read_image
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.overlaps import PlacedMask
-from boxel.labeling.quality import unknown_quality
+from boxel.labeling.quality import Calibration, estimate_quality
 from boxel.labeling.store import Batch, ImageRows, MaskRow, Store
 from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import Region
@@ -32,9 +32,6 @@ from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.progress import progress
 
 logger = logging.getLogger(__name__)
-
-QualityEstimator: TypeAlias = Callable[[LabeledImage], NDArray[np.float64]]
-"""Estimates the (N,) IoU of each mask with the ground truth; NaN if unknown."""
 
 _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be committed in order
 _NEUTRAL_SETTINGS = ("workers", "device")  # a device that changes the masks is in a teacher's identity
@@ -84,7 +81,7 @@ class _Job:
     data: Annotations
     teachers: Sequence[Teacher]
     config: LabelConfig
-    quality: QualityEstimator
+    calibration: Calibration | None
     roles: NDArray[np.int8]  # (N,), of each instance
 
 
@@ -93,37 +90,41 @@ def label_images(
     teachers: Sequence[Teacher],
     config: LabelConfig,
     store: Store,
-    quality: QualityEstimator = unknown_quality,
+    calibration: Calibration | None = None,
 ) -> LabelResult:
     """Label the images of a dataset that the store does not have yet, and return the dataset with all masks.
 
     After any interruption the same call resumes the job: what was committed is not done again. The masks of an image
     depend on the image, its annotations and the settings alone, not on the order or the number of threads. Crowds and
-    instances with a trusted mask stay as they are. The estimator of quality may have an ``identity`` as teachers do.
+    instances with a trusted mask stay as they are.
 
     Raises:
         BoxelError: The store has other settings, or no image can be labeled.
     """
-    settings = collect_settings(teachers, config, quality)
-    job = _Job(data, teachers, config, quality, _assign_roles(data, config.relabel))
+    settings = _collect_settings(teachers, config, calibration)
+    job = _Job(data, teachers, config, calibration, _assign_roles(data, config.relabel))
     images = np.unique(data.image_index[job.roles == _LABEL]).tolist()
-    digests = {image: fingerprint(data, image, job.roles) for image in images}
-    finished = store.paths()
+    digests = {image: _fingerprint(data, image, job.roles) for image in images}
+    current, finished = set(digests.values()), store.paths()
     store.check_settings(settings)
     todo = {digest: image for image, digest in digests.items() if digest not in finished}
-    changed = _find_changed(data, todo, set(digests.values()), finished)
+    # A file that occurs a second time, with other boxes, has not changed.
+    outdated = {path for digest, path in finished.items() if digest not in current}
+    changed = [
+        data.paths[i] for i in todo.values() if data.paths[i] in outdated and data.image_path(i).is_file()
+    ]
     if finished:
         logger.info("%d of %d images are labeled already", len(digests) - len(todo), len(digests))
     for path in changed:
         logger.info("%s: the image or its annotations have changed; it is labeled again", path)
 
     failures = _label_and_store(job, todo, store)
-    if failures and len(failures) == len(set(digests.values())):
+    if failures and len(failures) == len(current):
         raise BoxelError(
             f"{data.file or 'the dataset'}: none of its {len(digests)} images can be labeled; the first: "
             f"{next(iter(failures.values()))}"
         )
-    filled, masked = merge_masks(data, store, digests)
+    filled, masked = _merge_masks(data, store, digests)
     failed = [image for image, digest in digests.items() if digest in failures]
     unmasked = np.flatnonzero((job.roles == _LABEL) & ~masked & ~np.isin(data.image_index, failed))
     _log_problems(data, list(failures.values()), unmasked)
@@ -138,19 +139,19 @@ def label_images(
     )
 
 
-def collect_settings(
-    teachers: Sequence[Teacher], config: LabelConfig, quality: QualityEstimator
+def _collect_settings(
+    teachers: Sequence[Teacher], config: LabelConfig, calibration: Calibration | None
 ) -> dict[str, Any]:
     """Collect all that decides the masks, besides the dataset itself, as plain data by name."""
     settings = {name: value for name, value in asdict(config).items() if name not in _NEUTRAL_SETTINGS}
     # The last part of a path: the weights count, not the folder they lie in.
     settings["teachers"] = [Path(teacher.name).name for teacher in teachers]
     settings["weights of the teachers"] = [getattr(teacher, "identity", "") for teacher in teachers]
-    settings["weights of the quality"] = getattr(quality, "identity", "")
+    settings["weights of the quality"] = calibration.identity if calibration else ""
     return settings
 
 
-def fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes:
+def _fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes:
     """Compute a digest of all that the masks of an image are made from: its file name and size, and annotations."""
     own = data.instances_in(image)
     try:
@@ -164,7 +165,7 @@ def fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes
     return blake2b(msgspec.msgpack.encode(content), digest_size=16).digest()
 
 
-def merge_masks(
+def _merge_masks(
     data: Annotations, store: Store, digests: Mapping[int, bytes]
 ) -> tuple[Annotations, NDArray[np.bool_]]:
     """Fill a dataset with the masks of a store; return it and (N,) bool, the instances that got a mask."""
@@ -214,16 +215,6 @@ def _assign_roles(data: Annotations, relabel: bool) -> NDArray[np.int8]:
     roles = np.where(masked, _KEEP, _LABEL).astype(np.int8)
     roles[data.iscrowd | ~data.has_box] = _SKIP
     return roles
-
-
-def _find_changed(
-    data: Annotations, todo: Mapping[bytes, int], current: set[bytes], finished: Mapping[bytes, str]
-) -> list[str]:
-    """Return the paths of images that were labeled before, but not as they are now."""
-    # A file that occurs a second time, with other boxes, has not changed.
-    outdated = {path for digest, path in finished.items() if digest not in current}
-    paths = [data.paths[image] for image in todo.values() if data.image_path(image).is_file()]
-    return [path for path in paths if path in outdated]
 
 
 def _label_and_store(job: _Job, todo: Mapping[bytes, int], store: Store) -> dict[bytes, str]:
@@ -283,9 +274,9 @@ def _label_one(job: _Job, image: int, digest: bytes) -> ImageRows:
     existing, positions = _split_by_role(job, own, (height, width))
     boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
     labeled = label_image(pixels, boxes, labels, job.teachers, job.config, existing)
-    return ImageRows(
-        digest, data.paths[image], width, height, _mask_rows(labeled, positions, job.quality(labeled))
-    )
+    quality = estimate_quality(job.calibration, labeled)
+    rows = _mask_rows(labeled, positions, quality)
+    return ImageRows(digest, data.paths[image], width, height, rows)
 
 
 def _split_by_role(

@@ -126,18 +126,20 @@ def load_teachers(
     teacher: TeacherLike | Sequence[TeacherLike] | None, config: LabelConfig, categories: Sequence[Category]
 ) -> tuple[list[Teacher], Calibration | None]:
     """Make the teachers that are given, else those of the settings; find the calibration of their masks, if any."""
-    several = isinstance(teacher, Sequence) and not isinstance(teacher, str)
-    given = teacher if several else [] if teacher is None else [teacher]
+    if teacher is None:
+        teacher = config.teachers
+    given = teacher if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
     threads = max(1, (os.cpu_count() or 1) // config.workers)
-    teachers = []
+    teachers: list[Teacher] = []
     for source in given or config.teachers:
         if isinstance(source, str | Path):
-            source = make_teacher(str(source), categories, config.device, config.box_slack, threads)
-        elif not hasattr(source, "name"):
+            teachers.append(make_teacher(str(source), categories, config.device, config.box_slack, threads))
+        elif hasattr(source, "name"):
+            teachers.append(source)
+        else:
             raise UsageError(
                 f"teacher {source!r} has no `name`, by which masks state their source; give it one."
             )
-        teachers.append(source)
     if len(teachers) > 1:  # there is no calibration for the fusion of several
         return teachers, None
     calibration = find_calibration(teachers[0].name)

@@ -85,7 +85,7 @@ class DetectorTeacher:
 
 def _soft_mask(rle: Rle, score: float) -> SoftMask:
     mask, left, top = decode_in_box(rle)
-    return from_binary_mask(mask, left, top, score) if mask.size else NO_OPINION
+    return from_binary_mask(mask > 0, left, top, score) if mask.size else NO_OPINION
 
 
 def load_teacher(source: str, categories: Sequence[Category], device: str, threads: int = 1) -> Teacher:

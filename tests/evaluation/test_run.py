@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from boxel.data.annotations import Category
 from boxel.evaluation import evaluate, evaluate_detections
+from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.run import is_class_agnostic, predict_dataset
 from boxel.models.detector import Detections, full_image_detections
 from boxel.utils.errors import BoxelError
@@ -157,3 +158,19 @@ def test_results_are_written_before_they_are_evaluated(two_images, make_result, 
     with pytest.raises(BoxelError, match="belongs to an image"):
         evaluate(wrong, two_images, results=str(tmp_path / "new" / "results.json"))
     assert json.loads((tmp_path / "new" / "results.json").read_text()) == wrong
+
+
+def test_baselines_of_a_labeled_dataset_are_plain(tmp_path, make_truth, rectangle, caplog):
+    """Where boxes overlap, each mask of `box` is its whole box; GrabCut runs in every box; no quality is asked for."""
+    pixels = np.full((64, 96, 3), 60, dtype=np.uint8)
+    pixels[4:60, 4:92] = (250, 40, 40)
+    Image.fromarray(pixels).save(tmp_path / "0.png")
+    large, small = rectangle(64, 96, 4, 4, 92, 60), rectangle(64, 96, 10, 10, 30, 30)
+    truth = make_truth([(64, 96)], [{"mask": small}] * 30 + [{"mask": large}], root=tmp_path)
+    metrics = evaluate(truth, truth, baselines=["box", "grabcut"]).metrics
+    assert metrics["box"] == metrics["masks"] and metrics["box"]["mask_iou"] == 1
+    assert not caplog.records
+    truth.boxes[-1] = (0, 0, 96, 62)
+    assert label_with_baseline(truth.without_masks(), "grabcut").mask(30).sum() == large.sum()
+    truth.iscrowd[0], truth.boxes[1] = True, np.nan
+    assert label_with_baseline(truth, "box").has_mask.tolist() == [False, False, *[True] * 29]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.evaluation.results import Result, fill_in_sizes, get_boxes, group_by_image
+from boxel.evaluation.results import Result, fill_in_sizes, get_boxes, group_by_image, to_results
 from boxel.masks.grabcut import grabcut_from_box
 from boxel.masks.rle import Rle, encode
 from boxel.utils.errors import BoxelError, nearest
@@ -74,7 +76,7 @@ def grabcut_boxes(
     truth: Annotations,
     results: Sequence[Result],
     min_score: float = MIN_SCORE,
-    max_per_image: int = MAX_PER_IMAGE,
+    max_per_image: int | None = MAX_PER_IMAGE,
     workers: int = 1,
 ) -> list[Result]:
     """Return the same detections with the masks that GrabCut finds in their boxes.
@@ -86,7 +88,7 @@ def grabcut_boxes(
         truth: The ground truth, for the sizes and files of the images.
         results: Detections; masks are not needed.
         min_score: Minimum score for GrabCut.
-        max_per_image: Maximum number of detections per image for GrabCut, best scores first.
+        max_per_image: Maximum number of detections per image for GrabCut, best scores first. None: all.
         workers: Number of threads, one image per thread.
 
     Raises:
@@ -122,6 +124,21 @@ def grabcut_boxes(
         for position, code in zip(positions, outcome, strict=True):
             cut[position]["segmentation"] = code
     return cut
+
+
+def label_with_baseline(boxes: Annotations, name: str) -> Annotations:
+    """Give each box of a dataset the mask of a baseline.
+
+    Args:
+        boxes: Boxes that are not finite and crowds get no mask.
+        name: One of `BASELINES`.
+    """
+    own = np.flatnonzero(boxes.has_box & ~boxes.iscrowd)
+    results = to_results(boxes.select_instances(own))
+    made = fill_boxes(boxes, results) if name == "box" else grabcut_boxes(boxes, results, max_per_image=None)
+    masks = np.full(len(boxes.labels), None, dtype=object)
+    masks[own] = [msgspec.json.encode(result["segmentation"]) for result in made]
+    return replace(boxes, segmentations=masks)
 
 
 def _cut_image(job: tuple[Path, tuple[int, int], NDArray[np.float64]]) -> list[Rle] | str:

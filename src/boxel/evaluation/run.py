@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from boxel.data import Annotations, read
 from boxel.data.formats.semantic import holds_label_maps
 from boxel.data.issues import summarize_issues
-from boxel.evaluation.baselines import check_baselines
+from boxel.evaluation.baselines import check_baselines, label_with_baseline
 from boxel.evaluation.boxes import format_masks, measure_masks
 from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.results import Result, is_results_file, read_results
@@ -207,14 +207,8 @@ def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: E
     return Evaluation(kind, metrics, results, errors)
 
 
-_TEACHERS = {"box": "rectangle", "grabcut": "grabcut"}
-"""The teachers that predict the masks of the baselines."""
-
-
 def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
     """Compare masks of given boxes: those of a dataset, or those that a BoxCaseg predicts."""
-    from boxel.labeling.api import label
-
     truth = truth if config.categories is None else truth.select_categories(config.categories)
     if not (truth.has_mask & ~truth.iscrowd).any():
         raise BoxelError(f"{truth.file} has no true masks to compare with; name annotations that have.")
@@ -225,8 +219,10 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
     elif kind == "dataset":
         pred = read(subject, images=truth.root)
     else:
+        from boxel.labeling.api import label
+
         pred = label(boxes, teacher=str(subject), device=config.device)
-    predicted = {"masks": pred} | {name: label(boxes, teacher=_TEACHERS[name]) for name in config.baselines}
+    predicted = {"masks": pred} | {name: label_with_baseline(boxes, name) for name in config.baselines}
     return Evaluation(
         kind, without_nan({name: measure_masks(truth, pred) for name, pred in predicted.items()})
     )

@@ -63,13 +63,25 @@ def test_only_the_best_detections_are_cut(discs):
     filled = fill_boxes(discs, results)
     bounded = grabcut_boxes(discs, results, max_per_image=1)
     assert [a != b for a, b in zip(bounded, filled, strict=True)] == [False, True, False, False]
-    scored = grabcut_boxes(discs, results, min_score=0.3)
-    assert [a != b for a, b in zip(scored, filled, strict=True)] == [True, True, False, False]
+    assert [a != b for a, b in zip(grabcut_boxes(discs, results), filled, strict=True)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
 
 
 def test_threads_give_the_same_masks(discs):
-    results = [boxed(1, 0.9), boxed(2, 0.8)]
-    assert grabcut_boxes(discs, results, workers=2) == grabcut_boxes(discs, results)
+    both = grabcut_boxes(discs, [boxed(1, 0.9), boxed(2, 0.8)])
+    assert both == [grabcut_boxes(discs, [alone])[0] for alone in (boxed(1, 0.9), boxed(2, 0.8))]
+
+
+def test_a_box_far_larger_than_the_image_fills_it_at_once(make_truth):
+    """And one that is not finite fills nothing."""
+    truth = make_truth([(40, 60)], [])
+    boxes = [[-1e8, 10, 2e8, 1e8], [float("nan"), 0, 5, 5]]
+    results = [{"image_id": 1, "category_id": 1, "score": 0.9, "bbox": box} for box in boxes]
+    assert [decode(result["segmentation"]).sum() for result in fill_boxes(truth, results)] == [30 * 60, 0]
 
 
 def test_an_image_of_another_size_is_logged(discs, caplog):

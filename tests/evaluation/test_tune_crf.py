@@ -130,11 +130,11 @@ def test_the_table_ends_with_a_conclusion() -> None:
     tries = [Trial(None, 0.5), Trial(CRFConfig(), 0.25), Trial(weak, 0.5125), Trial(strong, 0.4)]
     assert best_crf(tries) == weak
     assert format_trials(tries).splitlines() == [
-        "appearance_weight appearance_sigma color_sigma smooth_weight mean IoU",
-        "           no CRF                                               50.00",
-        "               10               80          13             3    25.00",
-        "                4               80          13             3    51.25",
-        "               15               80           5             3    40.00",
+        "appearance_weight  appearance_sigma  color_sigma  smooth_weight  mean IoU",
+        "no CRF                                                              50.00",
+        "10                               80           13              3     25.00",
+        "4                                80           13              3     51.25",
+        "15                               80            5              3     40.00",
         "",
         "mean IoU 50.00 without a CRF, 51.25 with the best one.",
     ]

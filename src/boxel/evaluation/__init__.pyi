@@ -24,6 +24,7 @@ from .proposals import best_candidate_ious as best_candidate_ious
 from .proposals import candidate_ious as candidate_ious
 from .results import Result as Result
 from .results import check_results as check_results
+from .results import filter_categories as filter_categories
 from .results import read_results as read_results
 from .results import to_annotations as to_annotations
 from .results import to_results as to_results

@@ -16,6 +16,7 @@ from torchvision.transforms.v2.functional import resize
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.evaluation.config import AffinityConfig
+from boxel.evaluation.tables import format_table
 from boxel.losses.affinity import color_similarity, edge_ends, edge_offsets
 from boxel.masks.spans import box_masks, box_spans
 from boxel.utils.errors import BoxelError
@@ -132,7 +133,7 @@ def _instances(data: Annotations, config: AffinityConfig) -> Iterator[tuple[Tens
 
 def format_edges(counts: EdgeCounts) -> str:
     """Format the counts as a table, in percent."""
-    lines = ["  tau   positive among edges kept   positives kept"]
-    for tau, precision, recall in zip(counts.tau, counts.precision, counts.recall, strict=True):
-        lines.append(f"{tau:5.2f}   {precision:25.1%}   {recall:14.1%}")
-    return "\n".join([*lines, "Set model.tau to the lowest tau at which nearly all edges kept are positive."])
+    columns = zip(counts.tau, counts.precision, counts.recall, strict=True)
+    rows = [[f"{tau:.2f}", f"{precision:.1%}", f"{recall:.1%}"] for tau, precision, recall in columns]
+    table = format_table([["tau", "positive among edges kept", "positives kept"], *rows])
+    return f"{table}\nSet model.tau to the lowest tau at which nearly all edges kept are positive."

@@ -6,18 +6,15 @@ import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from pathlib import Path
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
-from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.evaluation.results import Result, fill_in_sizes, get_boxes, group_by_image, to_results
+from boxel.evaluation.results import Result, fill_box, fill_in_sizes, get_boxes, group_by_image, to_results
 from boxel.masks.grabcut import grabcut_from_box
-from boxel.masks.rle import Rle, encode
+from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, nearest
 
 logger = logging.getLogger(__name__)
@@ -35,9 +32,9 @@ def check_baselines(names: Sequence[str]) -> None:
     Examples:
         >>> check_baselines(["box", "grabcut"])
     """
-    known = list(BASELINES)
     for name in names:
-        if name not in known:
+        if name not in BASELINES:
+            known = list(BASELINES)
             raise BoxelError(f"there is no baseline {name!r}, only {', '.join(known)}.{nearest(name, known)}")
 
 
@@ -60,36 +57,28 @@ def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
         1.0
     """
     truth = fill_in_sizes(truth, results)
-    boxes = get_boxes(results)
-    filled = [dict(result) for result in results]
-    for image, positions in group_by_image(truth, results).items():
-        codes = coco_mask.frPyObjects(boxes[positions], int(truth.heights[image]), int(truth.widths[image]))
-        for position, code in zip(positions, codes, strict=True):
-            filled[position]["segmentation"] = {
-                "size": code["size"],
-                "counts": code["counts"].decode("ascii"),
-            }
-    return filled
+    size_of = dict(
+        zip(truth.image_ids, zip(truth.heights.tolist(), truth.widths.tolist(), strict=True), strict=True)
+    )
+    return [
+        {**result, "segmentation": fill_box(box, *size_of[result["image_id"]])}
+        for result, box in zip(results, get_boxes(results).tolist(), strict=True)
+    ]
 
 
 def grabcut_boxes(
-    truth: Annotations,
-    results: Sequence[Result],
-    min_score: float = MIN_SCORE,
-    max_per_image: int | None = MAX_PER_IMAGE,
-    workers: int = 1,
+    truth: Annotations, results: Sequence[Result], max_per_image: int | None = MAX_PER_IMAGE
 ) -> list[Result]:
     """Return the same detections with the masks that GrabCut finds in their boxes.
 
-    GrabCut takes about half a second per box, so it runs only for the best detections of an image. The other
-    detections get their box filled, and so do those of an image that cannot be read (which is logged).
+    GrabCut takes about half a second per box, so it runs only for the best detections of an image, of a score of at
+    least 0.05. The other detections get their box filled, and so do those of an image that cannot be read (which is
+    logged).
 
     Args:
         truth: The ground truth, for the sizes and files of the images.
         results: Detections; masks are not needed.
-        min_score: Minimum score for GrabCut.
         max_per_image: Maximum number of detections per image for GrabCut, best scores first. None: all.
-        workers: Number of threads, one image per thread.
 
     Raises:
         BoxelError: The size of an image is unknown.
@@ -107,23 +96,30 @@ def grabcut_boxes(
     cut = fill_boxes(truth, results)
     boxes = get_boxes(results)
     boxes[:, 2:] += boxes[:, :2]
-    chosen: dict[int, list[int]] = {}
-    for image, positions in group_by_image(truth, results).items():
-        best = sorted(positions, key=lambda p: -results[p]["score"])[:max_per_image]
-        chosen[image] = [p for p in best if results[p]["score"] >= min_score]
-    jobs = [
-        (truth.image_path(image), (int(truth.heights[image]), int(truth.widths[image])), boxes[positions])
-        for image, positions in chosen.items()
-    ]
-    with ThreadPoolExecutor(workers) as pool:  # threads suffice: OpenCV releases the GIL
-        outcomes = list(pool.map(_cut_image, jobs))
-    for positions, outcome in zip(chosen.values(), outcomes, strict=True):
-        if isinstance(outcome, str):
-            logger.warning("%s The boxes of this image are filled instead.", outcome)
-            continue
-        for position, code in zip(positions, outcome, strict=True):
-            cut[position]["segmentation"] = code
+
+    def cut_image(image: int, positions: list[int]) -> None:
+        best = sorted(positions, key=lambda position: -results[position]["score"])[:max_per_image]
+        path, size = truth.image_path(image), (int(truth.heights[image]), int(truth.widths[image]))
+        try:
+            pixels = read_image(path)
+            if pixels.shape[:2] != size:
+                raise BoxelError(
+                    f"{path}: the image is {pixels.shape[:2]} (height, width), not {size} as in the annotations."
+                )
+        except BoxelError as error:
+            logger.warning("%s The boxes of this image are filled instead.", error)
+            return
+        for position in best:
+            if results[position]["score"] >= MIN_SCORE:
+                cut[position]["segmentation"] = encode(grabcut_from_box(pixels, boxes[position]))
+
+    groups = group_by_image(truth, results)
+    with ThreadPoolExecutor(2) as pool:  # threads suffice: OpenCV releases the GIL
+        list(pool.map(cut_image, groups, groups.values()))
     return cut
+
+
+MAKE_BASELINE = {"box": fill_boxes, "grabcut": grabcut_boxes}
 
 
 def label_with_baseline(boxes: Annotations, name: str) -> Annotations:
@@ -139,15 +135,3 @@ def label_with_baseline(boxes: Annotations, name: str) -> Annotations:
     masks = np.full(len(boxes.labels), None, dtype=object)
     masks[own] = [msgspec.json.encode(result["segmentation"]) for result in made]
     return replace(boxes, segmentations=masks)
-
-
-def _cut_image(job: tuple[Path, tuple[int, int], NDArray[np.float64]]) -> list[Rle] | str:
-    """Run GrabCut in the boxes of one image, or return what is wrong with the image."""
-    path, size, boxes = job
-    try:
-        image = read_image(path)
-    except BoxelError as error:
-        return str(error)
-    if image.shape[:2] != size:
-        return f"{path}: the image is {image.shape[:2]} (height, width), not {size} as in the annotations."
-    return [encode(grabcut_from_box(image, box)) for box in boxes]

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.evaluation.coco import ClassMatches, match_detections
-from boxel.evaluation.results import Comparison, Result, check_results
+from boxel.evaluation.results import Result, check_results
 
 
 def paired_bootstrap(
@@ -20,12 +20,9 @@ def paired_bootstrap(
     metric: Literal["segm", "bbox"] = "segm",
     samples: int = 1000,
     seed: int = 0,
-    confidence: float = 0.95,
-    class_agnostic: bool = False,
-    categories: Sequence[str] | None = None,
     thresholds: Sequence[float] | None = None,
 ) -> dict[str, float]:
-    """Compute the ratio of two COCO APs, or of the mean APs of two groups of runs, with a confidence interval.
+    """Compute the ratio of two COCO APs, or of the mean APs of two groups of runs, with a 95 % confidence interval.
 
     The images are resampled with replacement, the same for both sides, and both APs computed from each sample.
 
@@ -36,9 +33,6 @@ def paired_bootstrap(
         metric: AP of masks or of boxes.
         samples: Number of samples.
         seed: Seed of the samples.
-        confidence: Confidence level of the interval, in (0, 1).
-        class_agnostic: Merge all classes.
-        categories: Names of the categories to evaluate. None: all.
         thresholds: IoU thresholds whose APs are averaged, ``[0.5]`` for AP50. None: COCO's ten.
 
     Returns:
@@ -61,24 +55,20 @@ def paired_bootstrap(
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, Chapter 13 (percentile intervals).
     """
-    runs_a, runs_b = _as_runs(results_a), _as_runs(results_b)
-    for results in (*runs_a, *runs_b):
-        check_results(truth, results, class_agnostic)
     draws = _draw(len(truth), samples, seed)
 
-    def mean_ap(runs: list[Sequence[Result]]) -> NDArray[np.float64]:
+    def mean_ap(results: Sequence[Result] | Sequence[Sequence[Result]]) -> NDArray[np.float64]:
         aps = []
-        for results in runs:
-            comparison = Comparison.of(truth, results, class_agnostic, categories)
-            aps.append(_average_precision(match_detections(comparison, metric, thresholds), draws))
+        for run in _as_runs(results):
+            check_results(truth, run)
+            aps.append(_average_precision(match_detections(truth, run, metric, thresholds), draws))
         return np.mean(aps, axis=0)
 
-    a, b = mean_ap(runs_a), mean_ap(runs_b)
+    a, b = mean_ap(results_a), mean_ap(results_b)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratios = a / b
     sampled = ratios[1:][np.isfinite(ratios[1:])]
-    tail = (1 - confidence) / 2
-    low, high = np.quantile(sampled, [tail, 1 - tail]) if len(sampled) else (np.nan, np.nan)
+    low, high = np.quantile(sampled, [0.025, 0.975]) if len(sampled) else (np.nan, np.nan)
     ratio = ratios[0] if b[0] else np.nan
     values = {"a": a[0], "b": b[0], "ratio": ratio, "low": low, "high": high}
     return {name: float(value) for name, value in values.items()}
@@ -86,11 +76,10 @@ def paired_bootstrap(
 
 def _draw(images: int, samples: int, seed: int) -> NDArray[np.float64]:
     """Return how often each image is drawn: once each in the first row, at random in the others: (samples + 1, I)."""
-    draws = np.ones((1, images))
-    if not images:
-        return draws
-    random = np.random.default_rng(seed)
-    return np.concatenate([draws, random.multinomial(images, np.full(images, 1 / images), size=samples)])
+    draws = np.ones((samples + 1, images))
+    if images:
+        draws[1:] = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=samples)
+    return draws
 
 
 def _as_runs(results: Sequence[Result] | Sequence[Sequence[Result]]) -> list[Sequence[Result]]:

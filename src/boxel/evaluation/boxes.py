@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,8 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations
 from boxel.evaluation.coco import match_boxes
 from boxel.evaluation.results import Result, get_boxes
-from boxel.masks.boxes import tight_boxes
+from boxel.evaluation.tables import format_table
+from boxel.masks.boxes import paired_box_iou, tight_boxes
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
@@ -141,18 +143,17 @@ def instance_ious(
     return ious, pred_index, gt_index
 
 
-def quality_metrics(ious: ArrayLike, quality: ArrayLike, keep: float = 0.6) -> dict[str, float]:
+def quality_metrics(ious: ArrayLike, quality: ArrayLike) -> dict[str, float]:
     """Measure how well an estimate of mask quality predicts the true IoU.
 
     Args:
         ious: (N,) true IoUs.
         quality: (N,) estimates in [0, 1].
-        keep: Share of the masks kept for `gain`.
 
     Returns:
         `spearman`: rank correlation; `calibration_error`: mean distance of estimate and truth over ten bins of equal
-        count; `gain`: to keep the best masks by true IoU raises their mean IoU, and this is the share of that rise
-        that keeping the best by quality gives.
+        count; `gain`: to keep the best 60 % of the masks by true IoU raises their mean IoU, and this is the share of
+        that rise that keeping the best 60 % by quality gives.
 
     Examples:
         >>> metrics = quality_metrics([0.1, 0.5, 0.6, 0.8, 0.9], [0.2, 0.4, 0.6, 0.9, 0.8])
@@ -161,7 +162,7 @@ def quality_metrics(ious: ArrayLike, quality: ArrayLike, keep: float = 0.6) -> d
     """
     estimate, truth = np.asarray(quality, dtype=np.float64), np.asarray(ious, dtype=np.float64)
     order = np.argsort(-estimate, kind="stable")
-    count = round(keep * len(truth))
+    count = round(0.6 * len(truth))
     best, oracle = truth[order[:count]].mean(), np.sort(truth)[::-1][:count].mean()
     bins = [
         abs(estimate[part].mean() - truth[part].mean()) for part in np.array_split(order, 10) if len(part)
@@ -189,32 +190,28 @@ def format_masks(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """Format metrics of :func:`measure_masks` as a table, one row per set of masks."""
     names = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "spearman", "calibration_error", "gain")
     columns = [name for name in names if any(name in row for row in metrics.values())]
-    width = max(map(len, metrics))
-    lines = [" " * width + "".join(f"{name:>{len(name) + 2}}" for name in columns)]
-    for name, row in metrics.items():
-        cells = ["-" if row.get(column) is None else f"{row[column]:.3f}" for column in columns]
-        padded = (f"{cell:>{len(column) + 2}}" for cell, column in zip(cells, columns, strict=True))
-        lines.append(f"{name:<{width}}" + "".join(padded))
+    rows = [
+        [name, *("-" if row.get(column) is None else f"{row[column]:.3f}" for column in columns)]
+        for name, row in metrics.items()
+    ]
     count = int(next(iter(metrics.values()))["instances"])
-    return "\n".join([*lines, f"{count:,} boxes with a side of {MIN_SIDE:g} pixels or more"])
+    return (
+        f"{format_table([['', *columns], *rows])}\n{count:,} boxes with a side of {MIN_SIDE:g} pixels or more"
+    )
 
 
 # ---------------------------------------------------------------- masks against boxes
 
 
-def box_agreement(
-    truth: Annotations, results: Sequence[Result], min_iou: float = 0.5, class_agnostic: bool = False
-) -> dict[str, float]:
-    """Compare the tight box of each mask with the true box of the matched instance.
+def box_agreement(truth: Annotations, results: Sequence[Result]) -> dict[str, float]:
+    """Compare the tight box of each mask with the true box of the instance that its detection matches.
 
     BoxInst's projection term asks for an IoU of 1, so this evaluates masks by boxes alone. It cannot tell a good mask
     from a filled box: read it together with `mean_fill`.
 
     Args:
         truth: The ground truth; boxes suffice.
-        results: Detections with masks.
-        min_iou: Minimum IoU of the *predicted* box with the true one for a match.
-        class_agnostic: Classes need not agree.
+        results: Detections with masks, matched by their boxes as in :func:`~boxel.evaluation.coco.match_boxes`.
 
     Returns:
         `mean` in [0, 1]; `share50` and `share75`: the share of matches with an IoU of at least 0.5 and 0.75 (all NaN
@@ -231,19 +228,17 @@ def box_agreement(
     References:
         Tian et al. (BoxInst), CVPR 2021, Section 3.2.
     """
-    matches = match_boxes(truth, results, min_iou, class_agnostic)
-    ious = np.empty(len(matches.results))
-    for i, (position, instance) in enumerate(zip(matches.results, matches.instances, strict=True)):
-        tight = coco_mask.toBbox(results[position]["segmentation"])
-        x0, y0, x1, y1 = truth.boxes[instance]
-        ious[i] = coco_mask.iou(tight[None], np.array([[x0, y0, x1 - x0, y1 - y0]]), [0])[0, 0]
+    matches = match_boxes(truth, results)
+    tight = np.array([coco_mask.toBbox(results[p]["segmentation"]) for p in matches.results]).reshape(-1, 4)
+    tight[:, 2:] += tight[:, :2]
+    ious = paired_box_iou(tight, truth.boxes[matches.instances])
     mean, share50, share75 = (
-        (ious.mean(), (ious >= 0.5).mean(), (ious >= 0.75).mean()) if len(ious) else (np.nan,) * 3
+        float(values.mean()) if len(ious) else math.nan for values in (ious, ious >= 0.5, ious >= 0.75)
     )
     return {
-        "mean": float(mean),
-        "share50": float(share50),
-        "share75": float(share75),
+        "mean": mean,
+        "share50": share50,
+        "share75": share75,
         "matched": len(ious),
         "instances": int((~truth.iscrowd).sum()),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -14,22 +14,30 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.results import Comparison, Result, get_boxes, group_by_image
+from boxel.evaluation.results import (
+    Result,
+    coco_area,
+    fill_box,
+    fill_in_sizes,
+    get_boxes,
+    group_by_image,
+    read_masks,
+)
 from boxel.masks.rle import Rle, decode, encode
-from boxel.utils.errors import BoxelError
 
 IouType: TypeAlias = Literal["bbox", "segm", "boundary"]
 
 _BOUNDARY_RATIO = 0.02
 """Width of a boundary, as a share of the image's diagonal."""
 
+_MIN_BOX_IOU = 0.5
+"""Minimum IoU of the boxes of a match."""
+
 
 def coco_ap(
     truth: Annotations,
     results: Sequence[Result],
     iou_type: IouType = "segm",
-    class_agnostic: bool = False,
-    categories: Sequence[str] | None = None,
 ) -> dict[str, Any]:
     """Compute COCO's twelve metrics, AP at IoU 0.25 and 0.70 (as in Pascal VOC's tables), and AP per class.
 
@@ -47,8 +55,6 @@ def coco_ap(
         truth: The ground truth.
         results: Detections in the COCO results format, masks as compressed codes.
         iou_type: What is compared.
-        class_agnostic: Merge all classes.
-        categories: Names of the categories to evaluate (AP on unseen classes). None: all.
 
     Returns:
         `AP` (mean over IoU 0.50:0.05:0.95 and classes), `AP25`, `AP50`, `AP70`, `AP75`, `APs`, `APm`, `APl` (area below
@@ -56,7 +62,7 @@ def coco_ap(
         `ARm`, `ARl`: in [0, 1], or NaN if there are no instances; `per_class`: AP by class name.
 
     Raises:
-        BoxelError: A category is unknown, or masks are compared and the size of an image is unknown.
+        BoxelError: Masks are compared, and the size of an image is unknown.
 
     Examples:
         >>> import tempfile
@@ -69,21 +75,11 @@ def coco_ap(
     References:
         Lin et al., Microsoft COCO, ECCV 2014; Cheng et al., Boundary IoU, CVPR 2021.
     """
-    return average_precision(Comparison.of(truth, results, class_agnostic, categories), iou_type)
-
-
-def average_precision(comparison: Comparison, iou_type: IouType = "segm") -> dict[str, Any]:
-    """Compute the metrics of :func:`coco_ap` for a prepared comparison."""
-    names = [category.name for category in comparison.truth.categories]
-    instances, detections = make_coco_rows(comparison, iou_type)
-    if all(row["iscrowd"] for row in instances):
+    names = [category.name for category in truth.categories]
+    gt, dt = _to_coco(truth, results, iou_type)
+    if all(row["iscrowd"] for row in gt["annotations"]):
         return {**dict.fromkeys(_METRICS, np.nan), "per_class": dict.fromkeys(names, np.nan)}
-    from faster_coco_eval import COCO
-
-    header = make_coco_header(comparison.sized)
-    evaluator = _make_evaluator(
-        COCO({**header, "annotations": instances}), COCO({**header, "annotations": detections}), iou_type
-    )
+    evaluator = _make_evaluator(gt, dt, iou_type)
     evaluator.params.iouThrs = _THRESHOLDS
     evaluator.evaluate()
     evaluator.accumulate()
@@ -94,9 +90,9 @@ def average_precision(comparison: Comparison, iou_type: IouType = "segm") -> dic
     }
 
 
-def _make_evaluator(truth: Any, detections: Any, iou_type: IouType) -> Any:
-    """Make an evaluator; boundaries are already in the rows, where it would compute them on whole images."""
-    from faster_coco_eval import COCOeval_faster
+def _make_evaluator(gt: dict[str, Any], dt: dict[str, Any], iou_type: IouType) -> Any:
+    """Make an evaluator that takes boundaries from the rows; to find them on whole images takes it thrice the time."""
+    from faster_coco_eval import COCO, COCOeval_faster
 
     class Evaluator(COCOeval_faster):
         def _prepare(self) -> None:
@@ -104,89 +100,73 @@ def _make_evaluator(truth: Any, detections: Any, iou_type: IouType) -> Any:
             super()._prepare()
             self.params.compute_boundary = iou_type == "boundary"
 
-    return Evaluator(truth, detections, iou_type, print_function=logging.getLogger(__name__).debug)
+    return Evaluator(COCO(gt), COCO(dt), iou_type, print_function=logging.getLogger(__name__).debug)
 
 
-def make_coco_header(truth: Annotations) -> dict[str, Any]:
-    """Make COCO's `images` and `categories`, both numbered from 1."""
-    images = [
-        {"id": number, "width": int(truth.widths[i]), "height": int(truth.heights[i])}
-        for i, number in enumerate(_number_images(truth).tolist())
-    ]
-    classes = [{"id": k + 1, "name": category.name} for k, category in enumerate(truth.categories)]
-    return {"images": images, "categories": classes}
-
-
-def make_coco_rows(
-    comparison: Comparison, iou_type: IouType
-) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Make COCO's `annotations` of the ground truth and of the results, numbered as in `make_coco_header`.
+def _to_coco(
+    truth: Annotations, results: Sequence[Result], iou_type: IouType
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Make COCO's datasets of the ground truth and of the results, all ids numbered from 1.
 
     Args:
-        comparison: Ground truth and results; results of categories that the ground truth lacks are left out.
+        truth: The ground truth.
+        results: Detections; those of categories that the ground truth lacks are left out.
         iou_type: Rows have masks unless boxes are compared, and also `boundary` if boundaries are.
 
     Raises:
-        BoxelError: Masks are compared and the size of an image is unknown.
+        BoxelError: Masks are compared, and the size of an image is unknown.
     """
     if iou_type != "bbox":
-        comparison.require_sizes()
-    rows = _make_truth_rows(comparison, iou_type), _make_result_rows(comparison, iou_type)
+        truth = fill_in_sizes(truth, results)
+    # Images are numbered in the order of their ids, which is how pycocotools breaks ties of scores.
+    order = sorted(range(len(truth)), key=lambda i: (isinstance(truth.image_ids[i], str), truth.image_ids[i]))
+    number_of = {image: number for number, image in enumerate(order, start=1)}
+    header = {
+        "images": [
+            {"id": number, "width": int(truth.widths[i]), "height": int(truth.heights[i])}
+            for i, number in number_of.items()
+        ],
+        "categories": [{"id": k + 1, "name": category.name} for k, category in enumerate(truth.categories)],
+    }
+    rows = _truth_rows(truth, number_of, iou_type), _result_rows(truth, results, number_of, iou_type)
     if iou_type == "boundary":
         for row in (*rows[0], *rows[1]):
             row["boundary"] = _encode_boundary(row["segmentation"])
-    return rows
+    return {**header, "annotations": rows[0]}, {**header, "annotations": rows[1]}
 
 
-def _number_images(truth: Annotations) -> NDArray[np.int64]:
-    """Number the images from 1 in the order of their ids, which is how pycocotools breaks ties of scores: (I,)."""
-    order = sorted(range(len(truth)), key=lambda i: (isinstance(truth.image_ids[i], str), truth.image_ids[i]))
-    numbers = np.empty(len(truth), dtype=np.int64)
-    numbers[order] = np.arange(1, len(truth) + 1)
-    return numbers
-
-
-def _make_truth_rows(comparison: Comparison, iou_type: IouType) -> list[dict[str, Any]]:
-    truth, numbers = comparison.sized, _number_images(comparison.sized)
+def _truth_rows(truth: Annotations, number_of: Mapping[int, int], iou_type: IouType) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
-    for i, (x0, y0, x1, y1) in enumerate(truth.boxes.tolist()):
-        box = [x0, y0, x1 - x0, y1 - y0]
+    masks = [None] * len(truth.labels) if iou_type == "bbox" else read_masks(truth)
+    for i, mask in enumerate(masks):
+        image, (x0, y0, x1, y1) = int(truth.image_index[i]), truth.boxes[i].tolist()
         row = {
             "id": i + 1,
-            "image_id": int(numbers[truth.image_index[i]]),
+            "image_id": number_of[image],
             "category_id": int(truth.labels[i]) + 1,
             "iscrowd": int(truth.iscrowd[i]),
-            "bbox": box,
-            "area": _area(truth, i),
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "area": coco_area(truth, i),
         }
         if iou_type != "bbox":
-            image, mask = truth.image_index[i], comparison.masks[i]
-            size = int(truth.heights[image]), int(truth.widths[image])
-            row["segmentation"] = coco_mask.frPyObjects(np.array([box]), *size)[0] if mask is None else mask
             row["iscrowd"] = int(truth.iscrowd[i] or mask is None)
+            row["segmentation"] = mask or fill_box(row["bbox"], *truth.image_size(image)[::-1])
         rows.append(row)
     return rows
 
 
-def _area(truth: Annotations, instance: int) -> float:
-    """Return the area of an instance as COCO counts it; that of the box if its mask cannot be read."""
-    try:
-        return truth.area(instance)
-    except (BoxelError, ValueError):  # reported where masks are read
-        return float(np.prod(truth.boxes[instance, 2:] - truth.boxes[instance, :2]))
-
-
-def _make_result_rows(comparison: Comparison, iou_type: IouType) -> list[dict[str, Any]]:
-    truth, class_agnostic = comparison.sized, comparison.class_agnostic
-    image = dict(zip(truth.image_ids, _number_images(truth).tolist(), strict=True))
+def _result_rows(
+    truth: Annotations, results: Sequence[Result], number_of: Mapping[int, int], iou_type: IouType
+) -> list[dict[str, Any]]:
+    image = {image_id: number_of[i] for i, image_id in enumerate(truth.image_ids)}
     label = {category.id: k + 1 for k, category in enumerate(truth.categories)}
-    kept = [r for r in comparison.results if class_agnostic or r["category_id"] in label]
+    kept = [result for result in results if result["category_id"] in label]
     rows: list[dict[str, Any]] = []
     for result, box in zip(kept, get_boxes(kept).tolist(), strict=True):
         row = {
             "id": len(rows) + 1,
             "image_id": image[result["image_id"]],
-            "category_id": 1 if class_agnostic else label[result["category_id"]],
+            "category_id": label[result["category_id"]],
             "iscrowd": 0,
             "score": float(result["score"]),
             "bbox": box,
@@ -271,7 +251,8 @@ class ClassMatches:
 
 
 def match_detections(
-    comparison: Comparison,
+    truth: Annotations,
+    results: Sequence[Result],
     metric: Literal["segm", "bbox"] = "segm",
     thresholds: Sequence[float] | None = None,
     max_detections: int = 100,
@@ -279,7 +260,8 @@ def match_detections(
     """Match detections as pycocotools does: best score first, each with the free instance that it overlaps most.
 
     Args:
-        comparison: Ground truth and results; what is ignored is as in :func:`coco_ap`.
+        truth: The ground truth; what is ignored is as in :func:`coco_ap`.
+        results: Detections.
         metric: IoU of masks or of boxes.
         thresholds: T minimum IoUs, ascending. None: COCO's ten.
         max_detections: Maximum detections per image and class.
@@ -287,11 +269,10 @@ def match_detections(
     Returns:
         The matches of each class that has instances.
     """
-    header = make_coco_header(comparison.sized)
-    images = len(header["images"])
-    evaluations = _evaluate_images(comparison, header, metric, thresholds, max_detections)
+    images = len(truth)
+    evaluations = _evaluate_images(_to_coco(truth, results, metric), metric, thresholds, max_detections)
     matches = []
-    for label in range(len(header["categories"])):
+    for label in range(len(truth.categories)):
         found = [e for e in evaluations[label * images : (label + 1) * images] if e is not None]
         present = np.zeros(images, dtype=np.int64)
         for e in found:
@@ -307,23 +288,20 @@ def match_detections(
 
 
 def _evaluate_images(
-    comparison: Comparison,
-    header: dict[str, Any],
+    datasets: Sequence[dict[str, Any]],
     metric: Literal["segm", "bbox"],
     thresholds: Sequence[float] | None,
     max_detections: int,
 ) -> list[dict[str, Any] | None]:
-    """Run pycocotools, and return its evaluation of each class and image."""
+    """Run pycocotools on ground truth and results, and return its evaluation of each class and image."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    sides = []
+    sides = COCO(), COCO()
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        for rows in make_coco_rows(comparison, metric):
-            side = COCO()
-            side.dataset = {**header, "annotations": rows}
+        for side, dataset in zip(sides, datasets, strict=True):
+            side.dataset = dataset
             side.createIndex()
-            sides.append(side)
         evaluator = COCOeval(*sides, metric)
         if thresholds is not None:
             evaluator.params.iouThrs = np.array(thresholds)
@@ -348,10 +326,8 @@ class BoxMatches:
     iou: NDArray[np.float64]
 
 
-def match_boxes(
-    truth: Annotations, results: Sequence[Result], min_iou: float = 0.5, class_agnostic: bool = False
-) -> BoxMatches:
-    """Match detections with instances by their boxes.
+def match_boxes(truth: Annotations, results: Sequence[Result]) -> BoxMatches:
+    """Match detections with instances whose boxes overlap theirs by an IoU of at least 0.5.
 
     In each image, in the order of scores, each detection takes the free instance of its class whose box overlaps its
     own most. Crowds are never matched.
@@ -359,8 +335,6 @@ def match_boxes(
     Args:
         truth: The ground truth.
         results: Detections.
-        min_iou: Minimum IoU of the two boxes.
-        class_agnostic: Classes need not agree.
 
     Examples:
         >>> import tempfile
@@ -381,22 +355,19 @@ def match_boxes(
         gt_boxes = truth.boxes[instances]
         gt_boxes = np.concatenate([gt_boxes[:, :2], gt_boxes[:, 2:] - gt_boxes[:, :2]], axis=1)
         iou = coco_mask.iou(boxes[positions], gt_boxes, [0] * len(instances))
-        if not class_agnostic:
-            labels = np.array([label.get(results[p]["category_id"], -1) for p in positions])
-            iou[labels[:, None] != truth.labels[instances]] = -1
+        labels = np.array([label.get(results[p]["category_id"], -1) for p in positions])
+        iou[labels[:, None] != truth.labels[instances]] = -1
         scores = np.array([results[p]["score"] for p in positions])
         for row in np.argsort(-scores, kind="stable"):
             best = int(iou[row].argmax())
-            if iou[row, best] >= min_iou:
+            if iou[row, best] >= _MIN_BOX_IOU:
                 pairs.append((positions[row], int(instances[best]), float(iou[row, best])))
                 iou[:, best] = -1
     columns = np.array(pairs, dtype=np.float64).reshape(-1, 3).T
     return BoxMatches(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2])
 
 
-def mask_iou(
-    truth: Annotations, results: Sequence[Result], min_iou: float = 0.5, class_agnostic: bool = False
-) -> dict[str, float]:
+def mask_iou(truth: Annotations, results: Sequence[Result]) -> dict[str, float]:
     """Average the mask IoU over the detections whose boxes match an instance.
 
     It measures the masks independently of the detector.
@@ -404,8 +375,6 @@ def mask_iou(
     Args:
         truth: The ground truth. Instances without a mask are matched too, and left out afterwards.
         results: Detections with masks.
-        min_iou: Minimum IoU of matched boxes.
-        class_agnostic: Classes need not agree.
 
     Returns:
         `mask_iou`: The mean in [0, 1], NaN without a match; `matched`: the number of matched instances that have a
@@ -422,24 +391,16 @@ def mask_iou(
         >>> mask_iou(truth, to_results(truth)[:3])
         {'mask_iou': 1.0, 'matched': 3, 'instances': 5}
     """
-    return mean_mask_iou(Comparison(truth, results, class_agnostic), min_iou)
-
-
-def mean_mask_iou(comparison: Comparison, min_iou: float = 0.5) -> dict[str, float]:
-    """Compute :func:`mask_iou` for a prepared comparison."""
-    comparison.require_sizes()
-    masks, results = comparison.masks, comparison.results
-    matches = match_boxes(comparison.truth, results, min_iou, comparison.class_agnostic)
+    masks = read_masks(fill_in_sizes(truth, results))
+    matches = match_boxes(truth, results)
     ious = [
         coco_mask.iou([results[position]["segmentation"]], [masks[instance]], [0])[0, 0]
         for position, instance in zip(matches.results, matches.instances, strict=True)
         if masks[instance] is not None
     ]
+    has_mask = np.array([mask is not None for mask in masks], dtype=bool)
     return {
         "mask_iou": float(np.mean(ious)) if ious else float("nan"),
         "matched": len(ious),
-        "instances": sum(
-            mask is not None and not crowd
-            for mask, crowd in zip(masks, comparison.truth.iscrowd.tolist(), strict=True)
-        ),
+        "instances": int((has_mask & ~truth.iscrowd).sum()),
     }

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
+from boxel.evaluation.boxes import MIN_SIDE
+from boxel.evaluation.tables import format_table
 from boxel.proposals.candidates import Candidates
 from boxel.proposals.store import ProposalConfig, box_indices, load_candidates
 from boxel.utils.errors import BoxelError
@@ -40,32 +41,24 @@ def candidate_ious(candidates: Candidates, gt_masks: NDArray[np.bool_]) -> NDArr
     return common / union
 
 
-def best_candidate_ious(
-    data: Annotations,
-    folder: str | Path,
-    config: ProposalConfig,
-    counts: Sequence[int] = COUNTS,
-    min_side: float = 16,
-) -> NDArray[np.float64]:
+def best_candidate_ious(data: Annotations, folder: str | Path, config: ProposalConfig) -> NDArray[np.float64]:
     """Compute the IoU of each object's mask with the best of the first candidates of its image.
 
-    An image that cannot be used is logged and skipped.
+    The boxes of the objects have sides of 16 pixels or more. An image that cannot be used is logged and skipped.
 
     Args:
         data: A dataset with true masks.
         folder: The folder of the candidates.
         config: The settings that the candidates were made with.
-        counts: Numbers of candidates.
-        min_side: Minimum shorter side of an object's box, in pixels.
 
     Returns:
-        (objects, len(counts)) in [0, 1].
+        (objects, len(COUNTS)) in [0, 1].
     """
-    found = [np.zeros((0, len(counts)))]
+    found = [np.zeros((0, len(COUNTS)))]
     for image in range(len(data)):
         own = box_indices(data, image)
         sides = (data.boxes[own, 2:] - data.boxes[own, :2]).min(1, initial=np.inf)
-        own = own[(sides >= min_side) & data.has_mask[own]]
+        own = own[(sides >= MIN_SIDE) & data.has_mask[own]]
         if not len(own):
             continue
         try:
@@ -76,7 +69,7 @@ def best_candidate_ious(
             continue
         gt_masks = np.stack([mask for mask in masks if mask is not None]).astype(bool)
         ious = candidate_ious(candidates, gt_masks[gt_masks.any((1, 2))])
-        found.append(np.stack([ious[:count].max(0, initial=0) for count in counts], 1))
+        found.append(np.stack([ious[:count].max(0, initial=0) for count in COUNTS], 1))
     return np.concatenate(found)
 
 
@@ -94,12 +87,10 @@ def summarize_recall(ious: NDArray[np.float64]) -> dict[str, NDArray[np.float64]
     }
 
 
-def format_recall(ious: NDArray[np.float64], counts: Sequence[int] = COUNTS) -> str:
+def format_recall(ious: NDArray[np.float64]) -> str:
     """Format IoUs of :func:`best_candidate_ious` as a table."""
-    lines = [
-        f"the best candidate of {len(ious)} objects of 16 pixels or more, by number of candidates:",
-        "  number   mean IoU   above 0.5   above 0.7",
-    ]
-    for count, mean, half, more in zip(counts, *summarize_recall(ious).values(), strict=True):
-        lines.append(f"{count:8d}   {mean:8.3f}   {half:9.1%}   {more:9.1%}")
-    return "\n".join(lines)
+    summary = summarize_recall(ious)
+    columns = zip(COUNTS, *summary.values(), strict=True)
+    rows = [[str(count), f"{mean:.3f}", f"{half:.1%}", f"{more:.1%}"] for count, mean, half, more in columns]
+    title = f"the best candidate of {len(ious)} objects of 16 pixels or more, by number of candidates:"
+    return f"{title}\n{format_table([['number', *summary], *rows])}"

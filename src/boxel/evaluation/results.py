@@ -12,8 +12,7 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
+from dataclasses import replace
 from pathlib import Path, PurePath
 from typing import Annotated, Any, TypeAlias
 
@@ -280,6 +279,15 @@ def get_boxes(results: Sequence[Result]) -> NDArray[np.float64]:
     return boxes
 
 
+def fill_box(box: Sequence[float], height: int, width: int) -> Rle:
+    """Return the mask of a filled xywh box as pycocotools rasterizes it."""
+    x, y, w, h = box
+    # Clipped, since pycocotools walks along the whole outline, also where it is far from the image.
+    left, right = np.nan_to_num([x, x + w]).clip(-1, width + 1)
+    top, bottom = np.nan_to_num([y, y + h]).clip(-1, height + 1)
+    return to_rle([[left, top, left, bottom, right, bottom, right, top]], height, width)
+
+
 def group_by_image(truth: Annotations, results: Sequence[Result]) -> dict[int, list[int]]:
     """Return the positions of the results of each image, by index of the image, in the order of the images."""
     index = {image_id: i for i, image_id in enumerate(truth.image_ids)}
@@ -289,97 +297,83 @@ def group_by_image(truth: Annotations, results: Sequence[Result]) -> dict[int, l
     return dict(sorted(groups.items()))
 
 
-# ---------------------------------------------------------------- ground truth and results together
+# ---------------------------------------------------------------- ground truth
 
 
-@dataclass(frozen=True)
-class Comparison:
-    """Ground truth and results to compare, with what all measures need of them computed once.
+def filter_categories(
+    truth: Annotations,
+    results: Sequence[Result],
+    categories: Sequence[str] | None = None,
+    class_agnostic: bool = False,
+) -> tuple[Annotations, list[Result]]:
+    """Select what to compare: some categories, or objects of any category (BoxInst, Tables 6 and 7: unseen classes).
 
-    Attributes:
+    Args:
         truth: The ground truth.
-        results: Detections, masks as compressed codes.
-        class_agnostic: Ignore the categories of the results; the ground truth has one category.
+        results: Detections.
+        categories: Names of the categories to keep. None: all.
+        class_agnostic: Merge all categories. Detections carry no class then, so all are kept, and instances of other
+            categories become crowds: to detect one is neither right nor wrong.
+
+    Returns:
+        Ground truth and results for any metric.
+
+    Raises:
+        BoxelError: A name is not a category of the ground truth.
+
+    Examples:
+        >>> import tempfile
+        >>> from boxel.data.synthetic import write_scenes
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> merged, results = filter_categories(truth, to_results(truth), class_agnostic=True)
+        >>> [category.name for category in merged.categories]
+        ['object']
     """
+    chosen = truth if categories is None else truth.select_categories(categories)
+    if class_agnostic:
+        others = [
+            label for label, category in enumerate(truth.categories) if category not in chosen.categories
+        ]
+        iscrowd = truth.iscrowd | np.isin(truth.labels, others)
+        merged = replace(truth, iscrowd=iscrowd).class_agnostic()
+        return merged, [{**result, "category_id": merged.categories[0].id} for result in results]
+    ids = {category.id for category in chosen.categories}
+    return chosen, [result for result in results if categories is None or result["category_id"] in ids]
 
-    truth: Annotations
-    results: Sequence[Result]
-    class_agnostic: bool = False
 
-    @classmethod
-    def of(
-        cls,
-        truth: Annotations,
-        results: Sequence[Result],
-        class_agnostic: bool = False,
-        categories: Sequence[str] | None = None,
-    ) -> Comparison:
-        """Compare only some categories, or without categories (BoxInst, Tables 6 and 7: unseen classes).
-
-        Args:
-            truth: The ground truth.
-            results: Detections.
-            class_agnostic: Merge all classes. Detections carry no class then, so all are kept, and instances of other
-                categories are ignored like crowds: to detect one is neither right nor wrong.
-            categories: Names of the categories to keep. None: all.
-
-        Raises:
-            BoxelError: A name is not a category of the ground truth.
-        """
-        if categories is None:
-            return cls(truth.class_agnostic() if class_agnostic else truth, list(results), class_agnostic)
-        chosen = truth.select_categories(categories)
-        known = {category.id for category in chosen.categories}
-        if class_agnostic:
-            labels = [label for label, category in enumerate(truth.categories) if category.id in known]
-            others = ~np.isin(truth.labels, labels)
-            return cls(replace(truth, iscrowd=truth.iscrowd | others).class_agnostic(), list(results), True)
-        return cls(chosen, [result for result in results if result["category_id"] in known])
-
-    def with_results(self, results: Sequence[Result]) -> Comparison:
-        """Compare the same ground truth with other results, without encoding its masks again."""
-        other = Comparison(self.truth, results, self.class_agnostic)
-        other.__dict__.update(
-            {name: self.__dict__[name] for name in ("sized", "masks") if name in self.__dict__}
+def read_masks(truth: Annotations) -> list[Rle | None]:
+    """Return the mask of each instance; None if it has only a box, or a mask that cannot be read, which is logged."""
+    masks: list[Rle | None] = []
+    errors = []
+    for instance, has_mask in enumerate(truth.has_mask.tolist()):
+        try:
+            masks.append(truth.rle(instance) if has_mask else None)
+        except BoxelError as error:
+            masks.append(None)
+            errors.append(str(error))
+    if errors:
+        logger.warning(
+            "%d true masks cannot be read, and only their boxes are used; the first: %s",
+            len(errors),
+            errors[0],
         )
-        return other
+    return masks
 
-    @cached_property
-    def sized(self) -> Annotations:
-        """The ground truth with the sizes of its images, 0 if unknown (see `fill_in_sizes`)."""
-        return fill_in_sizes(self.truth, self.results, required=False)
 
-    @cached_property
-    def masks(self) -> list[Rle | None]:
-        """The mask of each instance; None if it has only a box, cannot be read or is in an image of unknown size."""
-        truth, masks, issues = self.sized, [], []
-        known = (truth.widths > 0) & (truth.heights > 0)
-        for instance, usable in enumerate(truth.has_mask & known[truth.image_index]):
-            mask = None
-            if usable:
-                try:
-                    mask = truth.rle(instance)
-                except BoxelError as error:
-                    issues.append(str(error))
-            masks.append(mask)
-        if issues:
-            logger.warning(
-                "%d true masks cannot be read, and only their boxes are used; the first: %s",
-                len(issues),
-                issues[0],
-            )
-        return masks
+def with_readable_masks(truth: Annotations) -> Annotations:
+    """Return the ground truth with run-length codes of the masks that can be read, and with all areas."""
+    masks = np.full(len(truth.labels), None, dtype=object)
+    masks[:] = [None if mask is None else msgspec.json.encode(mask) for mask in read_masks(truth)]
+    areas = np.array([coco_area(truth, instance) for instance in range(len(masks))])
+    return replace(truth, segmentations=masks, areas=areas)
 
-    @property
-    def has_true_masks(self) -> bool:
-        """Whether there is an instance with a mask that is not a crowd."""
-        return any(
-            mask is not None for mask, crowd in zip(self.masks, self.truth.iscrowd, strict=True) if not crowd
-        )
 
-    def require_sizes(self) -> None:
-        """Raise a `BoxelError` if masks cannot be compared since an image has no known size."""
-        fill_in_sizes(self.sized, self.results)
+def coco_area(truth: Annotations, instance: int) -> float:
+    """Return the area of an instance as COCO counts it; that of the box if its mask cannot be read."""
+    try:
+        return truth.area(instance)
+    except (BoxelError, ValueError):  # reported where masks are read
+        return float(np.prod(truth.boxes[instance, 2:] - truth.boxes[instance, :2]))
 
 
 _Pixels = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from boxel.models.detector import Detector
     from boxel.models.inference import InferenceConfig
     from boxel.models.instances import Instances
-    from boxel.models.semantic.inference import SemanticInferenceConfig
 
 logger = logging.getLogger(__name__)
 
@@ -149,13 +148,15 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
 
 
 _OF_DETECTIONS = ("categories", "class_agnostic", "boundary", "regions", "baselines", "results")
+_OF_DETECTOR = ("short_side", "score_threshold", "flip", "scales")
+_OF_SEGMENTER = ("long_side", "tile", "shifts", "crf", "flip", "scales")
 _USED: dict[Kind, tuple[str, ...]] = {
     "results": _OF_DETECTIONS,
-    "detector": (*_OF_DETECTIONS, "short_side", "score_threshold", "batch_size", "flip", "scales"),
+    "detector": (*_OF_DETECTIONS, *_OF_DETECTOR, "batch_size"),
     "dataset": ("categories", "baselines"),
     "box_to_mask": ("categories", "baselines"),
     "label_maps": ("trimap",),
-    "segmenter": ("trimap", "long_side", "tile", "shifts", "crf", "flip", "scales"),
+    "segmenter": ("trimap", *_OF_SEGMENTER),
 }
 """The settings that have an effect, beside `device`."""
 
@@ -173,21 +174,19 @@ def _refuse_unused(subject: object, kind: Kind, config: EvaluateConfig) -> None:
     """Raise a `UsageError` if a setting was changed that does nothing."""
     for name, default in asdict(EvaluateConfig()).items():
         if getattr(config, name) != default and name not in (*_USED[kind], "device"):
-            what = (
-                f"{subject} is {_NAMES[kind]}"
-                if isinstance(subject, (str, Path))
-                else f"this is {_NAMES[kind]}"
-            )
-            raise UsageError(f"`{name}` does nothing here, since {what}; leave it out.")
+            what = subject if isinstance(subject, (str, Path)) else "this"
+            raise UsageError(f"`{name}` does nothing here, since {what} is {_NAMES[kind]}; leave it out.")
 
 
 def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
     errors: list[str] = []
     class_agnostic = config.class_agnostic
     if kind == "detector":
+        from boxel.models.inference import inference_config
+
         model = _load(subject, config.device)
         class_agnostic = class_agnostic or is_class_agnostic(model)
-        inference = _detector_inference(model, config)
+        inference = inference_config(model, **_settings(config, _OF_DETECTOR))
         results = predict_dataset(model, truth, inference, config.batch_size, class_agnostic, errors)
     else:
         results = read_results(subject) if isinstance(subject, (str, Path)) else list(subject)
@@ -233,8 +232,11 @@ def _evaluate_maps(subject: Any, kind: Kind, truth: Annotations, config: Evaluat
     if kind == "label_maps":
         metrics = measure_label_maps(truth, subject, config.trimap, errors)
     else:
+        from boxel.models.semantic.inference import semantic_inference_config
+
         model = _load(subject, config.device)
-        metrics = measure_segmenter(truth, model, _segmenter_inference(model, config), config.trimap, errors)
+        inference = semantic_inference_config(model, **_settings(config, _OF_SEGMENTER))
+        metrics = measure_segmenter(truth, model, inference, config.trimap, errors)
     return Evaluation(kind, without_nan(metrics), errors=errors)
 
 
@@ -244,33 +246,16 @@ def _load(folder: str | Path, device: str) -> Any:
     return load(folder).to(resolve_device(device))
 
 
-def _detector_inference(model: Detector, config: EvaluateConfig) -> InferenceConfig:
-    from boxel.models.inference import inference_config
-
-    size = {} if config.short_side is None else {"short_side": config.short_side}
-    return inference_config(
-        model, flip=config.flip, score_threshold=config.score_threshold, scales=config.scales, **size
-    )
-
-
-def _segmenter_inference(model: Any, config: EvaluateConfig) -> SemanticInferenceConfig:
-    from boxel.models.semantic.inference import semantic_inference_config
-
-    sizes = {name: size for name in ("long_side", "tile") if (size := getattr(config, name)) is not None}
-    return semantic_inference_config(
-        model, crf=config.crf, shifts=config.shifts, flip=config.flip, scales=config.scales, **sizes
-    )
+def _settings(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
+    """Return the settings with these names, without those that are left to the model."""
+    return {name: value for name in names if (value := getattr(config, name)) is not None}
 
 
 # ---------------------------------------------------------------- detections of a model
 
 
 def is_class_agnostic(model: Detector) -> bool:
-    """Return whether a model separates objects from background only.
-
-    Args:
-        model: The `settings` of its run state it, or its only category is the "object" that merged categories become.
-    """
+    """Return whether a model only separates objects from background, by its settings or by its category "object"."""
     merged = model.settings.get("data", {}).get("class_agnostic", False)
     return merged or [category.name for category in model.categories] == ["object"]
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +22,7 @@ from boxel.data.label_maps import (
     pixel_classes,
     read_label_map,
 )
+from boxel.evaluation.tables import format_table, percent
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
@@ -35,16 +35,13 @@ TRIMAP_WIDTHS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40)
 """The widths of bands around true boundaries that plots show, in pixels."""
 
 
-def confusion(
-    gt: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int, ignore_index: int = IGNORE_INDEX
-) -> NDArray[np.int64]:
+def confusion(gt: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
     """Count how often each class is predicted as each class. The matrices of several images add up.
 
     Args:
-        gt: (H, W) labels in [0, num_classes), or ``ignore_index``: such pixels do not count.
+        gt: (H, W) labels in [0, num_classes), or 255 for unlabeled pixels, which do not count.
         pred: (H, W) labels in [0, num_classes).
         num_classes: Number of classes, at most 255.
-        ignore_index: The label of unlabeled pixels, not a class.
 
     Returns:
         (num_classes, num_classes) counts of pixels; rows are true classes, columns predicted ones.
@@ -59,8 +56,8 @@ def confusion(
     # A table of all pairs of bytes: one pass over the pixels, without a search for ignored ones first.
     pairs = np.bincount((gt.astype(np.intp) << 8 | pred).ravel(), minlength=2**16).reshape(256, 256)
     counts = pairs[:num_classes, :num_classes]
-    if counts.sum() + pairs[ignore_index].sum() < gt.size:
-        raise ValueError(f"a label is not in [0, {num_classes}), nor {ignore_index}")
+    if counts.sum() + pairs[IGNORE_INDEX].sum() < gt.size:
+        raise ValueError(f"a label is not in [0, {num_classes}), nor {IGNORE_INDEX}")
     return counts
 
 
@@ -133,7 +130,6 @@ def band_confusions(
     pred: NDArray[np.integer],
     widths: Sequence[int],
     num_classes: int,
-    ignore_index: int = IGNORE_INDEX,
 ) -> NDArray[np.int64]:
     """Split the confusion matrix of an image by the distance of its pixels from true boundaries.
 
@@ -145,7 +141,6 @@ def band_confusions(
         pred: (H, W) labels, as for :func:`confusion`.
         widths: W widths in pixels on either side of a boundary, ascending.
         num_classes: Number of classes.
-        ignore_index: The label of unlabeled pixels.
 
     Returns:
         (W + 1, num_classes, num_classes) matrices.
@@ -159,10 +154,10 @@ def band_confusions(
         [[[1, 0], [1, 0]], [[2, 0], [1, 0]]]
     """
     if not widths:  # saves the distances, which take longer than the matrix
-        return confusion(gt, pred, num_classes, ignore_index)[None]
+        return confusion(gt, pred, num_classes)[None]
     band = np.searchsorted(widths, boundary_distance(gt))
     parts = (band == part for part in range(len(widths) + 1))
-    return np.stack([confusion(gt[part], pred[part], num_classes, ignore_index) for part in parts])
+    return np.stack([confusion(gt[part], pred[part], num_classes) for part in parts])
 
 
 def trimap_metrics(
@@ -316,23 +311,16 @@ def _measure(
 
 def format_semantic(metrics: dict[str, Any]) -> str:
     """Format the metrics of a dataset as text, in percent, with a dash for what is undefined."""
-    width = max(map(len, ["mean", *metrics["per_class"]]))
-    lines = [f"{'':<{width}}    IoU"]
-    lines += [f"{name:<{width}}  {_percent(iou):>5}" for name, iou in metrics["per_class"].items()]
-    lines += [
-        f"{'mean':<{width}}  {_percent(metrics['mean_iou']):>5}",
+    ious = {**metrics["per_class"], "mean": metrics["mean_iou"]}
+    lines = [
+        format_table([["", "IoU"], *([name, percent(iou)] for name, iou in ious.items())]),
         "",
-        f"In percent. {metrics['images']} images; pixel accuracy {_percent(metrics['pixel_accuracy'])}, mean class "
-        f"accuracy {_percent(metrics['mean_class_accuracy'])}.",
+        f"In percent. {metrics['images']} images; pixel accuracy {percent(metrics['pixel_accuracy'])}, mean class "
+        f"accuracy {percent(metrics['mean_class_accuracy'])}.",
     ]
     if "trimap" in metrics:
-        lines += ["", "Mean IoU within a width of true boundaries, and beyond:", "width  boundary  interior"]
-        lines += [
-            f"{pixels:>5}  {_percent(boundary):>8}  {_percent(interior):>8}"
-            for pixels, boundary, interior in zip(*metrics["trimap"].values(), strict=True)
-        ]
+        rows = zip(*metrics["trimap"].values(), strict=True)
+        table = [[str(width), percent(boundary), percent(interior)] for width, boundary, interior in rows]
+        lines += ["", "Mean IoU within a width of true boundaries, and beyond:"]
+        lines.append(format_table([["width", "boundary", "interior"], *table]))
     return "\n".join(lines)
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None or math.isnan(value) else f"{100 * value:.1f}"

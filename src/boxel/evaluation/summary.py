@@ -10,23 +10,24 @@ from typing import Any
 from boxel.data.annotations import Annotations
 from boxel.evaluation.baselines import (
     BASELINES,
+    MAKE_BASELINE,
     MAX_PER_IMAGE,
     MIN_SCORE,
     check_baselines,
-    fill_boxes,
-    grabcut_boxes,
 )
 from boxel.evaluation.boxes import BOX_LIKE, box_agreement, mean_fill
-from boxel.evaluation.coco import average_precision, mean_mask_iou
+from boxel.evaluation.coco import coco_ap, mask_iou
 from boxel.evaluation.results import (
-    Comparison,
     Result,
     check_results,
     fill_in_sizes,
+    filter_categories,
     has_masks,
     match_image_ids,
+    with_readable_masks,
 )
-from boxel.evaluation.voc import region_precision
+from boxel.evaluation.tables import format_table, percent
+from boxel.evaluation.voc import region_ap
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +49,8 @@ def evaluate_detections(
         truth: The ground truth.
         results: Detections; their `file_name` takes precedence over their `image_id` (see `match_image_ids`).
         class_agnostic: Merge all classes.
-        categories: Names of the categories to evaluate (see :meth:`Comparison.of`). None: all.
+        categories: Names of the categories to evaluate (see :func:`~boxel.evaluation.results.filter_categories`). None:
+            all.
         boundary: Also compute Boundary AP, which takes longest.
         regions: Also compute mAP^r and mAP^r_vol, the metrics of Pascal VOC.
         baselines: Masks from the same boxes to compare with: "box" fills them, "grabcut" runs GrabCut.
@@ -81,62 +83,48 @@ def evaluate_detections(
     results = match_image_ids(truth, results)
     truth = fill_in_sizes(truth, results, required=False)
     check_results(truth, results, class_agnostic, file)
-    comparison = Comparison.of(truth, results, class_agnostic, categories)
+    truth, results = filter_categories(truth, results, categories, class_agnostic)
     if not class_agnostic:
-        _warn_of_one_category(comparison, file)
+        _warn_of_one_category(truth, results, file)
     metrics: dict[str, Any] = {
         "images": len(truth),
-        "instances": int((~comparison.truth.iscrowd).sum()),
-        "results": len(comparison.results),
-        "box": average_precision(comparison, "bbox"),
+        "instances": int((~truth.iscrowd).sum()),
+        "results": len(results),
+        "box": coco_ap(truth, results, "bbox"),
     }
-    if has_masks(comparison.results):
-        metrics |= _mask_metrics(comparison, boundary, regions)
-    if baselines:
-        metrics |= _baseline_metrics(comparison, boundary, baselines)
+    if has_masks(results) or baselines:
+        truth = with_readable_masks(truth)  # masks are read once for all metrics
+    has_true_masks = bool((truth.has_mask & ~truth.iscrowd).any())
+    if has_masks(results):
+        metrics["mean_fill"] = mean_fill(results)
+        if not has_true_masks:
+            metrics["box_agreement"] = box_agreement(truth, results)
+        else:
+            metrics |= _mask_metrics(truth, results, boundary)
+            if regions:
+                metrics["regions"] = region_ap(truth, results)
+    if baselines and has_true_masks:
+        metrics["baselines"] = {
+            name: _mask_metrics(truth, MAKE_BASELINE[name](truth, results), boundary) for name in baselines
+        }
+    elif baselines:
+        names = ", ".join(BASELINES[name] for name in baselines)
+        source = truth.file or "the ground truth"
+        logger.warning("%s has no masks to compare baselines with; skipped: %s", source, names)
     return without_nan(metrics)
 
 
-def _mask_metrics(comparison: Comparison, boundary: bool, regions: bool) -> dict[str, Any]:
-    """Compute the metrics of detected masks, by boxes alone if there are no true masks."""
-    truth, results = comparison.truth, comparison.results
-    metrics: dict[str, Any] = {"mean_fill": mean_fill(results)}
-    if not comparison.has_true_masks:
-        return metrics | {
-            "box_agreement": box_agreement(truth, results, class_agnostic=comparison.class_agnostic)
-        }
-    metrics |= _compare_masks(comparison, boundary)
-    return metrics | ({"regions": region_precision(comparison)} if regions else {})
-
-
-def _compare_masks(comparison: Comparison, boundary: bool) -> dict[str, Any]:
-    metrics: dict[str, Any] = {"mask": average_precision(comparison, "segm")}
+def _mask_metrics(truth: Annotations, results: Sequence[Result], boundary: bool) -> dict[str, Any]:
+    """Compare masks with true masks."""
+    metrics: dict[str, Any] = {"mask": coco_ap(truth, results, "segm")}
     if boundary:
-        metrics["boundary"] = average_precision(comparison, "boundary")
-    return metrics | {"mask_iou": mean_mask_iou(comparison)}
+        metrics["boundary"] = coco_ap(truth, results, "boundary")
+    return metrics | {"mask_iou": mask_iou(truth, results)}
 
 
-def _baseline_metrics(comparison: Comparison, boundary: bool, baselines: Sequence[str]) -> dict[str, Any]:
-    """Compute the metrics of the baselines; none if there are no true masks, which is logged."""
-    if not comparison.has_true_masks:
-        logger.warning(
-            "%s has no masks to compare baselines with; skipped: %s",
-            comparison.truth.file or "the ground truth",
-            ", ".join(BASELINES[name] for name in baselines),
-        )
-        return {}
-    make = {"box": fill_boxes, "grabcut": grabcut_boxes}
-    made = {name: make[name](comparison.truth, comparison.results) for name in baselines}
-    return {
-        "baselines": {
-            name: _compare_masks(comparison.with_results(results), boundary) for name, results in made.items()
-        }
-    }
-
-
-def _warn_of_one_category(comparison: Comparison, file: str) -> None:
+def _warn_of_one_category(truth: Annotations, results: Sequence[Result], file: str) -> None:
     """Warn if all results have one category; a model without classes may have given them any."""
-    truth, found = comparison.truth, {result["category_id"] for result in comparison.results}
+    found = {result["category_id"] for result in results}
     if len(found) != 1:
         return
     name = next(category.name for category in truth.categories if category.id in found)
@@ -161,12 +149,12 @@ def format_detections(metrics: Mapping[str, Any]) -> str:
             f"{BASELINES[name]}, {kind}": scores[kind] for kind in ("mask", "boundary") if kind in scores
         }
     heads = [name for name in metrics["box"] if name != "per_class"]
-    lines = _columns("", heads, {name: [row[head] for head in heads] for name, row in rows.items()})
-    per_class = {
-        name: [row["per_class"][name] for row in rows.values()] for name in metrics["box"]["per_class"]
-    }
-    if len(per_class) > 1:
-        lines += ["", *_columns("AP by class", list(rows), per_class)]
+    table = [["", *heads], *([name, *(percent(row[head]) for head in heads)] for name, row in rows.items())]
+    lines = [format_table(table)]
+    classes = metrics["box"]["per_class"]
+    if len(classes) > 1:
+        by_class = [[name, *(percent(row["per_class"][name]) for row in rows.values())] for name in classes]
+        lines += ["", format_table([["AP by class", *rows], *by_class])]
     counts = f"{metrics['images']} images, {metrics['instances']} instances, {metrics['results']} detections"
     return "\n".join([*lines, "", f"In percent. {counts}.", *_sentences(metrics, baselines)])
 
@@ -175,7 +163,7 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
     """Yield the metrics that are not in the table."""
     if "regions" in metrics:
         areas = {name: value for name, value in metrics["regions"].items() if name != "per_class"}
-        yield "; ".join(f"{name} {_percent(value)}" for name, value in areas.items()) + "."
+        yield "; ".join(f"{name} {percent(value)}" for name, value in areas.items()) + "."
     for name, scores in {
         "": metrics,
         **{f" ({BASELINES[n]})": scores for n, scores in baselines.items()},
@@ -183,7 +171,7 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
         if "mask_iou" in scores:
             iou = scores["mask_iou"]
             matched = f"{iou['matched']} of {iou['instances']} instances found"
-            yield f"Mask IoU{name}: {_percent(iou['mask_iou'])} over {matched}."
+            yield f"Mask IoU{name}: {percent(iou['mask_iou'])} over {matched}."
     if "grabcut" in baselines:
         yield (
             f"GrabCut runs for the {MAX_PER_IMAGE} best detections of an image with a score of at least {MIN_SCORE}; "
@@ -192,27 +180,13 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
     if "box_agreement" in metrics:
         fit = metrics["box_agreement"]
         yield (
-            f"No true masks. IoU of the tight boxes of masks with the true boxes: {_percent(fit['mean'])} over "
-            f"{fit['matched']} of {fit['instances']} instances found, at least 50 for {_percent(fit['share50'])} % and "
-            f"75 for {_percent(fit['share75'])} % of them."
+            f"No true masks. IoU of the tight boxes of masks with the true boxes: {percent(fit['mean'])} over "
+            f"{fit['matched']} of {fit['instances']} instances found, at least 50 for {percent(fit['share50'])} % and "
+            f"75 for {percent(fit['share75'])} % of them."
         )
     fill = metrics.get("mean_fill")
     if fill is not None and fill > BOX_LIKE:
-        yield f"The masks fill {_percent(fill)} % of their boxes: they are boxes rather than masks."
-
-
-def _columns(corner: str, heads: list[str], rows: Mapping[str, list[float | None]]) -> list[str]:
-    first = max(map(len, [corner, *rows]))
-    widths = [max(len(head), 5) for head in heads]
-    cells = {corner: heads} | {name: [_percent(value) for value in values] for name, values in rows.items()}
-    return [
-        name.ljust(first) + "".join(cell.rjust(width + 2) for cell, width in zip(row, widths, strict=True))
-        for name, row in cells.items()
-    ]
-
-
-def _percent(value: float | None) -> str:
-    return "-" if value is None else f"{100 * value:.1f}"
+        yield f"The masks fill {percent(fill)} % of their boxes: they are boxes rather than masks."
 
 
 def without_nan(value: Any) -> Any:

@@ -17,6 +17,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import build_class_lookup, make_label_map
 from boxel.evaluation.semantic import confusion, select_measurable, semantic_metrics
+from boxel.evaluation.tables import format_table
 from boxel.models.semantic.inference import predict_probabilities, refine_with_crf, semantic_inference_config
 from boxel.utils.errors import BoxelError
 
@@ -97,14 +98,13 @@ def best_crf(trials: Sequence[Trial]) -> CRFConfig:
 
 def format_trials(trials: Sequence[Trial]) -> str:
     """Format the trials of :func:`tune_crf` as a table in percent, with a conclusion."""
-    lines = [" ".join([*VALUES, "mean IoU"])]
+    rows = [[*VALUES, "mean IoU"]]
     for crf, mean_iou in trials:
         cells = ["no CRF", "", "", ""] if crf is None else [f"{getattr(crf, name):g}" for name in VALUES]
-        padded = [f"{cell:>{len(name)}}" for cell, name in zip(cells, VALUES, strict=True)]
-        lines.append(" ".join([*padded, f"{100 * mean_iou:8.2f}"]))
+        rows.append([*cells, f"{100 * mean_iou:.2f}"])
     (_, without), with_best = trials[0], max(mean_iou for _, mean_iou in trials[1:])
     verdict = f"mean IoU {100 * without:.2f} without a CRF, {100 * with_best:.2f} with the best one"
-    return "\n".join([*lines, "", verdict + ("." if with_best > without else "; do not use `crf`.")])
+    return f"{format_table(rows)}\n\n{verdict}{'.' if with_best > without else '; do not use `crf`.'}"
 
 
 def descend(score: Callable[[CRFConfig], float], start: CRFConfig) -> CRFConfig:

@@ -49,7 +49,7 @@ class Method:
         samples: The function that makes the training samples.
         check: The function that raises a `BoxelError` if a dataset has nothing that the method can learn from.
         inputs: What it takes beside annotations.
-        exporter: The `Exporter` of its models, or None if they cannot be exported.
+        exporter: The graph that its models are exported as, or None if they cannot be exported.
     """
 
     name: str
@@ -77,7 +77,7 @@ METHODS = {
             model="boxel.models.boxinst.model:BoxInst",
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.instances:make_image_samples",
-            exporter="boxel.exporting.exporters:BOXINST",
+            exporter="boxel.exporting.boxinst:BoxInstGraph",
         ),
         Method(
             name="mask_rcnn",
@@ -106,7 +106,7 @@ METHODS = {
                     is_data=True,
                 ),
             ),
-            exporter="boxel.exporting.exporters:BOXCASEG",
+            exporter="boxel.exporting.boxcaseg:BoxCasegGraph",
         ),
         Method(
             name="fcrn",

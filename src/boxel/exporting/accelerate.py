@@ -11,12 +11,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_hook
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from boxel.data.images import read_image
 from boxel.data.samples import sample_images
-from boxel.exporting.exporters import find_exporter
-from boxel.exporting.onnx import trace
+from boxel.exporting.onnx import make_graph, trace
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.utils.errors import BoxelError
 
@@ -42,17 +42,18 @@ def accelerate(model: Any, threads: int = 1) -> Any:
 
 
 def _run_by_onnxruntime(model: Any, threads: int) -> Any | None:
-    exporter = find_exporter(model)
-    if exporter is None or next(model.parameters()).device.type != "cpu":
+    graph = make_graph(model)
+    if graph is None or next(model.parameters()).device.type != "cpu":
         return None
     try:
         with TemporaryDirectory() as folder:
             path = Path(folder, "model.onnx")
-            trace(exporter.graph(model).eval(), path)
-            check = exporter.check(model, path, [read_image(sample_images().image_path(0))])
+            trace(graph, path)
+            runner = graph.runtime(model, path, threads)
+            check = graph.check(model, runner, [read_image(sample_images().image_path(0))])
             if not check.agrees:
                 raise BoxelError(f"the two differ: {check}.")
-            return exporter.runtime(model, path, threads)
+            return runner
     except Exception as error:  # whatever is special about this backbone, torch runs it
         logger.info("torch runs this model, since onnxruntime cannot: %s", error)
         return None
@@ -71,26 +72,18 @@ def fuse_batch_norms(model: BoxCaseg) -> BoxCaseg:
     outputs: list[tuple[Tensor, nn.Conv2d]] = []
     conv_of: dict[nn.BatchNorm2d, nn.Conv2d] = {}
 
-    def record_convolution(conv: nn.Conv2d, _: Any, output: Tensor) -> None:
-        outputs.append((output, conv))
+    def record(module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> None:
+        if isinstance(module, nn.Conv2d):
+            outputs.append((output, module))
+        elif isinstance(module, nn.BatchNorm2d):
+            for result, conv in outputs:
+                if result is inputs[0]:
+                    conv_of[module] = conv
 
-    def record_norm(norm: nn.BatchNorm2d, inputs: tuple[Tensor], _: Any) -> None:
-        for output, conv in outputs:
-            if output is inputs[0]:
-                conv_of[norm] = conv
-
-    recorders: dict[type[nn.Module], Any] = {nn.Conv2d: record_convolution, nn.BatchNorm2d: record_norm}
-    hooks = [
-        module.register_forward_hook(record)
-        for module in copy.modules()
-        for kind, record in recorders.items()
-        if isinstance(module, kind)
-    ]
     side, device = 64, next(copy.parameters()).device
     inside = torch.ones(1, side, dtype=torch.bool, device=device)
-    copy.predict_logits(torch.zeros(1, 3, side, side, device=device), inside, inside)
-    for hook in hooks:
-        hook.remove()
+    with register_module_forward_hook(record):
+        copy.predict_logits(torch.zeros(1, 3, side, side, device=device), inside, inside)
 
     fused: dict[nn.Module, nn.Module] = {}
     for norm, conv in conv_of.items():

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from copy import deepcopy
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from timm.layers import Conv2dSame
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from boxel.exporting.check import check_boxcaseg
 from boxel.models.boxcaseg import BoxCaseg
+from boxel.models.onnx import OnnxBoxCaseg
 
 STRIDE = 4
 """Pixels of a crop per cell of the logits."""
@@ -25,8 +27,14 @@ class BoxCasegGraph(nn.Module):
 
     Attributes:
         inputs: Names of the inputs, each with its dynamic axes; `rows` and `columns` only if the network takes them.
-        outputs: Names of the outputs, likewise.
+
+    The other attributes are those of :class:`~boxel.exporting.boxinst.BoxInstGraph`.
     """
+
+    method = "boxcaseg"
+    outputs: ClassVar = {"logits": {0: "batch", 1: "mask_height", 2: "mask_width"}}
+    runtime = OnnxBoxCaseg
+    check = staticmethod(check_boxcaseg)
 
     def __init__(self, model: BoxCaseg):
         super().__init__()
@@ -35,7 +43,6 @@ class BoxCasegGraph(nn.Module):
             for name, module in list(parent.named_children()):
                 if isinstance(module, Conv2dSame) and module.bias is None:
                     setattr(parent, name, SameConv(module))
-        self.outputs = {"logits": {0: "batch", 1: "mask_height", 2: "mask_width"}}
         self.inputs = {"crops": {0: "batch", 2: "height", 3: "width"}}
         if model.config.box_channel:
             self.inputs |= {"rows": {0: "batch", 1: "height"}, "columns": {0: "batch", 1: "width"}}

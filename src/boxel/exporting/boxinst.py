@@ -9,18 +9,21 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from math import ceil
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from boxel.exporting.check import check_boxinst
 from boxel.layers.dynamic import upsample_twice
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.heads import HeadOutput
 from boxel.models.boxinst.losses import MASK_STRIDE
 from boxel.models.boxinst.matching import STRIDES, TOPK_CANDIDATES, cell_centers
 from boxel.models.inference import inference_config
+from boxel.models.onnx import OnnxBoxInst
 
 
 class BoxInstGraph(nn.Module):
@@ -30,21 +33,28 @@ class BoxInstGraph(nn.Module):
         model: Its layers are used as they are.
 
     Attributes:
+        method: Name of the method.
         inputs: Names of the inputs, each with its dynamic axes.
         outputs: Names of the outputs, likewise.
+        runtime: Runs an exported file like its model.
+        check: Compares such a runner with its model on images.
     """
+
+    method = "boxinst"
+    inputs: ClassVar = {"images": {0: "batch", 2: "height", 3: "width"}}
+    outputs: ClassVar = {
+        "boxes": {0: "instances"},
+        "scores": {0: "instances"},
+        "labels": {0: "instances"},
+        "mask_logits": {0: "instances", 1: "mask_height", 2: "mask_width"},
+        "image_index": {0: "instances"},
+    }
+    runtime = OnnxBoxInst
+    check = staticmethod(check_boxinst)
 
     def __init__(self, model: BoxInst):
         super().__init__()
         self.model = model
-        self.inputs = {"images": {0: "batch", 2: "height", 3: "width"}}
-        self.outputs = {
-            "boxes": {0: "instances"},
-            "scores": {0: "instances"},
-            "labels": {0: "instances"},
-            "mask_logits": {0: "instances", 1: "mask_height", 2: "mask_width"},
-            "image_index": {0: "instances"},
-        }
 
     def forward(self, images: Tensor) -> tuple[Tensor, ...]:
         """Return the instances of a batch, those of the first image first, best first in each.

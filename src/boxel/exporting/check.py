@@ -1,10 +1,9 @@
-"""Compare an exported file with its model on images."""
+"""Compare exported models with the originals on images."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import astuple, dataclass
 from typing import Any
 
 import numpy as np
@@ -76,27 +75,18 @@ class LogitCheck:
         return f"{self.crops} crops, logits within {self.difference:.2g}"
 
 
-def check_boxinst(model: BoxInst, path: Path, images: Sequence[NDArray[np.uint8]]) -> InstanceCheck:
-    """Compare the instances of a file and its model in images, each batched with its horizontal flip.
-
-    Args:
-        model: In eval mode, on the CPU.
-        path: The file.
-        images: (H, W, 3) RGB each.
-    """
-    exported, config = OnnxBoxInst(model, path), inference_config(model)
-    checks = []
+def check_boxinst(
+    model: BoxInst, exported: OnnxBoxInst, images: Sequence[NDArray[np.uint8]]
+) -> InstanceCheck:
+    """Compare the instances of two models in (H, W, 3) RGB images, each batched with its horizontal flip."""
+    config, checks = inference_config(model), []
     for image in images:
         batch = [image, image[:, ::-1].copy()]
-        pairs = zip(predict_batch(model, batch, config), predict_batch(exported, batch, config), strict=True)
-        checks += [compare(*pair) for pair in pairs]
-    return InstanceCheck(
-        instances=sum(check.instances for check in checks),
-        unmatched=sum(check.unmatched for check in checks),
-        box=float(np.max([check.box for check in checks])),
-        score=float(np.max([check.score for check in checks])),
-        mask_iou=float(np.min([check.mask_iou for check in checks])),
-    )
+        checks += map(compare, predict_batch(model, batch, config), predict_batch(exported, batch, config))
+    instances, unmatched, box, score, mask_iou = np.array([astuple(check) for check in checks]).T
+    # The maximum is NaN if one of them is.
+    worst = float(box.max()), float(score.max()), float(mask_iou.min())
+    return InstanceCheck(int(instances.sum()), int(unmatched.sum()), *worst)
 
 
 def compare(expected: Instances, predicted: Instances) -> InstanceCheck:
@@ -118,15 +108,11 @@ def _overlap(mask: Rle, other: Rle) -> float:
     return 1.0 if either - shared <= 1 else shared / either
 
 
-def check_boxcaseg(model: BoxCaseg, path: Path, images: Sequence[NDArray[np.uint8]]) -> LogitCheck:
-    """Compare the logits of a file and its model for two boxes per image: the whole image and its center.
-
-    Args:
-        model: In eval mode, on the CPU.
-        path: The file.
-        images: (H, W, 3) RGB each.
-    """
-    networks: list[Any] = [model, OnnxBoxCaseg(model, path)]
+def check_boxcaseg(
+    model: BoxCaseg, exported: OnnxBoxCaseg, images: Sequence[NDArray[np.uint8]]
+) -> LogitCheck:
+    """Compare the logits of two models for two boxes per (H, W, 3) RGB image: the whole image and its center."""
+    networks: list[Any] = [model, exported]
     differences = []
     for image in images:
         boxes = np.outer([1, 0.5], [-1, -1, 1, 1]) / 2 + 0.5  # as shares of the image

@@ -8,7 +8,7 @@ from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import nn
@@ -19,7 +19,7 @@ from boxel.data.samples import sample_images
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.check import InstanceCheck, LogitCheck
-from boxel.exporting.exporters import find_exporter
+from boxel.methods import METHODS, resolve
 from boxel.models.io import load
 from boxel.utils.errors import BoxelError, first_line
 from boxel.utils.files import atomic_path
@@ -29,6 +29,8 @@ NUM_IMAGES = 4
 
 OPSET = 19
 """The first version of ONNX's operators with a deformable convolution."""
+
+Graph: TypeAlias = BoxInstGraph | BoxCasegGraph
 
 
 def export(
@@ -53,12 +55,11 @@ def export(
     onnx = _import_onnx()
     path = Path(path)
     model: Any = load(source) if isinstance(source, (str, Path)) else deepcopy(source).cpu().eval()
-    exporter = find_exporter(model)
-    if exporter is None:
+    graph = make_graph(model)
+    if graph is None:
         raise BoxelError(
             f"{path}: a {type(model).__name__} cannot be exported; give a BoxInst or a BoxCaseg."
         )
-    graph = exporter.graph(model).eval()
     pixels = [read_image(image) for image in images or sample_images().paths[:NUM_IMAGES]]
 
     with atomic_path(path) as file:
@@ -69,10 +70,10 @@ def export(
                 f"{path}: the model cannot be exported ({first_line(error)}); train it with another backbone."
             ) from error
         written = onnx.load(file)
-        metadata = {"method": exporter.method, "boxel": version("boxel"), **graph.metadata()}
+        metadata = {"method": graph.method, "boxel": version("boxel"), **graph.metadata()}
         onnx.helper.set_model_props(written, metadata)
         onnx.save(written, file)
-        check = exporter.check(model, file, pixels)
+        check = graph.check(model, graph.runtime(model, file), pixels)
         if not check.agrees:
             raise BoxelError(
                 f"{path} is not written: onnxruntime and torch differ ({check}); try other versions of the two."
@@ -80,7 +81,15 @@ def export(
     return check
 
 
-def trace(graph: BoxInstGraph | BoxCasegGraph, path: Path, fold_norms: bool = True) -> None:
+def make_graph(model: nn.Module) -> Graph | None:
+    """Return the graph that a model is exported as, in eval mode; None if models of its type cannot be exported."""
+    for method in METHODS.values():
+        if method.exporter is not None and type(model) is resolve(method.model):
+            return resolve(method.exporter)(model).eval()
+    return None
+
+
+def trace(graph: Graph, path: Path, fold_norms: bool = True) -> None:
     """Write a graph with its weights; the dynamic axes of its inputs may then have any size.
 
     Args:

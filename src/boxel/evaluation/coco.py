@@ -140,17 +140,18 @@ def _truth_rows(truth: Annotations, number_of: Mapping[int, int], iou_type: IouT
     masks = [None] * len(truth.labels) if iou_type == "bbox" else read_masks(truth)
     for i, mask in enumerate(masks):
         image, (x0, y0, x1, y1) = int(truth.image_index[i]), truth.boxes[i].tolist()
+        box = [x0, y0, x1 - x0, y1 - y0]
         row = {
             "id": i + 1,
             "image_id": number_of[image],
             "category_id": int(truth.labels[i]) + 1,
             "iscrowd": int(truth.iscrowd[i]),
-            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "bbox": box,
             "area": coco_area(truth, i),
         }
         if iou_type != "bbox":
             row["iscrowd"] = int(truth.iscrowd[i] or mask is None)
-            row["segmentation"] = mask or fill_box(row["bbox"], *truth.image_size(image)[::-1])
+            row["segmentation"] = mask or fill_box(box, *truth.image_size(image)[::-1])
         rows.append(row)
     return rows
 

@@ -301,7 +301,7 @@ def save_image(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
     Raises:
         BoxelError: The file cannot be written or its suffix is not that of an image format.
     """
-    with writing_image(path) as file:
+    with writing_file(path) as file:
         Image.fromarray(image).save(file)
 
 
@@ -313,17 +313,16 @@ def encode_image(image: NDArray[np.uint8], format: str = "PNG", **options: int) 
 
 
 @contextmanager
-def writing_image(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path for an image; errors name the file itself."""
-    path = Path(path)
+def writing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Yield a temporary path for a file; errors name the file itself."""
     try:
-        with atomic_path(path) as file:
+        with atomic_path(Path(path)) as file:
             yield file
     except ValueError as error:
+        suffix = Path(path).suffix
         raise BoxelError(
-            f"{path}: {path.suffix!r} is not an image format; end the name on .png or .jpg."
+            f"{path}: {suffix!r} is not an image format; end the name on .png or .jpg."
         ) from error
     except OSError as error:
-        raise BoxelError(
-            f"{path}: cannot be written ({error.strerror or error}); check the folder."
-        ) from error
+        reason = error.strerror or error
+        raise BoxelError(f"{path}: cannot be written ({reason}); check the folder.") from error

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from boxel.utils.errors import BoxelError, missing_extra
-from boxel.viz.overlays import writing_image
+from boxel.viz.overlays import writing_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,7 @@ def _make_figure(width: float, height: float) -> Figure:
 
 
 def _save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
-    with writing_image(path) as file:
+    with writing_file(path) as file:
         figure.savefig(file, dpi=120)
 
 

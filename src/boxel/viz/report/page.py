@@ -16,8 +16,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path
+from boxel.viz.overlays import writing_file
 from boxel.viz.report.groups import group_by_category, group_by_size, group_by_source, known_quality
 from boxel.viz.report.pictures import draw_masks
 
@@ -62,16 +61,11 @@ def write_report(
         >>> "Masks from boxes" in (folder / "report.html").read_text()
         True
     """
-    data, path = data.select_instances(~data.iscrowd), Path(path)
+    data = data.select_instances(~data.iscrowd)
     page = _render(_collect(data, failures, changed, settings or {}, count))
-    try:
-        with atomic_path(path) as file:
-            # A file name may contain bytes that are not UTF-8.
-            file.write_text(page, encoding="utf-8", errors="backslashreplace")
-    except OSError as error:
-        raise BoxelError(
-            f"{path}: cannot be written ({error.strerror or error}); check the folder."
-        ) from error
+    with writing_file(path) as file:
+        # A file name may contain bytes that are not UTF-8.
+        file.write_text(page, encoding="utf-8", errors="backslashreplace")
 
 
 def _render(context: Mapping[str, Any]) -> str:
@@ -157,32 +151,10 @@ def _make_tiles(data: Annotations, rated: NDArray[np.float64], failures: int) ->
 
 
 def _make_histogram(values: NDArray[np.float64]) -> dict[str, Any]:
-    """Lay out a bar per tenth of [0, 1] and lines at mean and median, in the units of the template's SVG."""
-    left, right, top, bottom, gap = 12, 468, 50, 190, 2
+    """Count the values in each tenth of [0, 1]."""
     # Tenths as they are written; np.linspace has 0.30000000000000004.
     counts = np.histogram(values, np.arange(11) / 10)[0].tolist()
-    step, bins = (right - left) / 10, []
-    for k, count in enumerate(counts):
-        height = count / max(counts) * (bottom - top)
-        bins.append(
-            {
-                "x": f"{left + k * step + gap:.1f}",
-                "y": f"{bottom - height:.1f}",
-                "width": f"{step - 2 * gap:.1f}",
-                "height": f"{height:.1f}",
-                "center": f"{left + (k + 0.5) * step:.1f}",
-                "above": f"{bottom - height - 5:.1f}",
-                "count": count,
-                "label": f"{count:,}" if count < 100_000 else f"{count // 1000:,}k",  # no wider than the bar
-            }
-        )
-    mean, median = float(values.mean()), float(np.median(values))
-    marks = [
-        {"name": name, "value": value, "x": f"{left + value * (right - left):.1f}", "legend": legend}
-        for name, value, legend in (("mean", mean, left), ("median", median, left + 130))
-    ]
-    ticks = [{"x": f"{left + k * step:.1f}", "label": f"{k / 10:g}"} for k in range(11)]
-    return {"bins": bins, "ticks": ticks, "marks": marks, "mean": mean, "median": median}
+    return {"counts": counts, "mean": float(values.mean()), "median": float(np.median(values))}
 
 
 def _make_cards(

@@ -132,6 +132,14 @@ def test_a_calibration_survives_its_file(tmp_path):
     assert calibration.identity != quality.fit_calibration(*made_up(100, seed=3)).identity
 
 
+def test_a_calibration_that_is_not_numbers_is_refused(tmp_path):
+    quality.save_calibration(quality.fit_calibration(*made_up(100)), tmp_path / "q.json")
+    text = (tmp_path / "q.json").read_text()
+    (tmp_path / "q.json").write_text(text.replace('"mean": [', '"mean": ["none", '))
+    with pytest.raises(BoxelError, match=r"q\.json: not readable as a calibration"):
+        quality.load_calibration(tmp_path / "q.json")
+
+
 def test_a_model_folder_may_have_a_calibration_of_its_own(tmp_path):
     calibration = quality.fit_calibration(*made_up(100))
     assert quality.find_calibration(str(tmp_path)) is None

@@ -65,7 +65,7 @@ def collect_cues(
         (M, C) cues and (M,) IoUs.
     """
     problems: list[str] = []
-    unusable = np.zeros((0, len(CUES))), np.zeros(0)
+    nothing = np.zeros((0, len(CUES))), np.zeros(0)
 
     def label(image: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         own = data.instances_in(image)
@@ -75,14 +75,14 @@ def collect_cues(
             labeled = label_image(pixels, data.boxes[own], data.labels[own], teachers, config)
         except Exception as error:  # other images are still usable
             problems.append(describe_failure(data.image_path(image), error))
-            return unusable
+            return nothing
         ious = _instance_ious(data, own, labeled, problems)
         known = np.isfinite(ious)
         return compute_cues(labeled)[known], ious[known]
 
     with_masks = [int(image) for image in np.unique(data.image_index[data.has_mask])]
     with ThreadPoolExecutor(config.workers) as pool:
-        parts = [unusable, *pool.map(label, with_masks)]
+        parts = [nothing, *pool.map(label, with_masks)]
     if problems:
         logger.warning(
             "%d images or masks cannot be used for calibration; the first: %s", len(problems), problems[0]

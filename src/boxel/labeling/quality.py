@@ -120,7 +120,7 @@ class Calibration:
     @cached_property
     def identity(self) -> str:
         """Digest of all this."""
-        content = b"".join(getattr(self, name).astype(np.float64).tobytes() for name in _COLUMNS)
+        content = b"".join(getattr(self, name).tobytes() for name in _COLUMNS)
         return blake2b(content, digest_size=8).hexdigest()
 
     def __call__(self, labeled: LabeledImage) -> NDArray[np.float64]:
@@ -183,7 +183,7 @@ def load_calibration(path: Path) -> Calibration:
         content = json.loads(path.read_text())
         if content["cues"] != list(CUES):
             raise ValueError("it is of other cues")
-        return Calibration(*(np.array(content[name]) for name in _COLUMNS))
+        return Calibration(*(np.array(content[name], dtype=np.float64) for name in _COLUMNS))
     except (OSError, ValueError, KeyError) as error:
         raise BoxelError(f"{path}: not readable as a calibration of quality ({error}).") from error
 
@@ -234,7 +234,7 @@ def _fit_ridge(
 
 
 def _fit_curve(values: NDArray[np.float64], targets: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Fit a rising curve to estimates and targets: isotonic, given by its means over parts of equal count."""
+    """Fit a rising curve to estimates and targets: isotonic, given by its means over 12 parts of equal count."""
     order = np.argsort(values, kind="stable")
     rising = _fit_isotonic(targets[order])
     parts = np.array_split(np.arange(len(values)), min(12, len(values) // 10 or 1))

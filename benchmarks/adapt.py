@@ -1,9 +1,9 @@
-"""What `boxel label --adapt` gains on a set: masks of its boxes before and after the model is trained on these boxes.
+"""What `boxel adapt` gains on a dataset: masks of its boxes before and after the network is trained on these boxes.
 
     python benchmarks/adapt.py --minutes 20
-    python benchmarks/adapt.py --minutes 20
+    python benchmarks/adapt.py --minutes 20 --teacher boxcaseg-boxes
 
-The masks of the set are only measured with. An adapted model in --out is not trained again.
+The true masks are used for measuring only. An adapted model in --out is not trained again.
 """
 
 from __future__ import annotations

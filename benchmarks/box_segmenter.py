@@ -1,9 +1,9 @@
-"""Does `BoxSegmenter` predict the masks of `boxel label`, and what does it cost beside it?
+"""Does `BoxSegmenter` predict the masks of `boxel label`, and what does it cost in comparison?
 
     python benchmarks/box_segmenter.py
 
 Both take the boxes of the first --images images of `coco/val_masks.json`, in turns, with one thread. CPU time hardly
-depends on what else the machine does.
+depends on the load of the machine.
 """
 
 from __future__ import annotations

@@ -54,7 +54,7 @@ ROWS: dict[str, dict[str, Any]] = {
 
 
 def main() -> None:
-    """Print a row a setting: mean over the seeds, and their standard deviation."""
+    """Print a row per setting: mean over the seeds, and their standard deviation."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--out", type=Path, default=Path("runs/tables"))
     parser.add_argument("--seeds", type=int, default=1)

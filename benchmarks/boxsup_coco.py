@@ -1,14 +1,14 @@
-"""Semantic segmenters of 20 classes of COCO photos from boxes, by what the labels are made of, beside one from masks.
+"""Semantic segmenters of 20 COCO classes, trained from boxes with different labels, compared with one from masks.
 
     python benchmarks/boxsup_coco.py --out runs/boxsup_coco
 
-Each row is `boxsup-small --label segments` with what the row changes, from five sixths of the 455
-training images; it is measured on the others, or with --val on the validation images. With 20 classes in so few
-photos a mean over all classes is noisy, so the rows have the IoU of the foreground, whatever its class, and the
-mean IoU of the classes with ten objects or more to be measured on; each as a share of the figure of the last row
-named, with a 95 % interval by 2,000 paired draws of images. The last column leaves aside what the network recognizes:
-the mean IoU of the masks that it makes of the true boxes, as a teacher of `boxel label`. With --crf a CRF that is
-tuned to each row on 30 images kept apart goes over its probabilities. Rows already in --out are not trained again.
+Each row is `boxsup-small --label segments` with the changes of the row, trained on five sixths of the 455 training
+images and measured on the rest, or with --val on the validation images. With 20 classes in so few images a mean over
+all classes is noisy, so the rows have the IoU of the foreground, whatever its class, and the mean IoU of the classes
+with at least ten objects. Each is also given relative to the last row named, with a 95 % interval from 2,000 paired
+draws of images. The last column does not depend on recognition: the mean IoU of the masks that the network predicts
+in true boxes, as a teacher of `boxel label`. With --crf the probabilities are refined by a CRF that is tuned for each
+row on 30 separate images. Rows already in --out are not trained again.
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
 """How good the segments are that an update of BoxSup chooses: their IoU with the true masks, by option.
 
-    python benchmarks/boxsup_labels.py \
-        --segments runs/segments --run runs/boxsup
+    python benchmarks/boxsup_labels.py --segments runs/segments --run runs/boxsup
 
-The true masks are looked at for measuring alone. Without --run the first update is measured, when the network has
-nothing to say yet; with it one by that run's network, on the images it has learned from or on others. Segments are made
-where they are not there yet.
+The true masks are used for measuring only. Without --run the first update is measured, in which the network has no
+say; with it an update by that run's network, on the images that it has learned from or on others. Segments that are
+missing are made.
 """
 
 from __future__ import annotations

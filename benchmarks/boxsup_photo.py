@@ -1,10 +1,11 @@
-"""The labels of three photos from update to update, while BoxSup learns from them and from boxes of COCO (Fig. 3).
+"""The labels of three photographs from update to update, while BoxSup learns from them and from COCO boxes (Figure 3).
 
     python benchmarks/boxsup_photo.py --out runs/boxsup_photo
 
-The photographs are those of scikit-image; only their boxes are learned from. `boxsup-small` with `--label
-segments`, the 455 training photos of COCO beside them. Prints after each update the IoU of each photo's labels with
-its outline, which nothing else uses, and draws the updates that --updates names, the last one always.
+The photographs are those of scikit-image; only their boxes are learned from. Trains `boxsup-small --label segments` on
+them together with the 455 COCO training images. Prints after each update the IoU of each photograph's labels with its
+hand-drawn outline, which is used for nothing else, and draws the updates that --updates names, always including the
+last one.
 """
 
 from __future__ import annotations

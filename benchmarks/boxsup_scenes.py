@@ -1,11 +1,11 @@
-"""What a semantic segmenter learns from boxes, some masks and masks, on generated scenes (Table 2 in miniature).
+"""What a semantic segmenter learns from boxes, from some masks and from all masks, on generated scenes (Table 2).
 
     python benchmarks/boxsup_scenes.py --out runs/boxsup_scenes --seeds 0 1 2
 
-200 scenes to learn from, 500 others to be measured on; each row is `boxsup-scenes` with what the row
-changes. Segments and masks are made once. Rows already in --out are not trained again; self-training learns from what
-the network of the row BoxSup predicts in the boxes it has learned from. With --crf each is measured without a CRF,
-with the default one, and with one that is tuned to it on 40 scenes more.
+200 scenes to learn from, 500 others to measure on. Each row is `boxsup-scenes` with the changes of the row. Segments
+and masks are made once. Rows already in --out are not trained again; the self-training row learns from the predictions
+of the BoxSup row's network in its training boxes. With --crf each row is measured without a CRF, with the default one,
+and with one that is tuned for it on 40 further scenes.
 """
 
 from __future__ import annotations

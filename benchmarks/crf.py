@@ -1,10 +1,10 @@
-"""Time of the fully connected CRF on a photo of 500 x 375 pixels: 21 classes, 10 iterations, lattices included.
+"""Time of the fully connected CRF on an image of 500 x 375 pixels: 21 classes, 10 iterations, lattices included.
 
     python benchmarks/crf.py
     python benchmarks/crf.py --device cuda
 
-Classes are smooth noise. Where pydensecrf2 is installed it takes turns with ours on the same input, and the largest
-difference of the marginals is printed. Times are medians.
+Classes are smooth noise. If pydensecrf2 is installed, both run in turns on the same input, and the largest difference
+of the marginals is printed. Times are medians.
 """
 
 from __future__ import annotations

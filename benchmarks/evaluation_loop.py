@@ -1,4 +1,4 @@
-"""Time of each step of measuring label maps, beside that of reading the photo.
+"""Time of each step of measuring label maps, compared with reading the image.
 
     taskset -c 0 python benchmarks/evaluation_loop.py
 

@@ -1,11 +1,10 @@
-"""Latency on the CPU of torch, torch.compile and onnxruntime, side by side, for BoxInst and BoxCaseg.
+"""Latency on the CPU of torch, torch.compile and onnxruntime for BoxInst and BoxCaseg.
 
-Of BoxCaseg also that of torch with batch norms folded away: the way of `boxel label` if onnxruntime is missing.
+For BoxCaseg also torch with batch norms folded into the convolutions, which `boxel label` uses without onnxruntime.
 
 BoxInst: one image to boxes and mask logits, before masks are pasted; ResNet-50, 80 classes, random weights.
-BoxCaseg: crops to logits; the small network of `boxcaseg-small`, random weights. `--run` takes trained
-models in their place. All ways take turns in one run, and times are medians; the first call, which compiles
-where there is something to compile, is separate.
+BoxCaseg: crops to logits; the small network of `boxcaseg-small`, random weights. `--run` takes trained models
+instead. All ways take turns in one run, and times are medians; the first call, which may compile, is separate.
 
     pip install 'boxel[onnx]'
     python benchmarks/export_latency.py

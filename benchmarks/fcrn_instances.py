@@ -1,12 +1,11 @@
-"""Instances by voting on the persons of COCO photos: bootstrapping, weights, and what true classes would give.
+"""Instances by voting on the persons of COCO images: bootstrapping, weights, and what true classes would give.
 
     python benchmarks/fcrn_instances.py --out runs/persons
 
-Trains `fcrn-coco-small` for the classes of pixels, and `fcrn-instances-small` on it and from
-its features with what each row changes (Table 6); from true masks and, with --boxes-only, from masks that
-`boxcaseg-boxes` made of the boxes and that no true mask of these photos has taught. Measured on the validation photos
-with predicted and with true classes of pixels (the paper's pilot experiment). Rows already in --out are not trained
-again.
+Trains `fcrn-coco-small` for the classes of pixels, and on its features `fcrn-instances-small` with the changes of each
+row (Table 6). Both learn from true masks; with --boxes-only from masks that `boxcaseg-boxes` predicts in the boxes,
+none of whose true masks it has seen. Measured on the validation images with predicted and with true classes of pixels
+(the paper's pilot experiment). Rows already in --out are not trained again.
 """
 
 from __future__ import annotations

@@ -1,14 +1,12 @@
-"""Fit the calibrations of quality that are bundled, on masks that the teachers have not learned from.
+"""Fit the bundled calibrations of quality, on masks that the teachers have not learned from.
 
-    python benchmarks/fit_quality.py \
-        --teachers rectangle ellipse grabcut-ellipse boxcaseg-boxes
+    python benchmarks/fit_quality.py --teachers rectangle ellipse grabcut-ellipse boxcaseg-boxes
 
-Of teachers that learn nothing any masks will do, and of `boxcaseg-boxes`, which has learned from no masks of these
-photos. A network that has is calibrated out of fold: for each part of the photos one like it is trained on the others,
-for fewer steps, and the cues are those of its masks.
+Teachers that learn nothing can be calibrated on any masks, and so can `boxcaseg-boxes`, which has seen no masks of
+these images. A network that has seen them is calibrated out of fold: for each part of the images a network like it is
+trained on the other parts, for fewer steps, and the cues are those of its masks.
 
-    python benchmarks/fit_quality.py \
-        --teachers boxcaseg --recipe boxcaseg-small-masks
+    python benchmarks/fit_quality.py --teachers boxcaseg --recipe boxcaseg-small-masks
 """
 
 from __future__ import annotations
@@ -31,11 +29,11 @@ OUT = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights" / "quali
 
 
 def main() -> None:
-    """Write a calibration a teacher, and print what it is worth on folds left out."""
+    """Write a calibration per teacher, and print what it is worth on folds left out."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--teachers", nargs="+", required=True)
     parser.add_argument("--out", type=Path, default=OUT)
-    parser.add_argument("--recipe", help="train networks by it, each on all photos but a part")
+    parser.add_argument("--recipe", help="train networks by it, each on all images but a part")
     parser.add_argument("--parts", type=int, default=2)
     parser.add_argument("--steps", type=int, default=1000)
     parser.add_argument("--runs", type=Path, default=Path("runs/folds"), help="where they are kept")
@@ -61,7 +59,7 @@ def cues_of_teacher(data: Annotations, teacher: str) -> tuple[np.ndarray, np.nda
 
 
 def out_of_fold(data: Annotations, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
-    """The same of the masks of networks that have learned from the other photos; finished trainings are kept."""
+    """The same of the masks of networks that have learned from the other images; finished trainings are kept."""
     order = np.random.default_rng(0).permutation(len(data))
     found = []
     for part in range(args.parts):

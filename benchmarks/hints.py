@@ -1,9 +1,9 @@
-"""How good are masks made from boxes before anything is learned? Mask IoU and time of each way, on a set with masks.
+"""How good are rough masks made from boxes without learning? Mask IoU and time of each way.
 
     python benchmarks/hints.py
 
-The ways are the filled box, the ellipse in it, GrabCut from the box, and GrabCut from the ellipse, which are the
-hints of `model.hint_weight`.
+The ways are the filled box, the ellipse in it, GrabCut from the box, and GrabCut from the ellipse, which is what
+`model.hint_weight` uses.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Mask = NDArray[np.bool_]
 
 
 def main() -> None:
-    """Print a row a way of making masks."""
+    """Print a row per way of making masks."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--count", type=int, default=100, help="images to look at, the first of the set")
     parser.add_argument("--min-side", type=float, default=24, help="shortest side of a box, in pixels")

@@ -2,12 +2,12 @@
 
     python benchmarks/label_kill.py
 
-Runs `boxel label --workers 2` on the boxes of the set, once unbroken and once more into another folder, where SIGKILL
-ends it --kills times: each time at a random moment of the work that is left, and --in-commit times in the middle of a
-commit; then the same command resumes. A job that ends before it was killed often enough is followed by another. Prints
-a line a kill and a verdict. The exit status is 1 unless so many kills met a commit, the file of masks is that of the
-unbroken job byte for byte, and each start found done just the images that were committed before, none of which was ever
-made again.
+Runs `boxel label --workers 2` on the boxes of `coco/val_masks.json`, once undisturbed and once into another folder,
+where SIGKILL ends it --kills times: at random moments of the remaining work, and --in-commit times in the middle of a
+commit. After each kill the same command resumes. If a job ends before it was killed often enough, another one follows.
+Prints one line per kill and a verdict. The exit status is 1 unless enough kills hit a commit, the file of masks equals
+that of the undisturbed job byte for byte, and each start found exactly the images that were committed before, none of
+which was labeled again.
 """
 
 from __future__ import annotations

@@ -1,12 +1,10 @@
-"""Rate and memory of labeling a dataset of 100,000 boxes with their rectangles.
-
-Writes a COCO file of 10,000 images with ten boxes each to a temporary folder, all images being one PNG of 320 x 240
-under many names, labels it in a fresh process, once from nothing and once more to find all of it done, and prints what
-that took:
+"""Rate and memory of labeling a dataset of 100,000 boxes with the `rectangle` teacher.
 
     python benchmarks/label_memory.py
 
-With another --images, ten times as many, it shows what grows with the dataset.
+Writes a COCO file of 10,000 images with ten boxes each to a temporary folder; all images are one PNG of 320 x 240 under
+many names. Labels it in a fresh process, then again when all of it is done, and records what that took. `--images
+100000` shows what grows with the dataset.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Time of BoxSup's label update of one image: costs through superpixels, against full masks.
+"""Time of BoxSup's label update of one image: costs through superpixels, compared with full masks.
 
     taskset -c 0 python benchmarks/label_update.py
 
-500 x 375 pixels, 21 classes, 2,000 candidates of the photo itself, boxes drawn at random. The network's part is apart:
+500 x 375 pixels, 21 classes, 2,000 candidate segments, random boxes. The network is not included: its
 log-probabilities are given. The two take turns; times are medians.
 """
 

@@ -1,10 +1,10 @@
-"""What loose boxes cost the masks made of them, and what saying so (`--box-slack`) gives back.
+r"""What loose boxes cost the masks made from them, and what `--box-slack` gives back.
 
-    python benchmarks/loose_boxes.py \
-        --teachers boxcaseg boxcaseg-boxes grabcut-ellipse rectangle --plot docs/images/loose_labels.png
+    python benchmarks/loose_boxes.py --teachers boxcaseg boxcaseg-boxes grabcut-ellipse rectangle \
+        --plot docs/images/loose_labels.png
 
-Each side of each box is moved by up to so much of the box's width or height, in or out, and masks are made by
-`boxel.label` with its defaults, without and with that much of slack.
+Each side of each box is moved by up to a share of the box's width or height, in or out. Masks are made by
+`boxel.label` with its defaults, without slack and with as much slack.
 """
 
 from __future__ import annotations

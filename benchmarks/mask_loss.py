@@ -1,12 +1,11 @@
-"""BoxInst's mask loss against its textbook form: time, peak memory and value.
-
-The textbook form follows the paper's Eq. 1-8 literally: full-size box masks that are then strided, all 8
-neighbors by `unfold`, LAB by scikit-image. Both forms get the same photos, boxes and logits, take turns in
-one run, and are timed apart for targets (box masks, color similarity) and loss (forward and backward).
-Memory is the growth of the resident set's high-water mark over one call in a process of its own, read from
-/proc (Linux).
+"""BoxInst's mask loss compared with its textbook form: time, peak memory and value.
 
     python benchmarks/mask_loss.py
+
+The textbook form follows Eq. 1-8 of the paper literally: full-size box masks that are then strided, all 8 neighbors by
+`unfold`, LAB by scikit-image. Both forms get the same images, boxes and logits, take turns in one run, and are timed
+separately for targets (box masks, color similarity) and loss (forward and backward). Memory is the growth of the peak
+resident set over one call in a process of its own, read from /proc (Linux).
 """
 
 from __future__ import annotations

@@ -1,11 +1,10 @@
-"""Proxy Mask R-CNN: the same network and steps on true masks, on masks made of boxes, and on boxes (BoxCaseg, Table 7).
+"""Proxy Mask R-CNN: the same network and steps on true masks, on generated masks, and on boxes (BoxCaseg, Table 7).
 
     python benchmarks/proxy_masks.py --out runs/proxy
 
-Labels the boxes of `train_boxes.json` by a teacher that has seen no masks of them, trains
-`mask-rcnn-small` on all categories as one for each row and seed (finished trainings in --out are not
-repeated), and measures AP50 and AP75 of masks on the validation photos, beside those from true masks with a paired
-bootstrap over photos.
+Labels the boxes of `train_boxes.json` with a teacher that has seen no masks of them, trains `mask-rcnn-small` on all
+categories as one for each row and seed (finished trainings in --out are not repeated), and measures AP50 and AP75 of
+masks on the validation images, relative to those from true masks, with a paired bootstrap over images.
 """
 
 from __future__ import annotations
@@ -66,7 +65,7 @@ def against(runs: list[Any], masks: list[Any], truth: Annotations, threshold: fl
 
 
 def detections(args: argparse.Namespace, row: str, seed: int, truth: Annotations) -> list[dict[str, Any]]:
-    """COCO results of one run on the validation photos, from its file if it is there."""
+    """COCO results of one run on the validation images, from its file if it is there."""
     run = row_folder(args.out, row, seed)
     file = run / "val_results.json"
     if not file.exists():

@@ -1,11 +1,11 @@
-"""Boxes against masks on real photos: the same network, steps and seeds, measured once on photos never trained on.
+"""Boxes against masks on COCO images: the same network, steps and seeds, measured on images never trained on.
 
     python benchmarks/real_photos.py --out runs/photos
 
-Trains `coco-small` on all categories as one, from boxes, from masks, from boxes without hints, and from
-boxes with the projection loss alone (Table 3 of BoxInst), for each seed; finished trainings in --out are not repeated.
-Then measures mask AP on the validation photos, beside "box filled" from the same detections, and the ratio with a
-paired bootstrap over photos, and draws what the first seed's networks find in photos of scikit-image.
+Trains `coco-small` on all categories as one, from boxes, from masks, from boxes without hints, and from boxes with the
+projection loss alone (Table 3 of BoxInst), for each seed; finished trainings in --out are not repeated. Then measures
+mask AP on the validation images, also with the same boxes filled, and ratios with a paired bootstrap over images, and
+draws what the networks of the first seed detect in photographs of scikit-image.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main() -> None:
 
 
 def detections(args: argparse.Namespace, kind: str, seed: int, truth: Annotations) -> list[dict[str, Any]]:
-    """COCO results of one run on the validation photos, from its file if it is there."""
+    """COCO results of one run on the validation images, from its file if it is there."""
     run = args.out / f"{kind}_{seed}"
     file = run / "val_results.json"
     if not file.exists():

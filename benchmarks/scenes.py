@@ -1,10 +1,10 @@
-"""What each part is worth on generated scenes: losses, loose boxes, longer training; one table from one command.
+"""What each part is worth on generated scenes: losses, loose boxes, longer training.
 
     python benchmarks/scenes.py --out runs/scenes
 
-Every row is the demo's network and recipe with a few settings changed, trained on 540 of 600 scenes of seed 1 and
-measured on 200 scenes of seed 4, which nothing was chosen on. Finished rows in --out are not trained again, so that
-rows may be made side by side by calls with different --rows; the last call prints them all. The loose boxes' curve
+Each row is the demo's network and recipe with a few settings changed, trained on 540 of 600 scenes of seed 1 and
+measured on 200 scenes of seed 4, which were not used to choose anything. Finished rows in --out are not trained again,
+so several calls with different --rows may run side by side; the last one prints all of them. The curve of loose boxes
 goes to loose_boxes.png.
 """
 

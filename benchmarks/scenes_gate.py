@@ -1,9 +1,9 @@
-"""Are the generated scenes hard enough? Mean mask IoU, from true boxes, of the filled box and of GrabCut.
+"""Are the generated scenes hard enough? Mean mask IoU of the filled box and of GrabCut in the true boxes.
 
     python benchmarks/scenes_gate.py --scenes 100
 
-Exits with 1 where the filled box passes 0.65 or GrabCut 0.75. It also prints how true the color prior is: of
-the neighbors about a box that look alike, the share that lies on the same side of the outline.
+Exits with 1 if the filled box passes 0.65 or GrabCut 0.75. Also measures how often the color prior holds: of the
+neighbors of similar color about a box, the share that lies on the same side of the outline.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def iou(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def count_edges(image: np.ndarray, filled: np.ndarray, mask: np.ndarray, stride: int = 4) -> np.ndarray:
-    """A row a threshold: alike edges with both ends on one side, alike edges, edges about the box."""
+    """One row per threshold: alike edges with both ends on one side, alike edges, edges about the box."""
     tensor = torch.from_numpy(image).permute(2, 0, 1)[None] / 255
     similarity = color_similarity(tensor, stride=stride)[0].numpy()
     offset = stride // 2

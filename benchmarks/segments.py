@@ -2,8 +2,8 @@
 
     taskset -c 0 python benchmarks/segments.py
 
-Photos are made 500 pixels wide, on one core; objects are those of 16 pixels and more before that. "Anywhere" chooses
-segments without the boxes, "fitted" with them; neither has GrabCut's. Seconds are medians.
+Images are resized to a width of 500 pixels; objects are those of at least 16 pixels before that. "Anywhere" ignores the
+boxes, "fitted" uses them; neither includes GrabCut. Seconds are medians on one core.
 """
 
 from __future__ import annotations

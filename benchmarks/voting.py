@@ -1,13 +1,12 @@
-"""Time of voting, from class scores and boxes to instances: a 63x63 grid (500 pixels at stride 8) and 20 classes.
-
-`scene` is what a fair network gives: objects of random classes with soft edges, each pixel's box off by a tenth of its
-object's size. The others are of bad networks. `noise`: scores and boxes are random at each pixel. `untrained boxes`:
-two classes contend for the grid, and each box is a small one around its own pixel, so that hundreds survive.
-`no overlap`: boxes smaller than a cell, so that all survive, and three classes that contend. The scenes take turns in
-one run, on one thread; times are medians, of the time that passes and of the core's own, which leaves out what
-other processes take of it.
+"""Time of voting, from class scores and boxes to instances: a grid of 63 x 63 (500 pixels at stride 8), 20 classes.
 
     taskset -c 0 python benchmarks/voting.py
+
+`scene` is what a fair network predicts: objects of random classes with soft edges, the box of each pixel off by a tenth
+of its object's size. The others are those of bad networks. `noise`: random scores and boxes at each pixel. `untrained
+boxes`: two classes compete for the grid, and each box is a small one around its own pixel, so that hundreds survive.
+`no overlap`: boxes smaller than a cell, so that all survive, and three competing classes. All take turns in one run, on
+one thread; times are medians of wall time and of CPU time.
 """
 
 from __future__ import annotations

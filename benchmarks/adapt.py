@@ -34,7 +34,9 @@ def main() -> None:
     boxes = truth.without_masks()
     name = f"adapting {args.dataset} {args.teacher}"
     table = Table("label-quality", name, MEASURES, title=f"Adapting {args.teacher} to {args.dataset}")
-    adapted = adapt(boxes, args.out / args.teacher, teacher=args.teacher, minutes=args.minutes)
+    adapted = adapt(
+        boxes, args.out / f"{args.dataset}_{args.teacher}", teacher=args.teacher, minutes=args.minutes
+    )
     for name, teacher in (("before", args.teacher), ("after", adapted.as_posix())):
         measured = measure_masks(truth, label(boxes, teacher=teacher))
         table.add(name, *(measured[key] for key in MEASURES))

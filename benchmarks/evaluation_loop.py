@@ -24,7 +24,7 @@ def main() -> None:
     parser = arguments(__doc__, data=True)
     data = read(parser.parse_args().data / "camvid", split="val", classes="camvid")
     classes = len(pixel_classes(data))
-    spent: dict[str, list[float]] = {"reading the photo": [], "label map": [], "confusion matrix": []}
+    spent: dict[str, list[float]] = {"reading the image": [], "label map": [], "confusion matrix": []}
     for image in range(len(data)):
         began = time.perf_counter()
         read_image(data.image_path(image))

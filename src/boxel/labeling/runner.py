@@ -6,7 +6,7 @@ import logging
 import os
 import sys
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import asdict, dataclass, replace
@@ -219,15 +219,13 @@ def _assign_roles(data: Annotations, relabel: bool) -> NDArray[np.int8]:
 
 def _label_and_store(job: _Job, todo: Mapping[bytes, int], store: Store) -> dict[bytes, str]:
     """Label images in threads and commit them in order; return a sentence per image that failed."""
-    data, workers = job.data, job.config.workers
+    data = job.data
     boxes = np.bincount(data.image_index[job.roles == _LABEL], minlength=len(data))
     failures: dict[bytes, str] = {}
     with (
         progress(sum(int(boxes[image]) for image in todo.values()), "boxes") as advance,
-        ThreadPoolExecutor(workers) as pool,
-        closing(
-            _in_order(pool, lambda digest: _label_one(job, todo[digest], digest), todo, workers)
-        ) as results,
+        ThreadPoolExecutor(job.config.workers) as pool,
+        closing(_label_in_order(pool, job, todo)) as results,
         closing(Batch(store)) as batch,
     ):
         for digest, future in results:
@@ -241,22 +239,19 @@ def _label_and_store(job: _Job, todo: Mapping[bytes, int], store: Store) -> dict
     return failures
 
 
-def _in_order(
-    pool: ThreadPoolExecutor,
-    work: Callable[[bytes], ImageRows],
-    items: Iterable[bytes],
-    workers: int,
+def _label_in_order(
+    pool: ThreadPoolExecutor, job: _Job, todo: Mapping[bytes, int]
 ) -> Generator[tuple[bytes, Future[ImageRows]]]:
-    """Yield items and their futures in order, with a bounded number of them ahead.
+    """Yield digests and the futures of their images in order, with a bounded number of them ahead.
 
     (joblib's ordered generator starts the next item whenever one completes: behind one slow image, the results of all
     others would pile up in memory.)
     """
     waiting: deque[tuple[bytes, Future[ImageRows]]] = deque()
     try:
-        for item in items:
-            waiting.append((item, pool.submit(work, item)))
-            if len(waiting) > workers * _IMAGES_AHEAD:
+        for digest, image in todo.items():
+            waiting.append((digest, pool.submit(_label_one, job, image, digest)))
+            if len(waiting) > job.config.workers * _IMAGES_AHEAD:
                 yield waiting.popleft()
         while waiting:
             yield waiting.popleft()

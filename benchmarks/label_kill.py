@@ -165,12 +165,12 @@ def main() -> None:
     args.out.mkdir(parents=True)
     boxes, images_folder = args.out / "boxes.json", args.data / "coco" / "images"
     write(read_coco(args.data, "val_masks").without_masks(), boxes)
-    whole = Job(boxes, images_folder, args.out / "unbroken")
+    whole = Job(boxes, images_folder, args.out / "undisturbed")
     started = time.monotonic()
     _, seconds = whole.run()
     images = len(whole.committed())
     print(
-        f"unbroken: {images} images in {time.monotonic() - started:.0f} s, {seconds:.0f} s of it work",
+        f"undisturbed: {images} images in {time.monotonic() - started:.0f} s, {seconds:.0f} s of it work",
         flush=True,
     )
 
@@ -205,7 +205,7 @@ def main() -> None:
         errors.append(f"{met} kills met a commit, not {args.in_commit}; give more --kills")
     for error in errors:
         print(error)
-    verdict = "FAILED" if errors else "passed, the masks are those of the unbroken job"
+    verdict = "FAILED" if errors else "passed, the masks are those of the undisturbed job"
     print(f"{kills} kills in {jobs} jobs, {met} of them in a commit: {verdict}")
     if errors:
         sys.exit(1)

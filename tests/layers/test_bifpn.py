@@ -52,18 +52,10 @@ def test_layer_connects_the_levels_as_in_the_paper():
         torch.testing.assert_close(out, torch.full((1, 1, size, size), value), rtol=1e-3, atol=0)
 
 
-def test_repeats_do_not_share_weights():
-    assert len(BiFPN([1, 1, 1], channels=4, repeats=5).layers) == 5
-    parameters = [sum(p.numel() for p in BiFPN([1, 1, 1], 4, repeats=n).parameters()) for n in (1, 2, 3)]
-    assert parameters[2] - parameters[1] == parameters[1] - parameters[0] > 0
-
-
-def test_norm_is_the_requested_one():
-    for norm, kind in (("bn", nn.BatchNorm2d), ("gn", nn.GroupNorm)):
-        norms = [
-            m
-            for m in BiFPN([1, 1, 1], channels=4, repeats=1, norm=norm).modules()
-            if "Norm" in type(m).__name__
-        ]
-        assert len(norms) == 4 + 8
-        assert all(type(m) is kind for m in norms)
+def test_three_layers_do_not_share_weights_and_have_group_norms():
+    neck = BiFPN([1, 1, 1], channels=4)
+    assert len({id(p) for layer in neck.layers for p in layer.parameters()}) == 3 * len(
+        list(neck.layers[0].parameters())
+    )
+    norms = [m for m in neck.modules() if "Norm" in type(m).__name__]
+    assert len(norms) == 4 + 3 * 8 and all(type(m) is nn.GroupNorm for m in norms)

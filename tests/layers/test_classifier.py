@@ -87,12 +87,12 @@ def test_an_odd_field_reaches_further_down_and_right():
 
 def test_dropout_follows_both_layers_in_training_only():
     torch.manual_seed(0)
-    classifier = FullyConnectedClassifier(2, 3, hidden=200, dropout=0.9)
+    classifier = FullyConnectedClassifier(2, 3, hidden=200)
     features, dropped = torch.rand(1, 2, 6, 6), []
     for name in ("dropout6", "dropout7"):
         classifier.get_submodule(name).register_forward_hook(lambda _, given, out: dropped.append(out == 0))
     classifier(features)
-    assert [bool(zeros.float().mean() > 0.85) for zeros in dropped] == [True, True]
+    assert [bool(zeros.float().mean() > 0.65) for zeros in dropped] == [True, True]
     assert torch.equal(classifier.eval()(features), classifier(features))
 
 

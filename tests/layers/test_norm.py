@@ -2,9 +2,8 @@ import pytest
 import timm
 import torch
 from torch import nn
-from torchvision.ops import FrozenBatchNorm2d
 
-from boxel.layers.norm import exchange_batch_norm, group_count, norm_layer
+from boxel.layers.norm import exchange_batch_norm, group_count, group_norm
 from boxel.utils.errors import BoxelError
 
 
@@ -14,27 +13,12 @@ from boxel.utils.errors import BoxelError
 )
 def test_group_count(channels, groups):
     assert group_count(channels) == groups
-    assert norm_layer("gn", channels).num_groups == groups
-
-
-@pytest.mark.parametrize(
-    ("kind", "layer"),
-    [
-        ("gn", nn.GroupNorm),
-        ("bn", nn.BatchNorm2d),
-        ("sync_bn", nn.SyncBatchNorm),
-        ("frozen_bn", FrozenBatchNorm2d),
-    ],
-)
-def test_norm_layer_is_the_requested_one(kind, layer):
-    norm = norm_layer(kind, 8)
-    assert type(norm) is layer
-    assert norm.weight.shape == (8,)
+    assert group_norm(channels).num_groups == groups
 
 
 def test_an_unknown_kind_is_refused():
     with pytest.raises(BoxelError, match="norm 'layer' is unknown"):
-        norm_layer("layer", 8)
+        exchange_batch_norm(nn.BatchNorm2d(8), "layer")
 
 
 def trained_batch_norm():

@@ -93,8 +93,7 @@ def test_missing_tensors_are_logged(caplog):
     state["4.bias"] = torch.ones(7)  # another shape
     target = network()
     with caplog.at_level(logging.WARNING):
-        left = load_matching(target, state, "some.pth")
-    assert left == ["3.bias", "4.bias"]
+        load_matching(target, state, "some.pth")
     assert caplog.messages == [
         "some.pth: 2 of 20 tensors were not found and keep their initial values: 3.bias, 4.bias"
     ]

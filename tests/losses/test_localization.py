@@ -54,9 +54,11 @@ def test_pixels_are_ranked_by_iou_and_not_by_loss(two_pixels):
         assert gradient.tolist() == [[1, 0, 0, 0], [0, 0, 0, 0]]
 
 
-def test_the_loss_turns_linear_at_beta(two_pixels):
-    # Of an error d: d^2 / 2 beta up to beta, and d - beta / 2 from there.
-    assert bootstrapped_box_loss(*two_pixels, min_kept=None, beta=4.0) == (2**2 / 8 + 2 * (5 - 2)) / 2
+def test_the_loss_turns_linear_at_1(two_pixels):
+    # Of an error d: d^2 / 2 up to 1, and d - 1 / 2 from there.
+    assert bootstrapped_box_loss(*two_pixels, min_kept=None) == ((2 - 0.5) + 2 * (5 - 0.5)) / 2
+    pred, gt, valid = two_pixels
+    assert bootstrapped_box_loss(pred / 8, gt / 8, valid, min_kept=None) == (0.25**2 + 2 * 0.625**2) / 4
 
 
 def test_maps_are_rows_of_pixels():

@@ -13,7 +13,7 @@ from .dynamic import num_dynamic_params as num_dynamic_params
 from .dynamic import upsample_twice as upsample_twice
 from .norm import FrozenBatchNorm2dAct as FrozenBatchNorm2dAct
 from .norm import exchange_batch_norm as exchange_batch_norm
-from .norm import norm_layer as norm_layer
+from .norm import group_norm as group_norm
 from .padding import pad_batch as pad_batch
 from .pyramid import FPN as FPN
 from .transfer import TransferredHead as TransferredHead

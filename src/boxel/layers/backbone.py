@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from boxel.layers.deformable import make_deformable
 from boxel.layers.dilate import dilate
-from boxel.layers.norm import check_kind, exchange_batch_norm
+from boxel.layers.norm import exchange_batch_norm
 from boxel.layers.types import Norm
 from boxel.layers.weights import (
     LITE_MEAN,
@@ -75,7 +75,6 @@ class Backbone(nn.Module):
         extra_channels: int = 0,
     ) -> None:
         super().__init__()
-        check_kind(norm)
         if not 0 <= frozen_stages <= 5:
             raise BoxelError(f"frozen_stages is {frozen_stages}; give 0 (nothing) to 5 (the whole backbone).")
         body = _create_network(name, weights, output_stride)
@@ -159,11 +158,7 @@ def _create_network(name: str, weights: str, output_stride: int) -> Any:
 
 
 def _select_levels(body: Any, name: str, strides: Sequence[int]) -> list[int]:
-    """Return the index of the deepest features of each stride.
-
-    Raises:
-        BoxelError: The network has no such features, or takes images of one size only.
-    """
+    """Return the index of the deepest features of each stride; raise if the network has none, or one size of input."""
     available = body.feature_info.reduction()
     if not set(strides) <= set(available):
         raise BoxelError(f"backbone {name} has features of strides {available}, not of {list(strides)}.")

@@ -76,8 +76,7 @@ class FullyConnectedClassifier(nn.Sequential):
         kernel: Kernel size of fc6. If (kernel - 1) x dilation is odd, its field reaches one cell further down and right
             than up and left; otherwise it is centered, also for even kernels.
         dilation: Dilation of fc6.
-        hidden: Channels of fc6 and of fc7.
-        dropout: Share of the outputs of fc6 and of fc7 that training drops.
+        hidden: Channels of fc6 and of fc7, half of whose outputs training drops.
 
     Examples:
         >>> FullyConnectedClassifier(8, classes=21, hidden=16)(torch.rand(1, 8, 6, 9)).shape
@@ -91,22 +90,14 @@ class FullyConnectedClassifier(nn.Sequential):
     fc6: nn.Conv2d
     fc7: nn.Conv2d
 
-    def __init__(
-        self,
-        channels: int,
-        classes: int,
-        kernel: int = 4,
-        dilation: int = 4,
-        hidden: int = 4096,
-        dropout: float = 0.5,
-    ):
+    def __init__(self, channels: int, classes: int, kernel: int = 4, dilation: int = 4, hidden: int = 4096):
         layers: dict[str, nn.Module] = {
             "fc6": _dilated(channels, hidden, kernel, dilation),
             "relu6": nn.ReLU(inplace=True),
-            "dropout6": nn.Dropout(dropout),
+            "dropout6": nn.Dropout(0.5),
             "fc7": _dilated(hidden, hidden),
             "relu7": nn.ReLU(inplace=True),
-            "dropout7": nn.Dropout(dropout),
+            "dropout7": nn.Dropout(0.5),
         }
         for name in ("fc6", "fc7"):
             nn.init.kaiming_normal_(cast(Tensor, layers[name].weight), nonlinearity="relu")

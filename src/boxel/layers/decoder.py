@@ -28,14 +28,7 @@ class Concatenate(nn.Module):
         self.channels = sum(in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Compute one map from several.
-
-        Args:
-            maps: (B, in_channels, h, w), the finest first.
-
-        Returns:
-            (B, channels, h, w), of the size of the first map.
-        """
+        """Compute (B, channels, h, w) of the size of the first of some maps (B, in_channels, h, w), the finest."""
         return torch.cat([maps[0], *(upsample(m, maps[0].shape[-2:]) for m in maps[1:])], dim=1)
 
 
@@ -63,17 +56,10 @@ class TopDown(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Compute one map from several.
-
-        Args:
-            maps: (B, in_channels, h, w), the finest first.
-
-        Returns:
-            (B, channels, h, w), of the size of the first map.
-        """
+        """Compute (B, channels, h, w) of the size of the first of some maps (B, in_channels, h, w), the finest."""
         steps = list(zip(maps, self.lateral, self.smooth, strict=True))[::-1]
-        finest, lateral, smooth = steps[0]
-        path = smooth(lateral(finest))
+        coarsest, lateral, smooth = steps[0]
+        path = smooth(lateral(coarsest))
         for finer, lateral, smooth in steps[1:]:
             path = smooth(lateral(finer) + upsample(path, finer.shape[-2:]))
         return path

@@ -31,17 +31,12 @@ class ModulatedDeformConv2d(DeformConv2d):
     """
 
     def __init__(self, conv: nn.Conv2d) -> None:
-        where: dict[str, Any] = {
-            "kernel_size": conv.kernel_size,
-            "stride": conv.stride,
-            "padding": conv.padding,
-            "dilation": conv.dilation,
-        }
+        names = ("kernel_size", "stride", "padding", "dilation")
+        where: dict[str, Any] = {name: getattr(conv, name) for name in names}
         super().__init__(conv.in_channels, conv.out_channels, groups=conv.groups, bias=False, **where)
         self.weight, self.bias = conv.weight, conv.bias
-        self.pads_itself = isinstance(
-            conv, Conv2dSame
-        )  # the padding of TensorFlow depends on the size of the input
+        # The padding of TensorFlow depends on the size of the input.
+        self.pads_itself = isinstance(conv, Conv2dSame)
         taps = conv.kernel_size[0] * conv.kernel_size[1]
         self.split = [2 * taps, taps]
         self.offset_and_mask = nn.Conv2d(conv.in_channels, 3 * taps, **where)
@@ -63,10 +58,6 @@ def make_deformable(network: nn.Module, names: Iterable[str]) -> int:
 
     Convolutions with computed kernels (weight standardization) and those of other sizes stay.
 
-    Args:
-        network: The network.
-        names: Names of its modules to consider.
-
     Returns:
         The number of replaced convolutions.
 
@@ -77,11 +68,7 @@ def make_deformable(network: nn.Module, names: Iterable[str]) -> int:
     count = 0
     for name in names:
         conv = network.get_submodule(name)
-        if (
-            isinstance(conv, nn.Conv2d)
-            and type(conv) in (nn.Conv2d, Conv2dSame)
-            and conv.kernel_size == (3, 3)
-        ):
+        if type(conv) in (nn.Conv2d, Conv2dSame) and conv.kernel_size == (3, 3):
             parent, _, leaf = name.rpartition(".")
             setattr(network.get_submodule(parent), leaf, ModulatedDeformConv2d(conv))
             count += 1

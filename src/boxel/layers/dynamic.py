@@ -24,7 +24,6 @@ def dynamic_masks(
     centers: Tensor,
     scales: Tensor,
     width: int,
-    stride: int = 8,
 ) -> Tensor:
     """Compute mask logits of instances, each by the network whose parameters were predicted for it.
 
@@ -33,13 +32,12 @@ def dynamic_masks(
     product on features and coordinates that all instances of an image share.
 
     Args:
-        features: (B, C, h, w) from the mask branch.
+        features: (B, C, h, w) from the mask branch, of stride 8.
         params: (N, P) all weights layer by layer, then all biases; P is :func:`num_dynamic_params`.
         image_index: (N,) int64 in ascending order, the image of each instance.
         centers: (N, 2) x and y of the location that predicts the instance, in pixels.
         scales: (N,) pixels per unit of relative coordinate; 8 strides of the instance's level.
         width: Channels of the hidden layers.
-        stride: Pixels per cell of the features.
 
     Returns:
         (N, h, w) float32 logits. Products are computed in float32, because coordinates need the precision.
@@ -61,8 +59,7 @@ def dynamic_masks(
         b1 = b1 + (place * centers[:, None]).sum(-1)
         w1 = torch.cat([-place, w1[:, :, 2:]], dim=2)
 
-        y = torch.arange(h, device=features.device, dtype=torch.float32) * stride + stride // 2
-        x = torch.arange(w, device=features.device, dtype=torch.float32) * stride + stride // 2
+        y, x = (torch.arange(n, device=features.device, dtype=torch.float32) * 8 + 4 for n in (h, w))
         grid = torch.stack([x.expand(h, w), y[:, None].expand(h, w)]).flatten(1)
         counts = torch.bincount(image_index, minlength=batch).tolist()
         hidden = torch.cat(

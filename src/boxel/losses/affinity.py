@@ -31,17 +31,10 @@ LOGIT_BOUND = 80.0
 
 
 def edge_offsets(size: int = 3, dilation: int = 2) -> list[tuple[int, int]]:
-    """List the offsets (dy, dx) of the edges of a pixel, each edge once.
-
-    Args:
-        size: Side of the patch in pixels, odd.
-        dilation: Step between the patch's pixels.
-
-    Returns:
-        (size^2 - 1) / 2 pairs with dy > 0, or dy = 0 and dx > 0.
+    """List the offsets (dy, dx) of the edges of a pixel, each edge once: dy > 0, or dy = 0 and dx > 0.
 
     Raises:
-        ValueError: The size is even or below 3, or the dilation is below 1.
+        ValueError: The size of the patch is even or below 3, or the dilation is below 1.
 
     Examples:
         >>> edge_offsets(size=3, dilation=1)
@@ -58,13 +51,8 @@ def edge_offsets(size: int = 3, dilation: int = 2) -> list[tuple[int, int]]:
 def edge_ends(dy: int, dx: int, height: int) -> tuple[Any, Any]:
     """Return indices of the last two dimensions that select the starts and the ends of an offset's edges.
 
-    Args:
-        dy: Rows from start to end, at least 0.
-        dx: Columns from start to end.
-        height: Number of rows where edges start; the map has at least ``height + dy``.
-
-    Returns:
-        Two indices; ``map[start]`` and ``map[end]`` have the same shape and are one edge apart.
+    Edges start in the first ``height`` rows of a map that has at least ``height + dy``. ``map[start]`` and ``map[end]``
+    have the same shape and are one edge apart.
     """
     height, left, right = max(height, 0), max(-dx, 0), max(dx, 0)
     starts = (..., slice(0, height), slice(left, -right or None))

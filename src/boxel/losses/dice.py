@@ -5,16 +5,15 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def dice_loss(probabilities: Tensor, target: Tensor, eps: float = 1e-5) -> Tensor:
+def dice_loss(probabilities: Tensor, target: Tensor) -> Tensor:
     """One minus the Dice overlap of each prediction with its target.
 
-    ``1 - 2 sum(p t) / (sum(p^2) + sum(t^2) + eps)``, with sums over all dimensions but the first. Half precision is
-    converted to float32, because such sums overflow it.
+    ``1 - 2 sum(p t) / (sum(p^2) + sum(t^2) + 1e-5)``, with sums over all dimensions but the first, so that the loss of
+    an empty prediction and target is 1. Half precision is converted to float32, because such sums overflow it.
 
     Args:
         probabilities: (N, ...) in [0, 1].
         target: (N, ...) in [0, 1], any dtype.
-        eps: Keeps the loss of an empty prediction and target finite; it is 1.
 
     Returns:
         (N,) losses in [0, 1].
@@ -30,7 +29,7 @@ def dice_loss(probabilities: Tensor, target: Tensor, eps: float = 1e-5) -> Tenso
     probabilities = full_precision(probabilities).flatten(1)
     target = target.to(probabilities.dtype).flatten(1)
     squares = probabilities.square().sum(1) + target.square().sum(1)
-    return 1 - 2 * (probabilities * target).sum(1) / (squares + eps)
+    return 1 - 2 * (probabilities * target).sum(1) / (squares + 1e-5)
 
 
 def full_precision(x: Tensor) -> Tensor:

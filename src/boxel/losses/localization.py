@@ -2,7 +2,7 @@
 
 A pixel's box is four numbers along dimension 1: the vertical and horizontal offsets from the pixel to the center of its
 instance's box, then the box's height and width. All four have one unit, pixels divided by a scale of the caller's
-choice. IoU and weights do not depend on it; `beta` does.
+choice.
 
 References:
     Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016, Sections
@@ -26,7 +26,6 @@ def bootstrapped_box_loss(
     min_kept: int | None,
     threshold: float | None = None,
     weights: Tensor | None = None,
-    beta: float = 1.0,
 ) -> Tensor:
     """Mean smooth L1 loss of the pixels whose predicted boxes overlap the true ones the least.
 
@@ -40,7 +39,6 @@ def bootstrapped_box_loss(
         threshold: As there, of the IoU.
         weights: (B, h, w) or (N,) weights of the pixels, see :func:`size_weights`; they are scaled to a mean of 1 over
             the valid pixels, kept or not.
-        beta: Where smooth L1 changes from quadratic to linear, in the unit of the boxes; above 0.
 
     Returns:
         () float32 or float64, the loss: summed over the four numbers, mean over the kept pixels; 0 if none is valid.
@@ -54,7 +52,7 @@ def bootstrapped_box_loss(
     kept = valid
     if min_kept is not None:
         kept = select_hard_pixels(pixel_box_iou(pred_boxes.detach(), gt_boxes), valid, min_kept, threshold)
-    losses = F.smooth_l1_loss(pred_boxes, gt_boxes.to(pred_boxes.dtype), reduction="none", beta=beta).sum(1)
+    losses = F.smooth_l1_loss(pred_boxes, gt_boxes.to(pred_boxes.dtype), reduction="none").sum(1)
     if weights is not None:
         weights = full_precision(weights).masked_fill(~valid, 0)
         losses = losses * (weights / _clamp_positive(weights.sum() / valid.sum().clamp(min=1)))
@@ -62,14 +60,9 @@ def bootstrapped_box_loss(
 
 
 def pixel_box_iou(a: Tensor, b: Tensor) -> Tensor:
-    """IoU of two boxes of each pixel; the pixel's own position is in both and cancels out.
+    """Return the (B, h, w) or (N,) IoU of two boxes of each pixel, (B, 4, h, w) or (N, 4); 0 if either is empty.
 
-    Args:
-        a: (B, 4, h, w) or (N, 4) boxes; a box of negative height or width is empty.
-        b: As `a`.
-
-    Returns:
-        (B, h, w) or (N,) in [0, 1]; 0 if either box is empty.
+    The pixel's own position is in both and cancels out. A box of negative height or width is empty.
     """
     (center_a, size_a), (center_b, size_b) = (full_precision(boxes).split(2, 1) for boxes in (a, b))
     start = torch.maximum(center_a - size_a / 2, center_b - size_b / 2)

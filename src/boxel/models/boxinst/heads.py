@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boxel.layers.decoder import upsample
-from boxel.layers.norm import norm_layer
+from boxel.layers.norm import group_norm
 from boxel.models.boxinst.matching import STRIDES
 
 
@@ -122,7 +122,7 @@ def _tower(channels: int, convs: int) -> nn.Sequential:
     layers: list[nn.Module] = []
     for _ in range(convs):
         conv = nn.Conv2d(channels, channels, 3, padding=1)
-        layers += [conv, norm_layer("gn", channels), nn.ReLU(inplace=True)]
+        layers += [conv, group_norm(channels), nn.ReLU(inplace=True)]
     return nn.Sequential(*layers)
 
 
@@ -140,4 +140,4 @@ def _flatten(maps: Tensor) -> Tensor:
 def _normalized_conv(in_channels: int, channels: int) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, norm_layer("gn", channels), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, group_norm(channels), nn.ReLU(inplace=True))

@@ -71,11 +71,8 @@ class BoxInst(Detector):
         self.backbone = Backbone(
             config.backbone, config.weights, config.backbone_norm, config.deformable, config.frozen_stages
         )
-        self.neck = (
-            BiFPN(self.backbone.channels, config.neck_channels, norm="gn")
-            if config.neck == "bifpn"
-            else FPN(self.backbone.channels, config.neck_channels)
-        )
+        neck = BiFPN if config.neck == "bifpn" else FPN
+        self.neck = neck(self.backbone.channels, config.neck_channels)
         params = num_dynamic_params(config.mask_features, config.mask_width)
         self.head = Head(config.neck_channels, num_classes, params, config.head_convs)
         self.mask_branch = MaskBranch(

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import cast, get_args
+from collections.abc import Callable
+from typing import get_args
 
 import torch.nn.functional as F
 from timm.layers import BatchNormAct2d, GroupNormAct, convert_sync_batchnorm
@@ -54,11 +55,11 @@ def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
             f"norm {kind!r} is unknown; choose one of {', '.join(get_args(Norm))}.{nearest(kind, [*get_args(Norm)])}"
         )
     if kind == "frozen_bn":
-        return _to_frozen(module)
+        return _replace_batch_norms(module, FrozenBatchNorm2dAct)
     if kind == "sync_bn":
         return convert_sync_batchnorm(module)
     if kind == "gn":
-        return _to_group_norm(module)
+        return _replace_batch_norms(module, _to_group_norm)
     return module
 
 
@@ -83,25 +84,20 @@ class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
         return self.act(self.drop(x))
 
 
-def _to_frozen(module: nn.Module) -> nn.Module:
+def _replace_batch_norms(module: nn.Module, replace: Callable[[nn.BatchNorm2d], nn.Module]) -> nn.Module:
     if isinstance(module, nn.BatchNorm2d):
-        return FrozenBatchNorm2dAct(module)
+        return replace(module)
     for name, child in module.named_children():
-        setattr(module, name, _to_frozen(child))
+        setattr(module, name, _replace_batch_norms(child, replace))
     return module
 
 
-def _to_group_norm(module: nn.Module) -> nn.Module:
-    if isinstance(module, nn.BatchNorm2d):
-        norm: nn.GroupNorm
-        if isinstance(module, BatchNormAct2d):  # timm's batch norm includes the activation that follows it
-            norm = GroupNormAct(module.num_features, group_count(module.num_features), eps=module.eps)
-            norm.drop, norm.act = module.drop, module.act
-        else:
-            norm = nn.GroupNorm(group_count(module.num_features), module.num_features, eps=module.eps)
-        if module.affine:
-            norm.weight, norm.bias = module.weight, module.bias
-        return cast(nn.Module, norm)
-    for name, child in module.named_children():
-        setattr(module, name, _to_group_norm(child))
-    return module
+def _to_group_norm(old: nn.BatchNorm2d) -> nn.Module:
+    norm = group_norm(old.num_features)
+    if isinstance(old, BatchNormAct2d):  # timm's batch norm includes the activation that follows it
+        norm = GroupNormAct(old.num_features, norm.num_groups)
+        norm.drop, norm.act = old.drop, old.act
+    norm.eps = old.eps
+    if old.affine:
+        norm.weight, norm.bias = old.weight, old.bias
+    return norm

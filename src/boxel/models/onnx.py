@@ -15,16 +15,7 @@ from boxel.utils.onnx import load_session
 
 
 class OnnxBoxCaseg:
-    """A BoxCaseg whose network is an exported file; for :func:`~boxel.models.boxcaseg.inference.soft_masks`.
-
-    Args:
-        model: The exported model, which still extracts the crops.
-        path: The file.
-        threads: Threads per batch; as many as torch uses if None.
-
-    Raises:
-        BoxelError: The file cannot be run.
-    """
+    """A BoxCaseg whose network is its exported file; for :func:`~boxel.models.boxcaseg.inference.soft_masks`."""
 
     def __init__(self, model: BoxCaseg, path: str | Path, threads: int | None = None) -> None:
         self.extract_crops = model.extract_crops
@@ -38,16 +29,7 @@ class OnnxBoxCaseg:
 
 
 class OnnxBoxInst:
-    """A BoxInst whose `detect` is an exported file's; for :func:`~boxel.models.inference.predict_batch`.
-
-    Args:
-        model: The exported model.
-        path: The file.
-        threads: Threads per batch; as many as torch uses if None.
-
-    Raises:
-        BoxelError: The file cannot be run.
-    """
+    """A BoxInst whose `detect` is its exported file's; for :func:`~boxel.models.inference.predict_batch`."""
 
     def __init__(self, model: BoxInst, path: str | Path, threads: int | None = None) -> None:
         self.categories, self.config, self.settings = model.categories, model.config, model.settings
@@ -55,11 +37,7 @@ class OnnxBoxInst:
         self._session = load_session(path, threads or torch.get_num_threads())
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
-        """Return the detections in each image.
-
-        Args:
-            images: (3, H, W) float RGB in [0, 1], all of one size.
-        """
+        """Return the detections in each image, (3, H, W) float RGB in [0, 1], all of one size."""
         batch = torch.stack(images).cpu().numpy()
         *outputs, image_index = (
             torch.from_numpy(values) for values in self._session.run(None, {"images": batch})

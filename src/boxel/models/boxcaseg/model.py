@@ -143,15 +143,12 @@ class BoxCaseg(nn.Module):
         )
 
     def head_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
-        """Return the logits of each head.
+        """Return the (B, S / 4, S / 4) logits of each head.
 
         Args:
             crops: (B, 3, S, S) float RGB in [0, 1], S a multiple of 32.
             rows: (B, S) bool, rows of the crop in the box.
             columns: (B, S) bool.
-
-        Returns:
-            (B, S / 4, S / 4) by the name of the head.
         """
         features = self._extract_features(crops, rows, columns)
         return {name: self._apply_head(name, features) for name in self.heads}

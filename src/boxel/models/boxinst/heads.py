@@ -26,11 +26,7 @@ class HeadOutput(NamedTuple):
 class Head(nn.Module):
     """Two towers of convolutions; center-ness and the controller sit on the box tower.
 
-    Args:
-        channels: Channels of the feature pyramid.
-        num_classes: K.
-        num_params: Parameters of the dynamic mask head per location.
-        convs: 3x3 convolutions in each tower.
+    The controller predicts `num_params` parameters of the dynamic mask head per location.
     """
 
     def __init__(self, channels: int, num_classes: int, num_params: int, convs: int):
@@ -64,15 +60,12 @@ class Head(nn.Module):
     def predict_mask_params(self, towers: list[Tensor], image_index: Tensor, location: Tensor) -> Tensor:
         """Predict the parameters of the dynamic mask head at some locations only.
 
-        The 3x3 convolution is computed where it is needed, at a few dozen of tens of thousands of locations.
+        The 3x3 convolution is computed where it is needed, at N of tens of thousands of locations.
 
         Args:
             towers: As of :class:`HeadOutput`.
             image_index: (N,) int64, index into the batch.
             location: (N,) int64, index in [0, L).
-
-        Returns:
-            (N, num_params).
         """
         weight = self.controller.weight.flatten(1)
         patches = location.new_zeros((len(location), weight.shape[1]), dtype=towers[0].dtype)
@@ -92,13 +85,7 @@ class Head(nn.Module):
 
 
 class MaskBranch(nn.Module):
-    """P3, P4 and P5 summed at stride 8, a few convolutions, then a 1x1 to the input of the dynamic head.
-
-    Args:
-        in_channels: Channels of the feature pyramid.
-        channels: Channels of the branch.
-        features: Channels of the output.
-        convs: 3x3 convolutions after the sum.
+    """P3, P4 and P5 summed at stride 8, 3x3 convolutions, then a 1x1 to the input of the dynamic head.
 
     References:
         Tian et al., Conditional Convolutions for Instance Segmentation, ECCV 2020, section 3.2.

@@ -46,8 +46,9 @@ def make_locations(sizes: Sequence[Sequence[int]], device: torch.device | None =
 
 def cell_centers(height: int, width: int, stride: int, device: torch.device | None = None) -> Tensor:
     """Return the centers of a feature map's cells, (height * width, 2) x and y in pixels, row by row."""
-    x = torch.arange(width, device=device, dtype=torch.float32) * stride + stride // 2
-    y = torch.arange(height, device=device, dtype=torch.float32) * stride + stride // 2
+    y, x = (
+        torch.arange(n, device=device, dtype=torch.float32) * stride + stride // 2 for n in (height, width)
+    )
     grid_y, grid_x = torch.meshgrid(y, x, indexing="ij")
     return torch.stack([grid_x.flatten(), grid_y.flatten()], dim=1)
 
@@ -98,15 +99,9 @@ def inside_any_box(points: Tensor, boxes: Tensor) -> Tensor:
 
 
 def sample_locations_per_box(matched_idxs: Tensor, scores: Tensor, max_samples: int) -> Tensor:
-    """Sample positive locations for the mask loss round-robin over their boxes, highest score first.
+    """Sample positive locations for the mask loss round-robin over their (P,) boxes, highest (P,) score first.
 
-    Args:
-        matched_idxs: (P,) box of each positive location.
-        scores: (P,) in [0, 1].
-        max_samples: Maximum number of samples.
-
-    Returns:
-        (min(P, max_samples),) int64 indices. With more boxes than samples, the boxes left out are random.
+    Returns (min(P, max_samples),) indices. With more boxes than samples, the boxes left out are random.
     """
     if len(matched_idxs) <= max_samples:
         return torch.arange(len(matched_idxs), device=matched_idxs.device)

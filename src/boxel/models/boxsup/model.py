@@ -50,9 +50,6 @@ def reestimate_labels(scores: Tensor, labels: Tensor, bias: float) -> Tensor:
         labels: (B, H, W) int64 in [0, K), the class of the box a pixel is in, or the background; or `IGNORE_INDEX`.
         bias: How far a class may score below the background and still be kept.
 
-    Returns:
-        (B, H, W) int64 labels.
-
     References:
         Papandreou, Chen, Murphy, Yuille, Weakly- and Semi-Supervised Learning of a Deep Convolutional Network for
         Semantic Image Segmentation, ICCV 2015, Bbox-EM-Fixed.

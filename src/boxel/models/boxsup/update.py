@@ -67,15 +67,7 @@ def compute_costs(
 def choose_candidates(
     costs: NDArray[np.floating], top_k: int, random: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Draw the candidate of each box from those of lowest cost.
-
-    Args:
-        costs: (N, B).
-        top_k: Number of candidates to draw from.
-        random: Random generator.
-
-    Returns:
-        (B,) the candidates; -1 if no cost is finite.
+    """Draw the (B,) candidates of boxes from the `top_k` of lowest (N, B) cost; -1 if no cost is finite.
 
     References:
         Section 4.3, where "largest" must mean the smallest.

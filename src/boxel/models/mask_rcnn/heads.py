@@ -124,16 +124,13 @@ class RoIHeads(roi_heads.RoIHeads):
         sizes: list[tuple[int, int]],
         targets: list[Target],
     ) -> tuple[dict[str, Tensor], Tensor, MaskTargets]:
-        """Compute the losses of the box head, and predict the masks of sampled proposals.
+        """Compute the losses of the box head, and predict the masks of sampled proposals, (R, GRID, GRID) logits.
 
         Args:
             features: P2 to P6 by name.
             proposals: (N, 4) per image.
             sizes: (height, width) of each image.
             targets: One per image.
-
-        Returns:
-            `classification` and `box`, (R, GRID, GRID) mask logits, and their targets.
         """
         proposals, matched_idxs, labels, deltas = self.select_training_samples(proposals, targets)
         class_logits, box_deltas = self._predict_boxes(features, proposals, sizes)

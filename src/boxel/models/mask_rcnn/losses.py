@@ -67,16 +67,9 @@ def mask_losses(
 def window_similarity(
     images: Tensor, sizes: list[tuple[int, int]], windows: Tensor, image_index: Tensor
 ) -> Tensor:
-    """Compute the color similarity of neighboring cells of each window (BoxInst, Eq. 7).
+    """Compute the color similarity of neighboring cells of (N, 4) windows of images (BoxInst, Eq. 7).
 
-    Args:
-        images: (B, 3, H, W) RGB in [0, 1].
-        sizes: (height, width) of each image before padding.
-        windows: (N, 4) xyxy pixels.
-        image_index: (N,) int64, image of each window.
-
-    Returns:
-        (N, 4, GRID, GRID) in [0, 1]; -1 for edges with an end outside the image.
+    It is (N, 4, GRID, GRID) in [0, 1]; -1 for edges with an end outside the image, whose size is before padding.
     """
     rois = torch.cat([image_index[:, None].to(windows), windows], 1)
     colors = roi_align(images, rois, GRID, aligned=True)

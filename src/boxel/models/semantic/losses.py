@@ -15,16 +15,9 @@ from boxel.losses.dice import full_precision
 def align_scores_and_labels(
     scores: Tensor, labels: Tensor, stride: int, loss_grid: Literal["cells", "pixels"]
 ) -> tuple[Tensor, Tensor]:
-    """Return scores and labels on one grid.
+    """Return (B, K, h, w) logits of cells and (B, H, W) uint8 labels of pixels on one grid, in float32 and int64.
 
-    Args:
-        scores: (B, K, h, w) logits of cells.
-        labels: (B, H, W) uint8; H and W are h and w times the stride.
-        stride: Pixels per cell.
-        loss_grid: `cells` takes the label of the pixel at the center of each cell, `pixels` enlarges the scores.
-
-    Returns:
-        (B, K, ...) float32 and (B, ...) int64, both of (h, w) or of (H, W).
+    `cells` takes the label of the pixel at the center of each cell, `pixels` enlarges the scores.
     """
     scores = full_precision(scores)
     if loss_grid == "cells":
@@ -33,12 +26,7 @@ def align_scores_and_labels(
 
 
 def cross_entropy(scores: Tensor, labels: Tensor) -> Tensor:
-    """Return the mean cross-entropy of all labeled pixels, () float; 0 if there are none.
-
-    Args:
-        scores: (B, K, H, W) logits.
-        labels: (B, H, W) int64 in [0, K), or `IGNORE_INDEX`.
-    """
+    """Return the mean cross-entropy of (B, H, W) int64 labels that are not `IGNORE_INDEX`; 0 if there are none."""
     losses = F.cross_entropy(scores, labels, ignore_index=IGNORE_INDEX, reduction="sum")
     return losses / (labels != IGNORE_INDEX).sum().clamp(min=1)
 

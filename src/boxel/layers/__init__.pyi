@@ -2,7 +2,6 @@ from .backbone import Backbone as Backbone
 from .bifpn import BiFPN as BiFPN
 from .classifier import DilatedClassifier as DilatedClassifier
 from .classifier import FullyConnectedClassifier as FullyConnectedClassifier
-from .classifier import field_of_view as field_of_view
 from .decoder import Concatenate as Concatenate
 from .decoder import TopDown as TopDown
 from .decoder import upsample as upsample

@@ -18,25 +18,6 @@ _VGG_LAYERS = (("pre_logits.fc1", "pre_logits.fc2"), ("classifier.0", "classifie
 """Names of a VGG's first two fully connected layers in timm and in torchvision."""
 
 
-def field_of_view(kernel: int, dilation: int, stride: int) -> int:
-    """Return the field of view of one dilated convolution of a feature map, in pixels of the image.
-
-    Args:
-        kernel: Kernel size of the convolution.
-        dilation: Cells from one weight to the next.
-        stride: Pixels per cell.
-
-    Examples:
-        >>> field_of_view(kernel=5, dilation=12, stride=8)
-        392
-
-    References:
-        Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016,
-        Tables 1 and 3 (column FoV).
-    """
-    return ((kernel - 1) * dilation + 1) * stride
-
-
 class DilatedClassifier(nn.Sequential):
     """Score each cell of a feature map from a wide field of view: (B, channels, h, w) to (B, classes, h, w).
 
@@ -111,12 +92,8 @@ def load_fully_connected(classifier: FullyConnectedClassifier, state: StateDict)
 
     From 7x7 entries, a kernel of 4x4 takes rows and columns 0, 2, 4 and 6; one of 3x3 takes 0, 3 and 6.
 
-    Args:
-        classifier: Changed in place; the scores stay.
-        state: The VGG's state dict, with the names of timm or of torchvision.
-
     Returns:
-        Whether the state dict has these layers; if not, nothing changes.
+        Whether the VGG's state dict, with the names of timm or of torchvision, has these layers; else nothing changes.
 
     Raises:
         BoxelError: The classifier's kernel or channels exceed the VGG's.

@@ -15,8 +15,7 @@ def dilate(network: Any, output_stride: int) -> None:
     becomes 3x3 instead of 2x2, because an even one cannot be centered on a cell; it is not dilated, as in DeepLab.
 
     Args:
-        network: A VGG of timm, with or without batch norm, built with `features_only`. Its weights stay; its
-            `feature_info` gets the new strides.
+        network: A VGG of timm, built with `features_only`. Its weights stay; its `feature_info` gets the new strides.
         output_stride: Stride of the last map in pixels; 32 changes nothing.
 
     References:

@@ -123,7 +123,9 @@ class Instances:
         from boxel.viz.overlays import overlay
 
         if image is None:
-            image = self._read_source()
+            if self.source is None:
+                raise BoxelError("these instances do not know their image; give it as `image`.")
+            image = to_image(self.source)
         names = [category.name for category in self.categories]
         return overlay(image, self.boxes, self.rles, self.labels, names, self.scores)
 
@@ -175,11 +177,6 @@ class Instances:
             class_id=self.labels,
             data={"class_name": np.array(self.names, dtype=str)},
         )
-
-    def _read_source(self) -> NDArray[np.uint8]:
-        if self.source is None:
-            raise BoxelError("these instances do not know their image; give it as `image`.")
-        return to_image(self.source)
 
 
 def image_id_from_name(path: str | Path) -> int | str:

@@ -107,6 +107,25 @@ def is_filled_from(network, vgg) -> bool:
     )
 
 
+@pytest.mark.parametrize(
+    ("kernel", "dilation", "stride", "pixels"),
+    [
+        (3, 6, 16, 208),
+        (3, 6, 8, 104),
+        (3, 12, 8, 200),
+        (3, 18, 8, 296),
+        (5, 6, 8, 200),
+        (5, 12, 8, 392),
+        (5, 18, 8, 584),
+        (7, 6, 8, 296),
+        (7, 12, 8, 584),
+    ],
+)
+def test_fields_of_view_equal_those_of_the_paper(kernel, dilation, stride, pixels) -> None:
+    config = SemanticConfig(kernel=kernel, dilation=dilation, output_stride=stride)
+    assert config.field_of_view == pixels
+
+
 @pytest.mark.parametrize(("kernel", "dilation", "pixels"), [(4, 4, 104), (3, 12, 200)])
 def test_deeplabs_fields_of_view(kernel, dilation, pixels) -> None:
     options = VGG | {"weights": "none", "kernel": kernel, "dilation": dilation}

@@ -40,7 +40,7 @@ def compute_costs(
     count = sets.shape[1]
     overlap = box_iou(candidates.boxes, boxes)
     constants, gains = np.zeros(len(boxes)), np.zeros((count, len(boxes)), dtype=np.float64)
-    areas = _areas(boxes)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(1).astype(np.float64)
     for number, (box, label) in enumerate(zip(boxes, labels.tolist(), strict=True)):
         x0, y0, x1, y1 = _pixel_window(box, config.enlarge, superpixels.shape)
         counted, own = _counted_pixels(boxes, areas, number, (x0, y0, x1, y1))
@@ -79,10 +79,6 @@ def choose_candidates(
         if len(best):
             chosen[box] = random.choice(best)
     return chosen
-
-
-def _areas(boxes: NDArray[np.floating] | NDArray[np.integer]) -> NDArray[np.float64]:
-    return (boxes[:, 2:] - boxes[:, :2]).prod(1).astype(np.float64)
 
 
 def _ellipse_areas(

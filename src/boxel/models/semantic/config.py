@@ -53,10 +53,8 @@ class SemanticConfig(Config):
 
     @property
     def field_of_view(self) -> int:
-        """Pixels along a side that one layer of the classifier's kernel covers."""
-        from boxel.layers.classifier import field_of_view
-
-        return field_of_view(self.kernel, self.dilation, self.output_stride)
+        """Pixels along a side that one layer of the classifier's kernel covers (FCRN, Tables 1 and 3, "FoV")."""
+        return ((self.kernel - 1) * self.dilation + 1) * self.output_stride
 
 
 @dataclass

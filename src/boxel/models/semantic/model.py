@@ -8,7 +8,6 @@ from typing import Any, overload
 import torch
 from torch import Tensor, nn
 
-from boxel.crf import CRFConfig
 from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike
 from boxel.models.detector import Target, check_targets
@@ -81,27 +80,17 @@ class Segmenter(nn.Module):
         return self.compute_losses(self.network(batch), batch, labels, progress)
 
     @overload
-    def predict(
-        self, images: ImageLike, *, crf: bool | CRFConfig | None = None, **settings: Any
-    ) -> LabelMap: ...
+    def predict(self, images: ImageLike, **settings: Any) -> LabelMap: ...
     @overload
-    def predict(
-        self, images: Sequence[ImageLike], *, crf: bool | CRFConfig | None = None, **settings: Any
-    ) -> list[LabelMap]: ...
-    def predict(
-        self,
-        images: ImageLike | Sequence[ImageLike],
-        *,
-        crf: bool | CRFConfig | None = None,
-        **settings: Any,
-    ) -> LabelMap | list[LabelMap]:
+    def predict(self, images: Sequence[ImageLike], **settings: Any) -> list[LabelMap]: ...
+    def predict(self, images: ImageLike | Sequence[ImageLike], **settings: Any) -> LabelMap | list[LabelMap]:
         """Predict the classes of images of any size; the model may be in any mode.
 
         Args:
             images: A file, a PIL image, an array, or a list of these (see :func:`~boxel.data.sources.to_image`).
-            crf: True for the CRF that `boxel tune-crf` has found for the run, else for the default one.
-            **settings: Other fields of :class:`~boxel.models.semantic.inference.SemanticInferenceConfig`, e.g.
-                ``flip=True``; the others are those of the training.
+            **settings: Fields of :class:`~boxel.models.semantic.inference.SemanticInferenceConfig`, e.g. ``flip=True``;
+                the others are those of the training. ``crf=True`` is the CRF that `boxel tune-crf` has found for the
+                run, else the default one.
 
         Returns:
             The label map of the image, or a list of them.
@@ -109,7 +98,7 @@ class Segmenter(nn.Module):
         Raises:
             BoxelError: A file cannot be read as an image, or a setting is unknown or out of range.
         """
-        config = semantic_inference_config(self, crf=crf, **settings)
+        config = semantic_inference_config(self, **settings)
         return predict_each(self, images, lambda image: predict_label_map(self, image, config))
 
     def compute_losses(

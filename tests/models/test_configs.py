@@ -40,7 +40,6 @@ REFUSED = {
     MaskRCNNConfig: [
         ({"anchor_size": 0.0}, "anchor_size is 0.0; give a number above 0."),
         ({"box_samples": 3}, "box_samples is 3; give a number from 4 up."),
-        ({"tau": 1.5}, "tau is 1.5; give a number from 0 to 1."),
         ({"proposals": 0}, "proposals is 0"),
     ],
 }

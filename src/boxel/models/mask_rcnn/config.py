@@ -9,7 +9,7 @@ from boxel.layers.types import Norm
 from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeInt, PositiveFloat, PositiveInt
 from boxel.utils.errors import BoxelError
 
-BoxLoss = Literal["none", "mil", "projection", "projection+affinity"]
+BoxLoss = Literal["none", "mil"]
 """The mask loss of an instance without a mask."""
 
 
@@ -33,9 +33,7 @@ class MaskRCNNConfig(Config):
         mask_convs: 3x3 convolutions of the mask head.
         mask_channels: Channels of the mask head.
         mask_loss: Loss of instances without a mask, on 28 x 28 cells of each proposal: `none` omits them; `mil` is
-            BBTP's loss of rows and columns (BoxCaseg, Eq. 1 and 2); `projection` and `projection+affinity` are
-            BoxInst's (Eq. 3 and 8).
-        tau: Color similarity from which on an edge of the affinity loss counts as positive.
+            BBTP's loss of rows and columns (BoxCaseg, Eq. 1 and 2).
         score_threshold: Minimum score of a detection.
         nms_threshold: Box IoU above which the lower-scoring of two detections of a class is dropped.
         max_detections: Maximum number of detections per image.
@@ -53,7 +51,6 @@ class MaskRCNNConfig(Config):
     mask_convs: NonNegativeInt = 4
     mask_channels: PositiveInt = 256
     mask_loss: BoxLoss = "none"
-    tau: ClosedUnitInterval = 0.3
     score_threshold: ClosedUnitInterval = 0.05
     nms_threshold: ClosedUnitInterval = 0.5
     max_detections: NonNegativeInt = 100

@@ -37,7 +37,6 @@ class MaskTargets(NamedTuple):
     """The proposals of a batch whose masks are supervised, and their targets, those of the matched instance."""
 
     rois: Tensor  # (R, 4) proposals, xyxy pixels
-    image_index: Tensor  # (R,) int64, index into the images
     labels: Tensor  # (R,) int64, from 1 up
     gt_boxes: Tensor  # (R, 4)
     has_mask: Tensor  # (R,) bool, proposals that are learned from a mask
@@ -140,8 +139,8 @@ class RoIHeads(roi_heads.RoIHeads):
             else (class_logits.sum(), box_deltas.sum())  # images with nothing but crowds
         )
         per_image = [
-            self._mask_targets(image, *sampled)
-            for image, sampled in enumerate(zip(proposals, matched_idxs, labels, targets, strict=True))
+            self._mask_targets(*sampled)
+            for sampled in zip(proposals, matched_idxs, labels, targets, strict=True)
         ]
         mask_targets = MaskTargets(*map(torch.cat, zip(*per_image, strict=True)))
         logits = self._predict_masks(
@@ -187,7 +186,7 @@ class RoIHeads(roi_heads.RoIHeads):
         return logits[torch.arange(len(labels), device=labels.device), labels]
 
     def _mask_targets(
-        self, image: int, proposals: Tensor, matched_idxs: Tensor, labels: Tensor, target: Target
+        self, proposals: Tensor, matched_idxs: Tensor, labels: Tensor, target: Target
     ) -> MaskTargets:
         """Return the mask targets of the sampled proposals of one image."""
         positive = (labels > 0).nonzero().squeeze(1)
@@ -196,7 +195,6 @@ class RoIHeads(roi_heads.RoIHeads):
         rois, instance = proposals[positive], matched_idxs[positive]
         return MaskTargets(
             rois,
-            torch.full_like(instance, image),
             target["labels"][instance],
             target["boxes"][instance],
             target["has_mask"][instance],

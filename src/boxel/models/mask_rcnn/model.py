@@ -12,7 +12,6 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from boxel.layers.backbone import Backbone
 from boxel.layers.padding import pad_batch
-from boxel.losses.affinity import warmup_weight
 from boxel.models.detector import Detections, Detector, Target, check_targets, paste_masks
 from boxel.models.mask_rcnn.config import MaskRCNNConfig
 from boxel.models.mask_rcnn.heads import STRIDES, RegionProposalNetwork, RoIHeads
@@ -31,13 +30,13 @@ class MaskRCNN(Detector):
     Examples:
         >>> import torch
         >>> config = MaskRCNNConfig(
-        ...     backbone="tf_efficientnet_lite0", weights="none", neck_channels=16, mask_loss="projection"
+        ...     backbone="tf_efficientnet_lite0", weights="none", neck_channels=16, mask_loss="mil"
         ... )
         >>> model = MaskRCNN(num_classes=3, config=config)
         >>> image = torch.rand(3, 64, 96)
         >>> losses = model([image], [{"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2])}])
         >>> list(losses)
-        ['objectness', 'proposal', 'classification', 'box', 'mask', 'projection']
+        ['objectness', 'proposal', 'classification', 'box', 'mask', 'mil', 'smoothness']
 
     References:
         He et al., Mask R-CNN, ICCV 2017. Wang et al., Weakly-supervised Instance Segmentation via Class-agnostic
@@ -76,7 +75,7 @@ class MaskRCNN(Detector):
             "objectness": proposal_losses["loss_objectness"],
             "proposal": proposal_losses["loss_rpn_box_reg"],
             **box_losses,
-            **mask_losses(mask_logits, mask_targets, batch.tensors, batch.image_sizes, self.config),
+            **mask_losses(mask_logits, mask_targets, self.config.mask_loss != "none"),
         }
 
     @torch.no_grad()
@@ -89,9 +88,8 @@ class MaskRCNN(Detector):
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Return the weight of each loss at a point of the schedule; see :meth:`Detector.loss_weights`."""
-        names = ("objectness", "proposal", "classification", "box", "mask", "mil", "projection")
-        smoothness = 0.05  # BoxCaseg, Eq. 1
-        return dict.fromkeys(names, 1.0) | {"smoothness": smoothness, "affinity": warmup_weight(progress)}
+        names = ("objectness", "proposal", "classification", "box", "mask", "mil")
+        return dict.fromkeys(names, 1.0) | {"smoothness": 0.05}  # BoxCaseg, Eq. 1
 
     def _extract_features(self, batch: ImageList) -> dict[str, Tensor]:
         """Return P2 to P6, named by torchvision's convention."""

@@ -9,9 +9,6 @@ from boxel.layers.types import Norm
 from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeInt, PositiveFloat, PositiveInt
 from boxel.utils.errors import BoxelError
 
-BoxLoss = Literal["none", "mil"]
-"""The mask loss of an instance without a mask."""
-
 
 @dataclass
 class MaskRCNNConfig(Config):
@@ -50,7 +47,7 @@ class MaskRCNNConfig(Config):
     box_channels: PositiveInt = 1024
     mask_convs: NonNegativeInt = 4
     mask_channels: PositiveInt = 256
-    mask_loss: BoxLoss = "none"
+    mask_loss: Literal["none", "mil"] = "none"
     score_threshold: ClosedUnitInterval = 0.05
     nms_threshold: ClosedUnitInterval = 0.5
     max_detections: NonNegativeInt = 100

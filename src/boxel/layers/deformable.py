@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from timm.layers import Conv2dSame, pad_same
@@ -70,6 +70,6 @@ def make_deformable(network: nn.Module, names: Iterable[str]) -> int:
         conv = network.get_submodule(name)
         if type(conv) in (nn.Conv2d, Conv2dSame) and conv.kernel_size == (3, 3):
             parent, _, leaf = name.rpartition(".")
-            setattr(network.get_submodule(parent), leaf, ModulatedDeformConv2d(conv))
+            setattr(network.get_submodule(parent), leaf, ModulatedDeformConv2d(cast(nn.Conv2d, conv)))
             count += 1
     return count

@@ -9,8 +9,7 @@ import pytest
 from PIL import Image
 
 import boxel.data
-from boxel.data.conversion import convert
-from boxel.data.formats import ConversionWarning
+from boxel.data.formats import ConversionWarning, convert
 from boxel.masks.rle import encode
 
 FORMATS = ["coco", "voc", "yolo", "labelme", "sbd"]

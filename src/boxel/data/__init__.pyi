@@ -5,13 +5,13 @@ from .checks import repair as repair
 from .config import AugmentConfig as AugmentConfig
 from .config import CropConfig as CropConfig
 from .config import ScaleCropConfig as ScaleCropConfig
-from .conversion import convert as convert
 from .crops import CropDataset as CropDataset
 from .dataset import ImageDataset as ImageDataset
 from .dataset import InstanceDataset as InstanceDataset
 from .dataset import SemanticDataset as SemanticDataset
 from .dataset import collate as collate
 from .formats import ConversionWarning as ConversionWarning
+from .formats import convert as convert
 from .formats import read as read
 from .formats import recognize as recognize
 from .formats import write as write

@@ -126,13 +126,15 @@ class Annotations:
     def __post_init__(self) -> None:
         object.__setattr__(self, "root", Path(self.root))
         n = len(self.image_index)
+        # Unless a reader has stated another label, a value stands for the category with that id.
+        ids = {0: BACKGROUND, self.void: VOID} | {c.id: label for label, c in enumerate(self.categories)}
         defaults = {
             "quality": lambda: np.full(n, np.nan, dtype=np.float32),
             "source": lambda: np.full(n, None, dtype=object),
             "trusted": lambda: np.ones(n, dtype=bool),
             "areas": lambda: np.full(n, np.nan),
             "label_maps": lambda: [None] * len(self.image_ids),
-            "map_labels": lambda: values_to_labels(_label_map_values(self) if any(self.label_maps) else {}),
+            "map_labels": lambda: values_to_labels(ids if any(self.label_maps) else {}),
         }
         for name, make in defaults.items():
             if getattr(self, name) is None:
@@ -395,12 +397,6 @@ def _area_of_code(code: Mapping[str, Any]) -> float | None:
         return area if area <= height * width else None
     except (LookupError, TypeError, ValueError, OverflowError):
         return None
-
-
-def _label_map_values(data: Annotations) -> dict[int, int]:
-    """Return the label of each value as it is if no reader has stated another."""
-    ids = {category.id: label for label, category in enumerate(data.categories)}
-    return {0: BACKGROUND, data.void: VOID} | ids
 
 
 def values_to_labels(labels: Mapping[int, int]) -> NDArray[np.int16]:

@@ -88,7 +88,10 @@ class CropDataset(SkippingDataset[tuple[Tensor, dict[str, Any]]]):
 
         pixels = crop(image, window, config.side, self.fill)
         rows, columns = crop_spans(box, window, config.side)
-        mask = self._crop_mask(data.mask(instance, size), window)
+        drawn = data.mask(instance, size)
+        mask = np.zeros((config.side, config.side), dtype=np.float32)
+        if drawn is not None:
+            mask = crop(drawn.astype(np.float32), window, config.side)
         if rng.random() < config.flip:
             pixels, mask, columns = pixels[:, ::-1], mask[:, ::-1], columns[::-1]
         with torch.random.fork_rng(devices=[]):
@@ -102,11 +105,6 @@ class CropDataset(SkippingDataset[tuple[Tensor, dict[str, Any]]]):
             "image_id": data.image_ids[image_index],
         }
         return colored.float() / 255, target
-
-    def _crop_mask(self, mask: NDArray[np.uint8] | None, window: NDArray[np.float64]) -> NDArray[np.float32]:
-        if mask is None:
-            return np.zeros((self.config.side, self.config.side), dtype=np.float32)
-        return crop(mask.astype(np.float32), window, self.config.side)
 
 
 def _jitter_window(

@@ -34,22 +34,14 @@ SampleT = TypeVar("SampleT")
 
 
 class SkippingDataset(Dataset[SampleT]):
-    """Base class of datasets in which the next sample replaces one that cannot be read.
-
-    Args:
-        data: Named in messages.
-    """
+    """Base class of datasets in which the next sample replaces one that cannot be read."""
 
     def __init__(self, data: Annotations):
         self.data = data
         self._warned: set[str] = set()
 
     def first_readable(self, read: Callable[[int], SampleT], index: int) -> SampleT:
-        """Read the sample at an index, or the next one that can be read.
-
-        Raises:
-            BoxelError: No sample can be read.
-        """
+        """Read the sample at an index, or the next one that can be read; a `BoxelError` if none can."""
         count = len(self)  # type: ignore[arg-type]
         for step in range(count):
             try:

@@ -66,11 +66,7 @@ def has_background(data: Annotations) -> bool:
 
 
 def label_map_values(classes: Sequence[Category]) -> NDArray[np.uint16]:
-    """Return the (K,) value of each class in a label map, which is its id.
-
-    Raises:
-        BoxelError: An id cannot be the value of a pixel, or two classes have the same.
-    """
+    """Return the (K,) value of each class in a label map, its id; a `BoxelError` if the ids cannot be values."""
     ids = [category.id for category in classes]
     if len(set(ids)) < len(ids) or not 0 <= min(ids, default=0) <= max(ids, default=0) <= MAX_VALUE:
         raise BoxelError(
@@ -82,28 +78,21 @@ def label_map_values(classes: Sequence[Category]) -> NDArray[np.uint16]:
 
 def has_pixel_labels(data: Annotations) -> NDArray[np.bool_]:
     """(I,) bool: the image has a label map, or a mask, or no instance; an image with boxes only has no pixel labels."""
-    counts, masks = np.zeros((2, len(data)), dtype=np.int64)
-    np.add.at(counts, data.image_index, 1)
-    np.add.at(masks, data.image_index, data.has_mask)
-    return data.has_label_map | (masks > 0) | ((counts == 0) & has_background(data))
+    images = np.arange(len(data))
+    masked = np.isin(images, data.image_index[data.has_mask])
+    empty = ~np.isin(images, data.image_index)
+    return data.has_label_map | masked | (empty & has_background(data))
 
 
 def has_pixel_truth(data: Annotations) -> NDArray[np.bool_]:
     """(I,) bool: a semantic segmenter can be evaluated on the image, which has a label map or a mask."""
-    masked = np.zeros(len(data), dtype=bool)
-    masked[data.image_index[data.has_mask & ~data.iscrowd]] = True
-    return data.has_label_map | masked
+    return data.has_label_map | np.isin(np.arange(len(data)), data.image_index[data.has_mask & ~data.iscrowd])
 
 
 def build_class_lookup(data: Annotations, classes: Sequence[Category]) -> NDArray[np.uint8]:
-    """Build the table that maps a dataset's pixel classes to other classes of the same names.
+    """Return the (256,) index into ``classes`` of each of a dataset's pixel classes, by name; `IGNORE_INDEX` stays.
 
-    Args:
-        data: The dataset.
-        classes: The classes to map to. Classes that are not among them become background if there is one, else ignored.
-
-    Returns:
-        (256,) index into ``classes`` by index into :func:`pixel_classes`; `IGNORE_INDEX` stays.
+    Classes that are not among them become background if there is one, else ignored.
 
     Raises:
         BoxelError: No class except the background is in both.
@@ -248,11 +237,7 @@ def pixel_values(image: Image.Image) -> NDArray[Any]:
 
 
 def label_map_size(file: Path) -> tuple[int, int]:
-    """Read the (width, height) of a label map from its header alone.
-
-    Raises:
-        BoxelError: The file cannot be read as a label map.
-    """
+    """Read the (width, height) of a label map from its header alone; raises as `read_label_map` does."""
     with _as_boxel_error(file):
         if file.suffix.lower() == ".mat":
             height, width = mat_shape(file, "LabelMap")

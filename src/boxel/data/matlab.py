@@ -17,14 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 _MATRIX, _COMPRESSED = 14, 15
-_TYPES = dict(
-    zip(
-        (*range(1, 8), 9, 12, 13),
-        ("i1", "u1", "i2", "u2", "i4", "u4", "f4", "f8", "i8", "u8"),
-        strict=True,
-    )
-)
-_CLASSES = dict(zip(range(6, 16), ("f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8"), strict=True))
+_TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
+_CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _STRUCT = 2
 _MAX_BYTES = 1 << 27
 _HEAD_BYTES = 1 << 12
@@ -39,22 +33,17 @@ def read_mat(file: Path, variable: str) -> Any:
     Raises:
         ValueError: The file is damaged, of another version, or lacks the variable. Damage raises `zlib.error` too.
     """
-    for name, _, order, rest in _variables(file, _MAX_BYTES):
-        if name == variable:
-            return _parse(rest, order)
-    raise ValueError(f"it has no variable {variable}")
+    _, order, content = _find(file, variable, _MAX_BYTES)
+    return _parse(content, order)
 
 
 def mat_shape(file: Path, variable: str) -> tuple[int, ...]:
     """Read the shape of a variable from its header alone; raises as `read_mat` does."""
-    for name, shape, _, _ in _variables(file, _HEAD_BYTES):
-        if name == variable:
-            return shape
-    raise ValueError(f"it has no variable {variable}")
+    return _find(file, variable, _HEAD_BYTES)[0]
 
 
-def _variables(file: Path, limit: int) -> Iterator[tuple[str, tuple[int, ...], str, memoryview]]:
-    """Yield name, shape, byte order and content of each variable, of which up to ``limit`` bytes are decompressed."""
+def _find(file: Path, variable: str, limit: int) -> tuple[tuple[int, ...], str, memoryview]:
+    """Return shape, byte order and content of a variable, of which up to ``limit`` bytes are decompressed."""
     content = file.read_bytes()
     order = {b"\x00\x01IM": "<", b"\x01\x00MI": ">"}.get(content[124:128])
     if order is None:
@@ -67,7 +56,9 @@ def _variables(file: Path, limit: int) -> Iterator[tuple[str, tuple[int, ...], s
                 raise ValueError("its data is truncated or too large")
             data = whole[8:]
         _, shape, name = _header(data, order)
-        yield name, shape, order, data
+        if name == variable:
+            return shape, order, data
+    raise ValueError(f"it has no variable {variable}")
 
 
 def _elements(data: memoryview, order: str) -> Iterator[tuple[int, memoryview]]:

@@ -69,11 +69,9 @@ class AspectBatchSampler(Sampler[list[SeededIndex]]):
         stacked = np.concatenate([*whole, rest])
         batches = [stacked[at : at + self.batch_size] for at in range(0, len(stacked), self.batch_size)]
         seeds = rng.integers(2**31, size=len(self.wide))
-        turn = np.resize(rng.permutation(len(batches)), len(self) * self.processes)[
-            self.rank :: self.processes
-        ]
+        turn = np.resize(rng.permutation(len(batches)), len(self) * self.processes)
         skip, self.skip = self.skip, 0
-        for batch in turn[skip:]:
+        for batch in turn[self.rank :: self.processes][skip:]:
             yield [(int(self.images[one]), int(seeds[one])) for one in batches[batch]]
 
 

@@ -190,7 +190,7 @@ def write_scenes(
         Image.fromarray(pixels).save(folder / "images" / path, compress_level=1)
         image = rows.add_image(index + 1, path, width, height)
         for label, box, mask in objects:
-            rows.add(len(rows.ids) + 1, image, label, box, msgspec.json.encode(encode(mask)))
+            rows.add(len(rows.ids) + 1, image, label, box.tolist(), msgspec.json.encode(encode(mask)))
     categories = [Category(k, name) for k, name in enumerate(CLASSES, start=1)]
     data = rows.build(folder / "images", categories, folder / "masks.json")
     write(data, folder / "masks.json")

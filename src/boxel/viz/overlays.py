@@ -18,7 +18,7 @@ from PIL import Image, ImageOps
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.voc_masks import palette
+from boxel.data.formats.voc import palette
 from boxel.data.images import read_image
 from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.masks.rle import Rle, decode

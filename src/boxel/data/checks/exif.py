@@ -100,9 +100,7 @@ def _rotate(state: RepairState, image: int, orientation: int, width: int, height
     state.boxes[own] = np.where(swapped, np.hstack([high, low]), np.hstack([low, high]))
     for i in own:
         if state.segmentations[i] is not None:
-            with suppress(
-                msgspec.MsgspecError, ValueError
-            ):  # a malformed mask is found by `masks.check_shapes`
+            with suppress(msgspec.MsgspecError, ValueError):  # left to `masks.check_shapes`
                 raw = state.segmentations[i]
                 state.segmentations[i] = _rotate_segmentation(raw, orientation, width, height)
 
@@ -120,14 +118,7 @@ def _rotate_segmentation(raw: bytes, orientation: int, width: int, height: int) 
 def rotate_points(
     points: NDArray[np.float64], orientation: int, width: int, height: int
 ) -> NDArray[np.float64]:
-    """Map points of a stored image to its upright image, for a quarter turn.
-
-    Args:
-        points: (n, 2) float64, xy pixels.
-        orientation: EXIF orientation, 5..8.
-        width: Width of the stored image, in pixels.
-        height: Height of the stored image, in pixels.
-    """
+    """Map (n, 2) xy points of a stored image of some size to its upright image, for EXIF orientation 5..8."""
     x, y = points[:, 0], points[:, 1]
     columns = {5: (y, x), 6: (height - y, x), 7: (height - y, width - x), 8: (y, width - x)}[orientation]
     return np.column_stack(columns)

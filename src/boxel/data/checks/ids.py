@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
@@ -38,8 +39,8 @@ def check_categories(state: RepairState) -> None:
         if name in first:
             other = state.categories[first[name]]
             what = f"the category name {name!r} occurs twice, with ids {other.id} and {category.id}"
-            values = {"name": name, "ids": [other.id, category.id]}
-            state.report_dataset("duplicate-category", what, f"merged into {other.id}", **values)
+            repair, ids = f"merged into {other.id}", [other.id, category.id]
+            state.report_dataset("duplicate-category", what, repair, name=name, ids=ids)
             new_label[label] = new_label[first[name]]
         else:
             first[name] = label
@@ -49,7 +50,7 @@ def check_categories(state: RepairState) -> None:
     seen: set[int] = set()
     for position, category in enumerate(kept):
         if category.id in seen:
-            id = int(next(fresh))
+            id = next(fresh)
             what = f"the category id {category.id} occurs twice, the second time as {category.name!r}"
             values = {"id": category.id, "name": category.name}
             state.report_dataset("duplicate-category-id", what, f"renumbered to {id}", **values)
@@ -105,10 +106,7 @@ def check_annotation_ids(state: RepairState) -> None:
 
 
 def fresh_ids(taken: Iterable[ImageId]) -> Iterator[int]:
-    """Yield whole numbers above all that are taken."""
+    """Iterate over the whole numbers above all that are taken."""
     # Digits in a string count too, since some formats write both alike.
     numbers = [int(id) for id in taken if not isinstance(id, str) or id.isdecimal()]
-    number = max(numbers, default=0)
-    while True:
-        number += 1
-        yield number
+    return itertools.count(max(numbers, default=0) + 1)

@@ -66,15 +66,13 @@ def check_shapes(state: RepairState) -> None:
     state.mask_boxes = np.clip(state.mask_boxes, 0, limits)
 
 
-def _report_empty_polygons(
-    state: RepairState, i: int, polygons: list[list[float]], nothing_left: bool
-) -> None:
+def _report_empty_polygons(state: RepairState, i: int, polygons: list[list[float]], nothing: bool) -> None:
     solid = [polygon for polygon in polygons if not _is_empty(polygon)]
     state.segmentations[i] = msgspec.json.encode(solid)
     count = len(polygons)
     empty = count - len(solid) if count else 1  # no polygon counts as an empty one
     what = f"has {empty} of {count} polygons without area" if count else "has a mask without polygons"
-    repair = "mask left out, box kept" if nothing_left else "empty polygons left out"
+    repair = "mask left out, box kept" if nothing else "empty polygons left out"
     state.report_instance(i, "polygon-empty", what, repair, polygons=count, empty=empty)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,7 +55,7 @@ class RepairState:
         return np.concatenate([sizes, sizes], axis=1)
 
     def report_instance(
-        self, instance: int, kind: str, what: str, repair: str = "", /, **values: Any
+        self, instance: SupportsIndex, kind: str, what: str, repair: str = "", /, **values: Any
     ) -> None:
         """Report an issue of an annotation; ``what`` continues "annotation 7 (image 3)"."""
         image = self.image_index[instance]

@@ -1,4 +1,4 @@
-"""Read and write datasets: one module per format, recognized by looking at the files.
+"""Read, write and convert datasets: one module per format, recognized by looking at the files.
 
 Each module has `recognize(path) -> bool`, `read(path, images) -> Annotations` (YOLO's and semantic's take a split too,
 and the latter a class list), which raises a `BoxelError` if there is no such dataset, and `write(data, path) ->
@@ -14,10 +14,11 @@ from typing import Any
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
+from boxel.data.issues import group_by_kind
 from boxel.utils.errors import BoxelError, nearest
 from boxel.utils.files import atomic_path
 
-__all__ = ["ConversionWarning", "read", "recognize", "write"]
+__all__ = ["ConversionWarning", "convert", "read", "recognize", "write"]
 
 # In the order in which they are tried. Semantic datasets have images/ and labels/ too, as YOLO's, but no texts in them.
 _FORMATS: dict[str, ModuleType] = {
@@ -29,6 +30,7 @@ _FORMATS: dict[str, ModuleType] = {
     "coco": coco,
     "salient": salient,
 }
+_KNOWN = ", ".join(_FORMATS)
 
 
 class ConversionWarning(UserWarning):
@@ -65,7 +67,7 @@ def recognize(path: str | Path) -> str:
             return "semantic"
     except (OSError, ValueError) as error:
         raise BoxelError(f"{path}: cannot be opened ({error}); check the path.") from error
-    raise BoxelError(f"{path}: no dataset of a known format is here; name its `format` ({_known()}).")
+    raise BoxelError(f"{path}: no dataset of a known format is here; name its `format` ({_KNOWN}).")
 
 
 def read(
@@ -140,7 +142,7 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
     path = Path(path)
     if format is None:
         if path.suffix.lower() != ".json":
-            raise BoxelError(f"{path}: name the `format` to write ({_known()}).")
+            raise BoxelError(f"{path}: name the `format` to write ({_KNOWN}).")
         format = "coco"
     module = _module(format)
     # A COCO dataset is one file, which is replaced; in a folder the old files would stay among the new ones.
@@ -158,6 +160,52 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
         warnings.warn(loss, ConversionWarning, stacklevel=2)
 
 
+def convert(
+    source: str | Path,
+    target: str | Path,
+    to: str | None = None,
+    images: str | Path | None = None,
+    format: str | None = None,
+    class_list: str | Path | None = None,
+) -> Annotations:
+    """Read a dataset and write it in another format.
+
+    Original ids survive: formats without ids get a small file beside them, ``boxel-ids.json``. What the target format
+    cannot hold, e.g. holes of masks in YOLO, is reported in a `ConversionWarning` with the mask IoU that it costs,
+    measured on what was written. What is wrong with the source is reported too, once per kind of issue.
+
+    Args:
+        source: Annotation file or folder of a dataset.
+        target: The JSON file (COCO) or the folder (other formats) to write.
+        to: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; if None, COCO for a
+            ``.json`` file.
+        images: Folder of the images; searched for if None.
+        format: Format of the source; recognized if None.
+        class_list: Class list of a semantic dataset; see :func:`boxel.read`.
+
+    Returns:
+        The dataset as read, with its issues.
+
+    Raises:
+        BoxelError: The source cannot be read, or the target cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> from boxel.data.samples import write_sample_images
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> data = write_sample_images(folder)
+        >>> _ = convert(folder / "boxes.json", folder / "voc", to="voc")
+        >>> len(read(folder / "voc")) == len(data)
+        True
+    """
+    data = read(source, images, format, class_list=class_list)
+    for kind, issues in group_by_kind(data.issues).items():
+        sentence = f"{len(issues)} x {kind}, the first: {issues[0].message}"
+        warnings.warn(sentence, ConversionWarning, stacklevel=2)
+    write(data, target, to)
+    return data
+
+
 def _write(module: ModuleType, data: Annotations, path: Path) -> list[str]:
     """Write a dataset completely or not at all, unless into a folder that has other files already."""
     if module is coco or (path.is_dir() and any(path.iterdir())):
@@ -172,9 +220,5 @@ def _write(module: ModuleType, data: Annotations, path: Path) -> list[str]:
 
 def _module(format: str) -> ModuleType:
     if format not in _FORMATS:
-        raise BoxelError(f"{format!r} is not a known format ({_known()}).{nearest(format, list(_FORMATS))}")
+        raise BoxelError(f"{format!r} is not a known format ({_KNOWN}).{nearest(format, list(_FORMATS))}")
     return _FORMATS[format]
-
-
-def _known() -> str:
-    return ", ".join(_FORMATS)

@@ -24,7 +24,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import lost_label_maps
+from boxel.data.formats.layout import is_file, lost_label_maps
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import atomic_path
@@ -251,10 +251,8 @@ def _category_ids(annotations: list[Raw]) -> set[int]:
     ids = set()
     decoder = msgspec.json.Decoder(_CategoryId)
     for raw in annotations:
-        try:
+        with contextlib.suppress(*_MALFORMED):  # reported when the annotation itself is read
             ids.add(int(_to_id(decoder.decode(raw).category_id)))
-        except _MALFORMED:
-            continue  # reported when the annotation itself is read
     return ids
 
 
@@ -266,7 +264,7 @@ def _report_bad(what: str, path: Path, position: int, error: BaseException, rows
 def _report_unknown(what: str, path: Path, id: ImageId | None, row: _Annotation, rows: Builder) -> None:
     wanted = row.image_id if what == "image" else row.category_id
     reason = f"annotation {id} refers to {what} {wanted}, which the file does not list; it is left out."
-    values = {"image_id": row.image_id, "category_id": row.category_id, "bbox": row.bbox}
+    values: dict[str, Any] = {"image_id": row.image_id, "category_id": row.category_id, "bbox": row.bbox}
     rows.report(f"unknown-{what}", path, reason, _to_id(row.image_id), id, **values)
 
 
@@ -301,10 +299,7 @@ def _guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:
 
 
 def _has_images(folder: Path, paths: Sequence[str]) -> bool:
-    try:
-        return any((folder / path).is_file() for path in paths[:3])
-    except (OSError, ValueError):  # a hostile name: too long, or with a null byte
-        return False
+    return any(is_file(folder / path) for path in paths[:3])
 
 
 def write(data: Annotations, path: Path) -> list[str]:

@@ -86,14 +86,10 @@ def _keys(text: bytes) -> Iterator[bytes]:
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """Read a LabelMe dataset.
+    """Read a LabelMe file, or a folder that is searched recursively for JSON files.
 
     Points and lines enclose nothing and are left out; a circle becomes a polygon. Categories are numbered from 1 in
-    alphabetical order.
-
-    Args:
-        path: A folder, searched recursively for JSON files, or one file.
-        images: Folder of the images, if they are not where ``imagePath`` states.
+    alphabetical order. The folder of the images, if given, replaces the one that ``imagePath`` states.
     """
     folder = path.parent if path.is_file() else path
     files = [path] if path.is_file() else sorted(folder.rglob("*.json"))
@@ -107,8 +103,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     stems = file_stems([str(file.relative_to(folder)) for file, _ in readable])
     instances: list[tuple[int, str, list[float], bytes | None]] = []
     for (file, content), stem in zip(readable, stems, strict=True):
-        name = PurePosixPath((content.imagePath or f"{file.stem}.jpg").replace("\\", "/"))
-        relative = name.name if images else str(PurePosixPath(file.parent.relative_to(folder)) / name)
+        stated = PurePosixPath((content.imagePath or f"{file.stem}.jpg").replace("\\", "/"))
+        relative = stated.name if images else str(PurePosixPath(file.parent.relative_to(folder)) / stated)
         size = content.size or ids.image_size((images or folder) / relative, stem)
         index = rows.add_image(stem, relative, *size)
         for k, shapes in enumerate(_groups(content.shapes, file, stem, rows), start=1):

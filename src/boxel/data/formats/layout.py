@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import msgspec
 import numpy as np
@@ -79,31 +80,24 @@ def image_names(paths: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def find_image(folder: Path, stem: str, *named: str) -> str:
-    """Find the first image in a folder that has one of some names, or a stem and an image suffix.
-
-    Returns:
-        The name of the image; the first candidate if none exists.
-    """
+    """Return the first name, of some or made from a stem, that an image in a folder has; the first if none has."""
     candidates = [*filter(None, named), f"{stem}.jpg", *(stem + suffix for suffix in sorted(SUFFIXES))]
-    for name in candidates:
-        with contextlib.suppress(OSError, ValueError):  # a name that is too long, or with a null byte
-            if (folder / name).is_file():
-                return name
-    return candidates[0]
+    return next((name for name in candidates if is_file(folder / name)), candidates[0])
+
+
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; not if its name, from a file of unknown origin, cannot be one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # it is too long, or has a null byte
+        return False
 
 
 def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[str]:
     """Put the images into a folder: as hard links if possible, else as symbolic links, else as copies.
 
-    A hard link takes no space and stays when the original is moved. Images that exist already are left alone.
-
-    Args:
-        data: The dataset.
-        folder: Where to put the images; created if needed.
-        names: For each image its file name in the folder.
-
-    Returns:
-        A sentence if some images are missing.
+    A hard link takes no space and stays when the original is moved. Images that exist already are left alone. If some
+    images are missing, a sentence on them is returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [i for i, name in enumerate(names) if not _place(data.image_path(i), folder / name)]
@@ -132,11 +126,7 @@ def _place(source: Path, target: Path) -> bool:
 class Export:
     """A dataset while it is written as a folder: file names, what is written, and what is lost.
 
-    Args:
-        data: The dataset.
-        folder: The folder to write.
-        format: Name of the format, for messages.
-        images: Folder of the images within the folder; they are put there at once.
+    The images are put at once into the folder ``images`` within it. Messages name the format.
 
     Attributes:
         stems: Stem of each image's files.
@@ -182,7 +172,7 @@ class Export:
         rle = self.rle(instance, image)
         if rle is None:
             return []
-        segmentation = self.data.segmentation(instance)
+        segmentation: Any = self.data.segmentation(instance)
         exact = isinstance(segmentation, list)
         rings = [list(map(float, p)) for p in segmentation if len(p) >= 6] if exact else outlines(rle)
         if joined and len(rings) > 1:
@@ -224,46 +214,31 @@ class Export:
             others: Sentences of the format itself.
             has_label_maps: The format holds label maps.
         """
-        count = len(self.data.labels)
-        left_out = count - sum(map(len, self.rows))
-        refused = [f"{needs}: {left_out} of {count} instances are left out."] if needs and left_out else []
-        return [
-            *(self._changed_masks(reason) if reason else []),
-            *self._lost_masks(),
-            *(self._lost_flags() if reason else []),
-            *([] if has_label_maps else lost_label_maps(self.data, self.format)),
-            *refused,
-            *others,
-            *self._missing,
-        ]
-
-    def _changed_masks(self, reason: str) -> list[str]:
-        changed = [iou for iou in self._ious if iou < 1]
-        if not changed:
-            return []
-        lost = 1 - np.array(changed)
-        return [
-            f"{self.format} {reason}: {len(changed)} of {self._masks} masks changed and lost {lost.mean():.4f} mask "
-            f"IoU on average, {lost.max():.4f} at most ({lost.sum() / self._masks:.4f} over all masks)."
-        ]
-
-    def _lost_masks(self) -> list[str]:
-        if not self._unreadable:
-            return []
-        count = f"{len(self._unreadable)} of {self.data.has_mask.sum()} masks"
-        return [
-            f"{count} cannot be read and are not written in {self.format}, the first: {self._unreadable[0]}"
-        ]
-
-    def _lost_flags(self) -> list[str]:
-        """Sentences on crowd flags and untrusted masks, which only COCO holds."""
-        crowds = int(self.data.iscrowd.sum())
-        untrusted = int((self.data.has_segmentation & ~self.data.trusted).sum())
-        losses = {
-            f"{self.format} has no crowds: {crowds} are written as ordinary instances.": crowds,
-            f"{self.format} cannot mark a mask as untrusted: {untrusted} are written as boxes only.": untrusted,
-        }
-        return [sentence for sentence, count in losses.items() if count]
+        data, name, sentences = self.data, self.format, list[str]()
+        lost = 1 - np.array([iou for iou in self._ious if iou < 1])
+        if reason and len(lost):
+            sentences.append(
+                f"{name} {reason}: {len(lost)} of {self._masks} masks changed and lost {lost.mean():.4f} mask IoU on "
+                f"average, {lost.max():.4f} at most ({lost.sum() / self._masks:.4f} over all masks)."
+            )
+        if self._unreadable:
+            count = f"{len(self._unreadable)} of {data.has_mask.sum()} masks"
+            first = self._unreadable[0]
+            sentences.append(f"{count} cannot be read and are not written in {name}, the first: {first}")
+        crowds = int(data.iscrowd.sum())
+        if reason and crowds:
+            sentences.append(f"{name} has no crowds: {crowds} are written as ordinary instances.")
+        untrusted = int((data.has_segmentation & ~data.trusted).sum())
+        if reason and untrusted:
+            sentences.append(
+                f"{name} cannot mark a mask as untrusted: {untrusted} are written as boxes only."
+            )
+        if not has_label_maps:
+            sentences += lost_label_maps(data, name)
+        left_out = len(data.labels) - sum(map(len, self.rows))
+        if needs and left_out:
+            sentences.append(f"{needs}: {left_out} of {len(data.labels)} instances are left out.")
+        return [*sentences, *others, *self._missing]
 
 
 def lost_label_maps(data: Annotations, format: str) -> list[str]:
@@ -313,12 +288,7 @@ class Ids:
         return (known.width, known.height) if valid else (0, 0)
 
     def restore(self, data: Annotations, stems: Sequence[str]) -> Annotations:
-        """Restore the original ids that the file holds.
-
-        Args:
-            data: As read without the file.
-            stems: Stem of each image's files.
-        """
+        """Restore the ids that the file holds, by the stem of each image's files, in a dataset read without them."""
         if not self._ids.images and not self._ids.categories:
             return data
         image_ids, ids = list(data.image_ids), list(data.ids)

@@ -16,14 +16,8 @@ _TOLERANCE = 0.25
 def outlines(rle: Rle) -> list[list[float]]:
     """Trace the outer outline of each connected component of a mask; holes are filled.
 
-    An outline passes halfway between the centers of pixels inside and outside, so that a ring neither grows nor
-    shrinks its mask.
-
-    Args:
-        rle: Run-length code of the mask.
-
-    Returns:
-        One ring ``[x0, y0, x1, y1, ...]`` in pixels per component, the largest extent first.
+    An outline passes halfway between the centers of pixels inside and outside, so that a ring ``[x0, y0, x1, y1, ...]``
+    neither grows nor shrinks its mask. The largest extent comes first.
 
     Examples:
         >>> from boxel.masks.rle import encode
@@ -62,9 +56,6 @@ def _half_pixel_grid(mask: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def join_rings(rings: list[list[float]]) -> list[float]:
     """Join rings into one, which passes from each to the next and back along a line of no width.
-
-    Args:
-        rings: One or more rings ``[x0, y0, x1, y1, ...]``.
 
     Examples:
         >>> join_rings([[0, 0, 2, 0, 2, 2], [5, 2, 9, 2, 9, 9]])

@@ -27,6 +27,8 @@ logger = logging.getLogger(__name__)
 
 CATEGORY = Category(1, "salient")
 
+_MIN_AREA, _MIN_CONNECTED = 0.02, 0.9  # shares of the image, and of the mask
+
 
 def recognize(path: Path) -> bool:
     """Return whether this is a folder of images with a folder of masks beside them."""
@@ -93,18 +95,14 @@ def write(data: Annotations, path: Path) -> list[str]:
     return export.losses(others=[sentence for sentence, applies in sentences.items() if applies])
 
 
-def select_single_objects(
-    data: Annotations, min_area: float = 0.02, min_connected: float = 0.9
-) -> Annotations:
+def select_single_objects(data: Annotations) -> Annotations:
     """Select the images that show a single object: BoxCaseg's DUTS-Single (section 4).
 
     Args:
         data: One instance with its mask per image; other instances are left out.
-        min_area: Minimum share of the image that the object covers.
-        min_connected: Minimum share of the mask that is its largest connected component.
 
     Returns:
-        The images with exactly one trusted mask of those sizes, and that instance alone.
+        The images with exactly one trusted mask that covers at least 2 % of them, 90 % of it connected.
 
     Examples:
         >>> from boxel.data.samples import sample_images
@@ -120,8 +118,8 @@ def select_single_objects(
         except BoxelError as error:
             logger.warning("%s Its image is left out.", error)
             continue
-        if mask is not None and mask.any() and mask.mean() >= min_area:
+        if mask is not None and mask.any() and mask.mean() >= _MIN_AREA:
             sizes = np.bincount(cv2.connectedComponents(mask)[1].ravel())[1:]
-            keep[instance] = sizes.max() >= min_connected * sizes.sum()
+            keep[instance] = sizes.max() >= _MIN_CONNECTED * sizes.sum()
     single = data.select_instances(keep)
     return single.select_images(np.unique(single.image_index))

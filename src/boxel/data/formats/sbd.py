@@ -42,11 +42,9 @@ def _find_folder(path: Path) -> Path | None:
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
-    """Read SBD; ``cls`` is not needed. Boxes are the tight boxes of the masks.
+    """Read SBD, or of it what a list of names beside ``inst`` (``train.txt``) has; ``cls`` is not needed.
 
-    Args:
-        path: The folder, or a list of names beside ``inst`` (``train.txt``) to read only those.
-        images: Folder of the images, if it is not ``img``.
+    Boxes are the tight boxes of the masks. The images are in ``img`` unless their folder is given.
     """
     folder = _find_folder(path)
     if folder is None or not (folder / "inst").is_dir():

@@ -116,10 +116,8 @@ def load_classes(
 ) -> tuple[list[Category], NDArray[np.int16]]:
     """Load the categories of a dataset, each with the first of its values as id, and the `map_labels` of its files.
 
-    Args:
-        folders: Where its class list may be.
-        label_map: One of its label maps.
-        choice: The user's choice, see `load_class_table`.
+    The class list is the user's choice, see `load_class_table`, else in one of the folders, else that of the published
+    dataset that has label maps named like this one.
     """
     source = choice or _first_file(folders, CLASS_LISTS) or _guess_table(label_map)
     if source is None:

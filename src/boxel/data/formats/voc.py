@@ -2,7 +2,8 @@
 
 The format: Everingham et al., "The PASCAL Visual Object Classes Challenge 2012 Development Kit", sections 4 and 5.
 Boxes in its files are 1-based and include their last pixel, so that xyxy = (xmin - 1, ymin - 1, xmax, ymax). Objects
-marked difficult are ordinary instances.
+marked difficult are ordinary instances. ``SegmentationObject`` has the value k for the k-th object,
+``SegmentationClass`` that of its class; in both 0 is background and 255 void.
 """
 
 from __future__ import annotations
@@ -15,16 +16,28 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 import defusedxml.ElementTree
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import Export, Ids, find_image
+from boxel.data.formats.layout import MAX_MASKS, Export, Ids, find_image
 from boxel.data.formats.semantic_classes import load_class_table
-from boxel.data.formats.voc_masks import match_masks, write_pngs
+from boxel.data.images import MAX_PIXELS
+from boxel.data.label_maps import pixel_values
+from boxel.masks.boxes import box_iou, tight_boxes
+from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, one_line
 
 CLASSES = tuple(name for name in load_class_table("voc").values() if name != "background")
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
+
+VOID = 255
+
+_MIN_IOU = 0.25
+"""Minimum IoU of a mask's tight box with its XML box, which also contains the void border of small objects."""
 
 
 def recognize(path: Path) -> bool:
@@ -66,7 +79,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         map_path = os.path.relpath(label_map, root) if label_map.is_file() else None
         index = rows.add_image(xml.stem, relative, *size, map_path)
         boxed = xml.objects if xml.file.is_file() else None
-        instances = match_masks(xml.stem, boxed, folder, known_order, size, rows)
+        instances = _match_masks(xml.stem, boxed, folder, known_order, size, rows)
         for k, (class_name, box, segmentation) in enumerate(instances, start=1):
             rows.add(f"{xml.stem}:{k}", index, order.index(class_name), box, segmentation)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
@@ -159,6 +172,85 @@ def _image_folder(folder: Path) -> str:
     return next((name for name in ("JPEGImages", "images", "Images") if (folder / name).is_dir()), ".")
 
 
+def _match_masks(
+    stem: str,
+    boxed: Sequence[tuple[str, Sequence[float]]] | None,
+    folder: Path,
+    order: list[str] | None,
+    size: tuple[int, int],
+    rows: Builder,
+) -> list[tuple[str, Sequence[float], bytes | None]]:
+    """Return class, xyxy box and segmentation (JSON bytes, or None without a mask) of each object of an image.
+
+    Of ``boxed``, the class and box of each object, masks find theirs; if it is None, the masks alone are the objects.
+    ``order`` lists the classes by their value in ``SegmentationClass``; None if it is not known for certain.
+    """
+    instances: list[tuple[str, Sequence[float], bytes | None]] = [(*item, None) for item in boxed or []]
+    file = folder / "SegmentationObject" / f"{stem}.png"
+    objects = _read_png(file, size, stem, rows)
+    if objects is None:
+        return instances
+    classes = _read_png(folder / "SegmentationClass" / f"{stem}.png", objects.shape[::-1], stem, rows)
+    values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
+    masks = [objects == value for value in values]
+    boxes = tight_boxes(masks).tolist()
+    names = [_find_class(mask, classes, order) for mask in masks]
+    if boxed is None:
+        return [
+            (name, box, msgspec.json.encode(encode(mask)))
+            for name, box, mask in zip(names, boxes, masks, strict=True)
+            if name is not None
+        ]
+    score = box_iou(np.reshape(boxes, (-1, 4)), np.reshape([box for _, box in boxed], (-1, 4)))
+    for m, value in enumerate(values):
+        for k, (name, _, _) in enumerate(instances):
+            if names[m] not in (None, name):
+                score[m, k] = 0
+            elif value == k + 1:  # the files' own order breaks ties
+                score[m, k] += 1e-6
+    matched = set()
+    while score.size and score.max() >= _MIN_IOU:  # the best pair first
+        m, k = divmod(int(score.argmax()), score.shape[1])
+        score[m], score[:, k] = 0, 0
+        matched.add(m)
+        instances[k] = (*instances[k][:2], msgspec.json.encode(encode(masks[m])))
+    for m, value in enumerate(values):
+        if m not in matched:
+            what = f"object {value} matches no box of {stem}.xml; its mask is left out."
+            rows.report("mask-without-box", file, what, stem, repair="", box=boxes[m])
+    return instances
+
+
+def _read_png(file: Path, size: tuple[int, ...], stem: str, rows: Builder) -> NDArray[np.uint8] | None:
+    """Read the (H, W) palette indices of a segmentation; None if there is none that can be used."""
+    if not file.is_file():
+        return None
+    try:
+        with Image.open(file, formats=["PNG"]) as image:
+            if image.mode not in ("P", "L"):
+                raise ValueError(f"its mode is {image.mode}, not palette")
+            if min(size) > 0 and image.size != tuple(size):
+                raise ValueError(f"its size is {image.size}, not {tuple(size)}")
+            if image.width * image.height > MAX_PIXELS:
+                raise ValueError(f"its size is {image.size}")
+            return pixel_values(image)
+    except Exception as error:  # Pillow's decoders raise many kinds of errors
+        what = f"cannot be read as a segmentation ({one_line(error)}); the boxes are kept."
+        rows.report("bad-file", file, what, stem)
+        return None
+
+
+def _find_class(
+    mask: NDArray[np.bool_], classes: NDArray[np.uint8] | None, order: list[str] | None
+) -> str | None:
+    if classes is None or order is None:
+        return None
+    counts = np.bincount(classes[mask], minlength=256)
+    counts[[0, VOID]] = 0
+    value = int(counts.argmax())
+    return order[value - 1] if counts[value] and value <= len(order) else None
+
+
 def write(data: Annotations, path: Path) -> list[str]:
     """Write a VOC folder.
 
@@ -175,7 +267,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     lost_maps: list[str] = []
     for image, stem in enumerate(export.stems):
         export.rows[image] = data.instances_in(image).tolist()
-        has_masks = write_pngs(export, image, values, lost_maps)
+        has_masks = _write_pngs(export, image, values, lost_maps)
         segmented += [stem] if has_masks else []
         tree = _tree(data, image, export.names[image], has_masks)
         tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
@@ -213,3 +305,68 @@ def _add_fields(parent: ElementTree.Element, **texts: str | int) -> None:
 def _to_text(name: str) -> str:
     """Remove from a name what XML forbids and what readers strip."""
     return re.sub(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]", " ", name).strip() or "unnamed"
+
+
+def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[str]) -> bool:
+    """Write the masks of an image, smaller ones on top, and its label map where there is no mask, if it has either.
+
+    The k-th instance, from 1, has the value k in ``SegmentationObject``, and in ``SegmentationClass`` that of its
+    category in ``values``. ``lost_maps`` receives a sentence about a label map that cannot be kept whole.
+    """
+    data, name = export.data, f"{export.stems[image]}.png"
+    size = data.image_size(image)
+    masks = export.masks(image)
+    label_map = _read_label_map(data, image, size, lost_maps)
+    if not masks and label_map is None:
+        return False
+    objects = export.paint(masks, size[::-1] if label_map is None else label_map.shape)
+    value_of = np.zeros(256, dtype=np.uint8)  # of each object
+    own = np.array(values)[data.labels[data.instances_in(image)]][:MAX_MASKS]
+    value_of[1 : len(own) + 1] = np.minimum(own, VOID)
+    classes = value_of[objects]
+    if label_map is not None:
+        bare = objects == 0
+        objects[bare & (label_map == VOID)] = VOID
+        # As read from VOC, categories have the numbers of the map as their ids; others may have been selected since.
+        same = values == [category.id for category in data.categories] == list(range(1, len(values) + 1))
+        if label_map[bare & (label_map != VOID)].max(initial=0) > (len(values) if same else 0):
+            file = data.root / str(data.label_maps[image])
+            what = "its values stand for other classes than those written; only void is kept."
+            lost_maps.append(f"{file}: {what}")
+            label_map = np.where(label_map == VOID, label_map, 0)
+        classes[bare] = label_map[bare]
+    if masks:
+        _save(export.folder / "SegmentationObject" / name, objects)
+    _save(export.folder / "SegmentationClass" / name, classes)
+    return True
+
+
+def _read_label_map(
+    data: Annotations, image: int, size: tuple[int, int], lost_maps: list[str]
+) -> NDArray[np.uint8] | None:
+    if data.label_maps[image] is None:
+        return None
+    file, rows = data.root / str(data.label_maps[image]), Builder()
+    values = _read_png(file, size, str(data.image_ids[image]), rows)
+    if values is None:
+        lost_maps.append(rows.issues[0].message if rows.issues else f"{file}: there is no such file.")
+        return None
+    return np.where(values == data.void, VOID, values).astype(np.uint8)
+
+
+def _save(file: Path, pixels: NDArray[np.uint8]) -> None:
+    file.parent.mkdir(exist_ok=True)
+    image = Image.fromarray(pixels, mode="P")
+    image.putpalette(palette())
+    image.save(file)
+
+
+def palette() -> list[int]:
+    """Return VOC's colors of 256 values: bits of the index go to red, green and blue in turn, high bits first."""
+    index = np.arange(256)
+    colors = np.zeros((256, 3), dtype=np.int64)
+    for bit in range(8):
+        for channel in range(3):
+            if 3 * bit + channel < 8:
+                colors[:, channel] |= (index >> (3 * bit + channel) & 1) << (7 - bit)
+    return colors.ravel().tolist()

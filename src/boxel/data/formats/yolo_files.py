@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.formats.layout import is_file
 from boxel.data.images import SUFFIXES
 from boxel.utils.errors import BoxelError
 
@@ -23,14 +24,10 @@ SPLITS = ("train", "val", "test")
 def listed_places(
     config: dict[str, Any], file: Path, images: Path | None, split: str | None, rows: Builder
 ) -> list[Place]:
-    """Return what a ``data.yaml`` lists: folders, or texts with one image file per line.
+    """Return what the content of a ``data.yaml`` lists: folders, or texts with one image file per line.
 
-    Args:
-        config: Its content.
-        file: Its path.
-        images: A folder instead of every ``images/``.
-        split: The only split wanted.
-        rows: Receives an issue per listed entry that does not exist, if any exists.
+    The folder ``images``, if given, replaces every ``images/``, and of the splits only ``split`` is wanted. If some
+    listed entries exist, each that does not becomes an issue.
     """
     entries = {name: _entries(config.get(name)) for name in SPLITS}
     if split is not None and any(entries.values()):
@@ -78,19 +75,12 @@ def _places_in(path: Path, starts: Sequence[Path], images: Path | None) -> Itera
     for line in read_bytes(path).decode("utf-8", "replace").split("\n"):
         if name := line.strip().replace("\0", "_"):
             candidates = [start / name for start in (path.parent, *starts)]
-            image = next(filter(_is_file, candidates), candidates[0])
+            image = next(filter(is_file, candidates), candidates[0])
             labels = label_folder(image)
             yield (
                 image if images is None else images / (_below_images(image) or image.name),
                 labels.parent / f"{labels.stem or '_'}.txt",
             )
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
 
 
 def folder_places(folder: Path) -> Iterator[Place]:
@@ -138,7 +128,7 @@ def files_in(places: Sequence[Place]) -> list[tuple[Path, Path | None]]:
 
 def _pair_files(images: Path, labels: Path) -> Iterator[tuple[Path, Path | None]]:
     if labels.suffix == ".txt":
-        yield images, labels if _is_file(labels) else None
+        yield images, labels if is_file(labels) else None
         return
     image_files = {
         p.relative_to(images).with_suffix(""): p

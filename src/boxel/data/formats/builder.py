@@ -94,9 +94,8 @@ class Builder:
             path.encode()
         except UnicodeEncodeError:
             printable = os.fsencode(path).decode("utf-8", "backslashreplace")
-            self.report(
-                "bad-file", printable, "this file name is not UTF-8; it is left out. Rename the file."
-            )
+            what = "this file name is not UTF-8; it is left out. Rename the file."
+            self.report("bad-file", printable, what)
             return False
         return True
 

@@ -275,6 +275,26 @@ def test_a_reader_that_has_read_enough_is_not_an_error():
 
 
 @pytest.mark.slow
+def test_a_training_without_its_data_is_refused_before_torch_is_imported(truth):
+    code = """
+import sys
+import boxel
+from boxel.cli import main
+for name in ("annotations", "val", "masks"):
+    given = {"annotations": "truth.json"} | {name: "missing.json"}
+    try:
+        boxel.train("boxinst", given.pop("annotations"), **given)
+    except boxel.BoxelError as error:
+        print(error)
+print(main(["train", "boxinst", "missing.json"]), main(["train", "boxcaseg", "truth.json", "--salient", "missing"]))
+print("torch" in sys.modules)
+"""
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    refusal = "missing.json: there is no such file or folder; check the path."
+    assert printed.splitlines() == [refusal] * 3 + ["1 1", "False"]
+
+
+@pytest.mark.slow
 def test_without_torch_a_training_names_the_extra(truth):
     code = "import sys; sys.modules['torch'] = None; from boxel.cli import main; sys.exit(main(sys.argv[1:]))"
     words = ["train", "boxinst", str(truth)]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boxel.data.formats import recognize
 from boxel.training.config import TrainConfig
 from boxel.training.settings import resolve_run
 
@@ -63,7 +64,11 @@ def train(
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP
     """
     run = resolve_run(method, config, init, out, settings)
-    # Imported here, so that wrong arguments are reported without waiting for PyTorch.
+    several = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
+    for source in (*several, val, masks):
+        if isinstance(source, (str, Path)):
+            recognize(source)
+    # Imported here, so that wrong arguments and paths are reported without waiting for PyTorch.
     from boxel.training.engine import build_model, fit, start_processes
     from boxel.training.prepare import DataSources, prepare_data
     from boxel.training.pseudo_masks import label_boxes

@@ -74,9 +74,7 @@ def demo(out: str | os.PathLike[str] = "demo") -> DemoResult:
     )
     draw_photos(outcome.data, out / "photos.jpg")
     evaluation = evaluate(out / "photos_masks.json", truth, baselines=["box"])
-    metrics = {
-        name: {key: round(row[key], 4) for key in _METRICS} for name, row in evaluation.metrics.items()
-    }
+    metrics = {k: {name: round(row[name], 4) for name in _METRICS} for k, row in evaluation.metrics.items()}
     text = f"""\
 {len(boxes)} photographs with {len(boxes.labels)} boxes; check: {issues}
 labeled {outcome.labeled} photographs in {seconds} s: {outcome.summary()}
@@ -92,21 +90,13 @@ Look at:
 
 
 def draw_photos(data: Annotations, path: str | os.PathLike[str]) -> None:
-    """Draw each image with its boxes, and beside it with its masks and their quality; two images per row.
-
-    Args:
-        data: A dataset with masks.
-        path: The picture to write.
-
-    Raises:
-        BoxelError: An image cannot be read, or the picture cannot be written.
-    """
+    """Draw each image with its boxes, and beside it with its masks and their quality; two images per row."""
     names = [category.name for category in data.categories]
     cells = []
     for index in range(len(data)):
         image = read_image(data.image_path(index))
         own = data.instances_in(index)
-        masks = [data.rle(i) for i in own.tolist()]
-        cells.append(overlay(image, data.boxes[own], None, data.labels[own], names))
-        cells.append(overlay(image, data.boxes[own], masks, scores=data.quality[own]))
+        boxes, masks = data.boxes[own], [data.rle(i) for i in own.tolist()]
+        cells.append(overlay(image, boxes, None, data.labels[own], names))
+        cells.append(overlay(image, boxes, masks, scores=data.quality[own]))
     save_image(contact_sheet(cells, columns=4, cell=300), path)

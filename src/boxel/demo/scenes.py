@@ -6,7 +6,7 @@ import json
 import logging
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -15,10 +15,10 @@ from boxel.data.images import read_image
 from boxel.data.synthetic import write_scenes
 from boxel.demo.photos import DemoResult
 from boxel.evaluation import Result, coco_ap, fill_boxes, mask_iou, predict_dataset
-from boxel.models.io import load
+from boxel.models import Detector, load
 from boxel.training import train
 from boxel.training.recipe import read_config
-from boxel.viz.overlays import contact_sheet, overlay, save_image
+from boxel.viz.overlays import contact_sheet, save_image
 
 logger = logging.getLogger(__name__)
 
@@ -48,39 +48,41 @@ def demo_train(
     write_scenes(out / "train", scenes, seed=TRAINING_SEED)
     truth = write_scenes(out / "hidden", hidden, seed=HIDDEN_SEED)
     summary: dict[str, Any] = {}
-    results: dict[str, list[Result]] = {}
+    models: list[Detector] = []
     for kind in ("boxes", "masks"):
         start = time.monotonic()
-        if not _train(kind, out, steps):
+        model = _train(kind, out, steps)
+        if model is None:
             return DemoResult({}, "The demo was stopped; the same command resumes it.")
-        results[kind] = predict_dataset(load(out / f"from_{kind}"), truth, batch_size=4)  # type: ignore[arg-type]
+        models.append(model)
+        results = predict_dataset(model, truth, batch_size=4)
         minutes = round((time.monotonic() - start) / 60, 1)
-        summary[kind] = summarize_detections(truth, results[kind]) | {"minutes": minutes}
-    summary["box filled"] = summarize_detections(truth, fill_boxes(truth, results["boxes"]))
+        summary[kind] = summarize_detections(truth, results) | {"minutes": minutes}
+        if kind == "boxes":
+            summary["box filled"] = summarize_detections(truth, fill_boxes(truth, results))
+            (out / "predictions.json").write_text(json.dumps(results))
     ratio = summary["boxes"]["mask_AP"] / max(summary["masks"]["mask_AP"], 1e-9)
     summary["ratio of mask AP"] = round(ratio, 3)
-    (out / "predictions.json").write_text(json.dumps(results["boxes"]))
     (out / "summary.json").write_text(json.dumps(summary, indent=1))
-    _draw(out / "scenes_boxes_masks.jpg", truth, results)
+    _draw(out / "scenes_boxes_masks.jpg", truth, models)
     return DemoResult(summary, _format(out, summary))
 
 
-def _train(kind: str, out: Path, steps: int | None) -> bool:
-    """Train from boxes or masks unless that is done; return False if the training was stopped."""
+def _train(kind: str, out: Path, steps: int | None) -> Detector | None:
+    """Train from boxes or masks unless that is done; return None if the training was stopped."""
     run = out / f"from_{kind}"
-    changes: dict[str, Any] = {"steps": steps} if steps else {}
     if (run / "model.safetensors").exists():
-        return True
+        return cast("Detector", load(run))
     logger.info("training from %s: %s", kind, run)
     model = train(
         "boxinst",
         out / "train" / f"{kind}.json",
         images=out / "train" / "images",
         out=run,
-        config=read_config("demo", **changes),
+        config=read_config("demo", **({"steps": steps} if steps else {})),
         resume=(run / "checkpoints" / "last.ckpt").exists(),
     )
-    return model is not None
+    return cast("Detector | None", model)
 
 
 def summarize_detections(truth: Annotations, results: list[Result]) -> dict[str, float]:
@@ -94,42 +96,24 @@ def summarize_detections(truth: Annotations, results: list[Result]) -> dict[str,
         1.0
     """
     mask, box = coco_ap(truth, results, "segm"), coco_ap(truth, results, "bbox")
-    row = {
-        "mask_AP": mask["AP"],
-        "mask_AP50": mask["AP50"],
-        "mask_AP75": mask["AP75"],
-        "box_AP": box["AP"],
-    }
+    row = {f"mask_{name}": mask[name] for name in ("AP", "AP50", "AP75")}
+    row |= {"box_AP": box["AP"], **mask_iou(truth, results)}
     # Without a detection there is no mask IoU; 0 keeps the table and the JSON readable.
-    return {name: round(float(np.nan_to_num(v)), 4) for name, v in (row | mask_iou(truth, results)).items()}
+    return {name: round(float(np.nan_to_num(value)), 4) for name, value in row.items()}
 
 
-def _draw(path: Path, truth: Annotations, results: dict[str, list[Result]], count: int = 4) -> None:
+def _draw(path: Path, truth: Annotations, models: list[Detector]) -> None:
     """Draw rows of a scene, the masks of the network trained from boxes, and those of its twin."""
-    names = [category.name for category in truth.categories]
-    label_by_id = {category.id: label for label, category in enumerate(truth.categories)}
     cells = []
-    for index in range(min(count, len(truth))):
-        image = read_image(truth.image_path(index))
-        cells.append(image)
-        for kind in ("boxes", "masks"):
-            kept = [
-                result
-                for result in results[kind]
-                if result["image_id"] == truth.image_ids[index] and result["score"] >= _MIN_SCORE
-            ]
-            boxes = np.array([result["bbox"] for result in kept]).reshape(-1, 4)
-            boxes[:, 2:] += boxes[:, :2]
-            labels = np.array([label_by_id[result["category_id"]] for result in kept], dtype=int)
-            cells.append(overlay(image, boxes, [result["segmentation"] for result in kept], labels, names))
+    for index in range(min(4, len(truth))):
+        cells.append(read_image(truth.image_path(index)))
+        for instances in (model.predict(truth.image_path(index)) for model in models):
+            cells.append(instances[instances.scores >= _MIN_SCORE].plot())
     save_image(contact_sheet(cells, columns=3, cell=320), path)
 
 
 def _format(out: Path, summary: dict[str, Any]) -> str:
-    lines = [
-        "Evaluated on scenes whose masks no training saw:",
-        "                   mask AP   AP50   AP75   box AP   mask IoU   minutes",
-    ]
+    lines = []
     for kind in ("boxes", "masks", "box filled"):
         row = summary[kind]
         minutes = f"{row['minutes']:9.1f}" if "minutes" in row else ""
@@ -137,14 +121,14 @@ def _format(out: Path, summary: dict[str, Any]) -> str:
             f"  {kind:<16} {row['mask_AP']:7.3f} {row['mask_AP50']:6.3f} {row['mask_AP75']:6.3f} "
             f"{row['box_AP']:8.3f} {row['mask_iou']:10.3f} {minutes}"
         )
-    return "\n".join(
-        [
-            *lines,
-            f"mask AP from boxes / from masks: {summary['ratio of mask AP']:.3f}",
-            "",
-            "Look at:",
-            f"  {out / 'scenes_boxes_masks.jpg'}   scene, masks learned from boxes, masks learned from masks",
-            f"  {out / 'from_boxes' / 'curves.png'}   the curves of the training from boxes",
-            f"  {out / 'predictions.json'}   its detections, in COCO's format",
-        ]
-    )
+    table = "\n".join(lines)
+    return f"""\
+Evaluated on scenes whose masks no training saw:
+                   mask AP   AP50   AP75   box AP   mask IoU   minutes
+{table}
+mask AP from boxes / from masks: {summary["ratio of mask AP"]:.3f}
+
+Look at:
+  {out / "scenes_boxes_masks.jpg"}   scene, masks learned from boxes, masks learned from masks
+  {out / "from_boxes" / "curves.png"}   the curves of the training from boxes
+  {out / "predictions.json"}   its detections, in COCO's format"""

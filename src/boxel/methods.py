@@ -19,16 +19,14 @@ class ExtraInput:
 
     Attributes:
         name: The argument of :func:`boxel.train`.
-        metavar: What stands for its value in the help of the command line.
+        kind: A file or folder of data, or a trained model.
         help: What it is, in one line.
-        is_data: Whether it is a file or a folder of data.
         required: Whether the method cannot be trained without it.
     """
 
     name: str
-    metavar: str
+    kind: Literal["data", "run"]
     help: str
-    is_data: bool = False
     required: bool = False
 
 
@@ -101,9 +99,8 @@ METHODS = {
             inputs=(
                 ExtraInput(
                     "salient",
-                    "DATA",
+                    "data",
                     "images of single objects: a folder of images/ and masks/, or any dataset with masks",
-                    is_data=True,
                 ),
             ),
             exporter="boxel.exporting.boxcaseg:BoxCasegGraph",
@@ -131,7 +128,7 @@ METHODS = {
             check="boxel.training.prepare:check_masks",
             inputs=(
                 ExtraInput(
-                    "semantic", "RUN", "a run of fcrn or boxsup, which classifies the pixels", required=True
+                    "semantic", "run", "a run of fcrn or boxsup, which classifies the pixels", required=True
                 ),
             ),
         ),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from boxel.cli.main import COMMANDS, build_parser
+from boxel.cli.options import Option
+from boxel.methods import METHODS
+from boxel.utils.errors import UsageError
 
 BASH = """\
 _boxel() {{
@@ -23,42 +26,41 @@ complete -o default -F _boxel boxel
 SHELLS = ("bash", "zsh", "fish")
 
 
-def completion_script(
-    shell: str, flags: Mapping[str, list[tuple[str, str]]], helps: Mapping[str, str]
-) -> str:
+def completion_script(shell: str = "") -> str:
     """Return the script that completes the commands, methods and flags of boxel in a shell.
 
-    Args:
-        shell: One of `SHELLS`.
-        flags: The flags of each command and their help, by the name of the command.
-        helps: The help of each command.
+    Raises:
+        UsageError: The shell is not one of `SHELLS`.
 
     Examples:
-        >>> "--drop" in completion_script("bash", {"label": [("--drop", "Minimum IoU")]}, {"label": "Label."})
+        >>> "--drop" in completion_script("bash")
         True
     """
-    methods = [name.split()[1] for name in flags if name.startswith("train ")]
-    commands = list(dict.fromkeys(name.split()[0] for name in flags))
+    if shell not in SHELLS:
+        raise UsageError(f"--print-completion needs the name of a shell: {', '.join(SHELLS)}.")
+    options = {name: build_parser(name).options for name in COMMANDS}
     if shell == "fish":
-        return _fish_script(flags, helps)
-    words = {"": [*commands, "--help", "--version"], "train": methods}
-    words |= {name: [flag for flag, _ in [*own, ("--help", "")]] for name, own in flags.items()}
+        return _fish_script(options)
+    commands = dict.fromkeys(name.split()[0] for name in options)
+    words = {"": [*commands, "--help", "--version"], "train": list(METHODS)}
+    for name, own in options.items():
+        words[name] = [*(flag for option in own for flag in option.spellings), "--help"]
     cases = "\n".join(f'    "{name}") words="{" ".join(known)}" ;;' for name, known in words.items())
     prefix = "autoload -U +X bashcompinit && bashcompinit\n" if shell == "zsh" else ""
     return prefix + BASH.format(cases=cases)
 
 
-def _fish_script(flags: Mapping[str, list[tuple[str, str]]], helps: Mapping[str, str]) -> str:
-    lines = []
-    for name, own in flags.items():
+def _fish_script(options: dict[str, list[Option]]) -> str:
+    lines = ["complete -c boxel -n __fish_use_subcommand -a train -d 'Train a model.'"]
+    for name, own in options.items():
         command, _, method = name.partition(" ")
         condition = "__fish_seen_subcommand_from train" if method else "__fish_use_subcommand"
-        lines.append(f"complete -c boxel -n {condition!r} -a {method or command} -d {_quote(helps[name])}")
-        for flag, help in own:
-            seen = f"'__fish_seen_subcommand_from {method or command}'"
-            lines.append(f"complete -c boxel -n {seen} -l {flag.lstrip('-')} -d {_quote(help)}")
-    if any(name.startswith("train ") for name in flags):
-        lines.append("complete -c boxel -n __fish_use_subcommand -a train -d 'Train a model.'")
+        help = _quote(COMMANDS[name].help)
+        lines.append(f"complete -c boxel -n {condition!r} -a {method or command} -d {help}")
+        seen = f"'__fish_seen_subcommand_from {method or command}'"
+        for option in own:
+            for flag in option.spellings:
+                lines.append(f"complete -c boxel -n {seen} -l {flag[2:]} -d {_quote(option.help)}")
     return "\n".join(lines) + "\n"
 
 

@@ -75,16 +75,10 @@ def _draw(given: dict[str, Any]) -> int:
 
 
 CHECK = Command(
-    "Find what is wrong with a dataset, and repair it.",
-    "boxes.json --images photos/",
-    _check_options,
-    _check,
+    "Find what is wrong with a dataset, and repair it.", "boxes.json --images photos/", _check_options, _check
 )
 CONVERT = Command(
-    "Convert a dataset between annotation formats.",
-    "masks.json yolo/ --to yolo",
-    _convert_options,
-    _convert,
+    "Convert a dataset between annotation formats.", "masks.json yolo/ --to yolo", _convert_options, _convert
 )
 DRAW = Command(
     "Draw the instances of a dataset, or detections, on its images.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, given_settings, write_json
+from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, write_json
 
 
 def _evaluate_options() -> list[Option]:
@@ -24,30 +24,22 @@ def _evaluate_options() -> list[Option]:
 
 
 def _evaluate(given: dict[str, Any]) -> int:
-    from boxel.evaluation import TRIMAP_WIDTHS, EvaluateConfig, evaluate
+    from boxel.evaluation import TRIMAP_WIDTHS, evaluate
 
     for name in ("json", "results", "trimap"):
         check_writable(given.get(name, "-"))
-    settings = given_settings(given, EvaluateConfig)
-    if "trimap" in given:
-        settings["trimap"] = list(TRIMAP_WIDTHS)
-    evaluation = evaluate(
-        given["subject"],
-        given["annotations"],
-        images=given.get("images"),
-        class_list=given.get("class_list"),
-        **settings,
-    )
-    if "json" in given:
-        write_json(evaluation.metrics, given["json"])
-    if given.get("json") != "-":
+    subject, file, plot = given.pop("subject"), given.pop("json", None), given.pop("trimap", None)
+    widths = {"trimap": list(TRIMAP_WIDTHS)} if plot else {}
+    evaluation = evaluate(subject, given.pop("annotations"), **given, **widths)
+    if file:
+        write_json(evaluation.metrics, file)
+    if file != "-":
         print(evaluation.table())
-    if "trimap" in given:
+    if plot:
         from boxel.viz.plots import plot_trimap
 
-        name = Path(given["subject"]).resolve().name
-        plot_trimap({name: evaluation.metrics["trimap"]}, given["trimap"])
-        print(f"plot: {given['trimap']}")
+        plot_trimap({Path(subject).resolve().name: evaluation.metrics["trimap"]}, plot)
+        print(f"plot: {plot}")
     return 1 if evaluation.errors else 0
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from boxel.cli.options import DATA, Command, Option, check_writable, given_settings, read_data
+from boxel.cli.options import DATA, Command, Option, check_writable, read_data
 
 
 def _label_options() -> list[Option]:
@@ -17,8 +17,10 @@ def _label_options() -> list[Option]:
     )
     to = "further formats to write, each into a folder beside --out: yolo,voc,labelme,sbd"
     calibrate = "annotations with true masks of at least 20 boxes, to calibrate the quality with"
+    annotations, images, _ = DATA  # label maps have no boxes
     return [
-        *DATA,
+        annotations,
+        images,
         Option("out", "COCO file of the masks", default="masks.json", metavar="FILE"),
         Option("teacher", teacher, list[str], default=["boxcaseg"]),
         Option("to", to, list[str], metavar="FORMAT,...", default=[]),
@@ -30,31 +32,23 @@ def _label_options() -> list[Option]:
 
 def _label(given: dict[str, Any]) -> int:
     from boxel.labeling.api import label_data
-    from boxel.labeling.config import LabelConfig
 
-    if "report" in given:
-        check_writable(given["report"], ".html", ".htm")
-    outcome = label_data(
-        given["annotations"],
-        images=given.get("images"),
-        out=given["out"],
-        to=given["to"],
-        teacher=given["teacher"],
-        calibrate_on=given.get("calibrate_on"),
-        **given_settings(given, LabelConfig),
-    )
+    report = given.pop("report", None)
+    if report:
+        check_writable(report, ".html", ".htm")
+    outcome = label_data(given.pop("annotations"), **given)
     print(f"{outcome.summary()}\nmasks: {given['out']}")
-    if "report" in given:
+    if report:
         from boxel.viz.report import write_report
 
         write_report(
             outcome.data,
-            given["report"],
+            report,
             failures=outcome.failures,
             changed=outcome.changed,
             settings=outcome.settings,
         )
-        print(f"report: {given['report']}")
+        print(f"report: {report}")
     return 1 if outcome.failures else 0
 
 

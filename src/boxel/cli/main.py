@@ -73,12 +73,7 @@ def main(args: Sequence[str] | None = None) -> int:
 
 
 def build_parser(name: str, show_all: bool = False) -> Parser:
-    """Return the parser of a command.
-
-    Args:
-        name: The command, e.g. `train boxinst`.
-        show_all: Whether its help shows all settings.
-    """
+    """Return the parser of a command, e.g. `train boxinst`, whose help may show all settings."""
     from boxel.cli.parser import Parser  # importing it takes longer than printing the list of commands
 
     return Parser(name, COMMANDS[name], show_all)
@@ -93,7 +88,9 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
         print(f"boxel {__version__}")
         return 0
     if words[0] == "--print-completion":
-        print(_completion(words[1:]), end="")
+        from boxel.cli.completion import completion_script
+
+        print(completion_script(*words[1:2]), end="")
         return 0
     if words[0] == "train" and (len(words) == 1 or words[1] in ("-h", "--help")):
         print(_overview("train "))
@@ -127,19 +124,6 @@ def split_command(words: list[str]) -> tuple[str, list[str]]:
     if words[0] not in COMMANDS:
         raise UsageError(f"there is no command {words[0]!r}.{nearest(words[0], [*COMMANDS, 'train'])}")
     return words[0], words[1:]
-
-
-def _completion(words: list[str]) -> str:
-    """Return the completion script of the shell that is named."""
-    from boxel.cli.completion import SHELLS, completion_script
-
-    if len(words) != 1 or words[0] not in SHELLS:
-        raise UsageError(f"--print-completion needs the name of a shell: {', '.join(SHELLS)}.")
-    flags = {
-        name: [(flag, option.help) for option in build_parser(name).options for flag in option.spellings]
-        for name in COMMANDS
-    }
-    return completion_script(words[0], flags, {name: command.help for name, command in COMMANDS.items()})
 
 
 def _overview(prefix: str = "") -> str:
@@ -194,8 +178,8 @@ class _StderrHandler(logging.Handler):
         """Print a record."""
         text = self.render(record.getMessage())
         if record.levelno >= logging.WARNING:
+            text = f"warning: {text.removeprefix('warning: ')}"
             if text in self._warnings:
                 return
             self._warnings.add(text)
-            text = text if text.startswith("warning: ") else f"warning: {text}"
         print(text, file=sys.stderr, flush=True)

@@ -36,6 +36,8 @@ class Parser(ArgumentParser):
         )
         self.options = command.options()
         self._show_all = show_all
+        must = [option.name + " ..." * option.several for option in self.options if option.positional]
+        self.usage = " ".join([self.prog, *must, "[flags]"])  # what must be given; of all the flags, none is
         groups = {
             option.group: self.add_argument_group(option.group) for option in self.options if option.group
         }
@@ -91,14 +93,8 @@ class Parser(ArgumentParser):
         names = {option.dest: option.name for option in self.options}
         return re.sub(r"`([a-z_.]+)`", lambda match: names.get(match[1], match[0]), text)
 
-    def usage_line(self) -> str:
-        """Return what must be given; of all the flags, none is."""
-        words = [option.name + " ..." * option.several for option in self.options if option.positional]
-        return " ".join([self.prog, *words, "[flags]"])
-
     def help_text(self) -> str:
         """Return the help: usage, flags that are shown, and an example."""
-        self.usage = self.usage_line()
         hidden = sum(option.hidden for option in self.options)
         more = f"\n{hidden} more settings: {self.prog} --help-all\n" if hidden and not self._show_all else ""
         return self.format_help() + more
@@ -120,7 +116,7 @@ class Parser(ArgumentParser):
             word, known = found[1], [flag for option in self.options for flag in option.spellings]
             if word.startswith("-"):
                 return f"{self.prog} has no flag {word!r}.{nearest(word, known)}"
-            return f"{self.prog} has no use for {word!r}; leave it out (usage: {self.usage_line()})."
+            return f"{self.prog} has no use for {word!r}; leave it out (usage: {self.usage})."
         return f"{message} ({self.prog} --help lists the flags)."
 
 

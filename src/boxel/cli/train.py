@@ -52,7 +52,7 @@ def _train_options(method: Method) -> list[Option]:
         ),
         Option("init", "model folder or bundled model to start from", metavar="RUN"),
         Option("resume", "resume the run in --out", bool),
-        *(Option(x.name, x.help, metavar=x.metavar, is_input=x.is_data) for x in method.inputs),
+        *(Option(x.name, x.help, metavar=x.kind.upper(), is_input=x.kind == "data") for x in method.inputs),
     ]
     for option in settings_options(resolve(method.training)):
         name = short.get(option.dest, option.dest)

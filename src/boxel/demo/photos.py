@@ -36,7 +36,6 @@ class DemoResult:
     text: str
 
     def __str__(self) -> str:
-        """Return the text."""
         return self.text
 
 

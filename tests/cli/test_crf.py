@@ -96,8 +96,12 @@ def test_a_broken_crf_file_is_named(place: Path, tmp_path: Path, capsys) -> None
     [
         (["tune-crf", "MASKS", "MASKS"], 2, "masks.json is not the folder of a semantic model"),
         (["tune-crf", "boxcaseg", "MASKS"], 2, "boxcaseg is not the folder of a semantic model"),
-        (["tune-crf", "RUN", "MASKS", "--count", "0"], 2, "--count is 0; give a whole number above 0"),
-        (["tune-crf", "RUN", "MASKS", "--cuont", "9"], 2, "Did you mean '--count'?"),
+        (
+            ["tune-crf", "RUN", "MASKS", "--max-images", "0"],
+            2,
+            "--max-images is 0; give a whole number above 0",
+        ),
+        (["tune-crf", "RUN", "MASKS", "--max-imgaes", "9"], 2, "Did you mean '--max-images'?"),
         (["tune-crf", "RUN", "missing.json"], 1, "missing.json"),
         (["evaluate", "boxcaseg", "MASKS", "--crf"], 2, "--crf does nothing here"),
         (["evaluate", "MAPS", "MASKS", "--crf"], 2, "--crf does nothing here"),

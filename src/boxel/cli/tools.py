@@ -101,7 +101,7 @@ def _tune_crf_options() -> list[Option]:
     return [
         Option("run", "the folder of a semantic model", positional=True),
         *DATA,
-        Option("count", "number of images to use, evenly spaced", PositiveInt, default=100),
+        Option("max_images", "maximum number of images to use, evenly spaced", PositiveInt, default=100),
         Option("device", "`cpu`, `cuda`, `mps`, or `auto` for CUDA if available", default="auto"),
     ]
 
@@ -119,7 +119,7 @@ def _tune_crf(given: dict[str, Any]) -> int:
             f"{run} is not the folder of a semantic model; name the folder of a run of {' or '.join(SEMANTIC)}."
         )
     model = cast("Segmenter", load(run).to(resolve_device(given["device"])))
-    trials = tune_crf(model, read_data(given, split="val"), given["count"])
+    trials = tune_crf(model, read_data(given, split="val"), given["max_images"])
     write_crf(best_crf(trials), run)
     print(f"{format_trials(trials)}\nthe best CRF: {run / CRF_FILE}")
     return 0

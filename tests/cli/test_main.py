@@ -159,7 +159,7 @@ def test_flags_take_underscores_and_settings_have_one_short_name(truth):
         ("label", "null", None),
         ("devices", "2", 2),
         ("devices", "auto", "auto"),
-        ("augment.scale_jitter", "0.5, 2", [0.5, 2.0]),
+        ("schedule.drops", "0.5, 1", [0.5, 1.0]),
         ("optim.name", "adamw", "adamw"),
         ("rename", "cat = animal,dog=animal", {"cat": "animal", "dog": "animal"}),
     ],

@@ -19,7 +19,7 @@ def _evaluate_options() -> list[Option]:
         *DATA,
         Option("json", JSON_HELP, metavar="FILE"),
         Option("trimap", trimap, metavar="PNG"),
-        *(option for option in settings_options(EvaluateConfig) if option.dest != "trimap"),
+        *(option for option in settings_options(EvaluateConfig()) if option.dest != "trimap"),
     ]
 
 
@@ -29,8 +29,9 @@ def _evaluate(given: dict[str, Any]) -> int:
     for name in ("json", "results", "trimap"):
         check_writable(given.get(name, "-"))
     subject, file, plot = given.pop("subject"), given.pop("json", None), given.pop("trimap", None)
-    widths = {"trimap": list(TRIMAP_WIDTHS)} if plot else {}
-    evaluation = evaluate(subject, given.pop("annotations"), **given, **widths)
+    if plot:
+        given["trimap"] = list(TRIMAP_WIDTHS)
+    evaluation = evaluate(subject, given.pop("annotations"), **given)
     if file:
         write_json(evaluation.metrics, file)
     if file != "-":

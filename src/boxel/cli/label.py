@@ -26,7 +26,7 @@ def _label_options() -> list[Option]:
         Option("to", to, list[str], metavar="FORMAT,...", default=[]),
         Option("report", "write a page on the masks and their quality", metavar="HTML"),
         Option("calibrate_on", calibrate, aliases=("calibrate",), metavar="FILE", is_input=True),
-        *(option for option in settings_options(LabelConfig) if option.dest != "teachers"),
+        *(option for option in settings_options(LabelConfig()) if option.dest != "teachers"),
     ]
 
 

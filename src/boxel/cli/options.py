@@ -36,7 +36,7 @@ class Option:
         several: Whether it takes several values with spaces between them.
         is_input: Whether it names files or folders that must be there.
         is_setting: Whether the library has the default, so that only a value that was given counts.
-        group: Title of its group in the help, or None.
+        group: Title of its group in the help; empty for none.
         hidden: Whether only `--help-all` shows it.
     """
 
@@ -50,7 +50,7 @@ class Option:
     several: bool = False
     is_input: bool = False
     is_setting: bool = False
-    group: str | None = None
+    group: str = ""
     hidden: bool = False
 
     @property

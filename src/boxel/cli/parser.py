@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from argparse import SUPPRESS, ArgumentParser, BooleanOptionalAction, RawDescriptionHelpFormatter
 from collections.abc import Callable, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, NoReturn, get_type_hints
 
@@ -120,25 +120,22 @@ class Parser(ArgumentParser):
         return f"{message} ({self.prog} --help lists the flags)."
 
 
-def settings_options(kind: type, prefix: str = "", defaults: Any = None) -> list[Option]:
+def settings_options(settings: Any, prefix: str = "") -> list[Option]:
     """Return an option for each field of a settings dataclass and of those within it, with the help of its docstring.
 
     Args:
-        kind: The dataclass.
+        settings: An instance with the defaults.
         prefix: Path of its section, with a dot at the end.
-        defaults: An instance whose values are shown as defaults; None for the dataclass's own.
     """
-    hints, texts = get_type_hints(kind), _attribute_texts(kind)
-    group = f"{prefix[:-1]}: {texts['']}" if prefix else None
+    hints, texts = get_type_hints(type(settings)), _attribute_texts(type(settings))
+    group = f"{prefix[:-1]}: {texts['']}" if prefix else ""
     options = []
-    for field in fields(kind):
-        path, hint = prefix + field.name, hints[field.name]
-        own = field.default_factory() if field.default is MISSING else field.default  # type: ignore[misc]
-        default = own if defaults is None else getattr(defaults, field.name)
-        if is_dataclass(hint):
-            options += settings_options(hint, f"{path}.", default)  # type: ignore[arg-type]
+    for field in fields(settings):
+        path, default = prefix + field.name, getattr(settings, field.name)
+        if is_dataclass(default):
+            options += settings_options(default, f"{path}.")
         else:
-            text = texts.get(field.name, "")
+            text, hint = texts.get(field.name, ""), hints[field.name]
             options.append(Option(path, text, hint, default=default, is_setting=True, group=group))
     return options
 

@@ -32,7 +32,7 @@ def _predict_options() -> list[Option]:
         Option("draw_score", "minimum score of the instances drawn", ClosedUnitInterval, default=0.3),
         Option("boxes", boxes, metavar="FILE", is_input=True),
         Option("detector", "a model whose boxes get masks (BoxCaseg)", metavar="RUN"),
-        *(option for option in settings_options(EvaluateConfig) if option.dest in SETTINGS),
+        *(option for option in settings_options(EvaluateConfig()) if option.dest in SETTINGS),
     ]
 
 

@@ -45,7 +45,7 @@ def options_markdown(command: str, level: int = 2) -> str:
         lines += ["| argument | meaning |", "|---|---|"]
         lines += [f"| `{option.name}` | {_cell(option.help)} |" for option in positional] + [""]
     for group in dict.fromkeys(option.group for option in parser.options if option.flags):
-        if group is not None:
+        if group:
             lines += [f"{'#' * level}# {group}", ""]
         lines += ["| flag | value | default | meaning |", "|---|---|---|---|"]
         lines += [_row(option) for option in parser.options if option.flags and option.group == group] + [""]

@@ -42,7 +42,7 @@ def _inspect_options() -> list[Option]:
         Option("what", what, Literal["affinity"], positional=True),
         *DATA,
         Option("plot", "the curves of BoxInst's Figure 4", default="affinity.png", metavar="PNG"),
-        *settings_options(AffinityConfig),
+        *settings_options(AffinityConfig()),
     ]
 
 
@@ -66,7 +66,7 @@ def _segments_options() -> list[Option]:
     return [
         *DATA,
         Option("out", "folder of the segments", default="segments", metavar="FOLDER"),
-        *settings_options(ProposalConfig),
+        *settings_options(ProposalConfig()),
         Option("workers", "number of processes; one per core if left out", PositiveInt),
         Option("plot", plot, metavar="PNG"),
     ]

@@ -54,10 +54,10 @@ def _train_options(method: Method) -> list[Option]:
         Option("resume", "resume the run in --out", bool),
         *(Option(x.name, x.help, metavar=x.kind.upper(), is_input=x.kind == "data") for x in method.inputs),
     ]
-    for option in settings_options(resolve(method.training)):
+    for option in settings_options(resolve(method.training)()):
         name = short.get(option.dest, option.dest)
         if name != option.dest:  # listed with the settings of the run
-            option = replace(option, aliases=(name,), group=None)
+            option = replace(option, aliases=(name,), group="")
         options.append(replace(option, hidden=name not in DAILY))
     return options
 

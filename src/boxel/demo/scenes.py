@@ -71,6 +71,7 @@ def demo_train(
 def _train(kind: str, out: Path, steps: int | None) -> Detector | None:
     """Train from boxes or masks unless that is done; return None if the training was stopped."""
     run = out / f"from_{kind}"
+    changes: dict[str, Any] = {"steps": steps} if steps else {}
     if (run / "model.safetensors").exists():
         return cast("Detector", load(run))
     logger.info("training from %s: %s", kind, run)
@@ -79,7 +80,7 @@ def _train(kind: str, out: Path, steps: int | None) -> Detector | None:
         out / "train" / f"{kind}.json",
         images=out / "train" / "images",
         out=run,
-        config=read_config("demo", **({"steps": steps} if steps else {})),
+        config=read_config("demo", **changes),
         resume=(run / "checkpoints" / "last.ckpt").exists(),
     )
     return cast("Detector | None", model)

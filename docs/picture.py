@@ -1,4 +1,4 @@
-"""Draw the picture of README: photographs with their boxes, and with the masks that `boxel.BoxSegmenter` predicts.
+"""Draw the pictures of README and "Get started": photographs with their boxes, and with the masks of `BoxSegmenter`.
 
 python docs/picture.py
 
@@ -19,14 +19,14 @@ from boxel.data import read_image
 from boxel.data.samples import sample_images
 from boxel.viz import overlay
 
-PICTURE = Path(__file__).resolve().parent / "images" / "label.jpg"
+IMAGES = Path(__file__).resolve().parent / "images"
 ROWS = [["astronaut.png", "coffee.png"], ["camera.png", "chelsea.png"]]
 HEIGHT, GAP = 360, 16  # pixels
 PURPLE, WHITE = (98, 44, 160), (255, 255, 255)
 
 
 def main() -> None:
-    """Write the picture."""
+    """Write the pictures."""
     data, segment = sample_images(), boxel.BoxSegmenter()
     index = {Path(path).name: image for image, path in enumerate(data.paths)}
     rows = []
@@ -36,7 +36,9 @@ def main() -> None:
     width = min(row.shape[1] for row in rows)
     top, bottom = (cv2.resize(row, (width, round(HEIGHT * width / row.shape[1]))) for row in rows)
     gap = np.full((GAP, width, 3), 255, np.uint8)
-    Image.fromarray(np.vstack([top, gap, bottom])).save(PICTURE, quality=82)
+    Image.fromarray(np.vstack([top, gap, bottom])).save(IMAGES / "label.jpg", quality=82)
+    first = segment(data.image_path(index["astronaut.png"]), [[20, 16, 364, 512]])
+    Image.fromarray(first.plot()).save(IMAGES / "first_mask.jpg", quality=82)
 
 
 def draw_pair(data: boxel.Annotations, image: int, segment: boxel.BoxSegmenter) -> list[NDArray[np.uint8]]:

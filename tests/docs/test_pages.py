@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import shlex
+import shutil
 from importlib import import_module
 from pathlib import Path
 
@@ -46,12 +47,13 @@ def blocks() -> list[pytest.ParameterSet]:
 def write_input(name: str, folder: Path) -> None:
     """Write what a page assumes.
 
-    `photo`: street.jpg. `dataset`: boxes.json with photos/. `results`: those of two models. `parts`: labeled parts of a
-    dataset. `runs`: an untrained BoxInst and an untrained FCRN, with street.jpg.
+    `photo`: street.jpg and astronaut.png. `dataset`: boxes.json with photos/. `results`: those of two models. `parts`:
+    labeled parts of a dataset. `runs`: an untrained BoxInst and an untrained FCRN, with street.jpg.
     """
     if name == "photo":
         write_sample_images(folder / "all")
-        (folder / "all" / "astronaut.png").rename(folder / "street.jpg")
+        for copy in ("astronaut.png", "street.jpg"):
+            shutil.copy(folder / "all" / "astronaut.png", folder / copy)
         return
     truth = write_scenes(folder, 8 if name == "parts" else 2, height=64, width=96)
     (folder / "images").rename(folder / "photos")
@@ -162,3 +164,13 @@ def test_contributing_lists_the_packages_from_top_to_bottom() -> None:
     table = (REPO / "CONTRIBUTING.md").read_text(encoding="utf-8").partition("needs PyTorch")[2]
     listed = re.findall(r"^\| `(\w+)` \|", table.partition("\n\n")[0], re.MULTILINE)
     assert listed == [name for name in layers if name != "__main__"]
+
+
+def test_every_kind_of_issue_is_on_its_page() -> None:
+    code = "".join(
+        file.read_text(encoding="utf-8") for file in (REPO / "src" / "boxel" / "data").rglob("*.py")
+    )
+    kinds = re.findall(r'(?:report|Issue|ImageError)\(\s*"([a-z]+(?:-[a-z]+)+)"', code)
+    page = (DOCS / "reference" / "issues.md").read_text(encoding="utf-8")
+    assert kinds
+    assert not {kind for kind in kinds if f"`{kind}`" not in page}

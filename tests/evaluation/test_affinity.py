@@ -12,7 +12,7 @@ from skimage.color import rgb2lab
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.synthetic import write_scenes
-from boxel.evaluation.affinity import AffinityConfig, count_edges
+from boxel.evaluation.affinity import TAUS, AffinityConfig, count_edges
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
@@ -47,12 +47,13 @@ def test_two_halves_counted_by_hand(tmp_path):
     image[:, :4] = 0
     mask = np.zeros((8, 12), dtype=bool)
     mask[:, :4] = True
-    counts = count_edges(_set(tmp_path, image, [0, 0, 8, 8], mask), (0.0, 0.5), AffinityConfig(dilation=1))
-    assert counts.above.tolist() == [10, 6]
-    assert counts.positive.tolist() == [6, 6]
+    counts = count_edges(_set(tmp_path, image, [0, 0, 8, 8], mask), AffinityConfig(dilation=1))
+    assert counts.tau.tolist() == list(TAUS) and TAUS[0] == 0
+    assert counts.above.tolist() == [10, *[6] * 11]
+    assert counts.positive.tolist() == [6] * 12
     assert counts.all_positive == 6
-    assert counts.precision.tolist() == [0.6, 1.0]
-    assert counts.recall.tolist() == [1.0, 1.0]
+    assert counts.precision.tolist() == [0.6, *[1.0] * 11]
+    assert counts.recall.tolist() == [1.0] * 12
 
 
 @pytest.mark.parametrize(("size", "dilation", "theta"), [(3, 2, 2.0), (5, 1, 4.0)])
@@ -63,14 +64,12 @@ def test_against_a_loop_over_all_pairs(tmp_path, size, dilation, theta):
     mask = rng.random((5, 6)) < 0.5
     box = np.array([1, 1, 4, 4])  # cells
     whole = mask.repeat(4, axis=0).repeat(4, axis=1)
-    taus = (0.05, 0.2, 0.5)
-    counts = count_edges(
-        _set(tmp_path, image, box * 4, whole), taus, AffinityConfig(size=size, dilation=dilation, theta=theta)
-    )
+    config = AffinityConfig(size=size, dilation=dilation, theta=theta)
+    counts = count_edges(_set(tmp_path, image, box * 4, whole), config)
 
     lab = rgb2lab(small)
     reach = [step * dilation for step in range(-(size // 2), size // 2 + 1)]
-    above, positive, everything = [0] * 3, [0] * 3, 0
+    above, positive, everything = [0] * 12, [0] * 12, 0
     cells = list(product(range(5), range(6)))
     for a, b in product(cells, cells):
         near = b[0] - a[0] in reach and b[1] - a[1] in reach
@@ -79,7 +78,7 @@ def test_against_a_loop_over_all_pairs(tmp_path, size, dilation, theta):
             likeness = math.exp(-math.dist(lab[a], lab[b]) / theta)
             same = mask[a] == mask[b]
             everything += same
-            for k, tau in enumerate(taus):
+            for k, tau in enumerate(TAUS):
                 above[k] += likeness >= tau
                 positive[k] += same and likeness >= tau
     assert (counts.above.tolist(), counts.positive.tolist()) == (above, positive)
@@ -93,7 +92,7 @@ def test_resizing_flat_halves_leaves_the_counts(tmp_path):
     mask = np.zeros((16, 24), dtype=bool)
     mask[:, :8] = True
     data = _set(tmp_path, image, [0, 0, 16, 16], mask)
-    small = count_edges(data, (0.0,), AffinityConfig(dilation=1, short_side=8))
+    small = count_edges(data, AffinityConfig(dilation=1, short_side=8))
     assert (small.above[0], small.all_positive) == (10, 6)
 
 

@@ -14,7 +14,6 @@ from .boxes import mask_iou_metrics as mask_iou_metrics
 from .boxes import mean_fill as mean_fill
 from .boxes import measure_masks as measure_masks
 from .boxes import quality_metrics as quality_metrics
-from .coco import BoxMatches as BoxMatches
 from .coco import coco_ap as coco_ap
 from .coco import mask_iou as mask_iou
 from .coco import match_boxes as match_boxes

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,20 +58,17 @@ class EdgeCounts:
         return self.positive / max(self.all_positive, 1)
 
 
-def count_edges(
-    data: Annotations, taus: Sequence[float] = TAUS, config: AffinityConfig | None = None
-) -> EdgeCounts:
+def count_edges(data: Annotations, config: AffinityConfig | None = None) -> EdgeCounts:
     """Count edges with at least one end in the box of an instance that has a true mask.
 
     An image or mask that cannot be read is logged and skipped.
 
     Args:
         data: A dataset with masks.
-        taus: Thresholds to try.
         config: The grid and the edges.
 
     Returns:
-        The counts over all instances with a mask.
+        The counts over all instances with a mask, at twelve thresholds from 0 to 0.9.
 
     Raises:
         BoxelError: The dataset has no masks, or there is no such neighborhood or scale.
@@ -79,9 +76,9 @@ def count_edges(
     Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
-        >>> counts = count_edges(write_scenes(tempfile.mkdtemp(), 1, height=64, width=96), taus=(0.0, 0.5))
-        >>> bool(counts.precision[1] > counts.precision[0])
-        True
+        >>> counts = count_edges(write_scenes(tempfile.mkdtemp(), 1, height=64, width=96))
+        >>> counts.tau[7].item(), bool(counts.precision[7] > counts.precision[0])
+        (0.5, True)
     """
     config = config or AffinityConfig()
     try:
@@ -90,9 +87,8 @@ def count_edges(
         raise BoxelError(f"{error}.") from error
     if not data.has_mask.any():
         raise BoxelError(f"{data.file} has no masks, from which true edges are known; add some.")
-    levels = torch.tensor(taus)
-    above = torch.zeros(len(taus), dtype=torch.int64)
-    positive = torch.zeros(len(taus), dtype=torch.int64)
+    levels = torch.tensor(TAUS)
+    above, positive = torch.zeros((2, len(TAUS)), dtype=torch.int64)
     all_positive = 0
     for similarity, box, mask in _instances(data, config):
         for edge, (dy, dx) in enumerate(offsets):
@@ -103,7 +99,7 @@ def count_edges(
             above += reached.sum(0)
             positive += (reached & same[:, None]).sum(0)
             all_positive += int(same.sum())
-    return EdgeCounts(np.array(taus), above.numpy(), positive.numpy(), all_positive)
+    return EdgeCounts(np.array(TAUS), above.numpy(), positive.numpy(), all_positive)
 
 
 def _instances(data: Annotations, config: AffinityConfig) -> Iterator[tuple[Tensor, Tensor, Tensor]]:

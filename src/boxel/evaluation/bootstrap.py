@@ -88,17 +88,10 @@ def _as_runs(results: Sequence[Result] | Sequence[Sequence[Result]]) -> list[Seq
 
 
 def _average_precision(matches: Sequence[ClassMatches], draws: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Compute COCO's AP of samples of images.
+    """Compute COCO's AP of each sample of images: (S,) means over classes, NaN without any, of (S, I) draws.
 
     An image drawn n times repeats each of its detections n times in the list of scores; counting them n times at once
     leaves the precision-recall curve as it is.
-
-    Args:
-        matches: One per class.
-        draws: (S, I) how often each image is drawn.
-
-    Returns:
-        (S,) mean over the classes of the images drawn, NaN without any.
     """
     by_class = np.full((len(matches), len(draws)), np.nan)
     for k, match in enumerate(matches):

@@ -228,10 +228,11 @@ def box_agreement(truth: Annotations, results: Sequence[Result]) -> dict[str, fl
     References:
         Tian et al. (BoxInst), CVPR 2021, Section 3.2.
     """
-    matches = match_boxes(truth, results)
-    tight = np.array([coco_mask.toBbox(results[p]["segmentation"]) for p in matches.results]).reshape(-1, 4)
+    positions, instances = np.array(match_boxes(truth, results), dtype=np.int64).reshape(-1, 2).T
+    tight = np.array([coco_mask.toBbox(results[position]["segmentation"]) for position in positions])
+    tight = tight.reshape(-1, 4)
     tight[:, 2:] += tight[:, :2]
-    ious = paired_box_iou(tight, truth.boxes[matches.instances])
+    ious = paired_box_iou(tight, truth.boxes[instances])
     mean, share50, share75 = (
         float(values.mean()) if len(ious) else math.nan for values in (ious, ious >= 0.5, ious >= 0.75)
     )
@@ -264,10 +265,12 @@ def mean_fill(results: Sequence[Result]) -> float:
     return float(fill.mean()) if positive.any() else float("nan")
 
 
-# ---------------------------------------------------------------- tensors, in validation
+# ---------------------------------------------------------------- validation of a training
 
 
-def compare_masks(target: Mapping[str, Tensor], masks: Tensor) -> tuple[Tensor, Tensor]:
+def compare_masks(
+    target: Mapping[str, Tensor], masks: Tensor
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Compare masks of an image's boxes with a target of :class:`~boxel.data.dataset.InstanceDataset`.
 
     Args:
@@ -275,7 +278,7 @@ def compare_masks(target: Mapping[str, Tensor], masks: Tensor) -> tuple[Tensor, 
         masks: (N, H, W) bool, one per box.
 
     Returns:
-        (N,) float64 IoU with the true mask, NaN if there is none, and (N,) IoU of the tight box with the box.
+        (N,) IoU with the true mask, NaN if there is none, and (N,) IoU of the tight box with the box.
 
     Examples:
         >>> import torch
@@ -284,16 +287,13 @@ def compare_masks(target: Mapping[str, Tensor], masks: Tensor) -> tuple[Tensor, 
         >>> [part.tolist() for part in compare_masks(target, masks)]
         [[1.0], [0.5]]
     """
-    import torch
-    from torchvision.ops import box_iou
-
-    ious = masks.new_full((len(masks),), float("nan"), dtype=torch.float64)
+    pred_masks, boxes = masks.numpy(force=True), target["boxes"].numpy(force=True)
+    ious = np.full(len(pred_masks), np.nan)
     if "masks" in target:
-        gt_masks, known = target["masks"].bool(), target["has_mask"]
-        both, either = (masks & gt_masks).flatten(1).sum(1), (masks | gt_masks).flatten(1).sum(1)
-        ious[known] = (both / either.clamp(min=1)).double()[known]
-    tight = torch.from_numpy(tight_boxes(masks.numpy(force=True)))
-    return ious, box_iou(tight, target["boxes"].cpu().double()).diagonal()
+        gt_masks, known = target["masks"].numpy(force=True) > 0, target["has_mask"].numpy(force=True)
+        both, either = (pred_masks & gt_masks).sum((1, 2)), (pred_masks | gt_masks).sum((1, 2))
+        ious[known] = (both / either.clip(min=1))[known]
+    return ious, paired_box_iou(tight_boxes(pred_masks), boxes)
 
 
 def summarize_validation(parts: Sequence[tuple[Any, Any, Any]]) -> dict[str, float]:

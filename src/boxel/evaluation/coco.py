@@ -108,13 +108,8 @@ def _to_coco(
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Make COCO's datasets of the ground truth and of the results, all ids numbered from 1.
 
-    Args:
-        truth: The ground truth.
-        results: Detections; those of categories that the ground truth lacks are left out.
-        iou_type: Rows have masks unless boxes are compared, and also `boundary` if boundaries are.
-
-    Raises:
-        BoxelError: Masks are compared, and the size of an image is unknown.
+    Results of categories that the ground truth lacks are left out. Rows have masks unless boxes are compared, and also
+    `boundary` if boundaries are.
     """
     if iou_type != "bbox":
         truth = fill_in_sizes(truth, results)
@@ -270,11 +265,23 @@ def match_detections(
     Returns:
         The matches of each class that has instances.
     """
-    images = len(truth)
-    evaluations = _evaluate_images(_to_coco(truth, results, metric), metric, thresholds, max_detections)
-    matches = []
+    from pycocotools.coco import COCO
+    from pycocotools.cocoeval import COCOeval
+
+    sides = COCO(), COCO()
+    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
+        for side, dataset in zip(sides, _to_coco(truth, results, metric), strict=True):
+            side.dataset = dataset
+            side.createIndex()
+        evaluator = COCOeval(*sides, metric)
+        if thresholds is not None:
+            evaluator.params.iouThrs = np.array(thresholds)
+        evaluator.params.maxDets = [max_detections]
+        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
+        evaluator.evaluate()
+    images, matches = len(truth), []
     for label in range(len(truth.categories)):
-        found = [e for e in evaluations[label * images : (label + 1) * images] if e is not None]
+        found = [e for e in evaluator.evalImgs[label * images : (label + 1) * images] if e is not None]
         present = np.zeros(images, dtype=np.int64)
         for e in found:
             present[e["image_id"] - 1] = np.count_nonzero(e["gtIgnore"] == 0)
@@ -288,46 +295,7 @@ def match_detections(
     return matches
 
 
-def _evaluate_images(
-    datasets: Sequence[dict[str, Any]],
-    metric: Literal["segm", "bbox"],
-    thresholds: Sequence[float] | None,
-    max_detections: int,
-) -> list[dict[str, Any] | None]:
-    """Run pycocotools on ground truth and results, and return its evaluation of each class and image."""
-    from pycocotools.coco import COCO
-    from pycocotools.cocoeval import COCOeval
-
-    sides = COCO(), COCO()
-    with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints
-        for side, dataset in zip(sides, datasets, strict=True):
-            side.dataset = dataset
-            side.createIndex()
-        evaluator = COCOeval(*sides, metric)
-        if thresholds is not None:
-            evaluator.params.iouThrs = np.array(thresholds)
-        evaluator.params.maxDets = [max_detections]
-        evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
-        evaluator.evaluate()
-    return evaluator.evalImgs
-
-
-@dataclass(frozen=True)
-class BoxMatches:
-    """Pairs of a result and an instance, one to one.
-
-    Attributes:
-        results: (M,) int64, positions in the results.
-        instances: (M,) int64, indices of instances of the ground truth.
-        iou: (M,) float64, IoU of their boxes.
-    """
-
-    results: NDArray[np.int64]
-    instances: NDArray[np.int64]
-    iou: NDArray[np.float64]
-
-
-def match_boxes(truth: Annotations, results: Sequence[Result]) -> BoxMatches:
+def match_boxes(truth: Annotations, results: Sequence[Result]) -> list[tuple[int, int]]:
     """Match detections with instances whose boxes overlap theirs by an IoU of at least 0.5.
 
     In each image, in the order of scores, each detection takes the free instance of its class whose box overlaps its
@@ -337,17 +305,20 @@ def match_boxes(truth: Annotations, results: Sequence[Result]) -> BoxMatches:
         truth: The ground truth.
         results: Detections.
 
+    Returns:
+        Pairs of the position of a result and the index of its instance.
+
     Examples:
         >>> import tempfile
         >>> from boxel.data.synthetic import write_scenes
         >>> from boxel.evaluation import to_results
         >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
-        >>> match_boxes(truth, to_results(truth)[::-1]).instances.tolist()
-        [4, 3, 2, 1, 0]
+        >>> match_boxes(truth, to_results(truth)[:2])
+        [(0, 0), (1, 1)]
     """
     label = {category.id: k for k, category in enumerate(truth.categories)}
     boxes = get_boxes(results)
-    pairs: list[tuple[int, int, float]] = []
+    pairs: list[tuple[int, int]] = []
     for image, positions in group_by_image(truth, results).items():
         instances = truth.instances_in(image)
         instances = instances[~truth.iscrowd[instances]]
@@ -362,10 +333,9 @@ def match_boxes(truth: Annotations, results: Sequence[Result]) -> BoxMatches:
         for row in np.argsort(-scores, kind="stable"):
             best = int(iou[row].argmax())
             if iou[row, best] >= _MIN_BOX_IOU:
-                pairs.append((positions[row], int(instances[best]), float(iou[row, best])))
+                pairs.append((positions[row], int(instances[best])))
                 iou[:, best] = -1
-    columns = np.array(pairs, dtype=np.float64).reshape(-1, 3).T
-    return BoxMatches(columns[0].astype(np.int64), columns[1].astype(np.int64), columns[2])
+    return pairs
 
 
 def mask_iou(truth: Annotations, results: Sequence[Result]) -> dict[str, float]:
@@ -393,10 +363,9 @@ def mask_iou(truth: Annotations, results: Sequence[Result]) -> dict[str, float]:
         {'mask_iou': 1.0, 'matched': 3, 'instances': 5}
     """
     masks = read_masks(fill_in_sizes(truth, results))
-    matches = match_boxes(truth, results)
     ious = [
         coco_mask.iou([results[position]["segmentation"]], [masks[instance]], [0])[0, 0]
-        for position, instance in zip(matches.results, matches.instances, strict=True)
+        for position, instance in match_boxes(truth, results)
         if masks[instance] is not None
     ]
     has_mask = np.array([mask is not None for mask in masks], dtype=bool)

@@ -376,25 +376,11 @@ def coco_area(truth: Annotations, instance: int) -> float:
         return float(np.prod(truth.boxes[instance, 2:] - truth.boxes[instance, :2]))
 
 
-_Pixels = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
-
-
-class _Size(msgspec.Struct):
-    size: tuple[_Pixels, _Pixels]
-
-
 def fill_in_sizes(truth: Annotations, results: Sequence[Result] = (), required: bool = True) -> Annotations:
     """Return the ground truth with sizes that its file omits (0) read from the headers of the image files.
 
-    Without an image file, a run-length code states the size: that of a true mask, else that of a result.
-
-    Args:
-        truth: The ground truth.
-        results: Detections.
-        required: Raise an error if the size of an image with an instance or a result is unknown.
-
-    Raises:
-        BoxelError: Such a size is unknown.
+    Without an image file, a run-length code states the size: that of a true mask, else that of a result. If sizes are
+    ``required``, an unknown one of an image with an instance or a result is a `BoxelError`.
     """
     unknown = np.flatnonzero((truth.widths <= 0) | (truth.heights <= 0))
     if not len(unknown):
@@ -416,6 +402,13 @@ def fill_in_sizes(truth: Annotations, results: Sequence[Result] = (), required: 
             )
         widths[image], heights[image] = size
     return replace(truth, widths=widths, heights=heights)
+
+
+_Pixels = Annotated[int, msgspec.Meta(gt=0, lt=2**31)]
+
+
+class _Size(msgspec.Struct):
+    size: tuple[_Pixels, _Pixels]
 
 
 def _size_of_first_code(truth: Annotations, instances: NDArray[np.int64]) -> tuple[int, int] | None:

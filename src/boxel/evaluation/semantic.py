@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -281,6 +281,30 @@ def select_measurable(truth: Annotations) -> NDArray[np.intp]:
     return np.flatnonzero(known)
 
 
+def load_labels(
+    truth: Annotations,
+    classes: Sequence[Category],
+    images: NDArray[np.intp],
+    load: Callable[[int], NDArray[Any]],
+    errors: list[str] | None = None,
+) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
+    """Yield what ``load`` returns for each image and its (H, W) true labels; it is an error if no image can be used."""
+    table, used = build_class_lookup(truth, classes), False
+    for image in images.tolist():
+        try:
+            loaded = load(image)
+            gt = table[make_label_map(truth, image, loaded.shape[:2])]
+        except BoxelError as error:
+            logger.warning("skipped: %s", error)
+            if errors is not None:
+                errors.append(str(error))
+            continue
+        used = True
+        yield loaded, gt
+    if not used:
+        raise BoxelError(f"{truth.file}: none of its {len(truth)} images can be evaluated.")
+
+
 def _measure(
     truth: Annotations,
     predict: Callable[[int], NDArray[np.integer]],
@@ -289,21 +313,11 @@ def _measure(
     errors: list[str] | None,
 ) -> dict[str, Any]:
     """Compute the metrics of the labels predicted for each image; pixels of no class get one more class at the end."""
-    count, widths, table = len(classes) + 1, sorted(set(trimap)), build_class_lookup(truth, classes)
-    matrices, images = np.zeros((len(widths) + 1, count, count), dtype=np.int64), 0
-    for image in select_measurable(truth).tolist():
-        try:
-            pred = predict(image)
-            gt = table[make_label_map(truth, image, pred.shape)]
-        except BoxelError as error:
-            logger.warning("skipped: %s", error)
-            if errors is not None:
-                errors.append(str(error))
-            continue
+    count, widths, images = len(classes) + 1, sorted(set(trimap)), 0
+    matrices = np.zeros((len(widths) + 1, count, count), dtype=np.int64)
+    for pred, gt in load_labels(truth, classes, select_measurable(truth), predict, errors):
         matrices += band_confusions(gt, pred, widths, count)
         images += 1
-    if not images:
-        raise BoxelError(f"{truth.file}: none of its {len(truth)} images can be evaluated.")
     names = [category.name for category in classes]
     metrics = {"images": images, **semantic_metrics(matrices.sum(0), names)}
     return metrics | {"trimap": trimap_metrics(matrices, widths, names)} if widths else metrics

@@ -15,11 +15,9 @@ from torch import Tensor
 from boxel.crf import CRFConfig
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
-from boxel.data.label_maps import build_class_lookup, make_label_map
-from boxel.evaluation.semantic import confusion, select_measurable, semantic_metrics
+from boxel.evaluation.semantic import confusion, load_labels, select_measurable, semantic_metrics
 from boxel.evaluation.tables import format_table
 from boxel.models.semantic.inference import predict_probabilities, refine_with_crf, semantic_inference_config
-from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
     from boxel.models.semantic.model import Segmenter
@@ -69,8 +67,6 @@ def tune_crf(model: Segmenter, truth: Annotations, count: int = 100) -> list[Tri
         BoxelError: The dataset has none of the model's classes, or no image can be used.
     """
     cases = list(_load_cases(model, truth, count))
-    if not cases:
-        raise BoxelError(f"{truth.file}: none of its {len(truth)} images can be evaluated.")
     trials: dict[tuple[float, ...], Trial] = {}
 
     def mean_iou(crf: CRFConfig | None) -> float:
@@ -146,20 +142,17 @@ class _Case(NamedTuple):
 
 def _load_cases(model: Segmenter, truth: Annotations, count: int) -> Iterator[_Case]:
     """Yield the probabilities and the true labels of evenly spaced images."""
-    table, config = build_class_lookup(truth, model.categories), semantic_inference_config(model)
-    device = next(model.parameters()).device
+    config, device = semantic_inference_config(model), next(model.parameters()).device
     known = select_measurable(truth)
-    chosen = np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)
-    for image in known[chosen].tolist():
-        try:
-            pixels = read_image(truth.image_path(image))
-            gt = table[make_label_map(truth, image, pixels.shape[:2])]
-        except BoxelError as error:
-            logger.warning("skipped: %s", error)
-            continue
-        tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-        predicted = predict_probabilities(model.network, tensor.to(device), config)
-        yield _Case(tensor, predicted.log().half().cpu(), gt)
+    chosen = known[np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)]
+
+    def read(image: int) -> NDArray[np.uint8]:
+        return read_image(truth.image_path(image))
+
+    for pixels, gt in load_labels(truth, model.categories, chosen, read):
+        image = torch.from_numpy(pixels).permute(2, 0, 1)
+        predicted = predict_probabilities(model.network, image.to(device), config)
+        yield _Case(image, predicted.log().half().cpu(), gt)
 
 
 @torch.inference_mode()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, ClassVar
 
@@ -33,8 +34,8 @@ class BoxCasegGraph(nn.Module):
 
     method = "boxcaseg"
     outputs: ClassVar = {"logits": {0: "batch", 1: "mask_height", 2: "mask_width"}}
-    runtime = OnnxBoxCaseg
-    check = staticmethod(check_boxcaseg)
+    runtime: ClassVar[Callable[..., Any]] = OnnxBoxCaseg
+    check: ClassVar[Callable[..., Any]] = staticmethod(check_boxcaseg)
 
     def __init__(self, model: BoxCaseg):
         super().__init__()

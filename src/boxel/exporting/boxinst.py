@@ -7,9 +7,9 @@ whose numbers a graph cannot know: all instances of a batch are in one list, eac
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from math import ceil
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -49,8 +49,8 @@ class BoxInstGraph(nn.Module):
         "mask_logits": {0: "instances", 1: "mask_height", 2: "mask_width"},
         "image_index": {0: "instances"},
     }
-    runtime = OnnxBoxInst
-    check = staticmethod(check_boxinst)
+    runtime: ClassVar[Callable[..., Any]] = OnnxBoxInst
+    check: ClassVar[Callable[..., Any]] = staticmethod(check_boxinst)
 
     def __init__(self, model: BoxInst):
         super().__init__()

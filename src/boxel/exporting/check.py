@@ -79,7 +79,8 @@ def check_boxinst(
     model: BoxInst, exported: OnnxBoxInst, images: Sequence[NDArray[np.uint8]]
 ) -> InstanceCheck:
     """Compare the instances of two models in (H, W, 3) RGB images, each batched with its horizontal flip."""
-    config, checks = inference_config(model), []
+    config = inference_config(model)
+    checks: list[InstanceCheck] = []
     for image in images:
         batch = [image, image[:, ::-1].copy()]
         checks += map(compare, predict_batch(model, batch, config), predict_batch(exported, batch, config))

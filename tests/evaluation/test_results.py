@@ -10,6 +10,7 @@ from PIL import Image
 
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation import (
+    EvaluateConfig,
     check_results,
     coco_ap,
     evaluate_detections,
@@ -189,9 +190,8 @@ def test_other_metrics_read_missing_sizes_from_image_files(random_set, tmp_path)
     assert mask_iou(unsized, results) == mask_iou(truth, results)
     assert fill_boxes(unsized, results) == fill_boxes(truth, results)
     assert grabcut_boxes(unsized, results, max_per_image=0) == fill_boxes(truth, results)
-    assert evaluate_detections(unsized, results, baselines=["box"]) == evaluate_detections(
-        truth, results, baselines=["box"]
-    )
+    config = EvaluateConfig(baselines=["box"])
+    assert evaluate_detections(unsized, results, config) == evaluate_detections(truth, results, config)
 
 
 @pytest.fixture

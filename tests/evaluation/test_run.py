@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
-from boxel.evaluation import evaluate, evaluate_detections
+from boxel.evaluation import EvaluateConfig, evaluate, evaluate_detections
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.run import is_class_agnostic, predict_dataset
 from boxel.models.detector import Detections, full_image_detections
@@ -80,7 +80,7 @@ def test_a_model_is_class_agnostic_if_it_was_trained_so(two_images):
     assert is_class_agnostic(SquareFinder("object"))
     assert is_class_agnostic(SquareFinder("thing", class_agnostic=True))
     results = predict_dataset(SquareFinder("thing", class_agnostic=True), two_images)
-    assert evaluate_detections(two_images, results, class_agnostic=True)["box"]["AP"] == 1
+    assert evaluate_detections(two_images, results, EvaluateConfig(class_agnostic=True))["box"]["AP"] == 1
 
 
 def test_unreadable_images_are_reported_and_skipped(two_images, tmp_path):

@@ -1,7 +1,6 @@
 from .affinity import EdgeCounts as EdgeCounts
 from .affinity import count_edges as count_edges
 from .affinity import format_edges as format_edges
-from .baselines import check_baselines as check_baselines
 from .baselines import fill_boxes as fill_boxes
 from .baselines import grabcut_boxes as grabcut_boxes
 from .bootstrap import paired_bootstrap as paired_bootstrap

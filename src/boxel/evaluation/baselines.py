@@ -15,27 +15,12 @@ from boxel.data.images import read_image
 from boxel.evaluation.results import Result, fill_box, fill_in_sizes, get_boxes, group_by_image, to_results
 from boxel.masks.grabcut import grabcut_from_box
 from boxel.masks.rle import encode
-from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.errors import BoxelError
 
 logger = logging.getLogger(__name__)
 
-BASELINES = {"box": "box filled", "grabcut": "GrabCut"}
-"""The baselines by name, and what tables call them."""
-
 MIN_SCORE, MAX_PER_IMAGE = 0.05, 20
 """GrabCut is run for detections of at least this score, and for at most this many per image."""
-
-
-def check_baselines(names: Sequence[str]) -> None:
-    """Raise a `BoxelError` unless all names are baselines.
-
-    Examples:
-        >>> check_baselines(["box", "grabcut"])
-    """
-    for name in names:
-        if name not in BASELINES:
-            known = list(BASELINES)
-            raise BoxelError(f"there is no baseline {name!r}, only {', '.join(known)}.{nearest(name, known)}")
 
 
 def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
@@ -127,7 +112,7 @@ def label_with_baseline(boxes: Annotations, name: str) -> Annotations:
 
     Args:
         boxes: Boxes that are not finite and crowds get no mask.
-        name: One of `BASELINES`.
+        name: One of `MAKE_BASELINE`.
     """
     own = np.flatnonzero(boxes.has_box & ~boxes.iscrowd)
     results = to_results(boxes.select_instances(own))

@@ -5,6 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
+from boxel.utils.errors import BoxelError, nearest
+
+BASELINES = {"box": "box filled", "grabcut": "GrabCut"}
+"""The baselines by name, and what tables call them."""
 
 
 @dataclass
@@ -48,6 +52,15 @@ class EvaluateConfig(Config):
     shifts: PositiveInt = 1
     crf: bool = False
     device: str = "auto"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name in self.baselines:
+            if name not in BASELINES:
+                known = list(BASELINES)
+                raise BoxelError(
+                    f"there is no baseline {name!r}, only {', '.join(known)}.{nearest(name, known)}"
+                )
 
 
 @dataclass

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from boxel.data import Annotations, read
 from boxel.data.formats.semantic import holds_label_maps
 from boxel.data.issues import summarize_issues
-from boxel.evaluation.baselines import check_baselines, label_with_baseline
+from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.boxes import format_masks, measure_masks
 from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.results import Result, is_results_file, read_results
@@ -108,7 +108,6 @@ def evaluate(
     """
     overrides = {**(asdict(config) if config else {}), **settings}
     config = parse_config(EvaluateConfig, overrides, "evaluate")
-    check_baselines(config.baselines)
     kind = subject_kind(subject)
     _refuse_unused(subject, kind, config)
     if not isinstance(truth, Annotations):
@@ -180,29 +179,20 @@ def _refuse_unused(subject: object, kind: Kind, config: EvaluateConfig) -> None:
 
 def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
     errors: list[str] = []
-    class_agnostic = config.class_agnostic
     if kind == "detector":
         from boxel.models.inference import inference_config
 
         model = _load(subject, config.device)
-        class_agnostic = class_agnostic or is_class_agnostic(model)
+        config = replace(config, class_agnostic=config.class_agnostic or is_class_agnostic(model))
         inference = inference_config(model, **_settings(config, _OF_DETECTOR))
-        results = predict_dataset(model, truth, inference, config.batch_size, class_agnostic, errors)
+        results = predict_dataset(model, truth, inference, config.batch_size, config.class_agnostic, errors)
     else:
         results = read_results(subject) if isinstance(subject, (str, Path)) else list(subject)
     if config.results is not None:
         with atomic_path(config.results) as file:
             file.write_text(json.dumps(results))
-    metrics = evaluate_detections(
-        truth,
-        results,
-        class_agnostic=class_agnostic,
-        categories=config.categories,
-        boundary=config.boundary,
-        regions=config.regions,
-        baselines=config.baselines,
-        file=str(subject) if isinstance(subject, (str, Path)) else "results",
-    )
+    source = str(subject) if isinstance(subject, (str, Path)) else "results"
+    metrics = evaluate_detections(truth, results, config, source)
     return Evaluation(kind, metrics, results, errors)
 
 

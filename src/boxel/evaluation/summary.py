@@ -8,15 +8,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.baselines import (
-    BASELINES,
-    MAKE_BASELINE,
-    MAX_PER_IMAGE,
-    MIN_SCORE,
-    check_baselines,
-)
+from boxel.evaluation.baselines import MAKE_BASELINE, MAX_PER_IMAGE, MIN_SCORE
 from boxel.evaluation.boxes import BOX_LIKE, box_agreement, mean_fill
 from boxel.evaluation.coco import coco_ap, mask_iou
+from boxel.evaluation.config import BASELINES, EvaluateConfig
 from boxel.evaluation.results import (
     Result,
     check_results,
@@ -33,27 +28,15 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_detections(
-    truth: Annotations,
-    results: Sequence[Result],
-    *,
-    class_agnostic: bool = False,
-    categories: Sequence[str] | None = None,
-    boundary: bool = True,
-    regions: bool = False,
-    baselines: Sequence[str] = (),
-    file: str = "results",
+    truth: Annotations, results: Sequence[Result], config: EvaluateConfig | None = None, file: str = "results"
 ) -> dict[str, Any]:
     """Compute every metric of detections that the ground truth allows.
 
     Args:
         truth: The ground truth.
         results: Detections; their `file_name` takes precedence over their `image_id` (see `match_image_ids`).
-        class_agnostic: Merge all classes.
-        categories: Names of the categories to evaluate (see :func:`~boxel.evaluation.results.filter_categories`). None:
-            all.
-        boundary: Also compute Boundary AP, which takes longest.
-        regions: Also compute mAP^r and mAP^r_vol, the metrics of Pascal VOC.
-        baselines: Masks from the same boxes to compare with: "box" fills them, "grabcut" runs GrabCut.
+        config: What to compute: `categories` and `class_agnostic` (see :func:`filter_categories`), `boundary`,
+            `regions`, and `baselines`.
         file: Where the results come from, for error messages.
 
     Returns:
@@ -68,7 +51,7 @@ def evaluate_detections(
         * with masks in the results but none in the truth: `box_agreement`.
 
     Raises:
-        BoxelError: Results and ground truth cannot be compared (see `check_results`), a category or baseline is
+        BoxelError: Results and ground truth cannot be compared (see `check_results`), a category is
             unknown, or masks are compared and the size of an image is unknown.
 
     Examples:
@@ -79,12 +62,12 @@ def evaluate_detections(
         >>> evaluate_detections(truth, to_results(truth))["mask_iou"]
         {'mask_iou': 1.0, 'matched': 5, 'instances': 5}
     """
-    check_baselines(baselines)
+    config = config or EvaluateConfig()
     results = match_image_ids(truth, results)
     truth = fill_in_sizes(truth, results, required=False)
-    check_results(truth, results, class_agnostic, file)
-    truth, results = filter_categories(truth, results, categories, class_agnostic)
-    if not class_agnostic:
+    check_results(truth, results, config.class_agnostic, file)
+    truth, results = filter_categories(truth, results, config.categories, config.class_agnostic)
+    if not config.class_agnostic:
         _warn_of_one_category(truth, results, file)
     metrics: dict[str, Any] = {
         "images": len(truth),
@@ -92,7 +75,7 @@ def evaluate_detections(
         "results": len(results),
         "box": coco_ap(truth, results, "bbox"),
     }
-    if has_masks(results) or baselines:
+    if has_masks(results) or config.baselines:
         truth = with_readable_masks(truth)  # masks are read once for all metrics
     has_true_masks = bool((truth.has_mask & ~truth.iscrowd).any())
     if has_masks(results):
@@ -100,15 +83,16 @@ def evaluate_detections(
         if not has_true_masks:
             metrics["box_agreement"] = box_agreement(truth, results)
         else:
-            metrics |= _mask_metrics(truth, results, boundary)
-            if regions:
+            metrics |= _mask_metrics(truth, results, config.boundary)
+            if config.regions:
                 metrics["regions"] = region_ap(truth, results)
-    if baselines and has_true_masks:
+    if config.baselines and has_true_masks:
         metrics["baselines"] = {
-            name: _mask_metrics(truth, MAKE_BASELINE[name](truth, results), boundary) for name in baselines
+            name: _mask_metrics(truth, MAKE_BASELINE[name](truth, results), config.boundary)
+            for name in config.baselines
         }
-    elif baselines:
-        names = ", ".join(BASELINES[name] for name in baselines)
+    elif config.baselines:
+        names = ", ".join(BASELINES[name] for name in config.baselines)
         source = truth.file or "the ground truth"
         logger.warning("%s has no masks to compare baselines with; skipped: %s", source, names)
     return without_nan(metrics)

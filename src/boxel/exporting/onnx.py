@@ -21,7 +21,7 @@ from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.check import InstanceCheck, LogitCheck
 from boxel.methods import METHODS, resolve
 from boxel.models.io import load
-from boxel.utils.errors import BoxelError, first_line
+from boxel.utils.errors import BoxelError, first_line, missing_extra
 from boxel.utils.files import atomic_path
 
 NUM_IMAGES = 4
@@ -121,9 +121,7 @@ def _import_onnx() -> ModuleType:
         import onnx
         import onnxruntime  # noqa: F401
     except ImportError as error:
-        raise BoxelError(
-            f"an export needs {error.name}, which is not installed; pip install 'boxel[onnx]'."
-        ) from error
+        raise missing_extra("an export", error, "onnx") from error
     return onnx
 
 

@@ -208,7 +208,7 @@ def _match(
     for label in sorted({*labels} - found.keys()):
         what = f"the label map has no image in {image_folder} and is left out; add it."
         rows.report("no-image", label, what)
-    if image_folder.name != "JPEGImages":  # VOC's, where most images, those of other tasks, have no label map
+    if image_folder.name != "JPEGImages":  # VOC's, which other tasks share: many images have no label map
         for image in sorted({*images} - set(found.values())):
             what = f"the image has no label map in {folder} and is left out; draw it."
             rows.report("no-label-map", image, what)

@@ -19,9 +19,6 @@ class CRFConfig(Config):
         color_sigma: Standard deviation of the difference of colors, in steps of 8-bit RGB.
         iterations: Iterations of mean field.
 
-    Raises:
-        BoxelError: A number is out of range.
-
     Examples:
         >>> CRFConfig(appearance_weight=4).iterations
         10

@@ -28,7 +28,7 @@ class Concatenate(nn.Module):
         self.channels = sum(in_channels)
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Compute (B, channels, h, w) of the size of the first of some maps (B, in_channels, h, w), the finest."""
+        """Join maps (B, in_channels, h, w), the finest first, in one map (B, channels, h, w) of its size."""
         return torch.cat([maps[0], *(upsample(m, maps[0].shape[-2:]) for m in maps[1:])], dim=1)
 
 
@@ -56,7 +56,7 @@ class TopDown(nn.Module):
         )
 
     def forward(self, maps: Sequence[Tensor]) -> Tensor:
-        """Compute (B, channels, h, w) of the size of the first of some maps (B, in_channels, h, w), the finest."""
+        """Join maps (B, in_channels, h, w), the finest first, in one map (B, channels, h, w) of its size."""
         steps = list(zip(maps, self.lateral, self.smooth, strict=True))[::-1]
         coarsest, lateral, smooth = steps[0]
         path = smooth(lateral(coarsest))

@@ -58,6 +58,10 @@ def make_deformable(network: nn.Module, names: Iterable[str]) -> int:
 
     Convolutions with computed kernels (weight standardization) and those of other sizes stay.
 
+    Args:
+        network: The network.
+        names: Names of its modules to consider.
+
     Returns:
         The number of replaced convolutions.
 

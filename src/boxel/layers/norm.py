@@ -15,7 +15,10 @@ from boxel.utils.errors import BoxelError, nearest
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Create a group norm (Wu and He 2018) of 32 groups, or of the largest divisor of ``channels`` below.
+    """Create a group norm (Wu and He 2018) of 32 groups, or of the largest divisor below.
+
+    Args:
+        channels: Channels of the feature map.
 
     Examples:
         >>> group_norm(48).num_groups

@@ -8,7 +8,10 @@ from torch import Tensor, nn
 
 
 def segmentation_head(channels: int) -> nn.Sequential:
-    """Create a head from features of some channels to logits, with a hidden layer as wide (BoxCaseg, Fig. 4).
+    """Create a head from features to logits: 1x1 convolution, batch norm, ReLU, 1x1 convolution (BoxCaseg, Fig. 4).
+
+    Args:
+        channels: Channels of the features and of the hidden layer.
 
     Examples:
         >>> segmentation_head(8)(torch.rand(2, 8, 6, 9)).shape
@@ -24,6 +27,9 @@ class WeightTransfer(nn.Module):
 
     The weights of each output channel go through one perceptron of two layers; biases are scaled and shifted. The
     weights of the source are detached, so no gradient reaches them.
+
+    Args:
+        channels: Input channels of the convolution.
 
     References:
         Wang et al., BoxCaseg, 2021, section 3.3.2; Hu et al., "Learning to segment every thing", 2018.
@@ -45,6 +51,9 @@ class WeightTransfer(nn.Module):
 
 class TransferredHead(nn.Module):
     """A segmentation head whose convolutions are transferred from another head, with its own batch norm.
+
+    Args:
+        channels: Channels of the features.
 
     Examples:
         >>> TransferredHead(8)(torch.rand(2, 8, 6, 9), segmentation_head(8)).shape

@@ -118,9 +118,6 @@ def lite_weights(name: str, depths: list[int]) -> StateDict:
         name: ``tf_efficientnet_lite0``, ``...1`` or ``...2``.
         depths: Number of blocks of each stage.
 
-    Returns:
-        The state dict of timm's network of that name, including its classifier.
-
     Raises:
         BoxelError: There are no such weights for the network, or the package is not installed.
     """

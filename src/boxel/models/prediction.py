@@ -283,11 +283,12 @@ def _predict_images(
 def _segment_annotated(
     model: BoxCaseg, image: NDArray[np.uint8], annotations: Annotations, index: int
 ) -> Instances:
-    """Predict masks of the boxes of one annotated image, without crowds."""
+    """Predict masks of the boxes of one annotated image, without crowds; best first."""
     own = annotations.instances_in(index)
     own = own[annotations.has_box[own] & ~annotations.iscrowd[own]]
     boxes, labels = annotations.boxes[own], annotations.labels[own]
-    return segment_boxes(model, image, boxes, labels, annotations.categories)
+    instances = segment_boxes(model, image, boxes, labels, annotations.categories)
+    return instances[np.argsort(-instances.scores, kind="stable")]
 
 
 def _file_name(source: ImageLike) -> str:

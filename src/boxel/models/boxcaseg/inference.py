@@ -84,7 +84,7 @@ def segment_boxes(
     labels: NDArray[np.integer],
     categories: tuple[Category, ...],
 ) -> Instances:
-    """Predict the masks of labeled boxes as instances, best first, scored by how certain their pixels are.
+    """Predict the masks of labeled boxes as instances in their order, scored by how certain their pixels are.
 
     Args:
         model: In eval mode.
@@ -95,10 +95,9 @@ def segment_boxes(
     """
     rles, scores = box_masks(model, image, boxes)
     height, width = image.shape[:2]
-    instances = Instances(
+    return Instances(
         boxes.astype(np.float32), scores, labels.astype(np.int64), rles, categories, (height, width)
     )
-    return instances[np.argsort(-scores, kind="stable")]
 
 
 def resegment(model: BoxCaseg, image: NDArray[np.uint8], instances: Instances) -> Instances:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from math import log
 from typing import Any
 
@@ -20,7 +21,7 @@ from boxel.losses.head_mixing import mix_heads
 from boxel.masks.crops import extract_crops
 from boxel.masks.rle import decode_all
 from boxel.models.boxcaseg.config import BoxCasegConfig
-from boxel.models.boxcaseg.inference import box_masks
+from boxel.models.boxcaseg.inference import box_masks, segment_boxes
 from boxel.models.boxcaseg.losses import box_losses, mask_loss
 from boxel.models.detector import Target, check_targets
 from boxel.models.inference import evaluation_mode
@@ -134,13 +135,10 @@ class BoxCaseg(nn.Module):
         if corners.ndim != 2 or corners.shape[1] != 4:
             raise UsageError(f"`boxes` has shape {corners.shape}; give (N, 4), xyxy in pixels.")
         pixels = to_image(image)
-        with evaluation_mode(self):
-            rles, scores = box_masks(self, pixels, corners)
-        height, width = pixels.shape[:2]
         labels = np.zeros(len(corners), dtype=np.int64)
-        return Instances(
-            corners.astype(np.float32), scores, labels, rles, self.categories[:1], (height, width), image
-        )
+        with evaluation_mode(self):
+            instances = segment_boxes(self, pixels, corners, labels, self.categories[:1])
+        return replace(instances, source=image)
 
     def head_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
         """Return the (B, S / 4, S / 4) logits of each head.

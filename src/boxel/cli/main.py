@@ -135,16 +135,14 @@ def _overview(prefix: str = "") -> str:
         elif name.startswith(prefix):
             rows[name] = command.help
     width = max(map(len, rows))
-    return "\n".join(
-        [
-            f"usage: boxel {prefix or 'COMMAND'} ...",
-            "",
-            *(f"  {name:<{width}}  {help}" for name, help in rows.items()),
-            "",
-            "boxel COMMAND --help lists the flags of a command; --debug shows tracebacks.",
-            "boxel --print-completion bash|zsh|fish prints the completions of a shell; source them.",
-        ]
-    )
+    table = "\n".join(f"  {name:<{width}}  {help}" for name, help in rows.items())
+    return f"""\
+usage: boxel {prefix or "COMMAND"} ...
+
+{table}
+
+boxel COMMAND --help lists the flags of a command; --debug shows tracebacks.
+boxel --print-completion bash|zsh|fish prints the completions of a shell; source them."""
 
 
 @contextmanager

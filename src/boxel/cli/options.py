@@ -92,20 +92,15 @@ class Command:
     run: Callable[[dict[str, Any]], int]
 
 
-CLASS_LIST_HELP = (
+ANNOTATIONS_HELP = "annotations in COCO, VOC, SBD, YOLO, LabelMe or label maps; the format is recognized"
+IMAGES_HELP = "folder of the images, if it is not beside the annotations"
+CLASSES_HELP = (
     "classes of label maps: a text file of their values, or camvid, voc, cityscapes, pascal-context"
 )
 DATA = (
-    Option(
-        "annotations",
-        "annotations in COCO, VOC, SBD, YOLO, LabelMe or label maps; the format is recognized",
-        positional=True,
-        is_input=True,
-    ),
-    Option(
-        "images", "folder of the images, if it is not beside the annotations", metavar="FOLDER", is_input=True
-    ),
-    Option("class_list", CLASS_LIST_HELP, metavar="FILE"),
+    Option("annotations", ANNOTATIONS_HELP, positional=True, is_input=True),
+    Option("images", IMAGES_HELP, metavar="FOLDER", is_input=True),
+    Option("class_list", CLASSES_HELP, metavar="FILE"),
 )
 """The options that name a dataset."""
 

@@ -29,6 +29,8 @@ def _train_options(method: Method) -> list[Option]:
     annotations, images, _ = DATA
     several = f"{annotations.help} (several are joined to one dataset)"
     config = "recipe to start from, by name (`boxel recipes` lists them) or as a YAML file"
+    val = "annotations to validate on, instead of a share of the images"
+    masks = "annotations whose masks are added by annotation id"
     val_images = "folder of their images, if it is neither beside them nor --images"
     short = {path: name for name, path in ALIASES.items()}
     options = [
@@ -36,20 +38,9 @@ def _train_options(method: Method) -> list[Option]:
         images,
         Option("out", "folder of the run", default=f"runs/{method.name}", metavar="FOLDER"),
         Option("config", config),
-        Option(
-            "val",
-            "annotations to validate on, instead of a share of the images",
-            metavar="FILE",
-            is_input=True,
-        ),
+        Option("val", val, metavar="FILE", is_input=True),
         Option("val_images", val_images, metavar="FOLDER", is_input=True, hidden=True),
-        Option(
-            "masks",
-            "annotations whose masks are added by annotation id",
-            metavar="FILE",
-            is_input=True,
-            hidden=True,
-        ),
+        Option("masks", masks, metavar="FILE", is_input=True, hidden=True),
         Option("init", "model folder or bundled model to start from", metavar="RUN"),
         Option("resume", "resume the run in --out", bool),
         *(Option(x.name, x.help, metavar=x.kind.upper(), is_input=x.kind == "data") for x in method.inputs),

@@ -7,21 +7,19 @@ A recipe is a YAML mapping of settings. It may build on another one (`base`), an
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import yaml
 
 from boxel.methods import get_method, resolve
+from boxel.training.config import TrainConfig
 from boxel.utils.config import parse_config
 from boxel.utils.errors import BoxelError, nearest, one_line
-
-if TYPE_CHECKING:
-    from boxel.training.config import TrainConfig
 
 LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 FOLDER = Path(str(files("boxel") / "recipes"))
@@ -38,27 +36,18 @@ LENGTH_RATIO = 4
 
 @dataclass(frozen=True)
 class Recipe:
-    """A bundled recipe.
-
-    Attributes:
-        name: What `config` takes.
-        method: The method it trains.
-        about: What it trains or, for a row of a paper, the table and row that it reproduces.
-        paper: The paper, or None.
-        published: The published result, or None.
-        trained_on: The supervision of this row if others of the paper have another, or None.
-        measured: Our own result, or None if it was not run here.
-        assumed_images: The number of images (or of other samples that make an epoch) that its length is meant for.
-    """
+    """A bundled recipe."""
 
     name: str
     method: str
-    about: str
-    paper: str | None = None
-    published: str | None = None
-    trained_on: str | None = None
-    measured: str | None = None
-    assumed_images: int | None = None
+    about: str  # what it trains or, for a row of a paper, the table and row that it reproduces
+    paper: str | None
+    published: str | None  # the published result
+    trained_on: str | None  # the supervision of this row if others of the paper have another
+    measured: str | None  # our own result, if it was run here
+    assumed_images: (
+        int | None
+    )  # the number of images, or of other samples of an epoch, that its length is meant for
 
 
 def read_config(
@@ -94,20 +83,7 @@ def read_config(
         for name in reversed(path.split(".")):
             value = {name: value}
         settings = _merge(settings, value)
-    return parse_config(config_class(named), settings, where)
-
-
-def config_class(method: str) -> type[TrainConfig]:
-    """Return the class of a method's training settings.
-
-    Raises:
-        UsageError: There is no such method.
-
-    Examples:
-        >>> config_class("boxinst").__name__
-        'BoxInstTraining'
-    """
-    return resolve(get_method(method).training)
+    return parse_config(resolve(get_method(named).training), settings, where)
 
 
 def list_recipes() -> list[Recipe]:
@@ -117,39 +93,17 @@ def list_recipes() -> list[Recipe]:
         >>> next(recipe for recipe in list_recipes() if recipe.name == "boxinst/table3-projection").published
         '21.2'
     """
-    return [_describe(name) for name in _names()]
-
-
-def recipes_markdown() -> str:
-    """Return the page of the bundled recipes: a table per paper, and the commands that use it.
-
-    Examples:
-        >>> recipes_markdown().splitlines()[0]
-        '# Recipes'
-    """
-    recipes = list_recipes()
-    small = [recipe for recipe in recipes if "/" not in recipe.name]
-    lines = ["# Recipes", "", "`boxel train METHOD DATA --config NAME` uses a bundled recipe.", ""]
-    lines += ["## For a laptop", ""]
-    lines += _table(
-        ["recipe", "method", "for", "measured here", "images"],
-        [[f"`{r.name}`", r.method, r.about, r.measured, f"{r.assumed_images or ''}"] for r in small],
-    )
-    for paper in sorted({recipe.name.split("/")[0] for recipe in recipes} - {r.name for r in small}):
-        file = _load_bundled_file(paper)
-        rows = [recipe for recipe in recipes if recipe.name.startswith(f"{paper}/")]
-        columns = ["recipe", "reproduces", f"published: {file['measure']}", "measured here"]
-        cells = [[f"`{r.name}`", r.about, r.published or "", r.measured or "not run"] for r in rows]
-        if any(r.trained_on for r in rows):
-            columns.insert(2, "trained on")
-            cells = [[*c[:2], r.trained_on or "", *c[2:]] for c, r in zip(cells, rows, strict=True)]
-        lines += ["", f"## {paper}", "", f"{file['paper']}.", "", *_table(columns, cells)]
-        lines += ["", file["notes"].rstrip()]
-    return "\n".join(lines) + "\n"
+    recipes = []
+    for name in _names():
+        values = _read(name)
+        described = [values.get(key) for key in ("about", "paper", "published", "trained_on", "measured")]
+        texts = [None if value is None else str(value) for value in described]
+        recipes.append(Recipe(name, values["method"], *texts, values.get("assumed_images")))  # type: ignore[arg-type]
+    return recipes
 
 
 def length_warning(
-    recipe: str | Path | Mapping[str, Any] | None, images: int, config: TrainConfig | None = None
+    recipe: str | Path | Mapping[str, Any] | None, images: int, config: TrainConfig
 ) -> str | None:
     """Return a warning if a dataset makes a run much shorter than its recipe means.
 
@@ -159,15 +113,13 @@ def length_warning(
     Args:
         recipe: As for :func:`read_config`.
         images: The number of images, or of other samples, that make an epoch.
-        config: The settings of the run. If its length differs from the recipe's, the user has chosen it, and there is
-            no warning. None: the recipe's own.
+        config: The settings of the run. If its length differs from the recipe's, the user has chosen it.
 
     Returns:
-        One sentence, or None if the length fits or the recipe states no number of images.
+        One sentence, or None if the length fits, was chosen by the user, or the recipe states no number of images.
 
     Examples:
-        >>> length_warning("coco-small", images=500)
-        >>> length_warning("coco-small", images=20_000)[:44]
+        >>> length_warning("coco-small", 20_000, read_config("coco-small"))[:44]
         '`coco-small` is meant for about 455 images; '
     """
     values = {} if recipe is None else _read(recipe)
@@ -175,9 +127,8 @@ def length_warning(
     if not assumed:
         return None
     name = f"`{recipe}`" if isinstance(recipe, (str, Path)) else "this recipe"
-    kind = config_class(values.get("method", "boxinst")) if config is None else type(config)
-    own = parse_config(kind, _select_settings(values), name)
-    if config is not None and (config.steps, config.epochs) != (own.steps, own.epochs):
+    own = parse_config(type(config), _select_settings(values), name)
+    if (config.steps, config.epochs) != (own.steps, own.epochs):
         return None
     meant = f"{name} is meant for about {assumed:,} images;"
     batch = own.optim.reference_batch or own.batch_size * own.accumulate
@@ -197,34 +148,18 @@ def length_warning(
 
 
 def _names() -> list[str]:
-    """List the names of the bundled recipes."""
-    small, rows = [], []
-    for file in sorted(FOLDER.glob("*.yaml"), key=lambda file: file.stem):
-        tables = _load_bundled_file(file.stem).get("tables")
-        if tables is None:
-            small.append(file.stem)
-        else:
-            rows += [f"{file.stem}/{row}" for row in tables]
-    return small + rows
-
-
-def _describe(name: str) -> Recipe:
-    values = _read(name)
-    described = {key: values.get(key) for key in ("about", "paper", "published", "trained_on", "measured")}
-    text = {key: value if value is None else str(value) for key, value in described.items()}
-    return Recipe(name, values["method"], assumed_images=values.get("assumed_images"), **text)  # type: ignore[arg-type]
+    """List the names of the bundled recipes, those of papers last."""
+    names: list[str] = []
+    for stem in sorted(file.stem for file in FOLDER.glob("*.yaml")):
+        tables = _load_bundled_file(stem).get("tables")
+        names += [stem] if tables is None else [f"{stem}/{row}" for row in tables]
+    return sorted(names, key=lambda name: "/" in name)
 
 
 def _read(
     recipe: str | Path | Mapping[str, Any], folder: Path = Path(), above: tuple[str, ...] = ()
 ) -> dict[str, Any]:
-    """Read a recipe over the one it builds on.
-
-    Args:
-        recipe: A name, a path relative to ``folder``, or a mapping.
-        folder: Where the recipe is named.
-        above: The recipes that build on it.
-    """
+    """Read a recipe, whose path may be relative to `folder`, over its base; `above` are those that build on it."""
     try:
         if isinstance(recipe, Mapping):
             where, values = "the configuration", dict(recipe)
@@ -266,7 +201,7 @@ def _load_bundled(name: str) -> dict[str, Any]:
         )
     if not tables:
         return dict(values)
-    own = dict(tables[row] or {})
+    own = tables[row] or {}
     if "base" in own:
         return own | {"base": f"{stem}/{own['base']}"}
     shared = {key: values[key] for key in ("paper", "measure", "assumed_images")}
@@ -296,9 +231,3 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         both = isinstance(inner, Mapping) and isinstance(value, Mapping)
         merged[name] = _merge(inner, value) if both else value  # type: ignore[arg-type]
     return merged
-
-
-def _table(columns: list[str], rows: Sequence[Sequence[str | None]]) -> list[str]:
-    """Return the lines of a Markdown table."""
-    lines = ["| " + " | ".join(columns) + " |", "|" + "---|" * len(columns)]
-    return lines + ["| " + " | ".join(cell or "" for cell in row) + " |" for row in rows]

@@ -109,11 +109,8 @@ class TrainConfig(Config):
     """Settings of a training run of any method; each method adds its own in a subclass.
 
     Attributes:
-        data: Which part of the dataset is learned from.
         label: Teacher of `boxel label` that predicts masks of the boxes that have none before the first step; None
             leaves them without.
-        optim: The optimizer.
-        schedule: The schedule of the learning rate.
         epochs: Passes over the training samples; `steps` overrides it.
         steps: Optimizer steps at `optim.reference_batch` samples per step.
         batch_size: Samples per step and process.
@@ -157,12 +154,7 @@ class TrainConfig(Config):
 
 @dataclass
 class BoxInstTraining(TrainConfig):
-    """Settings of a training run of BoxInst.
-
-    Attributes:
-        model: Settings of the model.
-        augment: Augmentation of the training images.
-    """
+    """Settings of a training run of BoxInst."""
 
     model: BoxInstConfig = field(default_factory=BoxInstConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -170,12 +162,7 @@ class BoxInstTraining(TrainConfig):
 
 @dataclass
 class BoxCasegTraining(TrainConfig):
-    """Settings of a training run of BoxCaseg. A sample is a crop, and an epoch is one pass over the salient images.
-
-    Attributes:
-        model: Settings of the model.
-        crops: Augmentation of the crops.
-    """
+    """Settings of a training run of BoxCaseg. A sample is a crop, and an epoch is one pass over the salient images."""
 
     model: BoxCasegConfig = field(default_factory=BoxCasegConfig)
     crops: CropConfig = field(default_factory=CropConfig)
@@ -187,12 +174,7 @@ class BoxCasegTraining(TrainConfig):
 
 @dataclass
 class MaskRCNNTraining(TrainConfig):
-    """Settings of a training run of Mask R-CNN.
-
-    Attributes:
-        model: Settings of the model.
-        augment: Augmentation of the training images.
-    """
+    """Settings of a training run of Mask R-CNN."""
 
     model: MaskRCNNConfig = field(default_factory=MaskRCNNConfig)
     augment: AugmentConfig = field(default_factory=AugmentConfig)
@@ -200,12 +182,7 @@ class MaskRCNNTraining(TrainConfig):
 
 @dataclass
 class FCRNTraining(TrainConfig):
-    """Settings of a training run of FCRN. A sample is a square of an image.
-
-    Attributes:
-        model: Settings of the model.
-        views: Augmentation of the squares.
-    """
+    """Settings of a training run of FCRN. A sample is a square of an image."""
 
     model: FCRNConfig = field(default_factory=FCRNConfig)
     views: ScaleCropConfig = field(default_factory=ScaleCropConfig)
@@ -217,11 +194,7 @@ class FCRNTraining(TrainConfig):
 
 @dataclass
 class FCRNInstancesTraining(FCRNTraining):
-    """Settings of a training run of FCRN's localization network.
-
-    Attributes:
-        model: Settings of the model.
-    """
+    """Settings of a training run of FCRN's localization network."""
 
     model: FCRNInstancesConfig = field(default_factory=FCRNInstancesConfig)  # type: ignore[assignment]
 
@@ -231,16 +204,12 @@ class BoxSupTraining(TrainConfig):
     """Settings of a training run of BoxSup. A sample is a square of an image; the schedule is section 4.3's.
 
     Attributes:
-        model: Settings of the model.
-        views: Augmentation of the squares.
         label: With `segments` each box chooses among candidate segments, as in the paper. Otherwise the teacher of
             `boxel label` that predicts masks of the boxes that have none before the first step.
         mask_share: Share of each epoch for images whose instances all have given masks, if other images have guessed
             ones: the former are repeated to reach it, up to ten times each. 0 repeats none.
-        segments: The candidate segments.
         segments_folder: Folder of the candidate segments, which several runs may share; None for the folder `segments`
             of the run.
-        updates: How one of them is chosen for each box.
     """
 
     model: BoxSupConfig = field(default_factory=BoxSupConfig)

@@ -31,47 +31,24 @@ Source: TypeAlias = Annotations | str | Path
 
 
 @dataclass(frozen=True)
-class DataSources:
-    """Where the data of a run comes from, with the arguments of :func:`boxel.train`.
-
-    Attributes:
-        data: Annotations to learn from; several are joined.
-        images: Folder of the images of the first of them.
-        val: Annotations to validate on.
-        val_images: Folder of their images.
-        masks: Annotations whose masks are added to `data` by annotation id.
-    """
-
-    data: Source | Sequence[Source]
-    images: str | Path | None = None
-    val: Source | None = None
-    val_images: str | Path | None = None
-    masks: Source | None = None
-
-
-@dataclass(frozen=True)
 class TrainingData:
-    """The datasets of a run.
-
-    Attributes:
-        training: What the model learns from.
-        validation: What it is validated on, if anything.
-        classes: The classes of the model, in the order of its labels.
-        salient: Images of single objects, if it learns from them too.
-    """
+    """The datasets of a run."""
 
     training: Annotations
     validation: Annotations | None
-    classes: tuple[Category, ...]
-    salient: Annotations | None
+    classes: tuple[Category, ...]  # of the model, in the order of its labels
+    salient: Annotations | None  # images of single objects
 
 
-def prepare_data(run: Run, sources: DataSources) -> TrainingData:
-    """Read the data of a run and select its targets.
-
-    Args:
-        run: What is to be done.
-        sources: Where the data comes from.
+def prepare_data(
+    run: Run,
+    data: Source | Sequence[Source],
+    images: str | Path | None,
+    val: Source | None,
+    val_images: str | Path | None,
+    masks: Source | None,
+) -> TrainingData:
+    """Read the data of a run and select its targets; all arguments but the first are those of :func:`boxel.train`.
 
     Returns:
         The datasets. The categories of `training` are not merged by `data.class_agnostic` yet, since a teacher may go
@@ -81,47 +58,49 @@ def prepare_data(run: Run, sources: DataSources) -> TrainingData:
         BoxelError: A file or an image cannot be read, or there is nothing to learn from or to validate on.
     """
     settings, config = run.settings, run.settings.data
-    everything = read_training(sources, config.class_list)
-    if sources.val is None:
-        source, held_out = set_aside(everything, settings, run.segmenter)
+    several = [data] if isinstance(data, (Annotations, str, Path)) else data
+    parts = [_read(one, None if k else images, "train", config.class_list) for k, one in enumerate(several)]
+    source = join(parts)
+    if masks is not None:
+        source = add_masks(source, _read(masks, source.root, "train"))
+    if val is None:
+        source, held_out = _set_aside(source, settings, run.segmenter)
     else:
-        source, held_out = everything, read_validation(sources, config.class_list, run.segmenter)
+        # The images to validate on are in their own folder, beside their annotations, or among the training images.
+        folders = [val_images] if val_images or images is None else [None, images]
+        held_out = _read_validation(val, folders, config.class_list, run.segmenter)
     check_images(source)
     things = read_things(run.inputs["semantic"]) if "semantic" in run.inputs else None
-    training = select_targets(source, config, things)
+    training = _select_targets(source, config, things)
     (check_instances_or_labels if settings.teacher else resolve(run.method.check))(training)
     validation = None
     if held_out is not None:
-        validation = select_validation(held_out, config, None if run.segmenter else training.categories)
+        validation = _select_validation(held_out, config, None if run.segmenter else training.categories)
     merged = merge_classes(training, config)
-    salient = run.inputs.get("salient")
-    return TrainingData(
-        training,
-        validation,
-        pixel_classes(merged) if run.segmenter else merged.categories,
-        None if salient is None else read_salient(salient),
-    )
+    classes = pixel_classes(merged) if run.segmenter else merged.categories
+    salient = None
+    if "salient" in run.inputs:
+        salient = _read(run.inputs["salient"], None, "train")
+        check_images(salient, "put them into its folder `images`")
+    return TrainingData(training, validation, classes, salient)
 
 
-def read_training(sources: DataSources, class_list: str | None) -> Annotations:
-    """Read and join the training data, with masks added from another file."""
-    several = [sources.data] if isinstance(sources.data, (Annotations, str, Path)) else list(sources.data)
-    joined = join(
-        [
-            _read(source, None if k else sources.images, "train", class_list)
-            for k, source in enumerate(several)
-        ]
-    )
-    if sources.masks is None:
-        return joined
-    return add_masks(joined, _read(sources.masks, joined.root, "train"))
+def _read(
+    source: Source, images: str | Path | None, split: str, class_list: str | None = None
+) -> Annotations:
+    if isinstance(source, Annotations):
+        return source
+    data = read(source, images=images, split=split, class_list=class_list)
+    if data.issues:
+        logger.warning("%s", summarize_issues(data.issues))
+    return data
 
 
-def read_validation(sources: DataSources, class_list: str | None, segmenter: bool) -> Annotations:
-    """Read what to validate on; its images are in their own folder, beside it, or among the training images."""
-    assert sources.val is not None
-    folders = [sources.val_images] if sources.val_images or sources.images is None else [None, sources.images]
-    tried = [_read(sources.val, folder, "val", class_list) for folder in folders]
+def _read_validation(
+    source: Source, folders: Sequence[str | Path | None], class_list: str | None, segmenter: bool
+) -> Annotations:
+    """Read what to validate on with the first of some folders that has its images."""
+    tried = [_read(source, folder, "val", class_list) for folder in folders]
     data = next((data for data in tried if len(data) and data.image_path(0).is_file()), None)
     if data is None:
         raise BoxelError(
@@ -135,14 +114,7 @@ def read_validation(sources: DataSources, class_list: str | None, segmenter: boo
     return data
 
 
-def read_salient(source: Source) -> Annotations:
-    """Read the images of single objects."""
-    data = _read(source, None, "train")
-    check_images(data, "put them into its folder `images`")
-    return data
-
-
-def set_aside(
+def _set_aside(
     data: Annotations, settings: TrainConfig, segmenter: bool
 ) -> tuple[Annotations, Annotations | None]:
     """Split off images for validation; a segmenter is validated on images with a label map or masks."""
@@ -157,9 +129,7 @@ def set_aside(
     return training, validation
 
 
-def select_targets(
-    data: Annotations, config: DataConfig, things: Sequence[Category] | None = None
-) -> Annotations:
+def _select_targets(data: Annotations, config: DataConfig, things: Sequence[Category] | None) -> Annotations:
     """Select the targets by the settings: renamed categories, masks of some, a minimum size of boxes."""
     renamed = data.rename_categories(config.rename)
     masked = renamed if config.mask_classes is None else keep_masks_for(renamed, config.mask_classes)
@@ -168,16 +138,10 @@ def select_targets(
     return aligned.ignore_small(config.min_box)
 
 
-def select_validation(
+def _select_validation(
     data: Annotations, config: DataConfig, categories: Sequence[Category] | None
 ) -> Annotations:
-    """Apply the categories of the training data to what is validated on, and no other setting.
-
-    Args:
-        data: The validation data.
-        config: The settings.
-        categories: Those of the training data; None for segmenters, whose dataset aligns its classes itself.
-    """
+    """Apply the categories of the training data, unless a segmenter's dataset does so itself, and no other setting."""
     known = {category.name for category in data.categories}
     renamed = data.rename_categories({old: new for old, new in config.rename.items() if old in known})
     aligned = renamed if categories is None else align_categories(renamed, categories)
@@ -205,11 +169,7 @@ def summarize(data: TrainingData) -> str:
 
 
 def add_masks(data: Annotations, masks: Annotations) -> Annotations:
-    """Return the dataset with the masks that another one has for the same annotation ids.
-
-    Args:
-        data: Boxes, perhaps with masks of their own, which stay if `masks` has none.
-        masks: Annotations with the same ids.
+    """Return the dataset with the masks that another one has for the same annotation ids; other masks stay.
 
     Raises:
         BoxelError: Not one instance matches.
@@ -222,11 +182,17 @@ def add_masks(data: Annotations, masks: Annotations) -> Annotations:
             f"{masks.file}: none of its masks belongs to an annotation id of {data.file}; check `masks`."
         )
     own, other = np.array(pairs).T
-    names = ("segmentations", "areas", "source", "quality", "trusted")
+    added = masks.select_instances(other)
+    return replace_columns(data, own, added, ("segmentations", "areas", "source", "quality", "trusted"))
+
+
+def replace_columns(
+    data: Annotations, rows: NDArray[np.integer], other: Annotations, names: Sequence[str]
+) -> Annotations:
+    """Return the dataset with some columns of some instances from another one, which has these instances alone."""
     columns = {name: getattr(data, name).copy() for name in names}
-    for name in names[:-1]:
-        columns[name][own] = getattr(masks, name)[other]
-    columns["trusted"][own] = True
+    for name, column in columns.items():
+        column[rows] = getattr(other, name)
     return replace(data, **columns)
 
 
@@ -236,12 +202,8 @@ def count_repeats(data: Annotations, share: float) -> NDArray[np.int64]:
     The few have a label map, or a given mask (not a predicted one) for every instance. The many have an instance
     without a given mask.
 
-    Args:
-        data: The dataset.
-        share: Share of the few among both, in [0, 1).
-
     Returns:
-        (I,) 1, and for the few the rounded factor that reaches the share, at most `MAX_REPEATS`.
+        (I,) 1, and for the few the rounded factor that reaches their `share` of both, at most `MAX_REPEATS`.
     """
     given = data.has_mask & ~data.has_generated_mask
     guessed, complete = np.zeros((2, len(data)), dtype=bool)
@@ -260,10 +222,6 @@ def keep_masks_for(data: Annotations, classes: Sequence[str]) -> Annotations:
 
     Label maps, which cover all categories, are dropped.
 
-    Args:
-        data: The dataset.
-        classes: Names of the categories that keep their masks; none keeps boxes alone.
-
     Raises:
         BoxelError: A name is not a category of the dataset.
     """
@@ -273,18 +231,13 @@ def keep_masks_for(data: Annotations, classes: Sequence[str]) -> Annotations:
             raise BoxelError(
                 f"{data.file}: `mask_classes` names {name!r}, which is not a category of it.{nearest(name, known)}"
             )
-    labels = [known.index(name) for name in classes]
     segmentations = data.segmentations.copy()
-    segmentations[~np.isin(data.labels, labels)] = None
+    segmentations[~np.isin(data.labels, [known.index(name) for name in classes])] = None
     return replace(data, segmentations=segmentations, label_maps=[None] * len(data))
 
 
 def align_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:
     """Return the dataset under the categories of another one, matched by name, without instances of others.
-
-    Args:
-        data: The dataset.
-        categories: The categories of the other one, in the order of the labels.
 
     Raises:
         BoxelError: The two have no category in common.
@@ -301,11 +254,11 @@ def align_categories(data: Annotations, categories: Sequence[Category]) -> Annot
 def split(
     data: Annotations, share: float, seed: int, among: NDArray[np.bool_] | None = None
 ) -> tuple[Annotations, Annotations | None]:
-    """Split a dataset into training and validation images at random.
+    """Split a dataset at random into images for training and, at least one, for validation.
 
     Args:
         data: The dataset.
-        share: Share of the images for validation; at least one if above 0.
+        share: Share of the images for validation.
         seed: The same seed gives the same split.
         among: (I,) bool, images that may be used for validation, of which `share` is a part; None for all.
 
@@ -361,14 +314,3 @@ def check_labels(data: Annotations) -> None:
             f"{data.file}: not one of its {len(data)} images has a label map or a mask to learn from; `label` names a "
             "teacher that makes masks of its boxes first."
         )
-
-
-def _read(
-    source: Source, images: str | Path | None, split: str, class_list: str | None = None
-) -> Annotations:
-    if isinstance(source, Annotations):
-        return source
-    data = read(source, images=images, split=split, class_list=class_list)
-    if data.issues:
-        logger.warning("%s", summarize_issues(data.issues))
-    return data

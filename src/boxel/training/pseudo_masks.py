@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from boxel.masks.rle import Rle, encode_in_box
 from boxel.methods import resolve
 from boxel.training.engine import run_on_first_process
 from boxel.training.log import rank_zero_logger
-from boxel.training.prepare import TrainingData, add_masks, merge_classes
+from boxel.training.prepare import TrainingData, add_masks, merge_classes, replace_columns
 from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import atomic_path
@@ -35,40 +34,27 @@ def label_boxes(run: Run, data: TrainingData, processes: Fabric) -> TrainingData
     Raises:
         BoxelError: The teacher cannot label, or there is nothing to learn from even so.
     """
-    training, config = data.training, run.settings.data
+    training = data.training
     if run.settings.teacher is not None:
-        training = add_teacher_masks(
-            training, run.settings.teacher, run.out / "masks.json", processes, run.segmenter
-        )
+        training = _add_teacher_masks(training, run, processes)
         resolve(run.method.check)(training)
-    return replace(data, training=merge_classes(training, config))
+    return replace(data, training=merge_classes(training, run.settings.data))
 
 
-def add_teacher_masks(
-    data: Annotations, teacher: str, file: Path, processes: Fabric, segmenter: bool = False
-) -> Annotations:
-    """Return the dataset with masks of the boxes that have none.
+def _add_teacher_masks(data: Annotations, run: Run, processes: Fabric) -> Annotations:
+    """Return the dataset with masks of the boxes that have none, though not in a segmenter's images with a label map.
 
     The first process labels, and all of them read the file that it has written. Masks that are not trusted are not made
     again: `boxel label` has made and dropped them.
-
-    Args:
-        data: The dataset.
-        teacher: The teacher of `boxel label`.
-        file: COCO file for the masks, which a resumed labeling continues.
-        processes: The processes of the run.
-        segmenter: Whether images with a label map need no masks.
-
-    Raises:
-        BoxelError: The first process cannot label, or it made no mask.
     """
+    teacher, file = run.settings.teacher, run.out / "masks.json"
     missing = ~data.has_segmentation & ~data.iscrowd & data.has_box
-    if segmenter:
+    if run.segmenter:
         missing &= ~data.has_label_map[data.image_index]
     if not missing.any():
         return data
     targets = data.select_instances(data.trusted | ~data.has_segmentation)
-    if segmenter:
+    if run.segmenter:
         targets = targets.select_images(~targets.has_label_map)
 
     def label() -> None:
@@ -95,9 +81,10 @@ def with_hints(data: Annotations, file: Path) -> Annotations:
     rows = np.flatnonzero(wanted)
     if not len(rows):
         return data
-    kept = _read_hints(data, rows, file)
-    if kept is not None:
-        return kept
+    if file.exists():
+        made = read(file, images=data.root)
+        if made.ids == list(rows) and np.allclose(made.boxes, data.boxes[rows], atol=0.01):
+            return replace_columns(data, rows, made, ("segmentations", "trusted", "source"))
     logger.info("making hints for %d boxes by GrabCut: %s", len(rows), file)
     hinted = add_hints(data, wanted)
     # Hints are named by their rows, since ids of joined datasets are not numbers; label maps stay with the dataset.
@@ -108,14 +95,7 @@ def with_hints(data: Annotations, file: Path) -> Annotations:
 
 
 def add_hints(data: Annotations, wanted: NDArray[np.bool_]) -> Annotations:
-    """Return the dataset with a GrabCut mask, not trusted, for each wanted instance.
-
-    Instances of an image that cannot be read stay as they are.
-
-    Args:
-        data: The dataset.
-        wanted: (N,) bool.
-    """
+    """Return the dataset with a GrabCut mask, not trusted, for each `wanted` (N,) instance whose image can be read."""
     segmentations, trusted, source = data.segmentations.copy(), data.trusted.copy(), data.source.copy()
 
     def cut_image(image: int) -> list[tuple[int, Rle]]:
@@ -136,16 +116,3 @@ def add_hints(data: Annotations, wanted: NDArray[np.bool_]) -> Annotations:
                 segmentations[instance] = msgspec.json.encode(rle)
                 trusted[instance], source[instance] = False, "grabcut"
     return replace(data, segmentations=segmentations, trusted=trusted, source=source)
-
-
-def _read_hints(data: Annotations, rows: Sequence[int] | NDArray[np.intp], file: Path) -> Annotations | None:
-    """Return the dataset with the hints of a file, or None if it has none for these boxes."""
-    if not file.exists():
-        return None
-    made = read(file, images=data.root)
-    if made.ids != list(rows) or not np.allclose(made.boxes, data.boxes[rows], atol=0.01):
-        return None
-    columns = {name: getattr(data, name).copy() for name in ("segmentations", "trusted", "source")}
-    for name, column in columns.items():
-        column[rows] = getattr(made, name)
-    return replace(data, **columns)

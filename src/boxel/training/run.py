@@ -70,11 +70,11 @@ def train(
             recognize(source)
     # Imported here, so that wrong arguments and paths are reported without waiting for PyTorch.
     from boxel.training.engine import build_model, fit, start_processes
-    from boxel.training.prepare import DataSources, prepare_data
+    from boxel.training.prepare import prepare_data
     from boxel.training.pseudo_masks import label_boxes
     from boxel.training.run_folder import finish_run, is_finished, load_finished, prepare_folder
 
-    prepared = prepare_data(run, DataSources(data, images, val, val_images, masks))
+    prepared = prepare_data(run, data, images, val, val_images, masks)
     checkpoint = prepare_folder(run, prepared.classes, resume)
     if resume and is_finished(run.out):
         return load_finished(run.out)

@@ -18,40 +18,39 @@ from boxel.models.boxsup.dataset import NO_SEGMENT, BoxSupDataset
 from boxel.models.boxsup.update import choose_candidates, compute_costs
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import make_candidates
+from boxel.training.callbacks.pictures import draw_samples
 from boxel.training.config import SEGMENTS, BoxSupTraining
 from boxel.training.lit_module import gather_by_image
-from boxel.training.loader import SampleRequest, Samples
+from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
-from boxel.training.prepare import count_repeats
+from boxel.training.prepare import TrainingData, count_repeats
 from boxel.training.semantic import SemanticTask, make_view_samples
+from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError
 from boxel.utils.progress import progress
-from boxel.viz.overlays import contact_sheet, overlay_labels, save_image
+from boxel.viz.overlays import overlay_labels
 
 logger = rank_zero_logger(__name__)
-
-NUM_PICTURES = 6
-"""Images in the picture of an update."""
 
 MIN_PROBABILITY = 1e-6
 """Lower limit of a class's probability, so that a pixel costs at most 14."""
 
 
-def make_boxsup_samples(request: SampleRequest) -> Samples:
+def make_boxsup_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     """Make random squares of images with the class that each pixel is currently assumed to have."""
-    settings, training = request.settings, request.data.training
+    settings, training = run.settings, data.training
     dataset = BoxSupDataset(
         training,
-        Path(settings.segments_folder or request.out / "segments"),
+        Path(settings.segments_folder or run.out / "segments"),
         settings.segments if settings.label == SEGMENTS else None,
-        RandomScaleCrop(settings.views, request.model.padding_color.detach().clone()),
+        RandomScaleCrop(settings.views, model.padding_color.detach().clone()),
     )
     repeats = count_repeats(training, settings.mask_share)
     if (repeats > 1).any():
         logger.info(
             "%d images with given masks are used %d times per epoch", (repeats > 1).sum(), repeats.max()
         )
-    return make_view_samples(dataset, request, repeats)
+    return make_view_samples(run, dataset, model, repeats)
 
 
 class BoxSupTask(SemanticTask):
@@ -166,21 +165,15 @@ class BoxSupTask(SemanticTask):
         return probabilities.clamp(min=MIN_PROBABILITY).log().cpu().numpy()
 
     def _draw(self) -> None:
-        """SeededIndex the labels of some images after this update (Fig. 3)."""
-        dataset, drawn = self.dataset, []
-        names = [category.name for category in self.model.categories]
-        count = min(NUM_PICTURES, len(dataset))
-        for image in np.linspace(0, len(dataset) - 1, count).round().astype(int).tolist():
-            try:
-                pixels = read_image(dataset.data.image_path(image))
-                labels = dataset.lookup[dataset.labels(image, (pixels.shape[0], pixels.shape[1]))]
-            except BoxelError:
-                continue
-            drawn.append(overlay_labels(pixels, labels, names))
-        if drawn:
-            path = Path(self.trainer.default_root_dir) / "labels" / f"update_{self.updates:03d}.jpg"
-            path.parent.mkdir(exist_ok=True)
-            save_image(contact_sheet(drawn, columns=3, cell=400), path)
+        """Draw the labels of some images after this update (Fig. 3)."""
+        dataset, names = self.dataset, [category.name for category in self.model.categories]
+
+        def draw(pixels: NDArray[np.uint8], image: int) -> NDArray[np.uint8]:
+            labels = dataset.lookup[dataset.labels(image, pixels.shape[:2])]
+            return overlay_labels(pixels, labels, names)
+
+        path = Path(self.trainer.default_root_dir, "labels", f"update_{self.updates:03d}.jpg")
+        draw_samples(dataset.data, draw, path)
 
     def _images_to_choose(self) -> NDArray[np.int64]:
         """Return the images with boxes that choose a segment."""

@@ -8,48 +8,48 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from boxel.data.annotations import Annotations
 from boxel.data.config import CropConfig
 from boxel.data.crops import CropDataset
-from boxel.data.dataset import InstanceDataset, collate
+from boxel.data.dataset import InstanceDataset
 from boxel.data.formats.salient import select_single_objects
 from boxel.data.samplers import MixedBatchSampler
 from boxel.evaluation.boxes import compare_masks, summarize_validation
 from boxel.masks.rle import encode
-from boxel.training.lit_module import Task, gather_by_image
-from boxel.training.loader import SampleRequest, Samples, shard_for_rank
+from boxel.training.lit_module import Task
+from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
+from boxel.training.prepare import TrainingData
 from boxel.training.pseudo_masks import with_hints
+from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import overlay
 
 logger = rank_zero_logger(__name__)
 
 
-def make_crop_samples(request: SampleRequest) -> Samples:
+def make_crop_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     """Make crops of boxed instances and of salient images.
 
     Raises:
         BoxelError: No box has an area, or no salient image shows a single object.
     """
-    training, salient, settings = request.data.training, request.data.salient, request.settings
+    training, salient, settings = data.training, data.salient, run.settings
     boxed = training.select_instances(training.has_box & ~training.iscrowd)
     if not len(boxed.labels):
         raise BoxelError(f"{training.file}: not one box has an area; `boxel check` lists their issues.")
     if settings.model.hint_weight > 0:
-        boxed = with_hints(boxed, request.out / "hints.json")
+        boxed = with_hints(boxed, run.out / "hints.json")
     if salient is not None:
         salient = _select_salient(salient, settings.crops, settings.seed)
     count = 0 if salient is None else len(salient)
 
     def batches(rank: int, processes: int) -> MixedBatchSampler:
-        return MixedBatchSampler(
-            boxed, count, settings.crops, settings.batch_size, settings.seed, rank, processes
-        )
+        size, seed = settings.batch_size, settings.seed
+        return MixedBatchSampler(boxed, count, settings.crops, size, seed, rank, processes)
 
-    dataset = CropDataset(boxed, salient, settings.crops, settings.model.margin, request.model.padding_color)
+    dataset = CropDataset(boxed, salient, settings.crops, settings.model.margin, model.padding_color)
     return Samples(dataset, batches, len(batches(0, 1)) * settings.batch_size, "crops")
 
 
@@ -73,33 +73,23 @@ class CropTask(Task):
 
     measures: ClassVar[tuple[str, ...]] = ("val/mask_iou", "val/box_agreement")
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.measured: dict[Any, tuple[Any, Any, Any]] = {}
-
-    def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
-        """Return this process's share of the validation images, at their own size and with their masks."""
-        part = shard_for_rank(truth, processes, rank)
-        part = part.select_instances(part.has_box & ~part.iscrowd)
-        return DataLoader(InstanceDataset(part), batch_size=1, collate_fn=collate)
+    def val_dataset(self, truth: Annotations) -> InstanceDataset:
+        """Return the validation images at their own size, with their masks."""
+        return InstanceDataset(truth.select_instances(truth.has_box & ~truth.iscrowd))
 
     def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
         """Predict masks of the boxes of an image, and compare them with the true ones."""
         for image, target in zip(*batch, strict=True):
             masks, _ = self.model([image.float() / 255], boxes=[target["boxes"]])
             ious, agreement = compare_masks(target, masks[0])
-            self.measured[target["image_id"]] = (ious.tolist(), agreement.tolist(), target["labels"].tolist())
+            self.results[target["image_id"]] = (ious.tolist(), agreement.tolist(), target["labels"].tolist())
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all images under `val/`."""
-        measured = gather_by_image(self.measured, self.trainer.world_size)
-        self.measured = {}
-        metrics = summarize_validation(list(measured.values()))
-        # Every process has the same metrics.
-        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=False)
+        self.log_metrics(summarize_validation(self.gather_results()))
 
     def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """SeededIndex the masks of the boxes on a validation image."""
+        """Draw the masks of the boxes on a validation image."""
         assert self.truth is not None
         own = self.truth.instances_in(index)
         boxes = torch.from_numpy(self.truth.boxes[own])

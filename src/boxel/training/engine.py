@@ -24,7 +24,7 @@ from boxel.training.callbacks.progress import progress_callbacks, quiet_lightnin
 from boxel.training.config import TrainConfig
 from boxel.training.finetune import init_from, load_semantic, read_model_settings
 from boxel.training.lit_module import Task
-from boxel.training.loader import ResumableLoader, SampleRequest, Samples, Stream
+from boxel.training.loader import ResumableLoader, Samples, Stream
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData, summarize
 from boxel.training.recipe import length_warning
@@ -205,7 +205,7 @@ def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint:
         Whether the run got to its end.
     """
     settings, rank, world_size = run.settings, processes.global_rank, processes.world_size
-    samples: Samples = resolve(run.method.samples)(SampleRequest(data, settings, run.out, model))
+    samples: Samples = resolve(run.method.samples)(run, data, model)
     batches = samples.batches(rank, world_size)
     plan = make_plan(settings, samples.per_epoch, world_size, len(batches))
     make_task = resolve(run.method.task)

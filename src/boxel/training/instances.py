@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 
 from boxel.data.annotations import Annotations
-from boxel.data.dataset import InstanceDataset, collate
+from boxel.data.dataset import InstanceDataset
 from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import train_transforms
 from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
@@ -20,10 +19,12 @@ from boxel.models.detector import Detector
 from boxel.models.fcrn import FCRNInstances
 from boxel.models.inference import InferenceConfig, inference_config_from_training, predict_batch
 from boxel.models.mask_rcnn import MaskRCNN
-from boxel.training.lit_module import Task, gather_by_image
-from boxel.training.loader import SampleRequest, Samples, shard_for_rank
+from boxel.training.lit_module import Task
+from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
+from boxel.training.prepare import TrainingData
 from boxel.training.pseudo_masks import with_hints
+from boxel.training.settings import Run
 
 logger = rank_zero_logger(__name__)
 
@@ -31,12 +32,12 @@ MIN_PICTURE_SCORE = 0.3
 """Minimum score of the instances drawn in sample pictures."""
 
 
-def make_image_samples(request: SampleRequest) -> Samples:
+def make_image_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     """Make whole images with all their instances."""
-    training, settings = request.data.training, request.settings
+    training, settings = data.training, run.settings
     hinted = getattr(settings.model, "hint_weight", 0) > 0
     if hinted:
-        training = with_hints(training, request.out / "hints.json")
+        training = with_hints(training, run.out / "hints.json")
 
     def batches(rank: int, processes: int) -> AspectBatchSampler:
         return AspectBatchSampler(training, settings.batch_size, settings.seed, rank, processes)
@@ -49,15 +50,11 @@ class InstanceTask(Task):
     """Steps and validations of a model that finds instances."""
 
     measures: ClassVar[tuple[str, ...]] = ("val/mask_AP", "val/box_AP")
+    val_batch_size: ClassVar[int] = 4
 
-    def __init__(self, *args: Any) -> None:
-        super().__init__(*args)
-        self.results: dict[Any, list[dict[str, Any]]] = {}
-
-    def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
-        """Return this process's share of the validation images, at their own size."""
-        part = shard_for_rank(truth, processes, rank)
-        return DataLoader(InstanceDataset(part.without_masks()), batch_size=4, collate_fn=collate)
+    def val_dataset(self, truth: Annotations) -> InstanceDataset:
+        """Return the validation images at their own size."""
+        return InstanceDataset(truth.without_masks())
 
     def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
         """Find the instances of a batch of images of their own size."""
@@ -68,20 +65,16 @@ class InstanceTask(Task):
 
     def on_validation_epoch_end(self) -> None:
         """Compare the instances of all images with the truth, and log the metrics under `val/`."""
-        gathered = gather_by_image(self.results, self.trainer.world_size)
-        self.results = {}
-        results = [row for rows in gathered.values() for row in rows]
-        if self.truth is None:
-            return
+        assert self.truth is not None
+        results = [row for rows in self.gather_results() for row in rows]
         metrics = validation_metrics(results, self.truth)
         if metrics.get("mask_fill", 0.0) > BOX_LIKE:
             cause = diagnose_filled_masks(self.model, self.progress())
             logger.warning("masks fill %.0f%% of their boxes: %s.", 100 * metrics["mask_fill"], cause)
-        # Every process has the same metrics.
-        self.log_dict({f"val/{name}": value for name, value in metrics.items()}, sync_dist=False)
+        self.log_metrics(metrics)
 
     def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """SeededIndex the instances found in a validation image."""
+        """Draw the instances found in a validation image."""
         instances = predict_batch(self.model, [image], self.inference_config())[0]
         return instances[instances.scores >= MIN_PICTURE_SCORE].plot(image)
 
@@ -91,12 +84,7 @@ class InstanceTask(Task):
 
 
 def diagnose_filled_masks(model: Detector, progress: float) -> str:
-    """Name the likely cause of masks that fill their boxes, and a remedy.
-
-    Args:
-        model: The model.
-        progress: Share of the schedule that is done, in [0, 1].
-    """
+    """Name the likely cause of masks that fill their boxes, and a remedy, given the share of the schedule done."""
     if isinstance(model, FCRNInstances):
         return "the semantic network may have learned from boxes instead of masks; check what it predicts"
     if isinstance(model, MaskRCNN):
@@ -123,11 +111,8 @@ def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dic
         Finite metrics in [0, 1] by name: `box_AP`, `box_AP50` and `mask_fill`; with true masks `mask_AP`, `mask_AP50`,
         `mask_AP75` and `mask_iou`, else `box_agreement`.
     """
-    metrics = {
-        f"box_{name}": value
-        for name, value in coco_ap(truth, results, "bbox").items()
-        if name in ("AP", "AP50")
-    }
+    box_ap = coco_ap(truth, results, "bbox")
+    metrics = {f"box_{name}": box_ap[name] for name in ("AP", "AP50")}
     if truth.has_mask.any():
         mask_ap = coco_ap(truth, results, "segm")
         metrics |= {f"mask_{name}": mask_ap[name] for name in ("AP", "AP50", "AP75")}

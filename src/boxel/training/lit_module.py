@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from boxel.data.annotations import Annotations
+from boxel.data.dataset import ImageDataset, collate
 from boxel.training.config import TrainConfig
 from boxel.training.schedule import Plan, build_optimizer, build_scheduler
 
@@ -22,8 +23,6 @@ logger = logging.getLogger(__name__)
 
 class Task(pl.LightningModule):
     """Training steps of a model with torchvision's detection interface; subclasses add the validation.
-
-    A subclass logs its metrics under `val/`.
 
     Args:
         model: ``model(images, targets)`` returns raw losses, ``model.loss_weights(progress)`` their weights.
@@ -36,12 +35,15 @@ class Task(pl.LightningModule):
     measures: ClassVar[tuple[str, ...]]
     """Metrics that select the best checkpoint: one that needs true masks, and one for boxes alone."""
 
+    val_batch_size: ClassVar[int] = 1
+
     def __init__(
         self, model: Any, config: TrainConfig, plan: Plan, truth: Annotations | None, dataset: Any = None
     ):
         super().__init__()
         self.model, self.config, self.plan = model, config, plan
         self.truth, self.dataset = truth, dataset
+        self.results: dict[Any, Any] = {}  # of the validation images of this process, by image id
         self.loss_was_finite = True
 
     @classmethod
@@ -87,8 +89,8 @@ class Task(pl.LightningModule):
 
         Processes have exchanged their gradients by now, so all of them skip it.
         """
-        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
-        if gradients and not torch.stack([gradient.sum() for gradient in gradients]).isfinite().all():
+        sums = [p.grad.sum() for p in self.model.parameters() if p.grad is not None]
+        if sums and not torch.stack(sums).isfinite().all():
             optimizer.zero_grad(set_to_none=True)
             # A loss that is not finite was reported already, and float16 finds its scale by such steps.
             if self.loss_was_finite and self.config.precision != "16-mixed":
@@ -100,11 +102,8 @@ class Task(pl.LightningModule):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the metrics of the weights with them."""
-        metrics = {
-            name: round(float(value), 5)
-            for name, value in self.trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
+        logged = self.trainer.callback_metrics.items()
+        metrics = {name: round(float(value), 5) for name, value in logged if name.startswith("val/")}
         checkpoint["metrics"] = {"step": self.global_step, **metrics}
 
     def configure_optimizers(self) -> Any:
@@ -118,16 +117,29 @@ class Task(pl.LightningModule):
         return self.global_step / self.plan.steps
 
     def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
-        """Return a process's share of the validation images, in batches for `validation_step`."""
+        """Return a process's share of the validation images; shares have one length, so some images may be in two."""
+        dataset = self.val_dataset(truth)
+        padded = np.resize(np.arange(len(dataset)), -(-len(dataset) // processes) * processes)
+        share = Subset(dataset, padded[rank::processes].tolist())
+        return DataLoader(share, self.val_batch_size, collate_fn=collate)
+
+    def gather_results(self) -> list[Any]:
+        """Return the results of all processes, one per validation image, and reset them."""
+        gathered = gather_by_image(self.results, self.trainer.world_size)
+        self.results = {}
+        return list(gathered.values())
+
+    def log_metrics(self, metrics: dict[str, float]) -> None:
+        """Log the finite metrics of a validation, which every process has computed, under `val/`."""
+        finite = {f"val/{name}": value for name, value in metrics.items() if math.isfinite(value)}
+        self.log_dict(finite, sync_dist=False)
+
+    def val_dataset(self, truth: Annotations) -> ImageDataset:
+        """Return the validation images at their own size, with what `validation_step` needs."""
         raise NotImplementedError
 
     def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """SeededIndex the predictions on a validation image.
-
-        Args:
-            image: (H, W, 3) RGB.
-            index: Its index in the validation data.
-        """
+        """Draw the predictions on an (H, W, 3) RGB image, the one at an index of the validation data."""
         raise NotImplementedError
 
 

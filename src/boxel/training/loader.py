@@ -4,60 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from itertools import islice
 from typing import Any, TypeAlias
 
-import numpy as np
 from torch.utils.data import DataLoader, Sampler
 
-from boxel.data.annotations import Annotations
 from boxel.data.crops import CropDataset
 from boxel.data.dataset import ImageDataset, collate
 from boxel.data.samplers import AspectBatchSampler, MixedBatchSampler, SeededIndex
-from boxel.training.prepare import TrainingData
 from boxel.utils.errors import BoxelError
 
 BatchSampler: TypeAlias = AspectBatchSampler | MixedBatchSampler
 
 
 @dataclass(frozen=True)
-class SampleRequest:
-    """What the samples of a run are made from.
-
-    Attributes:
-        data: The datasets.
-        settings: The settings of the run.
-        out: The run folder.
-        model: The model to be trained.
-    """
-
-    data: TrainingData
-    settings: Any
-    out: Path
-    model: Any
-
-
-@dataclass(frozen=True)
 class Samples:
-    """The samples of a run.
-
-    Attributes:
-        dataset: The samples.
-        batches: Returns the batches of an epoch for a process, given its rank and the number of processes.
-        per_epoch: Number of samples per epoch, over all processes.
-        unit: What a sample is, in the plural.
-    """
+    """The samples of a run."""
 
     dataset: ImageDataset | CropDataset
-    batches: Callable[[int, int], BatchSampler]
-    per_epoch: int
-    unit: str
-
-
-def shard_for_rank(data: Annotations, processes: int, rank: int) -> Annotations:
-    """Return a process's share of the images; shares have one length, so that some images may be in two."""
-    padded = np.resize(np.arange(len(data)), -(-len(data) // processes) * processes)
-    return data.select_images(padded[rank::processes])
+    batches: Callable[[int, int], BatchSampler]  # of an epoch, from the rank and the number of processes
+    per_epoch: int  # number of samples, over all processes
+    unit: str  # what a sample is, in the plural
 
 
 class Stream(Sampler[list[SeededIndex]]):
@@ -81,9 +48,7 @@ class Stream(Sampler[list[SeededIndex]]):
         position = self.start
         while position < self.length:
             self.batches.epoch, self.batches.skip = divmod(position, len(self.batches))
-            for batch in self.batches:
-                if position == self.length:
-                    return
+            for batch in islice(self.batches, self.length - position):
                 yield batch
                 position += 1
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,64 +12,54 @@ from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from boxel.data.annotations import Annotations
-from boxel.data.dataset import SemanticDataset, collate
+from boxel.data.dataset import SemanticDataset
 from boxel.data.label_maps import IGNORE_INDEX, has_pixel_labels
 from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import RandomScaleCrop
 from boxel.evaluation.semantic import semantic_metrics
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.training.lit_module import Task
-from boxel.training.loader import SampleRequest, Samples, shard_for_rank
+from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
+from boxel.training.prepare import TrainingData
+from boxel.training.settings import Run
 from boxel.viz.overlays import overlay_labels
 
 logger = rank_zero_logger(__name__)
 
 
-def make_semantic_samples(request: SampleRequest) -> Samples:
+def make_semantic_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     """Make random squares of images with the class of each pixel."""
-    return _make_samples(request, request.data.training, instances=False)
+    return _make_samples(run, data.training, model, instances=False)
 
 
-def make_voting_samples(request: SampleRequest) -> Samples:
+def make_voting_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     """Make random squares of images with the instance of each pixel, which votes for its box."""
-    training = request.data.training
-    masked = np.unique(training.image_index[training.has_mask])
-    return _make_samples(request, training.select_images(masked), instances=True)
+    masked = np.unique(data.training.image_index[data.training.has_mask])
+    return _make_samples(run, data.training.select_images(masked), model, instances=True)
 
 
-def _make_samples(request: SampleRequest, training: Annotations, instances: bool) -> Samples:
+def _make_samples(run: Run, training: Annotations, model: Any, instances: bool) -> Samples:
     labeled = has_pixel_labels(training)
     if not labeled.all():
         logger.info("%d of %d images have boxes only and are left out", (~labeled).sum(), len(labeled))
         training = training.select_images(labeled)
-    view = RandomScaleCrop(request.settings.views, request.model.padding_color.detach().clone())
-    return make_view_samples(SemanticDataset(training, view, instances=instances), request)
+    view = RandomScaleCrop(run.settings.views, model.padding_color.detach().clone())
+    return make_view_samples(run, SemanticDataset(training, view, instances=instances), model)
 
 
 def make_view_samples(
-    dataset: SemanticDataset, request: SampleRequest, repeats: NDArray[np.integer] | None = None
+    run: Run, dataset: SemanticDataset, model: Any, repeats: NDArray[np.integer] | None = None
 ) -> Samples:
     """Make batches of random squares, and report how much of a square the classifier sees.
 
     Args:
+        run: What is to be done.
         dataset: The squares.
-        request: What the samples are made from.
+        model: The model.
         repeats: (I,) how often each image is used per epoch; None for once.
     """
-    settings = request.settings
-    _check_field_of_view(request.model.config.field_of_view, settings.views.crop)
-
-    def batches(rank: int, processes: int) -> AspectBatchSampler:
-        return AspectBatchSampler(
-            dataset.data, settings.batch_size, settings.seed, rank, processes, repeats=repeats
-        )
-
-    return Samples(dataset, batches, len(dataset) if repeats is None else int(repeats.sum()), "crops")
-
-
-def _check_field_of_view(field_of_view: int, crop: int) -> None:
-    """Log how far the classifier sees, and warn if that is farther than a square reaches."""
+    settings, field_of_view, crop = run.settings, model.config.field_of_view, run.settings.views.crop
     logger.info("the classifier's field of view is %d of %d pixels", field_of_view, crop)
     if field_of_view > crop:
         logger.warning(
@@ -79,6 +68,12 @@ def _check_field_of_view(field_of_view: int, crop: int) -> None:
             field_of_view,
             crop,
         )
+
+    def batches(rank: int, processes: int) -> AspectBatchSampler:
+        size, seed = settings.batch_size, settings.seed
+        return AspectBatchSampler(dataset.data, size, seed, rank, processes, repeats=repeats)
+
+    return Samples(dataset, batches, len(dataset) if repeats is None else int(repeats.sum()), "crops")
 
 
 class SemanticTask(Task):
@@ -90,7 +85,7 @@ class SemanticTask(Task):
         super().__init__(*args)
         # (K, K) pixels by true and predicted class; it adds up the processes by itself.
         self.confusion = MulticlassConfusionMatrix(self.model.num_classes, ignore_index=IGNORE_INDEX)
-        self.own_images = 0
+        self.own_images = 0  # of this process; what comes after them is another's, too
 
     @classmethod
     def select_measure(cls, truth: Annotations) -> str:
@@ -98,15 +93,13 @@ class SemanticTask(Task):
         return cls.measures[0]
 
     def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
-        """Return this process's share of the validation images, at their own size."""
-        labeled = truth.select_images(has_pixel_labels(truth))
-        self.own_images = len(
-            range(rank, len(labeled), processes)
-        )  # what comes after them is another process's
-        part = shard_for_rank(labeled, processes, rank)
-        return DataLoader(
-            SemanticDataset(part, classes=self.model.categories), batch_size=1, collate_fn=collate
-        )
+        """Return this process's share of the validation images, and count those that it has alone."""
+        self.own_images = len(range(rank, int(has_pixel_labels(truth).sum()), processes))
+        return super().val_loader(truth, processes, rank)
+
+    def val_dataset(self, truth: Annotations) -> SemanticDataset:
+        """Return the validation images at their own size."""
+        return SemanticDataset(truth.select_images(has_pixel_labels(truth)), classes=self.model.categories)
 
     def compute_losses(self, batch: tuple[list[Tensor], list[dict[str, Any]]]) -> dict[str, Tensor]:
         """Compute the raw losses of a batch by name, at the current progress of the training."""
@@ -133,11 +126,10 @@ class SemanticTask(Task):
             )
         metrics = semantic_metrics(matrix, names)
         del metrics["per_class"]
-        # Every process has the same metrics.
-        self.log_dict({f"val/{n}": v for n, v in metrics.items() if math.isfinite(v)}, sync_dist=False)
+        self.log_metrics(metrics)
 
     def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
-        """SeededIndex the predicted classes on a validation image."""
+        """Draw the predicted classes on a validation image."""
         labels = self._predict(torch.from_numpy(image).permute(2, 0, 1).to(self.device))
         return overlay_labels(image, labels.cpu().numpy(), [c.name for c in self.model.categories])
 

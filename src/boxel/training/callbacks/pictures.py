@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import lightning.pytorch as pl
 import numpy as np
+from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
@@ -13,35 +16,44 @@ from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import contact_sheet, save_image
 from boxel.viz.plots import plot_curves
 
+NUM_IMAGES = 6
+"""Images per picture."""
+
+
+def draw_samples(
+    data: Annotations, draw: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]], path: Path
+) -> None:
+    """Draw some images of a dataset, evenly spaced, on one sheet.
+
+    Args:
+        data: The dataset; images that cannot be read are left out.
+        draw: Draws on an (H, W, 3) RGB image, given its index too.
+        path: The file to write.
+    """
+    drawn = []
+    for index in np.linspace(0, len(data) - 1, min(NUM_IMAGES, len(data))).round().astype(int).tolist():
+        with suppress(BoxelError):  # reported where the image is trained or validated on
+            drawn.append(draw(read_image(data.image_path(index)), index))
+    if drawn:
+        save_image(contact_sheet(drawn, columns=3, cell=400), path)
+
 
 class SamplePictures(pl.Callback):
-    """SeededIndex predictions on some validation images.
+    """Draw predictions on some validation images.
 
     Args:
         folder: The run folder; the pictures go to `samples/`.
         data: The validation data.
-        count: Images per picture.
     """
 
-    def __init__(self, folder: Path, data: Annotations, count: int = 6):
+    def __init__(self, folder: Path, data: Annotations):
         self.folder, self.data = folder, data
-        self.chosen = np.linspace(0, len(data) - 1, min(count, len(data))).round().astype(int)
 
     def on_validation_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Write a picture, while the averaged weights, if any, are still in place."""
-        if not trainer.is_global_zero:
-            return
-        drawn = []
-        for index in self.chosen:
-            try:
-                image = read_image(self.data.image_path(int(index)))
-            except BoxelError:
-                continue  # the validation has reported it
-            drawn.append(pl_module.picture(image, int(index)))  # type: ignore[operator]
-        if drawn:
+        if trainer.is_global_zero:
             path = self.folder / "samples" / f"step_{trainer.global_step:06d}.jpg"
-            path.parent.mkdir(exist_ok=True)
-            save_image(contact_sheet(drawn, columns=3, cell=400), path)
+            draw_samples(self.data, pl_module.picture, path)  # type: ignore[arg-type]
 
 
 class Curves(pl.Callback):

@@ -22,7 +22,7 @@ from boxel.training.callbacks.metrics_csv import MetricsTable
 from boxel.training.callbacks.pictures import Curves, SamplePictures
 from boxel.training.callbacks.progress import progress_callbacks, quiet_lightning
 from boxel.training.config import TrainConfig
-from boxel.training.finetune import init_from, load_semantic, read_model_settings
+from boxel.training.finetune import init_from, read_model_settings
 from boxel.training.lit_module import Task
 from boxel.training.loader import ResumableLoader, Samples, Stream
 from boxel.training.log import rank_zero_logger
@@ -86,13 +86,7 @@ def run_on_first_process(processes: Fabric, work: Callable[[], None]) -> None:
 
 
 def build_model(run: Run, classes: Sequence[Category], init: str | Path | None, resume: bool) -> Any:
-    """Build the model of a run with the weights to start from.
-
-    Args:
-        run: What is to be done.
-        classes: The classes of the model.
-        init: Run or bundled model to start from, if any.
-        resume: Whether a checkpoint will fill all weights.
+    """Build the model of a run with the weights to start from; a checkpoint will fill all of them on `resume`.
 
     Raises:
         BoxelError: The settings do not fit together, or weights cannot be read.
@@ -108,39 +102,21 @@ def build_model(run: Run, classes: Sequence[Category], init: str | Path | None, 
     # Weights that a checkpoint or another run with this backbone will fill need not be downloaded first.
     filled = resume or (init is not None and config["backbone"] == read_model_settings(init).get("backbone"))
     pl.seed_everything(run.settings.seed, verbose=False)
-    model: Any = model_io.build(
-        run.method.name, len(classes), model_io.without_weights(config) if filled else config
-    )
+    config = model_io.without_weights(config) if filled else config
+    model: Any = model_io.build(run.method.name, len(classes), config)
     model = model.to(memory_format=torch.channels_last)  # faster convolutions
     model.categories, model.settings = tuple(classes), record
     if init is not None:
         _initialize(model, init, classes)
     if "semantic" in run.inputs and not resume:
-        load_semantic(model, run.inputs["semantic"])
+        semantic: Any = model_io.load(run.inputs["semantic"])
+        model.semantic.load_state_dict(semantic.network.state_dict())
     return model
 
 
-def _build_trainer(
-    settings: TrainConfig,
-    plan: Plan,
-    task: type[Task],
-    validation: Annotations | None,
-    out: Path,
-    start: int = 0,
-) -> pl.Trainer:
-    """Build the trainer of a run.
-
-    Args:
-        settings: The settings of the run.
-        plan: Its steps.
-        task: Its task.
-        validation: What it is validated on, if anything.
-        out: The run folder.
-        start: Optimizer steps already done.
-
-    Raises:
-        UsageError: The devices or the precision are not available.
-    """
+def _build_trainer(run: Run, plan: Plan, validation: Annotations | None, start: int) -> pl.Trainer:
+    """Build the trainer of a run that has done `start` steps already."""
+    settings, out = run.settings, run.out
     try:
         return pl.Trainer(
             default_root_dir=out,
@@ -148,7 +124,7 @@ def _build_trainer(
             devices=settings.devices,
             num_nodes=settings.nodes,
             strategy=settings.strategy,
-            precision=settings.precision,  # type: ignore[arg-type]
+            precision=settings.precision,
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.optim.clip or None,
             # To Lightning the whole run is one epoch: schedules count steps, and any batch can be resumed from.
@@ -160,7 +136,7 @@ def _build_trainer(
             num_sanity_val_steps=0,
             log_every_n_steps=min(10, max(plan.steps // 20, 1)),
             use_distributed_sampler=False,
-            callbacks=_build_callbacks(settings, task, validation, out),
+            callbacks=_build_callbacks(run, validation),
             plugins=[AtomicCheckpoints()],
             logger=[MetricsTable(out, start), TensorBoardLogger(out, name="", version="")],
             enable_model_summary=False,
@@ -169,84 +145,56 @@ def _build_trainer(
         raise UsageError(f"{_UNSUPPORTED} ({one_line(error)}).") from error
 
 
-def _build_callbacks(
-    settings: TrainConfig, task: type[Task], validation: Annotations | None, out: Path
-) -> list[Callback]:
+def _build_callbacks(run: Run, validation: Annotations | None) -> list[Callback]:
     """Build what accompanies a run: progress, curves, pictures, averaged weights and checkpoints."""
+    settings, out = run.settings, run.out
     callbacks: list[Callback] = [*progress_callbacks(), Curves(out)]
     if settings.ema:
         callbacks.append(EMAWeightAveraging(decay=settings.ema))
     if validation is not None:
         callbacks.append(SamplePictures(out, validation))
-        monitor = task.select_measure(validation)
-        best = out / BEST
-        callbacks.append(
-            ModelCheckpoint(
-                best.parent, filename=best.stem, monitor=monitor, mode="max", enable_version_counter=False
-            )
-        )
+        task, best = resolve(run.method.task), out / BEST
+        highest = {"monitor": task.select_measure(validation), "mode": "max"}
+        callbacks.append(ModelCheckpoint(best.parent, best.stem, **highest, enable_version_counter=False))
         if settings.patience:
-            callbacks.append(EarlyStopping(monitor, patience=settings.patience, mode="max", strict=False))
+            callbacks.append(EarlyStopping(**highest, patience=settings.patience, strict=False))
     # Last, so that it keeps what the other callbacks have learned of a step.
     return [*callbacks, LastCheckpoint(out / LAST, settings.checkpoint_every)]
 
 
 def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint: Path | None) -> bool:
-    """Train a model.
-
-    Args:
-        run: What is to be done.
-        data: The datasets.
-        model: The model; its weights change.
-        processes: The processes of the run.
-        checkpoint: The checkpoint to resume from, if any.
-
-    Returns:
-        Whether the run got to its end.
-    """
+    """Train a model, from a checkpoint if there is one; return whether the run got to its end."""
     settings, rank, world_size = run.settings, processes.global_rank, processes.world_size
     samples: Samples = resolve(run.method.samples)(run, data, model)
     batches = samples.batches(rank, world_size)
     plan = make_plan(settings, samples.per_epoch, world_size, len(batches))
-    make_task = resolve(run.method.task)
     with quiet_lightning():
-        trainer = _build_trainer(settings, plan, make_task, data.validation, run.out, count_steps(checkpoint))
-        task = make_task(model, settings, plan, data.validation, samples.dataset)
+        trainer = _build_trainer(run, plan, data.validation, count_steps(checkpoint))
+        task: Task = resolve(run.method.task)(model, settings, plan, data.validation, samples.dataset)
         stream = Stream(batches, plan.steps * settings.accumulate)
         loader = ResumableLoader(samples.dataset, stream, settings.data.workers)
-        val_loader = None
-        if data.validation is not None:
-            val_loader = task.val_loader(data.validation, world_size, rank)
+        validation = data.validation
+        val_loader = None if validation is None else task.val_loader(validation, world_size, rank)
         _log_start(run, data, plan, samples, processes)
         try:
             trainer.fit(task, loader, val_loader, ckpt_path=checkpoint)
         except Stopped:
-            logger.info(
-                "stopped at step %d of %d; the same command with `resume` continues it",
-                trainer.global_step,
-                plan.steps,
-            )
+            message = "stopped at step %d of %d; the same command with `resume` continues it"
+            logger.info(message, trainer.global_step, plan.steps)
             return False
     return True
 
 
 def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, processes: Fabric) -> None:
     """Log what the run is about to do."""
-    settings, count = run.settings, processes.world_size
+    settings, count, device = run.settings, processes.world_size, processes.device.type
     warning = length_warning(run.recipe, samples.per_epoch, settings)
     if warning:
         logger.warning("%s", warning)
     logger.info("%s with %s: %s", run.method.name, settings.model.backbone, summarize(data))
-    logger.info(
-        "%d steps of %d %s, lr %.3g, on %d x %s; everything goes to %s",
-        plan.steps,
-        settings.batch_size * settings.accumulate * count,
-        samples.unit,
-        plan.lr,
-        count,
-        processes.device.type,
-        run.out,
-    )
+    size = settings.batch_size * settings.accumulate * count
+    message = "%d steps of %d %s, lr %.3g, on %d x %s; everything goes to %s"
+    logger.info(message, plan.steps, size, samples.unit, plan.lr, count, device, run.out)
 
 
 def _initialize(model: Any, init: str | Path, classes: Sequence[Category]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import yaml
 from safetensors import SafetensorError
@@ -15,10 +15,9 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.data.label_maps import BACKGROUND_NAME
 from boxel.methods import SEMANTIC
-from boxel.models.fcrn import FCRNInstances
-from boxel.models.io import load, read_categories
+from boxel.models.io import read_categories
 from boxel.models.pretrained import model_folder, read_method
-from boxel.models.semantic import Segmenter, SemanticConfig
+from boxel.models.semantic import SemanticConfig
 from boxel.utils.errors import BoxelError
 
 CLASS_LAYERS = (
@@ -30,14 +29,11 @@ CLASS_LAYERS = (
 """Prefixes of the weights that belong to categories."""
 
 SEMANTIC_LAYERS = "semantic."
-"""Prefix of the weights that :func:`load_semantic` fills, and :func:`init_from` does not."""
+"""Prefix of the weights of the network that `fcrn-instances` builds on, which :func:`init_from` does not fill."""
 
 
 def read_model_settings(run: str | Path) -> dict[str, Any]:
-    """Read the settings of the model of a run.
-
-    Args:
-        run: A model folder, or the name of a bundled model.
+    """Read the settings of the model of a run, or of a bundled model.
 
     Raises:
         BoxelError: It has none.
@@ -52,12 +48,9 @@ def read_model_settings(run: str | Path) -> dict[str, Any]:
 def init_from(
     model: nn.Module, run: str | Path, categories: Sequence[Category]
 ) -> tuple[list[str], list[str]]:
-    """Load every weight of a model folder that the model has in the same shape.
+    """Load every weight of a run or a bundled model that the model has in the same shape.
 
-    Args:
-        model: Changed in place. What does not match stays new, and so do class layers of other categories.
-        run: A model folder, or the name of a bundled model.
-        categories: The categories of the model.
+    What does not match stays new, and so do the class layers if `categories` are others.
 
     Returns:
         Names of the weights that were loaded, and of those that stay new.
@@ -111,19 +104,6 @@ def read_semantic_config(run: str | Path) -> SemanticConfig:
     settings = read_model_settings(run)
     own = {entry.name: settings[entry.name] for entry in fields(SemanticConfig) if entry.name in settings}
     return SemanticConfig(**own | {"weights": "none"})
-
-
-def load_semantic(model: FCRNInstances, run: str | Path) -> None:
-    """Fill the semantic network of `fcrn-instances`.
-
-    Args:
-        model: Changed in place.
-        run: A model folder of `fcrn` or `boxsup`.
-
-    Raises:
-        BoxelError: The weights cannot be read.
-    """
-    model.semantic.load_state_dict(cast(Segmenter, load(run)).network.state_dict())
 
 
 def _no_model(run: str | Path, error: Exception) -> BoxelError:

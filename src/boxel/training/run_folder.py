@@ -35,15 +35,7 @@ def load_finished(out: Path) -> model_io.Model:
 
 
 def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path | None:
-    """Start a run folder, or find the checkpoint to resume from.
-
-    Args:
-        run: What is to be done.
-        classes: The classes of the model.
-        resume: Whether to resume.
-
-    Returns:
-        The checkpoint; None for a new run.
+    """Start a run folder and return None, or find the checkpoint to resume from.
 
     Raises:
         BoxelError: The folder holds a run already, or one that cannot be resumed with these settings.
@@ -86,10 +78,6 @@ def finish_run(run: Run, model: Any) -> None:
 
     The second measure, of boxes alone, chooses the weights only if it may have ended the run (`patience`): masks
     improve after it has stopped rising.
-
-    Args:
-        run: What was done.
-        model: The model; it gets the weights that are kept.
     """
     out, measures = run.out, resolve(run.method.task).measures
     files = [out / LAST, out / BEST]
@@ -97,11 +85,9 @@ def finish_run(run: Run, model: Any) -> None:
     decisive = measures if run.settings.patience else measures[:1]
     # Of equal states `max` takes the first, which is the last of the run.
     kept = max(states, key=lambda state: [state["metrics"].get(measure, 0.0) for measure in decisive])
-    model.load_state_dict(
-        {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
-    )
+    weights = {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
+    model.load_state_dict(weights)
     (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1))
     model_io.save(model, out, run.record, model.categories)
-    beside = [name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists()]
-    step = kept["metrics"]["step"]
-    logger.info("done: the model of step %d is in %s, beside %s", step, out, ", ".join(beside))
+    beside = ", ".join(name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists())
+    logger.info("done: the model of step %d is in %s, beside %s", kept["metrics"]["step"], out, beside)

@@ -15,19 +15,11 @@ from boxel.training.config import OptimConfig, ScheduleConfig, TrainConfig
 
 @dataclass(frozen=True)
 class Plan:
-    """Length and learning rate of a run at its effective batch size.
-
-    Attributes:
-        steps: Optimizer steps.
-        warmup: Steps of linear increase among them.
-        lr: Maximum learning rate.
-        steps_per_epoch: Optimizer steps per pass over the samples.
-        validation_interval: Optimizer steps between two validations.
-    """
+    """Length and learning rate of a run at its effective batch size; all lengths are optimizer steps."""
 
     steps: int
-    warmup: int
-    lr: float
+    warmup: int  # steps of linear increase among them
+    lr: float  # the maximum
     steps_per_epoch: float
     validation_interval: int
 
@@ -62,16 +54,7 @@ def make_plan(
 
 
 def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> float:
-    """Return the share of the maximum learning rate at a step.
-
-    Args:
-        step: Optimizer steps done.
-        steps: Steps of the whole run.
-        warmup: Steps of linear increase among them.
-        config: The schedule.
-
-    Returns:
-        A factor in [0, 1].
+    """Return the share of the maximum learning rate, in [0, 1], after `step` of `steps` optimizer steps.
 
     Examples:
         >>> lr_factor(5, 10, warmup=0, config=ScheduleConfig(kind="cosine"))
@@ -89,10 +72,7 @@ def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> flo
 def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
     """Build SGD or AdamW, with no weight decay on norms and biases and a learning rate of its own for the backbone.
 
-    Args:
-        model: The model; names of parameters of the backbone have a part `backbone`.
-        config: The optimizer's settings.
-        lr: Maximum learning rate of the other layers.
+    The names of the backbone's parameters have a part `backbone`; `lr` is the maximum of the other layers.
     """
     pretrained = {id(p) for name, p in model.named_parameters() if "backbone" in name.split(".")}
     groups = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,21 +15,13 @@ from boxel.utils.errors import UsageError
 
 @dataclass(frozen=True)
 class Run:
-    """What is settled about a run before its data is read.
-
-    Attributes:
-        method: What is trained.
-        settings: All settings, of the method's subclass of `TrainConfig`.
-        out: The run folder.
-        inputs: What the method takes beside annotations, by name.
-        recipe: The recipe that the settings come from, if any.
-    """
+    """What is settled about a run before its data is read."""
 
     method: Method
-    settings: Any
+    settings: Any  # of the method's subclass of `TrainConfig`
     out: Path
-    inputs: Mapping[str, Any] = field(default_factory=dict)
-    recipe: str | Path | Mapping[str, Any] | None = None
+    inputs: Mapping[str, Any]  # what the method takes beside annotations, by name
+    recipe: str | Path | Mapping[str, Any] | None  # that the settings come from, if any
 
     @property
     def record(self) -> dict[str, Any]:
@@ -76,19 +68,13 @@ def resolve_run(
 
 
 def _split_inputs(method: Method, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Separate the further inputs of a method from its settings, whose short names become paths.
-
-    Raises:
-        UsageError: An input is missing that the method needs, or given to a method that does not use it.
-    """
+    """Separate the further inputs of a method from its settings, whose short names become paths."""
     known = {extra.name for other in METHODS.values() for extra in other.inputs}
     inputs = {name: settings[name] for name in settings.keys() & known if settings[name] is not None}
-    own = {extra.name: extra for extra in method.inputs}
-    for name in inputs:
-        if name not in own:
-            raise UsageError(f"{method.name} does not use `{name}`; leave it out.")
-    for name, extra in own.items():
-        if extra.required and name not in inputs:
-            raise UsageError(f"{method.name} needs {extra.help}; name it with `{name}`.")
+    for name in inputs.keys() - {extra.name for extra in method.inputs}:
+        raise UsageError(f"{method.name} does not use `{name}`; leave it out.")
+    for extra in method.inputs:
+        if extra.required and extra.name not in inputs:
+            raise UsageError(f"{method.name} needs {extra.help}; name it with `{extra.name}`.")
     changes = {ALIASES.get(name, name): value for name, value in settings.items() if name not in known}
     return inputs, {name: str(value) if isinstance(value, Path) else value for name, value in changes.items()}

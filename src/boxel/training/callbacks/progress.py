@@ -35,10 +35,6 @@ class ProgressLines(ProgressBar):
     def enable(self) -> None:
         """Do nothing, as in `disable`."""
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Reset the clock."""
-        self._start = 0.0
-
     def on_train_batch_start(self, trainer: pl.Trainer, *args: Any) -> None:  # type: ignore[override]
         """Start the clock at the first step, since much may be done before it."""
         if not self._start:

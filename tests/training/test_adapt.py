@@ -59,3 +59,9 @@ def test_labels_are_made_by_the_adapted_model(run, tmp_path):
     assert len(plain.labels) == len(adapted.labels)
     assert json.loads((tmp_path / "b_adapted" / "metrics.json").read_text())["step"] >= 1
     assert np.isfinite(adapted.quality[adapted.has_segmentation]).all()
+
+
+def test_boxes_for_a_single_batch_are_enough(run, tmp_path):
+    boxes = boxel.read(run / "scenes" / "boxes.json", images=run / "scenes" / "images")
+    out = adapt(boxes.select_instances(np.arange(3)), tmp_path / "few", teacher=str(run / "run"), minutes=0.01)
+    assert (out / "model.safetensors").exists()

@@ -25,6 +25,7 @@ from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers.detector import digest_model
 from boxel.models.io import load
 from boxel.models.pretrained import model_folder
+from boxel.training.loader import Stream
 from boxel.training.log import rank_zero_logger
 from boxel.training.recipe import read_config
 from boxel.training.run import train
@@ -122,13 +123,13 @@ def measure_step(start: Path, data: Annotations, settings: Any) -> float:
     model: Any = load(start).train()
     boxed = data.select_instances(data.has_box & ~data.iscrowd)
     dataset = CropDataset(boxed, None, settings.crops, settings.model.margin, model.padding_color)
-    batches = iter(MixedBatchSampler(boxed, 0, settings.crops, settings.batch_size, settings.seed))
+    sampler = MixedBatchSampler(boxed, 0, settings.crops, settings.batch_size, settings.seed)
     device = resolve_device(settings.device)
     model.to(device)
     seconds = []
-    for _ in range(_PROBE_STEPS):
+    for batch in Stream(sampler, _PROBE_STEPS):
         start_time = time.perf_counter()
-        crops, targets = collate([dataset[pick] for pick in next(batches)])
+        crops, targets = collate([dataset[pick] for pick in batch])
         losses = model([crop.to(device) for crop in crops], targets)
         torch.stack(list(losses.values())).sum().backward()
         seconds.append(time.perf_counter() - start_time)

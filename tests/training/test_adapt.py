@@ -63,5 +63,7 @@ def test_labels_are_made_by_the_adapted_model(run, tmp_path):
 
 def test_boxes_for_a_single_batch_are_enough(run, tmp_path):
     boxes = boxel.read(run / "scenes" / "boxes.json", images=run / "scenes" / "images")
-    out = adapt(boxes.select_instances(np.arange(3)), tmp_path / "few", teacher=str(run / "run"), minutes=0.01)
+    out = adapt(
+        boxes.select_instances(np.arange(3)), tmp_path / "few", teacher=str(run / "run"), minutes=0.01
+    )
     assert (out / "model.safetensors").exists()

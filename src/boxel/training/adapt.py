@@ -12,24 +12,23 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 import yaml
 
 from boxel.data import Annotations
-from boxel.data.crops import CropDataset
 from boxel.data.dataset import collate
-from boxel.data.samplers import MixedBatchSampler
 from boxel.labeling.api import label_data
 from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers.detector import digest_model
 from boxel.models.io import load
 from boxel.models.pretrained import model_folder
+from boxel.training.crops import make_crop_samples
 from boxel.training.loader import Stream
 from boxel.training.log import rank_zero_logger
-from boxel.training.recipe import read_config
+from boxel.training.prepare import TrainingData
 from boxel.training.run import train
 from boxel.training.run_folder import LAST, is_finished
+from boxel.training.settings import Run, resolve_run
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 
@@ -91,46 +90,31 @@ def adapt(
     logger.info("adapting %s to %d boxes for about %g minutes: %s", teacher, data.has_box.sum(), minutes, out)
     made = label_data(data, teacher=teacher).data
     hinted = replace(made, trusted=data.trusted & data.has_segmentation)
-    changes, resume = CHANGES | settings, (out / LAST).exists()
+    changes, recipe, resume = CHANGES | settings, start / "config.yaml", (out / LAST).exists()
     if resume:
         steps = yaml.safe_load((out / "config.yaml").read_text())["steps"]
     else:
-        seconds = measure_step(start, hinted, read_config(start / "config.yaml", "boxcaseg", **changes))
+        seconds = _measure_step(start, hinted, resolve_run("boxcaseg", recipe, None, out, changes))
         steps = max(round(60 * minutes / seconds), 1)
-    train(
-        "boxcaseg",
-        hinted,
-        out=out,
-        config=start / "config.yaml",
-        init=start,
-        resume=resume,
-        **changes | {"steps": steps},
-    )
+    changes["steps"] = steps
+    train("boxcaseg", hinted, out=out, config=recipe, init=start, resume=resume, **changes)
     calibration = find_calibration(teacher)
     if calibration is not None:
         save_calibration(calibration, out / "quality.json")
     return out
 
 
-def measure_step(start: Path, data: Annotations, settings: Any) -> float:
-    """Measure the seconds that a training step takes on this machine, by making a few.
-
-    Args:
-        start: Folder of the model.
-        data: What is learned from.
-        settings: The settings of the run.
-    """
+def _measure_step(start: Path, data: Annotations, run: Run) -> float:
+    """Measure the seconds that a training step takes on this machine, by making a few."""
     model: Any = load(start).train()
-    boxed = data.select_instances(data.has_box & ~data.iscrowd)
-    dataset = CropDataset(boxed, None, settings.crops, settings.model.margin, model.padding_color)
-    sampler = MixedBatchSampler(boxed, 0, settings.crops, settings.batch_size, settings.seed)
-    device = resolve_device(settings.device)
+    samples = make_crop_samples(run, TrainingData(data, None, (), None), model)
+    device = resolve_device(run.settings.device)
     model.to(device)
     seconds = []
-    for batch in Stream(sampler, _PROBE_STEPS):
-        start_time = time.perf_counter()
-        crops, targets = collate([dataset[pick] for pick in batch])
+    for batch in Stream(samples.batches(0, 1), _PROBE_STEPS):
+        began = time.perf_counter()
+        crops, targets = collate([samples.dataset[pick] for pick in batch])
         losses = model([crop.to(device) for crop in crops], targets)
         torch.stack(list(losses.values())).sum().backward()
-        seconds.append(time.perf_counter() - start_time)
-    return float(np.min(seconds))
+        seconds.append(time.perf_counter() - began)
+    return min(seconds)

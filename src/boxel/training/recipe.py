@@ -96,9 +96,10 @@ def list_recipes() -> list[Recipe]:
     recipes = []
     for name in _names():
         values = _read(name)
-        described = [values.get(key) for key in ("about", "paper", "published", "trained_on", "measured")]
-        texts = [None if value is None else str(value) for value in described]
-        recipes.append(Recipe(name, values["method"], *texts, values.get("assumed_images")))  # type: ignore[arg-type]
+        described = {key: values.get(key) for key in ("paper", "published", "trained_on", "measured")}
+        texts = {key: None if value is None else str(value) for key, value in described.items()}
+        known = {key: values.get(key) for key in ("method", "about", "assumed_images")}
+        recipes.append(Recipe(name, **known, **texts))  # type: ignore[arg-type]
     return recipes
 
 

@@ -1,8 +1,4 @@
-"""Adapt BoxCaseg to a dataset: continue its training on the boxes to label, like the paper.
-
-The model's own masks of the boxes serve as hints, so that it keeps what it knows while lines across boxes and colors
-teach it what these images look like.
-"""
+"""Adapt BoxCaseg to a dataset: continue its training on the boxes to label, like the paper."""
 
 from __future__ import annotations
 
@@ -51,8 +47,9 @@ def adapt(
 ) -> Path:
     """Adapt a BoxCaseg model to the boxes of a dataset.
 
-    The folder also gets ``adapted.json``, with the model that it was adapted from and the minutes, and a copy of that
-    model's calibration of quality, ``quality.json``, if it has one.
+    The model's own masks of the boxes serve as hints, so that it keeps what it knows while lines across boxes and
+    colors teach it what these images look like. The folder also gets ``adapted.json``, with the model that it was
+    adapted from and the minutes, and a copy of that model's calibration of quality, ``quality.json``, if it has one.
 
     Args:
         data: The dataset; its trusted masks are learned from.

@@ -16,7 +16,6 @@ from boxel.data.label_maps import has_background
 from boxel.data.transforms import RandomScaleCrop
 from boxel.models.boxsup.dataset import NO_SEGMENT, BoxSupDataset
 from boxel.models.boxsup.update import choose_candidates, compute_costs
-from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
 from boxel.proposals import make_candidates
 from boxel.training.callbacks.pictures import draw_samples
 from boxel.training.config import SEGMENTS, BoxSupTraining
@@ -47,28 +46,38 @@ def make_boxsup_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     )
     repeats = count_repeats(training, settings.mask_share)
     if (repeats > 1).any():
-        logger.info(
-            "%d images with given masks are used %d times per epoch", (repeats > 1).sum(), repeats.max()
-        )
+        message = "%d images with given masks are used %d times per epoch"
+        logger.info(message, (repeats > 1).sum(), repeats.max())
     return make_view_samples(run, dataset, model, repeats)
 
 
 class BoxSupTask(SemanticTask):
-    """Steps, validations and updates of BoxSup.
-
-    Attributes:
-        updates: Number of updates so far.
-    """
+    """Steps, validations and updates of BoxSup."""
 
     config: BoxSupTraining
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.updates = 0
+        self.updates = 0  # number of updates so far
+        undecided = [image for image in range(len(self.dataset)) if len(self.dataset.undecided(image))]
+        self.images = np.array(undecided, dtype=np.int64)  # those whose boxes choose a segment
+
+    @property
+    def share(self) -> NDArray[np.int64]:
+        """This process's part of the images whose boxes choose a segment."""
+        return self.images[self.trainer.global_rank :: self.trainer.world_size]
 
     def on_train_start(self) -> None:
-        """Make the candidate segments that are missing, and the first update."""
-        self._make_candidates()
+        """Make the candidate segments that are missing, each process its share, and the first update."""
+        if len(self.images):
+            data = self.dataset.data.select_images(self.share)
+            folder, config = self.dataset.folder, self.dataset.config
+            workers = max((os.cpu_count() or 1) // self.trainer.world_size, 1)
+            with progress(len(data), "images' candidate segments") as advance:
+                issues = make_candidates(data, folder, config, workers=workers, advance=advance)
+            for issue in issues:
+                logger.warning("%s", issue)
+        self.trainer.strategy.barrier("segments")
         self._update_if_due()
 
     def on_train_batch_end(self, *args: Any) -> None:
@@ -81,11 +90,7 @@ class BoxSupTask(SemanticTask):
         checkpoint["updates"], checkpoint["choices"] = self.updates, self.dataset.choices.clone()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the choices.
-
-        Raises:
-            BoxelError: The dataset has another number of instances than it had then.
-        """
+        """Restore the choices."""
         if len(checkpoint["choices"]) != len(self.dataset.choices):
             raise BoxelError(
                 f"{self.dataset.data.file}: {len(self.dataset.choices)} instances to learn from, but the run started "
@@ -93,20 +98,6 @@ class BoxSupTask(SemanticTask):
             )
         self.updates = checkpoint["updates"]
         self.dataset.choices.copy_(checkpoint["choices"])
-
-    def _make_candidates(self) -> None:
-        """Make this process's share of the candidate segments, and wait for the others'."""
-        images = self._images_to_choose()
-        if len(images):
-            share = self.dataset.data.select_images(self._shard(images))
-            workers = max((os.cpu_count() or 1) // self.trainer.world_size, 1)
-            with progress(len(share), "images' candidate segments") as advance:
-                lost = make_candidates(
-                    share, self.dataset.folder, self.dataset.config, workers=workers, advance=advance
-                )
-            for issue in lost:
-                logger.warning("%s", issue)
-        self.trainer.strategy.barrier("segments")
 
     def _update_if_due(self) -> None:
         step, every = self.global_step, self.config.updates.every * self.plan.steps_per_epoch
@@ -117,22 +108,21 @@ class BoxSupTask(SemanticTask):
 
     def _update(self) -> None:
         """Choose a segment for each box that has no mask, and draw the labels."""
-        images = self._images_to_choose()
-        if len(images):
-            self._choose_segments(images)
-        if self.trainer.is_global_zero and (len(images) or self.updates == 1):
+        if len(self.images):
+            self._choose_segments()
+        if self.trainer.is_global_zero and (len(self.images) or self.updates == 1):
             self._draw()
 
-    def _choose_segments(self, images: NDArray[np.int64]) -> None:
-        """Choose a segment for each box of some images (section 4.3)."""
+    def _choose_segments(self) -> None:
+        """Choose a segment for each box that has no mask (section 4.3)."""
         start, dataset = time.monotonic(), self.dataset
         before = dataset.choices.clone()
         self.model.eval()
-        chosen = {image: self._choose(image) for image in self._shard(images).tolist()}
+        chosen = {image: self._choose(image) for image in self.share.tolist()}
         self.model.train()
         for image, choices in gather_by_image(chosen, self.trainer.world_size).items():
             dataset.choices[dataset.undecided(image)] = torch.from_numpy(choices).int()
-        boxes = sum(len(dataset.undecided(image)) for image in images)
+        boxes = sum(len(dataset.undecided(image)) for image in self.images)
         logger.info(
             "update %d at step %d: %d boxes, %d with another segment than before, %d without any, in %.0f s",
             self.updates,
@@ -152,17 +142,11 @@ class BoxSupTask(SemanticTask):
         except BoxelError:
             return np.full(len(own), NO_SEGMENT)
         labels = data.labels[own] + int(has_background(data))
-        table = compute_costs(candidates, data.boxes[own], labels, self._log_probabilities(pixels), config)
-        return choose_candidates(
-            table, config.top_k, np.random.default_rng([self.config.seed, self.updates, image])
-        )
-
-    def _log_probabilities(self, image: NDArray[np.uint8]) -> NDArray[np.float32]:
-        """Return the network's log-probabilities of an image's pixels, (K, H, W)."""
-        pixels = torch.from_numpy(image).permute(2, 0, 1).to(self.device)
-        config = semantic_inference_config(self.model)
-        probabilities = predict_probabilities(self.model.network, pixels, config)
-        return probabilities.clamp(min=MIN_PROBABILITY).log().cpu().numpy()
+        probabilities = self.predict(torch.from_numpy(pixels).permute(2, 0, 1).to(self.device))
+        logs = probabilities.clamp(min=MIN_PROBABILITY).log().cpu().numpy()
+        costs = compute_costs(candidates, data.boxes[own], labels, logs, config)
+        rng = np.random.default_rng([self.config.seed, self.updates, image])
+        return choose_candidates(costs, config.top_k, rng)
 
     def _draw(self) -> None:
         """Draw the labels of some images after this update (Fig. 3)."""
@@ -174,12 +158,3 @@ class BoxSupTask(SemanticTask):
 
         path = Path(self.trainer.default_root_dir, "labels", f"update_{self.updates:03d}.jpg")
         draw_samples(dataset.data, draw, path)
-
-    def _images_to_choose(self) -> NDArray[np.int64]:
-        """Return the images with boxes that choose a segment."""
-        images = [image for image in range(len(self.dataset)) if len(self.dataset.undecided(image))]
-        return np.array(images, dtype=np.int64)
-
-    def _shard(self, images: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return this process's part of some images."""
-        return images[self.trainer.global_rank :: self.trainer.world_size]

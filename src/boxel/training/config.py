@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from boxel.data.config import AugmentConfig, CropConfig, ScaleCropConfig
 from boxel.models.boxcaseg import BoxCasegConfig
@@ -145,6 +145,12 @@ class TrainConfig(Config):
     devices: int | str = "auto"
     nodes: PositiveInt = 1
     strategy: str = "auto"
+
+    @property
+    def hardware(self) -> dict[str, Any]:
+        """The devices, as arguments of Lightning's `Fabric` and `Trainer`."""
+        names = {"accelerator": self.device, "devices": self.devices}
+        return names | {"num_nodes": self.nodes, "strategy": self.strategy}
 
     @property
     def teacher(self) -> str | None:

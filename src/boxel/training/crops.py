@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from boxel.data.annotations import Annotations
 from boxel.data.config import CropConfig
@@ -17,7 +16,7 @@ from boxel.data.formats.salient import select_single_objects
 from boxel.data.samplers import MixedBatchSampler
 from boxel.evaluation.boxes import compare_masks, summarize_validation
 from boxel.masks.rle import encode
-from boxel.training.lit_module import Task
+from boxel.training.lit_module import Batch, Task
 from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
@@ -30,11 +29,7 @@ logger = rank_zero_logger(__name__)
 
 
 def make_crop_samples(run: Run, data: TrainingData, model: Any) -> Samples:
-    """Make crops of boxed instances and of salient images.
-
-    Raises:
-        BoxelError: No box has an area, or no salient image shows a single object.
-    """
+    """Make crops of boxed instances and of salient images."""
     training, salient, settings = data.training, data.salient, run.settings
     boxed = training.select_instances(training.has_box & ~training.iscrowd)
     if not len(boxed.labels):
@@ -77,7 +72,7 @@ class CropTask(Task):
         """Return the validation images at their own size, with their masks."""
         return InstanceDataset(truth.select_instances(truth.has_box & ~truth.iscrowd))
 
-    def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Predict masks of the boxes of an image, and compare them with the true ones."""
         for image, target in zip(*batch, strict=True):
             masks, _ = self.model([image.float() / 255], boxes=[target["boxes"]])

@@ -46,12 +46,7 @@ def start_processes(settings: TrainConfig) -> Fabric:
     """
     try:
         with quiet_lightning():
-            processes = Fabric(
-                accelerator=settings.device,
-                devices=settings.devices,
-                num_nodes=settings.nodes,
-                strategy=settings.strategy,
-            )
+            processes = Fabric(**settings.hardware)
             processes.launch()
     except TypeError as error:  # Fabric refuses to fork or spawn without a function to run
         raise UsageError(
@@ -120,10 +115,7 @@ def _build_trainer(run: Run, plan: Plan, validation: Annotations | None, start: 
     try:
         return pl.Trainer(
             default_root_dir=out,
-            accelerator=settings.device,
-            devices=settings.devices,
-            num_nodes=settings.nodes,
-            strategy=settings.strategy,
+            **settings.hardware,
             precision=settings.precision,
             accumulate_grad_batches=settings.accumulate,
             gradient_clip_val=settings.optim.clip or None,

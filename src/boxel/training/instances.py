@@ -8,7 +8,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from boxel.data.annotations import Annotations
 from boxel.data.dataset import InstanceDataset
@@ -19,7 +18,7 @@ from boxel.models.detector import Detector
 from boxel.models.fcrn import FCRNInstances
 from boxel.models.inference import InferenceConfig, inference_config_from_training, predict_batch
 from boxel.models.mask_rcnn import MaskRCNN
-from boxel.training.lit_module import Task
+from boxel.training.lit_module import Batch, Task
 from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
@@ -56,7 +55,7 @@ class InstanceTask(Task):
         """Return the validation images at their own size."""
         return InstanceDataset(truth.without_masks())
 
-    def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Find the instances of a batch of images of their own size."""
         images = [image.permute(1, 2, 0).cpu().numpy() for image in batch[0]]
         predictions = predict_batch(self.model, images, self.inference_config())
@@ -101,11 +100,7 @@ def diagnose_filled_masks(model: Detector, progress: float) -> str:
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
-    """Return the few metrics worth following during training.
-
-    Args:
-        results: Detections as COCO results.
-        truth: The ground truth.
+    """Compute the few metrics of COCO results that are worth following during training.
 
     Returns:
         Finite metrics in [0, 1] by name: `box_AP`, `box_AP50` and `mask_fill`; with true masks `mask_AP`, `mask_AP50`,

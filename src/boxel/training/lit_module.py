@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import lightning.pytorch as pl
 import numpy as np
@@ -20,20 +20,19 @@ from boxel.training.schedule import Plan, build_optimizer, build_scheduler
 
 logger = logging.getLogger(__name__)
 
+Batch: TypeAlias = tuple[list[Tensor], list[dict[str, Any]]]
+"""Images and their targets."""
+
 
 class Task(pl.LightningModule):
     """Training steps of a model with torchvision's detection interface; subclasses add the validation.
 
-    Args:
-        model: ``model(images, targets)`` returns raw losses, ``model.loss_weights(progress)`` their weights.
-        config: The settings of the run.
-        plan: Its steps and learning rate.
-        truth: What to validate against, if anything.
-        dataset: The training samples, for steps or validations that need them.
+    ``model(images, targets)`` returns raw losses, and ``model.loss_weights(progress)`` their weights. The truth is what
+    to validate against, if anything, and the dataset the training samples.
     """
 
     measures: ClassVar[tuple[str, ...]]
-    """Metrics that select the best checkpoint: one that needs true masks, and one for boxes alone."""
+    """Metrics that select the best checkpoint: the first one needs true masks, the last one boxes alone."""
 
     val_batch_size: ClassVar[int] = 1
 
@@ -55,9 +54,7 @@ class Task(pl.LightningModule):
         """Make a step's randomness depend on the seed and the step alone, so that a resumed run repeats it."""
         torch.manual_seed(self.config.seed * 1_000_003 + batch_idx)
 
-    def training_step(
-        self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int
-    ) -> Tensor | None:
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """Return the weighted sum of the losses, and log the raw losses and their weights."""
         losses = self.compute_losses(batch)
         weights = self.model.loss_weights(self.progress())
@@ -80,7 +77,7 @@ class Task(pl.LightningModule):
             )
         return total
 
-    def compute_losses(self, batch: tuple[list[Tensor], list[dict[str, Any]]]) -> dict[str, Tensor]:
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the raw losses of a batch by name."""
         return self.model(*batch)
 

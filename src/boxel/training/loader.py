@@ -28,12 +28,7 @@ class Samples:
 
 
 class Stream(Sampler[list[SeededIndex]]):
-    """A fixed number of batches, epoch after epoch.
-
-    Args:
-        batches: The sampler of one epoch.
-        length: The number of batches.
-    """
+    """The first `length` batches of a sampler of one epoch, epoch after epoch."""
 
     def __init__(self, batches: BatchSampler, length: int):
         self.batches, self.length = batches, length
@@ -84,11 +79,7 @@ class ResumableLoader(DataLoader):
         return {"seen": self.seen, "images": len(self.samples)}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue after the batches already seen.
-
-        Raises:
-            BoxelError: The dataset has another number of samples than it had then.
-        """
+        """Continue after the batches already seen, if the dataset has as many samples as it had then."""
         if state["images"] != len(self.samples):
             raise BoxelError(
                 f"{self.samples.data.file}: {len(self.samples)} samples to learn from, but the run started with "

@@ -1,9 +1,4 @@
-"""Training settings from recipes and flags.
-
-A recipe is a YAML mapping of settings. It may build on another one (`base`), and it may state what it is for
-(`about`, `published`, `measured`, ...). The bundled recipes are used by name: `coco-small` is the file
-`recipes/coco-small.yaml`, `boxinst/table3-projection` an entry of the tables in `recipes/boxinst.yaml`.
-"""
+"""Training settings from recipes and flags. A recipe is a YAML mapping of settings and of what it is for."""
 
 from __future__ import annotations
 
@@ -36,7 +31,7 @@ LENGTH_RATIO = 4
 
 @dataclass(frozen=True)
 class Recipe:
-    """A bundled recipe."""
+    """A bundled recipe: the file `recipes/NAME.yaml`, or for `FILE/ROW` an entry of the tables in one."""
 
     name: str
     method: str

@@ -18,7 +18,7 @@ from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import RandomScaleCrop
 from boxel.evaluation.semantic import semantic_metrics
 from boxel.models.semantic.inference import predict_probabilities, semantic_inference_config
-from boxel.training.lit_module import Task
+from boxel.training.lit_module import Batch, Task
 from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
@@ -51,14 +51,7 @@ def _make_samples(run: Run, training: Annotations, model: Any, instances: bool) 
 def make_view_samples(
     run: Run, dataset: SemanticDataset, model: Any, repeats: NDArray[np.integer] | None = None
 ) -> Samples:
-    """Make batches of random squares, and report how much of a square the classifier sees.
-
-    Args:
-        run: What is to be done.
-        dataset: The squares.
-        model: The model.
-        repeats: (I,) how often each image is used per epoch; None for once.
-    """
+    """Make batches of random squares, `repeats` (I,) of each image, and report how much of one the classifier sees."""
     settings, field_of_view, crop = run.settings, model.config.field_of_view, run.settings.views.crop
     logger.info("the classifier's field of view is %d of %d pixels", field_of_view, crop)
     if field_of_view > crop:
@@ -79,18 +72,13 @@ def make_view_samples(
 class SemanticTask(Task):
     """Steps and validations of a semantic segmenter."""
 
-    measures: ClassVar[tuple[str, ...]] = ("val/mean_iou", "val/pixel_accuracy")
+    measures: ClassVar[tuple[str, ...]] = ("val/mean_iou",)
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         # (K, K) pixels by true and predicted class; it adds up the processes by itself.
         self.confusion = MulticlassConfusionMatrix(self.model.num_classes, ignore_index=IGNORE_INDEX)
         self.own_images = 0  # of this process; what comes after them is another's, too
-
-    @classmethod
-    def select_measure(cls, truth: Annotations) -> str:
-        """Return the first measure: validation data of a segmenter has label maps or masks."""
-        return cls.measures[0]
 
     def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
         """Return this process's share of the validation images, and count those that it has alone."""
@@ -101,15 +89,15 @@ class SemanticTask(Task):
         """Return the validation images at their own size."""
         return SemanticDataset(truth.select_images(has_pixel_labels(truth)), classes=self.model.categories)
 
-    def compute_losses(self, batch: tuple[list[Tensor], list[dict[str, Any]]]) -> dict[str, Tensor]:
+    def compute_losses(self, batch: Batch) -> dict[str, Tensor]:
         """Compute the raw losses of a batch by name, at the current progress of the training."""
         return self.model(*batch, progress=self.progress())
 
-    def validation_step(self, batch: tuple[list[Tensor], list[dict[str, Any]]], batch_idx: int) -> None:
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Compare the predicted classes of an image's pixels with the true ones."""
         if batch_idx < self.own_images:
             for image, target in zip(*batch, strict=True):
-                self.confusion.update(self._predict(image), target["labels"].long())
+                self.confusion.update(self.predict(image).argmax(0), target["labels"].long())
 
     def on_validation_epoch_end(self) -> None:
         """Log the metrics of all images under `val/`."""
@@ -130,10 +118,10 @@ class SemanticTask(Task):
 
     def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """Draw the predicted classes on a validation image."""
-        labels = self._predict(torch.from_numpy(image).permute(2, 0, 1).to(self.device))
-        return overlay_labels(image, labels.cpu().numpy(), [c.name for c in self.model.categories])
+        probabilities = self.predict(torch.from_numpy(image).permute(2, 0, 1).to(self.device))
+        names = [category.name for category in self.model.categories]
+        return overlay_labels(image, probabilities.argmax(0).cpu().numpy(), names)
 
-    def _predict(self, image: Tensor) -> Tensor:
-        """Return the (H, W) classes of an image's pixels."""
-        config = semantic_inference_config(self.model)
-        return predict_probabilities(self.model.network, image, config).argmax(0)
+    def predict(self, image: Tensor) -> Tensor:
+        """Return (K, H, W) the probabilities of the classes at each pixel of a (3, H, W) uint8 image."""
+        return predict_probabilities(self.model.network, image, semantic_inference_config(self.model))

@@ -31,14 +31,10 @@ class Stopped(Exception):
 
 
 class LastCheckpoint(pl.callbacks.Checkpoint):
-    """Write a checkpoint every few steps, at the end, and when Ctrl-C or SIGTERM interrupts the run.
+    """Write a checkpoint every few optimizer steps, at the end, and when Ctrl-C or SIGTERM interrupts the run.
 
     A checkpoint lies between two optimizer steps, after the validation if one is due, so that a run resumed from it
     repeats nothing and skips nothing. A second Ctrl-C ends the run at once.
-
-    Args:
-        path: The checkpoint.
-        every: Optimizer steps between two checkpoints.
     """
 
     def __init__(self, path: Path, every: int):

@@ -11,12 +11,7 @@ from lightning.pytorch.loggers import CSVLogger
 
 
 class MetricsTable(CSVLogger):
-    """Lightning's table of metrics, which a resumed run continues instead of replacing it.
-
-    Args:
-        folder: The run folder.
-        steps: Optimizer steps already done; rows of later ones, whose process was killed, are dropped.
-    """
+    """Lightning's table of metrics, which a run that has done some `steps` continues, without rows of later ones."""
 
     def __init__(self, folder: Path, steps: int = 0):
         # Each row is written at once, so that a kill loses no row that the checkpoint does not lose too.
@@ -36,7 +31,7 @@ class MetricsTable(CSVLogger):
 
 
 def _read_rows(path: Path, steps: int) -> list[dict[str, str]]:
-    """Read the rows of the first ``steps`` steps, which count from 0, without one that was cut short."""
+    """Read the rows of the first `steps` steps, which count from 0, without one that was cut short."""
     if not path.is_file():
         return []
     with open(path, newline="") as file:

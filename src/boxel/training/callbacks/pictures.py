@@ -23,12 +23,9 @@ NUM_IMAGES = 6
 def draw_samples(
     data: Annotations, draw: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]], path: Path
 ) -> None:
-    """Draw some images of a dataset, evenly spaced, on one sheet.
+    """Draw on some images of a dataset, evenly spaced, and write them as one; those that cannot be read are left out.
 
-    Args:
-        data: The dataset; images that cannot be read are left out.
-        draw: Draws on an (H, W, 3) RGB image, given its index too.
-        path: The file to write.
+    The function gets an (H, W, 3) RGB image and its index.
     """
     drawn = []
     for index in np.linspace(0, len(data) - 1, min(NUM_IMAGES, len(data))).round().astype(int).tolist():
@@ -39,12 +36,7 @@ def draw_samples(
 
 
 class SamplePictures(pl.Callback):
-    """Draw predictions on some validation images.
-
-    Args:
-        folder: The run folder; the pictures go to `samples/`.
-        data: The validation data.
-    """
+    """Draw predictions on some validation images, in `samples/` of the run folder."""
 
     def __init__(self, folder: Path, data: Annotations):
         self.folder, self.data = folder, data
@@ -57,24 +49,17 @@ class SamplePictures(pl.Callback):
 
 
 class Curves(pl.Callback):
-    """Plot losses and metrics after each validation and at the end.
-
-    Args:
-        folder: The run folder, in which `metrics.csv` becomes `curves.png`.
-    """
+    """Plot `metrics.csv` of the run folder as `curves.png` after each validation and at the end."""
 
     def __init__(self, folder: Path):
         self.folder = folder
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Plot the curves so far."""
-        self._plot(trainer)
-
-    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Plot the complete curves."""
-        self._plot(trainer)
-
-    def _plot(self, trainer: pl.Trainer) -> None:
         metrics = self.folder / "metrics.csv"
         if trainer.is_global_zero and metrics.is_file():
             plot_curves(metrics, self.folder / "curves.png")
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Plot the complete curves."""
+        self.on_validation_end(trainer, pl_module)

@@ -17,11 +17,7 @@ logger = logging.getLogger(__name__)
 
 
 class ProgressLines(ProgressBar):
-    """Log a line after the first step, at the end, and now and then in between.
-
-    Args:
-        seconds: Minimum time between two lines.
-    """
+    """Log a line after the first step, at the end, and in between if some `seconds` have passed since the last one."""
 
     def __init__(self, seconds: float = 20.0):
         super().__init__()

@@ -149,8 +149,9 @@ class TrainConfig(Config):
     @property
     def hardware(self) -> dict[str, Any]:
         """The devices, as arguments of Lightning's `Fabric` and `Trainer`."""
-        names = {"accelerator": self.device, "devices": self.devices}
-        return names | {"num_nodes": self.nodes, "strategy": self.strategy}
+        return dict(
+            accelerator=self.device, devices=self.devices, num_nodes=self.nodes, strategy=self.strategy
+        )
 
     @property
     def teacher(self) -> str | None:

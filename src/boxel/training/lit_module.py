@@ -43,6 +43,7 @@ class Task(pl.LightningModule):
         self.model, self.config, self.plan = model, config, plan
         self.truth, self.dataset = truth, dataset
         self.results: dict[Any, Any] = {}  # of the validation images of this process, by image id
+        self.own_images = 0  # how many of them no other process has
         self.loss_was_finite = True
 
     @classmethod
@@ -116,6 +117,7 @@ class Task(pl.LightningModule):
     def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
         """Return a process's share of the validation images; shares have one length, so some images may be in two."""
         dataset = self.val_dataset(truth)
+        self.own_images = len(range(rank, len(dataset), processes))
         padded = np.resize(np.arange(len(dataset)), -(-len(dataset) // processes) * processes)
         share = Subset(dataset, padded[rank::processes].tolist())
         return DataLoader(share, self.val_batch_size, collate_fn=collate)

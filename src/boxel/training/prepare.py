@@ -141,7 +141,7 @@ def _select_targets(data: Annotations, config: DataConfig, things: Sequence[Cate
 def _select_validation(
     data: Annotations, config: DataConfig, categories: Sequence[Category] | None
 ) -> Annotations:
-    """Apply the categories of the training data, unless a segmenter's dataset does so itself, and no other setting."""
+    """Apply the categories of the training data, which None leaves to a segmenter's dataset, and no other setting."""
     known = {category.name for category in data.categories}
     renamed = data.rename_categories({old: new for old, new in config.rename.items() if old in known})
     aligned = renamed if categories is None else align_categories(renamed, categories)

@@ -8,7 +8,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassConfusionMatrix
 
 from boxel.data.annotations import Annotations
@@ -78,12 +77,6 @@ class SemanticTask(Task):
         super().__init__(*args)
         # (K, K) pixels by true and predicted class; it adds up the processes by itself.
         self.confusion = MulticlassConfusionMatrix(self.model.num_classes, ignore_index=IGNORE_INDEX)
-        self.own_images = 0  # of this process; what comes after them is another's, too
-
-    def val_loader(self, truth: Annotations, processes: int, rank: int) -> DataLoader:
-        """Return this process's share of the validation images, and count those that it has alone."""
-        self.own_images = len(range(rank, int(has_pixel_labels(truth).sum()), processes))
-        return super().val_loader(truth, processes, rank)
 
     def val_dataset(self, truth: Annotations) -> SemanticDataset:
         """Return the validation images at their own size."""

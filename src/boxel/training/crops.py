@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -39,11 +40,7 @@ def make_crop_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     if salient is not None:
         salient = _select_salient(salient, settings.crops, settings.seed)
     count = 0 if salient is None else len(salient)
-
-    def batches(rank: int, processes: int) -> MixedBatchSampler:
-        size, seed = settings.batch_size, settings.seed
-        return MixedBatchSampler(boxed, count, settings.crops, size, seed, rank, processes)
-
+    batches = partial(MixedBatchSampler, boxed, count, settings.crops, settings.batch_size, settings.seed)
     dataset = CropDataset(boxed, salient, settings.crops, settings.model.margin, model.padding_color)
     return Samples(dataset, batches, len(batches(0, 1)) * settings.batch_size, "crops")
 

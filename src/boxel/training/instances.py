@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -37,10 +38,7 @@ def make_image_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     hinted = getattr(settings.model, "hint_weight", 0) > 0
     if hinted:
         training = with_hints(training, run.out / "hints.json")
-
-    def batches(rank: int, processes: int) -> AspectBatchSampler:
-        return AspectBatchSampler(training, settings.batch_size, settings.seed, rank, processes)
-
+    batches = partial(AspectBatchSampler, training, settings.batch_size, settings.seed)
     dataset = InstanceDataset(training, train_transforms(settings.augment), hinted)
     return Samples(dataset, batches, len(training), "images")
 

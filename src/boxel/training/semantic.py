@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
@@ -60,11 +61,7 @@ def make_view_samples(
             field_of_view,
             crop,
         )
-
-    def batches(rank: int, processes: int) -> AspectBatchSampler:
-        size, seed = settings.batch_size, settings.seed
-        return AspectBatchSampler(dataset.data, size, seed, rank, processes, repeats=repeats)
-
+    batches = partial(AspectBatchSampler, dataset.data, settings.batch_size, settings.seed, repeats=repeats)
     return Samples(dataset, batches, len(dataset) if repeats is None else int(repeats.sum()), "crops")
 
 

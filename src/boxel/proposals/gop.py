@@ -10,11 +10,8 @@ from scipy.sparse.csgraph import dijkstra
 from boxel.proposals.selection import Indices, Pool
 from boxel.proposals.superpixels import Pixels, Regions, edge_strength
 
-MAX_SEEDS = 150
-"""Number of superpixels from which regions grow."""
-
-MAX_LEVELS = 20
-"""Maximum number of level sets per distance."""
+MAX_SEEDS = 150  # superpixels from which regions grow
+MAX_LEVELS = 20  # maximum number of level sets per distance
 
 
 def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:

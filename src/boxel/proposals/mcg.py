@@ -9,8 +9,11 @@ from boxel.proposals.hierarchies import Hierarchy, hierarchies, pool_groups
 from boxel.proposals.selection import Pool
 from boxel.proposals.superpixels import Pixels, Regions
 
-TOP_REGIONS = (300, 60, 30)
-"""How many of the highest regions of a hierarchy form pairs, triplets and quadruplets: some thousands of each."""
+TOP_REGIONS = (
+    300,
+    60,
+    30,
+)  # highest regions that form pairs, triplets and quadruplets: some thousands of each
 
 
 def mcg(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:

@@ -15,11 +15,8 @@ from boxel.proposals.hierarchies import hierarchy, pool_groups
 from boxel.proposals.selection import Pool
 from boxel.proposals.superpixels import Pixels, Regions, build_regions, gradient
 
-SCALES = (50, 150)
-"""Scales of Felzenszwalb's segmentation, which gives the initial regions; larger scales give larger regions."""
-
-BINS = 25
-"""Number of histogram bins per channel."""
+SCALES = (50, 150)  # of Felzenszwalb's segmentation; larger scales give larger regions
+BINS = 25  # histogram bins per channel
 
 
 def selective_search(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:

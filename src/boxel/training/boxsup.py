@@ -31,8 +31,7 @@ from boxel.viz.overlays import overlay_labels
 
 logger = rank_zero_logger(__name__)
 
-MIN_PROBABILITY = 1e-6
-"""Lower limit of a class's probability, so that a pixel costs at most 14."""
+MIN_PROBABILITY = 1e-6  # lower limit of a class's probability, so that a pixel costs at most 14
 
 
 def make_boxsup_samples(run: Run, data: TrainingData, model: Any) -> Samples:

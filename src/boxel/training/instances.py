@@ -28,8 +28,7 @@ from boxel.training.settings import Run
 
 logger = rank_zero_logger(__name__)
 
-MIN_PICTURE_SCORE = 0.3
-"""Minimum score of the instances drawn in sample pictures."""
+MIN_PICTURE_SCORE = 0.3  # minimum score of the instances drawn in sample pictures
 
 
 def make_image_samples(run: Run, data: TrainingData, model: Any) -> Samples:

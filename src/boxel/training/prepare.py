@@ -24,8 +24,7 @@ from boxel.utils.errors import BoxelError, nearest
 
 logger = rank_zero_logger(__name__)
 
-MAX_REPEATS = 10
-"""Maximum number of times per epoch that an image with given masks is used."""
+MAX_REPEATS = 10  # how often per epoch an image with given masks is used at most
 
 Source: TypeAlias = Annotations | str | Path
 

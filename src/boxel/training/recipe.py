@@ -25,8 +25,7 @@ DESCRIPTION = ("about", "published", "trained_on", "measured")
 NOT_SETTINGS = ("method", *DESCRIPTION, "paper", "measure", "assumed_images")
 """All keys of a recipe that are not settings of the run."""
 
-LENGTH_RATIO = 4
-"""How far a dataset may be from the assumed number of images before :func:`length_warning` warns."""
+LENGTH_RATIO = 4  # how far a dataset may be from the assumed number of images without a warning
 
 
 @dataclass(frozen=True)

@@ -16,8 +16,7 @@ from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import contact_sheet, save_image
 from boxel.viz.plots import plot_curves
 
-NUM_IMAGES = 6
-"""Images per picture."""
+NUM_IMAGES = 6  # per picture
 
 
 def draw_samples(

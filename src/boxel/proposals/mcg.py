@@ -9,11 +9,7 @@ from boxel.proposals.hierarchies import Hierarchy, hierarchies, pool_groups
 from boxel.proposals.selection import Pool
 from boxel.proposals.superpixels import Pixels, Regions
 
-TOP_REGIONS = (
-    300,
-    60,
-    30,
-)  # highest regions that form pairs, triplets and quadruplets: some thousands of each
+TOP_REGIONS = (300, 60, 30)  # how many of the highest regions form pairs, triplets and quadruplets
 
 
 def mcg(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:

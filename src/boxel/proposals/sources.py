@@ -24,9 +24,7 @@ GENERATORS: dict[str, Callable[[NDArray[np.uint8], Pixels, Regions], Pool]] = {
 }
 """Functions of an image, (H, W, 3) RGB, of the same in CIE LAB and of its superpixels."""
 
-MAX_SIDE = (
-    500  # larger images are downscaled to this longer side in pixels, and their segments upscaled again
-)
+MAX_SIDE = 500  # pixels of the longer side to which larger images are downscaled
 
 
 def propose(

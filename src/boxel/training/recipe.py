@@ -39,9 +39,7 @@ class Recipe:
     published: str | None  # the published result
     trained_on: str | None  # the supervision of this row if others of the paper have another
     measured: str | None  # our own result, if it was run here
-    assumed_images: (
-        int | None
-    )  # the number of images, or of other samples of an epoch, that its length is meant for
+    assumed_images: int | None  # images, or other samples of an epoch, that its length is meant for
 
 
 def read_config(

@@ -21,9 +21,7 @@ class Hierarchy(NamedTuple):
     """A binary tree over S superpixels: these are nodes 0 to S - 1, later nodes merge two adjacent ones."""
 
     parents: NDArray[np.int64]  # (2 S - 1,), the parent of each node; the root is its own
-    places: NDArray[
-        np.int64
-    ]  # (S,), the rank of each superpixel in an order that keeps those of a node together
+    places: NDArray[np.int64]  # (S,), the rank of each superpixel; those of a node have consecutive ranks
     starts: NDArray[np.int64]  # (2 S - 1,), the lowest rank of each node's superpixels
     counts: NDArray[np.int64]  # (2 S - 1,), the number of superpixels of each node
     boxes: NDArray[np.int64]  # (2 S - 1, 4) xyxy, the tight box of each node

@@ -16,15 +16,15 @@ def test_defaults_hold_without_a_recipe():
 
 def test_changes_override_the_recipe_and_the_recipe_the_defaults(tmp_path):
     recipe = tmp_path / "recipe.yaml"
-    recipe.write_text("model: {tau: 0.1, theta: 3.0}\nepochs: 2\n")
+    recipe.write_text("model: {tau: 0.1, area_weight: 3.0}\nepochs: 2\n")
     config = read_config(recipe, **{"model.tau": 0.2, "optim.lr": 0.5})
-    assert (config.model.tau, config.model.theta, config.epochs, config.optim.lr) == (0.2, 3.0, 2, 0.5)
+    assert (config.model.tau, config.model.area_weight, config.epochs, config.optim.lr) == (0.2, 3.0, 2, 0.5)
     assert config.model.backbone == BoxInstTraining().model.backbone
 
 
 def test_a_mapping_is_not_modified():
     recipe = {"model": {"tau": 0.1}}
-    read_config(recipe, **{"model.tau": 0.2, "model.theta": 1.0})
+    read_config(recipe, **{"model.tau": 0.2, "model.area_weight": 1.0})
     assert recipe == {"model": {"tau": 0.1}}
 
 
@@ -111,15 +111,15 @@ def test_a_recipe_overrides_its_base(tmp_path):
     )
     files = write_recipes(
         tmp_path,
-        second="base: below/first.yaml\nmodel: {tau: 0.4, theta: 3}\naugment: {short_sides: [3]}",
-        third="base: second.yaml\nmodel: {theta: 5}",
+        second="base: below/first.yaml\nmodel: {tau: 0.4, area_weight: 3}\naugment: {short_sides: [3]}",
+        third="base: second.yaml\nmodel: {area_weight: 5}",
     )
     config = read_config(files["third"], **{"model.patch_size": 5})
     default = BoxInstTraining()
     assert config == replace(
         default,
         epochs=3,
-        model=replace(default.model, tau=0.4, dilation=1, theta=5, patch_size=5),
+        model=replace(default.model, tau=0.4, dilation=1, area_weight=5, patch_size=5),
         augment=replace(default.augment, short_sides=[3]),
     )
 

@@ -111,9 +111,46 @@ def test_instances_are_matched_by_image_and_id_in_any_order(truth):
     assert instance_ious(truth, elsewhere)[0].tolist() == [1, 1, 0]
 
 
-def test_datasets_without_a_common_id_are_refused(truth):
-    with pytest.raises(BoxelError, match=r"other\.json: none of its annotation ids is in .*true"):
-        measure_masks(replace(truth, file="true.json"), replace(truth, ids=list("vwxyz"), file="other.json"))
+def test_other_ids_are_matched_by_image_name_class_and_box(truth, caplog):
+    caplog.set_level("INFO")
+    pred = replace(
+        truth.select_images([1, 0]).select_instances([4, 1, 0, 3, 2]),
+        paths=["JPEGImages/1.jpg", "JPEGImages/0.jpg"],
+        ids=list("vwxyz"),
+        file="other.json",
+    )
+    ious, ours, _ = instance_ious(replace(truth, file="true.json"), pred)
+    assert ious.tolist() == [1, 1, 1] and [pred.ids[i] for i in ours] == ["x", "w", "y"]
+    assert "other.json is compared with true.json by image name, class and box" in caplog.text
+    assert "5 of 5 instances are matched" in caplog.text
+    other_classes = replace(pred, categories=pred.categories[::-1])
+    with pytest.raises(BoxelError, match="neither by its id nor by image name, class and box"):
+        instance_ious(truth, other_classes)
+
+
+def test_ids_that_contradict_image_names_or_boxes_are_not_used(truth, make_truth, rectangle):
+    """Both datasets number their images and instances from the start, but in another order."""
+    swapped = replace(truth.select_images([1, 0]), image_ids=truth.image_ids)
+    assert instance_ious(truth, swapped)[1].tolist() == [0, 1, 3]
+    row = make_truth([(20, 90)], [{"mask": rectangle(20, 90, x, 0, x + 20, 20)} for x in (0, 30, 60)])
+    turned = replace(row.select_instances([2, 0, 1]), ids=row.ids)
+    assert instance_ious(row, turned)[0].tolist() == [1, 1, 1]
+    # An instance whose boxes do not overlap is a bad label, not a proof of other ids.
+    moved = replace(row, boxes=row.boxes + np.array([[0], [0], [30]]))
+    assert instance_ious(row, moved)[1].tolist() == [0, 1, 2]
+
+
+def test_images_of_the_same_name_in_several_folders_are_told_apart_by_their_ids(truth):
+    nested = replace(truth, paths=["a/1.png", "b/1.png"])
+    assert instance_ious(nested, nested.select_images([1]))[1].tolist() == [-1, -1, 1]
+
+
+def test_datasets_without_a_common_instance_are_refused(truth):
+    other = replace(truth, ids=list("vwxyz"), paths=["8.png", "9.png"], file="other.json")
+    with pytest.raises(
+        BoxelError, match=r"other\.json: no instance is also in true\.json, neither by its id"
+    ):
+        measure_masks(replace(truth, file="true.json"), other)
 
 
 def test_boxes_with_a_short_side_are_left_out(truth):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,10 +13,11 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
+from boxel.data.formats.layout import file_stems
 from boxel.evaluation.coco import match_boxes
 from boxel.evaluation.results import Result, get_boxes
 from boxel.evaluation.tables import format_table
-from boxel.masks.boxes import paired_box_iou, tight_boxes
+from boxel.masks.boxes import box_iou, match_best, paired_box_iou, tight_boxes
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
@@ -25,6 +27,9 @@ logger = logging.getLogger(__name__)
 
 MIN_SIDE = 16.0
 """Minimum shorter side, in pixels, of the boxes whose masks are evaluated."""
+
+MIN_SAME = 0.5
+"""Minimum IoU of the boxes of an instance in two datasets that have different ids."""
 
 MIN_RANKED = 20
 """Minimum number of masks with a quality for metrics of the quality."""
@@ -70,7 +75,8 @@ def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_S
 
     Args:
         truth: True masks.
-        pred: Masks under the same image and annotation ids; an instance without one counts as an IoU of 0.
+        pred: Masks of the same instances, found as in :func:`match_instances`; an instance without one counts as an IoU
+            of 0.
         min_side: Minimum shorter side of the boxes evaluated, in pixels.
 
     Returns:
@@ -119,15 +125,13 @@ def instance_ious(
         >>> instance_ious(truth, truth.without_masks().select_instances([0, 1, 2]))[0].tolist()
         [0.0, 0.0, 0.0]
     """
-    position = {(pred.image_ids[pred.image_index[i]], pred.ids[i]): i for i in range(len(pred.labels))}
     sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1, initial=np.inf)
     gt_index = np.flatnonzero(truth.has_mask & ~truth.iscrowd & (sides >= min_side))
-    keys = [(truth.image_ids[truth.image_index[i]], truth.ids[i]) for i in gt_index]
-    pred_index = np.array([position.get(key, -1) for key in keys], dtype=np.int64)
+    pred_index = match_instances(truth, pred)[gt_index]
     if len(gt_index) and (pred_index < 0).all():
         raise BoxelError(
-            f"{pred.file}: none of its annotation ids is in {truth.file}; compare a labeled dataset with the true "
-            "masks of the same dataset."
+            f"{pred.file}: no instance is also in {truth.file}, neither by its id nor by image name, class and box; "
+            "compare a labeled dataset with the true masks of the same dataset."
         )
     ious = np.zeros(len(gt_index))
     for row, (own, other) in enumerate(zip(pred_index.tolist(), gt_index.tolist(), strict=True)):
@@ -141,6 +145,60 @@ def instance_ious(
         if mask is not None:
             ious[row] = coco_mask.iou([mask], [gt_mask], [0])[0, 0]
     return ious, pred_index, gt_index
+
+
+def match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]:
+    """Find the instances of one dataset in another: (N,) indices in ``pred``, -1 if there is none.
+
+    Image and annotation ids decide, unless none is in both or the names of the image files or most boxes contradict
+    them, as ids may that two readers made up. Then, which is logged, instances of the same class in images of the same
+    name are matched by their boxes, the largest IoU first.
+
+    Examples:
+        >>> import tempfile
+        >>> from dataclasses import replace
+        >>> from boxel.data.synthetic import write_scenes
+        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96).select_instances([0, 1, 2])
+        >>> match_instances(truth, replace(truth, ids=["x", "y", "z"])).tolist()
+        [0, 1, 2]
+    """
+    position = {(pred.image_ids[image], pred.ids[i]): i for i, image in enumerate(pred.image_index.tolist())}
+    keys = ((truth.image_ids[image], truth.ids[i]) for i, image in enumerate(truth.image_index.tolist()))
+    index = np.array([position.get(key, -1) for key in keys], dtype=np.int64)
+    if _ids_agree(truth, pred, index):
+        return index
+    index[:] = -1
+    truth_classes, pred_classes = (
+        np.array([c.name for c in data.categories] or [""])[data.labels] for data in (truth, pred)
+    )
+    image_of = {name: image for image, name in enumerate(file_stems(pred.paths))}
+    for image, name in enumerate(file_stems(truth.paths)):
+        if name in image_of:
+            own, other = truth.instances_in(image), pred.instances_in(image_of[name])
+            ious = box_iou(truth.boxes[own], pred.boxes[other])
+            ious[truth_classes[own, None] != pred_classes[other]] = 0
+            for a, b in match_best(ious, MIN_SAME):
+                index[own[a]] = other[b]
+    logger.info(
+        "%s is compared with %s by image name, class and box, since their ids differ: %d of %d instances are matched",
+        *(pred.file, truth.file, (index >= 0).sum(), len(index)),
+    )
+    return index
+
+
+def _ids_agree(truth: Annotations, pred: Annotations, index: NDArray[np.int64]) -> bool:
+    """Return whether instances of the same ids have the same image names, and most of them boxes that overlap."""
+    found = np.flatnonzero(index >= 0)
+    names, pred_names = (
+        list(zip(file_stems(data.paths), (PurePath(path).stem for path in data.paths), strict=True))
+        for data in (truth, pred)
+    )
+    images = zip(truth.image_index[found].tolist(), pred.image_index[index[found]].tolist(), strict=True)
+    if not len(found) or any(not set(names[a]) & set(pred_names[b]) for a, b in set(images)):
+        return False
+    boxed = found[truth.has_box[found] & pred.has_box[index[found]]]
+    overlap = paired_box_iou(truth.boxes[boxed], pred.boxes[index[boxed]]) > 0
+    return 2 * int(overlap.sum()) >= len(boxed)
 
 
 def quality_metrics(ious: ArrayLike, quality: ArrayLike) -> dict[str, float]:

@@ -9,8 +9,8 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from boxel.data import Annotations, read
-from boxel.data.formats.semantic import holds_label_maps
+from boxel.data import Annotations, read, recognize
+from boxel.data.formats.layout import is_file
 from boxel.data.issues import summarize_issues
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.boxes import format_masks, measure_masks
@@ -73,9 +73,9 @@ def evaluate(
 
     Args:
         subject: A model folder or the name of a bundled model, which is run on the images; a file or list of COCO
-            results; a dataset with masks of the same annotation ids, or its COCO file; or a folder of label maps.
+            results; a labeled dataset, or its file or folder in any format; or a folder of label maps.
         truth: The annotations to compare with, or their file or folder in any format that `boxel.read` knows.
-        images: Folder of the images if it is not beside ``truth``.
+        images: Folder of the images if they are not beside ``truth`` or a labeled dataset.
         class_list: Classes of label maps: a text file, or the name of a known list.
         config: The settings.
         **settings: Fields of :class:`EvaluateConfig` that override ``config``.
@@ -118,7 +118,7 @@ def evaluate(
     if kind in ("segmenter", "label_maps"):
         return _evaluate_maps(subject, kind, truth, config)
     if kind in ("box_to_mask", "dataset"):
-        return _evaluate_masks(subject, kind, truth, config)
+        return _evaluate_masks(subject, kind, truth, config, images)
     return _evaluate_detections(subject, kind, truth, config)
 
 
@@ -141,8 +141,10 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
     method = read_method(path)
     if method is not None:
         return get_method(method).kind
+    if (path / "config.yaml").exists():
+        return "detector"  # loading it reports what is wrong with the folder
     if path.is_dir():
-        return "label_maps" if holds_label_maps(path) else "detector"
+        return "label_maps" if recognize(path) == "semantic" else "dataset"
     return "results"  # reading it reports what is wrong with the path
 
 
@@ -196,17 +198,21 @@ def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: E
     return Evaluation(kind, metrics, results, errors)
 
 
-def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
+def _evaluate_masks(
+    subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig, images: str | Path | None
+) -> Evaluation:
     """Compare masks of given boxes: those of a dataset, or those that a BoxCaseg predicts."""
     truth = truth if config.categories is None else truth.select_categories(config.categories)
     if not (truth.has_mask & ~truth.iscrowd).any():
         raise BoxelError(f"{truth.file} has no true masks to compare with; name annotations that have.")
     # Masks are predicted from boxes, whatever else the dataset states about the instances.
     boxes = replace(truth.without_masks(), quality=None, source=None, trusted=None)  # type: ignore[arg-type]
-    if isinstance(subject, Annotations):
-        pred = subject
-    elif kind == "dataset":
-        pred = read(subject, images=truth.root)
+    if kind == "dataset":
+        pred = subject if isinstance(subject, Annotations) else read(subject, images=images)
+        if not pred.has_segmentation.any():
+            raise BoxelError(f"{pred.file} has no masks to evaluate; make them with `boxel label`.")
+        if "grabcut" in config.baselines:
+            boxes = replace(boxes, root=_find_images(truth, pred.root))
     else:
         from boxel.labeling.api import label
 
@@ -215,6 +221,14 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
     return Evaluation(
         kind, without_nan({name: measure_masks(truth, pred) for name, pred in predicted.items()})
     )
+
+
+def _find_images(data: Annotations, other: Path) -> Path:
+    """Return the root of a dataset, or another folder, whichever has its images."""
+    for root in (data.root, other):
+        if any(is_file(root / path) for path in data.paths):
+            return root
+    raise BoxelError(f"{data.file}: its images are missing in {data.root}; name their folder with `images`.")
 
 
 def _evaluate_maps(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:

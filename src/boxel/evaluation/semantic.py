@@ -235,7 +235,8 @@ def measure_label_maps(
 
     Args:
         truth: As for :func:`measure_segmenter`.
-        folder: Has a PNG with the stem of each image. Values that are not a class of the dataset are wrong.
+        folder: Has a PNG with the stem of each image, or has a folder ``labels`` that does. Values that are not a class
+            of the dataset are wrong.
         trimap: As for :func:`measure_segmenter`.
         errors: As for :func:`measure_segmenter`.
 
@@ -258,9 +259,11 @@ def measure_label_maps(
     classes = pixel_classes(truth)
     table = np.full(MAX_VALUE + 1, len(classes), dtype=np.int64)
     table[label_map_values(classes)] = np.arange(len(classes))
+    within = Path(folder) / "labels"
+    maps = within if within.is_dir() else Path(folder)
 
     def read_labels(image: int) -> NDArray[np.integer]:
-        return table[read_label_map(Path(folder) / f"{Path(truth.paths[image]).stem}.png")]
+        return table[read_label_map(maps / f"{Path(truth.paths[image]).stem}.png")]
 
     return _measure(truth, read_labels, classes, trimap, errors)
 

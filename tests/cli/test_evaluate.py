@@ -72,7 +72,10 @@ def test_baselines_use_the_images_that_either_dataset_names(folder: Path, tmp_pa
     labeled = tmp_path / "labeled.json"
     labeled.write_text(truth.read_text())
     assert main(["evaluate", str(labeled), str(truth), "--baselines", "grabcut"]) == 1
-    assert "its images are missing in" in (error := capsys.readouterr().err) and "name their folder with --images" in error
+    assert (
+        "its images are missing in" in (error := capsys.readouterr().err)
+        and "name their folder with --images" in error
+    )
 
 
 def test_a_folder_of_something_else_and_a_dataset_without_masks_are_refused(

@@ -28,7 +28,7 @@ def test_predicted_label_maps_score_like_their_model(place: Path, tmp_path: Path
     of_run = json.loads(metrics.read_text())
     assert main(["evaluate", str(out), str(maps), "--json", str(metrics)]) == 0
     assert json.loads(metrics.read_text()) == of_run
-    assert re.search(r"^mean +\d+\.\d$", capsys.readouterr().out, re.MULTILINE)
+    assert re.search(r"^mean +\d\.\d{3}$", capsys.readouterr().out, re.MULTILINE)
     # The masks that the label maps were painted from are the same ground truth.
     masks = place / "scenes" / "masks.json"
     assert main(["evaluate", str(run), str(masks), "--json", str(metrics)]) == 0

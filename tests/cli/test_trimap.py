@@ -35,8 +35,8 @@ def test_a_model_and_its_label_maps_have_the_same_trimap(place: Path, tmp_path: 
         said.index("\nplot: "),
     )
     assert mean < table < plot
-    near = 100 * of_run["trimap"]["boundary"][0]
-    assert said[table:plot].splitlines()[2].split()[:2] == ["1", f"{near:.1f}"]
+    near = of_run["trimap"]["boundary"][0]
+    assert said[table:plot].splitlines()[2].split()[:2] == ["1", f"{near:.3f}"]
     assert evaluate(out, place, tmp_path) == of_run
 
 

@@ -147,12 +147,11 @@ def test_the_table() -> None:
     metrics = {"images": 3, "pixel_accuracy": 0.5, "mean_class_accuracy": math.nan, "mean_iou": 0.25}
     text = format_semantic(metrics | {"per_class": {"a": 0.25, "long name": math.nan}})
     assert text.splitlines() == [
-        "            IoU",
-        "a          25.0",
-        "long name     -",
-        "mean       25.0",
+        "        IoU",
+        "a     0.250",
+        "mean  0.250",
         "",
-        "In percent. 3 images; pixel accuracy 50.0, mean class accuracy -.",
+        "3 images; pixel accuracy 0.500, mean class accuracy -.",
     ]
 
 
@@ -245,5 +244,5 @@ def test_the_model_runs_once_per_image(tmp_path, monkeypatch):
     assert 0 < metrics["trimap"]["interior"][0] < 1 and np.isnan(metrics["trimap"]["interior"][1])
     heads, near, all_over = (line.split() for line in format_semantic(metrics).splitlines()[-3:])
     assert heads == ["width", "boundary", "interior"] and near[0] == "3"
-    assert all_over == ["200", f"{100 * metrics['mean_iou']:.1f}", "-"]
+    assert all_over == ["200", f"{metrics['mean_iou']:.3f}", "-"]
     assert "trimap" not in measure_segmenter(truth, model, SemanticInferenceConfig())

@@ -39,8 +39,8 @@ def test_regions_are_computed_on_request(random_set):
     metrics = evaluate_detections(truth, results, EvaluateConfig(boundary=False, regions=True))
     expected = region_ap(truth, results)
     assert metrics["regions"]["mAPr50"] == expected["mAPr50"]
-    percent = [100 * expected[name] for name in ("mAPr50", "mAPr70", "mAPr_vol")]
-    line = "mAPr50 {:.1f}; mAPr70 {:.1f}; mAPr_vol {:.1f}.".format(*percent)
+    shares = [expected[name] for name in ("mAPr50", "mAPr70", "mAPr_vol")]
+    line = "mAPr50 {:.3f}; mAPr70 {:.3f}; mAPr_vol {:.3f}.".format(*shares)
     assert line in format_detections(metrics).splitlines()
 
 
@@ -153,14 +153,24 @@ def test_the_table(make_truth, make_result, rectangle):
         "ARm",
         "ARl",
     ]
-    assert lines[1].split()[:9] == ["box", *["100.0"] * 5, "-", "100.0", "-"]
-    assert lines[3].split()[:6] == ["boundary", "50.0", "100.0", "100.0", "100.0", "0.0"]
+    assert lines[1].split()[:9] == ["box", *["1.000"] * 5, "-", "1.000", "-"]
+    assert lines[3].split()[:6] == ["boundary", "0.500", "1.000", "1.000", "1.000", "0.000"]
     assert lines[5:] == [
-        "In percent. 1 images, 1 instances, 1 detections.",
-        "Mask IoU: 95.1 over 1 of 1 instances found.",
-        "The masks fill 100.0 % of their boxes: they are boxes rather than masks.",
+        "1 images, 1 instances, 1 detections.",
+        "Mask IoU: 0.951 over 1 of 1 instances found.",
+        "The masks fill 1.000 of their boxes: they are boxes rather than masks.",
     ]
     assert len({len(line) for line in lines[:4]}) == 1
+
+
+def test_the_table_by_class_lists_the_classes_that_occur(make_truth, make_result, rectangle):
+    mask = rectangle(100, 100, 20, 20, 60, 60)
+    instances = [{"mask": mask, "label": 0}, {"mask": mask, "label": 2}]
+    truth = make_truth([(100, 100)], instances, category_ids=(1, 2, 3))
+    found = [make_result(mask, 0.9, category_id=1), make_result(mask, 0.8, category_id=2)]
+    lines = format_detections(evaluate_detections(truth, found)).splitlines()
+    rows = [line.split()[:3] for line in lines if line.startswith("class ")]
+    assert rows == [["class", "1", "1.000"], ["class", "3", "0.000"]]
 
 
 def test_the_table_states_where_grabcut_runs(make_truth, make_result, rectangle):

@@ -131,12 +131,12 @@ def test_the_table_ends_with_a_conclusion() -> None:
     assert best_crf(tries) == weak
     assert format_trials(tries).splitlines() == [
         "appearance_weight  appearance_sigma  color_sigma  smooth_weight  mean IoU",
-        "no CRF                                                              50.00",
-        "10                               80           13              3     25.00",
-        "4                                80           13              3     51.25",
-        "15                               80            5              3     40.00",
+        "no CRF                                                             0.5000",
+        "10                               80           13              3    0.2500",
+        "4                                80           13              3    0.5125",
+        "15                               80            5              3    0.4000",
         "",
-        "mean IoU 50.00 without a CRF, 51.25 with the best one.",
+        "mean IoU 0.5000 without a CRF, 0.5125 with the best one.",
     ]
     assert best_crf([tries[0], tries[1]]) == CRFConfig()
-    assert format_trials(tries[:2]).endswith("25.00 with the best one; do not use `crf`.")
+    assert format_trials(tries[:2]).endswith("0.2500 with the best one; do not use `crf`.")

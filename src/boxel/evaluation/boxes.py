@@ -16,7 +16,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.layout import file_stems
 from boxel.evaluation.coco import match_boxes
 from boxel.evaluation.results import Result, get_boxes
-from boxel.evaluation.tables import format_table
+from boxel.evaluation.tables import format_share, format_table
 from boxel.masks.boxes import box_iou, match_best, paired_box_iou, tight_boxes
 from boxel.utils.errors import BoxelError
 
@@ -248,10 +248,7 @@ def format_masks(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """Format metrics of :func:`measure_masks` as a table, one row per set of masks."""
     names = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "spearman", "calibration_error", "gain")
     columns = [name for name in names if any(name in row for row in metrics.values())]
-    rows = [
-        [name, *("-" if row.get(column) is None else f"{row[column]:.3f}" for column in columns)]
-        for name, row in metrics.items()
-    ]
+    rows = [[name, *(format_share(row.get(column)) for column in columns)] for name, row in metrics.items()]
     count = int(next(iter(metrics.values()))["instances"])
     return (
         f"{format_table([['', *columns], *rows])}\n{count:,} boxes with a side of {MIN_SIDE:g} pixels or more"

@@ -91,6 +91,6 @@ def format_recall(ious: NDArray[np.float64]) -> str:
     """Format IoUs of :func:`best_candidate_ious` as a table."""
     summary = summarize_recall(ious)
     columns = zip(COUNTS, *summary.values(), strict=True)
-    rows = [[str(count), f"{mean:.3f}", f"{half:.1%}", f"{more:.1%}"] for count, mean, half, more in columns]
+    rows = [[str(count), f"{mean:.3f}", f"{half:.3f}", f"{more:.3f}"] for count, mean, half, more in columns]
     title = f"the best candidate of {len(ious)} objects of 16 pixels or more, by number of candidates:"
     return f"{title}\n{format_table([['number', *summary], *rows])}"

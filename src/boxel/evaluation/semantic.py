@@ -22,7 +22,7 @@ from boxel.data.label_maps import (
     pixel_classes,
     read_label_map,
 )
-from boxel.evaluation.tables import format_table, percent
+from boxel.evaluation.tables import format_share, format_table
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
@@ -327,17 +327,20 @@ def _measure(
 
 
 def format_semantic(metrics: dict[str, Any]) -> str:
-    """Format the metrics of a dataset as text, in percent, with a dash for what is undefined."""
-    ious = {**metrics["per_class"], "mean": metrics["mean_iou"]}
+    """Format the metrics of a dataset as text, with a dash for what is undefined."""
+    known = {name: iou for name, iou in metrics["per_class"].items() if format_share(iou) != "-"}
+    ious = {**known, "mean": metrics["mean_iou"]}
     lines = [
-        format_table([["", "IoU"], *([name, percent(iou)] for name, iou in ious.items())]),
+        format_table([["", "IoU"], *([name, format_share(iou)] for name, iou in ious.items())]),
         "",
-        f"In percent. {metrics['images']} images; pixel accuracy {percent(metrics['pixel_accuracy'])}, mean class "
-        f"accuracy {percent(metrics['mean_class_accuracy'])}.",
+        f"{metrics['images']} images; pixel accuracy {format_share(metrics['pixel_accuracy'])}, mean class "
+        f"accuracy {format_share(metrics['mean_class_accuracy'])}.",
     ]
     if "trimap" in metrics:
         rows = zip(*metrics["trimap"].values(), strict=True)
-        table = [[str(width), percent(boundary), percent(interior)] for width, boundary, interior in rows]
+        table = [
+            [str(width), format_share(boundary), format_share(interior)] for width, boundary, interior in rows
+        ]
         lines += ["", "Mean IoU within a width of true boundaries, and beyond:"]
         lines.append(format_table([["width", "boundary", "interior"], *table]))
     return "\n".join(lines)

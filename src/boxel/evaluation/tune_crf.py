@@ -73,7 +73,7 @@ def tune_crf(model: Segmenter, truth: Annotations, count: int = 100) -> list[Tri
         key = () if crf is None else astuple(crf)
         if key not in trials:
             trials[key] = Trial(crf, _mean_iou(cases, crf, model))
-            logger.info("%s: mean IoU %.2f", _describe(crf), 100 * trials[key].mean_iou)
+            logger.info("%s: mean IoU %.4f", _describe(crf), trials[key].mean_iou)
         return trials[key].mean_iou
 
     mean_iou(None)
@@ -93,13 +93,13 @@ def best_crf(trials: Sequence[Trial]) -> CRFConfig:
 
 
 def format_trials(trials: Sequence[Trial]) -> str:
-    """Format the trials of :func:`tune_crf` as a table in percent, with a conclusion."""
+    """Format the trials of :func:`tune_crf` as a table with a conclusion."""
     rows = [[*VALUES, "mean IoU"]]
     for crf, mean_iou in trials:
         cells = ["no CRF", "", "", ""] if crf is None else [f"{getattr(crf, name):g}" for name in VALUES]
-        rows.append([*cells, f"{100 * mean_iou:.2f}"])
+        rows.append([*cells, f"{mean_iou:.4f}"])
     (_, without), with_best = trials[0], max(mean_iou for _, mean_iou in trials[1:])
-    verdict = f"mean IoU {100 * without:.2f} without a CRF, {100 * with_best:.2f} with the best one"
+    verdict = f"mean IoU {without:.4f} without a CRF, {with_best:.4f} with the best one"
     return f"{format_table(rows)}\n\n{verdict}{'.' if with_best > without else '; do not use `crf`.'}"
 
 

@@ -167,3 +167,25 @@ def test_wrong_settings_are_one_sentence():
         BoxSegmenter("ellipse", drop=2)
     with pytest.raises(UsageError, match="there is no teacher 'elipse'"):
         BoxSegmenter("elipse")
+
+
+@pytest.mark.parametrize(
+    ("boxes", "message"),
+    [
+        (
+            [[10, 5, 40, 35], [80, 5, 90, 9]],
+            "1 of 2 boxes are inverted, empty, not finite or outside the image (rows [1])",
+        ),
+        ([[np.nan, 0, 4, 4], [0, 0, np.inf, 8]], "outside the image (rows [0 1])"),
+        (
+            [[40, 30, 10, 5], [0, 0, 9, 9]],
+            "(rows [0]); they look like x, y, width, height, but boxes are x0, y0, x1, y1",
+        ),
+        ([[0.1, 0.1, 0.5, 0.5]], "they look normalized, but boxes are in pixels"),
+        (BOXES, None),
+        ([], None),
+    ],
+)
+def test_boxes_that_cannot_be_meant_are_one_warning(boxes, message, logged):
+    BoxSegmenter("rectangle")(IMAGE, boxes)
+    assert len(logged) == (message is not None) and all(message in text for text in logged)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -24,6 +25,8 @@ from boxel.utils.errors import UsageError, nearest
 
 if TYPE_CHECKING:
     from supervision import Detections
+
+logger = logging.getLogger(__name__)
 
 Labels: TypeAlias = Sequence[int] | Sequence[str]
 
@@ -202,6 +205,7 @@ class BoxSegmenter:
         visible = given.clip(0, [width, height] * 2)
         finite = np.isfinite(given).all(axis=1)
         usable = np.flatnonzero(finite & (visible[:, 2:] > visible[:, :2]).all(axis=1))
+        _warn_of_boxes(given, usable)
         labeled = label_image(pixels, given[usable], indices[usable], self._teachers, self._config)
         quality = estimate_quality(self._calibration, labeled)
         result = BoxMasks(
@@ -257,3 +261,17 @@ def _check_boxes(boxes: ArrayLike) -> NDArray[np.float64]:
         hint = "; a single box is [[x0, y0, x1, y1]]" if array.shape == (4,) else ""
         raise UsageError(f"boxes have shape {array.shape}; give (N, 4) xyxy pixels{hint}.")
     return array
+
+
+def _warn_of_boxes(boxes: NDArray[np.float64], usable: NDArray[np.int64]) -> None:
+    """Warn of boxes that cannot be meant, and of the likely mistake."""
+    wrong = np.setdiff1d(np.arange(len(boxes)), usable)
+    known = boxes[np.isfinite(boxes).all(axis=1)]
+    hint = ""
+    if len(known) and ((known >= 0) & (known <= 1.5)).all():
+        hint = "; they look normalized, but boxes are in pixels"
+    elif (known[:, 2:] < known[:, :2]).any():
+        hint = "; they look like x, y, width, height, but boxes are x0, y0, x1, y1"
+    if len(wrong) or "normalized" in hint:
+        text = "%d of %d boxes are inverted, empty, not finite or outside the image (rows %s)%s"
+        logger.warning(text, len(wrong), len(boxes), np.array2string(wrong, threshold=10), hint)

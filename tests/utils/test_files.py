@@ -40,3 +40,10 @@ def test_a_name_as_long_as_the_file_system_allows_can_be_written(tmp_path) -> No
     with atomic_path(target) as path:
         path.write_text("one")
     assert target.read_text() == "one"
+
+
+def test_an_error_names_the_path_that_was_given(tmp_path) -> None:
+    (tmp_path / "a.json").mkdir()
+    with pytest.raises(OSError) as caught, atomic_path(tmp_path / "a.json") as path:
+        path.write_text("one")
+    assert caught.value.filename == str(tmp_path / "a.json")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.errors import UsageError
+from boxel.utils.files import make_parent
 
 if TYPE_CHECKING:
     from boxel.data import Annotations
@@ -141,10 +141,5 @@ def check_writable(name: str, *suffixes: str) -> Path:
         raise UsageError(f"{path} is a folder; name a file to write.")
     if suffixes and path.suffix.lower() not in suffixes:
         raise UsageError(f"{path}: end the name of this file with {' or '.join(suffixes)}.")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BoxelError(f"{path}: its folder cannot be made ({error}); name another file.") from error
-    if not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise BoxelError(f"{path} cannot be written; name another file.")
+    make_parent(path)
     return path

@@ -10,6 +10,8 @@ from contextlib import contextmanager
 from hashlib import blake2b
 from pathlib import Path
 
+from boxel.utils.errors import BoxelError
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -24,6 +26,9 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     Yields:
         A path in the same folder and with the same suffix, distinct for each process and thread.
 
+    Raises:
+        BoxelError: The folder cannot be created or written to.
+
     Examples:
         >>> import tempfile
         >>> target = Path(tempfile.mkdtemp()) / "labels" / "boxes.txt"
@@ -33,7 +38,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         '0 0 8 8'
     """
     target = Path(path).resolve()
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_parent(path)
     # Short, as the name itself may be as long as the file system allows.
     digest = blake2b(os.fsencode(target.name), digest_size=6).hexdigest()
     temporary = target.with_name(f".{digest}.{os.getpid()}.{threading.get_ident():x}.partial{target.suffix}")
@@ -44,8 +49,25 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _replace_folder(temporary, target)
         else:
             os.replace(temporary, target)
+    except OSError as error:
+        if error.filename == str(temporary):
+            error.filename = str(path)  # which the user knows
+        raise
     finally:
         remove(temporary)
+
+
+def make_parent(path: str | Path) -> None:
+    """Create the folder of a file; raise a :class:`BoxelError` if it cannot be created or written to."""
+    folder = Path(path).resolve().parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if not os.access(folder, os.W_OK):
+            raise PermissionError
+    except OSError as error:
+        denied = isinstance(error, PermissionError)
+        reason = f"no permission to write into {folder}" if denied else error.strerror
+        raise BoxelError(f"{path}: cannot be written ({reason}); check the folder.") from error
 
 
 def remove(path: Path) -> None:

@@ -7,15 +7,20 @@ from boxel.data.synthetic import write_scenes
 
 
 def test_draw_writes_a_drawing_per_image_and_reports_missing_images(tmp_path, capsys):
-    data = write_scenes(tmp_path / "scenes", 2, height=64, width=96)
+    data = write_scenes(tmp_path / "scenes", 3, height=64, width=96)
     words = ["draw", str(tmp_path / "scenes/masks.json"), "--out", str(tmp_path / "drawn")]
     assert main(words) == 0
-    assert f"2 of 2 images drawn: {tmp_path / 'drawn'}" in capsys.readouterr().out
-    assert len(list((tmp_path / "drawn").iterdir())) == 2
-    data.image_path(0).unlink()
-    assert main(words) == 1
-    captured = capsys.readouterr()
-    assert data.image_path(0).name in captured.err and "1 of 2 images drawn" in captured.out
+    assert f"3 of 3 images drawn: {tmp_path / 'drawn'}" in capsys.readouterr().out
+    assert len(list((tmp_path / "drawn").iterdir())) == 3
+    for count in (1, 2):
+        data.image_path(count - 1).unlink()
+        assert main(words) == 1
+        captured = capsys.readouterr()
+        assert f"{3 - count} of 3 images drawn" in captured.out
+        assert captured.err == (
+            f"warning: {tmp_path / 'scenes/masks.json'}: images are missing ({count} of 3), the first is "
+            f"{data.image_path(0)}; name their folder with --images.\n"
+        )
 
 
 def test_draw_shows_detections_of_a_results_file(tmp_path, capsys):

@@ -14,6 +14,7 @@ def _check_options() -> list[Option]:
 
 
 def _check(given: dict[str, Any]) -> int:
+    from boxel.cli.parser import Parser
     from boxel.data import check, format_issues, issues_to_json, repair, write
 
     target = given.get("repair")
@@ -28,7 +29,8 @@ def _check(given: dict[str, Any]) -> int:
     if "json" in given:
         write_json(issues_to_json(issues), given["json"])
     if given.get("json") != "-":
-        print(data, *format_issues(issues), *([f"repaired copy: {target}"] if target else []), sep="\n")
+        lines = map(Parser("check", CHECK).with_flags, format_issues(issues))
+        print(data, *lines, *([f"repaired copy: {target}"] if target else []), sep="\n")
     return 1 if any(not (target and issue.repair) for issue in issues) else 0
 
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -141,6 +142,16 @@ def read_orientation(image: Image.Image) -> int:
     except Exception:  # a damaged EXIF block must not cost the image; Pillow raises many kinds of errors here
         return 1
     return orientation if orientation in UPRIGHT else 1
+
+
+def describe_missing(paths: Iterable[Path]) -> str:
+    """Describe in one clause which images of a dataset do not exist; return an empty text if all do."""
+    paths = list(paths)
+    missing = [path for path in paths if not os.path.exists(path)]
+    if not missing:
+        return ""
+    count = f"{len(missing):,} of {len(paths):,}"
+    return f"images are missing ({count}), the first is {missing[0]}; name their folder with `images`"
 
 
 @contextmanager

@@ -19,7 +19,7 @@ from PIL import Image, ImageOps
 from boxel.data.annotations import Annotations
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.voc import palette
-from boxel.data.images import read_image
+from boxel.data.images import ImageError, describe_missing, read_image
 from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError
@@ -255,11 +255,14 @@ def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
                 pixels = read_image(data.image_path(image))
                 drawn = overlay_annotations(data, image, pixels)
             except BoxelError as error:
-                logger.warning("skipped: %s", error)
+                if not isinstance(error, ImageError) or error.kind != "image-missing":
+                    logger.warning("skipped: %s", error)
                 errors.append(str(error))
             else:
                 save_image(drawn, Path(out) / f"{stem}.jpg")
             advance(1)
+    if errors and (missing := describe_missing(map(data.image_path, range(len(data))))):
+        logger.warning("%s: %s.", data.file or "the dataset", missing)
     return errors
 
 

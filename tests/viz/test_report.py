@@ -3,12 +3,14 @@
 import re
 from base64 import b64decode
 from dataclasses import replace
+from datetime import date
 from html.parser import HTMLParser
 
 import numpy as np
 import pytest
 from PIL import Image
 
+import boxel
 from boxel.data import Category, Issue
 from boxel.utils.errors import BoxelError
 from boxel.viz.report import pictures, write_report
@@ -181,14 +183,18 @@ def test_issues_changes_and_settings_are_listed(hand_made, report):
         data,
         failures=["photos/7.jpg: the image is cut short."],
         changed=["a.jpg", "b.jpg"],
-        settings={"teachers": ["cut", "net"], "drop": 0.8, "device": "cpu"},
+        settings={"teachers": ["cut", "net"], "drop": 0.8, "flip": None, "crf": False},
+        summary="4 of 6 boxes got a mask",
+        command="boxel label '<b>.json'",
     )
+    assert "4 of 6 boxes got a mask." in page.said
+    assert f"{date.today()}, boxel {boxel.__version__}: boxel label '<b>.json'" in page.said
     assert "Images that could not be labeled: 1 photos/7.jpg: the image is cut short." in page.said
     assert "Boxes without a mask: 2" in page.said
     assert "Entries that could not be read: 1 its bbox is not four numbers." in page.said
     assert "Labeled again a.jpg b.jpg Settings" in page.said
     assert ["images not labeled"] in page.texts["dt"]
-    for row in (["teachers", '["cut", "net"]'], ["drop", "0.8"], ["device", "cpu"]):
+    for row in (["teachers", "cut, net"], ["drop", "0.8"], ["flip", "default"], ["crf", "no"]):
         assert row in page.texts["tr"]
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from base64 import b64encode
 from collections.abc import Mapping, Sequence
+from datetime import date
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from numpy.typing import NDArray
 
+from boxel import __version__
 from boxel.data.annotations import Annotations
 from boxel.viz.overlays import writing_file
 from boxel.viz.report.groups import group_by_category, group_by_size, group_by_source, known_quality
@@ -35,6 +36,8 @@ def write_report(
     failures: Sequence[str] = (),
     changed: Sequence[str] = (),
     settings: Mapping[str, Any] | None = None,
+    summary: str = "",
+    command: str = "",
     count: int = 24,
 ) -> None:
     """Write a page on a labeled dataset: how many masks it has, how good they are, which to look at, what went wrong.
@@ -48,6 +51,8 @@ def write_report(
         failures: A message per image that could not be labeled.
         changed: The images that were labeled again since they had changed.
         settings: The settings of the labeling, by name.
+        summary: What happened to the boxes, in one line.
+        command: The command line that made the masks.
         count: Number of worst masks shown, and of best masks.
 
     Raises:
@@ -61,8 +66,9 @@ def write_report(
         >>> "Masks from boxes" in (folder / "report.html").read_text()
         True
     """
+    about = {"summary": summary, "command": command, "date": date.today(), "version": __version__}
     data = data.select_instances(~data.iscrowd)
-    page = _render(_collect(data, failures, changed, settings or {}, count))
+    page = _render(_collect(data, failures, changed, settings or {}, count) | about)
     with writing_file(path) as file:
         # A file name may contain bytes that are not UTF-8.
         file.write_text(page, encoding="utf-8", errors="backslashreplace")
@@ -82,6 +88,13 @@ def _render(context: Mapping[str, Any]) -> str:
 def _shorten(value: object) -> str:
     text = str(value)
     return text if len(text) <= _MAX_CHARACTERS else f"{text[: _MAX_CHARACTERS - 1]}…"
+
+
+def _format_setting(value: object) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(_format_setting, value))
+    words = {"None": "default", "True": "yes", "False": "no", "": "none"}
+    return words.get(str(value), str(value))
 
 
 def _format_share(part: int, whole: int) -> str:
@@ -128,10 +141,7 @@ def _collect(
         "lacking": _find_boxes_without_masks(data, ~masked) if not masked.all() else None,
         "issues": [issue.message for issue in data.issues],
         "changed": changed,
-        "settings": {
-            name: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-            for name, value in settings.items()
-        },
+        "settings": {name: _format_setting(value) for name, value in settings.items()},
     }
 
 

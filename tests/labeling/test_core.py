@@ -127,7 +127,7 @@ print(sorted(FORBIDDEN & set(sys.modules)))
 """
     printed = run_without_torch(code, scenes, tmp_path / "masks.json").splitlines()
     assert printed[-4:] == [
-        f"teacher sam:x/y needs torch, which is not installed; pip install 'boxel[train]' ({CPU_BUILD}).",
+        f"sam:x/y needs torch, which is not installed; pip install 'boxel[train]' ({CPU_BUILD}).",
         f"boxel.predict needs torch, which is not installed; pip install 'boxel[train]' ({CPU_BUILD}).",
         "True",
         "[]",

@@ -15,7 +15,7 @@ from boxel.labeling.overlaps import PlacedMask, box_agreement, resolve_by_confid
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.masks.boxes import Region, pixel_region
 from boxel.masks.crops import resample_at
-from boxel.utils.errors import BoxelError, missing_extra
+from boxel.utils.errors import BoxelError
 
 _STRIP = 1_000_000  # pixels that are fused at once, in about 30 bytes each; a box may have a hundred million
 
@@ -197,10 +197,8 @@ def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
 def _refine_with_crf(
     image: NDArray[np.uint8], region: Region, probability: NDArray[np.float32]
 ) -> NDArray[np.float32]:
-    try:
-        from boxel.labeling.teachers.crf import refine
-    except ImportError as error:
-        raise missing_extra("the setting `crf`", error) from error
+    from boxel.labeling.teachers.crf import refine
+
     return fuse_region([Vote("crf", [refine(image, region, probability)])], 0, region)
 
 

@@ -57,5 +57,5 @@ def test_a_missing_package_is_named_with_the_extra_to_install(name, monkeypatch)
     for module in ("crf", "detector", "sam"):
         monkeypatch.delitem(sys.modules, f"boxel.labeling.teachers.{module}", raising=False)
     monkeypatch.setitem(sys.modules, "torch", None)
-    with pytest.raises(BoxelError, match=rf"^teacher {name} needs torch, .* pip install 'boxel\[train\]' "):
+    with pytest.raises(BoxelError, match=rf"^{name} needs torch, .* pip install 'boxel\[train\]' "):
         make_teacher(name, CATEGORIES, "cpu")

@@ -85,7 +85,7 @@ def make_teacher(
             models = import_module("boxel.labeling.teachers.detector")
             return models.load_teacher(name, categories, resolve_device(device), threads)
     except ImportError as error:
-        raise missing_extra(f"teacher {name}", error) from error
+        raise missing_extra(name, error) from error
     known = [*_FUNCTIONS, "crf", *BUNDLED, "sam:PATH"]
     raise UsageError(
         f"there is no teacher {name!r} ({', '.join(known)}, or a model folder).{nearest(name, known)}"

@@ -106,7 +106,7 @@ def _load(source: str) -> tuple[Any, Any]:
     try:
         import transformers
     except ImportError as error:
-        raise missing_extra(f"teacher sam:{source}", error, "sam") from error
+        raise missing_extra(f"sam:{source}", error, "sam") from error
     with _readable(source):
         kind = transformers.AutoConfig.from_pretrained(source, trust_remote_code=False).model_type
     if kind not in _CLASSES:

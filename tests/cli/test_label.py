@@ -1,6 +1,8 @@
 """`boxel label` and BoxCaseg through the command line."""
 
 import json
+import os
+import sys
 
 import pytest
 import yaml
@@ -38,18 +40,24 @@ def run(*words):
     return main([str(word) for word in words])
 
 
-def test_label_writes_masks_exports_and_a_report_and_resumes(folder, tmp_path, capsys):
+def test_label_writes_masks_exports_and_a_report_and_resumes(folder, tmp_path, capsys, monkeypatch):
     boxes, images = folder / "scenes" / "boxes.json", folder / "scenes" / "images"
     words = ["label", boxes, "--images", images, "--out", tmp_path / "m.json", "--teacher", "grabcut-ellipse"]
-    assert run(*words, "--to", "yolo", "--report", tmp_path / "page.html") == 0
+    more = ["--to", "yolo", "--report", tmp_path / "page.html"]
+    monkeypatch.setattr(sys, "argv", ["/usr/bin/boxel", *map(str, [*words, *more])])
+    assert main() == 0
     said = capsys.readouterr().out
     made = boxel.read(tmp_path / "m.json")
     given = boxel.read(boxes, images=images)
-    assert f"{len(given.labels)} masks in 4 images; mean quality 0." in said
+    count = len(given.labels)
+    assert f"{count} of {count} boxes in 4 images got a mask; mean quality of these masks 0." in said
     assert made.has_mask.all() and made.ids == given.ids and set(made.source) == {"grabcut-ellipse"}
     assert ((made.quality > 0) & (made.quality < 1)).all()
     assert boxel.read(tmp_path / "m_yolo").has_mask.sum() == len(given.labels)
-    assert "grabcut-ellipse" in (tmp_path / "page.html").read_text()
+    page = (tmp_path / "page.html").read_text()
+    assert (
+        f"{count} of {count} boxes in 4 images got a mask" in page and f"<code>boxel label {boxes} " in page
+    )
     # The same command again has nothing left to do.
     assert run(*words) == 0
     assert "4 of 4 images are labeled already" in capsys.readouterr().err
@@ -130,3 +138,37 @@ def test_errors_are_one_sentence(folder, tmp_path, capsys, words, code, message)
     assert run(*(names.get(word, word) for word in words)) == code
     err = capsys.readouterr().err
     assert message in err and err.count("\n") <= 1
+
+
+def test_missing_images_are_one_sentence_with_the_flag(tmp_path, capsys):
+    write_scenes(tmp_path / "scenes", 3, height=64, width=96)
+    boxes = (tmp_path / "scenes" / "boxes.json").rename(tmp_path / "boxes.json")
+    assert run("label", boxes, "--out", tmp_path / "m.json", "--teacher", "ellipse") == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"boxel: {boxes}: none of its 3 images can be labeled; images are missing (3 of 3)")
+    assert err.endswith("; name their folder with --images.\n") and err.count("\n") == 1
+    assert run("check", boxes) == 1
+    assert "name their folder with --images" in capsys.readouterr().out
+
+
+def test_a_dataset_without_boxes_is_a_warning(tmp_path, capsys):
+    (tmp_path / "empty.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert run("label", tmp_path / "empty.json", "--out", tmp_path / "m.json", "--teacher", "ellipse") == 0
+    captured = capsys.readouterr()
+    assert "empty.json: there are no boxes in it; check that it is the right file" in captured.err
+    assert "0 of 0 boxes in 0 images got a mask\n" in captured.out
+
+
+def test_a_folder_without_permission_is_named(tmp_path, capsys, monkeypatch):
+    write_scenes(tmp_path / "scenes", 1, height=64, width=96)
+    boxes, folder = tmp_path / "scenes" / "boxes.json", tmp_path / "locked"
+    folder.mkdir()
+    # The tests may run as root, who may write anywhere.
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: path != folder and access(path, mode))
+    for command in (["label", boxes, "--out"], ["convert", boxes]):
+        assert run(*command, folder / "m.json") == 1
+        assert capsys.readouterr().err.splitlines()[-1] == (
+            f"boxel: {folder / 'm.json'}: cannot be written (no permission to write into {folder}); check the folder."
+        )
+    assert not list(folder.iterdir())

@@ -224,15 +224,56 @@ def test_a_file_that_is_there_a_second_time_has_not_changed(make_set, run):
     assert (outcome.labeled, outcome.reused, outcome.changed) == (1, 3, [])
 
 
-def test_removed_images_are_left_out_and_ids_may_be_new(make_set, run, tmp_path):
+def test_removed_images_are_left_out_and_ids_may_be_new(make_set, run, tmp_path, logged):
     data = make_set(4)
     run(data)
     fewer = data.select_images([2, 0])
     fewer = replace(fewer, ids=[70, 71, 72, 73], image_ids=[8, 9])
     outcome = run(fewer)
     assert (outcome.labeled, outcome.reused) == (0, 2)
+    assert "2 images of the earlier run are not in the dataset now and are left out" in logged
     run(fewer, "whole")
     assert made(tmp_path) == made(tmp_path, "whole")
+
+
+def test_masks_of_another_dataset_are_not_replaced(make_set, run, tmp_path):
+    data = make_set(3)
+    run(data)
+    before = made(tmp_path)
+    other = replace(data.select_images([0]), file=str(tmp_path / "other.json"))
+    text = (
+        rf"masks.sqlite: it has masks of .*boxes\.json, and 2 of its images are not in {other.file}, .*`out`"
+    )
+    with pytest.raises(BoxelError, match=text):
+        run(other)
+    assert made(tmp_path) == before
+    # The same images in a file that has moved are the same dataset.
+    assert run(replace(data, file=other.file)).reused == 3
+
+
+def test_the_summary_counts_every_box(make_set, run):
+    data = make_set(5)
+    boxes, crowd = data.boxes.copy(), data.iscrowd.copy()
+    boxes[1], boxes[2] = (80, 50, 90, 60), (5, 5, 5, 9)  # beyond the image, without an area
+    crowd[3] = True
+    data.image_path(2).unlink()
+    segmentations = data.segmentations.copy()
+    segmentations[6] = json.dumps(encode(np.ones((40, 60), dtype=np.uint8))).encode()
+    quality = np.where(np.arange(10) == 6, 1, np.nan)
+    mixed = replace(data, boxes=boxes, iscrowd=crowd, segmentations=segmentations, quality=quality)
+    outcome = run(mixed, teacher="grabcut-ellipse", drop=1.0)
+    parts = outcome.summary().split("; ")
+    new = outcome.data.quality[outcome.made]
+    assert parts[0] == "4 of 8 boxes in 5 images got a mask"
+    assert parts[1].startswith(f"mean quality of these masks {new.mean():.2f}, ")
+    assert parts[2].endswith("of them not trusted")
+    assert parts[3:] == [
+        "1 without a mask: no object seen in the box, or outside the image",
+        "1 without a mask: the box has no area",
+        "2 without a mask: the image could not be labeled",
+        "1 had a mask already, which stays",
+        "1 left alone as crowds",
+    ]
 
 
 def test_changed_images_are_labeled_again_and_logged(make_set, run, tmp_path, logged):
@@ -259,7 +300,12 @@ def test_bad_images_cost_only_themselves_and_are_retried(make_set, run, tmp_path
     for teacher in (Counting(), Counting()):
         outcome = run(data, teacher=teacher)
         assert outcome.data.has_mask.tolist() == [False] * 2 + [True] * 2 + [False] * 4 + [True] * 2
-        assert len(outcome.failures) == 3 and logged[-3:] == outcome.failures and len(outcome.unmasked) == 0
+        assert len(outcome.failures) == 3 and len(outcome.unmasked) == 0
+        assert logged[-3:-1] == outcome.failures[1:]
+        assert logged[-1] == (
+            f"{data.file}: images are missing (1 of 5), the first is {data.image_path(0)}; name their folder with "
+            "`images`."
+        )
         for sentence, words in zip(
             outcome.failures,
             ["0.png: the image is missing", "2.png: the image is truncated", "30 x 30"],
@@ -285,7 +331,8 @@ def test_an_error_of_a_teacher_costs_only_that_image(make_set, run):
 def test_nothing_is_written_if_no_image_can_be_labeled(make_set, run, tmp_path):
     data = replace(make_set(3), root=tmp_path / "nowhere")
     with pytest.raises(
-        BoxelError, match=r"boxes\.json: none of its 3 images can be labeled.*0\.png.*missing"
+        BoxelError,
+        match=r"boxes\.json: none of its 3 images can be labeled; images are missing \(3 of 3\).*0\.png.*`images`",
     ):
         run(data)
     assert not (tmp_path / "out" / "masks.json").exists()

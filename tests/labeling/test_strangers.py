@@ -1,6 +1,8 @@
 """Broken teachers, files and folders: errors are clear, and cost no more than the thing itself."""
 
 import json
+import sys
+from contextlib import nullcontext
 from dataclasses import replace
 
 import numpy as np
@@ -8,6 +10,8 @@ import pytest
 
 import boxel
 from boxel.data import write
+from boxel.labeling import api as api_module
+from boxel.labeling import calibration as calibration_module
 from boxel.labeling import fusion as masks_module
 from boxel.labeling.api import label, label_data
 from boxel.labeling.calibration import calibrate
@@ -153,3 +157,44 @@ def test_file_names_that_are_not_text_cost_only_themselves(tmp_path, make_set, l
     outcome = label_data(tmp_path / "yolo", teacher="ellipse")
     assert outcome.data.paths == ["images/1.png"] and outcome.data.has_mask.all()
     assert any("not UTF-8" in text for text in logged)
+
+
+@pytest.mark.parametrize("teachers", [["own"], ["own", "ellipse"]])
+def test_masks_without_quality_are_announced(teachers, make_set, logged):
+    own = Own(lambda image, boxes: squares(5, image, boxes))
+    label(make_set(1), teacher=[own, *teachers[1:]])
+    names = "own and ellipse together" if len(teachers) == 2 else "own"
+    assert logged[0].startswith(f"masks of {names} get no quality until you calibrate it: ")
+
+
+def test_other_settings_are_refused_before_calibrating(make_set, tmp_path, monkeypatch):
+    data, out = make_set(2), tmp_path / "out" / "masks.json"
+    label(data, teacher="ellipse", out=out)
+    monkeypatch.setattr(api_module, "calibrate", None)
+    for options, message in (
+        ({"drop": 0.5}, "drop was 0.0 and is 0.5"),
+        ({"teacher": "rectangle"}, "teachers was"),
+    ):
+        with pytest.raises(BoxelError, match=message):
+            label_data(data, out=out, calibrate_on=data, **{"teacher": "ellipse"} | options)
+
+
+def test_calibration_shows_its_own_progress(make_set, monkeypatch):
+    shown = []
+    monkeypatch.setattr(
+        calibration_module, "progress", lambda *what: nullcontext(shown.append(what) or shown.append)
+    )
+    calibrate(label(make_set(12), teacher="rectangle"), [make_teacher("ellipse", [])])
+    assert shown == [(12, "images to calibrate on"), *[1] * 12]
+
+
+def test_crf_without_torch_is_refused_before_labeling(make_set, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "boxel.labeling.teachers.crf", raising=False)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    for make in (
+        lambda: label(make_set(2), crf=True, out=tmp_path / "m.json"),
+        lambda: boxel.BoxSegmenter(crf=True),
+    ):
+        with pytest.raises(BoxelError, match=r"^crf needs torch, .*pip install 'boxel\[train\]'"):
+            make()
+    assert not (tmp_path / "m.sqlite").exists()

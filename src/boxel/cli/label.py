@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from typing import Any
 
 from boxel.cli.options import DATA, Command, Option, check_writable, read_data
@@ -39,15 +41,7 @@ def _label(given: dict[str, Any]) -> int:
     outcome = label_data(given.pop("annotations"), **given)
     print(f"{outcome.summary()}\nmasks: {given['out']}")
     if report:
-        from boxel.viz.report import write_report
-
-        write_report(
-            outcome.data,
-            report,
-            failures=outcome.failures,
-            changed=outcome.changed,
-            settings=outcome.settings,
-        )
+        outcome.write_report(report, shlex.join(["boxel", *sys.argv[1:]]))
         print(f"report: {report}")
     return 1 if outcome.failures else 0
 

@@ -17,7 +17,6 @@ from boxel.evaluation import evaluate, format_masks
 from boxel.labeling.api import label_data
 from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import contact_sheet, overlay, save_image
-from boxel.viz.report import write_report
 
 _METRICS = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "instances")
 """Metrics without those of the quality, since 24 of 33 boxes are coins in one photograph: too few kinds to rank."""
@@ -64,13 +63,7 @@ def demo(out: str | os.PathLike[str] = "demo") -> DemoResult:
     start = time.monotonic()
     outcome = label_data(boxes, out=out / "photos_masks.json")
     seconds = round(time.monotonic() - start, 1)
-    write_report(
-        outcome.data,
-        out / "report.html",
-        failures=outcome.failures,
-        changed=outcome.changed,
-        settings=outcome.settings,
-    )
+    outcome.write_report(out / "report.html", "boxel demo")
     draw_photos(outcome.data, out / "photos.jpg")
     evaluation = evaluate(out / "photos_masks.json", truth, baselines=["box"])
     metrics = {k: {name: round(row[name], 4) for name in _METRICS} for k, row in evaluation.metrics.items()}

@@ -15,13 +15,13 @@ from boxel.data.issues import summarize_issues
 from boxel.labeling.calibration import calibrate
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration
-from boxel.labeling.runner import LabelResult, label_images
+from boxel.labeling.runner import LabelResult, check_store, label_images
 from boxel.labeling.store import Store
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
-from boxel.utils.errors import BoxelError, UsageError, nearest
-from boxel.utils.files import remove
+from boxel.utils.errors import UsageError, nearest
+from boxel.utils.files import make_parent, remove
 
 logger = logging.getLogger(__name__)
 
@@ -105,17 +105,21 @@ def label_data(
     parsed = parse_label_config(config, **settings)
     boxes = _read_boxes(data, images, out)
     target = _check_target(out, to, boxes)
+    if not len(boxes.labels):
+        logger.warning("%s: there are no boxes in it; check that it is the right file", boxes.file)
     # A teacher that cannot be made leaves no file behind.
     teachers, calibration = load_teachers(teacher, parsed, boxes.categories)
     with Store(None if target is None else _store_path(target)) as store:
         if target is not None:
             _claim_exports(target, to, store)
         if calibrate_on is not None:
+            check_store(boxes, teachers, parsed, store)  # before minutes of work
             calibration = calibrate(_read_masks(calibrate_on, boxes), teachers, parsed, calibration)
         elif calibration is None:
             logger.warning(
-                "masks of %s get no quality estimate; it takes %d ground-truth masks in `calibrate_on`",
-                " with ".join(teacher.name for teacher in teachers),
+                "masks of %s get no quality until you calibrate it: name annotations with at least %d true masks in "
+                "`calibrate_on`",
+                " and ".join(teacher.name for teacher in teachers) + " together" * (len(teachers) > 1),
                 MIN_MASKS,
             )
         result = label_images(boxes, teachers, parsed, store, calibration)
@@ -126,6 +130,8 @@ def load_teachers(
     teacher: TeacherLike | Sequence[TeacherLike] | None, config: LabelConfig, categories: Sequence[Category]
 ) -> tuple[list[Teacher], Calibration | None]:
     """Make the teachers that are given, else those of the settings; find the calibration of their masks, if any."""
+    if config.crf:
+        make_teacher("crf")  # which fails now if PyTorch is missing, not at the first image
     if teacher is None:
         teacher = config.teachers
     given = teacher if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
@@ -200,10 +206,7 @@ def _check_target(out: str | Path | None, to: Sequence[str], data: Annotations) 
                 "file, or remove this one."
             )
         _refuse_existing(target, to)  # a job in progress knows which folders are its own
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BoxelError(f"{target}: its folder cannot be created ({error}); name another file.") from error
+    make_parent(target)
     return target
 
 

@@ -17,6 +17,7 @@ from boxel.labeling.quality import CUES, MIN_MASKS, Calibration, compute_cues, f
 from boxel.labeling.runner import describe_failure, load_image
 from boxel.labeling.teachers.base import Teacher
 from boxel.utils.errors import BoxelError
+from boxel.utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
@@ -80,9 +81,15 @@ def collect_cues(
         known = np.isfinite(ious)
         return compute_cues(labeled)[known], ious[known]
 
-    with_masks = [int(image) for image in np.unique(data.image_index[data.has_mask])]
-    with ThreadPoolExecutor(config.workers) as pool:
-        parts = [nothing, *pool.map(label, with_masks)]
+    images = [int(image) for image in np.unique(data.image_index[data.has_mask])]
+    parts = [nothing]
+    with (
+        progress(len(images), "images to calibrate on") as advance,
+        ThreadPoolExecutor(config.workers) as pool,
+    ):
+        for part in pool.map(label, images):
+            parts.append(part)
+            advance(1)
     if problems:
         logger.warning(
             "%d images or masks cannot be used for calibration; the first: %s", len(problems), problems[0]

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.images import read_image
+from boxel.data.images import describe_missing, read_image
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.overlaps import PlacedMask
@@ -35,6 +35,7 @@ logger = logging.getLogger(__name__)
 
 _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be committed in order
 _NEUTRAL_SETTINGS = ("workers", "device")  # a device that changes the masks is in a teacher's identity
+_QUALITY = "weights of the quality"  # the setting that is known only after a calibration
 _FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas")
 _SKIP, _KEEP, _LABEL = range(3)  # roles of an instance: ignored, has a mask that stays, or gets a mask
 
@@ -49,6 +50,7 @@ class LabelResult:
         reused: Number of images that an earlier run had labeled.
         changed: Paths of images labeled again because they or their boxes have changed.
         failures: One sentence per image that could not be labeled and keeps its boxes only.
+        made: (N,) bool, the instances that got a mask, now or in an earlier run.
         unmasked: Indices of annotations that got no mask although their image was labeled.
         settings: All settings that the masks depend on, by name.
     """
@@ -58,20 +60,37 @@ class LabelResult:
     reused: int
     changed: list[str]
     failures: list[str]
+    made: NDArray[np.bool_]
     unmasked: NDArray[np.int64]
     settings: dict[str, Any]
 
     def summary(self) -> str:
-        """Summarize the masks in one line."""
-        data = self.data
-        masked = data.has_segmentation & ~data.iscrowd
-        quality = data.quality[masked & np.isfinite(data.quality)]
-        parts = [f"{int(masked.sum()):,} masks in {len(data):,} images"]
+        """Summarize in one line how many boxes got a mask, how good these are, and what the other boxes have."""
+        data, made = self.data, self.made
+        kept = data.has_segmentation & ~made & ~data.iscrowd
+        lacking = ~data.has_segmentation & ~data.iscrowd
+        unseen = np.isin(np.arange(len(made)), self.unmasked)
+        quality = data.quality[made & np.isfinite(data.quality)]
+        text = f"{made.sum():,} of {(made | lacking).sum():,} boxes in {len(data):,} images got a mask"
         if len(quality):
-            parts.append(f"mean quality {quality.mean():.2f}, {(quality >= 0.75).mean():.0%} at least 0.75")
-        dropped = int((masked & ~data.trusted).sum())
-        parts += [f"{dropped:,} not trusted"] if dropped else []
-        return "; ".join(parts)
+            good = (quality >= 0.75).mean()
+            text += f"; mean quality of these masks {quality.mean():.2f}, {good:.0%} at least 0.75"
+        others = {
+            "of them not trusted": made & ~data.trusted,
+            "without a mask: no object seen in the box, or outside the image": lacking & unseen,
+            "without a mask: the box has no area": lacking & ~data.has_box,
+            "without a mask: the image could not be labeled": lacking & ~unseen & data.has_box,
+            "had a mask already, which stays": kept,
+            "left alone as crowds": data.iscrowd,
+        }
+        return "; ".join([text, *(f"{some.sum():,} {what}" for what, some in others.items() if some.any())])
+
+    def write_report(self, path: str | os.PathLike[str], command: str = "") -> None:
+        """Write the HTML report on the dataset; see :func:`boxel.viz.write_report`."""
+        from boxel.viz.report import write_report
+
+        known = {name: getattr(self, name) for name in ("failures", "changed", "settings")}
+        write_report(self.data, path, **known, summary=self.summary(), command=command)
 
 
 @dataclass(frozen=True)
@@ -99,14 +118,13 @@ def label_images(
     instances with a trusted mask stay as they are.
 
     Raises:
-        BoxelError: The store has other settings, or no image can be labeled.
+        BoxelError: The store has other settings or another dataset, or no image can be labeled.
     """
     settings = _collect_settings(teachers, config, calibration)
     job = _Job(data, teachers, config, calibration, _assign_roles(data, config.relabel))
-    images = np.unique(data.image_index[job.roles == _LABEL]).tolist()
-    digests = {image: _fingerprint(data, image, job.roles) for image in images}
-    current, finished = set(digests.values()), store.paths()
+    digests = check_store(data, teachers, config, store)
     store.check_settings(settings)
+    current, finished = set(digests.values()), store.paths()
     todo = {digest: image for image, digest in digests.items() if digest not in finished}
     # A file that occurs a second time, with other boxes, has not changed.
     outdated = {path for digest, path in finished.items() if digest not in current}
@@ -115,28 +133,53 @@ def label_images(
     ]
     if finished:
         logger.info("%d of %d images are labeled already", len(digests) - len(todo), len(digests))
+    if gone := outdated.difference(data.paths):
+        logger.info("%d images of the earlier run are not in the dataset now and are left out", len(gone))
     for path in changed:
         logger.info("%s: the image or its annotations have changed; it is labeled again", path)
 
     failures = _label_and_store(job, todo, store)
+    missing = describe_missing(map(data.image_path, range(len(data)))) if failures else ""
+    name = data.file or "the dataset"
     if failures and len(failures) == len(current):
-        raise BoxelError(
-            f"{data.file or 'the dataset'}: none of its {len(digests)} images can be labeled; the first: "
-            f"{next(iter(failures.values()))}"
-        )
+        reason = f"{missing}." if missing else f"the first: {next(iter(failures.values()))}"
+        raise BoxelError(f"{name}: none of its {len(digests)} images can be labeled; {reason}")
     filled, masked = _merge_masks(data, store, digests)
     failed = [image for image, digest in digests.items() if digest in failures]
     unmasked = np.flatnonzero((job.roles == _LABEL) & ~masked & ~np.isin(data.image_index, failed))
-    _log_problems(data, list(failures.values()), unmasked)
+    problems = [text for digest, text in failures.items() if os.path.exists(data.image_path(todo[digest]))]
+    problems += [f"{name}: {missing}."] if missing else []
+    _log_problems(data, problems, unmasked)
     return LabelResult(
         data=filled,
         labeled=len(todo) - len(failures),
         reused=len(digests) - len(todo),
         changed=changed,
         failures=list(failures.values()),
+        made=masked,
         unmasked=unmasked,
         settings=settings,
     )
+
+
+def check_store(
+    data: Annotations, teachers: Sequence[Teacher], config: LabelConfig, store: Store
+) -> dict[int, bytes]:
+    """Refuse a store with another dataset or other settings but a calibration; return a digest per image to label."""
+    roles = _assign_roles(data, config.relabel)
+    images = np.unique(data.image_index[roles == _LABEL]).tolist()
+    digests = {image: _fingerprint(data, image, roles) for image in images}
+    file, before = data.file and str(Path(data.file).resolve()), store.get("dataset")
+    outdated = len(store.paths().keys() - digests.values())
+    if file and before and file != before and outdated:
+        raise BoxelError(
+            f"{store.path}: it has masks of {before}, and {outdated} of its images are not in {data.file}, or have "
+            "other boxes there; name another `out`."
+        )
+    store.put("dataset", file or before)
+    stored = (store.get("settings") or {}).get(_QUALITY, "")
+    store.check_settings(_collect_settings(teachers, config, None) | {_QUALITY: stored})
+    return digests
 
 
 def _collect_settings(
@@ -147,7 +190,7 @@ def _collect_settings(
     # The last part of a path: the weights count, not the folder they lie in.
     settings["teachers"] = [Path(teacher.name).name for teacher in teachers]
     settings["weights of the teachers"] = [getattr(teacher, "identity", "") for teacher in teachers]
-    settings["weights of the quality"] = calibration.identity if calibration else ""
+    settings[_QUALITY] = calibration.identity if calibration else ""
     return settings
 
 

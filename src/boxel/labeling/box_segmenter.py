@@ -267,11 +267,14 @@ def _warn_of_boxes(boxes: NDArray[np.float64], usable: NDArray[np.int64]) -> Non
     """Warn of boxes that cannot be meant, and of the likely mistake."""
     wrong = np.setdiff1d(np.arange(len(boxes)), usable)
     known = boxes[np.isfinite(boxes).all(axis=1)]
-    hint = ""
+    problems = []
+    if len(wrong):
+        rows = np.array2string(wrong, threshold=10)
+        what = "boxes are inverted, empty, not finite or outside the image"
+        problems.append(f"{len(wrong)} of {len(boxes)} {what} (rows {rows})")
     if len(known) and ((known >= 0) & (known <= 1.5)).all():
-        hint = "; they look normalized, but boxes are in pixels"
+        problems.append("boxes look normalized, since all lie between 0 and 1.5; give pixels")
     elif (known[:, 2:] < known[:, :2]).any():
-        hint = "; they look like x, y, width, height, but boxes are x0, y0, x1, y1"
-    if len(wrong) or "normalized" in hint:
-        text = "%d of %d boxes are inverted, empty, not finite or outside the image (rows %s)%s"
-        logger.warning(text, len(wrong), len(boxes), np.array2string(wrong, threshold=10), hint)
+        problems.append("boxes look like x, y, width, height; give x0, y0, x1, y1")
+    if problems:
+        logger.warning("%s", "; ".join(problems))

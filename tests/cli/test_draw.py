@@ -23,6 +23,25 @@ def test_draw_writes_a_drawing_per_image_and_reports_missing_images(tmp_path, ca
         )
 
 
+def test_drawings_of_other_images_in_the_folder_are_announced(tmp_path, capsys):
+    write_scenes(tmp_path / "scenes", 2, height=64, width=96)
+    (tmp_path / "drawn").mkdir()
+    (tmp_path / "drawn" / "old.jpg").touch()
+    words = ["draw", str(tmp_path / "scenes/masks.json"), "--out", str(tmp_path / "drawn")]
+    assert main(words) == 0
+    assert "drawn has 1 other drawings, e.g. old.jpg, which stay there" in capsys.readouterr().err
+    (tmp_path / "drawn" / "old.jpg").unlink()
+    assert main(words) == 0 and "other drawings" not in capsys.readouterr().err
+
+
+def test_no_detections_are_stated(tmp_path, capsys):
+    write_scenes(tmp_path / "scenes", 1, height=64, width=96)
+    results = tmp_path / "results.json"
+    results.write_text("[]")
+    assert main(["draw", str(tmp_path / "scenes/boxes.json"), "--results", str(results)]) == 0
+    assert capsys.readouterr().out == f"{results} has no detections; nothing is drawn.\n"
+
+
 def test_draw_shows_detections_of_a_results_file(tmp_path, capsys):
     write_scenes(tmp_path / "scenes", 2, height=64, width=96)
     truth = tmp_path / "scenes/boxes.json"

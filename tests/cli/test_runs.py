@@ -126,7 +126,7 @@ def test_predict_skips_corrupt_images(run, scenes, tmp_path):
     done = boxel("predict", run, photos, "--out", tmp_path / "p.json", "--draw", tmp_path / "drawn")
     assert done.returncode == 1
     assert "torn.png" in done.stderr and "Traceback" not in done.stderr
-    assert "2 of 3 images" in done.stdout
+    assert "2 images (skipped 1 of 3)" in done.stdout
     assert {path.stem for path in (tmp_path / "drawn").iterdir()} == {path.stem for path in good}
     rows = json.loads((tmp_path / "p.json").read_text())
     assert {row["file_name"] for row in rows} <= {path.name for path in good}

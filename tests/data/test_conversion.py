@@ -11,6 +11,7 @@ from PIL import Image
 import boxel.data
 from boxel.data.formats import ConversionWarning, convert
 from boxel.masks.rle import encode
+from boxel.utils.errors import BoxelError
 
 FORMATS = ["coco", "voc", "yolo", "labelme", "sbd"]
 
@@ -85,6 +86,24 @@ def test_boxes_without_masks_convert_silently(source, tmp_path, format):
     again = boxel.data.read(target, images=source.parent if format == "coco" else None)
     assert not again.has_mask.any() and again.issues == []
     np.testing.assert_allclose(again.boxes, data.boxes, atol=1e-6)
+
+
+def test_a_dataset_without_its_images_is_not_converted(source, tmp_path):
+    moved = tmp_path / "moved.json"
+    source.rename(moved)
+    with pytest.raises(BoxelError, match=r"moved\.json: all 2 images are missing, e\.g\. .*with `images`"):
+        convert(moved, tmp_path / "out", "voc")
+    assert not (tmp_path / "out").exists()
+    convert(moved, tmp_path / "out", "voc", images=source.parent)
+    convert(moved, tmp_path / "copy.json")  # a COCO file holds no images
+
+
+def test_the_target_is_checked_before_the_dataset_is_read(source, tmp_path):
+    with pytest.raises(BoxelError, match="out: name the format to write with `to`"):
+        convert(source, tmp_path / "out")
+    with pytest.raises(BoxelError, match=r"out: a COCO dataset is one file; end its name in \.json"):
+        convert(source, tmp_path / "out", "coco")
+    assert not (tmp_path / "out").exists()
 
 
 def holed(source, tmp_path):

@@ -50,7 +50,9 @@ def test_a_detector_writes_results_and_drawings(detector, images, tmp_path, capl
     assert {(row["image_id"], row["file_name"]) for row in rows} == {(7, "7.png"), ("street", "street.png")}
     assert {path.name for path in (tmp_path / "drawn").iterdir()} == {"7.jpg", "street.jpg"}
     assert len(summary.errors) == len(caplog.records) == 1 and "torn.png" in summary.errors[0]
-    assert str(summary).startswith("8 instances in 2 of 3 images") and "drawn in" in str(summary)
+    assert str(summary).startswith("8 instances in 2 images (skipped 1 of 3): ") and "drawn in" in str(
+        summary
+    )
 
 
 def test_a_source_without_images_is_an_error_of_its_own(detector, images, tmp_path) -> None:

@@ -30,7 +30,8 @@ def _check(given: dict[str, Any]) -> int:
         write_json(issues_to_json(issues), given["json"])
     if given.get("json") != "-":
         lines = map(Parser("check", CHECK).with_flags, format_issues(issues))
-        print(data, *lines, *([f"repaired copy: {target}"] if target else []), sep="\n")
+        copy = [f"{'repaired' if issues else 'unchanged'} copy: {target}"] if target else []
+        print(data, *lines, *copy, sep="\n")
     return 1 if any(not (target and issue.repair) for issue in issues) else 0
 
 
@@ -71,6 +72,9 @@ def _draw(given: dict[str, Any]) -> int:
         from boxel.evaluation import read_results, to_annotations
 
         data = to_annotations(read_results(given["results"]), data)
+        if not len(data):
+            print(f"{given['results']} has no detections; nothing is drawn.")
+            return 0
     errors = draw_dataset(data, given["out"])
     print(f"{len(data) - len(errors)} of {len(data)} images drawn: {given['out']}")
     return 1 if errors else 0

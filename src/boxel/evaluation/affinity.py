@@ -129,7 +129,6 @@ def _instances(data: Annotations, config: AffinityConfig) -> Iterator[tuple[Tens
 
 def format_edges(counts: EdgeCounts) -> str:
     """Format the counts as a table."""
-    columns = zip(counts.tau, counts.precision, counts.recall, strict=True)
-    rows = [[f"{tau:.2f}", f"{precision:.3f}", f"{recall:.3f}"] for tau, precision, recall in columns]
+    rows = zip(counts.tau, counts.precision, counts.recall, strict=True)
     table = format_table([["tau", "positive among edges kept", "positives kept"], *rows])
     return f"{table}\nSet model.tau to the lowest tau at which nearly all edges kept are positive."

@@ -16,7 +16,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.layout import file_stems
 from boxel.evaluation.coco import match_boxes
 from boxel.evaluation.results import Result, get_boxes
-from boxel.evaluation.tables import format_share, format_table
+from boxel.evaluation.tables import format_table
 from boxel.masks.boxes import box_iou, match_best, paired_box_iou, tight_boxes
 from boxel.utils.errors import BoxelError
 
@@ -75,8 +75,8 @@ def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_S
 
     Args:
         truth: True masks.
-        pred: Masks of the same instances, found as in :func:`match_instances`; an instance without one counts as an IoU
-            of 0.
+        pred: Masks of the same instances, by their ids, or by image name, class and box if ids differ; an instance
+            without one counts as an IoU of 0.
         min_side: Minimum shorter side of the boxes evaluated, in pixels.
 
     Returns:
@@ -127,7 +127,7 @@ def instance_ious(
     """
     sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1, initial=np.inf)
     gt_index = np.flatnonzero(truth.has_mask & ~truth.iscrowd & (sides >= min_side))
-    pred_index = match_instances(truth, pred)[gt_index]
+    pred_index = _match_instances(truth, pred)[gt_index]
     if len(gt_index) and (pred_index < 0).all():
         raise BoxelError(
             f"{pred.file}: no instance is also in {truth.file}, neither by its id nor by image name, class and box; "
@@ -147,20 +147,11 @@ def instance_ious(
     return ious, pred_index, gt_index
 
 
-def match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]:
+def _match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]:
     """Find the instances of one dataset in another: (N,) indices in ``pred``, -1 if there is none.
 
-    Image and annotation ids decide, unless none is in both or the names of the image files or most boxes contradict
-    them, as ids may that two readers made up. Then, which is logged, instances of the same class in images of the same
-    name are matched by their boxes, the largest IoU first.
-
-    Examples:
-        >>> import tempfile
-        >>> from dataclasses import replace
-        >>> from boxel.data.synthetic import write_scenes
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96).select_instances([0, 1, 2])
-        >>> match_instances(truth, replace(truth, ids=["x", "y", "z"])).tolist()
-        [0, 1, 2]
+    Image and annotation ids decide if they agree. If not, as ids may that two readers made up, instances of the same
+    class in images of the same name are matched by their boxes, the largest IoU first.
     """
     position = {(pred.image_ids[image], pred.ids[i]): i for i, image in enumerate(pred.image_index.tolist())}
     keys = ((truth.image_ids[image], truth.ids[i]) for i, image in enumerate(truth.image_index.tolist()))
@@ -168,15 +159,15 @@ def match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]:
     if _ids_agree(truth, pred, index):
         return index
     index[:] = -1
-    truth_classes, pred_classes = (
-        np.array([c.name for c in data.categories] or [""])[data.labels] for data in (truth, pred)
+    classes, pred_classes = (
+        np.array([c.name for c in d.categories], object)[d.labels] for d in (truth, pred)
     )
     image_of = {name: image for image, name in enumerate(file_stems(pred.paths))}
     for image, name in enumerate(file_stems(truth.paths)):
         if name in image_of:
             own, other = truth.instances_in(image), pred.instances_in(image_of[name])
             ious = box_iou(truth.boxes[own], pred.boxes[other])
-            ious[truth_classes[own, None] != pred_classes[other]] = 0
+            ious[classes[own, None] != pred_classes[other]] = 0
             for a, b in match_best(ious, MIN_SAME):
                 index[own[a]] = other[b]
     logger.info(
@@ -187,18 +178,13 @@ def match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]:
 
 
 def _ids_agree(truth: Annotations, pred: Annotations, index: NDArray[np.int64]) -> bool:
-    """Return whether instances of the same ids have the same image names, and most of them boxes that overlap."""
+    """Return whether instances of the same ids have the same image names, and at least half of them similar boxes."""
     found = np.flatnonzero(index >= 0)
-    names, pred_names = (
-        list(zip(file_stems(data.paths), (PurePath(path).stem for path in data.paths), strict=True))
-        for data in (truth, pred)
-    )
     images = zip(truth.image_index[found].tolist(), pred.image_index[index[found]].tolist(), strict=True)
-    if not len(found) or any(not set(names[a]) & set(pred_names[b]) for a, b in set(images)):
-        return False
+    names = ((PurePath(truth.paths[a]).stem, PurePath(pred.paths[b]).stem) for a, b in set(images))
     boxed = found[truth.has_box[found] & pred.has_box[index[found]]]
     overlap = paired_box_iou(truth.boxes[boxed], pred.boxes[index[boxed]]) > 0
-    return 2 * int(overlap.sum()) >= len(boxed)
+    return len(found) > 0 and all(a == b for a, b in names) and 2 * int(overlap.sum()) >= len(boxed)
 
 
 def quality_metrics(ious: ArrayLike, quality: ArrayLike) -> dict[str, float]:
@@ -248,7 +234,7 @@ def format_masks(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """Format metrics of :func:`measure_masks` as a table, one row per set of masks."""
     names = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "spearman", "calibration_error", "gain")
     columns = [name for name in names if any(name in row for row in metrics.values())]
-    rows = [[name, *(format_share(row.get(column)) for column in columns)] for name, row in metrics.items()]
+    rows = [[name, *map(row.get, columns)] for name, row in metrics.items()]
     count = int(next(iter(metrics.values()))["instances"])
     return (
         f"{format_table([['', *columns], *rows])}\n{count:,} boxes with a side of {MIN_SIDE:g} pixels or more"

@@ -90,7 +90,6 @@ def summarize_recall(ious: NDArray[np.float64]) -> dict[str, NDArray[np.float64]
 def format_recall(ious: NDArray[np.float64]) -> str:
     """Format IoUs of :func:`best_candidate_ious` as a table."""
     summary = summarize_recall(ious)
-    columns = zip(COUNTS, *summary.values(), strict=True)
-    rows = [[str(count), f"{mean:.3f}", f"{half:.3f}", f"{more:.3f}"] for count, mean, half, more in columns]
+    rows = zip(COUNTS, *summary.values(), strict=True)
     title = f"the best candidate of {len(ious)} objects of 16 pixels or more, by number of candidates:"
     return f"{title}\n{format_table([['number', *summary], *rows])}"

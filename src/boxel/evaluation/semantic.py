@@ -22,7 +22,7 @@ from boxel.data.label_maps import (
     pixel_classes,
     read_label_map,
 )
-from boxel.evaluation.tables import format_share, format_table
+from boxel.evaluation.tables import format_cell, format_table
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
@@ -328,19 +328,15 @@ def _measure(
 
 def format_semantic(metrics: dict[str, Any]) -> str:
     """Format the metrics of a dataset as text, with a dash for what is undefined."""
-    known = {name: iou for name, iou in metrics["per_class"].items() if format_share(iou) != "-"}
-    ious = {**known, "mean": metrics["mean_iou"]}
+    known = [(name, iou) for name, iou in metrics["per_class"].items() if format_cell(iou) != "-"]
     lines = [
-        format_table([["", "IoU"], *([name, format_share(iou)] for name, iou in ious.items())]),
+        format_table([("", "IoU"), *known, ("mean", metrics["mean_iou"])]),
         "",
-        f"{metrics['images']} images; pixel accuracy {format_share(metrics['pixel_accuracy'])}, mean class "
-        f"accuracy {format_share(metrics['mean_class_accuracy'])}.",
+        f"{metrics['images']} images; pixel accuracy {format_cell(metrics['pixel_accuracy'])}, mean class "
+        f"accuracy {format_cell(metrics['mean_class_accuracy'])}.",
     ]
     if "trimap" in metrics:
         rows = zip(*metrics["trimap"].values(), strict=True)
-        table = [
-            [str(width), format_share(boundary), format_share(interior)] for width, boundary, interior in rows
-        ]
         lines += ["", "Mean IoU within a width of true boundaries, and beyond:"]
-        lines.append(format_table([["width", "boundary", "interior"], *table]))
+        lines.append(format_table([["width", "boundary", "interior"], *rows]))
     return "\n".join(lines)

@@ -21,7 +21,7 @@ from boxel.evaluation.results import (
     match_image_ids,
     with_readable_masks,
 )
-from boxel.evaluation.tables import format_share, format_table
+from boxel.evaluation.tables import format_cell, format_table
 from boxel.evaluation.voc import region_ap
 
 logger = logging.getLogger(__name__)
@@ -133,17 +133,11 @@ def format_detections(metrics: Mapping[str, Any]) -> str:
             f"{BASELINES[name]}, {kind}": scores[kind] for kind in ("mask", "boundary") if kind in scores
         }
     heads = [name for name in metrics["box"] if name != "per_class"]
-    table = [
-        ["", *heads],
-        *([name, *(format_share(row[head]) for head in heads)] for name, row in rows.items()),
-    ]
-    lines = [format_table(table)]
+    lines = [format_table([["", *heads], *([name, *map(row.get, heads)] for name, row in rows.items())])]
     # Without an instance of the class, all are undefined.
     classes = [name for name, ap in metrics["box"]["per_class"].items() if ap is not None]
     if len(classes) > 1:
-        by_class = [
-            [name, *(format_share(row["per_class"][name]) for row in rows.values())] for name in classes
-        ]
+        by_class = [[name, *(row["per_class"][name] for row in rows.values())] for name in classes]
         lines += ["", format_table([["AP by class", *rows], *by_class])]
     counts = f"{metrics['images']} images, {metrics['instances']} instances, {metrics['results']} detections"
     return "\n".join([*lines, "", f"{counts}.", *_sentences(metrics, baselines)])
@@ -153,7 +147,7 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
     """Yield the metrics that are not in the table."""
     if "regions" in metrics:
         areas = {name: value for name, value in metrics["regions"].items() if name != "per_class"}
-        yield "; ".join(f"{name} {format_share(value)}" for name, value in areas.items()) + "."
+        yield "; ".join(f"{name} {format_cell(value)}" for name, value in areas.items()) + "."
     for name, scores in {
         "": metrics,
         **{f" ({BASELINES[n]})": scores for n, scores in baselines.items()},
@@ -161,7 +155,7 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
         if "mask_iou" in scores:
             iou = scores["mask_iou"]
             matched = f"{iou['matched']} of {iou['instances']} instances found"
-            yield f"Mask IoU{name}: {format_share(iou['mask_iou'])} over {matched}."
+            yield f"Mask IoU{name}: {format_cell(iou['mask_iou'])} over {matched}."
     if "grabcut" in baselines:
         yield (
             f"GrabCut runs for the {MAX_PER_IMAGE} best detections of an image with a score of at least {MIN_SCORE}; "
@@ -170,13 +164,13 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
     if "box_agreement" in metrics:
         fit = metrics["box_agreement"]
         yield (
-            f"No true masks. IoU of the tight boxes of masks with the true boxes: {format_share(fit['mean'])} over "
-            f"{fit['matched']} of {fit['instances']} instances found; {format_share(fit['share50'])} of them have at "
-            f"least 0.5, and {format_share(fit['share75'])} at least 0.75."
+            f"No true masks. IoU of the tight boxes of masks with the true boxes: {format_cell(fit['mean'])} over "
+            f"{fit['matched']} of {fit['instances']} instances found; {format_cell(fit['share50'])} of them have at "
+            f"least 0.5, and {format_cell(fit['share75'])} at least 0.75."
         )
     fill = metrics.get("mean_fill")
     if fill is not None and fill > BOX_LIKE:
-        yield f"The masks fill {format_share(fill)} of their boxes: they are boxes rather than masks."
+        yield f"The masks fill {format_cell(fill)} of their boxes: they are boxes rather than masks."
 
 
 def without_nan(value: Any) -> Any:

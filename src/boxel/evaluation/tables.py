@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
+Cell = str | float | None
 
-def format_table(rows: Sequence[Sequence[str]]) -> str:
-    """Align the columns of a table: the first to the left, the others to the right.
+
+def format_table(rows: Sequence[Sequence[Cell]]) -> str:
+    """Align the columns of a table, the first to the left, the others to the right; see `format_cell`.
 
     Examples:
-        >>> print(format_table([["", "AP"], ["box", "0.500"]]))
-                AP
-        box  0.500
+        >>> print(format_table([["", "AP"], ["box", 0.5], ["mask", None]]))
+                 AP
+        box   0.500
+        mask      -
     """
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in rows)
+    texts = [[format_cell(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+    lines = ([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])] for row in texts)
     return "\n".join(map("  ".join, lines))
 
 
-def format_share(value: float | None) -> str:
-    """Format a number in [0, 1], with a dash if it is undefined.
-
-    Examples:
-        >>> format_share(0.5), format_share(None)
-        ('0.500', '-')
-    """
-    return "-" if value is None or math.isnan(value) else f"{value:.3f}"
+def format_cell(value: Cell) -> str:
+    """Format a number with three digits, or a dash if it is undefined; text and whole numbers stay as they are."""
+    if value is None or value != value:  # NaN
+        return "-"
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

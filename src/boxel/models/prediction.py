@@ -31,7 +31,7 @@ from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import atomic_path
 from boxel.utils.progress import progress
-from boxel.viz.overlays import save_image
+from boxel.viz.overlays import save_image, warn_of_other_drawings
 
 logger = logging.getLogger(__name__)
 
@@ -85,8 +85,10 @@ class PredictionSummary:
         drawn = f", drawn in {self.draw}" if self.draw else ""
         if self.instances is None:
             return f"label maps of {self.images} of {self.requested} images: {self.out}{drawn}"
+        skipped = self.requested - self.images
+        images = f"{self.images} images" + (f" (skipped {skipped} of {self.requested})" if skipped else "")
         return (
-            f"{self.instances} instances in {self.images} of {self.requested} images: {self.out}; "
+            f"{self.instances or 'no'} instances in {images}: {self.out}; "
             f"{self.confident} with a score of {self.draw_score:g} or more{drawn}"
         )
 
@@ -307,6 +309,8 @@ class _Writer:
         self.out, self.paths, self.draw, self.draw_score = out, paths, draw, draw_score
         self.ids, self.names = image_ids(paths), drawing_names(paths)
         self.results: list[dict[str, Any]] = []
+        if draw is not None:
+            warn_of_other_drawings(draw, self.names)
 
     def write(self, prediction: Prediction) -> None:
         index, result = prediction.index, prediction.result

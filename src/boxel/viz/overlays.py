@@ -249,8 +249,10 @@ def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
         ['000000.jpg', '000001.jpg']
     """
     errors = []
+    names = [f"{stem}.jpg" for stem in file_stems(data.paths)]
+    warn_of_other_drawings(Path(out), names)
     with progress(len(data), "images") as advance:
-        for image, stem in enumerate(file_stems(data.paths)):
+        for image, name in enumerate(names):
             try:
                 pixels = read_image(data.image_path(image))
                 drawn = overlay_annotations(data, image, pixels)
@@ -259,11 +261,21 @@ def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
                     logger.warning("skipped: %s", error)
                 errors.append(str(error))
             else:
-                save_image(drawn, Path(out) / f"{stem}.jpg")
+                save_image(drawn, Path(out) / name)
             advance(1)
     if errors and (missing := describe_missing(map(data.image_path, range(len(data))))):
         logger.warning("%s: %s.", data.file or "the dataset", missing)
     return errors
+
+
+def warn_of_other_drawings(folder: Path, names: Sequence[str]) -> None:
+    """Log a warning if a folder has other JPEG files than those that are going to be drawn into it."""
+    others = {file.name for file in folder.glob("*.jpg")} - set(names)
+    if others:
+        logger.warning(
+            "%s has %d other drawings, e.g. %s, which stay there; name a new folder to have these alone",
+            *(folder, len(others), min(others)),
+        )
 
 
 def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) -> NDArray[np.uint8]:

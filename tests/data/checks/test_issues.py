@@ -4,6 +4,14 @@ import numpy as np
 
 from boxel.data.checks import check
 from boxel.data.issues import Issue, format_issues, issues_to_json
+from boxel.data.synthetic import write_scenes
+
+
+def test_a_file_is_checked_with_its_folder_of_images(tmp_path) -> None:
+    write_scenes(tmp_path / "scenes", 2, height=64, width=96)
+    file = (tmp_path / "scenes" / "masks.json").rename(tmp_path / "masks.json")
+    assert [issue.kind for issue in check(file)] == ["images-missing"]
+    assert check(file, images=tmp_path / "scenes" / "images") == []
 
 
 def test_json_has_every_attribute_and_no_nan(make) -> None:

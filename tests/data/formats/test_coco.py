@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pytest
@@ -97,6 +98,36 @@ def test_an_invalid_annotation_costs_only_itself(tmp_path, changes, kind):
     assert data.ids == [5]
     (issue,) = data.issues
     assert issue.kind == kind and str(tmp_path / "set.json") in issue.message
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"bbox": "1 2 3 4"}, 'bbox is "1 2 3 4"'),
+        ({"bbox": [1, "a", 3, 4]}, r'bbox is \[1, "a", 3, 4\]'),
+        ({"category_id": None}, "category_id is null"),
+    ],
+)
+def test_an_invalid_value_is_stated(tmp_path, changes, why):
+    (issue,) = read(tmp_path, with_annotation(**changes)).issues
+    assert re.search(rf"annotation \d of the list cannot be read \({why}\); it is left out", issue.message)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("", "it is empty"),
+        (" \n", "it is empty"),
+        ('{"images": [{"id": 1, "file_na', "it ends too early"),
+        ('{"annotations": []}', "it has no images"),
+        ('{"images": 7}', "images is 7"),
+        ('"images"', 'it is "images"'),
+    ],
+)
+def test_a_file_that_is_not_a_dataset_is_refused_in_plain_words(tmp_path, text, why):
+    (tmp_path / "set.json").write_text(text)
+    with pytest.raises(BoxelError, match=rf"set\.json: this is not a COCO dataset \({why}\)"):
+        boxel.data.read(tmp_path / "set.json")
 
 
 def test_numbers_json_forbids_are_kept(tmp_path):

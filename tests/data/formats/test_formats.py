@@ -88,6 +88,11 @@ def test_wrong_paths_and_formats_are_errors(tmp_path):
         read(tmp_path / "missing.json")
     with pytest.raises(BoxelError, match="no dataset of a known format"):
         read(tmp_path)
+    (tmp_path / "photos").mkdir()
+    Image.new("RGB", (4, 4)).save(tmp_path / "photos" / "a.jpg")
+    for path in (tmp_path / "photos", tmp_path / "photos" / "a.jpg"):
+        with pytest.raises(BoxelError, match=r"these are images, not a dataset; .* as `images`"):
+            read(path)
     with pytest.raises(BoxelError, match="Did you mean 'coco'"):
         read(tmp_path, format="cocoo")
     with pytest.raises(BoxelError, match="no such file or folder"):
@@ -98,7 +103,7 @@ def test_wrong_paths_and_formats_are_errors(tmp_path):
         read(tmp_path / "missing.json", format="coco")
     (tmp_path / "a.json").write_text('{"images": []}')
     data = read(tmp_path / "a.json")
-    with pytest.raises(BoxelError, match="name the `format`"):
+    with pytest.raises(BoxelError, match="name the format to write with `format`"):
         write(data, tmp_path / "out")
     for format in ("voc", "yolo", "labelme", "sbd"):
         with pytest.raises(BoxelError, match="cannot be written"):

@@ -50,6 +50,11 @@ def test_files_with_boxes_only_are_read(folder):
     assert not data.iscrowd.any() and data.label_maps == [None]
 
 
+def test_the_folder_of_xml_files_alone_finds_its_images(folder):
+    data = boxel.data.read(folder / "Annotations")
+    assert data.image_path(0) == folder / "JPEGImages/one.jpg"
+
+
 def test_unknown_classes_are_numbered_alphabetically(folder):
     (folder / "Annotations/one.xml").write_text(XML.replace("dog", "zebra"))
     data = boxel.data.read(folder)

@@ -6,20 +6,27 @@ step, so that what `check` reports and what `repair` does cannot drift apart.
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.data.checks import boxes, ids, images, masks
 from boxel.data.checks.repair_state import RepairState
+from boxel.data.formats import read
 from boxel.data.issues import Issue
 
 __all__ = ["check", "repair"]
 
 
-def check(data: Annotations) -> list[Issue]:
+def check(data: Annotations | str | Path, images: str | Path | None = None) -> list[Issue]:
     """List everything that is wrong with a dataset and its images, all of which are decoded.
 
     A dataset with boxes only is fine.
+
+    Args:
+        data: Annotations, or a file or folder in any format that `boxel.read` knows.
+        images: Folder of the images if they are not beside such a file.
 
     Returns:
         The reader's issues, then those of images, masks, boxes and ids, each in the order of the file.
@@ -29,7 +36,7 @@ def check(data: Annotations) -> list[Issue]:
         >>> check(sample_images())
         []
     """
-    return repair(data)[1]
+    return repair(data if isinstance(data, Annotations) else read(data, images))[1]
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of absurd numbers, each of which is reported

@@ -14,6 +14,8 @@ from typing import Any
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
+from boxel.data.formats.layout import is_file
+from boxel.data.images import SUFFIXES
 from boxel.data.issues import group_by_kind
 from boxel.utils.errors import BoxelError, nearest
 from boxel.utils.files import atomic_path
@@ -67,7 +69,12 @@ def recognize(path: str | Path) -> str:
             return "semantic"
     except (OSError, ValueError) as error:
         raise BoxelError(f"{path}: cannot be opened ({error}); check the path.") from error
-    raise BoxelError(f"{path}: no dataset of a known format is here; name its `format` ({_KNOWN}).")
+    files = [path] if path.is_file() else path.iterdir()
+    if any(file.suffix.lower() in SUFFIXES for file in files):
+        raise BoxelError(
+            f"{path}: these are images, not a dataset; give the annotations, and the folder of the images as `images`."
+        )
+    raise BoxelError(f"{path}: no dataset of a known format ({_KNOWN}) is here; check the path.")
 
 
 def read(
@@ -140,11 +147,7 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
         'yolo'
     """
     path = Path(path)
-    if format is None:
-        if path.suffix.lower() != ".json":
-            raise BoxelError(f"{path}: name the `format` to write ({_KNOWN}).")
-        format = "coco"
-    module = _module(format)
+    module = _module_to_write(path, format, "format")
     # A COCO dataset is one file, which is replaced; in a folder the old files would stay among the new ones.
     if module is not coco and path.is_dir() and module.recognize(path):
         raise BoxelError(
@@ -187,7 +190,8 @@ def convert(
         The dataset as read, with its issues.
 
     Raises:
-        BoxelError: The source cannot be read, or the target cannot be written.
+        BoxelError: The source cannot be read, all its images are missing and are to be put into a folder, or the target
+            cannot be written.
 
     Examples:
         >>> import tempfile
@@ -198,7 +202,13 @@ def convert(
         >>> len(read(folder / "voc")) == len(data)
         True
     """
+    module = _module_to_write(Path(target), to, "to")
     data = read(source, images, format, class_list=class_list)
+    if module is not coco and data.paths and not any(is_file(data.root / path) for path in data.paths):
+        first = data.image_path(0)
+        raise BoxelError(
+            f"{source}: all {len(data)} images are missing, e.g. {first}; name their folder with `images`."
+        )
     for kind, issues in group_by_kind(data.issues).items():
         sentence = f"{len(issues)} x {kind}, the first: {issues[0].message}"
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
@@ -216,6 +226,17 @@ def _write(module: ModuleType, data: Annotations, path: Path) -> list[str]:
         temporary.mkdir(parents=True)
         losses = module.write(data, temporary)
     return [loss.replace(str(temporary), str(path)) for loss in losses]
+
+
+def _module_to_write(path: Path, format: str | None, setting: str) -> ModuleType:
+    """Return the module of a format to write at a path; ``setting`` names the format in messages."""
+    is_json = path.suffix.lower() == ".json"
+    if format is None and not is_json:
+        raise BoxelError(f"{path}: name the format to write with `{setting}` ({_KNOWN}).")
+    module = _module(format or "coco")
+    if module is coco and not is_json:
+        raise BoxelError(f"{path}: a COCO dataset is one file; end its name in .json.")
+    return module
 
 
 def _module(format: str) -> ModuleType:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from array import array
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.issues import Issue
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, one_line
 
 
 class Builder:
@@ -103,6 +105,30 @@ class Builder:
         """Return the finished dataset."""
         columns = vars(self) | {"boxes": np.reshape(self.boxes, (-1, 4))}
         return Annotations(root=root, categories=tuple(categories), file=str(file), **columns)
+
+
+_FIELD = re.compile(r"required field `(\w+)`|at `\$\.(\w+)")
+
+
+def explain_json_error(error: BaseException, text: bytes) -> str:
+    """Return why a JSON text cannot be decoded, with the value of the field that is wrong.
+
+    Examples:
+        >>> text = b'{"bbox": "left"}'
+        >>> explain_json_error(msgspec.ValidationError("Expected `array`, got `str` - at `$.bbox`"), text)
+        'bbox is "left"'
+    """
+    message = one_line(error)
+    if "Input data was truncated" in message:
+        return "it ends too early" if text.strip() else "it is empty"
+    missing, field = match.groups() if (match := _FIELD.search(message)) else (None, None)
+    if missing or not isinstance(error, msgspec.ValidationError):
+        return f"it has no {missing}" if missing else message
+    try:
+        value = bytes(msgspec.json.decode(text, type=dict[str, msgspec.Raw])[field]) if field else text
+    except (msgspec.MsgspecError, KeyError):  # it was repaired before it was decoded
+        return message
+    return f"{field or 'it'} is {one_line(value.decode(errors='replace'), 60)}"
 
 
 def read_bytes(path: Path) -> bytes:

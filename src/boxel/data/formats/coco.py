@@ -23,10 +23,10 @@ from msgspec import Meta, Raw, Struct
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.formats.builder import Builder, explain_json_error, read_bytes
 from boxel.data.formats.layout import is_file, lost_label_maps
 from boxel.masks.rle import to_rle
-from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.errors import BoxelError
 from boxel.utils.files import atomic_path
 
 Pixels = Annotated[int, Meta(ge=0, lt=2**31)] | Annotated[float, Meta(ge=0, lt=2**31)] | None
@@ -121,7 +121,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             mask = segmentation, bool(row.iscrowd), row.quality, row.source, trusted, row.area
             rows.add(_UNNUMBERED if id is None else id, image, label, box, *mask)
         except _MALFORMED as error:
-            _report_bad("annotation", path, position, error, rows)
+            _report_bad("annotation", path, position, raw, error, rows)
     _number(rows.ids)
     return rows.build(images or _guess_root(path, rows.paths, _named_root(file.info)), categories, path)
 
@@ -185,7 +185,7 @@ def _decode_file(path: Path) -> _File:
             return msgspec.json.decode(repaired, type=_File)
     except _MALFORMED as error:
         raise BoxelError(
-            f"{path}: this is not a COCO dataset ({one_line(error)}); check that it is complete and has images."
+            f"{path}: this is not a COCO dataset ({explain_json_error(error, content)}); check that it is complete."
         ) from error
 
 
@@ -214,7 +214,7 @@ def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, in
             index = rows.add_image(id, image.file_name, int(image.width or 0), int(image.height or 0))
             index_of.setdefault(id, index)
         except _MALFORMED as error:
-            _report_bad("image", path, position, error, rows)
+            _report_bad("image", path, position, raw, error, rows)
     return index_of
 
 
@@ -234,7 +234,7 @@ def _read_categories(
             label_of[id] = len(categories)
             categories.append(Category(int(id), row.name, row.supercategory or ""))
         except _MALFORMED as error:
-            _report_bad("category", path, position, error, rows)
+            _report_bad("category", path, position, raw, error, rows)
     if not raws and annotations:
         for id in sorted(_category_ids(annotations)):
             label_of[id] = len(categories)
@@ -256,8 +256,9 @@ def _category_ids(annotations: list[Raw]) -> set[int]:
     return ids
 
 
-def _report_bad(what: str, path: Path, position: int, error: BaseException, rows: Builder) -> None:
-    reason = f"{what} {position} of the list cannot be read ({one_line(error)}); it is left out."
+def _report_bad(what: str, path: Path, position: int, raw: Raw, error: BaseException, rows: Builder) -> None:
+    why = explain_json_error(error, bytes(raw))
+    reason = f"{what} {position} of the list cannot be read ({why}); it is left out."
     rows.report(f"bad-{what}", path, reason, position=position)
 
 

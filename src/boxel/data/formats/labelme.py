@@ -23,7 +23,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.formats.builder import Builder, explain_json_error, read_bytes
 from boxel.data.formats.layout import IDS_FILE, Export, Ids, file_stems
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import Rle, encode_in_box, to_rle
@@ -123,10 +123,13 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
 
 def _decode(file: Path, rows: Builder) -> _File | None:
+    content = b""
     try:
-        return msgspec.json.decode(read_bytes(file), type=_File)
+        content = read_bytes(file)
+        return msgspec.json.decode(content, type=_File)
     except (BoxelError, msgspec.MsgspecError, ValueError, RecursionError) as error:
-        what = f"cannot be read as a LabelMe file ({one_line(error)}); its annotations are left out."
+        why = explain_json_error(error, content)
+        what = f"cannot be read as a LabelMe file ({why}); its annotations are left out."
         rows.report("bad-file", file, what, file.stem)
         return None
 
@@ -142,7 +145,9 @@ def _groups(raws: list[Raw], file: Path, stem: str, rows: Builder) -> list[list[
             if not all(len(point) == 2 and all(map(math.isfinite, point)) for point in shape.points):
                 raise ValueError("its points are not pairs of numbers")
         except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-            what = f"shape {position} cannot be used ({one_line(error)}); it is left out."
+            what = (
+                f"shape {position} cannot be used ({explain_json_error(error, bytes(raw))}); it is left out."
+            )
             rows.report("bad-annotation", file, what, stem, position=position)
             continue
         group = ("alone", position) if shape.group_id is None else (shape.group_id, shape.label)

@@ -51,7 +51,9 @@ def _find_folder(path: Path) -> Path | None:
     for folder in (path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))):
         if any((folder / "Annotations").glob("*.xml")):
             return folder
-    return path if any(path.glob("*.xml")) else None
+    if any(path.glob("*.xml")):
+        return path.parent if path.name == "Annotations" else path
+    return None
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:

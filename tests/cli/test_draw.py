@@ -18,7 +18,7 @@ def test_draw_writes_a_drawing_per_image_and_reports_missing_images(tmp_path, ca
         captured = capsys.readouterr()
         assert f"{3 - count} of 3 images drawn" in captured.out
         assert captured.err == (
-            f"warning: {tmp_path / 'scenes/masks.json'}: images are missing ({count} of 3), the first is "
+            f"warning: images are missing ({count} of 3), the first is "
             f"{data.image_path(0)}; name their folder with --images.\n"
         )
 

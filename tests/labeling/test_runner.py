@@ -303,7 +303,7 @@ def test_bad_images_cost_only_themselves_and_are_retried(make_set, run, tmp_path
         assert len(outcome.failures) == 3 and len(outcome.unmasked) == 0
         assert logged[-3:-1] == outcome.failures[1:]
         assert logged[-1] == (
-            f"{data.file}: images are missing (1 of 5), the first is {data.image_path(0)}; name their folder with "
+            f"images are missing (1 of 5), the first is {data.image_path(0)}; name their folder with "
             "`images`."
         )
         for sentence, words in zip(

@@ -145,13 +145,13 @@ def read_orientation(image: Image.Image) -> int:
 
 
 def describe_missing(paths: Iterable[Path]) -> str:
-    """Describe in one clause which images of a dataset do not exist; return an empty text if all do."""
+    """State in one sentence which images of a dataset do not exist; return an empty text if all do."""
     paths = list(paths)
     missing = [path for path in paths if not os.path.exists(path)]
     if not missing:
         return ""
     count = f"{len(missing):,} of {len(paths):,}"
-    return f"images are missing ({count}), the first is {missing[0]}; name their folder with `images`"
+    return f"images are missing ({count}), the first is {missing[0]}; name their folder with `images`."
 
 
 @contextmanager

@@ -139,17 +139,16 @@ def label_images(
         logger.info("%s: the image or its annotations have changed; it is labeled again", path)
 
     failures = _label_and_store(job, todo, store)
-    missing = describe_missing(map(data.image_path, range(len(data)))) if failures else ""
-    name = data.file or "the dataset"
+    problems = [text for digest, text in failures.items() if os.path.exists(data.image_path(todo[digest]))]
+    paths = map(data.image_path, range(len(data)))
+    missing = describe_missing(paths) if len(problems) < len(failures) else ""
     if failures and len(failures) == len(current):
-        reason = f"{missing}." if missing else f"the first: {next(iter(failures.values()))}"
+        name, reason = data.file or "the dataset", f"the first: {problems[0]}" if problems else missing
         raise BoxelError(f"{name}: none of its {len(digests)} images can be labeled; {reason}")
     filled, masked = _merge_masks(data, store, digests)
     failed = [image for image, digest in digests.items() if digest in failures]
     unmasked = np.flatnonzero((job.roles == _LABEL) & ~masked & ~np.isin(data.image_index, failed))
-    problems = [text for digest, text in failures.items() if os.path.exists(data.image_path(todo[digest]))]
-    problems += [f"{name}: {missing}."] if missing else []
-    _log_problems(data, problems, unmasked)
+    _log_problems(data, [*problems, missing], unmasked)
     return LabelResult(
         data=filled,
         labeled=len(todo) - len(failures),
@@ -363,8 +362,8 @@ def _mask_rows(
     return rows
 
 
-def _log_problems(data: Annotations, failures: Sequence[str], unmasked: NDArray[np.int64]) -> None:
-    for sentence in failures:
+def _log_problems(data: Annotations, problems: Sequence[str], unmasked: NDArray[np.int64]) -> None:
+    for sentence in filter(None, problems):
         logger.warning("%s", sentence)
     if len(unmasked):
         first = unmasked[0]

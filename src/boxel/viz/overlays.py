@@ -264,7 +264,7 @@ def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
                 save_image(drawn, Path(out) / name)
             advance(1)
     if errors and (missing := describe_missing(map(data.image_path, range(len(data))))):
-        logger.warning("%s: %s.", data.file or "the dataset", missing)
+        logger.warning("%s", missing)
     return errors
 
 

@@ -246,6 +246,12 @@ def test_matches_are_one_to_one_best_score_first(two_squares, make_result, recta
     assert match_boxes(*blind) == [(1, 0), (4, 1)]
 
 
+def test_a_true_box_that_is_not_finite_hides_no_other(make_truth, make_result, rectangle):
+    mask = rectangle(50, 50, 10, 10, 30, 30)
+    truth = make_truth([(50, 50)], [{"box": (np.nan, 0, 9, 9)}, {"mask": mask}])
+    assert match_boxes(truth, [make_result(mask, 0.9)]) == [(0, 1)]
+
+
 def test_mask_iou_by_hand(two_squares, make_result, rectangle):
     half = make_result(rectangle(100, 100, 10, 10, 30, 20), 0.9, "a", 3)  # half of the mask
     half["bbox"] = [10.0, 10.0, 20.0, 20.0]  # in the right box

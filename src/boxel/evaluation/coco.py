@@ -317,11 +317,11 @@ def match_boxes(truth: Annotations, results: Sequence[Result]) -> list[tuple[int
         [(0, 0), (1, 1)]
     """
     label = {category.id: k for k, category in enumerate(truth.categories)}
-    boxes = get_boxes(results)
+    boxes, usable = get_boxes(results), truth.has_box & ~truth.iscrowd
     pairs: list[tuple[int, int]] = []
     for image, positions in group_by_image(truth, results).items():
         instances = truth.instances_in(image)
-        instances = instances[~truth.iscrowd[instances]]
+        instances = instances[usable[instances]]
         if not len(instances):
             continue
         gt_boxes = truth.boxes[instances]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +16,9 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations
 from boxel.data.formats.layout import file_stems
 from boxel.evaluation.coco import match_boxes
-from boxel.evaluation.results import Result, get_boxes
+from boxel.evaluation.results import Result, get_boxes, to_results
 from boxel.evaluation.tables import format_table
-from boxel.masks.boxes import box_iou, match_best, paired_box_iou, tight_boxes
+from boxel.masks.boxes import paired_box_iou, tight_boxes
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
@@ -27,9 +28,6 @@ logger = logging.getLogger(__name__)
 
 MIN_SIDE = 16.0
 """Minimum shorter side, in pixels, of the boxes whose masks are evaluated."""
-
-MIN_SAME = 0.5
-"""Minimum IoU of the boxes of an instance in two datasets that have different ids."""
 
 MIN_RANKED = 20
 """Minimum number of masks with a quality for metrics of the quality."""
@@ -151,7 +149,7 @@ def _match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]
     """Find the instances of one dataset in another: (N,) indices in ``pred``, -1 if there is none.
 
     Image and annotation ids decide if they agree. If not, as ids may that two readers made up, instances of the same
-    class in images of the same name are matched by their boxes, the largest IoU first.
+    class in images of the same name are matched by their boxes.
     """
     position = {(pred.image_ids[image], pred.ids[i]): i for i, image in enumerate(pred.image_index.tolist())}
     keys = ((truth.image_ids[image], truth.ids[i]) for i, image in enumerate(truth.image_index.tolist()))
@@ -159,20 +157,18 @@ def _match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]
     if _ids_agree(truth, pred, index):
         return index
     index[:] = -1
-    classes, pred_classes = (
-        np.array([c.name for c in d.categories], object)[d.labels] for d in (truth, pred)
-    )
-    image_of = {name: image for image, name in enumerate(file_stems(pred.paths))}
-    for image, name in enumerate(file_stems(truth.paths)):
-        if name in image_of:
-            own, other = truth.instances_in(image), pred.instances_in(image_of[name])
-            ious = box_iou(truth.boxes[own], pred.boxes[other])
-            ious[classes[own, None] != pred_classes[other]] = 0
-            for a, b in match_best(ious, MIN_SAME):
-                index[own[a]] = other[b]
+    image_of = dict(zip(file_stems(truth.paths), truth.image_ids, strict=True))
+    images = [image_of.get(name, "") for name in file_stems(pred.paths)]
+    category_of = {category.name: category.id for category in truth.categories}
+    categories = tuple(replace(c, id=category_of.get(c.name, -1)) for c in pred.categories)
+    in_both = np.array([image != "" for image in images], dtype=bool)
+    own = np.flatnonzero(in_both[pred.image_index] & pred.has_box & ~pred.iscrowd)
+    renamed = replace(pred.without_masks(), image_ids=images, categories=categories).select_instances(own)
+    for position, instance in match_boxes(truth, to_results(renamed)):
+        index[instance] = own[position]
     logger.info(
         "%s is compared with %s by image name, class and box, since their ids differ: %d of %d instances are matched",
-        *(pred.file, truth.file, (index >= 0).sum(), len(index)),
+        *(pred.file, truth.file, (index >= 0).sum(), (~truth.iscrowd).sum()),
     )
     return index
 

@@ -104,21 +104,6 @@ def paired_box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.floa
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def match_best(scores: NDArray[np.float64], minimum: float) -> list[tuple[int, int]]:
-    """Pair rows and columns of (N, M) scores, the best pair first, each at most once and none below the minimum.
-
-    Examples:
-        >>> match_best(np.array([[0.9, 0.8], [0.7, 0.2]]), minimum=0.1)
-        [(0, 0), (1, 1)]
-    """
-    scores, pairs = scores.copy(), []
-    while scores.size and scores.max() >= minimum:
-        row, column = divmod(int(scores.argmax()), scores.shape[1])
-        scores[row], scores[:, column] = -np.inf, -np.inf
-        pairs.append((row, column))
-    return pairs
-
-
 def tight_boxes(masks: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.float64]:
     """Find the smallest box around each mask.
 

@@ -111,13 +111,7 @@ _FIELD = re.compile(r"required field `(\w+)`|at `\$\.(\w+)")
 
 
 def explain_json_error(error: BaseException, text: bytes) -> str:
-    """Return why a JSON text cannot be decoded, with the value of the field that is wrong.
-
-    Examples:
-        >>> text = b'{"bbox": "left"}'
-        >>> explain_json_error(msgspec.ValidationError("Expected `array`, got `str` - at `$.bbox`"), text)
-        'bbox is "left"'
-    """
+    """Return why a JSON text cannot be decoded, e.g. ``bbox is "left"``: the field that is wrong, and its value."""
     message = one_line(error)
     if "Input data was truncated" in message:
         return "it ends too early" if text.strip() else "it is empty"

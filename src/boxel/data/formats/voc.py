@@ -27,7 +27,7 @@ from boxel.data.formats.layout import MAX_MASKS, Export, Ids, find_image
 from boxel.data.formats.semantic_classes import load_class_table
 from boxel.data.images import MAX_PIXELS
 from boxel.data.label_maps import pixel_values
-from boxel.masks.boxes import box_iou, match_best, tight_boxes
+from boxel.masks.boxes import box_iou, tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, one_line
 
@@ -210,11 +210,14 @@ def _match_masks(
                 score[m, k] = 0
             elif value == k + 1:  # the files' own order breaks ties
                 score[m, k] += 1e-6
-    pairs = match_best(score, _MIN_IOU)
-    for m, k in pairs:
+    matched = set()
+    while score.size and score.max() >= _MIN_IOU:  # the best pair first
+        m, k = divmod(int(score.argmax()), score.shape[1])
+        score[m], score[:, k] = 0, 0
+        matched.add(m)
         instances[k] = (*instances[k][:2], msgspec.json.encode(encode(masks[m])))
     for m, value in enumerate(values):
-        if m not in dict(pairs):
+        if m not in matched:
             what = f"object {value} matches no box of {stem}.xml; its mask is left out."
             rows.report("mask-without-box", file, what, stem, repair="", box=boxes[m])
     return instances

@@ -5,8 +5,11 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 import boxel
 from boxel.data import Annotations, read
@@ -15,6 +18,26 @@ from boxel.data import Annotations, read
 def read_coco(data: Path, name: str) -> Annotations:
     """Read `coco/NAME.json` of the folder of datasets, e.g. `val_masks`."""
     return read(data / "coco" / f"{name}.json", images=data / "coco" / "images")
+
+
+def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations:
+    """Make boxes loose: move each side by up to ``amount`` of the box's extent.
+
+    Args:
+        data: The dataset.
+        amount: Maximum shift as a share of the width (left, right) or the height (top, bottom), in either direction.
+        seed: The same seed moves the same boxes alike.
+
+    Returns:
+        The dataset with other boxes, clipped to images of known size.
+    """
+    extent = np.tile(data.boxes[:, 2:] - data.boxes[:, :2], 2)
+    shift = np.random.default_rng(seed).uniform(-amount, amount, size=data.boxes.shape)
+    boxes = data.boxes + shift * extent
+    width, height = data.widths[data.image_index], data.heights[data.image_index]
+    known = (width > 0)[:, None]
+    limit = np.stack([width, height, width, height], axis=1)
+    return replace(data, boxes=np.where(known, boxes.clip(0, np.where(known, limit, np.inf)), boxes))
 
 
 def row_folder(out: Path, row: str, seed: int) -> Path:

@@ -27,7 +27,6 @@ from _record import Table, arguments
 from _runs import medians, take_turns
 from torch import nn
 
-from boxel.exporting.accelerate import fuse_batch_norms
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.onnx import trace
@@ -70,11 +69,9 @@ def ways_of_boxcaseg(model: BoxCaseg, file: Path, args: argparse.Namespace) -> d
     inside = torch.ones(args.crops, side, dtype=torch.bool)
     given = torch.rand(args.crops, 3, side, side), inside, inside
     trace(BoxCasegGraph(model).eval(), file)
-    exported, compiled = OnnxBoxCaseg(model, file), torch.compile(deepcopy(model).segment)
-    lean = fuse_batch_norms(model)
+    exported, compiled = OnnxBoxCaseg(model, file), torch.compile(deepcopy(model).predict_logits)
     return {
         "torch": lambda: model.predict_logits(*given),
-        "folded": lambda: lean.predict_logits(*given),
         "compiled": lambda: compiled(*given),
         "onnxruntime": lambda: exported.predict_logits(*given),
     }

@@ -13,9 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from _record import Table, arguments
-from _runs import read_coco
+from _runs import jitter_boxes, read_coco
 
-from boxel.data.synthetic import jitter_boxes
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
 

@@ -16,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from _record import Table, arguments
-from _runs import train_once
+from _runs import jitter_boxes, train_once
 
 from boxel.data import Annotations, read
-from boxel.data.synthetic import jitter_boxes, write_scenes
+from boxel.data.synthetic import write_scenes
 from boxel.demo.scenes import summarize_detections
 from boxel.evaluation import coco_ap, fill_boxes
 from boxel.evaluation.run import predict_dataset

@@ -10,7 +10,6 @@ from torchvision import tv_tensors
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.config import AugmentConfig
-from boxel.data.synthetic import jitter_boxes
 from boxel.data.transforms import train_transforms
 from boxel.masks.boxes import tight_boxes
 from boxel.utils.errors import BoxelError
@@ -171,34 +170,6 @@ def annotations(boxes, widths=(100,), heights=(60,), image_index=None):
         iscrowd=np.zeros(n, bool),
         segmentations=np.full(n, None, dtype=object),
     )
-
-
-def test_jitter_moves_each_side_by_a_share_of_the_extent():
-    data = annotations(np.tile([30.0, 20, 50, 24], (2000, 1)))
-    moved = jitter_boxes(data, 0.1).boxes - data.boxes
-    bound = np.array([2.0, 0.4, 2.0, 0.4])  # 10 % of 20 x 4
-    assert (np.abs(moved) <= bound).all()
-    np.testing.assert_allclose(moved.max(0), bound, rtol=0.05)
-    np.testing.assert_allclose(moved.min(0), -bound, rtol=0.05)
-    np.testing.assert_allclose(moved.mean(0), 0, atol=0.05)
-    assert abs(np.corrcoef(moved.T)[np.triu_indices(4, 1)]).max() < 0.1  # each side on its own
-
-
-def test_jitter_depends_on_the_seed_alone():
-    data = annotations(BOXES)
-    np.testing.assert_array_equal(jitter_boxes(data, 0.2, 3).boxes, jitter_boxes(data, 0.2, 3).boxes)
-    assert (jitter_boxes(data, 0.2, 3).boxes != jitter_boxes(data, 0.2, 4).boxes).any()
-    np.testing.assert_array_equal(jitter_boxes(data, 0.0).boxes, data.boxes)
-
-
-def test_jittered_boxes_stay_in_images_of_known_size():
-    data = annotations(np.tile([0.0, 0, 100, 60], (100, 1)), (100, 0), (60, 0), [0, 1] * 50)
-    boxes = jitter_boxes(data, 0.1).boxes
-    known, unknown = boxes[::2], boxes[1::2]
-    assert (known >= 0).all()
-    assert (known <= [100, 60, 100, 60]).all()
-    assert (unknown < 0).any()
-    assert (unknown[:, 2] > 100).any()
 
 
 def test_small_boxes_are_ignored_not_dropped():

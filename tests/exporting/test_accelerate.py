@@ -45,57 +45,6 @@ def test_what_cannot_be_exported_stays_as_it_is():
     assert accelerate(model) is model
 
 
-@pytest.fixture
-def onnx_missing(monkeypatch):
-    monkeypatch.setattr(module, "find_spec", lambda name: None)
-
-
-@pytest.mark.slow
-@pytest.mark.usefixtures("onnx_missing")
-@pytest.mark.parametrize("backbone", ["tf_efficientnet_lite0", "resnet18", "mobilenetv3_small_050"])
-def test_torch_without_batch_norms_where_it_is_not(boxcaseg, pixels, backbone):
-    model = boxcaseg(backbone=backbone, backbone_norm="bn")
-    shake_norms(model)
-    norms = {name for name, part in model.named_modules() if isinstance(part, nn.BatchNorm2d)}
-    found = accelerate(model)
-    assert isinstance(found, BoxCaseg) and found is not model
-    assert not any(isinstance(part, nn.BatchNorm2d) for part in found.modules())
-    assert (
-        norms == {name for name, part in model.named_modules() if isinstance(part, nn.BatchNorm2d)} != set()
-    )
-    boxes = np.array([[-5.0, 3.5, 40, 60], [30, 20, 120, 90]])
-    for ours, theirs in zip(soft_masks(found, pixels, boxes), soft_masks(model, pixels, boxes), strict=True):
-        np.testing.assert_allclose(ours, theirs, atol=1e-4 * np.abs(theirs).max())
-
-
-@pytest.mark.usefixtures("onnx_missing")
-def test_other_norms_stay(boxcaseg):
-    model = boxcaseg(backbone_norm="gn")
-    before, after = (
-        sum(isinstance(part, nn.GroupNorm) for part in network.modules())
-        for network in (model, accelerate(model))
-    )
-    assert after == before > 0
-
-
-@pytest.mark.usefixtures("onnx_missing")
-def test_a_detector_where_it_is_not(boxinst):
-    model = boxinst()
-    assert accelerate(model) is model
-
-
-@torch.no_grad()
-def shake_norms(model):
-    """Norms as training leaves them: none is the identity."""
-    torch.manual_seed(1)
-    for part in model.modules():
-        if isinstance(part, nn.BatchNorm2d):
-            part.running_mean.normal_(0, 0.1)
-            part.running_var.uniform_(0.5, 2)
-            part.weight.uniform_(0.5, 1.5)
-            part.bias.normal_(0, 0.1)
-
-
 @pytest.mark.slow
 @pytest.mark.usefixtures("onnx_installed")
 def test_torch_where_the_two_differ(boxcaseg, monkeypatch):

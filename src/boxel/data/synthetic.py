@@ -9,7 +9,6 @@ object's shape, its relief and the shade along its outline.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
@@ -243,23 +242,3 @@ def _surface(rng: np.random.Generator, palette: Field, relief: Field, inside: Fi
     """Draw the (h, w, 3) colors of an object: patches as in the background, under a relief, dark along the outline."""
     light = 0.95 + 0.15 * relief - 0.25 * np.exp(-np.maximum(inside, 0) / 3)
     return _colors(rng, palette, 2, *inside.shape) * light[..., None]
-
-
-def jitter_boxes(data: Annotations, amount: float, seed: int = 0) -> Annotations:
-    """Make boxes loose: move each side by up to ``amount`` of the box's extent.
-
-    Args:
-        data: The dataset.
-        amount: Maximum shift as a share of the width (left, right) or the height (top, bottom), in either direction.
-        seed: The same seed moves the same boxes alike.
-
-    Returns:
-        The dataset with other boxes, clipped to images of known size.
-    """
-    extent = np.tile(data.boxes[:, 2:] - data.boxes[:, :2], 2)
-    shift = np.random.default_rng(seed).uniform(-amount, amount, size=data.boxes.shape)
-    boxes = data.boxes + shift * extent
-    width, height = data.widths[data.image_index], data.heights[data.image_index]
-    known = (width > 0)[:, None]
-    limit = np.stack([width, height, width, height], axis=1)
-    return replace(data, boxes=np.where(known, boxes.clip(0, np.where(known, limit, np.inf)), boxes))

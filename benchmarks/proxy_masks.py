@@ -73,7 +73,7 @@ def detections(args: argparse.Namespace, row: str, seed: int, truth: Annotations
         settings = {"config": args.recipe, "class_agnostic": True, "seed": seed, "data.val_share": 0.0}
         loss = {"model.mask_loss": "mil"} if row == "boxes, MIL" else {}
         images = args.data / "coco" / "images"
-        train_once("mask_rcnn", learned_from(args, row), run, images=images, **settings, **loss)
+        train_once("mask-rcnn", learned_from(args, row), run, images=images, **settings, **loss)
         file.write_text(json.dumps(predict_dataset(load(run), truth, batch_size=4)))
     return json.loads(file.read_text())
 

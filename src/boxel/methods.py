@@ -78,7 +78,7 @@ METHODS = {
             exporter="boxel.exporting.boxinst:BoxInstGraph",
         ),
         Method(
-            name="mask_rcnn",
+            name="mask-rcnn",
             help="Train Mask R-CNN, an instance segmenter, from masks (`boxel label` makes them) or from boxes.",
             kind="detector",
             training="boxel.training.config:MaskRCNNTraining",
@@ -152,7 +152,7 @@ SEMANTIC = tuple(name for name, method in METHODS.items() if method.kind == "seg
 
 
 def get_method(name: str) -> Method:
-    """Return the method of a name.
+    """Return the method of a name, in which an underscore may stand for a hyphen.
 
     Raises:
         UsageError: There is no such method.
@@ -161,11 +161,12 @@ def get_method(name: str) -> Method:
         >>> get_method("boxcaseg").kind
         'box_to_mask'
     """
-    if name not in METHODS:
+    spelled = str(name).replace("_", "-")
+    if spelled not in METHODS:
         raise UsageError(
             f"there is no method {name!r}; the methods are {', '.join(METHODS)}.{nearest(name, list(METHODS))}"
         )
-    return METHODS[name]
+    return METHODS[spelled]
 
 
 def resolve(reference: str) -> Any:

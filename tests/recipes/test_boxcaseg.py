@@ -93,6 +93,6 @@ def test_proxy_mask_rcnn_has_the_papers_schedule(row, batch, lr, steps, drops):
 def test_mask_rcnn_trains_from_boxes(scenes, tmp_path):
     small = {"model.neck_channels": 16, "augment.short_sides": [64], "augment.max_size": 128, "batch_size": 2}
     model = boxel.train(
-        "mask_rcnn", scenes, out=tmp_path / "run", config="mask-rcnn/table1-voc-r101-bbtp", **SHRUNK | small
+        "mask-rcnn", scenes, out=tmp_path / "run", config="mask-rcnn/table1-voc-r101-bbtp", **SHRUNK | small
     )
     assert all(tensor.isfinite().all() for tensor in model.state_dict().values())

@@ -22,6 +22,15 @@ def test_changes_override_the_recipe_and_the_recipe_the_defaults(tmp_path):
     assert config.model.backbone == BoxInstTraining().model.backbone
 
 
+def test_epochs_replace_the_steps_of_what_is_below_and_steps_the_epochs(tmp_path):
+    config = read_config("coco-small", epochs=30)
+    assert (config.epochs, config.steps) == (30, None)
+    assert read_config("coco-small", steps=50, epochs=30).steps == 50
+    (tmp_path / "short.yaml").write_text("base: coco-small\nepochs: 2\n")
+    assert read_config(tmp_path / "short.yaml").steps is None
+    assert read_config(tmp_path / "short.yaml", steps=7).steps == 7
+
+
 def test_a_mapping_is_not_modified():
     recipe = {"model": {"tau": 0.1}}
     read_config(recipe, **{"model.tau": 0.2, "model.area_weight": 1.0})
@@ -155,3 +164,19 @@ def test_an_unknown_setting_of_the_base_is_an_error(tmp_path):
     files = write_recipes(tmp_path, a="model: {tua: 0.2}", b="base: a.yaml")
     with pytest.raises(BoxelError, match=r"b\.yaml: there is no setting 'model\.tua'"):
         read_config(files["b"])
+
+
+def test_all_unknown_settings_and_the_place_of_a_yaml_error_are_named(tmp_path):
+    with pytest.raises(
+        BoxelError, match=r"no setting 'epoch' or 'step'. Did you mean 'epochs'\? Did you mean"
+    ):
+        read_config({"epoch": 3, "step": 4})
+    (tmp_path / "broken.yaml").write_text("model: {tau: 0.2\nsteps: [")
+    with pytest.raises(BoxelError, match="line 2, column") as raised:
+        read_config(tmp_path / "broken.yaml")
+    assert "unicode string" not in str(raised.value)
+
+
+def test_an_underscore_of_a_method_is_a_hyphen():
+    assert read_config("mask-rcnn-small", "mask_rcnn").steps == 1000
+    assert read_config({"method": "mask_rcnn"}, "mask-rcnn").epochs == 12

@@ -18,9 +18,9 @@ def test_short_names_are_settings_of_the_data():
 
 
 def test_the_run_folder_is_named_after_the_method_by_default():
-    run = resolve("mask_rcnn", epochs=3)
-    assert run.out == Path("runs", "mask_rcnn") and run.record["epochs"] == 3
-    assert run.record["method"] == "mask_rcnn" and not run.segmenter
+    run = resolve("mask-rcnn", epochs=3)
+    assert run.out == Path("runs", "mask-rcnn") and run.record["epochs"] == 3
+    assert run.record["method"] == "mask-rcnn" and not run.segmenter
 
 
 def test_boxsup_chooses_among_segments_by_default():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from boxel.cli.options import DATA, Command, Option
 from boxel.methods import METHODS, Method, resolve
 
+logger = logging.getLogger(__name__)
+
 DAILY = {"categories", "class_agnostic", "label", "epochs", "steps", "batch_size", "device", "seed"}
 """Settings that the short help shows."""
 
 EXAMPLES = {
     "boxinst": "masks.json --images photos/ --out runs/boxinst",
-    "mask_rcnn": "masks.json --images photos/ --epochs 12",
+    "mask-rcnn": "masks.json --images photos/ --epochs 12",
     "boxcaseg": "boxes.json --images photos/ --salient salient/",
     "fcrn": "masks.json --images photos/ --out runs/fcrn",
     "fcrn-instances": "masks.json --images photos/ --semantic runs/fcrn",
@@ -46,21 +49,22 @@ def _train_options(method: Method) -> list[Option]:
         *(Option(x.name, x.help, metavar=x.kind.upper(), is_input=x.kind == "data") for x in method.inputs),
     ]
     for option in settings_options(resolve(method.training)()):
-        name = short.get(option.dest, option.dest)
-        if name != option.dest:  # listed with the settings of the run
-            option = replace(option, aliases=(name,), group="")
-        options.append(replace(option, hidden=name not in DAILY))
+        name = short.get(option.dest)
+        if name:  # listed with the settings of the run
+            option = replace(option, dest=name, group="")
+        options.append(replace(option, hidden=option.dest not in DAILY))
     return options
 
 
 def _train(method: Method, given: dict[str, Any]) -> int:
-    from lightning.pytorch.utilities import rank_zero_only
-
     from boxel.training import train
 
     model = train(method.name, given.pop("annotations"), **given)
     if model is None:
+        logger.info("the same command with `resume` continues it")
         return 1
+    from lightning.pytorch.utilities import rank_zero_only
+
     if not getattr(rank_zero_only, "rank", 0):  # one process speaks for all
         print(f"model: {given['out']}")
     return 0
@@ -81,9 +85,9 @@ def _recipes(given: dict[str, Any]) -> int:
     from boxel.training.recipe import list_recipes
 
     recipes = list_recipes()
-    width = max(len(recipe.name) for recipe in recipes)
+    width, column = (max(map(len, names)) for names in ([recipe.name for recipe in recipes], METHODS))
     for recipe in recipes:
-        print(f"{recipe.name:<{width}}  {recipe.about}")
+        print(f"{recipe.name:<{width}}  {recipe.method:<{column}}  {recipe.about}")
     return 0
 
 

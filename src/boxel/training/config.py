@@ -39,10 +39,10 @@ class DataConfig(Config):
     Attributes:
         rename: New names of categories by their old ones; categories that get the same name become one. All other
             settings use the new names.
-        categories: The only categories to learn, in this order; None learns all.
+        categories: The only categories to learn, in this order; by default all.
         class_agnostic: Learn all categories as one.
         mask_classes: Categories whose masks are learned from, while instances of the others count as boxes (BoxInst,
-            Tables 6 and 7). None uses all masks, an empty list none.
+            Tables 6 and 7); by default all masks are used, with an empty list none.
         min_box: Boxes with a side shorter than this many pixels are ignored: neither object nor background.
         class_list: Names of the values of label maps: a text file, or `camvid`, `voc`, `cityscapes` or
             `pascal-context`.
@@ -109,9 +109,9 @@ class TrainConfig(Config):
     """Settings of a training run of any method; each method adds its own in a subclass.
 
     Attributes:
-        label: Teacher of `boxel label` that predicts masks of the boxes that have none before the first step; None
-            leaves them without.
-        epochs: Passes over the training samples; `steps` overrides it.
+        label: Teacher of `boxel label` that predicts masks of the boxes that have none before the first step; by
+            default none does.
+        epochs: Passes over the training samples; without effect if `steps` is given too.
         steps: Optimizer steps at `optim.reference_batch` samples per step.
         batch_size: Samples per step and process.
         accumulate: Batches whose gradients are summed up for one step.
@@ -215,8 +215,8 @@ class BoxSupTraining(TrainConfig):
             `boxel label` that predicts masks of the boxes that have none before the first step.
         mask_share: Share of each epoch for images whose instances all have given masks, if other images have guessed
             ones: the former are repeated to reach it, up to ten times each. 0 repeats none.
-        segments_folder: Folder of the candidate segments, which several runs may share; None for the folder `segments`
-            of the run.
+        segments_folder: Folder of the candidate segments, which several runs may share; by default
+            the folder `segments` of the run.
     """
 
     model: BoxSupConfig = field(default_factory=BoxSupConfig)

@@ -11,7 +11,7 @@ from typing import Any
 
 import yaml
 
-from boxel.methods import get_method, resolve
+from boxel.methods import METHODS, get_method, resolve
 from boxel.training.config import TrainConfig
 from boxel.utils.config import parse_config
 from boxel.utils.errors import BoxelError, nearest, one_line
@@ -52,7 +52,8 @@ def read_config(
             Settings left out keep their defaults. `base` names a recipe to build on: a bundled one, or a path
             relative to the file.
         method: The method to train. None: the one the recipe names, or `boxinst`.
-        **changes: Settings by dotted path, e.g. ``{"model.tau": 0.2}``; they override the recipe.
+        **changes: Settings by dotted path, e.g. ``{"model.tau": 0.2}``; they override the recipe, and `epochs` its
+            `steps` too.
 
     Returns:
         The settings, of the class that the method's entry in :mod:`boxel.methods` names.
@@ -67,15 +68,16 @@ def read_config(
     """
     where = str(recipe) if isinstance(recipe, (str, Path)) else "the configuration"
     values = {} if recipe is None else _read(recipe)
-    named = values.get("method", method or "boxinst")
-    if method is not None and named != method:
+    named = get_method(values.get("method", method or "boxinst")).name
+    if method is not None and named != get_method(method).name:
         raise BoxelError(f"{where}: this is a recipe for {named!r}, not for {method!r}; change one of them.")
-    settings = _select_settings(values)
+    flags: dict[str, Any] = {}
     for path, value in changes.items():
         for name in reversed(path.split(".")):
             value = {name: value}
-        settings = _merge(settings, value)
-    return parse_config(resolve(get_method(named).training), settings, where)
+        flags = _merge(flags, value)
+    settings = _build_on(_select_settings(values), flags)
+    return parse_config(resolve(METHODS[named].training), settings, where)
 
 
 def list_recipes() -> list[Recipe]:
@@ -173,7 +175,7 @@ def _read(
         below.pop(key, None)
     if {"steps", "epochs"} & values.keys():  # another length, which the number of images was not meant for
         below.pop("assumed_images", None)
-    return _merge(below, values)
+    return _build_on(below, values)
 
 
 def _select_settings(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -210,10 +212,18 @@ def _load_yaml(path: Path) -> dict[str, Any]:
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), LOADER)
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BoxelError(f"{path}: the recipe cannot be read ({one_line(error)}).") from error
+        reason = one_line(str(error).replace('in "<unicode string>", ', "in "), 300)
+        raise BoxelError(f"{path}: the recipe cannot be read ({reason}).") from error
     if not isinstance(values, dict):
         raise BoxelError(f"{path}: a recipe is a YAML mapping of settings.")
     return values
+
+
+def _build_on(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """Merge settings over those that they build on; a length in `epochs` replaces one in `steps`."""
+    if "epochs" in above:
+        below = {name: value for name, value in below.items() if name != "steps"}
+    return _merge(below, above)
 
 
 def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

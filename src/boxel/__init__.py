@@ -23,7 +23,7 @@ def __getattr__(name: str) -> object:
     except ModuleNotFoundError as error:
         from boxel.utils.errors import missing_extra
 
-        raise ImportError(str(missing_extra(f"boxel.{name}", error)), name=error.name) from error
+        raise missing_extra(f"boxel.{name}", error) from error
 
 
 def __dir__() -> list[str]:

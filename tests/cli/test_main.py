@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import pytest
 
+import boxel
 from boxel.cli.main import COMMANDS, build_parser, main
 from boxel.cli.reference import options_markdown
 from boxel.data.images import ImageError
@@ -40,8 +41,12 @@ def run_with(monkeypatch, run):
         ("trian", 2, "there is no command 'trian'. Did you mean 'train'?"),
         ("train boxints truth.json", 2, "there is no method 'boxints'"),
         ("train boxinst x.json --model.tauu 1", 2, "has no flag '--model.tauu'. Did you mean '--model.tau'?"),
-        ("train boxinst missing.json", 1, "missing.json: there is no such file or folder."),
-        ("train boxinst truth.json --val missing.json", 1, "missing.json: there is no such file or folder."),
+        ("train boxinst missing.json", 1, "missing.json: there is no such file or folder; check the path."),
+        (
+            "train boxinst truth.json --val missing.json",
+            1,
+            "missing.json: there is no such file or folder; check the path.",
+        ),
         ("train boxinst truth.json --rename a", 2, "--rename is a; give OLD=NEW, or several with commas."),
         ("train boxinst truth.json --steps 0", 2, "--steps is 0; give a whole number above 0."),
         ("train boxinst truth.json --steps=1.5", 2, "--steps is 1.5; give a whole number above 0."),
@@ -56,6 +61,14 @@ def run_with(monkeypatch, run):
             "--schedule.drops is 0.1,2; give a number from 0",
         ),
         ("train boxinst truth.json --label", 2, "--label needs a value"),
+        (
+            "train boxinst truth.json --data.rename a=b",
+            2,
+            "has no flag '--data.rename'. Did you mean '--rename'?",
+        ),
+        ("train boxinst truth.json --model.patch-size 4", 2, "--model.patch-size is 4; give 3 or 5."),
+        ("convert truth.json yolo --to yol", 2, "'yol' is not a known format"),
+        ("inspect", 2, "needs WHAT: affinity, to choose BoxInst's `model.tau` for the images."),
         ("train boxinst truth.json --salient x", 2, "has no flag '--salient'"),
         ("train fcrn-instances truth.json", 2, "name it with --semantic"),
         ("label truth.json --drop 2", 2, "--drop is 2; give a number from 0 to 1."),
@@ -139,9 +152,9 @@ def test_a_missing_package_names_its_extra(module, truth, monkeypatch, capsys):
 def test_flags_take_underscores_and_settings_have_one_short_name(truth):
     parser = build_parser("train boxinst")
     given = parser.parse(
-        ["truth.json", "--batch_size", "3", "--data.mask_classes=a,b", "--categories", "c", "--no-resume"]
+        ["truth.json", "--batch_size", "3", "--mask_classes=a,b", "--categories", "c", "--no-resume"]
     )
-    assert (given["batch_size"], given["data.mask_classes"], given["data.categories"]) == (
+    assert (given["batch_size"], given["mask_classes"], given["categories"]) == (
         3,
         ["a", "b"],
         ["c"],
@@ -149,7 +162,7 @@ def test_flags_take_underscores_and_settings_have_one_short_name(truth):
     assert given["resume"] is False and "epochs" not in given
     names = [option.dest for option in parser.options]
     assert len(names) == len(set(names))
-    assert parser.parse(["truth.json", "--mask-classes", ""])["data.mask_classes"] == []
+    assert parser.parse(["truth.json", "--mask-classes", ""])["mask_classes"] == []
 
 
 @pytest.mark.parametrize(
@@ -249,6 +262,7 @@ def test_zsh_and_fish_have_completions_too(capsys):
 def test_no_help_and_no_usage_error_imports_a_large_package():
     code = """
 import sys
+import boxel
 from boxel.cli.main import COMMANDS, main
 main(["label", "--help"])
 main(["train", "boxinst", "--help"])
@@ -275,7 +289,7 @@ def test_a_reader_that_has_read_enough_is_not_an_error():
 
 
 @pytest.mark.slow
-def test_a_training_without_its_data_is_refused_before_torch_is_imported(truth):
+def test_a_training_that_cannot_start_is_refused_before_torch_is_imported(truth):
     code = """
 import sys
 import boxel
@@ -287,11 +301,51 @@ for name in ("annotations", "val", "masks"):
     except boxel.BoxelError as error:
         print(error)
 print(main(["train", "boxinst", "missing.json"]), main(["train", "boxcaseg", "truth.json", "--salient", "missing"]))
+print(main(["train", "boxinst", "truth.json", "--config", "coco-smal"]))
+open("model.safetensors", "w").close()
+print(main(["train", "boxinst", "truth.json", "--out", "."]))
 print("torch" in sys.modules)
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     refusal = "missing.json: there is no such file or folder; check the path."
-    assert printed.splitlines() == [refusal] * 3 + ["1 1", "False"]
+    assert printed.splitlines() == [refusal] * 3 + ["1 1", "1", "1", "False"]
+
+
+@pytest.mark.slow
+def test_without_the_extra_python_gets_one_error_that_names_it(truth):
+    code = """
+import sys
+sys.modules["lightning"] = sys.modules["torch"] = None
+import boxel
+for call in (lambda: boxel.train("boxinst", "truth.json"), lambda: boxel.load("boxcaseg"),
+             lambda: boxel.predict("boxcaseg", "x.jpg"), lambda: boxel.export("boxcaseg", "x.onnx")):
+    try:
+        call()
+    except boxel.BoxelError as error:
+        print(str(error).split(" (")[0])
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    needs = "needs torch, which is not installed; pip install 'boxel[train]'"
+    names = ("training", "a model", "boxel.predict", "boxel.export")
+    assert done.stdout.splitlines() == [f"{name} {needs}" for name in names]
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: boxel.read(5), "`data` is 5; give a path or Annotations."),
+        (lambda: boxel.label(5), "`data` is 5; give a path or Annotations."),
+        (lambda: boxel.label(5, out="x.json"), "`data` is 5; give a path or Annotations."),
+        (lambda: boxel.evaluate(5, 6), "`subject` is 5; give a path, Annotations or COCO results."),
+        (lambda: boxel.evaluate([], 6), "`data` is 6; give a path or Annotations."),
+        (lambda: boxel.load(5), "`source` is 5; give a path."),
+        (lambda: boxel.train("boxinst", 7), "`data` is 7; give a path or Annotations."),
+    ],
+)
+def test_a_value_that_is_not_a_path_gets_one_sentence(call, message):
+    with pytest.raises(UsageError) as raised:
+        call()
+    assert str(raised.value) == message
 
 
 @pytest.mark.slow
@@ -300,7 +354,11 @@ def test_without_torch_a_training_names_the_extra(truth):
     words = ["train", "boxinst", str(truth)]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 1
-    assert (
-        "boxel train needs torch, which is not installed; pip install 'boxel[train]' (without" in done.stderr
-    )
+    assert "training needs torch, which is not installed; pip install 'boxel[train]' (without" in done.stderr
     assert done.stderr.count("\n") == 1
+
+
+def test_recipes_are_listed_with_their_methods(capsys):
+    assert main(["recipes"]) == 0
+    rows = [line.split()[:2] for line in capsys.readouterr().out.splitlines()]
+    assert ["coco-small", "boxinst"] in rows and ["mask-rcnn-small", "mask-rcnn"] in rows

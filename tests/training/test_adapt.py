@@ -8,10 +8,12 @@ import torch
 import yaml
 
 import boxel
+from boxel.cli import main
 from boxel.data.synthetic import write_scenes
 from boxel.labeling.api import label_data
 from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.training.adapt import adapt
+from boxel.training.callbacks.checkpoints import LastCheckpoint
 from boxel.utils.errors import BoxelError
 
 pytestmark = pytest.mark.slow
@@ -43,7 +45,7 @@ def test_adapting_continues_training_with_the_models_own_masks_as_hints(run, tmp
     assert find_calibration(str(out)) is not None  # that of the model it was adapted from
     assert not (out / "hints.json").exists()  # every box had a mask of the model, so that GrabCut made none
     adapt(boxes, out, teacher=teacher, minutes=0.03)
-    assert "was adapted already, for 0.03 minutes; remove it to adapt again" in caplog.text
+    assert "was adapted already, in about 0.03 min; remove it to adapt again" in caplog.text
     with pytest.raises(BoxelError, match="was adapted from another model than"):
         adapt(boxes, out, teacher=str(out), minutes=0.03)
 
@@ -59,6 +61,26 @@ def test_labels_are_made_by_the_adapted_model(run, tmp_path):
     assert len(plain.labels) == len(adapted.labels)
     assert json.loads((tmp_path / "b_adapted" / "metrics.json").read_text())["step"] >= 1
     assert np.isfinite(adapted.quality[adapted.has_segmentation]).all()
+
+
+def test_an_interrupted_adaptation_fails_and_the_same_command_resumes_it(run, tmp_path, monkeypatch, capsys):
+    scenes = run / "scenes"
+    words = ["adapt", scenes / "boxes.json", "--images", scenes / "images", "--teacher", run / "run"]
+    words = [*map(str, words), "--out", str(tmp_path / "cut"), "--minutes", "0.05"]
+
+    class Interrupting(LastCheckpoint):
+        def on_train_start(self, *_):
+            self._interrupted = True
+
+    monkeypatch.setattr("boxel.training.engine.LastCheckpoint", Interrupting)
+    assert main(words) == 1
+    printed = capsys.readouterr()
+    assert printed.out == "" and "--resume" not in printed.err
+    assert printed.err.endswith("no model was made yet; the same command resumes the training\n")
+    monkeypatch.undo()
+    assert main(words) == 0
+    assert f"adapted model: {tmp_path / 'cut'}" in capsys.readouterr().out
+    assert boxel.load(tmp_path / "cut").settings["steps"] > 1
 
 
 def test_boxes_for_a_single_batch_are_enough(run, tmp_path):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import shlex
 import sys
 from typing import Any
 
 from boxel.cli.options import DATA, Command, Option, check_writable, read_data
+
+logger = logging.getLogger(__name__)
 
 
 def _label_options() -> list[Option]:
@@ -61,7 +64,9 @@ def _adapt(given: dict[str, Any]) -> int:
     from boxel.training.adapt import adapt
 
     out = given["out"]
-    adapt(read_data(given), out, teacher=given["teacher"], minutes=given["minutes"])
+    if adapt(read_data(given), out, teacher=given["teacher"], minutes=given["minutes"]) is None:
+        logger.info("no model was made yet; the same command resumes the training")
+        return 1
     print(f"adapted model: {out}; use it with `boxel label --teacher {out}`")
     return 0
 

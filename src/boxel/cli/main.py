@@ -118,9 +118,7 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
 def split_command(words: list[str]) -> tuple[str, list[str]]:
     """Split a command line into the name of the command, which may have two words, and the rest."""
     if words[0] == "train":
-        spellings = {name.replace("_", "-"): name for name in METHODS}
-        method = get_method(spellings.get(words[1].replace("_", "-"), words[1]))
-        return f"train {method.name}", words[2:]
+        return f"train {get_method(words[1]).name}", words[2:]
     if words[0] not in COMMANDS:
         raise UsageError(f"there is no command {words[0]!r}.{nearest(words[0], [*COMMANDS, 'train'])}")
     return words[0], words[1:]
@@ -137,7 +135,7 @@ def _overview(prefix: str = "") -> str:
     width = max(map(len, rows))
     table = "\n".join(f"  {name:<{width}}  {help}" for name, help in rows.items())
     return f"""\
-usage: boxel {prefix or "COMMAND"} ...
+usage: boxel {f"{prefix}METHOD" if prefix else "COMMAND"} ...
 
 {table}
 

@@ -126,7 +126,7 @@ def write_json(value: object, path: str) -> None:
     if path == "-":
         print(text)
     else:
-        Path(path).write_text(text)
+        Path(path).write_text(text, encoding="utf-8")
 
 
 def check_writable(name: str, *suffixes: str) -> Path:

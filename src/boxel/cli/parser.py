@@ -86,7 +86,7 @@ class Parser(ArgumentParser):
             value = given.get(option.dest, []) if option.is_input else []
             for path in [value] if isinstance(value, str) else value:
                 if not Path(path).exists():
-                    raise BoxelError(f"{path}: there is no such file or folder.")
+                    raise BoxelError(f"{path}: there is no such file or folder; check the path.")
 
     def with_flags(self, text: str) -> str:
         """Return a message of the library in which names of settings are flags of this command."""

@@ -23,8 +23,7 @@ from boxel.training.loader import Stream
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
 from boxel.training.run import train
-from boxel.training.run_folder import LAST, is_finished
-from boxel.training.settings import Run, resolve_run
+from boxel.training.settings import LAST, Run, is_finished, resolve_run
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 
@@ -44,7 +43,7 @@ _PROBE_STEPS = 3
 
 def adapt(
     data: Annotations, out: str | Path, *, teacher: str = "boxcaseg", minutes: float = 20.0, **settings: Any
-) -> Path:
+) -> Path | None:
     """Adapt a BoxCaseg model to the boxes of a dataset.
 
     The model's own masks of the boxes serve as hints, so that it keeps what it knows while lines across boxes and
@@ -59,7 +58,8 @@ def adapt(
         **settings: Settings of :func:`boxel.train` by their path.
 
     Returns:
-        The folder of the adapted model, which is a teacher for :func:`boxel.label`.
+        The folder of the adapted model, which is a teacher for :func:`boxel.label`, or None if the training was
+        interrupted; the same call resumes it.
 
     Raises:
         UsageError: `minutes` is not above 0.
@@ -74,27 +74,32 @@ def adapt(
         raise UsageError(f"`minutes` is {minutes}; give a number above 0.")
     out, start = Path(out), model_folder(teacher)
     note, origin = out / "adapted.json", digest_model(load(start))
-    done = json.loads(note.read_text()) if note.exists() else {"from": origin, "minutes": minutes}
+    done = (
+        json.loads(note.read_text(encoding="utf-8"))
+        if note.exists()
+        else {"from": origin, "minutes": minutes}
+    )
     if done["from"] != origin:
         raise BoxelError(
             f"{out} was adapted from another model than {teacher}; remove it, or name another `out`."
         )
     if is_finished(out):
-        logger.info("%s was adapted already, for %g minutes; remove it to adapt again", out, done["minutes"])
+        logger.info("%s was adapted already, in about %g min; remove it to adapt again", out, done["minutes"])
         return out
     out.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(done))
-    logger.info("adapting %s to %d boxes for about %g minutes: %s", teacher, data.has_box.sum(), minutes, out)
+    note.write_text(json.dumps(done), encoding="utf-8")
+    logger.info("adapting %s to %d boxes in about %g min: %s", teacher, data.has_box.sum(), minutes, out)
     made = label_data(data, teacher=teacher).data
     hinted = replace(made, trusted=data.trusted & data.has_segmentation)
     changes, recipe, resume = CHANGES | settings, start / "config.yaml", (out / LAST).exists()
     if resume:
-        steps = yaml.safe_load((out / "config.yaml").read_text())["steps"]
+        steps = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))["steps"]
     else:
         seconds = _measure_step(start, hinted, resolve_run("boxcaseg", recipe, None, out, changes))
         steps = max(round(60 * minutes / seconds), 1)
     changes["steps"] = steps
-    train("boxcaseg", hinted, out=out, config=recipe, init=start, resume=resume, **changes)
+    if train("boxcaseg", hinted, out=out, config=recipe, init=start, resume=resume, **changes) is None:
+        return None
     calibration = find_calibration(teacher)
     if calibration is not None:
         save_calibration(calibration, out / "quality.json")

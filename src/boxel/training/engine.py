@@ -28,9 +28,9 @@ from boxel.training.loader import ResumableLoader, Samples, Stream
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData, summarize
 from boxel.training.recipe import length_warning
-from boxel.training.run_folder import BEST, LAST, count_steps
+from boxel.training.run_folder import BEST, count_steps
 from boxel.training.schedule import Plan, make_plan
-from boxel.training.settings import Run
+from boxel.training.settings import LAST, Run
 from boxel.utils.errors import BoxelError, UsageError, one_line
 
 logger = rank_zero_logger(__name__)
@@ -171,8 +171,9 @@ def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint:
         try:
             trainer.fit(task, loader, val_loader, ckpt_path=checkpoint)
         except Stopped:
-            message = "stopped at step %d of %d; the same command with `resume` continues it"
-            logger.info(message, trainer.global_step, plan.steps)
+            logger.info(
+                "stopped at step %d of %d; its state is in %s", trainer.global_step, plan.steps, run.out
+            )
             return False
     return True
 
@@ -185,8 +186,9 @@ def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, proce
         logger.warning("%s", warning)
     logger.info("%s with %s: %s", run.method.name, settings.model.backbone, summarize(data))
     size = settings.batch_size * settings.accumulate * count
-    message = "%d steps of %d %s, lr %.3g, on %d x %s; everything goes to %s"
-    logger.info(message, plan.steps, size, samples.unit, plan.lr, count, device, run.out)
+    message = "%d step%s of %d %s, lr %.3g, on %d x %s; everything goes to %s"
+    plural = "" if plan.steps == 1 else "s"
+    logger.info(message, plan.steps, plural, size, samples.unit, plan.lr, count, device, run.out)
 
 
 def _initialize(model: Any, init: str | Path, classes: Sequence[Category]) -> None:

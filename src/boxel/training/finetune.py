@@ -40,7 +40,7 @@ def read_model_settings(run: str | Path) -> dict[str, Any]:
     """
     path = model_folder(run) / "config.yaml"
     try:
-        return dict(yaml.safe_load(path.read_text())["model"])
+        return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
         raise _no_model(run, error) from error
 

@@ -121,7 +121,7 @@ def _set_aside(
     training, validation = split(data, settings.data.val_share, settings.seed, among)
     if validation is not None:
         logger.info("%d of %d images set aside for validation", len(validation), len(data))
-    elif settings.data.val_share:
+    elif settings.data.val_share and len(data):
         logger.info(
             "no image is set aside for validation: too few have a mask or a label map to compare with"
         )
@@ -283,10 +283,11 @@ def check_images(data: Annotations, remedy: str = "name their folder with `image
 def check_instances(data: Annotations) -> None:
     """Raise a :class:`BoxelError` if a dataset has no instance to learn from."""
     if not len(data) or data.iscrowd.all():
-        names = ", ".join(category.name for category in data.categories) or "none"
+        names = ", ".join(category.name for category in data.categories[:10]) or "none"
+        names += ", ..." if len(data.categories) > 10 else ""
         raise BoxelError(
             f"{data.file}: there is no instance to learn from in its {len(data)} images (categories: {names}; crowds "
-            "and boxes under `data.min_box` are ignored); `boxel check` lists what else was left out."
+            "and boxes under `min_box` are ignored); `boxel check` lists what else was left out."
         )
 
 

@@ -6,12 +6,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from boxel.data.annotations import Annotations
 from boxel.data.formats import recognize
 from boxel.training.config import TrainConfig
-from boxel.training.settings import resolve_run
+from boxel.training.settings import check_unused, is_finished, resolve_run
+from boxel.utils.errors import require_extra
 
 if TYPE_CHECKING:
-    from boxel.data import Annotations
     from boxel.models.io import Model
 
 
@@ -32,7 +33,7 @@ def train(
     """Train a model from boxes, masks, or any mix of the two.
 
     Args:
-        method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
+        method: `boxinst`, `mask-rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
         data: Annotations, a file or folder in any format of :func:`boxel.read`, or several of these, which are joined.
             Of a YOLO dataset, its `train` split is used. Instances with a mask are learned from it, others from their
             box.
@@ -63,16 +64,19 @@ def train(
         >>> model = boxel.train("boxinst", "boxes.json", images="images", epochs=12)  # doctest: +SKIP
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP
     """
+    require_extra("training", "train")
     run = resolve_run(method, config, init, out, settings)
+    if not resume:
+        check_unused(run.out)
     several = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
-    for source in (*several, val, masks):
-        if isinstance(source, (str, Path)):
+    for source in (*several, *(given for given in (val, masks) if given is not None)):
+        if not isinstance(source, Annotations):
             recognize(source)
     # Imported here, so that wrong arguments and paths are reported without waiting for PyTorch.
     from boxel.training.engine import build_model, fit, start_processes
     from boxel.training.prepare import prepare_data
     from boxel.training.pseudo_masks import label_boxes
-    from boxel.training.run_folder import finish_run, is_finished, load_finished, prepare_folder
+    from boxel.training.run_folder import finish_run, load_finished, prepare_folder
 
     prepared = prepare_data(run, data, images, val, val_images, masks)
     checkpoint = prepare_folder(run, prepared.classes, resume)

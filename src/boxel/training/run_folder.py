@@ -14,18 +14,12 @@ from boxel.data.annotations import Category
 from boxel.methods import resolve
 from boxel.models import io as model_io
 from boxel.training.log import rank_zero_logger
-from boxel.training.settings import Run
+from boxel.training.settings import LAST, Run
 from boxel.utils.errors import BoxelError
 
 logger = rank_zero_logger(__name__)
 
-LAST = Path("checkpoints", "last.ckpt")
 BEST = Path("checkpoints", "best.ckpt")
-
-
-def is_finished(out: Path) -> bool:
-    """Return whether a folder holds the model of a finished run."""
-    return (out / "model.safetensors").exists()
 
 
 def load_finished(out: Path) -> model_io.Model:
@@ -38,12 +32,10 @@ def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path 
     """Start a run folder and return None, or find the checkpoint to resume from.
 
     Raises:
-        BoxelError: The folder holds a run already, or one that cannot be resumed with these settings.
+        BoxelError: The folder holds a run that cannot be resumed with these settings.
     """
     out, record = run.out, run.record
     if not resume:
-        if (out / LAST).exists() or is_finished(out):
-            raise BoxelError(f"{out} holds a run already; continue it with `resume`, or name another `out`.")
         (out / BEST).unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
         model_io.save_config(out, record, classes)
         return None
@@ -54,7 +46,7 @@ def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path 
     ):
         if not needed.is_file():
             raise BoxelError(f"{out} has no {needed.relative_to(out).as_posix()} to resume from; {remedy}.")
-    before, now = yaml.safe_load(config.read_text()), yaml.safe_load(yaml.safe_dump(record))
+    before, now = yaml.safe_load(config.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(record))
     changed = [name for name in now if before.get(name) != now[name]]
     if model_io.read_categories(out) != tuple(classes):
         changed.append("categories")
@@ -87,7 +79,7 @@ def finish_run(run: Run, model: Any) -> None:
     kept = max(states, key=lambda state: [state["metrics"].get(measure, 0.0) for measure in decisive])
     weights = {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
     model.load_state_dict(weights)
-    (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1))
+    (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1), encoding="utf-8")
     model_io.save(model, out, run.record, model.categories)
     beside = ", ".join(name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists())
     logger.info("done: the model of step %d is in %s, beside %s", kept["metrics"]["step"], out, beside)

@@ -10,7 +10,9 @@ from typing import Any
 from boxel.methods import METHODS, Method, get_method
 from boxel.training.config import ALIASES, SEGMENTS, TrainConfig
 from boxel.training.recipe import read_config
-from boxel.utils.errors import UsageError
+from boxel.utils.errors import BoxelError, UsageError
+
+LAST = Path("checkpoints", "last.ckpt")  # in the folder of a run
 
 
 @dataclass(frozen=True)
@@ -55,16 +57,27 @@ def resolve_run(
         from boxel.training.finetune import read_model_settings
 
         config = {"model": read_model_settings(init)}
-    resolved = read_config(config, method, **changes)
-    if resolved.label == SEGMENTS and method != "boxsup":
+    resolved = read_config(config, parts.name, **changes)
+    if resolved.label == SEGMENTS and parts.name != "boxsup":
         raise UsageError(
-            f"{method} has no candidate segments to choose among; name a teacher of `boxel label` with `label`."
+            f"{parts.name} has no candidate segments to choose among; name a teacher of `boxel label` with `label`."
         )
     if "semantic" in inputs:
         from boxel.training.finetune import read_semantic_config
 
         resolved.model.semantic = read_semantic_config(inputs["semantic"])
-    return Run(parts, resolved, Path("runs", method) if out is None else Path(out), inputs, config)
+    return Run(parts, resolved, Path("runs", parts.name) if out is None else Path(out), inputs, config)
+
+
+def is_finished(out: Path) -> bool:
+    """Return whether a folder holds the model of a finished run."""
+    return (out / "model.safetensors").exists()
+
+
+def check_unused(out: Path) -> None:
+    """Raise a :class:`BoxelError` if a folder holds a run already."""
+    if (out / LAST).exists() or is_finished(out):
+        raise BoxelError(f"{out} holds a run already; continue it with `resume`, or name another `out`.")
 
 
 def _split_inputs(method: Method, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

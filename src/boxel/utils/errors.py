@@ -5,6 +5,8 @@ its name in Python (`val_images`); the command line renders it as the flag (`--v
 """
 
 from difflib import get_close_matches
+from importlib.util import find_spec
+from os import PathLike
 
 
 class BoxelError(Exception):
@@ -13,6 +15,22 @@ class BoxelError(Exception):
 
 class UsageError(BoxelError):
     """The arguments make no sense, whatever the data is; the command line exits with 2."""
+
+
+class MissingExtraError(BoxelError, ImportError):
+    """An optional package is not installed."""
+
+
+def check_path(name: str, value: object, forms: str = "a path") -> None:
+    """Raise a :class:`UsageError` unless an argument is a path; `forms` describes what else it could have been.
+
+    Examples:
+        >>> check_path("data", 5, "a path or Annotations")
+        Traceback (most recent call last):
+        boxel.utils.errors.UsageError: `data` is 5; give a path or Annotations.
+    """
+    if not isinstance(value, (str, PathLike)):
+        raise UsageError(f"`{name}` is {one_line(repr(value))}; give {forms}.")
 
 
 def nearest(name: str, known: list[str]) -> str:
@@ -38,7 +56,18 @@ EXTRAS = {
 CPU_BUILD = "without a GPU, install PyTorch's much smaller CPU build first: see its own install page"
 
 
-def missing_extra(what: str, error: ImportError, extra: str | None = None) -> BoxelError:
+def require_extra(what: str, extra: str) -> None:
+    """Raise the error of :func:`missing_extra` unless the packages of an extra are installed; nothing is imported."""
+    for package, name in EXTRAS.items():
+        try:
+            installed = name != extra or find_spec(package) is not None
+        except (ModuleNotFoundError, ValueError):
+            installed = False
+        if not installed:
+            raise missing_extra(what, ImportError(name=package))
+
+
+def missing_extra(what: str, error: ImportError, extra: str | None = None) -> MissingExtraError:
     """Return the error that names the optional dependencies to install.
 
     Args:
@@ -53,7 +82,9 @@ def missing_extra(what: str, error: ImportError, extra: str | None = None) -> Bo
     package = (error.name or "a package").partition(".")[0]
     hint = f" ({CPU_BUILD})" if package == "torch" else ""
     extra = extra or EXTRAS.get(package, "train")
-    return BoxelError(f"{what} needs {package}, which is not installed; pip install 'boxel[{extra}]'{hint}.")
+    return MissingExtraError(
+        f"{what} needs {package}, which is not installed; pip install 'boxel[{extra}]'{hint}."
+    )
 
 
 def one_line(error: object, limit: int = 120) -> str:

@@ -34,7 +34,7 @@ def _read_rows(path: Path, steps: int) -> list[dict[str, str]]:
     """Read the rows of the first `steps` steps, which count from 0, without one that was cut short."""
     if not path.is_file():
         return []
-    with open(path, newline="") as file:
+    with open(path, newline="", encoding="utf-8") as file:
         rows = [
             row for row in csv.DictReader(file) if None not in row.values() and row.get("step", "").isdigit()
         ]

@@ -1,8 +1,10 @@
 import copy
+from types import SimpleNamespace
 
 import pytest
 import timm
 import torch
+from huggingface_hub import constants
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
@@ -379,15 +381,22 @@ def test_deformable_without_convolutions_to_replace_is_an_error():
 def test_an_unreachable_hub_names_the_alternatives(monkeypatch):
     def unreachable(name, pretrained=False, **kwargs):
         assert pretrained
+        assert constants.HF_HUB_OFFLINE  # so that the client of the hub does not try again and again
+        raise OSError("it is not in the cache")
+
+    def refuse(*_, **__):
         raise OSError("no connection.\nmore lines")
 
     monkeypatch.setattr(timm, "create_model", unreachable)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: SimpleNamespace(head=refuse))
     with pytest.raises(BoxelError) as error:
         Backbone("resnet50")
+    assert not constants.HF_HUB_OFFLINE
     assert str(error.value) == (
         "ImageNet weights of backbone resnet50 cannot be loaded from the hub (no connection); "
-        'set weights to a local .safetensors or .pth file, to "lite" (no hub; tf_efficientnet_lite0 to 2) '
-        'or, for random weights, to "none".'
+        "without it, use `config` coco-small for BoxInst, or set `model.weights` to lite (with `model.backbone` "
+        "tf_efficientnet_lite0 to 2), to a local .safetensors or .pth file, or to none for random weights."
     )
 
 

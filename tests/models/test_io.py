@@ -1,7 +1,9 @@
 """A model folder: what is written is what is read, and nothing else is trusted."""
 
 import json
+import os
 import pickle
+import re
 from dataclasses import asdict
 
 import numpy as np
@@ -13,6 +15,7 @@ from boxel.data.annotations import Category
 from boxel.models import io
 from boxel.models.boxinst import BoxInstConfig
 from boxel.utils.errors import BoxelError
+from boxel.utils.files import UMASK
 
 _CATEGORIES = (Category(17, "cat", "animal"), Category(3, "Straße"))
 
@@ -59,6 +62,28 @@ def test_weights_kept_elsewhere_are_not_asked_for(saved, record):
     record["model"]["weights"] = "imagenet"  # as trained; there is no network here
     io.save_config(saved[1], record, _CATEGORIES)
     assert io.load(saved[1]).settings["model"]["weights"] == "imagenet"
+
+
+def test_a_path_is_not_asked_of_the_hub(tmp_path, monkeypatch):
+    def snapshot_download(name, **_):
+        raise AssertionError(f"{name} was asked of the hub")
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "boxinst").mkdir(parents=True)
+    for name, hint in (("runs/boxins", "runs/boxinst"), ("runz", "runs"), ("boxcase", "boxcaseg")):
+        message = f"{name}: there is no such model folder; check the path. Did you mean '{hint}'?"
+        with pytest.raises(BoxelError, match=re.escape(message)):
+            io.load(name)
+    with pytest.raises(BoxelError, match="neither a folder nor a model on the Hugging Face hub"):
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        io.load("owner/name")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no such permissions")
+def test_others_may_read_the_weights_if_the_umask_lets_them(saved):
+    modes = {path.name: path.stat().st_mode & 0o777 for path in saved[1].iterdir()}
+    assert set(modes.values()) == {0o666 & ~UMASK}, modes
 
 
 @pytest.mark.slow

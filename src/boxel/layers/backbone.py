@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import timm
@@ -17,6 +18,7 @@ from boxel.layers.weights import (
     LITE_MEAN,
     LITE_STD,
     features_only_name,
+    hub_or_cache,
     lite_weights,
     load_matching,
     read_weights,
@@ -137,7 +139,8 @@ def _create_network(name: str, weights: str, output_stride: int) -> Any:
     elif name.startswith("hrnet"):
         options["feature_location"] = ""
     try:
-        body = timm.create_model(name, features_only=True, pretrained=weights == "imagenet", **options)
+        with hub_or_cache() if weights == "imagenet" else nullcontext():
+            body = timm.create_model(name, features_only=True, pretrained=weights == "imagenet", **options)
     except Exception as error:  # the hub, the disk and timm each fail in their own ways
         if weights != "imagenet":
             raise BoxelError(
@@ -145,8 +148,8 @@ def _create_network(name: str, weights: str, output_stride: int) -> Any:
             ) from error
         raise BoxelError(
             f"ImageNet weights of backbone {name} cannot be loaded from the hub ({first_line(error)}); "
-            'set weights to a local .safetensors or .pth file, to "lite" (no hub; tf_efficientnet_lite0 to 2)'
-            ' or, for random weights, to "none".'
+            "without it, use `config` coco-small for BoxInst, or set `model.weights` to lite (with `model.backbone` "
+            "tf_efficientnet_lite0 to 2), to a local .safetensors or .pth file, or to none for random weights."
         ) from error
     if weights == "lite":
         load_matching(body, lite_weights(name, [len(stage) for stage in getattr(body, "blocks", [])]), name)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TypeAlias
@@ -25,6 +26,27 @@ MIN_SHARE = 0.9
 """Minimum share of a network's tensors that a file must contain to count as its weights."""
 
 logger = logging.getLogger(__name__)
+
+
+@contextmanager
+def hub_or_cache() -> Iterator[None]:
+    """Let the client of the hub use its cache alone if the hub cannot be reached, which it would retry for a minute."""
+    from huggingface_hub import constants
+    from huggingface_hub.utils import get_session
+
+    offline, unreachable = constants.HF_HUB_OFFLINE, None
+    try:
+        get_session().head(constants.ENDPOINT, timeout=10)
+    except Exception as error:  # the type depends on the version of the client
+        constants.HF_HUB_OFFLINE, unreachable = True, error
+    try:
+        yield
+    except Exception:
+        if unreachable is None:
+            raise
+        raise unreachable from None  # the reason why it is not in the cache either
+    finally:
+        constants.HF_HUB_OFFLINE = offline
 
 
 def read_weights(path: str | Path) -> StateDict:
@@ -53,7 +75,8 @@ def read_weights(path: str | Path) -> StateDict:
 def classifier_state_dict(name: str, weights: str) -> StateDict:
     """Load the state dict of a whole network of timm from the hub (`imagenet`) or, as it is, from a file."""
     if weights == "imagenet":
-        return timm.create_model(name, pretrained=True).state_dict()
+        with hub_or_cache():
+            return timm.create_model(name, pretrained=True).state_dict()
     return read_weights(weights)
 
 

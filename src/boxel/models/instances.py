@@ -138,7 +138,7 @@ class Instances:
         """
         if Path(path).suffix.lower() == ".json":
             with atomic_path(path) as file:
-                file.write_text(json.dumps(self.to_coco()))
+                file.write_text(json.dumps(self.to_coco()), encoding="utf-8")
         else:
             from boxel.viz.overlays import save_image
 

@@ -13,9 +13,9 @@ import yaml
 from boxel.crf.config import CRFConfig
 from boxel.data.annotations import Category
 from boxel.methods import get_method, resolve
-from boxel.models.pretrained import model_folder
+from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.config import parse_config
-from boxel.utils.errors import BoxelError, first_line, one_line
+from boxel.utils.errors import BoxelError, check_path, first_line, nearest, one_line, require_extra
 from boxel.utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def build(method: str, num_classes: int, config: Mapping[str, Any]) -> Model:
     """Build a new model.
 
     Args:
-        method: `boxinst`, `mask_rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
+        method: `boxinst`, `mask-rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
         num_classes: K, including the background for `fcrn` and `boxsup` only; unused by `boxcaseg`.
         config: Settings of the model as plain data; those left out keep their defaults.
 
@@ -74,9 +74,9 @@ def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: 
 def save_config(folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
     """Write everything of a model folder but the weights; arguments as for :func:`save`."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False))
+    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
     (folder / "categories.json").write_text(
-        json.dumps([asdict(category) for category in categories], indent=1)
+        json.dumps([asdict(category) for category in categories], indent=1), encoding="utf-8"
     )
 
 
@@ -98,19 +98,21 @@ def load(source: str | Path) -> Model:
         >>> type(load("boxcaseg")).__name__
         'BoxCaseg'
     """
+    check_path("source", source)
+    require_extra("a model", "train")
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     folder = model_folder(source)
     if not folder.is_dir():
-        folder = _from_hub(str(source))
+        folder = _from_hub(source)
     for name in ("config.yaml", "categories.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise BoxelError(
                 f"{folder} is not a model folder: it has no {name}; give the folder of a finished run."
             )
     try:
-        settings = yaml.safe_load((folder / "config.yaml").read_text())
+        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
         method, config = settings["method"], settings["model"]
         categories = read_categories(folder)
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
@@ -130,7 +132,7 @@ def load(source: str | Path) -> Model:
 
 def write_crf(crf: CRFConfig, folder: Path) -> None:
     """Write the settings of a model's CRF to its folder."""
-    (folder / CRF_FILE).write_text(yaml.safe_dump(asdict(crf), sort_keys=False))
+    (folder / CRF_FILE).write_text(yaml.safe_dump(asdict(crf), sort_keys=False), encoding="utf-8")
 
 
 def read_crf(folder: Path) -> dict[str, Any]:
@@ -143,7 +145,7 @@ def read_crf(folder: Path) -> dict[str, Any]:
     if not file.is_file():
         return {}
     try:
-        values = yaml.safe_load(file.read_text())
+        values = yaml.safe_load(file.read_text(encoding="utf-8"))
         if not isinstance(values, dict):
             raise ValueError(f"it holds a {type(values).__name__} instead of settings")
         return asdict(parse_config(CRFConfig, values, CRF_FILE))
@@ -161,14 +163,25 @@ def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_categories(folder: Path) -> tuple[Category, ...]:
     """Return the categories of a model folder, in the order of the labels."""
-    return tuple(Category(**row) for row in json.loads((folder / "categories.json").read_text()))
+    return tuple(
+        Category(**row) for row in json.loads((folder / "categories.json").read_text(encoding="utf-8"))
+    )
 
 
-def _from_hub(name: str) -> Path:
+def _from_hub(source: str | Path) -> Path:
+    """Download a model, or raise unless its name has the form `owner/name` and `owner` is not a folder."""
+    name, parent = str(source), Path(source).parent
+    if name.count("/") != 1 or parent.is_dir():
+        folders = [str(path) for path in parent.glob("*/")] if parent.is_dir() else []
+        close = nearest(name, [*folders, *BUNDLED])
+        raise BoxelError(f"{name}: there is no such model folder; check the path.{close}")
     from huggingface_hub import snapshot_download
 
+    from boxel.layers.weights import hub_or_cache
+
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
+        with hub_or_cache():
+            return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
     except Exception as error:
         raise BoxelError(
             f"{name!r} is neither a folder nor a model on the Hugging Face hub ({first_line(error)})."

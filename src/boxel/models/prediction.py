@@ -329,7 +329,7 @@ class _Writer:
             self.out.mkdir(parents=True, exist_ok=True)
             return summary
         with atomic_path(self.out) as file:
-            file.write_text(json.dumps(self.results))
+            file.write_text(json.dumps(self.results), encoding="utf-8")
         if count and not self.results:
             logger.warning("no detections in any image; consider training longer.")
         confident = sum(row["score"] >= self.draw_score for row in self.results)

@@ -36,6 +36,8 @@ def read_method(source: str | Path) -> str | None:
         'boxcaseg'
     """
     try:
-        return str(yaml.safe_load((model_folder(source) / "config.yaml").read_text())["method"])
+        return str(
+            yaml.safe_load((model_folder(source) / "config.yaml").read_text(encoding="utf-8"))["method"]
+        )
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None

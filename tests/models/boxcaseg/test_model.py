@@ -445,3 +445,8 @@ def test_three_scenes_are_learned_from_boxes_and_salient_images(tmp_path):
     extent = data.boxes[:, 2:] - data.boxes[:, :2]
     filled_box = np.array([data.mask(i).sum() for i in range(count)]) / extent.prod(axis=1)
     assert ious.mean() > filled_box.mean() + 0.1
+
+
+def test_predict_refuses_settings_that_other_models_have():
+    with pytest.raises(UsageError, match=r"predict\(\) of BoxCaseg has no setting 'conf'; leave it out\."):
+        BoxCaseg.predict(None, "street.jpg", [[0, 0, 8, 8]], conf=1)

@@ -110,19 +110,20 @@ class BoxCaseg(nn.Module):
             scores.append(torch.from_numpy(certainty).to(image.device))
         return masks, scores
 
-    def predict(self, image: ImageLike, boxes: ArrayLike) -> Instances:
+    def predict(self, image: ImageLike, boxes: ArrayLike, **settings: object) -> Instances:
         """Predict the mask of the object in each box; the model may be in any mode.
 
         Args:
             image: A file, a PIL image or an array (see :func:`~boxel.data.sources.to_image`).
             boxes: (N, 4) xyxy pixels.
+            **settings: None; other models have some.
 
         Returns:
             The instances in the order of the boxes, without a class: all have the category `object`.
 
         Raises:
             BoxelError: The image cannot be read.
-            UsageError: The boxes do not have four columns.
+            UsageError: The boxes do not have four columns, or there is a setting.
 
         Examples:
             >>> import boxel, numpy as np
@@ -130,6 +131,8 @@ class BoxCaseg(nn.Module):
             >>> instances.masks.shape
             (1, 48, 64)
         """
+        if settings:
+            raise UsageError(f"predict() of BoxCaseg has no setting {next(iter(settings))!r}; leave it out.")
         corners = np.asarray(boxes, dtype=np.float64)
         corners = corners.reshape(-1, 4) if corners.size == 0 or corners.shape == (4,) else corners
         if corners.ndim != 2 or corners.shape[1] != 4:

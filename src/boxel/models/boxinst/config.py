@@ -73,7 +73,7 @@ class BoxInstConfig(Config):
     hint_weight: NonNegativeFloat = 0.0
     supervised_loss: Literal["dice", "affinity"] = "dice"
     tau: ClosedUnitInterval = 0.3
-    patch_size: int = 3
+    patch_size: Literal[3, 5] = 3
     dilation: PositiveInt = 2
     ignored_bottom_rows: NonNegativeInt = 0
     affinity_warmup: ClosedUnitInterval = 1 / 9
@@ -86,5 +86,5 @@ class BoxInstConfig(Config):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.patch_size < 3 or self.patch_size % 2 == 0:
-            raise BoxelError(f"patch_size is {self.patch_size}; give an odd number from 3 up.")
+        if self.patch_size not in (3, 5):
+            raise BoxelError(f"patch_size is {self.patch_size}; give 3 or 5.")

@@ -10,6 +10,7 @@ from boxel.data import read
 from boxel.data import samples as module
 from boxel.data.images import read_image
 from boxel.data.samples import sample_images, write_sample_images
+from boxel.utils.errors import BoxelError
 
 EXPECTED = {  # file: (width, height), categories
     "astronaut.png": ((512, 512), {"helmet": 1, "person": 1, "space shuttle": 1}),
@@ -108,3 +109,10 @@ def test_sample_images_need_no_network(monkeypatch):
 
     monkeypatch.setattr(socket, "socket", refuse)
     assert len(sample_images()) >= 7
+
+
+def test_without_the_images_nothing_is_written_and_the_extra_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "_find_installed", lambda resource: None)
+    with pytest.raises(BoxelError, match=r"pip install 'boxel\[demo\]'"):
+        write_sample_images(tmp_path / "photos")
+    assert not (tmp_path / "photos").exists()

@@ -19,6 +19,7 @@ from PIL import Image
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats import write
 from boxel.data.formats.builder import Builder
+from boxel.utils.errors import BoxelError
 
 
 class _Object(msgspec.Struct):
@@ -68,6 +69,9 @@ def write_sample_images(folder: str | os.PathLike[str]) -> Annotations:
     Returns:
         The dataset of ``masks.json``, its paths relative to the folder.
 
+    Raises:
+        BoxelError: Not one of the images is installed.
+
     Examples:
         >>> import tempfile
         >>> folder = tempfile.mkdtemp()
@@ -75,9 +79,12 @@ def write_sample_images(folder: str | os.PathLike[str]) -> Annotations:
         >>> (Path(folder) / "boxes.json").exists()
         True
     """
-    folder = Path(folder)
+    folder, data = Path(folder), sample_images()
+    if not len(data):
+        raise BoxelError(
+            "the sample images are photographs of scikit-image, which is not installed; pip install 'boxel[demo]'."
+        )
     folder.mkdir(parents=True, exist_ok=True)
-    data = sample_images()
     for path in data.paths:
         shutil.copyfile(path, folder / Path(path).name)
     names = [Path(path).name for path in data.paths]

@@ -60,10 +60,10 @@ def demo_train(
         summary[kind] = summarize_detections(truth, results) | {"minutes": minutes}
         if kind == "boxes":
             summary["box filled"] = summarize_detections(truth, fill_boxes(truth, results))
-            (out / "predictions.json").write_text(json.dumps(results))
+            (out / "predictions.json").write_text(json.dumps(results), encoding="utf-8")
     ratio = summary["boxes"]["mask_AP"] / max(summary["masks"]["mask_AP"], 1e-9)
     summary["ratio of mask AP"] = round(ratio, 3)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1))
+    (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
     _draw(out / "scenes_boxes_masks.jpg", truth, models)
     return DemoResult(summary, _format(out, summary))
 

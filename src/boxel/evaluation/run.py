@@ -21,7 +21,7 @@ from boxel.evaluation.summary import evaluate_detections, format_detections, wit
 from boxel.methods import get_method
 from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
-from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.errors import BoxelError, UsageError, check_path
 from boxel.utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -131,8 +131,9 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
     """
     if isinstance(subject, Annotations):
         return "dataset"
-    if not isinstance(subject, (str, Path)):
+    if isinstance(subject, Sequence) and not isinstance(subject, str):
         return "results"
+    check_path("subject", subject, "a path, Annotations or COCO results")
     path = Path(subject)
     if path.is_file():
         return "results" if is_results_file(path) else "dataset"
@@ -192,7 +193,7 @@ def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: E
         results = read_results(subject) if isinstance(subject, (str, Path)) else list(subject)
     if config.results is not None:
         with atomic_path(config.results) as file:
-            file.write_text(json.dumps(results))
+            file.write_text(json.dumps(results), encoding="utf-8")
     source = str(subject) if isinstance(subject, (str, Path)) else "results"
     metrics = evaluate_detections(truth, results, config, source)
     return Evaluation(kind, metrics, results, errors)

@@ -47,7 +47,7 @@ class InstanceCheck:
 
     def __str__(self) -> str:
         if not self.instances + self.unmatched:
-            return "no instances in the images, so nothing was compared; give images of your own"
+            return "nothing was compared, since the model finds no instances in the images; give `images` with some"
         return (
             f"{self.instances} instances, {self.unmatched} unmatched, boxes within {self.box:.2g} px, "
             f"scores within {self.score:.2g}, mask IoU {self.mask_iou:.4f} or more"

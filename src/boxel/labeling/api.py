@@ -20,7 +20,7 @@ from boxel.labeling.store import Store
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
-from boxel.utils.errors import UsageError, nearest
+from boxel.utils.errors import UsageError, check_path, nearest
 from boxel.utils.files import make_parent, remove
 
 logger = logging.getLogger(__name__)
@@ -161,6 +161,7 @@ def _read_boxes(
         if images is not None:
             raise UsageError("`images` is for annotations in a file; those in memory have their own `root`.")
         return data
+    check_path("data", data, "a path or Annotations")
     if out is not None and Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
         raise UsageError(
             f"{out}: the masks would lie in {data}, which could then not be read as a dataset; name a file elsewhere."

@@ -180,7 +180,7 @@ def load_calibration(path: Path) -> Calibration:
         BoxelError: The file cannot be read, or is of other cues.
     """
     try:
-        content = json.loads(path.read_text())
+        content = json.loads(path.read_text(encoding="utf-8"))
         if content["cues"] != list(CUES):
             raise ValueError("it is of other cues")
         return Calibration(*(np.array(content[name], dtype=np.float64) for name in _COLUMNS))
@@ -191,7 +191,7 @@ def load_calibration(path: Path) -> Calibration:
 def save_calibration(calibration: Calibration, path: Path) -> None:
     """Write a calibration as JSON."""
     columns = {name: getattr(calibration, name).tolist() for name in _COLUMNS}
-    path.write_text(json.dumps({"cues": CUES, **columns}, indent=1))
+    path.write_text(json.dumps({"cues": CUES, **columns}, indent=1), encoding="utf-8")
 
 
 def find_calibration(source: str) -> Calibration | None:

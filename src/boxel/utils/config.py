@@ -75,9 +75,10 @@ def parse_config(
     given = asdict(values) if is_dataclass(values) else deepcopy(dict(values or {}))  # type: ignore[arg-type, call-overload]
     types = _types(kind)
     found = dict(_flatten(given, types))
+    if unknown := [path for path in found if path not in types]:
+        names, hints = " or ".join(map(repr, unknown)), [nearest(path, list(types)) for path in unknown]
+        raise BoxelError(f"{where}: there is no setting {names}.{''.join(hints)}")
     for path, value in found.items():
-        if path not in types:
-            raise BoxelError(f"{where}: there is no setting {path!r}.{nearest(path, list(types))}")
         if is_dataclass(types[path]) and not isinstance(value, Mapping):
             raise BoxelError(f"{where}: {path} is {value!r}; give a mapping of settings.")
     parser = ArgumentParser(exit_on_error=False)

@@ -12,6 +12,9 @@ from pathlib import Path
 
 from boxel.utils.errors import BoxelError
 
+UMASK = os.umask(0)
+os.umask(UMASK)  # it can only be read by setting it, which no thread should do later
+
 
 @contextmanager
 def atomic_path(path: str | Path) -> Iterator[Path]:
@@ -48,6 +51,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         if temporary.is_dir():
             _replace_folder(temporary, target)
         else:
+            temporary.chmod(0o666 & ~UMASK)  # safetensors, for one, writes files that nobody else can read
             os.replace(temporary, target)
     except OSError as error:
         if error.filename == str(temporary):

@@ -23,6 +23,7 @@ def load_session(path: str | Path, threads: int = 1) -> InferenceSession:
     """
     import onnxruntime
 
+    onnxruntime.disable_telemetry_events()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Waiting threads sleep: spinning takes the cores of the other workers.

@@ -58,6 +58,7 @@ def plot_curves(csv_path: str | os.PathLike[str], out: str | os.PathLike[str]) -
     for axes, (title, curves) in zip(figure.subplots(len(panels), sharex=True), panels.items(), strict=True):
         _plot_panel(axes, title, curves)
     axes.set(xlabel="step")
+    axes.xaxis.get_major_locator().set_params(integer=True)
     _save_figure(figure, out)
 
 
@@ -67,6 +68,8 @@ def _plot_panel(axes: Axes, title: str, curves: Mapping[str, _Curve]) -> None:
         marker = "o" if len(steps) < 40 else None
         axes.plot(steps, values, label=name, linewidth=1.2, marker=marker, markersize=3)
     axes.set(title=title)
+    if title == "validation" and all(min(values) >= 0 for _, values in curves.values()):
+        axes.set_ylim(bottom=0)
     axes.grid(alpha=0.3)
     if curves:
         axes.legend(fontsize="small", loc="center left", bbox_to_anchor=(1, 0.5))
@@ -78,14 +81,14 @@ def _read_curves(path: Path) -> dict[str, _Curve]:
     """Read each column except the counters as a curve, without cells that are empty or not finite."""
     curves: dict[str, _Curve] = {}
     try:
-        with open(path, newline="") as file:
+        with open(path, newline="", encoding="utf-8") as file:
             for number, row in enumerate(csv.DictReader(file)):
                 step = _parse_number(row.get("step"))
                 for name, cell in row.items():
                     value = None if name in (None, "step", "epoch") else _parse_number(cell)
                     if value is not None:
                         steps, values = curves.setdefault(name, ([], []))
-                        steps.append(number if step is None else step)
+                        steps.append(1 + (number if step is None else step))  # as the log counts
                         values.append(value)
     except OSError as error:
         raise BoxelError(f"{path}: cannot be read ({error.strerror}); name a run's metrics.csv.") from error

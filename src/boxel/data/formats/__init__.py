@@ -17,7 +17,7 @@ from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
 from boxel.data.formats.layout import is_file
 from boxel.data.images import SUFFIXES
 from boxel.data.issues import group_by_kind
-from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
 from boxel.utils.files import atomic_path
 
 __all__ = ["ConversionWarning", "convert", "read", "recognize", "write"]
@@ -58,6 +58,7 @@ def recognize(path: str | Path) -> str:
         >>> recognize(file)
         'coco'
     """
+    check_path("data", path, "a path or Annotations")
     path = Path(path)
     try:
         if not path.exists():
@@ -241,5 +242,5 @@ def _module_to_write(path: Path, format: str | None, setting: str) -> ModuleType
 
 def _module(format: str) -> ModuleType:
     if format not in _FORMATS:
-        raise BoxelError(f"{format!r} is not a known format ({_KNOWN}).{nearest(format, list(_FORMATS))}")
+        raise UsageError(f"{format!r} is not a known format ({_KNOWN}).{nearest(format, list(_FORMATS))}")
     return _FORMATS[format]

@@ -248,7 +248,7 @@ def test_matches_are_one_to_one_best_score_first(two_squares, make_result, recta
 
 def test_a_true_box_that_is_not_finite_hides_no_other(make_truth, make_result, rectangle):
     mask = rectangle(50, 50, 10, 10, 30, 30)
-    truth = make_truth([(50, 50)], [{"box": (np.nan, 0, 9, 9)}, {"mask": mask}])
+    truth = make_truth([(50, 50)], [{"box": (np.nan,) * 4}, {"mask": mask}])
     assert match_boxes(truth, [make_result(mask, 0.9)]) == [(0, 1)]
 
 

@@ -87,3 +87,11 @@ def test_a_folder_of_something_else_and_a_dataset_without_masks_are_refused(
     (tmp_path / "notes.md").write_text("")
     assert main(["evaluate", str(tmp_path), truth]) == 1
     assert "no dataset of a known format" in capsys.readouterr().err
+
+
+@pytest.mark.filterwarnings("ignore:a semantic dataset has no instances")
+def test_a_dataset_of_label_maps_is_a_subject_too(folder: Path, capsys) -> None:
+    maps = folder / "maps"
+    write(read(folder / "truth" / "masks.json"), maps, format="semantic")
+    assert main(["evaluate", str(maps), str(maps), "--json", "-"]) == 0
+    assert json.loads(capsys.readouterr().out)["mean_iou"] == 1

@@ -21,7 +21,7 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (
             "convert boxes.json voc --to voc",
-            "all 2 images are missing, e.g. 000000.png; name their folder with --images",
+            "boxes.json: images are missing (2 of 2), the first is ",
         ),
         ("convert boxes.json voc", "voc: name the format to write with --to (semantic, yolo"),
         ("convert boxes.json voc --to coco", "voc: a COCO dataset is one file; end its name in .json"),

@@ -73,7 +73,7 @@ def test_baselines_use_the_images_that_either_dataset_names(folder: Path, tmp_pa
     labeled.write_text(truth.read_text())
     assert main(["evaluate", str(labeled), str(truth), "--baselines", "grabcut"]) == 1
     assert (
-        "its images are missing in" in (error := capsys.readouterr().err)
+        "images are missing (3 of 3)" in (error := capsys.readouterr().err)
         and "name their folder with --images" in error
     )
 

@@ -91,7 +91,7 @@ def test_boxes_without_masks_convert_silently(source, tmp_path, format):
 def test_a_dataset_without_its_images_is_not_converted(source, tmp_path):
     moved = tmp_path / "moved.json"
     source.rename(moved)
-    with pytest.raises(BoxelError, match=r"moved\.json: all 2 images are missing, e\.g\. .*with `images`"):
+    with pytest.raises(BoxelError, match=r"moved\.json: images are missing \(2 of 2\), .*with `images`"):
         convert(moved, tmp_path / "out", "voc")
     assert not (tmp_path / "out").exists()
     convert(moved, tmp_path / "out", "voc", images=source.parent)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from boxel.data import Annotations, read, recognize
 from boxel.data.formats.layout import is_file
+from boxel.data.images import describe_missing
 from boxel.data.issues import summarize_issues
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.boxes import format_masks, measure_masks
@@ -213,7 +214,7 @@ def _evaluate_masks(
         if not pred.has_segmentation.any():
             raise BoxelError(f"{pred.file} has no masks to evaluate; make them with `boxel label`.")
         if "grabcut" in config.baselines:
-            boxes = replace(boxes, root=_find_images(truth, pred.root))
+            boxes = _with_images(boxes, pred.root)
     else:
         from boxel.labeling.api import label
 
@@ -224,12 +225,12 @@ def _evaluate_masks(
     )
 
 
-def _find_images(data: Annotations, other: Path) -> Path:
-    """Return the root of a dataset, or another folder, whichever has its images."""
+def _with_images(data: Annotations, other: Path) -> Annotations:
+    """Return a dataset whose images are in its own root or in another folder."""
     for root in (data.root, other):
         if any(is_file(root / path) for path in data.paths):
-            return root
-    raise BoxelError(f"{data.file}: its images are missing in {data.root}; name their folder with `images`.")
+            return replace(data, root=root)
+    raise BoxelError(f"{data.file}: {describe_missing(map(data.image_path, range(len(data))))}")
 
 
 def _evaluate_maps(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:

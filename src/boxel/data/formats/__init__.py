@@ -15,7 +15,7 @@ from typing import Any
 from boxel.data.annotations import Annotations
 from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
 from boxel.data.formats.layout import is_file
-from boxel.data.images import SUFFIXES
+from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
 from boxel.utils.files import atomic_path
@@ -205,11 +205,9 @@ def convert(
     """
     module = _module_to_write(Path(target), to, "to")
     data = read(source, images, format, class_list=class_list)
-    if module is not coco and data.paths and not any(is_file(data.root / path) for path in data.paths):
-        first = data.image_path(0)
-        raise BoxelError(
-            f"{source}: all {len(data)} images are missing, e.g. {first}; name their folder with `images`."
-        )
+    paths = [data.image_path(image) for image in range(len(data))]
+    if module is not coco and paths and not any(map(is_file, paths)):
+        raise BoxelError(f"{source}: {describe_missing(paths)}")
     for kind, issues in group_by_kind(data.issues).items():
         sentence = f"{len(issues)} x {kind}, the first: {issues[0].message}"
         warnings.warn(sentence, ConversionWarning, stacklevel=2)

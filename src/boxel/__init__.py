@@ -18,12 +18,10 @@ __all__ += ["__version__"]
 
 def __getattr__(name: str) -> object:
     """Import a public name when it is first used."""
-    try:
-        return _load(name)
-    except ModuleNotFoundError as error:
-        from boxel.utils.errors import missing_extra
+    from boxel.utils.errors import naming_extra
 
-        raise missing_extra(f"boxel.{name}", error) from error
+    with naming_extra(f"boxel.{name}"):
+        return _load(name)
 
 
 def __dir__() -> list[str]:

@@ -14,6 +14,7 @@ import boxel
 from boxel.cli.main import COMMANDS, build_parser, main
 from boxel.cli.reference import options_markdown
 from boxel.data.images import ImageError
+from boxel.data.synthetic import write_scenes
 from boxel.utils.errors import EXTRAS, UsageError
 
 EMPTY = '{"images": [], "annotations": [], "categories": []}'
@@ -304,20 +305,22 @@ print(main(["train", "boxinst", "missing.json"]), main(["train", "boxcaseg", "tr
 print(main(["train", "boxinst", "truth.json", "--config", "coco-smal"]))
 open("model.safetensors", "w").close()
 print(main(["train", "boxinst", "truth.json", "--out", "."]))
+print(main(["train", "boxinst", "truth.json", "--categories", "persn"]))
 print("torch" in sys.modules)
 """
     printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     refusal = "missing.json: there is no such file or folder; check the path."
-    assert printed.splitlines() == [refusal] * 3 + ["1 1", "1", "1", "False"]
+    assert printed.splitlines() == [refusal] * 3 + ["1 1", "1", "1", "1", "False"]
 
 
 @pytest.mark.slow
 def test_without_the_extra_python_gets_one_error_that_names_it(truth):
+    write_scenes(truth.parent, 2, height=64, width=96)
     code = """
 import sys
 sys.modules["lightning"] = sys.modules["torch"] = None
 import boxel
-for call in (lambda: boxel.train("boxinst", "truth.json"), lambda: boxel.load("boxcaseg"),
+for call in (lambda: boxel.train("boxinst", "boxes.json", images="images"), lambda: boxel.load("boxcaseg"),
              lambda: boxel.predict("boxcaseg", "x.jpg"), lambda: boxel.export("boxcaseg", "x.onnx")):
     try:
         call()
@@ -325,9 +328,11 @@ for call in (lambda: boxel.train("boxinst", "truth.json"), lambda: boxel.load("b
         print(str(error).split(" (")[0])
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    needs = "needs torch, which is not installed; pip install 'boxel[train]'"
-    names = ("training", "a model", "boxel.predict", "boxel.export")
-    assert done.stdout.splitlines() == [f"{name} {needs}" for name in names]
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [
+        f"boxel.{n}" for n in ("train", "load", "predict", "export")
+    ]
+    assert all(line.endswith("which is not installed; pip install 'boxel[train]'") for line in lines)
 
 
 @pytest.mark.parametrize(
@@ -351,11 +356,14 @@ def test_a_value_that_is_not_a_path_gets_one_sentence(call, message):
 @pytest.mark.slow
 def test_without_torch_a_training_names_the_extra(truth):
     code = "import sys; sys.modules['torch'] = None; from boxel.cli import main; sys.exit(main(sys.argv[1:]))"
-    words = ["train", "boxinst", str(truth)]
+    write_scenes(truth.parent, 2, height=64, width=96)
+    words = ["train", "boxinst", "boxes.json", "--images", "images"]
     done = subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True)
     assert done.returncode == 1
-    assert "training needs torch, which is not installed; pip install 'boxel[train]' (without" in done.stderr
-    assert done.stderr.count("\n") == 1
+    assert (
+        "boxel.train needs torch, which is not installed; pip install 'boxel[train]' (without" in done.stderr
+    )
+    assert done.stderr.splitlines()[-1].startswith("boxel: boxel.train needs torch")
 
 
 def test_recipes_are_listed_with_their_methods(capsys):

@@ -19,7 +19,7 @@ from boxel.cli.predict import PREDICT
 from boxel.cli.tools import DEMO, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
 from boxel.cli.train import RECIPES, TRAIN
 from boxel.methods import METHODS, get_method
-from boxel.utils.errors import EXTRAS, BoxelError, UsageError, missing_extra, nearest, one_line
+from boxel.utils.errors import BoxelError, UsageError, naming_extra, nearest, one_line
 
 if TYPE_CHECKING:
     from boxel.cli.parser import Parser
@@ -105,14 +105,11 @@ def _run(words: list[str], handler: _StderrHandler) -> int:
     handler.render = parser.with_flags
     parser.require_files(given)
     try:
-        return COMMANDS[name].run(given)
+        with naming_extra(f"boxel {name.split()[0]}"):
+            return COMMANDS[name].run(given)
     except BoxelError as error:
         error.args = (parser.with_flags(str(error)),)
         raise
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in EXTRAS:
-            raise
-        raise missing_extra(f"boxel {name.split()[0]}", error) from error
 
 
 def split_command(words: list[str]) -> tuple[str, list[str]]:

@@ -15,7 +15,7 @@ from boxel.data.annotations import Category
 from boxel.methods import get_method, resolve
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.config import parse_config
-from boxel.utils.errors import BoxelError, check_path, first_line, nearest, one_line, require_extra
+from boxel.utils.errors import BoxelError, check_path, first_line, naming_extra, nearest, one_line
 from boxel.utils.files import atomic_path
 
 if TYPE_CHECKING:
@@ -80,6 +80,7 @@ def save_config(folder: Path, config: Mapping[str, Any], categories: Sequence[Ca
     )
 
 
+@naming_extra("boxel.load")
 def load(source: str | Path) -> Model:
     """Load a trained model.
 
@@ -99,7 +100,6 @@ def load(source: str | Path) -> Model:
         'BoxCaseg'
     """
     check_path("source", source)
-    require_extra("a model", "train")
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 

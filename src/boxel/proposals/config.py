@@ -16,7 +16,7 @@ class ProposalConfig(Config):
     """Which candidate segments are made.
 
     Attributes:
-        source: One of :data:`SOURCES`.
+        source: `mcg`, `selective-search` or `gop`.
         count: Maximum number of segments per image.
         fit_boxes: Prefer segments that fit the image's boxes, and cut off what lies outside them.
         grabcut: Add the GrabCut mask of each box.

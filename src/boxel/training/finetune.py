@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import nn
 
 from boxel.data.annotations import Category
 from boxel.data.label_maps import BACKGROUND_NAME
@@ -19,6 +16,9 @@ from boxel.models.io import read_categories
 from boxel.models.pretrained import model_folder, read_method
 from boxel.models.semantic import SemanticConfig
 from boxel.utils.errors import BoxelError
+
+if TYPE_CHECKING:
+    from torch import nn
 
 CLASS_LAYERS = (
     "head.classify.",
@@ -58,6 +58,9 @@ def init_from(
     Raises:
         BoxelError: There are no weights, or none fits.
     """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
     folder = model_folder(run)
     try:
         weights = load_file(folder / "model.safetensors")

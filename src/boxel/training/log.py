@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-
-from lightning.pytorch.utilities import rank_zero_only
+import os
+import sys
 
 
 def rank_zero_logger(name: str) -> logging.Logger:
@@ -15,4 +15,8 @@ def rank_zero_logger(name: str) -> logging.Logger:
 
 
 def _is_first_process(record: logging.LogRecord) -> bool:
+    if "lightning" not in sys.modules:  # while the data is prepared
+        return all(os.environ.get(name, "0") == "0" for name in ("RANK", "LOCAL_RANK", "SLURM_PROCID"))
+    from lightning.pytorch.utilities import rank_zero_only
+
     return not getattr(rank_zero_only, "rank", 0)

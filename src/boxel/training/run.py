@@ -10,12 +10,13 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats import recognize
 from boxel.training.config import TrainConfig
 from boxel.training.settings import check_unused, is_finished, resolve_run
-from boxel.utils.errors import require_extra
+from boxel.utils.errors import naming_extra
 
 if TYPE_CHECKING:
     from boxel.models.io import Model
 
 
+@naming_extra("boxel.train")
 def train(
     method: str,
     data: Annotations | str | Path | Sequence[Annotations | str | Path],
@@ -64,7 +65,6 @@ def train(
         >>> model = boxel.train("boxinst", "boxes.json", images="images", epochs=12)  # doctest: +SKIP
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP
     """
-    require_extra("training", "train")
     run = resolve_run(method, config, init, out, settings)
     if not resume:
         check_unused(run.out)
@@ -72,13 +72,14 @@ def train(
     for source in (*several, *(given for given in (val, masks) if given is not None)):
         if not isinstance(source, Annotations):
             recognize(source)
-    # Imported here, so that wrong arguments and paths are reported without waiting for PyTorch.
-    from boxel.training.engine import build_model, fit, start_processes
     from boxel.training.prepare import prepare_data
+
+    prepared = prepare_data(run, data, images, val, val_images, masks)
+    # Imported here, so that wrong arguments and data are reported without waiting for PyTorch.
+    from boxel.training.engine import build_model, fit, start_processes
     from boxel.training.pseudo_masks import label_boxes
     from boxel.training.run_folder import finish_run, load_finished, prepare_folder
 
-    prepared = prepare_data(run, data, images, val, val_images, masks)
     checkpoint = prepare_folder(run, prepared.classes, resume)
     if resume and is_finished(run.out):
         return load_finished(run.out)

@@ -4,8 +4,9 @@ A message is one sentence: what is wrong, where (file, id, field) and what to do
 its name in Python (`val_images`); the command line renders it as the flag (`--val-images`).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from difflib import get_close_matches
-from importlib.util import find_spec
 from os import PathLike
 
 
@@ -56,15 +57,15 @@ EXTRAS = {
 CPU_BUILD = "without a GPU, install PyTorch's much smaller CPU build first: see its own install page"
 
 
-def require_extra(what: str, extra: str) -> None:
-    """Raise the error of :func:`missing_extra` unless the packages of an extra are installed; nothing is imported."""
-    for package, name in EXTRAS.items():
-        try:
-            installed = name != extra or find_spec(package) is not None
-        except (ModuleNotFoundError, ValueError):
-            installed = False
-        if not installed:
-            raise missing_extra(what, ImportError(name=package))
+@contextmanager
+def naming_extra(what: str) -> Iterator[None]:
+    """Raise the error of :func:`missing_extra` for a package of an extra that is not installed; also a decorator."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in EXTRAS:
+            raise
+        raise missing_extra(what, error) from error
 
 
 def missing_extra(what: str, error: ImportError, extra: str | None = None) -> MissingExtraError:
@@ -80,8 +81,8 @@ def missing_extra(what: str, error: ImportError, extra: str | None = None) -> Mi
         a plot needs matplotlib, which is not installed; pip install 'boxel[train]'.
     """
     package = (error.name or "a package").partition(".")[0]
-    hint = f" ({CPU_BUILD})" if package == "torch" else ""
     extra = extra or EXTRAS.get(package, "train")
+    hint = f" ({CPU_BUILD})" if extra == "train" and package != "matplotlib" else ""
     return MissingExtraError(
         f"{what} needs {package}, which is not installed; pip install 'boxel[{extra}]'{hint}."
     )

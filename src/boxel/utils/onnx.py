@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +22,7 @@ def load_session(path: str | Path, threads: int = 1) -> InferenceSession:
     Raises:
         BoxelError: The file cannot be read or run.
     """
+    os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for what it does while it is imported
     import onnxruntime
 
     onnxruntime.disable_telemetry_events()

@@ -164,8 +164,8 @@ def _match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]
     in_both = np.array([image != "" for image in images], dtype=bool)
     own = np.flatnonzero(in_both[pred.image_index] & pred.has_box & ~pred.iscrowd)
     renamed = replace(pred.without_masks(), image_ids=images, categories=categories).select_instances(own)
-    for position, instance in match_boxes(truth, to_results(renamed)):
-        index[instance] = own[position]
+    for row, instance in match_boxes(truth, to_results(renamed)):
+        index[instance] = own[row]
     logger.info(
         "%s is compared with %s by image name, class and box, since their ids differ: %d of %d instances are matched",
         *(pred.file, truth.file, (index >= 0).sum(), (~truth.iscrowd).sum()),

@@ -476,7 +476,7 @@ def test_semantic_datasets_are_recognized(tmp_path, names, path, format):
 def test_a_folder_of_images_is_not_a_dataset(tmp_path):
     for name in ("a.png", "b.jpg"):
         photo(tmp_path / name)
-    with pytest.raises(BoxelError, match="no dataset of a known format"):
+    with pytest.raises(BoxelError, match="these are images, not a dataset"):
         recognize(tmp_path)
 
 

@@ -20,11 +20,11 @@ BLUE, RED, ORANGE = (31, 119, 180), (214, 39, 40), (255, 127, 14)  # matplotlib'
 
 @pytest.mark.slow
 def test_curves_count_steps_from_1_as_the_log_does(tmp_path, monkeypatch):
-    figures = []
-    monkeypatch.setattr("boxel.viz.plots._save_figure", lambda figure, path: figures.append(figure))
+    plots = []
+    monkeypatch.setattr("boxel.viz.plots._save_figure", lambda figure, path: plots.append(figure))
     (tmp_path / "metrics.csv").write_text("step,loss/total,val/AP\n0,2.5,\n1,2.0,0.0\n")
     plot_curves(tmp_path / "metrics.csv", tmp_path / "curves.png")
-    losses, validation = figures[0].axes
+    losses, validation = plots[0].axes
     assert losses.lines[0].get_xdata().tolist() == [1, 2] and validation.get_ylim()[0] == 0
     assert all(step == int(step) for step in losses.get_xticks())
 

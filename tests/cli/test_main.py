@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -216,6 +217,12 @@ def test_help_states_usage_and_an_example_and_explains_every_flag(name, capsys):
 
 
 @pytest.mark.slow
+def test_help_has_no_words_of_python():
+    for name in COMMANDS:
+        text = build_parser(name, show_all=True).help_text()
+        assert not re.search(r"\bNone\b", text), (name, text)
+
+
 def test_help_of_a_method_is_short_and_help_all_is_complete(capsys):
     assert main(["train", "boxinst", "--help"]) == 0
     short = capsys.readouterr().out

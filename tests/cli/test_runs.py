@@ -201,7 +201,7 @@ def test_inspect_affinity_prints_and_plots_its_table(scenes, tmp_path, capsys, m
     words = ["inspect", "affinity", str(scenes / "masks.json"), "--images", str(scenes / "images")]
     assert main(words) == 0
     plain = capsys.readouterr().out
-    assert plain.count("%") == 2 * 12
+    assert len(plain.splitlines()) >= 12 and "%" not in plain  # shares
     assert (tmp_path / "affinity.png").stat().st_size > 1000
     assert main([*words, "--theta", "5", "--plot", "other.png"]) == 0
     assert capsys.readouterr().out != plain

@@ -148,7 +148,14 @@ def _attribute_texts(kind: type) -> dict[str, str]:
             parsed = parse_docstring(base.__doc__ or "")
             texts |= {entry.arg_name: " ".join((entry.description or "").split()) for entry in parsed.params}
             texts[""] = (parsed.short_description or "").partition(". ")[0].rstrip(".")
-    return {name: re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", text) for name, text in texts.items()}
+    plain = {name: re.sub(r":\w+:`~?(?:\w+\.)*(\w+)`", r"\1", text) for name, text in texts.items()}
+    for python, words in (
+        ("None: ", "Default: "),
+        ("; if None,", "; by default"),
+        ("; None ", "; by default it "),
+    ):
+        plain = {name: text.replace(python, words) for name, text in plain.items()}
+    return plain
 
 
 def _make_reader(option: Option) -> Callable[[str], Any]:
@@ -165,5 +172,4 @@ def _make_reader(option: Option) -> Callable[[str], Any]:
 def _help_text(option: Option) -> str:
     default = default_text(option.default)
     text = option.help[:1].upper() + option.help[1:].rstrip(".")
-    text = text.replace("None: ", "Default: ").replace("; if None,", "; by default")
     return (f"{text} (default: {default})" if default else text).replace("%", "%%")

@@ -10,7 +10,7 @@ SOURCE = Path(__file__).resolve().parents[1] / "src" / "boxel"
 MAX_FUNCTION_LINES = 80
 MAX_PARAMETERS = 10
 MAX_CLI_FILE_LINES = 300
-MAX_SOURCE_LINES = 27_100  # a ratchet: lower it with each reduction; the aim is 25,700
+MAX_SOURCE_LINES = 26_850  # a ratchet: lower it with each reduction; the aim is 25,700
 
 # "file:function" -> why it may be longer or take more.
 EXCEPTIONS = {

@@ -119,7 +119,6 @@ def trace(graph: Graph, path: Path, fold_norms: bool = True) -> None:
 def _import_onnx() -> ModuleType:
     try:
         import onnx
-        import onnxruntime  # noqa: F401
     except ImportError as error:
         raise missing_extra("an export", error, "onnx") from error
     return onnx

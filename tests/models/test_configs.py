@@ -28,7 +28,7 @@ REFUSED = {
         ({"side": 0}, "side is 0; give a multiple of 32."),
     ],
     BoxInstConfig: [
-        ({"patch_size": 4}, "patch_size is 4; give an odd number from 3 up."),
+        ({"patch_size": 4}, "patch_size is 4; give 3 or 5."),
         ({"mask_features": 0}, "mask_features is 0; give a whole number above 0."),
         ({"tau": 1.5}, "tau is 1.5; give a number from 0 to 1."),
         ({"max_instances": 0}, "max_instances is 0; give a whole number above 0."),

@@ -89,7 +89,7 @@ METHODS = {
         ),
         Method(
             name="boxcaseg",
-            help="Train BoxCaseg, which predicts masks of boxes, from boxes and images of single objects with masks.",
+            help="Train BoxCaseg, which predicts masks for boxes, from boxes and images of single objects with masks.",
             kind="box_to_mask",
             training="boxel.training.config:BoxCasegTraining",
             config="boxel.models.boxcaseg.config:BoxCasegConfig",

@@ -5,6 +5,7 @@ import pytest
 import timm
 import torch
 from huggingface_hub import constants
+from huggingface_hub.errors import LocalEntryNotFoundError
 from safetensors.torch import save_file
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
@@ -378,11 +379,24 @@ def test_deformable_without_convolutions_to_replace_is_an_error():
 # weights ---------------------------------------------------------------------------------------------------
 
 
+def test_an_error_that_is_not_the_hubs_keeps_its_reason(monkeypatch):
+    def damaged(name, pretrained=False, **kwargs):
+        raise RuntimeError("a tensor is cut off")
+
+    def refuse(*_, **__):
+        raise OSError("no connection")
+
+    monkeypatch.setattr(timm, "create_model", damaged)
+    monkeypatch.setattr("huggingface_hub.utils.get_session", lambda: SimpleNamespace(head=refuse))
+    with pytest.raises(BoxelError, match=r"cannot be loaded from the hub \(a tensor is cut off\)"):
+        Backbone("resnet50")
+
+
 def test_an_unreachable_hub_names_the_alternatives(monkeypatch):
     def unreachable(name, pretrained=False, **kwargs):
         assert pretrained
         assert constants.HF_HUB_OFFLINE  # so that the client of the hub does not try again and again
-        raise OSError("it is not in the cache")
+        raise LocalEntryNotFoundError("it is not in the cache")
 
     def refuse(*_, **__):
         raise OSError("no connection.\nmore lines")

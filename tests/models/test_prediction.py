@@ -97,7 +97,7 @@ def test_boxcaseg_segments_the_boxes_of_a_detector_or_of_annotations(
         ("detector", {"detector": "boxcaseg"}, "BoxInst predicts without boxes; remove `detector`"),
         ("detector", {"conf": 0.5}, "did you mean 'score_threshold'?"),
         ("detector", {"batch_size": 0}, "`batch_size` is 0"),
-        ("boxcaseg", {}, "BoxCaseg predicts masks of boxes; give either `boxes` or `detector`"),
+        ("boxcaseg", {}, "BoxCaseg predicts masks for given boxes; give either `boxes` or `detector`"),
     ],
 )
 def test_arguments_without_effect_are_refused(detector, boxcaseg, images, kind, arguments, message) -> None:

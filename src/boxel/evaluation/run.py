@@ -203,7 +203,7 @@ def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: E
 def _evaluate_masks(
     subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig, images: str | Path | None
 ) -> Evaluation:
-    """Compare masks of given boxes: those of a dataset, or those that a BoxCaseg predicts."""
+    """Compare masks for given boxes: those of a dataset, or those that BoxCaseg predicts."""
     truth = truth if config.categories is None else truth.select_categories(config.categories)
     if not (truth.has_mask & ~truth.iscrowd).any():
         raise BoxelError(f"{truth.file} has no true masks to compare with; name annotations that have.")

@@ -32,6 +32,7 @@ logger = logging.getLogger(__name__)
 def hub_or_cache() -> Iterator[None]:
     """Let the client of the hub use its cache alone if the hub cannot be reached, which it would retry for a minute."""
     from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
     from huggingface_hub.utils import get_session
 
     offline, unreachable = constants.HF_HUB_OFFLINE, None
@@ -41,10 +42,8 @@ def hub_or_cache() -> Iterator[None]:
         constants.HF_HUB_OFFLINE, unreachable = True, error
     try:
         yield
-    except Exception:
-        if unreachable is None:
-            raise
-        raise unreachable from None  # the reason why it is not in the cache either
+    except (LocalEntryNotFoundError, OfflineModeIsEnabled) as error:
+        raise unreachable or error from None  # the reason why it is not in the cache either
     finally:
         constants.HF_HUB_OFFLINE = offline
 

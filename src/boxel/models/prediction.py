@@ -189,7 +189,7 @@ def iter_predictions(
     errors = [] if errors is None else errors
     annotated = {} if boxes is None else {Path(path).name: image for image, path in enumerate(boxes.paths)}
     if isinstance(model, BoxCaseg) and boxes is None and detector is None:
-        raise UsageError("a BoxCaseg predicts masks of boxes; give either `boxes` or `detector`.")
+        raise UsageError("a BoxCaseg predicts masks for given boxes; give either `boxes` or `detector`.")
     for start in range(0, len(sources), batch_size):
         batch: list[tuple[int, NDArray[np.uint8]]] = []
         for index in range(start, min(start + batch_size, len(sources))):
@@ -237,7 +237,7 @@ def _prepare(
     finder = None if detector is None else cast(Detector, _load(detector, device))
     given = [field for field, value in (("boxes", boxes), ("detector", detector)) if value is not None]
     if isinstance(model, BoxCaseg) and len(given) != 1:
-        raise UsageError(f"{name} predicts masks of boxes; give either `boxes` or `detector`.")
+        raise UsageError(f"{name} predicts masks for given boxes; give either `boxes` or `detector`.")
     if given and not isinstance(model, BoxCaseg):
         raise UsageError(f"{name} predicts without boxes; remove `{given[0]}`.")
     if isinstance(model, Segmenter):

@@ -54,7 +54,7 @@ EXTRAS = {
 }
 """The extra that brings a package, by the name of its module."""
 
-CPU_BUILD = "without a GPU, install PyTorch's much smaller CPU build first: see its own install page"
+CPU_BUILD = "without a GPU, install PyTorch's much smaller CPU build first: choose CPU on pytorch.org"
 
 
 @contextmanager

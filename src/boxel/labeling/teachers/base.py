@@ -61,7 +61,7 @@ NO_OPINION = SoftMask(np.full((1, 1), np.nan, dtype=np.float32), (0, 0, 1, 1), 0
 
 
 class Teacher(Protocol):
-    """Anything that predicts masks of boxes: a callable with a name.
+    """Anything that predicts masks for boxes: a callable with a name.
 
     A teacher may have an ``identity``, a text that changes whenever its masks would, e.g. a digest of its weights;
     masks of different identities are never mixed. It may have ``flips = True`` if a second pass on the flipped image

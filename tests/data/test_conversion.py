@@ -213,7 +213,7 @@ def test_edited_datasets_still_read(source, tmp_path):
     with open(tmp_path / "out/labels/one.txt", "a") as file:
         file.write("1 0.5 0.5 0.1 0.1 0.6 0.5\n")
     data = boxel.data.read(tmp_path / "out")
-    assert data.image_ids == [31, 4] and data.ids == ["one:1", "one:2", "one:3"]
+    assert data.image_ids == [31, 4] and data.ids == [90, 7, 91]
     for junk in ("{", "[]", '{"images": {"one": 3}}'):
         (tmp_path / "out/boxel-ids.json").write_text(junk)
         data = boxel.data.read(tmp_path / "out")
@@ -251,3 +251,15 @@ def test_real_images_survive_a_round_trip(shared_data, tmp_path):
         before, after = data.mask(old), again.mask(new)
         ious.append((before & after).sum() / (before | after).sum())
     assert np.mean(ious) > 0.99
+
+
+@pytest.mark.parametrize("format", ["yolo", "voc", "labelme"])
+def test_a_link_out_of_the_image_folder_is_not_followed(source, tmp_path, format):
+    secret = tmp_path / "secret.jpg"
+    secret.write_bytes(b"private")
+    image = next(file for file in (tmp_path / "in").rglob("one.*") if file.suffix != ".json")
+    image.unlink()
+    image.symlink_to(secret)
+    with pytest.warns(ConversionWarning, match="1 of 2 images are links out of"):
+        convert(source, tmp_path / "out", format)
+    assert not any(file.read_bytes() == b"private" for file in (tmp_path / "out").rglob("*.*"))

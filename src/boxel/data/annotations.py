@@ -6,7 +6,8 @@ is asked for, so that a dataset of 860,000 polygons fits into less than 2 GB.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.images import image_size
 from boxel.data.issues import Issue
-from boxel.masks.rle import Rle, Segmentation, decode, to_rle
+from boxel.masks.rle import Rle, Segmentation, decode, polygon_area, to_rle
 from boxel.utils.errors import BoxelError, nearest
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ _INSTANCE_DTYPES = {
     "source": np.object_,
     "trusted": np.bool_,
     "areas": np.float64,
+    "extras": np.object_,
 }
 COLUMNS = {"widths": np.int32, "heights": np.int32} | _INSTANCE_DTYPES
 """The types of the columns that are arrays, of images and of instances."""
@@ -52,6 +54,9 @@ COLUMNS = {"widths": np.int32, "heights": np.int32} | _INSTANCE_DTYPES
 class Category:
     """A class of objects, with the id that its dataset gave it.
 
+    Attributes:
+        extras: JSON text of an object with the fields that boxel does not use, e.g. names of keypoints; None if none.
+
     Examples:
         >>> Category(3, "cat").name
         'cat'
@@ -60,6 +65,7 @@ class Category:
     id: int
     name: str
     supercategory: str = ""
+    extras: bytes | None = None
 
 
 @dataclass(frozen=True, repr=False)
@@ -91,6 +97,11 @@ class Annotations:
         map_labels: (V,) int16, for each value of a label map its label in [0, K), `VOID` or `BACKGROUND`; values from V
             up are void. By default each category's id is its value, 0 is background, and `void` is void.
         void: The value that stands for void in label maps as they are written.
+        extras: (N,) object, JSON text of an object with the fields of the instance that boxel does not use, e.g.
+            ``attributes`` and ``track_id`` of COCO; None if there are none.
+        image_extras: I such texts on the images, e.g. ``coco_url``.
+        dataset_extras: Such a text on the whole dataset, e.g. ``info`` and ``licenses``.
+        splits: I names of the split that an image belongs to, e.g. ``train`` and ``val``; None if to none.
         file: The annotation file or folder that was read, for messages.
         issues: What the reader found wrong.
 
@@ -120,6 +131,10 @@ class Annotations:
     label_maps: list[str | None] = None  # type: ignore[assignment]
     map_labels: NDArray[np.int16] = None  # type: ignore[assignment]
     void: int = 255
+    extras: NDArray[np.object_] = None  # type: ignore[assignment]
+    image_extras: list[bytes | None] = None  # type: ignore[assignment]
+    dataset_extras: bytes | None = None
+    splits: list[str | None] = None  # type: ignore[assignment]
     file: str = ""
     issues: list[Issue] = field(default_factory=list)
 
@@ -133,7 +148,10 @@ class Annotations:
             "source": lambda: np.full(n, None, dtype=object),
             "trusted": lambda: np.ones(n, dtype=bool),
             "areas": lambda: np.full(n, np.nan),
+            "extras": lambda: np.full(n, None, dtype=object),
             "label_maps": lambda: [None] * len(self.image_ids),
+            "image_extras": lambda: [None] * len(self.image_ids),
+            "splits": lambda: [None] * len(self.image_ids),
             "map_labels": lambda: values_to_labels(ids if any(self.label_maps) else {}),
         }
         for name, make in defaults.items():
@@ -276,8 +294,8 @@ class Annotations:
         if isinstance(segmentation, dict):
             area = _area_of_code(segmentation)
             return float(coco_mask.area(self.rle(instance))) if area is None else area
-        corners = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T for polygon in segmentation]
-        return round(float(sum(abs(x @ np.roll(y, -1) - y @ np.roll(x, -1)) / 2 for x, y in corners)), 4)
+        polygons = [np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation]
+        return round(sum(map(polygon_area, polygons)), 4)
 
     def mask(self, instance: int, size: tuple[int, int] | None = None) -> NDArray[np.uint8] | None:
         """Return the (H, W) uint8 mask of zeros and ones, or None if there is only a box; see `rle`."""
@@ -309,6 +327,8 @@ class Annotations:
             image_ids=[self.image_ids[i] for i in keep],
             paths=[self.paths[i] for i in keep],
             label_maps=[self.label_maps[i] for i in keep],
+            image_extras=[self.image_extras[i] for i in keep],
+            splits=[self.splits[i] for i in keep],
             widths=self.widths[keep],
             heights=self.heights[keep],
             image_index=new_index[inside.image_index],
@@ -410,3 +430,10 @@ def values_to_labels(labels: Mapping[int, int]) -> NDArray[np.int16]:
     table = np.full(max(known, default=-1) + 1, VOID, dtype=np.int16)
     table[list(known)] = list(known.values())
     return table
+
+
+def fresh_ids(taken: Iterable[ImageId]) -> Iterator[int]:
+    """Iterate over the whole numbers above all that are taken."""
+    # Digits in a string count too, since some formats write both alike.
+    numbers = [int(id) for id in taken if not isinstance(id, str) or id.isdecimal()]
+    return itertools.count(max(numbers, default=0) + 1)

@@ -5,6 +5,7 @@ The policy on EXIF rotation: pixels are shown upright, and sizes and boxes refer
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 from collections.abc import Iterable, Iterator
@@ -25,7 +26,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "GIF", "TIFF", "WEBP", "PPM", "JPEG2000")
 """The formats that Pillow may decode; PostScript, which it hands to another program, is not among them."""
 
 SUFFIXES = frozenset(
-    (".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pbm", ".jp2")
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".avif", ".heic"}
+    | {".heif", ".jp2", ".ppm", ".pgm", ".pbm"}
 )
 """Suffixes, in lower case, of the files that are taken for images when a folder is searched."""
 
@@ -159,7 +161,7 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image and read its header; any error inside the block becomes an `ImageError`."""
     size = _checked_size(path)
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with _open(path) as image:
             width, height = image.size
             if width * height > MAX_PIXELS:
                 raise Image.DecompressionBombError(f"{width} x {height} pixels")
@@ -176,6 +178,29 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
         reason = "not a known image format" if isinstance(error, Image.UnidentifiedImageError) else str(error)
         message = f"{path}: the image {what} ({reason}); replace it or leave the image out."
         raise ImageError(kind, message, bytes=size, reason=reason) from error
+
+
+def _open(path: str | os.PathLike[str]) -> Image.Image:
+    try:
+        return Image.open(path, formats=FORMATS)
+    except Image.UnidentifiedImageError:
+        with open(path, "rb") as file:
+            head = file.read(12)
+        if head[4:8] != b"ftyp":
+            raise
+    # AVIF comes with newer versions of Pillow, HEIC with a package of its own.
+    name, package, plugin = (
+        ("AVIF", "pillow>=11.3", "PIL.AvifImagePlugin")
+        if head[8:11] == b"avi"
+        else ("HEIF", "pillow-heif", "pillow_heif")
+    )
+    try:
+        module = importlib.import_module(plugin)
+    except ImportError as error:
+        raise OSError(f"{name} needs another package: pip install '{package}'") from error
+    if name == "HEIF":
+        module.register_heif_opener()
+    return Image.open(path, formats=[name])
 
 
 def _checked_size(path: str | os.PathLike[str]) -> int:

@@ -68,6 +68,9 @@ def join(datasets: Sequence[Annotations]) -> Annotations:
             for path in data.label_maps
         ],
         categories=categories,
+        image_extras=[extras for data in datasets for extras in data.image_extras],
+        splits=[split for data in datasets for split in data.splits],
+        dataset_extras=next((data.dataset_extras for data in datasets if data.dataset_extras), None),
         map_labels=_merge_map_labels(mapped),
         void=(mapped or datasets)[0].void,
         file=" + ".join(data.file for data in datasets),

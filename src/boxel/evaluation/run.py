@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from boxel.data import Annotations, read, recognize
-from boxel.data.formats.layout import is_file
 from boxel.data.images import describe_missing
 from boxel.data.issues import summarize_issues
 from boxel.evaluation.baselines import label_with_baseline
@@ -23,7 +22,7 @@ from boxel.methods import get_method
 from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError, check_path
-from boxel.utils.files import atomic_path
+from boxel.utils.files import atomic_path, is_file
 
 if TYPE_CHECKING:
     from boxel.models.detector import Detector

@@ -180,3 +180,14 @@ def _as_text(rle: Rle) -> Rle:
         "size": [int(n) for n in rle["size"]],
         "counts": counts.decode("ascii") if isinstance(counts, bytes) else counts,
     }
+
+
+def polygon_area(points: NDArray[Any]) -> float:
+    """Compute the area in square pixels that a polygon of (V, 2) vertices encloses (shoelace formula).
+
+    Examples:
+        >>> polygon_area(np.array([[0, 0], [4, 0], [4, 3]]))
+        6.0
+    """
+    x, y = points.T
+    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2

@@ -74,6 +74,14 @@ def make_parent(path: str | Path) -> None:
         raise BoxelError(f"{path}: cannot be written ({reason}); check the folder.") from error
 
 
+def is_file(path: Path) -> bool:
+    """Return whether there is a file; not if its name, from a file of unknown origin, cannot be one."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # it is too long, or has a null byte
+        return False
+
+
 def remove(path: Path) -> None:
     """Remove a file or a folder with all that is in it; do nothing if there is none."""
     if path.is_dir() and not path.is_symlink():

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
 
-from boxel.data.annotations import Category, ImageId
+from boxel.data.annotations import Category, ImageId, fresh_ids
 from boxel.data.checks.repair_state import RepairState
 
 
@@ -103,10 +101,3 @@ def check_annotation_ids(state: RepairState) -> None:
         seen.add(id)
         if kept[i]:
             owned.add(id)
-
-
-def fresh_ids(taken: Iterable[ImageId]) -> Iterator[int]:
-    """Iterate over the whole numbers above all that are taken."""
-    # Digits in a string count too, since some formats write both alike.
-    numbers = [int(id) for id in taken if not isinstance(id, str) or id.isdecimal()]
-    return itertools.count(max(numbers, default=0) + 1)

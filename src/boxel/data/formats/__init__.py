@@ -14,11 +14,10 @@ from typing import Any
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
-from boxel.data.formats.layout import is_file
 from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
-from boxel.utils.files import atomic_path
+from boxel.utils.files import atomic_path, is_file
 
 __all__ = ["ConversionWarning", "convert", "read", "recognize", "write"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import os
 import re
 import sys
@@ -27,6 +28,8 @@ class Builder:
         self.widths = array("i")
         self.heights = array("i")
         self.label_maps: list[str | None] = []
+        self.splits: list[str | None] = []
+        self.image_extras: list[bytes | None] = []
         self.ids: list[ImageId] = []
         self.image_index = array("i")
         self.labels = array("i")
@@ -37,17 +40,27 @@ class Builder:
         self.source: list[str | None] = []
         self.trusted = array("b")
         self.areas = array("d")
+        self.extras: list[bytes | None] = []
         self.issues: list[Issue] = []
 
     def add_image(
-        self, id: ImageId, path: str, width: int = 0, height: int = 0, label_map: str | None = None
+        self,
+        id: ImageId,
+        path: str,
+        width: int = 0,
+        height: int = 0,
+        label_map: str | None = None,
+        split: str | None = None,
+        extras: bytes | None = None,
     ) -> int:
-        """Append an image and return its index."""
+        """Append an image and return its index; see `Annotations`."""
         self.image_ids.append(id)
         self.paths.append(path)
         self.widths.append(width)
         self.heights.append(height)
         self.label_maps.append(label_map)
+        self.splits.append(split)
+        self.image_extras.append(extras)
         return len(self.image_ids) - 1
 
     def add(
@@ -62,6 +75,7 @@ class Builder:
         source: str | None = None,
         trusted: bool = True,
         area: float | None = None,
+        extras: bytes | None = None,
     ) -> None:
         """Append an instance of the image at an index, with an xyxy box; see `Annotations`."""
         self.ids.append(id)
@@ -74,6 +88,7 @@ class Builder:
         self.source.append(None if source is None else sys.intern(source))
         self.trusted.append(trusted)
         self.areas.append(float("nan") if area is None or not 0 <= area < float("inf") else area)
+        self.extras.append(extras)
 
     def report(
         self,
@@ -101,10 +116,14 @@ class Builder:
             return False
         return True
 
-    def build(self, root: Path, categories: Sequence[Category], file: Path) -> Annotations:
-        """Return the finished dataset."""
+    def build(
+        self, root: Path, categories: Sequence[Category], file: Path, extras: bytes | None = None
+    ) -> Annotations:
+        """Return the finished dataset; ``extras`` are those of the whole."""
         columns = vars(self) | {"boxes": np.reshape(self.boxes, (-1, 4))}
-        return Annotations(root=root, categories=tuple(categories), file=str(file), **columns)
+        return Annotations(
+            root=root, categories=tuple(categories), file=str(file), dataset_extras=extras, **columns
+        )
 
 
 _FIELD = re.compile(r"required field `(\w+)`|at `\$\.(\w+)")
@@ -132,3 +151,27 @@ def read_bytes(path: Path) -> bytes:
     except (OSError, ValueError) as error:  # ValueError: a null byte in the name
         reason = getattr(error, "strerror", None) or error
         raise BoxelError(f"{path}: cannot be read ({reason}); check the path.") from error
+
+
+def read_utf8(path: Path) -> bytes:
+    """Read the content of a text file in UTF-8, without a byte order mark; UTF-16 that has one is converted."""
+    content = read_bytes(path)
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        try:
+            return content.decode("utf-16").encode()
+        except UnicodeError as error:
+            raise BoxelError(f"{path}: the text is not valid UTF-16; save it as UTF-8.") from error
+    return content.removeprefix(codecs.BOM_UTF8)
+
+
+def read_text(path: Path, encoding: str = "utf-8") -> str:
+    """Read a text file without its byte order mark; a `BoxelError` states that it has another encoding."""
+    content = read_utf8(path)
+    try:
+        return content.decode(encoding)
+    except (UnicodeError, LookupError) as error:
+        reason = f"it is not valid {encoding.upper()}"
+        if isinstance(error, UnicodeDecodeError):
+            line = content[: error.start].count(b"\n") + 1
+            reason += f", first in line {line}"
+        raise BoxelError(f"{path}: the text cannot be decoded ({reason}); save it as UTF-8.") from error

@@ -24,10 +24,10 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.builder import Builder, explain_json_error, read_bytes
-from boxel.data.formats.layout import is_file, lost_label_maps
+from boxel.data.formats.layout import lost_label_maps
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path
+from boxel.utils.files import atomic_path, is_file
 
 Pixels = Annotated[int, Meta(ge=0, lt=2**31)] | Annotated[float, Meta(ge=0, lt=2**31)] | None
 _MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)

@@ -24,7 +24,8 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, explain_json_error, read_bytes
-from boxel.data.formats.layout import IDS_FILE, Export, Ids, file_stems
+from boxel.data.formats.identity import IDS_FILE, Ids
+from boxel.data.formats.layout import Export, file_stems
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import Rle, encode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line
@@ -236,7 +237,7 @@ def write(data: Annotations, path: Path) -> list[str]:
                 shapes.append(_shape(label, data.boxes[instance].tolist(), "rectangle", None))
             else:
                 continue
-            export.rows[image].append(instance)
+            export.add(image, instance)
         content: dict[str, Any] = {
             "version": "5.0.0",
             "flags": {},

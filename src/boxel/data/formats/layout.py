@@ -8,28 +8,19 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import msgspec
 import numpy as np
-from msgspec import Struct
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.annotations import Annotations
+from boxel.data.formats.identity import write_ids
 from boxel.data.formats.outlines import join_rings, outlines, overlap
-from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
+from boxel.data.images import MAX_PIXELS, SUFFIXES
 from boxel.masks.rle import Rle, decode
-from boxel.utils.errors import BoxelError, one_line
-
-IDS_FILE = "boxel-ids.json"
-"""Holds what a folder of files has no place for: original ids, and image sizes in case the images are elsewhere.
-
-Readers take an image's annotation ids from it only if it has as many as the image has annotations; without the file a
-dataset reads the same except for its ids.
-"""
+from boxel.utils.errors import BoxelError
+from boxel.utils.files import is_file
 
 MAX_MASKS = 254
 """Maximum number of masks of an image that a uint8 map holds, beside 0 for background and 255 for void."""
@@ -85,29 +76,39 @@ def find_image(folder: Path, stem: str, *named: str) -> str:
     return next((name for name in candidates if is_file(folder / name)), candidates[0])
 
 
-def is_file(path: Path) -> bool:
-    """Return whether there is a file; not if its name, from a file of unknown origin, cannot be one."""
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # it is too long, or has a null byte
-        return False
-
-
 def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[str]:
-    """Put the images into a folder: as hard links if possible, else as symbolic links, else as copies.
+    """Put the images into a folder: as hard links if possible, else as copies.
 
     A hard link takes no space and stays when the original is moved. Images that exist already are left alone. If some
-    images are missing, a sentence on them is returned.
+    images are missing, or are links that lead out of the folder of the images, a sentence on them is returned.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    missing = [i for i, name in enumerate(names) if not _place(data.image_path(i), folder / name)]
-    if not missing:
-        return []
-    first = data.image_path(missing[0])
+    root = data.root.resolve()
+    missing, leading_out = [], []
+    for i, name in enumerate(names):
+        path = data.image_path(i)
+        if _leads_out(path, root):
+            leading_out.append(path)
+        elif not _place(path, folder / name):
+            missing.append(path)
+    sentences = {
+        "are missing": (missing, f"put them into {folder}, or start again with `images`"),
+        f"are links out of {root}": (leading_out, "name the folder of the files themselves with `images`"),
+    }
     return [
-        f"{len(missing)} of {len(data)} images are missing, e.g. {first}; put them into {folder}, or start again with "
-        "`images`."
+        f"{len(paths)} of {len(data)} images {what}, e.g. {paths[0]}; {remedy}."
+        for what, (paths, remedy) in sentences.items()
+        if paths
     ]
+
+
+def _leads_out(path: Path, root: Path) -> bool:
+    """Return whether a path goes through a link to a place outside a folder."""
+    try:
+        real = path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a name that cannot be, or links in a circle
+        return False
+    return real != Path(os.path.abspath(path)) and not real.is_relative_to(root)
 
 
 def _place(source: Path, target: Path) -> bool:
@@ -116,7 +117,7 @@ def _place(source: Path, target: Path) -> bool:
             return True
         # Only images: a path in an annotation file must not reach any other file.
         if source.suffix.lower() in SUFFIXES and source.is_file():
-            for put in (os.link, os.symlink, shutil.copyfile):
+            for put in (os.link, shutil.copyfile):
                 with contextlib.suppress(OSError):
                     put(source.resolve(), target)
                     return True
@@ -131,13 +132,17 @@ class Export:
     Attributes:
         stems: Stem of each image's files.
         names: File name of each image.
-        rows: For each image the instances that are written, in order.
+        rows: For each image the instances that are written, in order; see `add`.
+        boxes: (N, 4) xyxy boxes that the instances will be read with.
+        mask_areas: (N,) area of the masks that they will be read with; NaN if they are written as boxes.
     """
 
     def __init__(self, data: Annotations, folder: Path, format: str, images: str = "") -> None:
         self.data, self.folder, self.format = data, folder, format
         self.stems, self.names = image_names(data.paths)
         self.rows: list[list[int]] = [[] for _ in data.paths]
+        self.boxes = data.boxes.copy()
+        self.mask_areas = np.full(len(data.boxes), np.nan)
         self._missing = place_images(data, folder / images, self.names)
         self._masks = 0
         self._ious: list[float] = []  # with the original, of each mask that may have changed
@@ -192,16 +197,26 @@ class Export:
         self._ious += [shown[k] / max(int(mask.sum()), 1) for k, mask in masks.items()]
         return painted
 
+    def add(
+        self, image: int, instance: int, box: Sequence[float] | None = None, mask_area: float | None = None
+    ) -> None:
+        """Note that an instance is written.
+
+        Args:
+            image: Index of its image.
+            instance: Its index.
+            box: The xyxy box that it will be read with, if not its own.
+            mask_area: The area of the mask that it will be read with; None if it is written as a box.
+        """
+        self.rows[image].append(instance)
+        if box is not None:
+            self.boxes[instance] = box
+        if mask_area is not None:
+            self.mask_areas[instance] = mask_area
+
     def write_ids(self) -> None:
         """Write `IDS_FILE`."""
-        data = self.data
-        images = {
-            stem: _ImageIds(
-                data.image_ids[i], int(data.widths[i]), int(data.heights[i]), [data.ids[row] for row in rows]
-            )
-            for i, (stem, rows) in enumerate(zip(self.stems, self.rows, strict=True))
-        }
-        (self.folder / IDS_FILE).write_bytes(msgspec.json.encode(_Ids(list(data.categories), images)))
+        write_ids(self.data, self.folder, self.stems, self.rows, self.boxes, self.mask_areas)
 
     def losses(
         self, reason: str = "", needs: str = "", others: Sequence[str] = (), has_label_maps: bool = False
@@ -247,74 +262,3 @@ def lost_label_maps(data: Annotations, format: str) -> list[str]:
     if not maps:
         return []
     return [f"{format} holds no label maps: {len(maps)} are left out, e.g. {data.root / maps[0]}."]
-
-
-class _ImageIds(Struct):
-    id: ImageId
-    width: int = 0
-    height: int = 0
-    annotations: list[ImageId] = []
-
-
-class _Ids(Struct):
-    categories: list[Category] = []
-    images: dict[str, _ImageIds] = {}
-
-
-class Ids:
-    """The content of a folder's `IDS_FILE`; empty if there is none or, which becomes an issue, it cannot be read."""
-
-    def __init__(self, folder: Path, rows: Builder) -> None:
-        self.file = folder / IDS_FILE
-        self._ids = _Ids()
-        if self.file.is_file():
-            try:
-                self._ids = msgspec.json.decode(read_bytes(self.file), type=_Ids)
-            except (msgspec.MsgspecError, BoxelError, ValueError, RecursionError) as error:
-                what = f"cannot be read ({one_line(error)}); ids are made from file names."
-                rows.report("bad-ids", self.file, what, repair="delete the file")
-
-    @property
-    def names(self) -> list[str]:
-        """Names of the categories."""
-        return [category.name for category in self._ids.categories]
-
-    def image_size(self, image: Path, stem: str) -> tuple[int, int]:
-        """Return the (width, height) of an image as its file states, else as recorded; zeros if neither is known."""
-        with contextlib.suppress(BoxelError):
-            return image_size(image)
-        known = self._ids.images.get(stem, _ImageIds(0))
-        valid = 0 <= known.width < 2**31 and 0 <= known.height < 2**31
-        return (known.width, known.height) if valid else (0, 0)
-
-    def restore(self, data: Annotations, stems: Sequence[str]) -> Annotations:
-        """Restore the ids that the file holds, by the stem of each image's files, in a dataset read without them."""
-        if not self._ids.images and not self._ids.categories:
-            return data
-        image_ids, ids = list(data.image_ids), list(data.ids)
-        for i, stem in enumerate(stems):
-            known = self._ids.images.get(stem)
-            if known is None:
-                continue
-            image_ids[i] = known.id
-            rows = data.instances_in(i)
-            if len(rows) == len(known.annotations):
-                for row, id in zip(rows, known.annotations, strict=True):
-                    ids[row] = id
-        return _restore_categories(replace(data, image_ids=image_ids, ids=ids), self._ids.categories)
-
-
-def _restore_categories(data: Annotations, known: Sequence[Category]) -> Annotations:
-    """Put the known categories first, in their order, then others that instances use."""
-    categories = list(known)
-    used = set(data.labels.tolist())
-    new_label = np.zeros(len(data.categories), dtype=np.int32)
-    label_of = {category.name: label for label, category in reversed(list(enumerate(categories)))}
-    for label, category in enumerate(data.categories):
-        if category.name not in label_of and label in used:
-            taken = {c.id for c in categories}
-            id = category.id if category.id not in taken else max(taken) + 1
-            label_of[category.name] = len(categories)
-            categories.append(replace(category, id=id))
-        new_label[label] = label_of.get(category.name, -1)
-    return data.relabel(new_label, categories)

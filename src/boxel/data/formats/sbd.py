@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import MAX_MASKS, Export, Ids, find_image
+from boxel.data.formats.identity import Ids
+from boxel.data.formats.layout import MAX_MASKS, Export, find_image
 from boxel.data.formats.voc import class_order, read_image_set
 from boxel.data.images import MAX_PIXELS
 from boxel.data.matlab import read_mat
@@ -119,7 +120,10 @@ def _write_image(export: Export, image: int, order: list[str]) -> bool:
     found = [(own[k - 1], mask) for k, mask in export.masks(image).items() if mask.any()]
     masks = dict(enumerate((mask for _, mask in found), start=1))
     instances = export.paint(masks, (height, width))
-    export.rows[image] = [i for k, (i, _) in enumerate(found, start=1) if (instances == k).any()]
+    shown = [instances == k for k in masks]
+    for (i, _), mask, box in zip(found, shown, tight_boxes(shown).tolist(), strict=True):
+        if mask.any():
+            export.add(image, i, box, mask_area=int(mask.sum()))
     labels = [order.index(data.categories[data.labels[i]].name) + 1 for i, _ in found][:MAX_MASKS]
     classes = np.array([0, *labels], dtype=np.uint8)[instances]
     _save(export.folder / "inst" / file, "GTinst", instances, labels, len(labels))

@@ -23,7 +23,8 @@ from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import MAX_MASKS, Export, Ids, find_image
+from boxel.data.formats.identity import Ids
+from boxel.data.formats.layout import MAX_MASKS, Export, find_image
 from boxel.data.formats.semantic_classes import load_class_table
 from boxel.data.images import MAX_PIXELS
 from boxel.data.label_maps import pixel_values
@@ -322,6 +323,10 @@ def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[s
     if not masks and label_map is None:
         return False
     objects = export.paint(masks, size[::-1] if label_map is None else label_map.shape)
+    visible = np.bincount(objects.ravel(), minlength=256)
+    for k in masks:
+        if k <= MAX_MASKS and visible[k]:
+            export.mask_areas[data.instances_in(image)[k - 1]] = visible[k]
     value_of = np.zeros(256, dtype=np.uint8)  # of each object
     own = np.array(values)[data.labels[data.instances_in(image)]][:MAX_MASKS]
     value_of[1 : len(own) + 1] = np.minimum(own, VOID)

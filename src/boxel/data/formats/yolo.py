@@ -17,12 +17,15 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 import yaml
+from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import Export, Ids, file_stems
+from boxel.data.formats.identity import Ids
+from boxel.data.formats.layout import Export, file_stems
 from boxel.data.formats.yolo_files import Place, files_in, folder_places, listed_places
 from boxel.data.issues import Issue
+from boxel.masks.rle import polygon_area
 from boxel.utils.errors import BoxelError, one_line
 
 _YAML = (".yaml", ".yml")
@@ -218,7 +221,9 @@ def write(data: Annotations, path: Path) -> list[str]:
             _format_line(data, instance, size, ring[0] if ring else None, any(rings))
             for instance, ring in zip(own, rings, strict=True)
         ]
-        export.rows[image] = [instance for instance, line in zip(own, lines, strict=True) if line]
+        for instance, ring, line in zip(own, rings, lines, strict=True):
+            if line:
+                export.add(image, instance, *_as_read(data.boxes[instance], ring[0] if ring else None, size))
         text = "".join(f"{line}\n" for line in lines if line)
         (path / "labels" / f"{stem}.txt").write_text(text, encoding="utf-8")
     config = {"train": "images", "val": "images", "names": {k: c.name for k, c in enumerate(data.categories)}}
@@ -227,6 +232,15 @@ def write(data: Annotations, path: Path) -> list[str]:
     export.write_ids()
     needs = "YOLO boxes need an image of known size and some area inside it"
     return export.losses("holds one ring per mask, without holes or parts", needs)
+
+
+def _as_read(
+    box: NDArray[np.float64], ring: list[float] | None, size: tuple[int, int]
+) -> tuple[list[float], float | None]:
+    """Return the box and the mask area that a row will be read with."""
+    points = np.reshape(box if ring is None else ring, (-1, 2)).clip(0, size)
+    extent = [*points.min(axis=0).tolist(), *points.max(axis=0).tolist()]
+    return extent, None if ring is None else polygon_area(points)
 
 
 def _format_line(

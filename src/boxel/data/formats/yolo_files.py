@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from boxel.data.formats.builder import Builder, read_bytes
-from boxel.data.formats.layout import is_file
 from boxel.data.images import SUFFIXES
 from boxel.utils.errors import BoxelError
+from boxel.utils.files import is_file
 
 Place = tuple[Path, Path]
 

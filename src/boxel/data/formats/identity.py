@@ -1,0 +1,319 @@
+"""Keep what folders of files have no place for: original ids, and the fields of instances that the format lacks.
+
+It lies in a file of its own, `IDS_FILE`. An instance finds its row there by class and geometry, not by its place in the
+list, so that rows may be added, deleted, moved and edited by other tools.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
+from boxel.data.formats.builder import Builder, read_utf8
+from boxel.data.images import image_size
+from boxel.masks.boxes import box_iou
+from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+IDS_FILE = "boxel-ids.json"
+
+_MIN_IOU = 0.5
+"""Minimum box IoU of an instance with the one that it was when the folder was written, if it has been edited."""
+
+_SAME = 0.02
+"""Maximum difference in pixels between the sides of a box that is written and read again without a change."""
+
+_SAME_AREA = 0.001
+"""Maximum difference between the areas of a mask that is written and read again without a change, relative."""
+
+
+class _Row(Struct, omit_defaults=True, gc=False):
+    """An instance as it was written; box and mask area are those that it is read with."""
+
+    id: ImageId
+    category: str
+    box: tuple[float, float, float, float]
+    mask_area: float | None = None  # None if it is only a box
+    original_box: tuple[float, float, float, float] | None = None
+    iscrowd: bool = False
+    quality: float | None = None
+    source: str | None = None
+    trusted: bool = True
+    area: float | None = None
+    extras: dict[str, Any] | None = None
+
+
+class _Image(Struct, omit_defaults=True):
+    id: ImageId
+    width: int = 0
+    height: int = 0
+    split: str | None = None
+    extras: dict[str, Any] | None = None
+    annotations: list[_Row] = []
+
+
+class _Category(Struct, omit_defaults=True):
+    id: int
+    name: str
+    supercategory: str = ""
+    extras: dict[str, Any] | None = None
+
+
+class _Ids(Struct, omit_defaults=True):
+    categories: list[_Category] = []
+    images: dict[str, _Image] = {}
+    extras: dict[str, Any] | None = None
+
+
+def write_ids(
+    data: Annotations,
+    folder: Path,
+    stems: Sequence[str],
+    rows: Sequence[Sequence[int]],
+    boxes: NDArray[np.float64],
+    mask_areas: NDArray[np.float64],
+) -> None:
+    """Write the `IDS_FILE` of a dataset.
+
+    Args:
+        data: The dataset.
+        folder: Where the file is written.
+        stems: Stem of each image's files.
+        rows: Instances of each image that are written.
+        boxes: (N, 4) xyxy boxes that the instances are read with.
+        mask_areas: (N,) area of the masks that they are read with; NaN if they are boxes only.
+    """
+    images = {
+        stem: _Image(
+            data.image_ids[i],
+            int(data.widths[i]),
+            int(data.heights[i]),
+            data.splits[i],
+            _decode(data.image_extras[i]),
+            [_row(data, row, boxes, mask_areas) for row in rows[i]],
+        )
+        for i, stem in enumerate(stems)
+    }
+    categories = [_Category(c.id, c.name, c.supercategory, _decode(c.extras)) for c in data.categories]
+    content = _Ids(categories, images, _decode(data.dataset_extras))
+    with atomic_path(folder / IDS_FILE) as temporary:
+        temporary.write_bytes(msgspec.json.encode(content))
+
+
+def _row(data: Annotations, i: int, boxes: NDArray[np.float64], mask_areas: NDArray[np.float64]) -> _Row:
+    x0, y0, x1, y1 = (round(v, 6) for v in boxes[i].tolist())
+    moved = np.abs(boxes[i] - data.boxes[i]).max() > 1e-6
+    return _Row(
+        id=data.ids[i],
+        category=data.categories[data.labels[i]].name,
+        box=(x0, y0, x1, y1),
+        mask_area=None if np.isnan(mask_areas[i]) else round(float(mask_areas[i]), 4),
+        original_box=tuple(data.boxes[i].tolist()) if moved else None,
+        iscrowd=bool(data.iscrowd[i]),
+        quality=None if np.isnan(data.quality[i]) else round(float(data.quality[i]), 6),
+        source=data.source[i],
+        trusted=bool(data.trusted[i]),
+        area=None if np.isnan(data.areas[i]) else float(data.areas[i]),
+        extras=_decode(data.extras[i]),
+    )
+
+
+def _decode(extras: bytes | None) -> dict[str, Any] | None:
+    return None if extras is None else msgspec.json.decode(extras)
+
+
+def _encode(extras: dict[str, Any] | None) -> bytes | None:
+    return msgspec.json.encode(extras) if extras else None
+
+
+class Ids:
+    """The content of a folder's `IDS_FILE`; empty if there is none or, which becomes an issue, it cannot be read."""
+
+    def __init__(self, folder: Path, rows: Builder) -> None:
+        self.file = folder / IDS_FILE
+        self._ids = _Ids()
+        if self.file.is_file():
+            try:
+                self._ids = msgspec.json.decode(read_utf8(self.file), type=_Ids)
+            except (msgspec.MsgspecError, BoxelError, ValueError, RecursionError) as error:
+                what = f"cannot be read ({one_line(error)}); ids are made from file names."
+                rows.report("bad-ids", self.file, what, repair="delete the file")
+
+    @property
+    def names(self) -> list[str]:
+        """Names of the categories."""
+        return [category.name for category in self._ids.categories]
+
+    def image_size(self, image: Path, stem: str) -> tuple[int, int]:
+        """Return the (width, height) of an image as its file states, else as recorded; zeros if neither is known."""
+        with contextlib.suppress(BoxelError):
+            return image_size(image)
+        known = self._ids.images.get(stem, _Image(0))
+        valid = 0 <= known.width < 2**31 and 0 <= known.height < 2**31
+        return (known.width, known.height) if valid else (0, 0)
+
+    def restore(self, data: Annotations, stems: Sequence[str]) -> Annotations:
+        """Restore what the file holds, by the stem of each image's files, in a dataset read without it.
+
+        An instance gets the id, the crowd flag and the extras of the row that it matches. One that has not been edited
+        also gets its original box, its quality, source, trust and area. An instance without a row keeps the fresh id
+        that the reader gave it. If any is new or gone, this is logged.
+        """
+        if not self._ids.images and not self._ids.categories:
+            return data
+        restored = _Restored(data)
+        gone = 0
+        for i, stem in enumerate(stems):
+            known = self._ids.images.get(stem)
+            if known is not None:
+                restored.set_image(i, known)
+                gone += restored.set_rows(data.instances_in(i), known.annotations)
+        matched = int(restored.matched.sum())
+        new = int(len(restored.matched) - matched)
+        if new or gone:
+            logger.info("%s: %d annotations matched, %d new, %d gone", data.file, matched, new, gone)
+        written = [row.id for image in self._ids.images.values() for row in image.annotations]
+        found = replace(restored.build(written), dataset_extras=_encode(self._ids.extras))
+        return _restore_categories(found, self._ids.categories)
+
+
+class _Restored:
+    """Columns of a dataset while the rows of its `IDS_FILE` are put back into it."""
+
+    def __init__(self, data: Annotations) -> None:
+        self.data = data
+        self.image_ids, self.ids = list(data.image_ids), list(data.ids)
+        self.image_extras, self.splits = list(data.image_extras), list(data.splits)
+        self.columns = {
+            name: getattr(data, name).copy()
+            for name in ("boxes", "iscrowd", "quality", "source", "trusted", "areas", "extras")
+        }
+        self.matched = np.zeros(len(data.ids), dtype=bool)
+        self.names = [category.name for category in data.categories]
+
+    def set_image(self, image: int, known: _Image) -> None:
+        self.image_ids[image] = known.id
+        self.image_extras[image] = _encode(known.extras) or self.image_extras[image]
+        if self.splits[image] is None:
+            self.splits[image] = known.split
+
+    def set_rows(self, instances: NDArray[np.int64], rows: Sequence[_Row]) -> int:
+        """Restore the instances of an image; return the number of rows that none of them matches."""
+        boxes = self.data.boxes[instances]
+        names = [self.names[label] for label in self.data.labels[instances]]
+        pairs = match_rows(boxes, names, rows)
+        for k, (row, same_box) in pairs.items():
+            instance = int(instances[k])
+            self._set_row(instance, row, same_box and self._has_same_mask(instance, row))
+        return len(rows) - len(pairs)
+
+    def _has_same_mask(self, instance: int, row: _Row) -> bool:
+        if self.data.segmentations[instance] is None or row.mask_area is None:
+            return self.data.segmentations[instance] is None and row.mask_area is None
+        try:
+            area = self.data.area(instance)
+        except BoxelError:
+            return False
+        return abs(area - row.mask_area) <= max(_SAME_AREA * row.mask_area, 0.05)
+
+    def _set_row(self, instance: int, row: _Row, unchanged: bool) -> None:
+        self.matched[instance] = True
+        self.ids[instance] = row.id
+        values: dict[str, Any] = {"iscrowd": row.iscrowd}
+        if row.extras:
+            values["extras"] = _encode(row.extras)
+        if unchanged:
+            if row.original_box is not None:
+                values["boxes"] = row.original_box
+            values |= {
+                "quality": np.nan if row.quality is None else row.quality,
+                "source": row.source,
+                "areas": np.nan if row.area is None else row.area,
+                "trusted": row.trusted,
+            }
+        for name, value in values.items():
+            self.columns[name][instance] = value
+
+    def build(self, known: Sequence[ImageId]) -> Annotations:
+        """Return the dataset; instances without a row get ids that none of the known ones has."""
+        fresh = fresh_ids(known)
+        taken = set(known)
+        numbered = all(isinstance(id, int) for id in known)
+        for i in np.flatnonzero(~self.matched).tolist():
+            if numbered or self.ids[i] in taken:
+                self.ids[i] = next(fresh)
+        return replace(
+            self.data,
+            image_ids=self.image_ids,
+            ids=self.ids,
+            image_extras=self.image_extras,
+            splits=self.splits,
+            **self.columns,
+        )
+
+
+def match_rows(
+    boxes: NDArray[np.float64], names: Sequence[str], rows: Sequence[_Row]
+) -> dict[int, tuple[_Row, bool]]:
+    """Match the instances of an image with the rows that they were written as.
+
+    Rows of the same class and box come first, in their order; then rows of the same class, the best overlap first; then
+    rows of the same box whose class has been changed.
+
+    Args:
+        boxes: (n, 4) xyxy boxes of the instances.
+        names: n names of their classes.
+        rows: The rows.
+
+    Returns:
+        For the index of each instance that matches, its row, and whether class and box are still the same.
+    """
+    if not len(boxes) or not rows:
+        return {}
+    written = np.array([row.box for row in rows])
+    same_box = np.abs(boxes[:, None] - written[None]).max(axis=2) <= _SAME
+    same_class = np.array(names, dtype=object)[:, None] == np.array([r.category for r in rows], dtype=object)
+    overlap = box_iou(boxes, written)
+    score = np.select(
+        [same_box & same_class, same_class & (overlap >= _MIN_IOU), same_box], [3.0, 1 + overlap, 1.0], 0.0
+    )
+    # Of equal pairs the ones with the closest places come first: duplicates keep their order.
+    places = np.abs(np.arange(len(boxes))[:, None] - np.arange(len(rows)))
+    pairs: dict[int, tuple[_Row, bool]] = {}
+    used: set[int] = set()
+    for flat in np.lexsort((places.ravel(), -score.ravel())).tolist():
+        k, m = divmod(flat, len(rows))
+        if score[k, m] <= 0:
+            break
+        if k not in pairs and m not in used:
+            pairs[k] = rows[m], bool(same_box[k, m] and same_class[k, m])
+            used.add(m)
+    return pairs
+
+
+def _restore_categories(data: Annotations, known: Sequence[_Category]) -> Annotations:
+    """Put the known categories first, in their order, then others that instances use."""
+    categories = [Category(c.id, c.name, c.supercategory, _encode(c.extras)) for c in known]
+    used = set(data.labels.tolist())
+    new_label = np.zeros(len(data.categories), dtype=np.int32)
+    label_of = {category.name: label for label, category in reversed(list(enumerate(categories)))}
+    for label, category in enumerate(data.categories):
+        if category.name not in label_of and label in used:
+            taken = {c.id for c in categories}
+            id = category.id if category.id not in taken else max(taken) + 1
+            label_of[category.name] = len(categories)
+            categories.append(replace(category, id=id))
+        new_label[label] = label_of.get(category.name, -1)
+    return data.relabel(new_label, categories)

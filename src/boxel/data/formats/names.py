@@ -1,0 +1,188 @@
+"""Find the images that a dataset names, whatever machine wrote the names."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from urllib.parse import unquote, urlsplit
+
+from boxel.data.images import SUFFIXES
+from boxel.utils.files import is_file
+
+logger = logging.getLogger(__name__)
+
+_MAX_DEPTH = 4  # of the folders that are searched, so that a wrong folder costs little
+
+
+def to_posix(stated: str) -> str:
+    r"""Return a stated name as a path with slashes: backslashes turned, and of a URL only its path.
+
+    Examples:
+        >>> to_posix(r"images\a.jpg"), to_posix("https://host/x/a%20b.jpg?size=1")
+        ('images/a.jpg', 'x/a b.jpg')
+    """
+    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", stated):
+        return unquote(urlsplit(stated).path).lstrip("/")
+    return stated.replace("\\", "/").replace("\0", "_")
+
+
+def is_hidden(path: Path) -> bool:
+    """Return whether this is not an image or a label but what macOS writes beside it, or another hidden file."""
+    return path.name.startswith("._") or path.name == ".DS_Store"
+
+
+class ImageFinder:
+    """The image files of a folder, found by names that other machines have written.
+
+    Args:
+        folder: The folder that the names are relative to.
+
+    Examples:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> (folder / "train").mkdir()
+        >>> (folder / "train" / "A.JPG").touch()
+        >>> ImageFinder(folder).find("C:\\\\data\\\\train\\\\a.jpg")
+        'train/A.JPG'
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def find(self, stated: str, stem: str | None = None) -> str | None:
+        """Find the one image that a name stands for.
+
+        The first that is there counts of: the name as it is written; what follows one of its slashes; an image of the
+        same base name in any folder below; one of the same stem with another suffix, or of another stem that is given.
+        Case does not matter for the last three. If several files fit equally well, none is chosen.
+
+        Args:
+            stated: The name as the dataset states it.
+            stem: Stem of the label file of the image, to try last.
+
+        Returns:
+            The path relative to the folder, with slashes; None if there is no such image, or more than one.
+        """
+        name = to_posix(stated)
+        parts = [part for part in name.split("/") if part not in ("", ".")]
+        if not parts:
+            return self._find_below([], stem) if stem else None
+        if is_file(self.folder / name):
+            return name
+        for start in range(len(parts)):
+            tail = "/".join(parts[start:])
+            if ".." not in parts[start:] and is_file(self.folder / tail):
+                return tail
+        return self._find_below(parts, PurePosixPath(parts[-1]).stem) or (
+            self._find_below([], stem) if stem else None
+        )
+
+    def _find_below(self, parts: Sequence[str], stem: str) -> str | None:
+        by_name, by_stem = self._files
+        wanted = [part.lower() for part in parts]
+        for found in (by_name.get(wanted[-1], []) if wanted else [], by_stem.get(stem.lower(), [])):
+            best = max((_common_tail(wanted, path) for path in found), default=0)
+            chosen = [path for path in found if _common_tail(wanted, path) == best]
+            if len(chosen) == 1:
+                return chosen[0]
+        return None
+
+    @cached_property
+    def _files(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+        """The images in the folder by their base name and by their stem, in lower case."""
+        by_name, by_stem = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+        for path in _walk(self.folder):
+            base = PurePosixPath(path.lower())
+            by_name[base.name].append(path)
+            by_stem[base.stem].append(path)
+        return by_name, by_stem
+
+
+def _common_tail(wanted: Sequence[str], path: str) -> int:
+    """Count the last folders that a wanted path and one that is there have in common."""
+    count = 0
+    for mine, other in zip(reversed(wanted[:-1]), reversed(path.lower().split("/")[:-1]), strict=False):
+        if mine != other:
+            break
+        count += 1
+    return count
+
+
+def _walk(folder: Path) -> Iterator[str]:
+    for parent, folders, files in os.walk(folder):
+        relative = Path(parent).relative_to(folder)
+        hidden = {name for name in folders if name.startswith(".")}
+        folders[:] = sorted(set(folders) - hidden) if len(relative.parts) < _MAX_DEPTH else []
+        for name in sorted(files):
+            if PurePosixPath(name).suffix.lower() in SUFFIXES and not is_hidden(Path(name)):
+                yield (relative / name).as_posix()
+
+
+def _exist(folder: Path, names: Sequence[str]) -> list[bool]:
+    """Return for each name whether the folder has such an entry, by listing each folder once."""
+    listed: dict[str, set[str]] = {}
+    there = []
+    for name in names:
+        parent, _, base = name.rpartition("/")
+        if parent not in listed:
+            try:
+                listed[parent] = set(os.listdir(folder / (f"{parent}/" if name.startswith("/") else parent)))
+            except (OSError, ValueError):  # there is no such folder, or its name cannot be one
+                listed[parent] = set()
+        there.append(base in listed[parent])
+    return there
+
+
+def resolve_images(
+    folder: Path, stated: Sequence[str], stems: Sequence[str] | None = None
+) -> tuple[list[str], list[int]]:
+    """Find the images of a dataset; see `ImageFinder`.
+
+    An image that one name states exactly is not taken for another name, and one that two names would have to be
+    searched for is taken for neither.
+
+    Args:
+        folder: The folder that the names are relative to.
+        stated: The name of each image as the dataset states it.
+        stems: Stem of the label file of each image, if there is one.
+
+    Returns:
+        For each image its path relative to the folder, as stated (with slashes) if it is not found; and the indices of
+        images that are left without a file because another name stands for the same one.
+    """
+    finder = ImageFinder(folder)
+    names = [to_posix(name) for name in stated]
+    exact = _exist(folder, names)
+    claims = defaultdict[str, set[str]](set)
+    for name, is_exact in zip(names, exact, strict=True):
+        if is_exact:
+            claims[os.path.normpath(name)].add(name)
+    found: list[str | None] = []
+    for i, name in enumerate(names):
+        path = name if exact[i] else finder.find(stated[i], stems[i] if stems else None)
+        found.append(path)
+        if path is not None:
+            claims[os.path.normpath(path)].add(name)
+    contested = [
+        i for i, path in enumerate(found) if path and not exact[i] and len(claims[os.path.normpath(path)]) > 1
+    ]
+    for i in contested:
+        found[i] = None
+    moved = [i for i, path in enumerate(found) if path not in (None, stated[i], names[i])]
+    if moved:
+        first = moved[0]
+        logger.info(
+            "%d of %d images are found in %s under another name than stated: %s is %s%s",
+            len(moved),
+            len(names),
+            folder,
+            stated[first],
+            found[first],
+            " (the first)" if len(moved) > 1 else "",
+        )
+    return [path or name for path, name in zip(found, names, strict=True)], contested

@@ -4,7 +4,7 @@ import pytest
 from boxel.data.checks import check, repair
 
 NAN, INF = float("nan"), float("inf")
-SQUARE = [[20, 20, 40, 20, 40, 40, 20, 40]]
+SQUARE = [[20, 20, 38, 20, 40, 22, 40, 40, 20, 40]]  # less a corner, so that it is no box
 
 
 def test_a_dataset_of_boxes_only_has_no_issues(make) -> None:
@@ -91,7 +91,7 @@ def test_one_box_may_have_several_issues(make) -> None:
 
 def test_exact_duplicates_are_left_out(make) -> None:
     box, other = (10, 10, 50, 40), (10, 10, 50, 41)
-    inside = [[10, 10, 50, 10, 50, 40, 10, 40]]
+    inside = [[10, 10, 45, 10, 50, 20, 50, 40, 10, 40]]
     # 11 and 12 are copies, of which 12 has the mask; 13 is a dog, 14 in another image, 15 a crowd, 16 larger
     data = make(
         [box, box, box, box, box, other],
@@ -108,7 +108,7 @@ def test_exact_duplicates_are_left_out(make) -> None:
 
 
 def test_duplicates_with_different_masks_are_kept(make) -> None:
-    one, two = [[10, 10, 50, 10, 50, 40, 10, 40]], [[10, 10, 50, 10, 50, 40, 11, 40]]
+    one, two = [[10, 10, 45, 10, 50, 20, 50, 40, 10, 40]], [[10, 10, 45, 10, 50, 25, 50, 40, 10, 40]]
     data = make([(10, 10, 50, 40)] * 3, [one, two, one])
     issues = check(data)
     assert [(f.kind, f.annotation_id, f.repair) for f in issues] == [

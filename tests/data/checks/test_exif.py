@@ -50,7 +50,8 @@ def test_stored_boxes_and_masks_are_rotated_with_the_pixels(one, tmp_path, orien
 
     mask = np.zeros((80, 100), dtype=np.uint8)
     mask[10:30, 85:95] = 1
-    polygon = [[85, 10, 95, 10, 95, 30, 85, 30]]
+    mask[10, 94] = 0  # so that it is no box
+    polygon = [[85, 10, 94, 10, 94, 11, 95, 11, 95, 30, 85, 30]]
     data = one(orientation, [STORED, STORED], [encode(mask), polygon], labels=[0, 1])
     issues = check(data)
     assert [issue.kind for issue in issues] == ["image-size", "exif-boxes"]
@@ -119,7 +120,7 @@ def test_invalid_masks_and_boxes_are_left_to_their_own_checks(one) -> None:
     assert [(f.kind, f.annotation_id) for f in issues] == [
         ("image-size", None),
         ("exif-boxes", None),
-        ("mask-invalid", 11),
+        ("mask-size", 11),
         ("mask-invalid", 12),
         ("mask-invalid", 14),
         ("box-nan", 13),

@@ -7,23 +7,25 @@ from hypothesis.extra.numpy import arrays
 from pycocotools import mask as coco_mask
 
 from boxel.data.checks import check, repair
-from boxel.data.checks.masks import check_shapes
+from boxel.data.checks.mask_issues import check_shapes
 from boxel.data.checks.repair_state import RepairState
 from boxel.masks.rle import encode
 
 BOX = (20, 20, 40, 40)
-SQUARE = [20, 20, 40, 20, 40, 40, 20, 40]
+SQUARE = [20, 20, 38, 20, 40, 22, 40, 40, 20, 40]  # less a corner, so that it is no box
 POINT = [30, 30, 30, 30, 30, 30]
 
 
 def code(x0: int, y0: int, x1: int, y1: int, size: tuple[int, int] = (80, 100)) -> dict:
+    """The code of a rectangle less its upper right pixel."""
     mask = np.zeros(size)
     mask[y0:y1, x0:x1] = 1
+    mask[y0, x1 - 1] = 0
     return encode(mask)
 
 
-# 20 columns of 80 and 20 pixels are background; then 20 runs of 20 pixels with 60 between; then the rest
-IN_NUMBERS = {"size": [80, 100], "counts": [1620, *[20, 60] * 19, 20, 8000 - 1620 - 80 * 19 - 20]}
+# 20 columns of 80 and 20 pixels are background; then 19 runs of 20 pixels and one of 19 with 60 between; then the rest
+IN_NUMBERS = {"size": [80, 100], "counts": [1620, *[20, 60] * 18, 20, 61, 19, 8000 - 1620 - 80 * 19 - 20]}
 
 
 @pytest.mark.parametrize("mask", [[SQUARE], code(*BOX), IN_NUMBERS])
@@ -40,7 +42,6 @@ def test_valid_masks_have_no_issues(make, mask) -> None:
         (b"[[1, 2, 1e999, 4, 5, 6]]", "range"),
         ([[20, 20, 40, 20, 40, 40, 20]], "odd number"),
         ([[20, 20, 40, 20, 40, 4e9]], "4e+09 pixels away"),
-        (code(20, 20, 40, 40, (100, 80)), "of size [100, 80] in an image of [80, 100], height first"),
         ({"size": [80, 100], "counts": "~"}, "not numbers"),
         ({"size": [80, 100], "counts": "P"}, "not numbers"),  # its only number does not end
         ({"size": [80, 100], "counts": ""}, "not numbers"),
@@ -92,11 +93,19 @@ def test_an_empty_polygon_among_others_is_dropped(make) -> None:
     assert check(repaired) == []
 
 
-@pytest.mark.parametrize("mask", [code(0, 0, 0, 0), [[200, 20, 240, 20, 240, 40]]])
-def test_a_mask_without_pixels_is_dropped(make, mask) -> None:
+@pytest.mark.parametrize(
+    "mask, kind, values",
+    [
+        (encode(np.zeros((80, 100))), "mask-empty", {}),
+        ([[200, 20, 240, 20, 240, 40]], "mask-outside", {"mask_box": [200, 20, 240, 40]}),
+        (code(20, 20, 40, 40, (100, 80)), "mask-size", {"size": [100, 80]}),
+        ([[20, 20, 40, 20, 40, 40, 20, 40]], "mask-filled-box", {"box": [20, 20, 40, 40]}),
+    ],
+)
+def test_what_is_no_mask_is_dropped(make, mask, kind, values) -> None:
     data = make([BOX], [mask])
     (issue,) = check(data)
-    assert (issue.kind, issue.annotation_id) == ("mask-empty", 11)
+    assert (issue.kind, issue.annotation_id, issue.values) == (kind, 11, values)
     assert repair(data)[0].segmentations.tolist() == [None]
 
 

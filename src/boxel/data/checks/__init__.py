@@ -11,9 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from boxel.data.annotations import Annotations
-from boxel.data.checks import boxes, ids, images, masks
+from boxel.data.checks import boxes, ids, images, mask_issues
 from boxel.data.checks.repair_state import RepairState
-from boxel.data.formats import read
 from boxel.data.issues import Issue
 
 __all__ = ["check", "repair"]
@@ -36,6 +35,8 @@ def check(data: Annotations | str | Path, images: str | Path | None = None) -> l
         >>> check(sample_images())
         []
     """
+    from boxel.data.formats import read  # which itself asks `checks.masks` what a mask is
+
     return repair(data if isinstance(data, Annotations) else read(data, images))[1]
 
 
@@ -64,10 +65,11 @@ def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
     images.check_files(state)
     images.check_label_maps(state)
     ids.check_image_ids(state)
-    masks.check_shapes(state)
+    mask_issues.check_shapes(state)
     boxes.check_corners(state)
     boxes.check_sizes(state)
-    masks.check_agreement(state)
+    mask_issues.check_agreement(state)
+    mask_issues.check_rectangles(state)
     boxes.check_duplicates(state)
     ids.check_annotation_ids(state)
     boxes.check_all_crowd(state)

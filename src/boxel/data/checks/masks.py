@@ -1,26 +1,61 @@
-"""Issues of masks that cannot be read, are empty, or disagree with their box.
+"""The one judgment of masks: whether a segmentation is a mask, and if not, what it is.
 
-No mask is rasterized: polygons and run-length codes are checked in their written form.
+No mask is rasterized: polygons and run-length codes are judged in their written form, a million in a few seconds.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
-from boxel.data.checks.boxes import usable_mask_boxes
-from boxel.data.checks.repair_state import RepairState
-from boxel.masks.boxes import paired_box_iou
-from boxel.masks.rle import MAX_COORDINATE, parse_runs, to_rle
+from boxel.data.checks.mask_shapes import measure_codes, measure_polygons
+from boxel.masks.rle import MAX_COORDINATE, to_rle
 
-MIN_IOU = 0.5
-"""A box and its mask's tight box disagree if their IoU is less than this..."""
+if TYPE_CHECKING:
+    from boxel.data.annotations import Annotations
 
-MIN_DIFFERENCE = 6.0
-"""...and one of their sides differs by more than this many pixels: the unlabeled rim of VOC masks, 5 pixels wide, moves
-the boxes of small objects as far."""
+ROUNDING = 1.0
+"""A mask is its filled box if it is a rectangle whose sides are up to this many pixels from the box..."""
+
+MIN_FILLED_SIDE = 8.0
+"""...of at least this side: a smaller object may well fill its box."""
+
+MIN_RECTANGLES = 2
+"""A dataset of fewer masks is not judged by what all of them are."""
+
+_CHUNK = 1024
+"""Masks that are judged at once."""
+
+_MAX_NAMED = 5
+"""Maximum number of ids in a sentence."""
+
+
+class Verdict(IntEnum):
+    """What the segmentation of an instance is; only `SOUND` is a mask."""
+
+    NONE = 0
+    SOUND = 1
+    UNREADABLE = 2
+    EMPTY = 3
+    OUTSIDE = 4
+    OTHER_SIZE = 5
+    FILLED_BOX = 6
+
+
+_WORDS = {
+    Verdict.UNREADABLE: "unreadable",
+    Verdict.EMPTY: "empty",
+    Verdict.OUTSIDE: "outside the image",
+    Verdict.OTHER_SIZE: "of another size than the image",
+    Verdict.FILLED_BOX: "merely the filled box",
+}
 
 
 class Code(msgspec.Struct, gc=False):
@@ -31,109 +66,260 @@ class Code(msgspec.Struct, gc=False):
 
 
 SEGMENTATION = msgspec.json.Decoder(list[list[float]] | Code)
+MALFORMED = (msgspec.MsgspecError, ValueError, OverflowError, RecursionError)
 
 
-def check_shapes(state: RepairState) -> None:
-    """Check for `mask-invalid`, `mask-empty`, `polygon-empty`; the mask or the polygon is left out, the box stays."""
-    limits = state.limits(np.arange(len(state.boxes)))
-    for i in np.flatnonzero([raw is not None for raw in state.segmentations]).tolist():
-        image = state.image_index[i]
-        segmentation: list[list[float]] | Code | None = None
-        try:
-            segmentation = SEGMENTATION.decode(state.segmentations[i])
-            if isinstance(segmentation, Code):
-                box = _code_box(segmentation, int(state.heights[image]), int(state.widths[image]))
-            else:
-                box = _polygon_box(segmentation)
-        except (msgspec.MsgspecError, ValueError, OverflowError) as error:
-            what = f"has a mask that cannot be read ({str(error).rstrip('.')})"
-            values = {"size": segmentation.size} if isinstance(segmentation, Code) else {}
-            state.report_instance(i, "mask-invalid", what, "mask left out, box kept", **values)
-            state.segmentations[i] = None
-            continue
-        x0, y0, x1, y1 = box
-        width, height = limits[i, :2].tolist()
-        nothing = not (max(x0, 0) < min(x1, width) and max(y0, 0) < min(y1, height))
-        if isinstance(segmentation, list) and (not segmentation or any(map(_is_empty, segmentation))):
-            _report_empty_polygons(state, i, segmentation, nothing)
-        elif nothing:
-            what = "has a mask without pixels in its image"
-            state.report_instance(i, "mask-empty", what, "mask left out, box kept")
-        if nothing:
-            state.segmentations[i] = None
-        else:
-            state.mask_boxes[i] = box
-    state.mask_boxes = np.clip(state.mask_boxes, 0, limits)
+@dataclass(frozen=True)
+class MaskJudgment:
+    """What the N segmentations of a dataset are.
 
-
-def _report_empty_polygons(state: RepairState, i: int, polygons: list[list[float]], nothing: bool) -> None:
-    solid = [polygon for polygon in polygons if not _is_empty(polygon)]
-    state.segmentations[i] = msgspec.json.encode(solid)
-    count = len(polygons)
-    empty = count - len(solid) if count else 1  # no polygon counts as an empty one
-    what = f"has {empty} of {count} polygons without area" if count else "has a mask without polygons"
-    repair = "mask left out, box kept" if nothing else "empty polygons left out"
-    state.report_instance(i, "polygon-empty", what, repair, polygons=count, empty=empty)
-
-
-def check_agreement(state: RepairState) -> None:
-    """Check for `mask-box`, a mask whose tight box disagrees with its box.
-
-    The box is taken from a mask that was drawn. A mask that a program made (one with a ``source``) is left out, and so
-    is a speck too small for a box.
+    Attributes:
+        verdicts: (N,) int8, a `Verdict` each.
+        boxes: (N, 4) float64, tight xyxy box of what can be read, not clipped to the image; NaN if unknown.
+        rectangle: (N,) bool, an axis-parallel rectangle.
+        oriented: (N,) bool, a single quadrilateral that is close to a rectangle, turned or not.
+        empty_parts: (N,) int64, polygons without area.
+        reasons: Why a segmentation cannot be read, or its size, by instance.
     """
-    known = np.flatnonzero(np.isfinite(state.mask_boxes[:, 0]) & state.keep & state.data.trusted)
-    box, mask_box = state.boxes[known], state.mask_boxes[known]
-    apart = np.abs(box - mask_box).max(axis=1, initial=0) > MIN_DIFFERENCE
-    iou = paired_box_iou(box, mask_box)
-    drawn = usable_mask_boxes(state) & np.array([source is None for source in state.data.source], dtype=bool)
-    for k in np.flatnonzero(apart & (iou < MIN_IOU)):
-        i = known[k]
-        what = f"has a box and a mask that disagree (IoU {iou[k]:.2f})"
-        repair = "box taken from the mask" if drawn[i] else "mask left out"
-        values = {"box": box[k], "mask_box": mask_box[k], "iou": round(float(iou[k]), 4)}
-        state.report_instance(i, "mask-box", what, repair, **values)
-        if drawn[i]:
-            state.boxes[i] = mask_box[k]
+
+    verdicts: NDArray[np.int8]
+    boxes: NDArray[np.float64]
+    rectangle: NDArray[np.bool_]
+    oriented: NDArray[np.bool_]
+    empty_parts: NDArray[np.int64]
+    reasons: dict[int, str]
+
+    @property
+    def bad(self) -> NDArray[np.bool_]:
+        """(N,) bool: there is a segmentation, and it is not a mask."""
+        return self.verdicts > Verdict.SOUND
+
+    def describe(self, ids: Sequence[int | str], among: NDArray[np.bool_] | None = None) -> str:
+        """State how many segmentations are bad, of each kind, with annotation ids; empty if none is.
+
+        Args:
+            ids: N annotation ids.
+            among: (N,) bool, the instances that count; all if None.
+
+        Examples:
+            >>> from boxel.data.samples import sample_images
+            >>> data = sample_images()
+            >>> data.segmentations[1:3] = b"[]"
+            >>> judge_masks(data).describe(data.ids)
+            '2 empty (annotations 2, 3)'
+        """
+        parts = []
+        for verdict, words in _WORDS.items():
+            found = np.flatnonzero((self.verdicts == verdict) & (True if among is None else among)).tolist()
+            if found:
+                named = ", ".join(str(ids[i]) for i in found[:_MAX_NAMED])
+                more = f" and {len(found) - _MAX_NAMED:,} more" if len(found) > _MAX_NAMED else ""
+                parts.append(f"{len(found):,} {words} (annotation{'s' * (len(found) > 1)} {named}{more})")
+        return ", ".join(parts)
+
+
+def judge_masks(data: Annotations) -> MaskJudgment:
+    """Judge whether each segmentation of a dataset is a mask.
+
+    A mask is the filled box if it is a rectangle equal to its box within `ROUNDING`, unless it has a ``source``, i.e. a
+    program took it for the object, or is a crowd.
+
+    Args:
+        data: The dataset; sizes of images are taken as recorded.
+
+    Examples:
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images()
+        >>> data.segmentations[0] = b'{"size": [3, 3], "counts": "09"}'
+        >>> judge_masks(data).verdicts[:2].tolist() == [Verdict.OTHER_SIZE, Verdict.SOUND]
+        True
+    """
+    n = len(data.labels)
+    flags = np.zeros((2, n), dtype=bool)
+    judgment = MaskJudgment(
+        np.zeros(n, dtype=np.int8), np.full((n, 4), np.nan), *flags, np.zeros(n, dtype=np.int64), {}
+    )
+    rows = np.flatnonzero(data.has_segmentation)
+    judgment.verdicts[rows] = Verdict.SOUND
+    sizes = np.stack([data.heights, data.widths], axis=1)[data.image_index]
+    for start in range(0, len(rows), _CHUNK):
+        _judge_some(rows[start : start + _CHUNK].tolist(), data.segmentations, sizes, judgment)
+    sound = judgment.verdicts == Verdict.SOUND
+    limits = _limits(data)
+    with np.errstate(invalid="ignore"):
+        sides = np.minimum(judgment.boxes[:, 2:], limits[:, 2:]) - np.maximum(judgment.boxes[:, :2], 0)
+        judgment.verdicts[sound & ~(sides > 0).all(axis=1)] = Verdict.OUTSIDE
+    judgment.verdicts[sound & np.isnan(judgment.boxes[:, 0])] = Verdict.EMPTY
+    judgment.verdicts[find_filled_boxes(data, judgment)] = Verdict.FILLED_BOX
+    return judgment
+
+
+def find_filled_boxes(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:
+    """(N,) bool, the masks that can be read and are merely their filled box, by the boxes of the dataset."""
+    limits = _limits(data)
+    with np.errstate(invalid="ignore"):
+        mask_boxes, boxes = np.clip(judgment.boxes, 0, limits), np.clip(data.boxes, 0, limits)
+        near = (np.abs(mask_boxes - boxes) <= ROUNDING).all(axis=1)
+        large = (boxes[:, 2:] - boxes[:, :2] >= MIN_FILLED_SIDE).all(axis=1)
+    return find_drawn_masks(data, judgment) & judgment.rectangle & near & large
+
+
+def find_drawn_masks(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:
+    """(N,) bool, the masks that can be read, of single objects, and without a ``source``."""
+    readable = (judgment.verdicts == Verdict.SOUND) | (judgment.verdicts == Verdict.FILLED_BOX)
+    drawn = np.fromiter((source is None for source in data.source), dtype=bool, count=len(data.labels))
+    return readable & drawn & ~data.iscrowd
+
+
+def _limits(data: Annotations) -> NDArray[np.float64]:
+    """(N, 4) width, height, width, height of the instances' images; infinite if unknown."""
+    sizes = np.stack([data.widths, data.heights], axis=1)[data.image_index].astype(np.float64)
+    sizes[(sizes <= 0).any(axis=1)] = np.inf
+    return np.tile(sizes, 2)
+
+
+def _judge_some(
+    rows: Sequence[int],
+    segmentations: NDArray[np.object_],
+    sizes: NDArray[np.integer[Any]],
+    result: MaskJudgment,
+) -> None:
+    """Judge some segmentations as far as they show it themselves."""
+    codes: list[tuple[int, Code]] = []
+    polygons: list[tuple[int, list[list[float]]]] = []
+    decode = SEGMENTATION.decode
+    for row in rows:
+        try:
+            segmentation = decode(segmentations[row])
+        except MALFORMED as error:
+            _refuse(result, row, error)
+            continue
+        if isinstance(segmentation, Code):
+            codes.append((row, segmentation))
+        elif any(len(polygon) % 2 for polygon in segmentation):
+            _refuse(result, row, "a polygon has an odd number of coordinates")
         else:
-            state.segmentations[i] = None
+            polygons.append((row, segmentation))
+    _judge_codes(codes, sizes, result)
+    if not polygons:
+        return
+    own = np.array([row for row, _ in polygons])
+    shapes = measure_polygons([rings for _, rings in polygons])
+    result.boxes[own], result.empty_parts[own] = shapes.boxes, shapes.empty
+    result.rectangle[own], result.oriented[own] = shapes.rectangle, shapes.oriented
+    for position in np.flatnonzero(shapes.farthest > MAX_COORDINATE):
+        _refuse(result, own[position], f"it has a vertex {shapes.farthest[position]:g} pixels away")
 
 
-def _code_box(code: Code, height: int, width: int) -> Sequence[float]:
-    """Return the tight xyxy box of a code, NaN without a pixel; ValueError if it is invalid. Unknown sizes are 0."""
-    if min(code.size) < 1:
-        raise ValueError(f"its size is {list(code.size)}")
-    if not min(height, width):
-        height, width = code.size
-    rle = to_rle({"size": list(code.size), "counts": code.counts}, height, width)
-    ends = np.cumsum(parse_runs(rle["counts"], height * width))
-    starts, ends = ends[:-1:2], ends[1::2]
-    starts, ends = starts[starts < ends], ends[starts < ends]
-    if not len(starts):
-        return [np.nan] * 4
-    x0, x1 = starts // height, (ends - 1) // height + 1
-    wraps = x1 - x0 > 1  # a run that continues in the next column touches the lower and the upper edge
-    y0, y1 = np.where(wraps, 0, starts % height), np.where(wraps, height, (ends - 1) % height + 1)
-    return x0.min(), y0.min(), x1.max(), y1.max()
+def _judge_codes(
+    codes: Sequence[tuple[int, Code]], sizes: NDArray[np.integer[Any]], result: MaskJudgment
+) -> None:
+    rows, texts, own_sizes = [], [], []
+    for row, code in codes:
+        height, width = expected = tuple(sizes[row].tolist())
+        if min(code.size) < 1:
+            _refuse(result, row, f"its size is {list(code.size)}")
+        elif height and width and code.size != expected:
+            reason = (
+                f"a run-length code of size {list(code.size)} in an image of {list(expected)}, height first"
+            )
+            _refuse(result, row, reason, Verdict.OTHER_SIZE)
+        else:
+            try:
+                text = code.counts if isinstance(code.counts, str) else _compress(code)
+            except MALFORMED as error:
+                _refuse(result, row, error)
+                continue
+            rows.append(row)
+            texts.append(text)
+            own_sizes.append(code.size)
+    if not rows:
+        return
+    shapes = measure_codes(texts, own_sizes)
+    own = np.array(rows)
+    result.boxes[own] = shapes.boxes
+    sides = shapes.boxes[:, 2:] - shapes.boxes[:, :2]
+    result.rectangle[own] = shapes.areas == sides.prod(axis=1)
+    for position in np.flatnonzero(~shapes.sound):
+        try:
+            to_rle({"size": own_sizes[position], "counts": texts[position]}, *own_sizes[position])
+        except ValueError as error:
+            _refuse(result, rows[position], error)
 
 
-def _polygon_box(polygons: list[list[float]]) -> Sequence[float]:
-    """Return the tight xyxy box of the polygons with area, NaN if there is none; ValueError if they are invalid."""
-    if any(len(polygon) % 2 for polygon in polygons):
-        raise ValueError("a polygon has an odd number of coordinates")
-    solid = [polygon for polygon in polygons if not _is_empty(polygon)]
-    if not solid:
-        return [np.nan] * 4
-    box = [
-        *(min(min(polygon[axis::2]) for polygon in solid) for axis in (0, 1)),
-        *(max(max(polygon[axis::2]) for polygon in solid) for axis in (0, 1)),
-    ]
-    farthest = max(map(abs, box))
-    if farthest > MAX_COORDINATE:
-        raise ValueError(f"it has a vertex {farthest:g} pixels away")
-    return box
+def _compress(code: Code) -> str:
+    """Return the compressed form of a code of numbers."""
+    height, width = code.size
+    if min(code.counts, default=-1) >= 0 and sum(code.counts) == height * width < 2**31:  # type: ignore[type-var, arg-type]
+        counts = coco_mask.frPyObjects({"size": code.size, "counts": code.counts}, height, width)["counts"]
+        return counts.decode("ascii")
+    return to_rle({"size": list(code.size), "counts": code.counts}, height, width)["counts"]
 
 
-def _is_empty(polygon: Sequence[float]) -> bool:
-    x, y = polygon[0::2], polygon[1::2]
-    return len(polygon) < 6 or min(x) >= max(x) or min(y) >= max(y)
+def _refuse(result: MaskJudgment, row: int, reason: object, verdict: Verdict = Verdict.UNREADABLE) -> None:
+    result.verdicts[row] = verdict
+    result.boxes[row] = np.nan
+    result.rectangle[row] = result.oriented[row] = False
+    result.reasons[int(row)] = str(reason).rstrip(".")
+
+
+def describe_rectangles(data: Annotations, judgment: MaskJudgment | None = None) -> str:
+    """Return a sentence if all masks of a dataset are rectangles, i.e. boxes, else an empty text.
+
+    Masks that cannot be read, crowds, and masks with a ``source`` do not count.
+
+    Args:
+        data: The dataset.
+        judgment: What `judge_masks` returned for it, if it is known.
+
+    Examples:
+        >>> from boxel.data.samples import sample_images
+        >>> describe_rectangles(sample_images())
+        ''
+    """
+    judgment = judge_masks(data) if judgment is None else judgment
+    counted = find_drawn_masks(data, judgment)
+    count = int(counted.sum())
+    if count < MIN_RECTANGLES or not (judgment.rectangle | judgment.oriented)[counted].all():
+        return ""
+    remedy = "`boxel label --relabel` makes masks"
+    if judgment.rectangle[counted].all():
+        return f"all {count:,} masks are axis-parallel rectangles: these are boxes, not masks; {remedy}"
+    return f"all {count:,} masks are turned rectangles: these are oriented boxes, not masks; {remedy}"
+
+
+def drop_bad_masks(data: Annotations) -> tuple[Annotations, list[str]]:
+    """Drop every segmentation that is not a mask, and keep its box.
+
+    Returns:
+        The dataset, and a sentence per thing that the user should know; none if all masks are sound.
+
+    Examples:
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images()
+        >>> data.segmentations[0] = b"[]"
+        >>> kept, sentences = drop_bad_masks(data)
+        >>> int(kept.has_segmentation.sum() - data.has_segmentation.sum()), sentences[0].split(": ", 1)[1]
+        (-1, '1 of 33 masks is not used as a mask, only its box: 1 empty (annotation 1).')
+    """
+    judgment = judge_masks(data)
+    bad = judgment.bad
+    sentences = []
+    if bad.any():
+        count, total = int(bad.sum()), int((judgment.verdicts > Verdict.NONE).sum())
+        used = (
+            "is not used as a mask, only its box" if count == 1 else "are not used as masks, only their boxes"
+        )
+        sentences.append(f"{data.file}: {count:,} of {total:,} masks {used}: {judgment.describe(data.ids)}.")
+    rectangles = describe_rectangles(data, judgment)
+    if rectangles:
+        sentences.append(f"{data.file}: {rectangles}.")
+    if not bad.any():
+        return data, sentences
+    columns = {
+        "segmentations": np.where(bad, None, data.segmentations),
+        "quality": np.where(bad, np.nan, data.quality),
+        "source": np.where(bad, None, data.source),
+        "trusted": data.trusted | bad,
+    }
+    return replace(data, **columns), sentences

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
+from boxel.data.checks.masks import MaskJudgment
 from boxel.data.issues import Issue, to_plain
 
 _COLUMNS = (
@@ -27,6 +28,7 @@ class RepairState:
         keep_images: (I,) bool, False for images to leave out.
         keep: (N,) bool, False for instances to leave out; those of a left-out image count as kept here.
         mask_boxes: (N, 4) float64, tight box of each valid mask, clipped to the image; NaN without one.
+        judgment: What the masks are, once they are judged.
         issues: Issues found so far, the reader's first.
     """
 
@@ -45,6 +47,7 @@ class RepairState:
         self.keep_images = np.ones(len(data.image_ids), dtype=bool)
         self.keep = np.ones(len(data.image_index), dtype=bool)
         self.mask_boxes = np.full((len(data.image_index), 4), np.nan)
+        self.judgment: MaskJudgment | None = None
         self.issues = list(data.issues)
 
     def limits(self, instances: NDArray[Any]) -> NDArray[np.float64]:
@@ -74,8 +77,11 @@ class RepairState:
         message = f"{self.data.file}: {what}."
         self.issues.append(Issue(kind, message, self.data.file, None, None, to_plain(values), repair))
 
+    def current(self) -> Annotations:
+        """Return the dataset with the repairs so far, and all its rows; it shares the columns of this state."""
+        return replace(self.data, issues=[], **{name: getattr(self, name) for name in _COLUMNS})
+
     def repaired(self) -> Annotations:
         """Return the dataset with its repairs, without the rows left out."""
-        columns = {name: getattr(self, name) for name in _COLUMNS}
-        whole = replace(self.data, issues=[], **columns)
+        whole = self.current()
         return whole.select_instances(self.keep).select_images(self.keep_images)

@@ -1,0 +1,128 @@
+"""Issues of masks that are no masks, or disagree with their box."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import msgspec
+import numpy as np
+
+from boxel.data.checks.boxes import usable_mask_boxes
+from boxel.data.checks.masks import (
+    SEGMENTATION,
+    Code,
+    MaskJudgment,
+    Verdict,
+    describe_rectangles,
+    find_drawn_masks,
+    find_filled_boxes,
+    judge_masks,
+)
+from boxel.data.checks.repair_state import RepairState
+from boxel.masks.boxes import paired_box_iou
+
+MIN_IOU = 0.5
+"""A box and its mask's tight box disagree if their IoU is less than this..."""
+
+MIN_DIFFERENCE = 6.0
+"""...and one of their sides differs by more than this many pixels: the unlabeled rim of VOC masks, 5 pixels wide, moves
+the boxes of small objects as far."""
+
+_LEFT_OUT = "mask left out, box kept"
+
+
+def check_shapes(state: RepairState) -> None:
+    """Check for masks that are none, and for `polygon-empty`; the mask or the polygon is left out, the box stays."""
+    judgment = judge_masks(state.current())
+    wrong = judgment.bad & (
+        judgment.verdicts != Verdict.FILLED_BOX
+    )  # which is asked again, of repaired boxes
+    for i in np.flatnonzero(wrong | (judgment.empty_parts > 0)).tolist():
+        _report(state, i, judgment)
+    mask_boxes = np.where(wrong[:, None], np.nan, judgment.boxes)
+    state.mask_boxes = np.clip(mask_boxes, 0, state.limits(np.arange(len(state.boxes))))
+    state.segmentations[wrong] = None
+    state.judgment = judgment
+
+
+def check_rectangles(state: RepairState) -> None:
+    """Check for `mask-filled-box`, and for `masks-are-boxes`, a dataset of nothing but rectangles.
+
+    The masks are left out. Boxes must be repaired before.
+    """
+    data, judgment = state.current(), state.judgment
+    assert judgment is not None
+    there = data.has_segmentation & state.keep & state.keep_images[state.image_index]
+    judgment = replace(judgment, verdicts=np.where(there, judgment.verdicts, Verdict.NONE))
+    sentence = describe_rectangles(data, judgment)
+    if sentence:
+        rows = find_drawn_masks(data, judgment)
+        values = {"masks": int(rows.sum()), "turned": int((rows & ~judgment.rectangle).sum())}
+        state.report_dataset("masks-are-boxes", sentence, "masks left out, boxes kept", **values)
+        state.segmentations[rows] = None
+        return
+    filled = find_filled_boxes(data, judgment)
+    for i in np.flatnonzero(filled):
+        what = "has a mask that is merely its filled box"
+        state.report_instance(i, "mask-filled-box", what, _LEFT_OUT, box=state.boxes[i])
+    state.segmentations[filled] = None
+
+
+def _report(state: RepairState, i: int, judgment: MaskJudgment) -> None:
+    """Report what is wrong with one segmentation."""
+    verdict = Verdict(judgment.verdicts[i])
+    if verdict == Verdict.UNREADABLE:
+        what = f"has a mask that cannot be read ({judgment.reasons[i]})"
+        state.report_instance(i, "mask-invalid", what, _LEFT_OUT)
+    elif verdict == Verdict.OTHER_SIZE:
+        code = SEGMENTATION.decode(state.segmentations[i])
+        assert isinstance(code, Code)
+        what = f"has a mask of another size than its image ({judgment.reasons[i]})"
+        state.report_instance(i, "mask-size", what, _LEFT_OUT, size=code.size)
+    elif judgment.empty_parts[i] or (verdict == Verdict.EMPTY and state.segmentations[i].strip()[:1] == b"["):
+        _report_empty_polygons(state, i, verdict in (Verdict.EMPTY, Verdict.OUTSIDE))
+    elif verdict == Verdict.EMPTY:
+        state.report_instance(i, "mask-empty", "has a mask without pixels", _LEFT_OUT)
+    elif verdict == Verdict.OUTSIDE:
+        what = "has a mask without pixels in its image"
+        state.report_instance(i, "mask-outside", what, _LEFT_OUT, mask_box=judgment.boxes[i])
+
+
+def _report_empty_polygons(state: RepairState, i: int, nothing: bool) -> None:
+    polygons = SEGMENTATION.decode(state.segmentations[i])
+    assert isinstance(polygons, list)
+    solid = [polygon for polygon in polygons if not _is_empty(polygon)]
+    state.segmentations[i] = msgspec.json.encode(solid)
+    count = len(polygons)
+    empty = count - len(solid) if count else 1  # no polygon counts as an empty one
+    what = f"has {empty} of {count} polygons without area" if count else "has a mask without polygons"
+    repair = _LEFT_OUT if nothing else "empty polygons left out"
+    state.report_instance(i, "polygon-empty", what, repair, polygons=count, empty=empty)
+
+
+def _is_empty(polygon: list[float]) -> bool:
+    x, y = polygon[0::2], polygon[1::2]
+    return len(polygon) < 6 or min(x) >= max(x) or min(y) >= max(y)
+
+
+def check_agreement(state: RepairState) -> None:
+    """Check for `mask-box`, a mask whose tight box disagrees with its box.
+
+    The box is taken from a mask that was drawn. A mask that a program made (one with a ``source``) is left out, and so
+    is a speck too small for a box.
+    """
+    known = np.flatnonzero(np.isfinite(state.mask_boxes[:, 0]) & state.keep & state.data.trusted)
+    box, mask_box = state.boxes[known], state.mask_boxes[known]
+    apart = np.abs(box - mask_box).max(axis=1, initial=0) > MIN_DIFFERENCE
+    iou = paired_box_iou(box, mask_box)
+    drawn = usable_mask_boxes(state) & np.array([source is None for source in state.data.source], dtype=bool)
+    for k in np.flatnonzero(apart & (iou < MIN_IOU)):
+        i = known[k]
+        what = f"has a box and a mask that disagree (IoU {iou[k]:.2f})"
+        repair = "box taken from the mask" if drawn[i] else "mask left out"
+        values = {"box": box[k], "mask_box": mask_box[k], "iou": round(float(iou[k]), 4)}
+        state.report_instance(i, "mask-box", what, repair, **values)
+        if drawn[i]:
+            state.boxes[i] = mask_box[k]
+        else:
+            state.segmentations[i] = None

@@ -1,0 +1,227 @@
+"""Boxes and areas of many written segmentations at once; none is rasterized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import chain
+
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from boxel.masks.rle import parse_runs
+
+MIN_OBB_FILL = 0.8
+"""A quadrilateral is an oriented box if it fills this share of the smallest rectangle around it: corners that people
+click, or that a tool scales with the image, are rarely at right angles."""
+
+_MAX_CODE_PIXELS = 2**31
+"""pycocotools counts pixels in 32 bits."""
+
+
+@dataclass(frozen=True)
+class CodeShapes:
+    """Measures of n compressed run-length codes.
+
+    Attributes:
+        sound: (n,) bool, `parse_runs` accepts the code.
+        boxes: (n, 4) float64, tight xyxy box of a sound code; NaN without a pixel.
+        areas: (n,) int64 pixels.
+    """
+
+    sound: NDArray[np.bool_]
+    boxes: NDArray[np.float64]
+    areas: NDArray[np.int64]
+
+
+def measure_codes(texts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> CodeShapes:
+    """Find which compressed run-length codes are sound, and measure these.
+
+    Args:
+        texts: n codes.
+        sizes: (height, width) of each.
+
+    Examples:
+        >>> shapes = measure_codes(["0120", "01"], [(2, 2), (2, 2)])
+        >>> shapes.sound.tolist(), shapes.boxes[0].tolist(), shapes.areas.tolist()
+        ([True, False], [0.0, 0.0, 2.0, 2.0], [2, 0])
+    """
+    n = len(texts)
+    shapes = CodeShapes(np.zeros(n, dtype=bool), np.full((n, 4), np.nan), np.zeros(n, dtype=np.int64))
+    rows = np.array([i for i, text in enumerate(texts) if text and text.isascii()], dtype=np.int64)
+    if not len(rows):
+        return shapes
+    chars, first = _join_codes([texts[i] for i in rows])
+    last = np.append(first[1:], len(chars)) - 1
+    ended = (np.maximum.reduceat(chars, first) <= 63) & (chars[last] < 32)
+    if not ended.all():  # without these, as their last number would run into the next code
+        rows = rows[ended]
+        if not len(rows):
+            return shapes
+        chars, first = _join_codes([texts[i] for i in rows])
+    runs, counts, too_large = _decode_runs(chars, first)
+    starts = np.cumsum(counts) - counts
+    odd = ((np.arange(len(runs)) - np.repeat(starts, counts)) & 1).astype(bool)
+    _undo_differences(runs, odd, counts, starts)
+
+    pixels = np.array([height * width for height, width in sizes], dtype=np.float64)[rows]
+    filled = (np.add.reduceat(runs, starts) == pixels) & (np.minimum.reduceat(runs, starts) >= 0)
+    shapes.sound[rows] = filled & ~too_large
+    shapes.areas[rows] = np.where(filled & ~too_large, np.add.reduceat(np.where(odd, runs, 0), starts), 0)
+    empty = runs == 0
+    empty[starts] = False
+    gaps = np.logical_or.reduceat(empty, starts) | (pixels >= _MAX_CODE_PIXELS)
+    measured = shapes.areas[rows] > 0
+    fast = rows[measured & ~gaps]
+    if len(fast):
+        boxes = coco_mask.toBbox([{"size": sizes[i], "counts": texts[i]} for i in fast])
+        boxes[:, 2:] += boxes[:, :2]
+        shapes.boxes[fast] = boxes
+    for i in rows[measured & gaps]:  # pycocotools takes a run of no pixels for some
+        height, width = sizes[i]
+        shapes.boxes[i] = _find_box(parse_runs(texts[i], height * width), height)
+    return shapes
+
+
+def _join_codes(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the numbers that the characters of texts stand for, and where each text starts."""
+    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    chars = np.frombuffer("".join(texts).encode("ascii"), dtype=np.uint8) - np.uint8(48)  # wraps below 48
+    return chars, np.cumsum(lengths) - lengths
+
+
+def _decode_runs(
+    chars: NDArray[np.uint8], first: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
+    """Return the numbers of all codes, how many each code has, and whether it has one of too many characters."""
+    ends = np.flatnonzero(chars < 32)
+    lengths = np.diff(ends, prepend=-1)
+    sizes = np.diff(np.append(np.searchsorted(ends, first), len(ends)))
+    runs = (chars[ends] & 31).astype(np.int64)
+    runs -= (runs & 16) << 1  # the sign
+    for place in range(1, min(int(lengths.max()), 8)):
+        more = np.flatnonzero(lengths > place)
+        runs[more] = (runs[more] << 5) | (chars[ends[more] - place] & 31)
+    too_large = np.maximum.reduceat(lengths, np.cumsum(sizes) - sizes) > 8
+    return runs, sizes, too_large
+
+
+def _undo_differences(
+    runs: NDArray[np.int64], odd: NDArray[np.bool_], counts: NDArray[np.int64], starts: NDArray[np.int64]
+) -> None:
+    """Turn the numbers of codes into runs, in place: from the fourth on, each is the difference to the one before the
+    last."""
+    first = runs[starts].copy()
+    runs[starts] = 0
+    for parity in (odd, ~odd):
+        sums = np.cumsum(np.where(parity, runs, 0))
+        sums -= np.repeat(sums[starts], counts)
+        runs[parity] = sums[parity]
+    runs[starts] = first
+
+
+def _find_box(runs: NDArray[np.int64], height: int) -> Sequence[float]:
+    ends = np.cumsum(runs)
+    starts, ends = ends[:-1:2], ends[1::2]
+    starts, ends = starts[starts < ends], ends[starts < ends]
+    x0, x1 = starts // height, (ends - 1) // height + 1
+    wraps = x1 - x0 > 1  # a run that continues in the next column touches the lower and the upper edge
+    y0, y1 = np.where(wraps, 0, starts % height), np.where(wraps, height, (ends - 1) % height + 1)
+    return [x0.min(), y0.min(), x1.max(), y1.max()]
+
+
+@dataclass(frozen=True)
+class PolygonShapes:
+    """Measures of the polygons of n masks.
+
+    Attributes:
+        boxes: (n, 4) float64, tight xyxy box of the polygons with area; NaN if there is none.
+        farthest: (n,) float64, maximum absolute coordinate.
+        empty: (n,) int64, polygons of fewer than three vertices or without area.
+        rectangle: (n,) bool, one polygon is the tight box itself.
+        oriented: (n,) bool, there is one polygon, and it is an oriented box.
+    """
+
+    boxes: NDArray[np.float64]
+    farthest: NDArray[np.float64]
+    empty: NDArray[np.int64]
+    rectangle: NDArray[np.bool_]
+    oriented: NDArray[np.bool_]
+
+
+def measure_polygons(masks: Sequence[Sequence[Sequence[float]]]) -> PolygonShapes:
+    """Measure the polygons of masks, each an even number of finite coordinates.
+
+    Examples:
+        >>> shapes = measure_polygons([[[1, 1, 5, 1, 5, 4, 1, 4]], [[0, 2, 2, 0, 4, 2, 2, 4], [7, 7]], []])
+        >>> shapes.boxes[0].tolist(), shapes.rectangle.tolist(), shapes.oriented.tolist()
+        ([1.0, 1.0, 5.0, 4.0], [True, False, False], [True, True, False])
+        >>> shapes.empty.tolist()
+        [0, 1, 0]
+    """
+    n = len(masks)
+    shapes = PolygonShapes(
+        np.full((n, 4), np.nan), np.zeros(n), np.zeros(n, dtype=np.int64), *np.zeros((2, n), dtype=bool)
+    )
+    counts = np.fromiter(map(len, masks), dtype=np.int64, count=n)
+    polygons = list(chain.from_iterable(masks))
+    owner = np.repeat(np.arange(n), counts)
+    lengths = np.fromiter(map(len, polygons), dtype=np.int64, count=len(polygons))
+    drawn = np.flatnonzero(lengths >= 6)
+    if len(drawn):
+        points = np.fromiter(
+            chain.from_iterable(polygons[i] for i in drawn), np.float64, lengths[drawn].sum()
+        )
+        _measure_rings(points.reshape(-1, 2), lengths[drawn] // 2, owner[drawn], shapes)
+    np.add.at(shapes.empty, owner[lengths < 6], 1)
+    return shapes
+
+
+def _measure_rings(
+    points: NDArray[np.float64], sizes: NDArray[np.int64], owner: NDArray[np.int64], shapes: PolygonShapes
+) -> None:
+    """Fill in the measures of rings of some sizes, each of the mask that owns it."""
+    starts = np.cumsum(sizes) - sizes
+    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    np.maximum.at(shapes.farthest, owner, np.maximum(np.abs(low), np.abs(high)).max(axis=1))
+    solid = (low < high).all(axis=1)
+    np.add.at(shapes.empty, owner[~solid], 1)
+    first = np.flatnonzero(np.diff(owner[solid], prepend=-1))
+    if not len(first):
+        return
+    masks = owner[solid][first]
+    shapes.boxes[masks, :2] = np.minimum.reduceat(low[solid], first)
+    shapes.boxes[masks, 2:] = np.maximum.reduceat(high[solid], first)
+
+    following = np.arange(1, len(points) + 1)
+    following[starts + sizes - 1] = starts
+    local = points - np.repeat(low, sizes, axis=0)
+    x, y = local.T
+    area = np.abs(np.add.reduceat(x * y[following] - x[following] * y, starts)) / 2
+    corners = np.flatnonzero((points != points[following]).any(axis=1))
+    quad = (np.add.reduceat((points != points[following]).any(axis=1), starts) == 4) & solid
+    ring = np.repeat(np.arange(len(sizes)), sizes)[corners]
+    quads = np.flatnonzero(quad)
+
+    sides = high - low
+    slack = np.where(quad, np.minimum(1, sides.min(axis=1) / 20), 1e-6 * sides.max(axis=1))
+    fills = solid & (area >= sides.prod(axis=1) - slack * sides.sum(axis=1))
+    whole = (low == shapes.boxes[owner, :2]).all(axis=1) & (high == shapes.boxes[owner, 2:]).all(axis=1)
+    shapes.rectangle[owner[fills & whole]] = True
+    if len(quads):
+        four = local[corners[quad[ring]]].reshape(-1, 4, 2)
+        oriented = area[quads] >= MIN_OBB_FILL * _smallest_rectangles(four)
+        alone = np.bincount(owner[solid], minlength=len(shapes.oriented)) == 1
+        shapes.oriented[owner[quads[oriented]]] = True
+        shapes.oriented[~alone] = False
+
+
+def _smallest_rectangles(four: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(n,) area of the smallest rectangle around (n, 4, 2) corners; one of its sides is along an edge or a diagonal."""
+    edges = np.roll(four, -1, axis=1) - four
+    edges = np.concatenate([edges, four[:, 2:] - four[:, :2]], axis=1)  # (n, 6, 2)
+    edges /= np.maximum(np.linalg.norm(edges, axis=2, keepdims=True), 1e-12)
+    along = np.einsum("nec,nvc->nev", edges, four)
+    across = np.einsum("nec,nvc->nev", edges[..., ::-1] * [1, -1], four)
+    return (np.ptp(along, axis=2) * np.ptp(across, axis=2)).min(axis=1)

@@ -95,3 +95,137 @@ def test_a_dataset_of_label_maps_is_a_subject_too(folder: Path, capsys) -> None:
     write(read(folder / "truth" / "masks.json"), maps, format="semantic")
     assert main(["evaluate", str(maps), str(maps), "--json", "-"]) == 0
     assert json.loads(capsys.readouterr().out)["mean_iou"] == 1
+
+
+# detections ----------------------------------------------------------------------------------------------------------
+
+TRUTH = {
+    "images": [{"id": k, "file_name": f"im{k}.jpg", "width": 200, "height": 100} for k in (1, 2)],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 3, "bbox": [20, 10, 40, 30], "iscrowd": 0, "area": 1200},
+        {"id": 2, "image_id": 1, "category_id": 5, "bbox": [100, 40, 50, 20], "iscrowd": 0, "area": 1000},
+        {"id": 3, "image_id": 2, "category_id": 3, "bbox": [60, 50, 30, 40], "iscrowd": 0, "area": 1200},
+    ],
+    "categories": [{"id": 3, "name": "cat"}, {"id": 5, "name": "dog"}],
+}
+RESULTS = [
+    {"image_id": row["image_id"], "category_id": row["category_id"], "bbox": row["bbox"], "score": 0.9}
+    for row in TRUTH["annotations"]
+]
+
+
+def evaluate_rows(tmp_path: Path, capsys, rows: object, truth: object = TRUTH) -> tuple[int, dict, str]:
+    """The exit code, the metrics, and what is printed beside them."""
+    for name, value in (("truth.json", truth), ("results.json", rows)):
+        text = value if isinstance(value, str) else json.dumps(value)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    code = main(["evaluate", str(tmp_path / "results.json"), str(tmp_path / "truth.json"), "--json", "-"])
+    printed = capsys.readouterr()
+    return code, json.loads(printed.out) if printed.out else {}, printed.err
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda row: row | {"image_id": str(row["image_id"])},
+        lambda row: row | {"image_id": float(row["image_id"])},
+        lambda row: row | {"image_id": f"im{row['image_id']}"},
+        lambda row: row | {"image_id": f"im{row['image_id']}.jpg"},
+        lambda row: row | {"image_id": 9, "file_name": rf"C:\photos\IM{row['image_id']}.JPG"},
+        lambda row: row | {"category_id": float(row["category_id"])},
+        lambda row: row | {"category_id": str(row["category_id"])},
+        lambda row: row | {"category_id": {3: "cat", 5: "dog"}[row["category_id"]]},
+        lambda row: (
+            {k: v for k, v in row.items() if k != "category_id"}
+            | {"category_name": {3: "cat", 5: "dog"}[row["category_id"]]}
+        ),
+        lambda row: row | {"segmentation": []},
+        lambda row: row | {"segmentation": None, "id": 5, "iscrowd": 0, "area": 3.0},
+        lambda row: row | {"score": "0.9", "bbox": [str(v) for v in row["bbox"]]},
+    ],
+)
+def test_results_of_other_programs_are_read(tmp_path: Path, capsys, change) -> None:
+    code, metrics, log = evaluate_rows(tmp_path, capsys, [change(row) for row in RESULTS])
+    assert (code, log, metrics["box"]["AP"]) == (0, "", 1.0)
+
+
+def test_results_with_a_byte_order_mark_are_read(tmp_path: Path, capsys) -> None:
+    code, metrics, log = evaluate_rows(tmp_path, capsys, "\ufeff" + json.dumps(RESULTS))
+    assert (code, log, metrics["box"]["AP"]) == (0, "", 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda row: row | {"category_id": row["category_id"] + 2}, "the boxes agree"),
+        (lambda row: row | {"bbox": [*row["bbox"][:2], *map(sum, zip(row["bbox"][:2], row["bbox"][2:], strict=True))]},
+         "the boxes fit the ground truth as x0, y0, x1, y1"),
+        (lambda row: row | {"bbox": [v / s for v, s in zip(row["bbox"], (200, 100) * 2, strict=True)]},
+         "shares of the image (x, y, width, height)"),
+        (lambda row: row | {"bbox": [v / 2 for v in row["bbox"]]}, "the boxes fit images"),
+        (lambda row: row | {"bbox": [0, 0, 3, 3]}, "no box overlaps a true box"),
+    ],
+)  # fmt: skip
+def test_the_likely_cause_is_shown_beside_the_numbers(tmp_path: Path, capsys, change, said) -> None:
+    code, metrics, log = evaluate_rows(tmp_path, capsys, [change(row) for row in RESULTS])
+    assert code == 0 and metrics["box"]["AP"] < 0.5
+    assert log.startswith("warning: ") and said in log
+
+
+def test_a_results_file_that_is_cut_is_named(tmp_path: Path, capsys) -> None:
+    code, _, log = evaluate_rows(tmp_path, capsys, json.dumps(RESULTS)[:-5])
+    assert code == 1 and "results.json: not a COCO results file (it ends too early)" in log
+    assert log.count("\n") == 1
+
+
+# YOLO ----------------------------------------------------------------------------------------------------------------
+
+
+def write_texts(folder: Path, texts: dict[str, str]) -> None:
+    folder.mkdir(parents=True)
+    for name, text in texts.items():
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+
+
+def yolo_line(row: dict, end: str = "") -> str:
+    x, y, w, h = row["bbox"]
+    numbers = (x + w / 2) / 200, (y + h / 2) / 100, w / 200, h / 100
+    return f"{(3, 5).index(row['category_id'])} {' '.join(map(str, numbers))}{end}\n"
+
+
+def test_yolo_predictions_with_confidences_are_detections(tmp_path: Path, capsys) -> None:
+    lines = {f"im{k}": "".join(yolo_line(r, " 0.9") for r in RESULTS if r["image_id"] == k) for k in (1, 2)}
+    write_texts(tmp_path / "predict" / "labels", lines | {"im3": "0 0.5 0.5 0.1 0.1 0.4\n"})
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    for subject in ("predict", "predict/labels"):
+        words = [str(tmp_path / subject), str(tmp_path / "truth.json")]
+        code = main(["evaluate", *words, "--json", "-"])
+        printed = capsys.readouterr()
+        assert json.loads(printed.out)["box"]["AP"] == 1
+        assert code == 1 and "1 text is of no image: im3.txt" in printed.err
+
+
+def test_yolo_polygons_end_in_a_confidence(tmp_path: Path, capsys) -> None:
+    truth = json.loads(json.dumps(TRUTH))
+    texts = {"im1": "", "im2": ""}
+    for row in truth["annotations"]:
+        x, y, w, h = row["bbox"]
+        row["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
+        shares = [v / s for v, s in zip(row["segmentation"][0], (200, 100) * 3, strict=True)]
+        label = (3, 5).index(row["category_id"])
+        texts[f"im{row['image_id']}"] += f"{label} {' '.join(map(str, shares))} 0.{row['id']}\n"
+    write_texts(tmp_path / "labels", texts)
+    (tmp_path / "truth.json").write_text(json.dumps(truth))
+    assert main(["evaluate", str(tmp_path / "labels"), str(tmp_path / "truth.json"), "--json", "-"]) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["mask"]["AP"] == metrics["box"]["AP"] == 1
+
+
+def test_yolo_texts_that_cannot_be_used_are_named(tmp_path: Path, capsys) -> None:
+    write_texts(tmp_path / "labels", {"im1": f"{yolo_line(RESULTS[0], ' 0.5')}1 0.5 nonsense\n"})
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    assert main(["evaluate", str(tmp_path / "labels"), str(tmp_path / "truth.json"), "--json", "-"]) == 1
+    assert "im1.txt: 1 line cannot be used: line 2 (" in capsys.readouterr().err
+    (tmp_path / "labels" / "im1.txt").rename(tmp_path / "labels" / "other.txt")
+    assert main(["evaluate", str(tmp_path / "labels"), str(tmp_path / "truth.json")]) == 1
+    assert "none of its 1 texts has the name of an image" in capsys.readouterr().err

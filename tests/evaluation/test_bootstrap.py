@@ -125,7 +125,7 @@ def test_undefined_ratios_are_nan(make_truth, make_result, rectangle):
         list(paired_bootstrap(make_truth([(50, 50)], []), found, found, samples=5).values())
     ).all()
     assert np.isnan(list(paired_bootstrap(make_truth([], []), [], [], samples=5).values())).all()
-    with pytest.raises(BoxelError, match="belongs to an image that"):
+    with pytest.raises(BoxelError, match="none of the 1 results is of an image of the ground truth"):
         paired_bootstrap(truth, found, [make_result(mask, 0.5, 9)])
 
 

@@ -11,18 +11,20 @@ from PIL import Image
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation import (
     EvaluateConfig,
-    check_results,
     coco_ap,
+    evaluate,
     evaluate_detections,
     fill_boxes,
     grabcut_boxes,
     mask_iou,
+    match_results,
     read_results,
     to_annotations,
     to_results,
 )
-from boxel.evaluation.results import fill_in_sizes, match_image_ids
-from boxel.masks.rle import decode
+from boxel.evaluation.reading import clean_results, is_results_file
+from boxel.evaluation.results import fill_in_sizes
+from boxel.masks.rle import decode, encode
 from boxel.utils.errors import BoxelError
 
 
@@ -55,34 +57,141 @@ def test_reads_file_names(tmp_path):
     assert read_results(written(tmp_path, [row])) == [row]
 
 
-def test_file_names_identify_images(make_truth):
+ROW = {"category_id": 1, "score": 0.5, "bbox": [1, 2, 3, 4]}
+
+
+def matched_ids(truth, *keys):
+    """The image ids of results with these ids and file names, as far as they are of an image."""
+    rows = [ROW | {"image_id": id} | ({"file_name": name} if name else {}) for id, name in keys]
+    return [row["image_id"] for row in match_results(truth, rows)[1]]
+
+
+@pytest.fixture
+def four_images(make_truth):
     truth = make_truth([(9, 9)] * 4, [], image_ids=(30, 31, 1, 33))
     truth.paths[:] = ["val/a.jpg", "val/b.jpg", "0001.jpg", "twice/a.jpg"]
+    return truth
 
-    def ids(*results):
-        rows = [{"image_id": id, "file_name": name} if name else {"image_id": id} for id, name in results]
-        return [row["image_id"] for row in match_image_ids(truth, rows)]
 
-    assert ids(("b", "b.jpg"), (1, "0001.jpg")) == [31, 1]
-    assert ids((30, "photos/b.jpg")) == [31]  # the id is made from a name, the name is one
-    assert ids(("b", "b.jpg"), (1, None)) == ["b", 1]  # not all have one
-    assert ids(("b", "b.jpg"), ("c", "c.jpg")) == ["b", "c"]  # one is of no image
-    assert ids(("b", "b.jpg"), ("a", "a.jpg")) == ["b", "a"]  # one is of two
-    truth.paths[:] = ["", "b.jpg", "c.jpg", "d.jpg"]
-    assert ids((77, None)) == [77]
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        (("b", "b.jpg"), 31),
+        ((1, "0001.jpg"), 1),
+        ((30, "photos/b.jpg"), 31),  # the id is made from a name, the name is one
+        ((30, r"C:\photos\B.JPG"), 31),
+        ((9, "https://host/b.png"), 31),  # another suffix
+        ((9, "/data/val/a.jpg"), 30),  # the longer path of two
+        ((9, "twice/a.jpg"), 33),
+        ((33, "a.jpg"), 33),  # the id decides between two
+        ((31, None), 31),
+        (("31", None), 31),
+        (("b", None), 31),
+        (("b.jpg", None), 31),
+        (("val/a.jpg", None), 30),
+        (("0001", None), 1),
+        (("0031", None), 31),
+    ],
+)
+def test_images_are_found_by_name_and_then_by_id(four_images, key, expected):
+    assert matched_ids(four_images, key) == [expected]
+
+
+def test_results_of_unknown_images_are_left_out_and_counted(four_images, caplog):
+    assert matched_ids(four_images, ("b", "b.jpg"), (1, None), ("c", "c.jpg"), ("a", "a.jpg")) == [31, 1]
+    assert (
+        "2 of 4 results are of no image of the ground truth and are left out, the first: result 2"
+        in caplog.text
+    )
+    assert "it lacks image c (c.jpg), whose first image is 30 (val/a.jpg)" in caplog.text
+    with pytest.raises(
+        BoxelError, match="none of the 1 results is of an image of the ground truth: it lacks image 7"
+    ):
+        matched_ids(four_images, (7, None))
+
+
+def test_an_id_whose_file_names_contradict_is_not_used(four_images, caplog):
+    said = r"image 31 is x\.jpg in the results and val/b\.jpg in the ground truth; .*remove `file_name`"
+    with pytest.raises(BoxelError, match=said):
+        matched_ids(four_images, (31, "x.jpg"))
+    assert matched_ids(four_images, (31, "x.jpg"), (1, "0001.jpg")) == [1]
+    assert "1 of 2 results are of no image" in caplog.text and "image 31 is x.jpg" in caplog.text
+
+
+def test_ids_decide_if_the_annotations_name_no_files(four_images):
+    four_images.paths[:] = [""] * 4
+    assert matched_ids(four_images, (31, "x.jpg"), (30, None)) == [31, 30]
+
+
+def test_numbers_of_files_are_image_ids_if_the_boxes_fit_them(make_truth, make_result, rectangle, caplog):
+    """Readers number the images of formats without ids; other programs take the numbers in the file names."""
+    masks = [rectangle(60, 80, 10 * k, 10 * k, 10 * k + 20, 10 * k + 20) for k in range(3)]
+    truth = make_truth([(60, 80)] * 3, [{"image": k, "mask": mask} for k, mask in enumerate(masks)])
+    truth.paths[:] = ["2.jpg", "3.jpg", "1.jpg"]  # ids 1, 2, 3
+    by_id = [make_result(mask, 0.9, id) for mask, id in zip(masks, (1, 2, 3), strict=True)]
+    by_file = [make_result(mask, 0.9, id) for mask, id in zip(masks, (2, 3, 1), strict=True)]
+    for results in (by_id, by_file):
+        assert coco_ap(*match_results(truth, results))["AP"] == 1
+    assert caplog.text.count("image ids are taken for numbers of files") == 1
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({"category_id": 7}, 7),
+        ({"category_id": "7"}, 7),
+        ({"category_id": 7.0}, 7),
+        ({"category_id": "class 7"}, 7),
+        ({"category_id": "Class 7"}, 7),
+        ({"category_name": "class 7"}, 7),
+        ({"category_id": 0, "category_name": "class 7"}, 7),  # as with images, names come first
+    ],
+)
+def test_categories_are_found_by_name_and_then_by_id(make_truth, given, expected):
+    truth = make_truth([(9, 9)], [], category_ids=(0, 7))
+    row = {key: value for key, value in ROW.items() if key != "category_id"} | {"image_id": 1} | given
+    config = EvaluateConfig()
+    assert evaluate_detections(truth, [row], config)["results"] == 1
+    read = match_results(truth, clean_results([row])[0])[1]
+    assert [result["category_id"] for result in read] == [expected]
+
+
+def test_results_of_unknown_categories_are_counted(make_truth, caplog):
+    truth = make_truth([(9, 9)], [], category_ids=(0, 7))
+    rows = [ROW | {"image_id": 1, "category_id": id} for id in (7, 8, "lamp")]
+    assert len(match_results(truth, rows)[1]) == 3
+    assert (
+        "2 of 3 results are of categories that the ground truth lacks (8, lamp), and are left out"
+        in caplog.text
+    )
+    named = ROW | {"image_id": 1, "category_id": 7, "category_name": "lamp"}
+    with pytest.raises(
+        BoxelError, match=r"they have lamp, not 0 \(class 0\), 7 \(class 7\); remove `category_name`"
+    ):
+        match_results(truth, [named])
 
 
 def test_reads_an_empty_list(tmp_path):
     assert read_results(written(tmp_path, [])) == []
 
 
+GOOD = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 1, 1]}
+
+
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ({"annotations": []}, "not a COCO results file"),
-        ("[{", "not a COCO results file"),
-        ('[{"image_id": 1, "category_id": 1, "score": NaN, "bbox": [0, 0, 1, 1]}]', "finite score"),
-        ([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}], r"`score` - at `\$\[0\]`"),
+        ({"annotations": []}, "this is a dataset and not a COCO results file"),
+        ({"results": []}, "not a COCO results file .it is no list."),
+        ("[{", "not a COCO results file .it ends too early."),
+        (json.dumps([GOOD])[:-9], "not a COCO results file .it ends too early."),
+        ("", "not a COCO results file .it is empty."),
+        ("[nonsense]", "not a COCO results file"),
+        ("[" * 100_000, "not a COCO results file"),
+        ('[{"image_id": 1, "category_id": 1, "score": NaN, "bbox": [0, 0, 1, 1]}]', r"none of the 1 results .* nan"),
+        ([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1]}], r"result 0 .image 1. has no score"),
+        ([{"image_id": 1, "category_id": 1, "bbox": [0, 0, 1, 1], "iscrowd": 0}], "the annotations of a dataset"),
+        ([{"image_id": 1, "label": 1, "box": [0, 0, 1, 1], "score": 1}], "has no category_id; write image_id"),
         ([{"image_id": 1, "category_id": 1, "score": 0.1}], r"result 0 \(image 1\) has neither bbox nor"),
         (
             [{"image_id": 7, "category_id": 1, "score": 1, "segmentation": {"size": [2] * 3, "counts": "1"}}],
@@ -98,43 +207,112 @@ def test_a_bad_file_is_named_in_one_sentence(tmp_path, rows, said):
 
 
 def test_a_missing_file_is_named(tmp_path):
-    with pytest.raises(BoxelError, match=r"absent\.json: the results cannot be read"):
+    with pytest.raises(BoxelError, match=r"absent\.json: cannot be read"):
         read_results(tmp_path / "absent.json")
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        ({"image_id": 5}, r"result 1 \(image 5\) belongs to an image that"),
+        ({"image_id": None, "file_name": None}, "has no image_id"),
+        ({"image_id": 1.5}, "(image 1.5) has the image_id 1.5"),
+        ({"image_id": True}, "has the image_id True"),
+        ({"category_id": None}, "has no category_id"),
+        ({"category_id": [1]}, "has the category_id [1]"),
+        ({"score": None}, "has no score"),
+        ({"score": "high"}, "has 'high' as its score"),
         ({"score": float("nan")}, "has the score nan"),
-        ({"bbox": [0, 0, -1, 2]}, r"has the box \[0, 0, -1, 2\]"),
+        ({"score": float("inf")}, "has the score inf"),
+        ({"bbox": [0, 0, -1, 2]}, "has the box [0, 0, -1, 2]"),
         ({"bbox": [0, 0, float("inf"), 2]}, "has the box"),
-        ({"bbox": [0, 0, 2]}, "has the box"),
-        ({"segmentation": None}, "has no segmentation, unlike the first"),
+        ({"bbox": [0, 0, 2]}, "has the box [0, 0, 2]"),
+        ({"bbox": [0, 0, 2, None]}, "has None as its bbox"),
+        ({"bbox": 7}, "cannot be read"),
+        ({"segmentation": {"size": [20, 30], "counts": "zz"}}, "has a mask that cannot be read"),
         (
-            {"segmentation": {"size": [30, 20], "counts": "PT2"}},
-            r"a mask of \[30, 20\] .* image of \[20, 30\]",
+            {"segmentation": encode(np.eye(30, 20))},
+            "of [30, 20] (height, width) in an image of [20, 30]",
+        ),
+        (
+            {"segmentation": encode(np.eye(10, 15))},
+            "of [10, 15] (height, width) in an image of [20, 30]",
         ),
     ],
 )
-def test_results_that_cannot_be_compared_are_named(make_truth, make_result, rectangle, change, said):
+def test_an_unusable_result_costs_only_itself(
+    tmp_path, make_truth, make_result, rectangle, caplog, change, said
+):
     mask = rectangle(20, 30, 1, 1, 9, 9)
     truth = make_truth([(20, 30)], [{"mask": mask}])
     good = make_result(mask, 0.5)
-    check_results(truth, [good, good])
-    with pytest.raises(BoxelError, match=said):
-        check_results(truth, [good, {**good, **change}])
+    bad = {**good, "score": 0.9, **change}
+    path = written(tmp_path, [good, bad, bad])
+    metrics = evaluate(path, truth).metrics
+    assert metrics == evaluate([good], truth).metrics == evaluate([good, bad, bad], truth).metrics
+    assert f"{path}: 2 of 3 results cannot be used and are left out, the first: result 1" in caplog.text
+    assert said in caplog.text
+    with pytest.raises(BoxelError, match="none of the 1 results can be used"):
+        evaluate([bad], truth)
+
+
+def test_positions_are_those_in_the_file(make_truth, make_result, rectangle, caplog):
+    mask, other = rectangle(20, 30, 1, 1, 9, 9), rectangle(30, 20, 1, 1, 9, 9)
+    truth = make_truth([(20, 30)], [{"mask": mask}])
+    good = make_result(mask, 0.5)
+    evaluate([{**good, "score": None}, good, make_result(other, 0.5)], truth)
+    assert "left out: result 0 (image 1) has no score" in caplog.text
+    assert "left out: result 2 (image 1) has a mask of [30, 20]" in caplog.text
+
+
+def test_results_without_a_mask_among_others_count_as_empty_masks(make_truth, make_result, rectangle, caplog):
+    mask = rectangle(20, 30, 1, 1, 9, 9)
+    truth = make_truth([(20, 30)] * 2, [{"mask": mask, "image": 0}, {"mask": mask, "image": 1}])
+    found = [make_result(mask, 0.5, 1), {**make_result(mask, 0.9, 2), "segmentation": []}]
+    metrics = evaluate(found, truth, boundary=False).metrics
+    assert metrics["box"]["AP"] == 1 and metrics["mask"]["AR100"] == 0.5
+    assert "1 of 2 results have no mask, unlike the others; they count as empty masks" in caplog.text
+    boxes = [{**row, "segmentation": empty} for row, empty in zip(found, ([], None), strict=True)]
+    assert "mask" not in evaluate(boxes, truth).metrics
+
+
+def test_polygons_are_masks_too(make_truth, rectangle):
+    truth = make_truth([(20, 30)], [{"mask": rectangle(20, 30, 2, 3, 10, 9)}])
+    row = {"image_id": 1, "category_id": 1, "score": 0.5}
+    nested, flat = ([2, 3, 10, 3, 10, 9, 2, 9],), [2, 3, 10, 3, 10, 9, 2, 9]
+    for polygons in (list(nested), flat):
+        metrics = evaluate([{**row, "segmentation": polygons}], truth).metrics
+        assert metrics["box"]["AP"] == metrics["mask"]["AP"] == 1
 
 
 def test_unknown_categories_are_an_error_only_if_all_are(make_truth, make_result, rectangle):
     mask = rectangle(20, 30, 1, 1, 9, 9)
     truth = make_truth([(20, 30)], [{"mask": mask}], category_ids=(0, 8))
     foreign, own = make_result(mask, 0.5, 1, 77), make_result(mask, 0.5, 1, 8)
-    check_results(truth, [foreign, own])
-    check_results(truth, [foreign], class_agnostic=True)
-    check_results(truth, [])
-    with pytest.raises(BoxelError, match=r"none of the results has a category of the ground truth \(0, 8\)"):
-        check_results(truth, [foreign])
+    match_results(truth, [foreign, own])
+    match_results(truth, [foreign], class_agnostic=True)
+    assert match_results(truth, [])[1] == []
+    with pytest.raises(
+        BoxelError, match=r"has a category of the ground truth: they have 77, not 0 \(class 0\), 8"
+    ):
+        match_results(truth, [foreign])
+    with pytest.raises(BoxelError, match="the boxes agree and the class ids are one too high; subtract 1"):
+        match_results(truth, [make_result(mask, 0.5, 1, 1)])
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_passed_over(tmp_path, encoding):
+    path = tmp_path / "results.json"
+    path.write_text(json.dumps([GOOD]), encoding=encoding)
+    assert len(read_results(path)) == 1 and is_results_file(path)
+
+
+def test_nan_in_a_file_costs_only_its_result(tmp_path, caplog):
+    bad = {**GOOD, "score": float("nan")}
+    assert len(read_results(written(tmp_path, [bad, GOOD, bad]))) == 1
+    assert (
+        "2 of 3 results cannot be used and are left out, the first: result 0 (image 1) has the score nan"
+        in caplog.text
+    )
 
 
 # detections and datasets ---------------------------------------------------------------------------------------------
@@ -158,7 +336,7 @@ def test_images_of_results_are_found_by_name_or_id(tmp_path):
     data = to_annotations(results, tmp_path)
     assert [Path(path).name for path in data.paths] == ["000012.png", "cat.png"]
     assert [category.name for category in data.categories] == ["category 3"]
-    with pytest.raises(BoxelError, match="has no image 13"):
+    with pytest.raises(BoxelError, match="it lacks image 13, whose first image is 12"):
         to_annotations([{**row, "image_id": 13}], tmp_path)
 
 
@@ -232,7 +410,7 @@ def test_sizes_in_the_file_are_kept(random_set):
     assert fill_in_sizes(truth, results) is truth
 
 
-def test_masks_of_two_sizes_in_one_image_are_refused(polygons, make_result, rectangle):
+def test_masks_of_two_sizes_in_one_image_are_left_out(polygons, make_result, rectangle, caplog):
     found = [make_result(rectangle(height, 80, 10, 10, 30, 30), 0.9, 1) for height in (60, 61)]
-    with pytest.raises(BoxelError, match=r"result 1 \(image 1\) has a mask of \[61, 80\]"):
-        evaluate_detections(polygons, found)
+    assert match_results(polygons, found)[1] == found[:1]
+    assert "result 1 (image 1) has a mask of [61, 80]" in caplog.text

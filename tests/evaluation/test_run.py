@@ -155,7 +155,7 @@ def test_settings_without_effect_are_refused(two_images, settings, message):
 
 def test_results_are_written_before_they_are_evaluated(two_images, make_result, rectangle, tmp_path):
     wrong = [make_result(rectangle(32, 48, 4, 4, 20, 20), 0.9, "nowhere", 7)]
-    with pytest.raises(BoxelError, match="belongs to an image"):
+    with pytest.raises(BoxelError, match="none of the 1 results is of an image"):
         evaluate(wrong, two_images, results=str(tmp_path / "new" / "results.json"))
     assert json.loads((tmp_path / "new" / "results.json").read_text()) == wrong
 

@@ -127,7 +127,10 @@ def test_results_are_matched_by_file_name(make_truth, make_result, rectangle):
 
 def test_refuses_results_of_other_images(random_set):
     truth, results = random_set(0)
-    with pytest.raises(BoxelError, match=r"mine.json: result 0 \(image -1\)"):
+    with pytest.raises(
+        BoxelError,
+        match=r"mine\.json: none of the 1 results .* it lacks image -1",
+    ):
         evaluate_detections(truth, [{**results[0], "image_id": -1}], file="mine.json")
 
 

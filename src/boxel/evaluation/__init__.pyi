@@ -18,13 +18,13 @@ from .coco import mask_iou as mask_iou
 from .coco import match_boxes as match_boxes
 from .config import AffinityConfig as AffinityConfig
 from .config import EvaluateConfig as EvaluateConfig
+from .matching import match_results as match_results
+from .matching import to_annotations as to_annotations
 from .proposals import best_candidate_ious as best_candidate_ious
 from .proposals import candidate_ious as candidate_ious
+from .reading import read_results as read_results
 from .results import Result as Result
-from .results import check_results as check_results
 from .results import filter_categories as filter_categories
-from .results import read_results as read_results
-from .results import to_annotations as to_annotations
 from .results import to_results as to_results
 from .run import Evaluation as Evaluation
 from .run import evaluate as evaluate

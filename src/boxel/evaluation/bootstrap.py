@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.evaluation.coco import ClassMatches, match_detections
-from boxel.evaluation.results import Result, check_results
+from boxel.evaluation.matching import match_results
+from boxel.evaluation.results import Result
 
 
 def paired_bootstrap(
@@ -40,7 +41,7 @@ def paired_bootstrap(
         there are no instances.
 
     Raises:
-        BoxelError: Results and ground truth cannot be compared (see `check_results`).
+        BoxelError: Results and ground truth cannot be compared (see `match_results`).
 
     Examples:
         >>> import tempfile
@@ -60,8 +61,8 @@ def paired_bootstrap(
     def mean_ap(results: Sequence[Result] | Sequence[Sequence[Result]]) -> NDArray[np.float64]:
         aps = []
         for run in _as_runs(results):
-            check_results(truth, run)
-            aps.append(_average_precision(match_detections(truth, run, metric, thresholds), draws))
+            matches = match_detections(*match_results(truth, run), metric, thresholds)
+            aps.append(_average_precision(matches, draws))
         return np.mean(aps, axis=0)
 
     a, b = mean_ap(results_a), mean_ap(results_b)

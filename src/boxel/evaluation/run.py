@@ -15,7 +15,14 @@ from boxel.data.issues import summarize_issues
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.boxes import format_masks, measure_masks
 from boxel.evaluation.config import EvaluateConfig
-from boxel.evaluation.results import Result, is_results_file, read_results
+from boxel.evaluation.reading import (
+    clean_results,
+    decode_results,
+    holds_predictions,
+    is_results_file,
+    read_yolo_predictions,
+)
+from boxel.evaluation.results import Result
 from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
 from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
 from boxel.methods import get_method
@@ -144,6 +151,8 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
         return get_method(method).kind
     if (path / "config.yaml").exists():
         return "detector"  # loading it reports what is wrong with the folder
+    if path.is_dir() and holds_predictions(path):
+        return "results"
     if path.is_dir():
         return "label_maps" if recognize(path) == "semantic" else "dataset"
     return "results"  # reading it reports what is wrong with the path
@@ -182,6 +191,8 @@ def _refuse_unused(subject: object, kind: Kind, config: EvaluateConfig) -> None:
 
 def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
     errors: list[str] = []
+    source = str(subject) if isinstance(subject, (str, Path)) else "results"
+    positions: Sequence[int] | None = None
     if kind == "detector":
         from boxel.models.inference import inference_config
 
@@ -189,13 +200,16 @@ def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: E
         config = replace(config, class_agnostic=config.class_agnostic or is_class_agnostic(model))
         inference = inference_config(model, **_settings(config, _OF_DETECTOR))
         results = predict_dataset(model, truth, inference, config.batch_size, config.class_agnostic, errors)
+        positions = range(len(results))
+    elif isinstance(subject, (str, Path)) and Path(subject).is_dir():
+        results, errors = read_yolo_predictions(subject, truth)
     else:
-        results = read_results(subject) if isinstance(subject, (str, Path)) else list(subject)
+        rows = decode_results(Path(subject)) if isinstance(subject, (str, Path)) else subject
+        results, positions = clean_results(rows, source)
     if config.results is not None:
         with atomic_path(config.results) as file:
             file.write_text(json.dumps(results), encoding="utf-8")
-    source = str(subject) if isinstance(subject, (str, Path)) else "results"
-    metrics = evaluate_detections(truth, results, config, source)
+    metrics = evaluate_detections(truth, results, config, source, positions)
     return Evaluation(kind, metrics, results, errors)
 
 

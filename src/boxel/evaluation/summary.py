@@ -10,17 +10,12 @@ from typing import Any
 from boxel.data.annotations import Annotations
 from boxel.evaluation.baselines import MAKE_BASELINE, MAX_PER_IMAGE, MIN_SCORE
 from boxel.evaluation.boxes import BOX_LIKE, box_agreement, mean_fill
+from boxel.evaluation.causes import find_causes
 from boxel.evaluation.coco import coco_ap, mask_iou
 from boxel.evaluation.config import BASELINES, EvaluateConfig
-from boxel.evaluation.results import (
-    Result,
-    check_results,
-    fill_in_sizes,
-    filter_categories,
-    has_masks,
-    match_image_ids,
-    with_readable_masks,
-)
+from boxel.evaluation.matching import match_results
+from boxel.evaluation.reading import clean_results
+from boxel.evaluation.results import Result, filter_categories, has_masks, with_readable_masks
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.evaluation.voc import region_ap
 
@@ -28,16 +23,22 @@ logger = logging.getLogger(__name__)
 
 
 def evaluate_detections(
-    truth: Annotations, results: Sequence[Result], config: EvaluateConfig | None = None, file: str = "results"
+    truth: Annotations,
+    results: Sequence[Result],
+    config: EvaluateConfig | None = None,
+    file: str = "results",
+    positions: Sequence[int] | None = None,
 ) -> dict[str, Any]:
     """Compute every metric of detections that the ground truth allows.
 
     Args:
         truth: The ground truth.
-        results: Detections; their `file_name` takes precedence over their `image_id` (see `match_image_ids`).
+        results: Detections; see :func:`~boxel.evaluation.match_results` for how they meet the ground truth. What is
+            likely wrong with all of them, e.g. boxes of two corners, is logged.
         config: What to compute: `categories` and `class_agnostic` (see :func:`filter_categories`), `boundary`,
             `regions`, and `baselines`.
-        file: Where the results come from, for error messages.
+        file: Where the results come from, for messages.
+        positions: Where each result stands in that file, if some of them were left out. None: check them here.
 
     Returns:
         Plain JSON, None for what is undefined:
@@ -51,7 +52,7 @@ def evaluate_detections(
         * with masks in the results but none in the truth: `box_agreement`.
 
     Raises:
-        BoxelError: Results and ground truth cannot be compared (see `check_results`), a category is
+        BoxelError: Results and ground truth cannot be compared (see `match_results`), a category is
             unknown, or masks are compared and the size of an image is unknown.
 
     Examples:
@@ -63,9 +64,11 @@ def evaluate_detections(
         {'mask_iou': 1.0, 'matched': 5, 'instances': 5}
     """
     config = config or EvaluateConfig()
-    results = match_image_ids(truth, results)
-    truth = fill_in_sizes(truth, results, required=False)
-    check_results(truth, results, config.class_agnostic, file)
+    if positions is None:
+        results, positions = clean_results(results, file)
+    truth, results = match_results(truth, results, config.class_agnostic, file, positions)
+    for cause in find_causes(truth, results, config.class_agnostic):
+        logger.warning("%s: %s.", file, cause)
     truth, results = filter_categories(truth, results, config.categories, config.class_agnostic)
     if not config.class_agnostic:
         _warn_of_one_category(truth, results, file)

@@ -1,0 +1,339 @@
+"""Read detections: COCO results files of any program, and folders of YOLO texts with confidences."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from numbers import Real
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from boxel.data.annotations import Annotations
+from boxel.data.formats.builder import explain_json_error, read_bytes
+from boxel.data.formats.layout import file_stems
+from boxel.evaluation.results import Result
+from boxel.masks.rle import to_rle
+from boxel.utils.errors import BoxelError, one_line
+
+logger = logging.getLogger(__name__)
+
+_BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
+
+
+class _Unusable(ValueError):
+    """What is wrong with a row, as the rest of a sentence."""
+
+
+def read_results(path: str | Path) -> list[Result]:
+    """Read a COCO results file.
+
+    Args:
+        path: A JSON list of results. An id may be a text or a decimal number, and a category may be given by its name
+            (`category_name`).
+
+    Returns:
+        The results, run-length codes compressed. Those that cannot be used are left out, and reported once.
+
+    Raises:
+        BoxelError: The file is missing or not such a list, or none of the results can be used.
+
+    Examples:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "results.json"
+        >>> _ = path.write_text('[{"image_id": "7", "category_id": 1.0, "score": 0.9, "bbox": [0, 0, 8, 8]}]')
+        >>> read_results(path)
+        [{'image_id': '7', 'category_id': 1, 'score': 0.9, 'bbox': [0.0, 0.0, 8.0, 8.0]}]
+    """
+    return clean_results(decode_results(Path(path)), str(path))[0]
+
+
+def clean_results(rows: Sequence[Any], file: str = "results") -> tuple[list[Result], list[int]]:
+    """Return the usable results with plain types, and the position of each among the rows.
+
+    Args:
+        rows: Detections in the COCO results format, as any program writes them.
+        file: Where they come from, for messages.
+
+    Raises:
+        BoxelError: None of the rows can be used.
+    """
+    results: list[Result] = []
+    positions: list[int] = []
+    problems: list[str] = []
+    for position, row in enumerate(rows):
+        try:
+            results.append(_clean_row(row))
+            positions.append(position)
+        except _Unusable as error:
+            problems.append(f"result {position}{_image_of(row)} {error}")
+        except (TypeError, ValueError, OverflowError) as error:
+            problems.append(f"result {position}{_image_of(row)} cannot be read ({one_line(error)})")
+    if problems and not results:
+        raise BoxelError(
+            f"{file}: none of the {len(rows)} results can be used: {problems[0]}{_remedy(rows)}."
+        )
+    report_left_out(problems, len(rows), file)
+    return results, positions
+
+
+def report_left_out(problems: Sequence[str], count: int, file: str) -> None:
+    """Log one sentence on the results that are left out, of so many; do nothing if there are none."""
+    if problems:
+        first = "" if len(problems) == 1 else ", the first"
+        message = "%s: %d of %d results cannot be used and are left out%s: %s."
+        logger.warning(message, file, len(problems), count, first, problems[0])
+
+
+def is_results_file(path: str | Path) -> bool:
+    """Return whether a file is a JSON list, as COCO results are, and not an object, as COCO datasets are."""
+    try:
+        with open(path, "rb") as file:
+            return _without_bom(file.read(64)).lstrip().startswith("[")
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _without_bom(content: bytes) -> str:
+    encoding = next((name for bom, name in _BOMS.items() if content.startswith(bom)), "utf-8")
+    return content.decode(encoding, "strict" if encoding == "utf-8" else "ignore")
+
+
+def decode_results(path: Path) -> list[Any]:
+    """Return the rows of a results file as they are written."""
+    content = read_bytes(path)
+    wanted = "a JSON list of objects with image_id, category_id, score, and bbox or segmentation"
+    try:
+        if content.startswith(tuple(_BOMS)):
+            content = _without_bom(content).encode()
+        try:
+            rows = msgspec.json.decode(content)
+        except msgspec.DecodeError as error:
+            rows = _decode_loosely(content, error)
+    except (ValueError, RecursionError) as error:
+        reason = explain_json_error(error, content)
+        raise BoxelError(f"{path}: not a COCO results file ({reason}); it should be {wanted}.") from error
+    if isinstance(rows, list):
+        return rows
+    if isinstance(rows, dict) and {"images", "annotations"} & rows.keys():
+        raise BoxelError(
+            f"{path}: this is a dataset and not a COCO results file; give {wanted}, as a detector writes it."
+        )
+    raise BoxelError(f"{path}: not a COCO results file (it is no list); it should be {wanted}.")
+
+
+def _decode_loosely(content: bytes, error: msgspec.DecodeError) -> Any:
+    """Decode JSON with NaN in it, as Python writes it; raise the error that is given for any other."""
+    if b"NaN" not in content and b"Infinity" not in content:
+        raise error
+    try:
+        return json.loads(content)
+    except ValueError:
+        raise error from None
+
+
+# ---------------------------------------------------------------- one result
+
+
+def _clean_row(row: Any) -> Result:
+    """Return a result with plain types; the fields that are not needed are left out."""
+    if not isinstance(row, Mapping):
+        raise _Unusable(f"is {one_line(repr(row), 40)}, not an object")
+    name, category_name = row.get("file_name"), row.get("category_name")
+    result: Result = {
+        "image_id": _clean_id(row.get("image_id", name), "image_id"),
+        "category_id": _clean_id(row.get("category_id", category_name), "category_id"),
+        "score": _clean_score(row.get("score")),
+    }
+    if isinstance(result["category_id"], str) and result["category_id"].strip().isdecimal():
+        result["category_id"] = int(result["category_id"])
+    box, segmentation = row.get("bbox"), row.get("segmentation")
+    if box is not None and len(box) != 0:
+        result["bbox"] = _clean_box(box)
+    if segmentation is not None and len(segmentation) != 0:
+        result["segmentation"] = _clean_segmentation(segmentation)
+        if "bbox" not in result and isinstance(result["segmentation"], list):
+            result["bbox"] = _box_of(result["segmentation"])
+    if "bbox" not in result and "segmentation" not in result:
+        raise _Unusable("has neither bbox nor segmentation")
+    texts = {"file_name": name, "category_name": category_name}
+    return result | {key: text for key, text in texts.items() if isinstance(text, str) and text}
+
+
+def _clean_id(value: Any, field: str) -> int | str:
+    if isinstance(value, str):
+        return value
+    if value is None:
+        raise _Unusable(f"has no {field}")
+    if isinstance(value, bool) or not isinstance(value, Real) or float(value) != int(value):
+        raise _Unusable(f"has the {field} {one_line(repr(value), 40)}")
+    return int(value)
+
+
+def _clean_score(value: Any) -> float:
+    if value is None:
+        raise _Unusable("has no score")
+    score = _to_number(value, "score")
+    if not math.isfinite(score):
+        raise _Unusable(f"has the score {score}")
+    return score
+
+
+def _clean_box(value: Any) -> list[float]:
+    box = [_to_number(number, "bbox") for number in value]
+    if not (len(box) == 4 and all(map(math.isfinite, box)) and min(box[2:]) >= 0):
+        raise _Unusable(f"has the box {list(value)}, not finite x, y, width, height in pixels")
+    return box
+
+
+def _to_number(value: Any, field: str) -> float:
+    try:
+        if isinstance(value, (str, Real)) and not isinstance(value, bool):
+            return float(value)
+    except (ValueError, OverflowError):
+        pass
+    raise _Unusable(f"has {one_line(repr(value), 40)} as its {field}")
+
+
+def _clean_segmentation(value: Any) -> Any:
+    """Return a compressed run-length code, or the polygons, whose image is not known here."""
+    if isinstance(value, Mapping):
+        try:
+            return to_rle(value, *value["size"])
+        except Exception as error:  # pycocotools raises bare Exception and TypeError too
+            raise _Unusable(f"has a mask that cannot be read ({one_line(error)})") from error
+    if isinstance(value, str):
+        raise _Unusable("has a mask that cannot be read (it is a text)")
+    polygons = value if isinstance(value[0], (list, tuple)) else [value]
+    return [[_to_number(number, "segmentation") for number in polygon] for polygon in polygons]
+
+
+def _box_of(polygons: Sequence[Sequence[float]]) -> list[float]:
+    """Return the xywh box around polygons."""
+    xs, ys = ([value for polygon in polygons for value in polygon[axis::2]] for axis in (0, 1))
+    return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
+
+
+def _image_of(row: Any) -> str:
+    """Return the image of a row in parentheses, for messages."""
+    found = row.get("image_id", row.get("file_name")) if isinstance(row, Mapping) else None
+    return "" if found is None else f" (image {one_line(found, 60)})"
+
+
+def _remedy(rows: Sequence[Any]) -> str:
+    """Return what a list without any usable result rather is, if that shows."""
+    fields = set().union(*(row.keys() for row in rows[:100] if isinstance(row, Mapping)))
+    if "score" not in fields and {"iscrowd", "area"} & fields:
+        return "; these are the annotations of a dataset, so give the file that the detector wrote"
+    if {"confidence", "conf", "label", "box", "bbox_xyxy", "boxes", "scores"} & fields:
+        given = ", ".join(sorted(fields)[:10])
+        return f"; write image_id, category_id, score and bbox (x, y, width, height) instead of {given}"
+    return ""
+
+
+# ---------------------------------------------------------------- YOLO
+
+
+def holds_predictions(folder: Path) -> bool:
+    """Return whether a folder holds YOLO texts (in it or its `labels`) whose lines end in a confidence.
+
+    Such a line has the class, pairs of coordinates and one number in [0, 1] more.
+    """
+    for file in _texts(folder)[:50]:
+        lines = [line.split() for line in read_bytes(file).decode("utf-8-sig", "replace").splitlines()]
+        for words in filter(None, lines):
+            try:
+                numbers = [float(word) for word in words]
+            except ValueError:
+                return False
+            return len(numbers) >= 6 and len(numbers) % 2 == 0 and 0 <= numbers[-1] <= 1
+    return False
+
+
+def read_yolo_predictions(folder: str | Path, truth: Annotations) -> tuple[list[Result], list[str]]:
+    """Read the texts that a YOLO writes for each image, with a confidence at the end of each line.
+
+    Args:
+        folder: Holds the texts, or a folder `labels` with them.
+        truth: The ground truth, for the sizes of the images, which have the names of the texts, and for the classes,
+            which count from 0 in the order of the ids.
+
+    Returns:
+        The detections, and a message per text that cannot be used.
+
+    Raises:
+        BoxelError: No text has the name of an image.
+    """
+    folder, results, problems = Path(folder), list[Result](), list[str]()
+    image_of = {stem: image for image, stem in enumerate(file_stems(truth.paths))}
+    ids = sorted(category.id for category in truth.categories)
+    texts = _texts(folder)
+    unknown = [file.name for file in texts if file.stem not in image_of]
+    if len(unknown) == len(texts):
+        raise BoxelError(
+            f"{folder}: none of its {len(texts)} texts has the name of an image of {truth.file}, as "
+            f"{unknown[0]}; evaluate against the annotations of the images predicted on."
+        )
+    if unknown:
+        several = (
+            "1 text is of no image"
+            if len(unknown) == 1
+            else f"{len(unknown)} texts are of no image, the first"
+        )
+        problems.append(f"{folder}: {several}: {unknown[0]}.")
+    for file in texts:
+        if file.stem in image_of:
+            image = image_of[file.stem]
+            size = truth.image_size(image)
+            if 0 in size:
+                problems.append(f"{file}: the size of its image is unknown; set `images` to its folder.")
+                continue
+            results += _yolo_results(file, truth.image_ids[image], ids, size, problems)
+    for problem in problems:
+        logger.warning("%s", problem)
+    return results, problems
+
+
+def _texts(folder: Path) -> list[Path]:
+    """Return the texts of predictions in a folder, or in its `labels`."""
+    inner = folder / "labels"
+    texts = sorted((inner if inner.is_dir() else folder).rglob("*.txt"))
+    return [file for file in texts if file.name != "classes.txt" and not file.name.startswith("._")]
+
+
+def _yolo_results(
+    file: Path, image_id: int | str, ids: Sequence[int], size: tuple[int, int], problems: list[str]
+) -> Iterator[Result]:
+    """Yield the detections of a text; of lines that cannot be used, the first is reported."""
+    width, height = size
+    bad: list[str] = []
+    for number, line in enumerate(read_bytes(file).decode("utf-8-sig", "replace").splitlines(), start=1):
+        if not line.split():
+            continue
+        try:
+            class_id, *values = map(float, line.split())
+            *shape, score = values
+            if len(shape) < 4 or len(shape) % 2 or not all(map(math.isfinite, values)):
+                raise ValueError(
+                    f"{len(values)} numbers after the class are no box or polygon and a confidence"
+                )
+            if not class_id.is_integer() or class_id < 0:
+                raise ValueError("its class is not a whole number")
+        except ValueError as error:
+            bad.append(f"line {number} ({one_line(error)})")
+            continue
+        label = int(class_id)
+        result = {"image_id": image_id, "category_id": ids[label] if label < len(ids) else f"class {label}"}
+        xs, ys = [x * width for x in shape[0::2]], [y * height for y in shape[1::2]]
+        if len(shape) == 4:
+            box = [xs[0] - xs[1] / 2, ys[0] - ys[1] / 2, xs[1], ys[1]]
+            yield {**result, "score": score, "bbox": box}
+        else:
+            polygons = [[value for point in zip(xs, ys, strict=True) for value in point]]
+            yield {**result, "score": score, "bbox": _box_of(polygons), "segmentation": polygons}
+    if bad:
+        several = "1 line cannot be used" if len(bad) == 1 else f"{len(bad)} lines cannot be used, the first"
+        problems.append(f"{file}: {several}: {bad[0]}.")

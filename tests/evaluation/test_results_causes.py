@@ -1,0 +1,160 @@
+"""Causes of detections that do not fit: each is named from the boxes, beside the numbers."""
+
+import numpy as np
+import pytest
+
+from boxel.evaluation import evaluate
+from boxel.evaluation.causes import find_causes
+
+SIZES = [(480, 640), (600, 400), (300, 500), (720, 1280), (512, 512), (375, 500)]  # height, width
+
+
+def make_boxes(height, width, count, seed):
+    """(count, 4) xywh boxes that are not at the origin."""
+    random = np.random.default_rng(seed)
+    corner = random.uniform(0.1, 0.5, (count, 2)) * (width, height)
+    return np.concatenate([corner, random.uniform(0.1, 0.4, (count, 2)) * (width, height)], axis=1)
+
+
+def make_scene(make_truth, count=4, first_id=1):
+    """Truth of six images with boxes of four categories, and the detections of a good but not perfect model."""
+    random = np.random.default_rng(5)
+    instances, results = [], []
+    for image, (height, width) in enumerate(SIZES):
+        boxes = make_boxes(height, width, count, image)
+        for k, (x, y, w, h) in enumerate(boxes.tolist()):
+            instances.append({"image": image, "label": k % 4, "box": (x, y, x + w, y + h)})
+            moved = (boxes[k] + random.normal(0, 0.03, 4) * (w, h, w, h)).tolist()
+            found = {"image_id": image + first_id, "category_id": (2, 3, 5, 9)[k % 4], "bbox": moved}
+            results.append(found | {"score": float(random.uniform(0.5, 1))})
+            false = make_boxes(height, width, 1, 100 + image * count + k)[0].tolist()
+            results.append({**found, "bbox": false, "score": float(random.uniform(0, 0.5))})
+    ids = range(first_id, len(SIZES) + first_id)
+    return make_truth(SIZES, instances, category_ids=(2, 3, 5, 9), image_ids=list(ids)), results
+
+
+def changed(results, change):
+    """Detections whose boxes are a function of xywh, width and height."""
+    rows = []
+    for result in results:
+        height, width = SIZES[result["image_id"] - 1]
+        rows.append({**result, "bbox": [float(v) for v in change(*result["bbox"], width, height)]})
+    return rows
+
+
+def letterbox(x, y, w, h, width, height):
+    scale = 640 / max(width, height)
+    left, top = (640 - width * scale) / 2, (640 - height * scale) / 2
+    return x * scale + left, y * scale + top, w * scale, h * scale
+
+
+def scaled(x, y, w, h, fx, fy):
+    return x * fx, y * fy, w * fx, h * fy
+
+
+BOXES = {
+    "as x0, y0, x1, y1; COCO": lambda x, y, w, h, *_: (x, y, x + w, y + h),
+    "as center x, center y, width, height": lambda x, y, w, h, *_: (x + w / 2, y + h / 2, w, h),
+    "as y0, x0, y1, x1": lambda x, y, w, h, *_: (y, x, y + h, x + w),
+    "as shares of the image (x, y, width, height)": lambda x, y, w, h, W, H: (x / W, y / H, w / W, h / H),
+    "as shares of the image (center x": lambda x, y, w, h, W, H: (
+        (x + w / 2) / W,
+        (y + h / 2) / H,
+        w / W,
+        h / H,
+    ),
+    "as shares of the image (x0, y0": lambda x, y, w, h, W, H: (x / W, y / H, (x + w) / W, (y + h) / H),
+    "resized to 640 x 640": lambda x, y, w, h, W, H: scaled(x, y, w, h, 640 / W, 640 / H),
+    "longer side is 640": lambda x, y, w, h, W, H: scaled(x, y, w, h, *[640 / max(W, H)] * 2),
+    "shorter side is 800": lambda x, y, w, h, W, H: scaled(x, y, w, h, *[800 / min(W, H)] * 2),
+    "resized by a factor of 0.5": lambda x, y, w, h, *_: scaled(x, y, w, h, 0.5, 0.5),
+    "padded to a square and resized to 640 x 640": letterbox,
+}
+
+
+@pytest.mark.parametrize("said", BOXES)
+@pytest.mark.parametrize("count", [1, 4])
+def test_boxes_of_another_form_are_recognized(make_truth, said, count):
+    truth, results = make_scene(make_truth, count)
+    assert find_causes(truth, results) == []
+    causes = find_causes(truth, changed(results, BOXES[said]))
+    assert len(causes) == 1, causes
+    close = said.replace("640", "").replace("800", "").replace("0.5", "")
+    words = [part for part in close.split("  ") if part]
+    assert all(word.strip() in causes[0] for word in words), causes
+    numbers = [float(word) for word in said.split() if word.replace(".", "").isdigit()]
+    found = [
+        float(word.strip(";")) for word in causes[0].split() if word.strip(";").replace(".", "").isdigit()
+    ]
+    assert found[: len(numbers)] == pytest.approx(numbers, rel=0.03)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda k: k + 1, "the class ids are one too high; subtract 1 from each category_id"),
+        (lambda k: k - 1, "the class ids are one too low, as if they counted from 0; add 1"),
+        (
+            lambda k: (2, 3, 5, 9).index(k),
+            "the class ids count the categories from 0 in the order of their ids",
+        ),
+        (
+            lambda k: (2, 3, 5, 9).index(k) + 1,
+            "the class ids count the categories from 1 in the order of their ids",
+        ),
+        (
+            lambda k: {2: 9, 3: 5, 5: 2, 9: 3}[k],
+            "the classes do not, e.g. 9 (class 9) instead of 2 (class 2) for 6 of",
+        ),
+    ],
+)
+def test_classes_that_are_numbered_otherwise_are_recognized(make_truth, caplog, change, said):
+    truth, results = make_scene(make_truth)
+    other = [{**result, "category_id": change(result["category_id"])} for result in results]
+    causes = find_causes(truth, other)
+    assert len(causes) == 1 and causes[0].startswith("the boxes agree and") and said in causes[0]
+    assert find_causes(truth, other, class_agnostic=True) == []
+    # Both at once.
+    assert len(find_causes(truth, changed(other, BOXES["as x0, y0, x1, y1; COCO"]))) == 2
+    metrics = evaluate(other, truth).metrics
+    assert metrics["box"]["AP"] < 0.4 and f"results: {causes[0]}." in caplog.text  # the numbers are there too
+
+
+@pytest.mark.parametrize("shift", [1, -1])
+def test_image_ids_that_count_from_another_number_are_recognized(make_truth, shift):
+    truth, results = make_scene(make_truth)
+    shifted = [{**result, "image_id": result["image_id"] + shift} for result in results]
+    shifted = [result for result in shifted if result["image_id"] in truth.image_ids]
+    assert find_causes(truth, shifted) == [
+        f"the boxes fit the images whose id is one {'more' if shift < 0 else 'less'}; add {-shift} to each image_id"
+    ]
+
+
+def test_results_that_overlap_nothing_are_reported(make_truth):
+    truth, results = make_scene(make_truth)
+    tiny = [{**result, "bbox": [1, 1, 2, 2]} for result in results]
+    assert find_causes(truth, tiny) == [
+        "no box overlaps a true box of its image by an IoU of 0.5; check that results and ground truth are of the same "
+        "images and in pixels of the original files"
+    ]
+    assert find_causes(truth, []) == [] and find_causes(truth.select_instances([]), results) == []
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_weak_detectors_have_no_cause(make_truth, seed):
+    """Detections that are only half right do not fit any hypothesis by chance."""
+    truth, results = make_scene(make_truth)
+    random = np.random.default_rng(seed)
+    weak = []
+    for result in results:
+        x, y, w, h = result["bbox"]
+        moved = np.array([x, y, w, h]) + random.normal(0, 0.35, 4) * (w, h, w, h)
+        weak.append({**result, "bbox": [*moved[:2].tolist(), *np.maximum(moved[2:], 2).tolist()]})
+        if random.random() < 0.4:
+            weak[-1]["category_id"] = int(random.choice([2, 3, 5, 9]))
+    assert find_causes(truth, weak) == []
+
+
+def test_random_sets_have_no_cause(random_set):
+    for seed in range(5):
+        assert find_causes(*random_set(seed)) == []

@@ -30,7 +30,7 @@ def source(tmp_path):
                 "image_id": 31,
                 "category_id": 0,
                 "bbox": [5, 5, 10, 20],
-                "segmentation": [[5, 5, 15, 5, 15, 25, 5, 25]],
+                "segmentation": [[5, 5, 15, 5, 15, 25, 10, 25, 10, 15, 5, 15]],
             },
             {
                 "id": 7,
@@ -142,10 +142,10 @@ def test_the_iou_lost_by_an_overlap_is_reported(source, tmp_path, format):
     content = json.loads(source.read_text())
     content["annotations"][1]["segmentation"] = [
         [5, 5, 25, 5, 25, 25, 5, 25]
-    ]  # half of it under the other mask
+    ]  # 150 of its 400 pixels under the other mask
     (tmp_path / "in/over.json").write_text(json.dumps(content))
     with pytest.warns(
-        ConversionWarning, match=r"1 of 2 masks changed and lost 0\.5000 mask IoU .* \(0\.2500 over all"
+        ConversionWarning, match=r"1 of 2 masks changed and lost 0\.3750 mask IoU .* \(0\.1875 over all"
     ):
         convert(tmp_path / "in/over.json", tmp_path / "out", format)
 
@@ -167,12 +167,9 @@ def test_a_polygon_of_odd_length_costs_only_itself(source, tmp_path, format):
     content = json.loads(source.read_text())
     content["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 25, 5]]
     (tmp_path / "in/odd.json").write_text(json.dumps(content))
-    with pytest.warns(
-        ConversionWarning, match="1 of 2 masks cannot be read and are not written in"
-    ) as caught:
+    expected = r"odd\.json: 1 of 2 masks cannot be used, only their boxes are written: 1 unreadable \(annotation 90\)"
+    with pytest.warns(ConversionWarning, match=expected):
         convert(tmp_path / "in/odd.json", tmp_path / "out", format)
-    text = " ".join(str(warning.message) for warning in caught)
-    assert f"{tmp_path / 'in/odd.json'}: the segmentation of annotation 90 (image 31)" in text
     again = boxel.data.read(tmp_path / "out")
     if format == "sbd":  # masks only
         assert again.ids == [7]
@@ -218,6 +215,21 @@ def test_edited_datasets_still_read(source, tmp_path):
         (tmp_path / "out/boxel-ids.json").write_text(junk)
         data = boxel.data.read(tmp_path / "out")
         assert data.image_ids == ["one", "two"] and [issue.kind for issue in data.issues] == ["bad-ids"]
+
+
+def test_a_filled_box_is_a_box_in_formats_for_training_and_stays_in_coco(source, tmp_path):
+    content = json.loads(source.read_text())
+    content["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 25, 5, 25]]
+    (tmp_path / "in/filled.json").write_text(json.dumps(content))
+    found = "1 of 2 masks cannot be used, {}: 1 merely the filled box"
+    for format, outcome, masks in (
+        ("yolo", "only their boxes are written", [False, True]),
+        ("coco", "but are written as they are", [True, True]),
+    ):
+        target = place(tmp_path, format, "out")
+        with pytest.warns(ConversionWarning, match=found.format(outcome)):
+            convert(tmp_path / "in/filled.json", target, format, images=source.parent)
+        assert boxel.data.read(target).has_mask.tolist() == masks
 
 
 def test_parts_of_a_mask_are_joined_in_yolo(source, tmp_path):

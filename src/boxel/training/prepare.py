@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from boxel.data import Annotations, read
 from boxel.data.annotations import Category
+from boxel.data.checks.masks import drop_bad_masks
 from boxel.data.issues import summarize_issues
 from boxel.data.joining import join
 from boxel.data.label_maps import has_pixel_truth, pixel_classes
@@ -59,9 +60,9 @@ def prepare_data(
     settings, config = run.settings, run.settings.data
     several = [data] if isinstance(data, (Annotations, str, Path)) else data
     parts = [_read(one, None if k else images, "train", config.class_list) for k, one in enumerate(several)]
-    source = join(parts)
+    source = _drop_bad_masks(join(parts))
     if masks is not None:
-        source = add_masks(source, _read(masks, source.root, "train"))
+        source = add_masks(source, _drop_bad_masks(_read(masks, source.root, "train")))
     if val is None:
         source, held_out = _set_aside(source, settings, run.segmenter)
     else:
@@ -93,6 +94,14 @@ def _read(
     if data.issues:
         logger.warning("%s", summarize_issues(data.issues))
     return data
+
+
+def _drop_bad_masks(data: Annotations) -> Annotations:
+    """Return the dataset without segmentations that are no masks, of which only the boxes are used."""
+    sound, sentences = drop_bad_masks(data)
+    for sentence in sentences:
+        logger.warning("%s", sentence)
+    return sound
 
 
 def _read_validation(

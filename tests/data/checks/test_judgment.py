@@ -159,8 +159,8 @@ def test_a_dataset_of_filled_boxes_says_so(make) -> None:
     assert not repair(data)[0].has_mask.any()
     kept, sentences = drop_bad_masks(data)
     assert not kept.has_mask.any() and sentences[0] == (
-        "set.json: 2 of 2 masks are not used as masks, only their boxes: "
-        "2 merely the filled box (annotations 11, 12)."
+        "set.json: 2 of 2 masks cannot be used, only their boxes are: "
+        "2 merely the filled box (annotations 11, 12); `boxel check` states why."
     )
 
 

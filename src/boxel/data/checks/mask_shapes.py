@@ -60,18 +60,19 @@ def measure_codes(texts: Sequence[str], sizes: Sequence[tuple[int, int]]) -> Cod
         if not len(rows):
             return shapes
         chars, first = _join_codes([texts[i] for i in rows])
-    runs, counts, too_large = _decode_runs(chars, first)
-    starts = np.cumsum(counts) - counts
-    odd = ((np.arange(len(runs)) - np.repeat(starts, counts)) & 1).astype(bool)
-    _undo_differences(runs, odd, counts, starts)
+    runs, starts, too_large = _decode_runs(chars, first)
+    totals, areas = _undo_differences(runs, starts)
 
     pixels = np.array([height * width for height, width in sizes], dtype=np.float64)[rows]
-    filled = (np.add.reduceat(runs, starts) == pixels) & (np.minimum.reduceat(runs, starts) >= 0)
-    shapes.sound[rows] = filled & ~too_large
-    shapes.areas[rows] = np.where(filled & ~too_large, np.add.reduceat(np.where(odd, runs, 0), starts), 0)
-    empty = runs == 0
-    empty[starts] = False
-    gaps = np.logical_or.reduceat(empty, starts) | (pixels >= _MAX_CODE_PIXELS)
+    sound = (totals == pixels) & ~too_large
+    if runs.min() < 0:
+        sound &= np.minimum.reduceat(runs, starts) >= 0
+    shapes.sound[rows] = sound
+    shapes.areas[rows] = np.where(sound, areas, 0)
+    gaps = pixels >= _MAX_CODE_PIXELS
+    empty = np.flatnonzero(runs == 0)
+    code = np.searchsorted(starts, empty, side="right") - 1
+    gaps[code[empty > starts[code]]] = True
     measured = shapes.areas[rows] > 0
     fast = rows[measured & ~gaps]
     if len(fast):
@@ -94,31 +95,43 @@ def _join_codes(texts: Sequence[str]) -> tuple[NDArray[np.uint8], NDArray[np.int
 def _decode_runs(
     chars: NDArray[np.uint8], first: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-    """Return the numbers of all codes, how many each code has, and whether it has one of too many characters."""
+    """Return the numbers of all codes, where each code starts, and whether it has one of too many characters."""
     ends = np.flatnonzero(chars < 32)
-    lengths = np.diff(ends, prepend=-1)
-    sizes = np.diff(np.append(np.searchsorted(ends, first), len(ends)))
-    runs = (chars[ends] & 31).astype(np.int64)
-    runs -= (runs & 16) << 1  # the sign
-    for place in range(1, min(int(lengths.max()), 8)):
+    lengths = np.append(ends[0] + 1, ends[1:] - ends[:-1])
+    starts = np.searchsorted(ends, first)
+    last = chars[ends].view(np.int8)
+    runs = ((last & 15) - (last & 16)).astype(np.int64)  # the fifth bit is the sign
+    longest = int(lengths.max())
+    for place in range(1, min(longest, 8)):
         more = np.flatnonzero(lengths > place)
         runs[more] = (runs[more] << 5) | (chars[ends[more] - place] & 31)
-    too_large = np.maximum.reduceat(lengths, np.cumsum(sizes) - sizes) > 8
-    return runs, sizes, too_large
+    too_large = np.maximum.reduceat(lengths, starts) > 8 if longest > 8 else np.zeros(len(starts), dtype=bool)
+    return runs, starts, too_large
 
 
 def _undo_differences(
-    runs: NDArray[np.int64], odd: NDArray[np.bool_], counts: NDArray[np.int64], starts: NDArray[np.int64]
-) -> None:
-    """Turn the numbers of codes into runs, in place: from the fourth on, each is the difference to the one before the
-    last."""
-    first = runs[starts].copy()
-    runs[starts] = 0
-    for parity in (odd, ~odd):
-        sums = np.cumsum(np.where(parity, runs, 0))
-        sums -= np.repeat(sums[starts], counts)
-        runs[parity] = sums[parity]
-    runs[starts] = first
+    runs: NDArray[np.int64], starts: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Turn the numbers of codes into runs, in place, and return the pixels and the area of each code.
+
+    From the fourth on, a number is the difference to the one before the last, so that those at even places and those at
+    odd places of all codes are two chains, of which a code is a piece each.
+    """
+    stops = np.append(starts[1:], len(runs))
+    firsts = runs[starts]
+    runs[starts] = 0  # it belongs to no chain
+    totals, areas = firsts.copy(), np.zeros_like(firsts)
+    for place in (0, 1):
+        low, high = (starts - place + 1) // 2, (stops - place + 1) // 2
+        sums = np.concatenate([[0], np.cumsum(runs[place::2])])
+        chain = sums[1:] - np.repeat(sums[low], high - low)
+        runs[place::2] = chain
+        sums = np.concatenate([[0], np.cumsum(chain)])
+        part = sums[high] - sums[low]
+        totals += part
+        areas += np.where(starts % 2 == place, 0, part)
+    runs[starts] = firsts
+    return totals, areas
 
 
 def _find_box(runs: NDArray[np.int64], height: int) -> Sequence[float]:

@@ -30,7 +30,7 @@ MIN_FILLED_SIDE = 8.0
 MIN_RECTANGLES = 2
 """A dataset of fewer masks is not judged by what all of them are."""
 
-_CHUNK = 1024
+_CHUNK = 512
 """Masks that are judged at once."""
 
 _MAX_NAMED = 5
@@ -196,11 +196,18 @@ def _judge_some(
             continue
         if isinstance(segmentation, Code):
             codes.append((row, segmentation))
-        elif any(len(polygon) % 2 for polygon in segmentation):
-            _refuse(result, row, "a polygon has an odd number of coordinates")
         else:
             polygons.append((row, segmentation))
     _judge_codes(codes, sizes, result)
+    _judge_polygons(polygons, result)
+
+
+def _judge_polygons(polygons: Sequence[tuple[int, list[list[float]]]], result: MaskJudgment) -> None:
+    if any(len(ring) & 1 for _, rings in polygons for ring in rings):
+        for row, rings in polygons:
+            if any(len(ring) & 1 for ring in rings):
+                _refuse(result, row, "a polygon has an odd number of coordinates")
+        polygons = [(row, rings) for row, rings in polygons if not any(len(ring) & 1 for ring in rings)]
     if not polygons:
         return
     own = np.array([row for row, _ in polygons])
@@ -288,11 +295,33 @@ def describe_rectangles(data: Annotations, judgment: MaskJudgment | None = None)
     return f"all {count:,} masks are turned rectangles: these are oriented boxes, not masks; {remedy}"
 
 
-def drop_bad_masks(data: Annotations) -> tuple[Annotations, list[str]]:
+def describe_bad_masks(
+    data: Annotations, judgment: MaskJudgment | None = None, outcome: str = "only their boxes are"
+) -> list[str]:
+    """Return a sentence on the segmentations that are no masks, and one if all masks are rectangles.
+
+    Args:
+        data: The dataset.
+        judgment: What `judge_masks` returned for it, if it is known.
+        outcome: What becomes of them.
+    """
+    judgment = judge_masks(data) if judgment is None else judgment
+    sentences = []
+    count, total = int(judgment.bad.sum()), int((judgment.verdicts > Verdict.NONE).sum())
+    if count:
+        sentences.append(
+            f"{data.file}: {count:,} of {total:,} masks cannot be used, {outcome}: {judgment.describe(data.ids)}; "
+            "`boxel check` states why."
+        )
+    rectangles = describe_rectangles(data, judgment)
+    return [*sentences, f"{data.file}: {rectangles}."] if rectangles else sentences
+
+
+def drop_bad_masks(data: Annotations, outcome: str = "only their boxes are") -> tuple[Annotations, list[str]]:
     """Drop every segmentation that is not a mask, and keep its box.
 
     Returns:
-        The dataset, and a sentence per thing that the user should know; none if all masks are sound.
+        The dataset, and the sentences of `describe_bad_masks`.
 
     Examples:
         >>> from boxel.data.samples import sample_images
@@ -300,20 +329,10 @@ def drop_bad_masks(data: Annotations) -> tuple[Annotations, list[str]]:
         >>> data.segmentations[0] = b"[]"
         >>> kept, sentences = drop_bad_masks(data)
         >>> int(kept.has_segmentation.sum() - data.has_segmentation.sum()), sentences[0].split(": ", 1)[1]
-        (-1, '1 of 33 masks is not used as a mask, only its box: 1 empty (annotation 1).')
+        (-1, '1 of 33 masks cannot be used, only their boxes are: 1 empty (annotation 1); `boxel check` states why.')
     """
     judgment = judge_masks(data)
-    bad = judgment.bad
-    sentences = []
-    if bad.any():
-        count, total = int(bad.sum()), int((judgment.verdicts > Verdict.NONE).sum())
-        used = (
-            "is not used as a mask, only its box" if count == 1 else "are not used as masks, only their boxes"
-        )
-        sentences.append(f"{data.file}: {count:,} of {total:,} masks {used}: {judgment.describe(data.ids)}.")
-    rectangles = describe_rectangles(data, judgment)
-    if rectangles:
-        sentences.append(f"{data.file}: {rectangles}.")
+    sentences, bad = describe_bad_masks(data, judgment, outcome), judgment.bad
     if not bad.any():
         return data, sentences
     columns = {

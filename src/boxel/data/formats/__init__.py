@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from boxel.data.annotations import Annotations
+from boxel.data.checks.masks import describe_bad_masks, drop_bad_masks
 from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
 from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
@@ -210,7 +211,15 @@ def convert(
     for kind, issues in group_by_kind(data.issues).items():
         sentence = f"{len(issues)} x {kind}, the first: {issues[0].message}"
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
-    write(data, target, to)
+    # COCO holds what is no mask as it is: nothing is lost, and other tools may read it.
+    sound, sentences = (
+        (data, describe_bad_masks(data, outcome="but are written as they are"))
+        if module is coco
+        else drop_bad_masks(data, outcome="only their boxes are written")
+    )
+    for sentence in sentences:
+        warnings.warn(sentence, ConversionWarning, stacklevel=2)
+    write(sound, target, to)
     return data
 
 

@@ -14,7 +14,7 @@ from typing import Any
 
 from boxel.data.annotations import Annotations
 from boxel.data.checks.masks import describe_bad_masks, drop_bad_masks
-from boxel.data.formats import coco, labelme, salient, sbd, semantic, voc, yolo
+from boxel.data.formats import coco, cvat, labelme, salient, sbd, semantic, voc, yolo
 from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
@@ -26,6 +26,7 @@ __all__ = ["ConversionWarning", "convert", "read", "recognize", "write"]
 _FORMATS: dict[str, ModuleType] = {
     "semantic": semantic,
     "yolo": yolo,
+    "cvat": cvat,
     "voc": voc,
     "sbd": sbd,
     "labelme": labelme,
@@ -46,7 +47,7 @@ def recognize(path: str | Path) -> str:
         path: Annotation file or folder of a dataset.
 
     Returns:
-        ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``.
+        ``coco``, ``cvat``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``.
 
     Raises:
         BoxelError: There is nothing at the path, or nothing known.
@@ -94,7 +95,7 @@ def read(
         path: A COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO, LabelMe, salient or
             semantic dataset.
         images: Folder of the images; if None, searched for near the annotations.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; recognized if None.
+        format: ``coco`` or another that `recognize` returns; recognized if None.
         split: ``train``, ``val`` or ``test`` of a YOLO dataset, as its ``data.yaml`` lists them, or of a semantic
             dataset, as its folders are called; all if None. Other formats have a file or a list per split and ignore
             this.
@@ -133,7 +134,7 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
     Args:
         data: The dataset.
         path: The JSON file (COCO) or the folder (other formats) to write.
-        format: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; if None, COCO for a
+        format: ``coco`` or another that `recognize` returns; if None, COCO for a
             ``.json`` file.
 
     Raises:
@@ -181,7 +182,7 @@ def convert(
     Args:
         source: Annotation file or folder of a dataset.
         target: The JSON file (COCO) or the folder (other formats) to write.
-        to: ``coco``, ``voc``, ``sbd``, ``yolo``, ``labelme``, ``salient`` or ``semantic``; if None, COCO for a
+        to: ``coco`` or another that `recognize` returns; if None, COCO for a
             ``.json`` file.
         images: Folder of the images; searched for if None.
         format: Format of the source; recognized if None.

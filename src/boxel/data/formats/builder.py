@@ -15,6 +15,7 @@ import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.formats.names import resolve_images, stay_inside
 from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError, one_line
 
@@ -115,6 +116,14 @@ class Builder:
             self.report("bad-file", printable, what)
             return False
         return True
+
+    def find_images(self, root: Path, file: Path) -> None:
+        """Replace the names of the images by the paths that they stand for in a folder; see `resolve_images`."""
+        stated = [stay_inside(path) for path in self.paths]
+        self.paths, ambiguous = resolve_images(root, stated)
+        for i in ambiguous:
+            what = f"image {stated[i]} is missing, and the file that it may be is another image's too; rename one."
+            self.report("ambiguous-image", file, what, self.image_ids[i], repair="")
 
     def build(
         self, root: Path, categories: Sequence[Category], file: Path, extras: bytes | None = None

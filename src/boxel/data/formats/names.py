@@ -31,6 +31,19 @@ def to_posix(stated: str) -> str:
     return stated.replace("\\", "/").replace("\0", "_")
 
 
+def stay_inside(stated: str) -> str:
+    r"""Return a stated name as a relative path that does not leave its folder; empty if nothing of it is left.
+
+    Examples:
+        >>> stay_inside(r"C:\data\..\a.jpg"), stay_inside("/etc/a.jpg")
+        ('data/a.jpg', 'etc/a.jpg')
+    """
+    parts = to_posix(stated).split("/")
+    return "/".join(
+        part for part in parts if part not in ("", ".", "..") and not re.fullmatch("[A-Za-z]:", part)
+    )
+
+
 def is_hidden(path: Path) -> bool:
     """Return whether this is not an image or a label but what macOS writes beside it, or another hidden file."""
     return path.name.startswith("._") or path.name == ".DS_Store"

@@ -1,0 +1,562 @@
+"""CVAT for images 1.1: one XML file for all images, which lie in ``images/`` beside it.
+
+The format: https://docs.cvat.ai/docs/manual/advanced/xml_format/. Points, lines, cuboids and skeletons enclose nothing
+that is known and are left out; an ellipse becomes a polygon, a rotated box the box around it (see `rotated`). A mask is
+a list of runs along the rows of its box, of which the first is background.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import defusedxml.ElementTree
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from boxel.data.annotations import Annotations, Category
+from boxel.data.formats.builder import Builder
+from boxel.data.formats.identity import Ids
+from boxel.data.formats.layout import Export, file_stems
+from boxel.data.formats.names import ImageFinder, stay_inside
+from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, find_rotated, rotate_box, single_ring
+from boxel.data.images import MAX_PIXELS, image_size
+from boxel.masks.rle import decode_in_box, encode_in_box, polygon_area
+from boxel.utils.errors import BoxelError, one_line
+
+FILE = "annotations.xml"
+
+_HEAD = 1 << 16
+_LEFT_OUT = ("polyline", "points", "cuboid", "skeleton")
+_OTHER_LABELS = ("tag", "points", "polyline", "cuboid", "skeleton")
+"""Types of labels that no object has."""
+
+_SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
+# What comes before the outermost element of an XML file, and the name of that element.
+_ROOT = re.compile(r"(?:\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*(?:\[.*?\])?\s*>)*<([\w.:-]+)", re.DOTALL)
+_DECLARED = re.compile(rb"^(?:\xef\xbb\xbf)?<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)")
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # XML 1.0, section 2.2
+_NAME = re.compile(r"[A-Za-z_][\w.-]*\Z")  # of an element or an attribute
+
+_KNOWN = frozenset(
+    {
+        *("label", "occluded", "z_order", "group_id"),
+        *("points", "xtl", "ytl", "xbr", "ybr", "rotation"),
+        *("rle", "left", "top", "width", "height"),
+        *("cx", "cy", "rx", "ry"),
+    }
+)
+"""Attributes of shapes that have a place of their own; others stay under ``cvat``."""
+
+_OWN = frozenset(["occluded", "z_order", "group_id", "attributes", "cvat"])
+"""Keys of extras of which the XML holds all there is."""
+
+
+def recognize(path: Path) -> bool:
+    """Return whether this is a CVAT file, or a folder of one."""
+    return _find_file(path) is not None
+
+
+def _find_file(path: Path) -> Path | None:
+    files = [path] if path.is_file() else [path / FILE, *sorted(path.glob("*.xml"))[:3]]
+    return next((file for file in files if file.suffix.lower() == ".xml" and _is_cvat(file)), None)
+
+
+def _is_cvat(file: Path) -> bool:
+    return file.is_file() and find_root(file) == "annotations"
+
+
+def find_root(file: Path) -> str:
+    """Return the name of the outermost element of an XML file; empty if it does not begin like one."""
+    with open(file, "rb") as stream:
+        head = stream.read(_HEAD)
+    is_wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = head.decode("utf-16" if is_wide else "utf-8-sig", "replace")
+    match = _ROOT.match(text)
+    return match[1] if match else ""
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """Read a CVAT XML file, image by image, so that a large one needs little memory.
+
+    What boxel does not use is kept in the extras: ``occluded``, ``z_order``, ``group_id``, ``attributes``, under
+    ``cvat`` all else that a shape has, and the tags of an image.
+
+    Args:
+        path: The file, or its folder.
+        images: Folder of the images, if it is not ``images/`` or the folder of the file.
+    """
+    file = _find_file(path) or path
+    if file.is_dir():
+        raise BoxelError(f"{path}: there is no CVAT dataset; it should be a folder with {FILE}.")
+    root = images or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
+    rows = Builder()
+    ids = Ids(file.parent, rows)
+    reader = _Reader(file, root, rows)
+    reader.read()
+    stems = file_stems(rows.paths)
+    rows.find_images(root, file)
+    numbers = [int(id) for id in rows.image_ids if re.fullmatch(r"\d{1,18}", str(id))]
+    is_numbered = len(set(numbers)) == len(stems)  # those of a project begin again with each task
+    rows.image_ids = [*numbers] if is_numbered else [*stems]
+    rows.ids = [f"{stems[i]}:{number}" for i, number in zip(rows.image_index, rows.ids, strict=True)]
+    data = rows.build(root, reader.categories(), file)
+    return _prefer_read(data, ids.restore(data, stems))
+
+
+def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
+    """Return restored annotations whose extras are as read if the XML holds them: they may have been edited."""
+    if restored is data:
+        return data
+    extras: list[bytes | None] = []
+    for here, known, source in zip(data.extras, restored.extras, restored.source, strict=True):
+        read, old = _decode(here), {} if known is here else _decode(known)
+        if source is not None and "cvat" not in old and read.get("cvat") == {"source": "auto"}:
+            del read["cvat"]  # which `write` has added
+        attributes = _dict(old.get("attributes"))
+        if attributes and {name: _to_text(value) for name, value in attributes.items()} == read.get(
+            "attributes"
+        ):
+            read["attributes"] = attributes  # with the types that they had
+        merged = {key: value for key, value in old.items() if key not in _OWN} | read
+        extras.append(msgspec.json.encode(merged) if merged else None)
+    image_extras: list[bytes | None] = []
+    for here, known in zip(data.image_extras, restored.image_extras, strict=True):
+        merged = {key: value for key, value in _decode(known).items() if key != "tags"} | _decode(here)
+        image_extras.append(msgspec.json.encode(merged) if merged else None)
+    return replace(restored, extras=extras, image_extras=image_extras)
+
+
+class _Reader:
+    """Reads one file into rows."""
+
+    def __init__(self, file: Path, root: Path, rows: Builder) -> None:
+        self.file, self.root, self.rows = file, root, rows
+        self.labels: dict[str, bytes | None] = {}  # in order, with their extras
+        self.index: dict[str, int] = {}
+        self.frames: list[str] = []
+        self.left_out = Counter[str]()
+
+    def categories(self) -> list[Category]:
+        return [Category(k, name, extras=extras) for k, (name, extras) in enumerate(self.labels.items(), 1)]
+
+    def read(self) -> None:
+        try:
+            for element in _elements(self.file):
+                if element.tag == "meta":
+                    self._read_meta(element)
+                elif element.tag == "image":
+                    self._read_image(element)
+                elif element.tag == "track":
+                    self.left_out["track"] += 1
+        except (BoxelError, OSError):
+            raise
+        except Exception as error:  # expat, defusedxml and codecs each have their own errors
+            if not self.frames:
+                raise BoxelError(
+                    f"{self.file}: cannot be read as CVAT's XML ({one_line(error)}); check that it is complete."
+                ) from error
+            what = f"cannot be read to its end ({one_line(error)}); the images after {self.frames[-1]} are left out."
+            self.rows.report("bad-file", self.file, what)
+        if self.left_out["track"] and not self.frames:
+            raise BoxelError(
+                f"{self.file}: this is CVAT for video, whose tracks belong to the frames of a video; export the task "
+                "again as CVAT for images 1.1."
+            )
+        for tag, count in self.left_out.items():
+            noun = tag if tag.endswith("s") or count == 1 else f"{tag}s"
+            what = f"{count} x {noun}: not a box, a polygon, an ellipse or a mask; left out."
+            self.rows.report("not-an-object", self.file, what, count=count)
+
+    def _read_meta(self, meta: ElementTree.Element) -> None:
+        for label in meta.iter("label"):
+            name = label.findtext("name")
+            # Only the parts of a skeleton have a parent.
+            if name and label.find("parent") is None and label.findtext("type") not in _OTHER_LABELS:
+                self._label(name, _label_extras(label))
+
+    def _label(self, name: str, extras: bytes | None = None) -> int:
+        if name not in self.index:
+            self.index[name] = len(self.labels)
+            self.labels[name] = extras
+        return self.index[name]
+
+    def _read_image(self, element: ElementTree.Element) -> None:
+        stated = element.get("name") or ""
+        name = stay_inside(stated)
+        if not name:
+            position = len(self.frames)
+            self.rows.report(
+                "bad-image", self.file, f"image {position} of the list has no name; it is left out."
+            )
+            return
+        size = _pixels(element.get("width")), _pixels(element.get("height"))
+        if not all(size):
+            found = ImageFinder(self.root).find(name)
+            with contextlib.suppress(BoxelError):
+                size = image_size(self.root / (found or name))
+        tags = [_read_tag(tag) for tag in element.iter("tag")]
+        extras = msgspec.json.encode({"tags": tags}) if tags else None
+        index = self.rows.add_image(
+            element.get("id") or "", name, *size, split=_split(element), extras=extras
+        )
+        self.frames.append(stated)
+        number = 0
+        for shape in element:
+            if shape.tag in _LEFT_OUT:
+                self.left_out[shape.tag] += 1
+            elif shape.tag in _SHAPES:
+                number += 1
+                self._read_shape(shape, index, number, size)
+
+    def _read_shape(self, shape: ElementTree.Element, image: int, number: int, size: tuple[int, int]) -> None:
+        id = f"{PurePosixPath(self.rows.paths[image]).stem}:{number}"
+        try:
+            name = shape.get("label")
+            if not name:
+                raise ValueError("it has no label")
+            extras = _shape_extras(shape)
+            box, segmentation = _SHAPES[shape.tag](shape, size, extras)
+            if not all(map(math.isfinite, box)):
+                raise ValueError("its numbers are not finite")
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
+            what = f"{shape.tag} {id} cannot be read ({why}); it is left out."
+            self.rows.report("bad-annotation", self.file, what, None, id)
+            return
+        text = None if segmentation is None else msgspec.json.encode(segmentation)
+        more = msgspec.json.encode(extras) if extras else None
+        self.rows.add(number, image, self._label(name), box, text, extras=more)
+
+
+def _elements(file: Path) -> Iterator[ElementTree.Element]:
+    """Yield the elements within the outermost one when they are complete, and forget each before the next."""
+    with _open_xml(file) as (stream, parser):
+        depth = 0
+        root: ElementTree.Element | None = None
+        for event, element in defusedxml.ElementTree.iterparse(stream, ("start", "end"), parser):
+            depth += 1 if event == "start" else -1
+            if root is None:
+                root = element
+                if root.tag != "annotations":
+                    raise BoxelError(
+                        f"{file}: this is not CVAT's XML; its outermost element is <{root.tag}>."
+                    )
+            if event == "end" and depth == 1:
+                yield element
+                root.clear()
+
+
+@contextlib.contextmanager
+def _open_xml(file: Path) -> Iterator[tuple[Any, Any]]:
+    """Open an XML file; what expat cannot decode itself is recoded on the way."""
+    with open(file, "rb") as stream:
+        declared = _DECLARED.match(stream.read(200))
+        stream.seek(0)
+        encoding = declared[1].decode().lower() if declared else "utf-8"
+        if not encoding.startswith(("gb", "big5", "euc", "shift", "cp9", "iso-2022")):
+            yield stream, None
+        else:
+            recoded = codecs.EncodedFile(stream, "utf-8", encoding)
+            target = ElementTree.TreeBuilder()
+            yield recoded, defusedxml.ElementTree.DefusedXMLParser(target=target, encoding="utf-8")
+
+
+def _label_extras(label: ElementTree.Element) -> bytes | None:
+    """Return what a label of the task has beside its name: color, type and the attributes that its shapes may have."""
+    extras: dict[str, Any] = {key: text for key in ("color", "type") if (text := label.findtext(key))}
+    attributes = [{part.tag: part.text or "" for part in item} for item in label.iter("attribute")]
+    if attributes:
+        extras["attributes"] = attributes
+    return msgspec.json.encode(extras) if extras else None
+
+
+def _read_tag(tag: ElementTree.Element) -> str | dict[str, Any]:
+    name = tag.get("label", "")
+    attributes = _attributes(tag)
+    return {"label": name, "attributes": attributes} if attributes else name
+
+
+def _attributes(element: ElementTree.Element) -> dict[str, str]:
+    return {item.get("name", ""): item.text or "" for item in element.findall("attribute")}
+
+
+def _shape_extras(shape: ElementTree.Element) -> dict[str, Any]:
+    extras: dict[str, Any] = {}
+    if shape.get("occluded", "0") not in ("0", "false", "False"):
+        extras["occluded"] = 1
+    for key in ("z_order", "group_id"):
+        with contextlib.suppress(ValueError):
+            if value := int(shape.get(key, 0)):
+                extras[key] = value
+    if attributes := _attributes(shape):
+        extras["attributes"] = attributes
+    others = {key: value for key, value in shape.items() if key not in _KNOWN}
+    if others.get("source") == "manual":
+        del others["source"]
+    if others:
+        extras["cvat"] = others
+    return extras
+
+
+def _split(image: ElementTree.Element) -> str | None:
+    subset = image.get("subset", "")
+    name = subset.lower()
+    if name in ("", "default"):
+        return None
+    return _SPLITS.get(name, name if name in _SPLITS.values() else subset)
+
+
+def _pixels(text: str | None) -> int:
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return 0
+    return int(value) if 0 <= value < 2**31 else 0
+
+
+_Shape = tuple[list[float], Any]
+
+
+def _box(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    box = [float(shape.attrib[key]) for key in ("xtl", "ytl", "xbr", "ybr")]
+    degrees = float(shape.get("rotation", 0))
+    if not degrees % 360:
+        return box, None
+    corners = rotate_box(box, degrees, ((box[0] + box[2]) / 2, (box[1] + box[3]) / 2))
+    extras[CORNERS] = corners
+    return enclose(corners), None
+
+
+def _polygon(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    points = [
+        [float(v) for v in pair.split(",")] for pair in shape.attrib["points"].split(";") if pair.strip()
+    ]
+    if len(points) < 3 or any(len(point) != 2 for point in points):
+        raise ValueError("its points are not three or more pairs")
+    return enclose(points), [[v for point in points for v in point]]
+
+
+def _ellipse(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    x, y, rx, ry = (float(shape.attrib[key]) for key in ("cx", "cy", "rx", "ry"))
+    points = ellipse_points(x, y, rx, ry, float(shape.get("rotation", 0)))
+    return enclose(points), [[v for point in points for v in point]]
+
+
+def _mask(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    left, top, width, height = (int(float(shape.attrib[key])) for key in ("left", "top", "width", "height"))
+    if not 0 < size[0] * size[1] <= MAX_PIXELS:
+        raise ValueError("the size of its image is unknown" if not all(size) else "its image is too large")
+    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[0] or top + height > size[1]:
+        raise ValueError("its mask extends past the image")
+    rle = encode_in_box(decode_rows(shape.attrib["rle"], height, width), left, top, size[1], size[0])
+    x, y, w, h = coco_mask.toBbox(rle).tolist()
+    if not w:
+        raise ValueError("its mask is empty")
+    return [x, y, x + w, y + h], rle
+
+
+_SHAPES: dict[str, Callable[[ElementTree.Element, tuple[int, int], dict[str, Any]], _Shape]] = {
+    "box": _box,
+    "polygon": _polygon,
+    "ellipse": _ellipse,
+    "mask": _mask,
+}
+
+
+def decode_rows(text: str, height: int, width: int) -> NDArray[np.bool_]:
+    """Decode runs along the rows of a mask, of which the first is background.
+
+    Raises:
+        ValueError: The runs do not fill the mask.
+
+    Examples:
+        >>> decode_rows("1, 3", 2, 2).astype(int).tolist()
+        [[0, 1], [1, 1]]
+    """
+    runs = np.array([int(run) for run in text.split(",")], dtype=np.int64)
+    if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
+        raise ValueError(f"its runs do not fill {width} x {height} pixels")
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+
+
+def encode_rows(mask: NDArray[Any]) -> str:
+    """Encode an (H, W) mask as runs along its rows; see `decode_rows`.
+
+    Examples:
+        >>> encode_rows(np.array([[0, 1], [1, 1]]))
+        '1, 3'
+    """
+    values = np.concatenate([[0], mask.ravel() != 0])
+    ends = np.append(np.flatnonzero(np.diff(values)), mask.size)
+    return ", ".join(map(str, np.diff(ends, prepend=0).tolist()))
+
+
+def write(data: Annotations, path: Path) -> list[str]:
+    """Write an ``annotations.xml`` with the images beside it in ``images/``.
+
+    A polygon of one ring stays one, any other mask is written pixel by pixel, and the rest are boxes. Extras that CVAT
+    has a place for go there; `IDS_FILE` holds the others, and ids, splits and quality.
+    """
+    export = Export(data, path, "CVAT", "images")
+    writer = _Writer(export)
+    with open(path / FILE, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(writer.lines())
+    export.write_ids()
+    return export.losses("holds one ring per polygon", needs="CVAT needs finite numbers")
+
+
+class _Writer:
+    """The lines of the XML file of an export."""
+
+    def __init__(self, export: Export) -> None:
+        self.export, self.data = export, export.data
+        self.names = [_clean(category.name) or "unnamed" for category in self.data.categories]
+
+    def lines(self) -> Iterator[str]:
+        data = self.data
+        yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+        yield f"  <meta>\n    <task>\n      <size>{len(data)}</size>\n      <mode>annotation</mode>\n"
+        yield from self.labels()
+        yield "    </task>\n  </meta>\n"
+        for image, name in enumerate(self.export.names):
+            width, height = data.image_size(image)
+            fields: dict[str, Any] = {"id": image, "name": name}
+            if data.splits[image]:
+                fields["subset"] = data.splits[image]
+            yield f"  <image{_fields(fields | {'width': width, 'height': height})}>\n"
+            for instance in data.instances_in(image).tolist():
+                yield from self.shape(instance, image)
+            for tag in _list(_decode(data.image_extras[image]).get("tags")):
+                parts = tag if isinstance(tag, dict) else {"label": tag}
+                yield from _element("tag", {"label": parts.get("label"), "source": "manual"}, parts)
+            yield "  </image>\n"
+        yield "</annotations>\n"
+
+    def labels(self) -> Iterator[str]:
+        """Yield the labels of the task, with the attributes that their shapes have."""
+        used: list[dict[str, None]] = [{} for _ in self.names]
+        for label, extras in zip(self.data.labels.tolist(), self.data.extras, strict=True):
+            if extras is not None:
+                used[label] |= dict.fromkeys(_dict(_decode(extras).get("attributes")))
+        yield "      <labels>\n"
+        for name, category, attributes in zip(self.names, self.data.categories, used, strict=True):
+            extras = _decode(category.extras)
+            known = {
+                a["name"]: a for a in _list(extras.get("attributes")) if isinstance(a, dict) and a.get("name")
+            }
+            plain = {"mutable": "False", "input_type": "text", "default_value": "", "values": ""}
+            known |= {a: {"name": a} | plain for a in attributes if a not in known}
+            color = extras.get("color")
+            yield f"        <label>\n          <name>{_escape(name)}</name>\n"
+            if isinstance(color, str):
+                yield f"          <color>{_escape(color)}</color>\n"
+            yield "          <type>any</type>\n          <attributes>\n"
+            for attribute in known.values():
+                parts = (
+                    f"<{key}>{_escape(_to_text(v))}</{key}>"
+                    for key, v in attribute.items()
+                    if _NAME.match(key)
+                )
+                yield f"            <attribute>{''.join(parts)}</attribute>\n"
+            yield "          </attributes>\n        </label>\n"
+        yield "      </labels>\n"
+
+    def shape(self, instance: int, image: int) -> Iterator[str]:
+        data = self.data
+        extras = _decode(data.extras[instance])
+        others = {
+            key: v for key, v in _dict(extras.get("cvat")).items() if _NAME.match(key) and key not in _KNOWN
+        }
+        fields = {
+            "label": self.names[data.labels[instance]],
+            "source": "manual" if data.source[instance] is None else "auto",
+            "occluded": int(str(extras.get("occluded", 0)).lower() in ("1", "true")),
+            "z_order": extras["z_order"] if isinstance(extras.get("z_order"), int) else 0,
+        }
+        if isinstance(extras.get("group_id"), int):
+            fields["group_id"] = extras["group_id"]
+        geometry = self._geometry(instance, image, extras)
+        if geometry is not None:
+            tag, numbers = geometry
+            yield from _element(tag, fields | others | numbers, extras)
+
+    def _geometry(
+        self, instance: int, image: int, extras: dict[str, Any]
+    ) -> tuple[str, dict[str, str]] | None:
+        """Return the tag of a shape and its numbers; None for a box that is not finite."""
+        data, export = self.data, self.export
+        rle = export.rle(instance, image)
+        ring = None if rle is None else single_ring(data.segmentation(instance))
+        if ring is not None:
+            points = np.reshape(ring, (-1, 2))
+            export.add(image, instance, enclose(points.tolist()), polygon_area(points))
+            return "polygon", {"points": ";".join(f"{_number(x)},{_number(y)}" for x, y in points.tolist())}
+        mask, x, y = (np.zeros((0, 0)), 0, 0) if rle is None else decode_in_box(rle)
+        height, width = mask.shape
+        if mask.size:
+            export.add(image, instance, [x, y, x + width, y + height], int(mask.sum()))
+            numbers = {"left": x, "top": y, "width": width, "height": height}
+            return "mask", {"rle": encode_rows(mask)} | {key: str(v) for key, v in numbers.items()}
+        box = data.boxes[instance]
+        if not np.isfinite(box).all():
+            return None
+        export.add(image, instance)
+        rotated = find_rotated(extras, box)
+        sides = box.tolist()
+        if rotated is not None:
+            (x, y), width, height, degrees = rotated
+            sides = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+        numbers = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(_number, sides), strict=True))
+        return "box", numbers | ({} if rotated is None else {"rotation": _number(degrees)})
+
+
+def _element(tag: str, fields: Mapping[str, Any], extras: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an element of an image, with its attributes as CVAT writes them."""
+    yield f"    <{tag}{_fields(fields)}>\n"
+    for name, value in _dict(extras.get("attributes")).items():
+        yield f"      <attribute{_fields({'name': name})}>{_escape(_to_text(value))}</attribute>\n"
+    yield f"    </{tag}>\n"
+
+
+def _fields(fields: Mapping[str, Any]) -> str:
+    return "".join(f" {key}={quoteattr(_clean(_to_text(value)))}" for key, value in fields.items())
+
+
+def _escape(text: str) -> str:
+    return escape(_clean(text), {"\r": "&#13;"})
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub(" ", text)
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 9):.15g}"
+
+
+def _to_text(value: Any) -> str:
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
+
+
+def _decode(extras: bytes | None) -> dict[str, Any]:
+    return {} if extras is None else msgspec.json.decode(extras)
+
+
+def _dict(value: Any) -> dict[str, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []

@@ -229,3 +229,48 @@ def test_yolo_texts_that_cannot_be_used_are_named(tmp_path: Path, capsys) -> Non
     (tmp_path / "labels" / "im1.txt").rename(tmp_path / "labels" / "other.txt")
     assert main(["evaluate", str(tmp_path / "labels"), str(tmp_path / "truth.json")]) == 1
     assert "none of its 1 texts has the name of an image" in capsys.readouterr().err
+
+
+# one file for another ------------------------------------------------------------------------------------------------
+
+
+def test_swapped_files_are_named(tmp_path: Path, capsys) -> None:
+    for name, value in (("truth.json", TRUTH), ("results.json", RESULTS)):
+        (tmp_path / name).write_text(json.dumps(value))
+    truth, results = str(tmp_path / "truth.json"), str(tmp_path / "results.json")
+    assert main(["evaluate", truth, results]) == 1
+    assert f"these are results and not ground truth; swap {truth} and {results}" in capsys.readouterr().err
+    assert main(["evaluate", results, results]) == 1
+    assert "not ground truth; name the annotations of the images" in capsys.readouterr().err
+    assert main(["evaluate", truth, truth]) == 1
+    assert "truth.json has no true masks to compare with" in capsys.readouterr().err
+
+
+def test_annotations_as_results_are_named(tmp_path: Path, capsys) -> None:
+    code, _, log = evaluate_rows(tmp_path, capsys, TRUTH["annotations"])
+    assert code == 1 and "has no score; these are the annotations of a dataset, so give the file" in log
+
+
+@pytest.mark.parametrize("form", ["coco", "voc", "yolo", "labelme", "sbd"])
+@pytest.mark.parametrize("key", ["stem", "number", "file_name"])
+def test_detections_are_evaluated_against_truth_of_every_format(
+    folder: Path, tmp_path: Path, capsys, form: str, key: str
+) -> None:
+    """Whatever ids a reader gives its images, the names of their files find them."""
+    scenes = read(folder / "truth" / "masks.json")
+    truth = tmp_path / ("truth.json" if form == "coco" else "truth")
+    write(scenes, truth, format=form)
+    if form not in ("coco", "sbd"):  # SBD has only numbers of classes
+        (truth / "boxel-ids.json").unlink(missing_ok=True)
+    rows = []
+    for i, (x0, y0, x1, y1) in enumerate(scenes.boxes.tolist()):
+        path = Path(scenes.paths[scenes.image_index[i]])
+        named = {"stem": {"image_id": path.stem}, "number": {"image_id": int(path.stem)}}
+        named["file_name"] = {"image_id": 99, "file_name": path.name}
+        row = {"category_name": scenes.categories[scenes.labels[i]].name, "score": 0.9, **named[key]}
+        rows.append(row | {"bbox": [x0, y0, x1 - x0, y1 - y0], "segmentation": scenes.rle(i)})
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    words = ["evaluate", str(tmp_path / "results.json"), str(truth), "--no-boundary", "--json", "-"]
+    assert main(words) == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["box"]["AP50"] == metrics["mask"]["AP50"] == 1

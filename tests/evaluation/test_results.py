@@ -414,3 +414,16 @@ def test_masks_of_two_sizes_in_one_image_are_left_out(polygons, make_result, rec
     found = [make_result(rectangle(height, 80, 10, 10, 30, 30), 0.9, 1) for height in (60, 61)]
     assert match_results(polygons, found)[1] == found[:1]
     assert "result 1 (image 1) has a mask of [61, 80]" in caplog.text
+
+
+def test_a_dataset_with_scores_holds_detections(random_set, caplog):
+    truth, results = random_set(1)
+    scored = to_annotations(results, truth)
+    kept = [result["score"] for result in results]
+    scored.extras[:] = [json.dumps({"score": score, "note": "x"}).encode() for score in kept]
+    caplog.set_level("INFO")
+    evaluation = evaluate(scored, truth, boundary=False)
+    assert evaluation.kind == "results" and "evaluated as detections" in caplog.text
+    assert evaluation.metrics == evaluate(results, truth, boundary=False).metrics
+    scored.extras[3] = b'{"note": 1}'
+    assert evaluate(scored, truth).kind == "dataset"

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -169,8 +170,22 @@ def test_baselines_of_a_labeled_dataset_are_plain(tmp_path, make_truth, rectangl
     truth = make_truth([(64, 96)], [{"mask": small}] * 30 + [{"mask": large}], root=tmp_path)
     metrics = evaluate(truth, truth, baselines=["box", "grabcut"]).metrics
     assert metrics["box"] == metrics["masks"] and metrics["box"]["mask_iou"] == 1
-    assert not caplog.records
+    assert all("rectangles" in record.getMessage() for record in caplog.records)  # they are squares
     truth.boxes[-1] = (0, 0, 96, 62)
     assert label_with_baseline(truth.without_masks(), "grabcut").mask(30).sum() == large.sum()
     truth.iscrowd[0], truth.boxes[1] = True, np.nan
     assert label_with_baseline(truth, "box").has_mask.tolist() == [False, False, *[True] * 29]
+
+
+def test_masks_that_are_none_do_not_stop_the_evaluation_of_a_dataset(make_truth, ellipse, caplog):
+    random = np.random.default_rng(0)
+    truth = make_truth([(60, 80)], [{"mask": ellipse(random, 60, 80)} for _ in range(4)])
+    truth.boxes[:] = [[5, 5, 45, 45]]
+    pred = replace(truth, segmentations=truth.segmentations.copy(), file="pred.json")
+    truth.segmentations[1], pred.segmentations[2] = b"[[1, 2, 3]]", b"[]"
+    metrics = evaluate(pred, replace(truth, file="truth.json")).metrics["masks"]
+    assert metrics["instances"] == 3 and metrics["mask_iou"] == pytest.approx(2 / 3)
+    assert (
+        "truth.json: 1 of 4 true masks are not used as masks, only their boxes: 1 unreadable" in caplog.text
+    )
+    assert "pred.json: 1 of 4 masks are not used as masks, only their boxes: 1 empty" in caplog.text

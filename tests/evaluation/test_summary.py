@@ -1,6 +1,9 @@
 import json
 import math
+from dataclasses import replace
 
+import msgspec
+import numpy as np
 import pytest
 
 from boxel.evaluation import (
@@ -13,6 +16,7 @@ from boxel.evaluation import (
     region_ap,
 )
 from boxel.evaluation.summary import without_nan
+from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
 
@@ -68,10 +72,48 @@ def test_an_unreadable_true_mask_is_replaced_by_its_box(make_truth, make_result,
     truth.segmentations[1] = b"[[1, 2, 3, 4, 5, 6, 7]]"
     results = [make_result(first, 0.9), make_result(second, 0.8)]
     metrics = evaluate_detections(truth, results)
-    assert "1 true masks cannot be read" in caplog.text and "annotation 1 " in caplog.text
-    assert len(caplog.records) == 1
+    assert (
+        "1 of 2 true masks are not used as masks, only their boxes: 1 unreadable (annotation 1)."
+        in caplog.text
+    )
+    assert caplog.text.count("not used") == 1
     assert (metrics["mask"]["AP"], metrics["box"]["AP"], metrics["instances"]) == (1, 1, 2)
     assert metrics["mask_iou"]["instances"] == 1
+
+
+def test_true_masks_that_are_none_are_counted_by_kind(make_truth, make_result, rectangle, caplog):
+    """Only what is no mask at all is left out; filled boxes count as pycocotools counts them."""
+    shape = rectangle(100, 100, 5, 5, 45, 45)
+    shape[5:20, 5:20] = False
+    truth = make_truth([(100, 100)], [{"mask": shape}] * 7)
+    truth.segmentations[1] = b"[]"
+    truth.segmentations[2] = msgspec.json.encode(encode(np.zeros((100, 100))))
+    truth.segmentations[3] = b"[[200, 200, 240, 200, 240, 240]]"
+    truth.segmentations[4] = msgspec.json.encode(encode(np.ones((50, 50))))
+    truth.segmentations[5] = b"[[5, 5, 45, 5, 45, 45, 5, 45]]"
+    truth.boxes[:] = [[5, 5, 45, 45]]
+    truth.trusted[6], truth.segmentations[6] = False, b"[]"  # not a mask to compare with in the first place
+    metrics = evaluate_detections(replace(truth, file="t.json"), [make_result(shape, 0.9)], file="r.json")
+    assert metrics["mask_iou"]["instances"] == 2
+    said = "t.json: 4 of 6 true masks are not used as masks, only their boxes: "
+    kinds = "2 empty (annotations 1, 2), 1 outside the image (annotation 3), 1 of another size than the image"
+    assert said + kinds in caplog.text
+    assert (
+        "t.json: 1 of 6 true masks are merely the filled box (annotation 5); they are compared" in caplog.text
+    )
+
+
+def test_truth_of_rectangles_and_results_without_masks_are_reported(
+    make_truth, make_result, rectangle, caplog
+):
+    mask = rectangle(100, 100, 5, 5, 45, 45)
+    truth = make_truth([(100, 100)], [{"mask": mask}] * 3)
+    evaluate_detections(truth, [make_result(mask, 0.9)])
+    assert "true masks: all 3 masks are axis-parallel rectangles: these are boxes, not masks" in caplog.text
+    assert "has no masks" not in caplog.text
+    boxes = {key: value for key, value in make_result(mask, 0.9).items() if key != "segmentation"}
+    assert "mask" not in evaluate_detections(truth, [boxes], file="r.json")
+    assert "r.json has no masks, so only boxes are compared." in caplog.text
 
 
 def test_selected_categories_are_evaluated(random_set):
@@ -101,6 +143,7 @@ def test_other_categories_are_ignored_without_classes(make_truth, make_result, r
 
 def test_results_of_a_single_category_are_logged(make_truth, make_result, rectangle, caplog):
     mask = rectangle(100, 100, 20, 20, 60, 60)
+    mask[20:30, 20:30] = False
     truth = make_truth([(100, 100)] * 2, [{"mask": mask, "image": i, "label": i} for i in (0, 1)], (1, 18))
     person, dog = make_result(mask, 0.9, 1, 1), make_result(mask, 0.9, 2, 18)
     evaluate_detections(truth, [person, dog])

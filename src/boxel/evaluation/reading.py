@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import logging
 import math
@@ -13,15 +14,13 @@ from typing import Any
 import msgspec
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.builder import explain_json_error, read_bytes
+from boxel.data.formats.builder import explain_json_error, read_text, read_utf8
 from boxel.data.formats.layout import file_stems
 from boxel.evaluation.results import Result
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
 
 logger = logging.getLogger(__name__)
-
-_BOMS = {b"\xef\xbb\xbf": "utf-8-sig", b"\xff\xfe": "utf-16", b"\xfe\xff": "utf-16"}
 
 
 class _Unusable(ValueError):
@@ -89,26 +88,31 @@ def report_left_out(problems: Sequence[str], count: int, file: str) -> None:
 
 
 def is_results_file(path: str | Path) -> bool:
-    """Return whether a file is a JSON list, as COCO results are, and not an object, as COCO datasets are."""
+    """Return whether a file is a JSON list, as COCO results are, and not a dataset.
+
+    Datasets are JSON objects, except for the tasks of Label Studio: a list of objects with `data`.
+    """
     try:
         with open(path, "rb") as file:
-            return _without_bom(file.read(64)).lstrip().startswith("[")
-    except (OSError, UnicodeDecodeError):
+            head = file.read(1 << 20)
+    except (OSError, ValueError):
         return False
-
-
-def _without_bom(content: bytes) -> str:
-    encoding = next((name for bom, name in _BOMS.items() if content.startswith(bom)), "utf-8")
-    return content.decode(encoding, "strict" if encoding == "utf-8" else "ignore")
+    utf16 = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    text = head.decode("utf-16" if utf16 else "utf-8-sig", "replace").lstrip()
+    if not text.startswith("["):
+        return False
+    try:
+        first, _ = json.JSONDecoder().raw_decode(text[1:].lstrip())
+    except (ValueError, RecursionError):  # empty, or what reading it reports
+        return True
+    return not (isinstance(first, dict) and "data" in first and "image_id" not in first)
 
 
 def decode_results(path: Path) -> list[Any]:
     """Return the rows of a results file as they are written."""
-    content = read_bytes(path)
+    content = read_utf8(path)
     wanted = "a JSON list of objects with image_id, category_id, score, and bbox or segmentation"
     try:
-        if content.startswith(tuple(_BOMS)):
-            content = _without_bom(content).encode()
         try:
             rows = msgspec.json.decode(content)
         except msgspec.DecodeError as error:
@@ -234,6 +238,35 @@ def _remedy(rows: Sequence[Any]) -> str:
     return ""
 
 
+# ---------------------------------------------------------------- datasets with scores
+
+
+def read_scores(data: Annotations) -> list[Result] | None:
+    """Return the instances of a dataset as detections if each has a `score` or `confidence`; None if not.
+
+    Some programs write their detections as a dataset. Its ids may be its own, so names identify images and classes.
+    """
+    results: list[Result] = []
+    for instance, extras in enumerate(data.extras.tolist()):
+        try:
+            fields = msgspec.json.decode(extras or b"{}")
+            score = _clean_score(fields.get("score", fields.get("confidence")))
+        except (ValueError, AttributeError, msgspec.MsgspecError):
+            return None
+        image, (x0, y0, x1, y1) = int(data.image_index[instance]), data.boxes[instance].tolist()
+        result: Result = {
+            "image_id": data.image_ids[image],
+            "category_id": data.categories[data.labels[instance]].id,
+            "score": score,
+            "bbox": [x0, y0, x1 - x0, y1 - y0],
+            "file_name": data.paths[image],
+            "category_name": data.categories[data.labels[instance]].name,
+        }
+        mask = data.segmentation(instance)
+        results.append(result if mask is None else {**result, "segmentation": mask})
+    return results or None
+
+
 # ---------------------------------------------------------------- YOLO
 
 
@@ -243,7 +276,7 @@ def holds_predictions(folder: Path) -> bool:
     Such a line has the class, pairs of coordinates and one number in [0, 1] more.
     """
     for file in _texts(folder)[:50]:
-        lines = [line.split() for line in read_bytes(file).decode("utf-8-sig", "replace").splitlines()]
+        lines = [line.split() for line in read_text(file).splitlines()]
         for words in filter(None, lines):
             try:
                 numbers = [float(word) for word in words]
@@ -310,7 +343,7 @@ def _yolo_results(
     """Yield the detections of a text; of lines that cannot be used, the first is reported."""
     width, height = size
     bad: list[str] = []
-    for number, line in enumerate(read_bytes(file).decode("utf-8-sig", "replace").splitlines(), start=1):
+    for number, line in enumerate(read_text(file).splitlines(), start=1):
         if not line.split():
             continue
         try:

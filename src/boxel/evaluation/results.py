@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
+from boxel.data.checks.masks import Verdict, describe_rectangles, judge_masks
 from boxel.masks.rle import Rle, to_rle
 from boxel.utils.errors import BoxelError
 
@@ -153,12 +154,40 @@ def read_masks(truth: Annotations) -> list[Rle | None]:
     return masks
 
 
-def with_readable_masks(truth: Annotations) -> Annotations:
-    """Return the ground truth with run-length codes of the masks that can be read, and with all areas."""
+def with_sound_masks(truth: Annotations) -> Annotations:
+    """Return the ground truth with codes of its masks, and with all areas; see :func:`drop_unsound_masks`."""
+    truth = drop_unsound_masks(truth)
     masks = np.full(len(truth.labels), None, dtype=object)
     masks[:] = [None if mask is None else msgspec.json.encode(mask) for mask in read_masks(truth)]
     areas = np.array([coco_area(truth, instance) for instance in range(len(masks))])
     return replace(truth, segmentations=masks, areas=areas)
+
+
+def drop_unsound_masks(data: Annotations, role: str = "true masks") -> Annotations:
+    """Drop trusted masks that are none: unreadable, empty, outside of their image, or of another size; keep the boxes.
+
+    A mask that is merely its filled box stays, as in pycocotools. All of these are reported, and also if every mask is
+    a rectangle.
+
+    Args:
+        data: A dataset with the sizes of its images.
+        role: What its masks are called in messages.
+    """
+    judgment, source = judge_masks(data), data.file or "the ground truth"
+    filled = data.has_mask & (judgment.verdicts == Verdict.FILLED_BOX)
+    bad = data.has_mask & judgment.bad & ~filled
+    total = int(data.has_mask.sum())
+    if bad.any():
+        message = "%s: %d of %d %s are not used as masks, only their boxes: %s."
+        logger.warning(message, source, bad.sum(), total, role, judgment.describe(data.ids, bad))
+    rectangles = describe_rectangles(data, judgment)
+    if rectangles:
+        logger.warning("%s: %s: %s.", source, role, rectangles)
+    elif filled.any():
+        message = "%s: %d of %d %s are %s; they are compared as they are."
+        described = judgment.describe(data.ids, filled).split(" ", 1)[1]
+        logger.warning(message, source, filled.sum(), total, role, described)
+    return replace(data, segmentations=np.where(bad, None, data.segmentations)) if bad.any() else data
 
 
 def coco_area(truth: Annotations, instance: int) -> float:

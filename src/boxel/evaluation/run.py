@@ -20,9 +20,10 @@ from boxel.evaluation.reading import (
     decode_results,
     holds_predictions,
     is_results_file,
+    read_scores,
     read_yolo_predictions,
 )
-from boxel.evaluation.results import Result
+from boxel.evaluation.results import Result, drop_unsound_masks, fill_in_sizes
 from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
 from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
 from boxel.methods import get_method
@@ -80,7 +81,8 @@ def evaluate(
 
     Args:
         subject: A model folder or the name of a bundled model, which is run on the images; a file or list of COCO
-            results; a labeled dataset, or its file or folder in any format; or a folder of label maps.
+            results, or a folder of YOLO texts with confidences; a labeled dataset, or its file or folder in any format
+            (if each of its annotations has a score, they are detections); or a folder of label maps.
         truth: The annotations to compare with, or their file or folder in any format that `boxel.read` knows.
         images: Folder of the images if they are not beside ``truth`` or a labeled dataset.
         class_list: Classes of label maps: a text file, or the name of a known list.
@@ -115,8 +117,16 @@ def evaluate(
     """
     overrides = {**(asdict(config) if config else {}), **settings}
     config = parse_config(EvaluateConfig, overrides, "evaluate")
-    kind = subject_kind(subject)
-    _refuse_unused(subject, kind, config)
+    kind, name = subject_kind(subject), str(subject) if isinstance(subject, (str, Path)) else "results"
+    if not isinstance(truth, Annotations):
+        _refuse_results(truth, kind, name)
+    if kind == "dataset":
+        subject = subject if isinstance(subject, Annotations) else read(subject, images=images)
+        scored = read_scores(subject)
+        if scored is not None:
+            logger.info("%s: each annotation has a score, so they are evaluated as detections", name)
+            kind, subject = "results", scored
+    _refuse_unused(name if name != "results" else "this", kind, config)
     if not isinstance(truth, Annotations):
         truth = read(truth, images=images, split="val", class_list=class_list)
         if truth.issues:
@@ -125,8 +135,8 @@ def evaluate(
     if kind in ("segmenter", "label_maps"):
         return _evaluate_maps(subject, kind, truth, config)
     if kind in ("box_to_mask", "dataset"):
-        return _evaluate_masks(subject, kind, truth, config, images)
-    return _evaluate_detections(subject, kind, truth, config)
+        return _evaluate_masks(subject, kind, truth, config)
+    return _evaluate_detections(subject, kind, truth, config, name)
 
 
 def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
@@ -181,17 +191,27 @@ _NAMES: dict[Kind, str] = {
 }
 
 
-def _refuse_unused(subject: object, kind: Kind, config: EvaluateConfig) -> None:
+def _refuse_results(truth: str | Path, kind: Kind, subject: str) -> None:
+    """Raise an error if the ground truth is a file of results."""
+    if Path(truth).is_file() and is_results_file(truth):
+        swapped = kind == "dataset"
+        remedy = (
+            f"swap {subject} and {truth}" if swapped else "name the annotations of the images predicted on"
+        )
+        raise BoxelError(f"{truth}: these are results and not ground truth; {remedy}.")
+
+
+def _refuse_unused(what: str, kind: Kind, config: EvaluateConfig) -> None:
     """Raise a `UsageError` if a setting was changed that does nothing."""
     for name, default in asdict(EvaluateConfig()).items():
         if getattr(config, name) != default and name not in (*_USED[kind], "device"):
-            what = subject if isinstance(subject, (str, Path)) else "this"
             raise UsageError(f"`{name}` does nothing here, since {what} is {_NAMES[kind]}; leave it out.")
 
 
-def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
+def _evaluate_detections(
+    subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig, source: str
+) -> Evaluation:
     errors: list[str] = []
-    source = str(subject) if isinstance(subject, (str, Path)) else "results"
     positions: Sequence[int] | None = None
     if kind == "detector":
         from boxel.models.inference import inference_config
@@ -213,19 +233,21 @@ def _evaluate_detections(subject: Any, kind: Kind, truth: Annotations, config: E
     return Evaluation(kind, metrics, results, errors)
 
 
-def _evaluate_masks(
-    subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig, images: str | Path | None
-) -> Evaluation:
+def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
     """Compare masks for given boxes: those of a dataset, or those that BoxCaseg predicts."""
     truth = truth if config.categories is None else truth.select_categories(config.categories)
+    truth = drop_unsound_masks(fill_in_sizes(truth, required=False))
     if not (truth.has_mask & ~truth.iscrowd).any():
         raise BoxelError(f"{truth.file} has no true masks to compare with; name annotations that have.")
     # Masks are predicted from boxes, whatever else the dataset states about the instances.
     boxes = replace(truth.without_masks(), quality=None, source=None, trusted=None)  # type: ignore[arg-type]
     if kind == "dataset":
-        pred = subject if isinstance(subject, Annotations) else read(subject, images=images)
-        if not pred.has_segmentation.any():
-            raise BoxelError(f"{pred.file} has no masks to evaluate; make them with `boxel label`.")
+        if not subject.has_segmentation.any():
+            raise BoxelError(
+                f"{subject.file} has no masks to evaluate and its boxes have no scores; make masks with `boxel label`, "
+                "or name the results file of a detector."
+            )
+        pred = drop_unsound_masks(fill_in_sizes(subject, required=False), "masks")
         if "grabcut" in config.baselines:
             boxes = _with_images(boxes, pred.root)
     else:

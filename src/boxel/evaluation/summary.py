@@ -15,7 +15,7 @@ from boxel.evaluation.coco import coco_ap, mask_iou
 from boxel.evaluation.config import BASELINES, EvaluateConfig
 from boxel.evaluation.matching import match_results
 from boxel.evaluation.reading import clean_results
-from boxel.evaluation.results import Result, filter_categories, has_masks, with_readable_masks
+from boxel.evaluation.results import Result, filter_categories, has_masks, with_sound_masks
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.evaluation.voc import region_ap
 
@@ -79,8 +79,10 @@ def evaluate_detections(
         "box": coco_ap(truth, results, "bbox"),
     }
     if has_masks(results) or config.baselines:
-        truth = with_readable_masks(truth)  # masks are read once for all metrics
+        truth = with_sound_masks(truth)  # masks are read once for all metrics
     has_true_masks = bool((truth.has_mask & ~truth.iscrowd).any())
+    if has_true_masks and not has_masks(results):
+        logger.warning("%s has no masks, so only boxes are compared.", file)
     if has_masks(results):
         metrics["mean_fill"] = mean_fill(results)
         if not has_true_masks:

@@ -1,5 +1,6 @@
 """`boxel check` and `boxel convert`."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -40,3 +41,20 @@ def test_mistakes_are_refused_before_anything_is_written(scenes: None, capsys, l
 def test_a_copy_without_issues_is_called_unchanged(scenes: None, capsys) -> None:
     assert main(["check", "boxes.json", "--images", "photos", "--repair", "copy.json"]) == 0
     assert capsys.readouterr().out.endswith("no issues found\nunchanged copy: copy.json\n")
+
+
+@pytest.mark.parametrize(
+    "line", ["check bad.json", "convert bad.json out --to yolo", "label bad.json --out m.json"]
+)
+def test_control_characters_of_names_do_not_reach_the_terminal(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys, line: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    image = {"id": 1, "file_name": "a\x1b]0;title\x07\r\x9b31m\u202e.jpg", "width": 10, "height": 10}
+    box = {"id": 1, "image_id": 1, "category_id": 1, "bbox": [1, 1, 5, 5]}
+    content = {"images": [image], "annotations": [box], "categories": [{"id": 1, "name": "x\x1b[2J"}]}
+    Path("bad.json").write_text(json.dumps(content))
+    main(line.split())
+    output = "".join(capsys.readouterr())
+    assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(output)
+    assert "a\\x1b]0;title\\x07\\x0d\\x9b31m\\u202e.jpg" in output

@@ -7,7 +7,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 from boxel import __version__
@@ -20,6 +20,7 @@ from boxel.cli.tools import DEMO, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
 from boxel.cli.train import RECIPES, TRAIN
 from boxel.methods import METHODS, get_method
 from boxel.utils.errors import BoxelError, UsageError, naming_extra, nearest, one_line
+from boxel.utils.printable import PrintableStream, printable
 
 if TYPE_CHECKING:
     from boxel.cli.parser import Parser
@@ -54,7 +55,7 @@ def main(args: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     try:
-        with _log_to_stderr() as handler:
+        with redirect_stdout(PrintableStream(sys.stdout)), _log_to_stderr() as handler:  # type: ignore[type-var]
             code = _run([word for word in words if word != "--debug"], handler)
         sys.stdout.flush()  # here, where a closed pipe is handled, and not when the process ends
         return code
@@ -68,7 +69,8 @@ def main(args: Sequence[str] | None = None) -> int:
         if debug:
             raise
         unknown = f"{type(error).__name__}: {one_line(error, 1000)} (--debug shows where)."
-        print(f"boxel: {error if isinstance(error, BoxelError) else unknown}", file=sys.stderr)
+        text = str(error) if isinstance(error, BoxelError) else unknown
+        print(f"boxel: {printable(text)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
 
 
@@ -175,4 +177,4 @@ class _StderrHandler(logging.Handler):
             if text in self._warnings:
                 return
             self._warnings.add(text)
-        print(text, file=sys.stderr, flush=True)
+        print(printable(text), file=sys.stderr, flush=True)

@@ -15,6 +15,7 @@ from PIL import Image, ImageDraw
 
 from boxel.data.images import read_image
 from boxel.utils.errors import BoxelError
+from boxel.utils.printable import printable
 
 if TYPE_CHECKING:
     from boxel.data.annotations import Annotations
@@ -39,7 +40,7 @@ def to_html(data: Annotations) -> str:
     row = "".join(f"<td>{count:,}</td>" for count in counts.values())
     with_instances = np.unique(data.image_index)[:_TRIES].tolist() or range(min(len(data), _TRIES))
     thumbnails = islice(filter(None, (_thumbnail(data, image) for image in with_instances)), _THUMBNAILS)
-    return (
+    return printable(
         f"<div><b>Annotations</b> {escape(data.file)}<table><tr>{header}</tr><tr>{row}</tr></table>"
         f"<p>{escape(names)}{', ...' if len(data.categories) > 10 else ''}</p>{''.join(thumbnails)}</div>"
     )

@@ -135,9 +135,10 @@ def judge_masks(data: Annotations) -> MaskJudgment:
         True
     """
     n = len(data.labels)
-    flags = np.zeros((2, n), dtype=bool)
+    rectangle, oriented = np.zeros((2, n), dtype=bool)
+    empty_parts = np.zeros(n, dtype=np.int64)
     judgment = MaskJudgment(
-        np.zeros(n, dtype=np.int8), np.full((n, 4), np.nan), *flags, np.zeros(n, dtype=np.int64), {}
+        np.zeros(n, dtype=np.int8), np.full((n, 4), np.nan), rectangle, oriented, empty_parts, {}
     )
     rows = np.flatnonzero(data.has_segmentation)
     judgment.verdicts[rows] = Verdict.SOUND
@@ -233,7 +234,7 @@ def _judge_codes(
             _refuse(result, row, reason, Verdict.OTHER_SIZE)
         else:
             try:
-                text = code.counts if isinstance(code.counts, str) else _compress(code)
+                text = code.counts if isinstance(code.counts, str) else _compress(code.size, code.counts)
             except MALFORMED as error:
                 _refuse(result, row, error)
                 continue
@@ -254,13 +255,12 @@ def _judge_codes(
             _refuse(result, rows[position], error)
 
 
-def _compress(code: Code) -> str:
+def _compress(size: tuple[int, int], counts: list[int]) -> str:
     """Return the compressed form of a code of numbers."""
-    height, width = code.size
-    if min(code.counts, default=-1) >= 0 and sum(code.counts) == height * width < 2**31:  # type: ignore[type-var, arg-type]
-        counts = coco_mask.frPyObjects({"size": code.size, "counts": code.counts}, height, width)["counts"]
-        return counts.decode("ascii")
-    return to_rle({"size": list(code.size), "counts": code.counts}, height, width)["counts"]
+    code = {"size": list(size), "counts": counts}
+    if min(counts, default=-1) < 0 or sum(counts) != size[0] * size[1] or sum(counts) >= 2**31:
+        return to_rle(code, *size)["counts"]  # which states what is wrong
+    return coco_mask.frPyObjects(code, *size)["counts"].decode("ascii")
 
 
 def _refuse(result: MaskJudgment, row: int, reason: object, verdict: Verdict = Verdict.UNREADABLE) -> None:
@@ -335,10 +335,8 @@ def drop_bad_masks(data: Annotations, outcome: str = "only their boxes are") -> 
     sentences, bad = describe_bad_masks(data, judgment, outcome), judgment.bad
     if not bad.any():
         return data, sentences
-    columns = {
-        "segmentations": np.where(bad, None, data.segmentations),
-        "quality": np.where(bad, np.nan, data.quality),
-        "source": np.where(bad, None, data.source),
-        "trusted": data.trusted | bad,
-    }
+    nothing = {"segmentations": None, "quality": np.nan, "source": None, "trusted": True}
+    columns = {name: getattr(data, name).copy() for name in nothing}
+    for name, value in nothing.items():
+        columns[name][bad] = value
     return replace(data, **columns), sentences

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from boxel import __version__
 from boxel.data.annotations import Annotations
+from boxel.utils.printable import printable
 from boxel.viz.overlays import writing_file
 from boxel.viz.report.groups import group_by_category, group_by_size, group_by_source, known_quality
 from boxel.viz.report.pictures import draw_masks
@@ -70,8 +71,7 @@ def write_report(
     data = data.select_instances(~data.iscrowd)
     page = _render(_collect(data, failures, changed, settings or {}, count) | about)
     with writing_file(path) as file:
-        # A file name may contain bytes that are not UTF-8.
-        file.write_text(page, encoding="utf-8", errors="backslashreplace")
+        file.write_text(printable(page), encoding="utf-8")  # names may hold control characters
 
 
 def _render(context: Mapping[str, Any]) -> str:

@@ -1,0 +1,49 @@
+"""Text from files of unknown origin, safe to show: control characters reach neither a terminal nor a page."""
+
+from __future__ import annotations
+
+from typing import Any, TextIO
+
+_CONTROLS = (*range(0x20), *range(0x7F, 0xA0))  # the latter hold what terminals take for escapes of one byte
+_DIRECTIONS = (
+    0x2028,
+    0x2029,
+    *range(0x202A, 0x202F),
+    *range(0x2066, 0x206A),
+)  # these reorder or break a line
+_SURROGATES = range(0xD800, 0xE000)  # of file names that are not UTF-8; they cannot be encoded
+_ESCAPES = {code: f"\\x{code:02x}" for code in _CONTROLS if chr(code) not in "\n\t"}
+_ESCAPES |= {code: f"\\u{code:04x}" for code in (*_DIRECTIONS, *_SURROGATES)}
+
+
+def printable(text: str) -> str:
+    r"""Escape control characters, except for the ends of lines and tabs.
+
+    Examples:
+        >>> print(printable("cat\x1b[2J"))
+        cat\x1b[2J
+    """
+    return text.translate(_ESCAPES)
+
+
+class PrintableStream:
+    """A stream of text whose control characters are escaped.
+
+    Args:
+        stream: Where to write.
+    """
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    @property
+    def rich_proxied_file(self) -> TextIO:
+        """The stream itself, which rich asks for: its bars need control characters, and it escapes those of others."""
+        return self._stream
+
+    def write(self, text: str) -> int:
+        """Write a text."""
+        return self._stream.write(printable(text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)

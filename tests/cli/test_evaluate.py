@@ -274,3 +274,32 @@ def test_detections_are_evaluated_against_truth_of_every_format(
     assert main(words) == 0
     metrics = json.loads(capsys.readouterr().out)
     assert metrics["box"]["AP50"] == metrics["mask"]["AP50"] == 1
+
+
+# output --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_files():
+    """Let no file grow over 200 bytes, as on a disk that is full."""
+    resource = pytest.importorskip("resource")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (200, limits[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("flag", ["--json", "--results"])
+def test_what_cannot_be_written_is_named_and_the_old_file_stays(
+    tmp_path: Path, capsys, request: pytest.FixtureRequest, flag: str
+) -> None:
+    for name, value in (("truth.json", TRUTH), ("results.json", RESULTS)):
+        (tmp_path / name).write_text(json.dumps(value))
+    out = tmp_path / "out.json"
+    out.write_text("old")
+    request.getfixturevalue("small_files")
+    assert (
+        main(["evaluate", str(tmp_path / "results.json"), str(tmp_path / "truth.json"), flag, str(out)]) == 1
+    )
+    assert capsys.readouterr().err == f"boxel: {out}: cannot be written (File too large); check the folder.\n"
+    assert out.read_text() == "old" and len(list(tmp_path.iterdir())) == 3

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boxel.utils.errors import UsageError
-from boxel.utils.files import make_parent
+from boxel.utils.files import make_parent, write_text
 
 if TYPE_CHECKING:
     from boxel.data import Annotations
@@ -126,7 +126,7 @@ def write_json(value: object, path: str) -> None:
     if path == "-":
         print(text)
     else:
-        Path(path).write_text(text, encoding="utf-8")
+        write_text(path, text)
 
 
 def check_writable(name: str, *suffixes: str) -> Path:

@@ -18,6 +18,7 @@ from boxel.evaluation import Result, coco_ap, fill_boxes, mask_iou, predict_data
 from boxel.models import Detector, load
 from boxel.training import train
 from boxel.training.recipe import read_config
+from boxel.utils.files import write_text
 from boxel.viz.overlays import contact_sheet, save_image
 
 logger = logging.getLogger(__name__)
@@ -60,10 +61,10 @@ def demo_train(
         summary[kind] = summarize_detections(truth, results) | {"minutes": minutes}
         if kind == "boxes":
             summary["box filled"] = summarize_detections(truth, fill_boxes(truth, results))
-            (out / "predictions.json").write_text(json.dumps(results), encoding="utf-8")
+            write_text(out / "predictions.json", json.dumps(results))
     ratio = summary["boxes"]["mask_AP"] / max(summary["masks"]["mask_AP"], 1e-9)
     summary["ratio of mask AP"] = round(ratio, 3)
-    (out / "summary.json").write_text(json.dumps(summary, indent=1), encoding="utf-8")
+    write_text(out / "summary.json", json.dumps(summary, indent=1))
     _draw(out / "scenes_boxes_masks.jpg", truth, models)
     return DemoResult(summary, _format(out, summary))
 

@@ -30,7 +30,7 @@ from boxel.methods import get_method
 from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError, check_path
-from boxel.utils.files import atomic_path, is_file
+from boxel.utils.files import is_file, write_text
 
 if TYPE_CHECKING:
     from boxel.models.detector import Detector
@@ -227,8 +227,7 @@ def _evaluate_detections(
         rows = decode_results(Path(subject)) if isinstance(subject, (str, Path)) else subject
         results, positions = clean_results(rows, source)
     if config.results is not None:
-        with atomic_path(config.results) as file:
-            file.write_text(json.dumps(results), encoding="utf-8")
+        write_text(config.results, json.dumps(results))
     metrics = evaluate_detections(truth, results, config, source, positions)
     return Evaluation(kind, metrics, results, errors)
 

@@ -65,6 +65,8 @@ def export(
     with atomic_path(path) as file:
         try:
             trace(graph, file)
+        except OSError:
+            raise
         except Exception as error:  # an operator without a translation, a shape that cannot be traced
             raise BoxelError(
                 f"{path}: the model cannot be exported ({first_line(error)}); train it with another backbone."

@@ -15,7 +15,7 @@ from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike, to_image
 from boxel.masks.rle import Rle, decode_all
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path
+from boxel.utils.files import write_text
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -137,8 +137,7 @@ class Instances:
             image: As for :meth:`plot`.
         """
         if Path(path).suffix.lower() == ".json":
-            with atomic_path(path) as file:
-                file.write_text(json.dumps(self.to_coco()), encoding="utf-8")
+            write_text(path, json.dumps(self.to_coco()))
         else:
             from boxel.viz.overlays import save_image
 

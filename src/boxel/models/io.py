@@ -16,7 +16,7 @@ from boxel.methods import get_method, resolve
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.config import parse_config
 from boxel.utils.errors import BoxelError, check_path, first_line, naming_extra, nearest, one_line
-from boxel.utils.files import atomic_path
+from boxel.utils.files import atomic_path, write_text
 
 if TYPE_CHECKING:
     from torch import nn
@@ -63,21 +63,29 @@ def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: 
         config: `method`, `model` and anything else worth keeping.
         categories: In the order of the labels.
     """
+    from safetensors import SafetensorError
     from safetensors.torch import save_file
 
     save_config(folder, config, categories)
     weights = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    with atomic_path(folder / "model.safetensors") as file:
-        save_file(weights, file)
+    path = folder / "model.safetensors"
+    with atomic_path(path) as file:
+        try:
+            save_file(weights, file)
+        except SafetensorError as error:  # of the disk
+            reason = one_line(error)
+            raise BoxelError(
+                f"{path}: cannot be written ({reason}); free some space, or check the folder."
+            ) from error
 
 
 def save_config(folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
     """Write everything of a model folder but the weights; arguments as for :func:`save`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.yaml").write_text(yaml.safe_dump(dict(config), sort_keys=False), encoding="utf-8")
-    (folder / "categories.json").write_text(
-        json.dumps([asdict(category) for category in categories], indent=1), encoding="utf-8"
-    )
+    write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
+    rows = [
+        {name: getattr(category, name) for name in ("id", "name", "supercategory")} for category in categories
+    ]
+    write_text(folder / "categories.json", json.dumps(rows, indent=1))
 
 
 @naming_extra("boxel.load")
@@ -132,7 +140,7 @@ def load(source: str | Path) -> Model:
 
 def write_crf(crf: CRFConfig, folder: Path) -> None:
     """Write the settings of a model's CRF to its folder."""
-    (folder / CRF_FILE).write_text(yaml.safe_dump(asdict(crf), sort_keys=False), encoding="utf-8")
+    write_text(folder / CRF_FILE, yaml.safe_dump(asdict(crf), sort_keys=False))
 
 
 def read_crf(folder: Path) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from boxel.models.semantic.inference import (
 from boxel.models.semantic.model import Segmenter
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
-from boxel.utils.files import atomic_path
+from boxel.utils.files import write_text
 from boxel.utils.progress import progress
 from boxel.viz.overlays import save_image, warn_of_other_drawings
 
@@ -328,8 +328,7 @@ class _Writer:
         if semantic:
             self.out.mkdir(parents=True, exist_ok=True)
             return summary
-        with atomic_path(self.out) as file:
-            file.write_text(json.dumps(self.results), encoding="utf-8")
+        write_text(self.out, json.dumps(self.results))
         if count and not self.results:
             logger.warning("no detections in any image; consider training longer.")
         confident = sum(row["score"] >= self.draw_score for row in self.results)

@@ -26,6 +26,7 @@ from boxel.training.run import train
 from boxel.training.settings import LAST, Run, is_finished, resolve_run
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.files import write_text
 
 logger = rank_zero_logger(__name__)
 
@@ -86,8 +87,7 @@ def adapt(
     if is_finished(out):
         logger.info("%s was adapted already, in about %g min; remove it to adapt again", out, done["minutes"])
         return out
-    out.mkdir(parents=True, exist_ok=True)
-    note.write_text(json.dumps(done), encoding="utf-8")
+    write_text(note, json.dumps(done))
     logger.info("adapting %s to %d boxes in about %g min: %s", teacher, data.has_box.sum(), minutes, out)
     made = label_data(data, teacher=teacher).data
     hinted = replace(made, trusted=data.trusted & data.has_segmentation)

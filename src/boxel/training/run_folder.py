@@ -16,6 +16,7 @@ from boxel.models import io as model_io
 from boxel.training.log import rank_zero_logger
 from boxel.training.settings import LAST, Run
 from boxel.utils.errors import BoxelError
+from boxel.utils.files import write_text
 
 logger = rank_zero_logger(__name__)
 
@@ -79,7 +80,7 @@ def finish_run(run: Run, model: Any) -> None:
     kept = max(states, key=lambda state: [state["metrics"].get(measure, 0.0) for measure in decisive])
     weights = {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
     model.load_state_dict(weights)
-    (out / "metrics.json").write_text(json.dumps(kept["metrics"], indent=1), encoding="utf-8")
+    write_text(out / "metrics.json", json.dumps(kept["metrics"], indent=1))
     model_io.save(model, out, run.record, model.categories)
     beside = ", ".join(name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists())
     logger.info("done: the model of step %d is in %s, beside %s", kept["metrics"]["step"], out, beside)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import threading
@@ -30,7 +31,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         A path in the same folder and with the same suffix, distinct for each process and thread.
 
     Raises:
-        BoxelError: The folder cannot be created or written to.
+        BoxelError: The folder cannot be created, or ``path`` cannot be written.
 
     Examples:
         >>> import tempfile
@@ -54,11 +55,34 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             temporary.chmod(0o666 & ~UMASK)  # safetensors, for one, writes files that nobody else can read
             os.replace(temporary, target)
     except OSError as error:
-        if error.filename == str(temporary):
-            error.filename = str(path)  # which the user knows
-        raise
+        names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+        own = next((name for name in names if name.startswith(str(temporary))), None)
+        if own is None and (names or error.errno is None):
+            raise  # of something else than what is written
+        raise not_written(f"{path}{(own or '').removeprefix(str(temporary))}", error) from error
     finally:
         remove(temporary)
+
+
+def write_text(path: str | Path, text: str) -> None:
+    """Write a text file in UTF-8, completely or not at all.
+
+    Raises:
+        BoxelError: It cannot be written.
+
+    Examples:
+        >>> import tempfile
+        >>> write_text(Path(tempfile.mkdtemp()) / "a.txt", "one")
+    """
+    with atomic_path(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def not_written(path: str | Path, error: OSError) -> BoxelError:
+    """Return the error that names a file which cannot be written, and what to do."""
+    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+    remedy = "free some space, or write to another disk" if full else "check the folder"
+    return BoxelError(f"{path}: cannot be written ({error.strerror or error}); {remedy}.")
 
 
 def make_parent(path: str | Path) -> None:

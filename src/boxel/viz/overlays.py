@@ -23,7 +23,7 @@ from boxel.data.images import ImageError, describe_missing, read_image
 from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path
+from boxel.utils.files import atomic_path, not_written
 from boxel.utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -339,5 +339,4 @@ def writing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"{path}: {suffix!r} is not an image format; end the name on .png or .jpg."
         ) from error
     except OSError as error:
-        reason = error.strerror or error
-        raise BoxelError(f"{path}: cannot be written ({reason}); check the folder.") from error
+        raise not_written(path, error) from error

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from boxel.data.annotations import Annotations
-from boxel.data.checks import boxes, ids, images, mask_issues
+from boxel.data.checks import boxes, geometry, ids, images, mask_issues
 from boxel.data.checks.repair_state import RepairState
 from boxel.data.issues import Issue
 
@@ -66,6 +66,9 @@ def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
     images.check_label_maps(state)
     ids.check_image_ids(state)
     mask_issues.check_shapes(state)
+    geometry.check_layout(state)
+    geometry.check_rotations(state)
+    geometry.check_tracks(state)
     boxes.check_corners(state)
     boxes.check_sizes(state)
     mask_issues.check_agreement(state)

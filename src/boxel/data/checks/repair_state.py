@@ -14,7 +14,7 @@ from boxel.data.issues import Issue, to_plain
 
 _COLUMNS = (
     *("image_ids", "widths", "heights", "label_maps", "categories"),
-    *("ids", "image_index", "labels", "boxes", "segmentations"),
+    *("ids", "image_index", "labels", "boxes", "segmentations", "extras"),
 )
 
 
@@ -44,6 +44,7 @@ class RepairState:
         self.labels = data.labels.copy()
         self.boxes = data.boxes.copy()
         self.segmentations = data.segmentations.copy()
+        self.extras = data.extras.copy()
         self.keep_images = np.ones(len(data.image_ids), dtype=bool)
         self.keep = np.ones(len(data.image_index), dtype=bool)
         self.mask_boxes = np.full((len(data.image_index), 4), np.nan)

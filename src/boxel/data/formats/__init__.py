@@ -13,6 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from boxel.data.annotations import Annotations
+from boxel.data.checks.geometry import describe_geometry
 from boxel.data.checks.masks import describe_bad_masks, drop_bad_masks
 from boxel.data.formats import coco, cvat, labelme, salient, sbd, semantic, voc, yolo
 from boxel.data.images import SUFFIXES, describe_missing
@@ -218,7 +219,7 @@ def convert(
         if module is coco
         else drop_bad_masks(data, outcome="only their boxes are written")
     )
-    for sentence in sentences:
+    for sentence in [*sentences, *describe_geometry(data)]:
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
     write(sound, target, to)
     return data

@@ -20,7 +20,7 @@ from boxel.data.images import read_image
 from boxel.evaluation.proposals import candidate_ious
 from boxel.proposals import propose
 from boxel.proposals.candidates import Candidates
-from boxel.proposals.config import SOURCES
+from boxel.proposals.sources import GENERATORS
 from boxel.proposals.store import box_indices
 
 WIDTH = 500
@@ -36,7 +36,7 @@ def main() -> None:
     data = read_coco(args.data, f"{args.split}_masks")
     columns = ["", "seconds", "mean IoU", "share above 0.5", "share above 0.7"]
     table = Table("segments", "sources", columns, first="source")
-    for source in SOURCES:
+    for source in GENERATORS:
         for fitted in (False, True):
             seconds, best = [], []
             for image in range(len(data))[: args.images]:

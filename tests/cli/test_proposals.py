@@ -43,7 +43,7 @@ def test_segments_are_written_and_compared_with_masks(tmp_path, capsys) -> None:
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [
-        (["--source", "mgc"], 1, "no source of candidate segments 'mgc'; .* Did you mean 'mcg'"),
+        (["--source", "mgc"], 2, "--source is mgc; give mcg, selective-search or gop. Did you mean 'mcg'"),
         (["--count", "0"], 2, "--count is 0; give a whole number above 0"),
         (["--workers", "0"], 2, "--workers is 0; give a whole number above 0"),
     ],

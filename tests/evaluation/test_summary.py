@@ -157,7 +157,7 @@ def test_results_of_a_single_category_are_logged(make_truth, make_result, rectan
 
 
 def test_unknown_baselines_are_refused():
-    with pytest.raises(BoxelError, match=r"no baseline 'boxes', only box, grabcut\. Did you mean 'box'"):
+    with pytest.raises(BoxelError, match=r"baselines is boxes; give box or grabcut\. Did you mean 'box'"):
         EvaluateConfig(baselines=["grabcut", "boxes"])
 
 

@@ -8,7 +8,6 @@ from skimage.color import rgb2lab
 
 from boxel.evaluation.proposals import candidate_ious
 from boxel.proposals import propose
-from boxel.proposals.config import SOURCES
 from boxel.proposals.hierarchies import Hierarchy, hierarchies
 from boxel.proposals.mcg import group_regions
 from boxel.proposals.selection import fill_holes, select_best, select_fitting
@@ -134,7 +133,7 @@ def test_groups_are_all_unions_of_neighbors(seen, tree) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", GENERATORS)
 def test_pools_are_consistent_with_their_sets(seen, source) -> None:
     """Box and size of each segment are those of its set."""
     pool = GENERATORS[source](*seen)
@@ -148,7 +147,7 @@ def test_pools_are_consistent_with_their_sets(seen, source) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("source", SOURCES)
+@pytest.mark.parametrize("source", GENERATORS)
 @pytest.mark.parametrize("given", [False, True], ids=["no boxes", "boxes"])
 def test_objects_are_found(source, given) -> None:
     image, masks = photo()
@@ -173,7 +172,7 @@ def test_large_images_are_processed_at_a_smaller_size() -> None:
 
 
 def test_an_unknown_source_is_refused() -> None:
-    with pytest.raises(BoxelError, match=r"no source of candidate segments 'mgc'; .* Did you mean 'mcg'"):
+    with pytest.raises(BoxelError, match=r"source is mgc; .* Did you mean 'mcg'"):
         propose(np.zeros((8, 8, 3), np.uint8), "mgc")
 
 

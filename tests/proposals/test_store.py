@@ -88,7 +88,7 @@ def test_recall_grows_with_the_number(scenes, tmp_path) -> None:
 
 
 def test_invalid_settings_are_refused() -> None:
-    with pytest.raises(BoxelError, match="no source of candidate segments 'mgc'"):
+    with pytest.raises(BoxelError, match="source is mgc; give mcg, selective-search or gop"):
         ProposalConfig(source="mgc")
     with pytest.raises(BoxelError, match="count is 0"):
         ProposalConfig(count=0)

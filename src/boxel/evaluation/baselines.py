@@ -105,6 +105,7 @@ def grabcut_boxes(
 
 
 MAKE_BASELINE = {"box": fill_boxes, "grabcut": grabcut_boxes}
+BASELINE_TITLES = {"box": "box filled", "grabcut": "GrabCut"}
 
 
 def label_with_baseline(boxes: Annotations, name: str) -> Annotations:

@@ -8,11 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.baselines import MAKE_BASELINE, MAX_PER_IMAGE, MIN_SCORE
+from boxel.evaluation.baselines import BASELINE_TITLES, MAKE_BASELINE, MAX_PER_IMAGE, MIN_SCORE
 from boxel.evaluation.boxes import BOX_LIKE, box_agreement, mean_fill
 from boxel.evaluation.causes import find_causes
 from boxel.evaluation.coco import coco_ap, mask_iou
-from boxel.evaluation.config import BASELINES, EvaluateConfig
+from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.matching import match_results
 from boxel.evaluation.reading import clean_results
 from boxel.evaluation.results import Result, filter_categories, has_masks, with_sound_masks
@@ -97,7 +97,7 @@ def evaluate_detections(
             for name in config.baselines
         }
     elif config.baselines:
-        names = ", ".join(BASELINES[name] for name in config.baselines)
+        names = ", ".join(BASELINE_TITLES[name] for name in config.baselines)
         source = truth.file or "the ground truth"
         logger.warning("%s has no masks to compare baselines with; skipped: %s", source, names)
     return without_nan(metrics)
@@ -135,7 +135,9 @@ def format_detections(metrics: Mapping[str, Any]) -> str:
     rows = {name: metrics[name] for name in ("box", "mask", "boundary") if name in metrics}
     for name, scores in baselines.items():
         rows |= {
-            f"{BASELINES[name]}, {kind}": scores[kind] for kind in ("mask", "boundary") if kind in scores
+            f"{BASELINE_TITLES[name]}, {kind}": scores[kind]
+            for kind in ("mask", "boundary")
+            if kind in scores
         }
     heads = [name for name in metrics["box"] if name != "per_class"]
     lines = [format_table([["", *heads], *([name, *map(row.get, heads)] for name, row in rows.items())])]
@@ -155,7 +157,7 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
         yield "; ".join(f"{name} {format_cell(value)}" for name, value in areas.items()) + "."
     for name, scores in {
         "": metrics,
-        **{f" ({BASELINES[n]})": scores for n, scores in baselines.items()},
+        **{f" ({BASELINE_TITLES[n]})": scores for n, scores in baselines.items()},
     }.items():
         if "mask_iou" in scores:
             iou = scores["mask_iou"]

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 from boxel.utils.config import Config, PositiveInt
-from boxel.utils.errors import BoxelError, nearest
 
-SOURCES = ("mcg", "selective-search", "gop")
+Source: TypeAlias = Literal["mcg", "selective-search", "gop"]
 """The methods that make candidate segments."""
 
 
@@ -16,7 +16,7 @@ class ProposalConfig(Config):
     """Which candidate segments are made.
 
     Attributes:
-        source: `mcg`, `selective-search` or `gop`.
+        source: The method that makes them.
         count: Maximum number of segments per image.
         fit_boxes: Prefer segments that fit the image's boxes, and cut off what lies outside them.
         grabcut: Add the GrabCut mask of each box.
@@ -29,20 +29,7 @@ class ProposalConfig(Config):
         2000
     """
 
-    source: str = "mcg"
+    source: Source = "mcg"
     count: PositiveInt = 2000
     fit_boxes: bool = True
     grabcut: bool = True
-
-    def __post_init__(self) -> None:
-        check_source(self.source)
-        super().__post_init__()
-
-
-def check_source(source: str) -> None:
-    """Raise a :class:`BoxelError` unless ``source`` is known."""
-    if source not in SOURCES:
-        raise BoxelError(
-            f"there is no source of candidate segments {source!r}; choose one of {', '.join(SOURCES)}."
-            f"{nearest(source, list(SOURCES))}"
-        )

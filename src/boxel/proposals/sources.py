@@ -10,14 +10,14 @@ from numpy.typing import ArrayLike, NDArray
 from skimage.color import rgb2lab
 
 from boxel.proposals.candidates import Candidates
-from boxel.proposals.config import check_source
+from boxel.proposals.config import ProposalConfig, Source
 from boxel.proposals.gop import gop
 from boxel.proposals.mcg import mcg
 from boxel.proposals.selection import Pool, fill_holes, select_best, select_fitting
 from boxel.proposals.selective_search import selective_search
 from boxel.proposals.superpixels import Pixels, Regions, superpixels
 
-GENERATORS: dict[str, Callable[[NDArray[np.uint8], Pixels, Regions], Pool]] = {
+GENERATORS: dict[Source, Callable[[NDArray[np.uint8], Pixels, Regions], Pool]] = {
     "mcg": mcg,
     "selective-search": selective_search,
     "gop": gop,
@@ -29,7 +29,7 @@ MAX_SIDE = 500  # pixels of the longer side to which larger images are downscale
 
 def propose(
     image: NDArray[np.uint8],
-    source: str = "mcg",
+    source: Source = "mcg",
     boxes: ArrayLike | None = None,
     count: int = 2000,
 ) -> Candidates:
@@ -45,7 +45,7 @@ def propose(
         The candidate segments, best first; holes are filled.
 
     Raises:
-        BoxelError: There is no such source.
+        BoxelError: There is no such source, or the count is not positive.
 
     Examples:
         >>> image = np.zeros((40, 60, 3), np.uint8)
@@ -54,7 +54,7 @@ def propose(
         >>> bool(candidates.mask(0)[12:28, 22:48].all())
         True
     """
-    check_source(source)
+    ProposalConfig(source, count)  # which checks them
     height, width = image.shape[:2]
     scale = min(1.0, MAX_SIDE / max(height, width))
     size = max(1, round(width * scale)), max(1, round(height * scale))

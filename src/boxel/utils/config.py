@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from copy import deepcopy
 from dataclasses import asdict, dataclass, is_dataclass
 from functools import cache
@@ -28,10 +29,10 @@ ConfigT = TypeVar("ConfigT")
 
 @dataclass
 class Config:
-    """Base class of settings: each number is checked against the range that its type states.
+    """Base class of settings: each value is checked against the range or the choices that its type states.
 
     Raises:
-        BoxelError: A number is out of range.
+        BoxelError: A number is out of range, or a value is not one of the choices.
 
     Examples:
         >>> @dataclass
@@ -43,10 +44,10 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for name, number in _ranges(type(self)).items():  # type: ignore[arg-type]
+        for name, limit in _limits(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             several = isinstance(value, (list, tuple))
-            plain = [_to_plain(name, one, number) for one in (value if several else [value])]
+            plain = [_to_plain(name, one, limit) for one in (value if several else [value])]
             # A frozen dataclass has no other way.
             object.__setattr__(self, name, type(value)(plain) if several else plain[0])
 
@@ -100,8 +101,8 @@ def _types(kind: type, prefix: str = "") -> dict[str, Any]:
     types: dict[str, Any] = {}
     for name, hint in get_type_hints(kind).items():
         types[prefix + name] = hint
-        if is_dataclass(hint):
-            types |= _types(hint, f"{prefix}{name}.")  # type: ignore[arg-type]
+        if isinstance(hint, type) and is_dataclass(hint):
+            types |= _types(hint, f"{prefix}{name}.")
     return types
 
 
@@ -117,24 +118,26 @@ def _flatten(
 
 
 @cache
-def _ranges(kind: type) -> dict[str, Any]:
-    """Return the restricted number type of each field that has one, on its own, optional, or in a list."""
+def _limits(kind: type) -> dict[str, Any]:
+    """Return the restricted number or choices of each field that has them, on its own, optional, or in a list."""
     found = {}
     for name, hint in get_type_hints(kind).items():
         for inner in (hint, *get_args(hint), *(part for one in get_args(hint) for part in get_args(one))):
-            if hasattr(inner, "_restrictions"):
+            if hasattr(inner, "_restrictions") or get_origin(inner) is Literal:
                 found[name] = inner
     return found
 
 
-def _to_plain(name: str, value: Any, number: Any) -> Any:
-    """Check a value against a restricted number type and return it as int or float, which YAML can write."""
-    if value is None:
+def _to_plain(name: str, value: Any, limit: Any) -> Any:
+    """Check a value against a restricted number or choices; a number becomes an int or float, which YAML can write."""
+    choices = get_args(limit)  # none of a number
+    if value is None or value in choices:
         return value
-    try:  # YAML takes 1e-4 for a text
-        return number._type(number(number._type(value) if isinstance(value, str) else value))
-    except (TypeError, ValueError):
-        raise BoxelError(f"{name} is {value}; give {describe_type(number)}.") from None
+    with suppress(TypeError, ValueError):
+        if not choices:  # YAML takes 1e-4 for a text
+            return limit._type(limit(limit._type(value) if isinstance(value, str) else value))
+    hint = nearest(str(value), list(map(str, choices)))
+    raise BoxelError(f"{name} is {value}; give {describe_type(limit)}.{hint}")
 
 
 def describe_type(hint: Any) -> str:

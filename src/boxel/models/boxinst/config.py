@@ -8,7 +8,6 @@ from typing import Literal
 from boxel.layers.types import Norm
 from boxel.losses.types import Inside, Normalizer
 from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeFloat, NonNegativeInt, PositiveInt
-from boxel.utils.errors import BoxelError
 
 
 @dataclass
@@ -83,8 +82,3 @@ class BoxInstConfig(Config):
     score_threshold: ClosedUnitInterval = 0.05
     nms_threshold: ClosedUnitInterval = 0.6
     max_detections: NonNegativeInt = 100
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        if self.patch_size not in (3, 5):
-            raise BoxelError(f"patch_size is {self.patch_size}; give 3 or 5.")

@@ -8,7 +8,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torchvision.ops import roi_align
 
-from boxel.masks.crops import MIN_WINDOW_SIDE, crop, crop_spans, crop_window, resample
+from boxel.masks.crops import (
+    CHUNK,
+    MIN_WINDOW_SIDE,
+    crop,
+    crop_spans,
+    crop_window,
+    predict_soft_masks,
+    resample,
+)
 from boxel.masks.spans import box_spans
 
 HEIGHT, WIDTH = 60, 80
@@ -225,3 +233,17 @@ def test_resampling_undoes_a_crop(window):
     for channel in range(2):
         back = resample(np.ascontiguousarray(shown[..., channel]), window, (left, top, right, bottom))
         np.testing.assert_allclose(back, image[top:bottom, left:right, channel], atol=0.1)
+
+
+def test_soft_masks_are_predicted_in_parts_and_scored_by_their_certainty() -> None:
+    logits = np.log(np.array([[0.9, 0.1], [0.5, 0.7]]) / np.array([[0.1, 0.9], [0.5, 0.3]]))
+    boxes, sizes = np.zeros((CHUNK + 1, 4)), []
+
+    def predict(some):
+        sizes.append(len(some))
+        return np.stack([logits] * len(some)).astype(np.float32), some
+
+    found, windows, scores = predict_soft_masks(predict, boxes)
+    assert sizes == [CHUNK, 1] and len(found) == len(windows) == CHUNK + 1
+    assert scores == pytest.approx((0.8 + 0.8 + 0 + 0.4) / 4, abs=1e-6)
+    assert [len(part) for part in predict_soft_masks(predict, boxes[:0])] == [0, 0, 0]

@@ -17,7 +17,6 @@ from boxel.data.synthetic import write_scenes
 from boxel.layers.decoder import Concatenate, TopDown
 from boxel.losses.head_mixing import mix_heads
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
-from boxel.models.boxcaseg.inference import certainty
 from boxel.utils.errors import BoxelError, UsageError
 
 SIDE = 64
@@ -393,12 +392,6 @@ def test_predict_keeps_the_order_of_the_boxes_and_the_mode(halving, tmp_path):
     assert len(halving.predict(pixels, [10, 20, 30, 60])) == 1
     with pytest.raises(UsageError, match=r"`boxes` has shape \(1, 3\)"):
         halving.predict(pixels, [[1, 2, 3]])
-
-
-def test_certainty_matches_hand_computed_values():
-    logits = torch.tensor([[[0.9, 0.1], [0.5, 0.7]], [[0.5, 0.5], [0.5, 0.5]]]).logit()
-    assert certainty(logits).tolist() == pytest.approx([(0.8 + 0.8 + 0 + 0.4) / 4, 0], abs=1e-6)
-    assert certainty(torch.full((1, 2, 2), -1000.0)).tolist() == [1]
 
 
 # learning ------------------------------------------------------------------------------------------------------------

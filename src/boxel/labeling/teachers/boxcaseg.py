@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from functools import partial
 from hashlib import blake2b
 from pathlib import Path
-from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from boxel.labeling.teachers.base import SoftMask
-from boxel.masks.crops import extract_crops
+from boxel.masks.crops import SoftMasks, extract_crops, predict_soft_masks
 from boxel.utils.onnx import load_session
-
-SoftMasks: TypeAlias = tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]
-"""Logits (N, h, w), the windows (N, 4) they cover, xyxy pixels of the image, and scores (N,) in [0, 1]."""
-
-_CHUNK = 8  # crops per call of the network; larger batches take no less time per crop on a CPU
 
 
 class BoxCasegTeacher:
@@ -55,15 +50,9 @@ class BundledBoxCaseg:
 
     def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
         """Predict the logits of the object in each of (N, 4) boxes of xyxy pixels in an (H, W, 3) RGB image."""
-        if not len(boxes):
-            return np.zeros((0, 1, 1), np.float32), np.zeros((0, 4)), np.zeros(0, np.float32)
-        chunks = [boxes[start : start + _CHUNK] for start in range(0, len(boxes), _CHUNK)]
-        logits, windows = zip(*(self._chunk_logits(image, chunk) for chunk in chunks), strict=True)
-        found = np.concatenate(logits)
-        # |2 sigmoid(x) - 1| is |tanh(x / 2)|: how far pixels are from undecided, on average.
-        return found, np.concatenate(windows), np.abs(np.tanh(found / 2)).mean(axis=(1, 2))
+        return predict_soft_masks(partial(self._predict, image), boxes)
 
-    def _chunk_logits(
+    def _predict(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         crops = extract_crops(image, boxes, self._side, self._margin, self._padding_color)

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, TypeAlias
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from boxel.data.annotations import Category
 from boxel.masks.boxes import box_to_pixels
-from boxel.masks.crops import resample
+from boxel.masks.crops import SoftMasks, predict_soft_masks, resample
 from boxel.masks.rle import Rle, encode_in_box
 from boxel.models.instances import Instances
 
@@ -22,34 +21,22 @@ if TYPE_CHECKING:
 
 BoxToMask: TypeAlias = "BoxCaseg | OnnxBoxCaseg"
 
-CHUNK = 8
-"""Crops per batch of the network. More do not go faster on a CPU, whose caches they exceed."""
-
 
 @torch.inference_mode()
-def soft_masks(
-    model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.float64]
-) -> tuple[NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]]:
+def soft_masks(model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
     """Predict the logits of the object in each box.
 
     Args:
         model: In eval mode.
         image: (H, W, 3) RGB.
         boxes: (N, 4) xyxy pixels, at least partly inside the image.
-
-    Returns:
-        logits (N, s, s), the windows (N, 4) they cover, xyxy pixels of the image, and scores (N,) in [0, 1].
     """
-    logits, windows, scores = [], [], []
-    for start in range(0, len(boxes), CHUNK):
-        *crops, window = model.extract_crops(image, boxes[start : start + CHUNK])
-        predicted = model.predict_logits(*crops).float()
-        logits.append(predicted.cpu().numpy())
-        scores.append(certainty(predicted).cpu().numpy())
-        windows.append(window)
-    if not logits:
-        return np.zeros((0, 1, 1), np.float32), np.zeros((0, 4)), np.zeros(0, np.float32)
-    return np.concatenate(logits), np.concatenate(windows), np.concatenate(scores)
+
+    def predict(some: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
+        *crops, windows = model.extract_crops(image, some)
+        return model.predict_logits(*crops).float().cpu().numpy(), windows
+
+    return predict_soft_masks(predict, boxes)
 
 
 def box_masks(
@@ -70,11 +57,6 @@ def box_masks(
         mask = np.zeros((area[3] - top, area[2] - left), bool) if empty else resample(grid, window, area) > 0
         rles.append(encode_in_box(mask, left, top, height, width))
     return rles, scores
-
-
-def certainty(logits: Tensor) -> Tensor:
-    """Return the mean distance of the probabilities of (N, h, w) logits from 0.5, times 2: (N,) in [0, 1]."""
-    return (2 * logits.sigmoid() - 1).abs().flatten(1).mean(1)
 
 
 def segment_boxes(

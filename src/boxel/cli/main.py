@@ -65,7 +65,7 @@ def main(args: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("boxel: stopped.", file=sys.stderr)
         return 1
-    except Exception as error:
+    except Exception as error:  # whatever it is, a user reads one sentence
         if debug:
             raise
         unknown = f"{type(error).__name__}: {one_line(error, 1000)} (--debug shows where)."

@@ -190,7 +190,7 @@ def _from_hub(source: str | Path) -> Path:
     try:
         with hub_or_cache():
             return Path(snapshot_download(name, allow_patterns=["*.yaml", "*.json", "*.safetensors"]))
-    except Exception as error:
+    except Exception as error:  # the network, the hub and its client each fail in their own ways
         raise BoxelError(
             f"{name!r} is neither a folder nor a model on the Hugging Face hub ({first_line(error)})."
         ) from error

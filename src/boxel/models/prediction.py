@@ -188,8 +188,6 @@ def iter_predictions(
     """
     errors = [] if errors is None else errors
     annotated = {} if boxes is None else {Path(path).name: image for image, path in enumerate(boxes.paths)}
-    if isinstance(model, BoxCaseg) and boxes is None and detector is None:
-        raise UsageError("a BoxCaseg predicts masks for given boxes; give either `boxes` or `detector`.")
     for start in range(0, len(sources), batch_size):
         batch: list[tuple[int, NDArray[np.uint8]]] = []
         for index in range(start, min(start + batch_size, len(sources))):

@@ -35,11 +35,11 @@ class Recipe:
     name: str
     method: str
     about: str  # what it trains or, for a row of a paper, the table and row that it reproduces
+    assumed_images: int | None  # images, or other samples of an epoch, that its length is meant for
     paper: str | None
     published: str | None  # the published result
     trained_on: str | None  # the supervision of this row if others of the paper have another
     measured: str | None  # our own result, if it was run here
-    assumed_images: int | None  # images, or other samples of an epoch, that its length is meant for
 
 
 def read_config(
@@ -90,10 +90,9 @@ def list_recipes() -> list[Recipe]:
     recipes = []
     for name in _names():
         values = _read(name)
-        described = {key: values.get(key) for key in ("paper", "published", "trained_on", "measured")}
-        texts = {key: None if value is None else str(value) for key, value in described.items()}
-        known = {key: values.get(key) for key in ("method", "about", "assumed_images")}
-        recipes.append(Recipe(name, **known, **texts))  # type: ignore[arg-type]
+        described = [values.get(key) for key in ("paper", "published", "trained_on", "measured")]
+        texts = [None if value is None else str(value) for value in described]
+        recipes.append(Recipe(name, values["method"], values["about"], values.get("assumed_images"), *texts))
     return recipes
 
 
@@ -231,6 +230,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(below)
     for name, value in above.items():
         inner = merged.get(name)
-        both = isinstance(inner, Mapping) and isinstance(value, Mapping)
-        merged[name] = _merge(inner, value) if both else value  # type: ignore[arg-type]
+        if isinstance(inner, Mapping) and isinstance(value, Mapping):
+            value = _merge(inner, value)
+        merged[name] = value
     return merged

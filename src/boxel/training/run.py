@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 from boxel.data.annotations import Annotations
 from boxel.data.formats import recognize
 from boxel.training.config import TrainConfig
+from boxel.training.log import rank_zero_logger
 from boxel.training.settings import check_unused, is_finished, resolve_run
 from boxel.utils.errors import naming_extra
 
 if TYPE_CHECKING:
     from boxel.models.io import Model
+
+logger = rank_zero_logger(__name__)
 
 
 @naming_extra("boxel.train")
@@ -76,13 +79,15 @@ def train(
 
     prepared = prepare_data(run, data, images, val, val_images, masks)
     # Imported here, so that wrong arguments and data are reported without waiting for PyTorch.
+    from boxel.models.io import load
     from boxel.training.engine import build_model, fit, start_processes
     from boxel.training.pseudo_masks import label_boxes
-    from boxel.training.run_folder import finish_run, load_finished, prepare_folder
+    from boxel.training.run_folder import finish_run, prepare_folder
 
     checkpoint = prepare_folder(run, prepared.classes, resume)
     if resume and is_finished(run.out):
-        return load_finished(run.out)
+        logger.info("%s is finished already", run.out)
+        return load(run.out)
     processes = start_processes(run.settings)
     model = build_model(run, prepared.classes, init, resume)
     labeled = label_boxes(run, prepared, processes)

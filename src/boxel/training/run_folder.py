@@ -23,12 +23,6 @@ logger = rank_zero_logger(__name__)
 BEST = Path("checkpoints", "best.ckpt")
 
 
-def load_finished(out: Path) -> model_io.Model:
-    """Load the model of a finished run."""
-    logger.info("%s is finished already", out)
-    return model_io.load(out)
-
-
 def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path | None:
     """Start a run folder and return None, or find the checkpoint to resume from.
 

@@ -53,7 +53,7 @@ def segmentation_loss(
 ) -> torch.Tensor:
     """The loss of given scores of a network with stride 8."""
     model = SimpleNamespace(config=config, network=SimpleNamespace(stride=8))
-    return FCRN.compute_losses(model, scores, torch.zeros(0), labels, progress)["segmentation"]
+    return FCRN.compute_losses(model, scores, labels, progress)["segmentation"]
 
 
 @pytest.fixture

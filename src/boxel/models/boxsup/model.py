@@ -32,9 +32,7 @@ class BoxSup(Segmenter):
         # A network that predicts all classes alike leaves the first update to the boxes.
         nn.init.zeros_(cast(nn.Conv2d, self.network.classifier.scores).weight)
 
-    def compute_losses(
-        self, scores: Tensor, images: Tensor, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def compute_losses(self, scores: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
         """Compute the cross-entropy of the labels (Eq. 3); see :meth:`Segmenter.compute_losses`."""
         scores, labels = align_scores_and_labels(scores, labels, self.network.stride, self.config.loss_grid)
         if self.config.box_bias is not None:

@@ -31,9 +31,7 @@ class FCRN(Segmenter):
 
     config: FCRNConfig
 
-    def compute_losses(
-        self, scores: Tensor, images: Tensor, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def compute_losses(self, scores: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
         """Compute the cross-entropy of all pixels before `bootstrap_after`, of hard ones afterwards (Eq. 1)."""
         config = self.config
         scores, labels = align_scores_and_labels(scores, labels, self.network.stride, config.loss_grid)

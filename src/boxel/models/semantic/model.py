@@ -77,7 +77,7 @@ class Segmenter(nn.Module):
             return [(labels, scores) for scores, labels in maxima]
         labels = stack_maps(check_targets(targets), "labels", images[0].device)  # (B, H, W)
         batch = torch.stack(list(images))  # (B, 3, H, W)
-        return self.compute_losses(self.network(batch), batch, labels, progress)
+        return self.compute_losses(self.network(batch), labels, progress)
 
     @overload
     def predict(self, images: ImageLike, **settings: Any) -> LabelMap: ...
@@ -101,14 +101,11 @@ class Segmenter(nn.Module):
         config = semantic_inference_config(self, **settings)
         return predict_each(self, images, lambda image: predict_label_map(self, image, config))
 
-    def compute_losses(
-        self, scores: Tensor, images: Tensor, labels: Tensor, progress: float
-    ) -> dict[str, Tensor]:
+    def compute_losses(self, scores: Tensor, labels: Tensor, progress: float) -> dict[str, Tensor]:
         """Return the raw losses by name.
 
         Args:
             scores: (B, K, h, w) logits of cells.
-            images: (B, 3, H, W) RGB in [0, 1].
             labels: (B, H, W) uint8 in [0, K), or `IGNORE_INDEX`.
             progress: Share of the training that is done, in [0, 1].
         """

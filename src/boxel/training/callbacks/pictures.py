@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import cast
 
 import lightning.pytorch as pl
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
+from boxel.training.lit_module import Task
 from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import contact_sheet, save_image
 from boxel.viz.plots import plot_curves
@@ -44,7 +46,7 @@ class SamplePictures(pl.Callback):
         """Write a picture, while the averaged weights, if any, are still in place."""
         if trainer.is_global_zero:
             path = self.folder / "samples" / f"step_{trainer.global_step:06d}.jpg"
-            draw_samples(self.data, pl_module.picture, path)  # type: ignore[arg-type]
+            draw_samples(self.data, cast(Task, pl_module).picture, path)
 
 
 class Curves(pl.Callback):

@@ -60,7 +60,8 @@ def write_onnx(folder: Path) -> None:
         _store_in_half_precision(model.graph)
         _share_weights(model.graph, folder / "model.safetensors")
         weights = blake2b((folder / "model.safetensors").read_bytes(), digest_size=8).hexdigest()
-        about = {"method": "boxcaseg", "boxel": version("boxel"), "weights": weights, **graph.metadata()}
+        about = {"method": "boxcaseg", "boxel": version("boxel"), "weights": weights}
+        about |= {name: json.dumps(value) for name, value in graph.metadata().items()}
         helper.set_model_props(model, about)
         onnx.save(model, path)
 

@@ -68,14 +68,13 @@ def mask_iou_metrics(ious: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     }
 
 
-def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_SIDE) -> dict[str, float]:
-    """Compare a labeled dataset with the true masks of the same instances.
+def measure_masks(truth: Annotations, pred: Annotations) -> dict[str, float]:
+    """Compare a labeled dataset with the true masks of the same instances whose boxes have sides of at least 16 pixels.
 
     Args:
         truth: True masks.
         pred: Masks of the same instances, by their ids, or by image name, class and box if ids differ; an instance
             without one counts as an IoU of 0.
-        min_side: Minimum shorter side of the boxes evaluated, in pixels.
 
     Returns:
         The metrics of :func:`mask_iou_metrics` and `instances`, their number; if at least 20 masks have a quality, also
@@ -91,7 +90,7 @@ def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_S
         >>> measure_masks(truth, truth)["mask_iou"]
         1.0
     """
-    ious, pred_index, gt_index = instance_ious(truth, pred, min_side)
+    ious, pred_index, gt_index = instance_ious(truth, pred)
     metrics = mask_iou_metrics(ious, truth.labels[gt_index]) | {"instances": float(len(ious))}
     known = (pred_index >= 0) & np.isfinite(pred.quality[pred_index])
     if known.sum() >= MIN_RANKED:
@@ -100,14 +99,13 @@ def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_S
 
 
 def instance_ious(
-    truth: Annotations, pred: Annotations, min_side: float = MIN_SIDE
+    truth: Annotations, pred: Annotations
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Compute the IoU of each mask with the true one.
 
     Args:
         truth: As for :func:`measure_masks`.
         pred: As for :func:`measure_masks`.
-        min_side: As for :func:`measure_masks`.
 
     Returns:
         IoUs (M,), indices (M,) of the instances in ``pred``, -1 if there is none, and in ``truth``. Crowds and
@@ -124,7 +122,7 @@ def instance_ious(
         [0.0, 0.0, 0.0]
     """
     sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1, initial=np.inf)
-    gt_index = np.flatnonzero(truth.has_mask & ~truth.iscrowd & (sides >= min_side))
+    gt_index = np.flatnonzero(truth.has_mask & ~truth.iscrowd & (sides >= MIN_SIDE))
     pred_index = _match_instances(truth, pred)[gt_index]
     if len(gt_index) and (pred_index < 0).all():
         raise BoxelError(

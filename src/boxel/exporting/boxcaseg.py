@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any, ClassVar
@@ -63,16 +62,14 @@ class BoxCasegGraph(nn.Module):
         given = torch.zeros(2, 3, 64, 64), torch.ones(2, 64).bool(), torch.ones(2, 64).bool()
         return given[: len(self.inputs)]
 
-    def metadata(self) -> dict[str, str]:
-        """Return what is needed to run the file: JSON by name."""
-        config = self.model.config
-        metadata = {
+    def metadata(self) -> dict[str, Any]:
+        """Return what is needed to run the file, as plain data."""
+        return {
             "mean": self.model.backbone.mean.flatten().tolist(),
-            "side": config.side,
-            "margin": config.margin,
+            "side": self.model.config.side,
+            "margin": self.model.config.margin,
             "mask_stride": STRIDE,
         }
-        return {name: json.dumps(value) for name, value in metadata.items()}
 
 
 class SameConv(nn.Module):

@@ -6,7 +6,6 @@ whose numbers a graph cannot know: all instances of a batch are in one list, eac
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Sequence
 from math import ceil
 from typing import Any, ClassVar
@@ -92,17 +91,16 @@ class BoxInstGraph(nn.Module):
         """Return inputs to trace the graph with."""
         return (torch.zeros(2, 3, 96, 128),)
 
-    def metadata(self) -> dict[str, str]:
-        """Return what is needed to run the file: JSON by name."""
+    def metadata(self) -> dict[str, Any]:
+        """Return what is needed to run the file, as plain data."""
         config = inference_config(self.model)
-        metadata = {
+        return {
             "categories": [{"id": category.id, "name": category.name} for category in self.model.categories],
             "mean": self.model.backbone.mean.flatten().tolist(),
             "short_side": config.short_side,
             "max_size": config.max_size,
             "mask_stride": MASK_STRIDE,
         }
-        return {name: json.dumps(value) for name, value in metadata.items()}
 
     def _candidates(self, output: HeadOutput, pyramid: list[Tensor]) -> tuple[Tensor, ...]:
         """Return the image, location, label and score of the candidates for NMS, (N,) each."""

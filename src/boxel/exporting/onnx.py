@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
-from types import ModuleType
 from typing import Any, TypeAlias
 
 import torch
@@ -52,7 +52,10 @@ def export(
         BoxelError: The model cannot be loaded or exported, the extra `onnx` is not installed, an image cannot be read,
             or the results differ. An existing file is kept.
     """
-    onnx = _import_onnx()
+    try:
+        import onnx
+    except ImportError as error:
+        raise missing_extra("an export", error, "onnx") from error
     path = Path(path)
     model: Any = load(source) if isinstance(source, (str, Path)) else deepcopy(source).cpu().eval()
     graph = make_graph(model)
@@ -72,8 +75,9 @@ def export(
                 f"{path}: the model cannot be exported ({first_line(error)}); train it with another backbone."
             ) from error
         written = onnx.load(file)
-        metadata = {"method": graph.method, "boxel": version("boxel"), **graph.metadata()}
-        onnx.helper.set_model_props(written, metadata)
+        about = {name: json.dumps(value) for name, value in graph.metadata().items()}
+        props = {"method": graph.method, "boxel": version("boxel"), **about}
+        onnx.helper.set_model_props(written, props)
         onnx.save(written, file)
         check = graph.check(model, graph.runtime(model, file), pixels)
         if not check.agrees:
@@ -116,14 +120,6 @@ def trace(graph: Graph, path: Path, fold_norms: bool = True) -> None:
             output_names=list(graph.outputs),
             dynamic_axes=graph.inputs | graph.outputs,
         )
-
-
-def _import_onnx() -> ModuleType:
-    try:
-        import onnx
-    except ImportError as error:
-        raise missing_extra("an export", error, "onnx") from error
-    return onnx
 
 
 @parse_args("v", "v", "v", "v", "v", *"iiiiiiii", "b")

@@ -123,10 +123,6 @@ class Calibration:
         content = b"".join(getattr(self, name).tobytes() for name in _COLUMNS)
         return blake2b(content, digest_size=8).hexdigest()
 
-    def __call__(self, labeled: LabeledImage) -> NDArray[np.float64]:
-        """Estimate the (N,) quality in [0, 1] of the masks of an image; NaN for a box without one."""
-        return self.estimate(compute_cues(labeled))
-
     def estimate(self, cues: NDArray[np.float64]) -> NDArray[np.float64]:
         """Estimate the (N,) quality in [0, 1] from (N, C) cues."""
         known = np.isfinite(cues).all(axis=1)
@@ -211,7 +207,9 @@ def find_calibration(source: str) -> Calibration | None:
 
 def estimate_quality(calibration: Calibration | None, labeled: LabeledImage) -> NDArray[np.float64]:
     """Estimate the (N,) quality of the masks of an image; NaN for a box without one, or without a calibration."""
-    return np.full(len(labeled.boxes), np.nan) if calibration is None else calibration(labeled)
+    if calibration is None:
+        return np.full(len(labeled.boxes), np.nan)
+    return calibration.estimate(compute_cues(labeled))
 
 
 def _terms(z: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,7 +7,7 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -34,6 +34,14 @@ def _make_figure(width: float, height: float) -> Figure:
 def _save_figure(figure: Figure, path: str | os.PathLike[str]) -> None:
     with writing_file(path) as file:
         figure.savefig(file, dpi=120)
+
+
+def _finish_plot(axes: Axes, path: str | os.PathLike[str], **properties: Any) -> None:
+    """Add labels, a grid and a legend to the only plot of a figure, and write it."""
+    axes.set(**properties)
+    axes.grid(alpha=0.3)
+    axes.legend(fontsize="small")
+    _save_figure(cast("Figure", axes.figure), path)
 
 
 def plot_curves(csv_path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
@@ -112,20 +120,15 @@ def plot_affinity(table: Mapping[str, ArrayLike], out: str | os.PathLike[str]) -
             share of all positive edges that are among these.
         out: The image to write.
     """
-    figure = _make_figure(5, 3.6)
-    axes = figure.subplots()
+    axes = _make_figure(5, 3.6).subplots()
     curves = [
         ("precision", "tab:blue", "positive share of the edges kept"),
         ("recall", "tab:red", "share of the positive edges kept"),
     ]
     for name, color, label in curves:
         axes.plot(np.asarray(table["tau"]), table[name], "o-", color=color, markersize=3, label=label)
-    axes.set(
-        xlabel="color similarity threshold \N{GREEK SMALL LETTER TAU}", ylabel="proportion", ylim=(0, 1.02)
-    )
-    axes.grid(alpha=0.3)
-    axes.legend(fontsize="small", loc="best")
-    _save_figure(figure, out)
+    threshold = "color similarity threshold \N{GREEK SMALL LETTER TAU}"
+    _finish_plot(axes, out, xlabel=threshold, ylabel="proportion", ylim=(0, 1.02))
 
 
 def plot_recall(curves: Mapping[str, ArrayLike], out: str | os.PathLike[str]) -> None:
@@ -138,15 +141,11 @@ def plot_recall(curves: Mapping[str, ArrayLike], out: str | os.PathLike[str]) ->
     Raises:
         BoxelError: The image cannot be written.
     """
-    figure = _make_figure(6, 4)
-    axes = figure.subplots()
+    axes = _make_figure(6, 4).subplots()
     for name, values in curves.items():
         if name != "count":
             axes.plot(np.asarray(curves["count"]), np.asarray(values), marker=".", label=name)
-    axes.set(xscale="log", ylim=(0, 1), xlabel="candidate segments per image")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    _save_figure(figure, out)
+    _finish_plot(axes, out, xscale="log", ylim=(0, 1), xlabel="candidate segments per image")
 
 
 def plot_trimap(curves: Mapping[str, Mapping[str, ArrayLike]], out: str | os.PathLike[str]) -> None:
@@ -162,13 +161,9 @@ def plot_trimap(curves: Mapping[str, Mapping[str, ArrayLike]], out: str | os.Pat
     Raises:
         BoxelError: The image cannot be written.
     """
-    figure = _make_figure(6, 4)
-    axes = figure.subplots()
+    axes = _make_figure(6, 4).subplots()
     for number, (name, values) in enumerate(curves.items()):
         for part, style in (("interior", ".-"), ("boundary", ".--")):
             ious = np.asarray(values[part], dtype=np.float64)  # None becomes NaN
             axes.plot(np.asarray(values["width"]), ious, style, color=f"C{number}", label=f"{name}, {part}")
-    axes.set(xlabel="width of the band (pixels)", ylabel="mean IoU")
-    axes.grid(alpha=0.3)
-    axes.legend()
-    _save_figure(figure, out)
+    _finish_plot(axes, out, xlabel="width of the band (pixels)", ylabel="mean IoU")

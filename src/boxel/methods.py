@@ -15,18 +15,11 @@ from boxel.utils.errors import UsageError, nearest
 
 @dataclass(frozen=True)
 class ExtraInput:
-    """Something that a method learns from or builds on beside its annotations.
+    """Something that a method learns from or builds on beside its annotations."""
 
-    Attributes:
-        name: The argument of :func:`boxel.train`.
-        kind: A file or folder of data, or a trained model.
-        help: What it is, in one line.
-        required: Whether the method cannot be trained without it.
-    """
-
-    name: str
-    kind: Literal["data", "run"]
-    help: str
+    name: str  # the argument of `boxel.train`
+    kind: Literal["data", "run"]  # a file or folder of data, or a trained model
+    help: str  # what it is, in one line
     required: bool = False
 
 
@@ -34,33 +27,21 @@ class ExtraInput:
 class Method:
     """Everything that distinguishes a method from the others.
 
-    Attributes:
-        name: Its name in commands, recipes and run folders.
-        help: What it trains, and from what, in one sentence.
-        kind: A `detector` finds the instances of an image, a `segmenter` gives each pixel a class, and a `box_to_mask`
-            model predicts one mask per given box.
-        training: The settings of a run, a subclass of `TrainConfig`.
-        config: The settings of the model.
-        model: The model, made from a number of classes and its settings, or from its settings alone if it is
-            `box_to_mask`.
-        task: The steps and validations of a run, a subclass of `Task`.
-        samples: The function that makes the training samples.
-        check: The function that raises a `BoxelError` if a dataset has nothing that the method can learn from.
-        inputs: What it takes beside annotations.
-        exporter: The graph that its models are exported as, or None if they cannot be exported.
+    A `detector` finds the instances of an image, a `segmenter` gives each pixel a class, and a `box_to_mask` model
+    predicts one mask per given box.
     """
 
-    name: str
-    help: str
+    name: str  # in commands, recipes and run folders
+    help: str  # what it trains, and from what, in one sentence
     kind: Literal["detector", "segmenter", "box_to_mask"]
-    training: str
-    config: str
-    model: str
-    task: str
-    samples: str
-    check: str = "boxel.training.prepare:check_instances"
-    inputs: tuple[ExtraInput, ...] = ()
-    exporter: str | None = None
+    training: str  # the settings of a run, a subclass of `TrainConfig`
+    config: str  # the settings of the model
+    model: str  # takes the number of classes, unless it is `box_to_mask`, and its settings
+    task: str  # the steps and validations of a run, a subclass of `Task`
+    samples: str  # the function that makes the training samples
+    check: str = "boxel.training.prepare:check_instances"  # refuses a dataset without anything to learn from
+    inputs: tuple[ExtraInput, ...] = ()  # what it takes beside annotations
+    exporter: str | None = None  # the graph that its models are exported as, if they can be
 
 
 METHODS = {

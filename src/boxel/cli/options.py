@@ -23,35 +23,20 @@ MODEL_HELP = "a model folder, boxcaseg, boxcaseg-boxes, or the id of a model on 
 
 @dataclass(frozen=True)
 class Option:
-    """A positional argument or a flag.
+    """A positional argument or a flag."""
 
-    Attributes:
-        dest: Name of the setting, with dots for those of a section.
-        help: What it does, in one or two sentences.
-        hint: Type of the value.
-        metavar: What stands for its value in the help; by default that of its type.
-        default: Value if it is not given; None if there is none.
-        aliases: Shorter names; the help shows the first.
-        positional: Whether it is not a flag.
-        several: Whether it takes several values with spaces between them.
-        is_input: Whether it names files or folders that must be there.
-        is_setting: Whether the library has the default, so that only a value that was given counts.
-        group: Title of its group in the help; empty for none.
-        hidden: Whether only `--help-all` shows it.
-    """
-
-    dest: str
-    help: str
-    hint: Any = str
-    metavar: str = ""
-    default: Any = None
-    aliases: tuple[str, ...] = ()
-    positional: bool = False
-    several: bool = False
-    is_input: bool = False
-    is_setting: bool = False
-    group: str = ""
-    hidden: bool = False
+    dest: str  # name of the setting, with dots for those of a section
+    help: str  # what it does, in one or two sentences
+    hint: Any = str  # type of the value
+    metavar: str = ""  # what stands for its value in the help; by default that of its type
+    default: Any = None  # value if it is not given; None if there is none
+    aliases: tuple[str, ...] = ()  # shorter names; the help shows the first
+    positional: bool = False  # not a flag
+    several: bool = False  # takes several values with spaces between them
+    is_input: bool = False  # names files or folders that must be there
+    is_setting: bool = False  # the library has the default, so that only a value that was given counts
+    group: str = ""  # title of its group in the help; empty for none
+    hidden: bool = False  # only `--help-all` shows it
 
     @property
     def name(self) -> str:
@@ -77,19 +62,12 @@ class Option:
 
 @dataclass(frozen=True)
 class Command:
-    """A command of the command line.
+    """A command of the command line."""
 
-    Attributes:
-        help: What it does, in one sentence.
-        example: A command line without `boxel` and the name of the command.
-        options: Lists its options; only then what they need is imported.
-        run: Runs it on the values of its options by their names, and returns the exit code.
-    """
-
-    help: str
-    example: str
-    options: Callable[[], list[Option]]
-    run: Callable[[dict[str, Any]], int]
+    help: str  # what it does, in one sentence
+    example: str  # a command line without `boxel` and the name of the command
+    options: Callable[[], list[Option]]  # lists its options; only then what they need is imported
+    run: Callable[[dict[str, Any]], int]  # takes the values of its options by name, and returns the exit code
 
 
 ANNOTATIONS_HELP = "annotations in COCO, VOC, SBD, YOLO, LabelMe or label maps; the format is recognized"
@@ -130,12 +108,7 @@ def write_json(value: object, path: str) -> None:
 
 
 def check_writable(name: str, *suffixes: str) -> Path:
-    """Return the path of a file that is written at the end of a long command, after making its folder.
-
-    Raises:
-        UsageError: It is a folder, or its name ends on none of the suffixes.
-        BoxelError: It cannot be written.
-    """
+    """Return the path of a file that a long command writes at its end; make its folder, or raise if it cannot be."""
     path = Path(name)
     if path.is_dir():
         raise UsageError(f"{path} is a folder; name a file to write.")

@@ -17,13 +17,7 @@ from boxel.utils.errors import BoxelError, UsageError, nearest
 
 
 class Parser(ArgumentParser):
-    """Parse the words after the name of a command.
-
-    Args:
-        name: The command, e.g. `train boxinst`.
-        command: Its options and help.
-        show_all: Whether the help shows every setting.
-    """
+    """Parse the words after the name of a command, e.g. `train boxinst`; `show_all` shows every setting in the help."""
 
     def __init__(self, name: str, command: Command, show_all: bool = False):
         super().__init__(
@@ -62,14 +56,10 @@ class Parser(ArgumentParser):
             )
 
     def parse(self, words: Sequence[str]) -> dict[str, Any]:
-        """Parse the words of a command line.
+        """Return the values in the words of a command line, by the names of their settings, dotted for a section.
 
-        Returns:
-            Values by the names of their settings, dotted for those of a section. A setting that was not given is not
-            among them, unless the command has a default for it.
-
-        Raises:
-            UsageError: A word is unknown, or a value is missing or wrong.
+        A setting that was not given is not among them, unless the command has a default for it. What is wrong with a
+        word is a :class:`UsageError`.
         """
         spellings = {flag: option.name for option in self.options for flag in option.flags}
         spelled = []
@@ -123,9 +113,7 @@ class Parser(ArgumentParser):
 def settings_options(settings: Any, prefix: str = "") -> list[Option]:
     """Return an option for each field of a settings dataclass and of those within it, with the help of its docstring.
 
-    Args:
-        settings: An instance with the defaults.
-        prefix: Path of its section, with a dot at the end.
+    `settings` has the defaults, and `prefix` is the path of its section with a dot at the end.
     """
     hints, texts = get_type_hints(type(settings)), _attribute_texts(type(settings))
     group = f"{prefix[:-1]}: {texts['']}" if prefix else ""

@@ -54,12 +54,7 @@ def mean_field(images: Tensor, probabilities: Tensor, config: CRFConfig) -> Tens
 
 
 def kernels(images: Tensor, config: CRFConfig) -> list[Lattice]:
-    """Build the lattices that pass messages between the pixels of each image, one per kernel of nonzero weight.
-
-    Args:
-        images: (B, 3, H, W) float, RGB in [0, 1].
-        config: The settings.
-    """
+    """Build the lattices that pass messages between the pixels of (B, 3, H, W) images, one per kernel with a weight."""
     batch, _, height, width = images.shape
     y, x = torch.meshgrid(
         torch.arange(height, device=images.device), torch.arange(width, device=images.device), indexing="ij"

@@ -21,17 +21,11 @@ from boxel.utils.errors import BoxelError
 
 
 class WeightedSums(NamedTuple):
-    """A sparse matrix: row r of the result is the sum of `weights[k] * values[rows[k]]` for k from `starts[r]` on.
+    """A sparse matrix: row r of the result is the sum of `weights[k] * values[rows[k]]` for k from `starts[r]` on."""
 
-    Attributes:
-        rows: (E,) int64.
-        weights: (E,) float.
-        starts: (R,) int64.
-    """
-
-    rows: Tensor
-    weights: Tensor
-    starts: Tensor
+    rows: Tensor  # (E,) int64
+    weights: Tensor  # (E,) float
+    starts: Tensor  # (R,) int64
 
     def __call__(self, values: Tensor) -> Tensor:
         """Sum the rows of (N, C) values to (R, C)."""
@@ -39,27 +33,14 @@ class WeightedSums(NamedTuple):
 
 
 class Lattice(NamedTuple):
-    """A filter of values at n points; :func:`build_lattice` makes one.
+    """A filter of values at n points; :func:`build_lattice` makes one."""
 
-    Attributes:
-        splat: From points to vertices.
-        blurs: From vertices to vertices, one after the other.
-        slice: From vertices to points.
-    """
-
-    splat: WeightedSums
-    blurs: tuple[WeightedSums, ...]
-    slice: WeightedSums
+    splat: WeightedSums  # from points to vertices
+    blurs: tuple[WeightedSums, ...]  # from vertices to vertices, one after the other
+    slice: WeightedSums  # from vertices to points
 
     def filter(self, values: Tensor) -> Tensor:
-        """Sum the values of all points, weighted by a Gaussian of their distance, up to a common factor.
-
-        Args:
-            values: (n, C) float.
-
-        Returns:
-            (n, C) float.
-        """
+        """Sum (n, C) values of all points, weighted by a Gaussian of their distance, up to a common factor: (n, C)."""
         values = self.splat(values)
         for blur in self.blurs:
             values = blur(values)

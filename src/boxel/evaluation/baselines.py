@@ -109,12 +109,7 @@ BASELINE_TITLES = {"box": "box filled", "grabcut": "GrabCut"}
 
 
 def label_with_baseline(boxes: Annotations, name: str) -> Annotations:
-    """Give each box of a dataset the mask of a baseline.
-
-    Args:
-        boxes: Boxes that are not finite and crowds get no mask.
-        name: One of `MAKE_BASELINE`.
-    """
+    """Give each box of a dataset the mask of one of `MAKE_BASELINE`, but crowds and boxes that are not finite none."""
     own = np.flatnonzero(boxes.has_box & ~boxes.iscrowd)
     results = to_results(boxes.select_instances(own))
     made = fill_boxes(boxes, results) if name == "box" else grabcut_boxes(boxes, results, max_per_image=None)

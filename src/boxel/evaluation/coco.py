@@ -229,21 +229,13 @@ def _mean(
 
 @dataclass(frozen=True)
 class ClassMatches:
-    """The D detections of one class, best score first, matched at T thresholds of IoU.
+    """The D detections of one class, best score first, matched at T thresholds of IoU."""
 
-    Attributes:
-        label: The class, an index into the categories of the ground truth.
-        image: (D,) index of the image.
-        true: (T, D) bool, the detection matches an instance.
-        false: (T, D) bool, it matches none. A detection that is neither is ignored.
-        present: (I,) number of instances per image.
-    """
-
-    label: int
-    image: NDArray[np.int64]
-    true: NDArray[np.bool_]
-    false: NDArray[np.bool_]
-    present: NDArray[np.int64]
+    label: int  # the class, an index into the categories of the ground truth
+    image: NDArray[np.int64]  # (D,) index of the image
+    true: NDArray[np.bool_]  # (T, D), the detection matches an instance
+    false: NDArray[np.bool_]  # (T, D), it matches none; a detection that is neither is ignored
+    present: NDArray[np.int64]  # (I,) number of instances per image
 
 
 def match_detections(
@@ -255,15 +247,8 @@ def match_detections(
 ) -> list[ClassMatches]:
     """Match detections as pycocotools does: best score first, each with the free instance that it overlaps most.
 
-    Args:
-        truth: The ground truth; what is ignored is as in :func:`coco_ap`.
-        results: Detections.
-        metric: IoU of masks or of boxes.
-        thresholds: T minimum IoUs, ascending. None: COCO's ten.
-        max_detections: Maximum detections per image and class.
-
-    Returns:
-        The matches of each class that has instances.
+    What is ignored is as in :func:`coco_ap`. The T thresholds are minimum IoUs, ascending; None for COCO's ten. At most
+    `max_detections` per image and class count. Classes without instances are left out.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval

@@ -199,10 +199,9 @@ def coco_area(truth: Annotations, instance: int) -> float:
 
 
 def fill_in_sizes(truth: Annotations, results: Sequence[Result] = (), required: bool = True) -> Annotations:
-    """Return the ground truth with sizes that its file omits (0) read from the headers of the image files.
+    """Return the ground truth with sizes that its file omits (0) read from image files, else from run-length codes.
 
-    Without an image file, a run-length code states the size: that of a true mask, else that of a result. If sizes are
-    ``required``, an unknown one of an image with an instance or a result is a `BoxelError`.
+    If sizes are ``required``, an unknown one of an image with an instance or a result is a `BoxelError`.
     """
     unknown = np.flatnonzero((truth.widths <= 0) | (truth.heights <= 0))
     if not len(unknown):

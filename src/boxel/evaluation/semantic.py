@@ -269,11 +269,7 @@ def measure_label_maps(
 
 
 def select_measurable(truth: Annotations) -> NDArray[np.intp]:
-    """Return the (N,) images in which the class of each pixel is known.
-
-    Raises:
-        BoxelError: No image has a label map or a mask.
-    """
+    """Return the (N,) images in which the class of each pixel is known; raise if no image has a label map or a mask."""
     if not has_pixel_truth(truth).any():
         raise BoxelError(
             f"{truth.file}: none of its {len(truth)} images has a label map or a mask to compare with; add some."

@@ -37,15 +37,10 @@ An `appearance_weight` of 0 is missing on purpose: the sigmas would have no effe
 
 
 class Trial(NamedTuple):
-    """A CRF and its result.
+    """A CRF and its result."""
 
-    Attributes:
-        crf: None: no CRF at all.
-        mean_iou: In [0, 1].
-    """
-
-    crf: CRFConfig | None
-    mean_iou: float
+    crf: CRFConfig | None  # None for no CRF at all
+    mean_iou: float  # in [0, 1]
 
 
 def tune_crf(model: Segmenter, truth: Annotations, count: int = 100) -> list[Trial]:
@@ -104,11 +99,9 @@ def format_trials(trials: Sequence[Trial]) -> str:
 
 
 def descend(score: Callable[[CRFConfig], float], start: CRFConfig) -> CRFConfig:
-    """Return the best CRF that steps along one of `VALUES` at a time lead to, each better than the one before.
+    """Return the best CRF that steps along one of `VALUES` at a time lead to, each with a higher score than the last.
 
-    Args:
-        score: Higher is better. It may be called repeatedly with the same CRF.
-        start: The start, its settings among `VALUES`.
+    The score may be called repeatedly with the same CRF. The settings of the start are among `VALUES`.
     """
     best, best_score, before = start, score(start), None
     while best != before:

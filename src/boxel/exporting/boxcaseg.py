@@ -22,13 +22,8 @@ STRIDE = 4
 class BoxCasegGraph(nn.Module):
     """:meth:`~boxel.models.boxcaseg.model.BoxCaseg.predict_logits`, of crops of any size that is a multiple of 32.
 
-    Args:
-        model: A copy of it is used.
-
-    Attributes:
-        inputs: Names of the inputs, each with its dynamic axes; `rows` and `columns` only if the network takes them.
-
-    The other attributes are those of :class:`~boxel.exporting.boxinst.BoxInstGraph`.
+    A copy of the model is used. `rows` and `columns` are among the inputs only if the network takes them. The
+    attributes are those of :class:`~boxel.exporting.boxinst.BoxInstGraph`.
     """
 
     method = "boxcaseg"
@@ -48,13 +43,7 @@ class BoxCasegGraph(nn.Module):
             self.inputs |= {"rows": {0: "batch", 1: "height"}, "columns": {0: "batch", 1: "width"}}
 
     def forward(self, crops: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
-        """Return (B, S / 4, S / 4) logits of the object.
-
-        Args:
-            crops: (B, 3, S, S) float, RGB in [0, 1].
-            rows: (B, S) bool, rows of the crop in the box.
-            columns: (B, S) bool.
-        """
+        """Return (B, S / 4, S / 4) logits of the object; arguments as for `BoxCaseg.predict_logits`."""
         return self.model.predict_logits(crops, rows, columns)  # type: ignore[arg-type]
 
     def example(self) -> tuple[Tensor, ...]:
@@ -76,10 +65,7 @@ class SameConv(nn.Module):
     """A convolution with TensorFlow's padding, for maps whose sides are multiples of its stride.
 
     The padding is then constant and part of one ONNX operator. timm computes it from the size of each map; the
-    operators for that, and the copies of the maps, take a fifth of onnxruntime's time.
-
-    Args:
-        conv: The convolution, without a bias; its weights are shared.
+    operators for that, and the copies of the maps, take a fifth of onnxruntime's time. The convolution has no bias.
     """
 
     def __init__(self, conv: Conv2dSame):

@@ -26,20 +26,10 @@ from boxel.models.onnx import OnnxBoxInst
 
 
 class BoxInstGraph(nn.Module):
-    """Compute what :meth:`~boxel.models.boxinst.model.BoxInst.detect` does, for a batch of images of one size.
-
-    Args:
-        model: Its layers are used as they are.
-
-    Attributes:
-        method: Name of the method.
-        inputs: Names of the inputs, each with its dynamic axes.
-        outputs: Names of the outputs, likewise.
-        runtime: Runs an exported file like its model.
-        check: Compares such a runner with its model on images.
-    """
+    """Compute what :meth:`~boxel.models.boxinst.model.BoxInst.detect` does, for a batch of images of one size."""
 
     method = "boxinst"
+    # Names, each with its dynamic axes.
     inputs: ClassVar = {"images": {0: "batch", 2: "height", 3: "width"}}
     outputs: ClassVar = {
         "boxes": {0: "instances"},
@@ -48,8 +38,8 @@ class BoxInstGraph(nn.Module):
         "mask_logits": {0: "instances", 1: "mask_height", 2: "mask_width"},
         "image_index": {0: "instances"},
     }
-    runtime: ClassVar[Callable[..., Any]] = OnnxBoxInst
-    check: ClassVar[Callable[..., Any]] = staticmethod(check_boxinst)
+    runtime: ClassVar[Callable[..., Any]] = OnnxBoxInst  # runs an exported file like its model
+    check: ClassVar[Callable[..., Any]] = staticmethod(check_boxinst)  # compares the two on images
 
     def __init__(self, model: BoxInst):
         super().__init__()
@@ -164,12 +154,7 @@ class BoxInstGraph(nn.Module):
 
 
 def pad_to_multiple(images: Tensor, mean: Tensor) -> Tensor:
-    """Pad images with a color at the right and the bottom to the next multiple of 32.
-
-    Args:
-        images: (B, 3, H, W).
-        mean: (3, 1, 1), the color.
-    """
+    """Pad (B, 3, H, W) images with a (3, 1, 1) color at the right and the bottom to the next multiple of 32."""
     height, width = images.shape[-2:]
     padding = (0, -width % 32, 0, -height % 32)
     outside = F.pad(torch.zeros_like(images[:1, :1]), padding, value=1.0)

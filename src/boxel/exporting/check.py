@@ -23,21 +23,13 @@ from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
 
 @dataclass(frozen=True)
 class InstanceCheck:
-    """How closely the instances of a file agree with those of its model.
+    """How closely the instances of a file agree with those of its model."""
 
-    Attributes:
-        instances: Number of instances of the model.
-        unmatched: Number of instances of either without a match of the same label and an IoU of 0.9.
-        box: Maximum difference of a coordinate of two matches, in pixels of the image.
-        score: Maximum difference of the scores of two matches.
-        mask_iou: Minimum IoU of the masks of two matches; 1 for masks that differ in one pixel.
-    """
-
-    instances: int
-    unmatched: int
-    box: float
-    score: float
-    mask_iou: float
+    instances: int  # number of instances of the model
+    unmatched: int  # number of instances of either without a match of the same label and an IoU of 0.9
+    box: float  # maximum difference of a coordinate of two matches, in pixels of the image
+    score: float  # maximum difference of the scores of two matches
+    mask_iou: float  # minimum IoU of the masks of two matches; 1 for masks that differ in one pixel
 
     @property
     def agrees(self) -> bool:
@@ -56,15 +48,10 @@ class InstanceCheck:
 
 @dataclass(frozen=True)
 class LogitCheck:
-    """How closely the logits of a file agree with those of its model.
+    """How closely the logits of a file agree with those of its model."""
 
-    Attributes:
-        crops: Number of crops compared.
-        difference: Maximum difference of two logits.
-    """
-
-    crops: int
-    difference: float
+    crops: int  # number of crops compared
+    difference: float  # maximum difference of two logits
 
     @property
     def agrees(self) -> bool:

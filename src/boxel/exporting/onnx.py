@@ -96,12 +96,9 @@ def make_graph(model: nn.Module) -> Graph | None:
 
 
 def trace(graph: Graph, path: Path, fold_norms: bool = True) -> None:
-    """Write a graph with its weights; the dynamic axes of its inputs may then have any size.
+    """Write a graph in eval mode on the CPU with its weights; the dynamic axes of its inputs may then have any size.
 
-    Args:
-        graph: In eval mode, on the CPU.
-        path: The file.
-        fold_norms: Fold batch norms into the convolutions; without it they stay nodes of their own.
+    Without `fold_norms`, batch norms stay nodes of their own instead of being folded into the convolutions.
     """
     training = torch.onnx.TrainingMode
     torch.onnx.register_custom_op_symbolic("torchvision::deform_conv2d", _deform_conv2d, OPSET)

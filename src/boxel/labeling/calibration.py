@@ -57,13 +57,10 @@ def calibrate(
 def collect_cues(
     data: Annotations, teachers: Sequence[Teacher], config: LabelConfig
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Label a dataset with ground-truth masks and collect cues and IoU of each mask.
+    """Label a dataset with ground-truth masks and collect (M, C) cues and (M,) IoU of the masks.
 
     Boxes without a mask, crowds, and boxes with a side below `MIN_SIDE` are left out, as are images and ground-truth
     masks that cannot be used; a warning counts those.
-
-    Returns:
-        (M, C) cues and (M,) IoUs.
     """
     problems: list[str] = []
     nothing = np.zeros((0, len(CUES))), np.zeros(0)

@@ -163,10 +163,7 @@ def flip_soft_mask(soft: SoftMask, width: int) -> SoftMask:
 def vote_logits(
     votes: Sequence[Vote], index: int, rows: NDArray[np.int64], columns: NDArray[np.int64]
 ) -> NDArray[np.float32]:
-    """(V, rows, columns) logits of all votes for a box at some pixels of the image; NaN without an opinion.
-
-    They are computed on demand: those of all pixels of a hundred large boxes would not fit into memory.
-    """
+    """Resample the votes for a box at some pixels of the image: (V, rows, columns) logits; NaN without an opinion."""
     soft_masks = [vote.soft_masks[index] for vote in votes]
     return np.stack([resample_at(soft.logits, soft.window, rows, columns) for soft in soft_masks])
 

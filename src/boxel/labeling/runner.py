@@ -113,12 +113,9 @@ def label_images(
 ) -> LabelResult:
     """Label the images of a dataset that the store does not have yet, and return the dataset with all masks.
 
-    After any interruption the same call resumes the job: what was committed is not done again. The masks of an image
-    depend on the image, its annotations and the settings alone, not on the order or the number of threads. Crowds and
-    instances with a trusted mask stay as they are.
-
-    Raises:
-        BoxelError: The store has other settings or another dataset, or no image can be labeled.
+    The masks of an image depend on the image, its annotations and the settings alone, not on the order or the number
+    of threads. A store of other settings or another dataset, and images none of which can be labeled, are a
+    :class:`BoxelError`.
     """
     settings = _collect_settings(teachers, config, calibration)
     job = _Job(data, teachers, config, calibration, _assign_roles(data, config.relabel))

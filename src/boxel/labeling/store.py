@@ -46,11 +46,8 @@ class Store:
     overwritten. A commit is one transaction under SQLite's rollback journal, which the next process rolls back if it
     was cut short. (The write-ahead log would be faster but needs shared memory, which network drives lack.)
 
-    Args:
-        path: The file; None for a temporary one.
-
-    Raises:
-        BoxelError: The file cannot be opened, belongs to another program, or is held by another process.
+    Without a path it is a temporary file. One that cannot be opened, belongs to another program or is held by another
+    process is a :class:`BoxelError`.
     """
 
     def __init__(self, path: Path | None = None):

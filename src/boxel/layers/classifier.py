@@ -90,13 +90,8 @@ class FullyConnectedClassifier(nn.Sequential):
 def load_fully_connected(classifier: FullyConnectedClassifier, state: StateDict) -> bool:
     """Initialize fc6 and fc7 from those of a VGG, by evenly spaced channels and kernel entries.
 
-    From 7x7 entries, a kernel of 4x4 takes rows and columns 0, 2, 4 and 6; one of 3x3 takes 0, 3 and 6.
-
-    Returns:
-        Whether the VGG's state dict, with the names of timm or of torchvision, has these layers; else nothing changes.
-
-    Raises:
-        BoxelError: The classifier's kernel or channels exceed the VGG's.
+    From 7x7 entries, a kernel of 4x4 takes rows and columns 0, 2, 4 and 6; one of 3x3 takes 0, 3 and 6. If the VGG's
+    state dict, with the names of timm or of torchvision, has no such layers, nothing changes and False is returned.
 
     References:
         Chen et al., 2015, Section 3.1 ("decimating").

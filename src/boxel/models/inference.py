@@ -55,15 +55,9 @@ class InferenceConfig(Config):
 
 
 def inference_config(model: InstanceModel, **settings: Any) -> InferenceConfig:
-    """Return the inference settings of a model: those of its training, changed by some that are given.
+    """Return the inference settings of an instance segmenter: those of its training, changed by some that are given.
 
-    Args:
-        model: An instance segmenter.
-        **settings: Fields of :class:`InferenceConfig`. A `short_side` alone scales the training's `max_size`.
-
-    Raises:
-        UsageError: A setting is unknown.
-        BoxelError: The model predicts no instances, or a setting is out of range.
+    A `short_side` alone scales the training's `max_size`.
     """
     if not hasattr(model, "detect"):
         raise BoxelError(
@@ -78,11 +72,10 @@ def inference_config(model: InstanceModel, **settings: Any) -> InferenceConfig:
 
 
 def inference_config_from_training(settings: Mapping[str, Any]) -> InferenceConfig:
-    """Return the inference settings that resize images as in training.
+    """Return the inference settings that resize images as in a run with these settings, as plain data.
 
-    Args:
-        settings: The settings of the run, with an :class:`~boxel.data.config.AugmentConfig` under `augment`, or a
-            :class:`~boxel.data.config.ScaleCropConfig` under `views`, as plain data. What is missing has the default.
+    They have an :class:`~boxel.data.config.AugmentConfig` under `augment`, or a
+    :class:`~boxel.data.config.ScaleCropConfig` under `views`. What is missing has the default.
     """
     if "views" in settings:
         long_side = settings["views"]["long_side"]
@@ -166,13 +159,7 @@ _ALIASES = {
 
 
 def check_settings(kind: type, settings: Mapping[str, Any], function: str = "predict()") -> None:
-    """Raise a :class:`UsageError` that names the nearest known setting if one is unknown.
-
-    Args:
-        kind: The dataclass of the settings.
-        settings: Settings by name.
-        function: What was called, for the message.
-    """
+    """Raise a :class:`UsageError` that names the nearest field of a dataclass of settings if one is unknown."""
     known = [field.name for field in fields(kind)]
     for name in settings:
         if name not in known:

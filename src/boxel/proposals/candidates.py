@@ -104,12 +104,7 @@ def enclosing_boxes(boxes: NDArray[np.int32], sets: NDArray[np.bool_]) -> NDArra
 
 
 def add_masks(candidates: Candidates, masks: NDArray[np.bool_]) -> Candidates:
-    """Put masks before the candidates of an image; superpixels that a mask cuts are split.
-
-    Args:
-        candidates: The candidates.
-        masks: (M, H, W) bool, masks of the same image.
-    """
+    """Put (M, H, W) masks before the candidates of an image; superpixels that a mask cuts are split."""
     superpixels = candidates.superpixels.astype(np.int64)
     for mask in masks:
         superpixels = np.unique(2 * superpixels + mask, return_inverse=True)[1].reshape(superpixels.shape)

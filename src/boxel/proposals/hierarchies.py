@@ -57,12 +57,10 @@ def pool_groups(
     groups: Sequence[NDArray[np.integer]],
     order: NDArray[np.floating | np.integer],
 ) -> Pool:
-    """Pool unions of disjoint regions.
+    """Pool unions of disjoint regions of hierarchies over the same superpixels.
 
-    Args:
-        trees: Hierarchies over the same superpixels.
-        groups: For each of them (n, K) nodes in ascending order; a repeated one counts once.
-        order: (N,) the order of all groups; the lowest is the most promising.
+    A group is one of (n, K) nodes per hierarchy, ascending; a repeated node counts once. `order` (N,) is that of all
+    groups, the lowest the most promising.
     """
     boxes, sizes = [], []
     for tree, nodes in zip(trees, groups, strict=True):

@@ -29,15 +29,9 @@ def mcg(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
 
 
 def group_regions(tree: Hierarchy, regions: Regions, top: tuple[int, ...] = TOP_REGIONS) -> NDArray[np.int64]:
-    """List every region of a hierarchy, and pairs, triplets and quadruplets of adjacent ones among the highest.
+    """List every region of a hierarchy, and pairs, triplets and quadruplets of adjacent ones among the `top` highest.
 
-    Args:
-        tree: The hierarchy.
-        regions: Its superpixels.
-        top: How many of the highest regions form pairs, triplets and quadruplets.
-
-    Returns:
-        (N, 4) nodes in ascending order; the last one is repeated if there are fewer.
+    They are (N, 4) nodes in ascending order; the last one is repeated if there are fewer.
     """
     count = len(tree.parents)
     found = [np.arange(count)[:, None]]

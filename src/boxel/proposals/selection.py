@@ -34,14 +34,8 @@ def select_best(pool: Pool, count: int) -> NDArray[np.bool_]:
 def select_fitting(pool: Pool, regions: Regions, boxes: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     """Return (N, S) sets of segments that fit given boxes, an equal share per box: all best ones, then all second best.
 
-    The segments whose tight boxes overlap a given box the most are clipped to it, because the object does not extend
-    beyond its box.
-
-    Args:
-        pool: The segments.
-        regions: The superpixels.
-        boxes: (M, 4) xyxy pixels.
-        count: Maximum number of sets.
+    The segments whose tight boxes overlap one of the (M, 4) boxes the most are clipped to it, because the object does
+    not extend beyond its box.
     """
     share = -(-count // max(len(boxes), 1))
     limit = min(20 * share, len(pool.sizes))

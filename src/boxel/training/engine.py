@@ -39,11 +39,7 @@ _UNSUPPORTED = "this combination of `device`, `devices`, `strategy` and `precisi
 
 
 def start_processes(settings: TrainConfig) -> Fabric:
-    """Start all processes of a run, each of which runs the same program, and connect them.
-
-    Raises:
-        UsageError: The devices are not available.
-    """
+    """Start all processes of a run, each of which runs the same program, and connect them."""
     try:
         with quiet_lightning():
             processes = Fabric(**settings.hardware)
@@ -59,11 +55,7 @@ def start_processes(settings: TrainConfig) -> Fabric:
 
 
 def run_on_first_process(processes: Fabric, work: Callable[[], None]) -> None:
-    """Run a function in the first process while the others wait, however long it takes.
-
-    Raises:
-        BoxelError: It failed; all processes end with its message.
-    """
+    """Run a function in the first process while the others wait, however long; if it fails, all processes end."""
     failure: Exception | None = None
     with processes.rank_zero_first():
         if processes.global_rank == 0:
@@ -81,11 +73,7 @@ def run_on_first_process(processes: Fabric, work: Callable[[], None]) -> None:
 
 
 def build_model(run: Run, classes: Sequence[Category], init: str | Path | None, resume: bool) -> Any:
-    """Build the model of a run with the weights to start from; a checkpoint will fill all of them on `resume`.
-
-    Raises:
-        BoxelError: The settings do not fit together, or weights cannot be read.
-    """
+    """Build the model of a run with the weights to start from; a checkpoint will fill all of them on `resume`."""
     record = run.record
     config = record["model"]
     init = None if resume else init

@@ -33,11 +33,7 @@ SEMANTIC_LAYERS = "semantic."
 
 
 def read_model_settings(run: str | Path) -> dict[str, Any]:
-    """Read the settings of the model of a run, or of a bundled model.
-
-    Raises:
-        BoxelError: It has none.
-    """
+    """Read the settings of the model of a run, or of a bundled model."""
     path = model_folder(run) / "config.yaml"
     try:
         return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
@@ -48,15 +44,10 @@ def read_model_settings(run: str | Path) -> dict[str, Any]:
 def init_from(
     model: nn.Module, run: str | Path, categories: Sequence[Category]
 ) -> tuple[list[str], list[str]]:
-    """Load every weight of a run or a bundled model that the model has in the same shape.
+    """Load every weight of a run or a bundled model that the model has in the same shape, at least one.
 
-    What does not match stays new, and so do the class layers if `categories` are others.
-
-    Returns:
-        Names of the weights that were loaded, and of those that stay new.
-
-    Raises:
-        BoxelError: There are no weights, or none fits.
+    What does not match stays new, and so do the class layers if `categories` are others. The names of the weights that
+    were loaded, and of those that stay new, are returned.
     """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
@@ -80,11 +71,7 @@ def init_from(
 
 
 def read_things(run: str | Path) -> tuple[Category, ...]:
-    """Read the classes of a semantic run that have instances, i.e., all but the background.
-
-    Raises:
-        BoxelError: It has no background.
-    """
+    """Read the classes of a semantic run that have instances, i.e., all but the background."""
     first, *things = read_categories(model_folder(run))
     if first.name != BACKGROUND_NAME or not things:
         raise BoxelError(
@@ -95,11 +82,7 @@ def read_things(run: str | Path) -> tuple[Category, ...]:
 
 
 def read_semantic_config(run: str | Path) -> SemanticConfig:
-    """Read the settings of a semantic network, as a part of another model's.
-
-    Raises:
-        BoxelError: It is not a run of a semantic method.
-    """
+    """Read the settings of a semantic network, as a part of another model's."""
     if read_method(run) not in SEMANTIC:
         raise BoxelError(
             f"{run} is not a run of {' or '.join(SEMANTIC)}; name the folder of one with `semantic`."

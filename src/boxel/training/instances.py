@@ -97,12 +97,7 @@ def diagnose_filled_masks(model: Detector, progress: float) -> str:
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
-    """Compute the few metrics of COCO results that are worth following during training.
-
-    Returns:
-        Finite metrics in [0, 1] by name: `box_AP`, `box_AP50` and `mask_fill`; with true masks `mask_AP`, `mask_AP50`,
-        `mask_AP75` and `mask_iou`, else `box_agreement`.
-    """
+    """Compute the few metrics of COCO results that are worth following during training, those that are finite."""
     box_ap = coco_ap(truth, results, "bbox")
     metrics = {f"box_{name}": box_ap[name] for name in ("AP", "AP50")}
     if truth.has_mask.any():

@@ -51,12 +51,7 @@ def prepare_data(
 ) -> TrainingData:
     """Read the data of a run and select its targets; all arguments but the first are those of :func:`boxel.train`.
 
-    Returns:
-        The datasets. The categories of `training` are not merged by `data.class_agnostic` yet, since a teacher may go
-        by them.
-
-    Raises:
-        BoxelError: A file or an image cannot be read, or there is nothing to learn from or to validate on.
+    The categories of `training` are not merged by `data.class_agnostic` yet, since a teacher may go by them.
     """
     settings, config = run.settings, run.settings.data
     several = [data] if isinstance(data, (Annotations, str, Path)) else data
@@ -178,11 +173,7 @@ def summarize(data: TrainingData) -> str:
 
 
 def add_masks(data: Annotations, masks: Annotations) -> Annotations:
-    """Return the dataset with the masks that another one has for the same annotation ids; other masks stay.
-
-    Raises:
-        BoxelError: Not one instance matches.
-    """
+    """Return the dataset with the masks that another one has for the same annotation ids, at least one; others stay."""
     rows = {(masks.ids[i], masks.image_ids[masks.image_index[i]]): i for i in np.flatnonzero(masks.has_mask)}
     keys = ((annotation, data.image_ids[data.image_index[i]]) for i, annotation in enumerate(data.ids))
     pairs = [(i, rows[key]) for i, key in enumerate(keys) if key in rows]
@@ -206,13 +197,10 @@ def replace_columns(
 
 
 def count_repeats(data: Annotations, share: float) -> NDArray[np.int64]:
-    """Count how often to use each image per epoch, so that few images with given masks are not lost among many.
+    """Count how often to use each of (I,) images per epoch, so that few with given masks are not lost among many.
 
-    The few have a label map, or a given mask (not a predicted one) for every instance. The many have an instance
-    without a given mask.
-
-    Returns:
-        (I,) 1, and for the few the rounded factor that reaches their `share` of both, at most `MAX_REPEATS`.
+    The few have a label map, or a given mask (not a predicted one) for every instance, and are repeated to reach their
+    `share`, up to `MAX_REPEATS`. The many have an instance without a given mask.
     """
     given = data.has_mask & ~data.has_generated_mask
     guessed, complete = np.zeros((2, len(data)), dtype=bool)
@@ -230,9 +218,6 @@ def keep_masks_for(data: Annotations, classes: Sequence[str]) -> Annotations:
     """Return the dataset with masks of some categories only; the others keep their boxes (BoxInst, Tables 6 and 7).
 
     Label maps, which cover all categories, are dropped.
-
-    Raises:
-        BoxelError: A name is not a category of the dataset.
     """
     known = [category.name for category in data.categories]
     for name in classes:
@@ -246,11 +231,7 @@ def keep_masks_for(data: Annotations, classes: Sequence[str]) -> Annotations:
 
 
 def align_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:
-    """Return the dataset under the categories of another one, matched by name, without instances of others.
-
-    Raises:
-        BoxelError: The two have no category in common.
-    """
+    """Return the dataset under the categories of another one, matched by name, without instances of others."""
     names = [category.name for category in categories]
     label = [names.index(category.name) if category.name in names else -1 for category in data.categories]
     if max(label, default=-1) < 0:
@@ -263,16 +244,10 @@ def align_categories(data: Annotations, categories: Sequence[Category]) -> Annot
 def split(
     data: Annotations, share: float, seed: int, among: NDArray[np.bool_] | None = None
 ) -> tuple[Annotations, Annotations | None]:
-    """Split a dataset at random into images for training and, at least one, for validation.
+    """Split a dataset at random into a share of its images for validation, at least one, and the others for training.
 
-    Args:
-        data: The dataset.
-        share: Share of the images for validation.
-        seed: The same seed gives the same split.
-        among: (I,) bool, images that may be used for validation, of which `share` is a part; None for all.
-
-    Returns:
-        The training and the validation data; the latter None if `share` is 0 or there is one image to choose from.
+    The share is taken of the images for which `among`, (I,) bool, is true, or of all. The validation data is None if
+    the share is 0 or there is one image to choose from.
     """
     choices = np.arange(len(data)) if among is None else np.flatnonzero(among)
     if share <= 0 or len(choices) < 2:

@@ -29,11 +29,7 @@ logger = rank_zero_logger(__name__)
 
 
 def label_boxes(run: Run, data: TrainingData, processes: Fabric) -> TrainingData:
-    """Add masks of the run's teacher, if it has one, then merge the categories, which the teacher may have gone by.
-
-    Raises:
-        BoxelError: The teacher cannot label, or there is nothing to learn from even so.
-    """
+    """Add masks of the run's teacher, if it has one, then merge the categories, which the teacher may have gone by."""
     training = data.training
     if run.settings.teacher is not None:
         training = _add_teacher_masks(training, run, processes)
@@ -73,9 +69,7 @@ def _add_teacher_masks(data: Annotations, run: Run, processes: Fabric) -> Annota
 def with_hints(data: Annotations, file: Path) -> Annotations:
     """Return the dataset with a GrabCut mask, not trusted, for each instance that has only a box.
 
-    Args:
-        data: The dataset.
-        file: COCO file that keeps the hints, so that a resumed run does not make them again.
+    The COCO file keeps the hints, so that a resumed run does not make them again.
     """
     wanted = data.has_box & ~data.has_segmentation & ~data.iscrowd
     rows = np.flatnonzero(wanted)

@@ -102,15 +102,8 @@ def length_warning(
     """Return a warning if a dataset makes a run much shorter than its recipe means.
 
     A fixed number of steps shows each image of a large dataset too rarely; a fixed number of epochs takes too few steps
-    on a small one.
-
-    Args:
-        recipe: As for :func:`read_config`.
-        images: The number of images, or of other samples, that make an epoch.
-        config: The settings of the run. If its length differs from the recipe's, the user has chosen it.
-
-    Returns:
-        One sentence, or None if the length fits, was chosen by the user, or the recipe states no number of images.
+    on a small one. A length that differs from the recipe's was chosen by the user. An epoch has some images, or other
+    samples.
 
     Examples:
         >>> length_warning("coco-small", 20_000, read_config("coco-small"))[:44]

@@ -24,11 +24,7 @@ BEST = Path("checkpoints", "best.ckpt")
 
 
 def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path | None:
-    """Start a run folder and return None, or find the checkpoint to resume from.
-
-    Raises:
-        BoxelError: The folder holds a run that cannot be resumed with these settings.
-    """
+    """Start a run folder and return None, or find the checkpoint to resume from, if these settings allow it."""
     out, record = run.out, run.record
     if not resume:
         (out / BEST).unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint

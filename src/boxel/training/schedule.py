@@ -29,13 +29,8 @@ def make_plan(
 ) -> Plan:
     """Scale the learning rate (in proportion) and the steps (inversely) to the effective batch size.
 
-    The effective batch size is ``batch_size * accumulate * processes`` samples per step.
-
-    Args:
-        config: The settings of the run.
-        num_samples: Samples per epoch.
-        processes: Processes that share a step.
-        batches_per_epoch: Batches per epoch and process; None to divide the samples by the batch size.
+    The effective batch size is ``batch_size * accumulate * processes`` samples per step; `num_samples` are those of an
+    epoch. Without `batches_per_epoch`, per process, the samples are divided by the batch size.
 
     Examples:
         >>> make_plan(TrainConfig(epochs=12, batch_size=16), num_samples=1600).steps

@@ -43,12 +43,7 @@ def resolve_run(
     out: str | Path | None,
     settings: Mapping[str, Any],
 ) -> Run:
-    """Settle what a run is to do; the arguments are those of :func:`boxel.train`.
-
-    Raises:
-        UsageError: There is no such method, or an input does not belong to it.
-        BoxelError: A recipe cannot be read, or a setting is unknown or out of range.
-    """
+    """Settle what a run is to do; the arguments are those of :func:`boxel.train`."""
     parts = get_method(method)
     inputs, changes = _split_inputs(parts, settings)
     if isinstance(config, TrainConfig):

@@ -43,12 +43,9 @@ def segment(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
 
 
 def refine(image: NDArray[np.uint8], region: Region, probability: NDArray[np.float32]) -> SoftMask:
-    """Refine a predicted mask so that it follows the colors of the image.
+    """Refine a mask, given by its (rows, columns) probability in a region, so that it follows the colors of the image.
 
-    Args:
-        image: (H, W, 3) RGB.
-        region: The pixels that the mask may take; all others are certainly background.
-        probability: (rows, columns) of the object in the region; NaN if unknown.
+    The probability is NaN if unknown; all pixels outside the region are certainly background.
     """
     return _marginals(image, region, np.nan_to_num(probability, nan=0.5), MASK_RIM, MASK_CRF)
 

@@ -39,11 +39,7 @@ class DetectorTeacher:
     Each box gets the mask of the detection that overlaps it most, each detection serving one box. If the model knows
     the box's category by its name, the detection must be of that category; else it may be of any.
 
-    Args:
-        model: In eval mode, with `detect`, `categories` and `settings`; or a runner that replaces it.
-        name: Identifier used in `source`.
-        categories: Categories of the boxes, in the order of their labels.
-        identity: Text that changes with the model's weights and settings.
+    The model is in eval mode, or a runner that replaces it; the categories are those of the labels of the boxes.
     """
 
     def __init__(self, model: Any, name: str, categories: Sequence[Category], identity: str = "") -> None:
@@ -89,10 +85,10 @@ def _soft_mask(rle: Rle, score: float) -> SoftMask:
 
 
 def load_teacher(source: str, categories: Sequence[Category], device: str, threads: int = 1) -> Teacher:
-    """Load a trained model as a teacher: a BoxCaseg, a segmenter or a detector.
+    """Load a trained model as a teacher: a BoxCaseg, a segmenter or a detector; arguments as for `make_teacher`.
 
     The identity of a bundled model is its weights, whatever runs them. That of other models includes what runs them,
-    which decides the last digits of their logits. Arguments are those of `make_teacher`.
+    which decides the last digits of their logits.
     """
     model: Any = load(source).to(device)
     name = Path(source).as_posix()

@@ -47,11 +47,7 @@ class SamTeacher:
         source: A folder with config.json, model.safetensors and the processor's files, or `owner/name` on the
             Hugging Face hub.
         device: Where the network runs.
-        margin: Margin of the soft mask around each box, as a share of its width and height; at least the margin that
-            masks are clipped to.
-
-    Raises:
-        BoxelError: transformers is not installed, or the source is not a complete SAM, SAM 2 or SAM 3 model.
+        margin: Margin of the soft mask around each box, as a share of its width and height.
 
     References:
         Kirillov et al., "Segment Anything", ICCV 2023; Ravi et al., "SAM 2", 2024; Carion et al., "SAM 3", 2025.

@@ -26,13 +26,8 @@ class SegmenterTeacher:
 
     The boxes are evidence too. A class cannot be where it has no box, so a cat mistaken for a dog is still a cat in the
     box of one; classes that have no boxes in the dataset, such as the background, can be anywhere. And each box holds
-    an object: if the model sees none there, the pixels where it is nearest to seeing it are taken.
-
-    Args:
-        model: A segmenter in eval mode.
-        name: Identifier used in `source`.
-        categories: Categories of the boxes, in the order of their labels.
-        identity: Text that changes with the model's weights and settings.
+    an object: if the model sees none there, the pixels where it is nearest to seeing it are taken. The categories are
+    those of the labels of the boxes.
     """
 
     def __init__(
@@ -74,10 +69,7 @@ class SegmenterTeacher:
 
 
 def _soft_mask(own: Tensor, total: Tensor, region: Region, inner: Region) -> SoftMask:
-    """Compute the odds of a class, of probability ``own``, against all else that pixels of a region may be.
-
-    The probabilities are of the whole image, (H, W); ``inner`` are the pixels of the region that lie in the box.
-    """
+    """Compute the odds of a class, of (H, W) probability ``own``, in a region whose ``inner`` part lies in the box."""
     odds = (own.clamp(min=EPS).log() - (total - own).clamp(min=EPS).log()).numpy()
     boxed = odds[inner.slices]
     # Pixels with odds above this threshold are the object.

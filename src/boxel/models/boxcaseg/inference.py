@@ -24,13 +24,7 @@ BoxToMask: TypeAlias = "BoxCaseg | OnnxBoxCaseg"
 
 @torch.inference_mode()
 def soft_masks(model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
-    """Predict the logits of the object in each box.
-
-    Args:
-        model: In eval mode.
-        image: (H, W, 3) RGB.
-        boxes: (N, 4) xyxy pixels, at least partly inside the image.
-    """
+    """Predict the logits of the object in (N, 4) boxes, xyxy pixels partly inside the (H, W, 3) RGB image."""
 
     def predict(some: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
         *crops, windows = model.extract_crops(image, some)
@@ -42,11 +36,7 @@ def soft_masks(model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.flo
 def box_masks(
     model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.float64]
 ) -> tuple[list[Rle], NDArray[np.float32]]:
-    """Predict the mask of the object in each box, cut to the box; arguments as for :func:`soft_masks`.
-
-    Returns:
-        N run-length codes of the image's size, and scores (N,) in [0, 1].
-    """
+    """Predict the run-length code of the object in each box, cut to the box, and its score, as :func:`soft_masks`."""
     height, width = image.shape[:2]
     logits, windows, scores = soft_masks(model, image, boxes)
     rles = []
@@ -66,15 +56,7 @@ def segment_boxes(
     labels: NDArray[np.integer],
     categories: tuple[Category, ...],
 ) -> Instances:
-    """Predict the masks of labeled boxes as instances in their order, scored by how certain their pixels are.
-
-    Args:
-        model: In eval mode.
-        image: (H, W, 3) RGB.
-        boxes: (N, 4) xyxy pixels.
-        labels: (N,) index into ``categories``.
-        categories: Categories of the boxes.
-    """
+    """Predict the masks of labeled boxes as instances in their order, scored by how certain their pixels are."""
     rles, scores = box_masks(model, image, boxes)
     height, width = image.shape[:2]
     return Instances(

@@ -26,7 +26,8 @@ def box_losses(
 ) -> dict[str, Tensor]:
     """Compute the losses of the logits that learn from boxes: MIL with its smooth term (Eq. 1, 2) and ours.
 
-    All are means over the B crops of the batch; those of crops without a mask are 0 if there are none.
+    All are means over the B crops of the batch; those of crops without a mask are 0 if there are none. They are not
+    weighted, and a loss of weight 0 is omitted.
 
     Args:
         logits: (B, S, S).
@@ -35,10 +36,7 @@ def box_losses(
         masks: (B, S, S) in [0, 1], the true mask if there is one, else a hint, else empty.
         has_mask: (B,) bool.
         images: (B, 3, S, S) RGB in [0, 1].
-        config: Settings; a loss of weight 0 is omitted.
-
-    Returns:
-        `mil`, `smooth`, `projection`, `affinity` and `hint`; not weighted.
+        config: Settings.
     """
     losses = {}
     boxed = ~has_mask

@@ -58,14 +58,9 @@ class Head(nn.Module):
         return HeadOutput(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centerness, 1), towers)
 
     def predict_mask_params(self, towers: list[Tensor], image_index: Tensor, location: Tensor) -> Tensor:
-        """Predict the parameters of the dynamic mask head at some locations only.
+        """Predict the parameters of the dynamic mask head at (N,) of the tens of thousands of locations.
 
-        The 3x3 convolution is computed where it is needed, at N of tens of thousands of locations.
-
-        Args:
-            towers: As of :class:`HeadOutput`.
-            image_index: (N,) int64, index into the batch.
-            location: (N,) int64, index in [0, L).
+        The 3x3 convolution is computed only there. Locations are indices in [0, L) of images of the batch.
         """
         weight = self.controller.weight.flatten(1)
         patches = location.new_zeros((len(location), weight.shape[1]), dtype=towers[0].dtype)

@@ -69,7 +69,8 @@ def mask_losses(
 ) -> dict[str, Tensor]:
     """Compute projection and color affinity of instances with a box only, Dice or Eq. 6 of those with a mask.
 
-    All are means over the N instances, so that in a mixed batch each kind weighs as much as its share.
+    All are means over the N instances, so that in a mixed batch each kind weighs as much as its share. They are not
+    weighted, and a loss of weight 0 is left out.
 
     Args:
         logits: (N, h, w) at stride 4.
@@ -79,11 +80,7 @@ def mask_losses(
         image_index: (N,) index into the images.
         images: (B, 3, H, W) RGB in [0, 1].
         valid: (B, H, W) bool, False in padding and wherever edges are excluded.
-        config: Settings; a loss of weight 0 is left out.
-
-    Returns:
-        `projection`, `affinity`, `area` and `hint` of instances with a box only, `mask` of those with a mask; not
-        weighted.
+        config: Settings.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()

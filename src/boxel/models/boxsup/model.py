@@ -41,12 +41,9 @@ class BoxSup(Segmenter):
 
 
 def reestimate_labels(scores: Tensor, labels: Tensor, bias: float) -> Tensor:
-    """Relabel the pixels of boxes that the network predicts to be background.
+    """Relabel the pixels of boxes that score their class lower than the background by more than a bias.
 
-    Args:
-        scores: (B, K, H, W) logits, the background first.
-        labels: (B, H, W) int64 in [0, K), the class of the box a pixel is in, or the background; or `IGNORE_INDEX`.
-        bias: How far a class may score below the background and still be kept.
+    Scores are (B, K, H, W) logits, the background first; labels (B, H, W), the class of the box a pixel is in.
 
     References:
         Papandreou, Chen, Murphy, Yuille, Weakly- and Semi-Supervised Learning of a Deep Convolutional Network for

@@ -18,18 +18,13 @@ BLOCK = 2**16
 class Hypotheses(NamedTuple):
     """Instances of an image, best first.
 
-    Attributes:
-        masks: (N, h, w) bool, on the grid of the votes.
-        boxes: (N, 4) float, xyxy in the unit of the votes: the mean over the pixels of the mask, which is closer to the
-            true box than that of the best pixel.
-        scores: (N,) float in [0, 1], the confidence.
-        labels: (N,) int64 in [0, C).
+    The box is the mean over the pixels of the mask, which is closer to the true box than that of the best pixel.
     """
 
-    masks: Tensor
-    boxes: Tensor
-    scores: Tensor
-    labels: Tensor
+    masks: Tensor  # (N, h, w) bool, on the grid of the votes
+    boxes: Tensor  # (N, 4) float, xyxy in the unit of the votes
+    scores: Tensor  # (N,) float in [0, 1], the confidence
+    labels: Tensor  # (N,) int64 in [0, C)
 
 
 def vote(scores: Tensor, boxes: Tensor, config: VotingConfig, cell: float = 1.0) -> Hypotheses:

@@ -125,11 +125,7 @@ class RoIHeads(roi_heads.RoIHeads):
     ) -> tuple[dict[str, Tensor], Tensor, MaskTargets]:
         """Compute the losses of the box head, and predict the masks of sampled proposals, (R, GRID, GRID) logits.
 
-        Args:
-            features: P2 to P6 by name.
-            proposals: (N, 4) per image.
-            sizes: (height, width) of each image.
-            targets: One per image.
+        Features are P2 to P6 by name; proposals are (N, 4), sizes (height, width) and targets one per image.
         """
         proposals, matched_idxs, labels, deltas = self.select_training_samples(proposals, targets)
         class_logits, box_deltas = self._predict_boxes(features, proposals, sizes)

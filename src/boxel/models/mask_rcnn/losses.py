@@ -13,16 +13,9 @@ from boxel.models.mask_rcnn.heads import MaskTargets, grid_windows, spans_in
 def mask_losses(logits: Tensor, targets: MaskTargets, learns_from_boxes: bool) -> dict[str, Tensor]:
     """Compute the cross-entropy of proposals with a mask, and the loss of rows and columns of the others.
 
-    All are means over the R proposals, so that in a mixed batch each kind weighs as much as its share. If all have
-    masks, `mask` is torchvision's `maskrcnn_loss`.
-
-    Args:
-        logits: (R, GRID, GRID) of the class of each proposal.
-        targets: Their targets.
-        learns_from_boxes: Whether proposals without a mask have a loss.
-
-    Returns:
-        `mask`, and of instances with a box only `mil` and `smoothness`; not weighted.
+    The logits, (R, GRID, GRID), are those of the class of each proposal. All losses are means over the R proposals, so
+    that in a mixed batch each kind weighs as much as its share, and are not weighted. If all have masks, `mask` is
+    torchvision's `maskrcnn_loss`.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()

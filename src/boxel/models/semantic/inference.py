@@ -149,13 +149,7 @@ def semantic_inference_config(
 ) -> SemanticInferenceConfig:
     """Return the inference settings of a model: the size of its training, changed by settings that are given.
 
-    Args:
-        model: A semantic segmenter.
-        crf: True for the CRF that `boxel tune-crf` has found for the run, else for the default one.
-        **settings: Other fields of :class:`SemanticInferenceConfig`.
-
-    Raises:
-        UsageError: A setting is unknown.
+    With `crf` True it is the CRF that `boxel tune-crf` has found for the run, else the default one.
     """
     check_settings(SemanticInferenceConfig, settings)
     if isinstance(crf, bool):
@@ -168,13 +162,7 @@ def semantic_inference_config(
 def predict_label_map(
     model: Segmenter, image: NDArray[np.uint8], config: SemanticInferenceConfig | None = None
 ) -> LabelMap:
-    """Predict the class of each pixel.
-
-    Args:
-        model: A semantic segmenter in eval mode.
-        image: (H, W, 3) RGB of any size.
-        config: Preprocessing and test-time augmentation; that of the training if None.
-    """
+    """Predict the class of each pixel of an (H, W, 3) RGB image; the settings are those of the training if None."""
     pixels = to_tensor(image, next(model.parameters()).device)
     config = config or semantic_inference_config(model)
     scores, labels = predict_probabilities(model.network, pixels, config).max(0)
@@ -185,15 +173,9 @@ def predict_label_map(
 def predict_probabilities(
     network: FullyConvolutional, image: Tensor, config: SemanticInferenceConfig
 ) -> Tensor:
-    """Return the class probabilities of each pixel: their mean over all passes, refined by a CRF if there is one.
+    """Return the (K, H, W) class probabilities of a (3, H, W) uint8 RGB image on the device of the network.
 
-    Args:
-        network: A network in eval mode.
-        image: (3, H, W) uint8 RGB, on the device of the network.
-        config: Preprocessing and test-time augmentation.
-
-    Returns:
-        (K, H, W) float32 in [0, 1].
+    They are the mean over all passes, refined by a CRF if there is one.
     """
     size = image.shape[-2:]
     total, passes = torch.zeros((), device=image.device), 0

@@ -24,9 +24,9 @@ NUM_IMAGES = 6  # per picture
 def draw_samples(
     data: Annotations, draw: Callable[[NDArray[np.uint8], int], NDArray[np.uint8]], path: Path
 ) -> None:
-    """Draw on some images of a dataset, evenly spaced, and write them as one; those that cannot be read are left out.
+    """Draw on some images of a dataset, evenly spaced, by a function of (H, W, 3) RGB pixels and an index.
 
-    The function gets an (H, W, 3) RGB image and its index.
+    The drawings are written as one; images that cannot be read are left out.
     """
     drawn = []
     for index in np.linspace(0, len(data) - 1, min(NUM_IMAGES, len(data))).round().astype(int).tolist():

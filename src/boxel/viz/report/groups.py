@@ -19,21 +19,13 @@ _BETWEEN = (32**2, 96**2)  # square pixels that part them
 
 @dataclass(frozen=True)
 class Group:
-    """Boxes that have something in common.
+    """Boxes that have something in common."""
 
-    Attributes:
-        name: What they have in common.
-        boxes: Number of boxes.
-        masks: Number of boxes with a mask.
-        dropped: Number of masks that are not trusted.
-        quality: Mean quality of the masks, in [0, 1]; NaN if none is known.
-    """
-
-    name: str
-    boxes: int
-    masks: int
-    dropped: int
-    quality: float
+    name: str  # what they have in common
+    boxes: int  # number of boxes
+    masks: int  # number of boxes with a mask
+    dropped: int  # number of masks that are not trusted
+    quality: float  # mean quality of the masks, in [0, 1]; NaN if none is known
 
 
 def known_quality(data: Annotations) -> NDArray[np.float64]:
@@ -44,11 +36,7 @@ def known_quality(data: Annotations) -> NDArray[np.float64]:
 
 
 def group_by_category(data: Annotations) -> list[Group]:
-    """Group by category, the worst first.
-
-    Worst are categories without any mask, then those with the lowest mean quality, and if none is known those with the
-    largest share of masks that are not trusted.
-    """
+    """Group by category, the worst first: without a mask, then by mean quality, else by share of masks not trusted."""
 
     def badness(group: Group) -> tuple[float, float, int]:
         quality = group.quality if np.isfinite(group.quality) else 2.0

@@ -23,16 +23,9 @@ _WEBP_QUALITY = 80
 
 
 def draw_masks(data: Annotations, instances: Iterable[int]) -> dict[int, bytes | str]:
-    """Draw each instance: the image around its box, the mask tinted and rimmed, and the box.
+    """Draw instances that have a mask: the image around the box, the mask tinted and rimmed, and the box.
 
-    Each image is read once, one at a time.
-
-    Args:
-        data: The dataset.
-        instances: Indices of instances that have a mask.
-
-    Returns:
-        By instance, a WebP file of `SIDE` pixels, or the message of the error.
+    Each image is read once. By instance it returns a WebP file of `SIDE` pixels, or the message of the error.
     """
     read = lru_cache(maxsize=1)(read_image)
     drawn: dict[int, bytes | str] = {}

@@ -158,7 +158,7 @@ _ALIASES = {
 """Names that other libraries have for a setting."""
 
 
-def check_settings(kind: type, settings: Mapping[str, Any], function: str = "predict()") -> None:
+def check_settings(kind: type, settings: Mapping[str, Any]) -> None:
     """Raise a :class:`UsageError` that names the nearest field of a dataclass of settings if one is unknown."""
     known = [field.name for field in fields(kind)]
     for name in settings:
@@ -166,7 +166,7 @@ def check_settings(kind: type, settings: Mapping[str, Any], function: str = "pre
             meant = [setting for setting in known if name in _ALIASES.get(setting, ())]
             meant += get_close_matches(name, known, n=1)
             hint = f"did you mean {meant[0]!r}?" if meant else f"known are {', '.join(known)}."
-            raise UsageError(f"{function} got an unknown setting {name!r}; {hint}")
+            raise UsageError(f"predict() got an unknown setting {name!r}; {hint}")
 
 
 def check_scales(scales: Sequence[float]) -> None:

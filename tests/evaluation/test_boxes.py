@@ -153,14 +153,13 @@ def test_datasets_without_a_common_instance_are_refused(truth):
         measure_masks(replace(truth, file="true.json"), other)
 
 
-def test_boxes_with_a_short_side_are_left_out(truth):
+def test_boxes_with_a_short_side_are_left_out(truth, monkeypatch):
     assert MIN_SIDE == 16
     sides = {0: 20, 1: 30, 3: 20}
     for least, kept in [(0, [0, 1, 3]), (20, [0, 1, 3]), (20.5, [1]), (31, [])]:
-        assert (
-            instance_ious(truth, truth, least)[2].tolist() == kept == [i for i in sides if sides[i] >= least]
-        )
-    assert measure_masks(truth, truth, 31) == {"instances": 0}
+        monkeypatch.setattr("boxel.evaluation.boxes.MIN_SIDE", least)
+        assert instance_ious(truth, truth)[2].tolist() == kept == [i for i in sides if sides[i] >= least]
+    assert measure_masks(truth, truth) == {"instances": 0}
 
 
 def test_a_mask_of_another_size_counts_as_an_iou_of_0(truth, rectangle, caplog):

@@ -84,7 +84,11 @@ def run_with(monkeypatch, run):
         ("check truth.json --repair folder", 2, "folder: end the name of this file with .json"),
         ("inspect colors truth.json", 2, "WHAT is colors; give affinity."),
         ("evaluate missing.json truth.json", 1, "missing.json"),
-        ("evaluate results.json truth.json --baselines boxes", 2, "--baselines is boxes; give box or grabcut"),
+        (
+            "evaluate results.json truth.json --baselines boxes",
+            2,
+            "--baselines is boxes; give box or grabcut",
+        ),
         ("evaluate results.json truth.json --json .", 2, ". is a folder; name a file to write."),
         ("demo --steps 3", 2, "--steps is for --train"),
         ("--print-completion csh", 2, "--print-completion needs the name of a shell: bash, zsh, fish."),

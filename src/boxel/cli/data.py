@@ -36,7 +36,7 @@ def _check(given: dict[str, Any]) -> int:
 
 
 def _convert_options() -> list[Option]:
-    to = "format to write: coco, cvat, voc, sbd, yolo, labelme, salient or semantic; coco for a .json file"
+    to = "format to write: coco, cvat, label-studio, voc, sbd, yolo, labelme, salient, semantic; coco for a .json file"
     format = "format of the annotations, if it is not recognized"
     return [
         *DATA,

@@ -20,7 +20,7 @@ def _label_options() -> list[Option]:
         "what predicts the masks: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, crf, sam:PATH, or a "
         "model folder"
     )
-    to = "further formats to write, each into a folder beside --out: yolo,voc,labelme,sbd"
+    to = "further formats to write, each into a folder beside --out: yolo,voc,labelme,cvat,label-studio,sbd"
     calibrate = "annotations with true masks of at least 20 boxes, to calibrate the quality with"
     annotations, images, _ = DATA  # label maps have no boxes
     return [

@@ -25,7 +25,7 @@ from boxel.utils.files import make_parent, remove
 
 logger = logging.getLogger(__name__)
 
-EXPORTS = ("yolo", "voc", "labelme", "sbd")
+EXPORTS = ("yolo", "voc", "labelme", "cvat", "label-studio", "sbd")
 """Formats that a labeled dataset can be written in besides COCO."""
 
 TeacherLike: TypeAlias = str | Path | Teacher

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import boxel.data
-from boxel.data.formats import cvat
+from boxel.data.formats.row_runs import decode_rows, encode_rows
 from boxel.utils.errors import BoxelError
 
 META = """<meta><task><name>t</name><labels>
@@ -195,8 +195,8 @@ def test_a_missing_size_is_that_of_the_image(tmp_path):
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=1, max_size=6))
 def test_runs_along_rows_round_trip(values):
     mask = np.array(values)
-    code = cvat.encode_rows(mask)
-    np.testing.assert_array_equal(cvat.decode_rows(code, *mask.shape), mask)
+    code = encode_rows(mask)
+    np.testing.assert_array_equal(decode_rows(code, *mask.shape), mask)
     runs = [int(run) for run in code.split(", ")]
     assert all(runs[1:])  # only the first, of background, may be empty
 

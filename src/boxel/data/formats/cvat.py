@@ -13,29 +13,28 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
-from xml.sax.saxutils import escape, quoteattr
 
 import defusedxml.ElementTree
 import msgspec
-import numpy as np
-from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
+from boxel.data.formats.cvat_writer import FILE, KNOWN, to_text
+from boxel.data.formats.cvat_writer import write as write
+from boxel.data.formats.extras import decode_extras, encode_extras, get_dict
 from boxel.data.formats.identity import Ids
-from boxel.data.formats.layout import Export, file_stems
+from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, stay_inside
-from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, find_rotated, rotate_box, single_ring
+from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
+from boxel.data.formats.row_runs import decode_rows
 from boxel.data.images import MAX_PIXELS, image_size
-from boxel.masks.rle import decode_in_box, encode_in_box, polygon_area
+from boxel.masks.rle import encode_in_box
 from boxel.utils.errors import BoxelError, one_line
-
-FILE = "annotations.xml"
 
 _HEAD = 1 << 16
 _LEFT_OUT = ("polyline", "points", "cuboid", "skeleton")
@@ -46,19 +45,6 @@ _SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": 
 # What comes before the outermost element of an XML file, and the name of that element.
 _ROOT = re.compile(r"(?:\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*(?:\[.*?\])?\s*>)*<([\w.:-]+)", re.DOTALL)
 _DECLARED = re.compile(rb"^(?:\xef\xbb\xbf)?<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)")
-_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # XML 1.0, section 2.2
-_NAME = re.compile(r"[A-Za-z_][\w.-]*\Z")  # of an element or an attribute
-
-_KNOWN = frozenset(
-    {
-        *("label", "occluded", "z_order", "group_id"),
-        *("points", "xtl", "ytl", "xbr", "ybr", "rotation"),
-        *("rle", "left", "top", "width", "height"),
-        *("cx", "cy", "rx", "ry"),
-    }
-)
-"""Attributes of shapes that have a place of their own; others stay under ``cvat``."""
-
 _OWN = frozenset(["occluded", "z_order", "group_id", "attributes", "cvat"])
 """Keys of extras of which the XML holds all there is."""
 
@@ -121,20 +107,22 @@ def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
         return data
     extras: list[bytes | None] = []
     for here, known, source in zip(data.extras, restored.extras, restored.source, strict=True):
-        read, old = _decode(here), {} if known is here else _decode(known)
+        read, old = decode_extras(here), {} if known is here else decode_extras(known)
         if source is not None and "cvat" not in old and read.get("cvat") == {"source": "auto"}:
             del read["cvat"]  # which `write` has added
-        attributes = _dict(old.get("attributes"))
-        if attributes and {name: _to_text(value) for name, value in attributes.items()} == read.get(
+        attributes = get_dict(old, "attributes")
+        if attributes and {name: to_text(value) for name, value in attributes.items()} == read.get(
             "attributes"
         ):
             read["attributes"] = attributes  # with the types that they had
         merged = {key: value for key, value in old.items() if key not in _OWN} | read
-        extras.append(msgspec.json.encode(merged) if merged else None)
+        extras.append(encode_extras(merged))
     image_extras: list[bytes | None] = []
     for here, known in zip(data.image_extras, restored.image_extras, strict=True):
-        merged = {key: value for key, value in _decode(known).items() if key != "tags"} | _decode(here)
-        image_extras.append(msgspec.json.encode(merged) if merged else None)
+        merged = {key: value for key, value in decode_extras(known).items() if key != "tags"} | decode_extras(
+            here
+        )
+        image_extras.append(encode_extras(merged))
     return replace(restored, extras=extras, image_extras=image_extras)
 
 
@@ -236,7 +224,7 @@ class _Reader:
             self.rows.report("bad-annotation", self.file, what, None, id)
             return
         text = None if segmentation is None else msgspec.json.encode(segmentation)
-        more = msgspec.json.encode(extras) if extras else None
+        more = encode_extras(extras)
         self.rows.add(number, image, self._label(name), box, text, extras=more)
 
 
@@ -279,7 +267,7 @@ def _label_extras(label: ElementTree.Element) -> bytes | None:
     attributes = [{part.tag: part.text or "" for part in item} for item in label.iter("attribute")]
     if attributes:
         extras["attributes"] = attributes
-    return msgspec.json.encode(extras) if extras else None
+    return encode_extras(extras)
 
 
 def _read_tag(tag: ElementTree.Element) -> str | dict[str, Any]:
@@ -302,7 +290,7 @@ def _shape_extras(shape: ElementTree.Element) -> dict[str, Any]:
                 extras[key] = value
     if attributes := _attributes(shape):
         extras["attributes"] = attributes
-    others = {key: value for key, value in shape.items() if key not in _KNOWN}
+    others = {key: value for key, value in shape.items() if key not in KNOWN}
     if others.get("source") == "manual":
         del others["source"]
     if others:
@@ -373,190 +361,3 @@ _SHAPES: dict[str, Callable[[ElementTree.Element, tuple[int, int], dict[str, Any
     "ellipse": _ellipse,
     "mask": _mask,
 }
-
-
-def decode_rows(text: str, height: int, width: int) -> NDArray[np.bool_]:
-    """Decode runs along the rows of a mask, of which the first is background.
-
-    Raises:
-        ValueError: The runs do not fill the mask.
-
-    Examples:
-        >>> decode_rows("1, 3", 2, 2).astype(int).tolist()
-        [[0, 1], [1, 1]]
-    """
-    runs = np.array([int(run) for run in text.split(",")], dtype=np.int64)
-    if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
-        raise ValueError(f"its runs do not fill {width} x {height} pixels")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
-
-
-def encode_rows(mask: NDArray[Any]) -> str:
-    """Encode an (H, W) mask as runs along its rows; see `decode_rows`.
-
-    Examples:
-        >>> encode_rows(np.array([[0, 1], [1, 1]]))
-        '1, 3'
-    """
-    values = np.concatenate([[0], mask.ravel() != 0])
-    ends = np.append(np.flatnonzero(np.diff(values)), mask.size)
-    return ", ".join(map(str, np.diff(ends, prepend=0).tolist()))
-
-
-def write(data: Annotations, path: Path) -> list[str]:
-    """Write an ``annotations.xml`` with the images beside it in ``images/``.
-
-    A polygon of one ring stays one, any other mask is written pixel by pixel, and the rest are boxes. Extras that CVAT
-    has a place for go there; `IDS_FILE` holds the others, and ids, splits and quality.
-    """
-    export = Export(data, path, "CVAT", "images")
-    writer = _Writer(export)
-    with open(path / FILE, "w", encoding="utf-8", newline="\n") as file:
-        file.writelines(writer.lines())
-    export.write_ids()
-    return export.losses("holds one ring per polygon", needs="CVAT needs finite numbers")
-
-
-class _Writer:
-    """The lines of the XML file of an export."""
-
-    def __init__(self, export: Export) -> None:
-        self.export, self.data = export, export.data
-        self.names = [_clean(category.name) or "unnamed" for category in self.data.categories]
-
-    def lines(self) -> Iterator[str]:
-        data = self.data
-        yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
-        yield f"  <meta>\n    <task>\n      <size>{len(data)}</size>\n      <mode>annotation</mode>\n"
-        yield from self.labels()
-        yield "    </task>\n  </meta>\n"
-        for image, name in enumerate(self.export.names):
-            width, height = data.image_size(image)
-            fields: dict[str, Any] = {"id": image, "name": name}
-            if data.splits[image]:
-                fields["subset"] = data.splits[image]
-            yield f"  <image{_fields(fields | {'width': width, 'height': height})}>\n"
-            for instance in data.instances_in(image).tolist():
-                yield from self.shape(instance, image)
-            for tag in _list(_decode(data.image_extras[image]).get("tags")):
-                parts = tag if isinstance(tag, dict) else {"label": tag}
-                yield from _element("tag", {"label": parts.get("label"), "source": "manual"}, parts)
-            yield "  </image>\n"
-        yield "</annotations>\n"
-
-    def labels(self) -> Iterator[str]:
-        """Yield the labels of the task, with the attributes that their shapes have."""
-        used: list[dict[str, None]] = [{} for _ in self.names]
-        for label, extras in zip(self.data.labels.tolist(), self.data.extras, strict=True):
-            if extras is not None:
-                used[label] |= dict.fromkeys(_dict(_decode(extras).get("attributes")))
-        yield "      <labels>\n"
-        for name, category, attributes in zip(self.names, self.data.categories, used, strict=True):
-            extras = _decode(category.extras)
-            known = {
-                a["name"]: a for a in _list(extras.get("attributes")) if isinstance(a, dict) and a.get("name")
-            }
-            plain = {"mutable": "False", "input_type": "text", "default_value": "", "values": ""}
-            known |= {a: {"name": a} | plain for a in attributes if a not in known}
-            color = extras.get("color")
-            yield f"        <label>\n          <name>{_escape(name)}</name>\n"
-            if isinstance(color, str):
-                yield f"          <color>{_escape(color)}</color>\n"
-            yield "          <type>any</type>\n          <attributes>\n"
-            for attribute in known.values():
-                parts = (
-                    f"<{key}>{_escape(_to_text(v))}</{key}>"
-                    for key, v in attribute.items()
-                    if _NAME.match(key)
-                )
-                yield f"            <attribute>{''.join(parts)}</attribute>\n"
-            yield "          </attributes>\n        </label>\n"
-        yield "      </labels>\n"
-
-    def shape(self, instance: int, image: int) -> Iterator[str]:
-        data = self.data
-        extras = _decode(data.extras[instance])
-        others = {
-            key: v for key, v in _dict(extras.get("cvat")).items() if _NAME.match(key) and key not in _KNOWN
-        }
-        fields = {
-            "label": self.names[data.labels[instance]],
-            "source": "manual" if data.source[instance] is None else "auto",
-            "occluded": int(str(extras.get("occluded", 0)).lower() in ("1", "true")),
-            "z_order": extras["z_order"] if isinstance(extras.get("z_order"), int) else 0,
-        }
-        if isinstance(extras.get("group_id"), int):
-            fields["group_id"] = extras["group_id"]
-        geometry = self._geometry(instance, image, extras)
-        if geometry is not None:
-            tag, numbers = geometry
-            yield from _element(tag, fields | others | numbers, extras)
-
-    def _geometry(
-        self, instance: int, image: int, extras: dict[str, Any]
-    ) -> tuple[str, dict[str, str]] | None:
-        """Return the tag of a shape and its numbers; None for a box that is not finite."""
-        data, export = self.data, self.export
-        rle = export.rle(instance, image)
-        ring = None if rle is None else single_ring(data.segmentation(instance))
-        if ring is not None:
-            points = np.reshape(ring, (-1, 2))
-            export.add(image, instance, enclose(points.tolist()), polygon_area(points))
-            return "polygon", {"points": ";".join(f"{_number(x)},{_number(y)}" for x, y in points.tolist())}
-        mask, x, y = (np.zeros((0, 0)), 0, 0) if rle is None else decode_in_box(rle)
-        height, width = mask.shape
-        if mask.size:
-            export.add(image, instance, [x, y, x + width, y + height], int(mask.sum()))
-            numbers = {"left": x, "top": y, "width": width, "height": height}
-            return "mask", {"rle": encode_rows(mask)} | {key: str(v) for key, v in numbers.items()}
-        box = data.boxes[instance]
-        if not np.isfinite(box).all():
-            return None
-        export.add(image, instance)
-        rotated = find_rotated(extras, box)
-        sides = box.tolist()
-        if rotated is not None:
-            (x, y), width, height, degrees = rotated
-            sides = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
-        numbers = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(_number, sides), strict=True))
-        return "box", numbers | ({} if rotated is None else {"rotation": _number(degrees)})
-
-
-def _element(tag: str, fields: Mapping[str, Any], extras: Mapping[str, Any]) -> Iterator[str]:
-    """Yield an element of an image, with its attributes as CVAT writes them."""
-    yield f"    <{tag}{_fields(fields)}>\n"
-    for name, value in _dict(extras.get("attributes")).items():
-        yield f"      <attribute{_fields({'name': name})}>{_escape(_to_text(value))}</attribute>\n"
-    yield f"    </{tag}>\n"
-
-
-def _fields(fields: Mapping[str, Any]) -> str:
-    return "".join(f" {key}={quoteattr(_clean(_to_text(value)))}" for key, value in fields.items())
-
-
-def _escape(text: str) -> str:
-    return escape(_clean(text), {"\r": "&#13;"})
-
-
-def _clean(text: str) -> str:
-    return _FORBIDDEN.sub(" ", text)
-
-
-def _number(value: float) -> str:
-    return f"{round(value, 9):.15g}"
-
-
-def _to_text(value: Any) -> str:
-    return value if isinstance(value, str) else msgspec.json.encode(value).decode()
-
-
-def _decode(extras: bytes | None) -> dict[str, Any]:
-    return {} if extras is None else msgspec.json.decode(extras)
-
-
-def _dict(value: Any) -> dict[str, Any]:
-    return value if isinstance(value, dict) else {}
-
-
-def _list(value: Any) -> list[Any]:
-    return value if isinstance(value, list) else []

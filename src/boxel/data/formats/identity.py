@@ -156,6 +156,11 @@ class Ids:
         """Names of the categories."""
         return [category.name for category in self._ids.categories]
 
+    @property
+    def by_text(self) -> dict[str, ImageId]:
+        """Ids of the annotations by their text, for formats that hold ids as text."""
+        return {str(row.id): row.id for image in self._ids.images.values() for row in image.annotations}
+
     def image_size(self, image: Path, stem: str) -> tuple[int, int]:
         """Return the (width, height) of an image as its file states, else as recorded; zeros if neither is known."""
         with contextlib.suppress(BoxelError):

@@ -1,0 +1,182 @@
+"""Write CVAT for images 1.1."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from xml.sax.saxutils import escape, quoteattr
+
+import msgspec
+import numpy as np
+
+from boxel.data.annotations import Annotations
+from boxel.data.formats.extras import decode_extras, get_dict, get_list
+from boxel.data.formats.layout import Export
+from boxel.data.formats.rotated import enclose, find_rotated, single_ring
+from boxel.data.formats.row_runs import encode_rows
+from boxel.masks.rle import decode_in_box, polygon_area
+
+FILE = "annotations.xml"
+
+_FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # XML 1.0, section 2.2
+_NAME = re.compile(r"[A-Za-z_][\w.-]*\Z")  # of an element or an attribute
+
+KNOWN = frozenset(
+    {
+        *("label", "occluded", "z_order", "group_id"),
+        *("points", "xtl", "ytl", "xbr", "ybr", "rotation"),
+        *("rle", "left", "top", "width", "height"),
+        *("cx", "cy", "rx", "ry"),
+    }
+)
+"""Attributes of shapes that have a place of their own; others stay under ``cvat``."""
+
+
+def write(data: Annotations, path: Path) -> list[str]:
+    """Write an ``annotations.xml`` with the images beside it in ``images/``.
+
+    A polygon of one ring stays one, any other mask is written pixel by pixel, and the rest are boxes. Extras that CVAT
+    has a place for go there; `IDS_FILE` holds the others, and ids, splits and quality.
+    """
+    export = Export(data, path, "CVAT", "images")
+    writer = _Writer(export)
+    with open(path / FILE, "w", encoding="utf-8", newline="\n") as file:
+        file.writelines(writer.lines())
+    export.write_ids()
+    return export.losses("holds one ring per polygon", needs="CVAT needs finite numbers")
+
+
+class _Writer:
+    """The lines of the XML file of an export."""
+
+    def __init__(self, export: Export) -> None:
+        self.export, self.data = export, export.data
+        self.names = [_clean(category.name) or "unnamed" for category in self.data.categories]
+
+    def lines(self) -> Iterator[str]:
+        data = self.data
+        yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
+        yield f"  <meta>\n    <task>\n      <size>{len(data)}</size>\n      <mode>annotation</mode>\n"
+        yield from self.labels()
+        yield "    </task>\n  </meta>\n"
+        for image, name in enumerate(self.export.names):
+            width, height = data.image_size(image)
+            fields: dict[str, Any] = {"id": image, "name": name}
+            if data.splits[image]:
+                fields["subset"] = data.splits[image]
+            yield f"  <image{_fields(fields | {'width': width, 'height': height})}>\n"
+            for instance in data.instances_in(image).tolist():
+                yield from self.shape(instance, image)
+            for tag in get_list(decode_extras(data.image_extras[image]), "tags"):
+                parts = tag if isinstance(tag, dict) else {"label": tag}
+                yield from _element("tag", {"label": parts.get("label"), "source": "manual"}, parts)
+            yield "  </image>\n"
+        yield "</annotations>\n"
+
+    def labels(self) -> Iterator[str]:
+        """Yield the labels of the task, with the attributes that their shapes have."""
+        used: list[dict[str, None]] = [{} for _ in self.names]
+        for label, extras in zip(self.data.labels.tolist(), self.data.extras, strict=True):
+            if extras is not None:
+                used[label] |= dict.fromkeys(get_dict(decode_extras(extras), "attributes"))
+        yield "      <labels>\n"
+        for name, category, attributes in zip(self.names, self.data.categories, used, strict=True):
+            extras = decode_extras(category.extras)
+            known = {
+                a["name"]: a for a in get_list(extras, "attributes") if isinstance(a, dict) and a.get("name")
+            }
+            plain = {"mutable": "False", "input_type": "text", "default_value": "", "values": ""}
+            known |= {a: {"name": a} | plain for a in attributes if a not in known}
+            color = extras.get("color")
+            yield f"        <label>\n          <name>{_escape(name)}</name>\n"
+            if isinstance(color, str):
+                yield f"          <color>{_escape(color)}</color>\n"
+            yield "          <type>any</type>\n          <attributes>\n"
+            for attribute in known.values():
+                parts = (
+                    f"<{key}>{_escape(to_text(v))}</{key}>"
+                    for key, v in attribute.items()
+                    if _NAME.match(key)
+                )
+                yield f"            <attribute>{''.join(parts)}</attribute>\n"
+            yield "          </attributes>\n        </label>\n"
+        yield "      </labels>\n"
+
+    def shape(self, instance: int, image: int) -> Iterator[str]:
+        data = self.data
+        extras = decode_extras(data.extras[instance])
+        others = {
+            key: v for key, v in get_dict(extras, "cvat").items() if _NAME.match(key) and key not in KNOWN
+        }
+        fields = {
+            "label": self.names[data.labels[instance]],
+            "source": "manual" if data.source[instance] is None else "auto",
+            "occluded": int(str(extras.get("occluded", 0)).lower() in ("1", "true")),
+            "z_order": extras["z_order"] if isinstance(extras.get("z_order"), int) else 0,
+        }
+        if isinstance(extras.get("group_id"), int):
+            fields["group_id"] = extras["group_id"]
+        geometry = self._geometry(instance, image, extras)
+        if geometry is not None:
+            tag, numbers = geometry
+            yield from _element(tag, fields | others | numbers, extras)
+
+    def _geometry(
+        self, instance: int, image: int, extras: dict[str, Any]
+    ) -> tuple[str, dict[str, str]] | None:
+        """Return the tag of a shape and its numbers; None for a box that is not finite."""
+        data, export = self.data, self.export
+        rle = export.rle(instance, image)
+        ring = None if rle is None else single_ring(data.segmentation(instance))
+        if ring is not None:
+            points = np.reshape(ring, (-1, 2))
+            export.add(image, instance, enclose(points.tolist()), polygon_area(points))
+            return "polygon", {"points": ";".join(f"{_number(x)},{_number(y)}" for x, y in points.tolist())}
+        mask, x, y = (np.zeros((0, 0)), 0, 0) if rle is None else decode_in_box(rle)
+        height, width = mask.shape
+        if mask.size:
+            export.add(image, instance, [x, y, x + width, y + height], int(mask.sum()))
+            numbers = {"left": x, "top": y, "width": width, "height": height}
+            return "mask", {"rle": encode_rows(mask)} | {key: str(v) for key, v in numbers.items()}
+        box = data.boxes[instance]
+        if not np.isfinite(box).all():
+            return None
+        export.add(image, instance)
+        rotated = find_rotated(extras, box)
+        sides = box.tolist()
+        if rotated is not None:
+            (x, y), width, height, degrees = rotated
+            sides = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+        numbers = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(_number, sides), strict=True))
+        return "box", numbers | ({} if rotated is None else {"rotation": _number(degrees)})
+
+
+def _element(tag: str, fields: Mapping[str, Any], extras: Mapping[str, Any]) -> Iterator[str]:
+    """Yield an element of an image, with its attributes as CVAT writes them."""
+    yield f"    <{tag}{_fields(fields)}>\n"
+    for name, value in get_dict(extras, "attributes").items():
+        yield f"      <attribute{_fields({'name': name})}>{_escape(to_text(value))}</attribute>\n"
+    yield f"    </{tag}>\n"
+
+
+def _fields(fields: Mapping[str, Any]) -> str:
+    return "".join(f" {key}={quoteattr(_clean(to_text(value)))}" for key, value in fields.items())
+
+
+def _escape(text: str) -> str:
+    return escape(_clean(text), {"\r": "&#13;"})
+
+
+def _clean(text: str) -> str:
+    return _FORBIDDEN.sub(" ", text)
+
+
+def _number(value: float) -> str:
+    return f"{round(value, 9):.15g}"
+
+
+def to_text(value: Any) -> str:
+    """Return the value of an attribute as CVAT holds it."""
+    return value if isinstance(value, str) else msgspec.json.encode(value).decode()

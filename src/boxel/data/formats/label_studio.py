@@ -1,0 +1,499 @@
+"""Label Studio: a JSON list of tasks, one per image, with annotations, or with predictions to start from.
+
+The format: https://labelstud.io/guide/task_format, https://labelstud.io/guide/export and the pages of its tags. Numbers
+are percent of the sides of the image. Key points, relations and whatever else encloses nothing are left out; a rotated
+box becomes the box around it (see `rotated`), an ellipse a polygon. Exports of the kind JSON-MIN are read too.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import logging
+import math
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import defusedxml.ElementTree
+import msgspec
+import numpy as np
+from msgspec import Raw
+
+from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.formats.brush import decode_brush
+from boxel.data.formats.builder import Builder, explain_json_error, read_bytes, read_utf8
+from boxel.data.formats.extras import decode_extras, encode_extras, get_dict, get_list, get_text
+from boxel.data.formats.identity import Ids
+from boxel.data.formats.label_studio_writer import CONFIG_FILE, FILE, LOCAL, UNNAMED
+from boxel.data.formats.label_studio_writer import write as write
+from boxel.data.formats.layout import file_stems
+from boxel.data.formats.names import ImageFinder, to_posix
+from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
+from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
+from boxel.masks.rle import encode_in_box
+from boxel.utils.errors import BoxelError, one_line
+
+logger = logging.getLogger(__name__)
+
+_HEAD = 1 << 16
+_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)"(\s*:)?|[\[\]{}]', re.DOTALL)
+_TASK_KEYS = frozenset(
+    [b"annotations", b"predictions", b"completions", b"data", b"annotation_id", b"annotator"]
+)
+_UPLOADED = re.compile(r"[0-9a-f]{8}-(.+)")  # what Label Studio puts before the name of an uploaded file
+_ATTRIBUTES = frozenset(["choices", "textarea", "rating", "number", "taxonomy", "datetime"])
+_KNOWN = frozenset(
+    {
+        *("id", "type", "value", "from_name", "to_name", "origin", "score"),
+        *("original_width", "original_height", "image_rotation"),
+    }
+)
+"""Fields of a region that have a place of their own; others stay under ``label_studio``."""
+
+
+def recognize(path: Path) -> bool:
+    """Return whether this is a JSON file of tasks, or a folder of one."""
+    return _find_file(path) is not None
+
+
+def _find_file(path: Path) -> Path | None:
+    files = [path] if path.is_file() else [path / FILE, *sorted(path.glob("*.json"))[:3]]
+    return next((f for f in files if f.suffix.lower() == ".json" and f.is_file() and _has_tasks(f)), None)
+
+
+def _has_tasks(file: Path) -> bool:
+    """Return whether the first object of a list has keys of a task."""
+    with open(file, "rb") as stream:
+        head = stream.read(_HEAD)
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        head = head.decode("utf-16", "ignore").encode()
+    depth = 0
+    for token in _TOKEN.finditer(head):
+        text, colon = token.groups()
+        if text is None:
+            depth += 1 if token[0] in b"[{" else -1
+            if depth < 1 or (depth == 1 and token[0] in b"{}"):  # not a list, or its first object has ended
+                return False
+        elif colon and depth == 2 and text in _TASK_KEYS:
+            return True
+    return False
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """Read the tasks of a JSON file.
+
+    Of several annotations of a task the latest one that is marked as ground truth is read, else the first that was
+    submitted. If there is none, the latest prediction is read, with its scores as quality and the version of its model
+    as source. A task that nobody has annotated, or that was skipped, is left out: its image may be full of objects.
+
+    Choices, texts and ratings are kept in the extras as ``attributes``; ``label_config.xml`` beside the file, if there
+    is one, lists the classes.
+
+    Args:
+        path: The file, or its folder.
+        images: Folder of the images, if it is not ``images/`` or the folder of the file.
+    """
+    file = _find_file(path) or path
+    if file.is_dir():
+        raise BoxelError(f"{path}: there are no tasks of Label Studio; name the JSON file.")
+    root = images or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
+    rows = Builder()
+    ids = Ids(file.parent, rows)
+    categories = _read_config(file.parent / CONFIG_FILE, rows)
+    reader = _Reader(file, root, rows)
+    for position, raw in enumerate(_decode_tasks(file)):
+        reader.read_task(position, raw)
+    reader.report()
+    stems = file_stems(rows.paths)
+    rows.find_images(root, file)
+    if len({id for id in rows.image_ids if id != ""}) < len(stems):
+        rows.image_ids = [*stems]
+    reader.number_rows(stems)
+    names = [*categories, *sorted(set(reader.labels) - set(categories))]
+    order = np.array([names.index(name) for name in reader.labels], dtype=np.int32)
+    rows.labels = order[list(rows.labels)]
+    data = rows.build(root, _number_categories(names, categories), file)
+    restored, known = ids.restore(data, stems), ids.by_text
+    return replace(
+        restored,
+        # The name of a region is its id, wherever it has been moved to.
+        ids=[known.get(str(read), id) for read, id in zip(data.ids, restored.ids, strict=True)],
+        extras=[_merge(*pair) for pair in zip(restored.extras, data.extras, strict=True)],
+        image_extras=[_merge(*pair) for pair in zip(restored.image_extras, data.image_extras, strict=True)],
+    )
+
+
+def _merge(restored: bytes | None, read: bytes | None) -> bytes | None:
+    """Return restored extras with those that have been read, and may have been edited since, in their place."""
+    if restored is read or read is None:
+        return restored
+    old, new = decode_extras(restored), decode_extras(read)
+    return encode_extras(
+        old | new | {key: old[key] | new[key] for key in ("attributes",) if key in old and key in new}
+    )
+
+
+def _decode_tasks(file: Path) -> list[Raw]:
+    content = read_utf8(file)
+    try:
+        if content.lstrip()[:1] == b"{":
+            return [msgspec.json.decode(content, type=Raw)]
+        return msgspec.json.decode(content, type=list[Raw])
+    except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        raise BoxelError(
+            f"{file}: this is not a list of tasks ({explain_json_error(error, content)}); check that it is complete."
+        ) from error
+
+
+@dataclass
+class _Region:
+    """One object of a task: what it is drawn as, and what has been stated about it."""
+
+    kind: str = ""
+    value: dict[str, Any] = field(default_factory=dict)
+    result: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] = field(default_factory=list)
+    attributes: dict[str, Any] = field(default_factory=dict)
+
+
+class _Reader:
+    """Reads tasks into rows."""
+
+    def __init__(self, file: Path, root: Path, rows: Builder) -> None:
+        self.file, self.rows, self.root = file, rows, root
+        self.finder = ImageFinder(root)
+        self.labels: dict[str, int] = {}
+        self.counts = Counter[str]()  # of what is reported once
+        self.left_out = Counter[str]()
+        self.seen: set[Any] = set()  # ids of tasks
+        self.number = Counter[int]()  # of the rows of an image
+
+    def read_task(self, position: int, raw: Raw) -> None:
+        try:
+            task = msgspec.json.decode(raw, type=dict[str, Any])
+            data, results, score, source = self._choose(task)
+            if data is None:
+                return
+            name = self._image_name(data)
+            regions, of_image = self._collect(results)
+            size = self._size(name, regions)
+        except (msgspec.MsgspecError, ValueError, TypeError, AttributeError, RecursionError) as error:
+            what = f"task {position} of the list cannot be read ({one_line(error)}); it is left out."
+            self.rows.report("bad-image", self.file, what, position=position)
+            return
+        id = task.get("id")
+        extras = encode_extras(_image_extras(data, name) | ({"attributes": of_image} if of_image else {}))
+        split = get_text(data, "split") or None
+        id = id if isinstance(id, int | str) and not isinstance(id, bool) else ""
+        image = self.rows.add_image(id, name, *size, split=split, extras=extras)
+        for region in regions:
+            self._read_region(region, image, size, score, source)
+
+    def _choose(self, task: dict[str, Any]) -> tuple[dict[str, Any] | None, list[Any], Any, str | None]:
+        """Return the data of a task, and the results, score and source of the annotation or prediction to read."""
+        data = get_dict(task, "data")
+        if not data:
+            return self._choose_minimal(task)
+        annotations = _dicts(task, "annotations") or _dicts(task, "completions")
+        submitted = [a for a in annotations if not (a.get("was_cancelled") or a.get("skipped"))]
+        self.counts["several"] += len(submitted) > 1
+        truths = [a for a in submitted if a.get("ground_truth")]
+        if truths:
+            return data, get_list(max(truths, key=lambda a: get_text(a, "updated_at")), "result"), None, None
+        if submitted:
+            return (
+                data,
+                get_list(min(submitted, key=lambda a: get_text(a, "created_at")), "result"),
+                None,
+                None,
+            )
+        predictions = _dicts(task, "predictions")
+        if annotations or not predictions:
+            self.counts["skipped" if annotations else "open"] += 1
+            return None, [], None, None
+        self.counts["predicted"] += 1
+        latest = max(predictions, key=lambda p: get_text(p, "created_at"))
+        source = get_text(latest, "model_version") or "prediction"
+        return data, get_list(latest, "result"), latest.get("score"), None if source == UNNAMED else source
+
+    def _choose_minimal(
+        self, task: dict[str, Any]
+    ) -> tuple[dict[str, Any] | None, list[Any], Any, str | None]:
+        """Do the same for an export of the kind JSON-MIN, with one entry per annotation, of which the first counts."""
+        if task.get("id") is not None and task["id"] in self.seen:
+            self.counts["several"] += 1
+            return None, [], None, None
+        self.seen.add(task.get("id"))
+        results = []
+        for name in [*task]:
+            for value in _dicts(task, name):
+                types = [key for key in value if key.endswith("labels")]
+                shared = {key: value[key] for key in value if key.startswith("original_")}
+                results.append({"type": "".join(types[:1]), "value": value, "from_name": name} | shared)
+        own = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement")
+        return (
+            {key: v for key, v in task.items() if key not in own and not _dicts(task, key)},
+            results,
+            None,
+            None,
+        )
+
+    def _image_name(self, data: dict[str, Any]) -> str:
+        named = {key: value for key, value in data.items() if isinstance(value, str)}
+        urls = [named[key] for key in ("file_name", "image") if key in named]
+        url = next((url for url in [*urls, *named.values()] if _has_image_suffix(url)), (urls or [""])[0])
+        if not url or url.startswith("data:"):
+            raise ValueError("its image lies within it" if url else "its data names no image")
+        query = parse_qs(urlsplit(url).query) if "?" in url else {}
+        name = to_posix(query["d"][0] if "d" in query else url)
+        if self.finder.find(name) is None:
+            uploaded = _UPLOADED.fullmatch(PurePosixPath(name).name)
+            names = [unquote(name), *(uploaded.groups() if uploaded else ())]
+            name = next((other for other in names if self.finder.find(other)), name)
+        return name
+
+    def _collect(self, results: list[Any]) -> tuple[list[_Region], dict[str, Any]]:
+        """Join the results of each region; return the regions, and what is stated about the whole image."""
+        regions: dict[Any, _Region] = {}
+        for position, result in enumerate(results):
+            value = get_dict(result, "value")
+            type = get_text(result, "type").lower()
+            kind = _find_kind(type, value)
+            if kind not in _GEOMETRIES and type not in _ATTRIBUTES:
+                self.left_out[type or "unnamed result"] += 1
+                continue
+            region = regions.setdefault(result.get("id") or position, _Region())
+            region.labels += [label for label in _find_labels(value) if label not in region.labels]
+            if kind in _GEOMETRIES:
+                region.kind, region.value, region.result = kind, value, region.result | result
+            if type in _ATTRIBUTES:
+                stated = value.get("text" if type == "textarea" else type)
+                is_one = isinstance(stated, list) and len(stated) == 1
+                region.attributes[get_text(result, "from_name") or type] = stated[0] if is_one else stated
+        drawn = [region for region in regions.values() if region.kind]
+        of_image: dict[str, Any] = {}
+        for region in regions.values():
+            of_image |= {} if region.kind else region.attributes
+        return drawn, of_image
+
+    def _size(self, name: str, regions: list[_Region]) -> tuple[int, int]:
+        for region in regions:
+            width, height = (_pixels(region.result.get(f"original_{side}")) for side in ("width", "height"))
+            if width and height:
+                return width, height
+        with contextlib.suppress(BoxelError):
+            return image_size(self.root / (self.finder.find(name) or name))
+        return 0, 0
+
+    def _read_region(
+        self, region: _Region, image: int, size: tuple[int, int], score: Any, source: str | None
+    ) -> None:
+        result = region.result
+        id = result.get("id", "")
+        try:
+            if not region.labels:
+                raise ValueError("it has no label")
+            if not all(size):
+                raise ValueError("the size of its image is unknown")
+            if result.get("image_rotation"):
+                raise ValueError(
+                    f"it was drawn in an image that was rotated by {result['image_rotation']} degrees"
+                )
+            extras = _region_extras(region)
+            box, segmentation = _GEOMETRIES[region.kind](region.value, size, extras)
+            if not all(map(math.isfinite, box)):
+                raise ValueError("its numbers are not finite")
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
+            stem = PurePosixPath(self.rows.paths[image]).stem
+            what = f"{region.kind} {id} of {stem} cannot be read ({why}); it is left out."
+            self.rows.report("bad-annotation", self.file, what, self.rows.image_ids[image], id or None)
+            return
+        self.counts["labels"] += len(region.labels) > 1
+        if source is None and result.get("origin") != "prediction":
+            score = None  # that of a prediction which has been corrected
+        elif "score" in result:
+            score = result["score"]
+        is_share = isinstance(score, int | float) and 0 <= score <= 1
+        label = self.labels.setdefault(region.labels[0], len(self.labels))
+        text = None if segmentation is None else msgspec.json.encode(segmentation)
+        quality = float(score) if is_share else None
+        self.rows.add(
+            str(id), image, label, box, text, quality=quality, source=source, extras=encode_extras(extras)
+        )
+
+    def number_rows(self, stems: list[str]) -> None:
+        """Give each row the id of its region, as a number if it is one, or else one made from the stem of its image."""
+        count, taken = Counter[int](), set[ImageId]()
+        for row, (image, id) in enumerate(zip(self.rows.image_index, self.rows.ids, strict=True)):
+            count[image] += 1
+            own: ImageId = int(id) if re.fullmatch(r"0|[1-9]\d{0,17}", str(id)) else id
+            if own == "" or own in taken:
+                own = f"{stems[image]}:{count[image]}"
+            taken.add(own)
+            self.rows.ids[row] = own
+
+    def report(self) -> None:
+        """Report once what concerns many tasks."""
+        sentences = {
+            "open": (
+                "not-annotated",
+                "{} tasks have neither an annotation nor a prediction; they are left out.",
+                "left out",
+            ),
+            "skipped": (
+                "not-annotated",
+                "{} tasks have been skipped by their annotators; they are left out.",
+                "left out",
+            ),
+            "several": (
+                "several-annotations",
+                "{} tasks have several annotations; the latest ground truth is read, or else the first.",
+                "",
+            ),
+            "labels": ("several-labels", "{} regions have several labels; the first is their class.", ""),
+        }
+        for key, (kind, sentence, repair) in sentences.items():
+            if count := self.counts[key]:
+                self.rows.report(kind, self.file, sentence.format(count), repair=repair, count=count)
+        for kind, count in self.left_out.items():
+            what = f"{count} x {kind}: not a box, a polygon, an ellipse or a brush mask; left out."
+            self.rows.report("not-an-object", self.file, what, count=count)
+        if self.counts["predicted"]:
+            logger.info(
+                "%s: %d tasks have no annotation, their predictions are read",
+                self.file,
+                self.counts["predicted"],
+            )
+
+
+def _dicts(task: Mapping[str, Any], key: str) -> list[dict[str, Any]]:
+    return [item for item in get_list(task, key) if isinstance(item, dict)]
+
+
+def _has_image_suffix(url: str) -> bool:
+    path = urlsplit(url)
+    return any(PurePosixPath(text).suffix.lower() in SUFFIXES for text in (path.path, path.query))
+
+
+def _find_kind(type: str, value: Mapping[str, Any]) -> str:
+    """Return what a region is drawn as, e.g. ``rectangle`` for ``rectanglelabels``."""
+    if type not in ("labels", ""):
+        return type.removesuffix("labels")
+    if "rle" in value or "points" in value:
+        return "brush" if "rle" in value else "polygon"
+    return "ellipse" if "radiusX" in value else "rectangle" if "height" in value else type
+
+
+def _find_labels(value: Mapping[str, Any]) -> list[str]:
+    return [
+        label
+        for key in value
+        if key.endswith("labels")
+        for label in get_list(value, key)
+        if isinstance(label, str)
+    ]
+
+
+def _image_extras(data: dict[str, Any], name: str) -> dict[str, Any]:
+    """Return the data of a task that `write` does not add itself."""
+    kept = {key: value for key, value in data.items() if key not in ("file_name", "split")}
+    if "file_name" in data and get_text(kept, "image").startswith(LOCAL):
+        del kept["image"]
+    return {"data": kept} if kept else {}
+
+
+def _region_extras(region: _Region) -> dict[str, Any]:
+    extras: dict[str, Any] = {"attributes": region.attributes} if region.attributes else {}
+    if len(region.labels) > 1:
+        extras["labels"] = region.labels
+    others = {key: value for key, value in region.result.items() if key not in _KNOWN}
+    return extras | ({"label_studio": others} if others else {})
+
+
+def _pixels(value: Any) -> int:
+    return int(value) if isinstance(value, int | float) and 0 < value < 2**31 else 0
+
+
+_Shape = tuple[list[float], Any]
+
+
+def _percent(value: Any, side: int) -> float:
+    return round(float(value) / 100 * side, 9)
+
+
+def _rectangle(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    x, w = (_percent(value[key], size[0]) for key in ("x", "width"))
+    y, h = (_percent(value[key], size[1]) for key in ("y", "height"))
+    box = [x, y, round(x + w, 9), round(y + h, 9)]
+    degrees = float(value.get("rotation") or 0)
+    if not degrees % 360:
+        return box, None
+    extras[CORNERS] = rotate_box(box, degrees, pivot=(x, y))
+    return enclose(extras[CORNERS]), None
+
+
+def _polygon(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    points = [[_percent(x, size[0]), _percent(y, size[1])] for x, y in value["points"]]
+    if len(points) < 3:
+        raise ValueError("a polygon of fewer than three points")
+    return enclose(points), [[v for point in points for v in point]]
+
+
+def _ellipse(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    x, rx = (_percent(value[key], size[0]) for key in ("x", "radiusX"))
+    y, ry = (_percent(value[key], size[1]) for key in ("y", "radiusY"))
+    points = ellipse_points(x, y, rx, ry, float(value.get("rotation") or 0))
+    return enclose(points), [[v for point in points for v in point]]
+
+
+def _brush(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError("its image is too large")
+    mask = decode_brush(value["rle"], size[1], size[0])
+    rows, columns = (np.flatnonzero(mask.any(axis=axis)) for axis in (1, 0))
+    if not len(rows):
+        raise ValueError("its mask is empty")
+    y0, y1, x0, x1 = int(rows[0]), int(rows[-1]) + 1, int(columns[0]), int(columns[-1]) + 1
+    return [x0, y0, x1, y1], encode_in_box(mask[y0:y1, x0:x1], x0, y0, size[1], size[0])
+
+
+_GEOMETRIES = {"rectangle": _rectangle, "polygon": _polygon, "ellipse": _ellipse, "brush": _brush}
+
+
+def _read_config(file: Path, rows: Builder) -> dict[str, Category]:
+    """Return the classes of a labeling configuration in order; their id is 0 if it does not give one."""
+    found: dict[str, Category] = {}
+    if not file.is_file():
+        return found
+    try:
+        tree = defusedxml.ElementTree.fromstring(read_bytes(file))
+    except Exception as error:  # expat, defusedxml and codecs each have their own errors
+        what = f"cannot be read ({one_line(error)}); the classes are in alphabetical order."
+        rows.report("bad-file", file, what, repair="")
+        return found
+    for control in tree.iter():
+        if control.tag.lower().removesuffix("labels") in (*_GEOMETRIES, ""):
+            for label in control.iter("Label"):
+                name, category = label.get("alias") or label.get("value") or "", label.get("category", "")
+                id = int(category) if re.fullmatch(r"\d{1,9}", category) else 0
+                color = {"color": label.get("background")} if label.get("background") else {}
+                found.setdefault(name, Category(id, name, extras=encode_extras(color)))
+    return found
+
+
+def _number_categories(names: list[str], known: Mapping[str, Category]) -> list[Category]:
+    """Return the categories of names, with the ids that are known and distinct, and free ones for the rest."""
+    ids = Counter(category.id for category in known.values())
+    free = iter(number for number in range(1, len(names) + len(ids) + 1) if number not in ids)
+    categories = []
+    for name in names:
+        category = known.get(name, Category(0, name))
+        is_own = category.id > 0 and ids[category.id] == 1
+        categories.append(category if is_own else replace(category, id=next(free)))
+    return categories

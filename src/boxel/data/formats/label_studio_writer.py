@@ -1,0 +1,143 @@
+"""Write Label Studio: tasks with predictions, and the labeling configuration of their project."""
+
+from __future__ import annotations
+
+import colorsys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+from xml.sax.saxutils import quoteattr
+
+import msgspec
+import numpy as np
+
+from boxel.data.annotations import Annotations
+from boxel.data.formats.brush import encode_brush
+from boxel.data.formats.extras import decode_extras, get_dict, get_text
+from boxel.data.formats.layout import Export
+from boxel.data.formats.rotated import CORNERS, enclose, find_rotated, single_ring
+from boxel.masks.boxes import tight_boxes
+from boxel.masks.rle import decode, polygon_area
+
+FILE, CONFIG_FILE = "tasks.json", "label_config.xml"
+
+LOCAL = "/data/local-files/?d="
+UNNAMED = "boxel"
+"""The model version of predictions whose masks have no source."""
+
+_CONTROLS = {
+    "rectangle": ("RectangleLabels", "box"),
+    "polygon": ("PolygonLabels", "polygon"),
+    "brush": ("BrushLabels", "mask"),
+}
+"""The tag and the name of what annotators draw each kind of region with."""
+
+
+def write(data: Annotations, path: Path) -> list[str]:
+    """Write tasks whose predictions annotators can correct, with the images beside them in ``images/``.
+
+    A polygon of one ring stays one, any other mask becomes a brush mask, and the rest are boxes; quality becomes the
+    score, and the id the name of the region. ``label_config.xml`` is the labeling configuration for the project. An
+    image that came from Label Studio keeps the address that it had there, any other gets one for local files below the
+    new folder. `IDS_FILE` holds what the tasks have no place for.
+    """
+    export = Export(data, path, "Label Studio", "images")
+    used: set[str] = {"rectangle"}
+    with open(path / FILE, "wb") as file:
+        for image in range(len(data)):
+            task = _task(export, image, used)
+            file.write((b",\n" if image else b"[\n") + msgspec.json.encode(task))
+        file.write(b"\n]\n" if len(data) else b"[]\n")
+    (path / CONFIG_FILE).write_text(_config(data, used), encoding="utf-8")
+    export.write_ids()
+    return export.losses(needs="Label Studio needs finite numbers and the sizes of the images")
+
+
+def _task(export: Export, image: int, used: set[str]) -> dict[str, Any]:
+    data, name = export.data, export.names[image]
+    own = data.instances_in(image)
+    results = [result for i in own.tolist() if (result := _result(export, i, image, used)) is not None]
+    sources = Counter(data.source[i] for i in own.tolist() if data.source[i] is not None)
+    prediction: dict[str, Any] = {"model_version": sources.most_common(1)[0][0] if sources else UNNAMED}
+    scores = data.quality[own][np.isfinite(data.quality[own])]
+    if len(scores):
+        prediction["score"] = round(float(scores.mean()), 6)
+    address = {"image": f"{LOCAL}{quote(f'images/{name}')}"}
+    fields = address | get_dict(decode_extras(data.image_extras[image]), "data") | {"file_name": name}
+    if data.splits[image] is not None:
+        fields["split"] = data.splits[image]
+    id = data.image_ids[image]
+    task = {"id": id} if isinstance(id, int) else {}
+    return task | {"data": fields, "predictions": [prediction | {"result": results}]}
+
+
+def _result(export: Export, instance: int, image: int, used: set[str]) -> dict[str, Any] | None:
+    """Return the region of an instance; None if it has no place in its image."""
+    data = export.data
+    size = data.image_size(image)
+    if not all(size):
+        return None
+    kind, value = _value(export, instance, image, size)
+    if not kind:
+        return None
+    used.add(kind)
+    tag, control = _CONTROLS[kind]
+    result: dict[str, Any] = {
+        "id": str(data.ids[instance]),
+        "type": tag.lower(),
+        "from_name": control,
+        "to_name": "image",
+        "original_width": size[0],
+        "original_height": size[1],
+        "image_rotation": 0,
+        "value": value | {tag.lower(): [data.categories[data.labels[instance]].name]},
+    }
+    if np.isfinite(data.quality[instance]):
+        result["score"] = round(float(data.quality[instance]), 6)
+    return result
+
+
+def _value(export: Export, instance: int, image: int, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+    """Return what an instance is drawn as, and its numbers; empty for a box that is not finite."""
+    data = export.data
+    sides = np.array(size)
+    rle = export.rle(instance, image)
+    ring = None if rle is None else single_ring(data.segmentation(instance))
+    if ring is not None:
+        points = np.reshape(ring, (-1, 2))
+        export.add(image, instance, enclose(points.tolist()), polygon_area(points))
+        return "polygon", {"points": (points / sides * 100).tolist(), "closed": True}
+    mask = None if rle is None else decode(rle)
+    if mask is not None and mask.any():
+        export.add(image, instance, tight_boxes([mask])[0].tolist(), int(mask.sum()))
+        return "brush", {"format": "rle", "rle": encode_brush(mask)}
+    box = data.boxes[instance]
+    if not np.isfinite(box).all():
+        return "", {}
+    export.add(image, instance)
+    extras = decode_extras(data.extras[instance])
+    rotated = find_rotated(extras, box)
+    corner, extent, degrees = box[:2], box[2:] - box[:2], 0.0
+    if rotated is not None:
+        corner, extent, degrees = np.array(extras[CORNERS][0]), np.array(rotated[1:3]), rotated[3]
+    x, y, width, height = (np.concatenate([corner / sides, extent / sides]) * 100).tolist()
+    return "rectangle", {"x": x, "y": y, "width": width, "height": height, "rotation": degrees}
+
+
+def _config(data: Annotations, used: set[str]) -> str:
+    lines = ["<View>", '  <Image name="image" value="$image" zoom="true" zoomControl="true"/>']
+    for tag, control in (_CONTROLS[kind] for kind in _CONTROLS if kind in used):
+        lines.append(f'  <{tag} name="{control}" toName="image">')
+        for k, category in enumerate(data.categories):
+            color = get_text(decode_extras(category.extras), "color") or _color(k)
+            fields = f"value={quoteattr(category.name)} background={quoteattr(color)}"
+            lines.append(f'    <Label {fields} category="{category.id}"/>')
+        lines.append(f"  </{tag}>")
+    return "\n".join([*lines, "</View>", ""])
+
+
+def _color(k: int) -> str:
+    """Return the k-th of many colors that are easy to tell apart."""
+    red, green, blue = colorsys.hsv_to_rgb(k * 0.618034 % 1, 0.75, 0.9)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"

@@ -33,6 +33,7 @@ from .samples import sample_images as sample_images
 from .samples import write_sample_images as write_sample_images
 from .sources import find_images as find_images
 from .sources import to_image as to_image
+from .synthetic import example_scenes as example_scenes
 from .synthetic import make_scene as make_scene
 from .synthetic import write_scenes as write_scenes
 from .transforms import train_transforms as train_transforms

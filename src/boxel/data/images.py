@@ -75,11 +75,9 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         ImageError: The file is missing, empty, truncated, not a readable image, or larger than `MAX_PIXELS`.
 
     Examples:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        ...     Image.new("L", (4, 3), 128).save(file.name)
-        ...     read_image(file.name).shape
-        (3, 4, 3)
+        >>> from boxel.data import example_scenes
+        >>> read_image(example_scenes().image_path(0)).shape
+        (64, 96, 3)
     """
     with _opened(path) as image:
         return decode_image(image)
@@ -105,11 +103,9 @@ def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
         ImageError: As of `read_image`, except for damage that only decoding shows.
 
     Examples:
-        >>> import tempfile
-        >>> with tempfile.NamedTemporaryFile(suffix=".png") as file:
-        ...     Image.new("L", (4, 3)).save(file.name)
-        ...     image_size(file.name)
-        (4, 3)
+        >>> from boxel.data import example_scenes
+        >>> image_size(example_scenes().image_path(0))
+        (96, 64)
     """
     return read_header(path).upright
 

@@ -216,8 +216,8 @@ def read_label_map(file: Path) -> NDArray[np.uint16]:
         BoxelError: The file cannot be read as a label map.
 
     Examples:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "a.png"
+        >>> from boxel.data import example_scenes
+        >>> file = example_scenes().root / "a.png"
         >>> Image.fromarray(np.array([[0, 7]], dtype=np.uint8)).save(file)
         >>> read_label_map(file).tolist()
         [[0, 7]]

@@ -74,9 +74,8 @@ def write_sample_images(folder: str | os.PathLike[str]) -> Annotations:
 
     Examples:
         >>> import tempfile
-        >>> folder = tempfile.mkdtemp()
-        >>> data = write_sample_images(folder)
-        >>> (Path(folder) / "boxes.json").exists()
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     "astronaut.png" in write_sample_images(folder).paths
         True
     """
     folder, data = Path(folder), sample_images()

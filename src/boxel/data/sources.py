@@ -40,11 +40,9 @@ def find_images(
         BoxelError: No source has an image.
 
     Examples:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> Image.new("L", (4, 3)).save(folder / "a.png")
-        >>> [path.name for path in find_images(folder)]
-        ['a.png']
+        >>> from boxel.data import example_scenes
+        >>> [path.name for path in find_images(example_scenes(2).root)]
+        ['000000.png', '000001.png']
     """
     found: dict[Path, Path] = {}
     problems: list[str] = []

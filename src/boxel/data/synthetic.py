@@ -8,6 +8,8 @@ object's shape, its relief and the shade along its outline.
 
 from __future__ import annotations
 
+import atexit
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
@@ -177,8 +179,10 @@ def write_scenes(
 
     Examples:
         >>> import tempfile
-        >>> bool(write_scenes(tempfile.mkdtemp(), count=2).has_mask.all())
-        True
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     scenes = write_scenes(folder, count=2)
+        >>> len(scenes), bool(scenes.has_mask.all())
+        (2, True)
     """
     folder = Path(folder)
     (folder / "images").mkdir(parents=True, exist_ok=True)
@@ -195,6 +199,24 @@ def write_scenes(
     write(data, folder / "masks.json")
     write(data.without_masks(), folder / "boxes.json")
     return data
+
+
+def example_scenes(count: int = 1) -> Annotations:
+    """Write scenes of 64 x 96 pixels into a temporary folder, which is deleted when Python exits.
+
+    Args:
+        count: Number of scenes.
+
+    Returns:
+        The dataset with its masks.
+
+    Examples:
+        >>> example_scenes().image_size(0)
+        (96, 64)
+    """
+    folder = tempfile.TemporaryDirectory(prefix="boxel-")
+    atexit.register(folder.cleanup)
+    return write_scenes(folder.name, count, height=64, width=96)
 
 
 def _pose(

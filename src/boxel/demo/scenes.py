@@ -91,9 +91,9 @@ def summarize_detections(truth: Annotations, results: list[Result]) -> dict[str,
     """Return APs of masks and boxes, and the mask IoU of matched detections, as a row of a table of results has them.
 
     Examples:
-        >>> import tempfile
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> scenes = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> scenes = example_scenes()
         >>> summarize_detections(scenes, to_results(scenes))["mask_iou"]
         1.0
     """

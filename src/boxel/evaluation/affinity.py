@@ -74,9 +74,8 @@ def count_edges(data: Annotations, config: AffinityConfig | None = None) -> Edge
         BoxelError: The dataset has no masks, or there is no such neighborhood or scale.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> counts = count_edges(write_scenes(tempfile.mkdtemp(), 1, height=64, width=96))
+        >>> from boxel.data import example_scenes
+        >>> counts = count_edges(example_scenes())
         >>> counts.tau[7].item(), bool(counts.precision[7] > counts.precision[0])
         (0.5, True)
     """

@@ -34,10 +34,9 @@ def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
         BoxelError: The size of an image is unknown.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import mean_fill, to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> mean_fill(fill_boxes(truth, to_results(truth)))
         1.0
     """
@@ -69,10 +68,9 @@ def grabcut_boxes(
         BoxelError: The size of an image is unknown.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> cut = grabcut_boxes(truth, to_results(truth))
         >>> cut[0]["segmentation"]["size"]
         [64, 96]

@@ -44,10 +44,9 @@ def paired_bootstrap(
         BoxelError: Results and ground truth cannot be compared (see `match_results`).
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import fill_boxes, to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 4, height=64, width=96)
+        >>> truth = example_scenes(4)
         >>> perfect = to_results(truth)
         >>> interval = paired_bootstrap(truth, fill_boxes(truth, perfect), perfect, samples=100)
         >>> interval["high"] < 1

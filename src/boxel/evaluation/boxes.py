@@ -84,9 +84,8 @@ def measure_masks(truth: Annotations, pred: Annotations) -> dict[str, float]:
         BoxelError: The two have no instance in common.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> from boxel.data import example_scenes
+        >>> truth = example_scenes()
         >>> measure_masks(truth, truth)["mask_iou"]
         1.0
     """
@@ -115,9 +114,8 @@ def instance_ious(
         BoxelError: The two have no instance in common.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> from boxel.data import example_scenes
+        >>> truth = example_scenes()
         >>> instance_ious(truth, truth.without_masks().select_instances([0, 1, 2]))[0].tolist()
         [0.0, 0.0, 0.0]
     """
@@ -253,10 +251,9 @@ def box_agreement(truth: Annotations, results: Sequence[Result]) -> dict[str, fl
         without a match); `matched`: number of matches; `instances`: number of instances that are not crowds.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> box_agreement(truth, to_results(truth))["mean"]
         1.0
 

@@ -65,10 +65,9 @@ def coco_ap(
         BoxelError: Masks are compared, and the size of an image is unknown.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> coco_ap(truth, to_results(truth))["AP50"]
         1.0
 
@@ -294,10 +293,9 @@ def match_boxes(truth: Annotations, results: Sequence[Result]) -> list[tuple[int
         Pairs of the position of a result and the index of its instance.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> match_boxes(truth, to_results(truth)[:2])
         [(0, 0), (1, 1)]
     """
@@ -340,10 +338,9 @@ def mask_iou(truth: Annotations, results: Sequence[Result]) -> dict[str, float]:
         BoxelError: The size of an image is unknown.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> mask_iou(truth, to_results(truth)[:3])
         {'mask_iou': 1.0, 'matched': 3, 'instances': 5}
     """

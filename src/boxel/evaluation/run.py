@@ -104,10 +104,9 @@ def evaluate(
         BoxelError: The subject or the truth cannot be read, or they have nothing in common.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> evaluate(to_results(truth), truth, boundary=False).metrics["mask"]["AP50"]
         1.0
         >>> print(evaluate(truth, truth))

@@ -247,13 +247,11 @@ def measure_label_maps(
         BoxelError: No image can be used, or the category ids cannot be pixel values.
 
     Examples:
-        >>> import tempfile
-        >>> from PIL import Image
-        >>> from boxel.data.synthetic import write_scenes
-        >>> folder = tempfile.mkdtemp()
-        >>> truth = write_scenes(folder, 1, height=64, width=96)
-        >>> Image.fromarray(make_label_map(truth, 0)).save(Path(folder) / "000000.png")
-        >>> measure_label_maps(truth, folder)["pixel_accuracy"]
+        >>> from boxel.data import example_scenes
+        >>> from boxel.viz import save_image
+        >>> truth = example_scenes()
+        >>> save_image(make_label_map(truth, 0), truth.root / "maps/000000.png")
+        >>> measure_label_maps(truth, truth.root / "maps")["pixel_accuracy"]
         1.0
     """
     classes = pixel_classes(truth)

@@ -56,10 +56,9 @@ def evaluate_detections(
             unknown, or masks are compared and the size of an image is unknown.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> evaluate_detections(truth, to_results(truth))["mask_iou"]
         {'mask_iou': 1.0, 'matched': 5, 'instances': 5}
     """

@@ -36,10 +36,9 @@ def region_ap(truth: Annotations, results: Sequence[Result]) -> dict[str, Any]:
         BoxelError: The size of an image is unknown.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> region_ap(truth, to_results(truth))["mAPr50"]
         1.0
 

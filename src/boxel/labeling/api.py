@@ -65,10 +65,8 @@ def label(
         BoxelError: The data, a setting or a file cannot be used.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> scenes = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
-        >>> masks = label(scenes.without_masks(), teacher="ellipse")
+        >>> from boxel.data import example_scenes
+        >>> masks = label(example_scenes().without_masks(), teacher="ellipse")
         >>> bool(masks.has_mask.all())
         True
     """
@@ -96,10 +94,8 @@ def label_data(
         BoxelError: As for :func:`label`.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> scenes = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
-        >>> label_data(scenes.without_masks(), teacher="ellipse").failures
+        >>> from boxel.data import example_scenes
+        >>> label_data(example_scenes().without_masks(), teacher="ellipse").failures
         []
     """
     parsed = parse_label_config(config, **settings)

@@ -35,11 +35,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
 
     Examples:
         >>> import tempfile
-        >>> target = Path(tempfile.mkdtemp()) / "labels" / "boxes.txt"
-        >>> with atomic_path(target) as temporary:
-        ...     _ = temporary.write_text("0 0 8 8")
-        >>> target.read_text()
-        '0 0 8 8'
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with atomic_path(f"{folder}/labels/boxes.txt") as file:
+        ...         _ = file.write_text("0 0 8 8")
+        ...     os.listdir(f"{folder}/labels")
+        ['boxes.txt']
     """
     target = Path(path).resolve()
     make_parent(path)

@@ -240,12 +240,11 @@ def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
         BoxelError: The folder cannot be written.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> draw_dataset(write_scenes(folder, 2, height=64, width=96), folder / "drawn")
+        >>> from boxel.data import example_scenes
+        >>> scenes = example_scenes(2)
+        >>> draw_dataset(scenes, scenes.root / "drawn")
         []
-        >>> sorted(path.name for path in (folder / "drawn").iterdir())
+        >>> sorted(path.name for path in (scenes.root / "drawn").iterdir())
         ['000000.jpg', '000001.jpg']
     """
     errors = []

@@ -55,10 +55,8 @@ def recognize(path: str | Path) -> str:
         BoxelError: There is nothing at the path, or nothing known.
 
     Examples:
-        >>> import tempfile
-        >>> file = Path(tempfile.mkdtemp()) / "boxes.json"
-        >>> _ = file.write_text('{"images": [], "annotations": []}')
-        >>> recognize(file)
+        >>> from boxel.data import example_scenes
+        >>> recognize(example_scenes().file)
         'coco'
     """
     check_path("data", path, "a path or Annotations")
@@ -108,12 +106,10 @@ def read(
         BoxelError: The path, the format or the file as a whole is wrong, or there is a class list for another format.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.samples import write_sample_images
-        >>> folder = tempfile.mkdtemp()
-        >>> data = write_sample_images(folder)
-        >>> len(read(f"{folder}/boxes.json", images=folder)) == len(data)
-        True
+        >>> from boxel.data import example_scenes
+        >>> scenes = example_scenes(2)
+        >>> len(read(scenes.file, images=scenes.root))
+        2
     """
     format = format or recognize(path)
     module = _module(format)
@@ -143,11 +139,10 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
         BoxelError: The format is unknown, the path cannot be written, or the folder holds a dataset of this format.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.samples import sample_images
-        >>> folder = Path(tempfile.mkdtemp()) / "yolo"
-        >>> write(sample_images().without_masks(), folder, format="yolo")
-        >>> recognize(folder)
+        >>> from boxel.data import example_scenes
+        >>> scenes = example_scenes().without_masks()
+        >>> write(scenes, scenes.root / "yolo", format="yolo")
+        >>> recognize(scenes.root / "yolo")
         'yolo'
     """
     path = Path(path)
@@ -198,13 +193,11 @@ def convert(
             cannot be written.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.samples import write_sample_images
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> data = write_sample_images(folder)
-        >>> _ = convert(folder / "boxes.json", folder / "voc", to="voc")
-        >>> len(read(folder / "voc")) == len(data)
-        True
+        >>> from boxel.data import example_scenes
+        >>> scenes = example_scenes(2)
+        >>> _ = convert(scenes.file, scenes.root / "voc", to="voc")
+        >>> len(read(scenes.root / "voc"))
+        2
     """
     module = _module_to_write(Path(target), to, "to")
     data = read(source, images, format, class_list=class_list)

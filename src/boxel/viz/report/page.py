@@ -60,11 +60,10 @@ def write_report(
         BoxelError: The file cannot be written.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> write_report(write_scenes(folder, 2, height=64, width=96), folder / "report.html")
-        >>> "Masks from boxes" in (folder / "report.html").read_text()
+        >>> from boxel.data import example_scenes
+        >>> scenes = example_scenes(2)
+        >>> write_report(scenes, scenes.root / "report.html")
+        >>> "Masks from boxes" in (scenes.root / "report.html").read_text()
         True
     """
     about = {"summary": summary, "command": command, "date": date.today(), "version": __version__}

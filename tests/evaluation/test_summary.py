@@ -11,11 +11,10 @@ from boxel.evaluation import (
     coco_ap,
     evaluate_detections,
     fill_boxes,
-    format_detections,
     mask_iou,
     region_ap,
 )
-from boxel.evaluation.summary import without_nan
+from boxel.evaluation.summary import format_detections, without_nan
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 

@@ -8,8 +8,8 @@ import pytest
 
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation.proposals import COUNTS, best_candidate_ious, candidate_ious
-from boxel.proposals import ProposalConfig, load_candidates, make_candidates
 from boxel.proposals.candidates import Candidates
+from boxel.proposals.store import ProposalConfig, load_candidates, make_candidates
 from boxel.utils.errors import BoxelError
 
 CONFIG = ProposalConfig(count=100)

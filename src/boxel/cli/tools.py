@@ -47,7 +47,7 @@ def _inspect_options() -> list[Option]:
 
 
 def _inspect(given: dict[str, Any]) -> int:
-    from boxel.evaluation import AffinityConfig, count_edges, format_edges
+    from boxel.evaluation.affinity import AffinityConfig, count_edges, format_edges
     from boxel.viz.plots import plot_affinity
 
     counts = count_edges(read_data(given), config=AffinityConfig(**given_settings(given, AffinityConfig)))
@@ -74,7 +74,7 @@ def _segments_options() -> list[Option]:
 
 def _segments(given: dict[str, Any]) -> int:
     from boxel.evaluation.proposals import COUNTS, best_candidate_ious, format_recall, summarize_recall
-    from boxel.proposals import ProposalConfig, make_candidates
+    from boxel.proposals.store import ProposalConfig, make_candidates
     from boxel.utils.progress import progress
     from boxel.viz.plots import plot_recall
 

@@ -6,7 +6,6 @@ from .config import AugmentConfig as AugmentConfig
 from .config import CropConfig as CropConfig
 from .config import ScaleCropConfig as ScaleCropConfig
 from .crops import CropDataset as CropDataset
-from .dataset import ImageDataset as ImageDataset
 from .dataset import InstanceDataset as InstanceDataset
 from .dataset import SemanticDataset as SemanticDataset
 from .dataset import collate as collate

@@ -13,7 +13,8 @@ from boxel.data.checks import check
 from boxel.data.images import read_image
 from boxel.data.issues import format_issues
 from boxel.data.samples import write_sample_images
-from boxel.evaluation import evaluate, format_masks
+from boxel.evaluation import evaluate
+from boxel.evaluation.boxes import format_masks
 from boxel.labeling.api import label_data
 from boxel.viz.overlays import contact_sheet, overlay, save_image
 

@@ -1,13 +1,11 @@
 from .affinity import EdgeCounts as EdgeCounts
 from .affinity import count_edges as count_edges
-from .affinity import format_edges as format_edges
 from .baselines import fill_boxes as fill_boxes
 from .baselines import grabcut_boxes as grabcut_boxes
 from .bootstrap import paired_bootstrap as paired_bootstrap
 from .boxes import BOX_LIKE as BOX_LIKE
 from .boxes import box_agreement as box_agreement
 from .boxes import compare_masks as compare_masks
-from .boxes import format_masks as format_masks
 from .boxes import instance_ious as instance_ious
 from .boxes import mask_iou_metrics as mask_iou_metrics
 from .boxes import mean_fill as mean_fill
@@ -20,7 +18,6 @@ from .config import AffinityConfig as AffinityConfig
 from .config import EvaluateConfig as EvaluateConfig
 from .matching import match_results as match_results
 from .matching import to_annotations as to_annotations
-from .proposals import best_candidate_ious as best_candidate_ious
 from .proposals import candidate_ious as candidate_ious
 from .reading import read_results as read_results
 from .results import Result as Result
@@ -38,7 +35,6 @@ from .semantic import measure_segmenter as measure_segmenter
 from .semantic import semantic_metrics as semantic_metrics
 from .semantic import trimap_metrics as trimap_metrics
 from .summary import evaluate_detections as evaluate_detections
-from .summary import format_detections as format_detections
 from .tune_crf import best_crf as best_crf
 from .tune_crf import format_trials as format_trials
 from .tune_crf import tune_crf as tune_crf

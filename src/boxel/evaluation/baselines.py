@@ -71,8 +71,7 @@ def grabcut_boxes(
         >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
         >>> truth = example_scenes()
-        >>> cut = grabcut_boxes(truth, to_results(truth))
-        >>> cut[0]["segmentation"]["size"]
+        >>> grabcut_boxes(truth, to_results(truth))[0]["segmentation"]["size"]
         [64, 96]
     """
     truth = fill_in_sizes(truth, results)

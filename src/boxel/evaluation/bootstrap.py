@@ -48,8 +48,7 @@ def paired_bootstrap(
         >>> from boxel.evaluation import fill_boxes, to_results
         >>> truth = example_scenes(4)
         >>> perfect = to_results(truth)
-        >>> interval = paired_bootstrap(truth, fill_boxes(truth, perfect), perfect, samples=100)
-        >>> interval["high"] < 1
+        >>> paired_bootstrap(truth, fill_boxes(truth, perfect), perfect, samples=100)["high"] < 1
         True
 
     References:

@@ -57,10 +57,9 @@ def find_causes(truth: Annotations, results: Sequence[Result], class_agnostic: b
         class_agnostic: Ignore categories.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> truth = example_scenes()
         >>> results = to_results(truth.without_masks())
         >>> find_causes(truth, results)
         []

@@ -34,11 +34,7 @@ _MIN_BOX_IOU = 0.5
 """Minimum IoU of the boxes of a match."""
 
 
-def coco_ap(
-    truth: Annotations,
-    results: Sequence[Result],
-    iou_type: IouType = "segm",
-) -> dict[str, Any]:
+def coco_ap(truth: Annotations, results: Sequence[Result], iou_type: IouType = "segm") -> dict[str, Any]:
     """Compute COCO's twelve metrics, AP at IoU 0.25 and 0.70 (as in Pascal VOC's tables), and AP per class.
 
     The numbers equal those of pycocotools (to 1e-6); faster-coco-eval does the matching.

@@ -58,9 +58,8 @@ def match_results(
             used.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> from boxel.data import example_scenes
+        >>> truth = example_scenes()
         >>> row = {"image_id": "000000", "category_id": truth.categories[0].name, "score": 1, "bbox": [0, 0, 8, 8]}
         >>> match_results(truth, [row])[1][0]["image_id"] == truth.image_ids[0]
         True
@@ -259,10 +258,9 @@ def to_annotations(results: Sequence[Result], images: str | Path | Annotations) 
         BoxelError: None of the results is of one of the images.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
+        >>> from boxel.data import example_scenes
         >>> from boxel.evaluation import to_results
-        >>> data = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> data = example_scenes()
         >>> to_results(to_annotations(to_results(data), data)) == to_results(data)
         True
     """

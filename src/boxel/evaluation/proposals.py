@@ -30,6 +30,11 @@ def candidate_ious(candidates: Candidates, gt_masks: NDArray[np.bool_]) -> NDArr
 
     Returns:
         (N, M) in [0, 1].
+
+    Examples:
+        >>> halves = Candidates.from_sets(np.array([[0, 0, 1, 1]]), np.array([[False, True]]))
+        >>> candidate_ious(halves, np.array([[[False, False, False, True]]]))
+        array([[0.5]])
     """
     labels = candidates.superpixels.ravel()
     count = int(labels.max()) + 1
@@ -80,11 +85,7 @@ def summarize_recall(ious: NDArray[np.float64]) -> dict[str, NDArray[np.float64]
         >>> summarize_recall(np.array([[0.4, 0.8], [0.6, 0.6]]))["above 0.5"].tolist()
         [0.5, 1.0]
     """
-    return {
-        "mean IoU": ious.mean(0),
-        "above 0.5": (ious > 0.5).mean(0),
-        "above 0.7": (ious > 0.7).mean(0),
-    }
+    return {"mean IoU": ious.mean(0), "above 0.5": (ious > 0.5).mean(0), "above 0.7": (ious > 0.7).mean(0)}
 
 
 def format_recall(ious: NDArray[np.float64]) -> str:

@@ -41,8 +41,8 @@ def read_results(path: str | Path) -> list[Result]:
         BoxelError: The file is missing or not such a list, or none of the results can be used.
 
     Examples:
-        >>> import tempfile
-        >>> path = Path(tempfile.mkdtemp()) / "results.json"
+        >>> from boxel.data import example_scenes
+        >>> path = example_scenes().root / "results.json"
         >>> _ = path.write_text('[{"image_id": "7", "category_id": 1.0, "score": 0.9, "bbox": [0, 0, 8, 8]}]')
         >>> read_results(path)
         [{'image_id': '7', 'category_id': 1, 'score': 0.9, 'bbox': [0.0, 0.0, 8.0, 8.0]}]

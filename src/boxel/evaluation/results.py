@@ -39,9 +39,8 @@ def to_results(data: Annotations) -> list[Result]:
         BoxelError: A mask cannot be read.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> data = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> from boxel.data import example_scenes
+        >>> data = example_scenes()
         >>> sorted(to_results(data)[0])
         ['bbox', 'category_id', 'image_id', 'score', 'segmentation']
     """
@@ -116,9 +115,8 @@ def filter_categories(
         BoxelError: A name is not a category of the ground truth.
 
     Examples:
-        >>> import tempfile
-        >>> from boxel.data.synthetic import write_scenes
-        >>> truth = write_scenes(tempfile.mkdtemp(), 1, height=64, width=96)
+        >>> from boxel.data import example_scenes
+        >>> truth = example_scenes()
         >>> merged, results = filter_categories(truth, to_results(truth), class_agnostic=True)
         >>> [category.name for category in merged.categories]
         ['object']

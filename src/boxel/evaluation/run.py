@@ -324,6 +324,14 @@ def predict_dataset(
 
     Raises:
         BoxelError: The dataset has none of the model's categories, or none of its images can be read.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> from boxel.models import InferenceConfig, build
+        >>> data, model = example_scenes(), build("boxinst", 5, {"backbone": "resnet10t", "weights": "none"})
+        >>> model.categories = data.categories
+        >>> predict_dataset(model.eval(), data, InferenceConfig(short_side=64))  # it has learned nothing yet
+        []
     """
     from boxel.models.prediction import iter_predictions
 

@@ -126,10 +126,7 @@ def boundary_distance(gt: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def band_confusions(
-    gt: NDArray[np.uint8],
-    pred: NDArray[np.integer],
-    widths: Sequence[int],
-    num_classes: int,
+    gt: NDArray[np.uint8], pred: NDArray[np.integer], widths: Sequence[int], num_classes: int
 ) -> NDArray[np.int64]:
     """Split the confusion matrix of an image by the distance of its pixels from true boundaries.
 
@@ -217,6 +214,14 @@ def measure_segmenter(
 
     Raises:
         BoxelError: The dataset has none of the model's classes, or no image can be used.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> from boxel.models import build
+        >>> truth, model = example_scenes(), build("boxsup", 6, {"backbone": "resnet10t", "weights": "none"})
+        >>> model.categories = pixel_classes(truth)
+        >>> measure_segmenter(truth, model.eval())["images"]
+        1
     """
     from boxel.models.semantic.inference import predict_label_map, semantic_inference_config
 

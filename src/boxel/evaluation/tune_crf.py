@@ -60,6 +60,14 @@ def tune_crf(model: Segmenter, truth: Annotations, count: int = 100) -> list[Tri
 
     Raises:
         BoxelError: The dataset has none of the model's classes, or no image can be used.
+
+    Examples:
+        >>> from boxel.data import example_scenes, pixel_classes
+        >>> from boxel.models import build
+        >>> truth, model = example_scenes(), build("boxsup", 6, {"backbone": "resnet10t", "weights": "none"})
+        >>> model.categories = pixel_classes(truth)
+        >>> print(tune_crf(model.eval(), truth)[0].crf)
+        None
     """
     cases = list(_load_cases(model, truth, count))
     trials: dict[tuple[float, ...], Trial] = {}
@@ -88,7 +96,12 @@ def best_crf(trials: Sequence[Trial]) -> CRFConfig:
 
 
 def format_trials(trials: Sequence[Trial]) -> str:
-    """Format the trials of :func:`tune_crf` as a table with a conclusion."""
+    """Format the trials of :func:`tune_crf` as a table with a conclusion.
+
+    Examples:
+        >>> format_trials([Trial(None, 0.7), Trial(CRFConfig(), 0.75)]).splitlines()[-1]
+        'mean IoU 0.7000 without a CRF, 0.7500 with the best one.'
+    """
     rows = [[*VALUES, "mean IoU"]]
     for crf, mean_iou in trials:
         cells = ["no CRF", "", "", ""] if crf is None else [f"{getattr(crf, name):g}" for name in VALUES]

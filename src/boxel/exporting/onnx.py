@@ -51,6 +51,12 @@ def export(
     Raises:
         BoxelError: The model cannot be loaded or exported, the extra `onnx` is not installed, an image cannot be read,
             or the results differ. An existing file is kept.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> check = export("boxcaseg", example_scenes().root / "boxcaseg.onnx")
+        >>> check.agrees
+        True
     """
     try:
         import onnx

@@ -10,7 +10,6 @@ from .overlaps import box_agreement as box_agreement
 from .overlaps import resolve_by_confidence as resolve_by_confidence
 from .overlaps import resolve_by_size as resolve_by_size
 from .quality import Calibration as Calibration
-from .quality import compute_cues as compute_cues
 from .quality import fit_calibration as fit_calibration
 from .quality import load_calibration as load_calibration
 from .quality import save_calibration as save_calibration

@@ -42,6 +42,12 @@ def calibrate(
 
     Raises:
         BoxelError: There are fewer than `MIN_MASKS` ground-truth masks.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> from boxel.labeling import make_teacher
+        >>> calibrate(example_scenes(8), [make_teacher("ellipse")]).mean.shape
+        (13,)
     """
     cues, ious = collect_cues(data, teachers, config or LabelConfig())
     if len(ious) < MIN_MASKS:

@@ -174,6 +174,11 @@ def load_calibration(path: Path) -> Calibration:
 
     Raises:
         BoxelError: The file cannot be read, or is of other cues.
+
+    Examples:
+        >>> from importlib.resources import files
+        >>> load_calibration(Path(str(files("boxel")), "weights/quality/boxcaseg.json")).mean.shape
+        (13,)
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -185,7 +190,15 @@ def load_calibration(path: Path) -> Calibration:
 
 
 def save_calibration(calibration: Calibration, path: Path) -> None:
-    """Write a calibration as JSON."""
+    """Write a calibration as JSON.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_calibration(find_calibration("boxcaseg"), Path(folder, "quality.json"))
+        ...     load_calibration(Path(folder, "quality.json")).mean.shape
+        (13,)
+    """
     columns = {name: getattr(calibration, name).tolist() for name in _COLUMNS}
     path.write_text(json.dumps({"cues": CUES, **columns}, indent=1), encoding="utf-8")
 

@@ -18,12 +18,7 @@ def num_dynamic_params(features: int, width: int) -> int:
 
 
 def dynamic_masks(
-    features: Tensor,
-    params: Tensor,
-    image_index: Tensor,
-    centers: Tensor,
-    scales: Tensor,
-    width: int,
+    features: Tensor, params: Tensor, image_index: Tensor, centers: Tensor, scales: Tensor, width: int
 ) -> Tensor:
     """Compute mask logits of instances, each by the network whose parameters were predicted for it.
 

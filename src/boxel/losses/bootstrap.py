@@ -55,11 +55,7 @@ def select_hard_pixels(ease: Tensor, valid: Tensor, min_kept: int, threshold: fl
 
 
 def bootstrapped_cross_entropy(
-    logits: Tensor,
-    labels: Tensor,
-    min_kept: int,
-    threshold: float | None = None,
-    ignore_index: int = 255,
+    logits: Tensor, labels: Tensor, min_kept: int, threshold: float | None = None, ignore_index: int = 255
 ) -> Tensor:
     """Mean cross-entropy of the hard pixels; the gradient of all others is exactly 0.
 

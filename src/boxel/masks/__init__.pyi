@@ -2,7 +2,6 @@ from .boxes import Region as Region
 from .boxes import box_iou as box_iou
 from .boxes import box_to_pixels as box_to_pixels
 from .boxes import normalized_box_coords as normalized_box_coords
-from .boxes import paired_box_iou as paired_box_iou
 from .boxes import pixel_region as pixel_region
 from .boxes import tight_boxes as tight_boxes
 from .crops import Crops as Crops
@@ -18,7 +17,6 @@ from .paste import paste_windows as paste_windows
 from .rle import Rle as Rle
 from .rle import Segmentation as Segmentation
 from .rle import decode as decode
-from .rle import decode_all as decode_all
 from .rle import encode as encode
 from .rle import encode_in_box as encode_in_box
 from .rle import to_rle as to_rle

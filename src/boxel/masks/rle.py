@@ -37,7 +37,12 @@ def encode(mask: NDArray[Any]) -> Rle:
 
 
 def decode(rle: Rle) -> NDArray[np.uint8]:
-    """Decode a compressed run-length code to an (H, W) uint8 mask of zeros and ones."""
+    """Decode a compressed run-length code to an (H, W) uint8 mask of zeros and ones.
+
+    Examples:
+        >>> decode({"size": [2, 2], "counts": "0120"}).tolist()
+        [[1, 0], [0, 1]]
+    """
     return coco_mask.decode(rle)
 
 

@@ -31,10 +31,7 @@ def box_spans(boxes: Tensor, height: int, width: int, stride: int) -> tuple[Tens
         >>> box_masks(rows, columns).int().tolist()
         [[[1, 1, 0], [0, 0, 0]]]
     """
-    return (
-        _span(boxes[:, 1], boxes[:, 3], height, stride),
-        _span(boxes[:, 0], boxes[:, 2], width, stride),
-    )
+    return (_span(boxes[:, 1], boxes[:, 3], height, stride), _span(boxes[:, 0], boxes[:, 2], width, stride))
 
 
 def box_masks(rows: Tensor, columns: Tensor) -> Tensor:
@@ -46,6 +43,10 @@ def box_masks(rows: Tensor, columns: Tensor) -> Tensor:
 
     Returns:
         (N, h, w) bool.
+
+    Examples:
+        >>> box_masks(torch.tensor([[True, False]]), torch.tensor([[False, True, True]])).int().tolist()
+        [[[0, 1, 1], [0, 0, 0]]]
     """
     return rows[:, :, None] & columns[:, None, :]
 

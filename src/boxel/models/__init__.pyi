@@ -18,9 +18,7 @@ from .io import load as load
 from .io import save as save
 from .mask_rcnn import MaskRCNN as MaskRCNN
 from .mask_rcnn import MaskRCNNConfig as MaskRCNNConfig
-from .prediction import Prediction as Prediction
 from .prediction import PredictionSummary as PredictionSummary
-from .prediction import iter_predictions as iter_predictions
 from .prediction import predict as predict
 from .semantic import LabelMap as LabelMap
 from .semantic import Segmenter as Segmenter

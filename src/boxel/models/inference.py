@@ -100,6 +100,12 @@ def predict_batch(
 
     Returns:
         One :class:`Instances` per image.
+
+    Examples:
+        >>> from boxel.models import build
+        >>> model = build("boxinst", 5, {"backbone": "resnet10t", "weights": "none"}).eval()
+        >>> len(predict_batch(model, [np.zeros((64, 96, 3), np.uint8)], InferenceConfig(short_side=64)))
+        1
     """
     config = config or inference_config(model)
     passes: list[list[Detections]] = [[] for _ in images]

@@ -39,23 +39,13 @@ class Instances:
         source: The image itself, or the file it is read from again for drawing; None if unknown.
 
     Examples:
-        >>> import numpy as np
-        >>> from boxel.data.annotations import Category
-        >>> from boxel.masks.rle import encode
-        >>> mask = np.zeros((4, 6), dtype=bool)
-        >>> mask[1:3, 1:5] = True
-        >>> instances = Instances(
-        ...     boxes=np.array([[1, 1, 5, 3], [0, 0, 6, 4]], dtype=np.float32),
-        ...     scores=np.array([0.9, 0.2], dtype=np.float32),
-        ...     labels=np.array([0, 0]),
-        ...     rles=[encode(mask), encode(~mask)],
-        ...     categories=(Category(1, "cat"),),
-        ...     image_size=(4, 6),
-        ... )
-        >>> instances[instances.scores > 0.5]
-        Instances(1 in 6 x 4 pixels: cat 0.90)
-        >>> instances.masks.sum(axis=(1, 2)).tolist()
-        [8, 16]
+        >>> from boxel.models import load
+        >>> image = np.zeros((4, 6, 3), np.uint8)
+        >>> instances = load("boxcaseg").predict(image, [[0, 0, 4, 4], [2, 1, 6, 3]])
+        >>> instances.masks.shape
+        (2, 4, 6)
+        >>> len(instances[instances.boxes[:, 0] > 1])
+        1
     """
 
     boxes: NDArray[np.float32]

@@ -62,6 +62,14 @@ def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: 
         folder: Created if needed.
         config: `method`, `model` and anything else worth keeping.
         categories: In the order of the labels.
+
+    Examples:
+        >>> import tempfile
+        >>> config = {"method": "boxcaseg", "model": {"backbone": "resnet10t", "weights": "none"}}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save(build("boxcaseg", 1, config["model"]), Path(folder), config, [Category(1, "object")])
+        ...     load(folder).categories[0].name
+        'object'
     """
     from safetensors import SafetensorError
     from safetensors.torch import save_file

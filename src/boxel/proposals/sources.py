@@ -28,10 +28,7 @@ MAX_SIDE = 500  # pixels of the longer side to which larger images are downscale
 
 
 def propose(
-    image: NDArray[np.uint8],
-    source: Source = "mcg",
-    boxes: ArrayLike | None = None,
-    count: int = 2000,
+    image: NDArray[np.uint8], source: Source = "mcg", boxes: ArrayLike | None = None, count: int = 2000
 ) -> Candidates:
     """Propose segments that may be objects, without any learning.
 

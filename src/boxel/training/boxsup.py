@@ -16,7 +16,7 @@ from boxel.data.label_maps import has_background
 from boxel.data.transforms import RandomScaleCrop
 from boxel.models.boxsup.dataset import NO_SEGMENT, BoxSupDataset
 from boxel.models.boxsup.update import choose_candidates, compute_costs
-from boxel.proposals import make_candidates
+from boxel.proposals.store import make_candidates
 from boxel.training.callbacks.pictures import draw_samples
 from boxel.training.config import SEGMENTS, BoxSupTraining
 from boxel.training.lit_module import gather_by_image

@@ -72,7 +72,8 @@ def write_text(path: str | Path, text: str) -> None:
 
     Examples:
         >>> import tempfile
-        >>> write_text(Path(tempfile.mkdtemp()) / "a.txt", "one")
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_text(Path(folder, "a.txt"), "one")
     """
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

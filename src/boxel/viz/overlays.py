@@ -314,6 +314,10 @@ def save_image(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
 
     Raises:
         BoxelError: The file cannot be written or its suffix is not that of an image format.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> save_image(np.zeros((48, 64, 3), np.uint8), example_scenes().root / "black.png")
     """
     with writing_file(path) as file:
         Image.fromarray(image).save(file)

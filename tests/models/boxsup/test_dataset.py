@@ -10,7 +10,7 @@ from boxel.data.label_maps import IGNORE_INDEX, INNER_BOX, make_label_map
 from boxel.data.synthetic import write_scenes
 from boxel.models.boxsup import BoxSupDataset
 from boxel.models.boxsup.dataset import NO_SEGMENT
-from boxel.proposals import ProposalConfig, make_candidates
+from boxel.proposals.store import ProposalConfig, make_candidates
 
 CONFIG = ProposalConfig(count=50)
 

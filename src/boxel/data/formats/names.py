@@ -56,12 +56,9 @@ class ImageFinder:
         folder: The folder that the names are relative to.
 
     Examples:
-        >>> import tempfile
-        >>> folder = Path(tempfile.mkdtemp())
-        >>> (folder / "train").mkdir()
-        >>> (folder / "train" / "A.JPG").touch()
-        >>> ImageFinder(folder).find("C:\\\\data\\\\train\\\\a.jpg")
-        'train/A.JPG'
+        >>> from boxel.data import example_scenes
+        >>> ImageFinder(example_scenes().root.parent).find("C:\\\\data\\\\images\\\\000000.PNG")
+        'images/000000.png'
     """
 
     def __init__(self, folder: Path) -> None:

@@ -47,10 +47,7 @@ class BoxCaseg(nn.Module):
 
     Examples:
         >>> import torch
-        >>> config = BoxCasegConfig(
-        ...     backbone="resnet10t", weights="none", neck="top_down", neck_channels=8, side=64
-        ... )
-        >>> model = BoxCaseg(config).eval()
+        >>> model = BoxCaseg(BoxCasegConfig(backbone="resnet10t", weights="none", side=64)).eval()
         >>> masks, scores = model([torch.rand(3, 70, 90)], boxes=[torch.tensor([[10.0, 20, 30, 60]])])
         >>> masks[0].shape
         torch.Size([1, 70, 90])

@@ -51,8 +51,7 @@ class BoxInst(Detector):
 
     Examples:
         >>> import torch
-        >>> config = BoxInstConfig(backbone="tf_efficientnet_lite0", weights="none", neck_channels=16)
-        >>> model = BoxInst(num_classes=3, config=config)
+        >>> model = BoxInst(3, BoxInstConfig(backbone="resnet10t", weights="none", neck_channels=16))
         >>> image = torch.rand(3, 64, 96)
         >>> losses = model([image], [{"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2])}])
         >>> list(losses)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.dataset import Sample, SemanticDataset
 from boxel.data.label_maps import make_label_map
-from boxel.proposals import Candidates, ProposalConfig, load_candidates
-from boxel.proposals.store import box_indices
+from boxel.proposals import Candidates, ProposalConfig
+from boxel.proposals.store import box_indices, load_candidates
 
 NO_SEGMENT = -1
 """The choice of an instance that has no segment."""

@@ -20,6 +20,11 @@ class BoxSup(Segmenter):
         num_classes: K, the background first.
         config: Settings.
 
+    Examples:
+        >>> model = BoxSup(3, BoxSupConfig(backbone="resnet10t", weights="none"))
+        >>> model.eval()([torch.rand(3, 64, 64)])[0][0].shape
+        torch.Size([64, 64])
+
     References:
         Dai, He, Sun, BoxSup: Exploiting Bounding Boxes to Supervise Convolutional Networks for Semantic Segmentation,
         ICCV 2015.

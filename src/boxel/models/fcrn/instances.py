@@ -40,6 +40,13 @@ class FCRNInstances(Detector):
         num_classes: K, without the background.
         config: Settings.
 
+    Examples:
+        >>> from boxel.models import FCRNConfig
+        >>> tiny = {"backbone": "resnet10t", "weights": "none"}
+        >>> model = FCRNInstances(2, FCRNInstancesConfig(**tiny, semantic=FCRNConfig(**tiny)))
+        >>> sorted(model.eval()([torch.rand(3, 64, 64)])[0])
+        ['boxes', 'labels', 'masks', 'scores']
+
     References:
         Wu, Shen, van den Hengel, Bridging Category-level and Instance-level Semantic Image Segmentation, 2016.
     """

@@ -29,10 +29,7 @@ class MaskRCNN(Detector):
 
     Examples:
         >>> import torch
-        >>> config = MaskRCNNConfig(
-        ...     backbone="tf_efficientnet_lite0", weights="none", neck_channels=16, mask_loss="mil"
-        ... )
-        >>> model = MaskRCNN(num_classes=3, config=config)
+        >>> model = MaskRCNN(3, MaskRCNNConfig(backbone="resnet10t", weights="none", mask_loss="mil"))
         >>> image = torch.rand(3, 64, 96)
         >>> losses = model([image], [{"boxes": torch.tensor([[8.0, 8, 40, 40]]), "labels": torch.tensor([2])}])
         >>> list(losses)

@@ -53,11 +53,7 @@ class Segmenter(nn.Module):
         return self.network.padding_color
 
     def forward(
-        self,
-        images: Sequence[Tensor],
-        targets: list[Target] | None = None,
-        *,
-        progress: float = 1.0,
+        self, images: Sequence[Tensor], targets: list[Target] | None = None, *, progress: float = 1.0
     ) -> Any:
         """Return losses in training, classes in eval mode.
 

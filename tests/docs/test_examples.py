@@ -1,0 +1,43 @@
+"""Every public function and class has an example in its docstring; `pytest --doctest-modules` runs them."""
+
+import runpy
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+from types import FunctionType
+
+import pytest
+
+from boxel.utils.config import Config
+
+REPO = Path(__file__).resolve().parents[2]
+
+WITHOUT_EXAMPLE = {
+    "Calibration": "of `fit_calibration`, whose example shows it",
+    "Crops": "of `extract_crops`, whose example shows it",
+    "Detector": "a base class; its subclasses have one",
+    "Evaluation": "of `evaluate`, whose example shows it",
+    "LabelResult": "of `label_data`, whose example shows it",
+    "LabeledImage": "of `label_image`, whose example shows it",
+    "PredictionSummary": "of `predict`, which writes files",
+    "Segmenter": "a base class; its subclasses have one",
+    "Teacher": "a protocol; the page on labels shows how to write one",
+}
+
+
+def names_without_example() -> Iterator[str]:
+    """Public functions, and classes other than errors and settings, whose attributes are all there is to them."""
+    for package in runpy.run_path(str(REPO / "docs" / "generate.py"))["PACKAGES"]:
+        module = import_module(package)
+        for name in module.__all__:
+            value = getattr(module, name)
+            if not isinstance(value, type | FunctionType) or not value.__module__.startswith("boxel."):
+                continue  # a constant or an alias of a type
+            exempt = isinstance(value, type) and issubclass(value, Config | Exception)
+            if not exempt and ">>>" not in (value.__doc__ or ""):
+                yield name
+
+
+@pytest.mark.slow
+def test_every_public_function_and_class_has_an_example() -> None:
+    assert set(names_without_example()) == set(WITHOUT_EXAMPLE)

@@ -1,38 +1,10 @@
-"""Commands on datasets: check, convert and draw."""
+"""Commands on datasets: convert and draw."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
-from boxel.utils.errors import UsageError
-
-
-def _check_options() -> list[Option]:
-    repair = Option("repair", "write a repaired copy to this COCO file", metavar="FILE")
-    return [*DATA, repair, Option("json", JSON_HELP, metavar="FILE")]
-
-
-def _check(given: dict[str, Any]) -> int:
-    from boxel.cli.parser import Parser
-    from boxel.data import check, format_issues, issues_to_json, repair, write
-
-    target = given.get("repair")
-    if target and check_writable(target, ".json").exists():
-        raise UsageError(f"{target} exists already; name a new file for the repaired copy.")
-    data = read_data(given, log_issues=False)
-    if target:
-        repaired, issues = repair(data)
-        write(repaired, target)
-    else:
-        issues = check(data)
-    if "json" in given:
-        write_json(issues_to_json(issues), given["json"])
-    if given.get("json") != "-":
-        lines = map(Parser("check", CHECK).with_flags, format_issues(issues))
-        copy = [f"{'repaired' if issues else 'unchanged'} copy: {target}"] if target else []
-        print(data, *lines, *copy, sep="\n")
-    return 1 if any(not (target and issue.repair) for issue in issues) else 0
+from boxel.cli.options import DATA, Command, Option, read_data
 
 
 def _convert_options() -> list[Option]:
@@ -80,9 +52,6 @@ def _draw(given: dict[str, Any]) -> int:
     return 1 if errors else 0
 
 
-CHECK = Command(
-    "Find what is wrong with a dataset, and repair it.", "boxes.json --images photos/", _check_options, _check
-)
 CONVERT = Command(
     "Convert a dataset between annotation formats.", "masks.json yolo/ --to yolo", _convert_options, _convert
 )

@@ -11,7 +11,8 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TYPE_CHECKING
 
 from boxel import __version__
-from boxel.cli.data import CHECK, CONVERT, DRAW
+from boxel.cli.check import CHECK
+from boxel.cli.data import CONVERT, DRAW
 from boxel.cli.evaluate import EVALUATE
 from boxel.cli.label import ADAPT, LABEL
 from boxel.cli.options import Command

@@ -37,6 +37,7 @@ class Option:
     is_setting: bool = False  # the library has the default, so that only a value that was given counts
     group: str = ""  # title of its group in the help; empty for none
     hidden: bool = False  # only `--help-all` shows it
+    value_optional: bool = False  # the flag may stand without a value, which is then empty
 
     @property
     def name(self) -> str:

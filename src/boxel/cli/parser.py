@@ -47,6 +47,7 @@ class Parser(ArgumentParser):
         else:
             how |= {"type": _make_reader(option), "nargs": "+" if option.several else None}
             how |= {"metavar": option.metavar or default_metavar(option.hint)}
+            how |= {"nargs": "?", "const": ""} if option.value_optional else {}
         if option.positional:
             group.add_argument(option.dest, **how | {"metavar": option.name})
         else:

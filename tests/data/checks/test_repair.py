@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from boxel.data.annotations import Category
-from boxel.data.checks import check, repair
+from boxel.data.checks import RepairRecord, check, repair, repair_with_record, undo_repair
 from boxel.masks.rle import encode
 
 
@@ -121,3 +121,48 @@ def test_real_images_have_no_issues(shared_data) -> None:
 
     data = read(shared_data / "coco" / "val_masks.json")
     assert check(data) == []
+
+
+@pytest.mark.slow
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    st.lists(instances, max_size=8),
+    st.lists(images, min_size=1, max_size=4),
+    st.sets(st.integers(0, 2)),
+    st.lists(
+        st.sampled_from([None, b'{"attributes":{"rotation":30.0}}', b'{"track_id":1}']),
+        min_size=8,
+        max_size=8,
+    ),
+)
+def test_an_undone_repair_is_the_original(
+    make, folder, tmp_path_factory, rows, photos, distinct, extras
+) -> None:
+    boxes, masks, image_index, labels, ids, source = zip(*rows, strict=True) if rows else [[]] * 6
+    data = make(
+        boxes,
+        list(masks),
+        root=folder,
+        image_index=image_index,
+        labels=labels,
+        ids=list(ids),
+        source=np.array([*source, None], dtype=object)[:-1],
+        extras=np.array([*extras[: len(rows)], None], dtype=object)[:-1],
+        image_ids=[id for id, _, _ in photos],
+        paths=[path for _, path, _ in photos],
+        widths=[size[0] for _, _, size in photos],
+        heights=[size[1] for _, _, size in photos],
+        splits=["train", None, "val", "test"][: len(photos)],
+        categories=tuple(Category(i, "thing" if i in distinct else f"thing {i}") for i in range(3)),
+    )
+    repaired, issues, record = repair_with_record(data)
+    file = tmp_path_factory.getbasetemp() / "record.json"
+    record.write(file)
+    again = RepairRecord.read(file)
+    assert again == record and len(record.issues) == len(issues)
+    original, lost = undo_repair(repaired, again)
+    assert lost == []
+    for column in fields(data):
+        if column.name != "issues":
+            before, after = getattr(data, column.name), getattr(original, column.name)
+            np.testing.assert_equal(after, before, err_msg=column.name)

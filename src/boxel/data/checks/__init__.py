@@ -12,10 +12,11 @@ import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.data.checks import boxes, geometry, ids, images, mask_issues
+from boxel.data.checks.changes import RepairRecord, undo_repair
 from boxel.data.checks.repair_state import RepairState
 from boxel.data.issues import Issue
 
-__all__ = ["check", "repair"]
+__all__ = ["RepairRecord", "check", "repair", "repair_with_record", "undo_repair"]
 
 
 def check(data: Annotations | str | Path, images: str | Path | None = None) -> list[Issue]:
@@ -40,7 +41,6 @@ def check(data: Annotations | str | Path, images: str | Path | None = None) -> l
     return repair(data if isinstance(data, Annotations) else read(data, images))[1]
 
 
-@np.errstate(over="ignore", invalid="ignore")  # of absurd numbers, each of which is reported
 def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
     """Repair a copy of a dataset.
 
@@ -56,11 +56,37 @@ def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
         >>> issues[0].kind, bool((copy.boxes == data.boxes).all())
         ('box-inverted', True)
     """
+    state = _run_checks(data)
+    return state.repaired(), state.issues
+
+
+def repair_with_record(data: Annotations) -> tuple[Annotations, list[Issue], RepairRecord]:
+    """Repair a copy of a dataset, and record each change so that `undo_repair` can take it back.
+
+    Returns:
+        The copy, the issues, and the record.
+
+    Examples:
+        >>> from dataclasses import replace
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images()
+        >>> inverted = replace(data, boxes=data.boxes[:, [2, 3, 0, 1]])
+        >>> copy, issues, record = repair_with_record(inverted)
+        >>> len(record) == len(data.boxes), bool((undo_repair(copy, record)[0].boxes == inverted.boxes).all())
+        (True, True)
+    """
+    state = _run_checks(data)
+    return state.repaired(), state.issues, state.record()
+
+
+@np.errstate(over="ignore", invalid="ignore")  # of absurd numbers, each of which is reported
+def _run_checks(data: Annotations) -> RepairState:
+    """Find and repair all issues of a dataset."""
     state = RepairState(data)
     ids.check_references(state)
     boxes.check_not_empty(state)
     if not state.image_ids:
-        return state.repaired(), state.issues
+        return state
     ids.check_categories(state)
     images.check_files(state)
     images.check_label_maps(state)
@@ -76,4 +102,4 @@ def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
     boxes.check_duplicates(state)
     ids.check_annotation_ids(state)
     boxes.check_all_crowd(state)
-    return state.repaired(), state.issues
+    return state

@@ -159,7 +159,7 @@ def check_layout(state: RepairState) -> None:
     if not what:
         return
     values = {"layout": layout, "normalized": normalized}
-    state.report_dataset("boxes-layout", what, "read as they are meant", **values)
+    state.report_dataset("boxes-layout", what, "read as they are meant", rows=state.keep, **values)
     state.boxes = reread(state.boxes * (np.tile(sizes, 2) if normalized else 1), layout)
 
 

@@ -31,6 +31,7 @@ def check_categories(state: RepairState) -> None:
     """Check for `duplicate-category`, merged into the first of that name, and `duplicate-category-id`, renumbered."""
     first: dict[str, int] = {}
     kept: list[Category] = []
+    state.category_positions = []
     new_label = np.zeros(len(state.categories), dtype=np.int32)
     for label, category in enumerate(state.categories):
         name = category.name.strip()
@@ -44,6 +45,7 @@ def check_categories(state: RepairState) -> None:
             first[name] = label
             new_label[label] = len(kept)
             kept.append(category)
+            state.category_positions.append(label)
     fresh = fresh_ids(category.id for category in kept)
     seen: set[int] = set()
     for position, category in enumerate(kept):

@@ -58,7 +58,7 @@ def check_rectangles(state: RepairState) -> None:
     if sentence:
         rows = find_drawn_masks(data, judgment)
         values = {"masks": int(rows.sum()), "turned": int((rows & ~judgment.rectangle).sum())}
-        state.report_dataset("masks-are-boxes", sentence, "masks left out, boxes kept", **values)
+        state.report_dataset("masks-are-boxes", sentence, "masks left out, boxes kept", rows=rows, **values)
         state.segmentations[rows] = None
         return
     filled = find_filled_boxes(data, judgment)

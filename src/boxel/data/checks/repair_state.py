@@ -9,8 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
+from boxel.data.checks.changes import RepairRecord, compare
 from boxel.data.checks.masks import MaskJudgment
-from boxel.data.issues import Issue, to_plain
+from boxel.data.issues import Issue, issues_to_json, to_plain
 
 _COLUMNS = (
     *("image_ids", "widths", "heights", "label_maps", "categories"),
@@ -29,6 +30,8 @@ class RepairState:
         keep: (N,) bool, False for instances to leave out; those of a left-out image count as kept here.
         mask_boxes: (N, 4) float64, tight box of each valid mask, clipped to the image; NaN without one.
         judgment: What the masks are, once they are judged.
+        category_positions: Position in ``data.categories`` of each of `categories`.
+        kinds: Kinds of repaired issues by what they concern, ``image`` or ``instance``, and its position.
         issues: Issues found so far, the reader's first.
     """
 
@@ -49,6 +52,8 @@ class RepairState:
         self.keep = np.ones(len(data.image_index), dtype=bool)
         self.mask_boxes = np.full((len(data.image_index), 4), np.nan)
         self.judgment: MaskJudgment | None = None
+        self.category_positions = list(range(len(data.categories)))
+        self.kinds: dict[tuple[str, int], list[str]] = {}
         self.issues = list(data.issues)
 
     def limits(self, instances: NDArray[Any]) -> NDArray[np.float64]:
@@ -62,6 +67,8 @@ class RepairState:
         self, instance: SupportsIndex, kind: str, what: str, repair: str = "", /, **values: Any
     ) -> None:
         """Report an issue of an annotation; ``what`` continues "annotation 7 (image 3)"."""
+        if repair:
+            self.kinds.setdefault(("instance", int(instance)), []).append(kind)
         image = self.image_index[instance]
         image_id = self.data.image_ids[image] if 0 <= image < len(self.data.image_ids) else None
         id = self.data.ids[instance]
@@ -70,11 +77,25 @@ class RepairState:
 
     def report_image(self, image: int, kind: str, message: str, repair: str = "", /, **values: Any) -> None:
         """Report an issue of an image; ``message`` is a sentence that names its file."""
+        if repair:
+            self.kinds.setdefault(("image", image), []).append(kind)
         file, id = str(self.data.image_path(image)), self.data.image_ids[image]
         self.issues.append(Issue(kind, message, file, id, None, to_plain(values), repair))
 
-    def report_dataset(self, kind: str, what: str, repair: str = "", /, **values: Any) -> None:
-        """Report an issue of the whole dataset; ``what`` continues the name of the annotation file."""
+    def report_dataset(
+        self, kind: str, what: str, repair: str = "", /, rows: NDArray[np.bool_] | None = None, **values: Any
+    ) -> None:
+        """Report an issue of the whole dataset.
+
+        Args:
+            kind: Name of the issue.
+            what: Continues the name of the annotation file.
+            repair: What is done about it.
+            rows: (N,) bool, the instances that the repair changes.
+            **values: The offending values.
+        """
+        for i in np.flatnonzero(rows).tolist() if rows is not None else []:
+            self.kinds.setdefault(("instance", i), []).append(kind)
         message = f"{self.data.file}: {what}."
         self.issues.append(Issue(kind, message, self.data.file, None, None, to_plain(values), repair))
 
@@ -82,7 +103,14 @@ class RepairState:
         """Return the dataset with the repairs so far, and all its rows; it shares the columns of this state."""
         return replace(self.data, issues=[], **{name: getattr(self, name) for name in _COLUMNS})
 
+    def record(self) -> RepairRecord:
+        """Return what the repair changed."""
+        kept = self.keep & self.keep_images[self.image_index] if len(self.keep_images) else self.keep
+        positions = self.category_positions
+        record = compare(self.data, self.repaired(), kept, self.keep_images, positions, self.kinds)
+        record.issues = issues_to_json(self.issues)
+        return record
+
     def repaired(self) -> Annotations:
         """Return the dataset with its repairs, without the rows left out."""
-        whole = self.current()
-        return whole.select_instances(self.keep).select_images(self.keep_images)
+        return self.current().select_instances(self.keep).select_images(self.keep_images)

@@ -1,0 +1,94 @@
+"""The command check: what a dataset holds, what is wrong with it, its repair, and the repair undone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
+from boxel.utils.errors import UsageError
+
+if TYPE_CHECKING:
+    from boxel.data import Annotations, RepairRecord
+
+
+def _check_options() -> list[Option]:
+    repair = "write a repaired copy to this COCO file, by default beside the annotations, and a record of its changes"
+    undo = "undo a repair: of a repaired copy and the record of its changes, write the original"
+    return [
+        *DATA,
+        Option("repair", repair, metavar="FILE", value_optional=True),
+        Option("undo", undo, metavar="RECORD", is_input=True),
+        Option("json", JSON_HELP, metavar="FILE"),
+    ]
+
+
+def _check(given: dict[str, Any]) -> int:
+    if "undo" in given:
+        return _undo(given)
+    from boxel.cli.parser import Parser
+    from boxel.data import check, format_issues, issues_to_json, repair_with_record
+
+    target = _new_file(given, "repaired") if "repair" in given else None
+    data = read_data(given, log_issues=False)
+    copy = []
+    if target is None:
+        issues = check(data)
+    else:
+        repaired, issues, record = repair_with_record(data)
+        copy = _write_copy(repaired, record, target)
+    if "json" in given:
+        write_json(issues_to_json(issues), given["json"])
+    if given.get("json") != "-":
+        lines = map(Parser("check", CHECK).with_flags, format_issues(issues))
+        print(data, *lines, *copy, sep="\n")
+    return 1 if any(not (target and issue.repair) for issue in issues) else 0
+
+
+def _new_file(given: dict[str, Any], suffix: str) -> Path:
+    """Return the file to write, that of `repair` or one beside the annotations, which must not exist yet."""
+    source = Path(given["annotations"]).resolve()
+    stem = source.name if source.is_dir() else source.stem
+    beside = Path(given["annotations"]).parent if source.is_file() else source.parent
+    target = check_writable(given.get("repair") or str(beside / f"{stem}_{suffix}.json"), ".json")
+    for file in (target, _record_file(target)):
+        if file.exists():
+            raise UsageError(f"{file} exists already; name a new file, or remove this one.")
+    return target
+
+
+def _record_file(target: Path) -> Path:
+    return target.with_name(f"{target.stem}_changes.json")
+
+
+def _write_copy(repaired: Annotations, record: RepairRecord, target: Path) -> list[str]:
+    """Write the repaired copy and the record of its changes, and return what to print."""
+    from boxel.data import write
+
+    write(repaired, target)
+    if not len(record):
+        return [f"unchanged copy: {target}"]
+    file = _record_file(target)
+    record.write(file)
+    changes = "1 change" if len(record) == 1 else f"{len(record):,} changes"
+    undo = f"`boxel check {target} --undo {file}` takes them back"
+    return [f"repaired copy: {target}", f"{changes}, with the values before and after: {file}; {undo}"]
+
+
+def _undo(given: dict[str, Any]) -> int:
+    from boxel.data import RepairRecord, undo_repair, write
+
+    if "repair" in given:
+        raise UsageError("--undo takes back a repair; leave out --repair.")
+    target = _new_file(given, "restored")
+    record = RepairRecord.read(given["undo"])
+    original, lost = undo_repair(read_data(given), record)
+    write(original, target)
+    undone = f"{len(record) - len(lost):,} of {len(record):,} changes undone"
+    print(*lost, f"{original}\n{undone}: {target}", sep="\n")
+    return 1 if lost else 0
+
+
+CHECK = Command(
+    "Find what is wrong with a dataset, and repair it.", "boxes.json --images photos/", _check_options, _check
+)

@@ -1,0 +1,292 @@
+"""The record of a repair: every change with the values before and after, from which the original can be restored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec import Struct
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.files import atomic_path
+
+_INSTANCE = {
+    **{
+        "id": "ids",
+        "image": "image_index",
+        "label": "labels",
+        "box": "boxes",
+        "segmentation": "segmentations",
+    },
+    **{"iscrowd": "iscrowd", "quality": "quality", "source": "source", "trusted": "trusted", "area": "areas"},
+    **{"extras": "extras"},
+}
+"""Columns of instances, by their names in a record; images and labels are positions in the original."""
+
+_IMAGE = {
+    **{"id": "image_ids", "file_name": "paths", "width": "widths", "height": "heights"},
+    **{"label_map": "label_maps", "extras": "image_extras", "split": "splits"},
+}
+
+
+class Change(Struct, omit_defaults=True):
+    """A change of an image or of an annotation.
+
+    Attributes:
+        file: The annotation file.
+        kinds: Kinds of the issues that led to it; empty for what is not an issue, e.g. an unknown size that was read.
+        image_id: Original id of the image.
+        annotation_id: Original id of the annotation; None for an image.
+        position: Its position among the images or the annotations of the original.
+        before: The values that changed, by name; all of them if it was left out.
+        after: The new values; None if it was left out.
+    """
+
+    file: str
+    kinds: list[str]
+    image_id: ImageId | None
+    annotation_id: ImageId | None
+    position: int
+    before: dict[str, Any]
+    after: dict[str, Any] | None = None
+
+
+class _Category(Struct, omit_defaults=True):
+    id: int
+    name: str
+    supercategory: str = ""
+    extras: str | None = None
+
+
+class RepairRecord(Struct):
+    """All that a repair changed.
+
+    Attributes:
+        annotations: The original file or folder.
+        images: Images that were left out or changed.
+        instances: Annotations that were left out or changed.
+        categories: All categories of the original.
+        category_positions: Position in `categories` of each category of the repaired dataset.
+        issues: All issues of the original, as `issues_to_json` gives them.
+    """
+
+    annotations: str
+    images: list[Change]
+    instances: list[Change]
+    categories: list[_Category]
+    category_positions: list[int]
+    issues: list[dict[str, Any]] = []
+
+    def __len__(self) -> int:
+        """Number of changes."""
+        merged = len(self.categories) - len(self.category_positions)
+        return len(self.images) + len(self.instances) + merged
+
+    def write(self, path: str | Path) -> None:
+        """Write the record as a JSON file."""
+        with atomic_path(path) as temporary:
+            temporary.write_bytes(msgspec.json.format(msgspec.json.encode(self), indent=1))
+
+    @classmethod
+    def read(cls, path: str | Path) -> RepairRecord:
+        """Read a record.
+
+        Raises:
+            BoxelError: The file cannot be read or is not a record.
+        """
+        try:
+            return msgspec.json.decode(Path(path).read_bytes(), type=cls)
+        except (OSError, msgspec.MsgspecError, ValueError) as error:
+            raise BoxelError(
+                f"{path}: this is not a record of a repair ({one_line(error)}); name the file that `repair` wrote."
+            ) from error
+
+
+def compare(
+    before: Annotations,
+    after: Annotations,
+    kept: NDArray[np.bool_],
+    kept_images: NDArray[np.bool_],
+    category_positions: Sequence[int],
+    kinds: Mapping[tuple[str, int], list[str]],
+) -> RepairRecord:
+    """Compare a dataset with its repaired copy.
+
+    Args:
+        before: The original.
+        after: The copy.
+        kept: (N,) bool, the instances that are in the copy.
+        kept_images: (I,) bool, the images that are in the copy.
+        category_positions: Position of each category of the copy among those of the original.
+        kinds: Kinds of issues by what they concern, ``image`` or ``instance``, and its position.
+    """
+    images, rows = np.flatnonzero(kept_images), np.flatnonzero(kept)
+    labels = np.array([*category_positions, -1])[after.labels] if len(after.labels) else after.labels
+    # The copy, but with images and categories numbered as in the original.
+    aligned = replace(after, labels=labels, image_index=images[after.image_index] if len(rows) else [])
+    record = RepairRecord(
+        before.file,
+        [],
+        [],
+        [_to_category(category) for category in before.categories],
+        list(category_positions),
+    )
+    for columns, positions, changes in ((_IMAGE, images, record.images), (_INSTANCE, rows, record.instances)):
+        changed: dict[int, list[str]] = {}
+        for name, column in columns.items():
+            for k in _differences(getattr(before, column), getattr(aligned, column), positions):
+                changed.setdefault(k, []).append(name)
+        total = len(before) if columns is _IMAGE else len(before.ids)
+        gone = np.setdiff1d(np.arange(total), positions).tolist()
+        for k in sorted(changed):
+            i, names = int(positions[k]), changed[k]
+            values = (_values(before, columns, i, names), _values(aligned, columns, k, names))
+            changes.append(_describe(before, columns, i, *values))
+        changes += [
+            _describe(before, columns, i, _values(before, columns, i, list(columns)), None) for i in gone
+        ]
+        changes.sort(key=lambda change: change.position)
+        what = "image" if columns is _IMAGE else "instance"
+        for change in changes:
+            change.kinds = kinds.get((what, change.position), [])
+    for change in record.instances:
+        if change.after is None and not change.kinds:  # it goes with its image
+            change.kinds = kinds.get(("image", int(before.image_index[change.position])), [])
+    return record
+
+
+def _differences(before: Any, after: Any, positions: NDArray[np.int64]) -> list[int]:
+    """Return where a column differs from the same rows of the original."""
+    if isinstance(before, np.ndarray) and before.dtype != object:
+        old = before[positions]
+        equal = (old == after) | (np.isnan(old) & np.isnan(after)) if old.dtype.kind == "f" else old == after
+        rows = equal if equal.ndim == 1 else equal.all(axis=1)
+        return np.flatnonzero(~rows).tolist()
+    pairs = enumerate(zip(positions.tolist(), after, strict=True))
+    return [k for k, (i, new) in pairs if before[i] is not new and not _same(before[i], new)]
+
+
+def _same(one: object, other: object) -> bool:
+    return type(one) is type(other) and one == other
+
+
+def _values(data: Annotations, columns: dict[str, str], i: int, names: Sequence[str]) -> dict[str, Any]:
+    return {name: _to_json(getattr(data, columns[name])[i]) for name in names}
+
+
+def _describe(
+    data: Annotations, columns: dict[str, str], i: int, before: dict[str, Any], after: dict[str, Any] | None
+) -> Change:
+    if columns is _IMAGE:
+        return Change(data.file, [], data.image_ids[i], None, i, before, after)
+    image = int(data.image_index[i])
+    image_id = data.image_ids[image] if 0 <= image < len(data) else None
+    return Change(data.file, [], image_id, data.ids[i], i, before, after)
+
+
+def _to_json(value: Any) -> Any:
+    """Return a value of a column so that JSON holds it exactly; numbers that are not finite become their names."""
+    if isinstance(value, np.ndarray):
+        return [_to_json(item) for item in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, bytes):
+        return value.decode("utf-8", "backslashreplace")
+    return str(value) if isinstance(value, float) and not np.isfinite(value) else value
+
+
+def _to_category(category: Category) -> _Category:
+    return _Category(category.id, category.name, category.supercategory, _to_json(category.extras))
+
+
+def undo_repair(data: Annotations, record: RepairRecord) -> tuple[Annotations, list[str]]:
+    """Undo a repair: take back each change, and put back what was left out, where it was.
+
+    Edits made since the repair stay: a value is taken back only if it is the one that the repair set.
+
+    Args:
+        data: The repaired dataset.
+        record: What the repair changed.
+
+    Returns:
+        The original, and a sentence per change that cannot be taken back since it was edited.
+
+    Raises:
+        BoxelError: The record is of another dataset.
+    """
+    if len(data.categories) != len(record.category_positions):
+        raise BoxelError(
+            f"{data.file}: it has {len(data.categories)} categories, but the repair of {record.annotations} left "
+            f"{len(record.category_positions)}; name the record of this dataset."
+        )
+    columns = {field.name: _copy(getattr(data, field.name)) for field in fields(data)}
+    images = _order(len(data), record.images)
+    rows = _order(len(data.ids), record.instances)
+    position_of_image = np.array([p for p, k in enumerate(images) if k >= 0], dtype=np.int64)
+    columns["image_index"] = position_of_image[data.image_index] if len(data.ids) else data.image_index
+    columns["labels"] = np.array([*record.category_positions, -1])[data.labels]
+    columns["categories"] = tuple(
+        Category(c.id, c.name, c.supercategory, None if c.extras is None else c.extras.encode())
+        for c in record.categories
+    )
+    lost: list[str] = []
+    for names, order, changes in ((_IMAGE, images, record.images), (_INSTANCE, rows, record.instances)):
+        left_out = {change.position: change for change in changes if change.after is None}
+        for name, column in names.items():
+            columns[column] = _merge(columns[column], order, name, column, left_out)
+        for change in changes:
+            if change.after is not None and not _take_back(columns, names, change):
+                what = "image" if change.annotation_id is None else "annotation"
+                id = change.image_id if change.annotation_id is None else change.annotation_id
+                lost.append(f"{data.file}: {what} {id} was edited after the repair and stays as it is.")
+    return Annotations(**columns | {"issues": []}), lost
+
+
+def _order(count: int, changes: Sequence[Change]) -> list[int]:
+    """Return the original's rows in order: the index of each in the copy, or -1 for one that was left out."""
+    gone = {change.position for change in changes if change.after is None}
+    total, following = count + len(gone), iter(range(count))
+    return [-1 if position in gone else next(following) for position in range(total)]
+
+
+def _merge(old: Any, order: list[int], name: str, column: str, left_out: dict[int, Change]) -> Any:
+    """Return a column with the values of the rows that were left out, each in its place."""
+    values = [_from_json(column, left_out[p].before[name]) if k < 0 else old[k] for p, k in enumerate(order)]
+    if isinstance(old, list):
+        return values
+    merged = np.empty((len(values), *old.shape[1:]), dtype=old.dtype)
+    for position, value in enumerate(values):
+        merged[position] = value
+    return merged
+
+
+def _take_back(columns: dict[str, Any], names: dict[str, str], change: Change) -> bool:
+    """Set the values before a change; False, and nothing is set, if one is not what the repair made it."""
+    i = change.position
+    if i >= len(columns[names["id"]]):
+        return False
+    present = {name: _to_json(columns[names[name]][i]) for name in change.before}
+    if present != change.after:
+        return False
+    for name, value in change.before.items():
+        columns[names[name]][i] = _from_json(names[name], value)
+    return True
+
+
+def _from_json(column: str, value: Any) -> Any:
+    """Return a value as the column holds it."""
+    if column in ("segmentations", "extras", "image_extras"):
+        return None if value is None else value.encode()
+    if column == "boxes":
+        return [float(number) for number in value]
+    return float(value) if column in ("quality", "areas") else value
+
+
+def _copy(column: Any) -> Any:
+    return column.copy() if isinstance(column, np.ndarray | list) else column

@@ -5,6 +5,8 @@ from dataclasses import asdict, replace
 import pytest
 import yaml
 
+from boxel.cli import main
+from boxel.data.synthetic import write_scenes
 from boxel.training.config import BoxInstTraining
 from boxel.training.recipe import read_config
 from boxel.utils.errors import BoxelError
@@ -180,3 +182,73 @@ def test_all_unknown_settings_and_the_place_of_a_yaml_error_are_named(tmp_path):
 def test_an_underscore_of_a_method_is_a_hyphen():
     assert read_config("mask-rcnn-small", "mask_rcnn").steps == 1000
     assert read_config({"method": "mask_rcnn"}, "mask-rcnn").epochs == 12
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("epochs:", "epochs is empty; give a number above 0, or remove it."),
+        ("validate_every:", "validate_every is empty; give a number above 0, or remove it."),
+        ("optim:", "optim is empty; give a mapping of settings, or remove it."),
+        ("optim: {lr: }", "optim.lr is empty; give a number from 0 up, or remove it."),
+        ("data: {class_agnostic: }", "data.class_agnostic is empty; give true or false, or remove it."),
+        ("precision: ~", "precision is empty; give a text, or remove it."),
+        ("optim: 5", "optim is 5; give a mapping of settings."),
+        ("epochs: [1, 2]", "epochs is [1, 2]; give a number above 0."),
+        ("epochs: {a: 1}", "epochs is {'a': 1}; give a number above 0."),
+        ("epochs: yes", "epochs is True; give a number above 0."),
+        ("epochs: many", "epochs is many; give a number above 0."),
+        ("epochs: .inf", "epochs is inf; give a number above 0."),
+        ("batch_size: 2.5", "batch_size is 2.5; give a whole number above 0."),
+        ("schedule: {drops: [0.5, ]}", None),
+        (
+            "schedule: {drops: [0.5, ~]}",
+            "schedule.drops is [0.5, None]; give a list whose items are each a number",
+        ),
+        ("schedule: {drops: 0.5}", "schedule.drops is 0.5; give a list whose items are each a number"),
+        ("data: {categories: cat}", "data.categories is cat; give a list whose items are each a text"),
+        ("1: 2", "there is no setting '1'."),
+        ("yes: 2", "there is no setting 'True'."),
+        ("method:", "method is empty; give boxinst, mask-rcnn,"),
+        ("method: [a]", "method is ['a']; give boxinst, mask-rcnn,"),
+        ("assumed_images: many", "assumed_images is 'many'; give a whole number above 0"),
+        ("", "the recipe is empty; it should be a YAML mapping"),
+        ("[1]", "the recipe is a list; it should be a YAML mapping"),
+        ("base: absent.yaml", "its base is wrong: "),
+        ("base: {epochs: }", "epochs is empty; give a number above 0"),
+        ("{" * 5000, "the recipe cannot be read (while increasing flow level exceeded"),
+    ],
+)
+def test_values_of_the_wrong_type_are_named_with_file_and_key(tmp_path, text, said):
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    if said is None:
+        return read_config(path)
+    with pytest.raises(BoxelError) as caught:
+        read_config(path)
+    assert str(caught.value).startswith(f"{path}: {said}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_recipe_may_have_a_byte_order_mark(tmp_path, encoding):
+    (tmp_path / "r.yaml").write_text("epochs: 3\n", encoding=encoding)
+    assert read_config(tmp_path / "r.yaml").epochs == 3
+
+
+@pytest.mark.parametrize("key", ["epochs", "validate_every"])
+def test_the_command_line_names_an_empty_key(tmp_path, capsys, key):
+    write_scenes(tmp_path, 1, height=64, width=96)
+    path = tmp_path / "r.yaml"
+    path.write_text(f"{key}:\n")
+    words = [
+        "train",
+        "boxinst",
+        str(tmp_path / "boxes.json"),
+        "--config",
+        str(path),
+        "--out",
+        str(tmp_path / "run"),
+    ]
+    assert main(words) == 1
+    assert capsys.readouterr().err == f"boxel: {path}: {key} is empty; give a number above 0, or remove it.\n"
+    assert not (tmp_path / "run").exists()

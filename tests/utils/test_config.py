@@ -88,7 +88,10 @@ def test_parsed_numbers_are_plain_and_can_be_written_as_yaml() -> None:
         ({"pair": [1]}, "pair is [1]; give a list of 2 items, each a number from 0 up."),
         ({"kind": "c"}, "kind is c; give a or b."),
         ({"inner": {"side": 0}}, "inner.side is 0; give a whole number above 0."),
-        ({"inner": None}, "inner is None; give a mapping of settings."),
+        ({"inner": None}, "inner is empty; give a mapping of settings, or remove it."),
+        ({"share": None}, "share is empty; give a number from 0 to 1, or remove it."),
+        ({"limit": True}, "limit is True; give a number from 0 up."),
+        ({"limit": float("inf")}, "limit is inf; give a number from 0 up."),
     ],
 )
 def test_parse_config_names_what_is_wrong(values, message) -> None:

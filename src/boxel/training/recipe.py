@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from boxel.data.formats.builder import read_text
 from boxel.methods import METHODS, get_method, resolve
 from boxel.training.config import TrainConfig
 from boxel.utils.config import parse_config
@@ -68,6 +69,7 @@ def read_config(
     """
     where = str(recipe) if isinstance(recipe, (str, Path)) else "the configuration"
     values = {} if recipe is None else _read(recipe)
+    _check_description(values, where)
     named = get_method(values.get("method", method or "boxinst")).name
     if method is not None and named != get_method(method).name:
         raise BoxelError(f"{where}: this is a recipe for {named!r}, not for {method!r}; change one of them.")
@@ -78,6 +80,16 @@ def read_config(
         flags = _merge(flags, value)
     settings = _build_on(_select_settings(values), flags)
     return parse_config(resolve(METHODS[named].training), settings, where)
+
+
+def _check_description(values: Mapping[str, Any], where: str) -> None:
+    """Raise an error if what a recipe states beside settings is of a wrong type."""
+    method, images = values.get("method", ""), values.get("assumed_images", 1)
+    if not isinstance(method, str):
+        stated = "empty" if method is None else repr(method)
+        raise BoxelError(f"{where}: method is {stated}; give {', '.join(METHODS)}, or remove it.")
+    if images is not None and (not isinstance(images, int) or images < 1):
+        raise BoxelError(f"{where}: assumed_images is {images!r}; give a whole number above 0, or remove it.")
 
 
 def list_recipes() -> list[Recipe]:
@@ -202,12 +214,13 @@ def _load_bundled_file(stem: str) -> dict[str, Any]:
 
 def _load_yaml(path: Path) -> dict[str, Any]:
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), LOADER)
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        values = yaml.load(read_text(path), LOADER)
+    except (yaml.YAMLError, RecursionError) as error:
         reason = one_line(str(error).replace('in "<unicode string>", ', "in "), 300)
         raise BoxelError(f"{path}: the recipe cannot be read ({reason}).") from error
     if not isinstance(values, dict):
-        raise BoxelError(f"{path}: a recipe is a YAML mapping of settings.")
+        what = "empty" if values is None else f"a {type(values).__name__}"
+        raise BoxelError(f"{path}: the recipe is {what}; it should be a YAML mapping of settings.")
     return values
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
@@ -46,6 +47,8 @@ class Config:
     def __post_init__(self) -> None:
         for name, limit in _limits(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
+            if value is None and not _is_optional(get_type_hints(type(self))[name]):
+                raise BoxelError(f"{name} is empty; give {describe_type(limit)}.")
             several = isinstance(value, (list, tuple))
             plain = [_to_plain(name, one, limit) for one in (value if several else [value])]
             # A frozen dataclass has no other way.
@@ -80,6 +83,8 @@ def parse_config(
         names, hints = " or ".join(map(repr, unknown)), [nearest(path, list(types)) for path in unknown]
         raise BoxelError(f"{where}: there is no setting {names}.{''.join(hints)}")
     for path, value in found.items():
+        if value is None and not _is_optional(types[path]):
+            raise BoxelError(f"{where}: {path} is empty; give {describe_type(types[path])}, or remove it.")
         if is_dataclass(types[path]) and not isinstance(value, Mapping):
             raise BoxelError(f"{where}: {path} is {value!r}; give a mapping of settings.")
     parser = ArgumentParser(exit_on_error=False)
@@ -111,7 +116,7 @@ def _flatten(
 ) -> Iterator[tuple[str, Any]]:
     """Yield all values by dotted path; a mapping that is not a section is a value."""
     for name, value in values.items():
-        path = prefix + name
+        path = f"{prefix}{name}"  # YAML takes 1 and yes for other types than text
         yield path, value
         if is_dataclass(types.get(path)) and isinstance(value, Mapping):
             yield from _flatten(value, types, f"{path}.")
@@ -128,13 +133,19 @@ def _limits(kind: type) -> dict[str, Any]:
     return found
 
 
+def _is_optional(hint: Any) -> bool:
+    return type(None) in get_args(hint)
+
+
 def _to_plain(name: str, value: Any, limit: Any) -> Any:
     """Check a value against a restricted number or choices; a number becomes an int or float, which YAML can write."""
     choices = get_args(limit)  # none of a number
     if value is None or value in choices:
         return value
-    with suppress(TypeError, ValueError):
-        if not choices:  # YAML takes 1e-4 for a text
+    with suppress(TypeError, ValueError, OverflowError):
+        if (
+            not choices and not isinstance(value, bool) and math.isfinite(float(value))
+        ):  # YAML takes 1e-4 for a text
             return limit._type(limit(limit._type(value) if isinstance(value, str) else value))
     hint = nearest(str(value), list(map(str, choices)))
     raise BoxelError(f"{name} is {value}; give {describe_type(limit)}.{hint}")
@@ -155,6 +166,8 @@ def describe_type(hint: Any) -> str:
     if get_origin(hint) in (list, tuple):
         several = get_origin(hint) is list or parts[-1] is Ellipsis
         return f"a list {'whose items are' if several else f'of {len(parts)} items,'} each {describe_type(parts[0])}"
+    if is_dataclass(hint):
+        return "a mapping of settings"
     if hasattr(hint, "_restrictions"):
         return f"{_KINDS[hint._type]} {_range_text(hint)}"
     return _KINDS.get(get_origin(hint) or hint, f"a {getattr(hint, '__name__', hint)}")

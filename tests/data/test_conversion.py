@@ -89,7 +89,8 @@ def test_boxes_without_masks_convert_silently(source, tmp_path, format):
 
 
 def test_a_dataset_without_its_images_is_not_converted(source, tmp_path):
-    moved = tmp_path / "moved.json"
+    moved = tmp_path / "elsewhere/moved.json"
+    moved.parent.mkdir()
     source.rename(moved)
     with pytest.raises(BoxelError, match=r"moved\.json: images are missing \(2 of 2\), .*with `images`"):
         convert(moved, tmp_path / "out", "voc")

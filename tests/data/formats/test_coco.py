@@ -90,7 +90,6 @@ def test_a_missing_segmentation_means_only_a_box(tmp_path, empty):
         ({"image_id": None}, "bad-annotation"),
         ({"image_id": 9.5}, "bad-annotation"),
         ({"category_id": 10**400}, "unknown-category"),
-        ({"iscrowd": [1]}, "bad-annotation"),
     ],
 )
 def test_an_invalid_annotation_costs_only_itself(tmp_path, changes, kind):
@@ -267,7 +266,126 @@ def test_text_ids_made_from_stems_become_numbers(tmp_path):
     data = read(tmp_path, content)
     boxel.data.write(data, tmp_path / "copy.json")
     again = boxel.data.read(tmp_path / "copy.json")
-    assert again.image_ids == [1, "x1"] and again.ids == [1, "mine"]
+    assert again.image_ids == [1, 2] and again.ids == [1, 2]
+    # What boxel has not made itself is kept.
+    assert again.image_extras == [None, b'{"original_id":"x1"}']
+    assert again.extras.tolist() == [None, b'{"original_id":"mine"}']
+    assert COCO(tmp_path / "copy.json").getAnnIds(imgIds=[2]) == [2]
+
+
+EXTRA = {
+    "info": {"description": "mine", "images": "."},
+    "licenses": [{"id": 4, "name": "CC"}],
+    "images": [
+        {
+            "id": 1,
+            "file_name": "a.jpg",
+            "width": 120,
+            "height": 80,
+            "license": 4,
+            "coco_url": "http://x/a.jpg",
+        },
+        {"id": 2, "file_name": "b.jpg", "width": 120, "height": 80, "split": "val"},
+    ],
+    "annotations": [
+        {"id": 1, "image_id": 1, "category_id": 1, "bbox": [20, 15, 40, 40], "keypoints": [30, 30, 2]},
+        {
+            "id": 2,
+            "image_id": 2,
+            "category_id": 1,
+            "bbox": [20, 15, 40, 40],
+            "attributes": {"occluded": True},
+        },
+        {"id": 3, "image_id": 2, "category_id": 1, "bbox": [20, 15, 4, 4], "source": {"tool": "x"}, "a b": 1},
+    ],
+    "categories": [{"id": 1, "name": "cat", "keypoints": ["nose"], "supercategory": "animal"}],
+    "videos": [{"id": 1}],
+}
+
+
+def test_fields_of_others_are_carried_along(tmp_path):
+    data = read(tmp_path, EXTRA)
+    assert data.issues == [] and data.splits == [None, "val"]
+    assert json.loads(data.image_extras[0]) == {"license": 4, "coco_url": "http://x/a.jpg"}
+    assert json.loads(data.extras[1]) == {"attributes": {"occluded": True}}
+    boxel.data.write(data, tmp_path / "copy.json")
+    written = json.loads((tmp_path / "copy.json").read_text())
+    assert written["info"] == {"description": "mine"} and written["videos"] == [{"id": 1}]
+    for name in ("images", "categories", "licenses"):
+        assert written[name] == EXTRA[name]
+    for row, original in zip(written["annotations"], EXTRA["annotations"], strict=True):
+        assert row | original == row
+    again = boxel.data.read(tmp_path / "copy.json")
+    assert again.extras.tolist() == data.extras.tolist() and again.categories == data.categories
+
+
+def test_a_field_that_is_not_needed_costs_only_itself(tmp_path):
+    changes = [
+        {"iscrowd": 0.0},
+        {"iscrowd": "1"},
+        {"area": "1600"},
+        {"id": "4", "image_id": "9", "category_id": "0"},
+        {"bbox": ["1", "2", "3", "4"]},
+        {"iscrowd": [1], "area": "much", "quality": {}, "trusted": "perhaps"},
+    ]
+    rows = [MINIMAL["annotations"][0] | {"id": k} | change for k, change in enumerate(changes)]
+    images = [
+        {"id": 9, "file_name": "two.jpg", "width": "64", "height": 48.0},
+        {"id": 7, "coco_url": "u/v.jpg"},
+    ]
+    categories = [{"id": 0, "name": 5}, {"id": 90, "supercategory": 1}]
+    data = read(tmp_path, {"images": images, "annotations": rows, "categories": categories})
+    assert data.widths.tolist() == [64, 0] and data.paths == ["two.jpg", "u/v.jpg"]
+    assert [(c.name, c.supercategory) for c in data.categories] == [("5", ""), ("90", "1")]
+    assert data.iscrowd.tolist() == [False, True, False, False, False, False]
+    assert data.areas[2] == 1600 and data.ids == [0, 1, 2, "4", 4, 5]
+    assert data.boxes.tolist() == [[1, 2, 4, 6]] * 6
+    assert {issue.kind for issue in data.issues} == {"bad-field"} and len(data.issues) == 4
+    assert any('annotation 5: its area is "much", which is ignored' in issue.message for issue in data.issues)
+
+
+def test_ordinary_rows_beside_unusual_ones_are_read_alike(tmp_path):
+    rows = [MINIMAL["annotations"][k % 3] | {"id": k} for k in range(9000)]
+    together = read(tmp_path, {**MINIMAL, "annotations": rows})
+    rows[4500] = rows[4500] | {"iscrowd": 0.0}
+    apart = read(tmp_path, {**MINIMAL, "annotations": rows})
+    assert together.ids == apart.ids == list(range(9000)) and len(together.issues) == 0
+    np.testing.assert_array_equal(together.boxes, apart.boxes)
+    np.testing.assert_array_equal(together.segmentations, apart.segmentations)
+    np.testing.assert_array_equal(together.image_index, apart.image_index)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "images\\a.jpg",
+        "/home/other/a.jpg",
+        "D:\\x\\A.JPG",
+        "http://host/upload/1/a.jpg",
+        "data/a.jpeg",
+        "../x/a.jpg",
+    ],
+)
+@pytest.mark.parametrize("given", [True, False])
+def test_names_of_other_machines_are_found(tmp_path, name, given, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").touch()
+    (tmp_path / "set.json").write_text(json.dumps({**MINIMAL, "images": [{"id": 7, "file_name": name}]}))
+    data = boxel.data.read(tmp_path / "set.json", images=tmp_path / "images" if given else None)
+    assert data.image_path(0).samefile(tmp_path / "images/a.jpg")
+    assert caplog.text.count("under another name than stated") == (name != "images\\a.jpg" or given)
+
+
+def test_an_image_is_not_found_for_two(tmp_path):
+    (tmp_path / "a.jpg").touch()
+    images = [{"id": 1, "file_name": "x/a.jpg"}, {"id": 2, "file_name": "y/a.jpg"}]
+    data = read(tmp_path, {"images": images, "annotations": []})
+    assert data.paths == ["x/a.jpg", "y/a.jpg"]
+    assert [(issue.kind, issue.image_id) for issue in data.issues] == [
+        ("ambiguous-image", 1),
+        ("ambiguous-image", 2),
+    ]
 
 
 def test_real_images_survive_a_round_trip(shared_data, tmp_path):

@@ -1,75 +1,49 @@
 """COCO JSON: polygons, run-length codes in both forms, crowds, any category ids.
 
 The format: Lin et al., "Microsoft COCO: Common Objects in Context", 2014, and https://cocodataset.org/#format-data.
-Beyond it, an annotation may have ``quality``, ``source`` and ``trusted`` (see `Annotations`), and ``info`` may name the
-folder of the ``images``, relative to the file.
+LVIS is read too. Beyond COCO, an annotation may have ``quality``, ``source`` and ``trusted`` (see `Annotations`), an
+image its ``split``, and ``info`` may name the folder of the ``images``, relative to the file. Other fields are carried
+along, see `Annotations.extras`.
 """
 
 from __future__ import annotations
 
 import contextlib
-import itertools
-import json
-import math
-import os
 import re
-from collections.abc import Sequence
+import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Meta, Raw, Struct
+from msgspec import Raw, Struct
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.formats.builder import Builder, explain_json_error, read_bytes
-from boxel.data.formats.layout import lost_label_maps
+from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
+from boxel.data.formats.coco_rows import (
+    MALFORMED,
+    STRICT_ANNOTATION,
+    STRICT_IMAGE,
+    Row,
+    RowDecoder,
+    join_fields,
+    read_annotation,
+    read_category,
+    read_image,
+)
+from boxel.data.formats.coco_writer import numeric_ids, with_original, write
+from boxel.data.formats.names import guess_root, resolve_images, to_posix
 from boxel.masks.rle import to_rle
-from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path, is_file
+from boxel.utils.errors import BoxelError, one_line
 
-Pixels = Annotated[int, Meta(ge=0, lt=2**31)] | Annotated[float, Meta(ge=0, lt=2**31)] | None
-_MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, OverflowError, RecursionError)
+__all__ = ["read", "recognize", "write"]
 
+T = TypeVar("T")
 
-class _File(Struct):
-    """The file; its rows stay raw, so that an invalid row costs only itself."""
-
-    images: list[Raw]
-    info: Raw = Raw(b"")
-    annotations: list[Raw] | None = None
-    categories: list[Raw] | None = None
-
-
-class _Info(Struct):
-    images: str = ""
-
-
-class _Image(Struct, gc=False):
-    id: int | float | str
-    file_name: str
-    width: Pixels = None
-    height: Pixels = None
-
-
-class _Category(Struct, gc=False):
-    id: int | float
-    name: str
-    supercategory: str | None = None
-
-
-class _Annotation(Struct, gc=False):
-    image_id: int | float | str
-    category_id: int | float
-    bbox: list[float | None] | None = None
-    id: int | float | str | None = None
-    segmentation: Raw = Raw(b"")
-    iscrowd: int | bool | None = None
-    quality: float | None = None
-    source: str | None = None
-    trusted: int | bool | None = None
-    area: float | None = None
+_LISTS = ("images", "annotations", "categories")
+_CHUNK = 4096  # annotations that are decoded together
 
 
 def recognize(path: Path) -> bool:
@@ -84,15 +58,16 @@ def _files_in(folder: Path) -> list[Path]:
 def read(path: Path, images: Path | None = None) -> Annotations:
     """Read a COCO JSON file.
 
-    Keypoints and captions are ignored; a segmentation that is missing, null or empty means "only a box"; a missing box
-    is taken from the segmentation. Non-finite numbers, inverted boxes and duplicate ids are kept as they are for
-    `boxel check`. If the file has no categories, each category id becomes one.
+    A segmentation that is missing, null or empty means "only a box"; a missing box is taken from the segmentation.
+    Non-finite numbers, inverted boxes and duplicate ids are kept as they are for `boxel check`. If the file has no
+    categories, each category id becomes one. A field that is not needed and cannot be understood costs only itself.
 
     Args:
         path: The file, or a folder with no other JSON file in it or in its ``annotations/``.
         images: Folder that its file names are relative to. If None, the first that has them of: the folder that the
             file itself names, its own folder, ``images/``, and one named like the split (``train2017/`` for
-            ``instances_train2017.json``).
+            ``instances_train2017.json``). Images that are not there under the names as written are searched for in
+            that folder; see :class:`~boxel.data.formats.names.ImageFinder`.
     """
     if path.is_dir():
         files = _files_in(path)
@@ -101,29 +76,200 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             raise BoxelError(f"{path}: this is a folder; name one of its JSON files ({names}).")
         path = files[0]
     file = _decode_file(path)
-    rows = Builder()
-    index_of = _read_images(file.images, rows, path)
     annotations = file.annotations or []
-    categories, label_of = _read_categories(file.categories, annotations, rows, path)
-    decoder = msgspec.json.Decoder(_Annotation)
-    for position, raw in enumerate(annotations):
-        try:
-            row = _decode_row(raw, decoder)
-            id = None if row.id is None else _to_id(row.id)
-            image = index_of.get(_to_id(row.image_id))
-            label = label_of.get(_to_id(row.category_id))
-            if image is None or label is None:
-                _report_unknown("image" if image is None else "category", path, id, row, rows)
-                continue
-            segmentation = _copy_segmentation(row.segmentation)
-            box = _xyxy(row.bbox, segmentation, rows.heights[image], rows.widths[image])
-            trusted = row.trusted in (None, True)
-            mask = segmentation, bool(row.iscrowd), row.quality, row.source, trusted, row.area
-            rows.add(_UNNUMBERED if id is None else id, image, label, box, *mask)
-        except _MALFORMED as error:
-            _report_bad("annotation", path, position, raw, error, rows)
+    rows = Builder()
+    index_of = _read_images(file.images or [], rows, path)
+    categories, label_of = _read_categories(file.categories or [], annotations, rows, path)
+    _read_annotations(annotations, index_of, label_of, rows, path)
     _number(rows.ids)
-    return rows.build(images or _guess_root(path, rows.paths, _named_root(file.info)), categories, path)
+    named, extras = _dataset_extras(file)
+    root = images or guess_root(path, rows.paths, named)
+    _find_images(root, rows, path)
+    return rows.build(root, categories, path, extras)
+
+
+# A JSON string, or a number that Python writes and JSON forbids.
+_NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*"|NaN|Infinity', re.DOTALL)
+
+
+class _File(Struct, forbid_unknown_fields=True):
+    """The fields that nearly every file has; their rows stay raw, so that an invalid one costs only itself."""
+
+    images: list[Raw] | None
+    annotations: list[Raw] | None = None
+    categories: list[Raw] | None = None
+    info: Raw = Raw(b"")
+    licenses: Raw = Raw(b"")
+    others: dict[str, Raw] = {}
+
+
+def _decode_file(path: Path) -> _File:
+    content = read_utf8(path)
+    try:
+        try:
+            return _decode_fields(content)
+        except msgspec.DecodeError:
+            valid = {b"NaN": b"null", b"Infinity": b"1e999"}
+            repaired = _NON_FINITE.sub(lambda match: valid.get(match[0], match[0]), content)
+            if repaired == content:
+                raise
+            return _decode_fields(repaired)
+    except MALFORMED as error:
+        raise BoxelError(
+            f"{path}: this is not a COCO dataset ({explain_json_error(error, content)}); check that it is complete."
+        ) from error
+
+
+def _decode_fields(content: bytes) -> _File:
+    with contextlib.suppress(msgspec.ValidationError):
+        file = msgspec.json.decode(content, type=_File)
+        if file.images is not None and not file.others:
+            return file
+    fields = msgspec.json.decode(content, type=dict[str, Raw])
+    known = {name: fields.pop(name) for name in _File.__struct_fields__ if name in fields}
+    others = fields | ({"others": known.pop("others")} if "others" in known else {})
+    lists = {name: known.pop(name) for name in _LISTS if name in known}
+    if "images" not in lists:
+        raise ValueError("it has no images")
+    rows = {name: _as_list(name, raw) for name, raw in lists.items()}
+    return _File(**rows, **known, others=others)
+
+
+def _as_list(name: str, raw: Raw) -> list[Raw]:
+    try:
+        rows = msgspec.json.decode(raw, type=list[Raw] | None)
+        if rows is None and name == "images":
+            raise ValueError("it is null")
+    except MALFORMED as error:
+        value = one_line(bytes(memoryview(raw)[:100]).decode(errors="replace"), 60)
+        raise ValueError(f"{name} is {value}") from error
+    return rows or []
+
+
+def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, int]:
+    """Append the images; return the index of each id (of the first image with it)."""
+    index_of: dict[ImageId, int] = {}
+    decoder = RowDecoder(STRICT_IMAGE)
+    for start in range(0, len(raws), _CHUNK):
+        chunk = raws[start : start + _CHUNK]
+        for row in decoder.decode(chunk) or ():
+            name, extras = to_posix(row.file_name), decoder.extras(row)
+            index = rows.add_image(row.id, name, row.width, row.height, split=row.split, extras=extras)
+            index_of.setdefault(row.id, index)
+            chunk = []
+        for position, raw in enumerate(chunk, start=start):
+            try:
+                image = read_image(raw)
+                name, size = to_posix(image.file_name), (image.width, image.height)
+                index = rows.add_image(image.id, name, *size, split=image.split, extras=image.extras)
+                index_of.setdefault(image.id, index)
+                _report_ignored(f"image {image.id}", image.ignored, path, rows, image.id)
+            except MALFORMED as error:
+                _report_bad("image", path, position, raw, error, rows)
+    return index_of
+
+
+def _read_categories(
+    raws: list[Raw], annotations: list[Raw], rows: Builder, path: Path
+) -> tuple[list[Category], dict[ImageId, int]]:
+    """Return the categories, and the label of each category id."""
+    found = []
+    label_of: dict[ImageId, int] = {}
+    for position, raw in enumerate(raws):
+        try:
+            row = read_category(raw)
+            if row.id in label_of:
+                raise ValueError(f"id {row.id} is taken by {found[label_of[row.id]].name!r}")
+            label_of[row.id] = len(found)
+            found.append(row)
+            _report_ignored(f"category {row.id}", row.ignored, path, rows)
+        except MALFORMED as error:
+            _report_bad("category", path, position, raw, error, rows)
+    ids = numeric_ids([row.id for row in found])
+    categories = [
+        Category(id, row.name, row.supercategory, with_original(row.extras, row.id, id))
+        for id, row in zip(ids, found, strict=True)
+    ]
+    if not raws and annotations:
+        known = sorted(_category_ids(annotations), key=lambda id: (isinstance(id, str), id))
+        label_of = {id: label for label, id in enumerate(known)}
+        categories = [Category(n, str(id)) for n, id in zip(numeric_ids(known), known, strict=True)]
+        rows.report("no-categories", path, "there are no categories; their ids are used as names.", repair="")
+    return categories, label_of
+
+
+def _category_ids(annotations: list[Raw]) -> set[ImageId]:
+    ids = set()
+    for raw in annotations:
+        with contextlib.suppress(*MALFORMED):  # reported when the annotation itself is read
+            ids.add(read_annotation(raw).category_id)
+    return ids
+
+
+def _read_annotations(
+    raws: list[Raw],
+    index_of: Mapping[ImageId, int],
+    label_of: Mapping[ImageId, int],
+    rows: Builder,
+    path: Path,
+) -> None:
+    """Append the annotations: many at once if they are as nearly every file has them, else one by one."""
+    decoder = RowDecoder(STRICT_ANNOTATION)
+    for start in range(0, len(raws), _CHUNK):
+        chunk = raws[start : start + _CHUNK]
+        found = decoder.decode(chunk)
+        images = [index_of.get(row.image_id, -1) for row in found or ()]
+        labels = [label_of.get(row.category_id, -1) for row in found or ()]
+        if found is not None and min(images) >= 0 and min(labels) >= 0:
+            _extend(rows, found, images, labels, decoder)
+            continue
+        for position, raw in enumerate(chunk, start=start):
+            try:
+                _add_annotation(read_annotation(raw), index_of, label_of, rows, path)
+            except MALFORMED as error:
+                _report_bad("annotation", path, position, raw, error, rows)
+
+
+def _extend(
+    rows: Builder, found: Sequence[Any], images: Sequence[int], labels: Sequence[int], decoder: RowDecoder
+) -> None:
+    """Append many rows at once."""
+    boxes = np.array([row.bbox for row in found])
+    boxes[:, 2:] += boxes[:, :2]
+    areas = np.array([np.nan if row.area is None else row.area for row in found])
+    areas[~((areas >= 0) & (areas < np.inf))] = np.nan
+    rows.ids += [_UNNUMBERED if row.id is None else row.id for row in found]
+    rows.image_index.extend(images)
+    rows.labels.extend(labels)
+    rows.boxes.frombytes(boxes.tobytes())
+    rows.segmentations += [_copy_segmentation(row.segmentation) for row in found]
+    rows.iscrowd.extend([bool(row.iscrowd) for row in found])
+    rows.quality.extend([np.nan if row.quality is None else row.quality for row in found])
+    rows.source += [row.source if row.source is None else sys.intern(row.source) for row in found]
+    rows.trusted.extend([row.trusted for row in found])
+    rows.areas.frombytes(areas.tobytes())
+    rows.extras += [decoder.extras(row) for row in found] if decoder.unknown else [None] * len(found)
+
+
+def _add_annotation(
+    row: Row, index_of: Mapping[ImageId, int], label_of: Mapping[ImageId, int], rows: Builder, path: Path
+) -> None:
+    image, label = _look_up(index_of, row.image_id), _look_up(label_of, row.category_id)
+    if image is None or label is None:
+        _report_unknown("image" if image is None else "category", path, row, rows)
+        return
+    segmentation = _copy_segmentation(row.segmentation)
+    box = _xyxy(row.bbox, segmentation, rows.heights[image], rows.widths[image])
+    mask = segmentation, row.iscrowd, row.quality, row.source, row.trusted, row.area
+    rows.add(_UNNUMBERED if row.id is None else row.id, image, label, box, *mask, extras=row.extras)
+    _report_ignored(f"annotation {row.id}", row.ignored, path, rows, row.image_id, row.id)
+
+
+def _look_up(known: Mapping[ImageId, T], id: ImageId) -> T | None:
+    """Return what an id stands for, which one of the lists may have as a text and the other as a number."""
+    if id not in known:
+        id = (int(id) if id.isdecimal() else id) if isinstance(id, str) else str(id)
+    return known.get(id)
 
 
 _EMPTY = frozenset({b"", b"null", b"[]", b"{}", b'""'})
@@ -136,13 +282,13 @@ def _copy_segmentation(raw: Raw) -> bytes | None:
 
 
 def _xyxy(
-    bbox: list[float | None] | None, segmentation: bytes | None, height: int, width: int
+    bbox: Sequence[float] | None, segmentation: bytes | None, height: int, width: int
 ) -> Sequence[float]:
-    if bbox is None or len(bbox) != 4:
-        if bbox or segmentation is None:
+    if bbox is None:
+        if segmentation is None:
             raise ValueError("its bbox is not four numbers")
         return _extent(msgspec.json.decode(segmentation), height, width)
-    x, y, w, h = (math.nan if v is None else v for v in bbox)
+    x, y, w, h = bbox
     return x, y, x + w, y + h
 
 
@@ -158,102 +304,11 @@ def _extent(segmentation: Any, height: int, width: int) -> Sequence[float]:
     return *points.min(axis=0).tolist(), *points.max(axis=0).tolist()
 
 
-def _to_id(id: int | float | str) -> int | str:
-    """Return an id as it was meant: some tools write 7 as 7.0."""
-    if isinstance(id, float):
-        if not id.is_integer():
-            raise ValueError(f"{id} is not an id")
-        return int(id)
-    return id
-
-
-# A JSON string, or a number that Python writes and JSON forbids.
-_NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*"|NaN|Infinity', re.DOTALL)
-
-
-def _decode_file(path: Path) -> _File:
-    content = read_bytes(path)
-    try:
-        try:
-            return msgspec.json.decode(content, type=_File)
-        except msgspec.DecodeError:
-            valid = {b"NaN": b"null", b"Infinity": b"1e999"}
-            text = content.removeprefix(b"\xef\xbb\xbf")
-            repaired = _NON_FINITE.sub(lambda match: valid.get(match[0], match[0]), text)
-            if repaired == content:
-                raise
-            return msgspec.json.decode(repaired, type=_File)
-    except _MALFORMED as error:
-        raise BoxelError(
-            f"{path}: this is not a COCO dataset ({explain_json_error(error, content)}); check that it is complete."
-        ) from error
-
-
-def _decode_row(raw: Raw, decoder: msgspec.json.Decoder[Any]) -> Any:
-    try:
-        return decoder.decode(raw)
-    except msgspec.MsgspecError:
-        # Python's parser accepts numbers too large for a float (as infinite).
-        fields = msgspec.json.decode(raw, type=dict[str, Raw])
-        segmentation = fields.pop("segmentation", Raw(b""))
-        names = fields.keys() & set(decoder.type.__struct_fields__)
-        row = msgspec.convert({name: json.loads(bytes(fields[name])) for name in names}, decoder.type)
-        if hasattr(row, "segmentation"):
-            row.segmentation = segmentation
-        return row
-
-
-def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, int]:
-    """Append the images; return the index of each id (of the first image with it)."""
-    index_of: dict[ImageId, int] = {}
-    decoder = msgspec.json.Decoder(_Image)
-    for position, raw in enumerate(raws):
-        try:
-            image = _decode_row(raw, decoder)
-            id = _to_id(image.id)
-            index = rows.add_image(id, image.file_name, int(image.width or 0), int(image.height or 0))
-            index_of.setdefault(id, index)
-        except _MALFORMED as error:
-            _report_bad("image", path, position, raw, error, rows)
-    return index_of
-
-
-def _read_categories(
-    raws: list[Raw] | None, annotations: list[Raw], rows: Builder, path: Path
-) -> tuple[list[Category], dict[int | str, int]]:
-    """Return the categories, and the label of each category id."""
-    categories: list[Category] = []
-    label_of: dict[int | str, int] = {}
-    decoder = msgspec.json.Decoder(_Category)
-    for position, raw in enumerate(raws or []):
-        try:
-            row = _decode_row(raw, decoder)
-            id = _to_id(row.id)
-            if id in label_of:
-                raise ValueError(f"id {id} is taken by {categories[label_of[id]].name!r}")
-            label_of[id] = len(categories)
-            categories.append(Category(int(id), row.name, row.supercategory or ""))
-        except _MALFORMED as error:
-            _report_bad("category", path, position, raw, error, rows)
-    if not raws and annotations:
-        for id in sorted(_category_ids(annotations)):
-            label_of[id] = len(categories)
-            categories.append(Category(id, str(id)))
-        rows.report("no-categories", path, "there are no categories; their ids are used as names.", repair="")
-    return categories, label_of
-
-
-class _CategoryId(Struct, gc=False):
-    category_id: int | float
-
-
-def _category_ids(annotations: list[Raw]) -> set[int]:
-    ids = set()
-    decoder = msgspec.json.Decoder(_CategoryId)
-    for raw in annotations:
-        with contextlib.suppress(*_MALFORMED):  # reported when the annotation itself is read
-            ids.add(int(_to_id(decoder.decode(raw).category_id)))
-    return ids
+def _report_ignored(
+    what: str, ignored: Sequence[str], path: Path, rows: Builder, image_id: Any = None, id: Any = None
+) -> None:
+    for reason in ignored:
+        rows.report("bad-field", path, f"{what}: {reason}.", image_id, id, repair="field ignored")
 
 
 def _report_bad(what: str, path: Path, position: int, raw: Raw, error: BaseException, rows: Builder) -> None:
@@ -262,11 +317,11 @@ def _report_bad(what: str, path: Path, position: int, raw: Raw, error: BaseExcep
     rows.report(f"bad-{what}", path, reason, position=position)
 
 
-def _report_unknown(what: str, path: Path, id: ImageId | None, row: _Annotation, rows: Builder) -> None:
+def _report_unknown(what: str, path: Path, row: Row, rows: Builder) -> None:
     wanted = row.image_id if what == "image" else row.category_id
-    reason = f"annotation {id} refers to {what} {wanted}, which the file does not list; it is left out."
+    reason = f"annotation {row.id} refers to {what} {wanted}, which the file does not list; it is left out."
     values: dict[str, Any] = {"image_id": row.image_id, "category_id": row.category_id, "bbox": row.bbox}
-    rows.report(f"unknown-{what}", path, reason, _to_id(row.image_id), id, **values)
+    rows.report(f"unknown-{what}", path, reason, row.image_id, row.id, **values)
 
 
 _UNNUMBERED = ""  # stands for a missing annotation id until all are read
@@ -274,6 +329,8 @@ _UNNUMBERED = ""  # stands for a missing annotation id until all are read
 
 def _number(ids: list[ImageId]) -> None:
     """Give every annotation without an id the next free number."""
+    if _UNNUMBERED not in ids:
+        return
     following = max((id for id in ids if isinstance(id, int)), default=0)
     for i, id in enumerate(ids):
         if id == _UNNUMBERED:
@@ -281,103 +338,28 @@ def _number(ids: list[ImageId]) -> None:
             ids[i] = following
 
 
-def _named_root(info: Raw) -> str:
-    try:
-        return msgspec.json.decode(info, type=_Info).images
-    except _MALFORMED:  # it is another tool's, or absent
-        return ""
+def _dataset_extras(file: _File) -> tuple[str, bytes | None]:
+    """Return the folder of the images that the file names, if any, and its other fields."""
+    known = {"info": file.info, "licenses": file.licenses}
+    extras = {name: value for name, value in known.items() if bytes(value)} | file.others
+    named = ""
+    with contextlib.suppress(*MALFORMED):  # info is another tool's, or absent
+        info = msgspec.json.decode(file.info, type=dict[str, Any])
+        if isinstance(info.get("images"), str):
+            named = info.pop("images")
+            extras["info"] = Raw(msgspec.json.encode(info))
+            if not info:
+                del extras["info"]
+    return named, join_fields(extras)
 
 
-def _guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:
-    """Guess the folder that has the images of a file: the one it names, or one near it; its own folder if none has."""
-    parent = path.parent
-    split = path.stem.split("_")[-1]
-    names = ["images", path.stem, split, f"images/{split}"]
-    candidates = [parent, *(parent / n for n in names), parent.parent, *(parent.parent / n for n in names)]
-    if named:
-        candidates.insert(0, parent / named)
-    return next((candidate for candidate in candidates if _has_images(candidate, paths)), parent)
-
-
-def _has_images(folder: Path, paths: Sequence[str]) -> bool:
-    return any(is_file(folder / path) for path in paths[:3])
-
-
-def write(data: Annotations, path: Path) -> list[str]:
-    """Write a COCO JSON file.
-
-    File names stay as they are, since every tool that reads COCO takes them relative to a folder that it is given. If
-    that folder would not be found from the new file, ``info`` names it.
-
-    Ids that are whole numbers are kept. Readers of formats without ids name an image by the stem of its file and its
-    instances ``stem:1``, ``stem:2``: these get numbers, since COCO's own tools expect numbers; other text ids are kept.
-    ``area`` is that of the mask, or of the box if there is none. ``quality``, ``source`` and ``trusted`` are written
-    only if they differ from the defaults.
-    """
-    stems = [Path(p).stem for p in data.paths]
-    image_ids = _numeric_ids(data.image_ids, stems)
-    ids = _numeric_ids(data.ids, [f"{stems[i]}:" for i in data.image_index])
-    encode = msgspec.json.Encoder().encode
-    with atomic_path(path) as temporary, open(temporary, "wb") as file:
-        root = _root_to_name(data, path)
-        file.write(b"{" + (b'"info": ' + encode({"images": root}) + b",\n" if root else b"") + b'"images": [')
-        for i in range(len(data)):
-            size = {"width": int(data.widths[i]), "height": int(data.heights[i])}
-            image = {"id": image_ids[i], "file_name": data.paths[i], **size}
-            file.write((b",\n" if i else b"\n") + encode(image))
-        file.write(b'],\n"annotations": [')
-        for i in range(len(data.labels)):
-            row = _annotation(data, i, ids[i], image_ids[data.image_index[i]])
-            file.write((b",\n" if i else b"\n") + encode(row))
-        categories = [
-            {"id": c.id, "name": c.name} | ({"supercategory": c.supercategory} if c.supercategory else {})
-            for c in data.categories
-        ]
-        file.write(b'],\n"categories": ' + encode(categories) + b"}\n")
-    return lost_label_maps(data, "COCO")
-
-
-def _root_to_name(data: Annotations, path: Path) -> str:
-    """Return the folder of the images relative to the file; empty if it is found without being named."""
-    if not _has_images(data.root, data.paths) or data.root.samefile(_guess_root(path, data.paths)):
-        return ""
-    with contextlib.suppress(ValueError):  # on another drive
-        return Path(os.path.relpath(data.root.resolve(), path.parent.resolve())).as_posix()
-    return data.root.resolve().as_posix()
-
-
-def _annotation(data: Annotations, i: int, id: ImageId, image_id: ImageId) -> dict[str, Any]:
-    x0, y0, x1, y1 = data.boxes[i].tolist()
-    # Rounding removes what xywh -> xyxy -> xywh adds in the last bits.
-    bbox = [x0, y0, round(x1 - x0, 9), round(y1 - y0, 9)]
-    row: dict[str, Any] = {
-        "id": id,
-        "image_id": image_id,
-        "category_id": data.categories[data.labels[i]].id,
-        "bbox": bbox,
-        "area": bbox[2] * bbox[3],
-        "iscrowd": int(data.iscrowd[i]),
-    }
-    if data.segmentations[i] is not None:
-        row["segmentation"] = Raw(data.segmentations[i])
-    with contextlib.suppress(BoxelError, *_MALFORMED):  # a malformed segmentation stays as it is
-        row["area"] = data.area(i)
-    if not np.isnan(data.quality[i]):
-        row["quality"] = round(float(data.quality[i]), 6)
-    if data.source[i] is not None:
-        row["source"] = data.source[i]
-    if not data.trusted[i]:
-        row["trusted"] = False
-    return row
-
-
-def _numeric_ids(ids: Sequence[ImageId], own: Sequence[str]) -> list[ImageId]:
-    """Return ids for COCO: text made from the stem of a file, or from a stem with a colon, becomes a free number."""
-    taken = {id for id in ids if isinstance(id, int)}
-    free = itertools.filterfalse(taken.__contains__, itertools.count(1))
-    pairs = zip(ids, own, strict=True)
-    return [next(free) if isinstance(id, str) and _is_own(id, stem) else id for id, stem in pairs]
-
-
-def _is_own(id: str, stem: str) -> bool:
-    return id.startswith(stem) and id[len(stem) :].isdigit() if stem.endswith(":") else id == stem
+def _find_images(root: Path, rows: Builder, path: Path) -> None:
+    """Replace the names of images by those that they have in a folder."""
+    stated = list(rows.paths)
+    rows.paths, contested = resolve_images(root, stated)
+    for i in contested:
+        what = (
+            f"image {rows.image_ids[i]} is {stated[i]}, which is not in {root}, and an image of that name there is "
+            "that of another; correct its file_name."
+        )
+        rows.report("ambiguous-image", path, what, rows.image_ids[i], repair="")

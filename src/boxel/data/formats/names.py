@@ -9,6 +9,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from boxel.data.images import SUFFIXES
@@ -80,22 +81,25 @@ class ImageFinder:
         """
         name = to_posix(stated)
         parts = [part for part in name.split("/") if part not in ("", ".")]
-        if not parts:
-            return self._find_below([], stem) if stem else None
-        if is_file(self.folder / name):
+        if parts and is_file(self.folder / name):
             return name
+        if self.is_empty:
+            return None
         for start in range(len(parts)):
-            tail = "/".join(parts[start:])
-            if ".." not in parts[start:] and is_file(self.folder / tail):
+            if tail := self._files.by_path.get("/".join(parts[start:])):
                 return tail
-        return self._find_below(parts, PurePosixPath(parts[-1]).stem) or (
-            self._find_below([], stem) if stem else None
-        )
+        found = self._find_below(parts, PurePosixPath(parts[-1]).stem) if parts else None
+        return found or (self._find_below([], stem) if stem else None)
+
+    @property
+    def is_empty(self) -> bool:
+        """There is no image in the folder."""
+        return not self._files.by_path
 
     def _find_below(self, parts: Sequence[str], stem: str) -> str | None:
-        by_name, by_stem = self._files
         wanted = [part.lower() for part in parts]
-        for found in (by_name.get(wanted[-1], []) if wanted else [], by_stem.get(stem.lower(), [])):
+        by_name = self._files.by_name.get(wanted[-1], []) if wanted else []
+        for found in (by_name, self._files.by_stem.get(stem.lower(), [])):
             best = max((_common_tail(wanted, path) for path in found), default=0)
             chosen = [path for path in found if _common_tail(wanted, path) == best]
             if len(chosen) == 1:
@@ -103,14 +107,22 @@ class ImageFinder:
         return None
 
     @cached_property
-    def _files(self) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
-        """The images in the folder by their base name and by their stem, in lower case."""
-        by_name, by_stem = defaultdict[str, list[str]](list), defaultdict[str, list[str]](list)
+    def _files(self) -> _Files:
+        files = _Files({}, defaultdict(list), defaultdict(list))
         for path in _walk(self.folder):
             base = PurePosixPath(path.lower())
-            by_name[base.name].append(path)
-            by_stem[base.stem].append(path)
-        return by_name, by_stem
+            files.by_path[path] = path
+            files.by_name[base.name].append(path)
+            files.by_stem[base.stem].append(path)
+        return files
+
+
+class _Files(NamedTuple):
+    """The images in a folder by their path, and by base name and stem in lower case."""
+
+    by_path: dict[str, str]
+    by_name: dict[str, list[str]]
+    by_stem: dict[str, list[str]]
 
 
 def _common_tail(wanted: Sequence[str], path: str) -> int:
@@ -173,6 +185,8 @@ def resolve_images(
         if is_exact:
             claims[os.path.normpath(name)].add(name)
     found: list[str | None] = []
+    if not any(exact) and finder.is_empty:
+        return names, []
     for i, name in enumerate(names):
         path = name if exact[i] else finder.find(stated[i], stems[i] if stems else None)
         found.append(path)
@@ -196,3 +210,24 @@ def resolve_images(
             " (the first)" if len(moved) > 1 else "",
         )
     return [path or name for path, name in zip(found, names, strict=True)], contested
+
+
+def guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:
+    """Guess the folder that has the images of a file: the one it names, or one near it; its own folder if none has."""
+    parent = path.parent
+    split = path.stem.split("_")[-1]
+    names = ["images", path.stem, split, f"images/{split}"]
+    below = [parent, *(parent / n for n in names)]
+    candidates = [*below, parent.parent, *(parent.parent / n for n in names)]
+    if named:
+        candidates.insert(0, parent / named)
+    exact = next((candidate for candidate in candidates if has_images(candidate, paths)), None)
+    if exact is not None or not paths:
+        return exact or parent
+    # No folder has them under the names as written. (The parent of its own folder may be a large one.)
+    return next((folder for folder in below[1:] if ImageFinder(folder).find(paths[0])), parent)
+
+
+def has_images(folder: Path, paths: Sequence[str]) -> bool:
+    """Return whether a folder has one of the first images under the name as it is."""
+    return any(is_file(folder / path) for path in paths[:3])

@@ -302,7 +302,7 @@ class Annotations:
         rle = self.rle(instance, size)
         return None if rle is None else decode(rle)
 
-    def select_instances(self, keep: NDArray[Any]) -> Annotations:
+    def select_instances(self, keep: Sequence[int] | NDArray[np.bool_ | np.integer]) -> Annotations:
         """Keep all images but only some instances.
 
         Args:
@@ -312,7 +312,7 @@ class Annotations:
         columns = {name: getattr(self, name)[keep] for name in _INSTANCE_DTYPES}
         return replace(self, ids=[self.ids[i] for i in keep], **columns)
 
-    def select_images(self, keep: Sequence[int] | NDArray[Any]) -> Annotations:
+    def select_images(self, keep: Sequence[int] | NDArray[np.bool_ | np.integer]) -> Annotations:
         """Keep only some images, with their instances.
 
         Args:

@@ -11,7 +11,7 @@ import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,7 +53,7 @@ class ImageError(BoxelError):
         values: Measured values by name.
     """
 
-    def __init__(self, kind: str, message: str, **values: Any) -> None:
+    def __init__(self, kind: str, message: str, **values: object) -> None:
         super().__init__(message)
         self.kind = kind
         self.values = values

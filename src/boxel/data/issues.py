@@ -35,7 +35,7 @@ class Issue:
     file: str = ""
     image_id: int | str | None = None
     annotation_id: int | str | None = None
-    values: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, object] = field(default_factory=dict)
     repair: str = ""
 
 
@@ -86,7 +86,7 @@ def group_by_kind(issues: Sequence[Issue]) -> dict[str, list[Issue]]:
     return kinds
 
 
-def issues_to_json(issues: Sequence[Issue]) -> list[dict[str, Any]]:
+def issues_to_json(issues: Sequence[Issue]) -> list[dict[str, object]]:
     """Convert issues to plain dictionaries with the attributes of `Issue`, ready for `json.dumps`.
 
     Examples:

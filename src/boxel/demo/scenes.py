@@ -98,7 +98,7 @@ def summarize_detections(truth: Annotations, results: list[Result]) -> dict[str,
         1.0
     """
     mask, box = coco_ap(truth, results, "segm"), coco_ap(truth, results, "bbox")
-    row = {f"mask_{name}": mask[name] for name in ("AP", "AP50", "AP75")}
+    row = {"mask_AP": mask["AP"], "mask_AP50": mask["AP50"], "mask_AP75": mask["AP75"]}
     row |= {"box_AP": box["AP"], **mask_iou(truth, results)}
     # Without a detection there is no mask IoU; 0 keeps the table and the JSON readable.
     return {name: round(float(np.nan_to_num(value)), 4) for name, value in row.items()}

@@ -7,7 +7,7 @@ import io
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypedDict, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -34,7 +34,27 @@ _MIN_BOX_IOU = 0.5
 """Minimum IoU of the boxes of a match."""
 
 
-def coco_ap(truth: Annotations, results: Sequence[Result], iou_type: IouType = "segm") -> dict[str, Any]:
+class CocoMetrics(TypedDict):
+    """The metrics of :func:`coco_ap`."""
+
+    AP: float
+    AP25: float
+    AP50: float
+    AP70: float
+    AP75: float
+    APs: float
+    APm: float
+    APl: float
+    AR1: float
+    AR10: float
+    AR100: float
+    ARs: float
+    ARm: float
+    ARl: float
+    per_class: dict[str, float]
+
+
+def coco_ap(truth: Annotations, results: Sequence[Result], iou_type: IouType = "segm") -> CocoMetrics:
     """Compute COCO's twelve metrics, AP at IoU 0.25 and 0.70 (as in Pascal VOC's tables), and AP per class.
 
     The numbers equal those of pycocotools (to 1e-6); faster-coco-eval does the matching.
@@ -73,16 +93,16 @@ def coco_ap(truth: Annotations, results: Sequence[Result], iou_type: IouType = "
     names = [category.name for category in truth.categories]
     gt, dt = _to_coco(truth, results, iou_type)
     if all(row["iscrowd"] for row in gt["annotations"]):
-        return {**dict.fromkeys(_METRICS, np.nan), "per_class": dict.fromkeys(names, np.nan)}
+        undefined = {**dict.fromkeys(_METRICS, np.nan), "per_class": dict.fromkeys(names, np.nan)}
+        return cast(CocoMetrics, undefined)
     evaluator = _make_evaluator(gt, dt, iou_type)
     evaluator.params.iouThrs = _THRESHOLDS
     evaluator.evaluate()
     evaluator.accumulate()
     values = {"AP": evaluator.eval["precision"], "AR": evaluator.eval["recall"]}
-    return {
-        **{name: _mean(values[name[:2]], *cut) for name, cut in _METRICS.items()},
-        "per_class": {name: _mean(values["AP"][:, :, [k]]) for k, name in enumerate(names)},
-    }
+    means = {name: _mean(values[name[:2]], *cut) for name, cut in _METRICS.items()}
+    per_class = {name: _mean(values["AP"][:, :, [k]]) for k, name in enumerate(names)}
+    return cast(CocoMetrics, {**means, "per_class": per_class})
 
 
 def _make_evaluator(gt: dict[str, Any], dt: dict[str, Any], iou_type: IouType) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +35,22 @@ TRIMAP_WIDTHS = (1, 2, 3, 5, 7, 10, 15, 20, 30, 40)
 """The widths of bands around true boundaries that plots show, in pixels."""
 
 
+class SemanticMetrics(TypedDict):
+    """The metrics of :func:`semantic_metrics`."""
+
+    pixel_accuracy: float
+    mean_class_accuracy: float
+    mean_iou: float
+    per_class: dict[str, float]
+
+
+class DatasetMetrics(SemanticMetrics, total=False):
+    """The metrics of :func:`measure_segmenter`."""
+
+    images: int
+    trimap: dict[str, list[float]]
+
+
 def confusion(gt: NDArray[np.integer], pred: NDArray[np.integer], num_classes: int) -> NDArray[np.int64]:
     """Count how often each class is predicted as each class. The matrices of several images add up.
 
@@ -61,7 +77,7 @@ def confusion(gt: NDArray[np.integer], pred: NDArray[np.integer], num_classes: i
     return counts
 
 
-def semantic_metrics(matrix: NDArray[np.int64], names: Sequence[str]) -> dict[str, Any]:
+def semantic_metrics(matrix: NDArray[np.int64], names: Sequence[str]) -> SemanticMetrics:
     """Compute the metrics of semantic segmentation.
 
     Args:
@@ -159,7 +175,7 @@ def band_confusions(
 
 def trimap_metrics(
     matrices: NDArray[np.int64], widths: Sequence[int], names: Sequence[str]
-) -> dict[str, list[Any]]:
+) -> dict[str, list[float]]:
     """Compute the mean IoU inside and outside the band around true boundaries, by width of the band.
 
     Args:
@@ -197,7 +213,7 @@ def measure_segmenter(
     config: SemanticInferenceConfig | None = None,
     trimap: Sequence[int] = (),
     errors: list[str] | None = None,
-) -> dict[str, Any]:
+) -> DatasetMetrics:
     """Evaluate a semantic segmenter on a dataset; each image is decoded once.
 
     Args:
@@ -235,7 +251,7 @@ def measure_segmenter(
 
 def measure_label_maps(
     truth: Annotations, folder: str | Path, trimap: Sequence[int] = (), errors: list[str] | None = None
-) -> dict[str, Any]:
+) -> DatasetMetrics:
     """Evaluate a folder of label maps, e.g. of `boxel predict`, whose values are the category ids of the dataset.
 
     Args:
@@ -313,7 +329,7 @@ def _measure(
     classes: Sequence[Category],
     trimap: Sequence[int],
     errors: list[str] | None,
-) -> dict[str, Any]:
+) -> DatasetMetrics:
     """Compute the metrics of the labels predicted for each image; pixels of no class get one more class at the end."""
     count, widths, images = len(classes) + 1, sorted(set(trimap)), 0
     matrices = np.zeros((len(widths) + 1, count, count), dtype=np.int64)
@@ -321,8 +337,10 @@ def _measure(
         matrices += band_confusions(gt, pred, widths, count)
         images += 1
     names = [category.name for category in classes]
-    metrics = {"images": images, **semantic_metrics(matrices.sum(0), names)}
-    return metrics | {"trimap": trimap_metrics(matrices, widths, names)} if widths else metrics
+    metrics: DatasetMetrics = {"images": images, **semantic_metrics(matrices.sum(0), names)}
+    if widths:
+        metrics["trimap"] = trimap_metrics(matrices, widths, names)
+    return metrics
 
 
 def format_semantic(metrics: dict[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,16 @@ _IOUS = tuple(tenths / 10 for tenths in range(1, 10))
 """The IoU thresholds whose APs mAP^r_vol averages."""
 
 
-def region_ap(truth: Annotations, results: Sequence[Result]) -> dict[str, Any]:
+class RegionMetrics(TypedDict):
+    """The metrics of :func:`region_ap`."""
+
+    mAPr50: float
+    mAPr70: float
+    mAPr_vol: float
+    per_class: dict[str, float]
+
+
+def region_ap(truth: Annotations, results: Sequence[Result]) -> RegionMetrics:
     """Compute the area under the precision-recall curve of detected masks.
 
     Unlike COCO's AP it is exact instead of sampled at 101 recalls, counts all detections of an image, and is reported

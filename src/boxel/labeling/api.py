@@ -38,7 +38,7 @@ def label(
     images: str | Path | None = None,
     out: str | Path | None = None,
     teacher: TeacherLike | Sequence[TeacherLike] | None = None,
-    config: LabelConfig | Mapping[str, Any] | None = None,
+    config: LabelConfig | Mapping[str, object] | None = None,
     **settings: Any,
 ) -> Annotations:
     """Make masks for a dataset that has boxes.
@@ -80,7 +80,7 @@ def label_data(
     out: str | Path | None = None,
     to: Sequence[str] = (),
     teacher: TeacherLike | Sequence[TeacherLike] | None = None,
-    config: LabelConfig | Mapping[str, Any] | None = None,
+    config: LabelConfig | Mapping[str, object] | None = None,
     calibrate_on: Annotations | str | Path | None = None,
     **settings: Any,
 ) -> LabelResult:

@@ -67,7 +67,7 @@ class BoxMasks:
     def __len__(self) -> int:
         return len(self.rles)
 
-    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> BoxMasks:
+    def __getitem__(self, index: int | slice | Sequence[int] | NDArray[np.bool_ | np.integer]) -> BoxMasks:
         """Return the chosen masks; an integer gives one, still as :class:`BoxMasks`."""
         rows = np.atleast_1d(np.arange(len(self))[index])  # type: ignore[index]
         columns = {name: getattr(self, name)[rows] for name in ("boxes", "quality", "scores", "trusted")}

@@ -58,7 +58,9 @@ class LabelConfig(Config):
             raise BoxelError("teachers is empty; name at least one.")
 
 
-def parse_label_config(config: LabelConfig | Mapping[str, Any] | None = None, **changes: Any) -> LabelConfig:
+def parse_label_config(
+    config: LabelConfig | Mapping[str, object] | None = None, **changes: Any
+) -> LabelConfig:
     """Build the settings of labeling from a mapping and from changes that take precedence."""
     values = asdict(config) if isinstance(config, LabelConfig) else dict(config or {})
     return parse_config(LabelConfig, values | changes, "the settings of labeling")

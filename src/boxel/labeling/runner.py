@@ -62,7 +62,7 @@ class LabelResult:
     failures: list[str]
     made: NDArray[np.bool_]
     unmasked: NDArray[np.int64]
-    settings: dict[str, Any]
+    settings: dict[str, object]
 
     def summary(self) -> str:
         """Summarize in one line how many boxes got a mask, how good these are, and what the other boxes have."""

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -78,7 +78,7 @@ def box_to_pixels(boxes: ArrayLike, height: int, width: int) -> NDArray[np.int64
     return np.ceil(np.asarray(boxes, dtype=np.float64) - 0.5).clip(0, limits).astype(np.int64)
 
 
-def box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+def box_iou(boxes: NDArray[np.number], others: NDArray[np.number]) -> NDArray[np.float64]:
     """Compute the IoU of each box with each of the others.
 
     Args:
@@ -95,7 +95,7 @@ def box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     return paired_box_iou(boxes[:, None], others[None])
 
 
-def paired_box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
+def paired_box_iou(boxes: NDArray[np.number], others: NDArray[np.number]) -> NDArray[np.float64]:
     """Compute the IoU of boxes pair by pair: (...,) of (..., 4) and (..., 4), which may broadcast."""
     sides = np.minimum(boxes[..., 2:], others[..., 2:]) - np.maximum(boxes[..., :2], others[..., :2])
     intersection = sides.clip(min=0).prod(-1).astype(np.float64)
@@ -104,7 +104,7 @@ def paired_box_iou(boxes: NDArray[Any], others: NDArray[Any]) -> NDArray[np.floa
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
-def tight_boxes(masks: Sequence[NDArray[Any]] | NDArray[Any]) -> NDArray[np.float64]:
+def tight_boxes(masks: Iterable[NDArray[np.bool_ | np.uint8]]) -> NDArray[np.float64]:
     """Find the smallest box around each mask.
 
     Args:

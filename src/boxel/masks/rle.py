@@ -20,7 +20,7 @@ Segmentation: TypeAlias = Sequence[Sequence[float]] | Mapping[str, Any]
 MAX_COORDINATE = 1_000_000  # pixels from the origin; a vertex beyond is an error
 
 
-def encode(mask: NDArray[Any]) -> Rle:
+def encode(mask: NDArray[np.generic]) -> Rle:
     """Encode a binary mask as a compressed run-length code.
 
     Args:
@@ -145,7 +145,7 @@ def parse_runs(counts: str | bytes, pixels: int) -> NDArray[np.int64]:
     return runs
 
 
-def encode_in_box(mask: NDArray[Any], x0: int, y0: int, height: int, width: int) -> Rle:
+def encode_in_box(mask: NDArray[np.generic], x0: int, y0: int, height: int, width: int) -> Rle:
     """Encode an image that is zero except for a mask at (x0, y0).
 
     The image itself is never made, so a small mask in a huge image costs only its own size.

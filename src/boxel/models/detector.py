@@ -12,6 +12,7 @@ from boxel.data.sources import ImageLike
 from boxel.masks.paste import paste_windows
 from boxel.models.inference import inference_config, predict_batch, predict_each
 from boxel.models.instances import Instances
+from boxel.utils.config import Config
 
 Target = dict[str, Any]
 
@@ -83,9 +84,10 @@ class Detector(nn.Module):
         settings: The configuration of the run that trained the model; empty before.
     """
 
-    def __init__(self, num_classes: int, config: Any):
+    def __init__(self, num_classes: int, config: Config):
         super().__init__()
-        self.config, self.num_classes = config, num_classes
+        self.config: Any = config  # subclasses narrow the type
+        self.num_classes = num_classes
         self.categories = tuple(Category(label, str(label)) for label in range(num_classes))
         self.settings: dict[str, Any] = {}
 

@@ -32,7 +32,7 @@ CRF_FILE = "crf.yaml"
 """The settings of a segmenter's CRF, beside its config.yaml."""
 
 
-def build(method: str, num_classes: int, config: Mapping[str, Any]) -> Model:
+def build(method: str, num_classes: int, config: Mapping[str, object]) -> Model:
     """Build a new model.
 
     Args:
@@ -54,7 +54,9 @@ def build(method: str, num_classes: int, config: Mapping[str, Any]) -> Model:
     return model(settings) if parts.kind == "box_to_mask" else model(num_classes, settings)
 
 
-def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
+def save(
+    model: nn.Module, folder: Path, config: Mapping[str, object], categories: Sequence[Category]
+) -> None:
     """Write a model folder.
 
     Args:
@@ -87,7 +89,7 @@ def save(model: nn.Module, folder: Path, config: Mapping[str, Any], categories: 
             ) from error
 
 
-def save_config(folder: Path, config: Mapping[str, Any], categories: Sequence[Category]) -> None:
+def save_config(folder: Path, config: Mapping[str, object], categories: Sequence[Category]) -> None:
     """Write everything of a model folder but the weights; arguments as for :func:`save`."""
     write_text(folder / "config.yaml", yaml.safe_dump(dict(config), sort_keys=False))
     rows = [

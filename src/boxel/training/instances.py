@@ -98,11 +98,11 @@ def diagnose_filled_masks(model: Detector, progress: float) -> str:
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:
     """Compute the few metrics of COCO results that are worth following during training, those that are finite."""
-    box_ap = coco_ap(truth, results, "bbox")
-    metrics = {f"box_{name}": box_ap[name] for name in ("AP", "AP50")}
+    box = coco_ap(truth, results, "bbox")
+    metrics = {"box_AP": box["AP"], "box_AP50": box["AP50"]}
     if truth.has_mask.any():
-        mask_ap = coco_ap(truth, results, "segm")
-        metrics |= {f"mask_{name}": mask_ap[name] for name in ("AP", "AP50", "AP75")}
+        mask = coco_ap(truth, results, "segm")
+        metrics |= {"mask_AP": mask["AP"], "mask_AP50": mask["AP50"], "mask_AP75": mask["AP75"]}
         metrics["mask_iou"] = mask_iou(truth, results)["mask_iou"]
     else:
         metrics["box_agreement"] = box_agreement(truth, results)["mean"]

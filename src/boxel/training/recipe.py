@@ -44,7 +44,7 @@ class Recipe:
 
 
 def read_config(
-    recipe: str | Path | Mapping[str, Any] | None = None, method: str | None = None, **changes: Any
+    recipe: str | Path | Mapping[str, object] | None = None, method: str | None = None, **changes: Any
 ) -> Any:
     """Read the settings of a run.
 
@@ -109,7 +109,7 @@ def list_recipes() -> list[Recipe]:
 
 
 def length_warning(
-    recipe: str | Path | Mapping[str, Any] | None, images: int, config: TrainConfig
+    recipe: str | Path | Mapping[str, object] | None, images: int, config: TrainConfig
 ) -> str | None:
     """Return a warning if a dataset makes a run much shorter than its recipe means.
 

@@ -29,7 +29,7 @@ def train(
     val: Annotations | str | Path | None = None,
     val_images: str | Path | None = None,
     masks: Annotations | str | Path | None = None,
-    config: TrainConfig | str | Path | Mapping[str, Any] | None = None,
+    config: TrainConfig | str | Path | Mapping[str, object] | None = None,
     init: str | Path | None = None,
     resume: bool = False,
     **settings: Any,

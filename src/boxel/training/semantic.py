@@ -103,8 +103,7 @@ class SemanticTask(Task):
                 names[int(predicted.argmax())],
             )
         metrics = semantic_metrics(matrix, names)
-        del metrics["per_class"]
-        self.log_metrics(metrics)
+        self.log_metrics({name: value for name, value in metrics.items() if isinstance(value, float)})
 
     def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """Draw the predicted classes on a validation image."""

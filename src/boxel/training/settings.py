@@ -23,7 +23,7 @@ class Run:
     settings: Any  # of the method's subclass of `TrainConfig`
     out: Path
     inputs: Mapping[str, Any]  # what the method takes beside annotations, by name
-    recipe: str | Path | Mapping[str, Any] | None  # that the settings come from, if any
+    recipe: str | Path | Mapping[str, object] | None  # that the settings come from, if any
 
     @property
     def record(self) -> dict[str, Any]:
@@ -38,7 +38,7 @@ class Run:
 
 def resolve_run(
     method: str,
-    config: TrainConfig | str | Path | Mapping[str, Any] | None,
+    config: TrainConfig | str | Path | Mapping[str, object] | None,
     init: str | Path | None,
     out: str | Path | None,
     settings: Mapping[str, Any],

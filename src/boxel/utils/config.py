@@ -56,7 +56,7 @@ class Config:
 
 
 def parse_config(
-    kind: type[ConfigT], values: Mapping[str, Any] | ConfigT | None = None, where: str = "the settings"
+    kind: type[ConfigT], values: Mapping[str, object] | ConfigT | None = None, where: str = "the settings"
 ) -> ConfigT:
     """Build a settings dataclass from a mapping, with nested mappings for nested dataclasses.
 

@@ -36,7 +36,7 @@ def write_report(
     *,
     failures: Sequence[str] = (),
     changed: Sequence[str] = (),
-    settings: Mapping[str, Any] | None = None,
+    settings: Mapping[str, object] | None = None,
     summary: str = "",
     command: str = "",
     count: int = 24,

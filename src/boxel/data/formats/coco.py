@@ -26,6 +26,7 @@ from boxel.data.formats.coco_rows import (
     MALFORMED,
     STRICT_ANNOTATION,
     STRICT_IMAGE,
+    CategoryRow,
     Row,
     RowDecoder,
     join_fields,
@@ -43,6 +44,7 @@ __all__ = ["read", "recognize", "write"]
 T = TypeVar("T")
 
 _LISTS = ("images", "annotations", "categories")
+_NULL = Raw(b"null")
 _CHUNK = 4096  # annotations that are decoded together
 
 
@@ -126,13 +128,10 @@ def _decode_fields(content: bytes) -> _File:
         if file.images is not None and not file.others:
             return file
     fields = msgspec.json.decode(content, type=dict[str, Raw])
-    known = {name: fields.pop(name) for name in _File.__struct_fields__ if name in fields}
-    others = fields | ({"others": known.pop("others")} if "others" in known else {})
-    lists = {name: known.pop(name) for name in _LISTS if name in known}
-    if "images" not in lists:
+    if "images" not in fields:
         raise ValueError("it has no images")
-    rows = {name: _as_list(name, raw) for name, raw in lists.items()}
-    return _File(**rows, **known, others=others)
+    images, annotations, categories = (_as_list(name, fields.pop(name, _NULL)) for name in _LISTS)
+    return _File(images, annotations, categories, others=fields)
 
 
 def _as_list(name: str, raw: Raw) -> list[Raw]:
@@ -173,7 +172,7 @@ def _read_categories(
     raws: list[Raw], annotations: list[Raw], rows: Builder, path: Path
 ) -> tuple[list[Category], dict[ImageId, int]]:
     """Return the categories, and the label of each category id."""
-    found = []
+    found: list[CategoryRow] = []
     label_of: dict[ImageId, int] = {}
     for position, raw in enumerate(raws):
         try:
@@ -344,7 +343,7 @@ def _dataset_extras(file: _File) -> tuple[str, bytes | None]:
     extras = {name: value for name, value in known.items() if bytes(value)} | file.others
     named = ""
     with contextlib.suppress(*MALFORMED):  # info is another tool's, or absent
-        info = msgspec.json.decode(file.info, type=dict[str, Any])
+        info = msgspec.json.decode(extras.get("info", _NULL), type=dict[str, Any])
         if isinstance(info.get("images"), str):
             named = info.pop("images")
             extras["info"] = Raw(msgspec.json.encode(info))

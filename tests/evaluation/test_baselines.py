@@ -89,4 +89,4 @@ def test_an_image_of_another_size_is_logged(discs, caplog):
     with caplog.at_level(logging.WARNING):
         cut = grabcut_boxes(discs, [boxed(1, 0.9)])
     assert cut[0]["segmentation"]["size"] == [91, 120]
-    assert "the image is (90, 120) (height, width), not (91, 120)" in caplog.text
+    assert "the image has 120 x 90 pixels, but its annotations state 120 x 91" in caplog.text

@@ -11,8 +11,8 @@ import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations
-from boxel.data.images import read_image
 from boxel.evaluation.results import Result, fill_box, fill_in_sizes, get_boxes, group_by_image, to_results
+from boxel.labeling.runner import load_image
 from boxel.masks.grabcut import grabcut_from_box
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
@@ -81,13 +81,8 @@ def grabcut_boxes(
 
     def cut_image(image: int, positions: list[int]) -> None:
         best = sorted(positions, key=lambda position: -results[position]["score"])[:max_per_image]
-        path, size = truth.image_path(image), (int(truth.heights[image]), int(truth.widths[image]))
         try:
-            pixels = read_image(path)
-            if pixels.shape[:2] != size:
-                raise BoxelError(
-                    f"{path}: the image is {pixels.shape[:2]} (height, width), not {size} as in the annotations."
-                )
+            pixels = load_image(truth, image)
         except BoxelError as error:
             logger.warning("%s The boxes of this image are filled instead.", error)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
 
+import torch
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
@@ -22,6 +23,19 @@ def check_targets(targets: list[Target] | None) -> list[Target]:
     if targets is None:
         raise ValueError("in training the model needs targets")
     return targets
+
+
+def separate_crowds(target: Target) -> Target:
+    """Return the instances of a target that are not crowds, with all fields, and the `crowds` (C, 4) apart."""
+    boxes = target["boxes"].as_subclass(Tensor).float()
+    crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
+    if "masks" in target:
+        masks = target["masks"].as_subclass(Tensor)
+        has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()
+    else:
+        masks, has_mask = boxes.new_zeros(len(boxes), 1, 1), torch.zeros_like(crowd)
+    own = {"boxes": boxes, "labels": target["labels"], "masks": masks, "has_mask": has_mask}
+    return {name: values[~crowd] for name, values in own.items()} | {"crowds": boxes[crowd]}
 
 
 class Detections(NamedTuple):

@@ -16,7 +16,7 @@ class ProposalConfig(Config):
     """Which candidate segments are made.
 
     Attributes:
-        source: The method that makes them.
+        source: The method that makes the segments.
         count: Maximum number of segments per image.
         fit_boxes: Prefer segments that fit the image's boxes, and cut off what lies outside them.
         grabcut: Add the GrabCut mask of each box.

@@ -41,7 +41,7 @@ def make_boxsup_samples(run: Run, data: TrainingData, model: Any) -> Samples:
         training,
         Path(settings.segments_folder or run.out / "segments"),
         settings.segments if settings.label == SEGMENTS else None,
-        RandomScaleCrop(settings.views, model.padding_color.detach().clone()),
+        RandomScaleCrop(settings.views, model.network.padding_color.detach().clone()),
     )
     repeats = count_repeats(training, settings.mask_share)
     if (repeats > 1).any():

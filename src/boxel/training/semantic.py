@@ -44,7 +44,7 @@ def _make_samples(run: Run, training: Annotations, model: Any, instances: bool) 
     if not labeled.all():
         logger.info("%d of %d images have boxes only and are left out", (~labeled).sum(), len(labeled))
         training = training.select_images(labeled)
-    view = RandomScaleCrop(run.settings.views, model.padding_color.detach().clone())
+    view = RandomScaleCrop(run.settings.views, model.network.padding_color.detach().clone())
     return make_view_samples(run, SemanticDataset(training, view, instances=instances), model)
 
 

@@ -36,6 +36,7 @@ from boxel.models.detector import (
     check_targets,
     full_image_detections,
     paste_masks,
+    separate_crowds,
 )
 
 
@@ -171,16 +172,10 @@ class BoxInst(Detector):
     def _match(self, target: Target, maps: Maps, image: int, grid: tuple[int, int]) -> _MatchedTargets:
         """Match one image's instances to locations, and sample the locations of the mask loss."""
         config = self.config
-        crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
-        boxes = target["boxes"].as_subclass(Tensor).float()
-        gt_boxes, gt_labels = boxes[~crowd], target["labels"][~crowd]
+        own = separate_crowds(target)
+        gt_boxes, gt_labels, has_mask = own["boxes"], own["labels"], own["has_mask"]
         matched_idxs = match_locations(maps.locations, gt_boxes)
-        if "masks" in target:
-            has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()[~crowd]
-            masks = _sample_cell_centers(target["masks"][~crowd], *grid)
-        else:
-            has_mask = torch.zeros_like(crowd)[~crowd]
-            masks = has_mask.new_zeros((1, 1, 1)).expand(len(gt_boxes), *grid)
+        masks = _sample_cell_centers(own["masks"], *grid)
         location = (matched_idxs >= 0).nonzero().squeeze(1)
         if not any(
             (config.projection_weight, config.affinity_weight, config.area_weight, config.hint_weight)
@@ -191,7 +186,7 @@ class BoxInst(Detector):
             scores = maps.head.logits[image, location, gt_labels[matched_idxs[location]]].sigmoid()
             scores = scores * maps.head.centerness[image, location].sigmoid()
         sampled = location[sample_locations_per_box(matched_idxs[location], scores, config.max_instances)]
-        ignored = inside_any_box(maps.locations.points, boxes[crowd]) & (matched_idxs < 0)
+        ignored = inside_any_box(maps.locations.points, own["crowds"]) & (matched_idxs < 0)
         return _MatchedTargets(
             gt_boxes, gt_labels, has_mask, matched_idxs, ignored, sampled, masks[matched_idxs[sampled]]
         )
@@ -267,5 +262,5 @@ def _concatenate(locations: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 def _sample_cell_centers(masks: Tensor, height: int, width: int) -> Tensor:
     """Sample (N, H, W) masks at the center of each cell, and pad them to the batch's (N, height, width) bool."""
     center = slice(MASK_STRIDE // 2, None, MASK_STRIDE)
-    sampled = masks.as_subclass(Tensor)[:, center, center].bool()
+    sampled = masks[:, center, center].bool()
     return F.pad(sampled, (0, width - sampled.shape[-1], 0, height - sampled.shape[-2]))

@@ -59,11 +59,6 @@ class FCRNInstances(Detector):
         self.semantic = FullyConvolutional(num_classes + 1, config.semantic)
         self.semantic.requires_grad_(False)
 
-    @property
-    def padding_color(self) -> Tensor:
-        """(3, 1, 1), the color outside an image."""
-        return self.network.padding_color
-
     def train(self, mode: bool = True) -> FCRNInstances:
         """Set the training mode of everything but the semantic network."""
         super().train(mode)
@@ -87,7 +82,7 @@ class FCRNInstances(Detector):
                 images; 1 and 0 for known classes (the paper's pilot experiment).
         """
         stride = self.network.stride
-        batch, sizes = pad_batch(images, self.padding_color, max(stride, self.semantic.stride))
+        batch, sizes = pad_batch(images, self.network.padding_color, max(stride, self.semantic.stride))
         offsets = self.network(batch).unflatten(1, (self.num_classes, 4)) * OFFSET_SCALE
         if classes is None:
             scores = self.semantic(batch).softmax(1)

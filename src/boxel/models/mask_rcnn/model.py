@@ -12,7 +12,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from boxel.layers.backbone import Backbone
 from boxel.layers.padding import pad_batch
-from boxel.models.detector import Detections, Detector, Target, check_targets, paste_masks
+from boxel.models.detector import Detections, Detector, Target, check_targets, paste_masks, separate_crowds
 from boxel.models.mask_rcnn.config import MaskRCNNConfig
 from boxel.models.mask_rcnn.heads import STRIDES, RegionProposalNetwork, RoIHeads
 from boxel.models.mask_rcnn.losses import mask_losses
@@ -63,7 +63,9 @@ class MaskRCNN(Detector):
             return paste_masks(self.detect(images), images)
         batch = ImageList(*pad_batch(images, self.backbone.mean))
         features = self._extract_features(batch)
-        prepared = [self._prepare(target) for target in check_targets(targets)]
+        prepared = [separate_crowds(target) for target in check_targets(targets)]
+        for target in prepared:
+            target["labels"] = target["labels"] + 1  # 0 is torchvision's background
         proposals, proposal_losses = self.rpn(batch, features, prepared)
         box_losses, mask_logits, mask_targets = self.roi_heads.compute_losses(
             features, proposals, batch.image_sizes, prepared
@@ -92,20 +94,3 @@ class MaskRCNN(Detector):
         """Return P2 to P6, named by torchvision's convention."""
         maps = self.backbone(batch.tensors)
         return self.neck({str(level): features for level, features in enumerate(maps)})
-
-    def _prepare(self, target: Target) -> dict[str, Tensor]:
-        """Convert a target to that of :class:`~boxel.models.mask_rcnn.heads.RoIHeads`."""
-        boxes = target["boxes"].as_subclass(Tensor).float()
-        crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
-        if "masks" in target:
-            masks = target["masks"].as_subclass(Tensor)
-            has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()
-        else:
-            masks, has_mask = boxes.new_zeros(len(boxes), 1, 1), torch.zeros_like(crowd)
-        return {
-            "boxes": boxes[~crowd],
-            "labels": target["labels"][~crowd] + 1,  # 0 is torchvision's background
-            "masks": masks[~crowd],
-            "has_mask": has_mask[~crowd],
-            "crowds": boxes[crowd],
-        }

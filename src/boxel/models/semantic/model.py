@@ -47,11 +47,6 @@ class Segmenter(nn.Module):
         self.categories = tuple(Category(label, str(label)) for label in range(num_classes))
         self.settings: dict[str, Any] = {}
 
-    @property
-    def padding_color(self) -> Tensor:
-        """(3, 1, 1), the color outside an image."""
-        return self.network.padding_color
-
     def forward(
         self, images: Sequence[Tensor], targets: list[Target] | None = None, *, progress: float = 1.0
     ) -> Any:

@@ -135,9 +135,6 @@ SEMANTIC = tuple(name for name, method in METHODS.items() if method.kind == "seg
 def get_method(name: str) -> Method:
     """Return the method of a name, in which an underscore may stand for a hyphen.
 
-    Raises:
-        UsageError: There is no such method.
-
     Examples:
         >>> get_method("boxcaseg").kind
         'box_to_mask'

@@ -27,10 +27,7 @@ SHELLS = ("bash", "zsh", "fish")
 
 
 def completion_script(shell: str = "") -> str:
-    """Return the script that completes the commands, methods and flags of boxel in a shell.
-
-    Raises:
-        UsageError: The shell is not one of `SHELLS`.
+    """Return the script that completes the commands, methods and flags of boxel in one of `SHELLS`.
 
     Examples:
         >>> "--drop" in completion_script("bash")

@@ -29,10 +29,6 @@ def commands_markdown() -> str:
 def options_markdown(command: str, level: int = 2) -> str:
     """Return a page section on a command: its help, its usage and example, and tables of its arguments and flags.
 
-    Args:
-        command: A command, e.g. `label` or `train boxinst`.
-        level: Level of its heading.
-
     Examples:
         >>> print(options_markdown("draw").splitlines()[0])
         ## boxel draw

@@ -10,10 +10,7 @@ from boxel.utils.config import describe_type
 
 
 def read_value(text: str, hint: Any) -> Any:
-    """Return the value that a text of the command line stands for; items of a list have commas between them.
-
-    Raises:
-        ValueError: The text does not stand for a value of this type.
+    """Return the value that a text of the command line stands for, or raise a `ValueError`; commas separate items.
 
     Examples:
         >>> read_value("0.5, 1", list[float]), read_value("null", int | None), read_value("a=b", dict[str, str])

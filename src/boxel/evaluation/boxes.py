@@ -329,13 +329,9 @@ def compare_masks(
 
 
 def summarize_validation(parts: Sequence[tuple[Any, Any, Any]]) -> dict[str, float]:
-    """Summarize images that :func:`compare_masks` has compared.
+    """Summarize the IoUs, box agreements and labels, (N,) each, of images that :func:`compare_masks` has compared.
 
-    Args:
-        parts: IoUs, box agreements and labels of each image, (N,) each.
-
-    Returns:
-        The metrics of :func:`mask_iou_metrics` if there are true masks, and `box_agreement`, the mean over instances.
+    It returns the metrics of :func:`mask_iou_metrics` if there are true masks, and the mean `box_agreement`.
 
     Examples:
         >>> summarize_validation([([np.nan], [0.5], [0]), ([0.8], [1.0], [0])])["box_agreement"]

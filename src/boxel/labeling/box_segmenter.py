@@ -22,6 +22,7 @@ from boxel.labeling.quality import estimate_quality
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import Rle, decode_all, encode_in_box
 from boxel.utils.errors import UsageError, nearest
+from boxel.viz.overlays import Drawable, overlay
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -32,7 +33,7 @@ Labels: TypeAlias = Sequence[int] | Sequence[str]
 
 
 @dataclass(frozen=True, eq=False)
-class BoxMasks:
+class BoxMasks(Drawable):
     """Masks of the boxes of one image, in the order of the boxes.
 
     A box that gets no mask (it lies outside the image, has no area, or the teacher sees no object in it) has an empty
@@ -83,12 +84,6 @@ class BoxMasks:
         quality = f", mean quality {known.mean():.2f}" if len(known) else ""
         return f"BoxMasks({len(self)} in {width} x {height} pixels{quality})"
 
-    def _repr_png_(self) -> bytes:
-        """Draw the masks for a notebook."""
-        from boxel.viz.overlays import encode_image
-
-        return encode_image(self.plot())
-
     @property
     def masks(self) -> NDArray[np.bool_]:
         """Dense masks, (N, H, W) bool; decoded at each access."""
@@ -100,8 +95,6 @@ class BoxMasks:
         Returns:
             (H, W, 3) uint8 RGB.
         """
-        from boxel.viz.overlays import overlay
-
         shown = self[np.flatnonzero(np.isfinite(self.boxes).all(axis=1))]
         names = [str(label) for label in shown.labels or []]
         labels = np.arange(len(names)) if names else None

@@ -51,21 +51,14 @@ class Detections(NamedTuple):
 def full_image_detections(
     boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor, *, stride: int
 ) -> Detections:
-    """Return detections whose mask logits cover the whole image, and possibly padding right of and below it.
-
-    Arguments are as for :class:`Detections`; `stride` is the number of pixels per cell of the logits.
-    """
+    """Return detections whose mask logits, of cells of `stride` pixels, cover the whole image and possibly padding."""
     height, width = mask_logits.shape[-2:]
     window = boxes.new_tensor([0, 0, stride * width, stride * height])
     return Detections(boxes, scores, labels, mask_logits, window.expand(len(boxes), 4))
 
 
 def paste_masks(detections: Sequence[Detections], images: Sequence[Tensor]) -> list[dict[str, Any]]:
-    """Paste the masks of detections into their images, (3, H, W) each.
-
-    Returns:
-        Per image a dict with `boxes`, `labels`, `scores` and `masks`, compressed run-length codes.
-    """
+    """Return a dict per (3, H, W) image: its `boxes`, `labels`, `scores` and `masks`, compressed run-length codes."""
     return [
         {
             "boxes": found.boxes,

@@ -16,6 +16,7 @@ from boxel.data.sources import ImageLike, to_image
 from boxel.masks.rle import Rle, decode_all
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import write_text
+from boxel.viz.overlays import Drawable, overlay, save_image
 
 if TYPE_CHECKING:
     from supervision import Detections
@@ -24,7 +25,7 @@ Index: TypeAlias = int | slice | Sequence[int] | Sequence[bool] | NDArray[np.boo
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class Instances:
+class Instances(Drawable):
     """Instances of one image, best first.
 
     Indexing with an integer, a slice, a boolean mask or an array of indices returns the chosen instances.
@@ -82,12 +83,6 @@ class Instances:
         height, width = self.image_size
         return f"Instances({len(self)} in {width} x {height} pixels{listed})"
 
-    def _repr_png_(self) -> bytes | None:
-        """Draw the instances for a notebook."""
-        from boxel.viz.overlays import encode_image
-
-        return None if self.source is None else encode_image(self.plot())
-
     @property
     def names(self) -> list[str]:
         """Category name of each instance."""
@@ -110,8 +105,6 @@ class Instances:
         Raises:
             BoxelError: `source` is unknown or cannot be read.
         """
-        from boxel.viz.overlays import overlay
-
         if image is None:
             if self.source is None:
                 raise BoxelError("these instances do not know their image; give it as `image`.")
@@ -129,8 +122,6 @@ class Instances:
         if Path(path).suffix.lower() == ".json":
             write_text(path, json.dumps(self.to_coco()))
         else:
-            from boxel.viz.overlays import save_image
-
             save_image(self.plot(image), path)
 
     def to_coco(self, image_id: int | str | None = None) -> list[dict[str, object]]:

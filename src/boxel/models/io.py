@@ -154,11 +154,7 @@ def write_crf(crf: CRFConfig, folder: Path) -> None:
 
 
 def read_crf(folder: Path) -> dict[str, Any]:
-    """Return the settings of the CRF in a model folder; empty if there is none.
-
-    Raises:
-        BoxelError: The file cannot be read as settings of a CRF.
-    """
+    """Return the settings of the CRF in a model folder; empty if there is none."""
     file = folder / CRF_FILE
     if not file.is_file():
         return {}

@@ -69,12 +69,7 @@ def naming_extra(what: str) -> Iterator[None]:
 
 
 def missing_extra(what: str, error: ImportError, extra: str | None = None) -> MissingExtraError:
-    """Return the error that names the optional dependencies to install.
-
-    Args:
-        what: What cannot be used without them; the subject of the sentence.
-        error: The failed import.
-        extra: The group of dependencies to install; None for the one that contains the package.
+    """Return the error that names the optional dependencies to install; by default, the extra that has the package.
 
     Examples:
         >>> print(missing_extra("a plot", ImportError(name="matplotlib.pyplot")))
@@ -91,9 +86,7 @@ def missing_extra(what: str, error: ImportError, extra: str | None = None) -> Mi
 def one_line(error: object, limit: int = 120) -> str:
     """Return the text of an error as one short line without a full stop, for use within a sentence.
 
-    Args:
-        error: An exception, usually of a library; the name of its type stands for an empty text.
-        limit: Maximum number of characters; a longer text ends in an ellipsis.
+    The name of its type stands for an empty text, and a text above the limit of characters ends in an ellipsis.
 
     Examples:
         >>> one_line(ValueError("bad\\n value."))

@@ -13,15 +13,7 @@ if TYPE_CHECKING:
 
 
 def load_session(path: str | Path, threads: int = 1) -> InferenceSession:
-    """Open an ONNX file for inference on the CPU.
-
-    Args:
-        path: The file.
-        threads: Threads per call of the session; the session itself may be called from several threads.
-
-    Raises:
-        BoxelError: The file cannot be read or run.
-    """
+    """Open an ONNX file for inference on the CPU, with some threads per call; several threads may call the session."""
     os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # for what it does while it is imported
     import onnxruntime
 

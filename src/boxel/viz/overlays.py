@@ -330,6 +330,21 @@ def encode_image(image: NDArray[np.uint8], format: str = "PNG", **options: int) 
     return file.getvalue()
 
 
+class Drawable:
+    """Base class of results that a notebook shows as pictures."""
+
+    def plot(self) -> NDArray[np.uint8]:
+        """Draw the result over its image."""
+        raise NotImplementedError
+
+    def _repr_png_(self) -> bytes | None:
+        """Draw the result for a notebook; None, which shows its text, if there is no image to draw it over."""
+        try:
+            return encode_image(self.plot())
+        except BoxelError:
+            return None
+
+
 @contextmanager
 def writing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path for a file; errors name the file itself."""

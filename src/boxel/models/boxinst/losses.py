@@ -26,13 +26,8 @@ def detection_losses(
 ) -> dict[str, Tensor]:
     """Compute the focal, GIoU and center-ness losses (FCOS, section 3.1; normalizers averaged over all processes).
 
-    Args:
-        output: Predictions of the head at L locations.
-        points: (L, 2) locations.
-        gt_boxes: (P, 4) the box of each positive location, in the order of ``positive.nonzero()``.
-        gt_labels: (P,) its class.
-        positive: (B, L) bool.
-        ignored: (B, L) bool, locations that are neither foreground nor background.
+    The boxes (P, 4) and labels (P,) are those of the positive ones, (B, L) bool, of L points, in the order of
+    ``positive.nonzero()``. Ignored locations, (B, L) bool, are neither foreground nor background.
     """
     logits = output.logits.float()
     target = torch.zeros_like(logits)

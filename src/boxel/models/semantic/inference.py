@@ -22,6 +22,7 @@ from boxel.models.inference import check_scales, check_settings, resize, to_tens
 from boxel.utils.config import Config, HalfOpenUnitInterval, PositiveFloat, PositiveInt
 from boxel.utils.errors import BoxelError, nearest
 from boxel.utils.files import atomic_path
+from boxel.viz.overlays import Drawable, overlay_labels
 
 if TYPE_CHECKING:
     from boxel.models.semantic.model import Segmenter
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, repr=False, eq=False)
-class LabelMap:
+class LabelMap(Drawable):
     """The class of each pixel of one image.
 
     Attributes:
@@ -61,12 +62,6 @@ class LabelMap:
         names = [self.classes[label].name for label in np.unique(self.labels).tolist()]
         return f"LabelMap({width} x {height} pixels of {', '.join(names)})"
 
-    def _repr_png_(self) -> bytes | None:
-        """Draw the classes for a notebook."""
-        from boxel.viz.overlays import encode_image
-
-        return None if self.source is None else encode_image(self.plot())
-
     @property
     def values(self) -> NDArray[np.uint16]:
         """(H, W) original ids of the classes, as in the label maps of the dataset."""
@@ -95,8 +90,6 @@ class LabelMap:
         Raises:
             BoxelError: `source` is unknown or cannot be read.
         """
-        from boxel.viz.overlays import overlay_labels
-
         if image is None:
             if self.source is None:
                 raise BoxelError("this label map does not know its image; give it as `image`.")

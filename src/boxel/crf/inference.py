@@ -1,8 +1,4 @@
-"""Mean field inference of a fully connected CRF: nearby pixels of similar color should have the same class.
-
-References:
-    Krähenbühl, Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, 2011.
-"""
+"""Mean field inference of a fully connected CRF: nearby pixels of similar color should have the same class."""
 
 from __future__ import annotations
 
@@ -39,7 +35,8 @@ def mean_field(images: Tensor, probabilities: Tensor, config: CRFConfig) -> Tens
         tensor([0, 0, 0, 0, 1, 1, 1, 1])
 
     References:
-        Krähenbühl, Koltun, 2011, Algorithm 1, with the Potts model as compatibility.
+        Krähenbühl, Koltun, Efficient Inference in Fully Connected CRFs with Gaussian Edge Potentials, 2011, Algorithm
+        1, with the Potts model as compatibility.
     """
     unary = probabilities.float().clamp(min=MIN_PROBABILITY).log().permute(0, 2, 3, 1)
     shape = unary.shape

@@ -41,9 +41,8 @@ def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
         1.0
     """
     truth = fill_in_sizes(truth, results)
-    size_of = dict(
-        zip(truth.image_ids, zip(truth.heights.tolist(), truth.widths.tolist(), strict=True), strict=True)
-    )
+    sizes = np.stack([truth.heights, truth.widths], axis=1).tolist()
+    size_of = dict(zip(truth.image_ids, sizes, strict=True))
     return [
         {**result, "segmentation": fill_box(box, *size_of[result["image_id"]])}
         for result, box in zip(results, get_boxes(results).tolist(), strict=True)

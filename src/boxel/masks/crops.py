@@ -77,11 +77,8 @@ def predict_soft_masks(
     if not parts:
         return np.zeros((0, 1, 1), np.float32), np.zeros((0, 4)), np.zeros(0, np.float32)
     logits, windows = map(np.concatenate, zip(*parts, strict=True))
-    return (
-        logits,
-        windows,
-        np.abs(np.tanh(logits / 2)).mean(axis=(1, 2)),
-    )  # |2 sigmoid(x) - 1| is |tanh(x / 2)|
+    scores = np.abs(np.tanh(logits / 2)).mean(axis=(1, 2))  # |2 sigmoid(x) - 1| is |tanh(x / 2)|
+    return logits, windows, scores
 
 
 def crop_window(box: ArrayLike, margin: float = 0.0) -> NDArray[np.float64]:

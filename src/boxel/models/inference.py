@@ -79,9 +79,7 @@ def inference_config_from_training(settings: Mapping[str, Any]) -> InferenceConf
     """
     if "views" in settings:
         long_side = settings["views"]["long_side"]
-        return (
-            InferenceConfig(short_side=None) if long_side is None else InferenceConfig(long_side, long_side)
-        )
+        return InferenceConfig(long_side, long_side or InferenceConfig.max_size)
     augment = settings.get("augment", {})
     short_side = max(augment.get("short_sides", [InferenceConfig.short_side]))
     return InferenceConfig(short_side, augment.get("max_size", InferenceConfig.max_size))

@@ -177,9 +177,8 @@ def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def read_categories(folder: Path) -> tuple[Category, ...]:
     """Return the categories of a model folder, in the order of the labels."""
-    return tuple(
-        Category(**row) for row in json.loads((folder / "categories.json").read_text(encoding="utf-8"))
-    )
+    rows = json.loads((folder / "categories.json").read_text(encoding="utf-8"))
+    return tuple(Category(**row) for row in rows)
 
 
 def _from_hub(source: str | Path) -> Path:

@@ -39,9 +39,7 @@ class OnnxBoxInst:
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Return the detections in each image, (3, H, W) float RGB in [0, 1], all of one size."""
         batch = torch.stack(images).cpu().numpy()
-        *outputs, image_index = (
-            torch.from_numpy(values) for values in self._session.run(None, {"images": batch})
-        )
+        *outputs, image_index = map(torch.from_numpy, self._session.run(None, {"images": batch}))
         return [
             full_image_detections(*(values[image_index == index] for values in outputs), stride=MASK_STRIDE)
             for index in range(len(images))

@@ -36,8 +36,7 @@ def read_method(source: str | Path) -> str | None:
         'boxcaseg'
     """
     try:
-        return str(
-            yaml.safe_load((model_folder(source) / "config.yaml").read_text(encoding="utf-8"))["method"]
-        )
+        text = (model_folder(source) / "config.yaml").read_text(encoding="utf-8")
+        return str(yaml.safe_load(text)["method"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None

@@ -75,11 +75,9 @@ def adapt(
         raise UsageError(f"`minutes` is {minutes}; give a number above 0.")
     out, start = Path(out), model_folder(teacher)
     note, origin = out / "adapted.json", digest_model(load(start))
-    done = (
-        json.loads(note.read_text(encoding="utf-8"))
-        if note.exists()
-        else {"from": origin, "minutes": minutes}
-    )
+    done = {"from": origin, "minutes": minutes}
+    if note.exists():
+        done = json.loads(note.read_text(encoding="utf-8"))
     if done["from"] != origin:
         raise BoxelError(
             f"{out} was adapted from another model than {teacher}; remove it, or name another `out`."

@@ -139,9 +139,8 @@ class RoIHeads(roi_heads.RoIHeads):
             for sampled in zip(proposals, matched_idxs, labels, targets, strict=True)
         ]
         mask_targets = MaskTargets(*map(torch.cat, zip(*per_image, strict=True)))
-        logits = self._predict_masks(
-            features, [image.rois for image in per_image], sizes, mask_targets.labels
-        )
+        rois = [image.rois for image in per_image]
+        logits = self._predict_masks(features, rois, sizes, mask_targets.labels)
         return {"classification": classification, "box": box}, logits, mask_targets
 
     def detect(

@@ -8,7 +8,10 @@ from boxel.cli.options import DATA, Command, Option, read_data
 
 
 def _convert_options() -> list[Option]:
-    to = "format to write: coco, cvat, label-studio, voc, sbd, yolo, labelme, salient, semantic; coco for a .json file"
+    to = (
+        "format to write: coco, cvat, label-studio, fiftyone, voc, sbd, yolo, labelme, salient, semantic; "
+        "coco for a .json file"
+    )
     format = "format of the annotations, if it is not recognized"
     return [
         *DATA,

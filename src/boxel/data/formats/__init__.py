@@ -15,7 +15,7 @@ from typing import Any
 from boxel.data.annotations import Annotations
 from boxel.data.checks.geometry import describe_geometry
 from boxel.data.checks.masks import describe_bad_masks, drop_bad_masks
-from boxel.data.formats import coco, cvat, label_studio, labelme, salient, sbd, semantic, voc, yolo
+from boxel.data.formats import coco, cvat, fiftyone, label_studio, labelme, salient, sbd, semantic, voc, yolo
 from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
@@ -29,6 +29,7 @@ _FORMATS: dict[str, ModuleType] = {
     "yolo": yolo,
     "cvat": cvat,
     "label-studio": label_studio,
+    "fiftyone": fiftyone,
     "voc": voc,
     "sbd": sbd,
     "labelme": labelme,
@@ -49,7 +50,8 @@ def recognize(path: str | Path) -> str:
         path: Annotation file or folder of a dataset.
 
     Returns:
-        ``coco``, ``cvat``, ``voc``, ``sbd``, ``yolo``, ``label-studio``, ``labelme``, ``salient`` or ``semantic``.
+        ``coco``, ``cvat``, ``fiftyone``, ``label-studio``, ``labelme``, ``salient``, ``sbd``, ``semantic``, ``voc`` or
+        ``yolo``.
 
     Raises:
         BoxelError: There is nothing at the path, or nothing known.

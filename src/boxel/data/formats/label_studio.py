@@ -27,7 +27,7 @@ from msgspec import Raw
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.brush import decode_brush
 from boxel.data.formats.builder import Builder, explain_json_error, read_bytes, read_utf8
-from boxel.data.formats.extras import decode_extras, encode_extras, get_dict, get_list, get_text
+from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text, restore
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.label_studio_writer import CONFIG_FILE, FILE, LOCAL, UNNAMED
 from boxel.data.formats.label_studio_writer import write as write
@@ -118,24 +118,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     order = np.array([names.index(name) for name in reader.labels], dtype=np.int32)
     rows.labels = order[list(rows.labels)]
     data = rows.build(root, _number_categories(names, categories), file)
-    restored, known = ids.restore(data, stems), ids.by_text
-    return replace(
-        restored,
-        # The name of a region is its id, wherever it has been moved to.
-        ids=[known.get(str(read), id) for read, id in zip(data.ids, restored.ids, strict=True)],
-        extras=[_merge(*pair) for pair in zip(restored.extras, data.extras, strict=True)],
-        image_extras=[_merge(*pair) for pair in zip(restored.image_extras, data.image_extras, strict=True)],
-    )
-
-
-def _merge(restored: bytes | None, read: bytes | None) -> bytes | None:
-    """Return restored extras with those that have been read, and may have been edited since, in their place."""
-    if restored is read or read is None:
-        return restored
-    old, new = decode_extras(restored), decode_extras(read)
-    return encode_extras(
-        old | new | {key: old[key] | new[key] for key in ("attributes",) if key in old and key in new}
-    )
+    return restore(ids, data, stems)
 
 
 def _decode_tasks(file: Path) -> list[Raw]:

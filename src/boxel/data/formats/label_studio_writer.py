@@ -59,7 +59,9 @@ def _task(export: Export, image: int, used: set[str]) -> dict[str, Any]:
     own = data.instances_in(image)
     results = [result for i in own.tolist() if (result := _result(export, i, image, used)) is not None]
     sources = Counter(data.source[i] for i in own.tolist() if data.source[i] is not None)
-    prediction: dict[str, Any] = {"model_version": sources.most_common(1)[0][0] if sources else UNNAMED}
+    prediction: dict[str, Any] = {
+        "model_version": max(sources, key=sources.__getitem__) if sources else UNNAMED
+    }
     scores = data.quality[own][np.isfinite(data.quality[own])]
     if len(scores):
         prediction["score"] = round(float(scores.mean()), 6)

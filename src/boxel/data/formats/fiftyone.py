@@ -1,0 +1,364 @@
+"""FiftyOne: folders that it exports as ``FiftyOneDataset`` or ``FiftyOneImageDetectionDataset``.
+
+The formats: https://docs.voxel51.com/user_guide/export_datasets.html. Numbers are shares of the sides of the image. The
+mask of a detection fills its box; it is an array of NumPy, compressed, of which nothing is ever unpickled. Closed
+polylines become polygons.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import io
+import math
+import re
+import zlib
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+import cv2
+import msgspec
+import numpy as np
+from msgspec import Raw
+from numpy.typing import NDArray
+from PIL import Image
+
+from boxel.data.annotations import Annotations, Category
+from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
+from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text, restore
+from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES
+from boxel.data.formats.fiftyone_writer import write as write
+from boxel.data.formats.identity import Ids
+from boxel.data.formats.layout import file_stems
+from boxel.data.formats.names import ImageFinder, stay_inside
+from boxel.data.formats.rotated import enclose
+from boxel.data.images import MAX_PIXELS, image_size
+from boxel.masks.rle import encode_in_box
+from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.files import is_file
+
+LABELS = "labels.json"
+
+_SPLITS = ("train", "val", "validation", "test")
+_HEADER = 4096  # bytes that precede the pixels of an array, at most
+
+
+class _Samples(msgspec.Struct):
+    samples: list[Raw]
+
+
+class _Labels(msgspec.Struct):
+    labels: dict[str, Raw]
+    classes: list[str] | None = None
+
+
+def recognize(path: Path) -> bool:
+    """Return whether this is a folder that FiftyOne has exported, or its file of samples or labels."""
+    folder, file = _locate(path)
+    if file == LABELS:
+        with open(folder / file, "rb") as stream:
+            head = stream.read(1 << 16)
+        return re.match(rb'(\xef\xbb\xbf)?\s*\{\s*"(classes|labels)"\s*:', head) is not None
+    return bool(file)
+
+
+def _locate(path: Path) -> tuple[Path, str]:
+    """Return the folder, and the name of the file of samples or of labels; empty if there is none."""
+    folder = path if path.is_dir() else path.parent
+    names = [path.name] if path.is_file() else [SAMPLES, LABELS]
+    for name in names:
+        if name == SAMPLES and (folder / SAMPLES).is_file() and (folder / METADATA).is_file():
+            return folder, name
+        if name == LABELS and (folder / LABELS).is_file() and (folder / "data").is_dir():
+            return folder, name
+    return folder, ""
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """Read an exported folder.
+
+    Of the fields of samples that have detections or polylines, ``ground_truth`` is read, or else the first; others are
+    reported. A tag that names a split is the split of a sample.
+
+    Args:
+        path: The folder.
+        images: Folder of the images, if it is not ``data/``.
+    """
+    folder, file = _locate(path)
+    if not file:
+        raise BoxelError(
+            f"{path}: this is not a dataset of FiftyOne; name a folder with {SAMPLES} and {METADATA}."
+        )
+    root = images or (folder / "data" if (folder / "data").is_dir() else folder)
+    rows = Builder()
+    ids = Ids(folder, rows)
+    reader = _Reader(folder / file, root, rows)
+    classes = reader.read_samples() if file == SAMPLES else reader.read_labels()
+    stems = file_stems(rows.paths)
+    rows.find_images(root, folder / file)
+    rows.image_ids = [*stems]
+    rows.ids = [
+        id if id != "" else f"{stems[i]}:{k}"
+        for i, k, id in zip(rows.image_index, reader.numbers, rows.ids, strict=True)
+    ]
+    names = list(dict.fromkeys([*classes, *sorted(reader.labels)]))
+    order = np.array([names.index(name) for name in reader.labels], dtype=np.int32)
+    rows.labels = order[list(rows.labels)]
+    categories = [Category(k, name) for k, name in enumerate(names, start=1)]
+    return restore(ids, rows.build(root, categories, folder / file), stems, written=["fiftyone"])
+
+
+class _Reader:
+    """Reads samples into rows."""
+
+    def __init__(self, file: Path, root: Path, rows: Builder) -> None:
+        self.file, self.root, self.rows = file, root, rows
+        self.finder = ImageFinder(root)
+        self.labels: dict[str, int] = {}
+        self.numbers: list[int] = []  # of each row within its image
+
+    def read_samples(self) -> list[str]:
+        """Read ``samples.json``; return the classes that the dataset lists."""
+        raws = self._decode(_Samples).samples
+        counts = Counter[str]()
+        for raw in raws:
+            with contextlib.suppress(msgspec.MsgspecError):
+                sample = msgspec.json.decode(raw, type=dict[str, Any])
+                counts.update({key: len(_objects(value)) for key, value in sample.items() if _kind(value)})
+        field = FIELD if FIELD in counts else next(iter(counts), FIELD)
+        for other in sorted(counts.keys() - {field}):
+            what = f"field {other!r} ({counts[other]} objects) is not read, but {field!r} is."
+            self.rows.report("field-not-read", self.file, what, repair="")
+        for position, raw in enumerate(raws):
+            try:
+                sample = msgspec.json.decode(raw, type=dict[str, Any])
+                self._read_sample(sample, field)
+            except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+                what = f"sample {position} of the list cannot be read ({one_line(error)}); it is left out."
+                self.rows.report("bad-image", self.file, what, position=position)
+        return _read_classes(self.file.with_name(METADATA), field)
+
+    def read_labels(self) -> list[str]:
+        """Read ``labels.json``; return the classes that it lists."""
+        content = self._decode(_Labels)
+        for stem, raw in content.labels.items():
+            image = self._add_image(f"{stay_inside(stem)}", {}, None, None)
+            try:
+                objects = msgspec.json.decode(raw, type=list[dict[str, Any]] | None) or []
+            except (msgspec.MsgspecError, RecursionError) as error:
+                what = f"the objects of {stem} cannot be read ({one_line(error)}); they are left out."
+                self.rows.report("bad-annotation", self.file, what)
+                continue
+            for number, item in enumerate(objects, start=1):
+                if isinstance(item.get("label"), int) and 0 <= item["label"] < len(content.classes or []):
+                    item["label"] = (content.classes or [])[item["label"]]
+                self._read_object(item, image, number)
+        return content.classes or []
+
+    def _decode(self, type: Any) -> Any:
+        content = read_utf8(self.file)
+        try:
+            return msgspec.json.decode(content, type=type)
+        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            raise BoxelError(
+                f"{self.file}: this is not a file of FiftyOne ({explain_json_error(error, content)}); check that it is "
+                "complete."
+            ) from error
+
+    def _read_sample(self, sample: dict[str, Any], field: str) -> None:
+        name = stay_inside(get_text(sample, "filepath"))
+        if not name:
+            raise ValueError("it has no filepath")
+        tags = [tag for tag in get_list(sample, "tags") if isinstance(tag, str)]
+        named = [tag for tag in tags if tag.lower() in _SPLITS]
+        split = named[0] if len(named) == 1 else None
+        stated = {
+            key: _plain(v) for key, v in sample.items() if key[0] != "_" and key not in ("filepath", "tags")
+        }
+        extras: dict[str, Any] = {"attributes": {key: v for key, v in stated.items() if v is not None}}
+        extras |= {"tags": [tag for tag in tags if tag != split], "fiftyone": _id(sample)}
+        extras = {key: value for key, value in extras.items() if value}
+        name = name.removeprefix("data/")
+        image = self._add_image(name, get_dict(sample, "metadata"), split, encode_extras(extras))
+        for number, item in enumerate(_objects(sample.get(field)), start=1):
+            self._read_object(item, image, number)
+
+    def _add_image(self, name: str, metadata: dict[str, Any], split: str | None, extras: bytes | None) -> int:
+        width, height = (
+            v if isinstance(v, int) and 0 < v < 2**31 else 0 for v in map(metadata.get, ("width", "height"))
+        )
+        if not width or not height:
+            with contextlib.suppress(BoxelError):
+                width, height = image_size(self.root / (self.finder.find(name) or name))
+        split = "val" if split == "validation" else split
+        return self.rows.add_image("", name, width, height, split=split, extras=extras)
+
+    def _read_object(self, item: Mapping[str, Any], image: int, number: int) -> None:
+        id = f"{PurePosixPath(self.rows.paths[image]).stem}:{number}"
+        size = self.rows.widths[image], self.rows.heights[image]
+        try:
+            label = item.get("label")
+            if not isinstance(label, str):
+                raise ValueError("it has no label")
+            if not all(size):
+                raise ValueError("the size of its image is unknown")
+            box, segmentation = _polyline(item, size) if "points" in item else (_box(item, size), None)
+            if not all(map(math.isfinite, box)):
+                raise ValueError("its numbers are not finite")
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
+            what = f"object {id} cannot be read ({why}); it is left out."
+            self.rows.report("bad-annotation", self.file, what, None, id)
+            return
+        if item.get("mask") is not None or item.get("mask_path"):
+            try:
+                segmentation = _mask(item, box, size, self.file.parent)
+            except Exception as error:  # NumPy, Pillow and zlib have errors of many kinds
+                what = f"the mask of object {id} cannot be read ({one_line(error)}); the box is kept."
+                self.rows.report("bad-mask", self.file, what, None, id, repair="the box is kept")
+        fields, extras = _split_attributes(item)
+        text = None if segmentation is None else msgspec.json.encode(segmentation)
+        self.numbers.append(number)
+        self.rows.add(
+            fields.pop("id", ""), image, self.labels.setdefault(label, len(self.labels)), box, text, **fields,
+            extras=encode_extras(extras),
+        )  # fmt: skip
+
+
+def _kind(value: Any) -> str:
+    kind = get_text(value, "_cls") if isinstance(value, dict) else ""
+    return kind if kind in ("Detections", "Polylines", "Detection", "Polyline") else ""
+
+
+def _objects(value: Any) -> list[dict[str, Any]]:
+    """Return the objects in a field of a sample."""
+    kind = _kind(value)
+    items = get_list(value, kind.lower()) if kind.endswith("s") else [value] if kind else []
+    return [item for item in items if isinstance(item, dict)]
+
+
+def _plain(value: Any) -> Any:
+    """Return the value of a field that is a number, a text or a class; None for any other."""
+    if isinstance(value, dict) and value.get("_cls") == "Classification":
+        return value.get("label")
+    return value if isinstance(value, str | int | float) else None
+
+
+def _id(item: Mapping[str, Any]) -> dict[str, str]:
+    id = get_text(get_dict(item, "_id"), "$oid")
+    return {"id": id} if id else {}
+
+
+def _split_attributes(item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the columns that the attributes of an object stand for, and the other attributes as extras."""
+    stated = {
+        key: v.get("value") if isinstance(v, dict) else v for key, v in get_dict(item, "attributes").items()
+    }
+    stated |= {
+        key: v for key, v in item.items() if key[:1] != "_" and key not in KNOWN and key != "attributes"
+    }
+    fields: dict[str, Any] = {}
+    id = stated.pop("annotation_id", None)
+    if isinstance(id, int | str) and not isinstance(id, bool):
+        fields["id"] = id
+    fields["iscrowd"] = stated.pop("iscrowd", None) in (1, True)
+    confidence = item.get("confidence")
+    quality = stated.pop("quality", confidence)
+    if isinstance(quality, int | float) and 0 <= quality <= 1:
+        fields["quality"] = float(quality)
+    source = stated.pop("source", None)
+    if isinstance(source, str):
+        fields["source"] = source
+    extras = {"attributes": stated, "fiftyone": _id(item), "tags": get_list(item, "tags")}
+    return fields, {key: value for key, value in extras.items() if value}
+
+
+_Shape = tuple[list[float], Any]
+
+
+def _box(item: Mapping[str, Any], size: tuple[int, int]) -> list[float]:
+    left, top, width, height = (float(v) for v in item["bounding_box"])
+    corners = (left * size[0], top * size[1], (left + width) * size[0], (top + height) * size[1])
+    return [round(v, 9) for v in corners]
+
+
+def _polyline(item: Mapping[str, Any], size: tuple[int, int]) -> _Shape:
+    if not (item.get("closed") or item.get("filled")):
+        raise ValueError("an open line encloses nothing")
+    rings = [[[round(x * size[0], 9), round(y * size[1], 9)] for x, y in ring] for ring in item["points"]]
+    rings = [ring for ring in rings if len(ring) >= 3]
+    if not rings:
+        raise ValueError("a polygon of fewer than three points")
+    return enclose([point for ring in rings for point in ring]), [
+        [v for point in ring for v in point] for ring in rings
+    ]
+
+
+def _mask(item: Mapping[str, Any], box: list[float], size: tuple[int, int], folder: Path) -> dict[str, Any]:
+    """Return the run-length code of a mask that fills a box."""
+    if size[0] * size[1] > MAX_PIXELS:
+        raise ValueError("its image is too large")
+    stored = item.get("mask")
+    if stored is not None:
+        binary = get_dict(stored, "$binary").get("base64") if isinstance(stored, dict) else stored
+        mask = unpack_mask(base64.b64decode(binary or ""), size[0] * size[1])
+    else:
+        mask = _read_png(folder / stay_inside(get_text(item, "mask_path")), size[0] * size[1])
+    x0, y0 = round(box[0]), round(box[1])
+    width, height = round(box[2] - box[0]), round(box[3] - box[1])
+    if abs(mask.shape[1] - width) > 1 or abs(mask.shape[0] - height) > 1:
+        if not 0 < width * height <= size[0] * size[1]:
+            raise ValueError("its box is empty, or larger than the image")
+        mask = cv2.resize(mask.astype(np.uint8), (width, height), interpolation=cv2.INTER_NEAREST) != 0
+    mask = mask[max(-y0, 0) : max(size[1] - y0, 0), max(-x0, 0) : max(size[0] - x0, 0)]
+    if not mask.any():
+        raise ValueError("no pixel of it is in the image")
+    return encode_in_box(mask, max(x0, 0), max(y0, 0), size[1], size[0])
+
+
+def unpack_mask(content: bytes, max_pixels: int) -> NDArray[np.bool_]:
+    """Return the (h, w) mask of a compressed NumPy file that is not larger than an image.
+
+    Raises:
+        ValueError: The file is damaged, expands too far, or holds anything but numbers.
+    """
+    limit = 2 * max_pixels + _HEADER
+    expander = zlib.decompressobj()
+    try:
+        expanded = expander.decompress(content, limit)
+    except zlib.error as error:
+        raise ValueError(one_line(error)) from error
+    if not expander.eof:
+        raise ValueError("it is larger than its image, or truncated")
+    file = io.BytesIO(expanded)
+    version = np.lib.format.read_magic(file)
+    read_header = (
+        np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    )
+    shape, is_fortran, dtype = read_header(file)
+    if dtype.kind not in "buif" or len(shape) != 2:
+        raise ValueError(f"an array of {len(shape)} dimensions and type {dtype}")
+    if math.prod(shape) * dtype.itemsize != len(expanded) - file.tell():
+        raise ValueError("its size is not the one that it states")
+    values = np.frombuffer(expanded, dtype, offset=file.tell())
+    return values.reshape(shape, order="F" if is_fortran else "C") != 0
+
+
+def _read_png(file: Path, max_pixels: int) -> NDArray[np.bool_]:
+    if not is_file(file):
+        raise ValueError(f"there is no {file}")
+    with Image.open(file, formats=["PNG"]) as image:
+        if image.width * image.height > max_pixels:
+            raise ValueError("it is larger than its image")
+        return np.array(image.convert("L")) != 0
+
+
+def _read_classes(file: Path, field: str) -> list[str]:
+    """Return the classes that the description of a dataset lists."""
+    with contextlib.suppress(BoxelError, msgspec.MsgspecError, RecursionError):
+        described = msgspec.json.decode(read_utf8(file), type=dict[str, Any])
+        listed = get_list(get_dict(described, "classes"), field) or get_list(described, "default_classes")
+        return [name for name in listed if isinstance(name, str)]
+    return []

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,8 @@ from boxel.data.formats.layout import file_stems, lost_label_maps
 from boxel.data.formats.names import guess_root, has_images
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import atomic_path
+
+_CHUNK = 4096  # annotations that are written together
 
 
 def write(data: Annotations, path: Path) -> list[str]:
@@ -43,11 +46,10 @@ def write(data: Annotations, path: Path) -> list[str]:
             image = _image(data, i, image_ids[i], data.image_ids[i] != stems[i])
             file.write((b",\n" if i else b"\n") + encode(image))
         file.write(b'],\n"annotations": [')
-        for i in range(len(data.labels)):
-            image_index = int(data.image_index[i])
-            is_own = str(data.ids[i]).rpartition(":")[0] == stems[image_index]
-            row = _annotation(data, i, ids[i], image_ids[image_index], not is_own)
-            file.write((b",\n" if i else b"\n") + encode(row))
+        for start in range(0, len(data.labels), _CHUNK):
+            some = range(start, min(start + _CHUNK, len(data.labels)))
+            rows = map(encode, _annotations(data, some, ids, image_ids, stems))
+            file.write((b",\n" if start else b"\n") + b",\n".join(rows))
         file.write(b'],\n"categories": ' + encode(list(map(_category, data.categories))))
         for name, value in extras.items():
             file.write(b",\n" + encode(name) + b": " + encode(value))
@@ -109,31 +111,45 @@ def _others(extras: bytes | None, row: Mapping[str, Any]) -> dict[str, Raw]:
     return {name: value for name, value in _decode_extras(extras).items() if name not in row}
 
 
-def _annotation(data: Annotations, i: int, id: int, image_id: int, keep_id: bool) -> dict[str, Any]:
-    x0, y0, x1, y1 = data.boxes[i].tolist()
+def _annotations(
+    data: Annotations, some: range, ids: Sequence[int], image_ids: Sequence[int], stems: Sequence[str]
+) -> Iterator[dict[str, Any]]:
+    """Yield the rows of some instances, whose columns are taken together."""
+    part = slice(some.start, some.stop)
+    category_ids = [category.id for category in data.categories]
+    corners, sides = data.boxes[part, :2], data.boxes[part, 2:] - data.boxes[part, :2]
     # Rounding removes what xywh -> xyxy -> xywh adds in the last bits.
-    bbox = [x0, y0, round(x1 - x0, 9), round(y1 - y0, 9)]
-    row: dict[str, Any] = {
-        "id": id,
-        "image_id": image_id,
-        "category_id": data.categories[data.labels[i]].id,
-        "bbox": bbox,
-        "area": bbox[2] * bbox[3],
-        "iscrowd": int(data.iscrowd[i]),
-    }
-    if data.segmentations[i] is not None:
-        row["segmentation"] = Raw(data.segmentations[i])
+    boxes = np.concatenate([corners, sides.round(9)], axis=1).tolist()
+    areas, quality = data.areas[part].tolist(), data.quality[part].tolist()
+    flags = data.iscrowd[part].tolist(), data.trusted[part].tolist()
+    indices = data.image_index[part].tolist(), data.labels[part].tolist()
+    columns = zip(some, boxes, areas, quality, *flags, *indices, strict=True)
+    for i, box, area, score, iscrowd, trusted, image, label in columns:
+        row: dict[str, Any] = {
+            "id": ids[i],
+            "image_id": image_ids[image],
+            "category_id": category_ids[label],
+            "bbox": box,
+            "area": area if math.isfinite(area) else _area(data, i, box),
+            "iscrowd": int(iscrowd),
+        }
+        if data.segmentations[i] is not None:
+            row["segmentation"] = Raw(data.segmentations[i])
+        if not math.isnan(score):
+            row["quality"] = round(score, 6)
+        if data.source[i] is not None:
+            row["source"] = data.source[i]
+        if not trusted:
+            row["trusted"] = False
+        if ids[i] != data.ids[i] and str(data.ids[i]).rpartition(":")[0] != stems[image]:
+            row["original_id"] = data.ids[i]
+        yield row if data.extras[i] is None else row | _others(data.extras[i], row)
+
+
+def _area(data: Annotations, i: int, box: Sequence[float]) -> float:
     with contextlib.suppress(BoxelError, *MALFORMED):  # a malformed segmentation stays as it is
-        row["area"] = data.area(i)
-    if not np.isnan(data.quality[i]):
-        row["quality"] = round(float(data.quality[i]), 6)
-    if data.source[i] is not None:
-        row["source"] = data.source[i]
-    if not data.trusted[i]:
-        row["trusted"] = False
-    if id != data.ids[i] and keep_id:
-        row["original_id"] = data.ids[i]
-    return row if data.extras[i] is None else row | _others(data.extras[i], row)
+        return data.area(i)
+    return box[2] * box[3]
 
 
 def numeric_ids(ids: Sequence[ImageId]) -> list[int]:

@@ -152,7 +152,7 @@ def _best_ious(images: Sequence[_Image], transform: _Transform) -> NDArray[np.fl
 
 def _ious(image: _Image, transform: _Transform) -> NDArray[np.float64]:
     boxes = transform(image)
-    valid = (boxes[:, 2:] > boxes[:, :2]).all(axis=1)
+    valid = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
     return np.where(valid, box_iou(image.gt_boxes, np.where(valid[:, None], boxes, 0)), 0)
 
 
@@ -196,7 +196,7 @@ def _geometries(images: Sequence[_Image]) -> Iterator[tuple[str, _Transform]]:
         for name, form in forms.items():
             yield (
                 f"{fit} shares of the image ({name}); {wanted} multiply them by its width and height",
-                lambda image, form=form: form(image.boxes) * np.array(image.size * 2),
+                lambda image, form=form: form(image.boxes) * np.array(image.size * 2),  # type: ignore[misc]
             )
     else:
         yield from _scales(images)
@@ -214,24 +214,24 @@ def _scales(images: Sequence[_Image]) -> Iterator[tuple[str, _Transform]]:
             which = max if side == "longer" else min
             yield (
                 f"the boxes fit images whose {side} side is {size:.0f} pixels; {remedy}",
-                lambda image, size=size, which=which: _as_xywh(image) * (which(image.size) / size),
+                lambda image, size=size, which=which: _as_xywh(image) * (which(image.size) / size),  # type: ignore[misc]
             )
     w, h = _mode((width / sx)[at_origin]), _mode((height / sy)[at_origin])
     if w and h:
         yield (
             f"the boxes fit images resized to {w:.0f} x {h:.0f} pixels; {remedy}",
-            lambda image, w=w, h=h: _as_xywh(image) * (np.array(image.size * 2) / (w, h, w, h)),
+            lambda image, w=w, h=h: _as_xywh(image) * (np.array(image.size * 2) / (w, h, w, h)),  # type: ignore[misc]
         )
     if factor := _mode(1 / sx[even & at_origin]):
         yield (
             f"the boxes fit images resized by a factor of {factor:.3g}; {remedy}",
-            lambda image, factor=factor: _as_xywh(image) / factor,
+            lambda image, factor=factor: _as_xywh(image) / factor,  # type: ignore[misc]
         )
     if size := _mode((np.maximum(width, height) / sx)[even]):  # not at the origin: padded to a square
         yield (
             f"the boxes fit images padded to a square and resized to {size:.0f} x {size:.0f} pixels; subtract the "
             f"padding, and {remedy}",
-            lambda image, size=size: _without_padding(image, size),
+            lambda image, size=size: _without_padding(image, size),  # type: ignore[misc]
         )
 
 

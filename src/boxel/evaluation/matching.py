@@ -289,7 +289,8 @@ def _categories_of(results: Sequence[Result], known: Sequence[Category]) -> dict
     """Return the category of each id or name that results have, in the order of the ids."""
     names = {category.name: category for category in known}
     found: dict[int | str, Category] = {category.id: category for category in known}
-    free = max([*found, *(r["category_id"] for r in results if isinstance(r["category_id"], int))], default=0)  # type: ignore[type-var]
+    ids = [category.id for category in known]
+    free = max([*ids, *(r["category_id"] for r in results if isinstance(r["category_id"], int))], default=0)
     for key in dict.fromkeys(result["category_id"] for result in results):
         if key not in found and isinstance(key, int):
             found[key] = Category(key, f"category {key}")

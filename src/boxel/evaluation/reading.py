@@ -172,9 +172,9 @@ def _clean_id(value: Any, field: str) -> int | str:
         return value
     if value is None:
         raise _Unusable(f"has no {field}")
-    if isinstance(value, bool) or not isinstance(value, Real) or float(value) != int(value):
+    if isinstance(value, bool) or not isinstance(value, Real) or float(value) != int(value):  # type: ignore[call-overload]
         raise _Unusable(f"has the {field} {one_line(repr(value), 40)}")
-    return int(value)
+    return int(value)  # type: ignore[call-overload]
 
 
 def _clean_score(value: Any) -> float:

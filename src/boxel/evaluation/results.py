@@ -185,7 +185,9 @@ def drop_unsound_masks(data: Annotations, role: str = "true masks") -> Annotatio
         message = "%s: %d of %d %s are %s; they are compared as they are."
         described = judgment.describe(data.ids, filled).split(" ", 1)[1]
         logger.warning(message, source, filled.sum(), total, role, described)
-    return replace(data, segmentations=np.where(bad, None, data.segmentations)) if bad.any() else data
+    if not bad.any():
+        return data
+    return replace(data, segmentations=np.where(bad, np.array(None), data.segmentations))
 
 
 def coco_area(truth: Annotations, instance: int) -> float:

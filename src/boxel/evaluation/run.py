@@ -120,7 +120,9 @@ def evaluate(
     if not isinstance(truth, Annotations):
         _refuse_results(truth, kind, name)
     if kind == "dataset":
-        subject = subject if isinstance(subject, Annotations) else read(subject, images=images)
+        subject = (
+            subject if isinstance(subject, Annotations) else read(cast(str | Path, subject), images=images)
+        )
         scored = read_scores(subject)
         if scored is not None:
             logger.info("%s: each annotation has a score, so they are evaluated as detections", name)

@@ -37,7 +37,7 @@ class _Bits:
         start, first = divmod(self._advance(values * count), 8)
         content = self.content[start : start + (first + values * count + 7) // 8]
         bits = np.unpackbits(np.frombuffer(content, dtype=np.uint8))
-        return bits[first : first + values * count].reshape(values, count).any(axis=1)
+        return np.any(bits[first : first + values * count].reshape(values, count), axis=1)
 
     def _advance(self, count: int) -> int:
         place = self.place

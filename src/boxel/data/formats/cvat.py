@@ -123,7 +123,7 @@ def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
             here
         )
         image_extras.append(encode_extras(merged))
-    return replace(restored, extras=extras, image_extras=image_extras)
+    return replace(restored, extras=extras, image_extras=image_extras)  # type: ignore[arg-type]
 
 
 class _Reader:

@@ -147,8 +147,8 @@ class _Writer:
         rotated = find_rotated(extras, box)
         sides = box.tolist()
         if rotated is not None:
-            (x, y), width, height, degrees = rotated
-            sides = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+            (cx, cy), w, h, degrees = rotated
+            sides = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
         numbers = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(_number, sides), strict=True))
         return "box", numbers | ({} if rotated is None else {"rotation": _number(degrees)})
 

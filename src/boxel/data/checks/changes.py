@@ -219,6 +219,12 @@ def undo_repair(data: Annotations, record: RepairRecord) -> tuple[Annotations, l
 
     Raises:
         BoxelError: The record is of another dataset.
+
+    Examples:
+        >>> from boxel.data import example_scenes, repair_with_record
+        >>> copy, _, record = repair_with_record(example_scenes())
+        >>> undo_repair(copy, record)[1]
+        []
     """
     if len(data.categories) != len(record.category_positions):
         raise BoxelError(

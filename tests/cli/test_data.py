@@ -1,10 +1,13 @@
 """`boxel check` and `boxel convert`."""
 
 import json
+from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+import boxel
 from boxel.cli import main
 from boxel.data.synthetic import write_scenes
 
@@ -58,3 +61,105 @@ def test_control_characters_of_names_do_not_reach_the_terminal(
     output = "".join(capsys.readouterr())
     assert not {"\x1b", "\x07", "\r", "\x9b", "\u202e"} & set(output)
     assert "a\\x1b]0;title\\x07\\x0d\\x9b31m\\u202e.jpg" in output
+
+
+def run(line: str) -> int:
+    return main(line.split())
+
+
+def break_boxes() -> None:
+    """Put into `boxes.json` an inverted box, an id twice, a box outside its image, and an image without a file."""
+    content = json.loads(Path("boxes.json").read_text())
+    first, second = content["annotations"][:2]
+    x, y, w, h = first["bbox"]
+    first |= {"bbox": [x + w, y, -w, h], "note": "kept"}
+    second["id"] = first["id"]
+    content["annotations"].append(
+        {"id": 99, "image_id": 1, "category_id": 1, "bbox": [500, 500, 9, 9], "note": "lost"}
+    )
+    content["images"].append({"id": 77, "file_name": "gone.png", "width": 9, "height": 9})
+    content["annotations"].append({"id": 100, "image_id": 77, "category_id": 1, "bbox": [1, 1, 5, 5]})
+    Path("boxes.json").write_text(json.dumps(content))
+
+
+def test_a_repair_is_written_beside_the_annotations_and_can_be_undone(scenes: None, capsys) -> None:
+    break_boxes()
+    original = Path("boxes.json").read_bytes()
+    assert run("check boxes.json --images photos --repair") == 0
+    assert Path("boxes.json").read_bytes() == original
+    output = capsys.readouterr().out
+    assert (
+        "repaired copy: boxes_repaired.json\n5 changes, with the values before and after: boxes_repaired_ch"
+        in output
+    )
+    record = json.loads(Path("boxes_repaired_changes.json").read_text())
+    (image,) = record["images"]
+    assert (image["kinds"], image["image_id"], image["before"]["file_name"]) == (
+        ["image-missing"],
+        77,
+        "gone.png",
+    )
+    kinds = {
+        change["annotation_id"]: change["kinds"] for change in record["instances"] if "after" not in change
+    }
+    assert kinds == {99: ["box-outside"], 100: ["image-missing"]}
+    assert run("check boxes_repaired.json --images photos") == 0
+    capsys.readouterr()
+
+    assert run("check boxes_repaired.json --images photos --undo boxes_repaired_changes.json") == 0
+    assert "5 of 5 changes undone: boxes_repaired_restored.json" in capsys.readouterr().out
+    before, after = boxel.read("boxes.json", "photos"), boxel.read("boxes_repaired_restored.json", "photos")
+    for column in fields(before):
+        if column.name not in ("file", "issues", "areas", "dataset_extras"):
+            expected = getattr(before, column.name)
+            np.testing.assert_equal(getattr(after, column.name), expected, err_msg=column.name)
+
+
+def test_an_edit_after_the_repair_is_not_undone(scenes: None, capsys) -> None:
+    break_boxes()
+    run("check boxes.json --images photos --repair fixed.json")
+    content = json.loads(Path("fixed.json").read_text())
+    content["annotations"][0]["bbox"] = [1, 2, 30, 40]
+    Path("fixed.json").write_text(json.dumps(content))
+    assert run("check fixed.json --images photos --undo fixed_changes.json") == 1
+    assert "annotation 1 was edited after the repair and stays as it is." in capsys.readouterr().out
+    assert boxel.read("fixed_restored.json", "photos").boxes[0].tolist() == [1, 2, 31, 42]
+
+
+def test_a_repair_never_replaces_a_file(scenes: None, capsys) -> None:
+    for file in ("boxes_repaired.json", "other_changes.json"):
+        Path(file).write_text("mine")
+    for line in (
+        "check boxes.json --images photos --repair",
+        "check boxes.json --images photos --repair other.json",
+    ):
+        assert run(line) == 2
+        assert "exists already; name a new file" in capsys.readouterr().err
+    assert Path("boxes_repaired.json").read_text() == "mine" and not Path("other.json").exists()
+
+
+def test_what_a_dataset_holds_comes_before_its_issues(scenes: None, capsys) -> None:
+    break_boxes()
+    assert run("check boxes.json --images photos") == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[:2] == [
+        "boxes.json",
+        "format: coco, images: 3 (all with objects, 1 cannot be read), 9 x 9 to 96 x 64 pixels, median 96 x 64",
+    ]
+    assert lines.index("") < lines.index("4 issues of 4 kinds")
+
+
+def test_statistics_and_issues_are_written_as_data_and_as_a_page(scenes: None, capsys) -> None:
+    break_boxes()
+    run("check boxes.json --images photos --json found.json --report page.html")
+    found = json.loads(Path("found.json").read_text())
+    assert found["statistics"]["images"] == 3 and found["statistics"]["format"] == "coco"
+    assert {issue["kind"] for issue in found["issues"]} == {
+        "image-missing",
+        "box-inverted",
+        "box-outside",
+        "duplicate-annotation-id",
+    }
+    page = Path("page.html").read_text()
+    assert "Dataset: boxes.json" in page and "box-inverted: 1 (1 can be repaired)" in page
+    assert capsys.readouterr().out.endswith("report: page.html\n")

@@ -141,7 +141,7 @@ def test_check_repairs_and_conversion_keeps_boxes(scenes, tmp_path):
 
     found = boxel(*words, "--json", "-")
     assert found.returncode == 1
-    issues = json.loads(found.stdout)
+    issues = json.loads(found.stdout)["issues"]
     assert {issue["kind"] for issue in issues} == {"box-outside", "unknown-image"}
     assert faulty["annotations"][0]["id"] in {issue["annotation_id"] for issue in issues}
 

@@ -19,6 +19,7 @@ def _check_options() -> list[Option]:
         *DATA,
         Option("repair", repair, metavar="FILE", value_optional=True),
         Option("undo", undo, metavar="RECORD", is_input=True),
+        Option("report", "write an HTML page on the dataset to this file", metavar="FILE"),
         Option("json", JSON_HELP, metavar="FILE"),
     ]
 
@@ -27,22 +28,27 @@ def _check(given: dict[str, Any]) -> int:
     if "undo" in given:
         return _undo(given)
     from boxel.cli.parser import Parser
-    from boxel.data import check, format_issues, issues_to_json, repair_with_record
+    from boxel.data import format_issues, issues_to_json
+    from boxel.data.checks import inspect_dataset
 
     target = _new_file(given, "repaired") if "repair" in given else None
+    if "report" in given:
+        check_writable(given["report"], ".html", ".htm")
     data = read_data(given, log_issues=False)
-    copy = []
-    if target is None:
-        issues = check(data)
-    else:
-        repaired, issues, record = repair_with_record(data)
-        copy = _write_copy(repaired, record, target)
+    found = inspect_dataset(data)
+    copy = [] if target is None else _write_copy(found.repaired, found.record, target)
+    if "report" in given:
+        from boxel.viz import write_check_report
+
+        write_check_report(found.statistics, found.issues, given["report"])
+        copy.append(f"report: {given['report']}")
     if "json" in given:
-        write_json(issues_to_json(issues), given["json"])
+        statistics = found.statistics.to_json()
+        write_json({"statistics": statistics, "issues": issues_to_json(found.issues)}, given["json"])
     if given.get("json") != "-":
-        lines = map(Parser("check", CHECK).with_flags, format_issues(issues))
-        print(data, *lines, *copy, sep="\n")
-    return 1 if any(not (target and issue.repair) for issue in issues) else 0
+        lines = map(Parser("check", CHECK).with_flags, format_issues(found.issues))
+        print(found.statistics.file, *found.statistics.lines(), "", *lines, *copy, sep="\n")
+    return 1 if any(not (target and issue.repair) for issue in found.issues) else 0
 
 
 def _new_file(given: dict[str, Any], suffix: str) -> Path:
@@ -90,5 +96,8 @@ def _undo(given: dict[str, Any]) -> int:
 
 
 CHECK = Command(
-    "Find what is wrong with a dataset, and repair it.", "boxes.json --images photos/", _check_options, _check
+    "Show what a dataset holds, find what is wrong with it, and repair it.",
+    "boxes.json --images photos/",
+    _check_options,
+    _check,
 )

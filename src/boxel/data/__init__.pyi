@@ -1,7 +1,9 @@
 from .annotations import Annotations as Annotations
 from .annotations import Category as Category
 from .checks import RepairRecord as RepairRecord
+from .checks import Statistics as Statistics
 from .checks import check as check
+from .checks import collect_statistics as collect_statistics
 from .checks import repair as repair
 from .checks import repair_with_record as repair_with_record
 from .checks import undo_repair as undo_repair

@@ -79,7 +79,7 @@ def read_image(path: str | os.PathLike[str]) -> NDArray[np.uint8]:
         >>> read_image(example_scenes().image_path(0)).shape
         (64, 96, 3)
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return decode_image(image)
 
 
@@ -124,7 +124,7 @@ class ImageHeader(NamedTuple):
 
 def read_header(path: str | os.PathLike[str]) -> ImageHeader:
     """Read the header of an image file; raises as `image_size` does."""
-    with _opened(path) as image:
+    with opened(path) as image:
         return ImageHeader(image.size, read_orientation(image))
 
 
@@ -153,7 +153,7 @@ def describe_missing(paths: Iterable[Path]) -> str:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
+def opened(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     """Open an image and read its header; any error inside the block becomes an `ImageError`."""
     size = _checked_size(path)
     try:

@@ -6,6 +6,9 @@ step, so that what `check` reports and what `repair` does cannot drift apart.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -14,9 +17,21 @@ from boxel.data.annotations import Annotations
 from boxel.data.checks import boxes, geometry, ids, images, mask_issues
 from boxel.data.checks.changes import RepairRecord, undo_repair
 from boxel.data.checks.repair_state import RepairState
+from boxel.data.checks.statistics import Statistics
 from boxel.data.issues import Issue
+from boxel.utils.errors import BoxelError
 
-__all__ = ["RepairRecord", "check", "repair", "repair_with_record", "undo_repair"]
+__all__ = [
+    "Inspection",
+    "RepairRecord",
+    "Statistics",
+    "check",
+    "collect_statistics",
+    "inspect_dataset",
+    "repair",
+    "repair_with_record",
+    "undo_repair",
+]
 
 
 def check(data: Annotations | str | Path, images: str | Path | None = None) -> list[Issue]:
@@ -77,6 +92,61 @@ def repair_with_record(data: Annotations) -> tuple[Annotations, list[Issue], Rep
     """
     state = _run_checks(data)
     return state.repaired(), state.issues, state.record()
+
+
+def collect_statistics(data: Annotations | str | Path, images: str | Path | None = None) -> Statistics:
+    """Count what a dataset holds, and look at its images, all of which are decoded.
+
+    Args:
+        data: Annotations, or a file or folder in any format that `boxel.read` knows.
+        images: Folder of the images if they are not beside such a file.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> statistics = collect_statistics(example_scenes())
+        >>> statistics.images, statistics.masks["trusted"] == statistics.instances
+        (1, True)
+    """
+    return inspect_dataset(data, images).statistics
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """All that one pass over a dataset shows."""
+
+    _state: RepairState
+    _format: str
+
+    @property
+    def issues(self) -> list[Issue]:
+        """What is wrong with it."""
+        return self._state.issues
+
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What it holds."""
+        return self._state.statistics(self._format)
+
+    @cached_property
+    def repaired(self) -> Annotations:
+        """Its repaired copy."""
+        return self._state.repaired()
+
+    @cached_property
+    def record(self) -> RepairRecord:
+        """What the repair changed."""
+        return self._state.record()
+
+
+def inspect_dataset(data: Annotations | str | Path, images: str | Path | None = None) -> Inspection:
+    """Decode all images of a dataset once, and find out what it holds and what is wrong with it."""
+    from boxel.data.formats import read, recognize
+
+    data = data if isinstance(data, Annotations) else read(data, images)
+    format = ""
+    with suppress(BoxelError):
+        format = recognize(data.file) if data.file else ""
+    return Inspection(_run_checks(data), format)
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of absurd numbers, each of which is reported

@@ -129,7 +129,8 @@ def compare(
     images, rows = np.flatnonzero(kept_images), np.flatnonzero(kept)
     labels = np.array([*category_positions, -1])[after.labels] if len(after.labels) else after.labels
     # The copy, but with images and categories numbered as in the original.
-    aligned = replace(after, labels=labels, image_index=images[after.image_index] if len(rows) else [])
+    image_index = images[after.image_index] if len(rows) else after.image_index
+    aligned = replace(after, labels=labels, image_index=image_index.astype(np.int32))
     record = RepairRecord(
         before.file,
         [],

@@ -52,8 +52,8 @@ def check_categories(state: RepairState) -> None:
         if category.id in seen:
             id = next(fresh)
             what = f"the category id {category.id} occurs twice, the second time as {category.name!r}"
-            values = {"id": category.id, "name": category.name}
-            state.report_dataset("duplicate-category-id", what, f"renumbered to {id}", **values)
+            repair = f"renumbered to {id}"
+            state.report_dataset("duplicate-category-id", what, repair, id=category.id, name=category.name)
             kept[position] = replace(category, id=id)
         seen.add(category.id)
     state.categories = tuple(kept)

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from boxel.data.checks import exif
+from boxel.data.checks.image_facts import ImageFacts, read_facts
 from boxel.data.checks.repair_state import RepairState
-from boxel.data.images import ImageError, ImageHeader, read_header, read_image
+from boxel.data.images import ImageError, ImageHeader
 from boxel.data.label_maps import label_map_size
 from boxel.utils.errors import BoxelError
 
@@ -34,7 +35,8 @@ def check_files(state: RepairState) -> None:
         )
         return
     instances = np.bincount(state.image_index, minlength=len(paths))
-    headers = {image: header for image, header in enumerate(found) if isinstance(header, ImageHeader)}
+    state.facts = {image: facts for image, facts in enumerate(found) if isinstance(facts, ImageFacts)}
+    headers = {image: facts.header for image, facts in state.facts.items()}
     for image, error in enumerate(found):
         if isinstance(error, ImageError):
             count = int(instances[image])
@@ -68,17 +70,15 @@ def check_label_maps(state: RepairState) -> None:
             state.label_maps[image] = None
 
 
-def _read_all(paths: list[Path]) -> list[ImageHeader | ImageError]:
+def _read_all(paths: list[Path]) -> list[ImageFacts | ImageError]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         slices = [paths[start : start + 64] for start in range(0, len(paths), 64)]
         return list(chain.from_iterable(pool.map(lambda some: [_read(path) for path in some], slices)))
 
 
-def _read(path: Path) -> ImageHeader | ImageError:
+def _read(path: Path) -> ImageFacts | ImageError:
     try:
-        header = read_header(path)
-        read_image(path)
-        return header
+        return read_facts(path)
     except ImageError as error:
         return error
 

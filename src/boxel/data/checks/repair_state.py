@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.checks.changes import RepairRecord, compare
+from boxel.data.checks.image_facts import ImageFacts
 from boxel.data.checks.masks import MaskJudgment
+from boxel.data.checks.statistics import Statistics, count_statistics
 from boxel.data.issues import Issue, issues_to_json, to_plain
 
 _COLUMNS = (
@@ -29,6 +31,7 @@ class RepairState:
         keep_images: (I,) bool, False for images to leave out.
         keep: (N,) bool, False for instances to leave out; those of a left-out image count as kept here.
         mask_boxes: (N, 4) float64, tight box of each valid mask, clipped to the image; NaN without one.
+        facts: Facts by image, of those that could be decoded.
         judgment: What the masks are, once they are judged.
         category_positions: Position in ``data.categories`` of each of `categories`.
         kinds: Kinds of repaired issues by what they concern, ``image`` or ``instance``, and its position.
@@ -51,6 +54,7 @@ class RepairState:
         self.keep_images = np.ones(len(data.image_ids), dtype=bool)
         self.keep = np.ones(len(data.image_index), dtype=bool)
         self.mask_boxes = np.full((len(data.image_index), 4), np.nan)
+        self.facts: dict[int, ImageFacts] = {}
         self.judgment: MaskJudgment | None = None
         self.category_positions = list(range(len(data.categories)))
         self.kinds: dict[tuple[str, int], list[str]] = {}
@@ -102,6 +106,17 @@ class RepairState:
     def current(self) -> Annotations:
         """Return the dataset with the repairs so far, and all its rows; it shares the columns of this state."""
         return replace(self.data, issues=[], **{name: getattr(self, name) for name in _COLUMNS})
+
+    def statistics(self, format: str = "") -> Statistics:
+        """Count what the original holds; ``format`` is its format."""
+        data = self.data
+        valid = (data.image_index >= 0) & (data.image_index < len(data))
+        valid &= (data.labels >= 0) & (data.labels < len(data.categories))
+        bad = (
+            self.judgment.bad[valid] if self.judgment is not None else np.zeros(int(valid.sum()), dtype=bool)
+        )
+        sized = replace(data, widths=self.widths, heights=self.heights)
+        return count_statistics(sized.select_instances(valid), bad, self.facts, format)
 
     def record(self) -> RepairRecord:
         """Return what the repair changed."""

@@ -68,12 +68,13 @@ def write_report(
     """
     about = {"summary": summary, "command": command, "date": date.today(), "version": __version__}
     data = data.select_instances(~data.iscrowd)
-    page = _render(_collect(data, failures, changed, settings or {}, count) | about)
+    page = render("report.html.j2", _collect(data, failures, changed, settings or {}, count) | about)
     with writing_file(path) as file:
         file.write_text(printable(page), encoding="utf-8")  # names may hold control characters
 
 
-def _render(context: Mapping[str, Any]) -> str:
+def render(template: str, context: Mapping[str, Any]) -> str:
+    """Render a template of this package with the style of all its pages."""
     environment = Environment(
         loader=PackageLoader("boxel.viz", "report"), autoescape=True, undefined=StrictUndefined
     )
@@ -81,7 +82,7 @@ def _render(context: Mapping[str, Any]) -> str:
     environment.tests["number_known"] = math.isfinite
     environment.globals |= {"share": _format_share, "dash": _DASH, "limit": _MAX_ROWS}
     style = files("boxel.viz.report").joinpath("report.css").read_text(encoding="utf-8")
-    return environment.get_template("report.html.j2").render(style=style, **context)
+    return environment.get_template(template).render(style=style, **context)
 
 
 def _shorten(value: object) -> str:

@@ -1,0 +1,302 @@
+"""`Statistics`: what a dataset holds, in numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Annotations
+from boxel.data.checks.image_facts import ImageFacts
+from boxel.data.checks.near_duplicates import group_near_duplicates
+
+SMALL, MEDIUM = 32**2, 96**2
+"""Square pixels below which COCO calls an object small, and medium."""
+
+BLACK = 8.0
+"""Mean luminance in [0, 255] of an almost black image, at most."""
+
+MAX_GRAY_SHARE = 0.2
+"""Gray images are odd if they are a smaller share of a dataset than this."""
+
+_MAX_CLASSES, _MAX_NAMED = 12, 3  # in a text
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """What a dataset holds; images are named by their path.
+
+    Attributes:
+        file: The annotation file or folder.
+        format: Its format; empty if unknown.
+        images: Number of images.
+        images_without_objects: Number of images without an instance or a label map.
+        readable_images: Number of images that could be decoded.
+        image_sizes: Smallest, median and largest (width, height), by their number of pixels.
+        instances: Number of instances, crowds included.
+        crowds: Number of them that are crowds.
+        classes: Number of instances by class, the most frequent first.
+        masks: Number of instances by what their mask is: ``trusted``, ``made`` (of the trusted ones by a program),
+            ``untrusted``, ``unusable`` (no mask in truth), and ``none``.
+        label_maps: Number of label maps.
+        box_sizes: Number of boxes that are ``small``, ``medium`` and ``large`` by COCO's areas.
+        smallest_box: (width, height) of the box with the smallest area; None if there is no box.
+        median_box: Median width and median height; None if there is no box.
+        splits: Number of ``images`` and ``instances`` by split.
+        identical_images: Groups of images with the same content.
+        similar_images: Groups of images that look the same, identical ones included.
+        leaks: Such groups with images of several splits.
+        oddities: Images by what is odd about them: ``16 bits``, ``almost black``, and ``gray among color``.
+    """
+
+    file: str
+    format: str
+    images: int
+    images_without_objects: int
+    readable_images: int
+    image_sizes: list[tuple[int, int]]
+    instances: int
+    crowds: int
+    classes: dict[str, int]
+    masks: dict[str, int]
+    label_maps: int
+    box_sizes: dict[str, int]
+    smallest_box: tuple[float, float] | None
+    median_box: tuple[float, float] | None
+    splits: dict[str, dict[str, int]]
+    identical_images: list[list[str]]
+    similar_images: list[list[str]]
+    leaks: list[list[str]]
+    oddities: dict[str, list[str]]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the attributes as a dictionary, ready for `json.dumps`."""
+        return asdict(self)
+
+    def lines(self) -> list[str]:
+        """Return lines of text.
+
+        Examples:
+            >>> from boxel.data import collect_statistics, example_scenes
+            >>> print(collect_statistics(example_scenes()).lines()[0])
+            format: coco, images: 1 (all with objects), 96 x 64 pixels
+        """
+        return [line for line in _describe(self) if line]
+
+
+def count_statistics(
+    data: Annotations, bad_masks: NDArray[np.bool_], facts: Mapping[int, ImageFacts], format: str = ""
+) -> Statistics:
+    """Count what a dataset holds.
+
+    Args:
+        data: The dataset as it was read, with valid references.
+        bad_masks: (N,) bool, segmentations that are no masks.
+        facts: Facts by image, of those that can be read.
+        format: Its format.
+    """
+    boxes = data.boxes[data.has_box & ~data.iscrowd]
+    sides = boxes[:, 2:] - boxes[:, :2]
+    areas = sides.prod(axis=1)
+    smallest = sides[areas.argmin()].round(2).tolist() if len(sides) else None
+    median = np.median(sides, axis=0).round(2).tolist() if len(sides) else None
+    counts = np.bincount(data.labels, minlength=len(data.categories))
+    frequent = sorted(zip(counts.tolist(), data.categories, strict=True), key=lambda pair: -pair[0])
+    classes: dict[str, int] = {}
+    for count, category in frequent:
+        classes[category.name] = classes.get(category.name, 0) + count
+    instances = np.bincount(data.image_index, minlength=len(data))
+    similar = _name_groups(data, facts, _group_similar(facts))
+    identical = _name_groups(data, facts, _group_identical(data, facts))
+    return Statistics(
+        file=data.file,
+        format=format,
+        images=len(data),
+        images_without_objects=int(((instances == 0) & ~data.has_label_map).sum()),
+        readable_images=len(facts),
+        image_sizes=_image_sizes(data),
+        instances=len(data.labels),
+        crowds=int(data.iscrowd.sum()),
+        classes=classes,
+        masks=_count_masks(data, bad_masks),
+        label_maps=int(data.has_label_map.sum()),
+        box_sizes={
+            "small": int((areas < SMALL).sum()),
+            "medium": int(((areas >= SMALL) & (areas < MEDIUM)).sum()),
+            "large": int((areas >= MEDIUM).sum()),
+        },
+        smallest_box=smallest and (smallest[0], smallest[1]),
+        median_box=median and (median[0], median[1]),
+        splits=_count_splits(data, instances),
+        identical_images=identical,
+        similar_images=similar,
+        leaks=_find_leaks(data, [*similar, *(group for group in identical if group not in similar)]),
+        oddities=_find_oddities(data, facts),
+    )
+
+
+def _image_sizes(data: Annotations) -> list[tuple[int, int]]:
+    known = np.flatnonzero((data.widths > 0) & (data.heights > 0))
+    if not len(known):
+        return []
+    order = known[np.argsort(data.widths[known].astype(np.int64) * data.heights[known], kind="stable")]
+    return [(int(data.widths[i]), int(data.heights[i])) for i in order[[0, len(order) // 2, -1]]]
+
+
+def _count_masks(data: Annotations, bad: NDArray[np.bool_]) -> dict[str, int]:
+    there = data.has_segmentation & ~bad
+    return {
+        "trusted": int((there & data.trusted).sum()),
+        "made": int((there & data.has_generated_mask).sum()),
+        "untrusted": int((there & ~data.trusted).sum()),
+        "unusable": int(bad.sum()),
+        "none": int((~data.has_segmentation).sum()),
+    }
+
+
+def _count_splits(data: Annotations, instances: NDArray[np.int64]) -> dict[str, dict[str, int]]:
+    splits: dict[str, dict[str, int]] = {}
+    for name, count in zip(data.splits, instances.tolist(), strict=True):
+        if name is not None:
+            split = splits.setdefault(name, {"images": 0, "instances": 0})
+            split["images"] += 1
+            split["instances"] += count
+    return splits
+
+
+def _group_similar(facts: Mapping[int, ImageFacts]) -> list[list[int]]:
+    return group_near_duplicates([fact.thumbnail for fact in facts.values()])
+
+
+def _group_identical(data: Annotations, facts: Mapping[int, ImageFacts]) -> list[list[int]]:
+    """Group images of the same content, as positions among the facts; only those that may be the same are read."""
+    by_look: dict[tuple[int, bytes], list[int]] = {}
+    images = list(facts)
+    for position, fact in enumerate(facts.values()):
+        by_look.setdefault((fact.bytes, fact.thumbnail.tobytes()), []).append(position)
+    groups = []
+    for members in by_look.values():
+        by_content: dict[object, list[int]] = {}
+        for position in members if len(members) > 1 else []:
+            by_content.setdefault(_digest(data.image_path(images[position])), []).append(position)
+        groups += [group for group in by_content.values() if len(group) > 1]
+    return groups
+
+
+def _digest(path: Path) -> object:
+    digest = blake2b(digest_size=16)
+    try:
+        with open(path, "rb") as file:
+            while block := file.read(1 << 20):
+                digest.update(block)
+    except OSError:  # it was there before
+        return path
+    return digest.digest()
+
+
+def _name_groups(
+    data: Annotations, facts: Mapping[int, ImageFacts], groups: Sequence[Sequence[int]]
+) -> list[list[str]]:
+    images = list(facts)
+    return [[data.paths[images[position]] for position in group] for group in groups]
+
+
+def _find_leaks(data: Annotations, groups: Sequence[list[str]]) -> list[list[str]]:
+    """Return the groups with images of several splits, and each path that is in several itself."""
+    splits: dict[str, set[str | None]] = {}
+    for path, split in zip(data.paths, data.splits, strict=True):
+        splits.setdefault(path, set()).add(split)
+    leaks = []
+    for group in groups:
+        found = set().union(*(splits[path] for path in group)) - {None}
+        if len(found) > 1:
+            leaks.append(group)
+    listed = {path for group in leaks for path in group}
+    return leaks + [
+        [path] for path, found in splits.items() if len(found - {None}) > 1 and path not in listed
+    ]
+
+
+def _find_oddities(data: Annotations, facts: Mapping[int, ImageFacts]) -> dict[str, list[str]]:
+    colored = sum(fact.colored for fact in facts.values())
+    few_gray = 0 < len(facts) - colored <= MAX_GRAY_SHARE * len(facts)
+    odd = {
+        "16 bits": [image for image, fact in facts.items() if fact.bits == 16],
+        "almost black": [image for image, fact in facts.items() if fact.brightness <= BLACK],
+        "gray among color": [image for image, fact in facts.items() if not fact.colored] if few_gray else [],
+    }
+    return {what: [data.paths[image] for image in images] for what, images in odd.items() if images}
+
+
+def _describe(statistics: Statistics) -> list[str]:
+    s = statistics
+    alike = [] if s.similar_images == s.identical_images else s.similar_images
+    return [
+        _describe_images(s),
+        f"instances: {s.instances:,}" + (f" ({s.crowds:,} of them crowds)" if s.crowds else ""),
+        _describe_classes(s.classes),
+        _describe_masks(s),
+        _describe_boxes(s),
+        f"label maps: {s.label_maps:,}" if s.label_maps else "",
+        "; ".join(
+            f"{name}: {split['images']:,} images, {split['instances']:,} instances"
+            for name, split in s.splits.items()
+        ),
+        _describe_groups("images in several splits, or like one of another split", s.leaks),
+        _describe_groups("images of the same content", s.identical_images),
+        _describe_groups("images that look the same", alike),
+        *[f"{what}: {_name(paths)}" for what, paths in s.oddities.items()],
+    ]
+
+
+def _describe_images(s: Statistics) -> str:
+    without = (
+        f"{s.images_without_objects:,} without objects" if s.images_without_objects else "all with objects"
+    )
+    text = f"format: {s.format or 'unknown'}, images: {s.images:,} ({without})"
+    if s.readable_images < s.images:
+        text = f"{text[:-1]}, {s.images - s.readable_images:,} cannot be read)"
+    sizes = [f"{width} x {height}" for width, height in s.image_sizes]
+    if len(set(sizes)) == 1:
+        return f"{text}, {sizes[0]} pixels"
+    return f"{text}, {sizes[0]} to {sizes[2]} pixels, median {sizes[1]}" if sizes else text
+
+
+def _describe_classes(classes: Mapping[str, int]) -> str:
+    named = [f"{name} {count:,}" for name, count in list(classes.items())[:_MAX_CLASSES]]
+    more = f" and {len(classes) - _MAX_CLASSES:,} more" if len(classes) > _MAX_CLASSES else ""
+    return f"classes: {len(classes):,}: {', '.join(named)}{more}" if classes else "classes: none"
+
+
+def _describe_masks(s: Statistics) -> str:
+    made = f" ({s.masks['made']:,} of them made by a program)" if s.masks["made"] else ""
+    parts = [f"{s.masks['trusted']:,} trusted{made}"]
+    parts += [f"{s.masks['untrusted']:,} not trusted"] if s.masks["untrusted"] else []
+    parts += [f"{s.masks['unusable']:,} that are no masks"] if s.masks["unusable"] else []
+    return f"masks: {', '.join(parts)}, {s.masks['none']:,} boxes only" if s.instances else ""
+
+
+def _describe_boxes(s: Statistics) -> str:
+    total = sum(s.box_sizes.values())
+    if not total or s.smallest_box is None or s.median_box is None:
+        return ""
+    shares = ", ".join(f"{count / total:.0%} {size}" for size, count in s.box_sizes.items())
+    smallest, median = (f"{width:g} x {height:g}" for width, height in (s.smallest_box, s.median_box))
+    return f"boxes: {shares}; smallest {smallest}, median {median} pixels"
+
+
+def _describe_groups(what: str, groups: Sequence[Sequence[str]]) -> str:
+    if not groups:
+        return ""
+    count = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
+    return f"{what}: {count}, the first: {_name(groups[0])}"
+
+
+def _name(paths: Sequence[str]) -> str:
+    more = f" and {len(paths) - _MAX_NAMED:,} more" if len(paths) > _MAX_NAMED else ""
+    return ", ".join(paths[:_MAX_NAMED]) + more

@@ -22,6 +22,7 @@ from boxel.cli.train import RECIPES, TRAIN
 from boxel.methods import METHODS, get_method
 from boxel.utils.errors import BoxelError, UsageError, naming_extra, nearest, one_line
 from boxel.utils.printable import PrintableStream, printable
+from boxel.utils.provenance import set_command
 
 if TYPE_CHECKING:
     from boxel.cli.parser import Parser
@@ -57,6 +58,7 @@ def main(args: Sequence[str] | None = None) -> int:
     debug = "--debug" in words
     try:
         with redirect_stdout(PrintableStream(sys.stdout)), _log_to_stderr() as handler:  # type: ignore[type-var]
+            set_command(words)
             code = _run([word for word in words if word != "--debug"], handler)
         sys.stdout.flush()  # here, where a closed pipe is handled, and not when the process ends
         return code
@@ -73,6 +75,8 @@ def main(args: Sequence[str] | None = None) -> int:
         text = str(error) if isinstance(error, BoxelError) else unknown
         print(f"boxel: {printable(text)}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
+    finally:
+        set_command(None)
 
 
 def build_parser(name: str, show_all: bool = False) -> Parser:

@@ -8,10 +8,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+import msgspec
 import yaml
 
 from boxel.crf.config import CRFConfig
 from boxel.data.annotations import Category
+from boxel.data.formats.builder import read_utf8
 from boxel.methods import get_method, resolve
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.config import parse_config
@@ -129,13 +131,8 @@ def load(source: str | Path) -> Model:
             raise BoxelError(
                 f"{folder} is not a model folder: it has no {name}; give the folder of a finished run."
             )
-    try:
-        settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8"))
-        method, config = settings["method"], settings["model"]
-        categories = read_categories(folder)
-    except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError) as error:
-        raise BoxelError(f"{folder}: config.yaml or categories.json cannot be read ({error!r}).") from error
-    model = build(method, len(categories), without_weights(config))
+    settings, categories = read_config_file(folder), read_categories(folder)
+    model = build(settings["method"], len(categories), without_weights(settings["model"]))
     try:
         model.load_state_dict(load_file(folder / "model.safetensors"))
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
@@ -176,9 +173,40 @@ def without_weights(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def read_categories(folder: Path) -> tuple[Category, ...]:
-    """Return the categories of a model folder, in the order of the labels."""
-    rows = json.loads((folder / "categories.json").read_text(encoding="utf-8"))
-    return tuple(Category(**row) for row in rows)
+    """Return the categories of a model folder, in the order of the labels.
+
+    Raises:
+        BoxelError: The file is damaged.
+    """
+    file = folder / "categories.json"
+    try:
+        return msgspec.json.decode(read_utf8(file), type=tuple[Category, ...])
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise _damaged(file, error) from error
+
+
+def read_config_file(folder: Path) -> dict[str, Any]:
+    """Return the content of the config.yaml of a model folder, which has at least `method` and `model`.
+
+    Raises:
+        BoxelError: The file is damaged.
+    """
+    file = folder / "config.yaml"
+    try:
+        config = yaml.safe_load(read_utf8(file))
+    except (ValueError, RecursionError, yaml.YAMLError) as error:
+        raise _damaged(file, error) from error
+    if not isinstance(config, dict) or not isinstance(config.get("model"), dict):
+        raise _damaged(file, "it does not state the method and the model")
+    if not isinstance(config.get("method"), str):
+        raise _damaged(file, "it does not state the method")
+    return config
+
+
+def _damaged(file: Path, reason: object) -> BoxelError:
+    return BoxelError(
+        f"{file}: is damaged ({one_line(reason, 200)}); restore it from a copy, or train again."
+    )
 
 
 def _from_hub(source: str | Path) -> Path:

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import yaml
 
 from boxel.data import Annotations
 from boxel.data.dataset import collate
 from boxel.labeling.api import label_data
 from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers.detector import digest_model
-from boxel.models.io import load
+from boxel.models.io import load, read_config_file
 from boxel.models.pretrained import model_folder
 from boxel.training.crops import make_crop_samples
 from boxel.training.loader import Stream
@@ -91,7 +90,7 @@ def adapt(
     hinted = replace(made, trusted=data.trusted & data.has_segmentation)
     changes, recipe, resume = CHANGES | settings, start / "config.yaml", (out / LAST).exists()
     if resume:
-        steps = yaml.safe_load((out / "config.yaml").read_text(encoding="utf-8"))["steps"]
+        steps = read_config_file(out)["steps"]
     else:
         seconds = _measure_step(start, hinted, resolve_run("boxcaseg", recipe, None, out, changes))
         steps = max(round(60 * minutes / seconds), 1)

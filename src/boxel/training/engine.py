@@ -28,7 +28,7 @@ from boxel.training.loader import ResumableLoader, Samples, Stream
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData, summarize
 from boxel.training.recipe import length_warning
-from boxel.training.run_folder import BEST, count_steps
+from boxel.training.run_folder import BEST, check_weights, count_steps
 from boxel.training.schedule import Plan, make_plan
 from boxel.training.settings import LAST, Run
 from boxel.utils.errors import BoxelError, UsageError, one_line
@@ -152,6 +152,7 @@ def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint:
         trainer = _build_trainer(run, plan, data.validation, count_steps(checkpoint))
         task: Task = resolve(run.method.task)(model, settings, plan, data.validation, samples.dataset)
         stream = Stream(batches, plan.steps * settings.accumulate)
+        check_weights(checkpoint, task.state_dict())
         loader = ResumableLoader(samples.dataset, stream, settings.data.workers)
         validation = data.validation
         val_loader = None if validation is None else task.val_loader(validation, world_size, rank)

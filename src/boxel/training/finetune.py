@@ -7,12 +7,10 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from boxel.data.annotations import Category
 from boxel.data.label_maps import BACKGROUND_NAME
 from boxel.methods import SEMANTIC
-from boxel.models.io import read_categories
+from boxel.models.io import read_categories, read_config_file
 from boxel.models.pretrained import model_folder, read_method
 from boxel.models.semantic import SemanticConfig
 from boxel.utils.errors import BoxelError
@@ -34,11 +32,9 @@ SEMANTIC_LAYERS = "semantic."
 
 def read_model_settings(run: str | Path) -> dict[str, Any]:
     """Read the settings of the model of a run, or of a bundled model."""
-    path = model_folder(run) / "config.yaml"
-    try:
-        return dict(yaml.safe_load(path.read_text(encoding="utf-8"))["model"])
-    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise _no_model(run, error) from error
+    if not (model_folder(run) / "config.yaml").is_file():
+        raise _no_model(run, "it has no config.yaml")
+    return dict(read_config_file(model_folder(run))["model"])
 
 
 def init_from(
@@ -92,5 +88,5 @@ def read_semantic_config(run: str | Path) -> SemanticConfig:
     return SemanticConfig(**own | {"weights": "none"})
 
 
-def _no_model(run: str | Path, error: Exception) -> BoxelError:
+def _no_model(run: str | Path, error: object) -> BoxelError:
     return BoxelError(f"{run}: no model to start from ({error}); name the folder of a finished run.")

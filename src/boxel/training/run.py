@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats import recognize
 from boxel.training.config import TrainConfig
-from boxel.training.log import rank_zero_logger
+from boxel.training.log import is_first_process, rank_zero_logger
 from boxel.training.settings import check_unused, is_finished, resolve_run
 from boxel.utils.errors import naming_extra
+from boxel.utils.locks import lock_folder
 
 if TYPE_CHECKING:
     from boxel.models.io import Model
@@ -82,17 +84,24 @@ def train(
     from boxel.models.io import load
     from boxel.training.engine import build_model, fit, start_processes
     from boxel.training.pseudo_masks import label_boxes
-    from boxel.training.run_folder import finish_run, prepare_folder
+    from boxel.training.run_folder import finish_run, prepare_folder, write_record
 
-    checkpoint = prepare_folder(run, prepared.classes, resume)
-    if resume and is_finished(run.out):
-        logger.info("%s is finished already", run.out)
-        return load(run.out)
-    processes = start_processes(run.settings)
-    model = build_model(run, prepared.classes, init, resume)
-    labeled = label_boxes(run, prepared, processes)
-    if not fit(run, labeled, model, processes, checkpoint):
-        return None
-    if processes.is_global_zero:
-        finish_run(run, model)
+    # The first process holds the folder for all.
+    with lock_folder(run.out) if is_first_process() else nullcontext():
+        if not resume:
+            check_unused(run.out)  # again: another run may have ended while the data was read
+        checkpoint = prepare_folder(run, prepared.classes, resume)
+        if resume and is_finished(run.out):
+            logger.info("%s is finished already", run.out)
+            return load(run.out)
+        processes = start_processes(run.settings)
+        if processes.is_global_zero:
+            sources = {"data": data, "images": images, "val": val, "val_images": val_images, "masks": masks}
+            write_record(run, sources | {"init": init} | run.inputs, prepared, processes, resume)
+        model = build_model(run, prepared.classes, init, resume)
+        labeled = label_boxes(run, prepared, processes)
+        if not fit(run, labeled, model, processes, checkpoint):
+            return None
+        if processes.is_global_zero:
+            finish_run(run, model)
     return model.eval()

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 import yaml
+from lightning.fabric import Fabric
 
-from boxel.data.annotations import Category
+from boxel.data.annotations import Annotations, Category
+from boxel.data.images import SUFFIXES
 from boxel.methods import resolve
 from boxel.models import io as model_io
 from boxel.training.log import rank_zero_logger
-from boxel.training.settings import LAST, Run
-from boxel.utils.errors import BoxelError
+from boxel.training.prepare import TrainingData
+from boxel.training.settings import LAST, Run, is_finished
+from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import write_text
+from boxel.utils.provenance import describe_origin, digest_file, digest_folder
 
 logger = rank_zero_logger(__name__)
 
@@ -24,7 +30,11 @@ BEST = Path("checkpoints", "best.ckpt")
 
 
 def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path | None:
-    """Start a run folder and return None, or find the checkpoint to resume from, if these settings allow it."""
+    """Start a run folder and return None, or find the checkpoint to resume from.
+
+    Raises:
+        BoxelError: The folder holds a run that cannot be resumed with these settings, or is damaged.
+    """
     out, record = run.out, run.record
     if not resume:
         (out / BEST).unlink(missing_ok=True)  # left by a run that was killed before its first checkpoint
@@ -37,23 +47,73 @@ def prepare_folder(run: Run, classes: Sequence[Category], resume: bool) -> Path 
     ):
         if not needed.is_file():
             raise BoxelError(f"{out} has no {needed.relative_to(out).as_posix()} to resume from; {remedy}.")
-    before, now = yaml.safe_load(config.read_text(encoding="utf-8")), yaml.safe_load(yaml.safe_dump(record))
+    before, now = model_io.read_config_file(out), yaml.safe_load(yaml.safe_dump(record))
     changed = [name for name in now if before.get(name) != now[name]]
-    if model_io.read_categories(out) != tuple(classes):
+    if [(c.id, c.name) for c in model_io.read_categories(out)] != [(c.id, c.name) for c in classes]:
         changed.append("categories")
     if changed:
         raise BoxelError(
             f"{config}: the run started with other settings ({', '.join(changed)}); resume with the same ones, or "
             "start a new run from its weights with `init`."
         )
+    if not is_finished(out):
+        read_checkpoint(out / LAST)
     return out / LAST
+
+
+_IN_CHECKPOINT = {
+    "state_dict",
+    "optimizer_states",
+    "lr_schedulers",
+    "loops",
+    "callbacks",
+    "global_step",
+    "metrics",
+}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint, whose tensors stay in the file; nothing but tensors and plain values is accepted.
+
+    Raises:
+        BoxelError: It is damaged.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    except UnpicklingError:  # whose text is on how to read it nevertheless
+        reason = "it holds more than tensors and plain values, or is cut"
+    except Exception as error:  # torch raises as many types as there are ways to be damaged
+        reason = one_line(error)
+    else:
+        missing = _IN_CHECKPOINT - state.keys() if isinstance(state, dict) else _IN_CHECKPOINT
+        if not missing:
+            return state
+        reason = f"it has no {', '.join(sorted(missing))}"
+    remedy = "restore it from a copy, or start from scratch in another `out`"
+    best = path.parent / BEST.name
+    if best.is_file() and best != path:
+        remedy = f"restore it from a copy, copy {best.name} over it to resume from there, or start in another `out`"
+    raise BoxelError(f"{path}: the checkpoint is damaged ({reason}); {remedy}.")
 
 
 def count_steps(checkpoint: Path | None) -> int:
     """Return the number of optimizer steps done at a checkpoint; 0 for None."""
+    return 0 if checkpoint is None else read_checkpoint(checkpoint)["global_step"]
+
+
+def check_weights(checkpoint: Path | None, model: Mapping[str, Any]) -> None:
+    """Raise an error if the weights in a checkpoint are not those of a model, given as its state."""
     if checkpoint is None:
-        return 0
-    return torch.load(checkpoint, weights_only=True, mmap=True)["global_step"]
+        return
+    weights = read_checkpoint(checkpoint)["state_dict"]
+    found = {name: tuple(value.shape) for name, value in weights.items()}
+    wanted = {name: tuple(value.shape) for name, value in model.items()}
+    other = sorted(name for name in found.keys() | wanted.keys() if found.get(name) != wanted.get(name))
+    if other:
+        raise BoxelError(
+            f"{checkpoint}: its weights are not those of this run, e.g. {other[0]}; restore it from a copy, or start "
+            "from scratch in another `out`."
+        )
 
 
 def finish_run(run: Run, model: Any) -> None:
@@ -63,8 +123,12 @@ def finish_run(run: Run, model: Any) -> None:
     improve after it has stopped rising.
     """
     out, measures = run.out, resolve(run.method.task).measures
-    files = [out / LAST, out / BEST]
-    states = [torch.load(file, map_location="cpu", weights_only=True) for file in files if file.exists()]
+    states = [read_checkpoint(out / LAST)]
+    if (out / BEST).exists():
+        try:
+            states.append(read_checkpoint(out / BEST))
+        except BoxelError as error:
+            logger.warning("%s The model gets the last weights instead.", error)
     decisive = measures if run.settings.patience else measures[:1]
     # Of equal states `max` takes the first, which is the last of the run.
     kept = max(states, key=lambda state: [state["metrics"].get(measure, 0.0) for measure in decisive])
@@ -74,3 +138,74 @@ def finish_run(run: Run, model: Any) -> None:
     model_io.save(model, out, run.record, model.categories)
     beside = ", ".join(name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists())
     logger.info("done: the model of step %d is in %s, beside %s", kept["metrics"]["step"], out, beside)
+
+
+# ---------------------------------------------------------------- provenance
+
+_VERSIONS = ("torch", "torchvision", "timm", "lightning")
+
+RECORD = "run.json"
+"""What a run was trained on, in its folder."""
+
+
+def write_record(
+    run: Run, sources: Mapping[str, Any], data: TrainingData, processes: Fabric, resume: bool
+) -> None:
+    """Write what a run is trained on to its folder, or add that it was resumed; inputs that have changed are logged.
+
+    Args:
+        run: The run.
+        sources: What the user gave it to learn from, by the name of the argument: datasets, files, folders, lists of
+            these, or None.
+        data: What is used of them.
+        processes: The processes of the run.
+        resume: Whether the run is resumed.
+    """
+    given = {name: source for name, source in sources.items() if source is not None}
+    path, inputs = run.out / RECORD, {name: _describe_source(source) for name, source in given.items()}
+    is_gpu = processes.device.type == "cuda"
+    kind = torch.cuda.get_device_name(processes.device) if is_gpu else processes.device.type
+    device = f"{processes.world_size} x {kind}"
+    record = _read_record(path) if resume else None
+    if record is None:
+        versions = {name: str(import_module(name).__version__) for name in _VERSIONS}
+        recipe = None if run.recipe is None or isinstance(run.recipe, Mapping) else str(run.recipe)
+        settled = {"method": run.method.name, "recipe": recipe, "seed": run.settings.seed, "device": device}
+        held = {"training": _count(data.training), "validation": data.validation and _count(data.validation)}
+        record = describe_origin() | settled | {"versions": versions, "inputs": inputs} | held
+    else:
+        for name, before in record["inputs"].items():
+            if before != inputs.get(name):
+                logger.warning("%s: `%s` has changed since the run started.", path, name)
+        record.setdefault("resumed", []).append(describe_origin() | {"device": device, "inputs": inputs})
+    write_text(path, json.dumps(record, indent=1))
+
+
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Return the record of a run; None if there is none, or if it is damaged."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+        return record if isinstance(record["inputs"], dict) else None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _describe_source(source: Any) -> Any:
+    """Describe what a run learns from: where it is, its digest, and how much it holds if it was read already."""
+    if isinstance(source, list | tuple):
+        return [_describe_source(one) for one in source]
+    if isinstance(source, Annotations):
+        return (_describe_source(source.file) if source.file else {"path": None}) | _count(source)
+    path = Path(source)
+    if path.is_file():
+        return {"path": str(path.resolve()), "sha256": digest_file(path)}
+    if path.is_dir():
+        return {
+            "path": str(path.resolve()),
+            "sha256": digest_folder(path, SUFFIXES),
+        }  # of images, only the names
+    return {"path": str(source)}  # e.g. a bundled model
+
+
+def _count(data: Annotations) -> dict[str, int]:
+    return {"images": len(data), "instances": len(data.labels), "masks": int(data.has_mask.sum())}

@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FunctionType
 
+import round_trips
 import yaml
 
 from boxel.cli.reference import commands_markdown
@@ -44,6 +45,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="compare only")
     check = parser.parse_args().check
     pages = {**api_pages(), "cli.md": commands_markdown(), "recipes.md": recipes_markdown()}
+    pages["formats.md"] = round_trips.markdown()
     stale = [name for name, text in pages.items() if read(name) != GENERATED + text]
     if check:
         print("\n".join(f"docs/reference/{name} is stale; run `python docs/generate.py`" for name in stale))

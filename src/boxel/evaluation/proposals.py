@@ -47,17 +47,9 @@ def candidate_ious(candidates: Candidates, gt_masks: NDArray[np.bool_]) -> NDArr
 
 
 def best_candidate_ious(data: Annotations, folder: str | Path, config: ProposalConfig) -> NDArray[np.float64]:
-    """Compute the IoU of each object's mask with the best of the first candidates of its image.
+    """Compute the (objects, len(COUNTS)) IoU of each true mask with the best of the first candidates of its image.
 
     The boxes of the objects have sides of 16 pixels or more. An image that cannot be used is logged and skipped.
-
-    Args:
-        data: A dataset with true masks.
-        folder: The folder of the candidates.
-        config: The settings that the candidates were made with.
-
-    Returns:
-        (objects, len(COUNTS)) in [0, 1].
     """
     found = [np.zeros((0, len(COUNTS)))]
     for image in range(len(data)):

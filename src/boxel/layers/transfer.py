@@ -28,9 +28,6 @@ class WeightTransfer(nn.Module):
     The weights of each output channel go through one perceptron of two layers; biases are scaled and shifted. The
     weights of the source are detached, so no gradient reaches them.
 
-    Args:
-        channels: Input channels of the convolution.
-
     References:
         Wang et al., BoxCaseg, 2021, section 3.3.2; Hu et al., "Learning to segment every thing", 2018.
     """

@@ -41,18 +41,11 @@ Config: TypeAlias = InferenceConfig | SemanticInferenceConfig
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model predicts for one image.
+    """What a model predicts for one image."""
 
-    Attributes:
-        index: Position of the image among the sources.
-        source: The source.
-        image: (H, W, 3) uint8 RGB, its pixels.
-        result: The prediction.
-    """
-
-    index: int
+    index: int  # position of the image among the sources
     source: ImageLike
-    image: NDArray[np.uint8]
+    image: NDArray[np.uint8]  # (H, W, 3) RGB, its pixels
     result: Result
 
 
@@ -171,20 +164,10 @@ def iter_predictions(
     detector: Detector | None = None,
     errors: list[str] | None = None,
 ) -> Iterator[Prediction]:
-    """Predict on images one after another, each decoded once.
+    """Predict on images one after another, each decoded once; arguments as for :func:`predict`, the model in eval mode.
 
-    Args:
-        model: In eval mode.
-        sources: Files, PIL images or arrays (see :func:`~boxel.data.sources.to_image`).
-        config: Preprocessing and test-time augmentation of the model, or of the detector; that of the training if None.
-        batch_size: Images per batch of an instance segmenter.
-        boxes: For BoxCaseg: annotations whose boxes get masks, found by the file names of the sources.
-        detector: For BoxCaseg: an instance segmenter whose boxes get masks.
-        errors: Gets a message per image that is skipped since it cannot be read, or since ``boxes`` does not have it;
-            each is also logged as a warning.
-
-    Yields:
-        The prediction of each image that could be read.
+    The settings are those of the model, or of the detector; of the training if None. `errors` gets a message per image
+    that is skipped since it cannot be read, or since ``boxes`` does not have it; each is also logged as a warning.
     """
     errors = [] if errors is None else errors
     annotated = {} if boxes is None else {Path(path).name: image for image, path in enumerate(boxes.paths)}

@@ -31,15 +31,8 @@ def make_candidates(
 ) -> list[str]:
     """Make the candidate segments that a folder does not contain yet; an interrupted call can be repeated.
 
-    Args:
-        data: The annotations.
-        folder: Folder with one file per image.
-        config: Settings of the segments.
-        workers: Number of processes; with joblib's `parallel_config`, other machines.
-        advance: Callback that receives the number of images done since its last call.
-
-    Returns:
-        One sentence per image whose segments could not be made.
+    They are made in several processes; with joblib's `parallel_config`, on other machines. `advance` is called with the
+    number of images done since its last call. A sentence per image whose segments could not be made is returned.
     """
     jobs = (delayed(_make)(*_job(data, image, folder, config), config) for image in range(len(data)))
     errors = []

@@ -198,15 +198,7 @@ def _draw_legend(width: int, shown: Sequence[int], names: Sequence[str]) -> NDAr
 def overlay_annotations(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Draw what a dataset states about one image: its label map if it has one, else boxes, masks and their quality.
 
-    A mask that cannot be read is logged, and its box drawn alone.
-
-    Args:
-        data: The dataset.
-        image: Index of the image.
-        pixels: (H, W, 3) uint8 RGB, the image.
-
-    Returns:
-        (H, W, 3) uint8 RGB; with a label map (H + legend, W, 3).
+    A mask that cannot be read is logged, and its box drawn alone. A label map is drawn with a legend below.
     """
     size = pixels.shape[:2]
     if data.label_maps[image] is not None:

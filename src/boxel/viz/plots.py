@@ -47,13 +47,7 @@ def _finish_plot(axes: Axes, path: str | os.PathLike[str], **properties: Any) ->
 def plot_curves(csv_path: str | os.PathLike[str], out: str | os.PathLike[str]) -> None:
     """Plot losses, validation metrics and learning rates of a run against its steps, one panel per kind.
 
-    Args:
-        csv_path: The `metrics.csv` of Lightning's `CSVLogger`. Most of its cells are empty, since each row holds what
-            was logged at one moment.
-        out: The image to write.
-
-    Raises:
-        BoxelError: The file is missing or cannot be read.
+    Most cells of the `metrics.csv` are empty, since each row holds what was logged at one moment.
     """
     panels: dict[str, dict[str, _Curve]] = {"losses": {}, "validation": {}, "learning rate": {}}
     for name, curve in _read_curves(Path(csv_path)).items():
@@ -114,11 +108,7 @@ def _parse_number(cell: Any) -> float | None:
 def plot_affinity(table: Mapping[str, ArrayLike], out: str | os.PathLike[str]) -> None:
     """Plot how well color predicts that two pixels have the same label (BoxInst, Figure 4).
 
-    Args:
-        table: T values each of ``tau``, a threshold of color similarity in [0, 1]; ``precision``, the share of positive
-            edges (both pixels have the same label) among those with a similarity of at least tau; and ``recall``, the
-            share of all positive edges that are among these.
-        out: The image to write.
+    The table has T values each of `tau`, `precision` and `recall`, as of :class:`~boxel.evaluation.EdgeCounts`.
     """
     axes = _make_figure(5, 3.6).subplots()
     curves = [
@@ -132,15 +122,7 @@ def plot_affinity(table: Mapping[str, ArrayLike], out: str | os.PathLike[str]) -
 
 
 def plot_recall(curves: Mapping[str, ArrayLike], out: str | os.PathLike[str]) -> None:
-    """Plot how well the best candidate segments fit, by their number.
-
-    Args:
-        curves: `count`, the number of candidates, on the horizontal axis; all others are plotted against it.
-        out: The image to write.
-
-    Raises:
-        BoxelError: The image cannot be written.
-    """
+    """Plot how well the best candidate segments fit, by their number, which is the curve `count`."""
     axes = _make_figure(6, 4).subplots()
     for name, values in curves.items():
         if name != "count":
@@ -151,15 +133,8 @@ def plot_recall(curves: Mapping[str, ArrayLike], out: str | os.PathLike[str]) ->
 def plot_trimap(curves: Mapping[str, Mapping[str, ArrayLike]], out: str | os.PathLike[str]) -> None:
     """Plot mean IoU against the width of the band around true boundaries (BoxSup, Figure 4).
 
-    The interior of a segmenter is solid and its boundary dashed, both in the same color.
-
-    Args:
-        curves: By the name of a segmenter, T values each of `width`, in pixels; `boundary`, the mean IoU inside the
-            band; and `interior`, that outside it. Undefined values, NaN or None, leave a gap.
-        out: The image to write.
-
-    Raises:
-        BoxelError: The image cannot be written.
+    By the name of a segmenter, the curves are T values each of `width`, in pixels; `boundary`, the mean IoU inside the
+    band; and `interior`, that outside it. Undefined values, NaN or None, leave a gap.
     """
     axes = _make_figure(6, 4).subplots()
     for number, (name, values) in enumerate(curves.items()):

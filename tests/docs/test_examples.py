@@ -22,6 +22,7 @@ WITHOUT_EXAMPLE = {
     "PredictionSummary": "of `predict`, which writes files",
     "RepairRecord": "of `repair_with_record`, whose example shows it",
     "Segmenter": "a base class; its subclasses have one",
+    "Statistics": "of the check of a dataset, whose example shows it",
     "Teacher": "a protocol; the page on labels shows how to write one",
 }
 

@@ -76,6 +76,11 @@ def to_fiftyone(data: Annotations, name: str | None = None) -> fiftyone.Dataset:
 
     Raises:
         BoxelError: fiftyone is not installed.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> to_fiftyone(example_scenes()).count("ground_truth.detections")  # doctest: +SKIP
+        5
     """
     try:
         import fiftyone

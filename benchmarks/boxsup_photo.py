@@ -23,7 +23,8 @@ from boxel.data.images import read_image
 from boxel.data.joining import join
 from boxel.data.samples import write_sample_images
 from boxel.training.boxsup import BoxSupTask
-from boxel.viz.overlays import contact_sheet, overlay_labels, save_image
+from boxel.viz.output import contact_sheet, save_image
+from boxel.viz.overlays import overlay_labels
 
 PHOTOS = {"astronaut.png": "person", "chelsea.png": "cat", "motorcycle_left.png": "motorcycle"}
 

@@ -28,7 +28,8 @@ from boxel.demo.scenes import summarize_detections
 from boxel.evaluation import coco_ap, fill_boxes, paired_bootstrap
 from boxel.evaluation.run import predict_dataset
 from boxel.models.io import load
-from boxel.viz.overlays import contact_sheet, overlay, save_image
+from boxel.viz.output import contact_sheet, save_image
+from boxel.viz.overlays import overlay
 
 MEASURES = ("mask_AP", "mask_AP50", "mask_AP75", "box_AP", "mask_iou")
 BOXES: dict[str, Any] = {"data.mask_classes": []}

@@ -2,59 +2,163 @@
 
 import json
 
+import numpy as np
+import pytest
+from PIL import Image
+
 from boxel.cli import main
 from boxel.data.synthetic import write_scenes
 
 
-def test_draw_writes_a_drawing_per_image_and_reports_missing_images(tmp_path, capsys):
-    data = write_scenes(tmp_path / "scenes", 3, height=64, width=96)
-    words = ["draw", str(tmp_path / "scenes/masks.json"), "--out", str(tmp_path / "drawn")]
-    assert main(words) == 0
+@pytest.fixture
+def scenes(tmp_path):
+    return write_scenes(tmp_path / "scenes", 3, height=64, width=96)
+
+
+def draw(tmp_path, *words):
+    """Run the command in a folder; paths are relative to it."""
+    given = [str(tmp_path / word) if "/" in word or "." in word else word for word in words]
+    return main(["draw", *given])
+
+
+def drawings(folder):
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.jpg"))
+
+
+def make_results(data, images, **fields):
+    """A result of the first category for each image."""
+    row = {"category_id": data.categories[0].id, "bbox": [4, 4, 40, 40], "score": 0.9}
+    rows = [{**row, "image_id": data.image_ids[k], "file_name": data.paths[k]} for k in images]
+    return [{**row, **fields} for row in rows]
+
+
+def test_draw_writes_a_drawing_per_image_and_reports_missing_images(tmp_path, capsys, scenes):
+    words = ["scenes/masks.json", "--out", "./drawn"]
+    assert draw(tmp_path, *words) == 0
     assert f"3 of 3 images drawn: {tmp_path / 'drawn'}" in capsys.readouterr().out
-    assert len(list((tmp_path / "drawn").iterdir())) == 3
+    assert len(drawings(tmp_path / "drawn")) == 3
     for count in (1, 2):
-        data.image_path(count - 1).unlink()
-        assert main(words) == 1
+        scenes.image_path(count - 1).unlink()
+        assert draw(tmp_path, *words) == 1
         captured = capsys.readouterr()
         assert f"{3 - count} of 3 images drawn" in captured.out
         assert captured.err == (
             f"warning: images are missing ({count} of 3), the first is "
-            f"{data.image_path(0)}; name their folder with --images.\n"
+            f"{scenes.image_path(0)}; name their folder with --images.\n"
         )
 
 
-def test_drawings_of_other_images_in_the_folder_are_announced(tmp_path, capsys):
-    write_scenes(tmp_path / "scenes", 2, height=64, width=96)
+def test_a_broken_image_costs_only_itself(tmp_path, capsys, scenes):
+    scenes.image_path(1).write_bytes(b"no image")
+    assert draw(tmp_path, "scenes/boxes.json", "--out", "./drawn") == 1
+    captured = capsys.readouterr()
+    assert "2 of 3 images drawn" in captured.out
+    assert (
+        captured.err.count("\n") == 1
+        and f"{scenes.image_path(1)}: the image cannot be decoded" in captured.err
+    )
+
+
+def test_drawings_of_other_images_in_the_folder_are_announced(tmp_path, capsys, scenes):
     (tmp_path / "drawn").mkdir()
     (tmp_path / "drawn" / "old.jpg").touch()
-    words = ["draw", str(tmp_path / "scenes/masks.json"), "--out", str(tmp_path / "drawn")]
-    assert main(words) == 0
+    words = ["scenes/masks.json", "--out", "./drawn"]
+    assert draw(tmp_path, *words) == 0
     assert "drawn has 1 other drawings, e.g. old.jpg, which stay there" in capsys.readouterr().err
     (tmp_path / "drawn" / "old.jpg").unlink()
-    assert main(words) == 0 and "other drawings" not in capsys.readouterr().err
+    assert draw(tmp_path, *words) == 0 and "other drawings" not in capsys.readouterr().err
 
 
-def test_no_detections_are_stated(tmp_path, capsys):
-    write_scenes(tmp_path / "scenes", 1, height=64, width=96)
+def test_no_detections_are_stated(tmp_path, capsys, scenes):
     results = tmp_path / "results.json"
     results.write_text("[]")
-    assert main(["draw", str(tmp_path / "scenes/boxes.json"), "--results", str(results)]) == 0
-    assert capsys.readouterr().out == f"{results} has no detections; nothing is drawn.\n"
+    for words in (
+        ["scenes/boxes.json", "--results", "./results.json"],
+        ["./results.json", "--images", "./scenes"],
+    ):
+        assert draw(tmp_path, *words, "--out", "./drawn") == 0
+        assert capsys.readouterr().out == f"{results} has no detections; nothing is drawn.\n"
+    assert not (tmp_path / "drawn").exists()
 
 
-def test_draw_shows_detections_of_a_results_file(tmp_path, capsys):
-    write_scenes(tmp_path / "scenes", 2, height=64, width=96)
-    truth = tmp_path / "scenes/boxes.json"
-    image = json.loads(truth.read_text())["images"][0]["id"]
-    result = {"image_id": image, "category_id": 1, "bbox": [4, 4, 20, 20], "score": 0.9}
-    (tmp_path / "results.json").write_text(json.dumps([result]))
-    words = [
-        "draw",
-        str(truth),
-        "--results",
-        str(tmp_path / "results.json"),
-        "--out",
-        str(tmp_path / "drawn"),
+def test_detections_are_drawn_on_the_images_of_a_dataset(tmp_path, scenes):
+    (tmp_path / "results.json").write_text(json.dumps(make_results(scenes, [1])))
+    assert draw(tmp_path, "scenes/boxes.json", "--results", "./results.json", "--out", "./drawn") == 0
+    assert drawings(tmp_path / "drawn") == ["000001.jpg"]
+
+
+def test_a_results_file_is_recognized_and_finds_its_images(tmp_path, capsys, scenes):
+    rows = [
+        *make_results(scenes, [0, 1]),
+        *make_results(scenes, [2], image_id=2, file_name=None),
+    ]  # its number
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    assert draw(tmp_path, "./results.json", "--out", "./drawn") == 2
+    assert "give their folder as --images" in capsys.readouterr().err
+    assert draw(tmp_path, "./results.json", "--images", "scenes/images", "--out", "./drawn") == 0
+    assert drawings(tmp_path / "drawn") == ["000000.jpg", "000001.jpg", "000002.jpg"]
+
+
+def test_results_beside_the_truth_show_images_without_detections_too(tmp_path, scenes):
+    (tmp_path / "results.json").write_text(json.dumps(make_results(scenes, [1])))
+    words = ["./results.json", "--truth", "scenes/masks.json", "--out", "./drawn"]
+    assert draw(tmp_path, *words, "--sheet", "./sheet.jpg") == 0
+    assert drawings(tmp_path / "drawn") == ["000000.jpg", "000001.jpg", "000002.jpg"]
+    with Image.open(tmp_path / "drawn" / "000000.jpg") as panels:
+        assert panels.width > 1.9 * panels.height  # of two images of 3:2, and a caption
+    assert (tmp_path / "sheet.jpg").exists()
+
+
+def test_the_worst_and_the_number_of_images_can_be_chosen(tmp_path, capsys, scenes):
+    rows = [
+        {**row, "score": score}
+        for row, score in zip(make_results(scenes, range(3)), (0.9, 0.1, 0.5), strict=True)
     ]
-    assert main(words) == 0
-    assert len(list((tmp_path / "drawn").iterdir())) == 1
+    (tmp_path / "results.json").write_text(json.dumps(rows))
+    words = ["./results.json", "--images", "scenes/images"]
+    assert draw(tmp_path, *words, "--worst", "2", "--out", "./worst") == 0
+    assert drawings(tmp_path / "worst") == ["000001.jpg", "000002.jpg"]
+    assert draw(tmp_path, *words, "--count", "1", "--out", "./first") == 0
+    assert drawings(tmp_path / "first") == ["000000.jpg"]
+    assert draw(tmp_path, "scenes/boxes.json", "--worst", "2", "--out", "./none") == 2
+    assert "--worst does nothing here" in capsys.readouterr().err
+
+
+def test_a_sheet_alone_needs_no_folder(tmp_path, monkeypatch, scenes):
+    monkeypatch.chdir(tmp_path)
+    assert draw(tmp_path, "scenes/masks.json", "--sheet", "./sheet.png") == 0
+    assert not (tmp_path / "drawn").exists()
+    assert np.asarray(Image.open(tmp_path / "sheet.png")).shape[2] == 3
+
+
+def test_settings_change_the_drawing(tmp_path, scenes):
+    images = set()
+    settings = [
+        [],
+        ["--color-by", "instance"],
+        ["--style", "outline"],
+        ["--no-labels"],
+        ["--no-boxes"],
+        ["--line-width", "9"],
+    ]
+    for number, words in enumerate(settings):
+        assert draw(tmp_path, "scenes/masks.json", "--count", "1", "--out", f"./{number}", *words) == 0
+        images.add((tmp_path / str(number) / "000000.jpg").read_bytes())
+    assert len(images) == len(settings)
+
+
+def test_the_folder_of_the_images_is_refused(tmp_path, capsys, scenes):
+    before = scenes.image_path(0).read_bytes()
+    for out in ("scenes/images", "./scenes"):
+        assert draw(tmp_path, "scenes/masks.json", "--out", out) == 2
+        assert "holds the images" in capsys.readouterr().err
+    assert scenes.image_path(0).read_bytes() == before
+    assert drawings(tmp_path / "scenes") == []
+
+
+@pytest.mark.parametrize("format", ["yolo", "labelme", "voc"])
+def test_other_formats_are_drawn(tmp_path, format, scenes):
+    target = tmp_path / format
+    assert main(["convert", str(tmp_path / "scenes/masks.json"), str(target), "--to", format]) == 0
+    assert draw(tmp_path, f"./{format}", "--out", "./drawn") == 0
+    assert len(drawings(tmp_path / "drawn")) == 3

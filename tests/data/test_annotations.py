@@ -8,8 +8,6 @@ import pytest
 from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, VOID, Annotations, Category, values_to_labels
-from boxel.data.images import read_image
-from boxel.data.notebook import draw_thumbnail
 from boxel.masks.rle import decode, encode
 from boxel.utils.errors import BoxelError
 
@@ -263,16 +261,3 @@ def test_a_notebook_shows_counts_and_thumbnails(tmp_path):
     assert html.count("data:image/jpeg;base64,") == 1 and 'title="c.png"' in html
     assert "<td>4</td>" in html and "cat, dog, cart" in html and "&lt;set&gt;.json" in html
     assert "<img" not in make()._repr_html_()
-
-
-def test_a_thumbnail_shows_box_and_mask(tmp_path):
-    Image.new("RGB", (400, 200), "white").save(tmp_path / "a.png")
-    data = make(
-        root=tmp_path,
-        boxes=np.array([[0, 0, 1, 1], [40, 20, 200, 100], [40, 20, 200, 100], [0, 0, 1, 1]]),
-        segmentations=np.array([None, None, msgspec.json.encode([[300, 100, 400, 100, 400, 200]]), None]),
-    )
-    drawn = np.asarray(draw_thumbnail(data, 0, read_image(tmp_path / "a.png")))
-    assert drawn.shape == (100, 200, 3)  # half the size
-    assert (drawn[10, 20] != 255).any() and (drawn[90, 195] != 255).any()  # corner of the box, and the mask
-    assert (drawn[30, 60] == 255).all() and (drawn[95, 5] == 255).all()

@@ -1,17 +1,17 @@
 """Overlays and sheets: what they draw, where, and how large."""
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 import pytest
 from PIL import Image
 
-from boxel.data.label_maps import make_label_map
-from boxel.data.synthetic import write_scenes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
-from boxel.viz.overlays import contact_sheet, draw_dataset, overlay, overlay_labels, save_image
+from boxel.viz import overlays
+from boxel.viz.colors import PALETTE, contrasting, pick_color
+from boxel.viz.config import DrawConfig
+from boxel.viz.output import contact_sheet, save_image
+from boxel.viz.overlays import overlay, overlay_labels
 
 NAMES = ["cat", "dog"]
 
@@ -58,7 +58,7 @@ def test_masks_tint_and_their_rims_are_solid():
     rim, core = drawn[100, 111].astype(float), drawn[100, 150].astype(float)
     assert mask[100, 111]
     assert not mask[100, 110]
-    np.testing.assert_allclose(core, 0.45 * rim, atol=1)
+    np.testing.assert_allclose(core, 0.4 * rim, atol=1)
     assert rim.max() > 100
 
 
@@ -123,19 +123,19 @@ def test_classes_are_tinted_above_a_legend():
     labels = np.zeros((40, 60), dtype=np.uint8)
     labels[:, 30:], labels[0, :5] = 2, 255
     drawn = overlay_labels(photo, labels, ["background", "cat", "dog"])
-    assert drawn.shape == (56, 60, 3) and (photo == 200).all()
+    assert drawn.shape == (60, 60, 3) and (photo == 200).all()
     assert (drawn[:40, :30] == 200).all()  # background, and what is of no class
-    # VOC's third color, olive, over gray: 0.55 * 200 + 0.45 * (128, 128, 0).
-    assert (drawn[:40, 31:] == [168, 168, 110]).all()
+    # The third color, green, over gray: 0.6 * 200 + 0.4 * (0, 190, 120).
+    assert (drawn[:40, 31:] == [120, 196, 168]).all()
     assert (drawn[:40, 30] == 255).all()  # the outline
-    assert (drawn[40:] == [128, 128, 0]).all(2).sum() == 80  # its square in the legend
+    assert (drawn[40:] == [0, 190, 120]).all(2).sum() == 12 * 12  # its square in the legend
     assert overlay_labels(photo, np.zeros_like(labels), ["background"]).shape == photo.shape
 
 
 def test_a_legend_has_as_many_rows_as_needed():
     labels = np.arange(6, dtype=np.uint8).repeat(100).reshape(6, 100)
     drawn = overlay_labels(np.zeros((6, 100, 3), dtype=np.uint8), labels, [f"class {k}" for k in range(6)])
-    assert drawn.shape == (6 + 6 * 16, 100, 3)
+    assert drawn.shape == (6 + 6 * 20, 100, 3)
 
 
 def test_contact_sheet_fits_images_into_cells():
@@ -182,22 +182,117 @@ def test_boxes_of_any_size_are_drawn(box):
     assert overlay(scene(), [box], None, [0], NAMES, [0.5]).shape == (200, 300, 3)
 
 
-def test_a_dataset_is_drawn_and_bad_images_cost_only_themselves(tmp_path, caplog):
-    data = write_scenes(tmp_path, 3, height=64, width=96)
-    (tmp_path / "images" / "000001.png").write_bytes(b"no image")
-    data.segmentations[0] = b"[[1, 2, 3, 4, 5, 6, 7]]"  # is drawn as a box
-    (error,) = draw_dataset(data, tmp_path / "drawn")
-    assert "000001.png" in error and len(caplog.records) == 2
-    assert sorted(path.name for path in (tmp_path / "drawn").iterdir()) == ["000000.jpg", "000002.jpg"]
-    drawn = np.asarray(Image.open(tmp_path / "drawn" / "000002.jpg")).astype(int)
-    before = np.asarray(Image.open(tmp_path / "images" / "000002.png").convert("RGB")).astype(int)
-    mask = data.mask(int(data.instances_in(2)[0])) > 0
-    assert np.abs(drawn - before).max(2)[mask].mean() > 20
+def crowd(count):
+    """A scene of overlapping boxes of two classes."""
+    rng = np.random.default_rng(0)
+    corners = rng.uniform(0, [500, 350], (count, 2))
+    boxes = np.concatenate([corners, corners + rng.uniform(20, 130, (count, 2))], axis=1)
+    return boxes, rng.integers(0, 2, count), rng.uniform(0, 1, count)
 
 
-def test_a_label_map_is_drawn_with_a_legend(tmp_path):
-    data = write_scenes(tmp_path, 1, height=64, width=96)
-    Image.fromarray(make_label_map(data, 0)).save(data.root / "map.png")
-    semantic = replace(data.select_instances([]), label_maps=["map.png"], map_labels=None)
-    assert draw_dataset(semantic, tmp_path / "drawn") == []
-    assert Image.open(tmp_path / "drawn" / "000000.jpg").height > 64
+def find_chips(image, boxes, labels, scores, monkeypatch):
+    """Return the rectangles of the labels that are painted."""
+    painted = []
+
+    def record(canvas, chip, color):
+        painted.append((chip.x, chip.y, *overlays._chip_size(chip.text, chip.size), chip.text))
+
+    monkeypatch.setattr(overlays, "_paint_chip", record)
+    overlay(image, boxes, None, labels, ["person", "traffic light"], scores)
+    return painted
+
+
+@pytest.mark.parametrize("count", [2, 12, 62, 300])
+def test_labels_never_overlap(count, monkeypatch):
+    image = np.zeros((480, 640, 3), dtype=np.uint8)
+    chips = find_chips(image, *crowd(count), monkeypatch)
+    covered = np.zeros(image.shape[:2], dtype=int)
+    for x, y, w, h, _ in chips:
+        assert x >= 0 and y >= 0 and x + w <= 640 and y + h <= 480
+        covered[y : y + h, x : x + w] += 1
+    assert covered.max() == 1
+    assert covered.mean() < 0.26
+    if count <= 12:
+        assert len(chips) == count and all("0." in text for *_, text in chips)
+
+
+def test_a_crowd_has_numbers_and_a_legend(monkeypatch):
+    image = np.zeros((240, 320, 3), dtype=np.uint8)
+    boxes, labels, scores = crowd(62)
+    boxes /= 2
+    drawn = overlay(image, boxes, None, labels, ["person", "traffic light"], scores)
+    assert drawn.shape[1] == 320 and drawn.shape[0] > 240
+    chips = find_chips(image, boxes, labels, scores, monkeypatch)
+    assert {text for *_, text in chips} <= {"0", "1"} and len(chips) > 10
+
+
+def test_labels_are_outside_of_objects_if_there_is_room(monkeypatch):
+    image = np.zeros((480, 640, 3), dtype=np.uint8)
+    boxes = np.array([[x, y, x + 80, y + 60] for x in (20, 240, 460) for y in (40, 180, 330)], dtype=float)
+    chips = find_chips(image, boxes, np.zeros(9, dtype=int), None, monkeypatch)
+    assert len(chips) == 9
+    for x, y, w, h, _ in chips:
+        inside = (boxes[:, 0] < x + w) & (boxes[:, 2] > x) & (boxes[:, 1] < y + h) & (boxes[:, 3] > y)
+        assert not inside.any()
+
+
+def test_a_label_of_an_object_as_large_as_the_image_is_inside(monkeypatch):
+    image = np.zeros((100, 150, 3), dtype=np.uint8)
+    ((x, y, w, h, text),) = find_chips(image, [[-5, -5, 160, 120]], [1], [0.5], monkeypatch)
+    assert text == "traffic light 0.50" and x + w <= 150 and y + h <= 100
+
+
+def test_boxes_labels_and_fill_can_be_left_out():
+    image, mask, box = scene(), disc(), [[100, 50, 200, 150]]
+    masks = [encode(mask)]
+    no_box = overlay(image, box, masks, [0], NAMES, config=DrawConfig(boxes=False, labels=False))
+    assert not changed(image, no_box)[~mask].any()
+    outline = overlay(
+        image, box, masks, [0], NAMES, config=DrawConfig(boxes=False, labels=False, style="outline")
+    )
+    differs = changed(image, outline)
+    assert differs.any() and not differs[100, 120:180].any()
+    wide = overlay(image, box, None, [0], NAMES, config=DrawConfig(labels=False, line_width=7))
+    assert changed(image, wide)[100].sum() == 14
+
+
+def test_lines_are_outside_of_the_box():
+    image = np.zeros((300, 300, 3), dtype=np.uint8)
+    drawn = overlay(image, [[100, 100, 140, 140]], None, None, NAMES, config=DrawConfig(line_width=5))
+    assert not drawn[100:140, 100:140].any() and drawn[95:100, 95:145].any(axis=2).all()
+
+
+def test_colors_are_of_classes_or_of_instances():
+    image = np.zeros((200, 300, 3), dtype=np.uint8)
+    boxes = [[10, 10, 60, 60], [100, 10, 160, 60], [200, 10, 260, 60]]
+    by = {
+        kind: overlay(image, boxes, None, [1, 0, 1], NAMES, config=DrawConfig(color_by=kind, labels=False))
+        for kind in ("class", "instance")
+    }
+    corners = {kind: [tuple(drawn[9, x].tolist()) for x in (20, 110, 210)] for kind, drawn in by.items()}
+    assert corners["class"] == [pick_color(1), pick_color(0), pick_color(1)]
+    assert len(set(corners["instance"])) == 3
+
+
+def test_colors_differ_and_text_on_them_can_be_read():
+    assert len(set(PALETTE)) == 96
+    first = np.array(PALETTE[:20], dtype=int)
+    apart = np.abs(first[:, None] - first).max(axis=2) + 999 * np.eye(20, dtype=int)
+    assert apart.min() >= 40
+
+    def luminance(color):
+        linear = [c / 12.92 if c <= 0.03928 else ((c + 0.055) / 1.055) ** 2.4 for c in np.array(color) / 255]
+        return float(np.dot(linear, (0.2126, 0.7152, 0.0722)))
+
+    for color in PALETTE:
+        lighter, darker = sorted((luminance(color), luminance(contrasting(color))), reverse=True)
+        assert (lighter + 0.05) / (darker + 0.05) >= 4.5  # WCAG AA
+
+
+def test_small_objects_are_on_top_of_large_ones():
+    image = np.zeros((100, 100, 3), dtype=np.uint8)
+    masks = np.zeros((2, 100, 100), dtype=bool)
+    masks[0, 40:44, 40:44], masks[1] = True, True
+    boxes = [[40, 40, 44, 44], [0, 0, 100, 100]]
+    drawn = overlay(image, boxes, masks, [0, 1], NAMES, config=DrawConfig(labels=False, boxes=False))
+    assert tuple(drawn[40, 40].tolist()) == pick_color(0)

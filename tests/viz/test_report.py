@@ -309,6 +309,7 @@ def test_the_page_does_not_grow_with_the_dataset(make_set, report, tmp_path):
             source=np.array([f"{k:09d}" for k in range(n)], dtype=object),
             trusted=np.ones(n, dtype=bool),
             areas=np.full(n, np.nan),
+            extras=np.full(n, None, dtype=object),
         )
         report(
             many,

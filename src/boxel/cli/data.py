@@ -1,10 +1,10 @@
-"""Commands on datasets: convert and draw."""
+"""The command that converts datasets."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from boxel.cli.options import DATA, Command, Option, read_data
+from boxel.cli.options import DATA, Command, Option
 
 
 def _convert_options() -> list[Option]:
@@ -30,37 +30,6 @@ def _convert(given: dict[str, Any]) -> int:
     return 0
 
 
-def _draw_options() -> list[Option]:
-    results = "draw these detections, a COCO results file, on the images instead"
-    return [
-        *DATA,
-        Option("results", results, metavar="FILE"),
-        Option("out", "folder of the drawings", default="drawn", metavar="FOLDER"),
-    ]
-
-
-def _draw(given: dict[str, Any]) -> int:
-    from boxel.viz import draw_dataset
-
-    data = read_data(given)
-    if "results" in given:
-        from boxel.evaluation import read_results, to_annotations
-
-        data = to_annotations(read_results(given["results"]), data)
-        if not len(data):
-            print(f"{given['results']} has no detections; nothing is drawn.")
-            return 0
-    errors = draw_dataset(data, given["out"])
-    print(f"{len(data) - len(errors)} of {len(data)} images drawn: {given['out']}")
-    return 1 if errors else 0
-
-
 CONVERT = Command(
     "Convert a dataset between annotation formats.", "masks.json yolo/ --to yolo", _convert_options, _convert
-)
-DRAW = Command(
-    "Draw the instances of a dataset, or detections, on its images.",
-    "masks.json --images photos/ --out drawn/",
-    _draw_options,
-    _draw,
 )

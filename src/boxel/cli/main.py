@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 
 from boxel import __version__
 from boxel.cli.check import CHECK
-from boxel.cli.data import CONVERT, DRAW
+from boxel.cli.data import CONVERT
+from boxel.cli.draw import DRAW
 from boxel.cli.evaluate import EVALUATE
 from boxel.cli.label import ADAPT, LABEL
 from boxel.cli.options import Command

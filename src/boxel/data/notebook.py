@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import base64
 import io
-from contextlib import suppress
 from html import escape
+from importlib import import_module
 from itertools import islice
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image
 
 from boxel.data.images import read_image
 from boxel.utils.errors import BoxelError
@@ -23,7 +22,6 @@ if TYPE_CHECKING:
 _THUMBNAILS = 6
 _TRIES = 12  # images that are looked at; some may be missing
 _SIDE = 200  # pixels
-_COLORS = ((230, 75, 53), (77, 187, 213), (0, 160, 135), (243, 155, 127), (132, 145, 180), (126, 97, 72))
 
 
 def to_html(data: Annotations) -> str:
@@ -51,25 +49,10 @@ def _thumbnail(data: Annotations, image: int) -> str | None:
         pixels = read_image(data.image_path(image))
     except BoxelError:
         return None
+    # Drawings are made two layers up; only a notebook, which shows one, needs them here.
+    drawn = import_module("boxel.viz.drawing").draw_thumbnail(data, image, pixels, _SIDE)
     file = io.BytesIO()
-    draw_thumbnail(data, image, pixels).save(file, "JPEG")
+    Image.fromarray(drawn).save(file, "JPEG", quality=90)
     source = base64.b64encode(file.getvalue()).decode("ascii")
     title = escape(data.paths[image], quote=True)
     return f'<img title="{title}" style="margin:2px" src="data:image/jpeg;base64,{source}">'
-
-
-def draw_thumbnail(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> Image.Image:
-    """Draw boxes and masks on an image and shrink it."""
-    picture = Image.fromarray(pixels)
-    for instance in data.instances_in(image).tolist():
-        color = _COLORS[data.labels[instance] % len(_COLORS)]
-        with suppress(BoxelError):
-            mask = data.mask(instance, pixels.shape[:2])
-            if mask is not None:
-                picture.paste(color, mask=Image.fromarray(mask * np.uint8(128)))
-        if np.isfinite(data.boxes[instance]).all():
-            corners = np.sort(data.boxes[instance].reshape(2, 2).clip(-1e4, 1e6), axis=0).ravel().tolist()
-            width = -(-max(pixels.shape) // _SIDE)  # a pixel of the thumbnail
-            ImageDraw.Draw(picture).rectangle(corners, outline=color, width=width)
-    picture.thumbnail((_SIDE, _SIDE))
-    return picture

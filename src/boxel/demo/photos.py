@@ -16,7 +16,8 @@ from boxel.data.samples import write_sample_images
 from boxel.evaluation import evaluate
 from boxel.evaluation.boxes import format_masks
 from boxel.labeling.api import label_data
-from boxel.viz.overlays import contact_sheet, overlay, save_image
+from boxel.viz.output import contact_sheet, save_image
+from boxel.viz.overlays import overlay
 
 _METRICS = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "instances")
 """Metrics without those of the quality, since 24 of 33 boxes are coins in one photograph: too few kinds to rank."""
@@ -86,5 +87,5 @@ def draw_photos(data: Annotations, path: str | os.PathLike[str]) -> None:
         own = data.instances_in(index)
         boxes, masks = data.boxes[own], [data.rle(i) for i in own.tolist()]
         cells.append(overlay(image, boxes, None, data.labels[own], names))
-        cells.append(overlay(image, boxes, masks, scores=data.quality[own]))
+        cells.append(overlay(image, boxes, masks, data.labels[own], names, data.quality[own]))
     save_image(contact_sheet(cells, columns=4, cell=300), path)

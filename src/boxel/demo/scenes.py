@@ -19,7 +19,7 @@ from boxel.models import Detector, load
 from boxel.training import train
 from boxel.training.recipe import read_config
 from boxel.utils.files import write_text
-from boxel.viz.overlays import contact_sheet, save_image
+from boxel.viz.output import contact_sheet, save_image
 
 logger = logging.getLogger(__name__)
 

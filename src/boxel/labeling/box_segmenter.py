@@ -22,7 +22,8 @@ from boxel.labeling.quality import estimate_quality
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import Rle, decode_all, encode_in_box
 from boxel.utils.errors import UsageError, nearest
-from boxel.viz.overlays import Drawable, overlay
+from boxel.viz.output import Drawable
+from boxel.viz.overlays import overlay
 
 if TYPE_CHECKING:
     from supervision import Detections

@@ -16,7 +16,8 @@ from boxel.data.sources import ImageLike, to_image
 from boxel.masks.rle import Rle, decode_all
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import write_text
-from boxel.viz.overlays import Drawable, overlay, save_image
+from boxel.viz.output import Drawable, save_image
+from boxel.viz.overlays import overlay
 
 if TYPE_CHECKING:
     from supervision import Detections

@@ -31,7 +31,7 @@ from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
 from boxel.utils.progress import progress
-from boxel.viz.overlays import save_image, warn_of_other_drawings
+from boxel.viz.output import save_image, warn_of_other_drawings
 
 logger = logging.getLogger(__name__)
 

@@ -1,7 +1,9 @@
-from .overlays import contact_sheet as contact_sheet
-from .overlays import draw_dataset as draw_dataset
+from .config import DrawConfig as DrawConfig
+from .drawing import DrawSummary as DrawSummary
+from .drawing import draw_dataset as draw_dataset
+from .output import contact_sheet as contact_sheet
+from .output import save_image as save_image
 from .overlays import overlay as overlay
 from .overlays import overlay_labels as overlay_labels
-from .overlays import save_image as save_image
 from .report import write_check_report as write_check_report
 from .report import write_report as write_report

@@ -1,36 +1,70 @@
-"""Draw boxes, masks and label maps over their images, and lay images out on sheets."""
+"""Draw boxes, masks and label maps over their images."""
 
 from __future__ import annotations
 
-import colorsys
-import io
-import logging
-import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import cache
-from pathlib import Path
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from PIL import Image, ImageOps
 
-from boxel.data.annotations import Annotations
-from boxel.data.formats.layout import file_stems
-from boxel.data.formats.voc import palette
-from boxel.data.images import ImageError, describe_missing, read_image
-from boxel.data.label_maps import make_label_map, pixel_classes
-from boxel.masks.rle import Rle, decode
-from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path, not_written
-from boxel.utils.progress import progress
+from boxel.masks.rle import Rle, decode_in_box
+from boxel.viz.colors import BLACK, WHITE, Color, contrasting, pick_color
+from boxel.viz.config import DrawConfig
+from boxel.viz.placement import Coverage, Placer, order_of_placement
+from boxel.viz.text import clean_text, line_height, text_mask, write_text
 
-logger = logging.getLogger(__name__)
+_OPACITY = 0.4
+_MIN_TEXT = 11  # pixels
+_TEXT_SHARE = 0.027  # size of text as a share of the shorter side of the image
+_MIN_SIDE = 400  # of drawings of datasets, whose smaller images are enlarged
+_CROWD_SIDE = 900  # up to which images are enlarged whose labels find no place
+_HIDES_ALL, _HIDES_SOME = 0.7, 0.45  # mean weight that a label may cover: a whole one, and a number
+_MAX_CHIPS = 0.25  # share of the image that labels may take before they become smaller, then numbers
+_CROWD = 30  # objects, whose boxes get thinner lines
+_FEW = 3  # labels, which may take more
+_FREE_CHIPS = 0.08  # share above which an image is enlarged, and the one that they may take on a thumbnail
 
-_OPACITY = 0.45
-_FONT = cv2.FONT_HERSHEY_SIMPLEX
-_BLACK, _WHITE = (0, 0, 0), (255, 255, 255)
+
+class Crop(NamedTuple):
+    """A mask within its box: (h, w) uint8 of zeros and ones, and its left upper corner in the image."""
+
+    mask: NDArray[np.uint8]
+    x: int
+    y: int
+
+
+@dataclass(frozen=True)
+class Objects:
+    """Objects of one image, ready to be drawn.
+
+    Attributes:
+        boxes: (N, 4) float64 xyxy pixels.
+        masks: N codes, (H, W) arrays or crops, or None for an object with only a box.
+        colors: N numbers of colors, see :func:`~boxel.viz.colors.pick_color`.
+        texts: N labels, empty for an object without one.
+        names: What a color stands for, by its number, for the legend.
+    """
+
+    boxes: NDArray[np.float64]
+    masks: Sequence[Rle | NDArray[np.generic] | Crop | None]
+    colors: Sequence[int]
+    texts: Sequence[str]
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    def crop(self, index: int) -> Crop | None:
+        """Return a mask within its box; None if there is none, or it is empty."""
+        mask = self.masks[index]
+        if mask is None or isinstance(mask, Crop):
+            return mask
+        if isinstance(mask, dict):
+            inside, x, y = decode_in_box(mask)
+        else:
+            x, y, w, h = (int(value) for value in cv2.boundingRect(np.asarray(mask).astype(np.uint8)))
+            inside = np.asarray(mask)[y : y + h, x : x + w].astype(np.uint8)
+        return Crop(np.ascontiguousarray(inside), x, y) if inside.size else None
 
 
 def overlay(
@@ -40,23 +74,26 @@ def overlay(
     labels: ArrayLike | None = None,
     names: Sequence[str] = (),
     scores: ArrayLike | None = None,
+    config: DrawConfig | None = None,
 ) -> NDArray[np.uint8]:
-    """Draw instances over their image, each in its own color.
+    """Draw instances over their image.
 
-    Lines and text grow with the image. A mask tints its pixels and gets a solid rim inside its edge. Masks are decoded
-    one at a time.
+    Lines and text grow with the image. A mask tints its pixels and gets a solid rim inside its edge; the line of a box
+    is outside it. A label is put where it hides little, and never on another label: in a crowd it becomes small, then
+    the number of its color, which a legend below the image explains. Masks are decoded one at a time.
 
     Args:
         image: (H, W, 3) uint8 RGB; it is not changed.
         boxes: (N, 4) xyxy pixels.
         masks: N run-length codes of size (H, W), None for an instance that has only a box; or (N, H, W) bool; or None
             if no instance has a mask.
-        labels: (N,) int, indices into ``names``. None: no names.
+        labels: (N,) int, indices into ``names``. None: no names, and a color per instance.
         names: Names of the classes.
         scores: (N,) in [0, 1], NaN for an instance without one. None: no scores.
+        config: How they are drawn; what selects images does nothing here.
 
     Returns:
-        (H, W, 3) uint8 RGB.
+        (H, W, 3) uint8 RGB; (H + legend, W, 3) if there is a legend.
 
     Examples:
         >>> image = np.zeros((40, 60, 3), dtype=np.uint8)
@@ -64,83 +101,274 @@ def overlay(
         >>> drawn.shape, bool(drawn.any()), bool(image.any())
         ((40, 60, 3), True, False)
     """
+    config = config or DrawConfig()
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    canvas = image.copy()
-    shorter = min(canvas.shape[:2])
-    thickness = max(1, round(shorter / 300))
-    for index, mask in enumerate(masks if masks is not None else ()):
-        if mask is not None:
-            pixels = decode(mask) if isinstance(mask, dict) else mask.astype(np.uint8)
-            _tint(canvas, pixels, _instance_color(index), thickness)
+    kinds = None if labels is None else np.asarray(labels).astype(int).tolist()
+    words = [""] * len(boxes) if kinds is None else [names[label] for label in kinds]
+    by_class = kinds is not None and config.color_by == "class"
+    colors = kinds if by_class and kinds is not None else list(range(len(boxes)))
+    objects = Objects(
+        boxes,
+        [None] * len(boxes) if masks is None else list(masks),
+        colors,
+        make_texts(words, scores),
+        name_colors(colors, words),
+    )
+    return draw_objects(image, objects, config)
+
+
+def make_texts(words: Sequence[str], scores: ArrayLike | None) -> list[str]:
+    """Return the label of each object: its name, its score, both or none."""
+    numbers = [""] * len(words)
+    if scores is not None:
+        numbers = ["" if np.isnan(score) else f"{score:.2f}" for score in np.asarray(scores)]
+    return [f"{clean_text(word)} {number}".strip() for word, number in zip(words, numbers, strict=True)]
+
+
+def name_colors(colors: Sequence[int], words: Sequence[str]) -> dict[int, str]:
+    """Return what each color stands for: the first of the words it goes with."""
+    return {color: clean_text(word) for color, word in reversed(list(zip(colors, words, strict=True)))}
+
+
+def draw_objects(
+    image: NDArray[np.uint8],
+    objects: Objects,
+    config: DrawConfig,
+    scale: int | None = 1,
+    legend: bool = True,
+) -> NDArray[np.uint8]:
+    """Draw objects over their image; see :func:`overlay`.
+
+    Args:
+        image: (H, W, 3) uint8 RGB; it is not changed.
+        objects: The objects.
+        config: How they are drawn.
+        scale: Factor by which the image is enlarged. None: by as much as small images need, and those in which labels
+            find no place.
+        legend: Explain the numbers that stand for labels below the image.
+
+    Returns:
+        (h, w, 3) uint8 RGB.
+    """
+    height, width = image.shape[:2]
     # OpenCV refuses coordinates beyond 32 bits; what lies outside the image is not drawn anyway.
-    height, width = canvas.shape[:2]
-    corners = boxes.clip([-width, -height] * 2, [2 * width, 2 * height] * 2).astype(int)
-    for index, (x0, y0, x1, y1) in enumerate(corners.tolist()):
-        cv2.rectangle(canvas, (x0, y0), (x1, y1), _instance_color(index), thickness)
-    _write_texts(canvas, corners, _make_texts(len(boxes), labels, names, scores), max(0.3, shorter / 800))
-    return canvas
+    boxes = np.nan_to_num(objects.boxes, nan=-1.0, posinf=2 * width, neginf=-width)
+    boxes = boxes.clip([-width, -height] * 2, [2 * width, 2 * height] * 2)
+    max_share = _MAX_CHIPS if legend else _FREE_CHIPS
+    scales = _choose_scales(min(image.shape[:2]), max(image.shape[:2])) if scale is None else [scale]
+    scale, chips = _lay_out(objects, boxes, (height, width), config, scales, max_share)
+    canvas = _resize(image, scale) if scale > 1 else image.copy()
+    boxes = boxes * scale
+    thickness = config.line_width or default_width(canvas.shape[:2])
+    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable").tolist()
+    for index in order:  # small ones on top
+        crop = objects.crop(index)
+        if crop is not None:
+            _paint_mask(
+                canvas, crop, scale, pick_color(objects.colors[index]), thickness, config.style == "fill"
+            )
+    for index in order if config.boxes else ():
+        # A box matters less than its mask, and the lines of a crowd must not hide it.
+        thin = objects.masks[index] is not None or len(order) > _CROWD
+        width = -(-thickness // 2) if thin and not config.line_width else thickness
+        _paint_box(canvas, boxes[index], pick_color(objects.colors[index]), width)
+    for chip in chips:
+        _paint_chip(canvas, chip, pick_color(objects.colors[chip.index]))
+    short = sorted({objects.colors[chip.index] for chip in chips if chip.is_number})
+    if not short or not legend:
+        return canvas
+    entries = [(f"{color} {objects.names.get(color, '')}".strip(), pick_color(color)) for color in short]
+    return np.concatenate([canvas, draw_legend(canvas.shape[1], entries, max(chip.size for chip in chips))])
 
 
-@cache
-def _instance_color(index: int) -> tuple[int, int, int]:
-    """Return the color of an instance: hues a golden ratio apart, so that neighbors in the order differ."""
-    hue, dark = (0.75 + index * 0.618034) % 1, index % 3 == 2
-    return tuple(round(255 * part) for part in colorsys.hsv_to_rgb(hue, 0.75, 0.75 if dark else 0.98))  # type: ignore[return-value]
+def text_size(shape: Sequence[int]) -> int:
+    """Return the size of text, in pixels, for an image of (height, width)."""
+    return max(_MIN_TEXT + 1, round(_TEXT_SHARE * _side(shape)))
 
 
-def _tint(
-    canvas: NDArray[np.uint8], mask: NDArray[np.uint8], color: tuple[int, int, int], thickness: int
+def _side(shape: Sequence[int]) -> float:
+    """Return the shorter side of an image of (height, width); of a long one, that of an image of 4:3 of its area."""
+    return float(min((0.75 * shape[0] * shape[1]) ** 0.5, 1.6 * min(shape)))
+
+
+def default_width(shape: Sequence[int]) -> int:
+    """Return the width of lines, in pixels, for an image of (height, width)."""
+    return max(1, round(_side(shape) / 260))
+
+
+def _resize(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
+    resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    return np.asarray(resized, dtype=np.uint8)
+
+
+# ---------------------------------------------------------------- labels
+
+
+@dataclass(frozen=True)
+class _Chip:
+    """A label at its place: the index of its object, and its left upper corner."""
+
+    index: int
+    text: str
+    size: int
+    x: int
+    y: int
+    is_number: bool = False
+
+
+def _chip_size(text: str, size: int) -> tuple[int, int]:
+    return text_mask(text, size).shape[1] + 2 * _padding(size), line_height(size) + 2 * (_padding(size) // 2)
+
+
+def _padding(size: int) -> int:
+    return max(2, round(size / 4))
+
+
+def _choose_scales(shorter: int, longer: int) -> list[int]:
+    """Return by how much an image is enlarged for its own sake, and, if that is more, in a crowd."""
+    sides = (_MIN_SIDE, _CROWD_SIDE)
+    scales = [max(1, min(-(-side // shorter), 4 * side // longer)) for side in sides]
+    return sorted(set(scales))
+
+
+def _lay_out(
+    objects: Objects,
+    boxes: NDArray[np.float64],
+    shape: tuple[int, int],
+    config: DrawConfig,
+    scales: Sequence[int],
+    max_share: float,
+) -> tuple[int, list[_Chip]]:
+    """Choose by how much an image is enlarged, and place its labels."""
+    shown = [k for k, text in enumerate(objects.texts) if text] if config.labels else []
+    if not shown:
+        return scales[0], []
+    coverage = Coverage(*shape)
+    for index, box in enumerate(boxes):
+        crop = objects.crop(index)
+        if crop is None:
+            coverage.add_box(box)
+        else:
+            coverage.add_mask(*crop)
+    coverage.integrate()
+    for scale in scales:
+        placer = Placer(coverage, shape[1] * scale, shape[0] * scale, scale)
+        chips = _place_all(objects, boxes * scale, shown, placer, config, max_share)
+        area = sum(np.prod(_chip_size(chip.text, chip.size)) for chip in chips)
+        is_free = area <= _FREE_CHIPS * placer.width * placer.height
+        if is_free and len(chips) == len(shown) and not any(chip.is_number for chip in chips):
+            break
+    return scale, chips
+
+
+def _place_all(
+    objects: Objects,
+    boxes: NDArray[np.float64],
+    shown: Sequence[int],
+    placer: Placer,
+    config: DrawConfig,
+    max_share: float,
+) -> list[_Chip]:
+    """Place labels in the largest text in which all find a place; else in the smallest, and numbers for the rest."""
+    largest = text_size((placer.width, placer.height))
+    smallest = max(_MIN_TEXT, round(largest / 2.2))
+    gap = config.line_width or default_width((placer.width, placer.height))
+    corners = boxes.clip(0, [placer.width, placer.height] * 2)
+    order = [k for k in order_of_placement(corners) if k in set(shown)]
+    sizes = sorted({largest, round((largest * smallest) ** 0.5), smallest}, reverse=True)
+    chips: list[_Chip] = []
+    for size in sizes:
+        areas = [np.prod(_chip_size(objects.texts[k], size)) for k in order]
+        if len(areas) > _FEW and sum(areas) > max_share * placer.width * placer.height:
+            continue
+        placer.taken.clear()
+        chips = _place(placer, corners, {k: objects.texts[k] for k in order}, size, gap, _HIDES_ALL)
+        if len(chips) == len(order):
+            return chips
+    placed = {chip.index for chip in chips}
+    numbers = {k: str(objects.colors[k]) for k in order if k not in placed}
+    return chips + _place(placer, corners, numbers, smallest, gap, _HIDES_SOME, are_numbers=True)
+
+
+def _place(
+    placer: Placer,
+    corners: NDArray[np.float64],
+    texts: Mapping[int, str],
+    size: int,
+    gap: int,
+    limit: float,
+    are_numbers: bool = False,
+) -> list[_Chip]:
+    chips = []
+    for index, text in texts.items():
+        place = placer.place(corners[index], _chip_size(text, size), gap, limit)
+        if place is not None:
+            chips.append(_Chip(index, text, size, *place, are_numbers))
+    return chips
+
+
+def _paint_chip(canvas: NDArray[np.uint8], chip: _Chip, color: Color) -> None:
+    w, h = _chip_size(chip.text, chip.size)
+    canvas[chip.y : chip.y + h, chip.x : chip.x + w] = color
+    padding = _padding(chip.size)
+    write_text(canvas, chip.text, chip.x + padding, chip.y + padding // 2, chip.size, contrasting(color))
+
+
+# ---------------------------------------------------------------- masks and boxes
+
+
+def _paint_mask(
+    canvas: NDArray[np.uint8], crop: Crop, scale: int, color: Color, thickness: int, fill: bool
 ) -> None:
-    """Blend a color into the pixels of a mask, in place, and paint the rim of the mask in it."""
-    x, y, w, h = cv2.boundingRect(mask)
-    inside = mask[y : y + h, x : x + w]
-    if not inside.size:
-        return
-    region = canvas[y : y + h, x : x + w]
+    """Blend a color into the pixels of a mask, in place, and paint the rim of the mask in it.
+
+    Args:
+        canvas: (scale * H, scale * W, 3) uint8 RGB.
+        crop: The mask.
+        scale: Factor by which it is enlarged, with smooth edges.
+        color: The color.
+        thickness: Width of the rim in pixels.
+        fill: Whether the inside is tinted.
+    """
+    inside, x, y = crop
+    h, w = inside.shape
+    if scale > 1:
+        padded = cv2.resize(np.pad(inside, 1) * np.uint8(255), None, fx=scale, fy=scale)
+        inside = (padded[scale:-scale, scale:-scale] > 127).astype(np.uint8)
+    region = canvas[y * scale : (y + h) * scale, x * scale : (x + w) * scale]
+    thickness = min(thickness, max(1, scale * min(w, h) // 8))  # a small object is not all rim
     kernel = np.ones((2 * thickness + 1, 2 * thickness + 1), dtype=np.uint8)
-    core = cv2.erode(np.ascontiguousarray(inside), kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
-    tinted = region * (1 - _OPACITY) + np.array(color) * _OPACITY
-    region[inside > 0] = np.round(tinted[inside > 0])
+    core = cv2.erode(inside, kernel, borderType=cv2.BORDER_CONSTANT, borderValue=0)
+    if fill:
+        plain = np.full_like(region, color)
+        tinted = cv2.addWeighted(region, 1 - _OPACITY, plain, _OPACITY, 0)
+        cv2.copyTo(tinted, inside, region)
     region[inside > core] = color
 
 
-def _make_texts(
-    count: int, labels: ArrayLike | None, names: Sequence[str], scores: ArrayLike | None
-) -> list[str]:
-    """Return the text at each box: its name, its score, both or none."""
-    words = [""] * count if labels is None else [names[label] for label in np.asarray(labels).tolist()]
-    numbers = [""] * count
-    if scores is not None:
-        numbers = ["" if np.isnan(score) else f"{score:.2f}" for score in np.asarray(scores)]
-    return [f"{word} {number}".strip() for word, number in zip(words, numbers, strict=True)]
-
-
-def _write_texts(
-    canvas: NDArray[np.uint8], corners: NDArray[np.int64], texts: list[str], scale: float
-) -> None:
-    """Write each text above its box, in place; below or inside the box if that place is taken or outside."""
-    weight, padding = max(1, round(1.5 * scale)), max(1, round(6 * scale))
+def _paint_box(canvas: NDArray[np.uint8], box: NDArray[np.float64], color: Color, thickness: int) -> None:
+    """Draw a box in place, with lines outside it as far as there is room."""
     height, width = canvas.shape[:2]
-    taken: list[tuple[int, int, int, int]] = []
-    for index, ((x0, y0, _, y1), text) in enumerate(zip(corners.tolist(), texts, strict=True)):
-        if not text:
-            continue
-        (w, h), base = cv2.getTextSize(text, _FONT, scale, weight)
-        w, h = w + 2 * padding, h + base + 2 * padding
-        left = min(max(x0, 0), max(width - w, 0))
-        places = [(left, min(max(top, 0), max(height - h, 0))) for top in (y0 - h, y1, y0, y1 - h)]
-        left, top = next((place for place in places if not _overlaps(place, w, h, taken)), places[0])
-        taken.append((left, top, left + w, top + h))
-        color = _instance_color(index)
-        cv2.rectangle(canvas, (left, top), (left + w, top + h), color, cv2.FILLED)
-        luma = float(np.dot(color, (0.299, 0.587, 0.114)))  # ITU-R BT.601
-        place = left + padding, top + h - base - padding
-        cv2.putText(canvas, text, place, _FONT, scale, _BLACK if luma > 140 else _WHITE, weight, cv2.LINE_AA)
+    x0, y0 = np.floor(box[:2]).astype(int).tolist()
+    x1, y1 = np.ceil(box[2:]).astype(int).tolist()
+    if x0 >= width or y0 >= height or x1 < 0 or y1 < 0:
+        return
+    thickness = min(thickness, max(1, min(x1 - x0, y1 - y0) // 4))
+    # A line at the border of the image is moved into it.
+    outer = (
+        max(x0 - thickness, 0),
+        max(y0 - thickness, 0),
+        min(x1 + thickness, width),
+        min(y1 + thickness, height),
+    )
+    left, top, right, bottom = outer
+    canvas[top : top + thickness, left:right] = color
+    canvas[max(bottom - thickness, 0) : bottom, left:right] = color
+    canvas[top:bottom, left : left + thickness] = color
+    canvas[top:bottom, max(right - thickness, 0) : right] = color
 
 
-def _overlaps(place: tuple[int, int], w: int, h: int, taken: list[tuple[int, int, int, int]]) -> bool:
-    left, top = place
-    return any(left < x1 and left + w > x0 and top < y1 and top + h > y0 for x0, y0, x1, y1 in taken)
+# ---------------------------------------------------------------- label maps
 
 
 def overlay_labels(
@@ -160,193 +388,35 @@ def overlay_labels(
         >>> image, labels = np.zeros((20, 60, 3), dtype=np.uint8), np.zeros((20, 60), dtype=np.uint8)
         >>> labels[:, 30:] = 1
         >>> overlay_labels(image, labels, ["background", "cat"]).shape
-        (36, 60, 3)
+        (40, 60, 3)
     """
-    shown = [k for k in np.unique(labels).tolist() if k < len(names) and names[k] != "background"]
+    shown = [k for k in np.unique(labels).tolist() if 0 <= k < len(names) and names[k] != "background"]
     canvas = image.astype(np.float64)
     for k in shown:
-        canvas[labels == k] = canvas[labels == k] * (1 - _OPACITY) + np.array(_class_color(k)) * _OPACITY
+        canvas[labels == k] = canvas[labels == k] * (1 - _OPACITY) + np.array(pick_color(k)) * _OPACITY
     # The outline separates a class from pixels of a similar color, e.g. dark green from grass.
     cross = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
     edges = cv2.morphologyEx(labels.astype(np.uint8), cv2.MORPH_GRADIENT, cross) > 0
     canvas[edges & np.isin(labels, shown)] = 255
-    return np.concatenate([np.round(canvas).astype(np.uint8), _draw_legend(image.shape[1], shown, names)])
+    entries = [(clean_text(names[k]), pick_color(k)) for k in shown]
+    legend = draw_legend(image.shape[1], entries, text_size(image.shape[:2]))
+    return np.concatenate([np.round(canvas).astype(np.uint8), legend])
 
 
-@cache
-def _class_color(label: int) -> tuple[int, int, int]:
-    """Return the color of a class: Pascal VOC's, without its black for the background."""
-    return tuple(palette()[3 * (label + 1) : 3 * (label + 2)])  # type: ignore[return-value]
-
-
-def _draw_legend(width: int, shown: Sequence[int], names: Sequence[str]) -> NDArray[np.uint8]:
-    """Draw the names of classes beside their colors, in as many rows as needed: (h, width, 3)."""
-    scale, line = 0.4, 16
-    places, x, y = [], 4, 0
-    for k in shown:
-        length = cv2.getTextSize(names[k], _FONT, scale, 1)[0][0] + 20
-        x, y = (4, y + line) if x > 4 and x + length > width else (x, y)
-        places.append((k, x, y))
+def draw_legend(width: int, entries: Iterable[tuple[str, Color]], size: int) -> NDArray[np.uint8]:
+    """Draw texts beside their colors on white, in as many rows as needed: (h, width, 3) uint8."""
+    line, square, margin = line_height(size) + size // 3, size, max(3, size // 3)
+    places: list[tuple[str, Color, int, int]] = []
+    x, y = margin, 0
+    for text, color in entries:
+        length = square + margin + text_mask(text, size).shape[1] + 2 * margin if text else square + margin
+        x, y = (margin, y + line) if x > margin and x + length > width else (x, y)
+        places.append((text, color, x, y))
         x += length
-    strip = np.full((y + line if places else 0, width, 3), 255, dtype=np.uint8)
-    for k, x, y in places:
-        strip[y + 4 : y + 12, x : x + 10] = _class_color(k)
-        cv2.putText(strip, names[k], (x + 14, y + 12), _FONT, scale, _BLACK, 1, cv2.LINE_AA)
+    strip = np.full((y + line if places else 0, width, 3), WHITE, dtype=np.uint8)
+    for text, color, x, y in places:
+        top = y + (line - square) // 2
+        strip[top : top + square, x : x + square] = color
+        if text:
+            write_text(strip, text, x + square + margin, y + (line - line_height(size)) // 2, size, BLACK)
     return strip
-
-
-def overlay_annotations(data: Annotations, image: int, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Draw what a dataset states about one image: its label map if it has one, else boxes, masks and their quality.
-
-    A mask that cannot be read is logged, and its box drawn alone. A label map is drawn with a legend below.
-    """
-    size = pixels.shape[:2]
-    if data.label_maps[image] is not None:
-        names = [category.name for category in pixel_classes(data)]
-        return overlay_labels(pixels, make_label_map(data, image, size), names)
-    own = data.instances_in(image)
-    masks: list[Rle | None] = []
-    for instance in own.tolist():
-        try:
-            masks.append(data.rle(instance, size))
-        except BoxelError as error:
-            logger.warning("%s", error)
-            masks.append(None)
-    names = [category.name for category in data.categories]
-    return overlay(pixels, data.boxes[own], masks, data.labels[own], names, data.quality[own])
-
-
-def draw_dataset(data: Annotations, out: str | os.PathLike[str]) -> list[str]:
-    """Draw every image of a dataset into a folder, each decoded once.
-
-    An image that cannot be read is logged and skipped.
-
-    Args:
-        data: The dataset. Detections become one by :func:`boxel.evaluation.to_annotations`.
-        out: Folder of the drawings, JPEG files named like the images.
-
-    Returns:
-        A message per image that was skipped.
-
-    Raises:
-        BoxelError: The folder cannot be written.
-
-    Examples:
-        >>> from boxel.data import example_scenes
-        >>> scenes = example_scenes(2)
-        >>> draw_dataset(scenes, scenes.root / "drawn")
-        []
-        >>> sorted(path.name for path in (scenes.root / "drawn").iterdir())
-        ['000000.jpg', '000001.jpg']
-    """
-    errors = []
-    names = [f"{stem}.jpg" for stem in file_stems(data.paths)]
-    warn_of_other_drawings(Path(out), names)
-    with progress(len(data), "images") as advance:
-        for image, name in enumerate(names):
-            try:
-                pixels = read_image(data.image_path(image))
-                drawn = overlay_annotations(data, image, pixels)
-            except BoxelError as error:
-                if not isinstance(error, ImageError) or error.kind != "image-missing":
-                    logger.warning("skipped: %s", error)
-                errors.append(str(error))
-            else:
-                save_image(drawn, Path(out) / name)
-            advance(1)
-    if errors and (missing := describe_missing(map(data.image_path, range(len(data))))):
-        logger.warning("%s", missing)
-    return errors
-
-
-def warn_of_other_drawings(folder: Path, names: Sequence[str]) -> None:
-    """Log a warning if a folder has other JPEG files than those that are going to be drawn into it."""
-    others = {file.name for file in folder.glob("*.jpg")} - set(names)
-    if others:
-        logger.warning(
-            "%s has %d other drawings, e.g. %s, which stay there; name a new folder to have these alone",
-            *(folder, len(others), min(others)),
-        )
-
-
-def contact_sheet(images: Sequence[NDArray[np.uint8]], columns: int, cell: int) -> NDArray[np.uint8]:
-    """Lay images out row by row on white, each fitted into a square; each row is as high as its highest image.
-
-    Args:
-        images: (H, W, 3) uint8 RGB, of any sizes.
-        columns: Images per row.
-        cell: Side of the square, in pixels.
-
-    Returns:
-        (height, columns * cell, 3) uint8 RGB; one white row of ``cell`` pixels for no images.
-
-    Examples:
-        >>> contact_sheet([np.zeros((10, 20, 3), np.uint8)] * 3, columns=2, cell=40).shape
-        (40, 80, 3)
-    """
-    fitted = [ImageOps.contain(Image.fromarray(i), (cell, cell), Image.Resampling.BILINEAR) for i in images]
-    rows = [fitted[at : at + columns] for at in range(0, len(fitted), columns)]
-    heights = [max(image.height for image in row) for row in rows]
-    sheet = Image.new("RGB", (columns * cell, sum(heights) or cell), "white")
-    top = 0
-    for row, height in zip(rows, heights, strict=True):
-        for column, image in enumerate(row):
-            place = column * cell + (cell - image.width) // 2, top + (height - image.height) // 2
-            sheet.paste(image, place)
-        top += height
-    return np.asarray(sheet)
-
-
-def save_image(image: NDArray[np.uint8], path: str | os.PathLike[str]) -> None:
-    """Write an image; its folder is created if needed.
-
-    Args:
-        image: (H, W, 3) RGB or (H, W), uint8.
-        path: The file; its suffix decides the format.
-
-    Raises:
-        BoxelError: The file cannot be written or its suffix is not that of an image format.
-
-    Examples:
-        >>> from boxel.data import example_scenes
-        >>> save_image(np.zeros((48, 64, 3), np.uint8), example_scenes().root / "black.png")
-    """
-    with writing_file(path) as file:
-        Image.fromarray(image).save(file)
-
-
-def encode_image(image: NDArray[np.uint8], format: str = "PNG", **options: int) -> bytes:
-    """Encode an image, e.g. for a page or a notebook; ``options`` are those of Pillow's format."""
-    file = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(image)).save(file, format, **options)
-    return file.getvalue()
-
-
-class Drawable:
-    """Base class of results that a notebook shows as pictures."""
-
-    def plot(self) -> NDArray[np.uint8]:
-        """Draw the result over its image."""
-        raise NotImplementedError
-
-    def _repr_png_(self) -> bytes | None:
-        """Draw the result for a notebook; None, which shows its text, if there is no image to draw it over."""
-        try:
-            return encode_image(self.plot())
-        except BoxelError:
-            return None
-
-
-@contextmanager
-def writing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path for a file; errors name the file itself."""
-    try:
-        with atomic_path(Path(path)) as file:
-            yield file
-    except ValueError as error:
-        suffix = Path(path).suffix
-        raise BoxelError(
-            f"{path}: {suffix!r} is not an image format; end the name on .png or .jpg."
-        ) from error
-    except OSError as error:
-        raise not_written(path, error) from error

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from boxel.utils.errors import BoxelError, missing_extra
-from boxel.viz.overlays import writing_file
+from boxel.viz.output import writing_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

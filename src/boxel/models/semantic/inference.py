@@ -22,7 +22,8 @@ from boxel.models.inference import check_scales, check_settings, resize, to_tens
 from boxel.utils.config import Config, HalfOpenUnitInterval, PositiveFloat, PositiveInt
 from boxel.utils.errors import BoxelError, nearest
 from boxel.utils.files import atomic_path
-from boxel.viz.overlays import Drawable, overlay_labels
+from boxel.viz.output import Drawable
+from boxel.viz.overlays import overlay_labels
 
 if TYPE_CHECKING:
     from boxel.models.semantic.model import Segmenter

@@ -15,7 +15,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.training.lit_module import Task
 from boxel.utils.errors import BoxelError
-from boxel.viz.overlays import contact_sheet, save_image
+from boxel.viz.output import contact_sheet, save_image
 from boxel.viz.plots import plot_curves
 
 NUM_IMAGES = 6  # per picture

@@ -11,7 +11,7 @@ from boxel import __version__
 from boxel.data.checks.statistics import Statistics
 from boxel.data.issues import Issue, group_by_kind
 from boxel.utils.printable import printable
-from boxel.viz.overlays import writing_file
+from boxel.viz.output import writing_file
 from boxel.viz.report.page import render
 
 _EXAMPLES = 20  # messages per kind of issue, and groups of images; more are counted

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from boxel import __version__
 from boxel.data.annotations import Annotations
 from boxel.utils.printable import printable
-from boxel.viz.overlays import writing_file
+from boxel.viz.output import writing_file
 from boxel.viz.report.groups import group_by_category, group_by_size, group_by_source, known_quality
 from boxel.viz.report.pictures import draw_masks
 

@@ -12,7 +12,8 @@ from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.masks.crops import crop, crop_spans
 from boxel.utils.errors import BoxelError
-from boxel.viz.overlays import encode_image, overlay
+from boxel.viz.output import encode_image
+from boxel.viz.overlays import overlay
 
 SIDE = 480
 """Longer side of a picture, in pixels."""

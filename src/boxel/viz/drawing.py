@@ -1,0 +1,445 @@
+"""Draw the images of a dataset into a folder and on contact sheets, also beside the truth."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePath
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Annotations
+from boxel.data.images import SUFFIXES, ImageError, describe_missing, read_image
+from boxel.data.label_maps import make_label_map, pixel_classes
+from boxel.masks.rle import Rle
+from boxel.utils.config import parse_config
+from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.progress import progress
+from boxel.viz.colors import BLACK, PALETTE, WHITE, pick_color
+from boxel.viz.config import DrawConfig
+from boxel.viz.output import contact_sheet, mirror_names, save_image, warn_of_other_drawings
+from boxel.viz.overlays import (
+    Crop,
+    Objects,
+    draw_legend,
+    draw_objects,
+    make_texts,
+    name_colors,
+    overlay_labels,
+    text_size,
+)
+from boxel.viz.pairing import match_objects, pair_images, rank_images, same_file
+from boxel.viz.text import clean_text, line_height, shorten, text_mask, write_text
+
+logger = logging.getLogger(__name__)
+
+_CELL = 360  # side of a drawing on a contact sheet, in pixels
+_COLUMNS, _PER_PAGE = 5, 40
+_CAPTION = 14  # size of the text on it
+_GAP = 8  # between two panels, in pixels at 1000 pixels of width
+
+
+@dataclass(frozen=True)
+class DrawSummary:
+    """What :func:`draw_dataset` has done; its text is a line for people.
+
+    Attributes:
+        requested: Number of images that were to be drawn.
+        out: Folder of the drawings, if they were written.
+        sheets: The pages of the contact sheet.
+        errors: A message per image that was skipped; each is also logged.
+        reason: Why nothing was to be drawn; empty if something was.
+    """
+
+    requested: int
+    out: Path | None = None
+    sheets: list[Path] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    def __str__(self) -> str:
+        """Return the counts and paths on one line."""
+        if self.reason:
+            return f"{self.reason}; nothing is drawn."
+        places = [str(self.out)] if self.out else []
+        if self.sheets:
+            pages = f" to {self.sheets[-1]}" if len(self.sheets) > 1 else ""
+            places.append(f"contact sheet {self.sheets[0]}{pages}")
+        drawn = self.requested - len(self.errors)
+        return f"{drawn} of {self.requested} images drawn: {', '.join(places)}"
+
+
+def draw_dataset(
+    data: Annotations,
+    out: str | os.PathLike[str] | None,
+    truth: Annotations | None = None,
+    config: DrawConfig | None = None,
+    **settings: object,
+) -> DrawSummary:
+    """Draw the images of a dataset into a folder, each decoded once.
+
+    Small images are enlarged, so that their labels can be read. An image that cannot be read is logged and skipped.
+
+    Args:
+        data: The dataset. Detections become one by :func:`boxel.evaluation.to_annotations`.
+        out: Folder of the drawings, JPEG files in the same folders and with the same names as the images. None: only
+            the contact sheet is written.
+        truth: Annotations of the same images, by their file names, which are drawn on the left of the others.
+        config: The settings.
+        **settings: Fields of :class:`DrawConfig` that override ``config``.
+
+    Returns:
+        Counts, paths and errors.
+
+    Raises:
+        UsageError: ``out`` holds the images, a setting is invalid, or nothing is known by which to find the worst.
+        BoxelError: The folder cannot be written, or ``truth`` has none of the images.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> scenes = example_scenes(2)
+        >>> summary = draw_dataset(scenes, scenes.root / "drawn", style="outline", sheet=str(scenes.root / "all.png"))
+        >>> sorted(path.name for path in (scenes.root / "drawn").iterdir()), summary.errors
+        (['000000.jpg', '000001.jpg'], [])
+    """
+    given = {**(vars(config) if config else {}), **settings}
+    config = parse_config(DrawConfig, given, "draw")
+    folder = None if out is None else Path(out)
+    _check_outputs(data, folder, config.sheet)
+    names = mirror_names(
+        data.paths
+    )  # before images are selected, so that they have the same name in each run
+    pairs = [None] * len(data) if truth is None else pair_images(data, truth)
+    data = _filter(data, config)
+    images, notes = _choose(data, truth, pairs, config)
+    if folder is not None:
+        warn_of_other_drawings(folder, [names[image] for image in images])
+    artist = _Artist(data, truth, pairs, config)
+    sheet = _Sheet(config, artist)
+    errors = []
+    with progress(len(images), "images") as advance:
+        for image in images:
+            try:
+                pixels = read_image(data.image_path(image))
+                if folder is not None:
+                    _save(artist.draw(image, pixels), folder / names[image], data.image_path(image))
+                sheet.add(image, pixels, notes.get(image, ""))
+            except BoxelError as error:
+                if not isinstance(error, ImageError) or error.kind != "image-missing":
+                    logger.warning("skipped: %s", error)
+                errors.append(str(error))
+            advance(1)
+    sheet.finish()
+    if errors and (missing := describe_missing(data.image_path(image) for image in images)):
+        logger.warning("%s", missing)
+    return DrawSummary(len(images), folder, sheet.files, errors)
+
+
+def _check_outputs(data: Annotations, out: Path | None, sheet: str | None) -> None:
+    """Refuse to write among the images or over one of them."""
+    if out is None and sheet is None:
+        raise UsageError("there is nothing to write; give `out`, `sheet` or both.")
+    folders = {data.image_path(image).parent for image in range(len(data))}
+    if out is not None:
+        target = out.resolve()
+        for folder in sorted(folders):
+            if folder.resolve().is_relative_to(target) and folder.is_dir():
+                raise UsageError(f"{out} holds the images ({folder}); give another folder as `out`.")
+    if sheet is not None:
+        if Path(sheet).suffix.lower() not in SUFFIXES:
+            raise UsageError(f"{sheet}: end the name of `sheet` on .jpg or .png.")
+        if any(same_file(Path(sheet), data.image_path(image)) for image in range(len(data))):
+            raise UsageError(f"{sheet} is one of the images; give another file as `sheet`.")
+
+
+def _filter(data: Annotations, config: DrawConfig) -> Annotations:
+    if not config.min_score:  # None or 0
+        return data
+    return data.select_instances(~(data.quality < config.min_score))  # keeps those of unknown quality
+
+
+def _choose(
+    data: Annotations, truth: Annotations | None, pairs: Sequence[int | None], config: DrawConfig
+) -> tuple[list[int], dict[int, str]]:
+    """Return the images to draw, in order, and what is noted on some of them."""
+    images = [image for image in range(len(data)) if truth is None or pairs[image] is not None]
+    notes: dict[int, str] = {}
+    if config.worst is not None:
+        ranked = rank_images(data, truth, pairs, images)
+        if not ranked:
+            raise UsageError(
+                f"`worst` does nothing here, since no object of {data.file or 'the dataset'} has a quality or a score; "
+                "leave it out, or give `truth`."
+            )
+        images = list(ranked)[: config.worst]
+        notes = {image: f"{ranked[image]:.2f}" for image in images}
+    return images[: config.count], notes
+
+
+def _save(drawn: NDArray[np.uint8], target: Path, source: Path) -> None:
+    if same_file(target, source):
+        raise BoxelError(f"{target}: this is the image {source}, by a link; name another folder.")
+    save_image(drawn, target)
+
+
+# ---------------------------------------------------------------- one image
+
+
+def draw_thumbnail(data: Annotations, image: int, pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
+    """Draw boxes and masks on a small copy of an image, whose longer side has about ``side`` pixels."""
+    config = DrawConfig(labels=False, line_width=1)
+    return _Artist(data, None, [None] * len(data), config).draw(image, pixels, side)
+
+
+def number_colors(data: Annotations, first: Annotations | None = None) -> list[int]:
+    """Return the number of each category's color: its id if all ids are small, else its position.
+
+    Args:
+        data: The dataset.
+        first: Another one that decides the colors of the categories that both have, by their names.
+
+    Examples:
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images()
+        >>> number_colors(data) == [category.id for category in data.categories]
+        True
+    """
+    ids = [category.id for category in data.categories]
+    numbers = ids if all(0 <= id < len(PALETTE) for id in ids) else list(range(len(ids)))
+    if first is None:
+        return numbers
+    known = {c.name: number for c, number in zip(first.categories, number_colors(first), strict=True)}
+    free = iter(number for number in range(10_000) if number not in known.values())
+    return [known[c.name] if c.name in known else next(free) for c in data.categories]
+
+
+class _Artist:
+    """Draws images of a dataset, alone or beside the truth."""
+
+    def __init__(
+        self,
+        data: Annotations,
+        truth: Annotations | None,
+        pairs: Sequence[int | None],
+        config: DrawConfig,
+    ) -> None:
+        self.data, self.truth, self.pairs, self.config = data, truth, pairs, config
+        self.colors = number_colors(data, truth)
+        self.truth_colors = [] if truth is None else number_colors(truth)
+
+    def draw(self, image: int, pixels: NDArray[np.uint8], side: int | None = None) -> NDArray[np.uint8]:
+        """Draw an image; ``side`` resizes it, so that its longer side has about so many pixels."""
+        other = self.pairs[image]
+        if self.truth is None or other is None:
+            return self._draw_one(self.data, image, pixels, self.colors, side)
+        right = self._draw_one(self.data, image, pixels, self.colors, side)
+        left = self._draw_one(self.truth, other, pixels, self.truth_colors, side)
+        if left.shape[1] != right.shape[1]:  # one is a crowd
+            width = max(left.shape[1], right.shape[1])
+            left, right = (_widen(panel, width) for panel in (left, right))
+        captions = self._captions(image, other) if side is None else ("truth", "prediction")
+        return _join_panels([left, right], captions)
+
+    def colors_in(self, image: int) -> dict[int, str]:
+        """Return the names of the classes that are drawn in an image, by the number of their color."""
+        shown = [(self.data, image, self.colors)]
+        if self.truth is not None and (other := self.pairs[image]) is not None:
+            shown.append((self.truth, other, self.truth_colors))
+        return {
+            colors[label]: clean_text(data.categories[label].name)
+            for data, index, colors in shown
+            for label in data.labels[data.instances_in(index)].tolist()
+        }
+
+    def _draw_one(
+        self,
+        data: Annotations,
+        image: int,
+        pixels: NDArray[np.uint8],
+        colors: Sequence[int],
+        side: int | None,
+    ) -> NDArray[np.uint8]:
+        size = pixels.shape[:2]
+        if data.label_maps[image] is not None and not len(data.instances_in(image)):
+            names = [category.name for category in pixel_classes(data)]
+            labels = make_label_map(data, image, size)
+            scale = 1.0 if side is None else min(1.0, side / max(size))
+            return overlay_labels(_shrink(pixels, scale), _shrink_nearest(labels, scale), names)
+        objects = self._objects(data, image, size, colors)
+        if side is None:
+            return draw_objects(pixels, objects, self.config, scale=None)
+        scale = min(1.0, side / max(size))
+        small = _shrink_objects(objects, scale)
+        larger = max(1, side // max(size))
+        return draw_objects(_shrink(pixels, scale), small, self.config, scale=larger, legend=False)
+
+    def _objects(
+        self, data: Annotations, image: int, size: tuple[int, ...], colors: Sequence[int]
+    ) -> Objects:
+        own = data.instances_in(image)
+        masks: list[Rle | None] = []
+        for instance in own.tolist():
+            try:
+                masks.append(data.rle(instance, (size[0], size[1])))
+            except BoxelError as error:
+                logger.warning("%s", error)
+                masks.append(None)
+        labels = data.labels[own].tolist()
+        words = [
+            data.categories[label].name
+            + (" crowd" if data.iscrowd[k] else "")
+            + (" not trusted" if not data.trusted[k] else "")
+            for label, k in zip(labels, own.tolist(), strict=True)
+        ]
+        names = [data.categories[label].name for label in labels]
+        by_class = self.config.color_by == "class"
+        numbers = [colors[label] for label in labels] if by_class else list(range(1, len(own) + 1))
+        texts = make_texts(words, data.quality[own])
+        return Objects(
+            data.boxes[own], masks, numbers, texts, name_colors(numbers, names if by_class else texts)
+        )
+
+    def _captions(self, image: int, other: int) -> tuple[str, str]:
+        assert self.truth is not None
+        own, gt = self.data.instances_in(image), self.truth.instances_in(other)
+        left = f"truth: {_name(self.truth)}, {_count(len(gt), 'object')}"
+        right = f"prediction: {_name(self.data)}, {_count(len(own), 'object')}"
+        gt = gt[~self.truth.iscrowd[gt]]
+        if len(gt):
+            ious = match_objects(self.truth, gt, self.data, own)
+            right += f", mean IoU {ious.mean():.2f}"
+        return left, right
+
+
+def _name(data: Annotations) -> str:
+    return clean_text(PurePath(data.file).name)
+
+
+def _count(number: int, unit: str) -> str:
+    return f"{number} {unit}{'' if number == 1 else 's'}"
+
+
+def _widen(panel: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
+    height = round(panel.shape[0] * width / panel.shape[1])
+    return np.asarray(cv2.resize(panel, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+
+
+def _shrink(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+    if scale == 1:
+        return pixels
+    size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
+    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
+
+
+def _shrink_nearest(labels: NDArray[np.generic], scale: float) -> NDArray[np.uint8]:
+    size = max(1, round(labels.shape[1] * scale)), max(1, round(labels.shape[0] * scale))
+    return np.asarray(cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST))
+
+
+def _shrink_objects(objects: Objects, scale: float) -> Objects:
+    """Return objects for a smaller image; a thin mask stays visible where it covers a quarter of a pixel."""
+    masks: list[Crop | None] = []
+    for index in range(len(objects.masks)):
+        crop = objects.crop(index)
+        if crop is not None:
+            (h, w), left, top = crop.mask.shape, int(crop.x * scale), int(crop.y * scale)
+            size = max(1, round((crop.x + w) * scale) - left), max(1, round((crop.y + h) * scale) - top)
+            small = cv2.resize(crop.mask * np.uint8(255), size, interpolation=cv2.INTER_AREA) > 63
+            crop = Crop(small.astype(np.uint8), left, top)
+        masks.append(crop)
+    return Objects(objects.boxes * scale, masks, objects.colors, objects.texts, objects.names)
+
+
+def _join_panels(panels: Sequence[NDArray[np.uint8]], captions: Sequence[str]) -> NDArray[np.uint8]:
+    """Put panels of the same width side by side, each under its caption."""
+    width = panels[0].shape[1]
+    size = text_size((width, width))
+    while size > 9 and any(text_mask(caption, size).shape[1] > width - size for caption in captions):
+        size -= 1
+    gap, bar = max(4, width * _GAP // 1000), line_height(size) + size // 2
+    height = max(panel.shape[0] for panel in panels)
+    joined = np.full((bar + height, len(panels) * (width + gap) - gap, 3), WHITE, dtype=np.uint8)
+    for number, (panel, caption) in enumerate(zip(panels, captions, strict=True)):
+        left = number * (width + gap)
+        joined[bar : bar + panel.shape[0], left : left + width] = panel
+        strip = joined[:bar, left : left + width]
+        write_text(strip, caption, size // 3, size // 4, size, BLACK)
+    return joined
+
+
+# ---------------------------------------------------------------- contact sheet
+
+
+class _Sheet:
+    """Collects small drawings and writes them as the pages of a contact sheet; does nothing without a file."""
+
+    def __init__(self, config: DrawConfig, artist: _Artist) -> None:
+        self.path = None if config.sheet is None else Path(config.sheet)
+        self.by_class = config.color_by == "class"
+        self.artist = artist
+        self.side = _CELL if artist.truth is None else _CELL * 2
+        self.files: list[Path] = []
+        self._cells: list[tuple[NDArray[np.uint8], str, str]] = []
+        self._names: dict[int, str] = {}
+
+    def add(self, image: int, pixels: NDArray[np.uint8], note: str) -> None:
+        """Add an image with its file name and a note."""
+        if self.path is None:
+            return
+        if len(self._cells) == _PER_PAGE:
+            self._write()
+        drawn = self.artist.draw(image, pixels, _CELL - 2 * _GAP)
+        self._names |= self.artist.colors_in(image)
+        name = clean_text(PurePath(self.artist.data.paths[image]).name) or "image"
+        self._cells.append((drawn, name, note))
+
+    def finish(self) -> None:
+        """Write the last page."""
+        if self.path is not None and self._cells:
+            self._write()
+
+    def _write(self) -> None:
+        assert self.path is not None
+        columns = min(_COLUMNS * _CELL // self.side, max(1, round(len(self._cells) ** 0.5)))
+        cells = []
+        for start in range(0, len(self._cells), columns):
+            row = self._cells[start : start + columns]
+            height = max(drawn.shape[0] for drawn, _, _ in row)  # so that the captions of a row are in line
+            cells += [_add_caption(*cell, height, self.side) for cell in row]
+        sheet = contact_sheet(cells, columns, max(self.side, max(map(len, cells))))
+        if self._names and self.by_class:
+            entries = [(f"{k} {name}", pick_color(k)) for k, name in sorted(self._names.items())]
+            sheet = np.concatenate([sheet, draw_legend(sheet.shape[1], entries, 15)])
+        number = len(self.files) + 1
+        name = self.path.name if number == 1 else f"{self.path.stem}-{number}{self.path.suffix}"
+        save_image(sheet, self.path.with_name(name))
+        self.files.append(self.path.with_name(name))
+        self._cells, self._names = [], {}
+
+
+def _add_caption(
+    drawn: NDArray[np.uint8], name: str, note: str, height: int, width: int
+) -> NDArray[np.uint8]:
+    """Center a drawing in a cell, above a name on its left and a note on its right."""
+    size = _CAPTION
+    own = drawn.shape[:2]
+    cell = np.full((height + line_height(size) + 2 * _GAP, width, 3), WHITE, dtype=np.uint8)
+    left, top = (width - own[1]) // 2, _GAP + height - own[0]
+    cell[top : top + own[0], left : left + own[1]] = drawn
+    room = width - 2 * _GAP - (text_mask(note, size).shape[1] + size if note else 0)
+    length = len(name)
+    while length > 8 and text_mask(shorten(name, length), size).shape[1] > room:
+        length -= 1
+    name = shorten(name, length)
+    baseline = _GAP + height
+    free = max(room - text_mask(name, size).shape[1], 0) + _GAP
+    write_text(cell, name, min(left, free), baseline, size, BLACK)
+    if note:
+        end = max(left + own[1], min(left, free) + text_mask(name, size).shape[1] + size)
+        at = min(end, width - _GAP - text_mask(note, size).shape[1])
+        write_text(cell, note, at - 0, baseline, size, BLACK)
+    return cell

@@ -73,10 +73,7 @@ def train(
     run = resolve_run(method, config, init, out, settings)
     if not resume:
         check_unused(run.out)
-    several = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
-    for source in (*several, *(given for given in (val, masks) if given is not None)):
-        if not isinstance(source, Annotations):
-            recognize(source)
+    _check_sources(data, val, masks)
     from boxel.training.prepare import prepare_data
 
     prepared = prepare_data(run, data, images, val, val_images, masks)
@@ -97,7 +94,7 @@ def train(
         processes = start_processes(run.settings)
         if processes.is_global_zero:
             sources = {"data": data, "images": images, "val": val, "val_images": val_images, "masks": masks}
-            write_record(run, sources | {"init": init} | run.inputs, prepared, processes, resume)
+            write_record(run, {**sources, "init": init, **run.inputs}, prepared, processes, resume)
         model = build_model(run, prepared.classes, init, resume)
         labeled = label_boxes(run, prepared, processes)
         if not fit(run, labeled, model, processes, checkpoint):
@@ -105,3 +102,14 @@ def train(
         if processes.is_global_zero:
             finish_run(run, model)
     return model.eval()
+
+
+def _check_sources(
+    data: Annotations | str | Path | Sequence[Annotations | str | Path],
+    *others: Annotations | str | Path | None,
+) -> None:
+    """Raise an error if a path that is named is not a dataset, before anything is read."""
+    several = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
+    for source in (*several, *others):
+        if source is not None and not isinstance(source, Annotations):
+            recognize(source)

@@ -14,9 +14,10 @@ from boxel.data.synthetic import write_scenes
 
 @pytest.fixture
 def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two scenes: `boxes.json`, its images in `photos/`."""
+    """Two scenes: `boxes.json`, its images in `photos/`; `lost.json` names images that are nowhere."""
     write_scenes(tmp_path, 2, height=64, width=96)
     (tmp_path / "images").rename(tmp_path / "photos")
+    (tmp_path / "lost.json").write_text((tmp_path / "boxes.json").read_text().replace(".png", "_lost.png"))
     monkeypatch.chdir(tmp_path)
 
 
@@ -24,8 +25,8 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ("line", "error"),
     [
         (
-            "convert boxes.json voc --to voc",
-            "boxes.json: images are missing (2 of 2), the first is ",
+            "convert lost.json voc --to voc",
+            "lost.json: images are missing (2 of 2), the first is ",
         ),
         ("convert boxes.json voc", "voc: name the format to write with --to (semantic, yolo"),
         ("convert boxes.json voc --to coco", "voc: a COCO dataset is one file; end its name in .json"),
@@ -144,7 +145,7 @@ def test_what_a_dataset_holds_comes_before_its_issues(scenes: None, capsys) -> N
     lines = capsys.readouterr().out.splitlines()
     assert lines[:2] == [
         "boxes.json",
-        "format: coco, images: 3 (all with objects, 1 cannot be read), 9 x 9 to 96 x 64 pixels, median 96 x 64",
+        "format: coco, images: 3 (all with objects, 1 cannot be read), 96 x 64 pixels",
     ]
     assert lines.index("") < lines.index("4 issues of 4 kinds")
 

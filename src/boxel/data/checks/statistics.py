@@ -52,6 +52,11 @@ class Statistics:
         similar_images: Groups of images that look the same, identical ones included.
         leaks: Such groups with images of several splits.
         oddities: Images by what is odd about them: ``16 bits``, ``almost black``, and ``gray among color``.
+
+    Examples:
+        >>> from boxel.data import collect_statistics, example_scenes
+        >>> collect_statistics(example_scenes()).box_sizes
+        {'small': 4, 'medium': 1, 'large': 0}
     """
 
     file: str
@@ -119,7 +124,7 @@ def count_statistics(
         images=len(data),
         images_without_objects=int(((instances == 0) & ~data.has_label_map).sum()),
         readable_images=len(facts),
-        image_sizes=_image_sizes(data),
+        image_sizes=_image_sizes(data, facts),
         instances=len(data.labels),
         crowds=int(data.iscrowd.sum()),
         classes=classes,
@@ -140,8 +145,10 @@ def count_statistics(
     )
 
 
-def _image_sizes(data: Annotations) -> list[tuple[int, int]]:
-    known = np.flatnonzero((data.widths > 0) & (data.heights > 0))
+def _image_sizes(data: Annotations, facts: Mapping[int, ImageFacts]) -> list[tuple[int, int]]:
+    known = np.array(list(facts), dtype=np.int64)
+    if not len(known):  # then as recorded
+        known = np.flatnonzero((data.widths > 0) & (data.heights > 0))
     if not len(known):
         return []
     order = known[np.argsort(data.widths[known].astype(np.int64) * data.heights[known], kind="stable")]
@@ -268,9 +275,9 @@ def _describe_images(s: Statistics) -> str:
 
 
 def _describe_classes(classes: Mapping[str, int]) -> str:
-    named = [f"{name} {count:,}" for name, count in list(classes.items())[:_MAX_CLASSES]]
+    named = [f"{name}: {count:,}" for name, count in list(classes.items())[:_MAX_CLASSES]]
     more = f" and {len(classes) - _MAX_CLASSES:,} more" if len(classes) > _MAX_CLASSES else ""
-    return f"classes: {len(classes):,}: {', '.join(named)}{more}" if classes else "classes: none"
+    return f"classes: {len(classes):,} ({', '.join(named)}{more})" if classes else "classes: none"
 
 
 def _describe_masks(s: Statistics) -> str:

@@ -74,6 +74,7 @@ def break_boxes() -> None:
     first, second = content["annotations"][:2]
     x, y, w, h = first["bbox"]
     first |= {"bbox": [x + w, y, -w, h], "note": "kept"}
+    content["annotations"][2]["attributes"] = {"rotation": 31.7}
     second["id"] = first["id"]
     content["annotations"].append(
         {"id": 99, "image_id": 1, "category_id": 1, "bbox": [500, 500, 9, 9], "note": "lost"}
@@ -90,7 +91,7 @@ def test_a_repair_is_written_beside_the_annotations_and_can_be_undone(scenes: No
     assert Path("boxes.json").read_bytes() == original
     output = capsys.readouterr().out
     assert (
-        "repaired copy: boxes_repaired.json\n5 changes, with the values before and after: boxes_repaired_ch"
+        "repaired copy: boxes_repaired.json\n6 changes, with the values before and after: boxes_repaired_ch"
         in output
     )
     record = json.loads(Path("boxes_repaired_changes.json").read_text())
@@ -108,7 +109,7 @@ def test_a_repair_is_written_beside_the_annotations_and_can_be_undone(scenes: No
     capsys.readouterr()
 
     assert run("check boxes_repaired.json --images photos --undo boxes_repaired_changes.json") == 0
-    assert "5 of 5 changes undone: boxes_repaired_restored.json" in capsys.readouterr().out
+    assert "6 of 6 changes undone: boxes_repaired_restored.json" in capsys.readouterr().out
     before, after = boxel.read("boxes.json", "photos"), boxel.read("boxes_repaired_restored.json", "photos")
     for column in fields(before):
         if column.name not in ("file", "issues", "areas", "dataset_extras"):
@@ -147,7 +148,7 @@ def test_what_a_dataset_holds_comes_before_its_issues(scenes: None, capsys) -> N
         "boxes.json",
         "format: coco, images: 3 (all with objects, 1 cannot be read), 96 x 64 pixels",
     ]
-    assert lines.index("") < lines.index("4 issues of 4 kinds")
+    assert lines.index("") < lines.index("5 issues of 5 kinds")
 
 
 def test_statistics_and_issues_are_written_as_data_and_as_a_page(scenes: None, capsys) -> None:
@@ -159,6 +160,7 @@ def test_statistics_and_issues_are_written_as_data_and_as_a_page(scenes: None, c
         "image-missing",
         "box-inverted",
         "box-outside",
+        "box-rotated",
         "duplicate-annotation-id",
     }
     page = Path("page.html").read_text()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
@@ -53,9 +54,10 @@ def _check(given: dict[str, Any]) -> int:
 
 def _new_file(given: dict[str, Any], suffix: str) -> Path:
     """Return the file to write, that of `repair` or one beside the annotations, which must not exist yet."""
-    source = Path(given["annotations"]).resolve()
-    stem = source.name if source.is_dir() else source.stem
-    beside = Path(given["annotations"]).parent if source.is_file() else source.parent
+    source = Path(given["annotations"])
+    if source.name in ("", ".."):  # the folder is the present one or above it
+        source = source.resolve()
+    stem, beside = source.name if source.is_dir() else source.stem, source.parent
     target = check_writable(given.get("repair") or str(beside / f"{stem}_{suffix}.json"), ".json")
     for file in (target, _record_file(target)):
         if file.exists():
@@ -77,7 +79,7 @@ def _write_copy(repaired: Annotations, record: RepairRecord, target: Path) -> li
     file = _record_file(target)
     record.write(file)
     changes = "1 change" if len(record) == 1 else f"{len(record):,} changes"
-    undo = f"`boxel check {target} --undo {file}` takes them back"
+    undo = f"`boxel check {quote(str(target))} --undo {quote(str(file))}` takes them back"
     return [f"repaired copy: {target}", f"{changes}, with the values before and after: {file}; {undo}"]
 
 

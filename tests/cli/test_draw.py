@@ -1,13 +1,17 @@
 """`boxel draw`."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from boxel.cli import main
+from boxel.data import Category
 from boxel.data.synthetic import write_scenes
+from boxel.models import io
+from boxel.models.boxinst import BoxInstConfig
 
 
 @pytest.fixture
@@ -162,3 +166,55 @@ def test_other_formats_are_drawn(tmp_path, format, scenes):
     assert main(["convert", str(tmp_path / "scenes/masks.json"), str(target), "--to", format]) == 0
     assert draw(tmp_path, f"./{format}", "--out", "./drawn") == 0
     assert len(drawings(tmp_path / "drawn")) == 3
+
+
+@pytest.fixture
+def run(tmp_path, tiny_boxinst):
+    """A run with random weights, which finds four objects in each image, all with low scores."""
+    model = asdict(BoxInstConfig(**tiny_boxinst, score_threshold=0.0, max_detections=4))
+    record = {"method": "boxinst", "model": model, "augment": {"short_sides": [64], "max_size": 96}}
+    io.save(
+        io.build("boxinst", 2, model).eval(),
+        tmp_path / "run",
+        record,
+        (Category(1, "disc"), Category(2, "b")),
+    )
+    return tmp_path / "run"
+
+
+def test_a_run_is_drawn_on_images(tmp_path, capsys, scenes, run):
+    (tmp_path / "scenes/images/torn.png").write_bytes(b"no image")
+    assert draw(tmp_path, "./run", "--out", "./drawn") == 2
+    assert "give the folder of the images to predict on as --images" in capsys.readouterr().err
+    words = ["./run", "--images", "scenes/images"]
+    assert draw(tmp_path, *words, "--out", "./confident") == 1
+    assert "3 of 4 images drawn" in capsys.readouterr().out
+    assert draw(tmp_path, *words, "--out", "./all", "--min-score", "0", "--count", "1") == 0
+    assert drawings(tmp_path / "all") == ["000000.jpg"]
+    with (
+        Image.open(tmp_path / "all/000000.jpg") as all,
+        Image.open(tmp_path / "confident/000000.jpg") as none,
+    ):
+        assert np.ptp(np.asarray(all), axis=2).mean() > np.ptp(np.asarray(none), axis=2).mean()
+
+
+def test_a_run_is_drawn_beside_the_truth(tmp_path, scenes, run):
+    words = ["./run", "--truth", "scenes/masks.json", "--out", "./drawn", "--min-score", "0", "--worst", "2"]
+    assert draw(tmp_path, *words) == 0
+    assert len(drawings(tmp_path / "drawn")) == 2
+
+
+def test_label_maps_of_a_semantic_run_are_drawn(tmp_path, place):
+    words = [str(place / "run"), "--images", str(place / "maps/images"), "--out", str(tmp_path / "drawn")]
+    assert main(["draw", *words]) == 0
+    assert len(drawings(tmp_path / "drawn")) == 4
+    assert main(["draw", words[0], "--truth", str(place / "maps"), "--sheet", str(tmp_path / "s.png")]) == 0
+
+
+def test_scores_of_a_dataset_are_drawn_as_quality(tmp_path, scenes):
+    content = json.loads((tmp_path / "scenes/masks.json").read_text())
+    for number, row in enumerate(content["annotations"]):
+        row["score"] = 1 - number / 100
+    (tmp_path / "scenes/scored.json").write_text(json.dumps(content))
+    assert draw(tmp_path, "scenes/scored.json", "--worst", "1", "--out", "./drawn") == 0
+    assert drawings(tmp_path / "drawn") == ["000002.jpg"]

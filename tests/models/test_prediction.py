@@ -55,6 +55,15 @@ def test_a_detector_writes_results_and_drawings(detector, images, tmp_path, capl
     )
 
 
+def test_images_are_never_drawn_over(detector, images) -> None:
+    before = (images / "7.png").read_bytes()
+    with pytest.raises(UsageError, match=r"holds the images .* as `draw`"):
+        predict(detector, images, images / "p.json", images)
+    with pytest.raises(UsageError, match=r"holds the images .* as `out`"):
+        predict(FCRN(3, FCRNConfig(**TINY, kernel=3, dilation=1)).eval(), images, images)
+    assert (images / "7.png").read_bytes() == before and not (images / "p.json").exists()
+
+
 def test_a_source_without_images_is_an_error_of_its_own(detector, images, tmp_path) -> None:
     sources = [images / "7.png", images / "gone.png"]
     summary = predict(detector, sources, tmp_path / "p.json")

@@ -17,7 +17,7 @@ from boxel.data.formats.builder import Builder
 from boxel.data.issues import summarize_issues
 from boxel.data.sources import find_images
 from boxel.evaluation.matching import to_annotations
-from boxel.evaluation.reading import read_results, read_yolo_predictions
+from boxel.evaluation.reading import read_results, read_scores, read_yolo_predictions
 from boxel.evaluation.run import subject_kind
 from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
@@ -98,7 +98,8 @@ def _read(path: str | Path, images: str | Path | None, class_list: str | Path | 
     data = read(path, images, class_list=class_list)
     if data.issues:
         logger.warning("%s", summarize_issues(data.issues))
-    return data
+    scored = read_scores(data)
+    return data if scored is None else replace(data, quality=np.array([row["score"] for row in scored]))
 
 
 # ---------------------------------------------------------------- results

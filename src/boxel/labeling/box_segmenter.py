@@ -97,8 +97,9 @@ class BoxMasks(Drawable):
             (H, W, 3) uint8 RGB.
         """
         shown = self[np.flatnonzero(np.isfinite(self.boxes).all(axis=1))]
-        names = [str(label) for label in shown.labels or []]
-        labels = np.arange(len(names)) if names else None
+        words = [str(label) for label in shown.labels or []]
+        names = list(dict.fromkeys(words))
+        labels = [names.index(word) for word in words] or None
         return overlay(self.image, shown.boxes, shown.rles, labels, names, shown.quality)
 
     def to_supervision(self) -> Detections:

@@ -31,7 +31,7 @@ from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
 from boxel.utils.progress import progress
-from boxel.viz.output import save_image, warn_of_other_drawings
+from boxel.viz.output import refuse_folder_of_images, save_image, warn_of_other_drawings
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +144,10 @@ def predict(
     predictions = iter_predictions(
         model, paths, config, batch_size, boxes=boxes, detector=finder, errors=errors
     )
+    if isinstance(model, Segmenter):
+        refuse_folder_of_images(out, paths)
+    if draw is not None:
+        refuse_folder_of_images(Path(draw), paths, "draw")
     writer = _Writer(out, paths, None if draw is None else Path(draw), draw_score)
     count = 0
     with progress(len(paths), "images") as advance:

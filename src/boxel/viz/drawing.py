@@ -21,7 +21,14 @@ from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.progress import progress
 from boxel.viz.colors import BLACK, PALETTE, WHITE, pick_color
 from boxel.viz.config import DrawConfig
-from boxel.viz.output import contact_sheet, mirror_names, save_image, warn_of_other_drawings
+from boxel.viz.output import (
+    contact_sheet,
+    mirror_names,
+    refuse_folder_of_images,
+    same_file,
+    save_image,
+    warn_of_other_drawings,
+)
 from boxel.viz.overlays import (
     Crop,
     Objects,
@@ -32,7 +39,7 @@ from boxel.viz.overlays import (
     overlay_labels,
     text_size,
 )
-from boxel.viz.pairing import match_objects, pair_images, rank_images, same_file
+from boxel.viz.pairing import match_objects, pair_images, rank_images
 from boxel.viz.text import clean_text, line_height, shorten, text_mask, write_text
 
 logger = logging.getLogger(__name__)
@@ -143,12 +150,8 @@ def _check_outputs(data: Annotations, out: Path | None, sheet: str | None) -> No
     """Refuse to write among the images or over one of them."""
     if out is None and sheet is None:
         raise UsageError("there is nothing to write; give `out`, `sheet` or both.")
-    folders = {data.image_path(image).parent for image in range(len(data))}
     if out is not None:
-        target = out.resolve()
-        for folder in sorted(folders):
-            if folder.resolve().is_relative_to(target) and folder.is_dir():
-                raise UsageError(f"{out} holds the images ({folder}); give another folder as `out`.")
+        refuse_folder_of_images(out, (data.image_path(image) for image in range(len(data))))
     if sheet is not None:
         if Path(sheet).suffix.lower() not in SUFFIXES:
             raise UsageError(f"{sheet}: end the name of `sheet` on .jpg or .png.")

@@ -6,21 +6,25 @@ import io
 import logging
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import atomic_path, not_written
 
 logger = logging.getLogger(__name__)
 
-_JPEG = {"quality": 92, "subsampling": 0}  # thin lines keep their colors; other formats ignore these
+_JPEG: dict[str, Any] = {
+    "quality": 92,
+    "subsampling": 0,
+}  # thin lines keep their colors; other formats ignore these
 _MAX_NAME = 120  # characters of a file or folder
 
 
@@ -104,7 +108,7 @@ def writing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
             f"{path}: {suffix!r} is not an image format; end the name on .png or .jpg."
         ) from error
     except OSError as error:
-        raise not_written(path, error) from error
+        raise not_written(Path(path), error) from error
 
 
 def mirror_names(paths: Sequence[str]) -> list[str]:
@@ -142,6 +146,14 @@ def _clean(part: str) -> str:
     return re.sub(r'[\x00-\x1f\x7f<>:"|?*\ud800-\udfff]', "_", part)[-_MAX_NAME:].lstrip(".") or "_"
 
 
+def refuse_folder_of_images(folder: Path, images: Iterable[Path], setting: str = "out") -> None:
+    """Raise a `UsageError` if images are in a folder, or in folders within it, that is going to be written to."""
+    target = folder.resolve()
+    for place in sorted({image.parent for image in images}):
+        if place.resolve().is_relative_to(target) and place.is_dir():
+            raise UsageError(f"{folder} holds the images ({place}); give another folder as `{setting}`.")
+
+
 def warn_of_other_drawings(folder: Path, names: Sequence[str]) -> None:
     """Log a warning if a folder has other JPEG files than those that are going to be drawn into it."""
     others = {file.relative_to(folder).as_posix() for file in folder.rglob("*.jpg")} - set(names)
@@ -150,3 +162,11 @@ def warn_of_other_drawings(folder: Path, names: Sequence[str]) -> None:
             "%s has %d other drawings, e.g. %s, which stay there; name a new folder to have these alone",
             *(folder, len(others), min(others)),
         )
+
+
+def same_file(one: Path, other: Path) -> bool:
+    """Return whether two paths are one file that exists, e.g. by a link."""
+    try:
+        return one.samefile(other)
+    except (OSError, ValueError):
+        return False

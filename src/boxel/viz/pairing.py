@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from pathlib import Path, PurePath
+from pathlib import PurePath
 
 import numpy as np
 from numpy.typing import NDArray
@@ -84,7 +84,7 @@ def match_objects(
                 ious[row, column] = _iou(truth, instance, data, other)
     matched = np.zeros(len(gt_index))
     while ious.size and (best := ious.max()) > 0:
-        row, column = np.unravel_index(int(ious.argmax()), ious.shape)
+        row, column = divmod(int(ious.argmax()), ious.shape[1])
         matched[row] = best
         ious[row], ious[:, column] = 0, 0
     return matched
@@ -131,11 +131,3 @@ def rank_images(
             if len(gt):
                 found[image] = float(match_objects(truth, gt, data, own).mean())
     return dict(sorted(found.items(), key=lambda item: item[1]))
-
-
-def same_file(one: Path, other: Path) -> bool:
-    """Return whether two paths are one file that exists, e.g. by a link."""
-    try:
-        return one.samefile(other)
-    except (OSError, ValueError):
-        return False

@@ -136,7 +136,7 @@ class Placer:
         taken = np.array(self.taken)[None]  # (1, T, 4)
         ends = places[:, None]  # (M, 1, 4)
         overlap = (ends[..., :2] < taken[..., 2:]) & (ends[..., 2:] > taken[..., :2])
-        return np.asarray(overlap.all(axis=2).any(axis=1))
+        return np.any(np.all(overlap, axis=2), axis=1)
 
 
 def order_of_placement(boxes: NDArray[np.float64]) -> Sequence[int]:

@@ -9,8 +9,8 @@ from boxel.cli.options import DATA, Command, Option
 
 def _convert_options() -> list[Option]:
     to = (
-        "format to write: coco, cvat, label-studio, fiftyone, voc, sbd, yolo, labelme, salient, semantic; "
-        "coco for a .json file"
+        "format to write: coco, cvat, label-studio, fiftyone, voc, sbd, yolo, labelme, salient, semantic, "
+        "parquet; by default coco for a .json file, parquet for a .parquet file"
     )
     format = "format of the annotations, if it is not recognized"
     return [

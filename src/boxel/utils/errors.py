@@ -49,6 +49,7 @@ EXTRAS = {
     **dict.fromkeys(("torch", "torchvision", "timm", "lightning", "safetensors", "tensorboard"), "train"),
     **dict.fromkeys(("matplotlib", "huggingface_hub"), "train"),
     **dict.fromkeys(("scipy", "skimage", "higra", "joblib"), "boxsup"),
+    "pyarrow": "parquet",
     "transformers": "sam",
     "onnx": "onnx",
 }

@@ -133,6 +133,12 @@ def instances(draw, width, height):
 
 
 @pytest.fixture(scope="session")
+def draw_random():
+    """A function that draws a dataset, with its images in a folder."""
+    return lambda draw, folder: draw.draw(random_datasets(folder))
+
+
+@pytest.fixture(scope="session")
 def convert_random():
     """A function that draws a dataset, writes it in a format and returns both it and what is read."""
 

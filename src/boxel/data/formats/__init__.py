@@ -15,7 +15,19 @@ from typing import Any
 from boxel.data.annotations import Annotations
 from boxel.data.checks.geometry import describe_geometry
 from boxel.data.checks.masks import describe_bad_masks, drop_bad_masks
-from boxel.data.formats import coco, cvat, fiftyone, label_studio, labelme, salient, sbd, semantic, voc, yolo
+from boxel.data.formats import (
+    coco,
+    cvat,
+    fiftyone,
+    label_studio,
+    labelme,
+    parquet,
+    salient,
+    sbd,
+    semantic,
+    voc,
+    yolo,
+)
 from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
@@ -33,10 +45,15 @@ _FORMATS: dict[str, ModuleType] = {
     "voc": voc,
     "sbd": sbd,
     "labelme": labelme,
+    "parquet": parquet,
     "coco": coco,
     "salient": salient,
 }
 _KNOWN = ", ".join(_FORMATS)
+_SUFFIXES = {"coco": ".json", "parquet": ".parquet"}
+"""Formats that are one file, which holds all that `Annotations` does; the others are folders."""
+
+_FILES = [_FORMATS[name] for name in _SUFFIXES]
 
 
 class ConversionWarning(UserWarning):
@@ -50,8 +67,8 @@ def recognize(path: str | Path) -> str:
         path: Annotation file or folder of a dataset.
 
     Returns:
-        ``coco``, ``cvat``, ``fiftyone``, ``label-studio``, ``labelme``, ``salient``, ``sbd``, ``semantic``, ``voc`` or
-        ``yolo``.
+        ``coco``, ``cvat``, ``fiftyone``, ``label-studio``, ``labelme``, ``parquet``, ``salient``, ``sbd``,
+        ``semantic``, ``voc`` or ``yolo``.
 
     Raises:
         BoxelError: There is nothing at the path, or nothing known.
@@ -133,9 +150,9 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
 
     Args:
         data: The dataset.
-        path: The JSON file (COCO) or the folder (other formats) to write.
-        format: ``coco`` or another that `recognize` returns; if None, COCO for a
-            ``.json`` file.
+        path: The file (COCO, Parquet) or the folder (other formats) to write.
+        format: ``coco`` or another that `recognize` returns; if None, COCO for a ``.json`` file, Parquet for a
+            ``.parquet`` file.
 
     Raises:
         BoxelError: The format is unknown, the path cannot be written, or the folder holds a dataset of this format.
@@ -149,8 +166,8 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
     """
     path = Path(path)
     module = _module_to_write(path, format, "format")
-    # A COCO dataset is one file, which is replaced; in a folder the old files would stay among the new ones.
-    if module is not coco and path.is_dir() and module.recognize(path):
+    # One file is replaced; in a folder the old files would stay among the new ones.
+    if module not in _FILES and path.is_dir() and module.recognize(path):
         raise BoxelError(
             f"{path}: there is a dataset in this format already; name a new folder, or remove this one."
         )
@@ -180,9 +197,9 @@ def convert(
 
     Args:
         source: Annotation file or folder of a dataset.
-        target: The JSON file (COCO) or the folder (other formats) to write.
-        to: ``coco`` or another that `recognize` returns; if None, COCO for a
-            ``.json`` file.
+        target: The file (COCO, Parquet) or the folder (other formats) to write.
+        to: ``coco`` or another that `recognize` returns; if None, COCO for a ``.json`` file, Parquet for a
+            ``.parquet`` file.
         images: Folder of the images; searched for if None.
         format: Format of the source; recognized if None.
         class_list: Class list of a semantic dataset; see :func:`boxel.read`.
@@ -204,7 +221,7 @@ def convert(
     module = _module_to_write(Path(target), to, "to")
     data = read(source, images, format, class_list=class_list)
     paths = [data.image_path(image) for image in range(len(data))]
-    if module is not coco and paths and not any(map(is_file, paths)):
+    if module not in _FILES and paths and not any(map(is_file, paths)):
         raise BoxelError(f"{source}: {describe_missing(paths)}")
     for kind, issues in group_by_kind(data.issues).items():
         sentence = f"{len(issues)} x {kind}, the first: {issues[0].message}"
@@ -212,7 +229,7 @@ def convert(
     # COCO holds what is no mask as it is: nothing is lost, and other tools may read it.
     sound, sentences = (
         (data, describe_bad_masks(data, outcome="but are written as they are"))
-        if module is coco
+        if module in _FILES
         else drop_bad_masks(data, outcome="only their boxes are written")
     )
     for sentence in [*sentences, *describe_geometry(data)]:
@@ -223,7 +240,7 @@ def convert(
 
 def _write(module: ModuleType, data: Annotations, path: Path) -> list[str]:
     """Write a dataset completely or not at all, unless into a folder that has other files already."""
-    if module is coco or (path.is_dir() and any(path.iterdir())):
+    if module in _FILES or (path.is_dir() and any(path.iterdir())):
         return module.write(data, path)
     if path.is_file():
         raise BoxelError(f"{path}: cannot be written (it is a file); name a folder.")
@@ -235,12 +252,15 @@ def _write(module: ModuleType, data: Annotations, path: Path) -> list[str]:
 
 def _module_to_write(path: Path, format: str | None, setting: str) -> ModuleType:
     """Return the module of a format to write at a path; ``setting`` names the format in messages."""
-    is_json = path.suffix.lower() == ".json"
-    if format is None and not is_json:
+    formats = {suffix: name for name, suffix in _SUFFIXES.items()}
+    suffix = path.suffix.lower()
+    format = format or formats.get(suffix)
+    if format is None:
         raise BoxelError(f"{path}: name the format to write with `{setting}` ({_KNOWN}).")
-    module = _module(format or "coco")
-    if module is coco and not is_json:
-        raise BoxelError(f"{path}: a COCO dataset is one file; end its name in .json.")
+    module = _module(format)
+    if format in _SUFFIXES and suffix != _SUFFIXES[format]:
+        title = "COCO" if module is coco else "Parquet"
+        raise BoxelError(f"{path}: a {title} dataset is one file; end its name in {_SUFFIXES[format]}.")
     return module
 
 

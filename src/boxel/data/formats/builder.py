@@ -117,9 +117,12 @@ class Builder:
             return False
         return True
 
-    def find_images(self, root: Path, file: Path) -> None:
-        """Replace the names of the images by the paths that they stand for in a folder; see `resolve_images`."""
-        stated = [stay_inside(path) for path in self.paths]
+    def find_images(self, root: Path, file: Path, stay: bool = True) -> None:
+        """Replace the names of the images by the paths that they stand for in a folder; see `resolve_images`.
+
+        Unless ``stay`` is False, no path leads out of the folder, whatever the names hold.
+        """
+        stated = [stay_inside(path) for path in self.paths] if stay else self.paths
         self.paths, ambiguous = resolve_images(root, stated)
         for i in ambiguous:
             what = f"image {stated[i]} is missing, and the file that it may be is another image's too; rename one."

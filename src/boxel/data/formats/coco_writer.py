@@ -39,7 +39,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     image_ids, ids = numeric_ids(data.image_ids), numeric_ids(data.ids)
     encode = msgspec.json.Encoder().encode
     extras = _decode_extras(data.dataset_extras)
-    info = _info(extras.pop("info", None), _root_to_name(data, path))
+    info = _info(extras.pop("info", None), name_root(data, path))
     with atomic_path(path) as temporary, open(temporary, "wb") as file:
         file.write(b"{" + (b'"info": ' + encode(info) + b",\n" if info is not None else b"") + b'"images": [')
         for i in range(len(data)):
@@ -57,9 +57,9 @@ def write(data: Annotations, path: Path) -> list[str]:
     return lost_label_maps(data, "COCO")
 
 
-def _root_to_name(data: Annotations, path: Path) -> str:
+def name_root(data: Annotations, path: Path) -> str:
     """Return the folder of the images relative to the file; empty if it is found without being named."""
-    if not has_images(data.root, data.paths) or data.root.samefile(guess_root(path, data.paths)):
+    if not has_images(data.root, data.paths) or data.root.resolve() == guess_root(path, data.paths).resolve():
         return ""
     with contextlib.suppress(ValueError):  # on another drive
         return Path(os.path.relpath(data.root.resolve(), path.parent.resolve())).as_posix()

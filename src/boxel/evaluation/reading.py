@@ -168,7 +168,7 @@ def _clean_row(row: Any) -> Result:
 
 
 def _clean_id(value: Any, field: str) -> int | str:
-    if isinstance(value, str):
+    if type(value) is int or isinstance(value, str):
         return value
     if value is None:
         raise _Unusable(f"has no {field}")
@@ -194,6 +194,8 @@ def _clean_box(value: Any) -> list[float]:
 
 
 def _to_number(value: Any, field: str) -> float:
+    if type(value) in (float, int):  # which is asked first, since it is fast
+        return float(value)
     try:
         if isinstance(value, (str, Real)) and not isinstance(value, bool):
             return float(value)

@@ -99,6 +99,25 @@ def test_boxcaseg_segments_the_boxes_of_a_detector_or_of_annotations(
     assert len(summary.errors) == 2 and "no image of this name" in " ".join(summary.errors)
 
 
+def test_boxes_are_found_by_path_if_names_repeat(boxcaseg, images, tmp_path) -> None:
+    """`a/1.png` and `b/1.png` have boxes of different classes; a third image of this name has none."""
+    rows = [
+        {"id": k, "file_name": f"{name}/1.png", "width": 64, "height": 48} for k, name in ((1, "a"), (2, "b"))
+    ]
+    boxes = [{"id": k, "image_id": k, "category_id": k, "bbox": [8, 8, 16, 16]} for k in (1, 2)]
+    classes = [{"id": k, "name": f"class {k}"} for k in (1, 2)]
+    for name in "abc":
+        (tmp_path / "photos" / name).mkdir(parents=True)
+        (tmp_path / "photos" / name / "1.png").write_bytes((images / "7.png").read_bytes())
+    (tmp_path / "boxes.json").write_text(
+        json.dumps({"images": rows, "annotations": boxes, "categories": classes})
+    )
+    annotated = read(tmp_path / "boxes.json", images=tmp_path / "photos")
+    summary = predict(boxcaseg, tmp_path / "photos", tmp_path / "p.json", boxes=annotated)
+    assert [row["category_id"] for row in json.loads((tmp_path / "p.json").read_text())] == [1, 2]
+    assert len(summary.errors) == 1 and "c/1.png: " in summary.errors[0] and "or several" in summary.errors[0]
+
+
 @pytest.mark.parametrize(
     ("kind", "arguments", "message"),
     [

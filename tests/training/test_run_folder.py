@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import yaml
+from safetensors.torch import load_file, save_file
 
 import boxel
 from boxel.cli import main
@@ -198,4 +199,15 @@ def test_a_damaged_model_folder_is_named(tmp_path, name, content):
     with pytest.raises(
         BoxelError, match=rf"{name}: is damaged \(.*\); restore it from a copy, or train again\.$"
     ):
+        boxel.load(tmp_path / "model")
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path):
+    shutil.copytree("src/boxel/weights/boxcaseg", tmp_path / "model")
+    weights = load_file(tmp_path / "model" / "model.safetensors")
+    name = next(name for name, tensor in weights.items() if tensor.is_floating_point())
+    weights[name].flatten()[0] = float("nan")
+    save_file(weights, tmp_path / "model" / "model.safetensors")
+    said = rf"model\.safetensors: is damaged \({name} has values that are not finite\); restore it"
+    with pytest.raises(BoxelError, match=said):
         boxel.load(tmp_path / "model")

@@ -17,9 +17,9 @@ import numpy as np
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
+from boxel.data.image_names import ImageNames
 from boxel.data.sources import find_images
 from boxel.evaluation.causes import explain_categories, mean_best_iou
-from boxel.evaluation.image_names import ImageNames
 from boxel.evaluation.reading import report_left_out
 from boxel.evaluation.results import Result, fill_in_sizes, get_boxes
 from boxel.masks.rle import encode, to_rle

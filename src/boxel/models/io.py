@@ -134,11 +134,15 @@ def load(source: str | Path) -> Model:
     settings, categories = read_config_file(folder), read_categories(folder)
     model = build(settings["method"], len(categories), without_weights(settings["model"]))
     try:
-        model.load_state_dict(load_file(folder / "model.safetensors"))
+        weights = load_file(folder / "model.safetensors")
+        model.load_state_dict(weights)
     except (OSError, RuntimeError, ValueError, SafetensorError) as error:
         raise BoxelError(
             f"{folder}/model.safetensors does not fit its config.yaml ({one_line(error, 300)})."
         ) from error
+    for name, tensor in weights.items():
+        if not tensor.isfinite().all():
+            raise _damaged(folder / "model.safetensors", f"{name} has values that are not finite")
     model.categories = categories
     crf = read_crf(folder)
     model.settings = settings | ({"crf": crf} if crf else {})

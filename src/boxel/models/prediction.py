@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
+from boxel.data.image_names import ImageNames
 from boxel.data.sources import ImageLike, find_images, to_image
 from boxel.models.boxcaseg.inference import resegment, segment_boxes
 from boxel.models.boxcaseg.model import BoxCaseg
@@ -174,21 +175,22 @@ def iter_predictions(
     that is skipped since it cannot be read, or since ``boxes`` does not have it; each is also logged as a warning.
     """
     errors = [] if errors is None else errors
-    annotated = {} if boxes is None else {Path(path).name: image for image, path in enumerate(boxes.paths)}
+    names = None if boxes is None else ImageNames(boxes)
     for start in range(0, len(sources), batch_size):
         batch: list[tuple[int, NDArray[np.uint8]]] = []
+        annotated: list[int] = []  # the image of each in `boxes`
         for index in range(start, min(start + batch_size, len(sources))):
             try:
-                if boxes is not None and _file_name(sources[index]) not in annotated:
-                    raise BoxelError(f"{sources[index]}: {boxes.file} has no image of this name.")
+                own = None if names is None else _find_annotated(names, sources[index])
                 batch.append((index, to_image(sources[index])))
+                annotated += [] if own is None else [own]
             except BoxelError as error:
                 _skip(f"skipped: {error}", errors)
         results: Sequence[Result]
         if isinstance(model, BoxCaseg) and boxes is not None:
             results = [
-                _segment_annotated(model, image, boxes, annotated[_file_name(sources[index])])
-                for index, image in batch
+                _segment_annotated(model, image, boxes, own)
+                for (_, image), own in zip(batch, annotated, strict=True)
             ]
         else:
             results = _predict_images(model, [image for _, image in batch], config, detector)
@@ -278,8 +280,12 @@ def _segment_annotated(
     return instances[np.argsort(-instances.scores, kind="stable")]
 
 
-def _file_name(source: ImageLike) -> str:
-    return Path(source).name if isinstance(source, str | Path) else ""
+def _find_annotated(names: ImageNames, source: ImageLike) -> int:
+    """Return the index of the image of a dataset that a file is, by its name, or by its path among several."""
+    image = names.find_name(Path(source).resolve().as_posix()) if isinstance(source, str | Path) else None
+    if image is None:
+        raise BoxelError(f"{source}: {names.data.file} has no image of this name, or several.")
+    return image
 
 
 def _skip(message: str, errors: list[str]) -> None:

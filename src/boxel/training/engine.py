@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -32,6 +33,7 @@ from boxel.training.run_folder import BEST, check_weights, count_steps
 from boxel.training.schedule import Plan, make_plan
 from boxel.training.settings import LAST, Run
 from boxel.utils.errors import BoxelError, UsageError, one_line
+from boxel.utils.files import not_written
 
 logger = rank_zero_logger(__name__)
 
@@ -159,6 +161,10 @@ def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint:
         _log_start(run, data, plan, samples, processes)
         try:
             trainer.fit(task, loader, val_loader, ckpt_path=checkpoint)
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS):
+                raise
+            raise not_written(run.out, error) from error
         except Stopped:
             logger.info(
                 "stopped at step %d of %d; its state is in %s", trainer.global_step, plan.steps, run.out

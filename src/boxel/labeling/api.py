@@ -9,19 +9,21 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from boxel.data import Annotations, Category, read, write
+from boxel.data import Annotations, Category, read
 from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
 from boxel.labeling.calibration import calibrate
 from boxel.labeling.config import LabelConfig, parse_label_config
+from boxel.labeling.provenance import add_provenance, describe_input
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration
 from boxel.labeling.runner import LabelResult, check_store, label_images
 from boxel.labeling.store import Store
+from boxel.labeling.target import Target, folder_beside, refuse_unknown
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.utils.errors import UsageError, check_path, nearest
-from boxel.utils.files import make_parent, remove
+from boxel.utils.files import make_parent
 
 logger = logging.getLogger(__name__)
 
@@ -82,13 +84,15 @@ def label_data(
     teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     config: LabelConfig | Mapping[str, object] | None = None,
     calibrate_on: Annotations | str | Path | None = None,
+    command: str = "boxel.label",
     **settings: Any,
 ) -> LabelResult:
-    """Make masks as :func:`label` does, with two more arguments, and return what happened on the way too.
+    """Make masks as :func:`label` does, with three more arguments, and return what happened on the way too.
 
     Args:
         to: Formats of `EXPORTS` to write as well, each into a folder beside ``out``, e.g. ``masks_yolo/``.
         calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated.
+        command: What the ``info`` of the dataset states as the command that made it.
 
     Raises:
         BoxelError: As for :func:`label`.
@@ -100,16 +104,19 @@ def label_data(
     """
     parsed = parse_label_config(config, **settings)
     boxes = _read_boxes(data, images, out)
-    target = _check_target(out, to, boxes)
+    paths = _check_target(out, to, boxes, parsed.overwrite)
     if not len(boxes.labels):
         logger.warning("%s: there are no boxes in it; check that it is the right file", boxes.file)
     # A teacher that cannot be made leaves no file behind.
     teachers, calibration = load_teachers(teacher, parsed, boxes.categories)
-    with Store(None if target is None else _store_path(target)) as store:
-        if target is not None:
-            _claim_exports(target, to, store)
+    with Store(_store_path(paths["coco"]) if paths else None) as store:
+        target = Target(store, paths, parsed.overwrite)
+        check_store(
+            boxes, teachers, parsed, store, in_memory=isinstance(data, Annotations)
+        )  # before minutes of work
+        edited = target.take_edits(boxes)
+        made_from = describe_input(data, boxes) if paths else {}
         if calibrate_on is not None:
-            check_store(boxes, teachers, parsed, store)  # before minutes of work
             calibration = calibrate(_read_masks(calibrate_on, boxes), teachers, parsed, calibration)
         elif calibration is None:
             logger.warning(
@@ -118,8 +125,13 @@ def label_data(
                 " and ".join(teacher.name for teacher in teachers) + " together" * (len(teachers) > 1),
                 MIN_MASKS,
             )
-        result = label_images(boxes, teachers, parsed, store, calibration)
-        return result if target is None else _write_result(result, target, to)
+        result = label_images(edited.data, teachers, parsed, store, calibration, edited.own)
+        masks = edited.set_fields(result.data)
+        if paths:
+            masks = add_provenance(masks, made_from, result.settings, command, store)
+            masks = replace(masks, file=str(paths["coco"]))
+            target.write(masks, edited)
+        return replace(result, data=masks)
 
 
 def load_teachers(
@@ -177,8 +189,10 @@ def _read_masks(masked: Annotations | str | Path, boxes: Annotations) -> Annotat
     return found if beside else read(masked, images=boxes.root)
 
 
-def _check_target(out: str | Path | None, to: Sequence[str], data: Annotations) -> Path | None:
-    """Refuse files that would be overwritten, or that could not be written after hours of work."""
+def _check_target(
+    out: str | Path | None, to: Sequence[str], data: Annotations, overwrite: bool
+) -> dict[str, Path]:
+    """Return the path of each output by format; refuse those that could not be written after hours of work."""
     for format in to:
         if format not in EXPORTS:
             raise UsageError(
@@ -187,7 +201,7 @@ def _check_target(out: str | Path | None, to: Sequence[str], data: Annotations) 
     if out is None:
         if to:
             raise UsageError(f"`to` is {', '.join(to)}, but there is no `out` to write it beside; name one.")
-        return None
+        return {}
     if "sbd" in to:
         require_scipy()
     target = Path(out)
@@ -195,46 +209,12 @@ def _check_target(out: str | Path | None, to: Sequence[str], data: Annotations) 
         raise UsageError(f"{target}: the masks are a COCO file; end its name in .json.")
     if data.file and Path(data.file).resolve() == target.resolve():
         raise UsageError(f"{target}: this is the file of the boxes; name another for the masks.")
-    store = _store_path(target)
-    if not store.exists():
-        if target.exists():
-            raise UsageError(
-                f"{target}: this file exists, and there is no {store.name} beside it to resume from; name a new "
-                "file, or remove this one."
-            )
-        _refuse_existing(target, to)  # a job in progress knows which folders are its own
+    paths = {"coco": target} | {format: folder_beside(target, format) for format in to}
+    if not _store_path(target).exists():
+        refuse_unknown(paths, _store_path(target), overwrite)  # and leave no store behind
     make_parent(target)
-    return target
-
-
-def _claim_exports(target: Path, to: Sequence[str], store: Store) -> None:
-    """Record the folders that belong to the job, which replaces them when it ends; refuse those of others."""
-    own = store.get("exports") or []
-    new = [format for format in to if format not in own]
-    _refuse_existing(target, new)
-    store.put("exports", [*own, *new])
-
-
-def _refuse_existing(target: Path, to: Sequence[str]) -> None:
-    for format in to:
-        folder = _export_path(target, format)
-        if folder.exists():
-            raise UsageError(f"{folder}: this folder exists already; remove it, or name another `out`.")
-
-
-def _write_result(result: LabelResult, target: Path, to: Sequence[str]) -> LabelResult:
-    data = replace(result.data, file=str(target))
-    write(data, target)
-    for format in to:
-        folder = _export_path(target, format)
-        remove(folder)  # of this job; `write` makes a new folder complete or not at all
-        write(data, folder, format)
-    return replace(result, data=data)
+    return paths
 
 
 def _store_path(target: Path) -> Path:
     return target.with_suffix(".sqlite")
-
-
-def _export_path(target: Path, format: str) -> Path:
-    return target.with_name(f"{target.stem}_{format}")

@@ -33,6 +33,8 @@ class LabelConfig(Config):
         drop: Minimum IoU of a mask's tight box with its box (BoxCaseg, Section 3.4 and Table 8); a mask below it is
             kept but marked as not trusted.
         relabel: Also make new masks for instances that have a trusted one.
+        overwrite: Discard what was edited in the outputs since they were written, and replace an output that exists
+            without the record of its job.
         workers: Threads, one image each.
         device: Where networks run: `auto` (CUDA if available), `cpu`, `cuda`, `mps`.
 
@@ -49,6 +51,7 @@ class LabelConfig(Config):
     merge: Literal["confident", "smaller", "none"] = "confident"
     drop: ClosedUnitInterval = 0.0
     relabel: bool = False
+    overwrite: bool = False
     workers: PositiveInt = 2
     device: str = "auto"
 

@@ -18,10 +18,12 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations
+from boxel.data.annotations import Annotations, ImageId
+from boxel.data.checks.masks import MaskJudgment, describe_rectangles, find_drawn_masks, judge_masks
 from boxel.data.images import describe_missing, read_image
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
+from boxel.labeling.outputs import left_out, load_records
 from boxel.labeling.overlaps import PlacedMask
 from boxel.labeling.quality import Calibration, estimate_quality
 from boxel.labeling.store import Batch, ImageRows, MaskRow, Store
@@ -34,7 +36,11 @@ from boxel.utils.progress import progress
 logger = logging.getLogger(__name__)
 
 _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be committed in order
-_NEUTRAL_SETTINGS = ("workers", "device")  # a device that changes the masks is in a teacher's identity
+_NEUTRAL_SETTINGS = (
+    "workers",
+    "device",
+    "overwrite",
+)  # a device that changes the masks is in a teacher's identity
 _QUALITY = "weights of the quality"  # the setting that is known only after a calibration
 _FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas")
 _SKIP, _KEEP, _LABEL = range(3)  # roles of an instance: ignored, has a mask that stays, or gets a mask
@@ -51,6 +57,8 @@ class LabelResult:
         changed: Paths of images labeled again because they or their boxes have changed.
         failures: One sentence per image that could not be labeled and keeps its boxes only.
         made: (N,) bool, the instances that got a mask, now or in an earlier run.
+        replaced: (N,) bool, those of them whose segmentation was not a mask.
+        reasons: Why they were replaced, with ids.
         unmasked: Indices of annotations that got no mask although their image was labeled.
         settings: All settings that the masks depend on, by name.
     """
@@ -61,6 +69,8 @@ class LabelResult:
     changed: list[str]
     failures: list[str]
     made: NDArray[np.bool_]
+    replaced: NDArray[np.bool_]
+    reasons: str
     unmasked: NDArray[np.int64]
     settings: dict[str, object]
 
@@ -75,12 +85,14 @@ class LabelResult:
         if len(quality):
             good = (quality >= 0.75).mean()
             text += f"; mean quality of these masks {quality.mean():.2f}, {good:.0%} at least 0.75"
+        if kept.any() or self.reasons:
+            text += f"; {(made & ~self.replaced).sum():,} made, {kept.sum():,} kept"
+            text += f", {self.reasons}" if self.reasons else ""
         others = {
             "of them not trusted": made & ~data.trusted,
             "without a mask: no object seen in the box, or outside the image": lacking & unseen,
             "without a mask: the box has no area": lacking & ~data.has_box,
             "without a mask: the image could not be labeled": lacking & ~unseen & data.has_box,
-            "had a mask already, which stays": kept,
             "left alone as crowds": data.iscrowd,
         }
         return "; ".join([text, *(f"{some.sum():,} {what}" for what, some in others.items() if some.any())])
@@ -110,17 +122,25 @@ def label_images(
     config: LabelConfig,
     store: Store,
     calibration: Calibration | None = None,
+    own: NDArray[np.bool_] | None = None,
 ) -> LabelResult:
     """Label the images of a dataset that the store does not have yet, and return the dataset with all masks.
 
     The masks of an image depend on the image, its annotations and the settings alone, not on the order or the number
-    of threads. A store of other settings or another dataset, and images none of which can be labeled, are a
-    :class:`BoxelError`.
+    of threads. A store of other settings, and images none of which can be labeled, are a :class:`BoxelError`.
+
+    Args:
+        own: (N,) bool, instances that a user has drawn in an output of the job: their masks stay in any case.
     """
     settings = _collect_settings(teachers, config, calibration)
-    job = _Job(data, teachers, config, calibration, _assign_roles(data, config.relabel))
-    digests = check_store(data, teachers, config, store)
     store.check_settings(settings)
+    own = np.zeros(len(data.ids), dtype=bool) if own is None else own
+    judgment, rejected = _judge(data, own)
+    for sentence in _describe_masks(data, judgment, rejected, config.relabel):
+        logger.warning("%s", sentence)
+    data = _drop_masks(data, rejected)
+    job = _Job(data, teachers, config, calibration, _assign_roles(data, config.relabel, own))
+    digests = _fingerprints(data, job.roles)
     current, finished = set(digests.values()), store.paths()
     todo = {digest: image for image, digest in digests.items() if digest not in finished}
     # A file that occurs a second time, with other boxes, has not changed.
@@ -153,29 +173,98 @@ def label_images(
         changed=changed,
         failures=list(failures.values()),
         made=masked,
+        replaced=rejected & masked,
+        reasons=_explain(judgment, rejected & masked, data.ids),
         unmasked=unmasked,
         settings=settings,
     )
 
 
 def check_store(
-    data: Annotations, teachers: Sequence[Teacher], config: LabelConfig, store: Store
-) -> dict[int, bytes]:
-    """Refuse a store with another dataset or other settings but a calibration; return a digest per image to label."""
-    roles = _assign_roles(data, config.relabel)
-    images = np.unique(data.image_index[roles == _LABEL]).tolist()
-    digests = {image: _fingerprint(data, image, roles) for image in images}
-    file, before = data.file and str(Path(data.file).resolve()), store.get("dataset")
-    outdated = len(store.paths().keys() - digests.values())
-    if file and before and file != before and outdated:
-        raise BoxelError(
-            f"{store.path}: it has masks of {before}, and {outdated} of its images are not in {data.file}, or have "
-            "other boxes there; name another `out`."
-        )
-    store.put("dataset", file or before)
+    data: Annotations, teachers: Sequence[Teacher], config: LabelConfig, store: Store, in_memory: bool = False
+) -> None:
+    """Refuse a store with masks of another dataset, or with other settings except for a calibration.
+
+    Args:
+        in_memory: The annotations may differ from their file.
+    """
+    file, before = str(Path(data.file).resolve()) if data.file else "", store.get("dataset")
+    if before is not None and (in_memory or file != before):
+        lacking, complete = _compare_datasets(data, config, store)
+        # In memory boxes may have been changed on purpose, but hardly all of them.
+        changed_in_memory = in_memory and file == before and complete
+        if lacking and not changed_in_memory:
+            raise BoxelError(
+                f"{store.path}: it has masks of {before or 'another dataset in memory'}, and {lacking} of its images "
+                f"are not in {data.file or 'the dataset in memory'}, or have other boxes there; name another `out`."
+            )
+    store.put("dataset", file or before or "")
     stored = (store.get("settings") or {}).get(_QUALITY, "")
     store.check_settings(_collect_settings(teachers, config, None) | {_QUALITY: stored})
-    return digests
+
+
+def _compare_datasets(data: Annotations, config: LabelConfig, store: Store) -> tuple[int, int]:
+    """Return how many images of an earlier run a dataset lacks, at least in part, and how many it has."""
+    records = load_records(store, "coco")
+    if records:
+        return left_out(records[-1], data)
+    own = np.zeros(len(data.ids), dtype=bool)
+    data = _drop_masks(data, _judge(data, own)[1])
+    current = set(_fingerprints(data, _assign_roles(data, config.relabel, own)).values())
+    finished = store.paths().keys()
+    return len(finished - current), len(finished & current)
+
+
+def _judge(data: Annotations, own: NDArray[np.bool_]) -> tuple[MaskJudgment, NDArray[np.bool_]]:
+    """Judge the masks of a dataset; return (N,) bool too, the segmentations that are no masks and nobody's own."""
+    judgment = judge_masks(data)
+    return judgment, judgment.bad & ~own & ~data.iscrowd
+
+
+def _describe_masks(
+    data: Annotations, judgment: MaskJudgment, rejected: NDArray[np.bool_], relabel: bool
+) -> list[str]:
+    """Return a sentence on segmentations that are no masks, and one if all masks are rectangles."""
+    if relabel:
+        return []
+    name, sentences = data.file or "the dataset", []
+    rectangles = describe_rectangles(data, judgment).partition(";")[0]
+    if rectangles:
+        drawn = find_drawn_masks(data, judgment)
+        remedy = "masks are made for them" if rejected[drawn].all() else "`relabel` makes masks for them"
+        sentences.append(f"{name}: {rectangles}; {remedy}.")
+        rejected = rejected & ~drawn
+    if rejected.any():
+        reasons = judgment.describe(data.ids, rejected)
+        sentences.append(
+            f"{name}: {rejected.sum():,} of {data.has_segmentation.sum():,} masks cannot be used, and masks are made "
+            f"instead: {reasons}; `boxel check` states why."
+        )
+    return sentences
+
+
+def _explain(judgment: MaskJudgment, replaced: NDArray[np.bool_], ids: Sequence[ImageId]) -> str:
+    """Return how many masks were replaced for each reason, with ids."""
+    texts = [
+        judgment.describe(ids, replaced & (judgment.verdicts == verdict)).split(" ", 1)
+        for verdict in np.unique(judgment.verdicts[replaced])
+    ]
+    return ", ".join(f"{count} replaced because {reason}" for count, reason in texts)
+
+
+def _drop_masks(data: Annotations, rejected: NDArray[np.bool_]) -> Annotations:
+    """Drop some segmentations, so that nothing of them is left if no mask can be made."""
+    if not rejected.any():
+        return data
+    segmentations, quality, source = data.segmentations.copy(), data.quality.copy(), data.source.copy()
+    segmentations[rejected], quality[rejected], source[rejected] = None, np.nan, None
+    return replace(data, segmentations=segmentations, quality=quality, source=source)
+
+
+def _fingerprints(data: Annotations, roles: NDArray[np.int8]) -> dict[int, bytes]:
+    """Return the digest of each image with instances to label."""
+    images = np.unique(data.image_index[roles == _LABEL]).tolist()
+    return {image: _fingerprint(data, image, roles) for image in images}
 
 
 def _collect_settings(
@@ -249,8 +338,8 @@ def describe_failure(path: Path, error: Exception) -> str:
     return text if str(path) in text else f"{path}: cannot be labeled: {text}"
 
 
-def _assign_roles(data: Annotations, relabel: bool) -> NDArray[np.int8]:
-    masked = data.has_mask & (not relabel)
+def _assign_roles(data: Annotations, relabel: bool, own: NDArray[np.bool_]) -> NDArray[np.int8]:
+    masked = data.has_mask & (own | (not relabel))
     roles = np.where(masked, _KEEP, _LABEL).astype(np.int8)
     roles[data.iscrowd | ~data.has_box] = _SKIP
     return roles

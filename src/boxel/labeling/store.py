@@ -66,12 +66,19 @@ class Store:
     def _prepare(self) -> None:
         """Create the tables that are missing."""
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE sql != ''")}
-        if tables - {"facts", "images"}:
+        if tables - {"facts", "images", "outputs", "edits"}:
             raise BoxelError(f"{self.path}: this file belongs to another program; name another `out`.")
         self._db.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS images (digest BLOB PRIMARY KEY, path TEXT NOT NULL, "
             "width INTEGER NOT NULL, height INTEGER NOT NULL, rows BLOB NOT NULL)"
+        )
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS outputs (name TEXT, digest BLOB, content BLOB NOT NULL, "
+            "PRIMARY KEY (name, digest))"
+        )
+        self._db.execute(
+            "CREATE TABLE IF NOT EXISTS edits (number INTEGER PRIMARY KEY, content BLOB NOT NULL)"
         )
 
     def __enter__(self) -> Store:
@@ -129,6 +136,36 @@ class Store:
             for row in self._db.execute("SELECT digest, path, width, height, rows FROM images"):
                 image = ImageRows(*row)
                 yield image._replace(rows=decoder.decode(row[4]))
+
+    def outputs(self, name: str) -> dict[bytes, bytes]:
+        """Return the records of an output by its digest: one, or two if a run was interrupted while it wrote it."""
+        with self._boxel_errors():
+            rows = self._db.execute(
+                "SELECT digest, content FROM outputs WHERE name = ? ORDER BY rowid", [name]
+            )
+            return dict(rows)
+
+    def output_names(self) -> list[str]:
+        """Return the names of all outputs that have a record."""
+        with self._boxel_errors():
+            return [name for (name,) in self._db.execute("SELECT DISTINCT name FROM outputs")]
+
+    def edits(self) -> bytes | None:
+        """Return the record of a user's edits, or None."""
+        with self._boxel_errors():
+            found = self._db.execute("SELECT content FROM edits").fetchone()
+        return None if found is None else found[0]
+
+    def add_output(self, name: str, digest: bytes, content: bytes, edits: bytes) -> None:
+        """Record an output that is about to take its place, beside the one that is there, and the edits in it."""
+        with self._boxel_errors(), self._transaction():
+            self._db.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?)", [name, digest, content])
+            self._db.execute("INSERT OR REPLACE INTO edits VALUES (1, ?)", [edits])
+
+    def keep_output(self, name: str, digest: bytes) -> None:
+        """Forget all records of an output but the one with a digest, which has taken its place."""
+        with self._boxel_errors(), self._transaction():
+            self._db.execute("DELETE FROM outputs WHERE name = ? AND digest != ?", [name, digest])
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -1,0 +1,400 @@
+"""Edits that a user makes in the outputs of a labeling job: how they are found, kept and applied."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import chain
+from typing import Any, Literal
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace as replace_fields
+from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
+
+from boxel.data.annotations import COLUMNS, Annotations, Category, ImageId, fresh_ids
+from boxel.labeling.outputs import Changes, Origins, Output, image_keys, origin_digest
+from boxel.masks.boxes import paired_box_iou
+from boxel.masks.rle import to_rle
+from boxel.utils.errors import BoxelError
+
+_MAX_NAMED = 5
+"""Maximum number of ids in a sentence."""
+
+_SAME_IOU = 0.99
+"""Minimum IoU of the boxes and of the masks of one edit in two formats."""
+
+
+class Row(msgspec.Struct, array_like=True, frozen=True):
+    """An instance as a user left it."""
+
+    category: Category
+    box: tuple[float, float, float, float]
+    segmentation: bytes | None
+    iscrowd: bool
+    source: str | None
+    trusted: bool
+    extras: bytes | None
+
+
+class Edit(msgspec.Struct, array_like=True, frozen=True):
+    """What a user did to one instance, by the key of its image and its id in the dataset.
+
+    Its class, box or segmentation was changed, only its other fields were, it was deleted, or it was added.
+    """
+
+    image: str
+    id: ImageId
+    kind: Literal["changed", "fields", "deleted", "added"]
+    origin: bytes = b""  # digest of class and box in the dataset; empty if a user has added it
+    row: Row | None = None  # None if it was deleted
+
+    @property
+    def key(self) -> tuple[str, ImageId]:
+        """What tells it apart from the edits of other instances."""
+        return self.image, self.id
+
+
+class Edits(msgspec.Struct, array_like=True):
+    """All that a user has edited."""
+
+    rows: list[Edit] = []
+    images: list[str] = []  # keys of the images that were removed
+
+    def __len__(self) -> int:
+        return len(self.rows) + len(self.images)
+
+
+def pack(edits: Edits) -> bytes:
+    """Return edits as a store keeps them."""
+    return msgspec.msgpack.encode(edits)
+
+
+def unpack(content: bytes | None) -> Edits:
+    """Return the edits that a store keeps."""
+    return Edits() if content is None else msgspec.msgpack.decode(content, type=Edits)
+
+
+def collect(before: Output, found: Annotations, changes: Changes) -> Edits:
+    """Return the changes of an output as edits of the dataset."""
+
+    def edit(kind: Any, recorded: int, row: Row | None = None) -> Edit:
+        image, origin = before.image_index[recorded], before.origin(recorded)
+        return Edit(before.paths[image], before.own_ids[recorded], kind, origin, row)
+
+    key_of = dict(zip(before.image_ids, before.paths, strict=True))
+    rows = [edit("changed", recorded, _row(found, other, True)) for recorded, other in changes.shapes]
+    rows += [edit("fields", recorded, _row(found, other, False)) for recorded, other in changes.fields]
+    rows += [edit("deleted", recorded) for recorded in changes.deleted]
+    for other in changes.added:
+        key = key_of[found.image_ids[found.image_index[other]]]
+        rows.append(Edit(key, found.ids[other], "added", row=_row(found, other, True)))
+    return Edits(rows, [before.paths[image] for image in changes.removed_images])
+
+
+def _row(found: Annotations, row: int, drawn: bool) -> Row:
+    """Return an instance; what a user has drawn has no source, and is trusted."""
+    return Row(
+        category=found.categories[found.labels[row]],
+        box=tuple(found.boxes[row].tolist()),
+        segmentation=found.segmentations[row],
+        iscrowd=bool(found.iscrowd[row]),
+        source=None if drawn else found.source[row],
+        trusted=drawn or bool(found.trusted[row]),
+        extras=found.extras[row],
+    )
+
+
+def describe(changes: Changes, before: Output, found: Annotations) -> str:
+    """Describe the changes of an output, with the ids that it has."""
+    drawn = [
+        [found.ids[k] for _, k in changes.shapes if found.has_segmentation[k] == has] for has in (True, False)
+    ]
+    parts = [
+        _count(drawn[0], "mask", "kept as trusted"),
+        _count(drawn[1], "object", "without a mask kept"),
+        _count([found.ids[k] for _, k in changes.fields], "object", "with other fields kept"),
+        _count([before.ids[k] for k in changes.deleted], "object", "deleted"),
+        _count([found.ids[k] for k in changes.added], "object", "added"),
+        _count([before.image_ids[k] for k in changes.removed_images], "image", "removed"),
+    ]
+    return ", ".join(filter(None, parts))
+
+
+def _count(ids: Sequence[ImageId], what: str, outcome: str) -> str:
+    if not ids:
+        return ""
+    named = ", ".join(map(str, ids[:_MAX_NAMED])) + ", ..." * (len(ids) > _MAX_NAMED)
+    several = "s" * (len(ids) > 1)
+    return f"{len(ids):,} {what}{several} {outcome} (id{several} {named})"
+
+
+def join(found: Mapping[str, Edits]) -> Edits:
+    """Join the edits of several outputs, by name; refuse an instance that was edited differently in two of them."""
+    joined: dict[tuple[str, ImageId], tuple[str, Edit]] = {}
+    added: list[Edit] = []
+    for name, edits in found.items():
+        for edit in edits.rows:
+            if edit.kind == "added":
+                added += [] if _is_among(edit, added) else [edit]
+                continue
+            other_name, other = joined.setdefault(edit.key, (name, edit))
+            if _agree(edit, other):
+                continue
+            if "fields" not in (edit.kind, other.kind) or edit.kind == other.kind:
+                raise BoxelError(
+                    f"annotation {edit.id} of {edit.image} was edited differently in {other_name} and in {name}; undo "
+                    "one of the edits, or discard both with `overwrite`."
+                )
+            if other.kind == "fields":  # what was drawn counts
+                joined[edit.key] = (name, edit)
+    images = dict.fromkeys(image for edits in found.values() for image in edits.images)
+    return Edits([*(edit for _, edit in joined.values()), *added], list(images))
+
+
+def _is_among(edit: Edit, others: Sequence[Edit]) -> bool:
+    return any(other.image == edit.image and _agree(edit, other) for other in others)
+
+
+def _agree(one: Edit, other: Edit) -> bool:
+    """Return whether two edits of an instance are the same, but for the precision of formats."""
+    a, b = one.row, other.row
+    if a == b or a is None or b is None or one.kind != other.kind:
+        return a == b and one.kind == other.kind
+    if one.kind == "fields":
+        return (a.iscrowd, a.source, a.trusted, a.extras) == (b.iscrowd, b.source, b.trusted, b.extras)
+    if a.category.name != b.category.name or (a.segmentation is None) != (b.segmentation is None):
+        return False
+    if not paired_box_iou(np.array([a.box]), np.array([b.box]))[0] >= _SAME_IOU:
+        return False
+    return a.segmentation == b.segmentation or _mask_iou(a, b) >= _SAME_IOU
+
+
+def _mask_iou(a: Row, b: Row) -> float:
+    shapes = [msgspec.json.decode(row.segmentation or b"[]") for row in (a, b)]
+    size = np.ceil(np.maximum(a.box, b.box)[[3, 2]]).astype(int).tolist()
+    height, width = next((shape["size"] for shape in shapes if isinstance(shape, dict)), size)
+    codes = [to_rle(shape, height, width) for shape in shapes]
+    return float(coco_mask.iou(codes[:1], codes[1:], [0])[0, 0])
+
+
+def merge(earlier: Edits, new: Edits, taken: Sequence[ImageId]) -> Edits:
+    """Add new edits to those of earlier runs.
+
+    Args:
+        earlier: Those of earlier runs.
+        new: Those that were found now.
+        taken: Ids that instances of the dataset have.
+    """
+    rows = {edit.key: edit for edit in earlier.rows}
+    fresh = fresh_ids(chain(taken, (edit.id for edit in chain(earlier.rows, new.rows))))
+    known = {*taken, *(edit.id for edit in earlier.rows)}
+    for edit in new.rows:
+        before = rows.get(edit.key)
+        if edit.kind == "added":
+            if before is not None and before.kind == "deleted":  # it is there again
+                rows[edit.key] = replace_fields(edit, kind="changed", origin=before.origin)
+            elif not _is_among(edit, [other for other in rows.values() if other.kind == "added"]):
+                edit = replace_fields(edit, id=next(fresh)) if edit.id in known else edit
+                rows[edit.key] = edit
+        elif before is None or before.row is None:
+            rows[edit.key] = edit
+        elif edit.row is None:
+            if before.kind == "added":
+                del rows[edit.key]
+            else:
+                rows[edit.key] = edit
+        else:
+            row = edit.row if edit.kind == "changed" else _with_fields(before.row, edit.row)
+            kind = edit.kind if before.kind == "fields" else before.kind
+            rows[edit.key] = replace_fields(before, row=row, kind=kind)
+    return Edits(list(rows.values()), list(dict.fromkeys([*earlier.images, *new.images])))
+
+
+def _with_fields(row: Row, fields: Row) -> Row:
+    """Return a row with the fields that do not belong to its shape from another."""
+    names = ("iscrowd", "source", "trusted", "extras")
+    return replace_fields(row, **{name: getattr(fields, name) for name in names})
+
+
+@dataclass(frozen=True)
+class Edited:
+    """A dataset with the edits of a user.
+
+    Attributes:
+        data: The dataset.
+        own: (N,) bool, the instances that the user has drawn or changed.
+        origins: Where its rows come from.
+        fields: Rows whose other fields the user has changed, which are set after labeling.
+        edits: The edits.
+    """
+
+    data: Annotations
+    own: NDArray[np.bool_]
+    origins: Origins
+    fields: dict[int, Row]
+    edits: Edits
+
+    def set_fields(self, data: Annotations) -> Annotations:
+        """Set the fields that a user has changed in the dataset after it was labeled."""
+        if not self.fields:
+            return data
+        columns = {name: getattr(data, name).copy() for name in ("iscrowd", "source", "trusted", "extras")}
+        for instance, row in self.fields.items():
+            for name, column in columns.items():
+                column[instance] = getattr(row, name)
+        return replace(data, **columns)
+
+
+def apply(data: Annotations, edits: Edits, written: Output | None = None) -> Edited:
+    """Apply edits to a dataset.
+
+    An edit belongs to the instance that has the class and box of the one that was edited, or else its id. An instance
+    that was changed and is not in the dataset any more is kept as one that was added.
+
+    Args:
+        data: The dataset.
+        edits: The edits.
+        written: The COCO file with the numbers that stand for ids which are text: they stay what they were.
+    """
+    if not edits:
+        return Edited(data, np.zeros(len(data.ids), dtype=bool), Origins(data.ids, {}), {}, edits)
+    edit_of, added, away = _locate(data, edits)
+    removed = set(edits.images)
+    keys = image_keys(data.paths)
+    kept_images = np.array([key not in removed for key in keys], dtype=bool)
+    kept = kept_images[data.image_index]
+    kept[[row for row, edit in edit_of.items() if edit.row is None]] = False
+    renumbered = _with_written_ids(data, written)
+    whole = _append(renumbered, added, keys)
+    drawn = {row: edit for row, edit in edit_of.items() if edit.kind == "changed"}
+    whole = _set_rows(whole, drawn, len(data.ids), added)
+    count, total = len(data.ids), len(whole.ids)
+    kept = np.flatnonzero(np.concatenate([kept, kept_images[whole.image_index[count:]]]))
+    place = {int(row): k for k, row in enumerate(kept)}
+    own = np.zeros(total, dtype=bool)
+    own[[*drawn, *range(count, total)]] = True
+    ids = [*data.ids, *(edit.id for edit in added)]
+    digests = {row: edit.origin for row, edit in drawn.items()} | dict.fromkeys(range(count, total), bytes(8))
+    fields = {row: edit.row for row, edit in edit_of.items() if edit.kind == "fields" and edit.row}
+    edited = whole.select_instances(kept)
+    if not kept_images.all():
+        edited = edited.select_images(kept_images)
+    return Edited(
+        edited,
+        own[kept],
+        Origins([ids[row] for row in kept], {place[row]: d for row, d in digests.items() if row in place}),
+        {place[row]: fields[row] for row in fields if row in place},
+        Edits([*edit_of.values(), *added, *away], edits.images),
+    )
+
+
+def _locate(data: Annotations, edits: Edits) -> tuple[dict[int, Edit], list[Edit], list[Edit]]:
+    """Return the edit of each row that has one, the instances to add, and the edits of images that are not there."""
+    index = {key: image for image, key in enumerate(image_keys(data.paths))}
+    by_image: dict[str, list[Edit]] = {}
+    for edit in edits.rows:
+        by_image.setdefault(edit.image, []).append(edit)
+    edit_of: dict[int, Edit] = {}
+    added: list[Edit] = []
+    away: list[Edit] = []
+    for key, own in by_image.items():
+        if key not in index:
+            away += own
+            continue
+        rows = data.instances_in(index[key]).tolist()
+        digests = {row: origin_digest(data, row) for row in rows}
+        left = [edit for edit in own if edit.kind != "added"]
+        for by_id, by_origin in ((True, True), (False, True), (True, False)):
+            for edit in list(left):
+                fitting = (
+                    row
+                    for row in rows
+                    if row not in edit_of
+                    and (not by_id or data.ids[row] == edit.id)
+                    and (not by_origin or digests[row] == edit.origin)
+                )
+                row = next(fitting, None)
+                if row is not None:
+                    left.remove(edit)
+                    edit_of[row] = replace_fields(edit, id=data.ids[row], origin=digests[row])
+        added += [edit for edit in own if edit.kind == "added"]
+        added += [replace_fields(edit, kind="added", origin=b"") for edit in left if edit.kind == "changed"]
+    return edit_of, _with_free_ids(added, data.ids), away
+
+
+def _with_free_ids(added: Sequence[Edit], taken: Sequence[ImageId]) -> list[Edit]:
+    known, fresh = set(taken), fresh_ids([*taken, *(edit.id for edit in added)])
+    free = []
+    for edit in added:
+        free.append(replace_fields(edit, id=next(fresh)) if edit.id in known else edit)
+        known.add(free[-1].id)
+    return free
+
+
+def _append(data: Annotations, added: Sequence[Edit], keys: Sequence[str]) -> Annotations:
+    """Append instances, whose columns are set later."""
+    if not added:
+        return data
+    index = {key: image for image, key in enumerate(keys)}
+    names = [name for name in COLUMNS if name not in ("widths", "heights")]
+    filler = {name: np.zeros((len(added), *getattr(data, name).shape[1:]), COLUMNS[name]) for name in names}
+    filler["image_index"] = np.array([index[edit.image] for edit in added])
+    columns: dict[str, Any] = {name: np.concatenate([getattr(data, name), filler[name]]) for name in names}
+    ids = [*data.ids, *(edit.id for edit in _with_free_ids(added, data.ids))]
+    return replace(data, ids=ids, **columns)
+
+
+def _set_rows(data: Annotations, drawn: Mapping[int, Edit], start: int, added: Sequence[Edit]) -> Annotations:
+    """Set the columns of the instances that a user has drawn: some rows, and all from one on."""
+    categories = list(data.categories)
+    label_of = {category.name: label for label, category in reversed(list(enumerate(categories)))}
+    columns = {
+        name: getattr(data, name).copy()
+        for name in COLUMNS
+        if name not in ("widths", "heights", "image_index")
+    }
+    for row, edit in chain(drawn.items(), enumerate(added, start=start)):
+        own = edit.row
+        assert own is not None
+        label = int(columns["labels"][row])
+        if row >= start or categories[label].name != own.category.name:
+            label = label_of.get(own.category.name, len(categories))
+        if label == len(categories):
+            ids = {category.id for category in categories}
+            id = own.category.id if own.category.id not in ids else max(ids) + 1
+            label_of[own.category.name] = label
+            categories.append(replace(own.category, id=id))
+        values = {
+            "labels": label,
+            "boxes": own.box,
+            "iscrowd": own.iscrowd,
+            "segmentations": own.segmentation,
+            "quality": np.nan,
+            "source": own.source,
+            "trusted": own.trusted,
+            "areas": np.nan,
+            "extras": columns["extras"][row] if own.extras is None and row < start else own.extras,
+        }
+        for name, value in values.items():
+            columns[name][row] = value
+    return replace(data, categories=tuple(categories), **columns)
+
+
+def _with_written_ids(data: Annotations, written: Output | None) -> Annotations:
+    """Give images and instances the numbers that a COCO file has instead of their ids, which are text."""
+    if written is None or written.ids == written.own_ids:
+        return data
+    keys = image_keys(data.paths)
+    image_ids = dict(zip(written.paths, written.image_ids, strict=True))
+    owners = (written.paths[image] for image in written.image_index)
+    ids = dict(zip(zip(owners, written.own_ids, strict=True), written.ids, strict=True))
+    return replace(
+        data,
+        image_ids=[image_ids.get(key, id) for key, id in zip(keys, data.image_ids, strict=True)],
+        ids=[
+            ids.get((keys[image], id), id)
+            for image, id in zip(data.image_index.tolist(), data.ids, strict=True)
+        ],
+    )

@@ -1,0 +1,270 @@
+"""The outputs of a job as they were written, by which a later run finds out what a user has changed in them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from hashlib import blake2b
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+from msgspec.structs import replace
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Annotations, ImageId
+from boxel.data.checks.masks import MALFORMED, SEGMENTATION, Code
+from boxel.data.images import SUFFIXES
+from boxel.labeling.store import Store
+from boxel.masks.rle import to_rle
+from boxel.utils.errors import BoxelError
+
+_DIGEST = 8
+"""Bytes per instance and digest."""
+
+
+class Output(msgspec.Struct, array_like=True, frozen=True):
+    """A file or folder as it was written. Rows are as it reads back; digests of all rows lie one after another."""
+
+    digest: bytes  # of all files
+    files: list[str]  # of a folder, relative to it
+    paths: list[str]  # keys of its images, see `image_keys`
+    image_ids: list[ImageId]
+    image_index: list[int]
+    ids: list[ImageId]
+    own_ids: list[ImageId]  # that the rows have in the dataset
+    origins: bytes  # digests of class and box in the dataset, before edits
+    shapes: bytes  # of class, box and segmentation
+    fields: bytes  # of all else that a user may set
+    unreadable: int  # rows that cannot be read
+
+    def pack(self) -> bytes:
+        """Return it as a store keeps it."""
+        return msgspec.msgpack.encode(self)
+
+    def origin(self, row: int) -> bytes:
+        """The digest of class and box of a row in the dataset; empty if a user has added it."""
+        digest = self.origins[_DIGEST * row : _DIGEST * (row + 1)]
+        return digest if any(digest) else b""
+
+
+class Changes(msgspec.Struct):
+    """How an output differs from its record, by indices of rows."""
+
+    shapes: list[tuple[int, int]]  # (recorded, found): class, box or segmentation has changed
+    fields: list[tuple[int, int]]  # (recorded, found): something else has changed
+    deleted: list[int]  # recorded
+    added: list[int]  # found
+    removed_images: list[int]  # recorded
+    unknown_images: list[int]  # found, with instances
+
+    def __len__(self) -> int:
+        return sum(len(getattr(self, name)) for name in self.__struct_fields__)
+
+
+@dataclass(frozen=True)
+class Origins:
+    """Where the rows of a dataset with edits come from.
+
+    Attributes:
+        ids: N ids in the dataset without edits.
+        digests: Digest of class and box in that dataset, of the rows that edits have changed.
+    """
+
+    ids: list[ImageId]
+    digests: Mapping[int, bytes]
+
+
+def load_records(store: Store, name: str) -> list[Output]:
+    """Return the records of an output, the last one last: two if a run was interrupted while it wrote the output."""
+    rows = store.outputs(name).items()
+    return [replace(msgspec.msgpack.decode(content, type=Output), digest=digest) for digest, content in rows]
+
+
+def digest_files(path: Path) -> bytes:
+    """Compute the digest of a file, or of a folder: of the names of all files and the contents of annotations.
+
+    Images count by their name and size.
+    """
+    total = blake2b(digest_size=16)
+    if not path.is_dir():
+        _add_content(path, total)
+        return total.digest()
+    for name in list_files(path):
+        file = path / name
+        total.update(msgspec.json.encode([name, file.stat().st_size]))
+        if file.suffix.lower() not in SUFFIXES or file.parent.name.startswith("Segmentation"):
+            _add_content(file, total)
+    return total.digest()
+
+
+def list_files(folder: Path) -> list[str]:
+    """List the files in a folder, relative to it."""
+    return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
+
+
+def _add_content(file: Path, total: Any) -> None:
+    with open(file, "rb") as stream:
+        while block := stream.read(1 << 20):
+            total.update(block)
+
+
+def image_keys(paths: Iterable[str]) -> list[str]:
+    """Return a distinct key per image: its path, numbered if a dataset lists it several times."""
+    count: Counter[str] = Counter()
+    keys = []
+    for path in paths:
+        count[path] += 1
+        keys.append(path if count[path] == 1 else f"{path}\0{count[path]}")
+    return keys
+
+
+def record(
+    found: Annotations, written: Annotations, origins: Origins, digest: bytes, files: list[str]
+) -> Output:
+    """Record an output.
+
+    Args:
+        found: The output as it reads back.
+        written: The dataset that was written.
+        origins: Where its rows come from.
+        digest: That of its files.
+        files: The files of a folder.
+    """
+    images, rows = _align(found, written, by_place=not files)
+    keys = image_keys(written.paths)
+    starts = [
+        bytes(_DIGEST) if row < 0 else origins.digests.get(row) or origin_digest(written, row) for row in rows
+    ]
+    return Output(
+        digest=digest,
+        files=files,
+        paths=[keys[image] for image in images],
+        image_ids=found.image_ids,
+        image_index=found.image_index.tolist(),
+        ids=found.ids,
+        own_ids=[origins.ids[row] if row >= 0 else found.ids[k] for k, row in enumerate(rows)],
+        origins=b"".join(starts),
+        shapes=b"".join(shape_digest(found, row) for row in range(len(found.ids))),
+        fields=b"".join(_field_digest(found, row) for row in range(len(found.ids))),
+        unreadable=count_unreadable(found),
+    )
+
+
+def _align(found: Annotations, written: Annotations, by_place: bool) -> tuple[list[int], list[int]]:
+    """Return the image and the row of a written dataset for each that reads back, by place or by id; -1 if none.
+
+    COCO has all rows in their order, but numbers instead of some ids; folders have their ids.
+    """
+    if by_place and np.array_equal(found.image_index, written.image_index) and len(found) == len(written):
+        return list(range(len(written))), list(range(len(written.ids)))
+    image_of = {id: i for i, id in reversed(list(enumerate(written.image_ids)))}
+    images = [image_of.get(id, -1) for id in found.image_ids]
+    if -1 in images:
+        raise BoxelError(f"{found.file}: image {found.image_ids[images.index(-1)]} was not written.")
+    row_of = dict(
+        zip(_row_keys(written.image_index.tolist(), written.ids), range(len(written.ids)), strict=True)
+    )
+    keys = _row_keys([images[i] for i in found.image_index.tolist()], found.ids)
+    return images, [row_of.get(key, -1) for key in keys]
+
+
+def _row_keys(images: Iterable[int], ids: Iterable[ImageId]) -> list[tuple[int, ImageId, int]]:
+    """Return a distinct key per row: image and id, numbered if an id occurs several times."""
+    count: Counter[tuple[int, ImageId]] = Counter()
+    keys = []
+    for pair in zip(images, ids, strict=True):
+        count[pair] += 1
+        keys.append((*pair, count[pair]))
+    return keys
+
+
+def count_unreadable(data: Annotations) -> int:
+    """Count the issues of a reader by which something was left out."""
+    return sum("left out" in issue.repair for issue in data.issues)
+
+
+def origin_digest(data: Annotations, row: int) -> bytes:
+    """Compute the digest of the class and the box of an instance."""
+    return _digest([data.categories[data.labels[row]].name, data.boxes[row].tolist()])
+
+
+def shape_digest(data: Annotations, row: int) -> bytes:
+    """Compute the digest of the class, the box and the segmentation of an instance, however that is spelled."""
+    box = [round(v, 6) + 0.0 for v in data.boxes[row].tolist()]
+    return _digest([data.categories[data.labels[row]].name, box, _spell(data.segmentations[row])])
+
+
+def _spell(segmentation: bytes | None) -> Any:
+    if segmentation is None:
+        return None
+    try:
+        shape = SEGMENTATION.decode(segmentation)
+        if not isinstance(shape, Code):
+            return shape
+        if isinstance(shape.counts, str):
+            return [*shape.size, shape.counts]
+        return [
+            *shape.size,
+            to_rle({"size": list(shape.size), "counts": shape.counts}, *shape.size)["counts"],
+        ]
+    except MALFORMED:
+        return segmentation
+
+
+def _field_digest(data: Annotations, row: int) -> bytes:
+    extras = {} if data.extras[row] is None else msgspec.json.decode(data.extras[row])
+    kept = {name: value for name, value in extras.items() if value not in (None, "", [], {})}
+    flags = [bool(data.iscrowd[row]), bool(data.trusted[row]), data.source[row]]
+    return blake2b(msgspec.json.encode([*flags, kept], order="deterministic"), digest_size=_DIGEST).digest()
+
+
+def _digest(values: list[Any]) -> bytes:
+    return blake2b(msgspec.msgpack.encode(values), digest_size=_DIGEST).digest()
+
+
+def compare(before: Output, found: Annotations) -> Changes:
+    """Find what has changed in an output since it was recorded; rows are told apart by image and id."""
+    image_of = {id: i for i, id in reversed(list(enumerate(before.image_ids)))}
+    images = [image_of.get(id, -1) for id in found.image_ids]
+    owners = found.image_index.tolist()
+    changes = Changes([], [], [], [], [], sorted({image for image in owners if images[image] < 0}))
+    present = set(images)
+    changes.removed_images = [image for image in range(len(before.image_ids)) if image not in present]
+    keys = _row_keys([images[image] for image in owners], found.ids)
+    row_of = {key: row for row, key in enumerate(keys) if key[0] >= 0}
+    shapes, fields = _split(before.shapes), _split(before.fields)
+    for row, key in enumerate(_row_keys(before.image_index, before.ids)):
+        other = row_of.pop(key, None)
+        if other is None:
+            if key[0] in present:
+                changes.deleted.append(row)
+        elif shape_digest(found, other) != shapes[row].tobytes():
+            changes.shapes.append((row, other))
+        elif _field_digest(found, other) != fields[row].tobytes():
+            changes.fields.append((row, other))
+    changes.added = list(row_of.values())
+    return changes
+
+
+def _split(digests: bytes) -> NDArray[np.void]:
+    return np.frombuffer(digests, dtype=f"V{_DIGEST}")
+
+
+def left_out(before: Output, data: Annotations) -> tuple[int, int]:
+    """Count the images of an output of which a dataset lacks instances, by class and box, and the other images."""
+    index = {key: i for i, key in enumerate(image_keys(data.paths))}
+    earlier: list[Counter[bytes]] = [Counter() for _ in before.paths]
+    for row, image in enumerate(before.image_index):
+        if origin := before.origin(row):
+            earlier[image][origin] += 1
+    lacking = complete = 0
+    for key, rows in zip(before.paths, earlier, strict=True):
+        image = index.get(key)
+        own = [] if image is None else data.instances_in(image).tolist()
+        now = Counter(origin_digest(data, row) for row in own)
+        lacking += image is None or bool(rows - now)
+        complete += image is not None and not rows - now and bool(rows)
+    return lacking, complete

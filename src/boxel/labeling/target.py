@@ -1,0 +1,204 @@
+"""The files that a labeling job writes: a user's edits are taken from them before they are written again."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import warnings
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from boxel.data import Annotations, read, write
+from boxel.data.checks.masks import Verdict, judge_masks
+from boxel.data.formats.identity import IDS_FILE
+from boxel.labeling.edits import Edited, Edits, apply, collect, describe, join, merge, pack, unpack
+from boxel.labeling.outputs import (
+    Changes,
+    Output,
+    compare,
+    count_unreadable,
+    digest_files,
+    list_files,
+    load_records,
+    record,
+)
+from boxel.labeling.store import Store
+from boxel.utils.errors import BoxelError, UsageError, one_line
+from boxel.utils.files import atomic_path
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Target:
+    """The outputs of a job, by format, and its store.
+
+    Raises:
+        UsageError: An output exists that the job has not written.
+    """
+
+    store: Store
+    paths: dict[str, Path]
+    overwrite: bool = False
+    _seen: dict[str, bytes] = field(default_factory=dict)  # digest of each output at the start
+
+    def __post_init__(self) -> None:
+        unknown = {name: path for name, path in self.paths.items() if not self.store.outputs(name)}
+        refuse_unknown(unknown, self.store.path, self.overwrite)
+
+    def take_edits(self, data: Annotations) -> Edited:
+        """Apply to a dataset what a user has edited in the outputs, now and before earlier runs."""
+        if self.overwrite or not self.paths:
+            self._seen = {name: digest_files(path) for name, path in self.paths.items() if path.exists()}
+            return apply(data, Edits())
+        found: dict[str, Edits] = {}
+        for name, path in self.paths.items():
+            if path.exists():
+                edits = self._find_edits(name, path)
+                if edits:
+                    found[str(path)] = edits
+        self._mention_others()
+        earlier = unpack(self.store.edits())
+        if earlier:
+            logger.info("%d edits of earlier runs are kept; `overwrite` discards them", len(earlier))
+        written = next(iter(load_records(self.store, "coco")[-1:]), None)
+        taken = [*data.ids, *(written.ids if written else [])]
+        edited = apply(data, merge(earlier, join(found), taken), written)
+        _refuse_bad_masks(edited, list(found))
+        return edited
+
+    def _find_edits(self, name: str, path: Path) -> Edits:
+        """Read an output if it has changed since it was written, and return the changes."""
+        records = {output.digest: output for output in load_records(self.store, name)}
+        self._seen[name] = digest = digest_files(path)
+        if digest in records:
+            return Edits()
+        try:
+            found = read(path, format=name)
+        except BoxelError as error:
+            raise BoxelError(
+                f"{path}: it was edited since it was written and can no longer be read ({one_line(error)}); repair it, "
+                "move it away, or discard it with `overwrite`."
+            ) from error
+        # After an interruption it is unknown which of two states was edited: the one that it is closer to.
+        changes, before = min(
+            ((compare(output, found), output) for output in records.values()), key=lambda pair: len(pair[0])
+        )
+        _refuse_unusable(path, found, before, changes)
+        if not changes:
+            logger.info("%s was saved again since it was written; its objects are the same", path)
+        else:
+            what = describe(changes, before, found)
+            logger.warning(
+                "%s was edited since it was written: %s; `overwrite` discards these edits", path, what
+            )
+        return collect(before, found, changes)
+
+    def _mention_others(self) -> None:
+        """Warn of an edited folder that an earlier run has written, and that this one does not write."""
+        for name in self.store.output_names():
+            path = folder_beside(self.paths["coco"], name)
+            known = {output.digest for output in load_records(self.store, name)}
+            if name not in self.paths and path.is_dir() and digest_files(path) not in known:
+                logger.warning("%s: its edits are not taken over; name %s in `to`", path, name)
+
+    def write(self, data: Annotations, edited: Edited) -> None:
+        """Write the outputs, and record each before it takes its place, so that it is known after any interruption."""
+        for name, path in self.paths.items():
+            with atomic_path(path) as temporary:
+                with _naming(temporary, path):
+                    write(data, temporary, name)
+                files = list_files(temporary) if temporary.is_dir() else []
+                before = load_records(self.store, name)
+                digest = digest_files(temporary)
+                output = next((output for output in before if output.digest == digest), None)
+                if output is None:
+                    output = record(read(temporary, format=name), data, edited.origins, digest, files)
+                if temporary.is_dir() and before:
+                    digest = _carry_files(path, temporary, before[-1].files) or digest
+                if path.exists() and self._seen.get(name) != digest_files(path):
+                    raise BoxelError(
+                        f"{path}: it was edited while the job ran; give the same command again, which keeps the edits."
+                    )
+                self.store.add_output(name, digest, output.pack(), pack(edited.edits))
+            self.store.keep_output(name, digest)
+
+
+def refuse_unknown(paths: Mapping[str, Path], store: Path | None, overwrite: bool) -> None:
+    """Refuse to replace what no job is known to have written; with ``overwrite`` only folders of others."""
+    for format, path in paths.items():
+        if not path.exists():
+            continue
+        if format != "coco" and not (overwrite and (path / IDS_FILE).is_file()):
+            raise UsageError(f"{path}: this folder exists already; remove it, or name another `out`.")
+        if format == "coco" and not overwrite:
+            known = store is not None and store.exists()
+            reason = "does not know it" if known else "is not there"
+            raise UsageError(
+                f"{path}: this file exists, and the record of its job, {store}, {reason}; name a new file, remove this "
+                "one, or replace it with `overwrite`."
+            )
+
+
+def folder_beside(target: Path, format: str) -> Path:
+    """Return the folder of a format beside the COCO file."""
+    return target.with_name(f"{target.stem}_{format}")
+
+
+@contextmanager
+def _naming(temporary: Path, path: Path) -> Iterator[None]:
+    """Name the path that is meant in errors and warnings about a temporary one."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            yield
+        except BoxelError as error:
+            error.args = (str(error).replace(str(temporary), str(path)),)
+            raise
+    for warning in caught:
+        warnings.warn(str(warning.message).replace(str(temporary), str(path)), warning.category, stacklevel=4)
+
+
+def _carry_files(old: Path, new: Path, own: Sequence[str]) -> bytes | None:
+    """Copy what others have put into a folder into the new one; return its digest if there was any."""
+    if not old.is_dir():
+        return None
+    others = [name for name in list_files(old) if name not in set(own) and not (new / name).exists()]
+    for name in others:
+        (new / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(old / name, new / name)
+    return digest_files(new) if others else None
+
+
+def _refuse_unusable(path: Path, found: Annotations, before: Output, changes: Changes) -> None:
+    """Refuse an output with rows that would be lost."""
+    remedy = "or discard it with `overwrite`."
+    if count_unreadable(found) > before.unreadable:
+        first = next(issue.message for issue in found.issues if "left out" in issue.repair)
+        raise BoxelError(
+            f"{path}: it was edited since it was written, and not all of it can be read (the first: "
+            f"{one_line(first, 200)}); repair it, {remedy}"
+        )
+    if changes.unknown_images:
+        first = found.paths[changes.unknown_images[0]]
+        raise BoxelError(
+            f"{path}: it was edited since it was written, and has objects in {len(changes.unknown_images)} images that "
+            f"are not in the dataset, e.g. {first}; add them to the boxes, move them away, {remedy}"
+        )
+
+
+def _refuse_bad_masks(edited: Edited, names: Sequence[str]) -> None:
+    """Refuse edited masks that are none."""
+    rows = np.flatnonzero(edited.own & edited.data.has_segmentation)
+    data = edited.data.select_instances(rows)
+    judgment = judge_masks(data)
+    drawn = judgment.bad & (judgment.verdicts != Verdict.FILLED_BOX)
+    if drawn.any():
+        raise BoxelError(
+            f"{' and '.join(names)}: edited masks cannot be used: {judgment.describe(data.ids, drawn)}; repair "
+            "them, or discard all edits with `overwrite`."
+        )

@@ -10,6 +10,7 @@ import pytest
 import boxel
 from boxel.data.formats import ConversionWarning
 from boxel.labeling import api as module
+from boxel.labeling import target as target_module
 from boxel.labeling.api import label, label_data
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.teachers import make_teacher
@@ -91,7 +92,10 @@ def test_existing_files_are_not_overwritten(make_set, tmp_path):
         label(boxes, out=boxes, teacher="ellipse")
     precious = tmp_path / "masks.json"
     precious.write_text("{}")
-    with pytest.raises(UsageError, match=r"masks\.json: this file exists, and there is no masks\.sqlite"):
+    with pytest.raises(
+        UsageError,
+        match=r"masks\.json: this file exists, and the record of its job, .*masks\.sqlite, is not there",
+    ):
         label(boxes, out=precious, teacher="ellipse")
     with pytest.raises(UsageError, match=r"masks: the masks are a COCO file"):
         label(boxes, out=tmp_path / "masks", teacher="ellipse")
@@ -140,7 +144,7 @@ def test_folders_of_the_job_are_replaced_and_others_refused(make_set, tmp_path, 
 
     (theirs / "notes.txt").unlink()
     theirs.rmdir()
-    write = module.write
+    write = target_module.write
 
     def breaks(data, path, format=None):
         if format == "yolo":
@@ -149,10 +153,10 @@ def test_folders_of_the_job_are_replaced_and_others_refused(make_set, tmp_path, 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConversionWarning)
-        monkeypatch.setattr(module, "write", breaks)
+        monkeypatch.setattr(target_module, "write", breaks)
         with pytest.raises(KeyboardInterrupt):
             label_data(make_set(2), to=["yolo"], **options)
-        monkeypatch.setattr(module, "write", write)
+        monkeypatch.setattr(target_module, "write", write)
         assert not theirs.exists() and out.exists()
         label_data(make_set(2), to=["yolo"], **options)
         assert len(boxel.read(theirs)) == 2

@@ -188,7 +188,7 @@ def test_other_weights_or_another_calibration_stop_the_job(make_set, tmp_path, l
         def __init__(self, identity):
             self.identity = identity
 
-        def __call__(self, labeled):
+        def estimate(self, cues):
             return np.array([0.5, np.nan])
 
     def run(weights, quality):
@@ -370,7 +370,10 @@ def test_an_unreadable_trusted_mask_is_replaced(make_set, run, caplog):
     segmentations[0] = b"[[1, 2, 3]]"
     outcome = run(replace(data, segmentations=segmentations))
     assert outcome.data.has_mask.all() and outcome.data.source[0] == "ellipse"
-    assert "annotation 1 (image 1) cannot be read" in caplog.text and "It is labeled again." in caplog.text
+    assert (
+        "1 of 1 masks cannot be used, and masks are made instead: 1 unreadable (annotation 1)" in caplog.text
+    )
+    assert outcome.summary().endswith("1 made, 0 kept, 1 replaced because unreadable (annotation 1)")
 
 
 def test_a_changed_mask_that_stays_changes_its_neighbors(make_set, run):
@@ -411,6 +414,8 @@ def test_an_image_listed_twice_gets_its_masks_twice(make_set, run):
         image_ids=[1, 2, 3],
         paths=["0.png", "1.png", "0.png"],
         label_maps=[None] * 3,
+        image_extras=[None] * 3,
+        splits=[None] * 3,
         widths=np.full(3, 60, np.int32),
         heights=np.full(3, 40, np.int32),
         ids=[1, 2, 3, 4, 5, 6],
@@ -426,6 +431,7 @@ def test_an_image_listed_twice_gets_its_masks_twice(make_set, run):
                 "source",
                 "trusted",
                 "areas",
+                "extras",
             )
         },
     )

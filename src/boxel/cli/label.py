@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import logging
 import shlex
+import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from boxel.cli.options import DATA, Command, Option, check_writable, read_data
@@ -41,12 +45,34 @@ def _label(given: dict[str, Any]) -> int:
     report = given.pop("report", None)
     if report:
         check_writable(report, ".html", ".htm")
-    outcome = label_data(given.pop("annotations"), **given)
+    try:
+        with _interrupted_by_sigterm():
+            outcome = label_data(given.pop("annotations"), **given)
+    except KeyboardInterrupt:
+        print("boxel: stopped; the same command resumes, and nothing that is done is lost.", file=sys.stderr)
+        return 1
     print(f"{outcome.summary()}\nmasks: {given['out']}")
     if report:
         outcome.write_report(report, shlex.join(["boxel", *sys.argv[1:]]))
         print(f"report: {report}")
     return 1 if outcome.failures else 0
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Treat the signal that ends a job on a cluster as Ctrl-C."""
+
+    def interrupt(number: int, frame: object) -> None:
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():  # which alone may set handlers
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _adapt_options() -> list[Option]:

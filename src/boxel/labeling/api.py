@@ -84,15 +84,13 @@ def label_data(
     teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     config: LabelConfig | Mapping[str, object] | None = None,
     calibrate_on: Annotations | str | Path | None = None,
-    command: str = "boxel.label",
     **settings: Any,
 ) -> LabelResult:
-    """Make masks as :func:`label` does, with three more arguments, and return what happened on the way too.
+    """Make masks as :func:`label` does, with two more arguments, and return what happened on the way too.
 
     Args:
         to: Formats of `EXPORTS` to write as well, each into a folder beside ``out``, e.g. ``masks_yolo/``.
         calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated.
-        command: What the ``info`` of the dataset states as the command that made it.
 
     Raises:
         BoxelError: As for :func:`label`.
@@ -128,7 +126,7 @@ def label_data(
         result = label_images(edited.data, teachers, parsed, store, calibration, edited.own)
         masks = edited.set_fields(result.data)
         if paths:
-            masks = add_provenance(masks, made_from, result.settings, command, store)
+            masks = add_provenance(masks, made_from, result.settings, store)
             masks = replace(masks, file=str(paths["coco"]))
             target.write(masks, edited)
         return replace(result, data=masks)

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import COLUMNS, Annotations, Category, ImageId, fresh_ids
+from boxel.data.formats.coco_writer import with_original
+from boxel.data.formats.layout import file_stems
 from boxel.labeling.outputs import Changes, Origins, Output, image_keys, origin_digest
 from boxel.masks.boxes import paired_box_iou
 from boxel.masks.rle import to_rle
@@ -389,12 +391,19 @@ def _with_written_ids(data: Annotations, written: Output | None) -> Annotations:
     keys = image_keys(data.paths)
     image_ids = dict(zip(written.paths, written.image_ids, strict=True))
     owners = (written.paths[image] for image in written.image_index)
-    ids = dict(zip(zip(owners, written.own_ids, strict=True), written.ids, strict=True))
-    return replace(
-        data,
-        image_ids=[image_ids.get(key, id) for key, id in zip(keys, data.image_ids, strict=True)],
-        ids=[
-            ids.get((keys[image], id), id)
-            for image, id in zip(data.image_index.tolist(), data.ids, strict=True)
-        ],
-    )
+    numbers = dict(zip(zip(owners, written.own_ids, strict=True), written.ids, strict=True))
+    images = [image_ids.get(key, id) for key, id in zip(keys, data.image_ids, strict=True)]
+    ids = [
+        numbers.get((keys[image], id), id)
+        for image, id in zip(data.image_index.tolist(), data.ids, strict=True)
+    ]
+    stems = file_stems(data.paths)
+    extras = data.extras.copy()
+    for row, (id, before) in enumerate(zip(ids, data.ids, strict=True)):
+        if str(before).rpartition(":")[0] != stems[data.image_index[row]]:
+            extras[row] = with_original(extras[row], before, id)
+    image_extras = [
+        extra if before == stem else with_original(extra, before, id)
+        for extra, before, id, stem in zip(data.image_extras, data.image_ids, images, stems, strict=True)
+    ]
+    return replace(data, image_ids=images, ids=ids, extras=extras, image_extras=image_extras)

@@ -1,20 +1,19 @@
-"""What made a labeled dataset: recorded in its `info`."""
+"""What made a labeled dataset, as its `info` records it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import datetime, timezone
-from hashlib import blake2b
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from boxel import __version__
 from boxel.data.annotations import COLUMNS, Annotations
 from boxel.data.formats.extras import decode_extras, encode_extras, get_dict
-from boxel.labeling.outputs import digest_files
+from boxel.data.images import SUFFIXES
 from boxel.labeling.store import Store
+from boxel.utils.provenance import describe_origin, digest_file, digest_folder
 
 _FACT = "provenance"
 
@@ -22,25 +21,27 @@ _FACT = "provenance"
 def describe_input(source: Annotations | str | Path, data: Annotations) -> dict[str, str]:
     """Return the name and the digest of the annotations that are labeled."""
     if isinstance(source, Annotations):
-        name = {"file": Path(data.file).name} if data.file else {}
-        return name | {"digest": _digest_data(data)}
-    return {"file": Path(source).name, "digest": digest_files(Path(source)).hex()}
+        return {"file": Path(data.file).name, "digest": _digest_data(data)}
+    path = Path(source)
+    digest = digest_folder(path, frozenset(SUFFIXES)) if path.is_dir() else digest_file(path)
+    return {"file": path.name, "digest": digest}
 
 
 def add_provenance(
-    data: Annotations, made_from: dict[str, str], settings: dict[str, Any], command: str, store: Store
+    data: Annotations, made_from: dict[str, str], settings: dict[str, Any], store: Store
 ) -> Annotations:
-    """Record in the `info` of a dataset what made it.
+    """Record in the `info` of a dataset, as `boxel`, what made it.
 
     Command and date are those of the run that changed the dataset last, so that a job which is finished writes the same
     file again.
     """
-    made: dict[str, Any] = {"version": __version__, "input": made_from, "settings": settings}
-    state = blake2b(msgspec.json.encode([made, _digest_data(data)]), digest_size=16).hexdigest()
+    origin = describe_origin()
+    made: dict[str, Any] = {"version": origin["boxel"], "input": made_from, "settings": settings}
+    state = sha256(msgspec.json.encode([made, _digest_data(data)])).hexdigest()
     known = store.get(_FACT) or {}
     if known.get("state") != state:
-        date = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        known = {"state": state, "made": {"command": command, "date": date} | made}
+        run = {"command": origin["command"] or "boxel.label", "date": origin["date"]}
+        known = {"state": state, "made": run | made}
         store.put(_FACT, known)
     extras = decode_extras(data.dataset_extras)
     info = get_dict(extras, "info") | {"boxel": known["made"]}
@@ -48,12 +49,12 @@ def add_provenance(
 
 
 def _digest_data(data: Annotations) -> str:
-    """Compute the digest of all that a dataset holds."""
-    total = blake2b(digest_size=16)
+    """Return the SHA-256 of all that a dataset holds."""
+    total = sha256()
     for name in COLUMNS:
         column = getattr(data, name)
         total.update(msgspec.msgpack.encode(column.tolist()) if column.dtype == object else column.tobytes())
-    names = (
+    for name in (
         "image_ids",
         "paths",
         "categories",
@@ -62,7 +63,6 @@ def _digest_data(data: Annotations) -> str:
         "image_extras",
         "splits",
         "dataset_extras",
-    )
-    for name in names:
+    ):
         total.update(msgspec.msgpack.encode(getattr(data, name)))
     return total.hexdigest()

@@ -1,5 +1,7 @@
 """The CRF as an option of labeling."""
 
+import json
+
 import numpy as np
 import pytest
 from scipy.special import expit
@@ -62,5 +64,5 @@ def test_threads_make_no_difference(make_set, tmp_path) -> None:
         out = tmp_path / f"{workers}" / "masks.json"
         options = {"teacher": "crf", "crf": True, "workers": workers}
         label_data(tmp_path / "set" / "boxes.json", out=out, **options)
-        made.append(out.read_bytes())
+        made.append({k: v for k, v in json.loads(out.read_text()).items() if k != "info"})
     assert made[0] == made[1]

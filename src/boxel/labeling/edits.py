@@ -168,9 +168,11 @@ def _agree(one: Edit, other: Edit) -> bool:
         return (a.iscrowd, a.source, a.trusted, a.extras) == (b.iscrowd, b.source, b.trusted, b.extras)
     if a.category.name != b.category.name or (a.segmentation is None) != (b.segmentation is None):
         return False
-    if not paired_box_iou(np.array([a.box]), np.array([b.box]))[0] >= _SAME_IOU:
-        return False
-    return a.segmentation == b.segmentation or _mask_iou(a, b) >= _SAME_IOU
+    if a.segmentation is None:
+        return bool(paired_box_iou(np.array([a.box]), np.array([b.box]))[0] >= _SAME_IOU)
+    return (
+        a.segmentation == b.segmentation or _mask_iou(a, b) >= _SAME_IOU
+    )  # boxes follow masks, or are left behind
 
 
 def _mask_iou(a: Row, b: Row) -> float:

@@ -6,8 +6,8 @@ Runs `boxel label --workers 2` on the boxes of `coco/val_masks.json`, once undis
 where SIGKILL ends it --kills times: at random moments of the remaining work, and --in-commit times in the middle of a
 commit. After each kill the same command resumes. If a job ends before it was killed often enough, another one follows.
 Prints one line per kill and a verdict. The exit status is 1 unless enough kills hit a commit, the file of masks equals
-that of the undisturbed job byte for byte (but for its date), and each start found exactly the images that were committed before, none of
-which was labeled again.
+that of the undisturbed job byte for byte but for its date, and each start found exactly the images that were committed
+before, none of which was labeled again.
 """
 
 from __future__ import annotations

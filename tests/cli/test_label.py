@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 
 import pytest
@@ -143,6 +144,7 @@ def test_errors_are_one_sentence(folder, tmp_path, capsys, words, code, message)
 def test_missing_images_are_one_sentence_with_the_flag(tmp_path, capsys):
     write_scenes(tmp_path / "scenes", 3, height=64, width=96)
     boxes = (tmp_path / "scenes" / "boxes.json").rename(tmp_path / "boxes.json")
+    shutil.rmtree(tmp_path / "scenes")  # near the boxes they would be found
     assert run("label", boxes, "--out", tmp_path / "m.json", "--teacher", "ellipse") == 1
     err = capsys.readouterr().err
     assert err.startswith(f"boxel: {boxes}: none of its 3 images can be labeled; images are missing (3 of 3)")

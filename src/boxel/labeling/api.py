@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from boxel.data import Annotations, Category, read
+from boxel.data import Annotations, Category, read, recognize
 from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
 from boxel.labeling.calibration import calibrate
@@ -29,6 +29,9 @@ logger = logging.getLogger(__name__)
 
 EXPORTS = ("yolo", "voc", "labelme", "cvat", "label-studio", "sbd")
 """Formats that a labeled dataset can be written in besides COCO."""
+
+_WITHOUT_JSON = ("yolo", "voc", "sbd")
+"""Formats of folders in which a JSON file more is not taken for annotations."""
 
 TeacherLike: TypeAlias = str | Path | Teacher
 """A teacher, or a name or path for :func:`~boxel.labeling.teachers.make_teacher`."""
@@ -101,7 +104,7 @@ def label_data(
         []
     """
     parsed = parse_label_config(config, **settings)
-    boxes = _read_boxes(data, images, out)
+    boxes = _read_boxes(data, images, out, to)
     paths = _check_target(out, to, boxes, parsed.overwrite)
     if not len(boxes.labels):
         logger.warning("%s: there are no boxes in it; check that it is the right file", boxes.file)
@@ -161,14 +164,17 @@ def load_teachers(
 
 
 def _read_boxes(
-    data: Annotations | str | Path, images: str | Path | None, out: str | Path | None
+    data: Annotations | str | Path, images: str | Path | None, out: str | Path | None, to: Sequence[str]
 ) -> Annotations:
     if isinstance(data, Annotations):
         if images is not None:
             raise UsageError("`images` is for annotations in a file; those in memory have their own `root`.")
         return data
     check_path("data", data, "a path or Annotations")
-    if out is not None and Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve()):
+    inside = (
+        out is not None and Path(data).is_dir() and Path(out).resolve().is_relative_to(Path(data).resolve())
+    )
+    if inside and (to or recognize(data) not in _WITHOUT_JSON):
         raise UsageError(
             f"{out}: the masks would lie in {data}, which could then not be read as a dataset; name a file elsewhere."
         )

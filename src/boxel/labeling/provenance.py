@@ -11,20 +11,17 @@ import msgspec
 
 from boxel.data.annotations import COLUMNS, Annotations
 from boxel.data.formats.extras import decode_extras, encode_extras, get_dict
-from boxel.data.images import SUFFIXES
 from boxel.labeling.store import Store
-from boxel.utils.provenance import describe_origin, digest_file, digest_folder
+from boxel.utils.provenance import describe_origin, digest_file
 
 _FACT = "provenance"
 
 
 def describe_input(source: Annotations | str | Path, data: Annotations) -> dict[str, str]:
-    """Return the name and the digest of the annotations that are labeled."""
-    if isinstance(source, Annotations):
-        return {"file": Path(data.file).name, "digest": _digest_data(data)}
-    path = Path(source)
-    digest = digest_folder(path, frozenset(SUFFIXES)) if path.is_dir() else digest_file(path)
-    return {"file": path.name, "digest": digest}
+    """Return the name and the digest of the annotations that are labeled: of the file, or of what a folder holds."""
+    if isinstance(source, Annotations) or Path(source).is_dir():
+        return {"file": Path(data.file).resolve().name, "digest": _digest_data(data)}
+    return {"file": Path(source).resolve().name, "digest": digest_file(source)}
 
 
 def add_provenance(

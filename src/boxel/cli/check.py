@@ -35,8 +35,7 @@ def _check(given: dict[str, Any]) -> int:
     target = _new_file(given, "repaired") if "repair" in given else None
     if "report" in given:
         check_writable(given["report"], ".html", ".htm")
-    data = read_data(given, log_issues=False)
-    found = inspect_dataset(data)
+    found = inspect_dataset(given["annotations"], given.get("images"), given.get("class_list"))
     copy = [] if target is None else _write_copy(found.repaired, found.record, target)
     if "report" in given:
         from boxel.viz import write_check_report

@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 
 from boxel.data import Annotations, read
 from boxel.data.annotations import Category
-from boxel.data.checks.geometry import describe_geometry
 from boxel.data.checks.masks import drop_bad_masks
 from boxel.data.issues import summarize_issues
 from boxel.data.joining import join
@@ -95,7 +94,7 @@ def _read(
 def _drop_bad_masks(data: Annotations) -> Annotations:
     """Return the dataset without segmentations that are no masks, of which only the boxes are used."""
     sound, sentences = drop_bad_masks(data)
-    for sentence in [*sentences, *describe_geometry(data)]:
+    for sentence in sentences:
         logger.warning("%s", sentence)
     return sound
 

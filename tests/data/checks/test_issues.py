@@ -9,7 +9,8 @@ from boxel.data.synthetic import write_scenes
 
 def test_a_file_is_checked_with_its_folder_of_images(tmp_path) -> None:
     write_scenes(tmp_path / "scenes", 2, height=64, width=96)
-    file = (tmp_path / "scenes" / "masks.json").rename(tmp_path / "masks.json")
+    (tmp_path / "a/b/c").mkdir(parents=True)  # so deep that the images are not found from there
+    file = (tmp_path / "scenes" / "masks.json").rename(tmp_path / "a/b/c/masks.json")
     assert [issue.kind for issue in check(file)] == ["images-missing"]
     assert check(file, images=tmp_path / "scenes" / "images") == []
 

@@ -51,9 +51,7 @@ def check(data: Annotations | str | Path, images: str | Path | None = None) -> l
         >>> check(sample_images())
         []
     """
-    from boxel.data.formats import read  # which itself asks `checks.masks` what a mask is
-
-    return repair(data if isinstance(data, Annotations) else read(data, images))[1]
+    return inspect_dataset(data, images).issues
 
 
 def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
@@ -138,11 +136,15 @@ class Inspection:
         return self._state.record()
 
 
-def inspect_dataset(data: Annotations | str | Path, images: str | Path | None = None) -> Inspection:
-    """Decode all images of a dataset once, and find out what it holds and what is wrong with it."""
-    from boxel.data.formats import read, recognize
+def inspect_dataset(
+    data: Annotations | str | Path,
+    images: str | Path | None = None,
+    class_list: str | Path | None = None,
+) -> Inspection:
+    """Decode all images of a dataset once, and find out what it holds and what is wrong with it; see `boxel.read`."""
+    from boxel.data.formats import read_as_written, recognize  # which themselves ask `checks` what a mask is
 
-    data = data if isinstance(data, Annotations) else read(data, images)
+    data = data if isinstance(data, Annotations) else read_as_written(data, images, class_list=class_list)
     format = ""
     with suppress(BoxelError):
         format = recognize(data.file) if data.file else ""

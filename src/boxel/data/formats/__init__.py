@@ -7,6 +7,7 @@ list[str]`, which returns a sentence per thing that the format cannot hold.
 
 from __future__ import annotations
 
+import logging
 import warnings
 from pathlib import Path
 from types import ModuleType
@@ -34,6 +35,8 @@ from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
 from boxel.utils.files import atomic_path, is_file
 
 __all__ = ["ConversionWarning", "convert", "read", "recognize", "write"]
+
+logger = logging.getLogger(__name__)
 
 # In the order in which they are tried. Semantic datasets have images/ and labels/ too, as YOLO's, but no texts in them.
 _FORMATS: dict[str, ModuleType] = {
@@ -108,7 +111,8 @@ def read(
     """Read a dataset in any supported format.
 
     Boxes are enough: an instance without a mask is normal. An annotation that cannot be understood is left out and
-    listed in `Annotations.issues`; the rest is read.
+    listed in `Annotations.issues`; the rest is read. Boxes that seem to be in another layout than their format has are
+    logged, and read as they are.
 
     Args:
         path: A COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO, LabelMe, salient or
@@ -130,6 +134,20 @@ def read(
         >>> len(read(scenes.file, images=scenes.root))
         2
     """
+    data = read_as_written(path, images, format, split, class_list)
+    for sentence in describe_geometry(data):
+        logger.warning("%s", sentence)
+    return data
+
+
+def read_as_written(
+    path: str | Path,
+    images: str | Path | None = None,
+    format: str | None = None,
+    split: str | None = None,
+    class_list: str | Path | None = None,
+) -> Annotations:
+    """Read a dataset as `read` does, without a look at whether its boxes lie."""
     format = format or recognize(path)
     module = _module(format)
     options: dict[str, Any] = {"split": split} if module in (yolo, semantic) else {}
@@ -232,7 +250,7 @@ def convert(
         if module in _FILES
         else drop_bad_masks(data, outcome="only their boxes are written")
     )
-    for sentence in [*sentences, *describe_geometry(data)]:
+    for sentence in sentences:
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
     write(sound, target, to)
     return data

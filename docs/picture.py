@@ -1,4 +1,4 @@
-"""Draw the pictures of README and "Get started": photographs with their boxes, and with the masks of `BoxSegmenter`.
+"""Draw the pictures of README and guides: photographs with their boxes, and with the masks of `BoxSegmenter`.
 
 python docs/picture.py
 
@@ -7,6 +7,7 @@ The photographs are those of scikit-image's wheel (extra `demo`).
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import cv2
@@ -17,12 +18,11 @@ from PIL import Image
 import boxel
 from boxel.data import read_image
 from boxel.data.samples import sample_images
-from boxel.viz import overlay
+from boxel.viz import draw_dataset, overlay
 
 IMAGES = Path(__file__).resolve().parent / "images"
 ROWS = [["astronaut.png", "coffee.png"], ["camera.png", "chelsea.png"]]
 HEIGHT, GAP = 360, 16  # pixels
-PURPLE, WHITE = (98, 44, 160), (255, 255, 255)
 
 
 def main() -> None:
@@ -39,6 +39,18 @@ def main() -> None:
     Image.fromarray(np.vstack([top, gap, bottom])).save(IMAGES / "label.jpg", quality=82)
     first = segment(data.image_path(index["astronaut.png"]), [[20, 16, 364, 512]])
     Image.fromarray(first.plot()).save(IMAGES / "first_mask.jpg", quality=82)
+    draw_sheet(data.select_images([index[name] for row in ROWS for name in row]))
+
+
+def draw_sheet(data: boxel.Annotations) -> None:
+    """Draw the contact sheet of "Draw a dataset": true masks beside those of `boxel label`."""
+    with tempfile.TemporaryDirectory() as folder:
+        boxel.write(data.without_masks(), f"{folder}/boxes.json")
+        masks = boxel.label(f"{folder}/boxes.json", images=data.root, out=f"{folder}/masks.json")
+        draw_dataset(masks, None, truth=data, worst=4, sheet=f"{folder}/sheet.png")
+        sheet = Image.open(f"{folder}/sheet.png").convert("RGB")
+        sheet.thumbnail((1080, 1080))
+        sheet.save(IMAGES / "draw.jpg", quality=82)
 
 
 def draw_pair(data: boxel.Annotations, image: int, segment: boxel.BoxSegmenter) -> list[NDArray[np.uint8]]:
@@ -50,21 +62,13 @@ def draw_pair(data: boxel.Annotations, image: int, segment: boxel.BoxSegmenter) 
     small = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
     masks = np.stack([cv2.resize(mask.astype(np.uint8), size) > 0 for mask in result.masks])
     boxes = data.boxes[own] * scale
-    before, after = overlay(small, boxes), overlay(small, boxes, masks)
-    for box, label, quality in zip(boxes, data.labels[own], result.quality, strict=True):
-        write(before, box, data.categories[label].name)
-        write(after, box, f"{quality:.2f}")
+    names, labels = [category.name for category in data.categories], data.labels[own]
+    before, after = (
+        overlay(small, boxes, None, labels, names),
+        overlay(small, boxes, masks, labels, names, result.quality),
+    )
     gap = np.full((HEIGHT, GAP, 3), 255, np.uint8)
     return [before, gap[:, : GAP // 4], after, gap]
-
-
-def write(canvas: NDArray[np.uint8], box: NDArray[np.float64], text: str) -> None:
-    """Write a text into the upper left corner of a box, in place."""
-    (width, height), base = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, 0.7, 2)
-    x, y = int(max(min(box[0], canvas.shape[1] - width - 10), 0)), int(max(box[1], 0))
-    cv2.rectangle(canvas, (x, y), (x + width + 10, y + height + base + 8), PURPLE, cv2.FILLED)
-    place = x + 5, y + height + 6
-    cv2.putText(canvas, text, place, cv2.FONT_HERSHEY_SIMPLEX, 0.7, WHITE, 2, cv2.LINE_AA)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ BLACK, WHITE = (0, 0, 0), (255, 255, 255)
 # Eight colors chosen by hand; then, greedily, the color that is farthest from all before in OKLab, as seen with normal
 # vision, protanopia and deuteranopia (matrices of Machado et al. 2009), among colors that are neither dark nor pale.
 _HEX = (
-    "ff9500 40b0ff 00be78 fae63c eb4628 be6ef0 1464e6 ff82be 78ffff b40078 7878b4 00ffa5 "
+    "be6ef0 40b0ff 00be78 fae63c eb4628 ff9500 1464e6 ff82be 78ffff b40078 7878b4 00ffa5 "
     "b46978 873cb4 b42d3c b4d269 a5c3ff ffb4d2 e12da5 2d963c ff8778 4bb4b4 4b2dff b487d2 "
     "87d2a5 1ee1e1 69c32d a5ff78 964b5a b400d2 e15a96 b44b87 9669d2 f078f0 ffc32d c3785a "
     "5affd2 d20000 8769ff a5a55a e19696 78e1ff a50f96 e196e1 ffc387 d20069 875a00 00c3a5 "
@@ -30,7 +30,7 @@ def pick_color(index: int) -> Color:
 
     Examples:
         >>> pick_color(0), pick_color(96) == pick_color(0)
-        ((255, 149, 0), True)
+        ((190, 110, 240), True)
     """
     return PALETTE[index % len(PALETTE)]
 

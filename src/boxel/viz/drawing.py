@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -309,8 +310,9 @@ class _Artist:
     def _captions(self, image: int, other: int) -> tuple[str, str]:
         assert self.truth is not None
         own, gt = self.data.instances_in(image), self.truth.instances_in(other)
-        left = f"truth: {_name(self.truth)}, {_count(len(gt), 'object')}"
-        right = f"prediction: {_name(self.data)}, {_count(len(own), 'object')}"
+        names = _name_files(self.truth.file, self.data.file)
+        left = f"truth: {names[0]}, {_count(len(gt), 'object')}"
+        right = f"prediction: {names[1]}, {_count(len(own), 'object')}"
         gt = gt[~self.truth.iscrowd[gt]]
         if len(gt):
             ious = match_objects(self.truth, gt, self.data, own)
@@ -318,8 +320,14 @@ class _Artist:
         return left, right
 
 
-def _name(data: Annotations) -> str:
-    return clean_text(PurePath(data.file).name)
+def _name_files(*files: str) -> list[str]:
+    """Return the name of each file, with as many folders as it takes to tell them apart."""
+    parts = [PurePath(file).parts for file in files]
+    for count in range(1, 4):
+        names = ["/".join(one[-count:]) for one in parts]
+        if len(set(names)) == len(names):
+            break
+    return [clean_text(name) for name in names]
 
 
 def _count(number: int, unit: str) -> str:
@@ -407,7 +415,7 @@ class _Sheet:
 
     def _write(self) -> None:
         assert self.path is not None
-        columns = min(_COLUMNS * _CELL // self.side, max(1, round(len(self._cells) ** 0.5)))
+        columns = min(_COLUMNS * _CELL // self.side, max(1, math.ceil(len(self._cells) ** 0.5)))
         cells = []
         for start in range(0, len(self._cells), columns):
             row = self._cells[start : start + columns]
@@ -444,5 +452,5 @@ def _add_caption(
     if note:
         end = max(left + own[1], min(left, free) + text_mask(name, size).shape[1] + size)
         at = min(end, width - _GAP - text_mask(note, size).shape[1])
-        write_text(cell, note, at - 0, baseline, size, BLACK)
+        write_text(cell, note, at, baseline, size, BLACK)
     return cell

@@ -14,9 +14,10 @@ from boxel.masks.rle import Rle, decode_in_box
 from boxel.viz.colors import BLACK, WHITE, Color, contrasting, pick_color
 from boxel.viz.config import DrawConfig
 from boxel.viz.placement import Coverage, Placer, order_of_placement
-from boxel.viz.text import clean_text, line_height, text_mask, write_text
+from boxel.viz.text import clean_text, line_height, shorten, text_mask, write_text
 
 _OPACITY = 0.4
+_MAX_WORD = 32  # characters of a name on a label
 _MIN_TEXT = 11  # pixels
 _TEXT_SHARE = 0.027  # size of text as a share of the shorter side of the image
 _MIN_SIDE = 400  # of drawings of datasets, whose smaller images are enlarged
@@ -122,7 +123,8 @@ def make_texts(words: Sequence[str], scores: ArrayLike | None) -> list[str]:
     numbers = [""] * len(words)
     if scores is not None:
         numbers = ["" if np.isnan(score) else f"{score:.2f}" for score in np.asarray(scores)]
-    return [f"{clean_text(word)} {number}".strip() for word, number in zip(words, numbers, strict=True)]
+    short = [shorten(clean_text(word), _MAX_WORD) for word in words]
+    return [f"{word} {number}".strip() for word, number in zip(short, numbers, strict=True)]
 
 
 def name_colors(colors: Sequence[int], words: Sequence[str]) -> dict[int, str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from boxel.data.annotations import Category
 from boxel.training.prepare import (
     MAX_REPEATS,
+    _drop_bad_masks,
     add_masks,
     align_categories,
     count_repeats,
@@ -29,6 +31,22 @@ def test_masks_are_added_by_annotation_id_whatever_their_order(scenes):
     for i in np.flatnonzero(together.has_mask):
         assert np.array_equal(together.mask(int(i)), scenes.mask(int(i)))
     assert not boxes.has_mask.any()
+
+
+def test_training_uses_the_boxes_of_segmentations_that_are_no_masks(scenes, caplog):
+    segmentations = scenes.segmentations.copy()
+    x0, y0, x1, y1 = scenes.boxes[0].tolist()
+    segmentations[0] = msgspec.json.encode([[x0, y0, x1, y0, x1, y1, x0, y1]])
+    segmentations[1] = b"{"
+    data = dataclasses.replace(scenes, segmentations=segmentations, source=np.full(len(scenes.ids), None))
+    kept = _drop_bad_masks(data)
+    assert kept.has_mask.tolist() == [False, False, *[True] * (len(scenes.ids) - 2)]
+    assert np.array_equal(kept.boxes, scenes.boxes)
+    (message,) = caplog.messages
+    assert (
+        "2 of " in message
+        and "1 unreadable (annotation 2), 1 merely the filled box (annotation 1)" in message
+    )
 
 
 def test_untrusted_masks_are_replaced(scenes):

@@ -210,7 +210,8 @@ def _name_groups(
     data: Annotations, facts: Mapping[int, ImageFacts], groups: Sequence[Sequence[int]]
 ) -> list[list[str]]:
     images = list(facts)
-    return [[data.paths[images[position]] for position in group] for group in groups]
+    named = [list(dict.fromkeys(data.paths[images[position]] for position in group)) for group in groups]
+    return [paths for paths in named if len(paths) > 1]
 
 
 def _find_leaks(data: Annotations, groups: Sequence[list[str]]) -> list[list[str]]:
@@ -262,6 +263,8 @@ def _describe(statistics: Statistics) -> list[str]:
 
 
 def _describe_images(s: Statistics) -> str:
+    if not s.images:
+        return f"format: {s.format or 'unknown'}, images: 0"
     without = (
         f"{s.images_without_objects:,} without objects" if s.images_without_objects else "all with objects"
     )
@@ -275,9 +278,15 @@ def _describe_images(s: Statistics) -> str:
 
 
 def _describe_classes(classes: Mapping[str, int]) -> str:
-    named = [f"{name}: {count:,}" for name, count in list(classes.items())[:_MAX_CLASSES]]
-    more = f" and {len(classes) - _MAX_CLASSES:,} more" if len(classes) > _MAX_CLASSES else ""
-    return f"classes: {len(classes):,} ({', '.join(named)}{more})" if classes else "classes: none"
+    if not classes:
+        return "classes: none"
+    used = [f"{name}: {count:,}" for name, count in classes.items() if count]
+    parts = [
+        ", ".join(used[:_MAX_CLASSES])
+        + f" and {len(used) - _MAX_CLASSES:,} more" * (len(used) > _MAX_CLASSES)
+    ]
+    parts += [f"{len(classes) - len(used):,} without instances"] if len(used) < len(classes) else []
+    return f"classes: {len(classes):,} ({'; '.join(filter(None, parts))})"
 
 
 def _describe_masks(s: Statistics) -> str:

@@ -231,6 +231,29 @@ def test_yolo_texts_that_cannot_be_used_are_named(tmp_path: Path, capsys) -> Non
     assert "none of its 1 texts has the name of an image" in capsys.readouterr().err
 
 
+def test_yolo_predictions_of_a_tracker_and_of_named_classes_are_read(tmp_path: Path, capsys) -> None:
+    """The tracker's line ends in the number of the track; classes.txt has its own order."""
+    swapped = [row | {"category_id": {3: 5, 5: 3}[row["category_id"]]} for row in RESULTS]
+    ends = (" 0.9 1", " 0.9 2", " 0.8 1")
+    lines = [yolo_line(row, end) for row, end in zip(swapped, ends, strict=True)]
+    write_texts(tmp_path / "labels", {"im1": lines[0] + lines[1], "im2": lines[2], "classes": "dog\ncat\n"})
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    assert main(["evaluate", str(tmp_path / "labels"), str(tmp_path / "truth.json"), "--json", "-"]) == 0
+    printed = capsys.readouterr()
+    assert json.loads(printed.out)["box"]["AP"] == 1 and printed.err == ""
+
+
+@pytest.mark.parametrize("folder", ["predict", "predict/labels"])
+def test_yolo_predictions_without_confidences_are_named(tmp_path: Path, capsys, folder: str) -> None:
+    write_texts(tmp_path / "predict" / "labels", {"im1": yolo_line(RESULTS[0])})
+    (tmp_path / "truth.json").write_text(json.dumps(TRUTH))
+    assert main(["evaluate", str(tmp_path / folder), str(tmp_path / "truth.json")]) == 1
+    assert (
+        "im1.txt: the lines of this prediction have no confidence at their end; predict again with `save_conf"
+        in (capsys.readouterr().err)
+    )
+
+
 # one file for another ------------------------------------------------------------------------------------------------
 
 
@@ -243,7 +266,7 @@ def test_swapped_files_are_named(tmp_path: Path, capsys) -> None:
     assert main(["evaluate", results, results]) == 1
     assert "not ground truth; name the annotations of the images" in capsys.readouterr().err
     assert main(["evaluate", truth, truth]) == 1
-    assert "truth.json has no true masks to compare with" in capsys.readouterr().err
+    assert "truth.json has no masks to evaluate, and its boxes have no scores" in capsys.readouterr().err
 
 
 def test_annotations_as_results_are_named(tmp_path: Path, capsys) -> None:

@@ -91,10 +91,24 @@ def four_images(make_truth):
         (("val/a.jpg", None), 30),
         (("0001", None), 1),
         (("0031", None), 31),
+        (("31.0", None), 31),
     ],
 )
 def test_images_are_found_by_name_and_then_by_id(four_images, key, expected):
     assert matched_ids(four_images, key) == [expected]
+
+
+def test_dots_in_names_are_no_suffixes(make_truth):
+    truth = make_truth([(9, 9)] * 3, [], image_ids=(5, 6, 7))
+    truth.paths[:] = ["frame.001.jpg", "frame.jpg", "frame.002.png"]
+    keys = [
+        ("frame.001", None),
+        ("frame", None),
+        ("x", "frame.002.jpg"),
+        ("frame.003", None),
+        ("x", "frame.003"),
+    ]
+    assert matched_ids(truth, *keys) == [5, 6, 7]
 
 
 def test_results_of_unknown_images_are_left_out_and_counted(four_images, caplog):

@@ -146,7 +146,7 @@ def test_the_subject_decides_what_is_computed(two_images, make_result, rectangle
         ({"flip": True}, "`flip` does nothing here"),
         ({"boundry": False}, "no setting 'boundry'. Did you mean 'boundary'"),
         ({"categories": ["class 8"]}, "no category 'class 8'"),
-        ({"baselines": ["boxes"]}, "no baseline 'boxes'"),
+        ({"baselines": ["boxes"]}, "baselines is .'boxes'.; give a list whose items are each box or grabcut"),
     ],
 )
 def test_settings_without_effect_are_refused(two_images, settings, message):

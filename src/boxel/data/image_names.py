@@ -7,6 +7,9 @@ from collections.abc import Sequence
 from functools import cached_property
 
 from boxel.data.annotations import Annotations
+from boxel.data.images import SUFFIXES
+
+_SUFFIXES = SUFFIXES | {".txt"}  # of images, and of what a YOLO writes on them
 
 
 class ImageNames:
@@ -27,7 +30,7 @@ class ImageNames:
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
-        """Images by the lower-case name of their file, and by `name/` without the suffix."""
+        """Images by the name of their file in lower case, and by this without the suffix and with a slash."""
         found: dict[str, list[int]] = {}
         for image, parts in enumerate(self._parts):
             name = parts[-1].lower()
@@ -40,13 +43,22 @@ class ImageNames:
         """Return the index of the image with a file name; of several, the one with the longest path or the id."""
         parts = name.replace("\\", "/").split("/")
         base = parts[-1].lower()
-        found = self._by_name.get(base) or self._by_name.get(_stem(base)) or []
+        found = next(
+            (self._by_name[key] for key in (base, f"{base}/", _stem(base)) if key in self._by_name), []
+        )
         if len(found) > 1:
-            common = [_count_common(parts, self._parts[image]) for image in found]
-            found = [image for image, count in zip(found, common, strict=True) if count == max(common)]
+            ranks = [self._rank(image, parts) for image in found]
+            found = [image for image, rank in zip(found, ranks, strict=True) if rank == max(ranks)]
         if len(found) > 1:
             found = [image for image in found if self.data.image_ids[image] == image_id]
         return found[0] if len(found) == 1 else None
+
+    def _rank(self, image: int, parts: Sequence[str]) -> tuple[int, bool]:
+        """Return how many of the last folders of an image are those of a path, and whether its name is the same."""
+        *folders, name = self._parts[image]
+        pairs = enumerate(zip(reversed(folders), reversed(parts[:-1]), strict=False))
+        common = next((i for i, (own, other) in pairs if own != other), min(len(folders), len(parts) - 1))
+        return common, name == parts[-1]
 
     def find_id(self, image_id: int | str) -> int | None:
         """Return the index of the image with an id, which may be written as text, or be the name of its file."""
@@ -55,14 +67,14 @@ class ImageNames:
             image = self._by_text.get(str(image_id))
         if image is None and isinstance(image_id, str):
             image = self.find_name(image_id)
-            if image is None and image_id.strip().lstrip("0").isdecimal():
-                image = self.by_id.get(int(image_id))
+            if image is None:
+                image = self.by_id.get(to_integer(image_id))
         return image
 
     @cached_property
     def numbers(self) -> dict[int, int]:
         """Images by the number that is the name of their file."""
-        stems = [(_stem(parts[-1])[:-1], image) for image, parts in enumerate(self._parts)]
+        stems = [(_stem(parts[-1].lower())[:-1], image) for image, parts in enumerate(self._parts)]
         named = [(int(stem), image) for stem, image in stems if stem.isdecimal() and len(stem) < 19]
         counts = Counter(number for number, _ in named)
         return {number: image for number, image in named if counts[number] == 1}
@@ -71,10 +83,10 @@ class ImageNames:
 def _stem(name: str) -> str:
     """Return a file name without its suffix, ended by a slash, which no file name has."""
     stem, dot, suffix = name.rpartition(".")
-    return f"{stem if dot and stem and len(suffix) < 6 else name}/"
+    return f"{stem if f'{dot}{suffix}' in _SUFFIXES else name}/"
 
 
-def _count_common(a: Sequence[str], b: Sequence[str]) -> int:
-    """Return how many of the last parts of two paths are the same."""
-    pairs = zip(reversed(a), reversed(b), strict=False)
-    return next((i for i, (own, other) in enumerate(pairs) if own != other), min(len(a), len(b)))
+def to_integer(text: str) -> int | str:
+    """Return the whole number that a text states, e.g. ``"0012"`` or ``"3.0"``; the text if it is none."""
+    whole = text.strip().removesuffix(".0")
+    return int(whole) if whole.isdecimal() and len(whole) < 19 else text

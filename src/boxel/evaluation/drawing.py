@@ -17,8 +17,9 @@ from boxel.data.formats.builder import Builder
 from boxel.data.issues import summarize_issues
 from boxel.data.sources import find_images
 from boxel.evaluation.matching import to_annotations
-from boxel.evaluation.reading import read_results, read_scores, read_yolo_predictions
+from boxel.evaluation.reading import read_results, read_scores
 from boxel.evaluation.run import subject_kind
+from boxel.evaluation.yolo_predictions import read_yolo_predictions
 from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import UsageError

@@ -6,7 +6,7 @@ import codecs
 import json
 import logging
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from numbers import Real
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.builder import explain_json_error, read_text, read_utf8
-from boxel.data.formats.layout import file_stems
+from boxel.data.formats.builder import explain_json_error, read_utf8
+from boxel.data.image_names import to_integer
 from boxel.evaluation.results import Result
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
@@ -152,15 +152,15 @@ def _clean_row(row: Any) -> Result:
         "category_id": _clean_id(row.get("category_id", category_name), "category_id"),
         "score": _clean_score(row.get("score")),
     }
-    if isinstance(result["category_id"], str) and result["category_id"].strip().isdecimal():
-        result["category_id"] = int(result["category_id"])
+    if isinstance(result["category_id"], str):
+        result["category_id"] = to_integer(result["category_id"])
     box, segmentation = row.get("bbox"), row.get("segmentation")
     if box is not None and len(box) != 0:
         result["bbox"] = _clean_box(box)
     if segmentation is not None and len(segmentation) != 0:
         result["segmentation"] = _clean_segmentation(segmentation)
         if "bbox" not in result and isinstance(result["segmentation"], list):
-            result["bbox"] = _box_of(result["segmentation"])
+            result["bbox"] = box_around(result["segmentation"])
     if "bbox" not in result and "segmentation" not in result:
         raise _Unusable("has neither bbox nor segmentation")
     texts = {"file_name": name, "category_name": category_name}
@@ -217,7 +217,7 @@ def _clean_segmentation(value: Any) -> Any:
     return [[_to_number(number, "segmentation") for number in polygon] for polygon in polygons]
 
 
-def _box_of(polygons: Sequence[Sequence[float]]) -> list[float]:
+def box_around(polygons: Sequence[Sequence[float]]) -> list[float]:
     """Return the xywh box around polygons."""
     xs, ys = ([value for polygon in polygons for value in polygon[axis::2]] for axis in (0, 1))
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
@@ -267,108 +267,3 @@ def read_scores(data: Annotations) -> list[Result] | None:
         mask = data.segmentation(instance)
         results.append(result if mask is None else {**result, "segmentation": mask})
     return results or None
-
-
-# ---------------------------------------------------------------- YOLO
-
-
-def holds_predictions(folder: Path) -> bool:
-    """Return whether a folder holds YOLO texts (in it or its `labels`) whose lines end in a confidence.
-
-    Such a line has the class, pairs of coordinates and one number in [0, 1] more.
-    """
-    for file in _texts(folder)[:50]:
-        lines = [line.split() for line in read_text(file).splitlines()]
-        for words in filter(None, lines):
-            try:
-                numbers = [float(word) for word in words]
-            except ValueError:
-                return False
-            return len(numbers) >= 6 and len(numbers) % 2 == 0 and 0 <= numbers[-1] <= 1
-    return False
-
-
-def read_yolo_predictions(folder: str | Path, truth: Annotations) -> tuple[list[Result], list[str]]:
-    """Read the texts that a YOLO writes for each image, with a confidence at the end of each line.
-
-    Args:
-        folder: Holds the texts, or a folder `labels` with them.
-        truth: The ground truth, for the sizes of the images, which have the names of the texts, and for the classes,
-            which count from 0 in the order of the ids.
-
-    Returns:
-        The detections, and a message per text that cannot be used.
-
-    Raises:
-        BoxelError: No text has the name of an image.
-    """
-    folder, results, problems = Path(folder), list[Result](), list[str]()
-    image_of = {stem: image for image, stem in enumerate(file_stems(truth.paths))}
-    ids = sorted(category.id for category in truth.categories)
-    texts = _texts(folder)
-    unknown = [file.name for file in texts if file.stem not in image_of]
-    if len(unknown) == len(texts):
-        raise BoxelError(
-            f"{folder}: none of its {len(texts)} texts has the name of an image of {truth.file}, as "
-            f"{unknown[0]}; evaluate against the annotations of the images predicted on."
-        )
-    if unknown:
-        several = (
-            "1 text is of no image"
-            if len(unknown) == 1
-            else f"{len(unknown)} texts are of no image, the first"
-        )
-        problems.append(f"{folder}: {several}: {unknown[0]}.")
-    for file in texts:
-        if file.stem in image_of:
-            image = image_of[file.stem]
-            size = truth.image_size(image)
-            if 0 in size:
-                problems.append(f"{file}: the size of its image is unknown; set `images` to its folder.")
-                continue
-            results += _yolo_results(file, truth.image_ids[image], ids, size, problems)
-    for problem in problems:
-        logger.warning("%s", problem)
-    return results, problems
-
-
-def _texts(folder: Path) -> list[Path]:
-    """Return the texts of predictions in a folder, or in its `labels`."""
-    inner = folder / "labels"
-    texts = sorted((inner if inner.is_dir() else folder).rglob("*.txt"))
-    return [file for file in texts if file.name != "classes.txt" and not file.name.startswith("._")]
-
-
-def _yolo_results(
-    file: Path, image_id: int | str, ids: Sequence[int], size: tuple[int, int], problems: list[str]
-) -> Iterator[Result]:
-    """Yield the detections of a text; of lines that cannot be used, the first is reported."""
-    width, height = size
-    bad: list[str] = []
-    for number, line in enumerate(read_text(file).splitlines(), start=1):
-        if not line.split():
-            continue
-        try:
-            class_id, *values = map(float, line.split())
-            *shape, score = values
-            if len(shape) < 4 or len(shape) % 2 or not all(map(math.isfinite, values)):
-                raise ValueError(
-                    f"{len(values)} numbers after the class are no box or polygon and a confidence"
-                )
-            if not class_id.is_integer() or class_id < 0:
-                raise ValueError("its class is not a whole number")
-        except ValueError as error:
-            bad.append(f"line {number} ({one_line(error)})")
-            continue
-        label = int(class_id)
-        result = {"image_id": image_id, "category_id": ids[label] if label < len(ids) else f"class {label}"}
-        xs, ys = [x * width for x in shape[0::2]], [y * height for y in shape[1::2]]
-        if len(shape) == 4:
-            box = [xs[0] - xs[1] / 2, ys[0] - ys[1] / 2, xs[1], ys[1]]
-            yield {**result, "score": score, "bbox": box}
-        else:
-            polygons = [[value for point in zip(xs, ys, strict=True) for value in point]]
-            yield {**result, "score": score, "bbox": _box_of(polygons), "segmentation": polygons}
-    if bad:
-        several = "1 line cannot be used" if len(bad) == 1 else f"{len(bad)} lines cannot be used, the first"
-        problems.append(f"{file}: {several}: {bad[0]}.")

@@ -18,14 +18,13 @@ from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.reading import (
     clean_results,
     decode_results,
-    holds_predictions,
     is_results_file,
     read_scores,
-    read_yolo_predictions,
 )
 from boxel.evaluation.results import Result, drop_unsound_masks, fill_in_sizes
 from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
 from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
+from boxel.evaluation.yolo_predictions import holds_predictions, read_yolo_predictions
 from boxel.methods import get_method
 from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
@@ -235,6 +234,11 @@ def _evaluate_detections(
 
 def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: EvaluateConfig) -> Evaluation:
     """Compare masks for given boxes: those of a dataset, or those that BoxCaseg predicts."""
+    if kind == "dataset" and not subject.has_segmentation.any():
+        raise BoxelError(
+            f"{subject.file} has no masks to evaluate, and its boxes have no scores; make masks with `boxel label`, or "
+            "name the results of a detector (of a YOLO, with `save_conf=True`)."
+        )
     truth = truth if config.categories is None else truth.select_categories(config.categories)
     truth = drop_unsound_masks(fill_in_sizes(truth, required=False))
     if not (truth.has_mask & ~truth.iscrowd).any():
@@ -242,11 +246,6 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
     # Masks are predicted from boxes, whatever else the dataset states about the instances.
     boxes = replace(truth.without_masks(), quality=None, source=None, trusted=None)  # type: ignore[arg-type]
     if kind == "dataset":
-        if not subject.has_segmentation.any():
-            raise BoxelError(
-                f"{subject.file} has no masks to evaluate and its boxes have no scores; make masks with `boxel label`, "
-                "or name the results file of a detector."
-            )
         pred = drop_unsound_masks(fill_in_sizes(subject, required=False), "masks")
         if "grabcut" in config.baselines:
             boxes = _with_images(boxes, pred.root)

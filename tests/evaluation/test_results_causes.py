@@ -5,6 +5,7 @@ import pytest
 
 from boxel.evaluation import evaluate
 from boxel.evaluation.causes import find_causes
+from boxel.masks.rle import encode
 
 SIZES = [(480, 640), (600, 400), (300, 500), (720, 1280), (512, 512), (375, 500)]  # height, width
 
@@ -158,3 +159,16 @@ def test_weak_detectors_have_no_cause(make_truth, seed):
 def test_random_sets_have_no_cause(random_set):
     for seed in range(5):
         assert find_causes(*random_set(seed)) == []
+
+
+def test_codes_that_run_along_rows_are_recognized(make_truth, make_result, ellipse):
+    random = np.random.default_rng(3)
+    masks = [ellipse(random, 60, 90) for _ in range(6)]
+    truth = make_truth([(60, 90)], [{"mask": mask} for mask in masks])
+    results = [make_result(mask, 0.9) for mask in masks]
+    assert find_causes(truth, results) == []
+    for result, mask in zip(results, masks, strict=True):
+        result["segmentation"] = encode(mask.ravel().reshape(mask.shape, order="F"))
+    assert find_causes(truth, results) == [
+        "the run-length codes of the masks run along the rows; write them down the columns, as pycocotools does"
+    ]

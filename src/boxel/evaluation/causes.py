@@ -13,10 +13,12 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.evaluation.results import Result, get_boxes
-from boxel.masks.boxes import box_iou
+from boxel.masks.boxes import box_iou, paired_box_iou, tight_boxes
+from boxel.masks.rle import Rle, decode
 
 _MAX_IMAGES, _MAX_PER_IMAGE = 300, 50
 """How many images, spread over the dataset, and how many of the best detections of each are looked at."""
@@ -83,7 +85,7 @@ def find_causes(truth: Annotations, results: Sequence[Result], class_agnostic: b
             "no box overlaps a true box of its image by an IoU of 0.5; check that results and ground truth are of the "
             "same images and in pixels of the original files"
         )
-    sentences = [] if cause is None else [cause]
+    sentences = [text for text in (cause, _explain_masks(results)) if text]
     if not class_agnostic and (classes := _explain_classes(truth, images, transform)):
         sentences.append(classes)
     return sentences
@@ -265,6 +267,31 @@ def _mode(values: NDArray[np.float64]) -> float:
     bins = np.round(np.log(values) / 0.03)
     numbers, counts = np.unique(bins, return_counts=True)
     return float(np.median(values[np.abs(bins - numbers[counts.argmax()]) <= 1]))
+
+
+# ---------------------------------------------------------------- masks
+
+
+def _explain_masks(results: Sequence[Result]) -> str:
+    """Return the sentence on codes that run along rows, by which masks do not fit their own boxes; empty if they do."""
+    own = [r for r in results if r.get("bbox") is not None and r.get("segmentation") is not None]
+    own = [r for r in own[:: len(own) // _MAX_PER_IMAGE + 1] if coco_mask.area(r["segmentation"])]
+    if not own:
+        return ""
+    boxes = _to_corners(get_boxes(own))
+    medians = []
+    for masks in (
+        (decode(r["segmentation"]) for r in own),
+        (_read_along_rows(r["segmentation"]) for r in own),
+    ):
+        medians.append(float(np.median(paired_box_iou(tight_boxes(list(masks)), boxes))))
+    if medians[1] >= 0.7 and medians[1] >= medians[0] + 0.3:
+        return "the run-length codes of the masks run along the rows; write them down the columns, as pycocotools does"
+    return ""
+
+
+def _read_along_rows(code: Rle) -> NDArray[np.uint8]:
+    return decode(code).ravel(order="F").reshape(code["size"])
 
 
 # ---------------------------------------------------------------- images and classes

@@ -85,6 +85,10 @@ def evaluate_detections(
     if has_masks(results):
         metrics["mean_fill"] = mean_fill(results)
         if not has_true_masks:
+            source = truth.file or "the ground truth"
+            logger.warning(
+                "%s has no masks, so the masks of %s are compared with its boxes only.", source, file
+            )
             metrics["box_agreement"] = box_agreement(truth, results)
         else:
             metrics |= _mask_metrics(truth, results, config.boundary)

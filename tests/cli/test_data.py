@@ -128,6 +128,43 @@ def test_an_edit_after_the_repair_is_not_undone(scenes: None, capsys) -> None:
     assert boxel.read("fixed_restored.json", "photos").boxes[0].tolist() == [1, 2, 31, 42]
 
 
+def test_a_repair_is_undone_although_an_annotation_was_deleted_since(scenes: None, capsys) -> None:
+    break_boxes()
+    run("check boxes.json --images photos --repair fixed.json")
+    content = json.loads(Path("fixed.json").read_text())
+    gone = content["annotations"].pop(3)
+    Path("fixed.json").write_text(json.dumps(content))
+    assert run("check fixed.json --images photos --undo fixed_changes.json") == 0
+    before, after = boxel.read("boxes.json", "photos"), boxel.read("fixed_restored.json", "photos")
+    keep = np.array([id != gone["id"] for id in before.ids])
+    expected = before.select_instances(keep)
+    order = [expected.ids.index(id) for id in after.ids[2:]]  # the first two share an id
+    assert (
+        sorted(order) == list(range(2, len(expected.ids)))[: len(order)]
+        or len(order) == len(expected.ids) - 2
+    )
+    np.testing.assert_allclose(after.boxes[2:], expected.boxes[order])
+    capsys.readouterr()
+
+
+def test_the_record_of_another_dataset_is_refused(scenes: None, capsys) -> None:
+    break_boxes()
+    run("check boxes.json --images photos --repair fixed.json")
+    content = json.loads(Path("fixed.json").read_text())
+    content["categories"] = content["categories"][:1]
+    for row in content["annotations"]:
+        row["category_id"] = content["categories"][0]["id"]
+    Path("other.json").write_text(json.dumps(content))
+    Path("junk.json").write_text("{}")
+    for record, message in (
+        ("fixed_changes.json", "categories, but the repair of"),
+        ("junk.json", "not a record"),
+    ):
+        assert run(f"check other.json --images photos --undo {record}") == 1
+        assert message in capsys.readouterr().err
+    assert not Path("other_restored.json").exists()
+
+
 def test_a_repair_never_replaces_a_file(scenes: None, capsys) -> None:
     for file in ("boxes_repaired.json", "other_changes.json"):
         Path(file).write_text("mine")

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
 from pathlib import Path
-from shlex import quote
 from typing import TYPE_CHECKING, Any
 
 from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
@@ -40,7 +41,8 @@ def _check(given: dict[str, Any]) -> int:
     if "report" in given:
         from boxel.viz import write_check_report
 
-        write_check_report(found.statistics, found.issues, given["report"])
+        command = shlex.join(["boxel", *sys.argv[1:]])
+        write_check_report(found.statistics, found.issues, given["report"], command)
         copy.append(f"report: {given['report']}")
     if "json" in given:
         statistics = found.statistics.to_json()
@@ -78,7 +80,7 @@ def _write_copy(repaired: Annotations, record: RepairRecord, target: Path) -> li
     file = _record_file(target)
     record.write(file)
     changes = "1 change" if len(record) == 1 else f"{len(record):,} changes"
-    undo = f"`boxel check {quote(str(target))} --undo {quote(str(file))}` takes them back"
+    undo = f"`boxel check {shlex.quote(str(target))} --undo {shlex.quote(str(file))}` takes them back"
     return [f"repaired copy: {target}", f"{changes}, with the values before and after: {file}; {undo}"]
 
 

@@ -229,14 +229,23 @@ def undo_repair(data: Annotations, record: RepairRecord) -> tuple[Annotations, l
         >>> undo_repair(copy, record)[1]
         []
     """
-    if len(data.categories) != len(record.category_positions):
+    if len(data.categories) != len(record.category_positions):  # a record that cannot be this dataset's
         raise BoxelError(
             f"{data.file}: it has {len(data.categories)} categories, but the repair of {record.annotations} left "
             f"{len(record.category_positions)}; name the record of this dataset."
         )
+    try:
+        return _undo(data, record)
+    except (LookupError, TypeError, ValueError) as error:
+        raise BoxelError(
+            f"{data.file}: the record of {record.annotations} does not fit it ({one_line(error)}); name the record of "
+            "this dataset."
+        ) from error
+
+
+def _undo(data: Annotations, record: RepairRecord) -> tuple[Annotations, list[str]]:
     columns = {field.name: _copy(getattr(data, field.name)) for field in fields(data)}
-    images = _order(len(data), record.images)
-    rows = _order(len(data.ids), record.instances)
+    images, rows = _order(len(data), record.images), _order(len(data.ids), record.instances)
     position_of_image = np.array([p for p, k in enumerate(images) if k >= 0], dtype=np.int64)
     columns["image_index"] = position_of_image[data.image_index] if len(data.ids) else data.image_index
     columns["labels"] = np.array([*record.category_positions, -1])[data.labels]
@@ -249,24 +258,33 @@ def undo_repair(data: Annotations, record: RepairRecord) -> tuple[Annotations, l
         left_out = {change.position: change for change in changes if change.after is None}
         for name, column in names.items():
             columns[column] = _merge(columns[column], order, name, column, left_out)
+        position_of = {columns[names["id"]][p]: p for p, k in enumerate(order) if k >= 0}
         for change in changes:
-            if change.after is not None and not _take_back(columns, names, change):
-                what = "image" if change.annotation_id is None else "annotation"
-                id = change.image_id if change.annotation_id is None else change.annotation_id
-                lost.append(f"{data.file}: {what} {id} was edited after the repair and stays as it is.")
+            if change.after is None:
+                continue
+            original = change.image_id if names is _IMAGE else change.annotation_id
+            position = position_of.get(change.after.get("id", original), change.position)
+            if not _take_back(columns, names, change, position):
+                what = "image" if names is _IMAGE else "annotation"
+                lost.append(f"{data.file}: {what} {original} was edited after the repair and stays as it is.")
     return Annotations(**columns | {"issues": []}), lost
 
 
 def _order(count: int, changes: Sequence[Change]) -> list[int]:
-    """Return the original's rows in order: the index of each in the copy, or -1 for one that was left out."""
-    gone = {change.position for change in changes if change.after is None}
-    total, following = count + len(gone), iter(range(count))
-    return [-1 if position in gone else next(following) for position in range(total)]
+    """Return the original's rows in order: the index of each in the copy; of one that was left out, its position as
+    ``-1 - position``."""
+    order: list[int] = []
+    following = 0
+    for position in sorted(change.position for change in changes if change.after is None):
+        before = min(position - len(order), count - following)
+        order += [*range(following, following + before), -1 - position]
+        following += before
+    return [*order, *range(following, count)]
 
 
 def _merge(old: Any, order: list[int], name: str, column: str, left_out: dict[int, Change]) -> Any:
     """Return a column with the values of the rows that were left out, each in its place."""
-    values = [_from_json(column, left_out[p].before[name]) if k < 0 else old[k] for p, k in enumerate(order)]
+    values = [_from_json(column, left_out[-1 - k].before[name]) if k < 0 else old[k] for k in order]
     if isinstance(old, list):
         return values
     merged = np.empty((len(values), *old.shape[1:]), dtype=old.dtype)
@@ -275,9 +293,8 @@ def _merge(old: Any, order: list[int], name: str, column: str, left_out: dict[in
     return merged
 
 
-def _take_back(columns: dict[str, Any], names: dict[str, str], change: Change) -> bool:
-    """Set the values before a change; False, and nothing is set, if one is not what the repair made it."""
-    i = change.position
+def _take_back(columns: dict[str, Any], names: dict[str, str], change: Change, i: int) -> bool:
+    """Set the values before a change at a position; return False, with none set, if one is not what the repair set."""
     if i >= len(columns[names["id"]]):
         return False
     for name, value in (change.after or {}).items():

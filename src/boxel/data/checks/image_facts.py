@@ -22,7 +22,8 @@ _SCALES = (
 )  # of JPEG files: a smaller decoding is as sure to find damage, and up to three times as fast
 _MIN_SIDE = 4 * SIDE  # of what is made from an image
 _REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
-_COLOR = 12.0  # mean difference of the channels of a gray image is less, in levels of 255, whatever its compression
+_COLOR = 12  # maximum difference of the channels of a gray pixel, in levels of 255, whatever the compression
+_COLORED_SHARE = 0.05  # minimum share of the pixels of a colored image that are not gray
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +83,8 @@ def _decode_small(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
 def _measure(pixels: NDArray[np.uint8]) -> tuple[float, bool, NDArray[np.uint8]]:
     """Return the brightness of RGB pixels, whether they are colored, and their thumbnail."""
     gray = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    spread = pixels.max(axis=2).astype(np.int16) - pixels.min(axis=2)
+    red, green, blue = cv2.split(pixels)
+    spread = cv2.subtract(cv2.max(cv2.max(red, green), blue), cv2.min(cv2.min(red, green), blue))
     thumbnail = np.asarray(cv2.resize(gray, (SIDE, SIDE), interpolation=cv2.INTER_AREA), dtype=np.uint8)
-    return float(gray.mean()), bool(np.percentile(spread, 95) > _COLOR), thumbnail
+    colored = bool(np.count_nonzero(np.asarray(spread) > _COLOR) > _COLORED_SHARE * gray.size)
+    return float(gray.mean()), colored, thumbnail

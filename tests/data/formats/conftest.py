@@ -173,3 +173,33 @@ def check_same():
         assert json.loads(found.dataset_extras or "{}") == json.loads(data.dataset_extras or "{}")
 
     return check
+
+
+@pytest.fixture(scope="session")
+def describe_losses():
+    """A function that writes a crowd, an untrusted mask and a loose box, and returns the sentences on what is lost."""
+
+    def describe(folder, format):
+        Image.new("RGB", (40, 30)).save(folder / "a.png")
+        ring = b"[[4,4,12,4,12,12,4,12]]"
+        data = Annotations(
+            root=folder,
+            image_ids=[1],
+            paths=["a.png"],
+            widths=np.array([40]),
+            heights=np.array([30]),
+            categories=(Category(1, "cat"),),
+            ids=[1, 2, 3],
+            image_index=np.zeros(3, dtype=np.int32),
+            labels=np.zeros(3, dtype=np.int32),
+            boxes=np.array([[4, 4, 12, 12], [1, 4, 12, 12], [4, 4, 12, 12]], dtype=float),
+            iscrowd=np.array([True, False, False]),
+            segmentations=objects([ring] * 3),
+            trusted=np.array([True, True, False]),
+        )
+        with warnings.catch_warnings(record=True) as found:
+            warnings.simplefilter("always")
+            boxel.data.write(data, folder / "out", format)
+        return [str(w.message) for w in found if w.category is boxel.data.ConversionWarning]
+
+    return describe

@@ -234,3 +234,11 @@ def test_datumaro_reads_what_is_written(tmp_path):
     box, outline, pixels = item.annotations
     assert box.points == [1.5, 2, 30, 40] and outline.points == [10, 10, 30, 10, 30, 40]
     assert np.argwhere(pixels.image).tolist() == [[20, 91], [20, 92]]
+
+
+def test_what_is_lost_is_reported_once(tmp_path, describe_losses):
+    assert describe_losses(tmp_path, "cvat") == [
+        "CVAT has no crowds: 1 are written as ordinary instances.",
+        "CVAT cannot mark a mask as untrusted: 1 are written as boxes only.",
+        "CVAT has no box beside a mask: 1 are written as the tight ones, which differ by up to 3 pixels.",
+    ]

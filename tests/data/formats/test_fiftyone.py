@@ -259,3 +259,10 @@ def test_fiftyone_reads_what_is_written(tmp_path):
         assert again.ids == data.ids and again.splits == ["train"] and again.issues == []
         np.testing.assert_array_equal(again.mask(0), data.mask(0))
         dataset.delete()
+
+
+def test_what_is_lost_is_reported_once(tmp_path, describe_losses):
+    assert describe_losses(tmp_path, "fiftyone") == [
+        "FiftyOne cannot mark a mask as untrusted: 1 are written as boxes only.",
+        "FiftyOne has no box beside a mask: 1 are written as the tight ones, which differ by up to 3 pixels.",
+    ]

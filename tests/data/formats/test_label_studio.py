@@ -342,3 +342,11 @@ def test_label_studios_converter_reads_what_is_written(tmp_path):
     assert [a["bbox"] for a in found["annotations"]] == [[10, 10, 30, 20], [10, 10, 20, 30]]
     names = {c["id"]: c["name"] for c in found["categories"]}
     assert [names[a["category_id"]] for a in found["annotations"]] == ["dog", "cat"]
+
+
+def test_what_is_lost_is_reported_once(tmp_path, describe_losses):
+    assert describe_losses(tmp_path, "label-studio") == [
+        "Label Studio has no crowds: 1 are written as ordinary instances.",
+        "Label Studio cannot mark a mask as untrusted: 1 are written as boxes only.",
+        "Label Studio has no box beside a mask: 1 are written as the tight ones, which differ by up to 3 pixels.",
+    ]

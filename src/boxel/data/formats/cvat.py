@@ -26,7 +26,7 @@ from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.cvat_writer import FILE, KNOWN, to_text
 from boxel.data.formats.cvat_writer import write as write
-from boxel.data.formats.extras import decode_extras, encode_extras, get_dict
+from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, get_dict
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, stay_inside
@@ -111,19 +111,16 @@ def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
         if source is not None and "cvat" not in old and read.get("cvat") == {"source": "auto"}:
             del read["cvat"]  # which `write` has added
         attributes = get_dict(old, "attributes")
-        if attributes and {name: to_text(value) for name, value in attributes.items()} == read.get(
-            "attributes"
-        ):
+        texts = {name: to_text(value) for name, value in attributes.items()}
+        if texts and texts == read.get("attributes"):
             read["attributes"] = attributes  # with the types that they had
         merged = {key: value for key, value in old.items() if key not in _OWN} | read
         extras.append(encode_extras(merged))
     image_extras: list[bytes | None] = []
     for here, known in zip(data.image_extras, restored.image_extras, strict=True):
-        merged = {key: value for key, value in decode_extras(known).items() if key != "tags"} | decode_extras(
-            here
-        )
-        image_extras.append(encode_extras(merged))
-    return replace(restored, extras=extras, image_extras=image_extras)  # type: ignore[arg-type]
+        others = {key: value for key, value in decode_extras(known).items() if key != "tags"}
+        image_extras.append(encode_extras(others | decode_extras(here)))
+    return replace(restored, extras=as_objects(extras), image_extras=image_extras)
 
 
 class _Reader:

@@ -45,7 +45,8 @@ def write(data: Annotations, path: Path) -> list[str]:
     with open(path / FILE, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(writer.lines())
     export.write_ids()
-    return export.losses("holds one ring per polygon", needs="CVAT needs finite numbers")
+    others = export.describe_tight_boxes()
+    return export.losses("holds one ring per polygon", needs="CVAT needs finite numbers", others=others)
 
 
 class _Writer:

@@ -7,6 +7,8 @@ from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
+from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.identity import Ids
@@ -45,6 +47,13 @@ def get_text(fields: Mapping[str, Any], key: str) -> str:
     return value if isinstance(value, str) else ""
 
 
+def as_objects(values: Sequence[bytes | None]) -> NDArray[np.object_]:
+    """Return texts as a column of `Annotations`."""
+    column = np.full(len(values), None, dtype=object)
+    column[:] = values
+    return column
+
+
 def restore(ids: Ids, data: Annotations, stems: Sequence[str], written: Collection[str] = ()) -> Annotations:
     """Restore what an ids file holds in a dataset of a format that holds ids and extras itself.
 
@@ -63,7 +72,9 @@ def restore(ids: Ids, data: Annotations, stems: Sequence[str], written: Collecti
     return replace(
         restored,
         ids=[known.get(str(read), id) for read, id in zip(data.ids, restored.ids, strict=True)],
-        extras=[_merge(*pair, written) for pair in zip(restored.extras, data.extras, strict=True)],
+        extras=as_objects(
+            [_merge(*pair, written) for pair in zip(restored.extras, data.extras, strict=True)]
+        ),
         image_extras=[
             _merge(*pair, written) for pair in zip(restored.image_extras, data.image_extras, strict=True)
         ],

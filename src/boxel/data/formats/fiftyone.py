@@ -13,6 +13,7 @@ import io
 import math
 import re
 import zlib
+from array import array
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -104,8 +105,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         for i, k, id in zip(rows.image_index, reader.numbers, rows.ids, strict=True)
     ]
     names = list(dict.fromkeys([*classes, *sorted(reader.labels)]))
-    order = np.array([names.index(name) for name in reader.labels], dtype=np.int32)
-    rows.labels = order[list(rows.labels)]
+    order = [names.index(name) for name in reader.labels]
+    rows.labels = array("i", (order[label] for label in rows.labels))
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     return restore(ids, rows.build(root, categories, folder / file), stems, written=["fiftyone"])
 

@@ -64,7 +64,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         file.write(b"\n]}\n" if len(data) else b'{"samples": []}\n')
     (path / METADATA).write_bytes(msgspec.json.format(msgspec.json.encode(_metadata(data)), indent=1))
     export.write_ids()
-    return export.losses(needs="FiftyOne needs finite numbers and the sizes of the images")
+    needs = "FiftyOne needs finite numbers and the sizes of the images"
+    return export.losses(needs=needs, others=export.describe_tight_boxes())
 
 
 def to_fiftyone(data: Annotations, name: str | None = None) -> fiftyone.Dataset:

@@ -12,6 +12,7 @@ import contextlib
 import logging
 import math
 import re
+from array import array
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -115,8 +116,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         rows.image_ids = [*stems]
     reader.number_rows(stems)
     names = [*categories, *sorted(set(reader.labels) - set(categories))]
-    order = np.array([names.index(name) for name in reader.labels], dtype=np.int32)
-    rows.labels = order[list(rows.labels)]
+    order = [names.index(name) for name in reader.labels]
+    rows.labels = array("i", (order[label] for label in rows.labels))
     data = rows.build(root, _number_categories(names, categories), file)
     return restore(ids, data, stems)
 
@@ -244,20 +245,24 @@ class _Reader:
         """Join the results of each region; return the regions, and what is stated about the whole image."""
         regions: dict[Any, _Region] = {}
         for position, result in enumerate(results):
+            if not isinstance(result, dict):
+                self.left_out["unnamed result"] += 1
+                continue
             value = get_dict(result, "value")
             type = get_text(result, "type").lower()
             kind = _find_kind(type, value)
             if kind not in _GEOMETRIES and type not in _ATTRIBUTES:
                 self.left_out[type or "unnamed result"] += 1
                 continue
-            region = regions.setdefault(result.get("id") or position, _Region())
+            region = regions.setdefault(_read_id(result) or position, _Region())
             region.labels += [label for label in _find_labels(value) if label not in region.labels]
             if kind in _GEOMETRIES:
                 region.kind, region.value, region.result = kind, value, region.result | result
             if type in _ATTRIBUTES:
                 stated = value.get("text" if type == "textarea" else type)
-                is_one = isinstance(stated, list) and len(stated) == 1
-                region.attributes[get_text(result, "from_name") or type] = stated[0] if is_one else stated
+                if isinstance(stated, list) and len(stated) == 1:
+                    stated = stated[0]
+                region.attributes[get_text(result, "from_name") or type] = stated
         drawn = [region for region in regions.values() if region.kind]
         of_image: dict[str, Any] = {}
         for region in regions.values():
@@ -277,7 +282,7 @@ class _Reader:
         self, region: _Region, image: int, size: tuple[int, int], score: Any, source: str | None
     ) -> None:
         result = region.result
-        id = result.get("id", "")
+        id = _read_id(result)
         try:
             if not region.labels:
                 raise ValueError("it has no label")
@@ -307,7 +312,7 @@ class _Reader:
         text = None if segmentation is None else msgspec.json.encode(segmentation)
         quality = float(score) if is_share else None
         self.rows.add(
-            str(id), image, label, box, text, quality=quality, source=source, extras=encode_extras(extras)
+            id, image, label, box, text, quality=quality, source=source, extras=encode_extras(extras)
         )
 
     def number_rows(self, stems: list[str]) -> None:
@@ -353,6 +358,11 @@ class _Reader:
                 self.file,
                 self.counts["predicted"],
             )
+
+
+def _read_id(result: Mapping[str, Any]) -> str:
+    id = result.get("id")
+    return str(id) if isinstance(id, str | int) else ""
 
 
 def _dicts(task: Mapping[str, Any], key: str) -> list[dict[str, Any]]:

@@ -51,7 +51,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         file.write(b"\n]\n" if len(data) else b"[]\n")
     (path / CONFIG_FILE).write_text(_config(data, used), encoding="utf-8")
     export.write_ids()
-    return export.losses(needs="Label Studio needs finite numbers and the sizes of the images")
+    needs = "Label Studio needs finite numbers and the sizes of the images"
+    return export.losses("holds one ring per polygon", needs, others=export.describe_tight_boxes())
 
 
 def _task(export: Export, image: int, used: set[str]) -> dict[str, Any]:

@@ -214,6 +214,17 @@ class Export:
         if mask_area is not None:
             self.mask_areas[instance] = mask_area
 
+    def describe_tight_boxes(self) -> list[str]:
+        """Return a sentence on boxes that are written as the tight ones of their masks, if there are any."""
+        moved = np.abs(self.boxes - self.data.boxes).max(axis=1, initial=0)[~np.isnan(self.mask_areas)]
+        count = int((moved > 0.5).sum())
+        if not count:
+            return []
+        return [
+            f"{self.format} has no box beside a mask: {count} are written as the tight ones, which differ by up to "
+            f"{moved.max():.0f} pixels."
+        ]
+
     def write_ids(self) -> None:
         """Write `IDS_FILE`."""
         write_ids(self.data, self.folder, self.stems, self.rows, self.boxes, self.mask_areas)
@@ -244,7 +255,7 @@ class Export:
         if reason and crowds:
             sentences.append(f"{name} has no crowds: {crowds} are written as ordinary instances.")
         untrusted = int((data.has_segmentation & ~data.trusted).sum())
-        if reason and untrusted:
+        if (reason or needs) and untrusted:
             sentences.append(
                 f"{name} cannot mark a mask as untrusted: {untrusted} are written as boxes only."
             )

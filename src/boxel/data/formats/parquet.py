@@ -88,7 +88,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
                 raise BoxelError(f"{file}: the table states {table.metadata.num_rows:,} rows; it is damaged.")
             for batch in table.iter_batches(_IMAGES_PER_GROUP):
                 order.append(_append(rows, batch, dataset))
-        categories = [Category(*fields, extras=_from_raw(extras)) for *fields, extras in dataset.categories]
+        categories = [
+            Category(id, name, kind, _from_raw(extras)) for id, name, kind, extras in dataset.categories
+        ]
         if len(rows.labels) and not 0 <= min(rows.labels) <= max(rows.labels) < len(categories):
             raise ValueError("a label stands for no category")
     except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError, msgspec.MsgspecError) as error:

@@ -43,6 +43,7 @@ from boxel.utils.files import is_file
 LABELS = "labels.json"
 
 _SPLITS = ("train", "val", "validation", "test")
+_MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 _HEADER = 4096  # bytes that precede the pixels of an array, at most
 
 
@@ -125,7 +126,7 @@ class _Reader:
         raws = self._decode(_Samples).samples
         counts = Counter[str]()
         for raw in raws:
-            with contextlib.suppress(msgspec.MsgspecError):
+            with contextlib.suppress(*_MALFORMED):
                 sample = msgspec.json.decode(raw, type=dict[str, Any])
                 counts.update({key: len(_objects(value)) for key, value in sample.items() if _kind(value)})
         field = FIELD if FIELD in counts else next(iter(counts), FIELD)
@@ -136,7 +137,7 @@ class _Reader:
             try:
                 sample = msgspec.json.decode(raw, type=dict[str, Any])
                 self._read_sample(sample, field)
-            except (msgspec.MsgspecError, ValueError, TypeError, RecursionError) as error:
+            except _MALFORMED as error:
                 what = f"sample {position} of the list cannot be read ({one_line(error)}); it is left out."
                 self.rows.report("bad-image", self.file, what, position=position)
         return _read_classes(self.file.with_name(METADATA), field)
@@ -148,7 +149,7 @@ class _Reader:
             image = self._add_image(f"{stay_inside(stem)}", {}, None, None)
             try:
                 objects = msgspec.json.decode(raw, type=list[dict[str, Any]] | None) or []
-            except (msgspec.MsgspecError, RecursionError) as error:
+            except _MALFORMED as error:
                 what = f"the objects of {stem} cannot be read ({one_line(error)}); they are left out."
                 self.rows.report("bad-annotation", self.file, what)
                 continue
@@ -162,7 +163,7 @@ class _Reader:
         content = read_utf8(self.file)
         try:
             return msgspec.json.decode(content, type=type)
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+        except _MALFORMED as error:
             raise BoxelError(
                 f"{self.file}: this is not a file of FiftyOne ({explain_json_error(error, content)}); check that it is "
                 "complete."
@@ -358,7 +359,7 @@ def _read_png(file: Path, max_pixels: int) -> NDArray[np.bool_]:
 
 def _read_classes(file: Path, field: str) -> list[str]:
     """Return the classes that the description of a dataset lists."""
-    with contextlib.suppress(BoxelError, msgspec.MsgspecError, RecursionError):
+    with contextlib.suppress(BoxelError, *_MALFORMED):
         described = msgspec.json.decode(read_utf8(file), type=dict[str, Any])
         listed = get_list(get_dict(described, "classes"), field) or get_list(described, "default_classes")
         return [name for name in listed if isinstance(name, str)]

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from boxel.masks.rle import encode
@@ -242,6 +244,16 @@ def test_a_label_of_an_object_as_large_as_the_image_is_inside(monkeypatch):
     assert text == "traffic light 0.50" and x + w <= 150 and y + h <= 100
 
 
+def test_a_box_that_is_not_known_is_that_of_the_mask(monkeypatch):
+    image, mask, nan = scene(), disc(), float("nan")
+    boxes = [[nan] * 4, [110, 60, 190, 141]]
+    drawn = [overlay(image, [box], [encode(mask)], [0], NAMES) for box in boxes]
+    nothing = overlay(image, boxes[:1], None, [0], NAMES)
+    np.testing.assert_array_equal(nothing, image)
+    assert changed(image, drawn[0])[mask].mean() > 0.99
+    assert (changed(*drawn)).mean() < 0.02
+
+
 def test_boxes_labels_and_fill_can_be_left_out():
     image, mask, box = scene(), disc(), [[100, 50, 200, 150]]
     masks = [encode(mask)]
@@ -296,3 +308,19 @@ def test_small_objects_are_on_top_of_large_ones():
     boxes = [[40, 40, 44, 44], [0, 0, 100, 100]]
     drawn = overlay(image, boxes, masks, [0, 1], NAMES, config=DrawConfig(labels=False, boxes=False))
     assert tuple(drawn[40, 40].tolist()) == pick_color(0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 700), st.integers(1, 700), st.integers(0, 12), st.integers(0, 2**32 - 1))
+def test_objects_anywhere_in_images_of_any_size_are_drawn(height, width, count, seed):
+    rng = np.random.default_rng(seed)
+    image = np.zeros((height, width, 3), dtype=np.uint8)
+    corners = rng.uniform(-0.3, 1.3, (count, 2, 2)) * [width, height]
+    boxes = np.sort(corners, axis=1).reshape(-1, 4)
+    boxes[rng.random(count) < 0.1] = rng.choice([np.nan, np.inf, -np.inf, 1e300])
+    masks = [encode(rng.random((height, width)) < rng.choice([0, 0.001, 0.9])) for _ in range(count)]
+    masks = [mask if rng.random() < 0.7 else None for mask in masks]
+    objects = overlays.Objects(boxes, masks, list(range(count)), [f"object {k}" for k in range(count)])
+    for scale in (1, None):
+        drawn = overlays.draw_objects(image, objects, DrawConfig(), scale=scale)
+        assert drawn.shape[1] % width == 0 and drawn.shape[0] >= height and drawn.dtype == np.uint8

@@ -142,6 +142,7 @@ def draw_dataset(
                 errors.append(str(error))
             advance(1)
     sheet.finish()
+    artist.report()
     if errors and (missing := describe_missing(data.image_path(image) for image in images)):
         logger.warning("%s", missing)
     return DrawSummary(len(images), folder, sheet.files, errors)
@@ -234,6 +235,7 @@ class _Artist:
         self.data, self.truth, self.pairs, self.config = data, truth, pairs, config
         self.colors = number_colors(data, truth)
         self.truth_colors = [] if truth is None else number_colors(truth)
+        self.bad_masks: dict[tuple[str, int], str] = {}
 
     def draw(self, image: int, pixels: NDArray[np.uint8], side: int | None = None) -> NDArray[np.uint8]:
         """Draw an image; ``side`` resizes it, so that its longer side has about so many pixels."""
@@ -247,6 +249,13 @@ class _Artist:
             left, right = (_widen(panel, width) for panel in (left, right))
         captions = self._captions(image, other) if side is None else ("truth", "prediction")
         return _join_panels([left, right], captions)
+
+    def report(self) -> None:
+        """Log one sentence on the masks that could not be drawn."""
+        if self.bad_masks:
+            count, first = len(self.bad_masks), next(iter(self.bad_masks.values()))
+            several = "1 mask is" if count == 1 else f"{count} masks are"
+            logger.warning("%s drawn as a box only: %s", several, first)
 
     def colors_in(self, image: int) -> dict[int, str]:
         """Return the names of the classes that are drawn in an image, by the number of their color."""
@@ -290,7 +299,7 @@ class _Artist:
             try:
                 masks.append(data.rle(instance, (size[0], size[1])))
             except BoxelError as error:
-                logger.warning("%s", error)
+                self.bad_masks[data.file, instance] = str(error)
                 masks.append(None)
         labels = data.labels[own].tolist()
         words = [

@@ -13,7 +13,7 @@ from numpy.typing import ArrayLike, NDArray
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.viz.colors import BLACK, WHITE, Color, contrasting, pick_color
 from boxel.viz.config import DrawConfig
-from boxel.viz.placement import Coverage, Placer, order_of_placement
+from boxel.viz.placement import Coverage, Placer
 from boxel.viz.text import clean_text, line_height, shorten, text_mask, write_text
 
 _OPACITY = 0.4
@@ -153,16 +153,14 @@ def draw_objects(
         (h, w, 3) uint8 RGB.
     """
     height, width = image.shape[:2]
-    # OpenCV refuses coordinates beyond 32 bits; what lies outside the image is not drawn anyway.
-    boxes = np.nan_to_num(objects.boxes, nan=-1.0, posinf=2 * width, neginf=-width)
-    boxes = boxes.clip([-width, -height] * 2, [2 * width, 2 * height] * 2)
+    boxes = _complete_boxes(objects).clip([-width, -height] * 2, [2 * width, 2 * height] * 2)
     max_share = _MAX_CHIPS if legend else _FREE_CHIPS
     scales = _choose_scales(min(image.shape[:2]), max(image.shape[:2])) if scale is None else [scale]
     scale, chips = _lay_out(objects, boxes, (height, width), config, scales, max_share)
     canvas = _resize(image, scale) if scale > 1 else image.copy()
     boxes = boxes * scale
     thickness = config.line_width or default_width(canvas.shape[:2])
-    order = np.argsort(-np.prod(boxes[:, 2:] - boxes[:, :2], axis=1), kind="stable").tolist()
+    order = order_by_size(boxes)[::-1]
     for index in order:  # small ones on top
         crop = objects.crop(index)
         if crop is not None:
@@ -181,6 +179,23 @@ def draw_objects(
         return canvas
     entries = [(f"{color} {objects.names.get(color, '')}".strip(), pick_color(color)) for color in short]
     return np.concatenate([canvas, draw_legend(canvas.shape[1], entries, max(chip.size for chip in chips))])
+
+
+def _complete_boxes(objects: Objects) -> NDArray[np.float64]:
+    """Return the boxes; one that is not finite is that of its mask, or outside the image."""
+    boxes = objects.boxes.copy()
+    for index in np.flatnonzero(~np.isfinite(boxes).all(axis=1)).tolist():
+        crop = objects.crop(index)
+        boxes[index] = -2.0
+        if crop is not None:
+            boxes[index] = crop.x, crop.y, crop.x + crop.mask.shape[1], crop.y + crop.mask.shape[0]
+    return boxes
+
+
+def order_by_size(boxes: NDArray[np.float64]) -> list[int]:
+    """Return the indices of (N, 4) xyxy boxes, the smallest first."""
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
+    return [int(k) for k in np.argsort(areas, kind="stable")]
 
 
 def text_size(shape: Sequence[int]) -> int:
@@ -242,7 +257,8 @@ def _lay_out(
     max_share: float,
 ) -> tuple[int, list[_Chip]]:
     """Choose by how much an image is enlarged, and place its labels."""
-    shown = [k for k, text in enumerate(objects.texts) if text] if config.labels else []
+    inside = (boxes[:, 2:] >= 0).all(axis=1) & (boxes[:, :2] <= shape[::-1]).all(axis=1)
+    shown = [k for k, text in enumerate(objects.texts) if text and inside[k]] if config.labels else []
     if not shown:
         return scales[0], []
     coverage = Coverage(*shape)
@@ -276,7 +292,10 @@ def _place_all(
     smallest = max(_MIN_TEXT, round(largest / 2.2))
     gap = config.line_width or default_width((placer.width, placer.height))
     corners = boxes.clip(0, [placer.width, placer.height] * 2)
-    order = [k for k in order_of_placement(corners) if k in set(shown)]
+    wanted = set(shown)
+    order = [
+        k for k in order_by_size(corners) if k in wanted
+    ]  # small boxes first: they have the fewest places
     sizes = sorted({largest, round((largest * smallest) ** 0.5), smallest}, reverse=True)
     chips: list[_Chip] = []
     for size in sizes:

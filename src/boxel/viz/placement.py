@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 from dataclasses import dataclass, field
 
 import cv2
@@ -25,7 +25,7 @@ class Coverage:
 
     def __init__(self, height: int, width: int) -> None:
         self._cell = max(1.0, max(height, width) / _CELLS)
-        rows, columns = (max(1, round(side / self._cell)) for side in (height, width))
+        rows, columns = (math.ceil(side / self._cell) for side in (height, width))
         self._area = float(height * width)
         self._weights = np.zeros((rows, columns), dtype=np.float32)
 
@@ -137,9 +137,3 @@ class Placer:
         ends = places[:, None]  # (M, 1, 4)
         overlap = (ends[..., :2] < taken[..., 2:]) & (ends[..., 2:] > taken[..., :2])
         return np.any(np.all(overlap, axis=2), axis=1)
-
-
-def order_of_placement(boxes: NDArray[np.float64]) -> Sequence[int]:
-    """Return the order in which labels are placed: small boxes first, which have the fewest places."""
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return [int(k) for k in np.argsort(areas, kind="stable")]

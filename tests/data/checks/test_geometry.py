@@ -3,9 +3,11 @@
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from boxel.data.checks import check, repair
-from boxel.data.checks.geometry import describe_geometry
+from boxel.data.checks.geometry import describe_geometry, detect_layout, reread
 
 # xyxy, in images of 100 x 80 pixels
 TRUE = [(60, 50, 90, 70), (10, 10, 40, 30), (55, 20, 95, 60), (30, 45, 50, 75), (70, 5, 99, 35)]
@@ -59,6 +61,18 @@ def test_masks_decide_where_no_box_extends_past_its_image(make) -> None:
 )
 def test_boxes_that_are_merely_outside_keep_their_layout(make, boxes) -> None:
     assert "boxes-layout" not in {issue.kind for issue in check(make(boxes))}
+
+
+sides = st.tuples(st.floats(0, 90), st.floats(0, 70), st.floats(2, 60), st.floats(2, 60))
+
+
+@pytest.mark.slow
+@given(st.lists(sides, min_size=2, max_size=12), st.sampled_from(["xyxy", "center"]))
+def test_boxes_inside_their_images_are_never_read_in_another_way(rows, layout) -> None:
+    boxes = np.array([(x, y, min(x + w, 100), min(y + h, 80)) for x, y, w, h in rows])
+    assert detect_layout(boxes, np.full((len(boxes), 2), (100.0, 80.0))) == ("xywh", False)
+    unknown = np.full((len(boxes), 2), np.inf)
+    assert detect_layout(reread(boxes, layout), unknown) == ("xywh", False)  # there is nothing to tell by
 
 
 def extras(*rows: object) -> np.ndarray:

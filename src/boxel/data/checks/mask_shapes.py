@@ -196,7 +196,9 @@ def _measure_rings(
 ) -> None:
     """Fill in the measures of rings of some sizes, each of the mask that owns it."""
     starts = np.cumsum(sizes) - sizes
-    low, high = np.minimum.reduceat(points, starts), np.maximum.reduceat(points, starts)
+    x, y = np.ascontiguousarray(points.T)
+    low = np.stack([np.minimum.reduceat(column, starts) for column in (x, y)], axis=1)
+    high = np.stack([np.maximum.reduceat(column, starts) for column in (x, y)], axis=1)
     np.maximum.at(shapes.farthest, owner, np.maximum(np.abs(low), np.abs(high)).max(axis=1))
     solid = (low < high).all(axis=1)
     np.add.at(shapes.empty, owner[~solid], 1)
@@ -209,12 +211,11 @@ def _measure_rings(
 
     following = np.arange(1, len(points) + 1)
     following[starts + sizes - 1] = starts
-    local = points - np.repeat(low, sizes, axis=0)
-    x, y = local.T
-    area = np.abs(np.add.reduceat(x * y[following] - x[following] * y, starts)) / 2
-    corners = np.flatnonzero((points != points[following]).any(axis=1))
-    quad = (np.add.reduceat((points != points[following]).any(axis=1), starts) == 4) & solid
-    ring = np.repeat(np.arange(len(sizes)), sizes)[corners]
+    x, y = x - np.repeat(low[:, 0], sizes), y - np.repeat(low[:, 1], sizes)
+    next_x, next_y = x[following], y[following]
+    area = np.abs(np.add.reduceat(x * next_y - next_x * y, starts)) / 2
+    moves = (x != next_x) | (y != next_y)  # False where a vertex is repeated
+    quad = (np.add.reduceat(moves, starts, dtype=np.int64) == 4) & solid
     quads = np.flatnonzero(quad)
 
     sides = high - low
@@ -223,7 +224,8 @@ def _measure_rings(
     whole = (low == shapes.boxes[owner, :2]).all(axis=1) & (high == shapes.boxes[owner, 2:]).all(axis=1)
     shapes.rectangle[owner[fills & whole]] = True
     if len(quads):
-        four = local[corners[quad[ring]]].reshape(-1, 4, 2)
+        corners = np.flatnonzero(moves & np.repeat(quad, sizes))
+        four = np.stack([x[corners], y[corners]], axis=1).reshape(-1, 4, 2)
         oriented = area[quads] >= MIN_OBB_FILL * _smallest_rectangles(four)
         alone = np.bincount(owner[solid], minlength=len(shapes.oriented)) == 1
         shapes.oriented[owner[quads[oriented]]] = True

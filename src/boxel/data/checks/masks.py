@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -204,7 +205,8 @@ def _judge_some(
 
 
 def _judge_polygons(polygons: Sequence[tuple[int, list[list[float]]]], result: MaskJudgment) -> None:
-    if any(len(ring) & 1 for _, rings in polygons for ring in rings):
+    lengths = map(len, chain.from_iterable(rings for _, rings in polygons))
+    if (np.fromiter(lengths, dtype=np.int64) & 1).any():
         for row, rings in polygons:
             if any(len(ring) & 1 for ring in rings):
                 _refuse(result, row, "a polygon has an odd number of coordinates")

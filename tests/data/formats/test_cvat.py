@@ -234,6 +234,12 @@ def test_datumaro_reads_what_is_written(tmp_path):
     box, outline, pixels = item.annotations
     assert box.points == [1.5, 2, 30, 40] and outline.points == [10, 10, 30, 10, 30, 40]
     assert np.argwhere(pixels.image).tolist() == [[20, 91], [20, 92]]
+    second = '<image id="5" name="two.png" width="100" height="50"/>'
+    split = make(tmp_path, BOX, 'id="4" name="one.png" subset="Train" width="100" height="50"', more=second)
+    Image.new("RGB", (100, 50)).save(tmp_path / "images" / "two.png")
+    boxel.data.write(boxel.data.read(split), tmp_path / "split", "cvat")
+    items = [*datumaro.Dataset.import_from(str(tmp_path / "split"), "cvat")]
+    assert [(item.id, item.subset) for item in items] == [("one", "train"), ("two", "default")]
 
 
 def test_what_is_lost_is_reported_once(tmp_path, describe_losses):

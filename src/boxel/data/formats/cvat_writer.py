@@ -59,14 +59,22 @@ class _Writer:
     def lines(self) -> Iterator[str]:
         data = self.data
         yield '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n'
-        yield f"  <meta>\n    <task>\n      <size>{len(data)}</size>\n      <mode>annotation</mode>\n"
+        # As CVAT does, subsets make a project of tasks.
+        subsets = [split or "default" for split in data.splits] if any(data.splits) else []
+        yield f"  <meta>\n    <{'project' if subsets else 'task'}>\n"
         yield from self.labels()
-        yield "    </task>\n  </meta>\n"
+        if subsets:
+            yield "      <tasks>\n"
+            for subset in dict.fromkeys(subsets):
+                yield f"        <task><mode>annotation</mode><subset>{_escape(subset)}</subset></task>\n"
+            yield "      </tasks>\n    </project>\n  </meta>\n"
+        else:
+            yield f"      <size>{len(data)}</size>\n      <mode>annotation</mode>\n    </task>\n  </meta>\n"
         for image, name in enumerate(self.export.names):
             width, height = data.image_size(image)
             fields: dict[str, Any] = {"id": image, "name": name}
-            if data.splits[image]:
-                fields["subset"] = data.splits[image]
+            if subsets:
+                fields["subset"] = subsets[image]
             yield f"  <image{_fields(fields | {'width': width, 'height': height})}>\n"
             for instance in data.instances_in(image).tolist():
                 yield from self.shape(instance, image)

@@ -200,7 +200,7 @@ class _Reader:
         if annotations or not predictions:
             self.counts["skipped" if annotations else "open"] += 1
             return None, [], None, None
-        self.counts["predicted"] += 1
+        self.counts["predicted"] += "file_name" not in data  # of another program than boxel
         latest = max(predictions, key=lambda p: get_text(p, "created_at"))
         source = get_text(latest, "model_version") or "prediction"
         return data, get_list(latest, "result"), latest.get("score"), None if source == UNNAMED else source

@@ -116,6 +116,18 @@ def test_a_folder_equals_sets_of_pixels(truth, found) -> None:
     assert metrics["images"] == 4
 
 
+@pytest.mark.parametrize("form", ["{}/{}.png", "{}_{}.png"])
+def test_label_maps_of_images_with_the_same_name_are_told_apart(truth, found, form) -> None:
+    expected = measure_label_maps(truth, found)
+    truth.paths[:] = ["a/0.jpg", "b/0.jpg", "a/1.jpg", "b/1.jpg"]
+    for k, path in enumerate(truth.paths):
+        folder, stem = path.removesuffix(".jpg").split("/")
+        new = found / "new" / form.format(folder, stem)
+        new.parent.mkdir(parents=True, exist_ok=True)
+        (found / f"{k}.png").rename(new)
+    assert measure_label_maps(truth, found / "new") == expected
+
+
 def test_images_with_boxes_only_are_skipped(tmp_path, caplog) -> None:
     """Not even beside an image in which there is nothing, all of which is background."""
     rows = Builder()

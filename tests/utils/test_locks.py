@@ -39,5 +39,8 @@ def test_an_error_frees_the_folder(tmp_path) -> None:
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(BoxelError, match="cannot be written"), lock_folder(tmp_path / "file" / "run"):
+    with (
+        pytest.raises(BoxelError, match=rf"^{tmp_path / 'file' / 'run'}: cannot be written"),
+        lock_folder(tmp_path / "file" / "run"),
+    ):
         pass

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import MAX_VALUE, Annotations, Category
+from boxel.data.formats.layout import file_stems
 from boxel.data.images import read_image
 from boxel.data.label_maps import (
     IGNORE_INDEX,
@@ -24,6 +25,7 @@ from boxel.data.label_maps import (
 )
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.utils.errors import BoxelError
+from boxel.utils.files import is_file
 
 if TYPE_CHECKING:
     from boxel.models.semantic.inference import SemanticInferenceConfig
@@ -256,8 +258,9 @@ def measure_label_maps(
 
     Args:
         truth: As for :func:`measure_segmenter`.
-        folder: Has a PNG with the stem of each image, or has a folder ``labels`` that does. Values that are not a class
-            of the dataset are wrong.
+        folder: Has a PNG with the stem of each image, in the folders of the image or with their names before it if two
+            images have the same name; or has a folder ``labels`` that does. Values that are not a class of the dataset
+            are wrong.
         trimap: As for :func:`measure_segmenter`.
         errors: As for :func:`measure_segmenter`.
 
@@ -281,8 +284,14 @@ def measure_label_maps(
     within = Path(folder) / "labels"
     maps = within if within.is_dir() else Path(folder)
 
+    stems = file_stems(truth.paths)  # with the folder if two images have the same name
+
     def read_labels(image: int) -> NDArray[np.integer]:
-        return table[read_label_map(maps / f"{Path(truth.paths[image]).stem}.png")]
+        path = Path(truth.paths[image]).with_suffix(".png")
+        file = (
+            maps / path if not path.is_absolute() and is_file(maps / path) else maps / f"{stems[image]}.png"
+        )
+        return table[read_label_map(file)]
 
     return _measure(truth, read_labels, classes, trimap, errors)
 

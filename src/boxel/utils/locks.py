@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import make_parent
+from boxel.utils.files import not_written
 
 LOCK = ".lock"
 
@@ -21,7 +21,7 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
     A file system without locks is used without one.
 
     Raises:
-        BoxelError: Another process, or another thread, holds the folder.
+        BoxelError: Another process, or another thread, holds the folder, or it cannot be created.
 
     Examples:
         >>> import tempfile
@@ -31,7 +31,10 @@ def lock_folder(folder: str | Path) -> Iterator[None]:
         Traceback (most recent call last):
         boxel.utils.errors.BoxelError: ...: another run is writing to it; wait for its end, or name another folder.
     """
-    make_parent(Path(folder) / LOCK)
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise not_written(folder, error) from error
     lock = sqlite3.connect(
         str(Path(folder) / LOCK), timeout=0.1, isolation_level=None, check_same_thread=False
     )

@@ -275,6 +275,7 @@ def test_what_is_written_can_be_imported_as_it_is(tmp_path):
         and alone.categories[0].name == data.categories[0].name
     )
     assert [c.id for c in alone.categories] == [c.id for c in data.categories]
+    assert alone.quality[0] == 0.5 and alone.source.tolist() == ["grabcut", "grabcut"]
 
 
 def test_an_image_of_label_studio_keeps_its_address(tmp_path):

@@ -128,6 +128,7 @@ class _Reader:
 
     def __init__(self, file: Path, root: Path, rows: Builder) -> None:
         self.file, self.root, self.rows = file, root, rows
+        self.finder = ImageFinder(root)
         self.labels: dict[str, bytes | None] = {}  # in order, with their extras
         self.index: dict[str, int] = {}
         self.frames: list[str] = []
@@ -188,7 +189,7 @@ class _Reader:
             return
         size = _pixels(element.get("width")), _pixels(element.get("height"))
         if not all(size):
-            found = ImageFinder(self.root).find(name)
+            found = self.finder.find(name)
             with contextlib.suppress(BoxelError):
                 size = image_size(self.root / (found or name))
         tags = [_read_tag(tag) for tag in element.iter("tag")]

@@ -33,7 +33,7 @@ from boxel.data.formats.identity import Ids
 from boxel.data.formats.label_studio_writer import CONFIG_FILE, FILE, LOCAL, UNNAMED
 from boxel.data.formats.label_studio_writer import write as write
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.names import ImageFinder, to_posix
+from boxel.data.formats.names import ImageFinder, stay_inside
 from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
 from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
 from boxel.masks.rle import encode_in_box
@@ -145,6 +145,17 @@ class _Region:
     attributes: dict[str, Any] = field(default_factory=dict)
 
 
+@dataclass
+class _Chosen:
+    """The annotation or the prediction of a task that is read."""
+
+    data: dict[str, Any]
+    results: list[Any]
+    is_prediction: bool = False
+    score: Any = None
+    source: str | None = None
+
+
 class _Reader:
     """Reads tasks into rows."""
 
@@ -160,11 +171,12 @@ class _Reader:
     def read_task(self, position: int, raw: Raw) -> None:
         try:
             task = msgspec.json.decode(raw, type=dict[str, Any])
-            data, results, score, source = self._choose(task)
-            if data is None:
+            chosen = self._choose(task)
+            if chosen is None:
                 return
+            data = chosen.data
             name = self._image_name(data)
-            regions, of_image = self._collect(results)
+            regions, of_image = self._collect(chosen.results)
             size = self._size(name, regions)
         except (msgspec.MsgspecError, ValueError, TypeError, AttributeError, RecursionError) as error:
             what = f"task {position} of the list cannot be read ({one_line(error)}); it is left out."
@@ -176,10 +188,10 @@ class _Reader:
         id = id if isinstance(id, int | str) and not isinstance(id, bool) else ""
         image = self.rows.add_image(id, name, *size, split=split, extras=extras)
         for region in regions:
-            self._read_region(region, image, size, score, source)
+            self._read_region(region, image, size, chosen)
 
-    def _choose(self, task: dict[str, Any]) -> tuple[dict[str, Any] | None, list[Any], Any, str | None]:
-        """Return the data of a task, and the results, score and source of the annotation or prediction to read."""
+    def _choose(self, task: dict[str, Any]) -> _Chosen | None:
+        """Choose what is read of a task; None if nobody has annotated it."""
         data = get_dict(task, "data")
         if not data:
             return self._choose_minimal(task)
@@ -188,30 +200,24 @@ class _Reader:
         self.counts["several"] += len(submitted) > 1
         truths = [a for a in submitted if a.get("ground_truth")]
         if truths:
-            return data, get_list(max(truths, key=lambda a: get_text(a, "updated_at")), "result"), None, None
+            return _Chosen(data, get_list(max(truths, key=lambda a: get_text(a, "updated_at")), "result"))
         if submitted:
-            return (
-                data,
-                get_list(min(submitted, key=lambda a: get_text(a, "created_at")), "result"),
-                None,
-                None,
-            )
+            return _Chosen(data, get_list(min(submitted, key=lambda a: get_text(a, "created_at")), "result"))
         predictions = _dicts(task, "predictions")
         if annotations or not predictions:
             self.counts["skipped" if annotations else "open"] += 1
-            return None, [], None, None
+            return None
         self.counts["predicted"] += "file_name" not in data  # of another program than boxel
         latest = max(predictions, key=lambda p: get_text(p, "created_at"))
         source = get_text(latest, "model_version") or "prediction"
-        return data, get_list(latest, "result"), latest.get("score"), None if source == UNNAMED else source
+        source_or_none = None if source == UNNAMED else source
+        return _Chosen(data, get_list(latest, "result"), True, latest.get("score"), source_or_none)
 
-    def _choose_minimal(
-        self, task: dict[str, Any]
-    ) -> tuple[dict[str, Any] | None, list[Any], Any, str | None]:
+    def _choose_minimal(self, task: dict[str, Any]) -> _Chosen | None:
         """Do the same for an export of the kind JSON-MIN, with one entry per annotation, of which the first counts."""
         if task.get("id") is not None and task["id"] in self.seen:
             self.counts["several"] += 1
-            return None, [], None, None
+            return None
         self.seen.add(task.get("id"))
         results = []
         for name in [*task]:
@@ -220,12 +226,8 @@ class _Reader:
                 shared = {key: value[key] for key in value if key.startswith("original_")}
                 results.append({"type": "".join(types[:1]), "value": value, "from_name": name} | shared)
         own = ("id", "annotator", "annotation_id", "created_at", "updated_at", "lead_time", "agreement")
-        return (
-            {key: v for key, v in task.items() if key not in own and not _dicts(task, key)},
-            results,
-            None,
-            None,
-        )
+        data = {key: v for key, v in task.items() if key not in own and not _dicts(task, key)}
+        return _Chosen(data, results)
 
     def _image_name(self, data: dict[str, Any]) -> str:
         named = {key: value for key, value in data.items() if isinstance(value, str)}
@@ -234,10 +236,10 @@ class _Reader:
         if not url or url.startswith("data:"):
             raise ValueError("its image lies within it" if url else "its data names no image")
         query = parse_qs(urlsplit(url).query) if "?" in url else {}
-        name = to_posix(query["d"][0] if "d" in query else url)
+        name = stay_inside(query["d"][0] if "d" in query else url)
         if self.finder.find(name) is None:
             uploaded = _UPLOADED.fullmatch(PurePosixPath(name).name)
-            names = [unquote(name), *(uploaded.groups() if uploaded else ())]
+            names = [stay_inside(unquote(name)), *(uploaded.groups() if uploaded else ())]
             name = next((other for other in names if self.finder.find(other)), name)
         return name
 
@@ -278,9 +280,7 @@ class _Reader:
             return image_size(self.root / (self.finder.find(name) or name))
         return 0, 0
 
-    def _read_region(
-        self, region: _Region, image: int, size: tuple[int, int], score: Any, source: str | None
-    ) -> None:
+    def _read_region(self, region: _Region, image: int, size: tuple[int, int], chosen: _Chosen) -> None:
         result = region.result
         id = _read_id(result)
         try:
@@ -303,17 +303,15 @@ class _Reader:
             self.rows.report("bad-annotation", self.file, what, self.rows.image_ids[image], id or None)
             return
         self.counts["labels"] += len(region.labels) > 1
-        if source is None and result.get("origin") != "prediction":
-            score = None  # that of a prediction which has been corrected
-        elif "score" in result:
-            score = result["score"]
-        is_share = isinstance(score, int | float) and 0 <= score <= 1
+        score = result.get("score", chosen.score)
+        # One that has been drawn or corrected is not the one that was predicted.
+        is_predicted = chosen.is_prediction or result.get("origin") == "prediction"
+        is_share = is_predicted and isinstance(score, int | float) and 0 <= score <= 1
         label = self.labels.setdefault(region.labels[0], len(self.labels))
         text = None if segmentation is None else msgspec.json.encode(segmentation)
         quality = float(score) if is_share else None
-        self.rows.add(
-            id, image, label, box, text, quality=quality, source=source, extras=encode_extras(extras)
-        )
+        more = encode_extras(extras)
+        self.rows.add(id, image, label, box, text, quality=quality, source=chosen.source, extras=more)
 
     def number_rows(self, stems: list[str]) -> None:
         """Give each row the id of its region, as a number if it is one, or else one made from the stem of its image."""

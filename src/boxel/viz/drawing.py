@@ -118,9 +118,7 @@ def draw_dataset(
     config = parse_config(DrawConfig, given, "draw")
     folder = None if out is None else Path(out)
     _check_outputs(data, folder, config.sheet)
-    names = mirror_names(
-        data.paths
-    )  # before images are selected, so that they have the same name in each run
+    names = mirror_names(data.paths)  # of all images, so that the choice does not change them
     pairs = [None] * len(data) if truth is None else pair_images(data, truth)
     data = _filter(data, config)
     images, notes = _choose(data, truth, pairs, config)

@@ -257,7 +257,7 @@ def _lay_out(
     max_share: float,
 ) -> tuple[int, list[_Chip]]:
     """Choose by how much an image is enlarged, and place its labels."""
-    inside = (boxes[:, 2:] >= 0).all(axis=1) & (boxes[:, :2] <= shape[::-1]).all(axis=1)
+    inside = np.all(boxes[:, 2:] >= 0, axis=1) & np.all(boxes[:, :2] <= shape[::-1], axis=1)
     shown = [k for k, text in enumerate(objects.texts) if text and inside[k]] if config.labels else []
     if not shown:
         return scales[0], []

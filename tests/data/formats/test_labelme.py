@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import boxel.data
+from boxel.cli import main
 from boxel.data.formats import labelme
 from boxel.utils.errors import BoxelError
 
@@ -86,8 +88,205 @@ def test_sizes_come_from_the_image(tmp_path):
 
 def test_image_paths_are_relative_to_the_folder(tmp_path):
     make(tmp_path / "json", [shape(TRIANGLE)], imagePath="..\\photos\\one.png")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "json/one.png").rename(tmp_path / "photos/one.png")
     assert boxel.data.read(tmp_path / "json").image_path(0).resolve() == tmp_path / "photos/one.png"
     assert boxel.data.read(tmp_path / "json", images=tmp_path / "x").image_path(0) == tmp_path / "x/one.png"
+
+
+@pytest.mark.parametrize(
+    "stated", ["C:\\Users\\x\\one.png", "/home/x/ONE.PNG", "gone/one.png", "IMG_1.jpg", "", 7]
+)
+def test_an_image_beside_its_file_is_found_whatever_the_file_states(tmp_path, stated):
+    make(tmp_path / "train", [shape(TRIANGLE)], imagePath=stated)
+    make(tmp_path / "val", [shape(TRIANGLE)], imagePath=stated)
+    data = boxel.data.read(tmp_path)
+    assert data.paths == ["train/one.png", "val/one.png"] and data.issues == []
+
+
+def test_a_file_that_names_the_image_of_another_gets_its_own(tmp_path):
+    make(tmp_path, [shape(TRIANGLE)])
+    make(tmp_path, [shape(TRIANGLE)], "two", imagePath="one.png")
+    data = boxel.data.read(tmp_path)
+    assert data.paths == ["one.png", "two.png"]
+    assert [issue.kind for issue in data.issues] == ["ambiguous-image"]
+    (tmp_path / "two.png").unlink()
+    data = boxel.data.read(tmp_path)
+    assert data.paths == ["one.png", "two.png"]
+    assert "two.json: it names one.png, which is the image of one" in data.issues[0].message
+
+
+def test_nested_folders_are_recognized(tmp_path):
+    make(tmp_path / "a/train", [shape(TRIANGLE)])
+    make(tmp_path / "a/.cache", [shape(TRIANGLE)])
+    make(tmp_path / "a/train", [shape(TRIANGLE)], "._one")
+    (tmp_path / "a/train/config.json").write_text('{"labels": ["cat"]}')
+    assert boxel.data.recognize(tmp_path) == "labelme"
+    data = boxel.data.read(tmp_path)
+    assert data.paths == ["a/train/one.png"] and "it has no shapes" in data.issues[0].message
+    (tmp_path / "coco.json").write_text('{"images": [], "annotations": [], "categories": []}')
+    assert boxel.data.recognize(tmp_path) == "coco"
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_passed_over(tmp_path, encoding):
+    make(tmp_path, [shape(TRIANGLE, "größe")])
+    (tmp_path / "one.json").write_text((tmp_path / "one.json").read_text(), encoding=encoding)
+    data = boxel.data.read(tmp_path)
+    assert data.categories[0].name == "größe" and data.issues == []
+
+
+def test_an_image_inside_the_file_is_reported(tmp_path):
+    make(tmp_path, [shape(TRIANGLE)], imageWidth=None)
+    pixels = base64.b64encode((tmp_path / "one.png").read_bytes()).decode()
+    (tmp_path / "one.png").unlink()
+    content = json.loads((tmp_path / "one.json").read_text()) | {"imageData": pixels}
+    (tmp_path / "one.json").write_text(json.dumps(content))
+    data = boxel.data.read(tmp_path)
+    assert (data.widths[0], data.heights[0]) == (100, 50) and len(data.ids) == 1
+    assert [issue.kind for issue in data.issues] == ["image-in-json"]
+
+
+def test_four_corners_are_a_polygon(tmp_path):
+    corners = [[20, 15], [60, 25], [50, 45], [10, 35]]
+    shapes = [shape(corners, kind=kind) for kind in ("rotation", "quadrilateral")]
+    square = [[5, 5], [9, 5], [9, 8], [5, 8]]
+    data = boxel.data.read(make(tmp_path / "a", [*shapes, shape(square, kind="rectangle")]))
+    assert data.has_mask.tolist() == [True, True, False]
+    assert data.boxes.tolist() == [[10, 15, 60, 45]] * 2 + [[5, 5, 9, 8]]
+    labelme.write(data, tmp_path / "b")
+    written = json.loads((tmp_path / "b/one.json").read_text())["shapes"]
+    assert [s["shape_type"] for s in written] == ["rotation", "quadrilateral", "rectangle"]
+
+
+def test_a_mask_that_extends_past_the_image_is_cut(tmp_path):
+    png = io.BytesIO()
+    Image.fromarray(np.ones((4, 4), dtype=bool)).save(png, "PNG")
+    mask = base64.b64encode(png.getvalue()).decode()
+    data = boxel.data.read(make(tmp_path, [shape([[-2, 48], [1, 51]], kind="mask", mask=mask)]))
+    assert np.argwhere(data.mask(0)).tolist() == [[48, 0], [48, 1], [49, 0], [49, 1]]
+
+
+def test_unused_fields_are_carried_along(tmp_path):
+    more = {"flags": {"blurred": True}, "description": "left", "difficult": False, "kie_linking": [[1, 2]]}
+    shapes = [shape(TRIANGLE, **(more | {"group_id": 5})), shape([[1, 2], [9, 9]], kind="rectangle")]
+    make(tmp_path / "a", shapes, flags={"night": True}, checked=True, version="5.4.1")
+    data = boxel.data.read(tmp_path / "a")
+    assert json.loads(data.extras[0]) == more | {"group_id": 5} and data.extras[1] is None
+    assert json.loads(data.image_extras[0]) == {"version": "5.4.1", "flags": {"night": True}, "checked": True}
+    labelme.write(data, tmp_path / "b")
+    content = json.loads((tmp_path / "b/one.json").read_text())
+    assert content["flags"] == {"night": True} and content["checked"] and content["version"] == "5.4.1"
+    assert content["shapes"][0].items() >= (more | {"group_id": 5}).items()
+    again = boxel.data.read(tmp_path / "b")
+    assert again.extras.tolist() == data.extras.tolist()
+    assert json.loads(again.image_extras[0]) == json.loads(data.image_extras[0])
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+@settings(derandomize=True, max_examples=15, deadline=None)
+@given(draw=st.data())
+def test_everything_but_exact_masks_survives(draw_random, tmp_path_factory, with_ids, draw):
+    folder = tmp_path_factory.mktemp("random")
+    data = draw_random(draw, folder / "in")
+    (folder / "out").mkdir()
+    labelme.write(data, folder / "out")
+    if not with_ids:
+        (folder / "out/boxel-ids.json").unlink()
+    found = boxel.data.read(folder / "out", format="labelme")
+    assert found.image_ids == data.image_ids and found.ids == data.ids and found.splits == data.splits
+    for name in ("iscrowd", "trusted", "source"):
+        assert getattr(found, name).tolist() == getattr(data, name).tolist(), name
+    for name in ("boxes", "quality", "areas"):
+        np.testing.assert_allclose(getattr(found, name), getattr(data, name), atol=1e-6, err_msg=name)
+    assert found.has_segmentation.tolist() == data.has_segmentation.tolist()
+    for name in ("extras", "image_extras"):
+        for mine, theirs in zip(getattr(found, name), getattr(data, name), strict=True):
+            assert json.loads(mine or "{}") == json.loads(theirs or "{}")
+    if with_ids:
+        assert found.categories == data.categories and found.dataset_extras == data.dataset_extras
+
+
+@pytest.fixture
+def three(tmp_path):
+    """A folder that boxel wrote: three objects with masks and what is known of them."""
+    shapes = [
+        shape([[x, 10], [x + 20, 10], [x + 20, 40]], label) for x, label in ((5, "a"), (35, "b"), (65, "a"))
+    ]
+    data = boxel.data.read(make(tmp_path / "a", shapes))
+    data = replace(
+        data, ids=[31, 12, 23], quality=[0.5, 0.75, 1], source=["sam"] * 3, trusted=[True, False, True]
+    )
+    boxel.data.write(data, tmp_path / "b", "labelme")
+    return tmp_path / "b"
+
+
+def edit(folder, change):
+    content = json.loads((folder / "one.json").read_text())
+    change(content["shapes"])
+    (folder / "one.json").write_text(json.dumps(content))
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_deleting_a_shape_shifts_no_id(three, caplog, with_ids):
+    edit(three, lambda shapes: shapes.pop(0))
+    if not with_ids:
+        (three / "boxel-ids.json").unlink()
+    with caplog.at_level("INFO"):
+        data = boxel.data.read(three)
+    assert (
+        data.ids == [12, 23] and data.quality.tolist() == [0.75, 1] and data.trusted.tolist() == [False, True]
+    )
+    assert ("2 annotations matched, 0 new, 1 gone" in caplog.text) == with_ids
+
+
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_a_new_shape_gets_an_id_that_no_other_has_or_had(three, with_ids):
+    def change(shapes):
+        shapes[0] = shape([[1, 1], [9, 1], [9, 9]], "b")  # 31 is gone
+
+    edit(three, change)
+    if not with_ids:
+        (three / "boxel-ids.json").unlink()
+    assert boxel.data.read(three).ids == ([32, 12, 23] if with_ids else [24, 12, 23])
+
+
+def test_a_copied_shape_leaves_its_id_to_the_original(three):
+    def change(shapes):
+        copy = json.loads(json.dumps(shapes[1]))
+        shapes.insert(0, copy | {"points": [[x + 3, y] for x, y in copy["points"]]})
+
+    edit(three, change)
+    data = boxel.data.read(three)
+    assert data.ids == [32, 31, 12, 23] and data.source.tolist() == [None, "sam", "sam", "sam"]
+    assert data.trusted.tolist() == [True, True, False, True]
+
+
+def test_an_edited_mask_is_the_users(three):
+    edit(three, lambda shapes: shapes[1]["points"][0].__setitem__(0, 38))
+    data = boxel.data.read(three)
+    assert data.ids == [31, 12, 23] and data.source.tolist() == ["sam", None, "sam"]
+    assert data.trusted.all() and np.isnan(data.quality).tolist() == [False, True, False]
+    assert data.boxes[1].tolist() == [38, 10, 55, 40]
+
+
+def test_a_copied_file_leaves_the_ids_to_the_original(three):
+    (three / "a_copy.json").write_text((three / "one.json").read_text())
+    Image.new("RGB", (100, 50)).save(three / "a_copy.png")
+    data = boxel.data.read(three)
+    assert data.image_ids == ["a_copy", "one"] and data.ids == [32, 33, 34, 31, 12, 23]
+
+
+def test_shapes_whose_keys_another_tool_dropped_are_found_by_geometry(three):
+    def change(shapes):
+        shapes[:] = [
+            {key: s[key] for key in ("label", "points", "group_id", "shape_type", "flags")}
+            for s in shapes[1:]
+        ]
+
+    edit(three, change)
+    data = boxel.data.read(three)
+    assert data.ids == [12, 23] and data.quality.tolist() == [0.75, 1]
 
 
 @pytest.mark.parametrize(
@@ -187,3 +386,24 @@ def survives(folder):
     assert len(data) == 1 and len(data.boxes) == len(data.labels) == len(data.ids)
     assert "\n" not in "".join(issue.message for issue in data.issues)
     labelme.write(data, folder.parent / "fuzz-out")
+
+
+def test_ids_survive_an_edit_between_two_conversions(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Image.new("RGB", (100, 50)).save("one.png")
+    rows = [
+        {"id": id, "image_id": 7, "category_id": 4, "bbox": [x, 10, 20, 30], "area": 600, "iscrowd": 0}
+        for id, x in ((31, 5), (12, 35), (23, 65))
+    ]
+    rows[2] |= {"quality": 0.5, "source": "sam", "trusted": False, "track_id": 9}
+    rows[2]["segmentation"] = [[65, 10, 85, 10, 85, 40]]
+    image = {"id": 7, "file_name": "one.png", "width": 100, "height": 50, "coco_url": "http://x"}
+    content = {"images": [image], "annotations": rows, "categories": [{"id": 4, "name": "cat"}]}
+    (tmp_path / "in.json").write_text(json.dumps(content))
+    assert main(["convert", "in.json", "out", "--to", "labelme"]) == 0
+    edit(tmp_path / "out", lambda shapes: shapes.pop(0))
+    assert main(["convert", "out", "back.json"]) == 0
+    back = json.loads((tmp_path / "back.json").read_text())
+    assert back["annotations"] == rows[1:] and back["categories"] == content["categories"]
+    assert back["images"] == [image]
+    assert "2 annotations matched, 0 new, 1 gone" in "".join(capsys.readouterr())

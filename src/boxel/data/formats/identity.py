@@ -157,6 +157,16 @@ class Ids:
         return [category.name for category in self._ids.categories]
 
     @property
+    def image_ids(self) -> dict[str, ImageId]:
+        """Id of each image by the stem of its files."""
+        return {stem: image.id for stem, image in self._ids.images.items()}
+
+    @property
+    def stem_of(self) -> dict[ImageId, str]:
+        """Stem of the image that each annotation was in."""
+        return {row.id: stem for stem, image in self._ids.images.items() for row in image.annotations}
+
+    @property
     def by_text(self) -> dict[str, ImageId]:
         """Ids of the annotations by their text, for formats that hold ids as text."""
         return {str(row.id): row.id for image in self._ids.images.values() for row in image.annotations}
@@ -169,27 +179,34 @@ class Ids:
         valid = 0 <= known.width < 2**31 and 0 <= known.height < 2**31
         return (known.width, known.height) if valid else (0, 0)
 
-    def restore(self, data: Annotations, stems: Sequence[str]) -> Annotations:
+    def restore(
+        self, data: Annotations, stems: Sequence[str], held: Sequence[bool] | None = None
+    ) -> Annotations:
         """Restore what the file holds, by the stem of each image's files, in a dataset read without it.
 
         An instance gets the id, the crowd flag and the extras of the row that it matches. One that has not been edited
         also gets its original box, its quality, source, trust and area. An instance without a row keeps the fresh id
         that the reader gave it. If any is new or gone, this is logged.
+
+        Args:
+            data: The dataset.
+            stems: Stem of each image's files.
+            held: (N,) bool, the format itself holds the id and the fields of the instance, which stay as read.
         """
         if not self._ids.images and not self._ids.categories:
             return data
-        restored = _Restored(data)
-        gone = 0
+        written = [row.id for image in self._ids.images.values() for row in image.annotations]
+        restored = _Restored(data, held, written)
         for i, stem in enumerate(stems):
             known = self._ids.images.get(stem)
             if known is not None:
                 restored.set_image(i, known)
-                gone += restored.set_rows(data.instances_in(i), known.annotations)
+                restored.set_rows(data.instances_in(i), known.annotations)
         matched = int(restored.matched.sum())
         new = int(len(restored.matched) - matched)
+        gone = sum(len(self._ids.images[s].annotations) for s in {*stems} & self._ids.images.keys()) - matched
         if new or gone:
-            logger.info("%s: %d annotations matched, %d new, %d gone", data.file, matched, new, gone)
-        written = [row.id for image in self._ids.images.values() for row in image.annotations]
+            logger.info("%s: %d annotations matched, %d new, %d gone", data.file, matched, new, max(gone, 0))
         found = replace(restored.build(written), dataset_extras=_encode(self._ids.extras))
         return _restore_categories(found, self._ids.categories)
 
@@ -197,15 +214,18 @@ class Ids:
 class _Restored:
     """Columns of a dataset while the rows of its `IDS_FILE` are put back into it."""
 
-    def __init__(self, data: Annotations) -> None:
+    def __init__(self, data: Annotations, held: Sequence[bool] | None, known: Sequence[ImageId]) -> None:
         self.data = data
+        self.held = np.zeros(len(data.ids), dtype=bool) if held is None else np.array(held, dtype=bool)
+        self.held_ids = {data.ids[i] for i in np.flatnonzero(self.held)}
         self.image_ids, self.ids = list(data.image_ids), list(data.ids)
         self.image_extras, self.splits = list(data.image_extras), list(data.splits)
         self.columns = {
             name: getattr(data, name).copy()
             for name in ("boxes", "iscrowd", "quality", "source", "trusted", "areas", "extras")
         }
-        self.matched = np.zeros(len(data.ids), dtype=bool)
+        written = set(known)
+        self.matched = self.held & np.array([id in written for id in data.ids], dtype=bool)
         self.names = [category.name for category in data.categories]
 
     def set_image(self, image: int, known: _Image) -> None:
@@ -214,15 +234,16 @@ class _Restored:
         if self.splits[image] is None:
             self.splits[image] = known.split
 
-    def set_rows(self, instances: NDArray[np.int64], rows: Sequence[_Row]) -> int:
-        """Restore the instances of an image; return the number of rows that none of them matches."""
+    def set_rows(self, instances: NDArray[np.int64], rows: Sequence[_Row]) -> None:
+        """Restore the instances of an image."""
+        instances = instances[~self.held[instances]]
+        rows = [row for row in rows if row.id not in self.held_ids]
         boxes = self.data.boxes[instances]
         names = [self.names[label] for label in self.data.labels[instances]]
         pairs = match_rows(boxes, names, rows)
         for k, (row, same_box) in pairs.items():
             instance = int(instances[k])
             self._set_row(instance, row, same_box and self._has_same_mask(instance, row))
-        return len(rows) - len(pairs)
 
     def _has_same_mask(self, instance: int, row: _Row) -> bool:
         if self.data.segmentations[instance] is None or row.mask_area is None:
@@ -253,10 +274,10 @@ class _Restored:
 
     def build(self, known: Sequence[ImageId]) -> Annotations:
         """Return the dataset; instances without a row get ids that none of the known ones has."""
-        fresh = fresh_ids(known)
-        taken = set(known)
+        taken = {*known, *self.held_ids}
+        fresh = fresh_ids(taken)
         numbered = all(isinstance(id, int) for id in known)
-        for i in np.flatnonzero(~self.matched).tolist():
+        for i in np.flatnonzero(~self.matched & ~self.held).tolist():
             if numbered or self.ids[i] in taken:
                 self.ids[i] = next(fresh)
         return replace(

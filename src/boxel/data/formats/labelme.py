@@ -7,12 +7,16 @@ instance; a rectangle is only a box, and in a group it is the box of the whole.
 from __future__ import annotations
 
 import base64
+import codecs
+import contextlib
 import io
 import json
 import math
 import re
-from collections import Counter
-from collections.abc import Iterator
+import zlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import count, filterfalse, islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -22,57 +26,54 @@ from msgspec import Raw, Struct
 from PIL import Image
 from pycocotools import mask as coco_mask
 
-from boxel.data.annotations import Annotations, Category
-from boxel.data.formats.builder import Builder, explain_json_error, read_bytes
+from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
+from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
+from boxel.data.formats.coco_rows import MALFORMED, to_id
+from boxel.data.formats.extras import decode_extras, encode_extras
 from boxel.data.formats.identity import IDS_FILE, Ids
 from boxel.data.formats.layout import Export, file_stems
+from boxel.data.formats.names import is_hidden, pair_images, to_posix
 from boxel.data.images import MAX_PIXELS
-from boxel.masks.rle import Rle, encode_in_box, to_rle
+from boxel.masks.rle import Rle, encode_in_box, polygon_area, to_rle
 from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.files import is_file
 
 _CIRCLE_VERTICES = 64
 _HEAD = 1 << 16
+_MAX_TRIES = 16  # files of a level that are looked into
+_VERSION = "5.0.0"
 # A JSON string (with the colon that makes it a key), or what opens or closes a list or an object.
 _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[\[\]{}]', re.DOTALL)
 
 
-class _File(Struct):
-    shapes: list[Raw]
-    imagePath: str | None = None
-    imageWidth: int | float | None = None
-    imageHeight: int | float | None = None
-
-    @property
-    def size(self) -> tuple[int, int] | None:
-        """(width, height) of the image; None unless the file states one that is possible."""
-        width, height = self.imageWidth or 0, self.imageHeight or 0
-        return (int(width), int(height)) if 0 < width < 2**31 and 0 < height < 2**31 else None
-
-
-class _Shape(Struct):
-    label: str
-    points: list[list[float]]
-    shape_type: str = "polygon"
-    group_id: int | str | None = None
-    mask: str | None = None
-
-
 def recognize(path: Path) -> bool:
-    """Return whether this is a LabelMe file, or a folder of such files."""
-    files = [path] if path.is_file() else [file for file in sorted(path.glob("*.json")) if file.is_file()][:3]
-    return any(file.suffix.lower() == ".json" and _has_shapes(file) for file in files)
+    """Return whether this is a LabelMe file, or a folder of such files, which may be some levels deep."""
+    if path.is_file():
+        return path.suffix.lower() == ".json" and _has_shapes(path) is True
+    for level in ("", "*/", "*/*/"):
+        files = islice(filter(_is_json, path.glob(f"{level}*.[jJ][sS][oO][nN]")), _MAX_TRIES)
+        answers = {_has_shapes(file) for file in sorted(files)}
+        if answers & {True, False}:
+            return True in answers
+    return False
 
 
-def _has_shapes(file: Path) -> bool:
+def _is_json(file: Path) -> bool:
+    return file.suffix.lower() == ".json" and file.name != IDS_FILE and not is_hidden(file) and file.is_file()
+
+
+def _has_shapes(file: Path) -> bool | None:
+    """Return whether this is a LabelMe file: False if it is another dataset, None if it is none."""
     text = b""
     with open(file, "rb") as stream:
         # The start of a file mostly shows what it is; but a LabelMe image may come first, in base64.
         for size in (_HEAD, -1):
             text += stream.read(size)
-            for key in _keys(text):
+            is_wide = text.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+            for key in _keys(text.decode("utf-16", "ignore").encode() if is_wide else text):
                 if key in (b'"shapes"', b'"images"', b'"annotations"'):
                     return key == b'"shapes"'
-    return False
+    return None
 
 
 def _keys(text: bytes) -> Iterator[bytes]:
@@ -89,50 +90,172 @@ def _keys(text: bytes) -> Iterator[bytes]:
 def read(path: Path, images: Path | None = None) -> Annotations:
     """Read a LabelMe file, or a folder that is searched recursively for JSON files.
 
-    Points and lines enclose nothing and are left out; a circle becomes a polygon. Categories are numbered from 1 in
-    alphabetical order. The folder of the images, if given, replaces the one that ``imagePath`` states.
+    Points and lines enclose nothing and are left out; a circle becomes a polygon, and so do X-AnyLabeling's rotated
+    boxes and quadrilaterals. Categories are numbered from 1 in alphabetical order. An instance keeps the id that its
+    shape holds; if it has been edited since boxel wrote it, its mask is the user's: trusted, without quality and
+    source. The image is the one that ``imagePath`` states, else one of that name, or of the stem of the JSON file,
+    beside it.
+
+    Args:
+        path: The file or folder.
+        images: Folder of the images, if they are not where the files state.
     """
     folder = path.parent if path.is_file() else path
-    files = [path] if path.is_file() else sorted(folder.rglob("*.json"))
+    files = [path] if path.is_file() else _find_files(folder)
     rows = Builder()
-    parsed = [(file, _decode(file, rows)) for file in files if file.name != IDS_FILE]
-    readable = [(file, content) for file, content in parsed if content is not None]
+    readable = [(file, content) for file in files if (content := _decode(file, rows)) is not None]
     if not readable:
         reason = rows.issues[0].message if rows.issues else f"{path}: there are no JSON files."
         raise BoxelError(reason)
     ids = Ids(folder, rows)
     stems = file_stems([str(file.relative_to(folder)) for file, _ in readable])
-    instances: list[tuple[int, str, list[float], bytes | None]] = []
-    for (file, content), stem in zip(readable, stems, strict=True):
-        stated = PurePosixPath((content.imagePath or f"{file.stem}.jpg").replace("\\", "/"))
-        relative = stated.name if images else str(PurePosixPath(file.parent.relative_to(folder)) / stated)
-        size = content.size or ids.image_size((images or folder) / relative, stem)
-        index = rows.add_image(stem, relative, *size)
-        for k, shapes in enumerate(_groups(content.shapes, file, stem, rows), start=1):
+    _add_images(rows, readable, folder, images, ids, stems)
+    found: list[_Instance] = []
+    for index, (file, content) in enumerate(readable):
+        size = rows.widths[index], rows.heights[index]
+        for k, shapes in enumerate(_groups(content.shapes, file, stems[index], rows), start=1):
             try:
-                instances.append((index, shapes[0].label, *_instance(shapes, size)))
+                found.append(_read_instance(index, f"{stems[index]}:{k}", shapes, size))
             except Exception as error:  # Pillow and pycocotools have errors of many kinds
-                what = f"annotation {stem}:{k} cannot be read ({one_line(error)}); it is left out."
-                rows.report("bad-annotation", file, what, stem, f"{stem}:{k}")
-    names = sorted({label for _, label, _, _ in instances})
-    count = Counter[int]()
-    for index, name, box, segmentation in instances:
-        count[index] += 1
-        rows.add(f"{stems[index]}:{count[index]}", index, names.index(name), box, segmentation)
+                what = f"annotation {stems[index]}:{k} cannot be read ({one_line(error)}); it is left out."
+                rows.report("bad-annotation", file, what, stems[index], f"{stems[index]}:{k}")
+    held = _settle_ids(found, stems, ids)
+    names = sorted({instance.label for instance in found})
+    for one in found:
+        rows.add(one.id, one.image, names.index(one.label), one.box, one.segmentation, **one.fields)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
-    return ids.restore(rows.build(images or folder, categories, path), stems)
+    data = rows.build(images or folder, categories, path)
+    restored = ids.restore(data, stems, held)
+    image_extras = [
+        mine or known for mine, known in zip(data.image_extras, restored.image_extras, strict=True)
+    ]
+    return replace(restored, image_extras=image_extras)
+
+
+def _find_files(folder: Path) -> list[Path]:
+    """Find JSON files, but not in hidden folders."""
+    files = filter(_is_json, folder.rglob("*"))
+    return sorted(
+        file
+        for file in files
+        if not any(part.startswith(".") for part in file.relative_to(folder).parts[:-1])
+    )
+
+
+class _File:
+    """The fields of a file; those that boxel does not use are its extras."""
+
+    def __init__(self, content: bytes) -> None:
+        fields = msgspec.json.decode(content, type=dict[str, Raw])
+        if "shapes" not in fields:
+            raise ValueError("it has no shapes")
+        self.shapes: list[Raw] = msgspec.json.decode(fields.pop("shapes"), type=list[Raw])
+        self.image: str = _take(fields, "imagePath", str, "")
+        width, height = (_take(fields, name, float, 0) for name in ("imageWidth", "imageHeight"))
+        known = 0 < width < 2**31 and 0 < height < 2**31
+        self.size = (int(width), int(height)) if known else (0, 0)
+        self.pixels = bytes(fields.pop("imageData", b"")).strip(b'"')
+        self.id = _take_id(fields)
+        self.split: str | None = _take(fields, "split", str)
+        self.extras = _carry(fields, {"flags": {}, "version": _VERSION})
 
 
 def _decode(file: Path, rows: Builder) -> _File | None:
     content = b""
     try:
-        content = read_bytes(file)
-        return msgspec.json.decode(content, type=_File)
-    except (BoxelError, msgspec.MsgspecError, ValueError, RecursionError) as error:
+        content = read_utf8(file)
+        return _File(content)
+    except (BoxelError, *MALFORMED) as error:
         why = explain_json_error(error, content)
         what = f"cannot be read as a LabelMe file ({why}); its annotations are left out."
         rows.report("bad-file", file, what, file.stem)
         return None
+
+
+def _take(fields: dict[str, Raw], name: str, kind: Any, default: Any = None) -> Any:
+    """Take a field as a type; its default if it is missing or of another type."""
+    raw = fields.pop(name, Raw(b"null"))
+    with contextlib.suppress(*MALFORMED):
+        value = msgspec.json.decode(raw, type=kind, strict=False)
+        return default if value is None else value
+    return default
+
+
+def _take_id(fields: dict[str, Raw]) -> ImageId | None:
+    with contextlib.suppress(*MALFORMED):
+        return to_id(msgspec.json.decode(fields.pop("id", b"null")))
+    return None
+
+
+def _carry(fields: Mapping[str, Raw], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the fields that do not have the values that LabelMe gives every file or shape."""
+    values = {name: msgspec.json.decode(raw) for name, raw in fields.items()}
+    return {
+        name: value
+        for name, value in values.items()
+        if name not in defaults or (value is not None and value != defaults[name])
+    }
+
+
+def _add_images(
+    rows: Builder,
+    readable: Sequence[tuple[Path, _File]],
+    folder: Path,
+    images: Path | None,
+    ids: Ids,
+    stems: Sequence[str],
+) -> None:
+    root = images or folder
+    labels = [file.relative_to(folder).with_suffix("").as_posix() for file, _ in readable]
+    stated = [
+        _place(content.image, label, root, images)
+        for (_, content), label in zip(readable, labels, strict=True)
+    ]
+    paths, problems = pair_images(root, stated, labels)
+    known = ids.image_ids
+    taken = set(known.values())
+    for i, (file, content) in enumerate(readable):
+        if i in problems:
+            rows.report("ambiguous-image", file, problems[i], stems[i], repair="")
+        if content.pixels not in (b"", b"null") and not is_file(root / paths[i]):
+            what = f"its image is not at {root / paths[i]}, but inside it (imageData); write it into a file of its own."
+            rows.report("image-in-json", file, what, stems[i], repair="")
+        own = content.id is not None and content.id not in taken
+        id = known.get(stems[i], content.id if own else stems[i])
+        taken.add(id)  # type: ignore[arg-type]  # not None
+        size = content.size if all(content.size) else ids.image_size(root / paths[i], stems[i])
+        size = size if all(size) else _embedded_size(content.pixels)
+        extras = encode_extras(content.extras)
+        rows.add_image(id, paths[i], *size, split=content.split, extras=extras)  # type: ignore[arg-type]
+
+
+def _place(name: str, label: str, root: Path, images: Path | None) -> str:
+    """Return the stated name of an image, relative to the root if it can be."""
+    parent, _, stem = label.rpartition("/")
+    name = to_posix(name) or f"{stem}.jpg"
+    stated, beside = (str(PurePosixPath(parent) / part) for part in (name, PurePosixPath(name).name))
+    if images is None and is_file(root / stated):
+        return stated
+    is_absolute = re.match(r"/|[A-Za-z]:", name) is not None
+    return beside if images is not None or is_absolute or is_file(root / beside) else stated
+
+
+def _embedded_size(pixels: bytes) -> tuple[int, int]:
+    """Return the (width, height) of an image in base64 by its header; zeros if it has none."""
+    try:
+        with Image.open(io.BytesIO(base64.b64decode(pixels[:_HEAD])), formats=("JPEG", "PNG")) as image:
+            return image.size
+    except Exception:  # Pillow's decoders raise many kinds of errors
+        return 0, 0
+
+
+class _Shape(Struct):
+    label: str
+    points: list[list[float]]
+    shape_type: str = "polygon"
+    group_id: int | str | None = None
+    mask: str | None = None
+    others: dict[str, Raw] = msgspec.field(default_factory=dict, name="(others)")  # filled below
 
 
 def _groups(raws: list[Raw], file: Path, stem: str, rows: Builder) -> list[list[_Shape]]:
@@ -145,7 +268,9 @@ def _groups(raws: list[Raw], file: Path, stem: str, rows: Builder) -> list[list[
                 raise ValueError(f"a {shape.shape_type!r:.40} encloses nothing")
             if not all(len(point) == 2 and all(map(math.isfinite, point)) for point in shape.points):
                 raise ValueError("its points are not pairs of numbers")
-        except (msgspec.MsgspecError, ValueError, RecursionError) as error:
+            fields = msgspec.json.decode(raw, type=dict[str, Raw])
+            shape.others = {name: value for name, value in fields.items() if name not in _SHAPE_FIELDS}
+        except MALFORMED as error:
             what = (
                 f"shape {position} cannot be used ({explain_json_error(error, bytes(raw))}); it is left out."
             )
@@ -156,7 +281,77 @@ def _groups(raws: list[Raw], file: Path, stem: str, rows: Builder) -> list[list[
     return list(groups.values())
 
 
-def _instance(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], bytes | None]:
+@dataclass
+class _Instance:
+    """An instance; ``held`` if a shape holds its id, ``edited`` if that is not as boxel wrote it."""
+
+    image: int
+    label: str
+    box: Sequence[float]
+    segmentation: bytes | None
+    id: ImageId
+    held: bool
+    edited: bool
+    fields: dict[str, Any]
+
+
+def _read_instance(image: int, name: str, shapes: list[_Shape], size: tuple[int, int]) -> _Instance:
+    box, segmentation = _outline(shapes, size)
+    others = {key: value for shape in reversed(shapes) for key, value in shape.others.items()}
+    id = _take_id(others)
+    edited = _take(others, "written", str) != _digest([shape.points for shape in shapes])
+    fields: dict[str, Any] = {"iscrowd": bool(_take(others, "iscrowd", int, 0))}
+    kinds = {"quality": (float, None), "source": (str, None), "trusted": (bool, True), "area": (float, None)}
+    own = {key: _take(others, key, *kind) for key, kind in kinds.items()}
+    stated = _take(others, "bbox", tuple[float, float, float, float])
+    if not edited:
+        fields |= own
+        box = box if stated is None else [*stated[:2], stated[0] + stated[2], stated[1] + stated[3]]
+    extras = _carry(others, {"flags": {}, "description": ""})
+    if len(shapes) == 1:
+        lone = {} if shapes[0].group_id is None else {"group_id": shapes[0].group_id}
+        kind = shapes[0].shape_type
+        extras |= lone | ({"shape_type": kind} if kind in _CORNERED else {})
+    elif "own_group" in extras:
+        extras["group_id"] = extras.pop("own_group")
+    fields["extras"] = encode_extras(extras)
+    held = id is not None
+    return _Instance(
+        image, shapes[0].label, box, segmentation, name if id is None else id, held, edited, fields
+    )
+
+
+def _digest(rings: Iterable[Sequence[Sequence[float]]]) -> str:
+    """Return what shows whether the points of an instance have been edited."""
+    numbers = sorted([round(100 * v) for point in points for v in point] for points in rings)
+    return f"{zlib.crc32(repr(numbers).encode()):08x}"
+
+
+def _settle_ids(found: Sequence[_Instance], stems: Sequence[str], ids: Ids) -> list[bool]:
+    """Leave each id to one of the instances that hold it, and return for each whether it holds its own.
+
+    It is the one in the image that the id was written in, if there is a choice the one that has not been edited, and
+    else the first. The others are copies: new instances, like those without an id.
+    """
+    stem_of = ids.stem_of
+    claims: dict[ImageId, list[_Instance]] = {}
+    for one in found:
+        if one.held:
+            claims.setdefault(one.id, []).append(one)
+    for id, several in claims.items():
+        several.sort(key=lambda one: (stems[one.image] != stem_of.get(id), one.edited))
+        for copy in several[1:]:
+            copy.held = False
+            copy.fields = {key: copy.fields[key] for key in ("iscrowd", "extras")}
+    if claims or stem_of:
+        fresh = fresh_ids([*claims, *stem_of])
+        for one in found:
+            if not one.held:
+                one.id = next(fresh)
+    return [one.held for one in found]
+
+
+def _outline(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], bytes | None]:
     """Return the xyxy box of an instance and, unless it has only rectangles, its segmentation."""
     rectangles = [_extent(shape.points) for shape in shapes if shape.shape_type == "rectangle"]
     parts = [_PARSERS[shape.shape_type](shape, size) for shape in shapes if shape.shape_type != "rectangle"]
@@ -205,54 +400,107 @@ def _circle(shape: _Shape, size: tuple[int, int]) -> list[float]:
 def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
     """Encode a mask, given as a PNG in base64 that fills the box of the two points."""
     width, height = size
+    if not all(size):
+        raise ValueError("the size of its image is unknown")
     x0, y0 = (int(v) for v in _extent(shape.points)[:2])
     with Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"]) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError("its mask is too large")
         mask = np.array(image.convert("L"))
-    if x0 < 0 or y0 < 0 or x0 + mask.shape[1] > width or y0 + mask.shape[0] > height:
-        raise ValueError("its mask extends past the image")
-    return encode_in_box(mask, x0, y0, height, width)
+    mask = mask[max(-y0, 0) : max(height - y0, 0), max(-x0, 0) : max(width - x0, 0)]
+    if not mask.any():
+        raise ValueError("its mask is empty, or outside the image")
+    return encode_in_box(mask, max(x0, 0), max(y0, 0), height, width)
 
 
-_PARSERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mask}
+_CORNERED = ("rotation", "quadrilateral")
+"""X-AnyLabeling's shapes of four corners."""
+
+_PARSERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mask} | dict.fromkeys(
+    _CORNERED, _polygon
+)
+_SHAPE_FIELDS = frozenset(("label", "points", "shape_type", "group_id", "mask"))
 
 
 def write(data: Annotations, path: Path) -> list[str]:
     """Write one JSON file per image, with the images linked beside them.
 
-    The parts of a mask become polygons of one group; a run-length code becomes outlines, its holes filled.
+    The parts of a mask become polygons of one group. Each shape holds its id and what COCO would hold, in keys that
+    LabelMe keeps: ``quality``, ``source``, ``trusted``, ``iscrowd``, ``area``, and ``bbox`` if the box is not the
+    extent of the shape; by ``written`` it is known whether the shape has been edited.
     """
-    export = Export(data, path, "LabelMe")
+    export = Export(data, path, "LabelMe", untrusted=True)
     for image, (stem, name) in enumerate(zip(export.stems, export.names, strict=True)):
         width, height = data.image_size(image)
-        shapes: list[dict[str, Any]] = []
-        for k, instance in enumerate(data.instances_in(image).tolist(), start=1):
-            label = data.categories[data.labels[instance]].name
-            rings = export.rings(instance, image)
-            if rings:
-                group = k if len(rings) > 1 else None
-                shapes += [_shape(label, ring, "polygon", group) for ring in rings]
-            elif np.isfinite(data.boxes[instance]).all():
-                shapes.append(_shape(label, data.boxes[instance].tolist(), "rectangle", None))
-            else:
-                continue
-            export.add(image, instance)
+        extras = decode_extras(data.image_extras[image])
         content: dict[str, Any] = {
-            "version": "5.0.0",
-            "flags": {},
-            "shapes": shapes,
+            "version": extras.get("version", _VERSION),
+            "flags": extras.get("flags", {}),
+            "shapes": _shapes(export, image),
             "imagePath": name,
             "imageData": None,
             "imageHeight": height,
             "imageWidth": width,
         }
-        text = json.dumps(content, indent=2, ensure_ascii=False)
+        if data.image_ids[image] != stem:
+            content["id"] = data.image_ids[image]
+        if data.splits[image] is not None:
+            content["split"] = data.splits[image]
+        text = json.dumps(extras | content, indent=2, ensure_ascii=False)
         (path / f"{stem}.json").write_text(text, encoding="utf-8")
     export.write_ids()
     return export.losses("holds polygons without holes", needs="LabelMe shapes need finite numbers")
 
 
-def _shape(label: str, numbers: list[float], kind: str, group: int | None) -> dict[str, Any]:
-    points = np.reshape(numbers, (-1, 2)).tolist()
-    return {"label": label, "points": points, "group_id": group, "shape_type": kind, "flags": {}}
+def _shapes(export: Export, image: int) -> list[dict[str, Any]]:
+    """Return the shapes of an image."""
+    data = export.data
+    shapes: list[dict[str, Any]] = []
+    own = data.instances_in(image).tolist()
+    extras = {instance: decode_extras(data.extras[instance]) for instance in own}
+    used = {fields.get("group_id") for fields in extras.values()}
+    free = filterfalse(used.__contains__, count(1))
+    lone: set[Any] = set()  # groups of one shape, with its label
+    for instance in own:
+        label = data.categories[data.labels[instance]].name
+        rings, kind = export.rings(instance, image), "polygon"
+        if not rings:
+            rings, kind = [data.boxes[instance].tolist()], "rectangle"
+        if not np.isfinite(rings[0]).all():
+            continue
+        points = [np.reshape(ring, (-1, 2)).tolist() for ring in rings]
+        group = extras[instance].pop("group_id", None)
+        if len(rings) > 1:  # its parts need a group of their own
+            extras[instance] |= {} if group is None else {"own_group": group}
+            group = next(free)
+        elif (group, label) in lone:
+            group = None
+        lone.add((group, label))
+        extent = _extent([point for ring in points for point in ring])
+        fields = extras[instance] | _own_fields(data, instance, points, extent)
+        if len(points) == 1 and len(points[0]) == 4 and fields.get("shape_type") in _CORNERED:
+            kind = fields["shape_type"]
+        for ring in points:
+            shape = {"label": label, "points": ring, "group_id": group, "shape_type": kind, "flags": {}}
+            shapes.append(shape | {key: value for key, value in fields.items() if key not in _SHAPE_FIELDS})
+        area = sum(polygon_area(np.array(ring)) for ring in points) if kind != "rectangle" else None
+        export.add(image, instance, extent, mask_area=area)
+    return shapes
+
+
+def _own_fields(
+    data: Annotations, i: int, points: Sequence[Sequence[Sequence[float]]], extent: Sequence[float]
+) -> dict[str, Any]:
+    """Return what a shape holds beside its points."""
+    box = data.boxes[i]
+    x0, y0, x1, y1 = box.tolist()
+    fields = {
+        "quality": None if np.isnan(data.quality[i]) else round(float(data.quality[i]), 6),
+        "source": data.source[i],
+        "trusted": None if data.trusted[i] else False,
+        "iscrowd": 1 if data.iscrowd[i] else None,
+        "area": None if np.isnan(data.areas[i]) else float(data.areas[i]),
+        "bbox": [x0, y0, round(x1 - x0, 9), round(y1 - y0, 9)] if np.abs(box - extent).max() > 1e-6 else None,
+    }
+    held = {key: value for key, value in fields.items() if value is not None}
+    return {"id": data.ids[i], "written": _digest(points)} | held

@@ -127,7 +127,8 @@ def _place(source: Path, target: Path) -> bool:
 class Export:
     """A dataset while it is written as a folder: file names, what is written, and what is lost.
 
-    The images are put at once into the folder ``images`` within it. Messages name the format.
+    The images are put at once into the folder ``images`` within it. Messages name the format. Masks that are not
+    trusted are written if the format marks them (``untrusted``), and crowds too.
 
     Attributes:
         stems: Stem of each image's files.
@@ -137,8 +138,11 @@ class Export:
         mask_areas: (N,) area of the masks that they will be read with; NaN if they are written as boxes.
     """
 
-    def __init__(self, data: Annotations, folder: Path, format: str, images: str = "") -> None:
+    def __init__(
+        self, data: Annotations, folder: Path, format: str, images: str = "", untrusted: bool = False
+    ) -> None:
         self.data, self.folder, self.format = data, folder, format
+        self.untrusted = untrusted
         self.stems, self.names = image_names(data.paths)
         self.rows: list[list[int]] = [[] for _ in data.paths]
         self.boxes = data.boxes.copy()
@@ -154,9 +158,9 @@ class Export:
         return {k: decode(rle) for k, rle in enumerate(rles, start=1) if rle is not None}
 
     def rle(self, instance: int, image: int) -> Rle | None:
-        """Return the code of a mask; None if there is none, it is not trusted, or it cannot be read."""
+        """Return the code of a mask; None if there is none, it is not to be written, or it cannot be read."""
         data = self.data
-        if data.segmentations[instance] is None or not data.trusted[instance]:
+        if data.segmentations[instance] is None or not (data.trusted[instance] or self.untrusted):
             return None
         width, height = data.image_size(image)
         try:
@@ -252,10 +256,10 @@ class Export:
             first = self._unreadable[0]
             sentences.append(f"{count} cannot be read and are not written in {name}, the first: {first}")
         crowds = int(data.iscrowd.sum())
-        if reason and crowds:
+        if reason and crowds and not self.untrusted:
             sentences.append(f"{name} has no crowds: {crowds} are written as ordinary instances.")
         untrusted = int((data.has_segmentation & ~data.trusted).sum())
-        if (reason or needs) and untrusted:
+        if (reason or needs) and untrusted and not self.untrusted:
             sentences.append(
                 f"{name} cannot mark a mask as untrusted: {untrusted} are written as boxes only."
             )

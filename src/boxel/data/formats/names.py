@@ -91,6 +91,13 @@ class ImageFinder:
         found = self._find_below(parts, PurePosixPath(parts[-1]).stem) if parts else None
         return found or (self._find_below([], stem) if stem else None)
 
+    def find_beside(self, label: str) -> str | None:
+        """Find the one image that has the folder and the stem of a label file, which is given without its suffix."""
+        parent, _, stem = label.lower().rpartition("/")
+        found = [p for p in self._files.by_stem.get(stem, []) if p.lower().rpartition("/")[0] == parent]
+        found = [path for path in found if _without_suffix(path) == label] or found
+        return found[0] if len(found) == 1 else None
+
     @property
     def is_empty(self) -> bool:
         """There is no image in the folder."""
@@ -210,6 +217,47 @@ def resolve_images(
             " (the first)" if len(moved) > 1 else "",
         )
     return [path or name for path, name in zip(found, names, strict=True)], contested
+
+
+def pair_images(
+    folder: Path, stated: Sequence[str], labels: Sequence[str]
+) -> tuple[list[str], dict[int, str]]:
+    """Find the image of each label file: the one that it names, unless that is another's and its own is there.
+
+    Args:
+        folder: The folder that the names are relative to.
+        stated: The name of each image as its label file states it.
+        labels: The path of each label file without its suffix, as if it were in the folder of the images.
+
+    Returns:
+        For each image its path relative to the folder, see `resolve_images`; and by index what is contradictory.
+    """
+    finder = ImageFinder(folder)
+    known = {label.lower() for label in labels}
+    chosen, problems = list[str](), dict[int, str]()
+    for i, (name, label) in enumerate(zip(map(to_posix, stated), labels, strict=True)):
+        named = _without_suffix(os.path.normpath(name)).lower()
+        is_there = is_file(folder / name)
+        own = finder.find_beside(label) if named != label.lower() else None
+        if own and is_there and named in known:
+            problems[i] = f"it names {name}, which is the image of another file; {own} is used."
+        chosen.append(own if own and (not is_there or named in known) else name)
+    paths, contested = resolve_images(folder, chosen, [PurePosixPath(label).name for label in labels])
+    for i in contested:
+        problems[i] = (
+            f"its image {stated[i]} is missing, and the file that it may be is another's too; rename one."
+        )
+    owner: dict[str, int] = {}
+    for i in sorted(range(len(paths)), key=lambda i: _without_suffix(paths[i]) != labels[i]):
+        first = owner.setdefault(os.path.normpath(paths[i]), i)
+        if first != i and i not in contested and is_file(folder / paths[i]):
+            problems[i] = f"it names {paths[i]}, which is the image of {labels[first]}; correct the name."
+            paths[i] = labels[i] + PurePosixPath(paths[i]).suffix
+    return paths, problems
+
+
+def _without_suffix(path: str) -> str:
+    return os.path.splitext(path)[0]
 
 
 def guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from boxel.data.formats.brush import decode_brush, encode_brush
+from boxel.data.formats.brush import decode_brush, encode_brush, encode_brush_in_box
 
 
 @st.composite
@@ -24,6 +24,14 @@ def test_masks_round_trip(mask):
     code = encode_brush(mask)
     assert all(0 <= byte <= 255 for byte in code)
     np.testing.assert_array_equal(decode_brush(code, *mask.shape), mask)
+
+
+@settings(max_examples=60, deadline=None)
+@given(masks(), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3), st.integers(0, 3))
+def test_a_mask_in_its_box_is_the_mask_in_the_image(mask, left, top, right, bottom):
+    whole = np.pad(mask, ((top, bottom), (left, right)))
+    assert encode_brush_in_box(mask, left, top, *whole.shape) == encode_brush(whole)
+    np.testing.assert_array_equal(decode_brush(encode_brush(whole), *whole.shape), whole)
 
 
 def pack(parts, total, value_bits=8):

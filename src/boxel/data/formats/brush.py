@@ -97,18 +97,37 @@ def encode_brush(mask: NDArray[Any]) -> list[int]:
         >>> encode_brush(np.ones((1, 1)))
         [0, 0, 0, 4, 57, 27, 252, 127, 224]
     """
-    values = mask.ravel() != 0
-    starts = np.flatnonzero(np.diff(values, prepend=~values[:1]))
-    lengths = _CHANNELS * np.diff(starts, append=len(values))
+    return encode_brush_in_box(mask, 0, 0, *mask.shape)
+
+
+def encode_brush_in_box(mask: NDArray[Any], x0: int, y0: int, height: int, width: int) -> list[int]:
+    """Encode an image that is zero except for an (h, w) mask at (x0, y0); see `encode_brush`."""
+    h, w = mask.shape
+    # A zero behind each row keeps its last run apart from the next one's first, and one more in front lets the first
+    # run begin with an edge.
+    padded = np.zeros(1 + h * (w + 1), dtype=bool)
+    padded[1:].reshape(h, w + 1)[:, :w] = mask != 0
+    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    edges = (y0 + edges // (w + 1)) * width + x0 + edges % (w + 1)
+    # If the mask is as wide as the image, a run continues in the next row: join the two.
+    touching = np.flatnonzero(edges[1:] == edges[:-1])
+    edges = np.delete(edges, np.r_[touching, touching + 1])
+    lengths = _CHANNELS * np.diff(edges, prepend=0, append=height * width)
+    values = np.arange(len(lengths)) % 2 == 1
+    lengths, values = lengths[lengths > 0], values[lengths > 0]
     longest = 1 << _LENGTH_BITS[-1]
     pieces = -(-lengths // longest)  # of a run that is too long for one part
     parts = np.full(pieces.sum(), longest)
     parts[np.cumsum(pieces) - 1] = lengths - (pieces - 1) * longest
     choice = np.searchsorted([1 << bits for bits in _LENGTH_BITS], parts)
     bits = np.array(_LENGTH_BITS)[choice]
-    colors = np.repeat(values[starts], pieces) * _FOREGROUND
+    colors = np.repeat(values, pieces) * _FOREGROUND
     words = (((4 + choice) << bits | (parts - 1)) << _VALUE_BITS) | colors
-    header = [(_CHANNELS * len(values), 32), (_VALUE_BITS - 1, 5), *((bits - 1, 4) for bits in _LENGTH_BITS)]
+    header = [
+        (_CHANNELS * height * width, 32),
+        (_VALUE_BITS - 1, 5),
+        *((bits - 1, 4) for bits in _LENGTH_BITS),
+    ]
     numbers = np.concatenate([[number for number, _ in header], words])
     sizes = np.concatenate([[size for _, size in header], 3 + bits + _VALUE_BITS])
     ends = np.cumsum(sizes)

@@ -13,12 +13,11 @@ import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.brush import encode_brush
+from boxel.data.formats.brush import encode_brush_in_box
 from boxel.data.formats.extras import decode_extras, get_dict, get_text
 from boxel.data.formats.layout import Export
 from boxel.data.formats.rotated import CORNERS, enclose, find_rotated, single_ring
-from boxel.masks.boxes import tight_boxes
-from boxel.masks.rle import decode, polygon_area
+from boxel.masks.rle import decode_in_box, polygon_area
 
 FILE, CONFIG_FILE = "tasks.json", "label_config.xml"
 
@@ -111,10 +110,10 @@ def _value(export: Export, instance: int, image: int, size: tuple[int, int]) -> 
         points = np.reshape(ring, (-1, 2))
         export.add(image, instance, enclose(points.tolist()), polygon_area(points))
         return "polygon", {"points": (points / sides * 100).tolist(), "closed": True}
-    mask = None if rle is None else decode(rle)
-    if mask is not None and mask.any():
-        export.add(image, instance, tight_boxes([mask])[0].tolist(), int(mask.sum()))
-        return "brush", {"format": "rle", "rle": encode_brush(mask)}
+    mask, x, y = (np.zeros((0, 0)), 0, 0) if rle is None else decode_in_box(rle)
+    if mask.size:
+        export.add(image, instance, [x, y, x + mask.shape[1], y + mask.shape[0]], int(mask.sum()))
+        return "brush", {"format": "rle", "rle": encode_brush_in_box(mask, x, y, size[1], size[0])}
     box = data.boxes[instance]
     if not np.isfinite(box).all():
         return "", {}
@@ -124,8 +123,8 @@ def _value(export: Export, instance: int, image: int, size: tuple[int, int]) -> 
     corner, extent, degrees = box[:2], box[2:] - box[:2], 0.0
     if rotated is not None:
         corner, extent, degrees = np.array(extras[CORNERS][0]), np.array(rotated[1:3]), rotated[3]
-    x, y, width, height = (np.concatenate([corner / sides, extent / sides]) * 100).tolist()
-    return "rectangle", {"x": x, "y": y, "width": width, "height": height, "rotation": degrees}
+    left, top, width, height = (np.concatenate([corner / sides, extent / sides]) * 100).tolist()
+    return "rectangle", {"x": left, "y": top, "width": width, "height": height, "rotation": degrees}
 
 
 def _config(data: Annotations, used: set[str]) -> str:

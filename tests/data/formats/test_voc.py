@@ -278,3 +278,13 @@ def test_fuzzed_files_cost_only_themselves(fuzzed, at, junk):
 def test_a_folder_without_a_dataset_is_an_error(tmp_path):
     with pytest.raises(BoxelError, match="no VOC dataset"):
         boxel.data.read(tmp_path, format="voc")
+
+
+def test_xml_of_other_programs_is_named(tmp_path):
+    (tmp_path / "a.xml").write_text("<Document><object><name>cat</name></object></Document>")
+    with pytest.raises(BoxelError, match=r"a\.xml: this is XML of another program, not VOC's"):
+        boxel.data.read(tmp_path / "a.xml")
+    (tmp_path / "b.xml").write_text("<annotation/>")
+    data = boxel.data.read(tmp_path)
+    assert [issue.kind for issue in data.issues] == ["bad-file"]
+    assert "its outermost element is <Document>" in data.issues[0].message

@@ -72,6 +72,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     rows = Builder()
     ids = Ids(folder, rows)
     parsed = [_Xml(stem, xml_folder / f"{stem}.xml", rows) for stem in stems]
+    if parsed and all(xml.is_foreign for xml in parsed):
+        raise BoxelError(
+            f"{parsed[0].file}: this is XML of another program, not VOC's; export it as VOC, COCO or CVAT for images."
+        )
     order = class_order([*(name for xml in parsed for name, _ in xml.objects), *ids.names])
     known_order = order if ids.names or order == list(CLASSES) else None
     root, subfolder = (images, ".") if images else (folder, _image_folder(folder))
@@ -131,7 +135,7 @@ class _Xml:
 
     def __init__(self, stem: str, file: Path, rows: Builder) -> None:
         self.stem, self.file = stem, file
-        self.filename, self.size = "", (0, 0)
+        self.filename, self.size, self.is_foreign = "", (0, 0), False
         self.objects: list[tuple[str, tuple[float, ...]]] = []
         if not file.is_file():
             return
@@ -140,6 +144,11 @@ class _Xml:
         except Exception as error:  # expat, defusedxml and codecs each have their own errors
             what = f"cannot be read as XML ({one_line(error)}); its annotations are left out."
             rows.report("bad-file", file, what, stem)
+            return
+        if tree.tag != "annotation":
+            what = f"this is not VOC's XML (its outermost element is <{tree.tag}>); its annotations are left out."
+            rows.report("bad-file", file, what, stem)
+            self.is_foreign = True
             return
         named = (tree.findtext("filename") or "").strip().replace("\\", "/")
         self.filename = PurePosixPath(named).name.replace("\0", "_")

@@ -70,6 +70,9 @@ BOXES = {
     "shorter side is 800": lambda x, y, w, h, W, H: scaled(x, y, w, h, *[800 / min(W, H)] * 2),
     "resized by a factor of 0.5": lambda x, y, w, h, *_: scaled(x, y, w, h, 0.5, 0.5),
     "padded to a square and resized to 640 x 640": letterbox,
+    "images turned by 90 degrees": lambda x, y, w, h, W, H: (y, W - x - w, h, w),
+    "images turned by 180 degrees": lambda x, y, w, h, W, H: (W - x - w, H - y - h, w, h),
+    "images turned by 270 degrees": lambda x, y, w, h, W, H: (H - y - h, x, h, w),
 }
 
 

@@ -202,6 +202,23 @@ def _geometries(images: Sequence[_Image]) -> Iterator[tuple[str, _Transform]]:
             )
     else:
         yield from _scales(images)
+        for degrees in (90, 180, 270):
+            yield (
+                f"the boxes fit images turned by {degrees} degrees; turn images as their EXIF states before predicting",
+                lambda image, degrees=degrees: _turn(image, degrees),  # type: ignore[misc]
+            )
+
+
+def _turn(image: _Image, degrees: int) -> NDArray[np.float64]:
+    """Return the boxes of an image that is turned clockwise by some degrees until it is upright."""
+    x0, y0, x1, y1 = _as_xywh(image).T
+    width, height = image.size
+    turned = {
+        90: (width - y1, x0, width - y0, x1),
+        180: (width - x1, height - y1, width - x0, height - y0),
+        270: (y0, height - x1, y1, height - x0),
+    }
+    return np.stack(turned[degrees], axis=1)
 
 
 def _scales(images: Sequence[_Image]) -> Iterator[tuple[str, _Transform]]:

@@ -132,6 +132,13 @@ def test_an_id_whose_file_names_contradict_is_not_used(four_images, caplog):
     assert "1 of 2 results are of no image" in caplog.text and "image 31 is x.jpg" in caplog.text
 
 
+def test_ids_of_other_files_are_reported_where_names_decide(four_images, caplog):
+    caplog.set_level("INFO")
+    assert matched_ids(four_images, (1, "b.jpg"), (30, "0001.jpg"), (33, "twice/a.jpg")) == [31, 1, 33]
+    said = "the ids of 2 images are of other files in the ground truth, and file names decide; the first: 1, b.jpg and"
+    assert said in caplog.text and "0001.jpg" in caplog.text
+
+
 def test_ids_decide_if_the_annotations_name_no_files(four_images):
     four_images.paths[:] = [""] * 4
     assert matched_ids(four_images, (31, "x.jpg"), (30, None)) == [31, 30]

@@ -97,6 +97,7 @@ def _match_images(
             key: names.numbers.get(key[0]) for key in cache if key[1] is None and isinstance(key[0], int)
         }
     found = [cache[r["image_id"], r.get("file_name")] for r in results]
+    _report_other_ids(names, cache, file)
     unknown = [k for k, image in enumerate(found) if image is None]
     if unknown:
         first = results[unknown[0]]
@@ -109,6 +110,21 @@ def _match_images(
         message = "%s: %d of %d results are of no image of %s and are left out, the first: %s, %s"
         logger.warning(message, file, len(unknown), len(results), source, where, reason)
     return [None if image is None else truth.image_ids[image] for image in found]
+
+
+def _report_other_ids(names: ImageNames, cache: Mapping[tuple[Any, Any], int | None], file: str) -> None:
+    """Log how many ids stand for another file in the ground truth than the file names that decide."""
+    data = names.data
+    other = [
+        (image_id, name)
+        for (image_id, name), image in cache.items()
+        if image is not None and name is not None and names.by_id.get(image_id, image) != image
+    ]
+    if other:
+        image_id, name = other[0]
+        own, source = data.paths[names.by_id[image_id]], data.file or "the ground truth"
+        message = "%s: the ids of %d images are of other files in %s, and file names decide; the first: %s, %s and %s"
+        logger.info(message, file, len(other), source, image_id, name, own)
 
 
 def _why_unknown(names: ImageNames, result: Result, source: str) -> str:

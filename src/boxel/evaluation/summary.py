@@ -77,23 +77,30 @@ def evaluate_detections(
         "results": len(results),
         "box": coco_ap(truth, results, "bbox"),
     }
+    return without_nan(metrics | _compare_masks(truth, results, config, file))
+
+
+def _compare_masks(
+    truth: Annotations, results: Sequence[Result], config: EvaluateConfig, file: str
+) -> dict[str, Any]:
+    """Compute the metrics of masks; what either side has none for is reported."""
+    metrics: dict[str, Any] = {}
+    source = truth.file or "the ground truth"
     if has_masks(results) or config.baselines:
         truth = with_sound_masks(truth)  # masks are read once for all metrics
     has_true_masks = bool((truth.has_mask & ~truth.iscrowd).any())
-    if has_true_masks and not has_masks(results):
-        logger.warning("%s has no masks, so only boxes are compared.", file)
     if has_masks(results):
         metrics["mean_fill"] = mean_fill(results)
-        if not has_true_masks:
-            source = truth.file or "the ground truth"
-            logger.warning(
-                "%s has no masks, so the masks of %s are compared with its boxes only.", source, file
-            )
-            metrics["box_agreement"] = box_agreement(truth, results)
-        else:
-            metrics |= _mask_metrics(truth, results, config.boundary)
-            if config.regions:
-                metrics["regions"] = region_ap(truth, results)
+    if has_masks(results) and has_true_masks:
+        metrics |= _mask_metrics(truth, results, config.boundary)
+        if config.regions:
+            metrics["regions"] = region_ap(truth, results)
+    elif has_masks(results):
+        metrics["box_agreement"] = box_agreement(truth, results)
+        message = "%s has no masks, so the masks of %s are compared with its boxes only."
+        logger.warning(message, source, file)
+    elif has_true_masks:
+        logger.warning("%s has no masks, so only boxes are compared.", file)
     if config.baselines and has_true_masks:
         metrics["baselines"] = {
             name: _mask_metrics(truth, MAKE_BASELINE[name](truth, results), config.boundary)
@@ -101,9 +108,8 @@ def evaluate_detections(
         }
     elif config.baselines:
         names = ", ".join(BASELINE_TITLES[name] for name in config.baselines)
-        source = truth.file or "the ground truth"
         logger.warning("%s has no masks to compare baselines with; skipped: %s", source, names)
-    return without_nan(metrics)
+    return metrics
 
 
 def _mask_metrics(truth: Annotations, results: Sequence[Result], boundary: bool) -> dict[str, Any]:

@@ -18,6 +18,9 @@ CORNERS = "corners"
 _SAME = 0.02
 """Maximum distance in pixels of a box from its corners' box; otherwise the box has been edited since."""
 
+_SKEW = 0.5
+"""Maximum distance in pixels of a corner from that of a rectangle."""
+
 
 def rotate_box(box: Sequence[float], degrees: float, pivot: tuple[float, float]) -> list[list[float]]:
     """Rotate an xyxy box clockwise about a point, and return its corners.
@@ -47,7 +50,7 @@ def find_rotated(
     """Return center, width, height and clockwise rotation in degrees of the rotated box that an instance was read from.
 
     Returns:
-        None if there is none, or if the box has been changed since.
+        None if there is none, if its corners are not those of a rectangle, or if the box has been changed since.
     """
     try:
         corners = np.array(extras[CORNERS], dtype=float).reshape(4, 2)
@@ -55,10 +58,15 @@ def find_rotated(
         return None
     if not np.abs(np.array(enclose(corners.tolist())) - box).max() <= _SAME:
         return None
-    (x0, y0), (x1, y1), (_, _), (x3, y3) = corners.tolist()
     x, y = corners.mean(axis=0).tolist()
-    degrees = math.degrees(math.atan2(y1 - y0, x1 - x0)) % 360
-    return (x, y), math.hypot(x1 - x0, y1 - y0), math.hypot(x3 - x0, y3 - y0), degrees
+    for clockwise in (corners, corners[[0, 3, 2, 1]]):
+        (x0, y0), (x1, y1), (_, _), (x3, y3) = clockwise.tolist()
+        width, height = math.hypot(x1 - x0, y1 - y0), math.hypot(x3 - x0, y3 - y0)
+        degrees = math.degrees(math.atan2(y1 - y0, x1 - x0)) % 360
+        sides = [x - width / 2, y - height / 2, x + width / 2, y + height / 2]
+        if np.abs(np.array(rotate_box(sides, degrees, (x, y))) - clockwise).max() <= _SKEW:
+            return (x, y), width, height, degrees
+    return None
 
 
 _ELLIPSE_VERTICES = 64

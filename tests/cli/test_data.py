@@ -28,7 +28,7 @@ def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             "convert lost.json voc --to voc",
             "lost.json: images are missing (2 of 2), the first is ",
         ),
-        ("convert boxes.json voc", "voc: name the format to write with --to (semantic, yolo"),
+        ("convert boxes.json voc", "voc: name the format to write with --to (semantic, darknet, yolo"),
         ("convert boxes.json voc --to coco", "voc: a COCO dataset is one file; end its name in .json"),
         (
             "check photos",

@@ -9,15 +9,27 @@ from boxel.cli.options import DATA, Command, Option
 
 def _convert_options() -> list[Option]:
     to = (
-        "format to write: coco, cvat, label-studio, fiftyone, voc, sbd, yolo, labelme, salient, semantic, "
-        "parquet; by default coco for a .json file, parquet for a .parquet file"
+        "format to write: coco, yolo, yolo-obb, darknet, voc, sbd, labelme, cvat, label-studio, fiftyone, salient, "
+        "semantic, parquet; by default coco for a .json file, parquet for a .parquet file"
     )
     format = "format of the annotations, if it is not recognized"
+    polygons = "write polygons instead of run-length codes to COCO"
+    simplify = "maximum distance of outlines from their masks, 0 for exact ones; by default each keeps an IoU of 0.99"
+    untrusted = (
+        "masks that are not trusted, in YOLO: write, or leave out their object or image; by default write"
+    )
+    group = "keep images together whose file names agree in this regular expression, or in its first group"
     return [
         *DATA,
         Option("out", "file or folder to write", positional=True),
         Option("to", to, metavar="FORMAT"),
         Option("format", format, aliases=("from",), metavar="FORMAT"),
+        Option("polygons", polygons, hint=bool),
+        Option("simplify", simplify, hint=float, metavar="PIXELS"),
+        Option("untrusted", untrusted, metavar="WHAT"),
+        Option("val_share", "put this share of the images into a split val", hint=float, metavar="SHARE"),
+        Option("seed", "seed of that choice; 0 if it is not given", hint=int),
+        Option("group_by", group, metavar="REGEX"),
     ]
 
 

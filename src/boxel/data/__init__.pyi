@@ -38,6 +38,8 @@ from .samples import sample_images as sample_images
 from .samples import write_sample_images as write_sample_images
 from .sources import find_images as find_images
 from .sources import to_image as to_image
+from .splits import make_split as make_split
+from .splits import select_split as select_split
 from .synthetic import example_scenes as example_scenes
 from .synthetic import make_scene as make_scene
 from .synthetic import write_scenes as write_scenes

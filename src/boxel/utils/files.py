@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from hashlib import blake2b
 from pathlib import Path
 
 from boxel.utils.errors import BoxelError
+
+_HOST = blake2b(socket.gethostname().encode(), digest_size=3).hexdigest()
 
 UMASK = os.umask(0)
 os.umask(UMASK)  # it can only be read by setting it, which no thread should do later
@@ -43,9 +46,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     """
     target = Path(path).resolve()
     make_parent(path)
-    # Short, as the name itself may be as long as the file system allows.
-    digest = blake2b(os.fsencode(target.name), digest_size=6).hexdigest()
-    temporary = target.with_name(f".{digest}.{os.getpid()}.{threading.get_ident():x}.partial{target.suffix}")
+    temporary = partial_path(target)
     remove(temporary)
     try:
         yield temporary
@@ -62,6 +63,49 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         raise not_written(f"{path}{(own or '').removeprefix(str(temporary))}", error) from error
     finally:
         remove(temporary)
+
+
+def partial_path(path: str | Path) -> Path:
+    """Return the temporary path beside a file or folder that `atomic_path` writes to, for this process and thread."""
+    target = Path(path).resolve()
+    owner = f"{_HOST}.{os.getpid()}.{threading.get_ident():x}"
+    return target.with_name(f"{_partial_prefix(target)}.{owner}.partial{target.suffix}")
+
+
+def _partial_prefix(target: Path) -> str:
+    # Short, as the name itself may be as long as the file system allows.
+    return f".{blake2b(os.fsencode(target.name), digest_size=6).hexdigest()}"
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what processes of this machine that were killed have left beside a file or folder they were writing.
+
+    One that was killed between its two renamings had put the old folder aside: it is put back.
+
+    Examples:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     remove_leftovers(f"{folder}/masks_yolo")
+    """
+    target = Path(path).resolve()
+    for left in sorted(target.parent.glob(f"{_partial_prefix(target)}.{_HOST}.*.partial*")):
+        process = left.name.split(".")[3]
+        if not process.isdecimal() or _is_running(int(process)):
+            continue
+        if left.suffix == ".old" and not target.exists():
+            left.rename(target)
+        else:
+            remove(left)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # of another user
+        return True
+    return True
 
 
 def write_text(path: str | Path, text: str) -> None:

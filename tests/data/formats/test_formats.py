@@ -3,18 +3,14 @@
 import json
 import warnings
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
-from pycocotools import mask as coco_mask
 
 import boxel.data
 from boxel.data.formats import read, recognize, write
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.outlines import join_rings, outlines, overlap
-from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 
 
@@ -201,33 +197,6 @@ def test_images_only_are_linked(tmp_path):
     with pytest.warns(UserWarning, match="1 of 1 images are missing"):
         write(read(tmp_path / "a.json"), tmp_path / "out", "yolo")
     assert list((tmp_path / "out/images").iterdir()) == []
-
-
-def test_outline_of_a_rectangle():
-    mask = np.zeros((20, 30))
-    mask[5:15, 10:28] = 1
-    (ring,) = outlines(encode(mask))
-    assert coco_mask.decode(coco_mask.frPyObjects([ring], 20, 30))[:, :, 0].tolist() == mask.tolist()
-
-
-def test_outlines_fill_holes_and_keep_parts():
-    mask = np.zeros((40, 60))
-    mask[5:25, 5:25] = 1
-    mask[10:20, 10:20] = 0
-    mask[30:36, 40:50] = 1
-    rle = encode(mask)
-    rings = outlines(rle)
-    assert len(rings) == 2
-    # 300 + 60 pixels, and the hole's 100 filled.
-    assert overlap(rings, rle) == pytest.approx(360 / 460)
-    assert overlap([join_rings(rings)], rle) == pytest.approx(360 / 460, abs=0.05)
-    assert outlines(encode(np.zeros((4, 4)))) == []
-
-
-def test_joined_rings_pass_there_and_back():
-    near, far = [0.0, 0, 2, 0, 2, 2], [5.0, 2, 9, 2, 9, 9]
-    assert join_rings([near, far]) == [0, 0, 2, 0, 2, 2, 5, 2, 9, 2, 9, 9, 5, 2, 2, 2]
-    assert join_rings([near]) == near
 
 
 def test_public_names():

@@ -40,7 +40,17 @@ def data(tmp_path) -> Annotations:
     )
 
 
-def test_a_yolo_folder_keeps_what_yolo_lacks(data, tmp_path):
+@pytest.fixture
+def masked(data) -> Annotations:
+    """The same with a mask for every object, as YOLO needs them if any has one."""
+    rings = [[50.0, 10, 60, 10, 55, 20], [50.0, 40, 90, 40, 70, 70]]
+    segmentations = data.segmentations.copy()
+    segmentations[1:] = [msgspec.json.encode([ring]) for ring in rings]
+    return replace(data, segmentations=segmentations)
+
+
+def test_a_yolo_folder_keeps_what_yolo_lacks(masked, tmp_path):
+    data = masked
     with pytest.warns(boxel.data.ConversionWarning):
         boxel.data.write(data, tmp_path / "out", "yolo")
     again = boxel.data.read(tmp_path / "out")
@@ -53,10 +63,10 @@ def test_a_yolo_folder_keeps_what_yolo_lacks(data, tmp_path):
     assert again.dataset_extras == b'{"info":{"year":2026}}'
 
 
-def test_deleting_the_first_row_shifts_no_id(data, tmp_path, caplog):
+def test_deleting_the_first_row_shifts_no_id(masked, tmp_path, caplog):
     with pytest.warns(boxel.data.ConversionWarning):
-        boxel.data.write(data, tmp_path / "out", "yolo")
-    labels = tmp_path / "out/labels/a.txt"
+        boxel.data.write(masked, tmp_path / "out", "yolo")
+    labels = tmp_path / "out/labels/val/a.txt"
     _first, *rest = labels.read_text().splitlines()
     labels.write_text("\n".join([*rest, "1 0.1 0.1 0.1 0.1 0.2 0.1 0.15 0.2"]))
     with caplog.at_level(logging.INFO):
@@ -65,10 +75,10 @@ def test_deleting_the_first_row_shifts_no_id(data, tmp_path, caplog):
     assert "2 annotations matched, 1 new, 1 gone" in caplog.text
 
 
-def test_an_edited_mask_keeps_its_id_and_loses_the_quality_of_the_old_one(data, tmp_path):
+def test_an_edited_mask_keeps_its_id_and_loses_the_quality_of_the_old_one(masked, tmp_path):
     with pytest.warns(boxel.data.ConversionWarning):
-        boxel.data.write(data, tmp_path / "out", "yolo")
-    labels = tmp_path / "out/labels/a.txt"
+        boxel.data.write(masked, tmp_path / "out", "yolo")
+    labels = tmp_path / "out/labels/val/a.txt"
     _first, *rest = labels.read_text().splitlines()
     edited = "0 0.1 0.125 0.3 0.125 0.3 0.2 0.2 0.375"  # one more corner, the same extent
     labels.write_text("\n".join([edited, *rest]))

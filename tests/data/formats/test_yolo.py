@@ -226,18 +226,23 @@ def test_yaml_executes_nothing(tmp_path):
 def test_round_trip(tmp_path):
     make(tmp_path / "a", "1 0.5 0.5 0.2 0.4\n0 0.1 0.2 0.3 0.2 0.3 0.8\n", names={2: "x", 1: "dog", 0: "cat"})
     data = boxel.data.read(tmp_path / "a")
-    assert yolo.write(data, tmp_path / "b") == []
+    (sentence,) = yolo.write(data, tmp_path / "b")
+    assert sentence.startswith(
+        "YOLO: 1 of 2 objects are left out (1 has no mask): a box would be taken for a mask"
+    )
+    assert (tmp_path / "b/labels/one.txt").read_text() == "2 0.1 0.2 0.3 0.2 0.3 0.8\n"
+    data = data.select_instances([1])
     again = boxel.data.read(tmp_path / "b")
     assert again.boxes.tolist() == data.boxes.tolist() and again.ids == data.ids
     assert again.segmentations.tolist() == data.segmentations.tolist()
     assert again.image_ids == data.image_ids and again.categories == data.categories
-    # With a polygon in the file, the box is written as its corners.
-    assert (tmp_path / "b/labels/one.txt").read_text().splitlines()[0] == "1 0.4 0.3 0.6 0.3 0.6 0.7 0.4 0.7"
     assert (tmp_path / "b/labels/two.txt").read_text() == ""
-    assert yaml.safe_load((tmp_path / "b/data.yaml").read_text())["names"] == {0: "x", 1: "dog", 2: "cat"}
+    config = yaml.safe_load((tmp_path / "b/data.yaml").read_text())
+    assert config == {"train": "images", "task": "segment", "names": {0: "x", 1: "dog", 2: "cat"}}
     # A hard link: the image is there without taking more space.
     assert (tmp_path / "b/images/one.png").samefile(tmp_path / "a/images/one.png")
-    assert yolo.write(data.without_masks(), tmp_path / "c") == []
+    boxes = boxel.data.read(tmp_path / "a").without_masks()
+    assert yolo.write(boxes, tmp_path / "c") == []
     assert (tmp_path / "c/labels/one.txt").read_text().splitlines()[0] == "1 0.5 0.5 0.2 0.4"
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import logging
 import warnings
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from boxel.data.annotations import Annotations
 from boxel.data.checks.geometry import describe_geometry
@@ -19,6 +20,7 @@ from boxel.data.checks.masks import describe_bad_masks, drop_bad_masks
 from boxel.data.formats import (
     coco,
     cvat,
+    darknet,
     fiftyone,
     label_studio,
     labelme,
@@ -28,11 +30,18 @@ from boxel.data.formats import (
     semantic,
     voc,
     yolo,
+    yolo_obb,
 )
+from boxel.data.formats.layout import to_polygons
+from boxel.data.formats.whole_folder import INCOMPLETE, check_complete, write_folder
 from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
+from boxel.data.splits import make_split, select_split
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
-from boxel.utils.files import atomic_path, is_file
+from boxel.utils.files import is_file
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 __all__ = ["ConversionWarning", "convert", "read", "recognize", "write"]
 
@@ -41,7 +50,9 @@ logger = logging.getLogger(__name__)
 # In the order in which they are tried. Semantic datasets have images/ and labels/ too, as YOLO's, but no texts in them.
 _FORMATS: dict[str, ModuleType] = {
     "semantic": semantic,
+    "darknet": darknet,
     "yolo": yolo,
+    "yolo-obb": yolo_obb,
     "cvat": cvat,
     "label-studio": label_studio,
     "fiftyone": fiftyone,
@@ -63,6 +74,36 @@ class ConversionWarning(UserWarning):
     """Something of a dataset is missing from what was written; the text states what and how much."""
 
 
+class WriteOptions(TypedDict, total=False):
+    """What `write` and `convert` can be asked for.
+
+    Attributes:
+        polygons: Write polygons instead of run-length codes to COCO; other formats of outlines have them anyway.
+        simplify: Maximum distance in pixels of the outlines in COCO (with ``polygons``), LabelMe and YOLO from their
+            masks, 0 for none; if not given, it is chosen so that each outline keeps a mask IoU of 0.99.
+        untrusted: What becomes of a mask that is not trusted in YOLO: ``write`` (by default), or leave out its
+            ``object`` or its ``image``.
+    """
+
+    polygons: bool
+    simplify: float | None
+    untrusted: str
+
+
+class ConvertOptions(WriteOptions, total=False):
+    """What `convert` can be asked for.
+
+    Attributes:
+        val_share: Share of the images to put into a split ``val``, the others into ``train``; see `make_split`.
+        seed: Seed of that choice.
+        group_by: Regular expression of file names: images that agree in it stay together.
+    """
+
+    val_share: float | None
+    seed: int
+    group_by: str | None
+
+
 def recognize(path: str | Path) -> str:
     """Recognize the format of a dataset.
 
@@ -70,8 +111,8 @@ def recognize(path: str | Path) -> str:
         path: Annotation file or folder of a dataset.
 
     Returns:
-        ``coco``, ``cvat``, ``fiftyone``, ``label-studio``, ``labelme``, ``parquet``, ``salient``, ``sbd``,
-        ``semantic``, ``voc`` or ``yolo``.
+        ``coco``, ``cvat``, ``darknet``, ``fiftyone``, ``label-studio``, ``labelme``, ``parquet``,
+        ``salient``, ``sbd``, ``semantic``, ``voc`` or ``yolo``.
 
     Raises:
         BoxelError: There is nothing at the path, or nothing known.
@@ -86,6 +127,7 @@ def recognize(path: str | Path) -> str:
     try:
         if not path.exists():
             raise BoxelError(f"{path}: there is no such file or folder; check the path.")
+        check_complete(path)
         for name, module in _FORMATS.items():
             if module.recognize(path):
                 return name
@@ -119,9 +161,8 @@ def read(
             semantic dataset.
         images: Folder of the images; if None, searched for near the annotations.
         format: ``coco`` or another that `recognize` returns; recognized if None.
-        split: ``train``, ``val`` or ``test`` of a YOLO dataset, as its ``data.yaml`` lists them, or of a semantic
-            dataset, as its folders are called; all if None. Other formats have a file or a list per split and ignore
-            this.
+        split: ``train``, ``val`` or another split that the dataset has; all if None. Ignored if it has none, as formats
+            with a file or a list per split do.
         class_list: Class list of a semantic dataset: a text that names the class of each value, or ``camvid``, ``voc``,
             ``cityscapes``, ``cityscapes-train-ids`` or ``pascal-context``; searched for in the dataset if None.
 
@@ -158,10 +199,13 @@ def read_as_written(
             f"{path}: this is a {format} dataset, which needs no class list; leave out {class_list}, or name the "
             "format semantic."
         )
-    return module.read(Path(path), None if images is None else Path(images), **options)
+    data = module.read(Path(path), None if images is None else Path(images), **options)
+    return data if split is None or options else select_split(data, split)
 
 
-def write(data: Annotations, path: str | Path, format: str | None = None) -> None:
+def write(
+    data: Annotations, path: str | Path, format: str | None = None, **options: Unpack[WriteOptions]
+) -> None:
     """Write a dataset; what the format cannot hold is reported in a `ConversionWarning`.
 
     A file or a new folder appears only when it is complete.
@@ -171,6 +215,7 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
         path: The file (COCO, Parquet) or the folder (other formats) to write.
         format: ``coco`` or another that `recognize` returns; if None, COCO for a ``.json`` file, Parquet for a
             ``.parquet`` file.
+        **options: See `WriteOptions`.
 
     Raises:
         BoxelError: The format is unknown, the path cannot be written, or the folder holds a dataset of this format.
@@ -185,12 +230,13 @@ def write(data: Annotations, path: str | Path, format: str | None = None) -> Non
     path = Path(path)
     module = _module_to_write(path, format, "format")
     # One file is replaced; in a folder the old files would stay among the new ones.
-    if module not in _FILES and path.is_dir() and module.recognize(path):
+    folder = module not in _FILES and path.is_dir() and not (path / INCOMPLETE).exists()
+    if folder and module.recognize(path):
         raise BoxelError(
             f"{path}: there is a dataset in this format already; name a new folder, or remove this one."
         )
     try:
-        losses = _write(module, data, path)
+        losses = _write(module, data, path, options)
     except OSError as error:
         raise BoxelError(
             f"{error.filename or path}: cannot be written ({error.strerror or error})."
@@ -206,12 +252,13 @@ def convert(
     images: str | Path | None = None,
     format: str | None = None,
     class_list: str | Path | None = None,
+    **options: Unpack[ConvertOptions],
 ) -> Annotations:
     """Read a dataset and write it in another format.
 
     Original ids survive: formats without ids get a small file beside them, ``boxel-ids.json``. What the target format
-    cannot hold, e.g. holes of masks in YOLO, is reported in a `ConversionWarning` with the mask IoU that it costs,
-    measured on what was written. What is wrong with the source is reported too, once per kind of issue.
+    cannot hold, e.g. each pixel of a mask in YOLO, is reported in a `ConversionWarning` with the mask IoU that it
+    costs, measured on what was written. What is wrong with the source is reported too, once per kind of issue.
 
     Args:
         source: Annotation file or folder of a dataset.
@@ -221,6 +268,7 @@ def convert(
         images: Folder of the images; searched for if None.
         format: Format of the source; recognized if None.
         class_list: Class list of a semantic dataset; see :func:`boxel.read`.
+        **options: See `ConvertOptions`.
 
     Returns:
         The dataset as read, with its issues.
@@ -237,7 +285,19 @@ def convert(
         2
     """
     module = _module_to_write(Path(target), to, "to")
+    split: dict[str, Any] = {
+        name: options.pop(name)
+        for name in ("val_share", "seed", "group_by")
+        if name in options  # type: ignore[misc]
+    }
+    _check_options(module, options, Path(target))
     data = read(source, images, format, class_list=class_list)
+    if split.get("val_share") is not None:
+        data = make_split(data, **split)
+    elif split:
+        raise UsageError(
+            f"`{next(iter(split))}` is for `val_share`; give the share of the images to validate on."
+        )
     paths = [data.image_path(image) for image in range(len(data))]
     if module not in _FILES and paths and not any(map(is_file, paths)):
         raise BoxelError(f"{source}: {describe_missing(paths)}")
@@ -248,24 +308,43 @@ def convert(
     sound, sentences = (
         (data, describe_bad_masks(data, outcome="but are written as they are"))
         if module in _FILES
-        else drop_bad_masks(data, outcome="only their boxes are written")
+        else drop_bad_masks(data, outcome="only their boxes remain")
     )
     for sentence in sentences:
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
-    write(sound, target, to)
+    write(sound, target, to, **options)
     return data
 
 
-def _write(module: ModuleType, data: Annotations, path: Path) -> list[str]:
-    """Write a dataset completely or not at all, unless into a folder that has other files already."""
-    if module in _FILES or (path.is_dir() and any(path.iterdir())):
-        return module.write(data, path)
-    if path.is_file():
-        raise BoxelError(f"{path}: cannot be written (it is a file); name a folder.")
-    with atomic_path(path) as temporary:
-        temporary.mkdir(parents=True)
-        losses = module.write(data, temporary)
-    return [loss.replace(str(temporary), str(path)) for loss in losses]
+def _write(module: ModuleType, data: Annotations, path: Path, options: WriteOptions) -> list[str]:
+    """Write a dataset completely or not at all."""
+    _check_options(module, options, path)
+    if module in _FILES:
+        data, losses = to_polygons(data, options.get("simplify")) if options.get("polygons") else (data, [])
+        return [*losses, *module.write(data, path)]
+    own = {name: value for name, value in options.items() if name in getattr(module, "OPTIONS", ())}
+    return write_folder(path, partial(module.write, data, **own))
+
+
+def _check_options(module: ModuleType, options: WriteOptions, path: Path) -> None:
+    """Refuse options that the format has no use for."""
+    tolerance = options.get("simplify")
+    if tolerance is not None and not 0 <= tolerance < float("inf"):
+        raise UsageError(f"`simplify` is {tolerance}; give a number of pixels, 0 for exact outlines.")
+    known = getattr(module, "OPTIONS", ())
+    known = {*known, "polygons"} if "simplify" in known else {*known}
+    if module in _FILES:
+        known = {"polygons", "simplify"} if options.get("polygons") else {"polygons"}
+    for name, value in options.items():
+        if name not in known and value not in (None, False):
+            raise UsageError(
+                f"{path}: `{name}` has no effect on this format"
+                + (
+                    " without `polygons`; add it."
+                    if module in _FILES and name == "simplify"
+                    else "; leave it out."
+                )
+            )
 
 
 def _module_to_write(path: Path, format: str | None, setting: str) -> ModuleType:

@@ -422,14 +422,23 @@ _PARSERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mas
 _SHAPE_FIELDS = frozenset(("label", "points", "shape_type", "group_id", "mask"))
 
 
-def write(data: Annotations, path: Path) -> list[str]:
+OPTIONS = ("simplify",)
+"""What `boxel.write` passes on."""
+
+
+def write(data: Annotations, path: Path, simplify: float | None = None) -> list[str]:
     """Write one JSON file per image, with the images linked beside them.
 
     The parts of a mask become polygons of one group. Each shape holds its id and what COCO would hold, in keys that
     LabelMe keeps: ``quality``, ``source``, ``trusted``, ``iscrowd``, ``area``, and ``bbox`` if the box is not the
     extent of the shape; by ``written`` it is known whether the shape has been edited.
+
+    Args:
+        data: The dataset.
+        path: The folder.
+        simplify: Maximum distance in pixels of an outline from its mask; see `trace_outline`.
     """
-    export = Export(data, path, "LabelMe", untrusted=True)
+    export = Export(data, path, "LabelMe", tolerance=simplify, untrusted=True)
     for image, (stem, name) in enumerate(zip(export.stems, export.names, strict=True)):
         width, height = data.image_size(image)
         extras = decode_extras(data.image_extras[image])
@@ -449,7 +458,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         text = json.dumps(extras | content, indent=2, ensure_ascii=False)
         (path / f"{stem}.json").write_text(text, encoding="utf-8")
     export.write_ids()
-    return export.losses("holds polygons without holes", needs="LabelMe shapes need finite numbers")
+    return export.losses("holds outlines", needs="LabelMe shapes need finite numbers")
 
 
 def _shapes(export: Export, image: int) -> list[dict[str, Any]]:

@@ -7,16 +7,18 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.identity import write_ids
-from boxel.data.formats.outlines import join_rings, outlines, overlap
+from boxel.data.formats.identity import IDS_FILE, write_ids
+from boxel.data.formats.outlines import MIN_IOU, join_rings, overlap, simplify_rings, trace_outline
 from boxel.data.images import MAX_PIXELS, SUFFIXES
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError
@@ -36,11 +38,11 @@ def file_stems(paths: Sequence[str]) -> list[str]:
         ['a_1', 'b_1', '2']
     """
     parts = [_parts(path) for path in paths]
-    stems = [_clean(names[-1] if names else "") for names in parts]
+    stems = [clean_name(names[-1] if names else "") for names in parts]
     counts = Counter(stems)
     taken: dict[str, None] = {}  # in order
     for stem, names in zip(stems, parts, strict=True):
-        base = stem if counts[stem] == 1 else _clean("_".join(names))
+        base = stem if counts[stem] == 1 else clean_name("_".join(names))
         name, number = base, 1
         while name in taken:
             number += 1
@@ -54,7 +56,8 @@ def _parts(path: str) -> list[str]:
     return [*parts[:-1], PurePosixPath(parts[-1]).stem] if parts else []
 
 
-def _clean(name: str) -> str:
+def clean_name(name: str) -> str:
+    """Return the name of a folder, or the stem of a file, without what some systems forbid; ``image`` if empty."""
     return re.sub(r'[\x00-\x1f<>:"|?*\ud800-\udfff]', "_", name)[:150].lstrip(".") or "image"
 
 
@@ -82,7 +85,8 @@ def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[
     A hard link takes no space and stays when the original is moved. Images that exist already are left alone. If some
     images are missing, or are links that lead out of the folder of the images, a sentence on them is returned.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    for parent in {folder, *((folder / name).parent for name in names)}:
+        parent.mkdir(parents=True, exist_ok=True)
     root = data.root.resolve()
     missing, leading_out = [], []
     for i, name in enumerate(names):
@@ -127,8 +131,16 @@ def _place(source: Path, target: Path) -> bool:
 class Export:
     """A dataset while it is written as a folder: file names, what is written, and what is lost.
 
-    The images are put at once into the folder ``images`` within it. Messages name the format. Masks that are not
-    trusted are written if the format marks them (``untrusted``), and crowds too.
+    The images are put at once into the folder ``images`` within it. Messages name the format.
+
+    Args:
+        data: The dataset.
+        folder: The folder to write.
+        format: Name of the format.
+        images: Folder of the images within it.
+        stems: Stem of each image's files, with folders if wanted; made by `file_stems` if None.
+        tolerance: Maximum distance in pixels of an outline from its mask; see `trace_outline`.
+        untrusted: Masks that are not trusted are written too, e.g. as the format marks them.
 
     Attributes:
         stems: Stem of each image's files.
@@ -139,11 +151,21 @@ class Export:
     """
 
     def __init__(
-        self, data: Annotations, folder: Path, format: str, images: str = "", untrusted: bool = False
+        self,
+        data: Annotations,
+        folder: Path,
+        format: str,
+        images: str = "",
+        stems: Sequence[str] | None = None,
+        tolerance: float | None = None,
+        untrusted: bool = False,
     ) -> None:
         self.data, self.folder, self.format = data, folder, format
-        self.untrusted = untrusted
         self.stems, self.names = image_names(data.paths)
+        if stems is not None:
+            self.stems = list(stems)
+            self.names = [stem + image_suffix(path) for stem, path in zip(stems, data.paths, strict=True)]
+        self.tolerance, self.untrusted = tolerance, untrusted
         self.rows: list[list[int]] = [[] for _ in data.paths]
         self.boxes = data.boxes.copy()
         self.mask_areas = np.full(len(data.boxes), np.nan)
@@ -177,17 +199,27 @@ class Export:
         return rle
 
     def rings(self, instance: int, image: int, joined: bool = False) -> list[list[float]]:
-        """Return a mask as rings of vertices ``[x0, y0, x1, y1, ...]`` in pixels, joined into one if wanted."""
+        """Return a mask as rings of vertices ``[x0, y0, x1, y1, ...]`` in pixels, joined into one if wanted.
+
+        Polygons stay as they are, unless a tolerance is given.
+        """
         rle = self.rle(instance, image)
         if rle is None:
             return []
         segmentation: Any = self.data.segmentation(instance)
-        exact = isinstance(segmentation, list)
-        rings = [list(map(float, p)) for p in segmentation if len(p) >= 6] if exact else outlines(rle)
-        if joined and len(rings) > 1:
-            rings, exact = [join_rings(rings)], False
-        if not exact:
-            self._ious.append(overlap(rings, rle))
+        if isinstance(segmentation, list):
+            rings = [list(map(float, p)) for p in segmentation if len(p) >= 6]
+            several = joined and len(rings) > 1
+            if self.tolerance is None and not several:
+                return rings
+            if self.tolerance is not None:
+                rings = simplify_rings(rings, self.tolerance)
+            iou = overlap(rings := [join_rings(rings)] if several else rings, rle)
+            if iou >= MIN_IOU or not several:  # else its parts overlap
+                self._ious.append(iou)
+                return rings
+        rings, iou = trace_outline(rle, self.tolerance, joined)
+        self._ious.append(iou)
         return rings
 
     def paint(self, masks: Mapping[int, NDArray[np.uint8]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
@@ -234,7 +266,12 @@ class Export:
         write_ids(self.data, self.folder, self.stems, self.rows, self.boxes, self.mask_areas)
 
     def losses(
-        self, reason: str = "", needs: str = "", others: Sequence[str] = (), has_label_maps: bool = False
+        self,
+        reason: str = "",
+        needs: str = "",
+        others: Sequence[str] = (),
+        has_label_maps: bool = False,
+        held: Collection[str] | None = None,
     ) -> list[str]:
         """Return a sentence per thing that the format cannot hold.
 
@@ -243,14 +280,11 @@ class Export:
             needs: What it needs of instances, beginning with its name; empty if it holds all.
             others: Sentences of the format itself.
             has_label_maps: The format holds label maps.
+            held: Names of the extras of objects that the format holds; all of them, and of images, if None.
         """
         data, name, sentences = self.data, self.format, list[str]()
-        lost = 1 - np.array([iou for iou in self._ious if iou < 1])
-        if reason and len(lost):
-            sentences.append(
-                f"{name} {reason}: {len(lost)} of {self._masks} masks changed and lost {lost.mean():.4f} mask IoU on "
-                f"average, {lost.max():.4f} at most ({lost.sum() / self._masks:.4f} over all masks)."
-            )
+        if reason:
+            sentences += _describe_changes(f"{name} {reason}", self._ious, self._masks)
         if self._unreadable:
             count = f"{len(self._unreadable)} of {data.has_mask.sum()} masks"
             first = self._unreadable[0]
@@ -268,7 +302,85 @@ class Export:
         left_out = len(data.labels) - sum(map(len, self.rows))
         if needs and left_out:
             sentences.append(f"{needs}: {left_out} of {len(data.labels)} instances are left out.")
+        if held is not None and (lost := list_fields(data, held)):
+            sentences.append(
+                f"{name} has no place for {lost}: {IDS_FILE} keeps them, but other tools miss them."
+            )
         return [*sentences, *others, *self._missing]
+
+
+def _describe_changes(what: str, ious: Sequence[float], count: int) -> list[str]:
+    """Return a sentence on masks that changed, of a count, by their mask IoU with the original."""
+    lost = 1 - np.array([iou for iou in ious if iou < 1])
+    if not len(lost):
+        return []
+    return [
+        f"{what}: {len(lost)} of {count} masks changed and lost {lost.mean():.4f} mask IoU on average, "
+        f"{lost.max():.4f} at most ({lost.sum() / count:.4f} over all masks)."
+    ]
+
+
+def to_polygons(data: Annotations, tolerance: float | None = None) -> tuple[Annotations, list[str]]:
+    """Replace run-length codes by polygons, one per part with its holes in keyhole form; crowds stay codes.
+
+    Args:
+        data: The dataset.
+        tolerance: Maximum distance in pixels of an outline from its mask, to which polygons are simplified too; if
+            None, polygons stay, and each outline keeps a mask IoU of 0.99.
+
+    Returns:
+        The dataset, and sentences on what is lost.
+
+    Examples:
+        >>> from boxel.data.samples import sample_images
+        >>> polygons, _ = to_polygons(sample_images())
+        >>> isinstance(polygons.segmentation(0), list)
+        True
+    """
+    segmentations, ious = data.segmentations.copy(), list[float]()
+    for i in np.flatnonzero(data.has_segmentation & ~data.iscrowd).tolist():
+        with contextlib.suppress(BoxelError):  # what is no mask stays as it is
+            segmentation: Any = data.segmentation(i)
+            if isinstance(segmentation, list) and tolerance is None:
+                ious.append(1.0)
+                continue
+            rle = data.rle(i)
+            if isinstance(segmentation, list):
+                rings = simplify_rings([p for p in segmentation if len(p) >= 6], tolerance or 0)
+                iou = overlap(rings, rle)
+            else:
+                rings, iou = trace_outline(rle, tolerance)
+            if rings:
+                segmentations[i] = msgspec.json.encode(rings)
+                ious.append(iou)
+    sentences = _describe_changes("COCO polygons hold outlines", ious, len(ious))
+    untrusted = int((data.has_segmentation & ~data.trusted).sum())
+    if untrusted:
+        sentences.append(f"COCO: {untrusted} masks are marked by `trusted` false, which other tools ignore.")
+    return replace(data, segmentations=segmentations), sentences
+
+
+def list_fields(data: Annotations, held: Collection[str] = ()) -> str:
+    """List the extras of objects, images and the dataset, each with its count; those that are held do not count.
+
+    Examples:
+        >>> from boxel.data.samples import sample_images
+        >>> data = sample_images()
+        >>> data.extras[:2] = b'{"track_id": 3}'
+        >>> list_fields(data)
+        'track_id (2 objects)'
+    """
+    parts = []
+    for extras, word in ((data.extras, "object"), (data.image_extras, "image")):
+        keys = Counter(key for text in extras if text is not None for key in msgspec.json.decode(text))
+        parts += [
+            f"{key} ({count:,} {word}{'s' * (count != 1)})"
+            for key, count in keys.items()
+            if word == "image" or key not in held
+        ]
+    if data.dataset_extras is not None:
+        parts += [key for key in msgspec.json.decode(data.dataset_extras) if key not in ("yolo", "info")]
+    return ", ".join(parts)
 
 
 def lost_label_maps(data: Annotations, format: str) -> list[str]:

@@ -1,42 +1,97 @@
-"""Find the images and labels of a YOLO dataset: as its ``data.yaml`` lists them, or by its folders.
-
-A place is an image folder with its label folder, or an image file with its label file.
-"""
+"""Find the images, labels and splits of a YOLO dataset: as its ``data.yaml`` lists them, or by its folders."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
 
-from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.formats.builder import Builder, read_utf8
+from boxel.data.formats.names import ImageFinder, is_hidden, to_posix
 from boxel.data.images import SUFFIXES
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
 
-Place = tuple[Path, Path]
-
 SPLITS = ("train", "val", "test")
+
+_SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
+_SPLIT_NAMES |= {"test": "test", "testing": "test"}
+
+CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")
+
+_OTHER_KEYS = {
+    "path",
+    "names",
+    "nc",
+    "task",
+    "kpt_shape",
+    "flip_idx",
+    "download",
+    "roboflow",
+    "channels",
+    "yaml_file",
+}
+
+
+class Place(NamedTuple):
+    """An image folder with its label folder, or an image file with its label file, and the split they belong to."""
+
+    images: Path
+    labels: Path
+    split: str | None = None
+
+
+class Pair(NamedTuple):
+    """An image, which may be missing, its label file if there is one, and its split."""
+
+    image: Path
+    labels: Path | None
+    split: str | None
+
+    @property
+    def key(self) -> str:
+        """The path below ``images`` or ``labels`` without suffix, which ids files know it by."""
+        file = self.labels or self.image
+        for name in ("images", "labels"):
+            below = below_folder(file, name)
+            if below is not None:
+                return below.with_suffix("").as_posix()
+        return file.stem
+
+
+def split_name(folder: str) -> str | None:
+    """Return the split that a folder of this name holds, if any.
+
+    Examples:
+        >>> split_name("Valid"), split_name("train2017"), split_name("images")
+        ('val', 'train', None)
+    """
+    return _SPLIT_NAMES.get(re.sub(r"[-_]?\d{4}$", "", folder.lower()))
 
 
 def listed_places(
-    config: dict[str, Any], file: Path, images: Path | None, split: str | None, rows: Builder
+    config: Mapping[str, Any], file: Path, images: Path | None, split: str | None, rows: Builder
 ) -> list[Place]:
     """Return what the content of a ``data.yaml`` lists: folders, or texts with one image file per line.
 
     The folder ``images``, if given, replaces every ``images/``, and of the splits only ``split`` is wanted. If some
     listed entries exist, each that does not becomes an issue.
     """
-    entries = {name: _entries(config.get(name)) for name in SPLITS}
+    keys = [*SPLITS, *(key for key in config if key not in SPLITS and _lists_images(key, config[key]))]
+    entries = {
+        key: _entries(config.get(key) or (config.get("valid") if key == "val" else None)) for key in keys
+    }
     if split is not None and any(entries.values()):
         entries = {split: entries.get(split, [])}
         if not entries[split]:
             raise BoxelError(f"{file}: it lists no `{split}`; add it, or name the folder of its images.")
     starts = [file.parent]
-    if isinstance(config.get("path"), str):
-        starts.insert(0, file.parent / config["path"])
+    if isinstance(config.get("path"), str) and config["path"] not in _NOTHING:
+        starts.insert(0, file.parent / to_posix(config["path"]))
+    finder = ImageFinder(file.parent)
     found: dict[Path, list[Place]] = {}
     missing = []
     for name, listed in entries.items():
@@ -44,103 +99,181 @@ def listed_places(
             place = _find(entry, starts)
             if place is None:
                 missing.append(f"its `{name}`, {entry}, does not exist")
-            elif place.resolve() not in found:
-                found[place.resolve()] = list(_places_in(place, starts, images))
+                continue
+            places = [p._replace(split=name) for p in _places_in(place, starts, images, finder)]
+            if place.resolve() not in found:
+                found[place.resolve()] = places
+            else:  # of two splits, hence of none
+                found[place.resolve()] = [p._replace(split=None) for p in found[place.resolve()]]
     if missing and split is not None and not found:
         raise BoxelError(f"{file}: {missing[0]}; correct it, or name the folder of its images.")
     for what in missing if found else []:
         rows.report("bad-file", file, f"{what}; it is left out.")
-    return [place for places in found.values() for place in places]
+    return _without_lone_split([p for places in found.values() for p in places])
+
+
+_NOTHING = ("", "~", "null", "Null", "NULL")
+
+
+def _lists_images(key: str, value: Any) -> bool:
+    """Return whether a key names another split than the usual ones: folders below ``images``."""
+    entries = _entries(value)
+    return key not in _OTHER_KEYS | {"valid"} and all("images" in to_posix(e).split("/") for e in entries)
 
 
 def _entries(listed: Any) -> list[str]:
     entries = listed if isinstance(listed, list) else [listed]
-    return [entry for entry in entries if isinstance(entry, str) and entry]
+    return [entry for entry in entries if isinstance(entry, str) and entry not in _NOTHING]
+
+
+def _without_lone_split(places: list[Place]) -> list[Place]:
+    """If all images are one split, which is in no folder of that name, there is no split."""
+    if len({place.split for place in places}) > 1:
+        return places
+    named = all(any(split_name(part) for part in place.images.parts[-3:]) for place in places)
+    return places if named else [place._replace(split=None) for place in places]
 
 
 def _find(entry: str, starts: Sequence[Path]) -> Path | None:
-    """Find a listed folder (of which only the labels may exist) or text."""
-    # Some tools list their folders as if data.yaml lay a folder deeper.
-    for path in [start / name for start in starts for name in (entry, entry.removeprefix("../"))]:
+    """Find a listed folder (of which only the labels may exist) or text, which another machine may have listed."""
+    stated = to_posix(entry).rstrip("/") or "/"
+    parts = [part for part in stated.split("/") if part not in ("", ".", "..")]
+    # Some tools list their folders as if data.yaml lay a folder deeper; absolute paths are tried from each folder on.
+    names = [stated, stated.removeprefix("../"), *("/".join(parts[k:]) for k in range(len(parts)))]
+    for path in [start / name for name in names for start in starts]:
         with contextlib.suppress(OSError, ValueError):  # a name that is too long, or with a null byte
             if path.is_dir() or label_folder(path).is_dir() or (path.suffix == ".txt" and path.is_file()):
                 return path
     return None
 
 
-def _places_in(path: Path, starts: Sequence[Path], images: Path | None) -> Iterator[Place]:
+def _places_in(
+    path: Path, starts: Sequence[Path], images: Path | None, finder: ImageFinder
+) -> Iterator[Place]:
     if path.suffix != ".txt":
-        yield path if images is None else images / (_below_images(path) or "."), label_folder(path)
+        yield Place(path if images is None else images / (below_folder(path) or "."), label_folder(path))
         return
-    for line in read_bytes(path).decode("utf-8", "replace").split("\n"):
-        if name := line.strip().replace("\0", "_"):
-            candidates = [start / name for start in (path.parent, *starts)]
-            image = next(filter(is_file, candidates), candidates[0])
-            labels = label_folder(image)
-            yield (
-                image if images is None else images / (_below_images(image) or image.name),
-                labels.parent / f"{labels.stem or '_'}.txt",
-            )
+    for image in read_list(path, [path.parent, *starts], finder):
+        labels = label_folder(image)
+        own = image if images is None else images / (below_folder(image) or image.name)
+        yield Place(own, labels.parent / f"{labels.stem or '_'}.txt")
+
+
+def read_list(file: Path, starts: Sequence[Path], finder: ImageFinder) -> Iterator[Path]:
+    """Yield the image files that a text lists, one per line, by names that another machine may have written."""
+    for line in read_utf8(file).decode("utf-8", "replace").split("\n"):
+        if name := to_posix(line.strip()).replace("\0", "_"):
+            candidates = [start / name for start in starts]
+            exact = next(filter(is_file, candidates), None)
+            if exact is None and (found := finder.find(name)):
+                exact = finder.folder / found
+            yield exact or candidates[0]
 
 
 def folder_places(folder: Path) -> Iterator[Place]:
     """Yield the image and label folders of a dataset without a ``data.yaml`` that lists them."""
     beside = label_folder(folder)
     if beside != folder and beside.is_dir():
-        yield folder, beside
+        yield Place(folder, beside)
         return
     # labels/ or labels/train, and train/labels
     found = [labels for labels in (folder / "labels", *sorted(folder.glob("*/labels"))) if labels.is_dir()]
     for labels in found:
-        yield labels.parent / "images", labels
+        images = next((p for p in (labels.parent / "images", labels.parent / "data") if p.is_dir()), None)
+        split = None if labels.parent == folder else split_name(labels.parent.name)
+        yield Place(images or labels.parent / "images", labels, split)
     if (
         not found
         and any(folder.glob("*.txt"))
         and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
     ):
-        yield folder, folder
+        yield Place(folder, folder)
 
 
 def label_folder(images: Path) -> Path:
     """Return the label folder of an image folder: the last ``images`` in its path becomes ``labels``."""
-    below = _below_images(images)
+    below = below_folder(images)
     return images if below is None else Path(*images.parts[: -1 - len(below.parts)], "labels", below)
 
 
-def _below_images(path: Path) -> Path | None:
-    """Return what follows the last ``images`` in a path; None if there is none."""
+def below_folder(path: Path, name: str = "images") -> Path | None:
+    """Return what follows the last folder of a name in a path; None if there is none."""
     parts = path.parts
-    if "images" not in parts:
+    if name not in parts:
         return None
-    return Path(*parts[len(parts) - parts[::-1].index("images") :])
+    return Path(*parts[len(parts) - parts[::-1].index(name) :])
 
 
-def files_in(places: Sequence[Place]) -> list[tuple[Path, Path | None]]:
-    """Return image and label file of every image that has either; a missing image is assumed to be a ``.jpg``."""
-    files: dict[str, tuple[Path, Path | None]] = {}
-    for images, labels in places:
-        for image, label in _pair_files(images, labels):
-            name = os.path.normpath(image)  # two places may have the same image
-            if name not in files or files[name][1] is None:
-                files[name] = image, label
-    return list(files.values())
+def find_pairs(places: Sequence[Place], rows: Builder) -> list[Pair]:
+    """Return image and label file of every image that has either; a missing image is assumed to be a ``.jpg``.
+
+    An image without a stated split belongs to the one that its first folder below ``images`` is called like.
+    """
+    pairs: dict[str, Pair] = {}
+    for place in places:
+        for pair in _pair_files(place, rows):
+            name = os.path.normpath(pair.image)  # two places may have the same image
+            if name not in pairs:
+                pairs[name] = pair
+                continue
+            old = pairs[name]
+            pairs[name] = Pair(old.image, old.labels or pair.labels, old.split or pair.split)
+    return list(pairs.values())
 
 
-def _pair_files(images: Path, labels: Path) -> Iterator[tuple[Path, Path | None]]:
+def _pair_files(place: Place, rows: Builder) -> Iterator[Pair]:
+    images, labels, split = place
     if labels.suffix == ".txt":
-        yield images, labels if is_file(labels) else None
+        yield Pair(images, labels if is_file(labels) else None, split)
         return
-    image_files = {
-        p.relative_to(images).with_suffix(""): p
-        for p in sorted(images.rglob("*"))
-        if p.suffix.lower() in SUFFIXES and p.is_file()
-    }
+    image_files: dict[Path, list[Path]] = {}
+    for path in sorted(images.rglob("*")):
+        if path.suffix.lower() in SUFFIXES and not is_hidden(path) and path.is_file():
+            image_files.setdefault(path.relative_to(images).with_suffix(""), []).append(path)
     texts = {
         p.relative_to(labels).with_suffix(""): p
         for p in sorted(labels.rglob("*.txt"))
-        if p.name != "classes.txt" and p.is_file()
+        if p.name not in CLASS_LISTS and not is_hidden(p) and p.is_file()
     }
     if images == labels:  # a flat folder may hold other texts too
         texts = {key: file for key, file in texts.items() if key in image_files}
     for key in sorted(image_files.keys() | texts.keys()):
-        yield image_files.get(key, images / f"{key}.jpg"), texts.get(key)
+        files = image_files.get(key, [images / f"{key}.jpg"])
+        if len(files) > 1 and key in texts:
+            names = " and ".join(file.name for file in files)
+            what = f"{names} both have this label file; rename one, and its labels."
+            rows.report("ambiguous-image", texts[key], what, repair="")
+        for file in files:
+            yield Pair(file, texts.get(key), split)
+
+
+def assign_splits(pairs: Sequence[Pair], listed: Sequence[Place]) -> list[Pair]:
+    """Give each pair without a split the one that it is listed in; if none is listed, that of its folder.
+
+    The folder is the first below ``images``.
+    """
+    if not listed:
+        below = [below_folder(pair.image) for pair in pairs]
+        named = [split_name(path.parts[0]) if path and len(path.parts) > 1 else None for path in below]
+        return [p._replace(split=p.split or name) for p, name in zip(pairs, named, strict=True)]
+    splits = {os.path.abspath(place.images): place.split for place in listed}
+    found = []
+    for pair in pairs:
+        image = os.path.abspath(pair.image)
+        folders = (image, *map(str, Path(image).parents))
+        found.append(pair._replace(split=next((splits[f] for f in folders if f in splits), None)))
+    return found
+
+
+def nested_name(path: str, split: str | None) -> list[str]:
+    """Return folders and stem of an image below its split, without those that lead to it.
+
+    Examples:
+        >>> nested_name("images/train/a/1.jpg", "train"), nested_name("valid/images/2.jpg", "val")
+        (['a', '1'], ['2'])
+    """
+    parts = [part for part in to_posix(path).split("/") if part not in ("", ".", "..")]
+    folders = [part for part in parts[:-1] if part.lower() != "images"]
+    while folders and split is not None and split in (folders[0], split_name(folders[0])):
+        folders.pop(0)
+    return [*folders, PurePosixPath(parts[-1]).stem if parts else ""]

@@ -1,0 +1,149 @@
+"""Darknet's YOLO: ``obj.data``, ``obj.names``, lists of images, and a text beside each image with its boxes.
+
+The format: https://github.com/AlexeyAB/darknet. CVAT ("YOLO 1.1") and FiftyOne ("YOLOv4") write it too, the latter
+without ``obj.data``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from boxel.data.annotations import Annotations
+from boxel.data.formats.builder import Builder, read_text
+from boxel.data.formats.identity import Ids
+from boxel.data.formats.layout import Export, clean_name, file_stems
+from boxel.data.formats.names import ImageFinder, is_hidden, to_posix
+from boxel.data.formats.yolo import build
+from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list, split_name
+from boxel.data.formats.yolo_names import read_class_list
+from boxel.data.formats.yolo_writer import box_rows
+from boxel.data.images import SUFFIXES
+from boxel.utils.errors import BoxelError
+from boxel.utils.files import is_file
+
+_LISTS = {"train": "train", "valid": "val", "val": "val", "test": "test", "images": None}
+"""Keys of ``obj.data``, and stems of lists without one, with the split that each stands for."""
+
+_NAMES = ("obj.names", "classes.names")
+
+
+def recognize(path: Path) -> bool:
+    """Return whether this is an ``obj.data``, or a folder with one or with ``obj.names``."""
+    if path.is_file():
+        return path.suffix == ".data"
+    return _config_in(path) is not None or _names_in(path) is not None
+
+
+def _config_in(folder: Path) -> Path | None:
+    files = [file for file in sorted(folder.glob("*.data")) if file.is_file() and not is_hidden(file)]
+    return next((file for file in files if "names" in _read_config(file)), None)
+
+
+def _names_in(folder: Path) -> Path | None:
+    return next((folder / name for name in _NAMES if (folder / name).is_file()), None)
+
+
+def read(path: Path, images: Path | None = None) -> Annotations:
+    """Read a Darknet dataset: the images of its lists, with the boxes of the texts beside them.
+
+    Args:
+        path: ``obj.data``, or its folder.
+        images: Folder of the images, if they are not beside the texts.
+    """
+    folder = path.parent if path.is_file() else path
+    config_file = path if path.is_file() else _config_in(folder)
+    config = _read_config(config_file) if config_file else {}
+    rows = Builder()
+    finder = ImageFinder(folder)
+    pairs: list[Pair] = []
+    for key, file in _lists(config, folder, rows):
+        listed = list(read_list(file, [folder, folder.parent], finder))
+        pairs += [_pair(image, images, _LISTS[key]) for image in listed]
+    if not pairs:
+        texts = sorted({file.parent for file in folder.rglob("*.txt") if _has_image(file)})
+        pairs = find_pairs([Place(f, f, split_name(f.name)) for f in texts], rows)
+    if not pairs:
+        raise BoxelError(
+            f"{path}: there are no images and no lists of images; a Darknet dataset has train.txt."
+        )
+    stated = config.get("names", "")
+    names_file = next(filter(is_file, _candidates(folder, stated)), None) if stated else None
+    names_file = names_file or _names_in(folder)
+    if names_file is None and stated:
+        raise BoxelError(f"{config_file}: its `names`, {stated}, does not exist; correct it.")
+    names = None if names_file is None else read_class_list(names_file, rows)
+    unique = {pair.image: pair for pair in reversed(pairs)}
+    ordered = [unique.pop(pair.image) for pair in pairs if pair.image in unique]
+    return build(path, images or folder, ordered, names, rows, Ids(folder, rows), {"task": "detect"})
+
+
+def _read_config(file: Path) -> dict[str, str]:
+    """Read lines of ``key = value``."""
+    pairs = [
+        line.partition("=") for line in read_text(file).splitlines() if not line.lstrip().startswith("#")
+    ]
+    return {key.strip(): value.strip() for key, sign, value in pairs if sign}
+
+
+def _candidates(folder: Path, stated: str) -> list[Path]:
+    """Return where a stated file may be: Darknet names it from where it is run, mostly as ``data/...``."""
+    parts = [part for part in to_posix(stated).split("/") if part not in ("", ".", "..")]
+    return [folder / "/".join(parts[k:]) for k in range(len(parts))]
+
+
+def _lists(config: dict[str, str], folder: Path, rows: Builder) -> Iterator[tuple[str, Path]]:
+    stated = {key: config[key] for key in _LISTS if config.get(key)}
+    for key, value in stated.items():
+        file = next(filter(is_file, _candidates(folder, value)), None)
+        if file is None:
+            rows.report("bad-file", folder, f"its list `{key}`, {value}, does not exist; it is left out.")
+        else:
+            yield key, file
+    for key in {} if stated else _LISTS:
+        if is_file(folder / f"{key}.txt"):
+            yield key, folder / f"{key}.txt"
+
+
+def _pair(image: Path, images: Path | None, split: str | None) -> Pair:
+    beside = image.with_suffix(".txt")
+    labels = beside if is_file(beside) else label_folder(image).with_suffix(".txt")
+    return Pair(images / image.name if images else image, labels if is_file(labels) else None, split)
+
+
+def _has_image(text: Path) -> bool:
+    return not is_hidden(text) and any(is_file(text.with_suffix(suffix)) for suffix in SUFFIXES)
+
+
+def write(data: Annotations, path: Path) -> list[str]:
+    """Write ``obj.data``, ``obj.names``, a list per split, and the images with their texts in ``obj_SPLIT_data/``.
+
+    Paths are relative to the folder, in which Darknet is to be run.
+    """
+    splits = [clean_name(split or "train") for split in data.splits]
+    stems = [f"obj_{s}_data/{stem}" for s, stem in zip(splits, file_stems(data.paths), strict=True)]
+    export = Export(data, path, "Darknet", stems=stems)
+    listed: dict[str, list[str]] = {}
+    for image, (stem, name, split) in enumerate(zip(export.stems, export.names, splits, strict=True)):
+        lines = []
+        for instance, line in box_rows(data, image):
+            export.add(
+                image, instance, data.boxes[instance].reshape(2, 2).clip(0, data.image_size(image)).ravel()
+            )
+            lines.append(f"{line}\n")
+        (path / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
+        listed.setdefault(split, []).append(f"{name}\n")
+    config = {"classes": str(len(data.categories))}
+    for split, names in listed.items():
+        key = {"val": "valid"}.get(split, split)
+        (path / f"{key}.txt").write_text("".join(names), encoding="utf-8")
+        config[key] = f"{key}.txt"
+    config |= {"names": "obj.names", "backup": "backup/"}
+    (path / "obj.names").write_text("".join(f"{c.name}\n" for c in data.categories), encoding="utf-8")
+    (path / "obj.data").write_text("".join(f"{k} = {v}\n" for k, v in config.items()), encoding="utf-8")
+    export.write_ids()
+    masks, others = int(data.has_segmentation.sum()), []
+    if masks:
+        others.append(f"Darknet holds boxes only: {masks} masks are left out.")
+    needs = "Darknet boxes need an image of known size and some area inside it"
+    return export.losses("", needs, others=others, held=())

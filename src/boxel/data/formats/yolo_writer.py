@@ -1,0 +1,292 @@
+"""Write YOLO: detection, segmentation, poses and oriented boxes; see :mod:`boxel.data.formats.yolo`."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import yaml
+from numpy.typing import NDArray
+
+from boxel.data.annotations import Annotations
+from boxel.data.formats.extras import decode_extras, get_dict, get_list
+from boxel.data.formats.layout import Export, clean_name
+from boxel.data.formats.rotated import CORNERS, enclose, find_rotated
+from boxel.data.formats.yolo_files import SPLITS, nested_name
+from boxel.data.formats.yolo_names import keypoint_shape
+from boxel.data.formats.yolo_rows import box_corners
+from boxel.masks.rle import polygon_area
+from boxel.utils.errors import UsageError, nearest
+
+logger = logging.getLogger(__name__)
+
+OPTIONS = ("simplify", "untrusted")
+"""What `boxel.write` passes on."""
+
+UNTRUSTED = ("write", "object", "image")
+"""What becomes of a mask that is not trusted: it is written, or its object or its image is left out."""
+
+NO_SPLIT = "unassigned"
+"""Folder of the images that belong to no split, if others do."""
+
+
+def write(
+    data: Annotations, path: Path, simplify: float | None = None, untrusted: str = "write"
+) -> list[str]:
+    """Write ``labels/``, ``data.yaml``, and the images linked into ``images/``.
+
+    If any object has a mask, this is a segmentation dataset: a box would be taken for a mask there, so that objects
+    without a mask are left out. Else the boxes are written, with keypoints if their number is known. Images of a split
+    go into a folder of its name. Classes are numbered from 0 as Ultralytics requires, and coordinates are clipped to
+    the image, since it refuses images with others.
+
+    Args:
+        data: The dataset.
+        path: The folder.
+        simplify: Maximum distance in pixels of an outline from its mask, 0 for none; if None, it is chosen so that each
+            keeps a mask IoU of 0.99.
+        untrusted: What becomes of masks that are not trusted: of `UNTRUSTED`.
+    """
+    if untrusted not in UNTRUSTED:
+        hint = nearest(untrusted, list(UNTRUSTED))
+        raise UsageError(f"`untrusted` is {untrusted!r}; it can be {', '.join(UNTRUSTED)}.{hint}")
+    if not data.has_segmentation.any():
+        return _write_boxes(data, path)
+    kept, sentences = _select(data, untrusted)
+    export = Export(kept, path, "YOLO", "images", image_stems(kept), simplify, untrusted=True)
+    for image, stem in enumerate(export.stems):
+        size = kept.image_size(image)
+        lines = []
+        for instance in kept.instances_in(image).tolist():
+            rings = export.rings(instance, image, joined=True)
+            if rings and (line := _polygon_row(int(kept.labels[instance]), rings[0], size)):
+                export.add(image, instance, *_as_read(rings[0], size))
+                lines.append(line)
+        _write_lines(path, stem, lines)
+    sentences += _finish(export, "segment")
+    if crowds := int(kept.iscrowd.sum()):
+        sentences.append(f"YOLO has no crowds: {crowds} are written as ordinary instances.")
+    needs = "YOLO masks need an image of known size, and some area inside it"
+    return export.losses("holds outlines", needs, others=sentences, held=())
+
+
+def _select(data: Annotations, untrusted: str) -> tuple[Annotations, list[str]]:
+    """Leave out what has no mask, and what is not trusted if wanted; return sentences on it."""
+    boxes, doubtful = ~data.has_segmentation, data.has_segmentation & ~data.trusted
+    out = boxes if untrusted == "write" else boxes | doubtful
+    counts = {
+        "has no mask": int(boxes.sum()),
+        "has a mask that is not trusted": int((out & doubtful).sum()),
+    }
+    found = [f"{count} {what}" for what, count in counts.items() if count]
+    total, images = len(data.labels), len(np.unique(data.image_index[out]))
+    sentences = []
+    if untrusted == "image" and out.any():
+        keep = np.ones(len(data), dtype=bool)
+        keep[data.image_index[out]] = False
+        data = data.select_images(keep)
+        left = total - len(data.labels)
+        sentences.append(
+            f"YOLO: {images} images are left out, with {left} of {total} objects ({', '.join(found)})."
+        )
+    elif out.any():
+        data = data.select_instances(~out)
+        sentences.append(
+            f"YOLO: {int(out.sum())} of {total} objects are left out ({', '.join(found)}): a box would be taken for a "
+            f"mask; training takes them for background, unless `untrusted` image leaves out their {images} images."
+        )
+    if untrusted == "write" and doubtful.any():
+        sentences.append(
+            f"YOLO: {int(doubtful.sum())} masks that are not trusted are written like the others; `untrusted` object "
+            "leaves out their objects, image their images."
+        )
+    return data, sentences
+
+
+def _write_boxes(data: Annotations, path: Path) -> list[str]:
+    """Write boxes, and keypoints if their number is known."""
+    export = Export(data, path, "YOLO", "images", image_stems(data))
+    extras = [decode_extras(fields) for fields in data.extras]
+    shape = _pose_shape(data, extras)
+    for image, stem in enumerate(export.stems):
+        size = data.image_size(image)
+        lines = []
+        for instance in data.instances_in(image).tolist():
+            numbers = _box_numbers(data.boxes[instance], size)
+            if numbers is None:
+                continue
+            export.add(image, instance, data.boxes[instance].reshape(2, 2).clip(0, size).ravel().tolist())
+            if shape is not None:
+                numbers += _keypoint_numbers(get_list(extras[instance], "keypoints"), shape, size)
+            lines.append(_format(int(data.labels[instance]), numbers))
+        _write_lines(path, stem, lines)
+    others = _finish(export, "detect" if shape is None else "pose", shape)
+    needs = "YOLO boxes need an image of known size and some area inside it"
+    held = () if shape is None else ("keypoints", "num_keypoints")
+    return export.losses("holds outlines", needs, others=others, held=held)
+
+
+def write_oriented(data: Annotations, path: Path) -> list[str]:
+    """Write oriented boxes: ``class`` and four corners.
+
+    They are the corners that the dataset was read with; else those of the smallest rectangle around a mask; else those
+    of the box.
+    """
+    export = Export(data, path, "YOLO-OBB", "images", image_stems(data), untrusted=True)
+    plain = 0
+    for image, stem in enumerate(export.stems):
+        size = data.image_size(image)
+        lines = []
+        for instance in data.instances_in(image).tolist():
+            box = data.boxes[instance]
+            extras = decode_extras(data.extras[instance])
+            if find_rotated(extras, box) is not None:
+                corners = np.array(extras[CORNERS], dtype=float)
+            elif rings := export.rings(instance, image, joined=True):
+                corners = cv2.boxPoints(cv2.minAreaRect(np.reshape(rings[0], (-1, 1, 2)).astype(np.float32)))
+            else:
+                corners, plain = np.reshape(box_corners(box), (4, 2)), plain + 1
+            if line := _polygon_row(int(data.labels[instance]), corners.ravel().tolist(), size, False):
+                points = corners.clip(0, size)
+                export.add(image, instance, enclose(points.tolist()))
+                lines.append(line)
+        _write_lines(path, stem, lines)
+    others = _finish(export, "obb")
+    if plain:
+        others.append(
+            f"YOLO-OBB: {plain} of {len(data.labels)} boxes are not turned: no rotation of theirs is known."
+        )
+    masks = int(data.has_segmentation.sum())
+    if masks:
+        others.append(f"YOLO-OBB holds no masks: {masks} become the smallest turned rectangles around them.")
+    needs = "oriented boxes need an image of known size, and some area inside it"
+    return export.losses("", needs, others=others, held=(CORNERS,))
+
+
+def image_stems(data: Annotations) -> list[str]:
+    """Return a distinct stem per image, in the folder of its split, with the folders that it had below that.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> image_stems(example_scenes(2))
+        ['000000', '000001']
+    """
+    has_splits = any(split is not None for split in data.splits)
+    stems: dict[str, None] = {}  # in order
+    for path, split in zip(data.paths, data.splits, strict=True):
+        start = [split or NO_SPLIT] if has_splits else []
+        parts = [part for part in nested_name(path, split) if part.lower() not in ("images", "labels")]
+        base = "/".join(clean_name(part) for part in [*start, *(parts or [""])])
+        name, number = base, 1
+        while name in stems:
+            number += 1
+            name = f"{base}_{number}"
+        stems[name] = None
+    return list(stems)
+
+
+def _write_lines(path: Path, stem: str, lines: Sequence[str]) -> None:
+    file = path / "labels" / f"{stem}.txt"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+
+
+def _finish(export: Export, task: str, shape: tuple[int, int] | None = None) -> list[str]:
+    """Write ``data.yaml`` and the ids; return a sentence on the split if it is not whole."""
+    data, sentences = export.data, []
+    splits = {split for split in data.splits if split is not None}
+    # A name in other letters than it is written with, e.g. with a slash, is kept by the ids.
+    config: dict[str, Any] = {
+        split: f"images/{clean_name(split)}"
+        for split in [*SPLITS, *sorted(splits - set(SPLITS))]
+        if split in splits
+    }
+    if not splits:
+        config["train"] = "images"
+    if len(data) and "val" not in splits:
+        logger.info(
+            "data.yaml has no `val`, which trainers ask for, as the dataset has no such split: `val_share` 0.2 makes it"
+        )
+    missing = sum(split is None for split in data.splits)
+    if splits and missing:
+        where = export.folder / "images" / NO_SPLIT
+        sentences.append(
+            f"YOLO: {missing} images belong to no split and lie in {where}, which nothing trains on."
+        )
+    if shape is not None:
+        extras = get_dict(decode_extras(data.dataset_extras), "yolo")
+        config["kpt_shape"] = list(shape)
+        if flip := get_list(extras, "flip_idx"):
+            config["flip_idx"] = [int(k) for k in flip]
+    config |= {"task": task, "names": {k: c.name for k, c in enumerate(data.categories)}}
+    text = yaml.safe_dump(config, sort_keys=False, allow_unicode=True)
+    (export.folder / "data.yaml").write_text(text, encoding="utf-8")
+    export.write_ids()
+    return sentences
+
+
+def _pose_shape(data: Annotations, extras: Sequence[Mapping[str, Any]]) -> tuple[int, int] | None:
+    """Return the number of keypoints and of numbers for each: as stated, else as all objects that have some agree."""
+    stated = keypoint_shape(get_dict(decode_extras(data.dataset_extras), "yolo"))
+    counts = {len(points) for fields in extras if (points := get_list(fields, "keypoints"))}
+    if not counts or len(counts) > 1 or (count := counts.pop()) % 3:
+        return None
+    return stated if stated is not None and stated[0] == count // 3 else (count // 3, 3)
+
+
+def _keypoint_numbers(points: list[Any], shape: tuple[int, int], size: tuple[int, int]) -> list[float]:
+    """Return keypoints as shares of the image; all zeros if an object has none."""
+    count, dims = shape
+    if len(points) != 3 * count or not all(isinstance(v, int | float) for v in points):
+        return [0.0] * (count * dims)
+    values = np.reshape(points, (count, 3)).astype(float)
+    values[:, :2] = (values[:, :2] / size).clip(0, 1)
+    if dims == 2:
+        values[values[:, 2] == 0] = 0
+    numbers: list[float] = values[:, :dims].ravel().tolist()
+    return numbers
+
+
+def _box_numbers(box: NDArray[np.float64], size: tuple[int, int]) -> list[float] | None:
+    """Return center, width and height as shares of the image; None if nothing of the box is inside it."""
+    if not min(size) or not np.isfinite(box).all():
+        return None
+    corners = box.reshape(2, 2).clip(0, size) / size
+    sides = corners[1] - corners[0]
+    return [*(corners.sum(axis=0) / 2).tolist(), *sides.tolist()] if (sides > 0).all() else None
+
+
+def _polygon_row(label: int, ring: list[float], size: tuple[int, int], is_mask: bool = True) -> str:
+    """Return the row of a ring; empty if the image has no size or nothing of the ring is inside it."""
+    if not min(size) or not np.isfinite(ring).all():
+        return ""
+    points = np.reshape(ring, (-1, 2)).clip(0, size) / size
+    if not np.ptp(points, axis=0).all():
+        return ""
+    numbers = points.ravel().tolist()
+    if is_mask and numbers == box_corners(enclose(points.tolist())):  # which would be read as a box
+        numbers = [*numbers[2:], *numbers[:2]]
+    return _format(label, numbers)
+
+
+def _format(label: int, numbers: Sequence[float]) -> str:
+    return " ".join([str(label), *(f"{v:.12g}" for v in numbers)])
+
+
+def _as_read(ring: list[float], size: tuple[int, int]) -> tuple[list[float], float]:
+    """Return the box and the mask area that a row of a ring will be read with."""
+    points = np.reshape(ring, (-1, 2)).clip(0, size)
+    return enclose(points.tolist()), polygon_area(points)
+
+
+def box_rows(data: Annotations, image: int) -> Iterator[tuple[int, str]]:
+    """Yield the instances of an image whose box can be written, each with its row."""
+    size = data.image_size(image)
+    for instance in data.instances_in(image).tolist():
+        numbers = _box_numbers(data.boxes[instance], size)
+        if numbers is not None:
+            yield instance, _format(int(data.labels[instance]), numbers)

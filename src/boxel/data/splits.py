@@ -1,0 +1,99 @@
+"""Split the images of a dataset: make a validation share, and select one split."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections import Counter, defaultdict
+from dataclasses import replace
+
+import numpy as np
+
+from boxel.data.annotations import Annotations
+from boxel.utils.errors import BoxelError, UsageError, one_line
+
+logger = logging.getLogger(__name__)
+
+
+def make_split(
+    data: Annotations, val_share: float, seed: int = 0, group_by: str | None = None
+) -> Annotations:
+    """Assign each image to the split ``train`` or ``val``, at random.
+
+    The same images, share and seed give the same split in whatever order the images come.
+
+    Args:
+        data: A dataset that has no split.
+        val_share: Share of the images to validate on, in (0, 1).
+        seed: Seed of the choice.
+        group_by: Regular expression; images whose file names agree in its first group, or in what it matches if it has
+            none, stay together. It is searched for in the whole path if it has a slash.
+
+    Raises:
+        BoxelError: The dataset has a split, the expression is invalid or matches not all file names, or there are fewer
+            than two groups.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> make_split(example_scenes(4), val_share=0.25).splits.count("val")
+        1
+    """
+    if not 0 < val_share < 1:
+        raise UsageError(f"`val_share` is {val_share}; it should be between 0 and 1, e.g. 0.2.")
+    counts = Counter(split for split in data.splits if split is not None)
+    if counts:
+        named = ", ".join(f"{split}: {count}" for split, count in counts.items())
+        raise BoxelError(f"{data.file}: the dataset has a split already ({named}); leave out `val_share`.")
+    groups = defaultdict[str, list[int]](list)
+    for image, path in enumerate(data.paths):
+        groups[_group(data, path, group_by)].append(image)
+    if len(groups) < 2:
+        what = "one group" if groups and group_by else f"{len(data)} images"
+        raise BoxelError(
+            f"{data.file}: {what} cannot be split into `train` and `val`; give more images or groups."
+        )
+    wanted, chosen = val_share * len(data), list[int]()
+    names = sorted(groups)
+    shuffled = [groups[names[k]] for k in np.random.default_rng(seed).permutation(len(names))]
+    for members in shuffled[:-1]:  # the last one is always trained on
+        if abs(len(chosen) + len(members) - wanted) < abs(len(chosen) - wanted) or not chosen:
+            chosen += members
+    val = set(chosen)
+    return replace(data, splits=["val" if image in val else "train" for image in range(len(data))])
+
+
+def _group(data: Annotations, path: str, group_by: str | None) -> str:
+    if group_by is None:
+        return path
+    name = path.replace("\\", "/")
+    try:
+        match = re.search(group_by, name if "/" in group_by else name.rpartition("/")[2])
+    except re.error as error:
+        raise UsageError(
+            f"`group_by` is {group_by!r}, which is not a regular expression ({one_line(error)})."
+        ) from error
+    if match is None:
+        raise BoxelError(
+            f"{data.file}: `group_by` {group_by!r} matches nothing in {path}; match every file name."
+        )
+    return str(match[1] if match.re.groups else match[0])
+
+
+def select_split(data: Annotations, split: str) -> Annotations:
+    """Keep only the images of one split; all if the dataset has no split.
+
+    A dataset of which all images belong to one other split is a file per split: it is kept, and a warning logged.
+
+    Raises:
+        BoxelError: There are other splits, but not this one.
+    """
+    counts = Counter(data.splits)
+    if counts[split] or set(counts) <= {None}:
+        return data.select_images([name == split for name in data.splits]) if counts[split] else data
+    named = ", ".join(f"{name or 'none'}: {count}" for name, count in counts.items())
+    if len(counts) == 1:
+        logger.warning(
+            "%s: all its images are of one split (%s); they are read as `%s`", data.file, named, split
+        )
+        return data
+    raise BoxelError(f"{data.file}: no image belongs to the split {split!r} ({named}).")

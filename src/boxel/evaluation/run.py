@@ -193,6 +193,7 @@ _NAMES: dict[Kind, str] = {
 
 def _refuse_results(truth: str | Path, kind: Kind, subject: str) -> None:
     """Raise an error if the ground truth is a file of results."""
+    check_path("data", truth, "a path or Annotations")
     if Path(truth).is_file() and is_results_file(truth):
         swapped = kind == "dataset"
         remedy = (

@@ -21,7 +21,7 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import file_stems, image_names, image_suffix, place_images
+from boxel.data.formats.layout import file_stems, image_names, place_images
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
 from boxel.data.formats.voc import read_image_set
 from boxel.data.formats.yolo_files import SPLITS
@@ -220,7 +220,7 @@ def _read_listed(text: Path) -> set[str]:
     names = read_image_set(text)
     if not names:
         raise BoxelError(f"{text}: it lists no image; write one name per line, or remove it.")
-    return {_bare_stem(Path(name if name.endswith(image_suffix(name)) else f"{name}.jpg")) for name in names}
+    return {_bare_stem(Path(f"{name}.png")) for name in names}
 
 
 def _bare_stem(file: Path) -> str:

@@ -8,29 +8,48 @@ marked difficult are ordinary instances. ``SegmentationObject`` has the value k 
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-import defusedxml.ElementTree
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
-from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.formats.builder import Builder, read_bytes, read_text
+from boxel.data.formats.cvat import find_root
+from boxel.data.formats.extras import decode_extras, encode_extras
 from boxel.data.formats.identity import Ids
-from boxel.data.formats.layout import MAX_MASKS, Export, find_image
+from boxel.data.formats.layout import MAX_MASKS, Export
+from boxel.data.formats.names import is_hidden, pair_images, stay_inside, to_posix
 from boxel.data.formats.semantic_classes import load_class_table
-from boxel.data.images import MAX_PIXELS
+from boxel.data.formats.voc_xml import (
+    IMAGE_TAGS,
+    OBJECT_TAGS,
+    VocFile,
+    VocObject,
+    add_fields,
+    clean_text,
+    merge_fields,
+    read_voc_xml,
+    write_object,
+)
+from boxel.data.formats.yolo_files import SPLITS
+from boxel.data.images import MAX_PIXELS, SUFFIXES
 from boxel.data.label_maps import pixel_values
 from boxel.masks.boxes import box_iou, tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.files import is_file
+
+logger = logging.getLogger(__name__)
 
 CLASSES = tuple(name for name in load_class_table("voc").values() if name != "background")
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
@@ -45,58 +64,157 @@ def recognize(path: Path) -> bool:
     """Return whether this is a VOC folder (or the parent of a ``VOC2012``), an image set of one, or an XML file."""
     if path.is_file():
         return path.suffix.lower() == ".xml" or (path.suffix == ".txt" and "ImageSets" in path.parts)
-    return _find_folder(path) is not None
+    folder = _find_folder(path)
+    if folder is None or (folder / "Annotations").is_dir():
+        return folder is not None
+    return any(find_root(file) in ("annotation", "") for file in _xml_files(folder)[:8])
 
 
 def _find_folder(path: Path) -> Path | None:
     for folder in (path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))):
-        if any((folder / "Annotations").glob("*.xml")):
+        if _xml_files(folder / "Annotations"):
             return folder
-    if any(path.glob("*.xml")):
+    if _xml_files(path):
         return path.parent if path.name == "Annotations" else path
     return None
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    return sorted(file for file in folder.glob("*.[xX][mM][lL]") if not is_hidden(file) and file.is_file())
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
     """Read a VOC dataset.
 
     A mask of ``SegmentationObject`` belongs to the XML object that its tight box overlaps most, of the class that
-    ``SegmentationClass`` states; without an XML file the masks alone are the instances.
+    ``SegmentationClass`` states; without an XML file the masks alone are the instances. A ``polygon`` of an object is
+    its mask, a ``robndbox`` is a rotated box. If an ``xmin`` or ``ymin`` is 0, the dataset counts pixels from 0. The
+    image of an XML file is the one that it names, or of its own stem. ``ImageSets`` states the splits.
 
     Args:
         path: The folder, an image set of it (``ImageSets/Segmentation/train.txt``) to read only that, or one XML file.
         images: Folder of the images, if it is not ``JPEGImages``.
     """
     folder, stems = _locate(path)
-    xml_folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
     rows = Builder()
     ids = Ids(folder, rows)
-    parsed = [_Xml(stem, xml_folder / f"{stem}.xml", rows) for stem in stems]
-    if parsed and all(xml.is_foreign for xml in parsed):
-        raise BoxelError(
-            f"{parsed[0].file}: this is XML of another program, not VOC's; export it as VOC, COCO or CVAT for images."
-        )
-    order = class_order([*(name for xml in parsed for name, _ in xml.objects), *ids.names])
+    parsed = _parse_files(path, folder, stems, rows)
+    names = [one.name for xml in parsed for one in xml.objects or ()]
+    has_maps = any((folder / name).is_dir() for name in ("SegmentationClass", "SegmentationObject"))
+    order = class_order([*names, *ids.names]) if names or ids.names or has_maps else []
     known_order = order if ids.names or order == list(CLASSES) else None
     root, subfolder = (images, ".") if images else (folder, _image_folder(folder))
-    for xml in parsed:
-        relative = str(PurePosixPath(subfolder) / find_image(root / subfolder, xml.stem, xml.filename))
+    paths = _find_images(parsed, root / subfolder, folder, rows)
+    counts_from_zero = not ids.names and _counts_from_zero(path, folder, parsed)
+    splits = _read_splits(folder, rows)
+    for xml, name in zip(parsed, paths, strict=True):
+        relative = str(PurePosixPath(subfolder) / name)
         size = xml.size if all(xml.size) else ids.image_size(root / relative, xml.stem)
-        label_map = folder / "SegmentationClass" / f"{xml.stem}.png"
+        label_map = _find_png(folder / "SegmentationClass", xml.stem)
         map_path = os.path.relpath(label_map, root) if label_map.is_file() else None
-        index = rows.add_image(xml.stem, relative, *size, map_path)
-        boxed = xml.objects if xml.file.is_file() else None
-        instances = _match_masks(xml.stem, boxed, folder, known_order, size, rows)
-        for k, (class_name, box, segmentation) in enumerate(instances, start=1):
-            rows.add(f"{xml.stem}:{k}", index, order.index(class_name), box, segmentation)
+        extras = encode_extras(xml.extras)
+        index = rows.add_image(xml.stem, relative, *size, map_path, splits.get(xml.stem), extras)
+        instances = _match_masks(xml, counts_from_zero, folder, known_order, size, rows)
+        for k, (one, box, segmentation) in enumerate(instances, start=1):
+            text = None if segmentation is None else msgspec.json.encode(segmentation)
+            more = encode_extras(one.extras)
+            rows.add(f"{xml.stem}:{k}", index, order.index(one.name), box, text, extras=more)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
     values = {0: BACKGROUND} | {k: k - 1 for k in range(1, len(order) + 1)}
     built = replace(rows.build(root, categories, path), map_labels=values_to_labels(values))
-    data = ids.restore(built, [xml.stem for xml in parsed])
+    data = _prefer_read(built, ids.restore(built, [xml.stem for xml in parsed]))
     # The values of label maps would mean other classes.
     if [category.name for category in data.categories] != order:
         data = replace(data, label_maps=[None] * len(data))
     return data
+
+
+def _parse_files(path: Path, folder: Path, stems: Sequence[str], rows: Builder) -> list[VocFile]:
+    """Parse the XML files; an image without one must at least have a segmentation."""
+    source = _xml_folder(folder)
+    files = {file.stem: file for file in _xml_files(source)}
+    parsed: list[VocFile | None] = []
+    for stem in stems:
+        if stem in files:
+            parsed.append(read_voc_xml(files[stem], stem, rows))
+        elif any(_find_png(folder / f"Segmentation{kind}", stem).is_file() for kind in ("Object", "Class")):
+            parsed.append(VocFile(stem))
+        else:
+            what = f"it lists {stem}, but there is no {source / stem}.xml; its image is left out."
+            rows.report("bad-file", path, what, stem)
+    found = [xml for xml in parsed if xml is not None]
+    if not found:
+        raise BoxelError(rows.issues[0].message if rows.issues else f"{path}: it lists no image.")
+    return found
+
+
+def _xml_folder(folder: Path) -> Path:
+    return folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+
+
+def _find_images(parsed: Sequence[VocFile], images: Path, folder: Path, rows: Builder) -> list[str]:
+    """Return the path of each image relative to the folder of the images."""
+    stated = []
+    for xml in parsed:
+        name = stay_inside(xml.filename) or f"{xml.stem}.jpg"
+        stated.append(name if is_file(images / name) else PurePosixPath(name).name)
+    paths, problems = pair_images(images, stated, [xml.stem for xml in parsed])
+    for i, what in problems.items():
+        file = _xml_folder(folder) / f"{parsed[i].stem}.xml"
+        rows.report("ambiguous-image", file, what, parsed[i].stem, repair="")
+    return paths
+
+
+_ZERO = re.compile(rb"<[xy]min>\s*0(?:\.0*)?\s*</")
+
+
+def _counts_from_zero(path: Path, folder: Path, parsed: Sequence[VocFile]) -> bool:
+    """Return whether any box of the whole dataset begins at 0, which is logged."""
+    first = next((xml.stem for xml in parsed if any(0 in one.bounds[:2] for one in xml.objects or ())), None)
+    if first is None and path.is_file():
+        others = (file for file in _xml_files(_xml_folder(folder)) if _ZERO.search(read_bytes(file)))
+        first = next((file.stem for file in others), None)
+    if first is not None:
+        logger.warning("%s: its boxes count pixels from 0, e.g. in %s.xml, and are read so.", path, first)
+    return first is not None
+
+
+def _read_splits(folder: Path, rows: Builder) -> dict[str, str]:
+    """Return the split of each stem that ``ImageSets`` lists as train, val or test."""
+    splits: dict[str, str] = {}
+    for kind in ("Main", "Segmentation", "."):
+        for split in SPLITS:
+            file = folder / "ImageSets" / kind / f"{split}.txt"
+            if not file.is_file():
+                continue
+            try:
+                stems = read_image_set(file)
+            except BoxelError as error:
+                rows.report("bad-file", file, f"{error} Its split is not known.", repair="")
+                continue
+            twice = [stem for stem in stems if splits.setdefault(stem, split) != split]
+            if twice:
+                what = f"{len(twice)} images are in {splits[twice[0]]} too, e.g. {twice[0]}; remove them from one."
+                rows.report("several-splits", file, what, twice[0], repair="", count=len(twice))
+        if splits:
+            break
+    return splits
+
+
+def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
+    """Return restored annotations whose extras are those of the XML where it has them: they may have been edited."""
+    if restored is data:
+        return data
+    columns = {}
+    for name, tags in (("extras", OBJECT_TAGS), ("image_extras", IMAGE_TAGS)):
+        pairs = zip(getattr(restored, name), getattr(data, name), strict=True)
+        columns[name] = [
+            encode_extras(merge_fields(decode_extras(known), decode_extras(read), tags))
+            if known is not read
+            else read
+            for known, read in pairs
+        ]
+    return replace(restored, **columns)
 
 
 def class_order(names: Sequence[str]) -> list[str]:
@@ -114,109 +232,77 @@ def _locate(path: Path) -> tuple[Path, list[str]]:
     found = _find_folder(path) if path.is_dir() else None
     if found is None:
         raise BoxelError(f"{path}: there is no VOC dataset; it should be a folder with Annotations/*.xml.")
-    source = found / "Annotations" if (found / "Annotations").is_dir() else found
-    return found, sorted(file.stem for file in source.glob("*.xml"))
+    return found, [file.stem for file in _xml_files(_xml_folder(found))]
+
+
+_NUMBER = re.compile(r"\s+-?[01]$")
+_SECOND_FILE = re.compile(
+    r"(?<=\.(?:jpg|png|bmp|tif))\s+\S.*|(?<=\.(?:jpeg|tiff|webp))\s+\S.*", re.IGNORECASE
+)
 
 
 def read_image_set(path: Path) -> list[str]:
     """Read the stems listed in an image-set file, each once, in its order.
 
-    A second column, as in ``ImageSets/Main/dog_train.txt``, is ignored.
+    A line may be the path of an image on any machine. A second column, as in ``ImageSets/Main/dog_train.txt``, or the
+    path of a label map after that of an image, is ignored.
     """
-    lines = read_bytes(path).decode("utf-8", "replace").splitlines()
-    names = [line.split()[0] for line in lines if line.split()]
-    return list(
-        dict.fromkeys(PurePosixPath(name.replace("\\", "/")).name.replace("\0", "_") for name in names)
-    )
-
-
-class _Xml:
-    """One XML file: the name and the (width, height) of its image, and the name and box of each object."""
-
-    def __init__(self, stem: str, file: Path, rows: Builder) -> None:
-        self.stem, self.file = stem, file
-        self.filename, self.size, self.is_foreign = "", (0, 0), False
-        self.objects: list[tuple[str, tuple[float, ...]]] = []
-        if not file.is_file():
-            return
-        try:
-            tree = defusedxml.ElementTree.fromstring(read_bytes(file))
-        except Exception as error:  # expat, defusedxml and codecs each have their own errors
-            what = f"cannot be read as XML ({one_line(error)}); its annotations are left out."
-            rows.report("bad-file", file, what, stem)
-            return
-        if tree.tag != "annotation":
-            what = f"this is not VOC's XML (its outermost element is <{tree.tag}>); its annotations are left out."
-            rows.report("bad-file", file, what, stem)
-            self.is_foreign = True
-            return
-        named = (tree.findtext("filename") or "").strip().replace("\\", "/")
-        self.filename = PurePosixPath(named).name.replace("\0", "_")
-        self.size = _pixels(tree.findtext("size/width")), _pixels(tree.findtext("size/height"))
-        for k, element in enumerate(tree.findall("object"), start=1):
-            try:
-                name = (element.findtext("name") or "").strip()
-                if not name:
-                    raise ValueError("it has no name")
-                x0, y0, x1, y1 = (_number(element, key) for key in ("xmin", "ymin", "xmax", "ymax"))
-                self.objects.append((name, (x0 - 1, y0 - 1, x1, y1)))
-            except ValueError as error:
-                what = f"object {k} cannot be read ({one_line(error)}); it is left out."
-                rows.report("bad-annotation", file, what, stem, f"{stem}:{k}")
-
-
-def _number(element: ElementTree.Element, key: str) -> float:
-    text = element.findtext(f"bndbox/{key}")
-    if text is None:
-        raise ValueError(f"its bndbox has no {key}")
-    return float(text)
-
-
-def _pixels(text: str | None) -> int:
-    try:
-        value = float(text or 0)
-    except ValueError:
-        return 0
-    return int(value) if 0 <= value < 2**31 else 0
+    lines = [line.strip() for line in read_text(path).splitlines() if line.strip()]
+    if all(map(_NUMBER.search, lines)):
+        lines = [_NUMBER.sub("", line) for line in lines]
+    names = [PurePosixPath(to_posix(_SECOND_FILE.sub("", line))) for line in lines]
+    known = {*SUFFIXES, ".xml", ".mat"}
+    stems = [name.stem if name.suffix.lower() in known else name.name for name in names]
+    return list(dict.fromkeys(filter(None, stems)))
 
 
 def _image_folder(folder: Path) -> str:
     return next((name for name in ("JPEGImages", "images", "Images") if (folder / name).is_dir()), ".")
 
 
+def _find_png(folder: Path, stem: str) -> Path:
+    return next(
+        (file for suffix in ("png", "PNG") if (file := folder / f"{stem}.{suffix}").is_file()),
+        folder / f"{stem}.png",
+    )
+
+
 def _match_masks(
-    stem: str,
-    boxed: Sequence[tuple[str, Sequence[float]]] | None,
+    xml: VocFile,
+    counts_from_zero: bool,
     folder: Path,
     order: list[str] | None,
     size: tuple[int, int],
     rows: Builder,
-) -> list[tuple[str, Sequence[float], bytes | None]]:
-    """Return class, xyxy box and segmentation (JSON bytes, or None without a mask) of each object of an image.
+) -> list[tuple[VocObject, Sequence[float], Any]]:
+    """Return each object of an image with its xyxy box and its segmentation, None without a mask.
 
-    Of ``boxed``, the class and box of each object, masks find theirs; if it is None, the masks alone are the objects.
-    ``order`` lists the classes by their value in ``SegmentationClass``; None if it is not known for certain.
+    Masks find the objects of the XML file that they belong to; without one, the masks alone are the objects. ``order``
+    lists the classes by their value in ``SegmentationClass``; None if it is not known for certain.
     """
-    instances: list[tuple[str, Sequence[float], bytes | None]] = [(*item, None) for item in boxed or []]
-    file = folder / "SegmentationObject" / f"{stem}.png"
+    stem, boxed = xml.stem, xml.objects
+    instances: list[tuple[VocObject, Sequence[float], Any]] = [
+        (one, one.box(counts_from_zero), one.rings or None) for one in boxed or []
+    ]
+    file = _find_png(folder / "SegmentationObject", stem)
     objects = _read_png(file, size, stem, rows)
     if objects is None:
         return instances
-    classes = _read_png(folder / "SegmentationClass" / f"{stem}.png", objects.shape[::-1], stem, rows)
+    classes = _read_png(_find_png(folder / "SegmentationClass", stem), objects.shape[::-1], stem, rows)
     values = [v for v in np.unique(objects).tolist() if v not in (0, VOID)]
     masks = [objects == value for value in values]
     boxes = tight_boxes(masks).tolist()
     names = [_find_class(mask, classes, order) for mask in masks]
     if boxed is None:
         return [
-            (name, box, msgspec.json.encode(encode(mask)))
+            (VocObject(name, box, False, [], {}), box, encode(mask))
             for name, box, mask in zip(names, boxes, masks, strict=True)
             if name is not None
         ]
-    score = box_iou(np.reshape(boxes, (-1, 4)), np.reshape([box for _, box in boxed], (-1, 4)))
+    score = box_iou(np.reshape(boxes, (-1, 4)), np.reshape([box for _, box, _ in instances], (-1, 4)))
     for m, value in enumerate(values):
-        for k, (name, _, _) in enumerate(instances):
-            if names[m] not in (None, name):
+        for k, (one, _, _) in enumerate(instances):
+            if names[m] not in (None, one.name):
                 score[m, k] = 0
             elif value == k + 1:  # the files' own order breaks ties
                 score[m, k] += 1e-6
@@ -225,7 +311,7 @@ def _match_masks(
         m, k = divmod(int(score.argmax()), score.shape[1])
         score[m], score[:, k] = 0, 0
         matched.add(m)
-        instances[k] = (*instances[k][:2], msgspec.json.encode(encode(masks[m])))
+        instances[k] = (*instances[k][:2], encode(masks[m]))
     for m, value in enumerate(values):
         if m not in matched:
             what = f"object {value} matches no box of {stem}.xml; its mask is left out."
@@ -240,7 +326,9 @@ def _read_png(file: Path, size: tuple[int, ...], stem: str, rows: Builder) -> ND
     try:
         with Image.open(file, formats=["PNG"]) as image:
             if image.mode not in ("P", "L"):
-                raise ValueError(f"its mode is {image.mode}, not palette")
+                raise ValueError(
+                    f"it is in color ({image.mode}): write the number of each object or class into its pixels"
+                )
             if min(size) > 0 and image.size != tuple(size):
                 raise ValueError(f"its size is {image.size}, not {tuple(size)}")
             if image.width * image.height > MAX_PIXELS:
@@ -273,19 +361,19 @@ def write(data: Annotations, path: Path) -> list[str]:
     for sub in ("Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
         (path / sub).mkdir(parents=True, exist_ok=True)
     export = Export(data, path, "VOC", "JPEGImages")
-    order = class_order([_to_text(category.name) for category in data.categories])
-    values = [order.index(_to_text(category.name)) + 1 for category in data.categories]
-    segmented: list[str] = []
+    names = [clean_text(category.name) or "unnamed" for category in data.categories]
+    order = class_order(names)
+    values = [order.index(name) + 1 for name in names]
+    segmented: list[int] = []
     lost_maps: list[str] = []
     for image, stem in enumerate(export.stems):
         export.rows[image] = data.instances_in(image).tolist()
         has_masks = _write_pngs(export, image, values, lost_maps)
-        segmented += [stem] if has_masks else []
-        tree = _tree(data, image, export.names[image], has_masks)
+        segmented += [image] if has_masks else []
+        tree = _tree(export, image, names, has_masks)
         tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
-    for kind, listed in (("Main", export.stems), ("Segmentation", segmented)):
-        text = "".join(f"{stem}\n" for stem in listed)
-        (path / "ImageSets" / kind / "trainval.txt").write_text(text, encoding="utf-8")
+    for kind, listed in (("Main", range(len(data))), ("Segmentation", segmented)):
+        _write_splits(export, path / "ImageSets" / kind, listed)
     export.write_ids()
     losses = []
     if lost_maps:
@@ -293,30 +381,35 @@ def write(data: Annotations, path: Path) -> list[str]:
     return export.losses("holds one object per pixel", others=losses, has_label_maps=True)
 
 
-def _tree(data: Annotations, image: int, name: str, segmented: bool) -> ElementTree.ElementTree:
-    size = data.image_size(image)
+def _write_splits(export: Export, folder: Path, images: Sequence[int]) -> None:
+    """Write the lists of the splits; ``trainval.txt`` has all images but those of test and other splits."""
+    splits = export.data.splits
+    lists: dict[str, list[str]] = {"trainval": []} | {
+        re.sub(r"[^\w.-]", "_", split): [] for split in splits if split is not None
+    }
+    for image in images:
+        split = splits[image]
+        if split is not None:
+            lists[re.sub(r"[^\w.-]", "_", split)].append(export.stems[image])
+        if split in (None, "train", "val"):
+            lists["trainval"].append(export.stems[image])
+    for name, stems in lists.items():
+        text = "".join(f"{stem}\n" for stem in stems)
+        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+
+
+def _tree(export: Export, image: int, names: Sequence[str], segmented: bool) -> ElementTree.ElementTree:
+    data = export.data
+    width, height = data.image_size(image)
     root = ElementTree.Element("annotation")
-    _add_fields(root, folder="JPEGImages", filename=name)
-    _add_fields(ElementTree.SubElement(root, "size"), width=size[0], height=size[1], depth=3)
-    _add_fields(root, segmented=int(segmented))
-    for instance in data.instances_in(image).tolist():
-        element = ElementTree.SubElement(root, "object")
-        _add_fields(element, name=_to_text(data.categories[data.labels[instance]].name))
-        _add_fields(element, pose="Unspecified", truncated=0, difficult=0)
-        x0, y0, x1, y1 = (f"{round(v, 9):.15g}" for v in data.boxes[instance] + [1, 1, 0, 0])
-        _add_fields(ElementTree.SubElement(element, "bndbox"), xmin=x0, ymin=y0, xmax=x1, ymax=y1)
+    add_fields(root, {"folder": "JPEGImages", "filename": export.names[image]})
+    add_fields(root, decode_extras(data.image_extras[image]), IMAGE_TAGS)
+    size = {"width": width, "height": height, "depth": 3}
+    add_fields(root, {"size": size, "segmented": int(segmented)})
+    for i in data.instances_in(image).tolist():
+        write_object(root, names[data.labels[i]], data.boxes[i].tolist(), decode_extras(data.extras[i]))
     ElementTree.indent(root, "\t")
     return ElementTree.ElementTree(root)
-
-
-def _add_fields(parent: ElementTree.Element, **texts: str | int) -> None:
-    for tag, text in texts.items():
-        ElementTree.SubElement(parent, tag).text = str(text)
-
-
-def _to_text(name: str) -> str:
-    """Remove from a name what XML forbids and what readers strip."""
-    return re.sub(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]", " ", name).strip() or "unnamed"
 
 
 def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[str]) -> bool:

@@ -1,0 +1,256 @@
+"""The XML files of Pascal VOC: decoded as they declare, with the fields that boxel does not use.
+
+Such a field of an object (``difficult``, ``truncated``, ``pose``, ``part``, ``attributes``) or an image (``source``,
+``owner``) is carried along in the extras under its tag, and written back there.
+"""
+
+from __future__ import annotations
+
+import codecs
+import contextlib
+import json
+import math
+import re
+import xml.etree.ElementTree as ElementTree
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import defusedxml.ElementTree
+
+from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.formats.rotated import CORNERS, enclose, find_rotated, rotate_box
+from boxel.utils.errors import one_line
+
+IMAGE_TAGS = frozenset(("folder", "filename", "path", "size", "segmented", "object"))
+OBJECT_TAGS = frozenset(("name", "bndbox", "polygon", "robndbox"))
+"""Tags that are read and written as what they mean; all others are carried along."""
+
+_DEFAULTS = {"pose": "Unspecified", "truncated": 0, "difficult": 0, "occluded": 0}
+_MAX_DEPTH = 8
+_TAG = re.compile(r"[A-Za-z_][\w.-]{0,60}", re.ASCII)
+
+_DECLARATION = re.compile(rb"\s*<\?xml[^>]*?\?>")
+_ENCODING = re.compile(rb"encoding\s*=\s*[\"']([\w.:-]{1,40})[\"']")
+_SUPERSETS = {
+    "gb2312": "gb18030",
+    "gbk": "gb18030",
+    "big5": "big5hkscs",
+}  # what tools write under these names
+_TEXT_ENCODING = re.compile(r"(utf|gb|big5|iso|latin|cp|windows|euc|shift|koi8|us-ascii|ascii|mac)[\w.:-]*")
+
+
+@dataclass
+class VocObject:
+    """An object as it is written: its (xmin, ymin, xmax, ymax), or xyxy corners of its outline if it has no bndbox."""
+
+    name: str
+    bounds: Sequence[float]
+    has_bounds: bool
+    rings: list[list[float]]
+    extras: dict[str, Any]
+
+    def box(self, counts_from_zero: bool) -> list[float]:
+        """Return its xyxy box in pixels; swapped corners stay swapped."""
+        x0, y0, x1, y1 = self.bounds
+        if counts_from_zero or not self.has_bounds:
+            return [x0, y0, x1, y1]
+        first, last = zip(
+            *((a - 1, b) if a <= b else (a, b - 1) for a, b in ((x0, x1), (y0, y1))), strict=True
+        )
+        return [*first, *last]
+
+
+@dataclass
+class VocFile:
+    """An XML file; without objects if there is none."""
+
+    stem: str
+    filename: str = ""
+    size: tuple[int, int] = (0, 0)
+    objects: list[VocObject] | None = None
+    extras: dict[str, Any] = field(default_factory=dict)
+
+
+def read_voc_xml(file: Path, stem: str, rows: Builder) -> VocFile | None:
+    """Read an XML file; None, which becomes an issue, if it is not one of VOC."""
+    try:
+        root = defusedxml.ElementTree.fromstring(_decode(read_bytes(file)))
+    except Exception as error:  # expat, defusedxml and codecs each have their own errors
+        what = f"cannot be read as XML ({one_line(error)}); its image is left out."
+        rows.report("bad-file", file, what, stem)
+        return None
+    tags = {child.tag for child in root}
+    if root.tag != "annotation" or (tags and not tags & IMAGE_TAGS):
+        known = {"annotations": "CVAT's", "html": "a web page's"}
+        whose = known.get(root.tag, f"of another kind (<{root.tag}>)")
+        rows.report("bad-file", file, f"its XML is {whose}, not Pascal VOC's; its image is left out.", stem)
+        return None
+    found = VocFile(stem, (root.findtext("filename") or "").strip(), objects=[])
+    found.size = _pixels(root.findtext("size/width")), _pixels(root.findtext("size/height"))
+    found.extras = read_fields(root, IMAGE_TAGS)
+    for k, element in enumerate(root.findall("object"), start=1):
+        try:
+            found.objects.append(_read_object(element))  # type: ignore[union-attr]  # it is a list
+        except (ValueError, TypeError) as error:
+            what = f"object {k} cannot be read ({one_line(error)}); it is left out."
+            rows.report("bad-annotation", file, what, stem, f"{stem}:{k}")
+    return found
+
+
+def _decode(content: bytes) -> str:
+    """Decode XML as its byte order mark or its declaration states; expat itself knows few encodings."""
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return re.sub(r"^\s*<\?xml[^>]*?\?>", "", content.decode("utf-16"))
+    content = content.removeprefix(codecs.BOM_UTF8)
+    declaration = _DECLARATION.match(content)
+    stated = _ENCODING.search(declaration[0]) if declaration else None
+    encoding = stated[1].decode("ascii", "replace").lower() if stated else "utf-8"
+    if not _TEXT_ENCODING.fullmatch(encoding):
+        raise ValueError(f"the encoding that it declares, {encoding}, is not known")
+    body = content[declaration.end() :] if declaration else content
+    try:
+        return body.decode(_SUPERSETS.get(encoding, encoding))
+    except LookupError as error:
+        raise ValueError(f"the encoding that it declares, {encoding}, is not known") from error
+    except UnicodeError:
+        with contextlib.suppress(UnicodeError):  # editors save as UTF-8 and leave the declaration
+            return body.decode()
+        raise ValueError(f"its text is not {encoding.upper()}") from None
+
+
+def _read_object(element: ElementTree.Element) -> VocObject:
+    name = (element.findtext("name") or "").strip()
+    if not name:
+        raise ValueError("it has no name")
+    extras = read_fields(element, OBJECT_TAGS)
+    extras = {key: value for key, value in extras.items() if value != _DEFAULTS.get(key, ...)}
+    rings = [ring for polygon in element.findall("polygon") if len(ring := _read_polygon(polygon)) >= 6]
+    rotated = element.find("robndbox")
+    outline = [ring[k : k + 2] for ring in rings for k in range(0, len(ring), 2)]
+    if rotated is not None:
+        x, y, w, h, angle = (_number(rotated, key) for key in ("cx", "cy", "w", "h", "angle"))
+        box = [x - w / 2, y - h / 2, x + w / 2, y + h / 2]
+        outline = extras[CORNERS] = rotate_box(box, math.degrees(angle), (x, y))
+        extras.pop("type", None)
+    bounds = element.find("bndbox")
+    if bounds is None and outline:
+        return VocObject(name, enclose(outline), False, rings, extras)
+    if bounds is None:
+        raise ValueError("it has neither a bndbox nor a polygon")
+    return VocObject(
+        name, [_number(bounds, key) for key in ("xmin", "ymin", "xmax", "ymax")], True, rings, extras
+    )
+
+
+def _read_polygon(polygon: ElementTree.Element) -> list[float]:
+    """Read the vertices ``x1 y1 x2 y2 ...``, or ``pt`` elements of an x and a y."""
+    points = [[float(pt.findtext(key) or "") for key in "xy"] for pt in polygon.findall("pt")]
+    k = 1
+    while (x := polygon.findtext(f"x{k}")) is not None and (y := polygon.findtext(f"y{k}")) is not None:
+        points.append([float(x), float(y)])
+        k += 1
+    ring = [v for point in points for v in point]
+    if not all(map(math.isfinite, ring)):
+        raise ValueError("its polygon is not finite")
+    return ring
+
+
+def _number(element: ElementTree.Element, key: str) -> float:
+    text = element.findtext(key)
+    if text is None:
+        raise ValueError(f"its {element.tag} has no {key}")
+    return float(text)
+
+
+def _pixels(text: str | None) -> int:
+    try:
+        value = float(text or 0)
+    except ValueError:
+        return 0
+    return int(value) if 0 <= value < 2**31 else 0
+
+
+def read_fields(element: ElementTree.Element, known: Collection[str] = (), depth: int = 0) -> dict[str, Any]:
+    """Return the fields within an element by tag, but for known ones; a tag that comes several times has a list."""
+    fields: dict[str, Any] = {}
+    for child in element if depth < _MAX_DEPTH else ():
+        if child.tag in known:
+            continue
+        value: Any = _parse((child.text or "").strip())
+        if len(child):
+            named = {
+                (item.findtext("name") or ""): item.findtext("value") for item in child.findall("attribute")
+            }
+            is_named = child.tag == "attributes" and len(named) == len(child) and None not in named.values()
+            value = read_fields(child, depth=depth + 1)
+            if is_named:
+                value = {name: _parse((text or "").strip()) for name, text in named.items()}
+        if child.tag in fields:
+            before = fields[child.tag]
+            value = [*(before if isinstance(before, list) else [before]), value]
+        fields[child.tag] = value
+    return fields
+
+
+def _parse(text: str) -> Any:
+    """Return the number or truth value that a text spells in JSON's own way, else the text."""
+    with contextlib.suppress(ValueError):
+        value = json.loads(text) if len(text) < 18 else text
+        if isinstance(value, bool | int | float) and math.isfinite(value) and json.dumps(value) == text:
+            return value
+    return text
+
+
+def add_fields(parent: ElementTree.Element, fields: Mapping[str, Any], known: Collection[str] = ()) -> None:
+    """Append fields to an element, as `read_fields` reads them; what XML cannot hold is left out."""
+    for tag, value in fields.items():
+        if tag in known or not _TAG.fullmatch(tag):
+            continue
+        for item in value if isinstance(value, list) else [value]:
+            if isinstance(item, dict):
+                child = ElementTree.SubElement(parent, tag)
+                if tag == "attributes":
+                    for name, text in item.items():
+                        add_fields(ElementTree.SubElement(child, "attribute"), {"name": name, "value": text})
+                else:
+                    add_fields(child, item)
+            elif item is not None and not isinstance(item, list):
+                text = item if isinstance(item, str) else json.dumps(item)
+                ElementTree.SubElement(parent, tag).text = clean_text(text)
+
+
+def clean_text(text: str) -> str:
+    """Remove from a text what XML forbids and what readers strip."""
+    return re.sub(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]", " ", text).strip()
+
+
+def merge_fields(known: Mapping[str, Any], read: Mapping[str, Any], tags: Collection[str]) -> dict[str, Any]:
+    """Return extras as read, but as known before where XML could not hold them, or not with their types."""
+    element = ElementTree.Element("fields")
+    add_fields(element, known, (*tags, CORNERS))
+    written = read_fields(element)
+    kept = {
+        key: value for key, value in known.items() if key not in written and _DEFAULTS.get(key, ...) != value
+    }
+    same = {key: known[key] for key, value in read.items() if key in known and written.get(key) == value}
+    return kept | dict(read) | same
+
+
+def write_object(
+    parent: ElementTree.Element, name: str, box: Sequence[float], extras: dict[str, Any]
+) -> None:
+    """Append an object with its xyxy box."""
+    element = ElementTree.SubElement(parent, "object")
+    rotated = find_rotated(extras, box)  # type: ignore[arg-type]  # a sequence is enough
+    add_fields(element, ({"type": "robndbox"} if rotated else {}) | {"name": name})
+    own = {key: extras.get(key, _DEFAULTS[key]) for key in ("pose", "truncated", "difficult")}
+    add_fields(element, own | extras, (*OBJECT_TAGS, CORNERS))
+    x0, y0, x1, y1 = (round(v, 9) for v in box)
+    bounds = {"xmin": x0 + 1, "ymin": y0 + 1, "xmax": x1, "ymax": y1}
+    add_fields(element, {"bndbox": {key: f"{round(v, 9):.15g}" for key, v in bounds.items()}})
+    if rotated:
+        (x, y), w, h, degrees = rotated
+        values = {"cx": x, "cy": y, "w": w, "h": h, "angle": math.radians(degrees)}
+        add_fields(element, {"robndbox": {key: round(v, 9) for key, v in values.items()}})

@@ -248,6 +248,21 @@ def test_a_filled_box_is_a_box_in_formats_for_training_and_stays_in_coco(source,
         assert boxel.data.read(target).has_mask.tolist() == masks
 
 
+def test_objects_without_a_trusted_mask_are_void_in_voc(source, tmp_path):
+    content = json.loads(source.read_text())
+    content["annotations"][1]["trusted"] = False
+    (tmp_path / "in/doubt.json").write_text(json.dumps(content))
+    with pytest.warns(
+        ConversionWarning, match="VOC cannot mark a mask as untrusted: 1 are written as boxes only"
+    ):
+        convert(tmp_path / "in/doubt.json", tmp_path / "out", "voc")
+    for folder in ("SegmentationObject", "SegmentationClass"):
+        values = np.array(Image.open(tmp_path / "out" / folder / "one.png"))
+        assert (values[5:35, 30:50] == 255).all() and (values == 255).sum() == 30 * 20
+        assert set(np.unique(values)) == {0, 1, 255}
+    assert boxel.data.read(tmp_path / "out").has_mask.tolist() == [True, False]
+
+
 def test_parts_of_a_mask_are_joined_in_yolo(source, tmp_path):
     content = json.loads(source.read_text())
     content["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 25, 5, 25], [20, 5, 28, 5, 28, 25, 20, 25]]

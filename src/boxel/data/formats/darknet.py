@@ -141,6 +141,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     config |= {"names": "obj.names", "backup": "backup/"}
     (path / "obj.names").write_text("".join(f"{c.name}\n" for c in data.categories), encoding="utf-8")
     (path / "obj.data").write_text("".join(f"{k} = {v}\n" for k, v in config.items()), encoding="utf-8")
+    export.stems = file_stems(data.paths)  # without the folders of splits
     export.write_ids()
     masks, others = int(data.has_segmentation.sum()), []
     if masks:

@@ -429,9 +429,13 @@ def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[s
     for k in masks:
         if k <= MAX_MASKS and visible[k]:
             export.mask_areas[data.instances_in(image)[k - 1]] = visible[k]
+    if masks and label_map is None:  # else readers would take the other objects for background
+        others = [i for k, i in enumerate(data.instances_in(image), start=1) if k not in masks]
+        _paint_void(objects, data.boxes[others])
     value_of = np.zeros(256, dtype=np.uint8)  # of each object
     own = np.array(values)[data.labels[data.instances_in(image)]][:MAX_MASKS]
     value_of[1 : len(own) + 1] = np.minimum(own, VOID)
+    value_of[VOID] = VOID
     classes = value_of[objects]
     if label_map is not None:
         bare = objects == 0
@@ -448,6 +452,16 @@ def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[s
         _save(export.folder / "SegmentationObject" / name, objects)
     _save(export.folder / "SegmentationClass" / name, classes)
     return True
+
+
+def _paint_void(objects: NDArray[np.uint8], boxes: NDArray[np.float64]) -> None:
+    """Mark what is inside boxes and belongs to no object as void, in place."""
+    height, width = objects.shape
+    for box in boxes[np.isfinite(boxes).all(axis=1)]:
+        x0, y0 = np.floor(box[:2].clip(0, (width, height))).astype(int)
+        x1, y1 = np.ceil(box[2:].clip(0, (width, height))).astype(int)
+        inside = objects[y0:y1, x0:x1]
+        inside[inside == 0] = VOID
 
 
 def _read_label_map(

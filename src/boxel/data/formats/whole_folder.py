@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path, partial_path, remove, remove_leftovers
+from boxel.utils.files import atomic_path, not_written, partial_path, remove, remove_leftovers
 
 INCOMPLETE = ".boxel-incomplete"
 """File in a folder while files are moved into it."""
@@ -45,6 +45,9 @@ def write_folder(path: Path, write: Callable[[Path], list[str]]) -> list[str]:
             temporary.mkdir()
             sentences = write(temporary)
             _merge(temporary, path)
+        except OSError as error:
+            name = str(error.filename or path).replace(str(temporary), str(path))
+            raise not_written(name, error) from error
         finally:
             remove(temporary)
     return [sentence.replace(str(temporary), str(path)) for sentence in sentences]

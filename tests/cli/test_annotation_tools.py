@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+import boxel
 from boxel.cli import main
 from boxel.data.synthetic import write_scenes
 
@@ -72,3 +73,16 @@ def test_an_export_of_cvat_is_checked_converted_and_labeled(tmp_path: Path, monk
     assert main(["label", "task.xml", "--images", "photos", "--teacher", "ellipse", "--out", "m.json"]) == 0
     (row,) = annotations("m.json").values()
     assert row["segmentation"]["size"] == [80, 120]
+
+
+@pytest.mark.parametrize("format", ["cvat", "label-studio"])
+@pytest.mark.parametrize("flags", [["--polygons"], ["--simplify", "1"]])
+def test_masks_become_polygons_if_wanted(labeled: dict, capsys, format: str, flags: list[str]) -> None:
+    assert main(["convert", "labeled.json", "out", "--to", format, *flags]) == 0
+    assert main(["convert", "out", "back.json"]) == 0
+    back = boxel.read("back.json")
+    truth = boxel.read("labeled.json")
+    assert back.ids == truth.ids
+    assert all(isinstance(back.segmentation(i), list) for i in range(len(back.ids)))
+    masks = [(truth.mask(i), back.mask(i)) for i in range(len(truth.ids))]
+    assert min((a & b).sum() / (a | b).sum() for a, b in masks) > (0.985 if "--polygons" in flags else 0.7)

@@ -13,7 +13,7 @@ def _convert_options() -> list[Option]:
         "semantic, parquet; by default coco for a .json file, parquet for a .parquet file"
     )
     format = "format of the annotations, if it is not recognized"
-    polygons = "write polygons instead of run-length codes to COCO"
+    polygons = "write polygons instead of pixels to COCO, CVAT and Label Studio"
     simplify = "maximum distance of outlines from their masks, 0 for exact ones; by default each keeps an IoU of 0.99"
     untrusted = (
         "masks that are not trusted, in YOLO: write, or leave out their object or image; by default write"

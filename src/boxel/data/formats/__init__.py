@@ -78,9 +78,11 @@ class WriteOptions(TypedDict, total=False):
     """What `write` and `convert` can be asked for.
 
     Attributes:
-        polygons: Write polygons instead of run-length codes to COCO; other formats of outlines have them anyway.
-        simplify: Maximum distance in pixels of the outlines in COCO (with ``polygons``), LabelMe and YOLO from their
-            masks, 0 for none; if not given, it is chosen so that each outline keeps a mask IoU of 0.99.
+        polygons: Write polygons instead of pixels to COCO, CVAT and Label Studio; other formats of outlines have them
+            anyway.
+        simplify: Maximum distance in pixels of the outlines in COCO (with ``polygons``), CVAT, Label Studio, LabelMe
+            and YOLO from their masks, 0 for none; if not given, it is chosen so that each outline keeps a mask IoU of
+            0.99.
         untrusted: What becomes of a mask that is not trusted in YOLO: ``write`` (by default), or leave out its
             ``object`` or its ``image``.
     """

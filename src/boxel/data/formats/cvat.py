@@ -24,7 +24,8 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.cvat_writer import FILE, KNOWN, to_text
+from boxel.data.formats.cvat_writer import FILE, KNOWN, OWN, to_text
+from boxel.data.formats.cvat_writer import OPTIONS as OPTIONS
 from boxel.data.formats.cvat_writer import write as write
 from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, get_dict
 from boxel.data.formats.identity import Ids
@@ -45,8 +46,6 @@ _SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": 
 # What comes before the outermost element of an XML file, and the name of that element.
 _ROOT = re.compile(r"(?:\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*(?:\[.*?\])?\s*>)*<([\w.:-]+)", re.DOTALL)
 _DECLARED = re.compile(rb"^(?:\xef\xbb\xbf)?<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)")
-_OWN = frozenset(["occluded", "z_order", "group_id", "attributes", "cvat"])
-"""Keys of extras of which the XML holds all there is."""
 
 
 def recognize(path: Path) -> bool:
@@ -114,7 +113,7 @@ def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
         texts = {name: to_text(value) for name, value in attributes.items()}
         if texts and texts == read.get("attributes"):
             read["attributes"] = attributes  # with the types that they had
-        merged = {key: value for key, value in old.items() if key not in _OWN} | read
+        merged = {key: value for key, value in old.items() if key not in OWN} | read
         extras.append(encode_extras(merged))
     image_extras: list[bytes | None] = []
     for here, known in zip(data.image_extras, restored.image_extras, strict=True):

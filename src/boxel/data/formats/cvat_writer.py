@@ -14,11 +14,12 @@ import numpy as np
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, get_dict, get_list
 from boxel.data.formats.layout import Export
-from boxel.data.formats.rotated import enclose, find_rotated, single_ring
+from boxel.data.formats.rotated import CORNERS, choose_shape, enclose, find_rotated
 from boxel.data.formats.row_runs import encode_rows
-from boxel.masks.rle import decode_in_box, polygon_area
+from boxel.masks.rle import polygon_area
 
 FILE = "annotations.xml"
+OPTIONS = ("polygons", "simplify")
 
 _FORBIDDEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")  # XML 1.0, section 2.2
 _NAME = re.compile(r"[A-Za-z_][\w.-]*\Z")  # of an element or an attribute
@@ -34,26 +35,40 @@ KNOWN = frozenset(
 """Attributes of shapes that have a place of their own; others stay under ``cvat``."""
 
 
-def write(data: Annotations, path: Path) -> list[str]:
+OWN = frozenset(["occluded", "z_order", "group_id", "attributes", "cvat"])
+"""Keys of extras of which the XML holds all there is."""
+
+
+def write(data: Annotations, path: Path, polygons: bool = False, simplify: float | None = None) -> list[str]:
     """Write an ``annotations.xml`` with the images beside it in ``images/``.
 
     A polygon of one ring stays one, any other mask is written pixel by pixel, and the rest are boxes. Extras that CVAT
     has a place for go there; `IDS_FILE` holds the others, and ids, splits and quality.
+
+    Args:
+        data: The dataset.
+        path: The folder.
+        polygons: Write all masks as polygons, with their parts and holes in keyhole form.
+        simplify: Do so, with outlines that differ by this many pixels at most.
     """
-    export = Export(data, path, "CVAT", "images")
-    writer = _Writer(export)
+    export = Export(data, path, "CVAT", "images", tolerance=simplify)
+    writer = _Writer(export, polygons or simplify is not None)
     with open(path / FILE, "w", encoding="utf-8", newline="\n") as file:
         file.writelines(writer.lines())
     export.write_ids()
-    others = export.describe_tight_boxes()
-    return export.losses("holds one ring per polygon", needs="CVAT needs finite numbers", others=others)
+    return export.losses(
+        "holds one ring per polygon",
+        needs="CVAT needs finite numbers",
+        others=export.describe_tight_boxes(),
+        held=[*OWN, CORNERS, "image tags"],
+    )
 
 
 class _Writer:
     """The lines of the XML file of an export."""
 
-    def __init__(self, export: Export) -> None:
-        self.export, self.data = export, export.data
+    def __init__(self, export: Export, as_polygons: bool) -> None:
+        self.export, self.data, self.as_polygons = export, export.data, as_polygons
         self.names = [_clean(category.name) or "unnamed" for category in self.data.categories]
 
     def lines(self) -> Iterator[str]:
@@ -137,13 +152,11 @@ class _Writer:
     ) -> tuple[str, dict[str, str]] | None:
         """Return the tag of a shape and its numbers; None for a box that is not finite."""
         data, export = self.data, self.export
-        rle = export.rle(instance, image)
-        ring = None if rle is None else single_ring(data.segmentation(instance))
+        ring, mask, (x, y) = choose_shape(export, instance, image, self.as_polygons)
         if ring is not None:
             points = np.reshape(ring, (-1, 2))
             export.add(image, instance, enclose(points.tolist()), polygon_area(points))
             return "polygon", {"points": ";".join(f"{_number(x)},{_number(y)}" for x, y in points.tolist())}
-        mask, x, y = (np.zeros((0, 0)), 0, 0) if rle is None else decode_in_box(rle)
         height, width = mask.shape
         if mask.size:
             export.add(image, instance, [x, y, x + width, y + height], int(mask.sum()))

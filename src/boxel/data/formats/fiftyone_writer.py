@@ -65,7 +65,8 @@ def write(data: Annotations, path: Path) -> list[str]:
     (path / METADATA).write_bytes(msgspec.json.format(msgspec.json.encode(_metadata(data)), indent=1))
     export.write_ids()
     needs = "FiftyOne needs finite numbers and the sizes of the images"
-    return export.losses(needs=needs, others=export.describe_tight_boxes())
+    held = ["attributes", "fiftyone", "image tags", "image fiftyone"]
+    return export.losses(needs=needs, others=export.describe_tight_boxes(), held=held)
 
 
 def to_fiftyone(data: Annotations, name: str | None = None) -> fiftyone.Dataset:

@@ -31,6 +31,7 @@ from boxel.data.formats.builder import Builder, explain_json_error, read_bytes, 
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text, restore
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.label_studio_writer import CONFIG_FILE, FILE, LOCAL, UNNAMED
+from boxel.data.formats.label_studio_writer import OPTIONS as OPTIONS
 from boxel.data.formats.label_studio_writer import write as write
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, stay_inside

@@ -16,10 +16,11 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.brush import encode_brush_in_box
 from boxel.data.formats.extras import decode_extras, get_dict, get_text
 from boxel.data.formats.layout import Export
-from boxel.data.formats.rotated import CORNERS, enclose, find_rotated, single_ring
-from boxel.masks.rle import decode_in_box, polygon_area
+from boxel.data.formats.rotated import CORNERS, choose_shape, enclose, find_rotated
+from boxel.masks.rle import polygon_area
 
 FILE, CONFIG_FILE = "tasks.json", "label_config.xml"
+OPTIONS = ("polygons", "simplify")
 
 LOCAL = "/data/local-files/?d="
 UNNAMED = "boxel"
@@ -33,31 +34,45 @@ _CONTROLS = {
 """The tag and the name of what annotators draw each kind of region with."""
 
 
-def write(data: Annotations, path: Path) -> list[str]:
+def write(data: Annotations, path: Path, polygons: bool = False, simplify: float | None = None) -> list[str]:
     """Write tasks whose predictions annotators can correct, with the images beside them in ``images/``.
 
     A polygon of one ring stays one, any other mask becomes a brush mask, and the rest are boxes; quality becomes the
     score, and the id the name of the region. ``label_config.xml`` is the labeling configuration for the project. An
     image that came from Label Studio keeps the address that it had there, any other gets one for local files below the
     new folder. `IDS_FILE` holds what the tasks have no place for.
+
+    Args:
+        data: The dataset.
+        path: The folder.
+        polygons: Write all masks as polygons, with their parts and holes in keyhole form.
+        simplify: Do so, with outlines that differ by this many pixels at most.
     """
-    export = Export(data, path, "Label Studio", "images")
+    export = Export(data, path, "Label Studio", "images", tolerance=simplify)
+    as_polygons = polygons or simplify is not None
     used: set[str] = {"rectangle"}
     with open(path / FILE, "wb") as file:
         for image in range(len(data)):
-            task = _task(export, image, used)
+            task = _task(export, image, as_polygons, used)
             file.write((b",\n" if image else b"[\n") + msgspec.json.encode(task))
         file.write(b"\n]\n" if len(data) else b"[]\n")
     (path / CONFIG_FILE).write_text(_config(data, used), encoding="utf-8")
     export.write_ids()
     needs = "Label Studio needs finite numbers and the sizes of the images"
-    return export.losses("holds one ring per polygon", needs, others=export.describe_tight_boxes())
+    return export.losses(
+        "holds one ring per polygon",
+        needs,
+        others=export.describe_tight_boxes(),
+        held=[CORNERS, "image data"],
+    )
 
 
-def _task(export: Export, image: int, used: set[str]) -> dict[str, Any]:
+def _task(export: Export, image: int, as_polygons: bool, used: set[str]) -> dict[str, Any]:
     data, name = export.data, export.names[image]
     own = data.instances_in(image)
-    results = [result for i in own.tolist() if (result := _result(export, i, image, used)) is not None]
+    results = [
+        result for i in own.tolist() if (result := _result(export, i, image, as_polygons, used)) is not None
+    ]
     sources = Counter(data.source[i] for i in own.tolist() if data.source[i] is not None)
     prediction: dict[str, Any] = {
         "model_version": max(sources, key=sources.__getitem__) if sources else UNNAMED
@@ -74,13 +89,15 @@ def _task(export: Export, image: int, used: set[str]) -> dict[str, Any]:
     return task | {"data": fields, "predictions": [prediction | {"result": results}]}
 
 
-def _result(export: Export, instance: int, image: int, used: set[str]) -> dict[str, Any] | None:
+def _result(
+    export: Export, instance: int, image: int, as_polygons: bool, used: set[str]
+) -> dict[str, Any] | None:
     """Return the region of an instance; None if it has no place in its image."""
     data = export.data
     size = data.image_size(image)
     if not all(size):
         return None
-    kind, value = _value(export, instance, image, size)
+    kind, value = _value(export, instance, image, as_polygons)
     if not kind:
         return None
     used.add(kind)
@@ -100,17 +117,16 @@ def _result(export: Export, instance: int, image: int, used: set[str]) -> dict[s
     return result
 
 
-def _value(export: Export, instance: int, image: int, size: tuple[int, int]) -> tuple[str, dict[str, Any]]:
+def _value(export: Export, instance: int, image: int, as_polygon: bool) -> tuple[str, dict[str, Any]]:
     """Return what an instance is drawn as, and its numbers; empty for a box that is not finite."""
     data = export.data
+    size = data.image_size(image)
     sides = np.array(size)
-    rle = export.rle(instance, image)
-    ring = None if rle is None else single_ring(data.segmentation(instance))
+    ring, mask, (x, y) = choose_shape(export, instance, image, as_polygon)
     if ring is not None:
         points = np.reshape(ring, (-1, 2))
         export.add(image, instance, enclose(points.tolist()), polygon_area(points))
         return "polygon", {"points": (points / sides * 100).tolist(), "closed": True}
-    mask, x, y = (np.zeros((0, 0)), 0, 0) if rle is None else decode_in_box(rle)
     if mask.size:
         export.add(image, instance, [x, y, x + mask.shape[1], y + mask.shape[0]], int(mask.sum()))
         return "brush", {"format": "rle", "rle": encode_brush_in_box(mask, x, y, size[1], size[0])}

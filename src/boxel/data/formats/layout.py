@@ -280,7 +280,7 @@ class Export:
             needs: What it needs of instances, beginning with its name; empty if it holds all.
             others: Sentences of the format itself.
             has_label_maps: The format holds label maps.
-            held: Names of the extras of objects that the format holds; all of them, and of images, if None.
+            held: Names of the extras of objects that the format holds, those of images after ``image ``; all if None.
         """
         data, name, sentences = self.data, self.format, list[str]()
         if reason:
@@ -376,7 +376,7 @@ def list_fields(data: Annotations, held: Collection[str] = ()) -> str:
         parts += [
             f"{key} ({count:,} {word}{'s' * (count != 1)})"
             for key, count in keys.items()
-            if word == "image" or key not in held
+            if (f"image {key}" if word == "image" else key) not in held
         ]
     if data.dataset_extras is not None:
         parts += [key for key in msgspec.json.decode(data.dataset_extras) if key not in ("yolo", "info")]

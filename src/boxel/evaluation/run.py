@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from boxel.data import Annotations, read, recognize
+from boxel.data.formats.yolo_files import NoSplitError
 from boxel.data.images import describe_missing
 from boxel.data.issues import summarize_issues
 from boxel.evaluation.baselines import label_with_baseline
@@ -128,9 +129,7 @@ def evaluate(
             kind, subject = "results", scored
     _refuse_unused(name if name != "results" else "this", kind, config)
     if not isinstance(truth, Annotations):
-        truth = read(truth, images=images, split="val", class_list=class_list)
-        if truth.issues:
-            logger.warning("%s", summarize_issues(truth.issues))
+        truth = _read_truth(truth, images, class_list)
     truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run
     if kind in ("segmenter", "label_maps"):
         return _evaluate_maps(subject, kind, truth, config)
@@ -189,6 +188,18 @@ _NAMES: dict[Kind, str] = {
     "label_maps": "a folder of label maps",
     "segmenter": "a semantic model",
 }
+
+
+def _read_truth(path: str | Path, images: str | Path | None, class_list: str | Path | None) -> Annotations:
+    """Read the split `val` of a dataset, or all of it if it is not split, e.g. lists `train` alone."""
+    try:
+        truth = read(path, images=images, split="val", class_list=class_list)
+    except NoSplitError:
+        truth = read(path, images=images, class_list=class_list)
+        logger.info("%s lists no `val`, so all of its %d images are compared", path, len(truth))
+    if truth.issues:
+        logger.warning("%s", summarize_issues(truth.issues))
+    return truth
 
 
 def _refuse_results(truth: str | Path, kind: Kind, subject: str) -> None:

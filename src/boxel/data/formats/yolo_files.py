@@ -72,6 +72,10 @@ def split_name(folder: str) -> str | None:
     return _SPLIT_NAMES.get(re.sub(r"[-_]?\d{4}$", "", folder.lower()))
 
 
+class NoSplitError(BoxelError):
+    """A dataset is one split, and not the one that is asked for."""
+
+
 def listed_places(
     config: Mapping[str, Any], file: Path, images: Path | None, split: str | None, rows: Builder
 ) -> list[Place]:
@@ -85,9 +89,12 @@ def listed_places(
         key: _entries(config.get(key) or (config.get("valid") if key == "val" else None)) for key in keys
     }
     if split is not None and any(entries.values()):
+        undivided = sum(map(bool, entries.values())) == 1
         entries = {split: entries.get(split, [])}
         if not entries[split]:
-            raise BoxelError(f"{file}: it lists no `{split}`; add it, or name the folder of its images.")
+            raise (NoSplitError if undivided else BoxelError)(
+                f"{file}: it lists no `{split}`; add it, or name the folder of its images."
+            )
     starts = [file.parent]
     if isinstance(config.get("path"), str) and config["path"] not in _NOTHING:
         starts.insert(0, file.parent / to_posix(config["path"]))

@@ -98,7 +98,7 @@ def test_other_fields_are_reported(tmp_path):
     data = boxel.data.read(make(tmp_path, sample(detection(), predictions=field(detection(), detection()))))
     assert len(data.ids) == 1
     assert [issue.kind for issue in data.issues] == ["field-not-read"]
-    assert "'predictions' (2 objects)" in data.issues[0].message
+    assert "'predictions' (objects: 2)" in data.issues[0].message
 
 
 def test_a_mask_of_another_resolution_fills_its_box(tmp_path):

@@ -131,7 +131,7 @@ class _Reader:
                 counts.update({key: len(_objects(value)) for key, value in sample.items() if _kind(value)})
         field = FIELD if FIELD in counts else next(iter(counts), FIELD)
         for other in sorted(counts.keys() - {field}):
-            what = f"field {other!r} ({counts[other]} objects) is not read, but {field!r} is."
+            what = f"field {other!r} (objects: {counts[other]}) is not read, but {field!r} is."
             self.rows.report("field-not-read", self.file, what, repair="")
         for position, raw in enumerate(raws):
             try:

@@ -330,20 +330,20 @@ class _Reader:
         sentences = {
             "open": (
                 "not-annotated",
-                "{} tasks have neither an annotation nor a prediction; they are left out.",
+                "tasks with neither an annotation nor a prediction: {}; they are left out.",
                 "left out",
             ),
             "skipped": (
                 "not-annotated",
-                "{} tasks have been skipped by their annotators; they are left out.",
+                "tasks that their annotators have skipped: {}; they are left out.",
                 "left out",
             ),
             "several": (
                 "several-annotations",
-                "{} tasks have several annotations; the latest ground truth is read, or else the first.",
+                "tasks with several annotations: {}; the latest ground truth is read, or else the first.",
                 "",
             ),
-            "labels": ("several-labels", "{} regions have several labels; the first is their class.", ""),
+            "labels": ("several-labels", "regions with several labels: {}; the first is their class.", ""),
         }
         for key, (kind, sentence, repair) in sentences.items():
             if count := self.counts[key]:

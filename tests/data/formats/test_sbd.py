@@ -43,6 +43,17 @@ def test_a_dataset_is_read(folder):
     assert boxel.data.read(folder, images=folder / "x").image_path(0) == folder / "x/2008_000002.jpg"
 
 
+def test_lists_are_splits_which_survive(folder, tmp_path):
+    (folder / "dataset/train.txt").write_text("\ufeff2008_000002\n")
+    (folder / "dataset/inst/._2008_000002.mat").write_bytes(b"\0\5\x16\7")
+    (folder / "dataset/inst/2008_000003.mat").rename(folder / "dataset/inst/2008_000003.MAT")
+    data = boxel.data.read(folder)
+    assert data.splits == ["train", "val"] and data.issues == []
+    sbd.write(data, tmp_path / "out")
+    (tmp_path / "out/boxel-ids.json").unlink()
+    assert boxel.data.read(tmp_path / "out").splits == ["train", "val"]
+
+
 def test_round_trip(folder, tmp_path):
     data = boxel.data.read(folder)
     losses = sbd.write(data, tmp_path / "out")

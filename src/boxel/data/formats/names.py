@@ -50,6 +50,17 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith("._") or path.name == ".DS_Store"
 
 
+def list_files(folder: Path, *suffixes: str) -> list[Path]:
+    """List the files in a folder with one of some suffixes, in any case; hidden files are passed over."""
+    if not folder.is_dir():
+        return []
+    return sorted(
+        file
+        for file in folder.iterdir()
+        if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
+    )
+
+
 class ImageFinder:
     """The image files of a folder, found by names that other machines have written.
 

@@ -18,14 +18,16 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.identity import Ids
-from boxel.data.formats.layout import MAX_MASKS, Export, find_image
-from boxel.data.formats.voc import class_order, read_image_set
+from boxel.data.formats.layout import MAX_MASKS, Export
+from boxel.data.formats.names import list_files, pair_images
+from boxel.data.formats.voc import class_order, read_image_set, read_splits, write_splits
 from boxel.data.images import MAX_PIXELS
 from boxel.data.matlab import read_mat
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, missing_extra, one_line
 
+_MAX_INSTANCES = 65535
 _CROSS = cv2.getStructuringElement(cv2.MORPH_CROSS, (3, 3))
 
 
@@ -50,14 +52,15 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     folder = _find_folder(path)
     if folder is None or not (folder / "inst").is_dir():
         raise BoxelError(f"{path}: there is no SBD dataset; it should be a folder with inst/*.mat.")
-    files = (folder / "inst").glob("*.mat")
-    stems = read_image_set(path) if path.is_file() else sorted(file.stem for file in files)
+    files = {file.stem: file for file in list_files(folder / "inst", ".mat")}
+    stems = read_image_set(path) if path.is_file() else list(files)
     rows = Builder()
+    splits = read_splits([folder], rows)
     ids = Ids(folder, rows)
     names = class_order(ids.names)
     instances: list[tuple[str, int, int, list[float], bytes]] = []
     for stem in stems:
-        file = folder / "inst" / f"{stem}.mat"
+        file = files.get(stem, folder / "inst" / f"{stem}.mat")
         try:
             segmentation, labels = _read_instances(file)
         except Exception as error:  # a damaged file raises many kinds of errors
@@ -65,20 +68,31 @@ def read(path: Path, images: Path | None = None) -> Annotations:
                 "bad-file", file, f"cannot be read as SBD ({one_line(error)}); the image is left out.", stem
             )
             continue
-        image = find_image(images, stem) if images else f"img/{find_image(folder / 'img', stem)}"
-        index = rows.add_image(stem, image, segmentation.shape[1], segmentation.shape[0])
-        masks = [segmentation == k for k in range(1, len(labels) + 1)]
-        boxes = tight_boxes(masks).tolist()
-        for k, (label, mask, box) in enumerate(zip(labels, masks, boxes, strict=True), start=1):
-            if mask.any():  # some numbers have no pixel
+        height, width = segmentation.shape
+        index = rows.add_image(stem, f"{stem}.jpg", width, height, split=splits.get(stem))
+        for k in np.unique(segmentation).tolist():  # some numbers have no pixel
+            if k in range(1, len(labels) + 1):
+                mask = segmentation == k
                 code = msgspec.json.encode(encode(mask))
-                instances.append((f"{stem}:{k}", index, label - 1, box, code))
+                (box,) = tight_boxes([mask]).tolist()
+                instances.append((f"{stem}:{int(k)}", index, labels[int(k) - 1] - 1, box, code))
+    root, subfolder = (images, "") if images else (folder, "img/")
+    paths, problems = pair_images(root / subfolder, rows.paths, [str(id) for id in rows.image_ids])
+    rows.paths = [subfolder + name for name in paths]
+    for i, what in problems.items():
+        rows.report(
+            "ambiguous-image",
+            folder / "inst" / f"{rows.image_ids[i]}.mat",
+            what,
+            rows.image_ids[i],
+            repair="",
+        )
     highest = max((label for _, _, label, _, _ in instances), default=-1)
     names += [f"class {k}" for k in range(len(names) + 1, highest + 2)]
     for instance in instances:
         rows.add(*instance)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
-    data = rows.build(images or folder, categories, path)
+    data = rows.build(root, categories, path)
     return ids.restore(data, data.image_ids)  # type: ignore[arg-type]  # they are stems
 
 
@@ -86,7 +100,7 @@ def _read_instances(file: Path) -> tuple[NDArray[Any], list[int]]:
     """Read the (H, W) instance map and the class of each instance, from 1."""
     struct = read_mat(file, "GTinst")
     segmentation = np.asarray(struct["Segmentation"])
-    labels = [int(v) for v in np.asarray(struct["Categories"]).ravel()]
+    labels = [int(v) for v in np.asarray(struct["Categories"]).ravel()[:_MAX_INSTANCES]]
     sound = segmentation.ndim == 2 and segmentation.dtype.kind in "uif"
     if not sound or not 0 < segmentation.size <= MAX_PIXELS:
         raise ValueError(f"its Segmentation is {segmentation.dtype} of {segmentation.shape}")
@@ -105,6 +119,8 @@ def write(data: Annotations, path: Path) -> list[str]:
     export = Export(data, path, "SBD", "img")
     order = class_order([category.name for category in data.categories])
     stems = [stem for image, stem in enumerate(export.stems) if _write_image(export, image, order)]
+    if any(data.splits):
+        write_splits(export, path, [image for image, stem in enumerate(export.stems) if stem in set(stems)])
     (path / "all.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
     export.write_ids()
     return export.losses("holds one instance per pixel", needs="SBD holds masks only")

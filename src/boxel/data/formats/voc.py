@@ -28,7 +28,7 @@ from boxel.data.formats.cvat import find_root
 from boxel.data.formats.extras import decode_extras, encode_extras
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import MAX_MASKS, Export
-from boxel.data.formats.names import is_hidden, pair_images, stay_inside, to_posix
+from boxel.data.formats.names import list_files, pair_images, stay_inside, to_posix
 from boxel.data.formats.semantic_classes import load_class_table
 from boxel.data.formats.voc_xml import (
     IMAGE_TAGS,
@@ -67,20 +67,16 @@ def recognize(path: Path) -> bool:
     folder = _find_folder(path)
     if folder is None or (folder / "Annotations").is_dir():
         return folder is not None
-    return any(find_root(file) in ("annotation", "") for file in _xml_files(folder)[:8])
+    return any(find_root(file) in ("annotation", "") for file in list_files(folder, ".xml")[:8])
 
 
 def _find_folder(path: Path) -> Path | None:
     for folder in (path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))):
-        if _xml_files(folder / "Annotations"):
+        if list_files(folder / "Annotations", ".xml"):
             return folder
-    if _xml_files(path):
+    if list_files(path, ".xml"):
         return path.parent if path.name == "Annotations" else path
     return None
-
-
-def _xml_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*.[xX][mM][lL]") if not is_hidden(file) and file.is_file())
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -106,7 +102,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     root, subfolder = (images, ".") if images else (folder, _image_folder(folder))
     paths = _find_images(parsed, root / subfolder, folder, rows)
     counts_from_zero = not ids.names and _counts_from_zero(path, folder, parsed)
-    splits = _read_splits(folder, rows)
+    splits = read_splits([folder / "ImageSets" / kind for kind in ("Main", "Segmentation", ".")], rows)
     for xml, name in zip(parsed, paths, strict=True):
         relative = str(PurePosixPath(subfolder) / name)
         size = xml.size if all(xml.size) else ids.image_size(root / relative, xml.stem)
@@ -132,7 +128,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 def _parse_files(path: Path, folder: Path, stems: Sequence[str], rows: Builder) -> list[VocFile]:
     """Parse the XML files; an image without one must at least have a segmentation."""
     source = _xml_folder(folder)
-    files = {file.stem: file for file in _xml_files(source)}
+    files = {file.stem: file for file in list_files(source, ".xml")}
     parsed: list[VocFile | None] = []
     for stem in stems:
         if stem in files:
@@ -172,19 +168,19 @@ def _counts_from_zero(path: Path, folder: Path, parsed: Sequence[VocFile]) -> bo
     """Return whether any box of the whole dataset begins at 0, which is logged."""
     first = next((xml.stem for xml in parsed if any(0 in one.bounds[:2] for one in xml.objects or ())), None)
     if first is None and path.is_file():
-        others = (file for file in _xml_files(_xml_folder(folder)) if _ZERO.search(read_bytes(file)))
+        others = (file for file in list_files(_xml_folder(folder), ".xml") if _ZERO.search(read_bytes(file)))
         first = next((file.stem for file in others), None)
     if first is not None:
         logger.warning("%s: its boxes count pixels from 0, e.g. in %s.xml, and are read so.", path, first)
     return first is not None
 
 
-def _read_splits(folder: Path, rows: Builder) -> dict[str, str]:
-    """Return the split of each stem that ``ImageSets`` lists as train, val or test."""
+def read_splits(folders: Sequence[Path], rows: Builder) -> dict[str, str]:
+    """Return the split of each stem that the first folder with a ``train.txt``, ``val.txt`` or ``test.txt`` lists."""
     splits: dict[str, str] = {}
-    for kind in ("Main", "Segmentation", "."):
+    for folder in folders:
         for split in SPLITS:
-            file = folder / "ImageSets" / kind / f"{split}.txt"
+            file = folder / f"{split}.txt"
             if not file.is_file():
                 continue
             try:
@@ -232,7 +228,7 @@ def _locate(path: Path) -> tuple[Path, list[str]]:
     found = _find_folder(path) if path.is_dir() else None
     if found is None:
         raise BoxelError(f"{path}: there is no VOC dataset; it should be a folder with Annotations/*.xml.")
-    return found, [file.stem for file in _xml_files(_xml_folder(found))]
+    return found, [file.stem for file in list_files(_xml_folder(found), ".xml")]
 
 
 _NUMBER = re.compile(r"\s+-?[01]$")
@@ -373,7 +369,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         tree = _tree(export, image, names, has_masks)
         tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
     for kind, listed in (("Main", range(len(data))), ("Segmentation", segmented)):
-        _write_splits(export, path / "ImageSets" / kind, listed)
+        write_splits(export, path / "ImageSets" / kind, listed)
     export.write_ids()
     losses = []
     if lost_maps:
@@ -381,7 +377,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     return export.losses("holds one object per pixel", others=losses, has_label_maps=True)
 
 
-def _write_splits(export: Export, folder: Path, images: Sequence[int]) -> None:
+def write_splits(export: Export, folder: Path, images: Sequence[int]) -> None:
     """Write the lists of the splits; ``trainval.txt`` has all images but those of test and other splits."""
     splits = export.data.splits
     lists: dict[str, list[str]] = {"trainval": []} | {

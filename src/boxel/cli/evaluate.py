@@ -12,7 +12,7 @@ def _evaluate_options() -> list[Option]:
     from boxel.cli.parser import settings_options
     from boxel.evaluation.config import EvaluateConfig
 
-    subject = "a model folder, a COCO results file, a labeled dataset, or a folder of label maps"
+    subject = "a model folder, COCO results, texts of a YOLO, a labeled dataset, or a folder of label maps"
     trimap = "plot mean IoU near true boundaries and away from them (semantic models)"
     return [
         Option("subject", subject, positional=True),
@@ -45,7 +45,7 @@ def _evaluate(given: dict[str, Any]) -> int:
 
 
 EVALUATE = Command(
-    "Evaluate a model, a results file, a labeled dataset or label maps against ground truth.",
+    "Evaluate a model, results, a labeled dataset or label maps against ground truth.",
     "runs/boxinst val.json --images photos/",
     _evaluate_options,
     _evaluate,

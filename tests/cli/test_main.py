@@ -102,10 +102,10 @@ def test_errors_are_one_sentence_with_code_1_for_data_and_2_for_usage(line, code
 
 def test_settings_that_a_message_names_become_flags_of_the_command(truth, monkeypatch, capsys):
     def fail(given):
-        raise UsageError("`class_list` and `annotations` are wrong, `other` is not.")
+        raise UsageError("`class_list` and `subject` are wrong, `other` is not.")
 
     assert run_with(monkeypatch, fail) == 2
-    assert capsys.readouterr().err == "boxel: --class-list and ANNOTATIONS are wrong, `other` is not.\n"
+    assert capsys.readouterr().err == "boxel: --class-list and SUBJECT are wrong, `other` is not.\n"
 
 
 def test_an_error_of_an_image_keeps_its_message(truth, monkeypatch, capsys):

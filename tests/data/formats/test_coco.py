@@ -3,6 +3,7 @@
 import json
 import math
 import re
+import time
 
 import numpy as np
 import pytest
@@ -553,3 +554,11 @@ def test_wrong_types_cost_only_themselves(fuzzed, part, field, value):
 def test_malicious_content_costs_only_itself(fuzzed, content):
     fuzzed.write_bytes(content)
     survives(fuzzed)
+
+
+def test_a_file_that_ends_in_a_string_of_escapes_is_refused_in_no_time(tmp_path):
+    (tmp_path / "a.json").write_text('{"images": [NaN, "' + '\\"' * 100_000)
+    start = time.process_time()
+    with pytest.raises(BoxelError, match="not a COCO dataset"):
+        boxel.data.read(tmp_path / "a.json", format="coco")
+    assert time.process_time() - start < 2

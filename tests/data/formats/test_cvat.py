@@ -1,6 +1,7 @@
 """Reading and writing CVAT for images."""
 
 import json
+import time
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -10,6 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import boxel.data
+from boxel.data.formats.cvat import find_root
 from boxel.data.formats.row_runs import decode_rows, encode_rows
 from boxel.utils.errors import BoxelError
 
@@ -140,6 +142,27 @@ def test_other_xml_is_named(tmp_path):
     assert boxel.data.recognize(tmp_path / "a.xml") == "voc"
     with pytest.raises(BoxelError, match="not CVAT's XML; its outermost element is <annotation>"):
         boxel.data.read(tmp_path / "a.xml", format="cvat")
+
+
+@pytest.mark.parametrize(
+    "text, root",
+    [
+        ("<?xml version='1.0'?>\n<!-- <a> -->\n<!DOCTYPE b>\n<c d='e'/>", "c"),
+        ("<!DOCTYPE a [<!ENTITY b 'c>'> ]>\n<d>", "d"),
+        ("\ufeff  <e>", "e"),
+        ("<" + "?><?" * 10_000, ""),
+        ("<??>" * 16_000, ""),
+        (" " * 65_000, ""),
+        ("<!-- x", ""),
+        ("<!DOCTYPE a [", ""),
+        ("text", ""),
+    ],
+)
+def test_the_outermost_element_is_found_in_no_time(tmp_path, text, root):
+    (tmp_path / "a.xml").write_text(text, encoding="utf-8")
+    start = time.process_time()
+    assert find_root(tmp_path / "a.xml") == root
+    assert time.process_time() - start < 2
 
 
 def test_entities_are_refused(tmp_path):

@@ -1,6 +1,7 @@
 """Reading and writing Label Studio."""
 
 import json
+import time
 import xml.etree.ElementTree as ElementTree
 
 import numpy as np
@@ -236,6 +237,16 @@ def test_damaged_files_are_one_sentence(tmp_path):
         boxel.data.read(folder)
     assert boxel.data.recognize(make(tmp_path / "b", task([]), encoding="utf-8-sig")) == "label-studio"
     assert len(boxel.data.read(make(tmp_path / "c", task([]), encoding="utf-16"))) == 1
+
+
+@pytest.mark.parametrize(
+    "text", ['[{"data" ', '[{"' + '\\"' * 30_000, "[" * 60_000, '[{"a": {"data": 1}}]', '["data"', ""]
+)
+def test_other_lists_are_recognized_in_no_time(tmp_path, text):
+    (tmp_path / "a.json").write_text(text)
+    start = time.process_time()
+    assert boxel.data.recognize(tmp_path / "a.json") == "coco"
+    assert time.process_time() - start < 2
 
 
 def test_lists_of_results_are_not_tasks(tmp_path):

@@ -91,7 +91,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
 
 # A JSON string, or a number that Python writes and JSON forbids.
-_NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*"|NaN|Infinity', re.DOTALL)
+_NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|NaN|Infinity', re.DOTALL)
 
 
 class _File(Struct, forbid_unknown_fields=True):

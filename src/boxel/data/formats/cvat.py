@@ -43,8 +43,10 @@ _OTHER_LABELS = ("tag", "points", "polyline", "cuboid", "skeleton")
 """Types of labels that no object has."""
 
 _SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
-# What comes before the outermost element of an XML file, and the name of that element.
-_ROOT = re.compile(r"(?:\s+|<\?.*?\?>|<!--.*?-->|<!DOCTYPE[^>\[]*(?:\[.*?\])?\s*>)*<([\w.:-]+)", re.DOTALL)
+_ELEMENT = re.compile(r"<([\w.:-]+)")
+_PROLOG = {"<?": "?>", "<!--": "-->", "<!": ">"}
+"""What may come before the outermost element, by its beginning, and its end."""
+
 _DECLARED = re.compile(rb"^(?:\xef\xbb\xbf)?<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)")
 
 
@@ -68,8 +70,19 @@ def find_root(file: Path) -> str:
         head = stream.read(_HEAD)
     is_wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     text = head.decode("utf-16" if is_wide else "utf-8-sig", "replace")
-    match = _ROOT.match(text)
-    return match[1] if match else ""
+    place = 0
+    while place >= 0:
+        place += len(text[place:]) - len(text[place:].lstrip())
+        end = next((end for start, end in _PROLOG.items() if text.startswith(start, place)), None)
+        if end is None:
+            match = _ELEMENT.match(text, place)
+            return match[1] if match else ""
+        if end == ">" and 0 <= text.find("[", place) < text.find(
+            ">", place
+        ):  # a DOCTYPE with declarations of its own
+            place = text.find("]", place)
+        place = text.find(end, place) + len(end) if text.find(end, place) >= 0 else -1
+    return ""
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:

@@ -43,7 +43,8 @@ from boxel.utils.errors import BoxelError, one_line
 logger = logging.getLogger(__name__)
 
 _HEAD = 1 << 16
-_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)"(\s*:)?|[\[\]{}]', re.DOTALL)
+# A JSON string, which may be cut off, with the colon that makes it a key, or what opens or closes a list or an object.
+_TOKEN = re.compile(rb'"((?:[^"\\]|\\.)*)(?:"(\s*:)?|\\?\Z)|[\[\]{}]', re.DOTALL)
 _TASK_KEYS = frozenset(
     [b"annotations", b"predictions", b"completions", b"data", b"annotation_id", b"annotator"]
 )

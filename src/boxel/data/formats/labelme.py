@@ -43,7 +43,7 @@ _HEAD = 1 << 16
 _MAX_TRIES = 16  # files of a level that are looked into
 _VERSION = "5.0.0"
 # A JSON string (with the colon that makes it a key), or what opens or closes a list or an object.
-_TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*")(\s*:)?|[\[\]{}]', re.DOTALL)
+_TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))(\s*:)?|[\[\]{}]', re.DOTALL)
 
 
 def recognize(path: Path) -> bool:

@@ -260,3 +260,35 @@ def test_polygons_in_coco(masked, tmp_path):
         True,
         True,
     ]
+
+
+@pytest.mark.parametrize("split", ["../../evil", "/evil", "a\\b", "names", "path", ".."])
+@pytest.mark.parametrize("format", ["yolo", "darknet"])
+def test_no_split_leads_out_of_the_folder(masked, tmp_path, split, format):
+    data = replace(masked.without_masks(), splits=["train", split, split])
+    boxel.data.write(data, tmp_path / "out", format)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["in", "out"]
+    again = boxel.data.read(tmp_path / "out")
+    assert len(again) == 3 and [category.name for category in again.categories] == ["cat"]
+    if format == "yolo":
+        assert sorted(again.splits) == sorted(data.splits)
+
+
+def test_names_that_are_no_text_are_refused_and_leave_nothing(masked, tmp_path):
+    data = replace(masked, categories=(Category(1, "ca\ud800t"),))
+    for name, format in (("out", "darknet"), ("out", "labelme"), ("out.json", "coco")):
+        with pytest.raises(BoxelError, match=r"out.*(not valid text|surrogate|UTF-8)"):
+            boxel.data.write(data, tmp_path / name, format)
+    assert [p.name for p in tmp_path.iterdir()] == ["in"]
+
+
+def test_what_yolo_has_no_place_for_is_counted(masked, tmp_path):
+    masked.extras[:2] = b'{"track_id":3,"attributes":{}}'
+    data = replace(masked, image_extras=[b'{"coco_url":"x"}', None, None], dataset_extras=b'{"licenses":[]}')
+    _, said = written(data, tmp_path / "out")
+    assert (
+        "YOLO has no place for track_id (2 objects), attributes (2 objects), coco_url (1 image), licenses: "
+        in said
+    )
+    again = boxel.data.read(tmp_path / "out")
+    assert again.extras[0] == masked.extras[0] and again.dataset_extras == data.dataset_extras

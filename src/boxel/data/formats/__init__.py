@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -243,6 +244,15 @@ def write(
         raise BoxelError(
             f"{error.filename or path}: cannot be written ({error.strerror or error})."
         ) from error
+    except UnicodeEncodeError as error:
+        what = (
+            error.object[max(error.start - 10, 0) : error.end + 10]
+            .encode("utf-8", "backslashreplace")
+            .decode()
+        )
+        raise BoxelError(
+            f"{path}: cannot be written, since {what!r} is not valid text; rename it."
+        ) from error
     for loss in losses:
         warnings.warn(loss, ConversionWarning, stacklevel=2)
 
@@ -287,12 +297,9 @@ def convert(
         2
     """
     module = _module_to_write(Path(target), to, "to")
-    split: dict[str, Any] = {
-        name: options.pop(name)
-        for name in ("val_share", "seed", "group_by")
-        if name in options  # type: ignore[misc]
-    }
-    _check_options(module, options, Path(target))
+    others: dict[str, Any] = dict(options)
+    split = {name: others.pop(name) for name in ("val_share", "seed", "group_by") if name in others}
+    _check_options(module, others, Path(target))
     data = read(source, images, format, class_list=class_list)
     if split.get("val_share") is not None:
         data = make_split(data, **split)
@@ -314,7 +321,7 @@ def convert(
     )
     for sentence in sentences:
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
-    write(sound, target, to, **options)
+    write(sound, target, to, **others)
     return data
 
 
@@ -328,7 +335,7 @@ def _write(module: ModuleType, data: Annotations, path: Path, options: WriteOpti
     return write_folder(path, partial(module.write, data, **own))
 
 
-def _check_options(module: ModuleType, options: WriteOptions, path: Path) -> None:
+def _check_options(module: ModuleType, options: Mapping[str, Any], path: Path) -> None:
     """Refuse options that the format has no use for."""
     tolerance = options.get("simplify")
     if tolerance is not None and not 0 <= tolerance < float("inf"):

@@ -6,6 +6,7 @@ without ``obj.data``.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from boxel.data.formats.layout import Export, clean_name, file_stems
 from boxel.data.formats.names import ImageFinder, is_hidden, to_posix
 from boxel.data.formats.yolo import build
 from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list, split_name
-from boxel.data.formats.yolo_names import read_class_list
+from boxel.data.formats.yolo_names import read_class_list, yaml_in
 from boxel.data.formats.yolo_writer import box_rows
 from boxel.data.images import SUFFIXES
 from boxel.utils.errors import BoxelError
@@ -25,6 +26,11 @@ from boxel.utils.files import is_file
 _LISTS = {"train": "train", "valid": "val", "val": "val", "test": "test", "images": None}
 """Keys of ``obj.data``, and stems of lists without one, with the split that each stands for."""
 
+_MAX_CONFIG = 1 << 20  # bytes; other programs have files of this suffix too
+
+_OTHER_KEYS = {"classes", "names", "backup", "eval", "results", "labels", "top", "map", "difficult"}
+"""Keys of ``obj.data`` that name no list of images."""
+
 _NAMES = ("obj.names", "classes.names")
 
 
@@ -32,12 +38,16 @@ def recognize(path: Path) -> bool:
     """Return whether this is an ``obj.data``, or a folder with one or with ``obj.names``."""
     if path.is_file():
         return path.suffix == ".data"
-    return _config_in(path) is not None or _names_in(path) is not None
+    return yaml_in(path) is None and (_config_in(path) or _names_in(path)) is not None
 
 
 def _config_in(folder: Path) -> Path | None:
-    files = [file for file in sorted(folder.glob("*.data")) if file.is_file() and not is_hidden(file)]
-    return next((file for file in files if "names" in _read_config(file)), None)
+    for file in sorted(folder.glob("*.data")):
+        if file.is_file() and not is_hidden(file) and file.stat().st_size < _MAX_CONFIG:
+            with contextlib.suppress(BoxelError):  # of another kind
+                if "names" in _read_config(file):
+                    return file
+    return None
 
 
 def _names_in(folder: Path) -> Path | None:
@@ -59,7 +69,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     pairs: list[Pair] = []
     for key, file in _lists(config, folder, rows):
         listed = list(read_list(file, [folder, folder.parent], finder))
-        pairs += [_pair(image, images, _LISTS[key]) for image in listed]
+        pairs += [_pair(image, images, _LISTS.get(key, key)) for image in listed]
     if not pairs:
         texts = sorted({file.parent for file in folder.rglob("*.txt") if _has_image(file)})
         pairs = find_pairs([Place(f, f, split_name(f.name)) for f in texts], rows)
@@ -93,7 +103,7 @@ def _candidates(folder: Path, stated: str) -> list[Path]:
 
 
 def _lists(config: dict[str, str], folder: Path, rows: Builder) -> Iterator[tuple[str, Path]]:
-    stated = {key: config[key] for key in _LISTS if config.get(key)}
+    stated = {key: value for key, value in config.items() if key not in _OTHER_KEYS and value}
     for key, value in stated.items():
         file = next(filter(is_file, _candidates(folder, value)), None)
         if file is None:
@@ -135,11 +145,12 @@ def write(data: Annotations, path: Path) -> list[str]:
         listed.setdefault(split, []).append(f"{name}\n")
     config = {"classes": str(len(data.categories))}
     for split, names in listed.items():
-        key = {"val": "valid"}.get(split, split)
+        key = {"val": "valid"}.get(split, f"{split}_split" if split in _OTHER_KEYS else split)
         (path / f"{key}.txt").write_text("".join(names), encoding="utf-8")
         config[key] = f"{key}.txt"
     config |= {"names": "obj.names", "backup": "backup/"}
-    (path / "obj.names").write_text("".join(f"{c.name}\n" for c in data.categories), encoding="utf-8")
+    classes = [" ".join(category.name.split()) or "unnamed" for category in data.categories]
+    (path / "obj.names").write_text("".join(f"{name}\n" for name in classes), encoding="utf-8")
     (path / "obj.data").write_text("".join(f"{k} = {v}\n" for k, v in config.items()), encoding="utf-8")
     export.stems = file_stems(data.paths)  # without the folders of splits
     export.write_ids()

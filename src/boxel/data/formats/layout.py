@@ -58,7 +58,7 @@ def _parts(path: str) -> list[str]:
 
 def clean_name(name: str) -> str:
     """Return the name of a folder, or the stem of a file, without what some systems forbid; ``image`` if empty."""
-    return re.sub(r'[\x00-\x1f<>:"|?*\ud800-\udfff]', "_", name)[:150].lstrip(".") or "image"
+    return re.sub(r'[/\\\x00-\x1f<>:"|?*\ud800-\udfff]', "_", name)[:150].lstrip(".") or "image"
 
 
 def image_suffix(path: str) -> str:
@@ -344,7 +344,7 @@ def to_polygons(data: Annotations, tolerance: float | None = None) -> tuple[Anno
             if isinstance(segmentation, list) and tolerance is None:
                 ious.append(1.0)
                 continue
-            rle = data.rle(i)
+            rle = data.rle(i) or {}
             if isinstance(segmentation, list):
                 rings = simplify_rings([p for p in segmentation if len(p) >= 6], tolerance or 0)
                 iou = overlap(rings, rle)

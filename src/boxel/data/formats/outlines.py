@@ -8,7 +8,7 @@ or by the nonzero rule leaves the hole.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import cv2
 import numpy as np
@@ -117,9 +117,9 @@ def _search(contours: Sequence[_Contour], target: Rle) -> list[NDArray[np.float3
 
 def _simplify(contours: Sequence[_Contour], tolerance: float) -> list[NDArray[np.float32]]:
     """Simplify each contour; a part that would vanish stays exact, and a hole becomes an empty ring."""
-    rings = []
+    rings: list[NDArray[np.float32]] = []
     for contour in contours:
-        ring = contour.cracks
+        ring: NDArray[Any] = contour.cracks
         if tolerance > 0:
             ring = cv2.approxPolyDP(contour.middles[:, None], tolerance, closed=True)[:, 0]
             if len(ring) < 3:

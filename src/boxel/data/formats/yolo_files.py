@@ -22,7 +22,7 @@ _SPLIT_NAMES |= {"test": "test", "testing": "test"}
 
 CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")
 
-_OTHER_KEYS = {
+OTHER_KEYS = {
     "path",
     "names",
     "nc",
@@ -125,7 +125,7 @@ _NOTHING = ("", "~", "null", "Null", "NULL")
 def _lists_images(key: str, value: Any) -> bool:
     """Return whether a key names another split than the usual ones: folders below ``images``."""
     entries = _entries(value)
-    return key not in _OTHER_KEYS | {"valid"} and all("images" in to_posix(e).split("/") for e in entries)
+    return key not in OTHER_KEYS | {"valid"} and all("images" in to_posix(e).split("/") for e in entries)
 
 
 def _entries(listed: Any) -> list[str]:

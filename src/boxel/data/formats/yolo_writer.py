@@ -16,7 +16,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, get_dict, get_list
 from boxel.data.formats.layout import Export, clean_name
 from boxel.data.formats.rotated import CORNERS, enclose, find_rotated
-from boxel.data.formats.yolo_files import SPLITS, nested_name
+from boxel.data.formats.yolo_files import OTHER_KEYS, SPLITS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
 from boxel.data.formats.yolo_rows import box_corners
 from boxel.masks.rle import polygon_area
@@ -199,10 +199,9 @@ def _finish(export: Export, task: str, shape: tuple[int, int] | None = None) -> 
     """Write ``data.yaml`` and the ids; return a sentence on the split if it is not whole."""
     data, sentences = export.data, []
     splits = {split for split in data.splits if split is not None}
-    # A name in other letters than it is written with, e.g. with a slash, is kept by the ids.
     config: dict[str, Any] = {
         split: f"images/{clean_name(split)}"
-        for split in [*SPLITS, *sorted(splits - set(SPLITS))]
+        for split in [*SPLITS, *sorted(splits - {*SPLITS, *OTHER_KEYS})]
         if split in splits
     }
     if not splits:

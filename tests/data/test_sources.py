@@ -36,6 +36,32 @@ def test_a_list_file_names_one_image_per_line(tmp_path: Path) -> None:
     assert find_images(tmp_path / "val.txt") == [tmp_path / "a.png", tmp_path / "images" / "b.jpg"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_list_file_of_another_machine_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "größe.png").touch()
+    (tmp_path / "list.txt").write_text("sub\\größe.png\r\n", encoding=encoding)
+    assert find_images(tmp_path / "list.txt") == [tmp_path / "sub" / "größe.png"]
+    (tmp_path / "list.txt").write_text("größe.png", encoding="latin-1")
+    with pytest.raises(BoxelError, match=r"list\.txt: the text cannot be decoded"):
+        find_images(tmp_path / "list.txt")
+
+
+def test_hidden_files_and_links_in_a_circle_are_passed_over(tmp_path: Path) -> None:
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "other").mkdir()
+    (tmp_path / ".cache").mkdir()
+    for name in ("sub/a.png", "sub/._a.png", ".cache/a.png", "other/b.png"):
+        (tmp_path / name).touch()
+    for name in ("one", "two"):  # as many paths as 2^40
+        (tmp_path / "sub" / name).symlink_to(tmp_path)
+    for source in (tmp_path, f"{tmp_path}/**", f"{tmp_path}/**/*.png", f"{tmp_path}/*/**/*.png"):
+        assert [path.resolve() for path in find_images(source)] == [
+            tmp_path / "other/b.png",
+            tmp_path / "sub/a.png",
+        ]
+
+
 def test_a_missing_source_is_skipped(tmp_path: Path) -> None:
     (tmp_path / "a.png").touch()
     (tmp_path / "empty").mkdir()

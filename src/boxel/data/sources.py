@@ -5,7 +5,7 @@ from __future__ import annotations
 import glob
 import logging
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -15,6 +15,7 @@ from PIL import Image
 
 from boxel.data.images import SUFFIXES, decode_image, read_image
 from boxel.utils.errors import BoxelError, UsageError, one_line
+from boxel.utils.files import is_file
 
 logger = logging.getLogger(__name__)
 
@@ -50,11 +51,12 @@ def find_images(
         path = Path(source)
         if path.is_file():
             files = _listed_in(path) if path.suffix.lower() == ".txt" else [path]
-        elif path.is_dir():
-            files = [p for p in sorted(path.rglob("*")) if p.suffix.lower() in SUFFIXES and p.is_file()]
         else:
-            matches = sorted(map(Path, glob.glob(os.fspath(source), recursive=True)))
-            files = [p for p in matches if p.is_file() and p.suffix.lower() in SUFFIXES]
+            pattern = os.path.join(glob.escape(os.fspath(path)), "**") if path.is_dir() else os.fspath(source)
+            matches = sorted(map(Path, _glob(pattern)))
+            files = [
+                p for p in matches if p.suffix.lower() in SUFFIXES and p.name[:2] != "._" and p.is_file()
+            ]
         if not files:
             what = f"contains no image ({', '.join(sorted(SUFFIXES))})" if path.exists() else "does not exist"
             problems.append(f"{source} {what}; name an image file, a folder of images or a glob pattern.")
@@ -67,11 +69,34 @@ def find_images(
     return sorted(found.values())
 
 
+def _glob(pattern: str) -> Iterator[str]:
+    """Find what a pattern matches; `glob.glob` would follow links that lead in a circle again and again."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from glob.iglob(pattern)
+        return
+    at = parts.index("**")
+    rest = parts[at + 1 :] or ("*",)
+    for base in glob.iglob(os.path.join(*parts[:at])) if at else ["."]:
+        seen = set()
+        for folder, folders, _ in os.walk(base, followlinks=True):
+            if (real := os.path.realpath(folder)) in seen:
+                folders.clear()
+                continue
+            seen.add(real)
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            yield from _glob(os.path.join(glob.escape(folder), *rest))
+
+
 def _listed_in(file: Path) -> list[Path]:
     """Return the paths in a list file; blank lines and lines that begin with ``#`` are skipped."""
-    lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    from boxel.data.formats.builder import read_text  # it imports all formats
+
+    lines = [line.strip() for line in read_text(file).splitlines()]
+    paths = [file.parent / line for line in lines if line and not line.startswith("#")]
     return [
-        file.parent / line.strip() for line in lines if line.strip() and not line.lstrip().startswith("#")
+        path if is_file(path) or "\\" not in str(path) else Path(str(path).replace("\\", "/"))
+        for path in paths
     ]
 
 

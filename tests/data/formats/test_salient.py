@@ -95,6 +95,73 @@ def test_an_invalid_pair_costs_only_its_image(folder, spoil, file, message):
     assert re.search(message, issue.message)
 
 
+def test_hidden_files_suffixes_and_folders(folder):
+    put(folder, "cup", make_mask((3, 4, 20, 18)))
+    for name in ("images/._cup.jpg", "masks/._cup.png"):
+        (folder / name).write_bytes(b"\0\5\x16\7")
+    (folder / "masks/cup.png").rename(folder / "masks/cup.PNG")
+    Image.fromarray(make_mask((3, 4, 20, 18)) * np.uint8(255)).save(folder / "masks/bird.bmp")
+    (folder / "masks/bird.png").unlink()
+    for sub in ("images", "masks"):
+        (folder / sub / "train").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(folder / "images/train/cup.png")
+    Image.fromarray(make_mask((0, 0, 9, 9)) * np.uint8(255)).save(folder / "masks/train/cup.png")
+    data = boxel.read(folder)
+    assert data.paths == ["bird.png", "cup.jpg", "train/cup.png"] and data.issues == []
+    assert data.boxes.tolist() == [[3, 4, 20, 18], [3, 4, 20, 18], [0, 0, 9, 9]]
+
+
+@pytest.mark.parametrize("name", ["images/cup.png", "masks/cup.jpg"])
+def test_two_files_of_one_name_are_refused(folder, name):
+    Image.new("L", (WIDTH, HEIGHT), 255).save(folder / name)
+    data = boxel.read(folder)
+    assert data.image_ids == ["bird"] and "of one name" in data.issues[0].message
+
+
+def palette_mask(mask, colors):
+    image = Image.fromarray(mask, mode="P")
+    image.putpalette([0, 0, 0, *colors])
+    return image
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        Image.fromarray(make_mask((3, 4, 20, 18))),
+        Image.fromarray(make_mask((3, 4, 20, 18)) * np.uint8(38)),
+        Image.fromarray(make_mask((3, 4, 20, 18)).astype(bool)),
+        palette_mask(make_mask((3, 4, 20, 18)), [0, 128, 0]),
+        Image.fromarray(make_mask((3, 4, 20, 18)) * np.uint8(255)).convert("RGBA"),
+    ],
+    ids=["0 and 1", "0 and 38", "one bit", "palette", "opaque"],
+)
+def test_other_values_are_the_object_if_there_is_one_beside_black(folder, image):
+    image.save(folder / "masks/cup.png")
+    data = boxel.read(folder)
+    assert data.boxes[1].tolist() == [3, 4, 20, 18] and data.issues == []
+
+
+ALPHA = Image.new("RGBA", (WIDTH, HEIGHT), (0, 0, 0, 0))
+ALPHA.paste((0, 0, 0, 255), (3, 4, 20, 18))
+THREE = make_mask((0, 0, 20, 18)) + make_mask((3, 4, 9, 9))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (ALPHA, "transparent pixels; save the object white on black"),
+        (Image.new("RGB", (WIDTH, HEIGHT), (0, 255, 0)), "in color"),
+        (palette_mask(THREE, [128, 0, 0, 0, 128, 0]), "in color"),
+        (Image.fromarray(THREE), "the brightest pixel of the mask is 2"),
+    ],
+)
+def test_a_mask_that_is_not_black_and_white_is_refused(folder, image, message):
+    image.save(folder / "masks/cup.png")
+    data = boxel.read(folder)
+    assert data.image_ids == ["bird"]
+    assert str(folder / "masks/cup.png") in data.issues[0].message and message in data.issues[0].message
+
+
 def test_a_folder_without_masks_is_an_error(folder):
     for file in (folder / "masks").iterdir():
         file.unlink()

@@ -649,3 +649,29 @@ def test_the_list_of_a_split_may_lie_among_the_label_maps(tmp_path: Path) -> Non
     assert recognize(folder) == "semantic"
     assert boxel.read(folder, split="train").image_ids == ["b"]
     assert boxel.read(folder).image_ids == ["a", "b"]
+
+
+def test_ambiguous_pairs_are_refused(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.png", "b.JPG", "._c.jpg", "d.jpg"):
+        photo(tmp_path / "images" / name)
+    for stem in ("a", "b", "._c", "d", "d_L"):
+        labels(tmp_path / f"labels/{stem}.png", 0, 1)
+    (tmp_path / "classes.txt").write_text("a\nb\nc\n", encoding="utf-16")
+    data = boxel.read(tmp_path)
+    assert data.paths == ["images/b.JPG", "images/d.jpg"]
+    assert data.label_maps == ["labels/b.png", "labels/d.png"]
+    messages = " ".join(issue.message for issue in data.issues)
+    assert "several images are called a" in messages and "d_L.png: its image" in messages
+    assert not any("._" in issue.message for issue in data.issues)
+
+
+def test_splits_are_known_and_survive(tmp_path: Path) -> None:
+    for split, stem in (("train", "a"), ("val", "b")):
+        photo(tmp_path / f"in/images/{split}/{stem}.jpg")
+        labels(tmp_path / f"in/labels/{split}/{stem}.png", 0, 1)
+    (tmp_path / "in/classes.txt").write_text("a\nb\nc\n")
+    data = boxel.read(tmp_path / "in")
+    assert data.splits == ["train", "val"]
+    boxel.write(data, tmp_path / "out", format="semantic")
+    assert boxel.read(tmp_path / "out").splits == ["train", "val"]
+    assert boxel.read(tmp_path / "out", split="val").splits == ["val"]

@@ -64,7 +64,7 @@ def test_class_tables_are_parsed(tmp_path, text, table):
         (b"3 sky\n3 sky\n", r"line 2 repeats the value 3"),
         (b"sky\x00\n", "line 1 has no class name"),
         (b"\x89PNG\r\n\x1a\n", "not UTF-8 text"),
-        ("sky\n".encode("utf-16"), "not UTF-8 text"),
+        ("größe\n".encode("latin-1"), "not UTF-8 text"),
         (b"\n".join(b"class %d" % k for k in range(40_000)), "lists 40000 classes; list 1 to 32767"),
         (b"a\n" * 70_000, r"line 65537 has the value 65536"),
     ],
@@ -106,3 +106,9 @@ def test_a_run_folder_is_a_class_list(tmp_path):
     (tmp_path / "categories.json").write_text('[{"id": 0}]')
     with pytest.raises(BoxelError, match="these are not the categories of a run"):
         load_class_table(str(tmp_path))
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_byte_order_mark_is_passed_over(tmp_path, encoding):
+    (tmp_path / "classes.txt").write_text("7 größe\n", encoding=encoding)
+    assert load_class_table(tmp_path / "classes.txt") == {7: "größe"}

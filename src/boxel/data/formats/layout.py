@@ -22,7 +22,6 @@ from boxel.data.formats.outlines import MIN_IOU, join_rings, overlap, simplify_r
 from boxel.data.images import MAX_PIXELS, SUFFIXES
 from boxel.masks.rle import Rle, decode
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import is_file
 
 MAX_MASKS = 254
 """Maximum number of masks of an image that a uint8 map holds, beside 0 for background and 255 for void."""
@@ -71,12 +70,6 @@ def image_names(paths: Sequence[str]) -> tuple[list[str], list[str]]:
     """Return the stem and the file name of each image in one folder for all; see `file_stems`."""
     stems = file_stems(paths)
     return stems, [stem + image_suffix(path) for stem, path in zip(stems, paths, strict=True)]
-
-
-def find_image(folder: Path, stem: str, *named: str) -> str:
-    """Return the first name, of some or made from a stem, that an image in a folder has; the first if none has."""
-    candidates = [*filter(None, named), f"{stem}.jpg", *(stem + suffix for suffix in sorted(SUFFIXES))]
-    return next((name for name in candidates if is_file(folder / name)), candidates[0])
 
 
 def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[str]:

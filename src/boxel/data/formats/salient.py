@@ -12,11 +12,13 @@ from pathlib import Path
 import cv2
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import Export, find_image
+from boxel.data.formats.layout import Export
+from boxel.data.formats.names import is_hidden
 from boxel.data.images import SUFFIXES, image_size, read_image
 from boxel.data.issues import Issue
 from boxel.masks.boxes import tight_boxes
@@ -26,6 +28,9 @@ from boxel.utils.errors import BoxelError
 logger = logging.getLogger(__name__)
 
 CATEGORY = Category(1, "salient")
+
+_WHITE = 255
+_MAX_SPREAD = 32  # of red, green and blue in a gray JPEG
 
 _MIN_AREA, _MIN_CONNECTED = 0.02, 0.9  # shares of the image, and of the mask
 
@@ -38,34 +43,48 @@ def recognize(path: Path) -> bool:
 def read(path: Path, images: Path | None = None) -> Annotations:
     """Read a salient dataset, one instance per image.
 
-    Images without a mask, and masks without foreground or of another size than their image, become issues.
+    The object is white. It may have another value if that is the only one beside black, as in masks of 0 and 1; this is
+    logged. Images without a mask, and masks without foreground, of another size than their image, in color or with
+    transparency, become issues, and so do images or masks of one name.
     """
     root, masks = images or path / "images", path / "masks"
-    files = _image_files(masks)
+    files, photos = _group_by_stem(masks), _group_by_stem(root)
     if not files:
         raise BoxelError(f"{masks}: there are no masks; put one black-and-white image per image into it.")
     rows = Builder()
-    masked = {file.stem for file in files}
-    for file in _image_files(root):
-        if file.stem not in masked:
-            what = f"the image has no mask in {masks} and is left out; draw it, or remove the image."
-            rows.report("no-mask", file, what, repair="")
-    for file in files:
+    for stem in sorted(photos.keys() - files.keys()):
+        what = f"the image has no mask in {masks} and is left out; draw it, or remove the image."
+        rows.report("no-mask", photos[stem][0], what, repair="")
+    values: set[int] = set()
+    for stem, several in files.items():
         try:
-            _add(rows, root, file)
+            for kind, found in (("masks", several), ("images", photos.get(stem, []))):
+                if len(found) > 1:
+                    names = " and ".join(file.name for file in found[:2])
+                    raise BoxelError(
+                        f"{found[1]}: there are several {kind} of one name, {names}; remove all but one."
+                    )
+            image = photos.get(stem, [root / f"{stem}.jpg"])[0]
+            _add(rows, image.relative_to(root).as_posix(), root, several[0], values)
         except BoxelError as error:
-            rows.issues.append(Issue("bad-mask", f"{error} The image is left out.", str(file)))
+            rows.issues.append(Issue("bad-mask", f"{error} The image is left out.", str(several[0])))
+    if values - {_WHITE}:
+        logger.info("%s: the object has the value %s in some masks, and is read so.", masks, min(values))
     return rows.build(root, [CATEGORY], path)
 
 
-def _image_files(folder: Path) -> list[Path]:
-    return sorted(file for file in folder.glob("*") if file.suffix.lower() in SUFFIXES)
+def _group_by_stem(folder: Path) -> dict[str, list[Path]]:
+    """Group the images in a folder and below it by their path without suffix."""
+    groups: dict[str, list[Path]] = {}
+    for file in sorted(folder.rglob("*")):
+        if file.suffix.lower() in SUFFIXES and not is_hidden(file):
+            groups.setdefault(file.relative_to(folder).with_suffix("").as_posix(), []).append(file)
+    return groups
 
 
-def _add(rows: Builder, root: Path, file: Path) -> None:
-    name = find_image(root, file.stem)
+def _add(rows: Builder, name: str, root: Path, file: Path, values: set[int]) -> None:
     width, height = image_size(root / name)
-    mask = read_image(file)[..., 0] > 127
+    mask = _read_mask(file, values)
     if mask.shape != (height, width):
         raise BoxelError(
             f"{file}: the mask is {mask.shape[1]} x {mask.shape[0]} pixels and its image {width} x {height}; "
@@ -73,9 +92,36 @@ def _add(rows: Builder, root: Path, file: Path) -> None:
         )
     if not mask.any():
         raise BoxelError(f"{file}: the mask is all black; draw it, or remove it.")
-    image = rows.add_image(file.stem, name, width, height)
+    stem = name.removesuffix(Path(name).suffix)
+    image = rows.add_image(stem, name, width, height)
     (box,) = tight_boxes([mask]).tolist()
-    rows.add(f"{file.stem}:1", image, 0, box, msgspec.json.encode(encode(mask)), area=float(mask.sum()))
+    rows.add(f"{stem}:1", image, 0, box, msgspec.json.encode(encode(mask)), area=float(mask.sum()))
+
+
+def _read_mask(file: Path, values: set[int]) -> NDArray[np.bool_]:
+    """Read a mask as bool, and add the value of its object to the known ones."""
+    pixels = read_image(file)
+    with Image.open(file) as image:
+        if "A" in image.mode and np.ptp(np.asarray(image.getchannel("A"))):
+            raise BoxelError(
+                f"{file}: the mask has transparent pixels; save the object white on black without them."
+            )
+        palette = np.asarray(image) if image.mode == "P" else None
+    gray = pixels.max(axis=2)
+    if int((gray - pixels.min(axis=2)).max()) > _MAX_SPREAD:
+        if palette is None or len(np.unique(palette)) > 2:
+            raise BoxelError(f"{file}: the mask is in color; save the object white on black.")
+        gray = palette
+    top = int(gray.max())
+    if top <= 127 and top:
+        if len(np.unique(gray)) > 2:
+            raise BoxelError(
+                f"{file}: the brightest pixel of the mask is {top}; save the object white (255)."
+            )
+        values.add(top)
+        return gray > 0
+    values.add(_WHITE)
+    return gray > 127
 
 
 def write(data: Annotations, path: Path) -> list[str]:

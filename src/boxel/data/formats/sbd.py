@@ -120,7 +120,8 @@ def write(data: Annotations, path: Path) -> list[str]:
     order = class_order([category.name for category in data.categories])
     stems = [stem for image, stem in enumerate(export.stems) if _write_image(export, image, order)]
     if any(data.splits):
-        write_splits(export, path, [image for image, stem in enumerate(export.stems) if stem in set(stems)])
+        split_of = dict(zip(export.stems, data.splits, strict=True))
+        write_splits(path, stems, [split_of[stem] for stem in stems])
     (path / "all.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
     export.write_ids()
     return export.losses("holds one instance per pixel", needs="SBD holds masks only")

@@ -9,7 +9,8 @@ like others.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
@@ -22,8 +23,9 @@ from PIL import Image
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import file_stems, image_names, place_images
+from boxel.data.formats.names import is_hidden
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
-from boxel.data.formats.voc import read_image_set
+from boxel.data.formats.voc import read_image_set, read_splits, write_splits
 from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import SUFFIXES, ImageError, image_size
 from boxel.data.issues import Issue
@@ -69,6 +71,7 @@ def recognize(path: Path) -> bool:
 def _has_other_annotations(folder: Path) -> bool:
     return any(
         file.suffix.lower() in _OF_OTHER_FORMATS
+        and not is_hidden(file)
         and file.name not in (*CLASS_LISTS, *(f"{split}.txt" for split in SPLITS))
         and not file.stem.endswith("_gtFine_polygons")
         for file in folder.rglob("*")
@@ -83,7 +86,7 @@ def holds_label_maps(folder: Path) -> bool:
 
 
 def _may_be_label_map(file: Path) -> bool:
-    return file.suffix.lower() in (".png", ".mat") and file.is_file()
+    return file.suffix.lower() in (".png", ".mat") and not is_hidden(file) and file.is_file()
 
 
 def _is_label_map(file: Path) -> bool:
@@ -126,7 +129,7 @@ def read(
             raise BoxelError(f"{image_folder or path}: there is no folder of images; name it with `images`.")
         pairs += _match(labels[folder], folder, image_folder, layout.listed, rows)
     root = images or layout.root
-    _add(rows, root, pairs)
+    _add(rows, root, pairs, read_splits([path, layout.root], rows))
     if not rows.paths:
         raise BoxelError(f"{path}: none of its label maps can be used, the first: {rows.issues[0].message}")
     return replace(rows.build(root, categories, path), map_labels=map_labels)
@@ -197,7 +200,11 @@ def _match(
 ) -> list[tuple[Path, Path]]:
     """Match images with their label maps; what has no counterpart becomes an issue."""
     beside = set(labels)
-    images = [p for p in sorted(image_folder.rglob("*")) if p.suffix.lower() in SUFFIXES and p not in beside]
+    images = [
+        p
+        for p in sorted(image_folder.rglob("*"))
+        if p.suffix.lower() in SUFFIXES and p not in beside and not is_hidden(p)
+    ]
     if text is not None:
         listed = _read_listed(text)
         labels, images = ([p for p in files if _bare_stem(p) in listed] for files in (labels, images))
@@ -212,7 +219,26 @@ def _match(
         for image in sorted({*images} - set(found.values())):
             what = f"the image has no label map in {folder} and is left out; draw it."
             rows.report("no-label-map", image, what)
-    return [(image, label) for label, image in found.items()]
+    return _drop_contradictions(found, images, rows)
+
+
+def _drop_contradictions(
+    found: dict[Path, Path], images: Sequence[Path], rows: Builder
+) -> list[tuple[Path, Path]]:
+    """Return each image with its label map, but none that several images or label maps are candidates for."""
+    twins = Counter(image.with_suffix("") for image in images)
+    taken: dict[Path, Path] = {}
+    pairs = []
+    for label, image in sorted(found.items(), key=lambda pair: pair[0].stem != pair[1].stem):
+        if twins[image.with_suffix("")] > 1:
+            what = f"several images are called {image.stem} in {image.parent}; remove all but one."
+            rows.report("ambiguous-image", label, what)
+        elif taken.setdefault(image, label) != label:
+            what = f"its image {image} has the label map {taken[image]} already; it is left out."
+            rows.report("ambiguous-image", label, what)
+        else:
+            pairs.append((image, label))
+    return sorted(pairs, key=lambda pair: pair[1])
 
 
 def _read_listed(text: Path) -> set[str]:
@@ -250,8 +276,8 @@ def _find_images(
     return {label: image for label, found in candidates.items() if (image := next(filter(None, found), None))}
 
 
-def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
-    """Add the pairs whose sizes agree."""
+def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]], splits: Mapping[str, str]) -> None:
+    """Add the pairs whose sizes agree; their splits are those of their folders, else as listed."""
     names = [image.with_name(_bare_stem(image) + image.suffix) for image, _ in pairs]
     ids = file_stems([os.path.relpath(name, root) for name in names])
     for id, (image, label) in zip(ids, pairs, strict=True):
@@ -268,7 +294,9 @@ def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]]) -> None:
             continue
         path, label_map = (Path(os.path.relpath(file, root)).as_posix() for file in (image, label))
         if rows.has_valid_name(path) and rows.has_valid_name(label_map):
-            rows.add_image(id, path, *size, label_map)
+            listed = splits.get(image.stem) or splits.get(_bare_stem(image))
+            split = next((part for part in Path(path).parts[:-1] if part in SPLITS), listed)
+            rows.add_image(id, path, *size, label_map, split)
 
 
 def write(data: Annotations, path: Path) -> list[str]:
@@ -292,6 +320,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         written.append(image)
     lines = (f"{values[label]} {_to_line(category.name)}\n" for label, category in enumerate(classes))
     (path / "classes.txt").write_text("".join(lines), encoding="utf-8")
+    if any(data.splits):
+        write_splits(path, [stems[image] for image in written], [data.splits[image] for image in written])
     missing = place_images(data.select_images(written), path / "images", [names[image] for image in written])
     if unreadable:
         losses.append(f"{len(unreadable)} images have no label map, the first: {unreadable[0]}")

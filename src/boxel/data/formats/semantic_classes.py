@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import MAX_VALUE, Category, values_to_labels
-from boxel.data.formats.builder import read_bytes
+from boxel.data.formats.builder import read_bytes, read_utf8
 from boxel.utils.errors import BoxelError, nearest, one_line
 
 _FOLDER = Path(__file__).parents[1] / "tables"
@@ -89,7 +89,7 @@ def _load_run_classes(file: Path) -> dict[int, str]:
 def _entries(file: Path) -> list[tuple[int, int, str]]:
     """Return line number, value and name of each entry."""
     try:
-        text = read_bytes(file).decode("utf-8-sig")
+        text = read_utf8(file).decode()
     except UnicodeDecodeError as error:
         raise BoxelError(
             f"{file}: this is not UTF-8 text ({one_line(error)}); a class list has one class per line."

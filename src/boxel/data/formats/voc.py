@@ -369,7 +369,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         tree = _tree(export, image, names, has_masks)
         tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
     for kind, listed in (("Main", range(len(data))), ("Segmentation", segmented)):
-        write_splits(export, path / "ImageSets" / kind, listed)
+        stems, splits = ([column[image] for image in listed] for column in (export.stems, data.splits))
+        write_splits(path / "ImageSets" / kind, stems, splits)
     export.write_ids()
     losses = []
     if lost_maps:
@@ -377,21 +378,16 @@ def write(data: Annotations, path: Path) -> list[str]:
     return export.losses("holds one object per pixel", others=losses, has_label_maps=True)
 
 
-def write_splits(export: Export, folder: Path, images: Sequence[int]) -> None:
-    """Write the lists of the splits; ``trainval.txt`` has all images but those of test and other splits."""
-    splits = export.data.splits
-    lists: dict[str, list[str]] = {"trainval": []} | {
-        re.sub(r"[^\w.-]", "_", split): [] for split in splits if split is not None
-    }
-    for image in images:
-        split = splits[image]
+def write_splits(folder: Path, stems: Sequence[str], splits: Sequence[str | None]) -> None:
+    """Write a list per split, and ``trainval.txt`` with all images but those of test and other splits."""
+    lists: dict[str, list[str]] = {"trainval": []}
+    for stem, split in zip(stems, splits, strict=True):
         if split is not None:
-            lists[re.sub(r"[^\w.-]", "_", split)].append(export.stems[image])
+            lists.setdefault(re.sub(r"[^\w.-]", "_", split), []).append(stem)
         if split in (None, "train", "val"):
-            lists["trainval"].append(export.stems[image])
-    for name, stems in lists.items():
-        text = "".join(f"{stem}\n" for stem in stems)
-        (folder / f"{name}.txt").write_text(text, encoding="utf-8")
+            lists["trainval"].append(stem)
+    for name, listed in lists.items():
+        (folder / f"{name}.txt").write_text("".join(f"{stem}\n" for stem in listed), encoding="utf-8")
 
 
 def _tree(export: Export, image: int, names: Sequence[str], segmented: bool) -> ElementTree.ElementTree:

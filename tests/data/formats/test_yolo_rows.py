@@ -150,3 +150,27 @@ def test_files_of_trackers_are_refused_by_name(tmp_path):
     assert (
         not len(data.labels) and "these are rows of a MOT file" in issue.message and "a.txt" in issue.message
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        ("0 60 40 20 20\n0 50 50 100 100\n", [[50, 30, 70, 50], [0, 0, 100, 100]]),
+        ("0 0.5 0.5 0.9 0.8\n0 0.6 0.1 0.9 0.3\n", [[50, 50, 90, 80], [60, 10, 90, 30]]),
+    ],
+)
+def test_boxes_in_another_layout_are_read_as_they_are_meant(tmp_path, text, boxes):
+    data = boxel.data.read(make(tmp_path, text))
+    np.testing.assert_allclose(data.boxes, boxes)
+    (issue,) = data.issues
+    assert issue.kind == "boxes-layout" and "its 2 boxes are written" in issue.message
+
+
+@pytest.mark.parametrize(
+    "text", ["0 0.5 0.5 1 1\n0 0.95 0.5 0.2 0.4\n", "0 0.9 0.9 0.95 0.95\n", "0 3 3 400 1\n"]
+)
+def test_boxes_that_may_be_right_are_left_alone(tmp_path, text):
+    data = boxel.data.read(make(tmp_path, text))
+    x, y, w, h = map(float, text.splitlines()[0].split()[1:])
+    np.testing.assert_allclose(data.boxes[0], np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * 100)
+    assert data.issues == []

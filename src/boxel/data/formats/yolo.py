@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+import numpy as np
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
@@ -45,6 +46,7 @@ from boxel.data.formats.yolo_rows import (
     as_oriented,
     find_oriented,
     interpret,
+    judge_layout,
     judge_rows,
     read_rows,
 )
@@ -161,6 +163,31 @@ def build(
     return ids.restore(data, [pair.key for pair in pairs])
 
 
+def _correct_layout(rows: Builder, found: Sequence[Row], path: Path) -> Sequence[Row]:
+    """Turn boxes that are written in pixels, or as corners, into shares; this becomes an issue."""
+    boxes = [row for row in found if len(row.numbers) in (4, 5)]
+    if not boxes:
+        return found
+    numbers = np.array([row.numbers[:4] for row in boxes])
+    sizes = np.array([(rows.widths[row.image], rows.heights[row.image]) for row in boxes], dtype=float)
+    layout = judge_layout(numbers, sizes)
+    if layout == "shares":
+        return found
+    word = {"pixels": "in pixels", "corners": "as x0, y0, x1, y1"}[layout]
+    what = f"its {len(boxes):,} boxes are written {word}, not as center and size in shares of the image."
+    rows.report("boxes-layout", path, what, repair="read as they are meant", layout=layout)
+    if layout == "pixels":
+        numbers /= np.tile(sizes.clip(1), 2)
+    else:
+        low, high = numbers[:, :2], numbers[:, 2:]
+        numbers = np.concatenate([(low + high) / 2, high - low], axis=1)
+    new = iter(numbers.tolist())
+    return [
+        row._replace(numbers=[*next(new), *row.numbers[4:]]) if len(row.numbers) in (4, 5) else row
+        for row in found
+    ]
+
+
 def _add_instances(
     rows: Builder, found: Sequence[Row], label_of: dict[int, int], config: Mapping[str, Any], path: Path
 ) -> None:
@@ -173,6 +200,7 @@ def _add_instances(
             "`kpt_shape: [%d, %d]` in data.yaml",
             *(path, *meaning[:2], *meaning[:2]),
         )
+    found = _correct_layout(rows, found, path)
     count = Counter[int]()
     shapes: list[tuple[str, Row, Shape]] = []
     for row in found:

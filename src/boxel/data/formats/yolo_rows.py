@@ -24,6 +24,12 @@ MIN_ORIENTED = 2
 _MAX_OUT = 0.02
 """A box of a pose may extend this far past the image, as a share of it."""
 
+_MIN_PIXELS = 2
+"""All boxes with a number above this are written in pixels."""
+
+_MIN_OUTSIDE = 0.2
+"""Minimum share of the boxes that must extend past their image, for another layout to be likely."""
+
 _MIN_INSIDE = 0.9
 """Minimum share of the keypoints that are inside the boxes of their poses."""
 
@@ -118,6 +124,34 @@ def judge_rows(rows: Sequence[Row], kpt_shape: tuple[int, int] | None, task: str
     six = [row.numbers[5] for row in rows if len(row.numbers) == 6]
     scored = len(six) == len(rows) and all(v >= 1 and v.is_integer() for v in six)
     return Meaning(has_tracks=ends_in_ids or (scored and (len(six) > 1 or max(six, default=0) > 1)))
+
+
+def judge_layout(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> str:
+    """Judge how boxes are written: as YOLO's ``shares`` of the image, or wrongly as ``pixels`` or ``corners``.
+
+    Another layout is only returned if all boxes fit into their images in it, and as they should be many do not.
+
+    Args:
+        boxes: (N, 4) the numbers of rows that are boxes.
+        sizes: (N, 2) width and height of their images in pixels; zeros if unknown.
+
+    Examples:
+        >>> judge_layout(np.array([[60.0, 40, 20, 20]]), np.array([[120.0, 80]]))
+        'pixels'
+        >>> judge_layout(np.array([[0.5, 0.5, 0.9, 0.8], [0.6, 0.1, 0.9, 0.3]]), np.array([[120.0, 80]] * 2))
+        'corners'
+    """
+    usable = np.isfinite(boxes).all(axis=1) & (sizes > 0).all(axis=1)
+    boxes, sizes = boxes[usable], sizes[usable]
+    if not len(boxes):
+        return "shares"
+    if (boxes.max(axis=1) > _MIN_PIXELS).all():
+        return "pixels" if _are_boxes(boxes / np.tile(sizes, 2)) else "shares"
+    inside = (boxes[:, :2] >= boxes[:, 2:] / 2 - _MAX_OUT).all(axis=1)
+    inside &= (boxes[:, :2] + boxes[:, 2:] / 2 <= 1 + _MAX_OUT).all(axis=1)
+    corners = (boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() >= 0 and boxes.max() <= 1 + _MAX_OUT
+    enough = len(boxes) > 1 and (~inside).mean() >= _MIN_OUTSIDE
+    return "corners" if corners and enough else "shares"
 
 
 def _find_visible(numbers: NDArray[np.float64], count: int) -> tuple[int, int] | None:

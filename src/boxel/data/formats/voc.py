@@ -201,16 +201,20 @@ def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
     """Return restored annotations whose extras are those of the XML where it has them: they may have been edited."""
     if restored is data:
         return data
-    columns = {}
-    for name, tags in (("extras", OBJECT_TAGS), ("image_extras", IMAGE_TAGS)):
-        pairs = zip(getattr(restored, name), getattr(data, name), strict=True)
-        columns[name] = [
-            encode_extras(merge_fields(decode_extras(known), decode_extras(read), tags))
-            if known is not read
-            else read
-            for known, read in pairs
+    pairs = (
+        zip(restored.extras, data.extras, [OBJECT_TAGS] * len(data.extras), strict=True),
+        zip(restored.image_extras, data.image_extras, [IMAGE_TAGS] * len(data), strict=True),
+    )
+    extras, image_extras = (
+        [
+            read
+            if known is read
+            else encode_extras(merge_fields(decode_extras(known), decode_extras(read), tags))
+            for known, read, tags in column
         ]
-    return replace(restored, **columns)
+        for column in pairs
+    )
+    return replace(restored, extras=extras, image_extras=image_extras)  # type: ignore[arg-type]  # it becomes an array
 
 
 def class_order(names: Sequence[str]) -> list[str]:
@@ -369,8 +373,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         tree = _tree(export, image, names, has_masks)
         tree.write(path / "Annotations" / f"{stem}.xml", encoding="utf-8")
     for kind, listed in (("Main", range(len(data))), ("Segmentation", segmented)):
-        stems, splits = ([column[image] for image in listed] for column in (export.stems, data.splits))
-        write_splits(path / "ImageSets" / kind, stems, splits)
+        stems = [export.stems[image] for image in listed]
+        write_splits(path / "ImageSets" / kind, stems, [data.splits[image] for image in listed])
     export.write_ids()
     losses = []
     if lost_maps:

@@ -262,9 +262,9 @@ def left_out(before: Output, data: Annotations) -> tuple[int, int]:
             earlier[image][origin] += 1
     lacking = complete = 0
     for key, rows in zip(before.paths, earlier, strict=True):
-        image = index.get(key)
-        own = [] if image is None else data.instances_in(image).tolist()
+        place = index.get(key)
+        own = [] if place is None else data.instances_in(place).tolist()
         now = Counter(origin_digest(data, row) for row in own)
-        lacking += image is None or bool(rows - now)
-        complete += image is not None and not rows - now and bool(rows)
+        lacking += place is None or bool(rows - now)
+        complete += place is not None and not rows - now and bool(rows)
     return lacking, complete

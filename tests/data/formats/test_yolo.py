@@ -175,9 +175,9 @@ def test_a_missing_split_is_an_error(tmp_path):
         boxel.data.read(file, split="val")
     (issue,) = boxel.data.read(file).issues
     assert issue.kind == "bad-file" and "its `val`, images/absent, does not exist" in issue.message
-    # Nothing is listed: all is one split.
+    # Nothing is listed: the names of the folders tell.
     (tmp_path / "data.yaml").write_text("names: [cat]")
-    assert len(boxel.data.read(file, split="train")) == 3
+    assert len(boxel.data.read(file, split="train")) == 2
 
 
 @pytest.mark.parametrize("entry", ["\0", "x" * 5000, 3, {"a": 1}, [[]], ["\0", None], ""])

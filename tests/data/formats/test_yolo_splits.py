@@ -205,6 +205,10 @@ def test_folders_are_splits_by_name(tmp_path, folder):
         label(tmp_path / f"labels/{split}/{name}.txt")
     assert sorted(boxel.data.read(tmp_path).splits) == ["train", "val"]
     assert boxel.data.read(tmp_path / "images" / folder).splits == ["val"]
+    assert [p[-5] for p in boxel.data.read(tmp_path, split="val").paths] == ["b"]
+    assert (
+        len(boxel.data.read(tmp_path / "images" / folder, split="train")) == 1
+    )  # a folder is a choice already
 
 
 def test_one_folder_for_train_and_val_is_no_split(tmp_path):

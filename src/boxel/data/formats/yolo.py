@@ -196,7 +196,7 @@ def _add_instances(
     meaning = judge_rows(found, keypoint_shape(config), task)
     if meaning.keypoints and keypoint_shape(config) is None:
         logger.info(
-            "%s: its rows are poses, a box and %d keypoints of %d numbers, and are read so; state "
+            "%s: its rows are poses, boxes with keypoints (%d) of %d numbers, and are read so; state "
             "`kpt_shape: [%d, %d]` in data.yaml",
             *(path, *meaning[:2], *meaning[:2]),
         )

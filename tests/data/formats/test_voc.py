@@ -529,3 +529,26 @@ def test_fields_are_carried_along_and_can_be_edited(folder, tmp_path_factory):
 def test_a_random_dataset_survives(convert_random, check_same, draw):
     data, found, _ = convert_random(draw, "voc")
     check_same(found, data, but=("trusted", "source", "quality", "areas"))  # of masks that lie under others
+
+
+@pytest.mark.parametrize("layout", ["{}/one", "Annotations/{}/one"])
+def test_folders_of_splits_are_read(folder, layout):
+    images = layout.replace("Annotations", "JPEGImages")
+    for split, label in (("train", "dog"), ("valid", "cat")):
+        xml = folder / f"in/{layout.format(split)}.xml"
+        image = folder / f"in/{images.format(split)}.jpg"
+        for file in (xml, image):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        inside = f"<object><name>{label}</name>{bounds(1, 1, 4, 5)}</object>"
+        xml.write_text(f"<annotation><filename>one.jpg</filename>{inside}</annotation>")
+        Image.new("RGB", (20, 10)).save(image)
+    assert boxel.data.recognize(folder / "in") == "voc"
+    data = boxel.data.read(folder / "in")
+    start = "JPEGImages/" if "Annotations" in layout else ""
+    assert data.paths == [f"{start}train/one.jpg", f"{start}valid/one.jpg"] and data.issues == []
+    assert data.splits == ["train", "val"] and [data.categories[label].name for label in data.labels] == [
+        "dog",
+        "cat",
+    ]
+    boxel.data.write(data, folder / "out", "voc")
+    assert boxel.data.read(folder / "out").splits == data.splits

@@ -12,8 +12,9 @@ import logging
 import os
 import re
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -56,6 +57,8 @@ CLASSES = tuple(name for name in load_class_table("voc").values() if name != "ba
 
 VOID = 255
 
+_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
+
 _MIN_IOU = 0.25
 """Minimum IoU of a mask's tight box with its XML box, which also contains the void border of small objects."""
 
@@ -67,16 +70,31 @@ def recognize(path: Path) -> bool:
     folder = _find_folder(path)
     if folder is None or (folder / "Annotations").is_dir():
         return folder is not None
-    return any(find_root(file) in ("annotation", "") for file in list_files(folder, ".xml")[:8])
+    return any(find_root(file) in ("annotation", "") for file in islice(_xml_files(folder), 8))
 
 
 def _find_folder(path: Path) -> Path | None:
     for folder in (path, *sorted(path.glob("VOC*")), *sorted(path.glob("VOCdevkit/VOC*"))):
-        if list_files(folder / "Annotations", ".xml"):
+        if any(_xml_files(folder / "Annotations")):
             return folder
     if list_files(path, ".xml"):
         return path.parent if path.name == "Annotations" else path
-    return None
+    # A folder per split, each with images and XML files.
+    return path if not list_files(path, ".json") and any(_xml_files(path)) else None
+
+
+def _xml_files(folder: Path) -> Iterator[Path]:
+    """Yield the XML files in a folder and those a few levels below."""
+    for level in ("", "*/", "*/*/"):
+        for file in folder.glob(f"{level}*.[xX][mM][lL]"):
+            if not any(part.startswith(".") for part in file.relative_to(folder).parts) and file.is_file():
+                yield file
+
+
+def _files_by_stem(folder: Path) -> dict[str, Path]:
+    """Return the XML files of a dataset by their path without suffix."""
+    source = _xml_folder(folder)
+    return {file.relative_to(source).with_suffix("").as_posix(): file for file in sorted(_xml_files(source))}
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -109,7 +127,11 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         label_map = _find_png(folder / "SegmentationClass", xml.stem)
         map_path = os.path.relpath(label_map, root) if label_map.is_file() else None
         extras = encode_extras(xml.extras)
-        index = rows.add_image(xml.stem, relative, *size, map_path, splits.get(xml.stem), extras)
+        parts = PurePosixPath(xml.stem).parts
+        split = splits.get(
+            parts[-1], next((_SPLIT_FOLDERS[part] for part in parts if part in _SPLIT_FOLDERS), None)
+        )
+        index = rows.add_image(xml.stem, relative, *size, map_path, split, extras)
         instances = _match_masks(xml, counts_from_zero, folder, known_order, size, rows)
         for k, (one, box, segmentation) in enumerate(instances, start=1):
             text = None if segmentation is None else msgspec.json.encode(segmentation)
@@ -127,16 +149,22 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 
 def _parse_files(path: Path, folder: Path, stems: Sequence[str], rows: Builder) -> list[VocFile]:
     """Parse the XML files; an image without one must at least have a segmentation."""
-    source = _xml_folder(folder)
-    files = {file.stem: file for file in list_files(source, ".xml")}
+    files = _files_by_stem(folder)
+    below: dict[str, list[str]] = {}
+    for stem in files:
+        below.setdefault(PurePosixPath(stem).name, []).append(stem)
     parsed: list[VocFile | None] = []
     for stem in stems:
+        if stem not in files and len(below.get(stem, [])) == 1:  # a list names it without its folder
+            (stem,) = below[stem]
         if stem in files:
             parsed.append(read_voc_xml(files[stem], stem, rows))
         elif any(_find_png(folder / f"Segmentation{kind}", stem).is_file() for kind in ("Object", "Class")):
             parsed.append(VocFile(stem))
         else:
-            what = f"it lists {stem}, but there is no {source / stem}.xml; its image is left out."
+            what = (
+                f"it lists {stem}, but there is no {_xml_folder(folder) / stem}.xml; its image is left out."
+            )
             rows.report("bad-file", path, what, stem)
     found = [xml for xml in parsed if xml is not None]
     if not found:
@@ -168,7 +196,7 @@ def _counts_from_zero(path: Path, folder: Path, parsed: Sequence[VocFile]) -> bo
     """Return whether any box of the whole dataset begins at 0, which is logged."""
     first = next((xml.stem for xml in parsed if any(0 in one.bounds[:2] for one in xml.objects or ())), None)
     if first is None and path.is_file():
-        others = (file for file in list_files(_xml_folder(folder), ".xml") if _ZERO.search(read_bytes(file)))
+        others = (file for file in _xml_files(_xml_folder(folder)) if _ZERO.search(read_bytes(file)))
         first = next((file.stem for file in others), None)
     if first is not None:
         logger.warning("%s: its boxes count pixels from 0, e.g. in %s.xml, and are read so.", path, first)
@@ -232,7 +260,7 @@ def _locate(path: Path) -> tuple[Path, list[str]]:
     found = _find_folder(path) if path.is_dir() else None
     if found is None:
         raise BoxelError(f"{path}: there is no VOC dataset; it should be a folder with Annotations/*.xml.")
-    return found, [file.stem for file in list_files(_xml_folder(found), ".xml")]
+    return found, list(_files_by_stem(found))
 
 
 _NUMBER = re.compile(r"\s+-?[01]$")

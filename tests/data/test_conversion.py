@@ -263,6 +263,14 @@ def test_objects_without_a_trusted_mask_are_void_in_voc(source, tmp_path):
     assert boxel.data.read(tmp_path / "out").has_mask.tolist() == [True, False]
 
 
+def test_untrusted_masks_are_left_out_of_sbd(source, tmp_path):
+    data = boxel.data.read(source)
+    data.trusted[1] = False
+    with pytest.warns(ConversionWarning, match="SBD cannot mark a mask as untrusted: 1 are left out"):
+        boxel.data.write(data, tmp_path / "out", "sbd")
+    assert boxel.data.read(tmp_path / "out").ids == [90]
+
+
 def test_parts_of_a_mask_are_joined_in_yolo(source, tmp_path):
     content = json.loads(source.read_text())
     content["annotations"][0]["segmentation"] = [[5, 5, 15, 5, 15, 25, 5, 25], [20, 5, 28, 5, 28, 25, 20, 25]]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import re
 import shutil
@@ -285,11 +286,11 @@ class Export:
         crowds = int(data.iscrowd.sum())
         if reason and crowds and not self.untrusted:
             sentences.append(f"{name} has no crowds: {crowds} are written as ordinary instances.")
-        untrusted = int((data.has_segmentation & ~data.trusted).sum())
+        untrusted = np.flatnonzero(data.has_segmentation & ~data.trusted).tolist()
         if (reason or needs) and untrusted and not self.untrusted:
-            sentences.append(
-                f"{name} cannot mark a mask as untrusted: {untrusted} are written as boxes only."
-            )
+            is_written = set(itertools.chain.from_iterable(self.rows)).intersection(untrusted)
+            outcome = "written as boxes only" if is_written else "left out"
+            sentences.append(f"{name} cannot mark a mask as untrusted: {len(untrusted)} are {outcome}.")
         if not has_label_maps:
             sentences += lost_label_maps(data, name)
         left_out = len(data.labels) - sum(map(len, self.rows))

@@ -113,6 +113,13 @@ def test_two_images_of_one_label_file_are_reported(tmp_path):
     assert "a.jpg and a.png both have this label file" in data.issues[0].message
 
 
+def test_a_wrong_number_of_classes_is_reported(tmp_path):
+    make(tmp_path)
+    (tmp_path / "data.yaml").write_text("nc: 3\nnames: [cat, dog]\n")
+    (issue,) = boxel.data.read(tmp_path).issues
+    assert issue.kind == "class-lists" and "`nc` is 3, but `names` lists 2" in issue.message
+
+
 def test_names_in_a_file_of_their_own(tmp_path):
     make(tmp_path)
     (tmp_path / "data.yaml").write_text("names: my.names\n")

@@ -154,10 +154,14 @@ def _stated_names(config: Mapping[str, Any], file: Path | None, rows: Builder) -
     try:
         if not pairs or not all(isinstance(name, str | int | float) for _, name in pairs):
             raise ValueError
-        return _List(file, {int(k): sound_name(str(name), int(k), file, rows) for k, name in pairs})
+        found = {int(k): sound_name(str(name), int(k), file, rows) for k, name in pairs}
     except (TypeError, ValueError) as error:
         message = f"{file}: `names` must list the classes, or give each class number a name."
         raise BoxelError(message) from error
+    if str(config.get("nc", "")).isdecimal() and int(config["nc"]) != len(found):
+        what = f"`nc` is {config['nc']}, but `names` lists {len(found)}; correct the one that is wrong."
+        rows.report("class-lists", file, what, repair="")
+    return _List(file, found)
 
 
 def sound_name(name: str, number: int, file: Path, rows: Builder) -> str:

@@ -277,6 +277,15 @@ def test_a_copied_file_leaves_the_ids_to_the_original(three):
     assert data.image_ids == ["a_copy", "one"] and data.ids == [32, 33, 34, 31, 12, 23]
 
 
+def test_a_renamed_file_keeps_its_ids(tmp_path):
+    data = replace(boxel.data.read(make(tmp_path / "a", [shape(TRIANGLE)])), ids=[31], image_ids=[8])
+    boxel.data.write(data, tmp_path / "b", "labelme")
+    for suffix in ("json", "png"):
+        (tmp_path / f"b/one.{suffix}").rename(tmp_path / f"b/new.{suffix}")
+    found = boxel.data.read(tmp_path / "b")
+    assert found.paths == ["new.png"] and found.image_ids == [8] and found.ids == [31] and found.issues == []
+
+
 def test_shapes_whose_keys_another_tool_dropped_are_found_by_geometry(three):
     def change(shapes):
         shapes[:] = [

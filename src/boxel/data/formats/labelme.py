@@ -213,7 +213,7 @@ def _add_images(
     ]
     paths, problems = pair_images(root, stated, labels)
     known = ids.image_ids
-    taken = set(known.values())
+    taken = {known[stem] for stem in stems if stem in known}
     for i, (file, content) in enumerate(readable):
         if i in problems:
             rows.report("ambiguous-image", file, problems[i], stems[i], repair="")

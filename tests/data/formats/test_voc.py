@@ -552,3 +552,13 @@ def test_folders_of_splits_are_read(folder, layout):
     ]
     boxel.data.write(data, folder / "out", "voc")
     assert boxel.data.read(folder / "out").splits == data.splits
+
+
+def test_fields_that_xml_cannot_hold_stay_in_the_ids_file(folder):
+    deep = json.loads('{"a":' * 300 + "1" + "}" * 300)
+    attributes = {"k": [1], "l": "7"}
+    fields = {"1 x": 2, "n": [[1]], "text": "a\x01b", "deep": deep, "attributes": attributes}
+    data = boxel.data.read(folder)
+    data.extras[0] = json.dumps(fields).encode()
+    boxel.data.write(data, folder / "out", "voc")
+    assert json.loads(boxel.data.read(folder / "out").extras[0]) == fields

@@ -203,20 +203,27 @@ def _parse(text: str) -> Any:
     return text
 
 
-def add_fields(parent: ElementTree.Element, fields: Mapping[str, Any], known: Collection[str] = ()) -> None:
+def add_fields(
+    parent: ElementTree.Element, fields: Mapping[str, Any], known: Collection[str] = (), depth: int = 0
+) -> None:
     """Append fields to an element, as `read_fields` reads them; what XML cannot hold is left out."""
     for tag, value in fields.items():
         if tag in known or not _TAG.fullmatch(tag):
             continue
         for item in value if isinstance(value, list) else [value]:
-            if isinstance(item, dict):
+            if isinstance(item, dict) and depth < _MAX_DEPTH:
                 child = ElementTree.SubElement(parent, tag)
                 if tag == "attributes":
                     for name, text in item.items():
-                        add_fields(ElementTree.SubElement(child, "attribute"), {"name": name, "value": text})
+                        add_fields(
+                            ElementTree.SubElement(child, "attribute"),
+                            {"name": name, "value": text},
+                            (),
+                            depth + 1,
+                        )
                 else:
-                    add_fields(child, item)
-            elif item is not None and not isinstance(item, list):
+                    add_fields(child, item, depth=depth + 1)
+            elif item is not None and not isinstance(item, list | dict):
                 text = item if isinstance(item, str) else json.dumps(item)
                 ElementTree.SubElement(parent, tag).text = clean_text(text)
 

@@ -242,7 +242,7 @@ INTRODUCTION = (
     "",
     "Random datasets are written in each format and read again. **yes**: the field is the same afterward in every",
     "object. **ids**: it is the same as long as `boxel-ids.json`, which boxel writes beside the files of other",
-    "formats, stays with them. Empty: the format has no place for it, or changes it; `boxel convert` says so. The",
+    "formats, stays with them. Empty: the format has no place for it, or changes it; `boxel convert` reports it. The",
     "masks of these datasets do not overlap: VOC and SBD hold one object per pixel.",
     "",
     "What two formats both keep survives a conversion from one to the other.",

@@ -203,7 +203,7 @@ GOOD = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 1, 1]}
     ("rows", "said"),
     [
         ({"annotations": []}, "this is a dataset and not a COCO results file"),
-        ({"results": []}, "not a COCO results file .it is no list."),
+        ({"results": []}, "not a COCO results file .it is not a list."),
         ("[{", "not a COCO results file .it ends too early."),
         (json.dumps([GOOD])[:-9], "not a COCO results file .it ends too early."),
         ("", "not a COCO results file .it is empty."),

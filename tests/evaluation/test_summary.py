@@ -81,7 +81,7 @@ def test_an_unreadable_true_mask_is_replaced_by_its_box(make_truth, make_result,
 
 
 def test_true_masks_that_are_none_are_counted_by_kind(make_truth, make_result, rectangle, caplog):
-    """Only what is no mask at all is left out; filled boxes count as pycocotools counts them."""
+    """Only what is not a mask at all is left out; filled boxes count as pycocotools counts them."""
     shape = rectangle(100, 100, 5, 5, 45, 45)
     shape[5:20, 5:20] = False
     truth = make_truth([(100, 100)], [{"mask": shape}] * 7)

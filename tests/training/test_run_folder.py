@@ -1,4 +1,4 @@
-"""The folder of a run: what it was trained on, one run at a time, and what is said if it is damaged."""
+"""The folder of a run: what it was trained on, one run at a time, and what is reported if it is damaged."""
 
 import json
 import shutil

@@ -172,7 +172,7 @@ def test_without_any_quality_there_is_no_histogram(hand_made, report):
 
 def test_a_dataset_without_boxes_has_a_report(make_set, report):
     page = report(make_set([]))
-    assert "There are no masks." in page.said
+    assert "There are not masks." in page.said
     assert not page.texts["figure"]
     assert "None: each image was labeled, and each box has a mask." in page.said
 

@@ -86,6 +86,12 @@ def select_split(data: Annotations, split: str) -> Annotations:
 
     Raises:
         BoxelError: There are other splits, but not this one.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> data = make_split(example_scenes(4), 0.25)
+        >>> len(select_split(data, "val"))
+        1
     """
     counts = Counter(data.splits)
     if counts[split] or set(counts) <= {None}:

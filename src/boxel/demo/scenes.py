@@ -100,7 +100,7 @@ def summarize_detections(truth: Annotations, results: list[Result]) -> dict[str,
     mask, box = coco_ap(truth, results, "segm"), coco_ap(truth, results, "bbox")
     row = {"mask_AP": mask["AP"], "mask_AP50": mask["AP50"], "mask_AP75": mask["AP75"]}
     row |= {"box_AP": box["AP"], **mask_iou(truth, results)}
-    # Without a detection there is no mask IoU; 0 keeps the table and the JSON readable.
+    # Without a detection there is not a mask IoU; 0 keeps the table and the JSON readable.
     return {name: round(float(np.nan_to_num(value)), 4) for name, value in row.items()}
 
 

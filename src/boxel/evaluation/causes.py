@@ -352,7 +352,10 @@ def _explain_classes(truth: Annotations, images: Sequence[_Image], transform: _T
         share = sum(mapping(given) == true for given, true in numbers) / len(pairs)
         if share >= 0.6 and share >= same + 0.3:
             return f"the boxes agree and {sentence}"
-    best = {given: Counter(true for g, true in pairs if g == given).most_common(1)[0] for given, _ in pairs}
+    counts: dict[Any, Counter[int]] = {}
+    for given, true in pairs:
+        counts.setdefault(given, Counter())[true] += 1
+    best = {given: max(found.items(), key=lambda item: item[1]) for given, found in counts.items()}
     if same <= 0.2 and len(best) > 1 and sum(count for _, count in best.values()) >= max(3, 0.8 * len(pairs)):
         names = {category.id: f"{category.id} ({category.name})" for category in truth.categories}
         given, (true, count) = max(best.items(), key=lambda item: item[1][1] * (item[0] != item[1][0]))

@@ -282,7 +282,7 @@ def to_annotations(results: Sequence[Result], images: str | Path | Annotations) 
     """
     known = images if isinstance(images, Annotations) else _list_images(images)
     data, matched = match_results(known, results, class_agnostic=True)
-    categories = _categories_of(matched, data.categories)
+    categories = _name_categories(matched, data.categories)
     label = {category: k for k, category in enumerate(dict.fromkeys(categories.values()))}
     number = {image_id: image for image, image_id in enumerate(data.image_ids)}
     rows, index = Builder(), dict[int, int]()
@@ -301,7 +301,7 @@ def to_annotations(results: Sequence[Result], images: str | Path | Annotations) 
     return rows.build(Path(), list(label), Path())
 
 
-def _categories_of(results: Sequence[Result], known: Sequence[Category]) -> dict[int | str, Category]:
+def _name_categories(results: Sequence[Result], known: Sequence[Category]) -> dict[int | str, Category]:
     """Return the category of each id or name that results have, in the order of the ids."""
     names = {category.name: category for category in known}
     found: dict[int | str, Category] = {category.id: category for category in known}

@@ -68,9 +68,9 @@ def clean_results(rows: Sequence[Any], file: str = "results") -> tuple[list[Resu
             results.append(_clean_row(row))
             positions.append(position)
         except _Unusable as error:
-            problems.append(f"result {position}{_image_of(row)} {error}")
+            problems.append(f"result {position}{_format_image(row)} {error}")
         except (TypeError, ValueError, OverflowError) as error:
-            problems.append(f"result {position}{_image_of(row)} cannot be read ({one_line(error)})")
+            problems.append(f"result {position}{_format_image(row)} cannot be read ({one_line(error)})")
     if problems and not results:
         raise BoxelError(
             f"{file}: none of the {len(rows)} results can be used: {problems[0]}{_remedy(rows)}."
@@ -126,7 +126,7 @@ def decode_results(path: Path) -> list[Any]:
         raise BoxelError(
             f"{path}: this is a dataset and not a COCO results file; give {wanted}, as a detector writes it."
         )
-    raise BoxelError(f"{path}: not a COCO results file (it is no list); it should be {wanted}.")
+    raise BoxelError(f"{path}: not a COCO results file (it is not a list); it should be {wanted}.")
 
 
 def _decode_loosely(content: bytes, error: msgspec.DecodeError) -> Any:
@@ -223,7 +223,7 @@ def box_around(polygons: Sequence[Sequence[float]]) -> list[float]:
     return [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)]
 
 
-def _image_of(row: Any) -> str:
+def _format_image(row: Any) -> str:
     """Return the image of a row in parentheses, for messages."""
     found = row.get("image_id", row.get("file_name")) if isinstance(row, Mapping) else None
     return "" if found is None else f" (image {one_line(found, 60)})"

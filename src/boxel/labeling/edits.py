@@ -54,7 +54,7 @@ class Edit(msgspec.Struct, array_like=True, frozen=True):
 
     @property
     def key(self) -> tuple[str, ImageId]:
-        """What tells it apart from the edits of other instances."""
+        """The key by which it differs from the edits of other instances."""
         return self.image, self.id
 
 
@@ -149,7 +149,7 @@ def join(found: Mapping[str, Edits]) -> Edits:
                     f"annotation {edit.id} of {edit.image} was edited differently in {other_name} and in {name}; undo "
                     "one of the edits, or discard both with `overwrite`."
                 )
-            if other.kind == "fields":  # what was drawn counts
+            if other.kind == "fields":  # an edited shape counts
                 joined[edit.key] = (name, edit)
     images = dict.fromkeys(image for edits in found.values() for image in edits.images)
     return Edits([*(edit for _, edit in joined.values()), *added], list(images))

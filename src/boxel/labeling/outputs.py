@@ -226,7 +226,7 @@ def _digest(values: list[Any]) -> bytes:
 
 
 def compare(before: Output, found: Annotations) -> Changes:
-    """Find what has changed in an output since it was recorded; rows are told apart by image and id."""
+    """Find what has changed in an output since it was recorded; a row is identified by image and id."""
     image_of = {id: i for i, id in reversed(list(enumerate(before.image_ids)))}
     images = [image_of.get(id, -1) for id in found.image_ids]
     owners = found.image_index.tolist()

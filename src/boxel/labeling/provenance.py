@@ -27,7 +27,7 @@ def describe_input(source: Annotations | str | Path, data: Annotations) -> dict[
 def add_provenance(
     data: Annotations, made_from: dict[str, str], settings: dict[str, Any], store: Store
 ) -> Annotations:
-    """Record in the `info` of a dataset, as `boxel`, what made it.
+    """Record in the `info` of a dataset what made it, under `boxel`.
 
     Command and date are those of the run that changed the dataset last, so that a job which is finished writes the same
     file again.

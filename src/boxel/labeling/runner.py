@@ -216,7 +216,7 @@ def _compare_datasets(data: Annotations, config: LabelConfig, store: Store) -> t
 
 
 def _judge(data: Annotations, own: NDArray[np.bool_]) -> tuple[MaskJudgment, NDArray[np.bool_]]:
-    """Judge the masks of a dataset; return (N,) bool too, the segmentations that are no masks and nobody's own."""
+    """Judge the masks of a dataset; return (N,) bool too, the segmentations that are not masks and nobody's own."""
     judgment = judge_masks(data)
     return judgment, judgment.bad & ~own & ~data.iscrowd
 
@@ -224,7 +224,7 @@ def _judge(data: Annotations, own: NDArray[np.bool_]) -> tuple[MaskJudgment, NDA
 def _describe_masks(
     data: Annotations, judgment: MaskJudgment, rejected: NDArray[np.bool_], relabel: bool
 ) -> list[str]:
-    """Return a sentence on segmentations that are no masks, and one if all masks are rectangles."""
+    """Return a sentence on segmentations that are not masks, and one if all masks are rectangles."""
     if relabel:
         return []
     name, sentences = data.file or "the dataset", []

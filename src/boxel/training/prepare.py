@@ -92,7 +92,7 @@ def _read(
 
 
 def _drop_bad_masks(data: Annotations) -> Annotations:
-    """Return the dataset without segmentations that are no masks, of which only the boxes are used."""
+    """Return the dataset without segmentations that are not masks, of which only the boxes are used."""
     sound, sentences = drop_bad_masks(data)
     for sentence in sentences:
         logger.warning("%s", sentence)

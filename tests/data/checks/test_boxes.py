@@ -4,7 +4,7 @@ import pytest
 from boxel.data.checks import check, repair
 
 NAN, INF = float("nan"), float("inf")
-SQUARE = [[20, 20, 38, 20, 40, 22, 40, 40, 20, 40]]  # less a corner, so that it is no box
+SQUARE = [[20, 20, 38, 20, 40, 22, 40, 40, 20, 40]]  # less a corner, so that it is not a box
 
 
 def test_a_dataset_of_boxes_only_has_no_issues(make) -> None:

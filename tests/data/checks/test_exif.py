@@ -50,7 +50,7 @@ def test_stored_boxes_and_masks_are_rotated_with_the_pixels(one, tmp_path, orien
 
     mask = np.zeros((80, 100), dtype=np.uint8)
     mask[10:30, 85:95] = 1
-    mask[10, 94] = 0  # so that it is no box
+    mask[10, 94] = 0  # so that it is not a box
     polygon = [[85, 10, 94, 10, 94, 11, 95, 11, 95, 30, 85, 30]]
     data = one(orientation, [STORED, STORED], [encode(mask), polygon], labels=[0, 1])
     issues = check(data)

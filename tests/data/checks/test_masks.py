@@ -12,7 +12,7 @@ from boxel.data.checks.repair_state import RepairState
 from boxel.masks.rle import encode
 
 BOX = (20, 20, 40, 40)
-SQUARE = [20, 20, 38, 20, 40, 22, 40, 40, 20, 40]  # less a corner, so that it is no box
+SQUARE = [20, 20, 38, 20, 40, 22, 40, 40, 20, 40]  # less a corner, so that it is not a box
 POINT = [30, 30, 30, 30, 30, 30]
 
 

@@ -166,13 +166,13 @@ def test_a_folder_without_masks_is_an_error(folder):
     for file in (folder / "masks").iterdir():
         file.unlink()
     with pytest.raises(
-        BoxelError, match="there are no masks; put one black-and-white image per image into it"
+        BoxelError, match="there are not masks; put one black-and-white image per image into it"
     ):
         boxel.read(folder)
     (folder / "masks").rmdir()
     with pytest.raises(BoxelError, match="no dataset of a known format"):
         boxel.read(folder)
-    with pytest.raises(BoxelError, match="there are no masks"):
+    with pytest.raises(BoxelError, match="there are not masks"):
         boxel.read(folder, format="salient")
 
 

@@ -293,7 +293,7 @@ SQUARE[:, 8:40, 8:40] = 1
         ({"masks": SQUARE}, True),  # torchvision's convention has no has_mask
         ({"masks": SQUARE, "has_mask": torch.tensor([False])}, False),
         ({"masks": SQUARE, "has_mask": torch.tensor([True])}, True),
-        ({"has_mask": torch.tensor([True])}, False),  # there is no mask to learn from
+        ({"has_mask": torch.tensor([True])}, False),  # there is not a mask to learn from
     ],
 )
 def test_has_mask_selects_the_instances_that_are_learned_from_their_mask(

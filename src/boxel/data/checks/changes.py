@@ -75,7 +75,7 @@ class RepairRecord(Struct):
         instances: Annotations that were left out or changed.
         categories: All categories of the original.
         category_positions: Position in `categories` of each category of the repaired dataset.
-        issues: All issues of the original, as `issues_to_json` gives them.
+        issues: All issues of the original in the form of `issues_to_json`.
     """
 
     annotations: str

@@ -15,12 +15,9 @@ from boxel.data.images import UPRIGHT, ImageHeader, decode_image, opened, read_o
 SIDE = 9
 """Side of the thumbnails; differences of neighbors give 8 x 8 bits."""
 
-_SCALES = (
-    8,
-    4,
-    2,
-)  # of JPEG files: a smaller decoding is as sure to find damage, and up to three times as fast
-_MIN_SIDE = 4 * SIDE  # of what is made from an image
+# JPEG files are decoded at a fraction of their size, which finds the same damage and is up to three times as fast.
+_SCALES = (8, 4, 2)
+_MIN_SIDE = 4 * SIDE  # of the decoded image
 _REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
 _COLOR = 12  # maximum difference of the channels of a gray pixel, in levels of 255, whatever the compression
 _COLORED_SHARE = 0.05  # minimum share of the pixels of a colored image that are not gray

@@ -1,4 +1,4 @@
-"""Issues of masks that are no masks, or disagree with their box."""
+"""Issues of masks that are not masks, or disagree with their box."""
 
 from __future__ import annotations
 

@@ -300,7 +300,7 @@ def describe_rectangles(data: Annotations, judgment: MaskJudgment | None = None)
 def describe_bad_masks(
     data: Annotations, judgment: MaskJudgment | None = None, outcome: str = "only their boxes are"
 ) -> list[str]:
-    """Return a sentence on the segmentations that are no masks, and one if all masks are rectangles.
+    """Return a sentence on the segmentations that are not masks, and one if all masks are rectangles.
 
     Args:
         data: The dataset.

@@ -45,8 +45,8 @@ class Statistics:
             ``untrusted``, ``unusable`` (no mask in truth), and ``none``.
         label_maps: Number of label maps.
         box_sizes: Number of boxes that are ``small``, ``medium`` and ``large`` by COCO's areas.
-        smallest_box: (width, height) of the box with the smallest area; None if there is no box.
-        median_box: Median width and median height; None if there is no box.
+        smallest_box: (width, height) of the box with the smallest area; None if there is not a box.
+        median_box: Median width and median height; None if there is not a box.
         splits: Number of ``images`` and ``instances`` by split.
         identical_images: Groups of images with the same content.
         similar_images: Groups of images that look the same, identical ones included.
@@ -101,7 +101,7 @@ def count_statistics(
 
     Args:
         data: The dataset as it was read, with valid references.
-        bad_masks: (N,) bool, segmentations that are no masks.
+        bad_masks: (N,) bool, segmentations that are not masks.
         facts: Facts by image, of those that can be read.
         format: Its format.
     """
@@ -293,7 +293,7 @@ def _describe_masks(s: Statistics) -> str:
     made = f" ({s.masks['made']:,} of them made by a program)" if s.masks["made"] else ""
     parts = [f"{s.masks['trusted']:,} trusted{made}"]
     parts += [f"{s.masks['untrusted']:,} not trusted"] if s.masks["untrusted"] else []
-    parts += [f"{s.masks['unusable']:,} that are no masks"] if s.masks["unusable"] else []
+    parts += [f"{s.masks['unusable']:,} that are not masks"] if s.masks["unusable"] else []
     return f"masks: {', '.join(parts)}, {s.masks['none']:,} boxes only" if s.instances else ""
 
 

@@ -315,7 +315,7 @@ def convert(
     for kind, issues in group_by_kind(data.issues).items():
         sentence = f"{len(issues)} x {kind}, the first: {issues[0].message}"
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
-    # COCO holds what is no mask as it is: nothing is lost, and other tools may read it.
+    # COCO holds what is not a mask as it is: nothing is lost, and other tools may read it.
     sound, sentences = (
         (data, describe_bad_masks(data, outcome="but are written as they are"))
         if module in _FILES

@@ -162,7 +162,7 @@ class Ids:
         return {stem: image.id for stem, image in self._ids.images.items()}
 
     @property
-    def stem_of(self) -> dict[ImageId, str]:
+    def stems_by_id(self) -> dict[ImageId, str]:
         """Stem of the image that each annotation was in."""
         return {row.id: stem for stem, image in self._ids.images.items() for row in image.annotations}
 

@@ -333,18 +333,18 @@ def _settle_ids(found: Sequence[_Instance], stems: Sequence[str], ids: Ids) -> l
     It is the one in the image that the id was written in, if there is a choice the one that has not been edited, and
     else the first. The others are copies: new instances, like those without an id.
     """
-    stem_of = ids.stem_of
+    stems_by_id = ids.stems_by_id
     claims: dict[ImageId, list[_Instance]] = {}
     for one in found:
         if one.held:
             claims.setdefault(one.id, []).append(one)
     for id, several in claims.items():
-        several.sort(key=lambda one: (stems[one.image] != stem_of.get(id), one.edited))
+        several.sort(key=lambda one: (stems[one.image] != stems_by_id.get(id), one.edited))
         for copy in several[1:]:
             copy.held = False
             copy.fields = {key: copy.fields[key] for key in ("iscrowd", "extras")}
-    if claims or stem_of:
-        fresh = fresh_ids([*claims, *stem_of])
+    if claims or stems_by_id:
+        fresh = fresh_ids([*claims, *stems_by_id])
         for one in found:
             if not one.held:
                 one.id = next(fresh)

@@ -333,7 +333,7 @@ def to_polygons(data: Annotations, tolerance: float | None = None) -> tuple[Anno
     """
     segmentations, ious = data.segmentations.copy(), list[float]()
     for i in np.flatnonzero(data.has_segmentation & ~data.iscrowd).tolist():
-        with contextlib.suppress(BoxelError):  # what is no mask stays as it is
+        with contextlib.suppress(BoxelError):  # what is not a mask stays as it is
             segmentation: Any = data.segmentation(i)
             if isinstance(segmentation, list) and tolerance is None:
                 ious.append(1.0)

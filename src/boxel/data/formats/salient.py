@@ -48,23 +48,23 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     transparency, become issues, and so do images or masks of one name.
     """
     root, masks = images or path / "images", path / "masks"
-    files, photos = _group_by_stem(masks), _group_by_stem(root)
+    files, pictures = _group_by_stem(masks), _group_by_stem(root)
     if not files:
-        raise BoxelError(f"{masks}: there are no masks; put one black-and-white image per image into it.")
+        raise BoxelError(f"{masks}: there are not masks; put one black-and-white image per image into it.")
     rows = Builder()
-    for stem in sorted(photos.keys() - files.keys()):
+    for stem in sorted(pictures.keys() - files.keys()):
         what = f"the image has no mask in {masks} and is left out; draw it, or remove the image."
-        rows.report("no-mask", photos[stem][0], what, repair="")
+        rows.report("no-mask", pictures[stem][0], what, repair="")
     values: set[int] = set()
     for stem, several in files.items():
         try:
-            for kind, found in (("masks", several), ("images", photos.get(stem, []))):
+            for kind, found in (("masks", several), ("images", pictures.get(stem, []))):
                 if len(found) > 1:
                     names = " and ".join(file.name for file in found[:2])
                     raise BoxelError(
                         f"{found[1]}: there are several {kind} of one name, {names}; remove all but one."
                     )
-            image = photos.get(stem, [root / f"{stem}.jpg"])[0]
+            image = pictures.get(stem, [root / f"{stem}.jpg"])[0]
             _add(rows, image.relative_to(root).as_posix(), root, several[0], values)
         except BoxelError as error:
             rows.issues.append(Issue("bad-mask", f"{error} The image is left out.", str(several[0])))

@@ -437,7 +437,7 @@ def _tree(export: Export, image: int, names: Sequence[str], segmented: bool) -> 
 
 
 def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[str]) -> bool:
-    """Write the masks of an image, smaller ones on top, and its label map where there is no mask, if it has either.
+    """Write the masks of an image, smaller ones on top, and its label map where there is not a mask, if it has either.
 
     The k-th instance, from 1, has the value k in ``SegmentationObject``, and in ``SegmentationClass`` that of its
     category in ``values``. ``lost_maps`` receives a sentence about a label map that cannot be kept whole.

@@ -206,7 +206,7 @@ def _parse(text: str) -> Any:
 def add_fields(
     parent: ElementTree.Element, fields: Mapping[str, Any], known: Collection[str] = (), depth: int = 0
 ) -> None:
-    """Append fields to an element, as `read_fields` reads them; what XML cannot hold is left out."""
+    """Append fields to an element in the form of `read_fields`; what XML cannot hold is left out."""
     for tag, value in fields.items():
         if tag in known or not _TAG.fullmatch(tag):
             continue

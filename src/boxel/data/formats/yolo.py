@@ -107,7 +107,7 @@ def _find_files(
         if listed:
             return find_pairs(listed, rows)
     folder = path.parent if path.is_file() else path
-    # The folder is read whole; what is listed only tells the splits.
+    # The folder is read whole; the lists only name the splits.
     listed = listed_places(config, config_file, images, None, Builder()) if config_file else []
     return assign_splits(find_pairs(_default_places(folder, images), rows), listed)
 

@@ -115,7 +115,7 @@ def judge_rows(rows: Sequence[Row], kpt_shape: tuple[int, int] | None, task: str
     if len(counts) == 1 and task in ("", "pose") and (count := next(iter(counts))) > 5:
         numbers = np.array([row.numbers for row in rows])
         if np.isfinite(numbers).all():
-            # A box, then keypoints, then perhaps a score; visibilities are the surest sign.
+            # A box, then keypoints, then perhaps a score; visibilities are the best sign.
             found = _find_visible(numbers, count) or _find_points(numbers, count)
             if found:
                 return Meaning(*found)

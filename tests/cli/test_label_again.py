@@ -180,7 +180,7 @@ def test_a_dataset_of_rectangles_says_so(label, tmp_path, turned):
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no signals")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_stops_with_a_sentence_and_the_same_command_resumes(tmp_path, number):
-    write_scenes(tmp_path / "scenes", 100, height=96, width=128)
+    write_scenes(tmp_path / "scenes", 300, height=96, width=128)
     words = [
         "label",
         str(tmp_path / "scenes" / "boxes.json"),
@@ -193,7 +193,7 @@ def test_a_signal_stops_with_a_sentence_and_the_same_command_resumes(tmp_path, n
     store = tmp_path / "m.sqlite"
     while not store.exists() and job.poll() is None:
         time.sleep(0.05)
-    time.sleep(1)
+    time.sleep(0.2)  # in the middle of the work
     job.send_signal(number)
     _, err = job.communicate(timeout=60)
     assert job.returncode == 1

@@ -216,12 +216,17 @@ def resolve_images(
     for i in contested:
         found[i] = None
     moved = [i for i, path in enumerate(found) if path not in (None, stated[i], names[i])]
+    if stems:  # the suffix of an image that a label file belongs to does not matter
+        moved = [
+            i for i in moved if _without_suffix(str(found[i])).lower() != _without_suffix(names[i]).lower()
+        ]
     if moved:
         first = moved[0]
         logger.info(
-            "%d of %d images are found in %s under another name than stated: %s is %s%s",
+            "%d of %d image%s found in %s under another name than stated: %s is %s%s",
             len(moved),
             len(names),
+            " is" if len(names) == 1 else "s are",
             folder,
             stated[first],
             found[first],

@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from boxel.data.annotations import Category
+from boxel.data.synthetic import write_scenes
 from boxel.evaluation import EvaluateConfig, evaluate, evaluate_detections
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.run import is_class_agnostic, predict_dataset
@@ -189,3 +190,15 @@ def test_masks_that_are_none_do_not_stop_the_evaluation_of_a_dataset(make_truth,
         "truth.json: 1 of 4 true masks are not used as masks, only their boxes: 1 unreadable" in caplog.text
     )
     assert "pred.json: 1 of 4 masks are not used as masks, only their boxes: 1 empty" in caplog.text
+
+
+def test_images_that_a_dataset_lacks_are_announced(tmp_path, caplog):
+    truth = write_scenes(tmp_path, 3, height=64, width=96)
+    whole = evaluate(truth, truth).metrics["masks"]
+    assert whole["mask_iou"] == 1 and not caplog.records
+    evaluate(truth.select_images([1]), truth)
+    lost = len(truth.ids) - len(truth.instances_in(1))
+    assert (
+        f"lacks 2 of the 3 images of {truth.file}: their {lost} boxes count as boxes without a mask"
+        in caplog.text
+    )

@@ -6,8 +6,10 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
+
+import numpy as np
 
 from boxel.data import Annotations, read, recognize
 from boxel.data.formats.yolo_files import NoSplitError
@@ -258,6 +260,7 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
     # Masks are predicted from boxes, whatever else the dataset states about the instances.
     boxes = replace(truth.without_masks(), quality=None, source=None, trusted=None)  # type: ignore[arg-type]
     if kind == "dataset":
+        _announce_missing_images(truth, subject)
         pred = drop_unsound_masks(fill_in_sizes(subject, required=False), "masks")
         if "grabcut" in config.baselines:
             boxes = _with_images(boxes, pred.root)
@@ -269,6 +272,19 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
     return Evaluation(
         kind, without_nan({name: measure_masks(truth, pred) for name, pred in predicted.items()})
     )
+
+
+def _announce_missing_images(truth: Annotations, pred: Annotations) -> None:
+    """Warn that a dataset lacks images of the ground truth, whose masks count as missed."""
+    known = {PurePath(path).stem for path in pred.paths}
+    lacking = np.array([PurePath(path).stem not in known for path in truth.paths], dtype=bool)
+    if lacking.any():
+        boxes = int((lacking[truth.image_index] & ~truth.iscrowd).sum())
+        logger.warning(
+            "%s lacks %d of the %d images of %s: their %d boxes count as boxes without a mask; compare with "
+            "annotations of the same images",
+            *(pred.file, lacking.sum(), len(truth), truth.file, boxes),
+        )
 
 
 def _with_images(data: Annotations, other: Path) -> Annotations:

@@ -314,3 +314,27 @@ def test_a_link_out_of_the_image_folder_is_not_followed(source, tmp_path, format
     with pytest.warns(ConversionWarning, match="1 of 2 images are links out of"):
         convert(source, tmp_path / "out", format)
     assert not any(file.read_bytes() == b"private" for file in (tmp_path / "out").rglob("*.*"))
+
+
+@pytest.mark.parametrize(
+    ("format", "lost"),
+    [
+        ("voc", "VOC has no place for licenses: boxel-ids.json keeps them"),
+        ("labelme", "LabelMe has no place for licenses: boxel-ids.json keeps them"),
+        (
+            "sbd",
+            r"SBD has no place for track_id \(1 object\), coco_url \(1 image\), licenses: boxel-ids.json keeps",
+        ),
+        (
+            "salient",
+            r"has no place for track_id \(1 object\), coco_url \(1 image\), licenses: they are left out",
+        ),
+    ],
+)
+def test_fields_that_a_format_cannot_hold_are_named(source, tmp_path, format, lost):
+    content = json.loads(source.read_text())
+    content["annotations"][0]["track_id"] = 7
+    content["images"][0]["coco_url"] = "https://host.example/a.jpg"
+    source.write_text(json.dumps(content | {"licenses": [{"id": 1}]}))
+    with pytest.warns(ConversionWarning, match=lost):
+        convert(source, tmp_path / "out", format)

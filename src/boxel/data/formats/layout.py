@@ -296,10 +296,10 @@ class Export:
         left_out = len(data.labels) - sum(map(len, self.rows))
         if needs and left_out:
             sentences.append(f"{needs}: {left_out} of {len(data.labels)} instances are left out.")
-        if held is not None and (lost := list_fields(data, held)):
-            sentences.append(
-                f"{name} has no place for {lost}: {IDS_FILE} keeps them, but other tools miss them."
-            )
+        if lost := list_fields(data, held):
+            is_kept = (self.folder / IDS_FILE).is_file()
+            outcome = f"{IDS_FILE} keeps them, but other tools miss them" if is_kept else "they are left out"
+            sentences.append(f"{name} has no place for {lost}: {outcome}.")
         return [*sentences, *others, *self._missing]
 
 
@@ -354,8 +354,10 @@ def to_polygons(data: Annotations, tolerance: float | None = None) -> tuple[Anno
     return replace(data, segmentations=segmentations), sentences
 
 
-def list_fields(data: Annotations, held: Collection[str] = ()) -> str:
+def list_fields(data: Annotations, held: Collection[str] | None = ()) -> str:
     """List the extras of objects, images and the dataset, each with its count; those that are held do not count.
+
+    If ``held`` is None, a format holds all of objects and images.
 
     Examples:
         >>> from boxel.data.samples import sample_images
@@ -370,7 +372,7 @@ def list_fields(data: Annotations, held: Collection[str] = ()) -> str:
         parts += [
             f"{key} ({count:,} {word}{'s' * (count != 1)})"
             for key, count in keys.items()
-            if (f"image {key}" if word == "image" else key) not in held
+            if held is not None and (f"image {key}" if word == "image" else key) not in held
         ]
     if data.dataset_extras is not None:
         parts += [key for key in msgspec.json.decode(data.dataset_extras) if key not in ("yolo", "info")]

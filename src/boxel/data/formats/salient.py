@@ -138,7 +138,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         f"a salient dataset has masks only: {lost} instances without one are left out.": lost,
         "a salient dataset has neither categories nor instances: those of an image are one mask.": merged,
     }
-    return export.losses(others=[sentence for sentence, applies in sentences.items() if applies])
+    return export.losses(others=[sentence for sentence, applies in sentences.items() if applies], held=())
 
 
 def select_single_objects(data: Annotations) -> Annotations:

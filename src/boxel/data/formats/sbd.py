@@ -124,7 +124,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         write_splits(path, stems, [split_of[stem] for stem in stems])
     (path / "all.txt").write_text("".join(f"{stem}\n" for stem in stems), encoding="utf-8")
     export.write_ids()
-    return export.losses("holds one instance per pixel", needs="SBD holds masks only")
+    return export.losses("holds one instance per pixel", needs="SBD holds masks only", held=())
 
 
 def _write_image(export: Export, image: int, order: list[str]) -> bool:

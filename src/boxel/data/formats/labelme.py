@@ -10,13 +10,11 @@ import base64
 import codecs
 import contextlib
 import io
-import json
 import math
 import re
-import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import count, filterfalse, islice
+from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -29,19 +27,21 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
 from boxel.data.formats.coco_rows import MALFORMED, to_id
-from boxel.data.formats.extras import decode_extras, encode_extras
+from boxel.data.formats.extras import encode_extras
 from boxel.data.formats.identity import IDS_FILE, Ids
-from boxel.data.formats.layout import Export, file_stems
+from boxel.data.formats.labelme_writer import CORNERED, SHAPE_FIELDS, VERSION, compute_digest, find_extent
+from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
+from boxel.data.formats.labelme_writer import write as write
+from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import is_hidden, pair_images, to_posix
 from boxel.data.images import MAX_PIXELS
-from boxel.masks.rle import Rle, encode_in_box, polygon_area, to_rle
+from boxel.masks.rle import Rle, encode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import is_file
 
 _CIRCLE_VERTICES = 64
 _HEAD = 1 << 16
 _MAX_TRIES = 16  # files of a level that are looked into
-_VERSION = "5.0.0"
 # A JSON string (with the colon that makes it a key), or what opens or closes a list or an object.
 _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))(\s*:)?|[\[\]{}]', re.DOTALL)
 
@@ -157,7 +157,7 @@ class _File:
         self.pixels = bytes(fields.pop("imageData", b"")).strip(b'"')
         self.id = _take_id(fields)
         self.split: str | None = _take(fields, "split", str)
-        self.extras = _carry(fields, {"flags": {}, "version": _VERSION})
+        self.extras = _carry(fields, {"flags": {}, "version": VERSION})
 
 
 def _decode(file: Path, rows: Builder) -> _File | None:
@@ -269,7 +269,7 @@ def _groups(raws: list[Raw], file: Path, stem: str, rows: Builder) -> list[list[
             if not all(len(point) == 2 and all(map(math.isfinite, point)) for point in shape.points):
                 raise ValueError("its points are not pairs of numbers")
             fields = msgspec.json.decode(raw, type=dict[str, Raw])
-            shape.others = {name: value for name, value in fields.items() if name not in _SHAPE_FIELDS}
+            shape.others = {name: value for name, value in fields.items() if name not in SHAPE_FIELDS}
         except MALFORMED as error:
             what = (
                 f"shape {position} cannot be used ({explain_json_error(error, bytes(raw))}); it is left out."
@@ -299,7 +299,7 @@ def _read_instance(image: int, name: str, shapes: list[_Shape], size: tuple[int,
     box, segmentation = _outline(shapes, size)
     others = {key: value for shape in reversed(shapes) for key, value in shape.others.items()}
     id = _take_id(others)
-    edited = _take(others, "written", str) != _digest([shape.points for shape in shapes])
+    edited = _take(others, "written", str) != compute_digest([shape.points for shape in shapes])
     fields: dict[str, Any] = {"iscrowd": bool(_take(others, "iscrowd", int, 0))}
     kinds = {"quality": (float, None), "source": (str, None), "trusted": (bool, True), "area": (float, None)}
     own = {key: _take(others, key, *kind) for key, kind in kinds.items()}
@@ -311,7 +311,7 @@ def _read_instance(image: int, name: str, shapes: list[_Shape], size: tuple[int,
     if len(shapes) == 1:
         lone = {} if shapes[0].group_id is None else {"group_id": shapes[0].group_id}
         kind = shapes[0].shape_type
-        extras |= lone | ({"shape_type": kind} if kind in _CORNERED else {})
+        extras |= lone | ({"shape_type": kind} if kind in CORNERED else {})
     elif "own_group" in extras:
         extras["group_id"] = extras.pop("own_group")
     fields["extras"] = encode_extras(extras)
@@ -319,12 +319,6 @@ def _read_instance(image: int, name: str, shapes: list[_Shape], size: tuple[int,
     return _Instance(
         image, shapes[0].label, box, segmentation, name if id is None else id, held, edited, fields
     )
-
-
-def _digest(rings: Iterable[Sequence[Sequence[float]]]) -> str:
-    """Return what shows whether the points of an instance have been edited."""
-    numbers = sorted([round(100 * v) for point in points for v in point] for points in rings)
-    return f"{zlib.crc32(repr(numbers).encode()):08x}"
 
 
 def _settle_ids(found: Sequence[_Instance], stems: Sequence[str], ids: Ids) -> list[bool]:
@@ -353,7 +347,7 @@ def _settle_ids(found: Sequence[_Instance], stems: Sequence[str], ids: Ids) -> l
 
 def _outline(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], bytes | None]:
     """Return the xyxy box of an instance and, unless it has only rectangles, its segmentation."""
-    rectangles = [_extent(shape.points) for shape in shapes if shape.shape_type == "rectangle"]
+    rectangles = [find_extent(shape.points) for shape in shapes if shape.shape_type == "rectangle"]
     parts = [_PARSERS[shape.shape_type](shape, size) for shape in shapes if shape.shape_type != "rectangle"]
     polygons = [part for part in parts if isinstance(part, list)]
     codes = [part for part in parts if isinstance(part, dict)]
@@ -363,19 +357,12 @@ def _outline(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], 
         merged = coco_mask.merge(codes)
         segmentation = {"size": merged["size"], "counts": merged["counts"].decode("ascii")}
     boxes = rectangles or [
-        _extent(np.array(part).reshape(-1, 2).tolist()) if isinstance(part, list) else _mask_box(part)
+        find_extent(np.array(part).reshape(-1, 2).tolist()) if isinstance(part, list) else _mask_box(part)
         for part in parts
     ]
     corners = np.array(boxes)
     box = [*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist()]
     return box, msgspec.json.encode(segmentation) if parts else None
-
-
-def _extent(points: list[list[float]]) -> list[float]:
-    if len(points) < 2:
-        raise ValueError("it has fewer than two points")
-    xs, ys = [point[0] for point in points], [point[1] for point in points]
-    return [min(xs), min(ys), max(xs), max(ys)]
 
 
 def _mask_box(rle: Rle) -> list[float]:
@@ -402,7 +389,7 @@ def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
     width, height = size
     if not all(size):
         raise ValueError("the size of its image is unknown")
-    x0, y0 = (int(v) for v in _extent(shape.points)[:2])
+    x0, y0 = (int(v) for v in find_extent(shape.points)[:2])
     with Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"]) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError("its mask is too large")
@@ -413,103 +400,6 @@ def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
     return encode_in_box(mask, max(x0, 0), max(y0, 0), height, width)
 
 
-_CORNERED = ("rotation", "quadrilateral")
-"""X-AnyLabeling's shapes of four corners."""
-
 _PARSERS: dict[str, Any] = {"polygon": _polygon, "circle": _circle, "mask": _mask} | dict.fromkeys(
-    _CORNERED, _polygon
+    CORNERED, _polygon
 )
-_SHAPE_FIELDS = frozenset(("label", "points", "shape_type", "group_id", "mask"))
-
-
-OPTIONS = ("simplify",)
-"""What `boxel.write` passes on."""
-
-
-def write(data: Annotations, path: Path, simplify: float | None = None) -> list[str]:
-    """Write one JSON file per image, with the images linked beside them.
-
-    The parts of a mask become polygons of one group. Each shape holds its id and what COCO would hold, in keys that
-    LabelMe keeps: ``quality``, ``source``, ``trusted``, ``iscrowd``, ``area``, and ``bbox`` if the box is not the
-    extent of the shape; by ``written`` it is known whether the shape has been edited.
-
-    Args:
-        data: The dataset.
-        path: The folder.
-        simplify: Maximum distance in pixels of an outline from its mask; see `trace_outline`.
-    """
-    export = Export(data, path, "LabelMe", tolerance=simplify, untrusted=True)
-    for image, (stem, name) in enumerate(zip(export.stems, export.names, strict=True)):
-        width, height = data.image_size(image)
-        extras = decode_extras(data.image_extras[image])
-        content: dict[str, Any] = {
-            "version": extras.get("version", _VERSION),
-            "flags": extras.get("flags", {}),
-            "shapes": _shapes(export, image),
-            "imagePath": name,
-            "imageData": None,
-            "imageHeight": height,
-            "imageWidth": width,
-        }
-        if data.image_ids[image] != stem:
-            content["id"] = data.image_ids[image]
-        if data.splits[image] is not None:
-            content["split"] = data.splits[image]
-        text = json.dumps(extras | content, indent=2, ensure_ascii=False)
-        (path / f"{stem}.json").write_text(text, encoding="utf-8")
-    export.write_ids()
-    return export.losses("holds outlines", needs="LabelMe shapes need finite numbers")
-
-
-def _shapes(export: Export, image: int) -> list[dict[str, Any]]:
-    """Return the shapes of an image."""
-    data = export.data
-    shapes: list[dict[str, Any]] = []
-    own = data.instances_in(image).tolist()
-    extras = {instance: decode_extras(data.extras[instance]) for instance in own}
-    used = {fields.get("group_id") for fields in extras.values()}
-    free = filterfalse(used.__contains__, count(1))
-    lone: set[Any] = set()  # groups of one shape, with its label
-    for instance in own:
-        label = data.categories[data.labels[instance]].name
-        rings, kind = export.rings(instance, image), "polygon"
-        if not rings:
-            rings, kind = [data.boxes[instance].tolist()], "rectangle"
-        if not np.isfinite(rings[0]).all():
-            continue
-        points = [np.reshape(ring, (-1, 2)).tolist() for ring in rings]
-        group = extras[instance].pop("group_id", None)
-        if len(rings) > 1:  # its parts need a group of their own
-            extras[instance] |= {} if group is None else {"own_group": group}
-            group = next(free)
-        elif (group, label) in lone:
-            group = None
-        lone.add((group, label))
-        extent = _extent([point for ring in points for point in ring])
-        fields = extras[instance] | _own_fields(data, instance, points, extent)
-        if len(points) == 1 and len(points[0]) == 4 and fields.get("shape_type") in _CORNERED:
-            kind = fields["shape_type"]
-        for ring in points:
-            shape = {"label": label, "points": ring, "group_id": group, "shape_type": kind, "flags": {}}
-            shapes.append(shape | {key: value for key, value in fields.items() if key not in _SHAPE_FIELDS})
-        area = sum(polygon_area(np.array(ring)) for ring in points) if kind != "rectangle" else None
-        export.add(image, instance, extent, mask_area=area)
-    return shapes
-
-
-def _own_fields(
-    data: Annotations, i: int, points: Sequence[Sequence[Sequence[float]]], extent: Sequence[float]
-) -> dict[str, Any]:
-    """Return what a shape holds beside its points."""
-    box = data.boxes[i]
-    x0, y0, x1, y1 = box.tolist()
-    fields = {
-        "quality": None if np.isnan(data.quality[i]) else round(float(data.quality[i]), 6),
-        "source": data.source[i],
-        "trusted": None if data.trusted[i] else False,
-        "iscrowd": 1 if data.iscrowd[i] else None,
-        "area": None if np.isnan(data.areas[i]) else float(data.areas[i]),
-        "bbox": [x0, y0, round(x1 - x0, 9), round(y1 - y0, 9)] if np.abs(box - extent).max() > 1e-6 else None,
-    }
-    held = {key: value for key, value in fields.items() if value is not None}
-    return {"id": data.ids[i], "written": _digest(points)} | held

@@ -20,7 +20,8 @@ from boxel.data.formats.builder import Builder
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import MAX_MASKS, Export
 from boxel.data.formats.names import list_files, pair_images
-from boxel.data.formats.voc import class_order, read_image_set, read_splits, write_splits
+from boxel.data.formats.voc import read_image_set, read_splits
+from boxel.data.formats.voc_writer import class_order, write_splits
 from boxel.data.images import MAX_PIXELS
 from boxel.data.matlab import read_mat
 from boxel.masks.boxes import tight_boxes

@@ -25,7 +25,8 @@ from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import file_stems, image_names, place_images
 from boxel.data.formats.names import is_hidden
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
-from boxel.data.formats.voc import read_image_set, read_splits, write_splits
+from boxel.data.formats.voc import read_image_set, read_splits
+from boxel.data.formats.voc_writer import write_splits
 from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import SUFFIXES, ImageError, image_size
 from boxel.data.issues import Issue

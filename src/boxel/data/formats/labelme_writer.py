@@ -1,0 +1,130 @@
+"""Write LabelMe."""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from itertools import count, filterfalse
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from boxel.data.annotations import Annotations
+from boxel.data.formats.extras import decode_extras
+from boxel.data.formats.layout import Export
+from boxel.masks.rle import polygon_area
+
+VERSION = "5.0.0"
+
+OPTIONS = ("simplify",)
+"""What `boxel.write` passes on."""
+
+CORNERED = ("rotation", "quadrilateral")
+"""X-AnyLabeling's shapes of four corners."""
+
+SHAPE_FIELDS = frozenset(("label", "points", "shape_type", "group_id", "mask"))
+
+
+def write(data: Annotations, path: Path, simplify: float | None = None) -> list[str]:
+    """Write one JSON file per image, with the images linked beside them.
+
+    The parts of a mask become polygons of one group. Each shape holds its id and what COCO would hold, in keys that
+    LabelMe keeps: ``quality``, ``source``, ``trusted``, ``iscrowd``, ``area``, and ``bbox`` if the box is not the
+    extent of the shape; by ``written`` it is known whether the shape has been edited.
+
+    Args:
+        data: The dataset.
+        path: The folder.
+        simplify: Maximum distance in pixels of an outline from its mask; see `trace_outline`.
+    """
+    export = Export(data, path, "LabelMe", tolerance=simplify, untrusted=True)
+    for image, (stem, name) in enumerate(zip(export.stems, export.names, strict=True)):
+        width, height = data.image_size(image)
+        extras = decode_extras(data.image_extras[image])
+        content: dict[str, Any] = {
+            "version": extras.get("version", VERSION),
+            "flags": extras.get("flags", {}),
+            "shapes": _shapes(export, image),
+            "imagePath": name,
+            "imageData": None,
+            "imageHeight": height,
+            "imageWidth": width,
+        }
+        if data.image_ids[image] != stem:
+            content["id"] = data.image_ids[image]
+        if data.splits[image] is not None:
+            content["split"] = data.splits[image]
+        text = json.dumps(extras | content, indent=2, ensure_ascii=False)
+        (path / f"{stem}.json").write_text(text, encoding="utf-8")
+    export.write_ids()
+    return export.losses("holds outlines", needs="LabelMe shapes need finite numbers")
+
+
+def _shapes(export: Export, image: int) -> list[dict[str, Any]]:
+    """Return the shapes of an image."""
+    data = export.data
+    shapes: list[dict[str, Any]] = []
+    own = data.instances_in(image).tolist()
+    extras = {instance: decode_extras(data.extras[instance]) for instance in own}
+    used = {fields.get("group_id") for fields in extras.values()}
+    free = filterfalse(used.__contains__, count(1))
+    lone: set[Any] = set()  # groups of one shape, with its label
+    for instance in own:
+        label = data.categories[data.labels[instance]].name
+        rings, kind = export.rings(instance, image), "polygon"
+        if not rings:
+            rings, kind = [data.boxes[instance].tolist()], "rectangle"
+        if not np.isfinite(rings[0]).all():
+            continue
+        points = [np.reshape(ring, (-1, 2)).tolist() for ring in rings]
+        group = extras[instance].pop("group_id", None)
+        if len(rings) > 1:  # its parts need a group of their own
+            extras[instance] |= {} if group is None else {"own_group": group}
+            group = next(free)
+        elif (group, label) in lone:
+            group = None
+        lone.add((group, label))
+        extent = find_extent([point for ring in points for point in ring])
+        fields = extras[instance] | _own_fields(data, instance, points, extent)
+        if len(points) == 1 and len(points[0]) == 4 and fields.get("shape_type") in CORNERED:
+            kind = fields["shape_type"]
+        for ring in points:
+            shape = {"label": label, "points": ring, "group_id": group, "shape_type": kind, "flags": {}}
+            shapes.append(shape | {key: value for key, value in fields.items() if key not in SHAPE_FIELDS})
+        area = sum(polygon_area(np.array(ring)) for ring in points) if kind != "rectangle" else None
+        export.add(image, instance, extent, mask_area=area)
+    return shapes
+
+
+def _own_fields(
+    data: Annotations, i: int, points: Sequence[Sequence[Sequence[float]]], extent: Sequence[float]
+) -> dict[str, Any]:
+    """Return what a shape holds beside its points."""
+    box = data.boxes[i]
+    x0, y0, x1, y1 = box.tolist()
+    fields = {
+        "quality": None if np.isnan(data.quality[i]) else round(float(data.quality[i]), 6),
+        "source": data.source[i],
+        "trusted": None if data.trusted[i] else False,
+        "iscrowd": 1 if data.iscrowd[i] else None,
+        "area": None if np.isnan(data.areas[i]) else float(data.areas[i]),
+        "bbox": [x0, y0, round(x1 - x0, 9), round(y1 - y0, 9)] if np.abs(box - extent).max() > 1e-6 else None,
+    }
+    held = {key: value for key, value in fields.items() if value is not None}
+    return {"id": data.ids[i], "written": compute_digest(points)} | held
+
+
+def find_extent(points: list[list[float]]) -> list[float]:
+    """Return the xyxy box of points."""
+    if len(points) < 2:
+        raise ValueError("it has fewer than two points")
+    xs, ys = [point[0] for point in points], [point[1] for point in points]
+    return [min(xs), min(ys), max(xs), max(ys)]
+
+
+def compute_digest(rings: Iterable[Sequence[Sequence[float]]]) -> str:
+    """Return what shows whether the points of an instance have been edited."""
+    numbers = sorted([round(100 * v) for point in points for v in point] for points in rings)
+    return f"{zlib.crc32(repr(numbers).encode()):08x}"

@@ -128,7 +128,7 @@ def test_rectangles_are_found_whatever_their_angle() -> None:
     corners = np.stack([a * 20 * along + b * 10 * across for a, b in ((1, 1), (1, -1), (-1, -1), (-1, 1))], 1)
     shapes = measure_polygons([[ring.ravel().tolist()] for ring in corners + 50])
     assert shapes.oriented.all() and not shapes.rectangle[1:13].any()
-    kite, triangle = [0, 0, 10, 20, 0, 60, -10, 20], [0, 0, 10, 20, 0, 60]
+    kite, triangle = [0.0, 0.0, 10.0, 20.0, 0.0, 60.0, -10.0, 20.0], [0.0, 0.0, 10.0, 20.0, 0.0, 60.0]
     assert not measure_polygons([[kite], [triangle], [corners[1].ravel().tolist(), kite]]).oriented.any()
 
 

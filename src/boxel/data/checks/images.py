@@ -24,16 +24,17 @@ def check_files(state: RepairState) -> None:
     An image that cannot be read is left out with its instances. If no image is found at all, this is one issue of the
     dataset, `images-missing`, and nothing is left out: the folder is wrong, not the images.
     """
-    paths = [state.data.image_path(image) for image in range(len(state.data))]
-    found = _read_all(paths)
-    if len(set(paths)) > 1 and all(isinstance(f, ImageError) and f.kind == "image-missing" for f in found):
+    data = state.data
+    if len(set(data.paths)) > 1 and all(_is_missing(os.path.join(data.root, path)) for path in data.paths):
         state.report_dataset(
             "images-missing",
-            f"none of the {len(found)} images is under {state.data.root}; name their folder with `images`",
-            images=len(found),
-            first=str(paths[0]),
+            f"none of the {len(data)} images is under {data.root}; name their folder with `images`",
+            images=len(data),
+            first=str(data.image_path(0)),
         )
         return
+    paths = [data.image_path(image) for image in range(len(data))]
+    found = _read_all(paths)
     instances = np.bincount(state.image_index, minlength=len(paths))
     state.facts = {image: facts for image, facts in enumerate(found) if isinstance(facts, ImageFacts)}
     headers = {image: facts.header for image, facts in state.facts.items()}
@@ -68,6 +69,16 @@ def check_label_maps(state: RepairState) -> None:
             values = {"label_map": str(path), "found": size, "image": expected}
             state.report_image(image, "label-map-size", message, "label map left out", **values)
             state.label_maps[image] = None
+
+
+def _is_missing(path: str) -> bool:
+    try:
+        os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return True
+    except (OSError, ValueError):
+        pass
+    return False
 
 
 def _read_all(paths: list[Path]) -> list[ImageFacts | ImageError]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import chain
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
@@ -15,6 +15,13 @@ from boxel.masks.rle import parse_runs
 MIN_OBB_FILL = 0.8
 """A quadrilateral is an oriented box if it fills this share of the smallest rectangle around it: corners that people
 click, or that a tool scales with the image, are rarely at right angles."""
+
+_MIN_COORDINATES = 6
+"""A polygon of fewer has no area."""
+
+# Numbers in lists are slow to keep and to convert; as MessagePack, a float is a byte and its 8 bytes.
+_pack = msgspec.msgpack.Encoder().encode
+_PACKED, _FLOAT = np.dtype([("type", "u1"), ("number", ">f8")]), 0xCB
 
 _MAX_CODE_PIXELS = 2**31
 """pycocotools counts pixels in 32 bits."""
@@ -163,40 +170,51 @@ class PolygonShapes:
     oriented: NDArray[np.bool_]
 
 
-def measure_polygons(masks: Sequence[Sequence[Sequence[float]]]) -> PolygonShapes:
-    """Measure the polygons of masks, each an even number of finite coordinates.
+def measure_polygons(masks: Iterable[Sequence[Sequence[float]]]) -> PolygonShapes:
+    """Measure the polygons of masks, each an even number of finite coordinates, all of them floats.
 
     Examples:
-        >>> shapes = measure_polygons([[[1, 1, 5, 1, 5, 4, 1, 4]], [[0, 2, 2, 0, 4, 2, 2, 4], [7, 7]], []])
+        >>> square, rhombus = [1.0, 1.0, 5.0, 1.0, 5.0, 4.0, 1.0, 4.0], [0.0, 2.0, 2.0, 0.0, 4.0, 2.0, 2.0, 4.0]
+        >>> shapes = measure_polygons([[square], [rhombus, [7.0, 7.0]], []])
         >>> shapes.boxes[0].tolist(), shapes.rectangle.tolist(), shapes.oriented.tolist()
         ([1.0, 1.0, 5.0, 4.0], [True, False, False], [True, True, False])
         >>> shapes.empty.tolist()
         [0, 1, 0]
     """
-    n = len(masks)
+    owners: list[int] = []
+    lengths: list[int] = []
+    packed: list[bytes] = []
+    n = 0
+    for mask in masks:
+        for ring in mask:
+            owners.append(n)
+            lengths.append(len(ring))
+            if len(ring) >= _MIN_COORDINATES:
+                packed.append(_pack(ring)[-9 * len(ring) :])
+        n += 1
     shapes = PolygonShapes(
         np.full((n, 4), np.nan), np.zeros(n), np.zeros(n, dtype=np.int64), *np.zeros((2, n), dtype=bool)
     )
-    counts = np.fromiter(map(len, masks), dtype=np.int64, count=n)
-    polygons = list(chain.from_iterable(masks))
-    owner = np.repeat(np.arange(n), counts)
-    lengths = np.fromiter(map(len, polygons), dtype=np.int64, count=len(polygons))
-    drawn = np.flatnonzero(lengths >= 6)
-    if len(drawn):
-        points = np.fromiter(
-            chain.from_iterable(polygons[i] for i in drawn), np.float64, lengths[drawn].sum()
-        )
-        _measure_rings(points.reshape(-1, 2), lengths[drawn] // 2, owner[drawn], shapes)
-    np.add.at(shapes.empty, owner[lengths < 6], 1)
+    owner, length = np.array(owners, dtype=np.int64), np.array(lengths, dtype=np.int64)
+    drawn = length >= _MIN_COORDINATES
+    np.add.at(shapes.empty, owner[~drawn], 1)
+    if packed:
+        points = np.frombuffer(b"".join(packed), dtype=_PACKED)
+        assert (points["type"] == _FLOAT).all(), "the coordinates of polygons must be floats"
+        points = points["number"].astype(np.float64)
+        _measure_rings(points[0::2].copy(), points[1::2].copy(), length[drawn] // 2, owner[drawn], shapes)
     return shapes
 
 
 def _measure_rings(
-    points: NDArray[np.float64], sizes: NDArray[np.int64], owner: NDArray[np.int64], shapes: PolygonShapes
+    x: NDArray[np.float64],
+    y: NDArray[np.float64],
+    sizes: NDArray[np.int64],
+    owner: NDArray[np.int64],
+    shapes: PolygonShapes,
 ) -> None:
     """Fill in the measures of rings of some sizes, each of the mask that owns it."""
     starts = np.cumsum(sizes) - sizes
-    x, y = np.ascontiguousarray(points.T)
     low = np.stack([np.minimum.reduceat(column, starts) for column in (x, y)], axis=1)
     high = np.stack([np.maximum.reduceat(column, starts) for column in (x, y)], axis=1)
     np.maximum.at(shapes.farthest, owner, np.maximum(np.abs(low), np.abs(high)).max(axis=1))
@@ -209,10 +227,8 @@ def _measure_rings(
     shapes.boxes[masks, :2] = np.minimum.reduceat(low[solid], first)
     shapes.boxes[masks, 2:] = np.maximum.reduceat(high[solid], first)
 
-    following = np.arange(1, len(points) + 1)
-    following[starts + sizes - 1] = starts
     x, y = x - np.repeat(low[:, 0], sizes), y - np.repeat(low[:, 1], sizes)
-    next_x, next_y = x[following], y[following]
+    next_x, next_y = _follow(x, starts, sizes), _follow(y, starts, sizes)
     area = np.abs(np.add.reduceat(x * next_y - next_x * y, starts)) / 2
     moves = (x != next_x) | (y != next_y)  # False where a vertex is repeated
     quad = (np.add.reduceat(moves, starts, dtype=np.int64) == 4) & solid
@@ -230,6 +246,15 @@ def _measure_rings(
         alone = np.bincount(owner[solid], minlength=len(shapes.oriented)) == 1
         shapes.oriented[owner[quads[oriented]]] = True
         shapes.oriented[~alone] = False
+
+
+def _follow(
+    column: NDArray[np.float64], starts: NDArray[np.int64], sizes: NDArray[np.int64]
+) -> NDArray[np.float64]:
+    """Return the coordinate of the vertex after each one in its ring."""
+    following = np.append(column[1:], 0.0)
+    following[starts + sizes - 1] = column[starts]
+    return following
 
 
 def _smallest_rectangles(four: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -5,10 +5,9 @@ No mask is rasterized: polygons and run-length codes are judged in their written
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -188,7 +187,23 @@ def _judge_some(
 ) -> None:
     """Judge some segmentations as far as they show it themselves."""
     codes: list[tuple[int, Code]] = []
-    polygons: list[tuple[int, list[list[float]]]] = []
+    own: list[int] = []  # rows of polygons
+    shapes = measure_polygons(_read_polygons(rows, segmentations, codes, own, result))
+    result.boxes[own], result.empty_parts[own] = shapes.boxes, shapes.empty
+    result.rectangle[own], result.oriented[own] = shapes.rectangle, shapes.oriented
+    for position in np.flatnonzero(shapes.farthest > MAX_COORDINATE):
+        _refuse(result, own[position], f"it has a vertex {shapes.farthest[position]:g} pixels away")
+    _judge_codes(codes, sizes, result)
+
+
+def _read_polygons(
+    rows: Sequence[int],
+    segmentations: NDArray[np.object_],
+    codes: list[tuple[int, Code]],
+    own: list[int],
+    result: MaskJudgment,
+) -> Iterator[list[list[float]]]:
+    """Yield the polygons of each row that has some, and list its row and the run-length codes of other rows."""
     decode = SEGMENTATION.decode
     for row in rows:
         try:
@@ -198,27 +213,11 @@ def _judge_some(
             continue
         if isinstance(segmentation, Code):
             codes.append((row, segmentation))
+        elif any(len(ring) & 1 for ring in segmentation):
+            _refuse(result, row, "a polygon has an odd number of coordinates")
         else:
-            polygons.append((row, segmentation))
-    _judge_codes(codes, sizes, result)
-    _judge_polygons(polygons, result)
-
-
-def _judge_polygons(polygons: Sequence[tuple[int, list[list[float]]]], result: MaskJudgment) -> None:
-    lengths = map(len, chain.from_iterable(rings for _, rings in polygons))
-    if (np.fromiter(lengths, dtype=np.int64) & 1).any():
-        for row, rings in polygons:
-            if any(len(ring) & 1 for ring in rings):
-                _refuse(result, row, "a polygon has an odd number of coordinates")
-        polygons = [(row, rings) for row, rings in polygons if not any(len(ring) & 1 for ring in rings)]
-    if not polygons:
-        return
-    own = np.array([row for row, _ in polygons])
-    shapes = measure_polygons([rings for _, rings in polygons])
-    result.boxes[own], result.empty_parts[own] = shapes.boxes, shapes.empty
-    result.rectangle[own], result.oriented[own] = shapes.rectangle, shapes.oriented
-    for position in np.flatnonzero(shapes.farthest > MAX_COORDINATE):
-        _refuse(result, own[position], f"it has a vertex {shapes.farthest[position]:g} pixels away")
+            own.append(row)
+            yield segmentation
 
 
 def _judge_codes(

@@ -112,11 +112,11 @@ class RepairState:
         data = self.data
         valid = (data.image_index >= 0) & (data.image_index < len(data))
         valid &= (data.labels >= 0) & (data.labels < len(data.categories))
-        bad = (
-            self.judgment.bad[valid] if self.judgment is not None else np.zeros(int(valid.sum()), dtype=bool)
-        )
+        bad = np.zeros(len(valid), dtype=bool) if self.judgment is None else self.judgment.bad
         sized = replace(data, widths=self.widths, heights=self.heights)
-        return count_statistics(sized.select_instances(valid), bad, self.facts, format)
+        if not valid.all():
+            sized, bad = sized.select_instances(valid), bad[valid]
+        return count_statistics(sized, bad, self.facts, format)
 
     def record(self) -> RepairRecord:
         """Return what the repair changed."""

@@ -42,9 +42,28 @@ def test_mistakes_are_refused_before_anything_is_written(scenes: None, capsys, l
     assert not Path("voc").exists()
 
 
-def test_a_copy_without_issues_is_called_unchanged(scenes: None, capsys) -> None:
+def test_nothing_is_written_if_there_is_nothing_to_repair(scenes: None, capsys) -> None:
     assert main(["check", "boxes.json", "--images", "photos", "--repair", "copy.json"]) == 0
-    assert capsys.readouterr().out.endswith("no issues found\nunchanged copy: copy.json\n")
+    output = capsys.readouterr().out
+    assert output.endswith("no issues found\nthere is nothing to repair, so no copy is written\n")
+    assert not list(Path().glob("copy*.json"))
+
+
+def test_what_cannot_be_repaired_writes_no_copy_and_what_the_reader_left_out_does(
+    scenes: None, capsys
+) -> None:
+    content = json.loads(Path("boxes.json").read_text())
+    crowds = [annotation | {"iscrowd": 1} for annotation in content["annotations"]]
+    Path("crowds.json").write_text(json.dumps(content | {"annotations": crowds}))
+    assert main(["check", "crowds.json", "--images", "photos", "--repair", "copy.json"]) == 1
+    assert not list(Path().glob("copy*.json"))
+    dangling = content["annotations"][0] | {"id": 999, "image_id": 999}
+    Path("dangling.json").write_text(
+        json.dumps(content | {"annotations": [*content["annotations"], dangling]})
+    )
+    assert main(["check", "dangling.json", "--images", "photos", "--repair", "copy.json"]) == 0
+    assert capsys.readouterr().out.endswith("repaired copy: copy.json\n")
+    assert json.loads(Path("copy.json").read_text())["annotations"][-1]["id"] != 999
 
 
 @pytest.mark.parametrize(

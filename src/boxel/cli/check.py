@@ -11,7 +11,7 @@ from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, 
 from boxel.utils.errors import UsageError
 
 if TYPE_CHECKING:
-    from boxel.data import Annotations, RepairRecord
+    from boxel.data.checks import Inspection
 
 
 def _check_options() -> list[Option]:
@@ -37,7 +37,7 @@ def _check(given: dict[str, Any]) -> int:
     if "report" in given:
         check_writable(given["report"], ".html", ".htm")
     found = inspect_dataset(given["annotations"], given.get("images"), given.get("class_list"))
-    copy = [] if target is None else _write_copy(found.repaired, found.record, target)
+    copy = [] if target is None else _write_copy(found, target)
     if "report" in given:
         from boxel.viz import write_check_report
 
@@ -70,13 +70,16 @@ def _record_file(target: Path) -> Path:
     return target.with_name(f"{target.stem}_changes.json")
 
 
-def _write_copy(repaired: Annotations, record: RepairRecord, target: Path) -> list[str]:
+def _write_copy(found: Inspection, target: Path) -> list[str]:
     """Write the repaired copy and the record of its changes, and return what to print."""
     from boxel.data import write
 
-    write(repaired, target)
-    if not len(record):
-        return [f"unchanged copy: {target}"]
+    record = found.record
+    if not len(record) and not any(issue.repair for issue in found.issues):
+        return ["there is nothing to repair, so no copy is written"]
+    write(found.repaired, target)
+    if not len(record):  # what the reader left out
+        return [f"repaired copy: {target}"]
     file = _record_file(target)
     record.write(file)
     changes = "1 change" if len(record) == 1 else f"{len(record):,} changes"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from boxel.data.checks.geometry import image_limits
 from boxel.data.checks.repair_state import RepairState
 
 MIN_SIDE = 2.0
@@ -32,7 +33,7 @@ def check_corners(state: RepairState) -> None:
         what = "has a box whose corners are swapped"
         state.report_instance(i, "box-inverted", what, "swapped back", box=state.boxes[i])
 
-    limits = state.limits(np.arange(len(state.boxes)))
+    limits = image_limits(state)
     inside = np.clip(ordered, 0, limits)
     beyond = np.abs(inside - ordered).max(axis=1, initial=0) > OVERHANG
     gone = beyond & (_shorter_sides(inside) < MIN_SIDE) & (_shorter_sides(ordered) >= MIN_SIDE)

@@ -40,6 +40,13 @@ _WORDS = {
 }
 
 
+def image_limits(data: Annotations | RepairState) -> NDArray[np.float64]:
+    """(N, 4) width, height, width, height of the instances' images; infinite if unknown."""
+    sizes = np.stack([data.widths, data.heights], axis=1)[data.image_index].astype(np.float64)
+    sizes[(sizes <= 0).any(axis=1)] = np.inf
+    return np.tile(sizes, 2)
+
+
 def detect_layout(
     boxes: NDArray[np.float64], sizes: NDArray[np.float64], mask_boxes: NDArray[np.float64] | None = None
 ) -> tuple[str, bool]:
@@ -136,9 +143,8 @@ def describe_geometry(data: Annotations, mask_boxes: NDArray[np.float64] | None 
         []
     """
     remedy = "`boxel check --repair` corrects them"
-    sizes = np.stack([data.widths, data.heights], axis=1)[data.image_index].astype(np.float64)
-    sizes[(sizes <= 0).any(axis=1)] = np.inf
-    what = describe_layout(*detect_layout(data.boxes, sizes, mask_boxes), len(data.boxes))
+    layout = detect_layout(data.boxes, image_limits(data)[:, :2], mask_boxes)
+    what = describe_layout(*layout, len(data.boxes))
     sentences = [f"{data.file}: {what}; {remedy}."] if what else []
     rotated = [data.ids[i] for i, _, _ in _find_rotations(data.extras)]
     if rotated:
@@ -151,7 +157,7 @@ def describe_geometry(data: Annotations, mask_boxes: NDArray[np.float64] | None 
 
 def check_layout(state: RepairState) -> None:
     """Check for `boxes-layout`: all boxes are written in another layout, or as shares of the image."""
-    sizes = state.limits(np.arange(len(state.boxes)))[:, :2]
+    sizes = image_limits(state)[:, :2]
     layout, normalized = detect_layout(
         state.boxes[state.keep], sizes[state.keep], state.mask_boxes[state.keep]
     )
@@ -168,12 +174,13 @@ def check_rotations(state: RepairState) -> None:
 
     The box becomes the one that encloses the rotated box; the attribute becomes ``original_rotation``.
     """
+    limits = image_limits(state)
     for i, fields, degrees in _find_rotations(state.extras):
         box = state.boxes[i].copy()
         what = f"has a box that is rotated by {degrees:g} degrees, and states the box before the rotation"
         repair = "box set to enclose the rotated one"
         state.report_instance(i, "box-rotated", what, repair, box=box, rotation=degrees)
-        state.boxes[i] = np.clip(_enclose_rotated(box, degrees), 0, state.limits(np.array([i]))[0])
+        state.boxes[i] = np.clip(_enclose_rotated(box, degrees), 0, limits[i])
         attributes = {name: value for name, value in fields["attributes"].items() if name != "rotation"}
         fields["attributes"] = attributes | {"original_rotation": degrees}
         state.extras[i] = msgspec.json.encode(fields)

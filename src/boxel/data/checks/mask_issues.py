@@ -8,6 +8,7 @@ import msgspec
 import numpy as np
 
 from boxel.data.checks.boxes import usable_mask_boxes
+from boxel.data.checks.geometry import image_limits
 from boxel.data.checks.masks import (
     SEGMENTATION,
     Code,
@@ -40,7 +41,7 @@ def check_shapes(state: RepairState) -> None:
     for i in np.flatnonzero(wrong | (judgment.empty_parts > 0)).tolist():
         _report(state, i, judgment)
     mask_boxes = np.where(wrong[:, None], np.nan, judgment.boxes)
-    state.mask_boxes = np.clip(mask_boxes, 0, state.limits(np.arange(len(state.boxes))))
+    state.mask_boxes = np.clip(mask_boxes, 0, image_limits(state))
     state.segmentations[wrong] = None
     state.judgment = judgment
 

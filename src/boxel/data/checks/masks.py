@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
+from boxel.data.checks.geometry import image_limits
 from boxel.data.checks.mask_shapes import measure_codes, measure_polygons
 from boxel.masks.rle import MAX_COORDINATE, to_rle
 
@@ -146,7 +147,7 @@ def judge_masks(data: Annotations) -> MaskJudgment:
     for start in range(0, len(rows), _CHUNK):
         _judge_some(rows[start : start + _CHUNK].tolist(), data.segmentations, sizes, judgment)
     sound = judgment.verdicts == Verdict.SOUND
-    limits = _limits(data)
+    limits = image_limits(data)
     with np.errstate(invalid="ignore"):
         sides = np.minimum(judgment.boxes[:, 2:], limits[:, 2:]) - np.maximum(judgment.boxes[:, :2], 0)
         judgment.verdicts[sound & ~(sides > 0).all(axis=1)] = Verdict.OUTSIDE
@@ -157,7 +158,7 @@ def judge_masks(data: Annotations) -> MaskJudgment:
 
 def find_filled_boxes(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:
     """(N,) bool, the masks that can be read and are merely their filled box, by the boxes of the dataset."""
-    limits = _limits(data)
+    limits = image_limits(data)
     with np.errstate(invalid="ignore"):
         mask_boxes, boxes = np.clip(judgment.boxes, 0, limits), np.clip(data.boxes, 0, limits)
         near = (np.abs(mask_boxes - boxes) <= ROUNDING).all(axis=1)
@@ -170,13 +171,6 @@ def find_drawn_masks(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bo
     readable = (judgment.verdicts == Verdict.SOUND) | (judgment.verdicts == Verdict.FILLED_BOX)
     drawn = np.fromiter((source is None for source in data.source), dtype=bool, count=len(data.labels))
     return readable & drawn & ~data.iscrowd
-
-
-def _limits(data: Annotations) -> NDArray[np.float64]:
-    """(N, 4) width, height, width, height of the instances' images; infinite if unknown."""
-    sizes = np.stack([data.widths, data.heights], axis=1)[data.image_index].astype(np.float64)
-    sizes[(sizes <= 0).any(axis=1)] = np.inf
-    return np.tile(sizes, 2)
 
 
 def _judge_some(

@@ -60,13 +60,6 @@ class RepairState:
         self.kinds: dict[tuple[str, int], list[str]] = {}
         self.issues = list(data.issues)
 
-    def limits(self, instances: NDArray[Any]) -> NDArray[np.float64]:
-        """(n, 4) float64: width, height, width, height of the instances' images; infinite if unknown."""
-        image = self.image_index[instances]
-        sizes = np.stack([self.widths[image], self.heights[image]], axis=1).astype(np.float64)
-        sizes[sizes <= 0] = np.inf
-        return np.concatenate([sizes, sizes], axis=1)
-
     def report_instance(
         self, instance: SupportsIndex, kind: str, what: str, repair: str = "", /, **values: Any
     ) -> None:

@@ -8,16 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from boxel.data import read, write
 from boxel.data.annotations import Category
+from boxel.data.joining import join
 from boxel.training.prepare import (
     MAX_REPEATS,
     _drop_bad_masks,
     add_masks,
     align_categories,
+    assign_to_train,
     count_repeats,
+    divide,
     keep_masks_for,
+    prepare_data,
     split,
 )
+from boxel.training.settings import resolve_run
 from boxel.utils.errors import BoxelError
 
 
@@ -129,3 +135,76 @@ def test_the_seed_decides_the_split_and_a_share_of_zero_splits_nothing(scenes):
     assert len({tuple(split(scenes, 0.25, seed)[1].image_ids) for seed in range(20)}) > 5
     assert split(scenes, 0, 0)[1] is None
     assert split(scenes.select_images([0]), 0.5, 0)[1] is None
+
+
+def prepare(data, val=None, masks=None, method="boxinst"):
+    run = resolve_run(method, None, None, None, {"data": {"val_share": 0.25}})
+    return prepare_data(run, data, None, val, None, masks)
+
+
+def with_splits(data, *splits):
+    return dataclasses.replace(data, splits=list(splits))
+
+
+@pytest.fixture
+def four(scenes):
+    """Four images with their splits."""
+    data = scenes.select_images(np.arange(len(scenes)) < 4)
+    assert len(data) == 4
+    return with_splits(data, "train", "val", "train", "test")
+
+
+@pytest.mark.parametrize("kind", ["memory", "coco", "yolo", "data.yaml"])
+def test_the_own_split_of_a_dataset_is_trained_and_validated_on(four, tmp_path, kind, caplog):
+    caplog.set_level("INFO")
+    data = four
+    if kind == "coco":
+        data = tmp_path / "boxes.json"
+        write(four, data)
+    elif kind != "memory":
+        write(four, tmp_path / "yolo", format="yolo")
+        data = tmp_path / "yolo" / ("data.yaml" if kind == "data.yaml" else "")
+    prepared = prepare(data) if kind != "coco" else prepare(read(data, images=four.root))
+    stems = [[path.split("/")[-1] for path in one.paths] for one in (prepared.training, prepared.validation)]
+    names = [path.split("/")[-1] for path in four.paths]
+    assert sorted(stems[0]) == sorted([names[0], names[2]])
+    assert stems[1] == [names[1]]
+    assert "train is trained on, and val validates" in caplog.text
+
+
+def test_images_of_no_split_are_trained_on_only_if_there_is_no_train(four):
+    assert divide(assign_to_train(with_splits(four, "train", None, "val", "test")))[0].paths == four.paths[:1]
+    training, held_out = divide(assign_to_train(with_splits(four, None, None, "val", "test")))
+    assert training.paths == four.paths[:2] and held_out.paths == four.paths[2:3]
+    assert divide(assign_to_train(with_splits(four, *[None] * 4)))[1] is None
+    with pytest.raises(BoxelError, match=r"no image belongs to the split 'train' \(test: 2, val: 2\)"):
+        assign_to_train(with_splits(four, "test", "test", "val", "val"))
+
+
+def test_a_dataset_of_one_other_split_is_trained_on_with_a_warning(four, caplog):
+    training, held_out = divide(assign_to_train(with_splits(four, *["test"] * 4)))
+    assert len(training) == 4 and held_out is None
+    assert "all its images are of one split (test: 4); they are read as `train`" in caplog.text
+
+
+def test_a_dataset_without_splits_is_trained_on_beside_one_that_has_some(four):
+    plain = with_splits(four.select_images([True, False, False, False]), None)
+    training, held_out = divide(join([assign_to_train(four), assign_to_train(plain)]))
+    assert len(training) == 3 and len(held_out) == 1
+
+
+def test_given_validation_data_replaces_the_own_split(four, caplog):
+    others = with_splits(four.select_images([False, False, False, True]), None)
+    prepared = prepare(four, val=others)
+    assert len(prepared.training) == 2 and prepared.validation.paths == four.paths[3:]
+    assert "are trained on too" not in caplog.text
+
+
+def test_images_that_are_trained_and_validated_on_are_announced(four, caplog):
+    prepare(with_splits(four, *[None] * 4), val=with_splits(four, *[None] * 4))
+    assert "4 of its 4 images are trained on too" in caplog.text
+
+
+def test_a_set_aside_share_serves_a_dataset_with_train_alone(four):
+    prepared = prepare(with_splits(four, *["train"] * 4))
+    assert (len(prepared.training), len(prepared.validation)) == (3, 1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from boxel.data.checks.masks import drop_bad_masks
 from boxel.data.issues import summarize_issues
 from boxel.data.joining import join
 from boxel.data.label_maps import has_pixel_truth, pixel_classes
+from boxel.data.splits import select_split
 from boxel.methods import resolve
 from boxel.training.config import DataConfig, TrainConfig
 from boxel.training.finetune import read_things
@@ -54,16 +57,20 @@ def prepare_data(
     """
     settings, config = run.settings, run.settings.data
     several = [data] if isinstance(data, (Annotations, str, Path)) else data
-    parts = [_read(one, None if k else images, "train", config.class_list) for k, one in enumerate(several)]
-    source = _drop_bad_masks(join(parts))
+    parts = [_read(one, None if k else images, config.class_list) for k, one in enumerate(several)]
+    source = _drop_bad_masks(join([assign_to_train(part) for part in parts]))
     if masks is not None:
-        source = add_masks(source, _drop_bad_masks(_read(masks, source.root, "train")))
-    if val is None:
-        source, held_out = _set_aside(source, settings, run.segmenter)
-    else:
+        source = add_masks(source, _drop_bad_masks(_read(masks, source.root)))
+    source, held_out = divide(source)
+    if val is not None:
         # The images to validate on are in their own folder, beside their annotations, or among the training images.
         folders = [val_images] if val_images or images is None else [None, images]
         held_out = _read_validation(val, folders, config.class_list, run.segmenter)
+        _warn_of_leaks(source, held_out)
+    elif held_out is None:
+        source, held_out = _set_aside(source, settings, run.segmenter)
+    else:
+        held_out = _check_validation(held_out, run.segmenter)
     check_images(source)
     things = read_things(run.inputs["semantic"]) if "semantic" in run.inputs else None
     training = _select_targets(source, config, things)
@@ -75,17 +82,15 @@ def prepare_data(
     classes = pixel_classes(merged) if run.segmenter else merged.categories
     salient = None
     if "salient" in run.inputs:
-        salient = _read(run.inputs["salient"], None, "train")
+        salient, _ = divide(assign_to_train(_read(run.inputs["salient"], None)))
         check_images(salient, "put them into its folder `images`")
     return TrainingData(training, validation, classes, salient)
 
 
-def _read(
-    source: Source, images: str | Path | None, split: str, class_list: str | None = None
-) -> Annotations:
+def _read(source: Source, images: str | Path | None, class_list: str | None = None) -> Annotations:
     if isinstance(source, Annotations):
         return source
-    data = read(source, images=images, split=split, class_list=class_list)
+    data = read(source, images=images, class_list=class_list)
     if data.issues:
         logger.warning("%s", summarize_issues(data.issues))
     return data
@@ -103,7 +108,7 @@ def _read_validation(
     source: Source, folders: Sequence[str | Path | None], class_list: str | None, segmenter: bool
 ) -> Annotations:
     """Read what to validate on with the first of some folders that has its images."""
-    tried = [_read(source, folder, "val", class_list) for folder in folders]
+    tried = [select_split(_read(source, folder, class_list), "val") for folder in folders]
     data = next((data for data in tried if len(data) and data.image_path(0).is_file()), None)
     if data is None:
         raise BoxelError(
@@ -115,6 +120,55 @@ def _read_validation(
             "none."
         )
     return data
+
+
+def assign_to_train(data: Annotations) -> Annotations:
+    """Return the dataset with a split ``train``: the one it has, else the images of no split or of its only one.
+
+    Raises:
+        BoxelError: There are several splits, but no image to train on.
+    """
+    counts = Counter(data.splits)
+    if counts["train"]:
+        return data
+    if len(counts) == 1 or not counts[None]:
+        select_split(data, "train")  # warns of a split under another name, or names those that there are
+    unassigned = None if counts[None] else data.splits[0] if len(data) else None
+    return replace(data, splits=["train" if split == unassigned else split for split in data.splits])
+
+
+def divide(data: Annotations) -> tuple[Annotations, Annotations | None]:
+    """Return the images of the split ``train``, and those of ``val`` if there are any; others belong to neither."""
+    counts = Counter(data.splits)
+    if len(counts) < 2:
+        return data, None
+    found = ", ".join(f"{split or 'none'}: {count}" for split, count in counts.items())
+    logger.info("splits of %s: %s; train is trained on, and val validates", data.file, found)
+    held_out = data.select_images([split == "val" for split in data.splits])
+    return select_split(data, "train"), held_out if len(held_out) else None
+
+
+def _check_validation(data: Annotations, segmenter: bool) -> Annotations | None:
+    """Return the images of a split ``val`` that a model can be validated on: a segmenter needs truth for pixels."""
+    usable = data.select_images(has_pixel_truth(data)) if segmenter else data
+    if not len(usable):
+        logger.warning("%s: no image of its split val has a mask or a label map to validate on", data.file)
+    return usable if len(usable) else None
+
+
+def _warn_of_leaks(training: Annotations, validation: Annotations) -> None:
+    known = {os.path.abspath(training.image_path(i)) for i in range(len(training))}
+    files = (os.path.abspath(validation.image_path(i)) for i in range(len(validation)))
+    leaks = [file for file in files if file in known]
+    if leaks:
+        logger.warning(
+            "%s: %d of its %d images are trained on too, e.g. %s, so validation looks better than it is; remove them "
+            "from either dataset",
+            validation.file,
+            len(leaks),
+            len(validation),
+            leaks[0],
+        )
 
 
 def _set_aside(

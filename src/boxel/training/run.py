@@ -41,13 +41,13 @@ def train(
     Args:
         method: `boxinst`, `mask-rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
         data: Annotations, a file or folder in any format of :func:`boxel.read`, or several of these, which are joined.
-            Of a YOLO dataset, its `train` split is used. Instances with a mask are learned from it, others from their
-            box.
+            Of a dataset with splits, `train` is used, and `val` to validate on. Instances with a mask are learned from
+            it, others from their box.
         out: Folder of the run, for its settings, metrics, curves, samples, checkpoints and the model; `runs/METHOD` if
             None.
         images: Folder of the images if it is not beside the annotations; of several datasets, that of the first.
-        val: Annotations to validate on (of a YOLO dataset, its `val` split). If None, the share `data.val_share` of the
-            images is set aside.
+        val: Annotations to validate on (of a dataset with splits, `val`). If None, the split `val` of `data`; if there
+            is none, the share `data.val_share` of the images is set aside.
         val_images: Folder of the images of `val` if they are neither beside it nor in `images`.
         masks: Annotations whose masks are added to `data` by annotation id.
         config: A recipe (a YAML file or its content) or a :class:`TrainConfig`.

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
@@ -15,6 +16,7 @@ from PIL import Image
 from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
 from boxel.data.images import MAX_PIXELS
 from boxel.data.matlab import mat_shape, read_mat
+from boxel.masks.rle import decode_in_box
 from boxel.utils.errors import BoxelError, one_line
 
 logger = logging.getLogger(__name__)
@@ -142,8 +144,10 @@ def make_label_map(
     first = int(has_background(data))
     if data.label_maps[image] is None:
         labels = data.labels[data.instances_in(image)] + first
-        table = np.array([*labels, IGNORE_INDEX, 0], dtype=np.uint8)  # -2 and -1 are the last two
-        return table[make_instance_map(data, image, size, guesses)]
+        table = np.zeros(max(len(labels) + 2, 256), dtype=np.uint8)
+        table[: len(labels)], table[UNKNOWN] = labels, IGNORE_INDEX
+        painted = make_instance_map(data, image, size, guesses)
+        return cv2.LUT(painted.astype(np.uint8), table) if len(table) == 256 else table[painted]
     file = data.root / str(data.label_maps[image])
     values = read_label_map(file)
     if values.shape != tuple(size):
@@ -188,18 +192,21 @@ def make_instance_map(
     masks = []
     for position, instance in enumerate(data.instances_in(image).tolist()):
         mask: NDArray[np.bool_] | NDArray[np.uint8] | None = (guesses or {}).get(instance)
+        x = y = 0
         if mask is None and data.trusted[instance]:
             try:
-                mask = data.mask(instance, size)
+                rle = data.rle(instance, size)
+                mask, x, y = (None, 0, 0) if rle is None else decode_in_box(rle)
             except BoxelError as error:
                 logger.warning("%s Its box is ignored.", error)
         if mask is not None:
-            masks.append((int(mask.sum()), position, mask))
+            masks.append((np.count_nonzero(mask), position, mask != 0, x, y))
         if (mask is None or data.source[instance] == INNER_BOX) and np.isfinite(data.boxes[instance]).all():
             x0, y0, x1, y1 = data.boxes[instance].clip(0)
             painted[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = UNKNOWN
-    for _, position, mask in sorted(masks, key=lambda entry: -entry[0]):
-        painted[mask > 0] = position
+    for _, position, mask, x, y in sorted(masks, key=lambda entry: -entry[0]):
+        h, w = mask.shape
+        np.copyto(painted[y : y + h, x : x + w], np.int16(position), where=mask)
     return painted
 
 
@@ -234,6 +241,11 @@ def pixel_values(image: Image.Image) -> NDArray[Any]:
     stored = image.tile[0].args if image.mode == "L" else ""  # type: ignore[attr-defined]
     stretch = {"L;2": 85, "L;4": 17}.get(stored, 1)
     return np.array(image) // stretch if stretch > 1 else np.array(image)
+
+
+def write_gray(file: Path, pixels: NDArray[np.uint8]) -> None:
+    """Write (H, W) values as a gray PNG."""
+    file.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
 
 
 def label_map_size(file: Path) -> tuple[int, int]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from numbers import Integral
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
@@ -53,13 +55,27 @@ def decode_in_box(rle: Rle) -> tuple[NDArray[np.uint8], int, int]:
         >>> decode_in_box(encode_in_box(np.ones((1, 2)), x0=1, y0=1, height=3, width=4))
         (array([[1, 1]], dtype=uint8), 1, 1)
     """
-    x, y, w, h = coco_mask.toBbox(rle).astype(int).tolist()
     height, width = rle["size"]
+    runs = parse_runs(rle["counts"], height * width)
+    ends = runs.cumsum()
+    ones = np.flatnonzero(runs[1::2]) * 2 + 1
+    if not len(ones):
+        return np.zeros((0, 0), dtype=np.uint8), 0, 0
     # Codes run down the columns, so that only the columns of the box need be decoded.
-    ends = np.cumsum(parse_runs(rle["counts"], height * width)).clip(x * height, (x + w) * height)
-    values = (np.arange(len(ends)) % 2).astype(np.uint8)
-    columns = np.repeat(values, np.diff(ends, prepend=x * height)).reshape(w, height)
-    return columns.T[y : y + h], x, y
+    left, top = np.divmod(ends[ones - 1], height)
+    right, bottom = np.divmod(ends[ones] - 1, height)
+    x, w = int(left[0]), int(right[-1] - left[0]) + 1
+    if (left < right).any():  # from the bottom of a column to the top of the next
+        y, h = 0, height
+    else:
+        y, h = int(top.min()), int(bottom.max() - top.min()) + 1
+    runs = runs[: ones[-1] + 1].copy()
+    runs[: ones[0]] = 0
+    runs[ones[0] - 1] = top[0]
+    runs = np.append(runs, height - 1 - bottom[-1])
+    values = np.arange(len(runs), dtype=np.uint8) & np.uint8(1)
+    columns = np.repeat(values, runs).reshape(w, height)
+    return cv2.transpose(np.ascontiguousarray(columns[:, y : y + h])), x, y
 
 
 def decode_all(rles: Sequence[Rle], height: int, width: int) -> NDArray[np.bool_]:
@@ -125,6 +141,7 @@ def _check_counts(counts: Sequence[Any], height: int, width: int) -> None:
         raise ValueError(f"runs of {sum(counts)} pixels in an image of {height} x {width} = {height * width}")
 
 
+@lru_cache(maxsize=16)  # a code is checked first, and then decoded
 def parse_runs(counts: str | bytes, pixels: int) -> NDArray[np.int64]:
     """Return the runs of a compressed code; refuse one that does not fill its image, as pycocotools reads past its end.
 
@@ -132,21 +149,26 @@ def parse_runs(counts: str | bytes, pixels: int) -> NDArray[np.int64]:
     bit of the last character is the sign. From the fourth run on, a number is the difference to the run two before.
     """
     text = counts.encode("ascii") if isinstance(counts, str) else counts
-    chars = np.frombuffer(text, dtype=np.uint8).astype(np.int64) - 48
-    if not len(chars) or chars.min() < 0 or chars.max() > 63 or chars[-1] & 32:
+    chars = np.frombuffer(text, dtype=np.uint8) - np.uint8(48)  # wraps below 48
+    if not len(chars) or chars.max() > 63 or chars[-1] & 32:
         raise ValueError("a run-length code with characters that are not numbers")
-    ends = np.flatnonzero((chars & 32) == 0) + 1
-    starts = np.concatenate([[0], ends[:-1]])
-    lengths = ends - starts
-    if lengths.max() > 8:
+    ends = (chars < 32).nonzero()[0]
+    lengths = ends.copy()
+    lengths[0] += 1
+    lengths[1:] -= ends[:-1]
+    longest = int(lengths.max())
+    if longest > 8:
         raise ValueError("a run-length code with numbers that are too large")
-    place = np.arange(len(chars)) - np.repeat(starts, lengths)
-    runs = np.add.reduceat((chars & 31) << 5 * place, starts)
-    runs -= np.where(chars[ends - 1] & 16, 1 << 5 * lengths, 0)
-    runs[1::2] = np.cumsum(runs[1::2])
-    runs[2::2] = np.cumsum(runs[2::2])
+    last = chars[ends].view(np.int8)
+    runs = ((last & 15) - (last & 16)).astype(np.int64)
+    for place in range(1, longest):
+        more = (lengths > place).nonzero()[0]
+        runs[more] = (runs[more] << 5) | (chars[ends[more] - place] & 31)
+    runs[1::2].cumsum(out=runs[1::2])
+    runs[2::2].cumsum(out=runs[2::2])
     if runs.min() < 0 or runs.sum() != pixels:
         raise ValueError(f"runs of {runs.sum()} pixels in an image of {pixels}")
+    runs.flags.writeable = False
     return runs
 
 
@@ -199,5 +221,5 @@ def polygon_area(points: NDArray[Any]) -> float:
         >>> polygon_area(np.array([[0, 0], [4, 0], [4, 3]]))
         6.0
     """
-    x, y = points.T
-    return abs(float(x @ np.roll(y, -1) - y @ np.roll(x, -1))) / 2
+    x, y = np.concatenate([points, points[:1]]).T
+    return abs(float(x[:-1] @ y[1:] - y[:-1] @ x[1:])) / 2

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterable, Sequence
 from itertools import count, filterfalse
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations
@@ -56,8 +56,8 @@ def write(data: Annotations, path: Path, simplify: float | None = None) -> list[
             content["id"] = data.image_ids[image]
         if data.splits[image] is not None:
             content["split"] = data.splits[image]
-        text = json.dumps(extras | content, indent=2, ensure_ascii=False)
-        (path / f"{stem}.json").write_text(text, encoding="utf-8")
+        text = msgspec.json.format(msgspec.json.encode(extras | content), indent=2)
+        (path / f"{stem}.json").write_bytes(text)
     export.write_ids()
     return export.losses("holds outlines", needs="LabelMe shapes need finite numbers")
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import cv2
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.identity import IDS_FILE, write_ids
 from boxel.data.formats.outlines import MIN_IOU, join_rings, overlap, simplify_rings, trace_outline
 from boxel.data.images import MAX_PIXELS, SUFFIXES
-from boxel.masks.rle import Rle, decode
+from boxel.masks.rle import Rle, decode_in_box
 from boxel.utils.errors import BoxelError
 
 MAX_MASKS = 254
@@ -122,6 +123,16 @@ def _place(source: Path, target: Path) -> bool:
     return False
 
 
+Crop = tuple[NDArray[np.uint8], int, int]
+"""A mask within its tight box, with the left column and the top row of that."""
+
+
+def inside(image: NDArray[np.uint8], crop: Crop) -> NDArray[np.uint8]:
+    """Return the box of a mask in an image."""
+    mask, x, y = crop
+    return image[y : y + mask.shape[0], x : x + mask.shape[1]]
+
+
 class Export:
     """A dataset while it is written as a folder: file names, what is written, and what is lost.
 
@@ -168,10 +179,10 @@ class Export:
         self._ious: list[float] = []  # with the original, of each mask that may have changed
         self._unreadable: list[str] = []
 
-    def masks(self, image: int) -> dict[int, NDArray[np.uint8]]:
-        """Return the (H, W) masks of an image by their position among its instances, from 1; see `rle`."""
+    def masks(self, image: int) -> dict[int, Crop]:
+        """Return the masks of an image by their position among its instances, from 1; see `rle`."""
         rles = [self.rle(instance, image) for instance in self.data.instances_in(image).tolist()]
-        return {k: decode(rle) for k, rle in enumerate(rles, start=1) if rle is not None}
+        return {k: decode_in_box(rle) for k, rle in enumerate(rles, start=1) if rle is not None}
 
     def rle(self, instance: int, image: int) -> Rle | None:
         """Return the code of a mask; None if there is none, it is not to be written, or it cannot be read."""
@@ -216,16 +227,26 @@ class Export:
         self._ious.append(iou)
         return rings
 
-    def paint(self, masks: Mapping[int, NDArray[np.uint8]], shape: tuple[int, ...]) -> NDArray[np.uint8]:
-        """Paint masks as an (H, W) map of their numbers, smaller ones on top; those past `MAX_MASKS` are left out."""
+    def paint(
+        self, masks: Mapping[int, Crop], shape: tuple[int, ...]
+    ) -> tuple[NDArray[np.uint8], dict[int, NDArray[np.bool_]]]:
+        """Paint masks as a map of their numbers, smaller ones on top; those past `MAX_MASKS` are left out.
+
+        Returns:
+            The (H, W) map, and what is visible of each mask, within its box.
+        """
         painted = np.zeros(shape, dtype=np.uint8)
-        for k in sorted(masks, key=lambda k: -int(masks[k].sum())):
+        areas = {k: cv2.countNonZero(mask) if mask.size else 0 for k, (mask, _, _) in masks.items()}
+        for k in sorted(masks, key=lambda k: -areas[k]):
             if k <= MAX_MASKS:
-                painted[masks[k] != 0] = k
-        visible = np.bincount(painted.ravel(), minlength=256)
-        shown = {k: int(visible[k]) if k <= MAX_MASKS else 0 for k in masks}
-        self._ious += [shown[k] / max(int(mask.sum()), 1) for k, mask in masks.items()]
-        return painted
+                mask = masks[k][0]
+                np.copyto(inside(painted, masks[k]), np.uint8(k), where=mask.view(bool))
+        visible = {
+            k: inside(painted, crop) == k if k <= MAX_MASKS else np.zeros(crop[0].shape, dtype=bool)
+            for k, crop in masks.items()
+        }
+        self._ious += [np.count_nonzero(shown) / max(areas[k], 1) for k, shown in visible.items()]
+        return painted, visible
 
     def add(
         self, image: int, instance: int, box: Sequence[float] | None = None, mask_area: float | None = None

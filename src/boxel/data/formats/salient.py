@@ -17,10 +17,11 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import Export
+from boxel.data.formats.layout import Export, inside
 from boxel.data.formats.names import is_hidden
 from boxel.data.images import SUFFIXES, image_size, read_image
 from boxel.data.issues import Issue
+from boxel.data.label_maps import write_gray
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
@@ -129,9 +130,12 @@ def write(data: Annotations, path: Path) -> list[str]:
     export = Export(data, path, "a salient dataset", "images")
     (path / "masks").mkdir(parents=True, exist_ok=True)
     for image, stem in enumerate(export.stems):
-        masks = list(export.masks(image).values())
+        masks = export.masks(image)
         if masks:
-            Image.fromarray(np.max(masks, axis=0) * 255).save(path / "masks" / f"{stem}.png")
+            painted = np.zeros(data.image_size(image)[::-1], dtype=np.uint8)
+            for crop in masks.values():
+                np.copyto(inside(painted, crop), np.uint8(_WHITE), where=crop[0].view(bool))
+            write_gray(path / "masks" / f"{stem}.png", painted)
     lost = int((~data.has_mask).sum())
     merged = len(data.categories) > 1 or len(data.labels) > len(data)
     sentences = {

@@ -16,9 +16,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
@@ -36,6 +36,7 @@ from boxel.data.label_maps import (
     label_map_size,
     make_label_map,
     pixel_classes,
+    write_gray,
 )
 from boxel.utils.errors import BoxelError
 
@@ -317,7 +318,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         except BoxelError as error:
             unreadable.append(str(error))
             continue
-        Image.fromarray(values[labels]).save(path / "labels" / f"{stems[image]}.png")
+        write_gray(path / "labels" / f"{stems[image]}.png", cv2.LUT(labels, values))
         written.append(image)
     lines = (f"{values[label]} {_to_line(category.name)}\n" for label, category in enumerate(classes))
     (path / "classes.txt").write_text("".join(lines), encoding="utf-8")

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -96,11 +97,10 @@ def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[s
     label_map = _read_label_map(data, image, size, lost_maps)
     if not masks and label_map is None:
         return False
-    objects = export.paint(masks, size[::-1] if label_map is None else label_map.shape)
-    visible = np.bincount(objects.ravel(), minlength=256)
-    for k in masks:
-        if k <= MAX_MASKS and visible[k]:
-            export.mask_areas[data.instances_in(image)[k - 1]] = visible[k]
+    objects, visible = export.paint(masks, size[::-1] if label_map is None else label_map.shape)
+    for k, shown in visible.items():
+        if shown.any():
+            export.mask_areas[data.instances_in(image)[k - 1]] = np.count_nonzero(shown)
     if masks and label_map is None:  # else readers would take the other objects for background
         others = [i for k, i in enumerate(data.instances_in(image), start=1) if k not in masks]
         _paint_void(objects, data.boxes[others])
@@ -108,7 +108,7 @@ def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[s
     own = np.array(values)[data.labels[data.instances_in(image)]][:MAX_MASKS]
     value_of[1 : len(own) + 1] = np.minimum(own, VOID)
     value_of[VOID] = VOID
-    classes = value_of[objects]
+    classes = cv2.LUT(objects, value_of)
     if label_map is not None:
         bare = objects == 0
         objects[bare & (label_map == VOID)] = VOID

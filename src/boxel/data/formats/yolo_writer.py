@@ -273,7 +273,7 @@ def _polygon_row(label: int, ring: list[float], size: tuple[int, int], is_mask: 
 
 
 def _format(label: int, numbers: Sequence[float]) -> str:
-    return " ".join([str(label), *(f"{v:.12g}" for v in numbers)])
+    return f"{label}{' %.12g' * len(numbers)}" % tuple(numbers)
 
 
 def _as_read(ring: list[float], size: tuple[int, int]) -> tuple[list[float], float]:

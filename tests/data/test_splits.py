@@ -1,10 +1,11 @@
 """Making and selecting splits."""
 
+import warnings
 from dataclasses import replace
 
 import pytest
 
-from boxel.data import example_scenes, make_split, select_split
+from boxel.data import example_scenes, make_split, read, select_split, write
 from boxel.utils.errors import BoxelError, UsageError
 
 
@@ -65,3 +66,39 @@ def test_a_split_is_selected(data, caplog):
     lone = replace(data, splits=["val"] * 12)
     assert len(select_split(lone, "train")) == 12
     assert "all its images are of one split (val: 12); they are read as `train`" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "format", ["coco", "cvat", "fiftyone", "label-studio", "parquet", "voc", "yolo", "labelme"]
+)
+def test_every_format_reads_the_names_that_other_programs_give_to_splits(tmp_path, format):
+    names = ["Train", "training", "Validation", "valid", "TEST", "night"]
+    few = example_scenes(6)
+    data = replace(few, splits=names)
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    path = tmp_path / {"coco": "a.json", "parquet": "a.parquet"}.get(format, "folder")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write(data, path, format)
+    again = read(path, images=few.root if format in ("coco", "parquet") else None)
+    if not any(again.splits):
+        pytest.skip(f"{format} holds no splits")
+    found = {
+        name.split("/")[-1].split(".")[0]: split
+        for name, split in zip(again.paths, again.splits, strict=True)
+    }
+    wanted = dict(zip((path.split("/")[-1].split(".")[0] for path in few.paths), names, strict=True))
+    known = {"Train": "train", "training": "train", "Validation": "val", "valid": "val", "TEST": "test"}
+    assert found == {stem: known.get(name, name) for stem, name in wanted.items()}
+
+
+def test_a_yolo_folder_of_one_split_is_announced_if_another_is_asked_for(tmp_path, caplog):
+    scenes, folder = example_scenes(3), tmp_path / "yolo"
+    write(replace(scenes, splits=["train"] * len(scenes)), folder, "yolo")
+    (folder / "data.yaml").unlink()
+    assert len(read(folder, split="val")) == len(scenes)
+    assert "all its images are of one split (train:" in caplog.text
+    caplog.clear()
+    assert len(read(folder, split="Training")) == len(scenes)
+    assert not caplog.text

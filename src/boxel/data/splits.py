@@ -14,6 +14,34 @@ from boxel.utils.errors import BoxelError, UsageError, one_line
 
 logger = logging.getLogger(__name__)
 
+SPLITS = ("train", "val", "test")
+"""The usual splits; a dataset may have others."""
+
+_OTHER_NAMES = {"training": "train", "valid": "val", "validation": "val", "testing": "test"}
+
+
+def standard_split(name: str) -> str:
+    """Return one of `SPLITS` for what other programs call it; another name as it is.
+
+    Examples:
+        >>> [standard_split(name) for name in ("Validation", "train2017", "TEST", "night")]
+        ['val', 'train', 'test', 'night']
+    """
+    plain = re.sub(r"[-_]?\d{4}$", "", name.strip().lower())
+    standard = _OTHER_NAMES.get(plain, plain)
+    return standard if standard in SPLITS else name
+
+
+def split_name(folder: str) -> str | None:
+    """Return the one of `SPLITS` that a folder of this name holds, if any.
+
+    Examples:
+        >>> split_name("Valid"), split_name("train2017"), split_name("images")
+        ('val', 'train', None)
+    """
+    standard = standard_split(folder)
+    return standard if standard in SPLITS else None
+
 
 def make_split(
     data: Annotations, val_share: float, seed: int = 0, group_by: str | None = None
@@ -93,7 +121,7 @@ def select_split(data: Annotations, split: str) -> Annotations:
         >>> len(select_split(data, "val"))
         1
     """
-    counts = Counter(data.splits)
+    counts, split = Counter(data.splits), standard_split(split)
     if counts[split] or set(counts) <= {None}:
         return data.select_images([name == split for name in data.splits]) if counts[split] else data
     named = ", ".join(f"{name or 'none'}: {count}" for name, count in counts.items())

@@ -203,9 +203,7 @@ def read_as_written(
             "format semantic."
         )
     data = module.read(Path(path), None if images is None else Path(images), **options)
-    # YOLO's reader knows the splits that data.yaml lists, not those that folders are called like.
-    is_chosen = module is semantic or (module is yolo and len(set(data.splits)) < 2)
-    return data if split is None or is_chosen else select_split(data, split)
+    return data if split is None or module is semantic else select_split(data, split)
 
 
 def write(

@@ -17,6 +17,7 @@ import numpy as np
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.names import resolve_images, stay_inside
 from boxel.data.issues import Issue
+from boxel.data.splits import standard_split
 from boxel.utils.errors import BoxelError, one_line
 
 
@@ -60,7 +61,7 @@ class Builder:
         self.widths.append(width)
         self.heights.append(height)
         self.label_maps.append(label_map)
-        self.splits.append(split)
+        self.splits.append(standard_split(split) if split else None)
         self.image_extras.append(extras)
         return len(self.image_ids) - 1
 

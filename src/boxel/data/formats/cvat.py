@@ -42,7 +42,6 @@ _LEFT_OUT = ("polyline", "points", "cuboid", "skeleton")
 _OTHER_LABELS = ("tag", "points", "polyline", "cuboid", "skeleton")
 """Types of labels that no object has."""
 
-_SPLITS = {"training": "train", "validation": "val", "valid": "val", "testing": "test"}
 _ELEMENT = re.compile(r"<([\w.:-]+)")
 _PROLOG = {"<?": "?>", "<!--": "-->", "<!": ">"}
 """What may come before the outermost element, by its beginning, and its end."""
@@ -310,10 +309,7 @@ def _shape_extras(shape: ElementTree.Element) -> dict[str, Any]:
 
 def _split(image: ElementTree.Element) -> str | None:
     subset = image.get("subset", "")
-    name = subset.lower()
-    if name in ("", "default"):
-        return None
-    return _SPLITS.get(name, name if name in _SPLITS.values() else subset)
+    return None if subset.lower() == "default" else subset
 
 
 def _pixels(text: str | None) -> int:

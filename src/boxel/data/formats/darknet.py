@@ -16,10 +16,11 @@ from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import Export, clean_name, file_stems
 from boxel.data.formats.names import ImageFinder, is_hidden, to_posix
 from boxel.data.formats.yolo import build
-from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list, split_name
+from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list
 from boxel.data.formats.yolo_names import read_class_list, yaml_in
 from boxel.data.formats.yolo_writer import box_rows
 from boxel.data.images import SUFFIXES
+from boxel.data.splits import split_name
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
 

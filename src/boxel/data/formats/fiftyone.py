@@ -36,13 +36,13 @@ from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, stay_inside
 from boxel.data.formats.rotated import enclose
 from boxel.data.images import MAX_PIXELS, image_size
+from boxel.data.splits import SPLITS, standard_split
 from boxel.masks.rle import encode_in_box
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import is_file
 
 LABELS = "labels.json"
 
-_SPLITS = ("train", "val", "validation", "test")
 _MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 _HEADER = 4096  # bytes that precede the pixels of an array, at most
 
@@ -174,7 +174,7 @@ class _Reader:
         if not name:
             raise ValueError("it has no filepath")
         tags = [tag for tag in get_list(sample, "tags") if isinstance(tag, str)]
-        named = [tag for tag in tags if tag.lower() in _SPLITS]
+        named = [tag for tag in tags if standard_split(tag) in SPLITS]
         split = named[0] if len(named) == 1 else None
         stated = {
             key: _plain(v) for key, v in sample.items() if key[0] != "_" and key not in ("filepath", "tags")
@@ -194,7 +194,6 @@ class _Reader:
         if not width or not height:
             with contextlib.suppress(BoxelError):
                 width, height = image_size(self.root / (self.finder.find(name) or name))
-        split = "val" if split == "validation" else split
         return self.rows.add_image("", name, width, height, split=split, extras=extras)
 
     def _read_object(self, item: Mapping[str, Any], image: int, number: int) -> None:

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.builder import Builder, read_utf8
 from boxel.data.images import image_size
+from boxel.data.splits import standard_split
 from boxel.masks.boxes import box_iou
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import atomic_path
@@ -232,7 +233,7 @@ class _Restored:
         self.image_ids[image] = known.id
         self.image_extras[image] = _encode(known.extras) or self.image_extras[image]
         if self.splits[image] is None:
-            self.splits[image] = known.split
+            self.splits[image] = standard_split(known.split) if known.split else None
 
     def set_rows(self, instances: NDArray[np.int64], rows: Sequence[_Row]) -> None:
         """Restore the instances of an image."""

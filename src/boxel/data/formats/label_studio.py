@@ -186,7 +186,7 @@ class _Reader:
             return
         id = task.get("id")
         extras = encode_extras(_image_extras(data, name) | ({"attributes": of_image} if of_image else {}))
-        split = get_text(data, "split") or None
+        split = get_text(data, "split")
         id = id if isinstance(id, int | str) and not isinstance(id, bool) else ""
         image = self.rows.add_image(id, name, *size, split=split, extras=extras)
         for region in regions:

@@ -20,6 +20,7 @@ from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.coco_writer import name_root
 from boxel.data.formats.names import guess_root
+from boxel.data.splits import standard_split
 from boxel.utils.errors import BoxelError, missing_extra, one_line
 from boxel.utils.files import atomic_path
 
@@ -112,7 +113,7 @@ def _append(rows: Builder, batch: pyarrow.RecordBatch, dataset: _Dataset) -> NDA
     rows.image_ids += _to_ids(batch["image_id"], "image_id" in dataset.text_ids)
     rows.paths += batch["file_name"].to_pylist()
     rows.label_maps += batch["label_map"].to_pylist()
-    rows.splits += batch["split"].to_pylist()
+    rows.splits += [standard_split(split) if split else None for split in batch["split"].to_pylist()]
     rows.image_extras += _to_bytes(batch["extras"])
     objects = batch[_OBJECTS]
     counts = np.diff(objects.offsets.to_numpy())

@@ -27,7 +27,6 @@ from boxel.data.formats.names import is_hidden
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
 from boxel.data.formats.voc import read_image_set, read_splits
 from boxel.data.formats.voc_writer import write_splits
-from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import SUFFIXES, ImageError, image_size
 from boxel.data.issues import Issue
 from boxel.data.label_maps import (
@@ -38,6 +37,7 @@ from boxel.data.label_maps import (
     pixel_classes,
     write_gray,
 )
+from boxel.data.splits import SPLITS, split_name
 from boxel.utils.errors import BoxelError
 
 _OF_OTHER_FORMATS = (".txt", ".json", ".xml")  # YOLO, LabelMe and COCO, VOC
@@ -297,7 +297,7 @@ def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]], splits: 
         path, label_map = (Path(os.path.relpath(file, root)).as_posix() for file in (image, label))
         if rows.has_valid_name(path) and rows.has_valid_name(label_map):
             listed = splits.get(image.stem) or splits.get(_bare_stem(image))
-            split = next((part for part in Path(path).parts[:-1] if part in SPLITS), listed)
+            split = next(filter(None, map(split_name, Path(path).parts[:-1])), listed)
             rows.add_image(id, path, *size, label_map, split)
 
 

@@ -39,16 +39,14 @@ from boxel.data.formats.voc_xml import (
     merge_fields,
     read_voc_xml,
 )
-from boxel.data.formats.yolo_files import SPLITS
 from boxel.data.images import SUFFIXES
+from boxel.data.splits import SPLITS, split_name
 from boxel.masks.boxes import box_iou, tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
 
 logger = logging.getLogger(__name__)
-
-_SPLIT_FOLDERS = {"train": "train", "val": "val", "valid": "val", "test": "test"}
 
 _MIN_IOU = 0.25
 """Minimum IoU of a mask's tight box with its XML box, which also contains the void border of small objects."""
@@ -119,9 +117,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         map_path = os.path.relpath(label_map, root) if label_map.is_file() else None
         extras = encode_extras(xml.extras)
         parts = PurePosixPath(xml.stem).parts
-        split = splits.get(
-            parts[-1], next((_SPLIT_FOLDERS[part] for part in parts if part in _SPLIT_FOLDERS), None)
-        )
+        split = splits.get(parts[-1], next(filter(None, map(split_name, parts[:-1])), None))
         index = rows.add_image(xml.stem, relative, *size, map_path, split, extras)
         instances = _match_masks(xml, counts_from_zero, folder, known_order, size, rows)
         for k, (one, box, segmentation) in enumerate(instances, start=1):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
@@ -12,13 +11,9 @@ from typing import Any, NamedTuple
 from boxel.data.formats.builder import Builder, read_utf8
 from boxel.data.formats.names import ImageFinder, is_hidden, to_posix
 from boxel.data.images import SUFFIXES
+from boxel.data.splits import SPLITS, split_name
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
-
-SPLITS = ("train", "val", "test")
-
-_SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val"}
-_SPLIT_NAMES |= {"test": "test", "testing": "test"}
 
 CLASS_LISTS = ("classes.txt", "obj.names", "predefined_classes.txt")
 
@@ -60,16 +55,6 @@ class Pair(NamedTuple):
             if below is not None:
                 return below.with_suffix("").as_posix()
         return file.stem
-
-
-def split_name(folder: str) -> str | None:
-    """Return the split that a folder of this name holds, if any.
-
-    Examples:
-        >>> split_name("Valid"), split_name("train2017"), split_name("images")
-        ('val', 'train', None)
-    """
-    return _SPLIT_NAMES.get(re.sub(r"[-_]?\d{4}$", "", folder.lower()))
 
 
 class NoSplitError(BoxelError):

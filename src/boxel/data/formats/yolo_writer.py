@@ -16,9 +16,10 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, get_dict, get_list
 from boxel.data.formats.layout import Export, clean_name
 from boxel.data.formats.rotated import CORNERS, enclose, find_rotated
-from boxel.data.formats.yolo_files import OTHER_KEYS, SPLITS, nested_name
+from boxel.data.formats.yolo_files import OTHER_KEYS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
 from boxel.data.formats.yolo_rows import box_corners
+from boxel.data.splits import SPLITS
 from boxel.masks.rle import polygon_area
 from boxel.utils.errors import UsageError, nearest
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import boxel.data
-from boxel.data.formats.cvat import find_root
 from boxel.data.formats.row_runs import decode_rows, encode_rows
+from boxel.data.formats.xml_files import find_root
 from boxel.utils.errors import BoxelError
 
 META = """<meta><task><name>t</name><labels>

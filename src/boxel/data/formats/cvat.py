@@ -7,7 +7,6 @@ a list of runs along the rows of its box, of which the first is background.
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import math
 import re
@@ -33,20 +32,14 @@ from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, stay_inside
 from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
 from boxel.data.formats.row_runs import decode_rows
+from boxel.data.formats.xml_files import find_root, open_xml, to_pixels
 from boxel.data.images import MAX_PIXELS, image_size
 from boxel.masks.rle import encode_in_box
 from boxel.utils.errors import BoxelError, one_line
 
-_HEAD = 1 << 16
 _LEFT_OUT = ("polyline", "points", "cuboid", "skeleton")
 _OTHER_LABELS = ("tag", "points", "polyline", "cuboid", "skeleton")
 """Types of labels that no object has."""
-
-_ELEMENT = re.compile(r"<([\w.:-]+)")
-_PROLOG = {"<?": "?>", "<!--": "-->", "<!": ">"}
-"""What may come before the outermost element, by its beginning, and its end."""
-
-_DECLARED = re.compile(rb"^(?:\xef\xbb\xbf)?<\?xml[^>]*?encoding\s*=\s*[\"']([\w.-]+)")
 
 
 def recognize(path: Path) -> bool:
@@ -61,27 +54,6 @@ def _find_file(path: Path) -> Path | None:
 
 def _is_cvat(file: Path) -> bool:
     return file.is_file() and find_root(file) == "annotations"
-
-
-def find_root(file: Path) -> str:
-    """Return the name of the outermost element of an XML file; empty if it does not begin like one."""
-    with open(file, "rb") as stream:
-        head = stream.read(_HEAD)
-    is_wide = head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    text = head.decode("utf-16" if is_wide else "utf-8-sig", "replace")
-    place = 0
-    while place >= 0:
-        place += len(text[place:]) - len(text[place:].lstrip())
-        end = next((end for start, end in _PROLOG.items() if text.startswith(start, place)), None)
-        if end is None:
-            match = _ELEMENT.match(text, place)
-            return match[1] if match else ""
-        if end == ">" and 0 <= text.find("[", place) < text.find(
-            ">", place
-        ):  # a DOCTYPE with declarations of its own
-            place = text.find("]", place)
-        place = text.find(end, place) + len(end) if text.find(end, place) >= 0 else -1
-    return ""
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -198,7 +170,7 @@ class _Reader:
                 "bad-image", self.file, f"image {position} of the list has no name; it is left out."
             )
             return
-        size = _pixels(element.get("width")), _pixels(element.get("height"))
+        size = to_pixels(element.get("width")), to_pixels(element.get("height"))
         if not all(size):
             found = self.finder.find(name)
             with contextlib.suppress(BoxelError):
@@ -239,7 +211,7 @@ class _Reader:
 
 def _elements(file: Path) -> Iterator[ElementTree.Element]:
     """Yield the elements within the outermost one when they are complete, and forget each before the next."""
-    with _open_xml(file) as (stream, parser):
+    with open_xml(file) as (stream, parser):
         depth = 0
         root: ElementTree.Element | None = None
         for event, element in defusedxml.ElementTree.iterparse(stream, ("start", "end"), parser):
@@ -253,21 +225,6 @@ def _elements(file: Path) -> Iterator[ElementTree.Element]:
             if event == "end" and depth == 1:
                 yield element
                 root.clear()
-
-
-@contextlib.contextmanager
-def _open_xml(file: Path) -> Iterator[tuple[Any, Any]]:
-    """Open an XML file; what expat cannot decode itself is recoded on the way."""
-    with open(file, "rb") as stream:
-        declared = _DECLARED.match(stream.read(200))
-        stream.seek(0)
-        encoding = declared[1].decode().lower() if declared else "utf-8"
-        if not encoding.startswith(("gb", "big5", "euc", "shift", "cp9", "iso-2022")):
-            yield stream, None
-        else:
-            recoded = codecs.EncodedFile(stream, "utf-8", encoding)
-            target = ElementTree.TreeBuilder()
-            yield recoded, defusedxml.ElementTree.DefusedXMLParser(target=target, encoding="utf-8")
 
 
 def _label_extras(label: ElementTree.Element) -> bytes | None:
@@ -310,14 +267,6 @@ def _shape_extras(shape: ElementTree.Element) -> dict[str, Any]:
 def _split(image: ElementTree.Element) -> str | None:
     subset = image.get("subset", "")
     return None if subset.lower() == "default" else subset
-
-
-def _pixels(text: str | None) -> int:
-    try:
-        value = float(text or 0)
-    except ValueError:
-        return 0
-    return int(value) if 0 <= value < 2**31 else 0
 
 
 _Shape = tuple[list[float], Any]

@@ -23,7 +23,6 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder, read_bytes, read_text
-from boxel.data.formats.cvat import find_root
 from boxel.data.formats.extras import decode_extras, encode_extras
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.names import list_files, pair_images, stay_inside, to_posix
@@ -39,6 +38,7 @@ from boxel.data.formats.voc_xml import (
     merge_fields,
     read_voc_xml,
 )
+from boxel.data.formats.xml_files import find_root
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import SPLITS, split_name
 from boxel.masks.boxes import box_iou, tight_boxes

@@ -6,7 +6,6 @@ Such a field of an object (``difficult``, ``truncated``, ``pose``, ``part``, ``a
 
 from __future__ import annotations
 
-import codecs
 import contextlib
 import json
 import math
@@ -19,8 +18,9 @@ from typing import Any
 
 import defusedxml.ElementTree
 
-from boxel.data.formats.builder import Builder, read_bytes
+from boxel.data.formats.builder import Builder
 from boxel.data.formats.rotated import CORNERS, enclose, find_rotated, rotate_box
+from boxel.data.formats.xml_files import open_xml, to_pixels
 from boxel.utils.errors import one_line
 
 IMAGE_TAGS = frozenset(("folder", "filename", "path", "size", "segmented", "object"))
@@ -30,15 +30,6 @@ OBJECT_TAGS = frozenset(("name", "bndbox", "polygon", "robndbox"))
 _DEFAULTS = {"pose": "Unspecified", "truncated": 0, "difficult": 0, "occluded": 0}
 _MAX_DEPTH = 8
 _TAG = re.compile(r"[A-Za-z_][\w.-]{0,60}", re.ASCII)
-
-_DECLARATION = re.compile(rb"\s*<\?xml[^>]*?\?>")
-_ENCODING = re.compile(rb"encoding\s*=\s*[\"']([\w.:-]{1,40})[\"']")
-_SUPERSETS = {
-    "gb2312": "gb18030",
-    "gbk": "gb18030",
-    "big5": "big5hkscs",
-}  # what tools write under these names
-_TEXT_ENCODING = re.compile(r"(utf|gb|big5|iso|latin|cp|windows|euc|shift|koi8|us-ascii|ascii|mac)[\w.:-]*")
 
 
 @dataclass
@@ -76,7 +67,8 @@ class VocFile:
 def read_voc_xml(file: Path, stem: str, rows: Builder) -> VocFile | None:
     """Read an XML file; None, which becomes an issue, if it is not one of VOC."""
     try:
-        root = defusedxml.ElementTree.fromstring(_decode(read_bytes(file)))
+        with open_xml(file) as (stream, parser):
+            root = defusedxml.ElementTree.parse(stream, parser).getroot()
     except Exception as error:  # expat, defusedxml and codecs each have their own errors
         what = f"cannot be read as XML ({one_line(error)}); its image is left out."
         rows.report("bad-file", file, what, stem)
@@ -88,7 +80,7 @@ def read_voc_xml(file: Path, stem: str, rows: Builder) -> VocFile | None:
         rows.report("bad-file", file, f"its XML is {whose}, not Pascal VOC's; its image is left out.", stem)
         return None
     found = VocFile(stem, (root.findtext("filename") or "").strip(), objects=[])
-    found.size = _pixels(root.findtext("size/width")), _pixels(root.findtext("size/height"))
+    found.size = to_pixels(root.findtext("size/width")), to_pixels(root.findtext("size/height"))
     found.extras = read_fields(root, IMAGE_TAGS)
     for k, element in enumerate(root.findall("object"), start=1):
         try:
@@ -97,27 +89,6 @@ def read_voc_xml(file: Path, stem: str, rows: Builder) -> VocFile | None:
             what = f"object {k} cannot be read ({one_line(error)}); it is left out."
             rows.report("bad-annotation", file, what, stem, f"{stem}:{k}")
     return found
-
-
-def _decode(content: bytes) -> str:
-    """Decode XML as its byte order mark or its declaration states; expat itself knows few encodings."""
-    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return re.sub(r"^\s*<\?xml[^>]*?\?>", "", content.decode("utf-16"))
-    content = content.removeprefix(codecs.BOM_UTF8)
-    declaration = _DECLARATION.match(content)
-    stated = _ENCODING.search(declaration[0]) if declaration else None
-    encoding = stated[1].decode("ascii", "replace").lower() if stated else "utf-8"
-    if not _TEXT_ENCODING.fullmatch(encoding):
-        raise ValueError(f"the encoding that it declares, {encoding}, is not known")
-    body = content[declaration.end() :] if declaration else content
-    try:
-        return body.decode(_SUPERSETS.get(encoding, encoding))
-    except LookupError as error:
-        raise ValueError(f"the encoding that it declares, {encoding}, is not known") from error
-    except UnicodeError:
-        with contextlib.suppress(UnicodeError):  # editors save as UTF-8 and leave the declaration
-            return body.decode()
-        raise ValueError(f"its text is not {encoding.upper()}") from None
 
 
 def _read_object(element: ElementTree.Element) -> VocObject:
@@ -162,14 +133,6 @@ def _number(element: ElementTree.Element, key: str) -> float:
     if text is None:
         raise ValueError(f"its {element.tag} has no {key}")
     return float(text)
-
-
-def _pixels(text: str | None) -> int:
-    try:
-        value = float(text or 0)
-    except ValueError:
-        return 0
-    return int(value) if 0 <= value < 2**31 else 0
 
 
 def read_fields(element: ElementTree.Element, known: Collection[str] = (), depth: int = 0) -> dict[str, Any]:

@@ -78,6 +78,18 @@ def decode_in_box(rle: Rle) -> tuple[NDArray[np.uint8], int, int]:
     return cv2.transpose(np.ascontiguousarray(columns[:, y : y + h])), x, y
 
 
+def mask_iou(rle: Rle, other: Rle) -> float:
+    """Compute the IoU of two masks of the same size; 0 if both are empty.
+
+    Examples:
+        >>> mask_iou(encode(np.eye(2)), encode(np.ones((2, 2))))
+        0.5
+    """
+    shared = float(coco_mask.area(coco_mask.merge([rle, other], intersect=True)))
+    union = float(coco_mask.area(rle)) + float(coco_mask.area(other)) - shared
+    return shared / union if union else 0.0
+
+
 def decode_all(rles: Sequence[Rle], height: int, width: int) -> NDArray[np.bool_]:
     """Decode the codes of one image to (N, height, width) bool masks."""
     masks = np.zeros((len(rles), height, width), dtype=bool)

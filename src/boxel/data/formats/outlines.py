@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from boxel.masks.rle import Rle, Segmentation, decode_in_box, to_rle
+from boxel.masks.rle import Rle, Segmentation, decode_in_box, mask_iou, to_rle
 
 MIN_IOU = 0.99
 """Minimum mask IoU of an outline with its mask, unless a tolerance is given."""
@@ -25,9 +25,6 @@ _TOLERANCES = (0.35, 0.5, 0.71, 0.85, 1.0, 1.2, 1.4, 1.7, 2.0, 2.4, 2.8, 3.4, 4.
 
 _EXPECTED_LOSS = 0.15
 """Area between an outline and its simplification, per pixel of tolerance and of length, on average."""
-
-
-_AXES = np.array([1, 3], dtype=np.int32)
 
 
 class Outline(NamedTuple):
@@ -66,59 +63,70 @@ def trace_outline(rle: Rle, tolerance: float | None = None, joined: bool = False
         return Outline([], 0.0)
     contours = _find_contours(mask)
     target = coco_mask.encode(np.asfortranarray(mask))
-    simple = _search(contours, target) if tolerance is None else _simplify(contours, tolerance)
+    simple, iou = _search(contours, target) if tolerance is None else (_simplify(contours, tolerance), None)
     if tolerance is None or tolerance > 0:
         cracks = [contour.cracks for contour in contours]
         if sum(map(len, cracks)) <= sum(map(len, simple)):
-            simple = cracks
+            simple, iou = cracks, None
     rings = _join_holes(simple, [contour.part for contour in contours])
     rings.sort(key=lambda ring: -float(np.ptp(ring, axis=0).prod()))
     if joined and len(rings) > 1:
         rings = [_join(rings)]
-    codes = coco_mask.frPyObjects([ring.ravel().tolist() for ring in rings], *mask.shape)
-    iou = float(coco_mask.iou([coco_mask.merge(codes)], [target], [False])[0, 0])
+    if iou is None or len(contours) > 1:  # where the parts overlap, their union is more than their parity
+        codes = coco_mask.frPyObjects([ring.ravel().tolist() for ring in rings], *mask.shape)
+        iou = mask_iou(coco_mask.merge(codes), target)
     return Outline([np.add(ring, (x, y)).ravel().tolist() for ring in rings], iou)
 
 
 def _find_contours(mask: NDArray[np.uint8]) -> list[_Contour]:
     """Follow the borders of a mask along the edges of its pixels."""
     # With two points per pixel and side, each border point is next to one edge or corner of the pixels.
-    doubled = cv2.resize(mask, None, fx=2, fy=2, interpolation=cv2.INTER_NEAREST)
+    doubled = np.repeat(mask.astype(np.uint16) * 0x0101, 2, axis=0).view(np.uint8)
     found, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     order = np.argsort(hierarchy[0, :, 3] >= 0, kind="stable")  # parts before holes
     place = {int(k): i for i, k in enumerate(order)}
     contours = []
     for k in order.tolist():
-        points = (found[k][:, 0] + 1) >> 1
-        following = np.concatenate([points[1:], points[:1]])
-        steps = (following - points) @ _AXES  # different for each direction; 0 if it stays
-        moves = steps != 0
-        points, following, steps = points[moves], following[moves], steps[moves]
+        points = (found[k][:, 0] + 1) >> 1  # (n, 2) int32
+        pairs = points.view(np.int64)[:, 0]  # of x and y, as one number
+        moves = pairs != _shift(pairs)
+        points, pairs = points[moves], pairs[moves]
+        steps = pairs - _shift(pairs)  # different for each direction
         turns = steps != np.concatenate([steps[-1:], steps[:-1]])
         part = place.get(int(hierarchy[0, k, 3]), -1)
-        middles = (points + following).astype(np.float32) / 2
+        middles = (points + _shift(points)).astype(np.float32) / 2
         contours.append(_Contour(points[turns].astype(np.float32), middles, part))
     return contours
 
 
-def _search(contours: Sequence[_Contour], target: Rle) -> list[NDArray[np.float32]]:
-    """Simplify by the largest tolerance that keeps `MIN_IOU`, from the expected one on."""
+def _shift(values: NDArray[Any]) -> NDArray[Any]:
+    """Return the value that follows each value of a cycle."""
+    return np.concatenate([values[1:], values[:1]])
+
+
+def _search(contours: Sequence[_Contour], target: Rle) -> tuple[list[NDArray[np.float32]], float | None]:
+    """Simplify by the largest tolerance that keeps `MIN_IOU`, from the expected one on.
+
+    Returns:
+        The rings, and their IoU by the even-odd rule; None if they are exact.
+    """
     length = sum(len(contour.middles) for contour in contours)
     expected = (1 - MIN_IOU) * float(coco_mask.area(target)) / (_EXPECTED_LOSS * length)
     level = min(int(np.searchsorted(_TOLERANCES, expected)), len(_TOLERANCES) - 1)
-    best, step = None, 0
+    best, best_iou, step = None, 0.0, 0
     while 0 <= level < len(_TOLERANCES):
         simple = _simplify(contours, _TOLERANCES[level])
-        keeps = _parity_iou(simple, target) >= MIN_IOU
+        iou = _parity_iou(simple, target)
+        keeps = iou >= MIN_IOU
         if keeps:
             if best is not None and sum(map(len, simple)) >= sum(map(len, best)):
                 break  # parts that would vanish have become exact
-            best = simple
+            best, best_iou = simple, iou
         if step and keeps == (step < 0):
             break
         step = 1 if keeps else -1
         level += step
-    return [contour.cracks for contour in contours] if best is None else best
+    return ([contour.cracks for contour in contours], None) if best is None else (best, best_iou)
 
 
 def _simplify(contours: Sequence[_Contour], tolerance: float) -> list[NDArray[np.float32]]:
@@ -136,11 +144,11 @@ def _simplify(contours: Sequence[_Contour], tolerance: float) -> list[NDArray[np
 
 def _parity_iou(rings: Sequence[NDArray[np.float32]], target: Rle) -> float:
     """Compute the mask IoU of rings that are filled by the even-odd rule, as one path through all of them."""
-    closed = [part for ring in rings if len(ring) for part in (ring, ring[:1])]
-    back = [ring[:1] for ring in rings if len(ring)][::-1]
-    path = np.concatenate([*closed, *back[1:]]).astype(np.float64).ravel().tolist()
-    code = coco_mask.frPyObjects([path], *target["size"])
-    return float(coco_mask.iou(code, [target], [False])[0, 0])
+    first, *others = (ring for ring in rings if len(ring))
+    closed = [part for ring in others for part in (first[:1], ring, ring[:1])]
+    path = np.concatenate([first, *closed]).ravel().tolist()
+    (code,) = coco_mask.frPyObjects([path], *target["size"])
+    return mask_iou(code, target)
 
 
 def _join_holes(rings: Sequence[NDArray[np.float32]], parts: Sequence[int]) -> list[NDArray[np.float32]]:
@@ -199,4 +207,4 @@ def overlap(segmentation: Segmentation, rle: Rle) -> float:
         written = to_rle(segmentation, *rle["size"])
     except ValueError:
         return 0.0
-    return float(coco_mask.iou([written], [rle], [False])[0, 0])
+    return mask_iou(written, rle)

@@ -9,14 +9,13 @@ from typing import Any
 from xml.sax.saxutils import escape, quoteattr
 
 import msgspec
-import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, get_dict, get_list
 from boxel.data.formats.layout import Export
-from boxel.data.formats.rotated import CORNERS, choose_shape, enclose, find_rotated
+from boxel.data.formats.rotated import CORNERS
 from boxel.data.formats.row_runs import encode_rows
-from boxel.masks.rle import polygon_area
+from boxel.data.formats.shapes import Shape, add_shape
 
 FILE = "annotations.xml"
 OPTIONS = ("polygons", "simplify")
@@ -142,37 +141,25 @@ class _Writer:
         }
         if isinstance(extras.get("group_id"), int):
             fields["group_id"] = extras["group_id"]
-        geometry = self._geometry(instance, image, extras)
-        if geometry is not None:
-            tag, numbers = geometry
+        shape = add_shape(self.export, instance, image, self.as_polygons)
+        if shape is not None:
+            tag, numbers = _geometry(shape)
             yield from _element(tag, fields | others | numbers, extras)
 
-    def _geometry(
-        self, instance: int, image: int, extras: dict[str, Any]
-    ) -> tuple[str, dict[str, str]] | None:
-        """Return the tag of a shape and its numbers; None for a box that is not finite."""
-        data, export = self.data, self.export
-        ring, mask, (x, y) = choose_shape(export, instance, image, self.as_polygons)
-        if ring is not None:
-            points = np.reshape(ring, (-1, 2))
-            export.add(image, instance, enclose(points.tolist()), polygon_area(points))
-            return "polygon", {"points": ";".join(f"{_number(x)},{_number(y)}" for x, y in points.tolist())}
-        height, width = mask.shape
-        if mask.size:
-            export.add(image, instance, [x, y, x + width, y + height], int(mask.sum()))
-            numbers = {"left": x, "top": y, "width": width, "height": height}
-            return "mask", {"rle": encode_rows(mask)} | {key: str(v) for key, v in numbers.items()}
-        box = data.boxes[instance]
-        if not np.isfinite(box).all():
-            return None
-        export.add(image, instance)
-        rotated = find_rotated(extras, box)
-        sides = box.tolist()
-        if rotated is not None:
-            (cx, cy), w, h, degrees = rotated
-            sides = [cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2]
-        numbers = dict(zip(("xtl", "ytl", "xbr", "ybr"), map(_number, sides), strict=True))
-        return "box", numbers | ({} if rotated is None else {"rotation": _number(degrees)})
+
+def _geometry(shape: Shape) -> tuple[str, dict[str, str]]:
+    """Return the tag of a shape, and its numbers."""
+    if len(shape.points):
+        return "polygon", {"points": ";".join(",".join(map(_number, p)) for p in shape.points.tolist())}
+    if shape.mask.size:
+        (left, top), (height, width) = shape.corner, shape.mask.shape
+        numbers = {"left": left, "top": top, "width": width, "height": height}
+        return "mask", {"rle": encode_rows(shape.mask)} | {key: str(v) for key, v in numbers.items()}
+    sides, rotation = shape.box.tolist(), {}
+    if shape.rotated is not None:
+        (x, y), w, h, degrees = shape.rotated
+        sides, rotation = [x - w / 2, y - h / 2, x + w / 2, y + h / 2], {"rotation": _number(degrees)}
+    return "box", dict(zip(("xtl", "ytl", "xbr", "ybr"), map(_number, sides), strict=True)) | rotation
 
 
 def _element(tag: str, fields: Mapping[str, Any], extras: Mapping[str, Any]) -> Iterator[str]:

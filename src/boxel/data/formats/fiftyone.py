@@ -28,10 +28,10 @@ from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
-from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text, restore
+from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
 from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES
 from boxel.data.formats.fiftyone_writer import write as write
-from boxel.data.formats.identity import Ids
+from boxel.data.formats.identity import Ids, restore
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, stay_inside
 from boxel.data.formats.rotated import enclose

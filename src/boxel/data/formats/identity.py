@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.builder import Builder, read_utf8
+from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, get_dict
 from boxel.data.images import image_size
 from boxel.data.splits import standard_split
 from boxel.masks.boxes import box_iou
@@ -102,13 +103,15 @@ def write_ids(
             int(data.widths[i]),
             int(data.heights[i]),
             data.splits[i],
-            _decode(data.image_extras[i]),
+            decode_extras(data.image_extras[i]) or None,
             [_row(data, row, boxes, mask_areas) for row in rows[i]],
         )
         for i, stem in enumerate(stems)
     }
-    categories = [_Category(c.id, c.name, c.supercategory, _decode(c.extras)) for c in data.categories]
-    content = _Ids(categories, images, _decode(data.dataset_extras))
+    categories = [
+        _Category(c.id, c.name, c.supercategory, decode_extras(c.extras) or None) for c in data.categories
+    ]
+    content = _Ids(categories, images, decode_extras(data.dataset_extras) or None)
     with atomic_path(folder / IDS_FILE) as temporary:
         temporary.write_bytes(msgspec.json.encode(content))
 
@@ -127,16 +130,8 @@ def _row(data: Annotations, i: int, boxes: NDArray[np.float64], mask_areas: NDAr
         source=data.source[i],
         trusted=bool(data.trusted[i]),
         area=None if np.isnan(data.areas[i]) else float(data.areas[i]),
-        extras=_decode(data.extras[i]),
+        extras=decode_extras(data.extras[i]) or None,
     )
-
-
-def _decode(extras: bytes | None) -> dict[str, Any] | None:
-    return None if extras is None else msgspec.json.decode(extras)
-
-
-def _encode(extras: dict[str, Any] | None) -> bytes | None:
-    return msgspec.json.encode(extras) if extras else None
 
 
 class Ids:
@@ -208,7 +203,7 @@ class Ids:
         gone = sum(len(self._ids.images[s].annotations) for s in {*stems} & self._ids.images.keys()) - matched
         if new or gone:
             logger.info("%s: %d annotations matched, %d new, %d gone", data.file, matched, new, max(gone, 0))
-        found = replace(restored.build(written), dataset_extras=_encode(self._ids.extras))
+        found = replace(restored.build(written), dataset_extras=encode_extras(self._ids.extras))
         return _restore_categories(found, self._ids.categories)
 
 
@@ -231,7 +226,7 @@ class _Restored:
 
     def set_image(self, image: int, known: _Image) -> None:
         self.image_ids[image] = known.id
-        self.image_extras[image] = _encode(known.extras) or self.image_extras[image]
+        self.image_extras[image] = encode_extras(known.extras) or self.image_extras[image]
         if self.splits[image] is None:
             self.splits[image] = standard_split(known.split) if known.split else None
 
@@ -260,7 +255,7 @@ class _Restored:
         self.ids[instance] = row.id
         values: dict[str, Any] = {"iscrowd": row.iscrowd}
         if row.extras:
-            values["extras"] = _encode(row.extras)
+            values["extras"] = encode_extras(row.extras)
         if unchanged:
             if row.original_box is not None:
                 values["boxes"] = row.original_box
@@ -332,7 +327,7 @@ def match_rows(
 
 def _restore_categories(data: Annotations, known: Sequence[_Category]) -> Annotations:
     """Put the known categories first, in their order, then others that instances use."""
-    categories = [Category(c.id, c.name, c.supercategory, _encode(c.extras)) for c in known]
+    categories = [Category(c.id, c.name, c.supercategory, encode_extras(c.extras)) for c in known]
     used = set(data.labels.tolist())
     new_label = np.zeros(len(data.categories), dtype=np.int32)
     label_of = {category.name: label for label, category in reversed(list(enumerate(categories)))}
@@ -344,3 +339,39 @@ def _restore_categories(data: Annotations, known: Sequence[_Category]) -> Annota
             categories.append(replace(category, id=id))
         new_label[label] = label_of.get(category.name, -1)
     return data.relabel(new_label, categories)
+
+
+def restore(ids: Ids, data: Annotations, stems: Sequence[str], written: Collection[str] = ()) -> Annotations:
+    """Restore what an ids file holds in a dataset of a format that holds ids and extras itself.
+
+    What has been read may have been edited since, so it comes first: extras take the place of restored ones, and an
+    instance whose id is in the file is the one with that id, wherever it has been moved to.
+
+    Args:
+        ids: The file.
+        data: The dataset as read.
+        stems: Stem of each image's files.
+        written: Keys of extras that the writer of the format adds itself.
+    """
+    restored, known = ids.restore(data, stems), ids.by_text
+    if restored is data:
+        return data
+    return replace(
+        restored,
+        ids=[known.get(str(read), id) for read, id in zip(data.ids, restored.ids, strict=True)],
+        extras=as_objects(
+            [_merge(*pair, written) for pair in zip(restored.extras, data.extras, strict=True)]
+        ),
+        image_extras=[
+            _merge(*pair, written) for pair in zip(restored.image_extras, data.image_extras, strict=True)
+        ],
+    )
+
+
+def _merge(restored: bytes | None, read: bytes | None, written: Collection[str]) -> bytes | None:
+    old = {} if restored is read else decode_extras(restored)
+    new = {key: value for key, value in decode_extras(read).items() if key in old or key not in written}
+    both = {
+        key: get_dict(old, key) | get_dict(new, key) for key in ("attributes",) if key in old and key in new
+    }
+    return encode_extras(old | new | both)

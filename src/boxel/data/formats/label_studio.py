@@ -28,8 +28,8 @@ from msgspec import Raw
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.brush import decode_brush
 from boxel.data.formats.builder import Builder, explain_json_error, read_bytes, read_utf8
-from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text, restore
-from boxel.data.formats.identity import Ids
+from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
+from boxel.data.formats.identity import Ids, restore
 from boxel.data.formats.label_studio_writer import CONFIG_FILE, FILE, LOCAL, UNNAMED
 from boxel.data.formats.label_studio_writer import OPTIONS as OPTIONS
 from boxel.data.formats.label_studio_writer import write as write

@@ -16,8 +16,8 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.brush import encode_brush_in_box
 from boxel.data.formats.extras import decode_extras, get_dict, get_text
 from boxel.data.formats.layout import Export
-from boxel.data.formats.rotated import CORNERS, choose_shape, enclose, find_rotated
-from boxel.masks.rle import polygon_area
+from boxel.data.formats.rotated import CORNERS
+from boxel.data.formats.shapes import Shape, add_shape
 
 FILE, CONFIG_FILE = "tasks.json", "label_config.xml"
 OPTIONS = ("polygons", "simplify")
@@ -97,9 +97,10 @@ def _result(
     size = data.image_size(image)
     if not all(size):
         return None
-    kind, value = _value(export, instance, image, as_polygons)
-    if not kind:
+    shape = add_shape(export, instance, image, as_polygons)
+    if shape is None:
         return None
+    kind, value = _value(shape, size, decode_extras(data.extras[instance]))
     used.add(kind)
     tag, control = _CONTROLS[kind]
     result: dict[str, Any] = {
@@ -117,29 +118,16 @@ def _result(
     return result
 
 
-def _value(export: Export, instance: int, image: int, as_polygon: bool) -> tuple[str, dict[str, Any]]:
-    """Return what an instance is drawn as, and its numbers; empty for a box that is not finite."""
-    data = export.data
-    size = data.image_size(image)
-    sides = np.array(size)
-    ring, mask, (x, y) = choose_shape(export, instance, image, as_polygon)
-    if ring is not None:
-        points = np.reshape(ring, (-1, 2))
-        export.add(image, instance, enclose(points.tolist()), polygon_area(points))
-        return "polygon", {"points": (points / sides * 100).tolist(), "closed": True}
-    if mask.size:
-        export.add(image, instance, [x, y, x + mask.shape[1], y + mask.shape[0]], int(mask.sum()))
-        return "brush", {"format": "rle", "rle": encode_brush_in_box(mask, x, y, size[1], size[0])}
-    box = data.boxes[instance]
-    if not np.isfinite(box).all():
-        return "", {}
-    export.add(image, instance)
-    extras = decode_extras(data.extras[instance])
-    rotated = find_rotated(extras, box)
-    corner, extent, degrees = box[:2], box[2:] - box[:2], 0.0
-    if rotated is not None:
-        corner, extent, degrees = np.array(extras[CORNERS][0]), np.array(rotated[1:3]), rotated[3]
-    left, top, width, height = (np.concatenate([corner / sides, extent / sides]) * 100).tolist()
+def _value(shape: Shape, size: tuple[int, int], extras: dict[str, Any]) -> tuple[str, dict[str, Any]]:
+    """Return what a shape is drawn as, and its numbers in percent."""
+    if len(shape.points):
+        return "polygon", {"points": (shape.points / size * 100).tolist(), "closed": True}
+    if shape.mask.size:
+        return "brush", {"format": "rle", "rle": encode_brush_in_box(shape.mask, *shape.corner, *size[::-1])}
+    corner, extent, degrees = shape.box[:2], shape.box[2:] - shape.box[:2], 0.0
+    if shape.rotated is not None:
+        corner, extent, degrees = np.array(extras[CORNERS][0]), np.array(shape.rotated[1:3]), shape.rotated[3]
+    left, top, width, height = (np.concatenate([corner / size, extent / size]) * 100).tolist()
     return "rectangle", {"x": left, "y": top, "width": width, "height": height, "rotation": degrees}
 
 

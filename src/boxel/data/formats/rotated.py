@@ -7,15 +7,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-
-from boxel.masks.rle import decode_in_box
-
-if TYPE_CHECKING:
-    from boxel.data.formats.layout import Export
 
 CORNERS = "corners"
 """Key of the corners ``[[x, y], ...]`` in the extras of an instance: top left first, then clockwise as drawn."""
@@ -88,27 +83,3 @@ def ellipse_points(x: float, y: float, rx: float, ry: float, degrees: float = 0)
     turns = [2 * math.pi * k / _ELLIPSE_VERTICES for k in range(_ELLIPSE_VERTICES)]
     corners = [(rx * math.cos(turn), ry * math.sin(turn)) for turn in turns]
     return [[round(x + u * cos - v * sin, 3), round(y + u * sin + v * cos, 3)] for u, v in corners]
-
-
-def choose_shape(
-    export: Export, instance: int, image: int, as_polygon: bool
-) -> tuple[list[float] | None, NDArray[np.uint8], tuple[int, int]]:
-    """Return what a mask is drawn as: a polygon of one ring if it is one or should be, else pixels.
-
-    Returns:
-        The ring ``[x0, y0, x1, y1, ...]`` or None, and the pixels with the left column and top row of their box; no
-        pixels if there is a ring, or no mask that can be written.
-    """
-    nothing = np.zeros((0, 0), dtype=np.uint8)
-    if as_polygon:
-        rings = export.rings(instance, image, joined=True)
-        return (rings[0] if rings else None), nothing, (0, 0)
-    rle = export.rle(instance, image)
-    if rle is None:
-        return None, nothing, (0, 0)
-    segmentation: Any = export.data.segmentation(instance)
-    rings = [ring for ring in segmentation if len(ring) >= 6] if isinstance(segmentation, list) else []
-    if len(rings) == 1:
-        return rings[0], nothing, (0, 0)
-    mask, x, y = decode_in_box(rle)
-    return None, mask, (x, y)

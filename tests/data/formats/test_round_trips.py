@@ -5,7 +5,10 @@ import runpy
 from functools import cache
 from pathlib import Path
 
+import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 TABLE = runpy.run_path(str(Path(__file__).resolve().parents[3] / "docs/round_trips.py"))
 FORMATS = list(TABLE["FORMATS"].values())
@@ -39,3 +42,27 @@ def test_what_two_formats_keep_survives_both(folder, first, second):
     there = TABLE["convert"](data, first, folder)
     back = TABLE["convert"](there, second, folder)
     assert TABLE["survivors"](data, back) >= kept_by(first) & kept_by(second)
+
+
+@pytest.mark.parametrize("format", ["cvat", "label-studio", "fiftyone"])
+@settings(max_examples=40, deadline=None)
+@given(draw=st.data())
+def test_extended_formats_keep_all_fields_and_each_pixel(convert_random, check_same, draw, format):
+    data, found, (masks, read) = convert_random(draw, format)
+    check_same(found, data)
+    for i, (before, after) in enumerate(zip(masks, read, strict=True)):
+        if before is None or not data.trusted[i] or not before.any():
+            assert after is None
+        else:
+            np.testing.assert_array_equal(after, before)
+
+
+@pytest.mark.parametrize(
+    ("format", "name"), [("cvat", "CVAT"), ("label-studio", "Label Studio"), ("fiftyone", "FiftyOne")]
+)
+def test_what_extended_formats_lose_is_reported_once(tmp_path, describe_losses, format, name):
+    crowds = f"{name} has no crowds: 1 are written as ordinary instances."
+    assert describe_losses(tmp_path, format) == [crowds] * (format != "fiftyone") + [
+        f"{name} cannot mark a mask as untrusted: 1 are written as boxes only.",
+        f"{name} has no box beside a mask: 1 are written as the tight ones, which differ by up to 3 pixels.",
+    ]

@@ -7,7 +7,7 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,12 @@ class Builder:
         self.trusted.append(trusted)
         self.areas.append(float("nan") if area is None or not 0 <= area < float("inf") else area)
         self.extras.append(extras)
+
+    def sort_labels(self, found: Iterable[str], names: Sequence[str]) -> None:
+        """Replace labels that count the names of classes as they were found by their places in a list of names."""
+        place = {name: k for k, name in reversed(list(enumerate(names)))}
+        order = [place[name] for name in found]
+        self.labels = array("i", (order[label] for label in self.labels))
 
     def report(
         self,

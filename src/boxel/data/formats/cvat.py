@@ -12,7 +12,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -23,13 +23,13 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.cvat_writer import FILE, KNOWN, OWN, to_text
+from boxel.data.formats.cvat_writer import FILE, KNOWN, OWN
 from boxel.data.formats.cvat_writer import OPTIONS as OPTIONS
 from boxel.data.formats.cvat_writer import write as write
-from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, get_dict
+from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, get_dict, get_list
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.names import ImageFinder, stay_inside
+from boxel.data.formats.names import ImageFinder, find_file, folder_beside, stay_inside
 from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
 from boxel.data.formats.row_runs import decode_rows
 from boxel.data.formats.xml_files import find_root, open_xml, to_pixels
@@ -48,12 +48,7 @@ def recognize(path: Path) -> bool:
 
 
 def _find_file(path: Path) -> Path | None:
-    files = [path] if path.is_file() else [path / FILE, *sorted(path.glob("*.xml"))[:3]]
-    return next((file for file in files if file.suffix.lower() == ".xml" and _is_cvat(file)), None)
-
-
-def _is_cvat(file: Path) -> bool:
-    return file.is_file() and find_root(file) == "annotations"
+    return find_file(path, FILE, lambda file: find_root(file) == "annotations")
 
 
 def read(path: Path, images: Path | None = None) -> Annotations:
@@ -69,7 +64,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     file = _find_file(path) or path
     if file.is_dir():
         raise BoxelError(f"{path}: there is no CVAT dataset; it should be a folder with {FILE}.")
-    root = images or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
+    root = images or folder_beside(file, "images")
     rows = Builder()
     ids = Ids(file.parent, rows)
     reader = _Reader(file, root, rows)
@@ -93,17 +88,31 @@ def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
         read, old = decode_extras(here), {} if known is here else decode_extras(known)
         if source is not None and "cvat" not in old and read.get("cvat") == {"source": "auto"}:
             del read["cvat"]  # which `write` has added
-        attributes = get_dict(old, "attributes")
-        texts = {name: to_text(value) for name, value in attributes.items()}
-        if texts and texts == read.get("attributes"):
-            read["attributes"] = attributes  # with the types that they had
-        merged = {key: value for key, value in old.items() if key not in OWN} | read
-        extras.append(encode_extras(merged))
+        _restore_types(get_dict(read, "attributes"), get_dict(old, "attributes"))
+        kept = {key: read.get(key, v) for key, v in old.items() if key not in OWN or key in read}
+        extras.append(encode_extras(kept | read))
     image_extras: list[bytes | None] = []
     for here, known in zip(data.image_extras, restored.image_extras, strict=True):
-        others = {key: value for key, value in decode_extras(known).items() if key != "tags"}
-        image_extras.append(encode_extras(others | decode_extras(here)))
+        read, old = decode_extras(here), decode_extras(known)
+        for tag, before in zip(get_list(read, "tags"), get_list(old, "tags"), strict=False):
+            if isinstance(tag, dict) and isinstance(before, dict):
+                _restore_types(tag["attributes"], get_dict(before, "attributes"))
+        kept = {key: read.get(key, v) for key, v in old.items() if key != "tags" or key in read}
+        image_extras.append(encode_extras(kept | read))
     return replace(restored, extras=as_objects(extras), image_extras=image_extras)
+
+
+def _restore_types(read: dict[str, Any], known: Mapping[str, Any]) -> None:
+    """Replace the texts of attributes by values of the types that they had when they were written, e.g. numbers."""
+    for name in read.keys() & known.keys():
+        with contextlib.suppress(msgspec.DecodeError):  # it has become another text
+            value = msgspec.json.decode(read[name])
+            if not isinstance(value, str) and _kind_of(value) == _kind_of(known[name]):
+                read[name] = value
+
+
+def _kind_of(value: Any) -> type:
+    return float if type(value) is int else type(value)
 
 
 class _Reader:

@@ -13,7 +13,6 @@ import io
 import math
 import re
 import zlib
-from array import array
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -33,7 +32,7 @@ from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES
 from boxel.data.formats.fiftyone_writer import write as write
 from boxel.data.formats.identity import Ids, restore
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.names import ImageFinder, stay_inside
+from boxel.data.formats.names import ImageFinder, folder_beside, stay_inside
 from boxel.data.formats.rotated import enclose
 from boxel.data.images import MAX_PIXELS, image_size
 from boxel.data.splits import SPLITS, standard_split
@@ -93,7 +92,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         raise BoxelError(
             f"{path}: this is not a dataset of FiftyOne; name a folder with {SAMPLES} and {METADATA}."
         )
-    root = images or (folder / "data" if (folder / "data").is_dir() else folder)
+    root = images or folder_beside(folder / file, "data")
     rows = Builder()
     ids = Ids(folder, rows)
     reader = _Reader(folder / file, root, rows)
@@ -106,8 +105,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         for i, k, id in zip(rows.image_index, reader.numbers, rows.ids, strict=True)
     ]
     names = list(dict.fromkeys([*classes, *sorted(reader.labels)]))
-    order = [names.index(name) for name in reader.labels]
-    rows.labels = array("i", (order[label] for label in rows.labels))
+    rows.sort_labels(reader.labels, names)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     return restore(ids, rows.build(root, categories, folder / file), stems, written=["fiftyone"])
 

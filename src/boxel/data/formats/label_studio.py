@@ -12,29 +12,28 @@ import contextlib
 import logging
 import math
 import re
-from array import array
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
-import defusedxml.ElementTree
 import msgspec
 import numpy as np
 from msgspec import Raw
 
-from boxel.data.annotations import Annotations, Category, ImageId
+from boxel.data.annotations import Annotations, ImageId
 from boxel.data.formats.brush import decode_brush
-from boxel.data.formats.builder import Builder, explain_json_error, read_bytes, read_utf8
+from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
 from boxel.data.formats.identity import Ids, restore
-from boxel.data.formats.label_studio_writer import CONFIG_FILE, FILE, LOCAL, UNNAMED
+from boxel.data.formats.label_studio_config import CONFIG_FILE, number_categories, read_config
+from boxel.data.formats.label_studio_writer import FILE, LOCAL, UNNAMED
 from boxel.data.formats.label_studio_writer import OPTIONS as OPTIONS
 from boxel.data.formats.label_studio_writer import write as write
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.names import ImageFinder, stay_inside
+from boxel.data.formats.names import ImageFinder, find_file, folder_beside, stay_inside
 from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
 from boxel.data.images import MAX_PIXELS, SUFFIXES, image_size
 from boxel.masks.rle import encode_in_box
@@ -65,8 +64,7 @@ def recognize(path: Path) -> bool:
 
 
 def _find_file(path: Path) -> Path | None:
-    files = [path] if path.is_file() else [path / FILE, *sorted(path.glob("*.json"))[:3]]
-    return next((f for f in files if f.suffix.lower() == ".json" and f.is_file() and _has_tasks(f)), None)
+    return find_file(path, FILE, _has_tasks)
 
 
 def _has_tasks(file: Path) -> bool:
@@ -104,10 +102,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     file = _find_file(path) or path
     if file.is_dir():
         raise BoxelError(f"{path}: there are no tasks of Label Studio; name the JSON file.")
-    root = images or (file.parent / "images" if (file.parent / "images").is_dir() else file.parent)
+    root = images or folder_beside(file, "images")
     rows = Builder()
     ids = Ids(file.parent, rows)
-    categories = _read_config(file.parent / CONFIG_FILE, rows)
+    categories = read_config(file.parent / CONFIG_FILE, rows)
     reader = _Reader(file, root, rows)
     for position, raw in enumerate(_decode_tasks(file)):
         reader.read_task(position, raw)
@@ -118,9 +116,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         rows.image_ids = [*stems]
     reader.number_rows(stems)
     names = [*categories, *sorted(set(reader.labels) - set(categories))]
-    order = [names.index(name) for name in reader.labels]
-    rows.labels = array("i", (order[label] for label in rows.labels))
-    data = rows.build(root, _number_categories(names, categories), file)
+    rows.sort_labels(reader.labels, names)
+    data = rows.build(root, number_categories(names, categories), file)
     return restore(ids, data, stems)
 
 
@@ -457,36 +454,3 @@ def _brush(value: Mapping[str, Any], size: tuple[int, int], extras: dict[str, An
 
 
 _GEOMETRIES = {"rectangle": _rectangle, "polygon": _polygon, "ellipse": _ellipse, "brush": _brush}
-
-
-def _read_config(file: Path, rows: Builder) -> dict[str, Category]:
-    """Return the classes of a labeling configuration in order; their id is 0 if it does not give one."""
-    found: dict[str, Category] = {}
-    if not file.is_file():
-        return found
-    try:
-        tree = defusedxml.ElementTree.fromstring(read_bytes(file))
-    except Exception as error:  # expat, defusedxml and codecs each have their own errors
-        what = f"cannot be read ({one_line(error)}); the classes are in alphabetical order."
-        rows.report("bad-file", file, what, repair="")
-        return found
-    for control in tree.iter():
-        if control.tag.lower().removesuffix("labels") in (*_GEOMETRIES, ""):
-            for label in control.iter("Label"):
-                name, category = label.get("alias") or label.get("value") or "", label.get("category", "")
-                id = int(category) if re.fullmatch(r"\d{1,9}", category) else 0
-                color = {"color": label.get("background")} if label.get("background") else {}
-                found.setdefault(name, Category(id, name, extras=encode_extras(color)))
-    return found
-
-
-def _number_categories(names: list[str], known: Mapping[str, Category]) -> list[Category]:
-    """Return the categories of names, with the ids that are known and distinct, and free ones for the rest."""
-    ids = Counter(category.id for category in known.values())
-    free = iter(number for number in range(1, len(names) + len(ids) + 1) if number not in ids)
-    categories = []
-    for name in names:
-        category = known.get(name, Category(0, name))
-        is_own = category.id > 0 and ids[category.id] == 1
-        categories.append(category if is_own else replace(category, id=next(free)))
-    return categories

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
-from xml.sax.saxutils import quoteattr
 
 import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.brush import encode_brush_in_box
-from boxel.data.formats.extras import decode_extras, get_dict, get_text
+from boxel.data.formats.extras import decode_extras, get_dict
+from boxel.data.formats.label_studio_config import CONFIG_FILE, CONTROLS, write_config
 from boxel.data.formats.layout import Export
 from boxel.data.formats.rotated import CORNERS
 from boxel.data.formats.shapes import Shape, add_shape
 
-FILE, CONFIG_FILE = "tasks.json", "label_config.xml"
+FILE = "tasks.json"
 OPTIONS = ("polygons", "simplify")
 
 LOCAL = "/data/local-files/?d="
 UNNAMED = "boxel"
 """The model version of predictions whose masks have no source."""
-
-_CONTROLS = {
-    "rectangle": ("RectangleLabels", "box"),
-    "polygon": ("PolygonLabels", "polygon"),
-    "brush": ("BrushLabels", "mask"),
-}
-"""The tag and the name of what annotators draw each kind of region with."""
 
 
 def write(data: Annotations, path: Path, polygons: bool = False, simplify: float | None = None) -> list[str]:
@@ -56,7 +48,7 @@ def write(data: Annotations, path: Path, polygons: bool = False, simplify: float
             task = _task(export, image, as_polygons, used)
             file.write((b",\n" if image else b"[\n") + msgspec.json.encode(task))
         file.write(b"\n]\n" if len(data) else b"[]\n")
-    (path / CONFIG_FILE).write_text(_config(data, used), encoding="utf-8")
+    (path / CONFIG_FILE).write_text(write_config(data, used), encoding="utf-8")
     export.write_ids()
     needs = "Label Studio needs finite numbers and the sizes of the images"
     return export.losses(
@@ -102,7 +94,7 @@ def _result(
         return None
     kind, value = _value(shape, size, decode_extras(data.extras[instance]))
     used.add(kind)
-    tag, control = _CONTROLS[kind]
+    tag, control = CONTROLS[kind]
     result: dict[str, Any] = {
         "id": str(data.ids[instance]),
         "type": tag.lower(),
@@ -129,21 +121,3 @@ def _value(shape: Shape, size: tuple[int, int], extras: dict[str, Any]) -> tuple
         corner, extent, degrees = np.array(extras[CORNERS][0]), np.array(shape.rotated[1:3]), shape.rotated[3]
     left, top, width, height = (np.concatenate([corner / size, extent / size]) * 100).tolist()
     return "rectangle", {"x": left, "y": top, "width": width, "height": height, "rotation": degrees}
-
-
-def _config(data: Annotations, used: set[str]) -> str:
-    lines = ["<View>", '  <Image name="image" value="$image" zoom="true" zoomControl="true"/>']
-    for tag, control in (_CONTROLS[kind] for kind in _CONTROLS if kind in used):
-        lines.append(f'  <{tag} name="{control}" toName="image">')
-        for k, category in enumerate(data.categories):
-            color = get_text(decode_extras(category.extras), "color") or _color(k)
-            fields = f"value={quoteattr(category.name)} background={quoteattr(color)}"
-            lines.append(f'    <Label {fields} category="{category.id}"/>')
-        lines.append(f"  </{tag}>")
-    return "\n".join([*lines, "</View>", ""])
-
-
-def _color(k: int) -> str:
-    """Return the k-th of many colors that are easy to tell apart."""
-    red, green, blue = colorsys.hsv_to_rgb(k * 0.618034 % 1, 0.75, 0.9)
-    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"

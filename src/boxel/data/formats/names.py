@@ -6,7 +6,7 @@ import logging
 import os
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -59,6 +59,21 @@ def list_files(folder: Path, *suffixes: str) -> list[Path]:
         for file in folder.iterdir()
         if file.suffix.lower() in suffixes and not file.name.startswith(".") and file.is_file()
     )
+
+
+def find_file(path: Path, name: str, is_right: Callable[[Path], bool]) -> Path | None:
+    """Return the file of a format that is one: the path itself, the usual name in it, or one of the same suffix.
+
+    ``is_right`` looks into a file that has the suffix of the usual name.
+    """
+    suffix = PurePosixPath(name).suffix
+    files = [path] if path.is_file() else [path / name, *sorted(path.glob(f"*{suffix}"))[:3]]
+    return next((f for f in files if f.suffix.lower() == suffix and f.is_file() and is_right(f)), None)
+
+
+def folder_beside(file: Path, name: str) -> Path:
+    """Return the folder of the images of a file: the one of a name beside it if there is one, else its own."""
+    return file.parent / name if (file.parent / name).is_dir() else file.parent
 
 
 class ImageFinder:

@@ -1,24 +1,23 @@
 """Preparing the data of a run: masks, categories, repeats and the validation split."""
 
 import dataclasses
+import shutil
 
 import msgspec
 import numpy as np
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from boxel.data import read, write
+from boxel.data import select_split, write
 from boxel.data.annotations import Category
-from boxel.data.joining import join
 from boxel.training.prepare import (
     MAX_REPEATS,
     _drop_bad_masks,
     add_masks,
     align_categories,
-    assign_to_train,
     count_repeats,
-    divide,
     keep_masks_for,
     prepare_data,
     split,
@@ -137,8 +136,8 @@ def test_the_seed_decides_the_split_and_a_share_of_zero_splits_nothing(scenes):
     assert split(scenes.select_images([0]), 0.5, 0)[1] is None
 
 
-def prepare(data, val=None, masks=None, method="boxinst"):
-    run = resolve_run(method, None, None, None, {"data": {"val_share": 0.25}})
+def prepare(data, val=None, masks=None, method="boxinst", **settings):
+    run = resolve_run(method, None, None, None, {"data": {"val_share": 0.25}} | settings)
     return prepare_data(run, data, None, val, None, masks)
 
 
@@ -146,65 +145,164 @@ def with_splits(data, *splits):
     return dataclasses.replace(data, splits=list(splits))
 
 
+def names(*datasets):
+    return [sorted(path.split("/")[-1] for path in data.paths) for data in datasets]
+
+
 @pytest.fixture
 def four(scenes):
     """Four images with their splits."""
-    data = scenes.select_images(np.arange(len(scenes)) < 4)
-    assert len(data) == 4
-    return with_splits(data, "train", "val", "train", "test")
+    return with_splits(scenes.select_images(range(4)), "train", "val", "train", "test")
 
 
-@pytest.mark.parametrize("kind", ["memory", "coco", "yolo", "data.yaml"])
-def test_the_own_split_of_a_dataset_is_trained_and_validated_on(four, tmp_path, kind, caplog):
-    caplog.set_level("INFO")
-    data = four
+def lay_out(data, folder, kind):
+    """Write a dataset in one of several layouts with splits."""
+    if kind == "memory":
+        return data
     if kind == "coco":
-        data = tmp_path / "boxes.json"
-        write(four, data)
-    elif kind != "memory":
-        write(four, tmp_path / "yolo", format="yolo")
-        data = tmp_path / "yolo" / ("data.yaml" if kind == "data.yaml" else "")
-    prepared = prepare(data) if kind != "coco" else prepare(read(data, images=four.root))
-    stems = [[path.split("/")[-1] for path in one.paths] for one in (prepared.training, prepared.validation)]
-    names = [path.split("/")[-1] for path in four.paths]
-    assert sorted(stems[0]) == sorted([names[0], names[2]])
-    assert stems[1] == [names[1]]
-    assert "train is trained on, and val validates" in caplog.text
+        write(
+            dataclasses.replace(data, paths=[str(data.image_path(i)) for i in range(len(data))]),
+            folder / "a.json",
+        )
+        return folder / "a.json"
+    if kind == "folders":  # images/train beside labels/train, and no data.yaml
+        write(data, folder / "yolo", format="yolo")
+        (folder / "yolo" / "data.yaml").rename(folder / "yolo" / "classes.old")
+        return folder / "yolo"
+    if kind == "roboflow":  # a folder per split
+        for split in set(data.splits):
+            own = with_splits(select_split(data, split), *[None] * data.splits.count(split))
+            write(own, folder / "yolo" / {"val": "valid"}.get(split, split), format="yolo")
+        listed = {"train": "../train/images", "val": "../valid/images", "test": "../test/images"}
+        content = listed | {"names": [category.name for category in data.categories]}
+        (folder / "yolo" / "data.yaml").write_text(yaml.safe_dump(content))
+        return folder / "yolo" / "data.yaml"
+    write(data, folder / kind, format="yolo" if kind == "data.yaml" else kind)
+    return folder / kind / ("data.yaml" if kind == "data.yaml" else "")
+
+
+KINDS = ["memory", "coco", "data.yaml", "yolo", "folders", "roboflow", "labelme", "voc", "cvat"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_dataset_is_trained_and_validated_on_by_its_own_splits(four, tmp_path, kind, caplog):
+    caplog.set_level("INFO")
+    prepared = prepare(lay_out(four, tmp_path, kind))
+    assert names(prepared.training, prepared.validation) == names(
+        four.select_images([0, 2]), four.select_images([1])
+    )
+    assert "validating on its own split val: 1 images" in caplog.text
+    assert "images of other splits are not trained on (test: 1)" in caplog.text
+
+
+@pytest.mark.parametrize("kind", ["memory", "data.yaml", "semantic"])
+def test_label_maps_are_trained_and_validated_on_by_their_own_splits(four, tmp_path, kind):
+    prepared = prepare(lay_out(four, tmp_path, kind), method="fcrn")
+    assert names(prepared.training, prepared.validation) == names(
+        four.select_images([0, 2]), four.select_images([1])
+    )
+
+
+def test_the_split_of_a_folder_is_read_if_the_images_of_all_are_named_alike(scenes, tmp_path):
+    for part, image in (("train", 0), ("val", 1)):
+        write(scenes.select_images([image]), tmp_path / part, format="semantic")
+        for half in ("images", "labels"):
+            (file,) = (tmp_path / part / half).iterdir()
+            (tmp_path / half / part).mkdir(parents=True)
+            file.rename(tmp_path / half / part / "0001.png")
+    shutil.copy(tmp_path / "train" / "classes.txt", tmp_path / "labels" / "train")
+    run = resolve_run("fcrn", None, None, None, {})
+    prepared = prepare_data(run, tmp_path / "labels" / "train", tmp_path / "images", None, None, None)
+    assert (prepared.training.paths, prepared.training.root) == (["train/0001.png"], tmp_path / "images")
 
 
 def test_images_of_no_split_are_trained_on_only_if_there_is_no_train(four):
-    assert divide(assign_to_train(with_splits(four, "train", None, "val", "test")))[0].paths == four.paths[:1]
-    training, held_out = divide(assign_to_train(with_splits(four, None, None, "val", "test")))
-    assert training.paths == four.paths[:2] and held_out.paths == four.paths[2:3]
-    assert divide(assign_to_train(with_splits(four, *[None] * 4)))[1] is None
+    assert prepare(with_splits(four, "train", None, "val", "test")).training.paths == four.paths[:1]
+    prepared = prepare(with_splits(four, None, None, "val", "test"))
+    assert (prepared.training.paths, prepared.validation.paths) == (four.paths[:2], four.paths[2:3])
     with pytest.raises(BoxelError, match=r"no image belongs to the split 'train' \(test: 2, val: 2\)"):
-        assign_to_train(with_splits(four, "test", "test", "val", "val"))
+        prepare(with_splits(four, "test", "test", "val", "val"))
 
 
-def test_a_dataset_of_one_other_split_is_trained_on_with_a_warning(four, caplog):
-    training, held_out = divide(assign_to_train(with_splits(four, *["test"] * 4)))
-    assert len(training) == 4 and held_out is None
-    assert "all its images are of one split (test: 4); they are read as `train`" in caplog.text
+@pytest.mark.parametrize("split", ["val", "test"])
+@pytest.mark.parametrize("kind", ["memory", "coco"])
+def test_a_dataset_of_one_other_split_is_trained_on_with_a_warning(four, tmp_path, split, kind, caplog):
+    prepared = prepare(lay_out(with_splits(four, *[split] * 4), tmp_path, kind))
+    assert (len(prepared.training), len(prepared.validation)) == (3, 1)
+    assert f"all its images are of one split ({split}: 4); they are read as `train`" in caplog.text
 
 
-def test_a_dataset_without_splits_is_trained_on_beside_one_that_has_some(four):
-    plain = with_splits(four.select_images([True, False, False, False]), None)
-    training, held_out = divide(join([assign_to_train(four), assign_to_train(plain)]))
-    assert len(training) == 3 and len(held_out) == 1
+@pytest.mark.parametrize("file", ["data.yaml", ""])
+def test_a_split_train_that_is_missing_is_not_replaced_by_val(four, tmp_path, file):
+    lay_out(four.select_images([0, 1]), tmp_path, "roboflow")
+    shutil.rmtree(tmp_path / "yolo" / "train")
+    with pytest.raises(BoxelError, match=r"its `train`, \.\./train/images, does not exist; correct it"):
+        prepare(tmp_path / "yolo" / file)
 
 
-def test_given_validation_data_replaces_the_own_split(four, caplog):
-    others = with_splits(four.select_images([False, False, False, True]), None)
-    prepared = prepare(four, val=others)
-    assert len(prepared.training) == 2 and prepared.validation.paths == four.paths[3:]
+def test_joined_datasets_are_split_as_each_of_them_is(four):
+    plain = with_splits(four.select_images([0]), None)
+    prepared = prepare([four, plain])
+    assert (len(prepared.training), len(prepared.validation)) == (3, 1)
+    one, other = (
+        with_splits(four.select_images(rows), *[split] * 2)
+        for rows, split in (([0, 2], "train"), ([1, 3], "val"))
+    )
+    prepared = prepare([one, other])
+    assert (prepared.training.paths, prepared.validation.paths) == (one.paths, other.paths)
+
+
+@pytest.mark.parametrize("kind", ["memory", "coco"])
+def test_given_validation_data_replaces_the_own_split(four, tmp_path, kind, caplog):
+    others = with_splits(four.select_images([3, 0]), "val", "train")
+    prepared = prepare(lay_out(four, tmp_path, kind), val=others)
+    assert names(prepared.training, prepared.validation) == names(
+        four.select_images([0, 2]), four.select_images([3])
+    )
+    assert "images of other splits are not trained on (val: 1, test: 1)" in caplog.text
     assert "are trained on too" not in caplog.text
 
 
-def test_images_that_are_trained_and_validated_on_are_announced(four, caplog):
+def test_images_that_are_trained_and_validated_on_are_reported(four, tmp_path, caplog):
     prepare(with_splits(four, *[None] * 4), val=with_splits(four, *[None] * 4))
-    assert "4 of its 4 images are trained on too" in caplog.text
+    assert (
+        f"4 of the images to validate on are trained on too, by name or content, e.g. {four.image_path(0)};"
+        in caplog.text
+    )
+    caplog.clear()
+    copy = tmp_path / "copy.png"
+    shutil.copy(four.image_path(2), copy)
+    prepare(
+        dataclasses.replace(four, paths=[four.paths[0], str(copy), *four.paths[2:]])
+    )  # a copy in its own val
+    assert (
+        f"1 of the images to validate on are trained on too, by name or content, e.g. {four.image_path(2)} = {copy};"
+        in caplog.text
+    )
 
 
-def test_a_set_aside_share_serves_a_dataset_with_train_alone(four):
+@pytest.mark.parametrize("kind", ["memory", "coco"])
+def test_masks_are_added_to_all_splits(four, tmp_path, kind):
+    prepared = prepare(four.without_masks(), masks=lay_out(four, tmp_path, kind))
+    assert prepared.training.has_mask.all() and prepared.validation.has_mask.all()
+
+
+def test_salient_images_of_other_splits_are_not_trained_on(scenes, four):
+    prepared = prepare(scenes, method="boxcaseg", salient=four)
+    assert prepared.salient.paths == [four.paths[0], four.paths[2]]
+
+
+def test_a_segmenter_is_validated_on_a_share_if_its_own_split_has_only_boxes(four, caplog):
+    bare = four.segmentations.copy()
+    bare[four.image_index == 1] = None
+    prepared = prepare(dataclasses.replace(four, segmentations=bare), method="fcrn")
+    assert len(prepared.training) == len(prepared.validation) == 1
+    assert "no image of its split val has a mask or a label map to validate on" in caplog.text
+
+
+def test_a_share_is_held_out_of_a_dataset_with_train_alone(four, caplog):
     prepared = prepare(with_splits(four, *["train"] * 4))
     assert (len(prepared.training), len(prepared.validation)) == (3, 1)
+    prepared = prepare(with_splits(four, "train", "train", "train", "test"))
+    assert (len(prepared.training), len(prepared.validation)) == (2, 1)
+    assert "images of other splits are not trained on (test: 1)" in caplog.text

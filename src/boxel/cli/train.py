@@ -32,7 +32,7 @@ def _train_options(method: Method) -> list[Option]:
     annotations, images, _ = DATA
     several = f"{annotations.help} (several are joined to one dataset)"
     config = "recipe to start from, by name (`boxel recipes` lists them) or as a YAML file"
-    val = "annotations to validate on, instead of a share of the images"
+    val = "annotations to validate on, instead of the split val or a share of the images"
     masks = "annotations whose masks are added by annotation id"
     val_images = "folder of their images, if it is neither beside them nor --images"
     short = {path: name for name, path in ALIASES.items()}

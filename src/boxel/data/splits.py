@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 
 import numpy as np
@@ -68,9 +69,8 @@ def make_split(
     """
     if not 0 < val_share < 1:
         raise UsageError(f"`val_share` is {val_share}; it should be between 0 and 1, e.g. 0.2.")
-    counts = Counter(split for split in data.splits if split is not None)
-    if counts:
-        named = ", ".join(f"{split}: {count}" for split, count in counts.items())
+    if any(data.splits):
+        named = count_splits(split for split in data.splits if split is not None)
         raise BoxelError(f"{data.file}: the dataset has a split already ({named}); leave out `val_share`.")
     groups = defaultdict[str, list[int]](list)
     for image, path in enumerate(data.paths):
@@ -121,13 +121,25 @@ def select_split(data: Annotations, split: str) -> Annotations:
         >>> len(select_split(data, "val"))
         1
     """
-    counts, split = Counter(data.splits), standard_split(split)
-    if counts[split] or set(counts) <= {None}:
-        return data.select_images([name == split for name in data.splits]) if counts[split] else data
-    named = ", ".join(f"{name or 'none'}: {count}" for name, count in counts.items())
-    if len(counts) == 1:
+    split = standard_split(split)
+    if split in data.splits:
+        return data.select_images([name == split for name in data.splits])
+    if not any(data.splits):
+        return data
+    named = count_splits(data.splits)
+    if len(set(data.splits)) == 1:
         logger.warning(
             "%s: all its images are of one split (%s); they are read as `%s`", data.file, named, split
         )
         return data
     raise BoxelError(f"{data.file}: no image belongs to the split {split!r} ({named}).")
+
+
+def count_splits(splits: Iterable[str | None]) -> str:
+    """Describe in words how many images each split has.
+
+    Examples:
+        >>> count_splits(["train", None, "train"])
+        'train: 2, none: 1'
+    """
+    return ", ".join(f"{split or 'none'}: {count}" for split, count in Counter(splits).items())

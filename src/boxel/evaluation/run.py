@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
 
-from boxel.data import Annotations, read, recognize
+from boxel.data import Annotations, read, recognize, select_split
 from boxel.data.formats.yolo_files import NoSplitError
 from boxel.data.images import describe_missing
 from boxel.data.issues import summarize_issues
@@ -132,6 +132,9 @@ def evaluate(
     _refuse_unused(name if name != "results" else "this", kind, config)
     if not isinstance(truth, Annotations):
         truth = _read_truth(truth, images, class_list)
+    elif kind in ("detector", "segmenter", "box_to_mask") and "val" in truth.splits:  # as of a file
+        logger.info("%s: compared on its split val", truth.file)
+        truth = select_split(truth, "val")
     truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run
     if kind in ("segmenter", "label_maps"):
         return _evaluate_maps(subject, kind, truth, config)

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from boxel.data import Annotations, Category, read, recognize
+from boxel.data import Annotations, Category, read, recognize, select_split
 from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
 from boxel.labeling.calibration import calibrate
@@ -185,12 +185,18 @@ def _read_boxes(
 
 
 def _read_masks(masked: Annotations | str | Path, boxes: Annotations) -> Annotations:
-    """Read ground-truth masks, whose images lie beside them or where those of the boxes do."""
-    if isinstance(masked, Annotations):
-        return masked
-    found = read(masked)
+    """Read ground-truth masks, whose images lie beside them or where those of the boxes do.
+
+    Of a dataset with the splits `train` and `val` the latter is used: a teacher may have been trained on the other.
+    """
+    found = masked if isinstance(masked, Annotations) else read(masked)
     beside = any(found.image_path(image).is_file() for image in range(len(found)))
-    return found if beside else read(masked, images=boxes.root)
+    if not beside and not isinstance(masked, Annotations):
+        found = read(masked, images=boxes.root)
+    if {"train", "val"} <= {*found.splits}:
+        logger.info("%s: the quality is calibrated on its split val", found.file)
+        return select_split(found, "val")
+    return found
 
 
 def _check_target(

@@ -20,7 +20,7 @@ from boxel.models.pretrained import model_folder
 from boxel.training.crops import make_crop_samples
 from boxel.training.loader import Stream
 from boxel.training.log import rank_zero_logger
-from boxel.training.prepare import TrainingData
+from boxel.training.prepare import TrainingData, read_training, select_training
 from boxel.training.run import train
 from boxel.training.settings import LAST, Run, is_finished, resolve_run
 from boxel.utils.device import resolve_device
@@ -51,7 +51,7 @@ def adapt(
     adapted from and the minutes, and a copy of that model's calibration of quality, ``quality.json``, if it has one.
 
     Args:
-        data: The dataset; its trusted masks are learned from.
+        data: The dataset; its trusted masks are learned from. Of a dataset with splits, `train` is used.
         out: Folder of the adapted model. An interrupted adaptation is resumed, a finished one is not repeated.
         teacher: The BoxCaseg model to start from: name of a bundled model, or a model folder.
         minutes: Approximate duration of the training.
@@ -84,6 +84,7 @@ def adapt(
     if is_finished(out):
         logger.info("%s was adapted already, in about %g min; remove it to adapt again", out, done["minutes"])
         return out
+    data = select_training(read_training([data]))
     write_text(note, json.dumps(done))
     logger.info("adapting %s to %d boxes in about %g min: %s", teacher, data.has_box.sum(), minutes, out)
     made = label_data(data, teacher=teacher).data

@@ -46,8 +46,8 @@ class DataConfig(Config):
         min_box: Boxes with a side shorter than this many pixels are ignored: neither object nor background.
         class_list: Names of the values of label maps: a text file, or `camvid`, `voc`, `cityscapes` or
             `pascal-context`.
-        val_share: Share of the images, drawn with the run's seed, to validate on if no validation data is given; 0
-            validates on none.
+        val_share: Share of the images, drawn with the run's seed, to validate on if no validation data is given and the
+            dataset has no split `val`; 0 validates on none.
         workers: Processes that decode images; 0 decodes in the training process.
     """
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,16 +14,18 @@ from numpy.typing import NDArray
 from boxel.data import Annotations, read
 from boxel.data.annotations import Category
 from boxel.data.checks.masks import drop_bad_masks
+from boxel.data.checks.statistics import find_leaks, group_identical
 from boxel.data.issues import summarize_issues
 from boxel.data.joining import join
 from boxel.data.label_maps import has_pixel_truth, pixel_classes
-from boxel.data.splits import select_split
+from boxel.data.splits import count_splits, select_split
 from boxel.methods import resolve
 from boxel.training.config import DataConfig, TrainConfig
 from boxel.training.finetune import read_things
 from boxel.training.log import rank_zero_logger
 from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.files import is_file
 
 logger = rank_zero_logger(__name__)
 
@@ -57,20 +58,18 @@ def prepare_data(
     """
     settings, config = run.settings, run.settings.data
     several = [data] if isinstance(data, (Annotations, str, Path)) else data
-    parts = [_read(one, None if k else images, config.class_list) for k, one in enumerate(several)]
-    source = _drop_bad_masks(join([assign_to_train(part) for part in parts]))
+    source = _drop_bad_masks(read_training(several, images, config.class_list))
     if masks is not None:
         source = add_masks(source, _drop_bad_masks(_read(masks, source.root)))
-    source, held_out = divide(source)
-    if val is not None:
+    if val is None:
+        source, held_out = _hold_out(source, settings, run.segmenter)
+    else:
+        source = select_training(source)
         # The images to validate on are in their own folder, beside their annotations, or among the training images.
         folders = [val_images] if val_images or images is None else [None, images]
         held_out = _read_validation(val, folders, config.class_list, run.segmenter)
-        _warn_of_leaks(source, held_out)
-    elif held_out is None:
-        source, held_out = _set_aside(source, settings, run.segmenter)
-    else:
-        held_out = _check_validation(held_out, run.segmenter)
+    if held_out is not None:
+        _report_leaks(source, held_out)
     check_images(source)
     things = read_things(run.inputs["semantic"]) if "semantic" in run.inputs else None
     training = _select_targets(source, config, things)
@@ -82,15 +81,54 @@ def prepare_data(
     classes = pixel_classes(merged) if run.segmenter else merged.categories
     salient = None
     if "salient" in run.inputs:
-        salient, _ = divide(assign_to_train(_read(run.inputs["salient"], None)))
+        salient = select_training(read_training([run.inputs["salient"]]))
         check_images(salient, "put them into its folder `images`")
     return TrainingData(training, validation, classes, salient)
 
 
-def _read(source: Source, images: str | Path | None, class_list: str | None = None) -> Annotations:
+def read_training(
+    sources: Sequence[Source], images: str | Path | None = None, class_list: str | None = None
+) -> Annotations:
+    """Read and join datasets; those to train on are of the split `train` then.
+
+    This is their own split of this name, else their images of no split. If neither is in any, their one other split is.
+    """
+
+    def read_all(split: str | None = None) -> list[Annotations]:
+        folders = [images, *[None] * (len(sources) - 1)]
+        return [_read(one, own, class_list, split) for one, own in zip(sources, folders, strict=True)]
+
+    try:
+        parts = [_assign_to_train(part, None) for part in read_all()]
+    except BoxelError:  # e.g. of labels of one split, beside a folder with the images of all
+        parts = []
+    if not any("train" in part.splits for part in parts):
+        parts = [_assign_to_train(part, *set(part.splits)) for part in read_all("train")]
+    return join(parts)
+
+
+def _assign_to_train(data: Annotations, *splits: str | None) -> Annotations:
+    """Return the dataset with a split `train`: images of some other splits, if there is none."""
+    if "train" in data.splits:
+        return data
+    return replace(data, splits=["train" if split in splits else split for split in data.splits])
+
+
+def select_training(data: Annotations, *used: str) -> Annotations:
+    """Return the images of the split `train`, all if there are no splits; other splits are reported unless `used`."""
+    training = select_split(data, "train")
+    others = [split for split in data.splits if split not in ("train", *used)]
+    if others and len(training) < len(data):
+        logger.warning("%s: images of other splits are not trained on (%s)", data.file, count_splits(others))
+    return training
+
+
+def _read(
+    source: Source, images: str | Path | None, class_list: str | None = None, split: str | None = None
+) -> Annotations:
     if isinstance(source, Annotations):
-        return source
-    data = read(source, images=images, class_list=class_list)
+        return source if split is None else select_split(source, split)
+    data = read(source, images=images, split=split, class_list=class_list)
     if data.issues:
         logger.warning("%s", summarize_issues(data.issues))
     return data
@@ -108,7 +146,7 @@ def _read_validation(
     source: Source, folders: Sequence[str | Path | None], class_list: str | None, segmenter: bool
 ) -> Annotations:
     """Read what to validate on with the first of some folders that has its images."""
-    tried = [select_split(_read(source, folder, class_list), "val") for folder in folders]
+    tried = [_read(source, folder, class_list, "val") for folder in folders]
     data = next((data for data in tried if len(data) and data.image_path(0).is_file()), None)
     if data is None:
         raise BoxelError(
@@ -122,59 +160,40 @@ def _read_validation(
     return data
 
 
-def assign_to_train(data: Annotations) -> Annotations:
-    """Return the dataset with a split ``train``: the one it has, else the images of no split or of its only one.
-
-    Raises:
-        BoxelError: There are several splits, but no image to train on.
-    """
-    counts = Counter(data.splits)
-    if counts["train"]:
-        return data
-    if len(counts) == 1 or not counts[None]:
-        select_split(data, "train")  # warns of a split under another name, or names those that there are
-    unassigned = None if counts[None] else data.splits[0] if len(data) else None
-    return replace(data, splits=["train" if split == unassigned else split for split in data.splits])
-
-
-def divide(data: Annotations) -> tuple[Annotations, Annotations | None]:
-    """Return the images of the split ``train``, and those of ``val`` if there are any; others belong to neither."""
-    counts = Counter(data.splits)
-    if len(counts) < 2:
-        return data, None
-    found = ", ".join(f"{split or 'none'}: {count}" for split, count in counts.items())
-    logger.info("splits of %s: %s; train is trained on, and val validates", data.file, found)
-    held_out = data.select_images([split == "val" for split in data.splits])
-    return select_split(data, "train"), held_out if len(held_out) else None
-
-
-def _check_validation(data: Annotations, segmenter: bool) -> Annotations | None:
-    """Return the images of a split ``val`` that a model can be validated on: a segmenter needs truth for pixels."""
-    usable = data.select_images(has_pixel_truth(data)) if segmenter else data
-    if not len(usable):
-        logger.warning("%s: no image of its split val has a mask or a label map to validate on", data.file)
-    return usable if len(usable) else None
-
-
-def _warn_of_leaks(training: Annotations, validation: Annotations) -> None:
-    known = {os.path.abspath(training.image_path(i)) for i in range(len(training))}
-    files = (os.path.abspath(validation.image_path(i)) for i in range(len(validation)))
-    leaks = [file for file in files if file in known]
+def _report_leaks(training: Annotations, validation: Annotations) -> None:
+    """Report images to validate on that are trained on too, or are copies of such."""
+    parts = {"train": training, "val": validation}
+    files = [(name, data.image_path(image)) for name, data in parts.items() for image in range(len(data))]
+    splits, paths = [name for name, _ in files], [os.path.abspath(path) for _, path in files]
+    sizes = [os.path.getsize(path) if is_file(Path(path)) else None for path in paths]
+    shared = {*sizes[: len(training)]} & {*sizes[len(training) :]} - {None}
+    # Only files of a size that both have may be copies, and are read.
+    looks = [(size if size in shared else path, Path(path)) for size, path in zip(sizes, paths, strict=True)]
+    groups = [list(dict.fromkeys(paths[k] for k in group)) for group in group_identical(looks)]
+    leaks = find_leaks(paths, splits, groups)
     if leaks:
         logger.warning(
-            "%s: %d of its %d images are trained on too, e.g. %s, so validation looks better than it is; remove them "
-            "from either dataset",
-            validation.file,
-            len(leaks),
-            len(validation),
-            leaks[0],
+            "%s: %d of the images to validate on are trained on too, by name or content, e.g. %s; remove them from one "
+            "of the two, since the metrics look better than they are.",
+            *(validation.file, len(leaks), " = ".join(leaks[0])),
         )
 
 
-def _set_aside(
+def _hold_out(
     data: Annotations, settings: TrainConfig, segmenter: bool
 ) -> tuple[Annotations, Annotations | None]:
-    """Split off images for validation; a segmenter is validated on images with a label map or masks."""
+    """Return what to train on, and what to validate on: the dataset's own split `val`, else a share of its images.
+
+    A segmenter is validated on images with a label map or masks.
+    """
+    if "val" in data.splits:
+        own = select_split(data, "val")
+        own = own.select_images(has_pixel_truth(own)) if segmenter else own
+        if len(own):
+            logger.info("%s: validating on its own split val: %d images", data.file, len(own))
+            return select_training(data, "val"), own
+        logger.warning("%s: no image of its split val has a mask or a label map to validate on", data.file)
+    data = select_training(data)
     among = has_pixel_truth(data) if segmenter else None
     training, validation = split(data, settings.data.val_share, settings.seed, among)
     if validation is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
 from pathlib import Path
@@ -117,7 +117,10 @@ def count_statistics(
         classes[category.name] = classes.get(category.name, 0) + count
     instances = np.bincount(data.image_index, minlength=len(data))
     similar = _name_groups(data, facts, _group_similar(facts))
-    identical = _name_groups(data, facts, _group_identical(data, facts))
+    looks = [
+        ((fact.bytes, fact.thumbnail.tobytes()), data.image_path(image)) for image, fact in facts.items()
+    ]
+    identical = _name_groups(data, facts, group_identical(looks))
     return Statistics(
         file=data.file,
         format=format,
@@ -140,7 +143,9 @@ def count_statistics(
         splits=_count_splits(data, instances),
         identical_images=identical,
         similar_images=similar,
-        leaks=_find_leaks(data, [*similar, *(group for group in identical if group not in similar)]),
+        leaks=find_leaks(
+            data.paths, data.splits, [*similar, *(group for group in identical if group not in similar)]
+        ),
         oddities=_find_oddities(data, facts),
     )
 
@@ -180,17 +185,16 @@ def _group_similar(facts: Mapping[int, ImageFacts]) -> list[list[int]]:
     return group_near_duplicates([fact.thumbnail for fact in facts.values()])
 
 
-def _group_identical(data: Annotations, facts: Mapping[int, ImageFacts]) -> list[list[int]]:
-    """Group images of the same content, as positions among the facts; only those that may be the same are read."""
-    by_look: dict[tuple[int, bytes], list[int]] = {}
-    images = list(facts)
-    for position, fact in enumerate(facts.values()):
-        by_look.setdefault((fact.bytes, fact.thumbnail.tobytes()), []).append(position)
+def group_identical(files: Iterable[tuple[Hashable, Path]]) -> list[list[int]]:
+    """Group files of the same content, as positions; only those are read that agree in what is given beside each."""
+    by_look: dict[Hashable, list[tuple[int, Path]]] = {}
+    for position, (look, path) in enumerate(files):
+        by_look.setdefault(look, []).append((position, path))
     groups = []
     for members in by_look.values():
         by_content: dict[object, list[int]] = {}
-        for position in members if len(members) > 1 else []:
-            by_content.setdefault(_digest(data.image_path(images[position])), []).append(position)
+        for position, path in members if len(members) > 1 else []:
+            by_content.setdefault(_digest(path), []).append(position)
         groups += [group for group in by_content.values() if len(group) > 1]
     return groups
 
@@ -214,10 +218,12 @@ def _name_groups(
     return [paths for paths in named if len(paths) > 1]
 
 
-def _find_leaks(data: Annotations, groups: Sequence[list[str]]) -> list[list[str]]:
-    """Return the groups with images of several splits, and each path that is in several itself."""
+def find_leaks(
+    paths: Sequence[str], splits_of_paths: Sequence[str | None], groups: Sequence[list[str]]
+) -> list[list[str]]:
+    """Return the groups of paths with images of several splits, and each path that is in several itself."""
     splits: dict[str, set[str | None]] = {}
-    for path, split in zip(data.paths, data.splits, strict=True):
+    for path, split in zip(paths, splits_of_paths, strict=True):
         splits.setdefault(path, set()).add(split)
     leaks = []
     for group in groups:

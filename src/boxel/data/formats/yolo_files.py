@@ -101,7 +101,8 @@ def listed_places(
         raise BoxelError(f"{file}: {missing[0]}; correct it, or name the folder of its images.")
     for what in missing if found else []:
         rows.report("bad-file", file, f"{what}; it is left out.")
-    return _without_lone_split([p for places in found.values() for p in places])
+    listed_now = [p for places in found.values() for p in places]
+    return listed_now if missing else _without_lone_split(listed_now)
 
 
 _NOTHING = ("", "~", "null", "Null", "NULL")

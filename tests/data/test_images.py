@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
+from boxel.data import images
 from boxel.data.images import MAX_PIXELS, ImageError, image_size, read_header, read_image
 
 # 2 rows x 3 columns of plainly different colors
@@ -94,6 +95,23 @@ def test_every_mode_becomes_rgb(tmp_path: Path) -> None:
 
     Image.fromarray(gray > 99).save(tmp_path / "bits.png")
     np.testing.assert_array_equal(read_image(tmp_path / "bits.png")[..., 1], [[0, 255, 255]])
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "RGB", "RGBA", "CMYK", "I;16", "transparent"])
+@pytest.mark.parametrize("orientation", [1, 6])
+def test_bands_make_the_whole_image(tmp_path: Path, monkeypatch, mode: str, orientation: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (23, 17, 3)).astype(np.uint8)
+    image = Image.fromarray(pixels)
+    image = image.quantize(8) if mode in ("P", "transparent") else image
+    image = Image.fromarray(pixels[..., 0].astype(np.uint16) * 201) if mode == "I;16" else image
+    image = image.convert(mode) if mode not in ("P", "transparent", "I;16") else image
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    file = tmp_path / ("a.tif" if mode == "CMYK" else "a.png")
+    image.save(file, exif=exif, **({"transparency": 3} if mode == "transparent" else {}))
+    whole = read_image(file)
+    monkeypatch.setattr(images, "_BAND_PIXELS", 17 * 4)
+    assert np.array_equal(read_image(file), whole)
 
 
 def test_cmyk_becomes_rgb(tmp_path: Path) -> None:

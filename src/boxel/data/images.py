@@ -31,6 +31,8 @@ SUFFIXES = frozenset(
 )
 """Suffixes, in lower case, of the files that are taken for images when a folder is searched."""
 
+_BAND_PIXELS = 1 << 22  # that are converted at once
+
 _ORIENTATION = 0x0112  # the EXIF tag
 
 # EXIF 2.32, section 4.6.4: what turns the stored image upright, for each orientation but 1.
@@ -89,11 +91,27 @@ def decode_image(image: Image.Image) -> NDArray[np.uint8]:
     Raises:
         ValueError: The range of its pixels is unknown. A damaged image raises Pillow's errors, of many kinds.
     """
-    orientation = read_orientation(image)
+    upright = UPRIGHT.get(read_orientation(image))
     image.load()
-    upright = UPRIGHT.get(orientation)
-    rgb = _as_rgb(image)
-    return np.array(rgb if upright is None else rgb.transpose(upright), dtype=np.uint8)
+    if upright is not None:
+        image = image.transpose(upright)
+    pixels = np.empty((image.height, image.width, 3), dtype=np.uint8)
+    for top, band in rgb_bands(image, _BAND_PIXELS // image.width):
+        pixels[top : top + len(band)] = band
+    return pixels
+
+
+def rgb_bands(image: Image.Image, rows: int) -> Iterator[tuple[int, NDArray[np.uint8]]]:
+    """Yield the first row and the RGB pixels of each band of a decoded image, so that a large one is never held twice.
+
+    Args:
+        image: The image.
+        rows: Number of rows of a band.
+    """
+    for top in range(0, image.height, max(rows, 1)):
+        whole = rows >= image.height
+        band = image if whole else image.crop((0, top, image.width, min(top + rows, image.height)))
+        yield top, np.asarray(_as_rgb(band))
 
 
 def image_size(path: str | os.PathLike[str]) -> tuple[int, int]:
@@ -150,6 +168,15 @@ def describe_missing(paths: Iterable[Path]) -> str:
         return ""
     count = f"{len(missing):,} of {len(paths):,}"
     return f"images are missing ({count}), the first is {missing[0]}; name their folder with `images`."
+
+
+def leads_out(path: Path, root: Path) -> bool:
+    """Return whether a path goes through a link to a place outside a folder."""
+    try:
+        real = path.resolve()
+    except (OSError, ValueError, RuntimeError):  # a name that cannot be, or links in a circle
+        return False
+    return real != Path(os.path.abspath(path)) and not real.is_relative_to(root)
 
 
 @contextmanager
@@ -222,7 +249,7 @@ def _as_rgb(image: Image.Image) -> Image.Image:
         values = np.asarray(image)
         if values.min(initial=0) < 0 or values.max(initial=0) > 65535:
             raise ValueError("32-bit pixels of unknown range: save them with 8 or 16 bits")
-        return Image.fromarray(np.round(values / 257).astype(np.uint8)).convert("RGB")
+        return Image.fromarray(((values.astype(np.uint32) + 128) // 257).astype(np.uint8)).convert("RGB")
     if image.mode == "F":
         raise ValueError("floating-point pixels of unknown range: save them with 8 or 16 bits")
     if "transparency" in image.info and image.mode in ("1", "L", "P", "RGB"):

@@ -1,6 +1,7 @@
 """What a dataset holds."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -149,3 +150,27 @@ def test_thumbnails_are_upright_and_of_any_mode(tmp_path, mode, orientation) -> 
         facts.thumbnail[:2] if orientation == 1 else facts.thumbnail[:, -2:]
     )  # orientation 6 turns it clockwise
     assert bright.min() > 150 and facts.thumbnail.mean() < 120 and not facts.colored
+
+
+def test_a_large_image_is_never_held_as_a_whole_in_color(tmp_path) -> None:
+    Image.new("1", (4000, 4000)).save(tmp_path / "large.png")  # 48 MB in color
+    tracemalloc.start()
+    facts = read_facts(tmp_path / "large.png")
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert facts.header.upright == (4000, 4000) and facts.brightness == 0
+    assert peak < 12e6
+
+
+def test_links_out_of_the_image_folder_are_listed(make, tmp_path) -> None:
+    for name in ("photos", "photos/inner", "elsewhere"):
+        (tmp_path / name).mkdir()
+    for name in ("photos/a.png", "elsewhere/b.png"):
+        picture(0).save(tmp_path / name)
+    (tmp_path / "photos/link.png").symlink_to("../elsewhere/b.png")
+    (tmp_path / "photos/inside.png").symlink_to("a.png")
+    (tmp_path / "photos/folder").symlink_to("../elsewhere")
+    paths = ["a.png", "link.png", "inside.png", "folder/b.png"]
+    data = make(root=tmp_path / "photos", image_ids=[1, 2, 3, 4], paths=paths)
+    odd = {"links out of the image folder": ["link.png", "folder/b.png"]}
+    assert collect_statistics(data).oddities == odd

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from boxel.data.images import UPRIGHT, ImageHeader, decode_image, opened, read_orientation
+from boxel.data.images import UPRIGHT, ImageHeader, opened, read_orientation, rgb_bands
 
 SIDE = 9
 """Side of the thumbnails; differences of neighbors give 8 x 8 bits."""
@@ -18,6 +18,7 @@ SIDE = 9
 # JPEG files are decoded at a fraction of their size, which finds the same damage and is up to three times as fast.
 _SCALES = (8, 4, 2)
 _MIN_SIDE = 4 * SIDE  # of the decoded image
+_BAND_ROWS = 256
 _REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
 _COLOR = 12  # maximum difference of the channels of a gray pixel, in levels of 255, whatever the compression
 _COLORED_SHARE = 0.05  # minimum share of the pixels of a colored image that are not gray
@@ -68,13 +69,15 @@ def _decode_small(image: Image.Image, orientation: int) -> NDArray[np.uint8]:
     scale = next((scale for scale in _SCALES if min(image.size) >= scale * _MIN_SIDE), 1)
     if image.format == "JPEG" and scale > 1:
         image.draft("RGB", (image.width // scale, image.height // scale))
-    if image.mode not in _REDUCIBLE or "transparency" in image.info:
-        return decode_image(image)
     image.load()
-    factor = min(image.size) // _MIN_SIDE
-    small = (image.reduce(factor) if factor > 1 else image).convert("RGB")
+    factor = max(min(image.size) // _MIN_SIDE, 1)
+    if image.mode in _REDUCIBLE and "transparency" not in image.info:
+        small = np.asarray(image.reduce(factor).convert("RGB"))
+    else:
+        bands = rgb_bands(image, factor * max(_BAND_ROWS // factor, 1))
+        small = np.concatenate([np.asarray(Image.fromarray(band).reduce(factor)) for _, band in bands])
     upright = UPRIGHT.get(orientation)
-    return np.asarray(small if upright is None else small.transpose(upright))
+    return small if upright is None else np.asarray(Image.fromarray(small).transpose(upright))
 
 
 def _measure(pixels: NDArray[np.uint8]) -> tuple[float, bool, NDArray[np.uint8]]:

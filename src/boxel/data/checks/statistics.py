@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from hashlib import blake2b
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.checks.image_facts import ImageFacts
 from boxel.data.checks.near_duplicates import group_near_duplicates
+from boxel.data.images import leads_out
 
 SMALL, MEDIUM = 32**2, 96**2
 """Square pixels below which COCO calls an object small, and medium."""
@@ -51,7 +53,8 @@ class Statistics:
         identical_images: Groups of images with the same content.
         similar_images: Groups of images that look the same, identical ones included.
         leaks: Such groups with images of several splits.
-        oddities: Images by what is odd about them: ``16 bits``, ``almost black``, and ``gray among color``.
+        oddities: Images by what is odd about them: ``16 bits``, ``almost black``, ``gray among color``, and ``links out
+            of the image folder``, which `convert` does not put into a folder.
 
     Examples:
         >>> from boxel.data import collect_statistics, example_scenes
@@ -243,8 +246,21 @@ def _find_oddities(data: Annotations, facts: Mapping[int, ImageFacts]) -> dict[s
         "16 bits": [image for image, fact in facts.items() if fact.bits == 16],
         "almost black": [image for image, fact in facts.items() if fact.brightness <= BLACK],
         "gray among color": [image for image, fact in facts.items() if not fact.colored] if few_gray else [],
+        "links out of the image folder": _find_links(data, facts),
     }
     return {what: [data.paths[image] for image in images] for what, images in odd.items() if images}
+
+
+def _find_links(data: Annotations, images: Iterable[int]) -> list[int]:
+    """Return the images that are links to other places, or in such folders."""
+    root = data.root.resolve()
+    paths = {image: data.image_path(image) for image in images}
+    outside = {folder for folder in {path.parent for path in paths.values()} if leads_out(folder, root)}
+    return [
+        image
+        for image, path in paths.items()
+        if path.parent in outside or (os.path.islink(path) and leads_out(path, root))
+    ]
 
 
 def _describe(statistics: Statistics) -> list[str]:

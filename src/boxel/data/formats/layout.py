@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.formats.identity import IDS_FILE, write_ids
 from boxel.data.formats.outlines import MIN_IOU, join_rings, overlap, simplify_rings, trace_outline
-from boxel.data.images import MAX_PIXELS, SUFFIXES
+from boxel.data.images import MAX_PIXELS, SUFFIXES, leads_out
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.utils.errors import BoxelError
 
@@ -86,7 +86,7 @@ def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[
     missing, leading_out = [], []
     for i, name in enumerate(names):
         path = data.image_path(i)
-        if _leads_out(path, root):
+        if leads_out(path, root):
             leading_out.append(path)
         elif not _place(path, folder / name):
             missing.append(path)
@@ -99,15 +99,6 @@ def place_images(data: Annotations, folder: Path, names: Sequence[str]) -> list[
         for what, (paths, remedy) in sentences.items()
         if paths
     ]
-
-
-def _leads_out(path: Path, root: Path) -> bool:
-    """Return whether a path goes through a link to a place outside a folder."""
-    try:
-        real = path.resolve()
-    except (OSError, ValueError, RuntimeError):  # a name that cannot be, or links in a circle
-        return False
-    return real != Path(os.path.abspath(path)) and not real.is_relative_to(root)
 
 
 def _place(source: Path, target: Path) -> bool:

@@ -103,7 +103,7 @@ def test_an_image_in_two_splits_leaks(make, folder) -> None:
 
 
 def test_pictures_of_nothing_are_not_alike() -> None:
-    flat = [np.full((9, 9), level, dtype=np.uint8) for level in (100, 100, 101)]
+    flat = [np.full((27, 27), level, dtype=np.uint8) for level in (100, 100, 101)]
     assert group_near_duplicates(flat) == []
 
 
@@ -147,7 +147,7 @@ def test_thumbnails_are_upright_and_of_any_mode(tmp_path, mode, orientation) -> 
         16 if mode == "I;16" else 8
     )
     bright = (
-        facts.thumbnail[:2] if orientation == 1 else facts.thumbnail[:, -2:]
+        facts.thumbnail[:7] if orientation == 1 else facts.thumbnail[:, -7:]
     )  # orientation 6 turns it clockwise
     assert bright.min() > 150 and facts.thumbnail.mean() < 120 and not facts.colored
 
@@ -174,3 +174,13 @@ def test_links_out_of_the_image_folder_are_listed(make, tmp_path) -> None:
     data = make(root=tmp_path / "photos", image_ids=[1, 2, 3, 4], paths=paths)
     odd = {"links out of the image folder": ["link.png", "folder/b.png"]}
     assert collect_statistics(data).oddities == odd
+
+
+def test_images_of_one_camera_with_other_objects_are_not_alike() -> None:
+    scene = np.asarray(picture(0).convert("L").resize((27, 27))).astype(np.uint8)
+    frames = [scene.copy() for _ in range(3)]
+    for k, frame in enumerate(frames):
+        frame[12:15, 3 + 8 * k : 6 + 8 * k] = np.where(frame[12:15, 3 + 8 * k : 6 + 8 * k] > 128, 60, 200)
+    assert group_near_duplicates(frames) == []
+    brighter = np.clip(scene * 1.04 + 1, 0, 255).astype(np.uint8)
+    assert group_near_duplicates([scene, *frames, brighter]) == [[0, 4]]

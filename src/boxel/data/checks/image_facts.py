@@ -10,14 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from boxel.data.checks.near_duplicates import SIDE
 from boxel.data.images import UPRIGHT, ImageHeader, opened, read_orientation, rgb_bands
-
-SIDE = 9
-"""Side of the thumbnails; differences of neighbors give 8 x 8 bits."""
 
 # JPEG files are decoded at a fraction of their size, which finds the same damage and is up to three times as fast.
 _SCALES = (8, 4, 2)
-_MIN_SIDE = 4 * SIDE  # of the decoded image
+_MIN_SIDE = 2 * SIDE  # of the decoded image
 _BAND_ROWS = 256
 _REDUCIBLE = ("L", "LA", "RGB", "RGBA", "CMYK", "YCbCr")
 _COLOR = 12  # maximum difference of the channels of a gray pixel, in levels of 255, whatever the compression
@@ -34,7 +32,7 @@ class ImageFacts:
         bits: Bits per channel, 8 or 16.
         brightness: Mean luminance in [0, 255].
         colored: The channels differ visibly.
-        thumbnail: (9, 9) uint8 luminance of the upright image.
+        thumbnail: (27, 27) uint8 luminance of the upright image.
     """
 
     header: ImageHeader
@@ -55,7 +53,7 @@ def read_facts(path: Path) -> ImageFacts:
         >>> from boxel.data import example_scenes
         >>> facts = read_facts(example_scenes().image_path(0))
         >>> facts.header.upright, facts.bits, facts.thumbnail.shape
-        ((96, 64), 8, (9, 9))
+        ((96, 64), 8, (27, 27))
     """
     with opened(path) as image:
         header = ImageHeader(image.size, read_orientation(image))

@@ -1,4 +1,7 @@
-"""Find images that look the same, by a hash of their thumbnails (dHash).
+"""Find images that look the same: by a hash of their thumbnails (dHash), then by what differs anywhere in them.
+
+Images of one fixed camera have the same hash, but other objects in it; only copies of an image, whatever their size,
+compression and brightness, are the same everywhere.
 
 References:
     Krawetz, "Kind of Like That", 2013, http://www.hackerfactor.com/blog/index.php?/archives/529-Kind-of-Like-That.html
@@ -11,17 +14,30 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
+SIDE = 27
+"""Side of the thumbnails; means of 3 x 3 pixels are hashed."""
+
 MAX_BITS = 12
 """Maximum number of the 128 bits in which the hashes of two images that look the same differ..."""
 
-MAX_DIFFERENCE = 8.0
-"""...and maximum mean difference of their thumbnails, in levels of 255."""
+MAX_SHIFT = 12.0
+"""...and maximum mean difference of their thumbnails, in levels of 255..."""
+
+MAX_DIFFERENCE = 12.0
+"""...and, once brightness and contrast are equal, maximum difference of two pixels..."""
+
+MAX_RELATIVE_DIFFERENCE = 0.17
+"""...and maximum root mean square difference, as a share of the standard deviation."""
+
+MAX_GAIN = 1.25
+"""Maximum ratio of contrasts that is made equal."""
 
 MIN_CONTRAST = 3.0
 """Thumbnails with a smaller standard deviation show nothing to compare."""
 
 _BANDS = 8  # of two hashes that differ in few bits, one band is the same
 _REACH = 64  # of the images with the same band, each is compared with this many following ones
+_PAIRS = 4096  # that are compared at once
 _POPULATION = np.array([bin(byte).count("1") for byte in range(256)], dtype=np.uint8)
 
 
@@ -29,41 +45,52 @@ def group_near_duplicates(thumbnails: Sequence[NDArray[np.uint8]]) -> list[list[
     """Group images that look the same.
 
     Args:
-        thumbnails: n luminance images (9, 9).
+        thumbnails: n luminance images (27, 27).
 
     Returns:
         Groups of two or more positions, each in order.
 
     Examples:
-        >>> one = np.arange(81, dtype=np.uint8).reshape(9, 9)
-        >>> group_near_duplicates([one, one.T, one + 1])
+        >>> one = np.arange(729, dtype=np.uint16).reshape(27, 27) // 3
+        >>> group_near_duplicates([one.astype(np.uint8), one.T.astype(np.uint8), (one + 1).astype(np.uint8)])
         [[0, 2]]
     """
     if len(thumbnails) < 2:
         return []
-    images = np.stack(thumbnails).astype(np.int16)
-    contrasty = np.flatnonzero(images.reshape(len(images), -1).std(axis=1) >= MIN_CONTRAST)
-    images = images[contrasty]
-    right = images[:, :8, 1:] > images[:, :8, :-1]
-    down = images[:, 1:, :8] > images[:, :-1, :8]
-    bits = np.concatenate([right.reshape(len(images), 64), down.reshape(len(images), 64)], axis=1)
+    images = np.stack(thumbnails)
+    blocks = images.reshape(-1, 9, 3, 9, 3).mean(axis=(2, 4), dtype=np.float32)
+    contrasty = np.flatnonzero(blocks.std(axis=(1, 2)) >= MIN_CONTRAST)
+    images, blocks = images[contrasty].reshape(-1, SIDE**2), blocks[contrasty]
+    right = blocks[:, :8, 1:] > blocks[:, :8, :-1]
+    down = blocks[:, 1:, :8] > blocks[:, :-1, :8]
+    bits = np.concatenate([right.reshape(-1, 64), down.reshape(-1, 64)], axis=1)
     hashes = np.packbits(bits, axis=1)  # (n, 16) bytes
     parents = list(range(len(images)))
     for pairs in _candidates(hashes):
         one, other = pairs.T
-        apart = _POPULATION[hashes[one] ^ hashes[other]].sum(axis=1)
-        near = pairs[apart <= MAX_BITS]
-        for first, second in near[_mean_differences(images, near) <= MAX_DIFFERENCE].tolist():
-            low, high = sorted((_root(parents, first), _root(parents, second)))
-            parents[high] = low
+        near = pairs[_POPULATION[hashes[one] ^ hashes[other]].sum(axis=1) <= MAX_BITS]
+        for start in range(0, len(near), _PAIRS):
+            some = near[start : start + _PAIRS]
+            for first, second in some[_look_same(images[some[:, 0]], images[some[:, 1]])].tolist():
+                low, high = sorted((_root(parents, first), _root(parents, second)))
+                parents[high] = low
     groups: dict[int, list[int]] = {}
     for k in range(len(images)):
         groups.setdefault(_root(parents, k), []).append(int(contrasty[k]))
     return [group for group in groups.values() if len(group) > 1]
 
 
-def _mean_differences(images: NDArray[np.int16], pairs: NDArray[np.int64]) -> NDArray[np.float64]:
-    return np.abs(images[pairs[:, 0]] - images[pairs[:, 1]]).mean(axis=(1, 2))
+def _look_same(one: NDArray[np.uint8], other: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """(m,) bool: pairs of thumbnails, (m, 729) each, are the same but for their brightness and contrast."""
+    one, other = one.astype(np.float32), other.astype(np.float32)
+    near = np.abs(one - other).mean(axis=1) <= MAX_SHIFT
+    one -= one.mean(axis=1, keepdims=True)
+    other -= other.mean(axis=1, keepdims=True)
+    contrast, other_contrast = one.std(axis=1), other.std(axis=1)
+    gain = np.clip(contrast / np.maximum(other_contrast, 1e-6), 1 / MAX_GAIN, MAX_GAIN)
+    difference = one - gain[:, None] * other
+    everywhere = np.abs(difference).max(axis=1) <= MAX_DIFFERENCE
+    return near & everywhere & (difference.std(axis=1) <= MAX_RELATIVE_DIFFERENCE * contrast)
 
 
 def _candidates(hashes: NDArray[np.uint8]) -> Iterator[NDArray[np.int64]]:

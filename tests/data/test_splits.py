@@ -4,6 +4,7 @@ import warnings
 from dataclasses import replace
 
 import pytest
+from PIL import Image
 
 from boxel.data import example_scenes, make_split, read, select_split, write
 from boxel.utils.errors import BoxelError, UsageError
@@ -102,3 +103,47 @@ def test_a_yolo_folder_of_one_split_is_announced_if_another_is_asked_for(tmp_pat
     caplog.clear()
     assert len(read(folder, split="Training")) == len(scenes)
     assert not caplog.text
+
+
+def test_a_file_of_one_split_is_announced_in_every_format_if_another_is_asked_for(tmp_path, caplog):
+    few = replace(example_scenes(2), splits=["train"] * 2)
+    for format in ("coco", "cvat", "darknet", "fiftyone", "label-studio", "labelme", "voc"):
+        caplog.clear()
+        path = tmp_path / ("a.json" if format == "coco" else format)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            write(few, path, format)
+        assert len(read(path, images=few.root if format == "coco" else None, split="val")) == 2
+        assert caplog.text.count("all its images are of one split (train: 2); they are read as `val`") == 1, (
+            format
+        )
+
+
+def test_keys_and_lists_of_splits_may_be_called_as_other_programs_do(tmp_path):
+    few = replace(example_scenes(3), splits=["train", "val", "val"])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        write(few, tmp_path / "yolo", "yolo")
+        write(few, tmp_path / "voc", "voc")
+    text = (tmp_path / "yolo/data.yaml").read_text()
+    assert "\nval:" in text
+    (tmp_path / "yolo/data.yaml").write_text(
+        text.replace("\nval:", "\nValidation:").replace("\ntrain:", "\nTrain:")
+    )
+    for file in (tmp_path / "voc/ImageSets").rglob("val.txt"):
+        file.rename(file.with_name("valid.txt"))
+    for name in ("yolo", "voc"):
+        (ids,) = (tmp_path / name).glob("boxel-ids.json")
+        ids.unlink()
+        assert sorted(read(tmp_path / name).splits) == ["train", "val", "val"]
+        assert len(read(tmp_path / name, split="validation")) == 2
+
+
+def test_folders_of_label_maps_may_be_called_as_other_programs_do(tmp_path):
+    for name in ("Train", "valid"):
+        for kind, mode in (("images", "RGB"), ("labels", "L")):
+            (tmp_path / kind / name).mkdir(parents=True)
+            Image.new(mode, (8, 8)).save(tmp_path / kind / name / f"{name}.png")
+    (tmp_path / "classes.txt").write_text("background\n")
+    assert sorted(read(tmp_path, class_list=tmp_path / "classes.txt").splits) == ["train", "val"]
+    assert read(tmp_path, split="val").paths == ["images/valid/valid.png"]

@@ -1,15 +1,71 @@
-"""Find the images of a dataset by the names and ids that another program gave them."""
+"""Names of images as other machines and programs write them, and the images of a dataset that they stand for."""
 
 from __future__ import annotations
 
+import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
+from itertools import takewhile
+from urllib.parse import unquote, urlsplit
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import SUFFIXES
 
-_SUFFIXES = SUFFIXES | {".txt"}  # of images, and of what a YOLO writes on them
+_SUFFIXES = SUFFIXES | {".txt", ".json", ".xml", ".mat", ".npy", ".dcm"}
+"""Suffixes of images, and of the files that other programs name after them."""
+
+
+def to_posix(stated: str) -> str:
+    r"""Return a stated name as a path with slashes: backslashes turned, and of a URL only its path.
+
+    Examples:
+        >>> to_posix(r"images\a.jpg"), to_posix("https://host/x/a%20b.jpg?size=1")
+        ('images/a.jpg', 'x/a b.jpg')
+    """
+    if is_url := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", stated):
+        stated = unquote(urlsplit(stated).path)
+    name = stated.replace("\\", "/").replace("\0", "_")
+    return name.lstrip("/") if is_url else name
+
+
+def split_path(stated: str) -> list[str]:
+    r"""Return the folders and the file of a stated name, without what leads to them or out of them.
+
+    Examples:
+        >>> split_path(r"C:\data\..\a.jpg"), split_path("/etc/./a.jpg")
+        (['data', 'a.jpg'], ['etc', 'a.jpg'])
+    """
+    parts = to_posix(stated).split("/")
+    return [part for part in parts if part not in ("", ".", "..") and not re.fullmatch("[A-Za-z]:", part)]
+
+
+def find_stem(name: str) -> str:
+    """Return a file name without the suffix of an image or a label file; what else follows a dot belongs to it.
+
+    Examples:
+        >>> find_stem("a.1.JPG"), find_stem("a.1")
+        ('a.1', 'a.1')
+    """
+    stem, dot, suffix = name.rpartition(".")
+    return stem if stem and f"{dot}{suffix}".lower() in _SUFFIXES else name
+
+
+def choose_path(wanted: Sequence[str], found: Sequence[Sequence[str]]) -> list[int]:
+    """Return which of several paths, each in parts, agree best with a wanted one.
+
+    The last folders that two have in common count, first whatever their case, then also by case, and then the file.
+    """
+    ranks = [
+        (_common(wanted, path, str.lower), _common(wanted, path, str), path[-1:] == wanted[-1:])
+        for path in found
+    ]
+    return [k for k, rank in enumerate(ranks) if rank == max(ranks)]
+
+
+def _common(wanted: Sequence[str], path: Sequence[str], key: Callable[[str], str]) -> int:
+    pairs = zip(reversed(wanted[:-1]), reversed(path[:-1]), strict=False)
+    return sum(1 for _ in takewhile(lambda pair: key(pair[0]) == key(pair[1]), pairs))
 
 
 class ImageNames:
@@ -26,39 +82,28 @@ class ImageNames:
 
     @cached_property
     def _parts(self) -> list[list[str]]:
-        return [path.replace("\\", "/").split("/") for path in self.data.paths]
+        return [split_path(path) for path in self.data.paths]
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
         """Images by the name of their file in lower case, and by this without the suffix and with a slash."""
         found: dict[str, list[int]] = {}
         for image, parts in enumerate(self._parts):
-            name = parts[-1].lower()
-            if name:
+            for name in map(str.lower, parts[-1:]):
                 found.setdefault(name, []).append(image)
-                found.setdefault(_stem(name), []).append(image)
+                found.setdefault(f"{find_stem(name)}/", []).append(image)
         return found
 
     def find_name(self, name: str, image_id: int | str | None = None) -> int | None:
         """Return the index of the image with a file name; of several, the one with the longest path or the id."""
-        parts = name.replace("\\", "/").split("/")
-        base = parts[-1].lower()
-        found = next(
-            (self._by_name[key] for key in (base, f"{base}/", _stem(base)) if key in self._by_name), []
-        )
-        if len(found) > 1:
-            ranks = [self._rank(image, parts) for image in found]
-            found = [image for image, rank in zip(found, ranks, strict=True) if rank == max(ranks)]
+        parts = split_path(name)
+        base = parts[-1].lower() if parts else ""
+        keys = (base, f"{base}/", f"{find_stem(base)}/")
+        found = next((self._by_name[key] for key in keys if key in self._by_name), [])
+        found = [found[k] for k in choose_path(parts, [self._parts[image] for image in found])]
         if len(found) > 1:
             found = [image for image in found if self.data.image_ids[image] == image_id]
         return found[0] if len(found) == 1 else None
-
-    def _rank(self, image: int, parts: Sequence[str]) -> tuple[int, bool]:
-        """Return how many of the last folders of an image are those of a path, and whether its name is the same."""
-        *folders, name = self._parts[image]
-        pairs = enumerate(zip(reversed(folders), reversed(parts[:-1]), strict=False))
-        common = next((i for i, (own, other) in pairs if own != other), min(len(folders), len(parts) - 1))
-        return common, name == parts[-1]
 
     def find_id(self, image_id: int | str) -> int | None:
         """Return the index of the image with an id, which may be written as text, or be the name of its file."""
@@ -74,16 +119,10 @@ class ImageNames:
     @cached_property
     def numbers(self) -> dict[int, int]:
         """Images by the number that is the name of their file."""
-        stems = [(_stem(parts[-1].lower())[:-1], image) for image, parts in enumerate(self._parts)]
+        stems = [(find_stem(parts[-1]), image) for image, parts in enumerate(self._parts) if parts]
         named = [(int(stem), image) for stem, image in stems if stem.isdecimal() and len(stem) < 19]
         counts = Counter(number for number, _ in named)
         return {number: image for number, image in named if counts[number] == 1}
-
-
-def _stem(name: str) -> str:
-    """Return a file name without its suffix, ended by a slash, which no file name has."""
-    stem, dot, suffix = name.rpartition(".")
-    return f"{stem if f'{dot}{suffix}' in _SUFFIXES else name}/"
 
 
 def to_integer(text: str) -> int | str:

@@ -90,10 +90,11 @@ def one_line(error: object, limit: int = 120) -> str:
     The name of its type stands for an empty text, and a text above the limit of characters ends in an ellipsis.
 
     Examples:
-        >>> one_line(ValueError("bad\\n value."))
-        'bad value'
+        >>> one_line(ValueError("bad\\n value.")), one_line(KeyError("points"))
+        ('bad value', 'it has no points')
     """
-    text = " ".join(str(error).split()).rstrip(".") or type(error).__name__
+    text = f"it has no {error.args[0]}" if isinstance(error, KeyError) and error.args else str(error)
+    text = " ".join(text.split()).rstrip(".") or type(error).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

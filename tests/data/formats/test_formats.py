@@ -1,6 +1,7 @@
 """Recognizing formats, and what they share."""
 
 import json
+import re
 import warnings
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import boxel.data
+from boxel.data import formats
 from boxel.data.formats import read, recognize, write
 from boxel.data.formats.layout import file_stems
 from boxel.utils.errors import BoxelError
@@ -201,3 +203,8 @@ def test_images_only_are_linked(tmp_path):
 
 def test_public_names():
     assert boxel.data.read is read and boxel.data.write is write
+
+
+def test_the_documentation_of_recognize_lists_every_format():
+    listed = set(re.findall(r"``([a-z-]+)``", recognize.__doc__.split("Returns:")[1].split("Raises:")[0]))
+    assert listed == formats._FORMATS.keys() - {"yolo-obb"}  # read as yolo

@@ -1,8 +1,12 @@
 """Names of images from other machines."""
 
+from pathlib import Path
+
 import pytest
 
-from boxel.data.formats.names import ImageFinder, resolve_images, to_posix
+from boxel.data.formats.builder import Builder
+from boxel.data.formats.names import ImageFinder, resolve_images
+from boxel.data.image_names import ImageNames, to_posix
 
 
 @pytest.fixture
@@ -46,12 +50,55 @@ def test_the_stem_of_the_label_file_comes_last(folder):
 
 def test_an_image_stands_for_one_name(folder, caplog):
     caplog.set_level("INFO")
-    found, contested = resolve_images(folder, ["a.jpg", "old/a.jpg", "up/b.jpg", "down/b.jpg", "val\\c.png"])
+    found, contested = resolve_images(
+        ImageFinder(folder), ["a.jpg", "old/a.jpg", "up/b.jpg", "down/b.jpg", "val\\c.png"]
+    )
     assert found == ["a.jpg", "old/a.jpg", "up/b.jpg", "down/b.jpg", "val/c.png"] and contested == [1, 2, 3]
-    found, contested = resolve_images(folder, ["old/a.jpg", "up/b.jpg"])
+    found, contested = resolve_images(ImageFinder(folder), ["old/a.jpg", "up/b.jpg"])
     assert found == ["a.jpg", "train/b.JPG"] and not contested
     assert "2 of 2 images are found in" in caplog.text and "old/a.jpg is a.jpg" in caplog.text
 
 
 def test_backslashes_are_slashes():
     assert to_posix(r"a\b.jpg") == "a/b.jpg"
+
+
+def named(*paths):
+    """The images of a dataset, with these paths."""
+    rows = Builder()
+    for number, path in enumerate(paths):
+        rows.add_image(100 + number, path)
+    return ImageNames(rows.build(Path(), [], Path()))
+
+
+@pytest.mark.parametrize(
+    ("stated", "found"),
+    [
+        (r"C:\Photos\TRAIN\b.jpg", "train/b.JPG"),
+        ("https://host.example/data/x%20y.jpeg?width=3", "x y.jpeg"),
+        ("file:///d:/photos/val%5Cc.png", "val/c.png"),
+        ("data/a.jpg", "a.jpg"),
+        ("Set/Train/same.png", "train/same.png"),
+        ("a.txt", "a.jpg"),
+        ("frame.001", "frame.001.jpg"),
+        ("frame.002", None),  # not frame.jpg
+        ("same.png", None),
+        ("s3://bucket/%00.jpg", None),
+        ("", None),
+        ("..", None),
+    ],
+)
+def test_names_mean_the_same_of_files_and_of_datasets(folder, stated, found):
+    for name in ("frame.jpg", "frame.001.jpg"):
+        (folder / name).touch()
+    paths = [file.relative_to(folder).as_posix() for file in sorted(folder.rglob("[!.]*.*"))]
+    assert ImageFinder(folder).find(stated) == found
+    data = named(*paths)
+    image = data.find_name(stated)
+    assert (None if image is None else paths[image]) == found
+
+
+def test_the_case_of_folders_decides_only_between_two():
+    data = named("Train/a.jpg", "train/a.jpg", "VAL/b.jpg", "test/b.jpg")
+    assert [data.find_name(name) for name in ("x/Train/a.jpg", "x/train/a.jpg", "val/b.jpg")] == [0, 1, 2]
+    assert data.find_name("TRAIN/a.jpg") is None and data.find_name("TRAIN/a.jpg", 101) == 1

@@ -37,7 +37,7 @@ from boxel.data.formats.layout import to_polygons
 from boxel.data.formats.whole_folder import INCOMPLETE, check_complete, write_folder
 from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
-from boxel.data.splits import make_split, select_split
+from boxel.data.splits import make_split, select_split, standard_split
 from boxel.utils.errors import BoxelError, UsageError, check_path, nearest
 from boxel.utils.files import is_file
 
@@ -114,8 +114,8 @@ def recognize(path: str | Path) -> str:
         path: Annotation file or folder of a dataset.
 
     Returns:
-        ``coco``, ``cvat``, ``darknet``, ``fiftyone``, ``label-studio``, ``labelme``, ``parquet``,
-        ``salient``, ``sbd``, ``semantic``, ``voc`` or ``yolo``.
+        ``coco``, ``cvat``, ``darknet``, ``fiftyone``, ``label-studio``, ``labelme``, ``parquet``, ``salient``,
+        ``sbd``, ``semantic``, ``voc`` or ``yolo``.
 
     Raises:
         BoxelError: There is nothing at the path, or nothing known.
@@ -160,8 +160,7 @@ def read(
     logged, and read as they are.
 
     Args:
-        path: A COCO or LabelMe JSON file, a ``data.yaml``, or the folder of a VOC, SBD, YOLO, LabelMe, salient or
-            semantic dataset.
+        path: Annotation file or folder of a dataset, of any format that `recognize` returns, e.g. a ``data.yaml``.
         images: Folder of the images; if None, searched for near the annotations.
         format: ``coco`` or another that `recognize` returns; recognized if None.
         split: ``train``, ``val`` or another split that the dataset has; all if None. Ignored if it has none, as formats
@@ -194,6 +193,7 @@ def read_as_written(
     """Read a dataset as `read` does, without a look at whether its boxes lie."""
     format = format or recognize(path)
     module = _module(format)
+    split = None if split is None else standard_split(split)
     options: dict[str, Any] = {"split": split} if module in (yolo, semantic) else {}
     if module is semantic:
         options["class_list"] = class_list

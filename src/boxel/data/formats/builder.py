@@ -15,7 +15,7 @@ import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.formats.names import resolve_images, stay_inside
+from boxel.data.formats.names import ImageFinder, resolve_images, stay_inside
 from boxel.data.issues import Issue
 from boxel.data.splits import standard_split
 from boxel.utils.errors import BoxelError, one_line
@@ -124,13 +124,13 @@ class Builder:
             return False
         return True
 
-    def find_images(self, root: Path, file: Path, stay: bool = True) -> None:
+    def find_images(self, finder: ImageFinder, file: Path, stay: bool = True) -> None:
         """Replace the names of the images by the paths that they stand for in a folder; see `resolve_images`.
 
         Unless ``stay`` is False, no path leads out of the folder, whatever the names hold.
         """
         stated = [stay_inside(path) for path in self.paths] if stay else self.paths
-        self.paths, ambiguous = resolve_images(root, stated)
+        self.paths, ambiguous = resolve_images(finder, stated)
         for i in ambiguous:
             what = f"image {stated[i]} is missing, and the file that it may be is another image's too; rename one."
             self.report("ambiguous-image", file, what, self.image_ids[i], repair="")

@@ -35,7 +35,8 @@ from boxel.data.formats.coco_rows import (
     read_image,
 )
 from boxel.data.formats.coco_writer import numeric_ids, with_original, write
-from boxel.data.formats.names import guess_root, resolve_images, to_posix
+from boxel.data.formats.names import ImageFinder, guess_root
+from boxel.data.image_names import to_posix
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
 
@@ -85,9 +86,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     _read_annotations(annotations, index_of, label_of, rows, path)
     _number(rows.ids)
     named, extras = _dataset_extras(file)
-    root = images or guess_root(path, rows.paths, named)
-    _find_images(root, rows, path)
-    return rows.build(root, categories, path, extras)
+    finder = ImageFinder(images) if images else guess_root(path, rows.paths, named)
+    rows.find_images(finder, path, stay=False)
+    return rows.build(finder.folder, categories, path, extras)
 
 
 # A JSON string, or a number that Python writes and JSON forbids.
@@ -350,15 +351,3 @@ def _dataset_extras(file: _File) -> tuple[str, bytes | None]:
             if not info:
                 del extras["info"]
     return named, join_fields(extras)
-
-
-def _find_images(root: Path, rows: Builder, path: Path) -> None:
-    """Replace the names of images by those that they have in a folder."""
-    stated = list(rows.paths)
-    rows.paths, contested = resolve_images(root, stated)
-    for i in contested:
-        what = (
-            f"image {rows.image_ids[i]} is {stated[i]}, which is not in {root}, and an image of that name there is "
-            "that of another; correct its file_name."
-        )
-        rows.report("ambiguous-image", path, what, rows.image_ids[i], repair="")

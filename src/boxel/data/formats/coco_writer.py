@@ -59,7 +59,10 @@ def write(data: Annotations, path: Path) -> list[str]:
 
 def name_root(data: Annotations, path: Path) -> str:
     """Return the folder of the images relative to the file; empty if it is found without being named."""
-    if not has_images(data.root, data.paths) or data.root.resolve() == guess_root(path, data.paths).resolve():
+    if (
+        not has_images(data.root, data.paths)
+        or data.root.resolve() == guess_root(path, data.paths).folder.resolve()
+    ):
         return ""
     with contextlib.suppress(ValueError):  # on another drive
         return Path(os.path.relpath(data.root.resolve(), path.parent.resolve())).as_posix()

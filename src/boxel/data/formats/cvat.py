@@ -70,7 +70,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     reader = _Reader(file, root, rows)
     reader.read()
     stems = file_stems(rows.paths)
-    rows.find_images(root, file)
+    rows.find_images(reader.finder, file)
     numbers = [int(id) for id in rows.image_ids if re.fullmatch(r"\d{1,18}", str(id))]
     is_numbered = len(set(numbers)) == len(stems)  # those of a project begin again with each task
     rows.image_ids = [*numbers] if is_numbered else [*stems]
@@ -209,8 +209,7 @@ class _Reader:
             if not all(map(math.isfinite, box)):
                 raise ValueError("its numbers are not finite")
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
-            what = f"{shape.tag} {id} cannot be read ({why}); it is left out."
+            what = f"{shape.tag} {id} cannot be read ({one_line(error)}); it is left out."
             self.rows.report("bad-annotation", self.file, what, None, id)
             return
         text = None if segmentation is None else msgspec.json.encode(segmentation)

@@ -14,11 +14,12 @@ from boxel.data.annotations import Annotations
 from boxel.data.formats.builder import Builder, read_text
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import Export, clean_name, file_stems
-from boxel.data.formats.names import ImageFinder, is_hidden, to_posix
+from boxel.data.formats.names import ImageFinder, is_hidden
 from boxel.data.formats.yolo import build
 from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list
 from boxel.data.formats.yolo_names import read_class_list, yaml_in
 from boxel.data.formats.yolo_writer import box_rows
+from boxel.data.image_names import split_path
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import split_name
 from boxel.utils.errors import BoxelError
@@ -99,7 +100,7 @@ def _read_config(file: Path) -> dict[str, str]:
 
 def _candidates(folder: Path, stated: str) -> list[Path]:
     """Return where a stated file may be: Darknet names it from where it is run, mostly as ``data/...``."""
-    parts = [part for part in to_posix(stated).split("/") if part not in ("", ".", "..")]
+    parts = split_path(stated)
     return [folder / "/".join(parts[k:]) for k in range(len(parts))]
 
 

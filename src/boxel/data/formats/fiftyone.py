@@ -98,7 +98,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     reader = _Reader(folder / file, root, rows)
     classes = reader.read_samples() if file == SAMPLES else reader.read_labels()
     stems = file_stems(rows.paths)
-    rows.find_images(root, folder / file)
+    rows.find_images(reader.finder, folder / file)
     rows.image_ids = [*stems]
     rows.ids = [
         id if id != "" else f"{stems[i]}:{k}"
@@ -207,8 +207,7 @@ class _Reader:
             if not all(map(math.isfinite, box)):
                 raise ValueError("its numbers are not finite")
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
-            what = f"object {id} cannot be read ({why}); it is left out."
+            what = f"object {id} cannot be read ({one_line(error)}); it is left out."
             self.rows.report("bad-annotation", self.file, what, None, id)
             return
         if item.get("mask") is not None or item.get("mask_path"):

@@ -111,7 +111,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         reader.read_task(position, raw)
     reader.report()
     stems = file_stems(rows.paths)
-    rows.find_images(root, file)
+    rows.find_images(reader.finder, file)
     if len({id for id in rows.image_ids if id != ""}) < len(stems):
         rows.image_ids = [*stems]
     reader.number_rows(stems)
@@ -296,9 +296,8 @@ class _Reader:
             if not all(map(math.isfinite, box)):
                 raise ValueError("its numbers are not finite")
         except (ValueError, TypeError, KeyError, OverflowError) as error:
-            why = f"it has no {error.args[0]}" if isinstance(error, KeyError) else one_line(error)
             stem = PurePosixPath(self.rows.paths[image]).stem
-            what = f"{region.kind} {id} of {stem} cannot be read ({why}); it is left out."
+            what = f"{region.kind} {id} of {stem} cannot be read ({one_line(error)}); it is left out."
             self.rows.report("bad-annotation", self.file, what, self.rows.image_ids[image], id or None)
             return
         self.counts["labels"] += len(region.labels) > 1

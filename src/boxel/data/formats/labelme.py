@@ -33,7 +33,8 @@ from boxel.data.formats.labelme_writer import CORNERED, SHAPE_FIELDS, VERSION, c
 from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
 from boxel.data.formats.labelme_writer import write as write
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.names import is_hidden, pair_images, to_posix
+from boxel.data.formats.names import is_hidden, pair_images
+from boxel.data.image_names import to_posix
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import Rle, encode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations
 from boxel.data.formats.identity import IDS_FILE, write_ids
 from boxel.data.formats.outlines import MIN_IOU, join_rings, overlap, simplify_rings, trace_outline
+from boxel.data.image_names import split_path
 from boxel.data.images import MAX_PIXELS, SUFFIXES, leads_out
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.utils.errors import BoxelError
@@ -53,7 +54,7 @@ def file_stems(paths: Sequence[str]) -> list[str]:
 
 
 def _parts(path: str) -> list[str]:
-    parts = [part for part in path.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    parts = split_path(path)
     return [*parts[:-1], PurePosixPath(parts[-1]).stem] if parts else []
 
 

@@ -4,32 +4,19 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from urllib.parse import unquote, urlsplit
 
+from boxel.data.image_names import choose_path, find_stem, split_path, to_posix
 from boxel.data.images import SUFFIXES
 from boxel.utils.files import is_file
 
 logger = logging.getLogger(__name__)
 
 _MAX_DEPTH = 4  # of the folders that are searched, so that a wrong folder costs little
-
-
-def to_posix(stated: str) -> str:
-    r"""Return a stated name as a path with slashes: backslashes turned, and of a URL only its path.
-
-    Examples:
-        >>> to_posix(r"images\a.jpg"), to_posix("https://host/x/a%20b.jpg?size=1")
-        ('images/a.jpg', 'x/a b.jpg')
-    """
-    if re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", stated):
-        return unquote(urlsplit(stated).path).lstrip("/")
-    return stated.replace("\\", "/").replace("\0", "_")
 
 
 def stay_inside(stated: str) -> str:
@@ -39,10 +26,7 @@ def stay_inside(stated: str) -> str:
         >>> stay_inside(r"C:\data\..\a.jpg"), stay_inside("/etc/a.jpg")
         ('data/a.jpg', 'etc/a.jpg')
     """
-    parts = to_posix(stated).split("/")
-    return "/".join(
-        part for part in parts if part not in ("", ".", "..") and not re.fullmatch("[A-Za-z]:", part)
-    )
+    return "/".join(split_path(stated))
 
 
 def is_hidden(path: Path) -> bool:
@@ -105,8 +89,7 @@ class ImageFinder:
         Returns:
             The path relative to the folder, with slashes; None if there is no such image, or more than one.
         """
-        name = to_posix(stated)
-        parts = [part for part in name.split("/") if part not in ("", ".")]
+        name, parts = to_posix(stated), split_path(stated)
         if parts and is_file(self.folder / name):
             return name
         if self.is_empty:
@@ -114,8 +97,7 @@ class ImageFinder:
         for start in range(len(parts)):
             if tail := self._files.by_path.get("/".join(parts[start:])):
                 return tail
-        found = self._find_below(parts, PurePosixPath(parts[-1]).stem) if parts else None
-        return found or (self._find_below([], stem) if stem else None)
+        return self._find_below(parts) or (self._find_below([stem]) if stem else None)
 
     def find_beside(self, label: str) -> str | None:
         """Find the one image that has the folder and the stem of a label file, which is given without its suffix."""
@@ -129,14 +111,12 @@ class ImageFinder:
         """There is no image in the folder."""
         return not self._files.by_path
 
-    def _find_below(self, parts: Sequence[str], stem: str) -> str | None:
-        wanted = [part.lower() for part in parts]
-        by_name = self._files.by_name.get(wanted[-1], []) if wanted else []
-        for found in (by_name, self._files.by_stem.get(stem.lower(), [])):
-            best = max((_common_tail(wanted, path) for path in found), default=0)
-            chosen = [path for path in found if _common_tail(wanted, path) == best]
+    def _find_below(self, parts: Sequence[str]) -> str | None:
+        files, base = self._files, "".join(parts[-1:]).lower()
+        for found in (files.by_name.get(base), files.by_stem.get(base), files.by_stem.get(find_stem(base))):
+            chosen = choose_path(parts, [path.split("/") for path in found or ()])
             if len(chosen) == 1:
-                return chosen[0]
+                return (found or [])[chosen[0]]
         return None
 
     @cached_property
@@ -156,16 +136,6 @@ class _Files(NamedTuple):
     by_path: dict[str, str]
     by_name: dict[str, list[str]]
     by_stem: dict[str, list[str]]
-
-
-def _common_tail(wanted: Sequence[str], path: str) -> int:
-    """Count the last folders that a wanted path and one that is there have in common."""
-    count = 0
-    for mine, other in zip(reversed(wanted[:-1]), reversed(path.lower().split("/")[:-1]), strict=False):
-        if mine != other:
-            break
-        count += 1
-    return count
 
 
 def _walk(folder: Path) -> Iterator[str]:
@@ -194,7 +164,7 @@ def _exist(folder: Path, names: Sequence[str]) -> list[bool]:
 
 
 def resolve_images(
-    folder: Path, stated: Sequence[str], stems: Sequence[str] | None = None
+    finder: ImageFinder, stated: Sequence[str], stems: Sequence[str] | None = None
 ) -> tuple[list[str], list[int]]:
     """Find the images of a dataset; see `ImageFinder`.
 
@@ -202,7 +172,7 @@ def resolve_images(
     searched for is taken for neither.
 
     Args:
-        folder: The folder that the names are relative to.
+        finder: Of the folder that the names are relative to.
         stated: The name of each image as the dataset states it.
         stems: Stem of the label file of each image, if there is one.
 
@@ -210,9 +180,8 @@ def resolve_images(
         For each image its path relative to the folder, as stated (with slashes) if it is not found; and the indices of
         images that are left without a file because another name stands for the same one.
     """
-    finder = ImageFinder(folder)
     names = [to_posix(name) for name in stated]
-    exact = _exist(folder, names)
+    exact = _exist(finder.folder, names)
     claims = defaultdict[str, set[str]](set)
     for name, is_exact in zip(names, exact, strict=True):
         if is_exact:
@@ -242,7 +211,7 @@ def resolve_images(
             len(moved),
             len(names),
             " is" if len(names) == 1 else "s are",
-            folder,
+            finder.folder,
             stated[first],
             found[first],
             " (the first)" if len(moved) > 1 else "",
@@ -273,7 +242,7 @@ def pair_images(
         if own and is_there and named in known:
             problems[i] = f"it names {name}, which is the image of another file; {own} is used."
         chosen.append(own if own and (not is_there or named in known) else name)
-    paths, contested = resolve_images(folder, chosen, [PurePosixPath(label).name for label in labels])
+    paths, contested = resolve_images(finder, chosen, [PurePosixPath(label).name for label in labels])
     for i in contested:
         problems[i] = (
             f"its image {stated[i]} is missing, and the file that it may be is another's too; rename one."
@@ -291,7 +260,7 @@ def _without_suffix(path: str) -> str:
     return os.path.splitext(path)[0]
 
 
-def guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:
+def guess_root(path: Path, paths: Sequence[str], named: str = "") -> ImageFinder:
     """Guess the folder that has the images of a file: the one it names, or one near it; its own folder if none has."""
     parent = path.parent
     split = path.stem.split("_")[-1]
@@ -302,9 +271,10 @@ def guess_root(path: Path, paths: Sequence[str], named: str = "") -> Path:
         candidates.insert(0, parent / named)
     exact = next((candidate for candidate in candidates if has_images(candidate, paths)), None)
     if exact is not None or not paths:
-        return exact or parent
+        return ImageFinder(exact or parent)
     # No folder has them under the names as written. (The parent of its own folder may be a large one.)
-    return next((folder for folder in below[1:] if ImageFinder(folder).find(paths[0])), parent)
+    finders = map(ImageFinder, below[1:])
+    return next((finder for finder in finders if finder.find(paths[0])), ImageFinder(parent))
 
 
 def has_images(folder: Path, paths: Sequence[str]) -> bool:

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.coco_writer import name_root
-from boxel.data.formats.names import guess_root
+from boxel.data.formats.names import ImageFinder, guess_root
 from boxel.data.splits import standard_split
 from boxel.utils.errors import BoxelError, missing_extra, one_line
 from boxel.utils.files import atomic_path
@@ -95,13 +95,12 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         if len(rows.labels) and not 0 <= min(rows.labels) <= max(rows.labels) < len(categories):
             raise ValueError("a label stands for no category")
     except (pyarrow.ArrowException, OSError, KeyError, ValueError, TypeError, msgspec.MsgspecError) as error:
-        why = f"it has no {error.args[0]!r}" if isinstance(error, KeyError) else one_line(error)
         raise BoxelError(
-            f"{path}: this is not a table that boxel has written ({why}); check that it is complete."
+            f"{path}: this is not a table that boxel has written ({one_line(error)}); check that it is complete."
         ) from error
-    root = images or guess_root(files[0], rows.paths[:3], dataset.images)
-    rows.find_images(root, path, stay=False)  # as of COCO: they may be absolute
-    built = rows.build(root, categories, path, _from_raw(dataset.extras))
+    finder = ImageFinder(images) if images else guess_root(files[0], rows.paths[:3], dataset.images)
+    rows.find_images(finder, path, stay=False)  # as of COCO: they may be absolute
+    built = rows.build(finder.folder, categories, path, _from_raw(dataset.extras))
     data = replace(built, map_labels=np.array(dataset.map_labels, dtype=np.int16), void=dataset.void)
     places = np.concatenate([*order, np.zeros(0, dtype=np.int64)])
     return data if (np.diff(places) > 0).all() else data.select_instances(np.argsort(places, kind="stable"))

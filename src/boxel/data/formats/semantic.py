@@ -8,6 +8,7 @@ like others.
 
 from __future__ import annotations
 
+import itertools
 import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -141,7 +142,7 @@ def _find_layout(path: Path, split: str | None = None) -> _Layout:
     """Find the folders that a path stands for; of a split its own folder, else what ``SPLIT.txt`` lists, else all."""
     splits, places = _splits(path)
     if split in splits:
-        return _Layout(path, [splits[split]])
+        return _Layout(path, splits[split])
     if split is not None and splits:
         raise BoxelError(f"{path}: it has no split {split!r}, but {', '.join(splits)}.")
     text = path / f"{split}.txt"
@@ -153,15 +154,23 @@ def _find_layout(path: Path, split: str | None = None) -> _Layout:
     return _Layout(root, [(path, images)], listed)
 
 
-def _splits(path: Path) -> tuple[dict[str, _Place], list[_Place]]:
+def _splits(path: Path) -> tuple[dict[str, list[_Place]], list[_Place]]:
     """Return the places of a root by split, and all of them."""
     for labels, images in ((path / labels, path / images) for labels, images in _HALVES):
         if labels.is_dir() and images.is_dir():
-            both = [split for split in SPLITS if (labels / split).is_dir() and (images / split).is_dir()]
-            return {split: (labels / split, images / split) for split in both}, [(labels, images)]
-    both = [split for split in SPLITS if (path / split).is_dir() and (path / f"{split}annot").is_dir()]
-    annotated: dict[str, _Place] = {split: (path / f"{split}annot", path / split) for split in both}
-    return annotated, list(annotated.values())
+            return _pair_splits(labels, images), [(labels, images)]
+    annotated = _pair_splits(path, path, "annot")
+    return annotated, list(itertools.chain.from_iterable(annotated.values()))
+
+
+def _pair_splits(labels: Path, images: Path, suffix: str = "") -> dict[str, list[_Place]]:
+    """Return the folders of splits that two folders both have, whatever they are called; see `split_name`."""
+    found: dict[str, list[_Place]] = {split: [] for split in SPLITS}
+    for folder in sorted(images.iterdir()) if images.is_dir() else ():
+        split, beside = split_name(folder.name), labels / f"{folder.name}{suffix}"
+        if split and folder.is_dir() and beside.is_dir():
+            found[split].append((beside, folder))
+    return {split: places for split, places in found.items() if places}
 
 
 def _guess_images(labels: Path) -> Path | None:
@@ -184,7 +193,8 @@ def _swapped(path: Path, old: str, new: str) -> Path:
 
 
 def _split_folder(images: Path, split: str | None) -> Path:
-    return images / split if split is not None and (images / split).is_dir() else images
+    folders = [folder for folder in images.glob("*/") if split_name(folder.name) == split] if split else []
+    return folders[0] if len(folders) == 1 and folders[0].is_dir() else images
 
 
 def _label_files(folder: Path, preferred: str = LABEL_IDS) -> list[Path]:

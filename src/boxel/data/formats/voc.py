@@ -25,7 +25,7 @@ from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_
 from boxel.data.formats.builder import Builder, read_bytes, read_text
 from boxel.data.formats.extras import decode_extras, encode_extras
 from boxel.data.formats.identity import Ids
-from boxel.data.formats.names import list_files, pair_images, stay_inside, to_posix
+from boxel.data.formats.names import list_files, pair_images, stay_inside
 from boxel.data.formats.voc_pngs import VOID, read_png
 from boxel.data.formats.voc_writer import CLASSES as CLASSES
 from boxel.data.formats.voc_writer import class_order
@@ -39,6 +39,7 @@ from boxel.data.formats.voc_xml import (
     read_voc_xml,
 )
 from boxel.data.formats.xml_files import find_root
+from boxel.data.image_names import to_posix
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import SPLITS, split_name
 from boxel.masks.boxes import box_iou, tight_boxes
@@ -191,13 +192,11 @@ def _counts_from_zero(path: Path, folder: Path, parsed: Sequence[VocFile]) -> bo
 
 
 def read_splits(folders: Sequence[Path], rows: Builder) -> dict[str, str]:
-    """Return the split of each stem that the first folder with a ``train.txt``, ``val.txt`` or ``test.txt`` lists."""
+    """Return the split of each stem that the first folder with lists, e.g. ``train.txt`` or ``valid.txt``, states."""
     splits: dict[str, str] = {}
     for folder in folders:
-        for split in SPLITS:
-            file = folder / f"{split}.txt"
-            if not file.is_file():
-                continue
+        files = [(split, file) for file in list_files(folder, ".txt") if (split := split_name(file.stem))]
+        for split, file in sorted(files, key=lambda pair: SPLITS.index(pair[0])):
             try:
                 stems = read_image_set(file)
             except BoxelError as error:

@@ -9,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from boxel.data.formats.builder import Builder, read_utf8
-from boxel.data.formats.names import ImageFinder, is_hidden, to_posix
+from boxel.data.formats.names import ImageFinder, is_hidden
+from boxel.data.image_names import split_path, to_posix
 from boxel.data.images import SUFFIXES
-from boxel.data.splits import SPLITS, split_name
+from boxel.data.splits import SPLITS, split_name, standard_split
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
 
@@ -69,10 +70,11 @@ def listed_places(
     The folder ``images``, if given, replaces every ``images/``, and of the splits only ``split`` is wanted. If some
     listed entries exist, each that does not becomes an issue.
     """
-    keys = [*SPLITS, *(key for key in config if key not in SPLITS and _lists_images(key, config[key]))]
-    entries = {
-        key: _entries(config.get(key) or (config.get("valid") if key == "val" else None)) for key in keys
-    }
+    entries: dict[str, list[str]] = {name: [] for name in SPLITS}
+    for key, value in config.items():
+        name = standard_split(key)
+        if name in SPLITS or _lists_images(key, value):
+            entries[name] = [*entries.get(name, []), *_entries(value)]
     if split is not None and any(entries.values()):
         undivided = sum(map(bool, entries.values())) == 1
         entries = {split: entries.get(split, [])}
@@ -95,7 +97,7 @@ def listed_places(
             places = [p._replace(split=name) for p in _places_in(place, starts, images, finder)]
             if place.resolve() not in found:
                 found[place.resolve()] = places
-            else:  # of two splits, hence of none
+            elif any(p.split != name for p in found[place.resolve()]):  # of two splits, hence of none
                 found[place.resolve()] = [p._replace(split=None) for p in found[place.resolve()]]
     if missing and split is not None and not found:
         raise BoxelError(f"{file}: {missing[0]}; correct it, or name the folder of its images.")
@@ -111,7 +113,7 @@ _NOTHING = ("", "~", "null", "Null", "NULL")
 def _lists_images(key: str, value: Any) -> bool:
     """Return whether a key names another split than the usual ones: folders below ``images``."""
     entries = _entries(value)
-    return key not in OTHER_KEYS | {"valid"} and all("images" in to_posix(e).split("/") for e in entries)
+    return key not in OTHER_KEYS and all("images" in split_path(e) for e in entries)
 
 
 def _entries(listed: Any) -> list[str]:
@@ -130,7 +132,7 @@ def _without_lone_split(places: list[Place]) -> list[Place]:
 def _find(entry: str, starts: Sequence[Path]) -> Path | None:
     """Find a listed folder (of which only the labels may exist) or text, which another machine may have listed."""
     stated = to_posix(entry).rstrip("/") or "/"
-    parts = [part for part in stated.split("/") if part not in ("", ".", "..")]
+    parts = split_path(entry)
     # Some tools list their folders as if data.yaml lay a folder deeper; absolute paths are tried from each folder on.
     names = [stated, stated.removeprefix("../"), *("/".join(parts[k:]) for k in range(len(parts)))]
     for path in [start / name for name in names for start in starts]:
@@ -155,7 +157,7 @@ def _places_in(
 def read_list(file: Path, starts: Sequence[Path], finder: ImageFinder) -> Iterator[Path]:
     """Yield the image files that a text lists, one per line, by names that another machine may have written."""
     for line in read_utf8(file).decode("utf-8", "replace").split("\n"):
-        if name := to_posix(line.strip()).replace("\0", "_"):
+        if name := to_posix(line.strip()):
             candidates = [start / name for start in starts]
             exact = next(filter(is_file, candidates), None)
             if exact is None and (found := finder.find(name)):
@@ -265,7 +267,7 @@ def nested_name(path: str, split: str | None) -> list[str]:
         >>> nested_name("images/train/a/1.jpg", "train"), nested_name("valid/images/2.jpg", "val")
         (['a', '1'], ['2'])
     """
-    parts = [part for part in to_posix(path).split("/") if part not in ("", ".", "..")]
+    parts = split_path(path)
     folders = [part for part in parts[:-1] if part.lower() != "images"]
     while folders and split is not None and split in (folders[0], split_name(folders[0])):
         folders.pop(0)

@@ -198,3 +198,11 @@ def test_crf_without_torch_is_refused_before_labeling(make_set, tmp_path, monkey
         with pytest.raises(BoxelError, match=r"^crf needs torch, .*pip install 'boxel\[train\]'"):
             make()
     assert not (tmp_path / "m.sqlite").exists()
+
+
+def test_the_quality_is_calibrated_on_the_split_val(make_set, logged):
+    data = make_set(12)
+    masked = replace(label(data, teacher="rectangle"), splits=["train"] * 2 + ["val"] * 10)
+    logged.clear()
+    whole = label_data(data, teacher="ellipse", calibrate_on=masked.select_images(range(2, 12))).data.quality
+    assert np.array_equal(label_data(data, teacher="ellipse", calibrate_on=masked).data.quality, whole)

@@ -9,7 +9,8 @@ from typing import Any
 
 import msgspec
 
-from boxel.data.annotations import COLUMNS, Annotations
+from boxel.data.annotations import Annotations
+from boxel.data.digest import digest_data
 from boxel.data.formats.extras import decode_extras, encode_extras, get_dict
 from boxel.labeling.store import Store
 from boxel.utils.provenance import describe_origin, digest_file
@@ -20,7 +21,7 @@ _FACT = "provenance"
 def describe_input(source: Annotations | str | Path, data: Annotations) -> dict[str, str]:
     """Return the name and the digest of the annotations that are labeled: of the file, or of what a folder holds."""
     if isinstance(source, Annotations) or Path(source).is_dir():
-        return {"file": Path(data.file).resolve().name, "digest": _digest_data(data)}
+        return {"file": Path(data.file).resolve().name, "digest": digest_data(data)}
     return {"file": Path(source).resolve().name, "digest": digest_file(source)}
 
 
@@ -34,7 +35,7 @@ def add_provenance(
     """
     origin = describe_origin()
     made: dict[str, Any] = {"version": origin["boxel"], "input": made_from, "settings": settings}
-    state = sha256(msgspec.json.encode([made, _digest_data(data)])).hexdigest()
+    state = sha256(msgspec.json.encode([made, digest_data(data)])).hexdigest()
     known = store.get(_FACT) or {}
     if known.get("state") != state:
         run = {"command": origin["command"] or "boxel.label", "date": origin["date"]}
@@ -43,23 +44,3 @@ def add_provenance(
     extras = decode_extras(data.dataset_extras)
     info = get_dict(extras, "info") | {"boxel": known["made"]}
     return replace(data, dataset_extras=encode_extras(extras | {"info": info}))
-
-
-def _digest_data(data: Annotations) -> str:
-    """Return the SHA-256 of all that a dataset holds."""
-    total = sha256()
-    for name in COLUMNS:
-        column = getattr(data, name)
-        total.update(msgspec.msgpack.encode(column.tolist()) if column.dtype == object else column.tobytes())
-    for name in (
-        "image_ids",
-        "paths",
-        "categories",
-        "ids",
-        "label_maps",
-        "image_extras",
-        "splits",
-        "dataset_extras",
-    ):
-        total.update(msgspec.msgpack.encode(getattr(data, name)))
-    return total.hexdigest()

@@ -14,6 +14,7 @@ import yaml
 from lightning.fabric import Fabric
 
 from boxel.data.annotations import Annotations, Category
+from boxel.data.digest import digest_data
 from boxel.data.images import SUFFIXES
 from boxel.methods import resolve
 from boxel.models import io as model_io
@@ -195,7 +196,8 @@ def _describe_source(source: Any) -> Any:
     if isinstance(source, list | tuple):
         return [_describe_source(one) for one in source]
     if isinstance(source, Annotations):
-        return (_describe_source(source.file) if source.file else {"path": None}) | _count(source)
+        path = str(Path(source.file).resolve()) if source.file else None
+        return {"path": path, "sha256": digest_data(source)} | _count(source)
     path = Path(source)
     if path.is_file():
         return {"path": str(path.resolve()), "sha256": digest_file(path)}

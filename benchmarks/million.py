@@ -25,7 +25,7 @@ from boxel.data.synthetic import write_scenes
 PER_IMAGE = 8
 CATEGORY_IDS = range(1, 81)
 SCENES = 280  # of about 3.6 objects each
-FOLDERS = ("yolo", "labelme", "voc", "sbd", "cvat", "semantic")
+FOLDERS = ("yolo", "labelme", "voc", "sbd", "cvat", "label-studio", "fiftyone", "semantic", "salient")
 
 READERS = {
     "boxel": "import boxel; boxel.read({file!r})",

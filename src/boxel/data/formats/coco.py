@@ -78,12 +78,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             names = ", ".join(file.name for file in files[:4]) or "none"
             raise BoxelError(f"{path}: this is a folder; name one of its JSON files ({names}).")
         path = files[0]
-    file = _decode_file(path)
-    annotations = file.annotations or []
-    rows = Builder()
-    index_of = _read_images(file.images or [], rows, path)
-    categories, label_of = _read_categories(file.categories or [], annotations, rows, path)
-    _read_annotations(annotations, index_of, label_of, rows, path)
+    content = read_utf8(path)
+    file, categories, rows = _read_at_once(content, path) or _read_parts(content, path)
     _number(rows.ids)
     named, extras = _dataset_extras(file)
     finder = ImageFinder(images) if images else guess_root(path, rows.paths, named)
@@ -106,8 +102,46 @@ class _File(Struct, forbid_unknown_fields=True):
     others: dict[str, Raw] = {}
 
 
-def _decode_file(path: Path) -> _File:
-    content = read_utf8(path)
+def _make_file_type(row: type) -> type:
+    fields = [("images", list[Raw]), ("annotations", list[row]), ("categories", list[Raw])]  # type: ignore[valid-type]
+    others = [(name, Raw, Raw(b"")) for name in ("info", "licenses")]
+    return msgspec.defstruct(
+        "_StrictFile", [*fields, *others, ("others", dict[str, Raw], {})], forbid_unknown_fields=True
+    )
+
+
+def _read_at_once(content: bytes, path: Path) -> tuple[Any, list[Category], Builder] | None:
+    """Read a file that is as nearly every one is, in one pass over its text; None if it is another."""
+    decoder = RowDecoder(STRICT_ANNOTATION, _make_file_type)
+    file = decoder.decode_text(content)
+    if file is None or file.others or not file.categories:
+        return None
+    rows = Builder()
+    index_of = _read_images(file.images, rows, path)
+    categories, label_of = _read_categories(file.categories, [], rows, path)
+    found = file.annotations
+    is_known = {row.image_id for row in found} <= index_of.keys()
+    if not is_known or not {row.category_id for row in found} <= label_of.keys():
+        return None
+    for start in range(0, len(found), _CHUNK):
+        chunk = found[start : start + _CHUNK]
+        found[start : start + _CHUNK] = [None] * len(chunk)  # so that memory does not grow
+        _extend(rows, chunk, index_of, label_of, decoder)
+    return file, categories, rows
+
+
+def _read_parts(content: bytes, path: Path) -> tuple[_File, list[Category], Builder]:
+    """Read a file whose rows may be unusual."""
+    file = _decode_file(content, path)
+    annotations = file.annotations or []
+    rows = Builder()
+    index_of = _read_images(file.images or [], rows, path)
+    categories, label_of = _read_categories(file.categories or [], annotations, rows, path)
+    _read_annotations(annotations, index_of, label_of, rows, path)
+    return file, categories, rows
+
+
+def _decode_file(content: bytes, path: Path) -> _File:
     try:
         try:
             return _decode_fields(content)
@@ -218,10 +252,7 @@ def _read_annotations(
     for start in range(0, len(raws), _CHUNK):
         chunk = raws[start : start + _CHUNK]
         found = decoder.decode(chunk)
-        images = [index_of.get(row.image_id, -1) for row in found or ()]
-        labels = [label_of.get(row.category_id, -1) for row in found or ()]
-        if found is not None and min(images) >= 0 and min(labels) >= 0:
-            _extend(rows, found, images, labels, decoder)
+        if found is not None and _extend(rows, found, index_of, label_of, decoder):
             continue
         for position, raw in enumerate(chunk, start=start):
             try:
@@ -231,24 +262,37 @@ def _read_annotations(
 
 
 def _extend(
-    rows: Builder, found: Sequence[Any], images: Sequence[int], labels: Sequence[int], decoder: RowDecoder
-) -> None:
-    """Append many rows at once."""
-    boxes = np.array([row.bbox for row in found])
+    rows: Builder,
+    found: Sequence[Any],
+    index_of: Mapping[ImageId, int],
+    label_of: Mapping[ImageId, int],
+    decoder: RowDecoder,
+) -> bool:
+    """Append many rows at once; none, and return False, if the image or the category of one is not known."""
+    names = [name for name, *_ in STRICT_ANNOTATION]
+    columns = dict(zip(names, zip(*map(msgspec.structs.astuple, found), strict=True), strict=False))
+    images = list(map(index_of.get, columns["image_id"]))
+    labels = list(map(label_of.get, columns["category_id"]))
+    if None in images or None in labels:
+        return False
+    boxes = np.array(columns["bbox"])
     boxes[:, 2:] += boxes[:, :2]
-    areas = np.array([np.nan if row.area is None else row.area for row in found])
+    areas = np.array(columns["area"], dtype=float)  # None is NaN
     areas[~((areas >= 0) & (areas < np.inf))] = np.nan
-    rows.ids += [_UNNUMBERED if row.id is None else row.id for row in found]
+    # An id of its own instead of one among what is decoded, whose memory can then be freed.
+    rows.ids += [_UNNUMBERED if id is None else id + 0 for id in columns["id"]]
     rows.image_index.extend(images)
     rows.labels.extend(labels)
     rows.boxes.frombytes(boxes.tobytes())
-    rows.segmentations += [_copy_segmentation(row.segmentation) for row in found]
-    rows.iscrowd.extend([bool(row.iscrowd) for row in found])
-    rows.quality.extend([np.nan if row.quality is None else row.quality for row in found])
-    rows.source += [row.source if row.source is None else sys.intern(row.source) for row in found]
-    rows.trusted.extend([row.trusted for row in found])
+    texts = list(map(bytes, columns["segmentation"]))
+    rows.segmentations += map(_drop_empty, texts) if min(map(len, texts)) < _MAX_EMPTY else texts
+    rows.iscrowd.extend(map(bool, columns["iscrowd"]))
+    rows.quality.frombytes(np.array(columns["quality"], dtype=np.float32).tobytes())
+    rows.source += [source if source is None else sys.intern(source) for source in columns["source"]]
+    rows.trusted.extend(columns["trusted"])
     rows.areas.frombytes(areas.tobytes())
     rows.extras += [decoder.extras(row) for row in found] if decoder.unknown else [None] * len(found)
+    return True
 
 
 def _add_annotation(
@@ -258,7 +302,7 @@ def _add_annotation(
     if image is None or label is None:
         _report_unknown("image" if image is None else "category", path, row, rows)
         return
-    segmentation = _copy_segmentation(row.segmentation)
+    segmentation = _drop_empty(bytes(row.segmentation))
     box = _xyxy(row.bbox, segmentation, rows.heights[image], rows.widths[image])
     mask = segmentation, row.iscrowd, row.quality, row.source, row.trusted, row.area
     rows.add(_UNNUMBERED if row.id is None else row.id, image, label, box, *mask, extras=row.extras)
@@ -275,10 +319,12 @@ def _look_up(known: Mapping[ImageId, T], id: ImageId) -> T | None:
 _EMPTY = frozenset({b"", b"null", b"[]", b"{}", b'""'})
 
 
-def _copy_segmentation(raw: Raw) -> bytes | None:
-    """Copy the JSON of a segmentation, so that the file's text can be freed; None if there is none."""
-    text = bytes(raw)
-    return None if len(text) < 9 and b"".join(text.split()) in _EMPTY else text
+_MAX_EMPTY = 9  # characters, with spaces
+
+
+def _drop_empty(text: bytes) -> bytes | None:
+    """Return the JSON of a segmentation; None if there is none in it."""
+    return None if len(text) < _MAX_EMPTY and b"".join(text.split()) in _EMPTY else text
 
 
 def _xyxy(

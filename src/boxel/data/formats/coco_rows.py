@@ -65,14 +65,15 @@ class RowDecoder:
 
     Args:
         fields: Name and type of each known field, and its default if it may be missing.
+        enclose: Returns the type of what holds the rows for their type; a list if not given.
     """
 
-    def __init__(self, fields: Sequence[Any]) -> None:
+    def __init__(self, fields: Sequence[Any], enclose: Callable[[Any], Any] = list.__class_getitem__) -> None:
         self.unknown: list[str] = []
-        self._fields = fields
+        self._fields, self._enclose = fields, enclose
         self._decoder = self._make()
 
-    def _make(self) -> msgspec.json.Decoder[list[Any]]:
+    def _make(self) -> msgspec.json.Decoder[Any]:
         extras = [
             (f"extra_{k}", Raw, msgspec.field(name=name, default=Raw(b"")))
             for k, name in enumerate(self.unknown)
@@ -80,18 +81,21 @@ class RowDecoder:
         row = msgspec.defstruct(
             "_StrictRow", [*self._fields, *extras], kw_only=True, gc=False, forbid_unknown_fields=True
         )
-        return msgspec.json.Decoder(list[row])  # type: ignore[valid-type]  # made at run time
+        return msgspec.json.Decoder(self._enclose(row))
 
     def decode(self, raws: Sequence[Raw]) -> list[Any] | None:
         """Return the rows, with the known fields as attributes; None if one of them is unusual."""
-        text = b"[" + b",".join(raws) + b"]"
+        return self.decode_text(b"[" + b",".join(raws) + b"]")
+
+    def decode_text(self, text: bytes) -> Any:
+        """Return what holds the rows; None if something in it is unusual."""
         while True:
             try:
                 return self._decoder.decode(text)
             except MALFORMED as error:
                 _, found, rest = str(error).partition("unknown field `")
                 name = rest.rpartition("` - at")[0]
-                if not found or name in self.unknown or len(self.unknown) >= _MAX_UNKNOWN:
+                if not found or not name or name in self.unknown or len(self.unknown) >= _MAX_UNKNOWN:
                     return None
             self.unknown.append(name)
             try:

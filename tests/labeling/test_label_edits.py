@@ -534,7 +534,7 @@ def test_a_finished_job_writes_the_same_files_again(make_set, run, masks, monkey
     run(to=["voc"])
     files = [path for path in masks.parent.rglob("*") if path.is_file() and path.suffix != ".sqlite"]
     before = [path.read_bytes() for path in files]
-    from boxel.labeling import provenance
+    from boxel.data import provenance
 
     monkeypatch.setattr(
         provenance,

@@ -37,7 +37,7 @@ def _check(given: dict[str, Any]) -> int:
     if "report" in given:
         check_writable(given["report"], ".html", ".htm")
     found = inspect_dataset(given["annotations"], given.get("images"), given.get("class_list"))
-    copy = [] if target is None else _write_copy(found, target)
+    copy = [] if target is None else _write_copy(found, given["annotations"], target)
     if "report" in given:
         from boxel.viz import write_check_report
 
@@ -70,14 +70,19 @@ def _record_file(target: Path) -> Path:
     return target.with_name(f"{target.stem}_changes.json")
 
 
-def _write_copy(found: Inspection, target: Path) -> list[str]:
+def _write_copy(found: Inspection, source: str, target: Path) -> list[str]:
     """Write the repaired copy and the record of its changes, and return what to print."""
     from boxel.data import write
+    from boxel.data.provenance import add_record, describe_input, describe_run
 
     record = found.record
     if not len(record) and not any(issue.repair for issue in found.issues):
         return ["there is nothing to repair, so no copy is written"]
-    write(found.repaired, target)
+    made = describe_run("boxel check") | {
+        "input": describe_input(source, found.data),
+        "repaired": len(record),
+    }
+    write(add_record(found.repaired, made), target)
     if not len(record):  # what the reader left out
         return [f"repaired copy: {target}"]
     file = _record_file(target)
@@ -89,12 +94,13 @@ def _write_copy(found: Inspection, target: Path) -> list[str]:
 
 def _undo(given: dict[str, Any]) -> int:
     from boxel.data import RepairRecord, undo_repair, write
+    from boxel.data.provenance import take_back_repair
 
     if "repair" in given:
         raise UsageError("--undo takes back a repair; leave out --repair.")
     target = _new_file(given, "restored")
     record = RepairRecord.read(given["undo"])
-    original, lost = undo_repair(read_data(given), record)
+    original, lost = undo_repair(take_back_repair(read_data(given)), record)
     write(original, target)
     undone = f"{len(record) - len(lost):,} of {len(record):,} changes undone"
     print(*lost, f"{original}\n{undone}: {target}", sep="\n")

@@ -12,9 +12,10 @@ from typing import Any, TypeAlias
 from boxel.data import Annotations, Category, read, recognize, select_split
 from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
+from boxel.data.provenance import describe_input
 from boxel.labeling.calibration import calibrate
 from boxel.labeling.config import LabelConfig, parse_label_config
-from boxel.labeling.provenance import add_provenance, describe_input
+from boxel.labeling.provenance import add_provenance
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration
 from boxel.labeling.runner import LabelResult, check_store, label_images
 from boxel.labeling.store import Store

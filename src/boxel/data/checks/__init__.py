@@ -116,6 +116,11 @@ class Inspection:
     _format: str
 
     @property
+    def data(self) -> Annotations:
+        """The dataset as it was read."""
+        return self._state.data
+
+    @property
     def issues(self) -> list[Issue]:
         """What is wrong with it."""
         return self._state.issues

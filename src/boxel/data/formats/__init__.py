@@ -296,6 +296,8 @@ def convert(
         >>> len(read(scenes.root / "voc"))
         2
     """
+    from boxel.data.provenance import add_record, describe_input, describe_run
+
     module = _module_to_write(Path(target), to, "to")
     others: dict[str, Any] = dict(options)
     split = {name: others.pop(name) for name in ("val_share", "seed", "group_by") if name in others}
@@ -321,7 +323,8 @@ def convert(
     )
     for sentence in sentences:
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
-    write(sound, target, to, **others)
+    made = describe_run("boxel.convert") | {"input": describe_input(source, data)}
+    write(add_record(sound, made), target, to, **others)
     return data
 
 

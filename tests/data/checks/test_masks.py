@@ -132,6 +132,16 @@ def test_a_generated_mask_or_a_speck_is_overruled_by_its_box(make) -> None:
     assert repaired.boxes.tolist() == [[60, 10, 90, 40], [61, 10, 90, 40]]
 
 
+def test_a_rectangle_that_disagrees_with_its_box_is_left_out(make) -> None:
+    whole = {"size": [80, 100], "counts": [0, 8000]}
+    data = make([BOX, BOX], [whole, [SQUARE]])
+    (issue,) = [issue for issue in check(data) if issue.kind != "duplicate-box"]
+    assert (issue.kind, issue.annotation_id, issue.repair) == ("mask-box", 11, "mask left out")
+    repaired, _ = repair(make([BOX, (*BOX[:2], 39, 40)], [whole, [SQUARE]]))
+    assert repaired.boxes.tolist() == [list(BOX), [20, 20, 39, 40]]
+    assert repaired.segmentations[0] is None and repaired.segmentations[1] is not None
+
+
 def test_untrusted_masks_may_disagree(make) -> None:
     data = make([(60, 10, 90, 40)], [[SQUARE]], trusted=np.array([False]))
     assert check(data) == []

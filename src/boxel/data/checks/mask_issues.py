@@ -110,13 +110,15 @@ def check_agreement(state: RepairState) -> None:
     """Check for `mask-box`, a mask whose tight box disagrees with its box.
 
     The box is taken from a mask that was drawn. A mask that a program made (one with a ``source``) is left out, and so
-    is a speck too small for a box.
+    is a rectangle, which shows no object, and a speck too small for a box.
     """
+    assert state.judgment is not None
     known = np.flatnonzero(np.isfinite(state.mask_boxes[:, 0]) & state.keep & state.data.trusted)
     box, mask_box = state.boxes[known], state.mask_boxes[known]
     apart = np.abs(box - mask_box).max(axis=1, initial=0) > MIN_DIFFERENCE
     iou = paired_box_iou(box, mask_box)
-    drawn = usable_mask_boxes(state) & np.array([source is None for source in state.data.source], dtype=bool)
+    drawn = np.array([source is None for source in state.data.source], dtype=bool)
+    drawn &= usable_mask_boxes(state) & ~state.judgment.rectangle
     for k in np.flatnonzero(apart & (iou < MIN_IOU)):
         i = known[k]
         what = f"has a box and a mask that disagree (IoU {iou[k]:.2f})"

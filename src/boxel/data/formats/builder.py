@@ -7,9 +7,9 @@ import os
 import re
 import sys
 from array import array
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -19,6 +19,11 @@ from boxel.data.formats.names import ImageFinder, resolve_images, stay_inside
 from boxel.data.issues import Issue
 from boxel.data.splits import standard_split
 from boxel.utils.errors import BoxelError, one_line
+
+T = TypeVar("T")
+
+# A JSON string, or a number that Python writes and JSON forbids.
+_NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|NaN|Infinity', re.DOTALL)
 
 
 class Builder:
@@ -181,6 +186,18 @@ def read_utf8(path: Path) -> bytes:
         except UnicodeError as error:
             raise BoxelError(f"{path}: the text is not valid UTF-16; save it as UTF-8.") from error
     return content.removeprefix(codecs.BOM_UTF8)
+
+
+def decode_loosely(content: bytes, decode: Callable[[bytes], T]) -> T:
+    """Decode JSON; the NaN and Infinity that Python writes become null and a number out of range."""
+    try:
+        return decode(content)
+    except msgspec.DecodeError:
+        valid = {b"NaN": b"null", b"Infinity": b"1e999"}
+        repaired = _NON_FINITE.sub(lambda match: valid.get(match[0], match[0]), content)
+        if repaired == content:
+            raise
+        return decode(repaired)
 
 
 def read_text(path: Path, encoding: str = "utf-8") -> str:

@@ -9,7 +9,6 @@ along, see `Annotations.extras`.
 from __future__ import annotations
 
 import contextlib
-import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,7 +20,7 @@ from msgspec import Raw, Struct
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId
-from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
+from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
 from boxel.data.formats.coco_rows import (
     MALFORMED,
     STRICT_ANNOTATION,
@@ -87,10 +86,6 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     return rows.build(finder.folder, categories, path, extras)
 
 
-# A JSON string, or a number that Python writes and JSON forbids.
-_NON_FINITE = re.compile(rb'"(?:[^"\\]|\\.)*(?:"|\\?\Z)|NaN|Infinity', re.DOTALL)
-
-
 class _File(Struct, forbid_unknown_fields=True):
     """The fields that nearly every file has; their rows stay raw, so that an invalid one costs only itself."""
 
@@ -143,14 +138,7 @@ def _read_parts(content: bytes, path: Path) -> tuple[_File, list[Category], Buil
 
 def _decode_file(content: bytes, path: Path) -> _File:
     try:
-        try:
-            return _decode_fields(content)
-        except msgspec.DecodeError:
-            valid = {b"NaN": b"null", b"Infinity": b"1e999"}
-            repaired = _NON_FINITE.sub(lambda match: valid.get(match[0], match[0]), content)
-            if repaired == content:
-                raise
-            return _decode_fields(repaired)
+        return decode_loosely(content, _decode_fields)
     except MALFORMED as error:
         raise BoxelError(
             f"{path}: this is not a COCO dataset ({explain_json_error(error, content)}); check that it is complete."

@@ -25,7 +25,7 @@ from msgspec import Raw
 
 from boxel.data.annotations import Annotations, ImageId
 from boxel.data.formats.brush import decode_brush
-from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
+from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
 from boxel.data.formats.identity import Ids, restore
 from boxel.data.formats.label_studio_config import CONFIG_FILE, number_categories, read_config
@@ -124,13 +124,17 @@ def read(path: Path, images: Path | None = None) -> Annotations:
 def _decode_tasks(file: Path) -> list[Raw]:
     content = read_utf8(file)
     try:
-        if content.lstrip()[:1] == b"{":
-            return [msgspec.json.decode(content, type=Raw)]
-        return msgspec.json.decode(content, type=list[Raw])
+        return decode_loosely(content, _decode_list)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
         raise BoxelError(
             f"{file}: this is not a list of tasks ({explain_json_error(error, content)}); check that it is complete."
         ) from error
+
+
+def _decode_list(content: bytes) -> list[Raw]:
+    if content.lstrip()[:1] == b"{":
+        return [msgspec.json.decode(content, type=Raw)]
+    return msgspec.json.decode(content, type=list[Raw])
 
 
 @dataclass

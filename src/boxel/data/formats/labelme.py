@@ -25,7 +25,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
-from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
+from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
 from boxel.data.formats.coco_rows import MALFORMED, to_id
 from boxel.data.formats.extras import encode_extras
 from boxel.data.formats.identity import IDS_FILE, Ids
@@ -165,7 +165,7 @@ def _decode(file: Path, rows: Builder) -> _File | None:
     content = b""
     try:
         content = read_utf8(file)
-        return _File(content)
+        return decode_loosely(content, _File)
     except (BoxelError, *MALFORMED) as error:
         why = explain_json_error(error, content)
         what = f"cannot be read as a LabelMe file ({why}); its annotations are left out."

@@ -19,7 +19,9 @@ from PIL import Image
 
 import boxel
 from boxel.data import Annotations, Category
+from boxel.data.formats.extras import decode_extras
 from boxel.data.formats.identity import IDS_FILE
+from boxel.data.label_maps import make_label_map
 from boxel.masks.boxes import paired_box_iou, tight_boxes
 from boxel.masks.rle import encode
 
@@ -32,7 +34,12 @@ FORMATS = {
     "CVAT": "cvat",
     "Label Studio": "label-studio",
     "FiftyOne": "fiftyone",
+    "Parquet": "parquet",
+    "YOLO-OBB": "yolo-obb",
+    "Darknet": "darknet",
+    "label maps": "semantic",
 }
+SUFFIXES = {"coco": ".json", "parquet": ".parquet"}
 SEEDS = range(6)
 SIDE = 48  # of the cell of an object
 
@@ -40,6 +47,8 @@ Pairs = Sequence[tuple[int, int]]
 """Indices of an instance before, and of the same one after."""
 
 EXTRAS = b'{"attributes":{"ripe":true},"track_id":7}'
+OF_IMAGE = b'{"coco_url":"https://x","neg_category_ids":[2],"not_exhaustive_category_ids":[4]}'  # as in LVIS
+OF_CATEGORY = b'{"synset":"apple.n.01","synonyms":["apple"],"frequency":"f"}'
 
 
 def random_dataset(folder: Path, seed: int) -> Annotations:
@@ -69,7 +78,7 @@ def random_dataset(folder: Path, seed: int) -> Annotations:
         paths=names,
         widths=[3 * SIDE] * 3,
         heights=[2 * SIDE] * 3,
-        categories=(Category(4, "apple", "fruit", b'{"color":"red"}'), Category(2, "wild pear")),
+        categories=(Category(4, "apple", "fruit", OF_CATEGORY), Category(2, "wild pear")),
         ids=rng.permutation(np.arange(100, 100 + count)).tolist(),
         image_index=[image for image, _, _ in objects],
         labels=rng.integers(0, 2, count),
@@ -85,7 +94,7 @@ def random_dataset(folder: Path, seed: int) -> Annotations:
         source=_objects(["boxcaseg" if by_program else None for by_program in made]),
         trusted=trusted,
         extras=_objects([EXTRAS if rng.random() < 0.3 else None for _ in objects]),
-        image_extras=[b'{"coco_url":"https://x"}', None, None],
+        image_extras=[OF_IMAGE, None, None],
         dataset_extras=b'{"info":{"year":2026}}',
         splits=["train", "val", "val"],
     )
@@ -120,7 +129,7 @@ def _draw(rng: np.random.Generator, column: int, row: int) -> np.ndarray:
 
 def convert(data: Annotations, format: str, folder: Path, with_ids: bool = True) -> Annotations:
     """Write a dataset in a format and read it again, without `boxel-ids.json` if wanted."""
-    target = folder / (f"{format}.json" if format in ("coco", "label-studio") else format)
+    target = folder / f"{format}{SUFFIXES.get(format, '')}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", boxel.data.ConversionWarning)
         boxel.write(data, target, format)
@@ -169,6 +178,17 @@ def _images(attribute: str) -> Callable[[Annotations, Annotations, Pairs], bool]
     return compare
 
 
+def _carried(before: Annotations, after: Annotations, pairs: Pairs) -> bool:
+    """Return whether all fields of objects are the same, whatever the format adds."""
+    return all(
+        decode_extras(before.extras[i]).items() <= decode_extras(after.extras[j]).items() for i, j in pairs
+    )
+
+
+def _used(data: Annotations, attribute: str) -> set[Any]:
+    return {getattr(data.categories[label], attribute) for label in data.labels}
+
+
 FIELDS: dict[str, Callable[[Annotations, Annotations, Pairs], bool]] = {
     "images without objects": lambda a, b, _: len(a) == len(b),
     "objects with a mask": lambda a, b, pairs: {i for i, _ in pairs} >= set(np.flatnonzero(a.has_mask)),
@@ -176,8 +196,9 @@ FIELDS: dict[str, Callable[[Annotations, Annotations, Pairs], bool]] = {
         not b.has_segmentation[dict(pairs)[i]] if i in dict(pairs) else False
         for i in np.flatnonzero(~a.has_segmentation)
     ),
-    "class names": lambda a, b, pairs: all(
-        a.categories[a.labels[i]].name == b.categories[b.labels[j]].name for i, j in pairs
+    "class names": lambda a, b, pairs: (
+        all(a.categories[a.labels[i]].name == b.categories[b.labels[j]].name for i, j in pairs)
+        and _used(a, "name") <= {category.name for category in b.categories}
     ),
     "boxes (0.01 pixels)": lambda a, b, pairs: all(
         np.abs(a.boxes[i] - b.boxes[j]).max() < 0.01 for i, j in pairs
@@ -186,8 +207,9 @@ FIELDS: dict[str, Callable[[Annotations, Annotations, Pairs], bool]] = {
     "masks, IoU of 0.95 and more": lambda a, b, pairs: min(_mask_ious(a, b, pairs), default=1.0) >= 0.95,
     "image ids": _images("image_ids"),
     "annotation ids": _same("ids"),
-    "category ids": lambda a, b, pairs: all(
-        a.categories[a.labels[i]].id == b.categories[b.labels[j]].id for i, j in pairs
+    "category ids": lambda a, b, pairs: (
+        all(a.categories[a.labels[i]].id == b.categories[b.labels[j]].id for i, j in pairs)
+        and _used(a, "id") <= {category.id for category in b.categories}
     ),
     "supercategories and fields of categories": lambda a, b, _: all(
         category in b.categories for category in a.categories
@@ -202,17 +224,24 @@ FIELDS: dict[str, Callable[[Annotations, Annotations, Pairs], bool]] = {
         if a.source[i]
     ),
     "splits": _images("splits"),
-    "other fields of objects": _same("extras"),
+    "other fields of objects": _carried,
     "other fields of images": _images("image_extras"),
     "info and licenses": lambda a, b, _: a.dataset_extras == b.dataset_extras,
 }
 """What is compared: name, and whether it survived."""
 
+OF_THE_WHOLE = {
+    *("images without objects", "class names", "image ids", "category ids", "splits", "info and licenses"),
+    *("supercategories and fields of categories", "other fields of images"),
+}
+"""Fields that a format can keep if it has no objects."""
+
 
 def survivors(before: Annotations, after: Annotations) -> set[str]:
     """Return the fields that are the same in two datasets."""
     pairs = pair_instances(before, after)
-    return {name for name, survives in FIELDS.items() if survives(before, after, pairs)}
+    fields = FIELDS.keys() if pairs else OF_THE_WHOLE
+    return {name for name in fields if FIELDS[name](before, after, pairs)}
 
 
 def kept_by(format: str, with_ids: bool = True, seeds: Sequence[int] = SEEDS) -> set[str]:
@@ -226,6 +255,25 @@ def kept_by(format: str, with_ids: bool = True, seeds: Sequence[int] = SEEDS) ->
     return kept
 
 
+def keeps_label_maps(format: str) -> bool:
+    """Return whether a format keeps each pixel of label maps, with the names of all their classes."""
+    with tempfile.TemporaryDirectory() as scratch:
+        labels, images = (Path(scratch) / "in" / name for name in ("labels", "images"))
+        for folder in (labels, images):
+            folder.mkdir(parents=True)
+        values = np.random.default_rng(0).choice([0, 1, 2, 255], (SIDE, SIDE)).astype(np.uint8)
+        Image.fromarray(values).save(labels / "a.png")
+        Image.new("RGB", (SIDE, SIDE)).save(images / "a.png")
+        (labels.parent / "classes.txt").write_text("background\naeroplane\nbicycle\n")  # in VOC's order
+        before = boxel.read(labels.parent)  # whose background is a class like others
+        after = convert(before, format, Path(scratch))
+        if not any(after.label_maps):
+            return False
+        if [c.name for c in before.categories] != [c.name for c in after.categories]:
+            return False
+        return np.array_equal(make_label_map(before, 0), make_label_map(after, 0))
+
+
 def markdown() -> str:
     """Return the table as a page."""
     rows = [f"|  | {' | '.join(FORMATS)} |", f"|---|{'---|' * len(FORMATS)}"]
@@ -234,6 +282,8 @@ def markdown() -> str:
     for field in FIELDS:
         cells = ["yes" if field in alone[name] else "ids" if field in whole[name] else "" for name in FORMATS]
         rows.append(f"| {field} | {' | '.join(cells)} |")
+    cells = ["yes" if keeps_label_maps(format) else "" for format in FORMATS.values()]
+    rows.append(f"| label maps | {' | '.join(cells)} |")
     return "\n".join([*INTRODUCTION, "", *rows, ""])
 
 
@@ -243,7 +293,8 @@ INTRODUCTION = (
     "Random datasets are written in each format and read again. **yes**: the field is the same afterward in every",
     "object. **ids**: it is the same as long as `boxel-ids.json`, which boxel writes beside the files of other",
     "formats, stays with them. Empty: the format has no place for it, or changes it; `boxel convert` reports it. The",
-    "masks of these datasets do not overlap: VOC and SBD hold one object per pixel.",
+    "masks of these datasets do not overlap: VOC and SBD hold one object per pixel. LVIS is COCO with more fields of",
+    "images and categories, which count as other fields. In label maps objects become pixels of their classes.",
     "",
     "What two formats both keep survives a conversion from one to the other.",
 )

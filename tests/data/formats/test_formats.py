@@ -208,3 +208,32 @@ def test_public_names():
 def test_the_documentation_of_recognize_lists_every_format():
     listed = set(re.findall(r"``([a-z-]+)``", recognize.__doc__.split("Returns:")[1].split("Raises:")[0]))
     assert listed == formats._FORMATS.keys() - {"yolo-obb"}  # read as yolo
+
+
+@pytest.mark.parametrize("name", ["out.json", "out.parquet"])
+def test_names_that_lead_out_of_the_folder_are_kept_and_reported(tmp_path, name):
+    if name.endswith("parquet"):
+        pytest.importorskip("pyarrow")
+    root = tmp_path / "in" / "images"
+    root.mkdir(parents=True)
+    names = [
+        "inside.png",
+        "../beside.png",
+        str(tmp_path / "away.png"),
+        str(root / "absolute.png"),
+        "a..b.png",
+    ]
+    for file in names:
+        Image.new("RGB", (20, 20)).save(root / file)
+    rows = [{"id": k, "file_name": n, "width": 20, "height": 20} for k, n in enumerate(names, start=1)]
+    source = tmp_path / "in" / "boxes.json"
+    source.write_text(json.dumps({"images": rows, "annotations": [], "categories": []}))
+    with pytest.warns(boxel.data.ConversionWarning) as found:
+        boxel.data.convert(source, tmp_path / name, images=root)
+    (sentence,) = [str(warning.message) for warning in found]
+    assert sentence == (
+        f"2 of 5 files are named outside of {root}, e.g. {tmp_path / 'in/beside.png'}, where other machines do not "
+        "find them; give a folder that holds them all as `images`."
+    )
+    again = read(tmp_path / name)
+    assert again.paths == names and all(again.image_path(k).is_file() for k in range(5))

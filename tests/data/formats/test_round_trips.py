@@ -1,6 +1,7 @@
 """The table of what each format keeps holds for other random datasets, and for every pair of formats."""
 
 import itertools
+import json
 import runpy
 from functools import cache
 from pathlib import Path
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
+import boxel
 
 TABLE = runpy.run_path(str(Path(__file__).resolve().parents[3] / "docs/round_trips.py"))
 FORMATS = list(TABLE["FORMATS"].values())
@@ -25,8 +28,42 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_coco_keeps_everything():
-    assert kept_by("coco") == TABLE["FIELDS"].keys()
+@pytest.mark.parametrize("format", ["coco", "parquet"])
+def test_a_single_file_keeps_everything(format):
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    assert TABLE["kept_by"](format, with_ids=False) == TABLE["FIELDS"].keys()
+
+
+@pytest.mark.parametrize(
+    ("format", "lost"),
+    [
+        ("darknet", ["masks, exactly", "masks, IoU of 0.95 and more", "untrusted masks"]),
+        ("yolo-obb", ["masks, exactly", "masks, IoU of 0.95 and more", "untrusted masks"]),
+        ("cvat", ["untrusted masks"]),
+    ],
+)
+def test_what_boxel_ids_cannot_keep(format, lost):
+    assert TABLE["FIELDS"].keys() - kept_by(format) == {*lost}
+
+
+def test_label_maps_keep_classes_and_splits_but_no_objects():
+    assert kept_by("semantic") == {"class names", "category ids", "splits"}
+    assert {format for format in FORMATS if TABLE["keeps_label_maps"](format)} == {"parquet", "semantic"}
+
+
+def test_an_edited_row_of_oriented_boxes_keeps_its_corners_and_its_other_fields(folder):
+    data = TABLE["random_dataset"](folder / "in", 0).select_images([0]).select_instances([0]).without_masks()
+    data.extras[0] = TABLE["EXTRAS"]
+    TABLE["convert"](data, "yolo-obb", folder)
+    (file,) = (folder / "yolo-obb/labels").rglob("*.txt")
+    x0, y0, x1, y1 = (data.boxes[0] / [144, 96, 144, 96]).tolist()
+    turned = [(x0 + x1) / 2, y0, x1, (y0 + y1) / 2, (x0 + x1) / 2, y1, x0, (y0 + y1) / 2]
+    file.write_text(" ".join(map(str, [0, *turned])))
+    found = boxel.read(folder / "yolo-obb")
+    fields = json.loads(found.extras[0])
+    assert found.ids == data.ids and fields["track_id"] == 7
+    assert np.allclose(fields["corners"], np.reshape(turned, (4, 2)) * [144, 96], atol=0.01)
 
 
 @pytest.mark.slow

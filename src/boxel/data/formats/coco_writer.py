@@ -54,7 +54,22 @@ def write(data: Annotations, path: Path) -> list[str]:
         for name, value in extras.items():
             file.write(b",\n" + encode(name) + b": " + encode(value))
         file.write(b"}\n")
-    return lost_label_maps(data, "COCO")
+    return [*lost_label_maps(data, "COCO"), *describe_outside(data)]
+
+
+def describe_outside(data: Annotations) -> list[str]:
+    """Return a sentence on images and label maps that are named outside the folder of the images, if there are any."""
+    root = os.path.abspath(data.root)
+    named = [path for path in (*data.paths, *data.label_maps) if path is not None]
+    # Few names can lead out: the paths of all the others need not be worked out.
+    unsafe = [os.path.abspath(data.root / path) for path in named if ".." in path or os.path.isabs(path)]
+    outside = [path for path in unsafe if not Path(path).is_relative_to(root)]
+    if not outside:
+        return []
+    return [
+        f"{len(outside)} of {len(named)} files are named outside of {data.root}, e.g. {outside[0]}, where other "
+        "machines do not find them; give a folder that holds them all as `images`."
+    ]
 
 
 def name_root(data: Annotations, path: Path) -> str:

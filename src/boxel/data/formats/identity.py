@@ -356,15 +356,20 @@ def restore(ids: Ids, data: Annotations, stems: Sequence[str], written: Collecti
     restored, known = ids.restore(data, stems), ids.by_text
     if restored is data:
         return data
+    ids_as_read = [known.get(str(read), id) for read, id in zip(data.ids, restored.ids, strict=True)]
+    return merge_extras(replace(restored, ids=ids_as_read), data, written)
+
+
+def merge_extras(restored: Annotations, read: Annotations, written: Collection[str] = ()) -> Annotations:
+    """Return restored annotations whose extras are as read if they were, which may have been edited since."""
+    if restored is read:
+        return read
+    pairs = zip(restored.extras, read.extras, strict=True)
+    of_images = zip(restored.image_extras, read.image_extras, strict=True)
     return replace(
         restored,
-        ids=[known.get(str(read), id) for read, id in zip(data.ids, restored.ids, strict=True)],
-        extras=as_objects(
-            [_merge(*pair, written) for pair in zip(restored.extras, data.extras, strict=True)]
-        ),
-        image_extras=[
-            _merge(*pair, written) for pair in zip(restored.image_extras, data.image_extras, strict=True)
-        ],
+        extras=as_objects([_merge(*pair, written) for pair in pairs]),
+        image_extras=[_merge(*pair, written) for pair in of_images],
     )
 
 

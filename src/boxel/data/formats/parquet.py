@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.coco_writer import name_root
+from boxel.data.formats.coco_writer import describe_outside, name_root
 from boxel.data.formats.names import ImageFinder, guess_root
 from boxel.data.splits import standard_split
 from boxel.utils.errors import BoxelError, missing_extra, one_line
@@ -176,7 +176,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         for start in range(0, len(data), _IMAGES_PER_GROUP):
             images = np.arange(start, min(start + _IMAGES_PER_GROUP, len(data)))
             writer.write_batch(_batch(pyarrow, data, images, schema, text_ids))
-    return []
+    return describe_outside(data)
 
 
 def _are_mixed(ids: Sequence[ImageId]) -> bool:

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.layout import file_stems, image_names, place_images
+from boxel.data.formats.layout import file_stems, image_names, list_fields, place_images
 from boxel.data.formats.names import is_hidden
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
 from boxel.data.formats.voc import read_image_set, read_splits
@@ -345,6 +345,8 @@ def write(data: Annotations, path: Path) -> list[str]:
         losses.append(
             f"a semantic dataset has no instances: {len(data.labels)} are painted as pixels of their classes."
         )
+    if lost := list_fields(data.select_instances([])):  # those of objects are lost with them
+        losses.append(f"a semantic dataset has no place for {lost}: they are left out.")
     return losses + missing
 
 

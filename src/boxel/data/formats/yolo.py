@@ -21,7 +21,7 @@ import numpy as np
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.extras import encode_extras
-from boxel.data.formats.identity import Ids
+from boxel.data.formats.identity import Ids, merge_extras
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.yolo_files import (
     Pair,
@@ -160,7 +160,7 @@ def build(
     categories = [Category(class_id, name) for class_id, name in names.items()]
     kept = {key: config[key] for key in ("kpt_shape", "flip_idx") if key in config}
     data = rows.build(root, categories, path, encode_extras({"yolo": kept} if kept else {}))
-    return ids.restore(data, [pair.key for pair in pairs])
+    return merge_extras(ids.restore(data, [pair.key for pair in pairs]), data)
 
 
 def _correct_layout(rows: Builder, found: Sequence[Row], path: Path) -> Sequence[Row]:

@@ -271,6 +271,7 @@ def apply(data: Annotations, edits: Edits, written: Output | None = None) -> Edi
     kept = kept_images[data.image_index]
     kept[[row for row, edit in edit_of.items() if edit.row is None]] = False
     renumbered = _with_written_ids(data, written)
+    added = _with_free_ids(added, [*data.ids, *renumbered.ids])
     whole = _append(renumbered, added, keys)
     drawn = {row: edit for row, edit in edit_of.items() if edit.kind == "changed"}
     whole = _set_rows(whole, drawn, len(data.ids), added)
@@ -325,7 +326,7 @@ def _locate(data: Annotations, edits: Edits) -> tuple[dict[int, Edit], list[Edit
                     edit_of[row] = replace_fields(edit, id=data.ids[row], origin=digests[row])
         added += [edit for edit in own if edit.kind == "added"]
         added += [replace_fields(edit, kind="added", origin=b"") for edit in left if edit.kind == "changed"]
-    return edit_of, _with_free_ids(added, data.ids), away
+    return edit_of, added, away
 
 
 def _with_free_ids(added: Sequence[Edit], taken: Sequence[ImageId]) -> list[Edit]:
@@ -346,7 +347,7 @@ def _append(data: Annotations, added: Sequence[Edit], keys: Sequence[str]) -> An
     filler = {name: np.zeros((len(added), *getattr(data, name).shape[1:]), COLUMNS[name]) for name in names}
     filler["image_index"] = np.array([index[edit.image] for edit in added])
     columns: dict[str, Any] = {name: np.concatenate([getattr(data, name), filler[name]]) for name in names}
-    ids = [*data.ids, *(edit.id for edit in _with_free_ids(added, data.ids))]
+    ids = [*data.ids, *(edit.id for edit in added)]
     return replace(data, ids=ids, **columns)
 
 

@@ -19,7 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, ImageId
-from boxel.data.checks.masks import MaskJudgment, describe_rectangles, find_drawn_masks, judge_masks
+from boxel.data.checks.masks import (
+    MaskJudgment,
+    describe_rectangles,
+    describe_unusable,
+    drop_masks,
+    find_drawn_masks,
+    judge_masks,
+)
 from boxel.data.images import describe_missing, read_image
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
@@ -138,7 +145,7 @@ def label_images(
     judgment, rejected = _judge(data, own)
     for sentence in _describe_masks(data, judgment, rejected, config.relabel):
         logger.warning("%s", sentence)
-    data = _drop_masks(data, rejected)
+    data = drop_masks(data, rejected)
     job = _Job(data, teachers, config, calibration, _assign_roles(data, config.relabel, own))
     digests = _fingerprints(data, job.roles)
     current, finished = set(digests.values()), store.paths()
@@ -209,7 +216,7 @@ def _compare_datasets(data: Annotations, config: LabelConfig, store: Store) -> t
     if records:
         return left_out(records[-1], data)
     own = np.zeros(len(data.ids), dtype=bool)
-    data = _drop_masks(data, _judge(data, own)[1])
+    data = drop_masks(data, _judge(data, own)[1])
     current = set(_fingerprints(data, _assign_roles(data, config.relabel, own)).values())
     finished = store.paths().keys()
     return len(finished - current), len(finished & current)
@@ -234,13 +241,7 @@ def _describe_masks(
         remedy = "masks are made for them" if rejected[drawn].all() else "`relabel` makes masks for them"
         sentences.append(f"{name}: {rectangles}; {remedy}.")
         rejected = rejected & ~drawn
-    if rejected.any():
-        reasons = judgment.describe(data.ids, rejected)
-        sentences.append(
-            f"{name}: {rejected.sum():,} of {data.has_segmentation.sum():,} masks cannot be used, and masks are made "
-            f"instead: {reasons}; `boxel check` states why."
-        )
-    return sentences
+    return sentences + describe_unusable(data, judgment, rejected, "and masks are made instead")
 
 
 def _explain(judgment: MaskJudgment, replaced: NDArray[np.bool_], ids: Sequence[ImageId]) -> str:
@@ -250,15 +251,6 @@ def _explain(judgment: MaskJudgment, replaced: NDArray[np.bool_], ids: Sequence[
         for verdict in np.unique(judgment.verdicts[replaced])
     ]
     return ", ".join(f"{count} replaced because {reason}" for count, reason in texts)
-
-
-def _drop_masks(data: Annotations, rejected: NDArray[np.bool_]) -> Annotations:
-    """Drop some segmentations, so that nothing of them is left if no mask can be made."""
-    if not rejected.any():
-        return data
-    segmentations, quality, source = data.segmentations.copy(), data.quality.copy(), data.source.copy()
-    segmentations[rejected], quality[rejected], source[rejected] = None, np.nan, None
-    return replace(data, segmentations=segmentations, quality=quality, source=source)
 
 
 def _fingerprints(data: Annotations, roles: NDArray[np.int8]) -> dict[int, bytes]:

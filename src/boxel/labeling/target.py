@@ -45,9 +45,11 @@ class Target:
     paths: dict[str, Path]
     overwrite: bool = False
     _seen: dict[str, bytes] = field(default_factory=dict)  # digest of each output at the start
+    _records: dict[str, list[Output]] = field(default_factory=dict)  # of each output that has been written
 
     def __post_init__(self) -> None:
-        unknown = {name: path for name, path in self.paths.items() if not self.store.outputs(name)}
+        self._records = {name: load_records(self.store, name) for name in self.store.output_names()}
+        unknown = {name: path for name, path in self.paths.items() if name not in self._records}
         refuse_unknown(unknown, self.store.path, self.overwrite)
 
     def take_edits(self, data: Annotations) -> Edited:
@@ -65,7 +67,7 @@ class Target:
         earlier = unpack(self.store.edits())
         if earlier:
             logger.info("%d edits of earlier runs are kept; `overwrite` discards them", len(earlier))
-        written = next(iter(load_records(self.store, "coco")[-1:]), None)
+        written = self._records["coco"][-1] if "coco" in self._records else None
         taken = [*data.ids, *(written.ids if written else [])]
         edited = apply(data, merge(earlier, join(found), taken), written)
         _refuse_bad_masks(edited, list(found))
@@ -73,7 +75,7 @@ class Target:
 
     def _find_edits(self, name: str, path: Path) -> Edits:
         """Read an output if it has changed since it was written, and return the changes."""
-        records = {output.digest: output for output in load_records(self.store, name)}
+        records = {output.digest: output for output in self._records.get(name, [])}
         self._seen[name] = digest = digest_files(path)
         if digest in records:
             return Edits()
@@ -100,9 +102,9 @@ class Target:
 
     def _mention_others(self) -> None:
         """Warn of an edited folder that an earlier run has written, and that this one does not write."""
-        for name in self.store.output_names():
+        for name, records in self._records.items():
             path = folder_beside(self.paths["coco"], name)
-            known = {output.digest for output in load_records(self.store, name)}
+            known = {output.digest for output in records}
             if name not in self.paths and path.is_dir() and digest_files(path) not in known:
                 logger.warning("%s: its edits are not taken over; name %s in `to`", path, name)
 
@@ -113,7 +115,7 @@ class Target:
                 with _naming(temporary, path):
                     write(data, temporary, name)
                 files = list_files(temporary) if temporary.is_dir() else []
-                before = load_records(self.store, name)
+                before = self._records.get(name, [])
                 digest = digest_files(temporary)
                 output = next((output for output in before if output.digest == digest), None)
                 if output is None:

@@ -301,15 +301,22 @@ def describe_bad_masks(
         outcome: What becomes of them.
     """
     judgment = judge_masks(data) if judgment is None else judgment
-    sentences = []
-    count, total = int(judgment.bad.sum()), int((judgment.verdicts > Verdict.NONE).sum())
-    if count:
-        sentences.append(
-            f"{data.file}: {count:,} of {total:,} masks cannot be used, {outcome}: {judgment.describe(data.ids)}; "
-            "`boxel check` states why."
-        )
+    sentences = describe_unusable(data, judgment, judgment.bad, outcome)
     rectangles = describe_rectangles(data, judgment)
     return [*sentences, f"{data.file}: {rectangles}."] if rectangles else sentences
+
+
+def describe_unusable(
+    data: Annotations, judgment: MaskJudgment, bad: NDArray[np.bool_], outcome: str
+) -> list[str]:
+    """Return a sentence on (N,) bool segmentations that are not masks, if there are any."""
+    if not bad.any():
+        return []
+    total = int((judgment.verdicts > Verdict.NONE).sum())
+    return [
+        f"{data.file or 'the dataset'}: {bad.sum():,} of {total:,} masks cannot be used, {outcome}: "
+        f"{judgment.describe(data.ids, bad)}; `boxel check` states why."
+    ]
 
 
 def drop_bad_masks(data: Annotations, outcome: str = "only their boxes are") -> tuple[Annotations, list[str]]:
@@ -327,11 +334,15 @@ def drop_bad_masks(data: Annotations, outcome: str = "only their boxes are") -> 
         (-1, '1 of 33 masks cannot be used, only their boxes are: 1 empty (annotation 1); `boxel check` states why.')
     """
     judgment = judge_masks(data)
-    sentences, bad = describe_bad_masks(data, judgment, outcome), judgment.bad
+    return drop_masks(data, judgment.bad), describe_bad_masks(data, judgment, outcome)
+
+
+def drop_masks(data: Annotations, bad: NDArray[np.bool_]) -> Annotations:
+    """Drop (N,) bool segmentations and all that is known of them; their boxes stay."""
     if not bad.any():
-        return data, sentences
+        return data
     nothing = {"segmentations": None, "quality": np.nan, "source": None, "trusted": True}
     columns = {name: getattr(data, name).copy() for name in nothing}
     for name, value in nothing.items():
         columns[name][bad] = value
-    return replace(data, **columns), sentences
+    return replace(data, **columns)

@@ -201,3 +201,33 @@ def test_a_signal_stops_with_a_sentence_and_the_same_command_resumes(tmp_path, n
     assert "Traceback" not in err and not (tmp_path / "m.json").exists()
     assert main(words) == 0
     assert boxel.read(tmp_path / "m.json").has_segmentation.mean() > 0.9
+
+
+def test_boxes_that_look_wrong_are_counted_and_listed(label, tmp_path, monkeypatch):
+    from boxel.labeling import runner
+    from boxel.labeling.quality import CUES
+    from boxel.labeling.suspects import SuspectScores
+
+    monkeypatch.setattr(
+        runner,
+        "find_suspect_scores",
+        lambda name: SuspectScores(np.zeros(13), np.ones(13), {"empty": np.eye(14)[1 + CUES.index("fill")]}),
+    )
+    page = tmp_path / "page.html"
+    code, out, _ = label("--report", page)
+    masks = boxel.read(tmp_path / "m.json")
+    marked = [b'"suspect":"empty"' in (extras or b"") for extras in masks.extras]
+    sides = (masks.boxes[:, 2:] - masks.boxes[:, :2]).min(axis=1)
+    assert marked == (sides >= 16).tolist() and 5 < sum(marked) < len(marked)
+    ids = [id for id, mark in zip(masks.ids, marked, strict=True) if mark]
+    named = ", ".join(map(str, ids[:5]))
+    count = len(ids)
+    assert code == 0 and out.splitlines()[-1] == (
+        f"{count} boxes look wrong: {count} empty (annotations {named} and {count - 5} more); listed in {page}"
+    )
+    text = page.read_text()
+    assert f"<h3>Boxes that look wrong: {count}</h3>" in text
+    for id in ids:
+        file = masks.paths[masks.image_index[masks.ids.index(id)]]
+        assert f"<li>{file}: annotation {id}: empty</li>" in text
+    assert label()[1].endswith(" more); `suspect` marks them\n")

@@ -55,6 +55,9 @@ def _label(given: dict[str, Any]) -> int:
     if report:
         outcome.write_report(report, shlex.join(["boxel", *sys.argv[1:]]))
         print(f"report: {report}")
+    if suspects := outcome.describe_suspects():
+        where = f"listed in {report}" if report else "`suspect` marks them"
+        print(f"{suspects}; {where}")
     return 1 if outcome.failures else 0
 
 

@@ -16,6 +16,7 @@ from pycocotools import mask as coco_mask
 from boxel.data.annotations import COLUMNS, Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.coco_writer import with_original
 from boxel.data.formats.layout import file_stems
+from boxel.data.suspects import mark_suspect
 from boxel.labeling.outputs import Changes, Origins, Output, image_keys, origin_digest
 from boxel.masks.boxes import paired_box_iou
 from boxel.masks.rle import to_rle
@@ -96,7 +97,8 @@ def collect(before: Output, found: Annotations, changes: Changes) -> Edits:
 
 
 def _row(found: Annotations, row: int, drawn: bool) -> Row:
-    """Return an instance; what a user has drawn has no source, and is trusted."""
+    """Return an instance; what a user has drawn has no source, is trusted, and is not suspect."""
+    extras = found.extras[row]
     return Row(
         category=found.categories[found.labels[row]],
         box=tuple(found.boxes[row].tolist()),
@@ -104,7 +106,7 @@ def _row(found: Annotations, row: int, drawn: bool) -> Row:
         iscrowd=bool(found.iscrowd[row]),
         source=None if drawn else found.source[row],
         trusted=drawn or bool(found.trusted[row]),
-        extras=found.extras[row],
+        extras=mark_suspect(extras, None) if drawn else extras,
     )
 
 

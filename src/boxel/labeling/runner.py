@@ -28,12 +28,14 @@ from boxel.data.checks.masks import (
     judge_masks,
 )
 from boxel.data.images import describe_missing, read_image
+from boxel.data.suspects import describe_suspects, find_suspects, mark_suspect
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.outputs import left_out, load_records
 from boxel.labeling.overlaps import PlacedMask
-from boxel.labeling.quality import Calibration, estimate_quality
+from boxel.labeling.quality import Calibration, compute_cues
 from boxel.labeling.store import Batch, ImageRows, MaskRow, Store
+from boxel.labeling.suspects import SuspectScores, find_suspect_scores
 from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import Region
 from boxel.masks.rle import Rle, decode_in_box, encode_in_box
@@ -49,7 +51,7 @@ _NEUTRAL_SETTINGS = (
     "overwrite",
 )  # a device that changes the masks is in a teacher's identity
 _QUALITY = "weights of the quality"  # the setting that is known only after a calibration
-_FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas")
+_FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas", "extras")
 _SKIP, _KEEP, _LABEL = range(3)  # roles of an instance: ignored, has a mask that stays, or gets a mask
 
 
@@ -104,6 +106,10 @@ class LabelResult:
         }
         return "; ".join([text, *(f"{some.sum():,} {what}" for what, some in others.items() if some.any())])
 
+    def describe_suspects(self) -> str:
+        """State how many boxes look wrong by content, of each kind, with annotation ids; empty if none does."""
+        return describe_suspects(self.data, find_suspects(self.data))
+
     def write_report(self, path: str | os.PathLike[str], command: str = "") -> None:
         """Write the HTML report on the dataset; see :func:`boxel.viz.write_report`."""
         from boxel.viz.report import write_report
@@ -120,6 +126,7 @@ class _Job:
     teachers: Sequence[Teacher]
     config: LabelConfig
     calibration: Calibration | None
+    suspect_scores: SuspectScores | None
     roles: NDArray[np.int8]  # (N,), of each instance
 
 
@@ -146,7 +153,8 @@ def label_images(
     for sentence in _describe_masks(data, judgment, rejected, config.relabel):
         logger.warning("%s", sentence)
     data = drop_masks(data, rejected)
-    job = _Job(data, teachers, config, calibration, _assign_roles(data, config.relabel, own))
+    scores = find_suspect_scores(teachers[0].name) if len(teachers) == 1 else None
+    job = _Job(data, teachers, config, calibration, scores, _assign_roles(data, config.relabel, own))
     digests = _fingerprints(data, job.roles)
     current, finished = set(digests.values()), store.paths()
     todo = {digest: image for image, digest in digests.items() if digest not in finished}
@@ -305,6 +313,7 @@ def _merge_masks(
                 filled.source[instance] = sys.intern(row.source)
                 filled.trusted[instance] = row.trusted
                 filled.areas[instance] = row.area
+                filled.extras[instance] = mark_suspect(filled.extras[instance], row.suspect)
                 masked[instance] = True
     return filled, masked
 
@@ -389,8 +398,7 @@ def _label_one(job: _Job, image: int, digest: bytes) -> ImageRows:
     existing, positions = _split_by_role(job, own, (height, width))
     boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
     labeled = label_image(pixels, boxes, labels, job.teachers, job.config, existing)
-    quality = estimate_quality(job.calibration, labeled)
-    rows = _mask_rows(labeled, positions, quality)
+    rows = _mask_rows(labeled, positions, *_judge_masks(job, labeled))
     return ImageRows(digest, data.paths[image], width, height, rows)
 
 
@@ -416,8 +424,22 @@ def _split_by_role(
     return existing, np.array(positions, dtype=np.int64)
 
 
+def _judge_masks(job: _Job, labeled: LabeledImage) -> tuple[NDArray[np.float64], list[str | None]]:
+    """Return the (N,) quality of the masks of an image, and what may be wrong with their boxes."""
+    quality = np.full(len(labeled.boxes), np.nan)
+    suspects: list[str | None] = [None] * len(labeled.boxes)
+    if job.calibration or job.suspect_scores:
+        cues = compute_cues(labeled)
+        quality = job.calibration.estimate(cues) if job.calibration else quality
+        suspects = job.suspect_scores.judge(cues, labeled) if job.suspect_scores else suspects
+    return quality, suspects
+
+
 def _mask_rows(
-    labeled: LabeledImage, positions: NDArray[np.int64], quality: NDArray[np.float64]
+    labeled: LabeledImage,
+    positions: NDArray[np.int64],
+    quality: NDArray[np.float64],
+    suspects: Sequence[str | None],
 ) -> list[MaskRow]:
     """Encode the masks of an image for the store."""
     rows = []
@@ -435,6 +457,7 @@ def _mask_rows(
                 source="+".join(teachers),
                 trusted=bool(labeled.trusted[index]),
                 area=int(mask.sum()),
+                suspect=suspects[index],
             )
         )
     return rows

@@ -27,6 +27,7 @@ class MaskRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     source: str  # names of the teachers
     trusted: bool  # False for a mask that was dropped
     area: int  # in pixels
+    suspect: str | None = None  # what may be wrong with the box
 
 
 class ImageRows(NamedTuple):

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from boxel import __version__
 from boxel.data.annotations import Annotations
+from boxel.data.suspects import find_suspects
 from boxel.utils.printable import printable
 from boxel.viz.output import writing_file
 from boxel.viz.report.groups import group_by_category, group_by_size, group_by_source, known_quality
@@ -139,6 +140,7 @@ def _collect(
         "pictures": pictures,
         "failures": failures,
         "lacking": _find_boxes_without_masks(data, ~masked) if not masked.all() else None,
+        "suspects": _list_suspects(data),
         "issues": [issue.message for issue in data.issues],
         "changed": changed,
         "settings": {name: _format_setting(value) for name, value in settings.items()},
@@ -180,14 +182,21 @@ def _make_cards(
     else:
         spaced = np.linspace(0, len(masks) - 1, min(count, len(masks))).astype(int)
         chosen = {"Some masks": masks[spaced]}
-    drawn = draw_masks(data, np.concatenate([*chosen.values()]).tolist())
+    suspects = {row: suspect for suspect, rows in find_suspects(data).items() for row in rows}
+    if suspects:
+        marked = np.array([*suspects])
+        worst = marked[np.argsort(quality[marked], kind="stable")][:count]
+        chosen = {"Boxes that look wrong": worst} | chosen
+    drawn = draw_masks(data, np.unique(np.concatenate([*chosen.values()])).tolist())
     return {
-        title: [_make_card(data, i, float(quality[i]), drawn[i]) for i in instances.tolist()]
+        title: [_make_card(data, i, float(quality[i]), drawn[i], suspects.get(i)) for i in instances.tolist()]
         for title, instances in chosen.items()
     }
 
 
-def _make_card(data: Annotations, instance: int, quality: float, drawn: bytes | str) -> dict[str, Any]:
+def _make_card(
+    data: Annotations, instance: int, quality: float, drawn: bytes | str, suspect: str | None
+) -> dict[str, Any]:
     """Describe a mask with all that is needed to find it."""
     return {
         "picture": b64encode(drawn).decode() if isinstance(drawn, bytes) else None,
@@ -198,7 +207,14 @@ def _make_card(data: Annotations, instance: int, quality: float, drawn: bytes | 
         "file": data.paths[data.image_index[instance]],
         "id": data.ids[instance],
         "trusted": bool(data.trusted[instance]),
+        "suspect": suspect,
     }
+
+
+def _list_suspects(data: Annotations) -> list[str]:
+    """Name the boxes that look wrong, in the order of the file."""
+    found = sorted((row, suspect) for suspect, rows in find_suspects(data).items() for row in rows)
+    return [f"{data.paths[data.image_index[i]]}: annotation {data.ids[i]}: {suspect}" for i, suspect in found]
 
 
 def _find_boxes_without_masks(data: Annotations, lacking: NDArray[np.bool_]) -> dict[str, Any]:

@@ -144,6 +144,7 @@ def test_deleted_and_added_objects(make_set, run, masks, logged):
 def test_a_changed_class_or_box_and_other_fields(make_set, run, masks, logged):
     make_set(3)
     run()
+    before = rows(masks)
 
     def change(content):
         content["categories"].append({"id": 12, "name": "edge"})
@@ -158,13 +159,17 @@ def test_a_changed_class_or_box_and_other_fields(make_set, run, masks, logged):
     for _ in range(2):
         run()
         found = rows(masks)
-        assert found[1]["category_id"] == 12 and "source" not in found[1]
+        # Its mask is still the teacher's; the quality depends on the neighbor's box.
+        assert found[1] == before[1] | {"category_id": 12, "quality": found[1]["quality"]}
         assert found[4]["bbox"] == [0, 0, 20, 20] and "source" not in found[4]
         assert found[2]["area"] == 120 and found[2]["source"] == "rectangle"  # made for the new box
         assert found[6]["trusted"] is False and found[6]["attributes"] == {"seen": True}
         assert found[6]["source"] == "rectangle"
-    assert any("2 masks kept as trusted (ids 1, 4), 1 object without a mask kept (id 2)" in t for t in logged)
-    assert any("1 object with other fields kept (id 6)" in text for text in logged)
+    for text in (
+        "1 mask kept as trusted (id 4), 1 object without a mask kept (id 2)",
+        "1 object with another class kept (id 1), 1 object with other fields kept (id 6)",
+    ):
+        assert any(text in sentence for sentence in logged)
 
 
 def test_a_file_that_was_only_saved_again_has_no_edits(make_set, run, masks, logged):
@@ -563,11 +568,23 @@ def test_join_and_merge_of_edits():
     flags, added = _edit("fields", trusted=False), _edit("added", id=9)
     assert join({"a": Edits([drawn]), "b": Edits([drawn])}).rows == [drawn]
     assert join({"a": Edits([flags]), "b": Edits([drawn])}).rows == [drawn]
+    noted, named = _edit("fields", extras=b"{}"), _edit("class", name="dog")
+    assert join({"a": Edits([drawn]), "b": Edits([noted])}).rows == [_edit("changed", extras=b"{}")]
+    assert join({"a": Edits([named]), "b": Edits([flags])}).rows == [
+        _edit("class", name="dog", trusted=False)
+    ]
+    assert join({"a": Edits([named]), "b": Edits([named])}).rows == [named]
     assert join({"a": Edits([added], ["x"]), "b": Edits([added], ["x"])}) == Edits([added], ["x"])
-    for other in (moved, gone):
+    for other in (moved, gone, named):
         with pytest.raises(BoxelError, match=r"annotation 1 of a\.png was edited differently in a and in b"):
             join({"a": Edits([drawn]), "b": Edits([other])})
     assert merge(Edits([drawn]), Edits([gone]), [1]).rows == [gone]
+    assert merge(Edits([drawn]), Edits([named]), [1]).rows == [_edit("changed", name="dog")]
+    assert merge(Edits([named]), Edits([drawn]), [1]).rows == [drawn]
+    assert merge(Edits([flags]), Edits([named]), [1]).rows == [named]
+    assert merge(Edits([named]), Edits([_edit("fields", name="dog", trusted=False)]), [1]).rows == [
+        _edit("class", name="dog", trusted=False)
+    ]
     assert merge(Edits([gone]), Edits([_edit("added")]), []).rows == [drawn]
     assert merge(Edits([added]), Edits([_edit("deleted", id=9)]), [1]).rows == []
     assert merge(Edits([added]), Edits([added]), [1]).rows == [added]
@@ -585,3 +602,26 @@ def test_masks_are_compared_in_two_formats():
     other = _edit("changed", box=box, segmentation=b"[[20, 10, 28, 10, 28, 20]]")
     with pytest.raises(BoxelError, match="edited differently"):
         join({"a": Edits([first]), "b": Edits([other])})
+
+
+def test_a_class_that_is_renamed_in_a_folder_changes_no_mask(make_set, run, masks, logged):
+    data = make_set(2)
+    boxes = data.boxes.copy()
+    boxes[[1, 3], 2] = 29.5  # which a polygon of whole pixels does not hold
+    boxel.write(replace(data, boxes=boxes), data.file)
+    run(teacher="ellipse", to=["yolo", "labelme"])
+    before = rows(masks)
+    yaml = masks.with_name("masks_yolo") / "data.yaml"
+    yaml.write_text(yaml.read_text().replace("corner", "edge"))
+    edit(
+        masks.with_name("masks_labelme") / "0.json", lambda content: content["shapes"][0].update(label="sun")
+    )
+    for _ in range(2):
+        run(teacher="ellipse", to=["yolo", "labelme"])
+        found = boxel.read(masks)
+        names = [found.categories[label].name for label in found.labels]
+        assert names == ["sun", "edge", "disc", "edge"]
+        after = {id: row | {"category_id": before[id]["category_id"]} for id, row in rows(masks).items()}
+        assert after == before
+    assert any("2 objects with another class kept (ids 2, 4)" in text for text in logged)
+    assert any("1 object with another class kept (id 1)" in text for text in logged)

@@ -29,6 +29,13 @@ _SAME_IOU = 0.99
 """Minimum IoU of the boxes and of the masks of one edit in two formats."""
 
 
+_FIELDS = ("iscrowd", "source", "trusted", "extras")
+"""Fields of a row that do not belong to its shape."""
+
+_RANK = {"fields": 0, "class": 1, "changed": 2, "added": 3}
+"""Kinds of edits that leave an instance; of two the higher one counts."""
+
+
 class Row(msgspec.Struct, array_like=True, frozen=True):
     """An instance as a user left it."""
 
@@ -44,12 +51,12 @@ class Row(msgspec.Struct, array_like=True, frozen=True):
 class Edit(msgspec.Struct, array_like=True, frozen=True):
     """What a user did to one instance, by the key of its image and its id in the dataset.
 
-    Its class, box or segmentation was changed, only its other fields were, it was deleted, or it was added.
+    Its box or segmentation was changed, only its class or its other fields were, it was deleted, or it was added.
     """
 
     image: str
     id: ImageId
-    kind: Literal["changed", "fields", "deleted", "added"]
+    kind: Literal["changed", "class", "fields", "deleted", "added"]
     origin: bytes = b""  # digest of class and box in the dataset; empty if a user has added it
     row: Row | None = None  # None if it was deleted
 
@@ -88,6 +95,7 @@ def collect(before: Output, found: Annotations, changes: Changes) -> Edits:
 
     key_of = dict(zip(before.image_ids, before.paths, strict=True))
     rows = [edit("changed", recorded, _row(found, other, True)) for recorded, other in changes.shapes]
+    rows += [edit("class", recorded, _row(found, other, False)) for recorded, other in changes.classes]
     rows += [edit("fields", recorded, _row(found, other, False)) for recorded, other in changes.fields]
     rows += [edit("deleted", recorded) for recorded in changes.deleted]
     for other in changes.added:
@@ -118,6 +126,7 @@ def describe(changes: Changes, before: Output, found: Annotations) -> str:
     parts = [
         _count(drawn[0], "mask", "kept as trusted"),
         _count(drawn[1], "object", "without a mask kept"),
+        _count([found.ids[k] for _, k in changes.classes], "object", "with another class kept"),
         _count([found.ids[k] for _, k in changes.fields], "object", "with other fields kept"),
         _count([before.ids[k] for k in changes.deleted], "object", "deleted"),
         _count([found.ids[k] for k in changes.added], "object", "added"),
@@ -151,10 +160,18 @@ def join(found: Mapping[str, Edits]) -> Edits:
                     f"annotation {edit.id} of {edit.image} was edited differently in {other_name} and in {name}; undo "
                     "one of the edits, or discard both with `overwrite`."
                 )
-            if other.kind == "fields":  # an edited shape counts
-                joined[edit.key] = (name, edit)
+            fields, shape = sorted((edit, other), key=lambda one: one.kind != "fields")
+            joined[edit.key] = (name, _join_fields(shape, fields))
     images = dict.fromkeys(image for edits in found.values() for image in edits.images)
     return Edits([*(edit for _, edit in joined.values()), *added], list(images))
+
+
+def _join_fields(edit: Edit, fields: Edit) -> Edit:
+    """Return an edit with the fields of another, but for those by which a mask that a user has drawn is known."""
+    if edit.row is None or fields.row is None:
+        return edit
+    names = ("iscrowd", "extras") if edit.kind == "changed" else _FIELDS
+    return replace_fields(edit, row=_with_fields(edit.row, fields.row, names))
 
 
 def _is_among(edit: Edit, others: Sequence[Edit]) -> bool:
@@ -167,7 +184,9 @@ def _agree(one: Edit, other: Edit) -> bool:
     if a == b or a is None or b is None or one.kind != other.kind:
         return a == b and one.kind == other.kind
     if one.kind == "fields":
-        return (a.iscrowd, a.source, a.trusted, a.extras) == (b.iscrowd, b.source, b.trusted, b.extras)
+        return all(getattr(a, name) == getattr(b, name) for name in _FIELDS)
+    if one.kind == "class":
+        return a.category.name == b.category.name
     if a.category.name != b.category.name or (a.segmentation is None) != (b.segmentation is None):
         return False
     if a.segmentation is None:
@@ -213,14 +232,14 @@ def merge(earlier: Edits, new: Edits, taken: Sequence[ImageId]) -> Edits:
                 rows[edit.key] = edit
         else:
             row = edit.row if edit.kind == "changed" else _with_fields(before.row, edit.row)
-            kind = edit.kind if before.kind == "fields" else before.kind
+            row = replace_fields(row, category=edit.row.category) if edit.kind == "class" else row
+            kind = edit.kind if _RANK[edit.kind] > _RANK[before.kind] else before.kind
             rows[edit.key] = replace_fields(before, row=row, kind=kind)
     return Edits(list(rows.values()), list(dict.fromkeys([*earlier.images, *new.images])))
 
 
-def _with_fields(row: Row, fields: Row) -> Row:
+def _with_fields(row: Row, fields: Row, names: Sequence[str] = _FIELDS) -> Row:
     """Return a row with the fields that do not belong to its shape from another."""
-    names = ("iscrowd", "source", "trusted", "extras")
     return replace_fields(row, **{name: getattr(fields, name) for name in names})
 
 
@@ -239,17 +258,19 @@ class Edited:
     data: Annotations
     own: NDArray[np.bool_]
     origins: Origins
-    fields: dict[int, Row]
+    fields: dict[int, Edit]
     edits: Edits
 
     def set_fields(self, data: Annotations) -> Annotations:
         """Set the fields that a user has changed in the dataset after it was labeled."""
         if not self.fields:
             return data
-        columns = {name: getattr(data, name).copy() for name in ("iscrowd", "source", "trusted", "extras")}
-        for instance, row in self.fields.items():
-            for name, column in columns.items():
-                column[instance] = getattr(row, name)
+        columns = {name: getattr(data, name).copy() for name in _FIELDS}
+        for instance, edit in self.fields.items():
+            # Some readers take a mask for the user's own if its class has been changed.
+            seen = edit.kind == "class" and edit.row is not None and edit.row.source is None
+            for name in ("iscrowd", "extras") if seen else _FIELDS:
+                columns[name][instance] = getattr(edit.row, name)
         return replace(data, **columns)
 
 
@@ -275,16 +296,19 @@ def apply(data: Annotations, edits: Edits, written: Output | None = None) -> Edi
     renumbered = _with_written_ids(data, written)
     added = _with_free_ids(added, [*data.ids, *renumbered.ids])
     whole = _append(renumbered, added, keys)
-    drawn = {row: edit for row, edit in edit_of.items() if edit.kind == "changed"}
-    whole = _set_rows(whole, drawn, len(data.ids), added)
+    changed = {row: edit for row, edit in edit_of.items() if edit.kind in ("changed", "class")}
+    whole = _set_rows(whole, changed, len(data.ids), added)
+    drawn = [row for row, edit in changed.items() if edit.kind == "changed"]
     count, total = len(data.ids), len(whole.ids)
     kept = np.flatnonzero(np.concatenate([kept, kept_images[whole.image_index[count:]]]))
     place = {int(row): k for k, row in enumerate(kept)}
     own = np.zeros(total, dtype=bool)
     own[[*drawn, *range(count, total)]] = True
     ids = [*data.ids, *(edit.id for edit in added)]
-    digests = {row: edit.origin for row, edit in drawn.items()} | dict.fromkeys(range(count, total), bytes(8))
-    fields = {row: edit.row for row, edit in edit_of.items() if edit.kind == "fields" and edit.row}
+    digests = {row: edit.origin for row, edit in changed.items()} | dict.fromkeys(
+        range(count, total), bytes(8)
+    )
+    fields = {row: edit for row, edit in edit_of.items() if edit.kind in ("class", "fields")}
     edited = whole.select_instances(kept)
     if not kept_images.all():
         edited = edited.select_images(kept_images)
@@ -327,7 +351,11 @@ def _locate(data: Annotations, edits: Edits) -> tuple[dict[int, Edit], list[Edit
                     left.remove(edit)
                     edit_of[row] = replace_fields(edit, id=data.ids[row], origin=digests[row])
         added += [edit for edit in own if edit.kind == "added"]
-        added += [replace_fields(edit, kind="added", origin=b"") for edit in left if edit.kind == "changed"]
+        added += [
+            replace_fields(edit, kind="added", origin=b"")
+            for edit in left
+            if edit.kind in ("changed", "class")
+        ]
     return edit_of, added, away
 
 
@@ -353,8 +381,10 @@ def _append(data: Annotations, added: Sequence[Edit], keys: Sequence[str]) -> An
     return replace(data, ids=ids, **columns)
 
 
-def _set_rows(data: Annotations, drawn: Mapping[int, Edit], start: int, added: Sequence[Edit]) -> Annotations:
-    """Set the columns of the instances that a user has drawn: some rows, and all from one on."""
+def _set_rows(
+    data: Annotations, changed: Mapping[int, Edit], start: int, added: Sequence[Edit]
+) -> Annotations:
+    """Set the columns of the instances that a user has changed: some rows, and all from one on."""
     categories = list(data.categories)
     label_of = {category.name: label for label, category in reversed(list(enumerate(categories)))}
     columns = {
@@ -362,7 +392,7 @@ def _set_rows(data: Annotations, drawn: Mapping[int, Edit], start: int, added: S
         for name in COLUMNS
         if name not in ("widths", "heights", "image_index")
     }
-    for row, edit in chain(drawn.items(), enumerate(added, start=start)):
+    for row, edit in chain(changed.items(), enumerate(added, start=start)):
         own = edit.row
         assert own is not None
         label = int(columns["labels"][row])
@@ -373,8 +403,10 @@ def _set_rows(data: Annotations, drawn: Mapping[int, Edit], start: int, added: S
             id = own.category.id if own.category.id not in ids else max(ids) + 1
             label_of[own.category.name] = label
             categories.append(replace(own.category, id=id))
+        columns["labels"][row] = label
+        if edit.kind == "class":
+            continue
         values = {
-            "labels": label,
             "boxes": own.box,
             "iscrowd": own.iscrowd,
             "segmentations": own.segmentation,

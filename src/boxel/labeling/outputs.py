@@ -39,6 +39,7 @@ class Output(msgspec.Struct, array_like=True, frozen=True):
     shapes: bytes  # of class, box and segmentation
     fields: bytes  # of all else that a user may set
     unreadable: int  # rows that cannot be read
+    outlines: bytes = b""  # of box and segmentation
 
     def pack(self) -> bytes:
         """Return it as a store keeps it."""
@@ -53,7 +54,8 @@ class Output(msgspec.Struct, array_like=True, frozen=True):
 class Changes(msgspec.Struct):
     """How an output differs from its record, by indices of rows."""
 
-    shapes: list[tuple[int, int]]  # (recorded, found): class, box or segmentation has changed
+    shapes: list[tuple[int, int]]  # (recorded, found): box or segmentation has changed, perhaps the class too
+    classes: list[tuple[int, int]]  # (recorded, found): the class has changed, perhaps other fields too
     fields: list[tuple[int, int]]  # (recorded, found): something else has changed
     deleted: list[int]  # recorded
     added: list[int]  # found
@@ -150,6 +152,7 @@ def record(
         shapes=b"".join(shape_digest(found, row) for row in range(len(found.ids))),
         fields=b"".join(_field_digest(found, row) for row in range(len(found.ids))),
         unreadable=count_unreadable(found),
+        outlines=b"".join(outline_digest(found, row) for row in range(len(found.ids))),
     )
 
 
@@ -193,8 +196,16 @@ def origin_digest(data: Annotations, row: int) -> bytes:
 
 def shape_digest(data: Annotations, row: int) -> bytes:
     """Compute the digest of the class, the box and the segmentation of an instance, however that is spelled."""
-    box = [round(v, 6) + 0.0 for v in data.boxes[row].tolist()]
-    return _digest([data.categories[data.labels[row]].name, box, _spell(data.segmentations[row])])
+    return _digest([data.categories[data.labels[row]].name, *_outline(data, row)])
+
+
+def outline_digest(data: Annotations, row: int) -> bytes:
+    """Compute the digest of the box and the segmentation alone."""
+    return _digest(_outline(data, row))
+
+
+def _outline(data: Annotations, row: int) -> list[Any]:
+    return [[round(v, 6) + 0.0 for v in data.boxes[row].tolist()], _spell(data.segmentations[row])]
 
 
 def _spell(segmentation: bytes | None) -> Any:
@@ -230,19 +241,20 @@ def compare(before: Output, found: Annotations) -> Changes:
     image_of = {id: i for i, id in reversed(list(enumerate(before.image_ids)))}
     images = [image_of.get(id, -1) for id in found.image_ids]
     owners = found.image_index.tolist()
-    changes = Changes([], [], [], [], [], sorted({image for image in owners if images[image] < 0}))
+    changes = Changes([], [], [], [], [], [], sorted({image for image in owners if images[image] < 0}))
     present = set(images)
     changes.removed_images = [image for image in range(len(before.image_ids)) if image not in present]
     keys = _row_keys([images[image] for image in owners], found.ids)
     row_of = {key: row for row, key in enumerate(keys) if key[0] >= 0}
-    shapes, fields = _split(before.shapes), _split(before.fields)
+    shapes, outlines, fields = map(_split, (before.shapes, before.outlines, before.fields))
     for row, key in enumerate(_row_keys(before.image_index, before.ids)):
         other = row_of.pop(key, None)
         if other is None:
             if key[0] in present:
                 changes.deleted.append(row)
         elif shape_digest(found, other) != shapes[row].tobytes():
-            changes.shapes.append((row, other))
+            moved = not len(outlines) or outline_digest(found, other) != outlines[row].tobytes()
+            (changes.shapes if moved else changes.classes).append((row, other))
         elif _field_digest(found, other) != fields[row].tobytes():
             changes.fields.append((row, other))
     changes.added = list(row_of.values())

@@ -106,7 +106,7 @@ def test_duplicates_keep_their_order_and_a_changed_class_its_row():
     rows = [row(1, "a", 0, 0, 10, 10), row(2, "a", 0, 0, 10, 10), row(3, "a", 40, 0, 50, 10)]
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10], [40, 0, 50, 10.0]])
     pairs = match_rows(boxes, ["a", "a", "b"], rows)
-    assert [(pairs[k][0].id, pairs[k][1]) for k in range(3)] == [(1, True), (2, True), (3, False)]
+    assert [(pairs[k][0].id, pairs[k][1]) for k in range(3)] == [(1, True), (2, True), (3, True)]
 
 
 def test_a_box_far_away_is_new(data, tmp_path):

@@ -180,9 +180,9 @@ class Ids:
     ) -> Annotations:
         """Restore what the file holds, by the stem of each image's files, in a dataset read without it.
 
-        An instance gets the id, the crowd flag and the extras of the row that it matches. One that has not been edited
-        also gets its original box, its quality, source, trust and area. An instance without a row keeps the fresh id
-        that the reader gave it. If any is new or gone, this is logged.
+        An instance gets the id, the crowd flag and the extras of the row that it matches. One whose box and mask have
+        not been edited also gets its original box, its quality, source, trust and area. An instance without a row
+        keeps the fresh id that the reader gave it. If any is new or gone, this is logged.
 
         Args:
             data: The dataset.
@@ -300,7 +300,7 @@ def match_rows(
         rows: The rows.
 
     Returns:
-        For the index of each instance that matches, its row, and whether class and box are still the same.
+        For the index of each instance that matches, its row, and whether the box is still the same.
     """
     if not len(boxes) or not rows:
         return {}
@@ -320,7 +320,7 @@ def match_rows(
         if score[k, m] <= 0:
             break
         if k not in pairs and m not in used:
-            pairs[k] = rows[m], bool(same_box[k, m] and same_class[k, m])
+            pairs[k] = rows[m], bool(same_box[k, m])
             used.add(m)
     return pairs
 

@@ -625,3 +625,24 @@ def test_a_class_that_is_renamed_in_a_folder_changes_no_mask(make_set, run, mask
         assert after == before
     assert any("2 objects with another class kept (ids 2, 4)" in text for text in logged)
     assert any("1 object with another class kept (id 1)" in text for text in logged)
+
+
+def test_numbers_that_another_tool_has_rounded_are_no_edits(make_set, run, masks, logged):
+    make_set(2)
+    run(teacher="ellipse", to=["yolo"])
+    first = masks.read_bytes()
+    file = masks.with_name("masks_yolo") / "labels" / "0.txt"
+
+    def change(digits, step=0.0):
+        lines = [line.split() for line in file.read_text().splitlines()]
+        lines[0][5] = str(float(lines[0][5]) + step)
+        words = ([line[0], *(f"{float(word):.{digits}f}" for word in line[1:])] for line in lines)
+        file.write_text("".join(" ".join(line) + "\n" for line in words))
+
+    change(4)
+    run(teacher="ellipse", to=["yolo"])
+    assert masks.read_bytes() == first
+    assert f"{file.parents[1]} was saved again since it was written; its objects are the same" in logged
+    change(5, step=1 / 60)  # one vertex moves by a pixel to the right
+    run(teacher="ellipse", to=["yolo"])
+    assert boxel.read(masks).source.tolist() == [None, "ellipse", "ellipse", "ellipse"]

@@ -24,6 +24,12 @@ from boxel.utils.errors import BoxelError
 _DIGEST = 8
 """Bytes per instance and digest."""
 
+_WAVES = np.array([0.0, 1.0, 2.3])
+"""Frequencies of the weights of a sketch."""
+
+_ROUNDING = 0.02
+"""Pixels by which the coordinates of an outline may be off, on average, after another tool has rounded them."""
+
 
 class Output(msgspec.Struct, array_like=True, frozen=True):
     """A file or folder as it was written. Rows are as it reads back; digests of all rows lie one after another."""
@@ -36,10 +42,11 @@ class Output(msgspec.Struct, array_like=True, frozen=True):
     ids: list[ImageId]
     own_ids: list[ImageId]  # that the rows have in the dataset
     origins: bytes  # digests of class and box in the dataset, before edits
-    shapes: bytes  # of class, box and segmentation
+    classes: bytes
+    outlines: bytes  # of box and segmentation
     fields: bytes  # of all else that a user may set
+    sketches: bytes  # of all outlines, see `sketch`
     unreadable: int  # rows that cannot be read
-    outlines: bytes = b""  # of box and segmentation
 
     def pack(self) -> bytes:
         """Return it as a store keeps it."""
@@ -149,10 +156,11 @@ def record(
         ids=found.ids,
         own_ids=[origins.ids[row] if row >= 0 else found.ids[k] for k, row in enumerate(rows)],
         origins=b"".join(starts),
-        shapes=b"".join(shape_digest(found, row) for row in range(len(found.ids))),
-        fields=b"".join(_field_digest(found, row) for row in range(len(found.ids))),
-        unreadable=count_unreadable(found),
+        classes=b"".join(_class_digest(found, row) for row in range(len(found.ids))),
         outlines=b"".join(outline_digest(found, row) for row in range(len(found.ids))),
+        fields=b"".join(_field_digest(found, row) for row in range(len(found.ids))),
+        sketches=b"".join(sketch(found, row).tobytes() for row in range(len(found.ids))),
+        unreadable=count_unreadable(found),
     )
 
 
@@ -194,18 +202,27 @@ def origin_digest(data: Annotations, row: int) -> bytes:
     return _digest([data.categories[data.labels[row]].name, data.boxes[row].tolist()])
 
 
-def shape_digest(data: Annotations, row: int) -> bytes:
-    """Compute the digest of the class, the box and the segmentation of an instance, however that is spelled."""
-    return _digest([data.categories[data.labels[row]].name, *_outline(data, row)])
+def _class_digest(data: Annotations, row: int) -> bytes:
+    return _digest([data.categories[data.labels[row]].name])
 
 
 def outline_digest(data: Annotations, row: int) -> bytes:
-    """Compute the digest of the box and the segmentation alone."""
-    return _digest(_outline(data, row))
+    """Compute the digest of the box and the segmentation of an instance, however that is spelled."""
+    box = [round(v, 6) + 0.0 for v in data.boxes[row].tolist()]
+    return _digest([box, _spell(data.segmentations[row])])
 
 
-def _outline(data: Annotations, row: int) -> list[Any]:
-    return [[round(v, 6) + 0.0 for v in data.boxes[row].tolist()], _spell(data.segmentations[row])]
+def sketch(data: Annotations, row: int) -> NDArray[np.float64]:
+    """Return a few sums by which an outline is recognized although its numbers were rounded; NaN for other shapes.
+
+    They are the number of coordinates, and weighted sums of them: moving any of them by a pixel changes the sums by far
+    more than rounding all of them does.
+    """
+    rings = _spell(data.segmentations[row])
+    if not rings or not all(isinstance(ring, list) for ring in rings):
+        return np.full(1 + len(_WAVES), np.nan)
+    values = np.concatenate([data.boxes[row], *rings])
+    return np.r_[len(values), np.cos(np.outer(_WAVES, np.arange(len(values)))) @ values]
 
 
 def _spell(segmentation: bytes | None) -> Any:
@@ -246,19 +263,32 @@ def compare(before: Output, found: Annotations) -> Changes:
     changes.removed_images = [image for image in range(len(before.image_ids)) if image not in present]
     keys = _row_keys([images[image] for image in owners], found.ids)
     row_of = {key: row for row, key in enumerate(keys) if key[0] >= 0}
-    shapes, outlines, fields = map(_split, (before.shapes, before.outlines, before.fields))
+    classes, outlines, fields = map(_split, (before.classes, before.outlines, before.fields))
+    sketches = np.frombuffer(before.sketches).reshape(-1, 1 + len(_WAVES))
     for row, key in enumerate(_row_keys(before.image_index, before.ids)):
         other = row_of.pop(key, None)
         if other is None:
             if key[0] in present:
                 changes.deleted.append(row)
-        elif shape_digest(found, other) != shapes[row].tobytes():
-            moved = not len(outlines) or outline_digest(found, other) != outlines[row].tobytes()
-            (changes.shapes if moved else changes.classes).append((row, other))
-        elif _field_digest(found, other) != fields[row].tobytes():
+            continue
+        same = outline_digest(found, other) == outlines[row].tobytes()
+        if not same and not _is_near(sketch(found, other), sketches[row]):
+            changes.shapes.append((row, other))
+        elif _class_digest(found, other) != classes[row].tobytes():
+            changes.classes.append((row, other))
+        # A reader may take a mask for the user's own if its numbers were rounded.
+        elif _field_digest(found, other) != fields[row].tobytes() and (
+            same or found.source[other] is not None
+        ):
             changes.fields.append((row, other))
     changes.added = list(row_of.values())
     return changes
+
+
+def _is_near(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Return whether two sketches are of the same outline, but for the rounding of its numbers."""
+    noise = _ROUNDING * np.sqrt(other[0])
+    return bool(one[0] == other[0] and (np.abs(one - other) <= noise).all())
 
 
 def _split(digests: bytes) -> NDArray[np.void]:

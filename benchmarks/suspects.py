@@ -67,7 +67,7 @@ def measure(args: argparse.Namespace) -> None:
     """Record a row per dataset and their sum: the boxes listed of each kind, and how much of the list is wrong."""
     columns = ["true boxes listed", *(f"{kind}: listed" for kind in SUSPECTS), "precision", "named rightly"]
     note = "Listed boxes of all boxes of the kind; `precision` is the share of the listed boxes that were spoiled."
-    table = Table("suspects", args.teacher, columns, first="images", title="Boxes that look wrong", note=note)
+    table = Table("domains", "suspects", columns, first="images", title="Boxes that look wrong", note=note)
     parts = []
     for name, kind in KINDS.items():
         folder = args.data / "domains" / "measure" / name

@@ -646,3 +646,21 @@ def test_numbers_that_another_tool_has_rounded_are_no_edits(make_set, run, masks
     change(5, step=1 / 60)  # one vertex moves by a pixel to the right
     run(teacher="ellipse", to=["yolo"])
     assert boxel.read(masks).source.tolist() == [None, "ellipse", "ellipse", "ellipse"]
+
+
+def test_a_class_that_is_changed_in_a_voc_file_costs_no_mask(make_set, run, masks, logged):
+    make_set(2)
+    run(teacher="ellipse", to=["voc"])
+    before = rows(masks)
+    file = masks.with_name("masks_voc") / "Annotations" / "0.xml"
+    file.write_text(
+        file.read_text().replace("<name>corner</name>", "<name>a corner</name>")
+    )  # the first of all
+    found = boxel.read(file.parents[1])
+    assert found.has_segmentation.all()
+    run(teacher="ellipse", to=["voc"])
+    assert any("edited since it was written: 1 object with another class kept (id 2);" in t for t in logged)
+    after = rows(masks)
+    assert after[2]["category_id"] not in {row["category_id"] for row in before.values()}
+    assert after[2] | {"category_id": before[2]["category_id"]} == before[2]
+    assert all(after[id] == before[id] for id in (1, 3, 4))

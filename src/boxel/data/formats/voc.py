@@ -49,6 +49,9 @@ from boxel.utils.files import is_file
 
 logger = logging.getLogger(__name__)
 
+_CHANGED_CLASS = 0.6
+"""Factor on the IoU of a box with the mask of another class that has its place."""
+
 _MIN_IOU = 0.25
 """Minimum IoU of a mask's tight box with its XML box, which also contains the void border of small objects."""
 
@@ -106,7 +109,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     names = [one.name for xml in parsed for one in xml.objects or ()]
     has_maps = any((folder / name).is_dir() for name in ("SegmentationClass", "SegmentationObject"))
     order = class_order([*names, *ids.names]) if names or ids.names or has_maps else []
-    known_order = order if ids.names or order == list(CLASSES) else None
+    known_order = class_order(ids.names) if ids.names else order if order == list(CLASSES) else None
     root, subfolder = (images, ".") if images else (folder, _image_folder(folder))
     paths = _find_images(parsed, root / subfolder, folder, rows)
     counts_from_zero = not ids.names and _counts_from_zero(path, folder, parsed)
@@ -311,8 +314,11 @@ def _match_masks(
     score = box_iou(np.reshape(boxes, (-1, 4)), np.reshape([box for _, box, _ in instances], (-1, 4)))
     for m, value in enumerate(values):
         for k, (one, _, _) in enumerate(instances):
-            if names[m] not in (None, one.name):
-                score[m, k] = 0
+            if names[m] not in (
+                None,
+                one.name,
+            ):  # another object, or one whose class was changed in the XML file
+                score[m, k] *= _CHANGED_CLASS if value == k + 1 else 0
             elif value == k + 1:  # the files' own order breaks ties
                 score[m, k] += 1e-6
     matched = set()

@@ -73,6 +73,7 @@ def _record_file(target: Path) -> Path:
 def _write_copy(found: Inspection, source: str, target: Path) -> list[str]:
     """Write the repaired copy and the record of its changes, and return what to print."""
     from boxel.data import write
+    from boxel.data.issues import count_noun
     from boxel.data.provenance import add_record, describe_input, describe_run
 
     record = found.record
@@ -87,7 +88,7 @@ def _write_copy(found: Inspection, source: str, target: Path) -> list[str]:
         return [f"repaired copy: {target}"]
     file = _record_file(target)
     record.write(file)
-    changes = "1 change" if len(record) == 1 else f"{len(record):,} changes"
+    changes = count_noun(len(record), "change")
     undo = f"`boxel check {shlex.quote(str(target))} --undo {shlex.quote(str(file))}` takes them back"
     return [f"repaired copy: {target}", f"{changes}, with the values before and after: {file}; {undo}"]
 

@@ -67,7 +67,7 @@ def format_issues(issues: Sequence[Issue]) -> list[str]:
     if not issues:
         return ["no issues found"]
     kinds = group_by_kind(issues)
-    lines = [f"{_count(len(issues), 'issue')} of {_count(len(kinds), 'kind')}"]
+    lines = [f"{count_noun(len(issues), 'issue')} of {count_noun(len(kinds), 'kind')}"]
     for kind, members in sorted(kinds.items(), key=lambda item: -len(item[1])):
         repairable = sum(bool(issue.repair) for issue in members)
         lines += ["", f"{kind}: {len(members)} ({repairable} can be repaired)"]
@@ -76,6 +76,11 @@ def format_issues(issues: Sequence[Issue]) -> list[str]:
         if len(members) > _EXAMPLES:
             lines.append(f"  ... and {len(members) - _EXAMPLES} more; `json` lists them all")
     return lines
+
+
+def count_noun(number: int, noun: str) -> str:
+    """Return a number and what it counts, e.g. ``1 image`` and ``1,200 images``."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def group_by_kind(issues: Sequence[Issue]) -> dict[str, list[Issue]]:
@@ -94,10 +99,6 @@ def issues_to_json(issues: Sequence[Issue]) -> list[dict[str, object]]:
         {'x': 'nan'}
     """
     return [to_plain(asdict(issue)) for issue in issues]
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 def to_plain(value: Any) -> Any:

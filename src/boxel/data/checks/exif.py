@@ -46,8 +46,8 @@ def check_orientation(state: RepairState, headers: Mapping[int, ImageHeader]) ->
     for image in wrong:
         (width, height), orientation = headers[image]
         message = (
-            f"{state.data.image_path(image)}: the {len(state.data.instances_in(image))} boxes refer to the image as it "
-            f"is stored ({width} x {height}), which EXIF orientation {orientation} rotates."
+            f"{state.data.image_path(image)}: its boxes refer to the image as it is stored ({width} x {height}), which "
+            f"EXIF orientation {orientation} rotates."
         )
         repair = "boxes and masks rotated"
         if state.label_maps[image] is not None:

@@ -14,6 +14,7 @@ from boxel.data.checks import exif
 from boxel.data.checks.image_facts import ImageFacts, read_facts
 from boxel.data.checks.repair_state import RepairState
 from boxel.data.images import ImageError, ImageHeader
+from boxel.data.issues import count_noun
 from boxel.data.label_maps import label_map_size
 from boxel.utils.errors import BoxelError
 
@@ -41,7 +42,7 @@ def check_files(state: RepairState) -> None:
     for image, error in enumerate(found):
         if isinstance(error, ImageError):
             count = int(instances[image])
-            repair = f"left out with its {count} annotation{'' if count == 1 else 's'}"
+            repair = f"left out with its {count_noun(count, 'annotation')}"
             state.report_image(image, error.kind, str(error), repair, **error.values, annotations=count)
             state.keep_images[image] = False
     _check_sizes(state, headers)

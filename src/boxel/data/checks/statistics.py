@@ -16,6 +16,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.checks.image_facts import ImageFacts
 from boxel.data.checks.near_duplicates import group_near_duplicates
 from boxel.data.images import leads_out
+from boxel.data.issues import count_noun
 
 SMALL, MEDIUM = 32**2, 96**2
 """Square pixels below which COCO calls an object small, and medium."""
@@ -274,7 +275,7 @@ def _describe(statistics: Statistics) -> list[str]:
         _describe_boxes(s),
         f"label maps: {s.label_maps:,}" if s.label_maps else "",
         "; ".join(
-            f"{name}: {split['images']:,} images, {split['instances']:,} instances"
+            f"{name}: {count_noun(split['images'], 'image')}, {count_noun(split['instances'], 'instance')}"
             for name, split in s.splits.items()
         ),
         _describe_groups("images in several splits, or like one of another split", s.leaks),
@@ -315,7 +316,10 @@ def _describe_masks(s: Statistics) -> str:
     made = f" ({s.masks['made']:,} of them made by a program)" if s.masks["made"] else ""
     parts = [f"{s.masks['trusted']:,} trusted{made}"]
     parts += [f"{s.masks['untrusted']:,} not trusted"] if s.masks["untrusted"] else []
-    parts += [f"{s.masks['unusable']:,} that are not masks"] if s.masks["unusable"] else []
+    not_masks = (
+        "1 that is not a mask" if s.masks["unusable"] == 1 else f"{s.masks['unusable']:,} that are not masks"
+    )
+    parts += [not_masks] if s.masks["unusable"] else []
     return f"masks: {', '.join(parts)}, {s.masks['none']:,} boxes only" if s.instances else ""
 
 
@@ -331,8 +335,7 @@ def _describe_boxes(s: Statistics) -> str:
 def _describe_groups(what: str, groups: Sequence[Sequence[str]]) -> str:
     if not groups:
         return ""
-    count = "1 group" if len(groups) == 1 else f"{len(groups):,} groups"
-    return f"{what}: {count}, the first: {_name(groups[0])}"
+    return f"{what}: {count_noun(len(groups), 'group')}, the first: {_name(groups[0])}"
 
 
 def _name(paths: Sequence[str]) -> str:

@@ -664,3 +664,11 @@ def test_a_class_that_is_changed_in_a_voc_file_costs_no_mask(make_set, run, mask
     assert after[2]["category_id"] not in {row["category_id"] for row in before.values()}
     assert after[2] | {"category_id": before[2]["category_id"]} == before[2]
     assert all(after[id] == before[id] for id in (1, 3, 4))
+
+
+def test_a_folder_without_its_ids_is_refused_by_name(make_set, run, masks):
+    make_set(1)
+    run(to=["yolo"])
+    (masks.with_name("masks_yolo") / "boxel-ids.json").unlink()
+    with pytest.raises(BoxelError, match=r"masks_yolo: .* its boxel-ids\.json, .* is gone; put it back, or"):
+        run(to=["yolo"])

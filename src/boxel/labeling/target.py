@@ -187,6 +187,11 @@ def _refuse_unusable(path: Path, found: Annotations, before: Output, changes: Ch
         )
     if changes.unknown_images:
         first = found.paths[changes.unknown_images[0]]
+        if IDS_FILE in before.files and not (path / IDS_FILE).is_file():
+            raise BoxelError(
+                f"{path}: it was edited since it was written, and its {IDS_FILE}, by which images are recognized, is "
+                f"gone; put it back, {remedy}"
+            )
         raise BoxelError(
             f"{path}: it was edited since it was written, and has objects in {len(changes.unknown_images)} images that "
             f"are not in the dataset, e.g. {first}; add them to the boxes, move them away, {remedy}"

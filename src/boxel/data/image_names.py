@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import cached_property
@@ -51,13 +52,23 @@ def find_stem(name: str) -> str:
     return stem if stem and f"{dot}{suffix}".lower() in _SUFFIXES else name
 
 
+def fold_name(name: str) -> str:
+    """Return a name as systems compare that ignore case, write letters with their accents apart, or drop spaces.
+
+    Examples:
+        >>> fold_name("Gro\u0308ße.JPG ") == fold_name("größe.jpg")
+        True
+    """
+    return unicodedata.normalize("NFC", name).strip().lower()
+
+
 def choose_path(wanted: Sequence[str], found: Sequence[Sequence[str]]) -> list[int]:
     """Return which of several paths, each in parts, agree best with a wanted one.
 
     The last folders that two have in common count, first whatever their case, then also by case, and then the file.
     """
     ranks = [
-        (_common(wanted, path, str.lower), _common(wanted, path, str), path[-1:] == wanted[-1:])
+        (_common(wanted, path, fold_name), _common(wanted, path, str), path[-1:] == wanted[-1:])
         for path in found
     ]
     return [k for k, rank in enumerate(ranks) if rank == max(ranks)]
@@ -86,10 +97,10 @@ class ImageNames:
 
     @cached_property
     def _by_name(self) -> dict[str, list[int]]:
-        """Images by the name of their file in lower case, and by this without the suffix and with a slash."""
+        """Images by the name of their file, see `fold_name`, and by this without the suffix and with a slash."""
         found: dict[str, list[int]] = {}
         for image, parts in enumerate(self._parts):
-            for name in map(str.lower, parts[-1:]):
+            for name in map(fold_name, parts[-1:]):
                 found.setdefault(name, []).append(image)
                 found.setdefault(f"{find_stem(name)}/", []).append(image)
         return found
@@ -97,7 +108,7 @@ class ImageNames:
     def find_name(self, name: str, image_id: int | str | None = None) -> int | None:
         """Return the index of the image with a file name; of several, the one with the longest path or the id."""
         parts = split_path(name)
-        base = parts[-1].lower() if parts else ""
+        base = fold_name(parts[-1]) if parts else ""
         keys = (base, f"{base}/", f"{find_stem(base)}/")
         found = next((self._by_name[key] for key in keys if key in self._by_name), [])
         found = [found[k] for k in choose_path(parts, [self._parts[image] for image in found])]

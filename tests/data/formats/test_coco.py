@@ -562,3 +562,16 @@ def test_a_file_that_ends_in_a_string_of_escapes_is_refused_in_no_time(tmp_path)
     with pytest.raises(BoxelError, match="not a COCO dataset"):
         boxel.data.read(tmp_path / "a.json", format="coco")
     assert time.process_time() - start < 2
+
+
+@pytest.mark.parametrize("encoding", ["gbk", "cp932", "latin-1"])
+def test_class_names_that_are_not_utf8_are_refused(tmp_path, encoding):
+    name = "größe" if encoding == "latin-1" else "熊猫"
+    file = {
+        "images": [{"id": 1, "file_name": "a.jpg"}],
+        "annotations": [],
+        "categories": [{"id": 1, "name": name}],
+    }
+    (tmp_path / "a.json").write_bytes(json.dumps(file, ensure_ascii=False).encode(encoding))
+    with pytest.raises(BoxelError, match="not UTF-8"):
+        boxel.data.read(tmp_path / "a.json")

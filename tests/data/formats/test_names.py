@@ -1,5 +1,6 @@
 """Names of images from other machines."""
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -53,7 +54,11 @@ def test_an_image_stands_for_one_name(folder, caplog):
     found, contested = resolve_images(
         ImageFinder(folder), ["a.jpg", "old/a.jpg", "up/b.jpg", "down/b.jpg", "val\\c.png"]
     )
-    assert found == ["a.jpg", "old/a.jpg", "up/b.jpg", "down/b.jpg", "val/c.png"] and contested == [1, 2, 3]
+    assert found == ["a.jpg", "old/a.jpg", "up/b.jpg", "down/b.jpg", "val/c.png"] and list(contested) == [
+        1,
+        2,
+        3,
+    ]
     found, contested = resolve_images(ImageFinder(folder), ["old/a.jpg", "up/b.jpg"])
     assert found == ["a.jpg", "train/b.JPG"] and not contested
     assert "2 of 2 images are found in" in caplog.text and "old/a.jpg is a.jpg" in caplog.text
@@ -102,3 +107,20 @@ def test_the_case_of_folders_decides_only_between_two():
     data = named("Train/a.jpg", "train/a.jpg", "VAL/b.jpg", "test/b.jpg")
     assert [data.find_name(name) for name in ("x/Train/a.jpg", "x/train/a.jpg", "val/b.jpg")] == [0, 1, 2]
     assert data.find_name("TRAIN/a.jpg") is None and data.find_name("TRAIN/a.jpg", 101) == 1
+
+
+def test_letters_with_accents_apart_and_spaces_do_not_matter(tmp_path):
+    apart = unicodedata.normalize("NFD", "größe.jpg")  # as macOS packs them
+    (tmp_path / apart).touch()
+    for name in ("größe.jpg", "x/Größe.JPG", " größe.jpg "):
+        assert ImageFinder(tmp_path).find(name) == apart and named(apart).find_name(name) == 0
+
+
+def test_a_name_that_may_be_two_images_is_reported_with_both(folder):
+    (folder / "a.png").touch()
+    paths, problems = resolve_images(ImageFinder(folder), ["same.png", "a", "a.jpg"])
+    assert paths == ["same.png", "a", "a.jpg"]
+    assert problems == {
+        0: "image same.png may be train/same.png or val/same.png; state its folder and suffix.",
+        1: "image a may be a.jpg or a.png; state its folder and suffix.",
+    }

@@ -4,6 +4,7 @@ import pytest
 from PIL import Image
 
 import boxel.data
+from boxel.utils.errors import BoxelError
 
 VOC = """<annotation><filename>a.png</filename><size><width>40</width><height>30</height></size><object>
 <name>NAME</name><bndbox><xmin>3</xmin><ymin>4</ymin><xmax>20</xmax><ymax>20</ymax></bndbox></object></annotation>"""
@@ -43,3 +44,10 @@ def test_names_survive_what_the_declaration_gets_wrong(tmp_path, text, declared,
 def test_space_before_the_declaration_costs_nothing(tmp_path, text):
     (tmp_path / "a.xml").write_text(f'\n <?xml version="1.0"?>{text}', encoding="utf-8")
     assert len(boxel.data.read(tmp_path).ids) == 1
+
+
+@pytest.mark.parametrize("text", [VOC, CVAT], ids=["voc", "cvat"])
+def test_text_of_an_encoding_that_is_not_declared_is_refused_by_its_cause(tmp_path, text):
+    (tmp_path / "a.xml").write_bytes(text.replace("NAME", "熊猫").encode("gbk"))
+    with pytest.raises(BoxelError, match=r"a.xml.*its text is not UTF-8, and it declares no other"):
+        boxel.data.read(tmp_path)

@@ -135,9 +135,8 @@ class Builder:
         Unless ``stay`` is False, no path leads out of the folder, whatever the names hold.
         """
         stated = [stay_inside(path) for path in self.paths] if stay else self.paths
-        self.paths, ambiguous = resolve_images(finder, stated)
-        for i in ambiguous:
-            what = f"image {stated[i]} is missing, and the file that it may be is another image's too; rename one."
+        self.paths, problems = resolve_images(finder, stated)
+        for i, what in problems.items():
             self.report("ambiguous-image", file, what, self.image_ids[i], repair="")
 
     def build(
@@ -158,6 +157,11 @@ def explain_json_error(error: BaseException, text: bytes) -> str:
     message = one_line(error)
     if "Input data was truncated" in message:
         return "it ends too early" if text.strip() else "it is empty"
+    try:
+        text.decode()
+    except UnicodeDecodeError as bad:
+        line = text[: bad.start].count(b"\n") + 1
+        return f"its text is not UTF-8, first in line {line}; save it as UTF-8"
     missing, field = match.groups() if (match := _FIELD.search(message)) else (None, None)
     if missing or not isinstance(error, msgspec.ValidationError):
         return f"it has no {missing}" if missing else message

@@ -199,6 +199,12 @@ def _read_categories(
     label_of: dict[ImageId, int] = {}
     for position, raw in enumerate(raws):
         try:
+            bytes(raw).decode()
+        except UnicodeDecodeError as error:
+            raise BoxelError(
+                f"{path}: the names of its categories are not UTF-8; save the file as UTF-8."
+            ) from error
+        try:
             row = read_category(raw)
             if row.id in label_of:
                 raise ValueError(f"id {row.id} is taken by {found[label_of[row.id]].name!r}")

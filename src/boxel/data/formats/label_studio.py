@@ -241,8 +241,8 @@ class _Reader:
         query = parse_qs(urlsplit(url).query) if "?" in url else {}
         name = stay_inside(query["d"][0] if "d" in query else url)
         if self.finder.find(name) is None:
-            uploaded = _UPLOADED.fullmatch(PurePosixPath(name).name)
-            names = [stay_inside(unquote(name)), *(uploaded.groups() if uploaded else ())]
+            names = [name, stay_inside(unquote(name))]
+            names += [m[1] for n in names if (m := _UPLOADED.fullmatch(PurePosixPath(n).name))]
             name = next((other for other in names if self.finder.find(other)), name)
         return name
 

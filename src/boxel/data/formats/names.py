@@ -10,7 +10,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from boxel.data.image_names import choose_path, find_stem, split_path, to_posix
+from boxel.data.image_names import choose_path, find_stem, fold_name, split_path, to_posix
 from boxel.data.images import SUFFIXES
 from boxel.utils.files import is_file
 
@@ -97,12 +97,21 @@ class ImageFinder:
         for start in range(len(parts)):
             if tail := self._files.by_path.get("/".join(parts[start:])):
                 return tail
-        return self._find_below(parts) or (self._find_below([stem]) if stem else None)
+        found = self.find_equal(stated)
+        found = found if len(found) == 1 or not stem else self.find_equal(stem)
+        return found[0] if len(found) == 1 else None
+
+    def find_equal(self, stated: str) -> list[str]:
+        """Find the images below the folder that fit a name equally well by their base name, or else by their stem."""
+        files, parts = self._files, split_path(stated)
+        base = fold_name("".join(parts[-1:]))
+        found = files.by_name.get(base) or files.by_stem.get(base) or files.by_stem.get(find_stem(base), [])
+        return [found[k] for k in choose_path(parts, [path.split("/") for path in found])]
 
     def find_beside(self, label: str) -> str | None:
         """Find the one image that has the folder and the stem of a label file, which is given without its suffix."""
-        parent, _, stem = label.lower().rpartition("/")
-        found = [p for p in self._files.by_stem.get(stem, []) if p.lower().rpartition("/")[0] == parent]
+        parent, _, stem = fold_name(label).rpartition("/")
+        found = [p for p in self._files.by_stem.get(stem, []) if fold_name(p).rpartition("/")[0] == parent]
         found = [path for path in found if _without_suffix(path) == label] or found
         return found[0] if len(found) == 1 else None
 
@@ -111,19 +120,11 @@ class ImageFinder:
         """There is no image in the folder."""
         return not self._files.by_path
 
-    def _find_below(self, parts: Sequence[str]) -> str | None:
-        files, base = self._files, "".join(parts[-1:]).lower()
-        for found in (files.by_name.get(base), files.by_stem.get(base), files.by_stem.get(find_stem(base))):
-            chosen = choose_path(parts, [path.split("/") for path in found or ()])
-            if len(chosen) == 1:
-                return (found or [])[chosen[0]]
-        return None
-
     @cached_property
     def _files(self) -> _Files:
         files = _Files({}, defaultdict(list), defaultdict(list))
         for path in _walk(self.folder):
-            base = PurePosixPath(path.lower())
+            base = PurePosixPath(fold_name(path))
             files.by_path[path] = path
             files.by_name[base.name].append(path)
             files.by_stem[base.stem].append(path)
@@ -131,7 +132,7 @@ class ImageFinder:
 
 
 class _Files(NamedTuple):
-    """The images in a folder by their path, and by base name and stem in lower case."""
+    """The images in a folder by their path, and by base name and stem; see `fold_name`."""
 
     by_path: dict[str, str]
     by_name: dict[str, list[str]]
@@ -165,7 +166,7 @@ def _exist(folder: Path, names: Sequence[str]) -> list[bool]:
 
 def resolve_images(
     finder: ImageFinder, stated: Sequence[str], stems: Sequence[str] | None = None
-) -> tuple[list[str], list[int]]:
+) -> tuple[list[str], dict[int, str]]:
     """Find the images of a dataset; see `ImageFinder`.
 
     An image that one name states exactly is not taken for another name, and one that two names would have to be
@@ -177,8 +178,8 @@ def resolve_images(
         stems: Stem of the label file of each image, if there is one.
 
     Returns:
-        For each image its path relative to the folder, as stated (with slashes) if it is not found; and the indices of
-        images that are left without a file because another name stands for the same one.
+        For each image its path relative to the folder, as stated (with slashes) if it is not found; and by index why an
+        image is left without a file although one may be it.
     """
     names = [to_posix(name) for name in stated]
     exact = _exist(finder.folder, names)
@@ -188,17 +189,23 @@ def resolve_images(
             claims[os.path.normpath(name)].add(name)
     found: list[str | None] = []
     if not any(exact) and finder.is_empty:
-        return names, []
+        return names, {}
     for i, name in enumerate(names):
         path = name if exact[i] else finder.find(stated[i], stems[i] if stems else None)
         found.append(path)
         if path is not None:
             claims[os.path.normpath(path)].add(name)
-    contested = [
-        i for i, path in enumerate(found) if path and not exact[i] and len(claims[os.path.normpath(path)]) > 1
-    ]
-    for i in contested:
-        found[i] = None
+    problems: dict[int, str] = {}
+    for i, path in enumerate(found):
+        if path is None and len(several := finder.find_equal(stated[i])) > 1:
+            problems[i] = (
+                f"image {stated[i]} may be {several[0]} or {several[1]}; state its folder and suffix."
+            )
+        elif path and not exact[i] and len(claims[os.path.normpath(path)]) > 1:
+            problems[i] = (
+                f"image {stated[i]} is missing, and {path}, which may be it, is another's too; rename one."
+            )
+            found[i] = None
     moved = [i for i, path in enumerate(found) if path not in (None, stated[i], names[i])]
     if stems:  # the suffix of an image that a label file belongs to does not matter
         moved = [
@@ -216,7 +223,7 @@ def resolve_images(
             found[first],
             " (the first)" if len(moved) > 1 else "",
         )
-    return [path or name for path, name in zip(found, names, strict=True)], contested
+    return [path or name for path, name in zip(found, names, strict=True)], problems
 
 
 def pair_images(
@@ -242,15 +249,12 @@ def pair_images(
         if own and is_there and named in known:
             problems[i] = f"it names {name}, which is the image of another file; {own} is used."
         chosen.append(own if own and (not is_there or named in known) else name)
-    paths, contested = resolve_images(finder, chosen, [PurePosixPath(label).name for label in labels])
-    for i in contested:
-        problems[i] = (
-            f"its image {stated[i]} is missing, and the file that it may be is another's too; rename one."
-        )
+    paths, missing = resolve_images(finder, chosen, [PurePosixPath(label).name for label in labels])
+    problems |= missing
     owner: dict[str, int] = {}
     for i in sorted(range(len(paths)), key=lambda i: _without_suffix(paths[i]) != labels[i]):
         first = owner.setdefault(os.path.normpath(paths[i]), i)
-        if first != i and i not in contested and is_file(folder / paths[i]):
+        if first != i and i not in missing and is_file(folder / paths[i]):
             problems[i] = f"it names {paths[i]}, which is the image of {labels[first]}; correct the name."
             paths[i] = labels[i] + PurePosixPath(paths[i]).suffix
     return paths, problems

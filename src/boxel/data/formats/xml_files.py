@@ -50,7 +50,12 @@ def open_xml(file: Path) -> Iterator[tuple[Any, Any]]:
         stream.seek(start)
         target = ElementTree.TreeBuilder()
         parser = defusedxml.ElementTree.DefusedXMLParser(target=target, encoding="utf-8")
-        yield stream if encoding == "utf-8" else codecs.EncodedFile(stream, "utf-8", encoding), parser
+        try:
+            yield stream if encoding == "utf-8" else codecs.EncodedFile(stream, "utf-8", encoding), parser
+        except ElementTree.ParseError as error:
+            if encoding != "utf-8" or _find_highest(stream, start, "utf-8"):
+                raise
+            raise ValueError("its text is not UTF-8, and it declares no other encoding") from error
 
 
 def _check_encoding(stream: BinaryIO, declaration: bytes) -> str:

@@ -12,6 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 from boxel.data.annotations import Annotations
 from boxel.data.images import SUFFIXES
+from boxel.data.splits import split_name
 
 _SUFFIXES = SUFFIXES | {".txt", ".json", ".xml", ".mat", ".npy", ".dcm"}
 """Suffixes of images, and of the files that other programs name after them."""
@@ -65,13 +66,21 @@ def fold_name(name: str) -> str:
 def choose_path(wanted: Sequence[str], found: Sequence[Sequence[str]]) -> list[int]:
     """Return which of several paths, each in parts, agree best with a wanted one.
 
-    The last folders that two have in common count, first whatever their case, then also by case, and then the file.
+    The last folders that two have in common count, first whatever their case, then also by case, and then the file. An
+    image of one split is not that of another.
     """
-    ranks = [
-        (_common(wanted, path, fold_name), _common(wanted, path, str), path[-1:] == wanted[-1:])
-        for path in found
-    ]
-    return [k for k, rank in enumerate(ranks) if rank == max(ranks)]
+    split = _find_splits(wanted)
+    ranks = {
+        k: (_common(wanted, path, fold_name), _common(wanted, path, str), path[-1:] == wanted[-1:])
+        for k, path in enumerate(found)
+        if not split or not (other := _find_splits(path)) or split & other
+    }
+    return [k for k, rank in ranks.items() if rank == max(ranks.values())]
+
+
+def _find_splits(path: Sequence[str]) -> set[str]:
+    """Return the splits that the last two folders of a path are called like, e.g. ``train/images`` or its reverse."""
+    return set(filter(None, map(split_name, path[-3:-1])))
 
 
 def _common(wanted: Sequence[str], path: Sequence[str], key: Callable[[str], str]) -> int:

@@ -575,3 +575,20 @@ def test_class_names_that_are_not_utf8_are_refused(tmp_path, encoding):
     (tmp_path / "a.json").write_bytes(json.dumps(file, ensure_ascii=False).encode(encoding))
     with pytest.raises(BoxelError, match="not UTF-8"):
         boxel.data.read(tmp_path / "a.json")
+
+
+def test_an_id_of_two_files_is_reported(tmp_path):
+    names = ["a.jpg", "b.jpg", "a.jpg"]
+    file = {
+        "images": [{"id": 1, "file_name": name, "width": 9, "height": 9} for name in names],
+        "annotations": [{"id": 5, "image_id": 1, "category_id": 1, "bbox": [1, 2, 3, 4]}],
+        "categories": [{"id": 1, "name": "cat"}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(file))
+    data = boxel.data.read(tmp_path / "a.json")
+    (issue,) = data.issues
+    assert (
+        issue.kind == "ambiguous-image"
+        and "a.jpg, to which its annotations go, and of b.jpg" in issue.message
+    )
+    assert data.image_index.tolist() == [0]

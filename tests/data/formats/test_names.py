@@ -124,3 +124,21 @@ def test_a_name_that_may_be_two_images_is_reported_with_both(folder):
         0: "image same.png may be train/same.png or val/same.png; state its folder and suffix.",
         1: "image a may be a.jpg or a.png; state its folder and suffix.",
     }
+
+
+def test_an_image_of_one_split_is_not_that_of_another(tmp_path):
+    for name in ("train/images/a.jpg", "images/valid/b.jpg", "c.jpg"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    wanted = {
+        "val/a.jpg": None,
+        "images/Train/a.jpg": "train/images/a.jpg",
+        "val2017/b.jpg": "images/valid/b.jpg",
+        "test/images/b.jpg": None,
+        "photos/b.jpg": "images/valid/b.jpg",
+        "val/c.jpg": "c.jpg",
+    }
+    data = named("train/images/a.jpg", "images/valid/b.jpg", "c.jpg")
+    for name, found in wanted.items():
+        assert ImageFinder(tmp_path).find(name) == found, name
+        assert data.find_name(name) == (None if found is None else data.data.paths.index(found)), name

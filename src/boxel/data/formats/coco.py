@@ -177,18 +177,26 @@ def _read_images(raws: list[Raw], rows: Builder, path: Path) -> dict[ImageId, in
         for row in decoder.decode(chunk) or ():
             name, extras = to_posix(row.file_name), decoder.extras(row)
             index = rows.add_image(row.id, name, row.width, row.height, split=row.split, extras=extras)
-            index_of.setdefault(row.id, index)
+            _note_id(row.id, index, index_of, rows, path)
             chunk = []
         for position, raw in enumerate(chunk, start=start):
             try:
                 image = read_image(raw)
                 name, size = to_posix(image.file_name), (image.width, image.height)
                 index = rows.add_image(image.id, name, *size, split=image.split, extras=image.extras)
-                index_of.setdefault(image.id, index)
+                _note_id(image.id, index, index_of, rows, path)
                 _report_ignored(f"image {image.id}", image.ignored, path, rows, image.id)
             except MALFORMED as error:
                 _report_bad("image", path, position, raw, error, rows)
     return index_of
+
+
+def _note_id(id: ImageId, index: int, index_of: dict[ImageId, int], rows: Builder, path: Path) -> None:
+    """Note the index of an image by its id, if it is the first with it."""
+    first = rows.paths[index_of.setdefault(id, index)]
+    if first != rows.paths[index]:
+        what = f"image id {id} is that of {first}, to which its annotations go, and of {rows.paths[index]}; "
+        rows.report("ambiguous-image", path, what + "give each image an id of its own.", id, repair="")
 
 
 def _read_categories(

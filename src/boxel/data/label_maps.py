@@ -147,7 +147,7 @@ def make_label_map(
         table = np.zeros(max(len(labels) + 2, 256), dtype=np.uint8)
         table[: len(labels)], table[UNKNOWN] = labels, IGNORE_INDEX
         painted = make_instance_map(data, image, size, guesses)
-        return cv2.LUT(painted.astype(np.uint8), table) if len(table) == 256 else table[painted]
+        return look_up(painted.astype(np.uint8), table) if len(table) == 256 else table[painted]
     file = data.root / str(data.label_maps[image])
     values = read_label_map(file)
     if values.shape != tuple(size):
@@ -241,6 +241,16 @@ def pixel_values(image: Image.Image) -> NDArray[Any]:
     stored = image.tile[0].args if image.mode == "L" else ""  # type: ignore[attr-defined]
     stretch = {"L;2": 85, "L;4": 17}.get(stored, 1)
     return np.array(image) // stretch if stretch > 1 else np.array(image)
+
+
+def look_up(indices: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Return the entry of a table of 256 for each index; faster than NumPy's indexing.
+
+    Examples:
+        >>> look_up(np.array([[3]], dtype=np.uint8), np.arange(256).astype(np.uint8)[::-1].copy()).tolist()
+        [[252]]
+    """
+    return np.asarray(cv2.LUT(indices, table), dtype=np.uint8)
 
 
 def write_gray(file: Path, pixels: NDArray[np.uint8]) -> None:

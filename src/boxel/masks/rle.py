@@ -8,7 +8,6 @@ from functools import lru_cache
 from numbers import Integral
 from typing import Any, TypeAlias
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
@@ -75,7 +74,7 @@ def decode_in_box(rle: Rle) -> tuple[NDArray[np.uint8], int, int]:
     runs = np.append(runs, height - 1 - bottom[-1])
     values = np.arange(len(runs), dtype=np.uint8) & np.uint8(1)
     columns = np.repeat(values, runs).reshape(w, height)
-    return cv2.transpose(np.ascontiguousarray(columns[:, y : y + h])), x, y
+    return np.ascontiguousarray(columns[:, y : y + h].T), x, y
 
 
 def mask_iou(rle: Rle, other: Rle) -> float:

@@ -273,9 +273,9 @@ def _extend(
     """Append many rows at once; none, and return False, if the image or the category of one is not known."""
     names = [name for name, *_ in STRICT_ANNOTATION]
     columns = dict(zip(names, zip(*map(msgspec.structs.astuple, found), strict=True), strict=False))
-    images = list(map(index_of.get, columns["image_id"]))
-    labels = list(map(label_of.get, columns["category_id"]))
-    if None in images or None in labels:
+    images = [index_of.get(id, -1) for id in columns["image_id"]]
+    labels = [label_of.get(id, -1) for id in columns["category_id"]]
+    if min(images) < 0 or min(labels) < 0:
         return False
     boxes = np.array(columns["bbox"])
     boxes[:, 2:] += boxes[:, :2]

@@ -26,6 +26,7 @@ from boxel.data.formats.names import list_files, pair_images
 from boxel.data.formats.voc import read_image_set, read_splits
 from boxel.data.formats.voc_writer import class_order, write_splits
 from boxel.data.images import MAX_PIXELS
+from boxel.data.label_maps import look_up
 from boxel.data.matlab import read_mat
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
@@ -144,11 +145,11 @@ def _write_image(export: Export, image: int, order: list[str]) -> bool:
     for (i, (_, x, y)), shown in zip(found, visible.values(), strict=True):
         if shown.any():
             box = tight_boxes([shown])[0] + (x, y, x, y)
-            export.add(image, i, box.tolist(), mask_area=np.count_nonzero(shown))
+            export.add(image, i, box.tolist(), mask_area=int(np.count_nonzero(shown)))
     labels = [order.index(data.categories[data.labels[i]].name) + 1 for i, _ in found][:MAX_MASKS]
     class_of = np.zeros(256, dtype=np.uint8)
     class_of[1 : len(labels) + 1] = labels
-    classes = cv2.LUT(instances, class_of)
+    classes = look_up(instances, class_of)
     present = [k in labels for k in range(1, len(order) + 1)]
     _save(export.folder / "inst" / file, "GTinst", instances, labels, [True] * len(labels))
     _save(export.folder / "cls" / file, "GTcls", classes, sorted(set(labels)), present)

@@ -17,7 +17,6 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -34,6 +33,7 @@ from boxel.data.label_maps import (
     IGNORE_INDEX,
     has_pixel_labels,
     label_map_size,
+    look_up,
     make_label_map,
     pixel_classes,
     write_gray,
@@ -328,7 +328,7 @@ def write(data: Annotations, path: Path) -> list[str]:
         except BoxelError as error:
             unreadable.append(str(error))
             continue
-        write_gray(path / "labels" / f"{stems[image]}.png", cv2.LUT(labels, values))
+        write_gray(path / "labels" / f"{stems[image]}.png", look_up(labels, values))
         written.append(image)
     lines = (f"{values[label]} {_to_line(category.name)}\n" for label, category in enumerate(classes))
     (path / "classes.txt").write_text("".join(lines), encoding="utf-8")

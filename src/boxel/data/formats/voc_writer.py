@@ -7,7 +7,6 @@ import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
 from pathlib import Path
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
@@ -18,6 +17,7 @@ from boxel.data.formats.layout import MAX_MASKS, Export
 from boxel.data.formats.semantic_classes import load_class_table
 from boxel.data.formats.voc_pngs import VOID, read_png, write_png
 from boxel.data.formats.voc_xml import IMAGE_TAGS, add_fields, clean_text, write_object
+from boxel.data.label_maps import look_up
 
 CLASSES = tuple(name for name in load_class_table("voc").values() if name != "background")
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
@@ -108,7 +108,7 @@ def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[s
     own = np.array(values)[data.labels[data.instances_in(image)]][:MAX_MASKS]
     value_of[1 : len(own) + 1] = np.minimum(own, VOID)
     value_of[VOID] = VOID
-    classes = cv2.LUT(objects, value_of)
+    classes = look_up(objects, value_of)
     if label_map is not None:
         bare = objects == 0
         objects[bare & (label_map == VOID)] = VOID

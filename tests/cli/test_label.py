@@ -94,7 +94,7 @@ def test_a_trained_model_labels_and_is_evaluated(folder, tmp_path, capsys):
     said = said.out
     assert "mask_iou  IoU@50  IoU@75" in said
     of_set, of_run = (json.loads(file.read_text()) for file in metrics)
-    assert set(of_run) == {"masks", "box"}
+    assert set(of_run) == {"masks", "box", "info"}
     # Each box is that of an object, which fills some part of it; both evaluations use the same boxes.
     assert 0.3 < of_run["box"]["mask_iou"] < 1
     assert of_set["masks"]["instances"] == of_run["masks"]["instances"]

@@ -16,6 +16,10 @@ from boxel.cli import main
 pytestmark = pytest.mark.slow
 
 
+def read_metrics(file: Path) -> dict:
+    return {name: value for name, value in json.loads(file.read_text()).items() if name != "info"}
+
+
 def test_predicted_label_maps_score_like_their_model(place: Path, tmp_path: Path, capsys) -> None:
     images, maps, run = place / "maps" / "images", place / "maps", place / "run"
     out, drawn, metrics = tmp_path / "found", tmp_path / "drawn", tmp_path / "a.json"
@@ -26,13 +30,20 @@ def test_predicted_label_maps_score_like_their_model(place: Path, tmp_path: Path
     assert set(np.unique(np.array(Image.open(next(out.iterdir()))))) <= ids
     assert main(["evaluate", str(run), str(maps), "--json", str(metrics)]) == 0
     of_run = json.loads(metrics.read_text())
+    made = of_run.pop("info")["boxel"]
+    assert made["command"].startswith(f"boxel evaluate {run} ")
+    assert [Path(made["inputs"][name]["path"]) for name in made["inputs"]] == [
+        run / "model.safetensors",
+        maps,
+    ]
+    assert all(len(made["inputs"][name]["sha256"]) == 64 for name in made["inputs"])
     assert main(["evaluate", str(out), str(maps), "--json", str(metrics)]) == 0
-    assert json.loads(metrics.read_text()) == of_run
+    assert read_metrics(metrics) == of_run
     assert re.search(r"^mean +\d\.\d{3}$", capsys.readouterr().out, re.MULTILINE)
     # The masks that the label maps were painted from are the same ground truth.
     masks = place / "scenes" / "masks.json"
     assert main(["evaluate", str(run), str(masks), "--json", str(metrics)]) == 0
-    assert json.loads(metrics.read_text()) == of_run
+    assert read_metrics(metrics) == of_run
 
 
 def test_train_learns_from_predicted_label_maps(place: Path, tmp_path: Path, capsys) -> None:

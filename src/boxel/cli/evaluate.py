@@ -29,11 +29,14 @@ def _evaluate(given: dict[str, Any]) -> int:
     for name in ("json", "results", "trimap"):
         check_writable(given.get(name, "-"))
     subject, file, plot = given.pop("subject"), given.pop("json", None), given.pop("trimap", None)
+    truth = given.pop("annotations")
     if plot:
         given["trimap"] = list(TRIMAP_WIDTHS)
-    evaluation = evaluate(subject, given.pop("annotations"), **given)
-    if file:
+    evaluation = evaluate(subject, truth, **given)
+    if file == "-":
         write_json(evaluation.metrics, file)
+    elif file:
+        write_json(evaluation.metrics | {"info": {"boxel": _describe(subject, truth)}}, file)
     if file != "-":
         print(evaluation.table())
     if plot:
@@ -42,6 +45,16 @@ def _evaluate(given: dict[str, Any]) -> int:
         plot_trimap({Path(subject).resolve().name: evaluation.metrics["trimap"]}, plot)
         print(f"plot: {plot}")
     return 1 if evaluation.errors else 0
+
+
+def _describe(subject: str, truth: str) -> dict[str, Any]:
+    """Describe what made a file of metrics, as `info` of a dataset does."""
+    from boxel.data.digest import describe_source
+    from boxel.utils.provenance import describe_origin
+
+    model = Path(subject, "model.safetensors")
+    inputs = {"subject": model if model.is_file() else subject, "annotations": truth}
+    return describe_origin() | {"inputs": {name: describe_source(source) for name, source in inputs.items()}}
 
 
 EVALUATE = Command(

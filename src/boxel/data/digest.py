@@ -1,12 +1,16 @@
-"""The digest of a dataset, by which two of them are known to be the same."""
+"""Digests of datasets, by which two of them are known to be the same."""
 
 from __future__ import annotations
 
 from hashlib import sha256
+from pathlib import Path
+from typing import Any
 
 import msgspec
 
 from boxel.data.annotations import COLUMNS, Annotations
+from boxel.data.images import SUFFIXES
+from boxel.utils.provenance import digest_file, digest_folder
 
 _LISTS = ("image_ids", "paths", "categories", "ids", "label_maps", "image_extras", "splits", "dataset_extras")
 
@@ -27,3 +31,37 @@ def digest_data(data: Annotations) -> str:
     for name in _LISTS:
         total.update(msgspec.msgpack.encode(getattr(data, name)))
     return total.hexdigest()
+
+
+def describe_source(source: Annotations | str | Path | list[Any] | tuple[Any, ...]) -> Any:
+    """Describe datasets, files and folders, ready for JSON: where each is, its digest, and how much it holds if read.
+
+    Of a folder the names of images count, not their contents.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> describe_source(example_scenes())["images"], describe_source("boxcaseg")
+        (1, {'path': 'boxcaseg'})
+    """
+    if isinstance(source, list | tuple):
+        return [describe_source(one) for one in source]
+    if isinstance(source, Annotations):
+        file = str(Path(source.file).resolve()) if source.file else None
+        return {"path": file, "sha256": digest_data(source)} | count_masks(source)
+    path = Path(source)
+    if path.is_file():
+        return {"path": str(path.resolve()), "sha256": digest_file(path)}
+    if path.is_dir():
+        return {"path": str(path.resolve()), "sha256": digest_folder(path, SUFFIXES)}
+    return {"path": str(source)}  # e.g. a bundled model
+
+
+def count_masks(data: Annotations) -> dict[str, int]:
+    """Count images, instances and masks.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> count_masks(example_scenes())
+        {'images': 1, 'instances': 5, 'masks': 5}
+    """
+    return {"images": len(data), "instances": len(data.labels), "masks": int(data.has_mask.sum())}

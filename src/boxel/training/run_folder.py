@@ -13,9 +13,8 @@ import torch
 import yaml
 from lightning.fabric import Fabric
 
-from boxel.data.annotations import Annotations, Category
-from boxel.data.digest import digest_data
-from boxel.data.images import SUFFIXES
+from boxel.data.annotations import Category
+from boxel.data.digest import count_masks, describe_source
 from boxel.methods import resolve
 from boxel.models import io as model_io
 from boxel.training.log import rank_zero_logger
@@ -23,7 +22,7 @@ from boxel.training.prepare import TrainingData
 from boxel.training.settings import LAST, Run, is_finished
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import write_text
-from boxel.utils.provenance import describe_origin, digest_file, digest_folder
+from boxel.utils.provenance import describe_origin
 
 logger = rank_zero_logger(__name__)
 
@@ -163,7 +162,7 @@ def write_record(
         resume: Whether the run is resumed.
     """
     given = {name: source for name, source in sources.items() if source is not None}
-    path, inputs = run.out / RECORD, {name: _describe_source(source) for name, source in given.items()}
+    path, inputs = run.out / RECORD, {name: describe_source(source) for name, source in given.items()}
     is_gpu = processes.device.type == "cuda"
     kind = torch.cuda.get_device_name(processes.device) if is_gpu else processes.device.type
     device = f"{processes.world_size} x {kind}"
@@ -172,7 +171,10 @@ def write_record(
         versions = {name: str(import_module(name).__version__) for name in _VERSIONS}
         recipe = None if run.recipe is None or isinstance(run.recipe, Mapping) else str(run.recipe)
         settled = {"method": run.method.name, "recipe": recipe, "seed": run.settings.seed, "device": device}
-        held = {"training": _count(data.training), "validation": data.validation and _count(data.validation)}
+        held = {
+            "training": count_masks(data.training),
+            "validation": data.validation and count_masks(data.validation),
+        }
         record = describe_origin() | settled | {"versions": versions, "inputs": inputs} | held
     else:
         for name, before in record["inputs"].items():
@@ -189,25 +191,3 @@ def _read_record(path: Path) -> dict[str, Any] | None:
         return record if isinstance(record["inputs"], dict) else None
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-
-
-def _describe_source(source: Any) -> Any:
-    """Describe what a run learns from: where it is, its digest, and how much it holds if it was read already."""
-    if isinstance(source, list | tuple):
-        return [_describe_source(one) for one in source]
-    if isinstance(source, Annotations):
-        path = str(Path(source.file).resolve()) if source.file else None
-        return {"path": path, "sha256": digest_data(source)} | _count(source)
-    path = Path(source)
-    if path.is_file():
-        return {"path": str(path.resolve()), "sha256": digest_file(path)}
-    if path.is_dir():
-        return {
-            "path": str(path.resolve()),
-            "sha256": digest_folder(path, SUFFIXES),
-        }  # of images, only the names
-    return {"path": str(source)}  # e.g. a bundled model
-
-
-def _count(data: Annotations) -> dict[str, int]:
-    return {"images": len(data), "instances": len(data.labels), "masks": int(data.has_mask.sum())}

@@ -134,6 +134,20 @@ def test_a_truncated_file_keeps_the_images_before_the_damage(tmp_path):
         boxel.data.read(folder)
 
 
+def test_tracks_among_images_and_points_are_left_out_by_count(tmp_path):
+    shapes = BOX + '<points label="cat" points="1,1;2,2"/>' * 2 + '<skeleton label="cat"/>'
+    track = '<track id="0" label="car"><box frame="0" xtl="1" ytl="1" xbr="2" ybr="2"/></track>'
+    folder = make(tmp_path, shapes)
+    file = folder / "annotations.xml"
+    file.write_text(file.read_text().replace("</annotations>", f"{track}</annotations>"))
+    data = boxel.data.read(folder)
+    assert data.ids == ["one:1"]
+    assert [issue.message.partition(": ")[2] for issue in data.issues] == [
+        f"{what}: not a box, a polygon, an ellipse or a mask; left out."
+        for what in ("2 x points", "1 x skeleton", "1 x track")
+    ]
+
+
 def test_other_xml_is_named(tmp_path):
     track = '<track id="0" label="car"><box frame="0" xtl="1" ytl="1" xbr="2" ybr="2"/></track>'
     (tmp_path / "annotations.xml").write_text(f"<annotations><meta/>{track}</annotations>")

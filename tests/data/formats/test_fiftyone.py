@@ -245,3 +245,27 @@ def test_fiftyone_reads_what_is_written(tmp_path):
         assert again.ids == data.ids and again.splits == ["train"] and again.issues == []
         np.testing.assert_array_equal(again.mask(0), data.mask(0))
         dataset.delete()
+
+
+def test_labels_that_are_not_objects_and_samples_that_are_not_images_are_reported_by_count(tmp_path):
+    points = {"_cls": "Keypoints", "keypoints": [{"label": "eye", "points": [[0.5, 0.5]]}]}
+    pixels = {"_cls": "Segmentation", "mask_path": "a.png"}
+    whole = sample(
+        detection(index=7), points=points, pixels=pixels, model=field(detection(), detection()), sizes=[1, {"a": 2}],
+        created_at={"$date": "2026-01-01"},
+    )  # fmt: skip
+    video = sample(filepath="data/clip.mp4", _media_type="video", points=points)
+    data = boxel.data.read(make(tmp_path, whole, video))
+    assert data.paths == ["one.png"] and len(data.ids) == 1
+    assert [issue.message.partition(": ")[2] for issue in data.issues] == [
+        "field 'model' (objects: 2) is not read, but 'ground_truth' is.",
+        "field 'pixels' (Segmentation, samples: 1) is not read; it has neither boxes nor masks of objects.",
+        "field 'points' (Keypoints, samples: 2) is not read; it has neither boxes nor masks of objects.",
+        "1 of 2 samples are of the media type video, not images; they are left out.",
+    ]
+    assert json.loads(data.image_extras[0])["attributes"] == {"sizes": [1, {"a": 2}]}
+    with pytest.warns(boxel.data.ConversionWarning, match=r"no place for attributes \(1 image\)"):
+        boxel.data.write(data, tmp_path / "out", "fiftyone")
+    (written,) = json.loads((tmp_path / "out/samples.json").read_text())["samples"]
+    assert written["ground_truth"]["detections"][0]["index"] == 7  # of a track
+    assert extras(boxel.data.read(tmp_path / "out"), 0)["fiftyone"]["index"] == 7

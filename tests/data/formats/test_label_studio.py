@@ -340,3 +340,18 @@ def test_label_studios_converter_reads_what_is_written(tmp_path):
     assert [a["bbox"] for a in found["annotations"]] == [[10, 10, 30, 20], [10, 10, 20, 30]]
     names = {c["id"]: c["name"] for c in found["categories"]}
     assert [names[a["category_id"]] for a in found["annotations"]] == ["dog", "cat"]
+
+
+def test_videos_and_key_points_are_left_out_by_count(tmp_path):
+    frames = {"sequence": [{"frame": 1, **BOX}], "labels": ["cat"]}
+    video = {"type": "videorectangle", "id": "v", "from_name": "x", "to_name": "video", "value": frames}
+    clips = [
+        {"id": k, "data": {"video": f"/data/{k}.mp4"}, "annotations": [{"result": [video]}]} for k in (1, 2)
+    ]
+    points = [region("keypoint", id=f"p{k}", x=1, y=1, width=1) for k in range(3)]
+    data = boxel.data.read(make(tmp_path, *clips, task([*points, region("rectangle", **BOX)])))
+    assert data.image_ids == [7] and data.ids == ["a"]
+    assert [issue.message.partition(": ")[2] for issue in data.issues] == [
+        "tasks that name no image, but e.g. a video or a text: 2; they are left out.",
+        "3 x keypointlabels: not a box, a polygon, an ellipse or a brush mask; left out.",
+    ]

@@ -1,5 +1,6 @@
 """Other programs read what boxel writes; each test skips if the program is not installed."""
 
+import json
 import warnings
 from dataclasses import replace
 
@@ -73,6 +74,52 @@ def test_supervision_reads(scenes, written, format):
         assert len(detections) == len(truth)
         if format != "voc" and truth:
             assert mean_iou(truth, detections.mask) > 0.85  # it rounds vertices to pixels
+
+
+def test_supervision_reads_oriented_boxes(scenes, written):
+    supervision = pytest.importorskip("supervision")
+    target = written("yolo-obb")
+    places = [str(target / name) for name in ("images", "labels", "data.yaml")]
+    dataset = supervision.DetectionDataset.from_yolo(*places, is_obb=True)
+    truth = boxel.read(target)
+    corners = {
+        truth.paths[i].rpartition("/")[2]: [
+            json.loads(truth.extras[k] or "{}").get("corners") for k in truth.instances_in(i)
+        ]
+        for i in range(len(truth))
+    }
+    for path, _, detections in dataset:
+        found = detections.data.get("xyxyxyxy", [])
+        expected = corners[path.replace("\\", "/").rpartition("/")[2]]
+        assert len(found) == len(expected)
+        for points, stated in zip(found, expected, strict=True):
+            if stated is not None:
+                np.testing.assert_allclose(points, stated, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("to", "file"), [("coco", "result.json"), ("yolo", "classes.txt"), ("voc", "Annotations")]
+)
+def test_label_studios_converter_turns_tasks_into_other_formats(scenes, written, tmp_path, to, file):
+    converter = pytest.importorskip("label_studio_sdk.converter")
+    data = scenes.without_masks()
+    target = written("label-studio", data)
+    tasks = json.loads((target / "tasks.json").read_text())
+    for task in tasks:
+        task["annotations"] = task.pop("predictions")  # it converts what annotators have submitted
+    (tmp_path / "tasks.json").write_text(json.dumps(tasks))
+    config = (target / "label_config.xml").read_text()
+    reader = converter.Converter(config, str(tmp_path), download_resources=False)
+    getattr(reader, f"convert_to_{to}")(str(tmp_path / "tasks.json"), str(tmp_path / "out"), is_dir=False)
+    assert (tmp_path / "out" / file).exists()
+    if to == "coco":
+        boxes = [a["bbox"] for a in json.loads((tmp_path / "out" / file).read_text())["annotations"]]
+        np.testing.assert_allclose(
+            np.add(np.array(boxes)[:, :2], np.array(boxes)[:, 2:]), data.boxes[:, 2:], atol=0.1
+        )
+    elif to == "yolo":
+        lines = [len(f.read_text().splitlines()) for f in (tmp_path / "out/labels").glob("*.txt")]
+        assert sum(lines) == len(data.ids)
 
 
 def test_ultralytics_takes_every_label_file(scenes, written):

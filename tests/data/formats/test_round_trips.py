@@ -3,6 +3,7 @@
 import itertools
 import json
 import runpy
+import warnings
 from functools import cache
 from pathlib import Path
 
@@ -103,3 +104,26 @@ def test_what_extended_formats_lose_is_reported_once(tmp_path, describe_losses, 
         f"{name} cannot mark a mask as untrusted: 1 are written as boxes only.",
         f"{name} has no box beside a mask: 1 are written as the tight ones, which differ by up to 3 pixels.",
     ]
+
+
+@pytest.mark.parametrize("format", [name for name in FORMATS if name != "semantic"])
+def test_poses_and_tracks_are_carried_or_reported(folder, format):
+    if format == "parquet":
+        pytest.importorskip("pyarrow")
+    data = TABLE["random_dataset"](folder / "in", 0).select_instances([0]).without_masks()
+    fields = {"track_id": 7, "keypoints": [9, 8, 2, 5, 5, 0], "num_keypoints": 1}
+    data.extras[0] = json.dumps(fields).encode()
+    target = folder / f"out{TABLE['SUFFIXES'].get(format, '')}"
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        boxel.write(data, target, format)
+    sentences = " ".join(str(warning.message) for warning in found)
+    again = boxel.read(target, images=data.root if target.is_file() else None, format=format)
+    if format == "sbd":  # which has no boxes without a mask
+        assert "1 of 1 instances are left out" in sentences
+        return
+    kept = json.loads(again.extras[0])
+    assert {name: kept[name] for name in fields} == fields
+    lost = set() if format in ("coco", "parquet", "labelme", "voc") else {"track_id", "keypoints"}
+    lost -= {"keypoints"} if format == "yolo" else set()  # which has poses
+    assert {name for name in ("track_id", "keypoints") if f"{name} (1 object)" in sentences} == lost

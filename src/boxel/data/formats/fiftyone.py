@@ -14,7 +14,7 @@ import math
 import re
 import zlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -42,6 +42,7 @@ from boxel.utils.files import is_file
 
 LABELS = "labels.json"
 
+_KINDS = ("Detections", "Polylines", "Detection", "Polyline")  # of the labels that are read
 _MALFORMED = (msgspec.MsgspecError, ValueError, TypeError, RecursionError)
 _HEADER = 4096  # bytes that precede the pixels of an array, at most
 
@@ -122,15 +123,7 @@ class _Reader:
     def read_samples(self) -> list[str]:
         """Read ``samples.json``; return the classes that the dataset lists."""
         raws = self._decode(_Samples).samples
-        counts = Counter[str]()
-        for raw in raws:
-            with contextlib.suppress(*_MALFORMED):
-                sample = msgspec.json.decode(raw, type=dict[str, Any])
-                counts.update({key: len(_objects(value)) for key, value in sample.items() if _kind(value)})
-        field = FIELD if FIELD in counts else next(iter(counts), FIELD)
-        for other in sorted(counts.keys() - {field}):
-            what = f"field {other!r} (objects: {counts[other]}) is not read, but {field!r} is."
-            self.rows.report("field-not-read", self.file, what, repair="")
+        field = self._choose_field(raws)
         for position, raw in enumerate(raws):
             try:
                 sample = msgspec.json.decode(raw, type=dict[str, Any])
@@ -139,6 +132,30 @@ class _Reader:
                 what = f"sample {position} of the list cannot be read ({one_line(error)}); it is left out."
                 self.rows.report("bad-image", self.file, what, position=position)
         return _read_classes(self.file.with_name(METADATA), field)
+
+    def _choose_field(self, raws: Sequence[Raw]) -> str:
+        """Return the name of the field to read; report the others, and samples that are not images."""
+        counts, unread, others = Counter[str](), Counter[tuple[str, str]](), Counter[str]()
+        for raw in raws:
+            with contextlib.suppress(*_MALFORMED):
+                sample = msgspec.json.decode(raw, type=dict[str, Any])
+                counts.update({key: len(_objects(value)) for key, value in sample.items() if _kind(value)})
+                unread.update((key, kind) for key, value in sample.items() if (kind := _other_kind(value)))
+                others[_media_type(sample)] += 1
+        field = FIELD if FIELD in counts else next(iter(counts), FIELD)
+        for other in sorted(counts.keys() - {field}):
+            what = f"field {other!r} (objects: {counts[other]}) is not read, but {field!r} is."
+            self.rows.report("field-not-read", self.file, what, repair="")
+        for (key, kind), count in sorted(unread.items()):
+            what = f"field {key!r} ({kind}, samples: {count}) is not read; it has neither boxes nor masks of objects."
+            self.rows.report("field-not-read", self.file, what, repair="")
+        del others["image"]
+        for kind, count in sorted(others.items()):
+            what = (
+                f"{count} of {len(raws)} samples are of the media type {kind}, not images; they are left out."
+            )
+            self.rows.report("not-an-image", self.file, what, count=count)
+        return field
 
     def read_labels(self) -> list[str]:
         """Read ``labels.json``; return the classes that it lists."""
@@ -168,6 +185,8 @@ class _Reader:
             ) from error
 
     def _read_sample(self, sample: dict[str, Any], field: str) -> None:
+        if _media_type(sample) != "image":
+            return
         name = stay_inside(get_text(sample, "filepath"))
         if not name:
             raise ValueError("it has no filepath")
@@ -227,7 +246,7 @@ class _Reader:
 
 def _kind(value: Any) -> str:
     kind = get_text(value, "_cls") if isinstance(value, dict) else ""
-    return kind if kind in ("Detections", "Polylines", "Detection", "Polyline") else ""
+    return kind if kind in _KINDS else ""
 
 
 def _objects(value: Any) -> list[dict[str, Any]]:
@@ -237,11 +256,21 @@ def _objects(value: Any) -> list[dict[str, Any]]:
     return [item for item in items if isinstance(item, dict)]
 
 
+def _media_type(sample: dict[str, Any]) -> str:
+    return get_text(sample, "_media_type") or "image"
+
+
+def _other_kind(value: Any) -> str:
+    """Return the kind of a field of a sample that is not read; empty if it is read."""
+    kind = get_text(value, "_cls") if isinstance(value, dict) else ""
+    return "" if kind in (*_KINDS, "Classification", "ImageMetadata") else kind
+
+
 def _plain(value: Any) -> Any:
-    """Return the value of a field that is a number, a text or a class; None for any other."""
+    """Return the value of a field, the label of a class, and None for labels and dates."""
     if isinstance(value, dict) and value.get("_cls") == "Classification":
         return value.get("label")
-    return value if isinstance(value, str | int | float) else None
+    return None if isinstance(value, dict) and value.keys() & {"_cls", "$date", "$oid"} else value
 
 
 def _id(item: Mapping[str, Any]) -> dict[str, str]:
@@ -269,7 +298,8 @@ def _split_attributes(item: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str
     source = stated.pop("source", None)
     if isinstance(source, str):
         fields["source"] = source
-    extras = {"attributes": stated, "fiftyone": _id(item), "tags": get_list(item, "tags")}
+    own = _id(item) | ({} if item.get("index") is None else {"index": item["index"]})  # of its track
+    extras = {"attributes": stated, "fiftyone": own, "tags": get_list(item, "tags")}
     return fields, {key: value for key, value in extras.items() if value}
 
 

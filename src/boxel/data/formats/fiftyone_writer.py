@@ -161,7 +161,10 @@ def _attributes(data: Annotations, i: int) -> dict[str, Any]:
         attributes["quality"] = round(float(data.quality[i]), 6)
     if data.source[i] is not None:
         attributes["source"] = data.source[i]
-    own = get_dict(decode_extras(data.extras[i]), "attributes")
+    extras = decode_extras(data.extras[i])
+    index, own = get_dict(extras, "fiftyone").get("index"), get_dict(extras, "attributes")
+    if isinstance(index, int):
+        attributes["index"] = index
     plain = {key: v for key, v in own.items() if isinstance(v, str | int | float) and _NAME.match(key)}
     return {
         key: v for key, v in plain.items() if key not in KNOWN and key not in ("id", "attributes")

@@ -179,6 +179,9 @@ class _Reader:
                 return
             data = chosen.data
             name = self._image_name(data)
+            if not name:
+                self.counts["no image"] += 1
+                return
             regions, of_image = self._collect(chosen.results)
             size = self._size(name, regions)
         except (msgspec.MsgspecError, ValueError, TypeError, AttributeError, RecursionError) as error:
@@ -233,9 +236,12 @@ class _Reader:
         return _Chosen(data, results)
 
     def _image_name(self, data: dict[str, Any]) -> str:
+        """Return the name of the image of a task; empty if it has none, e.g. as it is about a video."""
         named = {key: value for key, value in data.items() if isinstance(value, str)}
         urls = [named[key] for key in ("file_name", "image") if key in named]
         url = next((url for url in [*urls, *named.values()] if _has_image_suffix(url)), (urls or [""])[0])
+        if not url and named:
+            return ""
         if not url or url.startswith("data:"):
             raise ValueError("its image lies within it" if url else "its data names no image")
         query = parse_qs(urlsplit(url).query) if "?" in url else {}
@@ -332,6 +338,11 @@ class _Reader:
             "open": (
                 "not-annotated",
                 "tasks with neither an annotation nor a prediction: {}; they are left out.",
+                "left out",
+            ),
+            "no image": (
+                "not-an-image",
+                "tasks that name no image, but e.g. a video or a text: {}; they are left out.",
                 "left out",
             ),
             "skipped": (

@@ -15,13 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from boxel.data.checks.geometry import TOLERANCE
 from boxel.data.checks.masks import SEGMENTATION, Code
 from boxel.data.checks.repair_state import RepairState
 from boxel.data.images import UPRIGHT, ImageHeader
 from boxel.masks.rle import decode, encode, to_rle
-
-TOLERANCE = 2.0
-"""A box that extends up to this many pixels past an image still fits into it."""
 
 CLEAR_EXCESS = 0.1
 """If the recorded size is the upright one, boxes must extend past it by this share of a side to count as stored."""

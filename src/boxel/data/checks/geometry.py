@@ -188,14 +188,21 @@ def check_rotations(state: RepairState) -> None:
 
 def _find_rotations(extras: NDArray[np.object_]) -> Iterator[tuple[int, dict[str, Any], float]]:
     """Yield the index, the extras and the rotation in degrees of each instance with ``attributes.rotation``."""
-    for i, raw in enumerate(extras):
-        if raw is None or b'"rotation"' not in raw:
-            continue
-        fields = msgspec.json.decode(raw)
-        attributes = fields.get("attributes")
-        rotation = attributes.get("rotation") if isinstance(attributes, dict) else None
+    for i, fields, attributes in _find_extras(extras, b'"rotation"'):
+        rotation = attributes.get("rotation")
         if isinstance(rotation, int | float) and rotation % 180:
             yield i, fields, float(rotation)
+
+
+def _find_extras(
+    extras: NDArray[np.object_], key: bytes
+) -> Iterator[tuple[int, dict[str, Any], dict[str, Any]]]:
+    """Yield the index, the extras and their attributes of each instance whose extras may have a key."""
+    for i, raw in enumerate(extras):
+        if raw is not None and key in raw:
+            fields = msgspec.json.decode(raw)
+            attributes = fields.get("attributes")
+            yield i, fields, attributes if isinstance(attributes, dict) else {}
 
 
 def _enclose_rotated(box: NDArray[np.float64], degrees: float) -> NDArray[np.float64]:
@@ -209,12 +216,8 @@ def _enclose_rotated(box: NDArray[np.float64], degrees: float) -> NDArray[np.flo
 def check_tracks(state: RepairState) -> None:
     """Check for `duplicate-track`: an image with two instances of one ``track_id``, e.g. of merged frames."""
     seen: dict[tuple[int, str], int] = {}
-    for i, raw in enumerate(state.extras):
-        if raw is None or b'"track_id"' not in raw:
-            continue
-        fields = msgspec.json.decode(raw)
-        attributes = fields.get("attributes")
-        track = fields.get("track_id", attributes.get("track_id") if isinstance(attributes, dict) else None)
+    for i, fields, attributes in _find_extras(state.extras, b'"track_id"'):
+        track = fields.get("track_id", attributes.get("track_id"))
         if not isinstance(track, int | str):
             continue
         first = seen.setdefault((int(state.image_index[i]), str(track)), i)

@@ -142,8 +142,15 @@ def measure_formats(folder: Path) -> None:
 
 if __name__ == "__main__":
     parser = arguments(__doc__)
-    parser.add_argument("--counts", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
+    parser.add_argument(
+        "--counts",
+        type=int,
+        nargs="*",
+        default=[10_000, 100_000, 1_000_000],
+        help="sizes of the first table; without a number, it is left out",
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
-        measure_growth(Path(scratch), given.counts)
+        if given.counts:
+            measure_growth(Path(scratch), given.counts)
         measure_formats(Path(scratch))

@@ -122,6 +122,28 @@ def test_label_studios_converter_turns_tasks_into_other_formats(scenes, written,
         assert sum(lines) == len(data.ids)
 
 
+@pytest.mark.parametrize("format", ["coco", "cvat"])
+def test_fiftyone_reads_other_formats(scenes, written, format):
+    fiftyone = pytest.importorskip("fiftyone")
+    data = scenes.without_masks() if format != "coco" else scenes  # of CVAT it reads no masks
+    target, types = written(format, data), fiftyone.types
+    places = {
+        "coco": {"dataset_type": types.COCODetectionDataset, "data_path": str(scenes.root),
+                 "labels_path": str(target), "label_types": "segmentations"},
+        "cvat": {"dataset_type": types.CVATImageDataset, "data_path": str(target / "images"),
+                 "labels_path": str(target / "annotations.xml")},
+    }  # fmt: skip
+    dataset = fiftyone.Dataset.from_dir(**places[format])
+    counts = [
+        len(value.detections if "detections" in value.field_names else value.polylines)
+        for sample in dataset
+        for name in sample.field_names
+        if (value := sample[name]).__class__.__name__ in ("Detections", "Polylines")
+    ]
+    assert len(dataset) == len(scenes) and sum(counts) == len(scenes.ids)
+    dataset.delete()
+
+
 def test_ultralytics_takes_every_label_file(scenes, written):
     utils = pytest.importorskip("ultralytics.data.utils")
     target = written("yolo")

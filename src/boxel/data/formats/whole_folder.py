@@ -6,6 +6,7 @@ import filecmp
 from collections.abc import Callable
 from pathlib import Path
 
+from boxel.data.formats.identity import IDS_FILE
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import atomic_path, not_written, partial_path, remove, remove_leftovers
 
@@ -65,13 +66,15 @@ def check_complete(path: Path) -> None:
 def _merge(new: Path, folder: Path) -> None:
     """Move all files of a folder into another, or none if one is there already with another content."""
     files = sorted(file.relative_to(new) for file in new.rglob("*") if not file.is_dir())
-    others = [file for file in files if (folder / file).exists()]
+    mark = folder / INCOMPLETE
+    # The ids of an interrupted conversion state its date, and are written again.
+    own = {Path(IDS_FILE)} if mark.exists() else set()
+    others = [file for file in files if (folder / file).exists() and file not in own]
     clashes = [file for file in others if not _same(new / file, folder / file)]
     if clashes:
         raise BoxelError(
             f"{folder / clashes[0]}: this file exists already ({len(clashes)} in all); name a new folder, or remove it."
         )
-    mark = folder / INCOMPLETE
     mark.write_text("boxel is moving files into this folder\n")
     moved: list[Path] = []
     try:

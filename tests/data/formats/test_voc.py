@@ -10,6 +10,7 @@ from PIL import Image
 
 import boxel.data
 from boxel.data.formats import voc
+from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.utils.errors import BoxelError
 
 XML = """<annotation>
@@ -156,14 +157,12 @@ def test_a_dataset_with_classes_only_keeps_them(folder, tmp_path_factory):
     assert boxel.data.read(out).label_maps == ["SegmentationClass/one.png"]
 
 
-def test_a_label_map_of_other_classes_keeps_only_void(folder, tmp_path_factory):
+def test_a_label_map_keeps_the_classes_that_are_left(folder, tmp_path_factory):
     cat, dog, rim = (1, 10, 10, 20), (0, 5, 0, 4), (0, 1, 9, 20)
     segment(folder, [(dog, 1), (rim, 255)], [(cat, 8), (dog, 12), (rim, 255)])
     data, out = boxel.data.read(folder), tmp_path_factory.mktemp("out")
-    (loss,) = voc.write(data.select_categories(["dog"]), out)
-    assert "1 label maps are not kept whole" in loss and "SegmentationClass/one.png" in loss
+    assert voc.write(data.select_categories(["dog"]), out) == []
     written = np.array(Image.open(out / "SegmentationClass/one.png"))
-    # The cat has no mask, and what 8 means in the map is no longer known.
     assert (written == 255).sum() == 11 and (written == 12).sum() == 20 and (written == 8).sum() == 0
     (folder / "SegmentationClass/one.png").write_bytes(b"no png")
     (loss,) = voc.write(data, tmp_path_factory.mktemp("out"))
@@ -562,3 +561,25 @@ def test_fields_that_xml_cannot_hold_stay_in_the_ids_file(folder):
     data.extras[0] = json.dumps(fields).encode()
     boxel.data.write(data, folder / "out", "voc")
     assert json.loads(boxel.data.read(folder / "out").extras[0]) == fields
+
+
+def test_label_maps_of_a_semantic_dataset_get_the_values_of_voc_and_come_back(tmp_path):
+    pixels = np.zeros((6, 8), np.uint8)
+    pixels[1:3, 1:5], pixels[4:, 5:], pixels[0, 0] = 20, 30, 255
+    for sub, values in (("images", np.zeros((6, 8, 3), np.uint8)), ("labels", pixels)):
+        (tmp_path / "semantic" / sub).mkdir(parents=True)
+        Image.fromarray(values).save(tmp_path / "semantic" / sub / "a.png")
+    (tmp_path / "semantic/classes.txt").write_text("0 background\n20 zebra\n30 ant\n")
+    boxel.convert(tmp_path / "semantic", tmp_path / "voc", to="voc")
+    written = np.array(Image.open(tmp_path / "voc/SegmentationClass/a.png"))
+    wanted = {0: 0, 20: 2, 30: 1, 255: 255}  # classes in alphabetical order
+    assert written.tolist() == [[wanted[value] for value in row] for row in pixels.tolist()]
+    boxel.convert(tmp_path / "voc", tmp_path / "again", to="semantic")
+    first, again = (boxel.read(tmp_path / name) for name in ("semantic", "again"))
+    names = [[c.name for c in pixel_classes(data)] for data in (first, again)]
+    assert set(names[0]) == set(names[1]) == {"background", "zebra", "ant"}
+    maps = [make_label_map(data, 0) for data in (first, again)]
+    shown = [
+        np.array([*own, *[""] * (256 - len(own))])[labels] for own, labels in zip(names, maps, strict=True)
+    ]
+    assert (shown[0] == shown[1]).all() and (maps[1] == 255).sum() == 1

@@ -129,13 +129,13 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             more = encode_extras(one.extras)
             rows.add(f"{xml.stem}:{k}", index, order.index(one.name), box, text, extras=more)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
-    values = {0: BACKGROUND} | {k: k - 1 for k in range(1, len(order) + 1)}
-    built = replace(rows.build(root, categories, path), map_labels=values_to_labels(values))
+    built = rows.build(root, categories, path)
     data = _prefer_read(built, ids.restore(built, [xml.stem for xml in parsed]))
-    # The values of label maps would mean other classes.
-    if [category.name for category in data.categories] != order:
-        data = replace(data, label_maps=[None] * len(data))
-    return data
+    names = [category.name for category in data.categories]  # restored in their own order
+    values = {0: BACKGROUND} | {
+        k: names.index(name) for k, name in enumerate(order, start=1) if name in names
+    }
+    return replace(data, map_labels=values_to_labels(values))
 
 
 def _parse_files(path: Path, folder: Path, stems: Sequence[str], rows: Builder) -> list[VocFile]:

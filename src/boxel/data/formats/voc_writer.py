@@ -5,19 +5,20 @@ from __future__ import annotations
 import re
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations
-from boxel.data.formats.builder import Builder
+from boxel.data.annotations import BACKGROUND, Annotations
 from boxel.data.formats.extras import decode_extras
 from boxel.data.formats.layout import MAX_MASKS, Export
 from boxel.data.formats.semantic_classes import load_class_table
-from boxel.data.formats.voc_pngs import VOID, read_png, write_png
+from boxel.data.formats.voc_pngs import VOID, write_png
 from boxel.data.formats.voc_xml import IMAGE_TAGS, add_fields, clean_text, write_object
-from boxel.data.label_maps import look_up
+from boxel.data.label_maps import BACKGROUND_NAME, MAX_VALUE, look_up, read_label_map
+from boxel.utils.errors import BoxelError
 
 CLASSES = tuple(name for name in load_class_table("voc").values() if name != "background")
 """The challenge's classes; class k has the value k + 1 in ``SegmentationClass``."""
@@ -37,6 +38,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     """
     for sub in ("Annotations", "ImageSets/Main", "ImageSets/Segmentation"):
         (path / sub).mkdir(parents=True, exist_ok=True)
+    data = _with_plain_background(data)
     export = Export(data, path, "VOC", "JPEGImages")
     names = [clean_text(category.name) or "unnamed" for category in data.categories]
     order = class_order(names)
@@ -94,7 +96,7 @@ def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[s
     data, name = export.data, f"{export.stems[image]}.png"
     size = data.image_size(image)
     masks = export.masks(image)
-    label_map = _read_label_map(data, image, size, lost_maps)
+    label_map = _read_label_map(data, image, values, lost_maps)
     if not masks and label_map is None:
         return False
     objects, visible = export.paint(masks, size[::-1] if label_map is None else label_map.shape)
@@ -112,13 +114,6 @@ def _write_pngs(export: Export, image: int, values: list[int], lost_maps: list[s
     if label_map is not None:
         bare = objects == 0
         objects[bare & (label_map == VOID)] = VOID
-        # As read from VOC, categories have the numbers of the map as their ids; others may have been selected since.
-        same = values == [category.id for category in data.categories] == list(range(1, len(values) + 1))
-        if label_map[bare & (label_map != VOID)].max(initial=0) > (len(values) if same else 0):
-            file = data.root / str(data.label_maps[image])
-            what = "its values stand for other classes than those written; only void is kept."
-            lost_maps.append(f"{file}: {what}")
-            label_map = np.where(label_map == VOID, label_map, 0)
         classes[bare] = label_map[bare]
     if masks:
         write_png(export.folder / "SegmentationObject" / name, objects)
@@ -137,13 +132,34 @@ def _paint_void(objects: NDArray[np.uint8], boxes: NDArray[np.float64]) -> None:
 
 
 def _read_label_map(
-    data: Annotations, image: int, size: tuple[int, int], lost_maps: list[str]
+    data: Annotations, image: int, values: list[int], lost_maps: list[str]
 ) -> NDArray[np.uint8] | None:
+    """Return the label map of an image with the values of VOC's classes; None if there is none that can be used."""
     if data.label_maps[image] is None:
         return None
-    file, rows = data.root / str(data.label_maps[image]), Builder()
-    values = read_png(file, size, str(data.image_ids[image]), rows)
-    if values is None:
-        lost_maps.append(rows.issues[0].message if rows.issues else f"{file}: there is no such file.")
+    file = data.root / str(data.label_maps[image])
+    try:
+        read = read_label_map(file)
+    except BoxelError as error:
+        lost_maps.append(str(error))
         return None
-    return np.where(values == data.void, VOID, values).astype(np.uint8)
+    width, height = data.image_size(image)
+    if min(width, height) > 0 and read.shape != (height, width):
+        lost_maps.append(f"{file}: its size is {read.shape[::-1]}, not {(width, height)}.")
+        return None
+    table = np.full(MAX_VALUE + 1, VOID, dtype=np.uint8)
+    # Background is the label -2, and void is -1.
+    table[: len(data.map_labels)] = np.array([*values, 0, VOID])[data.map_labels]
+    return table[read]
+
+
+def _with_plain_background(data: Annotations) -> Annotations:
+    """Return the dataset without a category for background, which is no class of VOC."""
+    names = [category.name for category in data.categories]
+    if not any(data.label_maps) or BACKGROUND_NAME not in names:
+        return data
+    label = names.index(BACKGROUND_NAME)
+    if (data.labels == label).any():
+        return data
+    map_labels = np.where(data.map_labels == label, BACKGROUND, data.map_labels)
+    return replace(data, map_labels=map_labels).select_categories([n for n in names if n != BACKGROUND_NAME])

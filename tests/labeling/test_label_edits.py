@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sqlite3
 import warnings
 from dataclasses import replace
 from pathlib import Path
@@ -672,3 +673,56 @@ def test_a_folder_without_its_ids_is_refused_by_name(make_set, run, masks):
     (masks.with_name("masks_yolo") / "boxel-ids.json").unlink()
     with pytest.raises(BoxelError, match=r"masks_yolo: .* its boxel-ids\.json, .* is gone; put it back, or"):
         run(to=["yolo"])
+
+
+def test_edits_besides_objects_are_named_as_lost(make_set, run, masks, logged):
+    make_set(2)
+    run()
+
+    def change(content):
+        content["info"]["description"] = "mine"
+        content["categories"].append({"id": 77, "name": "unused"})
+        content["images"][1]["weather"] = "rain"
+
+    for _ in range(2):
+        edit(masks, change)
+        run()
+        sentence = f"{masks}: edits of info, category unused, image 2 are not kept; make them in the file of the boxes"
+        assert [text for text in logged if text.startswith(str(masks))] == [sentence]
+        del logged[:]
+
+
+@pytest.mark.parametrize("change", ["skip", "leave out"])
+def test_an_image_that_is_skipped_in_label_studio_stays_as_it_is(change, make_set, run, masks, logged):
+    make_set(2)
+    run(to=["label-studio"])
+    first = masks.read_bytes()
+    tasks = masks.with_name("masks_label-studio") / "tasks.json"
+    if change == "skip":
+        edit(tasks, lambda content: content[0].update(annotations=[{"was_cancelled": True, "result": []}]))
+    else:
+        edit(tasks, lambda content: content.pop(0))
+    run(to=["label-studio"])
+    assert masks.read_bytes() == first and len(boxel.read(tasks)) == 2
+    assert f"{tasks.parent}: 1 images are not annotated or were skipped; they stay as they were" in logged
+
+
+def test_records_that_cannot_be_read_are_refused_in_one_sentence(make_set, run, masks):
+    make_set(1)
+    run()
+    edit(masks, set_mask(1))
+    run()
+    for table, message in [
+        (
+            "edits",
+            r"masks\.sqlite: the edits of earlier runs in it cannot be read .*; discard them with `overwrite`",
+        ),
+        ("outputs", r"masks\.json: this file exists, .* does not know it; .*`overwrite`"),
+    ]:
+        with sqlite3.connect(masks.with_suffix(".sqlite")) as store:
+            store.execute(f"UPDATE {table} SET content = ?", [b"\x91\xa1a"])
+        store.close()
+        with pytest.raises(BoxelError, match=message):
+            run()
+        assert run(overwrite=True).reused == 1
+        run()

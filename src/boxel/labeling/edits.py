@@ -18,16 +18,16 @@ from boxel.data.formats.coco_writer import with_original
 from boxel.data.formats.layout import file_stems
 from boxel.data.suspects import mark_suspect
 from boxel.labeling.outputs import Changes, Origins, Output, image_keys, origin_digest
+from boxel.labeling.store import Store
 from boxel.masks.boxes import paired_box_iou
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError
 
-_MAX_NAMED = 5
+MAX_NAMED = 5
 """Maximum number of ids in a sentence."""
 
 _SAME_IOU = 0.99
 """Minimum IoU of the boxes and of the masks of one edit in two formats."""
-
 
 _FIELDS = ("iscrowd", "source", "trusted", "extras")
 """Fields of a row that do not belong to its shape."""
@@ -81,9 +81,15 @@ def pack(edits: Edits) -> bytes:
     return msgspec.msgpack.encode(edits)
 
 
-def unpack(content: bytes | None) -> Edits:
-    """Return the edits that a store keeps."""
-    return Edits() if content is None else msgspec.msgpack.decode(content, type=Edits)
+def load_edits(store: Store) -> Edits:
+    """Return the edits of earlier runs; those that cannot be read are a :class:`BoxelError`."""
+    content = store.edits()
+    try:
+        return Edits() if content is None else msgspec.msgpack.decode(content, type=Edits)
+    except msgspec.MsgspecError as error:
+        raise BoxelError(
+            f"{store.path}: the edits of earlier runs in it cannot be read ({error}); discard them with `overwrite`."
+        ) from error
 
 
 def collect(before: Output, found: Annotations, changes: Changes) -> Edits:
@@ -138,7 +144,7 @@ def describe(changes: Changes, before: Output, found: Annotations) -> str:
 def _count(ids: Sequence[ImageId], what: str, outcome: str) -> str:
     if not ids:
         return ""
-    named = ", ".join(map(str, ids[:_MAX_NAMED])) + ", ..." * (len(ids) > _MAX_NAMED)
+    named = ", ".join(map(str, ids[:MAX_NAMED])) + ", ..." * (len(ids) > MAX_NAMED)
     several = "s" * (len(ids) > 1)
     return f"{len(ids):,} {what}{several} {outcome} (id{several} {named})"
 

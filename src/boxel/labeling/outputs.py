@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, ImageId
 from boxel.data.checks.masks import MALFORMED, SEGMENTATION, Code
+from boxel.data.formats.extras import decode_extras
 from boxel.data.images import SUFFIXES
 from boxel.labeling.store import Store
 from boxel.masks.rle import to_rle
@@ -47,6 +49,9 @@ class Output(msgspec.Struct, array_like=True, frozen=True):
     fields: bytes  # of all else that a user may set
     sketches: bytes  # of all outlines, see `sketch`
     unreadable: int  # rows that cannot be read
+    images: bytes  # all that is stated about each image
+    categories: dict[str, bytes]  # by name
+    others: dict[str, bytes]  # fields of the dataset, e.g. `info`
 
     def pack(self) -> bytes:
         """Return it as a store keeps it."""
@@ -87,9 +92,15 @@ class Origins:
 
 
 def load_records(store: Store, name: str) -> list[Output]:
-    """Return the records of an output, the last one last: two if a run was interrupted while it wrote the output."""
-    rows = store.outputs(name).items()
-    return [replace(msgspec.msgpack.decode(content, type=Output), digest=digest) for digest, content in rows]
+    """Return the records of an output, the last one last: two if a run was interrupted while it wrote the output.
+
+    Those that cannot be read, e.g. of another version of boxel, are left out.
+    """
+    records = []
+    for digest, content in store.outputs(name).items():
+        with contextlib.suppress(msgspec.MsgspecError):
+            records.append(replace(msgspec.msgpack.decode(content, type=Output), digest=digest))
+    return records
 
 
 def digest_files(path: Path) -> bytes:
@@ -161,6 +172,9 @@ def record(
         fields=b"".join(_field_digest(found, row) for row in range(len(found.ids))),
         sketches=b"".join(sketch(found, row).tobytes() for row in range(len(found.ids))),
         unreadable=count_unreadable(found),
+        images=b"".join(_image_digest(found, image) for image in range(len(found))),
+        categories=_digest_categories(found),
+        others=_digest_others(found),
     )
 
 
@@ -193,8 +207,8 @@ def _row_keys(images: Iterable[int], ids: Iterable[ImageId]) -> list[tuple[int, 
 
 
 def count_unreadable(data: Annotations) -> int:
-    """Count the issues of a reader by which something was left out."""
-    return sum("left out" in issue.repair for issue in data.issues)
+    """Count the issues of a reader by which something was left out, besides images that nobody has annotated."""
+    return sum("left out" in issue.repair and issue.kind != "not-annotated" for issue in data.issues)
 
 
 def origin_digest(data: Annotations, row: int) -> bytes:
@@ -243,14 +257,41 @@ def _spell(segmentation: bytes | None) -> Any:
 
 
 def _field_digest(data: Annotations, row: int) -> bytes:
-    extras = {} if data.extras[row] is None else msgspec.json.decode(data.extras[row])
+    extras = decode_extras(data.extras[row])
     kept = {name: value for name, value in extras.items() if value not in (None, "", [], {})}
-    flags = [bool(data.iscrowd[row]), bool(data.trusted[row]), data.source[row]]
-    return blake2b(msgspec.json.encode([*flags, kept], order="deterministic"), digest_size=_DIGEST).digest()
+    return _digest([bool(data.iscrowd[row]), bool(data.trusted[row]), data.source[row], kept])
+
+
+def _image_digest(data: Annotations, image: int) -> bytes:
+    size = int(data.widths[image]), int(data.heights[image])
+    return _digest([data.paths[image], *size, data.splits[image], decode_extras(data.image_extras[image])])
+
+
+def _digest_categories(data: Annotations) -> dict[str, bytes]:
+    return {one.name: _digest([one.supercategory, decode_extras(one.extras)]) for one in data.categories}
+
+
+def _digest_others(data: Annotations) -> dict[str, bytes]:
+    return {name: _digest([value]) for name, value in decode_extras(data.dataset_extras).items()}
+
+
+def find_other_changes(before: Output, found: Annotations) -> list[str]:
+    """Name what has changed in an output besides its objects and the list of its images; the file is of COCO."""
+    others = _digest_others(found)
+    names = [name for name in before.others | others if before.others.get(name) != others.get(name)]
+    used = {found.categories[label].name for label in np.unique(found.labels)}
+    for name, digest in _digest_categories(found).items():
+        if digest != before.categories.get(name) and (name in before.categories or name not in used):
+            names.append(f"category {name}")
+    recorded = dict(zip(before.image_ids, _split(before.images), strict=True))
+    for image, id in enumerate(found.image_ids):
+        if id in recorded and recorded[id].tobytes() != _image_digest(found, image):
+            names.append(f"image {id}")
+    return names
 
 
 def _digest(values: list[Any]) -> bytes:
-    return blake2b(msgspec.msgpack.encode(values), digest_size=_DIGEST).digest()
+    return blake2b(msgspec.json.encode(values, order="deterministic"), digest_size=_DIGEST).digest()
 
 
 def compare(before: Output, found: Annotations) -> Changes:

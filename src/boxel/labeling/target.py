@@ -1,4 +1,12 @@
-"""The files that a labeling job writes: a user's edits are taken from them before they are written again."""
+"""The files that a labeling job writes, which a user may edit between two runs.
+
+The store keeps a record of each output as it was written, and the edits of all runs. The next run
+
+1. reads each output whose files have changed, and compares it with its record (`compare`, `collect`);
+2. joins the edits of several outputs, and merges them with those of earlier runs (`join`, `merge`);
+3. applies them to the dataset before it is labeled (`apply`), so that what a user has drawn stays as it is;
+4. writes all outputs, and records each just before it takes its place (`Target.write`).
+"""
 
 from __future__ import annotations
 
@@ -15,13 +23,25 @@ import numpy as np
 from boxel.data import Annotations, read, write
 from boxel.data.checks.masks import Verdict, judge_masks
 from boxel.data.formats.identity import IDS_FILE
-from boxel.labeling.edits import Edited, Edits, apply, collect, describe, join, merge, pack, unpack
+from boxel.labeling.edits import (
+    MAX_NAMED,
+    Edited,
+    Edits,
+    apply,
+    collect,
+    describe,
+    join,
+    load_edits,
+    merge,
+    pack,
+)
 from boxel.labeling.outputs import (
     Changes,
     Output,
     compare,
     count_unreadable,
     digest_files,
+    find_other_changes,
     list_files,
     load_records,
     record,
@@ -48,37 +68,34 @@ class Target:
     _records: dict[str, list[Output]] = field(default_factory=dict)  # of each output that has been written
 
     def __post_init__(self) -> None:
-        self._records = {name: load_records(self.store, name) for name in self.store.output_names()}
+        found = {name: load_records(self.store, name) for name in self.store.output_names()}
+        self._records = {name: records for name, records in found.items() if records}
         unknown = {name: path for name, path in self.paths.items() if name not in self._records}
         refuse_unknown(unknown, self.store.path, self.overwrite)
 
     def take_edits(self, data: Annotations) -> Edited:
         """Apply to a dataset what a user has edited in the outputs, now and before earlier runs."""
+        self._seen = {name: digest_files(path) for name, path in self.paths.items() if path.exists()}
         if self.overwrite or not self.paths:
-            self._seen = {name: digest_files(path) for name, path in self.paths.items() if path.exists()}
             return apply(data, Edits())
-        found: dict[str, Edits] = {}
-        for name, path in self.paths.items():
-            if path.exists():
-                edits = self._find_edits(name, path)
-                if edits:
-                    found[str(path)] = edits
+        changed = [name for name in self._seen if self._is_changed(name, self._seen[name])]
+        found = {str(self.paths[name]): self._find_edits(name) for name in changed}
         self._mention_others()
-        earlier = unpack(self.store.edits())
+        earlier = load_edits(self.store)
         if earlier:
             logger.info("%d edits of earlier runs are kept; `overwrite` discards them", len(earlier))
         written = self._records["coco"][-1] if "coco" in self._records else None
         taken = [*data.ids, *(written.ids if written else [])]
         edited = apply(data, merge(earlier, join(found), taken), written)
-        _refuse_bad_masks(edited, list(found))
+        _refuse_bad_masks(edited, [name for name, edits in found.items() if edits])
         return edited
 
-    def _find_edits(self, name: str, path: Path) -> Edits:
-        """Read an output if it has changed since it was written, and return the changes."""
-        records = {output.digest: output for output in self._records.get(name, [])}
-        self._seen[name] = digest = digest_files(path)
-        if digest in records:
-            return Edits()
+    def _is_changed(self, name: str, digest: bytes) -> bool:
+        return digest not in [output.digest for output in self._records[name]]
+
+    def _find_edits(self, name: str) -> Edits:
+        """Read an output that has changed since it was written, and return the changes."""
+        path = self.paths[name]
         try:
             found = read(path, format=name)
         except BoxelError as error:
@@ -88,12 +105,22 @@ class Target:
             ) from error
         # After an interruption it is unknown which of two states was edited: the one that it is closer to.
         changes, before = min(
-            ((compare(output, found), output) for output in records.values()), key=lambda pair: len(pair[0])
+            ((compare(output, found), output) for output in self._records[name]),
+            key=lambda pair: len(pair[0]),
         )
         _refuse_unusable(path, found, before, changes)
-        if not changes:
+        if name == "label-studio" and changes.removed_images:  # it exports what has been annotated
+            count = len(changes.removed_images)
+            logger.info(
+                "%s: %d images are not annotated or were skipped; they stay as they were", path, count
+            )
+            changes.removed_images = []
+        if name == "coco" and (others := find_other_changes(before, found)):
+            named = ", ".join(others[:MAX_NAMED]) + ", ..." * (len(others) > MAX_NAMED)
+            logger.warning("%s: edits of %s are not kept; make them in the file of the boxes", path, named)
+        elif not changes:
             logger.info("%s was saved again since it was written; its objects are the same", path)
-        else:
+        if changes:
             what = describe(changes, before, found)
             logger.warning(
                 "%s was edited since it was written: %s; `overwrite` discards these edits", path, what
@@ -102,10 +129,9 @@ class Target:
 
     def _mention_others(self) -> None:
         """Warn of an edited folder that an earlier run has written, and that this one does not write."""
-        for name, records in self._records.items():
+        for name in self._records.keys() - self.paths.keys():
             path = folder_beside(self.paths["coco"], name)
-            known = {output.digest for output in records}
-            if name not in self.paths and path.is_dir() and digest_files(path) not in known:
+            if path.is_dir() and self._is_changed(name, digest_files(path)):
                 logger.warning("%s: its edits are not taken over; name %s in `to`", path, name)
 
     def write(self, data: Annotations, edited: Edited) -> None:
@@ -199,13 +225,13 @@ def _refuse_unusable(path: Path, found: Annotations, before: Output, changes: Ch
 
 
 def _refuse_bad_masks(edited: Edited, names: Sequence[str]) -> None:
-    """Refuse edited masks that are none."""
+    """Refuse edited masks that are none; those of earlier runs may be after the dataset has changed."""
     rows = np.flatnonzero(edited.own & edited.data.has_segmentation)
     data = edited.data.select_instances(rows)
     judgment = judge_masks(data)
     drawn = judgment.bad & (judgment.verdicts != Verdict.FILLED_BOX)
     if drawn.any():
+        where, what = " and ".join(names) or "earlier runs", judgment.describe(data.ids, drawn)
         raise BoxelError(
-            f"{' and '.join(names)}: edited masks cannot be used: {judgment.describe(data.ids, drawn)}; repair "
-            "them, or discard all edits with `overwrite`."
+            f"{where}: edited masks cannot be used: {what}; repair them, or discard all edits with `overwrite`."
         )

@@ -175,3 +175,16 @@ def test_codes_that_run_along_rows_are_recognized(make_truth, make_result, ellip
     assert find_causes(truth, results) == [
         "the run-length codes of the masks run along the rows; write them down the columns, as pycocotools does"
     ]
+
+
+def test_mixed_up_image_ids_are_named_and_poor_detections_are_not(make_truth):
+    truth, results = make_scene(make_truth)
+    ids = list(truth.image_ids)
+    others = dict(zip(ids, ids[3:] + ids[:3], strict=True))
+    mixed = [{**result, "image_id": others[result["image_id"]]} for result in results]
+    (cause,) = find_causes(truth, mixed)
+    assert f"the boxes of image {ids[0]} fit image {ids[3]}" in cause and "mixed up" in cause
+    random = np.random.default_rng(0)
+    for result in results:
+        result["bbox"] = [*random.uniform(0, 200, 2), *random.uniform(5, 100, 2)]
+    assert not any("mixed up" in cause for cause in find_causes(truth, results))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -42,6 +42,18 @@ def split_name(folder: str) -> str | None:
     """
     standard = standard_split(folder)
     return standard if standard in SPLITS else None
+
+
+def find_splits(paths: Sequence[str]) -> list[str | None]:
+    """Return the split that a folder of each image names; None for all unless there are several.
+
+    Examples:
+        >>> find_splits(["train/a.jpg", "x/val2017/b.jpg", "c.jpg"]), find_splits(["train/a.jpg", "train/b.jpg"])
+        (['train', 'val', None], [None, None])
+    """
+    folders = [path.split("/")[:-1] for path in paths]
+    splits = [next(filter(None, map(split_name, parts)), None) for parts in folders]
+    return splits if len({*splits} - {None}) > 1 else [None] * len(paths)
 
 
 def make_split(

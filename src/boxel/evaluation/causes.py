@@ -23,6 +23,9 @@ from boxel.masks.rle import Rle, decode
 _MAX_IMAGES, _MAX_PER_IMAGE = 300, 50
 """How many images, spread over the dataset, and how many of the best detections of each are looked at."""
 
+_MIN_MIXED, _MAX_MIXED = 3, 12
+"""How many boxes an image has at least whose id is compared with others, and how many of its best are looked at."""
+
 _MIN_GAIN = 0.1
 """By how much a hypothesis raises the mean of the best IoUs at least."""
 
@@ -326,7 +329,38 @@ def _explain_images(truth: Annotations, results: Sequence[Result], base: float) 
                 f"the boxes fit the images whose id is one {'more' if shift > 0 else 'less'}; add {shift} to each "
                 "image_id"
             )
-    return None
+    return _explain_mixed_images(truth, results, base)
+
+
+def _explain_mixed_images(truth: Annotations, results: Sequence[Result], base: float) -> str | None:
+    """Return the sentence on image ids that stand for other images; None if few images fit others much better.
+
+    Only images with several boxes are compared, since one box fits another by chance in a large dataset.
+    """
+    groups: dict[Any, list[NDArray[np.float64]]] = {}
+    best = sorted(results, key=lambda result: -result["score"])
+    for result, box in zip(best, _to_corners(get_boxes(best)), strict=True):
+        if len(groups.setdefault(result["image_id"], [])) < _MAX_MIXED:
+            groups[result["image_id"]].append(box)
+    usable = truth.has_box & ~truth.iscrowd
+    counts = np.bincount(truth.image_index[usable], minlength=len(truth))
+    many = np.flatnonzero(counts >= _MIN_MIXED)[:_MAX_IMAGES]
+    own = [truth.boxes[rows[usable[rows]]] for rows in map(truth.instances_in, many)]
+    fits = []
+    for image_id, boxes in list(groups.items())[:_MAX_IMAGES]:
+        if len(boxes) < _MIN_MIXED:
+            continue
+        means = [float(box_iou(gt, np.array(boxes)).max(axis=1).mean()) for gt in own]
+        if means and max(means) >= 0.7:
+            fits.append((image_id, truth.image_ids[many[int(np.argmax(means))]]))
+    moved = [(found, fit) for found, fit in fits if found != fit]
+    if len(moved) < 2 or len(moved) < 0.5 * len(fits) or base > 0.4:
+        return None
+    found, fit = moved[0]
+    return (
+        f"the boxes of image {found} fit image {fit} of the ground truth, and so with {len(moved)} of the {len(fits)} "
+        "images compared; the image ids are mixed up: write those of the ground truth, or file names"
+    )
 
 
 def _explain_classes(truth: Annotations, images: Sequence[_Image], transform: _Transform) -> str:

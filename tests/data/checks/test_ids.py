@@ -1,5 +1,6 @@
 from dataclasses import replace
 
+from boxel.data import example_scenes
 from boxel.data.annotations import Category
 from boxel.data.checks import check, repair
 from boxel.data.issues import Issue
@@ -99,3 +100,11 @@ def test_the_row_that_stays_keeps_its_id(make) -> None:
     ]
     repaired, _ = repair(data)
     assert repaired.ids == [3, 4]
+
+
+def test_two_ids_of_one_file_are_reported():
+    scenes = example_scenes(3)
+    data = replace(scenes, paths=[scenes.paths[0], f"./{scenes.paths[0]}", *scenes.paths[2:]])
+    (issue,) = [issue for issue in check(data) if issue.kind == "shared-image"]
+    assert f"the images {data.image_ids[0]} and {data.image_ids[1]} are one file" in issue.message
+    assert not issue.repair

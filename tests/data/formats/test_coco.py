@@ -341,7 +341,7 @@ def test_a_field_that_is_not_needed_costs_only_itself(tmp_path):
     assert data.iscrowd.tolist() == [False, True, False, False, False, False]
     assert data.areas[2] == 1600 and data.ids == [0, 1, 2, "4", 4, 5]
     assert data.boxes.tolist() == [[1, 2, 4, 6]] * 6
-    assert {issue.kind for issue in data.issues} == {"bad-field"} and len(data.issues) == 4
+    assert {issue.kind for issue in data.issues} == {"bad-field"} and len(data.issues) == 5
     assert any('annotation 5: its area is "much", which is ignored' in issue.message for issue in data.issues)
 
 
@@ -592,3 +592,34 @@ def test_an_id_of_two_files_is_reported(tmp_path):
         and "a.jpg, to which its annotations go, and of b.jpg" in issue.message
     )
     assert data.image_index.tolist() == [0]
+
+
+def test_category_ids_that_count_from_0_are_named(tmp_path):
+    images = [{"id": 1, "file_name": "a.jpg", "width": 9, "height": 9}]
+    rows = [{"id": k, "image_id": 1, "category_id": k, "bbox": [0, 0, 4, 4]} for k in (0, 1)]
+    categories = [{"id": 1, "name": "a"}, {"id": 2, "name": "b"}]
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    messages = {issue.kind: issue.message for issue in boxel.read(path).issues}
+    assert "all are if 1 is added to each" in messages["category-numbering"]
+    rows[1]["category_id"] = 2
+    path.write_text(json.dumps({"images": images, "annotations": rows, "categories": categories}))
+    assert [issue.kind for issue in boxel.read(path).issues] == ["unknown-category"]
+
+
+def test_a_category_without_a_name_is_reported(tmp_path):
+    path = tmp_path / "a.json"
+    path.write_text(json.dumps({"images": [], "annotations": [], "categories": [{"id": 6}]}))
+    data = boxel.read(path)
+    assert data.categories[0].name == "6"
+    assert [issue.kind for issue in data.issues] == ["bad-field"] and "has no name" in data.issues[0].message
+
+
+def test_folders_called_train_and_val_are_splits(tmp_path):
+    path = tmp_path / "a.json"
+    images = [{"id": k, "file_name": name} for k, name in enumerate(["train/a.jpg", "val/b.jpg"])]
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    assert boxel.read(path).splits == ["train", "val"]
+    images[0]["split"] = "test"
+    path.write_text(json.dumps({"images": images, "annotations": [], "categories": []}))
+    assert boxel.read(path).splits == ["test", None]

@@ -168,6 +168,7 @@ def _run_checks(data: Annotations) -> RepairState:
     images.check_files(state)
     images.check_label_maps(state)
     ids.check_image_ids(state)
+    ids.check_image_files(state)
     mask_issues.check_shapes(state)
     geometry.check_layout(state)
     geometry.check_rotations(state)

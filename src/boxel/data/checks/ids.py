@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import posixpath
 from dataclasses import replace
 
 import numpy as np
@@ -79,6 +80,19 @@ def check_image_ids(state: RepairState) -> None:
             repair = f"renumbered to {state.image_ids[image]}"
         message = f"{state.data.file}: the image id {id} occurs twice, for {other} and {path}."
         state.report_image(image, "duplicate-image-id", message, repair, paths=[other, path])
+
+
+def check_image_files(state: RepairState) -> None:
+    """Check for `shared-image`: images of different ids that are one file."""
+    first: dict[str, int] = {}
+    for image, path in enumerate(state.data.paths):
+        other = first.setdefault(posixpath.normpath(path), image) if path else image
+        if other != image and state.keep_images[image]:
+            ids = [state.data.image_ids[other], state.data.image_ids[image]]
+            what = (
+                f"the images {ids[0]} and {ids[1]} are one file, {path}; put their annotations under one id."
+            )
+            state.report_image(image, "shared-image", f"{state.data.file}: {what}", ids=ids)
 
 
 def check_annotation_ids(state: RepairState) -> None:

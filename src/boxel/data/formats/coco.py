@@ -36,6 +36,7 @@ from boxel.data.formats.coco_rows import (
 from boxel.data.formats.coco_writer import numeric_ids, with_original, write
 from boxel.data.formats.names import ImageFinder, guess_root
 from boxel.data.image_names import to_posix
+from boxel.data.splits import find_splits
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError, one_line
 
@@ -81,6 +82,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     file, categories, rows = _read_at_once(content, path) or _read_parts(content, path)
     _number(rows.ids)
     named, extras = _dataset_extras(file)
+    if not any(rows.splits):
+        rows.splits = find_splits(rows.paths)
     finder = ImageFinder(images) if images else guess_root(path, rows.paths, named)
     rows.find_images(finder, path, stay=False)
     return rows.build(finder.folder, categories, path, extras)
@@ -133,6 +136,7 @@ def _read_parts(content: bytes, path: Path) -> tuple[_File, list[Category], Buil
     index_of = _read_images(file.images or [], rows, path)
     categories, label_of = _read_categories(file.categories or [], annotations, rows, path)
     _read_annotations(annotations, index_of, label_of, rows, path)
+    _report_numbering(label_of, rows, path)
     return file, categories, rows
 
 
@@ -218,6 +222,9 @@ def _read_categories(
                 raise ValueError(f"id {row.id} is taken by {found[label_of[row.id]].name!r}")
             label_of[row.id] = len(found)
             found.append(row)
+            if not row.is_named and not row.ignored:
+                what = f"category {row.id} has no name and is named by its id; write its name."
+                rows.report("bad-field", path, what, repair="named by its id")
             _report_ignored(f"category {row.id}", row.ignored, path, rows)
         except MALFORMED as error:
             _report_bad("category", path, position, raw, error, rows)
@@ -370,6 +377,21 @@ def _report_unknown(what: str, path: Path, row: Row, rows: Builder) -> None:
     reason = f"annotation {row.id} refers to {what} {wanted}, which the file does not list; it is left out."
     values: dict[str, Any] = {"image_id": row.image_id, "category_id": row.category_id, "bbox": row.bbox}
     rows.report(f"unknown-{what}", path, reason, row.image_id, row.id, **values)
+
+
+def _report_numbering(label_of: Mapping[ImageId, int], rows: Builder, path: Path) -> None:
+    """Report that category ids seem to count from another number: some are not listed, but all would be one further."""
+    unknown = {issue.values["category_id"] for issue in rows.issues if issue.kind == "unknown-category"}
+    listed = list(label_of)
+    used = unknown | {listed[label] for label in set(rows.labels)}
+    for shift, words in ((1, "1 is added to each"), (-1, "1 is subtracted from each")):
+        if unknown and all(isinstance(id, int) and id + shift in label_of for id in used):
+            what = (
+                f"the category ids {', '.join(map(str, sorted(unknown)[:5]))} of annotations are not listed, but all "
+                f"are if {words}: they may be counted from another number, and then every class is wrong; correct the "
+                "ids before anything else."
+            )
+            rows.report("category-numbering", path, what, repair="")
 
 
 _UNNUMBERED = ""  # stands for a missing annotation id until all are read

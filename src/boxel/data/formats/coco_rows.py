@@ -178,18 +178,21 @@ class CategoryRow(Struct):
     supercategory: str
     extras: bytes | None
     ignored: Sequence[str]
+    is_named: bool
 
 
 def read_category(raw: Raw) -> CategoryRow:
     """Read a category, which is named by its id if it has no name; raises as `read_annotation` does."""
     fields = _Fields(raw)
     id = fields.take("id", to_id, needed=True)
+    name = fields.take("name", _to_text)
     return CategoryRow(
         id=id,
-        name=fields.take("name", _to_text) or str(id),
+        name=name or str(id),
         supercategory=fields.take("supercategory", _to_text, default=""),
         extras=join_fields(fields.raws),
         ignored=fields.ignored,
+        is_named=bool(name),
     )
 
 

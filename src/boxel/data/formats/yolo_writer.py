@@ -209,7 +209,8 @@ def _finish(export: Export, task: str, shape: tuple[int, int] | None = None) -> 
         config["train"] = "images"
     if len(data) and "val" not in splits:
         logger.info(
-            "data.yaml has no `val`, which trainers ask for, as the dataset has no such split: `val_share` 0.2 makes it"
+            "data.yaml has no `val`, which trainers ask for, as the dataset has no such split; "
+            "`boxel convert` makes one with `val_share`"
         )
     missing = sum(split is None for split in data.splits)
     if splits and missing:

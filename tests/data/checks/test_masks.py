@@ -110,14 +110,29 @@ def test_what_is_no_mask_is_dropped(make, mask, kind, values) -> None:
 
 
 def test_a_drawn_mask_overrules_its_box(make) -> None:
-    data = make([(20, 20, 40, 30), (60, 10, 90, 40)], [[SQUARE], code(20, 50, 40, 70)])
+    data = make([(20, 20, 40, 30), (60, 10, 90, 40)], [[SQUARE], code(50, 30, 75, 70)])
     # the first: half of the mask's box is outside the box, IoU 0.5, which still agrees
     (issue,) = check(data)
     assert (issue.kind, issue.annotation_id) == ("mask-box", 12)
-    assert issue.values == {"box": [60, 10, 90, 40], "mask_box": [20, 50, 40, 70], "iou": 0.0}
+    assert issue.values == {"box": [60, 10, 90, 40], "mask_box": [50, 30, 75, 70], "iou": 0.0857}
     repaired, _ = repair(data)
-    assert repaired.boxes.tolist() == [[20, 20, 40, 30], [20, 50, 40, 70]]
+    assert repaired.boxes.tolist() == [[20, 20, 40, 30], [50, 30, 75, 70]]
     assert check(repaired) == []
+
+
+@pytest.mark.parametrize("mask", [[[12, 62, 38, 62, 38, 88]], code(10, 50, 40, 75)])
+def test_a_mask_that_misses_its_box_is_left_out(make, mask) -> None:
+    data = make([(60, 10, 90, 40)], [mask])
+    repaired, (issue,) = repair(data)
+    assert (issue.kind, issue.repair) == ("mask-box", "mask left out, box kept")
+    assert (repaired.boxes.tolist(), repaired.segmentations.tolist()) == ([[60, 10, 90, 40]], [None])
+
+
+def test_a_mask_with_x_and_y_swapped_is_left_out(make) -> None:
+    data = make([(10, 20, 30, 70)], [[[20, 10, 70, 10, 70, 30, 45, 28, 20, 30]]])
+    repaired, (issue,) = repair(data)
+    assert "(IoU 0.05); x and y of the mask seem to be swapped" in issue.message
+    assert (repaired.boxes.tolist(), repaired.segmentations.tolist()) == ([[10, 20, 30, 70]], [None])
 
 
 def test_a_generated_mask_or_a_speck_is_overruled_by_its_box(make) -> None:
@@ -127,7 +142,7 @@ def test_a_generated_mask_or_a_speck_is_overruled_by_its_box(make) -> None:
         source=np.array(["a model", None], dtype=object),
     )
     repaired, issues = repair(data)
-    assert [(f.kind, f.repair) for f in issues] == [("mask-box", "mask left out")] * 2
+    assert [(f.kind, f.repair) for f in issues] == [("mask-box", "mask left out, box kept")] * 2
     assert repaired.segmentations.tolist() == [None, None]
     assert repaired.boxes.tolist() == [[60, 10, 90, 40], [61, 10, 90, 40]]
 
@@ -136,7 +151,7 @@ def test_a_rectangle_that_disagrees_with_its_box_is_left_out(make) -> None:
     whole = {"size": [80, 100], "counts": [0, 8000]}
     data = make([BOX, BOX], [whole, [SQUARE]])
     (issue,) = [issue for issue in check(data) if issue.kind != "duplicate-box"]
-    assert (issue.kind, issue.annotation_id, issue.repair) == ("mask-box", 11, "mask left out")
+    assert (issue.kind, issue.annotation_id, issue.repair) == ("mask-box", 11, "mask left out, box kept")
     repaired, _ = repair(make([BOX, (*BOX[:2], 39, 40)], [whole, [SQUARE]]))
     assert repaired.boxes.tolist() == [list(BOX), [20, 20, 39, 40]]
     assert repaired.segmentations[0] is None and repaired.segmentations[1] is not None

@@ -104,6 +104,14 @@ def test_images_beside_labels_are_found(tmp_path):
     assert boxel.read(folder / "labels").label_maps == data.label_maps
 
 
+@pytest.mark.parametrize("names", [("Images", "Labels"), ("images", "Labels")])
+def test_label_maps_in_folders_in_capitals_are_not_yolo(tmp_path, names):
+    folder = make_root(tmp_path)
+    for name in names:
+        (folder / name.lower()).rename(folder / name)
+    assert recognize(folder) == "semantic" and len(boxel.read(folder)) == 2
+
+
 def test_a_class_list_may_lie_among_the_label_maps(tmp_path):
     folder = make_root(tmp_path)
     (folder / "labels/classes.txt").write_text("0 road\n")

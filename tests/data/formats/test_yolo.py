@@ -49,6 +49,21 @@ def test_boxes_and_polygons(tmp_path):
         assert data.image_path(0).is_file()
 
 
+@pytest.mark.parametrize(
+    "layout",
+    ["Images/{}.png Labels/{}.txt", "images/{}.png LABELS/{}.txt", "a/Images/{}.png a/Labels/{}.txt"],
+)
+def test_folders_are_found_in_capitals(tmp_path, layout):
+    folder = make(tmp_path / "images/set", "0 0.5 0.5 0.2 0.4\n", names=None, layout=layout)
+    split = folder / layout.partition("/{}")[0]
+    for path in (folder, split):
+        data = boxel.data.read(path)
+        assert data.image_ids == ["one", "two"] and data.boxes.tolist() == [[40, 15, 60, 35]]
+        assert data.image_path(0).is_file() and data.issues == []
+    boxel.data.write(data, tmp_path / "images/again", "yolo")
+    assert boxel.data.read(tmp_path / "images/again").ids == data.ids
+
+
 def test_a_rectangular_polygon_is_a_box(tmp_path):
     make(tmp_path, "0 0.1 0.2 0.3 0.2 0.3 0.8 0.1 0.8\n0 0.3 0.2 0.3 0.8 0.1 0.8 0.1 0.2\n")
     data = boxel.data.read(tmp_path)
@@ -228,7 +243,7 @@ def test_round_trip(tmp_path):
     data = boxel.data.read(tmp_path / "a")
     (sentence,) = yolo.write(data, tmp_path / "b")
     assert sentence.startswith(
-        "YOLO: 1 of 2 objects are left out (1 has no mask): a box would be taken for a mask"
+        "YOLO: 1 of 2 objects are left out (1 without a mask): a box would be taken for a mask"
     )
     assert (tmp_path / "b/labels/one.txt").read_text() == "2 0.1 0.2 0.3 0.2 0.3 0.8\n"
     data = data.select_instances([1])

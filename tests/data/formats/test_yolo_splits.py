@@ -73,7 +73,7 @@ def written(data, folder, **options):
 def test_an_object_without_a_mask_is_left_out_and_an_untrusted_mask_written(masked, tmp_path):
     rows, said = written(masked, tmp_path / "out")
     assert rows == {"a": 2, "b": 1, "c": 1}
-    assert "1 of 5 objects are left out (1 has no mask)" in said and "their 1 images" in said
+    assert "1 of 5 objects are left out (1 without a mask)" in said and "their 1 image" in said
     assert "1 masks that are not trusted are written like the others" in said
     assert boxel.data.read(tmp_path / "out").trusted.tolist() == [True, False, True, True]
 
@@ -81,13 +81,13 @@ def test_an_object_without_a_mask_is_left_out_and_an_untrusted_mask_written(mask
 def test_objects_with_untrusted_masks_are_left_out(masked, tmp_path):
     rows, said = written(masked, tmp_path / "out", untrusted="object")
     assert rows == {"a": 1, "b": 1, "c": 1}
-    assert "2 of 5 objects are left out (1 has no mask, 1 has a mask that is not trusted)" in said
+    assert "2 of 5 objects are left out (1 without a mask, 1 with a mask that is not trusted)" in said
 
 
 def test_images_with_untrusted_masks_are_left_out(masked, tmp_path):
     rows, said = written(masked, tmp_path / "out", untrusted="image")
     assert rows == {"c": 1} and [p.name for p in (tmp_path / "out/images").iterdir()] == ["c.png"]
-    assert "2 images are left out, with 4 of 5 objects" in said
+    assert "2 images left out, with 4 of 5 objects" in said
 
 
 def test_other_words_are_refused(masked, tmp_path):

@@ -29,6 +29,9 @@ MIN_DIFFERENCE = 6.0
 """...and one of their sides differs by more than this many pixels: the unlabeled rim of VOC masks, 5 pixels wide, moves
 the boxes of small objects as far."""
 
+MIN_SWAPPED_IOU = 0.9
+"""A mask has x and y swapped if its tight box, swapped back, has at least this IoU with its box."""
+
 _LEFT_OUT = "mask left out, box kept"
 
 
@@ -109,8 +112,9 @@ def _is_empty(polygon: list[float]) -> bool:
 def check_agreement(state: RepairState) -> None:
     """Check for `mask-box`, a mask whose tight box disagrees with its box.
 
-    The box is taken from a mask that was drawn. A mask that a program made (one with a ``source``) is left out, and so
-    is a rectangle, which shows no object, and a speck too small for a box.
+    The box is taken from a mask that was drawn. A mask is left out if a program made it (it has a ``source``), if it is
+    a rectangle, which shows no object, or a speck too small for a box, if it does not overlap its box at all, or if it
+    fits with x and y swapped.
     """
     assert state.judgment is not None
     known = np.flatnonzero(np.isfinite(state.mask_boxes[:, 0]) & state.keep & state.data.trusted)
@@ -119,13 +123,16 @@ def check_agreement(state: RepairState) -> None:
     iou = paired_box_iou(box, mask_box)
     drawn = np.array([source is None for source in state.data.source], dtype=bool)
     drawn &= usable_mask_boxes(state) & ~state.judgment.rectangle
+    swapped = paired_box_iou(box, state.judgment.boxes[known][:, [1, 0, 3, 2]]) >= MIN_SWAPPED_IOU
+    reliable = drawn[known] & (iou > 0) & ~swapped
     for k in np.flatnonzero(apart & (iou < MIN_IOU)):
         i = known[k]
         what = f"has a box and a mask that disagree (IoU {iou[k]:.2f})"
-        repair = "box taken from the mask" if drawn[i] else "mask left out"
+        what += "; x and y of the mask seem to be swapped" if swapped[k] else ""
+        repair = "box taken from the mask" if reliable[k] else _LEFT_OUT
         values = {"box": box[k], "mask_box": mask_box[k], "iou": round(float(iou[k]), 4)}
         state.report_instance(i, "mask-box", what, repair, **values)
-        if drawn[i]:
+        if reliable[k]:
             state.boxes[i] = mask_box[k]
         else:
             state.segmentations[i] = None

@@ -34,6 +34,12 @@ def is_hidden(path: Path) -> bool:
     return path.name.startswith("._") or path.name == ".DS_Store"
 
 
+def named_folder(parent: Path, name: str) -> Path:
+    """Return the folder of a name, which other systems may have written with capitals."""
+    spellings = [parent / spelling for spelling in (name, name.capitalize(), name.upper())]
+    return next((folder for folder in spellings if folder.is_dir()), spellings[0])
+
+
 def list_files(folder: Path, *suffixes: str) -> list[Path]:
     """List the files in a folder with one of some suffixes, in any case; hidden files are passed over."""
     if not folder.is_dir():

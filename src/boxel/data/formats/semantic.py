@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import file_stems, image_names, list_fields, place_images
-from boxel.data.formats.names import is_hidden
+from boxel.data.formats.names import is_hidden, named_folder
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
 from boxel.data.formats.voc import read_image_set, read_splits
 from boxel.data.formats.voc_writer import write_splits
@@ -156,7 +156,7 @@ def _find_layout(path: Path, split: str | None = None) -> _Layout:
 
 def _splits(path: Path) -> tuple[dict[str, list[_Place]], list[_Place]]:
     """Return the places of a root by split, and all of them."""
-    for labels, images in ((path / labels, path / images) for labels, images in _HALVES):
+    for labels, images in ([named_folder(path, name) for name in halves] for halves in _HALVES):
         if labels.is_dir() and images.is_dir():
             return _pair_splits(labels, images), [(labels, images)]
     annotated = _pair_splits(path, path, "annot")

@@ -23,6 +23,7 @@ from boxel.data.formats.builder import Builder
 from boxel.data.formats.extras import encode_extras
 from boxel.data.formats.identity import Ids, merge_extras
 from boxel.data.formats.layout import file_stems
+from boxel.data.formats.names import named_folder
 from boxel.data.formats.yolo_files import (
     Pair,
     Place,
@@ -87,8 +88,8 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
             f"{path}: there are no images and no labels; a YOLO dataset has images/ and labels/."
         )
     top = config_file.parent if config_file else folder
-    if not config_file and below_folder(folder) is not None:
-        top = folder.parents[len(below_folder(folder).parts)]  # type: ignore[union-attr]  # just checked
+    if not config_file and (below := below_folder(folder)) is not None:
+        top = folder.parents[len(below.parts)]
     names = find_class_names(config, config_file, _label_folders(pairs), top, rows)
     return build(path, images or folder, pairs, names, rows, Ids(top, rows), config)
 
@@ -115,7 +116,7 @@ def _find_files(
 def _default_places(folder: Path, images: Path | None) -> list[Place]:
     if images is None:
         return list(folder_places(folder))
-    labels = folder / "labels"
+    labels = named_folder(folder, "labels")
     return [Place(images, labels if labels.is_dir() else folder)]
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 from boxel.data.formats.builder import Builder, read_utf8
-from boxel.data.formats.names import ImageFinder, is_hidden
+from boxel.data.formats.names import ImageFinder, is_hidden, named_folder
 from boxel.data.image_names import split_path, to_posix
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import SPLITS, split_name, standard_split
@@ -51,11 +51,8 @@ class Pair(NamedTuple):
     def key(self) -> str:
         """The path below ``images`` or ``labels`` without suffix, which ids files know it by."""
         file = self.labels or self.image
-        for name in ("images", "labels"):
-            below = below_folder(file, name)
-            if below is not None:
-                return below.with_suffix("").as_posix()
-        return file.stem
+        below = filter(None, (below_folder(file.parent, name) for name in ("images", "labels")))
+        return (min(below, key=lambda path: len(path.parts), default=Path()) / file.stem).as_posix()
 
 
 class NoSplitError(BoxelError):
@@ -113,7 +110,7 @@ _NOTHING = ("", "~", "null", "Null", "NULL")
 def _lists_images(key: str, value: Any) -> bool:
     """Return whether a key names another split than the usual ones: folders below ``images``."""
     entries = _entries(value)
-    return key not in OTHER_KEYS and all("images" in split_path(e) for e in entries)
+    return key not in OTHER_KEYS and all("images" in split_path(e.lower()) for e in entries)
 
 
 def _entries(listed: Any) -> list[str]:
@@ -172,11 +169,14 @@ def folder_places(folder: Path) -> Iterator[Place]:
         yield Place(folder, beside)
         return
     # labels/ or labels/train, and train/labels
-    found = [labels for labels in (folder / "labels", *sorted(folder.glob("*/labels"))) if labels.is_dir()]
+    tops = (folder, *sorted(folder.glob("*/")))
+    found = [labels for top in tops if (labels := named_folder(top, "labels")).is_dir()]
     for labels in found:
-        images = next((p for p in (labels.parent / "images", labels.parent / "data") if p.is_dir()), None)
+        images = named_folder(labels.parent, "images")
+        if not images.is_dir() and (labels.parent / "data").is_dir():
+            images = labels.parent / "data"
         split = None if labels.parent == folder else split_name(labels.parent.name)
-        yield Place(images or labels.parent / "images", labels, split)
+        yield Place(images, labels, split)
     if (
         not found
         and any(folder.glob("*.txt"))
@@ -188,15 +188,19 @@ def folder_places(folder: Path) -> Iterator[Place]:
 def label_folder(images: Path) -> Path:
     """Return the label folder of an image folder: the last ``images`` in its path becomes ``labels``."""
     below = below_folder(images)
-    return images if below is None else Path(*images.parts[: -1 - len(below.parts)], "labels", below)
+    return (
+        images
+        if below is None
+        else named_folder(Path(*images.parts[: -1 - len(below.parts)]), "labels") / below
+    )
 
 
 def below_folder(path: Path, name: str = "images") -> Path | None:
-    """Return what follows the last folder of a name in a path; None if there is none."""
-    parts = path.parts
+    """Return what follows the last folder of a name, in any case, in a path; None if there is none."""
+    parts = [part.lower() for part in path.parts]
     if name not in parts:
         return None
-    return Path(*parts[len(parts) - parts[::-1].index(name) :])
+    return Path(*path.parts[len(parts) - parts[::-1].index(name) :])
 
 
 def find_pairs(places: Sequence[Place], rows: Builder) -> list[Pair]:

@@ -19,6 +19,7 @@ from boxel.data.formats.rotated import CORNERS, enclose, find_rotated
 from boxel.data.formats.yolo_files import OTHER_KEYS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
 from boxel.data.formats.yolo_rows import box_corners
+from boxel.data.issues import count_noun
 from boxel.data.splits import SPLITS
 from boxel.masks.rle import polygon_area
 from boxel.utils.errors import UsageError, nearest
@@ -80,25 +81,23 @@ def _select(data: Annotations, untrusted: str) -> tuple[Annotations, list[str]]:
     boxes, doubtful = ~data.has_segmentation, data.has_segmentation & ~data.trusted
     out = boxes if untrusted == "write" else boxes | doubtful
     counts = {
-        "has no mask": int(boxes.sum()),
-        "has a mask that is not trusted": int((out & doubtful).sum()),
+        "without a mask": int(boxes.sum()),
+        "with a mask that is not trusted": int((out & doubtful).sum()),
     }
     found = [f"{count} {what}" for what, count in counts.items() if count]
-    total, images = len(data.labels), len(np.unique(data.image_index[out]))
+    total, images = len(data.labels), count_noun(len(np.unique(data.image_index[out])), "image")
     sentences = []
     if untrusted == "image" and out.any():
         keep = np.ones(len(data), dtype=bool)
         keep[data.image_index[out]] = False
         data = data.select_images(keep)
         left = total - len(data.labels)
-        sentences.append(
-            f"YOLO: {images} images are left out, with {left} of {total} objects ({', '.join(found)})."
-        )
+        sentences.append(f"YOLO: {images} left out, with {left} of {total} objects ({', '.join(found)}).")
     elif out.any():
         data = data.select_instances(~out)
         sentences.append(
             f"YOLO: {int(out.sum())} of {total} objects are left out ({', '.join(found)}): a box would be taken for a "
-            f"mask; training takes them for background, unless `untrusted` image leaves out their {images} images."
+            f"mask; training takes them for background, unless `untrusted` image leaves out their {images}."
         )
     if untrusted == "write" and doubtful.any():
         sentences.append(

@@ -76,11 +76,6 @@ class Edits(msgspec.Struct, array_like=True):
         return len(self.rows) + len(self.images)
 
 
-def pack(edits: Edits) -> bytes:
-    """Return edits as a store keeps them."""
-    return msgspec.msgpack.encode(edits)
-
-
 def load_edits(store: Store) -> Edits:
     """Return the edits of earlier runs; those that cannot be read are a :class:`BoxelError`."""
     content = store.edits()
@@ -444,13 +439,9 @@ def _with_written_ids(data: Annotations, written: Output | None) -> Annotations:
     extras = data.extras.copy()
     for row, (id, before) in enumerate(zip(ids, data.ids, strict=True)):
         if str(before).rpartition(":")[0] != stems[data.image_index[row]]:
-            extras[row] = _with_original(extras[row], before, id)
+            extras[row] = with_original(extras[row], before, id)
     image_extras = [
-        extra if before == stem else _with_original(extra, before, id)
+        extra if before == stem else with_original(extra, before, id)
         for extra, before, id, stem in zip(data.image_extras, data.image_ids, images, stems, strict=True)
     ]
     return replace(data, image_ids=images, ids=ids, extras=extras, image_extras=image_extras)
-
-
-def _with_original(extras: bytes | None, before: ImageId, id: ImageId) -> bytes | None:
-    return with_original(extras, before, id) if isinstance(id, int) else extras

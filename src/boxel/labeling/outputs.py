@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import blake2b, sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
@@ -22,6 +22,9 @@ from boxel.data.images import SUFFIXES
 from boxel.labeling.store import Store
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError
+from boxel.utils.provenance import digest_file
+
+_Key = TypeVar("_Key", bound=Hashable)
 
 _DIGEST = 8
 """Bytes per instance and digest."""
@@ -52,10 +55,6 @@ class Output(msgspec.Struct, array_like=True, frozen=True):
     images: bytes  # all that is stated about each image
     categories: dict[str, bytes]  # by name
     others: dict[str, bytes]  # fields of the dataset, e.g. `info`
-
-    def pack(self) -> bytes:
-        """Return it as a store keeps it."""
-        return msgspec.msgpack.encode(self)
 
     def origin(self, row: int) -> bytes:
         """The digest of class and box of a row in the dataset; empty if a user has added it."""
@@ -108,15 +107,14 @@ def digest_files(path: Path) -> bytes:
 
     Images count by their name and size.
     """
-    total = blake2b(digest_size=16)
     if not path.is_dir():
-        _add_content(path, total)
-        return total.digest()
+        return bytes.fromhex(digest_file(path))
+    total = sha256()
     for name in list_files(path):
         file = path / name
         total.update(msgspec.json.encode([name, file.stat().st_size]))
         if file.suffix.lower() not in SUFFIXES or file.parent.name.startswith("Segmentation"):
-            _add_content(file, total)
+            total.update(digest_file(file).encode())
     return total.digest()
 
 
@@ -125,20 +123,17 @@ def list_files(folder: Path) -> list[str]:
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
 
 
-def _add_content(file: Path, total: Any) -> None:
-    with open(file, "rb") as stream:
-        while block := stream.read(1 << 20):
-            total.update(block)
-
-
 def image_keys(paths: Iterable[str]) -> list[str]:
     """Return a distinct key per image: its path, numbered if a dataset lists it several times."""
-    count: Counter[str] = Counter()
-    keys = []
-    for path in paths:
-        count[path] += 1
-        keys.append(path if count[path] == 1 else f"{path}\0{count[path]}")
-    return keys
+    return [path if number == 1 else f"{path}\0{number}" for path, number in _number(paths)]
+
+
+def _number(keys: Iterable[_Key]) -> Iterator[tuple[_Key, int]]:
+    """Yield each key with the number of times that it has occurred so far."""
+    count: Counter[_Key] = Counter()
+    for key in keys:
+        count[key] += 1
+        yield key, count[key]
 
 
 def record(
@@ -198,12 +193,7 @@ def _align(found: Annotations, written: Annotations, by_place: bool) -> tuple[li
 
 def _row_keys(images: Iterable[int], ids: Iterable[ImageId]) -> list[tuple[int, ImageId, int]]:
     """Return a distinct key per row: image and id, numbered if an id occurs several times."""
-    count: Counter[tuple[int, ImageId]] = Counter()
-    keys = []
-    for pair in zip(images, ids, strict=True):
-        count[pair] += 1
-        keys.append((*pair, count[pair]))
-    return keys
+    return [(*pair, number) for pair, number in _number(zip(images, ids, strict=True))]
 
 
 def count_unreadable(data: Annotations) -> int:

@@ -45,11 +45,7 @@ from boxel.utils.progress import progress
 logger = logging.getLogger(__name__)
 
 _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be committed in order
-_NEUTRAL_SETTINGS = (
-    "workers",
-    "device",
-    "overwrite",
-)  # a device that changes the masks is in a teacher's identity
+_NEUTRAL_SETTINGS = "workers", "device", "overwrite"  # a device that matters is in a teacher's identity
 _QUALITY = "weights of the quality"  # the setting that is known only after a calibration
 _FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas", "extras")
 _SKIP, _KEEP, _LABEL = range(3)  # roles of an instance: ignored, has a mask that stays, or gets a mask

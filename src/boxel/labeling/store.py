@@ -157,11 +157,14 @@ class Store:
             found = self._db.execute("SELECT content FROM edits").fetchone()
         return None if found is None else found[0]
 
-    def add_output(self, name: str, digest: bytes, content: bytes, edits: bytes) -> None:
+    def add_output(self, name: str, digest: bytes, output: msgspec.Struct, edits: msgspec.Struct) -> None:
         """Record an output that is about to take its place, beside the one that is there, and the edits in it."""
+        encode = msgspec.msgpack.encode
         with self._boxel_errors(), self._transaction():
-            self._db.execute("INSERT OR REPLACE INTO outputs VALUES (?, ?, ?)", [name, digest, content])
-            self._db.execute("INSERT OR REPLACE INTO edits VALUES (1, ?)", [edits])
+            self._db.execute(
+                "INSERT OR REPLACE INTO outputs VALUES (?, ?, ?)", [name, digest, encode(output)]
+            )
+            self._db.execute("INSERT OR REPLACE INTO edits VALUES (1, ?)", [encode(edits)])
 
     def keep_output(self, name: str, digest: bytes) -> None:
         """Forget all records of an output but the one with a digest, which has taken its place."""

@@ -33,7 +33,6 @@ from boxel.labeling.edits import (
     join,
     load_edits,
     merge,
-    pack,
 )
 from boxel.labeling.outputs import (
     Changes,
@@ -152,7 +151,7 @@ class Target:
                     raise BoxelError(
                         f"{path}: it was edited while the job ran; give the same command again, which keeps the edits."
                     )
-                self.store.add_output(name, digest, output.pack(), pack(edited.edits))
+                self.store.add_output(name, digest, output, edited.edits)
             self.store.keep_output(name, digest)
 
 

@@ -88,7 +88,7 @@ def _decode_extras(extras: bytes | None) -> dict[str, Raw]:
     return {} if extras is None else msgspec.json.decode(extras, type=dict[str, Raw])
 
 
-def with_original(extras: bytes | None, original: ImageId, id: int) -> bytes | None:
+def with_original(extras: bytes | None, original: ImageId, id: ImageId) -> bytes | None:
     """Add an id that was replaced by a number to the extras of its row."""
     if id == original:
         return extras

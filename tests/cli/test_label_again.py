@@ -230,4 +230,4 @@ def test_boxes_that_look_wrong_are_counted_and_listed(label, tmp_path, monkeypat
     for id in ids:
         file = masks.paths[masks.image_index[masks.ids.index(id)]]
         assert f"<li>{file}: annotation {id}: empty</li>" in text
-    assert label()[1].endswith(" more); `suspect` marks them\n")
+    assert label()[1].endswith(" more); `suspect` in the masks file marks each\n")

@@ -117,7 +117,7 @@ def test_results_of_unknown_images_are_left_out_and_counted(four_images, caplog)
         "2 of 4 results are of no image of the ground truth and are left out, the first: result 2"
         in caplog.text
     )
-    assert "it lacks image c (c.jpg), whose first image is 30 (val/a.jpg)" in caplog.text
+    assert "it lacks image c (c.jpg); its first image is 30 (val/a.jpg)" in caplog.text
     with pytest.raises(
         BoxelError, match="none of the 1 results is of an image of the ground truth: it lacks image 7"
     ):
@@ -357,7 +357,7 @@ def test_images_of_results_are_found_by_name_or_id(tmp_path):
     data = to_annotations(results, tmp_path)
     assert [Path(path).name for path in data.paths] == ["000012.png", "cat.png"]
     assert [category.name for category in data.categories] == ["category 3"]
-    with pytest.raises(BoxelError, match="it lacks image 13, whose first image is 12"):
+    with pytest.raises(BoxelError, match="it lacks image 13; its first image is 12"):
         to_annotations([{**row, "image_id": 13}], tmp_path)
 
 

@@ -675,6 +675,15 @@ def test_a_folder_without_its_ids_is_refused_by_name(make_set, run, masks):
         run(to=["yolo"])
 
 
+def test_a_folder_without_its_class_list_is_refused_by_name(make_set, run, masks):
+    make_set(1)
+    run(to="yolo")
+    (masks.with_name("masks_yolo") / "data.yaml").unlink()
+    assert {issue.kind for issue in boxel.read(masks.with_name("masks_yolo")).issues} == {"no-class-names"}
+    with pytest.raises(BoxelError, match=r"masks_yolo: .* the list of its classes is gone; put it back, or"):
+        run(to="yolo")
+
+
 def test_edits_besides_objects_are_named_as_lost(make_set, run, masks, logged):
     make_set(2)
     run()

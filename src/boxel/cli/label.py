@@ -56,7 +56,7 @@ def _label(given: dict[str, Any]) -> int:
         outcome.write_report(report, shlex.join(["boxel", *sys.argv[1:]]))
         print(f"report: {report}")
     if suspects := outcome.describe_suspects():
-        where = f"listed in {report}" if report else "`suspect` marks them"
+        where = f"listed in {report}" if report else "`suspect` in the masks file marks each"
         print(f"{suspects}; {where}")
     return 1 if outcome.failures else 0
 

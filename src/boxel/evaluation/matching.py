@@ -137,7 +137,7 @@ def _why_unknown(names: ImageNames, result: Result, source: str) -> str:
             "annotations of the same files, or remove `file_name` from the results if only the names differ."
         )
     first = (
-        f", whose first image is {names.data.image_ids[0]} ({names.data.paths[0]})" if len(names.data) else ""
+        f"; its first image is {names.data.image_ids[0]} ({names.data.paths[0]})" if len(names.data) else ""
     )
     shown = f"image {image_id}" + (f" ({name})" if name is not None else "")
     return f"it lacks {shown}{first}; evaluate against the annotations of the images predicted on."

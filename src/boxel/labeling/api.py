@@ -84,7 +84,7 @@ def label_data(
     *,
     images: str | Path | None = None,
     out: str | Path | None = None,
-    to: Sequence[str] = (),
+    to: str | Sequence[str] = (),
     teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     config: LabelConfig | Mapping[str, object] | None = None,
     calibrate_on: Annotations | str | Path | None = None,
@@ -93,7 +93,7 @@ def label_data(
     """Make masks as :func:`label` does, with two more arguments, and return what happened on the way too.
 
     Args:
-        to: Formats of `EXPORTS` to write as well, each into a folder beside ``out``, e.g. ``masks_yolo/``.
+        to: One or several formats of `EXPORTS` to write too, each into a folder beside ``out``, e.g. ``masks_yolo/``.
         calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated.
 
     Raises:
@@ -105,6 +105,7 @@ def label_data(
         []
     """
     parsed = parse_label_config(config, **settings)
+    to = [to] if isinstance(to, str) else to
     boxes = _read_boxes(data, images, out, to)
     paths = _check_target(out, to, boxes, parsed.overwrite)
     if not len(boxes.labels):

@@ -210,6 +210,10 @@ def _refuse_unusable(path: Path, found: Annotations, before: Output, changes: Ch
             f"{path}: it was edited since it was written, and not all of it can be read (the first: "
             f"{one_line(first, 200)}); repair it, {remedy}"
         )
+    if any(issue.kind == "no-class-names" for issue in found.issues):
+        raise BoxelError(
+            f"{path}: it was edited since it was written, and the list of its classes is gone; put it back, {remedy}"
+        )
     if changes.unknown_images:
         first = found.paths[changes.unknown_images[0]]
         if IDS_FILE in before.files and not (path / IDS_FILE).is_file():

@@ -102,14 +102,15 @@ def test_files_of_macos_are_no_images(tmp_path):
     (tmp_path / "images/._a.png").write_bytes(b"\0\5\x16\7")
     (tmp_path / "labels/._a.txt").write_bytes(b"\0\5\x16\7")
     data = boxel.data.read(tmp_path)
-    assert data.paths == ["images/a.png"] and data.issues == [] and len(data.labels) == 2
+    assert data.paths == ["images/a.png"] and len(data.labels) == 2
+    assert [issue.kind for issue in data.issues] == ["no-class-names"]
 
 
 def test_two_images_of_one_label_file_are_reported(tmp_path):
     make(tmp_path)
     Image.new("RGB", (9, 9)).save(tmp_path / "images/a.jpg")
     data = boxel.data.read(tmp_path)
-    assert [issue.kind for issue in data.issues] == ["ambiguous-image"]
+    assert [issue.kind for issue in data.issues] == ["ambiguous-image", "no-class-names"]
     assert "a.jpg and a.png both have this label file" in data.issues[0].message
 
 

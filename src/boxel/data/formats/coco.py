@@ -387,7 +387,7 @@ def _report_numbering(label_of: Mapping[ImageId, int], rows: Builder, path: Path
     for shift, words in ((1, "1 is added to each"), (-1, "1 is subtracted from each")):
         if unknown and all(isinstance(id, int) and id + shift in label_of for id in used):
             what = (
-                f"the category ids {', '.join(map(str, sorted(unknown)[:5]))} of annotations are not listed, but all "
+                f"the category ids {', '.join(sorted(map(str, unknown))[:5])} of annotations are not listed, but all "
                 f"are if {words}: they may be counted from another number, and then every class is wrong; correct the "
                 "ids before anything else."
             )

@@ -156,6 +156,9 @@ def build(
         if pair.labels is not None:
             found += read_rows(pair.labels, index, rows)
     if names is None:
+        if found:
+            what = "no list names its classes, which are called by their numbers; add a data.yaml or a classes.txt."
+            rows.report("no-class-names", path, what, repair="named by their numbers")
         names = {k: str(k) for k in sorted({row.class_id for row in found})}
     _add_instances(rows, found, {class_id: label for label, class_id in enumerate(names)}, config, path)
     categories = [Category(class_id, name) for class_id, name in names.items()]

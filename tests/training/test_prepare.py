@@ -12,12 +12,11 @@ from hypothesis import strategies as st
 
 from boxel.data import select_split, write
 from boxel.data.annotations import Category
+from boxel.training.boxsup import MAX_REPEATS, count_repeats
 from boxel.training.prepare import (
-    MAX_REPEATS,
     _drop_bad_masks,
     add_masks,
     align_categories,
-    count_repeats,
     keep_masks_for,
     prepare_data,
     split,
@@ -138,7 +137,8 @@ def test_the_seed_decides_the_split_and_a_share_of_zero_splits_nothing(scenes):
 
 def prepare(data, val=None, masks=None, method="boxinst", **settings):
     run = resolve_run(method, None, None, None, {"data": {"val_share": 0.25}} | settings)
-    return prepare_data(run, data, None, val, None, masks)
+    sources = data if isinstance(data, list) else [data]
+    return prepare_data(run, sources, None, val, None, masks)
 
 
 def with_splits(data, *splits):
@@ -212,7 +212,7 @@ def test_the_split_of_a_folder_is_read_if_the_images_of_all_are_named_alike(scen
             file.rename(tmp_path / half / part / "0001.png")
     shutil.copy(tmp_path / "train" / "classes.txt", tmp_path / "labels" / "train")
     run = resolve_run("fcrn", None, None, None, {})
-    prepared = prepare_data(run, tmp_path / "labels" / "train", tmp_path / "images", None, None, None)
+    prepared = prepare_data(run, [tmp_path / "labels" / "train"], tmp_path / "images", None, None, None)
     assert (prepared.training.paths, prepared.training.root) == (["train/0001.png"], tmp_path / "images")
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from boxel.data.annotations import Annotations
 from boxel.data.images import read_image
 from boxel.data.label_maps import has_background
 from boxel.data.transforms import RandomScaleCrop
@@ -22,7 +23,7 @@ from boxel.training.config import SEGMENTS, BoxSupTraining
 from boxel.training.lit_module import gather_by_image
 from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
-from boxel.training.prepare import TrainingData, count_repeats
+from boxel.training.prepare import TrainingData
 from boxel.training.semantic import SemanticTask, make_view_samples
 from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError
@@ -32,6 +33,7 @@ from boxel.viz.overlays import overlay_labels
 logger = rank_zero_logger(__name__)
 
 MIN_PROBABILITY = 1e-6  # lower limit of a class's probability, so that a pixel costs at most 14
+MAX_REPEATS = 10  # how often per epoch an image with given masks is used at most
 
 
 def make_boxsup_samples(run: Run, data: TrainingData, model: Any) -> Samples:
@@ -48,6 +50,24 @@ def make_boxsup_samples(run: Run, data: TrainingData, model: Any) -> Samples:
         message = "%d images with given masks are used %d times per epoch"
         logger.info(message, (repeats > 1).sum(), repeats.max())
     return make_view_samples(run, dataset, model, repeats)
+
+
+def count_repeats(data: Annotations, share: float) -> NDArray[np.int64]:
+    """Count how often to use each of (I,) images per epoch, so that few with given masks are not lost among many.
+
+    The few have a label map, or a given mask (not a predicted one) for every instance, and are repeated to reach their
+    `share`, up to `MAX_REPEATS`. The many have an instance without a given mask.
+    """
+    given = data.has_mask & ~data.has_generated_mask
+    guessed, complete = np.zeros((2, len(data)), dtype=bool)
+    guessed[data.image_index[~given & ~data.iscrowd]] = True
+    complete[data.image_index[given & ~data.iscrowd]] = True
+    few = data.has_label_map | (complete & ~guessed)
+    repeats = np.ones(len(data), dtype=np.int64)
+    if few.any():
+        wanted = share / (1 - share) * (guessed & ~few).sum() / few.sum()
+        repeats[few] = min(max(round(wanted), 1), MAX_REPEATS)
+    return repeats
 
 
 class BoxSupTask(SemanticTask):

@@ -29,8 +29,6 @@ from boxel.utils.files import is_file
 
 logger = rank_zero_logger(__name__)
 
-MAX_REPEATS = 10  # how often per epoch an image with given masks is used at most
-
 Source: TypeAlias = Annotations | str | Path
 
 
@@ -46,19 +44,18 @@ class TrainingData:
 
 def prepare_data(
     run: Run,
-    data: Source | Sequence[Source],
+    sources: Sequence[Source],
     images: str | Path | None,
     val: Source | None,
     val_images: str | Path | None,
     masks: Source | None,
 ) -> TrainingData:
-    """Read the data of a run and select its targets; all arguments but the first are those of :func:`boxel.train`.
+    """Read the data of a run and select its targets; the arguments are those of :func:`boxel.train`.
 
     The categories of `training` are not merged by `data.class_agnostic` yet, since a teacher may go by them.
     """
     settings, config = run.settings, run.settings.data
-    several = [data] if isinstance(data, (Annotations, str, Path)) else data
-    source = _drop_bad_masks(read_training(several, images, config.class_list))
+    source = _drop_bad_masks(read_training(sources, images, config.class_list))
     if masks is not None:
         source = add_masks(source, _drop_bad_masks(_read(masks, source.root)))
     if val is None:
@@ -266,24 +263,6 @@ def replace_columns(
     for name, column in columns.items():
         column[rows] = getattr(other, name)
     return replace(data, **columns)
-
-
-def count_repeats(data: Annotations, share: float) -> NDArray[np.int64]:
-    """Count how often to use each of (I,) images per epoch, so that few with given masks are not lost among many.
-
-    The few have a label map, or a given mask (not a predicted one) for every instance, and are repeated to reach their
-    `share`, up to `MAX_REPEATS`. The many have an instance without a given mask.
-    """
-    given = data.has_mask & ~data.has_generated_mask
-    guessed, complete = np.zeros((2, len(data)), dtype=bool)
-    guessed[data.image_index[~given & ~data.iscrowd]] = True
-    complete[data.image_index[given & ~data.iscrowd]] = True
-    few = data.has_label_map | (complete & ~guessed)
-    repeats = np.ones(len(data), dtype=np.int64)
-    if few.any():
-        wanted = share / (1 - share) * (guessed & ~few).sum() / few.sum()
-        repeats[few] = min(max(round(wanted), 1), MAX_REPEATS)
-    return repeats
 
 
 def keep_masks_for(data: Annotations, classes: Sequence[str]) -> Annotations:

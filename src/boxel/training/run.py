@@ -73,10 +73,13 @@ def train(
     run = resolve_run(method, config, init, out, settings)
     if not resume:
         check_unused(run.out)
-    _check_sources(data, val, masks)
+    sources = [data] if isinstance(data, (Annotations, str, Path)) else data
+    for source in (*sources, val, masks):  # a wrong path is reported before anything is read
+        if isinstance(source, (str, Path)):
+            recognize(source)
     from boxel.training.prepare import prepare_data
 
-    prepared = prepare_data(run, data, images, val, val_images, masks)
+    prepared = prepare_data(run, sources, images, val, val_images, masks)
     # Imported here, so that wrong arguments and data are reported without waiting for PyTorch.
     from boxel.models.io import load
     from boxel.training.engine import build_model, fit, start_processes
@@ -93,8 +96,8 @@ def train(
             return load(run.out)
         processes = start_processes(run.settings)
         if processes.is_global_zero:
-            sources = {"data": data, "images": images, "val": val, "val_images": val_images, "masks": masks}
-            write_record(run, {**sources, "init": init, **run.inputs}, prepared, processes, resume)
+            given = {"data": data, "images": images, "val": val, "val_images": val_images, "masks": masks}
+            write_record(run, {**given, "init": init, **run.inputs}, prepared, processes, resume)
         model = build_model(run, prepared.classes, init, resume)
         labeled = label_boxes(run, prepared, processes)
         if not fit(run, labeled, model, processes, checkpoint):
@@ -102,14 +105,3 @@ def train(
         if processes.is_global_zero:
             finish_run(run, model)
     return model.eval()
-
-
-def _check_sources(
-    data: Annotations | str | Path | Sequence[Annotations | str | Path],
-    *others: Annotations | str | Path | None,
-) -> None:
-    """Raise an error if a path that is named is not a dataset, before anything is read."""
-    several = data if isinstance(data, Sequence) and not isinstance(data, str) else [data]
-    for source in (*several, *others):
-        if source is not None and not isinstance(source, Annotations):
-            recognize(source)

@@ -143,6 +143,8 @@ def test_ids_that_contradict_image_names_or_boxes_are_not_used(truth, make_truth
 def test_images_of_the_same_name_in_several_folders_are_told_apart_by_their_ids(truth):
     nested = replace(truth, paths=["a/1.png", "b/1.png"])
     assert instance_ious(nested, nested.select_images([1]))[1].tolist() == [-1, -1, 1]
+    swapped = replace(nested.select_images([1, 0]), image_ids=nested.image_ids)
+    assert instance_ious(nested, swapped)[1].tolist() == [0, 1, 3]
 
 
 def test_datasets_without_a_common_instance_are_refused(truth):

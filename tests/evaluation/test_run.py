@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from boxel.data.annotations import Category
 from boxel.data.synthetic import write_scenes
-from boxel.evaluation import EvaluateConfig, evaluate, evaluate_detections
+from boxel.evaluation import EvaluateConfig, evaluate, evaluate_detections, to_results
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.run import is_class_agnostic, predict_dataset
 from boxel.models.detector import Detections, full_image_detections
@@ -202,3 +202,17 @@ def test_images_that_a_dataset_lacks_are_announced(tmp_path, caplog):
         f"lacks 2 of the 3 images of {truth.file}: their {lost} boxes count as boxes without a mask"
         in caplog.text
     )
+    caplog.clear()
+    truth.paths[:] = ["a/1.png", "b/1.png", "2.png"]
+    evaluate(replace(truth.select_images([0, 2]), paths=["A\\1.PNG", "2.png"]), truth)
+    assert "lacks 1 of the 3 images" in caplog.text
+
+
+def test_whatever_is_evaluated_is_compared_on_the_split_val(tmp_path, caplog):
+    truth = write_scenes(tmp_path, 3, height=64, width=96)
+    truth = replace(truth, splits=["train", "val", "train"])
+    caplog.set_level("INFO")
+    results = to_results(truth.select_images([1]))
+    assert evaluate(results, truth, boundary=False).metrics["mask"]["AR100"] == 1
+    assert evaluate(truth.select_images([1]), truth).metrics["masks"]["mask_iou"] == 1
+    assert caplog.text.count("compared on its split val") == 2

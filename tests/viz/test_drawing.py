@@ -10,6 +10,7 @@ from PIL import Image
 from boxel.data import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.label_maps import make_label_map
+from boxel.data.pairing import pair_images
 from boxel.data.synthetic import write_scenes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, UsageError
@@ -17,7 +18,7 @@ from boxel.viz import DrawConfig, draw_dataset
 from boxel.viz.drawing import draw_thumbnail, number_colors
 from boxel.viz.output import mirror_names
 from boxel.viz.overlays import Objects, draw_objects
-from boxel.viz.pairing import match_objects, pair_images
+from boxel.viz.pairing import match_objects, pair_with_truth
 
 
 def make(folder, boxes_by_path, size=(120, 100), names=("cat", "dog"), quality=None):
@@ -150,7 +151,7 @@ def test_images_meet_by_path_and_then_by_name(tmp_path):
     other = make(tmp_path / "o", dict.fromkeys(["x/2.jpg", "x/1.png", "9.png"], ()))
     assert pair_images(other, truth) == [2, None, None]  # 1.png is two images
     with pytest.raises(BoxelError, match="has none of the images"):
-        pair_images(make(tmp_path / "p", {"7.png": ()}), truth)
+        pair_with_truth(make(tmp_path / "p", {"7.png": ()}), truth)
 
 
 def test_only_objects_with_a_score_that_is_high_enough_are_drawn(tmp_path):

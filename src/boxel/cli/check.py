@@ -73,8 +73,8 @@ def _record_file(target: Path) -> Path:
 def _write_copy(found: Inspection, source: str, target: Path) -> list[str]:
     """Write the repaired copy and the record of its changes, and return what to print."""
     from boxel.data import write
-    from boxel.data.issues import count_noun
     from boxel.data.provenance import add_record, describe_input, describe_run
+    from boxel.utils.printable import count_noun
 
     record = found.record
     if not len(record) and not any(issue.repair for issue in found.issues):

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from boxel.utils.printable import count_noun
+
 _EXAMPLES = 3
 """Maximum number of messages of a kind in a text."""
 
@@ -49,7 +51,7 @@ def summarize_issues(issues: Sequence[Issue]) -> str:
         >>> summarize_issues([Issue("bad-image", "a.json: image 3 cannot be read; it is left out.")])
         '1 entry cannot be used: a.json: image 3 cannot be read; it is left out. `boxel check` lists all.'
     """
-    count = "1 entry" if len(issues) == 1 else f"{len(issues)} entries"
+    count = count_noun(len(issues), "entry", "entries")
     first = "" if len(issues) == 1 else ", the first"
     return f"{count} cannot be used{first}: {issues[0].message} `boxel check` lists all."
 
@@ -76,11 +78,6 @@ def format_issues(issues: Sequence[Issue]) -> list[str]:
         if len(members) > _EXAMPLES:
             lines.append(f"  ... and {len(members) - _EXAMPLES} more; `json` lists them all")
     return lines
-
-
-def count_noun(number: int, noun: str) -> str:
-    """Return a number and what it counts, e.g. ``1 image`` and ``1,200 images``."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def group_by_kind(issues: Sequence[Issue]) -> dict[str, list[Issue]]:

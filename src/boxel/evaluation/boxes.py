@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.layout import file_stems
+from boxel.data.pairing import pair_images
 from boxel.evaluation.coco import match_boxes
 from boxel.evaluation.results import Result, get_boxes, to_results
 from boxel.evaluation.tables import format_table
@@ -150,14 +150,14 @@ def _match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]
     position = {(pred.image_ids[image], pred.ids[i]): i for i, image in enumerate(pred.image_index.tolist())}
     keys = ((truth.image_ids[image], truth.ids[i]) for i, image in enumerate(truth.image_index.tolist()))
     index = np.array([position.get(key, -1) for key in keys], dtype=np.int64)
-    if _ids_agree(truth, pred, index):
+    pairs = pair_images(pred, truth)
+    if _ids_agree(truth, pred, index, pairs):
         return index
     index[:] = -1
-    image_of = dict(zip(file_stems(truth.paths), truth.image_ids, strict=True))
-    images = [image_of.get(name, "") for name in file_stems(pred.paths)]
+    images = ["" if image is None else truth.image_ids[image] for image in pairs]
     category_of = {category.name: category.id for category in truth.categories}
     categories = tuple(replace(c, id=category_of.get(c.name, -1)) for c in pred.categories)
-    in_both = np.array([image != "" for image in images], dtype=bool)
+    in_both = np.array([image is not None for image in pairs], dtype=bool)
     own = np.flatnonzero(in_both[pred.image_index] & pred.has_box & ~pred.iscrowd)
     renamed = replace(pred.without_masks(), image_ids=images, categories=categories).select_instances(own)
     for row, instance in match_boxes(truth, to_results(renamed)):
@@ -169,14 +169,19 @@ def _match_instances(truth: Annotations, pred: Annotations) -> NDArray[np.int64]
     return index
 
 
-def _ids_agree(truth: Annotations, pred: Annotations, index: NDArray[np.int64]) -> bool:
+def _ids_agree(
+    truth: Annotations, pred: Annotations, index: NDArray[np.int64], pairs: Sequence[int | None]
+) -> bool:
     """Return whether instances of the same ids have the same image names, and at least half of them similar boxes."""
     found = np.flatnonzero(index >= 0)
     images = zip(truth.image_index[found].tolist(), pred.image_index[index[found]].tolist(), strict=True)
-    names = ((PurePath(truth.paths[a]).stem, PurePath(pred.paths[b]).stem) for a, b in set(images))
+    same = (  # the names of several images may be the same
+        PurePath(truth.paths[a]).stem == PurePath(pred.paths[b]).stem if pairs[b] is None else pairs[b] == a
+        for a, b in set(images)
+    )
     boxed = found[truth.has_box[found] & pred.has_box[index[found]]]
     overlap = paired_box_iou(truth.boxes[boxed], pred.boxes[index[boxed]]) > 0
-    return len(found) > 0 and all(a == b for a, b in names) and 2 * int(overlap.sum()) >= len(boxed)
+    return len(found) > 0 and all(same) and 2 * int(overlap.sum()) >= len(boxed)
 
 
 def quality_metrics(ious: ArrayLike, quality: ArrayLike) -> dict[str, float]:

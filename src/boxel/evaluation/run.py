@@ -6,7 +6,7 @@ import json
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path, PurePath
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 import numpy as np
@@ -15,6 +15,7 @@ from boxel.data import Annotations, read, recognize, select_split
 from boxel.data.formats.yolo_files import NoSplitError
 from boxel.data.images import describe_missing
 from boxel.data.issues import summarize_issues
+from boxel.data.pairing import pair_images
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.boxes import format_masks, measure_masks
 from boxel.evaluation.config import EvaluateConfig
@@ -132,7 +133,7 @@ def evaluate(
     _refuse_unused(name if name != "results" else "this", kind, config)
     if not isinstance(truth, Annotations):
         truth = _read_truth(truth, images, class_list)
-    elif kind in ("detector", "segmenter", "box_to_mask") and "val" in truth.splits:  # as of a file
+    elif "val" in truth.splits and set(truth.splits) != {"val"}:  # as of a file
         logger.info("%s: compared on its split val", truth.file)
         truth = select_split(truth, "val")
     truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run
@@ -279,8 +280,7 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
 
 def _announce_missing_images(truth: Annotations, pred: Annotations) -> None:
     """Warn that a dataset lacks images of the ground truth, whose masks count as missed."""
-    known = {PurePath(path).stem for path in pred.paths}
-    lacking = np.array([PurePath(path).stem not in known for path in truth.paths], dtype=bool)
+    lacking = np.array([image is None for image in pair_images(truth, pred)], dtype=bool)
     if lacking.any():
         boxes = int((lacking[truth.image_index] & ~truth.iscrowd).sum())
         logger.warning(

@@ -22,6 +22,7 @@ from boxel.labeling.store import Store
 from boxel.masks.boxes import paired_box_iou
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError
+from boxel.utils.printable import count_noun
 
 MAX_NAMED = 5
 """Maximum number of ids in a sentence."""
@@ -140,8 +141,7 @@ def _count(ids: Sequence[ImageId], what: str, outcome: str) -> str:
     if not ids:
         return ""
     named = ", ".join(map(str, ids[:MAX_NAMED])) + ", ..." * (len(ids) > MAX_NAMED)
-    several = "s" * (len(ids) > 1)
-    return f"{len(ids):,} {what}{several} {outcome} (id{several} {named})"
+    return f"{count_noun(len(ids), what)} {outcome} (id{'s' * (len(ids) > 1)} {named})"
 
 
 def join(found: Mapping[str, Edits]) -> Edits:

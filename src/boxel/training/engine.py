@@ -34,6 +34,7 @@ from boxel.training.schedule import Plan, make_plan
 from boxel.training.settings import LAST, Run
 from boxel.utils.errors import BoxelError, UsageError, one_line
 from boxel.utils.files import not_written
+from boxel.utils.printable import count_noun
 
 logger = rank_zero_logger(__name__)
 
@@ -181,9 +182,8 @@ def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, proce
         logger.warning("%s", warning)
     logger.info("%s with %s: %s", run.method.name, settings.model.backbone, summarize(data))
     size = settings.batch_size * settings.accumulate * count
-    message = "%d step%s of %d %s, lr %.3g, on %d x %s; everything goes to %s"
-    plural = "" if plan.steps == 1 else "s"
-    logger.info(message, plan.steps, plural, size, samples.unit, plan.lr, count, device, run.out)
+    message = "%s of %d %s, lr %.3g, on %d x %s; everything goes to %s"
+    logger.info(message, count_noun(plan.steps, "step"), size, samples.unit, plan.lr, count, device, run.out)
 
 
 def _initialize(model: Any, init: str | Path, classes: Sequence[Category]) -> None:

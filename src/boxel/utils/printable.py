@@ -1,4 +1,4 @@
-"""Text from files of unknown origin, safe to show: control characters reach neither a terminal nor a page."""
+"""Text that is shown: counts in words, and no control character from a file of unknown origin."""
 
 from __future__ import annotations
 
@@ -24,6 +24,16 @@ def printable(text: str) -> str:
         cat\x1b[2J
     """
     return text.translate(_ESCAPES)
+
+
+def count_noun(number: int, noun: str, plural: str | None = None) -> str:
+    """Return a number and what it counts; the plural is the noun with an s, unless it is given.
+
+    Examples:
+        >>> count_noun(1, "image"), count_noun(1200, "image"), count_noun(2, "entry", "entries")
+        ('1 image', '1,200 images', '2 entries')
+    """
+    return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
 
 
 class PrintableStream:

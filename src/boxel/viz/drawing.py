@@ -19,6 +19,7 @@ from boxel.data.label_maps import make_label_map, pixel_classes
 from boxel.masks.rle import Rle
 from boxel.utils.config import parse_config
 from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.printable import count_noun
 from boxel.utils.progress import progress
 from boxel.viz.colors import BLACK, PALETTE, WHITE, pick_color
 from boxel.viz.config import DrawConfig
@@ -40,7 +41,7 @@ from boxel.viz.overlays import (
     overlay_labels,
     text_size,
 )
-from boxel.viz.pairing import match_objects, pair_images, rank_images
+from boxel.viz.pairing import match_objects, pair_with_truth, rank_images
 from boxel.viz.text import clean_text, line_height, shorten, text_mask, write_text
 
 logger = logging.getLogger(__name__)
@@ -119,7 +120,7 @@ def draw_dataset(
     folder = None if out is None else Path(out)
     _check_outputs(data, folder, config.sheet)
     names = mirror_names(data.paths)  # of all images, so that the choice does not change them
-    pairs = [None] * len(data) if truth is None else pair_images(data, truth)
+    pairs = [None] * len(data) if truth is None else pair_with_truth(data, truth)
     data = _filter(data, config)
     images, notes = _choose(data, truth, pairs, config)
     if folder is not None:
@@ -318,8 +319,8 @@ class _Artist:
         assert self.truth is not None
         own, gt = self.data.instances_in(image), self.truth.instances_in(other)
         names = _name_files(self.truth.file, self.data.file)
-        left = f"truth: {names[0]}, {_count(len(gt), 'object')}"
-        right = f"prediction: {names[1]}, {_count(len(own), 'object')}"
+        left = f"truth: {names[0]}, {count_noun(len(gt), 'object')}"
+        right = f"prediction: {names[1]}, {count_noun(len(own), 'object')}"
         gt = gt[~self.truth.iscrowd[gt]]
         if len(gt):
             ious = match_objects(self.truth, gt, self.data, own)
@@ -335,10 +336,6 @@ def _name_files(*files: str) -> list[str]:
         if len(set(names)) == len(names):
             break
     return [clean_text(name) for name in names]
-
-
-def _count(number: int, unit: str) -> str:
-    return f"{number} {unit}{'' if number == 1 else 's'}"
 
 
 def _widen(panel: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:

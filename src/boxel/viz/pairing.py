@@ -3,49 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
-from collections.abc import Callable, Sequence
-from pathlib import PurePath
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
+from boxel.data.pairing import pair_images
 from boxel.utils.errors import BoxelError
 
 logger = logging.getLogger(__name__)
 
 
-def pair_images(data: Annotations, truth: Annotations) -> list[int | None]:
-    """Return for each image of a dataset its index in another: by path, else by a file name that both have once.
-
-    Ids do not count, since those of different files may stand for different images.
+def pair_with_truth(data: Annotations, truth: Annotations) -> list[int | None]:
+    """Pair the images of a dataset with those of the truth, see `pair_images`; those without a pair are logged.
 
     Raises:
         BoxelError: The two have no image in common.
-
-    Examples:
-        >>> from boxel.data.samples import sample_images
-        >>> data = sample_images()
-        >>> pair_images(data.select_images([2, 0]), data)
-        [2, 0]
     """
-    pairs: list[int | None] = [None] * len(data)
-    keys: list[Callable[[Annotations, int], str]] = [
-        lambda it, image: str(it.image_path(image)),
-        lambda it, image: str(PurePath(it.paths[image])),
-        lambda it, image: PurePath(it.paths[image]).name,
-        lambda it, image: PurePath(it.paths[image]).stem,
-    ]
-    for key in keys:
-        own, others = ([key(it, image) for image in range(len(it))] for it in (data, truth))
-        counts = Counter(own), Counter(others)
-        known = {name: image for image, name in enumerate(others) if counts[1][name] == 1}
-        used = set(pairs)
-        for image, name in enumerate(own):
-            if pairs[image] is None and counts[0][name] == 1 and known.get(name) not in used:
-                pairs[image] = known.get(name)
+    pairs = pair_images(data, truth)
     lacking = [data.paths[image] for image, other in enumerate(pairs) if other is None]
     if lacking and len(lacking) == len(data):
         raise BoxelError(

@@ -14,9 +14,9 @@ from boxel.data.checks import exif
 from boxel.data.checks.image_facts import ImageFacts, read_facts
 from boxel.data.checks.repair_state import RepairState
 from boxel.data.images import ImageError, ImageHeader
-from boxel.data.issues import count_noun
 from boxel.data.label_maps import label_map_size
 from boxel.utils.errors import BoxelError
+from boxel.utils.printable import count_noun
 
 
 def check_files(state: RepairState) -> None:

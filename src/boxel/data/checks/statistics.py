@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,8 @@ from boxel.data.annotations import Annotations
 from boxel.data.checks.image_facts import ImageFacts
 from boxel.data.checks.near_duplicates import group_near_duplicates
 from boxel.data.images import leads_out
-from boxel.data.issues import count_noun
+from boxel.utils.printable import count_noun
+from boxel.utils.provenance import digest_file
 
 SMALL, MEDIUM = 32**2, 96**2
 """Square pixels below which COCO calls an object small, and medium."""
@@ -204,14 +204,10 @@ def group_identical(files: Iterable[tuple[Hashable, Path]]) -> list[list[int]]:
 
 
 def _digest(path: Path) -> object:
-    digest = blake2b(digest_size=16)
     try:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        return digest_file(path)
     except OSError:  # it was there before
         return path
-    return digest.digest()
 
 
 def _name_groups(

@@ -25,6 +25,7 @@ from boxel.data.image_names import split_path
 from boxel.data.images import MAX_PIXELS, SUFFIXES, leads_out
 from boxel.masks.rle import Rle, decode_in_box
 from boxel.utils.errors import BoxelError
+from boxel.utils.printable import count_noun
 
 MAX_MASKS = 254
 """Maximum number of masks of an image that a uint8 map holds, beside 0 for background and 255 for void."""
@@ -383,7 +384,7 @@ def list_fields(data: Annotations, held: Collection[str] | None = ()) -> str:
     for extras, word in ((data.extras, "object"), (data.image_extras, "image")):
         keys = Counter(key for text in extras if text is not None for key in msgspec.json.decode(text))
         parts += [
-            f"{key} ({count:,} {word}{'s' * (count != 1)})"
+            f"{key} ({count_noun(count, word)})"
             for key, count in keys.items()
             if held is not None and (f"image {key}" if word == "image" else key) not in held
         ]

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from hashlib import _Hash
+    from hashlib import _Hash, blake2b
 
 _command: str | None = None
 
@@ -59,7 +59,7 @@ def digest_file(path: str | Path) -> str:
     return digest.hexdigest()
 
 
-def add_file(digest: _Hash, path: str | Path) -> None:
+def add_file(digest: _Hash | blake2b, path: str | Path) -> None:
     """Add the content of a file to a digest of `hashlib`."""
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):

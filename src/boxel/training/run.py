@@ -74,9 +74,7 @@ def train(
     if not resume:
         check_unused(run.out)
     sources = [data] if isinstance(data, (Annotations, str, Path)) else data
-    for source in (*sources, val, masks):  # a wrong path is reported before anything is read
-        if isinstance(source, (str, Path)):
-            recognize(source)
+    _check_paths(*sources, val, masks)
     from boxel.training.prepare import prepare_data
 
     prepared = prepare_data(run, sources, images, val, val_images, masks)
@@ -105,3 +103,10 @@ def train(
         if processes.is_global_zero:
             finish_run(run, model)
     return model.eval()
+
+
+def _check_paths(*sources: Annotations | str | Path | None) -> None:
+    """Raise an error for a path that is no dataset, before anything is read."""
+    for source in sources:
+        if isinstance(source, (str, Path)):
+            recognize(source)

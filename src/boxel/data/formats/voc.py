@@ -132,6 +132,10 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     built = rows.build(root, categories, path)
     data = _prefer_read(built, ids.restore(built, [xml.stem for xml in parsed]))
     names = [category.name for category in data.categories]  # restored in their own order
+    if (
+        names != order and data.has_segmentation.any()
+    ):  # as written from masks, of which the maps show no more
+        return replace(data, label_maps=[None] * len(data))
     values = {0: BACKGROUND} | {
         k: names.index(name) for k, name in enumerate(order, start=1) if name in names
     }

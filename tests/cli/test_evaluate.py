@@ -166,7 +166,7 @@ def test_results_with_a_byte_order_mark_are_read(tmp_path: Path, capsys) -> None
         (lambda row: row | {"bbox": [v / s for v, s in zip(row["bbox"], (200, 100) * 2, strict=True)]},
          "shares of the image (x, y, width, height)"),
         (lambda row: row | {"bbox": [v / 2 for v in row["bbox"]]}, "the boxes fit images"),
-        (lambda row: row | {"bbox": [0, 0, 3, 3]}, "no box overlaps a true box"),
+        (lambda row: row | {"bbox": [0, 0, 3, 3]}, "no true box overlaps a box"),
     ],
 )  # fmt: skip
 def test_the_likely_cause_is_shown_beside_the_numbers(tmp_path: Path, capsys, change, said) -> None:

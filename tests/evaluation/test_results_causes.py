@@ -138,8 +138,8 @@ def test_results_that_overlap_nothing_are_reported(make_truth):
     truth, results = make_scene(make_truth)
     tiny = [{**result, "bbox": [1, 1, 2, 2]} for result in results]
     assert find_causes(truth, tiny) == [
-        "no box overlaps a true box of its image by an IoU of 0.5; check that results and ground truth are of the same "
-        "images and in pixels of the original files"
+        "no true box overlaps a box of the results by an IoU of 0.5; check that results and ground truth are of the "
+        "same images and in pixels of the original files"
     ]
     assert find_causes(truth, []) == [] and find_causes(truth.select_instances([]), results) == []
 
@@ -157,6 +157,75 @@ def test_weak_detectors_have_no_cause(make_truth, seed):
         if random.random() < 0.4:
             weak[-1]["category_id"] = int(random.choice([2, 3, 5, 9]))
     assert find_causes(truth, weak) == []
+
+
+SITES = {  # where the objects of a dataset are: a hypothesis fits such boxes by chance
+    "the whole image": lambda random: (0, 0, *random.uniform(0.9, 1, 2)),
+    "the upper left corner": lambda random: (*random.uniform(0, 0.01, 2), *random.uniform(0.1, 0.4, 2)),
+    "the center": lambda random: (lambda w, h: ((1 - w) / 2, (1 - h) / 2, w, h))(
+        *random.uniform(0.4, 0.7, 2)
+    ),
+    "the top": lambda random: (0, 0, 1, random.uniform(0.3, 0.4)),
+}
+BAD = {
+    "the whole image": lambda x, y, w, h, W, H: (0, 0, W, H),
+    "the left half of each object": lambda x, y, w, h, *_: (x, y, w / 2, h),
+    "its head": lambda x, y, w, h, *_: (x, y, w / 2, h / 3),
+    "it and its shadow": lambda x, y, w, h, W, H: (x, y, min(w * 1.5, W - x), min(h * 1.3, H - y)),
+    "loose": lambda x, y, w, h, *_: (max(x - 0.6 * w, 0), max(y - 0.6 * h, 0), 2.2 * w, 2.2 * h),
+    "tight": lambda x, y, w, h, *_: (x + w / 8, y + h / 8, w * 0.75, h * 0.75),
+}
+
+
+@pytest.mark.parametrize("site", SITES)
+@pytest.mark.parametrize("bad", BAD)
+def test_boxes_that_are_bad_alike_are_no_boxes_of_another_form(make_truth, site, bad):
+    random = np.random.default_rng(1)
+    sizes = SIZES * 3
+    instances, results = [], []
+    for image, (height, width) in enumerate(sizes):
+        x, y, w, h = np.array(SITES[site](random)) * (width, height, width, height)
+        instances.append({"image": image, "box": (x, y, x + w, y + h)})
+        box = [float(value) for value in BAD[bad](x, y, w, h, width, height)]
+        results.append({"image_id": image + 1, "category_id": 1, "score": 0.5, "bbox": box})
+    causes = find_causes(make_truth(sizes, instances), results)
+    assert all(cause.startswith(("no true box overlaps", "only ")) for cause in causes), causes
+
+
+def test_a_detector_of_one_class_is_not_off_by_one(make_truth):
+    boxes = [(20 * k, 5, 20 * k + 15, 25) for k in range(4)]
+    instances = [{"box": box, "label": int(k == 3)} for k, box in enumerate(boxes)]
+    truth = make_truth([(60, 90)], instances, category_ids=(1, 2))
+    rows = [{"image_id": 1, "score": 0.9, "bbox": [x, y, 15, 20]} for x, y, *_ in boxes]
+    assert find_causes(truth, [{**row, "category_id": 2} for row in rows]) == []
+    assert "one too low" in find_causes(truth, [{**row, "category_id": 0} for row in rows])[0]
+
+
+def test_classes_that_are_given_once_each_show_no_other_numbering(make_truth):
+    boxes = [(20 * k, 5, 20 * k + 15, 25) for k in range(4)]
+    instances = [{"box": box, "label": k} for k, box in enumerate(boxes)]
+    truth = make_truth([(60, 90)], instances, category_ids=(2, 3, 5, 9))
+    rows = [{"image_id": 1, "score": 0.9, "bbox": [x, y, 15, 20]} for x, y, *_ in boxes]
+    given = [{**row, "category_id": id} for row, id in zip(rows, (9, 2, 3, 5), strict=True)]
+    assert find_causes(truth, given) == []
+
+
+def test_results_of_other_images_are_reported(make_truth):
+    random = np.random.default_rng(0)
+    boxes = np.concatenate(
+        [random.uniform(0, 400, (25, 2)), random.uniform(40, 100, (25, 2))], axis=1
+    ).tolist()
+    instances = [{"image": k, "box": (x, y, x + w, y + h)} for k, (x, y, w, h) in enumerate(boxes)]
+    boxes[3] = boxes[0]  # one fits by chance
+    rows = [
+        {"image_id": (k + 3) % 25 + 1, "category_id": 1, "score": 0.9, "bbox": box}
+        for k, box in enumerate(boxes)
+    ]
+    instances[3]["box"] = instances[0]["box"]
+    (cause,) = find_causes(make_truth([(500, 500)] * 25, instances), rows)
+    assert cause.startswith(
+        "only 1 of 25 compared true boxes overlap a box of the results by an IoU of 0.5; check that"
+    )
 
 
 def test_random_sets_have_no_cause(random_set):

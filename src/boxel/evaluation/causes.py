@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -27,7 +29,10 @@ _MIN_MIXED, _MAX_MIXED = 3, 12
 """How many boxes an image has at least whose id is compared with others, and how many of its best are looked at."""
 
 _MIN_GAIN = 0.1
-"""By how much a hypothesis raises the mean of the best IoUs at least."""
+"""Minimum gain of the mean of the best IoUs by a hypothesis."""
+
+_MIN_LEAD = 0.05
+"""Minimum lead of that mean over what a bad detector explains as well, and over the boxes of another image."""
 
 
 @dataclass(frozen=True)
@@ -78,15 +83,19 @@ def find_causes(truth: Annotations, results: Sequence[Result], class_agnostic: b
         return []
     images = _sample(truth, results)
     ious = _best_ious(images, _as_xywh)
+    hits = int((ious >= 0.5).sum())
     cause, transform = _find_geometry(images, ious) or (None, _as_xywh)
-    if cause is None and (ious >= 0.5).sum() <= 0.3 * len(ious):
+    if cause is None and hits <= 0.3 * len(ious):
         other_images = _explain_images(truth, results, float(ious.sum() / max(len(ious), 1)))
         if other_images:
             return [other_images]
-    if cause is None and not (ious >= 0.5).any():
+    if cause is None and hits <= 0.05 * len(ious):
+        overlap = (
+            f"only {hits} of {len(ious)} compared true boxes overlap" if hits else "no true box overlaps"
+        )
         cause = (
-            "no box overlaps a true box of its image by an IoU of 0.5; check that results and ground truth are of the "
-            "same images and in pixels of the original files"
+            f"{overlap} a box of the results by an IoU of 0.5; check that results and ground truth are of the same "
+            "images and in pixels of the original files"
         )
     sentences = [text for text in (cause, _explain_masks(results)) if text]
     if not class_agnostic and (classes := _explain_classes(truth, images, transform)):
@@ -155,10 +164,25 @@ def _best_ious(images: Sequence[_Image], transform: _Transform) -> NDArray[np.fl
     return np.concatenate([np.zeros(0), *(_ious(image, transform).max(axis=1) for image in images)])
 
 
+def _mean_with_others(images: Sequence[_Image], transform: _Transform) -> float:
+    """Return the mean of the best IoUs if images have the true boxes of another one; 0 for a single image."""
+    boxes = [transform(image) for image in images]
+    ious = [
+        _iou_matrix(images[(k + step) % len(images)].gt_boxes, own).max(axis=1)
+        for step in range(1, min(len(images), 5))
+        for k, own in enumerate(boxes)
+    ]
+    return float(np.concatenate(ious).mean()) if ious else 0.0
+
+
 def _ious(image: _Image, transform: _Transform) -> NDArray[np.float64]:
-    boxes = transform(image)
+    return _iou_matrix(image.gt_boxes, transform(image))
+
+
+def _iou_matrix(gt_boxes: NDArray[np.float64], boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return (G, D) IoUs of xyxy boxes, those that end before they begin being empty."""
     valid = np.all(boxes[:, 2:] > boxes[:, :2], axis=1)
-    return np.where(valid, box_iou(image.gt_boxes, np.where(valid[:, None], boxes, 0)), 0)
+    return np.where(valid, box_iou(gt_boxes, np.where(valid[:, None], boxes, 0)), 0)
 
 
 # ---------------------------------------------------------------- boxes
@@ -175,8 +199,40 @@ def _find_geometry(images: Sequence[_Image], ious: NDArray[np.float64]) -> tuple
         if mean > best_mean + 1e-6:
             best, best_mean = (sentence, transform), mean
     # A few boxes fit something by chance.
-    needed = 0.3 if len(ious) >= 10 else 0.6
-    return best if best_mean >= max(needed, base + _MIN_GAIN) else None
+    count = min(len(ious), sum(len(image.boxes) for image in images))
+    if best is None or best_mean < max(0.3 if count >= 10 else 0.6, base + _MIN_GAIN):
+        return None
+    rivals = [_mean_with_others(images, best[1])]
+    rivals += [float(_best_ious(images, rival).mean()) for rival in _resized(images, best[1])]
+    return best if best_mean >= max(rivals) + _MIN_LEAD else None
+
+
+def _resized(images: Sequence[_Image], transform: _Transform) -> Iterator[_Transform]:
+    """Yield what a detector of loose, tight or shifted boxes explains: all are resized alike about a point of theirs.
+
+    The factor of each side, and the shift of all centers, are the medians of those of a hypothesis.
+    """
+    written = np.concatenate([_as_xywh(image) for image in images])
+    fitted = np.concatenate([transform(image) for image in images])
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratios = (fitted[:, 2:] - fitted[:, :2]) / (written[:, 2:] - written[:, :2])
+    usable = np.isfinite(ratios).all(axis=1) & (ratios > 0).all(axis=1)
+    if not usable.any():
+        return
+    factor = np.median(ratios[usable], axis=0)
+    shift = np.median((fitted[:, :2] + fitted[:, 2:] - written[:, :2] - written[:, 2:])[usable] / 2, axis=0)
+
+    def resize(image: _Image, anchor: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        sides = image.boxes[:, 2:]
+        if anchor is None:
+            corner = image.boxes[:, :2] + shift + sides * (1 - factor) / 2
+        else:
+            corner = image.boxes[:, :2] + anchor * sides * (1 - factor)
+        return np.concatenate([corner, corner + sides * factor], axis=1)
+
+    yield partial(resize, anchor=None)
+    for x, y in product((0, 0.5, 1), repeat=2):
+        yield partial(resize, anchor=np.array([x, y]))
 
 
 def _geometries(images: Sequence[_Image]) -> Iterator[tuple[str, _Transform]]:
@@ -235,24 +291,24 @@ def _scales(images: Sequence[_Image]) -> Iterator[tuple[str, _Transform]]:
         if size := _mode((length / sx)[even & at_origin]):
             which = max if side == "longer" else min
             yield (
-                f"the boxes fit images whose {side} side is {size:.0f} pixels; {remedy}",
+                f"the boxes fit images whose {side} side is about {size:.0f} pixels; {remedy}",
                 lambda image, size=size, which=which: _as_xywh(image) * (which(image.size) / size),  # type: ignore[misc]
             )
     w, h = _mode((width / sx)[at_origin]), _mode((height / sy)[at_origin])
     if w and h:
         yield (
-            f"the boxes fit images resized to {w:.0f} x {h:.0f} pixels; {remedy}",
+            f"the boxes fit images resized to about {w:.0f} x {h:.0f} pixels; {remedy}",
             lambda image, w=w, h=h: _as_xywh(image) * (np.array(image.size * 2) / (w, h, w, h)),  # type: ignore[misc]
         )
     if factor := _mode(1 / sx[even & at_origin]):
         yield (
-            f"the boxes fit images resized by a factor of {factor:.3g}; {remedy}",
+            f"the boxes fit images resized by a factor of about {factor:.3g}; {remedy}",
             lambda image, factor=factor: _as_xywh(image) / factor,  # type: ignore[misc]
         )
     if size := _mode((np.maximum(width, height) / sx)[even]):  # not at the origin: padded to a square
         yield (
-            f"the boxes fit images padded to a square and resized to {size:.0f} x {size:.0f} pixels; subtract the "
-            f"padding, and {remedy}",
+            f"the boxes fit images padded to a square and resized to about {size:.0f} x {size:.0f} pixels; subtract "
+            f"the padding, and {remedy}",
             lambda image, size=size: _without_padding(image, size),  # type: ignore[misc]
         )
 
@@ -383,14 +439,21 @@ def _explain_classes(truth: Annotations, images: Sequence[_Image], transform: _T
     }
     for sentence, mapping in mappings.items():
         numbers = [(given, true) for given, true in pairs if isinstance(given, int)]
-        share = sum(mapping(given) == true for given, true in numbers) / len(pairs)
-        if share >= 0.6 and share >= same + 0.3:
+        explained = [given for given, true in numbers if mapping(given) == true]
+        share = len(explained) / len(pairs)
+        # One class for all is that of a detector of one class, unless the ground truth lacks it.
+        several = len(set(explained)) > 1 or not set(explained) & set(order)
+        if several and share >= 0.6 and share >= same + 0.3:
             return f"the boxes agree and {sentence}"
     counts: dict[Any, Counter[int]] = {}
     for given, true in pairs:
         counts.setdefault(given, Counter())[true] += 1
-    best = {given: max(found.items(), key=lambda item: item[1]) for given, found in counts.items()}
-    if same <= 0.2 and len(best) > 1 and sum(count for _, count in best.values()) >= max(3, 0.8 * len(pairs)):
+    # A class of the ground truth that is given once may be a mistake.
+    repeated = {given: found for given, found in counts.items() if found.total() > 1 or given not in order}
+    best = {given: max(found.items(), key=lambda item: item[1]) for given, found in repeated.items()}
+    total = sum(found.total() for found in repeated.values())
+    agree = sum(count for _, count in best.values())
+    if same <= 0.2 and len(best) > 1 and agree >= max(3, 0.8 * total) and total >= 0.5 * len(pairs):
         names = {category.id: f"{category.id} ({category.name})" for category in truth.categories}
         given, (true, count) = max(best.items(), key=lambda item: item[1][1] * (item[0] != item[1][0]))
         return (

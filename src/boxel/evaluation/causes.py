@@ -407,7 +407,8 @@ def _explain_mixed_images(truth: Annotations, results: Sequence[Result], base: f
         if len(boxes) < _MIN_MIXED:
             continue
         means = [float(box_iou(gt, np.array(boxes)).max(axis=1).mean()) for gt in own]
-        if means and max(means) >= 0.7:
+        *_, second, first = [0.0, 0.0, *sorted(means)]
+        if first >= max(0.7, second + _MIN_GAIN):  # or images are alike
             fits.append((image_id, truth.image_ids[many[int(np.argmax(means))]]))
     moved = [(found, fit) for found, fit in fits if found != fit]
     if len(moved) < 2 or len(moved) < 0.5 * len(fits) or base > 0.4:

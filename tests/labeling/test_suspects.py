@@ -1,4 +1,4 @@
-"""Boxes that look wrong by content: what is found, and how it is kept."""
+"""Boxes that look wrong by content: which are marked, and how the marks are kept."""
 
 import json
 

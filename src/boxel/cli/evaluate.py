@@ -48,7 +48,7 @@ def _evaluate(given: dict[str, Any]) -> int:
 
 
 def _describe(subject: str, truth: str) -> dict[str, Any]:
-    """Describe what made a file of metrics, as `info` of a dataset does."""
+    """Describe what made a file of metrics, like `info` of a dataset."""
     from boxel.data.digest import describe_source
     from boxel.utils.provenance import describe_origin
 

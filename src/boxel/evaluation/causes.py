@@ -26,7 +26,7 @@ _MAX_IMAGES, _MAX_PER_IMAGE = 300, 50
 """How many images, spread over the dataset, and how many of the best detections of each are looked at."""
 
 _MIN_MIXED, _MAX_MIXED = 3, 12
-"""How many boxes an image has at least whose id is compared with others, and how many of its best are looked at."""
+"""Minimum number of boxes of images whose ids are compared, and how many of the best boxes are looked at."""
 
 _MIN_GAIN = 0.1
 """Minimum gain of the mean of the best IoUs by a hypothesis."""

@@ -40,9 +40,8 @@ def train(
 
     Args:
         method: `boxinst`, `mask-rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
-        data: Annotations, a file or folder in any format of :func:`boxel.read`, or several of these, which are joined.
-            Of a dataset with splits, `train` is used, and `val` to validate on. Instances with a mask are learned from
-            it, others from their box.
+        data: Annotations, a file or folder in any format of :func:`boxel.read`, or several, which are joined. Of
+            splits, `train` is used. Instances with a mask are learned from it, others from their box.
         out: Folder of the run, for its settings, metrics, curves, samples, checkpoints and the model; `runs/METHOD` if
             None.
         images: Folder of the images if it is not beside the annotations; of several datasets, that of the first.
@@ -71,14 +70,14 @@ def train(
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP
     """
     run = resolve_run(method, config, init, out, settings)
+    sources = [data] if isinstance(data, (Annotations, str, Path)) else data
     if not resume:
         check_unused(run.out)
-    sources = [data] if isinstance(data, (Annotations, str, Path)) else data
     _check_paths(*sources, val, masks)
     from boxel.training.prepare import prepare_data
 
     prepared = prepare_data(run, sources, images, val, val_images, masks)
-    # Imported here, so that wrong arguments and data are reported without waiting for PyTorch.
+    # Imported here, since PyTorch takes long to start.
     from boxel.models.io import load
     from boxel.training.engine import build_model, fit, start_processes
     from boxel.training.pseudo_masks import label_boxes
@@ -106,7 +105,7 @@ def train(
 
 
 def _check_paths(*sources: Annotations | str | Path | None) -> None:
-    """Raise an error for a path that is no dataset, before anything is read."""
+    """Raise an error for a path without a dataset, before anything is read."""
     for source in sources:
         if isinstance(source, (str, Path)):
             recognize(source)

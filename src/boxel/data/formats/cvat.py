@@ -107,11 +107,11 @@ def _restore_types(read: dict[str, Any], known: Mapping[str, Any]) -> None:
     for name in read.keys() & known.keys():
         with contextlib.suppress(msgspec.DecodeError):  # it has become another text
             value = msgspec.json.decode(read[name])
-            if not isinstance(value, str) and _kind_of(value) == _kind_of(known[name]):
+            if not isinstance(value, str) and _number_type(value) == _number_type(known[name]):
                 read[name] = value
 
 
-def _kind_of(value: Any) -> type:
+def _number_type(value: Any) -> type:
     return float if type(value) is int else type(value)
 
 

@@ -154,7 +154,7 @@ def _read_label_map(
 
 
 def _with_plain_background(data: Annotations) -> Annotations:
-    """Return the dataset without a category for background, which is no class of VOC."""
+    """Return the dataset without a category for background, which VOC has as the value 0."""
     names = [category.name for category in data.categories]
     if not any(data.label_maps) or BACKGROUND_NAME not in names:
         return data

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from boxel.data import example_scenes, write
 from boxel.data.annotations import Category
 from boxel.data.synthetic import write_scenes
 from boxel.evaluation import EvaluateConfig, evaluate, evaluate_detections, to_results
@@ -216,3 +217,12 @@ def test_whatever_is_evaluated_is_compared_on_the_split_val(tmp_path, caplog):
     assert evaluate(results, truth, boundary=False).metrics["mask"]["AR100"] == 1
     assert evaluate(truth.select_images([1]), truth).metrics["masks"]["mask_iou"] == 1
     assert caplog.text.count("compared on its split val") == 2
+
+
+def test_results_of_other_splits_are_named_as_such(tmp_path, caplog):
+    truth = replace(example_scenes(3), splits=["train", "val", "val"])
+    write(truth, tmp_path / "truth.json")
+    with caplog.at_level("INFO"):
+        evaluate(to_results(truth), tmp_path / "truth.json", images=truth.root, boundary=False)
+    assert "compared on its split val: 2 images" in caplog.text
+    assert "results are of no image of" in caplog.text and "truth.json (its split val)" in caplog.text

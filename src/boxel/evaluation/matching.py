@@ -84,7 +84,7 @@ def _match_images(
 ) -> list[int | str | None]:
     """Return the image id of each result in the ground truth; None if it is of none, which is reported."""
     names = ImageNames(truth)
-    source = truth.file or "the ground truth"
+    source = (truth.file or "the ground truth") + (" (its split val)" if set(truth.splits) == {"val"} else "")
     cache: dict[tuple[Any, Any], int | None] = {}
     for key in dict.fromkeys((r["image_id"], r.get("file_name")) for r in results):
         image_id, name = key

@@ -34,6 +34,7 @@ from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError, check_path
 from boxel.utils.files import is_file, write_text
+from boxel.utils.printable import count_noun
 
 if TYPE_CHECKING:
     from boxel.models.detector import Detector
@@ -134,8 +135,8 @@ def evaluate(
     if not isinstance(truth, Annotations):
         truth = _read_truth(truth, images, class_list)
     elif "val" in truth.splits and set(truth.splits) != {"val"}:  # as of a file
-        logger.info("%s: compared on its split val", truth.file)
         truth = select_split(truth, "val")
+        logger.info("%s: compared on its split val: %s", truth.file, count_noun(len(truth), "image"))
     truth.select_categories(config.categories or [])  # an unknown category is reported before a model is run
     if kind in ("segmenter", "label_maps"):
         return _evaluate_maps(subject, kind, truth, config)
@@ -203,6 +204,8 @@ def _read_truth(path: str | Path, images: str | Path | None, class_list: str | P
     except NoSplitError:
         truth = read(path, images=images, class_list=class_list)
         logger.info("%s lists no `val`, so all of its %d images are compared", path, len(truth))
+    if "val" in truth.splits:
+        logger.info("%s: compared on its split val: %s", path, count_noun(len(truth), "image"))
     if truth.issues:
         logger.warning("%s", summarize_issues(truth.issues))
     return truth

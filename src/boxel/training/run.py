@@ -12,7 +12,7 @@ from boxel.data.formats import recognize
 from boxel.training.config import TrainConfig
 from boxel.training.log import is_first_process, rank_zero_logger
 from boxel.training.settings import check_unused, is_finished, resolve_run
-from boxel.utils.errors import naming_extra
+from boxel.utils.errors import check_path, naming_extra
 from boxel.utils.locks import lock_folder
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def train(
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP
     """
     run = resolve_run(method, config, init, out, settings)
-    sources = [data] if isinstance(data, (Annotations, str, Path)) else data
+    sources = _list_sources(data)
     if not resume:
         check_unused(run.out)
     _check_paths(*sources, val, masks)
@@ -102,6 +102,17 @@ def train(
         if processes.is_global_zero:
             finish_run(run, model)
     return model.eval()
+
+
+def _list_sources(
+    data: Annotations | str | Path | Sequence[Annotations | str | Path],
+) -> Sequence[Annotations | str | Path]:
+    """Return the datasets to join."""
+    if isinstance(data, Sequence) and not isinstance(data, str):
+        return data
+    if not isinstance(data, Annotations):
+        check_path("data", data, "a path or Annotations")
+    return [data]
 
 
 def _check_paths(*sources: Annotations | str | Path | None) -> None:

@@ -83,8 +83,6 @@ def test_every_format_reads_the_names_that_other_programs_give_to_splits(tmp_pat
         warnings.simplefilter("ignore")
         write(data, path, format)
     again = read(path, images=few.root if format in ("coco", "parquet") else None)
-    if not any(again.splits):
-        pytest.skip(f"{format} holds no splits")
     found = {
         name.split("/")[-1].split(".")[0]: split
         for name, split in zip(again.paths, again.splits, strict=True)

@@ -44,6 +44,16 @@ def split_name(folder: str) -> str | None:
     return standard if standard in SPLITS else None
 
 
+def find_split(folders: Iterable[str]) -> str | None:
+    """Return the split that the first of some folders names, if any does.
+
+    Examples:
+        >>> find_split(["images", "valid"])
+        'val'
+    """
+    return next(filter(None, map(split_name, folders)), None)
+
+
 def find_splits(paths: Sequence[str]) -> list[str | None]:
     """Return the split that a folder of each image names; None for all unless there are several.
 
@@ -51,8 +61,7 @@ def find_splits(paths: Sequence[str]) -> list[str | None]:
         >>> find_splits(["train/a.jpg", "x/val2017/b.jpg", "c.jpg"]), find_splits(["train/a.jpg", "train/b.jpg"])
         (['train', 'val', None], [None, None])
     """
-    folders = [path.split("/")[:-1] for path in paths]
-    splits = [next(filter(None, map(split_name, parts)), None) for parts in folders]
+    splits = [find_split(path.split("/")[:-1]) for path in paths]
     return splits if len({*splits} - {None}) > 1 else [None] * len(paths)
 
 

@@ -33,7 +33,7 @@ from boxel.data.formats.labelme_writer import CORNERED, SHAPE_FIELDS, VERSION, c
 from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
 from boxel.data.formats.labelme_writer import write as write
 from boxel.data.formats.layout import file_stems
-from boxel.data.formats.names import is_hidden, pair_images
+from boxel.data.formats.names import is_hidden, pair_labels
 from boxel.data.image_names import to_posix
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import Rle, encode_in_box, to_rle
@@ -212,7 +212,7 @@ def _add_images(
         _place(content.image, label, root, images)
         for (_, content), label in zip(readable, labels, strict=True)
     ]
-    paths, problems = pair_images(root, stated, labels)
+    paths, problems = pair_labels(root, stated, labels)
     known = ids.image_ids
     taken = {known[stem] for stem in stems if stem in known}
     for i, (file, content) in enumerate(readable):

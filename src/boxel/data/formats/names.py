@@ -232,7 +232,7 @@ def resolve_images(
     return [path or name for path, name in zip(found, names, strict=True)], problems
 
 
-def pair_images(
+def pair_labels(
     folder: Path, stated: Sequence[str], labels: Sequence[str]
 ) -> tuple[list[str], dict[int, str]]:
     """Find the image of each label file: the one that it names, unless that is another's and its own is there.

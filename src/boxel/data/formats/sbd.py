@@ -22,7 +22,7 @@ from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
 from boxel.data.formats.identity import Ids
 from boxel.data.formats.layout import MAX_MASKS, Export
-from boxel.data.formats.names import list_files, pair_images
+from boxel.data.formats.names import list_files, pair_labels
 from boxel.data.formats.voc import read_image_set, read_splits
 from boxel.data.formats.voc_writer import class_order, write_splits
 from boxel.data.images import MAX_PIXELS
@@ -83,7 +83,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
                 (box,) = tight_boxes([mask]).tolist()
                 instances.append((f"{stem}:{int(k)}", index, labels[int(k) - 1] - 1, box, code))
     root, subfolder = (images, "") if images else (folder, "img/")
-    paths, problems = pair_images(root / subfolder, rows.paths, [str(id) for id in rows.image_ids])
+    paths, problems = pair_labels(root / subfolder, rows.paths, [str(id) for id in rows.image_ids])
     rows.paths = [subfolder + name for name in paths]
     for i, what in problems.items():
         rows.report(

@@ -38,7 +38,7 @@ from boxel.data.label_maps import (
     pixel_classes,
     write_gray,
 )
-from boxel.data.splits import SPLITS, split_name
+from boxel.data.splits import SPLITS, find_split, split_name
 from boxel.utils.errors import BoxelError
 
 _OF_OTHER_FORMATS = (".txt", ".json", ".xml")  # YOLO, LabelMe and COCO, VOC
@@ -307,7 +307,7 @@ def _add(rows: Builder, root: Path, pairs: Sequence[tuple[Path, Path]], splits: 
         path, label_map = (Path(os.path.relpath(file, root)).as_posix() for file in (image, label))
         if rows.has_valid_name(path) and rows.has_valid_name(label_map):
             listed = splits.get(image.stem) or splits.get(_bare_stem(image))
-            split = next(filter(None, map(split_name, Path(path).parts[:-1])), listed)
+            split = find_split(Path(path).parts[:-1]) or listed
             rows.add_image(id, path, *size, label_map, split)
 
 

@@ -25,7 +25,7 @@ from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_
 from boxel.data.formats.builder import Builder, read_bytes, read_text
 from boxel.data.formats.extras import decode_extras, encode_extras
 from boxel.data.formats.identity import Ids
-from boxel.data.formats.names import list_files, pair_images, stay_inside
+from boxel.data.formats.names import list_files, pair_labels, stay_inside
 from boxel.data.formats.voc_pngs import VOID, read_png
 from boxel.data.formats.voc_writer import CLASSES as CLASSES
 from boxel.data.formats.voc_writer import class_order
@@ -41,7 +41,7 @@ from boxel.data.formats.voc_xml import (
 from boxel.data.formats.xml_files import find_root
 from boxel.data.image_names import to_posix
 from boxel.data.images import SUFFIXES
-from boxel.data.splits import SPLITS, split_name
+from boxel.data.splits import SPLITS, find_split, split_name
 from boxel.masks.boxes import box_iou, tight_boxes
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
@@ -121,7 +121,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         map_path = os.path.relpath(label_map, root) if label_map.is_file() else None
         extras = encode_extras(xml.extras)
         parts = PurePosixPath(xml.stem).parts
-        split = splits.get(parts[-1], next(filter(None, map(split_name, parts[:-1])), None))
+        split = splits.get(parts[-1], find_split(parts[:-1]))
         index = rows.add_image(xml.stem, relative, *size, map_path, split, extras)
         instances = _match_masks(xml, counts_from_zero, folder, known_order, size, rows)
         for k, (one, box, segmentation) in enumerate(instances, start=1):
@@ -177,7 +177,7 @@ def _find_images(parsed: Sequence[VocFile], images: Path, folder: Path, rows: Bu
     for xml in parsed:
         name = stay_inside(xml.filename) or f"{xml.stem}.jpg"
         stated.append(name if is_file(images / name) else PurePosixPath(name).name)
-    paths, problems = pair_images(images, stated, [xml.stem for xml in parsed])
+    paths, problems = pair_labels(images, stated, [xml.stem for xml in parsed])
     for i, what in problems.items():
         file = _xml_folder(folder) / f"{parsed[i].stem}.xml"
         rows.report("ambiguous-image", file, what, parsed[i].stem, repair="")

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.builder import read_text
+from boxel.data.formats.yolo_rows import parse_words, place_shape
 from boxel.data.image_names import ImageNames
-from boxel.evaluation.reading import box_around
 from boxel.evaluation.results import Result
 from boxel.utils.errors import BoxelError, one_line
 
@@ -130,17 +130,15 @@ def _read_lines(file: Path, tracked: bool, problems: list[str]) -> Iterator[tupl
         if not words:
             continue
         try:
-            class_id, *shape, score = map(float, words[:-1] if tracked else words)
+            class_id, (*shape, score) = parse_words(words[:-1] if tracked else words)
             if len(shape) < 4 or len(shape) % 2 or not all(map(math.isfinite, (*shape, score))):
                 raise ValueError(
                     f"its {len(words)} numbers are not a class, a box or polygon and a confidence"
                 )
-            if not class_id.is_integer() or class_id < 0:
-                raise ValueError("its class is not a whole number")
         except ValueError as error:
             bad.append(f"line {number} ({one_line(error)})")
             continue
-        yield int(class_id), shape, score
+        yield class_id, shape, score
     if bad:
         several = "1 line cannot be used" if len(bad) == 1 else f"{len(bad)} lines cannot be used, the first"
         problems.append(f"{file}: {several}: {bad[0]}.")
@@ -157,8 +155,8 @@ def _to_result(
     """Return the detection of a line, in pixels."""
     category = classes[label] if label < len(classes) else f"class {label}"
     result: Result = {"image_id": image_id, "category_id": category, "score": score}
-    xs, ys = [x * size[0] for x in shape[0::2]], [y * size[1] for y in shape[1::2]]
-    if len(shape) == 4:
-        return {**result, "bbox": [xs[0] - xs[1] / 2, ys[0] - ys[1] / 2, xs[1], ys[1]]}
-    polygons = [[value for point in zip(xs, ys, strict=True) for value in point]]
-    return {**result, "bbox": box_around(polygons), "segmentation": polygons}
+    (x0, y0, x1, y1), ring = place_shape(shape, *size)
+    result["bbox"] = [x0, y0, x1 - x0, y1 - y0]
+    if ring is not None:
+        result["segmentation"] = [ring]
+    return result

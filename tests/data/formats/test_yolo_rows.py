@@ -174,3 +174,26 @@ def test_boxes_that_may_be_right_are_left_alone(tmp_path, text):
     x, y, w, h = map(float, text.splitlines()[0].split()[1:])
     np.testing.assert_allclose(data.boxes[0], np.array([x - w / 2, y - h / 2, x + w / 2, y + h / 2]) * 100)
     assert data.issues == []
+
+
+def test_keypoints_and_corners_that_are_deleted_stay_deleted(tmp_path):
+    text = "0 0.5 0.5 0.4 0.2 0.35 0.45 2 0.65 0.55 1\n1 0.5 0.5 0.2 0.2 0.45 0.45 2 0.5 0.5 2\n"
+    data = boxel.data.read(make(tmp_path / "in", text, {"kpt_shape": [2, 3]}))
+    fields = [json.loads(row) | {"num_keypoints": 2, "track_id": k} for k, row in enumerate(data.extras)]
+    data.extras[:] = [json.dumps(row).encode() for row in fields]
+    with pytest.warns(ConversionWarning, match="track_id"):
+        boxel.data.write(data, tmp_path / "out", "yolo")
+    assert extras(boxel.data.read(tmp_path / "out")) == fields
+    edited = "0 0.5 0.5 0.4 0.2\n1 0.5 0.5 0.2 0.2 0.45 0.45 2 0 0 0\n"
+    (tmp_path / "out/labels/a.txt").write_text(edited)
+    kept = {"keypoints": [45, 45, 2, 0, 0, 0], "num_keypoints": 1, "track_id": 1}
+    assert extras(boxel.data.read(tmp_path / "out")) == [{"num_keypoints": 0, "track_id": 0}, kept]
+
+    boxel.data.write(boxel.data.read(make(tmp_path / "obb", OBB)), tmp_path / "turned", "yolo-obb")
+    first, *others = (tmp_path / "turned/labels/a.txt").read_text().splitlines()
+    xs, ys = [sorted(map(float, first.split()[k::2])) for k in (1, 2)]
+    corners = [xs[0], ys[0], xs[-1], ys[0], xs[-1], ys[-1], xs[0], ys[-1]]
+    straight = " ".join(map(str, [0, *corners]))
+    (tmp_path / "turned/labels/a.txt").write_text("\n".join([straight, *others]))
+    found = extras(boxel.data.read(tmp_path / "turned"))
+    assert found[0] == {} and all("corners" in row for row in found[1:])

@@ -343,20 +343,16 @@ def _check_options(module: ModuleType, options: Mapping[str, Any], path: Path) -
     tolerance = options.get("simplify")
     if tolerance is not None and not 0 <= tolerance < float("inf"):
         raise UsageError(f"`simplify` is {tolerance}; give a number of pixels, 0 for exact outlines.")
-    known = getattr(module, "OPTIONS", ())
-    known = {*known, "polygons"} if "simplify" in known else {*known}
-    if module in _FILES:
-        known = {"polygons", "simplify"} if options.get("polygons") else {"polygons"}
+    known = {*getattr(module, "OPTIONS", ())}
+    if module in _FILES or "simplify" in known:
+        known.add("polygons")
+    if module in _FILES and options.get("polygons"):
+        known.add("simplify")
     for name, value in options.items():
         if name not in known and value not in (None, False):
-            raise UsageError(
-                f"{path}: `{name}` has no effect on this format"
-                + (
-                    " without `polygons`; add it."
-                    if module in _FILES and name == "simplify"
-                    else "; leave it out."
-                )
-            )
+            lacking = module in _FILES and name == "simplify"
+            remedy = " without `polygons`; add it." if lacking else "; leave it out."
+            raise UsageError(f"{path}: `{name}` has no effect on this format{remedy}")
 
 
 def _module_to_write(path: Path, format: str | None, setting: str) -> ModuleType:

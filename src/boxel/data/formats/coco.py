@@ -326,8 +326,6 @@ def _look_up(known: Mapping[ImageId, T], id: ImageId) -> T | None:
 
 
 _EMPTY = frozenset({b"", b"null", b"[]", b"{}", b'""'})
-
-
 _MAX_EMPTY = 9  # characters, with spaces
 
 

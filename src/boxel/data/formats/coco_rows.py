@@ -122,18 +122,17 @@ def read_annotation(raw: Raw) -> Row:
         ValueError: A field that is needed is missing or cannot be understood. Broken JSON raises others of `MALFORMED`.
     """
     fields = _Fields(raw)
-    bbox = fields.take("bbox", _to_bbox, needed=True, default=None)
     return Row(
-        image_id=fields.take("image_id", to_id, needed=True),
-        category_id=fields.take("category_id", to_id, needed=True),
-        bbox=bbox,
-        id=fields.take("id", to_id),
+        image_id=fields.take("image_id", to_id),
+        category_id=fields.take("category_id", to_id),
+        bbox=fields.take("bbox", _to_bbox, None, strict=True),
+        id=fields.take("id", to_id, None),
         segmentation=fields.raws.pop("segmentation", Raw(b"")),
         iscrowd=fields.take("iscrowd", _to_flag, default=False),
-        quality=fields.take("quality", _to_number),
+        quality=fields.take("quality", _to_number, None),
         source=fields.carry("source", str),
         trusted=fields.take("trusted", _to_flag, default=True),
-        area=fields.take("area", _to_number),
+        area=fields.take("area", _to_number, None),
         extras=join_fields(fields.raws),
         ignored=tuple(fields.ignored),
     )
@@ -154,13 +153,13 @@ class ImageRow(Struct):
 def read_image(raw: Raw) -> ImageRow:
     """Read an image; raises as `read_annotation` does."""
     fields = _Fields(raw)
-    name = fields.take("file_name", _to_text)
+    name = fields.take("file_name", _to_text, None)
     for other in ("coco_url", "path", "url"):  # LVIS has only the first
         name = name or (_to_text(fields.value(other)) if other in fields.raws else "")
     if not name:
         raise ValueError("it has no file_name")
     return ImageRow(
-        id=fields.take("id", to_id, needed=True),
+        id=fields.take("id", to_id),
         file_name=name,
         width=fields.take("width", _to_pixels, default=0),
         height=fields.take("height", _to_pixels, default=0),
@@ -184,8 +183,8 @@ class CategoryRow(Struct):
 def read_category(raw: Raw) -> CategoryRow:
     """Read a category, which is named by its id if it has no name; raises as `read_annotation` does."""
     fields = _Fields(raw)
-    id = fields.take("id", to_id, needed=True)
-    name = fields.take("name", _to_text)
+    id = fields.take("id", to_id)
+    name = fields.take("name", _to_text, None)
     return CategoryRow(
         id=id,
         name=name or str(id),
@@ -207,35 +206,35 @@ class _Fields:
         # Python's parser accepts numbers too large for a float (as infinite).
         return json.loads(bytes(self.raws[name]))
 
-    def take(self, name: str, convert: Callable[[Any], Any], needed: bool = False, default: Any = ...) -> Any:
-        """Take a field as a type; if it is missing or null, its default, or a ValueError if it is needed."""
+    def take(self, name: str, convert: Callable[[Any], Any], default: Any = ..., strict: bool = False) -> Any:
+        """Take a field as a type; its default if it is missing or null.
+
+        Without a default the field is needed. One that cannot be understood is ignored, unless it is needed or strict.
+        """
+        is_needed = default is ...
         if name not in self.raws:
-            if needed and default is ...:
+            if is_needed:
                 raise ValueError(f"it has no {name}")
-            return None if default is ... else default
-        text = one_line(bytes(self.raws[name]).decode(errors="replace"), 60)
+            return default
         try:
             value = self.value(name)
-            if value is None and not (needed and default is ...):
-                return None if default is ... else default
-            return convert(value)
+            return default if value is None and not is_needed else convert(value)
         except MALFORMED as error:
-            if needed:
+            text = one_line(bytes(self.raws[name]).decode(errors="replace"), 60)
+            if is_needed or strict:
                 raise ValueError(f"{name} is {text}") from error
             self.ignored.append(f"its {name} is {text}, which is ignored")
-            return None if default is ... else default
+            return default
         finally:
             self.raws.pop(name)
 
     def carry(self, name: str, kind: type) -> Any:
         """Take a field if it is of this type; else leave it among the unknown ones."""
-        if name not in self.raws:
+        value = self.value(name) if name in self.raws else None
+        if value is not None and not isinstance(value, kind):
             return None
-        value = self.value(name)
-        if value is None or isinstance(value, kind):
-            self.raws.pop(name)
-            return value
-        return None
+        self.raws.pop(name, None)
+        return value
 
 
 def to_id(value: Any) -> ImageId:

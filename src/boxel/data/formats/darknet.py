@@ -18,7 +18,7 @@ from boxel.data.formats.names import ImageFinder, is_hidden
 from boxel.data.formats.yolo import build
 from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list
 from boxel.data.formats.yolo_names import read_class_list, yaml_in
-from boxel.data.formats.yolo_writer import box_rows
+from boxel.data.formats.yolo_writer import add_boxes, format_row
 from boxel.data.image_names import split_path
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import split_name
@@ -137,12 +137,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     export = Export(data, path, "Darknet", stems=stems)
     listed: dict[str, list[str]] = {}
     for image, (stem, name, split) in enumerate(zip(export.stems, export.names, splits, strict=True)):
-        lines = []
-        for instance, line in box_rows(data, image):
-            export.add(
-                image, instance, data.boxes[instance].reshape(2, 2).clip(0, data.image_size(image)).ravel()
-            )
-            lines.append(f"{line}\n")
+        lines = [f"{format_row(int(data.labels[i]), numbers)}\n" for i, numbers in add_boxes(export, image)]
         (path / f"{stem}.txt").write_text("".join(lines), encoding="utf-8")
         listed.setdefault(split, []).append(f"{name}\n")
     config = {"classes": str(len(data.categories))}

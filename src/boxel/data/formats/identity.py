@@ -192,7 +192,7 @@ class Ids:
         if not self._ids.images and not self._ids.categories:
             return data
         written = [row.id for image in self._ids.images.values() for row in image.annotations]
-        restored = _Restored(data, held, written)
+        restored = _Restored(data, held, {*written})
         for i, stem in enumerate(stems):
             known = self._ids.images.get(stem)
             if known is not None:
@@ -203,15 +203,15 @@ class Ids:
         gone = sum(len(self._ids.images[s].annotations) for s in {*stems} & self._ids.images.keys()) - matched
         if new or gone:
             logger.info("%s: %d annotations matched, %d new, %d gone", data.file, matched, new, max(gone, 0))
-        found = replace(restored.build(written), dataset_extras=encode_extras(self._ids.extras))
+        found = replace(restored.build(), dataset_extras=encode_extras(self._ids.extras))
         return _restore_categories(found, self._ids.categories)
 
 
 class _Restored:
     """Columns of a dataset while the rows of its `IDS_FILE` are put back into it."""
 
-    def __init__(self, data: Annotations, held: Sequence[bool] | None, known: Sequence[ImageId]) -> None:
-        self.data = data
+    def __init__(self, data: Annotations, held: Sequence[bool] | None, written: set[ImageId]) -> None:
+        self.data, self.written = data, written
         self.held = np.zeros(len(data.ids), dtype=bool) if held is None else np.array(held, dtype=bool)
         self.held_ids = {data.ids[i] for i in np.flatnonzero(self.held)}
         self.image_ids, self.ids = list(data.image_ids), list(data.ids)
@@ -220,7 +220,6 @@ class _Restored:
             name: getattr(data, name).copy()
             for name in ("boxes", "iscrowd", "quality", "source", "trusted", "areas", "extras")
         }
-        written = set(known)
         self.matched = self.held & np.array([id in written for id in data.ids], dtype=bool)
         self.names = [category.name for category in data.categories]
 
@@ -253,26 +252,22 @@ class _Restored:
     def _set_row(self, instance: int, row: _Row, unchanged: bool) -> None:
         self.matched[instance] = True
         self.ids[instance] = row.id
-        values: dict[str, Any] = {"iscrowd": row.iscrowd}
+        self.columns["iscrowd"][instance] = row.iscrowd
         if row.extras:
-            values["extras"] = encode_extras(row.extras)
+            self.columns["extras"][instance] = encode_extras(row.extras)
         if unchanged:
             if row.original_box is not None:
-                values["boxes"] = row.original_box
-            values |= {
-                "quality": np.nan if row.quality is None else row.quality,
-                "source": row.source,
-                "areas": np.nan if row.area is None else row.area,
-                "trusted": row.trusted,
-            }
-        for name, value in values.items():
-            self.columns[name][instance] = value
+                self.columns["boxes"][instance] = row.original_box
+            self.columns["quality"][instance] = np.nan if row.quality is None else row.quality
+            self.columns["source"][instance] = row.source
+            self.columns["areas"][instance] = np.nan if row.area is None else row.area
+            self.columns["trusted"][instance] = row.trusted
 
-    def build(self, known: Sequence[ImageId]) -> Annotations:
-        """Return the dataset; instances without a row get ids that none of the known ones has."""
-        taken = {*known, *self.held_ids}
+    def build(self) -> Annotations:
+        """Return the dataset; instances without a row get ids that no other has or had."""
+        taken = self.written | self.held_ids
         fresh = fresh_ids(taken)
-        numbered = all(isinstance(id, int) for id in known)
+        numbered = all(isinstance(id, int) for id in self.written)
         for i in np.flatnonzero(~self.matched & ~self.held).tolist():
             if numbered or self.ids[i] in taken:
                 self.ids[i] = next(fresh)
@@ -360,21 +355,33 @@ def restore(ids: Ids, data: Annotations, stems: Sequence[str], written: Collecti
     return merge_extras(replace(restored, ids=ids_as_read), data, written)
 
 
-def merge_extras(restored: Annotations, read: Annotations, written: Collection[str] = ()) -> Annotations:
-    """Return restored annotations whose extras are as read if they were, which may have been edited since."""
+def merge_extras(
+    restored: Annotations, read: Annotations, written: Collection[str] = (), held: Collection[str] = ()
+) -> Annotations:
+    """Return restored annotations whose extras are as read if they were, which may have been edited since.
+
+    Args:
+        restored: The dataset with what its ids file holds.
+        read: The dataset as read.
+        written: Keys of extras that the writer of the format adds itself.
+        held: Keys of extras of instances that the format holds itself, which are gone if they are not read.
+    """
     if restored is read:
         return read
     pairs = zip(restored.extras, read.extras, strict=True)
     of_images = zip(restored.image_extras, read.image_extras, strict=True)
     return replace(
         restored,
-        extras=as_objects([_merge(*pair, written) for pair in pairs]),
+        extras=as_objects([_merge(*pair, written, held) for pair in pairs]),
         image_extras=[_merge(*pair, written) for pair in of_images],
     )
 
 
-def _merge(restored: bytes | None, read: bytes | None, written: Collection[str]) -> bytes | None:
+def _merge(
+    restored: bytes | None, read: bytes | None, written: Collection[str], held: Collection[str] = ()
+) -> bytes | None:
     old = {} if restored is read else decode_extras(restored)
+    old = {key: value for key, value in old.items() if key not in held}
     new = {key: value for key, value in decode_extras(read).items() if key in old or key not in written}
     both = {
         key: get_dict(old, key) | get_dict(new, key) for key in ("attributes",) if key in old and key in new

@@ -29,18 +29,18 @@ from boxel.data.formats.builder import Builder, decode_loosely, explain_json_err
 from boxel.data.formats.coco_rows import MALFORMED, to_id
 from boxel.data.formats.extras import encode_extras
 from boxel.data.formats.identity import IDS_FILE, Ids
-from boxel.data.formats.labelme_writer import CORNERED, SHAPE_FIELDS, VERSION, compute_digest, find_extent
+from boxel.data.formats.labelme_writer import CORNERED, SHAPE_FIELDS, VERSION, compute_digest
 from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
 from boxel.data.formats.labelme_writer import write as write
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import is_hidden, pair_labels
+from boxel.data.formats.rotated import ellipse_points, enclose
 from boxel.data.image_names import to_posix
 from boxel.data.images import MAX_PIXELS
 from boxel.masks.rle import Rle, encode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import is_file
 
-_CIRCLE_VERTICES = 64
 _HEAD = 1 << 16
 _MAX_TRIES = 16  # files of a level that are looked into
 # A JSON string (with the colon that makes it a key), or what opens or closes a list or an object.
@@ -269,6 +269,8 @@ def _groups(raws: list[Raw], file: Path, stem: str, rows: Builder) -> list[list[
                 raise ValueError(f"a {shape.shape_type!r:.40} encloses nothing")
             if not all(len(point) == 2 and all(map(math.isfinite, point)) for point in shape.points):
                 raise ValueError("its points are not pairs of numbers")
+            if len(shape.points) < 2:
+                raise ValueError("it has fewer than two points")
             fields = msgspec.json.decode(raw, type=dict[str, Raw])
             shape.others = {name: value for name, value in fields.items() if name not in SHAPE_FIELDS}
         except MALFORMED as error:
@@ -348,7 +350,7 @@ def _settle_ids(found: Sequence[_Instance], stems: Sequence[str], ids: Ids) -> l
 
 def _outline(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], bytes | None]:
     """Return the xyxy box of an instance and, unless it has only rectangles, its segmentation."""
-    rectangles = [find_extent(shape.points) for shape in shapes if shape.shape_type == "rectangle"]
+    rectangles = [enclose(shape.points) for shape in shapes if shape.shape_type == "rectangle"]
     parts = [_PARSERS[shape.shape_type](shape, size) for shape in shapes if shape.shape_type != "rectangle"]
     polygons = [part for part in parts if isinstance(part, list)]
     codes = [part for part in parts if isinstance(part, dict)]
@@ -357,17 +359,15 @@ def _outline(shapes: list[_Shape], size: tuple[int, int]) -> tuple[list[float], 
         codes += [to_rle([polygon], size[1], size[0]) for polygon in polygons]
         merged = coco_mask.merge(codes)
         segmentation = {"size": merged["size"], "counts": merged["counts"].decode("ascii")}
-    boxes = rectangles or [
-        find_extent(np.array(part).reshape(-1, 2).tolist()) if isinstance(part, list) else _mask_box(part)
-        for part in parts
-    ]
-    corners = np.array(boxes)
+    corners = np.array(rectangles or list(map(_find_box, parts)))
     box = [*corners[:, :2].min(axis=0).tolist(), *corners[:, 2:].max(axis=0).tolist()]
     return box, msgspec.json.encode(segmentation) if parts else None
 
 
-def _mask_box(rle: Rle) -> list[float]:
-    x, y, w, h = coco_mask.toBbox(rle).tolist()
+def _find_box(part: list[float] | Rle) -> list[float]:
+    if isinstance(part, list):
+        return enclose(np.reshape(part, (-1, 2)).tolist())
+    x, y, w, h = coco_mask.toBbox(part).tolist()
     return [x, y, x + w, y + h]
 
 
@@ -379,10 +379,9 @@ def _polygon(shape: _Shape, size: tuple[int, int]) -> list[float]:
 
 def _circle(shape: _Shape, size: tuple[int, int]) -> list[float]:
     """Convert a circle, given by its center and a point on it, to a polygon."""
-    (x, y), (edge_x, edge_y) = shape.points
-    radius = math.hypot(edge_x - x, edge_y - y)
-    turns = [2 * math.pi * k / _CIRCLE_VERTICES for k in range(_CIRCLE_VERTICES)]
-    return [round(v, 3) for t in turns for v in (x + radius * math.cos(t), y + radius * math.sin(t))]
+    center, edge = shape.points
+    radius = math.dist(center, edge)
+    return [v for point in ellipse_points(*center, radius, radius) for v in point]
 
 
 def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
@@ -390,7 +389,7 @@ def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:
     width, height = size
     if not all(size):
         raise ValueError("the size of its image is unknown")
-    x0, y0 = (int(v) for v in find_extent(shape.points)[:2])
+    x0, y0 = (int(v) for v in enclose(shape.points)[:2])
     with Image.open(io.BytesIO(base64.b64decode(shape.mask or "")), formats=["PNG"]) as image:
         if image.width * image.height > MAX_PIXELS:
             raise ValueError("its mask is too large")

@@ -14,6 +14,7 @@ import numpy as np
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras
 from boxel.data.formats.layout import Export
+from boxel.data.formats.rotated import enclose
 from boxel.masks.rle import polygon_area
 
 VERSION = "5.0.0"
@@ -86,7 +87,7 @@ def _shapes(export: Export, image: int) -> list[dict[str, Any]]:
         elif (group, label) in lone:
             group = None
         lone.add((group, label))
-        extent = find_extent([point for ring in points for point in ring])
+        extent = enclose([point for ring in points for point in ring])
         fields = extras[instance] | _own_fields(data, instance, points, extent)
         if len(points) == 1 and len(points[0]) == 4 and fields.get("shape_type") in CORNERED:
             kind = fields["shape_type"]
@@ -114,14 +115,6 @@ def _own_fields(
     }
     held = {key: value for key, value in fields.items() if value is not None}
     return {"id": data.ids[i], "written": compute_digest(points)} | held
-
-
-def find_extent(points: list[list[float]]) -> list[float]:
-    """Return the xyxy box of points."""
-    if len(points) < 2:
-        raise ValueError("it has fewer than two points")
-    xs, ys = [point[0] for point in points], [point[1] for point in points]
-    return [min(xs), min(ys), max(xs), max(ys)]
 
 
 def compute_digest(rings: Iterable[Sequence[Sequence[float]]]) -> str:

@@ -8,10 +8,9 @@ import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 import cv2
 import msgspec
@@ -20,7 +19,7 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.identity import IDS_FILE, write_ids
-from boxel.data.formats.outlines import MIN_IOU, join_rings, overlap, simplify_rings, trace_outline
+from boxel.data.formats.outlines import find_outline
 from boxel.data.image_names import split_path
 from boxel.data.images import MAX_PIXELS, SUFFIXES, leads_out
 from boxel.masks.rle import Rle, decode_in_box
@@ -43,9 +42,14 @@ def file_stems(paths: Sequence[str]) -> list[str]:
     parts = [_parts(path) for path in paths]
     stems = [clean_name(names[-1] if names else "") for names in parts]
     counts = Counter(stems)
+    pairs = zip(stems, parts, strict=True)
+    return make_distinct(stem if counts[stem] == 1 else clean_name("_".join(names)) for stem, names in pairs)
+
+
+def make_distinct(names: Iterable[str]) -> list[str]:
+    """Add a number to each name that an earlier one has already."""
     taken: dict[str, None] = {}  # in order
-    for stem, names in zip(stems, parts, strict=True):
-        base = stem if counts[stem] == 1 else clean_name("_".join(names))
+    for base in names:
         name, number = base, 1
         while name in taken:
             number += 1
@@ -159,10 +163,8 @@ class Export:
         untrusted: bool = False,
     ) -> None:
         self.data, self.folder, self.format = data, folder, format
-        self.stems, self.names = image_names(data.paths)
-        if stems is not None:
-            self.stems = list(stems)
-            self.names = [stem + image_suffix(path) for stem, path in zip(stems, data.paths, strict=True)]
+        self.stems = file_stems(data.paths) if stems is None else list(stems)
+        self.names = [stem + image_suffix(path) for stem, path in zip(self.stems, data.paths, strict=True)]
         self.tolerance, self.untrusted = tolerance, untrusted
         self.rows: list[list[int]] = [[] for _ in data.paths]
         self.boxes = data.boxes.copy()
@@ -204,21 +206,9 @@ class Export:
         rle = self.rle(instance, image)
         if rle is None:
             return []
-        segmentation: Any = self.data.segmentation(instance)
-        if isinstance(segmentation, list):
-            rings = [list(map(float, p)) for p in segmentation if len(p) >= 6]
-            several = joined and len(rings) > 1
-            if self.tolerance is None and not several:
-                return rings
-            if self.tolerance is not None:
-                rings = simplify_rings(rings, self.tolerance)
-            iou = overlap(rings := [join_rings(rings)] if several else rings, rle)
-            if iou >= MIN_IOU or not several:  # else its parts overlap
-                self._ious.append(iou)
-                return rings
-        rings, iou = trace_outline(rle, self.tolerance, joined)
-        self._ious.append(iou)
-        return rings
+        outline = find_outline(self.data.segmentation(instance), rle, self.tolerance, joined)
+        self._ious.append(outline.iou)
+        return outline.rings
 
     def paint(
         self, masks: Mapping[int, Crop], shape: tuple[int, ...]
@@ -348,19 +338,14 @@ def to_polygons(data: Annotations, tolerance: float | None = None) -> tuple[Anno
     segmentations, ious = data.segmentations.copy(), list[float]()
     for i in np.flatnonzero(data.has_segmentation & ~data.iscrowd).tolist():
         with contextlib.suppress(BoxelError):  # what is not a mask stays as it is
-            segmentation: Any = data.segmentation(i)
+            segmentation = data.segmentation(i)
             if isinstance(segmentation, list) and tolerance is None:
                 ious.append(1.0)
                 continue
-            rle = data.rle(i) or {}
-            if isinstance(segmentation, list):
-                rings = simplify_rings([p for p in segmentation if len(p) >= 6], tolerance or 0)
-                iou = overlap(rings, rle)
-            else:
-                rings, iou = trace_outline(rle, tolerance)
-            if rings:
-                segmentations[i] = msgspec.json.encode(rings)
-                ious.append(iou)
+            outline = find_outline(segmentation, data.rle(i) or {}, tolerance)
+            if outline.rings:
+                segmentations[i] = msgspec.json.encode(outline.rings)
+                ious.append(outline.iou)
     sentences = _describe_changes("COCO polygons hold outlines", ious, len(ious))
     untrusted = int((data.has_segmentation & ~data.trusted).sum())
     if untrusted:

@@ -42,6 +42,31 @@ class _Contour(NamedTuple):
     part: int  # index of the part that a hole is in; -1 for a part
 
 
+def find_outline(
+    segmentation: Segmentation | None, rle: Rle, tolerance: float | None = None, joined: bool = False
+) -> Outline:
+    """Find the outline of a mask: its polygons, simplified if a tolerance is given, else `trace_outline`.
+
+    Args:
+        segmentation: The mask as it is written.
+        rle: The mask.
+        tolerance: See `trace_outline`.
+        joined: Join the parts into one ring, unless they are polygons that overlap.
+    """
+    if isinstance(segmentation, list):
+        rings = [list(map(float, ring)) for ring in segmentation if len(ring) >= 6]
+        several = joined and len(rings) > 1
+        if tolerance is None and not several:
+            return Outline(rings, 1.0)
+        if tolerance is not None:
+            rings = simplify_rings(rings, tolerance)
+        rings = [join_rings(rings)] if several else rings
+        iou = overlap(rings, rle)
+        if iou >= MIN_IOU or not several:  # else the parts overlap
+            return Outline(rings, iou)
+    return trace_outline(rle, tolerance, joined)
+
+
 def trace_outline(rle: Rle, tolerance: float | None = None, joined: bool = False) -> Outline:
     """Trace the outline of a mask.
 

@@ -20,10 +20,11 @@ import numpy as np
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.extras import encode_extras
+from boxel.data.formats.extras import decode_extras, encode_extras, get_list
 from boxel.data.formats.identity import Ids, merge_extras
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import named_folder
+from boxel.data.formats.rotated import CORNERS
 from boxel.data.formats.yolo_files import (
     Pair,
     Place,
@@ -90,7 +91,8 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
     top = config_file.parent if config_file else folder
     if not config_file and (below := below_folder(folder)) is not None:
         top = folder.parents[len(below.parts)]
-    names = find_class_names(config, config_file, _label_folders(pairs), top, rows)
+    folders = [pair.labels.parent for pair in pairs if pair.labels is not None]
+    names = find_class_names(config, config_file, folders, top, rows)
     return build(path, images or folder, pairs, names, rows, Ids(top, rows), config)
 
 
@@ -110,18 +112,9 @@ def _find_files(
     folder = path.parent if path.is_file() else path
     # The folder is read whole; the lists only name the splits.
     listed = listed_places(config, config_file, images, None, Builder()) if config_file else []
-    return assign_splits(find_pairs(_default_places(folder, images), rows), listed)
-
-
-def _default_places(folder: Path, images: Path | None) -> list[Place]:
-    if images is None:
-        return list(folder_places(folder))
     labels = named_folder(folder, "labels")
-    return [Place(images, labels if labels.is_dir() else folder)]
-
-
-def _label_folders(pairs: Sequence[Pair]) -> list[Path]:
-    return list(dict.fromkeys(pair.labels.parent for pair in pairs if pair.labels is not None))
+    places = [Place(images, labels if labels.is_dir() else folder)] if images else list(folder_places(folder))
+    return assign_splits(find_pairs(places, rows), listed)
 
 
 def build(
@@ -160,11 +153,23 @@ def build(
             what = "no list names its classes, which are called by their numbers; add a data.yaml or a classes.txt."
             rows.report("no-class-names", path, what, repair="named by their numbers")
         names = {k: str(k) for k in sorted({row.class_id for row in found})}
-    _add_instances(rows, found, {class_id: label for label, class_id in enumerate(names)}, config, path)
+    held = _add_instances(rows, found, {class_id: k for k, class_id in enumerate(names)}, config, path)
     categories = [Category(class_id, name) for class_id, name in names.items()]
     kept = {key: config[key] for key in ("kpt_shape", "flip_idx") if key in config}
     data = rows.build(root, categories, path, encode_extras({"yolo": kept} if kept else {}))
-    return merge_extras(ids.restore(data, [pair.key for pair in pairs]), data)
+    data = merge_extras(ids.restore(data, [pair.key for pair in pairs]), data, held=held)
+    if "keypoints" in held:
+        data.extras[:] = [_count_keypoints(extras) for extras in data.extras]
+    return data
+
+
+def _count_keypoints(extras: bytes | None) -> bytes | None:
+    """Correct the number of labeled keypoints, which may have been edited since it was written."""
+    fields = decode_extras(extras)
+    if "num_keypoints" not in fields:
+        return extras
+    fields["num_keypoints"] = sum(v > 0 for v in get_list(fields, "keypoints")[2::3])
+    return encode_extras(fields)
 
 
 def _correct_layout(rows: Builder, found: Sequence[Row], path: Path) -> Sequence[Row]:
@@ -194,8 +199,12 @@ def _correct_layout(rows: Builder, found: Sequence[Row], path: Path) -> Sequence
 
 def _add_instances(
     rows: Builder, found: Sequence[Row], label_of: dict[int, int], config: Mapping[str, Any], path: Path
-) -> None:
-    """Append an instance per row; rows of unknown classes and sizes become issues."""
+) -> Sequence[str]:
+    """Append an instance per row; rows of unknown classes and sizes become issues.
+
+    Returns:
+        Names of the extras that rows of this kind hold: an instance without them has none.
+    """
     task = str(config.get("task", ""))
     meaning = judge_rows(found, keypoint_shape(config), task)
     if meaning.keypoints and keypoint_shape(config) is None:
@@ -231,3 +240,4 @@ def _add_instances(
         box, ring, extras = as_oriented(shape) if oriented else shape
         code = None if ring is None else msgspec.json.encode([ring])
         rows.add(id, row.image, label_of[row.class_id], box, code, extras=encode_extras(extras))
+    return [CORNERS] if oriented else ["keypoints"] if meaning.keypoints else []

@@ -6,6 +6,7 @@ A row does not say so itself, hence all rows of the dataset are judged together.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -89,16 +90,22 @@ def read_rows(file: Path, image: int, rows: Builder) -> Iterator[Row]:
         if not line.split():
             continue
         try:
-            class_id, *numbers = map(float, line.split())
-            if not class_id.is_integer() or class_id < 0:
-                raise ValueError("its class is not a whole number")
+            class_id, numbers = parse_words(line.split())
             if len(numbers) < 4:
                 raise ValueError(f"{len(numbers)} numbers are neither a box nor a polygon")
         except ValueError as error:
             what = f"line {number} cannot be read ({one_line(error)}); it is left out."
             rows.report("bad-annotation", file, what, stem, line=number)
             continue
-        yield Row(image, file, number, int(class_id), numbers)
+        yield Row(image, file, number, class_id, numbers)
+
+
+def parse_words(words: Sequence[str]) -> tuple[int, list[float]]:
+    """Return the class number of a row, and the numbers that follow; a ValueError states why there are none."""
+    class_id, *numbers = map(float, words)
+    if not class_id.is_integer() or class_id < 0:
+        raise ValueError("its class is not a whole number")
+    return int(class_id), numbers
 
 
 def judge_rows(rows: Sequence[Row], kpt_shape: tuple[int, int] | None, task: str = "") -> Meaning:
@@ -209,14 +216,18 @@ def interpret(numbers: list[float], meaning: Meaning, width: int, height: int) -
         numbers, extras = _split_tail(numbers, meaning)
     if len(numbers) < 4 or len(numbers) % 2:
         raise ValueError(f"{len(numbers)} numbers are neither a box nor a polygon")
+    box, ring = place_shape(numbers, width, height)
+    return Shape(box, None if ring == box_corners(box) else ring, extras)
+
+
+def place_shape(numbers: Sequence[float], width: int, height: int) -> tuple[list[float], list[float] | None]:
+    """Return the xyxy box in pixels that the numbers of a row describe, and the ring if they are a polygon."""
     if len(numbers) == 4:
         x, y, w, h = numbers
         box = [(x - w / 2) * width, (y - h / 2) * height, (x + w / 2) * width, (y + h / 2) * height]
-        return Shape([round(v, 6) for v in box], None, extras)
-    xs, ys = ([round(v * side, 6) for v in numbers[k::2]] for k, side in ((0, width), (1, height)))
-    box = [min(xs), min(ys), max(xs), max(ys)]
-    ring = [v for point in zip(xs, ys, strict=True) for v in point]
-    return Shape(box, None if ring == box_corners(box) else ring, extras)
+        return [round(v, 6) for v in box], None
+    ring = [round(v * side, 6) for v, side in zip(numbers, cycle((width, height)), strict=False)]
+    return [min(ring[::2]), min(ring[1::2]), max(ring[::2]), max(ring[1::2])], ring
 
 
 def _split_tail(numbers: list[float], meaning: Meaning) -> tuple[list[float], dict[str, Any]]:
@@ -250,9 +261,7 @@ def box_corners(box: Sequence[float]) -> list[float]:
 def find_oriented(shapes: Sequence[Shape], task: str = "") -> bool:
     """Return whether the polygons of a dataset are oriented boxes: quadrilaterals, all of which are turned rectangles.
 
-    Args:
-        shapes: What the rows describe.
-        task: As of `judge_rows`.
+    The ``task`` is what the dataset states itself to be, as for `judge_rows`.
     """
     rings = [shape.ring for shape in shapes if shape.ring is not None]
     if task != "obb" and (task or len(rings) < MIN_ORIENTED):

@@ -10,11 +10,11 @@ from typing import Any
 import cv2
 import numpy as np
 import yaml
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, get_dict, get_list
-from boxel.data.formats.layout import Export, clean_name
+from boxel.data.formats.layout import Export, clean_name, make_distinct
 from boxel.data.formats.rotated import CORNERS, enclose, find_rotated
 from boxel.data.formats.yolo_files import OTHER_KEYS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
@@ -61,13 +61,10 @@ def write(
     kept, sentences = _select(data, untrusted)
     export = Export(kept, path, "YOLO", "images", image_stems(kept), simplify, untrusted=True)
     for image, stem in enumerate(export.stems):
-        size = kept.image_size(image)
-        lines = []
+        lines: list[str] = []
         for instance in kept.instances_in(image).tolist():
-            rings = export.rings(instance, image, joined=True)
-            if rings and (line := _polygon_row(int(kept.labels[instance]), rings[0], size)):
-                export.add(image, instance, *_as_read(rings[0], size))
-                lines.append(line)
+            for ring in export.rings(instance, image, joined=True):
+                lines += _add_ring(export, image, instance, ring)
         _write_lines(path, stem, lines)
     sentences += _finish(export, "segment")
     if crowds := int(kept.iscrowd.sum()):
@@ -113,16 +110,12 @@ def _write_boxes(data: Annotations, path: Path) -> list[str]:
     extras = [decode_extras(fields) for fields in data.extras]
     shape = _pose_shape(data, extras)
     for image, stem in enumerate(export.stems):
-        size = data.image_size(image)
         lines = []
-        for instance in data.instances_in(image).tolist():
-            numbers = _box_numbers(data.boxes[instance], size)
-            if numbers is None:
-                continue
-            export.add(image, instance, data.boxes[instance].reshape(2, 2).clip(0, size).ravel().tolist())
+        for instance, numbers in add_boxes(export, image):
             if shape is not None:
-                numbers += _keypoint_numbers(get_list(extras[instance], "keypoints"), shape, size)
-            lines.append(_format(int(data.labels[instance]), numbers))
+                points = get_list(extras[instance], "keypoints")
+                numbers += _keypoint_numbers(points, shape, data.image_size(image))
+            lines.append(format_row(int(data.labels[instance]), numbers))
         _write_lines(path, stem, lines)
     others = _finish(export, "detect" if shape is None else "pose", shape)
     needs = "YOLO boxes need an image of known size and some area inside it"
@@ -139,21 +132,17 @@ def write_oriented(data: Annotations, path: Path) -> list[str]:
     export = Export(data, path, "YOLO-OBB", "images", image_stems(data), untrusted=True)
     plain = 0
     for image, stem in enumerate(export.stems):
-        size = data.image_size(image)
-        lines = []
+        lines: list[str] = []
         for instance in data.instances_in(image).tolist():
             box = data.boxes[instance]
             extras = decode_extras(data.extras[instance])
             if find_rotated(extras, box) is not None:
-                corners = np.array(extras[CORNERS], dtype=float)
+                corners = extras[CORNERS]
             elif rings := export.rings(instance, image, joined=True):
                 corners = cv2.boxPoints(cv2.minAreaRect(np.reshape(rings[0], (-1, 1, 2)).astype(np.float32)))
             else:
-                corners, plain = np.reshape(box_corners(box), (4, 2)), plain + 1
-            if line := _polygon_row(int(data.labels[instance]), corners.ravel().tolist(), size, False):
-                points = corners.clip(0, size)
-                export.add(image, instance, enclose(points.tolist()))
-                lines.append(line)
+                corners, plain = box_corners(box), plain + 1
+            lines += _add_ring(export, image, instance, corners, is_mask=False)
         _write_lines(path, stem, lines)
     others = _finish(export, "obb")
     if plain:
@@ -176,17 +165,12 @@ def image_stems(data: Annotations) -> list[str]:
         ['000000', '000001']
     """
     has_splits = any(split is not None for split in data.splits)
-    stems: dict[str, None] = {}  # in order
+    names = []
     for path, split in zip(data.paths, data.splits, strict=True):
         start = [split or NO_SPLIT] if has_splits else []
         parts = [part for part in nested_name(path, split) if part.lower() not in ("images", "labels")]
-        base = "/".join(clean_name(part) for part in [*start, *(parts or [""])])
-        name, number = base, 1
-        while name in stems:
-            number += 1
-            name = f"{base}_{number}"
-        stems[name] = None
-    return list(stems)
+        names.append("/".join(map(clean_name, [*start, *(parts or [""])])))
+    return make_distinct(names)
 
 
 def _write_lines(path: Path, stem: str, lines: Sequence[str]) -> None:
@@ -251,42 +235,33 @@ def _keypoint_numbers(points: list[Any], shape: tuple[int, int], size: tuple[int
     return numbers
 
 
-def _box_numbers(box: NDArray[np.float64], size: tuple[int, int]) -> list[float] | None:
-    """Return center, width and height as shares of the image; None if nothing of the box is inside it."""
-    if not min(size) or not np.isfinite(box).all():
-        return None
-    corners = box.reshape(2, 2).clip(0, size) / size
-    sides = corners[1] - corners[0]
-    return [*(corners.sum(axis=0) / 2).tolist(), *sides.tolist()] if (sides > 0).all() else None
+def add_boxes(export: Export, image: int) -> Iterator[tuple[int, list[float]]]:
+    """Add the boxes of an image that are inside it to an export, and yield the numbers of each by its instance."""
+    data, size = export.data, export.data.image_size(image)
+    for instance in data.instances_in(image).tolist() if all(size) else []:
+        corners = data.boxes[instance].reshape(2, 2).clip(0, size)
+        if np.isfinite(data.boxes[instance]).all() and (corners[0] < corners[1]).all():
+            export.add(image, instance, corners.ravel().tolist())
+            start, end = corners / size
+            yield instance, [*((start + end) / 2).tolist(), *(end - start).tolist()]
 
 
-def _polygon_row(label: int, ring: list[float], size: tuple[int, int], is_mask: bool = True) -> str:
-    """Return the row of a ring; empty if the image has no size or nothing of the ring is inside it."""
-    if not min(size) or not np.isfinite(ring).all():
-        return ""
-    points = np.reshape(ring, (-1, 2)).clip(0, size) / size
+def _add_ring(export: Export, image: int, instance: int, ring: ArrayLike, is_mask: bool = True) -> list[str]:
+    """Add a ring to an export, and return its row; none if nothing of it is inside an image of known size."""
+    size = export.data.image_size(image)
+    points = np.reshape(ring, (-1, 2)).astype(float)
+    if not all(size) or not np.isfinite(points).all():
+        return []
+    points = points.clip(0, size)
     if not np.ptp(points, axis=0).all():
-        return ""
-    numbers = points.ravel().tolist()
-    if is_mask and numbers == box_corners(enclose(points.tolist())):  # which would be read as a box
-        numbers = [*numbers[2:], *numbers[:2]]
-    return _format(label, numbers)
+        return []
+    box = enclose(points.tolist())
+    if is_mask and points.ravel().tolist() == box_corners(box):  # which would be read as a box
+        points = np.roll(points, -1, axis=0)
+    export.add(image, instance, box, polygon_area(points) if is_mask else None)
+    return [format_row(int(export.data.labels[instance]), (points / size).ravel().tolist())]
 
 
-def _format(label: int, numbers: Sequence[float]) -> str:
+def format_row(label: int, numbers: Sequence[float]) -> str:
+    """Return the row of a label file."""
     return f"{label}{' %.12g' * len(numbers)}" % tuple(numbers)
-
-
-def _as_read(ring: list[float], size: tuple[int, int]) -> tuple[list[float], float]:
-    """Return the box and the mask area that a row of a ring will be read with."""
-    points = np.reshape(ring, (-1, 2)).clip(0, size)
-    return enclose(points.tolist()), polygon_area(points)
-
-
-def box_rows(data: Annotations, image: int) -> Iterator[tuple[int, str]]:
-    """Yield the instances of an image whose box can be written, each with its row."""
-    size = data.image_size(image)
-    for instance in data.instances_in(image).tolist():
-        numbers = _box_numbers(data.boxes[instance], size)
-        if numbers is not None:
-            yield instance, _format(int(data.labels[instance]), numbers)

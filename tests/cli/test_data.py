@@ -219,3 +219,26 @@ def test_statistics_and_issues_are_written_as_data_and_as_a_page(scenes: None, c
     page = Path("page.html").read_text()
     assert "Dataset: boxes.json" in page and "box-inverted: 1 (1 can be repaired)" in page
     assert capsys.readouterr().out.endswith("report: page.html\n")
+
+
+def test_a_split_that_is_made_is_printed(scenes: None, capsys) -> None:
+    assert run("convert boxes.json out.json --images photos --val-share 0.5") == 0
+    assert capsys.readouterr().out.endswith("\nimages per split: train: 1, val: 1\nwritten to out.json\n")
+
+
+def test_the_help_names_every_format_that_is_read(capsys) -> None:
+    assert main(["label", "--help"]) == 0
+    help = " ".join(capsys.readouterr().out.split())
+    for name in (
+        "COCO",
+        "YOLO",
+        "Darknet",
+        "VOC",
+        "SBD",
+        "LabelMe",
+        "CVAT",
+        "Label Studio",
+        "FiftyOne",
+        "Parquet",
+    ):
+        assert name in help

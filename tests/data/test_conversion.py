@@ -100,7 +100,7 @@ def test_a_dataset_without_its_images_is_not_converted(source, tmp_path):
 
 
 def test_the_target_is_checked_before_the_dataset_is_read(source, tmp_path):
-    with pytest.raises(BoxelError, match="out: name the format to write with `to`"):
+    with pytest.raises(BoxelError, match="out: name the format to write with `format`"):
         convert(source, tmp_path / "out")
     with pytest.raises(BoxelError, match=r"out: a COCO dataset is one file; end its name in \.json"):
         convert(source, tmp_path / "out", "coco")

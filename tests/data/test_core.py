@@ -24,7 +24,7 @@ from boxel.data import check, convert, find_images, join, make_label_map, read, 
 data = write_scenes(sys.argv[1] + "/scenes", 2)
 for format in ("yolo", "voc", "labelme", "semantic", "salient"):
     folder = f"{sys.argv[1]}/{format}"
-    convert(sys.argv[1] + "/scenes/masks.json", folder, to=format)
+    convert(sys.argv[1] + "/scenes/masks.json", folder, format)
     again = read(folder, class_list="voc" if format == "none" else None)
     assert len(again) == 2 and not [issue for issue in check(again) if "image" in issue.kind], format
 repair(join([data, data]))

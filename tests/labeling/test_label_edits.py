@@ -100,7 +100,7 @@ def test_edits_stay_in_later_runs_until_they_are_discarded(make_set, run, masks,
     run()
     assert masks.read_bytes() == second
     assert not any("was edited" in text for text in logged)
-    assert "1 edits of earlier runs are kept; `overwrite` discards them" in logged
+    assert "1 edit of earlier runs kept; `overwrite` discards them" in logged
     run(overwrite=True)
     assert rows(masks) == {row["id"]: row for row in json.loads(first)["annotations"]}
     run()
@@ -365,7 +365,7 @@ def test_an_output_that_cannot_be_read_is_not_overwritten(make_set, run, masks):
 
     edit(masks, add)
     with pytest.raises(
-        BoxelError, match=r"has objects in 1 images that are not in the dataset, e\.g\. new\.png"
+        BoxelError, match=r"has objects in images that are not in the dataset, new\.png; add them"
     ):
         run(to=["labelme"])
     masks.write_bytes(whole)
@@ -713,7 +713,7 @@ def test_an_image_that_is_skipped_in_label_studio_stays_as_it_is(change, make_se
         edit(tasks, lambda content: content.pop(0))
     run(to=["label-studio"])
     assert masks.read_bytes() == first and len(boxel.read(tasks)) == 2
-    assert f"{tasks.parent}: 1 images are not annotated or were skipped; they stay as they were" in logged
+    assert f"{tasks.parent}: 1 image not annotated, or skipped, and left as before" in logged
 
 
 def test_records_that_cannot_be_read_are_refused_in_one_sentence(make_set, run, masks):

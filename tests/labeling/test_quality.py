@@ -93,7 +93,7 @@ def test_a_box_without_a_mask_has_no_cues_and_no_quality():
     assert np.isfinite(found[0]).all() and np.isnan(found[1]).all()
     rng = np.random.default_rng(0)
     calibration = quality.fit_calibration(rng.normal(size=(50, len(quality.CUES))), rng.random(50))
-    known, unknown = quality.estimate_quality(calibration, image)
+    known, unknown = calibration.estimate(found)
     assert 0 <= known <= 1 and np.isnan(unknown)
 
 

@@ -231,7 +231,7 @@ def test_removed_images_are_left_out_and_ids_may_be_new(make_set, run, tmp_path,
     fewer = replace(fewer, ids=[70, 71, 72, 73], image_ids=[8, 9])
     outcome = run(fewer)
     assert (outcome.labeled, outcome.reused) == (0, 2)
-    assert "2 images of the earlier run are not in the dataset now and are left out" in logged
+    assert "2 images of the earlier run no longer in the dataset, and left out" in logged
     run(fewer, "whole")
     assert made(tmp_path) == made(tmp_path, "whole")
 
@@ -396,8 +396,9 @@ def test_boxes_without_a_mask_are_logged(make_set, run, logged):
     outcome = run(replace(data, boxes=boxes))
     assert outcome.data.has_mask.tolist() == [True, False, False, True]
     assert outcome.unmasked.tolist() == [1]
-    assert logged[-1].startswith("1 boxes got no mask")
-    assert logged[-1].endswith("the first is annotation 2 (image 1)")
+    assert logged[-1] == (
+        "1 box without a mask: no object seen in it, or outside the image; the first: annotation 2 (image 1)"
+    )
 
 
 def test_missing_sizes_are_filled_in(make_set, run):

@@ -101,6 +101,20 @@ def test_files_of_other_programs_are_left_alone(path):
         Store(path.parent / "absent" / "masks.sqlite")
 
 
+def test_the_file_of_another_version_is_left_alone(path):
+    with Store(path) as store:
+        store.add([image(1)])
+    with sqlite3.connect(path) as other:
+        other.execute("PRAGMA user_version = 0")
+    other.close()
+    before = path.read_bytes()
+    with pytest.raises(
+        BoxelError, match=r"masks\.sqlite: another version .*; name another `out`, and label masks\.json"
+    ):
+        Store(path)
+    assert path.read_bytes() == before
+
+
 def test_a_temporary_store_leaves_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with Store() as store:

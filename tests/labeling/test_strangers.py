@@ -107,7 +107,7 @@ def test_masks_that_were_not_replaced_are_logged(make_set, tmp_path, logged):
     blind = Own(lambda image, boxes: squares(-5, image, boxes))
     outcome = label_data(masked, teacher=blind, relabel=True)
     assert outcome.unmasked.tolist() == [0, 1] and outcome.data.has_mask.all()
-    assert logged[-1].startswith("2 boxes got no mask") and "first is annotation 1 " in logged[-1]
+    assert logged[-1].startswith("2 boxes without a mask") and "first: annotation 1 " in logged[-1]
 
 
 def test_settings_of_a_run_without_masks_can_change(make_set, tmp_path):

@@ -50,6 +50,15 @@ def test_adapting_continues_training_with_the_models_own_masks_as_hints(run, tmp
         adapt(boxes, out, teacher=str(out), minutes=0.03)
 
 
+def test_a_mask_made_for_a_segmentation_that_is_none_is_not_the_truth(run, tmp_path, monkeypatch):
+    data = boxel.read(run / "scenes" / "masks.json", images=run / "scenes" / "images")
+    data.segmentations[0], data.segmentations[1] = b"[]", None
+    seen = []
+    monkeypatch.setattr("boxel.training.adapt.train", lambda method, data, **_: seen.append(data))
+    assert adapt(data, tmp_path / "out", teacher=str(run / "run"), minutes=0.01) is None
+    assert seen[0].trusted.tolist() == [False, False, *[True] * (len(data.ids) - 2)]
+
+
 def test_labels_are_made_by_the_adapted_model(run, tmp_path):
     file, images = run / "scenes" / "boxes.json", run / "scenes" / "images"
     arguments = {"images": images, "teacher": str(run / "run")}

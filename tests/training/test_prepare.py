@@ -191,7 +191,7 @@ def test_a_dataset_is_trained_and_validated_on_by_its_own_splits(four, tmp_path,
     assert names(prepared.training, prepared.validation) == names(
         four.select_images([0, 2]), four.select_images([1])
     )
-    assert "validating on its own split val: 1 images" in caplog.text
+    assert "validating on its own split val: 1 image" in caplog.text
     assert "images of other splits are not trained on (test: 1)" in caplog.text
 
 

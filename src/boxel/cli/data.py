@@ -12,7 +12,7 @@ def _convert_options() -> list[Option]:
         "format to write: coco, yolo, yolo-obb, darknet, voc, sbd, labelme, cvat, label-studio, fiftyone, salient, "
         "semantic, parquet; by default coco for a .json file, parquet for a .parquet file"
     )
-    format = "format of the annotations, if it is not recognized"
+    source = "format of the annotations, if it is not recognized"
     polygons = "write polygons instead of pixels to COCO, CVAT and Label Studio"
     simplify = "maximum distance of outlines from their masks, 0 for exact ones; by default each keeps an IoU of 0.99"
     untrusted = (
@@ -22,8 +22,8 @@ def _convert_options() -> list[Option]:
     return [
         *DATA,
         Option("out", "file or folder to write", positional=True),
-        Option("to", to, metavar="FORMAT"),
-        Option("format", format, aliases=("from",), metavar="FORMAT"),
+        Option("format", to, aliases=("to",), metavar="FORMAT"),
+        Option("source_format", source, aliases=("from",), metavar="FORMAT"),
         Option("polygons", polygons, hint=bool),
         Option("simplify", simplify, hint=float, metavar="PIXELS"),
         Option("untrusted", untrusted, metavar="WHAT"),
@@ -35,10 +35,12 @@ def _convert_options() -> list[Option]:
 
 def _convert(given: dict[str, Any]) -> int:
     from boxel.data import convert
+    from boxel.data.splits import count_splits
 
     out = given.pop("out")
     data = convert(given.pop("annotations"), out, **given)
-    print(f"{data}\nwritten to {out}")
+    splits = [f"images per split: {count_splits(sorted(data.splits, key=str))}"] if any(data.splits) else []
+    print(data, *splits, f"written to {out}", sep="\n")
     return 0
 
 

@@ -71,7 +71,10 @@ class Command:
     run: Callable[[dict[str, Any]], int]  # takes the values of its options by name, and returns the exit code
 
 
-ANNOTATIONS_HELP = "annotations in COCO, VOC, SBD, YOLO, LabelMe or label maps; the format is recognized"
+ANNOTATIONS_HELP = (
+    "annotations in COCO, YOLO, Darknet, VOC, SBD, LabelMe, CVAT, Label Studio, FiftyOne, Parquet or label maps; the "
+    "format is recognized"
+)
 IMAGES_HELP = "folder of the images, if it is not beside the annotations"
 CLASSES_HELP = (
     "classes of label maps: a text file of their values, or camvid, voc, cityscapes, pascal-context"
@@ -89,12 +92,12 @@ def given_settings(given: dict[str, Any], kind: type) -> dict[str, Any]:
     return {field.name: given[field.name] for field in fields(kind) if field.name in given}
 
 
-def read_data(given: dict[str, Any], *, log_issues: bool = True, split: str | None = None) -> Annotations:
+def read_data(given: dict[str, Any], split: str | None = None) -> Annotations:
     """Read the annotations that a command line names."""
     from boxel.data import read, summarize_issues
 
     data = read(given["annotations"], given.get("images"), split=split, class_list=given.get("class_list"))
-    if data.issues and log_issues:
+    if data.issues:
         logger.warning(summarize_issues(data.issues))
     return data
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -10,7 +12,10 @@ import msgspec
 
 from boxel.data.annotations import COLUMNS, Annotations
 from boxel.data.images import SUFFIXES
-from boxel.utils.provenance import digest_file, digest_folder
+from boxel.utils.provenance import digest_file
+
+_MASKS = re.compile(r"masks?|labels?|annotations|gtfine|.*annot|segmentation.*", re.IGNORECASE)
+"""What folders of masks and label maps are called."""
 
 _LISTS = ("image_ids", "paths", "categories", "ids", "label_maps", "image_extras", "splits", "dataset_extras")
 
@@ -36,8 +41,6 @@ def digest_data(data: Annotations) -> str:
 def describe_source(source: Annotations | str | Path | list[Any] | tuple[Any, ...]) -> Any:
     """Describe datasets, files and folders, ready for JSON: where each is, its digest, and how much it holds if read.
 
-    Of a folder the names of images count, not their contents.
-
     Examples:
         >>> from boxel.data import example_scenes
         >>> describe_source(example_scenes())["images"], describe_source("boxcaseg")
@@ -49,11 +52,37 @@ def describe_source(source: Annotations | str | Path | list[Any] | tuple[Any, ..
         file = str(Path(source.file).resolve()) if source.file else None
         return {"path": file, "sha256": digest_data(source)} | count_masks(source)
     path = Path(source)
-    if path.is_file():
-        return {"path": str(path.resolve()), "sha256": digest_file(path)}
-    if path.is_dir():
-        return {"path": str(path.resolve()), "sha256": digest_folder(path, SUFFIXES)}
+    if path.is_file() or path.is_dir():
+        return {"path": str(path.resolve()), "sha256": digest_path(path)}
     return {"path": str(source)}  # e.g. a bundled model
+
+
+def digest_path(path: str | Path) -> str:
+    """Return the SHA-256 of a file, or of the names and contents of all files in a folder; hidden ones do not count.
+
+    Of images the sizes count, not the contents, unless a folder is called as those of masks and label maps are.
+
+    Examples:
+        >>> import tempfile
+        >>> digest_path(tempfile.mkdtemp())[:8]
+        'e3b0c442'
+    """
+    top = Path(path).resolve()
+    if not top.is_dir():
+        return digest_file(top)
+    digest = sha256()
+    for parent, folders, files in os.walk(top):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        holds_masks = any(map(_MASKS.fullmatch, Path(parent).relative_to(top.parent).parts))
+        for name in sorted(files):
+            file = Path(parent, name)
+            if name.startswith(".") or not file.is_file():
+                continue
+            is_image = file.suffix.lower() in SUFFIXES and not holds_masks
+            content = file.stat().st_size if is_image else digest_file(file)
+            line = f"{file.relative_to(top).as_posix()}\0{content}\n"
+            digest.update(line.encode("utf-8", "surrogateescape"))
+    return digest.hexdigest()
 
 
 def count_masks(data: Annotations) -> dict[str, int]:

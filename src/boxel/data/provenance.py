@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from boxel.data.annotations import Annotations
-from boxel.data.digest import digest_data
+from boxel.data.digest import describe_source
 from boxel.data.formats.extras import decode_extras, encode_extras, get_dict, get_list
-from boxel.utils.provenance import describe_origin, digest_file
+from boxel.utils.provenance import describe_origin
 
 RECORD = "boxel"
 """Name of the record in the `info` of a dataset."""
@@ -18,9 +18,9 @@ RECORD = "boxel"
 
 def describe_input(source: Annotations | str | Path, data: Annotations) -> dict[str, str]:
     """Return the name and the digest of the annotations that were read: of the file, or of what a folder holds."""
-    if isinstance(source, Annotations) or Path(source).is_dir():
-        return {"file": Path(data.file).resolve().name, "digest": digest_data(data)}
-    return {"file": Path(source).resolve().name, "digest": digest_file(source)}
+    is_file = not isinstance(source, Annotations) and Path(source).is_file()
+    described = describe_source(source if is_file else data)
+    return {"file": Path(described["path"] or "").name, "digest": described["sha256"]}
 
 
 def describe_run(function: str) -> dict[str, str]:

@@ -6,14 +6,12 @@ from collections.abc import Mapping, Sequence
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, encode_extras
+from boxel.utils.printable import name_ids
 
 FIELD = "suspect"
 
 SUSPECTS = ("empty", "two objects", "far too loose")
 """What may be wrong with a box."""
-
-_MAX_NAMED = 5
-"""Maximum number of ids in a sentence."""
 
 
 def mark_suspect(extras: bytes | None, suspect: str | None) -> bytes | None:
@@ -59,10 +57,9 @@ def describe_suspects(data: Annotations, suspects: Mapping[str, Sequence[int]]) 
     total = sum(map(len, suspects.values()))
     if not total:
         return ""
-    parts = []
-    for suspect, rows in suspects.items():
-        named = ", ".join(str(data.ids[row]) for row in rows[:_MAX_NAMED])
-        more = f" and {len(rows) - _MAX_NAMED:,} more" if len(rows) > _MAX_NAMED else ""
-        parts.append(f"{len(rows):,} {suspect} (annotation{'s' * (len(rows) > 1)} {named}{more})")
+    parts = [
+        f"{len(rows):,} {suspect} ({name_ids([data.ids[row] for row in rows])})"
+        for suspect, rows in suspects.items()
+    ]
     verb = "boxes look" if total > 1 else "box looks"
     return f"{total:,} {verb} wrong: {', '.join(parts)}"

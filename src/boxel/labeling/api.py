@@ -15,7 +15,6 @@ from boxel.data.issues import summarize_issues
 from boxel.data.provenance import describe_input
 from boxel.labeling.calibration import calibrate
 from boxel.labeling.config import LabelConfig, parse_label_config
-from boxel.labeling.provenance import add_provenance
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration
 from boxel.labeling.runner import LabelResult, check_store, label_images
 from boxel.labeling.store import Store
@@ -131,8 +130,7 @@ def label_data(
         result = label_images(edited.data, teachers, parsed, store, calibration, edited.own)
         masks = edited.set_fields(result.data)
         if paths:
-            masks = add_provenance(masks, made_from, result.settings, store)
-            masks = replace(masks, file=str(paths["coco"]))
+            masks = target.add_provenance(masks, made_from, result.settings)
             target.write(masks, edited)
         return replace(result, data=masks)
 

@@ -18,7 +18,7 @@ from boxel.data.sources import ImageLike, to_image
 from boxel.labeling.api import TeacherLike, load_teachers
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.fusion import label_image
-from boxel.labeling.quality import estimate_quality
+from boxel.labeling.quality import compute_cues
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import Rle, decode_all, encode_in_box
 from boxel.utils.errors import UsageError, nearest
@@ -202,11 +202,13 @@ class BoxSegmenter:
         usable = np.flatnonzero(finite & (visible[:, 2:] > visible[:, :2]).all(axis=1))
         _warn_of_boxes(given, usable)
         labeled = label_image(pixels, given[usable], indices[usable], self._teachers, self._config)
-        quality = estimate_quality(self._calibration, labeled)
+        quality = np.full(len(given), np.nan)
+        if self._calibration:
+            quality[usable] = self._calibration.estimate(compute_cues(labeled))
         result = BoxMasks(
             boxes=given,
             rles=[encode_in_box(np.zeros((0, 0), dtype=bool), 0, 0, height, width) for _ in given],
-            quality=np.full(len(given), np.nan),
+            quality=quality,
             scores=np.zeros(len(given)),
             trusted=np.zeros(len(given), dtype=bool),
             labels=None if labels is None else list(labels),  # type: ignore[arg-type]
@@ -218,7 +220,7 @@ class BoxSegmenter:
                 continue
             result.rles[row] = encode_in_box(mask, left, top, height, width)
             result.boxes[row] = tight_boxes([mask])[0] + [left, top, left, top]
-            result.quality[row], result.trusted[row] = quality[index], labeled.trusted[index]
+            result.trusted[row] = labeled.trusted[index]
             scores = [vote.soft_masks[index].score for vote in labeled.votes if vote.has_opinion(index)]
             result.scores[row] = np.mean(scores)
         return result

@@ -22,10 +22,7 @@ from boxel.labeling.store import Store
 from boxel.masks.boxes import paired_box_iou
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError
-from boxel.utils.printable import count_noun
-
-MAX_NAMED = 5
-"""Maximum number of ids in a sentence."""
+from boxel.utils.printable import count_noun, name_ids
 
 _SAME_IOU = 0.99
 """Minimum IoU of the boxes and of the masks of one edit in two formats."""
@@ -122,26 +119,21 @@ def _row(found: Annotations, row: int, drawn: bool) -> Row:
 
 def describe(changes: Changes, before: Output, found: Annotations) -> str:
     """Describe the changes of an output, with the ids that it has."""
-    drawn = [
-        [found.ids[k] for _, k in changes.shapes if found.has_segmentation[k] == has] for has in (True, False)
-    ]
+    has_mask = found.has_segmentation
     parts = [
-        _count(drawn[0], "mask", "kept as trusted"),
-        _count(drawn[1], "object", "without a mask kept"),
-        _count([found.ids[k] for _, k in changes.classes], "object", "with another class kept"),
-        _count([found.ids[k] for _, k in changes.fields], "object", "with other fields kept"),
-        _count([before.ids[k] for k in changes.deleted], "object", "deleted"),
-        _count([found.ids[k] for k in changes.added], "object", "added"),
-        _count([before.image_ids[k] for k in changes.removed_images], "image", "removed"),
+        ("mask", "kept as trusted", [found.ids[k] for _, k in changes.shapes if has_mask[k]]),
+        ("object", "without a mask kept", [found.ids[k] for _, k in changes.shapes if not has_mask[k]]),
+        ("object", "with another class kept", [found.ids[k] for _, k in changes.classes]),
+        ("object", "with other fields kept", [found.ids[k] for _, k in changes.fields]),
+        ("object", "deleted", [before.ids[k] for k in changes.deleted]),
+        ("object", "added", [found.ids[k] for k in changes.added]),
+        ("image", "removed", [before.image_ids[k] for k in changes.removed_images]),
     ]
-    return ", ".join(filter(None, parts))
-
-
-def _count(ids: Sequence[ImageId], what: str, outcome: str) -> str:
-    if not ids:
-        return ""
-    named = ", ".join(map(str, ids[:MAX_NAMED])) + ", ..." * (len(ids) > MAX_NAMED)
-    return f"{count_noun(len(ids), what)} {outcome} (id{'s' * (len(ids) > 1)} {named})"
+    return ", ".join(
+        f"{count_noun(len(ids), what)} {outcome} ({name_ids(ids, 'id')})"
+        for what, outcome, ids in parts
+        if ids
+    )
 
 
 def join(found: Mapping[str, Edits]) -> Edits:
@@ -192,9 +184,8 @@ def _agree(one: Edit, other: Edit) -> bool:
         return False
     if a.segmentation is None:
         return bool(paired_box_iou(np.array([a.box]), np.array([b.box]))[0] >= _SAME_IOU)
-    return (
-        a.segmentation == b.segmentation or _mask_iou(a, b) >= _SAME_IOU
-    )  # boxes follow masks, or are left behind
+    # Boxes follow masks, or are left behind.
+    return a.segmentation == b.segmentation or _mask_iou(a, b) >= _SAME_IOU
 
 
 def _mask_iou(a: Row, b: Row) -> float:
@@ -289,36 +280,25 @@ def apply(data: Annotations, edits: Edits, written: Output | None = None) -> Edi
     if not edits:
         return Edited(data, np.zeros(len(data.ids), dtype=bool), Origins(data.ids, {}), {}, edits)
     edit_of, added, away = _locate(data, edits)
-    removed = set(edits.images)
-    keys = image_keys(data.paths)
-    kept_images = np.array([key not in removed for key in keys], dtype=bool)
-    kept = kept_images[data.image_index]
-    kept[[row for row, edit in edit_of.items() if edit.row is None]] = False
     renumbered = _with_written_ids(data, written)
     added = _with_free_ids(added, [*data.ids, *renumbered.ids])
-    whole = _append(renumbered, added, keys)
-    changed = {row: edit for row, edit in edit_of.items() if edit.kind in ("changed", "class")}
-    whole = _set_rows(whole, changed, len(data.ids), added)
-    drawn = [row for row, edit in changed.items() if edit.kind == "changed"]
-    count, total = len(data.ids), len(whole.ids)
-    kept = np.flatnonzero(np.concatenate([kept, kept_images[whole.image_index[count:]]]))
-    place = {int(row): k for k, row in enumerate(kept)}
-    own = np.zeros(total, dtype=bool)
-    own[[*drawn, *range(count, total)]] = True
+    edit_of |= dict(enumerate(added, start=len(data.ids)))
     ids = [*data.ids, *(edit.id for edit in added)]
-    digests = {row: edit.origin for row, edit in changed.items()} | dict.fromkeys(
-        range(count, total), bytes(8)
-    )
-    fields = {row: edit for row, edit in edit_of.items() if edit.kind in ("class", "fields")}
-    edited = whole.select_instances(kept)
-    if not kept_images.all():
-        edited = edited.select_images(kept_images)
+    keys, removed = image_keys(data.paths), set(edits.images)
+    whole = _set_rows(_append(renumbered, added, keys), edit_of)
+    kept_images = np.array([key not in removed for key in keys], dtype=bool)
+    kept = kept_images[whole.image_index]
+    kept[[row for row, edit in edit_of.items() if edit.row is None]] = False
+    rows = np.flatnonzero(kept).tolist()
+    placed = {place: edit_of[row] for place, row in enumerate(rows) if row in edit_of}
+    own = np.zeros(len(rows), dtype=bool)
+    own[[row for row, edit in placed.items() if edit.kind in ("changed", "added")]] = True
     return Edited(
-        edited,
-        own[kept],
-        Origins([ids[row] for row in kept], {place[row]: d for row, d in digests.items() if row in place}),
-        {place[row]: fields[row] for row in fields if row in place},
-        Edits([*edit_of.values(), *added, *away], edits.images),
+        data=whole.select_instances(kept).select_images(kept_images),
+        own=own,
+        origins=Origins([ids[row] for row in rows], {row: edit.origin for row, edit in placed.items()}),
+        fields={row: edit for row, edit in placed.items() if edit.kind in ("class", "fields")},
+        edits=Edits([*edit_of.values(), *away], edits.images),
     )
 
 
@@ -382,10 +362,8 @@ def _append(data: Annotations, added: Sequence[Edit], keys: Sequence[str]) -> An
     return replace(data, ids=ids, **columns)
 
 
-def _set_rows(
-    data: Annotations, changed: Mapping[int, Edit], start: int, added: Sequence[Edit]
-) -> Annotations:
-    """Set the columns of the instances that a user has changed: some rows, and all from one on."""
+def _set_rows(data: Annotations, edit_of: Mapping[int, Edit]) -> Annotations:
+    """Set the columns of the instances that a user has changed or added; of a class alone, only the label."""
     categories = list(data.categories)
     label_of = {category.name: label for label, category in reversed(list(enumerate(categories)))}
     columns = {
@@ -393,11 +371,12 @@ def _set_rows(
         for name in COLUMNS
         if name not in ("widths", "heights", "image_index")
     }
-    for row, edit in chain(changed.items(), enumerate(added, start=start)):
-        own = edit.row
-        assert own is not None
+    for row, edit in edit_of.items():
+        own, is_added = edit.row, edit.kind == "added"
+        if own is None or edit.kind == "fields":
+            continue
         label = int(columns["labels"][row])
-        if row >= start or categories[label].name != own.category.name:
+        if is_added or categories[label].name != own.category.name:
             label = label_of.get(own.category.name, len(categories))
         if label == len(categories):
             ids = {category.id for category in categories}
@@ -415,7 +394,7 @@ def _set_rows(
             "source": own.source,
             "trusted": own.trusted,
             "areas": np.nan,
-            "extras": columns["extras"][row] if own.extras is None and row < start else own.extras,
+            "extras": columns["extras"][row] if own.extras is None and not is_added else own.extras,
         }
         for name, value in values.items():
             columns[name][row] = value

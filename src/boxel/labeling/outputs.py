@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import contextlib
 from collections import Counter
-from collections.abc import Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from hashlib import blake2b, sha256
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +18,9 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations, ImageId
 from boxel.data.checks.masks import MALFORMED, SEGMENTATION, Code
 from boxel.data.formats.extras import decode_extras
-from boxel.data.images import SUFFIXES
 from boxel.labeling.store import Store
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError
-from boxel.utils.provenance import digest_file
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -39,7 +37,7 @@ _ROUNDING = 0.02
 class Output(msgspec.Struct, array_like=True, frozen=True):
     """A file or folder as it was written. Rows are as it reads back; digests of all rows lie one after another."""
 
-    digest: bytes  # of all files
+    digest: str  # of all files
     files: list[str]  # of a folder, relative to it
     paths: list[str]  # keys of its images, see `image_keys`
     image_ids: list[ImageId]
@@ -50,7 +48,7 @@ class Output(msgspec.Struct, array_like=True, frozen=True):
     classes: bytes
     outlines: bytes  # of box and segmentation
     fields: bytes  # of all else that a user may set
-    sketches: bytes  # of all outlines, see `sketch`
+    sketches: bytes  # of all outlines, see `_sketch`
     unreadable: int  # rows that cannot be read
     images: bytes  # all that is stated about each image
     categories: dict[str, bytes]  # by name
@@ -102,22 +100,6 @@ def load_records(store: Store, name: str) -> list[Output]:
     return records
 
 
-def digest_files(path: Path) -> bytes:
-    """Compute the digest of a file, or of a folder: of the names of all files and the contents of annotations.
-
-    Images count by their name and size.
-    """
-    if not path.is_dir():
-        return bytes.fromhex(digest_file(path))
-    total = sha256()
-    for name in list_files(path):
-        file = path / name
-        total.update(msgspec.json.encode([name, file.stat().st_size]))
-        if file.suffix.lower() not in SUFFIXES or file.parent.name.startswith("Segmentation"):
-            total.update(digest_file(file).encode())
-    return total.digest()
-
-
 def list_files(folder: Path) -> list[str]:
     """List the files in a folder, relative to it."""
     return sorted(str(file.relative_to(folder)) for file in folder.rglob("*") if file.is_file())
@@ -137,7 +119,7 @@ def _number(keys: Iterable[_Key]) -> Iterator[tuple[_Key, int]]:
 
 
 def record(
-    found: Annotations, written: Annotations, origins: Origins, digest: bytes, files: list[str]
+    found: Annotations, written: Annotations, origins: Origins, digest: str, files: list[str]
 ) -> Output:
     """Record an output.
 
@@ -148,11 +130,16 @@ def record(
         digest: That of its files.
         files: The files of a folder.
     """
+
+    def digest_rows(digest: Callable[[Annotations, int], bytes]) -> bytes:
+        return b"".join(digest(found, row) for row in range(len(found.ids)))
+
+    def origin(row: int) -> bytes:
+        digest = origins.digests[row] if row in origins.digests else row >= 0 and origin_digest(written, row)
+        return digest or bytes(_DIGEST)
+
     images, rows = _align(found, written, by_place=not files)
     keys = image_keys(written.paths)
-    starts = [
-        bytes(_DIGEST) if row < 0 else origins.digests.get(row) or origin_digest(written, row) for row in rows
-    ]
     return Output(
         digest=digest,
         files=files,
@@ -161,11 +148,11 @@ def record(
         image_index=found.image_index.tolist(),
         ids=found.ids,
         own_ids=[origins.ids[row] if row >= 0 else found.ids[k] for k, row in enumerate(rows)],
-        origins=b"".join(starts),
-        classes=b"".join(_class_digest(found, row) for row in range(len(found.ids))),
-        outlines=b"".join(outline_digest(found, row) for row in range(len(found.ids))),
-        fields=b"".join(_field_digest(found, row) for row in range(len(found.ids))),
-        sketches=b"".join(sketch(found, row).tobytes() for row in range(len(found.ids))),
+        origins=b"".join(map(origin, rows)),
+        classes=digest_rows(_class_digest),
+        outlines=digest_rows(_outline_digest),
+        fields=digest_rows(_field_digest),
+        sketches=b"".join(_sketch(found, row).tobytes() for row in range(len(found.ids))),
         unreadable=count_unreadable(found),
         images=b"".join(_image_digest(found, image) for image in range(len(found))),
         categories=_digest_categories(found),
@@ -210,13 +197,13 @@ def _class_digest(data: Annotations, row: int) -> bytes:
     return _digest([data.categories[data.labels[row]].name])
 
 
-def outline_digest(data: Annotations, row: int) -> bytes:
+def _outline_digest(data: Annotations, row: int) -> bytes:
     """Compute the digest of the box and the segmentation of an instance, however that is spelled."""
     box = [round(v, 6) + 0.0 for v in data.boxes[row].tolist()]
     return _digest([box, _spell(data.segmentations[row])])
 
 
-def sketch(data: Annotations, row: int) -> NDArray[np.float64]:
+def _sketch(data: Annotations, row: int) -> NDArray[np.float64]:
     """Return a few sums by which an outline is recognized although its numbers were rounded; NaN for other shapes.
 
     They are the number of coordinates, and weighted sums of them: moving any of them by a pixel changes the sums by far
@@ -236,12 +223,10 @@ def _spell(segmentation: bytes | None) -> Any:
         shape = SEGMENTATION.decode(segmentation)
         if not isinstance(shape, Code):
             return shape
-        if isinstance(shape.counts, str):
-            return [*shape.size, shape.counts]
-        return [
-            *shape.size,
-            to_rle({"size": list(shape.size), "counts": shape.counts}, *shape.size)["counts"],
-        ]
+        counts = shape.counts
+        if not isinstance(counts, str):
+            counts = to_rle({"size": list(shape.size), "counts": counts}, *shape.size)["counts"]
+        return [*shape.size, counts]
     except MALFORMED:
         return segmentation
 
@@ -302,8 +287,8 @@ def compare(before: Output, found: Annotations) -> Changes:
             if key[0] in present:
                 changes.deleted.append(row)
             continue
-        same = outline_digest(found, other) == outlines[row].tobytes()
-        if not same and not _is_near(sketch(found, other), sketches[row]):
+        same = _outline_digest(found, other) == outlines[row].tobytes()
+        if not same and not _is_near(_sketch(found, other), sketches[row]):
             changes.shapes.append((row, other))
         elif _class_digest(found, other) != classes[row].tobytes():
             changes.classes.append((row, other))

@@ -218,13 +218,6 @@ def find_calibration(source: str) -> Calibration | None:
     return load_calibration(path) if path.is_file() else None
 
 
-def estimate_quality(calibration: Calibration | None, labeled: LabeledImage) -> NDArray[np.float64]:
-    """Estimate the (N,) quality of the masks of an image; NaN for a box without one, or without a calibration."""
-    if calibration is None:
-        return np.full(len(labeled.boxes), np.nan)
-    return calibration.estimate(compute_cues(labeled))
-
-
 def _terms(z: NDArray[np.float64]) -> NDArray[np.float64]:
     """Expand standardized cues by a constant, squares and products; outliers are clipped."""
     z = z.clip(-3, 3)

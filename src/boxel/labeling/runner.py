@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.data.annotations import Annotations, ImageId
+from boxel.data.annotations import Annotations
 from boxel.data.checks.masks import (
     MaskJudgment,
     describe_rectangles,
@@ -40,6 +40,7 @@ from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import Region
 from boxel.masks.rle import Rle, decode_in_box, encode_in_box
 from boxel.utils.errors import BoxelError, one_line
+from boxel.utils.printable import count_noun
 from boxel.utils.progress import progress
 
 logger = logging.getLogger(__name__)
@@ -145,7 +146,8 @@ def label_images(
     settings = _collect_settings(teachers, config, calibration)
     store.check_settings(settings)
     own = np.zeros(len(data.ids), dtype=bool) if own is None else own
-    judgment, rejected = _judge(data, own)
+    judgment = judge_masks(data)
+    rejected = judgment.bad & ~own & ~data.iscrowd
     for sentence in _describe_masks(data, judgment, rejected, config.relabel):
         logger.warning("%s", sentence)
     data = drop_masks(data, rejected)
@@ -162,7 +164,9 @@ def label_images(
     if finished:
         logger.info("%d of %d images are labeled already", len(digests) - len(todo), len(digests))
     if gone := outdated.difference(data.paths):
-        logger.info("%d images of the earlier run are not in the dataset now and are left out", len(gone))
+        logger.info(
+            "%s of the earlier run no longer in the dataset, and left out", count_noun(len(gone), "image")
+        )
     for path in changed:
         logger.info("%s: the image or its annotations have changed; it is labeled again", path)
 
@@ -185,7 +189,7 @@ def label_images(
         failures=list(failures.values()),
         made=masked,
         replaced=rejected & masked,
-        reasons=_explain(judgment, rejected & masked, data.ids),
+        reasons=judgment.describe(data.ids, rejected & masked, "replaced because "),
         unmasked=unmasked,
         settings=settings,
     )
@@ -219,17 +223,11 @@ def _compare_datasets(data: Annotations, config: LabelConfig, store: Store) -> t
     records = load_records(store, "coco")
     if records:
         return left_out(records[-1], data)
-    own = np.zeros(len(data.ids), dtype=bool)
-    data = drop_masks(data, _judge(data, own)[1])
-    current = set(_fingerprints(data, _assign_roles(data, config.relabel, own)).values())
+    data = drop_masks(data, judge_masks(data).bad & ~data.iscrowd)
+    roles = _assign_roles(data, config.relabel, np.zeros(len(data.ids), dtype=bool))
+    current = set(_fingerprints(data, roles).values())
     finished = store.paths().keys()
     return len(finished - current), len(finished & current)
-
-
-def _judge(data: Annotations, own: NDArray[np.bool_]) -> tuple[MaskJudgment, NDArray[np.bool_]]:
-    """Judge the masks of a dataset; return (N,) bool too, the segmentations that are not masks and nobody's own."""
-    judgment = judge_masks(data)
-    return judgment, judgment.bad & ~own & ~data.iscrowd
 
 
 def _describe_masks(
@@ -238,23 +236,12 @@ def _describe_masks(
     """Return a sentence on segmentations that are not masks, and one if all masks are rectangles."""
     if relabel:
         return []
-    name, sentences = data.file or "the dataset", []
-    rectangles = describe_rectangles(data, judgment).partition(";")[0]
-    if rectangles:
-        drawn = find_drawn_masks(data, judgment)
-        remedy = "masks are made for them" if rejected[drawn].all() else "`relabel` makes masks for them"
-        sentences.append(f"{name}: {rectangles}; {remedy}.")
-        rejected = rejected & ~drawn
-    return sentences + describe_unusable(data, judgment, rejected, "and masks are made instead")
-
-
-def _explain(judgment: MaskJudgment, replaced: NDArray[np.bool_], ids: Sequence[ImageId]) -> str:
-    """Return how many masks were replaced for each reason, with ids."""
-    texts = [
-        judgment.describe(ids, replaced & (judgment.verdicts == verdict)).split(" ", 1)
-        for verdict in np.unique(judgment.verdicts[replaced])
-    ]
-    return ", ".join(f"{count} replaced because {reason}" for count, reason in texts)
+    drawn = find_drawn_masks(data, judgment)
+    remedy = "masks are made for them" if rejected[drawn].all() else "`relabel` makes masks for them"
+    rectangles = describe_rectangles(data, judgment, remedy)
+    others = rejected & ~drawn if rectangles else rejected
+    sentences = [f"{data.file or 'the dataset'}: {rectangles}."] if rectangles else []
+    return sentences + describe_unusable(data, judgment, others, "and masks are made instead")
 
 
 def _fingerprints(data: Annotations, roles: NDArray[np.int8]) -> dict[int, bytes]:
@@ -394,7 +381,7 @@ def _label_one(job: _Job, image: int, digest: bytes) -> ImageRows:
     existing, positions = _split_by_role(job, own, (height, width))
     boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
     labeled = label_image(pixels, boxes, labels, job.teachers, job.config, existing)
-    rows = _mask_rows(labeled, positions, *_judge_masks(job, labeled))
+    rows = _mask_rows(labeled, positions, *_estimate_quality(job, labeled))
     return ImageRows(digest, data.paths[image], width, height, rows)
 
 
@@ -420,7 +407,7 @@ def _split_by_role(
     return existing, np.array(positions, dtype=np.int64)
 
 
-def _judge_masks(job: _Job, labeled: LabeledImage) -> tuple[NDArray[np.float64], list[str | None]]:
+def _estimate_quality(job: _Job, labeled: LabeledImage) -> tuple[NDArray[np.float64], list[str | None]]:
     """Return the (N,) quality of the masks of an image, and what may be wrong with their boxes."""
     quality = np.full(len(labeled.boxes), np.nan)
     suspects: list[str | None] = [None] * len(labeled.boxes)
@@ -464,10 +451,6 @@ def _log_problems(data: Annotations, problems: Sequence[str], unmasked: NDArray[
         logger.warning("%s", sentence)
     if len(unmasked):
         first = unmasked[0]
-        logger.warning(
-            "%d boxes got no mask, because no teacher saw an object in them or they lie outside the image; the first "
-            "is annotation %s (image %s)",
-            len(unmasked),
-            data.ids[first],
-            data.image_ids[data.image_index[first]],
-        )
+        message = "%s without a mask: no object seen in it, or outside the image; the first: annotation %s (image %s)"
+        count = count_noun(len(unmasked), "box", "boxes")
+        logger.warning(message, count, data.ids[first], data.image_ids[data.image_index[first]])

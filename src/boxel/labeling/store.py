@@ -14,6 +14,9 @@ import msgspec
 
 from boxel.utils.errors import BoxelError
 
+VERSION = 1
+"""Version of what the file holds; raise it if an older boxel could not read it, or this one an older file."""
+
 COMMIT_SECONDS = 1.0
 """Seconds of work per commit: the maximum that an interruption loses, besides the images in progress."""
 
@@ -69,13 +72,19 @@ class Store:
         tables = {name for (name,) in self._db.execute("SELECT name FROM sqlite_master WHERE sql != ''")}
         if tables - {"facts", "images", "outputs", "edits"}:
             raise BoxelError(f"{self.path}: this file belongs to another program; name another `out`.")
+        if tables and self._db.execute("PRAGMA user_version").fetchone() != (VERSION,):
+            raise BoxelError(
+                f"{self.path}: another version of boxel has written it, which alone can resume its job; name another "
+                f"`out`, and label {Path(str(self.path)).with_suffix('.json').name} to keep the masks that are in it."
+            )
+        self._db.execute(f"PRAGMA user_version = {VERSION}")
         self._db.execute("CREATE TABLE IF NOT EXISTS facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
         self._db.execute(
             "CREATE TABLE IF NOT EXISTS images (digest BLOB PRIMARY KEY, path TEXT NOT NULL, "
             "width INTEGER NOT NULL, height INTEGER NOT NULL, rows BLOB NOT NULL)"
         )
         self._db.execute(
-            "CREATE TABLE IF NOT EXISTS outputs (name TEXT, digest BLOB, content BLOB NOT NULL, "
+            "CREATE TABLE IF NOT EXISTS outputs (name TEXT, digest TEXT, content BLOB NOT NULL, "
             "PRIMARY KEY (name, digest))"
         )
         self._db.execute(
@@ -138,13 +147,11 @@ class Store:
                 image = ImageRows(*row)
                 yield image._replace(rows=decoder.decode(row[4]))
 
-    def outputs(self, name: str) -> dict[bytes, bytes]:
+    def outputs(self, name: str) -> dict[str, bytes]:
         """Return the records of an output by its digest: one, or two if a run was interrupted while it wrote it."""
         with self._boxel_errors():
-            rows = self._db.execute(
-                "SELECT digest, content FROM outputs WHERE name = ? ORDER BY rowid", [name]
-            )
-            return dict(rows)
+            query = "SELECT digest, content FROM outputs WHERE name = ? ORDER BY rowid"
+            return dict(self._db.execute(query, [name]))
 
     def output_names(self) -> list[str]:
         """Return the names of all outputs that have a record."""
@@ -157,7 +164,7 @@ class Store:
             found = self._db.execute("SELECT content FROM edits").fetchone()
         return None if found is None else found[0]
 
-    def add_output(self, name: str, digest: bytes, output: msgspec.Struct, edits: msgspec.Struct) -> None:
+    def add_output(self, name: str, digest: str, output: msgspec.Struct, edits: msgspec.Struct) -> None:
         """Record an output that is about to take its place, beside the one that is there, and the edits in it."""
         encode = msgspec.msgpack.encode
         with self._boxel_errors(), self._transaction():
@@ -166,7 +173,7 @@ class Store:
             )
             self._db.execute("INSERT OR REPLACE INTO edits VALUES (1, ?)", [encode(edits)])
 
-    def keep_output(self, name: str, digest: bytes) -> None:
+    def keep_output(self, name: str, digest: str) -> None:
         """Forget all records of an output but the one with a digest, which has taken its place."""
         with self._boxel_errors(), self._transaction():
             self._db.execute("DELETE FROM outputs WHERE name = ? AND digest != ?", [name, digest])

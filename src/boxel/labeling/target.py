@@ -5,7 +5,7 @@ The store keeps a record of each output as it was written, and the edits of all 
 1. reads each output whose files have changed, and compares it with its record (`compare`, `collect`);
 2. joins the edits of several outputs, and merges them with those of earlier runs (`join`, `merge`);
 3. applies them to the dataset before it is labeled (`apply`), so that what a user has drawn stays as it is;
-4. writes all outputs, and records each just before it takes its place (`Target.write`).
+4. records what made the masks, and writes all outputs, each of which is recorded just before it takes its place.
 """
 
 from __future__ import annotations
@@ -15,31 +15,25 @@ import shutil
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import numpy as np
 
 from boxel.data import Annotations, read, write
 from boxel.data.checks.masks import Verdict, judge_masks
+from boxel.data.digest import digest_data, digest_path
 from boxel.data.formats.identity import IDS_FILE
-from boxel.labeling.edits import (
-    MAX_NAMED,
-    Edited,
-    Edits,
-    apply,
-    collect,
-    describe,
-    join,
-    load_edits,
-    merge,
-)
+from boxel.data.provenance import add_record, describe_run
+from boxel.labeling.edits import Edited, Edits, apply, collect, describe, join, load_edits, merge
 from boxel.labeling.outputs import (
     Changes,
     Output,
     compare,
     count_unreadable,
-    digest_files,
     find_other_changes,
     list_files,
     load_records,
@@ -48,6 +42,7 @@ from boxel.labeling.outputs import (
 from boxel.labeling.store import Store
 from boxel.utils.errors import BoxelError, UsageError, one_line
 from boxel.utils.files import atomic_path
+from boxel.utils.printable import count_noun, name_some
 
 logger = logging.getLogger(__name__)
 
@@ -63,7 +58,7 @@ class Target:
     store: Store
     paths: dict[str, Path]
     overwrite: bool = False
-    _seen: dict[str, bytes] = field(default_factory=dict)  # digest of each output at the start
+    _seen: dict[str, str] = field(default_factory=dict)  # digest of each output at the start
     _records: dict[str, list[Output]] = field(default_factory=dict)  # of each output that has been written
 
     def __post_init__(self) -> None:
@@ -74,7 +69,7 @@ class Target:
 
     def take_edits(self, data: Annotations) -> Edited:
         """Apply to a dataset what a user has edited in the outputs, now and before earlier runs."""
-        self._seen = {name: digest_files(path) for name, path in self.paths.items() if path.exists()}
+        self._seen = {name: digest_path(path) for name, path in self.paths.items() if path.exists()}
         if self.overwrite or not self.paths:
             return apply(data, Edits())
         changed = [name for name in self._seen if self._is_changed(name, self._seen[name])]
@@ -82,14 +77,15 @@ class Target:
         self._mention_others()
         earlier = load_edits(self.store)
         if earlier:
-            logger.info("%d edits of earlier runs are kept; `overwrite` discards them", len(earlier))
+            count = count_noun(len(earlier), "edit")
+            logger.info("%s of earlier runs kept; `overwrite` discards them", count)
         written = self._records["coco"][-1] if "coco" in self._records else None
         taken = [*data.ids, *(written.ids if written else [])]
         edited = apply(data, merge(earlier, join(found), taken), written)
         _refuse_bad_masks(edited, [name for name, edits in found.items() if edits])
         return edited
 
-    def _is_changed(self, name: str, digest: bytes) -> bool:
+    def _is_changed(self, name: str, digest: str) -> bool:
         return digest not in [output.digest for output in self._records[name]]
 
     def _find_edits(self, name: str) -> Edits:
@@ -103,35 +99,49 @@ class Target:
                 "move it away, or discard it with `overwrite`."
             ) from error
         # After an interruption it is unknown which of two states was edited: the one that it is closer to.
-        changes, before = min(
-            ((compare(output, found), output) for output in self._records[name]),
-            key=lambda pair: len(pair[0]),
-        )
-        _refuse_unusable(path, found, before, changes)
-        if name == "label-studio" and changes.removed_images:  # it exports what has been annotated
-            count = len(changes.removed_images)
-            logger.info(
-                "%s: %d images are not annotated or were skipped; they stay as they were", path, count
+        compared = ((compare(output, found), output) for output in self._records[name])
+        changes, before = min(compared, key=lambda pair: len(pair[0]))
+        if problem := _find_problem(path, found, before, changes):
+            raise BoxelError(
+                f"{path}: it was edited since it was written, and {problem}, or discard it with `overwrite`."
             )
+        if name == "label-studio" and changes.removed_images:  # it exports what has been annotated
+            count = count_noun(len(changes.removed_images), "image")
+            logger.info("%s: %s not annotated, or skipped, and left as before", path, count)
             changes.removed_images = []
         if name == "coco" and (others := find_other_changes(before, found)):
-            named = ", ".join(others[:MAX_NAMED]) + ", ..." * (len(others) > MAX_NAMED)
-            logger.warning("%s: edits of %s are not kept; make them in the file of the boxes", path, named)
+            message = "%s: edits of %s are not kept; make them in the file of the boxes"
+            logger.warning(message, path, name_some(others))
         elif not changes:
             logger.info("%s was saved again since it was written; its objects are the same", path)
         if changes:
-            what = describe(changes, before, found)
-            logger.warning(
-                "%s was edited since it was written: %s; `overwrite` discards these edits", path, what
-            )
+            message = "%s was edited since it was written: %s; `overwrite` discards these edits"
+            logger.warning(message, path, describe(changes, before, found))
         return collect(before, found, changes)
 
     def _mention_others(self) -> None:
         """Warn of an edited folder that an earlier run has written, and that this one does not write."""
         for name in self._records.keys() - self.paths.keys():
             path = folder_beside(self.paths["coco"], name)
-            if path.is_dir() and self._is_changed(name, digest_files(path)):
+            if path.is_dir() and self._is_changed(name, digest_path(path)):
                 logger.warning("%s: its edits are not taken over; name %s in `to`", path, name)
+
+    def add_provenance(
+        self, data: Annotations, made_from: dict[str, str], settings: dict[str, Any]
+    ) -> Annotations:
+        """Record in the `info` of a dataset what made it.
+
+        Command and date are those of the run that changed the dataset last, so that a job which is finished writes the
+        same file again.
+        """
+        run = describe_run("boxel.label")
+        made = {"version": run["version"], "input": made_from, "settings": settings}
+        state = sha256(msgspec.json.encode([made, digest_data(data)])).hexdigest()
+        known = self.store.get("provenance") or {}
+        if known.get("state") != state:
+            known = {"state": state, "made": run | made}
+            self.store.put("provenance", known)
+        return replace(add_record(data, known["made"]), file=str(self.paths["coco"]))
 
     def write(self, data: Annotations, edited: Edited) -> None:
         """Write the outputs, and record each before it takes its place, so that it is known after any interruption."""
@@ -141,13 +151,13 @@ class Target:
                     write(data, temporary, name)
                 files = list_files(temporary) if temporary.is_dir() else []
                 before = self._records.get(name, [])
-                digest = digest_files(temporary)
+                digest = digest_path(temporary)
                 output = next((output for output in before if output.digest == digest), None)
                 if output is None:
                     output = record(read(temporary, format=name), data, edited.origins, digest, files)
                 if temporary.is_dir() and before:
                     digest = _carry_files(path, temporary, before[-1].files) or digest
-                if path.exists() and self._seen.get(name) != digest_files(path):
+                if path.exists() and self._seen.get(name) != digest_path(path):
                     raise BoxelError(
                         f"{path}: it was edited while the job ran; give the same command again, which keeps the edits."
                     )
@@ -190,7 +200,7 @@ def _naming(temporary: Path, path: Path) -> Iterator[None]:
         warnings.warn(str(warning.message).replace(str(temporary), str(path)), warning.category, stacklevel=4)
 
 
-def _carry_files(old: Path, new: Path, own: Sequence[str]) -> bytes | None:
+def _carry_files(old: Path, new: Path, own: Sequence[str]) -> str | None:
     """Copy what others have put into a folder into the new one; return its digest if there was any."""
     if not old.is_dir():
         return None
@@ -198,33 +208,24 @@ def _carry_files(old: Path, new: Path, own: Sequence[str]) -> bytes | None:
     for name in others:
         (new / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy2(old / name, new / name)
-    return digest_files(new) if others else None
+    return digest_path(new) if others else None
 
 
-def _refuse_unusable(path: Path, found: Annotations, before: Output, changes: Changes) -> None:
-    """Refuse an output with rows that would be lost."""
-    remedy = "or discard it with `overwrite`."
+def _find_problem(path: Path, found: Annotations, before: Output, changes: Changes) -> str:
+    """State what is wrong with an output of which rows would be lost, and what to do; empty for any other."""
     if count_unreadable(found) > before.unreadable:
         first = next(issue.message for issue in found.issues if "left out" in issue.repair)
-        raise BoxelError(
-            f"{path}: it was edited since it was written, and not all of it can be read (the first: "
-            f"{one_line(first, 200)}); repair it, {remedy}"
-        )
+        return f"not all of it can be read (the first: {one_line(first, 200)}); repair it"
     if any(issue.kind == "no-class-names" for issue in found.issues):
-        raise BoxelError(
-            f"{path}: it was edited since it was written, and the list of its classes is gone; put it back, {remedy}"
-        )
-    if changes.unknown_images:
-        first = found.paths[changes.unknown_images[0]]
-        if IDS_FILE in before.files and not (path / IDS_FILE).is_file():
-            raise BoxelError(
-                f"{path}: it was edited since it was written, and its {IDS_FILE}, by which images are recognized, is "
-                f"gone; put it back, {remedy}"
-            )
-        raise BoxelError(
-            f"{path}: it was edited since it was written, and has objects in {len(changes.unknown_images)} images that "
-            f"are not in the dataset, e.g. {first}; add them to the boxes, move them away, {remedy}"
-        )
+        return "the list of its classes is gone; put it back"
+    if not changes.unknown_images:
+        return ""
+    if IDS_FILE in before.files and not (path / IDS_FILE).is_file():
+        return f"its {IDS_FILE}, by which images are recognized, is gone; put it back"
+    images = name_some([found.paths[image] for image in changes.unknown_images])
+    return (
+        f"has objects in images that are not in the dataset, {images}; add them to the boxes, move them away"
+    )
 
 
 def _refuse_bad_masks(edited: Edited, names: Sequence[str]) -> None:

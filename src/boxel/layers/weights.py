@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from boxel.utils.errors import BoxelError, first_line
+from boxel.utils.printable import name_some
 
 StateDict: TypeAlias = dict[str, Tensor]
 
@@ -97,7 +98,7 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> N
     if len(found) < MIN_SHARE * len(own) or layers & set(left):
         raise BoxelError(
             f"{source}: only {len(found)} of the backbone's {len(own)} tensors are in this file with the right "
-            f"shape (missing: {_some(left)}); check that it belongs to this backbone."
+            f"shape (missing: {name_some(left, 3)}); check that it belongs to this backbone."
         )
     if left:
         logger.warning(
@@ -105,7 +106,7 @@ def load_matching(network: nn.Module, state: StateDict, source: str | Path) -> N
             source,
             len(left),
             len(own),
-            _some(left),
+            name_some(left, 3),
         )
     network.load_state_dict(found, strict=False)
 
@@ -176,7 +177,3 @@ _OTHER_STAGES = {
     "_project_conv": "conv_pwl",
     "_bn2": "bn3",
 }
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

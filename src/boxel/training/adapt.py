@@ -87,8 +87,8 @@ def adapt(
     data = select_training(read_training([data]))
     write_text(note, json.dumps(done))
     logger.info("adapting %s to %d boxes in about %g min: %s", teacher, data.has_box.sum(), minutes, out)
-    made = label_data(data, teacher=teacher).data
-    hinted = replace(made, trusted=data.trusted & data.has_segmentation)
+    labeled = label_data(data, teacher=teacher)
+    hinted = replace(labeled.data, trusted=data.trusted & data.has_segmentation & ~labeled.made)
     changes, recipe, resume = CHANGES | settings, start / "config.yaml", (out / LAST).exists()
     if resume:
         steps = read_config_file(out)["steps"]

@@ -34,7 +34,7 @@ from boxel.training.schedule import Plan, make_plan
 from boxel.training.settings import LAST, Run
 from boxel.utils.errors import BoxelError, UsageError, one_line
 from boxel.utils.files import not_written
-from boxel.utils.printable import count_noun
+from boxel.utils.printable import count_noun, name_some
 
 logger = rank_zero_logger(__name__)
 
@@ -189,8 +189,7 @@ def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, proce
 def _initialize(model: Any, init: str | Path, classes: Sequence[Category]) -> None:
     """Load the weights of another run, and report which ones stay new."""
     loaded, new = init_from(model, init, classes)
-    shown = ", ".join(new[:10]) + (f" and {len(new) - 10} more" if len(new) > 10 else "")
-    logger.info("%s: %d weights loaded; new: %s", init, len(loaded), shown or "none")
+    logger.info("%s: %d weights loaded; new: %s", init, len(loaded), name_some(new, 10) or "none")
     if len(loaded) < len(new):
         logger.warning(
             "%s: most weights are new; train with the settings of its config.yaml to start from it.", init

@@ -26,6 +26,7 @@ from boxel.training.log import rank_zero_logger
 from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError, nearest
 from boxel.utils.files import is_file
+from boxel.utils.printable import count_noun
 
 logger = rank_zero_logger(__name__)
 
@@ -187,7 +188,7 @@ def _hold_out(
         own = select_split(data, "val")
         own = own.select_images(has_pixel_truth(own)) if segmenter else own
         if len(own):
-            logger.info("%s: validating on its own split val: %d images", data.file, len(own))
+            logger.info("%s: validating on its own split val: %s", data.file, count_noun(len(own), "image"))
             return select_training(data, "val"), own
         logger.warning("%s: no image of its split val has a mask or a label map to validate on", data.file)
     data = select_training(data)

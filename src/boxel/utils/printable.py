@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, TextIO
 
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0))  # the latter hold what terminals take for escapes of one byte
@@ -34,6 +35,27 @@ def count_noun(number: int, noun: str, plural: str | None = None) -> str:
         ('1 image', '1,200 images', '2 entries')
     """
     return f"{number:,} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def name_some(names: Sequence[object], maximum: int = 5) -> str:
+    """Name the first of some things, and count the others.
+
+    Examples:
+        >>> name_some([3, 5, 8, 9], maximum=2)
+        '3, 5 and 2 more'
+    """
+    more = f" and {len(names) - maximum:,} more" if len(names) > maximum else ""
+    return ", ".join(map(str, names[:maximum])) + more
+
+
+def name_ids(ids: Sequence[object], noun: str = "annotation") -> str:
+    """Name the first of some ids after what they belong to, for a pair of brackets.
+
+    Examples:
+        >>> name_ids([7]), name_ids([1, 2], "id")
+        ('annotation 7', 'ids 1, 2')
+    """
+    return f"{noun}{'s' * (len(ids) > 1)} {name_some(ids)}"
 
 
 class PrintableStream:

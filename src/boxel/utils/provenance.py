@@ -64,27 +64,3 @@ def add_file(digest: _Hash | blake2b, path: str | Path) -> None:
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
-
-
-def digest_folder(folder: str | Path, skipped: frozenset[str] = frozenset()) -> str:
-    """Return one SHA-256 of the names and contents of all files in a folder.
-
-    Args:
-        folder: The folder; what is below it counts, hidden files and folders do not.
-        skipped: Lower-case suffixes of files whose names count and whose contents do not, e.g. of images.
-
-    Examples:
-        >>> import tempfile
-        >>> digest_folder(tempfile.mkdtemp())[:8]
-        'e3b0c442'
-    """
-    digest = sha256()
-    for parent, folders, files in os.walk(folder):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        for name in sorted(name for name in files if not name.startswith(".")):
-            path = Path(parent, name)
-            content = "" if path.suffix.lower() in skipped else digest_file(path)
-            digest.update(
-                f"{path.relative_to(folder).as_posix()}\0{content}\n".encode("utf-8", "surrogateescape")
-            )
-    return digest.hexdigest()

@@ -570,11 +570,11 @@ def test_label_maps_of_a_semantic_dataset_get_the_values_of_voc_and_come_back(tm
         (tmp_path / "semantic" / sub).mkdir(parents=True)
         Image.fromarray(values).save(tmp_path / "semantic" / sub / "a.png")
     (tmp_path / "semantic/classes.txt").write_text("0 background\n20 zebra\n30 ant\n")
-    boxel.convert(tmp_path / "semantic", tmp_path / "voc", to="voc")
+    boxel.convert(tmp_path / "semantic", tmp_path / "voc", format="voc")
     written = np.array(Image.open(tmp_path / "voc/SegmentationClass/a.png"))
     wanted = {0: 0, 20: 2, 30: 1, 255: 255}  # classes in alphabetical order
     assert written.tolist() == [[wanted[value] for value in row] for row in pixels.tolist()]
-    boxel.convert(tmp_path / "voc", tmp_path / "again", to="semantic")
+    boxel.convert(tmp_path / "voc", tmp_path / "again", format="semantic")
     first, again = (boxel.read(tmp_path / name) for name in ("semantic", "again"))
     names = [[c.name for c in pixel_classes(data)] for data in (first, again)]
     assert set(names[0]) == set(names[1]) == {"background", "zebra", "ant"}

@@ -18,6 +18,7 @@ from pycocotools import mask as coco_mask
 from boxel.data.checks.geometry import image_limits
 from boxel.data.checks.mask_shapes import measure_codes, measure_polygons
 from boxel.masks.rle import MAX_COORDINATE, to_rle
+from boxel.utils.printable import name_ids
 
 if TYPE_CHECKING:
     from boxel.data.annotations import Annotations
@@ -33,9 +34,6 @@ MIN_RECTANGLES = 2
 
 _CHUNK = 512
 """Masks that are judged at once."""
-
-_MAX_NAMED = 5
-"""Maximum number of ids in a sentence."""
 
 
 class Verdict(IntEnum):
@@ -95,12 +93,15 @@ class MaskJudgment:
         """(N,) bool: there is a segmentation, and it is not a mask."""
         return self.verdicts > Verdict.SOUND
 
-    def describe(self, ids: Sequence[int | str], among: NDArray[np.bool_] | None = None) -> str:
+    def describe(
+        self, ids: Sequence[int | str], among: NDArray[np.bool_] | None = None, verb: str = ""
+    ) -> str:
         """State how many segmentations are bad, of each kind, with annotation ids; empty if none is.
 
         Args:
             ids: N annotation ids.
             among: (N,) bool, the instances that count; all if None.
+            verb: What comes between a count and what is wrong, with a space at the end.
 
         Examples:
             >>> from boxel.data.samples import sample_images
@@ -113,9 +114,7 @@ class MaskJudgment:
         for verdict, words in _WORDS.items():
             found = np.flatnonzero((self.verdicts == verdict) & (True if among is None else among)).tolist()
             if found:
-                named = ", ".join(str(ids[i]) for i in found[:_MAX_NAMED])
-                more = f" and {len(found) - _MAX_NAMED:,} more" if len(found) > _MAX_NAMED else ""
-                parts.append(f"{len(found):,} {words} (annotation{'s' * (len(found) > 1)} {named}{more})")
+                parts.append(f"{len(found):,} {verb}{words} ({name_ids([ids[i] for i in found])})")
         return ", ".join(parts)
 
 
@@ -265,7 +264,11 @@ def _refuse(result: MaskJudgment, row: int, reason: object, verdict: Verdict = V
     result.reasons[int(row)] = str(reason).rstrip(".")
 
 
-def describe_rectangles(data: Annotations, judgment: MaskJudgment | None = None) -> str:
+def describe_rectangles(
+    data: Annotations,
+    judgment: MaskJudgment | None = None,
+    remedy: str = "`boxel label --relabel` makes masks",
+) -> str:
     """Return a sentence if all masks of a dataset are rectangles, i.e. boxes, else an empty text.
 
     Masks that cannot be read, crowds, and masks with a ``source`` do not count.
@@ -273,6 +276,7 @@ def describe_rectangles(data: Annotations, judgment: MaskJudgment | None = None)
     Args:
         data: The dataset.
         judgment: What `judge_masks` returned for it, if it is known.
+        remedy: What to do, or what is done.
 
     Examples:
         >>> from boxel.data.samples import sample_images
@@ -284,7 +288,6 @@ def describe_rectangles(data: Annotations, judgment: MaskJudgment | None = None)
     count = int(counted.sum())
     if count < MIN_RECTANGLES or not (judgment.rectangle | judgment.oriented)[counted].all():
         return ""
-    remedy = "`boxel label --relabel` makes masks"
     if judgment.rectangle[counted].all():
         return f"all {count:,} masks are axis-parallel rectangles: these are boxes, not masks; {remedy}"
     return f"all {count:,} masks are turned rectangles: these are oriented boxes, not masks; {remedy}"

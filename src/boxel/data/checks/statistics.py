@@ -15,7 +15,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.checks.image_facts import ImageFacts
 from boxel.data.checks.near_duplicates import group_near_duplicates
 from boxel.data.images import leads_out
-from boxel.utils.printable import count_noun
+from boxel.utils.printable import count_noun, name_some
 from boxel.utils.provenance import digest_file
 
 SMALL, MEDIUM = 32**2, 96**2
@@ -277,7 +277,7 @@ def _describe(statistics: Statistics) -> list[str]:
         _describe_groups("images in several splits, or like one of another split", s.leaks),
         _describe_groups("images of the same content", s.identical_images),
         _describe_groups("images that look the same", alike),
-        *[f"{what}: {_name(paths)}" for what, paths in s.oddities.items()],
+        *[f"{what}: {name_some(paths, _MAX_NAMED)}" for what, paths in s.oddities.items()],
     ]
 
 
@@ -300,10 +300,7 @@ def _describe_classes(classes: Mapping[str, int]) -> str:
     if not classes:
         return "classes: none"
     used = [f"{name}: {count:,}" for name, count in classes.items() if count]
-    parts = [
-        ", ".join(used[:_MAX_CLASSES])
-        + f" and {len(used) - _MAX_CLASSES:,} more" * (len(used) > _MAX_CLASSES)
-    ]
+    parts = [name_some(used, _MAX_CLASSES)]
     parts += [f"{len(classes) - len(used):,} without instances"] if len(used) < len(classes) else []
     return f"classes: {len(classes):,} ({'; '.join(filter(None, parts))})"
 
@@ -331,9 +328,4 @@ def _describe_boxes(s: Statistics) -> str:
 def _describe_groups(what: str, groups: Sequence[Sequence[str]]) -> str:
     if not groups:
         return ""
-    return f"{what}: {count_noun(len(groups), 'group')}, the first: {_name(groups[0])}"
-
-
-def _name(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - _MAX_NAMED:,} more" if len(paths) > _MAX_NAMED else ""
-    return ", ".join(paths[:_MAX_NAMED]) + more
+    return f"{what}: {count_noun(len(groups), 'group')}, the first: {name_some(groups[0], _MAX_NAMED)}"

@@ -231,7 +231,7 @@ def write(
         'yolo'
     """
     path = Path(path)
-    module = _module_to_write(path, format, "format")
+    module = _module_to_write(path, format)
     # One file is replaced; in a folder the old files would stay among the new ones.
     folder = module not in _FILES and path.is_dir() and not (path / INCOMPLETE).exists()
     if folder and module.recognize(path):
@@ -260,9 +260,9 @@ def write(
 def convert(
     source: str | Path,
     target: str | Path,
-    to: str | None = None,
-    images: str | Path | None = None,
     format: str | None = None,
+    images: str | Path | None = None,
+    source_format: str | None = None,
     class_list: str | Path | None = None,
     **options: Unpack[ConvertOptions],
 ) -> Annotations:
@@ -275,10 +275,10 @@ def convert(
     Args:
         source: Annotation file or folder of a dataset.
         target: The file (COCO, Parquet) or the folder (other formats) to write.
-        to: ``coco`` or another that `recognize` returns; if None, COCO for a ``.json`` file, Parquet for a
+        format: ``coco`` or another that `recognize` returns; if None, COCO for a ``.json`` file, Parquet for a
             ``.parquet`` file.
         images: Folder of the images; searched for if None.
-        format: Format of the source; recognized if None.
+        source_format: Format of the source; recognized if None.
         class_list: Class list of a semantic dataset; see :func:`boxel.read`.
         **options: See `ConvertOptions`.
 
@@ -292,17 +292,17 @@ def convert(
     Examples:
         >>> from boxel.data import example_scenes
         >>> scenes = example_scenes(2)
-        >>> _ = convert(scenes.file, scenes.root / "voc", to="voc")
+        >>> _ = convert(scenes.file, scenes.root / "voc", format="voc")
         >>> len(read(scenes.root / "voc"))
         2
     """
     from boxel.data.provenance import add_record, describe_input, describe_run
 
-    module = _module_to_write(Path(target), to, "to")
+    module = _module_to_write(Path(target), format)
     others: dict[str, Any] = dict(options)
     split = {name: others.pop(name) for name in ("val_share", "seed", "group_by") if name in others}
     _check_options(module, others, Path(target))
-    data = read(source, images, format, class_list=class_list)
+    data = read(source, images, source_format, class_list=class_list)
     if split.get("val_share") is not None:
         data = make_split(data, **split)
     elif split:
@@ -324,7 +324,7 @@ def convert(
     for sentence in sentences:
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
     made = describe_run("boxel.convert") | {"input": describe_input(source, data)}
-    write(add_record(sound, made), target, to, **others)
+    write(add_record(sound, made), target, format, **others)
     return data
 
 
@@ -355,13 +355,13 @@ def _check_options(module: ModuleType, options: Mapping[str, Any], path: Path) -
             raise UsageError(f"{path}: `{name}` has no effect on this format{remedy}")
 
 
-def _module_to_write(path: Path, format: str | None, setting: str) -> ModuleType:
-    """Return the module of a format to write at a path; ``setting`` names the format in messages."""
+def _module_to_write(path: Path, format: str | None) -> ModuleType:
+    """Return the module of a format to write at a path, which may decide it."""
     formats = {suffix: name for name, suffix in _SUFFIXES.items()}
     suffix = path.suffix.lower()
     format = format or formats.get(suffix)
     if format is None:
-        raise BoxelError(f"{path}: name the format to write with `{setting}` ({_KNOWN}).")
+        raise BoxelError(f"{path}: name the format to write with `format` ({_KNOWN}).")
     module = _module(format)
     if format in _SUFFIXES and suffix != _SUFFIXES[format]:
         title = "COCO" if module is coco else "Parquet"

@@ -70,7 +70,7 @@ def test_marks_live_beside_other_fields():
     data.extras[:4] = [b'{"suspect":"empty"}', b'{"note":"suspect"}', b'{"suspect":7}', b'{"suspect":"old"}']
     assert find_suspects(data) == {"empty": [0]}
     assert describe_suspects(data, {"empty": [0]}) == "1 box looks wrong: 1 empty (annotation 1)"
-    many = describe_suspects(data, {"empty": range(7)})
+    many = describe_suspects(boxel.data.example_scenes(2), {"empty": range(7)})
     assert many == "7 boxes look wrong: 7 empty (annotations 1, 2, 3, 4, 5 and 2 more)"
 
 

@@ -1,6 +1,7 @@
 """Adapting BoxCaseg to the boxes to label."""
 
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -54,7 +55,8 @@ def test_a_mask_made_for_a_segmentation_that_is_none_is_not_the_truth(run, tmp_p
     data = boxel.read(run / "scenes" / "masks.json", images=run / "scenes" / "images")
     data.segmentations[0], data.segmentations[1] = b"[]", None
     seen = []
-    monkeypatch.setattr("boxel.training.adapt.train", lambda method, data, **_: seen.append(data))
+    module = sys.modules["boxel.training.adapt"]
+    monkeypatch.setattr(module, "train", lambda method, data, **_: seen.append(data))
     assert adapt(data, tmp_path / "out", teacher=str(run / "run"), minutes=0.01) is None
     assert seen[0].trusted.tolist() == [False, False, *[True] * (len(data.ids) - 2)]
 

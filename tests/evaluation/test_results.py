@@ -192,8 +192,12 @@ def test_results_of_unknown_categories_are_counted(make_truth, caplog):
         match_results(truth, [named])
 
 
-def test_reads_an_empty_list(tmp_path):
-    assert read_results(written(tmp_path, [])) == []
+def test_an_empty_list_evaluates_to_zero_with_a_warning(tmp_path, make_truth, rectangle, caplog):
+    path = written(tmp_path, [])
+    assert read_results(path) == []
+    metrics = evaluate(path, make_truth([(20, 30)], [{"mask": rectangle(20, 30, 1, 1, 9, 9)}])).metrics
+    assert metrics["results"] == 0 and metrics["box"]["AP"] == metrics["mask"]["AP"] == 0
+    assert caplog.messages[0] == f"{path} has no detections, so every instance counts as missed."
 
 
 GOOD = {"image_id": 1, "category_id": 1, "score": 0.5, "bbox": [0, 0, 1, 1]}

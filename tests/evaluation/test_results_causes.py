@@ -53,6 +53,11 @@ def scaled(x, y, w, h, fx, fy):
     return x * fx, y * fy, w * fx, h * fy
 
 
+def corners(box):
+    x, y, w, h = box
+    return x, y, x + w, y + h
+
+
 BOXES = {
     "as x0, y0, x1, y1; COCO": lambda x, y, w, h, *_: (x, y, x + w, y + h),
     "as center x, center y, width, height": lambda x, y, w, h, *_: (x + w / 2, y + h / 2, w, h),
@@ -73,6 +78,14 @@ BOXES = {
     "images turned by 90 degrees": lambda x, y, w, h, W, H: (y, W - x - w, h, w),
     "images turned by 180 degrees": lambda x, y, w, h, W, H: (W - x - w, H - y - h, w, h),
     "images turned by 270 degrees": lambda x, y, w, h, W, H: (H - y - h, x, h, w),
+    "as y, x, height, width; COCO": lambda x, y, w, h, *_: (y, x, h, w),
+    "as shares of the image (y0, x0": lambda x, y, w, h, W, H: (y / H, x / W, (y + h) / H, (x + w) / W),
+    "as x0, y0, x1, y1, fit images whose longer side is 640": lambda *box: corners(
+        scaled(*box[:4], *[640 / max(box[4:])] * 2)
+    ),
+    "as x0, y0, x1, y1, fit images padded to a square and resized to 640 x 640": lambda *box: corners(
+        letterbox(*box)
+    ),
 }
 
 

@@ -138,7 +138,7 @@ def test_the_subject_decides_what_is_computed(two_images, make_result, rectangle
     of_masks = evaluate(two_images, two_images, categories=["class 3"], baselines=["box"])
     assert of_masks.kind == "dataset" and of_masks.metrics["masks"]["instances"] == 1
     assert of_masks.metrics["box"]["mask_iou"] == 1  # the masks are squares
-    assert str(of_masks).splitlines()[-1] == "1 boxes with a side of 16 pixels or more"
+    assert str(of_masks).splitlines()[-1] == "1 box with a side of 16 pixels or more"
 
 
 @pytest.mark.parametrize(

@@ -116,7 +116,7 @@ def test_a_folder_equals_sets_of_pixels(truth, found) -> None:
     assert metrics["images"] == 4
 
 
-@pytest.mark.parametrize("form", ["{}/{}.png", "{}_{}.png"])
+@pytest.mark.parametrize("form", ["{}/{}.png", "{}_{}.png", "maps/{}/{}.PNG"])
 def test_label_maps_of_images_with_the_same_name_are_told_apart(truth, found, form) -> None:
     expected = measure_label_maps(truth, found)
     truth.paths[:] = ["a/0.jpg", "b/0.jpg", "a/1.jpg", "b/1.jpg"]

@@ -11,8 +11,17 @@ import msgspec
 import numpy as np
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.results import Result, fill_box, fill_in_sizes, get_boxes, group_by_image, to_results
+from boxel.evaluation.results import (
+    Result,
+    fill_box,
+    fill_in_sizes,
+    get_boxes,
+    group_by_image,
+    sizes_by_id,
+    to_results,
+)
 from boxel.labeling.runner import load_image
+from boxel.masks.boxes import xywh_to_xyxy
 from boxel.masks.grabcut import grabcut_from_box
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError
@@ -40,11 +49,9 @@ def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
         >>> mean_fill(fill_boxes(truth, to_results(truth)))
         1.0
     """
-    truth = fill_in_sizes(truth, results)
-    sizes = np.stack([truth.heights, truth.widths], axis=1).tolist()
-    size_of = dict(zip(truth.image_ids, sizes, strict=True))
+    sizes = sizes_by_id(fill_in_sizes(truth, results))
     return [
-        {**result, "segmentation": fill_box(box, *size_of[result["image_id"]])}
+        {**result, "segmentation": fill_box(box, *sizes[result["image_id"]])}
         for result, box in zip(results, get_boxes(results).tolist(), strict=True)
     ]
 
@@ -75,8 +82,7 @@ def grabcut_boxes(
     """
     truth = fill_in_sizes(truth, results)
     cut = fill_boxes(truth, results)
-    boxes = get_boxes(results)
-    boxes[:, 2:] += boxes[:, :2]
+    boxes = xywh_to_xyxy(get_boxes(results))
 
     def cut_image(image: int, positions: list[int]) -> None:
         best = sorted(positions, key=lambda position: -results[position]["score"])[:max_per_image]

@@ -6,7 +6,6 @@ import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,12 +13,14 @@ from numpy.typing import ArrayLike, NDArray
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
+from boxel.data.image_names import find_stem, fold_name, split_path
 from boxel.data.pairing import pair_images
 from boxel.evaluation.coco import match_boxes
 from boxel.evaluation.results import Result, get_boxes, to_results
 from boxel.evaluation.tables import format_table
-from boxel.masks.boxes import paired_box_iou, tight_boxes
+from boxel.masks.boxes import paired_box_iou, tight_boxes, xywh_to_xyxy
 from boxel.utils.errors import BoxelError
+from boxel.utils.printable import count_noun
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -176,12 +177,16 @@ def _ids_agree(
     found = np.flatnonzero(index >= 0)
     images = zip(truth.image_index[found].tolist(), pred.image_index[index[found]].tolist(), strict=True)
     same = (  # the names of several images may be the same
-        PurePath(truth.paths[a]).stem == PurePath(pred.paths[b]).stem if pairs[b] is None else pairs[b] == a
+        _stem(truth.paths[a]) == _stem(pred.paths[b]) if pairs[b] is None else pairs[b] == a
         for a, b in set(images)
     )
     boxed = found[truth.has_box[found] & pred.has_box[index[found]]]
     overlap = paired_box_iou(truth.boxes[boxed], pred.boxes[index[boxed]]) > 0
     return len(found) > 0 and all(same) and 2 * int(overlap.sum()) >= len(boxed)
+
+
+def _stem(path: str) -> str:
+    return find_stem(fold_name("".join(split_path(path)[-1:])))
 
 
 def quality_metrics(ious: ArrayLike, quality: ArrayLike) -> dict[str, float]:
@@ -205,20 +210,14 @@ def quality_metrics(ious: ArrayLike, quality: ArrayLike) -> dict[str, float]:
     order = np.argsort(-estimate, kind="stable")
     count = round(0.6 * len(truth))
     best, oracle = truth[order[:count]].mean(), np.sort(truth)[::-1][:count].mean()
-    bins = [
-        abs(estimate[part].mean() - truth[part].mean()) for part in np.array_split(order, 10) if len(part)
-    ]
+    bins = [part for part in np.array_split(order, 10) if len(part)]
+    with np.errstate(divide="ignore", invalid="ignore"):  # NaN if one side is constant
+        correlation = np.corrcoef(_rank(estimate), _rank(truth))[0, 1]
     return {
-        "spearman": _spearman(estimate, truth),
-        "calibration_error": float(np.mean(bins)),
+        "spearman": float(correlation),
+        "calibration_error": float(np.mean([abs((estimate - truth)[part].mean()) for part in bins])),
         "gain": float((best - truth.mean()) / max(oracle - truth.mean(), 1e-9)),
     }
-
-
-def _spearman(a: NDArray[np.float64], b: NDArray[np.float64]) -> float:
-    """Return the rank correlation; NaN if one side is constant."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return float(np.corrcoef(_rank(a), _rank(b))[0, 1])
 
 
 def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -232,10 +231,8 @@ def format_masks(metrics: Mapping[str, Mapping[str, float]]) -> str:
     names = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "spearman", "calibration_error", "gain")
     columns = [name for name in names if any(name in row for row in metrics.values())]
     rows = [[name, *map(row.get, columns)] for name, row in metrics.items()]
-    count = int(next(iter(metrics.values()))["instances"])
-    return (
-        f"{format_table([['', *columns], *rows])}\n{count:,} boxes with a side of {MIN_SIDE:g} pixels or more"
-    )
+    count = count_noun(int(next(iter(metrics.values()))["instances"]), "box", "boxes")
+    return f"{format_table([['', *columns], *rows])}\n{count} with a side of {MIN_SIDE:g} pixels or more"
 
 
 # ---------------------------------------------------------------- masks against boxes
@@ -267,19 +264,10 @@ def box_agreement(truth: Annotations, results: Sequence[Result]) -> dict[str, fl
     """
     positions, instances = np.array(match_boxes(truth, results), dtype=np.int64).reshape(-1, 2).T
     tight = np.array([coco_mask.toBbox(results[position]["segmentation"]) for position in positions])
-    tight = tight.reshape(-1, 4)
-    tight[:, 2:] += tight[:, :2]
-    ious = paired_box_iou(tight, truth.boxes[instances])
-    mean, share50, share75 = (
-        float(values.mean()) if len(ious) else math.nan for values in (ious, ious >= 0.5, ious >= 0.75)
-    )
-    return {
-        "mean": mean,
-        "share50": share50,
-        "share75": share75,
-        "matched": len(ious),
-        "instances": int((~truth.iscrowd).sum()),
-    }
+    ious = paired_box_iou(xywh_to_xyxy(tight.reshape(-1, 4)), truth.boxes[instances])
+    parts = {"mean": ious, "share50": ious >= 0.5, "share75": ious >= 0.75}
+    means = {name: float(values.mean()) if len(ious) else math.nan for name, values in parts.items()}
+    return means | {"matched": len(ious), "instances": int((~truth.iscrowd).sum())}
 
 
 def mean_fill(results: Sequence[Result]) -> float:

@@ -23,15 +23,13 @@ from boxel.evaluation.results import (
     group_by_image,
     read_masks,
 )
+from boxel.masks.boxes import box_iou, xywh_to_xyxy
 from boxel.masks.rle import Rle, decode, encode
 
 IouType: TypeAlias = Literal["bbox", "segm", "boundary"]
 
-_BOUNDARY_RATIO = 0.02
-"""Width of a boundary, as a share of the image's diagonal."""
-
-_MIN_BOX_IOU = 0.5
-"""Minimum IoU of the boxes of a match."""
+_BOUNDARY_RATIO = 0.02  # width of a boundary, as a share of the image's diagonal
+_MIN_BOX_IOU = 0.5  # of the boxes of a match
 
 
 class CocoMetrics(TypedDict):
@@ -200,9 +198,8 @@ def _encode_boundary(rle: Rle) -> Rle:
     if w and h:
         width = max(round(_BOUNDARY_RATIO * float(np.hypot(*mask.shape))), 1)
         inside = np.ascontiguousarray(mask[y : y + h, x : x + w])
-        core = cv2.erode(
-            inside, np.ones((3, 3), np.uint8), iterations=width, borderType=cv2.BORDER_CONSTANT, borderValue=0
-        )
+        square, border = np.ones((3, 3), np.uint8), cv2.BORDER_CONSTANT
+        core = cv2.erode(inside, square, iterations=width, borderType=border, borderValue=0)
         mask[y : y + h, x : x + w] = inside - core
     return encode(mask)
 
@@ -316,16 +313,14 @@ def match_boxes(truth: Annotations, results: Sequence[Result]) -> list[tuple[int
         [(0, 0), (1, 1)]
     """
     label = {category.id: k for k, category in enumerate(truth.categories)}
-    boxes, usable = get_boxes(results), truth.has_box & ~truth.iscrowd
+    boxes, usable = xywh_to_xyxy(get_boxes(results)), truth.has_box & ~truth.iscrowd
     pairs: list[tuple[int, int]] = []
     for image, positions in group_by_image(truth, results).items():
         instances = truth.instances_in(image)
         instances = instances[usable[instances]]
         if not len(instances):
             continue
-        gt_boxes = truth.boxes[instances]
-        gt_boxes = np.concatenate([gt_boxes[:, :2], gt_boxes[:, 2:] - gt_boxes[:, :2]], axis=1)
-        iou = coco_mask.iou(boxes[positions], gt_boxes, [0] * len(instances))
+        iou = box_iou(boxes[positions], truth.boxes[instances])
         labels = np.array([label.get(results[p]["category_id"], -1) for p in positions])
         iou[labels[:, None] != truth.labels[instances]] = -1
         scores = np.array([results[p]["score"] for p in positions])

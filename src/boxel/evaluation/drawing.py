@@ -128,22 +128,13 @@ def _read_results(file: str | Path, known: Annotations | None, images: str | Pat
     return _relative_to(data, Path(str(images)) if known is None else known.root)
 
 
-def _drop_instances(data: Annotations) -> Annotations:
-    return replace(data.select_instances([]), label_maps=[None] * len(data))
-
-
 def _add_images(known: Annotations, data: Annotations) -> Annotations:
     """Return a dataset with its own instances and all images of another, which has the same image ids."""
     number = {image_id: image for image, image_id in enumerate(known.image_ids)}
     index = np.array([number[image_id] for image_id in data.image_ids], dtype=np.int32)
-    bare = _drop_instances(known)
-    columns = ("image_ids", "paths", "widths", "heights", "label_maps", "splits", "image_extras")
-    return replace(
-        data,
-        root=known.root,
-        image_index=index[data.image_index],
-        **{name: getattr(bare, name) for name in columns},
-    )
+    names = ("root", "image_ids", "paths", "widths", "heights", "splits", "image_extras")
+    columns = {name: getattr(known, name) for name in names}
+    return replace(data, image_index=index[data.image_index], label_maps=[None] * len(known), **columns)
 
 
 def _relative_to(data: Annotations, folder: Path) -> Annotations:

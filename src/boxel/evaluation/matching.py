@@ -21,7 +21,7 @@ from boxel.data.image_names import ImageNames
 from boxel.data.sources import find_images
 from boxel.evaluation.causes import explain_categories, mean_best_iou
 from boxel.evaluation.reading import report_left_out
-from boxel.evaluation.results import Result, fill_in_sizes, get_boxes
+from boxel.evaluation.results import Result, fill_in_sizes, get_boxes, sizes_by_id
 from boxel.masks.rle import encode, to_rle
 from boxel.utils.errors import BoxelError, one_line
 
@@ -66,14 +66,12 @@ def match_results(
     """
     positions = range(len(results)) if positions is None else positions
     images = _match_images(truth, results, file, positions)
-    known = [
-        (p, {**r, "image_id": id})
-        for p, r, id in zip(positions, results, images, strict=True)
-        if id is not None
-    ]
-    matched = [result for _, result in known] if class_agnostic else _match_categories(truth, known, file)
+    known = [k for k, image_id in enumerate(images) if image_id is not None]
+    matched = [{**results[k], "image_id": images[k]} for k in known]
+    if not class_agnostic:
+        matched = _match_categories(truth, matched, file)
     truth = fill_in_sizes(truth, matched, required=False)
-    return truth, _with_even_masks(truth, matched, file, [p for p, _ in known])
+    return truth, _with_even_masks(truth, matched, file, [positions[k] for k in known])
 
 
 # ---------------------------------------------------------------- images
@@ -86,29 +84,22 @@ def _match_images(
     names = ImageNames(truth)
     source = (truth.file or "the ground truth") + (" (its split val)" if set(truth.splits) == {"val"} else "")
     cache: dict[tuple[Any, Any], int | None] = {}
-    for key in dict.fromkeys((r["image_id"], r.get("file_name")) for r in results):
-        image_id, name = key
-        cache[key] = names.find_id(image_id) if name is None else names.find_name(name, image_id)
+    for image_id, name in dict.fromkeys((r["image_id"], r.get("file_name")) for r in results):
+        image = names.find_id(image_id) if name is None else names.find_name(name, image_id)
         own = names.by_id.get(image_id)
-        if cache[key] is None and own is not None and not truth.paths[own]:
-            cache[key] = own  # the ground truth states no file that could contradict
-    if _are_numbers_of_files(names, cache, results, file):
-        cache |= {
-            key: names.numbers.get(key[0]) for key in cache if key[1] is None and isinstance(key[0], int)
-        }
+        if image is None and own is not None and not truth.paths[own]:
+            image = own  # the ground truth states no file that could contradict
+        cache[image_id, name] = image
+    cache |= _find_by_numbers(names, cache, results, file)
     found = [cache[r["image_id"], r.get("file_name")] for r in results]
     _report_other_ids(names, cache, file)
     unknown = [k for k, image in enumerate(found) if image is None]
     if unknown:
-        first = results[unknown[0]]
-        reason = _why_unknown(names, first, source)
-        if len(unknown) == len(results):
-            raise BoxelError(
-                f"{file}: none of the {len(results)} results is of an image of {source}: {reason}"
-            )
-        where = f"result {positions[unknown[0]]}"
-        message = "%s: %d of %d results are of no image of %s and are left out, the first: %s, %s"
-        logger.warning(message, file, len(unknown), len(results), source, where, reason)
+        count, reason = len(results), _why_unknown(names, results[unknown[0]], source)
+        if len(unknown) == count:
+            raise BoxelError(f"{file}: none of the {count} results is of an image of {source}: {reason}")
+        message = "%s: %d of %d results are of no image of %s and are left out, the first: result %d, %s"
+        logger.warning(message, file, len(unknown), count, source, positions[unknown[0]], reason)
     return [None if image is None else truth.image_ids[image] for image in found]
 
 
@@ -136,51 +127,50 @@ def _why_unknown(names: ImageNames, result: Result, source: str) -> str:
             f"image {image_id} is {name} in the results and {names.data.paths[own]} in {source}; evaluate against the "
             "annotations of the same files, or remove `file_name` from the results if only the names differ."
         )
-    first = (
-        f"; its first image is {names.data.image_ids[0]} ({names.data.paths[0]})" if len(names.data) else ""
-    )
     shown = f"image {image_id}" + (f" ({name})" if name is not None else "")
-    return f"it lacks {shown}{first}; evaluate against the annotations of the images predicted on."
+    if len(names.data):
+        shown += f"; its first image is {names.data.image_ids[0]} ({names.data.paths[0]})"
+    return f"it lacks {shown}; evaluate against the annotations of the images predicted on."
 
 
-def _are_numbers_of_files(
+def _find_by_numbers(
     names: ImageNames, cache: Mapping[tuple[Any, Any], int | None], results: Sequence[Result], file: str
-) -> bool:
-    """Return whether the ids of results are the numbers in file names, and not the ids of the ground truth.
+) -> dict[tuple[Any, Any], int | None]:
+    """Return the images of ids that are the numbers in file names, and not ids of the ground truth; else nothing.
 
     Both are usual, and often each number stands for some image either way. Then the boxes decide.
     """
-    keys = [key for key in cache if key[1] is None and isinstance(key[0], int)]
-    other = {key: names.numbers.get(key[0]) for key in keys}
-    if all(cache[key] == other[key] or other[key] is None for key in keys):
-        return False
+    by_id = {key: image for key, image in cache.items() if key[1] is None and isinstance(key[0], int)}
+    by_number = {key: names.numbers.get(key[0]) for key in by_id}
+    if all(by_number[key] in (image, None) for key, image in by_id.items()):
+        return {}
     unnamed = [r for r in results if r.get("file_name") is None and isinstance(r["image_id"], int)]
-    scores = []
-    for images in (cache, other):
-        found = [images[r["image_id"], None] for r in unnamed]
-        scores.append(mean_best_iou(names.data, unnamed, found))
-    by_name = scores[1] > scores[0] + 0.05 or (
-        scores[1] >= scores[0]
-        and sum(i is not None for i in other.values()) > sum(cache[k] is not None for k in keys)
+    fit_id, fit_number = (
+        mean_best_iou(names.data, unnamed, [images[r["image_id"], None] for r in unnamed])
+        for images in (by_id, by_number)
     )
-    if by_name:
+    count_id, count_number = (
+        sum(image is not None for image in images.values()) for images in (by_id, by_number)
+    )
+    if fit_number > fit_id + 0.05 or (fit_number >= fit_id and count_number > count_id):
         source = names.data.file or "the ground truth"
         message = "%s: image ids are taken for numbers of files, since they fit the boxes of %s better than its ids."
         logger.warning(message, file, source)
-    return by_name
+        return by_number
+    return {}
 
 
 # ---------------------------------------------------------------- categories
 
 
-def _match_categories(truth: Annotations, known: Sequence[tuple[int, Result]], file: str) -> list[Result]:
+def _match_categories(truth: Annotations, results: Sequence[Result], file: str) -> list[Result]:
     """Return the results under the category ids of the ground truth; those of other categories are reported."""
     ids = {category.id for category in truth.categories}
     counts = Counter(category.name for category in truth.categories)
     by_name = {c.name: c.id for c in truth.categories if counts[c.name] == 1}
     by_name = {name.lower(): id for name, id in by_name.items()} | by_name
     matched, foreign = [], Counter[Any]()
-    for _, result in known:
+    for result in results:
         given, name = result["category_id"], result.get("category_name")
         if name is not None:
             named = by_name.get(name, by_name.get(name.lower()))
@@ -199,7 +189,7 @@ def _match_categories(truth: Annotations, known: Sequence[tuple[int, Result]], f
     if sum(foreign.values()) == len(matched):
         has = ", ".join(f"{category.id} ({category.name})" for category in truth.categories[:10])
         why = explain_categories(truth, matched) or "map the category ids, or set `class_agnostic`"
-        if any(result["category_id"] in ids for _, result in known):
+        if any(result["category_id"] in ids for result in results):
             why = "remove `category_name` from the results if only the names differ, or set `class_agnostic`"
         raise BoxelError(
             f"{file}: none of the results has a category of {source}: they have {shown}, not {has}; {why}."
@@ -218,9 +208,7 @@ def _with_even_masks(
     """Return the results with codes as masks, all or none; those with masks of another size are left out."""
     if not any(result.get("segmentation") is not None for result in results):
         return list(results)
-    sizes = dict(
-        zip(truth.image_ids, zip(truth.heights.tolist(), truth.widths.tolist(), strict=True), strict=True)
-    )
+    sizes = sizes_by_id(truth)
     kept, problems, empty = list[Result](), list[str](), 0
     for position, result in zip(positions, results, strict=True):
         size, mask = sizes[result["image_id"]], result.get("segmentation")
@@ -229,8 +217,8 @@ def _with_even_masks(
                 empty += 1
                 mask = encode(np.zeros(size, dtype=bool))
             elif isinstance(mask, Mapping):
-                if 0 not in size and list(mask["size"]) != list(size):
-                    raise ValueError(_describe_size(mask["size"], size))
+                if 0 not in size and list(mask["size"]) != size:
+                    raise ValueError(_describe_size(list(mask["size"]), size))
             elif 0 in size:
                 raise ValueError("has polygons, but the size of its image is unknown")
             else:
@@ -248,10 +236,10 @@ def _with_even_masks(
     return kept
 
 
-def _describe_size(found: Sequence[int], size: Sequence[int]) -> str:
+def _describe_size(found: list[int], size: list[int]) -> str:
     """Return the sentence on a mask that is of another size than its image."""
-    what = f"has a mask of {list(found)} (height, width) in an image of {list(size)}"
-    if list(found) == list(size)[::-1]:
+    what = f"has a mask of {found} (height, width) in an image of {size}"
+    if found == size[::-1]:
         return f"{what}: its height and width are swapped, e.g. since the image was not turned as its EXIF states"
     return f"{what}; predict on the annotated image itself, or scale the masks to it"
 

@@ -81,6 +81,12 @@ def fill_box(box: Sequence[float], height: int, width: int) -> Rle:
     return to_rle([[left, top, left, bottom, right, bottom, right, top]], height, width)
 
 
+def sizes_by_id(truth: Annotations) -> dict[int | str, list[int]]:
+    """Return the height and the width of each image by its id."""
+    sizes = np.stack([truth.heights, truth.widths], axis=1).tolist()
+    return dict(zip(truth.image_ids, sizes, strict=True))
+
+
 def group_by_image(truth: Annotations, results: Sequence[Result]) -> dict[int, list[int]]:
     """Return the positions of the results of each image, by index of the image, in the order of the images."""
     index = {image_id: i for i, image_id in enumerate(truth.image_ids)}
@@ -123,9 +129,7 @@ def filter_categories(
     """
     chosen = truth if categories is None else truth.select_categories(categories)
     if class_agnostic:
-        others = [
-            label for label, category in enumerate(truth.categories) if category not in chosen.categories
-        ]
+        others = [k for k, category in enumerate(truth.categories) if category not in chosen.categories]
         iscrowd = truth.iscrowd | np.isin(truth.labels, others)
         merged = replace(truth, iscrowd=iscrowd).class_agnostic()
         return merged, [{**result, "category_id": merged.categories[0].id} for result in results]
@@ -144,11 +148,8 @@ def read_masks(truth: Annotations) -> list[Rle | None]:
             masks.append(None)
             errors.append(str(error))
     if errors:
-        logger.warning(
-            "%d true masks cannot be read, and only their boxes are used; the first: %s",
-            len(errors),
-            errors[0],
-        )
+        message = "%d true masks cannot be read, and only their boxes are used; the first: %s"
+        logger.warning(message, len(errors), errors[0])
     return masks
 
 

@@ -19,12 +19,7 @@ from boxel.data.pairing import pair_images
 from boxel.evaluation.baselines import label_with_baseline
 from boxel.evaluation.boxes import format_masks, measure_masks
 from boxel.evaluation.config import EvaluateConfig
-from boxel.evaluation.reading import (
-    clean_results,
-    decode_results,
-    is_results_file,
-    read_scores,
-)
+from boxel.evaluation.reading import clean_results, decode_results, is_results_file, read_scores
 from boxel.evaluation.results import Result, drop_unsound_masks, fill_in_sizes
 from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
 from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
@@ -67,7 +62,9 @@ class Evaluation:
         """Format the metrics as text."""
         if self.kind in ("detector", "results"):
             return format_detections(self.metrics)
-        return (format_semantic if self.kind in ("segmenter", "label_maps") else format_masks)(self.metrics)
+        if self.kind in ("segmenter", "label_maps"):
+            return format_semantic(self.metrics)
+        return format_masks(self.metrics)
 
     __str__ = table
 
@@ -124,9 +121,8 @@ def evaluate(
     if not isinstance(truth, Annotations):
         _refuse_results(truth, kind, name)
     if kind == "dataset":
-        subject = (
-            subject if isinstance(subject, Annotations) else read(cast(str | Path, subject), images=images)
-        )
+        if not isinstance(subject, Annotations):
+            subject = read(cast(str | Path, subject), images=images)
         scored = read_scores(subject)
         if scored is not None:
             logger.info("%s: each annotation has a score, so they are evaluated as detections", name)
@@ -177,24 +173,15 @@ def subject_kind(subject: str | Path | Annotations | Sequence[Result]) -> Kind:
 _OF_DETECTIONS = ("categories", "class_agnostic", "boundary", "regions", "baselines", "results")
 _OF_DETECTOR = ("short_side", "score_threshold", "flip", "scales")
 _OF_SEGMENTER = ("long_side", "tile", "shifts", "crf", "flip", "scales")
-_USED: dict[Kind, tuple[str, ...]] = {
-    "results": _OF_DETECTIONS,
-    "detector": (*_OF_DETECTIONS, *_OF_DETECTOR, "batch_size"),
-    "dataset": ("categories", "baselines"),
-    "box_to_mask": ("categories", "baselines"),
-    "label_maps": ("trimap",),
-    "segmenter": ("trimap", *_OF_SEGMENTER),
+_KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
+    "results": ("a results file", _OF_DETECTIONS),
+    "detector": ("an instance model", (*_OF_DETECTIONS, *_OF_DETECTOR, "batch_size")),
+    "dataset": ("a labeled dataset", ("categories", "baselines")),
+    "box_to_mask": ("a model that predicts masks of given boxes", ("categories", "baselines")),
+    "label_maps": ("a folder of label maps", ("trimap",)),
+    "segmenter": ("a semantic model", ("trimap", *_OF_SEGMENTER)),
 }
-"""The settings that have an effect, beside `device`."""
-
-_NAMES: dict[Kind, str] = {
-    "results": "a results file",
-    "detector": "an instance model",
-    "dataset": "a labeled dataset",
-    "box_to_mask": "a model that predicts masks of given boxes",
-    "label_maps": "a folder of label maps",
-    "segmenter": "a semantic model",
-}
+"""What each kind is called, and the settings that have an effect beside `device`."""
 
 
 def _read_truth(path: str | Path, images: str | Path | None, class_list: str | Path | None) -> Annotations:
@@ -215,18 +202,18 @@ def _refuse_results(truth: str | Path, kind: Kind, subject: str) -> None:
     """Raise an error if the ground truth is a file of results."""
     check_path("data", truth, "a path or Annotations")
     if Path(truth).is_file() and is_results_file(truth):
-        swapped = kind == "dataset"
-        remedy = (
-            f"swap {subject} and {truth}" if swapped else "name the annotations of the images predicted on"
-        )
+        remedy = "name the annotations of the images predicted on"
+        if kind == "dataset":
+            remedy = f"swap {subject} and {truth}"
         raise BoxelError(f"{truth}: these are results and not ground truth; {remedy}.")
 
 
 def _refuse_unused(what: str, kind: Kind, config: EvaluateConfig) -> None:
     """Raise a `UsageError` if a setting was changed that does nothing."""
+    called, used = _KINDS[kind]
     for name, default in asdict(EvaluateConfig()).items():
-        if getattr(config, name) != default and name not in (*_USED[kind], "device"):
-            raise UsageError(f"`{name}` does nothing here, since {what} is {_NAMES[kind]}; leave it out.")
+        if getattr(config, name) != default and name not in (*used, "device"):
+            raise UsageError(f"`{name}` does nothing here, since {what} is {called}; leave it out.")
 
 
 def _evaluate_detections(
@@ -276,9 +263,8 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
 
         pred = label(boxes, teacher=str(subject), device=config.device)
     predicted = {"masks": pred} | {name: label_with_baseline(boxes, name) for name in config.baselines}
-    return Evaluation(
-        kind, without_nan({name: measure_masks(truth, pred) for name, pred in predicted.items()})
-    )
+    metrics = {name: measure_masks(truth, pred) for name, pred in predicted.items()}
+    return Evaluation(kind, without_nan(metrics))
 
 
 def _announce_missing_images(truth: Annotations, pred: Annotations) -> None:
@@ -380,9 +366,8 @@ def predict_dataset(
     for prediction in iter_predictions(model, paths, config, batch_size, errors=errors):
         done += 1
         instances = cast("Instances", prediction.result)
-        for row, name in zip(
-            instances.to_coco(data.image_ids[prediction.index]), instances.names, strict=True
-        ):
+        rows = instances.to_coco(data.image_ids[prediction.index])
+        for row, name in zip(rows, instances.names, strict=True):
             if class_agnostic or name in ids:
                 results.append({**row, "category_id": ids.get(name, row["category_id"])})
     if paths and not done:

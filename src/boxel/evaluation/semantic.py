@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import MAX_VALUE, Annotations, Category
+from boxel.data.formats.builder import Builder
 from boxel.data.formats.layout import file_stems
 from boxel.data.images import read_image
 from boxel.data.label_maps import (
@@ -23,9 +24,9 @@ from boxel.data.label_maps import (
     pixel_classes,
     read_label_map,
 )
+from boxel.data.pairing import pair_images
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import is_file
 
 if TYPE_CHECKING:
     from boxel.models.semantic.inference import SemanticInferenceConfig
@@ -97,9 +98,8 @@ def semantic_metrics(matrix: NDArray[np.int64], names: Sequence[str]) -> Semanti
         >>> metrics["pixel_accuracy"], round(metrics["mean_iou"], 3)
         (0.75, 0.583)
     """
-    hits, true, predicted = (
-        counts[: len(names)] for counts in (matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0))
-    )
+    sums = matrix.diagonal(), matrix.sum(axis=1), matrix.sum(axis=0)
+    hits, true, predicted = (counts[: len(names)] for counts in sums)
     with np.errstate(invalid="ignore"):
         accuracy, iou = hits / true, hits / (true + predicted - hits)
         overall = hits.sum() / true.sum()
@@ -199,11 +199,10 @@ def trimap_metrics(
     """
     band = matrices.cumsum(0)[:-1]
     parts = {"boundary": band, "interior": matrices.sum(0) - band}
-    ious = {
+    return {"width": list(widths)} | {
         part: [semantic_metrics(matrix, names)["mean_iou"] for matrix in per_width]
         for part, per_width in parts.items()
     }
-    return {"width": list(widths), **ious}
 
 
 # ---------------------------------------------------------------- whole datasets
@@ -258,9 +257,8 @@ def measure_label_maps(
 
     Args:
         truth: As for :func:`measure_segmenter`.
-        folder: Has a PNG with the stem of each image, in the folders of the image or with their names before it if two
-            images have the same name; or has a folder ``labels`` that does. Values that are not a class of the dataset
-            are wrong.
+        folder: Has a PNG with the name of each image, see `pair_images`, or has a folder ``labels`` that does. Values
+            that are not a class of the dataset are wrong.
         trimap: As for :func:`measure_segmenter`.
         errors: As for :func:`measure_segmenter`.
 
@@ -283,15 +281,17 @@ def measure_label_maps(
     table[label_map_values(classes)] = np.arange(len(classes))
     within = Path(folder) / "labels"
     maps = within if within.is_dir() else Path(folder)
-
-    stems = file_stems(truth.paths)  # with the folder if two images have the same name
+    rows = Builder()
+    for number, file in enumerate(sorted(path for path in maps.rglob("*") if path.suffix.lower() == ".png")):
+        rows.add_image(number, file.relative_to(maps).as_posix())
+    listed, stems = rows.build(maps, [], maps), file_stems(truth.paths)
+    pairs = pair_images(truth, listed)
 
     def read_labels(image: int) -> NDArray[np.integer]:
-        path = Path(truth.paths[image]).with_suffix(".png")
-        file = (
-            maps / path if not path.is_absolute() and is_file(maps / path) else maps / f"{stems[image]}.png"
-        )
-        return table[read_label_map(file)]
+        pair = pairs[image]
+        return table[
+            read_label_map(maps / f"{stems[image]}.png" if pair is None else listed.image_path(pair))
+        ]
 
     return _measure(truth, read_labels, classes, trimap, errors)
 

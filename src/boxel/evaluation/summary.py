@@ -63,6 +63,8 @@ def evaluate_detections(
         {'mask_iou': 1.0, 'matched': 5, 'instances': 5}
     """
     config = config or EvaluateConfig()
+    if not len(results):
+        logger.warning("%s has no detections, so every instance counts as missed.", file)
     if positions is None:
         results, positions = clean_results(results, file)
     truth, results = match_results(truth, results, config.class_agnostic, file, positions)
@@ -86,16 +88,17 @@ def _compare_masks(
     """Compute the metrics of masks; what either side has none for is reported."""
     metrics: dict[str, Any] = {}
     source = truth.file or "the ground truth"
-    if has_masks(results) or config.baselines:
+    masked = has_masks(results)
+    if masked or config.baselines:
         truth = with_sound_masks(truth)  # masks are read once for all metrics
     has_true_masks = bool((truth.has_mask & ~truth.iscrowd).any())
-    if has_masks(results):
+    if masked:
         metrics["mean_fill"] = mean_fill(results)
-    if has_masks(results) and has_true_masks:
+    if masked and has_true_masks:
         metrics |= _mask_metrics(truth, results, config.boundary)
         if config.regions:
             metrics["regions"] = region_ap(truth, results)
-    elif has_masks(results):
+    elif masked and results:
         metrics["box_agreement"] = box_agreement(truth, results)
         message = "%s has no masks, so the masks of %s are compared with its boxes only."
         logger.warning(message, source, file)
@@ -143,11 +146,8 @@ def format_detections(metrics: Mapping[str, Any]) -> str:
     baselines = metrics.get("baselines", {})
     rows = {name: metrics[name] for name in ("box", "mask", "boundary") if name in metrics}
     for name, scores in baselines.items():
-        rows |= {
-            f"{BASELINE_TITLES[name]}, {kind}": scores[kind]
-            for kind in ("mask", "boundary")
-            if kind in scores
-        }
+        kinds = [kind for kind in ("mask", "boundary") if kind in scores]
+        rows |= {f"{BASELINE_TITLES[name]}, {kind}": scores[kind] for kind in kinds}
     heads = [name for name in metrics["box"] if name != "per_class"]
     lines = [format_table([["", *heads], *([name, *map(row.get, heads)] for name, row in rows.items())])]
     # Without an instance of the class, all are undefined.
@@ -164,10 +164,8 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
     if "regions" in metrics:
         areas = {name: value for name, value in metrics["regions"].items() if name != "per_class"}
         yield "; ".join(f"{name} {format_cell(value)}" for name, value in areas.items()) + "."
-    for name, scores in {
-        "": metrics,
-        **{f" ({BASELINE_TITLES[n]})": scores for n, scores in baselines.items()},
-    }.items():
+    titled = {f" ({BASELINE_TITLES[name]})": scores for name, scores in baselines.items()}
+    for name, scores in {"": metrics, **titled}.items():
         if "mask_iou" in scores:
             iou = scores["mask_iou"]
             matched = f"{iou['matched']} of {iou['instances']} instances found"

@@ -104,6 +104,11 @@ def paired_box_iou(boxes: NDArray[np.number], others: NDArray[np.number]) -> NDA
     return np.divide(intersection, union, out=np.zeros_like(intersection), where=union > 0)
 
 
+def xywh_to_xyxy(boxes: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the corners (..., 4) of boxes that are given by their upper left corner and their size."""
+    return np.concatenate([boxes[..., :2], boxes[..., :2] + boxes[..., 2:]], axis=-1)
+
+
 def tight_boxes(masks: Iterable[NDArray[np.bool_ | np.uint8]]) -> NDArray[np.float64]:
     """Find the smallest box around each mask.
 
@@ -117,10 +122,8 @@ def tight_boxes(masks: Iterable[NDArray[np.bool_ | np.uint8]]) -> NDArray[np.flo
         >>> tight_boxes(np.array([[[0, 1, 1], [0, 1, 0]]], dtype=np.uint8))
         array([[1., 0., 3., 2.]])
     """
-    # (N, 4) x, y, width, height
     spans = np.array([cv2.boundingRect(np.asarray(mask).view(np.uint8)) for mask in masks], dtype=np.float64)
-    spans = spans.reshape(-1, 4)
-    return np.concatenate([spans[:, :2], spans[:, :2] + spans[:, 2:]], axis=1)
+    return xywh_to_xyxy(spans.reshape(-1, 4))
 
 
 def normalized_box_coords(

@@ -115,13 +115,13 @@ def draw_dataset(
         >>> sorted(path.name for path in (scenes.root / "drawn").iterdir()), summary.errors
         (['000000.jpg', '000001.jpg'], [])
     """
-    given = {**(vars(config) if config else {}), **settings}
-    config = parse_config(DrawConfig, given, "draw")
+    config = parse_config(DrawConfig, {**(vars(config) if config else {}), **settings}, "draw")
     folder = None if out is None else Path(out)
     _check_outputs(data, folder, config.sheet)
     names = mirror_names(data.paths)  # of all images, so that the choice does not change them
     pairs = [None] * len(data) if truth is None else pair_with_truth(data, truth)
-    data = _filter(data, config)
+    if config.min_score:  # objects of unknown quality stay
+        data = data.select_instances(~(data.quality < config.min_score))
     images, notes = _choose(data, truth, pairs, config)
     if folder is not None:
         warn_of_other_drawings(folder, [names[image] for image in images])
@@ -160,28 +160,21 @@ def _check_outputs(data: Annotations, out: Path | None, sheet: str | None) -> No
             raise UsageError(f"{sheet} is one of the images; give another file as `sheet`.")
 
 
-def _filter(data: Annotations, config: DrawConfig) -> Annotations:
-    if not config.min_score:  # None or 0
-        return data
-    return data.select_instances(~(data.quality < config.min_score))  # keeps those of unknown quality
-
-
 def _choose(
     data: Annotations, truth: Annotations | None, pairs: Sequence[int | None], config: DrawConfig
 ) -> tuple[list[int], dict[int, str]]:
     """Return the images to draw, in order, and what is noted on some of them."""
     images = [image for image in range(len(data)) if truth is None or pairs[image] is not None]
-    notes: dict[int, str] = {}
-    if config.worst is not None:
-        ranked = rank_images(data, truth, pairs, images)
-        if not ranked:
-            raise UsageError(
-                f"`worst` does nothing here, since no object of {data.file or 'the dataset'} has a quality or a score; "
-                "leave it out, or give `truth`."
-            )
-        images = list(ranked)[: config.worst]
-        notes = {image: f"{ranked[image]:.2f}" for image in images}
-    return images[: config.count], notes
+    if config.worst is None:
+        return images[: config.count], {}
+    ranked = rank_images(data, truth, pairs, images)
+    if not ranked:
+        raise UsageError(
+            f"`worst` does nothing here, since no object of {data.file or 'the dataset'} has a quality or a score; "
+            "leave it out, or give `truth`."
+        )
+    worst = list(ranked)[: config.worst][: config.count]
+    return worst, {image: f"{ranked[image]:.2f}" for image in worst}
 
 
 def _save(drawn: NDArray[np.uint8], target: Path, source: Path) -> None:
@@ -225,11 +218,7 @@ class _Artist:
     """Draws images of a dataset, alone or beside the truth."""
 
     def __init__(
-        self,
-        data: Annotations,
-        truth: Annotations | None,
-        pairs: Sequence[int | None],
-        config: DrawConfig,
+        self, data: Annotations, truth: Annotations | None, pairs: Sequence[int | None], config: DrawConfig
     ) -> None:
         self.data, self.truth, self.pairs, self.config = data, truth, pairs, config
         self.colors = number_colors(data, truth)
@@ -238,16 +227,18 @@ class _Artist:
 
     def draw(self, image: int, pixels: NDArray[np.uint8], side: int | None = None) -> NDArray[np.uint8]:
         """Draw an image; ``side`` resizes it, so that its longer side has about so many pixels."""
+        panels = [self._draw_one(*shown, pixels, side) for shown in self._shown(image)]
+        if len(panels) == 1:
+            return panels[0]
+        width = max(panel.shape[1] for panel in panels)  # one may be enlarged, if it is a crowd
+        captions = self._captions(image) if side is None else ("truth", "prediction")
+        return _join_panels([_widen(panel, width) for panel in panels], captions)
+
+    def _shown(self, image: int) -> list[tuple[Annotations, int, list[int]]]:
+        """Return each dataset that is drawn of an image, its index there, and the colors; the truth first."""
         other = self.pairs[image]
-        if self.truth is None or other is None:
-            return self._draw_one(self.data, image, pixels, self.colors, side)
-        right = self._draw_one(self.data, image, pixels, self.colors, side)
-        left = self._draw_one(self.truth, other, pixels, self.truth_colors, side)
-        if left.shape[1] != right.shape[1]:  # one is a crowd
-            width = max(left.shape[1], right.shape[1])
-            left, right = (_widen(panel, width) for panel in (left, right))
-        captions = self._captions(image, other) if side is None else ("truth", "prediction")
-        return _join_panels([left, right], captions)
+        truth = [] if self.truth is None or other is None else [(self.truth, other, self.truth_colors)]
+        return [*truth, (self.data, image, self.colors)]
 
     def report(self) -> None:
         """Log one sentence on the masks that could not be drawn."""
@@ -258,12 +249,9 @@ class _Artist:
 
     def colors_in(self, image: int) -> dict[int, str]:
         """Return the names of the classes that are drawn in an image, by the number of their color."""
-        shown = [(self.data, image, self.colors)]
-        if self.truth is not None and (other := self.pairs[image]) is not None:
-            shown.append((self.truth, other, self.truth_colors))
         return {
             colors[label]: clean_text(data.categories[label].name)
-            for data, index, colors in shown
+            for data, index, colors in self._shown(image)
             for label in data.labels[data.instances_in(index)].tolist()
         }
 
@@ -271,20 +259,19 @@ class _Artist:
         self,
         data: Annotations,
         image: int,
-        pixels: NDArray[np.uint8],
         colors: Sequence[int],
+        pixels: NDArray[np.uint8],
         side: int | None,
     ) -> NDArray[np.uint8]:
         size = pixels.shape[:2]
+        scale = 1.0 if side is None else min(1.0, side / max(size))
         if data.label_maps[image] is not None and not len(data.instances_in(image)):
             names = [category.name for category in pixel_classes(data)]
-            labels = make_label_map(data, image, size)
-            scale = 1.0 if side is None else min(1.0, side / max(size))
-            return overlay_labels(_shrink(pixels, scale), _shrink_nearest(labels, scale), names)
+            labels = _shrink(make_label_map(data, image, size), scale, cv2.INTER_NEAREST)
+            return overlay_labels(_shrink(pixels, scale), labels, names)
         objects = self._objects(data, image, size, colors)
         if side is None:
             return draw_objects(pixels, objects, self.config, scale=None)
-        scale = min(1.0, side / max(size))
         small = _shrink_objects(objects, scale)
         larger = max(1, side // max(size))
         return draw_objects(_shrink(pixels, scale), small, self.config, scale=larger, legend=False)
@@ -308,15 +295,16 @@ class _Artist:
             for label, k in zip(labels, own.tolist(), strict=True)
         ]
         names = [data.categories[label].name for label in labels]
-        by_class = self.config.color_by == "class"
-        numbers = [colors[label] for label in labels] if by_class else list(range(1, len(own) + 1))
         texts = make_texts(words, data.quality[own])
-        return Objects(
-            data.boxes[own], masks, numbers, texts, name_colors(numbers, names if by_class else texts)
-        )
+        if self.config.color_by == "class":
+            numbers = [colors[label] for label in labels]
+        else:
+            numbers, names = list(range(1, len(own) + 1)), texts
+        return Objects(data.boxes[own], masks, numbers, texts, name_colors(numbers, names))
 
-    def _captions(self, image: int, other: int) -> tuple[str, str]:
-        assert self.truth is not None
+    def _captions(self, image: int) -> tuple[str, str]:
+        other = self.pairs[image]
+        assert self.truth is not None and other is not None
         own, gt = self.data.instances_in(image), self.truth.instances_in(other)
         names = _name_files(self.truth.file, self.data.file)
         left = f"truth: {names[0]}, {count_noun(len(gt), 'object')}"
@@ -343,16 +331,13 @@ def _widen(panel: NDArray[np.uint8], width: int) -> NDArray[np.uint8]:
     return np.asarray(cv2.resize(panel, (width, height), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
 
 
-def _shrink(pixels: NDArray[np.uint8], scale: float) -> NDArray[np.uint8]:
+def _shrink(
+    pixels: NDArray[np.uint8], scale: float, interpolation: int = cv2.INTER_AREA
+) -> NDArray[np.uint8]:
     if scale == 1:
         return pixels
     size = max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale))
-    return np.asarray(cv2.resize(pixels, size, interpolation=cv2.INTER_AREA), dtype=np.uint8)
-
-
-def _shrink_nearest(labels: NDArray[np.generic], scale: float) -> NDArray[np.uint8]:
-    size = max(1, round(labels.shape[1] * scale)), max(1, round(labels.shape[0] * scale))
-    return np.asarray(cv2.resize(labels.astype(np.uint8), size, interpolation=cv2.INTER_NEAREST))
+    return np.asarray(cv2.resize(pixels, size, interpolation=interpolation), dtype=np.uint8)
 
 
 def _shrink_objects(objects: Objects, scale: float) -> Objects:

@@ -21,10 +21,8 @@ from boxel.utils.files import atomic_path, not_written
 
 logger = logging.getLogger(__name__)
 
-_JPEG: dict[str, Any] = {
-    "quality": 92,
-    "subsampling": 0,
-}  # thin lines keep their colors; other formats ignore these
+# Thin lines keep their colors; other formats ignore these.
+_JPEG: dict[str, Any] = {"quality": 92, "subsampling": 0}
 _MAX_NAME = 120  # characters of a file or folder
 
 
@@ -103,10 +101,8 @@ def writing_file(path: str | os.PathLike[str]) -> Iterator[Path]:
         with atomic_path(Path(path)) as file:
             yield file
     except ValueError as error:
-        suffix = Path(path).suffix
-        raise BoxelError(
-            f"{path}: {suffix!r} is not an image format; end the name on .png or .jpg."
-        ) from error
+        what = f"{Path(path).suffix!r} is not an image format; end the name on .png or .jpg."
+        raise BoxelError(f"{path}: {what}") from error
     except OSError as error:
         raise not_written(Path(path), error) from error
 

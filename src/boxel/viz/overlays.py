@@ -104,17 +104,13 @@ def overlay(
     """
     config = config or DrawConfig()
     boxes = np.asarray(boxes, dtype=np.float64).reshape(-1, 4)
-    kinds = None if labels is None else np.asarray(labels).astype(int).tolist()
-    words = [""] * len(boxes) if kinds is None else [names[label] for label in kinds]
-    by_class = kinds is not None and config.color_by == "class"
-    colors = kinds if by_class and kinds is not None else list(range(len(boxes)))
-    objects = Objects(
-        boxes,
-        [None] * len(boxes) if masks is None else list(masks),
-        colors,
-        make_texts(words, scores),
-        name_colors(colors, words),
-    )
+    words, colors = [""] * len(boxes), list(range(len(boxes)))
+    if labels is not None:
+        kinds = np.asarray(labels).astype(int).tolist()
+        words = [names[label] for label in kinds]
+        colors = kinds if config.color_by == "class" else colors
+    codes = [None] * len(boxes) if masks is None else list(masks)
+    objects = Objects(boxes, codes, colors, make_texts(words, scores), name_colors(colors, words))
     return draw_objects(image, objects, config)
 
 
@@ -141,32 +137,22 @@ def draw_objects(
 ) -> NDArray[np.uint8]:
     """Draw objects over their image; see :func:`overlay`.
 
-    Args:
-        image: (H, W, 3) uint8 RGB; it is not changed.
-        objects: The objects.
-        config: How they are drawn.
-        scale: Factor by which the image is enlarged. None: by as much as small images need, and those in which labels
-            find no place.
-        legend: Explain the numbers that stand for labels below the image.
-
-    Returns:
-        (h, w, 3) uint8 RGB.
+    Without a factor ``scale``, small images are enlarged, and those in which labels find no place. The legend below the
+    image explains the numbers that stand for labels.
     """
     height, width = image.shape[:2]
     boxes = _complete_boxes(objects).clip([-width, -height] * 2, [2 * width, 2 * height] * 2)
     max_share = _MAX_CHIPS if legend else _FREE_CHIPS
-    scales = _choose_scales(min(image.shape[:2]), max(image.shape[:2])) if scale is None else [scale]
+    scales = _choose_scales(height, width) if scale is None else [scale]
     scale, chips = _lay_out(objects, boxes, (height, width), config, scales, max_share)
     canvas = _resize(image, scale) if scale > 1 else image.copy()
     boxes = boxes * scale
     thickness = config.line_width or default_width(canvas.shape[:2])
-    order = order_by_size(boxes)[::-1]
+    order, fill = order_by_size(boxes)[::-1], config.style == "fill"
     for index in order:  # small ones on top
         crop = objects.crop(index)
         if crop is not None:
-            _paint_mask(
-                canvas, crop, scale, pick_color(objects.colors[index]), thickness, config.style == "fill"
-            )
+            _paint_mask(canvas, crop, scale, pick_color(objects.colors[index]), thickness, fill)
     for index in order if config.boxes else ():
         # A box matters less than its mask, and the lines of a crowd must not hide it.
         thin = objects.masks[index] is not None or len(order) > _CROWD
@@ -241,11 +227,10 @@ def _padding(size: int) -> int:
     return max(2, round(size / 4))
 
 
-def _choose_scales(shorter: int, longer: int) -> list[int]:
+def _choose_scales(height: int, width: int) -> list[int]:
     """Return by how much an image is enlarged for its own sake, and, if that is more, in a crowd."""
-    sides = (_MIN_SIDE, _CROWD_SIDE)
-    scales = [max(1, min(-(-side // shorter), 4 * side // longer)) for side in sides]
-    return sorted(set(scales))
+    shorter, longer = sorted((height, width))
+    return sorted({max(1, min(-(-side // shorter), 4 * side // longer)) for side in (_MIN_SIDE, _CROWD_SIDE)})
 
 
 def _lay_out(
@@ -263,11 +248,10 @@ def _lay_out(
         return scales[0], []
     coverage = Coverage(*shape)
     for index, box in enumerate(boxes):
-        crop = objects.crop(index)
-        if crop is None:
-            coverage.add_box(box)
-        else:
+        if crop := objects.crop(index):
             coverage.add_mask(*crop)
+        else:
+            coverage.add_box(box)
     coverage.integrate()
     for scale in scales:
         placer = Placer(coverage, shape[1] * scale, shape[0] * scale, scale)
@@ -293,9 +277,7 @@ def _place_all(
     gap = config.line_width or default_width((placer.width, placer.height))
     corners = boxes.clip(0, [placer.width, placer.height] * 2)
     wanted = set(shown)
-    order = [
-        k for k in order_by_size(corners) if k in wanted
-    ]  # small boxes first: they have the fewest places
+    order = [k for k in order_by_size(corners) if k in wanted]  # the fewest places are those of small boxes
     sizes = sorted({largest, round((largest * smallest) ** 0.5), smallest}, reverse=True)
     chips: list[_Chip] = []
     for size in sizes:
@@ -341,19 +323,10 @@ def _paint_chip(canvas: NDArray[np.uint8], chip: _Chip, color: Color) -> None:
 def _paint_mask(
     canvas: NDArray[np.uint8], crop: Crop, scale: int, color: Color, thickness: int, fill: bool
 ) -> None:
-    """Blend a color into the pixels of a mask, in place, and paint the rim of the mask in it.
-
-    Args:
-        canvas: (scale * H, scale * W, 3) uint8 RGB.
-        crop: The mask.
-        scale: Factor by which it is enlarged, with smooth edges.
-        color: The color.
-        thickness: Width of the rim in pixels.
-        fill: Whether the inside is tinted.
-    """
+    """Blend a color into the pixels of a mask that is enlarged by ``scale``, in place, and paint its rim inside it."""
     inside, x, y = crop
     h, w = inside.shape
-    if scale > 1:
+    if scale > 1:  # with smooth edges
         padded = cv2.resize(np.pad(inside, 1) * np.uint8(255), None, fx=scale, fy=scale)
         inside = (padded[scale:-scale, scale:-scale] > 127).astype(np.uint8)
     region = canvas[y * scale : (y + h) * scale, x * scale : (x + w) * scale]
@@ -376,13 +349,8 @@ def _paint_box(canvas: NDArray[np.uint8], box: NDArray[np.float64], color: Color
         return
     thickness = min(thickness, max(1, min(x1 - x0, y1 - y0) // 4))
     # A line at the border of the image is moved into it.
-    outer = (
-        max(x0 - thickness, 0),
-        max(y0 - thickness, 0),
-        min(x1 + thickness, width),
-        min(y1 + thickness, height),
-    )
-    left, top, right, bottom = outer
+    left, top = max(x0 - thickness, 0), max(y0 - thickness, 0)
+    right, bottom = min(x1 + thickness, width), min(y1 + thickness, height)
     canvas[top : top + thickness, left:right] = color
     canvas[max(bottom - thickness, 0) : bottom, left:right] = color
     canvas[top:bottom, left : left + thickness] = color

@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations
 from boxel.data.pairing import pair_images
+from boxel.masks.boxes import box_iou
 from boxel.utils.errors import BoxelError
 
 logger = logging.getLogger(__name__)
@@ -53,12 +54,16 @@ def match_objects(
     Returns:
         (T,) float64 in [0, 1]; 0 for an object without a match.
     """
-    ious = np.zeros((len(gt_index), len(pred_index)))
-    for row, instance in enumerate(gt_index.tolist()):
-        name = truth.categories[truth.labels[instance]].name
-        for column, other in enumerate(pred_index.tolist()):
-            if data.categories[data.labels[other]].name == name:
-                ious[row, column] = _iou(truth, instance, data, other)
+    gt_names = np.array([category.name for category in truth.categories], dtype=object)[
+        truth.labels[gt_index]
+    ]
+    names = np.array([category.name for category in data.categories], dtype=object)[data.labels[pred_index]]
+    boxes = truth.boxes[gt_index], data.boxes[pred_index]
+    ious = box_iou(*(np.where(np.isfinite(own).all(axis=1, keepdims=True), own, 0) for own in boxes))
+    ious[gt_names[:, None] != names] = 0
+    for row, column in np.argwhere(ious).tolist():
+        mask_iou = _mask_iou(truth, int(gt_index[row]), data, int(pred_index[column]))
+        ious[row, column] = ious[row, column] if mask_iou is None else mask_iou
     matched = np.zeros(len(gt_index))
     while ious.size and (best := ious.max()) > 0:
         row, column = divmod(int(ious.argmax()), ious.shape[1])
@@ -67,18 +72,14 @@ def match_objects(
     return matched
 
 
-def _iou(truth: Annotations, instance: int, data: Annotations, other: int) -> float:
-    boxes = [truth.boxes[instance], data.boxes[other]]
-    xywh = [np.concatenate([box[:2], box[2:] - box[:2]])[None] for box in boxes]
-    box_iou = float(coco_mask.iou(*xywh, [False])[0][0]) if np.isfinite(xywh).all() else 0.0
-    if not box_iou:
-        return 0.0
+def _mask_iou(truth: Annotations, instance: int, data: Annotations, other: int) -> float | None:
+    """Return the IoU of the masks of two objects; None if one has none."""
+    size = truth.image_size(int(truth.image_index[instance]))[::-1]
     try:
-        size = truth.image_size(int(truth.image_index[instance]))[::-1]
         masks = [truth.rle(instance, size), data.rle(other, size)]
     except BoxelError:
-        return box_iou
-    return box_iou if None in masks else float(coco_mask.iou(masks[:1], masks[1:], [False])[0][0])
+        return None
+    return None if None in masks else float(coco_mask.iou(masks[:1], masks[1:], [False])[0][0])
 
 
 def rank_images(

@@ -218,3 +218,17 @@ def test_scores_of_a_dataset_are_drawn_as_quality(tmp_path, scenes):
     (tmp_path / "scenes/scored.json").write_text(json.dumps(content))
     assert draw(tmp_path, "scenes/scored.json", "--worst", "1", "--out", "./drawn") == 0
     assert drawings(tmp_path / "drawn") == ["000002.jpg"]
+
+
+def test_a_bundled_model_is_drawn_by_its_name_and_needs_boxes(tmp_path, capsys, scenes):
+    words = ["boxcaseg", "--sheet", "./sheet.png"]
+    assert draw(tmp_path, *words, "--images", "scenes/images") == 2
+    assert (
+        "boxcaseg predicts masks of given boxes; give annotations with boxes as --truth."
+        in capsys.readouterr().err
+    )
+    assert draw(tmp_path, "nothing", "--images", "scenes/images") == 1
+    assert capsys.readouterr().err == "boxel: nothing: there is no such file or folder; check the path.\n"
+    pytest.importorskip("torch")
+    assert draw(tmp_path, *words, "--truth", "scenes/masks.json") == 0
+    assert "3 of 3 images drawn: contact sheet" in capsys.readouterr().out

@@ -11,12 +11,14 @@ def _draw_options() -> list[Option]:
     from boxel.cli.parser import settings_options
     from boxel.viz import DrawConfig
 
-    subject = "annotations in any format, a COCO results file, or a trained run to predict with"
+    subject = (
+        "annotations in any format, a COCO results file, or a model folder or bundled model to predict with"
+    )
     truth = "annotations of the same images, drawn on the left of the others"
     results = "draw these detections on the images of the dataset instead of its own objects"
     out = "folder of the drawings (default: drawn; none if there is a contact sheet)"
     return [
-        Option("subject", subject, positional=True, is_input=True),
+        Option("subject", subject, positional=True),
         *DATA[1:],
         Option("out", out, metavar="FOLDER"),
         Option("truth", truth, metavar="FILE", is_input=True),

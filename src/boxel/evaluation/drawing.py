@@ -22,7 +22,7 @@ from boxel.evaluation.run import subject_kind
 from boxel.evaluation.yolo_predictions import read_yolo_predictions
 from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
-from boxel.utils.errors import UsageError
+from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.progress import progress
 from boxel.viz import DrawConfig, DrawSummary, draw_dataset
 
@@ -81,6 +81,10 @@ def draw(
         elif kind == "results":
             data = _read_results(subject, true, images)
             data = data if true is None else _add_images(true, data)
+        elif kind == "box_to_mask" and true is None:
+            raise UsageError(
+                f"{subject} predicts masks of given boxes; give annotations with boxes as `truth`."
+            )
         else:
             sources = _images_of_run(subject, images, true)
             if config.worst is None:
@@ -108,6 +112,8 @@ def _read(path: str | Path, images: str | Path | None, class_list: str | Path | 
 
 def _read_results(file: str | Path, known: Annotations | None, images: str | Path | None) -> Annotations:
     """Return detections as a dataset, with the images of a known one or of a folder that have any."""
+    if not Path(file).exists():
+        raise BoxelError(f"{file}: there is no such file or folder; check the path.")
     place = known if known is not None else images
     if place is None:
         raise UsageError(

@@ -179,7 +179,12 @@ def write_record(
     else:
         for name, before in record["inputs"].items():
             if before != inputs.get(name):
-                logger.warning("%s: `%s` has changed since the run started.", path, name)
+                # A share that is set aside is drawn again, among all images there are now.
+                held_out = data.validation is not None and "val" not in [*given, *data.validation.splits]
+                leak = "; images to validate on may have been trained on before" * (
+                    held_out and name == "data"
+                )
+                logger.warning("%s: `%s` has changed since the run started%s.", path, name, leak)
         record.setdefault("resumed", []).append(describe_origin() | {"device": device, "inputs": inputs})
     write_text(path, json.dumps(record, indent=1))
 

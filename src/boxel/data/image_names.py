@@ -25,7 +25,8 @@ def to_posix(stated: str) -> str:
         >>> to_posix(r"images\a.jpg"), to_posix("https://host/x/a%20b.jpg?size=1")
         ('images/a.jpg', 'x/a b.jpg')
     """
-    if is_url := re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", stated):
+    is_url = "://" in stated and re.match(r"[A-Za-z][A-Za-z0-9+.-]+://", stated)
+    if is_url:
         stated = unquote(urlsplit(stated).path)
     name = stated.replace("\\", "/").replace("\0", "_")
     return name.lstrip("/") if is_url else name

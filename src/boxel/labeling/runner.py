@@ -168,7 +168,8 @@ def label_images(
             "%s of the earlier run no longer in the dataset, and left out", count_noun(len(gone), "image")
         )
     for path in changed:
-        logger.info("%s: the image or its annotations have changed; it is labeled again", path)
+        what = "it is labeled again, which may change any of its masks"
+        logger.info("%s: the image or its annotations have changed; %s", path, what)
 
     failures = _label_and_store(job, todo, store)
     problems = [text for digest, text in failures.items() if os.path.exists(data.image_path(todo[digest]))]

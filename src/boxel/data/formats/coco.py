@@ -11,12 +11,13 @@ from __future__ import annotations
 import contextlib
 import sys
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
 import numpy as np
-from msgspec import Raw, Struct
+from msgspec import Raw
 from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category, ImageId
@@ -79,9 +80,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             raise BoxelError(f"{path}: this is a folder; name one of its JSON files ({names}).")
         path = files[0]
     content = read_utf8(path)
-    file, categories, rows = _read_at_once(content, path) or _read_parts(content, path)
+    others, categories, rows = _read_at_once(content, path) or _read_parts(content, path)
     _number(rows.ids)
-    named, extras = _dataset_extras(file)
+    named, extras = _dataset_extras(others)
     if not any(rows.splits):
         rows.splits = find_splits(rows.paths)
     finder = ImageFinder(images) if images else guess_root(path, rows.paths, named)
@@ -89,30 +90,18 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     return rows.build(finder.folder, categories, path, extras)
 
 
-class _File(Struct, forbid_unknown_fields=True):
-    """The fields that nearly every file has; their rows stay raw, so that an invalid one costs only itself."""
-
-    images: list[Raw] | None
-    annotations: list[Raw] | None = None
-    categories: list[Raw] | None = None
-    info: Raw = Raw(b"")
-    licenses: Raw = Raw(b"")
-    others: dict[str, Raw] = {}
-
-
 def _make_file_type(row: type) -> type:
+    """Return the type of a file with the fields that nearly every one has."""
     fields = [("images", list[Raw]), ("annotations", list[row]), ("categories", list[Raw])]  # type: ignore[valid-type]
     others = [(name, Raw, Raw(b"")) for name in ("info", "licenses")]
-    return msgspec.defstruct(
-        "_StrictFile", [*fields, *others, ("others", dict[str, Raw], {})], forbid_unknown_fields=True
-    )
+    return msgspec.defstruct("_StrictFile", [*fields, *others], forbid_unknown_fields=True)
 
 
-def _read_at_once(content: bytes, path: Path) -> tuple[Any, list[Category], Builder] | None:
+def _read_at_once(content: bytes, path: Path) -> tuple[dict[str, Raw], list[Category], Builder] | None:
     """Read a file that is as nearly every one is, in one pass over its text; None if it is another."""
     decoder = RowDecoder(STRICT_ANNOTATION, _make_file_type)
     file = decoder.decode_text(content)
-    if file is None or file.others or not file.categories:
+    if file is None or not file.categories:
         return None
     rows = Builder()
     index_of = _read_images(file.images, rows, path)
@@ -125,40 +114,31 @@ def _read_at_once(content: bytes, path: Path) -> tuple[Any, list[Category], Buil
         chunk = found[start : start + _CHUNK]
         found[start : start + _CHUNK] = [None] * len(chunk)  # so that memory does not grow
         _extend(rows, chunk, index_of, label_of, decoder)
-    return file, categories, rows
+    return {"info": file.info, "licenses": file.licenses}, categories, rows
 
 
-def _read_parts(content: bytes, path: Path) -> tuple[_File, list[Category], Builder]:
-    """Read a file whose rows may be unusual."""
-    file = _decode_file(content, path)
-    annotations = file.annotations or []
-    rows = Builder()
-    index_of = _read_images(file.images or [], rows, path)
-    categories, label_of = _read_categories(file.categories or [], annotations, rows, path)
-    _read_annotations(annotations, index_of, label_of, rows, path)
-    _report_numbering(label_of, rows, path)
-    return file, categories, rows
-
-
-def _decode_file(content: bytes, path: Path) -> _File:
+def _read_parts(content: bytes, path: Path) -> tuple[dict[str, Raw], list[Category], Builder]:
+    """Read a file whose rows may be unusual: an invalid one costs only itself."""
     try:
-        return decode_loosely(content, _decode_fields)
+        (images, annotations, found), others = decode_loosely(content, _decode_lists)
     except MALFORMED as error:
         raise BoxelError(
             f"{path}: this is not a COCO dataset ({explain_json_error(error, content)}); check that it is complete."
         ) from error
+    rows = Builder()
+    index_of = _read_images(images, rows, path)
+    categories, label_of = _read_categories(found, annotations, rows, path)
+    _read_annotations(annotations, index_of, label_of, rows, path)
+    _report_numbering(label_of, rows, path)
+    return others, categories, rows
 
 
-def _decode_fields(content: bytes) -> _File:
-    with contextlib.suppress(msgspec.ValidationError):
-        file = msgspec.json.decode(content, type=_File)
-        if file.images is not None and not file.others:
-            return file
+def _decode_lists(content: bytes) -> tuple[list[list[Raw]], dict[str, Raw]]:
+    """Return the rows of images, annotations and categories, and the other fields."""
     fields = msgspec.json.decode(content, type=dict[str, Raw])
     if "images" not in fields:
         raise ValueError("it has no images")
-    images, annotations, categories = (_as_list(name, fields.pop(name, _NULL)) for name in _LISTS)
-    return _File(images, annotations, categories, others=fields)
+    return [_as_list(name, fields.pop(name, _NULL)) for name in _LISTS], fields
 
 
 def _as_list(name: str, raw: Raw) -> list[Raw]:
@@ -284,7 +264,7 @@ def _extend(
     labels = [label_of.get(id, -1) for id in columns["category_id"]]
     if min(images) < 0 or min(labels) < 0:
         return False
-    boxes = np.array(columns["bbox"])
+    boxes = np.fromiter(chain.from_iterable(columns["bbox"]), dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     areas = np.array(columns["area"], dtype=float)  # None is NaN
     areas[~((areas >= 0) & (areas < np.inf))] = np.nan
@@ -406,10 +386,9 @@ def _number(ids: list[ImageId]) -> None:
             ids[i] = following
 
 
-def _dataset_extras(file: _File) -> tuple[str, bytes | None]:
+def _dataset_extras(fields: Mapping[str, Raw]) -> tuple[str, bytes | None]:
     """Return the folder of the images that the file names, if any, and its other fields."""
-    known = {"info": file.info, "licenses": file.licenses}
-    extras = {name: value for name, value in known.items() if bytes(value)} | file.others
+    extras = {name: value for name, value in fields.items() if bytes(value)}
     named = ""
     with contextlib.suppress(*MALFORMED):  # info is another tool's, or absent
         info = msgspec.json.decode(extras.get("info", _NULL), type=dict[str, Any])

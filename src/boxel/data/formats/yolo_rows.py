@@ -154,10 +154,8 @@ def judge_layout(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> str:
         return "shares"
     if (boxes.max(axis=1) > _MIN_PIXELS).all():
         return "pixels" if _are_boxes(boxes / np.tile(sizes, 2)) else "shares"
-    inside = (boxes[:, :2] >= boxes[:, 2:] / 2 - _MAX_OUT).all(axis=1)
-    inside &= (boxes[:, :2] + boxes[:, 2:] / 2 <= 1 + _MAX_OUT).all(axis=1)
     corners = (boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() >= 0 and boxes.max() <= 1 + _MAX_OUT
-    enough = len(boxes) > 1 and (~inside).mean() >= _MIN_OUTSIDE
+    enough = len(boxes) > 1 and (~_find_inside(boxes)).mean() >= _MIN_OUTSIDE
     return "corners" if corners and enough else "shares"
 
 
@@ -195,9 +193,12 @@ def _find_points(numbers: NDArray[np.float64], count: int) -> tuple[int, int] | 
 
 def _are_boxes(numbers: NDArray[np.float64]) -> bool:
     """Return whether the first four numbers of all rows are boxes inside the image."""
-    center, sides = numbers[:, :2], numbers[:, 2:4]
-    inside = (center - sides / 2 >= -_MAX_OUT).all() and (center + sides / 2 <= 1 + _MAX_OUT).all()
-    return bool(inside and (sides > 0).all())
+    return bool(_find_inside(numbers).all() and (numbers[:, 2:4] > 0).all())
+
+
+def _find_inside(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return which boxes, given by center and size as shares of the image, are inside it."""
+    return (np.abs(boxes[:, :2] - 0.5) + boxes[:, 2:4] / 2 <= 0.5 + _MAX_OUT).all(axis=1)
 
 
 def interpret(numbers: list[float], meaning: Meaning, width: int, height: int) -> Shape:

@@ -210,12 +210,17 @@ def find_calibration(source: str) -> Calibration | None:
         >>> find_calibration("boxcaseg") is not None
         True
     """
-    path = Path(source, "quality.json")
-    if not path.is_file():
-        path = Path(str(files("boxel"))) / "weights" / "quality" / f"{source}.json"
-        if Path(source).name != source:  # a path, which must not lead elsewhere
-            return None
-    return load_calibration(path) if path.is_file() else None
+    own = Path(source, "quality.json")
+    path = own if own.is_file() else find_bundled("quality", source)
+    return load_calibration(path) if path else None
+
+
+def find_bundled(folder: str, teacher: str) -> Path | None:
+    """Find the JSON file of a bundled teacher in a folder of `boxel/weights`; None if there is none."""
+    path = Path(str(files("boxel"))) / "weights" / folder / f"{teacher}.json"
+    return (
+        path if Path(teacher).name == teacher and path.is_file() else None
+    )  # a path must not lead elsewhere
 
 
 def _terms(z: NDArray[np.float64]) -> NDArray[np.float64]:

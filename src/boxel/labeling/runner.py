@@ -245,12 +245,6 @@ def _describe_masks(
     return sentences + describe_unusable(data, judgment, others, "and masks are made instead")
 
 
-def _fingerprints(data: Annotations, roles: NDArray[np.int8]) -> dict[int, bytes]:
-    """Return the digest of each image with instances to label."""
-    images = np.unique(data.image_index[roles == _LABEL]).tolist()
-    return {image: _fingerprint(data, image, roles) for image in images}
-
-
 def _collect_settings(
     teachers: Sequence[Teacher], config: LabelConfig, calibration: Calibration | None
 ) -> dict[str, Any]:
@@ -261,6 +255,12 @@ def _collect_settings(
     settings["weights of the teachers"] = [getattr(teacher, "identity", "") for teacher in teachers]
     settings[_QUALITY] = calibration.identity if calibration else ""
     return settings
+
+
+def _fingerprints(data: Annotations, roles: NDArray[np.int8]) -> dict[int, bytes]:
+    """Return the digest of each image with instances to label."""
+    images = np.unique(data.image_index[roles == _LABEL]).tolist()
+    return {image: _fingerprint(data, image, roles) for image in images}
 
 
 def _fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> bytes:
@@ -382,7 +382,7 @@ def _label_one(job: _Job, image: int, digest: bytes) -> ImageRows:
     existing, positions = _split_by_role(job, own, (height, width))
     boxes, labels = data.boxes[own[positions]], data.labels[own[positions]]
     labeled = label_image(pixels, boxes, labels, job.teachers, job.config, existing)
-    rows = _mask_rows(labeled, positions, *_estimate_quality(job, labeled))
+    rows = _mask_rows(job, labeled, positions)
     return ImageRows(digest, data.paths[image], width, height, rows)
 
 
@@ -408,24 +408,12 @@ def _split_by_role(
     return existing, np.array(positions, dtype=np.int64)
 
 
-def _estimate_quality(job: _Job, labeled: LabeledImage) -> tuple[NDArray[np.float64], list[str | None]]:
-    """Return the (N,) quality of the masks of an image, and what may be wrong with their boxes."""
-    quality = np.full(len(labeled.boxes), np.nan)
-    suspects: list[str | None] = [None] * len(labeled.boxes)
-    if job.calibration or job.suspect_scores:
-        cues = compute_cues(labeled)
-        quality = job.calibration.estimate(cues) if job.calibration else quality
-        suspects = job.suspect_scores.judge(cues, labeled) if job.suspect_scores else suspects
-    return quality, suspects
-
-
-def _mask_rows(
-    labeled: LabeledImage,
-    positions: NDArray[np.int64],
-    quality: NDArray[np.float64],
-    suspects: Sequence[str | None],
-) -> list[MaskRow]:
-    """Encode the masks of an image for the store."""
+def _mask_rows(job: _Job, labeled: LabeledImage, positions: NDArray[np.int64]) -> list[MaskRow]:
+    """Encode the masks of an image for the store, with their quality and what may be wrong with their boxes."""
+    count = len(labeled.boxes)
+    cues = compute_cues(labeled) if job.calibration or job.suspect_scores else np.empty((count, 0))
+    quality = job.calibration.estimate(cues) if job.calibration else np.full(count, np.nan)
+    suspects = job.suspect_scores.judge(cues, labeled) if job.suspect_scores else [None] * count
     rows = []
     for index, position in enumerate(positions.tolist()):
         mask, (left, top, *_) = labeled.masks[index], labeled.regions[index]

@@ -99,14 +99,12 @@ class Store:
 
     def get(self, name: str) -> Any:
         """Return the plain data stored under a name, or None."""
-        with self._boxel_errors():
-            found = self._db.execute("SELECT value FROM facts WHERE name = ?", [name]).fetchone()
-        return None if found is None else json.loads(found[0])
+        found = self._execute("SELECT value FROM facts WHERE name = ?", name)
+        return json.loads(found[0][0]) if found else None
 
     def put(self, name: str, value: Any) -> None:
         """Store plain data under a name."""
-        with self._boxel_errors():
-            self._db.execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", [name, json.dumps(value)])
+        self._execute("INSERT OR REPLACE INTO facts VALUES (?, ?)", name, json.dumps(value))
 
     def check_settings(self, settings: Mapping[str, Any]) -> None:
         """Store the settings that masks depend on, or refuse them if those of existing masks differ."""
@@ -127,8 +125,7 @@ class Store:
 
     def paths(self) -> dict[bytes, str]:
         """Return the path of each finished image by its digest."""
-        with self._boxel_errors():
-            return dict(self._db.execute("SELECT digest, path FROM images"))
+        return dict(self._execute("SELECT digest, path FROM images"))
 
     def add(self, batch: Sequence[ImageRows]) -> None:
         """Commit some images: all of them or, if the process ends meanwhile, none."""
@@ -149,20 +146,16 @@ class Store:
 
     def outputs(self, name: str) -> dict[str, bytes]:
         """Return the records of an output by its digest: one, or two if a run was interrupted while it wrote it."""
-        with self._boxel_errors():
-            query = "SELECT digest, content FROM outputs WHERE name = ? ORDER BY rowid"
-            return dict(self._db.execute(query, [name]))
+        return dict(self._execute("SELECT digest, content FROM outputs WHERE name = ? ORDER BY rowid", name))
 
     def output_names(self) -> list[str]:
         """Return the names of all outputs that have a record."""
-        with self._boxel_errors():
-            return [name for (name,) in self._db.execute("SELECT DISTINCT name FROM outputs")]
+        return [name for (name,) in self._execute("SELECT DISTINCT name FROM outputs")]
 
     def edits(self) -> bytes | None:
         """Return the record of a user's edits, or None."""
-        with self._boxel_errors():
-            found = self._db.execute("SELECT content FROM edits").fetchone()
-        return None if found is None else found[0]
+        found = self._execute("SELECT content FROM edits")
+        return found[0][0] if found else None
 
     def add_output(self, name: str, digest: str, output: msgspec.Struct, edits: msgspec.Struct) -> None:
         """Record an output that is about to take its place, beside the one that is there, and the edits in it."""
@@ -175,8 +168,11 @@ class Store:
 
     def keep_output(self, name: str, digest: str) -> None:
         """Forget all records of an output but the one with a digest, which has taken its place."""
-        with self._boxel_errors(), self._transaction():
-            self._db.execute("DELETE FROM outputs WHERE name = ? AND digest != ?", [name, digest])
+        self._execute("DELETE FROM outputs WHERE name = ? AND digest != ?", name, digest)
+
+    def _execute(self, statement: str, *values: str) -> list[Any]:
+        with self._boxel_errors():
+            return self._db.execute(statement, values).fetchall()
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
 
 import cv2
 import numpy as np
@@ -17,7 +15,7 @@ from numpy.typing import NDArray
 
 from boxel.data.suspects import SUSPECTS
 from boxel.labeling.fusion import LabeledImage
-from boxel.labeling.quality import CUES
+from boxel.labeling.quality import CUES, find_bundled
 
 _EMPTY, _TWO_OBJECTS, _LOOSE = SUSPECTS
 
@@ -95,8 +93,8 @@ def find_suspect_scores(teacher: str) -> SuspectScores | None:
         >>> sorted(find_suspect_scores("boxcaseg").weights)
         ['empty', 'far too loose']
     """
-    path = Path(str(files("boxel"))) / "weights" / "suspects" / f"{teacher}.json"
-    if Path(teacher).name != teacher or not path.is_file():
+    path = find_bundled("suspects", teacher)
+    if path is None:
         return None
     content = json.loads(path.read_text(encoding="utf-8"))
     mean, scale = (np.array([content[name][cue] for cue in CUES]) for name in ("mean", "scale"))

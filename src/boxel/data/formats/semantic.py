@@ -27,6 +27,7 @@ from boxel.data.formats.names import is_hidden, named_folder
 from boxel.data.formats.semantic_classes import CLASS_LISTS, LABEL_IDS, TRAIN_IDS, load_classes
 from boxel.data.formats.voc import read_image_set, read_splits
 from boxel.data.formats.voc_writer import write_splits
+from boxel.data.formats.yolo_files import swap_folder
 from boxel.data.images import SUFFIXES, ImageError, image_size
 from boxel.data.issues import Issue
 from boxel.data.label_maps import (
@@ -177,19 +178,11 @@ def _guess_images(labels: Path) -> Path | None:
     """Return the usual folder of the images for a folder of label maps, if it exists."""
     labels = Path(os.path.abspath(labels))
     candidates = [
-        *(_swapped(labels, *names) for names in _HALVES),
+        *(swap_folder(labels, *names) for names in _HALVES),
         labels.parent / (labels.name.removesuffix("annot") or labels.name),
         labels.parent / "JPEGImages",
     ]
     return next((folder for folder in candidates if folder != labels and folder.is_dir()), None)
-
-
-def _swapped(path: Path, old: str, new: str) -> Path:
-    """Return the path with the last part of one name renamed."""
-    parts = list(path.parts)
-    if old in parts:
-        parts[len(parts) - 1 - parts[::-1].index(old)] = new
-    return Path(*parts)
 
 
 def _split_folder(images: Path, split: str | None) -> Path:

@@ -187,12 +187,13 @@ def folder_places(folder: Path) -> Iterator[Place]:
 
 def label_folder(images: Path) -> Path:
     """Return the label folder of an image folder: the last ``images`` in its path becomes ``labels``."""
-    below = below_folder(images)
-    return (
-        images
-        if below is None
-        else named_folder(Path(*images.parts[: -1 - len(below.parts)]), "labels") / below
-    )
+    return swap_folder(images, "images", "labels")
+
+
+def swap_folder(path: Path, old: str, new: str) -> Path:
+    """Return a path whose last folder of one name, in any case, has another; the path itself if there is none."""
+    below = below_folder(path, old.lower())
+    return path if below is None else named_folder(Path(*path.parts[: -1 - len(below.parts)]), new) / below
 
 
 def below_folder(path: Path, name: str = "images") -> Path | None:

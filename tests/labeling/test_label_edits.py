@@ -600,9 +600,10 @@ def test_masks_are_compared_in_two_formats():
     box = (20.0, 10.0, 28.0, 20.0)
     first, second = (_edit("changed", box=box, segmentation=text) for text in (code, polygon))
     assert join({"a": Edits([first]), "b": Edits([second])}).rows == [first]
-    other = _edit("changed", box=box, segmentation=b"[[20, 10, 28, 10, 28, 20]]")
-    with pytest.raises(BoxelError, match="edited differently"):
-        join({"a": Edits([first]), "b": Edits([other])})
+    for text in (b"[[20, 10, 28, 10, 28, 20]]", b"[[1, 2, 3]]", b'{"size": [4, 4], "counts": "0@"}'):
+        other = _edit("changed", box=box, segmentation=text)
+        with pytest.raises(BoxelError, match="edited differently"):
+            join({"a": Edits([first]), "b": Edits([other])})
 
 
 def test_a_class_that_is_renamed_in_a_folder_changes_no_mask(make_set, run, masks, logged):

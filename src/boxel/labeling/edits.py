@@ -189,10 +189,14 @@ def _agree(one: Edit, other: Edit) -> bool:
 
 
 def _mask_iou(a: Row, b: Row) -> float:
+    """Compute the IoU of two segmentations; 0 if one is not a mask."""
     shapes = [msgspec.json.decode(row.segmentation or b"[]") for row in (a, b)]
     size = np.ceil(np.maximum(a.box, b.box)[[3, 2]]).astype(int).tolist()
     height, width = next((shape["size"] for shape in shapes if isinstance(shape, dict)), size)
-    codes = [to_rle(shape, height, width) for shape in shapes]
+    try:
+        codes = [to_rle(shape, height, width) for shape in shapes]
+    except ValueError:
+        return 0.0
     return float(coco_mask.iou(codes[:1], codes[1:], [0])[0, 0])
 
 
@@ -215,13 +219,10 @@ def merge(earlier: Edits, new: Edits, taken: Sequence[ImageId]) -> Edits:
             elif not _is_among(edit, [other for other in rows.values() if other.kind == "added"]):
                 edit = replace_fields(edit, id=next(fresh)) if edit.id in known else edit
                 rows[edit.key] = edit
-        elif before is None or before.row is None:
+        elif edit.row is None and before is not None and before.kind == "added":
+            del rows[edit.key]
+        elif before is None or before.row is None or edit.row is None:
             rows[edit.key] = edit
-        elif edit.row is None:
-            if before.kind == "added":
-                del rows[edit.key]
-            else:
-                rows[edit.key] = edit
         else:
             row = edit.row if edit.kind == "changed" else _with_fields(before.row, edit.row)
             row = replace_fields(row, category=edit.row.category) if edit.kind == "class" else row

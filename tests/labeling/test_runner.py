@@ -286,7 +286,7 @@ def test_changed_images_are_labeled_again_and_logged(make_set, run, tmp_path, lo
     changed = replace(data, boxes=boxes, labels=labels)
     outcome = run(changed)
     assert outcome.changed == ["0.png", "1.png", "2.png"] and (outcome.labeled, outcome.reused) == (3, 2)
-    what = "the image or its annotations have changed; it is labeled again, which may change any of its masks"
+    what = "the image or its annotations have changed; it is labeled again, and masks that are not your own may change"
     assert f"2.png: {what}" in logged
     run(changed, "whole")
     assert made(tmp_path) == made(tmp_path, "whole")

@@ -168,7 +168,7 @@ def label_images(
             "%s of the earlier run no longer in the dataset, and left out", count_noun(len(gone), "image")
         )
     for path in changed:
-        what = "it is labeled again, which may change any of its masks"
+        what = "it is labeled again, and masks that are not your own may change"
         logger.info("%s: the image or its annotations have changed; %s", path, what)
 
     failures = _label_and_store(job, todo, store)

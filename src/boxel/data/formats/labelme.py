@@ -379,9 +379,9 @@ def _polygon(shape: _Shape, size: tuple[int, int]) -> list[float]:
 
 def _circle(shape: _Shape, size: tuple[int, int]) -> list[float]:
     """Convert a circle, given by its center and a point on it, to a polygon."""
-    center, edge = shape.points
-    radius = math.dist(center, edge)
-    return [v for point in ellipse_points(*center, radius, radius) for v in point]
+    (x, y), edge = shape.points
+    radius = math.dist((x, y), edge)
+    return [v for point in ellipse_points(x, y, radius, radius) for v in point]
 
 
 def _mask(shape: _Shape, size: tuple[int, int]) -> Rle:

@@ -199,7 +199,7 @@ def _simplify(contours: Sequence[_Contour], tolerance: float) -> list[NDArray[np
     return rings
 
 
-def _drop_points(middles: NDArray[np.int32], tolerance: float) -> NDArray[np.int32]:
+def _drop_points(middles: NDArray[np.int32], tolerance: float) -> NDArray[Any]:
     return cv2.approxPolyDP(middles[:, None], 2 * tolerance, closed=True)[:, 0]
 
 

@@ -198,7 +198,8 @@ def _are_boxes(numbers: NDArray[np.float64]) -> bool:
 
 def _find_inside(boxes: NDArray[np.float64]) -> NDArray[np.bool_]:
     """Return which boxes, given by center and size as shares of the image, are inside it."""
-    return (np.abs(boxes[:, :2] - 0.5) + boxes[:, 2:4] / 2 <= 0.5 + _MAX_OUT).all(axis=1)
+    reach: NDArray[np.float64] = np.abs(boxes[:, :2] - 0.5) + boxes[:, 2:4] / 2
+    return reach.max(axis=1) <= 0.5 + _MAX_OUT
 
 
 def interpret(numbers: list[float], meaning: Meaning, width: int, height: int) -> Shape:

@@ -22,7 +22,7 @@ from boxel.training.prepare import (
     split,
 )
 from boxel.training.settings import resolve_run
-from boxel.utils.errors import BoxelError
+from boxel.utils.errors import BoxelError, UsageError
 
 
 def test_masks_are_added_by_annotation_id_whatever_their_order(scenes):
@@ -261,6 +261,20 @@ def test_given_validation_data_replaces_the_own_split(four, tmp_path, kind, capl
     )
     assert "images of other splits are not trained on (val: 1, test: 1)" in caplog.text
     assert "are trained on too" not in caplog.text
+
+
+def test_validation_uses_the_boxes_of_segmentations_that_are_no_masks(four, caplog):
+    val = with_splits(four, *[None] * 4)
+    val.segmentations[0] = b"[]"
+    found = prepare(four, val=val).validation
+    assert found.has_mask.tolist() == [False, *[True] * (len(val.ids) - 1)]
+    assert "1 empty (annotation " in caplog.text
+
+
+def test_a_folder_of_images_to_validate_on_needs_their_annotations(four, tmp_path):
+    run = resolve_run("boxinst", None, None, None, {})
+    with pytest.raises(UsageError, match="`val_images` is the folder of the images of `val`; name"):
+        prepare_data(run, [four], None, None, tmp_path, None)
 
 
 def test_images_that_are_trained_and_validated_on_are_reported(four, tmp_path, caplog):

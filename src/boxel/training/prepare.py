@@ -24,7 +24,7 @@ from boxel.training.config import DataConfig, TrainConfig
 from boxel.training.finetune import read_things
 from boxel.training.log import rank_zero_logger
 from boxel.training.settings import Run
-from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.errors import BoxelError, UsageError, nearest
 from boxel.utils.files import is_file
 from boxel.utils.printable import count_noun
 
@@ -56,6 +56,8 @@ def prepare_data(
     The categories of `training` are not merged by `data.class_agnostic` yet, since a teacher may go by them.
     """
     settings, config = run.settings, run.settings.data
+    if val is None and val_images is not None:
+        raise UsageError("`val_images` is the folder of the images of `val`; name those annotations too.")
     source = _drop_bad_masks(read_training(sources, images, config.class_list))
     if masks is not None:
         source = add_masks(source, _drop_bad_masks(_read(masks, source.root)))
@@ -150,6 +152,7 @@ def _read_validation(
         raise BoxelError(
             f"{tried[-1].file}: its images are not in {tried[-1].root}; name their folder with `val_images`."
         )
+    data = _drop_bad_masks(data)
     if segmenter and not has_pixel_truth(data).any():
         raise BoxelError(
             f"{data.file}: not one of its images has a label map or a mask to validate against; give another `val`, or "

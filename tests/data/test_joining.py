@@ -42,6 +42,12 @@ def test_taken_ids_are_prefixed_with_the_dataset(sets):
     assert both.ids[len(sets[0].ids)] == f"masks:{sets[1].ids[0]}"
 
 
+def test_ids_of_three_datasets_of_one_name_differ(sets):
+    joined = join([*sets, sets[0]])
+    assert len(set(joined.image_ids)) == 6 and len(set(joined.ids)) == len(joined.ids)
+    assert joined.image_ids[4] == f"masks-2:{sets[0].image_ids[0]}"
+
+
 def test_categories_are_merged_by_name(sets):
     from dataclasses import replace
 

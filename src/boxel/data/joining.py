@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -119,8 +120,10 @@ def _merge_categories(datasets: Sequence[Annotations], names: Sequence[str]) -> 
 
 
 def _free_ids(own: Sequence[ImageId], taken: Sequence[ImageId], data: Annotations) -> list[ImageId]:
-    known = set(taken)
-    name = Path(data.file).stem
+    known, stem = set(taken), Path(data.file).stem
+    used = known.union(own)
+    names = chain([stem], (f"{stem}-{number}" for number in count(2)))
+    name = next(name for name in names if used.isdisjoint(f"{name}:{id}" for id in own))
     return [f"{name}:{id}" if id in known else id for id in own]
 
 

@@ -65,6 +65,12 @@ def test_folders_are_found_in_capitals(tmp_path, layout):
     assert boxel.data.read(tmp_path / "images/again").ids == data.ids
 
 
+@pytest.mark.parametrize("layout", ["images/{}.png labels/{}.TXT", "{}.png {}.Txt"])
+def test_label_files_may_have_a_suffix_in_capitals(tmp_path, layout):
+    make(tmp_path, "0 0.5 0.5 0.2 0.4\n", names=None, layout=layout)
+    assert boxel.data.read(tmp_path).boxes.tolist() == [[40, 15, 60, 35]]
+
+
 def test_a_rectangular_polygon_is_a_box(tmp_path):
     make(tmp_path, "0 0.1 0.2 0.3 0.2 0.3 0.8 0.1 0.8\n0 0.3 0.2 0.3 0.8 0.1 0.8 0.1 0.2\n")
     data = boxel.data.read(tmp_path)
@@ -117,7 +123,15 @@ def test_images_may_be_in_another_folder(tmp_path):
 
 @pytest.mark.parametrize(
     "line",
-    ["x 0.5 0.5 0.2 0.4", "0.5 0.5 0.5 0.2 0.4", "-1 0.5 0.5 0.2 0.4", "0 0.5", "0 a b c d", "nan 1 1 1 1"],
+    [
+        "x 0.5 0.5 0.2 0.4",
+        "0.5 0.5 0.5 0.2 0.4",
+        "-1 0.5 0.5 0.2 0.4",
+        "0 0.5",
+        "0 a b c d",
+        "nan 1 1 1 1",
+        "1e300 1 1 1 1",
+    ],
 )
 def test_an_invalid_line_costs_only_itself(tmp_path, line):
     make(tmp_path, f"{line}\n1 0.5 0.5 0.2 0.4\n")

@@ -179,7 +179,7 @@ def folder_places(folder: Path) -> Iterator[Place]:
         yield Place(images, labels, split)
     if (
         not found
-        and any(folder.glob("*.txt"))
+        and any(folder.glob("*.[tT][xX][tT]"))
         and any(p.suffix.lower() in SUFFIXES for p in folder.iterdir())
     ):
         yield Place(folder, folder)
@@ -232,8 +232,8 @@ def _pair_files(place: Place, rows: Builder) -> Iterator[Pair]:
             image_files.setdefault(path.relative_to(images).with_suffix(""), []).append(path)
     texts = {
         p.relative_to(labels).with_suffix(""): p
-        for p in sorted(labels.rglob("*.txt"))
-        if p.name not in CLASS_LISTS and not is_hidden(p) and p.is_file()
+        for p in sorted(labels.rglob("*.[tT][xX][tT]"))
+        if p.name.lower() not in CLASS_LISTS and not is_hidden(p) and p.is_file()
     }
     if images == labels:  # a flat folder may hold other texts too
         texts = {key: file for key, file in texts.items() if key in image_files}

@@ -103,7 +103,7 @@ def read_rows(file: Path, image: int, rows: Builder) -> Iterator[Row]:
 def parse_words(words: Sequence[str]) -> tuple[int, list[float]]:
     """Return the class number of a row, and the numbers that follow; a ValueError states why there are none."""
     class_id, *numbers = map(float, words)
-    if not class_id.is_integer() or class_id < 0:
+    if not class_id.is_integer() or not 0 <= class_id < 2**31:
         raise ValueError("its class is not a whole number")
     return int(class_id), numbers
 

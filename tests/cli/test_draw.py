@@ -1,6 +1,7 @@
 """`boxel draw`."""
 
 import json
+import shutil
 from dataclasses import asdict
 
 import numpy as np
@@ -111,6 +112,14 @@ def test_results_beside_the_truth_show_images_without_detections_too(tmp_path, s
     with Image.open(tmp_path / "drawn" / "000000.jpg") as panels:
         assert panels.width > 1.9 * panels.height  # of two images of 3:2, and a caption
     assert (tmp_path / "sheet.jpg").exists()
+
+
+def test_the_truth_needs_no_images(tmp_path, capsys, scenes):
+    for folder in ("a", "b"):  # either may be those of the truth
+        shutil.copytree(scenes.root, tmp_path / "both" / folder)
+    shutil.copy(scenes.file, tmp_path / "both" / "truth.json")
+    assert draw(tmp_path, "scenes/masks.json", "--truth", "both/truth.json", "--out", "./drawn") == 0
+    assert capsys.readouterr().err == ""
 
 
 def test_the_worst_and_the_number_of_images_can_be_chosen(tmp_path, capsys, scenes):

@@ -70,10 +70,11 @@ def draw(
     """
     config = parse_config(DrawConfig, {**(vars(config) if config else {}), **settings}, "draw")
     kind = subject_kind(subject)
-    true = None if truth is None else _read(truth, images, class_list)
+    is_data = kind in ("dataset", "label_maps")  # whose images are drawn, so that the truth needs no files
+    true = None if truth is None else _read(truth, images, class_list, needs_images=not is_data)
     errors: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:
-        if kind in ("dataset", "label_maps"):
+        if is_data:
             data = _read(subject, images, class_list)
             data = data if results is None else _read_results(results, data, None)
         elif results is not None:
@@ -99,10 +100,12 @@ def draw(
     return replace(summary, requested=summary.requested + len(errors), errors=[*errors, *summary.errors])
 
 
-def _read(path: str | Path, images: str | Path | None, class_list: str | Path | None) -> Annotations:
+def _read(
+    path: str | Path, images: str | Path | None, class_list: str | Path | None, needs_images: bool = True
+) -> Annotations:
     data = read(path, images, class_list=class_list)
-    if data.issues:
-        logger.warning("%s", summarize_issues(data.issues))
+    if issues := [issue for issue in data.issues if needs_images or issue.kind != "ambiguous-image"]:
+        logger.warning("%s", summarize_issues(issues))
     scored = read_scores(data)
     return data if scored is None else replace(data, quality=np.array([row["score"] for row in scored]))
 

@@ -61,14 +61,8 @@ class EdgeCounts:
 def count_edges(data: Annotations, config: AffinityConfig | None = None) -> EdgeCounts:
     """Count edges with at least one end in the box of an instance that has a true mask.
 
-    An image or mask that cannot be read is logged and skipped.
-
-    Args:
-        data: A dataset with masks.
-        config: The grid and the edges.
-
-    Returns:
-        The counts over all instances with a mask, at twelve thresholds from 0 to 0.9.
+    An image or mask that cannot be read is logged and skipped. The counts are those of all instances with a mask, at
+    twelve thresholds from 0 to 0.9.
 
     Raises:
         BoxelError: The dataset has no masks, or there is no such neighborhood or scale.

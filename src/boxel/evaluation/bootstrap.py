@@ -54,11 +54,16 @@ def paired_bootstrap(
     References:
         Efron and Tibshirani, An Introduction to the Bootstrap, 1993, Chapter 13 (percentile intervals).
     """
-    draws = _draw(len(truth), samples, seed)
+    # How often each image is drawn: once each in the first row.
+    draws = np.ones((samples + 1, len(truth)))
+    if len(truth):
+        shares = np.full(len(truth), 1 / len(truth))
+        draws[1:] = np.random.default_rng(seed).multinomial(len(truth), shares, size=samples)
 
     def mean_ap(results: Sequence[Result] | Sequence[Sequence[Result]]) -> NDArray[np.float64]:
         aps = []
-        for run in _as_runs(results):
+        is_one_run = not results or isinstance(results[0], Mapping)
+        for run in cast(Sequence[Sequence[Result]], [results] if is_one_run else results):
             matches = match_detections(*match_results(truth, run), metric, thresholds)
             aps.append(_average_precision(matches, draws))
         return np.mean(aps, axis=0)
@@ -71,19 +76,6 @@ def paired_bootstrap(
     ratio = ratios[0] if b[0] else np.nan
     values = {"a": a[0], "b": b[0], "ratio": ratio, "low": low, "high": high}
     return {name: float(value) for name, value in values.items()}
-
-
-def _draw(images: int, samples: int, seed: int) -> NDArray[np.float64]:
-    """Return how often each image is drawn: once each in the first row, at random in the others: (samples + 1, I)."""
-    draws = np.ones((samples + 1, images))
-    if images:
-        draws[1:] = np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), size=samples)
-    return draws
-
-
-def _as_runs(results: Sequence[Result] | Sequence[Sequence[Result]]) -> list[Sequence[Result]]:
-    single = not results or isinstance(results[0], Mapping)
-    return cast(list[Sequence[Result]], [results] if single else list(results))
 
 
 def _average_precision(matches: Sequence[ClassMatches], draws: NDArray[np.float64]) -> NDArray[np.float64]:

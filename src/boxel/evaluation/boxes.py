@@ -287,7 +287,7 @@ def mean_fill(results: Sequence[Result]) -> float:
     positive = box_areas > 0
     # The mask of a box that cuts through pixels holds these pixels whole.
     fill = (mask_areas[positive] / box_areas[positive]).clip(max=1)
-    return float(fill.mean()) if positive.any() else float("nan")
+    return float(fill.mean()) if len(fill) else math.nan
 
 
 # ---------------------------------------------------------------- validation of a training

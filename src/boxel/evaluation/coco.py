@@ -91,7 +91,7 @@ def coco_ap(truth: Annotations, results: Sequence[Result], iou_type: IouType = "
     names = [category.name for category in truth.categories]
     gt, dt = _to_coco(truth, results, iou_type)
     if all(row["iscrowd"] for row in gt["annotations"]):
-        undefined = {**dict.fromkeys(_METRICS, np.nan), "per_class": dict.fromkeys(names, np.nan)}
+        undefined = dict.fromkeys(_METRICS, np.nan) | {"per_class": dict.fromkeys(names, np.nan)}
         return cast(CocoMetrics, undefined)
     evaluator = _make_evaluator(gt, dt, iou_type)
     evaluator.params.iouThrs = _THRESHOLDS
@@ -129,18 +129,17 @@ def _to_coco(
     # Images are numbered in the order of their ids, which is how pycocotools breaks ties of scores.
     order = sorted(range(len(truth)), key=lambda i: (isinstance(truth.image_ids[i], str), truth.image_ids[i]))
     number_of = {image: number for number, image in enumerate(order, start=1)}
-    header = {
-        "images": [
-            {"id": number, "width": int(truth.widths[i]), "height": int(truth.heights[i])}
-            for i, number in number_of.items()
-        ],
-        "categories": [{"id": k + 1, "name": category.name} for k, category in enumerate(truth.categories)],
-    }
-    rows = _truth_rows(truth, number_of, iou_type), _result_rows(truth, results, number_of, iou_type)
+    images = [
+        {"id": number, "width": int(truth.widths[i]), "height": int(truth.heights[i])}
+        for i, number in number_of.items()
+    ]
+    categories = [{"id": k + 1, "name": category.name} for k, category in enumerate(truth.categories)]
+    gt, dt = _truth_rows(truth, number_of, iou_type), _result_rows(truth, results, number_of, iou_type)
     if iou_type == "boundary":
-        for row in (*rows[0], *rows[1]):
+        for row in (*gt, *dt):
             row["boundary"] = _encode_boundary(row["segmentation"])
-    return {**header, "annotations": rows[0]}, {**header, "annotations": rows[1]}
+    header = {"images": images, "categories": categories}
+    return {**header, "annotations": gt}, {**header, "annotations": dt}
 
 
 def _truth_rows(truth: Annotations, number_of: Mapping[int, int], iou_type: IouType) -> list[dict[str, Any]]:

@@ -51,15 +51,7 @@ def read_results(path: str | Path) -> list[Result]:
 
 
 def clean_results(rows: Sequence[Any], file: str = "results") -> tuple[list[Result], list[int]]:
-    """Return the usable results with plain types, and the position of each among the rows.
-
-    Args:
-        rows: Detections in the COCO results format, as any program writes them.
-        file: Where they come from, for messages.
-
-    Raises:
-        BoxelError: None of the rows can be used.
-    """
+    """Return the usable results with plain types, and the position of each among the rows; `file` is for messages."""
     results: list[Result] = []
     positions: list[int] = []
     problems: list[str] = []
@@ -67,10 +59,9 @@ def clean_results(rows: Sequence[Any], file: str = "results") -> tuple[list[Resu
         try:
             results.append(_clean_row(row))
             positions.append(position)
-        except _Unusable as error:
-            problems.append(f"result {position}{_format_image(row)} {error}")
         except (TypeError, ValueError, OverflowError) as error:
-            problems.append(f"result {position}{_format_image(row)} cannot be read ({one_line(error)})")
+            what = str(error) if isinstance(error, _Unusable) else f"cannot be read ({one_line(error)})"
+            problems.append(f"result {position}{_format_image(row)} {what}")
     if problems and not results:
         raise BoxelError(
             f"{file}: none of the {len(rows)} results can be used: {problems[0]}{_remedy(rows)}."
@@ -113,30 +104,18 @@ def decode_results(path: Path) -> list[Any]:
     content = read_utf8(path)
     wanted = "a JSON list of objects with image_id, category_id, score, and bbox or segmentation"
     try:
-        try:
-            rows = msgspec.json.decode(content)
-        except msgspec.DecodeError as error:
-            rows = _decode_loosely(content, error)
+        # Python writes NaN, which msgspec refuses.
+        loose = b"NaN" in content or b"Infinity" in content
+        rows = json.loads(content) if loose else msgspec.json.decode(content)
     except (ValueError, RecursionError) as error:
         reason = explain_json_error(error, content)
         raise BoxelError(f"{path}: not a COCO results file ({reason}); it should be {wanted}.") from error
     if isinstance(rows, list):
         return rows
     if isinstance(rows, dict) and {"images", "annotations"} & rows.keys():
-        raise BoxelError(
-            f"{path}: this is a dataset and not a COCO results file; give {wanted}, as a detector writes it."
-        )
+        what = f"this is a dataset and not a COCO results file; give {wanted}, as a detector writes it."
+        raise BoxelError(f"{path}: {what}")
     raise BoxelError(f"{path}: not a COCO results file (it is not a list); it should be {wanted}.")
-
-
-def _decode_loosely(content: bytes, error: msgspec.DecodeError) -> Any:
-    """Decode JSON with NaN in it, as Python writes it; raise the error that is given for any other."""
-    if b"NaN" not in content and b"Infinity" not in content:
-        raise error
-    try:
-        return json.loads(content)
-    except ValueError:
-        raise error from None
 
 
 # ---------------------------------------------------------------- one result
@@ -256,13 +235,14 @@ def read_scores(data: Annotations) -> list[Result] | None:
         except (ValueError, AttributeError, msgspec.MsgspecError):
             return None
         image, (x0, y0, x1, y1) = int(data.image_index[instance]), data.boxes[instance].tolist()
+        category = data.categories[data.labels[instance]]
         result: Result = {
             "image_id": data.image_ids[image],
-            "category_id": data.categories[data.labels[instance]].id,
+            "file_name": data.paths[image],
+            "category_id": category.id,
+            "category_name": category.name,
             "score": score,
             "bbox": [x0, y0, x1 - x0, y1 - y0],
-            "file_name": data.paths[image],
-            "category_name": data.categories[data.labels[instance]].name,
         }
         mask = data.segmentation(instance)
         results.append(result if mask is None else {**result, "segmentation": mask})

@@ -166,11 +166,7 @@ def drop_unsound_masks(data: Annotations, role: str = "true masks") -> Annotatio
     """Drop trusted masks that are none: unreadable, empty, outside of their image, or of another size; keep the boxes.
 
     A mask that is merely its filled box stays, as in pycocotools. All of these are reported, and also if every mask is
-    a rectangle.
-
-    Args:
-        data: A dataset with the sizes of its images.
-        role: What its masks are called in messages.
+    a rectangle; ``role`` is what messages call the masks.
     """
     judgment, source = judge_masks(data), data.file or "the ground truth"
     filled = data.has_mask & (judgment.verdicts == Verdict.FILLED_BOX)
@@ -215,8 +211,7 @@ def fill_in_sizes(truth: Annotations, results: Sequence[Result] = (), required: 
         if 0 in size:
             size = _size_of_first_code(truth, instances) or size
         if 0 in size and isinstance(code, dict):
-            height, width = code["size"]
-            size = width, height
+            size = tuple(code["size"][::-1])
         if required and 0 in size and (len(instances) or image_id in codes):
             raise BoxelError(
                 f"{truth.file or 'the ground truth'}: the size of image {image_id}, which masks need, is unknown; set "
@@ -238,6 +233,5 @@ def _size_of_first_code(truth: Annotations, instances: NDArray[np.int64]) -> tup
     for instance in instances:
         # Polygons have no size, and unreadable masks are reported where they are used.
         with contextlib.suppress(msgspec.MsgspecError, RecursionError):
-            height, width = msgspec.json.decode(truth.segmentations[instance] or b"", type=_Size).size
-            return width, height
+            return msgspec.json.decode(truth.segmentations[instance] or b"", type=_Size).size[::-1]
     return None

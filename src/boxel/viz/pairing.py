@@ -41,18 +41,10 @@ def pair_with_truth(data: Annotations, truth: Annotations) -> list[int | None]:
 def match_objects(
     truth: Annotations, gt_index: NDArray[np.int64], data: Annotations, pred_index: NDArray[np.int64]
 ) -> NDArray[np.float64]:
-    """Return the IoU of each true object of an image with the object of its class that it is matched with.
+    """Return the IoU of each true object of an image with the object of its class that it is matched with, else 0.
 
-    Pairs are formed greedily by IoU: of their masks if both have one, else of their boxes.
-
-    Args:
-        truth: The dataset with the true objects.
-        gt_index: (T,) indices of the true objects of the image.
-        data: The other dataset.
-        pred_index: (P,) indices of its objects in the same image.
-
-    Returns:
-        (T,) float64 in [0, 1]; 0 for an object without a match.
+    Pairs are formed greedily by IoU: of their masks if both have one, else of their boxes. (T,) and (P,) indices of the
+    objects in each dataset give (T,) IoUs.
     """
     gt_names = np.array([category.name for category in truth.categories], dtype=object)[
         truth.labels[gt_index]
@@ -87,14 +79,8 @@ def rank_images(
 ) -> dict[int, float]:
     """Return how good images are, worst first, leaving out those of which nothing is known.
 
-    Args:
-        data: The dataset.
-        truth: True objects, to compare with; None: the quality that ``data`` states.
-        pairs: For each image its index in ``truth``.
-        images: The images that are ranked.
-
-    Returns:
-        By image the mean IoU of its true objects; without ``truth``, the lowest quality of an object.
+    That is the mean IoU of the true objects of an image, whose index in ``truth`` is that of ``pairs``; without truth,
+    the lowest quality of an object.
     """
     found: dict[int, float] = {}
     for image in images:

@@ -16,12 +16,7 @@ _STEPS = (0.0, 1.0, 0.5, 0.25, 0.75)  # places along a side of the box, from its
 
 
 class Coverage:
-    """How much it would hide to cover each part of an image, from 0 for background to 1 for a small object.
-
-    Args:
-        height: Height of the image in pixels.
-        width: Width of the image in pixels.
-    """
+    """How much it would hide to cover each part of an image, from 0 for background to 1 for a small object."""
 
     def __init__(self, height: int, width: int) -> None:
         self._cell = max(1.0, max(height, width) / _CELLS)
@@ -66,48 +61,33 @@ class Coverage:
 
 @dataclass
 class Placer:
-    """Finds places for labels in an image, one after another.
+    """Finds places for labels in an image, one after another."""
 
-    Attributes:
-        coverage: The objects.
-        width: Width of the image in pixels.
-        height: Height of the image in pixels.
-        scale: Factor by which it is larger than the image of ``coverage``.
-        taken: Rectangles xyxy of the labels so far.
-    """
-
-    coverage: Coverage
-    width: int
+    coverage: Coverage  # the objects
+    width: int  # of the image, in pixels
     height: int
-    scale: float = 1.0
-    taken: list[tuple[int, int, int, int]] = field(default_factory=list)
+    scale: float  # by which it is larger than the image of the coverage
+    taken: list[tuple[int, int, int, int]] = field(
+        default_factory=list
+    )  # rectangles xyxy of the labels so far
 
     def place(
         self, box: NDArray[np.float64], size: tuple[int, int], gap: int, limit: float
     ) -> tuple[int, int] | None:
-        """Find the place of a label that hides least, and take it.
+        """Find and take the place where a label of (width, height) hides least: its left upper corner, or None.
 
-        Args:
-            box: (4,) xyxy of its object.
-            size: (width, height) of the label.
-            gap: Pixels between the label and the box.
-            limit: Maximum mean weight that it may cover.
-
-        Returns:
-            Its left upper corner, or None if there is no place.
+        It is ``gap`` pixels off the xyxy box of its object, and the mean weight that it covers is up to a limit.
         """
         places = self._candidates(box, size, gap)
-        if len(places):
-            cost = self.coverage.under(places, self.scale)
-            # Earlier candidates are more usual; they are left for ones that hide less.
-            order = cost + np.arange(len(places)) * 0.004
-            order[(cost > limit) | self._is_taken(places)] = np.inf
-            best = int(order.argmin())
-            if np.isfinite(order[best]):
-                x0, y0, x1, y1 = places[best].astype(int).tolist()
-                self.taken.append((x0, y0, x1, y1))
-                return x0, y0
-        return None
+        cost = self.coverage.under(places, self.scale)
+        # Earlier candidates are more usual; they are left for ones that hide less.
+        order = cost + np.arange(len(places)) * 0.004
+        order[(cost > limit) | self._is_taken(places)] = np.inf
+        if not np.isfinite(order).any():
+            return None
+        x0, y0, x1, y1 = places[order.argmin()].astype(int).tolist()
+        self.taken.append((x0, y0, x1, y1))
+        return x0, y0
 
     def _candidates(self, box: NDArray[np.float64], size: tuple[int, int], gap: int) -> NDArray[np.float64]:
         """Return (M, 4) places around and inside a box that are within the image."""
@@ -131,9 +111,7 @@ class Placer:
         return np.concatenate([both, both + np.array(size)], axis=1)
 
     def _is_taken(self, places: NDArray[np.float64]) -> NDArray[np.bool_]:
-        if not self.taken:
-            return np.zeros(len(places), dtype=bool)
-        taken = np.array(self.taken)[None]  # (1, T, 4)
+        taken = np.array(self.taken).reshape(1, -1, 4)  # (1, T, 4)
         ends = places[:, None]  # (M, 1, 4)
         overlap = (ends[..., :2] < taken[..., 2:]) & (ends[..., 2:] > taken[..., :2])
         return np.any(np.all(overlap, axis=2), axis=1)

@@ -74,10 +74,7 @@ class _Image:
 def find_causes(truth: Annotations, results: Sequence[Result], class_agnostic: bool = False) -> list[str]:
     """Return sentences on what is likely wrong with detections as a whole; none if they fit the ground truth.
 
-    Args:
-        truth: The ground truth.
-        results: Detections under its image ids.
-        class_agnostic: Ignore categories.
+    The results are under the image ids of the ground truth.
 
     Examples:
         >>> from boxel.data import example_scenes
@@ -234,9 +231,9 @@ def _geometries(images: Sequence[_Image]) -> Iterator[tuple[str, _Boxes]]:
         form, remedy = _FORMS[name]
         as_form, remedy = (f", as {name},", f", and {remedy}") if remedy else ("", "")
         plain = [form(image.boxes) for image in images]
-        for sentence, boxes in _scales(images, plain):
-            if not np.allclose(np.concatenate(boxes), np.concatenate(plain), rtol=0.1):
-                yield f"the boxes{as_form} fit images {sentence} to the original files{remedy}", boxes
+        for sentence, scaled in _scales(images, plain):
+            if not np.allclose(np.concatenate(scaled), np.concatenate(plain), rtol=0.1):
+                yield f"the boxes{as_form} fit images {sentence} to the original files{remedy}", scaled
     for degrees in (90, 180, 270):
         sentence = f"turned by {degrees} degrees; turn images as their EXIF states before predicting"
         yield f"the boxes fit images {sentence}", [_turn(image, degrees) for image in images]

@@ -199,10 +199,11 @@ def trimap_metrics(
     """
     band = matrices.cumsum(0)[:-1]
     parts = {"boundary": band, "interior": matrices.sum(0) - band}
-    return {"width": list(widths)} | {
+    ious = {
         part: [semantic_metrics(matrix, names)["mean_iou"] for matrix in per_width]
         for part, per_width in parts.items()
     }
+    return {"width": list(widths), **ious}
 
 
 # ---------------------------------------------------------------- whole datasets

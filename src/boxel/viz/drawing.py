@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 import math
 import os
@@ -195,9 +196,7 @@ def draw_thumbnail(data: Annotations, image: int, pixels: NDArray[np.uint8], sid
 def number_colors(data: Annotations, first: Annotations | None = None) -> list[int]:
     """Return the number of each category's color: its id if all ids are small, else its position.
 
-    Args:
-        data: The dataset.
-        first: Another one that decides the colors of the categories that both have, by their names.
+    Another dataset that comes ``first`` decides the colors of the categories that both have, by their names.
 
     Examples:
         >>> from boxel.data.samples import sample_images
@@ -210,7 +209,7 @@ def number_colors(data: Annotations, first: Annotations | None = None) -> list[i
     if first is None:
         return numbers
     known = {c.name: number for c, number in zip(first.categories, number_colors(first), strict=True)}
-    free = iter(number for number in range(10_000) if number not in known.values())
+    free = (number for number in itertools.count() if number not in known.values())
     return [known[c.name] if c.name in known else next(free) for c in data.categories]
 
 
@@ -244,7 +243,7 @@ class _Artist:
         """Log one sentence on the masks that could not be drawn."""
         if self.bad_masks:
             count, first = len(self.bad_masks), next(iter(self.bad_masks.values()))
-            several = "1 mask is" if count == 1 else f"{count} masks are"
+            several = count_noun(count, "mask is", "masks are")
             logger.warning("%s drawn as a box only: %s", several, first)
 
     def colors_in(self, image: int) -> dict[int, str]:
@@ -288,13 +287,11 @@ class _Artist:
                 self.bad_masks[data.file, instance] = str(error)
                 masks.append(None)
         labels = data.labels[own].tolist()
-        words = [
-            data.categories[label].name
-            + (" crowd" if data.iscrowd[k] else "")
-            + (" not trusted" if not data.trusted[k] else "")
-            for label, k in zip(labels, own.tolist(), strict=True)
-        ]
         names = [data.categories[label].name for label in labels]
+        words = [
+            name + " crowd" * bool(data.iscrowd[k]) + " not trusted" * (not data.trusted[k])
+            for name, k in zip(names, own.tolist(), strict=True)
+        ]
         texts = make_texts(words, data.quality[own])
         if self.config.color_by == "class":
             numbers = [colors[label] for label in labels]
@@ -425,21 +422,21 @@ def _add_caption(
     drawn: NDArray[np.uint8], name: str, note: str, height: int, width: int
 ) -> NDArray[np.uint8]:
     """Center a drawing in a cell, above a name on its left and a note on its right."""
-    size = _CAPTION
-    own = drawn.shape[:2]
-    cell = np.full((height + line_height(size) + 2 * _GAP, width, 3), WHITE, dtype=np.uint8)
-    left, top = (width - own[1]) // 2, _GAP + height - own[0]
-    cell[top : top + own[0], left : left + own[1]] = drawn
-    room = width - 2 * _GAP - (text_mask(note, size).shape[1] + size if note else 0)
-    length = len(name)
-    while length > 8 and text_mask(shorten(name, length), size).shape[1] > room:
-        length -= 1
-    name = shorten(name, length)
-    baseline = _GAP + height
-    free = max(room - text_mask(name, size).shape[1], 0) + _GAP
-    write_text(cell, name, min(left, free), baseline, size, BLACK)
+
+    def length(text: str) -> int:
+        return text_mask(text, _CAPTION).shape[1]
+
+    h, w = drawn.shape[:2]
+    cell = np.full((height + line_height(_CAPTION) + 2 * _GAP, width, 3), WHITE, dtype=np.uint8)
+    left, top, below = (width - w) // 2, _GAP + height - h, _GAP + height
+    cell[top : top + h, left : left + w] = drawn
+    room = width - 2 * _GAP - (length(note) + _CAPTION if note else 0)
+    shown = next(
+        (s for n in range(len(name), 8, -1) if length(s := shorten(name, n)) <= room), shorten(name, 8)
+    )
+    start = min(left, max(room - length(shown), 0) + _GAP)
+    write_text(cell, shown, start, below, _CAPTION, BLACK)
     if note:
-        end = max(left + own[1], min(left, free) + text_mask(name, size).shape[1] + size)
-        at = min(end, width - _GAP - text_mask(note, size).shape[1])
-        write_text(cell, note, at, baseline, size, BLACK)
+        end = max(left + w, start + length(shown) + _CAPTION)
+        write_text(cell, note, min(end, width - _GAP - length(note)), below, _CAPTION, BLACK)
     return cell

@@ -145,7 +145,8 @@ def draw_objects(
     max_share = _MAX_CHIPS if legend else _FREE_CHIPS
     scales = _choose_scales(height, width) if scale is None else [scale]
     scale, chips = _lay_out(objects, boxes, (height, width), config, scales, max_share)
-    canvas = _resize(image, scale) if scale > 1 else image.copy()
+    resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
+    canvas = np.asarray(resized, dtype=np.uint8)
     boxes = boxes * scale
     thickness = config.line_width or default_width(canvas.shape[:2])
     order, fill = order_by_size(boxes)[::-1], config.style == "fill"
@@ -180,8 +181,7 @@ def _complete_boxes(objects: Objects) -> NDArray[np.float64]:
 
 def order_by_size(boxes: NDArray[np.float64]) -> list[int]:
     """Return the indices of (N, 4) xyxy boxes, the smallest first."""
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1)
-    return [int(k) for k in np.argsort(areas, kind="stable")]
+    return np.prod(boxes[:, 2:] - boxes[:, :2], axis=1).argsort(kind="stable").tolist()
 
 
 def text_size(shape: Sequence[int]) -> int:
@@ -197,11 +197,6 @@ def _side(shape: Sequence[int]) -> float:
 def default_width(shape: Sequence[int]) -> int:
     """Return the width of lines, in pixels, for an image of (height, width)."""
     return max(1, round(_side(shape) / 260))
-
-
-def _resize(image: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
-    resized = cv2.resize(image, None, fx=scale, fy=scale, interpolation=cv2.INTER_CUBIC)
-    return np.asarray(resized, dtype=np.uint8)
 
 
 # ---------------------------------------------------------------- labels
@@ -243,8 +238,8 @@ def _lay_out(
 ) -> tuple[int, list[_Chip]]:
     """Choose by how much an image is enlarged, and place its labels."""
     inside = np.all(boxes[:, 2:] >= 0, axis=1) & np.all(boxes[:, :2] <= shape[::-1], axis=1)
-    shown = [k for k, text in enumerate(objects.texts) if text and inside[k]] if config.labels else []
-    if not shown:
+    shown = {k for k, text in enumerate(objects.texts) if text and inside[k]}
+    if not shown or not config.labels:
         return scales[0], []
     coverage = Coverage(*shape)
     for index, box in enumerate(boxes):
@@ -266,7 +261,7 @@ def _lay_out(
 def _place_all(
     objects: Objects,
     boxes: NDArray[np.float64],
-    shown: Sequence[int],
+    shown: set[int],
     placer: Placer,
     config: DrawConfig,
     max_share: float,
@@ -276,8 +271,7 @@ def _place_all(
     smallest = max(_MIN_TEXT, round(largest / 2.2))
     gap = config.line_width or default_width((placer.width, placer.height))
     corners = boxes.clip(0, [placer.width, placer.height] * 2)
-    wanted = set(shown)
-    order = [k for k in order_by_size(corners) if k in wanted]  # the fewest places are those of small boxes
+    order = [k for k in order_by_size(corners) if k in shown]  # the fewest places are those of small boxes
     sizes = sorted({largest, round((largest * smallest) ** 0.5), smallest}, reverse=True)
     chips: list[_Chip] = []
     for size in sizes:

@@ -89,15 +89,11 @@ def line_height(size: int) -> int:
 
 
 def _draw_with_opencv(text: str, size: int) -> NDArray[np.uint8]:
-    width = _opencv_width(text, size) + 1
-    mask = np.zeros((line_height(size), width), dtype=np.uint8)
-    cv2.putText(mask, text, (0, round(_BASE * size)), (255,), _opencv_font(), size, _WEIGHT)  # type: ignore[call-overload]
+    font: Any = _opencv_font(), size, _WEIGHT
+    width = cv2.getTextSize((1, 1), text, (0, 0), *font)[2]  # type: ignore[call-overload]
+    mask = np.zeros((line_height(size), width + 1), dtype=np.uint8)
+    cv2.putText(mask, text, (0, round(_BASE * size)), (255,), *font)
     return mask
-
-
-def _opencv_width(text: str, size: int) -> int:
-    _, _, width, _ = cv2.getTextSize((1, 1), text, (0, 0), _opencv_font(), size, _WEIGHT)  # type: ignore[call-overload]
-    return int(width)
 
 
 @cache

@@ -62,7 +62,14 @@ def test_what_cannot_be_repaired_writes_no_copy_and_what_the_reader_left_out_doe
         json.dumps(content | {"annotations": [*content["annotations"], dangling]})
     )
     assert main(["check", "dangling.json", "--images", "photos", "--repair", "copy.json"]) == 0
-    assert capsys.readouterr().out.endswith("repaired copy: copy.json\n")
+    printed = capsys.readouterr().out
+    assert "unknown-image: 1 (1 left out by a repair)" in printed
+    assert printed.endswith(
+        "repaired copy: copy.json\n"
+        "1 entry of the original cannot be used and cannot be put back; all are in copy_changes.json\n"
+    )
+    (left_out,) = json.loads(Path("copy_changes.json").read_text())["left_out_by_reader"]
+    assert left_out["kind"] == "unknown-image" and left_out["annotation_id"] == 999
     assert json.loads(Path("copy.json").read_text())["annotations"][-1]["id"] != 999
 
 
@@ -217,7 +224,7 @@ def test_statistics_and_issues_are_written_as_data_and_as_a_page(scenes: None, c
         "duplicate-annotation-id",
     }
     page = Path("page.html").read_text()
-    assert "Dataset: boxes.json" in page and "box-inverted: 1 (1 can be repaired)" in page
+    assert "Dataset: boxes.json" in page and "box-inverted: 1 (1 corrected by a repair)" in page
     assert capsys.readouterr().out.endswith("report: page.html\n")
 
 

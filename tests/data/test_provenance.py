@@ -44,8 +44,9 @@ def test_records_form_a_chain_from_the_labels_to_the_last_conversion(tmp_path):
     assert main(["convert", str(tmp_path / "masks.json"), str(tmp_path / "voc"), "--to", "voc", *images]) == 0
     assert main(["convert", str(tmp_path / "voc"), str(tmp_path / "again.json")]) == 0
     made = record(read(tmp_path / "again.json", images=scenes.root))
-    assert [one["command"].split()[1] for one in [*made["before"], made]] == ["label", "convert", "convert"]
-    assert made["before"][0]["settings"]["teachers"] == ["ellipse"]
+    commands = [" ".join(one["command"].split()[:2]) for one in [*made["before"], made]]
+    assert commands == ["boxel.write", "boxel label", "boxel convert", "boxel convert"]
+    assert made["before"][1]["settings"]["teachers"] == ["ellipse"]
 
 
 def test_a_repaired_copy_states_what_made_it_and_undoing_takes_the_record_back(tmp_path):
@@ -65,3 +66,21 @@ def test_a_repaired_copy_states_what_made_it_and_undoing_takes_the_record_back(t
     assert main(["check", str(tmp_path / "new.json"), *undo]) == 0
     info = json.loads((tmp_path / "new_restored.json").read_text())["info"]
     assert info["year"] == 2020 and "boxel" not in info
+
+
+def test_an_info_that_is_a_text_stays(tmp_path):
+    content = json.loads(Path(example_scenes().file).read_text()) | {"info": "mine"}
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    write(read(tmp_path / "a.json"), tmp_path / "b.json")
+    assert json.loads((tmp_path / "b.json").read_text())["info"] == "mine"
+
+
+def test_what_a_program_writes_states_its_version_and_what_made_it_before(tmp_path):
+    scenes = example_scenes(2)
+    write(scenes, tmp_path / "a.json")
+    first = read(tmp_path / "a.json", images=scenes.root)
+    assert set(record(first)) == {"command", "version", "date"}
+    write(first, tmp_path / "voc", format="voc")
+    last = record(read(tmp_path / "voc"))
+    assert last["command"] == "boxel.write" and last["version"] == boxel.__version__
+    assert last["before"] == [record(first)]

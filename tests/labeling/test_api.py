@@ -144,7 +144,7 @@ def test_folders_of_the_job_are_replaced_and_others_refused(make_set, tmp_path, 
 
     (theirs / "notes.txt").unlink()
     theirs.rmdir()
-    write = target_module.write
+    write = target_module.write_as_given
 
     def breaks(data, path, format=None):
         if format == "yolo":
@@ -153,10 +153,10 @@ def test_folders_of_the_job_are_replaced_and_others_refused(make_set, tmp_path, 
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConversionWarning)
-        monkeypatch.setattr(target_module, "write", breaks)
+        monkeypatch.setattr(target_module, "write_as_given", breaks)
         with pytest.raises(KeyboardInterrupt):
             label_data(make_set(2), to=["yolo"], **options)
-        monkeypatch.setattr(target_module, "write", write)
+        monkeypatch.setattr(target_module, "write_as_given", write)
         assert not theirs.exists() and out.exists()
         label_data(make_set(2), to=["yolo"], **options)
         assert len(boxel.read(theirs)) == 2

@@ -224,14 +224,14 @@ def test_an_interruption_between_two_outputs_repeats_nothing(make_set, run, mask
         content["shapes"].append(shape)
 
     edit(folder / "0.json", add)
-    write = target_module.write
+    write = target_module.write_as_given
 
     def breaks(data, path, format):
         if format == "labelme":
             raise KeyboardInterrupt
         write(data, path, format)
 
-    monkeypatch.setattr(target_module, "write", breaks)
+    monkeypatch.setattr(target_module, "write_as_given", breaks)
     with pytest.raises(KeyboardInterrupt):
         run(to=["labelme"])
     assert len(rows(masks)) == 5

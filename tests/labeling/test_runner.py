@@ -135,7 +135,7 @@ def test_an_interruption_while_the_set_is_written(make_set, run, tmp_path, monke
         path.with_name(path.name + ".part").write_text('{"images": [')
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(target_module, "write", breaks)
+    monkeypatch.setattr(target_module, "write_as_given", breaks)
     with pytest.raises(KeyboardInterrupt):
         run(data)
     monkeypatch.undo()

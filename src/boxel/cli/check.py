@@ -11,7 +11,7 @@ from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, 
 from boxel.utils.errors import UsageError
 
 if TYPE_CHECKING:
-    from boxel.data.checks import Inspection
+    from boxel.data.checks import RepairState
 
 
 def _check_options() -> list[Option]:
@@ -70,9 +70,9 @@ def _record_file(target: Path) -> Path:
     return target.with_name(f"{target.stem}_changes.json")
 
 
-def _write_copy(found: Inspection, source: str, target: Path) -> list[str]:
+def _write_copy(found: RepairState, source: str, target: Path) -> list[str]:
     """Write the repaired copy and the record of its changes, and return what to print."""
-    from boxel.data import write
+    from boxel.data.formats import write_as_given
     from boxel.data.provenance import add_record, describe_input, describe_run
     from boxel.utils.printable import count_noun
 
@@ -83,18 +83,23 @@ def _write_copy(found: Inspection, source: str, target: Path) -> list[str]:
         "input": describe_input(source, found.data),
         "repaired": len(record),
     }
-    write(add_record(found.repaired, made), target)
-    if not len(record):  # what the reader left out
-        return [f"repaired copy: {target}"]
+    write_as_given(add_record(found.repaired, made), target)
     file = _record_file(target)
     record.write(file)
-    changes = count_noun(len(record), "change")
-    undo = f"`boxel check {shlex.quote(str(target))} --undo {shlex.quote(str(file))}` takes them back"
-    return [f"repaired copy: {target}", f"{changes}, with the values before and after: {file}; {undo}"]
+    lines = [f"repaired copy: {target}"]
+    if len(record):
+        changes = count_noun(len(record), "change")
+        undo = f"`boxel check {shlex.quote(str(target))} --undo {shlex.quote(str(file))}` takes them back"
+        lines.append(f"{changes}, with the values before and after: {file}; {undo}")
+    if unread := len(record.left_out_by_reader):
+        entries = count_noun(unread, "entry", "entries")
+        lines.append(f"{entries} of the original cannot be used and cannot be put back; all are in {file}")
+    return lines
 
 
 def _undo(given: dict[str, Any]) -> int:
-    from boxel.data import RepairRecord, undo_repair, write
+    from boxel.data import RepairRecord, undo_repair
+    from boxel.data.formats import write_as_given
     from boxel.data.provenance import take_back_repair
 
     if "repair" in given:
@@ -102,7 +107,7 @@ def _undo(given: dict[str, Any]) -> int:
     target = _new_file(given, "restored")
     record = RepairRecord.read(given["undo"])
     original, lost = undo_repair(take_back_repair(read_data(given)), record)
-    write(original, target)
+    write_as_given(original, target)
     undone = f"{len(record) - len(lost):,} of {len(record):,} changes undone"
     print(*lost, f"{original}\n{undone}: {target}", sep="\n")
     return 1 if lost else 0

@@ -22,6 +22,7 @@ from boxel.data.images import image_size
 from boxel.data.issues import Issue
 from boxel.masks.rle import Rle, Segmentation, decode, polygon_area, to_rle
 from boxel.utils.errors import BoxelError, nearest
+from boxel.utils.printable import count_noun
 
 if TYPE_CHECKING:
     import pandas
@@ -167,8 +168,8 @@ class Annotations:
     def __repr__(self) -> str:
         masks = int(self.has_mask.sum())
         return (
-            f"Annotations({len(self)} images, {len(self.labels)} instances, {masks} with masks, "
-            f"{len(self.categories)} categories, from {self.file or 'memory'!r})"
+            f"Annotations({count_noun(len(self), 'image')}, {count_noun(len(self.labels), 'instance')}, {masks:,} with "
+            f"masks, {count_noun(len(self.categories), 'category', 'categories')}, from {self.file or 'memory'!r})"
         )
 
     def _repr_html_(self) -> str:

@@ -71,13 +71,26 @@ def format_issues(issues: Sequence[Issue]) -> list[str]:
     kinds = group_by_kind(issues)
     lines = [f"{count_noun(len(issues), 'issue')} of {count_noun(len(kinds), 'kind')}"]
     for kind, members in sorted(kinds.items(), key=lambda item: -len(item[1])):
-        repairable = sum(bool(issue.repair) for issue in members)
-        lines += ["", f"{kind}: {len(members)} ({repairable} can be repaired)"]
+        lines += ["", f"{kind}: {len(members)} ({describe_repairs(members)})"]
         for issue in members[:_EXAMPLES]:
             lines.append(f"  {issue.message}" + (f" [{issue.repair}]" if issue.repair else ""))
         if len(members) > _EXAMPLES:
             lines.append(f"  ... and {len(members) - _EXAMPLES} more; `json` lists them all")
     return lines
+
+
+def describe_repairs(issues: Sequence[Issue]) -> str:
+    """State how many of some issues a repair corrects, and how many it answers by leaving out what is wrong.
+
+    Examples:
+        >>> describe_repairs([Issue("box-nan", "a.json: ...", repair="left out"), Issue("all-crowd", "a.json: ...")])
+        '1 left out by a repair'
+    """
+    left_out = sum(issue.repair.startswith("left out") for issue in issues)
+    corrected = sum(bool(issue.repair) for issue in issues) - left_out
+    parts = [f"{corrected:,} corrected by a repair"] * bool(corrected)
+    parts += [f"{left_out:,} left out by a repair"] * bool(left_out)
+    return ", ".join(parts) or "no repair is known"
 
 
 def group_by_kind(issues: Sequence[Issue]) -> dict[str, list[Issue]]:

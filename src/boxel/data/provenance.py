@@ -48,6 +48,11 @@ def take_back_repair(data: Annotations) -> Annotations:
     return _with_records(data, before) if "repaired" in last else data
 
 
+def without_records(data: Annotations) -> Annotations:
+    """Return the dataset without any record of what made it."""
+    return _with_records(data, [])
+
+
 def _read_records(data: Annotations) -> list[dict[str, Any]]:
     """Return the records of a dataset, the last one last; it is empty if there is none."""
     last = get_dict(get_dict(decode_extras(data.dataset_extras), "info"), RECORD)
@@ -57,7 +62,9 @@ def _read_records(data: Annotations) -> list[dict[str, Any]]:
 
 def _with_records(data: Annotations, records: Sequence[dict[str, Any]]) -> Annotations:
     extras = decode_extras(data.dataset_extras)
-    info = get_dict(extras, "info")
+    info = extras.get("info") or {}
+    if not isinstance(info, dict):  # a text of another tool, which has no place for a record
+        return data
     info.pop(RECORD, None)
     if records:
         *before, last = records

@@ -17,7 +17,7 @@ import msgspec
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.formats import write
+from boxel.data.formats import write_as_given
 from boxel.data.formats.builder import Builder
 from boxel.utils.errors import BoxelError
 
@@ -88,8 +88,8 @@ def write_sample_images(folder: str | os.PathLike[str]) -> Annotations:
         shutil.copyfile(path, folder / Path(path).name)
     names = [Path(path).name for path in data.paths]
     data = replace(data, root=folder, paths=names, file=str(folder / "masks.json"))
-    write(data, folder / "masks.json")
-    write(data.without_masks(), folder / "boxes.json")
+    write_as_given(data, folder / "masks.json")
+    write_as_given(data.without_masks(), folder / "boxes.json")
     return data
 
 

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import Annotations, Category
-from boxel.data.formats import write
+from boxel.data.formats import write_as_given
 from boxel.data.formats.builder import Builder
 from boxel.masks.boxes import tight_boxes
 from boxel.masks.rle import encode
@@ -196,8 +196,8 @@ def write_scenes(
             rows.add(len(rows.ids) + 1, image, label, box.tolist(), msgspec.json.encode(encode(mask)))
     categories = [Category(k, name) for k, name in enumerate(CLASSES, start=1)]
     data = rows.build(folder / "images", categories, folder / "masks.json")
-    write(data, folder / "masks.json")
-    write(data.without_masks(), folder / "boxes.json")
+    write_as_given(data, folder / "masks.json")
+    write_as_given(data.without_masks(), folder / "boxes.json")
     return data
 
 

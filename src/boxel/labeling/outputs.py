@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Annotations, ImageId
 from boxel.data.checks.masks import MALFORMED, SEGMENTATION, Code
 from boxel.data.formats.extras import decode_extras
+from boxel.data.provenance import without_records
 from boxel.labeling.store import Store
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError
@@ -247,7 +248,8 @@ def _digest_categories(data: Annotations) -> dict[str, bytes]:
 
 
 def _digest_others(data: Annotations) -> dict[str, bytes]:
-    return {name: _digest([value]) for name, value in decode_extras(data.dataset_extras).items()}
+    others = decode_extras(without_records(data).dataset_extras)
+    return {name: _digest([value]) for name, value in others.items()}
 
 
 def find_other_changes(before: Output, found: Annotations) -> list[str]:

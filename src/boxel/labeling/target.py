@@ -23,9 +23,10 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from boxel.data import Annotations, read, write
+from boxel.data import Annotations, read
 from boxel.data.checks.masks import Verdict, judge_masks
 from boxel.data.digest import digest_data, digest_path
+from boxel.data.formats import write_as_given
 from boxel.data.formats.identity import IDS_FILE
 from boxel.data.provenance import add_record, describe_run
 from boxel.labeling.edits import Edited, Edits, apply, collect, describe, join, load_edits, merge
@@ -148,7 +149,7 @@ class Target:
         for name, path in self.paths.items():
             with atomic_path(path) as temporary:
                 with _naming(temporary, path):
-                    write(data, temporary, name)
+                    write_as_given(data, temporary, name)
                 files = list_files(temporary) if temporary.is_dir() else []
                 before = self._records.get(name, [])
                 digest = digest_path(temporary)

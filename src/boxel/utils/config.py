@@ -143,9 +143,8 @@ def _to_plain(name: str, value: Any, limit: Any) -> Any:
     if value is None or value in choices:
         return value
     with suppress(TypeError, ValueError, OverflowError):
-        if (
-            not choices and not isinstance(value, bool) and math.isfinite(float(value))
-        ):  # YAML takes 1e-4 for a text
+        if not choices and not isinstance(value, bool) and math.isfinite(float(value)):
+            # YAML takes 1e-4 for a text.
             return limit._type(limit(limit._type(value) if isinstance(value, str) else value))
     hint = nearest(str(value), list(map(str, choices)))
     raise BoxelError(f"{name} is {value}; give {describe_type(limit)}.{hint}")

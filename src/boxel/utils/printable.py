@@ -6,12 +6,7 @@ from collections.abc import Sequence
 from typing import Any, TextIO
 
 _CONTROLS = (*range(0x20), *range(0x7F, 0xA0))  # the latter hold what terminals take for escapes of one byte
-_DIRECTIONS = (
-    0x2028,
-    0x2029,
-    *range(0x202A, 0x202F),
-    *range(0x2066, 0x206A),
-)  # these reorder or break a line
+_DIRECTIONS = (*range(0x2028, 0x202F), *range(0x2066, 0x206A))  # these reorder or break a line
 _SURROGATES = range(0xD800, 0xE000)  # of file names that are not UTF-8; they cannot be encoded
 _ESCAPES = {code: f"\\x{code:02x}" for code in _CONTROLS if chr(code) not in "\n\t"}
 _ESCAPES |= {code: f"\\u{code:04x}" for code in (*_DIRECTIONS, *_SURROGATES)}

@@ -10,10 +10,7 @@ from datetime import datetime, timezone
 from hashlib import sha256
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from hashlib import _Hash, blake2b
+from typing import Any
 
 _command: str | None = None
 
@@ -55,12 +52,7 @@ def digest_file(path: str | Path) -> str:
         'e3b0c442'
     """
     digest = sha256()
-    add_file(digest, path)
-    return digest.hexdigest()
-
-
-def add_file(digest: _Hash | blake2b, path: str | Path) -> None:
-    """Add the content of a file to a digest of `hashlib`."""
     with open(path, "rb") as file:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
+    return digest.hexdigest()

@@ -44,13 +44,13 @@ def test_issues_are_formatted_by_kind() -> None:
     assert format_issues(issues) == [
         "6 issues of 2 kinds",
         "",
-        "box-nan: 5 (5 can be repaired)",
+        "box-nan: 5 (5 left out by a repair)",
         "  f.json: annotation 0. [left out]",
         "  f.json: annotation 1. [left out]",
         "  f.json: annotation 2. [left out]",
         "  ... and 2 more; `json` lists them all",
         "",
-        "all-crowd: 1 (0 can be repaired)",
+        "all-crowd: 1 (no repair is known)",
         "  f.json: all crowd.",
     ]
     assert format_issues(issues[:1])[0] == "1 issue of 1 kind"

@@ -13,6 +13,7 @@ from PIL import Image
 
 import boxel.data
 from boxel.data import Annotations, Category
+from boxel.data.formats import write_as_given
 from boxel.masks.rle import encode
 
 NAMES = ["cat", "large dog", "a \"quoted\" <b> & 'c'", "日本", "007", "no", "größe"]
@@ -147,7 +148,7 @@ def convert_random():
             data = draw.draw(random_datasets(Path(folder) / "images"))
             with warnings.catch_warnings(record=True):
                 warnings.simplefilter("always")
-                boxel.data.write(data, Path(folder) / f"out{name}", format)
+                write_as_given(data, Path(folder) / f"out{name}", format)
                 found = boxel.data.read(Path(folder) / f"out{name}")
             masks = [[d.mask(i) for i in range(len(d.ids))] for d in (data, found)]
         return data, found, masks

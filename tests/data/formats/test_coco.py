@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 
 import boxel.data
-from boxel.data.formats import coco
+from boxel.data.formats import coco, write_as_given
 from boxel.utils.errors import BoxelError
 
 TRIANGLE = [[10.0, 10.0, 30.0, 10.0, 30.0, 40.0]]
@@ -196,7 +196,7 @@ def test_the_image_folder_is_recorded_if_it_would_not_be_found(tmp_path):
         (tmp_path / name).write_text("")
     (tmp_path / "set.json").write_text(json.dumps(MINIMAL))
     data = boxel.data.read(tmp_path / "set.json", images=tmp_path / "photos")
-    boxel.data.write(data, tmp_path / "sub/copy.json")
+    write_as_given(data, tmp_path / "sub/copy.json")
     written = json.loads((tmp_path / "sub/copy.json").read_text())
     # Names stay as they are, so that other tools, and --images, find the images as before.
     assert [image["file_name"] for image in written["images"]] == ["a/one.jpg", "two.jpg"]
@@ -209,7 +209,7 @@ def test_the_image_folder_is_recorded_if_it_would_not_be_found(tmp_path):
     boxel.data.write(data, tmp_path / "copy.json")
     assert boxel.data.read(tmp_path / "copy.json").root.samefile(tmp_path / "photos")
     # If the folder is found anyway, nothing is added.
-    boxel.data.write(data, tmp_path / "photos/copy.json")
+    write_as_given(data, tmp_path / "photos/copy.json")
     assert "info" not in json.loads((tmp_path / "photos/copy.json").read_text())
 
 
@@ -309,7 +309,7 @@ def test_fields_of_others_are_carried_along(tmp_path):
     assert data.issues == [] and data.splits == [None, "val"]
     assert json.loads(data.image_extras[0]) == {"license": 4, "coco_url": "http://x/a.jpg"}
     assert json.loads(data.extras[1]) == {"attributes": {"occluded": True}}
-    boxel.data.write(data, tmp_path / "copy.json")
+    write_as_given(data, tmp_path / "copy.json")
     written = json.loads((tmp_path / "copy.json").read_text())
     assert written["info"] == {"description": "mine"} and written["videos"] == [{"id": 1}]
     for name in ("images", "categories", "licenses"):

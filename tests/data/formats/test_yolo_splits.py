@@ -13,6 +13,7 @@ from PIL import Image
 import boxel.data
 from boxel.cli import main
 from boxel.data import Annotations, Category, ConversionWarning
+from boxel.data.formats import write_as_given
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, UsageError
 
@@ -64,7 +65,7 @@ def written(data, folder, **options):
     """The rows of each label file, and what was said."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        boxel.data.write(data, folder, "yolo", **options)
+        write_as_given(data, folder, "yolo", **options)
     rows = {file.stem: file.read_text().splitlines() for file in sorted((folder / "labels").rglob("*.txt"))}
     assert all(len(row.split()) > 5 for lines in rows.values() for row in lines)  # no box among masks
     return {stem: len(lines) for stem, lines in rows.items()}, " ".join(str(w.message) for w in caught)

@@ -7,8 +7,6 @@ step, so that what `check` reports and what `repair` does cannot drift apart.
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -22,8 +20,8 @@ from boxel.data.issues import Issue
 from boxel.utils.errors import BoxelError
 
 __all__ = [
-    "Inspection",
     "RepairRecord",
+    "RepairState",
     "Statistics",
     "check",
     "collect_statistics",
@@ -70,7 +68,7 @@ def repair(data: Annotations) -> tuple[Annotations, list[Issue]]:
         ('box-inverted', True)
     """
     state = _run_checks(data)
-    return state.repaired(), state.issues
+    return state.repaired, state.issues
 
 
 def repair_with_record(data: Annotations) -> tuple[Annotations, list[Issue], RepairRecord]:
@@ -89,7 +87,7 @@ def repair_with_record(data: Annotations) -> tuple[Annotations, list[Issue], Rep
         (True, True)
     """
     state = _run_checks(data)
-    return state.repaired(), state.issues, state.record()
+    return state.repaired, state.issues, state.record
 
 
 def collect_statistics(data: Annotations | str | Path, images: str | Path | None = None) -> Statistics:
@@ -108,52 +106,20 @@ def collect_statistics(data: Annotations | str | Path, images: str | Path | None
     return inspect_dataset(data, images).statistics
 
 
-@dataclass(frozen=True)
-class Inspection:
-    """All that one pass over a dataset shows."""
-
-    _state: RepairState
-    _format: str
-
-    @property
-    def data(self) -> Annotations:
-        """The dataset as it was read."""
-        return self._state.data
-
-    @property
-    def issues(self) -> list[Issue]:
-        """What is wrong with it."""
-        return self._state.issues
-
-    @cached_property
-    def statistics(self) -> Statistics:
-        """What it holds."""
-        return self._state.statistics(self._format)
-
-    @cached_property
-    def repaired(self) -> Annotations:
-        """Its repaired copy."""
-        return self._state.repaired()
-
-    @cached_property
-    def record(self) -> RepairRecord:
-        """What the repair changed."""
-        return self._state.record()
-
-
 def inspect_dataset(
     data: Annotations | str | Path,
     images: str | Path | None = None,
     class_list: str | Path | None = None,
-) -> Inspection:
+) -> RepairState:
     """Decode all images of a dataset once, and find out what it holds and what is wrong with it; see `boxel.read`."""
     from boxel.data.formats import read_as_written, recognize  # which themselves ask `checks` what a mask is
 
     data = data if isinstance(data, Annotations) else read_as_written(data, images, class_list=class_list)
-    format = ""
-    with suppress(BoxelError):
-        format = recognize(data.file) if data.file else ""
-    return Inspection(_run_checks(data), format)
+    state = _run_checks(data)
+    if data.file:
+        with suppress(BoxelError):
+            state.format = recognize(data.file)
+    return state
 
 
 @np.errstate(over="ignore", invalid="ignore")  # of absurd numbers, each of which is reported

@@ -18,23 +18,13 @@ from boxel.data.annotations import Annotations, Category, ImageId
 from boxel.utils.errors import BoxelError, one_line
 from boxel.utils.files import atomic_path
 
-_INSTANCE = {
-    **{
-        "id": "ids",
-        "image": "image_index",
-        "label": "labels",
-        "box": "boxes",
-        "segmentation": "segmentations",
-    },
-    **{"iscrowd": "iscrowd", "quality": "quality", "source": "source", "trusted": "trusted", "area": "areas"},
-    **{"extras": "extras"},
-}
+_INSTANCE = {"id": "ids", "image": "image_index", "label": "labels", "box": "boxes"}
+_INSTANCE |= {"segmentation": "segmentations", "area": "areas"}
+_INSTANCE |= {name: name for name in ("iscrowd", "quality", "source", "trusted", "extras")}
 """Columns of instances, by their names in a record; images and labels are positions in the original."""
 
-_IMAGE = {
-    **{"id": "image_ids", "file_name": "paths", "width": "widths", "height": "heights"},
-    **{"label_map": "label_maps", "extras": "image_extras", "split": "splits"},
-}
+_IMAGE = {"id": "image_ids", "file_name": "paths", "width": "widths", "height": "heights"}
+_IMAGE |= {"label_map": "label_maps", "extras": "image_extras", "split": "splits"}
 
 
 class Change(Struct, omit_defaults=True):
@@ -76,6 +66,7 @@ class RepairRecord(Struct):
         categories: All categories of the original.
         category_positions: Position in `categories` of each category of the repaired dataset.
         issues: All issues of the original in the form of `issues_to_json`.
+        left_out_by_reader: Those of entries that were left out when the original was read, which no undo puts back.
     """
 
     annotations: str
@@ -84,6 +75,7 @@ class RepairRecord(Struct):
     categories: list[_Category]
     category_positions: list[int]
     issues: list[dict[str, Any]] = []
+    left_out_by_reader: list[dict[str, Any]] = []
 
     def __len__(self) -> int:
         """Number of changes."""

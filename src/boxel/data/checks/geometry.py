@@ -130,12 +130,8 @@ def describe_layout(layout: str, normalized: bool, count: int) -> str:
     return f"its {count:,} boxes are written as {' and '.join(found)}" if found else ""
 
 
-def describe_geometry(data: Annotations, mask_boxes: NDArray[np.float64] | None = None) -> list[str]:
+def describe_geometry(data: Annotations) -> list[str]:
     """Return a sentence per way in which the boxes of a dataset lie: another layout, or a rotation beside them.
-
-    Args:
-        data: The dataset.
-        mask_boxes: (N, 4) tight boxes of masks as `judge_masks` returns them, if they are known.
 
     Examples:
         >>> from boxel.data.samples import sample_images
@@ -143,7 +139,7 @@ def describe_geometry(data: Annotations, mask_boxes: NDArray[np.float64] | None 
         []
     """
     remedy = "`boxel check --repair` corrects them"
-    layout = detect_layout(data.boxes, image_limits(data)[:, :2], mask_boxes)
+    layout = detect_layout(data.boxes, image_limits(data)[:, :2])
     what = describe_layout(*layout, len(data.boxes))
     sentences = [f"{data.file}: {what}; {remedy}."] if what else []
     rotated = [data.ids[i] for i, _, _ in _find_rotations(data.extras)]

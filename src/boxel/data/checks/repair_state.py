@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, SupportsIndex
 
 import numpy as np
@@ -24,7 +25,8 @@ _COLUMNS = (
 class RepairState:
     """Copies of the columns that repairs change, which rows to leave out, and the issues found.
 
-    Rows keep their place until `repaired`, so that every issue of a row is found, even of one that is left out.
+    Rows keep their place, so that every issue of a row is found, even of one that is left out. What is asked after all
+    checks, i.e. `statistics`, `repaired` and `record`, is made once.
 
     Attributes:
         data: The dataset as it was read.
@@ -36,6 +38,7 @@ class RepairState:
         category_positions: Position in ``data.categories`` of each of `categories`.
         kinds: Kinds of repaired issues by what they concern, ``image`` or ``instance``, and its position.
         issues: Issues found so far, the reader's first.
+        format: The format of the original; empty if unknown.
     """
 
     def __init__(self, data: Annotations) -> None:
@@ -59,6 +62,7 @@ class RepairState:
         self.category_positions = list(range(len(data.categories)))
         self.kinds: dict[tuple[str, int], list[str]] = {}
         self.issues = list(data.issues)
+        self.format = ""
 
     def report_instance(
         self, instance: SupportsIndex, kind: str, what: str, repair: str = "", /, **values: Any
@@ -100,8 +104,9 @@ class RepairState:
         """Return the dataset with the repairs so far, and all its rows; it shares the columns of this state."""
         return replace(self.data, issues=[], **{name: getattr(self, name) for name in _COLUMNS})
 
-    def statistics(self, format: str = "") -> Statistics:
-        """Count what the original holds; ``format`` is its format."""
+    @cached_property
+    def statistics(self) -> Statistics:
+        """What the original holds."""
         data = self.data
         valid = (data.image_index >= 0) & (data.image_index < len(data))
         valid &= (data.labels >= 0) & (data.labels < len(data.categories))
@@ -109,16 +114,19 @@ class RepairState:
         sized = replace(data, widths=self.widths, heights=self.heights)
         if not valid.all():
             sized, bad = sized.select_instances(valid), bad[valid]
-        return count_statistics(sized, bad, self.facts, format)
+        return count_statistics(sized, bad, self.facts, self.format)
 
+    @cached_property
     def record(self) -> RepairRecord:
-        """Return what the repair changed."""
+        """What the repair changed."""
         kept = self.keep & self.keep_images[self.image_index] if len(self.keep_images) else self.keep
         positions = self.category_positions
-        record = compare(self.data, self.repaired(), kept, self.keep_images, positions, self.kinds)
+        record = compare(self.data, self.repaired, kept, self.keep_images, positions, self.kinds)
         record.issues = issues_to_json(self.issues)
+        record.left_out_by_reader = issues_to_json([i for i in self.data.issues if i.repair == "left out"])
         return record
 
+    @cached_property
     def repaired(self) -> Annotations:
-        """Return the dataset with its repairs, without the rows left out."""
+        """The dataset with its repairs, without the rows left out."""
         return self.current().select_instances(self.keep).select_images(self.keep_images)

@@ -120,11 +120,12 @@ def count_statistics(
     for count, category in frequent:
         classes[category.name] = classes.get(category.name, 0) + count
     instances = np.bincount(data.image_index, minlength=len(data))
-    similar = _name_groups(data, facts, _group_similar(facts))
+    similar = _name_groups(data, facts, group_near_duplicates([fact.thumbnail for fact in facts.values()]))
     looks = [
         ((fact.bytes, fact.thumbnail.tobytes()), data.image_path(image)) for image, fact in facts.items()
     ]
     identical = _name_groups(data, facts, group_identical(looks))
+    groups = dict.fromkeys(map(tuple, [*similar, *identical]))
     return Statistics(
         file=data.file,
         format=format,
@@ -147,9 +148,7 @@ def count_statistics(
         splits=_count_splits(data, instances),
         identical_images=identical,
         similar_images=similar,
-        leaks=find_leaks(
-            data.paths, data.splits, [*similar, *(group for group in identical if group not in similar)]
-        ),
+        leaks=find_leaks(data.paths, data.splits, [list(paths) for paths in groups]),
         oddities=_find_oddities(data, facts),
     )
 
@@ -183,10 +182,6 @@ def _count_splits(data: Annotations, instances: NDArray[np.int64]) -> dict[str, 
             split["images"] += 1
             split["instances"] += count
     return splits
-
-
-def _group_similar(facts: Mapping[int, ImageFacts]) -> list[list[int]]:
-    return group_near_duplicates([fact.thumbnail for fact in facts.values()])
 
 
 def group_identical(files: Iterable[tuple[Hashable, Path]]) -> list[list[int]]:

@@ -211,7 +211,8 @@ def write(
 ) -> None:
     """Write a dataset; what the format cannot hold is reported in a `ConversionWarning`.
 
-    A file or a new folder appears only when it is complete.
+    A file or a new folder appears only when it is complete. It states the version of boxel and the date, after what
+    made the dataset, in `info`.
 
     Args:
         data: The dataset.
@@ -230,6 +231,15 @@ def write(
         >>> recognize(scenes.root / "yolo")
         'yolo'
     """
+    from boxel.data.provenance import add_record, describe_run
+
+    write_as_given(add_record(data, describe_run("boxel.write")), path, format, **options)
+
+
+def write_as_given(
+    data: Annotations, path: str | Path, format: str | None = None, **options: Unpack[WriteOptions]
+) -> None:
+    """Write a dataset as `write` does, with no other record than it has."""
     path = Path(path)
     module = _module_to_write(path, format)
     # One file is replaced; in a folder the old files would stay among the new ones.
@@ -254,7 +264,7 @@ def write(
             f"{path}: cannot be written, since {what!r} is not valid text; rename it."
         ) from error
     for loss in losses:
-        warnings.warn(loss, ConversionWarning, stacklevel=2)
+        warnings.warn(loss, ConversionWarning, stacklevel=3)
 
 
 def convert(
@@ -324,7 +334,7 @@ def convert(
     for sentence in sentences:
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
     made = describe_run("boxel.convert") | {"input": describe_input(source, data)}
-    write(add_record(sound, made), target, format, **others)
+    write_as_given(add_record(sound, made), target, format, **others)
     return data
 
 

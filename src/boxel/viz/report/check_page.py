@@ -9,7 +9,7 @@ from pathlib import Path
 
 from boxel import __version__
 from boxel.data.checks.statistics import Statistics
-from boxel.data.issues import Issue, group_by_kind
+from boxel.data.issues import Issue, describe_repairs, group_by_kind
 from boxel.utils.printable import printable
 from boxel.viz.output import writing_file
 from boxel.viz.report.page import render
@@ -52,6 +52,7 @@ def write_check_report(
         "name": Path(statistics.file).name or statistics.file,
         "s": statistics,
         "kinds": kinds,
+        "describe_repairs": describe_repairs,
         "issues": len(issues),
         "groups": {title: found for title, found in groups.items() if found},
         "largest_class": max(statistics.classes.values(), default=0),

@@ -19,6 +19,7 @@ from PIL import Image
 
 import boxel
 from boxel.data import Annotations, Category
+from boxel.data.formats import write_as_given
 from boxel.data.formats.extras import decode_extras
 from boxel.data.formats.identity import IDS_FILE
 from boxel.data.label_maps import make_label_map
@@ -132,7 +133,7 @@ def convert(data: Annotations, format: str, folder: Path, with_ids: bool = True)
     target = folder / f"{format}{SUFFIXES.get(format, '')}"
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", boxel.data.ConversionWarning)
-        boxel.write(data, target, format)
+        write_as_given(data, target, format)
     if not with_ids and target.is_dir():
         (target / IDS_FILE).unlink(missing_ok=True)
     return boxel.read(target, images=data.root if target.is_file() else None, format=format)

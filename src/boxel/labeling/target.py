@@ -24,7 +24,7 @@ import msgspec
 import numpy as np
 
 from boxel.data import Annotations, read
-from boxel.data.checks.masks import Verdict, judge_masks
+from boxel.data.checks.masks import judge_masks
 from boxel.data.digest import digest_data, digest_path
 from boxel.data.formats import write_as_given
 from boxel.data.formats.identity import IDS_FILE
@@ -234,9 +234,9 @@ def _refuse_bad_masks(edited: Edited, names: Sequence[str]) -> None:
     rows = np.flatnonzero(edited.own & edited.data.has_segmentation)
     data = edited.data.select_instances(rows)
     judgment = judge_masks(data)
-    drawn = judgment.bad & (judgment.verdicts != Verdict.FILLED_BOX)
-    if drawn.any():
-        where, what = " and ".join(names) or "earlier runs", judgment.describe(data.ids, drawn)
+    if judgment.broken.any():
+        where = " and ".join(names) or "earlier runs"
+        what = judgment.describe(data.ids, judgment.broken)
         raise BoxelError(
             f"{where}: edited masks cannot be used: {what}; repair them, or discard all edits with `overwrite`."
         )

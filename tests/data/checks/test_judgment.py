@@ -47,6 +47,10 @@ def rectangle(x0: int, y0: int, x1: int, y1: int) -> dict:
         ([[1, 2, 3, 4], [20, 15, 60, 15, 60, 55, 20, 55]], Verdict.FILLED_BOX),
         (rectangle(*BOX), Verdict.FILLED_BOX),
         (rectangle(20, 15, 61, 54), Verdict.FILLED_BOX),
+        ([[0.2, 0.15, 0.6, 0.15, 0.4, 0.55]], Verdict.APART),  # shares of the image
+        ([[62, 20, 80, 20, 80, 50]], Verdict.APART),
+        ([[61, 20, 80, 20, 80, 50]], Verdict.SOUND),  # it touches the box, up to rounding
+        (rectangle(0, 60, 60, 80), Verdict.APART),
     ],
 )
 def test_each_segmentation_gets_its_verdict(make, segmentation, verdict) -> None:

@@ -38,8 +38,8 @@ _LEFT_OUT = "mask left out, box kept"
 def check_shapes(state: RepairState) -> None:
     """Check for masks that are none, and for `polygon-empty`; the mask or the polygon is left out, the box stays."""
     judgment = judge_masks(state.current())
-    # Whether a mask is its filled box is asked again, of repaired boxes.
-    wrong = judgment.bad & (judgment.verdicts != Verdict.FILLED_BOX)
+    # How a mask goes with its box is asked again, of repaired boxes.
+    wrong = judgment.broken
     for i in np.flatnonzero(wrong | (judgment.empty_parts > 0)).tolist():
         _report(state, i, judgment)
     mask_boxes = np.where(wrong[:, None], np.nan, judgment.boxes)

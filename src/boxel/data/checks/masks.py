@@ -46,6 +46,7 @@ class Verdict(IntEnum):
     OUTSIDE = 4
     OTHER_SIZE = 5
     FILLED_BOX = 6
+    APART = 7
 
 
 _WORDS = {
@@ -54,6 +55,7 @@ _WORDS = {
     Verdict.OUTSIDE: "outside the image",
     Verdict.OTHER_SIZE: "of another size than the image",
     Verdict.FILLED_BOX: "merely the filled box",
+    Verdict.APART: "outside the box",
 }
 
 
@@ -93,6 +95,11 @@ class MaskJudgment:
         """(N,) bool: there is a segmentation, and it is not a mask."""
         return self.verdicts > Verdict.SOUND
 
+    @property
+    def broken(self) -> NDArray[np.bool_]:
+        """(N,) bool: it is not a mask, whatever its box."""
+        return self.bad & ~np.isin(self.verdicts, (Verdict.FILLED_BOX, Verdict.APART))
+
     def describe(
         self, ids: Sequence[int | str], among: NDArray[np.bool_] | None = None, verb: str = ""
     ) -> str:
@@ -122,7 +129,7 @@ def judge_masks(data: Annotations) -> MaskJudgment:
     """Judge whether each segmentation of a dataset is a mask.
 
     A mask is the filled box if it is a rectangle equal to its box within `ROUNDING`, unless it has a ``source``, i.e. a
-    program took it for the object, or is a crowd.
+    program took it for the object, or is a crowd. A mask that does not even touch its box is of something else.
 
     Args:
         data: The dataset; sizes of images are taken as recorded.
@@ -152,6 +159,7 @@ def judge_masks(data: Annotations) -> MaskJudgment:
         judgment.verdicts[sound & ~(sides > 0).all(axis=1)] = Verdict.OUTSIDE
     judgment.verdicts[sound & np.isnan(judgment.boxes[:, 0])] = Verdict.EMPTY
     judgment.verdicts[find_filled_boxes(data, judgment)] = Verdict.FILLED_BOX
+    judgment.verdicts[_find_apart(data, judgment)] = Verdict.APART
     return judgment
 
 
@@ -165,9 +173,16 @@ def find_filled_boxes(data: Annotations, judgment: MaskJudgment) -> NDArray[np.b
     return find_drawn_masks(data, judgment) & judgment.rectangle & near & large
 
 
+def _find_apart(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:
+    """(N,) bool, the masks of single objects that do not touch their box, by more than `ROUNDING`."""
+    with np.errstate(invalid="ignore"):
+        gap = np.maximum(data.boxes[:, :2] - judgment.boxes[:, 2:], judgment.boxes[:, :2] - data.boxes[:, 2:])
+        return (judgment.verdicts == Verdict.SOUND) & ~data.iscrowd & (gap > ROUNDING).any(axis=1)
+
+
 def find_drawn_masks(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:
     """(N,) bool, the masks that can be read, of single objects, and without a ``source``."""
-    readable = (judgment.verdicts == Verdict.SOUND) | (judgment.verdicts == Verdict.FILLED_BOX)
+    readable = (judgment.verdicts > Verdict.NONE) & ~judgment.broken
     drawn = np.fromiter((source is None for source in data.source), dtype=bool, count=len(data.labels))
     return readable & drawn & ~data.iscrowd
 

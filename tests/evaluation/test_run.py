@@ -182,7 +182,7 @@ def test_baselines_of_a_labeled_dataset_are_plain(tmp_path, make_truth, rectangl
 def test_masks_that_are_none_do_not_stop_the_evaluation_of_a_dataset(make_truth, ellipse, caplog):
     random = np.random.default_rng(0)
     truth = make_truth([(60, 80)], [{"mask": ellipse(random, 60, 80)} for _ in range(4)])
-    truth.boxes[:] = [[5, 5, 45, 45]]
+    truth.boxes[:] += [-6, -6, 6, 6]
     pred = replace(truth, segmentations=truth.segmentations.copy(), file="pred.json")
     truth.segmentations[1], pred.segmentations[2] = b"[[1, 2, 3]]", b"[]"
     metrics = evaluate(pred, replace(truth, file="truth.json")).metrics["masks"]

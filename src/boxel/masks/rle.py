@@ -189,7 +189,7 @@ def encode_in_box(mask: NDArray[np.generic], x0: int, y0: int, height: int, widt
     The image itself is never made, so a small mask in a huge image costs only its own size.
 
     Args:
-        mask: (h, w), any dtype; non-zero is foreground. It must lie inside the image.
+        mask: (h, w), any dtype; non-zero is foreground. What lies outside the image is cut off.
         x0: Column of the mask's left edge.
         y0: Row of the mask's top edge.
         height: Height of the image in pixels.
@@ -201,6 +201,8 @@ def encode_in_box(mask: NDArray[np.generic], x0: int, y0: int, height: int, widt
         ... )
         True
     """
+    mask = mask[max(-y0, 0) : max(height - y0, 0), max(-x0, 0) : max(width - x0, 0)]
+    x0, y0 = max(x0, 0), max(y0, 0)
     h, w = mask.shape
     # Codes run down the columns. A zero below each column keeps its last run apart from the next one's
     # first, and one more in front lets the first run begin with an edge.

@@ -49,7 +49,7 @@ def rectangle(x0: int, y0: int, x1: int, y1: int) -> dict:
         (rectangle(20, 15, 61, 54), Verdict.FILLED_BOX),
         ([[0.2, 0.15, 0.6, 0.15, 0.4, 0.55]], Verdict.APART),  # shares of the image
         ([[62, 20, 80, 20, 80, 50]], Verdict.APART),
-        ([[61, 20, 80, 20, 80, 50]], Verdict.SOUND),  # it touches the box, up to rounding
+        ([[59, 20, 80, 20, 80, 50], [20, 20, 40, 50, 20, 50]], Verdict.SOUND),
         (rectangle(0, 60, 60, 80), Verdict.APART),
     ],
 )
@@ -182,3 +182,24 @@ def test_many_bad_masks_are_counted_and_few_are_named(make) -> None:
     data = make([BOX] * 7, [b"{"] * 7)
     described = judge_masks(data).describe(data.ids)
     assert described == "7 unreadable (annotations 11, 12, 13, 14, 15 and 2 more)"
+
+
+@pytest.mark.parametrize(
+    ("mask", "verdict"),
+    [
+        ([[0.3, 0.2, 0.6, 0.2, 0.6, 0.8, 0.4, 0.9]], Verdict.APART),  # shares of the image
+        ([[62, 20, 80, 20, 84, 60, 62, 50]], Verdict.APART),  # beside the box
+        ([[20, 20, -900, 20, -900, 2000, 900, 2000, 900, 25]], Verdict.APART),  # far outside the image
+        ([[22, 22, 30, 22, 31, 31, 22, 28]], Verdict.SOUND),  # the visible part of an object
+    ],
+)
+def test_a_mask_away_from_its_box_is_not_one(make, mask, verdict) -> None:
+    data = make([(10, 10, 60, 70)], [mask])
+    judgment = judge_masks(data)
+    assert judgment.verdicts.tolist() == [verdict]
+    _, sentences = drop_bad_masks(data)
+    assert ("1 away from the box (annotation 11)" in "".join(sentences)) == (verdict == Verdict.APART)
+    issues = check(data)
+    assert {issue.kind for issue in issues} == {"mask-box"}
+    left_out = {issue.repair for issue in issues} == {"mask left out, box kept"}
+    assert left_out == (verdict == Verdict.APART)

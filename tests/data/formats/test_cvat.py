@@ -106,14 +106,6 @@ def test_what_encloses_nothing_is_left_out_and_reported_once(tmp_path):
         ('<box label="cat" xtl="1" ytl="2" xbr="nan" ybr="4"/>', "not finite"),
         ('<box xtl="1" ytl="2" xbr="3" ybr="4"/>', "it has no label"),
         ('<polygon label="cat" points="1,2;3,4"/>', "three or more pairs"),
-        ('<mask label="cat" rle="1, 2" left="0" top="0" width="3" height="2"/>', "do not fill 3 x 2"),
-        ('<mask label="cat" rle="-1, 7" left="0" top="0" width="3" height="2"/>', "do not fill"),
-        ('<mask label="cat" rle="6" left="0" top="0" width="3" height="2"/>', "is empty"),
-        ('<mask label="cat" rle="0, 6" left="98" top="0" width="3" height="2"/>', "past the image"),
-        (
-            '<mask label="cat" rle="0, 9" left="0" top="0" width="99999999" height="99999999"/>',
-            "past the image",
-        ),
     ],
 )
 def test_a_bad_shape_costs_only_itself(tmp_path, shape, reason):
@@ -121,6 +113,34 @@ def test_a_bad_shape_costs_only_itself(tmp_path, shape, reason):
     assert data.ids == ["one:1", "one:3"]
     assert [issue.kind for issue in data.issues] == ["bad-annotation"]
     assert "one:2 cannot be read" in data.issues[0].message and reason in data.issues[0].message
+
+
+@pytest.mark.parametrize(
+    ("mask", "reason"),
+    [
+        ('rle="1, 2" left="0" top="0" width="3" height="2"', "do not fill 3 x 2"),
+        ('rle="-1, 7" left="0" top="0" width="3" height="2"', "do not fill"),
+        ('rle="1.5, 4.5" left="0" top="0" width="3" height="2"', "not whole numbers"),
+        ('rle="6" left="0" top="0" width="3" height="2"', "is empty"),
+        ('left="0" top="0" width="3" height="2"', "it has no rle"),
+        ('rle="0, 9" left="0" top="0" width="99999999" height="99999999"', "too large"),
+    ],
+)
+def test_a_bad_mask_costs_only_the_mask(tmp_path, mask, reason):
+    data = boxel.data.read(make(tmp_path, f'{BOX}<mask label="cat" {mask}/>'))
+    assert data.ids == ["one:1", "one:2"] and not data.has_mask.any()
+    assert data.boxes[1, :2].tolist() == [0, 0] and (data.boxes[1, 2:] >= [3, 2]).all()
+    (issue,) = data.issues
+    assert (
+        issue.kind == "mask-invalid" and "one:2 cannot be read" in issue.message and reason in issue.message
+    )
+
+
+def test_a_mask_that_extends_past_the_image_is_cut(tmp_path):
+    data = boxel.data.read(
+        make(tmp_path, '<mask label="cat" rle="0.0, 6.0" left="98" top="-1" width="3" height="2"/>')
+    )
+    assert data.issues == [] and np.argwhere(data.mask(0)).tolist() == [[0, 98], [0, 99]]
 
 
 def test_a_truncated_file_keeps_the_images_before_the_damage(tmp_path):

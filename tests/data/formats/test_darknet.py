@@ -78,3 +78,11 @@ def test_masks_are_lost_with_a_word(tmp_path):
         boxel.data.ConversionWarning, match=r"Darknet holds boxes only: \d+ masks are left out"
     ):
         boxel.data.write(scenes, tmp_path / "out", "darknet")
+
+
+def test_images_of_no_split_are_not_trained_on_if_others_have_one(tmp_path):
+    scenes = replace(example_scenes(3).without_masks(), splits=["train", None, "val"])
+    with pytest.warns(UserWarning, match="Darknet: 1 images belong to no split"):
+        boxel.data.write(scenes, tmp_path / "out", "darknet")
+    assert len((tmp_path / "out/train.txt").read_text().splitlines()) == 1
+    assert sorted(map(str, boxel.data.read(tmp_path / "out").splits)) == ["None", "train", "val"]

@@ -307,8 +307,7 @@ def test_shapes_whose_keys_another_tool_dropped_are_found_by_geometry(three):
         shape([[1, 2, 3]] * 3),
         shape([[1, 2]], kind="rectangle"),
         shape([[1, 2]], kind="circle"),
-        shape([[1, 2], [3, 4]], kind="mask", mask="!!"),
-        shape([[1, 2], [3, 4]], kind="mask"),
+        shape([[1, 2]], kind="mask", mask="!!"),
         {"label": "cat"},
         "cat",
     ],
@@ -317,6 +316,15 @@ def test_an_invalid_shape_costs_only_itself(tmp_path, bad):
     data = boxel.data.read(make(tmp_path, [bad, shape(TRIANGLE)]))
     assert data.boxes.tolist() == [[10, 10, 30, 40]]
     assert [issue.kind for issue in data.issues] == ["bad-annotation"]
+
+
+@pytest.mark.parametrize("mask", ["!!", None])
+def test_an_invalid_mask_costs_only_the_mask(tmp_path, mask):
+    data = boxel.data.read(make(tmp_path, [shape([[1, 2], [3, 4]], kind="mask", mask=mask), shape(TRIANGLE)]))
+    assert data.boxes.tolist() == [[1, 2, 3, 4], [10, 10, 30, 40]] and data.has_mask.tolist() == [False, True]
+    assert [(issue.kind, issue.repair) for issue in data.issues] == [
+        ("mask-invalid", "mask left out, box kept")
+    ]
 
 
 def test_an_invalid_file_costs_only_itself(tmp_path):

@@ -197,3 +197,43 @@ def test_keypoints_and_corners_that_are_deleted_stay_deleted(tmp_path):
     (tmp_path / "turned/labels/a.txt").write_text("\n".join([straight, *others]))
     found = extras(boxel.data.read(tmp_path / "turned"))
     assert found[0] == {} and all("corners" in row for row in found[1:])
+
+
+def test_boxes_written_by_their_corner_are_named_and_read_as_meant(tmp_path):
+    lines = ["0.05 0.1 0.4 0.5", "0.1 0.02 0.7 0.3", "0.5 0.5 0.3 0.2", "0.7 0.1 0.2 0.6", "0 0.4 0.3 0.3"]
+    data = boxel.data.read(make(tmp_path / "a", "".join(f"1 {line}\n" for line in lines)))
+    assert data.boxes[0].tolist() == [5, 10, 45, 60]
+    (issue,) = data.issues
+    assert (
+        issue.kind == "boxes-layout"
+        and "its 5 boxes are written as left, top, width, height" in issue.message
+    )
+    # A box at the right border contradicts it.
+    other = boxel.data.read(
+        make(tmp_path / "b", "".join(f"1 {line}\n" for line in [*lines, "0.9 0.5 0.2 0.1"]))
+    )
+    assert other.issues == []
+
+
+def test_classes_counted_from_one_are_named(tmp_path):
+    data = boxel.data.read(make(tmp_path / "a", "1 0.5 0.5 0.2 0.2\n2 0.5 0.5 0.2 0.2\n"))
+    assert [issue.kind for issue in data.issues] == ["category-numbering", "unknown-category"]
+    assert (
+        "the category ids 2 of annotations are not listed, but all are if 1 is subtracted"
+        in data.issues[0].message
+    )
+    other = boxel.data.read(make(tmp_path / "b", "0 0.5 0.5 0.2 0.2\n2 0.5 0.5 0.2 0.2\n"))
+    assert [issue.kind for issue in other.issues] == ["unknown-category"]
+
+
+def test_decimal_commas_are_named(tmp_path):
+    data = boxel.data.read(make(tmp_path, "0 0,1 0,1 0,3 0,1 0,2 0,4\n0 0.5 0.5 0.2 0.2\n"))
+    (issue,) = data.issues
+    assert "line 1 cannot be read (0,1 has a decimal comma; write a point)" in issue.message
+    assert len(data.boxes) == 1
+
+
+def test_the_class_list_of_the_only_dataset_in_a_folder_is_used(tmp_path):
+    make(tmp_path / "ds", "1 0.5 0.5 0.2 0.2\n")
+    data = boxel.data.read(tmp_path)
+    assert [category.name for category in data.categories] == ["cat", "dog"] and data.issues == []

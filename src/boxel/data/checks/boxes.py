@@ -6,10 +6,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.checks.geometry import image_limits
+from boxel.data.checks.masks import MIN_SIDE
 from boxel.data.checks.repair_state import RepairState
-
-MIN_SIDE = 2.0
-"""A box with a shorter side, in pixels, is left out."""
 
 OVERHANG = 0.5
 """Boxes up to this many pixels outside their image are taken for rounding and clipped silently."""

@@ -10,6 +10,9 @@ import numpy as np
 from boxel.data.checks.boxes import usable_mask_boxes
 from boxel.data.checks.geometry import image_limits
 from boxel.data.checks.masks import (
+    MIN_DIFFERENCE,
+    MIN_IOU,
+    MIN_SWAPPED_IOU,
     SEGMENTATION,
     Code,
     MaskJudgment,
@@ -17,20 +20,11 @@ from boxel.data.checks.masks import (
     describe_rectangles,
     find_drawn_masks,
     find_filled_boxes,
+    find_misfits,
     judge_masks,
 )
 from boxel.data.checks.repair_state import RepairState
 from boxel.masks.boxes import paired_box_iou
-
-MIN_IOU = 0.5
-"""A box and its mask's tight box disagree if their IoU is less than this..."""
-
-MIN_DIFFERENCE = 6.0
-"""...and one of their sides differs by more than this many pixels: the unlabeled rim of VOC masks, 5 pixels wide, moves
-the boxes of small objects as far."""
-
-MIN_SWAPPED_IOU = 0.9
-"""A mask has x and y swapped if its tight box, swapped back, has at least this IoU with its box."""
 
 _LEFT_OUT = "mask left out, box kept"
 
@@ -112,19 +106,19 @@ def check_agreement(state: RepairState) -> None:
     """Check for `mask-box`, a mask whose tight box disagrees with its box.
 
     The box is taken from a mask that was drawn. A mask is left out if a program made it (it has a ``source``), if it is
-    a rectangle, which shows no object, or a speck too small for a box, if it does not overlap its box at all, or if it
-    fits with x and y swapped.
+    a rectangle, which shows no object, or a speck too small for a box, or if it cannot be of the object in its box; see
+    `find_misfits`.
     """
     assert state.judgment is not None
     known = np.flatnonzero(np.isfinite(state.mask_boxes[:, 0]) & state.keep & state.data.trusted)
     box, mask_box = state.boxes[known], state.mask_boxes[known]
     apart = np.abs(box - mask_box).max(axis=1, initial=0) > MIN_DIFFERENCE
     iou = paired_box_iou(box, mask_box)
+    misfit = find_misfits(state.boxes, image_limits(state), state.judgment)
     drawn = np.array([source is None for source in state.data.source], dtype=bool)
-    drawn &= usable_mask_boxes(state) & ~state.judgment.rectangle
+    reliable = (drawn & usable_mask_boxes(state) & ~state.judgment.rectangle & ~misfit)[known]
     swapped = paired_box_iou(box, state.judgment.boxes[known][:, [1, 0, 3, 2]]) >= MIN_SWAPPED_IOU
-    reliable = drawn[known] & (iou > 0) & ~swapped
-    for k in np.flatnonzero(apart & (iou < MIN_IOU)):
+    for k in np.flatnonzero((apart & (iou < MIN_IOU)) | misfit[known]):
         i = known[k]
         what = f"has a box and a mask that disagree (IoU {iou[k]:.2f})"
         what += "; x and y of the mask seem to be swapped" if swapped[k] else ""

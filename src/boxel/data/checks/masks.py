@@ -15,8 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from boxel.data.checks.geometry import image_limits
+from boxel.data.checks.geometry import detect_layout, image_limits
 from boxel.data.checks.mask_shapes import measure_codes, measure_polygons
+from boxel.masks.boxes import paired_box_iou
 from boxel.masks.rle import MAX_COORDINATE, to_rle
 from boxel.utils.printable import name_ids
 
@@ -31,6 +32,22 @@ MIN_FILLED_SIDE = 8.0
 
 MIN_RECTANGLES = 2
 """A dataset of fewer masks is not judged by what all of them are."""
+
+MIN_SIDE = 2.0
+"""A box with a shorter side, in pixels, is not one."""
+
+MIN_IOU = 0.5
+"""A box and its mask's tight box disagree if their IoU is less than this..."""
+
+MIN_DIFFERENCE = 6.0
+"""...and one of their sides differs by more than this many pixels: the unlabeled rim of VOC masks, 5 pixels wide, moves
+the boxes of small objects as far."""
+
+MIN_FIT = 0.02
+"""Minimum IoU of a mask's tight box with its box: of an object that is nearly hidden, or in a box far too loose."""
+
+MIN_SWAPPED_IOU = 0.9
+"""A mask has x and y swapped if its tight box, swapped back, has at least this IoU with its box."""
 
 _CHUNK = 512
 """Masks that are judged at once."""
@@ -55,7 +72,7 @@ _WORDS = {
     Verdict.OUTSIDE: "outside the image",
     Verdict.OTHER_SIZE: "of another size than the image",
     Verdict.FILLED_BOX: "merely the filled box",
-    Verdict.APART: "outside the box",
+    Verdict.APART: "away from the box",
 }
 
 
@@ -129,7 +146,8 @@ def judge_masks(data: Annotations) -> MaskJudgment:
     """Judge whether each segmentation of a dataset is a mask.
 
     A mask is the filled box if it is a rectangle equal to its box within `ROUNDING`, unless it has a ``source``, i.e. a
-    program took it for the object, or is a crowd. A mask that does not even touch its box is of something else.
+    program took it for the object, or is a crowd. A mask that hardly fits its box is of something else; see
+    `find_misfits`.
 
     Args:
         data: The dataset; sizes of images are taken as recorded.
@@ -159,8 +177,38 @@ def judge_masks(data: Annotations) -> MaskJudgment:
         judgment.verdicts[sound & ~(sides > 0).all(axis=1)] = Verdict.OUTSIDE
     judgment.verdicts[sound & np.isnan(judgment.boxes[:, 0])] = Verdict.EMPTY
     judgment.verdicts[find_filled_boxes(data, judgment)] = Verdict.FILLED_BOX
-    judgment.verdicts[_find_apart(data, judgment)] = Verdict.APART
+    sound = judgment.verdicts == Verdict.SOUND
+    if sound.any() and detect_layout(data.boxes, limits[:, :2]) == ("xywh", False):
+        single = sound & data.trusted & ~data.iscrowd
+        judgment.verdicts[single & find_misfits(data.boxes, limits, judgment)] = Verdict.APART
     return judgment
+
+
+def find_misfits(
+    boxes: NDArray[np.float64], limits: NDArray[np.float64], judgment: MaskJudgment
+) -> NDArray[np.bool_]:
+    """(N,) bool, the masks that cannot be of the object in their box.
+
+    A mask is one if it hardly overlaps its box (`MIN_FIT`), or disagrees with it and is a speck, has x and y swapped,
+    or extends past the image by more than the image's size.
+
+    Args:
+        boxes: (N, 4) xyxy.
+        limits: (N, 4) what `image_limits` returns.
+        judgment: Of the masks, for their boxes.
+    """
+    with np.errstate(invalid="ignore", over="ignore"):
+        ordered = np.sort(boxes.reshape(-1, 2, 2), axis=1).reshape(-1, 4)
+        box, mask_box = np.clip(ordered, 0, limits), np.clip(judgment.boxes, 0, limits)
+        apart = ((box[:, 2:] - box[:, :2]) >= MIN_SIDE).all(axis=1)
+        apart &= np.abs(box - mask_box).max(axis=1, initial=0) > MIN_DIFFERENCE
+        iou = paired_box_iou(box, mask_box)
+        speck = (mask_box[:, 2:] - mask_box[:, :2]).min(axis=1, initial=np.inf) < MIN_SIDE
+        swapped = paired_box_iou(box, judgment.boxes[:, [1, 0, 3, 2]]) >= MIN_SWAPPED_IOU
+        far = (np.abs(judgment.boxes - mask_box) > limits).any(axis=1)
+        far &= paired_box_iou(ordered, judgment.boxes) < MIN_IOU
+    none = (iou < MIN_FIT) | ((iou < MIN_IOU) & (speck | swapped))
+    return (apart & none) | far
 
 
 def find_filled_boxes(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:
@@ -171,13 +219,6 @@ def find_filled_boxes(data: Annotations, judgment: MaskJudgment) -> NDArray[np.b
         near = (np.abs(mask_boxes - boxes) <= ROUNDING).all(axis=1)
         large = (boxes[:, 2:] - boxes[:, :2] >= MIN_FILLED_SIDE).all(axis=1)
     return find_drawn_masks(data, judgment) & judgment.rectangle & near & large
-
-
-def _find_apart(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:
-    """(N,) bool, the masks of single objects that do not touch their box, by more than `ROUNDING`."""
-    with np.errstate(invalid="ignore"):
-        gap = np.maximum(data.boxes[:, :2] - judgment.boxes[:, 2:], judgment.boxes[:, :2] - data.boxes[:, 2:])
-        return (judgment.verdicts == Verdict.SOUND) & ~data.iscrowd & (gap > ROUNDING).any(axis=1)
 
 
 def find_drawn_masks(data: Annotations, judgment: MaskJudgment) -> NDArray[np.bool_]:

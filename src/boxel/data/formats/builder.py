@@ -118,6 +118,14 @@ class Builder:
         message = f"{file}: {what}"
         self.issues.append(Issue(kind, message, str(file), image_id, annotation_id, values, repair))
 
+    def report_numbering(self, file: Path, unknown: Sequence[str], words: str) -> None:
+        """Report that all category ids seem to be shifted, by those that are not listed and the change that is due."""
+        what = (
+            f"the category ids {', '.join(unknown[:5])} of annotations are not listed, but all are if {words}: they "
+            "may be counted from another number, and then every class is wrong; correct the ids before anything else."
+        )
+        self.report("category-numbering", file, what, repair="")
+
     def has_valid_name(self, path: str) -> bool:
         """Return whether a path is valid text, which JSON and SQLite need; if not, report an issue."""
         try:

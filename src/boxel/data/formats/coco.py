@@ -364,12 +364,7 @@ def _report_numbering(label_of: Mapping[ImageId, int], rows: Builder, path: Path
     used = unknown | {listed[label] for label in set(rows.labels)}
     for shift, words in ((1, "1 is added to each"), (-1, "1 is subtracted from each")):
         if unknown and all(isinstance(id, int) and id + shift in label_of for id in used):
-            what = (
-                f"the category ids {', '.join(sorted(map(str, unknown))[:5])} of annotations are not listed, but all "
-                f"are if {words}: they may be counted from another number, and then every class is wrong; correct the "
-                "ids before anything else."
-            )
-            rows.report("category-numbering", path, what, repair="")
+            rows.report_numbering(path, sorted(map(str, unknown)), words)
 
 
 _UNNUMBERED = ""  # stands for a missing annotation id until all are read

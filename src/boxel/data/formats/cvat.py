@@ -205,7 +205,14 @@ class _Reader:
             if not name:
                 raise ValueError("it has no label")
             extras = _shape_extras(shape)
-            box, segmentation = _SHAPES[shape.tag](shape, size, extras)
+            try:
+                box, segmentation = _SHAPES[shape.tag](shape, size, extras)
+            except (ValueError, KeyError, OverflowError) as error:
+                if shape.tag != "mask":
+                    raise
+                box, segmentation = _mask_box(shape), None
+                what = f"mask {id} cannot be read ({one_line(error)}); its box is kept."
+                self.rows.report("mask-invalid", self.file, what, None, id, repair="mask left out, box kept")
             if not all(map(math.isfinite, box)):
                 raise ValueError("its numbers are not finite")
         except (ValueError, TypeError, KeyError, OverflowError) as error:
@@ -306,16 +313,25 @@ def _ellipse(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str
 
 
 def _mask(shape: ElementTree.Element, size: tuple[int, int], extras: dict[str, Any]) -> _Shape:
-    left, top, width, height = (int(float(shape.attrib[key])) for key in ("left", "top", "width", "height"))
+    left, top, width, height = (int(v) for v in _mask_sides(shape))
     if not 0 < size[0] * size[1] <= MAX_PIXELS:
         raise ValueError("the size of its image is unknown" if not all(size) else "its image is too large")
-    if min(left, top) < 0 or min(width, height) < 1 or left + width > size[0] or top + height > size[1]:
-        raise ValueError("its mask extends past the image")
+    if not 0 < width * height <= MAX_PIXELS:
+        raise ValueError("its box has no area, or is too large")
     rle = encode_in_box(decode_rows(shape.attrib["rle"], height, width), left, top, size[1], size[0])
     x, y, w, h = coco_mask.toBbox(rle).tolist()
     if not w:
-        raise ValueError("its mask is empty")
+        raise ValueError("its mask is empty, or outside the image")
     return [x, y, x + w, y + h], rle
+
+
+def _mask_box(shape: ElementTree.Element) -> list[float]:
+    left, top, width, height = _mask_sides(shape)
+    return [left, top, left + width, top + height]
+
+
+def _mask_sides(shape: ElementTree.Element) -> list[float]:
+    return [float(shape.attrib[key]) for key in ("left", "top", "width", "height")]
 
 
 _SHAPES: dict[str, Callable[[ElementTree.Element, tuple[int, int], dict[str, Any]], _Shape]] = {

@@ -18,14 +18,14 @@ from boxel.data.formats.names import ImageFinder, is_hidden
 from boxel.data.formats.yolo import build
 from boxel.data.formats.yolo_files import Pair, Place, find_pairs, label_folder, read_list
 from boxel.data.formats.yolo_names import read_class_list, yaml_in
-from boxel.data.formats.yolo_writer import add_boxes, format_row
+from boxel.data.formats.yolo_writer import NO_SPLIT, add_boxes, format_row
 from boxel.data.image_names import split_path
 from boxel.data.images import SUFFIXES
 from boxel.data.splits import split_name
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import is_file
 
-_LISTS = {"train": "train", "valid": "val", "val": "val", "test": "test", "images": None}
+_LISTS = {"train": "train", "valid": "val", "val": "val", "test": "test", "images": None, NO_SPLIT: None}
 """Keys of ``obj.data``, and stems of lists without one, with the split that each stands for."""
 
 _MAX_CONFIG = 1 << 20  # bytes; other programs have files of this suffix too
@@ -132,7 +132,8 @@ def write(data: Annotations, path: Path) -> list[str]:
 
     Paths are relative to the folder, in which Darknet is to be run.
     """
-    splits = [clean_name(split or "train") for split in data.splits]
+    rest = NO_SPLIT if any(data.splits) else "train"
+    splits = [clean_name(split or rest) for split in data.splits]
     stems = [f"obj_{s}_data/{stem}" for s, stem in zip(splits, file_stems(data.paths), strict=True)]
     export = Export(data, path, "Darknet", stems=stems)
     listed: dict[str, list[str]] = {}
@@ -152,6 +153,11 @@ def write(data: Annotations, path: Path) -> list[str]:
     export.stems = file_stems(data.paths)  # without the folders of splits
     export.write_ids()
     masks, others = int(data.has_segmentation.sum()), []
+    if any(data.splits) and None in data.splits:
+        count, file = data.splits.count(None), export.folder / f"{NO_SPLIT}.txt"
+        others.append(
+            f"Darknet: {count} images belong to no split; {file}, which nothing trains on, lists them."
+        )
     if masks:
         others.append(f"Darknet holds boxes only: {masks} masks are left out.")
     needs = "Darknet boxes need an image of known size and some area inside it"

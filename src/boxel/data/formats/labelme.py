@@ -115,11 +115,21 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     for index, (file, content) in enumerate(readable):
         size = rows.widths[index], rows.heights[index]
         for k, shapes in enumerate(_groups(content.shapes, file, stems[index], rows), start=1):
+            name = f"{stems[index]}:{k}"
             try:
-                found.append(_read_instance(index, f"{stems[index]}:{k}", shapes, size))
+                found.append(_read_instance(index, name, shapes, size))
             except Exception as error:  # Pillow and pycocotools have errors of many kinds
-                what = f"annotation {stems[index]}:{k} cannot be read ({one_line(error)}); it is left out."
-                rows.report("bad-annotation", file, what, stems[index], f"{stems[index]}:{k}")
+                if any(shape.shape_type == "mask" for shape in shapes):
+                    found.append(_read_box(index, name, shapes, size))
+                    what = (
+                        f"the mask of annotation {name} cannot be read ({one_line(error)}); its box is kept."
+                    )
+                    rows.report(
+                        "mask-invalid", file, what, stems[index], name, repair="mask left out, box kept"
+                    )
+                    continue
+                what = f"annotation {name} cannot be read ({one_line(error)}); it is left out."
+                rows.report("bad-annotation", file, what, stems[index], name)
     held = _settle_ids(found, stems, ids)
     names = sorted({instance.label for instance in found})
     for one in found:
@@ -322,6 +332,14 @@ def _read_instance(image: int, name: str, shapes: list[_Shape], size: tuple[int,
     return _Instance(
         image, shapes[0].label, box, segmentation, name if id is None else id, held, edited, fields
     )
+
+
+def _read_box(image: int, name: str, shapes: list[_Shape], size: tuple[int, int]) -> _Instance:
+    """Return an instance with the box of its shapes alone."""
+    boxes = [msgspec.structs.replace(shape, shape_type="rectangle") for shape in shapes]
+    instance = _read_instance(image, name, boxes, size)
+    instance.fields = {key: instance.fields[key] for key in ("iscrowd", "extras")}
+    return instance
 
 
 def _settle_ids(found: Sequence[_Instance], stems: Sequence[str], ids: Ids) -> list[bool]:

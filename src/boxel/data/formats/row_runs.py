@@ -12,16 +12,18 @@ def decode_rows(text: str, height: int, width: int) -> NDArray[np.bool_]:
     """Decode runs along the rows of a mask, of which the first is background.
 
     Raises:
-        ValueError: The runs do not fill the mask.
+        ValueError: The runs do not fill the mask, or are not whole numbers.
 
     Examples:
         >>> decode_rows("1, 3", 2, 2).astype(int).tolist()
         [[0, 1], [1, 1]]
     """
-    runs = np.array([int(run) for run in text.split(",")], dtype=np.int64)
+    runs = np.array(text.split(","), dtype=np.float64)  # some programs write 100.0
+    if not np.isfinite(runs).all() or (runs % 1).any():
+        raise ValueError("its runs are not whole numbers")
     if runs.min() < 0 or runs.max() > height * width or runs.sum() != height * width:
         raise ValueError(f"its runs do not fill {width} x {height} pixels")
-    return np.repeat(np.arange(len(runs)) % 2 == 1, runs).reshape(height, width)
+    return np.repeat(np.arange(len(runs)) % 2 == 1, runs.astype(np.int64)).reshape(height, width)
 
 
 def encode_rows(mask: NDArray[Any]) -> str:

@@ -80,7 +80,7 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
             ``data.yaml`` lists any, or if the path is a folder within the dataset.
     """
     folder = path.parent if path.is_file() else path
-    config_file = path if path.is_file() else find_yaml(path)
+    config_file = path if path.is_file() else find_yaml(path, _dataset_in(path))
     config = read_yaml(config_file) if config_file else {}
     rows = Builder()
     pairs = _find_files(path, images, split, config, config_file, rows)
@@ -94,6 +94,12 @@ def read(path: Path, images: Path | None = None, split: str | None = None) -> An
     folders = [pair.labels.parent for pair in pairs if pair.labels is not None]
     names = find_class_names(config, config_file, folders, top, rows)
     return build(path, images or folder, pairs, names, rows, Ids(top, rows), config)
+
+
+def _dataset_in(folder: Path) -> Path | None:
+    """Return the folder in which all images and labels of a folder lie, if it is one."""
+    tops = {place.labels.parent for place in folder_places(folder)}
+    return tops.pop() if len(tops) == 1 else None
 
 
 def _find_files(
@@ -153,6 +159,9 @@ def build(
             what = "no list names its classes, which are called by their numbers; add a data.yaml or a classes.txt."
             rows.report("no-class-names", path, what, repair="named by their numbers")
         names = {k: str(k) for k in sorted({row.class_id for row in found})}
+    used, count = {row.class_id for row in found}, len(names)
+    if count and used == set(range(1, count + 1)) and names.keys() == set(range(count)):
+        rows.report_numbering(path, [str(count)], "1 is subtracted from each")
     held = _add_instances(rows, found, {class_id: k for k, class_id in enumerate(names)}, config, path)
     categories = [Category(class_id, name) for class_id, name in names.items()]
     kept = {key: config[key] for key in ("kpt_shape", "flip_idx") if key in config}
@@ -173,7 +182,7 @@ def _count_keypoints(extras: bytes | None) -> bytes | None:
 
 
 def _correct_layout(rows: Builder, found: Sequence[Row], path: Path) -> Sequence[Row]:
-    """Turn boxes that are written in pixels, or as corners, into shares; this becomes an issue."""
+    """Turn boxes that are written in pixels, or not by their center, into shares; this becomes an issue."""
     boxes = [row for row in found if len(row.numbers) in (4, 5)]
     if not boxes:
         return found
@@ -182,11 +191,13 @@ def _correct_layout(rows: Builder, found: Sequence[Row], path: Path) -> Sequence
     layout = judge_layout(numbers, sizes)
     if layout == "shares":
         return found
-    word = {"pixels": "in pixels", "corners": "as x0, y0, x1, y1"}[layout]
-    what = f"its {len(boxes):,} boxes are written {word}, not as center and size in shares of the image."
+    words = {"pixels": "in pixels", "corners": "as x0, y0, x1, y1", "corner": "as left, top, width, height"}
+    what = f"its {len(boxes):,} boxes are written {words[layout]}, not as center and size in shares of the image."
     rows.report("boxes-layout", path, what, repair="read as they are meant", layout=layout)
     if layout == "pixels":
         numbers /= np.tile(sizes.clip(1), 2)
+    elif layout == "corner":
+        numbers[:, :2] += numbers[:, 2:] / 2
     else:
         low, high = numbers[:, :2], numbers[:, 2:]
         numbers = np.concatenate([(low + high) / 2, high - low], axis=1)

@@ -27,9 +27,10 @@ def yaml_in(folder: Path) -> Path | None:
     return next((file for file in files if file.is_file()), None)
 
 
-def find_yaml(folder: Path) -> Path | None:
-    """Find the ``data.yaml`` of the dataset that a folder is, or is a split of."""
-    return next(filter(None, map(yaml_in, [folder, *list(folder.resolve().parents)[:3]])), None)
+def find_yaml(folder: Path, below: Path | None = None) -> Path | None:
+    """Find the ``data.yaml`` of the dataset that a folder is, or has in a folder ``below``, or is a split of."""
+    places = [folder, *filter(None, [below]), *list(folder.resolve().parents)[:3]]
+    return next(filter(None, map(yaml_in, places)), None)
 
 
 def read_yaml(file: Path) -> dict[str, Any]:

@@ -5,6 +5,7 @@ A row does not say so itself, hence all rows of the dataset are judged together.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import cycle
 from pathlib import Path
@@ -31,6 +32,9 @@ _MIN_PIXELS = 2
 _MIN_OUTSIDE = 0.2
 """Minimum share of the boxes that must extend past their image, for another layout to be likely."""
 
+_MIN_CORNERS = 5
+"""Fewer boxes do not show that they begin with their corner."""
+
 _MIN_INSIDE = 0.9
 """Minimum share of the keypoints that are inside the boxes of their poses."""
 
@@ -39,6 +43,9 @@ _MIN_EXTENT = 0.25
 
 _MIN_APART = 0.15
 """Corners of a small polygon are closer to each other than this, so that it looks like a box with points in it."""
+
+
+_DECIMAL_COMMA = re.compile(r"-?\d*,\d+")
 
 
 class Row(NamedTuple):
@@ -82,7 +89,7 @@ def read_rows(file: Path, image: int, rows: Builder) -> Iterator[Row]:
         rows.issues.append(Issue("bad-file", str(error), str(file), image_id=stem, repair="left out"))
         return
     first = next((line for line in lines if line.strip()), "")
-    if first.count(",") >= 5:
+    if first.count(",") >= 5 and not any(map(_DECIMAL_COMMA.fullmatch, first.split())):
         what = "these are rows of a MOT file (frame, id, box, ...), not YOLO labels; the file is left out."
         rows.report("bad-file", file, what, stem)
         return
@@ -102,7 +109,11 @@ def read_rows(file: Path, image: int, rows: Builder) -> Iterator[Row]:
 
 def parse_words(words: Sequence[str]) -> tuple[int, list[float]]:
     """Return the class number of a row, and the numbers that follow; a ValueError states why there are none."""
-    class_id, *numbers = map(float, words)
+    try:
+        class_id, *numbers = map(float, words)
+    except ValueError as error:
+        comma = next(filter(_DECIMAL_COMMA.fullmatch, words), None)
+        raise ValueError(f"{comma} has a decimal comma; write a point") if comma else error from None
     if not class_id.is_integer() or not 0 <= class_id < 2**31:
         raise ValueError("its class is not a whole number")
     return int(class_id), numbers
@@ -134,7 +145,8 @@ def judge_rows(rows: Sequence[Row], kpt_shape: tuple[int, int] | None, task: str
 
 
 def judge_layout(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> str:
-    """Judge how boxes are written: as YOLO's ``shares`` of the image, or wrongly as ``pixels`` or ``corners``.
+    """Judge how boxes are written: as YOLO's ``shares`` of the image, or wrongly as ``pixels``, ``corners``, or
+    ``corner`` and size.
 
     Another layout is only returned if all boxes fit into their images in it, and as they should be many do not.
 
@@ -156,7 +168,9 @@ def judge_layout(boxes: NDArray[np.float64], sizes: NDArray[np.float64]) -> str:
         return "pixels" if _are_boxes(boxes / np.tile(sizes, 2)) else "shares"
     corners = (boxes[:, 2:] > boxes[:, :2]).all() and boxes.min() >= 0 and boxes.max() <= 1 + _MAX_OUT
     enough = len(boxes) > 1 and (~_find_inside(boxes)).mean() >= _MIN_OUTSIDE
-    return "corners" if corners and enough else "shares"
+    corner = boxes.min() >= 0 and (boxes[:, :2] + boxes[:, 2:]).max() <= 1 + _MAX_OUT
+    corner &= len(boxes) >= _MIN_CORNERS
+    return "corners" if corners and enough else "corner" if corner and enough else "shares"
 
 
 def _find_visible(numbers: NDArray[np.float64], count: int) -> tuple[int, int] | None:

@@ -115,6 +115,7 @@ def test_segmentations_that_are_no_masks_are_replaced_and_listed(label, tmp_path
     content = json.loads(boxes.read_text())
     rows = content["annotations"]
     x, y, w, h = rows[4]["bbox"]
+    left, top, *_ = rows[5]["bbox"]
     for row, segmentation in zip(
         rows,
         [
@@ -123,7 +124,7 @@ def test_segmentations_that_are_no_masks_are_replaced_and_listed(label, tmp_path
             [[500, 500, 510, 500, 510, 510]],
             {"size": [9, 9], "counts": "09"},
             [[x, y, x + w, y, x + w, y + h, x, y + h]],
-            [[x, y, x + 9, y, x, y + 9]],
+            [[left, top, left + 9, top, left, top + 9]],
         ],
         strict=False,
     ):

@@ -199,7 +199,7 @@ def test_what_the_layout_cannot_hold_is_reported(folder, tmp_path):
     with pytest.warns(ConversionWarning) as caught:
         boxel.write(two, tmp_path / "out", format="salient")
     said = " ".join(str(warning.message) for warning in caught)
-    assert "a salient dataset has masks only: 1 instances without one are left out" in said
+    assert "a salient dataset has masks only: 1 instances without a trusted one are left out" in said
     assert "has neither categories nor instances" in said
     again = boxel.read(tmp_path / "out")
     np.testing.assert_array_equal(again.mask(0), make_mask((10, 0, 30, 9), (0, 15, 5, 20)))

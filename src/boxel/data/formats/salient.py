@@ -139,7 +139,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     lost = int((~data.has_mask).sum())
     merged = len(data.categories) > 1 or len(data.labels) > len(data)
     sentences = {
-        f"a salient dataset has masks only: {lost} instances without one are left out.": lost,
+        f"a salient dataset has masks only: {lost} instances without a trusted one are left out.": lost,
         "a salient dataset has neither categories nor instances: those of an image are one mask.": merged,
     }
     return export.losses(others=[sentence for sentence, applies in sentences.items() if applies], held=())

@@ -335,8 +335,10 @@ def write(data: Annotations, path: Path) -> list[str]:
             f"{int((~known).sum())} images have boxes only, from which no label map can be made; they are left out."
         )
     if len(data.labels):
+        painted = int(data.has_mask[np.isin(data.image_index, written)].sum())
+        rest = ", the others are left out" if painted < len(data.labels) else ""
         losses.append(
-            f"a semantic dataset has no instances: {len(data.labels)} are painted as pixels of their classes."
+            f"a semantic dataset has no instances: {painted} are painted as pixels of their classes{rest}."
         )
     if lost := list_fields(data.select_instances([])):  # those of objects are lost with them
         losses.append(f"a semantic dataset has no place for {lost}: they are left out.")

@@ -156,6 +156,7 @@ def test_the_iou_lost_by_an_overlap_is_reported(source, tmp_path, format):
     content["annotations"][1]["segmentation"] = [
         [5, 5, 25, 5, 25, 25, 5, 25]
     ]  # 150 of its 400 pixels under the other mask
+    content["annotations"][1]["bbox"] = [5, 5, 24, 24]
     (tmp_path / "in/over.json").write_text(json.dumps(content))
     with pytest.warns(
         ConversionWarning, match=r"1 of 2 masks changed and lost 0\.3750 mask IoU .* \(0\.1875 over all"

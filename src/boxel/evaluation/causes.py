@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
+from operator import itemgetter
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -408,7 +409,7 @@ def _explain_other_classes(truth: Annotations, pairs: Sequence[tuple[Any, int]],
         counts.setdefault(given, Counter())[true] += 1
     # A class of the ground truth that is given once may be a mistake.
     repeated = {given: found for given, found in counts.items() if found.total() > 1 or given not in names}
-    best = {given: found.most_common(1)[0] for given, found in repeated.items()}
+    best = {given: max(found.items(), key=itemgetter(1)) for given, found in repeated.items()}
     total = sum(found.total() for found in repeated.values())
     agree = sum(count for _, count in best.values())
     if same > 0.2 or len(best) < 2 or agree < max(3, 0.8 * total) or total < 0.5 * len(pairs):

@@ -92,7 +92,7 @@ def test_a_sample_has_its_image_and_target(ramps):
     shown, target = dataset[0, 7]
     assert shown.shape == (3, SIDE, SIDE) and shown.dtype == torch.float32
     assert find_window(shown) == pytest.approx([40, 35, 160, 115], abs=1)  # twice the box, about its middle
-    assert target.keys() == {"rows", "columns", "mask", "has_mask", "image_id"}
+    assert target.keys() == {"rows", "columns", "neighbors", "mask", "has_mask", "image_id"}
     assert target["image_id"] == "image 0" and target["has_mask"] is True
     for name in ("rows", "columns"):
         assert target[name].dtype == torch.bool

@@ -16,7 +16,7 @@ from boxel.data.config import CropConfig
 from boxel.data.dataset import SkippingDataset
 from boxel.data.images import read_image
 from boxel.data.samplers import SeededIndex
-from boxel.masks.crops import crop, crop_spans, crop_window
+from boxel.masks.crops import crop, crop_spans, crop_window, draw_neighbors
 
 SALIENT_SHARE = 0.9
 """Share of a salient image's width and height that a crop of it shows: 288 of 320 pixels (section 3.2.2)."""
@@ -26,9 +26,10 @@ class CropDataset(SkippingDataset[tuple[Tensor, dict[str, Any]]]):
     """Crops of the instances of two datasets: boxed images, then salient ones.
 
     A sample is ``(crop, target)``: `crop` (3, S, S) float RGB in [0, 1]; `target` with `rows` and `columns` (S,) bool,
-    those of the crop inside the box, `mask` (S, S) float32 in [0, 1] (zeros if there is none), `has_mask` bool, whether
-    the mask is trusted, and `image_id`. An instance whose image cannot be read is logged, and the next one takes its
-    place.
+    those of the crop inside the box, `neighbors` (S, S) float32, the boxes of the other objects
+    (:func:`~boxel.masks.crops.draw_neighbors`), `mask` (S, S) float32 in [0, 1] (zeros if there is none), `has_mask`
+    bool, whether the mask is trusted, and `image_id`. An instance whose image cannot be read is logged, and the next
+    one takes its place.
 
     Args:
         boxed: Instances with boxes and, perhaps, masks, trusted or not; without crowds.
@@ -88,18 +89,22 @@ class CropDataset(SkippingDataset[tuple[Tensor, dict[str, Any]]]):
 
         pixels = crop(image, window, config.side, self.fill)
         rows, columns = crop_spans(box, window, config.side)
+        others = data.boxes[data.instances_in(image_index)]
+        neighbors = draw_neighbors(others[np.isfinite(others).all(axis=1)], box, window, config.side)
         drawn = data.mask(instance, size)
         mask = np.zeros((config.side, config.side), dtype=np.float32)
         if drawn is not None:
             mask = crop(drawn.astype(np.float32), window, config.side)
         if rng.random() < config.flip:
             pixels, mask, columns = pixels[:, ::-1], mask[:, ::-1], columns[::-1]
+            neighbors = neighbors[:, ::-1]
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             colored = self.colors(torch.from_numpy(pixels.transpose(2, 0, 1).copy()))
         target = {
             "rows": torch.from_numpy(rows),
             "columns": torch.from_numpy(columns.copy()),
+            "neighbors": torch.from_numpy(neighbors.copy()),
             "mask": torch.from_numpy(mask.copy()),
             "has_mask": has_mask,
             "image_id": data.image_ids[image_index],

@@ -15,15 +15,12 @@ from boxel.exporting.check import check_boxcaseg
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.onnx import OnnxBoxCaseg
 
-STRIDE = 4
-"""Pixels of a crop per cell of the logits."""
-
 
 class BoxCasegGraph(nn.Module):
     """:meth:`~boxel.models.boxcaseg.model.BoxCaseg.predict_logits`, of crops of any size that is a multiple of 32.
 
-    A copy of the model is used. `rows` and `columns` are among the inputs only if the network takes them. The
-    attributes are those of :class:`~boxel.exporting.boxinst.BoxInstGraph`.
+    A copy of the model is used. `rows`, `columns` and `neighbors` are among the inputs only if the network takes them.
+    The attributes are those of :class:`~boxel.exporting.boxinst.BoxInstGraph`.
     """
 
     method = "boxcaseg"
@@ -41,14 +38,23 @@ class BoxCasegGraph(nn.Module):
         self.inputs = {"crops": {0: "batch", 2: "height", 3: "width"}}
         if model.config.box_channel:
             self.inputs |= {"rows": {0: "batch", 1: "height"}, "columns": {0: "batch", 1: "width"}}
+        if model.config.neighbor_channel:
+            self.inputs |= {"neighbors": {0: "batch", 1: "height", 2: "width"}}
 
-    def forward(self, crops: Tensor, rows: Tensor | None = None, columns: Tensor | None = None) -> Tensor:
-        """Return (B, S / 4, S / 4) logits of the object; arguments as for `BoxCaseg.predict_logits`."""
-        return self.model.predict_logits(crops, rows, columns)  # type: ignore[arg-type]
+    def forward(
+        self,
+        crops: Tensor,
+        rows: Tensor | None = None,
+        columns: Tensor | None = None,
+        neighbors: Tensor | None = None,
+    ) -> Tensor:
+        """Return the logits of the object; arguments and result as of `BoxCaseg.predict_logits`."""
+        return self.model.predict_logits(crops, rows, columns, neighbors)  # type: ignore[arg-type]
 
     def example(self) -> tuple[Tensor, ...]:
         """Return inputs to trace the graph with."""
-        given = torch.zeros(2, 3, 64, 64), torch.ones(2, 64).bool(), torch.ones(2, 64).bool()
+        inside = torch.ones(2, 64).bool()
+        given = torch.zeros(2, 3, 64, 64), inside, inside, torch.zeros(2, 64, 64)
         return given[: len(self.inputs)]
 
     def metadata(self) -> dict[str, Any]:
@@ -57,7 +63,7 @@ class BoxCasegGraph(nn.Module):
             "mean": self.model.backbone.mean.flatten().tolist(),
             "side": self.model.config.side,
             "margin": self.model.config.margin,
-            "mask_stride": STRIDE,
+            "mask_stride": 2 if self.model.config.fine_channels else 4,
         }
 
 

@@ -3,6 +3,7 @@ from .bifpn import BiFPN as BiFPN
 from .classifier import DilatedClassifier as DilatedClassifier
 from .classifier import FullyConnectedClassifier as FullyConnectedClassifier
 from .decoder import Concatenate as Concatenate
+from .decoder import FineLevel as FineLevel
 from .decoder import TopDown as TopDown
 from .deformable import ModulatedDeformConv2d as ModulatedDeformConv2d
 from .deformable import make_deformable as make_deformable

@@ -47,10 +47,7 @@ class TopDown(nn.Module):
     def __init__(self, in_channels: Sequence[int], channels: int) -> None:
         super().__init__()
         self.channels = channels
-        self.lateral = nn.ModuleList(
-            nn.Sequential(nn.Conv2d(n, channels, 1, bias=False), nn.BatchNorm2d(channels))
-            for n in in_channels
-        )
+        self.lateral = nn.ModuleList(_project(n, channels) for n in in_channels)
         self.smooth = nn.ModuleList(
             nn.Sequential(*_separable(channels), *_separable(channels)) for _ in in_channels
         )
@@ -65,9 +62,45 @@ class TopDown(nn.Module):
         return path
 
 
+class FineLevel(nn.Module):
+    """Correct logits of the object by features of half their stride, so that thin parts and outlines are not lost.
+
+    It corrects nothing before training.
+
+    Args:
+        fine_channels: Channels of the fine features.
+        in_channels: Channels of the coarse features, from which the logits were made.
+        channels: Channels of the level.
+
+    Examples:
+        >>> level = FineLevel(8, in_channels=16, channels=4)
+        >>> level(torch.rand(1, 3, 4), torch.rand(1, 16, 3, 4), torch.rand(1, 8, 6, 8)).shape
+        torch.Size([1, 6, 8])
+    """
+
+    def __init__(self, fine_channels: int, in_channels: int, channels: int) -> None:
+        super().__init__()
+        self.lateral = _project(fine_channels, channels)
+        self.reduce = _project(in_channels, channels)
+        self.smooth = nn.Sequential(*_separable(channels), *_separable(channels))
+        self.correction = nn.Conv2d(channels, 1, 1)
+        nn.init.zeros_(self.correction.weight)
+        nn.init.zeros_(self.correction.bias)  # type: ignore[arg-type]
+
+    def forward(self, logits: Tensor, features: Tensor, fine: Tensor) -> Tensor:
+        """Return (B, 2h, 2w) logits from (B, h, w) logits, (B, in_channels, h, w) and (B, fine_channels, 2h, 2w)."""
+        size = fine.shape[-2:]
+        hidden = F.relu(self.lateral(fine) + upsample(self.reduce(features), size))
+        return (upsample(logits[:, None], size) + self.correction(self.smooth(hidden)))[:, 0]
+
+
 def upsample(x: Tensor, size: Sequence[int]) -> Tensor:
     """Resize (B, C, h, w) to (B, C, *size) bilinearly, with pixels as areas (``align_corners=False``)."""
     return F.interpolate(x, size=tuple(size), mode="bilinear", align_corners=False)
+
+
+def _project(in_channels: int, channels: int) -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, bias=False), nn.BatchNorm2d(channels))
 
 
 def _separable(channels: int) -> list[nn.Module]:

@@ -9,6 +9,9 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+MAX_COVERED = 0.9
+"""A box that covers this share of another one is not drawn as its neighbor."""
+
 MIN_WINDOW_SIDE = 4.0
 """Minimum side of a window in pixels, so that the crop of a tiny box shows something."""
 
@@ -27,12 +30,14 @@ class Crops(NamedTuple):
         rows: (N, S) bool, rows of each crop that lie in its box.
         columns: (N, S) bool, columns of each crop that lie in its box.
         windows: (N, 4) float64 xyxy pixels of the image, which the crops show from edge to edge.
+        neighbors: (N, S, S) float32, see :func:`draw_neighbors`.
     """
 
     pixels: NDArray[np.uint8]
     rows: NDArray[np.bool_]
     columns: NDArray[np.bool_]
     windows: NDArray[np.float64]
+    neighbors: NDArray[np.float32]
 
 
 def extract_crops(
@@ -41,6 +46,7 @@ def extract_crops(
     side: int,
     margin: float,
     padding_color: Sequence[float],
+    others: NDArray[np.float64] | None = None,
 ) -> Crops:
     """Crop an image around each box.
 
@@ -50,6 +56,7 @@ def extract_crops(
         side: Side of the crops in pixels.
         margin: Background shown on each side of a box, as a share of its width and height.
         padding_color: RGB of what lies outside the image.
+        others: (M, 4) boxes of all objects of the image; if None, the neighbors of each box are the other `boxes`.
 
     Examples:
         >>> crops = extract_crops(np.zeros((6, 8, 3), np.uint8), np.array([[2.0, 1, 6, 5]]), 32, 0.25, (0, 0, 0))
@@ -59,10 +66,41 @@ def extract_crops(
     windows = np.array([crop_window(box, margin) for box in boxes]).reshape(-1, 4)
     pixels = np.empty((len(boxes), side, side, 3), dtype=np.uint8)
     rows, columns = np.empty((2, len(boxes), side), dtype=bool)
+    neighbors = np.empty((len(boxes), side, side), dtype=np.float32)
     for index, (box, window) in enumerate(zip(boxes, windows, strict=True)):
         pixels[index] = crop(image, window, side, padding_color)
         rows[index], columns[index] = crop_spans(box, window, side)
-    return Crops(pixels, rows, columns, windows)
+        neighbors[index] = draw_neighbors(boxes if others is None else others, box, window, side)
+    return Crops(pixels, rows, columns, windows, neighbors)
+
+
+def draw_neighbors(
+    others: NDArray[np.float64], box: ArrayLike, window: ArrayLike, side: int
+) -> NDArray[np.float32]:
+    """Draw the boxes of other objects in a crop: 0.5 in one of them, 1 where several overlap.
+
+    Left out are the box itself, and boxes that hold nearly all of it, which say nothing of where its object ends.
+
+    Args:
+        others: (M, 4) xyxy pixels of the image.
+        box: (4,) xyxy pixels of the crop's object.
+        window: (4,) xyxy pixels of the image, shown by the crop.
+        side: Side of the crop.
+
+    Examples:
+        >>> boxes = np.array([[0.0, 0, 4, 4], [2, 0, 6, 4], [3, 0, 9, 4]])
+        >>> draw_neighbors(boxes, boxes[0], (0, 0, 4, 4), side=4)[0].tolist()
+        [0.0, 0.0, 0.5, 1.0]
+    """
+    own, shown = np.asarray(box, dtype=np.float64), np.asarray(window, dtype=np.float64)
+    shared = (np.minimum(others[:, 2:], own[2:]) - np.maximum(others[:, :2], own[:2])).clip(0).prod(axis=1)
+    shows = ((others[:, 2:] > shown[:2]) & (others[:, :2] < shown[2:])).all(axis=1)
+    others = others[shows & (shared < MAX_COVERED * (own[2:] - own[:2]).prod())]
+    cells = (others - np.tile(shown[:2], 2)) * side / np.tile(shown[2:] - shown[:2], 2)
+    drawn = np.zeros((side, side), dtype=np.float32)
+    for left, top, right, bottom in np.round(cells).astype(int).clip(0, side).tolist():
+        drawn[top:bottom, left:right] += 0.5
+    return drawn.clip(max=1)
 
 
 def predict_soft_masks(

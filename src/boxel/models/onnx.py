@@ -22,9 +22,12 @@ class OnnxBoxCaseg:
         self._session = load_session(path, threads or torch.get_num_threads())
         self._names = [node.name for node in self._session.get_inputs()]
 
-    def predict_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return (B, S / 4, S / 4) logits of the object, as of `BoxCaseg.predict_logits`."""
-        given = {"crops": crops, "rows": rows, "columns": columns}
+    def predict_logits(
+        self, crops: Tensor, rows: Tensor, columns: Tensor, neighbors: Tensor | None = None
+    ) -> Tensor:
+        """Return the logits of the object, as of `BoxCaseg.predict_logits`."""
+        neighbors = torch.zeros_like(crops[:, 0]) if neighbors is None else neighbors
+        given = {"crops": crops, "rows": rows, "columns": columns, "neighbors": neighbors}
         return torch.from_numpy(self._session.run(None, {n: given[n].cpu().numpy() for n in self._names})[0])
 
 

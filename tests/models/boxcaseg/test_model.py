@@ -14,7 +14,7 @@ from boxel.data.annotations import Annotations
 from boxel.data.config import CropConfig
 from boxel.data.crops import CropDataset
 from boxel.data.synthetic import write_scenes
-from boxel.layers.decoder import Concatenate, TopDown
+from boxel.layers.decoder import Concatenate, TopDown, upsample
 from boxel.losses.head_mixing import mix_heads
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.utils.errors import BoxelError, UsageError
@@ -248,6 +248,28 @@ def test_head_logits_have_stride_4():
     torch.testing.assert_close(model.predict_logits(crops(2), span, span), expected)
 
 
+def test_the_fine_level_corrects_the_logits_at_stride_2():
+    model = build(heads=["shared"], fine_channels=4).eval()
+    span = torch.ones(2, SIDE, dtype=torch.bool)
+    plain = build(heads=["shared"]).eval()
+    state = {key: value for key, value in model.state_dict().items() if not key.startswith("fine.")}
+    plain.load_state_dict(state)
+    before = model.predict_logits(crops(2), span, span)
+    coarse = upsample(plain.head_logits(crops(2), span, span)["shared"][:, None], (32, 32))[:, 0]
+    torch.testing.assert_close(model.head_logits(crops(2), span, span)["shared"], coarse)
+    assert model.fine is not None
+    torch.nn.init.normal_(model.fine.correction.weight)
+    assert (model.predict_logits(crops(2), span, span) - before).abs().max() > 1e-3
+    losses = model.train()(list(crops(4)), MIXED)
+    total(model, losses).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in model.fine.correction.parameters())
+
+
+def test_the_fine_level_needs_a_shared_head():
+    with pytest.raises(BoxelError, match="fine_channels"):
+        BoxCasegConfig(heads=["weak"], fine_channels=4)
+
+
 @pytest.mark.parametrize(
     ("heads", "alone"),
     [
@@ -287,11 +309,30 @@ def test_the_box_as_a_channel():
     assert torch.equal(seen[1][:, 3], torch.ones(1, SIDE, SIDE))  # the crop is the box
 
 
+def test_the_other_boxes_as_a_channel():
+    model = build(box_channel=True, neighbor_channel=True).train()
+    seen = []
+    model.backbone.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    neighbors = torch.zeros(SIDE, SIDE)
+    neighbors[:, 40:] = 0.5
+    model(list(crops(4)), [{**one, "neighbors": neighbors} for one in MIXED])
+    assert torch.equal(seen[0][2, 4], neighbors)
+    boxes = torch.tensor([[0.0, 0, 64, 64], [32, 0, 96, 64]])
+    model.eval()([torch.rand(3, 64, 96)], boxes=[boxes])
+    right, left = torch.zeros(2, SIDE, SIDE)
+    right[:, 32:] = left[:, :32] = 0.5
+    assert torch.equal(seen[1][:, 4], torch.stack([right, left]))
+    with pytest.raises(BoxelError, match="box_channel"):
+        BoxCasegConfig(neighbor_channel=True)
+
+
 def test_crops_windows_and_spans_of_boxes():
     y, x = np.mgrid[:100, :120]
     image = np.stack([2 * x, 2 * y, np.zeros_like(x)], axis=-1).astype(np.uint8)
     model = build(margin=0.5)
-    shown, rows, columns, windows = model.extract_crops(image, np.array([[20.0, 30, 52, 94], [0, 0, 16, 16]]))
+    shown, rows, columns, _, windows = model.extract_crops(
+        image, np.array([[20.0, 30, 52, 94], [0, 0, 16, 16]])
+    )
     assert windows.tolist() == [[4, -2, 68, 126], [-8, -8, 24, 24]]
     assert shown.shape == (2, 3, SIDE, SIDE) and rows.shape == columns.shape == (2, SIDE)
     assert np.flatnonzero(rows[0]).tolist() == np.flatnonzero(columns[0]).tolist() == list(range(16, 48))
@@ -301,7 +342,7 @@ def test_crops_windows_and_spans_of_boxes():
     assert torch.allclose(fill, model.backbone.mean.flatten(), atol=0.5 / 255)
     assert torch.equal(shown[1, :, :16], fill[:, None, None].expand(3, 16, SIDE))
     nothing = model.extract_crops(image, np.zeros((0, 4)))
-    assert [len(part) for part in nothing] == [0, 0, 0, 0]
+    assert [len(part) for part in nothing] == [0, 0, 0, 0, 0]
 
 
 # outputs -------------------------------------------------------------------------------------------------------

@@ -43,6 +43,7 @@ class BundledBoxCaseg:
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
         self._session = load_session(folder / "model.onnx", threads)
+        self._inputs = [node.name for node in self._session.get_inputs()]
         about = self._session.get_modelmeta().custom_metadata_map
         self.weights_digest = about["weights"]  # of the safetensors file that it was made from
         self._side, self._margin = json.loads(about["side"]), json.loads(about["margin"])
@@ -50,15 +51,15 @@ class BundledBoxCaseg:
 
     def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:
         """Predict the logits of the object in each of (N, 4) boxes of xyxy pixels in an (H, W, 3) RGB image."""
-        return predict_soft_masks(partial(self._predict, image), boxes)
+        return predict_soft_masks(partial(self._predict, image, boxes), boxes)
 
     def _predict(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+        self, image: NDArray[np.uint8], others: NDArray[np.float64], boxes: NDArray[np.float64]
     ) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        crops = extract_crops(image, boxes, self._side, self._margin, self._padding_color)
+        crops = extract_crops(image, boxes, self._side, self._margin, self._padding_color, others)
         pixels = crops.pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255  # (N, 3, S, S)
-        inputs = {"crops": pixels, "rows": crops.rows, "columns": crops.columns}
-        return self._session.run(None, inputs)[0], crops.windows
+        given = crops._asdict() | {"crops": pixels}
+        return self._session.run(None, {name: given[name] for name in self._inputs})[0], crops.windows
 
 
 def weights_digest(folder: Path) -> str:

@@ -11,6 +11,7 @@ from boxel.utils.config import (
     ClosedUnitInterval,
     Config,
     NonNegativeFloat,
+    NonNegativeInt,
     OpenUnitInterval,
     PositiveFloat,
     PositiveInt,
@@ -33,6 +34,9 @@ class BoxCasegConfig(Config):
             `neck_channels`.
         neck_channels: Channels of `top_down`; `concat` has the sum of the backbone's.
         box_channel: Give the network the box as a fourth channel of the crop; not in the paper.
+        neighbor_channel: Give the network the boxes of the image's other objects as a channel; not in the paper.
+        fine_channels: Channels of a decoder level of stride 2, which corrects the logits of a `shared` head; 0, as in
+            the paper, omits it.
         heads: Some of `weak`, `salient` and `transferred` (Table 4; `transferred` needs `weak`), or `shared` alone: one
             head that learns from boxes and masks alike. With `weak` alone its logits are the result, else the mix of
             the other two.
@@ -62,6 +66,8 @@ class BoxCasegConfig(Config):
     neck: Literal["concat", "top_down"] = "concat"
     neck_channels: PositiveInt = 96
     box_channel: bool = False
+    neighbor_channel: bool = False
+    fine_channels: NonNegativeInt = 0
     heads: list[HeadName] = field(default_factory=lambda: ["weak", "salient", "transferred"])
     alpha: ClosedUnitInterval = 0.7
     mix: MixingSpace = "logits"
@@ -89,5 +95,11 @@ class BoxCasegConfig(Config):
             )
         if "transferred" in heads and "weak" not in heads:
             raise BoxelError("heads has transferred, whose weights come from weak; name weak too.")
+        if self.neighbor_channel and not self.box_channel:
+            raise BoxelError(
+                "neighbor_channel shows the other boxes, but box_channel is false; set it to true."
+            )
+        if self.fine_channels and "shared" not in heads:
+            raise BoxelError(f"fine_channels corrects a shared head, but heads is {self.heads}; set it to 0.")
         if self.side < 32 or self.side % 32:
             raise BoxelError(f"side is {self.side}; give a multiple of 32.")

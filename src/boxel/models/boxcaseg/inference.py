@@ -27,7 +27,7 @@ def soft_masks(model: BoxToMask, image: NDArray[np.uint8], boxes: NDArray[np.flo
     """Predict the logits of the object in (N, 4) boxes, xyxy pixels partly inside the (H, W, 3) RGB image."""
 
     def predict(some: NDArray[np.float64]) -> tuple[NDArray[np.float32], NDArray[np.float64]]:
-        *crops, windows = model.extract_crops(image, some)
+        *crops, windows = model.extract_crops(image, some, boxes)
         return model.predict_logits(*crops).float().cpu().numpy(), windows
 
     return predict_soft_masks(predict, boxes)

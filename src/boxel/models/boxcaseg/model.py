@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike, to_image
 from boxel.layers.backbone import Backbone
-from boxel.layers.decoder import Concatenate, TopDown, upsample
+from boxel.layers.decoder import Concatenate, FineLevel, TopDown, upsample
 from boxel.layers.transfer import TransferredHead, segmentation_head
 from boxel.losses.head_mixing import mix_heads
 from boxel.masks.crops import extract_crops
@@ -64,12 +64,14 @@ class BoxCaseg(nn.Module):
             config.weights,
             config.backbone_norm,
             frozen_stages=0,
-            strides=(4, 8, 16, 32),
-            extra_channels=int(config.box_channel),
+            strides=(2, 4, 8, 16, 32) if config.fine_channels else (4, 8, 16, 32),
+            extra_channels=config.box_channel + config.neighbor_channel,
         )
         channels = self.backbone.channels
+        finest = channels.pop(0) if config.fine_channels else 0
         concat = config.neck == "concat"
         self.neck = Concatenate(channels) if concat else TopDown(channels, config.neck_channels)
+        self.fine = FineLevel(finest, self.neck.channels, config.fine_channels) if finest else None
         self.heads = nn.ModuleDict()
         for name in config.heads:
             head = TransferredHead if name == "transferred" else segmentation_head
@@ -87,8 +89,9 @@ class BoxCaseg(nn.Module):
 
         Args:
             images: In training B crops (3, S, S), in eval mode images (3, H, W) of any sizes; float RGB in [0, 1].
-            targets: In training, one per crop: `rows` (S,) and `columns` (S,) bool, those in the box, `mask` (S, S)
-                float in [0, 1], the true mask, a hint or empty, and `has_mask` bool, whether it is a true mask.
+            targets: In training, one per crop: `rows` (S,) and `columns` (S,) bool, those in the box; `neighbors`
+                (S, S) float, the other boxes; `mask` (S, S) float in [0, 1], the true mask, a hint or empty; and
+                `has_mask` bool, whether it is a true mask.
             boxes: In eval mode, the boxes of each image, (N, 4) xyxy pixels.
 
         Returns:
@@ -140,21 +143,28 @@ class BoxCaseg(nn.Module):
             instances = segment_boxes(self, pixels, corners, labels, self.categories[:1])
         return replace(instances, source=image)
 
-    def head_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> dict[str, Tensor]:
-        """Return the (B, S / 4, S / 4) logits of each head.
+    def head_logits(
+        self, crops: Tensor, rows: Tensor, columns: Tensor, neighbors: Tensor | None = None
+    ) -> dict[str, Tensor]:
+        """Return the logits of each head, (B, S / 4, S / 4), or (B, S / 2, S / 2) with `fine_channels`.
 
         Args:
             crops: (B, 3, S, S) float RGB in [0, 1], S a multiple of 32.
             rows: (B, S) bool, rows of the crop in the box.
             columns: (B, S) bool.
+            neighbors: (B, S, S) float, see :func:`~boxel.masks.crops.draw_neighbors`; no object has any if None.
         """
-        features = self._extract_features(crops, rows, columns)
-        return {name: self._apply_head(name, features) for name in self.heads}
+        features, fine = self._extract_features(crops, rows, columns, neighbors)
+        return {name: self._apply_head(name, features, fine) for name in self.heads}
 
-    def predict_logits(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return (B, S / 4, S / 4) logits of the object, above 0 for its pixels; see :meth:`head_logits`."""
+    def predict_logits(
+        self, crops: Tensor, rows: Tensor, columns: Tensor, neighbors: Tensor | None = None
+    ) -> Tensor:
+        """Return the logits of the object, above 0 for its pixels; see :meth:`head_logits`."""
         threshold = self.config.threshold
-        return self._combine(self.head_logits(crops, rows, columns)) - log(threshold / (1 - threshold))
+        return self._combine(self.head_logits(crops, rows, columns, neighbors)) - log(
+            threshold / (1 - threshold)
+        )
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Return the weight of each loss by name, the same throughout the training."""
@@ -169,23 +179,29 @@ class BoxCaseg(nn.Module):
         }
 
     def extract_crops(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
-    ) -> tuple[Tensor, Tensor, Tensor, NDArray[np.float64]]:
+        self,
+        image: NDArray[np.uint8],
+        boxes: NDArray[np.float64],
+        others: NDArray[np.float64] | None = None,
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor, NDArray[np.float64]]:
         """Crop an image around boxes.
 
         Args:
             image: (H, W, 3) RGB.
             boxes: (N, 4) xyxy pixels.
+            others: (M, 4) boxes of all objects of the image; those of `boxes` if None.
 
         Returns:
-            crops (N, 3, S, S) float in [0, 1], rows (N, S) and columns (N, S) bool, and the windows of the crops
-            (N, 4), xyxy pixels of the image.
+            crops (N, 3, S, S) float in [0, 1], rows (N, S) and columns (N, S) bool, neighbors (N, S, S) float, and the
+            windows of the crops (N, 4), xyxy pixels of the image.
         """
-        found = extract_crops(image, boxes, self.config.side, self.config.margin, self.padding_color)
-        pixels, rows, columns = (
-            torch.from_numpy(values).to(self.backbone.mean.device) for values in found[:3]
+        config = self.config
+        found = extract_crops(image, boxes, config.side, config.margin, self.padding_color, others)
+        pixels, rows, columns, neighbors = (
+            torch.from_numpy(values).to(self.backbone.mean.device)
+            for values in (found.pixels, found.rows, found.columns, found.neighbors)
         )
-        return pixels.permute(0, 3, 1, 2).float() / 255, rows, columns, found.windows
+        return pixels.permute(0, 3, 1, 2).float() / 255, rows, columns, neighbors, found.windows
 
     @property
     def padding_color(self) -> tuple[int, int, int]:
@@ -193,29 +209,43 @@ class BoxCaseg(nn.Module):
         red, green, blue = (self.backbone.mean.flatten() * 255).round().int().tolist()
         return red, green, blue
 
-    def _extract_features(self, crops: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Return (B, C, S / 4, S / 4) features of the heads; arguments as for :meth:`head_logits`."""
+    def _extract_features(
+        self, crops: Tensor, rows: Tensor, columns: Tensor, neighbors: Tensor | None = None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return (B, C, S / 4, S / 4) features of the heads, and those of stride 2 for the fine level, if there is one.
+
+        Arguments as for :meth:`head_logits`.
+        """
         if self.config.box_channel:
             inside = (rows[:, None, :, None] & columns[:, None, None, :]).to(crops.dtype)
             crops = torch.cat([crops, 2 * inside - 1], dim=1)
-        return self.neck(self.backbone(crops.contiguous(memory_format=torch.channels_last)))
+        if self.config.neighbor_channel:
+            others = (
+                torch.zeros_like(crops[:, :1]) if neighbors is None else neighbors[:, None].to(crops.dtype)
+            )
+            crops = torch.cat([crops, others], dim=1)
+        maps = self.backbone(crops.contiguous(memory_format=torch.channels_last))
+        fine = maps.pop(0) if self.fine is not None else None
+        return self.neck(maps), fine
 
-    def _apply_head(self, name: str, features: Tensor) -> Tensor:
-        """Return (B, S / 4, S / 4) logits of a head."""
+    def _apply_head(self, name: str, features: Tensor, fine: Tensor | None = None) -> Tensor:
+        """Return the logits of a head, corrected by the fine level if there is one."""
         source = (self.heads["weak"],) if name == "transferred" else ()
-        return self.heads[name](features, *source)[:, 0]
+        logits = self.heads[name](features, *source)[:, 0]
+        return logits if self.fine is None else self.fine(logits, features, fine)
 
     def compute_losses(self, crops: Tensor, targets: list[Target]) -> dict[str, Tensor]:
         """Compute the raw losses of (B, 3, S, S) crops by name; targets as in :meth:`forward`."""
         config = self.config
-        rows, columns, masks, has_mask = (
+        names = ["rows", "columns", "mask", "has_mask"] + ["neighbors"] * config.neighbor_channel
+        rows, columns, masks, has_mask, *others = (
             torch.stack([torch.as_tensor(target[name], device=crops.device) for target in targets])
-            for name in ("rows", "columns", "mask", "has_mask")
+            for name in names
         )
-        features = self._extract_features(crops, rows, columns)
+        features, fine = self._extract_features(crops, rows, columns, *others)
         # Heads that learn from masks only see no other crops (Fig. 4), not even in the statistics of their norms.
         maps = {
-            name: self._apply_head(name, features if name in ("weak", "shared") else features[has_mask])
+            name: self._apply_head(name, features if name in ("weak", "shared") else features[has_mask], fine)
             for name in self.heads
         }
         with torch.autocast(crops.device.type, enabled=False):

@@ -381,6 +381,33 @@ def test_an_output_that_cannot_be_read_is_not_overwritten(make_set, run, masks):
     assert boxel.read(shape.parent).ids == [1, 2, 3, 4]
 
 
+def test_work_of_a_user_that_is_not_read_is_not_overwritten(make_set, run, masks):
+    make_set(2)
+    to = ["voc", "label-studio"]
+    run(to=to)
+    voc, label_studio = (masks.with_name(f"masks_{format}") for format in to)
+    png = voc / "SegmentationObject" / "0.png"
+    whole = png.read_bytes()
+    with Image.open(png) as image:
+        pixels = np.asarray(image).copy()
+    pixels[:3, :5] = 9
+    Image.fromarray(pixels).save(png)
+    with pytest.raises(BoxelError, match=r"masks_voc: .* object 9 matches no box of 0\.xml"):
+        run(to=to)
+    png.write_bytes(whole)
+    tasks = label_studio / "tasks.json"
+    edit(tasks, lambda content: content[0].update(annotations=[content[0]["predictions"][0], {"result": []}]))
+    with pytest.raises(BoxelError, match=r"masks_label-studio: .* tasks with several annotations: 1"):
+        run(to=to)
+    # The mask of an object that is deleted in the XML file alone is no work of the user.
+    edit(tasks, lambda content: content[0].pop("annotations"))
+    xml = voc / "Annotations" / "0.xml"
+    text = xml.read_text()
+    xml.write_text(text[: text.index("<object>")] + text[text.index("</object>") + len("</object>") :])
+    run(to=to)
+    assert boxel.read(masks).ids == [2, 3, 4]
+
+
 def test_a_rectangle_that_a_user_draws_stays(make_set, run, masks):
     make_set(1)
     run(teacher="ellipse")

@@ -1,6 +1,8 @@
 """Ids and fields that a format lacks find their instance again by class and geometry."""
 
+import json
 import logging
+import warnings
 from dataclasses import replace
 
 import msgspec
@@ -12,6 +14,7 @@ import boxel.data
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats import write_as_given
 from boxel.data.formats.identity import _Row, match_rows
+from boxel.data.formats.rotated import CORNERS
 
 
 @pytest.fixture
@@ -117,3 +120,73 @@ def test_a_box_far_away_is_new(data, tmp_path):
         boxel.data.write(moved, tmp_path / "moved", "voc")
     (tmp_path / "moved/boxel-ids.json").write_bytes((tmp_path / "out/boxel-ids.json").read_bytes())
     assert boxel.data.read(tmp_path / "moved").ids == [40, 61, 60]
+
+
+def write_and_edit(data, folder, format, file, change):
+    """Write a dataset, edit a JSON file of it, and read it again."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", boxel.data.ConversionWarning)
+        write_as_given(data, folder, format)
+    content = json.loads((folder / file).read_text())
+    change(content)
+    (folder / file).write_text(json.dumps(content))
+    return boxel.data.read(folder)
+
+
+def test_what_is_deleted_or_changed_in_fiftyone_does_not_return(data, tmp_path):
+    extras = np.array([b'{"attributes":{"color":"red","size":2,"deep":{"x":1}}}', None, None], dtype=object)
+    data = replace(data, extras=extras, image_extras=[b'{"tags":["sun"],"coco_url":"x"}'])
+
+    def change(content):
+        (sample,) = content["samples"]
+        sample["tags"] = ["val"]
+        first, _, crowd = sample["ground_truth"]["detections"]
+        del first["color"], crowd["iscrowd"]
+        first |= {"quality": 0.5, "source": "me"}
+
+    again = write_and_edit(data, tmp_path / "out", "fiftyone", "samples.json", change)
+    assert json.loads(again.extras[0])["attributes"] == {"deep": {"x": 1}, "size": 2}
+    assert again.image_extras == [b'{"coco_url":"x"}'] and again.splits == ["val"]
+    assert (again.quality[0], again.source[0]) == (0.5, "me") and not again.iscrowd.any()
+
+
+def test_what_is_deleted_in_label_studio_does_not_return(data, tmp_path):
+    corners = json.dumps({CORNERS: [[50, 14], [56, 10], [60, 16], [54, 20]], "track_id": 5}).encode()
+    extras = np.array([None, corners, None], dtype=object)
+    data = replace(data, extras=extras, image_extras=[b'{"data":{"site":"A"}}'])
+
+    def change(content):
+        del content[0]["data"]["site"]
+        content[0]["predictions"][0]["result"][1]["value"]["rotation"] = 0
+
+    again = write_and_edit(data, tmp_path / "out", "label-studio", "tasks.json", change)
+    assert again.ids == [40, 50, 60] and again.image_extras == [None]
+    assert again.extras[1] == b'{"track_id":5}'
+
+
+def test_flags_of_labelme_are_those_of_its_files(data, tmp_path):
+    extras = np.array([b'{"track_id":5,"flags":{"old":true}}', None, None], dtype=object)
+    data = replace(data, extras=extras, image_extras=[b'{"flags":{"rain":true}}'])
+
+    def change(content):
+        content["flags"] = {}
+        for key in ("id", "written", "track_id"):  # as a tool does that does not know them
+            content["shapes"][0].pop(key)
+        content["shapes"][0] |= {"flags": {"blurred": True}, "description": "mine"}
+
+    again = write_and_edit(data, tmp_path / "out", "labelme", "a.json", change)
+    assert again.ids == [40, 50, 60] and again.image_extras == [None]
+    assert json.loads(again.extras[0]) == {"track_id": 5, "flags": {"blurred": True}, "description": "mine"}
+
+
+def test_fields_follow_an_id_that_the_format_holds(masked, tmp_path):
+    data = replace(masked, labels=np.zeros(3), extras=np.array([b'{"track_id":5}', None, None], dtype=object))
+
+    def change(content):
+        first, second, _ = detections = content["samples"][0]["ground_truth"]["detections"]
+        first["bounding_box"], second["bounding_box"] = second["bounding_box"], first["bounding_box"]
+        detections.append(dict(first))  # a copy, which is new
+
+    again = write_and_edit(data, tmp_path / "out", "fiftyone", "samples.json", change)
+    assert again.ids == [40, 50, 60, 61]
+    assert again.extras.tolist() == [b'{"track_id":5}', None, None, None]

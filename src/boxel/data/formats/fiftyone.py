@@ -28,9 +28,9 @@ from PIL import Image
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
-from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES
+from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES, holds_attribute
 from boxel.data.formats.fiftyone_writer import write as write
-from boxel.data.formats.identity import Ids, restore
+from boxel.data.formats.identity import Held, Ids, restore
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, folder_beside, stay_inside
 from boxel.data.formats.rotated import enclose
@@ -108,7 +108,9 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     names = list(dict.fromkeys([*classes, *sorted(reader.labels)]))
     rows.sort_labels(reader.labels, names)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
-    return restore(ids, rows.build(root, categories, folder / file), stems, written=["fiftyone"])
+    data = rows.build(root, categories, folder / file)
+    held = Held((), ["tags"], holds_attribute, ["iscrowd", "quality", "source"])
+    return restore(ids, data, stems, held, written=["fiftyone"])
 
 
 class _Reader:
@@ -234,7 +236,7 @@ class _Reader:
                 segmentation = _mask(item, box, size, self.file.parent)
             except Exception as error:  # NumPy, Pillow and zlib have errors of many kinds
                 what = f"the mask of object {id} cannot be read ({one_line(error)}); the box is kept."
-                self.rows.report("bad-mask", self.file, what, None, id, repair="the box is kept")
+                self.rows.report("bad-mask", self.file, what, None, id, repair="mask left out, box kept")
         fields, extras = _split_attributes(item)
         text = None if segmentation is None else msgspec.json.encode(segmentation)
         self.numbers.append(number)

@@ -165,10 +165,13 @@ def _attributes(data: Annotations, i: int) -> dict[str, Any]:
     index, own = get_dict(extras, "fiftyone").get("index"), get_dict(extras, "attributes")
     if isinstance(index, int):
         attributes["index"] = index
-    plain = {key: v for key, v in own.items() if isinstance(v, str | int | float) and _NAME.match(key)}
-    return {
-        key: v for key, v in plain.items() if key not in KNOWN and key not in ("id", "attributes")
-    } | attributes
+    return {key: v for key, v in own.items() if holds_attribute(key, v)} | attributes
+
+
+def holds_attribute(name: str, value: Any) -> bool:
+    """Return whether FiftyOne has a place for an attribute of an object."""
+    is_plain = isinstance(value, str | int | float) and _NAME.match(name) is not None
+    return is_plain and name not in KNOWN and name not in ("id", "attributes")
 
 
 def _tags(data: Annotations, image: int) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Collection, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -167,6 +167,10 @@ class Ids:
         """Ids of the annotations by their text, for formats that hold ids as text."""
         return {str(row.id): row.id for image in self._ids.images.values() for row in image.annotations}
 
+    def mask_areas(self, stem: str) -> set[float | None]:
+        """Areas of the masks that an image was written with."""
+        return {row.mask_area for row in self._ids.images.get(stem, _Image(0)).annotations}
+
     def image_size(self, image: Path, stem: str) -> tuple[int, int]:
         """Return the (width, height) of an image as its file states, else as recorded; zeros if neither is known."""
         with contextlib.suppress(BoxelError):
@@ -176,7 +180,11 @@ class Ids:
         return (known.width, known.height) if valid else (0, 0)
 
     def restore(
-        self, data: Annotations, stems: Sequence[str], held: Sequence[bool] | None = None
+        self,
+        data: Annotations,
+        stems: Sequence[str],
+        held: Sequence[bool] | None = None,
+        by_id: bool = False,
     ) -> Annotations:
         """Restore what the file holds, by the stem of each image's files, in a dataset read without it.
 
@@ -188,6 +196,7 @@ class Ids:
             data: The dataset.
             stems: Stem of each image's files.
             held: (N,) bool, the format itself holds the id and the fields of the instance, which stay as read.
+            by_id: The format itself holds ids, by which instances find their rows before all else.
         """
         if not self._ids.images and not self._ids.categories:
             return data
@@ -197,7 +206,7 @@ class Ids:
             known = self._ids.images.get(stem)
             if known is not None:
                 restored.set_image(i, known)
-                restored.set_rows(data.instances_in(i), known.annotations)
+                restored.set_rows(data.instances_in(i), known.annotations, by_id)
         matched = int(restored.matched.sum())
         new = int(len(restored.matched) - matched)
         gone = sum(len(self._ids.images[s].annotations) for s in {*stems} & self._ids.images.keys()) - matched
@@ -229,13 +238,14 @@ class _Restored:
         if self.splits[image] is None:
             self.splits[image] = standard_split(known.split) if known.split else None
 
-    def set_rows(self, instances: NDArray[np.int64], rows: Sequence[_Row]) -> None:
+    def set_rows(self, instances: NDArray[np.int64], rows: Sequence[_Row], by_id: bool) -> None:
         """Restore the instances of an image."""
         instances = instances[~self.held[instances]]
         rows = [row for row in rows if row.id not in self.held_ids]
         boxes = self.data.boxes[instances]
         names = [self.names[label] for label in self.data.labels[instances]]
-        pairs = match_rows(boxes, names, rows)
+        ids = [str(self.data.ids[i]) for i in instances] if by_id else None
+        pairs = match_rows(boxes, names, rows, ids)
         for k, (row, same_box) in pairs.items():
             instance = int(instances[k])
             self._set_row(instance, row, same_box and self._has_same_mask(instance, row))
@@ -282,17 +292,21 @@ class _Restored:
 
 
 def match_rows(
-    boxes: NDArray[np.float64], names: Sequence[str], rows: Sequence[_Row]
+    boxes: NDArray[np.float64],
+    names: Sequence[str],
+    rows: Sequence[_Row],
+    ids: Sequence[str] | None = None,
 ) -> dict[int, tuple[_Row, bool]]:
     """Match the instances of an image with the rows that they were written as.
 
-    Rows of the same class and box come first, in their order; then rows of the same class, the best overlap first; then
-    rows of the same box whose class has been changed.
+    Rows of the same id come first, if ids are given; then rows of the same class and box, in their order; then rows of
+    the same class, the best overlap first; then rows of the same box whose class has been changed.
 
     Args:
         boxes: (n, 4) xyxy boxes of the instances.
         names: n names of their classes.
         rows: The rows.
+        ids: Texts of their ids.
 
     Returns:
         For the index of each instance that matches, its row, and whether the box is still the same.
@@ -306,6 +320,8 @@ def match_rows(
     score = np.select(
         [same_box & same_class, same_class & (overlap >= _MIN_IOU), same_box], [3.0, 1 + overlap, 1.0], 0.0
     )
+    if ids is not None:
+        score += 4.0 * (np.array(ids)[:, None] == np.array([str(row.id) for row in rows]))
     # Of equal pairs the ones with the closest places come first: duplicates keep their order.
     places = np.abs(np.arange(len(boxes))[:, None] - np.arange(len(rows)))
     pairs: dict[int, tuple[_Row, bool]] = {}
@@ -336,7 +352,26 @@ def _restore_categories(data: Annotations, known: Sequence[_Category]) -> Annota
     return data.relabel(new_label, categories)
 
 
-def restore(ids: Ids, data: Annotations, stems: Sequence[str], written: Collection[str] = ()) -> Annotations:
+@dataclass(frozen=True)
+class Held:
+    """What a format holds itself, so that it stays as read: what is not read has been deleted.
+
+    Attributes:
+        extras: Keys of extras of instances.
+        image_extras: Keys of extras of images.
+        attribute: Whether an attribute of an instance is held, by its name and value.
+        columns: Columns of the dataset.
+    """
+
+    extras: Collection[str] = ()
+    image_extras: Collection[str] = ()
+    attribute: Callable[[str, Any], bool] | None = None
+    columns: Collection[str] = ()
+
+
+def restore(
+    ids: Ids, data: Annotations, stems: Sequence[str], held: Held, written: Collection[str] = ()
+) -> Annotations:
     """Restore what an ids file holds in a dataset of a format that holds ids and extras itself.
 
     What has been read may have been edited since, so it comes first: extras take the place of restored ones, and an
@@ -346,42 +381,56 @@ def restore(ids: Ids, data: Annotations, stems: Sequence[str], written: Collecti
         ids: The file.
         data: The dataset as read.
         stems: Stem of each image's files.
+        held: What the format holds itself.
         written: Keys of extras that the writer of the format adds itself.
     """
-    restored, known = ids.restore(data, stems), ids.by_text
+    restored, known = ids.restore(data, stems, by_id=True), ids.by_text
     if restored is data:
         return data
-    ids_as_read = [known.get(str(read), id) for read, id in zip(data.ids, restored.ids, strict=True)]
-    return merge_extras(replace(restored, ids=ids_as_read), data, written)
+    final, taken = list(restored.ids), {*restored.ids}
+    for i, read in enumerate(data.ids):  # one that has been moved to another image
+        if (id := known.get(str(read))) is not None and id not in taken:
+            final[i] = id
+            taken.add(id)
+    return merge_read(replace(restored, ids=final), data, held, written)
 
 
-def merge_extras(
-    restored: Annotations, read: Annotations, written: Collection[str] = (), held: Collection[str] = ()
+def merge_read(
+    restored: Annotations, read: Annotations, held: Held, written: Collection[str] = ()
 ) -> Annotations:
-    """Return restored annotations whose extras are as read if they were, which may have been edited since.
+    """Return restored annotations with what was read, which may have been edited since.
 
     Args:
         restored: The dataset with what its ids file holds.
         read: The dataset as read.
+        held: What the format holds itself.
         written: Keys of extras that the writer of the format adds itself.
-        held: Keys of extras of instances that the format holds itself, which are gone if they are not read.
     """
     if restored is read:
         return read
     pairs = zip(restored.extras, read.extras, strict=True)
     of_images = zip(restored.image_extras, read.image_extras, strict=True)
+    columns: dict[str, Any] = {name: getattr(read, name) for name in held.columns}
     return replace(
         restored,
-        extras=as_objects([_merge(*pair, written, held) for pair in pairs]),
-        image_extras=[_merge(*pair, written) for pair in of_images],
+        extras=as_objects([_merge(*pair, written, held.extras, held.attribute) for pair in pairs]),
+        image_extras=[_merge(*pair, written, held.image_extras) for pair in of_images],
+        **columns,
     )
 
 
 def _merge(
-    restored: bytes | None, read: bytes | None, written: Collection[str], held: Collection[str] = ()
+    restored: bytes | None,
+    read: bytes | None,
+    written: Collection[str],
+    held: Collection[str],
+    is_held: Callable[[str, Any], bool] | None = None,
 ) -> bytes | None:
     old = {} if restored is read else decode_extras(restored)
     old = {key: value for key, value in old.items() if key not in held}
+    if is_held and (attributes := get_dict(old, "attributes")):
+        old["attributes"] = {name: value for name, value in attributes.items() if not is_held(name, value)}
+        old = old if old["attributes"] else {key: old[key] for key in old if key != "attributes"}
     new = {key: value for key, value in decode_extras(read).items() if key in old or key not in written}
     both = {
         key: get_dict(old, key) | get_dict(new, key) for key in ("attributes",) if key in old and key in new

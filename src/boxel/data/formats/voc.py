@@ -123,7 +123,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         parts = PurePosixPath(xml.stem).parts
         split = splits.get(parts[-1], find_split(parts[:-1]))
         index = rows.add_image(xml.stem, relative, *size, map_path, split, extras)
-        instances = _match_masks(xml, counts_from_zero, folder, known_order, size, rows)
+        written = ids.mask_areas(xml.stem)
+        instances = _match_masks(xml, counts_from_zero, folder, known_order, size, written, rows)
         for k, (one, box, segmentation) in enumerate(instances, start=1):
             text = None if segmentation is None else msgspec.json.encode(segmentation)
             more = encode_extras(one.extras)
@@ -289,12 +290,14 @@ def _match_masks(
     folder: Path,
     order: list[str] | None,
     size: tuple[int, int],
+    written: set[float | None],
     rows: Builder,
 ) -> list[tuple[VocObject, Sequence[float], Any]]:
     """Return each object of an image with its xyxy box and its segmentation, None without a mask.
 
     Masks find the objects of the XML file that they belong to; without one, the masks alone are the objects. ``order``
-    lists the classes by their value in ``SegmentationClass``; None if it is not known for certain.
+    lists the classes by their value in ``SegmentationClass``; None if it is not known for certain. ``written`` has the
+    areas of masks that boxel has written.
     """
     stem, boxed = xml.stem, xml.objects
     instances: list[tuple[VocObject, Sequence[float], Any]] = [
@@ -334,7 +337,9 @@ def _match_masks(
     for m, value in enumerate(values):
         if m not in matched:
             what = f"object {value} matches no box of {stem}.xml; its mask is left out."
-            rows.report("mask-without-box", file, what, stem, repair="", box=boxes[m])
+            # That of an object which was deleted in the XML file alone is no loss; one that was drawn since is.
+            repair = "" if float(masks[m].sum()) in written else "left out"
+            rows.report("mask-without-box", file, what, stem, repair=repair, box=boxes[m])
     return instances
 
 

@@ -178,3 +178,9 @@ def test_small_boxes_are_ignored_not_dropped():
     assert data.ignore_small(8).iscrowd.tolist() == [False, True, True, True]
     assert data.ignore_small(0).iscrowd.tolist() == [False, False, False, True]
     assert len(annotations([]).ignore_small(8).iscrowd) == 0
+
+
+def test_a_narrow_image_keeps_a_pixel_of_each_side():
+    config = replace(PLAIN, max_size=96)
+    image, target = transformed(config, boxes=[[0, 0, 400, 1]], height=1, width=400)
+    assert image.shape == (3, 1, 96) and target["boxes"].tolist() == [[0, 0, 96, 1]]

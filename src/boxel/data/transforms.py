@@ -29,7 +29,7 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
         >>> target["boxes"].tolist()
         [[2, 2, 6, 6]]
     """
-    steps: list[torch.nn.Module] = [v2.RandomShortestSize(config.short_sides, max_size=config.max_size)]
+    steps: list[torch.nn.Module] = [_RandomShortSide(config)]
     if config.flip > 0:
         steps.append(v2.RandomHorizontalFlip(config.flip))
     if config.color > 0:
@@ -43,6 +43,20 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
             v2.ToDtype(torch.float32, scale=True),
         ]
     )
+
+
+class _RandomShortSide(torch.nn.Module):
+    """Resize as `v2.RandomShortestSize`, but the short side of a narrow image to at least a pixel."""
+
+    def __init__(self, config: AugmentConfig):
+        super().__init__()
+        self.config = config
+
+    def forward(self, sample: Sample) -> Sample:
+        short_sides, sides = self.config.short_sides, sample[0].shape[-2:]
+        short_side = short_sides[int(torch.randint(len(short_sides), ()))]
+        factor = min(short_side / min(sides), self.config.max_size / max(sides))
+        return v2.Resize([max(int(side * factor), 1) for side in sides])(sample)
 
 
 def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:

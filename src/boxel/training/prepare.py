@@ -81,7 +81,7 @@ def prepare_data(
     classes = pixel_classes(merged) if run.segmenter else merged.categories
     salient = None
     if "salient" in run.inputs:
-        salient = select_training(read_training([run.inputs["salient"]]))
+        salient = _drop_bad_masks(select_training(read_training([run.inputs["salient"]])))
         check_images(salient, "put them into its folder `images`")
     return TrainingData(training, validation, classes, salient)
 

@@ -196,6 +196,8 @@ def test_a_run_is_drawn_on_images(tmp_path, capsys, scenes, run):
     assert draw(tmp_path, "./run", "--out", "./drawn") == 2
     assert "give the folder of the images to predict on as --images" in capsys.readouterr().err
     words = ["./run", "--images", "scenes/images"]
+    assert draw(tmp_path, *words, "--class-list", "voc", "--out", "./none") == 2
+    assert "--class-list is for label maps, and " in capsys.readouterr().err
     assert draw(tmp_path, *words, "--out", "./confident") == 1
     assert "3 of 4 images drawn" in capsys.readouterr().out
     assert draw(tmp_path, *words, "--out", "./all", "--min-score", "0", "--count", "1") == 0

@@ -306,6 +306,15 @@ def test_salient_images_of_other_splits_are_not_trained_on(scenes, four):
     assert prepared.salient.paths == [four.paths[0], four.paths[2]]
 
 
+def test_masks_of_salient_images_are_judged(scenes, four, caplog):
+    segmentations = four.segmentations.copy()
+    segmentations[0] = b"[]"
+    salient = dataclasses.replace(four, segmentations=segmentations)
+    prepared = prepare(scenes, method="boxcaseg", salient=salient)
+    assert prepared.salient.has_segmentation.tolist()[:2] == [False, True]
+    assert "masks cannot be used, only their boxes are: 1 empty" in caplog.text
+
+
 def test_a_segmenter_is_validated_on_a_share_if_its_own_split_has_only_boxes(four, caplog):
     bare = four.segmentations.copy()
     bare[four.image_index == 1] = None

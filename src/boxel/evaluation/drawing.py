@@ -71,6 +71,8 @@ def draw(
     config = parse_config(DrawConfig, {**(vars(config) if config else {}), **settings}, "draw")
     kind = subject_kind(subject)
     is_data = kind in ("dataset", "label_maps")  # whose images are drawn, so that the truth needs no files
+    if class_list is not None and truth is None and not is_data:
+        raise UsageError(f"`class_list` is for label maps, and {subject} has none; leave it out.")
     true = None if truth is None else _read(truth, images, class_list, needs_images=not is_data)
     errors: list[str] = []
     with tempfile.TemporaryDirectory() as temporary:

@@ -399,7 +399,7 @@ def test_work_of_a_user_that_is_not_read_is_not_overwritten(make_set, run, masks
     edit(tasks, lambda content: content[0].update(annotations=[content[0]["predictions"][0], {"result": []}]))
     with pytest.raises(BoxelError, match=r"masks_label-studio: .* tasks with several annotations: 1"):
         run(to=to)
-    # The mask of an object that is deleted in the XML file alone is no work of the user.
+    # A user did not make the mask of an object that is deleted in the XML file alone.
     edit(tasks, lambda content: content[0].pop("annotations"))
     xml = voc / "Annotations" / "0.xml"
     text = xml.read_text()

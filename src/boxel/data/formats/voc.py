@@ -337,7 +337,7 @@ def _match_masks(
     for m, value in enumerate(values):
         if m not in matched:
             what = f"object {value} matches no box of {stem}.xml; its mask is left out."
-            # That of an object which was deleted in the XML file alone is no loss; one that was drawn since is.
+            # If the object was deleted in the XML file alone, nothing is lost; if it was drawn since, its mask is.
             repair = "" if float(masks[m].sum()) in written else "left out"
             rows.report("mask-without-box", file, what, stem, repair=repair, box=boxes[m])
     return instances

@@ -83,11 +83,14 @@ def test_data(handed_over, scenes):
     assert np.array_equal(loader.dataset.data.iscrowd, sides < least)
 
 
-def test_augmentation(handed_over):
-    steps = transforms_by_type(handed_over(**{"augment.flip": 0.0, "augment.short_sides": [32, 64]})[2])
+def test_augmentation(handed_over, scenes):
+    loader = handed_over(**{"augment.flip": 0.0, "augment.short_sides": [32, 64]})[2]
+    steps = transforms_by_type(loader)
     assert not {v2.RandomHorizontalFlip, v2.ColorJitter} & set(steps)
-    assert list(steps[v2.RandomShortestSize].min_size) == [32, 64]
-    assert steps[v2.RandomShortestSize].max_size == 96
+    sides = {tuple(loader.dataset[0][0].shape[1:]) for _ in range(30)}
+    height, width = scenes.image_size(0)[::-1]
+    assert {min(pair) for pair in sides} == {32, min(64, 96 * min(height, width) // max(height, width))}
+    assert max(max(pair) for pair in sides) <= 96
     loader = handed_over(**{"augment.flip": 0.3, "augment.color": 0.2})[2]
     steps = transforms_by_type(loader)
     assert steps[v2.RandomHorizontalFlip].p == 0.3

@@ -12,8 +12,7 @@ import math
 import re
 import xml.etree.ElementTree as ElementTree
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -23,11 +22,11 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder
-from boxel.data.formats.cvat_writer import FILE, KNOWN, OWN
+from boxel.data.formats.cvat_writer import FILE, KNOWN, element, image_tags, shape_fields
 from boxel.data.formats.cvat_writer import OPTIONS as OPTIONS
 from boxel.data.formats.cvat_writer import write as write
-from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, get_dict, get_list
-from boxel.data.formats.identity import Ids
+from boxel.data.formats.extras import encode_extras
+from boxel.data.formats.identity import Held, Ids, merge_read
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, find_file, folder_beside, stay_inside
 from boxel.data.formats.rotated import CORNERS, ellipse_points, enclose, rotate_box
@@ -76,43 +75,19 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     rows.image_ids = [*numbers] if is_numbered else [*stems]
     rows.ids = [f"{stems[i]}:{number}" for i, number in zip(rows.image_index, rows.ids, strict=True)]
     data = rows.build(root, reader.categories(), file)
-    return _prefer_read(data, ids.restore(data, stems))
+    return merge_read(ids.restore(data, stems), data, Held(_hold_object, _hold_image))
 
 
-def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
-    """Return restored annotations whose extras are as read if the XML holds them: they may have been edited."""
-    if restored is data:
-        return data
-    extras: list[bytes | None] = []
-    for here, known, source in zip(data.extras, restored.extras, restored.source, strict=True):
-        read, old = decode_extras(here), {} if known is here else decode_extras(known)
-        if source is not None and "cvat" not in old and read.get("cvat") == {"source": "auto"}:
-            del read["cvat"]  # which `write` has added
-        _restore_types(get_dict(read, "attributes"), get_dict(old, "attributes"))
-        kept = {key: read.get(key, v) for key, v in old.items() if key not in OWN or key in read}
-        extras.append(encode_extras(kept | read))
-    image_extras: list[bytes | None] = []
-    for here, known in zip(data.image_extras, restored.image_extras, strict=True):
-        read, old = decode_extras(here), decode_extras(known)
-        for tag, before in zip(get_list(read, "tags"), get_list(old, "tags"), strict=False):
-            if isinstance(tag, dict) and isinstance(before, dict):
-                _restore_types(tag["attributes"], get_dict(before, "attributes"))
-        kept = {key: read.get(key, v) for key, v in old.items() if key != "tags" or key in read}
-        image_extras.append(encode_extras(kept | read))
-    return replace(restored, extras=as_objects(extras), image_extras=image_extras)
+def _hold_object(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Return what the XML holds of the extras of an object."""
+    text = "".join(element("shape", shape_fields(extras, source), extras))
+    return _shape_extras(ElementTree.fromstring(text))
 
 
-def _restore_types(read: dict[str, Any], known: Mapping[str, Any]) -> None:
-    """Replace the texts of attributes by values of the types that they had when they were written, e.g. numbers."""
-    for name in read.keys() & known.keys():
-        with contextlib.suppress(msgspec.DecodeError):  # it has become another text
-            value = msgspec.json.decode(read[name])
-            if not isinstance(value, str) and _number_type(value) == _number_type(known[name]):
-                read[name] = value
-
-
-def _number_type(value: Any) -> type:
-    return float if type(value) is int else type(value)
+def _hold_image(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Return what the XML holds of the extras of an image."""
+    tags = ["".join(element("tag", *parts)) for parts in image_tags(extras)]
+    return {"tags": [_read_tag(ElementTree.fromstring(tag)) for tag in tags]} if tags else {}
 
 
 class _Reader:

@@ -92,9 +92,8 @@ class _Writer:
             yield f"  <image{_fields(fields | {'width': width, 'height': height})}>\n"
             for instance in data.instances_in(image).tolist():
                 yield from self.shape(instance, image)
-            for tag in get_list(decode_extras(data.image_extras[image]), "tags"):
-                parts = tag if isinstance(tag, dict) else {"label": tag}
-                yield from _element("tag", {"label": parts.get("label"), "source": "manual"}, parts)
+            for parts in image_tags(decode_extras(data.image_extras[image])):
+                yield from element("tag", *parts)
             yield "  </image>\n"
         yield "</annotations>\n"
 
@@ -130,21 +129,12 @@ class _Writer:
     def shape(self, instance: int, image: int) -> Iterator[str]:
         data = self.data
         extras = decode_extras(data.extras[instance])
-        others = {
-            key: v for key, v in get_dict(extras, "cvat").items() if _NAME.match(key) and key not in KNOWN
-        }
-        fields = {
-            "label": self.names[data.labels[instance]],
-            "source": "manual" if data.source[instance] is None else "auto",
-            "occluded": int(str(extras.get("occluded", 0)).lower() in ("1", "true")),
-            "z_order": extras["z_order"] if isinstance(extras.get("z_order"), int) else 0,
-        }
-        if isinstance(extras.get("group_id"), int):
-            fields["group_id"] = extras["group_id"]
+        label = {"label": self.names[data.labels[instance]]}
         shape = add_shape(self.export, instance, image, self.as_polygons)
         if shape is not None:
             tag, numbers = _geometry(shape)
-            yield from _element(tag, fields | others | numbers, extras)
+            fields = label | shape_fields(extras, data.source[instance]) | numbers
+            yield from element(tag, fields, extras)
 
 
 def _geometry(shape: Shape) -> tuple[str, dict[str, str]]:
@@ -162,7 +152,26 @@ def _geometry(shape: Shape) -> tuple[str, dict[str, str]]:
     return "box", dict(zip(("xtl", "ytl", "xbr", "ybr"), map(_number, sides), strict=True)) | rotation
 
 
-def _element(tag: str, fields: Mapping[str, Any], extras: Mapping[str, Any]) -> Iterator[str]:
+def shape_fields(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Return the attributes of a shape that stand for extras and the source of an object."""
+    others = {key: v for key, v in get_dict(extras, "cvat").items() if _NAME.match(key) and key not in KNOWN}
+    fields = {
+        "source": "manual" if source is None else "auto",
+        "occluded": int(str(extras.get("occluded", 0)).lower() in ("1", "true")),
+        "z_order": extras["z_order"] if isinstance(extras.get("z_order"), int) else 0,
+    }
+    if isinstance(extras.get("group_id"), int):
+        fields["group_id"] = extras["group_id"]
+    return fields | others
+
+
+def image_tags(extras: dict[str, Any]) -> list[tuple[dict[str, Any], dict[str, Any]]]:
+    """Return the fields and the extras of each tag of an image."""
+    tags = [tag if isinstance(tag, dict) else {"label": tag} for tag in get_list(extras, "tags")]
+    return [({"label": tag.get("label"), "source": "manual"}, tag) for tag in tags]
+
+
+def element(tag: str, fields: Mapping[str, Any], extras: Mapping[str, Any]) -> Iterator[str]:
     """Yield an element of an image, with its attributes as CVAT writes them."""
     yield f"    <{tag}{_fields(fields)}>\n"
     for name, value in get_dict(extras, "attributes").items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -48,3 +49,46 @@ def as_objects(values: Sequence[bytes | None]) -> NDArray[np.object_]:
     column = np.full(len(values), None, dtype=object)
     column[:] = values
     return column
+
+
+def merge_edits(known: Any, written: Any, read: Any) -> Any:
+    """Return fields as read, which may have been edited, but as they were known before where they have not been.
+
+    A format may hold a value only as something else, e.g. a number as text, or not at all.
+
+    Args:
+        known: The fields before they were written.
+        written: What the format holds of them.
+        read: The fields as read.
+
+    Examples:
+        >>> merge_edits({"wet": True, "n": 1, "id": 7}, {"wet": "true", "n": "1"}, {"wet": "true", "n": "2"})
+        {'wet': True, 'n': 2, 'id': 7}
+    """
+    if isinstance(known, dict) and isinstance(read, dict):
+        return _merge_dicts(known, written if isinstance(written, dict) else {}, read)
+    if isinstance(known, list) and isinstance(written, list) and isinstance(read, list):
+        triples = zip(known, written, read, strict=False)
+        items = [k if w == r else merge_edits(k, w, r) for k, w, r in triples]
+        return items + read[len(items) :]
+    if isinstance(read, str) and not isinstance(known, str):
+        with contextlib.suppress(msgspec.DecodeError):  # it has become another text
+            value = msgspec.json.decode(read)
+            if _plain_type(value) is _plain_type(known):
+                return value
+    return read
+
+
+def _merge_dicts(known: dict[str, Any], written: dict[str, Any], read: dict[str, Any]) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for key in known | read:
+        is_same = read.get(key, ...) == written.get(key, ...)
+        if is_same and key in known:
+            merged[key] = known[key]
+        elif not is_same and key in read:  # else it has been deleted, or the writer has added it
+            merged[key] = merge_edits(known.get(key, read[key]), written.get(key), read[key])
+    return merged
+
+
+def _plain_type(value: Any) -> type:
+    return float if type(value) is int else type(value)

@@ -65,7 +65,7 @@ def write(data: Annotations, path: Path) -> list[str]:
     (path / METADATA).write_bytes(msgspec.json.format(msgspec.json.encode(_metadata(data)), indent=1))
     export.write_ids()
     needs = "FiftyOne needs finite numbers and the sizes of the images"
-    held = ["attributes", "fiftyone", "image tags", "image fiftyone"]
+    held = ["attributes", "fiftyone", "tags", "image tags", "image fiftyone"]
     return export.losses(needs=needs, others=export.describe_tight_boxes(), held=held)
 
 
@@ -161,15 +161,23 @@ def _attributes(data: Annotations, i: int) -> dict[str, Any]:
         attributes["quality"] = round(float(data.quality[i]), 6)
     if data.source[i] is not None:
         attributes["source"] = data.source[i]
-    extras = decode_extras(data.extras[i])
-    index, own = get_dict(extras, "fiftyone").get("index"), get_dict(extras, "attributes")
-    if isinstance(index, int):
-        attributes["index"] = index
-    return {key: v for key, v in own.items() if holds_attribute(key, v)} | attributes
+    held = hold_object(decode_extras(data.extras[i]))
+    tags = {"tags": held["tags"]} if "tags" in held else {}
+    return get_dict(held, "attributes") | get_dict(held, "fiftyone") | attributes | tags
 
 
-def holds_attribute(name: str, value: Any) -> bool:
-    """Return whether FiftyOne has a place for an attribute of an object."""
+def hold_object(extras: dict[str, Any], source: str | None = None) -> dict[str, Any]:
+    """Return what FiftyOne holds of the extras of an object."""
+    index = get_dict(extras, "fiftyone").get("index")
+    held = {
+        "attributes": {k: v for k, v in get_dict(extras, "attributes").items() if _is_attribute(k, v)},
+        "fiftyone": {"index": index} if isinstance(index, int) else {},
+        "tags": [tag for tag in get_list(extras, "tags") if isinstance(tag, str)],
+    }
+    return {key: value for key, value in held.items() if value}
+
+
+def _is_attribute(name: str, value: Any) -> bool:
     is_plain = isinstance(value, str | int | float) and _NAME.match(name) is not None
     return is_plain and name not in KNOWN and name not in ("id", "attributes")
 

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.builder import Builder, read_utf8
-from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, get_dict
+from boxel.data.formats.extras import as_objects, decode_extras, encode_extras, merge_edits
+from boxel.data.formats.rotated import CORNERS
 from boxel.data.images import image_size
 from boxel.data.splits import standard_split
 from boxel.masks.boxes import box_iou
@@ -248,7 +249,7 @@ class _Restored:
         pairs = match_rows(boxes, names, rows, ids)
         for k, (row, same_box) in pairs.items():
             instance = int(instances[k])
-            self._set_row(instance, row, same_box and self._has_same_mask(instance, row))
+            self._set_row(instance, row, same_box)
 
     def _has_same_mask(self, instance: int, row: _Row) -> bool:
         if self.data.segmentations[instance] is None or row.mask_area is None:
@@ -259,13 +260,14 @@ class _Restored:
             return False
         return abs(area - row.mask_area) <= max(_SAME_AREA * row.mask_area, 0.05)
 
-    def _set_row(self, instance: int, row: _Row, unchanged: bool) -> None:
+    def _set_row(self, instance: int, row: _Row, same_box: bool) -> None:
         self.matched[instance] = True
         self.ids[instance] = row.id
         self.columns["iscrowd"][instance] = row.iscrowd
-        if row.extras:
-            self.columns["extras"][instance] = encode_extras(row.extras)
-        if unchanged:
+        extras = {key: v for key, v in (row.extras or {}).items() if same_box or key != CORNERS}
+        if extras:
+            self.columns["extras"][instance] = encode_extras(extras)
+        if same_box and self._has_same_mask(instance, row):
             if row.original_box is not None:
                 self.columns["boxes"][instance] = row.original_box
             self.columns["quality"][instance] = np.nan if row.quality is None else row.quality
@@ -352,20 +354,32 @@ def _restore_categories(data: Annotations, known: Sequence[_Category]) -> Annota
     return data.relabel(new_label, categories)
 
 
+Hold = Callable[[dict[str, Any], str | None], dict[str, Any]]
+"""Returns what a format holds of extras, as its reader reads it, given the source of the instance too."""
+
+
+def hold_nothing(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Return the extras that a format holds which has a place for none."""
+    return {}
+
+
+def hold_keys(*keys: str) -> Hold:
+    """Return the `Hold` of a format that holds these keys of extras as they are, and no others."""
+    return lambda extras, source: {key: extras[key] for key in keys if key in extras}
+
+
 @dataclass(frozen=True)
 class Held:
     """What a format holds itself, so that it stays as read: what is not read has been deleted.
 
     Attributes:
-        extras: Keys of extras of instances.
-        image_extras: Keys of extras of images.
-        attribute: Whether an attribute of an instance is held, by its name and value.
+        extras: Returns what it holds of the extras of an instance.
+        image_extras: Returns what it holds of those of an image.
         columns: Columns of the dataset.
     """
 
-    extras: Collection[str] = ()
-    image_extras: Collection[str] = ()
-    attribute: Callable[[str, Any], bool] | None = None
+    extras: Hold = hold_nothing
+    image_extras: Hold = hold_nothing
     columns: Collection[str] = ()
 
 
@@ -374,7 +388,7 @@ def restore(
 ) -> Annotations:
     """Restore what an ids file holds in a dataset of a format that holds ids and extras itself.
 
-    What has been read may have been edited since, so it comes first: extras take the place of restored ones, and an
+    What has been read may have been edited since, so it comes first: extras are merged, see `merge_edits`, and an
     instance whose id is in the file is the one with that id, wherever it has been moved to.
 
     Args:
@@ -398,7 +412,7 @@ def restore(
 def merge_read(
     restored: Annotations, read: Annotations, held: Held, written: Collection[str] = ()
 ) -> Annotations:
-    """Return restored annotations with what was read, which may have been edited since.
+    """Return restored annotations with what was read, which may have been edited since; see `merge_edits`.
 
     Args:
         restored: The dataset with what its ids file holds.
@@ -408,31 +422,18 @@ def merge_read(
     """
     if restored is read:
         return read
-    pairs = zip(restored.extras, read.extras, strict=True)
-    of_images = zip(restored.image_extras, read.image_extras, strict=True)
+
+    def merge(known: bytes | None, read: bytes | None, hold: Hold, source: str | None) -> bytes | None:
+        old = {} if known is read else decode_extras(known)
+        new = {key: value for key, value in decode_extras(read).items() if key in old or key not in written}
+        return encode_extras(merge_edits(old, hold(old, source), new))
+
+    rows = zip(restored.extras, read.extras, restored.source, strict=True)
+    images = zip(restored.image_extras, read.image_extras, strict=True)
     columns: dict[str, Any] = {name: getattr(read, name) for name in held.columns}
     return replace(
         restored,
-        extras=as_objects([_merge(*pair, written, held.extras, held.attribute) for pair in pairs]),
-        image_extras=[_merge(*pair, written, held.image_extras) for pair in of_images],
+        extras=as_objects([merge(known, new, held.extras, source) for known, new, source in rows]),
+        image_extras=[merge(known, new, held.image_extras, None) for known, new in images],
         **columns,
     )
-
-
-def _merge(
-    restored: bytes | None,
-    read: bytes | None,
-    written: Collection[str],
-    held: Collection[str],
-    is_held: Callable[[str, Any], bool] | None = None,
-) -> bytes | None:
-    old = {} if restored is read else decode_extras(restored)
-    old = {key: value for key, value in old.items() if key not in held}
-    if is_held and (attributes := get_dict(old, "attributes")):
-        old["attributes"] = {name: value for name, value in attributes.items() if not is_held(name, value)}
-        old = old if old["attributes"] else {key: old[key] for key in old if key != "attributes"}
-    new = {key: value for key, value in decode_extras(read).items() if key in old or key not in written}
-    both = {
-        key: get_dict(old, key) | get_dict(new, key) for key in ("attributes",) if key in old and key in new
-    }
-    return encode_extras(old | new | both)

@@ -27,7 +27,7 @@ from boxel.data.annotations import Annotations, ImageId
 from boxel.data.formats.brush import decode_brush
 from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
-from boxel.data.formats.identity import Held, Ids, restore
+from boxel.data.formats.identity import Held, Ids, hold_keys, restore
 from boxel.data.formats.label_studio_config import CONFIG_FILE, number_categories, read_config
 from boxel.data.formats.label_studio_writer import FILE, LOCAL, UNNAMED
 from boxel.data.formats.label_studio_writer import OPTIONS as OPTIONS
@@ -118,7 +118,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     names = [*categories, *sorted(set(reader.labels) - set(categories))]
     rows.sort_labels(reader.labels, names)
     data = rows.build(root, number_categories(names, categories), file)
-    return restore(ids, data, stems, Held([CORNERS], ["data"]))
+    return restore(ids, data, stems, Held(image_extras=hold_keys("data")))
 
 
 def _decode_tasks(file: Path) -> list[Raw]:

@@ -28,7 +28,7 @@ from boxel.data.annotations import Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
 from boxel.data.formats.coco_rows import MALFORMED, to_id
 from boxel.data.formats.extras import encode_extras
-from boxel.data.formats.identity import IDS_FILE, Held, Ids, merge_read
+from boxel.data.formats.identity import IDS_FILE, Held, Ids, hold_keys, merge_read
 from boxel.data.formats.labelme_writer import CORNERED, SHAPE_FIELDS, VERSION, compute_digest
 from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
 from boxel.data.formats.labelme_writer import write as write
@@ -136,7 +136,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         rows.add(one.id, one.image, names.index(one.label), one.box, one.segmentation, **one.fields)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     data = rows.build(images or folder, categories, path)
-    own = Held(["flags", "description", "group_id", "shape_type"], ["flags", "version"])
+    own = Held(hold_keys("flags", "description", "group_id", "shape_type"), hold_keys("flags", "version"))
     restored = merge_read(ids.restore(data, stems, held), data, own)
     image_extras = [
         mine or known for mine, known in zip(data.image_extras, restored.image_extras, strict=True)

@@ -23,21 +23,14 @@ from numpy.typing import NDArray
 
 from boxel.data.annotations import BACKGROUND, Annotations, Category, values_to_labels
 from boxel.data.formats.builder import Builder, read_bytes, read_text
-from boxel.data.formats.extras import decode_extras, encode_extras
-from boxel.data.formats.identity import Ids
+from boxel.data.formats.extras import encode_extras
+from boxel.data.formats.identity import Held, Ids, merge_read
 from boxel.data.formats.names import list_files, pair_labels, stay_inside
 from boxel.data.formats.voc_pngs import VOID, read_png
 from boxel.data.formats.voc_writer import CLASSES as CLASSES
 from boxel.data.formats.voc_writer import class_order
 from boxel.data.formats.voc_writer import write as write
-from boxel.data.formats.voc_xml import (
-    IMAGE_TAGS,
-    OBJECT_TAGS,
-    VocFile,
-    VocObject,
-    merge_fields,
-    read_voc_xml,
-)
+from boxel.data.formats.voc_xml import VocFile, VocObject, hold_image, hold_object, read_voc_xml
 from boxel.data.formats.xml_files import find_root
 from boxel.data.image_names import to_posix
 from boxel.data.images import SUFFIXES
@@ -131,7 +124,8 @@ def read(path: Path, images: Path | None = None) -> Annotations:
             rows.add(f"{xml.stem}:{k}", index, order.index(one.name), box, text, extras=more)
     categories = [Category(k, name) for k, name in enumerate(order, start=1)]
     built = rows.build(root, categories, path)
-    data = _prefer_read(built, ids.restore(built, [xml.stem for xml in parsed]))
+    restored = ids.restore(built, [xml.stem for xml in parsed])
+    data = merge_read(restored, built, Held(hold_object, hold_image))
     names = [category.name for category in data.categories]  # restored in their own order
     if (
         names != order and data.has_segmentation.any()
@@ -217,26 +211,6 @@ def read_splits(folders: Sequence[Path], rows: Builder) -> dict[str, str]:
         if splits:
             break
     return splits
-
-
-def _prefer_read(data: Annotations, restored: Annotations) -> Annotations:
-    """Return restored annotations whose extras are those of the XML where it has them: they may have been edited."""
-    if restored is data:
-        return data
-    pairs = (
-        zip(restored.extras, data.extras, [OBJECT_TAGS] * len(data.extras), strict=True),
-        zip(restored.image_extras, data.image_extras, [IMAGE_TAGS] * len(data), strict=True),
-    )
-    extras, image_extras = (
-        [
-            read
-            if known is read
-            else encode_extras(merge_fields(decode_extras(known), decode_extras(read), tags))
-            for known, read, tags in column
-        ]
-        for column in pairs
-    )
-    return replace(restored, extras=extras, image_extras=image_extras)  # type: ignore[arg-type]  # it becomes an array
 
 
 def _locate(path: Path) -> tuple[Path, list[str]]:

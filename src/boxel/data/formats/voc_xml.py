@@ -95,8 +95,7 @@ def _read_object(element: ElementTree.Element) -> VocObject:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("it has no name")
-    extras = read_fields(element, OBJECT_TAGS)
-    extras = {key: value for key, value in extras.items() if value != _DEFAULTS.get(key, ...)}
+    extras = _object_extras(element)
     rings = [ring for polygon in element.findall("polygon") if len(ring := _read_polygon(polygon)) >= 6]
     rotated = element.find("robndbox")
     outline = [ring[k : k + 2] for ring in rings for k in range(0, len(ring), 2)]
@@ -113,6 +112,11 @@ def _read_object(element: ElementTree.Element) -> VocObject:
     return VocObject(
         name, [_number(bounds, key) for key in ("xmin", "ymin", "xmax", "ymax")], True, rings, extras
     )
+
+
+def _object_extras(element: ElementTree.Element) -> dict[str, Any]:
+    fields = read_fields(element, OBJECT_TAGS)
+    return {key: value for key, value in fields.items() if value != _DEFAULTS.get(key, ...)}
 
 
 def _read_polygon(polygon: ElementTree.Element) -> list[float]:
@@ -196,16 +200,18 @@ def clean_text(text: str) -> str:
     return re.sub(r"[\x00-\x1f\ud800-\udfff\ufffe\uffff]", " ", text).strip()
 
 
-def merge_fields(known: Mapping[str, Any], read: Mapping[str, Any], tags: Collection[str]) -> dict[str, Any]:
-    """Return extras as read, but as known before where XML could not hold them, or not with their types."""
-    element = ElementTree.Element("fields")
-    add_fields(element, known, (*tags, CORNERS))
-    written = read_fields(element)
-    kept = {
-        key: value for key, value in known.items() if key not in written and _DEFAULTS.get(key, ...) != value
-    }
-    same = {key: known[key] for key, value in read.items() if key in known and written.get(key) == value}
-    return kept | dict(read) | same
+def hold_object(extras: dict[str, Any], source: str | None = None) -> dict[str, Any]:
+    """Return what an XML file holds of the extras of an object."""
+    element = ElementTree.Element("object")
+    add_fields(element, extras, (*OBJECT_TAGS, CORNERS))
+    return _object_extras(element)
+
+
+def hold_image(extras: dict[str, Any], source: str | None = None) -> dict[str, Any]:
+    """Return what an XML file holds of the extras of an image."""
+    element = ElementTree.Element("annotation")
+    add_fields(element, extras, IMAGE_TAGS)
+    return read_fields(element)
 
 
 def write_object(

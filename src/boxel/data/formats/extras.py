@@ -11,6 +11,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 
+class _Any:
+    """Equals any value."""
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+ANY = _Any()
+"""What a writer makes up where it knows nothing, e.g. an id, so that `merge_edits` leaves it out."""
+
+
 def decode_extras(extras: bytes | None) -> dict[str, Any]:
     """Return the fields of extras; none for None.
 

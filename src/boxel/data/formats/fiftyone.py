@@ -28,9 +28,9 @@ from PIL import Image
 from boxel.data.annotations import Annotations, Category
 from boxel.data.formats.builder import Builder, explain_json_error, read_utf8
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
-from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES, hold_object
+from boxel.data.formats.fiftyone_writer import FIELD, KNOWN, METADATA, SAMPLES, hold_image, hold_object
 from boxel.data.formats.fiftyone_writer import write as write
-from boxel.data.formats.identity import Held, Ids, hold_keys, restore
+from boxel.data.formats.identity import Held, Ids, restore
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.names import ImageFinder, folder_beside, stay_inside
 from boxel.data.formats.rotated import enclose
@@ -109,8 +109,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     rows.sort_labels(reader.labels, names)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     data = rows.build(root, categories, folder / file)
-    held = Held(hold_object, hold_keys("tags"), ["iscrowd", "quality", "source"])
-    return restore(ids, data, stems, held, written=["fiftyone"])
+    return restore(ids, data, stems, Held(hold_object, hold_image, ["iscrowd", "quality", "source"]))
 
 
 class _Reader:

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.extras import decode_extras, get_dict, get_list
+from boxel.data.formats.extras import ANY, decode_extras, get_dict, get_list
 from boxel.data.formats.layout import Export
 from boxel.masks.rle import decode_in_box
 from boxel.utils.errors import BoxelError
@@ -162,19 +162,27 @@ def _attributes(data: Annotations, i: int) -> dict[str, Any]:
     if data.source[i] is not None:
         attributes["source"] = data.source[i]
     held = hold_object(decode_extras(data.extras[i]))
+    index = {key: v for key, v in held["fiftyone"].items() if key == "index"}
     tags = {"tags": held["tags"]} if "tags" in held else {}
-    return get_dict(held, "attributes") | get_dict(held, "fiftyone") | attributes | tags
+    return get_dict(held, "attributes") | index | attributes | tags
 
 
 def hold_object(extras: dict[str, Any], source: str | None = None) -> dict[str, Any]:
-    """Return what FiftyOne holds of the extras of an object."""
+    """Return what a file holds of the extras of an object."""
+    attributes = {k: v for k, v in get_dict(extras, "attributes").items() if _is_attribute(k, v)}
     index = get_dict(extras, "fiftyone").get("index")
-    held = {
-        "attributes": {k: v for k, v in get_dict(extras, "attributes").items() if _is_attribute(k, v)},
-        "fiftyone": {"index": index} if isinstance(index, int) else {},
-        "tags": [tag for tag in get_list(extras, "tags") if isinstance(tag, str)],
-    }
-    return {key: value for key, value in held.items() if value}
+    own = {"id": ANY} | ({"index": index} if isinstance(index, int) else {})
+    return ({"attributes": attributes} if attributes else {}) | {"fiftyone": own} | _hold_tags(extras)
+
+
+def hold_image(extras: dict[str, Any], source: str | None = None) -> dict[str, Any]:
+    """Return what a file holds of the extras of an image."""
+    return {"fiftyone": {"id": ANY}} | _hold_tags(extras)
+
+
+def _hold_tags(extras: dict[str, Any]) -> dict[str, list[str]]:
+    tags = [tag for tag in get_list(extras, "tags") if isinstance(tag, str)]
+    return {"tags": tags} if tags else {}
 
 
 def _is_attribute(name: str, value: Any) -> bool:
@@ -184,8 +192,8 @@ def _is_attribute(name: str, value: Any) -> bool:
 
 def _tags(data: Annotations, image: int) -> list[str]:
     split = data.splits[image]
-    others = get_list(decode_extras(data.image_extras[image]), "tags")
-    return [*([] if split is None else [split]), *(tag for tag in others if isinstance(tag, str))]
+    others = _hold_tags(decode_extras(data.image_extras[image])).get("tags", [])
+    return [*([] if split is None else [split]), *others]
 
 
 def _object_id(known: Any, path: str, row: int) -> str:

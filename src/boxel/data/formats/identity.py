@@ -383,9 +383,7 @@ class Held:
     columns: Collection[str] = ()
 
 
-def restore(
-    ids: Ids, data: Annotations, stems: Sequence[str], held: Held, written: Collection[str] = ()
-) -> Annotations:
+def restore(ids: Ids, data: Annotations, stems: Sequence[str], held: Held) -> Annotations:
     """Restore what an ids file holds in a dataset of a format that holds ids and extras itself.
 
     What has been read may have been edited since, so it comes first: extras are merged, see `merge_edits`, and an
@@ -396,7 +394,6 @@ def restore(
         data: The dataset as read.
         stems: Stem of each image's files.
         held: What the format holds itself.
-        written: Keys of extras that the writer of the format adds itself.
     """
     restored, known = ids.restore(data, stems, by_id=True), ids.by_text
     if restored is data:
@@ -406,27 +403,23 @@ def restore(
         if (id := known.get(str(read))) is not None and id not in taken:
             final[i] = id
             taken.add(id)
-    return merge_read(replace(restored, ids=final), data, held, written)
+    return merge_read(replace(restored, ids=final), data, held)
 
 
-def merge_read(
-    restored: Annotations, read: Annotations, held: Held, written: Collection[str] = ()
-) -> Annotations:
+def merge_read(restored: Annotations, read: Annotations, held: Held) -> Annotations:
     """Return restored annotations with what was read, which may have been edited since; see `merge_edits`.
 
     Args:
         restored: The dataset with what its ids file holds.
         read: The dataset as read.
         held: What the format holds itself.
-        written: Keys of extras that the writer of the format adds itself.
     """
     if restored is read:
         return read
 
     def merge(known: bytes | None, read: bytes | None, hold: Hold, source: str | None) -> bytes | None:
         old = {} if known is read else decode_extras(known)
-        new = {key: value for key, value in decode_extras(read).items() if key in old or key not in written}
-        return encode_extras(merge_edits(old, hold(old, source), new))
+        return encode_extras(merge_edits(old, hold(old, source), decode_extras(read)))
 
     rows = zip(restored.extras, read.extras, restored.source, strict=True)
     images = zip(restored.image_extras, read.image_extras, strict=True)

@@ -27,7 +27,7 @@ from boxel.data.annotations import Annotations, ImageId
 from boxel.data.formats.brush import decode_brush
 from boxel.data.formats.builder import Builder, decode_loosely, explain_json_error, read_utf8
 from boxel.data.formats.extras import encode_extras, get_dict, get_list, get_text
-from boxel.data.formats.identity import Held, Ids, hold_keys, restore
+from boxel.data.formats.identity import Held, Ids, restore
 from boxel.data.formats.label_studio_config import CONFIG_FILE, number_categories, read_config
 from boxel.data.formats.label_studio_writer import FILE, LOCAL, UNNAMED
 from boxel.data.formats.label_studio_writer import OPTIONS as OPTIONS
@@ -118,7 +118,7 @@ def read(path: Path, images: Path | None = None) -> Annotations:
     names = [*categories, *sorted(set(reader.labels) - set(categories))]
     rows.sort_labels(reader.labels, names)
     data = rows.build(root, number_categories(names, categories), file)
-    return restore(ids, data, stems, Held(image_extras=hold_keys("data")))
+    return restore(ids, data, stems, Held(image_extras=_hold_image))
 
 
 def _decode_tasks(file: Path) -> list[Raw]:
@@ -189,7 +189,7 @@ class _Reader:
             self.rows.report("bad-image", self.file, what, position=position)
             return
         id = task.get("id")
-        extras = encode_extras(_image_extras(data, name) | ({"attributes": of_image} if of_image else {}))
+        extras = encode_extras(_image_extras(data) | ({"attributes": of_image} if of_image else {}))
         split = get_text(data, "split")
         id = id if isinstance(id, int | str) and not isinstance(id, bool) else ""
         image = self.rows.add_image(id, name, *size, split=split, extras=extras)
@@ -405,12 +405,17 @@ def _find_labels(value: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _image_extras(data: dict[str, Any], name: str) -> dict[str, Any]:
+def _image_extras(data: dict[str, Any]) -> dict[str, Any]:
     """Return the data of a task that `write` does not add itself."""
     kept = {key: value for key, value in data.items() if key not in ("file_name", "split")}
     if "file_name" in data and get_text(kept, "image").startswith(LOCAL):
         del kept["image"]
     return {"data": kept} if kept else {}
+
+
+def _hold_image(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Return what a task holds of the extras of its image."""
+    return _image_extras(get_dict(extras, "data") | {"file_name": ""})
 
 
 def _region_extras(region: _Region) -> dict[str, Any]:

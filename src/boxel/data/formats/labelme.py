@@ -13,7 +13,7 @@ import io
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -29,7 +29,7 @@ from boxel.data.formats.builder import Builder, decode_loosely, explain_json_err
 from boxel.data.formats.coco_rows import MALFORMED, to_id
 from boxel.data.formats.extras import encode_extras
 from boxel.data.formats.identity import IDS_FILE, Held, Ids, hold_keys, merge_read
-from boxel.data.formats.labelme_writer import CORNERED, SHAPE_FIELDS, VERSION, compute_digest
+from boxel.data.formats.labelme_writer import CORNERED, SHAPE_DEFAULTS, SHAPE_FIELDS, VERSION, compute_digest
 from boxel.data.formats.labelme_writer import OPTIONS as OPTIONS
 from boxel.data.formats.labelme_writer import write as write
 from boxel.data.formats.layout import file_stems
@@ -45,6 +45,9 @@ _HEAD = 1 << 16
 _MAX_TRIES = 16  # files of a level that are looked into
 # A JSON string (with the colon that makes it a key), or what opens or closes a list or an object.
 _TOKEN = re.compile(rb'("[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z))(\s*:)?|[\[\]{}]', re.DOTALL)
+
+
+_FILE_DEFAULTS = {"flags": {}, "version": VERSION}
 
 
 def recognize(path: Path) -> bool:
@@ -136,12 +139,13 @@ def read(path: Path, images: Path | None = None) -> Annotations:
         rows.add(one.id, one.image, names.index(one.label), one.box, one.segmentation, **one.fields)
     categories = [Category(k, name) for k, name in enumerate(names, start=1)]
     data = rows.build(images or folder, categories, path)
-    own = Held(hold_keys("flags", "description", "group_id", "shape_type"), hold_keys("flags", "version"))
-    restored = merge_read(ids.restore(data, stems, held), data, own)
-    image_extras = [
-        mine or known for mine, known in zip(data.image_extras, restored.image_extras, strict=True)
-    ]
-    return replace(restored, image_extras=image_extras)
+    own = Held(hold_keys("flags", "description", "group_id", "shape_type"), _hold_image)
+    return merge_read(ids.restore(data, stems, held), data, own)
+
+
+def _hold_image(extras: dict[str, Any], source: str | None) -> dict[str, Any]:
+    """Return what a file holds of the extras of its image, if no tool removes the keys that it does not know."""
+    return _carry({key: extras[key] for key in _FILE_DEFAULTS if key in extras}, _FILE_DEFAULTS)
 
 
 def _find_files(folder: Path) -> list[Path]:
@@ -169,7 +173,7 @@ class _File:
         self.pixels = bytes(fields.pop("imageData", b"")).strip(b'"')
         self.id = _take_id(fields)
         self.split: str | None = _take(fields, "split", str)
-        self.extras = _carry(fields, {"flags": {}, "version": VERSION})
+        self.extras = _carry(_decode_all(fields), _FILE_DEFAULTS)
 
 
 def _decode(file: Path, rows: Builder) -> _File | None:
@@ -199,12 +203,15 @@ def _take_id(fields: dict[str, Raw]) -> ImageId | None:
     return None
 
 
-def _carry(fields: Mapping[str, Raw], defaults: Mapping[str, Any]) -> dict[str, Any]:
+def _decode_all(fields: Mapping[str, Raw]) -> dict[str, Any]:
+    return {name: msgspec.json.decode(raw) for name, raw in fields.items()}
+
+
+def _carry(fields: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     """Return the fields that do not have the values that LabelMe gives every file or shape."""
-    values = {name: msgspec.json.decode(raw) for name, raw in fields.items()}
     return {
         name: value
-        for name, value in values.items()
+        for name, value in fields.items()
         if name not in defaults or (value is not None and value != defaults[name])
     }
 
@@ -321,13 +328,12 @@ def _read_instance(image: int, name: str, shapes: list[_Shape], size: tuple[int,
     if not edited:
         fields |= own
         box = box if stated is None else [*stated[:2], stated[0] + stated[2], stated[1] + stated[3]]
-    extras = _carry(others, {"flags": {}, "description": ""})
+    hidden = _take(others, "own", dict[str, Any], {})
+    extras = hidden | _carry(_decode_all(others), SHAPE_DEFAULTS)
     if len(shapes) == 1:
         lone = {} if shapes[0].group_id is None else {"group_id": shapes[0].group_id}
         kind = shapes[0].shape_type
         extras |= lone | ({"shape_type": kind} if kind in CORNERED else {})
-    elif "own_group" in extras:
-        extras["group_id"] = extras.pop("own_group")
     fields["extras"] = encode_extras(extras)
     held = id is not None
     return _Instance(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import count, filterfalse
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,12 @@ CORNERED = ("rotation", "quadrilateral")
 """X-AnyLabeling's shapes of four corners."""
 
 SHAPE_FIELDS = frozenset(("label", "points", "shape_type", "group_id", "mask"))
+
+SHAPE_DEFAULTS: dict[str, Any] = {"flags": {}, "description": ""}
+"""Values that LabelMe gives every shape."""
+
+OWN_FIELDS = frozenset(("id", "written", "quality", "source", "trusted", "iscrowd", "area", "bbox", "own"))
+"""Keys that boxel adds; ``own`` has the fields whose places in a shape are taken, e.g. another ``label``."""
 
 
 def write(data: Annotations, path: Path, simplify: float | None = None) -> list[str]:
@@ -69,7 +75,8 @@ def _shapes(export: Export, image: int) -> list[dict[str, Any]]:
     shapes: list[dict[str, Any]] = []
     own = data.instances_in(image).tolist()
     extras = {instance: decode_extras(data.extras[instance]) for instance in own}
-    used = {fields.get("group_id") for fields in extras.values()}
+    groups = {i: group for i in own if type(group := extras[i].get("group_id")) in (int, str)}
+    used = {*groups.values()}
     free = filterfalse(used.__contains__, count(1))
     lone: set[Any] = set()  # groups of one shape, with its label
     for instance in own:
@@ -80,23 +87,31 @@ def _shapes(export: Export, image: int) -> list[dict[str, Any]]:
         if not np.isfinite(rings[0]).all():
             continue
         points = [np.reshape(ring, (-1, 2)).tolist() for ring in rings]
-        group = extras[instance].pop("group_id", None)
+        group = groups.get(instance)
         if len(rings) > 1:  # its parts need a group of their own
-            extras[instance] |= {} if group is None else {"own_group": group}
             group = next(free)
         elif (group, label) in lone:
             group = None
         lone.add((group, label))
         extent = enclose([point for ring in points for point in ring])
-        fields = extras[instance] | _own_fields(data, instance, points, extent)
-        if len(points) == 1 and len(points[0]) == 4 and fields.get("shape_type") in CORNERED:
-            kind = fields["shape_type"]
-        for ring in points:
-            shape = {"label": label, "points": ring, "group_id": group, "shape_type": kind, "flags": {}}
-            shapes.append(shape | {key: value for key, value in fields.items() if key not in SHAPE_FIELDS})
+        known = extras[instance].get("shape_type")
+        if len(points) == 1 and len(points[0]) == 4 and isinstance(known, str) and known in CORNERED:
+            kind = known
+        shape = {"group_id": group, "shape_type": kind}
+        placed = {key: v for key, v in extras[instance].items() if _has_place(key, v, shape)}
+        others = {key: v for key, v in extras[instance].items() if key not in placed}
+        own = _own_fields(data, instance, points, extent) | ({"own": others} if others else {})
+        shapes += [{"label": label, "points": ring} | shape | {"flags": {}} | placed | own for ring in points]
         area = sum(polygon_area(np.array(ring)) for ring in points) if kind != "rectangle" else None
         export.add(image, instance, extent, mask_area=area)
     return shapes
+
+
+def _has_place(key: str, value: Any, shape: Mapping[str, Any]) -> bool:
+    """Return whether a field of an object is read as it is from its place in a shape."""
+    if key in shape or key in SHAPE_DEFAULTS:
+        return value is not None and value != SHAPE_DEFAULTS.get(key) and value == shape.get(key, value)
+    return key not in SHAPE_FIELDS | OWN_FIELDS
 
 
 def _own_fields(

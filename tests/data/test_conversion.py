@@ -245,8 +245,9 @@ def test_a_filled_box_is_a_box_in_formats_for_training_and_stays_in_coco(source,
     ):
         target = place(tmp_path, format, "out")
         with pytest.warns(ConversionWarning, match=found.format(outcome)):
-            convert(tmp_path / "in/filled.json", target, format, images=source.parent)
+            converted = convert(tmp_path / "in/filled.json", target, format, images=source.parent)
         assert boxel.data.read(target).has_mask.tolist() == masks
+        assert converted.has_mask.sum() == sum(masks)
 
 
 def test_objects_without_a_trusted_mask_are_void_in_voc(source, tmp_path):

@@ -293,7 +293,7 @@ def convert(
         **options: See `ConvertOptions`.
 
     Returns:
-        The dataset as read, with its issues.
+        The dataset as read, but for the masks that are left out as they are none, with its issues.
 
     Raises:
         BoxelError: The source cannot be read, all its images are missing and are to be put into a folder, or the target
@@ -335,7 +335,7 @@ def convert(
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
     made = describe_run("boxel.convert") | {"input": describe_input(source, data)}
     write_as_given(add_record(sound, made), target, format, **others)
-    return data
+    return sound
 
 
 def _write(module: ModuleType, data: Annotations, path: Path, options: WriteOptions) -> list[str]:

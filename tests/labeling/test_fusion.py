@@ -2,20 +2,17 @@
 
 import numpy as np
 import pytest
-from scipy import ndimage
 from scipy.special import logit
 
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import (
+    FusedBox,
     Vote,
     collect_votes,
     flip_boxes,
     flip_soft_mask,
-    fuse_region,
     label_image,
     mean_probability,
-    probability_to_mask,
-    remove_small_components,
     vote_logits,
 )
 from boxel.labeling.overlaps import PlacedMask
@@ -107,9 +104,14 @@ def test_the_flipped_image_gives_a_second_vote():
     assert text(plain.masks[0]) == ["##..", "##..", "##.."] and len(plain.votes) == 1
     flipped = label_one([left], (2, 1, 6, 4), LabelConfig(min_component=0, flip=True))
     assert len(flipped.votes) == 2
-    np.testing.assert_allclose(fuse_region(flipped.votes, 0, flipped.regions[0]), 0.5, atol=1e-6)
+    np.testing.assert_allclose(fused(flipped), 0.5, atol=1e-6)
     plain, flipped_back = everywhere(flipped)
     np.testing.assert_allclose(plain, flipped_back[:, ::-1], atol=1e-5)
+
+
+def fused(found):
+    """Probability of the first box in all of its region."""
+    return FusedBox(found.votes, 0, found.regions[0]).probability(found.regions[0])
 
 
 def everywhere(found):
@@ -135,49 +137,45 @@ def test_the_teacher_sees_the_flipped_image_and_boxes():
 # ---------------------------------------------------------------- masks
 
 
+def predict_mask(probability):
+    vote = Vote("x", [SoftMask(logit(np.array(probability)), (0, 0, len(probability[0]), 1))])
+    return FusedBox([vote], 0, Region(0, 0, len(probability[0]), 1)).predict_mask()[0].tolist()
+
+
 def test_the_threshold_is_one_half():
-    assert probability_to_mask(np.array([[0.5, 0.51, NAN]], dtype=np.float32)).tolist() == [
-        [False, True, False]
+    assert predict_mask([[0.5, 0.51, NAN]]) == [False, True, False]
+    assert predict_mask([[0.5, NAN]]) == predict_mask([[NAN, NAN]]) == [False, False]
+
+
+def random_vote(rng, shape, window, unknown=0.0):
+    logits = rng.normal(size=shape, scale=4).astype(np.float32)
+    logits[rng.random(shape) < unknown] = NAN
+    return Vote("random", [SoftMask(logits, window)])
+
+
+@pytest.mark.parametrize("unknown", [0, 0.1])
+def test_a_mask_of_a_large_region_is_that_of_its_pixels(unknown):
+    """Two networks on grids of different size and place, and one without an opinion."""
+    rng, region = np.random.default_rng(0), Region(30, 10, 1013, 797)
+    votes = [
+        random_vote(rng, (9, 14), (12.5, -20, 1100, 860), unknown),
+        random_vote(rng, (11, 7), (100, 30, 900, 700), unknown),
+        random_vote(rng, (1, 1), (0, 0, 1, 1), 1),
     ]
-    assert probability_to_mask(np.array([[0.5, NAN]], dtype=np.float32)) is None
-    assert probability_to_mask(np.full((2, 2), NAN, dtype=np.float32)) is None
+    box = FusedBox(votes, 0, region)
+    probability = box.probability(region)
+    np.testing.assert_array_equal(box.predict_mask(), probability > 0.5)
+    part = Region(500, 400, 520, 411)
+    np.testing.assert_array_equal(box.confidence(part), probability[390:401, 470:490].astype(np.float16))
+    small = FusedBox(votes, 0, Region(30, 10, 230, 110))
+    np.testing.assert_array_equal(small.predict_mask(), probability[:100, :200] > 0.5)
+    corner = Region(180, 60, 200, 71)
+    np.testing.assert_array_equal(small.confidence(corner), small.probability(corner).astype(np.float16))
 
 
-def test_small_components_are_removed_and_holes_kept():
-    mask = parse_mask(
-        "#####..#",
-        "#...#...",
-        "#.#.#...",
-        "#...#..#",
-        "#####.##",
-    )
-    # Of 21 pixels the ring has 16, the corner 3, the dot in the hole and the dot at the top 1 each.
-    assert text(remove_small_components(mask, 0)) == text(mask)
-    assert text(remove_small_components(mask, 0.05)) == [
-        "#####...",
-        "#...#...",
-        "#...#...",
-        "#...#..#",
-        "#####.##",
-    ]
-    ring = text(remove_small_components(mask, 0.2))
-    assert ring == ["#####...", "#...#...", "#...#...", "#...#...", "#####..."]
-
-
-def test_components_are_8_connected():
-    assert remove_small_components(parse_mask("##..", "##..", "..#."), 0.5)[2, 2]
-
-
-def test_the_largest_component_is_never_removed():
-    assert text(remove_small_components(parse_mask("#.#.##"), 1)) == ["....##"]
-
-
-def test_components_match_scipy():
-    mask = np.random.default_rng(0).random((60, 80)) < 0.3
-    parts, count = ndimage.label(mask, np.ones((3, 3)))
-    areas = ndimage.sum_labels(mask, parts, np.arange(1, count + 1))
-    expected = np.isin(parts, 1 + np.flatnonzero(areas >= 0.01 * mask.sum()))
-    np.testing.assert_array_equal(remove_small_components(mask, 0.01), expected)
+def test_a_large_region_without_an_opinion_has_no_mask():
+    silent = random_vote(np.random.default_rng(0), (2, 2), (0, 0, 1000, 1000), 1)
+    assert not FusedBox([silent], 0, Region(0, 0, 1000, 1000)).predict_mask().any()
 
 
 # ---------------------------------------------------------------- an image
@@ -285,9 +283,7 @@ def test_logits_at_any_pixels():
         logits[0],
         rectangle(found.image, found.boxes[0]).resample(pixel_region(found.boxes[0], 8, 10)),
     )
-    np.testing.assert_allclose(
-        fuse_region(found.votes, 0, found.regions[0]), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5
-    )
+    np.testing.assert_allclose(fused(found), (1 / (1 + np.exp(-10)) + 0.5) / 2, rtol=1e-5)
 
 
 def test_no_boxes():

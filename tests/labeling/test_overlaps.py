@@ -52,15 +52,27 @@ def test_a_pixel_leaves_the_larger_object_if_the_smaller_is_as_confident():
     of_sofa = np.array([[0.9, 0.9, 0.9, 0.7], [0.9, 0.9, 0.8, 0.6]])
     of_dog = np.array([[0.7, 0.8], [0.8, 0.9]])
     for pieces, grids in [([sofa, dog], [of_sofa, of_dog]), ([dog, sofa], [of_dog, of_sofa])]:
-        left = dict(zip(map(id, pieces), resolve_by_confidence(pieces, grids), strict=True))
+        left = dict(
+            zip(map(id, pieces), resolve_by_confidence(pieces, from_grids(pieces, grids)), strict=True)
+        )
         assert drawn(left[id(sofa)]) == ["###.", "##.."]
         assert left[id(dog)].all()
     assert sofa.mask.all()
 
 
+def from_grid(piece, grid):
+    """The confidence of a piece, from a grid over its region."""
+    left, top = piece.region[:2]
+    return lambda part: grid[part.top - top : part.bottom - top, part.left - left : part.right - left]
+
+
+def from_grids(pieces, grids):
+    return [from_grid(piece, grid) for piece, grid in zip(pieces, grids, strict=True)]
+
+
 def by_index(pieces):
     """Each object is more confident than those before it."""
-    return [np.full(piece.mask.shape, index) for index, piece in enumerate(pieces)]
+    return from_grids(pieces, [np.full(piece.mask.shape, index) for index, piece in enumerate(pieces, 1)])
 
 
 def test_only_pixels_of_both_masks_change():
@@ -75,7 +87,8 @@ def test_an_object_yields_to_all_smaller_and_more_confident_ones():
     room, sofa, dog = piece((0, 0, 6, 1), "######"), piece((1, 0, 5, 1), "####"), piece((3, 0, 5, 1), "##")
     confidence = [np.full((1, 6), 0.7), np.array([[0.6, 0.8, 0.8, 0.6]]), np.array([[0.9, 0.65]])]
     # The dog takes the fourth column from both, and the fifth from the sofa alone: the room is more confident of it.
-    left = [drawn(mask) for mask in resolve_by_confidence([room, sofa, dog], confidence)]
+    pieces = [room, sofa, dog]
+    left = [drawn(mask) for mask in resolve_by_confidence(pieces, from_grids(pieces, confidence))]
     assert left == [["##..##"], ["##.."], ["##"]]
 
 
@@ -87,14 +100,43 @@ def test_boxes_of_equal_area_keep_their_pixels():
     )
 
 
-@given(st.lists(st.tuples(*[st.floats(0, 18)] * 2, *[st.floats(1, 12)] * 2), max_size=8), st.integers(0, 99))
-def test_resolving_by_size_partitions_the_covered_pixels(boxes, seed):
-    rng = np.random.default_rng(seed)
+BOXES = st.lists(st.tuples(*[st.floats(0, 18)] * 2, *[st.floats(1, 12)] * 2), max_size=8)
+
+
+def random_pieces(rng, boxes):
     pieces = []
     for x, y, w, h in boxes:
         box = np.array([x, y, x + w, y + h])
         region = pixel_region(box, 20, 20)
         pieces.append(PlacedMask(box, region, rng.random(region.shape) < 0.6))
+    return pieces
+
+
+def on_image(piece, grid):
+    whole = np.zeros((20, 20), dtype=grid.dtype)
+    whole[piece.region.slices] = grid
+    return whole
+
+
+@given(BOXES, st.integers(0, 99))
+def test_painting_by_confidence_compares_each_pair_of_masks(boxes, seed):
+    rng = np.random.default_rng(seed)
+    pieces = random_pieces(rng, boxes)
+    grids = [rng.integers(1, 5, piece.mask.shape) / 4 for piece in pieces]
+    left = resolve_by_confidence(pieces, from_grids(pieces, grids))
+    areas = [(piece.box[2] - piece.box[0]) * (piece.box[3] - piece.box[1]) for piece in pieces]
+    masks = [on_image(*pair) for pair in zip(pieces, (piece.mask for piece in pieces), strict=True)]
+    confidence = [on_image(*pair) for pair in zip(pieces, grids, strict=True)]
+    for large, expected in enumerate([mask.copy() for mask in masks]):
+        for small in range(len(pieces)):
+            if areas[small] < areas[large]:
+                expected &= ~(masks[small] & (confidence[small] >= confidence[large]))
+        np.testing.assert_array_equal(on_image(pieces[large], left[large]), expected)
+
+
+@given(BOXES, st.integers(0, 99))
+def test_resolving_by_size_partitions_the_covered_pixels(boxes, seed):
+    pieces = random_pieces(np.random.default_rng(seed), boxes)
     left = resolve_by_size(pieces, 20, 20)
     before, after = np.zeros((20, 20), dtype=int), np.zeros((20, 20), dtype=int)
     for one, mask in zip(pieces, left, strict=True):

@@ -14,10 +14,14 @@ from boxel.labeling.config import LabelConfig
 from boxel.labeling.overlaps import PlacedMask, box_agreement, resolve_by_confidence, resolve_by_size
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.masks.boxes import Region, pixel_region
-from boxel.masks.crops import resample_at
+from boxel.masks.components import remove_small_components
+from boxel.masks.crops import bound_tiles, resample_at
 from boxel.utils.errors import BoxelError
 
-_STRIP = 1_000_000  # pixels that are fused at once, in about 30 bytes each; a box may have a hundred million
+_STRIP = 1_000_000  # pixels that are fused at once, in about 30 bytes each
+_KEPT = 1 << 18  # maximum pixels of a region whose probabilities are all computed
+_TILE = 32  # rows and columns of a tile of a larger region
+_ROUNDING = 1e-4  # by which a probability may differ from those that bound it
 
 
 class Vote(NamedTuple):
@@ -88,12 +92,12 @@ def label_image(
     votes = collect_votes(teachers, image, boxes, labels, config.flip)
     unmerged, confidence = [], []
     for index, region in enumerate(regions):
-        probability = fuse_region(votes, index, region)
+        fused = FusedBox(votes, index, region)
         if config.crf:
-            probability = _refine_with_crf(image, region, probability)
-        unmerged.append(probability_to_mask(probability, config.min_component))
-        if config.merge == "confident":
-            confidence.append(probability.astype(np.float16))  # kept for all boxes, so in half the memory
+            fused = _refine_with_crf(image, fused)
+        mask = fused.predict_mask()
+        unmerged.append(remove_small_components(mask, config.min_component) if mask.any() else None)
+        confidence.append(fused.confidence)
     # A mask cannot reach past the image, and should not be blamed for it.
     visible = boxes.clip(0, [width, height] * 2)
     made = [index for index, mask in enumerate(unmerged) if mask is not None]
@@ -101,7 +105,7 @@ def label_image(
     if config.merge == "smaller":
         resolved = resolve_by_size([*placed, *existing], height, width)
     elif config.merge == "confident":
-        certain = [np.ones(one.mask.shape, dtype=np.float16) for one in existing]
+        certain = [lambda part: np.ones(part.shape)] * len(existing)
         resolved = resolve_by_confidence([*placed, *existing], [*(confidence[i] for i in made), *certain])
     else:
         resolved = [one.mask for one in placed]
@@ -127,7 +131,7 @@ def collect_votes(
         votes.append(Vote(teacher.name, _call_teacher(teacher, image, boxes, labels)))
         if getattr(teacher, "flips", False) if flip is None else flip:
             width = image.shape[1]
-            flipped = np.ascontiguousarray(image[:, ::-1])
+            flipped = np.asarray(cv2.flip(image, 1), dtype=np.uint8)
             soft_masks = _call_teacher(teacher, flipped, flip_boxes(boxes, width), labels)
             votes.append(Vote(teacher.name, [flip_soft_mask(soft, width) for soft in soft_masks]))
     return votes
@@ -168,12 +172,72 @@ def vote_logits(
     return np.stack([resample_at(soft.logits, soft.window, rows, columns) for soft in soft_masks])
 
 
-def fuse_region(votes: Sequence[Vote], index: int, region: Region) -> NDArray[np.float32]:
-    """Fuse the votes for a box: (rows, columns) probability of the object in a region; NaN without an opinion."""
-    rows, columns = np.arange(region.top, region.bottom), np.arange(region.left, region.right)
-    step = max(1, _STRIP // len(columns))
-    strips = [rows[start : start + step] for start in range(0, len(rows), step)]
-    return np.concatenate([mean_probability(vote_logits(votes, index, strip, columns)) for strip in strips])
+class FusedBox:
+    """The fused votes for a box in its region, which may have a hundred million pixels.
+
+    In a small region all probabilities are computed at once, and kept; in a large one they are computed only where they
+    are asked for, and where the votes for the tile of a pixel leave open whether it is the object's.
+
+    Args:
+        votes: The votes for all boxes of the image.
+        index: Index of the box.
+        region: The pixels that its mask may take.
+    """
+
+    def __init__(self, votes: Sequence[Vote], index: int, region: Region) -> None:
+        self.votes = [vote for vote in votes if vote.has_opinion(index)]
+        self.index, self.region = index, region
+        self._kept: NDArray[np.float16] | None = None
+
+    def probability(self, part: Region) -> NDArray[np.float32]:
+        """Return the (rows, columns) probability of the object in a part of the region; NaN without an opinion."""
+        rows, columns = np.arange(part.top, part.bottom), np.arange(part.left, part.right)
+        step = max(1, _STRIP // len(columns))
+        strips = [rows[start : start + step] for start in range(0, len(rows), step)]
+        return np.concatenate([self._probability_at(strip, columns) for strip in strips])
+
+    def confidence(self, part: Region) -> NDArray[np.float16]:
+        """Return the probability in a part of the region in half precision."""
+        if self._kept is None:
+            return self.probability(part).astype(np.float16)
+        left, top = self.region[:2]
+        return self._kept[part.top - top : part.bottom - top, part.left - left : part.right - left]
+
+    def predict_mask(self) -> NDArray[np.bool_]:
+        """Return where the probability is above 0.5: (rows, columns) bool of the region."""
+        if np.prod(self.region.shape) <= _KEPT:
+            probability = self.probability(self.region)
+            self._kept = probability.astype(np.float16)  # kept for all boxes, so in half the memory
+            return probability > 0.5
+        rows = np.arange(self.region.top, self.region.bottom)
+        columns = np.arange(self.region.left, self.region.right)
+        inside, is_open = self._judge_tiles(rows, columns)
+        mask = np.empty(self.region.shape, dtype=bool)
+        for k, start in enumerate(range(0, len(rows), _TILE)):
+            band = mask[start : start + _TILE]
+            band[:] = np.repeat(inside[k], _TILE)[: len(columns)]
+            unsure = np.flatnonzero(np.repeat(is_open[k], _TILE)[: len(columns)])
+            if len(unsure):
+                band[:, unsure] = self._probability_at(rows[start : start + _TILE], columns[unsure]) > 0.5
+        return mask
+
+    def _judge_tiles(
+        self, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Return which tiles lie in the mask, and which may have an outline or pixels without an opinion."""
+        soft_masks = [vote.soft_masks[self.index] for vote in self.votes]
+        bounds = [bound_tiles(soft.logits, soft.window, rows, columns, _TILE) for soft in soft_masks]
+        if not bounds:
+            nothing = np.zeros((-(-len(rows) // _TILE), -(-len(columns) // _TILE)), dtype=bool)
+            return nothing, nothing
+        low, high = (sigmoid(np.stack(limits)).mean(axis=0) for limits in zip(*bounds, strict=True))
+        inside = low > 0.5 + _ROUNDING
+        return inside, ~inside & ~(high < 0.5 - _ROUNDING)  # NaN is neither
+
+    def _probability_at(self, rows: NDArray[np.int64], columns: NDArray[np.int64]) -> NDArray[np.float32]:
+        if not self.votes:
+            return np.full((len(rows), len(columns)), np.nan, dtype=np.float32)
+        return mean_probability(vote_logits(self.votes, self.index, rows, columns))
 
 
 def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -183,40 +247,21 @@ def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
         >>> mean_probability(np.array([[[0, -9]], [[0, np.nan]]], np.float32)).round(3).tolist()
         [[0.5, 0.0]]
     """
-    known = ~np.isnan(logits)
-    probability = np.tanh(0.5 * logits)  # the logistic function, without overflow
-    probability *= 0.5
-    probability += 0.5
+    known, probability = ~np.isnan(logits), sigmoid(logits)
     with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as it should be
         return probability.sum(axis=0, where=known) / known.sum(axis=0, dtype=np.float32)
 
 
-def _refine_with_crf(
-    image: NDArray[np.uint8], region: Region, probability: NDArray[np.float32]
-) -> NDArray[np.float32]:
+def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Compute the logistic function without overflow."""
+    probability = np.tanh(0.5 * logits)
+    probability *= 0.5
+    probability += 0.5
+    return probability
+
+
+def _refine_with_crf(image: NDArray[np.uint8], fused: FusedBox) -> FusedBox:
     from boxel.labeling.teachers.crf import refine
 
-    return fuse_region([Vote("crf", [refine(image, region, probability)])], 0, region)
-
-
-def probability_to_mask(
-    probability: NDArray[np.float32], min_component: float = 0.0
-) -> NDArray[np.bool_] | None:
-    """Threshold an (h, w) probability at 0.5 and remove small components; None if no pixel is above it.
-
-    Examples:
-        >>> probability_to_mask(np.array([[0.9, 0.2]], dtype=np.float32)).tolist()
-        [[True, False]]
-    """
-    mask = probability > 0.5
-    return remove_small_components(mask, min_component) if mask.any() else None
-
-
-def remove_small_components(mask: NDArray[np.bool_], min_share: float) -> NDArray[np.bool_]:
-    """Remove the 8-connected components of a mask below a share of its area, but never the largest; holes are kept."""
-    _, components, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    areas = stats[:, cv2.CC_STAT_AREA]
-    areas[0] = 0  # the background
-    keep = areas >= min(min_share * areas.sum(), areas.max())
-    keep[0] = False
-    return keep.take(components)
+    region = fused.region
+    return FusedBox([Vote("crf", [refine(image, region, fused.probability(region))])], 0, region)

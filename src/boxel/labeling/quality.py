@@ -90,7 +90,7 @@ def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
             np.abs(2 * probability - 1).mean(),
             probability[small].mean() if small.any() else 0.0,
             _contrast(pixels, small),
-            mask.sum() / area,
+            np.count_nonzero(mask) / area,
             np.log2(np.sqrt(area)),
             np.log2(max(*width_height, 1.0) / max(min(width_height), 1.0)),
             _covered(box, others),

@@ -428,7 +428,7 @@ def _mask_rows(job: _Job, labeled: LabeledImage, positions: NDArray[np.int64]) -
                 quality=None if np.isnan(quality[index]) else float(quality[index]),
                 source="+".join(teachers),
                 trusted=bool(labeled.trusted[index]),
-                area=int(mask.sum()),
+                area=int(np.count_nonzero(mask)),
                 suspect=suspects[index],
             )
         )

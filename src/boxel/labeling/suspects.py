@@ -9,13 +9,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.suspects import SUSPECTS
 from boxel.labeling.fusion import LabeledImage
 from boxel.labeling.quality import CUES, find_bundled
+from boxel.masks.components import find_components
 
 _EMPTY, _TWO_OBJECTS, _LOOSE = SUSPECTS
 
@@ -79,10 +79,10 @@ def has_two_parts(mask: NDArray[np.bool_]) -> bool:
         >>> has_two_parts(np.array([[True, False, True]])), has_two_parts(np.array([[True, True, False]]))
         (True, False)
     """
-    count, _, stats, _ = cv2.connectedComponentsWithStats(mask.view(np.uint8), connectivity=8)
-    if count < 3:
+    areas = find_components(mask).areas
+    if len(areas) < 2:
         return False
-    first, second, third = np.sort([*stats[1:, cv2.CC_STAT_AREA], 0])[::-1][:3]
+    first, second, third = np.sort([*areas, 0])[::-1][:3]
     return bool(second >= MIN_SECOND_PART * first and third < MAX_THIRD_PART * first)
 
 

@@ -250,6 +250,38 @@ def resample_at(
     return _lerp(tall, before, after, weight_x, axis=1)
 
 
+def bound_tiles(
+    grid: NDArray[np.float32],
+    window: ArrayLike,
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    side: int,
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """Bound the values of :func:`resample_at` in tiles of `side` rows and columns, from the cells that they depend on.
+
+    Returns:
+        Minima and maxima (tiles down, tiles across); NaN if a tile may depend on a cell of NaN.
+
+    Examples:
+        >>> grid = np.array([[0, 1, 5]], dtype=np.float32)
+        >>> bound_tiles(grid, (0, 0, 12, 1), np.arange(1), np.arange(12), side=6)[1]
+        array([[1., 5.]], dtype=float32)
+    """
+    x0, y0, x1, y1 = np.asarray(window, dtype=np.float64)
+    low = high = grid
+    for axis, pixels, start, end in ((0, rows, y0, y1), (1, columns, x0, x1)):
+        before, after, _ = _cells(pixels, start, end, grid.shape[axis])
+        last = np.minimum(np.arange(side, len(pixels) + side, side), len(pixels)) - 1
+        spans = np.stack([before[::side], after[last] + 1], axis=1).ravel()
+        low, high = (
+            reduce.reduceat(np.concatenate([values, values.take([-1], axis)], axis), spans, axis)
+            for reduce, values in ((np.minimum, low), (np.maximum, high))
+        )
+        every_other = np.arange(0, len(spans), 2)  # what lies between two spans is of no use
+        low, high = low.take(every_other, axis), high.take(every_other, axis)
+    return low, high
+
+
 def _cells(
     pixels: NDArray[np.int64], start: float, end: float, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:

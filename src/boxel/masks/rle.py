@@ -8,6 +8,7 @@ from functools import lru_cache
 from numbers import Integral
 from typing import Any, TypeAlias
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
@@ -17,6 +18,8 @@ Rle: TypeAlias = dict[str, Any]
 
 Segmentation: TypeAlias = Sequence[Sequence[float]] | Mapping[str, Any]
 """A COCO segmentation: polygons ``[[x0, y0, x1, y1, ...], ...]`` or a run-length code in either form."""
+
+_STRIP = 1 << 22  # pixels that are encoded at once
 
 MAX_COORDINATE = 1_000_000  # pixels from the origin; a vertex beyond is an error
 
@@ -206,9 +209,14 @@ def encode_in_box(mask: NDArray[np.generic], x0: int, y0: int, height: int, widt
     h, w = mask.shape
     # Codes run down the columns. A zero below each column keeps its last run apart from the next one's
     # first, and one more in front lets the first run begin with an edge.
-    padded = np.zeros(1 + w * (h + 1), dtype=bool)
-    padded[1:].reshape(w, h + 1)[:, :h] = (mask != 0).T
-    edges = np.flatnonzero(padded[1:] != padded[:-1])
+    found = [np.zeros(0, dtype=np.int64)]
+    step = max(1, _STRIP // (h + 1))
+    for start in range(0, w if h else 0, step):
+        part = cv2.transpose((mask[:, start : start + step] != 0).view(np.uint8))
+        padded = np.zeros(1 + len(part) * (h + 1), dtype=np.uint8)
+        padded[1:].reshape(-1, h + 1)[:, :h] = part.reshape(-1, h)
+        found.append(np.flatnonzero(padded[1:] != padded[:-1]) + start * (h + 1))
+    edges = np.concatenate(found)
     edges = x0 * height + y0 + edges // (h + 1) * height + edges % (h + 1)
     # If the mask is as tall as the image, a run continues in the next column: join the two.
     touching = np.flatnonzero(edges[1:] == edges[:-1])

@@ -1,8 +1,9 @@
-"""Commands that predict masks of boxes: label and adapt."""
+"""Commands about masks of boxes: label, next and adapt."""
 
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import signal
 import sys
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from boxel.cli.options import DATA, Command, Option, check_writable, read_data
+from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -58,6 +59,12 @@ def _label(given: dict[str, Any]) -> int:
     if suspects := outcome.describe_suspects():
         where = f"listed in {report}" if report else "`suspect` in the masks file marks each"
         print(f"{suspects}; {where}")
+    if outcome.guarantee and outcome.guarantee.remaining:
+        draw = [] if outcome.guarantee.masks else ["--random"]
+        count = outcome.guarantee.missing or 20
+        checked = ["--checked", given["calibrate_on"]] if "calibrate_on" in given else []
+        words = [given["out"], "--images", str(outcome.data.root), *checked, *draw, "--count", str(count)]
+        print(f"next: {shlex.join(['boxel', 'next', *words])} --out next.json")
     return 1 if outcome.failures else 0
 
 
@@ -76,6 +83,59 @@ def _interrupted_by_sigterm() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+def _next_options() -> list[Option]:
+    from boxel.utils.config import NonNegativeInt, PositiveInt
+
+    out = "COCO file of the images with these masks, to correct them"
+    draw = "draw the masks at random, which `boxel label --guarantee` assumes"
+    checked = "masks that you have corrected so far: they are not listed, and written to --out too"
+    annotations, images, _ = DATA
+    return [
+        annotations,
+        images,
+        Option("count", "maximum number of masks", PositiveInt, default=20),
+        Option("random", draw, bool),
+        Option("seed", "seed of the random draw", NonNegativeInt, default=0),
+        Option("checked", checked, metavar="FILE", is_input=True),
+        Option("out", out, metavar="FILE"),
+        Option("json", JSON_HELP, metavar="FILE"),
+    ]
+
+
+def _next(given: dict[str, Any]) -> int:
+    from boxel.data import read, write
+    from boxel.labeling import choose_next, select_next, take_checked
+
+    out = check_writable(given["out"], ".json") if "out" in given else None
+    data = read_data(given)
+    checked: list[int] = []
+    if "checked" in given:
+        data, checked = take_checked(data, read(given["checked"]))
+    chosen = choose_next(data, given["count"], random=given.get("random", False), seed=given["seed"])
+    rows = [
+        {
+            "file": data.paths[data.image_index[one.instance]],
+            "id": data.ids[one.instance],
+            "class": data.categories[data.labels[one.instance]].name,
+            "quality": round(float(data.quality[one.instance]), 3),
+            "reason": one.reason,
+        }
+        for one in chosen
+    ]
+    if out is not None:
+        write(select_next(data, chosen, checked), out)
+    if "json" in given:
+        known = [row | {"quality": None} if math.isnan(row["quality"]) else row for row in rows]
+        write_json(known, given["json"])
+    if given.get("json") != "-":
+        texts = [list(rows[0]), *(list(map(str, row.values())) for row in rows)]
+        widths = [max(map(len, column)) for column in zip(*texts, strict=True)]
+        print(*("  ".join(map(str.ljust, row, widths)).rstrip() for row in texts), sep="\n")
+        if out is not None:
+            print(f"written to {out}")
+    return 0
 
 
 def _adapt_options() -> list[Option]:
@@ -105,6 +165,12 @@ LABEL = Command(
     "boxes.json --images photos/ --out masks.json --report report.html",
     _label_options,
     _label,
+)
+NEXT = Command(
+    "List the masks whose correction is worth the most, or a random sample.",
+    "masks.json --images photos/ --count 20 --out next.json",
+    _next_options,
+    _next,
 )
 ADAPT = Command(
     "Train the bundled network on your boxes and masks.",

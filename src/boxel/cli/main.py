@@ -15,7 +15,7 @@ from boxel.cli.check import CHECK
 from boxel.cli.data import CONVERT
 from boxel.cli.draw import DRAW
 from boxel.cli.evaluate import EVALUATE
-from boxel.cli.label import ADAPT, LABEL
+from boxel.cli.label import ADAPT, LABEL, NEXT
 from boxel.cli.options import Command
 from boxel.cli.predict import PREDICT
 from boxel.cli.tools import DEMO, EXPORT, INSPECT, SEGMENTS, TUNE_CRF
@@ -32,6 +32,7 @@ COMMANDS: dict[str, Command] = {
     "check": CHECK,
     "convert": CONVERT,
     "label": LABEL,
+    "next": NEXT,
     "draw": DRAW,
     "adapt": ADAPT,
     **TRAIN,

@@ -6,6 +6,8 @@ from .calibration import calibrate as calibrate
 from .config import LabelConfig as LabelConfig
 from .fusion import LabeledImage as LabeledImage
 from .fusion import label_image as label_image
+from .guarantee import Guarantee as Guarantee
+from .guarantee import find_threshold as find_threshold
 from .overlaps import box_agreement as box_agreement
 from .overlaps import resolve_by_confidence as resolve_by_confidence
 from .overlaps import resolve_by_size as resolve_by_size
@@ -13,6 +15,10 @@ from .quality import Calibration as Calibration
 from .quality import fit_calibration as fit_calibration
 from .quality import load_calibration as load_calibration
 from .quality import save_calibration as save_calibration
+from .review import NextMask as NextMask
+from .review import choose_next as choose_next
+from .review import select_next as select_next
+from .review import take_checked as take_checked
 from .runner import LabelResult as LabelResult
 from .teachers import make_teacher as make_teacher
 from .teachers.base import SoftMask as SoftMask

@@ -13,8 +13,9 @@ from boxel.data import Annotations, Category, read, recognize, select_split
 from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
 from boxel.data.provenance import describe_input
-from boxel.labeling.calibration import calibrate
+from boxel.labeling.calibration import calibrate, check_masks
 from boxel.labeling.config import LabelConfig, parse_label_config
+from boxel.labeling.guarantee import CheckedMasks, guarantee_masks
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration
 from boxel.labeling.runner import LabelResult, check_store, label_images
 from boxel.labeling.store import Store
@@ -93,7 +94,8 @@ def label_data(
 
     Args:
         to: One or several formats of `EXPORTS` to write too, each into a folder beside ``out``, e.g. ``masks_yolo/``.
-        calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated.
+        calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated. A guarantee
+            compares with them too; without them, it compares with the true masks of ``data``.
 
     Raises:
         BoxelError: As for :func:`label`.
@@ -118,21 +120,41 @@ def label_data(
         )  # before minutes of work
         edited = target.take_edits(boxes)
         made_from = describe_input(data, boxes) if paths else {}
-        if calibrate_on is not None:
-            calibration = calibrate(_read_masks(calibrate_on, boxes), teachers, parsed, calibration)
-        elif calibration is None:
-            logger.warning(
-                "masks of %s get no quality until you calibrate it: name annotations with at least %d true masks in "
-                "`calibrate_on`",
-                " and ".join(teacher.name for teacher in teachers) + " together" * (len(teachers) > 1),
-                MIN_MASKS,
-            )
+        given = None if calibrate_on is None else _read_masks(calibrate_on, boxes)
+        calibration, checked = _calibrate(edited.data, given, teachers, parsed, calibration)
         result = label_images(edited.data, teachers, parsed, store, calibration, edited.own)
+        if checked is not None:
+            trusted, guarantee = guarantee_masks(result.data, result.made, checked)
+            used = result.settings | {"guarantee": guarantee.iou}
+            result = replace(result, data=trusted, guarantee=guarantee, settings=used)
         masks = edited.set_fields(result.data)
         if paths:
             masks = target.add_provenance(masks, made_from, result.settings)
             target.write(masks, edited)
         return replace(result, data=masks)
+
+
+def _calibrate(
+    data: Annotations,
+    given: Annotations | None,
+    teachers: Sequence[Teacher],
+    config: LabelConfig,
+    calibration: Calibration | None,
+) -> tuple[Calibration | None, CheckedMasks | None]:
+    """Calibrate the quality on the true masks that are given; check it for a guarantee, if one is asked for."""
+    if config.guarantee is not None:
+        known = data if given is None else given
+        return check_masks(known, teachers, config, calibration, recalibrate=given is not None)
+    if given is not None:
+        return calibrate(given, teachers, config, calibration), None
+    if calibration is None:
+        logger.warning(
+            "masks of %s get no quality until you calibrate it: name annotations with at least %d true masks in "
+            "`calibrate_on`",
+            " and ".join(teacher.name for teacher in teachers) + " together" * (len(teachers) > 1),
+            MIN_MASKS,
+        )
+    return calibration, None
 
 
 def load_teachers(

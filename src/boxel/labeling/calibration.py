@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from boxel.data import Annotations
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
+from boxel.labeling.guarantee import MIN_SIDE, MIN_TRUE_MASKS, CheckedMasks
 from boxel.labeling.quality import CUES, MIN_MASKS, Calibration, compute_cues, fit_calibration
 from boxel.labeling.runner import describe_failure, load_image
 from boxel.labeling.teachers.base import Teacher
@@ -21,8 +22,8 @@ from boxel.utils.progress import progress
 
 logger = logging.getLogger(__name__)
 
-MIN_SIDE = 16.0  # minimum shorter side, in pixels, of the boxes that calibration uses
 MIN_MASKS_TO_FIT = 300  # minimum for a calibration of their own; fewer masks only correct an existing one
+_FOLDS = 10  # of the masks, of which each gets a quality from a calibration on the others
 _PRIOR_MASKS = 10  # number of masks that weigh as much as the calibration that they correct
 
 
@@ -55,9 +56,66 @@ def calibrate(
             f"{data.file}: {len(ious)} ground-truth masks of boxes of at least {MIN_SIDE:g} pixels; calibration takes "
             f"at least {MIN_MASKS}, add some."
         )
-    if prior is None or len(ious) >= MIN_MASKS_TO_FIT:
+    return fit_or_correct(cues, ious, None if len(ious) >= MIN_MASKS_TO_FIT else prior)
+
+
+def check_masks(
+    data: Annotations,
+    teachers: Sequence[Teacher],
+    config: LabelConfig,
+    prior: Calibration | None,
+    recalibrate: bool,
+) -> tuple[Calibration, CheckedMasks]:
+    """Compare the masks that teachers predict with true masks, for a guarantee.
+
+    Args:
+        data: Boxes with true masks, among others perhaps; masks with a `source` are not true ones.
+        teachers: The teachers that predict the masks.
+        config: Settings, with the IoU to guarantee.
+        prior: The calibration of the quality, if there is one.
+        recalibrate: Calibrate the quality on the true masks. The quality of each is then that of a calibration on
+            others, so that it does not depend on its own IoU.
+
+    Returns:
+        The calibration, and the quality and the IoU of the predicted masks.
+
+    Raises:
+        BoxelError: There are too few true masks for any guarantee.
+    """
+    iou = config.guarantee or 0.0
+    drawn = np.array([source is None for source in data.source], dtype=bool)
+    cues, ious = collect_cues(replace(data, trusted=data.trusted & drawn), teachers, config)
+    if len(ious) < MIN_TRUE_MASKS:
+        raise BoxelError(
+            f"{data.file or 'the dataset'}: a `guarantee` takes at least {MIN_TRUE_MASKS} true masks of boxes of at "
+            f"least {MIN_SIDE:g} pixels, and there are {len(ious)}; correct at least {MIN_TRUE_MASKS - len(ious)} more "
+            "that `boxel next --random` draws, and name their file in `calibrate_on`."
+        )
+    if not recalibrate and prior is not None:
+        return prior, CheckedMasks(prior.estimate(cues), ious, iou)
+    known = None if len(ious) >= MIN_MASKS_TO_FIT else prior
+    left_out = estimate_left_out(cues, ious, known)
+    return fit_or_correct(cues, ious, known), CheckedMasks(left_out, ious, iou)
+
+
+def fit_or_correct(
+    cues: NDArray[np.float64], ious: NDArray[np.float64], prior: Calibration | None
+) -> Calibration:
+    """Fit a calibration to (M, C) cues and (M,) IoU of masks, or correct the one that there is."""
+    if prior is None:
         return fit_calibration(cues, ious)
     return correct_calibration(prior, prior.estimate(cues), ious)
+
+
+def estimate_left_out(
+    cues: NDArray[np.float64], ious: NDArray[np.float64], prior: Calibration | None
+) -> NDArray[np.float64]:
+    """Estimate the (M,) quality of each mask by a calibration on the other folds."""
+    order, quality = np.arange(len(ious)), np.zeros(len(ious))
+    for fold in range(_FOLDS):
+        here = order % _FOLDS == fold
+        quality[here] = fit_or_correct(cues[~here], ious[~here], prior).estimate(cues[here])
+    return quality
 
 
 def collect_cues(

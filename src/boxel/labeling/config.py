@@ -8,8 +8,8 @@ from typing import Any, Literal
 
 from jsonargparse.typing import restricted_number_type
 
-from boxel.utils.config import ClosedUnitInterval, Config, PositiveInt, parse_config
-from boxel.utils.errors import BoxelError
+from boxel.utils.config import ClosedUnitInterval, Config, OpenUnitInterval, PositiveInt, parse_config
+from boxel.utils.errors import BoxelError, UsageError
 
 BoxSlack = restricted_number_type("BoxSlack", float, [(">=", 0), ("<", 0.5)])
 
@@ -32,6 +32,8 @@ class LabelConfig(Config):
             takes it (BoxCaseg, Section 3.4); `none`: both keep it.
         drop: Minimum IoU of a mask's tight box with its box (BoxCaseg, Section 3.4 and Table 8); a mask below it is
             kept but marked as not trusted.
+        guarantee: Trust only masks that are guaranteed to have this IoU with the truth: with 95 % confidence at least
+            90 % of them do. It takes at least 29 true masks that are drawn at random from the dataset.
         relabel: Also make new masks for instances that have a trusted one.
         overwrite: Discard what was edited in the outputs since they were written, and replace an output that exists
             without the record of its job.
@@ -50,6 +52,7 @@ class LabelConfig(Config):
     min_component: ClosedUnitInterval = 0.02
     merge: Literal["confident", "smaller", "none"] = "confident"
     drop: ClosedUnitInterval = 0.0
+    guarantee: OpenUnitInterval | None = None
     relabel: bool = False
     overwrite: bool = False
     workers: PositiveInt = 2
@@ -59,6 +62,8 @@ class LabelConfig(Config):
         super().__post_init__()
         if not self.teachers:
             raise BoxelError("teachers is empty; name at least one.")
+        if self.guarantee is not None and self.drop:
+            raise UsageError("`drop` and `guarantee` both decide which masks are trusted; give one of them.")
 
 
 def parse_label_config(

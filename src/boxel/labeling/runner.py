@@ -31,6 +31,7 @@ from boxel.data.images import describe_missing, read_image
 from boxel.data.suspects import describe_suspects, find_suspects, mark_suspect
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
+from boxel.labeling.guarantee import Guarantee
 from boxel.labeling.outputs import left_out, load_records
 from boxel.labeling.overlaps import PlacedMask
 from boxel.labeling.quality import Calibration, compute_cues
@@ -46,7 +47,8 @@ from boxel.utils.progress import progress
 logger = logging.getLogger(__name__)
 
 _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be committed in order
-_NEUTRAL_SETTINGS = "workers", "device", "overwrite"  # a device that matters is in a teacher's identity
+# A device that matters is in a teacher's identity.
+_NEUTRAL_SETTINGS = "workers", "device", "overwrite", "guarantee"
 _QUALITY = "weights of the quality"  # the setting that is known only after a calibration
 _FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas", "extras")
 _SKIP, _KEEP, _LABEL = range(3)  # roles of an instance: ignored, has a mask that stays, or gets a mask
@@ -67,6 +69,7 @@ class LabelResult:
         reasons: Why they were replaced, with ids.
         unmasked: Indices of annotations that got no mask although their image was labeled.
         settings: All settings that the masks depend on, by name.
+        guarantee: What is guaranteed of the masks that are trusted, if that was asked for.
     """
 
     data: Annotations
@@ -79,6 +82,7 @@ class LabelResult:
     reasons: str
     unmasked: NDArray[np.int64]
     settings: dict[str, object]
+    guarantee: Guarantee | None = None
 
     def summary(self) -> str:
         """Summarize in one line how many boxes got a mask, how good these are, and what the other boxes have."""
@@ -95,13 +99,15 @@ class LabelResult:
             text += f"; {(made & ~self.replaced).sum():,} made, {kept.sum():,} kept"
             text += f", {self.reasons}" if self.reasons else ""
         others = {
-            "of them not trusted": made & ~data.trusted,
+            "of them not trusted": made & ~data.trusted & (self.guarantee is None),
             "without a mask: no object seen in the box, or outside the image": lacking & unseen,
             "without a mask: the box has no area": lacking & ~data.has_box,
             "without a mask: the image could not be labeled": lacking & ~unseen & data.has_box,
             "left alone as crowds": data.iscrowd,
         }
-        return "; ".join([text, *(f"{some.sum():,} {what}" for what, some in others.items() if some.any())])
+        parts = [f"{some.sum():,} {what}" for what, some in others.items() if some.any()]
+        parts += [self.guarantee.describe()] if self.guarantee else []
+        return "; ".join([text, *parts])
 
     def describe_suspects(self) -> str:
         """State how many boxes look wrong by content, of each kind, with annotation ids; empty if none does."""

@@ -27,6 +27,9 @@ def _convert_options() -> list[Option]:
         Option("polygons", polygons, hint=bool),
         Option("simplify", simplify, hint=float, metavar="PIXELS"),
         Option("untrusted", untrusted, metavar="WHAT"),
+        Option(
+            "rotated", "add `corners`, the smallest rotated box around each mask, to its fields", hint=bool
+        ),
         Option("val_share", "put this share of the images into a split val", hint=float, metavar="SHARE"),
         Option("seed", "seed of that choice; 0 if it is not given", hint=int),
         Option("group_by", group, metavar="REGEX"),

@@ -27,6 +27,10 @@ def _label_options() -> list[Option]:
     )
     to = "further formats to write, each into a folder beside --out: yolo,voc,labelme,cvat,label-studio,sbd"
     calibrate = "annotations with true masks of at least 20 boxes, to calibrate the quality with"
+    tighten = (
+        "replace boxes that look loose by the tight boxes of good masks; `original_box` keeps the old ones"
+    )
+    rotated = "add `corners`, the smallest rotated box around each mask, to its fields"
     annotations, images, _ = DATA  # label maps have no boxes
     return [
         annotations,
@@ -35,6 +39,8 @@ def _label_options() -> list[Option]:
         Option("teacher", teacher, list[str], default=["boxcaseg"]),
         Option("to", to, list[str], metavar="FORMAT,...", default=[]),
         Option("report", "write a page on the masks and their quality", metavar="HTML"),
+        Option("tighten", tighten, hint=bool, default=False),
+        Option("rotated", rotated, hint=bool, default=False),
         Option("calibrate_on", calibrate, aliases=("calibrate",), metavar="FILE", is_input=True),
         *(option for option in settings_options(LabelConfig()) if option.dest != "teachers"),
     ]

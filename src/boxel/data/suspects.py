@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from boxel.data.annotations import Annotations
-from boxel.data.formats.extras import decode_extras, encode_extras
+from boxel.data.formats.extras import decode_extras, set_field
 from boxel.utils.printable import name_ids
 
 FIELD = "suspect"
@@ -21,10 +21,7 @@ def mark_suspect(extras: bytes | None, suspect: str | None) -> bytes | None:
         >>> mark_suspect(mark_suspect(b'{"track_id":1}', "empty"), None)
         b'{"track_id":1}'
     """
-    if suspect is None and (extras is None or FIELD.encode() not in extras):
-        return extras
-    fields = {name: value for name, value in decode_extras(extras).items() if name != FIELD}
-    return encode_extras(fields | ({} if suspect is None else {FIELD: suspect}))
+    return set_field(extras, FIELD, suspect)
 
 
 def find_suspects(data: Annotations) -> dict[str, list[int]]:

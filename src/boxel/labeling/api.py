@@ -9,10 +9,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 from boxel.data import Annotations, Category, read, recognize, select_split
+from boxel.data.formats.extras import decode_extras, set_field
+from boxel.data.formats.rotated import CORNERS, add_rotated_boxes, is_rotated
 from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
 from boxel.data.provenance import describe_input
+from boxel.data.tightening import FIELD as ORIGINAL_BOX
+from boxel.data.tightening import restore_boxes, tighten_boxes
 from boxel.labeling.calibration import calibrate, check_masks
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.guarantee import CheckedMasks, guarantee_masks
@@ -45,6 +52,8 @@ def label(
     out: str | Path | None = None,
     teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     config: LabelConfig | Mapping[str, object] | None = None,
+    tighten: bool = False,
+    rotated: bool = False,
     **settings: Any,
 ) -> Annotations:
     """Make masks for a dataset that has boxes.
@@ -61,6 +70,9 @@ def label(
         teacher: One or several teachers: names for :func:`~boxel.labeling.teachers.make_teacher`, model folders, or
             teachers of your own. The default is the bundled BoxCaseg.
         config: Settings; see :class:`~boxel.labeling.config.LabelConfig`.
+        tighten: Replace a box by the tight box of its mask if it looks loose and the mask good. Its `extras` keep the
+            old one as ``original_box``, from which a later run starts.
+        rotated: Add ``corners``, those of the smallest rotated rectangle around each mask, to the `extras`.
         **settings: Single settings that take precedence over ``config``, e.g. ``drop=0.7``.
 
     Returns:
@@ -76,7 +88,17 @@ def label(
         >>> bool(masks.has_mask.all())
         True
     """
-    return label_data(data, images=images, out=out, teacher=teacher, config=config, **settings).data
+    result = label_data(
+        data,
+        images=images,
+        out=out,
+        teacher=teacher,
+        config=config,
+        tighten=tighten,
+        rotated=rotated,
+        **settings,
+    )
+    return result.data
 
 
 def label_data(
@@ -88,6 +110,8 @@ def label_data(
     teacher: TeacherLike | Sequence[TeacherLike] | None = None,
     config: LabelConfig | Mapping[str, object] | None = None,
     calibrate_on: Annotations | str | Path | None = None,
+    tighten: bool = False,
+    rotated: bool = False,
     **settings: Any,
 ) -> LabelResult:
     """Make masks as :func:`label` does, with two more arguments, and return what happened on the way too.
@@ -96,6 +120,8 @@ def label_data(
         to: One or several formats of `EXPORTS` to write too, each into a folder beside ``out``, e.g. ``masks_yolo/``.
         calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated. A guarantee
             compares with them too; without them, it compares with the true masks of ``data``.
+        tighten: As for :func:`label`.
+        rotated: As for :func:`label`.
 
     Raises:
         BoxelError: As for :func:`label`.
@@ -113,23 +139,29 @@ def label_data(
         logger.warning("%s: there are no boxes in it; check that it is the right file", boxes.file)
     # A teacher that cannot be made leaves no file behind.
     teachers, calibration = load_teachers(teacher, parsed, boxes.categories)
+    if tighten and calibration is None and calibrate_on is None and parsed.guarantee is None:
+        raise UsageError(f"`tighten` needs a quality; {_describe_uncalibrated(teachers)}.")
     with Store(_store_path(paths["coco"]) if paths else None) as store:
         target = Target(store, paths, parsed.overwrite)
         check_store(
-            boxes, teachers, parsed, store, in_memory=isinstance(data, Annotations)
+            restore_boxes(boxes), teachers, parsed, store, in_memory=isinstance(data, Annotations)
         )  # before minutes of work
         edited = target.take_edits(boxes)
         made_from = describe_input(data, boxes) if paths else {}
-        given = None if calibrate_on is None else _read_masks(calibrate_on, boxes)
-        calibration, checked = _calibrate(edited.data, given, teachers, parsed, calibration)
-        result = label_images(edited.data, teachers, parsed, store, calibration, edited.own)
+        true = None if calibrate_on is None else _read_masks(calibrate_on, boxes)
+        given = restore_boxes(edited.data)
+        calibration, checked = _calibrate(given, true, teachers, parsed, calibration)
+        result = label_images(given, teachers, parsed, store, calibration, edited.own)
         if checked is not None:
             trusted, guarantee = guarantee_masks(result.data, result.made, checked)
             used = result.settings | {"guarantee": guarantee.iou}
             result = replace(result, data=trusted, guarantee=guarantee, settings=used)
-        masks = edited.set_fields(result.data)
+        masks = _set_boxes(edited.set_fields(result.data), edited.data, result.made)
+        masks = tighten_boxes(masks, np.flatnonzero(result.made)) if tighten else masks
+        masks = add_rotated_boxes(masks) if rotated else masks
         if paths:
-            masks = target.add_provenance(masks, made_from, result.settings)
+            wanted = {name: True for name, on in (("tighten", tighten), ("rotated", rotated)) if on}
+            masks = target.add_provenance(masks, made_from, result.settings | wanted)
             target.write(masks, edited)
         return replace(result, data=masks)
 
@@ -148,13 +180,32 @@ def _calibrate(
     if given is not None:
         return calibrate(given, teachers, config, calibration), None
     if calibration is None:
-        logger.warning(
-            "masks of %s get no quality until you calibrate it: name annotations with at least %d true masks in "
-            "`calibrate_on`",
-            " and ".join(teacher.name for teacher in teachers) + " together" * (len(teachers) > 1),
-            MIN_MASKS,
-        )
+        logger.warning("%s", _describe_uncalibrated(teachers))
     return calibration, None
+
+
+def _describe_uncalibrated(teachers: Sequence[Teacher]) -> str:
+    names = " and ".join(teacher.name for teacher in teachers) + " together" * (len(teachers) > 1)
+    return (
+        f"masks of {names} get no quality until you calibrate it: name annotations with at least {MIN_MASKS} true "
+        "masks in `calibrate_on`"
+    )
+
+
+def _set_boxes(masks: Annotations, given: Annotations, made: NDArray[np.bool_]) -> Annotations:
+    """Return masks with the boxes that they were made from; other instances keep theirs, whether tightened or not.
+
+    Corners that an earlier run made from a mask which was replaced are gone.
+    """
+    boxes, extras = masks.boxes.copy(), masks.extras.copy()
+    boxes[~made] = given.boxes[~made]
+    for row in range(len(made)):
+        fields = decode_extras(given.extras[row])
+        extras[row] = set_field(extras[row], ORIGINAL_BOX, None if made[row] else fields.get(ORIGINAL_BOX))
+        replaced = made[row] and given.segmentations[row] is not None
+        if replaced and CORNERS in fields and not is_rotated(fields, boxes[row]):
+            extras[row] = set_field(extras[row], CORNERS, None)
+    return replace(masks, boxes=boxes, extras=extras)
 
 
 def load_teachers(

@@ -15,8 +15,11 @@ from pycocotools import mask as coco_mask
 
 from boxel.data.annotations import COLUMNS, Annotations, Category, ImageId, fresh_ids
 from boxel.data.formats.coco_writer import with_original
+from boxel.data.formats.extras import decode_extras, set_field
 from boxel.data.formats.layout import file_stems
+from boxel.data.formats.rotated import CORNERS, is_rotated
 from boxel.data.suspects import mark_suspect
+from boxel.data.tightening import FIELD as ORIGINAL_BOX
 from boxel.labeling.outputs import Changes, Origins, Output, image_keys, origin_digest
 from boxel.labeling.store import Store
 from boxel.masks.boxes import paired_box_iou
@@ -104,8 +107,12 @@ def collect(before: Output, found: Annotations, changes: Changes) -> Edits:
 
 
 def _row(found: Annotations, row: int, drawn: bool) -> Row:
-    """Return an instance; what a user has drawn has no source, is trusted, and is not suspect."""
+    """Return an instance; what a user has drawn has no source, is trusted, not suspect, and has the user's box."""
     extras = found.extras[row]
+    if drawn:
+        extras = set_field(mark_suspect(extras, None), ORIGINAL_BOX, None)
+        if not is_rotated(decode_extras(extras), found.boxes[row]):
+            extras = set_field(extras, CORNERS, None)
     return Row(
         category=found.categories[found.labels[row]],
         box=tuple(found.boxes[row].tolist()),
@@ -113,7 +120,7 @@ def _row(found: Annotations, row: int, drawn: bool) -> Row:
         iscrowd=bool(found.iscrowd[row]),
         source=None if drawn else found.source[row],
         trusted=drawn or bool(found.trusted[row]),
-        extras=mark_suspect(extras, None) if drawn else extras,
+        extras=extras,
     )
 
 

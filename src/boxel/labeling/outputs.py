@@ -19,6 +19,7 @@ from boxel.data.annotations import Annotations, ImageId
 from boxel.data.checks.masks import MALFORMED, SEGMENTATION, Code
 from boxel.data.formats.extras import decode_extras
 from boxel.data.provenance import without_records
+from boxel.data.tightening import original_box
 from boxel.labeling.store import Store
 from boxel.masks.rle import to_rle
 from boxel.utils.errors import BoxelError
@@ -190,8 +191,8 @@ def count_unreadable(data: Annotations) -> int:
 
 
 def origin_digest(data: Annotations, row: int) -> bytes:
-    """Compute the digest of the class and the box of an instance."""
-    return _digest([data.categories[data.labels[row]].name, data.boxes[row].tolist()])
+    """Compute the digest of the class of an instance and of the box that it was given."""
+    return _digest([data.categories[data.labels[row]].name, original_box(data, row).tolist()])
 
 
 def _class_digest(data: Annotations, row: int) -> bytes:

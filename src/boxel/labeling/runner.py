@@ -29,6 +29,7 @@ from boxel.data.checks.masks import (
 )
 from boxel.data.images import describe_missing, read_image
 from boxel.data.suspects import describe_suspects, find_suspects, mark_suspect
+from boxel.data.tightening import describe_tightened
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.guarantee import Guarantee
@@ -98,6 +99,8 @@ class LabelResult:
         if kept.any() or self.reasons:
             text += f"; {(made & ~self.replaced).sum():,} made, {kept.sum():,} kept"
             text += f", {self.reasons}" if self.reasons else ""
+        if tightened := describe_tightened(data):
+            text += f"; {tightened}"
         others = {
             "of them not trusted": made & ~data.trusted & (self.guarantee is None),
             "without a mask: no object seen in the box, or outside the image": lacking & unseen,

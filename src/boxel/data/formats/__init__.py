@@ -34,6 +34,7 @@ from boxel.data.formats import (
     yolo_obb,
 )
 from boxel.data.formats.layout import to_polygons
+from boxel.data.formats.rotated import add_rotated_boxes
 from boxel.data.formats.whole_folder import INCOMPLETE, check_complete, write_folder
 from boxel.data.images import SUFFIXES, describe_missing
 from boxel.data.issues import group_by_kind
@@ -100,8 +101,10 @@ class ConvertOptions(WriteOptions, total=False):
         val_share: Share of the images to put into a split ``val``, the others into ``train``; see `make_split`.
         seed: Seed of that choice.
         group_by: Regular expression of file names: images that agree in it stay together.
+        rotated: Add ``corners``, those of the smallest rotated rectangle around each mask, to its instance.
     """
 
+    rotated: bool
     val_share: float | None
     seed: int
     group_by: str | None
@@ -311,6 +314,9 @@ def convert(
     module = _module_to_write(Path(target), format)
     others: dict[str, Any] = dict(options)
     split = {name: others.pop(name) for name in ("val_share", "seed", "group_by") if name in others}
+    rotated = others.pop("rotated", False)
+    if rotated and module is yolo_obb:
+        raise UsageError("yolo-obb has the rotated boxes of masks in any case; leave out `rotated`.")
     _check_options(module, others, Path(target))
     data = read(source, images, source_format, class_list=class_list)
     if split.get("val_share") is not None:
@@ -333,6 +339,7 @@ def convert(
     )
     for sentence in sentences:
         warnings.warn(sentence, ConversionWarning, stacklevel=2)
+    sound = add_rotated_boxes(sound) if rotated else sound
     made = describe_run("boxel.convert") | {"input": describe_input(source, data)}
     write_as_given(add_record(sound, made), target, format, **others)
     return sound

@@ -39,6 +39,19 @@ def encode_extras(fields: Mapping[str, Any] | None) -> bytes | None:
     return msgspec.json.encode(fields) if fields else None
 
 
+def set_field(extras: bytes | None, name: str, value: Any) -> bytes | None:
+    """Return extras with a field set, or without it if the value is None.
+
+    Examples:
+        >>> set_field(set_field(b'{"track_id":1}', "note", "wet"), "note", None)
+        b'{"track_id":1}'
+    """
+    if value is None and (extras is None or name.encode() not in extras):
+        return extras
+    fields = {key: old for key, old in decode_extras(extras).items() if key != name}
+    return encode_extras(fields if value is None else fields | {name: value})
+
+
 def get_dict(fields: Mapping[str, Any], key: str) -> dict[str, Any]:
     """Return a field that should be an object; an empty one if it is anything else."""
     value = fields.get(key)

@@ -38,6 +38,9 @@ _MIN_IOU = 0.5
 _SAME = 0.02
 """Maximum difference in pixels between the sides of a box that is written and read again without a change."""
 
+_OF_BOX = CORNERS, "original_box"
+"""Extras that are of no use once the box has been edited."""
+
 _SAME_AREA = 0.001
 """Maximum difference between the areas of a mask that is written and read again without a change, relative."""
 
@@ -264,7 +267,7 @@ class _Restored:
         self.matched[instance] = True
         self.ids[instance] = row.id
         self.columns["iscrowd"][instance] = row.iscrowd
-        extras = {key: v for key, v in (row.extras or {}).items() if same_box or key != CORNERS}
+        extras = {key: v for key, v in (row.extras or {}).items() if same_box or key not in _OF_BOX}
         if extras:
             self.columns["extras"][instance] = encode_extras(extras)
         if same_box and self._has_same_mask(instance, row):

@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import yaml
 from numpy.typing import ArrayLike
@@ -15,7 +14,7 @@ from numpy.typing import ArrayLike
 from boxel.data.annotations import Annotations
 from boxel.data.formats.extras import decode_extras, get_dict, get_list
 from boxel.data.formats.layout import Export, clean_name, make_distinct
-from boxel.data.formats.rotated import CORNERS, enclose, find_rotated
+from boxel.data.formats.rotated import CORNERS, enclose, find_mask_corners, find_rotated
 from boxel.data.formats.yolo_files import OTHER_KEYS, nested_name
 from boxel.data.formats.yolo_names import keypoint_shape
 from boxel.data.formats.yolo_rows import box_corners
@@ -138,8 +137,8 @@ def write_oriented(data: Annotations, path: Path) -> list[str]:
             extras = decode_extras(data.extras[instance])
             if find_rotated(extras, box) is not None:
                 corners = extras[CORNERS]
-            elif rings := export.rings(instance, image, joined=True):
-                corners = cv2.boxPoints(cv2.minAreaRect(np.reshape(rings[0], (-1, 1, 2)).astype(np.float32)))
+            elif found := find_mask_corners(data.segmentation(instance), export.rle(instance, image)):
+                corners = found
             else:
                 corners, plain = box_corners(box), plain + 1
             lines += _add_ring(export, image, instance, corners, is_mask=False)

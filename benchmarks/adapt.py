@@ -1,46 +1,72 @@
-"""What `boxel adapt` gains on a dataset: masks of its boxes before and after the network is trained on these boxes.
+"""What `boxel adapt` gains on images of many kinds: masks before and after, from boxes alone or from a few true masks.
 
-    python benchmarks/adapt.py --minutes 20
-    python benchmarks/adapt.py --minutes 20 --teacher boxcaseg-boxes
+    python benchmarks/adapt.py --masks 0 10 30
+    python benchmarks/adapt.py --masks 10 --domains cables crackforest
 
-The true masks are used for measuring only. An adapted model in --out is not trained again.
+The model is adapted to `domains/measure/NAME/train.json`, of which it sees as many masks, and measured on `val.json`.
+Adapted models in --out are not trained again.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from _record import Table, arguments
-from _runs import read_coco
+from domains import KINDS, first_images
 
-from boxel.data import read
+import boxel
+from boxel.data import Annotations
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
 from boxel.training.adapt import adapt
 
-MEASURES = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class")
+MAX_BOXES = 300
+"""Boxes of a dataset that are adapted to, at most."""
 
 
 def main() -> None:
-    """Print a row before and a row after."""
+    """Record a row per dataset, and their mean."""
     parser = arguments(__doc__, data=True)
-    parser.add_argument("--dataset", choices=["coco", "voc2007"], default="coco")
+    parser.add_argument("--masks", type=int, nargs="+", default=[0, 10, 30])
+    parser.add_argument("--domains", nargs="+", choices=[*KINDS], default=[*KINDS])
     parser.add_argument("--teacher", default="boxcaseg")
-    parser.add_argument("--minutes", type=float, default=20)
+    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--instances", type=int, default=100, help="of each dataset at most, to measure on")
+    parser.add_argument("--seed", type=int, default=0, help="of the choice of masks")
     parser.add_argument("--out", type=Path, default=Path("runs/adapted"))
     args = parser.parse_args()
-
-    truth = read_coco(args.data, "val_masks") if args.dataset == "coco" else read(args.data / "voc2007")
-    boxes = truth.without_masks()
-    name = f"adapting {args.dataset} {args.teacher}"
-    table = Table("label-quality", name, MEASURES, title=f"Adapting {args.teacher} to {args.dataset}")
-    adapted = adapt(
-        boxes, args.out / f"{args.dataset}_{args.teacher}", teacher=args.teacher, minutes=args.minutes
+    columns = ["before", *(f"{number} masks" for number in args.masks)]
+    table = Table(
+        "domains", "adapted", columns, first="images", title=f"Mask IoU of `{args.teacher}` adapted"
     )
-    for name, teacher in (("before", args.teacher), ("after", adapted.as_posix())):
-        measured = measure_masks(truth, label(boxes, teacher=teacher))
-        table.add(name, *(measured[key] for key in MEASURES))
-    table.write(seeds=[0])
+    rows = []
+    for name in args.domains:
+        folder = args.data / "domains" / "measure" / name
+        training, truth = (
+            boxel.read(folder / f"{part}.json", images=folder / "images") for part in ("train", "val")
+        )
+        training, truth = first_images(training, MAX_BOXES), first_images(truth, args.instances)
+        teachers = [args.teacher]
+        for number in args.masks:
+            few = keep_masks(training, number, args.seed)
+            out = args.out / f"{name}_{number}_{args.seed}"
+            teachers.append(str(adapt(few, out, teacher=args.teacher, minutes=args.minutes)))
+        boxes = truth.without_masks()
+        rows.append([measure_masks(truth, label(boxes, teacher=one))["mask_iou"] for one in teachers])
+        table.add(KINDS[name], *rows[-1])
+    table.add("mean", *np.mean(rows, axis=0))
+    table.write(seeds=[args.seed])
+
+
+def keep_masks(data: Annotations, number: int, seed: int) -> Annotations:
+    """Keep so many masks, drawn at random; the other instances have boxes only."""
+    known = np.flatnonzero(data.has_mask & data.has_box & ~data.iscrowd)
+    chosen = np.random.default_rng(seed).permutation(known)[:number]
+    segmentations = np.full(len(data.labels), None, dtype=object)
+    segmentations[chosen] = data.segmentations[chosen]
+    return replace(data, segmentations=segmentations)
 
 
 if __name__ == "__main__":

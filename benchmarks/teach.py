@@ -2,6 +2,7 @@
 
     python benchmarks/teach.py runs/boxcaseg2
     python benchmarks/teach.py runs/boxcaseg2 --steps 500         # shorter, e.g. to see what a change brings
+    python benchmarks/teach.py runs/part0 --steps 500 --part 0    # without half of the sets, to calibrate its quality
 
 A stopped training resumes. The result is a model folder; `benchmarks/ship.py` puts it into the package.
 """
@@ -70,6 +71,10 @@ OBJECTS = ("coco", "coco", "coco_new", "salient", "waste_items", "food_indonesia
 MIN_BOX = 10.0
 """Boxes with a shorter side in pixels are left out."""
 
+PARTS = 2
+"""A network learns from all parts but one, and its quality is calibrated on that one, with kinds of images that it has
+not seen."""
+
 BATCH = 16
 SAVE_EVERY = 100
 
@@ -77,11 +82,18 @@ SAVE_EVERY = 100
 class Sampler:
     """Random crops of the mix, with targets, batch by batch."""
 
-    def __init__(self, data: Path, model: BoxCaseg) -> None:
+    def __init__(self, data: Path, model: BoxCaseg, part: int | None = None) -> None:
         self.sets = {name: read_set(data, name) for name in (*PHOTOS, *DOMAINS)}
+        if part is not None:
+            left_out = read_part(self.sets, part)
+            self.sets = {
+                name: found.select_images(np.setdiff1d(np.arange(len(found)), left_out.get(name, [])))
+                for name, found in self.sets.items()
+                if name in PHOTOS or name not in left_out
+            }
         self.rng, self.side = np.random.default_rng(0), model.config.side
         self.margin, self.fill = model.config.margin, model.padding_color
-        weights = PHOTOS | DOMAINS | DRAWN
+        weights = {name: weight for name, weight in (PHOTOS | DOMAINS).items() if name in self.sets} | DRAWN
         self.names, self.shares = list(weights), np.array(list(weights.values())) / sum(weights.values())
         self.source = Source(self.photo, self.cutout)
         self.read = lru_cache(3000)(lambda name, index: read_image(self.sets[name].image_path(index)))
@@ -148,7 +160,8 @@ class Sampler:
     def cutout(self, rng: np.random.Generator) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
         """Return the pixels and the mask of an object to paste."""
         while True:
-            image, mask, *_ = self.instance(str(rng.choice(OBJECTS)))
+            name = str(rng.choice(OBJECTS))
+            image, mask, *_ = self.instance(name if name in self.sets else "coco")
             if mask.sum() > 900:
                 left, top, right, bottom = tight_box(mask).astype(int)
                 return image[top:bottom, left:right], mask[top:bottom, left:right]
@@ -165,6 +178,12 @@ def read_set(data: Path, name: str) -> Annotations:
     found = boxel.read(file, images=images)
     large = (found.boxes[:, 2:] - found.boxes[:, :2]).min(axis=1) >= MIN_BOX
     return found.select_instances(found.has_box & ~found.iscrowd & found.has_mask & large)
+
+
+def read_part(sets: dict[str, Annotations], part: int) -> dict[str, NDArray[np.int64]]:
+    """Return the images of each set in one of `PARTS`: all of every second small set, and half of the photos."""
+    images = {name: np.arange(len(sets[name])) for name in sorted(DOMAINS)[part::PARTS]}
+    return images | {name: np.arange(part, len(sets[name]), PARTS) for name in PHOTOS}
 
 
 def loosen(rng: np.random.Generator, box: NDArray[np.float64], size: tuple[int, ...]) -> NDArray[np.float64]:
@@ -226,11 +245,12 @@ def main() -> None:
     parser.add_argument("--fine-channels", type=int, default=32)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--rate", type=float, default=7e-4, help="learning rate")
+    parser.add_argument("--part", type=int, choices=range(PARTS), help="leave this part of the images out")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
     model = build(args.init, args.side, args.fine_channels)
-    train(model, Sampler(args.data, model), args.out, args.steps, args.rate)
+    train(model, Sampler(args.data, model, args.part), args.out, args.steps, args.rate)
     io.save(model.eval(), args.out, model.settings, model.categories)
 
 

@@ -2,12 +2,16 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
 from scipy.special import logit
 
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import (
     FusedBox,
     Vote,
+    best_threshold,
     collect_votes,
     flip_boxes,
     flip_soft_mask,
@@ -135,6 +139,19 @@ def test_the_teacher_sees_the_flipped_image_and_boxes():
 
 
 # ---------------------------------------------------------------- masks
+
+
+@given(arrays(np.int64, (5, 6), elements=st.integers(0, 199)))
+def test_a_chosen_threshold_maximizes_the_expected_iou(numbers):
+    probability = ((numbers + 0.5) / 200).astype(np.float32)
+
+    def expected(threshold):
+        mask = probability > threshold
+        return probability[mask].sum() / max(mask.sum() + probability[~mask].sum(), 1e-6)
+
+    chosen = best_threshold(probability)
+    assert 0.2 <= chosen <= 0.74
+    assert expected(chosen) >= max(expected(k / 50) for k in range(10, 38)) - 1e-5
 
 
 def predict_mask(probability):

@@ -1,6 +1,7 @@
 """Adapting BoxCaseg to the boxes to label."""
 
 import json
+import re
 import sys
 
 import numpy as np
@@ -10,11 +11,14 @@ import yaml
 
 import boxel
 from boxel.cli import main
+from boxel.data import example_scenes
 from boxel.data.synthetic import write_scenes
+from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label_data
 from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.training.adapt import adapt
 from boxel.training.callbacks.checkpoints import LastCheckpoint
+from boxel.training.few_masks import MIN_MASKS
 from boxel.utils.errors import BoxelError
 
 pytestmark = pytest.mark.slow
@@ -53,6 +57,7 @@ def test_adapting_continues_training_with_the_models_own_masks_as_hints(run, tmp
 
 def test_a_mask_made_for_a_segmentation_that_is_none_is_not_the_truth(run, tmp_path, monkeypatch):
     data = boxel.read(run / "scenes" / "masks.json", images=run / "scenes" / "images")
+    data = data.select_instances(np.arange(MIN_MASKS + 1))
     data.segmentations[0], data.segmentations[1] = b"[]", None
     seen = []
     module = sys.modules["boxel.training.adapt"]
@@ -100,3 +105,36 @@ def test_boxes_for_a_single_batch_are_enough(run, tmp_path):
         boxes.select_instances(np.arange(3)), tmp_path / "few", teacher=str(run / "run"), minutes=0.01
     )
     assert (out / "model.safetensors").exists()
+
+
+def test_a_few_masks_teach_a_model_that_knows_nothing(tmp_path, tiny_boxcaseg, monkeypatch, caplog):
+    """It needs a higher learning rate than one that knows much."""
+    monkeypatch.setattr("boxel.training.few_masks._RATE", 0.01)
+    caplog.set_level("INFO", logger="boxel")
+    data = example_scenes(6)
+    boxel.train("boxcaseg", data.without_masks(), out=tmp_path / "new", config=tiny_boxcaseg, steps=1)
+    boxes, few = data.without_masks(), data.select_images([0, 1, 2])
+    out = adapt(boxes, tmp_path / "out", masks=few, teacher=str(tmp_path / "new"), minutes=1)
+    (found,) = re.findall(r"rose from (\S+) to (\S+) IoU", caplog.text)
+    assert float(found[1]) > float(found[0])
+    unseen = data.select_images([3, 4, 5])
+    before, after = (
+        measure_masks(unseen, boxel.label(unseen.without_masks(), teacher=folder))["mask_iou"]
+        for folder in (tmp_path / "new", out)
+    )
+    assert after > before
+    assert not torch.equal(
+        *(boxel.load(f).state_dict()["heads.shared.0.weight"] for f in (tmp_path / "new", out))
+    )
+
+
+def test_masks_that_teach_nothing_leave_the_model_as_it_is(run, tmp_path, monkeypatch, caplog):
+    """Of steps that change nothing, none is kept."""
+    monkeypatch.setattr("boxel.training.few_masks._RATE", 0.0)
+    data = boxel.read(run / "scenes" / "masks.json", images=run / "scenes" / "images")
+    out = adapt(data, tmp_path / "out", teacher=str(run / "run"), minutes=0.05)
+    assert "no masks that were left out got better" in caplog.text
+    before, after = (boxel.load(folder).state_dict() for folder in (run / "run", out))
+    assert all(torch.equal(value, after[name]) for name, value in before.items())
+    assert json.loads((out / "metrics.json").read_text())["step"] == 0
+    assert find_calibration(str(out)).identity != find_calibration("boxcaseg").identity  # it is corrected

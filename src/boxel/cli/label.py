@@ -150,8 +150,9 @@ def _adapt_options() -> list[Option]:
     return [
         *DATA,
         Option("out", "folder of the adapted model", default="adapted", metavar="FOLDER"),
+        Option("masks", "true masks of some boxes, if they are not in the annotations", metavar="FILE"),
         Option("teacher", "the BoxCaseg model to start from", default="boxcaseg"),
-        Option("minutes", "about how long to train", PositiveFloat, default=20.0),
+        Option("minutes", "about how long to train", PositiveFloat, default=10.0),
     ]
 
 
@@ -159,7 +160,8 @@ def _adapt(given: dict[str, Any]) -> int:
     from boxel.training.adapt import adapt
 
     out = given["out"]
-    if adapt(read_data(given), out, teacher=given["teacher"], minutes=given["minutes"]) is None:
+    chosen = {name: given[name] for name in ("masks", "teacher", "minutes")}
+    if adapt(read_data(given), out, **chosen) is None:
         logger.info("no model was made yet; the same command resumes the training")
         return 1
     print(f"adapted model: {out}; use it with `boxel label --teacher {out}`")

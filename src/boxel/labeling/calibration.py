@@ -119,12 +119,12 @@ def estimate_left_out(
 
 
 def collect_cues(
-    data: Annotations, teachers: Sequence[Teacher], config: LabelConfig
+    data: Annotations, teachers: Sequence[Teacher], config: LabelConfig, min_side: float = MIN_SIDE
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Label a dataset with ground-truth masks and collect (M, C) cues and (M,) IoU of the masks.
 
-    Boxes without a mask, crowds, and boxes with a side below `MIN_SIDE` are left out, as are images and ground-truth
-    masks that cannot be used; a warning counts those.
+    Boxes without a mask, crowds, and boxes with a side below `min_side` pixels are left out, as are images and
+    ground-truth masks that cannot be used; a warning counts those.
     """
     problems: list[str] = []
     nothing = np.zeros((0, len(CUES))), np.zeros(0)
@@ -138,7 +138,7 @@ def collect_cues(
         except Exception as error:  # other images are still usable
             problems.append(describe_failure(data.image_path(image), error))
             return nothing
-        ious = _instance_ious(data, own, labeled, problems)
+        ious = _instance_ious(data, own, labeled, problems, min_side)
         known = np.isfinite(ious)
         return compute_cues(labeled)[known], ious[known]
 
@@ -160,12 +160,16 @@ def collect_cues(
 
 
 def _instance_ious(
-    data: Annotations, own: NDArray[np.int64], labeled: LabeledImage, problems: list[str]
+    data: Annotations,
+    own: NDArray[np.int64],
+    labeled: LabeledImage,
+    problems: list[str],
+    min_side: float,
 ) -> NDArray[np.float64]:
     """Compute the IoU of each mask of an image with the ground truth; NaN if it cannot be used."""
     sides = (data.boxes[own, 2:] - data.boxes[own, :2]).min(axis=1)
     ious = np.full(len(own), np.nan)
-    for index in np.flatnonzero(data.has_mask[own] & (sides >= MIN_SIDE)):
+    for index in np.flatnonzero(data.has_mask[own] & (sides >= min_side)):
         mask, region = labeled.masks[index], labeled.regions[index]
         if mask is None:
             continue

@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.labeling.fusion import LabeledImage, mean_probability, vote_logits
+from boxel.labeling.fusion import LabeledImage, mean_probability, spread, vote_logits
 from boxel.utils.errors import BoxelError
 
 CUES = (
@@ -75,7 +75,7 @@ def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
         if mask is None or unmerged is None:
             continue
         box, region = boxes[index], labeled.regions[index]
-        rows, columns = _spread(region.shape[0]), _spread(region.shape[1])
+        rows, columns = (spread(side, _SIDE) for side in region.shape)
         small = mask[np.ix_(rows, columns)]
         pixels = labeled.image[region.slices][np.ix_(rows, columns)]
         logits = vote_logits(labeled.votes, index, region.top + rows, region.left + columns)
@@ -267,12 +267,6 @@ def _fit_isotonic(values: NDArray[np.float64]) -> NDArray[np.float64]:
             means[-2:] = [(means[-2] * counts[-2] + means[-1] * counts[-1]) / count]
             counts[-2:] = [count]
     return np.repeat(means, counts)
-
-
-def _spread(size: int) -> NDArray[np.int64]:
-    """Choose evenly spaced indices of rows or columns, at most `_SIDE`."""
-    count = min(size, _SIDE)
-    return np.unique(((np.arange(count) + 0.5) * size / count).astype(int))
 
 
 def _expected_iou(probability: NDArray[np.float32], mask: NDArray[np.bool_]) -> float:

@@ -1,4 +1,4 @@
-"""Adapt BoxCaseg to a dataset: continue its training on the boxes to label, like the paper."""
+"""Adapt BoxCaseg to a dataset: to a few true masks, or else to the boxes to label, like the paper."""
 
 from __future__ import annotations
 
@@ -11,13 +11,17 @@ from typing import Any
 import torch
 
 from boxel.data import Annotations
+from boxel.data.checks.masks import drop_bad_masks
 from boxel.data.dataset import collate
 from boxel.labeling.api import label_data
+from boxel.labeling.calibration import correct_calibration
 from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers.detector import digest_model
+from boxel.models import io
 from boxel.models.io import load, read_config_file
 from boxel.models.pretrained import model_folder
 from boxel.training.crops import make_crop_samples
+from boxel.training.few_masks import MIN_MASKS, learn_masks
 from boxel.training.loader import Stream
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData, read_training, select_training
@@ -42,20 +46,30 @@ _PROBE_STEPS = 3
 
 
 def adapt(
-    data: Annotations, out: str | Path, *, teacher: str = "boxcaseg", minutes: float = 20.0, **settings: Any
+    data: Annotations,
+    out: str | Path,
+    *,
+    masks: Annotations | str | Path | None = None,
+    teacher: str = "boxcaseg",
+    minutes: float = 10.0,
+    **settings: Any,
 ) -> Path | None:
-    """Adapt a BoxCaseg model to the boxes of a dataset.
+    """Adapt a BoxCaseg model to the images of a dataset.
 
-    The model's own masks of the boxes serve as hints, so that it keeps what it knows while lines across boxes and
-    colors teach it what these images look like. The folder also gets ``adapted.json``, with the model that it was
-    adapted from and the minutes, and a copy of that model's calibration of quality, ``quality.json``, if it has one.
+    With at least `MIN_MASKS` true masks the model learns from them, for as long as masks that are left out get better;
+    if none do, it stays as it is. With fewer, it learns from the boxes: the model's own masks of them serve as hints,
+    so that it keeps what it knows while lines across boxes and colors teach it what these images look like.
+
+    The folder also gets ``adapted.json``, with the model that it was adapted from and the minutes, and
+    ``quality.json``, that model's calibration of quality if it has one, corrected by the masks that were left out.
 
     Args:
         data: The dataset; its trusted masks are learned from. Of a dataset with splits, `train` is used.
+        masks: True masks of some boxes of images like these, if they are not in `data`.
         out: Folder of the adapted model. An interrupted adaptation is resumed, a finished one is not repeated.
         teacher: The BoxCaseg model to start from: name of a bundled model, or a model folder.
         minutes: Approximate duration of the training.
-        **settings: Settings of :func:`boxel.train` by their path.
+        **settings: Settings of :func:`boxel.train` by their path, if it learns from boxes.
 
     Returns:
         The folder of the adapted model, which is a teacher for :func:`boxel.label`, or None if the training was
@@ -85,7 +99,12 @@ def adapt(
         logger.info("%s was adapted already, in about %g min; remove it to adapt again", out, done["minutes"])
         return out
     data = select_training(read_training([data]))
+    masked = data if masks is None else select_training(read_training([masks], data.root))
+    masked = drop_bad_masks(masked)[0]
     write_text(note, json.dumps(done))
+    if masked.has_mask.sum() >= MIN_MASKS:
+        _adapt_to_masks(masked, out, teacher, minutes)
+        return out
     logger.info("adapting %s to %d boxes in about %g min: %s", teacher, data.has_box.sum(), minutes, out)
     labeled = label_data(data, teacher=teacher)
     hinted = replace(labeled.data, trusted=data.trusted & data.has_segmentation & ~labeled.made)
@@ -102,6 +121,30 @@ def adapt(
     if calibration is not None:
         save_calibration(calibration, out / "quality.json")
     return out
+
+
+def _adapt_to_masks(data: Annotations, out: Path, teacher: str, minutes: float) -> None:
+    """Adapt a model to true masks, and write its folder."""
+    start: Any = load(model_folder(teacher))
+    number = int(data.has_mask.sum())
+    logger.info("adapting %s to %d masks in at most %g min: %s", teacher, number, minutes, out)
+    found = learn_masks(start.to(resolve_device("auto")), data, minutes)
+    if found.steps:
+        logger.info(
+            "masks that were left out rose from %.2f to %.2f IoU (%d masks, %d steps)",
+            *(found.before, found.after, len(found.ious), found.steps),
+        )
+    else:
+        logger.warning(
+            "no masks that were left out got better (IoU %.2f): the model stays as it is", found.before
+        )
+    calibration = find_calibration(teacher)
+    if calibration is not None:
+        estimates = calibration.estimate(found.cues)
+        save_calibration(correct_calibration(calibration, estimates, found.ious), out / "quality.json")
+    model = found.model.cpu()
+    (out / "metrics.json").write_text(json.dumps({"step": found.steps, "left_out_iou": found.after}))
+    io.save(model, out, start.settings, start.categories)
 
 
 def _measure_step(start: Path, data: Annotations, run: Run) -> float:

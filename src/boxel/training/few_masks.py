@@ -1,0 +1,177 @@
+"""Adapt BoxCaseg to a few true masks, for as long as masks that are left out get better."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from functools import partial
+from itertools import count
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from boxel.data import Annotations
+from boxel.data.config import CropConfig
+from boxel.data.crops import CropDataset
+from boxel.data.dataset import collate
+from boxel.labeling.calibration import collect_cues
+from boxel.labeling.config import LabelConfig
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
+from boxel.models.boxcaseg import BoxCaseg
+from boxel.models.boxcaseg.inference import soft_masks
+
+MIN_MASKS = 5
+"""Minimum number of masks to learn from."""
+
+MIN_GAIN = 0.005
+"""Minimum gain in IoU on masks that are left out; otherwise the model stays as it is."""
+
+_PARTS = 2
+_BATCH = 8
+_RATE = 3e-4
+_BACKBONE_RATE = 0.3  # relative to that of the other layers
+_WARMUP = 10  # steps
+_AVERAGE = 0.95  # share of the averaged weights that stays in a step
+_STOPS = (0.25, 0.5, 1.0)  # shares of the steps after which the masks that are left out are predicted
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """A model that has learned from a few masks, and what that brings on masks that are left out.
+
+    Attributes:
+        model: The adapted model in eval mode; the one to start from if that is better.
+        steps: Number of steps that it has learned; 0 if it is the one to start from.
+        before: Mean IoU of the masks of the model to start from with the true ones.
+        after: The same of models that have learned as long from the other masks.
+        cues: (M, C) cues of the masks of those models.
+        ious: (M,) their IoU.
+    """
+
+    model: BoxCaseg
+    steps: int
+    before: float
+    after: float
+    cues: NDArray[np.float64]
+    ious: NDArray[np.float64]
+
+
+def learn_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: int = 0) -> Adaptation:
+    """Adapt a model to the masks of a dataset.
+
+    How long it learns is decided by cross-validation: models that learn from half of the masks predict the others.
+
+    Args:
+        model: The model to start from.
+        data: The dataset; all its masks are taken for true.
+        minutes: Approximate duration.
+        seed: Seed of the halves and of the augmentation.
+    """
+    chosen = np.flatnonzero(data.has_mask & data.has_box & ~data.iscrowd)
+    parts = _split(data, chosen, seed)
+    known = _keep_masks(data, chosen)
+    steps = min(30 + 4 * len(chosen), int(60 * minutes / (_PARTS + 1) / _measure_step(model, known, chosen)))
+    stops = sorted({max(1, round(share * steps)) for share in _STOPS})
+    found: dict[int, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {n: [] for n in (0, *stops)}
+    for part in parts:
+        left_out = _keep_masks(data, part)
+        found[0].append(_predict(model, left_out))
+        for step, tuned in tune(model, known, np.setdiff1d(chosen, part), stops, seed):
+            found[step].append(_predict(tuned, left_out))
+    ious = {step: np.concatenate([ious for _, ious in pairs]) for step, pairs in found.items()}
+    best = max(ious, key=lambda step: float(ious[step].mean()))
+    if ious[best].mean() < ious[0].mean() + MIN_GAIN:
+        best = 0
+    if best:
+        *_, (_, model) = tune(model, known, chosen, [best], seed)
+    cues = np.concatenate([cues for cues, _ in found[best]])
+    return Adaptation(model.eval(), best, float(ious[0].mean()), float(ious[best].mean()), cues, ious[best])
+
+
+def tune(
+    model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], stops: Sequence[int], seed: int
+) -> Iterator[tuple[int, BoxCaseg]]:
+    """Train a copy of a model on the masks of the chosen instances; yield its averaged weights after some steps.
+
+    The statistics of its norms stay: a few images have poor ones.
+    """
+    average, model = deepcopy(model).eval(), deepcopy(model)
+    backbone = [*model.backbone.parameters()]
+    others = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone.")]
+    groups = [{"params": backbone, "lr": _RATE * _BACKBONE_RATE}, {"params": others, "lr": _RATE}]
+    optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=_WARMUP)
+    weights = model.loss_weights(1.0)
+    for step, (crops, targets) in zip(range(1, max(stops) + 1), _batches(model, data, chosen, seed)):  # noqa: B905
+        _train_mode(model)
+        losses = model(crops, targets)
+        optimizer.zero_grad()
+        torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+        optimizer.step()
+        warmup.step()
+        share = 1 - min(_AVERAGE, step / (step + 9))
+        with torch.no_grad():
+            for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+                mean.lerp_(value, share)
+        if step in stops:
+            yield step, average
+
+
+def _train_mode(model: BoxCaseg) -> None:
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()
+
+
+def _batches(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], seed: int) -> Iterator[tuple]:
+    """Yield batches of crops of the chosen instances, each as often as the others, without end."""
+    config = CropConfig(
+        side=model.config.side, shift=0.05, scale=(0.9, 1.1), clip=False, color=0.3, box_noise=0.03
+    )
+    dataset = CropDataset(data, None, config, model.config.margin, model.padding_color)
+    device, rng = model.backbone.mean.device, np.random.default_rng(seed)
+    numbers = count(seed * 1_000_003)
+    queue: list[int] = []
+    while True:
+        while len(queue) < _BATCH:
+            queue += rng.permutation(chosen).tolist()
+        batch, queue = queue[:_BATCH], queue[_BATCH:]
+        crops, targets = collate([dataset[index, next(numbers)] for index in batch])
+        yield [crop.to(device) for crop in crops], targets
+
+
+def _measure_step(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64]) -> float:
+    """Measure the seconds that a step takes on this machine."""
+    seconds = [time.perf_counter()]
+    for _ in tune(model, data, chosen, [1, 2, 3], 0):
+        seconds.append(time.perf_counter())
+    return float(np.diff(seconds).min())
+
+
+def _split(data: Annotations, chosen: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+    """Split the chosen instances into parts, by their images if there are enough."""
+    rng = np.random.default_rng(seed)
+    images = rng.permutation(np.unique(data.image_index[chosen]))
+    if len(images) >= _PARTS:
+        return [chosen[np.isin(data.image_index[chosen], images[k::_PARTS])] for k in range(_PARTS)]
+    shuffled = rng.permutation(chosen)
+    return [np.sort(shuffled[k::_PARTS]) for k in range(_PARTS)]
+
+
+def _keep_masks(data: Annotations, chosen: NDArray[np.int64]) -> Annotations:
+    """Return the dataset with the masks of the chosen instances only."""
+    segmentations = np.full(len(data.labels), None, dtype=object)
+    segmentations[chosen] = data.segmentations[chosen]
+    return replace(data, segmentations=segmentations)
+
+
+def _predict(model: BoxCaseg, data: Annotations) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return the cues and the IoU of the model's masks of the instances that have a mask."""
+    teacher = BoxCasegTeacher(partial(soft_masks, model.eval()), "adapted")
+    return collect_cues(data, [teacher], LabelConfig(), min_side=1.0)

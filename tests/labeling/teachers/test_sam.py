@@ -36,11 +36,11 @@ DECODER = {
 PYRAMID = {"fpn_hidden_size": WIDTH, "backbone_feature_sizes": [[16, 16], [8, 8], [4, 4]]}
 
 
-def small_sam() -> tuple[Any, Any]:
+def small_sam(family: str = "Sam", **decoder: Any) -> tuple[Any, Any]:
     vision = {
         "hidden_size": 8,
         "output_channels": WIDTH,
-        "num_hidden_layers": 1,
+        "num_hidden_layers": 2,
         "num_attention_heads": 2,
         "image_size": 64,
         "mlp_dim": 16,
@@ -48,11 +48,42 @@ def small_sam() -> tuple[Any, Any]:
         "num_pos_feats": WIDTH // 2,
     }
     prompts = {**PROMPTS, "image_size": 64, "image_embedding_size": 4}
-    config = transformers.SamConfig(
-        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=DECODER
+    config = family_class(family, "Config")(
+        vision_config=vision, prompt_encoder_config=prompts, mask_decoder_config=DECODER | decoder
     )
     shown = transformers.SamImageProcessor(size={"longest_edge": 64}, pad_size={"height": 64, "width": 64})
-    return transformers.SamModel(config), transformers.SamProcessor(shown)
+    return family_class(family, "Model")(config), family_class(family, "Processor")(shown)
+
+
+def small_sam_hq() -> tuple[Any, Any]:
+    return small_sam("SamHQ", vit_dim=8)
+
+
+def family_class(family: str, kind: str) -> Any:
+    if not hasattr(transformers, family + kind):
+        pytest.skip(f"transformers {transformers.__version__} has no {family}")
+    return getattr(transformers, family + kind)
+
+
+def small_edgetam(family: str = "EdgeTam", **more: Any) -> tuple[Any, Any]:
+    pytest.importorskip("timm")
+    backbone = {
+        "model_type": "timm_wrapper",
+        "architecture": "resnet10t",
+        "model_args": {"in_chans": 3, "features_only": True, "out_indices": [1, 2, 3, 4]},
+        "num_classes": 1000,
+        "label_names": [str(label) for label in range(1000)],
+    }
+    channels = {"backbone_channel_list": [512, 256, 128, 64]}
+    vision = {"model_type": "edgetam_vision_model", "backbone_config": backbone, **channels, **PYRAMID}
+    config = family_class(family, "Config")(
+        vision_config=vision,
+        prompt_encoder_config={**PROMPTS, "image_size": 64},
+        mask_decoder_config=DECODER,
+        **more,
+    )
+    shown = image_processor("Sam2")(size={"height": 64, "width": 64})
+    return family_class(family, "Model")(config), transformers.Sam2Processor(shown)
 
 
 def small_sam2(family: str = "Sam2", **more: Any) -> tuple[Any, Any]:
@@ -93,9 +124,24 @@ def small_sam2_video() -> tuple[Any, Any]:
     )
 
 
+def small_edgetam_video() -> tuple[Any, Any]:
+    return small_edgetam(
+        "EdgeTamVideo",
+        image_size=64,
+        memory_attention_hidden_size=WIDTH,
+        memory_attention_num_layers=1,
+        memory_attention_mlp_hidden_size=16,
+        memory_attention_rope_feat_sizes=[4, 4],
+        memory_encoder_hidden_size=WIDTH,
+        memory_encoder_output_channels=WIDTH,
+        mask_downsampler_embed_dim=WIDTH,
+        memory_fuser_embed_dim=WIDTH,
+        memory_fuser_intermediate_dim=16,
+    )
+
+
 def small_sam3() -> tuple[Any, Any]:
-    if not hasattr(transformers, "Sam3TrackerModel"):
-        pytest.skip(f"transformers {transformers.__version__} has no SAM 3")
+    make = family_class("Sam3Tracker", "Model")
     backbone = {
         "model_type": "sam3_vit_model",
         "hidden_size": 16,
@@ -113,7 +159,7 @@ def small_sam3() -> tuple[Any, Any]:
         mask_decoder_config=DECODER,
     )
     shown = image_processor("Sam3")(size={"height": 56, "width": 56})
-    return transformers.Sam3TrackerModel(config), transformers.Sam3TrackerProcessor(shown)
+    return make(config), transformers.Sam3TrackerProcessor(shown)
 
 
 def image_processor(family: str) -> Any:
@@ -122,7 +168,15 @@ def image_processor(family: str) -> Any:
     return getattr(transformers, name, None) or getattr(transformers, f"{name}Fast")
 
 
-FAMILIES = {"sam": small_sam, "sam2": small_sam2, "sam2_video": small_sam2_video, "sam3_tracker": small_sam3}
+FAMILIES = {
+    "sam": small_sam,
+    "sam_hq": small_sam_hq,
+    "sam2": small_sam2,
+    "sam2_video": small_sam2_video,
+    "edgetam": small_edgetam,
+    "edgetam_video": small_edgetam_video,
+    "sam3_tracker": small_sam3,
+}
 
 
 @dataclass
@@ -145,7 +199,7 @@ class Network:
                 multimask_output=False,
             )
         sizes = [inputs["original_sizes"]]
-        if isinstance(self.model, transformers.SamModel):
+        if "reshaped_input_sizes" in inputs:
             sizes.append(inputs["reshaped_input_sizes"])
         masks = self.processor.post_process_masks(outputs.pred_masks, *sizes, binarize=False)[0].numpy()
         ious = outputs.iou_scores[0].numpy()
@@ -168,8 +222,9 @@ def network(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Network
         model.save_pretrained(folder)
         processor.save_pretrained(folder)
         processor = type(processor).from_pretrained(folder)  # which some versions make a faster one of
-        if family == "sam2_video":  # the manual's way from such a file to its image model
-            model = transformers.Sam2Model.from_pretrained(folder)
+        if family.endswith("_video"):  # the manual's way from such a file to its image model
+            image_model = {"sam2_video": "Sam2Model", "edgetam_video": "EdgeTamModel"}[family]
+            model = getattr(transformers, image_model).from_pretrained(folder)
         return Network(folder, model.eval(), processor)
 
     return make

@@ -1,4 +1,4 @@
-"""Segment Anything as a teacher: SAM, SAM 2 and SAM 3 of `transformers`, prompted with the boxes."""
+"""Segment Anything as a teacher: the SAM family of `transformers`, prompted with the boxes."""
 
 from __future__ import annotations
 
@@ -21,10 +21,14 @@ from boxel.utils.errors import BoxelError, missing_extra, one_line
 
 _SAM2 = ("Sam2Model", "Sam2Processor")
 _SAM3 = ("Sam3TrackerModel", "Sam3TrackerProcessor")
+_EDGETAM = ("EdgeTamModel", "Sam2Processor")
 _CLASSES = {
     "sam": ("SamModel", "SamProcessor"),
+    "sam_hq": ("SamHQModel", "SamHQProcessor"),
     "sam2": _SAM2,
     "sam2_video": _SAM2,  # the type of the authors' own checkpoints, which hold the image model too
+    "edgetam": _EDGETAM,
+    "edgetam_video": _EDGETAM,  # likewise
     "sam3_tracker": _SAM3,
     "sam3_video": _SAM3,
 }
@@ -50,7 +54,8 @@ class SamTeacher:
         margin: Margin of the soft mask around each box, as a share of its width and height.
 
     References:
-        Kirillov et al., "Segment Anything", ICCV 2023; Ravi et al., "SAM 2", 2024; Carion et al., "SAM 3", 2025.
+        Kirillov et al., "Segment Anything", ICCV 2023; Ke et al., "Segment Anything in High Quality", NeurIPS 2023;
+        Ravi et al., "SAM 2", 2024; Zhou et al., "EdgeTAM", CVPR 2025; Carion et al., "SAM 3", 2025.
     """
 
     def __init__(self, source: str | Path, device: str | torch.device = "cpu", margin: float = 0.5) -> None:
@@ -88,10 +93,13 @@ class SamTeacher:
         # SAM's prompts are in double precision, which MPS lacks.
         prompts = boxes.float() if device.type == "mps" else boxes
         embeddings = self._model.get_image_embeddings(pixels.to(device))
+        # SAM-HQ's decoder sees what is between the layers of its encoder too.
+        parts = embeddings if isinstance(embeddings, tuple) else (embeddings,)
+        encoded = dict(zip(("image_embeddings", "intermediate_embeddings"), parts, strict=False))
         masks, ious = [], []
         for some in prompts.to(device).split(_CHUNK, dim=1):
             # Three masks per prompt are meant for an ambiguous click; for a box the authors take the single one.
-            output = self._model(image_embeddings=embeddings, input_boxes=some, multimask_output=False)
+            output = self._model(**encoded, input_boxes=some, multimask_output=False)
             masks.append(output.pred_masks[0])
             ious.append(output.iou_scores[0, :, 0])
         return torch.cat(masks), torch.cat(ious)
@@ -131,6 +139,6 @@ def _readable(source: str) -> Iterator[None]:
         yield
     except Exception as error:  # folders and the hub raise many types
         raise BoxelError(
-            f"{source}: not readable as SAM, SAM 2 or SAM 3 ({one_line(error, 200)}); give a folder with config.json, "
-            "model.safetensors and preprocessor_config.json, or the id of such a model on the hub."
+            f"{source}: not readable as SAM, SAM-HQ, SAM 2, EdgeTAM or SAM 3 ({one_line(error, 200)}); give a folder "
+            "with config.json, model.safetensors and preprocessor_config.json, or the id of such a model on the hub."
         ) from error

@@ -14,7 +14,8 @@ from boxel.labeling import api as api_module
 from boxel.labeling import calibration as calibration_module
 from boxel.labeling import fusion as masks_module
 from boxel.labeling.api import label, label_data
-from boxel.labeling.calibration import calibrate
+from boxel.labeling.calibration import calibrate, collect_cues
+from boxel.labeling.config import LabelConfig
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import SoftMask
 from boxel.utils.errors import BoxelError, UsageError
@@ -165,6 +166,14 @@ def test_masks_without_quality_are_announced(teachers, make_set, logged):
     label(make_set(1), teacher=[own, *teachers[1:]])
     names = "own and ellipse together" if len(teachers) == 2 else "own"
     assert logged[0].startswith(f"masks of {names} get no quality until you calibrate it: ")
+
+
+def test_masks_of_a_teacher_calibrate_nothing(make_set):
+    """They agree with what they are compared with, whatever the object is like."""
+    data = label(make_set(8), teacher="rectangle")
+    data.source[:3] = "ellipse", "rectangle+ellipse", "rectangle"
+    _, ious = collect_cues(data, [make_teacher("ellipse")], LabelConfig())
+    assert len(ious) == data.has_mask.sum() - 2
 
 
 def test_other_settings_are_refused_before_calibrating(make_set, tmp_path, monkeypatch):

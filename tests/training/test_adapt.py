@@ -138,3 +138,16 @@ def test_masks_that_teach_nothing_leave_the_model_as_it_is(run, tmp_path, monkey
     assert all(torch.equal(value, after[name]) for name, value in before.items())
     assert json.loads((out / "metrics.json").read_text())["step"] == 0
     assert find_calibration(str(out)).identity != find_calibration("boxcaseg").identity  # it is corrected
+
+
+def test_masks_of_a_teacher_are_not_the_truth(run, tmp_path, monkeypatch):
+    """They are hints, as those that the model makes itself."""
+    data = boxel.read(run / "scenes" / "masks.json", images=run / "scenes" / "images")
+    assert len(data.ids) > MIN_MASKS and data.trusted.all()
+    data.source[:] = "boxcaseg"
+    seen = []
+    monkeypatch.setattr(
+        sys.modules["boxel.training.adapt"], "train", lambda method, data, **_: seen.append(data)
+    )
+    assert adapt(data, tmp_path / "out", teacher=str(run / "run"), minutes=0.01) is None
+    assert not seen[0].trusted.any()

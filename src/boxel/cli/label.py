@@ -160,7 +160,7 @@ def _adapt(given: dict[str, Any]) -> int:
     from boxel.training.adapt import adapt
 
     out = given["out"]
-    chosen = {name: given[name] for name in ("masks", "teacher", "minutes")}
+    chosen = {name: given[name] for name in ("masks", "teacher", "minutes") if name in given}
     if adapt(read_data(given), out, **chosen) is None:
         logger.info("no model was made yet; the same command resumes the training")
         return 1

@@ -83,8 +83,7 @@ def check_masks(
         BoxelError: There are too few true masks for any guarantee.
     """
     iou = config.guarantee or 0.0
-    drawn = np.array([source is None for source in data.source], dtype=bool)
-    cues, ious = collect_cues(replace(data, trusted=data.trusted & drawn), teachers, config)
+    cues, ious = collect_cues(distrust_predicted(data), teachers, config)
     if len(ious) < MIN_TRUE_MASKS:
         raise BoxelError(
             f"{data.file or 'the dataset'}: a `guarantee` takes at least {MIN_TRUE_MASKS} true masks of boxes of at "
@@ -118,15 +117,33 @@ def estimate_left_out(
     return quality
 
 
+def distrust_predicted(data: Annotations, teachers: Sequence[Teacher] | None = None) -> Annotations:
+    """Return the dataset without trust in masks of some teachers, of any if None: they are not the ground truth.
+
+    Examples:
+        >>> from boxel.data import example_scenes
+        >>> masks = example_scenes()
+        >>> masks.source[0] = "boxcaseg"
+        >>> distrust_predicted(masks).has_mask.tolist()
+        [False, True, True, True, True]
+    """
+    names = None if teachers is None else {teacher.name for teacher in teachers}
+    predicted = [
+        source is not None and (names is None or not names.isdisjoint(source.split("+")))
+        for source in data.source
+    ]
+    return replace(data, trusted=data.trusted & ~np.array(predicted, dtype=bool))
+
+
 def collect_cues(
     data: Annotations, teachers: Sequence[Teacher], config: LabelConfig, min_side: float = MIN_SIDE
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Label a dataset with ground-truth masks and collect (M, C) cues and (M,) IoU of the masks.
 
-    Boxes without a mask, crowds, and boxes with a side below `min_side` pixels are left out, as are images and
-    ground-truth masks that cannot be used; a warning counts those.
+    Boxes without a mask or with one of these teachers, crowds, and boxes with a side below `min_side` pixels are left
+    out, as are images and ground-truth masks that cannot be used; a warning counts those.
     """
-    problems: list[str] = []
+    data, problems = distrust_predicted(data, teachers), list[str]()
     nothing = np.zeros((0, len(CUES))), np.zeros(0)
 
     def label(image: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -14,7 +14,7 @@ from boxel.data import Annotations
 from boxel.data.checks.masks import drop_bad_masks
 from boxel.data.dataset import collate
 from boxel.labeling.api import label_data
-from boxel.labeling.calibration import correct_calibration
+from boxel.labeling.calibration import correct_calibration, distrust_predicted
 from boxel.labeling.quality import find_calibration, save_calibration
 from boxel.labeling.teachers.detector import digest_model
 from boxel.models import io
@@ -64,7 +64,8 @@ def adapt(
     ``quality.json``, that model's calibration of quality if it has one, corrected by the masks that were left out.
 
     Args:
-        data: The dataset; its trusted masks are learned from. Of a dataset with splits, `train` is used.
+        data: The dataset; its trusted masks are learned from, but for predicted ones, which have a `source`. Of a
+            dataset with splits, `train` is used.
         masks: True masks of some boxes of images like these, if they are not in `data`.
         out: Folder of the adapted model. An interrupted adaptation is resumed, a finished one is not repeated.
         teacher: The BoxCaseg model to start from: name of a bundled model, or a model folder.
@@ -98,9 +99,9 @@ def adapt(
     if is_finished(out):
         logger.info("%s was adapted already, in about %g min; remove it to adapt again", out, done["minutes"])
         return out
-    data = select_training(read_training([data]))
+    data = distrust_predicted(select_training(read_training([data])))
     masked = data if masks is None else select_training(read_training([masks], data.root))
-    masked = drop_bad_masks(masked)[0]
+    masked = drop_bad_masks(distrust_predicted(masked))[0]
     write_text(note, json.dumps(done))
     if masked.has_mask.sum() >= MIN_MASKS:
         _adapt_to_masks(masked, out, teacher, minutes)

@@ -11,6 +11,7 @@ from boxel.cli import main
 from boxel.data import write
 from boxel.data.annotations import Annotations
 from boxel.data.synthetic import write_scenes
+from boxel.training.few_masks import MIN_MASKS
 
 pytestmark = pytest.mark.slow
 
@@ -84,6 +85,9 @@ def test_adapt_learns_from_train(scenes, tmp_path, tiny_boxcaseg, capfd) -> None
     boxel.train("boxcaseg", folder / "boxes.json", images=scenes.root, out=teacher, config=tiny_boxcaseg)
     words = ["adapt", str(folder / "split.json"), "--images", str(scenes.root), "--teacher", str(teacher)]
     assert main([*words, "--out", str(tmp_path / "out"), "--minutes", "0.01"]) == 0
-    record = json.loads((tmp_path / "out" / "run.json").read_text())
-    assert record["training"]["images"] == 5 and record["validation"] is None
+    record = json.loads((tmp_path / "out" / "adapted.json").read_text())
+    training = boxel.read(folder / "split.json", images=scenes.root, split="train")
+    assert record["masks"] == training.has_mask.sum() >= MIN_MASKS and record["command"].startswith(
+        "boxel adapt"
+    )
     assert "images of other splits are not trained on (val: 2, test: 1)" in capfd.readouterr().err

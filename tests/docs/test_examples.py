@@ -20,6 +20,7 @@ WITHOUT_EXAMPLE = {
     "Evaluation": "of `evaluate`, whose example shows it",
     "LabelResult": "of `label_data`, whose example shows it",
     "LabeledImage": "of `label_image`, whose example shows it",
+    "NextMask": "of `choose_next`, whose example shows it",
     "PredictionSummary": "of `predict`, which writes files",
     "RepairRecord": "of `repair_with_record`, whose example shows it",
     "Segmenter": "a base class; its subclasses have one",

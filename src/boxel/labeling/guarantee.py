@@ -50,6 +50,10 @@ class Guarantee:
         above: Number of those with a quality of at least `threshold`; of all if nothing is guaranteed.
         failures: Number of these whose IoU is below `iou`.
         missing: If nothing is guaranteed, about how many more true masks may change that; 0 if not even all would.
+
+    Examples:
+        >>> Guarantee(0.8, 0.7, 90, 10, 60, 50, 1, 0).describe().split(":")[0]
+        '90 masks are guaranteed'
     """
 
     iou: float

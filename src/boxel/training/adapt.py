@@ -13,6 +13,7 @@ import torch
 from boxel.data import Annotations
 from boxel.data.checks.masks import drop_bad_masks
 from boxel.data.dataset import collate
+from boxel.data.provenance import describe_input, describe_run
 from boxel.labeling.api import label_data
 from boxel.labeling.calibration import correct_calibration, distrust_predicted
 from boxel.labeling.quality import find_calibration, save_calibration
@@ -60,7 +61,7 @@ def adapt(
     if none do, it stays as it is. With fewer, it learns from the boxes: the model's own masks of them serve as hints,
     so that it keeps what it knows while lines across boxes and colors teach it what these images look like.
 
-    The folder also gets ``adapted.json``, with the model that it was adapted from and the minutes, and
+    The folder also gets ``adapted.json``, with the model that it was adapted from, the minutes, and the masks, and
     ``quality.json``, that model's calibration of quality if it has one, corrected by the masks that were left out.
 
     Args:
@@ -104,7 +105,9 @@ def adapt(
     masked = drop_bad_masks(distrust_predicted(masked))[0]
     write_text(note, json.dumps(done))
     if masked.has_mask.sum() >= MIN_MASKS:
-        _adapt_to_masks(masked, out, teacher, minutes)
+        learned = _adapt_to_masks(masked, out, teacher, minutes)
+        about = describe_run("boxel.adapt") | {"input": describe_input(str(masked.file), masked)}
+        write_text(note, json.dumps(done | learned | about))
         return out
     logger.info("adapting %s to %d boxes in about %g min: %s", teacher, data.has_box.sum(), minutes, out)
     labeled = label_data(data, teacher=teacher)
@@ -124,8 +127,8 @@ def adapt(
     return out
 
 
-def _adapt_to_masks(data: Annotations, out: Path, teacher: str, minutes: float) -> None:
-    """Adapt a model to true masks, and write its folder."""
+def _adapt_to_masks(data: Annotations, out: Path, teacher: str, minutes: float) -> dict[str, Any]:
+    """Adapt a model to true masks, write its folder, and return what it has learned from and what that gained."""
     start: Any = load(model_folder(teacher))
     number = int(data.has_mask.sum())
     logger.info("adapting %s to %d masks in at most %g min: %s", teacher, number, minutes, out)
@@ -144,8 +147,9 @@ def _adapt_to_masks(data: Annotations, out: Path, teacher: str, minutes: float) 
         estimates = calibration.estimate(found.cues)
         save_calibration(correct_calibration(calibration, estimates, found.ious), out / "quality.json")
     model = found.model.cpu()
-    (out / "metrics.json").write_text(json.dumps({"step": found.steps, "left_out_iou": found.after}))
+    write_text(out / "metrics.json", json.dumps({"step": found.steps, "left_out_iou": found.after}))
     io.save(model, out, start.settings, start.categories)
+    return {"masks": number, "steps": found.steps, "left_out_iou": [found.before, found.after]}
 
 
 def _measure_step(start: Path, data: Annotations, run: Run) -> float:

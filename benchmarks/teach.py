@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -288,18 +289,18 @@ def train(model: BoxCaseg, sampler: Sampler, out: Path, steps: int, rate: float)
         lambda step: min(1, (step + 1) / 60) * (0.51 + 0.49 * math.cos(math.pi * min(1, step / steps))),
     )
     average = torch.optim.swa_utils.AveragedModel(model, multi_avg_fn=decay_average, use_buffers=True)
-    parts = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": average}
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer, "schedule": schedule, "average": average}
     last, first = out / "last.pt", 0
     if last.exists():
         saved = torch.load(last, weights_only=True)
         first = saved.pop("step")
         for name, state in saved.items():
-            parts[name].load_state_dict(state)  # type: ignore[attr-defined]
+            parts[name].load_state_dict(state)
         sampler.rng = np.random.default_rng([0, first])
     model.train()
     losses: list[float] = []
     start = time.process_time()
-    for step, (crops, masks, *given) in zip(range(first, steps), sampler.batches()):  # noqa: B905
+    for step, (crops, masks, *given) in enumerate(islice(sampler.batches(), steps - first), first):
         logits = model.head_logits(crops, *given)["shared"]
         loss = outline_loss(upsample(logits[:, None], crops.shape[-2:])[:, 0], masks)
         optimizer.zero_grad()
@@ -314,7 +315,7 @@ def train(model: BoxCaseg, sampler: Sampler, out: Path, steps: int, rate: float)
                 f"step {step + 1}: loss {np.mean(losses[-200:]):.4f}, {time.process_time() - start:.0f} CPU s",
                 flush=True,
             )
-            state = {name: part.state_dict() for name, part in parts.items()}  # type: ignore[attr-defined]
+            state = {name: part.state_dict() for name, part in parts.items()}
             torch.save({**state, "step": step + 1}, out / "new.pt")
             (out / "new.pt").rename(last)
     model.load_state_dict(average.module.state_dict())

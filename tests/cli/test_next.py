@@ -53,7 +53,7 @@ def test_a_random_sample_is_corrected_and_guarantees_masks(folder, tmp_path, cap
     words = ["label", boxes, "--images", images, "--teacher", "ellipse", "--guarantee", "0.3"]
     assert run(*words, "--out", tmp_path / "few.json", "--calibrate", sample) == 1
     err = capsys.readouterr().err
-    assert "a --guarantee takes at least 29 true masks" in err and "correct at least 4 more" in err
+    assert "a --guarantee needs at least 29 true masks" in err and "correct at least 4 more" in err
     # The next draw goes with what was corrected so far, through the format of an annotation tool.
     assert run("convert", sample, tmp_path / "tool", "--to", "labelme", "--images", images) == 0
     assert run(*draw, "40", "--checked", tmp_path / "tool", "--out", tmp_path / "more.json") == 0

@@ -132,7 +132,7 @@ def test_without_a_guarantee_no_mask_is_trusted_and_the_missing_masks_are_counte
 def test_too_few_true_masks_are_refused_with_the_number_that_is_missing(make_set, tmp_path):
     data = make_set(4)
     with pytest.raises(
-        BoxelError, match=r"takes at least 29 true masks .* there are 0; correct at least 29 more"
+        BoxelError, match=r"needs at least 29 true masks .* there are 0; correct at least 29 more"
     ):
         label(data, teacher="ellipse", guarantee=0.8)
     # Masks by a teacher are not true ones.

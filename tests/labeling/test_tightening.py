@@ -131,6 +131,13 @@ def test_a_box_that_was_edited_since_is_no_longer_the_original(boxes):
     assert restore_boxes(data).boxes[0].tolist() == [10, 10, 40, 30] and describe_tightened(data) == ""
 
 
+def test_boxes_that_are_not_loose_are_reported(boxes, tmp_path, caplog):
+    caplog.set_level("INFO", logger="boxel")
+    data = boxel.read(boxes)
+    label_data(data.select_instances(np.array(data.ids) == 3), teacher=Red(), tighten=True)
+    assert "no box was tightened: none looks loose beside a good mask" in caplog.text
+
+
 def test_without_a_quality_nothing_can_be_tightened(boxes, tmp_path):
     red = Red()
     red.name = "red"

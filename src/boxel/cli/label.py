@@ -1,4 +1,4 @@
-"""Commands about masks of boxes: label, next and adapt."""
+"""The commands label, next and adapt."""
 
 from __future__ import annotations
 
@@ -181,8 +181,8 @@ NEXT = Command(
     _next,
 )
 ADAPT = Command(
-    "Train the bundled network on your boxes and masks.",
-    "masks.json --images photos/ --out my_teacher --minutes 10",
+    "Train the bundled network on a few true masks, or else on your boxes.",
+    "boxes.json --images photos/ --masks corrected.json --out my_teacher",
     _adapt_options,
     _adapt,
 )

@@ -390,8 +390,18 @@ class Annotations:
 
     def without_masks(self) -> Annotations:
         """Drop all masks and label maps, and keep the boxes."""
-        nothing = np.full(len(self.labels), None, dtype=object)
-        return replace(self, segmentations=nothing, label_maps=[None] * len(self))
+        return self.keep_masks([])
+
+    def keep_masks(self, instances: Sequence[int] | NDArray[np.bool_ | np.integer]) -> Annotations:
+        """Keep the masks of some instances only, drop label maps, and keep all boxes.
+
+        Args:
+            instances: (N,) bool, or indices.
+        """
+        kept = np.full(len(self.labels), None, dtype=object)
+        rows = np.asarray(instances, dtype=None if len(instances) else np.int64)
+        kept[rows] = self.segmentations[rows]
+        return replace(self, segmentations=kept, label_maps=[None] * len(self))
 
     def _names_with(self, wanted: Iterable[str]) -> list[str]:
         """Return the names of the categories after checking that the wanted ones are among them."""

@@ -116,9 +116,7 @@ def restore_boxes(data: Annotations) -> Annotations:
         >>> restore_boxes(tighten_boxes(scenes, [0])).boxes[0].tolist()
         [0.0, 0.0, 96.0, 64.0]
     """
-    marked = [
-        row for row, extras in enumerate(data.extras) if extras is not None and FIELD.encode() in extras
-    ]
+    marked = _find_marked(data)
     boxes, extras = data.boxes.copy(), data.extras.copy()
     for row in marked:
         boxes[row], extras[row] = original_box(data, row), set_field(extras[row], FIELD, None)

@@ -19,7 +19,7 @@ from boxel.data.formats.sbd import require_scipy
 from boxel.data.issues import summarize_issues
 from boxel.data.provenance import describe_input
 from boxel.data.tightening import FIELD as ORIGINAL_BOX
-from boxel.data.tightening import restore_boxes, tighten_boxes
+from boxel.data.tightening import find_tightened, restore_boxes, tighten_boxes
 from boxel.labeling.calibration import calibrate, check_masks
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.guarantee import CheckedMasks, guarantee_masks
@@ -157,7 +157,10 @@ def label_data(
             used = result.settings | {"guarantee": guarantee.iou}
             result = replace(result, data=trusted, guarantee=guarantee, settings=used)
         masks = _set_boxes(edited.set_fields(result.data), edited.data, result.made)
-        masks = tighten_boxes(masks, np.flatnonzero(result.made)) if tighten else masks
+        if tighten:
+            masks = tighten_boxes(masks, np.flatnonzero(result.made))
+            if not len(find_tightened(masks)):
+                logger.info("no box was tightened: none looks loose beside a good mask")
         masks = add_rotated_boxes(masks) if rotated else masks
         if paths:
             wanted = {name: True for name, on in (("tighten", tighten), ("rotated", rotated)) if on}

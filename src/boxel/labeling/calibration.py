@@ -86,7 +86,7 @@ def check_masks(
     cues, ious = collect_cues(distrust_predicted(data), teachers, config)
     if len(ious) < MIN_TRUE_MASKS:
         raise BoxelError(
-            f"{data.file or 'the dataset'}: a `guarantee` takes at least {MIN_TRUE_MASKS} true masks of boxes of at "
+            f"{data.file or 'the dataset'}: a `guarantee` needs at least {MIN_TRUE_MASKS} true masks with boxes of at "
             f"least {MIN_SIDE:g} pixels, and there are {len(ious)}; correct at least {MIN_TRUE_MASKS - len(ious)} more "
             "that `boxel next --random` draws, and name their file in `calibrate_on`."
         )

@@ -57,7 +57,7 @@ def choose_next(data: Annotations, count: int = 20, *, random: bool = False, see
     Args:
         data: A labeled dataset; without its images, colors do not count and look-alikes are not found.
         count: Maximum number of masks; there are never more than 1,000, unless they are drawn at random.
-        random: Draw masks of boxes of at least 16 pixels at random instead, as a guarantee assumes.
+        random: Draw them at random instead, as a guarantee assumes; their boxes have sides of at least 16 pixels.
         seed: Of the random draw.
 
     Returns:
@@ -292,5 +292,5 @@ def _explain(
                 "low quality" if quality < LOW else "in doubt" if quality < DOUBT else "good, as a sample"
             )
         like = int((near & (nearest == place)).sum()) - 1
-        reasons.append(NextMask(row, f"{reason}, {like} masks like it" if like > 0 else reason))
+        reasons.append(NextMask(row, f"{reason}, {count_noun(like, 'mask')} like it" if like > 0 else reason))
     return reasons

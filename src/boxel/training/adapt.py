@@ -131,7 +131,7 @@ def _adapt_to_masks(data: Annotations, out: Path, teacher: str, minutes: float) 
     """Adapt a model to true masks, write its folder, and return what it has learned from and what that gained."""
     start: Any = load(model_folder(teacher))
     number = int(data.has_mask.sum())
-    logger.info("adapting %s to %d masks in at most %g min: %s", teacher, number, minutes, out)
+    logger.info("adapting %s to %d masks in about %g min: %s", teacher, number, minutes, out)
     found = learn_masks(start.to(resolve_device("auto")), data, minutes)
     if found.steps:
         logger.info(

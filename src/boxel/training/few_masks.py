@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
-from itertools import count
+from itertools import islice
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from boxel.data import Annotations
 from boxel.data.config import CropConfig
@@ -23,6 +25,7 @@ from boxel.labeling.config import LabelConfig
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
+from boxel.utils.progress import progress
 
 MIN_MASKS = 5
 """Minimum number of masks to learn from."""
@@ -37,6 +40,10 @@ _BACKBONE_RATE = 0.3  # relative to that of the other layers
 _WARMUP = 10  # steps
 _AVERAGE = 0.95  # share of the averaged weights that stays in a step
 _STOPS = (0.25, 0.5, 1.0)  # shares of the steps after which the masks that are left out are predicted
+
+
+_Predicted: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
+"""(M, C) cues of masks and their (M,) IoU with the true ones."""
 
 
 @dataclass(frozen=True)
@@ -72,24 +79,25 @@ def learn_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: int = 
         seed: Seed of the halves and of the augmentation.
     """
     chosen = np.flatnonzero(data.has_mask & data.has_box & ~data.iscrowd)
-    parts = _split(data, chosen, seed)
-    known = _keep_masks(data, chosen)
-    steps = min(30 + 4 * len(chosen), int(60 * minutes / (_PARTS + 1) / _measure_step(model, known, chosen)))
+    affordable = int(60 * minutes / (_PARTS + 1) / _measure_step(model, data, chosen))
+    steps = max(1, min(30 + 4 * len(chosen), affordable))
     stops = sorted({max(1, round(share * steps)) for share in _STOPS})
-    found: dict[int, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = {n: [] for n in (0, *stops)}
-    for part in parts:
-        left_out = _keep_masks(data, part)
+    found: dict[int, list[_Predicted]] = {step: [] for step in (0, *stops)}
+    for part in _split(data, chosen, seed):
+        left_out = data.keep_masks(part)
         found[0].append(_predict(model, left_out))
-        for step, tuned in tune(model, known, np.setdiff1d(chosen, part), stops, seed):
+        for step, tuned in tune(model, data, np.setdiff1d(chosen, part), stops, seed):
             found[step].append(_predict(tuned, left_out))
     ious = {step: np.concatenate([ious for _, ious in pairs]) for step, pairs in found.items()}
-    best = max(ious, key=lambda step: float(ious[step].mean()))
-    if ious[best].mean() < ious[0].mean() + MIN_GAIN:
+    usable = max(map(len, ious.values()))  # a mask that a model does not predict counts as 0
+    means = {step: float(values.sum() / max(usable, 1)) for step, values in ious.items()}
+    best = max(means, key=means.__getitem__)
+    if means[best] < means[0] + MIN_GAIN:
         best = 0
     if best:
-        *_, (_, model) = tune(model, known, chosen, [best], seed)
+        *_, (_, model) = tune(model, data, chosen, [best], seed)
     cues = np.concatenate([cues for cues, _ in found[best]])
-    return Adaptation(model.eval(), best, float(ious[0].mean()), float(ious[best].mean()), cues, ious[best])
+    return Adaptation(model.eval(), best, means[0], means[best], cues, ious[best])
 
 
 def tune(
@@ -99,34 +107,32 @@ def tune(
 
     The statistics of its norms stay: a few images have poor ones.
     """
-    average, model = deepcopy(model).eval(), deepcopy(model)
-    backbone = [*model.backbone.parameters()]
-    others = [parameter for name, parameter in model.named_parameters() if not name.startswith("backbone.")]
-    groups = [{"params": backbone, "lr": _RATE * _BACKBONE_RATE}, {"params": others, "lr": _RATE}]
-    optimizer = torch.optim.AdamW(groups, weight_decay=0.02)
-    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=_WARMUP)
-    weights = model.loss_weights(1.0)
-    for step, (crops, targets) in zip(range(1, max(stops) + 1), _batches(model, data, chosen, seed)):  # noqa: B905
-        _train_mode(model)
-        losses = model(crops, targets)
-        optimizer.zero_grad()
-        torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
-        nn.utils.clip_grad_norm_(model.parameters(), 5.0)
-        optimizer.step()
-        warmup.step()
-        share = 1 - min(_AVERAGE, step / (step + 9))
-        with torch.no_grad():
-            for mean, value in zip(average.parameters(), model.parameters(), strict=True):
-                mean.lerp_(value, share)
-        if step in stops:
-            yield step, average
-
-
-def _train_mode(model: BoxCaseg) -> None:
-    model.train()
+    model = deepcopy(model).train()
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             module.eval()
+    average = AveragedModel(
+        model, avg_fn=lambda mean, value, n: mean.lerp(value, 1 - min(_AVERAGE, n / (n + 9)))
+    )
+    groups: list[dict[str, Any]] = [
+        {"params": [*model.backbone.parameters()], "lr": _RATE * _BACKBONE_RATE},
+        {"params": [p for name, p in model.named_parameters() if not name.startswith("backbone.")]},
+    ]
+    optimizer = torch.optim.AdamW(groups, lr=_RATE, weight_decay=0.02)
+    warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=_WARMUP)
+    weights, last = model.loss_weights(1.0), max(stops)
+    with progress(last, "steps") as advance:
+        for step, (crops, targets) in enumerate(islice(_batches(model, data, chosen, seed), last), start=1):
+            losses = model(crops, targets)
+            optimizer.zero_grad()
+            torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 5.0)
+            optimizer.step()
+            warmup.step()
+            average.update_parameters(model)
+            advance(1)
+            if step in stops:
+                yield step, cast(BoxCaseg, average.module)
 
 
 def _batches(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], seed: int) -> Iterator[tuple]:
@@ -136,13 +142,12 @@ def _batches(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], seed
     )
     dataset = CropDataset(data, None, config, model.config.margin, model.padding_color)
     device, rng = model.backbone.mean.device, np.random.default_rng(seed)
-    numbers = count(seed * 1_000_003)
     queue: list[int] = []
     while True:
         while len(queue) < _BATCH:
             queue += rng.permutation(chosen).tolist()
         batch, queue = queue[:_BATCH], queue[_BATCH:]
-        crops, targets = collate([dataset[index, next(numbers)] for index in batch])
+        crops, targets = collate([dataset[index, int(rng.integers(1 << 31))] for index in batch])
         yield [crop.to(device) for crop in crops], targets
 
 
@@ -164,14 +169,7 @@ def _split(data: Annotations, chosen: NDArray[np.int64], seed: int) -> list[NDAr
     return [np.sort(shuffled[k::_PARTS]) for k in range(_PARTS)]
 
 
-def _keep_masks(data: Annotations, chosen: NDArray[np.int64]) -> Annotations:
-    """Return the dataset with the masks of the chosen instances only."""
-    segmentations = np.full(len(data.labels), None, dtype=object)
-    segmentations[chosen] = data.segmentations[chosen]
-    return replace(data, segmentations=segmentations)
-
-
-def _predict(model: BoxCaseg, data: Annotations) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+def _predict(model: BoxCaseg, data: Annotations) -> _Predicted:
     """Return the cues and the IoU of the model's masks of the instances that have a mask."""
     teacher = BoxCasegTeacher(partial(soft_masks, model.eval()), "adapted")
     return collect_cues(data, [teacher], LabelConfig(), min_side=1.0)

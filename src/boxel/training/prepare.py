@@ -280,9 +280,7 @@ def keep_masks_for(data: Annotations, classes: Sequence[str]) -> Annotations:
             raise BoxelError(
                 f"{data.file}: `mask_classes` names {name!r}, which is not a category of it.{nearest(name, known)}"
             )
-    segmentations = data.segmentations.copy()
-    segmentations[~np.isin(data.labels, [known.index(name) for name in classes])] = None
-    return replace(data, segmentations=segmentations, label_maps=[None] * len(data))
+    return data.keep_masks(np.isin(data.labels, [known.index(name) for name in classes]))
 
 
 def align_categories(data: Annotations, categories: Sequence[Category]) -> Annotations:

@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 class _Any:
     """Equals any value."""
 
-    __hash__ = None  # type: ignore[assignment]
-
     def __eq__(self, other: object) -> bool:
         return True
 

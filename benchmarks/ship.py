@@ -10,8 +10,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from hashlib import blake2b
-from importlib.metadata import version
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +19,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
-from boxel.exporting.onnx import trace
+from boxel.exporting.onnx import describe, trace
 from boxel.models import io
 from boxel.utils.files import atomic_path
 
@@ -59,10 +57,7 @@ def write_onnx(folder: Path) -> None:
         model = onnx.load(path)
         _store_in_half_precision(model.graph)
         _share_weights(model.graph, folder / "model.safetensors")
-        weights = blake2b((folder / "model.safetensors").read_bytes(), digest_size=8).hexdigest()
-        about = {"method": "boxcaseg", "boxel": version("boxel"), "weights": weights}
-        about |= {name: json.dumps(value) for name, value in graph.metadata().items()}
-        helper.set_model_props(model, about)
+        helper.set_model_props(model, describe(graph, folder))
         onnx.save(model, path)
 
 

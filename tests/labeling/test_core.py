@@ -1,4 +1,4 @@
-"""Labeling without PyTorch: the bundled networks as ONNX files."""
+"""Labeling without PyTorch: bundled and trained networks as ONNX files."""
 
 import json
 import subprocess
@@ -7,15 +7,18 @@ from functools import partial
 
 import numpy as np
 import pytest
+import torch
 
-from boxel.data import read
+import boxel
+from boxel.cli import main
+from boxel.data import read, write
 from boxel.data.synthetic import write_scenes
 from boxel.labeling.api import label_data
-from boxel.labeling.teachers import detector
-from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, BundledBoxCaseg, weights_digest
+from boxel.labeling.teachers import detector, make_teacher
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, OnnxNetwork, identify
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.io import load
-from boxel.models.pretrained import BUNDLED, model_folder
+from boxel.models.pretrained import BUNDLED, model_digests, model_folder
 from boxel.utils.errors import CPU_BUILD
 from boxel.utils.onnx import load_session
 
@@ -51,7 +54,7 @@ def scenes(tmp_path_factory):
 
 def torch_teacher(name):
     """The bundled network run by PyTorch, as on a GPU."""
-    return BoxCasegTeacher(partial(soft_masks, load(name)), name, weights_digest(model_folder(name)))
+    return BoxCasegTeacher(partial(soft_masks, load(name)), name, identify(model_folder(name)))
 
 
 @pytest.mark.slow
@@ -61,7 +64,7 @@ def test_the_file_belongs_to_the_weights_and_states_how_to_run_it(name):
     assert (folder / "model.onnx").stat().st_size < 0.5e6
     about = load_session(folder / "model.onnx").get_modelmeta().custom_metadata_map
     config = load(name).config
-    assert about["method"] == "boxcaseg" and about["weights"] == weights_digest(folder)
+    assert about["method"] == "boxcaseg" and about["weights"] == model_digests(folder)["weights"]
     assert json.loads(about["side"]) == config.side and json.loads(about["margin"]) == config.margin
 
 
@@ -71,13 +74,13 @@ def test_logits_match_torch(name, scenes):
     data = read(scenes)
     image, boxes = np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8), data.boxes[:9] / 2
     ours, theirs = (
-        BundledBoxCaseg(model_folder(name)).soft_masks(image, boxes),
+        OnnxNetwork(model_folder(name)).soft_masks(image, boxes),
         soft_masks(load(name), image, boxes),
     )
     np.testing.assert_allclose(ours[0], theirs[0], atol=1e-3)
     np.testing.assert_array_equal(ours[1], theirs[1])
     np.testing.assert_allclose(ours[2], theirs[2], atol=1e-5)
-    empty = BundledBoxCaseg(model_folder(name)).soft_masks(image, boxes[:0])
+    empty = OnnxNetwork(model_folder(name)).soft_masks(image, boxes[:0])
     assert [len(part) for part in empty] == [0, 0, 0]
 
 
@@ -101,7 +104,7 @@ def test_labels_match_torch_and_are_one_job(scenes, tmp_path):
 @pytest.mark.slow
 def test_a_bundled_model_has_one_identity_on_every_device():
     on_gpu = detector.load_teacher("boxcaseg", (), "cpu")  # the path that a GPU takes
-    assert on_gpu.identity == BundledBoxCaseg(model_folder("boxcaseg")).weights_digest
+    assert on_gpu.identity == make_teacher("boxcaseg", device="cpu").identity
 
 
 @pytest.mark.slow
@@ -134,3 +137,54 @@ print(sorted(FORBIDDEN & set(sys.modules)))
     ]
     here = label_data(read(scenes).without_masks(), drop=0.3, device="cpu").data
     assert here.segmentations.tolist() == read(tmp_path / "masks.json").segmentations.tolist()
+
+
+@pytest.fixture(scope="module")
+def adapted(scenes, tmp_path_factory, tiny_boxcaseg):
+    """A model that the command line has adapted to the masks of the scenes, which changes its weights."""
+    pytest.importorskip("onnx", reason="onnx is not installed: pip install 'boxel[onnx]'")
+    folder = tmp_path_factory.mktemp("adapted")
+    boxel.train("boxcaseg", read(scenes).without_masks(), out=folder / "new", config=tiny_boxcaseg)
+    words = ["adapt", scenes, "--teacher", folder / "new", "--out", folder / "out", "--minutes", "0.05"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("boxel.training.few_masks.MIN_GAIN", -1.0)
+        assert main([*map(str, words)]) == 0
+    weights = [load(folder / name).state_dict()["heads.shared.0.weight"] for name in ("new", "out")]
+    assert not torch.equal(*weights)
+    return folder / "out"
+
+
+@pytest.mark.slow
+def test_an_adapted_model_labels_without_torch(scenes, adapted, tmp_path):
+    """The command writes what PyTorch predicts, and the two are one job."""
+    boxes = tmp_path / "boxes.json"
+    write(read(scenes).without_masks(), boxes)
+    words = ["label", boxes, "--images", scenes.parent, "--teacher", adapted, "--device", "cpu"]
+    code = """
+from boxel.cli import main
+status = main(sys.argv[1:])
+print(status, sorted(FORBIDDEN & set(sys.modules)))
+"""
+    out = tmp_path / "masks.json"
+    printed = run_without_torch(code, *words, "--out", out)
+    assert printed.splitlines()[-1] == "0 []"
+    by_torch = detector.load_teacher(str(adapted), (), "cpu")
+    again = label_data(read(boxes, images=scenes.parent), teacher=by_torch, out=out)
+    assert (again.labeled, again.reused) == (0, 2)
+    alone = BoxCasegTeacher(partial(soft_masks, load(adapted)), str(adapted))
+    expected = label_data(read(boxes, images=scenes.parent), teacher=alone).data
+    made = read(out, images=scenes.parent)
+    assert made.has_segmentation.all() and set(made.source) == {adapted.as_posix()}
+    differing = sum((made.mask(k) != expected.mask(k)).sum() for k in range(len(made.ids)))
+    assert differing <= 1e-3 * sum(expected.mask(k).sum() for k in range(len(made.ids)))
+    np.testing.assert_allclose(made.quality, expected.quality, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_an_adapted_model_is_evaluated_and_exported(scenes, adapted, tmp_path, capsys):
+    images = ["--images", str(scenes.parent)]
+    assert main(["evaluate", str(adapted), str(scenes), *images]) == 0
+    assert "mask" in capsys.readouterr().out
+    assert main(["export", str(adapted), str(tmp_path / "model.onnx")]) == 0
+    beside, again = (load_session(f / "model.onnx").get_modelmeta() for f in (adapted, tmp_path))
+    assert beside.custom_metadata_map == again.custom_metadata_map

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import warnings
 from collections.abc import Sequence
 from copy import deepcopy
@@ -16,16 +17,20 @@ from torch.onnx.symbolic_helper import parse_args
 
 from boxel.data.images import read_image
 from boxel.data.samples import sample_images
+from boxel.data.synthetic import make_scene
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.check import InstanceCheck, LogitCheck
 from boxel.methods import METHODS, resolve
-from boxel.models.io import load
-from boxel.utils.errors import BoxelError, first_line, missing_extra
+from boxel.models.io import find_folder, load
+from boxel.models.pretrained import ONNX_FILE, export_command, model_digests
+from boxel.utils.errors import BoxelError, MissingExtraError, first_line, missing_extra
 from boxel.utils.files import atomic_path
 
+logger = logging.getLogger(__name__)
+
 NUM_IMAGES = 4
-"""Bundled images that a file is checked on by default."""
+"""Images that a file is checked on by default."""
 
 OPSET = 19
 """The first version of ONNX's operators with a deformable convolution."""
@@ -43,7 +48,7 @@ def export(
     Args:
         source: What :func:`boxel.load` takes, or a model.
         path: The file; its folder is created if needed.
-        images: Image files to check it on; a few bundled ones if None.
+        images: Image files to check it on; if None a few of installed packages, or generated ones without these.
 
     Returns:
         How closely the two agree.
@@ -63,13 +68,15 @@ def export(
     except ImportError as error:
         raise missing_extra("an export", error, "onnx") from error
     path = Path(path)
-    model: Any = load(source) if isinstance(source, (str, Path)) else deepcopy(source).cpu().eval()
-    graph = make_graph(model)
+    folder = find_folder(source) if isinstance(source, (str, Path)) else None
+    model: Any = load(folder) if folder else deepcopy(source)
+    graph = make_graph(model.cpu().eval())
     if graph is None:
         raise BoxelError(
             f"{path}: a {type(model).__name__} cannot be exported; give a BoxInst or a BoxCaseg."
         )
     pixels = [read_image(image) for image in images or sample_images().paths[:NUM_IMAGES]]
+    pixels = pixels or [make_scene(seed=0, index=index)[0] for index in range(NUM_IMAGES)]
 
     with atomic_path(path) as file:
         try:
@@ -81,9 +88,7 @@ def export(
                 f"{path}: the model cannot be exported ({first_line(error)}); train it with another backbone."
             ) from error
         written = onnx.load(file)
-        about = {name: json.dumps(value) for name, value in graph.metadata().items()}
-        props = {"method": graph.method, "boxel": version("boxel"), **about}
-        onnx.helper.set_model_props(written, props)
+        onnx.helper.set_model_props(written, describe(graph, folder))
         onnx.save(written, file)
         check = graph.check(model, graph.runtime(model, file), pixels)
         if not check.agrees:
@@ -91,6 +96,26 @@ def export(
                 f"{path} is not written: onnxruntime and torch differ ({check}); try other versions of the two."
             )
     return check
+
+
+def export_beside(folder: Path) -> None:
+    """Export a model to `ONNX_FILE` in its own folder, where it replaces PyTorch; log a sentence if it cannot be."""
+    try:
+        export(folder, folder / ONNX_FILE)
+    except MissingExtraError:
+        logger.info(
+            "%s labels with PyTorch only, since onnx is not installed; pip install 'boxel[onnx]', then run `%s`",
+            *(folder, export_command(folder)),
+        )
+    except BoxelError as error:
+        logger.warning("%s", error)
+
+
+def describe(graph: Graph, folder: Path | None) -> dict[str, str]:
+    """Return the metadata of a graph's file: what is needed to run it, and digests of the model folder, if any."""
+    about = {name: json.dumps(value) for name, value in graph.metadata().items()}
+    digests = model_digests(folder) if folder else {}
+    return {"method": graph.method, "boxel": version("boxel"), **digests, **about}
 
 
 def make_graph(model: nn.Module) -> Graph | None:

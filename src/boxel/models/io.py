@@ -119,13 +119,10 @@ def load(source: str | Path) -> Model:
         >>> type(load("boxcaseg")).__name__
         'BoxCaseg'
     """
-    check_path("source", source)
+    folder = find_folder(source)
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    folder = model_folder(source)
-    if not folder.is_dir():
-        folder = _from_hub(source)
     for name in ("config.yaml", "categories.json", "model.safetensors"):
         if not (folder / name).is_file():
             raise BoxelError(
@@ -147,6 +144,14 @@ def load(source: str | Path) -> Model:
     crf = read_crf(folder)
     model.settings = settings | ({"crf": crf} if crf else {})
     return model.eval()
+
+
+@naming_extra("boxel.load")
+def find_folder(source: str | Path) -> Path:
+    """Return the folder of a model, which is downloaded if it is on the hub; argument and errors as of :func:`load`."""
+    check_path("source", source)
+    folder = model_folder(source)
+    return folder if folder.is_dir() else _from_hub(source)
 
 
 def write_crf(crf: CRFConfig, folder: Path) -> None:

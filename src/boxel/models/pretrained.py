@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+import shlex
+from hashlib import blake2b
 from importlib.resources import files
 from pathlib import Path
 
@@ -10,6 +13,10 @@ import yaml
 BUNDLED = ("boxcaseg", "boxcaseg-boxes")
 """`boxcaseg` has learned from boxes, salient images and some masks; `boxcaseg-boxes` has only seen the masks of the
 salient images. Their cards are beside their weights."""
+
+
+ONNX_FILE = "model.onnx"
+"""The whole network beside its weights: onnxruntime runs it without PyTorch."""
 
 
 def model_folder(source: str | Path) -> Path:
@@ -40,3 +47,28 @@ def read_method(source: str | Path) -> str | None:
         return str(yaml.safe_load(text)["method"])
     except (OSError, ValueError, KeyError, TypeError, yaml.YAMLError):
         return None
+
+
+def export_command(folder: Path) -> str:
+    """Return the command that writes the ONNX file of a model folder.
+
+    Examples:
+        >>> export_command(Path("runs", "boxcaseg"))
+        'boxel export runs/boxcaseg runs/boxcaseg/model.onnx'
+    """
+    return shlex.join(["boxel", "export", folder.as_posix(), (folder / ONNX_FILE).as_posix()])
+
+
+def model_digests(folder: Path) -> dict[str, str]:
+    """Compute digests of the weights and of the model's settings in a model folder, which decide its masks.
+
+    Examples:
+        >>> sorted(model_digests(model_folder("boxcaseg")))
+        ['settings', 'weights']
+    """
+    settings = yaml.safe_load((folder / "config.yaml").read_text(encoding="utf-8")).get("model")
+    content = {
+        "weights": (folder / "model.safetensors").read_bytes(),
+        "settings": json.dumps(settings, sort_keys=True, default=str).encode(),
+    }
+    return {name: blake2b(part, digest_size=8).hexdigest() for name, part in content.items()}

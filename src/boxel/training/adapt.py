@@ -14,6 +14,7 @@ from boxel.data import Annotations
 from boxel.data.checks.masks import drop_bad_masks
 from boxel.data.dataset import collate
 from boxel.data.provenance import describe_input, describe_run
+from boxel.exporting.onnx import export_beside
 from boxel.labeling.api import label_data
 from boxel.labeling.calibration import correct_calibration, distrust_predicted
 from boxel.labeling.quality import find_calibration, save_calibration
@@ -62,7 +63,8 @@ def adapt(
     so that it keeps what it knows while lines across boxes and colors teach it what these images look like.
 
     The folder also gets ``adapted.json``, with the model that it was adapted from, the minutes, and the masks, and
-    ``quality.json``, that model's calibration of quality if it has one, corrected by the masks that were left out.
+    ``quality.json``, that model's calibration of quality if it has one, corrected by the masks that were left out. With
+    its ``model.onnx`` (extra `onnx`) the model labels without PyTorch.
 
     Args:
         data: The dataset; its trusted masks are learned from, but for predicted ones, which have a `source`. Of a
@@ -149,6 +151,7 @@ def _adapt_to_masks(data: Annotations, out: Path, teacher: str, minutes: float) 
     model = found.model.cpu()
     write_text(out / "metrics.json", json.dumps({"step": found.steps, "left_out_iou": found.after}))
     io.save(model, out, start.settings, start.categories)
+    export_beside(out)
     return {"masks": number, "steps": found.steps, "left_out_iou": [found.before, found.after]}
 
 

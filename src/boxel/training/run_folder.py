@@ -15,6 +15,7 @@ from lightning.fabric import Fabric
 
 from boxel.data.annotations import Category
 from boxel.data.digest import count_masks, describe_source
+from boxel.exporting.onnx import export_beside
 from boxel.methods import resolve
 from boxel.models import io as model_io
 from boxel.training.log import rank_zero_logger
@@ -136,7 +137,10 @@ def finish_run(run: Run, model: Any) -> None:
     model.load_state_dict(weights)
     write_text(out / "metrics.json", json.dumps(kept["metrics"], indent=1))
     model_io.save(model, out, run.record, model.categories)
-    beside = ", ".join(name for name in ("curves.png", "samples", "metrics.json") if (out / name).exists())
+    if run.method.kind == "box_to_mask":
+        export_beside(out)
+    found = ("curves.png", "samples", "metrics.json", "model.onnx")
+    beside = ", ".join(name for name in found if (out / name).exists())
     logger.info("done: the model of step %d is in %s, beside %s", kept["metrics"]["step"], out, beside)
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from boxel.data.annotations import Category
 from boxel.labeling.teachers import baselines
 from boxel.labeling.teachers.base import SoftMask, Teacher
-from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, BundledBoxCaseg
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, identify, open_network
 from boxel.models.pretrained import BUNDLED, model_folder
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import UsageError, missing_extra, nearest
@@ -78,10 +78,11 @@ def make_teacher(
         if kind == "sam" and source:
             sam = import_module("boxel.labeling.teachers.sam")
             return sam.SamTeacher(source, resolve_device(device), margin=margin)
-        if name in BUNDLED and not Path(name).is_dir() and resolve_device(device) == "cpu":
-            network = BundledBoxCaseg(model_folder(name), threads)
-            return BoxCasegTeacher(network.soft_masks, name, network.weights_digest)
         if name in BUNDLED or "/" in name or Path(name).is_dir():
+            network = open_network(name, threads) if resolve_device(device) == "cpu" else None
+            if network is not None:
+                identity = identify(model_folder(name))
+                return BoxCasegTeacher(network.soft_masks, Path(name).as_posix(), identity)
             models = import_module("boxel.labeling.teachers.detector")
             return models.load_teacher(name, categories, resolve_device(device), threads)
     except ImportError as error:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,11 @@ from numpy.typing import NDArray
 
 from boxel.labeling.teachers.base import SoftMask
 from boxel.masks.crops import SoftMasks, extract_crops, predict_soft_masks
+from boxel.models.pretrained import ONNX_FILE, export_command, model_digests, model_folder, read_method
+from boxel.utils.errors import BoxelError
 from boxel.utils.onnx import load_session
+
+logger = logging.getLogger(__name__)
 
 
 class BoxCasegTeacher:
@@ -38,14 +42,15 @@ class BoxCasegTeacher:
         return [SoftMask(logits, tuple(window), float(score)) for logits, window, score in found]
 
 
-class BundledBoxCaseg:
-    """The ONNX file of a bundled BoxCaseg, run by onnxruntime without PyTorch; several threads may call it."""
+class OnnxNetwork:
+    """The ONNX file in the folder of a BoxCaseg, run by onnxruntime without PyTorch; several threads may call it."""
 
     def __init__(self, folder: Path, threads: int = 1) -> None:
-        self._session = load_session(folder / "model.onnx", threads)
+        self._session = load_session(folder / ONNX_FILE, threads)
         self._inputs = [node.name for node in self._session.get_inputs()]
         about = self._session.get_modelmeta().custom_metadata_map
-        self.weights_digest = about["weights"]  # of the safetensors file that it was made from
+        # Of the folder that it was made from.
+        self.digests = {name: about.get(name) for name in ("weights", "settings")}
         self._side, self._margin = json.loads(about["side"]), json.loads(about["margin"])
         self._padding_color = np.round(255 * np.array(json.loads(about["mean"]))).tolist()
 
@@ -62,6 +67,26 @@ class BundledBoxCaseg:
         return self._session.run(None, {name: given[name] for name in self._inputs})[0], crops.windows
 
 
-def weights_digest(folder: Path) -> str:
-    """Compute the digest of the weights of a bundled model, as its ONNX file states it."""
-    return blake2b((folder / "model.safetensors").read_bytes(), digest_size=8).hexdigest()
+def open_network(source: str, threads: int = 1) -> OnnxNetwork | None:
+    """Open the ONNX file of a BoxCaseg; None if its folder has none, or one that is ignored with a warning."""
+    folder = model_folder(source)
+    if folder != Path(source):  # a bundled one, in which nothing changes
+        return OnnxNetwork(folder, threads)
+    path = folder / ONNX_FILE
+    if read_method(folder) != "boxcaseg" or not (path.is_file() and (folder / "model.safetensors").is_file()):
+        return None
+    try:
+        network = OnnxNetwork(folder, threads)
+        if network.digests == model_digests(folder):
+            return network
+        reason = "it was made from other weights or settings"
+    except (BoxelError, KeyError) as error:  # damaged, or another model's
+        logger.debug("%s", error)
+        reason = "it cannot be run"
+    logger.warning("%s is ignored, since %s; `%s` writes it again.", path, reason, export_command(folder))
+    return None
+
+
+def identify(folder: Path) -> str:
+    """Return the identity of the teacher in the folder of a BoxCaseg, whatever runs it."""
+    return " ".join(model_digests(folder).values())

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,7 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.exporting.accelerate import accelerate
 from boxel.labeling.teachers.base import NO_OPINION, SoftMask, Teacher, from_binary_mask
-from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, weights_digest
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, identify
 from boxel.labeling.teachers.segmenter import SegmenterTeacher
 from boxel.masks.boxes import box_iou
 from boxel.masks.rle import Rle, decode_in_box
@@ -26,8 +25,7 @@ from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import inference_config, predict_batch
 from boxel.models.instances import Instances
-from boxel.models.io import load
-from boxel.models.pretrained import BUNDLED, model_folder
+from boxel.models.io import find_folder, load
 from boxel.models.semantic.model import Segmenter
 
 MIN_IOU = 0.5  # minimum IoU of a box with that of a detection
@@ -87,24 +85,20 @@ def _soft_mask(rle: Rle, score: float) -> SoftMask:
 def load_teacher(source: str, categories: Sequence[Category], device: str, threads: int = 1) -> Teacher:
     """Load a trained model as a teacher: a BoxCaseg, a segmenter or a detector; arguments as for `make_teacher`.
 
-    The identity of a bundled model is its weights, whatever runs them. That of other models includes what runs them,
-    which decides the last digits of their logits.
+    The identity of a BoxCaseg is its weights and settings, whatever runs it. That of a detector includes what runs it,
+    which decides the last digits of its logits.
     """
-    model: Any = load(source).to(device)
+    folder = find_folder(source)
+    model: Any = load(folder).to(device)
     name = Path(source).as_posix()
     if isinstance(model, BoxCaseg):
-        identity = digest_model(model, asdict(model.config))
-    else:
-        identity = digest_model(model, [category.name for category in model.categories], model.settings)
+        return BoxCasegTeacher(partial(soft_masks, accelerate(model, threads)), name, identify(folder))
+    identity = digest_model(model, [category.name for category in model.categories], model.settings)
     if isinstance(model, Segmenter):
         return SegmenterTeacher(model, name, categories, identity)
     runner = accelerate(model, threads)
     identity += " run by torch" if isinstance(runner, nn.Module) else " run by onnxruntime"
-    if not isinstance(model, BoxCaseg):
-        return DetectorTeacher(runner, name, categories, identity)
-    if source in BUNDLED and not Path(source).is_dir():
-        identity = weights_digest(model_folder(source))
-    return BoxCasegTeacher(partial(soft_masks, runner), name, identity)
+    return DetectorTeacher(runner, name, categories, identity)
 
 
 def digest_model(model: nn.Module, *about: object) -> str:

@@ -20,16 +20,18 @@ from boxel.data.issues import summarize_issues
 from boxel.data.provenance import describe_input
 from boxel.data.tightening import FIELD as ORIGINAL_BOX
 from boxel.data.tightening import find_tightened, restore_boxes, tighten_boxes
-from boxel.labeling.calibration import calibrate, check_masks
+from boxel.labeling.calibration import calibrate, check_masks, distrust_predicted
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.guarantee import CheckedMasks, guarantee_masks
 from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration
+from boxel.labeling.review import find_checked, take_checked
 from boxel.labeling.runner import LabelResult, check_store, label_images
 from boxel.labeling.store import Store
 from boxel.labeling.target import Target, folder_beside, refuse_unknown
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
+from boxel.masks.boxes import paired_box_iou
 from boxel.utils.errors import UsageError, check_path, nearest
 from boxel.utils.files import make_parent
 
@@ -37,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 EXPORTS = ("yolo", "voc", "labelme", "cvat", "label-studio", "sbd")
 """Formats that a labeled dataset can be written in besides COCO."""
+
+_MIN_SAME_BOX = 0.5  # IoU of the box of a true mask with that of the dataset
 
 _WITHOUT_JSON = ("yolo", "voc", "sbd")
 """Formats of folders in which a JSON file more is not taken for annotations."""
@@ -118,8 +122,9 @@ def label_data(
 
     Args:
         to: One or several formats of `EXPORTS` to write too, each into a folder beside ``out``, e.g. ``masks_yolo/``.
-        calibrate_on: Boxes of other images with ground-truth masks, on which the quality is calibrated. A guarantee
-            compares with them too; without them, it compares with the true masks of ``data``.
+        calibrate_on: Boxes with ground-truth masks, on which the quality is calibrated. A guarantee compares with them
+            too, and keeps those that belong to boxes of ``data``; without them, it compares with the true masks of
+            ``data``.
         tighten: As for :func:`label`.
         rotated: As for :func:`label`.
 
@@ -149,11 +154,12 @@ def label_data(
         edited = target.take_edits(boxes)
         made_from = describe_input(data, boxes) if paths else {}
         true = None if calibrate_on is None else _read_masks(calibrate_on, boxes)
-        given = restore_boxes(edited.data)
+        given = _keep_checked(restore_boxes(edited.data), true, edited.own, parsed)
         calibration, checked = _calibrate(given, true, teachers, parsed, calibration)
         result = label_images(given, teachers, parsed, store, calibration, edited.own)
         if checked is not None:
-            trusted, guarantee = guarantee_masks(result.data, result.made, checked)
+            known = distrust_predicted(given).has_mask
+            trusted, guarantee = guarantee_masks(result.data, result.made, known, checked)
             used = result.settings | {"guarantee": guarantee.iou}
             result = replace(result, data=trusted, guarantee=guarantee, settings=used)
         masks = _set_boxes(edited.set_fields(result.data), edited.data, result.made)
@@ -167,6 +173,21 @@ def label_data(
             masks = target.add_provenance(masks, made_from, result.settings | wanted)
             target.write(masks, edited)
         return replace(result, data=masks)
+
+
+def _keep_checked(
+    data: Annotations, true: Annotations | None, own: NDArray[np.bool_], config: LabelConfig
+) -> Annotations:
+    """Put the true masks of a guarantee into the dataset as far as they belong to its boxes, so that they are kept.
+
+    Ids and names of images may be the same by chance, but hardly the boxes too.
+    """
+    if true is None or config.guarantee is None:
+        return data
+    true = distrust_predicted(true)
+    rows, others = find_checked(data, true)
+    same = paired_box_iou(data.boxes[rows], true.boxes[others]) >= _MIN_SAME_BOX
+    return take_checked(data, true.select_instances(others[same]), own)[0] if same.any() else data
 
 
 def _calibrate(

@@ -33,7 +33,8 @@ class LabelConfig(Config):
         drop: Minimum IoU of a mask's tight box with its box (BoxCaseg, Section 3.4 and Table 8); a mask below it is
             kept but marked as not trusted.
         guarantee: Trust only masks that are guaranteed to have this IoU with the truth: with 95 % confidence at least
-            90 % of them do. It takes at least 29 true masks that are drawn at random from the dataset.
+            90 % of them do. It takes at least 29 true masks that are drawn at random from the dataset; the guarantee is
+            for the others.
         relabel: Also make new masks for instances that have a trusted one.
         overwrite: Discard what was edited in the outputs since they were written, and replace an output that exists
             without the record of its job.

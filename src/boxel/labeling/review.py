@@ -103,12 +103,15 @@ def choose_next(data: Annotations, count: int = 20, *, random: bool = False, see
     return _explain(data, rows, chosen, similarity, len(checked))
 
 
-def take_checked(data: Annotations, checked: Annotations) -> tuple[Annotations, list[int]]:
+def take_checked(
+    data: Annotations, checked: Annotations, own: NDArray[np.bool_] | None = None
+) -> tuple[Annotations, list[int]]:
     """Put masks that a user has corrected into the dataset that they were chosen from.
 
     Args:
         data: A labeled dataset.
         checked: The corrected masks, under the same ids in images of the same name.
+        own: (N,) bool, instances that stay as they are.
 
     Returns:
         The dataset with these masks, which are trusted and have no source, and their indices.
@@ -122,25 +125,33 @@ def take_checked(data: Annotations, checked: Annotations) -> tuple[Annotations, 
         >>> bool(take_checked(data.without_masks(), data)[0].has_mask.all())
         True
     """
+    rows, others = find_checked(data, checked)
+    if not len(rows):
+        raise BoxelError(
+            f"{checked.file or 'the corrected dataset'}: no mask in it has the image and the id of one in "
+            f"{data.file or 'the dataset'}; name the file of the masks that were corrected."
+        )
+    if own is not None:
+        rows, others = rows[~own[rows]], others[~own[rows]]
+    columns = {name: getattr(data, name).copy() for name in _CHECKED_COLUMNS}
+    for name, column in columns.items():
+        column[rows] = getattr(checked, name)[others]
+    columns["source"][rows], columns["quality"][rows], columns["trusted"][rows] = None, np.nan, True
+    return replace(data, **columns), rows.tolist()
+
+
+def find_checked(data: Annotations, checked: Annotations) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return the (P,) instances of a dataset that have a mask in another one, and their (P,) indices there."""
 
     def keys(one: Annotations) -> list[tuple[str, str]]:
         names = [PurePath(path).name for path in one.paths]
         return [(names[image], str(id)) for image, id in zip(one.image_index.tolist(), one.ids, strict=True)]
 
     place = {key: row for row, key in enumerate(keys(data))}
-    pairs = [(place[key], row) for row, key in enumerate(keys(checked)) if key in place]
-    pairs = [(row, other) for row, other in pairs if checked.has_mask[other]]
-    if not pairs:
-        raise BoxelError(
-            f"{checked.file or 'the corrected dataset'}: no mask in it has the image and the id of one in "
-            f"{data.file or 'the dataset'}; name the file of the masks that were corrected."
-        )
-    rows, others = np.array(pairs).T
-    columns = {name: getattr(data, name).copy() for name in _CHECKED_COLUMNS}
-    for name, column in columns.items():
-        column[rows] = getattr(checked, name)[others]
-    columns["source"][rows], columns["quality"][rows], columns["trusted"][rows] = None, np.nan, True
-    return replace(data, **columns), rows.tolist()
+    has_mask = checked.has_mask
+    pairs = [(place[key], row) for row, key in enumerate(keys(checked)) if key in place and has_mask[row]]
+    rows, others = np.array(pairs, dtype=np.int64).reshape(-1, 2).T
+    return rows, others
 
 
 def select_next(data: Annotations, chosen: Sequence[NextMask], checked: Sequence[int] = ()) -> Annotations:

@@ -78,8 +78,8 @@ def main() -> None:
 
 
 def measure(run: Path, truth: Annotations) -> dict[str, float]:
-    """Measure a run's masks in true boxes, without a flipped pass."""
-    made = boxel.label(truth.without_masks(), teacher=run.as_posix(), flip=False, merge="none")
+    """Measure a run's masks in true boxes."""
+    made = boxel.label(truth.without_masks(), teacher=run.as_posix(), merge="none")
     return measure_masks(truth, made)
 
 

@@ -2,17 +2,26 @@
 
     python benchmarks/domains.py
 
-Labels the boxes of each `domains/measure/NAME/val.json`, at most --instances of each, and compares with the true masks.
+Labels the boxes of two sets of photos and of each `domains/measure/NAME/val.json`, at most --instances of each, and
+compares with the true masks. --others compares with the masks of other teachers, e.g. those of the network of an older
+version.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
 import numpy as np
 from _record import Table, arguments
+from _runs import read_coco
+from pycocotools import mask as coco_mask
 
 import boxel
 from boxel.data import Annotations
-from boxel.evaluation.boxes import measure_masks
+from boxel.evaluation.boxes import instance_ious, measure_masks
+from boxel.evaluation.coco import encode_boundary
 
 KINDS = {
     "butterflies": "butterflies",
@@ -33,27 +42,61 @@ KINDS = {
     "wood_debris": "branches, boxes, bags outdoors",
 }
 MEASURES = ("mask_iou", "IoU@50", "IoU@75", "spearman", "calibration_error")
+NAMES = {"rectangle": "filled box", "grabcut-ellipse": "GrabCut"}
 
 
 def main() -> None:
-    """Record a row per dataset and their mean."""
+    """Record a row per dataset and the mean of the domains."""
     parser = arguments(__doc__, data=True)
     parser.add_argument("--teacher", default="boxcaseg")
+    parser.add_argument(
+        "--others", nargs="+", default=["grabcut-ellipse", "rectangle"], help="teachers to compare with"
+    )
     parser.add_argument("--instances", type=int, default=300, help="of each dataset at most")
     args = parser.parse_args()
-    columns = ["instances", *MEASURES, "filled box"]
+    others = [NAMES.get(name, Path(name).name) for name in args.others]
+    columns = ["instances", *MEASURES, "boundary IoU", "CPU ms per box", *others]
     table = Table("domains", args.teacher, columns, first="images", title=f"Masks by `{args.teacher}`")
     rows = []
-    for name, kind in KINDS.items():
-        folder = args.data / "domains" / "measure" / name
-        truth = first_images(boxel.read(folder / "val.json", images=folder / "images"), args.instances)
-        boxes = truth.without_masks()
-        measured = measure_masks(truth, boxel.label(boxes, teacher=args.teacher))
-        filled = measure_masks(truth, boxel.label(boxes, teacher="rectangle"))
-        rows.append([*(measured.get(key, np.nan) for key in MEASURES), filled["mask_iou"]])
-        table.add(kind, len(truth.labels), *rows[-1])
-    table.add("mean", None, *np.nanmean(rows, axis=0))
+    for kind, truth in read_all(args.data):
+        some = first_images(truth, args.instances)
+        rows.append(measure(some, args.teacher, args.others))
+        table.add(kind, len(some.labels), *rows[-1])
+    table.add("mean of the domains", None, *np.nanmean(rows[-len(KINDS) :], axis=0))
     table.write()
+
+
+def read_all(data: Path) -> Iterator[tuple[str, Annotations]]:
+    """Read two sets of photos, and the domains."""
+    yield "COCO images", read_coco(data, "val_masks")
+    voc = boxel.read(data / "voc2007")
+    yield "Pascal VOC images", voc.select_images(np.unique(voc.image_index[voc.has_mask]))
+    for name, kind in KINDS.items():
+        folder = data / "domains" / "measure" / name
+        yield kind, boxel.read(folder / "val.json", images=folder / "images")
+
+
+def measure(truth: Annotations, teacher: str, others: Sequence[str]) -> list[float]:
+    """Return the numbers of a row."""
+    boxes = truth.without_masks()
+    began = time.process_time()
+    made = boxel.label(boxes, teacher=teacher)
+    milliseconds = 1000 * (time.process_time() - began) / len(boxes.labels)
+    found = measure_masks(truth, made)
+    compared = [measure_masks(truth, boxel.label(boxes, teacher=other))["mask_iou"] for other in others]
+    own = [found.get(key, np.nan) for key in MEASURES]
+    return [*own, boundary_iou(truth, made), milliseconds, *compared]
+
+
+def boundary_iou(truth: Annotations, made: Annotations) -> float:
+    """Return the mean IoU of the boundaries of masks with the true ones."""
+    _, predicted, true = instance_ious(truth, made)
+    ious = np.zeros(len(true))
+    for row, (one, other) in enumerate(zip(predicted.tolist(), true.tolist(), strict=True)):
+        if one >= 0 and made.has_segmentation[one]:
+            pair = encode_boundary(made.rle(one)), encode_boundary(truth.rle(other))
+            ious[row] = coco_mask.iou([pair[0]], [pair[1]], [0])[0, 0]
+    return float(ious.mean())
 
 
 def first_images(data: Annotations, instances: int) -> Annotations:

@@ -1,6 +1,6 @@
 """Put a trained BoxCaseg into the package: weights in half precision, and an ONNX file that uses the same weights.
 
-    python benchmarks/ship.py runs/boxcaseg boxcaseg
+    python benchmarks/ship.py runs/boxcaseg2 boxcaseg
     python benchmarks/ship.py --onnx boxcaseg             # write the ONNX file of bundled weights again
 
 The card, README.md beside the weights, is written by hand.
@@ -9,7 +9,6 @@ The card, README.md beside the weights, is written by hand.
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import numpy as np
@@ -37,7 +36,6 @@ def main() -> None:
     if not args.onnx:
         model = io.load(args.run)
         io.save(model.half(), target, model.settings, model.categories)  # type: ignore[arg-type]
-        shutil.copy(args.run / "metrics.json", target)
     write_onnx(target)
     for file in ("model.safetensors", "model.onnx"):
         print(f"{target / file}: {(target / file).stat().st_size / 1e6:.2f} MB")

@@ -1,26 +1,25 @@
 """How many of the boxes that are wrong does `boxel label` list, and how many of the listed boxes are wrong?
 
-    python benchmarks/suspects.py --fit
+    python benchmarks/suspects.py --fit runs/part0 runs/part1
     python benchmarks/suspects.py
 
 A share of the true boxes is spoiled: moved to the background, united with a neighbor of the same class, or grown two to
-three times. `--fit` fits the bundled scores on `coco/val` and `domains/learn`, at most --instances of each; without it,
-the boxes of each `domains/measure/NAME/val.json` are labeled, which the scores have not seen.
+three times. `--fit` fits the bundled scores with networks that are trained without a part of the images each, on these
+images (see `teach.py`); without it, the boxes of each `domains/measure/NAME/val.json` are labeled, at most --instances.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from _record import REPO, Table, arguments
-from _runs import read_coco
 from domains import KINDS, first_images
+from teach import read_left_out
 
 import boxel
 from boxel.data import Annotations
@@ -35,7 +34,6 @@ from boxel.masks.boxes import box_iou
 
 OUT = REPO / "src" / "boxel" / "weights" / "suspects"
 FITTED = ("empty", "far too loose")
-PRIVATE = "bsdata_pitting"  # its license does not allow released weights
 STRENGTH = 0.005  # of the ridge on the weights, per box
 
 
@@ -54,7 +52,9 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=0.2, help="of the boxes that are spoiled")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--instances", type=int, default=150, help="of each dataset at most")
-    parser.add_argument("--fit", action="store_true", help="write the scores")
+    parser.add_argument(
+        "--fit", type=Path, nargs="+", metavar="PART", help="write the scores; networks of parts"
+    )
     parser.add_argument("--false-alarms", type=float, default=0.006, help="of the true boxes, for each kind")
     args = parser.parse_args()
     if args.fit:
@@ -159,7 +159,11 @@ def unite(boxes: np.ndarray, k: int, free: np.ndarray) -> tuple[np.ndarray | Non
 
 def fit(args: argparse.Namespace) -> None:
     """Fit a logistic regression per kind, and write the scores so that few true boxes are above zero."""
-    found = [collect(data, args) for data in datasets_to_fit(args)]
+    found = [
+        collect(data, network.as_posix(), args)
+        for part, network in enumerate(args.fit)
+        for data in read_left_out(args.data, part).values()
+    ]
     cues, kinds = (np.concatenate(parts) for parts in zip(*found, strict=True))
     mean, scale = cues.mean(axis=0), cues.std(axis=0).clip(min=1e-3)
     terms, true = standardize(cues, mean, scale), kinds == ""
@@ -176,25 +180,16 @@ def fit(args: argparse.Namespace) -> None:
     (OUT / f"{args.teacher}.json").write_text(text + "\n", encoding="utf-8")
 
 
-def datasets_to_fit(args: argparse.Namespace) -> Iterator[Annotations]:
-    """Iterate over the datasets that may teach what is released."""
-    yield read_coco(args.data, "val_masks")
-    for folder in sorted((args.data / "domains" / "learn").iterdir()):
-        if folder.name != PRIVATE:
-            data = boxel.read(Path(folder, "all.json"), images=folder / "images")
-            yield first_images(data, args.instances)
-
-
-def collect(data: Annotations, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
+def collect(data: Annotations, teacher: str, args: argparse.Namespace) -> tuple[np.ndarray, np.ndarray]:
     """Return the cues of the boxes of a spoiled dataset that are judged, and what is wrong with each."""
-    config, teacher = LabelConfig(), make_teacher(args.teacher, data.categories)
+    config, network = LabelConfig(), make_teacher(teacher, data.categories)
     spoiled = spoil(data, args.share, args.seed)
     data = spoiled.data
 
     def judge(image: int) -> tuple[np.ndarray, np.ndarray]:
         own = data.instances_in(image)
         boxes, pixels = data.boxes[own], load_image(data, image)
-        cues = compute_cues(label_image(pixels, boxes, data.labels[own], [teacher], config))
+        cues = compute_cues(label_image(pixels, boxes, data.labels[own], [network], config))
         judged = ((boxes[:, 2:] - boxes[:, :2]).min(axis=1) >= MIN_SIDE) & np.isfinite(cues).all(axis=1)
         return cues[judged], spoiled.kinds[own][judged]
 

@@ -13,7 +13,7 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,10 @@ MIN_BOX = 10.0
 PARTS = 2
 """A network learns from all parts but one, and its quality is calibrated on that one, with kinds of images that it has
 not seen."""
+
+LEFT_OUT_MASKS = {"coco": 800, "coco_new": 400}
+"""Number of masks that quality is calibrated on, of each part; 100 of each other set."""
+MASKS_PER_IMAGE = 12
 
 BATCH = 16
 SAVE_EVERY = 100
@@ -187,6 +191,43 @@ def read_part(sets: dict[str, Annotations], part: int) -> dict[str, NDArray[np.i
     return images | {name: np.arange(part, len(sets[name]), PARTS) for name in PHOTOS}
 
 
+@cache
+def read_left_out(data: Path, part: int, loose: float = 0.0) -> dict[str, Annotations]:
+    """Read some of what a network has not seen that was trained without a part.
+
+    Args:
+        data: Folder of the datasets.
+        part: The part.
+        loose: Share of the boxes that are loosened as in the training.
+
+    Returns:
+        Sets of images drawn at random, with all their boxes and the masks of at most `MASKS_PER_IMAGE` of each image.
+    """
+    sets, rng = {name: read_set(data, name) for name in (*PHOTOS, *DOMAINS)}, np.random.default_rng(part)
+    return {
+        name: draw_left_out(sets[name], images, LEFT_OUT_MASKS.get(name, 100), loose, rng)
+        for name, images in read_part(sets, part).items()
+    }
+
+
+def draw_left_out(
+    data: Annotations, images: NDArray[np.int64], masks: int, loose: float, rng: np.random.Generator
+) -> Annotations:
+    """Draw images until they have so many masks together."""
+    chosen: list[int] = []
+    rows: list[int] = []
+    for image in rng.permutation(images).tolist():
+        if len(rows) < masks:
+            chosen.append(image)
+            rows += rng.permutation(data.instances_in(image))[:MASKS_PER_IMAGE].tolist()
+    boxes = data.boxes.copy()
+    for image in chosen:
+        own, size = data.instances_in(image), data.image_size(image)[::-1]
+        for row in own[rng.random(len(own)) < loose].tolist():
+            boxes[row] = loosen(rng, boxes[row], size)
+    return replace(data, boxes=boxes).keep_masks(np.sort(rows)).select_images(chosen)
+
+
 def loosen(rng: np.random.Generator, box: NDArray[np.float64], size: tuple[int, ...]) -> NDArray[np.float64]:
     """Return a box as people draw it: nearly right, a bit off, shifted or far too large; cut at the image's border."""
     kind = rng.random()
@@ -262,7 +303,7 @@ def build(init: str, side: int, fine_channels: int) -> BoxCaseg:
         "side": side,
         "fine_channels": fine_channels,
         "neighbor_channel": True,
-        "threshold": 0.5,
+        "threshold": None,
     }
     model = BoxCaseg(replace(start.config, weights="none", **changes))
     weights = start.float().state_dict()
@@ -271,7 +312,7 @@ def build(init: str, side: int, fine_channels: int) -> BoxCaseg:
             weights[name] = torch.cat([weights[name], torch.zeros_like(value[:, :1])], dim=1)
     missing = model.load_state_dict(weights, strict=False)
     assert not missing.unexpected_keys and all(key.startswith("fine.") for key in missing.missing_keys)
-    model.settings = {**start.settings, "model": start.settings["model"] | changes}
+    model.settings = {"method": "boxcaseg", "model": start.settings["model"] | changes}
     return model
 
 

@@ -68,5 +68,6 @@ def test_what_the_file_takes_and_tells(boxcaseg):
         "mean": pytest.approx([0.485, 0.456, 0.406]),
         "side": 64,
         "margin": 0.25,
+        "threshold": 0.5,
         "mask_stride": 4,
     }

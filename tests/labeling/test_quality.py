@@ -76,6 +76,20 @@ def test_contrast_compares_colors_across_the_outline():
     assert cue("contrast", quality.compute_cues(labeled([HALF]))) == 0
 
 
+def test_an_object_that_goes_on_beyond_its_box():
+    """Votes see an object in columns 7 to 29, three of which lie left of the box."""
+    seen = np.broadcast_to((np.arange(7, 33) < 30) & (np.arange(7, 33)[:, None] // 10 % 3 != 0), (26, 26))
+    image = labeled([FULL])
+    image.votes[0] = Vote("wide", [SoftMask(np.where(seen, SURE, -SURE), (7, 7, 33, 33))])
+    found = quality.compute_cues(image)
+    assert cue("leakage", found) == pytest.approx(3 * 20 / 400, abs=1e-3)
+    assert cue("uncut_agreement", found) == pytest.approx(400 / (23 * 20))
+    kept = quality.compute_cues(labeled([FULL]))
+    assert cue("uncut_agreement", kept) == pytest.approx(400 / 26**2)  # grids are constant beyond their ends
+    nothing = quality.compute_cues(labeled([FULL], logits=np.full((20, 20), -SURE, np.float32)))
+    assert cue("leakage", nothing) <= 2 and cue("uncut_agreement", nothing) == 0
+
+
 def test_crowding_and_contested_pixels():
     boxes = [[0, 0, 20, 20], [0, 0, 10, 20]]
     first = np.ones((20, 20), bool)
@@ -119,6 +133,21 @@ def test_uninformative_cues_give_the_mean():
     calibration = quality.fit_calibration(rng.normal(size=(300, len(quality.CUES))), rng.random(300))
     spread = calibration.estimate(rng.normal(size=(300, len(quality.CUES))))
     assert abs(spread.mean() - 0.5) < 0.06 and spread.std() < 0.12
+
+
+def test_the_distance_of_cues_from_those_of_the_calibration():
+    found, ious = made_up(400)
+    found[:, 3] = 1  # does not vary, and counts nowhere
+    calibration = quality.fit_calibration(found, ious)
+    assert calibration.distance(found).mean() == pytest.approx(1, abs=0.03)
+    far = found.copy()
+    far[:, 3] = 7
+    np.testing.assert_allclose(calibration.distance(far), calibration.distance(found))
+    far[:, 0] += 5
+    others = len(quality.CUES) - 1
+    assert calibration.distance(far).mean() == pytest.approx(1 + 25 / others, rel=0.1)
+    corrected = correct_calibration(calibration, calibration.estimate(found), ious)
+    assert not corrected.distance(far).any()
 
 
 def test_a_calibration_survives_its_file(tmp_path):

@@ -12,11 +12,13 @@ import pytest
 from PIL import Image
 
 import boxel
-from boxel.data import write
+from boxel.data import example_scenes, write
 from boxel.labeling import store as store_module
 from boxel.labeling import target as target_module
 from boxel.labeling.api import label_data
+from boxel.labeling.calibration import collect_cues
 from boxel.labeling.config import LabelConfig
+from boxel.labeling.quality import fit_calibration
 from boxel.labeling.runner import label_images
 from boxel.labeling.store import Store
 from boxel.labeling.teachers import make_teacher
@@ -173,7 +175,7 @@ def test_a_changed_setting_stops_the_job(make_set, run, tmp_path):
     for changes, sentence in [
         ({"drop": 0.7}, "drop was 0.0 and is 0.7"),
         ({"teacher": "rectangle"}, r'teachers was \["ellipse"\] and is \["rectangle"\]'),
-        ({"flip": True}, "flip was null and is true"),
+        ({"flip": True}, "flip was false and is true"),
     ]:
         with pytest.raises(BoxelError, match=sentence):
             run(data, **changes)
@@ -191,6 +193,9 @@ def test_other_weights_or_another_calibration_stop_the_job(make_set, tmp_path, l
         def estimate(self, cues):
             return np.array([0.5, np.nan])
 
+        def distance(self, cues):
+            return np.array([1.0, np.nan])
+
     def run(weights, quality):
         with Store(tmp_path / "masks.sqlite") as store:
             return label_images(data, [Counting(weights)], LabelConfig(), store, Half(quality))
@@ -201,6 +206,23 @@ def test_other_weights_or_another_calibration_stop_the_job(make_set, tmp_path, l
         run("b", "v1")
     with pytest.raises(BoxelError, match='weights of the quality was "v1" and is "v2"'):
         run("a", "v2")
+
+
+def test_images_unlike_those_of_the_calibration_are_announced(make_set, tmp_path):
+    data, teacher = make_set(12), make_teacher("ellipse")
+    cues, ious = collect_cues(example_scenes(20), [teacher], LabelConfig())
+    far = fit_calibration(cues, ious)  # scenes do not look like these discs
+    near = replace(far, precision=far.precision / 1000)
+    sentence = "these images are unlike those that the quality was calibrated on"
+    for calibration, unlike in ((near, False), (far, True), (None, False)):
+        with Store() as store:
+            result = label_images(data, [teacher], LabelConfig(), store, calibration)
+        assert (result.is_unlike, sentence in result.summary()) == (unlike, unlike)
+    few = data.select_images(range(9))  # 18 masks say little
+    with Store(tmp_path / "masks.sqlite") as store:
+        assert not label_images(few, [teacher], LabelConfig(), store, far).is_unlike
+    with Store(tmp_path / "masks.sqlite") as store:  # known of masks of an earlier run too
+        assert label_images(data, [teacher], LabelConfig(), store, far).is_unlike
 
 
 def test_only_added_images_are_labeled(make_set, run, tmp_path):

@@ -63,6 +63,7 @@ class BoxCasegGraph(nn.Module):
             "mean": self.model.backbone.mean.flatten().tolist(),
             "side": self.model.config.side,
             "margin": self.model.config.margin,
+            "threshold": self.model.config.threshold,
             "mask_stride": 2 if self.model.config.fine_channels else 4,
         }
 

@@ -48,7 +48,7 @@ def calibrate(
         >>> from boxel.data import example_scenes
         >>> from boxel.labeling import make_teacher
         >>> calibrate(example_scenes(8), [make_teacher("ellipse")]).mean.shape
-        (13,)
+        (15,)
     """
     cues, ious = collect_cues(data, teachers, config or LabelConfig())
     if len(ious) < MIN_MASKS:
@@ -212,4 +212,5 @@ def correct_calibration(
     shift, stretch = np.linalg.solve(terms.T @ terms + penalty, terms.T @ (ious[known] - estimates[known]))
     x, y = prior.curve
     rising = np.maximum.accumulate(y + shift + stretch * (y - center))
-    return replace(prior, curve=np.stack([x, rising]))
+    # The images are no longer unlike those of the calibration.
+    return replace(prior, curve=np.stack([x, rising]), precision=np.zeros_like(prior.precision))

@@ -21,7 +21,7 @@ class LabelConfig(Config):
     Attributes:
         teachers: The teachers that predict the masks (see :func:`~boxel.labeling.teachers.make_teacher`); the
             probabilities of several are averaged.
-        flip: Predict on the flipped image too, and average; if None, only for teachers that benefit (BoxCaseg).
+        flip: Predict on the flipped image too, and average the probabilities, in twice the time.
         crf: Refine each mask with a fully connected CRF, so that it follows the colors of the image.
         box_slack: By how much each side of a box may be off, as a share of the box's width and height, in a dataset
             whose boxes are known to be loose. A mask may reach that far past its box, and is compared with the nearest
@@ -47,7 +47,7 @@ class LabelConfig(Config):
     """
 
     teachers: list[str] = field(default_factory=lambda: ["boxcaseg"])
-    flip: bool | None = None
+    flip: bool = False
     crf: bool = False
     box_slack: BoxSlack = 0.0  # type: ignore[valid-type]
     min_component: ClosedUnitInterval = 0.02

@@ -45,7 +45,7 @@ class LabeledImage:
         image: (H, W, 3) uint8 RGB.
         boxes: (N, 4) float64 xyxy pixels.
         regions: N regions, the pixels that each mask may take.
-        votes: V votes: one per teacher, two for a teacher that saw the flipped image too.
+        votes: V votes: one per teacher, two if they saw the flipped image too.
         unmerged: N masks (rows, columns) bool of their regions before overlaps are resolved; None for a box without
             an opinion or an object.
         masks: The same after overlaps are resolved. A mask that would lose all its pixels is unchanged and not
@@ -128,13 +128,13 @@ def collect_votes(
     image: NDArray[np.uint8],
     boxes: NDArray[np.float64],
     labels: NDArray[np.int32],
-    flip: bool | None = None,
+    flip: bool = False,
 ) -> list[Vote]:
-    """Run the teachers on an image, and on its flipped copy if wanted or, if ``flip`` is None, if that helps them."""
+    """Run the teachers on an image, and on its flipped copy if wanted."""
     votes = []
     for teacher in teachers:
         votes.append(Vote(teacher.name, _call_teacher(teacher, image, boxes, labels)))
-        if getattr(teacher, "flips", False) if flip is None else flip:
+        if flip:
             width = image.shape[1]
             flipped = np.asarray(cv2.flip(image, 1), dtype=np.uint8)
             soft_masks = _call_teacher(teacher, flipped, flip_boxes(boxes, width), labels)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from boxel.labeling.fusion import LabeledImage, mean_probability, spread, vote_logits
+from boxel.masks.boxes import box_iou, pixel_region, tight_boxes
 from boxel.utils.errors import BoxelError
 
 CUES = (
@@ -34,15 +35,20 @@ CUES = (
     "contested",
     "roughness",
     "at_border",
+    "leakage",
+    "uncut_agreement",
 )
 """The columns of :func:`compute_cues`."""
 
-_COLUMNS = ("mean", "scale", "weights", "curve")
+_COLUMNS = ("mean", "scale", "weights", "curve", "precision")
 
 MIN_MASKS = 20
 """Minimum number of ground-truth masks that a calibration is fitted on."""
 
 _SIDE = 64  # maximum cells per side of a region that cues are computed from; it bounds their cost per box
+_REACH = 0.15  # how far beyond a box its votes are looked at, as a share of its sides
+_FINE_SIDE = 96  # maximum cells per side there, where a tight box is measured
+_MAX_LEAKAGE = 2.0
 
 
 def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
@@ -61,6 +67,8 @@ def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
     - `contested`: share of the mask that smaller objects took.
     - `roughness`: length of the outline relative to that of a disc with the same area.
     - `at_border`: share of the box's sides that lie at the border of the image.
+    - `leakage`: expected area of the object around the box, as a share of that in the box, up to 2.
+    - `uncut_agreement`: IoU of the box with the tight box that the mask would have if it were not cut to the box.
 
     Args:
         labeled: An image with its masks.
@@ -97,6 +105,7 @@ def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
             1 - small.sum() / max(unmerged[np.ix_(rows, columns)].sum(), 1),
             _roughness(small),
             np.mean([box[0] <= 1, box[1] <= 1, box[2] >= width - 1, box[3] >= height - 1]),
+            *_look_beyond(labeled, index, box),
         )
     return cues
 
@@ -110,12 +119,14 @@ class Calibration:
         scale: (C,) their standard deviations.
         weights: Weights of a constant, the standardized cues, their squares and products, in the order of `_terms`.
         curve: (2, P) values of the regression and the IoU that each stands for, both rising.
+        precision: (C, C) inverse covariance of the standardized cues, zero for cues that did not vary.
     """
 
     mean: NDArray[np.float64]
     scale: NDArray[np.float64]
     weights: NDArray[np.float64]
     curve: NDArray[np.float64]
+    precision: NDArray[np.float64]
 
     @cached_property
     def identity(self) -> str:
@@ -130,6 +141,12 @@ class Calibration:
         raw = _terms((cues[known] - self.mean) / self.scale) @ self.weights
         quality[known] = np.interp(raw, *self.curve).clip(0, 1)
         return quality
+
+    def distance(self, cues: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Compute the (N,) squared Mahalanobis distance of (N, C) cues per cue: 1 on average for similar images."""
+        z = (cues - self.mean) / self.scale
+        count = max(np.count_nonzero(self.precision.diagonal()), 1)
+        return np.einsum("nc,cd,nd->n", z, self.precision, z) / count
 
 
 def fit_calibration(cues: ArrayLike, ious: ArrayLike) -> Calibration:
@@ -166,7 +183,7 @@ def fit_calibration(cues: ArrayLike, ious: ArrayLike) -> Calibration:
         (_fit_ridge(terms, targets, strength) for strength in len(targets) * np.logspace(-3, 1, 13)),
         key=lambda fit: float(np.square(fit[1] - targets).mean()),
     )
-    return Calibration(mean, scale, weights, _fit_curve(left_out, targets))
+    return Calibration(mean, scale, weights, _fit_curve(left_out, targets), _fit_precision(features))
 
 
 def load_calibration(path: Path) -> Calibration:
@@ -178,7 +195,7 @@ def load_calibration(path: Path) -> Calibration:
     Examples:
         >>> from importlib.resources import files
         >>> load_calibration(Path(str(files("boxel")), "weights/quality/boxcaseg.json")).mean.shape
-        (13,)
+        (15,)
     """
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -197,7 +214,7 @@ def save_calibration(calibration: Calibration, path: Path) -> None:
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     save_calibration(find_calibration("boxcaseg"), Path(folder, "quality.json"))
         ...     load_calibration(Path(folder, "quality.json")).mean.shape
-        (13,)
+        (15,)
     """
     columns = {name: getattr(calibration, name).tolist() for name in _COLUMNS}
     path.write_text(json.dumps({"cues": CUES, **columns}, indent=1), encoding="utf-8")
@@ -228,6 +245,15 @@ def _terms(z: NDArray[np.float64]) -> NDArray[np.float64]:
     z = z.clip(-3, 3)
     rows, columns = np.triu_indices(z.shape[1])
     return np.concatenate([np.ones((len(z), 1)), z, z[:, rows] * z[:, columns] / 2], axis=1)
+
+
+def _fit_precision(cues: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Fit the inverse covariance of the cues that vary, once they are standardized."""
+    varies = cues.std(axis=0) > 1e-3
+    covariance = np.atleast_2d(np.corrcoef(cues[:, varies], rowvar=False))
+    precision = np.zeros((cues.shape[1], cues.shape[1]))
+    precision[np.ix_(varies, varies)] = np.linalg.inv(covariance + 0.01 * np.eye(len(covariance)))
+    return precision
 
 
 def _fit_ridge(
@@ -279,6 +305,22 @@ def _votes_iou(masks: NDArray[np.bool_]) -> float:
     pairs = [(a, b) for k, a in enumerate(masks) for b in masks[:k]]
     ious = [(a & b).sum() / max((a | b).sum(), 1) for a, b in pairs]
     return float(np.mean(ious)) if ious else 1.0
+
+
+def _look_beyond(labeled: LabeledImage, index: int, box: NDArray[np.float64]) -> tuple[float, float]:
+    """Compute the leakage and the uncut agreement from the votes in a box and around it."""
+    height, width = labeled.image.shape[:2]
+    region = pixel_region(box, height, width, _REACH)
+    rows, columns = (spread(side, _FINE_SIDE) for side in region.shape)
+    rows, columns = rows + region.top, columns + region.left
+    probability = np.nan_to_num(mean_probability(vote_logits(labeled.votes, index, rows, columns)))
+    y, x = rows + 0.5, columns + 0.5
+    inside = ((y > box[1]) & (y < box[3]))[:, None] & ((x > box[0]) & (x < box[2]))
+    within, around = probability[inside].sum(), probability[~inside].sum()
+    leakage = min(float(around / max(within, 1e-6)), _MAX_LEAKAGE)
+    step = np.array([region.shape[1] / len(columns), region.shape[0] / len(rows)])
+    tight = tight_boxes([probability > 0.5]) * np.tile(step, 2) + np.tile([region.left, region.top], 2)
+    return leakage, float(box_iou(box[None], tight)[0, 0])
 
 
 def _contrast(pixels: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:

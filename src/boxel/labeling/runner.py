@@ -35,7 +35,7 @@ from boxel.labeling.fusion import LabeledImage, label_image
 from boxel.labeling.guarantee import Guarantee
 from boxel.labeling.outputs import left_out, load_records
 from boxel.labeling.overlaps import PlacedMask
-from boxel.labeling.quality import Calibration, compute_cues
+from boxel.labeling.quality import MIN_MASKS, Calibration, compute_cues
 from boxel.labeling.store import Batch, ImageRows, MaskRow, Store
 from boxel.labeling.suspects import SuspectScores, find_suspect_scores
 from boxel.labeling.teachers.base import Teacher
@@ -51,7 +51,14 @@ _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be com
 # A device that matters is in a teacher's identity.
 _NEUTRAL_SETTINGS = "workers", "device", "overwrite", "guarantee"
 _QUALITY = "weights of the quality"  # the setting that is known only after a calibration
+_UNLIKE = (
+    "these images are unlike those that the quality was calibrated on, so it may be wrong; correct 20 masks that "
+    "`boxel next --random` draws, and calibrate the quality on them"
+)
 _FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas", "extras")
+MAX_DISTANCE = 2.0
+"""Mean distance of the masks of a dataset above which its images are unlike those of the calibration."""
+
 _SKIP, _KEEP, _LABEL = range(3)  # roles of an instance: ignored, has a mask that stays, or gets a mask
 
 
@@ -70,6 +77,8 @@ class LabelResult:
         reasons: Why they were replaced, with ids.
         unmasked: Indices of annotations that got no mask although their image was labeled.
         settings: All settings that the masks depend on, by name.
+        distance: (N,) distance of each mask's cues from those that its quality was calibrated on, 1 on average for
+            similar images; NaN if unknown.
         guarantee: What is guaranteed of the masks that are trusted, if that was asked for.
     """
 
@@ -83,6 +92,7 @@ class LabelResult:
     reasons: str
     unmasked: NDArray[np.int64]
     settings: dict[str, object]
+    distance: NDArray[np.float64]
     guarantee: Guarantee | None = None
 
     def summary(self) -> str:
@@ -110,7 +120,14 @@ class LabelResult:
         }
         parts = [f"{some.sum():,} {what}" for what, some in others.items() if some.any()]
         parts += [self.guarantee.describe()] if self.guarantee else []
+        parts += [_UNLIKE] if self.is_unlike else []
         return "; ".join([text, *parts])
+
+    @property
+    def is_unlike(self) -> bool:
+        """Whether the images are unlike those that the quality was calibrated on, so that it may be wrong."""
+        distance = self.distance[np.isfinite(self.distance)]
+        return len(distance) >= MIN_MASKS and float(distance.mean()) > MAX_DISTANCE
 
     def describe_suspects(self) -> str:
         """State how many boxes look wrong by content, of each kind, with annotation ids; empty if none does."""
@@ -187,7 +204,7 @@ def label_images(
     if failures and len(failures) == len(current):
         name, reason = data.file or "the dataset", f"the first: {problems[0]}" if problems else missing
         raise BoxelError(f"{name}: none of its {len(digests)} images can be labeled; {reason}")
-    filled, masked = _merge_masks(data, store, digests)
+    filled, masked, distance = _merge_masks(data, store, digests)
     failed = [image for image, digest in digests.items() if digest in failures]
     unmasked = np.flatnonzero((job.roles == _LABEL) & ~masked & ~np.isin(data.image_index, failed))
     _log_problems(data, [*problems, missing], unmasked)
@@ -202,6 +219,7 @@ def label_images(
         reasons=judgment.describe(data.ids, rejected & masked, "replaced because "),
         unmasked=unmasked,
         settings=settings,
+        distance=distance,
     )
 
 
@@ -288,13 +306,13 @@ def _fingerprint(data: Annotations, image: int, roles: NDArray[np.int8]) -> byte
 
 def _merge_masks(
     data: Annotations, store: Store, digests: Mapping[int, bytes]
-) -> tuple[Annotations, NDArray[np.bool_]]:
-    """Fill a dataset with the masks of a store; return it and (N,) bool, the instances that got a mask."""
+) -> tuple[Annotations, NDArray[np.bool_], NDArray[np.float64]]:
+    """Fill a dataset with the masks of a store; return it, which instances got a mask, and the distances of these."""
     images_of: dict[bytes, list[int]] = {}
     for image, digest in digests.items():
         images_of.setdefault(digest, []).append(image)
     filled = replace(data, **{name: getattr(data, name).copy() for name in _FILLED_COLUMNS})
-    masked = np.zeros(len(data.ids), dtype=bool)
+    masked, distance = np.zeros(len(data.ids), dtype=bool), np.full(len(data.ids), np.nan)
     for done in store:
         for image in images_of.get(done.digest, ()):
             filled.widths[image], filled.heights[image] = done.width, done.height
@@ -308,7 +326,8 @@ def _merge_masks(
                 filled.areas[instance] = row.area
                 filled.extras[instance] = mark_suspect(filled.extras[instance], row.suspect)
                 masked[instance] = True
-    return filled, masked
+                distance[instance] = np.nan if row.distance is None else row.distance
+    return filled, masked, distance
 
 
 def load_image(data: Annotations, image: int) -> NDArray[np.uint8]:
@@ -422,6 +441,7 @@ def _mask_rows(job: _Job, labeled: LabeledImage, positions: NDArray[np.int64]) -
     count = len(labeled.boxes)
     cues = compute_cues(labeled) if job.calibration or job.suspect_scores else np.empty((count, 0))
     quality = job.calibration.estimate(cues) if job.calibration else np.full(count, np.nan)
+    distance = job.calibration.distance(cues) if job.calibration else np.full(count, np.nan)
     suspects = job.suspect_scores.judge(cues, labeled) if job.suspect_scores else [None] * count
     rows = []
     for index, position in enumerate(positions.tolist()):
@@ -439,6 +459,7 @@ def _mask_rows(job: _Job, labeled: LabeledImage, positions: NDArray[np.int64]) -
                 trusted=bool(labeled.trusted[index]),
                 area=int(np.count_nonzero(mask)),
                 suspect=suspects[index],
+                distance=None if np.isnan(distance[index]) else float(distance[index]),
             )
         )
     return rows

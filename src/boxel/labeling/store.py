@@ -31,6 +31,7 @@ class MaskRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     trusted: bool  # False for a mask that was dropped
     area: int  # in pixels
     suspect: str | None = None  # what may be wrong with the box
+    distance: float | None = None  # of its cues from those that the quality was calibrated on
 
 
 class ImageRows(NamedTuple):

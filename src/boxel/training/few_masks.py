@@ -171,5 +171,5 @@ def _split(data: Annotations, chosen: NDArray[np.int64], seed: int) -> list[NDAr
 
 def _predict(model: BoxCaseg, data: Annotations) -> _Predicted:
     """Return the cues and the IoU of the model's masks of the instances that have a mask."""
-    teacher = BoxCasegTeacher(partial(soft_masks, model.eval()), "adapted")
+    teacher = BoxCasegTeacher(partial(soft_masks, model.eval()), "adapted", threshold=model.config.threshold)
     return collect_cues(data, [teacher], LabelConfig(), min_side=1.0)

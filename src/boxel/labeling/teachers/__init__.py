@@ -81,8 +81,8 @@ def make_teacher(
         if name in BUNDLED or "/" in name or Path(name).is_dir():
             network = open_network(name, threads) if resolve_device(device) == "cpu" else None
             if network is not None:
-                identity = identify(model_folder(name))
-                return BoxCasegTeacher(network.soft_masks, Path(name).as_posix(), identity)
+                shown, identity = Path(name).as_posix(), identify(model_folder(name))
+                return BoxCasegTeacher(network.soft_masks, shown, identity, network.threshold)
             models = import_module("boxel.labeling.teachers.detector")
             return models.load_teacher(name, categories, resolve_device(device), threads)
     except ImportError as error:

@@ -64,9 +64,8 @@ class Teacher(Protocol):
     """Anything that predicts masks for boxes: a callable with a name.
 
     A teacher may have an ``identity``, a text that changes whenever its masks would, e.g. a digest of its weights;
-    masks of different identities are never mixed. It may have ``flips = True`` if a second pass on the flipped image
-    makes its masks better, and ``calibrated = True`` if its logits stand for probabilities that are true on average, so
-    that each mask gets the threshold with the largest expected IoU.
+    masks of different identities are never mixed. It may have ``calibrated = True`` if its logits stand for
+    probabilities that are true on average, so that each mask gets the threshold with the largest expected IoU.
     """
 
     name: str

@@ -21,18 +21,20 @@ logger = logging.getLogger(__name__)
 
 
 class BoxCasegTeacher:
-    """A BoxCaseg network as a teacher; ``predict`` returns the soft masks of the boxes of an image."""
+    """A BoxCaseg network as a teacher; ``predict`` returns the soft masks of the boxes of an image.
 
-    flips = True
-    """A second pass on the flipped image pays off: masks get better, and disagreement lowers their quality estimate."""
+    It is `calibrated` if it has no threshold of its own.
+    """
 
     def __init__(
         self,
         predict: Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMasks],
         name: str = "boxcaseg",
         identity: str = "",
+        threshold: float | None = None,
     ) -> None:
         self._predict, self.name, self.identity = predict, name, identity
+        self.calibrated = threshold is None
 
     def __call__(
         self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
@@ -52,6 +54,7 @@ class OnnxNetwork:
         # Of the folder that it was made from.
         self.digests = {name: about.get(name) for name in ("weights", "settings")}
         self._side, self._margin = json.loads(about["side"]), json.loads(about["margin"])
+        self.threshold: float | None = json.loads(about["threshold"])
         self._padding_color = np.round(255 * np.array(json.loads(about["mean"]))).tolist()
 
     def soft_masks(self, image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> SoftMasks:

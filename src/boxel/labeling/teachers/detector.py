@@ -92,7 +92,8 @@ def load_teacher(source: str, categories: Sequence[Category], device: str, threa
     model: Any = load(folder).to(device)
     name = Path(source).as_posix()
     if isinstance(model, BoxCaseg):
-        return BoxCasegTeacher(partial(soft_masks, accelerate(model, threads)), name, identify(folder))
+        predict = partial(soft_masks, accelerate(model, threads))
+        return BoxCasegTeacher(predict, name, identify(folder), model.config.threshold)
     identity = digest_model(model, [category.name for category in model.categories], model.settings)
     if isinstance(model, Segmenter):
         return SegmenterTeacher(model, name, categories, identity)

@@ -161,10 +161,9 @@ class BoxCaseg(nn.Module):
         self, crops: Tensor, rows: Tensor, columns: Tensor, neighbors: Tensor | None = None
     ) -> Tensor:
         """Return the logits of the object, above 0 for its pixels; see :meth:`head_logits`."""
-        threshold = self.config.threshold
-        return self._combine(self.head_logits(crops, rows, columns, neighbors)) - log(
-            threshold / (1 - threshold)
-        )
+        threshold = self.config.threshold or 0.5
+        logits = self._combine(self.head_logits(crops, rows, columns, neighbors))
+        return logits - log(threshold / (1 - threshold))
 
     def loss_weights(self, progress: float) -> dict[str, float]:
         """Return the weight of each loss by name, the same throughout the training."""

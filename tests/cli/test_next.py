@@ -86,3 +86,33 @@ def test_a_random_sample_is_corrected_and_guarantees_masks(folder, tmp_path, cap
     follow = next(line for line in lines if line.startswith("next: boxel next "))
     assert run(*shlex.split(follow.removeprefix("next: boxel "))) == 0
     assert (tmp_path / "next.json").exists()
+
+
+def test_unlike_images_name_what_to_correct(folder, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    images, out = folder / "scenes" / "images", tmp_path / "masks.json"
+    words = [
+        "label",
+        folder / "scenes" / "boxes.json",
+        "--images",
+        images,
+        "--teacher",
+        "ellipse",
+        "--out",
+        out,
+    ]
+    monkeypatch.setattr("boxel.labeling.runner.MAX_DISTANCE", 0.1)
+    assert run(*words) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "these images are unlike those that the quality was calibrated on" in lines[0]
+    follow = next(line for line in lines if line.startswith("next: boxel next "))
+    assert "--random --count 20" in follow
+    assert run(*shlex.split(follow.removeprefix("next: boxel "))) == 0
+    assert boxel.read(tmp_path / "next.json").has_mask.sum() == 20
+    # Calibrated on true masks, they are no longer unlike.
+    truth = boxel.read(folder / "scenes" / "masks.json", images=images)
+    write(truth.keep_masks(np.arange(60)), tmp_path / "corrected.json")
+    monkeypatch.setattr("boxel.labeling.runner.MAX_DISTANCE", 2.0)
+    assert run(*words, "--calibrate", tmp_path / "corrected.json") == 1  # the settings of this job differ
+    assert run(*words[:-1], tmp_path / "other.json", "--calibrate", tmp_path / "corrected.json") == 0
+    assert "images are unlike" not in capsys.readouterr().out

@@ -65,9 +65,10 @@ def _label(given: dict[str, Any]) -> int:
     if suspects := outcome.describe_suspects():
         where = f"listed in {report}" if report else "`suspect` in the masks file marks each"
         print(f"{suspects}; {where}")
-    if outcome.guarantee and outcome.guarantee.remaining:
-        draw = [] if outcome.guarantee.masks else ["--random"]
-        count = outcome.guarantee.missing or 20
+    guarantee = outcome.guarantee
+    if outcome.is_unlike or (guarantee and guarantee.remaining):
+        draw = [] if guarantee and guarantee.masks else ["--random"]
+        count = (guarantee.missing if guarantee else 0) or 20
         checked = ["--checked", given["calibrate_on"]] if "calibrate_on" in given else []
         words = [given["out"], "--images", str(outcome.data.root), *checked, *draw, "--count", str(count)]
         print(f"next: {shlex.join(['boxel', 'next', *words])} --out next.json")

@@ -9,7 +9,6 @@ version.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -55,7 +54,7 @@ def main() -> None:
     parser.add_argument("--instances", type=int, default=300, help="of each dataset at most")
     args = parser.parse_args()
     others = [NAMES.get(name, Path(name).name) for name in args.others]
-    columns = ["instances", *MEASURES, "boundary IoU", "CPU ms per box", *others]
+    columns = ["instances", *MEASURES, "boundary IoU", *others]
     table = Table("domains", args.teacher, columns, first="images", title=f"Masks by `{args.teacher}`")
     rows = []
     for kind, truth in read_all(args.data):
@@ -79,13 +78,11 @@ def read_all(data: Path) -> Iterator[tuple[str, Annotations]]:
 def measure(truth: Annotations, teacher: str, others: Sequence[str]) -> list[float]:
     """Return the numbers of a row."""
     boxes = truth.without_masks()
-    began = time.process_time()
     made = boxel.label(boxes, teacher=teacher)
-    milliseconds = 1000 * (time.process_time() - began) / len(boxes.labels)
     found = measure_masks(truth, made)
     compared = [measure_masks(truth, boxel.label(boxes, teacher=other))["mask_iou"] for other in others]
     own = [found.get(key, np.nan) for key in MEASURES]
-    return [*own, boundary_iou(truth, made), milliseconds, *compared]
+    return [*own, boundary_iou(truth, made), *compared]
 
 
 def boundary_iou(truth: Annotations, made: Annotations) -> float:

@@ -212,7 +212,11 @@ def test_boxes_that_look_wrong_are_counted_and_listed(label, tmp_path, monkeypat
     monkeypatch.setattr(
         runner,
         "find_suspect_scores",
-        lambda name: SuspectScores(np.zeros(13), np.ones(13), {"empty": np.eye(14)[1 + CUES.index("fill")]}),
+        lambda name: SuspectScores(
+            np.zeros(len(CUES)),
+            np.ones(len(CUES)),
+            {"empty": np.eye(1 + len(CUES))[1 + CUES.index("fill")]},
+        ),
     )
     page = tmp_path / "page.html"
     code, out, _ = label("--report", page)

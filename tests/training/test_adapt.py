@@ -114,7 +114,9 @@ def test_a_few_masks_teach_a_model_that_knows_nothing(tmp_path, tiny_boxcaseg, m
     data = example_scenes(6)
     boxel.train("boxcaseg", data.without_masks(), out=tmp_path / "new", config=tiny_boxcaseg, steps=1)
     boxes, few = data.without_masks(), data.select_images([0, 1, 2])
-    out = adapt(boxes, tmp_path / "out", masks=few, teacher=str(tmp_path / "new"), minutes=1)
+    out = adapt(
+        boxes, tmp_path / "out", masks=few, teacher=str(tmp_path / "new"), minutes=10
+    )  # more than it takes
     (found,) = re.findall(r"rose from (\S+) to (\S+) IoU", caplog.text)
     assert float(found[1]) > float(found[0])
     unseen = data.select_images([3, 4, 5])

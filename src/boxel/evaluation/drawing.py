@@ -193,7 +193,8 @@ def _predict(
                     code = msgspec.json.encode(instance.rles[0])
                     rows.add(count, image, int(instance.labels[0]), box, code, quality=score)
             advance(1)
-    categories = [category for category in model.categories if category.name != "background"]
+    known = model.categories if boxes is None else boxes.categories  # masks of boxes have the boxes' classes
+    categories = [category for category in known if category.name != "background"]
     data = replace(rows.build(Path(), categories, Path()), file=str(run))
     shared = os.path.commonpath([path.parent for path in sources]) if len(sources) else "."
     return _relative_to(data, Path(shared))

@@ -45,8 +45,8 @@ class BoxCasegConfig(Config):
         margin: Background on each side of the box at inference, as a share of its width and height; the paper has none.
         side: Side of the crops at inference in pixels, a multiple of 32.
         threshold: Probability above which a pixel belongs to the object. The model shifts its logits by it, so that 0
-            is the threshold everywhere else, and scores are those of the shifted logits. If None, `boxel label` takes
-            for each mask the one with the largest expected IoU, and all others take 0.5.
+            is the threshold everywhere else, and scores are those of the shifted logits. Without one, `boxel label`
+            takes for each mask the one with the largest expected IoU, and all others take 0.5.
         mil_weight: Weight of Eq. 1 without its smooth term; 0 omits it.
         mil_reduction: `mean` or `sum` over bags, and over pairs of the smooth term.
         smooth_weight: Weight of Eq. 2.

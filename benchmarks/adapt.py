@@ -13,9 +13,8 @@ from pathlib import Path
 
 import numpy as np
 from _record import Table, arguments
-from domains import KINDS, first_images
+from domains import KINDS, first_images, read_domain
 
-import boxel
 from boxel.data import Annotations
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling.api import label
@@ -45,10 +44,7 @@ def main() -> None:
     table = Table("domains", "adapted", columns, first="images", title="Adapting to a few masks", note=NOTE)
     rows = []
     for name in args.domains:
-        folder = args.data / "domains" / "measure" / name
-        training, truth = (
-            boxel.read(folder / f"{part}.json", images=folder / "images") for part in ("train", "val")
-        )
+        training, truth = read_domain(args.data, name, "train"), read_domain(args.data, name)
         training, truth = first_images(training, MAX_BOXES), first_images(truth, args.instances)
         teachers = [args.teacher]
         for number in args.masks:

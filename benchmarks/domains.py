@@ -71,8 +71,13 @@ def read_all(data: Path) -> Iterator[tuple[str, Annotations]]:
     voc = boxel.read(data / "voc2007")
     yield "Pascal VOC images", voc.select_images(np.unique(voc.image_index[voc.has_mask]))
     for name, kind in KINDS.items():
-        folder = data / "domains" / "measure" / name
-        yield kind, boxel.read(folder / "val.json", images=folder / "images")
+        yield kind, read_domain(data, name)
+
+
+def read_domain(data: Path, name: str, part: str = "val") -> Annotations:
+    """Read a part of `domains/measure/NAME`."""
+    folder = data / "domains" / "measure" / name
+    return boxel.read(folder / f"{part}.json", images=folder / "images")
 
 
 def measure(truth: Annotations, teacher: str, others: Sequence[str]) -> list[float]:

@@ -10,14 +10,12 @@ they give is applied to the others, whose IoU with the true masks shows whether 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 import numpy as np
 from _record import Table, arguments
 from _runs import read_coco
-from domains import KINDS, first_images
+from domains import KINDS, first_images, read_domain
 
-import boxel
 from boxel.data import Annotations
 from boxel.labeling.calibration import (
     MIN_MASKS_TO_FIT,
@@ -66,9 +64,7 @@ def collect(args: argparse.Namespace) -> dict[str, tuple[np.ndarray, np.ndarray]
     """Return the cues and the true IoU of the masks of everyday photos, and of images of 16 other kinds together."""
     parts = []
     for name in KINDS:
-        folder = Path(args.data, "domains", "measure", name)
-        truth = boxel.read(folder / "val.json", images=folder / "images")
-        parts.append(collect_from(first_images(truth, args.instances)))
+        parts.append(collect_from(first_images(read_domain(args.data, name), args.instances)))
     cues, ious = (np.concatenate(columns) for columns in zip(*parts, strict=True))
     photos = collect_from(read_coco(args.data, "val_masks"))
     return {"everyday photos": photos, "16 other kinds": (cues, ious)}

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 from _record import REPO, Table, arguments
-from domains import KINDS, first_images
+from domains import KINDS, first_images, read_domain
 from teach import read_left_out
 
 import boxel
@@ -70,9 +70,7 @@ def measure(args: argparse.Namespace) -> None:
     table = Table("domains", "suspects", columns, first="images", title="Boxes that look wrong", note=note)
     parts = []
     for name, kind in KINDS.items():
-        folder = args.data / "domains" / "measure" / name
-        truth = boxel.read(folder / "val.json", images=folder / "images")
-        spoiled = spoil(first_images(truth, args.instances), args.share, args.seed)
+        spoiled = spoil(first_images(read_domain(args.data, name), args.instances), args.share, args.seed)
         marked = find_suspects(boxel.label(spoiled.data, teacher=args.teacher))
         listed = np.full(len(spoiled.kinds), "", dtype=object)
         for suspect, rows in marked.items():

@@ -172,6 +172,7 @@ class Sampler:
                 return image[top:bottom, left:right], mask[top:bottom, left:right]
 
 
+@cache
 def read_set(data: Path, name: str) -> Annotations:
     """Read the instances of a set that have a box and a mask."""
     if name == "salient":
@@ -191,7 +192,6 @@ def read_part(sets: dict[str, Annotations], part: int) -> dict[str, NDArray[np.i
     return images | {name: np.arange(part, len(sets[name]), PARTS) for name in PHOTOS}
 
 
-@cache
 def read_left_out(data: Path, part: int, loose: float = 0.0) -> dict[str, Annotations]:
     """Read some of what a network has not seen that was trained without a part.
 

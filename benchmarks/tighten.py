@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from _record import Table, arguments
 from _runs import jitter_boxes, read_coco
-from domains import KINDS, first_images
+from domains import KINDS, first_images, read_domain
 
 import boxel
 from boxel.data import Annotations
@@ -54,9 +54,7 @@ def measure_all(data: Path, instances: int) -> list[tuple[float, ...]]:
     """Return the rows of all settings and datasets."""
     sets = [first_images(read_coco(data, "val_masks"), instances)]
     for name in KINDS:
-        folder = data / "domains" / "measure" / name
-        truth = boxel.read(folder / "val.json", images=folder / "images")
-        sets.append(first_images(truth, instances // 5))
+        sets.append(first_images(read_domain(data, name), instances // 5))
     return [
         row
         for loose, outward in SETTINGS

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -243,3 +243,16 @@ def test_a_bundled_model_is_drawn_by_its_name_and_needs_boxes(tmp_path, capsys, 
     pytest.importorskip("torch")
     assert draw(tmp_path, *words, "--truth", "scenes/masks.json") == 0
     assert "3 of 3 images drawn: contact sheet" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_masks_of_given_boxes_keep_their_categories(tmp_path, scenes):
+    from boxel.evaluation.drawing import _predict
+
+    names = ["background", *(category.name for category in scenes.categories[1:])]
+    categories = tuple(replace(c, name=name) for c, name in zip(scenes.categories, names, strict=True))
+    truth = replace(scenes, categories=categories)
+    paths = [scenes.image_path(image) for image in range(len(scenes))]
+    made = _predict("boxcaseg", paths, truth, tmp_path, [])
+    assert [category.name for category in made.categories] == names
+    assert sorted(made.labels.tolist()) == sorted(scenes.labels.tolist())

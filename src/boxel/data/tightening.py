@@ -21,8 +21,8 @@ FIELD = "original_box"
 
 GOOD, DISAGREES, LOOSE_SHARE, MIN_GOOD = 0.8, 0.93, 0.35, 20
 """Boxes of a dataset are loose if of its masks of at least this quality, and so many, at least this share has a tight
-box of at most this IoU with its box. All numbers here were chosen on kinds of images that the network had not seen (the
-parts of `benchmarks/teach.py`), and `benchmarks/tighten.py` measures them on others."""
+box of at most this IoU with its box. All numbers here were chosen on kinds of images that the network had not seen;
+`benchmarks/tighten.py` measures them on others."""
 
 MIN_QUALITY, MAX_AGREEMENT = 0.6, 0.97
 """Minimum quality of a mask of loose boxes whose box is replaced, and maximum IoU of its tight box with its box..."""

@@ -3,8 +3,8 @@
     python benchmarks/fit_quality.py --teachers rectangle ellipse grabcut-ellipse boxcaseg-boxes
 
 Teachers that learn nothing can be calibrated on any masks, and nearly so `boxcaseg-boxes`, which has seen those of the
-images of people only. A network that has seen them is calibrated on masks of networks like it, each trained for fewer steps
-and without a part of the images, whose kinds it has not seen:
+images of people only. A network that has seen them is calibrated on masks of networks like it, each trained for fewer
+steps and without a part of the images, whose kinds it has not seen:
 
     python benchmarks/teach.py runs/part0 --steps 500 --part 0
     python benchmarks/teach.py runs/part1 --steps 500 --part 1

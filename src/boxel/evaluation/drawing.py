@@ -193,10 +193,8 @@ def _predict(
                     code = msgspec.json.encode(instance.rles[0])
                     rows.add(count, image, int(instance.labels[0]), box, code, quality=score)
             advance(1)
-    if boxes is None:
-        categories = [category for category in model.categories if category.name != "background"]
-    else:
-        categories = list(boxes.categories)  # a mask has the category of its box
+    own = [category for category in model.categories if category.name != "background"]
+    categories = own if boxes is None else list(boxes.categories)  # a mask has the category of its box
     data = replace(rows.build(Path(), categories, Path()), file=str(run))
     shared = os.path.commonpath([path.parent for path in sources]) if len(sources) else "."
     return _relative_to(data, Path(shared))

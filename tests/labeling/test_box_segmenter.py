@@ -92,7 +92,8 @@ def test_boxes_without_a_mask_are_empty():
     result = BoxSegmenter(Blind())(IMAGE, boxes)
     assert result.masks.sum(axis=(1, 2)).tolist() == [900, 0, 0, 0, 0, 0]
     np.testing.assert_array_equal(result.boxes, boxes)
-    assert np.isnan(result.quality).all() and result.scores.tolist() == [1, 0, 0, 0, 0, 0]
+    assert np.isfinite(result.quality).tolist() == [True, False, False, False, False, False]
+    assert result.scores.tolist() == [1, 0, 0, 0, 0, 0]
     assert result.trusted.tolist() == [True, False, False, False, False, False]
     assert result.plot().shape == IMAGE.shape
 

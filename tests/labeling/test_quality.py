@@ -1,5 +1,7 @@
 """Quality: cues by hand, and calibrations."""
 
+from dataclasses import replace
+
 import hypothesis.strategies as st
 import numpy as np
 import pytest
@@ -148,6 +150,38 @@ def test_the_distance_of_cues_from_those_of_the_calibration():
     assert calibration.distance(far).mean() == pytest.approx(1 + 25 / others, rel=0.1)
     corrected = correct_calibration(calibration, calibration.estimate(found), ious)
     assert not corrected.distance(far).any()
+
+
+def test_a_reference_rates_masks_by_its_own_probabilities():
+    """Undecided everywhere: 100 pixels are expected to overlap, of 200 + 100, however confident the teacher was."""
+    calls = []
+
+    class Undecided:
+        name, identity = "undecided", "v1"
+
+        def __call__(self, image, boxes, labels):
+            calls.append(len(labels))
+            return [SoftMask(np.zeros((20, 20), np.float32), tuple(box)) for box in boxes]
+
+    calibration = quality.trust_reference(Undecided())
+    image = labeled([HALF, FULL])
+    found = quality.compute_cues(image, calibration.reference)
+    assert calibration.estimate(found) == pytest.approx([1 / 3, 1 / 2], abs=1e-6)
+    np.testing.assert_array_equal(
+        found,
+        quality.compute_cues(
+            replace(image, votes=[Vote("undecided", Undecided()(None, image.boxes, [0, 0]))])
+        ),
+    )
+    assert calls == [2, 2]
+    image.votes.append(Vote("undecided", image.votes[0].soft_masks))  # it is a teacher too: asked once
+    quality.compute_cues(image, calibration.reference)
+    assert calls == [2, 2]
+    corrected = correct_calibration(calibration, calibration.estimate(found), np.array([0.5, 0.7]))
+    assert corrected.is_fitted and corrected.reference is calibration.reference
+    other = Undecided()
+    other.identity = "v2"
+    assert quality.trust_reference(other).identity != calibration.identity
 
 
 def test_a_calibration_survives_its_file(tmp_path):

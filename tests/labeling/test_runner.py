@@ -187,6 +187,8 @@ def test_other_weights_or_another_calibration_stop_the_job(make_set, tmp_path, l
     data = make_set(1)
 
     class Half:
+        reference, is_fitted = None, True
+
         def __init__(self, identity):
             self.identity = identity
 

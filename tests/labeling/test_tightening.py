@@ -141,7 +141,9 @@ def test_boxes_that_are_not_loose_are_reported(boxes, tmp_path, caplog):
 def test_without_a_quality_nothing_can_be_tightened(boxes, tmp_path):
     red = Red()
     red.name = "red"
-    with pytest.raises(UsageError, match="`tighten` needs a quality; masks of red get no quality until"):
+    with pytest.raises(
+        UsageError, match="`tighten` needs a quality that is calibrated on masks of red; name"
+    ):
         label_data(boxes, out=tmp_path / "masks.json", teacher=red, tighten=True)
     assert not list(tmp_path.glob("masks*"))
 

@@ -66,7 +66,7 @@ def _label(given: dict[str, Any]) -> int:
         where = f"listed in {report}" if report else "`suspect` in the masks file marks each"
         print(f"{suspects}; {where}")
     guarantee = outcome.guarantee
-    if outcome.is_unlike or (guarantee and guarantee.remaining):
+    if outcome.needs_calibration or (guarantee and guarantee.remaining):
         draw = [] if guarantee and guarantee.masks else ["--random"]
         count = (guarantee.missing if guarantee else 0) or 20
         checked = ["--checked", given["calibrate_on"]] if "calibrate_on" in given else []

@@ -23,7 +23,7 @@ from boxel.data.tightening import find_tightened, restore_boxes, tighten_boxes
 from boxel.labeling.calibration import calibrate, check_masks, distrust_predicted
 from boxel.labeling.config import LabelConfig, parse_label_config
 from boxel.labeling.guarantee import CheckedMasks, guarantee_masks
-from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration
+from boxel.labeling.quality import MIN_MASKS, Calibration, find_calibration, trust_reference
 from boxel.labeling.review import find_checked, take_checked
 from boxel.labeling.runner import LabelResult, check_store, label_images
 from boxel.labeling.store import Store
@@ -144,8 +144,12 @@ def label_data(
         logger.warning("%s: there are no boxes in it; check that it is the right file", boxes.file)
     # A teacher that cannot be made leaves no file behind.
     teachers, calibration = load_teachers(teacher, parsed, boxes.categories)
-    if tighten and calibration is None and calibrate_on is None and parsed.guarantee is None:
-        raise UsageError(f"`tighten` needs a quality; {_describe_uncalibrated(teachers)}.")
+    if tighten and not calibration.is_fitted and calibrate_on is None and parsed.guarantee is None:
+        names = " and ".join(one.name for one in teachers)
+        raise UsageError(
+            f"`tighten` needs a quality that is calibrated on masks of {names}; name annotations with at least "
+            f"{MIN_MASKS} true masks in `calibrate_on`."
+        )
     with Store(_store_path(paths["coco"]) if paths else None) as store:
         target = Target(store, paths, parsed.overwrite)
         check_store(
@@ -195,25 +199,14 @@ def _calibrate(
     given: Annotations | None,
     teachers: Sequence[Teacher],
     config: LabelConfig,
-    calibration: Calibration | None,
-) -> tuple[Calibration | None, CheckedMasks | None]:
+    calibration: Calibration,
+) -> tuple[Calibration, CheckedMasks | None]:
     """Calibrate the quality on the true masks that are given; check it for a guarantee, if one is asked for."""
     if config.guarantee is not None:
         known = data if given is None else given
-        return check_masks(known, teachers, config, calibration, recalibrate=given is not None)
-    if given is not None:
-        return calibrate(given, teachers, config, calibration), None
-    if calibration is None:
-        logger.warning("%s", _describe_uncalibrated(teachers))
-    return calibration, None
-
-
-def _describe_uncalibrated(teachers: Sequence[Teacher]) -> str:
-    names = " and ".join(teacher.name for teacher in teachers) + " together" * (len(teachers) > 1)
-    return (
-        f"masks of {names} get no quality until you calibrate it: name annotations with at least {MIN_MASKS} true "
-        "masks in `calibrate_on`"
-    )
+        recalibrate = given is not None or not calibration.is_fitted
+        return check_masks(known, teachers, config, calibration, recalibrate)
+    return (calibration if given is None else calibrate(given, teachers, config, calibration)), None
 
 
 def _set_boxes(masks: Annotations, given: Annotations, made: NDArray[np.bool_]) -> Annotations:
@@ -234,8 +227,8 @@ def _set_boxes(masks: Annotations, given: Annotations, made: NDArray[np.bool_]) 
 
 def load_teachers(
     teacher: TeacherLike | Sequence[TeacherLike] | None, config: LabelConfig, categories: Sequence[Category]
-) -> tuple[list[Teacher], Calibration | None]:
-    """Make the teachers that are given, else those of the settings; find the calibration of their masks, if any."""
+) -> tuple[list[Teacher], Calibration]:
+    """Make the teachers that are given, else those of the settings; find the calibration of their masks."""
     if config.crf:
         make_teacher("crf")  # which fails now if PyTorch is missing, not at the first image
     if teacher is None:
@@ -252,12 +245,14 @@ def load_teachers(
             raise UsageError(
                 f"teacher {source!r} has no `name`, by which masks state their source; give it one."
             )
-    if len(teachers) > 1:  # there is no calibration for the fusion of several
-        return teachers, None
-    calibration = find_calibration(teachers[0].name)
-    if calibration is None and isinstance(teachers[0], BoxCasegTeacher):
-        calibration = find_calibration("boxcaseg")
-    return teachers, calibration
+    calibration = None
+    if len(teachers) == 1:  # there is none for the fusion of several
+        calibration = find_calibration(teachers[0].name)
+        if calibration is None and isinstance(teachers[0], BoxCasegTeacher):
+            calibration = find_calibration("boxcaseg")
+    return teachers, calibration or trust_reference(
+        make_teacher("boxcaseg", (), config.device, config.box_slack, threads)
+    )
 
 
 def _read_boxes(

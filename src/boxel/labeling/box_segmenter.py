@@ -203,8 +203,7 @@ class BoxSegmenter:
         _warn_of_boxes(given, usable)
         labeled = label_image(pixels, given[usable], indices[usable], self._teachers, self._config)
         quality = np.full(len(given), np.nan)
-        if self._calibration:
-            quality[usable] = self._calibration.estimate(compute_cues(labeled))
+        quality[usable] = self._calibration.estimate(compute_cues(labeled, self._calibration.reference))
         result = BoxMasks(
             boxes=given,
             rles=[encode_in_box(np.zeros((0, 0), dtype=bool), 0, 0, height, width) for _ in given],

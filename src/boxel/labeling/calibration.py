@@ -50,13 +50,15 @@ def calibrate(
         >>> calibrate(example_scenes(8), [make_teacher("ellipse")]).mean.shape
         (15,)
     """
-    cues, ious = collect_cues(data, teachers, config or LabelConfig())
+    reference = prior.reference if prior else None
+    cues, ious = collect_cues(data, teachers, config or LabelConfig(), reference=reference)
     if len(ious) < MIN_MASKS:
         raise BoxelError(
             f"{data.file}: {len(ious)} ground-truth masks of boxes of at least {MIN_SIDE:g} pixels; calibration takes "
             f"at least {MIN_MASKS}, add some."
         )
-    return fit_or_correct(cues, ious, None if len(ious) >= MIN_MASKS_TO_FIT else prior)
+    known = None if len(ious) >= MIN_MASKS_TO_FIT else prior
+    return replace(fit_or_correct(cues, ious, known), reference=reference)
 
 
 def check_masks(
@@ -82,8 +84,8 @@ def check_masks(
     Raises:
         BoxelError: There are too few true masks for any guarantee.
     """
-    iou = config.guarantee or 0.0
-    cues, ious = collect_cues(distrust_predicted(data), teachers, config)
+    iou, reference = config.guarantee or 0.0, prior.reference if prior else None
+    cues, ious = collect_cues(distrust_predicted(data), teachers, config, reference=reference)
     if len(ious) < MIN_TRUE_MASKS:
         raise BoxelError(
             f"{data.file or 'the dataset'}: a `guarantee` needs at least {MIN_TRUE_MASKS} true masks with boxes of at "
@@ -94,7 +96,8 @@ def check_masks(
         return prior, CheckedMasks(prior.estimate(cues), ious, iou)
     known = None if len(ious) >= MIN_MASKS_TO_FIT else prior
     left_out = estimate_left_out(cues, ious, known)
-    return fit_or_correct(cues, ious, known), CheckedMasks(left_out, ious, iou)
+    calibration = replace(fit_or_correct(cues, ious, known), reference=reference)
+    return calibration, CheckedMasks(left_out, ious, iou)
 
 
 def fit_or_correct(
@@ -136,7 +139,11 @@ def distrust_predicted(data: Annotations, teachers: Sequence[Teacher] | None = N
 
 
 def collect_cues(
-    data: Annotations, teachers: Sequence[Teacher], config: LabelConfig, min_side: float = MIN_SIDE
+    data: Annotations,
+    teachers: Sequence[Teacher],
+    config: LabelConfig,
+    min_side: float = MIN_SIDE,
+    reference: Teacher | None = None,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Label a dataset with ground-truth masks and collect (M, C) cues and (M,) IoU of the masks.
 
@@ -157,7 +164,7 @@ def collect_cues(
             return nothing
         ious = _instance_ious(data, own, labeled, problems, min_side)
         known = np.isfinite(ious)
-        return compute_cues(labeled)[known], ious[known]
+        return compute_cues(labeled, reference)[known], ious[known]
 
     images = [int(image) for image in np.unique(data.image_index[data.has_mask])]
     parts = [nothing]
@@ -213,4 +220,5 @@ def correct_calibration(
     x, y = prior.curve
     rising = np.maximum.accumulate(y + shift + stretch * (y - center))
     # The images are no longer unlike those of the calibration.
-    return replace(prior, curve=np.stack([x, rising]), precision=np.zeros_like(prior.precision))
+    curve = np.stack([x, rising])
+    return replace(prior, curve=curve, precision=np.zeros_like(prior.precision), is_fitted=True)

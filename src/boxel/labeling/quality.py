@@ -7,7 +7,7 @@ A small regression combines the cues, and is calibrated on masks with a known gr
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from hashlib import blake2b
 from importlib.resources import files
@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.labeling.fusion import LabeledImage, mean_probability, spread, vote_logits
+from boxel.labeling.fusion import LabeledImage, collect_votes, mean_probability, spread, vote_logits
+from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import box_iou, pixel_region, tight_boxes
 from boxel.utils.errors import BoxelError
 
@@ -51,7 +52,7 @@ _FINE_SIDE = 96  # maximum cells per side there, where a tight box is measured
 _MAX_LEAKAGE = 2.0
 
 
-def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
+def compute_cues(labeled: LabeledImage, reference: Teacher | None = None) -> NDArray[np.float64]:
     """Compute the features of each mask of an image that its quality is estimated from.
 
     - `agreement`: proxy box agreement.
@@ -72,10 +73,16 @@ def compute_cues(labeled: LabeledImage) -> NDArray[np.float64]:
 
     Args:
         labeled: An image with its masks.
+        reference: A teacher whose votes count instead of those that the masks are made from.
 
     Returns:
         (N, len(CUES)) float64; a row of NaN for a box without a mask.
     """
+    if reference is not None:
+        same = [vote for vote in labeled.votes if vote.teacher == reference.name]
+        labels = np.zeros(len(labeled.boxes), dtype=np.int32)
+        votes = same or collect_votes([reference], labeled.image, labeled.boxes, labels)
+        labeled = replace(labeled, votes=votes)
     height, width = labeled.image.shape[:2]
     cues = np.full((len(labeled.boxes), len(CUES)), np.nan)
     boxes = labeled.boxes.clip(0, [width, height] * 2)
@@ -120,6 +127,8 @@ class Calibration:
         weights: Weights of a constant, the standardized cues, their squares and products, in the order of `_terms`.
         curve: (2, P) values of the regression and the IoU that each stands for, both rising.
         precision: (C, C) inverse covariance of the standardized cues, zero for cues that did not vary.
+        reference: The teacher from whose votes the cues are computed; None for the votes that make the masks.
+        is_fitted: Whether it was fitted on masks of its teachers.
     """
 
     mean: NDArray[np.float64]
@@ -127,12 +136,15 @@ class Calibration:
     weights: NDArray[np.float64]
     curve: NDArray[np.float64]
     precision: NDArray[np.float64]
+    reference: Teacher | None = field(default=None, kw_only=True)
+    is_fitted: bool = field(default=True, kw_only=True)
 
     @cached_property
     def identity(self) -> str:
         """Digest of all this."""
         content = b"".join(getattr(self, name).tobytes() for name in _COLUMNS)
-        return blake2b(content, digest_size=8).hexdigest()
+        network = getattr(self.reference, "identity", "")
+        return blake2b(content + network.encode(), digest_size=8).hexdigest()
 
     def estimate(self, cues: NDArray[np.float64]) -> NDArray[np.float64]:
         """Estimate the (N,) quality in [0, 1] from (N, C) cues."""
@@ -184,6 +196,22 @@ def fit_calibration(cues: ArrayLike, ious: ArrayLike) -> Calibration:
         key=lambda fit: float(np.square(fit[1] - targets).mean()),
     )
     return Calibration(mean, scale, weights, _fit_curve(left_out, targets), _fit_precision(features))
+
+
+def trust_reference(reference: Teacher) -> Calibration:
+    """Make a calibration for any teacher: the IoU to expect if the probabilities of a reference are right.
+
+    Examples:
+        >>> from boxel.labeling.teachers import make_teacher
+        >>> trust_reference(make_teacher("boxcaseg")).is_fitted
+        False
+    """
+    count = len(CUES)
+    weights = np.zeros(_terms(np.zeros((1, count))).shape[1])
+    weights[1 + CUES.index("expected_iou")] = 1
+    unit, nothing = np.array([[0.0, 1.0], [0.0, 1.0]]), np.zeros((count, count))
+    columns = np.zeros(count), np.ones(count), weights, unit, nothing
+    return Calibration(*columns, reference=reference, is_fitted=False)
 
 
 def load_calibration(path: Path) -> Calibration:

@@ -51,10 +51,12 @@ _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be com
 # A device that matters is in a teacher's identity.
 _NEUTRAL_SETTINGS = "workers", "device", "overwrite", "guarantee"
 _QUALITY = "weights of the quality"  # the setting that is known only after a calibration
-_UNLIKE = (
-    "these images are unlike those that the quality was calibrated on, so it may be wrong; correct 20 masks that "
-    "`boxel next --random` draws, and calibrate the quality on them"
+_NOT_CALIBRATED = (
+    "the quality is what the bundled network expects of masks that it was not calibrated on: typically 0.08 off, or "
+    "0.14 if their teacher is better than the network"
 )
+_UNLIKE = "these images are unlike those that the quality was calibrated on, so it may be wrong"
+_REMEDY = "correct 20 masks that `boxel next --random` draws, and calibrate the quality on them"
 _FILLED_COLUMNS = ("widths", "heights", "segmentations", "quality", "source", "trusted", "areas", "extras")
 MAX_DISTANCE = 2.0
 """Mean distance of the masks of a dataset above which its images are unlike those of the calibration."""
@@ -79,6 +81,7 @@ class LabelResult:
         settings: All settings that the masks depend on, by name.
         distance: (N,) distance of each mask's cues from those that its quality was calibrated on, 1 on average for
             similar images; NaN if unknown.
+        is_calibrated: Whether the quality was calibrated on masks of these teachers.
         guarantee: What is guaranteed of the masks that are trusted, if that was asked for.
     """
 
@@ -93,6 +96,7 @@ class LabelResult:
     unmasked: NDArray[np.int64]
     settings: dict[str, object]
     distance: NDArray[np.float64]
+    is_calibrated: bool = True
     guarantee: Guarantee | None = None
 
     def summary(self) -> str:
@@ -120,8 +124,17 @@ class LabelResult:
         }
         parts = [f"{some.sum():,} {what}" for what, some in others.items() if some.any()]
         parts += [self.guarantee.describe()] if self.guarantee else []
+        parts += [] if self.is_calibrated or not len(quality) else [_NOT_CALIBRATED]
         parts += [_UNLIKE] if self.is_unlike else []
+        parts += [_REMEDY] if self.needs_calibration else []
         return "; ".join([text, *parts])
+
+    @property
+    def needs_calibration(self) -> bool:
+        """Whether the quality is worth calibrating: on masks of these teachers, or on images like these."""
+        return self.is_unlike or (
+            not self.is_calibrated and bool(np.isfinite(self.data.quality[self.made]).any())
+        )
 
     @property
     def is_unlike(self) -> bool:
@@ -220,6 +233,7 @@ def label_images(
         unmasked=unmasked,
         settings=settings,
         distance=distance,
+        is_calibrated=calibration is None or calibration.is_fitted,
     )
 
 
@@ -439,7 +453,8 @@ def _split_by_role(
 def _mask_rows(job: _Job, labeled: LabeledImage, positions: NDArray[np.int64]) -> list[MaskRow]:
     """Encode the masks of an image for the store, with their quality and what may be wrong with their boxes."""
     count = len(labeled.boxes)
-    cues = compute_cues(labeled) if job.calibration or job.suspect_scores else np.empty((count, 0))
+    reference = job.calibration.reference if job.calibration else None
+    cues = compute_cues(labeled, reference) if job.calibration or job.suspect_scores else np.empty((count, 0))
     quality = job.calibration.estimate(cues) if job.calibration else np.full(count, np.nan)
     distance = job.calibration.distance(cues) if job.calibration else np.full(count, np.nan)
     suspects = job.suspect_scores.judge(cues, labeled) if job.suspect_scores else [None] * count

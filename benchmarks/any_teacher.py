@@ -61,14 +61,15 @@ def main() -> None:
     args = arguments(__doc__, data=True).parse_args()
     learn, measure = read_learn(args.data), read_measure(args.data)
     fitted_on = {teacher: collect(learn, teacher) for teacher in TEACHERS}
+    measured = {teacher: collect(measure, teacher) for teacher in TEACHERS}
     columns = ["quality from", "mask_iou", "bias", "error", "spearman", "calibration_error"]
-    count = sum(int(data.has_mask.sum()) for data in measure.values())
+    count = len(measured[TEACHERS[0]][1])
     note = NOTE.format(count=count, most=MEASURE, true=TRUE_MASKS, draws=DRAWS)
     title = "Quality of teachers without a calibration"
     table = Table("label-quality", "any-teacher", columns, first="teacher", title=title, note=note)
     for teacher in TEACHERS:
         reference = make_teacher("boxcaseg-boxes" if teacher == "boxcaseg" else "boxcaseg")
-        (own, ious), (seen, _) = collect(measure, teacher), collect(measure, teacher, reference.name)
+        (own, ious), (seen, _) = measured[teacher], collect(measure, teacher, reference.name)
         others = [fitted_on[other] for other in TEACHERS if other != teacher]
         general = fit_calibration(
             np.concatenate([select(cues) for cues, _ in others]),

@@ -22,8 +22,8 @@ def _label_options() -> list[Option]:
     from boxel.labeling.config import LabelConfig
 
     teacher = (
-        "what predicts the masks: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, crf, sam:PATH, or a "
-        "model folder"
+        "what predicts the masks: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, crf, sam:PATH, "
+        "sam-refine:PATH, or a model folder"
     )
     to = "further formats to write, each into a folder beside --out: yolo,voc,labelme,cvat,label-studio,sbd"
     calibrate = "annotations with true masks of at least 20 boxes, to calibrate the quality with"

@@ -35,9 +35,9 @@ def test_networks_are_imported_when_they_are_used(monkeypatch, tmp_path):
         stand_in = types.ModuleType(module)
         setattr(stand_in, function, lambda source, *_, **__: made.append(source))
         monkeypatch.setitem(sys.modules, f"boxel.labeling.teachers.{module}", stand_in)
-    for name in ("sam:hub/sam-tiny", str(tmp_path), "owner/model"):
+    for name in ("sam:hub/sam-tiny", "sam-refine:hub/other", str(tmp_path), "owner/model"):
         make_teacher(name, CATEGORIES, "cpu")
-    assert made == ["hub/sam-tiny", str(tmp_path), "owner/model"]
+    assert made == ["hub/sam-tiny", "hub/other", str(tmp_path), "owner/model"]
 
 
 def test_a_folder_takes_precedence_over_a_bundled_model_of_its_name(monkeypatch, tmp_path):

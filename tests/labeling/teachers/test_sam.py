@@ -16,7 +16,11 @@ from numpy.typing import NDArray
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from boxel.labeling.teachers import sam
+import boxel
+from boxel.cli.main import main
+from boxel.data.images import read_image
+from boxel.labeling.teachers import make_teacher, sam
+from boxel.labeling.teachers.base import SoftMask
 from boxel.labeling.teachers.sam import SamTeacher
 from boxel.masks.boxes import Region, pixel_region
 from boxel.utils.errors import BoxelError
@@ -188,14 +192,27 @@ class Network:
     processor: Any
 
     def masks(
-        self, image: NDArray[np.uint8], boxes: NDArray[np.float64]
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64], prompts: NDArray[np.float32] | None = None
     ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """(N, H, W) logits and (N,) predicted IoU, as transformers' manual makes them."""
+        """(N, H, W) logits and (N,) predicted IoU, as transformers' manual makes them; with (N, h, w) masks as prompts
+        too, box by box."""
+        if prompts is not None:
+            alone = [
+                self._masks(image, boxes[k : k + 1], prompts[None, k : k + 1]) for k in range(len(boxes))
+            ]
+            return np.concatenate([masks for masks, _ in alone]), np.concatenate([ious for _, ious in alone])
+        return self._masks(image, boxes)
+
+    def _masks(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64], prompt: NDArray[np.float32] | None = None
+    ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         inputs = self.processor(Image.fromarray(image), input_boxes=[boxes.tolist()], return_tensors="pt")
+        given = {} if prompt is None else {"input_masks": torch.from_numpy(prompt)}
         with torch.no_grad():
             outputs = self.model(
                 pixel_values=inputs["pixel_values"],
                 input_boxes=inputs["input_boxes"],
+                **given,
                 multimask_output=False,
             )
         sizes = [inputs["original_sizes"]]
@@ -294,6 +311,71 @@ def test_many_boxes_take_one_pass_of_the_encoder(network: Any, monkeypatch: pyte
     assert (len(encoded), len(decoded)) == (1, 2)
     assert teacher(image, boxes[:0], no_labels(boxes[:0])) == []
     assert (len(encoded), len(decoded)) == (1, 2)
+
+
+class Drawn:
+    """A teacher of given soft masks."""
+
+    name = "drawn"
+
+    def __init__(self, soft: list[SoftMask], identity: str = "") -> None:
+        self.soft, self.identity = soft, identity
+
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:
+        return self.soft
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_masks_as_prompts_match_transformers(
+    network: Any, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An image of 32 x 64 pixels and prompts of 16 x 16 cells, which cover the padding of SAM and SAM-HQ too."""
+    small, image = network(family), photo(32, 64)
+    boxes = np.array([[8.0, 4, 40, 28], [0, 0, 64, 32], [31, 9, 50, 21.5]])
+    tall = 4 if family in ("sam", "sam_hq") else 2  # rows of pixels per cell
+    rng, prompts, soft = np.random.default_rng(0), np.full((3, 16, 16), -10, np.float32), []
+    for prompt, (left, top, right, bottom) in zip(
+        prompts, [(2, 1, 10, 7), (0, 0, 16, 8), (7, 2, 8, 3)], strict=True
+    ):
+        logits = rng.normal(0, 5, (bottom - top, right - left)).astype(np.float32)
+        logits[0, 0] = np.nan
+        prompt[top:bottom, left:right] = np.nan_to_num(logits)
+        soft.append(SoftMask(logits, (4 * left, tall * top, 4 * right, tall * bottom)))
+    expected, ious = small.masks(image, boxes, prompts)
+    plain, _ = small.masks(image, boxes)
+    assert np.abs(expected - plain).max() > 0.05  # far more than the tolerance below
+    monkeypatch.setattr(sam, "_CHUNK", 2)
+    found = SamTeacher(small.folder, prompter=Drawn(soft))(image, boxes, no_labels(boxes))
+    for mask, box, logits, iou in zip(found, boxes, expected, ious, strict=True):
+        assert mask.score == pytest.approx(np.clip(iou, 0, 1), abs=1e-6)
+        region = pixel_region(box, 32, 64)
+        np.testing.assert_allclose(mask.resample(region), logits[region.slices], rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_bundled_network_prompts_by_name(
+    network: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder, data = network("sam2").folder, boxel.data.example_scenes(2).without_masks()
+    monkeypatch.chdir(tmp_path)
+    boxel.write(data, "boxes.json")
+    words = ["--images", str(data.root), "--teacher", f"sam-refine:{folder}", "--device", "cpu"]
+    assert main(["label", "boxes.json", *words]) == 0
+    summary, *_, follow = capsys.readouterr().out.splitlines()
+    assert "typically 0.08 off" in summary and follow.startswith("next: boxel next masks.json")
+    masks = boxel.read("masks.json", images=data.root)
+    made = masks.has_mask
+    assert set(masks.source[made]) == {f"sam-refine:{folder}"} and np.isfinite(masks.quality[made]).all()
+    own = data.instances_in(0)
+    image, boxes = read_image(data.image_path(0)), data.boxes[own]
+    refining = make_teacher(f"sam-refine:{folder}", device="cpu")
+    by_hand = SamTeacher(folder, margin=0.0, prompter=make_teacher("boxcaseg", device="cpu"))
+    for mask, same in zip(*(t(image, boxes, no_labels(boxes)) for t in (refining, by_hand)), strict=True):
+        np.testing.assert_array_equal(mask.logits, same.logits)
+    assert refining.identity == by_hand.identity != SamTeacher(folder).identity
+    others = {SamTeacher(folder, prompter=Drawn([], identity)).identity for identity in "ab"}
+    assert len(others) == 2
 
 
 @pytest.mark.slow

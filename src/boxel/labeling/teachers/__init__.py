@@ -56,7 +56,8 @@ def make_teacher(
 
     Args:
         name: ``boxcaseg`` or ``boxcaseg-boxes`` (bundled networks), ``rectangle``, ``ellipse``, ``inner-box``,
-            ``grabcut``, ``grabcut-ellipse``, ``crf``, ``sam:`` and a path or hub id, or a model folder or hub id.
+            ``grabcut``, ``grabcut-ellipse``, ``crf``, ``sam:`` or ``sam-refine:`` and a path or hub id, or a model
+            folder or hub id.
         categories: Categories of the boxes, in the order of their labels.
         device: Where a network runs: ``cpu``, ``cuda``, ``mps``, or ``auto`` for CUDA if available.
         margin: How far masks may reach past their box, as a share of its width and height.
@@ -75,9 +76,10 @@ def make_teacher(
     try:  # what needs PyTorch is imported when it is used
         if name == "crf":
             return FunctionTeacher(name, import_module("boxel.labeling.teachers.crf").segment)
-        if kind == "sam" and source:
+        if kind in ("sam", "sam-refine") and source:
             sam = import_module("boxel.labeling.teachers.sam")
-            return sam.SamTeacher(source, resolve_device(device), margin=margin)
+            refined = make_teacher("boxcaseg", (), device, margin, threads) if kind == "sam-refine" else None
+            return sam.SamTeacher(source, resolve_device(device), margin, refined)
         if name in BUNDLED or "/" in name or Path(name).is_dir():
             network = open_network(name, threads) if resolve_device(device) == "cpu" else None
             if network is not None:
@@ -87,7 +89,7 @@ def make_teacher(
             return models.load_teacher(name, categories, resolve_device(device), threads)
     except ImportError as error:
         raise missing_extra(name, error) from error
-    known = [*_FUNCTIONS, "crf", *BUNDLED, "sam:PATH"]
+    known = [*_FUNCTIONS, "crf", *BUNDLED, "sam:PATH", "sam-refine:PATH"]
     raise UsageError(
         f"there is no teacher {name!r} ({', '.join(known)}, or a model folder).{nearest(name, known)}"
     )

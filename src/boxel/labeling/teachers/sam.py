@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from boxel.labeling.teachers.base import SoftMask
+from boxel.labeling.teachers.base import CERTAIN_LOGIT, SoftMask, Teacher
 from boxel.labeling.teachers.detector import digest_model
 from boxel.masks.boxes import pixel_region
+from boxel.masks.crops import resample
 from boxel.utils.errors import BoxelError, missing_extra, one_line
 
 _SAM2 = ("Sam2Model", "Sam2Processor")
@@ -52,18 +53,28 @@ class SamTeacher:
             Hugging Face hub.
         device: Where the network runs.
         margin: Margin of the soft mask around each box, as a share of its width and height.
+        prompter: A teacher whose masks are prompts too, so that the model refines them. They are given as the logits
+            that they are, like those that SAM itself predicted in a pass before; what lies outside of a mask's window
+            is background, and where the teacher has no opinion the logit is 0.
 
     References:
         Kirillov et al., "Segment Anything", ICCV 2023; Ke et al., "Segment Anything in High Quality", NeurIPS 2023;
         Ravi et al., "SAM 2", 2024; Zhou et al., "EdgeTAM", CVPR 2025; Carion et al., "SAM 3", 2025.
     """
 
-    def __init__(self, source: str | Path, device: str | torch.device = "cpu", margin: float = 0.5) -> None:
+    def __init__(
+        self,
+        source: str | Path,
+        device: str | torch.device = "cpu",
+        margin: float = 0.5,
+        prompter: Teacher | None = None,
+    ) -> None:
         model, self._processor = _load(str(source))
-        self.name = f"sam:{source}"
-        self.identity = digest_model(model, self._processor.image_processor.to_dict())
+        self.name = f"sam-refine:{source}" if prompter else f"sam:{source}"
+        about = [] if prompter is None else [prompter.name, getattr(prompter, "identity", "")]
+        self.identity = digest_model(model, self._processor.image_processor.to_dict(), *about)
         self._model = model.to(device).eval()
-        self._margin, self._lock = margin, Lock()
+        self._margin, self._prompter, self._lock = margin, prompter, Lock()
 
     @torch.inference_mode()
     def __call__(
@@ -74,8 +85,11 @@ class SamTeacher:
             return []
         # A PIL image, since transformers guesses the channel axis of arrays.
         inputs = self._processor(Image.fromarray(image), input_boxes=[boxes.tolist()], return_tensors="pt")
+        prompts = None
+        if self._prompter is not None:
+            prompts = self._draw_prompts(self._prompter(image, boxes, labels), image.shape[:2], inputs)
         with self._lock:
-            masks, ious = self._decode(inputs["pixel_values"], inputs["input_boxes"])
+            masks, ious = self._decode(inputs["pixel_values"], inputs["input_boxes"], prompts)
         height, width = image.shape[:2]
         sizes = {key: inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs}
         soft = []
@@ -87,8 +101,30 @@ class SamTeacher:
             soft.append(SoftMask(np.array(part.cpu()), region, min(max(0.0, iou), 1.0)))
         return soft
 
-    def _decode(self, pixels: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor]:
-        """Return (N, 1, h, w) logits of the boxes of one image and the (N,) IoU that the decoder predicts for them."""
+    def _draw_prompts(self, soft_masks: list[SoftMask], size: tuple[int, ...], inputs: Any) -> Tensor:
+        """Return masks of an image of a size (height, width) as (N, 1, h, w) logits on the grid of mask prompts."""
+        grid = 4 * np.array(self._model.prompt_encoder.image_embedding_size)
+        padded = inputs["pixel_values"].shape[-2:]
+        covered = np.array(inputs.get("reshaped_input_sizes", [padded])[0])  # by the image
+        scale = grid * covered / padded / size  # cells per pixel, down and across
+        prompts = np.full((len(soft_masks), 1, *grid), -CERTAIN_LOGIT, dtype=np.float32)
+        for soft, prompt in zip(soft_masks, prompts[:, 0], strict=True):
+            window = np.array(soft.window) * np.tile(scale[::-1], 2)
+            region = pixel_region(window, *grid.tolist())
+            prompt[region.slices] = np.nan_to_num(resample(soft.logits, window, region))
+        return torch.from_numpy(prompts)
+
+    def _decode(self, pixels: Tensor, boxes: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return logits and predicted IoU of the boxes of one image.
+
+        Args:
+            pixels: (1, 3, H, W) image.
+            boxes: (1, N, 4) prompts.
+            masks: (N, 1, h, w) logits as prompts too, if any.
+
+        Returns:
+            (N, 1, h, w) logits and (N,) IoU.
+        """
         device = self._model.device
         # SAM's prompts are in double precision, which MPS lacks.
         prompts = boxes.float() if device.type == "mps" else boxes
@@ -96,13 +132,28 @@ class SamTeacher:
         # SAM-HQ's decoder sees what is between the layers of its encoder too.
         parts = embeddings if isinstance(embeddings, tuple) else (embeddings,)
         encoded = dict(zip(("image_embeddings", "intermediate_embeddings"), parts, strict=False))
-        masks, ious = [], []
-        for some in prompts.to(device).split(_CHUNK, dim=1):
+        logits, ious = [], []
+        for start in range(0, boxes.shape[1], _CHUNK):
+            given = {"input_boxes": prompts[:, start : start + _CHUNK].to(device)}
+            if masks is not None:  # one mask prompt per image is possible: each box gets a copy of the image
+                count = given["input_boxes"].shape[1]
+                given["input_boxes"] = given["input_boxes"].transpose(0, 1)  # (n, 1, 4)
+                given["input_masks"] = masks[start : start + _CHUNK].to(device)
+                given |= {name: _expand(part, count) for name, part in encoded.items()}
             # Three masks per prompt are meant for an ambiguous click; for a box the authors take the single one.
-            output = self._model(**encoded, input_boxes=some, multimask_output=False)
-            masks.append(output.pred_masks[0])
-            ious.append(output.iou_scores[0, :, 0])
-        return torch.cat(masks), torch.cat(ious)
+            output = self._model(**encoded | given, multimask_output=False)
+            logits.append(output.pred_masks.flatten(0, 1))
+            ious.append(output.iou_scores.flatten())
+        return torch.cat(logits), torch.cat(ious)
+
+
+def _expand(part: Any, count: int) -> Any:
+    """Repeat the (1, ...) embeddings of an image, or each of a list of them, without a copy."""
+    return (
+        part.expand(count, *part.shape[1:])
+        if isinstance(part, Tensor)
+        else [_expand(one, count) for one in part]
+    )
 
 
 def _load(source: str) -> tuple[Any, Any]:

@@ -1,12 +1,15 @@
 """The teacher against transformers' own processor, model and post-processing, on small random networks."""
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
+from threading import Event
+from time import sleep
 from typing import Any
 
 import numpy as np
@@ -19,6 +22,7 @@ from safetensors.torch import load_file, save_file
 import boxel
 from boxel.cli.main import main
 from boxel.data.images import read_image
+from boxel.labeling.api import label_data
 from boxel.labeling.teachers import make_teacher, sam
 from boxel.labeling.teachers.base import SoftMask
 from boxel.labeling.teachers.sam import SamTeacher
@@ -313,6 +317,63 @@ def test_many_boxes_take_one_pass_of_the_encoder(network: Any, monkeypatch: pyte
     assert (len(encoded), len(decoded)) == (1, 2)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_threads_share_passes_of_the_encoder(network: Any, family: str) -> None:
+    """Images of different sizes and numbers of boxes, the fourth of which cannot be predicted."""
+    images = [photo(40 + i, 70 - i) for i in range(6)]
+    boxes = [boxes_in(*image.shape[:2])[: 1 + i] for i, image in enumerate(images)]
+    prompts = [SoftMask(np.full((2, 2), 4, np.float32), (5, 5, 30, 30))]
+    teacher = SamTeacher(network(family).folder, prompter=Copied(prompts), batch=4)
+    expected = [teacher(image, own, no_labels(own)) for image, own in zip(images, boxes, strict=True)]
+    passes, predict = [], teacher._predict._function
+
+    def predict_batch(items: list[Any]) -> list[Any]:
+        if len(passes) == 0:
+            arrived.wait(10)  # by then all others wait
+        passes.append(len(items))
+        if any(item.boxes.shape[1] == 4 for item in items):
+            raise RuntimeError("broken")
+        return predict(items)
+
+    teacher._predict._function, arrived = predict_batch, Event()
+    with ThreadPoolExecutor(len(images)) as pool:
+        found = [
+            pool.submit(teacher, image, own, no_labels(own)) for image, own in zip(images, boxes, strict=True)
+        ]
+        while len(teacher._predict._waiting) < len(images) - 1:
+            sleep(0.01)
+        arrived.set()
+    assert passes[0] == 1 and max(passes) == 4 and sum(passes) >= 6
+    for index, (future, masks) in enumerate(zip(found, expected, strict=True)):
+        if index == 3:
+            assert isinstance(future.exception(), RuntimeError)
+            continue
+        for mask, same in zip(future.result(), masks, strict=True):
+            assert mask.window == same.window and mask.score == pytest.approx(same.score, abs=1e-6)
+            np.testing.assert_allclose(mask.logits, same.logits, rtol=0, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_batches_label_a_dataset_like_single_images(network: Any, tmp_path: Path) -> None:
+    """In the order of the images, and but for one that cannot be read, which costs only itself."""
+    folder, scenes = network("sam2").folder, boxel.data.example_scenes(9).without_masks()
+    boxel.write(scenes, tmp_path / "boxes.json")
+    shutil.copytree(scenes.root, tmp_path / "images")
+    data = boxel.read(tmp_path / "boxes.json", images=tmp_path / "images")
+    data.image_path(4).write_bytes(b"not an image")
+    alone = label_data(data, teacher=SamTeacher(folder), workers=1)
+    teacher = SamTeacher(folder, batch=4)
+    together = label_data(data, teacher=teacher, workers=6, out=tmp_path / "masks.json")
+    assert len(together.failures) == len(alone.failures) == 1
+    assert (together.made == alone.made).all()
+    for row in np.flatnonzero(alone.made):
+        mask, same = together.data.mask(row), alone.data.mask(row)
+        assert (mask != same).mean() < 1e-3
+    again = label_data(data, teacher=teacher, workers=6, out=tmp_path / "masks.json")
+    assert (again.labeled, again.reused) == (0, 8)
+
+
 class Drawn:
     """A teacher of given soft masks."""
 
@@ -323,6 +384,13 @@ class Drawn:
 
     def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:
         return self.soft
+
+
+class Copied(Drawn):
+    """A teacher of the same soft mask for all boxes."""
+
+    def __call__(self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: Any) -> list[SoftMask]:
+        return self.soft * len(boxes)
 
 
 @pytest.mark.slow

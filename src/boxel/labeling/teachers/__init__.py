@@ -22,6 +22,9 @@ from boxel.utils.errors import UsageError, missing_extra, nearest
 BoxFunction: TypeAlias = Callable[[NDArray[np.uint8], NDArray[np.float64]], SoftMask]
 """A function of an (H, W, 3) RGB image and one (4,) box of xyxy pixels that is partly inside it."""
 
+SAM_BATCH = 8
+"""Maximum number of images per pass of SAM's encoder on a GPU; each takes up to 1.5 GB."""
+
 _FUNCTIONS: dict[str, BoxFunction] = {
     "rectangle": baselines.rectangle,
     "ellipse": baselines.ellipse,
@@ -79,7 +82,8 @@ def make_teacher(
         if kind in ("sam", "sam-refine") and source:
             sam = import_module("boxel.labeling.teachers.sam")
             refined = make_teacher("boxcaseg", (), device, margin, threads) if kind == "sam-refine" else None
-            return sam.SamTeacher(source, resolve_device(device), margin, refined)
+            where = resolve_device(device)
+            return sam.SamTeacher(source, where, margin, refined, batch=1 if where == "cpu" else SAM_BATCH)
         if name in BUNDLED or "/" in name or Path(name).is_dir():
             network = open_network(name, threads) if resolve_device(device) == "cpu" else None
             if network is not None:

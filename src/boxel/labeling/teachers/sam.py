@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from threading import Lock
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from boxel.labeling.teachers.base import CERTAIN_LOGIT, SoftMask, Teacher
+from boxel.labeling.teachers.batches import CallBatcher
 from boxel.labeling.teachers.detector import digest_model
 from boxel.masks.boxes import pixel_region
 from boxel.masks.crops import resample
@@ -38,6 +38,14 @@ _CLASSES = {
 _CHUNK = 32  # boxes per call of the decoder; each takes about 40 MB meanwhile
 
 
+class _Prompts(NamedTuple):
+    """An image as the network sees it, and what it is prompted with."""
+
+    pixels: Tensor  # (1, 3, H, W), of the same size for all images
+    boxes: Tensor  # (1, N, 4)
+    masks: Tensor | None  # (N, 1, h, w) logits
+
+
 class SamTeacher:
     """A Segment Anything model that is prompted with each box.
 
@@ -45,8 +53,8 @@ class SamTeacher:
     window the logits are those of transformers' own processor, model and post-processing. The score is the IoU that
     the model predicts for its mask.
 
-    Several threads may call it, but the network serves one of them at a time: it uses all cores by itself, and an
-    encoder pass takes up to 1.5 GB.
+    Several threads may call it, but the network makes one pass at a time: it uses all cores by itself, and its encoder
+    takes up to 1.5 GB per image.
 
     Args:
         source: A folder with config.json, model.safetensors and the processor's files, or `owner/name` on the
@@ -56,6 +64,8 @@ class SamTeacher:
         prompter: A teacher whose masks are prompts too, so that the model refines them. They are given as the logits
             that they are, like those that SAM itself predicted in a pass before; what lies outside of a mask's window
             is background, and where the teacher has no opinion the logit is 0.
+        batch: Maximum number of images per pass of the encoder, those of threads that call while it is busy. It pays on
+            a GPU; masks may differ in the last digits.
 
     References:
         Kirillov et al., "Segment Anything", ICCV 2023; Ke et al., "Segment Anything in High Quality", NeurIPS 2023;
@@ -68,13 +78,15 @@ class SamTeacher:
         device: str | torch.device = "cpu",
         margin: float = 0.5,
         prompter: Teacher | None = None,
+        batch: int = 1,
     ) -> None:
         model, self._processor = _load(str(source))
         self.name = f"sam-refine:{source}" if prompter else f"sam:{source}"
         about = [] if prompter is None else [prompter.name, getattr(prompter, "identity", "")]
         self.identity = digest_model(model, self._processor.image_processor.to_dict(), *about)
         self._model = model.to(device).eval()
-        self._margin, self._prompter, self._lock = margin, prompter, Lock()
+        self._margin, self._prompter = margin, prompter
+        self._predict = CallBatcher(self._predict_batch, batch)
 
     @torch.inference_mode()
     def __call__(
@@ -88,8 +100,7 @@ class SamTeacher:
         prompts = None
         if self._prompter is not None:
             prompts = self._draw_prompts(self._prompter(image, boxes, labels), image.shape[:2], inputs)
-        with self._lock:
-            masks, ious = self._decode(inputs["pixel_values"], inputs["input_boxes"], prompts)
+        masks, ious = self._predict(_Prompts(inputs["pixel_values"], inputs["input_boxes"], prompts))
         height, width = image.shape[:2]
         sizes = {key: inputs[key] for key in ("original_sizes", "reshaped_input_sizes") if key in inputs}
         soft = []
@@ -114,32 +125,30 @@ class SamTeacher:
             prompt[region.slices] = np.nan_to_num(resample(soft.logits, window, region))
         return torch.from_numpy(prompts)
 
-    def _decode(self, pixels: Tensor, boxes: Tensor, masks: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Return logits and predicted IoU of the boxes of one image.
-
-        Args:
-            pixels: (1, 3, H, W) image.
-            boxes: (1, N, 4) prompts.
-            masks: (N, 1, h, w) logits as prompts too, if any.
-
-        Returns:
-            (N, 1, h, w) logits and (N,) IoU.
-        """
-        device = self._model.device
-        # SAM's prompts are in double precision, which MPS lacks.
-        prompts = boxes.float() if device.type == "mps" else boxes
-        embeddings = self._model.get_image_embeddings(pixels.to(device))
+    def _predict_batch(self, images: list[_Prompts]) -> list[tuple[Tensor, Tensor]]:
+        """Return (N, 1, h, w) logits of the boxes of each image and (N,) the IoU that is predicted for them."""
+        pixels = torch.cat([image.pixels for image in images]).to(self._model.device)
+        embeddings = self._model.get_image_embeddings(pixels)
         # SAM-HQ's decoder sees what is between the layers of its encoder too.
         parts = embeddings if isinstance(embeddings, tuple) else (embeddings,)
         encoded = dict(zip(("image_embeddings", "intermediate_embeddings"), parts, strict=False))
+        return [self._decode(_select(encoded, row), image) for row, image in enumerate(images)]
+
+    def _decode(self, encoded: dict[str, Any], image: _Prompts) -> tuple[Tensor, Tensor]:
+        """Predict the masks of the boxes of one image, whose embeddings are batches of 1."""
+        device = self._model.device
+        # SAM's prompts are in double precision, which MPS lacks.
+        boxes = image.boxes.float() if device.type == "mps" else image.boxes
         logits, ious = [], []
         for start in range(0, boxes.shape[1], _CHUNK):
-            given = {"input_boxes": prompts[:, start : start + _CHUNK].to(device)}
-            if masks is not None:  # one mask prompt per image is possible: each box gets a copy of the image
+            given = {"input_boxes": boxes[:, start : start + _CHUNK].to(device)}
+            if (
+                image.masks is not None
+            ):  # one mask prompt per image is possible: each box gets a copy of the image
                 count = given["input_boxes"].shape[1]
                 given["input_boxes"] = given["input_boxes"].transpose(0, 1)  # (n, 1, 4)
-                given["input_masks"] = masks[start : start + _CHUNK].to(device)
-                given |= {name: _expand(part, count) for name, part in encoded.items()}
+                given["input_masks"] = image.masks[start : start + _CHUNK].to(device)
+                given |= _select(encoded, 0, count)
             # Three masks per prompt are meant for an ambiguous click; for a box the authors take the single one.
             output = self._model(**encoded | given, multimask_output=False)
             logits.append(output.pred_masks.flatten(0, 1))
@@ -147,13 +156,13 @@ class SamTeacher:
         return torch.cat(logits), torch.cat(ious)
 
 
-def _expand(part: Any, count: int) -> Any:
-    """Repeat the (1, ...) embeddings of an image, or each of a list of them, without a copy."""
-    return (
-        part.expand(count, *part.shape[1:])
-        if isinstance(part, Tensor)
-        else [_expand(one, count) for one in part]
-    )
+def _select(encoded: Any, row: int, count: int = 1) -> Any:
+    """Select one image of a batch of embeddings, tensors in lists or by name, repeated without a copy."""
+    if isinstance(encoded, Tensor):
+        return encoded[row].expand(count, *encoded.shape[1:])
+    if isinstance(encoded, dict):
+        return {name: _select(part, row, count) for name, part in encoded.items()}
+    return [_select(part, row, count) for part in encoded]
 
 
 def _load(source: str) -> tuple[Any, Any]:

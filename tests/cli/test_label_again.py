@@ -188,7 +188,7 @@ def test_a_signal_stops_with_a_sentence_and_the_same_command_resumes(tmp_path, n
         "--images",
         str(tmp_path / "scenes" / "images"),
     ]
-    words += ["--out", str(tmp_path / "m.json"), "--teacher", "grabcut", "--workers", "1"]
+    words += ["--out", str(tmp_path / "m.json"), "--teacher", "grabcut-ellipse", "--workers", "1"]
     command = [sys.executable, "-c", "import sys; from boxel.cli import main; sys.exit(main())", *words]
     job = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     store = tmp_path / "m.sqlite"

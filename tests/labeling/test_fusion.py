@@ -76,6 +76,13 @@ def test_the_mean_of_two_teachers_decides():
     assert label_one([yes, Constant("no", 0.1)], (1, 1, 5, 4)).masks[0] is None
 
 
+def test_a_calibrated_teacher_without_others_in_a_box_gets_the_best_threshold():
+    vague, box = Constant("vague", [[0.95, 0.9, 0.45, 0.43, 0.1, 0.05]]), (1, 1, 7, 2)
+    vague.calibrated = True
+    assert text(label_one([vague, Constant("silent", NAN)], box).masks[0]) == ["####.."]  # above 0.42
+    assert text(label_one([vague, Constant("half", 0.5)], box).masks[0]) == ["##...."]  # above 0.5
+
+
 def test_teachers_fill_the_gaps_of_others():
     """The core of the inner box is certain, the rest of the box is the ellipse's."""
     box = (1, 1, 7, 5)

@@ -92,13 +92,13 @@ def label_image(
     height, width = image.shape[:2]
     regions = [pixel_region(box, height, width, config.box_slack) for box in boxes]
     votes = collect_votes(teachers, image, boxes, labels, config.flip)
-    calibrated = not config.crf and all(getattr(teacher, "calibrated", False) for teacher in teachers)
+    calibrated = {teacher.name for teacher in teachers if getattr(teacher, "calibrated", False)}
     unmerged, confidence = [], []
     for index, region in enumerate(regions):
         fused = FusedBox(votes, index, region)
         if config.crf:
             fused = _refine_with_crf(image, fused)
-        if calibrated:
+        if all(vote.teacher in calibrated for vote in fused.votes):
             fused.choose_threshold()
         mask = fused.predict_mask()
         unmerged.append(remove_small_components(mask, config.min_component) if mask.any() else None)

@@ -130,11 +130,12 @@ def measure_lines(data: Path, instances: int) -> None:
         alone, both = (boxel.label(boxes, teacher=teacher) for teacher in ("boxcaseg", ["boxcaseg", "ridge"]))
         lines = np.mean([source == "boxcaseg+ridge" for source in both.source])
         measured = [measure_masks(some, masks) for masks in (alone, both)]
-        rows.append(
-            [lines, *(found[name] for name in ("mask_iou", "calibration_error") for found in measured)]
-        )
+        measures = [
+            found.get(name, np.nan) for name in ("mask_iou", "calibration_error") for found in measured
+        ]
+        rows.append([lines, *measures])
         table.add(kind, len(some.labels), *rows[-1])
-    table.add("mean of the domains", None, *np.mean(rows[-len(KINDS) :], axis=0))
+    table.add("mean of the domains", None, *np.nanmean(rows[-len(KINDS) :], axis=0))
     table.write()
 
 

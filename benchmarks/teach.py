@@ -3,6 +3,7 @@
     python benchmarks/teach.py runs/boxcaseg2
     python benchmarks/teach.py runs/boxcaseg2 --steps 500         # shorter, e.g. to see what a change brings
     python benchmarks/teach.py runs/part0 --steps 500 --part 0    # without half of the sets, to calibrate its quality
+    python benchmarks/teach.py runs/more --init runs/boxcaseg2    # on from there
 
 A stopped training resumes. The result is a model folder; `benchmarks/ship.py` puts it into the package.
 """
@@ -12,7 +13,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -37,7 +38,7 @@ from boxel.masks.crops import crop, crop_spans, crop_window, draw_neighbors
 from boxel.models import io
 from boxel.models.boxcaseg import BoxCaseg
 
-PHOTOS = {"coco": 9.0, "coco_new": 3.0, "salient": 1.0}
+PHOTOS = {"coco": 14.0, "coco_new": 5.0, "salient": 1.0}
 """Weights of the sets of everyday photos: how often each is drawn from."""
 
 DOMAINS = {
@@ -84,11 +85,35 @@ BATCH = 16
 SAVE_EVERY = 100
 
 
+@dataclass(frozen=True)
+class Recipe:
+    """What a network is and learns from; `levers.py` measures what each part brings.
+
+    Attributes:
+        side: Side of the crops in pixels.
+        fine_channels: Channels of the finest level, of stride 2; 0 for none.
+        neighbors: Whether the network sees the boxes of other objects.
+        domains: Whether it learns from the small datasets of many kinds.
+        drawn: Whether it learns from drawn images.
+        loose: Whether boxes are as people draw them, or exact.
+        outline: Whether pixels near the outline count more.
+    """
+
+    side: int = 192
+    fine_channels: int = 32
+    neighbors: bool = True
+    domains: bool = True
+    drawn: bool = True
+    loose: bool = True
+    outline: bool = True
+
+
 class Sampler:
     """Random crops of the mix, with targets, batch by batch."""
 
-    def __init__(self, data: Path, model: BoxCaseg, part: int | None = None) -> None:
+    def __init__(self, data: Path, model: BoxCaseg, recipe: Recipe, part: int | None = None) -> None:
         self.sets = {name: read_set(data, name) for name in (*PHOTOS, *DOMAINS)}
+        self.recipe = recipe
         if part is not None:
             left_out = read_part(self.sets, part)
             self.sets = {
@@ -98,7 +123,9 @@ class Sampler:
             }
         self.rng, self.side = np.random.default_rng(0), model.config.side
         self.margin, self.fill = model.config.margin, model.padding_color
-        weights = {name: weight for name, weight in (PHOTOS | DOMAINS).items() if name in self.sets} | DRAWN
+        mix = PHOTOS | (DOMAINS if recipe.domains else {})
+        weights = {name: weight for name, weight in mix.items() if name in self.sets}
+        weights |= DRAWN if recipe.drawn else {}
         self.names, self.shares = list(weights), np.array(list(weights.values())) / sum(weights.values())
         self.source = Source(self.photo, self.cutout)
         self.read = lru_cache(3000)(lambda name, index: read_image(self.sets[name].image_path(index)))
@@ -117,7 +144,7 @@ class Sampler:
             image, mask, box, others = drawing.image, drawing.mask, drawing.box, drawing.others
         else:
             image, mask, box, others = self.instance(name)
-        given = loosen(rng, box, image.shape[:2])
+        given = loosen(rng, box, image.shape[:2]) if self.recipe.loose else box
         window = crop_window(given, self.margin)
         center, half = (window[:2] + window[2:]) / 2, (window[2:] - window[:2]) / 2
         center, half = center + rng.uniform(-0.03, 0.03, 2) * half, half * rng.uniform(0.95, 1.06, 2)
@@ -266,11 +293,11 @@ def disturb(rng: np.random.Generator, pixels: NDArray[np.float32]) -> NDArray[np
     return x.clip(0, 1)
 
 
-def outline_loss(logits: Tensor, masks: Tensor) -> Tensor:
-    """Cross-entropy and Dice loss of (B, S, S) logits; pixels within 2 of the outline count three times."""
+def outline_loss(logits: Tensor, masks: Tensor, outline: float = 2.0) -> Tensor:
+    """Cross-entropy and Dice loss of (B, S, S) logits; pixels within 2 of the outline count `outline` more."""
     hard = (masks > 0.5).float()[:, None]
     edge = F.max_pool2d(hard, 5, 1, 2) + F.max_pool2d(-hard, 5, 1, 2)
-    weight = 1 + 2 * edge[:, 0]
+    weight = 1 + outline * edge[:, 0]
     entropy = F.binary_cross_entropy_with_logits(logits, masks, reduction="none")
     entropy = (entropy * weight).sum((1, 2)) / weight.sum((1, 2))
     return (entropy + dice_loss(logits.sigmoid(), masks)).mean()
@@ -283,26 +310,31 @@ def main() -> None:
     parser.add_argument(
         "--init", default="boxcaseg-boxes", help="the BoxCaseg to start from: a name or a folder"
     )
-    parser.add_argument("--side", type=int, default=224, help="of the crops")
-    parser.add_argument("--fine-channels", type=int, default=32)
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--rate", type=float, default=7e-4, help="learning rate")
     parser.add_argument("--part", type=int, choices=range(PARTS), help="leave this part of the images out")
     args = parser.parse_args()
-    args.out.mkdir(parents=True, exist_ok=True)
+    teach(args.data, args.out, Recipe(), args.init, args.steps, args.rate, args.part)
+
+
+def teach(
+    data: Path, out: Path, recipe: Recipe, init: str, steps: int, rate: float, part: int | None = None
+) -> None:
+    """Train a model and write its folder."""
+    out.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
-    model = build(args.init, args.side, args.fine_channels)
-    train(model, Sampler(args.data, model, args.part), args.out, args.steps, args.rate)
-    io.save(model.eval(), args.out, model.settings, model.categories)
+    model = build(init, recipe)
+    train(model, Sampler(data, model, recipe, part), out, steps, rate)
+    io.save(model.eval(), out, model.settings, model.categories)
 
 
-def build(init: str, side: int, fine_channels: int) -> BoxCaseg:
-    """Return a model with the weights of another that has neither a fine level nor a channel of neighbors."""
+def build(init: str, recipe: Recipe) -> BoxCaseg:
+    """Return a model with the weights of another, which may lack the fine level and the channel of neighbors."""
     start: Any = boxel.load(init)
     changes: dict[str, Any] = {
-        "side": side,
-        "fine_channels": fine_channels,
-        "neighbor_channel": True,
+        "side": recipe.side,
+        "fine_channels": recipe.fine_channels,
+        "neighbor_channel": recipe.neighbors,
         "threshold": None,
     }
     model = BoxCaseg(replace(start.config, weights="none", **changes))
@@ -343,7 +375,8 @@ def train(model: BoxCaseg, sampler: Sampler, out: Path, steps: int, rate: float)
     start = time.process_time()
     for step, (crops, masks, *given) in enumerate(islice(sampler.batches(), steps - first), first):
         logits = model.head_logits(crops, *given)["shared"]
-        loss = outline_loss(upsample(logits[:, None], crops.shape[-2:])[:, 0], masks)
+        logits = upsample(logits[:, None], crops.shape[-2:])[:, 0]
+        loss = outline_loss(logits, masks, outline=2.0 if sampler.recipe.outline else 0.0)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 5)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import math
 import shlex
 import signal
@@ -13,8 +12,6 @@ from contextlib import contextmanager
 from typing import Any
 
 from boxel.cli.options import DATA, JSON_HELP, Command, Option, check_writable, read_data, write_json
-
-logger = logging.getLogger(__name__)
 
 
 def _label_options() -> list[Option]:
@@ -162,9 +159,7 @@ def _adapt(given: dict[str, Any]) -> int:
 
     out = given["out"]
     chosen = {name: given[name] for name in ("masks", "teacher", "minutes") if name in given}
-    if adapt(read_data(given), out, **chosen) is None:
-        logger.info("no model was made yet; the same command resumes the training")
-        return 1
+    adapt(read_data(given), out, **chosen)
     print(f"adapted model: {out}; use it with `boxel label --teacher {out}`")
     return 0
 

@@ -79,11 +79,10 @@ def learn_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: int = 
         seed: Seed of the halves and of the augmentation.
     """
     chosen = np.flatnonzero(data.has_mask & data.has_box & ~data.iscrowd)
-    affordable = int(60 * minutes / (_PARTS + 1) / _measure_step(model, data, chosen))
-    steps = max(1, min(30 + 4 * len(chosen), affordable))
+    steps = count_steps(model, data, chosen, minutes, 30 + 4 * len(chosen))
     stops = sorted({max(1, round(share * steps)) for share in _STOPS})
     found: dict[int, list[_Predicted]] = {step: [] for step in (0, *stops)}
-    for part in _split(data, chosen, seed):
+    for part in split_instances(data, chosen, seed):
         left_out = data.keep_masks(part)
         found[0].append(_predict(model, left_out))
         for step, tuned in tune(model, data, np.setdiff1d(chosen, part), stops, seed):
@@ -151,15 +150,17 @@ def _batches(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], seed
         yield [crop.to(device) for crop in crops], targets
 
 
-def _measure_step(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64]) -> float:
-    """Measure the seconds that a step takes on this machine."""
+def count_steps(
+    model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], minutes: float, wanted: int
+) -> int:
+    """Return how many steps the models of all parts can make in some minutes on this machine, at most `wanted`."""
     seconds = [time.perf_counter()]
     for _ in tune(model, data, chosen, [1, 2, 3], 0):
         seconds.append(time.perf_counter())
-    return float(np.diff(seconds).min())
+    return max(1, min(wanted, int(60 * minutes / (_PARTS + 1) / np.diff(seconds).min())))
 
 
-def _split(data: Annotations, chosen: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
+def split_instances(data: Annotations, chosen: NDArray[np.int64], seed: int) -> list[NDArray[np.int64]]:
     """Split the chosen instances into parts, by their images if there are enough."""
     rng = np.random.default_rng(seed)
     images = rng.permutation(np.unique(data.image_index[chosen]))

@@ -40,8 +40,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0, help="of the choice of masks")
     parser.add_argument("--out", type=Path, default=Path("runs/adapted"))
     args = parser.parse_args()
-    columns = ["before", *(f"{number} masks" for number in args.masks)]
-    table = Table("domains", "adapted", columns, first="images", title="Adapting to a few masks", note=NOTE)
+    columns = ["before", *(f"{number} masks" if number else "from boxes" for number in args.masks)]
+    name, to = ("adapted", "a few masks") if any(args.masks) else ("adapted-boxes", "boxes alone")
+    table = Table("domains", name, columns, first="images", title=f"Adapting to {to}", note=NOTE)
     rows = []
     for name in args.domains:
         training, truth = read_domain(args.data, name, "train"), read_domain(args.data, name)

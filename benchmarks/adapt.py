@@ -21,8 +21,8 @@ from boxel.labeling.api import label
 from boxel.training.adapt import adapt
 
 NOTE = (
-    "Mask IoU on the images of `val`, before `boxcaseg` is adapted and after: it has learned from so many masks of "
-    "`train`, drawn at random."
+    "Mask IoU on the images of `val`, before `boxcaseg` is adapted to the boxes of `train` and so many of their masks, "
+    "drawn at random, and after. Where both are equal, `boxel adapt` left the network as it is."
 )
 
 MAX_BOXES = 300

@@ -28,17 +28,8 @@ from boxel.labeling.quality import CUES, find_calibration, fit_calibration, trus
 from boxel.labeling.teachers import make_teacher
 
 TEACHERS = ("rectangle", "ellipse", "grabcut-ellipse", "boxcaseg-boxes", "boxcaseg")
-WITHOUT_NETWORK = (
-    "agreement",
-    "contrast",
-    "fill",
-    "size",
-    "elongation",
-    "crowding",
-    "contested",
-    "roughness",
-    "at_border",
-)
+OF_NETWORK = ("expected_iou", "votes_iou", "certainty", "inside", "leakage", "uncut_agreement")
+"""Cues that are computed from the probabilities of a network."""
 LEARN = {"coco": 150, "coco_new": 60}
 """Masks to fit on; 20 of each other dataset."""
 
@@ -122,7 +113,7 @@ def collect(sets: Mapping[str, Annotations], teacher: str, reference: str | None
 
 def select(cues: NDArray[np.float64]) -> NDArray[np.float64]:
     """Set the cues that need a network to a constant, which no calibration weighs."""
-    return np.where(np.isin(CUES, WITHOUT_NETWORK), cues, 0.0)
+    return np.where(np.isin(CUES, OF_NETWORK), 0.0, cues)
 
 
 def rate(ious: NDArray[np.float64], quality: NDArray[np.float64]) -> list[float]:

@@ -123,6 +123,22 @@ def seen(run, monkeypatch):
     return datasets
 
 
+def test_a_folder_of_a_model_that_was_not_adapted_is_left_alone(run, tmp_path):
+    content = (run / "run" / "model.safetensors").read_bytes()
+    with pytest.raises(BoxelError, match="holds a model that was not adapted; name another `out`"):
+        adapt(read_boxes(run), run / "run", teacher="boxcaseg", minutes=0.01)
+    assert (run / "run" / "model.safetensors").read_bytes() == content
+
+
+def test_the_minutes_are_those_of_the_adaptation_that_was_finished(run, tmp_path, seen):
+    """Not those of an interrupted one."""
+    teacher, note = str(run / "run"), tmp_path / "out" / "adapted.json"
+    adapt(read_boxes(run), tmp_path / "out", teacher=teacher, minutes=0.01)
+    (tmp_path / "out" / "model.safetensors").unlink()
+    adapt(read_boxes(run), tmp_path / "out", teacher=teacher, minutes=0.02)
+    assert json.loads(note.read_text())["minutes"] == 0.02
+
+
 def test_too_few_masks_are_announced(run, tmp_path, seen, caplog):
     few = boxel.read(run / "scenes" / "masks.json", images=run / "scenes" / "images").select_instances([0])
     adapt(read_boxes(run), tmp_path / "out", masks=few, teacher=str(run / "run"), minutes=0.01)

@@ -61,7 +61,7 @@ def adapt(
 
     Raises:
         UsageError: `minutes` is not above 0.
-        BoxelError: `out` holds a model that was adapted from another one.
+        BoxelError: `out` holds a model that was adapted from another one, or not adapted.
 
     Examples:
         >>> import boxel
@@ -73,14 +73,17 @@ def adapt(
     out, start = Path(out), model_folder(teacher)
     note, origin = out / "adapted.json", digest_model(load(start))
     done = {"from": origin, "minutes": minutes}
-    if note.exists():
-        done = json.loads(note.read_text(encoding="utf-8"))
-    if done["from"] != origin:
+    earlier = json.loads(note.read_text(encoding="utf-8")) if note.exists() else None
+    if earlier and earlier["from"] != origin:
         raise BoxelError(
             f"{out} was adapted from another model than {teacher}; remove it, or name another `out`."
         )
     if is_finished(out):
-        logger.info("%s was adapted already, in about %g min; remove it to adapt again", out, done["minutes"])
+        if earlier is None:
+            raise BoxelError(f"{out} holds a model that was not adapted; name another `out`.")
+        logger.info(
+            "%s was adapted already, in about %g min; remove it to adapt again", out, earlier["minutes"]
+        )
         return out
     data = drop_bad_masks(distrust_predicted(select_training(read_training([data]))))[0]
     masked = data

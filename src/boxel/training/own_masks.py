@@ -34,7 +34,7 @@ _CONTRAST = CUES.index("contrast")
 
 @dataclass(frozen=True)
 class OwnAdaptation:
-    """A model that has learned from its own masks, and how that changes masks of boxes that are left out.
+    """A model after training on its own masks, and the cues of held-out masks before and after.
 
     Attributes:
         model: The adapted model in eval mode; the one to start from if that is better.

@@ -142,9 +142,8 @@ class SamTeacher:
         logits, ious = [], []
         for start in range(0, boxes.shape[1], _CHUNK):
             given = {"input_boxes": boxes[:, start : start + _CHUNK].to(device)}
-            if (
-                image.masks is not None
-            ):  # one mask prompt per image is possible: each box gets a copy of the image
+            if image.masks is not None:
+                # One mask prompt per image is possible: each box gets a copy of the image.
                 count = given["input_boxes"].shape[1]
                 given["input_boxes"] = given["input_boxes"].transpose(0, 1)  # (n, 1, 4)
                 given["input_masks"] = image.masks[start : start + _CHUNK].to(device)

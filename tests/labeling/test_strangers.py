@@ -167,7 +167,7 @@ def test_masks_of_any_teacher_get_the_quality_that_the_bundled_network_expects(t
     data = make_set(12)
     result = label_data(data, teacher=[own, *teachers[1:]])
     assert np.isfinite(result.data.quality).all() and not result.is_calibrated
-    assert "typically 0.08 off" in result.summary() and "correct 20 masks" in result.summary()
+    assert "typically 0.07 off" in result.summary() and "correct 20 masks" in result.summary()
     true = label(data, teacher="ellipse")
     calibrated = label_data(
         data, teacher=[own, *teachers[1:]], calibrate_on=replace(true, source=[None] * 24)

@@ -52,7 +52,7 @@ _IMAGES_AHEAD = 4  # images per thread that are in progress or waiting to be com
 _NEUTRAL_SETTINGS = "workers", "device", "overwrite", "guarantee"
 _QUALITY = "weights of the quality"  # the setting that is known only after a calibration
 _NOT_CALIBRATED = (
-    "the quality is what the bundled network expects of masks that it was not calibrated on: typically 0.08 off, or "
+    "the quality is what the bundled network expects of masks that it was not calibrated on: typically 0.07 off, or "
     "0.14 if their teacher is better than the network"
 )
 _UNLIKE = "these images are unlike those that the quality was calibrated on, so it may be wrong"

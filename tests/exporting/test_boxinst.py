@@ -30,6 +30,7 @@ def same(expected, found):
     np.testing.assert_array_equal(found.labels, expected.labels)
     np.testing.assert_allclose(found.boxes, expected.boxes, rtol=0, atol=0.01)
     np.testing.assert_allclose(found.scores, expected.scores, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(found.bounds, expected.bounds, rtol=0, atol=0.01)
     largest = float(expected.mask_logits.abs().amax()) if len(expected.scores) else 0.0
     np.testing.assert_allclose(found.mask_logits, expected.mask_logits, rtol=0, atol=1e-4 * largest)
 
@@ -40,7 +41,7 @@ def same(expected, found):
     "options",
     [
         {},
-        {"backbone": "tf_efficientnet_lite0", "neck": "bifpn", "max_detections": 7},
+        {"backbone": "tf_efficientnet_lite0", "neck": "bifpn", "max_detections": 7, "mask_margin": 0.1},
         {"mask_width": 16, "classes": 12},
         {"backbone_norm": "gn", "nms_threshold": 0.3, "head_convs": 0, "classes": 1},
     ],
@@ -106,7 +107,10 @@ def test_in_torch_the_graph_is_the_model(boxinst, pixels):
         *found, image = BoxInstGraph(model).eval()(torch.stack(images))
     assert image.tolist() == sorted(image.tolist())
     for index, expected in enumerate(model.detect(images)):
-        same(expected, full_image_detections(*(values[image == index] for values in found), stride=4))
+        same(
+            expected,
+            full_image_detections(*(values[image == index] for values in found), stride=4, margin=None),
+        )
 
 
 def test_images_are_filled_up_as_the_model_does(boxinst, pixels):
@@ -140,3 +144,5 @@ def test_what_the_file_tells(boxinst):
     assert about["categories"] == [{"id": 1, "name": "thing 0"}, {"id": 4, "name": "thing 1"}]
     assert about["mean"] == pytest.approx([0.485, 0.456, 0.406])
     assert (about["short_side"], about["max_size"], about["mask_stride"]) == (96, 160, 4)
+    assert about["mask_margin"] is None
+    assert BoxInstGraph(boxinst(mask_margin=0.1)).metadata()["mask_margin"] == 0.1

@@ -111,6 +111,31 @@ def test_a_box_without_pixels_gives_an_empty_mask(box):
     assert rle == encode(np.zeros((4, 4)))
 
 
+@pytest.mark.parametrize("chunk", [1, 1000, 2**20])
+def test_sparse_foreground_equals_interpolate(chunk):
+    """Cells of foreground far apart, also at the borders, in a whole image."""
+    generator = torch.Generator().manual_seed(2)
+    logits = torch.where(torch.rand(8, 12, 16, generator=generator) < 0.03, 3.0, -1.0)
+    sampled = F.interpolate(logits[None], size=(96, 128), mode="bilinear", align_corners=False)[0]
+    rles = paste_masks(logits, torch.tensor([[0.0, 0, 128, 96]]).expand(8, 4), 8, (96, 128), chunk=chunk)
+    assert rles == [encode(mask.numpy()) for mask in sampled > 0]
+
+
+def test_background_is_not_sampled(monkeypatch):
+    """Two cells in opposite corners of an image of 12 megapixels: each is seen in 2 x 2 cells of 16 pixels at most."""
+    logits = torch.full((1, 188, 250), -1.0)
+    logits[0, 0, 0] = logits[0, -1, -1] = 1.0
+    sampled, lerp = [], torch.lerp
+    monkeypatch.setattr(torch, "lerp", lambda *given: sampled.append(lerp(*given)) or sampled[-1])
+    (rle,) = paste_masks(logits, torch.tensor([[0.0, 0, 4000, 3008]]), 16, (3008, 4000))
+    # The strips of 348 columns reach their cells, by rows first.
+    assert sum(part.numel() for part in sampled) < 3 * 32 * 400
+    share = np.minimum(
+        1 - (np.arange(-8, 16) + 0.5) / 16, 1
+    )  # of the corner's cell along a side, from the border
+    assert decode(rle).sum() == 2 * (np.outer(share, share) > 0.5).sum()
+
+
 def test_no_instances():
     assert paste_masks(torch.zeros(0, 3, 3), torch.zeros(0, 4), 4, (12, 12)) == []
 

@@ -306,7 +306,8 @@ class LeftHalfFinder(BrightFinder):
 
     def detect(self, images: list[Tensor]) -> list[Detections]:
         cells = torch.tensor([[[1.0, -1.0]]])
-        return [Detections(*f[:3], cells.expand(len(f.boxes), 1, 2), f.boxes) for f in super().detect(images)]
+        found = super().detect(images)
+        return [Detections(*f[:3], cells.expand(len(f.boxes), 1, 2), f.boxes, f.boxes) for f in found]
 
 
 @pytest.mark.parametrize("size", [(64, 96), (32, 48), (160, 240)])
@@ -323,6 +324,44 @@ def test_masks_over_windows_of_the_flipped_pass_are_flipped_back(width):
     assert len(only(model, pixels, InferenceConfig(64, width))) == 0
     instances = only(model, pixels, InferenceConfig(64, width, flip=True))
     np.testing.assert_array_equal(instances.masks[0], image_with((76, 12, 92, 32), width=width)[..., 0] > 0)
+
+
+class NarrowFinder(BrightFinder):
+    """Boxes that end 8 pixels (of an image of 96 pixels) too early on the right; masks grow by a share of them."""
+
+    def __init__(self, margin, sees=lambda box, image: True):
+        super().__init__(sees)
+        self.margin = margin
+
+    def detect(self, images: list[Tensor]) -> list[Detections]:
+        found = []
+        for image, full in zip(images, super().detect(images), strict=True):
+            boxes = full.boxes - image.shape[-1] / 96 * torch.tensor([0, 0, 8, 0])
+            found.append(full_image_detections(boxes, *full[1:4], stride=4, margin=self.margin))
+        return found
+
+
+@pytest.mark.parametrize(
+    ("margin", "end"), [(None, 40), (0.0, 32), (1 / 6, 36)], ids=["whole image", "box", "grown box"]
+)
+def test_masks_reach_beyond_their_boxes_by_the_margin(margin, end):
+    """The object is [8, 40), its box [8, 32), 24 pixels wide."""
+    pixels = image_with()
+    for config in (UNCHANGED_SIZE, InferenceConfig(64, 96, scales=(1.0, 3.0)), InferenceConfig(128, 192)):
+        instances = only(NarrowFinder(margin), pixels, config)
+        assert instances.boxes.tolist() == [[8, 12, 32, 32]]
+        columns = instances.masks[0].any(0).nonzero()[0]
+        assert (columns[0], columns[-1] + 1) == (8, end)
+
+
+@pytest.mark.parametrize(("margin", "start"), [(None, 60), (0.0, 68), (1 / 6, 64)])
+def test_masks_of_the_flipped_pass_reach_beyond_their_boxes(margin, start):
+    """Seen in the flipped pass only, the right end there is the left end of the object, [60, 92)."""
+    model = NarrowFinder(margin, sees=lambda box, image: box[0] < 30)
+    instances = only(model, image_with((60, 12, 92, 32)), InferenceConfig(64, 96, flip=True))
+    assert instances.boxes.tolist() == [[68, 12, 92, 32]]
+    columns = instances.masks[0].any(0).nonzero()[0]
+    assert (columns[0], columns[-1] + 1) == (start, 92)
 
 
 def test_predict_takes_one_image_or_several_and_keeps_the_mode():

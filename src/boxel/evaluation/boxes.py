@@ -285,7 +285,7 @@ def mean_fill(results: Sequence[Result]) -> float:
     box_areas = boxes[:, 2] * boxes[:, 3]
     mask_areas = np.array([float(coco_mask.area(result["segmentation"])) for result in results])
     positive = box_areas > 0
-    # The mask of a box that cuts through pixels holds these pixels whole.
+    # A mask may reach beyond its box, and holds pixels whole that the box cuts through.
     fill = (mask_areas[positive] / box_areas[positive]).clip(max=1)
     return float(fill.mean()) if len(fill) else math.nan
 

@@ -90,6 +90,7 @@ class BoxInstGraph(nn.Module):
             "short_side": config.short_side,
             "max_size": config.max_size,
             "mask_stride": MASK_STRIDE,
+            "mask_margin": self.model.config.mask_margin,
         }
 
     def _candidates(self, output: HeadOutput, pyramid: list[Tensor]) -> tuple[Tensor, ...]:

@@ -1,13 +1,16 @@
 """Paste low-resolution mask logits into images of any size, as run-length codes.
 
-Only pixels inside an instance's box are sampled, and only a strip of them is floating point at any time.
+Only pixels that an instance can reach, inside its box and beside a cell of foreground, are sampled, and only a strip of
+them is floating point at any time.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -64,31 +67,52 @@ def _paste(
     chunk: int,
 ) -> Rle:
     """Paste one instance; its mask is made transposed, since run-length codes run down the columns."""
+    if columns[0] == columns[1] or rows[0] == rows[1]:
+        return encode_in_box(np.zeros((0, 0)), 0, 0, *size)
     grid = logits.detach().float()
-    mask = torch.empty(columns[1] - columns[0], rows[1] - rows[0], dtype=torch.bool)
-    if mask.numel():
-        x0, y0, x1, y1 = window
-        above, below, down = _neighbors(rows, y0, y1, grid.shape[0], grid.device)
-        left, right, across = _neighbors(columns, x0, x1, grid.shape[1], grid.device)
-        first = int(left[0])  # only the cells that the box reaches
-        cells = grid[:, first : int(right[-1]) + 1].T
-        tall = torch.lerp(cells[:, above], cells[:, below], down)
-        strip = max(1, chunk // tall.shape[1])
-        for start in range(0, len(left), strip):
-            part = slice(start, start + strip)
-            sampled = torch.lerp(tall[left[part] - first], tall[right[part] - first], across[part, None])
-            mask[part] = (sampled > level).cpu()
-    return encode_in_box(mask.numpy().T, columns[0], rows[0], *size)
+    foreground = grid > level
+    x0, y0, x1, y1 = window
+    across = _place(columns, x0, x1, grid.shape[1], grid.device)
+    down = _place(rows, y0, y1, grid.shape[0], grid.device)
+    xs, ys = across.reach(foreground.any(0)), down.reach(foreground.any(1))
+    across, down = across.part(xs), down.part(ys)
+    mask = torch.zeros(len(across.before), len(down.before), dtype=torch.bool)
+    strip = max(1, chunk // max(1, mask.shape[1]))
+    for start in range(0, len(mask), strip):
+        part = slice(start, start + strip)
+        left, right, weight = across.part(part)
+        first, end = int(left[0]), int(right[-1]) + 1  # only the cells that the strip reaches
+        height = down.reach(foreground[:, first:end].any(1))
+        above, below, share = down.part(height)
+        cells = grid[:, first:end].T
+        tall = torch.lerp(cells[:, above], cells[:, below], share)
+        sampled = torch.lerp(tall[left - first], tall[right - first], weight[:, None])
+        mask[part, height] = (sampled > level).cpu()
+    return encode_in_box(mask.numpy().T, columns[0] + xs.start, rows[0] + ys.start, *size)
 
 
-def _neighbors(
-    pixels: tuple[int, int], start: float, end: float, cells: int, device: torch.device
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the cell before the center of each pixel, the one after it, and the weight of the latter.
+class _Places(NamedTuple):
+    """Where the centers of n pixels lie between the cells of a row or a column of the grid."""
 
-    The cells divide [start, end) evenly.
-    """
+    before: Tensor  # (n,) the cell before the center of each pixel
+    after: Tensor  # (n,) the one after it
+    weight: Tensor  # (n,) of the latter, in [0, 1]
+
+    def part(self, pixels: slice) -> _Places:
+        return _Places(*(values[pixels] for values in self))
+
+    def reach(self, foreground: Tensor) -> slice:
+        """Return the pixels from the first to the last beside a foreground cell; all others are background.
+
+        A pixel is a weighted mean of its cells, (cells,) bool, and so never above all of them.
+        """
+        beside = (foreground[self.before] | foreground[self.after]).nonzero()
+        return slice(int(beside[0]), int(beside[-1]) + 1) if len(beside) else slice(0, 0)
+
+
+def _place(pixels: tuple[int, int], start: float, end: float, cells: int, device: torch.device) -> _Places:
+    """Place the centers of pixels between cells that divide [start, end) evenly."""
     centers = (torch.arange(*pixels, device=device) + (0.5 - start)) * (cells / (end - start)) - 0.5
     centers = centers.clamp(0, cells - 1)
     before = centers.long()
-    return before, (before + 1).clamp(max=cells - 1), centers - before
+    return _Places(before, (before + 1).clamp(max=cells - 1), centers - before)

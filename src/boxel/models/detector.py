@@ -46,15 +46,37 @@ class Detections(NamedTuple):
     labels: Tensor  # (N,) int64
     mask_logits: Tensor  # (N, h, w), each over the window of its instance
     windows: Tensor  # (N, 4) xyxy pixels that these cells cover from edge to edge
+    bounds: Tensor  # (N, 4) xyxy pixels outside which the masks are empty
 
 
 def full_image_detections(
-    boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor, *, stride: int
+    boxes: Tensor,
+    scores: Tensor,
+    labels: Tensor,
+    mask_logits: Tensor,
+    *,
+    stride: int,
+    margin: float | None = 0.0,
 ) -> Detections:
-    """Return detections whose mask logits, of cells of `stride` pixels, cover the whole image and possibly padding."""
+    """Return detections whose mask logits, of cells of `stride` pixels, cover the whole image and possibly padding.
+
+    Masks are cut to their boxes, grown by `margin` of their sides on each side; not at all if it is None.
+    """
     height, width = mask_logits.shape[-2:]
-    window = boxes.new_tensor([0, 0, stride * width, stride * height])
-    return Detections(boxes, scores, labels, mask_logits, window.expand(len(boxes), 4))
+    windows = boxes.new_tensor([0, 0, stride * width, stride * height]).expand(len(boxes), 4)
+    bounds = windows if margin is None else grow_boxes(boxes, margin)
+    return Detections(boxes, scores, labels, mask_logits, windows, bounds)
+
+
+def grow_boxes(boxes: Tensor, margin: float) -> Tensor:
+    """Grow (N, 4) xyxy boxes on each side by a share of their width or height.
+
+    Examples:
+        >>> grow_boxes(torch.tensor([[10.0, 10, 30, 20]]), 0.1).tolist()
+        [[8.0, 9.0, 32.0, 21.0]]
+    """
+    extent = margin * (boxes[:, 2:] - boxes[:, :2])
+    return torch.cat([boxes[:, :2] - extent, boxes[:, 2:] + extent], dim=1)
 
 
 def paste_masks(detections: Sequence[Detections], images: Sequence[Tensor]) -> list[dict[str, Any]]:
@@ -65,7 +87,7 @@ def paste_masks(detections: Sequence[Detections], images: Sequence[Tensor]) -> l
             "labels": found.labels,
             "scores": found.scores,
             "masks": paste_windows(
-                found.mask_logits, found.boxes, found.windows, (image.shape[-2], image.shape[-1])
+                found.mask_logits, found.bounds, found.windows, (image.shape[-2], image.shape[-1])
             ),
         }
         for found, image in zip(detections, images, strict=True)

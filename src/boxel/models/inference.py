@@ -188,16 +188,19 @@ def _resize_factor(image: Tensor, config: InferenceConfig) -> float:
 
 def _to_image(detections: Detections, size: Sequence[int], image: Sequence[int], flipped: bool) -> Detections:
     """Map detections of one pass, whose input has (height, width) ``size``, to the pixels of the image."""
-    boxes, windows, logits = detections.boxes, detections.windows, detections.mask_logits
-    if flipped:
-        boxes, windows, logits = _flip(boxes, size[1]), _flip(windows, size[1]), logits.flip(-1)
     x, y = image[1] / size[1], image[0] / size[0]
-    scale = boxes.new_tensor([x, y, x, y])
-    return detections._replace(boxes=boxes * scale, windows=windows * scale, mask_logits=logits)
+    scale = detections.boxes.new_tensor([x, y, x, y])
 
+    def mapped(boxes: Tensor) -> Tensor:
+        x0, y0, x1, y1 = boxes.unbind(1)
+        return scale * (torch.stack([size[1] - x1, y0, size[1] - x0, y1], dim=1) if flipped else boxes)
 
-def _flip(boxes: Tensor, width: int) -> Tensor:
-    return torch.stack([width - boxes[:, 2], boxes[:, 1], width - boxes[:, 0], boxes[:, 3]], dim=1)
+    return detections._replace(
+        boxes=mapped(detections.boxes),
+        windows=mapped(detections.windows),
+        bounds=mapped(detections.bounds),
+        mask_logits=detections.mask_logits.flip(-1) if flipped else detections.mask_logits,
+    )
 
 
 def _merge(
@@ -219,10 +222,8 @@ def _merge(
     rles: dict[int, Rle] = {}
     for index, part in enumerate(passes):
         positions = (pass_index[keep] == index).nonzero().squeeze(1)
-        kept = keep[positions]
-        pasted = paste_windows(
-            part.mask_logits[row[kept]], boxes[kept], part.windows[row[kept]], (height, width)
-        )
+        own = row[keep[positions]]
+        pasted = paste_windows(part.mask_logits[own], part.bounds[own], part.windows[own], (height, width))
         rles |= zip(positions.tolist(), pasted, strict=True)
     return Instances(
         boxes=boxes[keep].cpu().numpy(),

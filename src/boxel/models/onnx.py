@@ -43,7 +43,6 @@ class OnnxBoxInst:
         """Return the detections in each image, (3, H, W) float RGB in [0, 1], all of one size."""
         batch = torch.stack(images).cpu().numpy()
         *outputs, image_index = map(torch.from_numpy, self._session.run(None, {"images": batch}))
-        return [
-            full_image_detections(*(values[image_index == index] for values in outputs), stride=MASK_STRIDE)
-            for index in range(len(images))
-        ]
+        margin = self.config.mask_margin
+        per_image = [[values[image_index == index] for values in outputs] for index in range(len(images))]
+        return [full_image_detections(*found, stride=MASK_STRIDE, margin=margin) for found in per_image]

@@ -16,6 +16,7 @@ from boxel.layers.bifpn import BiFPN
 from boxel.layers.deformable import ModulatedDeformConv2d
 from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
+from boxel.masks.rle import decode
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.boxinst import model as module
 from boxel.models.boxinst.heads import HeadOutput
@@ -473,6 +474,26 @@ def test_masks_in_a_batch_equal_those_of_single_images(small, picture):
     maps = model.predict_maps(pad_batch(images[:1], model.backbone.mean)[0])
     own = model._predict_masks(maps, torch.zeros(2, dtype=torch.long), torch.tensor([18, 45]))
     torch.testing.assert_close(alone[0].mask_logits, own.detach(), rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("margin", "rows", "columns"),
+    [(None, (0, 64), (0, 64)), (0.0, (16, 24), (12, 32)), (0.25, (14, 26), (7, 37))],
+)
+def test_masks_are_those_of_the_whole_image_unless_cut(small, picture, margin, rows, columns):
+    """Foreground everywhere; location 18, at (20, 20), has a box of 20 x 8 pixels."""
+    assert small.config.mask_margin is None
+    model = with_detections(small, [(18, 0, 2.0, [8.0, 4.0, 12.0, 4.0])])
+    model.config.mask_margin = margin
+    model._predict_masks = lambda maps, image_index, location: torch.ones(len(location), 16, 16)
+    expected = np.zeros((64, 64), np.uint8)
+    expected[slice(*rows), slice(*columns)] = 1
+    result = found(model)
+    assert result["boxes"].tolist() == [[12, 16, 32, 24]]
+    np.testing.assert_array_equal(decode(result["masks"][0]), expected)
+    image = (255 * picture()).byte().permute(1, 2, 0).numpy()
+    instances = model.predict(image, short_side=64)
+    np.testing.assert_array_equal(instances.masks[0], expected)
 
 
 def test_predict_takes_one_image_or_several(small):

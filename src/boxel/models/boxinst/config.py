@@ -52,6 +52,8 @@ class BoxInstConfig(Config):
         score_threshold: Minimum class score x center-ness of a detection.
         nms_threshold: Box IoU above which the lower-scoring of two detections of a class is dropped.
         max_detections: Maximum number of detections per image.
+        mask_margin: Share of a box's width and height by which its mask may reach beyond each of its sides: 0 cuts
+            masks to their boxes, null (the paper) nowhere.
     """
 
     backbone: str = "resnet50.tv_in1k"
@@ -82,3 +84,4 @@ class BoxInstConfig(Config):
     score_threshold: ClosedUnitInterval = 0.05
     nms_threshold: ClosedUnitInterval = 0.6
     max_detections: NonNegativeInt = 100
+    mask_margin: NonNegativeFloat | None = None

@@ -165,7 +165,7 @@ class BoxInst(Detector):
         location, image_index = _concatenate(locations)
         logits = self._predict_masks(maps, image_index, location).split([len(own) for own in locations])
         return [
-            full_image_detections(*found, stride=MASK_STRIDE)
+            full_image_detections(*found, stride=MASK_STRIDE, margin=self.config.mask_margin)
             for found in zip(boxes, scores, labels, logits, strict=True)
         ]
 

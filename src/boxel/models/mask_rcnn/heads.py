@@ -151,7 +151,9 @@ class RoIHeads(roi_heads.RoIHeads):
         boxes, scores, labels = self.postprocess_detections(class_logits, box_deltas, proposals, sizes)
         logits = self._predict_masks(features, boxes, sizes, torch.cat(labels))
         per_image = zip(boxes, scores, labels, logits.split([len(own) for own in labels]), strict=True)
-        return [Detections(b, s, classes - 1, masks, grid_windows(b)) for b, s, classes, masks in per_image]
+        return [
+            Detections(b, s, classes - 1, masks, grid_windows(b), b) for b, s, classes, masks in per_image
+        ]
 
     def select_training_samples(
         self, proposals: list[Tensor], targets: list[Target] | None

@@ -8,7 +8,7 @@ import torch
 from boxel.data.annotations import Category
 from boxel.models import io
 from boxel.models.io import load
-from boxel.training.finetune import init_from, read_model_settings
+from boxel.training.finetune import find_frozen, init_from, name_layers, read_model_settings
 from boxel.utils.errors import BoxelError
 
 pytestmark = pytest.mark.slow
@@ -35,8 +35,8 @@ def test_all_weights_are_loaded_for_the_same_categories(build, run):
     path, weights = run
     model = build(2)
     renumbered = [dataclasses.replace(category, id=category.id + 10) for category in _TWO]
-    loaded, new = init_from(model, path, renumbered)
-    assert (len(loaded), new) == (len(weights), [])
+    loaded, new, unused = init_from(model, path, renumbered)
+    assert (len(loaded), new, unused) == (len(weights), [], [])
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
 
 
@@ -45,8 +45,9 @@ def test_class_layers_are_new_for_other_categories(build, run, names):
     path, weights = run
     model = build(len(names))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    loaded, new = init_from(model, path, [Category(k, name) for k, name in enumerate(names)])
+    loaded, new, unused = init_from(model, path, [Category(k, name) for k, name in enumerate(names)])
     assert new == _CLASSES
+    assert sorted(unused) == sorted(_CLASSES)
     assert sorted([*loaded, *new]) == sorted(weights)
     after = model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in new)
@@ -54,9 +55,50 @@ def test_class_layers_are_new_for_other_categories(build, run, names):
 
 
 def test_weights_of_another_shape_stay_new(build, run):
-    loaded, new = init_from(build(2, mask_channels=32), run[0], _TWO)
+    loaded, new, _ = init_from(build(2, mask_channels=32), run[0], _TWO)
     assert new and all(name.startswith("mask_branch.") for name in new)
     assert any(name.startswith("backbone.") for name in loaded)
+
+
+@pytest.mark.parametrize("name", ["boxcaseg-boxes", "boxcaseg"])
+@pytest.mark.parametrize("method", ["boxinst", "mask-rcnn"])
+def test_a_detector_takes_the_colors_of_boxcaseg(method, name):
+    """Its first convolution also has a channel of the box, and one of the neighbors: 4 or 5 in all."""
+    settings = {"backbone": "tf_efficientnet_lite2", "weights": "none"}  # two frozen stages, frozen norms
+    model = io.build(method, 2, settings)
+    loaded, new, unused = init_from(model, name, _TWO)
+    trunk = load(name).backbone.state_dict()
+    for key, tensor in model.backbone.state_dict().items():
+        expected = trunk[key][:, :3] if key == "body.conv_stem.weight" else trunk[key]
+        assert torch.equal(tensor, expected), key
+    assert model.backbone.body.conv_stem.weight.shape[1] == 3
+    assert not any(key.startswith("backbone.") for key in new)
+    assert {key.split(".")[0] for key in unused} <= {"neck", "heads", "fine", "backbone"}
+    assert find_frozen(model, new) == []
+    assert (
+        name_layers(new, loaded)
+        == {
+            "boxinst": "neck, head, mask_branch",
+            "mask-rcnn": "neck, rpn, roi_heads",
+        }[method]
+    )
+
+
+def test_input_channels_that_the_run_lacks_stay_zero(tmp_path):
+    settings = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "frozen_stages": 0}
+    model = io.build("boxinst", 2, settings)
+    io.save(model, tmp_path / "run", {"method": "boxinst", "model": settings}, _TWO)
+    own = {"backbone": "resnet10t", "weights": "none", "box_channel": True, "neighbor_channel": True}
+    boxcaseg = io.build("boxcaseg", 1, own)
+    init_from(boxcaseg, tmp_path / "run", _TWO)
+    stem, theirs = (net.backbone.body.conv1[0].weight for net in (boxcaseg, model))
+    assert torch.equal(stem[:, :3], theirs) and not stem[:, 3:].any()
+
+
+def test_layers_are_named_as_a_whole_if_all_of_their_weights_are():
+    names = ["neck.0.weight", "neck.1.weight", "head.a.bias", "head.b.weight", "scale"]
+    assert name_layers(names, ["head.a.weight", "header.weight"]) == "neck, head.a.bias, head.b, scale"
+    assert name_layers([], names) == ""
 
 
 def test_a_folder_without_a_model_is_reported(build, run, tmp_path):
@@ -79,7 +121,7 @@ def test_only_the_last_layer_of_a_segmenter_depends_on_classes(hidden, tmp_path)
     model = io.build("fcrn", 2, settings)
     io.save(model, tmp_path / "run", {"method": "fcrn", "model": settings}, _TWO)
     other = [Category(1, "cat"), Category(2, "cow")]
-    _, new = init_from(io.build("fcrn", 2, settings), tmp_path / "run", other)
+    _, new, _ = init_from(io.build("fcrn", 2, settings), tmp_path / "run", other)
     assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
 
 
@@ -90,7 +132,7 @@ def test_weights_of_the_semantic_run_are_not_reported_as_new(tmp_path):
         semantic, tmp_path / "run", {"method": "fcrn", "model": network}, [Category(0, "background"), *_TWO]
     )
     model = io.build("fcrn-instances", 2, network | {"semantic": network})
-    loaded, new = init_from(model, tmp_path / "run", _TWO)
+    loaded, new, _ = init_from(model, tmp_path / "run", _TWO)
     assert not any(name.startswith("semantic.") for name in [*loaded, *new])
     assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
 
@@ -98,6 +140,6 @@ def test_weights_of_the_semantic_run_are_not_reported_as_new(tmp_path):
 def test_a_bundled_model_is_found_by_its_name():
     model = load("boxcaseg-boxes")
     fresh = io.build("boxcaseg", 1, read_model_settings("boxcaseg-boxes") | {"weights": "none"})
-    _, new = init_from(fresh, "boxcaseg-boxes", model.categories)
+    _, new, _ = init_from(fresh, "boxcaseg-boxes", model.categories)
     assert new == []
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in fresh.state_dict().items())

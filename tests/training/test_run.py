@@ -232,9 +232,34 @@ def test_fine_tuning_reports_loaded_and_new_weights(scenes, tiny, tmp_path, capl
         **{"optim.lr": 0.0, "data.val_share": 0.0, "model.backbone_norm": "frozen_bn"},
     )
     count = len(before.state_dict()) - sum("num_batches_tracked" in name for name in before.state_dict())
-    assert f"{count - 2} weights loaded; new: head.classify.weight, head.classify.bias" in caplog.text
+    reported = f"{count - 2} weights loaded; new: head.classify; of the run not used: head.classify"
+    assert reported in caplog.text
     assert tuned.num_classes == 1 and [c.name for c in tuned.categories] == ["object"]
     assert torch.equal(before.head.regress.weight, tuned.head.regress.weight)
+
+
+def test_a_detector_starts_from_the_frozen_stem_of_boxcaseg(scenes, tiny, run_folder, caplog):
+    caplog.set_level("INFO", logger="boxel")
+    backbone = {"backbone": "tf_efficientnet_lite2", "backbone_norm": "frozen_bn", "frozen_stages": 1}
+    tiny["model"] |= backbone
+    tuned = train("boxinst", scenes, out=run_folder, config=tiny, steps=1, init="boxcaseg")
+    stem = boxel.load("boxcaseg").backbone.body.conv_stem.weight
+    assert torch.equal(tuned.backbone.body.conv_stem.weight, stem[:, :3])
+    assert "new: neck, head, mask_branch; of the run not used: " in caplog.text
+
+
+def test_frozen_layers_that_would_stay_random_are_refused_with_a_remedy(scenes, tiny, tmp_path):
+    tiny["model"]["backbone_norm"] = "gn"
+    train("boxinst", scenes, out=tmp_path / "first", config=tiny, steps=1)
+    options = {"config": tiny, "steps": 1, "init": tmp_path / "first"}
+    with pytest.raises(
+        BoxelError, match=r"first: it has no weights that fit backbone\..* stay random; set"
+    ) as error:
+        train("boxinst", scenes, out=tmp_path / "second", **options, **{"model.backbone_norm": "frozen_bn"})
+    for part in ("running_mean", "`model.frozen_stages` to 0", "`model.backbone_norm` to bn"):
+        assert part in str(error.value)
+    remedy = {"model.frozen_stages": 0, "model.backbone_norm": "bn"}
+    train("boxinst", scenes, out=tmp_path / "third", **options, **remedy)
 
 
 def test_a_non_finite_loss_skips_its_step_only(scenes, tiny, run_folder, monkeypatch, caplog):

@@ -23,7 +23,7 @@ from boxel.training.callbacks.metrics_csv import MetricsTable
 from boxel.training.callbacks.pictures import Curves, SamplePictures
 from boxel.training.callbacks.progress import progress_callbacks, quiet_lightning
 from boxel.training.config import TrainConfig
-from boxel.training.finetune import init_from, read_model_settings
+from boxel.training.finetune import find_frozen, init_from, name_layers, read_model_settings
 from boxel.training.lit_module import Task
 from boxel.training.loader import ResumableLoader, Samples, Stream
 from boxel.training.log import rank_zero_logger
@@ -93,7 +93,7 @@ def build_model(run: Run, classes: Sequence[Category], init: str | Path | None, 
     model = model.to(memory_format=torch.channels_last)  # faster convolutions
     model.categories, model.settings = tuple(classes), record
     if init is not None:
-        _initialize(model, init, classes)
+        _initialize(model, init, classes, config["weights"] == "none")
     if "semantic" in run.inputs and not resume:
         semantic: Any = model_io.load(run.inputs["semantic"])
         model.semantic.load_state_dict(semantic.network.state_dict())
@@ -186,10 +186,18 @@ def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, proce
     logger.info(message, count_noun(plan.steps, "step"), size, samples.unit, plan.lr, count, device, run.out)
 
 
-def _initialize(model: Any, init: str | Path, classes: Sequence[Category]) -> None:
-    """Load the weights of another run, and report which ones stay new."""
-    loaded, new = init_from(model, init, classes)
-    logger.info("%s: %d weights loaded; new: %s", init, len(loaded), name_some(new, 10) or "none")
+def _initialize(model: Any, init: str | Path, classes: Sequence[Category], random: bool) -> None:
+    """Load the weights of another run, and report which ones stay new; frozen ones must not if they are random."""
+    loaded, new, unused = init_from(model, init, classes)
+    message = "%s: %d weights loaded; new: %s; of the run not used: %s"
+    layers = [name_layers(names, loaded) or "none" for names in (new, unused)]
+    logger.info(message, init, len(loaded), *layers)
+    frozen = find_frozen(model, new) if random else []
+    if frozen:
+        raise BoxelError(
+            f"{init}: it has no weights that fit {name_some(frozen, 3)}, which are frozen and would stay random; set "
+            "`model.frozen_stages` to 0 and `model.backbone_norm` to bn, or start from a run with the same backbone."
+        )
     if len(loaded) < len(new):
         logger.warning(
             "%s: most weights are new; train with the settings of its config.yaml to start from it.", init

@@ -74,6 +74,14 @@ def test_the_localization_network_is_trained_as_the_semantic_one():
     }
 
 
+def test_instances_of_table_6_are_ranked_by_the_papers_confidence():
+    rows = [recipe.name for recipe in list_recipes() if recipe.name.startswith("fcrn/table6-")]
+    assert len(rows) == 4
+    assert {(read_config(row).model.voting.confidence, row) for row in rows} == {
+        ("score", row) for row in rows
+    }
+
+
 def test_numbers_of_the_later_code():
     # Four devices with four crops each: 204 epochs of Cityscapes' 2975 images, the rate constant for 140 of them.
     config = read_config("fcrn/cityscapes-r152")

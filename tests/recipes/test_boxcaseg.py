@@ -3,12 +3,16 @@
 from dataclasses import asdict
 
 import pytest
+import torch
 
 import boxel
 from boxel.data import write
+from boxel.data.samplers import MixedBatchSampler
 from boxel.data.synthetic import write_scenes
+from boxel.losses import mil_loss, smoothness_loss
 from boxel.models.mask_rcnn import MaskRCNNConfig
-from boxel.training.recipe import read_config
+from boxel.training.recipe import list_recipes, read_config
+from boxel.training.schedule import make_plan
 
 SHRUNK = {
     "model.backbone": "resnet10t",
@@ -35,6 +39,27 @@ def test_the_base_is_the_papers():
     assert (voc.crops.salient_ratio, voc.crops.shift, voc.crops.scale) == ((9, 7), 0.25, (0.5, 1.5))
 
 
+def test_all_rows_have_the_losses_as_printed_but_that_of_the_authors_code():
+    """Eq. 1 and 2 are sums, Eq. 3 mixes probabilities."""
+    rows = [recipe.name for recipe in list_recipes() if recipe.name.startswith("boxcaseg/")]
+    assert len(rows) == 25
+    losses = {row: (model.mil_reduction, model.mix) for row in rows for model in [read_config(row).model]}
+    assert losses.pop("boxcaseg/voc-w48-practice") == ("mean", "logits")
+    assert set(losses.values()) == {("sum", "probabilities")}
+    assert read_config("boxcaseg/voc-w48-practice").crops.shift == 0.125
+
+
+def test_sums_change_the_balance_of_the_two_terms():
+    """On crops of 288 pixels there are 576 bags, and 330,050 pairs of neighbors, which the sum counts twice."""
+    logits = torch.randn(1, 288, 288, generator=torch.Generator().manual_seed(0))
+    rows = torch.zeros(1, 288, dtype=torch.bool)
+    bags = [mil_loss(logits, rows, rows, reduction) for reduction in ("sum", "mean")]
+    pairs = [smoothness_loss(logits, reduction) for reduction in ("sum", "mean")]
+    assert float(bags[0] / bags[1]) == pytest.approx(576)
+    assert float(pairs[0] / pairs[1]) == pytest.approx(2 * 330_050)
+    assert round(2 * 330_050 / 576) == 1146
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("row", "part", "expected"),
@@ -56,8 +81,20 @@ def test_table_5_is_of_coco():
     assert (row.model.alpha, row.optim.lr) == (0.6, 0.008)
 
 
+def test_random_sampling_of_table_5_takes_as_many_steps_as_the_best_ratio(scenes):
+    """An epoch of 9:7 is all 7,991 salient images, 7 per batch; of both datasets it would be 868,000 crops."""
+
+    def count_steps(config):
+        batches = len(MixedBatchSampler(scenes, 7991, config.crops, config.batch_size))
+        return make_plan(config, batches * config.batch_size, processes=2).steps
+
+    best, random = (read_config(f"boxcaseg/{row}") for row in ("coco-w48", "table5-random"))
+    assert count_steps(best) == count_steps(random) == 22_840
+    assert asdict(random) == asdict(best) | {"steps": 22_840, "crops": asdict(best.crops) | {"random": True}}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["boxcaseg/voc-w48", "boxcaseg-small"])
+@pytest.mark.parametrize("name", ["boxcaseg/voc-w48", "boxcaseg/voc-w48-practice", "boxcaseg-small"])
 @pytest.mark.filterwarnings("ignore:a salient dataset has neither")
 def test_a_recipe_trains(name, scenes, tmp_path):
     single = scenes.select_instances([scenes.instances_in(image)[0] for image in range(4)])

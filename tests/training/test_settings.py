@@ -3,7 +3,10 @@
 from pathlib import Path
 
 import pytest
+import yaml
 
+from boxel.models.boxinst import BoxInstConfig
+from boxel.models.mask_rcnn import MaskRCNNConfig
 from boxel.training.settings import resolve_run
 from boxel.utils.errors import BoxelError, UsageError
 
@@ -42,6 +45,20 @@ def test_inputs_of_another_method_are_refused():
         resolve("fcrn-instances")
     with pytest.raises(UsageError, match="fcrn has no candidate segments"):
         resolve("fcrn", label="segments")
+
+
+def test_without_a_recipe_the_settings_of_the_run_to_start_from_are_taken():
+    assert resolve("boxcaseg", init="boxcaseg").settings.model.side == 192
+    for method, config in (("boxinst", BoxInstConfig), ("mask-rcnn", MaskRCNNConfig)):
+        model = resolve(method, init="boxcaseg").settings.model
+        assert model == config(backbone="tf_efficientnet_lite2")
+
+
+def test_of_another_detector_the_backbone_alone_is_taken(tmp_path):
+    model = {"backbone": "resnet10t", "neck": "bifpn"}
+    (tmp_path / "config.yaml").write_text(yaml.safe_dump({"method": "boxinst", "model": model}))
+    assert resolve("mask-rcnn", init=tmp_path).settings.model == MaskRCNNConfig(backbone="resnet10t")
+    assert resolve("boxinst", init=tmp_path).settings.model == BoxInstConfig(**model)
 
 
 def test_wrong_settings_name_the_right_ones():

@@ -51,7 +51,7 @@ def train(
         masks: Annotations whose masks are added to `data` by annotation id.
         config: A recipe (a YAML file or its content) or a :class:`TrainConfig`.
         init: Model folder or bundled model to start from; weights that do not fit stay new, which frozen ones must
-            not. Without `config`, the settings of the model are that run's too.
+            not. Without `config`, the settings of the model are that run's too; of another network, its backbone.
         resume: Continue the run in `out`.
         **settings: Settings that override `config`, by their path (``epochs=12``, ``**{"model.tau": 0.2}``); those of
             `data` also by their names alone (``categories=["person"]``). Some methods take further inputs: `salient`

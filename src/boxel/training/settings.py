@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from boxel.methods import METHODS, Method, get_method
+from boxel.models.pretrained import read_method
 from boxel.training.config import ALIASES, SEGMENTS, TrainConfig
 from boxel.training.recipe import read_config
 from boxel.utils.errors import BoxelError, UsageError
@@ -51,7 +52,11 @@ def resolve_run(
     elif config is None and init is not None:
         from boxel.training.finetune import read_model_settings
 
-        config = {"model": read_model_settings(init)}
+        model = read_model_settings(init)
+        other = get_method(str(read_method(init)))
+        if other.kind != parts.kind or (other is not parts and parts.kind == "detector"):
+            model = {"backbone": model["backbone"]}  # all that their networks have in common
+        config = {"model": model}
     resolved = read_config(config, parts.name, **changes)
     if resolved.label == SEGMENTS and parts.name != "boxsup":
         raise UsageError(

@@ -4,7 +4,7 @@
     python benchmarks/several.py --lines
 
 Fuses the votes of teachers by several rules, on COCO and Pascal VOC images and on all of `domains/measure`. --lines
-compares `boxcaseg` with `boxcaseg,ridge`, which has an opinion on lines of a distinct color only.
+compares `boxcaseg` with its network alone, without the lines that a filter finds.
 """
 
 from __future__ import annotations
@@ -21,10 +21,12 @@ import boxel
 from boxel.data import Annotations
 from boxel.evaluation.boxes import measure_masks
 from boxel.labeling import LabelConfig, label_image, make_teacher
-from boxel.labeling.fusion import best_threshold, sigmoid, vote_logits
+from boxel.labeling.fusion import vote_logits
+from boxel.labeling.probabilities import best_threshold, sigmoid
 from boxel.labeling.quality import compute_cues, find_calibration
 from boxel.labeling.runner import load_image
-from boxel.labeling.teachers import Teacher
+from boxel.labeling.teachers.base import SoftMask, Teacher
+from boxel.labeling.teachers.boxcaseg import open_network
 
 NAMES = ("boxcaseg", "boxcaseg-boxes", "grabcut-ellipse", "ellipse")
 TEAMS = ((0, 1), (0, 2), (1, 2), (2, 3), (0, 1, 2))
@@ -41,7 +43,7 @@ RULES = {
 def main() -> None:
     """Record a row per team, or a row per dataset with --lines."""
     parser = arguments(__doc__, data=True)
-    parser.add_argument("--lines", action="store_true", help="compare with `ridge` beside `boxcaseg`")
+    parser.add_argument("--lines", action="store_true", help="compare `boxcaseg` with its network alone")
     parser.add_argument(
         "--instances", type=int, help="of each dataset at most (default: 100; 300 with --lines)"
     )
@@ -119,21 +121,33 @@ def mask_iou(gt_mask: NDArray[np.bool_], area: int, mask: NDArray[np.bool_]) -> 
     return both / (area + np.count_nonzero(mask) - both)
 
 
+class Network:
+    """The network of `boxcaseg` alone."""
+
+    name, calibrated = "boxcaseg", True
+
+    def __init__(self) -> None:
+        self.network = open_network(self.name)
+
+    def __call__(
+        self, image: NDArray[np.uint8], boxes: NDArray[np.float64], labels: NDArray[np.int32]
+    ) -> list[SoftMask]:
+        """Predict one soft mask per box."""
+        found = zip(*self.network.soft_masks(image, boxes), strict=True)
+        return [SoftMask(logits, tuple(window), float(score)) for logits, window, score in found]
+
+
 def measure_lines(data: Path, instances: int) -> None:
-    """Record the masks of each dataset with and without `ridge`."""
-    columns = ["instances", "lines", "boxcaseg", "boxcaseg,ridge", "calibration_error", "with ridge"]
+    """Record the masks of each dataset by the network alone and with lines."""
+    columns = ["instances", "network alone", "with lines", "calibration_error", "with lines"]
     table = Table("several-teachers", "lines", columns, first="images", title="Lines")
+    teachers = Network(), "boxcaseg"
     rows = []
     for kind, truth in read_all(data):
         some = first_images(truth, instances)
         boxes = some.without_masks()
-        alone, both = (boxel.label(boxes, teacher=teacher) for teacher in ("boxcaseg", ["boxcaseg", "ridge"]))
-        lines = np.mean([source == "boxcaseg+ridge" for source in both.source])
-        measured = [measure_masks(some, masks) for masks in (alone, both)]
-        measures = [
-            found.get(name, np.nan) for name in ("mask_iou", "calibration_error") for found in measured
-        ]
-        rows.append([lines, *measures])
+        found = [measure_masks(some, boxel.label(boxes, teacher=teacher)) for teacher in teachers]
+        rows.append([one.get(name, np.nan) for name in ("mask_iou", "calibration_error") for one in found])
         table.add(kind, len(some.labels), *rows[-1])
     table.add("mean of the domains", None, *np.nanmean(rows[-len(KINDS) :], axis=0))
     table.write()

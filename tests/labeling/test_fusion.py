@@ -11,15 +11,14 @@ from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import (
     FusedBox,
     Vote,
-    best_threshold,
     collect_votes,
     flip_boxes,
     flip_soft_mask,
     label_image,
-    mean_probability,
     vote_logits,
 )
 from boxel.labeling.overlaps import PlacedMask
+from boxel.labeling.probabilities import best_threshold, mean_probability
 from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import SoftMask, from_binary_mask
 from boxel.labeling.teachers.baselines import rectangle

@@ -246,7 +246,7 @@ def load_teachers(
                 f"teacher {source!r} has no `name`, by which masks state their source; give it one."
             )
     calibration = None
-    if all(other.name == "ridge" for other in teachers[1:]):  # there is none for the fusion of several
+    if len(teachers) == 1:  # there is none for the fusion of several
         calibration = find_calibration(teachers[0].name)
         if calibration is None and isinstance(teachers[0], BoxCasegTeacher):
             calibration = find_calibration("boxcaseg")

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.overlaps import PlacedMask, box_agreement, resolve_by_confidence, resolve_by_size
+from boxel.labeling.probabilities import best_threshold, mean_probability, sigmoid
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.masks.boxes import Region, pixel_region
 from boxel.masks.components import remove_small_components
@@ -23,7 +24,6 @@ _KEPT = 1 << 18  # maximum pixels of a region whose probabilities are all comput
 _TILE = 32  # rows and columns of a tile of a larger region
 _ROUNDING = 1e-4  # by which a probability may differ from those that bound it
 _SIDE = 128  # maximum rows and columns of a region that its threshold is chosen on
-_BINS, _THRESHOLDS = 50, (0.2, 0.74)  # of probabilities, and the range that a threshold is chosen from
 
 
 class Vote(NamedTuple):
@@ -257,53 +257,10 @@ class FusedBox:
         return mean_probability(vote_logits(self.votes, self.index, rows, columns))
 
 
-def best_threshold(probability: NDArray[np.float32]) -> float:
-    """Return the threshold at which the mask of an (h, w) probability has the largest expected IoU.
-
-    If each pixel is the object's with its probability, independent of the others, the expected intersection of the
-    pixels above a threshold with the object is their sum, and the expected union their number plus the sum of the rest.
-    Vague objects get a threshold below 0.5, since a missed pixel costs more than one too many.
-
-    Examples:
-        >>> best_threshold(np.array([[0.95, 0.9, 0.45, 0.43, 0.1, 0.05]], np.float32))
-        0.42
-        >>> best_threshold(np.array([[0.99, 0.98, 0.02]], np.float32))
-        0.5
-    """
-    known = probability[~np.isnan(probability)]
-    bins = (known * _BINS).astype(np.int64).clip(0, _BINS - 1)
-    counts = np.bincount(bins, minlength=_BINS)[::-1].cumsum()[::-1]
-    sums = np.bincount(bins, weights=known, minlength=_BINS)[::-1].cumsum()[::-1]
-    expected = sums / np.maximum(counts + sums[0] - sums, 1e-6)
-    low, high = (round(limit * _BINS) for limit in _THRESHOLDS)
-    best = np.flatnonzero(expected[low : high + 1] >= expected[low : high + 1].max() - 1e-9) + low
-    return float(best[np.abs(best - _BINS // 2).argmin()] / _BINS)
-
-
 def spread(size: int, count: int) -> NDArray[np.int64]:
     """Choose evenly spaced indices of rows or columns, at most so many."""
     count = min(size, count)
     return ((np.arange(count) + 0.5) * size / max(count, 1)).astype(int)
-
-
-def mean_probability(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Average the probabilities of votes with (V, h, w) logits; NaN only where no vote has an opinion.
-
-    Examples:
-        >>> mean_probability(np.array([[[0, -9]], [[0, np.nan]]], np.float32)).round(3).tolist()
-        [[0.5, 0.0]]
-    """
-    known, probability = ~np.isnan(logits), sigmoid(logits)
-    with np.errstate(invalid="ignore"):  # 0 / 0 is NaN, as it should be
-        return probability.sum(axis=0, where=known) / known.sum(axis=0, dtype=np.float32)
-
-
-def sigmoid(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Compute the logistic function without overflow."""
-    probability = np.tanh(0.5 * logits)
-    probability *= 0.5
-    probability += 0.5
-    return probability
 
 
 def _refine_with_crf(image: NDArray[np.uint8], fused: FusedBox) -> FusedBox:

@@ -17,7 +17,8 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.labeling.fusion import LabeledImage, collect_votes, mean_probability, spread, vote_logits
+from boxel.labeling.fusion import LabeledImage, collect_votes, spread, vote_logits
+from boxel.labeling.probabilities import mean_probability
 from boxel.labeling.teachers.base import Teacher
 from boxel.masks.boxes import box_iou, pixel_region, tight_boxes
 from boxel.utils.errors import BoxelError

@@ -239,9 +239,9 @@ def resample(grid: NDArray[np.float32], window: ArrayLike, region: Sequence[int]
 
 
 def resample_at(
-    grid: NDArray[np.float32], window: ArrayLike, rows: NDArray[np.int64], columns: NDArray[np.int64]
+    grid: NDArray[np.float32], window: ArrayLike, rows: NDArray[np.number], columns: NDArray[np.number]
 ) -> NDArray[np.float32]:
-    """Interpolate as :func:`resample` does, at the given rows and columns: (len(rows), len(columns)) float32."""
+    """Interpolate as :func:`resample` does, at any rows and columns: (len(rows), len(columns)) float32."""
     x0, y0, x1, y1 = np.asarray(window, dtype=np.float64)
     above, below, weight_y = _cells(rows, y0, y1, grid.shape[0])
     before, after, weight_x = _cells(columns, x0, x1, grid.shape[1])
@@ -283,7 +283,7 @@ def bound_tiles(
 
 
 def _cells(
-    pixels: NDArray[np.int64], start: float, end: float, count: int
+    pixels: NDArray[np.number], start: float, end: float, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
     """Return the cell before the center of each pixel, the one after it, and the weight of the latter."""
     place = ((pixels + 0.5 - start) * count / (end - start) - 0.5).clip(0, count - 1)

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Category
-from boxel.labeling.teachers import baselines, ridge
+from boxel.labeling.teachers import baselines
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher, identify, open_network
 from boxel.models.pretrained import BUNDLED, model_folder
@@ -31,7 +31,6 @@ _FUNCTIONS: dict[str, BoxFunction] = {
     "inner-box": baselines.inner_box,
     "grabcut": baselines.grabcut,
     "grabcut-ellipse": baselines.grabcut_ellipse,
-    "ridge": ridge.segment,
 }
 
 
@@ -60,8 +59,8 @@ def make_teacher(
 
     Args:
         name: ``boxcaseg`` or ``boxcaseg-boxes`` (bundled networks), ``rectangle``, ``ellipse``, ``inner-box``,
-            ``grabcut``, ``grabcut-ellipse``, ``ridge``, ``crf``, ``sam:`` or ``sam-refine:`` and a path or hub id, or
-            a model folder or hub id.
+            ``grabcut``, ``grabcut-ellipse``, ``crf``, ``sam:`` or ``sam-refine:`` and a path or hub id, or a model
+            folder or hub id.
         categories: Categories of the boxes, in the order of their labels.
         device: Where a network runs: ``cpu``, ``cuda``, ``mps``, or ``auto`` for CUDA if available.
         margin: How far masks may reach past their box, as a share of its width and height.

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.labeling.teachers.base import SoftMask
+from boxel.labeling.teachers.lines import add_line
 from boxel.masks.crops import SoftMasks, extract_crops, predict_soft_masks
 from boxel.models.pretrained import ONNX_FILE, export_command, model_digests, model_folder, read_method
 from boxel.utils.errors import BoxelError
@@ -23,7 +24,8 @@ logger = logging.getLogger(__name__)
 class BoxCasegTeacher:
     """A BoxCaseg network as a teacher; ``predict`` returns the soft masks of the boxes of an image.
 
-    It is `calibrated` if it has no threshold of its own.
+    It is `calibrated` if it has no threshold of its own: then its logits are of probabilities, to which those of a line
+    are added where it is in doubt.
     """
 
     def __init__(
@@ -41,7 +43,10 @@ class BoxCasegTeacher:
     ) -> list[SoftMask]:
         """Predict one soft mask per box, whatever its label; see :class:`~boxel.labeling.teachers.base.Teacher`."""
         found = zip(*self._predict(image, boxes), strict=True)
-        return [SoftMask(logits, tuple(window), float(score)) for logits, window, score in found]
+        soft_masks = [SoftMask(logits, tuple(window), float(score)) for logits, window, score in found]
+        if not self.calibrated:
+            return soft_masks
+        return [add_line(image, box, soft) for box, soft in zip(boxes, soft_masks, strict=True)]
 
 
 class OnnxNetwork:

@@ -1,4 +1,4 @@
-"""A filter for lines as a teacher: wires, stems and roots of a distinct color, without a network."""
+"""Lines of a distinct color (wires, stems, roots), which a filter finds where a network is in doubt."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from boxel.labeling.teachers.base import NO_OPINION, SoftMask
-from boxel.masks.boxes import pixel_region
+from boxel.labeling.probabilities import expect_ious, sigmoid
+from boxel.labeling.teachers.base import SoftMask
+from boxel.masks.boxes import Region, pixel_region
+from boxel.masks.crops import resample_at
 
 _MARGIN = 0.2  # how far beyond the box pixels are looked at, as a share of its sides
 _SIDE = 256  # maximum rows and columns of the crop
@@ -19,18 +21,68 @@ _OUTLINE = 0.55  # where a line ends, on the way from the color of the backgroun
 _MIN_SPAN = 0.9  # share of the box that the tight box of a line covers
 _MAX_WIDTH = 0.12  # of a line, in sides of a square with the box's area
 _MIN_CONTRAST = 3.5  # distance of the color of a line from that around it, in standard deviations
-_LOGIT = 2.0  # of a line: it decides beside a network that is in doubt, not beside one that is certain
+_LOGIT = 2.0  # of a line: it decides where the network is in doubt, not where it is certain
+_DOUBT = 0.75  # expected IoU below which lines are looked for
 
 
-def segment(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
-    """Segment the line that spans the box; no opinion unless there is one of a distinct color.
+def add_line(image: NDArray[np.uint8], box: NDArray[np.float64], soft: SoftMask) -> SoftMask:
+    """Add the logits of the line that spans the box to those of a network that is in doubt.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box: (4,) xyxy pixels, partly in the image.
+        soft: The prediction of a network for the box; its logits are of probabilities.
+
+    Returns:
+        The prediction with the line, on another grid; `soft` itself if the network is certain, or there is no line of a
+        distinct color.
+
+    Examples:
+        >>> image, box = np.zeros((40, 40, 3), np.uint8), np.array([4.0, 4, 36, 36])
+        >>> image[19:22, 4:36] = 255  # a line that does not span its box
+        >>> soft = SoftMask(np.zeros((8, 8), np.float32), (0, 0, 40, 40))
+        >>> add_line(image, box, soft) is soft
+        True
+    """
+    height, width = image.shape[:2]
+    box = box.clip(0, [width, height] * 2)
+    if expect_ious(sigmoid(_inside(soft, box))).max() > _DOUBT:
+        return soft
+    found = find_line(image, box)
+    if found is None:
+        return soft
+    mask, context = found
+    rows = _centers(context.top, context.bottom, mask.shape[0]) - 0.5
+    columns = _centers(context.left, context.right, mask.shape[1]) - 0.5
+    network = resample_at(soft.logits, soft.window, rows, columns)
+    line = np.where(mask, np.float32(_LOGIT), np.float32(-_LOGIT))
+    window = (context.left, context.top, context.right, context.bottom)
+    return SoftMask(network + line, window, soft.score)
+
+
+def _inside(soft: SoftMask, box: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Return the logits whose cells lie in a box."""
+    x0, y0, x1, y1 = soft.window
+    y, x = _centers(y0, y1, soft.logits.shape[0]), _centers(x0, x1, soft.logits.shape[1])
+    return soft.logits[np.ix_((y > box[1]) & (y < box[3]), (x > box[0]) & (x < box[2]))]
+
+
+def _centers(start: float, end: float, count: int) -> NDArray[np.float64]:
+    """Return the centers of equal cells between two edges."""
+    return start + (np.arange(count) + 0.5) * (end - start) / count
+
+
+def find_line(image: NDArray[np.uint8], box: NDArray[np.float64]) -> tuple[NDArray[np.bool_], Region] | None:
+    """Find the line that spans a box in the image; None unless there is one of a distinct color.
+
+    Returns:
+        (h, w) mask of a crop with some background around the box, and the pixels of the image that it covers.
 
     References:
         Sato et al., "Three-dimensional multi-scale line filter for segmentation and visualization of curvilinear
         structures in medical images", Medical Image Analysis 1998: the curvatures across and along a line.
     """
     height, width = image.shape[:2]
-    box = box.clip(0, [width, height] * 2)
     context = pixel_region(box, height, width, _MARGIN)
     scale = min(1.0, _SIDE / max(context.shape))
     size = [max(1, round(side * scale)) for side in context.shape]
@@ -44,9 +96,8 @@ def segment(image: NDArray[np.uint8], box: NDArray[np.float64]) -> SoftMask:
         mask = _follow_color(lab, mask)
         mask[: part.top] = mask[part.bottom :] = mask[:, : part.left] = mask[:, part.right :] = False
     if not _is_distinct(lab, mask, part.shape):
-        return NO_OPINION
-    logits = np.where(mask, np.float32(_LOGIT), np.float32(-_LOGIT))
-    return SoftMask(logits, (context.left, context.top, context.right, context.bottom))
+        return None
+    return mask, context
 
 
 def _filter_lines(lab: NDArray[np.float32], max_sigma: float) -> list[NDArray[np.float32]]:
@@ -57,10 +108,10 @@ def _filter_lines(lab: NDArray[np.float32], max_sigma: float) -> list[NDArray[np
             break
         smooth = cv2.GaussianBlur(lab, (0, 0), sigma)
         xx, yy, xy = (cv2.Sobel(smooth, cv2.CV_32F, *order, scale=0.25) for order in ((2, 0), (0, 2), (1, 1)))
-        mean, half = (xx + yy) / 2, np.hypot((xx - yy) / 2, xy)
-        for sign, best in zip((1, -1), found, strict=True):
-            across, along = half + sign * mean, half - sign * mean
-            np.maximum(best, sigma**2 * (across - np.abs(along)), out=best)
+        mean, half = (xx + yy) / 2, np.sqrt(np.square((xx - yy) / 2) + np.square(xy))
+        for curvature, best in zip((mean, -mean), found, strict=True):
+            # The curvature across a line is half + mean, that along it half - mean; this is across - |along|.
+            np.maximum(best, 2 * sigma**2 * np.minimum(half, curvature), out=best)
     return list(np.moveaxis(found, 3, 1).reshape(6, *lab.shape[:2]))
 
 

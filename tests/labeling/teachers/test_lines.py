@@ -1,4 +1,4 @@
-"""The filter for lines: what it finds, and where it has no opinion."""
+"""The filter for lines: what it finds, and where it decides beside a network."""
 
 import cv2
 import numpy as np
@@ -6,10 +6,10 @@ import pytest
 from scipy.special import logit
 
 from boxel.labeling import label_image
-from boxel.labeling.api import load_teachers
 from boxel.labeling.config import LabelConfig
-from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import SoftMask
+from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
+from boxel.labeling.teachers.lines import add_line, find_line
 from boxel.masks.boxes import pixel_region, tight_boxes
 
 BACKGROUND = 90, 110, 120
@@ -30,9 +30,15 @@ def paint(mask, color, grain=3):
 
 
 def segment(image, box):
-    """The mask in the box; None without an opinion."""
-    (soft,) = make_teacher("ridge")(image, np.array(box, dtype=np.float64)[None], np.zeros(1, np.int32))
-    return None if np.isnan(soft.logits).all() else soft.resample(pixel_region(box, *image.shape[:2])) > 0
+    """The mask in the box; None if no line is found there."""
+    height, width = image.shape[:2]
+    box = np.clip(np.array(box, dtype=np.float64), 0, [width, height] * 2)
+    found = find_line(image, box)
+    if found is None:
+        return None
+    mask, (x0, y0, x1, y1) = found
+    logits = np.where(mask, np.float32(1), np.float32(-1))
+    return SoftMask(logits, (x0, y0, x1, y1)).resample(pixel_region(box, height, width)) > 0
 
 
 @pytest.mark.parametrize(
@@ -79,34 +85,42 @@ def test_lines_that_do_not_stand_out_get_no_opinion():
     assert segment(flat, (5, 5, 45, 35)) is None and segment(flat, (5, 5, 6, 6)) is None
 
 
-class Everywhere:
-    """A teacher that predicts a fixed probability over each box."""
+def label(image, boxes, probability):
+    """Masks of a network that predicts one probability everywhere."""
 
-    name = "everywhere"
+    def predict(image, boxes):
+        logits = np.full((len(boxes), 8, 8), logit(probability), np.float32)
+        return logits, boxes + 4.0 * np.array([-1, -1, 1, 1]), np.ones(len(boxes), np.float32)
 
-    def __init__(self, probability):
-        self.logits = np.full((1, 1), logit(probability), np.float32)
+    teacher = BoxCasegTeacher(predict, threshold=None)
+    return label_image(
+        image, boxes, np.zeros(len(boxes), np.int32), [teacher], LabelConfig(min_component=0)
+    ).masks
 
-    def __call__(self, image, boxes, labels):
-        return [SoftMask(self.logits, tuple(box)) for box in boxes]
 
-
-def test_a_line_decides_beside_a_teacher_in_doubt_but_not_beside_a_certain_one():
+def test_a_line_decides_where_the_network_is_in_doubt_but_not_where_it_is_certain():
     image, truth = draw_line()
     both = np.concatenate([image, paint(ring(True), (200, 60, 50))], axis=1)  # a line, and what is not one
     boxes = np.stack([tight_boxes([truth])[0], [140, 20, 221, 101]])
-
-    def label(probability):
-        teachers = [Everywhere(probability), make_teacher("ridge")]
-        return label_image(both, boxes, np.zeros(2, np.int32), teachers, LabelConfig(min_component=0)).masks
-
-    doubt, certain = label(0.8), label(0.9)
+    doubt, certain = label(both, boxes, 0.6), label(both, boxes, 0.8)
     np.testing.assert_array_equal(doubt[0], segment(both, boxes[0]))
     assert certain[0].all() and doubt[1].all() and certain[1].all()
 
 
-def test_a_teacher_keeps_its_calibration_beside_ridge():
-    config = LabelConfig()
-    alone, beside = (load_teachers(given, config, ())[1] for given in ("ellipse", ["ellipse", "ridge"]))
-    assert beside.identity == alone.identity
-    assert not load_teachers(["ellipse", "rectangle"], config, ())[1].is_fitted
+def test_the_logits_of_a_line_are_added():
+    image, truth = draw_line()
+    (box,) = tight_boxes([truth])
+    soft = SoftMask(np.full((8, 8), logit(0.3), np.float32), (-4, -4, 124, 124), 0.25)
+    added = add_line(image, box, soft)
+    assert added.score == 0.25
+    np.testing.assert_allclose(np.unique(added.logits.round(4)), logit(0.3) + np.array([-2, 2]), atol=1e-3)
+    assert (added.resample(pixel_region((0, 0, 120, 120), 120, 120)) > 0)[truth].mean() > 0.8
+
+
+def test_a_network_with_a_threshold_of_its_own_is_left_alone():
+    image, truth = draw_line()
+    logits = np.zeros((1, 4, 4), np.float32)
+    windows = tight_boxes([truth])
+    teacher = BoxCasegTeacher(lambda image, boxes: (logits, windows, np.ones(1)), threshold=0.5)
+    (soft,) = teacher(image, windows, np.zeros(1, np.int32))
+    np.testing.assert_array_equal(soft.logits, logits[0])

@@ -9,11 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data import Annotations
-from boxel.labeling.api import label_data
 from boxel.labeling.config import LabelConfig
 from boxel.labeling.fusion import label_image
 from boxel.labeling.quality import CUES, compute_cues
-from boxel.labeling.runner import load_image
+from boxel.labeling.runner import label_images, load_image
+from boxel.labeling.store import Store
 from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.models.boxcaseg import BoxCaseg
@@ -115,7 +115,9 @@ def predict_own_masks(model: BoxCaseg, data: Annotations, seed: int) -> Annotati
     """Return a dataset with the masks of a model, made in several passes; trusted masks are kept."""
     teacher = _make_teacher(model)
     known = data.keep_masks(np.flatnonzero(data.has_mask))
-    return label_data(known, teacher=[teacher, JitteredTeacher(teacher, seed)], flip=True, workers=1).data
+    passes = [teacher, JitteredTeacher(teacher, seed)]
+    with Store() as store:  # nobody asks for their quality
+        return label_images(known, passes, LabelConfig(flip=True, workers=1), store).data
 
 
 def describe_masks(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64]) -> NDArray[np.float64]:

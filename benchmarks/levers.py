@@ -16,7 +16,7 @@ import numpy as np
 from _record import Table, arguments
 from _runs import jitter_boxes
 from domains import first_images, read_all
-from teach import Recipe, teach
+from teach import PHOTOS, Recipe, read_sets, teach
 
 from boxel.data import Annotations
 from boxel.evaluation.boxes import measure_masks
@@ -27,7 +27,7 @@ LOOSE = 0.1
 
 RECIPES = {
     "the whole recipe": Recipe(),
-    "without small datasets": replace(Recipe(), domains=False),
+    "without small datasets": replace(Recipe(), weights=PHOTOS),
     "without drawn images": replace(Recipe(), drawn=False),
     "without loose boxes": replace(Recipe(), loose=False),
     "without the neighbors' boxes": replace(Recipe(), neighbors=False),
@@ -52,14 +52,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/levers"))
     args = parser.parse_args()
     truth = {kind: first_images(data, args.instances) for kind, data in read_all(args.data)}
-    photos = dict(read_all(args.data))["COCO images"]
+    photos, sets = dict(read_all(args.data))["COCO images"], read_sets(args.data)
     title = f"What each part of the recipe brings in {args.steps} steps"
     columns = ["COCO images", "loose", "mean of the kinds", "worst quarter", "IoU@75 of the kinds"]
     table = Table("domains", "levers", columns, first="recipe", title=title, note=NOTE)
     for number, (name, recipe) in enumerate(RECIPES.items()):
         out = args.out / str(number)
         if not (out / "model.safetensors").exists():
-            teach(args.data, out, recipe, "boxcaseg-boxes", args.steps, args.rate)
+            teach(sets, out, recipe, "boxcaseg-boxes", args.steps, args.rate)
         table.add(name, *measure(out, photos, truth))
     table.write(seeds=[0])
 

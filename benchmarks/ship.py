@@ -1,6 +1,7 @@
 """Put a trained BoxCaseg into the package: weights in half precision, and an ONNX file that uses the same weights.
 
     python benchmarks/ship.py runs/boxcaseg2 boxcaseg
+    python benchmarks/ship.py runs/stage1 runs/stage2 boxcaseg     # the mean of both, as stage 2 continues stage 1
     python benchmarks/ship.py --onnx boxcaseg             # write the ONNX file of bundled weights again
 
 The card, README.md beside the weights, is written by hand.
@@ -9,13 +10,16 @@ The card, README.md beside the weights, is written by hand.
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import torch
 from _record import arguments
 from onnx import TensorProto, helper, numpy_helper
 from onnx.external_data_helper import set_external_data
+from torch import nn
 
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.onnx import describe, trace
@@ -28,17 +32,33 @@ WEIGHTS = Path(__file__).resolve().parents[1] / "src" / "boxel" / "weights"
 def main() -> None:
     """Copy a model folder with its weights in half precision, and write the ONNX file beside them."""
     parser = arguments(__doc__)
-    parser.add_argument("run", nargs="?", type=Path, help="a finished run; left out with --onnx")
+    parser.add_argument("runs", nargs="*", type=Path, help="finished runs to average; none with --onnx")
     parser.add_argument("name", help="the name for `boxel label --teacher`")
     parser.add_argument("--onnx", action="store_true", help="write the ONNX file of bundled weights only")
     args = parser.parse_args()
     target = WEIGHTS / args.name
     if not args.onnx:
-        model = io.load(args.run)
+        model = average(args.runs)
         io.save(model.half(), target, model.settings, model.categories)  # type: ignore[arg-type]
     write_onnx(target)
     for file in ("model.safetensors", "model.onnx"):
         print(f"{target / file}: {(target / file).stat().st_size / 1e6:.2f} MB")
+
+
+def average(runs: Sequence[Path]) -> nn.Module:
+    """Return the model of the last run with the mean of the weights of all.
+
+    References:
+        Wortsman et al., "Model soups", ICML 2022: the mean of fine-tuned models is often better than each.
+    """
+    models = [io.load(run) for run in runs]
+    states = [model.state_dict() for model in models]
+    means = {
+        name: torch.stack([state[name] for state in states]).mean(dim=0) if last.is_floating_point() else last
+        for name, last in states[-1].items()
+    }
+    models[-1].load_state_dict(means)
+    return models[-1]
 
 
 def write_onnx(folder: Path) -> None:

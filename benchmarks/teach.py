@@ -3,7 +3,9 @@
     python benchmarks/teach.py runs/boxcaseg2
     python benchmarks/teach.py runs/boxcaseg2 --steps 500         # shorter, e.g. to see what a change brings
     python benchmarks/teach.py runs/part0 --steps 500 --part 0    # without half of the sets, to calibrate its quality
-    python benchmarks/teach.py runs/more --init runs/boxcaseg2    # on from there
+    python benchmarks/teach.py runs/more --init runs/boxcaseg2 --seed 1    # on from there
+
+    python benchmarks/teach.py runs/boxes --boxes                 # `boxcaseg-boxes`, again and without true masks
 
 A stopped training resumes. The result is a model folder; `benchmarks/ship.py` puts it into the package.
 """
@@ -12,8 +14,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from functools import cache, lru_cache
 from itertools import islice
 from pathlib import Path
@@ -37,9 +39,13 @@ from boxel.losses import dice_loss
 from boxel.masks.crops import crop, crop_spans, crop_window, draw_neighbors
 from boxel.models import io
 from boxel.models.boxcaseg import BoxCaseg
+from boxel.training.own_masks import predict_own_masks
 
 PHOTOS = {"coco": 14.0, "coco_new": 5.0, "salient": 1.0}
 """Weights of the sets of everyday photos: how often each is drawn from."""
+
+BOXES = {"coco": 9.0, "voc": 7.0, "salient": 4.0}
+"""The same with --boxes: the objects of COCO and Pascal VOC have boxes only."""
 
 DOMAINS = {
     "plant_roots": 1.5,
@@ -93,7 +99,7 @@ class Recipe:
         side: Side of the crops in pixels.
         fine_channels: Channels of the finest level, of stride 2; 0 for none.
         neighbors: Whether the network sees the boxes of other objects.
-        domains: Whether it learns from the small datasets of many kinds.
+        weights: How often each set is drawn from; sets without a weight are not.
         drawn: Whether it learns from drawn images.
         loose: Whether boxes are as people draw them, or exact.
         outline: Whether pixels near the outline count more.
@@ -102,7 +108,7 @@ class Recipe:
     side: int = 192
     fine_channels: int = 32
     neighbors: bool = True
-    domains: bool = True
+    weights: Mapping[str, float] = field(default_factory=lambda: PHOTOS | DOMAINS)
     drawn: bool = True
     loose: bool = True
     outline: bool = True
@@ -111,20 +117,12 @@ class Recipe:
 class Sampler:
     """Random crops of the mix, with targets, batch by batch."""
 
-    def __init__(self, data: Path, model: BoxCaseg, recipe: Recipe, part: int | None = None) -> None:
-        self.sets = {name: read_set(data, name) for name in (*PHOTOS, *DOMAINS)}
-        self.recipe = recipe
-        if part is not None:
-            left_out = read_part(self.sets, part)
-            self.sets = {
-                name: found.select_images(np.setdiff1d(np.arange(len(found)), left_out.get(name, [])))
-                for name, found in self.sets.items()
-                if name in PHOTOS or name not in left_out
-            }
-        self.rng, self.side = np.random.default_rng(0), model.config.side
+    def __init__(self, sets: dict[str, Annotations], model: BoxCaseg, recipe: Recipe, seed: int) -> None:
+        self.sets, self.recipe = sets, recipe
+        self.seed, self.side = seed, model.config.side
+        self.rng = np.random.default_rng(seed)
         self.margin, self.fill = model.config.margin, model.padding_color
-        mix = PHOTOS | (DOMAINS if recipe.domains else {})
-        weights = {name: weight for name, weight in mix.items() if name in self.sets}
+        weights = {name: weight for name, weight in recipe.weights.items() if name in sets}
         weights |= DRAWN if recipe.drawn else {}
         self.names, self.shares = list(weights), np.array(list(weights.values())) / sum(weights.values())
         self.source = Source(self.photo, self.cutout)
@@ -211,6 +209,33 @@ def read_set(data: Path, name: str) -> Annotations:
     found = boxel.read(file, images=images)
     large = (found.boxes[:, 2:] - found.boxes[:, :2]).min(axis=1) >= MIN_BOX
     return found.select_instances(found.has_box & ~found.iscrowd & found.has_mask & large)
+
+
+def read_sets(data: Path, part: int | None = None) -> dict[str, Annotations]:
+    """Read the sets with true masks, without the images of a part."""
+    sets = {name: read_set(data, name) for name in (*PHOTOS, *DOMAINS)}
+    left_out = {} if part is None else read_part(sets, part)
+    return {
+        name: found.select_images(np.setdiff1d(np.arange(len(found)), left_out.get(name, [])))
+        for name, found in sets.items()
+        if name in PHOTOS or name not in left_out
+    }
+
+
+def read_own_masks(data: Path, model: str, out: Path) -> dict[str, Annotations]:
+    """Read the sets with boxes only, with the masks that a model makes of them in several passes, and `salient`."""
+    sets = {"salient": read_set(data, "salient")}
+    images = {"coco/train_boxes.json": data / "coco" / "images", "voc2007": None}
+    for name, (source, folder) in zip(("coco", "voc"), images.items(), strict=True):
+        file, boxes = out / f"{name}.json", boxel.read(data / source, images=folder).without_masks()
+        if not file.exists():
+            large = (boxes.boxes[:, 2:] - boxes.boxes[:, :2]).min(axis=1) >= MIN_BOX
+            boxes = boxes.select_instances(boxes.has_box & ~boxes.iscrowd & large)
+            out.mkdir(parents=True, exist_ok=True)
+            boxel.write(predict_own_masks(boxel.load(model), boxes, seed=0), file)
+        found = boxel.read(file, images=boxes.root)
+        sets[name] = found.select_instances(found.has_mask & found.trusted)
+    return sets
 
 
 def read_part(sets: dict[str, Annotations], part: int) -> dict[str, NDArray[np.int64]]:
@@ -313,18 +338,34 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--rate", type=float, default=7e-4, help="learning rate")
     parser.add_argument("--part", type=int, choices=range(PARTS), help="leave this part of the images out")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="another one shows other crops: give it with --init"
+    )
+    parser.add_argument(
+        "--boxes", action="store_true", help="learn from boxes and images of single objects only"
+    )
     args = parser.parse_args()
-    teach(args.data, args.out, Recipe(), args.init, args.steps, args.rate, args.part)
+    if args.boxes:
+        sets, recipe = read_own_masks(args.data, args.init, args.out), Recipe(weights=BOXES)
+    else:
+        sets, recipe = read_sets(args.data, args.part), Recipe()
+    teach(sets, args.out, recipe, args.init, args.steps, args.rate, args.seed)
 
 
 def teach(
-    data: Path, out: Path, recipe: Recipe, init: str, steps: int, rate: float, part: int | None = None
+    sets: dict[str, Annotations],
+    out: Path,
+    recipe: Recipe,
+    init: str,
+    steps: int,
+    rate: float,
+    seed: int = 0,
 ) -> None:
-    """Train a model and write its folder."""
+    """Train a model, and write its folder."""
     out.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     model = build(init, recipe)
-    train(model, Sampler(data, model, recipe, part), out, steps, rate)
+    train(model, Sampler(sets, model, recipe, seed), out, steps, rate)
     io.save(model.eval(), out, model.settings, model.categories)
 
 
@@ -369,7 +410,7 @@ def train(model: BoxCaseg, sampler: Sampler, out: Path, steps: int, rate: float)
         first = saved.pop("step")
         for name, state in saved.items():
             parts[name].load_state_dict(state)
-        sampler.rng = np.random.default_rng([0, first])
+        sampler.rng = np.random.default_rng([sampler.seed, first])
     model.train()
     losses: list[float] = []
     start = time.process_time()

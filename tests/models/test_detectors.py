@@ -46,8 +46,9 @@ def test_training_needs_targets(small, picture):
 @pytest.mark.slow
 @pytest.mark.parametrize("size", [(37, 91), (8, 8), (130, 33)])
 def test_masks_have_the_size_of_images_of_any_size(finder, picture, size):
-    """Masks have the image's size and stay inside their boxes, alone and in a batch of another size."""
+    """Masks have the image's size, and those of Mask R-CNN stay inside their boxes."""
     result = finder([picture(*size), picture()])[0]
+    cut = not hasattr(finder.config, "mask_margin")
     assert len(result["scores"]) > 10
     assert (result["scores"].diff() <= 0).all()
     assert set(result["labels"].tolist()) <= {0, 1, 2}
@@ -57,7 +58,7 @@ def test_masks_have_the_size_of_images_of_any_size(finder, picture, size):
         mask = decode(rle)
         assert mask.shape == size
         rows, columns = np.nonzero(mask)
-        if len(rows):
+        if cut and len(rows):
             assert columns.min() >= np.floor(box[0]) and columns.max() < np.ceil(box[2])
             assert rows.min() >= np.floor(box[1]) and rows.max() < np.ceil(box[3])
 

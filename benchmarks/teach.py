@@ -225,9 +225,9 @@ def read_sets(data: Path, part: int | None = None) -> dict[str, Annotations]:
 def read_own_masks(data: Path, model: str, out: Path) -> dict[str, Annotations]:
     """Read the sets with boxes only, with the masks that a model makes of them in several passes, and `salient`."""
     sets = {"salient": read_set(data, "salient")}
-    images = {"coco/train_boxes.json": data / "coco" / "images", "voc2007": None}
-    for name, (source, folder) in zip(("coco", "voc"), images.items(), strict=True):
-        file, boxes = out / f"{name}.json", boxel.read(data / source, images=folder).without_masks()
+    coco = boxel.read(data / "coco" / "train_boxes.json", images=data / "coco" / "images")
+    for name, given in {"coco": coco, "voc": boxel.read(data / "voc2007")}.items():
+        file, boxes = out / f"{name}.json", given.without_masks()
         if not file.exists():
             large = (boxes.boxes[:, 2:] - boxes.boxes[:, :2]).min(axis=1) >= MIN_BOX
             boxes = boxes.select_instances(boxes.has_box & ~boxes.iscrowd & large)

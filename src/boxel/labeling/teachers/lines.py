@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from boxel.labeling.probabilities import expect_ious, sigmoid
 from boxel.labeling.teachers.base import SoftMask
 from boxel.masks.boxes import Region, pixel_region
-from boxel.masks.crops import resample_at
+from boxel.masks.crops import crop_spans, resample_at
 
 _MARGIN = 0.2  # how far beyond the box pixels are looked at, as a share of its sides
 _SIDE = 256  # maximum rows and columns of the crop
@@ -31,7 +31,7 @@ def add_line(image: NDArray[np.uint8], box: NDArray[np.float64], soft: SoftMask)
     Args:
         image: (H, W, 3) uint8 RGB.
         box: (4,) xyxy pixels, partly in the image.
-        soft: The prediction of a network for the box; its logits are of probabilities.
+        soft: The prediction of a network for the box, (S, S) logits of probabilities.
 
     Returns:
         The prediction with the line, on another grid; `soft` itself if the network is certain, or there is no line of a
@@ -46,30 +46,22 @@ def add_line(image: NDArray[np.uint8], box: NDArray[np.float64], soft: SoftMask)
     """
     height, width = image.shape[:2]
     box = box.clip(0, [width, height] * 2)
-    if expect_ious(sigmoid(_inside(soft, box))).max() > _DOUBT:
+    inside = np.ix_(*crop_spans(box, soft.window, len(soft.logits)))
+    if expect_ious(sigmoid(soft.logits[inside])).max() > _DOUBT:
         return soft
     found = find_line(image, box)
     if found is None:
         return soft
     mask, context = found
-    rows = _centers(context.top, context.bottom, mask.shape[0]) - 0.5
-    columns = _centers(context.left, context.right, mask.shape[1]) - 0.5
+    # Where the centers of its cells lie in the image, in fractions of pixels.
+    rows, columns = (
+        start + (np.arange(cells) + 0.5) * pixels / cells - 0.5
+        for start, pixels, cells in zip((context.top, context.left), context.shape, mask.shape, strict=True)
+    )
     network = resample_at(soft.logits, soft.window, rows, columns)
     line = np.where(mask, np.float32(_LOGIT), np.float32(-_LOGIT))
     window = (context.left, context.top, context.right, context.bottom)
     return SoftMask(network + line, window, soft.score)
-
-
-def _inside(soft: SoftMask, box: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Return the logits whose cells lie in a box."""
-    x0, y0, x1, y1 = soft.window
-    y, x = _centers(y0, y1, soft.logits.shape[0]), _centers(x0, x1, soft.logits.shape[1])
-    return soft.logits[np.ix_((y > box[1]) & (y < box[3]), (x > box[0]) & (x < box[2]))]
-
-
-def _centers(start: float, end: float, count: int) -> NDArray[np.float64]:
-    """Return the centers of equal cells between two edges."""
-    return start + (np.arange(count) + 0.5) * (end - start) / count
 
 
 def find_line(image: NDArray[np.uint8], box: NDArray[np.float64]) -> tuple[NDArray[np.bool_], Region] | None:

@@ -14,6 +14,7 @@ from boxel.cli.main import build_parser, split_command
 from boxel.data import read, write
 from boxel.data.samples import write_sample_images
 from boxel.data.synthetic import write_scenes
+from boxel.labeling.api import label_data
 from boxel.models import build, save
 
 try:
@@ -174,3 +175,10 @@ def test_every_kind_of_issue_is_on_its_page() -> None:
     page = (DOCS / "reference" / "issues.md").read_text(encoding="utf-8")
     assert kinds
     assert not {kind for kind in kinds if f"`{kind}`" not in page}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", ["get-started.md", "how-to/label.md"])
+def test_the_summary_on_a_page_is_that_of_the_sample_images(page, tmp_path):
+    boxes = write_sample_images(tmp_path).without_masks()
+    assert f"\n{label_data(boxes).summary()}\n" in (DOCS / page).read_text(encoding="utf-8")

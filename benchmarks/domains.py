@@ -1,10 +1,11 @@
 """How good are the masks of `boxel label` on images of many kinds, and how far can their quality be trusted?
 
     python benchmarks/domains.py
+    python benchmarks/domains.py --others runs/version-0.1 grabcut-ellipse rectangle --pictures runs/pictures
 
 Labels the boxes of two sets of photos and of each `domains/measure/NAME/val.json`, at most --instances of each, and
 compares with the true masks. --others compares with the masks of other teachers, e.g. those of the network of an older
-version.
+version. --pictures draws the best and the worst masks of each dataset.
 """
 
 from __future__ import annotations
@@ -12,15 +13,24 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
 import numpy as np
 from _record import Table, arguments
 from _runs import read_coco
+from drawn import tight_box
+from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
 import boxel
 from boxel.data import Annotations
+from boxel.data.images import read_image
 from boxel.evaluation.boxes import instance_ious, measure_masks
 from boxel.evaluation.coco import encode_boundary
+from boxel.masks.crops import crop_window
+from boxel.viz.config import DrawConfig
+from boxel.viz.output import contact_sheet, save_image
+from boxel.viz.overlays import overlay
+from boxel.viz.text import write_text
 
 KINDS = {
     "butterflies": "butterflies",
@@ -42,6 +52,10 @@ KINDS = {
 }
 MEASURES = ("mask_iou", "IoU@50", "IoU@75", "spearman", "calibration_error")
 NAMES = {"rectangle": "filled box", "grabcut-ellipse": "GrabCut"}
+SHOWN = 5
+"""Number of best masks and of worst ones that are drawn."""
+SIDE = 220
+"""Longer side of a picture of a mask in pixels."""
 
 
 def main() -> None:
@@ -52,6 +66,9 @@ def main() -> None:
         "--others", nargs="+", default=["grabcut-ellipse", "rectangle"], help="teachers to compare with"
     )
     parser.add_argument("--instances", type=int, default=300, help="of each dataset at most")
+    parser.add_argument(
+        "--pictures", type=Path, help="folder for the pictures of the best and the worst masks"
+    )
     args = parser.parse_args()
     others = [NAMES.get(name, Path(name).name) for name in args.others]
     columns = ["instances", *MEASURES, "boundary IoU", *others]
@@ -59,7 +76,10 @@ def main() -> None:
     rows = []
     for kind, truth in read_all(args.data):
         some = first_images(truth, args.instances)
-        rows.append(measure(some, args.teacher, args.others))
+        made = boxel.label(some.without_masks(), teacher=args.teacher)
+        rows.append(measure(some, made, args.others))
+        if args.pictures:
+            save_image(draw_extremes(some, made), args.pictures / f"{kind}.jpg")
         table.add(kind, len(some.labels), *rows[-1])
     table.add("mean of the domains", None, *np.nanmean(rows[-len(KINDS) :], axis=0))
     table.write()
@@ -80,11 +100,9 @@ def read_domain(data: Path, name: str, part: str = "val") -> Annotations:
     return boxel.read(folder / f"{part}.json", images=folder / "images")
 
 
-def measure(truth: Annotations, teacher: str, others: Sequence[str]) -> list[float]:
+def measure(truth: Annotations, made: Annotations, others: Sequence[str]) -> list[float]:
     """Return the numbers of a row."""
-    boxes = truth.without_masks()
-    made = boxel.label(boxes, teacher=teacher)
-    found = measure_masks(truth, made)
+    boxes, found = truth.without_masks(), measure_masks(truth, made)
     compared = [measure_masks(truth, boxel.label(boxes, teacher=other))["mask_iou"] for other in others]
     own = [found.get(key, np.nan) for key in MEASURES]
     return [*own, boundary_iou(truth, made), *compared]
@@ -99,6 +117,40 @@ def boundary_iou(truth: Annotations, made: Annotations) -> float:
             pair = encode_boundary(made.rle(one)), encode_boundary(truth.rle(other))
             ious[row] = coco_mask.iou([pair[0]], [pair[1]], [0])[0, 0]
     return float(ious.mean())
+
+
+def draw_extremes(truth: Annotations, made: Annotations) -> NDArray[np.uint8]:
+    """Draw the best masks and, below, the worst: the pixels, the mask with its IoU and quality, and the true mask."""
+    ious, predicted, true = instance_ious(truth, made)
+    order, cells = np.argsort(-ious), []
+    for row in [*order[:SHOWN], *order[-SHOWN:]]:
+        one, other = int(predicted[row]), int(true[row])
+        image = read_image(truth.image_path(int(truth.image_index[other])))
+        found = made.mask(one, image.shape[:2]) if made.has_segmentation[one] else None
+        views = [
+            draw_part(image, truth.boxes[other], mask)
+            for mask in (None, found, truth.mask(other, image.shape[:2]))
+        ]
+        strip = np.full((SIDE // 9, 3 * SIDE, 3), 255, np.uint8)
+        write_text(
+            strip, f"IoU {ious[row]:.2f}, quality {made.quality[one]:.2f}", 4, 2, SIDE // 12, (0, 0, 0)
+        )
+        cells.append(np.concatenate([contact_sheet(views, columns=3, cell=SIDE), strip]))
+    return contact_sheet(cells, columns=2, cell=3 * SIDE)
+
+
+def draw_part(
+    image: NDArray[np.uint8], box: NDArray[np.float32], mask: NDArray[np.bool_] | None
+) -> NDArray[np.uint8]:
+    """Draw the part of an image around a box, enlarged or reduced to `SIDE`, with or without a mask."""
+    left, top, right, bottom = crop_window(box, 0.1).round().astype(int).clip(0)
+    part = image[top:bottom, left:right]
+    scale = SIDE / max(part.shape[:2])
+    part = cv2.resize(part, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    if mask is None:
+        return part
+    inside = cv2.resize(mask[top:bottom, left:right].astype(np.uint8), part.shape[1::-1]) > 0
+    return overlay(part, tight_box(inside)[None], inside[None], config=DrawConfig(boxes=False))
 
 
 def first_images(data: Annotations, instances: int) -> Annotations:

@@ -87,6 +87,7 @@ def test_each_mask_is_compared_with_its_own_instance(truth, rectangle):
             "IoU@75": 1 / 3,
             "mask_iou_by_class": (1 / 2 + 2 / 3) / 2,
             "instances": 3,
+            "min_side": 16,
         }
     )
     assert measure_masks(truth, truth)["mask_iou"] == 1
@@ -155,13 +156,13 @@ def test_datasets_without_a_common_instance_are_refused(truth):
         measure_masks(replace(truth, file="true.json"), other)
 
 
-def test_boxes_with_a_short_side_are_left_out(truth, monkeypatch):
+def test_boxes_with_a_short_side_are_left_out(truth):
     assert MIN_SIDE == 16
     sides = {0: 20, 1: 30, 3: 20}
     for least, kept in [(0, [0, 1, 3]), (20, [0, 1, 3]), (20.5, [1]), (31, [])]:
-        monkeypatch.setattr("boxel.evaluation.boxes.MIN_SIDE", least)
-        assert instance_ious(truth, truth)[2].tolist() == kept == [i for i in sides if sides[i] >= least]
-    assert measure_masks(truth, truth) == {"instances": 0}
+        assert instance_ious(truth, truth, least)[2].tolist() == kept
+        assert kept == [i for i in sides if sides[i] >= least]
+    assert measure_masks(truth, truth, min_side=31) == {"instances": 0, "min_side": 31}
 
 
 def test_a_mask_of_another_size_counts_as_an_iou_of_0(truth, rectangle, caplog):

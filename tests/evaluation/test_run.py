@@ -179,6 +179,39 @@ def test_baselines_of_a_labeled_dataset_are_plain(tmp_path, make_truth, rectangl
     assert label_with_baseline(truth, "box").has_mask.tolist() == [False, False, *[True] * 29]
 
 
+def test_the_plain_protocol_counts_small_boxes_and_takes_masks_as_the_model_predicts_them(
+    tmp_path, make_truth, rectangle, monkeypatch
+):
+    """Two boxes overlap, and one of 10 pixels is usually left out."""
+    Image.new("RGB", (96, 64)).save(tmp_path / "0.png")
+    masks = [rectangle(64, 96, *box) for box in [(0, 0, 60, 60), (20, 20, 50, 50), (80, 0, 90, 10)]]
+    truth = make_truth([(64, 96)], [{"mask": mask} for mask in masks], root=tmp_path)
+    monkeypatch.setattr("boxel.evaluation.run.subject_kind", lambda subject: "box_to_mask")
+    merged = evaluate("rectangle", truth)
+    assert merged.metrics["masks"]["instances"] == 2
+    assert merged.metrics["masks"]["mask_iou"] == pytest.approx(
+        (0.75 + 1) / 2
+    )  # the larger one loses the overlap
+    plain = evaluate("rectangle", truth, plain=True)
+    assert (plain.metrics["masks"]["instances"], plain.metrics["masks"]["mask_iou"]) == (3, 1)
+    assert str(plain).splitlines()[-1] == "3 boxes of any size"
+
+
+def test_saliency_is_that_of_the_whole_image(tmp_path, make_truth, rectangle, monkeypatch):
+    """The object is the ellipse that the teacher takes for it, in two halves."""
+    Image.new("RGB", (96, 64)).save(tmp_path / "0.png")
+    y, x = np.mgrid[:64, :96] + 0.5
+    ellipse = ((x / 48 - 1) ** 2 + (y / 32 - 1) ** 2) <= 1
+    halves = [ellipse & (x < 48), ellipse & (x > 48)]
+    truth = make_truth([(64, 96)], [{"mask": mask} for mask in halves], root=tmp_path)
+    with pytest.raises(BoxelError, match="`saliency` does nothing here"):
+        evaluate(truth, truth, saliency=True)
+    monkeypatch.setattr("boxel.evaluation.run.subject_kind", lambda subject: "box_to_mask")
+    metrics = evaluate("ellipse", truth, saliency=True).metrics["masks"]
+    assert metrics["mae"] == pytest.approx(0, abs=1e-4) and metrics["max_f"] == pytest.approx(1)
+    assert metrics["mask_iou"] < 0.9
+
+
 def test_masks_that_are_none_do_not_stop_the_evaluation_of_a_dataset(make_truth, ellipse, caplog):
     random = np.random.default_rng(0)
     truth = make_truth([(60, 80)], [{"mask": ellipse(random, 60, 80)} for _ in range(4)])

@@ -42,8 +42,8 @@ def test_regions_are_computed_on_request(random_set):
     metrics = evaluate_detections(truth, results, EvaluateConfig(boundary=False, regions=True))
     expected = region_ap(truth, results)
     assert metrics["regions"]["mAPr50"] == expected["mAPr50"]
-    shares = [expected[name] for name in ("mAPr50", "mAPr70", "mAPr_vol")]
-    line = "mAPr50 {:.3f}; mAPr70 {:.3f}; mAPr_vol {:.3f}.".format(*shares)
+    names = ("mAPr25", "mAPr50", "mAPr70", "mAPr75", "mAPr_vol")
+    line = "; ".join(f"{name} {expected[name]:.3f}" for name in names) + "."
     assert line in format_detections(metrics).splitlines()
 
 

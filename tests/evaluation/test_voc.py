@@ -13,7 +13,7 @@ from boxel.evaluation import region_ap
 def test_region_ap_equals_pycocotools_with_fine_recalls(random_set, to_coco, seed):
     truth, results = random_set(seed)
     scores = region_ap(truth, results)
-    dataset, ious = to_coco(truth), [0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9]
+    dataset, ious = to_coco(truth), [0.1, 0.2, 0.25, 0.3, 0.4, 0.5, 0.6, 0.7, 0.75, 0.8, 0.9]
     with contextlib.redirect_stdout(io.StringIO()):
         coco = COCO()
         coco.dataset = dataset
@@ -31,9 +31,10 @@ def test_region_ap_equals_pycocotools_with_fine_recalls(random_set, to_coco, see
     known = precision[0, 0] > -1
     by_iou = dict(zip(ious, precision[:, :, known].mean(axis=(1, 2)), strict=True))
     assert by_iou[0.5] > 0.02
-    for iou in (0.5, 0.7):
+    for iou in (0.25, 0.5, 0.7, 0.75):
         assert scores[f"mAPr{round(100 * iou)}"] == pytest.approx(by_iou[iou], abs=1e-3)
-    assert scores["mAPr_vol"] == pytest.approx(np.mean(list(by_iou.values())), abs=1e-3)
+    volume = np.mean([by_iou[iou] for iou in ious if iou not in (0.25, 0.75)])
+    assert scores["mAPr_vol"] == pytest.approx(volume, abs=1e-3)
 
 
 def test_region_ap_by_hand(make_truth, make_result, rectangle):
@@ -44,6 +45,7 @@ def test_region_ap_by_hand(make_truth, make_result, rectangle):
     found = [make_result(cell[0], 0.9), make_result(half, 0.8), make_result(cell[2], 0.7)]
     scores = region_ap(truth, found)
     assert scores["mAPr50"] == scores["mAPr70"] == pytest.approx(1 / 3 + 2 / 9)
+    assert scores["mAPr75"] == scores["mAPr50"] and scores["mAPr25"] == 1
     # At 0.1, 0.2 and 0.3, below an IoU of a third, it finds the second instance, and nothing is false.
     assert scores["mAPr_vol"] == pytest.approx((3 * 1 + 6 * 5 / 9) / 9)
 

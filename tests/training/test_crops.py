@@ -62,7 +62,7 @@ def labeled(model, data):
 
 
 @pytest.mark.parametrize("heads", [["weak", "salient", "transferred"], ["shared"]], ids="+".join)
-def test_training_on_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, monkeypatch, heads):
+def test_training_on_boxes_and_salient_images(scenes, salient, tiny, run_folder, caplog, heads):
     caplog.set_level("INFO", logger="boxel")
     tiny["model"]["heads"] = heads
     held_out = scenes.select_images([6, 7])
@@ -88,9 +88,8 @@ def test_training_on_boxes_and_salient_images(scenes, salient, tiny, run_folder,
         assert torch.equal(tensor, again.state_dict()[name]), name
     metrics = json.loads((run_folder / "metrics.json").read_text())
     made = labeled(again, held_out.without_masks())
-    monkeypatch.setattr("boxel.evaluation.boxes.MIN_SIDE", 0)
-    measured = measure_masks(held_out, made)
-    assert measured.pop("instances") == len(held_out.labels)
+    measured = measure_masks(held_out, made, min_side=0)
+    assert measured.pop("instances") == len(held_out.labels) and measured.pop("min_side") == 0
     assert measured.keys() == {"mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class"}
     assert {name: metrics[f"val/{name}"] for name in measured} == pytest.approx(measured, abs=1e-4)
     assert 0 <= metrics["val/box_agreement"] <= 1

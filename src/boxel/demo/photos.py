@@ -19,7 +19,7 @@ from boxel.labeling.api import label_data
 from boxel.viz.output import contact_sheet, save_image
 from boxel.viz.overlays import overlay
 
-_METRICS = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "instances")
+_METRICS = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "instances", "min_side")
 """Metrics without those of the quality, since 24 of 33 boxes are coins in one photograph: too few kinds to rank."""
 
 

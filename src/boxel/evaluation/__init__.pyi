@@ -26,6 +26,7 @@ from .results import to_results as to_results
 from .run import Evaluation as Evaluation
 from .run import evaluate as evaluate
 from .run import predict_dataset as predict_dataset
+from .saliency import saliency_metrics as saliency_metrics
 from .semantic import TRIMAP_WIDTHS as TRIMAP_WIDTHS
 from .semantic import band_confusions as band_confusions
 from .semantic import boundary_distance as boundary_distance

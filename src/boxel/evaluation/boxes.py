@@ -54,7 +54,7 @@ def mask_iou_metrics(ious: ArrayLike, labels: ArrayLike) -> dict[str, float]:
         [0.767, 0.667, 0.8]
 
     References:
-        Wei et al. (BoxCaseg), CVPR 2021, Section 4.
+        Wang et al. (BoxCaseg), CVPR 2021, Section 4.
     """
     values, classes = np.asarray(ious, dtype=np.float64), np.asarray(labels)
     if not len(values):
@@ -69,17 +69,18 @@ def mask_iou_metrics(ious: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     }
 
 
-def measure_masks(truth: Annotations, pred: Annotations) -> dict[str, float]:
-    """Compare a labeled dataset with the true masks of the same instances whose boxes have sides of at least 16 pixels.
+def measure_masks(truth: Annotations, pred: Annotations, min_side: float = MIN_SIDE) -> dict[str, float]:
+    """Compare a labeled dataset with the true masks of the same instances.
 
     Args:
         truth: True masks.
         pred: Masks of the same instances, by their ids, or by image name, class and box if ids differ; an instance
             without one counts as an IoU of 0.
+        min_side: Minimum shorter side, in pixels, of the boxes that count.
 
     Returns:
-        The metrics of :func:`mask_iou_metrics` and `instances`, their number; if at least 20 masks have a quality, also
-        those of :func:`quality_metrics`.
+        The metrics of :func:`mask_iou_metrics`, `instances`, their number, and `min_side`; if at least 20 masks have a
+        quality, also those of :func:`quality_metrics`.
 
     Raises:
         BoxelError: The two have no instance in common.
@@ -90,8 +91,9 @@ def measure_masks(truth: Annotations, pred: Annotations) -> dict[str, float]:
         >>> measure_masks(truth, truth)["mask_iou"]
         1.0
     """
-    ious, pred_index, gt_index = instance_ious(truth, pred)
-    metrics = mask_iou_metrics(ious, truth.labels[gt_index]) | {"instances": float(len(ious))}
+    ious, pred_index, gt_index = instance_ious(truth, pred, min_side)
+    metrics = mask_iou_metrics(ious, truth.labels[gt_index])
+    metrics |= {"instances": float(len(ious)), "min_side": min_side}
     known = (pred_index >= 0) & np.isfinite(pred.quality[pred_index])
     if known.sum() >= MIN_RANKED:
         metrics |= quality_metrics(ious[known], pred.quality[pred_index[known]])
@@ -99,13 +101,14 @@ def measure_masks(truth: Annotations, pred: Annotations) -> dict[str, float]:
 
 
 def instance_ious(
-    truth: Annotations, pred: Annotations
+    truth: Annotations, pred: Annotations, min_side: float = MIN_SIDE
 ) -> tuple[NDArray[np.float64], NDArray[np.int64], NDArray[np.int64]]:
     """Compute the IoU of each mask with the true one.
 
     Args:
         truth: As for :func:`measure_masks`.
         pred: As for :func:`measure_masks`.
+        min_side: As for :func:`measure_masks`.
 
     Returns:
         IoUs (M,), indices (M,) of the instances in ``pred``, -1 if there is none, and in ``truth``. Crowds and
@@ -121,7 +124,7 @@ def instance_ious(
         [0.0, 0.0, 0.0]
     """
     sides = (truth.boxes[:, 2:] - truth.boxes[:, :2]).min(axis=1, initial=np.inf)
-    gt_index = np.flatnonzero(truth.has_mask & ~truth.iscrowd & (sides >= MIN_SIDE))
+    gt_index = np.flatnonzero(truth.has_mask & ~truth.iscrowd & (sides >= min_side))
     pred_index = _match_instances(truth, pred)[gt_index]
     if len(gt_index) and (pred_index < 0).all():
         raise BoxelError(
@@ -228,11 +231,12 @@ def _rank(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def format_masks(metrics: Mapping[str, Mapping[str, float]]) -> str:
     """Format metrics of :func:`measure_masks` as a table, one row per set of masks."""
-    names = ("mask_iou", "IoU@50", "IoU@75", "mask_iou_by_class", "spearman", "calibration_error", "gain")
-    columns = [name for name in names if any(name in row for row in metrics.values())]
+    counts = ("instances", "min_side")
+    columns = list(dict.fromkeys(name for row in metrics.values() for name in row if name not in counts))
     rows = [[name, *map(row.get, columns)] for name, row in metrics.items()]
-    count = count_noun(int(next(iter(metrics.values()))["instances"]), "box", "boxes")
-    return f"{format_table([['', *columns], *rows])}\n{count} with a side of {MIN_SIDE:g} pixels or more"
+    instances, min_side = map(next(iter(metrics.values())).__getitem__, counts)
+    size = f"with a side of {min_side:g} pixels or more" if min_side else "of any size"
+    return f"{format_table([['', *columns], *rows])}\n{count_noun(int(instances), 'box', 'boxes')} {size}"
 
 
 # ---------------------------------------------------------------- masks against boxes

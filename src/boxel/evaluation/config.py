@@ -16,7 +16,11 @@ class EvaluateConfig(Config):
         categories: Measure these categories only. None: all.
         class_agnostic: Count all categories as one.
         boundary: Also compute Boundary AP, which takes longest.
-        regions: Also compute mAP^r and mAP^r_vol, the metrics of Pascal VOC.
+        regions: Also compute mAP^r at IoUs of 0.25, 0.5, 0.7 and 0.75, and mAP^r_vol, the metrics of Pascal VOC.
+        plain: Measure masks of given boxes as the BoxCaseg paper does: boxes of any size, and of a model each mask as
+            it is, with its overlaps and small components.
+        saliency: Also compute MAE and the maximum F-measure of the foreground of whole images (models that predict
+            masks of given boxes).
         baselines: Masks from the same boxes to compare with: `box` fills them, `grabcut` runs GrabCut.
         trimap: Widths of bands around true boundaries, in pixels, in which mean IoU is computed too (semantic models).
         results: File to which the detections are written as COCO results before they are measured.
@@ -36,6 +40,8 @@ class EvaluateConfig(Config):
     class_agnostic: bool = False
     boundary: bool = True
     regions: bool = False
+    plain: bool = False
+    saliency: bool = False
     baselines: list[Literal["box", "grabcut"]] = field(default_factory=list)
     trimap: list[PositiveInt] = field(default_factory=list)
     results: str | None = None

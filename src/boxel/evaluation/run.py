@@ -17,13 +17,15 @@ from boxel.data.images import describe_missing
 from boxel.data.issues import summarize_issues
 from boxel.data.pairing import pair_images
 from boxel.evaluation.baselines import label_with_baseline
-from boxel.evaluation.boxes import format_masks, measure_masks
+from boxel.evaluation.boxes import MIN_SIDE, format_masks, measure_masks
 from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.reading import clean_results, decode_results, is_results_file, read_scores
 from boxel.evaluation.results import Result, drop_unsound_masks, fill_in_sizes
+from boxel.evaluation.saliency import measure_saliency
 from boxel.evaluation.semantic import format_semantic, measure_label_maps, measure_segmenter
 from boxel.evaluation.summary import evaluate_detections, format_detections, without_nan
 from boxel.evaluation.yolo_predictions import holds_predictions, read_yolo_predictions
+from boxel.labeling.teachers import make_teacher
 from boxel.methods import get_method
 from boxel.utils.config import parse_config
 from boxel.utils.device import resolve_device
@@ -96,7 +98,8 @@ def evaluate(
         * of detections, those of :func:`~boxel.evaluation.summary.evaluate_detections`;
         * of label maps and semantic models, those of :func:`~boxel.evaluation.semantic.semantic_metrics`, and `images`;
         * of labeled datasets and BoxCaseg, for `masks` and each baseline those of
-          :func:`~boxel.evaluation.boxes.measure_masks`.
+          :func:`~boxel.evaluation.boxes.measure_masks`, and of `masks` those of
+          :func:`~boxel.evaluation.saliency.saliency_metrics` if `saliency` is set.
 
         Undefined metrics are None.
 
@@ -176,8 +179,11 @@ _OF_SEGMENTER = ("long_side", "tile", "shifts", "crf", "flip", "scales")
 _KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "results": ("a results file", _OF_DETECTIONS),
     "detector": ("an instance model", (*_OF_DETECTIONS, *_OF_DETECTOR, "batch_size")),
-    "dataset": ("a labeled dataset", ("categories", "baselines")),
-    "box_to_mask": ("a model that predicts masks of given boxes", ("categories", "baselines")),
+    "dataset": ("a labeled dataset", ("categories", "baselines", "plain")),
+    "box_to_mask": (
+        "a model that predicts masks of given boxes",
+        ("categories", "baselines", "plain", "saliency"),
+    ),
     "label_maps": ("a folder of label maps", ("trimap",)),
     "segmenter": ("a semantic model", ("trimap", *_OF_SEGMENTER)),
 }
@@ -261,9 +267,13 @@ def _evaluate_masks(subject: Any, kind: Kind, truth: Annotations, config: Evalua
     else:
         from boxel.labeling.api import label
 
-        pred = label(boxes, teacher=str(subject), device=config.device)
+        raw: dict[str, Any] = {"merge": "none", "min_component": 0} if config.plain else {}
+        pred = label(boxes, teacher=str(subject), device=config.device, **raw)
     predicted = {"masks": pred} | {name: label_with_baseline(boxes, name) for name in config.baselines}
-    metrics = {name: measure_masks(truth, pred) for name, pred in predicted.items()}
+    min_side = 0 if config.plain else MIN_SIDE
+    metrics = {name: measure_masks(truth, pred, min_side) for name, pred in predicted.items()}
+    if config.saliency:
+        metrics["masks"] |= measure_saliency(truth, make_teacher(str(subject), device=config.device))
     return Evaluation(kind, without_nan(metrics))
 
 

@@ -12,15 +12,19 @@ from boxel.data.annotations import Annotations
 from boxel.evaluation.coco import match_detections
 from boxel.evaluation.results import Result
 
-_IOUS = tuple(tenths / 10 for tenths in range(1, 10))
+_VOLUME = tuple(tenths / 10 for tenths in range(1, 10))
 """The IoU thresholds whose APs mAP^r_vol averages."""
+
+_IOUS = tuple(sorted((*_VOLUME, 0.25, 0.75)))
 
 
 class RegionMetrics(TypedDict):
     """The metrics of :func:`region_ap`."""
 
+    mAPr25: float
     mAPr50: float
     mAPr70: float
+    mAPr75: float
     mAPr_vol: float
     per_class: dict[str, float]
 
@@ -37,9 +41,9 @@ def region_ap(truth: Annotations, results: Sequence[Result]) -> RegionMetrics:
         results: Detections with masks.
 
     Returns:
-        `mAPr50` and `mAPr70`: the mean over the classes that have instances at an IoU of 0.5 and 0.7; `mAPr_vol`: the
-        mean over the IoUs 0.1, 0.2, ... 0.9; `per_class`: the mAP^r_vol of each class by name. All in [0, 1], NaN if
-        there are no instances.
+        `mAPr25`, `mAPr50`, `mAPr70` and `mAPr75`: the mean over the classes that have instances at an IoU of 0.25, 0.5,
+        0.7 and 0.75; `mAPr_vol`: the mean over the IoUs 0.1, 0.2, ... 0.9; `per_class`: the mAP^r_vol of each class by
+        name. All in [0, 1], NaN if there are no instances.
 
     Raises:
         BoxelError: The size of an image is unknown.
@@ -52,7 +56,8 @@ def region_ap(truth: Annotations, results: Sequence[Result]) -> RegionMetrics:
         1.0
 
     References:
-        Hariharan et al., Simultaneous Detection and Segmentation, ECCV 2014, Section 5; Wu et al., 2016, Table 6.
+        Hariharan et al., Simultaneous Detection and Segmentation, ECCV 2014, Section 5; Wu et al. (FCRN), 2016, Table
+        6; Wang et al. (BoxCaseg), CVPR 2021, Table 1.
     """
     areas = np.full((len(truth.categories), len(_IOUS)), np.nan)
     for match in match_detections(truth, results, "segm", _IOUS, max_detections=len(results)):
@@ -60,11 +65,13 @@ def region_ap(truth: Annotations, results: Sequence[Result]) -> RegionMetrics:
         areas[match.label] = [_area(*one, present) for one in zip(match.true, match.false, strict=True)]
     known = areas[~np.isnan(areas[:, 0])]
     mean_at = dict(zip(_IOUS, known.mean(axis=0) if len(known) else [np.nan] * len(_IOUS), strict=True))
-    per_class = areas.mean(axis=1).tolist()
+    per_class = areas[:, np.isin(_IOUS, _VOLUME)].mean(axis=1).tolist()
     return {
+        "mAPr25": float(mean_at[0.25]),
         "mAPr50": float(mean_at[0.5]),
         "mAPr70": float(mean_at[0.7]),
-        "mAPr_vol": float(np.mean(list(mean_at.values()))),
+        "mAPr75": float(mean_at[0.75]),
+        "mAPr_vol": float(np.mean([mean_at[iou] for iou in _VOLUME])),
         "per_class": {
             category.name: area for category, area in zip(truth.categories, per_class, strict=True)
         },

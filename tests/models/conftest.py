@@ -38,7 +38,7 @@ def build(detector: type[Detector], tiny_boxinst: dict[str, Any]) -> Callable[..
             weights="none",
             backbone_norm="gn",
             neck_channels=16,
-            anchor_size=16.0,
+            level_scale=0.5,
             proposals=50,
             box_samples=32,
             box_channels=32,

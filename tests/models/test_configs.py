@@ -38,7 +38,7 @@ REFUSED = {
         ({"mask_width": 0}, "mask_width is 0"),
     ],
     MaskRCNNConfig: [
-        ({"anchor_size": 0.0}, "anchor_size is 0.0; give a number above 0."),
+        ({"level_scale": 0.0}, "level_scale is 0.0; give a number above 0."),
         ({"box_samples": 3}, "box_samples is 3; give a number from 4 up."),
         ({"proposals": 0}, "proposals is 0"),
     ],
@@ -58,7 +58,7 @@ def test_settings_out_of_range_are_refused(kind, setting, message):
     [
         BoxCasegConfig(heads=["shared"], alpha=0.3, box_channel=True),
         BoxInstConfig(backbone="resnet10t", head_convs=1, mask_convs=1),
-        MaskRCNNConfig(backbone="resnet10t", anchor_size=16.0),
+        MaskRCNNConfig(backbone="resnet10t", level_scale=0.5),
     ],
 )
 def test_a_config_is_plain_data(config):

@@ -122,7 +122,9 @@ def test_proxy_mask_rcnn_has_the_papers_schedule(row, batch, lr, steps, drops):
     assert (config.augment.short_sides, config.augment.max_size) == ([800], 1333)
     bbtp = row.endswith("bbtp")
     backbone = f"resnet{50 if row.endswith('r50') else 101}.tv_in1k"
-    assert config.model == MaskRCNNConfig(backbone=backbone, mask_loss="mil" if bbtp else "none")
+    assert config.model == MaskRCNNConfig(
+        backbone=backbone, mask_loss="mil" if bbtp else "none", level_scale=1
+    )
     assert config.data.mask_classes == ([] if bbtp else None)
 
 

@@ -80,9 +80,11 @@ def train(
     # Imported here, since PyTorch takes long to start.
     from boxel.models.io import load
     from boxel.training.engine import build_model, fit, start_processes
+    from boxel.training.level_scale import settle_level_scale
     from boxel.training.pseudo_masks import label_boxes
     from boxel.training.run_folder import finish_run, prepare_folder, write_record
 
+    settle_level_scale(run, prepared.training, resume)
     # The first process holds the folder for all.
     with lock_folder(run.out) if is_first_process() else nullcontext():
         if not resume:

@@ -77,6 +77,18 @@ def test_size_ranges_include_both_ends():
     assert match_locations(locations, torch.tensor([[0.0, 0.0, 128.0, 128.0]])).tolist() == [0, 0, -1]
 
 
+def test_a_scale_of_a_half_halves_the_sizes_of_all_levels():
+    """The farthest side of a box of 80 pixels is 40 away, which is above the 32 of P3; of 2000 pixels, on P7."""
+    locations = make_locations([(-(-2000 // stride),) * 2 for stride in STRIDES], scale=0.5)
+    ranges = [level[0].tolist() for level in locations.size_ranges.split(locations.level_sizes)]
+    assert [low for low, _ in ranges[1:]] == [32, 64, 128, 256]
+    assert [high for _, high in ranges] == [32, 64, 128, 256, INF]
+    for side, expected in ((60, 0), (80, 1), (2000, 4)):
+        found = match_locations(locations, torch.tensor([[0.0, 0.0, side, side]]))
+        levels = [(level >= 0).any().item() for level in found.split(locations.level_sizes)]
+        assert levels.index(True) == expected
+
+
 @pytest.mark.parametrize(
     ("side", "levels"), [(40, [0]), (140, [1]), (280, [2]), (560, [3]), (1400, [4]), (4000, [4])]
 )

@@ -129,6 +129,15 @@ def test_defaults_are_the_papers_network():
 # Options of learning
 
 
+def test_the_level_scale_reaches_the_targets(small, step, target, seen):
+    """The farthest side of a box of 46 pixels is 27 away on P3 and 31 on P4, which end at 16 and 32 at a quarter."""
+    for scale, level in ((None, 0), (1.0, 0), (0.25, 1)):
+        small.config.level_scale = scale
+        step(small, [target([[9, 9, 55, 55]])])
+        levels = seen["detection"]["positive"][0].split(LEVELS)
+        assert [bool(own.any()) for own in levels].index(True) == level
+
+
 def test_ignored_bottom_rows(small, step, target, seen):
     small.config.ignored_bottom_rows = 10
     step(small, [target([[8, 8, 40, 40]]), target([[8, 8, 40, 40]])], (50, 60))

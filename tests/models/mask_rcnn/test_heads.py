@@ -32,7 +32,7 @@ NONE = torch.zeros(0, 4)
 
 def config(**options: Any) -> MaskRCNNConfig:
     small = {"neck_channels": 8, "box_channels": 16, "mask_channels": 8, "mask_convs": 1, "box_samples": 64}
-    return MaskRCNNConfig(**{**small, "anchor_size": 16.0, "proposals": 50, **options})
+    return MaskRCNNConfig(**{**small, "level_scale": 0.5, "proposals": 50, **options})
 
 
 def build(kind: Any, *arguments: Any) -> Any:

@@ -52,8 +52,8 @@ def has_frozen_norms(model: MaskRCNN) -> bool:
         ("frozen_stages", 0, lambda m: m.backbone.body.conv_stem.weight.requires_grad, False, True),
         ("neck_channels", 24, lambda m: widths(m.neck), [16] * 8, [24] * 8),
         (
-            "anchor_size",
-            8.0,
+            "level_scale",
+            0.25,
             lambda m: [size for level in m.rpn.anchor_generator.sizes for size in level],
             [16, 32, 64, 128, 256],
             [8, 16, 32, 64, 128],

@@ -7,7 +7,14 @@ from typing import Literal
 
 from boxel.layers.types import Norm
 from boxel.losses.types import Inside, Normalizer
-from boxel.utils.config import ClosedUnitInterval, Config, NonNegativeFloat, NonNegativeInt, PositiveInt
+from boxel.utils.config import (
+    ClosedUnitInterval,
+    Config,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+)
 
 
 @dataclass
@@ -24,6 +31,8 @@ class BoxInstConfig(Config):
         deformable: Use modulated deformable convolutions in C3-C5 (Table 4, "DCN").
         neck: Feature pyramid (Table 4, "BiFPN").
         neck_channels: Channels of P3-P7.
+        level_scale: Factor on the sizes of the objects that each level detects; at 1, the paper's, P3 ends at 64 pixels
+            from the center to the farthest side. Null: 1 or 0.5 by the boxes of the dataset at the size of training.
         head_convs: 3x3 convolutions in each tower of the detection head.
         mask_convs: 3x3 convolutions of the mask branch.
         mask_channels: Channels of the mask branch.
@@ -63,6 +72,7 @@ class BoxInstConfig(Config):
     deformable: bool = False
     neck: Literal["fpn", "bifpn"] = "fpn"
     neck_channels: PositiveInt = 256
+    level_scale: PositiveFloat | None = None
     head_convs: NonNegativeInt = 4
     mask_convs: NonNegativeInt = 4
     mask_channels: PositiveInt = 128

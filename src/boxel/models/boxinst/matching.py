@@ -14,7 +14,6 @@ STRIDES = (8, 16, 32, 64, 128)
 SIZE_RANGES = ((-1.0, 64.0), (64.0, 128.0), (128.0, 256.0), (256.0, 512.0), (512.0, float("inf")))
 """Ranges of the largest distance from a location to the sides of its box, in pixels, for P3 to P7."""
 
-
 TOPK_CANDIDATES = 1000
 """Maximum number of locations per pyramid level before NMS."""
 
@@ -31,14 +30,19 @@ class Locations(NamedTuple):
     level_sizes: list[int]  # number of locations of each level
 
 
-def make_locations(sizes: Sequence[Sequence[int]], device: torch.device | None = None) -> Locations:
-    """Return the locations of P3 to P7, or of the first of them, from their (height, width) in cells."""
+def make_locations(
+    sizes: Sequence[Sequence[int]], device: torch.device | None = None, scale: float = 1.0
+) -> Locations:
+    """Return the locations of P3 to P7, or of the first of them, from their (height, width) in cells.
+
+    `SIZE_RANGES` are multiplied by `scale`.
+    """
     levels = list(zip(sizes, STRIDES, SIZE_RANGES, strict=False))
     points = [cell_centers(height, width, stride, device) for (height, width), stride, _ in levels]
     counts = [len(level) for level in points]
     repeats = torch.tensor(counts, device=device)
     strides = torch.tensor([stride for _, stride, _ in levels], dtype=torch.float32, device=device)
-    ranges = torch.tensor([size_range for *_, size_range in levels], device=device)
+    ranges = scale * torch.tensor([size_range for *_, size_range in levels], device=device)
     return Locations(
         torch.cat(points), strides.repeat_interleave(repeats), ranges.repeat_interleave(repeats, 0), counts
     )

@@ -90,7 +90,8 @@ class BoxInst(Detector):
     def predict_maps(self, batch: Tensor) -> Maps:
         """Return all that the network predicts for a batch of images, (B, 3, H, W)."""
         pyramid = self.neck(self.backbone(batch))  # P3 to P7
-        locations = make_locations([level.shape[-2:] for level in pyramid], batch.device)
+        sizes = [level.shape[-2:] for level in pyramid]
+        locations = make_locations(sizes, batch.device, self.config.level_scale or 1.0)
         return Maps(self.head(pyramid), self.mask_branch(pyramid), locations)
 
     @torch.no_grad()

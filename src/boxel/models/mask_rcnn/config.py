@@ -22,7 +22,8 @@ class MaskRCNNConfig(Config):
         backbone_norm: Norm layers of the backbone; `frozen_bn` keeps ImageNet's statistics.
         frozen_stages: Leading stages of the backbone that do not learn; 2 are the stem and the first stage.
         neck_channels: Channels of P2-P6.
-        anchor_size: Side of the anchors of P2 in pixels; it doubles from level to level.
+        level_scale: Factor on the sizes of the objects that each level detects; at 1, the paper's, the anchors of P2-P6
+            are 32 to 512 pixels wide. Null: 1 or 0.5 by the boxes of the dataset at the size of training.
         proposals: Maximum number of proposals per image; twice as many in training, before sampling.
         box_samples: Proposals sampled per image in training; at most a quarter of them are positive, and these also
             supervise masks.
@@ -41,7 +42,7 @@ class MaskRCNNConfig(Config):
     backbone_norm: Norm = "frozen_bn"
     frozen_stages: int = 2
     neck_channels: PositiveInt = 256
-    anchor_size: PositiveFloat = 32.0
+    level_scale: PositiveFloat | None = None
     proposals: PositiveInt = 1000
     box_samples: int = 512
     box_channels: PositiveInt = 1024

@@ -24,6 +24,9 @@ from boxel.models.mask_rcnn.config import MaskRCNNConfig
 STRIDES = (4, 8, 16, 32)
 """Strides of P2 to P5, which proposals are cropped from; P6 only gives proposals."""
 
+ANCHOR_SIZES = (32, 64, 128, 256, 512)
+"""Sides of the anchors of P2 to P6, in pixels."""
+
 ANCHOR_RATIOS = (0.5, 1.0, 2.0)
 """Height / width of the anchors."""
 
@@ -47,7 +50,8 @@ class RegionProposalNetwork(rpn.RegionProposalNetwork):
     """Proposals from P2 to P6, with torchvision's settings; crowds are not background."""
 
     def __init__(self, config: MaskRCNNConfig):
-        sizes = tuple((config.anchor_size * 2**level,) for level in range(5))
+        scale = config.level_scale or 1.0
+        sizes = tuple((scale * size,) for size in ANCHOR_SIZES)
         anchors = AnchorGenerator(sizes, (ANCHOR_RATIOS,) * len(sizes))
         top_n = {"training": 2 * config.proposals, "testing": config.proposals}
         super().__init__(

@@ -13,6 +13,7 @@ from boxel.models.boxinst.matching import (
     cell_centers,
     centerness,
     inside_any_box,
+    instance_centers,
     make_locations,
     match_locations,
     sample_locations_per_box,
@@ -27,10 +28,15 @@ def make_all_locations(height, width):
     return make_locations([(-(-height // stride), -(-width // stride)) for stride in STRIDES])
 
 
+def match_boxes(locations, boxes):
+    """Matches around the centers of the boxes."""
+    return match_locations(locations, boxes, (boxes[:, :2] + boxes[:, 2:]) / 2)
+
+
 def match_p3(boxes, size=32):
     """Matches of a square image at stride 8 alone, as a map."""
     locations = make_locations([(size // 8, size // 8)])._replace(size_ranges=torch.tensor([[-1.0, 64.0]]))
-    matched = match_locations(locations, torch.tensor(boxes).float().reshape(-1, 4))
+    matched = match_boxes(locations, torch.tensor(boxes).float().reshape(-1, 4))
     return matched.reshape(size // 8, -1)
 
 
@@ -54,6 +60,29 @@ def test_locations_within_the_radius_are_positive(center, positive):
     assert torch.equal(found == 0, inside[:, None] & inside)
 
 
+def test_an_instance_with_a_mask_is_centered_on_its_mass():
+    """An L of 7 pixels, 5 of them in a column; beside it a filled box, an empty mask and a hint."""
+    masks = torch.zeros(4, 8, 10, dtype=torch.uint8)
+    masks[0, 2:7, 4] = masks[0, 6, 4:7] = 1
+    masks[1, :3] = masks[3, :3] = 1
+    boxes = torch.tensor([[4.0, 2, 7, 7], [0, 0, 10, 3], [2, 4, 8, 6], [0, 0, 4, 8]])
+    found = instance_centers(boxes, masks, torch.tensor([True, True, True, False]))
+    # x: five pixels at 4.5, one at 5.5 and 6.5; y: one each at 2.5 to 5.5, three at 6.5.
+    expected = [[(5 * 4.5 + 5.5 + 6.5) / 7, (2.5 + 3.5 + 4.5 + 5.5 + 3 * 6.5) / 7], [5, 1.5], [5, 5], [2, 4]]
+    torch.testing.assert_close(found, torch.tensor(expected))
+    assert instance_centers(torch.zeros(0, 4), torch.zeros(0, 8, 10), torch.zeros(0).bool()).shape == (0, 2)
+
+
+def test_locations_around_a_center_beside_that_of_the_box_are_positive_if_inside_it():
+    """Locations at 4, 12, 20, 28; those less than 12 pixels from 3, in a box that starts at 2."""
+    locations = make_locations([(4, 4)])._replace(size_ranges=torch.tensor([[-1.0, 64.0]]))
+    found = match_locations(
+        locations, torch.tensor([[2.0, 2.0, 32.0, 32.0]]), torch.tensor([[3.0, 29.0]])
+    ).reshape(4, 4)
+    assert (found[:, 0] == 0).tolist() == [False, False, True, True]
+    assert (found[3] == 0).tolist() == [True, True, False, False]
+
+
 def test_center_sampling_stays_inside_the_box():
     found = match_p3([[10, 2, 14, 30]])  # 4 pixels wide: only the column at 12 is inside
     assert (found[:, 1] == 0).tolist() == [False, True, True, False]
@@ -74,7 +103,7 @@ def test_size_ranges_include_both_ends():
     """The farthest side is 64 pixels away: the location is positive on P3 and on P4, not on P5."""
     points = torch.full((3, 2), 64.0)
     locations = Locations(points, torch.tensor([8.0, 16.0, 32.0]), torch.tensor(SIZE_RANGES[:3]), [1, 1, 1])
-    assert match_locations(locations, torch.tensor([[0.0, 0.0, 128.0, 128.0]])).tolist() == [0, 0, -1]
+    assert match_boxes(locations, torch.tensor([[0.0, 0.0, 128.0, 128.0]])).tolist() == [0, 0, -1]
 
 
 def test_a_scale_of_a_half_halves_the_sizes_of_all_levels():
@@ -84,7 +113,7 @@ def test_a_scale_of_a_half_halves_the_sizes_of_all_levels():
     assert [low for low, _ in ranges[1:]] == [32, 64, 128, 256]
     assert [high for _, high in ranges] == [32, 64, 128, 256, INF]
     for side, expected in ((60, 0), (80, 1), (2000, 4)):
-        found = match_locations(locations, torch.tensor([[0.0, 0.0, side, side]]))
+        found = match_boxes(locations, torch.tensor([[0.0, 0.0, side, side]]))
         levels = [(level >= 0).any().item() for level in found.split(locations.level_sizes)]
         assert levels.index(True) == expected
 
@@ -94,7 +123,7 @@ def test_a_scale_of_a_half_halves_the_sizes_of_all_levels():
 )
 def test_boxes_go_to_the_level_of_their_size(side, levels):
     locations = make_all_locations(side, side)
-    found = match_locations(locations, torch.tensor([[0.0, 0.0, side, side]]))
+    found = match_boxes(locations, torch.tensor([[0.0, 0.0, side, side]]))
     assert [i for i, level in enumerate(found.split(locations.level_sizes)) if (level >= 0).any()] == levels
 
 
@@ -123,7 +152,7 @@ def test_matches_equal_torchvision(seed):
     )
     anchors = [torch.cat([points - half, points + half], 1)]
     theirs = FCOS.compute_loss(fcos, [{"boxes": boxes}], {}, anchors, counts)[0]
-    ours = match_locations(locations, boxes)
+    ours = match_boxes(locations, boxes)
     assert torch.equal(ours, theirs)
     assert len(ours.unique()) > 15
 

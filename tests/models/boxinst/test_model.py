@@ -291,6 +291,19 @@ def test_instances_with_masks_and_without_in_one_batch(small, step, target, fill
     assert torch.equal(given["masks"][given["has_mask"]], filled(learned)[:, 2::4, 2::4].bool())
 
 
+def test_masks_decide_where_locations_are_positive(small, step, target, seen):
+    """The mask is the left part of a box, centered 20 pixels left of its center; a hint changes nothing."""
+    mask = torch.zeros(1, 64, 64, dtype=torch.uint8)
+    mask[:, 8:56, 4:20] = 1
+    columns = {}
+    for known in (True, False):
+        step(small, [target([[4, 8, 60, 56]], masks=mask, has_mask=torch.tensor([known]))])
+        detection = seen["detection"]
+        points = detection["points"][:64][detection["positive"][0, :64]]
+        columns[known] = sorted({int(x) for x in points[:, 0]})
+    assert columns == {True: [12, 20], False: [28, 36]}
+
+
 SQUARE = torch.zeros(1, 64, 64, dtype=torch.uint8)
 SQUARE[:, 8:40, 8:40] = 1
 

@@ -18,7 +18,7 @@ TOPK_CANDIDATES = 1000
 """Maximum number of locations per pyramid level before NMS."""
 
 CENTER_RADIUS = 1.5
-"""Strides around the center of a box within which locations are positive."""
+"""Strides around the center of an instance within which locations are positive."""
 
 
 class Locations(NamedTuple):
@@ -70,17 +70,42 @@ def boxes_around(points: Tensor, distances: Tensor) -> Tensor:
     return torch.cat([points - distances[:, :2], points + distances[:, 2:]], dim=1)
 
 
-def match_locations(locations: Locations, gt_boxes: Tensor) -> Tensor:
+def instance_centers(gt_boxes: Tensor, masks: Tensor, has_mask: Tensor) -> Tensor:
+    """Return the (N, 2) centers of mass, x and y, of instances with a mask, and those of the boxes of the others.
+
+    Args:
+        gt_boxes: (N, 4) xyxy pixels.
+        masks: (N, H, W), 1 in the instance and 0 elsewhere.
+        has_mask: (N,) bool; an instance whose mask is empty counts as one without.
+
+    Examples:
+        >>> mask = torch.zeros(1, 4, 4)
+        >>> mask[0, 0, :2] = mask[0, 1, 0] = 1
+        >>> instance_centers(torch.tensor([[0.0, 0.0, 2.0, 2.0]]), mask, torch.tensor([True]))
+        tensor([[0.8333, 0.8333]])
+
+    References:
+        Tian et al., Conditional Convolutions for Instance Segmentation, ECCV 2020, section 3.2 ("mass center").
+    """
+    centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
+    known = has_mask & (masks.flatten(1).amax(1) > 0)
+    mass = masks[known].float()  # (M, H, W)
+    y, x = (torch.arange(side, device=mass.device) + 0.5 for side in mass.shape[1:])
+    moments = torch.stack([(mass.sum(1) * x).sum(1), (mass.sum(2) * y).sum(1)], 1)  # (M, 2)
+    centers[known] = moments / mass.sum((1, 2))[:, None]
+    return centers
+
+
+def match_locations(locations: Locations, gt_boxes: Tensor, centers: Tensor) -> Tensor:
     """Return the index of the box, of (N, 4), that each location must predict, (L,) int64; -1 for background.
 
-    A location is positive for a box if it lies inside it, within `CENTER_RADIUS` strides of its center, and the size of
-    the box suits its level. The smallest of several boxes wins.
+    A location is positive for a box if it lies inside it, within `CENTER_RADIUS` strides of the (N, 2) center of its
+    instance, and the size of the box suits its level. The smallest of several boxes wins.
     """
     points, strides, ranges, _ = locations
     if len(gt_boxes) == 0:
         return torch.full((len(points),), -1, dtype=torch.int64, device=points.device)
     distances = side_distances(points[:, None], gt_boxes[None])  # (L, N, 4)
-    centers = (gt_boxes[:, :2] + gt_boxes[:, 2:]) / 2
     near = (points[:, None] - centers[None]).abs().amax(-1) < CENTER_RADIUS * strides[:, None]
     largest = distances.amax(-1)
     fits = (largest >= ranges[:, :1]) & (largest <= ranges[:, 1:])

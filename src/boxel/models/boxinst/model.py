@@ -25,6 +25,7 @@ from boxel.models.boxinst.matching import (
     Locations,
     boxes_around,
     inside_any_box,
+    instance_centers,
     make_locations,
     match_locations,
     sample_locations_per_box,
@@ -175,7 +176,8 @@ class BoxInst(Detector):
         config = self.config
         own = separate_crowds(target)
         gt_boxes, gt_labels, has_mask = own["boxes"], own["labels"], own["has_mask"]
-        matched_idxs = match_locations(maps.locations, gt_boxes)
+        centers = instance_centers(gt_boxes, own["masks"], has_mask)
+        matched_idxs = match_locations(maps.locations, gt_boxes, centers)
         masks = _sample_cell_centers(own["masks"], *grid)
         location = (matched_idxs >= 0).nonzero().squeeze(1)
         if not any(

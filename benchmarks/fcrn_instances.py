@@ -13,20 +13,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-import torch.nn.functional as F
 from _record import Table, arguments
 from _runs import read_coco, train_once
 
 import boxel
-from boxel.data import Annotations
-from boxel.data.images import read_image
-from boxel.data.label_maps import IGNORE_INDEX, make_label_map
 from boxel.evaluation import region_ap
 from boxel.evaluation.run import predict_dataset
 from boxel.evaluation.semantic import measure_segmenter
-from boxel.models.inference import inference_config, predict_batch
 
 ROWS: dict[str, dict[str, Any]] = {
     "plain": {"model.min_kept": None, "model.size_power": 0.0},
@@ -81,35 +74,10 @@ def main() -> None:
             **ROWS[row],
         )
         model = boxel.load(out)
-        for classes, found in {
-            "predicted": predict_dataset(model, truth),
-            "true": with_true_classes(model, truth),
-        }.items():
-            measured = region_ap(truth, found)
+        for classes in ("predicted", "true"):
+            measured = region_ap(truth, predict_dataset(model, truth, true_classes=classes == "true"))
             table.add(f"{kind}, {row}", classes, *(measured[name] for name in columns[1:]))
     table.write(seeds=[0])
-
-
-def with_true_classes(model: Any, truth: Annotations) -> list[dict[str, Any]]:
-    """Results where the true class of each pixel stands for the semantic network's."""
-    detect, looking = model.detect, inference_config(model)
-    results = []
-    for image in range(len(truth)):
-        photo = read_image(truth.image_path(image))
-        labels = torch.from_numpy(make_label_map(truth, image, photo.shape[:2]).astype(np.int64))
-        labels[labels == IGNORE_INDEX] = 0
-        true = F.one_hot(labels, model.num_classes + 1).permute(2, 0, 1).float()
-
-        def known(shown: list[torch.Tensor], true: torch.Tensor = true) -> Any:
-            stride = model.network.stride
-            cells = [-(-side // stride) for side in shown[0].shape[-2:]]
-            return detect(shown, [F.interpolate(true[None], cells, mode="nearest-exact")[0]])
-
-        model.detect = known
-        (found,) = predict_batch(model, [photo], looking)
-        results += found.to_coco(truth.image_ids[image])
-    model.detect = detect
-    return results
 
 
 if __name__ == "__main__":

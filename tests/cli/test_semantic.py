@@ -86,6 +86,8 @@ def test_fcrn_instances_is_trained_on_a_semantic_model_and_evaluated(
     capsys.readouterr()
     assert main(["evaluate", run, masks, "--no-boundary", "--regions"]) == 0
     assert "mAPr_vol" in capsys.readouterr().out
+    assert main(["evaluate", run, masks, "--no-boundary", "--regions", "--true-classes"]) == 0
+    assert "mAPr_vol" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -30,6 +30,8 @@ class EvaluateConfig(Config):
         scales: Factors on the size of the image; the predictions at all of them are merged.
         score_threshold: Minimum score of a detection.
         batch_size: Images per forward pass, padded to one size, which changes scores slightly.
+        true_classes: Vote on the true classes of pixels instead of the predicted ones, the paper's pilot experiment
+            (runs of `fcrn-instances`).
         tile: Predict larger images in overlapping squares of this side (semantic models). None: whole images.
         shifts: Interleave n x n passes, each shifted by a fraction of a cell (semantic models).
         crf: Refine with a CRF, with the settings that `boxel tune-crf` found for the model (semantic models).
@@ -51,6 +53,7 @@ class EvaluateConfig(Config):
     scales: tuple[float, ...] = (1.0,)
     score_threshold: ClosedUnitInterval = 0.0
     batch_size: PositiveInt = 1
+    true_classes: bool = False
     tile: PositiveInt | None = None
     shifts: PositiveInt = 1
     crf: bool = False

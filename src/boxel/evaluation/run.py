@@ -178,7 +178,7 @@ _OF_DETECTOR = ("short_side", "score_threshold", "flip", "scales")
 _OF_SEGMENTER = ("long_side", "tile", "shifts", "crf", "flip", "scales")
 _KINDS: dict[Kind, tuple[str, tuple[str, ...]]] = {
     "results": ("a results file", _OF_DETECTIONS),
-    "detector": ("an instance model", (*_OF_DETECTIONS, *_OF_DETECTOR, "batch_size")),
+    "detector": ("an instance model", (*_OF_DETECTIONS, *_OF_DETECTOR, "batch_size", "true_classes")),
     "dataset": ("a labeled dataset", ("categories", "baselines", "plain")),
     "box_to_mask": (
         "a model that predicts masks of given boxes",
@@ -233,7 +233,8 @@ def _evaluate_detections(
         model = _load(subject, config.device)
         config = replace(config, class_agnostic=config.class_agnostic or is_class_agnostic(model))
         inference = inference_config(model, **_settings(config, _OF_DETECTOR))
-        results = predict_dataset(model, truth, inference, config.batch_size, config.class_agnostic, errors)
+        how = config.batch_size, config.class_agnostic, errors, config.true_classes
+        results = predict_dataset(model, truth, inference, *how)
         positions = range(len(results))
     elif isinstance(subject, (str, Path)) and Path(subject).is_dir():
         results, errors = read_yolo_predictions(subject, truth)
@@ -337,6 +338,7 @@ def predict_dataset(
     batch_size: int = 1,
     class_agnostic: bool = False,
     errors: list[str] | None = None,
+    true_classes: bool = False,
 ) -> list[Result]:
     """Predict the instances of every image of a dataset, under its own image and category ids.
 
@@ -349,6 +351,7 @@ def predict_dataset(
         batch_size: Images per forward pass.
         class_agnostic: Keep detections of any category, for an evaluation without classes.
         errors: Gets a message per image that cannot be read, whose instances count as missed; each is also logged.
+        true_classes: Vote on the true classes of pixels instead of the predicted ones (models of `fcrn-instances`).
 
     Returns:
         Detections in the COCO results format.
@@ -364,6 +367,7 @@ def predict_dataset(
         >>> predict_dataset(model.eval(), data, InferenceConfig(short_side=64))  # it has learned nothing yet
         []
     """
+    from boxel.evaluation.true_classes import predict_with_true_classes
     from boxel.models.prediction import iter_predictions
 
     ids = {category.name: category.id for category in data.categories}
@@ -372,11 +376,18 @@ def predict_dataset(
         _check_categories(model, data)
     paths = [data.image_path(index) for index in range(len(data))]
     results: list[Result] = []
+    predictions = (
+        predict_with_true_classes(model, data, config, errors)
+        if true_classes
+        else (
+            (one.index, cast("Instances", one.result))
+            for one in iter_predictions(model, paths, config, batch_size, errors=errors)
+        )
+    )
     done = 0
-    for prediction in iter_predictions(model, paths, config, batch_size, errors=errors):
+    for index, instances in predictions:
         done += 1
-        instances = cast("Instances", prediction.result)
-        rows = instances.to_coco(data.image_ids[prediction.index])
+        rows = instances.to_coco(data.image_ids[index])
         for row, name in zip(rows, instances.names, strict=True):
             if class_agnostic or name in ids:
                 results.append({**row, "category_id": ids.get(name, row["category_id"])})

@@ -87,7 +87,10 @@ def inference_config_from_training(settings: Mapping[str, Any]) -> InferenceConf
 
 @torch.inference_mode()
 def predict_batch(
-    model: InstanceModel, images: Sequence[NDArray[np.uint8]], config: InferenceConfig | None = None
+    model: InstanceModel,
+    images: Sequence[NDArray[np.uint8]],
+    config: InferenceConfig | None = None,
+    classes: Sequence[Tensor] | None = None,
 ) -> list[Instances]:
     """Predict the instances of a batch of images.
 
@@ -95,6 +98,8 @@ def predict_batch(
         model: In eval mode.
         images: (H, W, 3) RGB each, of any sizes.
         config: Preprocessing and test-time augmentation; that of the training if None.
+        classes: Of :class:`~boxel.models.FCRNInstances`, (K + 1, H, W) scores of the classes of each image's pixels
+            instead of the predicted ones.
 
     Returns:
         One :class:`Instances` per image.
@@ -112,7 +117,10 @@ def predict_batch(
         resized = [resize(image, scale * _resize_factor(image, config)) for image in tensors]
         for flipped in (False, True) if config.flip else (False,):
             inputs = [image.flip(-1) if flipped else image for image in resized]
-            for index, detections in enumerate(model.detect(inputs)):
+            known = (
+                [] if classes is None else [[scores.flip(-1) if flipped else scores for scores in classes]]
+            )
+            for index, detections in enumerate(model.detect(inputs, *known)):
                 size = inputs[index].shape[-2:]
                 passes[index].append(_to_image(detections, size, images[index].shape[:2], flipped))
     return [

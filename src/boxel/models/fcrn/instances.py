@@ -78,8 +78,8 @@ class FCRNInstances(Detector):
 
         Args:
             images: (3, H, W) float RGB in [0, 1] each, of any sizes.
-            classes: Instead of the scores of the semantic network, (K + 1, h, w) scores of the cells of a batch of the
-                images; 1 and 0 for known classes (the paper's pilot experiment).
+            classes: Instead of the scores of the semantic network, (K + 1, h, w) scores in each image, on grids of any
+                size; 1 and 0 for known classes (the paper's pilot experiment, Section 3.2).
         """
         stride = self.network.stride
         batch, sizes = pad_batch(images, self.network.padding_color, max(stride, self.semantic.stride))
@@ -88,6 +88,12 @@ class FCRNInstances(Detector):
             scores = self.semantic(batch).softmax(1)
             # The cells of the two networks may have different sizes.
             classes = list(interpolate(scores, offsets.shape[-2:], mode="bilinear"))
+        else:
+            cells = [[ceil(side / stride) for side in size] for size in sizes]
+            classes = [
+                interpolate(scores[None], own, mode="nearest-exact")[0]
+                for scores, own in zip(classes, cells, strict=True)
+            ]
         return [
             self._vote(own, image_offsets, size)
             for own, image_offsets, size in zip(classes, offsets, sizes, strict=True)

@@ -1,5 +1,7 @@
 """Projection loss (Eq. 1-3 of BoxInst)."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -34,6 +36,14 @@ def test_equation_3_by_hand():
     # rows: maxima .8 .6 of a box in the first: 1 - 1.6 / (1 + 1); columns: .8 .6 of both: 1 - 2.8 / (1 + 2)
     expected = 0.2 + (1 - 2.8 / 3)
     assert projection_loss(logits, span(1, 0), span(1, 1)).item() == pytest.approx(expected, abs=2e-5)
+
+
+def test_cross_entropy_by_hand():
+    """Rows: maxima .8 .6 of a box in the first; columns: .8 .6 of both; a mean over the two of each axis."""
+    logits = torch.tensor([[[0.8, 0.2], [0.4, 0.6]]]).logit()
+    expected = -(math.log(0.8) + math.log(0.4)) / 2 - (math.log(0.8) + math.log(0.6)) / 2
+    found = projection_loss(logits, span(1, 0), span(1, 1), "cross-entropy")
+    assert found.shape == (1,) and found.item() == pytest.approx(expected)
 
 
 def test_equation_3_as_it_is_written():

@@ -43,6 +43,7 @@ def test_the_base_has_the_settings_of_section_3_1():
     assert (model.backbone, model.tau, model.patch_size, model.dilation) == ("resnet50.tv_in1k", 0.1, 3, 2)
     assert (model.affinity_inside, model.affinity_normalizer, model.affinity_warmup) == ("either", "edges", 0)
     assert (model.mask_features, model.mask_width, model.area_weight) == (16, 16, 0)
+    assert (model.mask_norm, model.projection_loss) == ("bn", "dice")
     assert (config.data.mask_classes, config.data.val_share) == ([], 0)
     assert config.augment.short_sides == [640, 672, 704, 736, 768, 800] and config.augment.max_size == 1333
     assert (config.optim.lr, config.optim.momentum, config.optim.weight_decay) == (0.01, 0.9, 1e-4)

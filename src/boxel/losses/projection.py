@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from boxel.losses.dice import dice_loss, full_precision
+from boxel.losses.types import Projection
 
 
-def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-    """Dice loss between the projections of a mask and of its box, summed over both axes.
+def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor, kind: Projection = "dice") -> Tensor:
+    """Dice loss or cross-entropy between the projections of a mask and of its box, summed over both axes.
 
     A projection is the maximum along an axis. The sigmoid is monotonic, so it is applied after the maximum: the same
     value from h + w numbers instead of h * w.
@@ -18,9 +20,10 @@ def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         rows: (N, h) bool, rows of the grid in each box: the box's projection on y. :func:`~boxel.masks.box_spans`
             returns rows and columns.
         columns: (N, w) bool, columns of the grid in each box.
+        kind: ``"dice"`` is Eq. 3, ``"cross-entropy"`` the mean over the rows or columns (footnote 2).
 
     Returns:
-        (N,) losses in [0, 2]; BoxInst takes their mean over instances.
+        (N,) losses, those of ``"dice"`` in [0, 2]; BoxInst takes their mean over instances.
 
     Examples:
         >>> import torch
@@ -37,4 +40,11 @@ def projection_loss(logits: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         return logits.flatten(1).sum(1)
     logits = full_precision(logits)
     on_y, on_x = logits.max(2).values, logits.max(1).values
-    return dice_loss(on_y.sigmoid(), rows) + dice_loss(on_x.sigmoid(), columns)
+    return _compare(on_y, rows, kind) + _compare(on_x, columns, kind)
+
+
+def _compare(logits: Tensor, target: Tensor, kind: Projection) -> Tensor:
+    """Return the (N,) losses of (N, n) logits of projections."""
+    if kind == "dice":
+        return dice_loss(logits.sigmoid(), target)
+    return F.binary_cross_entropy_with_logits(logits, target.to(logits.dtype), reduction="none").mean(1)

@@ -11,5 +11,8 @@ Normalizer = Literal["supervised", "edges"]
 MixingSpace = Literal["logits", "probabilities"]
 """What is mixed of two heads."""
 
+Projection = Literal["dice", "cross-entropy"]
+"""How the projections of a mask and of its box are compared."""
+
 Reduction = Literal["mean", "sum"]
 """How the terms of one instance become one number."""

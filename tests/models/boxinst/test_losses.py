@@ -317,6 +317,14 @@ def test_options_of_the_affinity_loss(option, value):
     assert losses["mask"] == plain["mask"]
 
 
+def test_cross_entropy_is_an_option_of_both_projections():
+    """Equal logits everywhere, so ln 2 on each axis; Eq. 6 adds the ln 2 of each edge where nothing is known."""
+    logits, options = torch.zeros(2, 4, 4), {"projection_loss": "cross-entropy"}
+    losses = compute_losses(logits, [True, False], FULL[None], supervised_loss="affinity", **options)
+    assert losses["projection"].item() == pytest.approx(2 * LN2 / 2)
+    assert losses["mask"].item() == pytest.approx((2 * LN2 + LN2) / 2)
+
+
 def test_area_loss_is_the_mean_over_boxed_instances():
     case = random_case()
     boxed = ~case["has_mask"]

@@ -90,6 +90,8 @@ def kinds(model: nn.Module) -> set[str]:
         ("head_convs", 3, lambda m: [len(m.head.class_tower), len(m.head.box_tower)], [3, 3], [9, 9]),
         ("mask_convs", 2, lambda m: len(m.mask_branch.tower), 1, 2),
         ("mask_channels", 64, lambda m: m.mask_branch.tower[0][0].out_channels, 40, 64),
+        ("mask_norm", "bn", lambda m: kinds(m.mask_branch), {"GroupNorm"}, {"BatchNorm2d"}),
+        ("mask_norm", "sync_bn", lambda m: kinds(m.mask_branch), {"GroupNorm"}, {"SyncBatchNorm"}),
         ("mask_features", 8, lambda m: m.mask_branch.out.out_channels, 16, 8),
         ("mask_features", 8, lambda m: m.head.controller.out_channels, 233, 169),
         ("mask_width", 16, lambda m: m.head.controller.out_channels, 233, 593),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from boxel.layers.types import Norm
-from boxel.losses.types import Inside, Normalizer
+from boxel.losses.types import Inside, Normalizer, Projection
 from boxel.utils.config import (
     ClosedUnitInterval,
     Config,
@@ -36,10 +36,12 @@ class BoxInstConfig(Config):
         head_convs: 3x3 convolutions in each tower of the detection head.
         mask_convs: 3x3 convolutions of the mask branch.
         mask_channels: Channels of the mask branch.
+        mask_norm: Norm layers of the mask branch; `bn` is CondInst's, for two images and more per device.
         mask_features: Channels that the mask branch passes to the dynamic head (section 3.1 raises 8 to 16).
         mask_width: Channels of the dynamic head's hidden layers. (mask_features, mask_width) of (8, 8) are
             CondInst's 169 parameters per instance, (16, 8) 233, (16, 16) 593.
         projection_weight: Weight of Eq. 3 for instances without a mask; 0 omits it (Tables 3, 6, 7).
+        projection_loss: `dice` (Eq. 3) or `cross-entropy` (footnote 2) of the projections, also of those in Eq. 6.
         affinity_weight: Weight of Eq. 8 for instances without a mask; 0 omits it (Tables 3, 6, 7). If both weights,
             `area_weight` and `hint_weight` are 0, such instances are discarded in mask learning (first rows of Tables 6
             and 7).
@@ -76,9 +78,11 @@ class BoxInstConfig(Config):
     head_convs: NonNegativeInt = 4
     mask_convs: NonNegativeInt = 4
     mask_channels: PositiveInt = 128
+    mask_norm: Literal["bn", "sync_bn", "gn"] = "gn"
     mask_features: PositiveInt = 16
     mask_width: PositiveInt = 8
     projection_weight: NonNegativeFloat = 1.0
+    projection_loss: Projection = "dice"
     affinity_weight: NonNegativeFloat = 1.0
     area_weight: NonNegativeFloat = 0.0
     hint_weight: NonNegativeFloat = 0.0

@@ -10,7 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from boxel.layers.decoder import upsample
-from boxel.layers.norm import group_norm
+from boxel.layers.norm import exchange_batch_norm, group_norm
+from boxel.layers.types import Norm
 from boxel.models.boxinst.matching import STRIDES
 
 
@@ -86,11 +87,12 @@ class MaskBranch(nn.Module):
         Tian et al., Conditional Convolutions for Instance Segmentation, ECCV 2020, section 3.2.
     """
 
-    def __init__(self, in_channels: int, channels: int, features: int, convs: int):
+    def __init__(self, in_channels: int, channels: int, features: int, convs: int, norm: Norm = "gn"):
         super().__init__()
         self.lateral = nn.ModuleList(_normalized_conv(in_channels, channels) for _ in range(3))
         self.tower = nn.Sequential(*(_normalized_conv(channels, channels) for _ in range(convs)))
         self.out = nn.Conv2d(channels, features, 1)
+        exchange_batch_norm(self, norm)
 
     def forward(self, pyramid: list[Tensor]) -> Tensor:
         """Return the features that all instances of an image share, (B, features, H / 8, W / 8), from P3 to P7."""
@@ -122,4 +124,4 @@ def _flatten(maps: Tensor) -> Tensor:
 def _normalized_conv(in_channels: int, channels: int) -> nn.Sequential:
     conv = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
     nn.init.kaiming_normal_(conv.weight, mode="fan_out", nonlinearity="relu")
-    return nn.Sequential(conv, group_norm(channels), nn.ReLU(inplace=True))
+    return nn.Sequential(conv, nn.BatchNorm2d(channels), nn.ReLU(inplace=True))

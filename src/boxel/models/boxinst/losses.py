@@ -86,7 +86,8 @@ def mask_losses(
 
         boxed = ~has_mask
         if config.projection_weight > 0:
-            losses["projection"] = projection_loss(logits[boxed], rows[boxed], columns[boxed]).sum() / total
+            projection = projection_loss(logits[boxed], rows[boxed], columns[boxed], config.projection_loss)
+            losses["projection"] = projection.sum() / total
         if config.affinity_weight > 0 or config.supervised_loss == "affinity":
             similarity = color_similarity(images, valid, MASK_STRIDE, size, dilation)
             existing = similarity >= 0
@@ -115,7 +116,7 @@ def mask_losses(
             spans, index = (rows[has_mask], columns[has_mask]), image_index[has_mask]
             grid = {"size": size, "dilation": dilation, "existing": existing, "image_index": index}
             pairwise = supervised_affinity_loss(masked_logits, gt_masks, *spans, **grid)
-            projection = projection_loss(masked_logits, *spans)
+            projection = projection_loss(masked_logits, *spans, config.projection_loss)
             losses["mask"] = (projection.sum() + pairwise * len(masked_logits)) / total
         return losses
 

@@ -77,7 +77,8 @@ class BoxInst(Detector):
         params = num_dynamic_params(config.mask_features, config.mask_width)
         self.head = Head(config.neck_channels, num_classes, params, config.head_convs)
         self.mask_branch = MaskBranch(
-            config.neck_channels, config.mask_channels, config.mask_features, config.mask_convs
+            *(config.neck_channels, config.mask_channels, config.mask_features, config.mask_convs),
+            norm=config.mask_norm,
         )
 
     def forward(self, images: list[Tensor], targets: list[Target] | None = None) -> Any:

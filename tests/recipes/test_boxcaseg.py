@@ -118,6 +118,7 @@ def test_a_recipe_trains(name, scenes, tmp_path):
 def test_proxy_mask_rcnn_has_the_papers_schedule(row, batch, lr, steps, drops):
     config = read_config(f"mask-rcnn/{row}")
     assert (config.optim.reference_batch, config.optim.lr, config.steps) == (batch, lr, steps)
+    assert config.optim.bias_lr == 2
     assert [round(share * steps) for share in config.schedule.drops] == drops
     assert (config.augment.short_sides, config.augment.max_size) == ([800], 1333)
     bbtp = row.endswith("bbtp")

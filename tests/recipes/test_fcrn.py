@@ -87,6 +87,7 @@ def test_numbers_of_the_later_code():
     config = read_config("fcrn/cityscapes-r152")
     schedule = make_plan(config, num_samples=2975, processes=4)
     assert (schedule.lr, schedule.warmup) == (0.0016, 0)
+    assert (config.optim.bias_lr, config.optim.weight_decay) == (2, 5e-4)
     assert schedule.steps == pytest.approx(204 * 2975 / 16, rel=0.002)
     assert (config.schedule.kind, config.schedule.power) == ("poly", 1)
     assert config.schedule.hold == pytest.approx(140 / 204, abs=1e-4)

@@ -97,6 +97,24 @@ def test_the_backbone_has_its_own_learning_rate(inside):
     assert rate[id(model["head"].weight)] == 0.5
 
 
+def test_biases_have_their_own_learning_rate_on_top_of_that_of_the_backbone():
+    """Norms have weights too, which are no biases."""
+    model = nn.ModuleDict(
+        {part: nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)) for part in ("backbone", "head")}
+    )
+    optimizer = build_optimizer(model, OptimConfig(backbone_lr=0.1, bias_lr=2, weight_decay=0.3), lr=0.5)
+    rates = {
+        id(p): (group["lr"], group["weight_decay"])
+        for group in optimizer.param_groups
+        for p in group["params"]
+    }
+    assert len(rates) == 8
+    for part, rate in (("backbone", 0.05), ("head", 0.5)):
+        linear, norm = model[part]
+        assert rates[id(linear.weight)] == (rate, 0.3) and rates[id(norm.weight)] == (rate, 0)
+        assert rates[id(linear.bias)] == rates[id(norm.bias)] == (2 * rate, 0)
+
+
 def test_the_optimizer_follows_the_schedule():
     config = BoxInstTraining(steps=9, batch_size=1, schedule=ScheduleConfig(warmup=2))
     config.optim.reference_batch = 0

@@ -66,6 +66,20 @@ def exchange_batch_norm(module: nn.Module, kind: Norm) -> nn.Module:
     return module
 
 
+def synchronize_heads(model: nn.Module) -> None:
+    """Let the batch norms of all parts of a model but its `backbone` have statistics over all devices.
+
+    Examples:
+        >>> model = nn.ModuleDict({"backbone": nn.BatchNorm2d(4), "head": nn.BatchNorm2d(4)})
+        >>> synchronize_heads(model)
+        >>> [type(part).__name__ for part in model.values()]
+        ['BatchNorm2d', 'SyncBatchNorm']
+    """
+    for name, part in model.named_children():
+        if name != "backbone":
+            model.add_module(name, exchange_batch_norm(part, "sync_bn"))
+
+
 class FrozenBatchNorm2dAct(FrozenBatchNorm2d):
     """Frozen batch norm as one kernel, with the activation that follows it.
 

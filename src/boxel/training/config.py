@@ -69,6 +69,7 @@ class OptimConfig(Config):
         name: `sgd` or `adamw`.
         lr: Learning rate at `reference_batch` samples per step, scaled in proportion to the effective batch size.
         backbone_lr: Factor on `lr` for the backbone; 0.1 keeps AdamW from washing out pretrained features.
+        bias_lr: Factor on the learning rate of biases.
         momentum: Momentum of SGD.
         weight_decay: Decay of weights; norms and biases have none.
         reference_batch: Samples per step for which `lr`, `steps` and `warmup` are meant; 0 takes them as they are.
@@ -78,6 +79,7 @@ class OptimConfig(Config):
     name: Literal["sgd", "adamw"] = "sgd"
     lr: NonNegativeFloat = 0.01
     backbone_lr: NonNegativeFloat = 1.0
+    bias_lr: NonNegativeFloat = 1.0
     momentum: ClosedUnitInterval = 0.9
     weight_decay: NonNegativeFloat = 1e-4
     reference_batch: NonNegativeInt = 16

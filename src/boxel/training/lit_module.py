@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from boxel.data.annotations import Annotations
 from boxel.data.dataset import ImageDataset, collate
 from boxel.training.config import TrainConfig
-from boxel.training.schedule import Plan, build_optimizer, build_scheduler
+from boxel.training.schedule import Plan, build_optimizer, build_scheduler, lr_factor
 
 logger = logging.getLogger(__name__)
 
@@ -64,8 +64,9 @@ class Task(pl.LightningModule):
         self.log_dict({f"loss/{name}": loss.detach() for name, loss in losses.items()}, batch_size=size)
         self.log_dict({f"weight/{name}": float(weights[name]) for name in losses}, batch_size=size)
         self.log("loss/total", total.detach(), prog_bar=True, batch_size=size)
-        groups = self.optimizers().param_groups  # type: ignore[union-attr]
-        self.log("lr", max(group["lr"] for group in groups), batch_size=1)
+        plan, schedule = self.plan, self.config.schedule
+        factor = lr_factor(self.global_step, plan.steps, plan.warmup, schedule)
+        self.log("lr", plan.lr * factor, batch_size=1)
         self.loss_was_finite = math.isfinite(float(total.detach()))
         if not self.loss_was_finite:
             broken = [name for name, loss in losses.items() if not torch.isfinite(loss)]

@@ -65,17 +65,20 @@ def lr_factor(step: int, steps: int, warmup: int, config: ScheduleConfig) -> flo
 
 
 def build_optimizer(model: nn.Module, config: OptimConfig, lr: float) -> Optimizer:
-    """Build SGD or AdamW, with no weight decay on norms and biases and a learning rate of its own for the backbone.
+    """Build SGD or AdamW, with no weight decay on norms and biases and learning rates of the backbone and of biases.
 
-    The names of the backbone's parameters have a part `backbone`; `lr` is the maximum of the other layers.
+    The names of the backbone's parameters have a part `backbone`; `lr` is the maximum of the other weights.
     """
-    pretrained = {id(p) for name, p in model.named_parameters() if "backbone" in name.split(".")}
+    factors = {
+        id(p): (config.backbone_lr if "backbone" in name.split(".") else 1.0)
+        * (config.bias_lr if name.split(".")[-1] == "bias" else 1.0)
+        for name, p in model.named_parameters()
+    }
     groups = []
     for group in param_groups_weight_decay(model, config.weight_decay):
-        for factor, inside in ((1.0, False), (config.backbone_lr, True)):
-            parameters = [p for p in group["params"] if (id(p) in pretrained) == inside]
-            if parameters:
-                groups.append({**group, "params": parameters, "lr": lr * factor})
+        for factor in sorted({factors[id(p)] for p in group["params"]}, reverse=True):
+            parameters = [p for p in group["params"] if factors[id(p)] == factor]
+            groups.append({**group, "params": parameters, "lr": lr * factor})
     if config.name == "adamw":
         return AdamW(groups, lr=lr)
     return SGD(groups, lr=lr, momentum=config.momentum)

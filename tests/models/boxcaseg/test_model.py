@@ -229,6 +229,16 @@ def test_losses_are_in_full_precision():
 # inputs --------------------------------------------------------------------------------------------------------
 
 
+def test_synchronized_norms_are_those_of_the_whole_network():
+    """The neck, the fine level, the weak, the salient and the transferred head, as in the authors' code."""
+    for options in ({"neck": "concat"}, {"heads": ["shared"], "neck": "top_down", "fine_channels": 8}):
+        model, plain = (build(backbone_norm=norm, **options) for norm in ("sync_bn", "bn"))
+        norms = [m for m in model.modules() if isinstance(m, nn.modules.batchnorm._BatchNorm)]
+        assert all(isinstance(norm, nn.SyncBatchNorm) for norm in norms)
+        assert len(norms) == sum(isinstance(m, nn.BatchNorm2d) for m in plain.modules())
+        assert model.state_dict().keys() == plain.state_dict().keys()
+
+
 def test_necks():
     assert isinstance(build().neck, TopDown) and build().neck.channels == 8
     side_by_side = build(neck="concat")

@@ -52,6 +52,16 @@ def test_distances_are_pixels_of_the_level_and_never_negative(head):
         assert (level == torch.tensor(distances)).all()
 
 
+def test_distances_are_computed_in_full_precision(head):
+    """Under autocast a bfloat16 convolution would round 100.3 strides to 100.5."""
+    nn.init.zeros_(head.regress.weight)
+    nn.init.constant_(head.regress.bias, 100.3)
+    with torch.autocast("cpu", torch.bfloat16):
+        distances = head(maps()).distances
+    assert distances.dtype == torch.float32
+    torch.testing.assert_close(distances[0, 0], torch.full((4,), 802.4))
+
+
 @pytest.mark.parametrize("location", [[0, 5, 23, 24, 29, 30, 31, 32, 33], [33, 7, 7, 0], []])
 def test_control_is_the_convolution_where_it_is_asked_for(head, location):
     """Corners of a map, several levels and the same place twice; values and gradients."""

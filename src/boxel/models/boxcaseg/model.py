@@ -16,6 +16,7 @@ from boxel.data.annotations import Category
 from boxel.data.sources import ImageLike, to_image
 from boxel.layers.backbone import Backbone
 from boxel.layers.decoder import Concatenate, FineLevel, TopDown, upsample
+from boxel.layers.norm import synchronize_heads
 from boxel.layers.transfer import TransferredHead, segmentation_head
 from boxel.losses.head_mixing import mix_heads
 from boxel.masks.crops import extract_crops
@@ -76,6 +77,8 @@ class BoxCaseg(nn.Module):
         for name in config.heads:
             head = TransferredHead if name == "transferred" else segmentation_head
             self.heads[name] = head(self.neck.channels)
+        if config.backbone_norm == "sync_bn":
+            synchronize_heads(self)
         self.categories: tuple[Category, ...] = (Category(0, "object"),)
         self.settings: dict[str, Any] = {}
 

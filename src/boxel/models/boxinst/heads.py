@@ -54,7 +54,11 @@ class Head(nn.Module):
             tower = self.box_tower(features)
             towers.append(tower)
             logits.append(_flatten(self.classify(self.class_tower(features))))
-            distances.append(_flatten(F.relu(self.scales[level] * self.regress(tower)).float() * stride))
+            with torch.autocast(
+                tower.device.type, enabled=False
+            ):  # bfloat16 cannot place a side of 1000 pixels
+                sides = F.relu(self.scales[level] * self.regress(tower.float()))
+            distances.append(_flatten(sides * stride))
             centerness.append(_flatten(self.center(tower)).squeeze(-1))
         return HeadOutput(torch.cat(logits, 1), torch.cat(distances, 1), torch.cat(centerness, 1), towers)
 

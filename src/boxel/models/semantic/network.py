@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from boxel.layers.backbone import Backbone
 from boxel.layers.classifier import DilatedClassifier, FullyConnectedClassifier, load_fully_connected
+from boxel.layers.norm import synchronize_heads
 from boxel.layers.weights import classifier_state_dict
 from boxel.models.semantic.config import SemanticConfig
 from boxel.utils.errors import BoxelError
@@ -51,6 +52,8 @@ class FullyConvolutional(nn.Module):
         if config.dropout:
             _drop_in_last_blocks(self.backbone.body, config.dropout)
         self.classifier = _build_classifier(self.backbone.channels[0], outputs, config)
+        if config.backbone_norm == "sync_bn":
+            synchronize_heads(self)
 
     @property
     def padding_color(self) -> Tensor:

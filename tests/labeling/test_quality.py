@@ -34,6 +34,7 @@ def labeled(masks, logits=None, boxes=None, votes=1, image=None):
         votes=[Vote(f"t{k}", soft) for k in range(votes)],
         unmerged=list(masks),
         masks=list(masks),
+        undecided=[None] * len(masks),
         agreement=np.ones(len(masks)),
         trusted=np.ones(len(masks), bool),
     )

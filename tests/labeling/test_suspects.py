@@ -26,7 +26,7 @@ def labeled(masks, side=20):
     boxes = np.tile([0.0, 0, side, side], (len(masks), 1))
     regions = [Region(0, 0, side, side)] * len(masks)
     image = np.zeros((40, 40, 3), np.uint8)
-    return LabeledImage(image, boxes, regions, [], list(masks), list(masks), boxes[:, 0], boxes[:, 0] > 0)
+    return LabeledImage(image, boxes, regions, [], list(masks), list(masks), [], boxes[:, 0], boxes[:, 0] > 0)
 
 
 def parts(*widths):

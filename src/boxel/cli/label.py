@@ -19,7 +19,7 @@ def _label_options() -> list[Option]:
     from boxel.labeling.config import LabelConfig
 
     teacher = (
-        "what predicts the masks: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, crf, sam:PATH, "
+        "what predicts the masks: boxcaseg, boxcaseg-boxes, grabcut, grabcut-ellipse, grabcut-agree, crf, sam:PATH, "
         "sam-refine:PATH, or a model folder"
     )
     to = "further formats to write, each into a folder beside --out: yolo,voc,labelme,cvat,label-studio,sbd"

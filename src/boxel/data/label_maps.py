@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
+from boxel.data.formats.extras import decode_extras, set_field
 from boxel.data.images import MAX_PIXELS
 from boxel.data.matlab import mat_shape, read_mat
-from boxel.masks.rle import decode_in_box
+from boxel.masks.rle import decode, decode_in_box, to_rle
 from boxel.utils.errors import BoxelError, one_line
 
 logger = logging.getLogger(__name__)
@@ -27,8 +29,8 @@ IGNORE_INDEX = 255
 BACKGROUND_NAME = "background"
 """The name of the class of pixels that belong to no instance."""
 
-INNER_BOX = "inner-box"
-"""The source of masks that are only the inner part of their box."""
+UNDECIDED = "undecided_pixels"
+"""The extra field of an instance with the run-length code of pixels that may be part of it or not."""
 
 NO_INSTANCE, UNKNOWN = -1, -2
 """Pixels of an instance map that belong to no instance, and those that may belong to one without a mask."""
@@ -169,8 +171,8 @@ def make_instance_map(
 ) -> NDArray[np.int16]:
     """Return which instance each pixel belongs to; smaller instances are painted last.
 
-    A box is unknown, except where masks cover it, if its instance has no mask, one that cannot be read (which is
-    logged), or one of `INNER_BOX`, which is only a part of the object.
+    A box is unknown, except where masks cover it, if its instance has no mask, or one that cannot be read (which is
+    logged); of an instance with a mask, its `UNDECIDED` pixels are.
 
     Args:
         data: The dataset.
@@ -201,13 +203,35 @@ def make_instance_map(
                 logger.warning("%s Its box is ignored.", error)
         if mask is not None:
             masks.append((np.count_nonzero(mask), position, mask != 0, x, y))
-        if (mask is None or data.source[instance] == INNER_BOX) and np.isfinite(data.boxes[instance]).all():
+            undecided = find_undecided(data, instance, size)
+            if undecided is not None:
+                painted[undecided] = UNKNOWN
+        elif np.isfinite(data.boxes[instance]).all():
             x0, y0, x1, y1 = data.boxes[instance].clip(0)
             painted[int(y0) : int(np.ceil(y1)), int(x0) : int(np.ceil(x1))] = UNKNOWN
     for _, position, mask, x, y in sorted(masks, key=lambda entry: -entry[0]):
         h, w = mask.shape
         np.copyto(painted[y : y + h, x : x + w], np.int16(position), where=mask)
     return painted
+
+
+def mark_undecided(extras: bytes | None, rle: bytes | None) -> bytes | None:
+    """Return the extra fields of an instance with a run-length code, as JSON, of undecided pixels, or without one."""
+    return set_field(extras, UNDECIDED, None if rle is None else msgspec.json.decode(rle))
+
+
+def find_undecided(data: Annotations, instance: int, size: tuple[int, int]) -> NDArray[np.bool_] | None:
+    """Return the (H, W) pixels that may be part of an instance or not; None without any that can be read."""
+    extras = data.extras[instance]
+    if extras is None or UNDECIDED.encode() not in extras:
+        return None
+    try:
+        return decode(to_rle(decode_extras(extras)[UNDECIDED], *size)) > 0
+    except Exception as error:  # as in `Annotations.rle`
+        logger.warning(
+            "%s: `%s` of annotation %s is ignored (%s)", data.file, UNDECIDED, data.ids[instance], error
+        )
+        return None
 
 
 def read_label_map(file: Path) -> NDArray[np.uint16]:

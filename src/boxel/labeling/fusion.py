@@ -50,6 +50,7 @@ class LabeledImage:
             an opinion or an object.
         masks: The same after overlaps are resolved. A mask that would lose all its pixels is unchanged and not
             trusted.
+        undecided: N bool masks of the regions' pixels about which no teacher has an opinion; None if all have one.
         agreement: (N,) float64 in [0, 1], box agreement of what is left of each mask; NaN without a mask.
         trusted: (N,) bool.
     """
@@ -60,6 +61,7 @@ class LabeledImage:
     votes: list[Vote]
     unmerged: list[NDArray[np.bool_] | None]
     masks: list[NDArray[np.bool_] | None]
+    undecided: list[NDArray[np.bool_] | None]
     agreement: NDArray[np.float64]
     trusted: NDArray[np.bool_]
 
@@ -93,7 +95,7 @@ def label_image(
     regions = [pixel_region(box, height, width, config.box_slack) for box in boxes]
     votes = collect_votes(teachers, image, boxes, labels, config.flip)
     calibrated = {teacher.name for teacher in teachers if getattr(teacher, "calibrated", False)}
-    unmerged, confidence = [], []
+    unmerged, confidence, undecided = [], [], []
     for index, region in enumerate(regions):
         fused = FusedBox(votes, index, region)
         if config.crf:
@@ -103,6 +105,7 @@ def label_image(
         mask = fused.predict_mask()
         unmerged.append(remove_small_components(mask, config.min_component) if mask.any() else None)
         confidence.append(fused.confidence)
+        undecided.append(fused.find_undecided())
     # A mask cannot reach past the image, and should not be blamed for it.
     visible = boxes.clip(0, [width, height] * 2)
     made = [index for index, mask in enumerate(unmerged) if mask is not None]
@@ -120,7 +123,7 @@ def label_image(
         agreement[index] = box_agreement(one._replace(mask=mask), config.box_slack)
         if mask.any():
             masks[index], trusted[index] = mask, agreement[index] >= config.drop
-    return LabeledImage(image, boxes, regions, votes, unmerged, masks, agreement, trusted)
+    return LabeledImage(image, boxes, regions, votes, unmerged, masks, undecided, agreement, trusted)
 
 
 def collect_votes(
@@ -237,6 +240,13 @@ class FusedBox:
                 probability = self._probability_at(rows[start : start + _TILE], columns[unsure])
                 band[:, unsure] = probability > self.threshold
         return mask
+
+    def find_undecided(self) -> NDArray[np.bool_] | None:
+        """Return the (rows, columns) pixels of the region about which no vote has an opinion; None if all have one."""
+        if not any(np.isnan(vote.soft_masks[self.index].logits).any() for vote in self.votes):
+            return None
+        undecided = np.isnan(self.probability(self.region))
+        return undecided if undecided.any() else None
 
     def _judge_tiles(
         self, rows: NDArray[np.int64], columns: NDArray[np.int64]

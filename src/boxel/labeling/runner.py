@@ -28,6 +28,7 @@ from boxel.data.checks.masks import (
     judge_masks,
 )
 from boxel.data.images import describe_missing, read_image
+from boxel.data.label_maps import mark_undecided
 from boxel.data.suspects import describe_suspects, find_suspects, mark_suspect
 from boxel.data.tightening import describe_tightened
 from boxel.labeling.config import LabelConfig
@@ -338,7 +339,8 @@ def _merge_masks(
                 filled.source[instance] = sys.intern(row.source)
                 filled.trusted[instance] = row.trusted
                 filled.areas[instance] = row.area
-                filled.extras[instance] = mark_suspect(filled.extras[instance], row.suspect)
+                extras = mark_suspect(filled.extras[instance], row.suspect)
+                filled.extras[instance] = mark_undecided(extras, row.undecided)
                 masked[instance] = True
                 distance[instance] = np.nan if row.distance is None else row.distance
     return filled, masked, distance
@@ -464,17 +466,20 @@ def _mask_rows(job: _Job, labeled: LabeledImage, positions: NDArray[np.int64]) -
         if mask is None:
             continue
         teachers = dict.fromkeys(vote.teacher for vote in labeled.votes if vote.has_opinion(index))
-        rle = encode_in_box(mask, left, top, *labeled.image.shape[:2])
+        undecided, size = labeled.undecided[index], labeled.image.shape[:2]
         rows.append(
             MaskRow(
                 position=position,
-                segmentation=msgspec.json.encode(rle),
+                segmentation=msgspec.json.encode(encode_in_box(mask, left, top, *size)),
                 quality=None if np.isnan(quality[index]) else float(quality[index]),
                 source="+".join(teachers),
                 trusted=bool(labeled.trusted[index]),
                 area=int(np.count_nonzero(mask)),
                 suspect=suspects[index],
                 distance=None if np.isnan(distance[index]) else float(distance[index]),
+                undecided=None
+                if undecided is None
+                else msgspec.json.encode(encode_in_box(undecided, left, top, *size)),
             )
         )
     return rows

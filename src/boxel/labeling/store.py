@@ -32,6 +32,7 @@ class MaskRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     area: int  # in pixels
     suspect: str | None = None  # what may be wrong with the box
     distance: float | None = None  # of its cues from those that the quality was calibrated on
+    undecided: bytes | None = None  # run-length code as JSON of pixels about which no teacher has an opinion
 
 
 class ImageRows(NamedTuple):

@@ -18,6 +18,12 @@ _MAX_SIDE = 160  # longer side, in pixels, of the copy that it works on; it boun
 _MARGIN = 0.3  # background shown on each side, as a share of the box
 _CORE_RADIUS = 0.7  # of the ellipse that certainly is the object, relative to the one that fills the box
 
+# Of `grabcut_agreement`:
+_CUTS = 10
+_MAX_WINDOW = 240  # longer side, in pixels, of the copy that it works on
+_JITTER = 0.05  # by which each side is moved at most, as a share of the box
+_BACKGROUND = 0.1, 0.6  # range of the background around the box, as a share of it
+
 
 def grabcut_from_box(image: NDArray[np.uint8], box: ArrayLike) -> NDArray[np.bool_]:
     """Segment the object in a box with OpenCV's GrabCut.
@@ -103,6 +109,48 @@ def grabcut_from_ellipse(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDAr
         _cut(small, trimap, 1)
     found = ((trimap == cv2.GC_FGD) | (trimap == cv2.GC_PR_FGD)).astype(np.float32)
     return cv2.resize(found, (right - left, bottom - top)) > 0.5, left, top
+
+
+def grabcut_agreement(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDArray[np.float32], Region]:
+    """Compute the share of 10 GrabCuts from disturbed boxes that take a pixel for the object.
+
+    Each side of the box is moved by up to 5 % of its width or height, and 10 to 60 % of them are the background around
+    it that a cut knows. A window of more than 240 pixels is reduced to them. The result is deterministic.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        box: (4,) xyxy pixels, partly inside the image.
+
+    Returns:
+        (h, w) float32 in [0, 1], and the window of the image that it covers.
+
+    References:
+        Khoreva et al., "Simple Does It", CVPR 2017, Section 3.2: GrabCut+^i, with more cuts, which know object edges.
+
+    Examples:
+        >>> image = np.zeros((40, 40, 3), np.uint8)
+        >>> image[10:20, 10:20] = 255
+        >>> share, window = grabcut_agreement(image, [8, 8, 22, 22])
+        >>> float(share[15 - window.top, 15 - window.left]), float(share[9 - window.top, 9 - window.left])
+        (1.0, 0.0)
+    """
+    box = np.asarray(box, dtype=np.float64)
+    extent, outward = np.tile(box[2:] - box[:2], 2), np.array([-1, -1, 1, 1])
+    reach = box + (_JITTER + _BACKGROUND[1]) * extent * outward
+    window = Region(*box_to_pixels(reach, *image.shape[:2]).tolist())
+    scale = min(1.0, _MAX_WINDOW / max(window.shape))
+    columns, rows = (max(round(side * scale), 1) for side in window.shape[::-1])
+    small = cv2.resize(image[window.slices], (columns, rows), interpolation=cv2.INTER_AREA).astype(np.uint8)
+    corner = np.tile([window.left, window.top], 2)
+    factors = np.tile([columns / window.shape[1], rows / window.shape[0]], 2)
+    votes, rng = np.zeros((rows, columns), dtype=np.float32), np.random.default_rng(0)
+    for _ in range(_CUTS):
+        moved = box + extent * rng.uniform(-_JITTER, _JITTER, 4)
+        around = moved + extent * outward * rng.uniform(*_BACKGROUND)
+        moved, around = (factors * (sides - corner) for sides in (moved, around))
+        part = Region(*box_to_pixels(around, rows, columns).tolist())
+        votes[part.slices] += grabcut_from_box(small[part.slices], moved - np.tile([part.left, part.top], 2))
+    return votes / np.float32(_CUTS), window
 
 
 def _cut(image: NDArray[Any], trimap: NDArray[np.uint8], iterations: int) -> None:

@@ -2,12 +2,15 @@
 
 from dataclasses import replace
 
+import msgspec
 import numpy as np
 import pytest
 import torch
 
-from boxel.data.label_maps import IGNORE_INDEX, INNER_BOX, make_label_map
+import boxel
+from boxel.data.label_maps import IGNORE_INDEX, make_label_map, mark_undecided
 from boxel.data.synthetic import write_scenes
+from boxel.masks.rle import encode
 from boxel.models.boxsup import BoxSupDataset
 from boxel.models.boxsup.dataset import NO_SEGMENT
 from boxel.proposals.store import ProposalConfig, make_candidates
@@ -72,14 +75,35 @@ def test_masks_are_kept(masked, folder) -> None:
     assert (dataset.choices == NO_SEGMENT).all()
 
 
-def test_the_rest_of_an_inner_box_is_ignored(masked) -> None:
-    inner = replace(masked, source=np.full(len(masked.labels), INNER_BOX, dtype=object))
-    found, whole = make_label_map(inner, 0), make_label_map(masked, 0)
+def test_undecided_pixels_are_ignored_except_on_other_masks(masked, caplog) -> None:
+    """The boxes of two instances are undecided; the field of another one cannot be read."""
+    first, second, third = masked.instances_in(0)[:3].tolist()
+    boxed = np.zeros(masked.image_size(0)[::-1], dtype=bool)
+    partial = replace(masked, extras=masked.extras.copy())
+    for instance in (first, second):
+        x0, y0, x1, y1 = masked.boxes[instance].astype(int)
+        own = np.zeros_like(boxed)
+        own[y0:y1, x0:x1] = True
+        boxed |= own
+        partial.extras[instance] = mark_undecided(b'{"track_id":1}', msgspec.json.encode(encode(own)))
+    partial.extras[third] = b'{"undecided_pixels":true}'
+    found, whole = make_label_map(partial, 0), make_label_map(masked, 0)
     np.testing.assert_array_equal(found[whole > 0], whole[whole > 0])
-    boxed = np.zeros_like(whole, dtype=bool)
-    for x0, y0, x1, y1 in masked.boxes[masked.instances_in(0)].astype(int).tolist():
-        boxed[y0:y1, x0:x1] = True
     assert (found[boxed & (whole == 0)] == IGNORE_INDEX).all() and (found[~boxed] == whole[~boxed]).all()
+    assert f"`undecided_pixels` of annotation {masked.ids[third]} is ignored" in caplog.text
+    assert mark_undecided(partial.extras[first], None) == b'{"track_id":1}'
+
+
+def test_the_rest_of_an_inner_box_is_ignored(masked) -> None:
+    """What the teacher has no opinion about reaches the labels through the labeled dataset."""
+    boxes = masked.select_images([0]).without_masks().select_instances([0])
+    labeled = boxel.label(boxes, teacher="inner-box")
+    found, core = make_label_map(labeled, 0), labeled.mask(0) > 0
+    x0, y0, x1, y1 = boxes.boxes[0].astype(int)
+    rest = np.zeros_like(core)
+    rest[y0:y1, x0:x1] = True
+    assert (found[core] == 1 + boxes.labels[0]).all() and (found[rest & ~core] == IGNORE_INDEX).all()
+    assert (found[~rest] == 0).all()
 
 
 def test_an_image_with_a_label_map_needs_no_segments(masked, folder) -> None:

@@ -31,6 +31,7 @@ _FUNCTIONS: dict[str, BoxFunction] = {
     "inner-box": baselines.inner_box,
     "grabcut": baselines.grabcut,
     "grabcut-ellipse": baselines.grabcut_ellipse,
+    "grabcut-agree": baselines.grabcut_agree,
 }
 
 
@@ -59,8 +60,8 @@ def make_teacher(
 
     Args:
         name: ``boxcaseg`` or ``boxcaseg-boxes`` (bundled networks), ``rectangle``, ``ellipse``, ``inner-box``,
-            ``grabcut``, ``grabcut-ellipse``, ``crf``, ``sam:`` or ``sam-refine:`` and a path or hub id, or a model
-            folder or hub id.
+            ``grabcut``, ``grabcut-ellipse``, ``grabcut-agree``, ``crf``, ``sam:`` or ``sam-refine:`` and a path or hub
+            id, or a model folder or hub id.
         categories: Categories of the boxes, in the order of their labels.
         device: Where a network runs: ``cpu``, ``cuda``, ``mps``, or ``auto`` for CUDA if available.
         margin: How far masks may reach past their box, as a share of its width and height.

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torchvision.ops import nms
 
 from boxel.exporting.check import check_boxinst
-from boxel.layers.dynamic import upsample_twice
+from boxel.layers.dynamic import COORDINATE_UNIT, upsample_twice
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.heads import HeadOutput
 from boxel.models.boxinst.losses import MASK_STRIDE
@@ -72,9 +72,8 @@ class BoxInstGraph(nn.Module):
 
         location = location[keep]
         params = self._control(output.towers, image, location)
-        logits = self._masks(
-            model.mask_branch(pyramid), params, image, points[location], 8 * strides[location]
-        )
+        scales = COORDINATE_UNIT * strides[location]
+        logits = self._masks(model.mask_branch(pyramid), params, image, points[location], scales)
         return boxes[keep], scores[keep], labels[keep], logits, image
 
     def example(self) -> tuple[Tensor, ...]:

@@ -6,6 +6,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+COORDINATE_UNIT = 8
+"""Strides of an instance's level per unit of relative coordinates, as in CondInst's code: 64 pixels on P3."""
+
 
 def num_dynamic_params(features: int, width: int) -> int:
     """Count the parameters per instance of three 1x1 layers on ``features`` channels and two coordinates.
@@ -31,7 +34,7 @@ def dynamic_masks(
         params: (N, P) all weights layer by layer, then all biases; P is :func:`num_dynamic_params`.
         image_index: (N,) int64 in ascending order, the image of each instance.
         centers: (N, 2) x and y of the location that predicts the instance, in pixels.
-        scales: (N,) pixels per unit of relative coordinate; 8 strides of the instance's level.
+        scales: (N,) pixels per unit of relative coordinate: `COORDINATE_UNIT` strides of the instance's level.
         width: Channels of the hidden layers.
 
     Returns:

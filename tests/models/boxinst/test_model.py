@@ -500,6 +500,21 @@ def test_masks_in_a_batch_equal_those_of_single_images(small, picture):
     torch.testing.assert_close(alone[0].mask_logits, own.detach(), rtol=1e-3, atol=1e-4)
 
 
+def test_a_unit_of_the_relative_coordinates_is_8_strides(small, picture):
+    """A network that copies x; locations at (20, 20) of P3, stride 8, and at (24, 24) of P4, stride 16."""
+    w1, w2, w3 = torch.zeros(8, 18), torch.zeros(8, 8), torch.zeros(1, 8)
+    w1[0, 0] = w2[0, 0] = w3[0, 0] = 1
+    b1, b2, b3 = torch.full((8,), 100.0), torch.zeros(8), torch.tensor([-100.0])  # ReLU leaves it as it is
+    params = torch.cat([part.flatten() for part in (w1, w2, w3, b1, b2, b3)]).expand(2, -1)
+    small.head.predict_mask_params = lambda *_: params
+    maps = small.eval().predict_maps(pad_batch([picture()], small.backbone.mean)[0])
+    logits = small._predict_masks(maps, torch.zeros(2, dtype=torch.long), torch.tensor([18, 64 + 5]))
+    pixels = torch.arange(16) * 4 + 2.0
+    for own, center, stride in zip(logits, (20, 24), (8, 16), strict=True):
+        expected = (center - pixels) / (8 * stride)
+        torch.testing.assert_close(own[:, 1:-1], expected[1:-1].expand(16, -1), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(
     ("margin", "rows", "columns"),
     [(None, (0, 64), (0, 64)), (0.0, (16, 24), (12, 32)), (0.25, (14, 26), (7, 37))],

@@ -13,7 +13,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from boxel.layers.backbone import Backbone
 from boxel.layers.bifpn import BiFPN
-from boxel.layers.dynamic import dynamic_masks, num_dynamic_params, upsample_twice
+from boxel.layers.dynamic import COORDINATE_UNIT, dynamic_masks, num_dynamic_params, upsample_twice
 from boxel.layers.padding import pad_batch
 from boxel.layers.pyramid import FPN
 from boxel.losses.affinity import valid_pixels, warmup_weight
@@ -207,7 +207,8 @@ class BoxInst(Detector):
     def _predict_masks(self, maps: Maps, image_index: Tensor, location: Tensor) -> Tensor:
         """Return (N, h, w) mask logits at stride 4 of the instances predicted at N locations."""
         params = self.head.predict_mask_params(maps.head.towers, image_index, location)
-        centers, scales = maps.locations.points[location], 8 * maps.locations.strides[location]
+        centers = maps.locations.points[location]
+        scales = COORDINATE_UNIT * maps.locations.strides[location]
         return upsample_twice(
             dynamic_masks(maps.mask_features, params, image_index, centers, scales, self.config.mask_width)
         )

@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from boxel.masks.boxes import Region, box_to_pixels, normalized_box_coords
+from boxel.masks.boxes import Region, box_to_pixels, normalized_box_coords, pixel_region
 
 _MIN_PIXELS = 25  # minimum number of pixels of a color mixture: five for each of its five colors
 
@@ -136,8 +136,7 @@ def grabcut_agreement(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDArray
     """
     box = np.asarray(box, dtype=np.float64)
     extent, outward = np.tile(box[2:] - box[:2], 2), np.array([-1, -1, 1, 1])
-    reach = box + (_JITTER + _BACKGROUND[1]) * extent * outward
-    window = Region(*box_to_pixels(reach, *image.shape[:2]).tolist())
+    window = pixel_region(box, *image.shape[:2], _JITTER + _BACKGROUND[1])
     scale = min(1.0, _MAX_WINDOW / max(window.shape))
     columns, rows = (max(round(side * scale), 1) for side in window.shape[::-1])
     small = cv2.resize(image[window.slices], (columns, rows), interpolation=cv2.INTER_AREA).astype(np.uint8)

@@ -57,7 +57,7 @@ def test_the_base_is_the_papers():
         ("table2-wssl-em", {"label": "rectangle", "model.box_bias": 2.0}),
         ("table2-without-sampling", {"updates.top_k": 1}),
         ("table3-selective-search", {"segments.source": "selective-search"}),
-        ("voc-vgg16-printed", {"updates.normalizer": "printed"}),
+        ("voc-vgg16-printed", {"updates.normalizer": "printed", "updates.enlarge": None}),
         ("voc-vgg16-large-fov", {"model.kernel": 3, "model.dilation": 12, "model.hidden": 1024}),
     ],
 )

@@ -101,7 +101,7 @@ def _tune_crf_options() -> list[Option]:
     return [
         Option("run", "the folder of a semantic model", positional=True),
         *DATA,
-        Option("max_images", "maximum number of images to use, evenly spaced", PositiveInt, default=100),
+        Option("max_images", "maximum number of images to use, drawn at random", PositiveInt, default=100),
         Option("device", "`cpu`, `cuda`, `mps`, or `auto` for CUDA if available", default="auto"),
     ]
 

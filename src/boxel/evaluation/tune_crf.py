@@ -53,13 +53,16 @@ def tune_crf(model: Segmenter, truth: Annotations, count: int = 100) -> list[Tri
     Args:
         model: A segmenter in eval mode.
         truth: As for :func:`~boxel.evaluation.semantic.measure_segmenter`; images that the model was not trained on.
-        count: Number of its images to use, evenly spaced.
+        count: Number of its images to use, drawn at random, always the same ones.
 
     Returns:
         The trials in order: first without a CRF, then with the defaults.
 
     Raises:
         BoxelError: The dataset has none of the model's classes, or no image can be used.
+
+    References:
+        Dai et al. (BoxSup), ICCV 2015, Section 5.1: 100 random images of the validation set decide.
 
     Examples:
         >>> from boxel.data import example_scenes, pixel_classes
@@ -147,10 +150,10 @@ class _Case(NamedTuple):
 
 
 def _load_cases(model: Segmenter, truth: Annotations, count: int) -> Iterator[_Case]:
-    """Yield the probabilities and the true labels of evenly spaced images."""
+    """Yield the probabilities and the true labels of randomly drawn images."""
     config, device = semantic_inference_config(model), next(model.parameters()).device
     known = select_measurable(truth)
-    chosen = known[np.linspace(0, len(known) - 1, min(count, len(known))).round().astype(int)]
+    chosen = np.sort(np.random.default_rng(0).permutation(known)[:count])
 
     def read(image: int) -> NDArray[np.uint8]:
         return read_image(truth.image_path(image))

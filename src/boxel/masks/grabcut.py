@@ -136,7 +136,8 @@ def grabcut_agreement(image: NDArray[np.uint8], box: ArrayLike) -> tuple[NDArray
     """
     box = np.asarray(box, dtype=np.float64)
     extent, outward = np.tile(box[2:] - box[:2], 2), np.array([-1, -1, 1, 1])
-    window = pixel_region(box, *image.shape[:2], _JITTER + _BACKGROUND[1])
+    height, width = image.shape[:2]
+    window = pixel_region(box, height, width, margin=_JITTER + _BACKGROUND[1])
     scale = min(1.0, _MAX_WINDOW / max(window.shape))
     columns, rows = (max(round(side * scale), 1) for side in window.shape[::-1])
     small = cv2.resize(image[window.slices], (columns, rows), interpolation=cv2.INTER_AREA).astype(np.uint8)

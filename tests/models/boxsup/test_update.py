@@ -79,6 +79,19 @@ def test_pixels_of_other_boxes_do_not_count() -> None:
     )  # columns 2 and 3, foreground where it predicts background
 
 
+def test_as_printed_the_loss_is_summed_over_the_whole_image() -> None:
+    """40 pixels, those of the other box too; the network predicts the object in columns 0 to 5.
+
+    The first segment is wrong in columns 0 and 1, the second also in 6 and 7; the other box lies in columns 8 and 9.
+    """
+    config = replace(PAPER, normalizer="printed", enlarge=None)
+    boxes, labels = np.array([[2.0, 0, 8, 4], [8.0, 0, 10, 4]]), np.array([1, 1])
+    found = compute_costs(columns(), boxes, labels, predictions(slice(0, 6)), config)[:, 0]
+    assert found[:2] == pytest.approx(
+        [1 / 9 + 3 * (-8 * UNLIKELY - 32 * LIKELY), 3 * (-16 * UNLIKELY - 24 * LIKELY)]
+    )
+
+
 def brute(candidates, boxes, labels, log_probabilities, config):
     """The same, pixel by pixel."""
     height, width = candidates.superpixels.shape
@@ -93,15 +106,16 @@ def brute(candidates, boxes, labels, log_probabilities, config):
             if not common:
                 continue
             iou = common / ((tight[2:] - tight[:2]).prod() + areas[b] - common)
-            grow = config.enlarge / 2 * (box[2:] - box[:2])
+            whole = config.enlarge is None
+            grow = (config.enlarge or 0) / 2 * (box[2:] - box[:2])
             extra, own, total = {}, [], 0.0
             for y in range(height):
                 for x in range(width):
                     at = np.array([x + 0.5, y + 0.5])
-                    if not ((box[:2] - grow <= at).all() and (at < box[2:] + grow).all()):
+                    if not (whole or ((box[:2] - grow <= at).all() and (at < box[2:] + grow).all())):
                         continue
                     inside = [bool((o[:2] <= at).all() and (at < o[2:]).all()) for o in boxes]
-                    others = [o for o in range(len(boxes)) if o != b and inside[o]]
+                    others = [o for o in range(len(boxes)) if o != b and inside[o] and not whole]
                     if any(areas[o] < areas[b] or not inside[b] for o in others):
                         continue
                     total -= log_probabilities[0, y, x]
@@ -125,8 +139,8 @@ def brute(candidates, boxes, labels, log_probabilities, config):
 
 @pytest.mark.slow
 @settings(max_examples=30)
-@given(st.integers(0, 10**6), st.sampled_from(["mean", "printed"]))
-def test_sums_over_superpixels_are_those_over_pixels(seed, normalizer) -> None:
+@given(st.integers(0, 10**6), st.sampled_from(["mean", "printed"]), st.sampled_from([0.3, None]))
+def test_sums_over_superpixels_are_those_over_pixels(seed, normalizer, enlarge) -> None:
     random = np.random.default_rng(seed)
     superpixels = random.integers(0, 9, (8, 11))
     superpixels.ravel()[:9] = np.arange(9)
@@ -137,7 +151,7 @@ def test_sums_over_superpixels_are_those_over_pixels(seed, normalizer) -> None:
     labels = random.integers(1, 4, 3)
     scores = random.standard_normal((4, 8, 11))
     log_probabilities = scores - np.log(np.exp(scores).sum(0))
-    config = UpdateConfig(normalizer=normalizer, enlarge=0.3, shape_weight=0.7)
+    config = UpdateConfig(normalizer=normalizer, enlarge=enlarge, shape_weight=0.7)
     candidates = Candidates.from_sets(superpixels, sets)
     found = compute_costs(candidates, boxes, labels, log_probabilities, config)
     np.testing.assert_allclose(found, brute(candidates, boxes, labels, log_probabilities, config), rtol=1e-6)

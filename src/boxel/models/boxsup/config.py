@@ -38,7 +38,8 @@ class UpdateConfig(Config):
         normalizer: `mean` divides the loss by the number of its pixels, so that both parts have one scale; `printed`
             sums it and divides the overlap by the number of candidates, as Eqs. 2 and 3 are printed, and the loss
             outweighs the overlap by thousands.
-        enlarge: The loss is taken over the box, enlarged by this share of its sides.
+        enlarge: The loss is taken over the box, enlarged by this share of its sides, without the pixels of other boxes.
+            None takes the whole image with them, as Eq. 3 is printed.
         top_k: The segment of a box is drawn from this many of lowest cost (k, Section 4.3); 1 takes the best.
         every: Epochs between updates; 0 selects once, before the first step.
         shape_weight: Weight of 1 - IoU with the ellipse in the box; not in the paper. Many segments have a tight box
@@ -49,7 +50,7 @@ class UpdateConfig(Config):
 
     regression_weight: NonNegativeFloat = 0.3
     normalizer: Literal["mean", "printed"] = "mean"
-    enlarge: NonNegativeFloat = 0.2
+    enlarge: NonNegativeFloat | None = 0.2
     top_k: PositiveInt = 5
     every: NonNegativeFloat = 1.0
     shape_weight: NonNegativeFloat = 0.3

@@ -22,8 +22,9 @@ def compute_costs(
     """Compute the cost of each candidate for each box (Eqs. 2 to 4).
 
     The network's loss is that of labels which give the segment the box's class, and the background everywhere else.
-    Pixels of other boxes do not count: those outside the own box, and those of a smaller box inside it. The sum over
-    the pixels of a segment is a sum over its superpixels, so that all segments cost one matrix product.
+    Unless it is taken over the whole image, pixels of other boxes do not count: those outside the own box, and those of
+    a smaller box inside it. The sum over the pixels of a segment is a sum over its superpixels, so that all segments
+    cost one matrix product.
 
     Args:
         candidates: N segments of an image.
@@ -39,11 +40,12 @@ def compute_costs(
     superpixels = candidates.superpixels
     count = sets.shape[1]
     overlap = box_iou(candidates.boxes, boxes)
+    enlarge = inf if config.enlarge is None else config.enlarge
     constants, gains = np.zeros(len(boxes)), np.zeros((count, len(boxes)), dtype=np.float64)
     areas = (boxes[:, 2:] - boxes[:, :2]).prod(1).astype(np.float64)
     for number, (box, label) in enumerate(zip(boxes, labels.tolist(), strict=True)):
-        x0, y0, x1, y1 = _pixel_window(box, config.enlarge, superpixels.shape)
-        counted, own = _counted_pixels(boxes, areas, number, (x0, y0, x1, y1))
+        x0, y0, x1, y1 = window = _pixel_window(box, enlarge, superpixels.shape)
+        counted, own = _counted_pixels(boxes, areas, number, window, others=config.enlarge is None)
         background, foreground = (-log_probabilities[c, y0:y1, x0:x1][counted] for c in (0, label))
         difference = foreground - background
         if config.min_share and own.any():
@@ -104,16 +106,20 @@ def _pixel_window(
 
 
 def _counted_pixels(
-    boxes: NDArray[np.floating], areas: NDArray[np.float64], own: int, window: tuple[int, int, int, int]
+    boxes: NDArray[np.floating],
+    areas: NDArray[np.float64],
+    own: int,
+    window: tuple[int, int, int, int],
+    others: bool,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return (h, w) bool, the pixels of a window in one box or in none, and those of them in the box."""
+    """Return (h, w) bool, the pixels of a window, with or without those of other boxes, and those of them in the box."""
     x0, y0, x1, y1 = window
     x, y = np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5
     across = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])
     down = (boxes[:, 1, None] <= y) & (y < boxes[:, 3, None])
     counted = np.ones((y1 - y0, x1 - x0), dtype=bool)
     mine = down[own][:, None] & across[own]
-    for other in range(len(boxes)):
+    for other in range(0 if others else len(boxes)):
         if other != own and across[other].any() and down[other].any():
             theirs = down[other][:, None] & across[other]
             counted &= ~(theirs if areas[other] < areas[own] else theirs & ~mine)

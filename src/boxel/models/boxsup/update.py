@@ -112,7 +112,7 @@ def _counted_pixels(
     window: tuple[int, int, int, int],
     others: bool,
 ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-    """Return (h, w) bool, the pixels of a window, with or without those of other boxes, and those of them in the box."""
+    """Return (h, w) bool, the pixels of a window, without those of `others` or with, and those of them in the box."""
     x0, y0, x1, y1 = window
     x, y = np.arange(x0, x1) + 0.5, np.arange(y0, y1) + 0.5
     across = (boxes[:, 0, None] <= x) & (x < boxes[:, 2, None])

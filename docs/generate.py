@@ -1,9 +1,9 @@
-"""Write the generated pages of `docs/reference`; with --check, say whether they are stale.
+"""Write the generated pages and tables of `docs`; with --check, say whether they are stale.
 
     python docs/generate.py
     python docs/generate.py --check
 
-The text comes from docstrings and recipes, so a change there may need it.
+The text comes from docstrings, settings, recipes and `deviations.yaml`, so a change there may need it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from types import FunctionType
 
+import deviations
 import round_trips
 import yaml
 
@@ -46,19 +47,20 @@ def main() -> int:
     check = parser.parse_args().check
     pages = {**api_pages(), "cli.md": commands_markdown(), "recipes.md": recipes_markdown()}
     pages["formats.md"] = round_trips.markdown()
-    stale = [name for name, text in pages.items() if read(name) != GENERATED + text]
+    texts = {PAGES / name: GENERATED + text for name, text in pages.items()} | deviations.filled_pages()
+    stale = [page for page, text in texts.items() if read(page) != text]
     if check:
-        print("\n".join(f"docs/reference/{name} is stale; run `python docs/generate.py`" for name in stale))
+        for page in stale:
+            print(f"docs/{page.relative_to(PAGES.parent).as_posix()} is stale; run `python docs/generate.py`")
         return int(bool(stale))
-    for name in stale:
-        (PAGES / name).write_text(GENERATED + pages[name], encoding="utf-8")
+    for page in stale:
+        page.write_text(texts[page], encoding="utf-8")
     return 0
 
 
-def read(name: str) -> str:
+def read(page: Path) -> str:
     """Return a page as it is, empty if there is none."""
-    file = PAGES / name
-    return file.read_text(encoding="utf-8") if file.exists() else ""
+    return page.read_text(encoding="utf-8") if page.exists() else ""
 
 
 def api_pages() -> dict[str, str]:

@@ -98,7 +98,7 @@ def test_the_backbone_has_its_own_learning_rate(inside):
 
 
 def test_biases_have_their_own_learning_rate_on_top_of_that_of_the_backbone():
-    """Norms have weights too, which are no biases."""
+    """The weights of norms are not biases."""
     model = nn.ModuleDict(
         {part: nn.Sequential(nn.Linear(2, 2), nn.BatchNorm1d(2)) for part in ("backbone", "head")}
     )

@@ -58,17 +58,13 @@ def test_grabcut_finds_the_disc(discs, caplog):
     assert [{k: v for k, v in r.items() if k != "segmentation"} for r in cut] == results
 
 
-def test_only_the_best_detections_are_cut(discs):
-    results = [boxed(1, 0.5), boxed(1, 0.9), boxed(1, 0.04), boxed(2, 0.04)]
+def test_all_detections_are_cut_but_those_of_low_scores(discs):
+    """More than 20 of an image too."""
+    scores = [0.9, 0.04, *np.linspace(0.05, 0.8, 22)]
+    results = [*(boxed(1, float(score)) for score in scores), boxed(2, 0.04)]
     filled = fill_boxes(discs, results)
-    bounded = grabcut_boxes(discs, results, max_per_image=1)
-    assert [a != b for a, b in zip(bounded, filled, strict=True)] == [False, True, False, False]
-    assert [a != b for a, b in zip(grabcut_boxes(discs, results), filled, strict=True)] == [
-        True,
-        True,
-        False,
-        False,
-    ]
+    cut = [a != b for a, b in zip(grabcut_boxes(discs, results), filled, strict=True)]
+    assert cut == [True, False, *[True] * 22, False]
 
 
 def test_threads_give_the_same_masks(discs):

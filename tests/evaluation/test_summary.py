@@ -221,7 +221,7 @@ def test_the_table_states_where_grabcut_runs(make_truth, make_result, rectangle)
     mask = rectangle(100, 100, 20, 20, 60, 60)
     truth = make_truth([(100, 100)], [{"mask": mask}])
     found = [make_result(mask, 0.9)]
-    said = "GrabCut runs for the 20 best detections of an image with a score of at least 0.05; the boxes of"
+    said = "GrabCut runs for detections with a score of at least 0.05; the boxes of"
     assert said in format_detections(
         evaluate_detections(truth, found, EvaluateConfig(baselines=["box", "grabcut"]))
     )

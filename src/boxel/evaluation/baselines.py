@@ -28,8 +28,8 @@ from boxel.utils.errors import BoxelError
 
 logger = logging.getLogger(__name__)
 
-MIN_SCORE, MAX_PER_IMAGE = 0.05, 20
-"""GrabCut is run for detections of at least this score, and for at most this many per image."""
+MIN_SCORE = 0.05
+"""GrabCut is run for detections of at least this score: all that a trained model returns by default."""
 
 
 def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
@@ -56,19 +56,15 @@ def fill_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
     ]
 
 
-def grabcut_boxes(
-    truth: Annotations, results: Sequence[Result], max_per_image: int | None = MAX_PER_IMAGE
-) -> list[Result]:
-    """Return the same detections with the masks that GrabCut finds in their boxes.
+def grabcut_boxes(truth: Annotations, results: Sequence[Result]) -> list[Result]:
+    """Return the same detections with the masks that GrabCut finds in their boxes (BoxInst, Table 5).
 
-    GrabCut takes about half a second per box, so it runs only for the best detections of an image, of a score of at
-    least 0.05. The other detections get their box filled, and so do those of an image that cannot be read (which is
-    logged).
+    GrabCut takes about half a second per box, so detections of a score below 0.05 get their box filled, and so do those
+    of an image that cannot be read (which is logged).
 
     Args:
         truth: The ground truth, for the sizes and files of the images.
         results: Detections; masks are not needed.
-        max_per_image: Maximum number of detections per image for GrabCut, best scores first. None: all.
 
     Raises:
         BoxelError: The size of an image is unknown.
@@ -85,13 +81,12 @@ def grabcut_boxes(
     boxes = xywh_to_xyxy(get_boxes(results))
 
     def cut_image(image: int, positions: list[int]) -> None:
-        best = sorted(positions, key=lambda position: -results[position]["score"])[:max_per_image]
         try:
             pixels = load_image(truth, image)
         except BoxelError as error:
             logger.warning("%s The boxes of this image are filled instead.", error)
             return
-        for position in best:
+        for position in positions:
             if results[position]["score"] >= MIN_SCORE:
                 cut[position]["segmentation"] = encode(grabcut_from_box(pixels, boxes[position]))
 
@@ -109,7 +104,7 @@ def label_with_baseline(boxes: Annotations, name: str) -> Annotations:
     """Give each box of a dataset the mask of one of `MAKE_BASELINE`, but crowds and boxes that are not finite none."""
     own = np.flatnonzero(boxes.has_box & ~boxes.iscrowd)
     results = to_results(boxes.select_instances(own))
-    made = fill_boxes(boxes, results) if name == "box" else grabcut_boxes(boxes, results, max_per_image=None)
+    made = MAKE_BASELINE[name](boxes, results)
     masks = np.full(len(boxes.labels), None, dtype=object)
     masks[own] = [msgspec.json.encode(result["segmentation"]) for result in made]
     return replace(boxes, segmentations=masks)

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from boxel.data.annotations import Annotations
-from boxel.evaluation.baselines import BASELINE_TITLES, MAKE_BASELINE, MAX_PER_IMAGE, MIN_SCORE
+from boxel.evaluation.baselines import BASELINE_TITLES, MAKE_BASELINE, MIN_SCORE
 from boxel.evaluation.boxes import BOX_LIKE, box_agreement, mean_fill
 from boxel.evaluation.causes import find_causes
 from boxel.evaluation.coco import coco_ap, mask_iou
@@ -171,10 +171,7 @@ def _sentences(metrics: Mapping[str, Any], baselines: Mapping[str, Any]) -> Iter
             matched = f"{iou['matched']} of {iou['instances']} instances found"
             yield f"Mask IoU{name}: {format_cell(iou['mask_iou'])} over {matched}."
     if "grabcut" in baselines:
-        yield (
-            f"GrabCut runs for the {MAX_PER_IMAGE} best detections of an image with a score of at least {MIN_SCORE}; "
-            "the boxes of the others are filled."
-        )
+        yield f"GrabCut runs for detections with a score of at least {MIN_SCORE}; the boxes of the others are filled."
     if "box_agreement" in metrics:
         fit = metrics["box_agreement"]
         yield (

@@ -6,11 +6,22 @@ import numpy as np
 import pytest
 from skimage.color import rgb2lab
 
+from boxel.data.images import read_image
+from boxel.data.samples import sample_images
 from boxel.evaluation.proposals import candidate_ious
 from boxel.proposals import propose
+from boxel.proposals.candidates import enclosing_boxes
 from boxel.proposals.hierarchies import Hierarchy, hierarchies
 from boxel.proposals.mcg import group_regions
-from boxel.proposals.selection import fill_holes, select_best, select_fitting
+from boxel.proposals.selection import Pool, fill_holes, select_best, select_fitting
+from boxel.proposals.selective_search import (
+    COLOR_BINS,
+    ORIENTATIONS,
+    SCALES,
+    TEXTURE_BINS,
+    _histograms,
+    _texture_bins,
+)
 from boxel.proposals.sources import GENERATORS
 from boxel.proposals.superpixels import Regions, build_regions, gradient, superpixels
 from boxel.utils.errors import BoxelError
@@ -99,6 +110,43 @@ def test_hierarchies_are_consistent(seen) -> None:
         np.testing.assert_array_equal(found.sets(np.arange(len(wanted))), wanted)
         np.testing.assert_allclose(found.sizes, wanted @ own.sizes)
         assert wanted[-1].all()
+
+
+def strips(*colors: tuple[int, int, int], rough: int = 0) -> np.ndarray:
+    """Strips of 20, 20 and 60 columns, the first with a checkerboard of a contrast."""
+    pixels = np.repeat(colors, (20, 20, 60), axis=0)[None] + np.random.default_rng(0).normal(
+        0, 2, (60, 100, 3)
+    )
+    pixels[:, :20] += rough * (2 * (np.indices((60, 20)).sum(0) % 2) - 1)[..., None]
+    return pixels.clip(0, 255).astype(np.uint8)
+
+
+def top_split(tree: Hierarchy, own: Regions) -> np.ndarray:
+    """Return (W,) bool, the columns most of which lie in the same child of the root as the first column."""
+    count = len(tree.parents)
+    half = tree.sets(np.flatnonzero(tree.parents[: count - 1] == count - 1))[0]
+    columns = half[own.labels].mean(0) > 0.5
+    return columns == columns[0]
+
+
+@pytest.mark.parametrize(
+    ("image", "separating"),
+    [
+        (strips((20, 20, 20), (220, 220, 220), (235, 235, 235)), range(9)),
+        (strips((190, 60, 60), (60, 125, 60), (60, 135, 60)), range(9)),
+        (strips((120, 120, 120), (120, 120, 120), (120, 120, 120), rough=90), [4]),
+    ],
+    ids=["dark beside bright", "red beside green", "rough beside smooth"],
+)
+def test_each_hierarchy_separates_what_its_cues_tell_apart(image, separating) -> None:
+    """By their places alone the first two strips belong together; color, edges and texture part the first one."""
+    own = build_regions(np.repeat([0, 1, 2], (20, 20, 60))[None].repeat(60, 0))
+    first = np.arange(100) < 20
+    trees = list(hierarchies(image, rgb2lab(image).astype(np.float32), own))
+    for number in separating:
+        np.testing.assert_array_equal(top_split(trees[number], own), first, err_msg=str(number))
+    if len(separating) < len(trees):
+        assert not (top_split(trees[0], own) == first).all()
 
 
 def test_groups_are_all_unions_of_neighbors(seen, tree) -> None:
@@ -220,6 +268,90 @@ def test_segments_are_clipped_to_their_box(seen) -> None:
             rows, columns = (own.labels == superpixel).nonzero()
             inside = (columns >= 12) & (columns < 48) & (rows >= 12) & (rows < 30)
             assert inside.mean() > 0.5
+
+
+def test_the_most_promising_segments_are_selected() -> None:
+    """Six regions of a grid, which are no duplicates of each other; those of the lowest order come first."""
+    own = grid()
+    order = np.array([3.0, 0.5, 4, 2, 5, 1])
+    pool = Pool(own.boxes.astype(np.int64), own.sizes, order, lambda indices: np.eye(6, dtype=bool)[indices])
+    assert select_best(pool, 6).argmax(1).tolist() == [1, 5, 3, 0, 2, 4]
+    assert select_best(pool, 2).argmax(1).tolist() == [1, 5]
+
+
+def test_segments_that_fit_a_box_best_come_first() -> None:
+    """The box has the two left regions above; the next ones fit it with IoUs of 2/3, 2/3, 1/2 and 1/3."""
+    own = grid()
+    sets = np.array(
+        [[1, 0, 0, 1, 0, 0], [0, 1, 1, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 1, 0, 0, 0, 0]], dtype=bool
+    )
+    boxes = enclosing_boxes(own.boxes, sets).astype(np.int64)
+    pool = Pool(boxes, sets @ own.sizes, np.arange(4), lambda indices: sets[indices])
+    found = select_fitting(pool, own, np.array([[0.0, 0, 6, 2]]), 3)
+    assert found[0].tolist() == sets[3].tolist()  # of the three it is also what is left of the third one
+    assert found[1].sum() == 1 and len(found) == 3
+    singles = Pool(
+        own.boxes.astype(np.int64), own.sizes, np.arange(6), lambda indices: np.eye(6, dtype=bool)[indices]
+    )
+    assert select_fitting(singles, own, own.boxes[[4]].astype(float), 1).argmax(1).tolist() == [4]
+
+
+def test_selective_search_has_the_published_settings_of_its_fast_version() -> None:
+    assert (SCALES, COLOR_BINS, TEXTURE_BINS, ORIENTATIONS) == ((50, 100), 25, 10, 8)
+
+
+def test_textures_are_derivatives_in_eight_directions() -> None:
+    """A ramp of 0.1 per pixel to the right, in the second channel: 2.3 bins of 0.043 there, 1.6 at 45 degrees."""
+    space = np.zeros((9, 9, 3), dtype=np.float32)
+    space[..., 1] = 0.1 * np.arange(9)
+    middle = _texture_bins(space)[4, 4].reshape(8, 3)
+    assert middle[:, 1].tolist() == [2, 1, 0, 0, 0, 0, 0, 1] and not middle[:, [0, 2]].any()
+    own = build_regions(np.repeat([0, 1], (4, 5))[None].repeat(9, 0))
+    shares = _histograms(own, _texture_bins(space), TEXTURE_BINS)
+    assert shares.shape == (2, 240) and shares.sum(1) == pytest.approx(1)
+    inside = shares[1].reshape(8, 3, 10)[0, 1]  # to the right, second channel
+    assert inside.argmax() == 2 and inside.sum() == pytest.approx(1 / 24)
+
+
+def test_mcg_takes_high_regions_first_and_groups_of_up_to_four_after_single_ones(seen) -> None:
+    _, _, own = seen
+    pool = GENERATORS["mcg"](*seen)
+    assert pool.sizes[pool.order == 0].tolist() == [own.sizes.sum()] * 9  # the roots
+    nodes = group_regions(next(hierarchies(*seen)), own)
+    arities = np.array([len(set(row)) for row in nodes.tolist()])
+    assert {*arities.tolist()} == {1, 2, 3, 4}
+    first = pool.order[: len(nodes)]  # of the first hierarchy
+    assert first[arities == 1].max() < first[arities > 1].min()
+    singles = np.flatnonzero(arities == 1)
+    assert (np.diff(first[singles]) < 0).all()  # later nodes are higher
+
+
+def test_selective_search_and_gop_order_their_segments(seen) -> None:
+    """The roots of selective search come first; gop takes turns among its seeds."""
+    _, _, own = seen
+    pool = GENERATORS["selective-search"](*seen)
+    assert pool.sizes[pool.order == 0].tolist() == [own.sizes.sum()] * 8
+    pool = GENERATORS["gop"](*seen)
+    firsts = np.argsort(pool.order, kind="stable")[:300]
+    seeds = firsts // 20  # 20 level sets per distance
+    assert len({*seeds.tolist()}) == 300 and (firsts % 20 == 0).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("source", "floor"), [("mcg", (0.55, 0.7)), ("selective-search", (0.55, 0.7)), ("gop", (0.35, 0.6))]
+)
+def test_few_segments_find_the_objects_of_photographs(source, floor) -> None:
+    """Mean IoU of nine objects with the best of 100 and of 1000 segments, without their boxes."""
+    data = sample_images()
+    few = [image for image in range(len(data)) if len(data.instances_in(image)) < 9]
+    found = []
+    for image in few:
+        candidates = propose(read_image(data.image_path(image)), source, count=1000)
+        masks = np.stack([data.mask(instance) for instance in data.instances_in(image)]).astype(bool)
+        ious = candidate_ious(candidates, masks)
+        found.append(np.stack([ious[:100].max(0), ious.max(0)], 1))
+    assert (np.concatenate(found).mean(0) > floor).all(), np.concatenate(found).mean(0)
 
 
 @pytest.mark.slow

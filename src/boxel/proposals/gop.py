@@ -19,7 +19,7 @@ def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
 
     The distance from a seed is large across edges and small within an object. Each distance is used as it is, and minus
     that from the image's border. The level sets with the largest gap to the next superpixel are kept: there the region
-    has filled what edges enclose.
+    has filled what edges enclose. The best one of each seed comes first, then all second best.
 
     References:
         Krähenbühl, Koltun, Geodesic Object Proposals, 2014: Sections 3 to 6, without learning.
@@ -33,6 +33,7 @@ def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
     ranks = np.argsort(rows, axis=1, kind="stable")
     reached = np.take_along_axis(distances, rows, 1)
     waits = np.diff(reached, axis=1) / (reached[:, 1:] - reached[:, :1] + 1e-9)
+    waits[:, :1] = 0  # a seed alone has filled nothing
     levels = np.argsort(-waits, axis=1, kind="stable")[:, :MAX_LEVELS]
     source = np.repeat(np.arange(len(distances)), levels.shape[1])
     stops = levels.ravel()  # the rank of the last superpixel in the set
@@ -44,7 +45,8 @@ def gop(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
     def sets(indices: Indices) -> NDArray[np.bool_]:
         return ranks[source[indices]] <= stops[indices, None]
 
-    order = np.argsort(np.argsort(-waits[source, stops], kind="stable"), kind="stable")
+    turns = np.tile(np.arange(levels.shape[1]), len(distances))
+    order = turns * len(distances) + source % len(ahead)
     return Pool(growing[source, stops], sizes[source, stops], order, sets)
 
 

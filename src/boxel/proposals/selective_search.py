@@ -13,32 +13,37 @@ from skimage.segmentation import felzenszwalb
 
 from boxel.proposals.hierarchies import hierarchy, pool_groups
 from boxel.proposals.selection import Pool
-from boxel.proposals.superpixels import Pixels, Regions, build_regions, gradient
+from boxel.proposals.superpixels import Pixels, Regions, build_regions
 
-SCALES = (50, 150)  # of Felzenszwalb's segmentation; larger scales give larger regions
-BINS = 25  # histogram bins per channel
+SCALES = (50, 100)  # k of Felzenszwalb's segmentation, and its minimum size in pixels
+COLOR_BINS, TEXTURE_BINS = 25, 10  # per channel, and per channel and orientation
+ORIENTATIONS = 8  # of derivatives
+LAB_LOW, LAB_RANGE = np.array([0, -128, -128]), np.array([100, 255, 255])  # of 8 bits
+MAX_DERIVATIVE = 0.43  # that a bin holds, of channels in [0, 1], as in the authors' code
 
 
 def selective_search(image: NDArray[np.uint8], lab: Pixels, regions: Regions) -> Pool:
-    """Pool the regions of hierarchical grouping, from every start and in every color space.
+    """Pool the regions of hierarchical grouping, from every start and in every color space: the "fast" version.
 
-    The starts are Felzenszwalb's regions, as unions of superpixels.
+    It is Lab and HSV, k = 50 and 100, and the similarities of color, texture, size and fill, or of the last three. The
+    starts are Felzenszwalb's regions, as unions of superpixels, which is ours.
 
     References:
-        Uijlings, van de Sande, Gevers, Smeulders, Selective Search for Object Recognition, 2013.
+        Uijlings, van de Sande, Gevers, Smeulders, Selective Search for Object Recognition, 2013, Sections 3.1 and 3.2,
+        and Table 5.
     """
-    hsv = cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL).astype(np.float32)
-    spaces = (_bins(lab, (0, -80, -80), (100, 80, 80)), _bins(hsv, (0, 0, 0), (256, 256, 256)))
-    edges = np.stack([gradient(lab[..., [c]].repeat(3, 2), 1.0) for c in range(3)], -1)
-    texture = _bins(edges, (0, 0, 0), (200, 100, 100))
+    hsv = (cv2.cvtColor(image, cv2.COLOR_RGB2HSV_FULL) / 255).astype(np.float32)
+    spaces: tuple[Pixels, ...] = (((lab - LAB_LOW) / LAB_RANGE).astype(np.float32), hsv)
+    bins = [(_bins(space, 1, COLOR_BINS), _texture_bins(space)) for space in spaces]
     trees = []
     for scale in SCALES:
-        for space, bins in zip((lab, hsv), spaces, strict=True):
+        for space, (color_bins, texture_bins) in zip(spaces, bins, strict=True):
             start = felzenszwalb(space, scale=scale, sigma=0.8, min_size=scale, channel_axis=-1)
             own = build_regions(_majority(regions, start)[regions.labels])
             member = np.zeros(len(regions.sizes), dtype=np.int64)
             member[regions.labels.ravel()] = own.labels.ravel()
-            colors, textures = _histograms(own, bins), _histograms(own, texture)
+            colors = _histograms(own, color_bins, COLOR_BINS)
+            textures = _histograms(own, texture_bins, TEXTURE_BINS)
             for features in ([colors, textures], [textures]):
                 tree = hierarchy(_group(own, features), own)
                 trees.append(tree._replace(places=tree.places[member]))  # of superpixels instead of regions
@@ -88,15 +93,23 @@ def _majority(regions: Regions, labels: NDArray[np.integer]) -> NDArray[np.int64
     return found
 
 
-def _bins(values: NDArray[np.floating], low: tuple[float, ...], high: tuple[float, ...]) -> NDArray[np.int64]:
-    """Return (H, W, C) the bin of each value."""
-    scaled = (values - np.array(low)) / (np.array(high) - np.array(low)) * BINS
-    return scaled.clip(0, BINS - 1).astype(np.int64)
+def _bins(values: NDArray[np.floating], high: float, count: int) -> NDArray[np.int64]:
+    """Return the bin of each value between 0 and a highest one."""
+    return (values * (count / high)).clip(0, count - 1).astype(np.int64)
 
 
-def _histograms(own: Regions, bins: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Return (S, C * BINS) the share of each region's values in each bin; rows sum to 1."""
+def _texture_bins(space: Pixels) -> NDArray[np.int64]:
+    """Return (H, W, 8 C) the bin of the Gaussian derivative of each of (H, W, C) channels in eight directions."""
+    smooth = cv2.GaussianBlur(space, (0, 0), 1.0)
+    across, down = (cv2.Sobel(smooth, cv2.CV_32F, *order, scale=1 / 8) for order in ((1, 0), (0, 1)))
+    angles = np.arange(ORIENTATIONS) * (2 * np.pi / ORIENTATIONS)
+    derivatives = [np.cos(angle) * across + np.sin(angle) * down for angle in angles]
+    return _bins(np.concatenate(derivatives, axis=-1), MAX_DERIVATIVE, TEXTURE_BINS)
+
+
+def _histograms(own: Regions, bins: NDArray[np.int64], count: int) -> NDArray[np.float64]:
+    """Return (S, C * count) the share of each region's values in each bin; rows sum to 1."""
     channels = bins.shape[-1]
-    places = own.labels[..., None] * (channels * BINS) + np.arange(channels) * BINS + bins
-    counts = np.bincount(places.ravel(), minlength=len(own.sizes) * channels * BINS)
+    places = own.labels[..., None] * (channels * count) + np.arange(channels) * count + bins
+    counts = np.bincount(places.ravel(), minlength=len(own.sizes) * channels * count)
     return counts.reshape(len(own.sizes), -1) / (channels * own.sizes[:, None])

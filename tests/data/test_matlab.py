@@ -39,6 +39,30 @@ def test_a_variable_is_read(tmp_path, compressed):
         read_mat(tmp_path / "a.mat", "LabelMap")
 
 
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_cell_is_read_in_the_order_of_matlab(tmp_path, compressed):
+    cell = np.empty((2, 2), dtype=object)
+    cell[:] = [[np.array([[1, 2]], np.uint16), "text"], [np.zeros((1, 0)), np.eye(2)]]
+    savemat(tmp_path / "a.mat", {"x": cell}, do_compression=compressed)
+    first, second, third, fourth = read_mat(tmp_path / "a.mat", "x")
+    assert first.tolist() == [[1, 2]] and second.shape == (1, 0) and third is None
+    assert fourth.tolist() == [[1, 0], [0, 1]]
+
+
+@pytest.mark.slow
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(st.integers(128, 700), st.binary(min_size=1, max_size=6))
+def test_any_damage_of_a_cell_is_read_or_refused(folder, at, junk):
+    cell = np.empty(3, dtype=object)
+    cell[:] = [np.array([[1, 2]], np.uint16), np.eye(2), np.array([[7]])]
+    stream = io.BytesIO()
+    savemat(stream, {"x": cell})
+    content = stream.getvalue()
+    (folder / "c.mat").write_bytes(content[:at] + junk + content[at + len(junk) :])
+    with contextlib.suppress(ValueError, zlib.error):
+        read_mat(folder / "c.mat", "x")
+
+
 @pytest.mark.parametrize("dtype", ["f8", "f4", "i1", "u1", "i2", "u2", "i4", "u4", "i8", "u8", bool])
 @pytest.mark.parametrize("shape", [(3, 5), (0, 0), (1, 1), (2, 3, 4)])
 def test_arrays_agree_with_scipy(tmp_path, dtype, shape):
@@ -128,6 +152,11 @@ ZEROS = bytes(1 << 26)
         (matrix(2, (1, 1), b"x", element(5, struct.pack("<i", 1)), element(1, b"a" * 10**7)), "struct"),
         (matrix(2, (1, 1), b"x", *[element(1, b"")] * 10**6), "damaged|IndexError|index"),
         (b"".join([matrix(9, (1, 1), b"y", element(2, b"\1"))] * 5000), "no variable"),
+        (
+            matrix(1, (1000, 1000), b"x", *[element(14, b"")] * 10**6),
+            "its cell has 100,000 of 1,000,000 items",
+        ),
+        (matrix(1, (2, 1), b"x", element(14, b"")), "its cell has 1 of 2 items"),
     ],
 )
 def test_a_malicious_file_costs_little(tmp_path: Path, content: bytes, message: str) -> None:

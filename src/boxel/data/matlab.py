@@ -1,4 +1,4 @@
-"""Read arrays and structs of MATLAB 5 files, the format of SBD and PASCAL-Context.
+"""Read arrays, structs and cells of MATLAB 5 files, the format of SBD, PASCAL-Context and MCG's segments.
 
 The format: MathWorks, "MAT-File Format", chapter 1. It is read here and not by SciPy, whose reader crashes the process
 on damaged type codes and does not verify checksums.
@@ -20,20 +20,21 @@ from numpy.typing import NDArray
 _MATRIX, _COMPRESSED = 14, 15
 _TYPES = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
-_STRUCT = 2
+_CELL, _STRUCT = 1, 2
 _MAX_BYTES = 1 << 26
 """Maximum size of a variable: a small file may expand to any size."""
 
 _HEAD_BYTES = 1 << 12
 _CHUNK_BYTES = 1 << 20
-_MAX_VARIABLES, _MAX_DIMENSIONS, _MAX_FIELDS, _MAX_DEPTH = 1000, 32, 1000, 8
+_MAX_VARIABLES, _MAX_DIMENSIONS, _MAX_FIELDS, _MAX_DEPTH, _MAX_CELLS = 1000, 32, 1000, 8, 100_000
 
 
 def read_mat(file: Path, variable: str) -> Any:
-    """Read a numeric array, or a struct of numeric arrays, from a MATLAB file.
+    """Read a numeric array, a struct or a cell of numeric arrays from a MATLAB file.
 
     Returns:
-        An array, or a dictionary of arrays by field. Fields of other kinds, e.g. cells, are None.
+        An array, a dictionary of arrays by field, or a list of the arrays of a cell in MATLAB's order. Fields and items
+        of other kinds, e.g. cells, are None.
 
     Raises:
         ValueError: The file is damaged, of another version, expands to more than 64 MB, or lacks the variable. Damage
@@ -124,6 +125,12 @@ def _numbers(kind: int, data: memoryview, order: str) -> NDArray[Any]:
 
 def _parse(data: memoryview, order: str, depth: int = 0) -> Any:
     kind, shape, _ = _header(data, order)
+    if kind == _CELL and depth == 0:
+        count = math.prod(shape)
+        items = list(islice(_elements(data, order), 3, min(count, _MAX_CELLS) + 3))
+        if len(items) != count:
+            raise ValueError(f"its cell has {len(items):,} of {count:,} items")
+        return [_parse(content, order, depth + 1) if content else None for _, content in items]
     rest = list(islice(_elements(data, order), 3, _MAX_FIELDS + 6))
     if kind in _CLASSES:
         return _convert(_numbers(*rest[0], order) if rest else np.empty(0), _CLASSES[kind]).reshape(

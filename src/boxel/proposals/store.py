@@ -17,6 +17,7 @@ from boxel.data.images import read_image
 from boxel.masks.grabcut import grabcut_from_ellipse
 from boxel.proposals.candidates import Candidates, add_masks
 from boxel.proposals.config import ProposalConfig
+from boxel.proposals.mcg_files import read_mcg
 from boxel.proposals.sources import propose
 from boxel.utils.errors import BoxelError
 
@@ -71,7 +72,8 @@ def _job(
     boxes = np.zeros((0, 4))
     if config.fit_boxes or config.grabcut:
         boxes = data.boxes[box_indices(data, image)]
-    content = msgspec.json.encode([data.paths[image], asdict(config), boxes.round(3).tolist()])
+    settings = {key: value for key, value in asdict(config).items() if value is not None}
+    content = msgspec.json.encode([data.paths[image], settings, boxes.round(3).tolist()])
     name = f"{path.stem}-{blake2b(content, digest_size=8).hexdigest()}.npz"
     return path, boxes, Path(folder) / name
 
@@ -82,17 +84,25 @@ def _make(path: Path, boxes: NDArray[np.float64], file: Path, config: ProposalCo
         return None
     try:
         image = read_image(path)
+        candidates = _find_candidates(image, path.stem, boxes, config)
     except BoxelError as error:
         return str(error)
-    if config.fit_boxes and not len(boxes):
-        whole = np.zeros(image.shape[:2], dtype=np.int64)
-        candidates = Candidates.from_sets(whole, np.zeros((0, 1), dtype=bool))
-    else:
-        candidates = propose(image, config.source, boxes if config.fit_boxes else None, config.count)
     if config.grabcut and len(boxes):
         candidates = add_masks(candidates, _grabcuts(image, boxes))
     candidates.save(file)
     return None
+
+
+def _find_candidates(
+    image: NDArray[np.uint8], stem: str, boxes: NDArray[np.float64], config: ProposalConfig
+) -> Candidates:
+    """Read or make the segments of an image; none if they are to fit boxes and it has none."""
+    if config.files is not None:
+        return read_mcg(Path(config.files, f"{stem}.mat"), image.shape[:2], config.count)
+    if config.fit_boxes and not len(boxes):
+        whole = np.zeros(image.shape[:2], dtype=np.int64)
+        return Candidates.from_sets(whole, np.zeros((0, 1), dtype=bool))
+    return propose(image, config.source, boxes if config.fit_boxes else None, config.count)
 
 
 def _grabcuts(image: NDArray[np.uint8], boxes: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -40,9 +40,9 @@ def adapt(
 ) -> Path:
     """Adapt a BoxCaseg model to the images of a dataset.
 
-    With at least `MIN_MASKS` true masks the model learns from them, for as long as masks that are left out get better;
-    if none do, it stays as it is. With fewer, it learns from its own masks of some of the boxes, unless the outlines of
-    masks that are left out get worse.
+    With at least `MIN_MASKS` true masks the model learns from them, unless masks that are left out get worse by more
+    than chance; then it stays as it is. With fewer, it learns from its own masks of some of the boxes, unless the
+    outlines of masks that are left out get worse.
 
     The folder also gets ``adapted.json``, with the model that it was adapted from, the minutes, and the masks, and
     ``quality.json``, that model's calibration of quality if it has one, corrected by the masks that were left out. With
@@ -146,19 +146,22 @@ def _adapt_to_masks(data: Annotations, out: Path, teacher: str, minutes: float) 
     found = learn_masks(start.to(resolve_device("auto")), data, minutes)
     if found.steps:
         logger.info(
-            "masks that were left out rose from %.2f to %.2f IoU (%d masks, %d steps)",
-            *(found.before, found.after, len(found.ious), found.steps),
+            "IoU of masks that were left out: %.3f, before %.3f (%d masks, %d steps, %.0f %% of the way)",
+            *(found.after, found.before, len(found.ious), found.steps, 100 * found.share),
         )
     else:
         logger.warning(
-            "no masks that were left out got better (IoU %.2f): the model stays as it is", found.before
+            "masks that were left out got worse (IoU %.3f, before %.3f): the model stays as it is",
+            *(found.after, found.before),
         )
     calibration = find_calibration(teacher)
     if calibration is not None:
         estimates = calibration.estimate(found.cues)
         save_calibration(correct_calibration(calibration, estimates, found.ious), out / "quality.json")
-    _save(found.model.cpu(), start, out, {"step": found.steps, "left_out_iou": found.after})
-    return {"masks": number, "steps": found.steps, "left_out_iou": [found.before, found.after]}
+    left_out_iou = found.after if found.share else found.before
+    _save(found.model.cpu(), start, out, {"step": found.steps, "left_out_iou": left_out_iou})
+    learned = {"masks": number, "steps": found.steps, "share": found.share}
+    return learned | {"left_out_iou": [found.before, found.after]}
 
 
 def _save(model: BoxCaseg, start: BoxCaseg, out: Path, metrics: dict[str, float]) -> None:

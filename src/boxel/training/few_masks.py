@@ -1,4 +1,4 @@
-"""Adapt BoxCaseg to a few true masks, for as long as masks that are left out get better."""
+"""Adapt BoxCaseg to a few true masks, unless masks that are left out get worse."""
 
 from __future__ import annotations
 
@@ -30,8 +30,15 @@ from boxel.utils.progress import progress
 MIN_MASKS = 5
 """Minimum number of masks to learn from."""
 
-MIN_GAIN = 0.005
-"""Minimum gain in IoU on masks that are left out; otherwise the model stays as it is."""
+MAX_LOSS = 0.1
+"""Maximum loss of IoU on masks that are left out, divided by the root of their number; otherwise the model stays as it
+is. As much may be chance: the models that predict them have learned from half of the masks."""
+
+SHARES = (0.5, 1.0)
+"""How much of the way from the weights at the start to the learned ones an adapted model may go.
+
+Half of the way keeps more of what the model knew, which helps on images unlike those of the few masks (Wortsman et al.,
+Robust fine-tuning of zero-shot models, CVPR 2022)."""
 
 _PARTS = 2
 _BATCH = 8
@@ -39,7 +46,6 @@ _RATE = 3e-4
 _BACKBONE_RATE = 0.3  # relative to that of the other layers
 _WARMUP = 10  # steps
 _AVERAGE = 0.95  # share of the averaged weights that stays in a step
-_STOPS = (0.25, 0.5, 1.0)  # shares of the steps after which the masks that are left out are predicted
 
 
 _Predicted: TypeAlias = tuple[NDArray[np.float64], NDArray[np.float64]]
@@ -53,14 +59,16 @@ class Adaptation:
     Attributes:
         model: The adapted model in eval mode; the one to start from if that is better.
         steps: Number of steps that it has learned; 0 if it is the one to start from.
+        share: How far it went towards the learned weights, one of `SHARES`; 0 if it is the one to start from.
         before: Mean IoU of the masks of the model to start from with the true ones.
-        after: The same of models that have learned as long from the other masks.
-        cues: (M, C) cues of the masks of those models.
+        after: The same of models that have learned as long from the other masks, even if they are worse.
+        cues: (M, C) cues of those masks, of the model to start from if it is kept.
         ious: (M,) their IoU.
     """
 
     model: BoxCaseg
     steps: int
+    share: float
     before: float
     after: float
     cues: NDArray[np.float64]
@@ -70,7 +78,7 @@ class Adaptation:
 def learn_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: int = 0) -> Adaptation:
     """Adapt a model to the masks of a dataset.
 
-    How long it learns is decided by cross-validation: models that learn from half of the masks predict the others.
+    How far its weights go is decided by cross-validation: models that learn from half of the masks predict the others.
 
     Args:
         model: The model to start from.
@@ -80,23 +88,35 @@ def learn_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: int = 
     """
     chosen = np.flatnonzero(data.has_mask & data.has_box & ~data.iscrowd)
     steps = count_steps(model, data, chosen, minutes, 30 + 4 * len(chosen))
-    stops = sorted({max(1, round(share * steps)) for share in _STOPS})
-    found: dict[int, list[_Predicted]] = {step: [] for step in (0, *stops)}
+    found: dict[float, list[_Predicted]] = {share: [] for share in (0.0, *SHARES)}
     for part in split_instances(data, chosen, seed):
         left_out = data.keep_masks(part)
-        found[0].append(_predict(model, left_out))
-        for step, tuned in tune(model, data, np.setdiff1d(chosen, part), stops, seed):
-            found[step].append(_predict(tuned, left_out))
-    ious = {step: np.concatenate([ious for _, ious in pairs]) for step, pairs in found.items()}
+        ((_, tuned),) = tune(model, data, np.setdiff1d(chosen, part), [steps], seed)
+        for share, pairs in found.items():
+            pairs.append(_predict(blend(model, tuned, share), left_out))
+    ious = {share: np.concatenate([ious for _, ious in pairs]) for share, pairs in found.items()}
     usable = max(map(len, ious.values()))  # a mask that a model does not predict counts as 0
-    means = {step: float(values.sum() / max(usable, 1)) for step, values in ious.items()}
-    best = max(means, key=means.__getitem__)
-    if means[best] < means[0] + MIN_GAIN:
-        best = 0
-    if best:
-        *_, (_, model) = tune(model, data, chosen, [best], seed)
-    cues = np.concatenate([cues for cues, _ in found[best]])
-    return Adaptation(model.eval(), best, means[0], means[best], cues, ious[best])
+    means = {share: float(values.sum() / max(usable, 1)) for share, values in ious.items()}
+    best = max(SHARES, key=means.__getitem__)
+    is_worse = means[best] < means[0] - MAX_LOSS / max(usable, 1) ** 0.5
+    kept = 0.0 if is_worse else best
+    if kept:
+        ((_, tuned),) = tune(model, data, chosen, [steps], seed)
+        model = blend(model, tuned, kept)
+    cues = np.concatenate([cues for cues, _ in found[kept]])
+    return Adaptation(model.eval(), steps if kept else 0, kept, means[0], means[best], cues, ious[kept])
+
+
+def blend(start: BoxCaseg, learned: BoxCaseg, share: float) -> BoxCaseg:
+    """Return a model whose weights lie between those of two: those of the first for a share of 0."""
+    blended, weights = deepcopy(learned), start.state_dict()
+    blended.load_state_dict(
+        {
+            name: weights[name].lerp(value, share) if value.is_floating_point() else value
+            for name, value in learned.state_dict().items()
+        }
+    )
+    return blended
 
 
 def tune(

@@ -6,8 +6,8 @@ Teachers that learn nothing can be calibrated on any masks, and nearly so `boxca
 images of people only. A network that has seen them is calibrated on masks of networks like it, each trained for fewer
 steps and without a part of the images, whose kinds it has not seen:
 
-    python benchmarks/teach.py runs/part0 --steps 500 --part 0
-    python benchmarks/teach.py runs/part1 --steps 500 --part 1
+    python benchmarks/teach.py runs/part0 --steps 1000 --part 0
+    python benchmarks/teach.py runs/part1 --steps 1000 --part 1
     python benchmarks/fit_quality.py --teachers boxcaseg --parts runs/part0 runs/part1
 """
 

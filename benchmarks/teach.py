@@ -2,7 +2,7 @@
 
     python benchmarks/teach.py runs/boxcaseg2
     python benchmarks/teach.py runs/boxcaseg2 --steps 500         # shorter, e.g. to see what a change brings
-    python benchmarks/teach.py runs/part0 --steps 500 --part 0    # without half of the sets, to calibrate its quality
+    python benchmarks/teach.py runs/part0 --steps 1000 --part 0    # without half of the sets, to calibrate its quality
     python benchmarks/teach.py runs/more --init runs/boxcaseg2 --seed 1    # on from there
 
     python benchmarks/teach.py runs/boxes --boxes                 # `boxcaseg-boxes`, again and without true masks

@@ -75,6 +75,12 @@ def test_rows_differ_from_the_base_in_what_they_state(row, part, expected):
     assert own == base
 
 
+def test_the_salient_head_alone_sees_salient_images_alone():
+    row = read_config("boxcaseg/table4-salient")
+    assert row.model.heads == ["salient"] and row.crops.salient_ratio == (0, 1)
+    assert read_config("boxcaseg/table4-weak-salient").crops.salient_ratio == (9, 7)
+
+
 def test_table_5_is_of_coco():
     row = read_config("boxcaseg/table5-13-3")
     assert (row.crops.salient_ratio, row.crops.overlap_drop) == ((13, 3), 0.75)
@@ -94,7 +100,9 @@ def test_random_sampling_of_table_5_takes_as_many_steps_as_the_best_ratio(scenes
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["boxcaseg/voc-w48", "boxcaseg/voc-w48-practice", "boxcaseg-small"])
+@pytest.mark.parametrize(
+    "name", ["boxcaseg/voc-w48", "boxcaseg/voc-w48-practice", "boxcaseg/table4-salient", "boxcaseg-small"]
+)
 @pytest.mark.filterwarnings("ignore:a salient dataset has neither")
 def test_a_recipe_trains(name, scenes, tmp_path):
     single = scenes.select_instances([scenes.instances_in(image)[0] for image in range(4)])

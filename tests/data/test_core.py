@@ -38,3 +38,10 @@ data._repr_html_()
 def test_data_needs_neither_torch_nor_scipy(tmp_path):
     result = subprocess.run([sys.executable, "-c", CODE, str(tmp_path)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr[-2000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("module", ["label_maps", "formats", "checks", "suspects"])
+def test_modules_are_imported_in_any_order(module):
+    """Readers and writers of `formats` need label maps, so label maps may not need these."""
+    subprocess.run([sys.executable, "-c", f"import boxel.data.{module}"], check=True)

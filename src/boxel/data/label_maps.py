@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from boxel.data.annotations import BACKGROUND, MAX_VALUE, VOID, Annotations, Category
-from boxel.data.formats.extras import decode_extras, set_field
 from boxel.data.images import MAX_PIXELS
 from boxel.data.matlab import mat_shape, read_mat
 from boxel.masks.rle import decode, decode_in_box, to_rle
@@ -215,18 +214,13 @@ def make_instance_map(
     return painted
 
 
-def mark_undecided(extras: bytes | None, rle: bytes | None) -> bytes | None:
-    """Return the extra fields of an instance with a run-length code, as JSON, of undecided pixels, or without one."""
-    return set_field(extras, UNDECIDED, None if rle is None else msgspec.json.decode(rle))
-
-
 def find_undecided(data: Annotations, instance: int, size: tuple[int, int]) -> NDArray[np.bool_] | None:
     """Return the (H, W) pixels that may be part of an instance or not; None without any that can be read."""
     extras = data.extras[instance]
     if extras is None or UNDECIDED.encode() not in extras:
         return None
     try:
-        return decode(to_rle(decode_extras(extras)[UNDECIDED], *size)) > 0
+        return decode(to_rle(msgspec.json.decode(extras)[UNDECIDED], *size)) > 0
     except Exception as error:  # as in `Annotations.rle`
         logger.warning(
             "%s: `%s` of annotation %s is ignored (%s)", data.file, UNDECIDED, data.ids[instance], error

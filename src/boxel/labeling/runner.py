@@ -27,8 +27,9 @@ from boxel.data.checks.masks import (
     find_drawn_masks,
     judge_masks,
 )
+from boxel.data.formats.extras import set_field
 from boxel.data.images import describe_missing, read_image
-from boxel.data.label_maps import mark_undecided
+from boxel.data.label_maps import UNDECIDED
 from boxel.data.suspects import describe_suspects, find_suspects, mark_suspect
 from boxel.data.tightening import describe_tightened
 from boxel.labeling.config import LabelConfig
@@ -340,7 +341,7 @@ def _merge_masks(
                 filled.trusted[instance] = row.trusted
                 filled.areas[instance] = row.area
                 extras = mark_suspect(filled.extras[instance], row.suspect)
-                filled.extras[instance] = mark_undecided(extras, row.undecided)
+                filled.extras[instance] = set_field(extras, UNDECIDED, row.undecided)
                 masked[instance] = True
                 distance[instance] = np.nan if row.distance is None else row.distance
     return filled, masked, distance
@@ -477,9 +478,7 @@ def _mask_rows(job: _Job, labeled: LabeledImage, positions: NDArray[np.int64]) -
                 area=int(np.count_nonzero(mask)),
                 suspect=suspects[index],
                 distance=None if np.isnan(distance[index]) else float(distance[index]),
-                undecided=None
-                if undecided is None
-                else msgspec.json.encode(encode_in_box(undecided, left, top, *size)),
+                undecided=None if undecided is None else encode_in_box(undecided, left, top, *size),
             )
         )
     return rows

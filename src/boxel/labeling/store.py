@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
+from boxel.masks.rle import Rle
 from boxel.utils.errors import BoxelError
 
 VERSION = 1
@@ -32,7 +33,7 @@ class MaskRow(msgspec.Struct, array_like=True, frozen=True, gc=False):
     area: int  # in pixels
     suspect: str | None = None  # what may be wrong with the box
     distance: float | None = None  # of its cues from those that the quality was calibrated on
-    undecided: bytes | None = None  # run-length code as JSON of pixels about which no teacher has an opinion
+    undecided: Rle | None = None  # pixels about which no teacher has an opinion
 
 
 class ImageRows(NamedTuple):

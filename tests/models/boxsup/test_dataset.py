@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import boxel
-from boxel.data.label_maps import IGNORE_INDEX, make_label_map, mark_undecided
+from boxel.data.label_maps import IGNORE_INDEX, UNDECIDED, make_label_map
 from boxel.data.synthetic import write_scenes
 from boxel.masks.rle import encode
 from boxel.models.boxsup import BoxSupDataset
@@ -85,13 +85,12 @@ def test_undecided_pixels_are_ignored_except_on_other_masks(masked, caplog) -> N
         own = np.zeros_like(boxed)
         own[y0:y1, x0:x1] = True
         boxed |= own
-        partial.extras[instance] = mark_undecided(b'{"track_id":1}', msgspec.json.encode(encode(own)))
+        partial.extras[instance] = msgspec.json.encode({"track_id": 1, UNDECIDED: encode(own)})
     partial.extras[third] = b'{"undecided_pixels":true}'
     found, whole = make_label_map(partial, 0), make_label_map(masked, 0)
     np.testing.assert_array_equal(found[whole > 0], whole[whole > 0])
     assert (found[boxed & (whole == 0)] == IGNORE_INDEX).all() and (found[~boxed] == whole[~boxed]).all()
     assert f"`undecided_pixels` of annotation {masked.ids[third]} is ignored" in caplog.text
-    assert mark_undecided(partial.extras[first], None) == b'{"track_id":1}'
 
 
 def test_the_rest_of_an_inner_box_is_ignored(masked) -> None:
@@ -104,6 +103,8 @@ def test_the_rest_of_an_inner_box_is_ignored(masked) -> None:
     rest[y0:y1, x0:x1] = True
     assert (found[core] == 1 + boxes.labels[0]).all() and (found[rest & ~core] == IGNORE_INDEX).all()
     assert (found[~rest] == 0).all()
+    again = boxel.label(labeled, teacher="rectangle", relabel=True)
+    assert UNDECIDED.encode() in labeled.extras[0] and again.extras[0] is None
 
 
 def test_an_image_with_a_label_map_needs_no_segments(masked, folder) -> None:

@@ -271,7 +271,7 @@ def test_segments_are_clipped_to_their_box(seen) -> None:
 
 
 def test_the_most_promising_segments_are_selected() -> None:
-    """Six regions of a grid, which are no duplicates of each other; those of the lowest order come first."""
+    """Six regions of a grid, which do not duplicate each other; those of the lowest order come first."""
     own = grid()
     order = np.array([3.0, 0.5, 4, 2, 5, 1])
     pool = Pool(own.boxes.astype(np.int64), own.sizes, order, lambda indices: np.eye(6, dtype=bool)[indices])

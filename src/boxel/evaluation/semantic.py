@@ -315,8 +315,8 @@ def load_labels(
     images: NDArray[np.intp],
     load: Callable[[int], NDArray[Any]],
     errors: list[str] | None = None,
-) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
-    """Yield what ``load`` returns for each image and its (H, W) true labels; it is an error if no image can be used."""
+) -> Iterator[tuple[int, NDArray[Any], NDArray[np.uint8]]]:
+    """Yield each image, what ``load`` returns for it and its (H, W) true labels; raise if no image can be used."""
     table, used = build_class_lookup(truth, classes), False
     for image in images.tolist():
         try:
@@ -328,7 +328,7 @@ def load_labels(
                 errors.append(str(error))
             continue
         used = True
-        yield loaded, gt
+        yield image, loaded, gt
     if not used:
         raise BoxelError(f"{truth.file}: none of its {len(truth)} images can be evaluated.")
 
@@ -343,7 +343,7 @@ def _measure(
     """Compute the metrics of the labels predicted for each image; pixels of no class get one more class at the end."""
     count, widths, images = len(classes) + 1, sorted(set(trimap)), 0
     matrices = np.zeros((len(widths) + 1, count, count), dtype=np.int64)
-    for pred, gt in load_labels(truth, classes, select_measurable(truth), predict, errors):
+    for _, pred, gt in load_labels(truth, classes, select_measurable(truth), predict, errors):
         matrices += band_confusions(gt, pred, widths, count)
         images += 1
     names = [category.name for category in classes]

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.nn.functional import one_hot
 
 from boxel.data.annotations import Annotations, Category
 from boxel.data.images import read_image
-from boxel.data.label_maps import BACKGROUND_NAME, IGNORE_INDEX, build_class_lookup, make_label_map
+from boxel.data.label_maps import BACKGROUND_NAME, IGNORE_INDEX
+from boxel.evaluation.semantic import load_labels
 from boxel.models.fcrn.instances import FCRNInstances
 from boxel.models.inference import InferenceConfig, predict_batch
 from boxel.models.instances import Instances
-from boxel.utils.errors import BoxelError, UsageError
-
-logger = logging.getLogger(__name__)
+from boxel.utils.errors import UsageError
 
 
 def predict_with_true_classes(
@@ -33,7 +33,7 @@ def predict_with_true_classes(
 
     Raises:
         UsageError: The model does not classify pixels.
-        BoxelError: The dataset has none of the model's classes.
+        BoxelError: The dataset has none of the model's classes, or no image can be used.
 
     References:
         Wu, Shen, van den Hengel (FCRN), 2016, Section 3.2: the pilot experiment.
@@ -43,18 +43,14 @@ def predict_with_true_classes(
             f"`true_classes` does nothing here, since a {type(model).__name__} finds no instances by voting; leave it "
             "out."
         )
-    table = build_class_lookup(data, (Category(0, BACKGROUND_NAME), *model.categories))
+    classes = (Category(0, BACKGROUND_NAME), *model.categories)
     device = next(model.parameters()).device
-    for image in range(len(data)):
-        try:
-            pixels = read_image(data.image_path(image))
-            labels = table[make_label_map(data, image, pixels.shape[:2])]
-        except BoxelError as error:
-            logger.warning("skipped: %s", error)
-            if errors is not None:
-                errors.append(str(error))
-            continue
+
+    def read(image: int) -> NDArray[np.uint8]:
+        return read_image(data.image_path(image))
+
+    for image, pixels, labels in load_labels(data, classes, np.arange(len(data)), read, errors):
         labels[labels == IGNORE_INDEX] = 0
-        scores = one_hot(torch.from_numpy(labels).long(), model.num_classes + 1).permute(2, 0, 1).float()
+        scores = one_hot(torch.from_numpy(labels).long(), len(classes)).permute(2, 0, 1).float()
         (instances,) = predict_batch(model, [pixels], config, [scores.to(device)])
         yield image, instances

@@ -158,7 +158,7 @@ def _load_cases(model: Segmenter, truth: Annotations, count: int) -> Iterator[_C
     def read(image: int) -> NDArray[np.uint8]:
         return read_image(truth.image_path(image))
 
-    for pixels, gt in load_labels(truth, model.categories, chosen, read):
+    for _, pixels, gt in load_labels(truth, model.categories, chosen, read):
         image = torch.from_numpy(pixels).permute(2, 0, 1)
         predicted = predict_probabilities(model.network, image.to(device), config)
         yield _Case(image, predicted.log().half().cpu(), gt)

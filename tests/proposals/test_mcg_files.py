@@ -55,6 +55,7 @@ def test_other_files_are_refused(tmp_path, changed, message) -> None:
         read_mcg(tmp_path / "a.mat", (3, 4), 10)
 
 
+@pytest.mark.slow
 def test_a_dataset_takes_the_files_of_its_images(tmp_path) -> None:
     data = write_scenes(tmp_path / "scenes", 2)
     config = ProposalConfig(fit_boxes=False, grabcut=False, files=str(tmp_path / "mcg"))

@@ -313,6 +313,7 @@ def test_textures_are_derivatives_in_eight_directions() -> None:
     assert inside.argmax() == 2 and inside.sum() == pytest.approx(1 / 24)
 
 
+@pytest.mark.slow
 def test_mcg_takes_high_regions_first_and_groups_of_up_to_four_after_single_ones(seen) -> None:
     _, _, own = seen
     pool = GENERATORS["mcg"](*seen)

@@ -62,6 +62,7 @@ def test_disturbed_cuts_agree_on_a_clear_object_and_less_on_a_faint_one(disc):
     assert np.isnan(clear.resample(inside)).mean() < 0.03 < 0.04 < np.isnan(vague.resample(inside)).mean()
 
 
+@pytest.mark.slow
 def test_the_share_of_cuts_is_placed_in_the_image(disc):
     """On a reduced copy too, of a box that reaches past the image."""
     image, _ = disc

@@ -93,6 +93,7 @@ def test_undecided_pixels_are_ignored_except_on_other_masks(masked, caplog) -> N
     assert f"`undecided_pixels` of annotation {masked.ids[third]} is ignored" in caplog.text
 
 
+@pytest.mark.slow
 def test_the_rest_of_an_inner_box_is_ignored(masked) -> None:
     """What the teacher has no opinion about reaches the labels through the labeled dataset."""
     boxes = masked.select_images([0]).without_masks().select_instances([0])

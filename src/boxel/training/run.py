@@ -42,8 +42,7 @@ def train(
         method: `boxinst`, `mask-rcnn`, `boxcaseg`, `fcrn`, `fcrn-instances` or `boxsup`.
         data: Annotations, a file or folder in any format of :func:`boxel.read`, or several, which are joined. Of
             splits, `train` is used. Instances with a mask are learned from it, others from their box.
-        out: Folder of the run, for its settings, metrics, curves, samples, checkpoints and the model; `runs/METHOD` if
-            None.
+        out: Folder of the run, for its settings, metrics, pictures, checkpoints and the model; `runs/METHOD` if None.
         images: Folder of the images if it is not beside the annotations; of several datasets, that of the first.
         val: Annotations to validate on (of a dataset with splits, `val`). If None, the split `val` of `data`; if there
             is none, the share `data.val_share` of the images is set aside.
@@ -85,8 +84,7 @@ def train(
     from boxel.training.run_folder import finish_run, prepare_folder, write_record
 
     settle_level_scale(run, prepared.training, resume)
-    # The first process holds the folder for all.
-    with lock_folder(run.out) if is_first_process() else nullcontext():
+    with lock_folder(run.out) if is_first_process() else nullcontext():  # the first process holds it for all
         if not resume:
             check_unused(run.out)  # again: another run may have ended while the data was read
         checkpoint = prepare_folder(run, prepared.classes, resume)

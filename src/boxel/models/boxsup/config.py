@@ -39,7 +39,7 @@ class UpdateConfig(Config):
             sums it and divides the overlap by the number of candidates, as Eqs. 2 and 3 are printed, and the loss
             outweighs the overlap by thousands.
         enlarge: The loss is taken over the box, enlarged by this share of its sides, without the pixels of other boxes.
-            None takes the whole image with them, as Eq. 3 is printed.
+            Null takes the whole image with them, as Eq. 3 is printed.
         top_k: The segment of a box is drawn from this many of lowest cost (k, Section 4.3); 1 takes the best.
         every: Epochs between updates; 0 selects once, before the first step.
         shape_weight: Weight of 1 - IoU with the ellipse in the box; not in the paper. Many segments have a tight box

@@ -18,7 +18,7 @@ from boxel.labeling.teachers.base import SoftMask, Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
-from boxel.training.few_masks import count_steps, split_instances, tune
+from boxel.training.few_masks import SHARES, blend, count_steps, split_instances, tune
 
 MIN_BOXES = 20
 """Minimum number of boxes with a mask to learn from."""
@@ -28,6 +28,7 @@ MAX_LOSS = 0.002
 
 _MAX_BOXES = 200  # that are learned from
 _STEPS = 100
+_SHARE = min(SHARES)  # of the way to the learned weights; all of it loses more where the masks are wrong
 _NOISE = 0.03  # standard deviation of the sides of a box, as a share of its width or height
 _CONTRAST = CUES.index("contrast")
 
@@ -61,8 +62,8 @@ def learn_own_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: in
 
     The masks are those of several passes, on the flipped image and from disturbed boxes, so that they are steadier than
     those of a single one; what many objects of a dataset have in common, the model learns for the rest. That can go
-    wrong. Models that learn from half of the masks show it on the other half: where they err, their outlines leave the
-    changes of color.
+    wrong, so its weights go half of the way only. Models that learn from half of the masks show it on the other half:
+    where they err, their outlines leave the changes of color.
 
     Args:
         model: The model to start from.
@@ -79,14 +80,14 @@ def learn_own_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: in
     pairs = []
     for part in split_instances(own, chosen, seed):
         ((_, tuned),) = tune(model, own, np.setdiff1d(chosen, part), [steps], seed)
-        pairs.append([describe_masks(one, own, part) for one in (model, tuned)])
+        pairs.append([describe_masks(one, own, part) for one in (model, blend(model, tuned, _SHARE))])
     before, after = (np.concatenate(cues) for cues in zip(*pairs, strict=True))
     known = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
     found = OwnAdaptation(model.eval(), 0, len(chosen), before[known], after[known])
     if not known.any() or found.contrast[1] < found.contrast[0] - MAX_LOSS:
         return found
     ((_, tuned),) = tune(model, own, chosen, [steps], seed)
-    return OwnAdaptation(tuned.eval(), steps, len(chosen), found.before, found.after)
+    return OwnAdaptation(blend(model, tuned, _SHARE).eval(), steps, len(chosen), found.before, found.after)
 
 
 class JitteredTeacher:

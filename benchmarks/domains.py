@@ -5,7 +5,10 @@
 
 Labels the boxes of two sets of photos and of each `domains/measure/NAME/val.json`, at most --instances of each, and
 compares with the true masks. --others compares with the masks of other teachers, e.g. those of the network of an older
-version. --pictures draws the best and the worst masks of each dataset.
+version. --pictures draws the best and the worst masks of each dataset. The network of version 0.1 is in the history:
+
+    mkdir -p runs/version-0.1
+    git archive 88eb638~1 src/boxel/weights/boxcaseg | tar -x --strip-components 4 -C runs/version-0.1
 """
 
 from __future__ import annotations
@@ -17,7 +20,6 @@ import cv2
 import numpy as np
 from _record import Table, arguments
 from _runs import read_coco
-from drawn import tight_box
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
@@ -126,15 +128,14 @@ def draw_extremes(truth: Annotations, made: Annotations) -> NDArray[np.uint8]:
     for row in [*order[:SHOWN], *order[-SHOWN:]]:
         one, other = int(predicted[row]), int(true[row])
         image = read_image(truth.image_path(int(truth.image_index[other])))
-        found = made.mask(one, image.shape[:2]) if made.has_segmentation[one] else None
+        found = made.mask(one, image.shape[:2]) if one >= 0 and made.has_segmentation[one] else None
+        quality = np.nan if found is None else made.quality[one]
         views = [
             draw_part(image, truth.boxes[other], mask)
             for mask in (None, found, truth.mask(other, image.shape[:2]))
         ]
         strip = np.full((SIDE // 9, 3 * SIDE, 3), 255, np.uint8)
-        write_text(
-            strip, f"IoU {ious[row]:.2f}, quality {made.quality[one]:.2f}", 4, 2, SIDE // 12, (0, 0, 0)
-        )
+        write_text(strip, f"IoU {ious[row]:.2f}, quality {quality:.2f}", 4, 2, SIDE // 12, (0, 0, 0))
         cells.append(np.concatenate([contact_sheet(views, columns=3, cell=SIDE), strip]))
     return contact_sheet(cells, columns=2, cell=3 * SIDE)
 
@@ -150,7 +151,7 @@ def draw_part(
     if mask is None:
         return part
     inside = cv2.resize(mask[top:bottom, left:right].astype(np.uint8), part.shape[1::-1]) > 0
-    return overlay(part, tight_box(inside)[None], inside[None], config=DrawConfig(boxes=False))
+    return overlay(part, [[0, 0, *part.shape[1::-1]]], inside[None], config=DrawConfig(boxes=False))
 
 
 def first_images(data: Annotations, instances: int) -> Annotations:

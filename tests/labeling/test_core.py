@@ -155,7 +155,7 @@ def adapted(scenes, tmp_path_factory, tiny_boxcaseg):
     def learn(model, data, minutes):
         """Two steps, whether they gain anything or not."""
         found = few_masks.learn_masks(model, data, minutes)
-        ((_, tuned),) = few_masks.tune(model, data, np.arange(len(data.labels)), [2], seed=0)
+        *_, tuned = few_masks.tune(model, data, np.arange(len(data.labels)), 2, seed=0)
         return replace(found, model=tuned.eval(), steps=2)
 
     with pytest.MonkeyPatch.context() as patch:

@@ -8,7 +8,12 @@ import yaml
 
 from boxel.data.config import AugmentConfig
 from boxel.training import train
-from boxel.training.level_scale import choose_level_scale, measure_median_side, settle_level_scale
+from boxel.training.level_scale import (
+    PAPER_SIDE,
+    choose_level_scale,
+    measure_median_side,
+    settle_level_scale,
+)
 from boxel.training.recipe import list_recipes, read_config
 from boxel.training.settings import resolve_run
 
@@ -30,6 +35,17 @@ def boxes(scenes):
 def test_the_median_side_is_that_of_the_resized_boxes_without_crowds(boxes, short_sides, max_size, median):
     augment = AugmentConfig(short_sides=short_sides, max_size=max_size)
     assert measure_median_side(boxes, augment) == pytest.approx(median)
+
+
+def test_boxes_that_are_missing_do_not_count_nor_those_in_images_of_unknown_size(boxes):
+    augment = AugmentConfig(short_sides=[64], max_size=96)
+    lost = replace(boxes, boxes=boxes.boxes.copy())
+    lost.boxes[0] = np.nan
+    assert measure_median_side(lost, augment) == pytest.approx(30)
+    unknown = replace(boxes, widths=boxes.widths * 0, heights=boxes.heights * 0)
+    assert measure_median_side(unknown, augment) == pytest.approx(20)  # read from the image
+    lost = replace(unknown.without_masks(), root=unknown.root / "nowhere")
+    assert measure_median_side(lost, augment) == PAPER_SIDE
 
 
 def test_sizes_are_halved_below_the_geometric_mean_of_both():

@@ -221,7 +221,7 @@ def find_undecided(data: Annotations, instance: int, size: tuple[int, int]) -> N
         return None
     try:
         return decode(to_rle(msgspec.json.decode(extras)[UNDECIDED], *size)) > 0
-    except Exception as error:  # as in `Annotations.rle`
+    except Exception as error:  # pycocotools raises bare Exception and TypeError too
         logger.warning(
             "%s: `%s` of annotation %s is ignored (%s)", data.file, UNDECIDED, data.ids[instance], error
         )

@@ -376,14 +376,11 @@ def predict_dataset(
         _check_categories(model, data)
     paths = [data.image_path(index) for index in range(len(data))]
     results: list[Result] = []
-    predictions = (
-        predict_with_true_classes(model, data, config, errors)
-        if true_classes
-        else (
-            (one.index, cast("Instances", one.result))
-            for one in iter_predictions(model, paths, config, batch_size, errors=errors)
-        )
-    )
+    if true_classes:
+        predictions = predict_with_true_classes(model, data, config, errors)
+    else:
+        found = iter_predictions(model, paths, config, batch_size, errors=errors)
+        predictions = ((one.index, cast("Instances", one.result)) for one in found)
     done = 0
     for index, instances in predictions:
         done += 1

@@ -117,9 +117,7 @@ def predict_batch(
         resized = [resize(image, scale * _resize_factor(image, config)) for image in tensors]
         for flipped in (False, True) if config.flip else (False,):
             inputs = [image.flip(-1) if flipped else image for image in resized]
-            known = (
-                [] if classes is None else [[scores.flip(-1) if flipped else scores for scores in classes]]
-            )
+            known = [] if classes is None else [[one.flip(-1) if flipped else one for one in classes]]
             for index, detections in enumerate(model.detect(inputs, *known)):
                 size = inputs[index].shape[-2:]
                 passes[index].append(_to_image(detections, size, images[index].shape[:2], flipped))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from copy import deepcopy
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +32,7 @@ MIN_MASKS = 5
 
 MAX_LOSS = 0.1
 """Maximum loss of IoU on masks that are left out, divided by the root of their number; otherwise the model stays as it
-is. As much may be chance: the models that predict them have learned from half of the masks."""
+is. As much may be chance, since the gain of a mask spreads by up to about 0.1."""
 
 SHARES = (0.5, 1.0)
 """How much of the way from the weights at the start to the learned ones an adapted model may go.
@@ -91,7 +91,7 @@ def learn_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: int = 
     found: dict[float, list[_Predicted]] = {share: [] for share in (0.0, *SHARES)}
     for part in split_instances(data, chosen, seed):
         left_out = data.keep_masks(part)
-        ((_, tuned),) = tune(model, data, np.setdiff1d(chosen, part), [steps], seed)
+        *_, tuned = tune(model, data, np.setdiff1d(chosen, part), steps, seed)
         for share, pairs in found.items():
             pairs.append(_predict(blend(model, tuned, share), left_out))
     ious = {share: np.concatenate([ious for _, ious in pairs]) for share, pairs in found.items()}
@@ -101,7 +101,7 @@ def learn_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: int = 
     is_worse = means[best] < means[0] - MAX_LOSS / max(usable, 1) ** 0.5
     kept = 0.0 if is_worse else best
     if kept:
-        ((_, tuned),) = tune(model, data, chosen, [steps], seed)
+        *_, tuned = tune(model, data, chosen, steps, seed)
         model = blend(model, tuned, kept)
     cues = np.concatenate([cues for cues, _ in found[kept]])
     return Adaptation(model.eval(), steps if kept else 0, kept, means[0], means[best], cues, ious[kept])
@@ -120,9 +120,9 @@ def blend(start: BoxCaseg, learned: BoxCaseg, share: float) -> BoxCaseg:
 
 
 def tune(
-    model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], stops: Sequence[int], seed: int
-) -> Iterator[tuple[int, BoxCaseg]]:
-    """Train a copy of a model on the masks of the chosen instances; yield its averaged weights after some steps.
+    model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], steps: int, seed: int
+) -> Iterator[BoxCaseg]:
+    """Train a copy of a model on the masks of the chosen instances; yield it with averaged weights after each step.
 
     The statistics of its norms stay: a few images have poor ones.
     """
@@ -139,9 +139,9 @@ def tune(
     ]
     optimizer = torch.optim.AdamW(groups, lr=_RATE, weight_decay=0.02)
     warmup = torch.optim.lr_scheduler.LinearLR(optimizer, 0.1, total_iters=_WARMUP)
-    weights, last = model.loss_weights(1.0), max(stops)
-    with progress(last, "steps") as advance:
-        for step, (crops, targets) in enumerate(islice(_batches(model, data, chosen, seed), last), start=1):
+    weights = model.loss_weights(1.0)
+    with progress(steps, "steps") as advance:
+        for crops, targets in islice(_batches(model, data, chosen, seed), steps):
             losses = model(crops, targets)
             optimizer.zero_grad()
             torch.stack([weights[name] * loss for name, loss in losses.items()]).sum().backward()
@@ -150,8 +150,7 @@ def tune(
             warmup.step()
             average.update_parameters(model)
             advance(1)
-            if step in stops:
-                yield step, cast(BoxCaseg, average.module)
+            yield cast(BoxCaseg, average.module)
 
 
 def _batches(model: BoxCaseg, data: Annotations, chosen: NDArray[np.int64], seed: int) -> Iterator[tuple]:
@@ -175,7 +174,7 @@ def count_steps(
 ) -> int:
     """Return how many steps the models of all parts can make in some minutes on this machine, at most `wanted`."""
     seconds = [time.perf_counter()]
-    for _ in tune(model, data, chosen, [1, 2, 3], 0):
+    for _ in tune(model, data, chosen, 3, 0):
         seconds.append(time.perf_counter())
     return max(1, min(wanted, int(60 * minutes / (_PARTS + 1) / np.diff(seconds).min())))
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from boxel.data.annotations import Annotations
 from boxel.data.config import AugmentConfig
+from boxel.evaluation.results import fill_in_sizes
 from boxel.models.io import read_config_file
 from boxel.training.log import rank_zero_logger
 from boxel.training.settings import Run
@@ -35,11 +36,17 @@ def settle_level_scale(run: Run, data: Annotations, resume: bool) -> None:
 
 
 def measure_median_side(data: Annotations, augment: AugmentConfig) -> float:
-    """Return the median of the longer sides of the boxes that are not crowds, in pixels of the resized images."""
-    shorter, longer = np.minimum(data.widths, data.heights), np.maximum(data.widths, data.heights)
-    factor = np.minimum(np.median(augment.short_sides) / shorter, augment.max_size / longer)
-    sides = (data.boxes[:, 2:] - data.boxes[:, :2]).max(1) * factor[data.image_index]
-    return float(np.median(sides[~data.iscrowd]))
+    """Return the median of the longer sides of the boxes that are not crowds, in pixels of the resized images.
+
+    Images whose size nobody knows do not count; without any that do it is `PAPER_SIDE`.
+    """
+    data = fill_in_sizes(data, required=False)
+    sizes = np.stack([data.widths, data.heights], 1)[data.image_index]  # (N, 2), of each instance's image
+    used = data.has_box & ~data.iscrowd & (sizes > 0).all(1)
+    boxes, sizes = data.boxes[used], sizes[used]
+    factor = np.minimum(np.median(augment.short_sides) / sizes.min(1), augment.max_size / sizes.max(1))
+    sides = (boxes[:, 2:] - boxes[:, :2]).max(1) * factor
+    return float(np.median(sides)) if len(sides) else PAPER_SIDE
 
 
 def choose_level_scale(side: float) -> float:

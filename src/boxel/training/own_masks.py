@@ -79,14 +79,14 @@ def learn_own_masks(model: BoxCaseg, data: Annotations, minutes: float, seed: in
     steps = count_steps(model, own, chosen, minutes, _STEPS)
     pairs = []
     for part in split_instances(own, chosen, seed):
-        ((_, tuned),) = tune(model, own, np.setdiff1d(chosen, part), [steps], seed)
+        *_, tuned = tune(model, own, np.setdiff1d(chosen, part), steps, seed)
         pairs.append([describe_masks(one, own, part) for one in (model, blend(model, tuned, _SHARE))])
     before, after = (np.concatenate(cues) for cues in zip(*pairs, strict=True))
     known = np.isfinite(before).all(axis=1) & np.isfinite(after).all(axis=1)
     found = OwnAdaptation(model.eval(), 0, len(chosen), before[known], after[known])
     if not known.any() or found.contrast[1] < found.contrast[0] - MAX_LOSS:
         return found
-    ((_, tuned),) = tune(model, own, chosen, [steps], seed)
+    *_, tuned = tune(model, own, chosen, steps, seed)
     return OwnAdaptation(blend(model, tuned, _SHARE).eval(), steps, len(chosen), found.before, found.after)
 
 

@@ -1,15 +1,23 @@
-"""Rough masks made from boxes before training starts."""
+"""Hints: masks that a teacher makes from boxes before the training starts, and that are not trusted."""
 
-import dataclasses
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from lightning.fabric import Fabric
 
-from boxel.data import read
+import boxel
+from boxel.data import Annotations, read
 from boxel.data.dataset import InstanceDataset
 from boxel.data.joining import join
 from boxel.data.synthetic import write_scenes
-from boxel.training.pseudo_masks import add_hints, with_hints
+from boxel.training.prepare import TrainingData
+from boxel.training.pseudo_masks import label_boxes
+from boxel.training.settings import resolve_run
 
 
 @pytest.fixture(scope="module")
@@ -22,15 +30,33 @@ def info(caplog):
     caplog.set_level("INFO", logger="boxel")
 
 
-def test_hints_are_untrusted_masks(boxed):
-    hinted = add_hints(boxed, np.ones(len(boxed.ids), dtype=bool))
+def add_hints(
+    data: Annotations, out: Path, teacher: str = "boxcaseg", method: str = "boxinst"
+) -> Annotations:
+    """Return a training's dataset with its hints."""
+    run = resolve_run(method, None, None, out, {"model.hint_weight": 1.0, "hints": teacher})
+    given = TrainingData(data, None, data.categories, None)
+    return label_boxes(run, given, Fabric(accelerator="cpu", devices=1)).training
+
+
+@pytest.mark.parametrize("method", ["boxinst", "boxcaseg"])
+def test_hints_are_the_masks_of_the_teacher_and_not_trusted(boxed, tmp_path, method):
+    hinted = add_hints(boxed, tmp_path, method=method)
+    made = boxel.label(boxed, teacher="boxcaseg")
     assert not hinted.has_mask.any() and not hinted.trusted.any()
-    assert set(hinted.source) == {"grabcut"}
-    for i, box in enumerate(boxed.boxes):
-        y, x = np.nonzero(hinted.mask(i))
-        assert len(y) > 0.3 * (box[2:] - box[:2]).prod()
-        assert (x >= box[0] - 2).all() and (x <= box[2] + 1).all()
-        assert (y >= box[1] - 2).all() and (y <= box[3] + 1).all()
+    assert set(hinted.source) == {"boxcaseg"}
+    np.testing.assert_allclose(hinted.quality, made.quality, atol=1e-3)
+    for i in range(len(boxed.ids)):
+        np.testing.assert_array_equal(hinted.mask(i), made.mask(i))
+
+
+def test_masks_of_low_quality_are_no_hints(boxed, tmp_path, monkeypatch):
+    quality = boxel.label(boxed, teacher="boxcaseg").quality
+    least = float(np.median(quality))
+    monkeypatch.setattr("boxel.training.pseudo_masks.MIN_QUALITY", least)
+    hinted = add_hints(boxed, tmp_path)
+    found = np.array([one is not None for one in hinted.segmentations])
+    assert found[quality > least + 1e-3].all() and not found[quality < least - 1e-3].any()
 
 
 def test_hints_are_made_only_for_boxes_without_a_mask(boxed, tmp_path):
@@ -40,75 +66,53 @@ def test_hints_are_made_only_for_boxes_without_a_mask(boxed, tmp_path):
     segmentations[1] = b"[[10, 10, 20, 10, 20, 20]]"
     boxes = boxed.boxes.copy()
     boxes[2] = np.nan
-    data = dataclasses.replace(boxed, iscrowd=iscrowd, segmentations=segmentations, boxes=boxes)
-    hinted = with_hints(data, tmp_path / "hints.json")
+    data = replace(boxed, iscrowd=iscrowd, segmentations=segmentations, boxes=boxes)
+    hinted = add_hints(data, tmp_path)
     assert hinted.segmentations[0] is None and hinted.segmentations[2] is None
     assert hinted.segmentations[3] is not None and hinted.segmentations[1] == segmentations[1]
     assert hinted.has_mask.tolist() == [i == 1 for i in range(len(data.ids))]
 
 
-@pytest.mark.slow
-def test_hints_are_read_from_their_file(boxed, tmp_path, caplog):
-    caplog.clear()
-    first = with_hints(boxed, tmp_path / "hints.json")
-    again = with_hints(boxed, tmp_path / "hints.json")
-    assert caplog.text.count("making hints") == 1 and str(tmp_path / "hints.json") in caplog.text
-    assert again.ids == first.ids and not again.has_mask.any()
-    for i in range(len(first.ids)):
-        np.testing.assert_array_equal(again.mask(i), first.mask(i))
-    assert read(tmp_path / "hints.json").source.tolist() == ["grabcut"] * len(first.ids)
-    other = boxed.select_images([0, 1])  # hints of another dataset are not used
-    assert with_hints(other, tmp_path / "hints.json").ids == other.ids
+def test_a_resumed_run_does_not_make_hints_again(boxed, tmp_path, caplog):
+    first = add_hints(boxed, tmp_path, "rectangle")
+    again = add_hints(boxed, tmp_path, "rectangle")
+    assert "3 of 3 images are labeled already" in caplog.text
+    assert again.segmentations.tolist() == first.segmentations.tolist() and not again.has_mask.any()
+    assert set(read(tmp_path / "hints.json").source) == {"rectangle"}
 
 
-@pytest.mark.slow
-def test_hints_of_joined_datasets_are_read_from_their_file(boxed, tmp_path, caplog):
-    # Their ids are strings, and one instance in between has no hint.
-    twice = join([boxed, dataclasses.replace(boxed, file="again")])
-    iscrowd = np.zeros(len(twice.ids), dtype=bool)
-    iscrowd[1] = True
-    twice = dataclasses.replace(twice, iscrowd=iscrowd)
-    caplog.clear()
-    first = with_hints(twice, tmp_path / "hints.json")
-    again = with_hints(twice, tmp_path / "hints.json")
-    assert (
-        caplog.text.count("making hints") == 1 and again.ids == twice.ids and again.segmentations[1] is None
-    )
-    for i in {*range(len(twice.ids))} - {1}:
-        np.testing.assert_array_equal(again.mask(i), first.mask(i))
+@pytest.fixture
+def joined(boxed):
+    """Two datasets in one; some of their ids are the same, so that they are not numbers."""
+    return join([boxed.select_images([0]), replace(boxed, file="again")])
 
 
-@pytest.mark.slow
-def test_hints_with_other_ids_are_made_again(boxed, tmp_path, caplog):
-    with_hints(boxed, tmp_path / "hints.json")
-    text = (tmp_path / "hints.json").read_text()
-    (tmp_path / "hints.json").write_text(text.replace('"id":', '"id":9'))
-    caplog.clear()
-    with_hints(boxed, tmp_path / "hints.json")
-    assert caplog.text.count("making hints") == 1
+def test_hints_of_joined_datasets_belong_to_their_instances(boxed, joined, tmp_path):
+    hinted = add_hints(joined, tmp_path)
+    apart = [boxel.label(data, teacher="boxcaseg") for data in (boxed.select_images([0]), boxed)]
+    masks = [data.mask(i) for data in apart for i in range(len(data.ids))]
+    assert len(masks) == len(hinted.ids)
+    for i, mask in enumerate(masks):
+        np.testing.assert_array_equal(hinted.mask(i), mask)
 
 
-@pytest.mark.slow
-def test_hints_of_other_boxes_are_made_again(boxed, tmp_path, caplog):
-    with_hints(boxed, tmp_path / "hints.json")
-    caplog.clear()
-    moved = dataclasses.replace(boxed, boxes=boxed.boxes * 0.8)
-    hinted = with_hints(moved, tmp_path / "hints.json")
-    assert caplog.text.count("making hints") == 1
-    np.testing.assert_array_equal(hinted.mask(0), add_hints(moved, moved.has_box).mask(0))
+def test_a_teacher_masks_all_instances_of_joined_datasets(joined, tmp_path):
+    run = resolve_run("boxinst", None, None, tmp_path, {"label": "rectangle"})
+    given = TrainingData(joined, None, joined.categories, None)
+    labeled = label_boxes(run, given, Fabric(accelerator="cpu", devices=1)).training
+    assert labeled.has_mask.all() and labeled.ids == joined.ids
 
 
-def test_an_unreadable_image_costs_only_its_own_hints(boxed, tmp_path):
-    paths = [str(boxed.image_path(image)) for image in range(len(boxed))]
-    paths[1] = str(tmp_path / "missing.jpg")
-    hinted = add_hints(dataclasses.replace(boxed, paths=paths), np.ones(len(boxed.ids), dtype=bool))
-    made = np.array([s is not None for s in hinted.segmentations])
-    assert np.array_equal(made, boxed.image_index != 1)
+def test_without_a_good_mask_there_are_no_hints(boxed, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr("boxel.training.pseudo_masks.MIN_QUALITY", 1.0)
+    assert not add_hints(boxed, tmp_path).has_segmentation.any()
+    assert "there are no hints" in caplog.text
 
 
-def test_the_dataset_includes_hints_on_request(boxed):
-    hinted = add_hints(boxed, np.ones(len(boxed.ids), dtype=bool))
+def test_the_dataset_includes_hints_on_request(boxed, tmp_path):
+    hinted = add_hints(boxed, tmp_path, "rectangle")
     _, without = InstanceDataset(hinted)[0]
     _, target = InstanceDataset(hinted, include_untrusted=True)[0]
     assert "masks" not in without
     assert target["masks"].flatten(1).any(1).all() and not target["has_mask"].any()
+    assert torch.isfinite(target["quality"]).all()

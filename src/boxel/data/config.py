@@ -18,6 +18,10 @@ class AugmentConfig(Config):
         max_size: Maximum length of the longer side, in pixels.
         flip: Probability of a left-right flip.
         color: Strength of random brightness, contrast and saturation; 0 leaves colors alone.
+        crop: Probability that part of an image is cut out before it is resized, as for SSD: so objects come in more
+            sizes, and cut off.
+        copy_paste: Probability that objects of another image, cut out by their masks or by those of a teacher, are
+            pasted into an image (Ghiasi et al. 2021).
 
     Examples:
         >>> AugmentConfig(short_sides=[320], flip=0.5).max_size
@@ -28,6 +32,8 @@ class AugmentConfig(Config):
     max_size: PositiveInt = 1333
     flip: ClosedUnitInterval = 0.5
     color: ClosedUnitInterval = 0.0
+    crop: ClosedUnitInterval = 0.0
+    copy_paste: ClosedUnitInterval = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

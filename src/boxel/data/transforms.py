@@ -30,6 +30,8 @@ def train_transforms(config: AugmentConfig) -> v2.Compose:
         [[2, 2, 6, 6]]
     """
     steps: list[torch.nn.Module] = [_RandomShortSide(config)]
+    if config.crop > 0:
+        steps.insert(0, v2.RandomApply([_RandomCrop()], config.crop))
     if config.flip > 0:
         steps.append(v2.RandomHorizontalFlip(config.flip))
     if config.color > 0:
@@ -59,10 +61,25 @@ class _RandomShortSide(torch.nn.Module):
         return v2.Resize([max(int(side * factor), 1) for side in sides])(sample)
 
 
+class _RandomCrop(torch.nn.Module):
+    """Cut part of an image out by `v2.RandomIoUCrop` if it has an instance to keep; centers outside drop theirs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.crop = v2.RandomIoUCrop(min_scale=0.4)
+        self.sanitize = v2.SanitizeBoundingBoxes(min_size=1, labels_getter=_instance_columns)
+
+    def forward(self, sample: Sample) -> Sample:
+        if not len(sample[1]["boxes"]):
+            return sample
+        cut = self.sanitize(v2.ClampBoundingBoxes()(self.crop(sample)))
+        return cut if len(cut[1]["boxes"]) else sample
+
+
 def _instance_columns(sample: tuple[Any, dict[str, Any]]) -> tuple[Tensor, ...]:
-    """Return the per-instance fields, which are dropped together with a box."""
+    """Return the fields that are dropped together with a box, beside masks."""
     return tuple(
-        sample[1][name] for name in ("labels", "iscrowd", "has_mask", "quality", "masks") if name in sample[1]
+        sample[1][name] for name in ("labels", "iscrowd", "has_mask", "quality") if name in sample[1]
     )
 
 

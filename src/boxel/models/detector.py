@@ -26,7 +26,10 @@ def check_targets(targets: list[Target] | None) -> list[Target]:
 
 
 def separate_crowds(target: Target) -> Target:
-    """Return the instances of a target that are not crowds, with all fields, and the `crowds` (C, 4) apart."""
+    """Return the instances of a target that are not crowds, with all fields, and the `crowds` (C, 4) apart.
+
+    `weights` (N,) are how much their masks count: their estimated quality, 1 if it is unknown.
+    """
     boxes = target["boxes"].as_subclass(Tensor).float()
     crowd = target.get("iscrowd", torch.zeros_like(target["labels"])).bool()
     if "masks" in target:
@@ -34,7 +37,9 @@ def separate_crowds(target: Target) -> Target:
         has_mask = target.get("has_mask", torch.ones_like(crowd)).bool()
     else:
         masks, has_mask = boxes.new_zeros(len(boxes), 1, 1), torch.zeros_like(crowd)
-    own = {"boxes": boxes, "labels": target["labels"], "masks": masks, "has_mask": has_mask}
+    weights = target["quality"].float().nan_to_num(1.0) if "quality" in target else boxes.new_ones(len(boxes))
+    labels = target["labels"]
+    own = {"boxes": boxes, "labels": labels, "masks": masks, "has_mask": has_mask, "weights": weights}
     return {name: values[~crowd] for name, values in own.items()} | {"crowds": boxes[crowd]}
 
 

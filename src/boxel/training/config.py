@@ -163,17 +163,29 @@ class TrainConfig(Config):
 
 @dataclass
 class BoxInstTraining(TrainConfig):
-    """Settings of a training run of BoxInst."""
+    """Settings of a training run of BoxInst.
+
+    Attributes:
+        hints: Teacher of `boxel label` whose masks are the hints of boxes without a mask if `model.hint_weight` is not
+            0; those of a quality below 0.5 are left out.
+    """
 
     model: BoxInstConfig = field(default_factory=BoxInstConfig)
+    hints: str = "boxcaseg"
     augment: AugmentConfig = field(default_factory=AugmentConfig)
 
 
 @dataclass
 class BoxCasegTraining(TrainConfig):
-    """Settings of a training run of BoxCaseg. A sample is a crop, and an epoch is one pass over the salient images."""
+    """Settings of a training run of BoxCaseg. A sample is a crop, and an epoch is one pass over the salient images.
+
+    Attributes:
+        hints: Teacher of `boxel label` whose masks are the hints of boxes without a mask if `model.hint_weight` is not
+            0; those of a quality below 0.5 are left out.
+    """
 
     model: BoxCasegConfig = field(default_factory=BoxCasegConfig)
+    hints: str = "grabcut-ellipse"
     crops: CropConfig = field(default_factory=CropConfig)
     optim: OptimConfig = field(default_factory=lambda: OptimConfig(lr=0.004))
     schedule: ScheduleConfig = field(default_factory=lambda: ScheduleConfig(kind="poly", warmup=0))

@@ -21,7 +21,6 @@ from boxel.training.lit_module import Batch, Task
 from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
-from boxel.training.pseudo_masks import with_hints
 from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError
 from boxel.viz.overlays import overlay
@@ -35,8 +34,6 @@ def make_crop_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     boxed = training.select_instances(training.has_box & ~training.iscrowd)
     if not len(boxed.labels):
         raise BoxelError(f"{training.file}: not one box has an area; `boxel check` lists their issues.")
-    if settings.model.hint_weight > 0:
-        boxed = with_hints(boxed, run.out / "hints.json")
     if salient is not None:
         salient = _select_salient(salient, settings.crops, settings.seed)
     count = 0 if salient is None else len(salient)

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
+from boxel.data.copy_paste import CopyPasteDataset
 from boxel.data.dataset import InstanceDataset
 from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import train_transforms
@@ -23,7 +24,6 @@ from boxel.training.lit_module import Batch, Task
 from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
-from boxel.training.pseudo_masks import with_hints
 from boxel.training.settings import Run
 
 logger = rank_zero_logger(__name__)
@@ -35,10 +35,13 @@ def make_image_samples(run: Run, data: TrainingData, model: Any) -> Samples:
     """Make whole images with all their instances."""
     training, settings = data.training, run.settings
     hinted = getattr(settings.model, "hint_weight", 0) > 0
-    if hinted:
-        training = with_hints(training, run.out / "hints.json")
     batches = partial(AspectBatchSampler, training, settings.batch_size, settings.seed)
-    dataset = InstanceDataset(training, train_transforms(settings.augment), hinted)
+    transforms, share = train_transforms(settings.augment), settings.augment.copy_paste
+    dataset = (
+        CopyPasteDataset(training, transforms, hinted, share=share)
+        if share
+        else InstanceDataset(training, transforms, hinted)
+    )
     return Samples(dataset, batches, len(training), "images")
 
 

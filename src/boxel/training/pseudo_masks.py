@@ -1,50 +1,47 @@
-"""Make masks of boxes before a training: by a teacher of `boxel label`, or by GrabCut as hints."""
+"""Make masks of boxes before a training, by a teacher of `boxel label`: to learn from, or as hints."""
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-import msgspec
 import numpy as np
 from lightning.fabric import Fabric
 from numpy.typing import NDArray
 
-from boxel.data import Annotations, read, write
-from boxel.data.images import read_image
+from boxel.data import Annotations, read
 from boxel.labeling.api import label_data
-from boxel.masks.grabcut import grabcut_from_ellipse
-from boxel.masks.rle import Rle, encode_in_box
 from boxel.methods import resolve
 from boxel.training.engine import run_on_first_process
 from boxel.training.log import rank_zero_logger
-from boxel.training.prepare import TrainingData, add_masks, merge_classes, replace_columns
+from boxel.training.prepare import TrainingData, add_masks, merge_classes
 from boxel.training.settings import Run
 from boxel.utils.errors import BoxelError
-from boxel.utils.files import atomic_path
 
 logger = rank_zero_logger(__name__)
 
+MIN_QUALITY = 0.5
+"""Estimated IoU from which a mask is a hint."""
+
 
 def label_boxes(run: Run, data: TrainingData, processes: Fabric) -> TrainingData:
-    """Add masks of the run's teacher, if it has one, then merge the categories, which the teacher may have gone by."""
-    training = data.training
-    if run.settings.teacher is not None:
+    """Add masks of the run's teacher, if it has one, and hints, then merge the categories, which teachers may go by."""
+    training, settings = data.training, run.settings
+    if settings.teacher is not None:
         training = _add_teacher_masks(training, run, processes)
         resolve(run.method.check)(training)
-    return replace(data, training=merge_classes(training, run.settings.data))
+    if getattr(settings.model, "hint_weight", 0) > 0:
+        training = _add_hints(training, run, processes)
+    return replace(data, training=merge_classes(training, settings.data))
 
 
 def _add_teacher_masks(data: Annotations, run: Run, processes: Fabric) -> Annotations:
     """Return the dataset with masks of the boxes that have none, though not in a segmenter's images with a label map.
 
-    The first process labels, and all of them read the file that it has written. Masks that are not trusted are not made
-    again: `boxel label` has made and dropped them.
+    Masks that are not trusted are not made again: `boxel label` has made and dropped them.
     """
-    teacher, file = run.settings.teacher, run.out / "masks.json"
-    missing = ~data.has_segmentation & ~data.iscrowd & data.has_box
+    missing = _find_boxes(data)
     if run.segmenter:
         missing &= ~data.has_label_map[data.image_index]
     if not missing.any():
@@ -52,13 +49,9 @@ def _add_teacher_masks(data: Annotations, run: Run, processes: Fabric) -> Annota
     targets = data.select_instances(data.trusted | ~data.has_segmentation)
     if run.segmenter:
         targets = targets.select_images(~targets.has_label_map)
-
-    def label() -> None:
-        logger.info("making masks of %d boxes by %s: %s", missing.sum(), teacher, file)
-        label_data(targets, teacher=teacher, out=file, device=processes.device.type)
-
-    run_on_first_process(processes, label)
-    made = read(file, images=targets.root)
+    teacher, file = run.settings.teacher, run.out / "masks.json"
+    logger.info("making masks of %d boxes by %s: %s", missing.sum(), teacher, file)
+    made = _label(targets, teacher, file, processes)
     if made.has_mask.sum() <= targets.has_mask.sum():
         raise BoxelError(
             f"{data.file}: {teacher} made no mask of its {missing.sum()} boxes; name another `label`."
@@ -66,47 +59,54 @@ def _add_teacher_masks(data: Annotations, run: Run, processes: Fabric) -> Annota
     return add_masks(data, made)
 
 
-def with_hints(data: Annotations, file: Path) -> Annotations:
-    """Return the dataset with a GrabCut mask, not trusted, for each instance that has only a box.
-
-    The COCO file keeps the hints, so that a resumed run does not make them again.
-    """
-    wanted = data.has_box & ~data.has_segmentation & ~data.iscrowd
-    rows = np.flatnonzero(wanted)
-    if not len(rows):
+def _add_hints(data: Annotations, run: Run, processes: Fabric) -> Annotations:
+    """Return the dataset with hints: masks, not trusted, of the boxes that have none, as far as they are good."""
+    boxes = np.flatnonzero(_find_boxes(data))
+    if not len(boxes):
         return data
-    if file.exists():
-        made = read(file, images=data.root)
-        if made.ids == list(rows) and np.allclose(made.boxes, data.boxes[rows], atol=0.01):
-            return replace_columns(data, rows, made, ("segmentations", "trusted", "source"))
-    logger.info("making hints for %d boxes by GrabCut: %s", len(rows), file)
-    hinted = add_hints(data, wanted)
-    # Hints are named by their rows, since ids of joined datasets are not numbers; label maps stay with the dataset.
-    rowwise = replace(hinted, ids=list(range(len(hinted.ids))), label_maps=[None] * len(hinted))
-    with atomic_path(file) as temporary:  # several processes may write it
-        write(rowwise.select_instances(rows), temporary)
-    return hinted
+    teacher, file = run.settings.hints, run.out / "hints.json"
+    logger.info("making hints for %d boxes by %s: %s", len(boxes), teacher, file)
+    made = _label(data.select_instances(boxes), teacher, file, processes)
+    good = made.has_mask & ~(made.quality < MIN_QUALITY)  # also those whose quality nobody knows
+    if not good.any():
+        logger.warning("%s: %s made no good mask of its boxes, so there are no hints", data.file, teacher)
+        return data
+    hinted = add_masks(data, made.select_instances(good))
+    trusted = hinted.trusted.copy()
+    trusted[boxes] = False
+    return replace(hinted, trusted=trusted)
 
 
-def add_hints(data: Annotations, wanted: NDArray[np.bool_]) -> Annotations:
-    """Return the dataset with a GrabCut mask, not trusted, for each `wanted` (N,) instance whose image can be read."""
-    segmentations, trusted, source = data.segmentations.copy(), data.trusted.copy(), data.source.copy()
+def _find_boxes(data: Annotations) -> NDArray[np.bool_]:
+    """Return (N,) bool: the instances that have a box and no mask."""
+    return data.has_box & ~data.has_segmentation & ~data.iscrowd
 
-    def cut_image(image: int) -> list[tuple[int, Rle]]:
-        own = [int(i) for i in data.instances_in(image) if wanted[i]]
-        if not own:
-            return []
-        try:
-            pixels = read_image(data.image_path(image))
-        except BoxelError:
-            return []
-        height, width = pixels.shape[:2]
-        return [(i, encode_in_box(*grabcut_from_ellipse(pixels, data.boxes[i]), height, width)) for i in own]
 
-    # OpenCV releases the GIL, so threads are enough.
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        for cuts in pool.map(cut_image, range(len(data))):
-            for instance, rle in cuts:
-                segmentations[instance] = msgspec.json.encode(rle)
-                trusted[instance], source[instance] = False, "grabcut"
-    return replace(data, segmentations=segmentations, trusted=trusted, source=source)
+def _label(data: Annotations, teacher: str, file: Path, processes: Fabric) -> Annotations:
+    """Return the dataset with masks of a teacher; the first process labels, and all read its file.
+
+    In that COCO file ids are numbers; those of other formats and of joined datasets are not, and are put back.
+    """
+    ids, image_ids = number_ids(data.ids), number_ids(data.image_ids)
+    numbered = replace(data, ids=[*ids], image_ids=[*image_ids])
+
+    def label() -> None:
+        label_data(numbered, teacher=teacher, out=file, device=processes.device.type)
+
+    run_on_first_process(processes, label)
+    made = read(file, images=data.root)
+    own, own_images = (
+        [old[new] for new in given] for old, given in ((ids, made.ids), (image_ids, made.image_ids))
+    )
+    return replace(made, ids=own, image_ids=own_images)
+
+
+def number_ids(ids: Sequence[int | str]) -> dict[int | str, int | str]:
+    """Return the ids by numbers: by themselves if all are numbers, else by their positions from 1 on.
+
+    Examples:
+        >>> number_ids([7, 3]), number_ids([7, "again:7"])
+        ({7: 7, 3: 3}, {1: 7, 2: 'again:7'})
+    """
+    whole = all(isinstance(one, int) for one in ids)
+    return {one if whole else place: one for place, one in enumerate(ids, 1)}

@@ -188,6 +188,7 @@ def compute_losses(
         BOX.expand(n, 4),
         torch.tensor(has_mask, dtype=torch.bool),
         masks,
+        torch.ones(n),
         torch.zeros(n, dtype=torch.long),
         GRAY,
         VALID,
@@ -269,6 +270,7 @@ def random_case(seed: int = 0) -> dict[str, Tensor]:
         "gt_boxes": torch.tensor([[5.0, 8, 40, 60], [20, 0, 48, 20], [3, 3, 30, 38], [9, 20, 31, 40]]),
         "has_mask": torch.tensor([False, True, False, True]),
         "masks": torch.rand(4, 16, 12, generator=generator) < 0.4,
+        "weights": torch.ones(4),
         "image_index": torch.tensor([0, 0, 1, 1]),
         "images": images,
         "valid": valid,
@@ -337,14 +339,15 @@ def test_area_loss_is_the_mean_over_boxed_instances():
 
 
 def test_hint_loss_matches_hand_computed_values():
-    """Dice toward the hints of instances without a mask, by hand: 2 cells of 4 found, 1 - 2 * 2 / (2 + 4)."""
+    """Dice toward hints of instances without a mask, by hand: 2 cells of 4 found, 1 - 2 * 2 / (2 + 4); weight 0.5."""
     logits = torch.stack([saturated(TOP), saturated(FULL), saturated(TOP), saturated(TOP)])
     logits.requires_grad_()
     has_mask = torch.tensor([False, True, False, False])
     masks = torch.stack([FULL, TOP, TOP, cells()])  # the last has no hint
-    case = (BOX.expand(4, 4), has_mask, masks, torch.zeros(4, dtype=torch.long), GRAY, VALID)
+    weights, index = torch.tensor([0.5, 1, 1, 1]), torch.zeros(4, dtype=torch.long)
+    case = (BOX.expand(4, 4), has_mask, masks, weights, index, GRAY, VALID)
     losses = mask_losses(logits, *case, replace(CONFIG, hint_weight=0.5))
-    assert losses["hint"].item() == pytest.approx((1 / 3 + 0) / 4, abs=1e-4)
+    assert losses["hint"].item() == pytest.approx((0.5 / 3 + 0) / 4, abs=1e-4)
     plain = mask_losses(logits, *case, CONFIG)
     assert "hint" not in plain
     assert all(losses[name] == plain[name] for name in plain)
@@ -412,6 +415,7 @@ def test_edges_into_the_padding_have_no_loss(tau):
         torch.tensor([[0.0, 0.0, 16.0, 16.0]]),
         torch.tensor([False]),
         torch.zeros(1, 8, 8, dtype=torch.bool),
+        torch.ones(1),
         torch.tensor([0]),
         torch.full((1, 3, 32, 32), 0.5),
     )

@@ -42,7 +42,17 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return detection(*arguments)
 
     def record_masks(*arguments):
-        names = ("logits", "boxes", "has_mask", "masks", "image_index", "images", "valid", "config")
+        names = (
+            "logits",
+            "boxes",
+            "has_mask",
+            "masks",
+            "weights",
+            "image_index",
+            "images",
+            "valid",
+            "config",
+        )
         calls["masks"] = dict(zip(names, arguments, strict=True))
         return masks(*arguments)
 

@@ -52,7 +52,7 @@ class BoxCasegConfig(Config):
         smooth_weight: Weight of Eq. 2.
         projection_weight: Weight of BoxInst's projection loss on the logits that learn from boxes; 0 omits it.
         affinity_weight: Weight of BoxInst's color affinity on crops without a mask; 0 omits it.
-        hint_weight: Weight of the pixel loss toward hints, rough masks that GrabCut makes from boxes before the
+        hint_weight: Weight of the pixel loss toward hints, masks that a teacher makes from boxes before the
             training starts, on crops without a mask; 0 omits hints.
         pixel_weight: Weight of Eq. 3, lambda of Eq. 4.
         dice_weight: Weight of a Dice loss beside the cross-entropy of masks and hints; not in the paper.

@@ -47,7 +47,7 @@ class BoxInstConfig(Config):
             and 7).
         area_weight: Weight of a cost on the area of masks learned from boxes, which empties holes and bays that neither
             projection nor color decides; not in the paper. It fades to 0 over the schedule.
-        hint_weight: Weight of the Dice loss toward hints, rough masks that GrabCut makes from boxes before the training
+        hint_weight: Weight of the Dice loss toward hints, masks that a teacher makes from boxes before the training
             starts (and masks of the file that are not trusted); not in the paper. 0 omits hints.
         supervised_loss: Loss of instances with a mask (Table 2): `dice`, or `affinity`, Eq. 6 with true edges, which
             uses only `patch_size` and `dilation` of the settings of the affinity loss.

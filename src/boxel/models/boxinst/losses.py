@@ -57,6 +57,7 @@ def mask_losses(
     gt_boxes: Tensor,
     has_mask: Tensor,
     masks: Tensor,
+    weights: Tensor,
     image_index: Tensor,
     images: Tensor,
     valid: Tensor,
@@ -72,6 +73,7 @@ def mask_losses(
         gt_boxes: (N, 4) xyxy pixels.
         has_mask: (N,) bool.
         masks: (N, h, w) bool, the true mask if there is one, else a hint, else empty.
+        weights: (N,) how much the Dice loss of a mask or a hint counts, in [0, 1].
         image_index: (N,) index into the images.
         images: (B, 3, H, W) RGB in [0, 1].
         valid: (B, H, W) bool, False in padding and wherever edges are excluded.
@@ -107,11 +109,12 @@ def mask_losses(
             losses["area"] = area_loss(logits[boxed], rows[boxed], columns[boxed]).sum() / total
         if config.hint_weight > 0:
             hinted = boxed & masks.flatten(1).any(1)
-            losses["hint"] = dice_loss(logits[hinted].sigmoid(), masks[hinted]).sum() / total
+            hint = dice_loss(logits[hinted].sigmoid(), masks[hinted])
+            losses["hint"] = (weights[hinted] * hint).sum() / total
 
         masked_logits, gt_masks = logits[has_mask], masks[has_mask]
         if config.supervised_loss == "dice":
-            losses["mask"] = dice_loss(masked_logits.sigmoid(), gt_masks).sum() / total
+            losses["mask"] = (weights[has_mask] * dice_loss(masked_logits.sigmoid(), gt_masks)).sum() / total
         else:
             spans, index = (rows[has_mask], columns[has_mask]), image_index[has_mask]
             grid = {"size": size, "dilation": dilation, "existing": existing, "image_index": index}

@@ -133,6 +133,7 @@ class BoxInst(Detector):
         gt_boxes = torch.cat([image.gt_boxes for image in matched])
         gt_labels = torch.cat([image.gt_labels for image in matched])
         has_mask = torch.cat([image.has_mask for image in matched])
+        weights = torch.cat([image.weights for image in matched])
         # (B, L), instances numbered through the batch
         first = list(accumulate((len(image.gt_boxes) for image in matched), initial=0))[:-1]
         matched_idxs = torch.stack([image.matched_idxs for image in matched])
@@ -154,6 +155,7 @@ class BoxInst(Detector):
             gt_boxes[instance],
             has_mask[instance],
             torch.cat([image.masks for image in matched]),
+            weights[instance],
             image_index,
             batch,
             self._valid_pixels(batch, sizes, targets),
@@ -192,7 +194,8 @@ class BoxInst(Detector):
         sampled = location[sample_locations_per_box(matched_idxs[location], scores, config.max_instances)]
         ignored = inside_any_box(maps.locations.points, own["crowds"]) & (matched_idxs < 0)
         return _MatchedTargets(
-            gt_boxes, gt_labels, has_mask, matched_idxs, ignored, sampled, masks[matched_idxs[sampled]]
+            *(gt_boxes, gt_labels, has_mask, own["weights"]),
+            *(matched_idxs, ignored, sampled, masks[matched_idxs[sampled]]),
         )
 
     def _valid_pixels(self, batch: Tensor, sizes: list[tuple[int, int]], targets: list[Target]) -> Tensor:
@@ -252,6 +255,7 @@ class _MatchedTargets(NamedTuple):
     gt_boxes: Tensor  # (N, 4)
     gt_labels: Tensor  # (N,)
     has_mask: Tensor  # (N,) bool, instances that are learned from their mask
+    weights: Tensor  # (N,) how much their masks count
     matched_idxs: Tensor  # (L,) index of the instance that each location must predict, or -1
     ignored: Tensor  # (L,) bool, locations in crowds
     sampled: Tensor  # (M,) locations whose masks are supervised

@@ -1,5 +1,6 @@
 from .affinity import EdgeCounts as EdgeCounts
 from .affinity import count_edges as count_edges
+from .analysis import analyze_detections as analyze_detections
 from .baselines import fill_boxes as fill_boxes
 from .baselines import grabcut_boxes as grabcut_boxes
 from .bootstrap import paired_bootstrap as paired_bootstrap
@@ -16,8 +17,14 @@ from .coco import mask_iou as mask_iou
 from .coco import match_boxes as match_boxes
 from .config import AffinityConfig as AffinityConfig
 from .config import EvaluateConfig as EvaluateConfig
+from .error_types import ERRORS as ERRORS
+from .error_types import error_types as error_types
 from .matching import match_results as match_results
 from .matching import to_annotations as to_annotations
+from .operating_point import OperatingPoint as OperatingPoint
+from .operating_point import best_threshold as best_threshold
+from .operating_point import calibrate_scores as calibrate_scores
+from .operating_point import precision_recall as precision_recall
 from .proposals import candidate_ious as candidate_ious
 from .reading import read_results as read_results
 from .results import Result as Result

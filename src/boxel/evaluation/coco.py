@@ -253,6 +253,9 @@ class ClassMatches:
 
     label: int  # the class, an index into the categories of the ground truth
     image: NDArray[np.int64]  # (D,) index of the image
+    result: NDArray[np.int64]  # (D,) position among the results
+    scores: NDArray[np.float64]  # (D,), descending
+    instance: NDArray[np.int64]  # (T, D) index of the instance that it matches, -1 if there is none
     true: NDArray[np.bool_]  # (T, D), the detection matches an instance
     false: NDArray[np.bool_]  # (T, D), it matches none; a detection that is neither is ignored
     present: NDArray[np.int64]  # (I,) number of instances per image
@@ -268,7 +271,7 @@ def match_detections(
     """Match detections as pycocotools does: best score first, each with the free instance that it overlaps most.
 
     What is ignored is as in :func:`coco_ap`. The T thresholds are minimum IoUs, ascending; None for COCO's ten. At most
-    `max_detections` per image and class count. Classes without instances are left out.
+    `max_detections` per image and class count. Classes with neither instances nor detections are left out.
     """
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
@@ -285,18 +288,26 @@ def match_detections(
         evaluator.params.areaRng, evaluator.params.areaRngLbl = [[0, 1e10]], ["all"]
         evaluator.evaluate()
     images, matches = len(truth), []
+    known = {category.id for category in truth.categories}
+    kept = np.array([k for k, result in enumerate(results) if result["category_id"] in known], dtype=np.int64)
     for label in range(len(truth.categories)):
         found = [e for e in evaluator.evalImgs[label * images : (label + 1) * images] if e is not None]
         present = np.zeros(images, dtype=np.int64)
         for e in found:
             present[e["image_id"] - 1] = np.count_nonzero(e["gtIgnore"] == 0)
-        if not present.any():
+        if not found:
             continue
         image = np.concatenate([np.full(len(e["dtScores"]), e["image_id"] - 1) for e in found])
-        order = np.argsort(-np.concatenate([e["dtScores"] for e in found]), kind="stable")
-        matched = np.concatenate([e["dtMatches"] for e in found], axis=1)[:, order] > 0
+        scores = np.concatenate([e["dtScores"] for e in found])
+        order = np.argsort(-scores, kind="stable")
+        result = kept[np.concatenate([e["dtIds"] for e in found]).astype(np.int64)[order] - 1]
+        gt_id = np.concatenate([e["dtMatches"] for e in found], axis=1)[:, order].astype(np.int64)
         counted = ~np.concatenate([e["dtIgnore"] for e in found], axis=1)[:, order].astype(bool)
-        matches.append(ClassMatches(label, image[order], matched & counted, ~matched & counted, present))
+        true, false = (gt_id > 0) & counted, (gt_id == 0) & counted
+        instance = np.where(true, gt_id - 1, -1)
+        matches.append(
+            ClassMatches(label, image[order], result, scores[order], instance, true, false, present)
+        )
     return matches
 
 

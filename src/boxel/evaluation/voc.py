@@ -61,8 +61,8 @@ def region_ap(truth: Annotations, results: Sequence[Result]) -> RegionMetrics:
     """
     areas = np.full((len(truth.categories), len(_IOUS)), np.nan)
     for match in match_detections(truth, results, "segm", _IOUS, max_detections=len(results)):
-        present = int(match.present.sum())
-        areas[match.label] = [_area(*one, present) for one in zip(match.true, match.false, strict=True)]
+        if present := int(match.present.sum()):
+            areas[match.label] = [_area(*one, present) for one in zip(match.true, match.false, strict=True)]
     known = areas[~np.isnan(areas[:, 0])]
     mean_at = dict(zip(_IOUS, known.mean(axis=0) if len(known) else [np.nan] * len(_IOUS), strict=True))
     per_class = areas[:, np.isin(_IOUS, _VOLUME)].mean(axis=1).tolist()

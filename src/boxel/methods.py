@@ -39,6 +39,7 @@ class Method:
     model: str  # takes the number of classes, unless it is `box_to_mask`, and its settings
     task: str  # the steps and validations of a run, a subclass of `Task`
     samples: str  # the function that makes the training samples
+    small: str  # the recipe for a machine without a GPU
     check: str = "boxel.training.prepare:check_instances"  # refuses a dataset without anything to learn from
     inputs: tuple[ExtraInput, ...] = ()  # what it takes beside annotations
     exporter: str | None = None  # the graph that its models are exported as, if they can be
@@ -56,6 +57,7 @@ METHODS = {
             model="boxel.models.boxinst.model:BoxInst",
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.instances:make_image_samples",
+            small="coco-small",
             exporter="boxel.exporting.boxinst:BoxInstGraph",
         ),
         Method(
@@ -67,6 +69,7 @@ METHODS = {
             model="boxel.models.mask_rcnn.model:MaskRCNN",
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.instances:make_image_samples",
+            small="mask-rcnn-small",
         ),
         Method(
             name="boxcaseg",
@@ -77,6 +80,7 @@ METHODS = {
             model="boxel.models.boxcaseg.model:BoxCaseg",
             task="boxel.training.crops:CropTask",
             samples="boxel.training.crops:make_crop_samples",
+            small="boxcaseg-small",
             inputs=(
                 ExtraInput(
                     "salient",
@@ -95,6 +99,7 @@ METHODS = {
             model="boxel.models.fcrn.model:FCRN",
             task="boxel.training.semantic:SemanticTask",
             samples="boxel.training.semantic:make_semantic_samples",
+            small="fcrn-coco-small",
             check="boxel.training.prepare:check_labels",
         ),
         Method(
@@ -106,6 +111,7 @@ METHODS = {
             model="boxel.models.fcrn.instances:FCRNInstances",
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.semantic:make_voting_samples",
+            small="fcrn-instances-small",
             check="boxel.training.prepare:check_masks",
             inputs=(
                 ExtraInput(
@@ -122,6 +128,7 @@ METHODS = {
             model="boxel.models.boxsup.model:BoxSup",
             task="boxel.training.boxsup:BoxSupTask",
             samples="boxel.training.boxsup:make_boxsup_samples",
+            small="boxsup-small",
             check="boxel.training.prepare:check_instances_or_labels",
         ),
     )

@@ -8,7 +8,7 @@ import pytest
 import timm
 
 import boxel
-from boxel.training.recipe import length_warning, list_recipes, read_config
+from boxel.training.recipe import fit_length, list_recipes, read_config
 
 REPO = Path(__file__).resolve().parents[2]
 RECIPES = {recipe.name: recipe for recipe in list_recipes()}
@@ -67,35 +67,34 @@ def test_backbones_of_the_papers_have_imagenet_weights():
     ("recipe", "images", "expected"),
     [
         ("coco-small", 455, None),
-        ("coco-small", 4 * 455, None),
-        ("coco-small", 4 * 455 + 1, "1,000 steps show each of 1,821 images 2.2 times instead of 8.8"),
-        ("coco-small", 20, None),  # more passes than meant do no harm
-        ("boxsup-small", 20, "30 epochs of 20 images are 150 steps instead of 3,412"),
-        ("boxsup-small", 100_000, None),
-        ("boxinst/table5-voc-r50", 100_000, "meant for about 10,582 images"),
+        ("coco-small", 2 * 455, None),
+        ("coco-small", 4 * 455, 2000),
+        ("coco-small", 20, round(1000 * (20 / 455) ** 0.5)),
+        ("coco-small", 2, 100),
+        ("boxsup-small", 20, round(30 * 455 / 4 * (20 / 455) ** 0.5)),  # 30 epochs of batches of 4
+        ("boxinst/table5-voc-r50", 4 * 10_582, 40_000),
         ({"steps": 10}, 100_000, None),
         (None, 100_000, None),
     ],
 )
-def test_a_run_much_shorter_than_meant_gets_a_warning(recipe, images, expected):
-    warning = length_warning(recipe, images, read_config(recipe))
-    assert warning is None if expected is None else expected in warning
+def test_steps_grow_with_the_square_root_of_the_number_of_images(recipe, images, expected):
+    assert fit_length(recipe, images, read_config(recipe)) == expected
 
 
-def test_a_length_chosen_by_the_user_gets_no_warning():
-    assert length_warning("coco-small", 100_000, read_config("coco-small", steps=5)) is None
-    assert length_warning("coco-small", 100_000, read_config("coco-small", seed=5)) is not None
+def test_a_length_chosen_by_the_user_stays():
+    assert fit_length("coco-small", 100_000, read_config("coco-small", steps=5)) is None
+    assert fit_length("coco-small", 100_000, read_config("coco-small", seed=5)) is not None
 
 
 def test_a_recipe_with_another_length_than_its_base_assumes_nothing(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("base: coco-small\nsteps: 5\n")
-    assert length_warning(file, 100_000, read_config(file)) is None
+    assert fit_length(file, 100_000, read_config(file)) is None
     file.write_text("base: coco-small\nseed: 5\n")
-    assert "about 455 images" in length_warning(file, 100_000, read_config(file))
+    assert fit_length(file, 4 * 455, read_config(file)) == 2000
 
 
 def test_the_method_of_the_run_stands_in_if_the_recipe_names_none():
     recipe = {"assumed_images": 100, "epochs": 3, "views": {"crop": 64}}
     run = read_config(recipe, "fcrn")
-    assert "3 epochs of 10 images" in length_warning(recipe, 10, run)
+    assert fit_length(recipe, 10, run) == round(3 * 100 / 16 * 10**-0.5) or 100

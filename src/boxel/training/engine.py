@@ -28,7 +28,6 @@ from boxel.training.lit_module import Task
 from boxel.training.loader import ResumableLoader, Samples, Stream
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData, summarize
-from boxel.training.recipe import length_warning
 from boxel.training.run_folder import BEST, check_weights, count_steps
 from boxel.training.schedule import Plan, make_plan
 from boxel.training.settings import LAST, Run
@@ -177,9 +176,6 @@ def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint:
 def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, processes: Fabric) -> None:
     """Log what the run is about to do."""
     settings, count, device = run.settings, processes.world_size, processes.device.type
-    warning = length_warning(run.recipe, samples.per_epoch, settings)
-    if warning:
-        logger.warning("%s", warning)
     logger.info("%s with %s: %s", run.method.name, settings.model.backbone, summarize(data))
     size = settings.batch_size * settings.accumulate * count
     message = "%s of %d %s, lr %.3g, on %d x %s; everything goes to %s"

@@ -26,7 +26,8 @@ DESCRIPTION = ("about", "published", "trained_on", "measured")
 NOT_SETTINGS = ("method", *DESCRIPTION, "paper", "measure", "assumed_images")
 """All keys of a recipe that are not settings of the run."""
 
-LENGTH_RATIO = 4  # how far a dataset may be from the assumed number of images without a warning
+LENGTH_RATIO = 2  # how far a dataset may be from the assumed number of images for the recipe's own length
+MIN_STEPS = 100
 
 
 @dataclass(frozen=True)
@@ -108,42 +109,28 @@ def list_recipes() -> list[Recipe]:
     return recipes
 
 
-def length_warning(
-    recipe: str | Path | Mapping[str, object] | None, images: int, config: TrainConfig
-) -> str | None:
-    """Return a warning if a dataset makes a run much shorter than its recipe means.
+def fit_length(
+    recipe: str | Path | Mapping[str, object] | None, samples: int, config: TrainConfig
+) -> int | None:
+    """Return the steps of a run on a dataset of another size than its recipe is meant for.
 
-    A fixed number of steps shows each image of a large dataset too rarely; a fixed number of epochs takes too few steps
-    on a small one. A length that differs from the recipe's was chosen by the user. An epoch has some images, or other
-    samples.
+    They grow with the square root of the number of samples of an epoch, images or others: twice as many are each seen
+    less often, but more in all. Up to a factor of `LENGTH_RATIO`, or with a length that the user chose, it is None.
 
     Examples:
-        >>> length_warning("coco-small", 20_000, read_config("coco-small"))[:44]
-        '`coco-small` is meant for about 455 images; '
+        >>> fit_length("coco-small", 40, read_config("coco-small"))  # instead of 1000 steps for 455 images
+        296
     """
     values = {} if recipe is None else _read(recipe)
     assumed = values.get("assumed_images")
-    if not assumed:
+    if not assumed or not samples or 1 / LENGTH_RATIO <= samples / assumed <= LENGTH_RATIO:
         return None
-    name = f"`{recipe}`" if isinstance(recipe, (str, Path)) else "this recipe"
-    own = parse_config(type(config), _select_settings(values), name)
+    own = parse_config(type(config), _select_settings(values), "this recipe")
     if (config.steps, config.epochs) != (own.steps, own.epochs):
         return None
-    meant = f"{name} is meant for about {assumed:,} images;"
     batch = own.optim.reference_batch or own.batch_size * own.accumulate
-    if own.steps and images > LENGTH_RATIO * assumed:
-        times = own.steps * batch / images, own.steps * batch / assumed
-        return (
-            f"{meant} {own.steps:,} steps show each of {images:,} images {times[0]:.1f} times instead of "
-            f"{times[1]:.1f}: set `epochs` or more `steps`."
-        )
-    if not own.steps and images < assumed / LENGTH_RATIO:
-        steps = own.epochs * images / batch, own.epochs * assumed / batch
-        return (
-            f"{meant} {own.epochs:g} epochs of {images:,} images are {steps[0]:,.0f} steps instead of {steps[1]:,.0f}: "
-            "set `steps` or more `epochs`."
-        )
-    return None
+    steps = own.steps or own.epochs * assumed / batch
+    return max(round(steps * (samples / assumed) ** 0.5), MIN_STEPS)
 
 
 def _names() -> list[str]:

@@ -12,6 +12,7 @@ from boxel.data.formats import recognize
 from boxel.training.config import TrainConfig
 from boxel.training.log import is_first_process, rank_zero_logger
 from boxel.training.settings import check_unused, is_finished, resolve_run
+from boxel.training.small import choose_recipe
 from boxel.utils.errors import check_path, naming_extra
 from boxel.utils.locks import lock_folder
 
@@ -48,7 +49,8 @@ def train(
             is none, the share `data.val_share` of the images is set aside.
         val_images: Folder of the images of `val` if they are neither beside it nor in `images`.
         masks: Annotations whose masks are added to `data` by annotation id.
-        config: A recipe (a YAML file or its content) or a :class:`TrainConfig`.
+        config: A recipe (a YAML file or its content) or a :class:`TrainConfig`. None: on a machine without a GPU the
+            method's small recipe, unless `settings` choose a network; else the settings of its paper.
         init: Model folder or bundled model to start from; weights that do not fit stay new, which frozen ones must
             not. Without `config`, the settings of the model are that run's too; of another network, its backbone.
         resume: Continue the run in `out`.
@@ -64,11 +66,11 @@ def train(
         BoxelError: Data, settings or a file cannot be used.
 
     Examples:
-        >>> import boxel
         >>> model = boxel.train("boxinst", "boxes.json", images="images", epochs=12)  # doctest: +SKIP
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP
     """
-    run = resolve_run(method, config, init, out, settings)
+    chosen = choose_recipe(method, settings) if config is None and init is None else config
+    run = resolve_run(method, chosen, init, out, settings)
     sources = _list_sources(data)
     if not resume:
         check_unused(run.out)
@@ -76,14 +78,13 @@ def train(
     from boxel.training.prepare import prepare_data
 
     prepared = prepare_data(run, sources, images, val, val_images, masks)
-    # Imported here, since PyTorch takes long to start.
-    from boxel.models.io import load
+    from boxel.models.io import load  # imported here, since PyTorch takes long to start
     from boxel.training.engine import build_model, fit, start_processes
-    from boxel.training.level_scale import settle_level_scale
+    from boxel.training.fitting import fit_to_data
     from boxel.training.pseudo_masks import label_boxes
     from boxel.training.run_folder import finish_run, prepare_folder, write_record
 
-    settle_level_scale(run, prepared.training, resume)
+    fit_to_data(run, prepared, resume)
     with lock_folder(run.out) if is_first_process() else nullcontext():  # the first process holds it for all
         if not resume:
             check_unused(run.out)  # again: another run may have ended while the data was read

@@ -17,6 +17,9 @@ from boxel.labeling import target as target_module
 from boxel.labeling.api import label_data
 from boxel.labeling.edits import Edit, Edits, Row, join, merge
 from boxel.labeling.store import Store
+from boxel.labeling.teachers import FunctionTeacher
+from boxel.labeling.teachers.base import SoftMask
+from boxel.masks.boxes import Region
 from boxel.masks.rle import encode
 from boxel.utils.errors import BoxelError, UsageError
 
@@ -87,6 +90,23 @@ def test_an_edited_mask_is_trusted_and_respected_by_its_neighbor(make_set, run, 
     assert rows(masks)[3] == first[3] and rows(masks)[4] == first[4]
     assert (outcome.labeled, outcome.reused) == (1, 1)
     assert "3 made, 1 kept" in outcome.summary()
+
+
+def test_a_mask_that_a_user_draws_leaves_no_pixel_undecided(make_set, run, masks):
+    make_set(1)
+
+    def predict(image, box):
+        logits = np.full(image.shape[:2], 9.0)
+        logits[::2] = np.nan
+        return SoftMask(logits, Region(0, 0, 60, 40))
+
+    teacher = FunctionTeacher("half", predict)
+    run(teacher=teacher)
+    assert all("undecided_pixels" in row for row in rows(masks).values())
+    edit(masks, set_mask(1))
+    for _ in range(2):
+        run(teacher=teacher)
+        assert ["undecided_pixels" in rows(masks)[id] for id in (1, 2)] == [False, True]
 
 
 def test_edits_stay_in_later_runs_until_they_are_discarded(make_set, run, masks, logged):

@@ -18,6 +18,7 @@ from boxel.data.formats.coco_writer import with_original
 from boxel.data.formats.extras import decode_extras, set_field
 from boxel.data.formats.layout import file_stems
 from boxel.data.formats.rotated import CORNERS, is_rotated
+from boxel.data.label_maps import UNDECIDED
 from boxel.data.suspects import mark_suspect
 from boxel.data.tightening import FIELD as ORIGINAL_BOX
 from boxel.labeling.outputs import Changes, Origins, Output, image_keys, origin_digest
@@ -110,7 +111,9 @@ def _row(found: Annotations, row: int, drawn: bool) -> Row:
     """Return an instance; what a user has drawn has no source, is trusted, not suspect, and has the user's box."""
     extras = found.extras[row]
     if drawn:
-        extras = set_field(mark_suspect(extras, None), ORIGINAL_BOX, None)
+        extras = mark_suspect(extras, None)
+        for name in (ORIGINAL_BOX, UNDECIDED):
+            extras = set_field(extras, name, None)
         if not is_rotated(decode_extras(extras), found.boxes[row]):
             extras = set_field(extras, CORNERS, None)
     return Row(

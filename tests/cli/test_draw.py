@@ -207,6 +207,11 @@ def test_a_run_is_drawn_on_images(tmp_path, capsys, scenes, run):
         Image.open(tmp_path / "confident/000000.jpg") as none,
     ):
         assert np.ptp(np.asarray(all), axis=2).mean() > np.ptp(np.asarray(none), axis=2).mean()
+    (run / "score_thresholds.json").write_text('{"all": 0, "by_class": {}}')
+    capsys.readouterr()
+    assert draw(tmp_path, *words, "--out", "./best", "--count", "1") == 0
+    assert "minimum scores in drawings: all classes 0.00" in capsys.readouterr().err
+    assert (tmp_path / "best/000000.jpg").read_bytes() == (tmp_path / "all/000000.jpg").read_bytes()
 
 
 def test_a_run_is_drawn_beside_the_truth(tmp_path, scenes, run):

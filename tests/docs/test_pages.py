@@ -16,6 +16,7 @@ from boxel.data.samples import write_sample_images
 from boxel.data.synthetic import write_scenes
 from boxel.labeling.api import label_data
 from boxel.models import build, save
+from boxel.models.thresholds import write_thresholds
 
 try:
     import tomllib
@@ -69,6 +70,7 @@ def write_input(name: str, folder: Path) -> None:
         for run, method in {"boxinst": "boxinst", "classes": "fcrn"}.items():
             model = build(method, len(truth.categories), network)
             save(model, folder / "runs" / run, {"method": method, "model": network}, truth.categories)
+        write_thresholds({"all": 0.5, "by_class": {}}, folder / "runs" / "boxinst")
     if name == "results":
         rows = [
             {"image_id": truth.image_ids[image], "category_id": truth.categories[label].id}

@@ -146,3 +146,11 @@ def test_what_the_file_tells(boxinst):
     assert (about["short_side"], about["max_size"], about["mask_stride"]) == (96, 160, 4)
     assert about["mask_margin"] is None
     assert BoxInstGraph(boxinst(mask_margin=0.1)).metadata()["mask_margin"] == 0.1
+
+
+def test_metadata_have_the_score_thresholds_of_the_training(boxinst) -> None:
+    model = boxinst(2)
+    assert BoxInstGraph(model).metadata()["score_thresholds"] is None
+    second = model.categories[1].name
+    model.settings = {"score_thresholds": {"all": 0.5, "by_class": {second: 0.25}}}
+    assert BoxInstGraph(model).metadata()["score_thresholds"] == [0.5, 0.25]

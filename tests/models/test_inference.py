@@ -217,6 +217,21 @@ def test_detections_below_the_score_threshold_are_dropped():
     assert len(only(BrightFinder(), image_with(), InferenceConfig(64, 96, score_threshold=0.81))) == 0
 
 
+def test_the_best_score_threshold_is_that_of_the_class_in_the_training():
+    model = BrightFinder()
+    with pytest.raises(UsageError, match="`score_threshold` is best, but the model has no score thresholds"):
+        model.predict(image_with(), score_threshold="best")
+    model.settings = {"score_thresholds": {"all": 0.9, "by_class": {"sun": 0.79}}}
+    assert len(model.predict(image_with(), short_side=64, score_threshold="best")) == 1
+    model.settings = {"score_thresholds": {"all": 0.1, "by_class": {"lamp": 0.1, "sun": 0.81}}}
+    assert len(model.predict(image_with(), short_side=64, score_threshold="best")) == 0
+    assert len(model.predict(image_with(), short_side=64)) == 1
+    with pytest.raises(
+        BoxelError, match=r"score_threshold is bets; give a number from 0 to 1 or best\. Did you mean"
+    ):
+        model.predict(image_with(), score_threshold="bets")
+
+
 def test_paths_pil_images_and_arrays_give_the_same(tmp_path):
     pixels = image_with()
     Image.fromarray(pixels).save(tmp_path / "image.png")

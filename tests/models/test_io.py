@@ -14,6 +14,7 @@ from boxel.crf import CRFConfig
 from boxel.data.annotations import Category
 from boxel.models import io
 from boxel.models.boxinst import BoxInstConfig
+from boxel.models.thresholds import write_thresholds
 from boxel.utils.errors import BoxelError
 from boxel.utils.files import UMASK
 
@@ -45,6 +46,12 @@ def test_a_model_comes_back_as_it_was(saved, record):
     before, after = model([image])[0], again([image])[0]
     assert len(before["boxes"]) == 5
     assert torch.equal(before["boxes"], after["boxes"]) and before["masks"] == after["masks"]
+
+
+def test_its_score_thresholds_are_among_its_settings(saved, record):
+    thresholds = {"all": 0.5, "by_class": {"cat": 0.25}}
+    write_thresholds(thresholds, saved[1])
+    assert io.load(saved[1]).settings == record | {"score_thresholds": thresholds}
 
 
 def test_it_predicts_at_the_size_it_was_trained_at(saved):

@@ -55,6 +55,26 @@ def test_a_detector_writes_results_and_drawings(detector, images, tmp_path, capl
     )
 
 
+def test_drawings_use_the_score_thresholds_of_the_training(
+    detector, images, tmp_path, caplog, monkeypatch
+) -> None:
+    caplog.set_level("INFO", logger="boxel")
+    predict(detector, images, tmp_path / "all.json")
+    scores = sorted(row["score"] for row in json.loads((tmp_path / "all.json").read_text()))
+    below = int(np.diff(scores).argmax()) + 1
+    middle = (scores[below - 1] + scores[below]) / 2
+    monkeypatch.setitem(detector.settings, "score_thresholds", {"all": middle, "by_class": {}})
+    summary = predict(detector, images, tmp_path / "p.json")
+    assert (summary.instances, summary.confident) == (8, 8 - below)
+    assert f"; {8 - below} with the model's score threshold or more" in str(summary)
+    assert f"minimum scores in drawings: all classes {middle:.2f}" in caplog.text
+    assert predict(detector, images, tmp_path / "p.json", draw_score=0.0).confident == 8
+    assert predict(detector, images, tmp_path / "p.json", score_threshold="best").instances == 8 - below
+    monkeypatch.delitem(detector.settings, "score_thresholds")
+    with pytest.raises(UsageError, match="`draw_score` is best, but the model has no score thresholds"):
+        predict(detector, images, draw_score="best")
+
+
 def test_images_are_never_drawn_over(detector, images) -> None:
     before = (images / "7.png").read_bytes()
     with pytest.raises(UsageError, match=r"holds the images .* as `draw`"):

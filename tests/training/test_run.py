@@ -103,10 +103,23 @@ def test_a_run_folder_is_complete(scenes, tiny, run_folder, caplog):
     assert torch.equal(finished.head.scales, again.head.scales)
 
 
-def test_the_best_weights_are_kept_and_the_last_of_equal_ones(scenes, tiny, run_folder, monkeypatch):
+def test_the_best_weights_are_kept_and_the_last_of_equal_ones(scenes, tiny, run_folder, monkeypatch, caplog):
     values = iter([0.1, 0.3, 0.3, 0.2])
     monkeypatch.setattr("boxel.training.instances.validation_metrics", lambda *_: {"mask_AP": next(values)})
-    train("boxinst", scenes, out=run_folder, config=tiny, steps=12)
+    thresholds = [{"all": step / 100, "by_class": {}} for step in (3, 6, 9, 12)]
+    choices = iter(thresholds)
+    monkeypatch.setattr("boxel.training.instances.choose_thresholds", lambda *_: next(choices))
+    caplog.set_level("INFO", logger="boxel")
+    model = train("boxinst", scenes, out=run_folder, config=tiny, steps=12)
+    assert json.loads((run_folder / "score_thresholds.json").read_text()) == thresholds[1]
+    assert (
+        model.settings["score_thresholds"]
+        == boxel.load(run_folder).settings["score_thresholds"]
+        == thresholds[1]
+    )
+    assert (
+        "best F1 on the validation images: all classes 0.06; `score_threshold` best uses them" in caplog.text
+    )
     assert json.loads((run_folder / "metrics.json").read_text()) == {"step": 6, "val/mask_AP": 0.3}
     kept = torch.load(run_folder / "checkpoints" / "best.ckpt", weights_only=True)["state_dict"]
     weights = load_file(run_folder / "model.safetensors")

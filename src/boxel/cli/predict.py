@@ -16,20 +16,21 @@ SETTINGS = (
 def _predict_options() -> list[Option]:
     from boxel.cli.parser import settings_options
     from boxel.evaluation.config import EvaluateConfig
-    from boxel.utils.config import ClosedUnitInterval
+    from boxel.models.thresholds import ScoreThreshold
 
     out = (
         "COCO results file (default: predictions.json), or the folder of the label maps of a semantic model "
         "(default: predictions)"
     )
     draw = "folder for the images with the predictions drawn on them"
+    score = "minimum score of the instances drawn, or best (default: best if the training has chosen any, else 0.3)"
     boxes = "annotations whose boxes get masks (BoxCaseg)"
     return [
         Option("model", MODEL_HELP, positional=True),
         Option("sources", "image files, folders or glob patterns", positional=True, several=True),
         Option("out", out, metavar="PATH"),
         Option("draw", draw, metavar="FOLDER"),
-        Option("draw_score", "minimum score of the instances drawn", ClosedUnitInterval, default=0.3),
+        Option("draw_score", score, ScoreThreshold),
         Option("boxes", boxes, metavar="FILE", is_input=True),
         Option("detector", "a model whose boxes get masks (BoxCaseg)", metavar="RUN"),
         *(option for option in settings_options(EvaluateConfig()) if option.dest in SETTINGS),

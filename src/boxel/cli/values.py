@@ -72,6 +72,8 @@ def choices(hint: Any) -> list[str]:
 def default_metavar(hint: Any) -> str:
     """Return what stands for a value of a type in the help."""
     plain = item_type(hint) or plain_type(hint)
+    if get_origin(plain) in (Union, UnionType):
+        plain = get_args(plain)[0]
     if choices(hint):
         name = "{" + ",".join(choices(hint)) + "}"
     elif plain == dict[str, str]:

@@ -43,6 +43,7 @@ from .semantic import measure_segmenter as measure_segmenter
 from .semantic import semantic_metrics as semantic_metrics
 from .semantic import trimap_metrics as trimap_metrics
 from .summary import evaluate_detections as evaluate_detections
+from .thresholds import choose_thresholds as choose_thresholds
 from .tune_crf import best_crf as best_crf
 from .tune_crf import format_trials as format_trials
 from .tune_crf import tune_crf as tune_crf

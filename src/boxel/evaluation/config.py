@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
+from boxel.models.thresholds import ScoreThreshold
+from boxel.utils.config import Config, PositiveFloat, PositiveInt
 
 
 @dataclass
@@ -28,7 +29,7 @@ class EvaluateConfig(Config):
         long_side: Resize the longer side to this many pixels (semantic models). None: as in training.
         flip: Average over the image and its mirror image.
         scales: Factors on the size of the image; the predictions at all of them are merged.
-        score_threshold: Minimum score of a detection.
+        score_threshold: Minimum score of a detection; `best` for the one that the training has chosen for its class.
         batch_size: Images per forward pass, padded to one size, which changes scores slightly.
         true_classes: Vote on the true classes of pixels instead of the predicted ones, the paper's pilot experiment
             (runs of `fcrn-instances`).
@@ -51,7 +52,7 @@ class EvaluateConfig(Config):
     long_side: PositiveInt | None = None
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
-    score_threshold: ClosedUnitInterval = 0.0
+    score_threshold: ScoreThreshold = 0.0
     batch_size: PositiveInt = 1
     true_classes: bool = False
     tile: PositiveInt | None = None

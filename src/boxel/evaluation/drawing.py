@@ -28,8 +28,6 @@ from boxel.viz import DrawConfig, DrawSummary, draw_dataset
 
 logger = logging.getLogger(__name__)
 
-_RUN_SCORE = 0.3  # a detector predicts many instances with low scores
-
 
 def draw(
     subject: str | Path,
@@ -93,9 +91,7 @@ def draw(
             if config.worst is None:
                 sources = sources[: config.count]
             boxes = true if kind == "box_to_mask" else None
-            data = _predict(subject, sources, boxes, Path(temporary), errors)
-            if config.min_score is None:
-                config = replace(config, min_score=_RUN_SCORE)
+            data = _predict(subject, sources, boxes, Path(temporary), errors, config.min_score)
         if not len(data):
             return DrawSummary(len(errors), errors=errors, reason=f"{data.file} has no detections")
         summary = draw_dataset(data, out, true, config)
@@ -168,14 +164,24 @@ def _images_of_run(run: str | Path, images: str | Path | None, truth: Annotation
 
 
 def _predict(
-    run: str | Path, sources: Sequence[Path], boxes: Annotations | None, folder: Path, errors: list[str]
+    run: str | Path,
+    sources: Sequence[Path],
+    boxes: Annotations | None,
+    folder: Path,
+    errors: list[str],
+    min_score: float | None = None,
 ) -> Annotations:
-    """Return the predictions of a model as a dataset; label maps are written into a folder."""
+    """Return the predictions of a model as a dataset; label maps are written into a folder.
+
+    Instances have at least the minimum score, or if it is None the usual one of drawings.
+    """
     from boxel.models.io import load
     from boxel.models.prediction import iter_predictions
     from boxel.models.semantic.inference import LabelMap
+    from boxel.models.thresholds import keep_confident, settle_draw_score
 
     model = load(run).to(resolve_device("auto"))
+    threshold = settle_draw_score(model, min_score)
     rows, count = Builder(), 0
     with progress(len(sources), "images") as advance:
         for prediction in iter_predictions(model, sources, boxes=boxes, errors=errors):
@@ -187,7 +193,7 @@ def _predict(
                 rows.add_image(prediction.index, path, width, height, str(label_map))
             else:
                 image = rows.add_image(prediction.index, path, width, height)
-                for instance in result:
+                for instance in keep_confident(result, model, threshold):
                     count += 1
                     box, score = instance.boxes[0].tolist(), float(instance.scores[0])
                     code = msgspec.json.encode(instance.rles[0])

@@ -23,6 +23,7 @@ from boxel.models.boxinst.losses import MASK_STRIDE
 from boxel.models.boxinst.matching import STRIDES, TOPK_CANDIDATES, cell_centers
 from boxel.models.inference import inference_config
 from boxel.models.onnx import OnnxBoxInst
+from boxel.models.thresholds import SCORE_THRESHOLDS, best_scores
 
 
 class BoxInstGraph(nn.Module):
@@ -90,6 +91,7 @@ class BoxInstGraph(nn.Module):
             "max_size": config.max_size,
             "mask_stride": MASK_STRIDE,
             "mask_margin": self.model.config.mask_margin,
+            SCORE_THRESHOLDS: best_scores(self.model),
         }
 
     def _candidates(self, output: HeadOutput, pyramid: list[Tensor]) -> tuple[Tensor, ...]:

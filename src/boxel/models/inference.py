@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields, replace
@@ -19,13 +20,16 @@ from boxel.data.sources import ImageLike, to_image
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle
 from boxel.models.instances import Instances
-from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
+from boxel.models.thresholds import SCORE_THRESHOLDS, ScoreThreshold, describe_thresholds, min_scores
+from boxel.utils.config import Config, PositiveFloat, PositiveInt
 from boxel.utils.errors import BoxelError, UsageError
 
 if TYPE_CHECKING:
     from boxel.models.detector import Detections, Detector
     from boxel.models.onnx import OnnxBoxInst
     from boxel.models.semantic.inference import LabelMap
+
+logger = logging.getLogger(__name__)
 
 InstanceModel: TypeAlias = "Detector | OnnxBoxInst"
 ResultT = TypeVar("ResultT", Instances, "LabelMap")
@@ -40,14 +44,15 @@ class InferenceConfig(Config):
         max_size: Maximum of the longer side after resizing.
         flip: Add a pass over the horizontally flipped image.
         scales: Factors on the size, one pass each; their detections are merged.
-        score_threshold: Minimum score of a detection, if above the model's own `score_threshold`.
+        score_threshold: Minimum score of a detection, if above the model's own `score_threshold`; `best` for the one
+            that the training has chosen for its class.
     """
 
     short_side: PositiveInt | None = 800
     max_size: PositiveInt = 1333
     flip: bool = False
     scales: tuple[PositiveFloat, ...] = (1.0,)
-    score_threshold: ClosedUnitInterval = 0.0
+    score_threshold: ScoreThreshold = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -68,7 +73,11 @@ def inference_config(model: InstanceModel, **settings: Any) -> InferenceConfig:
     if settings.get("short_side") and "max_size" not in settings:
         base = config.short_side or config.max_size
         settings["max_size"] = round(config.max_size * settings["short_side"] / base)
-    return replace(config, **settings)
+    config = replace(config, **settings)
+    min_scores(model, config.score_threshold)  # raises if there are none
+    if config.score_threshold == "best":
+        logger.info("minimum scores: %s", describe_thresholds(model.settings[SCORE_THRESHOLDS]))
+    return config
 
 
 def inference_config_from_training(settings: Mapping[str, Any]) -> InferenceConfig:
@@ -222,7 +231,8 @@ def _merge(
         keep = batched_nms(boxes, scores, labels, model.config.nms_threshold)[: model.config.max_detections]
     else:
         keep = torch.arange(len(scores), device=scores.device)
-    keep = keep[scores[keep] >= config.score_threshold]
+    limits = scores.new_tensor(min_scores(model, config.score_threshold))
+    keep = keep[scores[keep] >= limits[labels[keep]]]
 
     height, width = size
     rles: dict[int, Rle] = {}

@@ -16,6 +16,7 @@ from boxel.data.annotations import Category
 from boxel.data.formats.builder import read_utf8
 from boxel.methods import get_method, resolve
 from boxel.models.pretrained import BUNDLED, model_folder
+from boxel.models.thresholds import SCORE_THRESHOLDS, read_thresholds
 from boxel.utils.config import parse_config
 from boxel.utils.errors import BoxelError, check_path, first_line, naming_extra, nearest, one_line
 from boxel.utils.files import atomic_path, write_text
@@ -110,7 +111,7 @@ def load(source: str | Path) -> Model:
 
     Returns:
         The model in eval mode, with the `categories` of its dataset and the `settings` of its run: the folder's
-        config.yaml, and under `crf` its crf.yaml if there is one.
+        config.yaml, and under `crf` and `score_thresholds` its crf.yaml and score_thresholds.json if it has them.
 
     Raises:
         BoxelError: The folder does not exist or is incomplete, or the weights do not fit.
@@ -141,8 +142,8 @@ def load(source: str | Path) -> Model:
         if not tensor.isfinite().all():
             raise _damaged(folder / "model.safetensors", f"{name} has values that are not finite")
     model.categories = categories
-    crf = read_crf(folder)
-    model.settings = settings | ({"crf": crf} if crf else {})
+    beside = {"crf": read_crf(folder), SCORE_THRESHOLDS: read_thresholds(folder)}
+    model.settings = settings | {name: value for name, value in beside.items() if value}
     return model.eval()
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +29,7 @@ from boxel.models.semantic.inference import (
     semantic_inference_config,
 )
 from boxel.models.semantic.model import Segmenter
+from boxel.models.thresholds import keep_confident, settle_draw_score
 from boxel.utils.device import resolve_device
 from boxel.utils.errors import BoxelError, UsageError
 from boxel.utils.files import write_text
@@ -60,9 +62,9 @@ class PredictionSummary:
         images: Number of images predicted.
         errors: A message per source or image that was skipped.
         instances: Number of instances written; None for a semantic model.
-        confident: Number of instances with at least `draw_score`; None for a semantic model.
+        confident: Number of instances with the score that drawings need; None for a semantic model.
         draw: The folder of the drawings, if there are any.
-        draw_score: Minimum score of the instances drawn.
+        draw_score: Minimum score of the instances drawn, or `best`.
     """
 
     out: Path
@@ -72,7 +74,7 @@ class PredictionSummary:
     instances: int | None = None
     confident: int | None = None
     draw: Path | None = None
-    draw_score: float = 0.3
+    draw_score: float | Literal["best"] = 0.3
 
     def __str__(self) -> str:
         """Return the counts and paths on one line."""
@@ -81,10 +83,10 @@ class PredictionSummary:
             return f"label maps of {self.images} of {self.requested} images: {self.out}{drawn}"
         skipped = self.requested - self.images
         images = f"{self.images} images" + (f" (skipped {skipped} of {self.requested})" if skipped else "")
-        return (
-            f"{self.instances or 'no'} instances in {images}: {self.out}; "
-            f"{self.confident} with a score of {self.draw_score:g} or more{drawn}"
-        )
+        best = self.draw_score == "best"
+        needed = "the model's score threshold" if best else f"a score of {self.draw_score:g}"
+        found = f"{self.instances or 'no'} instances in {images}: {self.out}"
+        return f"{found}; {self.confident} with {needed} or more{drawn}"
 
 
 def predict(
@@ -95,7 +97,7 @@ def predict(
     *,
     boxes: Annotations | None = None,
     detector: Detector | str | Path | None = None,
-    draw_score: float = 0.3,
+    draw_score: float | Literal["best"] | None = None,
     batch_size: int = 1,
     device: str = "auto",
     **settings: Any,
@@ -111,7 +113,8 @@ def predict(
         draw: Folder for the images with the predictions drawn over them; None for no drawings.
         boxes: For BoxCaseg: annotations whose boxes get masks, found by the file names of the images.
         detector: For BoxCaseg: a model whose boxes get masks, given like ``model``.
-        draw_score: Minimum score of the instances drawn.
+        draw_score: Minimum score of the instances drawn; `best` for the one that the training has chosen for each
+            class. If None, `best` if the model has these, else 0.3. The results keep all instances.
         batch_size: Images per batch of an instance segmenter. They are padded to one size, which changes scores a
             little.
         device: Where models that are loaded here run: `auto`, `cpu`, `cuda`, `mps`.
@@ -133,13 +136,14 @@ def predict(
     if batch_size < 1:
         raise UsageError(f"`batch_size` is {batch_size}; give a number from 1 up.")
     model, finder, config = _prepare(model, boxes, detector, device, settings)
-    if isinstance(model, Segmenter) and (batch_size, draw_score) != (1, 0.3):
+    if isinstance(model, Segmenter) and (batch_size, draw_score) != (1, None):
         raise UsageError(
             "`batch_size` and `draw_score` do nothing here, since the model is semantic; remove them."
         )
     out = Path(out or ("predictions" if isinstance(model, Segmenter) else "predictions.json"))
     if out.is_dir() and not isinstance(model, Segmenter):
         raise UsageError(f"{out} is a folder; name a file to write.")
+    score = 0.3 if isinstance(model, Segmenter) else settle_draw_score(finder or model, draw_score)
     errors: list[str] = []
     paths = find_images(sources, lambda message: _skip(message, errors))
     predictions = iter_predictions(
@@ -149,14 +153,15 @@ def predict(
         refuse_folder_of_images(out, paths)
     if draw is not None:
         refuse_folder_of_images(Path(draw), paths, "draw")
-    writer = _Writer(out, paths, None if draw is None else Path(draw), draw_score)
+    keep = partial(keep_confident, model=finder or model, threshold=score)
+    writer = _Writer(out, paths, None if draw is None else Path(draw), keep)
     count = 0
     with progress(len(paths), "images") as advance:
         for prediction in predictions:
             writer.write(prediction)
             count += 1
             advance(1)
-    return writer.finish(count, errors, isinstance(model, Segmenter))
+    return replace(writer.finish(count, errors, isinstance(model, Segmenter)), draw_score=score)
 
 
 def iter_predictions(
@@ -296,10 +301,13 @@ def _skip(message: str, errors: list[str]) -> None:
 class _Writer:
     """Write predictions: label maps and drawings at once, COCO results at the end."""
 
-    def __init__(self, out: Path, paths: Sequence[Path], draw: Path | None, draw_score: float):
-        self.out, self.paths, self.draw, self.draw_score = out, paths, draw, draw_score
+    def __init__(
+        self, out: Path, paths: Sequence[Path], draw: Path | None, keep: Callable[[Instances], Instances]
+    ):
+        self.out, self.paths, self.draw, self.keep = out, paths, draw, keep
         self.ids, self.names = image_ids(paths), drawing_names(paths)
         self.results: list[dict[str, Any]] = []
+        self.confident = 0
         if draw is not None:
             warn_of_other_drawings(draw, self.names)
 
@@ -310,7 +318,8 @@ class _Writer:
         else:
             file_name = {"file_name": self.paths[index].name}
             self.results += [row | file_name for row in result.to_coco(self.ids[index])]
-            result = result[result.scores >= self.draw_score]
+            result = self.keep(result)
+            self.confident += len(result)
         if self.draw:
             save_image(result.plot(prediction.image), self.draw / self.names[index])
 
@@ -322,5 +331,4 @@ class _Writer:
         write_text(self.out, json.dumps(self.results))
         if count and not self.results:
             logger.warning("no detections in any image; consider training longer.")
-        confident = sum(row["score"] >= self.draw_score for row in self.results)
-        return replace(summary, instances=len(self.results), confident=confident, draw_score=self.draw_score)
+        return replace(summary, instances=len(self.results), confident=self.confident)

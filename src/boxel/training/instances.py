@@ -15,11 +15,12 @@ from boxel.data.copy_paste import CopyPasteDataset
 from boxel.data.dataset import InstanceDataset
 from boxel.data.samplers import AspectBatchSampler
 from boxel.data.transforms import train_transforms
-from boxel.evaluation import BOX_LIKE, box_agreement, coco_ap, mask_iou, mean_fill
+from boxel.evaluation import BOX_LIKE, box_agreement, choose_thresholds, coco_ap, mask_iou, mean_fill
 from boxel.models.detector import Detector
 from boxel.models.fcrn import FCRNInstances
 from boxel.models.inference import InferenceConfig, inference_config_from_training, predict_batch
 from boxel.models.mask_rcnn import MaskRCNN
+from boxel.models.thresholds import SCORE_THRESHOLDS, ScoreThresholds
 from boxel.training.lit_module import Batch, Task
 from boxel.training.loader import Samples
 from boxel.training.log import rank_zero_logger
@@ -50,6 +51,7 @@ class InstanceTask(Task):
 
     measures: ClassVar[tuple[str, ...]] = ("val/mask_AP", "val/box_AP")
     val_batch_size: ClassVar[int] = 4
+    score_thresholds: ScoreThresholds | None = None  # of the last validation
 
     def val_dataset(self, truth: Annotations) -> InstanceDataset:
         """Return the validation images at their own size."""
@@ -71,6 +73,12 @@ class InstanceTask(Task):
             cause = diagnose_filled_masks(self.model, self.progress())
             logger.warning("masks fill %.0f%% of their boxes: %s.", 100 * metrics["mask_fill"], cause)
         self.log_metrics(metrics)
+        self.score_thresholds = choose_thresholds(self.truth, results)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the metrics of the weights with them, and the best score thresholds."""
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[SCORE_THRESHOLDS] = self.score_thresholds
 
     def picture(self, image: NDArray[np.uint8], index: int) -> NDArray[np.uint8]:
         """Draw the instances found in a validation image."""

@@ -18,6 +18,7 @@ from boxel.data.digest import count_masks, describe_source
 from boxel.exporting.onnx import export_beside
 from boxel.methods import resolve
 from boxel.models import io as model_io
+from boxel.models.thresholds import SCORE_THRESHOLDS, describe_thresholds, write_thresholds
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
 from boxel.training.settings import LAST, Run, is_finished
@@ -136,6 +137,14 @@ def finish_run(run: Run, model: Any) -> None:
     weights = {name.removeprefix("model."): tensor for name, tensor in kept["state_dict"].items()}
     model.load_state_dict(weights)
     write_text(out / "metrics.json", json.dumps(kept["metrics"], indent=1))
+    thresholds = kept.get(SCORE_THRESHOLDS)
+    if thresholds:
+        write_thresholds(thresholds, out)
+        model.settings = model.settings | {SCORE_THRESHOLDS: thresholds}
+        message = (
+            "minimum scores with the best F1 on the validation images: %s; `score_threshold` best uses them"
+        )
+        logger.info(message, describe_thresholds(thresholds))
     model_io.save(model, out, run.record, model.categories)
     if run.method.kind == "box_to_mask":
         export_beside(out)

@@ -45,12 +45,12 @@ class Config:
     """
 
     def __post_init__(self) -> None:
-        for name, limit in _limits(type(self)).items():  # type: ignore[arg-type]
+        for name, limits in _limits(type(self)).items():  # type: ignore[arg-type]
             value = getattr(self, name)
             if value is None and not _is_optional(get_type_hints(type(self))[name]):
-                raise BoxelError(f"{name} is empty; give {describe_type(limit)}.")
+                raise BoxelError(f"{name} is empty; give {_describe_any(limits)}.")
             several = isinstance(value, (list, tuple))
-            plain = [_to_plain(name, one, limit) for one in (value if several else [value])]
+            plain = [_to_plain(name, one, limits) for one in (value if several else [value])]
             # A frozen dataclass has no other way.
             object.__setattr__(self, name, type(value)(plain) if several else plain[0])
 
@@ -123,13 +123,13 @@ def _flatten(
 
 
 @cache
-def _limits(kind: type) -> dict[str, Any]:
-    """Return the restricted number or choices of each field that has them, on its own, optional, or in a list."""
-    found = {}
+def _limits(kind: type) -> dict[str, list[Any]]:
+    """Return the restricted numbers and choices of each field that has any, on its own, optional, or in a list."""
+    found: dict[str, list[Any]] = {}
     for name, hint in get_type_hints(kind).items():
         for inner in (hint, *get_args(hint), *(part for one in get_args(hint) for part in get_args(one))):
             if hasattr(inner, "_restrictions") or get_origin(inner) is Literal:
-                found[name] = inner
+                found.setdefault(name, []).append(inner)
     return found
 
 
@@ -137,17 +137,22 @@ def _is_optional(hint: Any) -> bool:
     return type(None) in get_args(hint)
 
 
-def _to_plain(name: str, value: Any, limit: Any) -> Any:
-    """Check a value against a restricted number or choices; a number becomes an int or float, which YAML can write."""
-    choices = get_args(limit)  # none of a number
+def _to_plain(name: str, value: Any, limits: list[Any]) -> Any:
+    """Check a value against restricted numbers and choices; a number becomes an int or float, which YAML can write."""
+    choices = [choice for limit in limits for choice in get_args(limit)]  # a number has none
     if value is None or value in choices:
         return value
-    with suppress(TypeError, ValueError, OverflowError):
-        if not choices and not isinstance(value, bool) and math.isfinite(float(value)):
-            # YAML takes 1e-4 for a text.
-            return limit._type(limit(limit._type(value) if isinstance(value, str) else value))
+    for limit in limits:
+        with suppress(TypeError, ValueError, OverflowError):
+            if not get_args(limit) and not isinstance(value, bool) and math.isfinite(float(value)):
+                # YAML takes 1e-4 for a text.
+                return limit._type(limit(limit._type(value) if isinstance(value, str) else value))
     hint = nearest(str(value), list(map(str, choices)))
-    raise BoxelError(f"{name} is {value}; give {describe_type(limit)}.{hint}")
+    raise BoxelError(f"{name} is {value}; give {_describe_any(limits)}.{hint}")
+
+
+def _describe_any(limits: list[Any]) -> str:
+    return " or ".join(map(describe_type, limits))
 
 
 def describe_type(hint: Any) -> str:

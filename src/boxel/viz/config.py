@@ -18,8 +18,8 @@ class DrawConfig(Config):
         labels: Write class and score or quality of each object.
         boxes: Draw the boxes.
         line_width: Width of lines in pixels. None: by the size of the image.
-        min_score: Minimum score or quality of the objects drawn; those without one are drawn. None: 0.3 for the
-            predictions of a run, else 0.
+        min_score: Minimum score or quality of the objects drawn; those without one are drawn. None: for the
+            predictions of a run what its training has chosen, or 0.3 without these; else 0.
         worst: Draw only this many images, the one with the lowest quality first; with true masks to compare with, the
             one with the lowest mean mask IoU.
         count: Draw at most this many images.

@@ -101,6 +101,16 @@ def test_a_dataset_without_readable_images_is_an_error(two_images, tmp_path):
     assert predict_dataset(SquareFinder("class 3"), two_images.select_images(np.zeros(2, dtype=bool))) == []
 
 
+@pytest.mark.parametrize(
+    ("settings", "count"), [({}, 4), ({"class_agnostic_nms": True}, 2), ({"mask_nms": 0.5}, 4)]
+)
+def test_evaluation_drops_repeated_instances_if_asked(two_images, monkeypatch, settings, count):
+    monkeypatch.setattr("boxel.evaluation.run.subject_kind", lambda subject: "detector")
+    model = SquareFinder("class 3", "class 7", class_agnostic=False)
+    monkeypatch.setattr("boxel.evaluation.run._load", lambda *_: model)
+    assert len(evaluate("run", two_images, boundary=False, **settings).results) == count
+
+
 WITHOUT_TORCH = """
 import json, sys
 from pathlib import Path

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from boxel.masks.nms import region_nms
+from boxel.masks.nms import mask_nms, region_nms
+from boxel.masks.rle import encode
 
 
 def rows(*texts: str) -> Tensor:
@@ -57,6 +58,7 @@ def test_empty_masks_suppress_nothing():
 
 
 def test_no_masks():
+    assert mask_nms([], torch.zeros(0), torch.zeros(0).long(), 0.5).tolist() == []
     kept = region_nms(torch.zeros(0, 3, 4, dtype=torch.bool), torch.zeros(0), torch.zeros(0).long(), 0.5)
     assert kept.shape == (0,)
     assert kept.dtype == torch.int64
@@ -89,3 +91,20 @@ def test_the_result_matches_a_greedy_loop(seed, count, density, threshold):
     scores = torch.rand(count, generator=random).mul(4).round().tolist()  # many alike
     labels = torch.randint(3, (count,), generator=random).tolist()
     assert keep(masks, scores, threshold, labels) == one_by_one(masks, scores, labels, threshold)
+
+
+@pytest.mark.parametrize(("threshold", "expected"), [(0.33, [1]), (1 / 3, [1, 0])])
+def test_codes_of_masks_are_suppressed_by_their_iou(threshold, expected):
+    rles = [encode(mask.numpy()) for mask in PAIR]
+    assert mask_nms(rles, torch.tensor([0.6, 0.7]), torch.tensor([3, 3]), threshold).tolist() == expected
+    assert mask_nms(rles, torch.tensor([0.6, 0.7]), torch.tensor([3, 4]), threshold).tolist() == [1, 0]
+
+
+@given(st.integers(0, 2**32 - 1), st.floats(0, 1))
+def test_codes_are_suppressed_like_masks(seed, threshold):
+    random = torch.Generator().manual_seed(seed)
+    masks = torch.rand(9, 3, 4, generator=random) > 0.4
+    scores, labels = torch.rand(9, generator=random), torch.randint(0, 2, (9,), generator=random)
+    rles = [encode(mask.numpy()) for mask in masks]
+    kept = mask_nms(rles, scores, labels, threshold).tolist()
+    assert kept == region_nms(masks, scores, labels, threshold).tolist()

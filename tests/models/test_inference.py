@@ -212,6 +212,48 @@ def test_merging_uses_the_nms_threshold_and_max_detections_of_the_model():
     assert only(model, image_with(), config).boxes.tolist() == [[16, 0, 48, 32]]
 
 
+def rivals(*found):
+    """A model that finds a mask of the left `columns` of 16 within a box of 16 pixels, per score, label and columns."""
+    model = BrightFinder()
+
+    def detect(images):
+        scores, labels, columns = zip(*found, strict=True)
+        logits = torch.full((len(found), 16, 24), -10.0)
+        for mask, count in zip(logits, columns, strict=True):
+            mask[:4, : count // 4] = 10
+        boxes = torch.tensor([[0.0, 0, 16, 16]]).repeat(len(found), 1)
+        return [full_image_detections(boxes, torch.tensor(scores), torch.tensor(labels), logits, stride=4)]
+
+    model.detect = detect
+    return model
+
+
+@pytest.mark.parametrize(
+    ("settings", "kept"),
+    [
+        ({}, [0.9, 0.8, 0.7]),
+        ({"class_agnostic_nms": True}, [0.9]),  # one box, so one object
+        ({"mask_nms": 0.7}, [0.9, 0.8]),  # of the sun's masks, 12 of 16 columns are common
+        ({"mask_nms": 0.8}, [0.9, 0.8, 0.7]),
+    ],
+)
+def test_one_object_gets_one_instance_if_asked(settings, kept):
+    """The lamp and the better sun have one mask, the other sun three quarters of it; all have one box."""
+    model = rivals((0.9, 1, 16), (0.8, 0, 16), (0.7, 1, 12))
+    found = only(model, image_with(), InferenceConfig(64, 96, **settings))
+    assert found.scores.tolist() == pytest.approx(kept)
+    assert found.labels.tolist() == [1, 0, 1][: len(kept)]
+
+
+def test_masks_of_different_classes_compete_if_all_classes_do():
+    """At a box threshold of 1 nothing is dropped by boxes."""
+    model = rivals((0.9, 1, 16), (0.8, 0, 12), (0.7, 0, 4))
+    model.config.nms_threshold = 1.0
+    found = only(model, image_with(), InferenceConfig(64, 96, class_agnostic_nms=True, mask_nms=0.7))
+    assert found.scores.tolist() == pytest.approx([0.9, 0.7])
+    assert [int(mask.sum()) for mask in found.masks][1] < 16 * 6
+
+
 def test_detections_below_the_score_threshold_are_dropped():
     assert len(only(BrightFinder(), image_with(), InferenceConfig(64, 96, score_threshold=0.79))) == 1
     assert len(only(BrightFinder(), image_with(), InferenceConfig(64, 96, score_threshold=0.81))) == 0

@@ -7,7 +7,7 @@ from typing import Any
 from boxel.cli.options import MODEL_HELP, Command, Option
 
 SETTINGS = (
-    *("short_side", "long_side", "flip", "scales", "score_threshold"),
+    *("short_side", "long_side", "flip", "scales", "score_threshold", "class_agnostic_nms", "mask_nms"),
     *("batch_size", "tile", "shifts", "crf", "device"),
 )
 """Settings of `boxel evaluate` that are about how a model is run."""

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from boxel.models.thresholds import ScoreThreshold
-from boxel.utils.config import Config, PositiveFloat, PositiveInt
+from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
 
 
 @dataclass
@@ -30,6 +30,9 @@ class EvaluateConfig(Config):
         flip: Average over the image and its mirror image.
         scales: Factors on the size of the image; the predictions at all of them are merged.
         score_threshold: Minimum score of a detection; `best` for the one that the training has chosen for its class.
+        class_agnostic_nms: Keep one instance of any class where several overlap, so that an object has one class.
+        mask_nms: IoU of masks above which the lower-scoring of two instances of a class is dropped (of any two with
+            `class_agnostic_nms`). None: only boxes count.
         batch_size: Images per forward pass, padded to one size, which changes scores slightly.
         true_classes: Vote on the true classes of pixels instead of the predicted ones, the paper's pilot experiment
             (runs of `fcrn-instances`).
@@ -53,6 +56,8 @@ class EvaluateConfig(Config):
     flip: bool = False
     scales: tuple[float, ...] = (1.0,)
     score_threshold: ScoreThreshold = 0.0
+    class_agnostic_nms: bool = False
+    mask_nms: ClosedUnitInterval | None = None
     batch_size: PositiveInt = 1
     true_classes: bool = False
     tile: PositiveInt | None = None

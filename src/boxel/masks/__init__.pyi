@@ -12,6 +12,7 @@ from .crops import extract_crops as extract_crops
 from .crops import resample as resample
 from .grabcut import grabcut_from_box as grabcut_from_box
 from .grabcut import grabcut_from_ellipse as grabcut_from_ellipse
+from .nms import mask_nms as mask_nms
 from .nms import region_nms as region_nms
 from .paste import paste_windows as paste_windows
 from .rle import Rle as Rle

@@ -17,11 +17,12 @@ from torchvision.ops import batched_nms
 from torchvision.transforms.v2 import functional as F
 
 from boxel.data.sources import ImageLike, to_image
+from boxel.masks.nms import mask_nms
 from boxel.masks.paste import paste_windows
 from boxel.masks.rle import Rle
 from boxel.models.instances import Instances
 from boxel.models.thresholds import SCORE_THRESHOLDS, ScoreThreshold, describe_thresholds, min_scores
-from boxel.utils.config import Config, PositiveFloat, PositiveInt
+from boxel.utils.config import ClosedUnitInterval, Config, PositiveFloat, PositiveInt
 from boxel.utils.errors import BoxelError, UsageError
 
 if TYPE_CHECKING:
@@ -46,6 +47,10 @@ class InferenceConfig(Config):
         scales: Factors on the size, one pass each; their detections are merged.
         score_threshold: Minimum score of a detection, if above the model's own `score_threshold`; `best` for the one
             that the training has chosen for its class.
+        class_agnostic_nms: Let instances of all classes compete for an object, so that it gets one class: of boxes that
+            overlap by more than the model's `nms_threshold` the best remains, whatever its class.
+        mask_nms: IoU of masks above which the lower-scoring of two instances of a class is dropped, or of any two with
+            `class_agnostic_nms`; None keeps both.
     """
 
     short_side: PositiveInt | None = 800
@@ -53,6 +58,8 @@ class InferenceConfig(Config):
     flip: bool = False
     scales: tuple[PositiveFloat, ...] = (1.0,)
     score_threshold: ScoreThreshold = 0.0
+    class_agnostic_nms: bool = False
+    mask_nms: ClosedUnitInterval | None = None
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -227,8 +234,9 @@ def _merge(
     labels = torch.cat([part.labels for part in passes])
     pass_index = torch.cat([torch.full_like(part.labels, i) for i, part in enumerate(passes)])
     row = torch.cat([torch.arange(len(part.labels), device=labels.device) for part in passes])
-    if len(passes) > 1:
-        keep = batched_nms(boxes, scores, labels, model.config.nms_threshold)[: model.config.max_detections]
+    rivals = torch.zeros_like(labels) if config.class_agnostic_nms else labels
+    if len(passes) > 1 or config.class_agnostic_nms:
+        keep = batched_nms(boxes, scores, rivals, model.config.nms_threshold)[: model.config.max_detections]
     else:
         keep = torch.arange(len(scores), device=scores.device)
     limits = scores.new_tensor(min_scores(model, config.score_threshold))
@@ -241,7 +249,7 @@ def _merge(
         own = row[keep[positions]]
         pasted = paste_windows(part.mask_logits[own], part.bounds[own], part.windows[own], (height, width))
         rles |= zip(positions.tolist(), pasted, strict=True)
-    return Instances(
+    instances = Instances(
         boxes=boxes[keep].cpu().numpy(),
         scores=scores[keep].float().cpu().numpy(),
         labels=labels[keep].cpu().numpy(),
@@ -249,3 +257,7 @@ def _merge(
         categories=tuple(model.categories),
         image_size=(height, width),
     )
+    if config.mask_nms is None:
+        return instances
+    distinct = mask_nms(instances.rles, scores[keep].cpu(), rivals[keep].cpu(), config.mask_nms)
+    return instances[distinct.numpy()]

@@ -119,7 +119,7 @@ def predict(
             little.
         device: Where models that are loaded here run: `auto`, `cpu`, `cuda`, `mps`.
         **settings: Fields of :class:`~boxel.models.inference.InferenceConfig` (`short_side`, `max_size`, `flip`,
-            `scales`, `score_threshold`), or for semantic segmenters of
+            `scales`, `score_threshold`, `class_agnostic_nms`, `mask_nms`), or for semantic segmenters of
             :class:`~boxel.models.semantic.inference.SemanticInferenceConfig` (`long_side`, `tile`, `overlap`, `flip`,
             `scales`, `shifts`, `crf`). The others are those of the training.
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: starting from the weights of another run."""
+"""Fine-tuning: starting from the weights of another model, as far as they fit."""
 
 import dataclasses
 
@@ -8,12 +8,18 @@ import torch
 from boxel.data.annotations import Category
 from boxel.models import io
 from boxel.models.io import load
-from boxel.training.finetune import find_frozen, init_from, name_layers, read_model_settings
+from boxel.training import finetune
+from boxel.training.finetune import find_frozen, name_layers
+from boxel.training.start_weights import read_start_settings, read_start_weights
 from boxel.utils.errors import BoxelError
 
 pytestmark = pytest.mark.slow
 
 _TWO = (Category(1, "cat"), Category(2, "dog"))
+
+
+def init_from(model, run, categories):
+    return finetune.init_from(model, read_start_weights(run), categories)
 
 
 @pytest.fixture
@@ -35,27 +41,66 @@ def test_all_weights_are_loaded_for_the_same_categories(build, run):
     path, weights = run
     model = build(2)
     renumbered = [dataclasses.replace(category, id=category.id + 10) for category in _TWO]
-    loaded, new, unused = init_from(model, path, renumbered)
-    assert (len(loaded), new, unused) == (len(weights), [], [])
+    loaded, new, unused, classes = init_from(model, path, renumbered)
+    assert (len(loaded), new, unused, classes) == (len(weights), [], [], ["cat", "dog"])
     assert all(torch.equal(tensor, weights[name]) for name, tensor in model.state_dict().items())
 
 
-@pytest.mark.parametrize("names", [["cat", "dog", "cow"], ["cat", "cow"], ["dog", "cat"]])
-def test_class_layers_are_new_for_other_categories(build, run, names):
+@pytest.mark.parametrize("names", [["cat", "dog", "cow"], ["cow", "cat"], ["dog", "cat"]])
+def test_the_classifier_of_boxinst_takes_the_rows_of_classes_by_name(build, run, names):
     path, weights = run
     model = build(len(names))
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    loaded, new, unused = init_from(model, path, [Category(k, name) for k, name in enumerate(names)])
-    assert new == _CLASSES
-    assert sorted(unused) == sorted(_CLASSES)
-    assert sorted([*loaded, *new]) == sorted(weights)
+    loaded, new, unused, classes = init_from(model, path, [Category(k, name) for k, name in enumerate(names)])
+    assert (sorted(loaded), new, unused) == (sorted(weights), [], [])
+    assert classes == [name for name in names if name != "cow"]
     after = model.state_dict()
-    assert all(torch.equal(after[name], before[name]) for name in new)
-    assert all(torch.equal(after[name], weights[name]) for name in loaded)
+    assert all(torch.equal(after[name], weights[name]) for name in loaded if name not in _CLASSES)
+    for layer in _CLASSES:
+        for row, name in enumerate(names):
+            expected = before[layer][row] if name == "cow" else weights[layer][["cat", "dog"].index(name)]
+            assert torch.equal(after[layer][row], expected)
+
+
+def test_class_layers_are_new_without_a_common_class(build, run):
+    path, weights = run
+    model = build(2)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    loaded, new, unused, classes = init_from(model, path, [Category(1, "cow"), Category(2, "Cat")])
+    assert (new, sorted(unused), classes) == (_CLASSES, sorted(_CLASSES), [])
+    assert sorted([*loaded, *new]) == sorted(weights)
+    assert all(torch.equal(model.state_dict()[name], before[name]) for name in new)
+
+
+def test_mask_rcnn_takes_the_rows_of_classes_and_of_the_background(tmp_path):
+    """A class has one row of scores and of masks, and four of its box; the background's come first."""
+    settings = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "neck_channels": 8}
+    settings |= {"box_channels": 8, "mask_channels": 8, "mask_convs": 0}
+    trained = io.build("mask-rcnn", 2, settings)
+    io.save(trained, tmp_path / "run", {"method": "mask-rcnn", "model": settings}, _TWO)
+    model = io.build("mask-rcnn", 3, settings)
+    heads = [
+        "roi_heads.box_predictor.cls_score",
+        "roi_heads.box_predictor.bbox_pred",
+        "roi_heads.mask_predictor.mask_fcn_logits",
+    ]
+    before = {head: model.get_submodule(head).weight.clone() for head in heads}
+    categories = [Category(k, name) for k, name in enumerate(["dog", "cow", "cat"])]
+    _, new, unused, classes = init_from(model, tmp_path / "run", categories)
+    assert (new, unused, classes) == ([], [], ["dog", "cat"])
+    for head, rows in zip(
+        heads, [[0, 2, None, 1], [*range(4), *range(8, 12), *[None] * 4, *range(4, 8)]], strict=False
+    ):
+        theirs, own = trained.get_submodule(head).weight, model.get_submodule(head).weight
+        for place, row in enumerate(rows):
+            assert torch.equal(own[place], before[head][place] if row is None else theirs[row])
+    masks = (part.get_submodule(heads[2]).weight for part in (model, trained))
+    own, theirs = masks
+    assert torch.equal(own[[0, 1, 3]], theirs[[0, 2, 1]]) and torch.equal(own[2], before[heads[2]][2])
 
 
 def test_weights_of_another_shape_stay_new(build, run):
-    loaded, new, _ = init_from(build(2, mask_channels=32), run[0], _TWO)
+    loaded, new, _, _ = init_from(build(2, mask_channels=32), run[0], _TWO)
     assert new and all(name.startswith("mask_branch.") for name in new)
     assert any(name.startswith("backbone.") for name in loaded)
 
@@ -66,7 +111,7 @@ def test_a_detector_takes_the_colors_of_boxcaseg(method, name):
     """Its first convolution also has a channel of the box, and one of the neighbors: 4 or 5 in all."""
     settings = {"backbone": "tf_efficientnet_lite2", "weights": "none"}  # two frozen stages, frozen norms
     model = io.build(method, 2, settings)
-    loaded, new, unused = init_from(model, name, _TWO)
+    loaded, new, unused, classes = init_from(model, name, _TWO)
     trunk = load(name).backbone.state_dict()
     for key, tensor in model.backbone.state_dict().items():
         expected = trunk[key][:, :3] if key == "body.conv_stem.weight" else trunk[key]
@@ -74,7 +119,7 @@ def test_a_detector_takes_the_colors_of_boxcaseg(method, name):
     assert model.backbone.body.conv_stem.weight.shape[1] == 3
     assert not any(key.startswith("backbone.") for key in new)
     assert {key.split(".")[0] for key in unused} <= {"neck", "heads", "fine", "backbone"}
-    assert find_frozen(model, new) == []
+    assert find_frozen(model, new) == classes == []
     assert (
         name_layers(new, loaded)
         == {
@@ -120,9 +165,14 @@ def test_only_the_last_layer_of_a_segmenter_depends_on_classes(hidden, tmp_path)
     }
     model = io.build("fcrn", 2, settings)
     io.save(model, tmp_path / "run", {"method": "fcrn", "model": settings}, _TWO)
-    other = [Category(1, "cat"), Category(2, "cow")]
-    _, new, _ = init_from(io.build("fcrn", 2, settings), tmp_path / "run", other)
-    assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
+    fresh = io.build("fcrn", 2, settings)
+    _, new, _, _ = init_from(fresh, tmp_path / "run", [Category(1, "sheep"), Category(2, "cow")])
+    scores = ["network.classifier.scores.weight", "network.classifier.scores.bias"]
+    assert new == scores
+    _, new, _, classes = init_from(fresh, tmp_path / "run", [Category(1, "cow"), Category(2, "cat")])
+    assert (new, classes) == ([], ["cat"])
+    for layer in scores:
+        assert torch.equal(fresh.state_dict()[layer][1], model.state_dict()[layer][0])
 
 
 def test_weights_of_the_semantic_run_are_not_reported_as_new(tmp_path):
@@ -132,14 +182,15 @@ def test_weights_of_the_semantic_run_are_not_reported_as_new(tmp_path):
         semantic, tmp_path / "run", {"method": "fcrn", "model": network}, [Category(0, "background"), *_TWO]
     )
     model = io.build("fcrn-instances", 2, network | {"semantic": network})
-    loaded, new, _ = init_from(model, tmp_path / "run", _TWO)
+    loaded, new, _, classes = init_from(model, tmp_path / "run", _TWO)
+    assert classes == []
     assert not any(name.startswith("semantic.") for name in [*loaded, *new])
     assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
 
 
 def test_a_bundled_model_is_found_by_its_name():
     model = load("boxcaseg-boxes")
-    fresh = io.build("boxcaseg", 1, read_model_settings("boxcaseg-boxes") | {"weights": "none"})
-    _, new, _ = init_from(fresh, "boxcaseg-boxes", model.categories)
-    assert new == []
+    fresh = io.build("boxcaseg", 1, read_start_settings("boxcaseg-boxes")[1] | {"weights": "none"})
+    _, new, _, classes = init_from(fresh, "boxcaseg-boxes", model.categories)
+    assert new == classes == []
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in fresh.state_dict().items())

@@ -245,7 +245,7 @@ def test_fine_tuning_reports_loaded_and_new_weights(scenes, tiny, tmp_path, capl
         **{"optim.lr": 0.0, "data.val_share": 0.0, "model.backbone_norm": "frozen_bn"},
     )
     count = len(before.state_dict()) - sum("num_batches_tracked" in name for name in before.state_dict())
-    reported = f"{count - 2} weights loaded; new: head.classify; of the run not used: head.classify"
+    reported = f"{count - 2} weights loaded; new: head.classify; not used: head.classify"
     assert reported in caplog.text
     assert tuned.num_classes == 1 and [c.name for c in tuned.categories] == ["object"]
     assert torch.equal(before.head.regress.weight, tuned.head.regress.weight)
@@ -258,7 +258,7 @@ def test_a_detector_starts_from_the_frozen_stem_of_boxcaseg(scenes, tiny, run_fo
     tuned = train("boxinst", scenes, out=run_folder, config=tiny, steps=1, init="boxcaseg")
     stem = boxel.load("boxcaseg").backbone.body.conv_stem.weight
     assert torch.equal(tuned.backbone.body.conv_stem.weight, stem[:, :3])
-    assert "new: neck, head, mask_branch; of the run not used: " in caplog.text
+    assert "new: neck, head, mask_branch; not used: " in caplog.text
 
 
 def test_frozen_layers_that_would_stay_random_are_refused_with_a_remedy(scenes, tiny, tmp_path):

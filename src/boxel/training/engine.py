@@ -23,7 +23,7 @@ from boxel.training.callbacks.metrics_csv import MetricsTable
 from boxel.training.callbacks.pictures import Curves, SamplePictures
 from boxel.training.callbacks.progress import progress_callbacks, quiet_lightning
 from boxel.training.config import TrainConfig
-from boxel.training.finetune import find_frozen, init_from, name_layers, read_model_settings
+from boxel.training.finetune import find_frozen, init_from, name_layers
 from boxel.training.lit_module import Task
 from boxel.training.loader import ResumableLoader, Samples, Stream
 from boxel.training.log import rank_zero_logger
@@ -31,6 +31,7 @@ from boxel.training.prepare import TrainingData, summarize
 from boxel.training.run_folder import BEST, check_weights, count_steps
 from boxel.training.schedule import Plan, make_plan
 from boxel.training.settings import LAST, Run
+from boxel.training.start_weights import read_start_settings, read_start_weights
 from boxel.utils.errors import BoxelError, UsageError, one_line
 from boxel.utils.files import not_written
 from boxel.utils.printable import count_noun, name_some
@@ -74,18 +75,20 @@ def run_on_first_process(processes: Fabric, work: Callable[[], None]) -> None:
         raise (UsageError if usage else BoxelError)(f"{message}.")
 
 
-def build_model(run: Run, classes: Sequence[Category], init: str | Path | None, resume: bool) -> Any:
+def build_model(run: Run, classes: Sequence[Category], resume: bool) -> Any:
     """Build the model of a run with the weights to start from; a checkpoint will fill all of them on `resume`."""
     record = run.record
     config = record["model"]
-    init = None if resume else init
+    init = None if resume else run.init
     if not resume and init is None and (config["weights"], config["backbone_norm"]) == ("none", "frozen_bn"):
         raise BoxelError(
             "`model.weights` none with `model.backbone_norm` frozen_bn cannot learn, since frozen norms need trained "
             "weights; set `model.backbone_norm` to bn or gn, or name weights to start from."
         )
     # Weights that a checkpoint or another run with this backbone will fill need not be downloaded first.
-    filled = resume or (init is not None and config["backbone"] == read_model_settings(init).get("backbone"))
+    filled = resume or (
+        init is not None and config["backbone"] == read_start_settings(init)[1].get("backbone")
+    )
     pl.seed_everything(run.settings.seed, verbose=False)
     config = model_io.without_weights(config) if filled else config
     model: Any = model_io.build(run.method.name, len(classes), config)
@@ -183,11 +186,14 @@ def _log_start(run: Run, data: TrainingData, plan: Plan, samples: Samples, proce
 
 
 def _initialize(model: Any, init: str | Path, classes: Sequence[Category], random: bool) -> None:
-    """Load the weights of another run, and report which ones stay new; frozen ones must not if they are random."""
-    loaded, new, unused = init_from(model, init, classes)
-    message = "%s: %d weights loaded; new: %s; of the run not used: %s"
+    """Load weights to start from, and report which ones stay new; frozen ones must not if they are random."""
+    loaded, new, unused, shared = init_from(model, read_start_weights(init), classes)
     layers = [name_layers(names, loaded) or "none" for names in (new, unused)]
-    logger.info(message, init, len(loaded), *layers)
+    logger.info("%s: %d weights loaded; new: %s; not used: %s", init, len(loaded), *layers)
+    if shared:
+        others = [category.name for category in classes if category.name not in shared]
+        named = [name_some(names, 20) or "none" for names in (shared, others)]
+        logger.info("%s: classes taken over by name: %s; new: %s", init, *named)
     frozen = find_frozen(model, new) if random else []
     if frozen:
         raise BoxelError(
@@ -196,5 +202,5 @@ def _initialize(model: Any, init: str | Path, classes: Sequence[Category], rando
         )
     if len(loaded) < len(new):
         logger.warning(
-            "%s: most weights are new; train with the settings of its config.yaml to start from it.", init
+            "%s: most weights are new; train with the settings of its model to start from it.", init
         )

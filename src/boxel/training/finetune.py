@@ -1,18 +1,19 @@
-"""Fine-tuning: start from the weights of another run, as far as they fit."""
+"""Fine-tuning: start from the weights of another model, as far as they fit."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from boxel.data.annotations import Category
 from boxel.data.label_maps import BACKGROUND_NAME
 from boxel.methods import SEMANTIC
-from boxel.models.io import read_categories, read_config_file
+from boxel.models.io import read_categories
 from boxel.models.pretrained import model_folder, read_method
 from boxel.models.semantic import SemanticConfig
+from boxel.training.start_weights import StartWeights, read_start_settings
 from boxel.utils.errors import BoxelError
 
 if TYPE_CHECKING:
@@ -30,53 +31,44 @@ SEMANTIC_LAYERS = "semantic."
 """Prefix of the weights of the network that `fcrn-instances` builds on, which :func:`init_from` does not fill."""
 
 
-def read_model_settings(run: str | Path) -> dict[str, Any]:
-    """Read the settings of the model of a run, or of a bundled model."""
-    if not (model_folder(run) / "config.yaml").is_file():
-        raise _no_model(run, "it has no config.yaml")
-    return dict(read_config_file(model_folder(run))["model"])
-
-
 class Initialized(NamedTuple):
     """Names of weights after :func:`init_from`, without the counters of batch norms."""
 
     loaded: list[str]
     new: list[str]  # of the model; they stay as they were
-    unused: list[str]  # of the run
+    unused: list[str]  # of those to start from
+    classes: list[str]  # names of the classes whose rows of the class layers are loaded
 
 
-def init_from(model: nn.Module, run: str | Path, categories: Sequence[Category]) -> Initialized:
-    """Load every weight of a run or a bundled model that the model has in the same shape, at least one.
+def init_from(model: nn.Module, start: StartWeights, categories: Sequence[Category]) -> Initialized:
+    """Load every weight that the model has in the same shape, at least one.
 
-    What does not match stays new, and so do the class layers if `categories` are others. The first convolution takes
-    the input channels that both have, e.g. RGB if the run's others are the boxes of a BoxCaseg.
+    What does not match stays new. If `categories` are others, the class layers take the rows of those that have the
+    same name, and the other rows stay new; without any such name, the whole layers do. The first convolution takes the
+    input channels that both have, e.g. RGB if the others are the boxes of a BoxCaseg.
     """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    folder = model_folder(run)
-    try:
-        weights = load_file(folder / "model.safetensors")
-        trained = read_categories(folder)
-    except (OSError, ValueError, SafetensorError) as error:
-        raise _no_model(run, error) from error
+    weights = dict(start.weights)
     own = {name: value for name, value in model.state_dict().items() if not name.startswith(SEMANTIC_LAYERS)}
     stem = next((name for name in own if "backbone.body." in name and own[name].ndim == 4), "")
     if stem in weights:
         weights[stem] = _fit_input_channels(weights[stem], own[stem])
+    trained, classes = ([category.name for category in part] for part in (start.categories, categories))
+    if trained != classes:
+        fitting = {name: weight for name, weight in weights.items() if not name.startswith(CLASS_LAYERS)}
+        weights = fitting | _fit_class_layers(weights, own, trained, classes)
     loaded = [name for name, tensor in own.items() if name in weights and weights[name].shape == tensor.shape]
-    if [category.name for category in trained] != [category.name for category in categories]:
-        loaded = [name for name in loaded if not name.startswith(CLASS_LAYERS)]
     if not loaded:
         raise BoxelError(
-            f"{folder}/model.safetensors: none of its weights fits this model; train with the same `model` settings."
+            f"{start.source}: none of its weights fits this model; train with the same `model` settings."
         )
     model.load_state_dict({name: weights[name] for name in loaded}, strict=False)
     new, unused = (
         [name for name in names if name not in loaded and not name.endswith("num_batches_tracked")]
-        for names in (own, weights)
+        for names in (own, start.weights)
     )
-    return Initialized(loaded, new, [name for name in unused if not name.startswith(SEMANTIC_LAYERS)])
+    unused = [name for name in unused if not name.startswith(SEMANTIC_LAYERS)]
+    by_name = any(name.startswith(CLASS_LAYERS) for name in loaded)
+    return Initialized(loaded, new, unused, [name for name in classes if by_name and name in trained])
 
 
 def _fit_input_channels(weight: Tensor, own: Tensor) -> Tensor:
@@ -85,6 +77,30 @@ def _fit_input_channels(weight: Tensor, own: Tensor) -> Tensor:
         return weight
     fitted, shared = own.clone(), min(weight.shape[1], own.shape[1])
     fitted[:, :shared] = weight[:, :shared]
+    return fitted
+
+
+def _fit_class_layers(
+    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], trained: list[str], classes: list[str]
+) -> dict[str, Tensor]:
+    """Return a model's own class layers, with the rows that others have for classes of the same name.
+
+    Every class has as many rows, e.g. four for the sides of its box. Layers without a common class, and those with rows
+    of another shape, are left out.
+    """
+    shared = [name for name in classes if name in trained]
+    fitted = {}
+    for layer in (name for name in own if shared and name in weights and name.startswith(CLASS_LAYERS)):
+        background = [""] if layer.startswith("roi_heads.") else []  # the first rows of torchvision's heads
+        ours, theirs = [*background, *classes], [*background, *trained]
+        rows = len(own[layer]) // len(ours)
+        if weights[layer].shape == (rows * len(theirs), *own[layer].shape[1:]):
+            fitted[layer] = own[layer].clone()
+            by_class = fitted[layer].unflatten(0, (len(ours), rows))  # a view
+            for name in (*background, *shared):
+                by_class[ours.index(name)] = weights[layer].unflatten(0, (len(theirs), rows))[
+                    theirs.index(name)
+                ]
     return fitted
 
 
@@ -134,7 +150,7 @@ def read_semantic_config(run: str | Path) -> SemanticConfig:
         raise BoxelError(
             f"{run} is not a run of {' or '.join(SEMANTIC)}; name the folder of one with `semantic`."
         )
-    settings = read_model_settings(run)
+    settings = read_start_settings(run)[1]
     own = {entry.name: settings[entry.name] for entry in fields(SemanticConfig) if entry.name in settings}
     return SemanticConfig(**own | {"weights": "none"})
 

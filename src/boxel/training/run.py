@@ -51,8 +51,8 @@ def train(
         masks: Annotations whose masks are added to `data` by annotation id.
         config: A recipe (a YAML file or its content) or a :class:`TrainConfig`. None: on a machine without a GPU the
             method's small recipe, unless `settings` choose a network; else the settings of its paper.
-        init: Model folder or bundled model to start from; weights that do not fit stay new, which frozen ones must
-            not. Without `config`, the settings of the model are that run's too; of another network, its backbone.
+        init: Model folder, bundled model, detector of torchvision or backbone of timm to start from. Weights that do
+            not fit stay new, which frozen ones must not. Without `config`, the settings of the model are its own too.
         resume: Continue the run in `out`.
         **settings: Settings that override `config`, by their path (``epochs=12``, ``**{"model.tau": 0.2}``); those of
             `data` also by their names alone (``categories=["person"]``). Some methods take further inputs: `salient`
@@ -96,7 +96,7 @@ def train(
         if processes.is_global_zero:
             given = {"data": data, "images": images, "val": val, "val_images": val_images, "masks": masks}
             write_record(run, {**given, "init": init, **run.inputs}, prepared, processes, resume)
-        model = build_model(run, prepared.classes, init, resume)
+        model = build_model(run, prepared.classes, resume)
         labeled = label_boxes(run, prepared, processes)
         if not fit(run, labeled, model, processes, checkpoint):
             return None

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from boxel.methods import METHODS, Method, get_method
-from boxel.models.pretrained import read_method
 from boxel.training.config import ALIASES, SEGMENTS, TrainConfig
 from boxel.training.recipe import read_config
 from boxel.utils.errors import BoxelError, UsageError
@@ -25,6 +24,7 @@ class Run:
     out: Path
     inputs: Mapping[str, Any]  # what the method takes beside annotations, by name
     recipe: str | Path | Mapping[str, object] | None  # that the settings come from, if any
+    init: str | Path | None  # a model to start from; a backbone of timm is among the settings
 
     @property
     def record(self) -> dict[str, Any]:
@@ -49,14 +49,20 @@ def resolve_run(
     inputs, changes = _split_inputs(parts, settings)
     if isinstance(config, TrainConfig):
         config = asdict(config)
-    elif config is None and init is not None:
-        from boxel.training.finetune import read_model_settings
+    if init is not None:
+        from boxel.training.start_weights import is_backbone, read_start_settings
 
-        model = read_model_settings(init)
-        other = get_method(str(read_method(init)))
-        if other.kind != parts.kind or (other is not parts and parts.kind == "detector"):
-            model = {"backbone": model["backbone"]}  # all that their networks have in common
-        config = {"model": model}
+        if is_backbone(init):
+            changes = {"model.backbone": str(init), "model.weights": "imagenet"} | changes
+            if changes["model.backbone"] != str(init):
+                raise UsageError(f"`init` {init} is a backbone, and so is `model.backbone`; leave one out.")
+            init = None
+        elif config is None:
+            name, model = read_start_settings(init)
+            other = get_method(name)
+            if other.kind != parts.kind or (other is not parts and parts.kind == "detector"):
+                model = {"backbone": model["backbone"]}  # all that their networks have in common
+            config = {"model": model}
     resolved = read_config(config, parts.name, **changes)
     if resolved.label == SEGMENTS and parts.name != "boxsup":
         raise UsageError(
@@ -66,7 +72,7 @@ def resolve_run(
         from boxel.training.finetune import read_semantic_config
 
         resolved.model.semantic = read_semantic_config(inputs["semantic"])
-    return Run(parts, resolved, Path("runs", parts.name) if out is None else Path(out), inputs, config)
+    return Run(parts, resolved, Path("runs", parts.name) if out is None else Path(out), inputs, config, init)
 
 
 def is_finished(out: Path) -> bool:

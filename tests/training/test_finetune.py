@@ -188,6 +188,18 @@ def test_weights_of_the_semantic_run_are_not_reported_as_new(tmp_path):
     assert new == ["network.classifier.scores.weight", "network.classifier.scores.bias"]
 
 
+def test_layers_that_agree_in_size_but_not_in_rows_per_class_stay_new(tmp_path):
+    """Two classes have four rows each in the localization network, as many as eight classes of a segmenter."""
+    network = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "kernel": 3, "hidden": 0}
+    names = ["background", "cat", "dog", *"abcde"]
+    categories = [Category(k, name) for k, name in enumerate(names)]
+    io.save(io.build("fcrn", 8, network), tmp_path / "run", {"method": "fcrn", "model": network}, categories)
+    model = io.build("fcrn-instances", 2, network | {"semantic": network})
+    _, new, unused, classes = init_from(model, tmp_path / "run", _TWO)
+    scores = ["network.classifier.scores.weight", "network.classifier.scores.bias"]
+    assert (new, sorted(unused), classes) == (scores, sorted(scores), [])
+
+
 def test_a_bundled_model_is_found_by_its_name():
     model = load("boxcaseg-boxes")
     fresh = io.build("boxcaseg", 1, read_start_settings("boxcaseg-boxes")[1] | {"weights": "none"})

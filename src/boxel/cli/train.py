@@ -44,7 +44,11 @@ def _train_options(method: Method) -> list[Option]:
         Option("val", val, metavar="FILE", is_input=True),
         Option("val_images", val_images, metavar="FOLDER", is_input=True, hidden=True),
         Option("masks", masks, metavar="FILE", is_input=True, hidden=True),
-        Option("init", "model folder or bundled model to start from", metavar="RUN"),
+        Option(
+            "init",
+            "run, bundled model, detector of torchvision or backbone of timm to start from",
+            metavar="MODEL",
+        ),
         Option("resume", "resume the run in --out", bool),
         *(Option(x.name, x.help, metavar=x.kind.upper(), is_input=x.kind == "data") for x in method.inputs),
     ]

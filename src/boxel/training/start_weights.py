@@ -15,11 +15,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TorchvisionDetector(NamedTuple):
-    """A detector of torchvision that one of our methods has the layers of."""
+class _Layers(NamedTuple):
+    """Where the layers of a detector of torchvision are in one of our models."""
 
     method: str
-    class_layer: str  # the weight with a row per class, which tells the detectors apart
+    class_layer: str  # the weight with a row per class, by which the detectors differ
     renamed: dict[str, str]  # prefixes of torchvision's names, and ours
 
 
@@ -34,13 +34,9 @@ _FCOS = {
 }
 
 DETECTORS = {
-    "maskrcnn_resnet50_fpn": TorchvisionDetector(
-        "mask-rcnn", "roi_heads.mask_predictor.mask_fcn_logits.weight", _RCNN
-    ),
-    "fasterrcnn_resnet50_fpn": TorchvisionDetector(
-        "mask-rcnn", "roi_heads.box_predictor.cls_score.weight", _RCNN
-    ),
-    "fcos_resnet50_fpn": TorchvisionDetector("boxinst", "head.classification_head.cls_logits.weight", _FCOS),
+    "maskrcnn_resnet50_fpn": _Layers("mask-rcnn", "roi_heads.mask_predictor.mask_fcn_logits.weight", _RCNN),
+    "fasterrcnn_resnet50_fpn": _Layers("mask-rcnn", "roi_heads.box_predictor.cls_score.weight", _RCNN),
+    "fcos_resnet50_fpn": _Layers("boxinst", "head.classification_head.cls_logits.weight", _FCOS),
 }
 """The detectors of torchvision that a training can start from by name, with weights learned from COCO."""
 
@@ -122,8 +118,7 @@ def from_torchvision(name: str, state: dict[str, Tensor], source: str) -> StartW
     Our models then predict what torchvision's do, except for boxes of FCOS that end within half a cell of their
     location. torchvision takes the corners of cells for their locations, and we the centers, so that our distances to
     the left and the top are half a cell longer, those to the right and the bottom shorter. Boxes of P6 and P7 also
-    differ if the sides of the padded image are no multiples of 128, where torchvision takes other strides than 64 and
-    128.
+    differ if 128 does not divide the sides of the padded image: torchvision's strides are then not 64 and 128.
 
     Args:
         name: One of :data:`DETECTORS`.
@@ -140,8 +135,8 @@ def from_torchvision(name: str, state: dict[str, Tensor], source: str) -> StartW
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
     from torchvision.models import get_model, get_model_weights
 
-    detector = DETECTORS[name]
-    rows = len(state[detector.class_layer])
+    method, class_layer, renamed = DETECTORS[name]
+    rows = len(state[class_layer])
     with torch.device("meta"):  # no memory and no random numbers
         model = get_model(name, weights=None, weights_backbone=None, num_classes=rows)
     try:
@@ -152,7 +147,7 @@ def from_torchvision(name: str, state: dict[str, Tensor], source: str) -> StartW
             f"{' or '.join(DETECTORS)}."
         ) from error
     weights = {
-        _rename(old, detector.renamed): weight
+        _rename(old, renamed): weight
         for old, weight in model.state_dict().items()
         if not old.endswith("num_batches_tracked")
     }
@@ -160,13 +155,11 @@ def from_torchvision(name: str, state: dict[str, Tensor], source: str) -> StartW
         weights[f"backbone.{part}"] = torch.tensor(color).view(3, 1, 1)
     names = get_model_weights(name).COCO_V1.meta["categories"]
     from_coco = rows == len(names)
-    if detector.method == "boxinst":
+    if method == "boxinst":
         for layer in ("head.classify.weight", "head.classify.bias"):
             weights[layer] = weights[layer][1:]  # of the background, which FCOS never predicts
         weights["head.regress.bias"] = weights["head.regress.bias"] + torch.tensor([0.5, 0.5, -0.5, -0.5])
-    elif (
-        from_coco
-    ):  # torchvision's R-CNNs of COCO add no epsilon to the variances of the backbone's frozen norms
+    elif from_coco:  # trained without an epsilon in the frozen norms of the backbone; ours is 1e-5
         for layer in (own for own in weights if own.endswith("running_var")):
             weights[layer] = weights[layer] - 1e-5
     categories = [Category(row, name) for row, name in enumerate(names)][1:] if from_coco else []
@@ -183,7 +176,7 @@ def _read_file(path: str | Path) -> tuple[str, dict[str, Tensor]]:
     from boxel.layers.weights import read_weights
 
     state = read_weights(path)
-    name = next((name for name, detector in DETECTORS.items() if detector.class_layer in state), None)
+    name = next((name for name, layers in DETECTORS.items() if layers.class_layer in state), None)
     if name is None:
         raise BoxelError(
             f"{path}: these are not the weights of one of torchvision's detectors ({', '.join(DETECTORS)}); give a run "

@@ -119,7 +119,14 @@ def test_confusion_matrix_by_hand(scene):
 
 def test_worst_images_by_f1_then_by_missed_instances(scene, make_truth):
     assert analyze_detections(*scene)["worst_images"] == [
-        {"image_id": 1, "file_name": "0.png", "f1": pytest.approx(0.2), "found": 1, "missed": 3, "false": 5}
+        {
+            "image_id": 1,
+            "file_name": "0.png",
+            "f1": pytest.approx(0.2),
+            "found": 1,
+            "missed": {"class 2": 2, "class 1": 1},
+            "false": {"class 1": 3, "class 2": 2},
+        }
     ]
     box = (0, 0, 20, 20)
     images = [0, 1, 1, 2]
@@ -129,9 +136,9 @@ def test_worst_images_by_f1_then_by_missed_instances(scene, make_truth):
     results = [detect((0, 60, 20, 80), 0.9, image=3), detect(box, 0.9, image=4)]
     worst = analyze_detections(truth, results)["worst_images"]
     assert [(row["image_id"], row["missed"], row["false"]) for row in worst] == [
-        (2, 2, 0),
-        (1, 1, 0),
-        (4, 0, 1),
+        (2, {"class 1": 2}, {}),
+        (1, {"class 1": 1}, {}),
+        (4, {}, {"class 1": 1}),
     ]
 
 

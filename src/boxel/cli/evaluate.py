@@ -28,6 +28,8 @@ def _evaluate(given: dict[str, Any]) -> int:
 
     for name in ("json", "results", "trimap"):
         check_writable(given.get(name, "-"))
+    if report := given.get("report"):
+        check_writable(report, ".html", ".htm")
     subject, file, plot = given.pop("subject"), given.pop("json", None), given.pop("trimap", None)
     truth = given.pop("annotations")
     if plot:
@@ -39,6 +41,8 @@ def _evaluate(given: dict[str, Any]) -> int:
         write_json(evaluation.metrics | {"info": {"boxel": _describe(subject, truth)}}, file)
     if file != "-":
         print(evaluation.table())
+        if report:
+            print(f"report: {report}")
     if plot:
         from boxel.viz.plots import plot_trimap
 

@@ -67,7 +67,7 @@ class Matches:
 
 def find_matches(truth: Annotations, results: Sequence[Result]) -> Matches:
     """Match detections with instances of their class, by masks if both sides have any, else by boxes."""
-    masked = bool(results) and has_masks(results) and bool((truth.has_mask & ~truth.iscrowd).any())
+    masked = has_masks(results) and bool((truth.has_mask & ~truth.iscrowd).any())
     iou_type: Literal["segm", "bbox"] = "segm" if masked else "bbox"
     columns: list[list[NDArray[Any]]] = [[np.zeros(0, dtype=np.int64)] for _ in range(5)]
     for match in match_detections(truth, results, iou_type, [FOREGROUND_IOU]):
@@ -100,7 +100,7 @@ def analyze_detections(truth: Annotations, results: Sequence[Result]) -> dict[st
         * `per_class`, by name: `instances`, `AP50`, the best threshold of the class as above, its `curve`, and `errors`
           at the common `threshold`, counted at the class of the detection, or of the missed instance;
         * at `threshold`, `worst_images`: up to 24 images with errors, by F1 and then by missed instances: `image_id`,
-          `file_name`, `f1`, `found`, `missed` and `false`.
+          `file_name`, `f1`, `found`, and by class `missed` and `false`.
 
         NaN for what is undefined; shares are in [0, 1].
 
@@ -202,18 +202,24 @@ def _find_errors(kept: Matches) -> Iterator[tuple[str, int]]:
 def _find_worst_images(kept: Matches) -> list[dict[str, Any]]:
     """Describe the images with the lowest F1; of equal ones, those with the most missed instances come first."""
     truth, size = kept.truth, len(kept.truth)
-    found, false = (np.bincount(kept.image[k], minlength=size) for k in (kept.correct, ~kept.correct))
-    missed = np.bincount(truth.image_index[kept.counted & ~kept.found], minlength=size)
+    missing, wrong = np.flatnonzero(kept.counted & ~kept.found), kept.select(~kept.correct)
+    found = np.bincount(kept.image[kept.correct], minlength=size)
+    missed = np.bincount(truth.image_index[missing], minlength=size)
+    false = np.bincount(wrong.image, minlength=size)
     f1 = 2 * found / np.maximum(2 * found + missed + false, 1)
     order = np.lexsort((-false, -missed, f1))
+
+    def count(labels: NDArray[Any]) -> dict[str, int]:
+        return dict(Counter(truth.categories[label].name for label in labels).most_common())
+
     return [
         {
             "image_id": truth.image_ids[i],
             "file_name": truth.paths[i],
             "f1": float(f1[i]),
             "found": int(found[i]),
-            "missed": int(missed[i]),
-            "false": int(false[i]),
+            "missed": count(truth.labels[missing[truth.image_index[missing] == i]]),
+            "false": count(wrong.labels[wrong.image == i]),
         }
         for i in order[(missed + false)[order] > 0][:_MAX_WORST].tolist()
     ]

@@ -24,6 +24,8 @@ class EvaluateConfig(Config):
             masks of given boxes).
         baselines: Masks from the same boxes to compare with: `box` fills them, `grabcut` runs GrabCut.
         trimap: Widths of bands around true boundaries, in pixels, in which mean IoU is computed too (semantic models).
+        report: HTML page to write on the detections: curves, confusions, kinds of errors, calibration and the worst
+            images; its numbers are in the metrics, too, as `analysis`.
         results: File to which the detections are written as COCO results before they are measured.
         short_side: Resize the shorter side to this many pixels (instance models). None: as in training.
         long_side: Resize the longer side to this many pixels (semantic models). None: as in training.
@@ -50,6 +52,7 @@ class EvaluateConfig(Config):
     saliency: bool = False
     baselines: list[Literal["box", "grabcut"]] = field(default_factory=list)
     trimap: list[PositiveInt] = field(default_factory=list)
+    report: str | None = None
     results: str | None = None
     short_side: PositiveInt | None = None
     long_side: PositiveInt | None = None

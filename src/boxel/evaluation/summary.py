@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from boxel.data.annotations import Annotations
+from boxel.evaluation.analysis import find_matches, summarize_matches
 from boxel.evaluation.baselines import BASELINE_TITLES, MAKE_BASELINE, MIN_SCORE
 from boxel.evaluation.boxes import BOX_LIKE, box_agreement, mean_fill
 from boxel.evaluation.causes import find_causes
@@ -15,6 +16,7 @@ from boxel.evaluation.coco import coco_ap, mask_iou
 from boxel.evaluation.config import EvaluateConfig
 from boxel.evaluation.matching import match_results
 from boxel.evaluation.reading import clean_results
+from boxel.evaluation.report import report_detections
 from boxel.evaluation.results import Result, filter_categories, has_masks, with_sound_masks
 from boxel.evaluation.tables import format_cell, format_table
 from boxel.evaluation.voc import region_ap
@@ -36,7 +38,7 @@ def evaluate_detections(
         results: Detections; see :func:`~boxel.evaluation.match_results` for how they meet the ground truth. What is
             likely wrong with all of them, e.g. boxes of two corners, is logged.
         config: What to compute: `categories` and `class_agnostic` (see :func:`filter_categories`), `boundary`,
-            `regions`, and `baselines`.
+            `regions`, `baselines` and `report`.
         file: Where the results come from, for messages.
         positions: Where each result stands in that file, if some of them were left out. None: check them here.
 
@@ -49,6 +51,7 @@ def evaluate_detections(
           (:func:`~boxel.evaluation.coco.mask_iou`), `regions` (:func:`~boxel.evaluation.voc.region_ap`), and
           `baselines`: `mask`, `boundary` and `mask_iou` of each;
         * with masks in the results: `mean_fill`;
+        * with a `report`: `analysis`, see :func:`~boxel.evaluation.analyze_detections`;
         * with masks in the results but none in the truth: `box_agreement`.
 
     Raises:
@@ -73,13 +76,21 @@ def evaluate_detections(
     truth, results = filter_categories(truth, results, config.categories, config.class_agnostic)
     if not config.class_agnostic:
         _warn_of_one_category(truth, results, file)
+    # Masks are read once for all metrics.
+    sound = with_sound_masks(truth) if has_masks(results) or config.baselines else truth
     metrics: dict[str, Any] = {
         "images": len(truth),
         "instances": int((~truth.iscrowd).sum()),
         "results": len(results),
         "box": coco_ap(truth, results, "bbox"),
     }
-    return without_nan(metrics | _compare_masks(truth, results, config, file))
+    metrics |= _compare_masks(sound, results, config, file)
+    if config.report is None:
+        return without_nan(metrics)
+    matches = find_matches(sound, results)
+    metrics = without_nan(metrics | {"analysis": summarize_matches(matches)})
+    report_detections(matches, metrics, config.report, file)
+    return metrics
 
 
 def _compare_masks(
@@ -89,8 +100,6 @@ def _compare_masks(
     metrics: dict[str, Any] = {}
     source = truth.file or "the ground truth"
     masked = has_masks(results)
-    if masked or config.baselines:
-        truth = with_sound_masks(truth)  # masks are read once for all metrics
     has_true_masks = bool((truth.has_mask & ~truth.iscrowd).any())
     if masked:
         metrics["mean_fill"] = mean_fill(results)

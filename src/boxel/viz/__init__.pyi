@@ -6,4 +6,5 @@ from .output import save_image as save_image
 from .overlays import overlay as overlay
 from .overlays import overlay_labels as overlay_labels
 from .report import write_check_report as write_check_report
+from .report import write_evaluation_report as write_evaluation_report
 from .report import write_report as write_report

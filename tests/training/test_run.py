@@ -64,6 +64,7 @@ def test_a_run_folder_is_complete(scenes, tiny, run_folder, caplog):
         "metrics.json",
         "metrics.csv",
         "curves.png",
+        "report.html",
         "samples/step_000003.jpg",
         "samples/step_000006.jpg",
         "checkpoints/last.ckpt",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from boxel.data.annotations import Annotations
 from boxel.data.formats import recognize
+from boxel.evaluation import evaluate
 from boxel.training.config import TrainConfig
 from boxel.training.log import is_first_process, rank_zero_logger
 from boxel.training.settings import check_unused, is_finished, resolve_run
@@ -102,6 +103,10 @@ def train(
             return None
         if processes.is_global_zero:
             finish_run(run, model)
+            if run.method.kind == "detector" and prepared.validation is not None:
+                page, how = str(run.out / "report.html"), {"boundary": False, "device": run.settings.device}
+                logger.info("predicting on the validation images for %s", page)
+                evaluate(run.out, prepared.validation, report=page, **how)
     return model.eval()
 
 

@@ -82,8 +82,8 @@ def test_found_is_blue_and_missed_and_false_are_red_truth_left_of_the_prediction
 
 def test_an_image_that_is_not_there_costs_its_pictures_only(scene, tmp_path):
     page = write_page(*scene, tmp_path / "page.html")[1]
-    figures = re.findall(r"<figure>.*?</figure>", page, re.DOTALL)
-    (lost,) = [figure for figure in figures if 'class="lost"' in figure]
+    cards = re.findall(r"<figure>.*?</figure>", page, re.DOTALL)
+    (lost,) = [card for card in cards if 'class="lost"' in card]
     assert "1.png" in lost and "image 8: 0 found; missed: 1 class 1; false: none" in lost
     assert page.count("<img") == 2
 

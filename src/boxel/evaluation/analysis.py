@@ -210,7 +210,8 @@ def _find_worst_images(kept: Matches) -> list[dict[str, Any]]:
     order = np.lexsort((-false, -missed, f1))
 
     def count(labels: NDArray[Any]) -> dict[str, int]:
-        return dict(Counter(truth.categories[label].name for label in labels).most_common())
+        number = Counter(truth.categories[label].name for label in labels)
+        return dict(sorted(number.items(), key=lambda item: -item[1]))
 
     return [
         {

@@ -1,4 +1,4 @@
-"""The report on detections: their analysis, and the datasets whose drawings show what is found, missed and false."""
+"""The report on detections: their analysis, and the datasets whose drawings show right and wrong objects."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def report_detections(matches: Matches, metrics: Mapping[str, Any], path: str, n
 
 
 def _mark_outcomes(kept: Matches) -> tuple[Annotations, Annotations]:
-    """Return truth and detections as datasets whose categories state what is found, missed, correct or false."""
+    """Return truth and detections as datasets whose categories state whether an object is right or wrong."""
     categories = Category(_RIGHT, "right"), Category(_WRONG, "wrong")
     truth = replace(kept.truth, labels=np.where(kept.found, 0, 1), categories=categories)
     results = [kept.results[k] for k in kept.result]

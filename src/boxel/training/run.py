@@ -12,7 +12,7 @@ from boxel.data.formats import recognize
 from boxel.evaluation import evaluate
 from boxel.training.config import TrainConfig
 from boxel.training.log import is_first_process, rank_zero_logger
-from boxel.training.settings import check_unused, is_finished, resolve_run
+from boxel.training.settings import Run, check_unused, is_finished, resolve_run
 from boxel.training.small import choose_recipe
 from boxel.utils.errors import check_path, naming_extra
 from boxel.utils.locks import lock_folder
@@ -98,16 +98,20 @@ def train(
             given = {"data": data, "images": images, "val": val, "val_images": val_images, "masks": masks}
             write_record(run, {**given, "init": init, **run.inputs}, prepared, processes, resume)
         model = build_model(run, prepared.classes, resume)
-        labeled = label_boxes(run, prepared, processes)
-        if not fit(run, labeled, model, processes, checkpoint):
+        if not fit(run, label_boxes(run, prepared, processes), model, processes, checkpoint):
             return None
         if processes.is_global_zero:
             finish_run(run, model)
-            if run.method.kind == "detector" and prepared.validation is not None:
-                page, how = str(run.out / "report.html"), {"boundary": False, "device": run.settings.device}
-                logger.info("predicting on the validation images for %s", page)
-                evaluate(run.out, prepared.validation, report=page, **how)
+            _write_report(run, prepared.validation)
     return model.eval()
+
+
+def _write_report(run: Run, validation: Annotations | None) -> None:
+    """Write the report of an instance segmenter that was validated into its folder."""
+    if run.method.kind == "detector" and validation is not None:
+        page = run.out / "report.html"
+        logger.info("predicting on the validation images for %s", page)
+        evaluate(run.out, validation, report=str(page), boundary=False, device=run.settings.device)
 
 
 def _list_sources(

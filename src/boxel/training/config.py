@@ -122,6 +122,7 @@ class TrainConfig(Config):
         validate_every: Epochs between two validations.
         patience: Validations without improvement after which the training ends; 0 never ends it early.
         checkpoint_every: Optimizer steps between checkpoints of the last state.
+        loggers: Where the metrics go beside `metrics.csv`: `tensorboard`, `wandb` (Weights & Biases) and `mlflow`.
         seed: Seed of the split, the order, the augmentation and the new layers.
         device: `auto`, `cpu`, `cuda` or `mps`.
         devices: Number of devices per machine, or `auto`.
@@ -142,6 +143,7 @@ class TrainConfig(Config):
     validate_every: PositiveFloat = 1.0
     patience: NonNegativeInt = 0
     checkpoint_every: PositiveInt = 200
+    loggers: list[Literal["tensorboard", "wandb", "mlflow"]] = field(default_factory=lambda: ["tensorboard"])
     seed: int = 0
     device: str = "auto"
     devices: int | str = "auto"

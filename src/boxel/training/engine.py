@@ -11,7 +11,6 @@ import lightning.pytorch as pl
 import torch
 from lightning.fabric import Fabric
 from lightning.pytorch.callbacks import Callback, EarlyStopping, EMAWeightAveraging, ModelCheckpoint
-from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from boxel.data import Annotations
@@ -19,7 +18,6 @@ from boxel.data.annotations import Category
 from boxel.methods import resolve
 from boxel.models import io as model_io
 from boxel.training.callbacks.checkpoints import AtomicCheckpoints, LastCheckpoint, Stopped
-from boxel.training.callbacks.metrics_csv import MetricsTable
 from boxel.training.callbacks.pictures import Curves, SamplePictures
 from boxel.training.callbacks.progress import progress_callbacks, quiet_lightning
 from boxel.training.config import TrainConfig
@@ -27,6 +25,7 @@ from boxel.training.finetune import find_frozen, init_from, name_layers
 from boxel.training.lit_module import Task
 from boxel.training.loader import ResumableLoader, Samples, Stream
 from boxel.training.log import rank_zero_logger
+from boxel.training.loggers import build_loggers, finish_loggers
 from boxel.training.prepare import TrainingData, summarize
 from boxel.training.run_folder import BEST, check_weights, count_steps
 from boxel.training.schedule import Plan, make_plan
@@ -105,6 +104,7 @@ def build_model(run: Run, classes: Sequence[Category], resume: bool) -> Any:
 def _build_trainer(run: Run, plan: Plan, validation: Annotations | None, start: int) -> pl.Trainer:
     """Build the trainer of a run that has done `start` steps already."""
     settings, out = run.settings, run.out
+    loggers = build_loggers(run, start)
     try:
         return pl.Trainer(
             default_root_dir=out,
@@ -123,7 +123,7 @@ def _build_trainer(run: Run, plan: Plan, validation: Annotations | None, start: 
             use_distributed_sampler=False,
             callbacks=_build_callbacks(run, validation),
             plugins=[AtomicCheckpoints()],
-            logger=[MetricsTable(out, start), TensorBoardLogger(out, name="", version="")],
+            logger=loggers,
             enable_model_summary=False,
         )
     except (ValueError, MisconfigurationException) as error:
@@ -173,6 +173,8 @@ def fit(run: Run, data: TrainingData, model: Any, processes: Fabric, checkpoint:
                 "stopped at step %d of %d; its state is in %s", trainer.global_step, plan.steps, run.out
             )
             return False
+        finally:
+            finish_loggers(trainer.loggers)
     return True
 
 

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 from boxel.methods import METHODS, Method, get_method
 from boxel.training.config import ALIASES, SEGMENTS, TrainConfig
 from boxel.training.recipe import read_config
-from boxel.utils.errors import BoxelError, UsageError
+from boxel.utils.errors import BoxelError, MissingExtraError, UsageError
 
 LAST = Path("checkpoints", "last.ckpt")  # in the folder of a run
 
@@ -68,6 +69,7 @@ def resolve_run(
         raise UsageError(
             f"{parts.name} has no candidate segments to choose among; name a teacher of `boxel label` with `label`."
         )
+    _check_loggers(resolved.loggers)
     if "semantic" in inputs:
         from boxel.training.finetune import read_semantic_config
 
@@ -84,6 +86,17 @@ def check_unused(out: Path) -> None:
     """Raise a :class:`BoxelError` if a folder holds a run already."""
     if (out / LAST).exists() or is_finished(out):
         raise BoxelError(f"{out} holds a run already; continue it with `resume`, or name another `out`.")
+
+
+def _check_loggers(names: list[str]) -> None:
+    """Raise a :class:`MissingExtraError` if the package of a logger, which has its name, is not installed."""
+    for name in names:
+        try:
+            import_module(name)
+        except ImportError as error:
+            raise MissingExtraError(
+                f"`loggers` has {name}, which is not installed; pip install {name}, or leave it out."
+            ) from error
 
 
 def _split_inputs(method: Method, settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -206,6 +206,7 @@ def test_crowds_and_classes_without_instances(make_truth):
     # The one in the crowd is neither right nor wrong; the dog is wrong, though no dog could be found.
     assert analysis["confusion"]["counts"] == [[1, 0, 0], [0, 0, 0], [0, 1, 0]]
     assert np.isnan(analysis["per_class"]["class 2"]["f1"])
+    assert [(row["missed"], row["false"]) for row in analysis["worst_images"]] == [({}, {"class 2": 1})]
     assert np.mean(analysis["curve"]) == 1
 
 

@@ -66,7 +66,8 @@ def test_nothing_of_a_file_is_run_or_fetched(scene, tmp_path):
 
 def test_found_is_blue_and_missed_and_false_are_red_truth_left_of_the_prediction(scene, tmp_path):
     truth, results = scene
-    page = write_page(truth, [*results, {**results[0], "image_id": 8}], tmp_path / "page.html")[1]
+    results = [*results, {**results[0], "image_id": 8}, {**results[1], "score": 0.95}]
+    page = write_page(truth, results, tmp_path / "page.html")[1]
     pictures = re.findall(r'<img alt="(\w+)" src="data:image/jpeg;base64,([^"]*)"', page)
     assert [side for side, _ in pictures] == ["truth", "prediction"]  # the second image has no error
     left, right = (np.asarray(Image.open(BytesIO(b64decode(data))), dtype=int) for _, data in pictures)
@@ -77,7 +78,7 @@ def test_found_is_blue_and_missed_and_false_are_red_truth_left_of_the_prediction
         return "red" if red > blue + 20 else "blue" if blue > red + 20 else "gray"
 
     assert [color(left, *at) for at in ((20, 20), (130, 70), (120, 15))] == ["blue", "red", "gray"]
-    assert [color(right, *at) for at in ((20, 20), (130, 70))] == ["blue", "gray"]
+    assert [color(right, *at) for at in ((20, 20), (130, 70), (120, 15))] == ["blue", "gray", "red"]
 
 
 def test_an_image_that_is_not_there_costs_its_pictures_only(scene, tmp_path):

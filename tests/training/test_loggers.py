@@ -39,6 +39,7 @@ def mlflow(monkeypatch) -> MagicMock:
         monkeypatch.setitem(sys.modules, f"mlflow{name}", package)
     monkeypatch.setattr("lightning.pytorch.loggers.mlflow._MLFLOW_AVAILABLE", True)
     monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
+    package.get_tracking_uri.return_value = "sqlite:///mlflow.db"
     client = package.MlflowClient.return_value
     client.get_experiment_by_name.return_value = None
     return client
@@ -49,10 +50,9 @@ def test_a_package_that_is_missing_is_named_at_once(monkeypatch, name) -> None:
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(MissingExtraError) as error:
         resolve_run("boxinst", None, None, None, {"loggers": [name]})
-    assert (
-        str(error.value)
-        == f"`loggers` has {name}, which is not installed; pip install {name}, or leave it out."
-    )
+    reason = f"import of {name} halted; None in sys.modules"
+    remedy = f"pip install {name}, or leave it out."
+    assert str(error.value) == f"`loggers` has {name}, which is missing ({reason}); {remedy}"
 
 
 def test_an_unknown_logger_is_refused() -> None:
@@ -84,6 +84,7 @@ def test_a_run_logs_to_all_that_are_named(scenes, tiny, run_folder, wandb, mlflo
     assert any("val/mask_fill" in row or "val/box_AP" in row for row in logged)
     experiment.finish.assert_called_once()
 
+    sys.modules["mlflow"].MlflowClient.assert_called_with("sqlite:///mlflow.db")
     assert mlflow.create_experiment.call_args.kwargs["name"] == "boxel"
     metrics = [call.kwargs["metrics"] for call in mlflow.log_batch.call_args_list if "metrics" in call.kwargs]
     assert len(metrics) == len(logged)

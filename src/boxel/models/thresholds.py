@@ -83,8 +83,8 @@ def min_scores(
     scores = best_scores(model)
     if scores is None:
         raise UsageError(
-            f"`{setting}` is best, but the model has no score thresholds, which trainings with validation data choose; "
-            "give a number from 0 to 1."
+            f"`{setting}` is best, but the model has no score thresholds, since its training had no validation data or "
+            "found no object in it; give a number from 0 to 1."
         )
     return scores
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from importlib import import_module
 
 from lightning.pytorch.loggers import Logger, MLFlowLogger, TensorBoardLogger, WandbLogger
 
@@ -14,8 +15,8 @@ from boxel.training.settings import Run
 def build_loggers(run: Run, start: int) -> list[Logger]:
     """Build the loggers of a run that has done `start` steps: its table of metrics, and those that it names.
 
-    Weights & Biases and MLflow also get the settings of the run, under the name of its folder. Where they keep them is
-    up to their environment variables; else `wandb` and `mlruns` in the folder.
+    Weights & Biases and MLflow also get the settings of the run, under the name of its folder, and keep all of it where
+    their environment variables say.
     """
     out, loggers = run.out, list[Logger]([MetricsTable(run.out, start)])
     for name in dict.fromkeys(run.settings.loggers):
@@ -27,7 +28,7 @@ def build_loggers(run: Run, start: int) -> list[Logger]:
             logger: Logger = WandbLogger(out.name, save_dir=out, project=project)
         else:
             experiment = os.environ.get("MLFLOW_EXPERIMENT_NAME", "boxel")
-            logger = MLFlowLogger(experiment, out.name, save_dir=str(out / "mlruns"))
+            logger = MLFlowLogger(experiment, out.name, import_module("mlflow").get_tracking_uri())
         logger.log_hyperparams(run.record)
         loggers.append(logger)
     return loggers

@@ -11,7 +11,7 @@ from typing import Any
 from boxel.methods import METHODS, Method, get_method
 from boxel.training.config import ALIASES, SEGMENTS, TrainConfig
 from boxel.training.recipe import read_config
-from boxel.utils.errors import BoxelError, MissingExtraError, UsageError
+from boxel.utils.errors import BoxelError, MissingExtraError, UsageError, one_line
 
 LAST = Path("checkpoints", "last.ckpt")  # in the folder of a run
 
@@ -95,7 +95,7 @@ def _check_loggers(names: list[str]) -> None:
             import_module(name)
         except ImportError as error:
             raise MissingExtraError(
-                f"`loggers` has {name}, which is not installed; pip install {name}, or leave it out."
+                f"`loggers` has {name}, which is missing ({one_line(error)}); pip install {name}, or leave it out."
             ) from error
 
 

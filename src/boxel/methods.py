@@ -101,6 +101,7 @@ METHODS = {
             samples="boxel.training.semantic:make_semantic_samples",
             small="fcrn-coco-small",
             check="boxel.training.prepare:check_labels",
+            exporter="boxel.exporting.semantic:SegmenterGraph",
         ),
         Method(
             name="fcrn-instances",
@@ -130,6 +131,7 @@ METHODS = {
             samples="boxel.training.boxsup:make_boxsup_samples",
             small="boxsup-small",
             check="boxel.training.prepare:check_instances_or_labels",
+            exporter="boxel.exporting.semantic:SegmenterGraph",
         ),
     )
 }

@@ -107,7 +107,6 @@ def test_fcrn_instances_is_trained_on_a_semantic_model_and_evaluated(
             1,
             "instances has a mask to learn from",
         ),
-        (["export", "RUN", "OUT/x.onnx"], 1, "FCRN cannot be exported"),
     ],
 )
 def test_errors_are_one_sentence(place: Path, tmp_path: Path, capsys, monkeypatch, words, code, said) -> None:
@@ -124,3 +123,11 @@ def test_errors_are_one_sentence(place: Path, tmp_path: Path, capsys, monkeypatc
     assert main(words) == code
     error = capsys.readouterr().err
     assert said in error and "Traceback" not in error and error.count("\n") <= 2
+
+
+@pytest.mark.slow
+def test_a_run_is_exported(place: Path, tmp_path: Path, capsys) -> None:
+    pytest.importorskip("onnx")
+    assert main(["export", str(place / "run"), str(tmp_path / "model.onnx")]) == 0
+    assert "pixels, 0 of another class" in capsys.readouterr().out
+    assert (tmp_path / "model.onnx").is_file()

@@ -15,6 +15,8 @@ from torch import nn
 from boxel.data.annotations import Category
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
+from boxel.models.io import build as build_model
+from boxel.models.semantic.model import Segmenter
 
 
 @pytest.fixture(scope="session")
@@ -67,5 +69,22 @@ def boxcaseg(tiny_boxcaseg: dict[str, Any]) -> Callable[..., BoxCaseg]:
     def build(**options: Any) -> BoxCaseg:
         torch.manual_seed(0)
         return BoxCaseg(BoxCasegConfig(**tiny | options)).eval()
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def segmenter(tiny_segmenter: dict[str, Any]) -> Callable[..., Segmenter]:
+    """A function of a method and options; the longer side of the model's photos has 96 pixels."""
+    tiny = tiny_segmenter["model"]
+
+    def build(method: str, **options: Any) -> Segmenter:
+        torch.manual_seed(0)
+        model: Any = build_model(method, 4, tiny | options).eval()
+        # As if trained: scores that differ from place to place.
+        nn.init.normal_(model.network.classifier.scores.weight, std=0.3)
+        model.categories = tuple(Category(3 * k, f"class {k}") for k in range(4))
+        model.settings = {"views": {"long_side": 96}}
+        return model
 
     return build

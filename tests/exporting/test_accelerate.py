@@ -8,8 +8,9 @@ from torch import nn
 
 from boxel.exporting import accelerate as module
 from boxel.exporting.accelerate import accelerate
-from boxel.exporting.boxcaseg import BoxCasegGraph, SameConv
+from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.onnx import trace
+from boxel.exporting.same_conv import SameConv
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.inference import InferenceConfig, predict_batch

@@ -8,7 +8,8 @@ import torch
 from torchvision.ops import nms
 
 from boxel.exporting import boxinst as graph
-from boxel.exporting.boxinst import BoxInstGraph, pad_to_multiple
+from boxel.exporting.batch import pad_to_multiple
+from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.onnx import trace
 from boxel.layers.padding import pad_batch
 from boxel.models.boxinst import model as boxinst_model

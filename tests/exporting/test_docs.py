@@ -69,3 +69,15 @@ def test_boxcaseg(boxcaseg, pixels, tmp_path, monkeypatch, margin):
     expected = decode(code)[16:80, 32:96] > 0
     assert 0.05 < expected.mean() < 0.95
     assert overlap(found["mask"], expected) > 0.97
+
+
+@pytest.mark.slow
+def test_semantic(segmenter, pixels, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pixels[100:190, 150:246]).save("street.jpg")
+    model = segmenter("fcrn")
+    export(model, "segmenter.onnx", ["street.jpg"])
+    found, expected = run("semantic"), model.predict("street.jpg")
+    assert len(np.unique(expected.labels)) > 1
+    np.testing.assert_array_equal(found["labels"][0], expected.labels)
+    assert (found["label_map"] == expected.labels).mean() > 0.99

@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torchvision.ops import nms
 
+from boxel.exporting.batch import category_list, pad_to_multiple
 from boxel.exporting.check import check_boxinst
 from boxel.layers.dynamic import COORDINATE_UNIT, upsample_twice
 from boxel.models.boxinst import BoxInst
@@ -29,7 +30,6 @@ from boxel.models.thresholds import SCORE_THRESHOLDS, best_scores
 class BoxInstGraph(nn.Module):
     """Compute what :meth:`~boxel.models.boxinst.model.BoxInst.detect` does, for a batch of images of one size."""
 
-    method = "boxinst"
     # Names, each with its dynamic axes.
     inputs: ClassVar = {"images": {0: "batch", 2: "height", 3: "width"}}
     outputs: ClassVar = {
@@ -85,7 +85,7 @@ class BoxInstGraph(nn.Module):
         """Return what is needed to run the file, as plain data."""
         config = inference_config(self.model)
         return {
-            "categories": [{"id": category.id, "name": category.name} for category in self.model.categories],
+            "categories": category_list(self.model),
             "mean": self.model.backbone.mean.flatten().tolist(),
             "short_side": config.short_side,
             "max_size": config.max_size,
@@ -153,14 +153,6 @@ class BoxInstGraph(nn.Module):
         x = torch.baddbmm(b2[..., None], w2.reshape(count, width, width), x).relu()
         x = torch.baddbmm(b3[..., None], w3.reshape(count, 1, width), x)
         return upsample_twice(x.reshape(count, height, across))
-
-
-def pad_to_multiple(images: Tensor, mean: Tensor) -> Tensor:
-    """Pad (B, 3, H, W) images with a (3, 1, 1) color at the right and the bottom to the next multiple of 32."""
-    height, width = images.shape[-2:]
-    padding = (0, -width % 32, 0, -height % 32)
-    outside = F.pad(torch.zeros_like(images[:1, :1]), padding, value=1.0)
-    return F.pad(images, padding) + outside * mean
 
 
 def _grid(pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:

@@ -16,9 +16,11 @@ from boxel.masks.rle import Rle
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
 from boxel.models.boxinst import BoxInst
-from boxel.models.inference import inference_config, predict_batch
+from boxel.models.inference import inference_config, predict_batch, resize, to_tensor
 from boxel.models.instances import Instances
-from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst
+from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst, OnnxSegmenter
+from boxel.models.semantic.inference import cells_to_pixels, semantic_inference_config
+from boxel.models.semantic.model import Segmenter
 
 
 @dataclass(frozen=True)
@@ -60,6 +62,27 @@ class LogitCheck:
 
     def __str__(self) -> str:
         return f"{self.crops} crops, logits within {self.difference:.2g}"
+
+
+@dataclass(frozen=True)
+class LabelCheck:
+    """How closely the label maps of a file agree with those of its model."""
+
+    pixels: int  # number of pixels compared
+    changed: int  # number of pixels with a class that the model finds less likely than another
+    difference: float  # maximum difference of two probabilities
+
+    @property
+    def agrees(self) -> bool:
+        """Whether the file may replace the model."""
+        return self.changed == 0 and self.difference <= TIE
+
+    def __str__(self) -> str:
+        return f"{self.pixels} pixels, {self.changed} of another class, probabilities within {self.difference:.2g}"
+
+
+TIE = 1e-3
+"""Classes of a pixel whose probabilities differ by less are equally likely."""
 
 
 def check_boxinst(
@@ -108,3 +131,27 @@ def check_boxcaseg(
         logits, others = (soft_masks(network, image, boxes)[0] for network in networks)
         differences.append(np.abs(logits - others))
     return LogitCheck(2 * len(images), float(np.max(differences)))  # NaN if there is one
+
+
+@torch.inference_mode()
+def check_segmenter(
+    model: Segmenter, exported: OnnxSegmenter, images: Sequence[NDArray[np.uint8]]
+) -> LabelCheck:
+    """Compare the label maps of two models for (H, W, 3) RGB images, each batched with its horizontal flip."""
+    stride, long_side = model.network.stride, semantic_inference_config(model).long_side
+    pixels, changed, differences = 0, 0, []
+    for image in images:
+        resized = resize(
+            to_tensor(image, torch.device("cpu")), long_side / max(image.shape[:2]) if long_side else 1
+        )
+        batch = torch.stack([resized, resized.flip(-1)])
+        labels, logits = exported.network.predict_labels(batch)
+        expected, found = (
+            cells_to_pixels(cells, batch.shape[-2:], stride).softmax(1)
+            for cells in (model.network(batch), logits)
+        )
+        chosen = expected.gather(1, labels[:, None].long())[:, 0]
+        pixels += labels.numel()
+        changed += int((expected.amax(1) - chosen > TIE).sum())
+        differences.append(float((found - expected).abs().max()))
+    return LabelCheck(pixels, changed, float(np.max(differences)))  # NaN if there is one

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from copy import deepcopy
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import torch
 from torch import nn
@@ -20,8 +20,9 @@ from boxel.data.samples import sample_images
 from boxel.data.synthetic import make_scene
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
-from boxel.exporting.check import InstanceCheck, LogitCheck
-from boxel.methods import METHODS, resolve
+from boxel.exporting.check import InstanceCheck, LabelCheck, LogitCheck
+from boxel.exporting.semantic import SegmenterGraph
+from boxel.methods import METHODS, Method, resolve
 from boxel.models.io import find_folder, load
 from boxel.models.pretrained import ONNX_FILE, export_command, model_digests
 from boxel.utils.errors import BoxelError, MissingExtraError, first_line, missing_extra
@@ -35,12 +36,12 @@ NUM_IMAGES = 4
 OPSET = 19
 """The first version of ONNX's operators with a deformable convolution."""
 
-Graph: TypeAlias = BoxInstGraph | BoxCasegGraph
+Graph: TypeAlias = BoxInstGraph | BoxCasegGraph | SegmenterGraph
 
 
 def export(
     source: str | Path | nn.Module, path: str | Path, images: Sequence[str | Path] | None = None
-) -> InstanceCheck | LogitCheck:
+) -> InstanceCheck | LogitCheck | LabelCheck:
     """Write a trained model as an ONNX file, after checking on images that onnxruntime and torch agree.
 
     The file takes batches and images of any size. Its metadata states what else is needed to run it without boxel.
@@ -72,9 +73,8 @@ def export(
     model: Any = load(folder) if folder else deepcopy(source)
     graph = make_graph(model.cpu().eval())
     if graph is None:
-        raise BoxelError(
-            f"{path}: a {type(model).__name__} cannot be exported; give a BoxInst or a BoxCaseg."
-        )
+        exported = ", ".join(name for name, method in METHODS.items() if method.exporter)
+        raise BoxelError(f"{path}: a {type(model).__name__} cannot be exported; models of {exported} can.")
     pixels = [read_image(image) for image in images or sample_images().paths[:NUM_IMAGES]]
     pixels = pixels or [make_scene(seed=0, index=index)[0] for index in range(NUM_IMAGES)]
 
@@ -115,15 +115,19 @@ def describe(graph: Graph, folder: Path | None) -> dict[str, str]:
     """Return the metadata of a graph's file: what is needed to run it, and digests of the model folder, if any."""
     about = {name: json.dumps(value) for name, value in graph.metadata().items()}
     digests = model_digests(folder) if folder else {}
-    return {"method": graph.method, "boxel": version("boxel"), **digests, **about}
+    method = cast(Method, find_method(graph.model)).name
+    return {"method": method, "boxel": version("boxel"), **digests, **about}
 
 
 def make_graph(model: nn.Module) -> Graph | None:
     """Return the graph that a model is exported as, in eval mode; None if models of its type cannot be exported."""
-    for method in METHODS.values():
-        if method.exporter is not None and type(model) is resolve(method.model):
-            return resolve(method.exporter)(model).eval()
-    return None
+    method = find_method(model)
+    return None if method is None or method.exporter is None else resolve(method.exporter)(model).eval()
+
+
+def find_method(model: nn.Module) -> Method | None:
+    """Return the method of a model, by its type; None if no method has such models."""
+    return next((method for method in METHODS.values() if type(model) is resolve(method.model)), None)
 
 
 def trace(graph: Graph, path: Path, fold_norms: bool = True) -> None:

@@ -11,6 +11,7 @@ from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.losses import MASK_STRIDE
 from boxel.models.detector import Detections, full_image_detections
+from boxel.models.semantic.model import Segmenter
 from boxel.utils.onnx import load_session
 
 
@@ -46,3 +47,29 @@ class OnnxBoxInst:
         margin = self.config.mask_margin
         per_image = [[values[image_index == index] for values in outputs] for index in range(len(images))]
         return [full_image_detections(*found, stride=MASK_STRIDE, margin=margin) for found in per_image]
+
+
+class OnnxSegmenter:
+    """A segmenter whose network is its exported file; for `predict_label_map` of `boxel.models.semantic.inference`."""
+
+    def __init__(self, model: Segmenter, path: str | Path, threads: int | None = None) -> None:
+        self.categories, self.settings = model.categories, model.settings
+        self.parameters = model.parameters
+        self.network = OnnxFullyConvolutional(model, path, threads)
+
+
+class OnnxFullyConvolutional:
+    """The network of a segmenter, run from its exported file."""
+
+    def __init__(self, model: Segmenter, path: str | Path, threads: int | None = None) -> None:
+        self.stride, self.padding_color = model.network.stride, model.network.padding_color
+        self._session = load_session(path, threads or torch.get_num_threads())
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return the logits of cells, as of `FullyConvolutional`."""
+        return self.predict_labels(images)[1]
+
+    def predict_labels(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the (B, H, W) uint8 classes of (B, 3, H, W) float RGB in [0, 1], and the logits of cells."""
+        labels, logits = map(torch.from_numpy, self._session.run(None, {"images": images.cpu().numpy()}))
+        return labels, logits

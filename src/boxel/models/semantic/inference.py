@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import ceil
 from pathlib import Path
@@ -197,7 +198,7 @@ def _interleaved(network: FullyConvolutional, image: Tensor, config: SemanticInf
     """
     count, stride = config.shifts, network.stride
     if count == 1:
-        return _cells_to_pixels(_tiled(network, image, config), image, stride)
+        return cells_to_pixels(_tiled(network, image, config)[None], image.shape[-2:], stride)[0]
     if stride % (2 * count):
         raise BoxelError(
             f"shifts is {count}; with cells of {stride} pixels give one of 1, 2 and {stride // 2}."
@@ -211,14 +212,15 @@ def _interleaved(network: FullyConvolutional, image: Tensor, config: SemanticInf
             shifted = F.pad((image - color)[None], (-x, x, -y, y))[0] + color
             row.append(_tiled(network, shifted, config))
         rows.append(torch.stack(row, dim=-1).flatten(-2))
-    return _cells_to_pixels(torch.stack(rows, dim=-2).flatten(-3, -2), image, stride // count)
+    scores = torch.stack(rows, dim=-2).flatten(-3, -2)
+    return cells_to_pixels(scores[None], image.shape[-2:], stride // count)[0]
 
 
-def _cells_to_pixels(scores: Tensor, image: Tensor, cell: int) -> Tensor:
-    """Enlarge the scores of cells to those of the image's pixels, without those of the padding."""
+def cells_to_pixels(scores: Tensor, size: Sequence[int], cell: int) -> Tensor:
+    """Enlarge (B, K, h, w) scores of cells to the pixels of images of a height and width, without the padding."""
     height, width = scores.shape[-2] * cell, scores.shape[-1] * cell
-    dense = F.interpolate(scores[None], (height, width), mode="bilinear")[0]
-    return dense[:, : image.shape[-2], : image.shape[-1]]
+    dense = F.interpolate(scores, (height, width), mode="bilinear")
+    return dense[..., : size[0], : size[1]]
 
 
 def _tiled(network: FullyConvolutional, image: Tensor, config: SemanticInferenceConfig) -> Tensor:

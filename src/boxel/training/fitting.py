@@ -1,4 +1,7 @@
-"""Fit a run to its dataset: its length to the number of images, and the sizes that a pyramid detects to the boxes."""
+"""Fit a run to its dataset: its length to the number of images, and the sizes that a pyramid detects to the boxes.
+
+A semantic segmenter has nothing else to fit; it warns of a dataset that does not suit it.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,7 @@ from boxel.training.level_scale import settle_level_scale
 from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
 from boxel.training.recipe import fit_length
+from boxel.training.semantic_fit import warn_if_unsuited
 from boxel.training.settings import Run
 
 logger = rank_zero_logger(__name__)
@@ -15,6 +19,8 @@ def fit_to_data(run: Run, data: TrainingData, resume: bool) -> None:
     """Settle what follows from the dataset, unless the user or the recipe did."""
     settle_length(run, data)
     settle_level_scale(run, data.training, resume)
+    if run.segmenter and not resume:
+        warn_if_unsuited(run, data.training)
 
 
 def settle_length(run: Run, data: TrainingData) -> None:

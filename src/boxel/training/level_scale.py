@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from boxel.data.annotations import Annotations
-from boxel.data.config import AugmentConfig
+from boxel.data.config import AugmentConfig, ScaleCropConfig
 from boxel.evaluation.results import fill_in_sizes
 from boxel.models.io import read_config_file
 from boxel.training.log import rank_zero_logger
@@ -35,7 +36,7 @@ def settle_level_scale(run: Run, data: Annotations, resume: bool) -> None:
     )
 
 
-def measure_median_side(data: Annotations, augment: AugmentConfig) -> float:
+def measure_median_side(data: Annotations, view: AugmentConfig | ScaleCropConfig) -> float:
     """Return the median of the longer sides of the boxes that are not crowds, in pixels of the resized images.
 
     Images whose size nobody knows do not count; without any that do it is `PAPER_SIDE`.
@@ -43,10 +44,15 @@ def measure_median_side(data: Annotations, augment: AugmentConfig) -> float:
     data = fill_in_sizes(data, required=False)
     sizes = np.stack([data.widths, data.heights], 1)[data.image_index]  # (N, 2), of each instance's image
     used = data.has_box & ~data.iscrowd & (sizes > 0).all(1)
-    boxes, sizes = data.boxes[used], sizes[used]
-    factor = np.minimum(np.median(augment.short_sides) / sizes.min(1), augment.max_size / sizes.max(1))
-    sides = (boxes[:, 2:] - boxes[:, :2]).max(1) * factor
+    sides = (data.boxes[used, 2:] - data.boxes[used, :2]).max(1) * _resize_factors(sizes[used], view)
     return float(np.median(sides)) if len(sides) else PAPER_SIDE
+
+
+def _resize_factors(sizes: NDArray[np.integer], view: AugmentConfig | ScaleCropConfig) -> NDArray[np.float64]:
+    """Return the (N,) factors by which images of some (N, 2) sizes are resized, without the random ones."""
+    if isinstance(view, ScaleCropConfig):
+        return (view.long_side or sizes.max(1)) / sizes.max(1)
+    return np.minimum(np.median(view.short_sides) / sizes.min(1), view.max_size / sizes.max(1))
 
 
 def choose_level_scale(side: float) -> float:

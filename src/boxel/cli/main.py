@@ -56,6 +56,8 @@ def main(args: Sequence[str] | None = None) -> int:
     Returns:
         The exit code: 0 if all is done, 1 if the data or a file is invalid, 2 for wrong usage.
     """
+    # OpenMP reads it when PyTorch is imported. Waiting threads sleep: spinning takes the cores of other programs.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     words = list(sys.argv[1:] if args is None else args)
     debug = "--debug" in words
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -75,10 +74,11 @@ def _segments_options() -> list[Option]:
 def _segments(given: dict[str, Any]) -> int:
     from boxel.evaluation.proposals import COUNTS, best_candidate_ious, format_recall, summarize_recall
     from boxel.proposals.store import ProposalConfig, make_candidates
+    from boxel.utils.device import available_cores
     from boxel.utils.progress import progress
     from boxel.viz.plots import plot_recall
 
-    out, workers = given["out"], given.get("workers", os.cpu_count() or 1)
+    out, workers = given["out"], given.get("workers", available_cores())
     config = ProposalConfig(**given_settings(given, ProposalConfig))
     data = read_data(given)
     with progress(len(data), "images") as advance:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -32,6 +31,7 @@ from boxel.labeling.teachers import make_teacher
 from boxel.labeling.teachers.base import Teacher
 from boxel.labeling.teachers.boxcaseg import BoxCasegTeacher
 from boxel.masks.boxes import paired_box_iou
+from boxel.utils.device import available_cores
 from boxel.utils.errors import UsageError, check_path, nearest
 from boxel.utils.files import make_parent
 
@@ -234,7 +234,7 @@ def load_teachers(
     if teacher is None:
         teacher = config.teachers
     given = teacher if isinstance(teacher, Sequence) and not isinstance(teacher, str) else [teacher]
-    threads = max(1, (os.cpu_count() or 1) // config.workers)
+    threads = max(1, available_cores() // config.workers)
     teachers: list[Teacher] = []
     for source in given or config.teachers:
         if isinstance(source, str | Path):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from boxel.training.log import rank_zero_logger
 from boxel.training.prepare import TrainingData
 from boxel.training.semantic import SemanticTask, make_view_samples
 from boxel.training.settings import Run
+from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError
 from boxel.utils.progress import progress
 from boxel.viz.overlays import overlay_labels
@@ -91,7 +91,7 @@ class BoxSupTask(SemanticTask):
         if len(self.images):
             data = self.dataset.data.select_images(self.share)
             folder, config = self.dataset.folder, self.dataset.config
-            workers = max((os.cpu_count() or 1) // self.trainer.world_size, 1)
+            workers = max(available_cores() // self.trainer.world_size, 1)
             with progress(len(data), "images' candidate segments") as advance:
                 issues = make_candidates(data, folder, config, workers=workers, advance=advance)
             for issue in issues:

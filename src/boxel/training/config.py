@@ -128,6 +128,8 @@ class TrainConfig(Config):
         devices: Number of devices per machine, or `auto`.
         nodes: Number of machines.
         strategy: Lightning's strategy, e.g. `ddp`.
+        threads: Threads of PyTorch on the CPU, per process; by default `OMP_NUM_THREADS` if it is set, else one per
+            core that the run may use, which several processes of a machine share.
     """
 
     data: DataConfig = field(default_factory=DataConfig)
@@ -149,6 +151,7 @@ class TrainConfig(Config):
     devices: int | str = "auto"
     nodes: PositiveInt = 1
     strategy: str = "auto"
+    threads: PositiveInt | None = None
 
     @property
     def hardware(self) -> dict[str, Any]:

@@ -46,6 +46,8 @@ def start_processes(settings: TrainConfig) -> Fabric:
         with quiet_lightning():
             processes = Fabric(**settings.hardware)
             processes.launch()
+        if settings.threads is not None:
+            torch.set_num_threads(settings.threads)  # after `launch`, in which Lightning sets its own number
     except TypeError as error:  # Fabric refuses to fork or spawn without a function to run
         raise UsageError(
             f"`strategy` {settings.strategy} forks or spawns its processes here, which would all get the same batches; "

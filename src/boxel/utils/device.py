@@ -1,4 +1,4 @@
-"""The device that a network runs on."""
+"""The device that a network runs on, and the cores of the CPU."""
 
 from __future__ import annotations
 
@@ -39,6 +39,13 @@ def resolve_device(name: str = "auto") -> str:
     except (RuntimeError, AssertionError) as error:
         raise UsageError(f"device {name} is not available ({one_line(error)}); try cpu.") from error
     return name
+
+
+def available_cores() -> int:
+    """Return the number of cores that this process may use, which may be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _has_gpu_driver() -> bool:

@@ -15,6 +15,7 @@ from boxel.data.checks.image_facts import ImageFacts, read_facts
 from boxel.data.checks.repair_state import RepairState
 from boxel.data.images import ImageError, ImageHeader
 from boxel.data.label_maps import label_map_size
+from boxel.utils.device import available_cores
 from boxel.utils.errors import BoxelError
 from boxel.utils.printable import count_noun
 
@@ -83,7 +84,7 @@ def _is_missing(path: str) -> bool:
 
 
 def _read_all(paths: list[Path]) -> list[ImageFacts | ImageError]:
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(available_cores()) as pool:
         slices = [paths[start : start + 64] for start in range(0, len(paths), 64)]
         return list(chain.from_iterable(pool.map(lambda some: [_read(path) for path in some], slices)))
 

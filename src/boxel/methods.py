@@ -70,6 +70,7 @@ METHODS = {
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.instances:make_image_samples",
             small="mask-rcnn-small",
+            exporter="boxel.exporting.mask_rcnn:MaskRCNNGraph",
         ),
         Method(
             name="boxcaseg",

@@ -16,6 +16,7 @@ from boxel.data.annotations import Category
 from boxel.models.boxcaseg import BoxCaseg, BoxCasegConfig
 from boxel.models.boxinst import BoxInst, BoxInstConfig
 from boxel.models.io import build as build_model
+from boxel.models.mask_rcnn import MaskRCNN, MaskRCNNConfig
 from boxel.models.semantic.model import Segmenter
 
 
@@ -85,6 +86,37 @@ def segmenter(tiny_segmenter: dict[str, Any]) -> Callable[..., Segmenter]:
         nn.init.normal_(model.network.classifier.scores.weight, std=0.3)
         model.categories = tuple(Category(3 * k, f"class {k}") for k in range(4))
         model.settings = {"views": {"long_side": 96}}
+        return model
+
+    return build
+
+
+@pytest.fixture(scope="session")
+def mask_rcnn() -> Callable[..., MaskRCNN]:
+    """A function of options; the model's photos have a shorter side of 96 pixels, and a longer one up to 160."""
+    tiny = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "neck_channels": 16}
+    tiny |= {
+        "box_channels": 32,
+        "mask_convs": 1,
+        "mask_channels": 16,
+        "proposals": 60,
+        "score_threshold": 0.2,
+    }
+
+    def build(classes: int = 3, **options: Any) -> MaskRCNN:
+        torch.manual_seed(0)
+        model = MaskRCNN(classes, MaskRCNNConfig(**tiny | options)).eval()
+        # As if trained: scores, boxes and masks that differ from place to place.
+        for part, spread in (
+            ("rpn.head.cls_logits", 1.0),
+            ("rpn.head.bbox_pred", 0.1),
+            ("roi_heads.box_predictor.cls_score", 2.0),
+            ("roi_heads.box_predictor.bbox_pred", 1.0),
+            ("roi_heads.mask_predictor.mask_fcn_logits", 1.0),
+        ):
+            nn.init.normal_(model.get_submodule(part).weight, std=spread)
+        model.categories = tuple(Category(3 * k + 1, f"thing {k}") for k in range(classes))
+        model.settings = {"augment": {"short_sides": [96], "max_size": 160}}
         return model
 
     return build

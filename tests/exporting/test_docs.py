@@ -20,9 +20,15 @@ pytestmark = [
 ]
 
 
-def run(name: str) -> dict:
-    """Run a snippet in the working folder; what it has defined."""
+def snippet(name: str) -> str:
+    """The code of a snippet."""
     (code,) = re.findall(rf"<!-- {name} -->\n```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    return code
+
+
+def run(name: str, code: str = "") -> dict:
+    """Run a snippet, or a piece of code, in the working folder; what it has defined."""
+    code = code or snippet(name)
     assert "boxel" not in code.replace('"boxcaseg.onnx"', "")
     Path("snippet.py").write_text(code)
     return runpy.run_path("snippet.py")
@@ -49,6 +55,24 @@ def test_boxinst(boxinst, pixels, tmp_path, monkeypatch, factor):
         assert min(overlaps) > 0.99
     else:
         assert found["masks"][0].shape == size[::-1] and found["boxes"].max() > max(size) / factor
+
+
+@pytest.mark.slow
+def test_mask_rcnn(mask_rcnn, pixels, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(pixels[100:196, 150:278]).save("street.jpg")
+    model = mask_rcnn()
+    export(model, "model.onnx", ["street.jpg"])
+    start, call, _ = snippet("boxinst").partition('image_index = session.run(None, {"images": images})\n')
+    assert call
+    start = start.replace('"short_side", "max_size", "mask_stride"', '"short_side", "max_size"')
+    start = start.replace("short_side, max_size, stride =", "short_side, max_size =")
+    found, expected = run("", start + call + snippet("mask-rcnn")), model.predict("street.jpg")
+    assert len(expected) > 10 and sum(mask.any() for mask in found["masks"]) > 10
+    np.testing.assert_array_equal(found["labels"], expected.labels)
+    np.testing.assert_allclose(found["boxes"], expected.boxes, atol=0.1)
+    for mask, other in zip(found["masks"], expected.masks, strict=True):
+        assert (mask != other).sum() <= 1
 
 
 @pytest.mark.slow

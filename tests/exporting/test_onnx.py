@@ -78,7 +78,9 @@ def test_an_error_of_the_exporter_is_one_sentence(boxinst, photo, tmp_path, monk
 
 @needs_onnx
 def test_models_without_an_exporter_are_refused(tmp_path):
-    with pytest.raises(BoxelError, match="a Linear cannot be exported; models of boxinst, boxcaseg, fcrn"):
+    with pytest.raises(
+        BoxelError, match="a Linear cannot be exported; models of boxinst, mask-rcnn, boxcaseg, fcrn"
+    ):
         export(torch.nn.Linear(1, 1), tmp_path / "model.onnx")
 
 

@@ -6,25 +6,27 @@ whose numbers a graph cannot know: all instances of a batch are in one list, eac
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from math import ceil
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import nms
 
-from boxel.exporting.batch import category_list, pad_to_multiple
-from boxel.exporting.check import check_boxinst
+from boxel.exporting.batch import (
+    best_per_image,
+    clip_boxes,
+    detector_metadata,
+    nms_per_label,
+    pad_to_multiple,
+)
+from boxel.exporting.check import check_detector
 from boxel.layers.dynamic import COORDINATE_UNIT, upsample_twice
 from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.heads import HeadOutput
 from boxel.models.boxinst.losses import MASK_STRIDE
 from boxel.models.boxinst.matching import STRIDES, TOPK_CANDIDATES, cell_centers
-from boxel.models.inference import inference_config
 from boxel.models.onnx import OnnxBoxInst
-from boxel.models.thresholds import SCORE_THRESHOLDS, best_scores
 
 
 class BoxInstGraph(nn.Module):
@@ -40,7 +42,7 @@ class BoxInstGraph(nn.Module):
         "image_index": {0: "instances"},
     }
     runtime: ClassVar[Callable[..., Any]] = OnnxBoxInst  # runs an exported file like its model
-    check: ClassVar[Callable[..., Any]] = staticmethod(check_boxinst)  # compares the two on images
+    check: ClassVar[Callable[..., Any]] = staticmethod(check_detector)  # compares the two on images
 
     def __init__(self, model: BoxInst):
         super().__init__()
@@ -62,13 +64,16 @@ class BoxInstGraph(nn.Module):
         output = model.head(pyramid)
         points, strides = _grid(pyramid)
         image, location, labels, scores = self._candidates(output, pyramid)
-        boxes = _boxes(points[location], output.distances[image, location], images.shape[-2:])
+        sides, points_of = output.distances[image, location], points[location]
+        boxes = torch.cat([points_of - sides[:, :2], points_of + sides[:, 2:]], 1)
+        boxes = clip_boxes(boxes, images.shape[-2:])
 
         solid = ((boxes[:, 2:] - boxes[:, :2]) >= 1).all(1).nonzero().squeeze(1)
-        keep = solid[self._nms(boxes[solid], scores[solid], labels[solid], image[solid], images.shape[-2:])]
-        # One row per image: its instances in the order of their scores, up to the maximum number.
-        own = image[keep] == torch.arange(images.shape[0], device=image.device)[:, None]
-        image, place = (own & (own.long().cumsum(1) <= config.max_detections)).nonzero(as_tuple=True)
+        boxes, scores, labels = boxes[solid], scores[solid], labels[solid]
+        image, location = image[solid], location[solid]
+        classes, size = model.num_classes, images.shape[-2:]
+        keep = nms_per_label(boxes, scores, labels, image, classes, size, config.nms_threshold)
+        image, place = best_per_image(image[keep], images.shape[0], config.max_detections)
         keep = keep[place]
 
         location = location[keep]
@@ -83,16 +88,8 @@ class BoxInstGraph(nn.Module):
 
     def metadata(self) -> dict[str, Any]:
         """Return what is needed to run the file, as plain data."""
-        config = inference_config(self.model)
-        return {
-            "categories": category_list(self.model),
-            "mean": self.model.backbone.mean.flatten().tolist(),
-            "short_side": config.short_side,
-            "max_size": config.max_size,
-            "mask_stride": MASK_STRIDE,
-            "mask_margin": self.model.config.mask_margin,
-            SCORE_THRESHOLDS: best_scores(self.model),
-        }
+        margin = self.model.config.mask_margin
+        return {**detector_metadata(self.model), "mask_stride": MASK_STRIDE, "mask_margin": margin}
 
     def _candidates(self, output: HeadOutput, pyramid: list[Tensor]) -> tuple[Tensor, ...]:
         """Return the image, location, label and score of the candidates for NMS, (N,) each."""
@@ -109,17 +106,6 @@ class BoxInstGraph(nn.Module):
         best, location, label = (torch.cat(parts, 1) for parts in zip(*levels, strict=True))
         image, place = (best > config.score_threshold).nonzero(as_tuple=True)
         return image, location[image, place], label[image, place], best[image, place].sqrt()
-
-    def _nms(
-        self, boxes: Tensor, scores: Tensor, labels: Tensor, image: Tensor, size: Sequence[int]
-    ) -> Tensor:
-        """Return the indices of the boxes that NMS keeps, best first; images and labels are separate."""
-        group = image * self.model.num_classes + labels
-        # Each group has its own tile, in rows: far from the origin, coordinates would lose digits.
-        columns = ceil(self.model.num_classes**0.5)
-        height, width = size
-        shift = torch.stack([group % columns * (width + 1), group // columns * (height + 1)], 1)
-        return nms(boxes + shift.to(boxes.dtype).repeat(1, 2), scores, self.model.config.nms_threshold)
 
     def _control(self, towers: list[Tensor], image: Tensor, location: Tensor) -> Tensor:
         """Return the (N, P) parameters of the dynamic mask head, as of `Head.predict_mask_params`."""
@@ -161,11 +147,3 @@ def _grid(pyramid: list[Tensor]) -> tuple[Tensor, Tensor]:
     points = [cell_centers(f.shape[-2], f.shape[-1], stride, f.device) for f, stride in levels]
     strides = [torch.full_like(f[0, 0].flatten(), stride) for f, stride in levels]
     return torch.cat(points), torch.cat(strides)
-
-
-def _boxes(points: Tensor, sides: Tensor, size: Sequence[int]) -> Tensor:
-    """Return (N, 4) boxes around points, clipped to images of a height and width."""
-    height, width = size
-    x, y = torch.cat([points - sides[:, :2], points + sides[:, 2:]], 1).reshape(-1, 2, 2).unbind(2)
-    x, y = x.clamp(min=0).clamp(max=width), y.clamp(min=0).clamp(max=height)
-    return torch.stack([x, y], 2).flatten(1)

@@ -15,10 +15,10 @@ from torchvision.ops import box_iou
 from boxel.masks.rle import Rle
 from boxel.models.boxcaseg import BoxCaseg
 from boxel.models.boxcaseg.inference import soft_masks
-from boxel.models.boxinst import BoxInst
+from boxel.models.detector import Detector
 from boxel.models.inference import inference_config, predict_batch, resize, to_tensor
 from boxel.models.instances import Instances
-from boxel.models.onnx import OnnxBoxCaseg, OnnxBoxInst, OnnxSegmenter
+from boxel.models.onnx import OnnxBoxCaseg, OnnxDetector, OnnxSegmenter
 from boxel.models.semantic.inference import cells_to_pixels, semantic_inference_config
 from boxel.models.semantic.model import Segmenter
 
@@ -85,8 +85,8 @@ TIE = 1e-3
 """Classes of a pixel whose probabilities differ by less are equally likely."""
 
 
-def check_boxinst(
-    model: BoxInst, exported: OnnxBoxInst, images: Sequence[NDArray[np.uint8]]
+def check_detector(
+    model: Detector, exported: OnnxDetector, images: Sequence[NDArray[np.uint8]]
 ) -> InstanceCheck:
     """Compare the instances of two models in (H, W, 3) RGB images, each batched with its horizontal flip."""
     config = inference_config(model)

@@ -21,6 +21,7 @@ from boxel.data.synthetic import make_scene
 from boxel.exporting.boxcaseg import BoxCasegGraph
 from boxel.exporting.boxinst import BoxInstGraph
 from boxel.exporting.check import InstanceCheck, LabelCheck, LogitCheck
+from boxel.exporting.mask_rcnn import MaskRCNNGraph
 from boxel.exporting.semantic import SegmenterGraph
 from boxel.methods import METHODS, Method, resolve
 from boxel.models.io import find_folder, load
@@ -36,7 +37,7 @@ NUM_IMAGES = 4
 OPSET = 19
 """The first version of ONNX's operators with a deformable convolution."""
 
-Graph: TypeAlias = BoxInstGraph | BoxCasegGraph | SegmenterGraph
+Graph: TypeAlias = BoxInstGraph | MaskRCNNGraph | BoxCasegGraph | SegmenterGraph
 
 
 def export(

@@ -27,12 +27,12 @@ from boxel.utils.errors import BoxelError, UsageError
 
 if TYPE_CHECKING:
     from boxel.models.detector import Detections, Detector
-    from boxel.models.onnx import OnnxBoxInst
+    from boxel.models.onnx import OnnxDetector
     from boxel.models.semantic.inference import LabelMap
 
 logger = logging.getLogger(__name__)
 
-InstanceModel: TypeAlias = "Detector | OnnxBoxInst"
+InstanceModel: TypeAlias = "Detector | OnnxDetector"
 ResultT = TypeVar("ResultT", Instances, "LabelMap")
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from boxel.models.boxcaseg import BoxCaseg
-from boxel.models.boxinst import BoxInst
 from boxel.models.boxinst.losses import MASK_STRIDE
-from boxel.models.detector import Detections, full_image_detections
+from boxel.models.detector import Detections, Detector, full_image_detections
+from boxel.models.mask_rcnn.heads import grid_windows
 from boxel.models.semantic.model import Segmenter
 from boxel.utils.onnx import load_session
 
@@ -32,10 +32,10 @@ class OnnxBoxCaseg:
         return torch.from_numpy(self._session.run(None, {n: given[n].cpu().numpy() for n in self._names})[0])
 
 
-class OnnxBoxInst:
-    """A BoxInst whose `detect` is its exported file's; for :func:`~boxel.models.inference.predict_batch`."""
+class OnnxDetector:
+    """A detector whose `detect` is its exported file's; for :func:`~boxel.models.inference.predict_batch`."""
 
-    def __init__(self, model: BoxInst, path: str | Path, threads: int | None = None) -> None:
+    def __init__(self, model: Detector, path: str | Path, threads: int | None = None) -> None:
         self.categories, self.config, self.settings = model.categories, model.config, model.settings
         self.parameters = model.parameters
         self._session = load_session(path, threads or torch.get_num_threads())
@@ -44,9 +44,29 @@ class OnnxBoxInst:
         """Return the detections in each image, (3, H, W) float RGB in [0, 1], all of one size."""
         batch = torch.stack(images).cpu().numpy()
         *outputs, image_index = map(torch.from_numpy, self._session.run(None, {"images": batch}))
+        return [
+            self._detections(*(values[image_index == index] for values in outputs))
+            for index in range(len(images))
+        ]
+
+    def _detections(self, boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor) -> Detections:
+        """Return the detections in an image, from the outputs of the file for it."""
+        raise NotImplementedError
+
+
+class OnnxBoxInst(OnnxDetector):
+    """The exported file of a BoxInst."""
+
+    def _detections(self, boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor) -> Detections:
         margin = self.config.mask_margin
-        per_image = [[values[image_index == index] for values in outputs] for index in range(len(images))]
-        return [full_image_detections(*found, stride=MASK_STRIDE, margin=margin) for found in per_image]
+        return full_image_detections(boxes, scores, labels, mask_logits, stride=MASK_STRIDE, margin=margin)
+
+
+class OnnxMaskRCNN(OnnxDetector):
+    """The exported file of a Mask R-CNN."""
+
+    def _detections(self, boxes: Tensor, scores: Tensor, labels: Tensor, mask_logits: Tensor) -> Detections:
+        return Detections(boxes, scores, labels, mask_logits, grid_windows(boxes), boxes)
 
 
 class OnnxSegmenter:

@@ -62,7 +62,7 @@ class MaskRCNN(Detector):
         if not self.training:
             return paste_masks(self.detect(images), images)
         batch = ImageList(*pad_batch(images, self.backbone.mean))
-        features = self._extract_features(batch)
+        features = self.extract_features(batch.tensors)
         prepared = [separate_crowds(target) for target in check_targets(targets)]
         for target in prepared:
             target["labels"] = target["labels"] + 1  # 0 is torchvision's background
@@ -81,7 +81,7 @@ class MaskRCNN(Detector):
     def detect(self, images: list[Tensor]) -> list[Detections]:
         """Return the detections in each image before their masks are pasted."""
         batch = ImageList(*pad_batch(images, self.backbone.mean))
-        features = self._extract_features(batch)
+        features = self.extract_features(batch.tensors)
         proposals, _ = self.rpn(batch, features)
         return self.roi_heads.detect(features, proposals, batch.image_sizes)
 
@@ -90,7 +90,7 @@ class MaskRCNN(Detector):
         names = ("objectness", "proposal", "classification", "box", "mask", "mil")
         return dict.fromkeys(names, 1.0) | {"smoothness": 0.05}  # BoxCaseg, Eq. 1
 
-    def _extract_features(self, batch: ImageList) -> dict[str, Tensor]:
-        """Return P2 to P6, named by torchvision's convention."""
-        maps = self.backbone(batch.tensors)
+    def extract_features(self, images: Tensor) -> dict[str, Tensor]:
+        """Return P2 to P6 of (B, 3, H, W) images, named by torchvision's convention."""
+        maps = self.backbone(images)
         return self.neck({str(level): features for level, features in enumerate(maps)})

@@ -57,7 +57,7 @@ METHODS = {
             model="boxel.models.boxinst.model:BoxInst",
             task="boxel.training.instances:InstanceTask",
             samples="boxel.training.instances:make_image_samples",
-            small="coco-small",
+            small="boxinst-small",
             exporter="boxel.exporting.boxinst:BoxInstGraph",
         ),
         Method(

@@ -115,6 +115,14 @@ def test_filled_masks_are_diagnosed_by_the_weight_of_the_affinity_loss(weights, 
     assert re.search(cause, instances.diagnose_filled_masks(model, 0.5))
 
 
+@pytest.mark.parametrize(
+    ("hint", "advice"), [(0.0, "set `model.hint_weight` to 1"), (1.0, "is too short so far")]
+)
+def test_filled_masks_need_hints_or_longer_training(hint, advice):
+    model = SimpleNamespace(loss_weights=lambda progress: {"affinity": 1.0, "hint": hint})
+    assert advice in instances.diagnose_filled_masks(model, 0.5)
+
+
 def _results(data, shift=0.0):
     """All instances as detections, with boxes shifted to the right by a share of their width."""
     rows = []

@@ -20,18 +20,18 @@ def gpu(request, monkeypatch):
 def test_the_small_recipe_is_for_machines_without_a_gpu(gpu, caplog):
     caplog.set_level("INFO", logger="boxel")
     chosen = choose_recipe("boxinst", {"epochs": 3})
-    assert chosen == (None if gpu else "coco-small")
-    assert ("by the recipe `coco-small`" in caplog.text) != gpu
+    assert chosen == (None if gpu else "boxinst-small")
+    assert ("by the recipe `boxinst-small`" in caplog.text) != gpu
 
 
 @pytest.mark.parametrize(
     ("settings", "chosen"),
     [
-        ({"device": "cpu"}, "coco-small"),
+        ({"device": "cpu"}, "boxinst-small"),
         ({"device": "cuda"}, None),
         ({"device": "cpu", "model.backbone": "resnet18"}, None),
         ({"device": "cpu", "model.weights": "none"}, None),
-        ({"device": "cpu", "model.tau": 0.2}, "coco-small"),
+        ({"device": "cpu", "model.tau": 0.2}, "boxinst-small"),
     ],
 )
 def test_a_device_or_a_network_that_was_named_decides(settings, chosen):

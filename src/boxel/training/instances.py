@@ -101,10 +101,10 @@ def diagnose_filled_masks(model: Detector, progress: float) -> str:
         return "the affinity loss is off (`model.affinity_weight` is 0)"
     if weight < final:
         return f"the affinity loss has weight {weight:.2f} of {final:.2f}, so wait for the end of its warm-up"
-    return (
-        "too many edges across outlines count as positive, so raise `model.tau` (see `boxel inspect affinity`), "
-        "or boxes alone are too little supervision for so short a training, so set `model.hint_weight` to 1"
-    )
+    edges = "too many edges across outlines count as positive, so raise `model.tau` (see `boxel inspect affinity`)"
+    if model.loss_weights(progress).get("hint"):
+        return f"{edges}, or the training is too short so far"
+    return f"{edges}, or boxes alone are too little for so short a training, so set `model.hint_weight` to 1"
 
 
 def validation_metrics(results: list[dict[str, Any]], truth: Annotations) -> dict[str, float]:

@@ -21,10 +21,12 @@ WITHOUT_EXAMPLE = {
     "LabelResult": "of `label_data`, whose example shows it",
     "LabeledImage": "of `label_image`, whose example shows it",
     "NextMask": "of `choose_next`, whose example shows it",
+    "OperatingPoint": "of `best_threshold`, whose example shows it",
     "PredictionSummary": "of `predict`, which writes files",
     "RepairRecord": "of `repair_with_record`, whose example shows it",
     "Segmenter": "a base class; its subclasses have one",
     "Teacher": "a protocol; the page on labels shows how to write one",
+    "write_evaluation_report": "of `boxel evaluate --report`, which gathers what it takes",
 }
 
 

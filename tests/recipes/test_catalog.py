@@ -40,7 +40,7 @@ def test_rows_of_papers_state_what_they_reproduce_and_small_recipes_what_they_ga
 
 
 def test_recipes_ship_in_the_package():
-    assert len(RECIPES) == 141
+    assert len(RECIPES) == 142
     assert {"demo", "coco-small", "boxinst/table3-projection"} <= RECIPES.keys()
     assert (Path(boxel.__file__).parent / "recipes" / "coco-small.yaml").is_file()
 

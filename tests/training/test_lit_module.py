@@ -97,6 +97,7 @@ def test_box_like_masks_are_diagnosed(monkeypatch, caplog):
     cause = lambda model, progress: f"there is a cause at {progress}"  # noqa: E731
     monkeypatch.setattr(instances, "diagnose_filled_masks", cause)
     monkeypatch.setattr(instances, "validation_metrics", lambda results, truth: {"mask_fill": 0.97})
+    monkeypatch.setattr(instances, "choose_thresholds", lambda truth, results: {})
     task.on_validation_epoch_end()
     assert "masks fill 97% of their boxes: there is a cause at 0.5." in caplog.text
     assert task.logged == {"val/mask_fill": 0.97}

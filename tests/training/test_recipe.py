@@ -93,7 +93,7 @@ def test_bundled_recipes_are_read_by_name():
     ("name", "hint"),
     [
         ("coco_small", "Did you mean 'coco-small'?"),
-        ("boxinst", "Did you mean 'boxinst/coco-r50-1x'?"),
+        ("boxinst", "Did you mean 'boxinst-small'?"),
         ("boxinst/table3", "Did you mean 'boxinst/table3-projection'?"),
         ("boxinst/table3-projektion", "Did you mean 'boxinst/table3-projection'?"),
         ("coco-small/table1", "Did you mean 'coco-small'?"),

@@ -7,13 +7,14 @@ import pytest
 import boxel
 from boxel.methods import METHODS
 from boxel.models.io import read_config_file
+from boxel.training import small
 from boxel.training.recipe import read_config
-from boxel.training.small import choose_recipe
+from boxel.training.small import announce_recipe, choose_recipe
 
 
 @pytest.fixture(params=[False, True], ids=["cpu", "gpu"])
 def gpu(request, monkeypatch):
-    monkeypatch.setattr("boxel.training.small._has_gpu", lambda: request.param)
+    monkeypatch.setattr("boxel.training.small.has_gpu", lambda: request.param)
     return request.param
 
 
@@ -21,7 +22,33 @@ def test_the_small_recipe_is_for_machines_without_a_gpu(gpu, caplog):
     caplog.set_level("INFO", logger="boxel")
     chosen = choose_recipe("boxinst", {"epochs": 3})
     assert chosen == (None if gpu else "boxinst-small")
+    announce_recipe(chosen, None)
     assert ("by the recipe `boxinst-small`" in caplog.text) != gpu
+    caplog.clear()
+    announce_recipe("coco-small", "coco-small")
+    assert not caplog.text
+
+
+@pytest.mark.parametrize(
+    ("system", "nodes", "visible", "found"),
+    [
+        ("Linux", [], None, False),
+        ("Linux", ["/dev/nvidia0"], None, True),
+        ("Linux", ["/dev/nvidia0"], "", False),
+        ("Linux", ["/dev/nvidia0"], "-1", False),
+        ("Linux", ["/dev/kfd"], "0", True),
+        ("Darwin", [], None, True),
+    ],
+)
+def test_a_gpu_is_found_without_pytorch(system, nodes, visible, found, monkeypatch):
+    monkeypatch.setattr(small.platform, "system", lambda: system)
+    monkeypatch.setattr(small.platform, "machine", lambda: "arm64")
+    monkeypatch.setattr(small.Path, "exists", lambda path: str(path) in nodes)
+    monkeypatch.setattr(small.shutil, "which", lambda name: None)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert small.has_gpu() == found
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from boxel.evaluation import evaluate
 from boxel.training.config import TrainConfig
 from boxel.training.log import is_first_process, rank_zero_logger
 from boxel.training.settings import Run, check_unused, is_finished, resolve_run
-from boxel.training.small import choose_recipe
+from boxel.training.small import announce_recipe, choose_recipe
 from boxel.utils.errors import check_path, naming_extra
 from boxel.utils.locks import lock_folder
 
@@ -70,12 +70,12 @@ def train(
         >>> model = boxel.train("boxinst", "boxes.json", images="images", epochs=12)  # doctest: +SKIP
         >>> model.predict("street.jpg").plot()  # doctest: +SKIP
     """
-    chosen = choose_recipe(method, settings) if config is None and init is None else config
-    run = resolve_run(method, chosen, init, out, settings)
-    sources = _list_sources(data)
+    recipe = choose_recipe(method, settings) if config is None and init is None else config
+    run = resolve_run(method, recipe, init, out, settings)
+    sources = _check_sources(data, val, masks)
     if not resume:
         check_unused(run.out)
-    _check_paths(*sources, val, masks)
+    announce_recipe(recipe, config)
     from boxel.training.prepare import prepare_data
 
     prepared = prepare_data(run, sources, images, val, val_images, masks)
@@ -114,19 +114,16 @@ def _write_report(run: Run, validation: Annotations | None) -> None:
         evaluate(run.out, validation, report=str(page), boundary=False, device=run.settings.device)
 
 
-def _list_sources(
+def _check_sources(
     data: Annotations | str | Path | Sequence[Annotations | str | Path],
+    *others: Annotations | str | Path | None,
 ) -> Sequence[Annotations | str | Path]:
-    """Return the datasets to join."""
-    if isinstance(data, Sequence) and not isinstance(data, str):
-        return data
-    if not isinstance(data, Annotations):
-        check_path("data", data, "a path or Annotations")
-    return [data]
-
-
-def _check_paths(*sources: Annotations | str | Path | None) -> None:
-    """Raise an error for a path without a dataset, before anything is read."""
-    for source in sources:
+    """Return the datasets to join; raise an error for a path without a dataset, before anything is read."""
+    if isinstance(data, (str, Annotations)) or not isinstance(data, Sequence):
+        if not isinstance(data, Annotations):
+            check_path("data", data, "a path or Annotations")
+        data = [data]
+    for source in (*data, *others):
         if isinstance(source, (str, Path)):
             recognize(source)
+    return data

@@ -129,7 +129,8 @@ def _limits(kind: type) -> dict[str, list[Any]]:
     for name, hint in get_type_hints(kind).items():
         for inner in (hint, *get_args(hint), *(part for one in get_args(hint) for part in get_args(one))):
             if hasattr(inner, "_restrictions") or get_origin(inner) is Literal:
-                found.setdefault(name, []).append(inner)
+                limits = found.setdefault(name, [])
+                limits += [] if inner in limits else [inner]
     return found
 
 

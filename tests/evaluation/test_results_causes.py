@@ -190,6 +190,17 @@ BAD = {
 }
 
 
+@pytest.mark.parametrize(("count", "named"), [(3, False), (4, True)])
+def test_a_few_symmetric_objects_are_not_turned_images(make_truth, count, named):
+    instances = [{"image": k, "box": (20 + 5 * k, 10 + 10 * k, 60, 40 + 10 * k)} for k in range(count)]
+    truth = make_truth([(100, 100)] * count, instances)
+    results = [
+        {"image_id": truth.image_ids[k], "category_id": truth.categories[0].id, "score": 0.9, "bbox": turned}
+        for k, turned in enumerate([[40.0, 60 - 10 * k, 40 - 5 * k, 30] for k in range(count)])
+    ]
+    assert any("turned by 180" in cause for cause in find_causes(truth, results)) == named
+
+
 @pytest.mark.parametrize("site", SITES)
 @pytest.mark.parametrize("bad", BAD)
 def test_boxes_that_are_bad_alike_are_no_boxes_of_another_form(make_truth, site, bad):

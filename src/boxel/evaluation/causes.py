@@ -28,6 +28,9 @@ _MAX_IMAGES, _MAX_PER_IMAGE = 300, 50
 _MIN_MIXED, _MAX_MIXED = 3, 12
 """Minimum number of boxes of images whose ids are compared, and how many of the best boxes are looked at."""
 
+_MIN_BOXES = 4
+"""Minimum number of true boxes and of detections; fewer may fit other conventions because they are symmetric."""
+
 _MIN_GAIN = 0.1
 """Minimum gain of the mean of the best IoUs by a hypothesis."""
 
@@ -180,7 +183,7 @@ def _find_geometry(
             best, best_mean = (sentence, boxes), mean
     # A few boxes fit something by chance.
     count = min(len(ious), sum(map(len, written)))
-    if best is None or best_mean < max(0.3 if count >= 10 else 0.6, base + _MIN_GAIN):
+    if count < _MIN_BOXES or best is None or best_mean < max(0.3 if count >= 10 else 0.6, base + _MIN_GAIN):
         return None
     # Images with the boxes of another one, and what a bad detector explains.
     others = [images[step:] + images[:step] for step in range(1, min(len(images), 5))]

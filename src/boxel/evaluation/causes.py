@@ -29,7 +29,7 @@ _MIN_MIXED, _MAX_MIXED = 3, 12
 """Minimum number of boxes of images whose ids are compared, and how many of the best boxes are looked at."""
 
 _MIN_BOXES = 4
-"""Minimum number of true boxes and of detections; fewer may fit other conventions because they are symmetric."""
+"""Minimum number of true boxes and of detections; fewer may fit turned images because they are symmetric."""
 
 _MIN_GAIN = 0.1
 """Minimum gain of the mean of the best IoUs by a hypothesis."""
@@ -183,7 +183,7 @@ def _find_geometry(
             best, best_mean = (sentence, boxes), mean
     # A few boxes fit something by chance.
     count = min(len(ious), sum(map(len, written)))
-    if count < _MIN_BOXES or best is None or best_mean < max(0.3 if count >= 10 else 0.6, base + _MIN_GAIN):
+    if best is None or best_mean < max(0.3 if count >= 10 else 0.6, base + _MIN_GAIN):
         return None
     # Images with the boxes of another one, and what a bad detector explains.
     others = [images[step:] + images[:step] for step in range(1, min(len(images), 5))]
@@ -238,6 +238,8 @@ def _geometries(images: Sequence[_Image]) -> Iterator[tuple[str, _Boxes]]:
         for sentence, scaled in _scales(images, plain):
             if not np.allclose(np.concatenate(scaled), np.concatenate(plain), rtol=0.1):
                 yield f"the boxes{as_form} fit images {sentence} to the original files{remedy}", scaled
+    if min(sum(len(one.gt_boxes) for one in images), sum(len(one.boxes) for one in images)) < _MIN_BOXES:
+        return
     for degrees in (90, 180, 270):
         sentence = f"turned by {degrees} degrees; turn images as their EXIF states before predicting"
         yield f"the boxes fit images {sentence}", [_turn(image, degrees) for image in images]

@@ -147,3 +147,14 @@ def test_the_seed_decides_what_is_pasted(tmp_path):
         assert torch.isfinite(target["boxes"]).all() and image.shape[1:] == target["masks"].shape[1:]
     assert 4 <= sum(changed) <= 14
     assert len(np.unique([dataset[1, seed][1]["image_id"] for seed in range(5)])) == 1
+
+
+def test_the_numbers_of_the_transforms_do_not_decide_what_is_pasted(tmp_path):
+    """The first one decides whether an image is cropped."""
+    data = write_scenes(tmp_path, 2, height=64, width=96)
+    dataset, plain = CopyPasteDataset(data, share=0.5), InstanceDataset(data)[0][0]
+    cases = set()
+    for seed in range(40):
+        first = torch.rand((), generator=torch.Generator().manual_seed(seed)) < 0.5
+        cases.add((bool(first), torch.equal(dataset[0, seed][0], plain)))
+    assert len(cases) == 4

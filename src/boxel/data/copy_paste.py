@@ -52,7 +52,8 @@ class CopyPasteDataset(InstanceDataset):
         """Return the sample of an image; the seed of a `SeededIndex` fixes what is pasted too."""
         sample = super().__getitem__(key)
         seed = key[1] if isinstance(key, tuple) else int(torch.randint(2**31, ()))
-        rng = torch.Generator().manual_seed(seed)
+        # Not the seed of the transforms: the same numbers would decide both.
+        rng = torch.Generator().manual_seed(seed + 2**31)
         if float(torch.rand((), generator=rng)) >= self.share:
             return sample
         other, other_seed = (int(torch.randint(high, (), generator=rng)) for high in (len(self), 2**31))

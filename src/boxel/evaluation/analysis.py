@@ -59,6 +59,11 @@ class Matches:
         found[self.instance[self.correct]] = True
         return found
 
+    @property
+    def instances(self) -> NDArray[np.int64]:
+        """(K,) number of instances of each class that count."""
+        return np.bincount(self.truth.labels[self.counted], minlength=len(self.truth.categories))
+
     def select(self, keep: NDArray[np.bool_]) -> Matches:
         """Return some of the detections."""
         names = ("result", "scores", "labels", "image", "instance")
@@ -121,7 +126,7 @@ def analyze_detections(truth: Annotations, results: Sequence[Result]) -> dict[st
 def summarize_matches(matches: Matches) -> dict[str, Any]:
     """Compute the numbers of :func:`analyze_detections`."""
     truth, scores, correct = matches.truth, matches.scores, matches.correct
-    instances = np.bincount(truth.labels[matches.counted], minlength=len(truth.categories))
+    instances = matches.instances
     overall = best_threshold(scores, correct, int(instances.sum()))
     kept = matches.select(scores >= overall.threshold)
     errors = list(_find_errors(kept))

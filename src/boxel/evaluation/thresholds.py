@@ -36,7 +36,7 @@ def choose_thresholds(truth: Annotations, results: Sequence[Result]) -> ScoreThr
         {'all': 0.5, 'by_class': {}}
     """
     matches = find_matches(truth, results)
-    instances = np.bincount(truth.labels[matches.counted], minlength=len(truth.categories))
+    instances = matches.instances
     overall = best_threshold(matches.scores, matches.correct, int(instances.sum()))
     if not overall.f1 > 0:  # NaN without instances
         return None

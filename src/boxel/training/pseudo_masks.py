@@ -1,4 +1,4 @@
-"""Make masks of boxes before a training, by a teacher of `boxel label`: to learn from, or as hints."""
+"""Make masks and hints of boxes before a training, by a teacher of `boxel label`."""
 
 from __future__ import annotations
 

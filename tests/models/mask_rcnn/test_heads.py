@@ -71,6 +71,7 @@ def targets(has_mask: bool = True) -> list[dict[str, Tensor]]:
                 "labels": torch.tensor([1, 2, 1, 2, 1, 2]),
                 "masks": masks.expand(6, *size).to(torch.uint8),
                 "has_mask": torch.full((6,), has_mask),
+                "weights": torch.ones(6),
                 "crowds": NONE,
             }
         )

@@ -26,6 +26,7 @@ def make_targets(has_mask: list[bool], **columns: Any) -> MaskTargets:
         gt_boxes=torch.tensor(BOX).expand(count, 4),
         has_mask=torch.tensor(has_mask, dtype=torch.bool),
         gt_masks=torch.zeros(count, GRID, GRID),
+        weights=torch.ones(count),
     )._replace(**columns)
 
 
@@ -69,6 +70,12 @@ def test_who_teaches_what(kind, names):
     for name, loss in losses.items():
         (gradient,) = torch.autograd.grad(loss, logits, retain_graph=True)
         assert torch.equal(gradient.flatten(1).any(1), has_mask if name == "mask" else ~has_mask)
+
+
+def test_masks_count_by_their_quality():
+    """Weights of 1 and 1/4, over two proposals: 5/8 of the loss of one."""
+    targets = make_targets([True, True], weights=torch.tensor([1.0, 0.25]))
+    assert compute_losses(torch.zeros(2, GRID, GRID), targets)["mask"].item() == pytest.approx(5 / 8 * LN2)
 
 
 def test_each_proposal_weighs_the_same():

@@ -44,6 +44,7 @@ class MaskTargets(NamedTuple):
     gt_boxes: Tensor  # (R, 4)
     has_mask: Tensor  # (R,) bool, proposals that are learned from a mask
     gt_masks: Tensor  # (R, GRID, GRID) in [0, 1], on the cells of the proposal; undefined without a mask
+    weights: Tensor  # (R,) how much a mask counts, in [0, 1]
 
 
 class RegionProposalNetwork(rpn.RegionProposalNetwork):
@@ -90,8 +91,8 @@ class _FullPrecisionHead(rpn.RPNHead):
 class RoIHeads(roi_heads.RoIHeads):
     """The box head and the mask head, which see one proposal at a time, with torchvision's settings.
 
-    Targets have `boxes` (N, 4), `labels` (N,) from 1 up, `has_mask` (N,) bool, `masks` (N, H, W), and `crowds` (C, 4),
-    which are not among the boxes.
+    Targets have `boxes` (N, 4), `labels` (N,) from 1 up, `has_mask` (N,) bool, `masks` (N, H, W), `weights` (N,), how
+    much these count, and `crowds` (C, 4), which are not among the boxes.
     """
 
     def __init__(self, num_classes: int, config: MaskRCNNConfig):
@@ -200,6 +201,7 @@ class RoIHeads(roi_heads.RoIHeads):
             target["boxes"][instance],
             target["has_mask"][instance],
             roi_heads.project_masks_on_boxes(target["masks"], rois, instance, GRID),
+            target["weights"][instance],
         )
 
 

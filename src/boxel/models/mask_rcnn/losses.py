@@ -14,8 +14,8 @@ def mask_losses(logits: Tensor, targets: MaskTargets, learns_from_boxes: bool) -
     """Compute the cross-entropy of proposals with a mask, and the loss of rows and columns of the others.
 
     The logits, (R, GRID, GRID), are those of the class of each proposal. All losses are means over the R proposals, so
-    that in a mixed batch each kind weighs as much as its share, and are not weighted. If all have masks, `mask` is
-    torchvision's `maskrcnn_loss`.
+    that in a mixed batch each kind weighs as much as its share; a mask that a teacher has made counts by its quality.
+    If all have masks of unknown quality, e.g. true ones, `mask` is torchvision's `maskrcnn_loss`.
     """
     with torch.autocast(logits.device.type, enabled=False):
         logits = logits.float()
@@ -24,7 +24,7 @@ def mask_losses(logits: Tensor, targets: MaskTargets, learns_from_boxes: bool) -
         entropy = F.binary_cross_entropy_with_logits(
             logits[masked], targets.gt_masks[masked], reduction="none"
         )
-        losses = {"mask": entropy.mean((1, 2)).sum() / total}
+        losses = {"mask": (targets.weights[masked] * entropy.mean((1, 2))).sum() / total}
         if learns_from_boxes:
             rows, columns = spans_in(grid_windows(targets.rois[boxed]), targets.gt_boxes[boxed])
             logits = logits[boxed]

@@ -72,6 +72,17 @@ def test_class_layers_are_new_without_a_common_class(build, run):
     assert all(torch.equal(model.state_dict()[name], before[name]) for name in new)
 
 
+def test_each_class_takes_the_row_of_a_class_agnostic_model(build, tiny, tmp_path):
+    trained = build(1)
+    io.save(trained, tmp_path / "run", {"method": "boxinst", "model": tiny["model"]}, [Category(1, "object")])
+    model = build(2)
+    _, new, unused, classes = init_from(model, tmp_path / "run", _TWO)
+    assert (new, unused, classes) == ([], [], ["cat", "dog"])
+    for layer in _CLASSES:
+        row = trained.state_dict()[layer][0]
+        assert all(torch.equal(own, row) for own in model.state_dict()[layer])
+
+
 def test_mask_rcnn_takes_the_rows_of_classes_and_of_the_background(tmp_path):
     """A class has one row of scores and of masks, and four of its box; the background's come first."""
     settings = {"backbone": "resnet10t", "weights": "none", "backbone_norm": "bn", "neck_channels": 8}

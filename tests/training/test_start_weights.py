@@ -289,7 +289,7 @@ def test_the_log_names_the_classes_taken_over(fcos, resolve, monkeypatch, caplog
     head = fcos.head.classification_head.cls_logits
     assert torch.equal(model.head.classify.weight[[0, 2]], head.weight[[_NAMES.index("zebra"), 13]])
     assert "new: head.scales, head.controller, mask_branch; not used: none" in caplog.text
-    assert "classes taken over by name: zebra, stop sign; new: okapi" in caplog.text
+    assert "classes taken over: zebra, stop sign; new: okapi" in caplog.text
 
 
 def test_a_backbone_by_name_loads_weights_of_imagenet(resolve, monkeypatch):

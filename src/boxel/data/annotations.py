@@ -32,6 +32,9 @@ ImageId = int | str
 VOID, BACKGROUND = -1, -2
 """Entries of `map_labels` for values of a label map that stand for no category: unknown pixels, and background."""
 
+OBJECT = "object"
+"""The one category of a class-agnostic dataset."""
+
 MAX_VALUE = 65535
 """The maximum value of a pixel of a PNG."""
 
@@ -363,7 +366,7 @@ class Annotations:
             new_label, [replace(self.categories[renamed.index(name)], name=name) for name in kept]
         )
 
-    def class_agnostic(self, name: str = "object") -> Annotations:
+    def class_agnostic(self, name: str = OBJECT) -> Annotations:
         """Merge all categories into one."""
         return self.relabel(np.zeros(len(self.categories), dtype=np.int32), [Category(1, name)])
 

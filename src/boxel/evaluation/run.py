@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 import numpy as np
 
 from boxel.data import Annotations, read, recognize, select_split
+from boxel.data.annotations import OBJECT
 from boxel.data.formats.yolo_files import NoSplitError
 from boxel.data.images import describe_missing
 from boxel.data.issues import summarize_issues
@@ -326,9 +327,9 @@ def _settings(config: EvaluateConfig, names: Sequence[str]) -> dict[str, Any]:
 
 
 def is_class_agnostic(model: Detector) -> bool:
-    """Return whether a model only separates objects from background, by its settings or by its category "object"."""
+    """Return whether a model only separates objects from background, by its settings or by its one category."""
     merged = model.settings.get("data", {}).get("class_agnostic", False)
-    return merged or [category.name for category in model.categories] == ["object"]
+    return merged or [category.name for category in model.categories] == [OBJECT]
 
 
 def predict_dataset(

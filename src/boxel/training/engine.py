@@ -197,7 +197,7 @@ def _initialize(model: Any, init: str | Path, classes: Sequence[Category], rando
     if shared:
         others = [category.name for category in classes if category.name not in shared]
         named = [name_some(names, 20) or "none" for names in (shared, others)]
-        logger.info("%s: classes taken over by name: %s; new: %s", init, *named)
+        logger.info("%s: classes taken over: %s; new: %s", init, *named)
     frozen = find_frozen(model, new) if random else []
     if frozen:
         raise BoxelError(

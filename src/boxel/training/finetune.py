@@ -7,7 +7,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from boxel.data.annotations import Category
+from boxel.data.annotations import OBJECT, Category
 from boxel.data.label_maps import BACKGROUND_NAME
 from boxel.methods import SEMANTIC
 from boxel.models.io import read_categories
@@ -44,8 +44,9 @@ def init_from(model: nn.Module, start: StartWeights, categories: Sequence[Catego
     """Load every weight that the model has in the same shape, at least one.
 
     What does not match stays new. If `categories` are others, the class layers take the rows of those that have the
-    same name, and the other rows stay new; without any such name, the whole layers do. The first convolution takes the
-    input channels that both have, e.g. RGB if the others are the boxes of a BoxCaseg.
+    same name, and the other rows stay new; without any such name, the whole layers do. From a class-agnostic model each
+    class takes the rows of its one class. The first convolution takes the input channels that both have, e.g. RGB if
+    the others are the boxes of a BoxCaseg.
     """
     weights = dict(start.weights)
     own = {name: value for name, value in model.state_dict().items() if not name.startswith(SEMANTIC_LAYERS)}
@@ -53,9 +54,10 @@ def init_from(model: nn.Module, start: StartWeights, categories: Sequence[Catego
     if stem in weights:
         weights[stem] = _fit_input_channels(weights[stem], own[stem])
     trained, classes = ([category.name for category in part] for part in (start.categories, categories))
+    taken = _match_classes(trained, classes)
     if trained != classes:
         fitting = {name: weight for name, weight in weights.items() if not name.startswith(CLASS_LAYERS)}
-        weights = fitting | _fit_class_layers(weights, own, trained, classes)
+        weights = fitting | _fit_class_layers(weights, own, trained, taken)
     loaded = [name for name, tensor in own.items() if name in weights and weights[name].shape == tensor.shape]
     if not loaded:
         raise BoxelError(
@@ -68,7 +70,14 @@ def init_from(model: nn.Module, start: StartWeights, categories: Sequence[Catego
     )
     unused = [name for name in unused if not name.startswith(SEMANTIC_LAYERS)]
     by_name = any(name.startswith(CLASS_LAYERS) for name in loaded)
-    return Initialized(loaded, new, unused, [name for name in classes if by_name and name in trained])
+    return Initialized(loaded, new, unused, [name for name in classes if by_name and taken[name]])
+
+
+def _match_classes(trained: Sequence[str], classes: Sequence[str]) -> dict[str, str | None]:
+    """Return per class the one whose rows it takes: that of its name, or the one class of a class-agnostic model."""
+    if list(trained) == [OBJECT]:
+        return dict.fromkeys(classes, OBJECT)
+    return {name: name if name in trained else None for name in classes}
 
 
 def _fit_input_channels(weight: Tensor, own: Tensor) -> Tensor:
@@ -81,26 +90,28 @@ def _fit_input_channels(weight: Tensor, own: Tensor) -> Tensor:
 
 
 def _fit_class_layers(
-    weights: Mapping[str, Tensor], own: Mapping[str, Tensor], trained: list[str], classes: list[str]
+    weights: Mapping[str, Tensor],
+    own: Mapping[str, Tensor],
+    trained: Sequence[str],
+    taken: Mapping[str, str | None],
 ) -> dict[str, Tensor]:
-    """Return a model's own class layers, with the rows that others have for classes of the same name.
+    """Return a model's own class layers, with the rows that others have for some classes.
 
-    Every class has as many rows, e.g. four for the sides of its box. Layers without a common class, and those with rows
-    of another shape, are left out.
+    Every class has as many rows, e.g. four for the sides of its box. `taken` are, per class, the one whose rows it
+    takes. Layers without a common class, and those with rows of another shape, are left out.
     """
-    shared = [name for name in classes if name in trained]
+    shared = {name: other for name, other in taken.items() if other is not None}
     fitted = {}
     for layer in (name for name in own if shared and name in weights and name.startswith(CLASS_LAYERS)):
         background = [""] if layer.startswith("roi_heads.") else []  # the first rows of torchvision's heads
-        ours, theirs = [*background, *classes], [*background, *trained]
+        ours, theirs = [*background, *taken], [*background, *trained]
         rows = len(own[layer]) // len(ours)
         if weights[layer].shape == (rows * len(theirs), *own[layer].shape[1:]):
             fitted[layer] = own[layer].clone()
             by_class = fitted[layer].unflatten(0, (len(ours), rows))  # a view
-            for name in (*background, *shared):
-                by_class[ours.index(name)] = weights[layer].unflatten(0, (len(theirs), rows))[
-                    theirs.index(name)
-                ]
+            rows_of = weights[layer].unflatten(0, (len(theirs), rows))
+            for name, other in (dict.fromkeys(background, "") | shared).items():
+                by_class[ours.index(name)] = rows_of[theirs.index(other)]
     return fitted
 
 
